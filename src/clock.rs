@@ -1,0 +1,127 @@
+//! The only reader of time.
+//!
+//! Everything else takes `now` as an argument, so that a decision can be tested at any instant.
+//! The monotonic clock is tokio's: where a test pauses it, the wall clock and the boot clock of
+//! [`Clock::simulated`] stand still and jump with it.
+
+use std::time::{Duration, Instant, SystemTime};
+
+/// Reads the monotonic, the wall and the boot clock. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    source: Source,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    System,
+    /// Wall and boot time are derived from the monotonic clock.
+    Simulated {
+        start: Instant,
+        wall: SystemTime,
+        boot_id: [u8; 16],
+    },
+}
+
+/// A point on the clock that goes on across restarts of the process but not of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BootTime {
+    /// Names the boot of the machine; times of different boots cannot be compared.
+    pub id: [u8; 16],
+    /// Time since that boot, suspended time included. Resolution 10 ms, rounded down.
+    pub since: Duration,
+}
+
+impl Clock {
+    /// The clocks of this machine.
+    pub fn system() -> Self {
+        Self { source: Source::System }
+    }
+
+    /// Clocks that move with tokio's clock alone, beginning at `wall` now.
+    /// `boot` is how long the imagined machine has been up.
+    pub fn simulated(wall: SystemTime, boot: Duration) -> Self {
+        let now = read_monotonic();
+        let start = now.checked_sub(boot).unwrap_or(now);
+        Self {
+            source: Source::Simulated {
+                start,
+                wall: wall.checked_sub(boot).unwrap_or(wall),
+                boot_id: [7; 16],
+            },
+        }
+    }
+
+    /// The monotonic clock.
+    pub fn now(&self) -> Instant {
+        read_monotonic()
+    }
+
+    /// The wall clock; only for what people and other machines read, never for a decision on a
+    /// budget.
+    pub fn wall(&self) -> SystemTime {
+        match &self.source {
+            Source::System => read_wall(),
+            Source::Simulated { start, wall, .. } => *wall + (self.now() - *start),
+        }
+    }
+
+    /// The boot clock, or `None` where the system does not tell (then nothing is known about what
+    /// an earlier process sent).
+    pub fn boot(&self) -> Option<BootTime> {
+        match &self.source {
+            Source::System => read_boot(),
+            Source::Simulated { start, boot_id, .. } => Some(BootTime {
+                id: *boot_id,
+                since: self.now() - *start,
+            }),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one reader of the monotonic clock")]
+fn read_monotonic() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one reader of the wall clock")]
+fn read_wall() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Linux: `/proc/uptime` counts suspended time, as CLOCK_BOOTTIME does; the id is a UUID in text.
+fn read_boot() -> Option<BootTime> {
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
+    let id = u128::from_str_radix(&digits, 16).ok()?.to_be_bytes();
+    Some(BootTime {
+        id,
+        since: Duration::try_from_secs_f64(seconds).ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_boot_clock_of_this_machine_is_monotonic() {
+        let clock = Clock::system();
+        if let (Some(a), Some(b)) = (clock.boot(), clock.boot()) {
+            assert_eq!(a.id, b.id);
+            assert!(b.since >= a.since);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn simulated_clocks_move_with_tokio() {
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let clock = Clock::simulated(wall, Duration::from_secs(5));
+        assert_eq!(clock.wall(), wall);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(clock.wall(), wall + Duration::from_secs(3));
+        assert_eq!(clock.boot().unwrap().since, Duration::from_secs(8));
+    }
+}

@@ -1,0 +1,4 @@
+//! A caching, rate-budgeting gateway in front of the Segment Public API.
+
+pub mod clock;
+pub mod route;

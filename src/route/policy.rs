@@ -1,0 +1,112 @@
+//! Pure. What is known of one operation of the API: plain data, read by every other layer.
+
+use http::Method;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A rate: `limit` requests in any half-open window of length `window`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// L, at least 1.
+    pub limit: u32,
+    /// W, more than zero.
+    pub window: Duration,
+}
+
+/// The budget that an operation draws on. Operations that name one budget share it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetSpec {
+    /// The name in the route table; the operation's own name unless it names another.
+    pub name: Arc<str>,
+    /// The rate to begin with.
+    pub rate: Rate,
+    /// Whether the API documents this rate. A documented limit is a ceiling that answers may only
+    /// lower; an undocumented one is corrected both ways.
+    pub documented: bool,
+}
+
+/// What a request does to the upstream, by its method (RFC 9110, section 9.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// A safe method.
+    Read,
+    /// An unsafe method.
+    Write,
+}
+
+/// Where the values of a template come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// No placeholder: the template is a whole name.
+    Literal,
+    /// One value: a path parameter, percent-decoded.
+    Path(Box<str>),
+    /// One value for each element of a list in the query string, in any documented spelling.
+    Query(Box<str>),
+    /// One value for each string found by following these members of a JSON body, through arrays
+    /// wherever there are any.
+    Body(Vec<Box<str>>),
+}
+
+/// A name with at most one placeholder, e.g. `user:{path.userId}`: a tag or an order key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameTemplate {
+    /// What stands before the placeholder (`user:`), or the whole name.
+    pub prefix: Box<str>,
+    /// What fills it.
+    pub source: Source,
+}
+
+/// How answers of a read are cached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachePolicy {
+    /// Time to live; what the upstream says may shorten it.
+    pub ttl: Duration,
+    /// The data that the answer depends on. Never empty.
+    pub tags: Vec<NameTemplate>,
+}
+
+/// What a write changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touches {
+    /// Nothing is declared: every cached answer is doubted.
+    Everything,
+    /// These tags; an explicit empty list says that no cached answer depends on it.
+    Tags(Vec<NameTemplate>),
+}
+
+/// One operation of the API, or one of the two that stand for every path that matches none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// The API's name for it, e.g. `getUser`: the label of metrics and logs.
+    pub name: Arc<str>,
+    /// Position in the table, dense from 0: an index for pre-resolved metrics.
+    pub index: usize,
+    /// The method, or `None` for the two unmatched operations.
+    pub method: Option<Method>,
+    /// The path template, e.g. `/users/{userId}`.
+    pub template: Box<str>,
+    /// Read or write.
+    pub effect: Effect,
+    /// The budget it draws on.
+    pub budget: BudgetSpec,
+    /// `Some` where answers may be stored.
+    pub cache: Option<CachePolicy>,
+    /// What a write touches; `Tags(vec![])` for a read.
+    pub touches: Touches,
+    /// Order keys of a write, e.g. `person:{body.emails}`.
+    pub order: Vec<NameTemplate>,
+    /// Classes of order keys (`person`) that a write of this operation keeps apart: it waits for
+    /// every earlier write with a key of the class, and the later ones wait for it.
+    pub barrier: Vec<Box<str>>,
+    /// Query parameters that are lists, e.g. `emails`; every other name is a scalar.
+    pub lists: Vec<Box<str>>,
+}
+
+impl Operation {
+    /// Whether a repetition after an unknown outcome cannot do more than the first
+    /// (PUT and DELETE; RFC 9110, section 9.2.2).
+    pub fn is_idempotent(&self, method: &Method) -> bool {
+        matches!(self.effect, Effect::Read) || matches!(*method, Method::PUT | Method::DELETE)
+    }
+}
