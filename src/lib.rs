@@ -1,4 +1,5 @@
 //! A caching, rate-budgeting gateway in front of the Segment Public API.
 
 pub mod clock;
+pub mod limit;
 pub mod route;

@@ -1,0 +1,5 @@
+//! The upstream's allowance.
+
+pub mod learn;
+pub mod turns;
+pub mod window;

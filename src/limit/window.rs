@@ -1,0 +1,387 @@
+//! Pure. The slots of one budget: an exact rolling window.
+//!
+//! A budget owns L slots. An attempt takes one and gives it back W + guard after its final
+//! response arrived, or W + Q after it was ended without one. Two uses of one slot then reach the
+//! upstream's counter at least W apart, whatever the network does: the first was counted before
+//! its response came back, and the second is sent later than that. So no half-open interval of
+//! length W holds more than L arrivals, which satisfies a fixed window of any alignment, a rolling
+//! window and a token bucket (capacity L, refill L per W) alike.
+//!
+//! A token bucket on our side would not do: one of capacity B lets B plus the refill through
+//! within a single window.
+//!
+//! What other users of the same token consume is seen in the answers' headers; that many slots
+//! are held as occupied. What is not done here: waiting, whose turn it is, and storing.
+
+use crate::limit::learn::{Allowance, Throttle};
+use crate::route::policy::Rate;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::{Duration, Instant};
+
+#[cfg(test)]
+mod tests;
+
+/// How long slots stay occupied beyond the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Fixed part of the guard; the whole guard is this plus W/1000, because the upstream may
+    /// count a little after it answers and clocks do not run at equal rates.
+    pub guard: Duration,
+    /// Q: how late a request that was given up on may still arrive.
+    pub late: Duration,
+    /// Slots open from the start where nothing is known of what was sent before and the first
+    /// answer tells nothing either.
+    pub unknown_slots: u32,
+}
+
+/// A slot in use by one attempt. Not `Clone`: it is given back exactly once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Occupied slots just after this one was taken.
+    occupied: u32,
+    /// Slots taken over the budget's life, this one included.
+    taken: u64,
+    /// Whether this attempt is the one that finds out whether the budget is open.
+    probe: Probe,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probe {
+    No,
+    /// After a 429.
+    Reopen,
+    /// The first attempt of a budget without history.
+    Start,
+}
+
+/// The answer to a request for a slot.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// A slot; the attempt may leave now.
+    Slot(Slot),
+    /// Not before this instant, and perhaps later.
+    NotBefore(Instant),
+    /// When an attempt under way ends; no instant can be named.
+    AfterAnswer,
+}
+
+/// How an attempt ended, as far as its slot is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// A final response from the API itself, with what its headers say of the budget.
+    Answered(Option<Allowance>),
+    /// A 429, and how long it asks to wait.
+    Throttled(Throttle),
+    /// No response, or one that may come from a balancer ahead of the API's own counter.
+    NoAnswer,
+    /// It never left.
+    NotSent,
+}
+
+/// What ending an attempt taught; for logs and metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// The limit changed from the first to the second.
+    pub limit: Option<(u32, u32)>,
+    /// The window of an undocumented budget was found to be longer: it is now this.
+    pub window: Option<Duration>,
+    /// Slots that others were found to use.
+    pub foreign: u32,
+    /// The budget is closed for this long.
+    pub closed_for: Option<Duration>,
+    /// The 429 met a budget that had no history: counted as `start`.
+    pub at_start: bool,
+}
+
+/// The slots of one budget of one credential.
+#[derive(Debug)]
+pub struct Window {
+    rate: Rate,
+    /// The documented limit, which answers may lower but not exceed.
+    ceiling: Option<u32>,
+    terms: Terms,
+    /// Attempts under way.
+    in_use: u32,
+    /// When each ended slot is free again.
+    held: BinaryHeap<Reverse<Instant>>,
+    /// Slots that an earlier process may have used, of which nothing is known.
+    unknown: u32,
+    unknown_until: Instant,
+    taken: u64,
+    closed_until: Option<Instant>,
+    probe: ProbeState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ProbeState {
+    Idle,
+    Needed(Probe),
+    UnderWay,
+}
+
+impl Window {
+    /// A budget whose recent past is known to be empty, or is given by [`Window::restore`].
+    pub fn new(rate: Rate, ceiling: Option<u32>, terms: Terms, now: Instant) -> Self {
+        Self {
+            rate: Rate { limit: rate.limit.max(1), window: rate.window },
+            ceiling,
+            terms,
+            in_use: 0,
+            held: BinaryHeap::new(),
+            unknown: 0,
+            unknown_until: now,
+            taken: 0,
+            closed_until: None,
+            probe: ProbeState::Idle,
+        }
+    }
+
+    /// Says that nothing is known of what was sent before `start` (a new node): until
+    /// `start` + W + Q the first attempt goes alone and its answer opens what it says remains.
+    pub fn without_history(&mut self, start: Instant, now: Instant) {
+        let until = start + self.rate.window + self.terms.late;
+        if until > now {
+            self.unknown = self.rate.limit;
+            self.unknown_until = until;
+            self.probe = ProbeState::Needed(Probe::Start);
+        }
+    }
+
+    /// Occupies one slot until `until`: an attempt of an earlier process.
+    pub fn restore(&mut self, until: Instant) {
+        self.held.push(Reverse(until));
+        self.taken += 1;
+    }
+
+    /// The rate in force.
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// W + guard: how long an answered attempt occupies its slot from its answer on.
+    pub fn hold_answered(&self) -> Duration {
+        self.rate.window + self.terms.guard + self.rate.window / 1000
+    }
+
+    /// W + Q: how long an attempt without an answer occupies its slot from its end on.
+    pub fn hold_unanswered(&self) -> Duration {
+        self.rate.window + self.terms.late
+    }
+
+    /// Slots occupied at `now`, at most once each; may exceed the limit after it was lowered.
+    pub fn occupied(&mut self, now: Instant) -> u32 {
+        while self.held.peek().is_some_and(|Reverse(at)| *at <= now) {
+            self.held.pop();
+        }
+        if self.unknown > 0 && now >= self.unknown_until {
+            self.unknown = 0;
+            if self.probe == ProbeState::Needed(Probe::Start) {
+                self.probe = ProbeState::Idle;
+            }
+        }
+        let held = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
+        self.in_use.saturating_add(held).saturating_add(self.unknown)
+    }
+
+    /// Takes a slot, or says when to ask again.
+    pub fn take(&mut self, now: Instant) -> Taken {
+        if let Some(until) = self.closed_until {
+            if now < until {
+                return Taken::NotBefore(until);
+            }
+            self.closed_until = None;
+        }
+        let occupied = self.occupied(now);
+        let probe = match self.probe {
+            ProbeState::UnderWay => return Taken::AfterAnswer,
+            ProbeState::Needed(probe) => probe,
+            ProbeState::Idle => Probe::No,
+        };
+        if probe == Probe::Start {
+            // The probe uses one of the slots of which nothing is known: one request more than
+            // an unknown number is what it takes to find out.
+            self.unknown = self.unknown.saturating_sub(1);
+        } else if occupied >= self.rate.limit {
+            return self.next_release(now, occupied);
+        }
+        if probe != Probe::No {
+            self.probe = ProbeState::UnderWay;
+        }
+        self.in_use += 1;
+        self.taken += 1;
+        Taken::Slot(Slot {
+            occupied: self.occupied(now),
+            taken: self.taken,
+            probe,
+        })
+    }
+
+    /// Ends the attempt that holds `slot`.
+    pub fn give_back(&mut self, slot: Slot, end: End, now: Instant) -> Learned {
+        self.in_use = self.in_use.saturating_sub(1);
+        let mut learned = Learned::default();
+        match end {
+            End::NotSent => {
+                // It never reached the counter, so it explains nothing either.
+                self.reprobe(&slot);
+                if slot.probe == Probe::Start && now < self.unknown_until {
+                    self.unknown = (self.unknown + 1).min(self.rate.limit);
+                }
+            }
+            End::NoAnswer => {
+                self.held.push(Reverse(now + self.hold_unanswered()));
+                self.reprobe(&slot);
+            }
+            End::Throttled(throttle) => {
+                self.held.push(Reverse(now + self.hold_answered()));
+                learned.at_start = slot.probe == Probe::Start;
+                learned.closed_for = Some(self.close(throttle, &slot, now));
+            }
+            End::Answered(allowance) => {
+                if let Some(allowance) = allowance {
+                    self.learn(&slot, allowance, now, &mut learned);
+                }
+                self.held.push(Reverse(now + self.hold_answered()));
+                self.opened(&slot, allowance.is_some());
+            }
+        }
+        learned
+    }
+
+    /// When the slots will be free, soonest first, exactly L of them: the basis of estimates.
+    /// Attempts under way are taken to answer within `answer`. Where the budget has yet to be
+    /// probed at its start, the probe is taken to open it.
+    pub fn free_at(&mut self, now: Instant, answer: Duration) -> Vec<Instant> {
+        let _ = self.occupied(now);
+        let ready = match (self.closed_until, self.probe) {
+            (Some(until), _) if until > now => until + answer,
+            (_, ProbeState::UnderWay) => now + answer,
+            _ => now,
+        };
+        let starting = self.unknown > 0 && self.probe != ProbeState::Idle;
+        let unknown = if starting { 0 } else { self.unknown };
+        let mut busy: Vec<Instant> = self.held.iter().map(|Reverse(at)| (*at).max(ready)).collect();
+        busy.extend((0..self.in_use).map(|_| now + answer + self.hold_answered()));
+        busy.extend((0..unknown).map(|_| self.unknown_until.max(ready)));
+        busy.sort_unstable();
+        let limit = self.rate.limit as usize;
+        // More occupied than there are slots: the first ones to end free nothing.
+        let surplus = busy.len().saturating_sub(limit);
+        busy.drain(..surplus);
+        let idle = limit - busy.len();
+        let mut free = vec![ready; idle];
+        free.append(&mut busy);
+        free
+    }
+
+    /// Whether nothing would be lost by forgetting this budget, except what it has learned.
+    pub fn is_idle(&mut self, now: Instant) -> bool {
+        self.occupied(now) == 0 && self.closed_until.is_none_or(|until| until <= now)
+    }
+
+    /// The remaining time for which a 429 has closed the budget.
+    pub fn closed_for(&self, now: Instant) -> Option<Duration> {
+        self.closed_until
+            .and_then(|until| until.checked_duration_since(now))
+            .filter(|left| !left.is_zero())
+    }
+
+    /// Whether the budget is still finding out what an unknown predecessor left.
+    pub fn is_starting(&self) -> bool {
+        self.unknown > 0
+    }
+
+    fn next_release(&self, now: Instant, occupied: u32) -> Taken {
+        // As many releases as it takes to bring the occupied slots below the limit.
+        let needed = (occupied - self.rate.limit) as usize;
+        let mut ends: Vec<Instant> = self.held.iter().map(|Reverse(at)| *at).collect();
+        ends.extend((0..self.unknown).map(|_| self.unknown_until));
+        if needed >= ends.len() {
+            return Taken::AfterAnswer;
+        }
+        let (_, at, _) = ends.select_nth_unstable(needed);
+        Taken::NotBefore((*at).max(now))
+    }
+
+    /// A probe that found nothing out leaves the question open.
+    fn reprobe(&mut self, slot: &Slot) {
+        if slot.probe != Probe::No {
+            self.probe = ProbeState::Needed(slot.probe);
+        }
+    }
+
+    fn close(&mut self, throttle: Throttle, slot: &Slot, now: Instant) -> Duration {
+        // A probe that is refused is no new evidence: it waits as told and asks again, alone.
+        let wait = throttle.wait.unwrap_or(self.rate.window).min(self.rate.window * 2);
+        let until = now + wait;
+        self.closed_until = Some(self.closed_until.map_or(until, |before| before.max(until)));
+        let kind = match (slot.probe, self.probe) {
+            (Probe::Start, _) | (_, ProbeState::Needed(Probe::Start)) => Probe::Start,
+            _ => Probe::Reopen,
+        };
+        // An attempt that left before the budget was closed must not start a second probe.
+        if slot.probe != Probe::No || self.probe == ProbeState::Idle {
+            self.probe = ProbeState::Needed(kind);
+        }
+        wait
+    }
+
+    fn opened(&mut self, slot: &Slot, told: bool) {
+        match slot.probe {
+            Probe::No => return,
+            Probe::Reopen => {}
+            Probe::Start if told => {}
+            Probe::Start => {
+                self.unknown = self.rate.limit.saturating_sub(self.terms.unknown_slots.max(1));
+            }
+        }
+        self.probe = ProbeState::Idle;
+    }
+
+    fn learn(&mut self, slot: &Slot, allowance: Allowance, now: Instant, learned: &mut Learned) {
+        let observed = allowance.limit();
+        let limit = self.ceiling.map_or(observed, |ceiling| observed.min(ceiling));
+        if limit != self.rate.limit {
+            learned.limit = Some((self.rate.limit, limit));
+            self.rate.limit = limit;
+        }
+        self.learn_window(allowance, learned);
+        if slot.probe == Probe::Start {
+            // Its answer says what remains; all that it does not count as used is open.
+            self.unknown = self.unknown.min(allowance.consumed.saturating_sub(1));
+        }
+        // Whatever of ours the upstream may have counted was occupied when this attempt left,
+        // or was taken since.
+        let since = u32::try_from(self.taken - slot.taken).unwrap_or(u32::MAX);
+        let own = if slot.probe == Probe::Start {
+            since.saturating_add(1).saturating_add(self.unknown)
+        } else {
+            slot.occupied.saturating_add(since)
+        };
+        let foreign = allowance.consumed.saturating_sub(own).min(self.rate.limit);
+        for _ in 0..foreign {
+            self.held.push(Reverse(now + self.rate.window));
+        }
+        self.taken += u64::from(foreign);
+        learned.foreign = foreign;
+    }
+
+    /// An undocumented window is lengthened by evidence, never shortened: with windows aligned to
+    /// the clock, the first request of one sees any remainder of it, and believing a short
+    /// remainder would break the limit.
+    fn learn_window(&mut self, allowance: Allowance, learned: &mut Learned) {
+        const SECOND: Duration = Duration::from_secs(1);
+        const LONGEST: Duration = Duration::from_secs(2 * 86_400);
+        if self.ceiling.is_some() || allowance.consumed != 1 {
+            return;
+        }
+        let Some(reset) = allowance.reset_in else { return };
+        let seen = reset.min(LONGEST);
+        // `reset_in` is rounded up by up to two seconds, because dates are whole seconds.
+        if seen > self.rate.window + 2 * SECOND {
+            self.rate.window = seen;
+            learned.window = Some(seen);
+        }
+    }
+}
