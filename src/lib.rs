@@ -1,5 +1,6 @@
 //! A caching, rate-budgeting gateway in front of the Segment Public API.
 
 pub mod clock;
+pub mod credential;
 pub mod limit;
 pub mod route;

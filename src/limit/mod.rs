@@ -1,5 +1,6 @@
 //! The upstream's allowance.
 
 pub mod learn;
+pub mod ledger;
 pub mod turns;
 pub mod window;
