@@ -3,4 +3,5 @@
 pub mod clock;
 pub mod credential;
 pub mod limit;
+pub mod queue;
 pub mod route;

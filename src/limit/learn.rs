@@ -166,7 +166,8 @@ mod tests {
     #[test]
     fn a_429_names_its_wait_in_several_ways() {
         let body = br#"{"errors":[{"type":"RequestError","data":{"remainingPoints":0,"msBeforeNext":57647,"consumedPoints":21}}]}"#;
-        let cases: &[(&[(&str, &str)], &[u8], Option<u64>)] = &[
+        type Case<'a> = (&'a [(&'a str, &'a str)], &'a [u8], Option<u64>);
+        let cases: &[Case<'_>] = &[
             (&[], body, Some(57_647)),
             (&[("retry-after", "7")], body, Some(57_647)),
             (&[("retry-after", "7")], b"{}", Some(7_000)),

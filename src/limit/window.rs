@@ -333,7 +333,9 @@ impl Window {
             Probe::Reopen => {}
             Probe::Start if told => {}
             Probe::Start => {
-                self.unknown = self.rate.limit.saturating_sub(self.terms.unknown_slots.max(1));
+                // The probe itself holds one slot more.
+                let open = self.terms.unknown_slots.max(1).saturating_add(1);
+                self.unknown = self.rate.limit.saturating_sub(open);
             }
         }
         self.probe = ProbeState::Idle;
@@ -347,10 +349,9 @@ impl Window {
             self.rate.limit = limit;
         }
         self.learn_window(allowance, learned);
-        if slot.probe == Probe::Start {
-            // Its answer says what remains; all that it does not count as used is open.
-            self.unknown = self.unknown.min(allowance.consumed.saturating_sub(1));
-        }
+        // The answer says what remains: of the slots of which nothing is known, no more than it
+        // counts as used, this attempt aside, can be occupied.
+        self.unknown = self.unknown.min(allowance.consumed.saturating_sub(1));
         // Whatever of ours the upstream may have counted was occupied when this attempt left,
         // or was taken since.
         let since = u32::try_from(self.taken - slot.taken).unwrap_or(u32::MAX);

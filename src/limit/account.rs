@@ -1,0 +1,298 @@
+//! Pure. One budget of one credential: its slots, who waits, and how many leave at once.
+//!
+//! An attempt leaves when a slot is free, the number under way is below its cap and it is its
+//! turn. The cap grows with the answer time so that it never costs throughput.
+
+use crate::limit::turns::{Caller, Place, Turns};
+use crate::limit::window::{End, Learned, Slot, Taken, Window};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Answer times remembered for the cap and for estimates.
+const REMEMBERED: usize = 64;
+/// Assumed before the first answer.
+const FIRST_GUESS: Duration = Duration::from_millis(500);
+
+/// What can be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// This place's attempt may leave, with this slot.
+    Go(Place, Slot),
+    /// Nothing before this instant.
+    Wait(Instant),
+    /// Nothing until an attempt ends or somebody is ready.
+    Idle,
+}
+
+/// One budget of one credential.
+#[derive(Debug)]
+pub struct Account {
+    window: Window,
+    turns: Turns,
+    /// Attempts under way, and how many there may be at least.
+    under_way: u32,
+    at_once: u32,
+    answer_times: VecDeque<Duration>,
+    last_used: Instant,
+}
+
+impl Account {
+    /// `at_once` is the least number of attempts that may be under way together.
+    pub fn new(window: Window, at_once: u32, now: Instant) -> Self {
+        Self {
+            window,
+            turns: Turns::default(),
+            under_way: 0,
+            at_once: at_once.max(1),
+            answer_times: VecDeque::new(),
+            last_used: now,
+        }
+    }
+
+    /// The slots.
+    pub fn window(&mut self) -> &mut Window {
+        &mut self.window
+    }
+
+    /// Those who wait.
+    pub fn turns(&mut self) -> &mut Turns {
+        &mut self.turns
+    }
+
+    /// When it was last used.
+    pub fn last_used(&self) -> Instant {
+        self.last_used
+    }
+
+    /// Attempts under way.
+    pub fn under_way(&self) -> u32 {
+        self.under_way
+    }
+
+    /// Lets the next one go, or says when to ask again.
+    pub fn next(&mut self, now: Instant) -> Next {
+        if !self.turns.has_ready() || self.under_way >= self.cap() {
+            return Next::Idle;
+        }
+        match self.window.take(now) {
+            Taken::Slot(slot) => match self.turns.pop() {
+                Some(place) => {
+                    self.under_way += 1;
+                    self.last_used = now;
+                    Next::Go(place, slot)
+                }
+                None => {
+                    self.window.give_back(slot, End::NotSent, now);
+                    Next::Idle
+                }
+            },
+            Taken::NotBefore(at) => Next::Wait(at),
+            Taken::AfterAnswer => Next::Idle,
+        }
+    }
+
+    /// Ends an attempt that took `answer_time` from leaving to its end.
+    pub fn end(&mut self, slot: Slot, end: End, answer_time: Duration, now: Instant) -> Learned {
+        self.under_way = self.under_way.saturating_sub(1);
+        if matches!(end, End::Answered(_)) {
+            if self.answer_times.len() == REMEMBERED {
+                self.answer_times.pop_front();
+            }
+            self.answer_times.push_back(answer_time);
+        }
+        self.window.give_back(slot, end, now)
+    }
+
+    /// The longest answer time remembered: an upper bound for estimates.
+    pub fn answer_time(&self) -> Duration {
+        self.answer_times.iter().max().copied().unwrap_or(FIRST_GUESS)
+    }
+
+    /// Attempts that may be under way together: at least 2·L/W·answer time, so that the cap
+    /// never costs throughput.
+    pub fn cap(&self) -> u32 {
+        let rate = self.window.rate();
+        let per_second = f64::from(rate.limit) / rate.window.as_secs_f64();
+        let needed = (2.0 * per_second * self.answer_time().as_secs_f64()).ceil();
+        if needed >= f64::from(u32::MAX) {
+            return u32::MAX;
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "bounded just above, and never negative"
+        )]
+        let needed = needed as u32;
+        needed.max(self.at_once)
+    }
+
+    /// At the latest when a newcomer of `caller` would leave, if nobody else came: an upper
+    /// bound as long as answers take no longer than they did and nobody else uses the token.
+    pub fn estimate(&mut self, caller: &Caller, now: Instant) -> Instant {
+        let ahead = self.turns.ahead_of(caller);
+        self.leaves_at(ahead, now)
+    }
+
+    /// When each of those who wait leaves at the latest, in the order of their turns.
+    pub fn schedule(&mut self, now: Instant) -> Vec<(Place, Instant)> {
+        let order = self.turns.in_order();
+        let plan = self.plan(now);
+        order.into_iter().enumerate().map(|(ahead, place)| (place, plan.leaves_at(ahead))).collect()
+    }
+
+    /// When the one with `ahead` others before it leaves at the latest.
+    pub fn leaves_at(&mut self, ahead: usize, now: Instant) -> Instant {
+        self.plan(now).leaves_at(ahead)
+    }
+
+    fn plan(&mut self, now: Instant) -> Plan {
+        let answer = self.answer_time();
+        let free = self.window.free_at(now, answer);
+        let cap = self.cap() as usize;
+        // Those under way left by now; each needs its answer before another takes its place.
+        let before = (self.under_way as usize).min(cap);
+        let mut leaves = vec![now; before];
+        for at in free {
+            let place_free = match leaves.len().checked_sub(cap) {
+                Some(earlier) => leaves[earlier] + answer,
+                None => now,
+            };
+            leaves.push(at.max(place_free));
+        }
+        leaves.drain(..before);
+        Plan { now, leaves, round: self.window.hold_answered() + answer }
+    }
+}
+
+/// A forecast of one budget, from which any number of estimates is read.
+struct Plan {
+    now: Instant,
+    /// When the next L attempts leave at the latest; never empty.
+    leaves: Vec<Instant>,
+    /// How long one use of a slot occupies it, answer time included.
+    round: Duration,
+}
+
+impl Plan {
+    fn leaves_at(&self, ahead: usize) -> Instant {
+        let slots = self.leaves.len().max(1);
+        let rounds = u32::try_from(ahead / slots).unwrap_or(u32::MAX);
+        let first = self.leaves.get(ahead % slots).copied().unwrap_or(self.now);
+        first + self.round.saturating_mul(rounds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::limit::window::Terms;
+    use crate::route::policy::Rate;
+    use std::collections::BTreeMap;
+    use std::net::IpAddr;
+
+    const ANSWER: Duration = Duration::from_millis(200);
+
+    fn caller(n: u8) -> Caller {
+        Caller { peer: IpAddr::from([10, 0, 0, n]), name: None }
+    }
+
+    fn account(limit: u32, now: Instant) -> Account {
+        let rate = Rate { limit, window: Duration::from_secs(60) };
+        let terms = Terms {
+            guard: Duration::from_millis(250),
+            late: Duration::from_secs(60),
+            unknown_slots: 1,
+        };
+        Account::new(Window::new(rate, Some(limit), terms, now), 4, now)
+    }
+
+    /// Runs until nobody waits; every attempt is answered after ANSWER. When each place left.
+    fn run(account: &mut Account, mut now: Instant) -> Vec<(Place, Instant)> {
+        let mut left = Vec::new();
+        let mut ends: BTreeMap<(Instant, Place), Slot> = BTreeMap::new();
+        while !account.turns().is_empty() || !ends.is_empty() {
+            while let Some(entry) = ends.first_entry().filter(|entry| entry.key().0 <= now) {
+                account.end(entry.remove(), End::Answered(None), ANSWER, now);
+            }
+            match account.next(now) {
+                Next::Go(place, slot) => {
+                    left.push((place, now));
+                    ends.insert((now + ANSWER, place), slot);
+                }
+                Next::Wait(at) => {
+                    now = ends.first_key_value().map_or(at, |(key, _)| key.0.min(at));
+                }
+                Next::Idle => match ends.first_key_value() {
+                    Some((key, _)) => now = key.0,
+                    None => break,
+                },
+            }
+        }
+        left
+    }
+
+    #[test]
+    fn an_estimate_is_kept_if_nobody_else_comes() {
+        let now = Clock::system().now();
+        let mut account = account(7, now);
+        // One answer, so that the estimate knows the answer time.
+        account.turns().join(0, caller(9));
+        account.turns().ready(0);
+        let now = run(&mut account, now)[0].1 + ANSWER;
+        let mut promised = Vec::new();
+        for place in 1..80 {
+            let who = caller((place % 3) as u8);
+            if place == 79 {
+                promised.push((place, account.estimate(&who, now)));
+            }
+            account.turns().join(place, who);
+            account.turns().ready(place);
+        }
+        promised.extend(account.schedule(now));
+        let left: BTreeMap<Place, Instant> = run(&mut account, now).into_iter().collect();
+        for (place, estimate) in promised {
+            assert!(left[&place] <= estimate, "{place} left after its estimate");
+            assert!(estimate <= left[&place] + Duration::from_secs(2), "{place}: far too late");
+        }
+    }
+
+    #[test]
+    fn a_saturated_budget_uses_all_of_what_is_possible() {
+        let start = Clock::system().now();
+        let mut account = account(60, start);
+        for place in 0..60 * 62 {
+            account.turns().join(place, caller(1));
+            account.turns().ready(place);
+        }
+        let left = run(&mut account, start);
+        let minute = Duration::from_secs(60);
+        let counted = left
+            .iter()
+            .filter(|(_, at)| *at >= start + minute && *at < start + 61 * minute)
+            .count();
+        let round = 60.0 + ANSWER.as_secs_f64() + 0.25 + 0.06;
+        let possible = 60.0 * 60.0 * 60.0 / round;
+        assert!(counted as f64 >= 0.995 * possible, "{counted} of {possible}");
+    }
+
+    #[test]
+    fn no_more_leave_at_once_than_the_cap() {
+        let now = Clock::system().now();
+        let mut account = account(60, now);
+        for place in 0..10 {
+            account.turns().join(place, caller(1));
+            account.turns().ready(place);
+        }
+        let mut slots = Vec::new();
+        while let Next::Go(_, slot) = account.next(now) {
+            slots.push(slot);
+        }
+        assert_eq!(slots.len(), 4);
+        // Slow answers raise the cap: 2 · 1/s · 10 s.
+        for slot in slots {
+            account.end(slot, End::Answered(None), Duration::from_secs(10), now);
+        }
+        assert_eq!(account.cap(), 20);
+    }
+}

@@ -1,0 +1,188 @@
+//! Writes in order: one lane for each thing that a credential's writes act on.
+//!
+//! [`lanes`] decides; this file waits. A [`Place`] is held from acceptance until the write has
+//! settled. Dropping it takes the write out as one that was never sent, unless it was told that
+//! the outcome is unknown: then its lanes stay closed for Q, because the write may still take
+//! effect.
+
+pub mod lanes;
+
+use crate::clock::Clock;
+use crate::credential::Credential;
+use lanes::{Keys, Lanes, Turn};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// The lanes of all credentials. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: Turn,
+    lanes: HashMap<Credential, Lanes>,
+    /// Those who wait for their lanes.
+    blocked: HashMap<Turn, oneshot::Sender<()>>,
+}
+
+impl Queue {
+    /// No writes yet.
+    pub fn new(clock: Clock) -> Self {
+        Self { shared: Arc::new(Shared { clock, state: Mutex::default() }) }
+    }
+
+    /// When the lanes of `keys` are expected to be free; `None` if they are free now.
+    pub fn expected_free(&self, credential: Credential, keys: &Keys) -> Option<Instant> {
+        let state = self.shared.state.lock();
+        state.lanes.get(&credential)?.expected_free(keys)
+    }
+
+    /// Accepts a write. `expected` is when it is expected to have settled.
+    pub fn enter(&self, credential: Credential, keys: Keys, expected: Instant) -> Place {
+        let mut state = self.shared.state.lock();
+        let turn = state.next;
+        state.next += 1;
+        let mut blocked = None;
+        if !keys.is_empty() && !state.lanes.entry(credential).or_default().enter(turn, keys, expected) {
+            let (free, wait) = oneshot::channel();
+            state.blocked.insert(turn, free);
+            blocked = Some(wait);
+        }
+        drop(state);
+        Place { queue: self.clone(), credential, turn, blocked, stay: None }
+    }
+
+    fn settle(&self, credential: Credential, turn: Turn) {
+        let freed: Vec<oneshot::Sender<()>> = {
+            let mut state = self.shared.state.lock();
+            state.blocked.remove(&turn);
+            let Some(lanes) = state.lanes.get_mut(&credential) else { return };
+            let ready = lanes.settle(turn);
+            if lanes.is_empty() {
+                state.lanes.remove(&credential);
+            }
+            ready.iter().filter_map(|turn| state.blocked.remove(turn)).collect()
+        };
+        for free in freed {
+            // Whoever hung up meanwhile settles its own turn when its place is dropped.
+            let _ = free.send(());
+        }
+    }
+}
+
+/// A write's place in its lanes.
+#[derive(Debug)]
+pub struct Place {
+    queue: Queue,
+    credential: Credential,
+    turn: Turn,
+    blocked: Option<oneshot::Receiver<()>>,
+    /// The lanes stay closed for this long after it is dropped.
+    stay: Option<Duration>,
+}
+
+impl Place {
+    /// Whether an earlier write of its lanes has not settled.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
+    }
+
+    /// Waits until every earlier write of its lanes has settled. May be dropped and called again.
+    pub async fn free(&mut self) {
+        if let Some(blocked) = &mut self.blocked {
+            let _ = blocked.await;
+            self.blocked = None;
+        }
+    }
+
+    /// From now on, dropping the place keeps its lanes closed for `q`.
+    pub fn stay_closed_for(&mut self, q: Duration) {
+        self.stay = Some(q);
+    }
+
+    /// The outcome is known after all: dropping the place opens its lanes.
+    pub fn settled(mut self) {
+        self.stay = None;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let (queue, credential, turn) = (self.queue.clone(), self.credential, self.turn);
+        let Some(q) = self.stay else {
+            queue.settle(credential, turn);
+            return;
+        };
+        let until = self.queue.shared.clock.now() + q;
+        if let Some(lanes) = queue.shared.state.lock().lanes.get_mut(&credential) {
+            lanes.expect(turn, until);
+        }
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(async move {
+                tokio::time::sleep_until(until.into()).await;
+                queue.settle(credential, turn);
+            })),
+            // The runtime is gone, and with it everybody who might wait.
+            Err(_) => queue.settle(credential, turn),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::Hasher;
+    use std::time::SystemTime;
+
+    fn user(id: &str) -> Keys {
+        Keys { keys: [Arc::from(format!("user:{id}"))].into(), barriers: Default::default() }
+    }
+
+    fn queue() -> (Queue, Credential) {
+        let clock = Clock::simulated(SystemTime::UNIX_EPOCH, Duration::from_secs(1000));
+        (Queue::new(clock), Hasher::new(&[0; 32]).credential(&http::HeaderMap::new()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_write_waits_for_the_earlier_one() {
+        let (queue, who) = queue();
+        let now = queue.shared.clock.now();
+        let first = queue.enter(who, user("a"), now);
+        let mut second = queue.enter(who, user("a"), now);
+        let mut third = queue.enter(who, user("a"), now);
+        assert!(!first.is_blocked() && second.is_blocked());
+        let hung_up = tokio::time::timeout(Duration::from_secs(1), second.free()).await;
+        assert!(hung_up.is_err());
+        drop(second);
+        first.settled();
+        third.free().await;
+        third.settled();
+        assert!(queue.shared.state.lock().lanes.is_empty());
+        assert!(queue.shared.state.lock().blocked.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_with_an_unknown_outcome_stays_closed_for_q() {
+        let (queue, who) = queue();
+        let now = queue.shared.clock.now();
+        let q = Duration::from_secs(60);
+        let mut lost = queue.enter(who, user("a"), now);
+        lost.stay_closed_for(q);
+        drop(lost);
+        assert_eq!(queue.expected_free(who, &user("a")), Some(now + q));
+        let mut next = queue.enter(who, user("a"), now);
+        next.free().await;
+        assert_eq!(queue.shared.clock.now(), now + q);
+    }
+}
