@@ -5,3 +5,4 @@ pub mod credential;
 pub mod limit;
 pub mod queue;
 pub mod route;
+pub mod sandbox;

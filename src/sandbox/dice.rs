@@ -1,0 +1,86 @@
+//! Pure. The seeded source of chance: the same seed gives the same run.
+//!
+//! Splitmix64 is small, has no bad seeds and is good enough for delays and faults; it decides
+//! nothing that an attacker would like to foresee.
+
+use std::time::Duration;
+
+/// A sequence of numbers fixed by its seed.
+pub(super) struct Dice(u64);
+
+impl Dice {
+    /// Begins the sequence of `seed`.
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number, uniform over all of `u64`.
+    pub(super) fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// The next number in `[0, 1)`, with 53 bits.
+    pub(super) fn unit(&mut self) -> f64 {
+        (self.number() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// The next number below `bound`; 0 where `bound` is 0.
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        if bound == 0 {
+            return 0;
+        }
+        // The bias of the remainder is below 2^-40 for every bound used here.
+        (self.number() % bound as u64) as usize
+    }
+
+    /// A duration uniform over `[0, most]`, in nanoseconds.
+    pub(super) fn up_to(&mut self, most: Duration) -> Duration {
+        let nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX - 1);
+        Duration::from_nanos(self.number() % (nanos + 1))
+    }
+
+    /// The gap before the next arrival of a Poisson process whose mean gap is `mean`; at least
+    /// one nanosecond, so that a loop over arrivals ends.
+    pub(super) fn gap(&mut self, mean: Duration) -> Duration {
+        let nanos = -(1.0 - self.unit()).ln() * mean.as_nanos() as f64;
+        Duration::from_nanos((nanos as u64).max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_seed_is_one_sequence() {
+        let (mut a, mut b, mut c) = (Dice::new(1), Dice::new(1), Dice::new(2));
+        let first: Vec<u64> = (0..5).map(|_| a.number()).collect();
+        assert_eq!(first, (0..5).map(|_| b.number()).collect::<Vec<_>>());
+        assert_ne!(first, (0..5).map(|_| c.number()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn draws_stay_in_range_and_near_their_mean() {
+        let mut dice = Dice::new(7);
+        let mean = Duration::from_secs(2);
+        let (mut gaps, mut units) = (Duration::ZERO, 0.0);
+        for _ in 0..20_000 {
+            let unit = dice.unit();
+            assert!((0.0..1.0).contains(&unit));
+            units += unit;
+            gaps += dice.gap(mean);
+            assert!(dice.up_to(Duration::from_millis(3)) <= Duration::from_millis(3));
+            assert!(dice.below(5) < 5);
+        }
+        assert!((units / 20_000.0 - 0.5).abs() < 0.02);
+        assert!((gaps.as_secs_f64() / 20_000.0 - 2.0).abs() < 0.1);
+        assert_eq!(dice.below(0), 0);
+        assert_eq!(dice.up_to(Duration::ZERO), Duration::ZERO);
+        // The longest duration there is must not overflow.
+        dice.up_to(Duration::MAX);
+    }
+}

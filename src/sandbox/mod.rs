@@ -1,0 +1,7 @@
+//! x
+mod dice;
+mod operations;
+mod request;
+mod window;
+mod world;
+pub use window::WindowKind;

@@ -1,0 +1,280 @@
+//! Pure. What a request says: its query in all documented spellings, its body, its page.
+//!
+//! The same list arrives as `emails.0=`, as `emails[0]=` (brackets usually percent-encoded) and as
+//! a repeated `emails=`; a member of an object as `pagination.count=` and `pagination[count]=`.
+//! The page may also stand in the body of a GET.
+
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+/// Why a request is refused; becomes the API's error envelope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    /// The status code.
+    pub(super) status: u16,
+    /// The `type` member.
+    pub(super) kind: &'static str,
+    /// The `message` member.
+    pub(super) message: String,
+    /// The `field` member: which part of the request is meant.
+    pub(super) field: Option<String>,
+}
+
+impl Problem {
+    /// 422: a part of the request is missing or has the wrong form.
+    pub(super) fn invalid(field: &str, message: impl Into<String>) -> Self {
+        let field = Some(field.to_owned());
+        Self { status: 422, kind: "ValidationError", message: message.into(), field }
+    }
+
+    /// 404: what is named does not exist.
+    pub(super) fn missing(what: &str, name: &str) -> Self {
+        let message = format!("{what} {name:?} was not found");
+        Self { status: 404, kind: "NotFoundError", message, field: None }
+    }
+}
+
+/// The decoded pairs of a query, in their order.
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Decodes a query as a form: `+` is a space, bytes that are not UTF-8 are replaced.
+    pub(super) fn parse(text: &str) -> Self {
+        let decode = |part: &str| {
+            let spaced = part.replace('+', " ");
+            percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+        };
+        let pairs = text.split('&').filter(|pair| !pair.is_empty());
+        Self(
+            pairs
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(name, value)| (decode(name), decode(value)))
+                .collect(),
+        )
+    }
+
+    /// The first value of a scalar.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A member of an object in either spelling.
+    pub(super) fn member(&self, object: &str, member: &str) -> Option<&str> {
+        let bracketed = |key: &str| inside(key, object) == Some(member);
+        let found = self.0.iter().find(|(key, _)| dotted(key, object) == Some(member) || bracketed(key));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The elements of a list in any spelling; indexed ones by their index.
+    pub(super) fn list(&self, name: &str) -> Vec<String> {
+        let mut found: Vec<(usize, &str)> = Vec::new();
+        for (key, value) in &self.0 {
+            let index = if key == name { Some("") } else { dotted(key, name).or_else(|| inside(key, name)) };
+            match index {
+                Some("") => found.push((found.len(), value)),
+                Some(digits) => found.extend(digits.parse().ok().map(|index: usize| (index, value.as_str()))),
+                None => {}
+            }
+        }
+        found.sort_by_key(|(index, _)| *index);
+        found.into_iter().map(|(_, value)| value.to_owned()).collect()
+    }
+}
+
+/// `member` of `object.member`.
+fn dotted<'a>(key: &'a str, object: &str) -> Option<&'a str> {
+    key.strip_prefix(object)?.strip_prefix('.')
+}
+
+/// `member` of `object[member]`.
+fn inside<'a>(key: &'a str, object: &str) -> Option<&'a str> {
+    key.strip_prefix(object)?.strip_prefix('[')?.strip_suffix(']')
+}
+
+/// Which part of a list is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Page {
+    offset: usize,
+    count: usize,
+}
+
+impl Page {
+    /// Reads the page from the query, else from the body. The count is 200 unless told, and from
+    /// 1 to 1000.
+    pub(super) fn read(query: &Query, body: &[u8]) -> Result<Self, Problem> {
+        let in_body = if body.is_empty() { Value::Null } else { json(body)? };
+        let from_body = |member: &str| match &in_body["pagination"][member] {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        };
+        let read = |member| query.member("pagination", member).map(str::to_owned).or_else(|| from_body(member));
+        let count = match read("count") {
+            None => 200,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|count| (1..=1000).contains(count))
+                .ok_or_else(|| Problem::invalid("pagination.count", "count must be a number from 1 to 1000"))?,
+        };
+        let offset = match read("cursor") {
+            None => 0,
+            Some(text) => from_cursor(&text)
+                .ok_or_else(|| Problem::invalid("pagination.cursor", "cursor is not one of this API"))?,
+        };
+        Ok(Self { offset, count })
+    }
+
+    /// The `data` of an answer: the page of `items` (JSON texts, `total` of them) under `name`, and
+    /// the cursors.
+    pub(super) fn render<T: AsRef<str>>(self, name: &str, total: usize, items: impl Iterator<Item = T>) -> String {
+        let mut out = String::with_capacity(256);
+        out.push_str("{\"");
+        out.push_str(name);
+        out.push_str("\":[");
+        for (number, item) in items.skip(self.offset).take(self.count).enumerate() {
+            if number > 0 {
+                out.push(',');
+            }
+            out.push_str(item.as_ref());
+        }
+        out.push_str("],\"pagination\":{\"current\":\"");
+        out.push_str(&to_cursor(self.offset));
+        out.push('"');
+        let end = self.offset.saturating_add(self.count);
+        if end < total {
+            out.push_str(",\"next\":\"");
+            out.push_str(&to_cursor(end));
+            out.push('"');
+        }
+        if self.offset > 0 {
+            out.push_str(",\"previous\":\"");
+            out.push_str(&to_cursor(self.offset.saturating_sub(self.count)));
+            out.push('"');
+        }
+        out.push_str(",\"totalEntries\":");
+        out.push_str(&total.to_string());
+        out.push_str("}}");
+        out
+    }
+}
+
+/// The body as a JSON object.
+pub(super) fn json(body: &[u8]) -> Result<Value, Problem> {
+    match serde_json::from_slice(body) {
+        Ok(value @ Value::Object(_)) => Ok(value),
+        Ok(_) => Err(Problem::invalid("body", "the body must be a JSON object")),
+        Err(_) => Err(Problem::invalid("body", "the body is not JSON")),
+    }
+}
+
+/// Text as a JSON string with its quotes.
+pub(super) fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// A cursor is the offset in decimal, in base64 (RFC 4648 section 4), as the reference's samples are.
+fn to_cursor(offset: usize) -> String {
+    let text = offset.to_string();
+    let mut out = String::new();
+    for chunk in text.as_bytes().chunks(3) {
+        let byte = |n: usize| u32::from(chunk.get(n).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for place in 0..4 {
+            let six = (bits >> (18 - 6 * place) & 63) as usize;
+            out.push(if place <= chunk.len() { char::from(ALPHABET[six]) } else { '=' });
+        }
+    }
+    out
+}
+
+fn from_cursor(cursor: &str) -> Option<usize> {
+    let mut bits = 0_u32;
+    let mut digits = String::new();
+    let text = cursor.trim_end_matches('=');
+    // The longest offset has 20 digits, 27 letters of base64.
+    if cursor.len() > 28 || !cursor.len().is_multiple_of(4) {
+        return None;
+    }
+    for (number, letter) in text.bytes().enumerate() {
+        let six = ALPHABET.iter().position(|known| *known == letter)?;
+        bits = (bits << 6 | six as u32) & 0xFFFF;
+        if number % 4 > 0 {
+            let shift = 6 - 2 * (number % 4);
+            digits.push(char::from((bits >> shift & 0xFF) as u8));
+        }
+    }
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn lists_are_read_in_every_spelling() {
+        let table = [
+            ("emails.0=a%40b.c&emails.1=d%40e.f", vec!["a@b.c", "d@e.f"]),
+            ("emails.1=2&emails.0=1&emails.10=3", vec!["1", "2", "3"]),
+            ("emails%5B0%5D=a%2Bb%40c&emails%5B1%5D=x", vec!["a+b@c", "x"]),
+            ("emails[0]=1&emails[1]=2", vec!["1", "2"]),
+            ("emails=1&emails=2", vec!["1", "2"]),
+            ("emails[]=1&emails[]=2", vec!["1", "2"]),
+            ("emailsx.0=1&email=2&emails.x=3", vec![]),
+            ("", vec![]),
+        ];
+        for (text, expected) in table {
+            assert_eq!(Query::parse(text).list("emails"), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn pages_are_read_from_query_and_body() {
+        let page = |offset, count| Ok(Page { offset, count });
+        let table = [
+            ("", "", page(0, 200)),
+            ("pagination.count=2", "", page(0, 2)),
+            ("pagination%5Bcount%5D=1000&pagination%5Bcursor%5D=Mw==", "", page(3, 1000)),
+            ("", r#"{"pagination":{"count":3,"cursor":"Mw=="}}"#, page(3, 3)),
+            ("pagination.count=7", r#"{"pagination":{"count":3}}"#, page(0, 7)),
+        ];
+        for (query, body, expected) in table {
+            assert_eq!(Page::read(&Query::parse(query), body.as_bytes()), expected, "{query} {body}");
+        }
+        let wrong = [("pagination.count=0", ""), ("pagination.count=1001", ""), ("pagination.count=x", "")];
+        let worse = [("pagination.cursor=Mw", ""), ("pagination.cursor=____", ""), ("", "{"), ("", "[]")];
+        for (query, body) in wrong.into_iter().chain(worse) {
+            let problem = Page::read(&Query::parse(query), body.as_bytes()).unwrap_err();
+            assert_eq!(problem.status, 422, "{query} {body}");
+        }
+    }
+
+    #[test]
+    fn pages_carry_their_neighbours() {
+        let items = ["1", "2", "3", "4", "5"];
+        let render = |offset, count| Page { offset, count }.render("n", 5, items.iter());
+        let first = render(0, 2);
+        assert_eq!(first, r#"{"n":[1,2],"pagination":{"current":"MA==","next":"Mg==","totalEntries":5}}"#);
+        let last = render(4, 2);
+        assert_eq!(last, r#"{"n":[5],"pagination":{"current":"NA==","previous":"Mg==","totalEntries":5}}"#);
+        assert!(render(9, 2).starts_with(r#"{"n":[],"#));
+    }
+
+    proptest! {
+        #[test]
+        fn cursors_are_read_back(offset: usize) {
+            prop_assert_eq!(from_cursor(&to_cursor(offset)), Some(offset));
+        }
+
+        #[test]
+        fn nothing_read_panics(text in ".{0,60}", body in prop::collection::vec(any::<u8>(), 0..40)) {
+            let query = Query::parse(&text);
+            query.list("emails");
+            let _ = Page::read(&query, &body);
+            from_cursor(&text);
+        }
+    }
+}

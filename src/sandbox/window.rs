@@ -1,0 +1,210 @@
+//! Pure. Four ways in which an upstream may count requests against a limit.
+//!
+//! The documentation of the API does not promise an algorithm, so the sandbox can be any of the
+//! usual ones, and a client that is right must satisfy all of them. Each takes `now` as an
+//! argument and expects that it never goes back. Every interval is half-open: an arrival exactly
+//! one window after another is in the next window.
+//!
+//! Refused requests count as consumed in the two windows that begin anew (fixed and aligned); the
+//! rolling window and the token bucket charge only what they admit.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+/// How the sandbox counts requests against a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WindowKind {
+    /// A window begins with the first request after the last one ended (what the documented names
+    /// suggest).
+    #[default]
+    Fixed,
+    /// Windows begin at multiples of their length on the wall clock.
+    Aligned,
+    /// At most the limit in any interval of one window's length.
+    Rolling,
+    /// A bucket of as many tokens as the limit, refilled evenly once per window.
+    TokenBucket,
+}
+
+impl WindowKind {
+    /// All kinds, for tests and for help texts.
+    pub const ALL: [Self; 4] = [Self::Fixed, Self::Aligned, Self::Rolling, Self::TokenBucket];
+
+    /// The word used on the command line: `fixed`, `aligned`, `rolling` or `token-bucket`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+            Self::Aligned => "aligned",
+            Self::Rolling => "rolling",
+            Self::TokenBucket => "token-bucket",
+        }
+    }
+}
+
+impl fmt::Display for WindowKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for WindowKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| format!("found {text:?}, expected fixed, aligned, rolling or token-bucket"))
+    }
+}
+
+/// What the count of one request came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// Whether it was within the limit.
+    pub(super) admitted: bool,
+    /// Requests consumed, this one included where it counts.
+    pub(super) consumed: u32,
+    /// What is left of the limit.
+    pub(super) remaining: u32,
+    /// Until nothing is consumed any more, if no request follows.
+    pub(super) until_reset: Duration,
+    /// Until the next request would be admitted, if none comes before it.
+    pub(super) until_next: Duration,
+}
+
+/// The count of one (token, operation).
+pub(super) struct Window {
+    limit: u32,
+    per: Duration,
+    state: State,
+}
+
+enum State {
+    Fixed { start: Option<Instant>, used: u32 },
+    Aligned { boundary: Instant, used: u32 },
+    Rolling { admitted: VecDeque<Instant> },
+    /// `level` is in tokens times the nanoseconds of a window: whole numbers, hence exact.
+    TokenBucket { level: u128, at: Option<Instant> },
+}
+
+impl Window {
+    /// An unused window of `limit` (at least 1) requests per `per` (at least 1 ns). `boundary` is
+    /// any instant at which an aligned window begins.
+    pub(super) fn new(kind: WindowKind, limit: u32, per: Duration, boundary: Instant) -> Self {
+        let (limit, per) = (limit.max(1), per.max(Duration::from_nanos(1)));
+        let state = match kind {
+            WindowKind::Fixed => State::Fixed { start: None, used: 0 },
+            WindowKind::Aligned => State::Aligned { boundary, used: 0 },
+            WindowKind::Rolling => State::Rolling { admitted: VecDeque::new() },
+            WindowKind::TokenBucket => State::TokenBucket {
+                level: u128::from(limit) * per.as_nanos(),
+                at: None,
+            },
+        };
+        Self { limit, per, state }
+    }
+
+    /// Counts a request that arrives at `now` and says whether it is within the limit.
+    pub(super) fn count(&mut self, now: Instant) -> Verdict {
+        let (limit, per) = (self.limit, self.per);
+        match &mut self.state {
+            State::Fixed { start, used } => {
+                let begin = match *start {
+                    Some(begin) if now < begin + per => begin,
+                    _ => {
+                        *used = 0;
+                        now
+                    }
+                };
+                *start = Some(begin);
+                renewed(limit, used, (begin + per).saturating_duration_since(now))
+            }
+            State::Aligned { boundary, used } => {
+                let end = aligned_end(*boundary, per, now);
+                if end != *boundary {
+                    *used = 0;
+                    *boundary = end;
+                }
+                renewed(limit, used, end.saturating_duration_since(now))
+            }
+            State::Rolling { admitted } => rolling(limit, per, admitted, now),
+            State::TokenBucket { level, at } => {
+                let before = at.replace(now).unwrap_or(now);
+                let elapsed = now.saturating_duration_since(before).as_nanos();
+                bucket(limit, per, level, elapsed)
+            }
+        }
+    }
+}
+
+/// Counts in a window that begins anew in `left`: refused requests are consumed as well.
+fn renewed(limit: u32, used: &mut u32, left: Duration) -> Verdict {
+    *used = used.saturating_add(1);
+    Verdict {
+        admitted: *used <= limit,
+        consumed: *used,
+        remaining: limit.saturating_sub(*used),
+        until_reset: left,
+        until_next: if *used < limit { Duration::ZERO } else { left },
+    }
+}
+
+/// The end of the aligned window that contains `now`: the first boundary after it.
+fn aligned_end(boundary: Instant, per: Duration, now: Instant) -> Instant {
+    let per_nanos = per.as_nanos();
+    if now >= boundary {
+        let into = (now - boundary).as_nanos() % per_nanos;
+        now + nanos(per_nanos - into)
+    } else {
+        // The boundary lies ahead; a whole window ahead or less is this window's own end.
+        let ahead = (boundary - now).as_nanos();
+        now + nanos((ahead - 1) % per_nanos + 1)
+    }
+}
+
+fn rolling(limit: u32, per: Duration, admitted: &mut VecDeque<Instant>, now: Instant) -> Verdict {
+    while admitted.front().is_some_and(|first| *first + per <= now) {
+        admitted.pop_front();
+    }
+    let fits = admitted.len() < limit as usize;
+    if fits {
+        admitted.push_back(now);
+    }
+    let consumed = u32::try_from(admitted.len()).unwrap_or(u32::MAX);
+    let left = |at: Option<&Instant>| at.map_or(Duration::ZERO, |at| (*at + per).saturating_duration_since(now));
+    Verdict {
+        admitted: fits,
+        consumed,
+        remaining: limit.saturating_sub(consumed),
+        until_reset: left(admitted.back()),
+        until_next: if consumed < limit { Duration::ZERO } else { left(admitted.front()) },
+    }
+}
+
+fn bucket(limit: u32, per: Duration, level: &mut u128, elapsed_nanos: u128) -> Verdict {
+    let (rate, token) = (u128::from(limit), per.as_nanos());
+    let full = rate * token;
+    *level = level.saturating_add(elapsed_nanos.saturating_mul(rate)).min(full);
+    let fits = *level >= token;
+    if fits {
+        *level -= token;
+    }
+    let remaining = u32::try_from(*level / token).unwrap_or(u32::MAX);
+    Verdict {
+        admitted: fits,
+        consumed: limit - remaining.min(limit),
+        remaining,
+        until_reset: nanos((full - *level).div_ceil(rate)),
+        until_next: nanos(token.saturating_sub(*level).div_ceil(rate)),
+    }
+}
+
+fn nanos(count: u128) -> Duration {
+    Duration::from_nanos(u64::try_from(count).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests;

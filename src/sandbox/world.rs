@@ -1,0 +1,360 @@
+//! Pure. The state of the simulated workspace, and what it was a little earlier.
+//!
+//! A [`World`] is four maps behind counted pointers. A write changes a map in place unless an
+//! earlier version of it is still kept for replication lag; only then is that one map copied.
+//! Reads copy nothing. What a list shows of a user is rendered once, when the user changes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::dice::Dice;
+use super::request::quoted;
+
+/// How many things of one kind may exist; creating more is refused.
+pub(super) const MOST_THINGS: usize = 20_000;
+/// How many earlier versions are kept; beyond that the oldest reads see something newer.
+const MOST_VERSIONS: usize = 2_000;
+/// The roles there are: id and name.
+pub(super) const ROLES: [(&str, &str); 6] = [
+    ("workspace-owner", "Workspace Owner"),
+    ("workspace-member", "Workspace Member"),
+    ("source-admin", "Source Admin"),
+    ("source-read-only", "Source Read-only"),
+    ("warehouse-admin", "Warehouse Admin"),
+    ("function-admin", "Function Admin"),
+];
+
+/// One permission that someone has: a role on resources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The id of the role.
+    pub role: String,
+    /// Id and type of each resource.
+    pub resources: Vec<(String, String)>,
+}
+
+impl Grant {
+    /// The members of the API's permission object, without the braces.
+    pub(super) fn members(&self) -> String {
+        let name = ROLES.iter().find(|(id, _)| *id == self.role).map_or("", |(_, name)| name);
+        let resources: Vec<String> = self
+            .resources
+            .iter()
+            .map(|(id, kind)| format!(r#"{{"id":{},"type":{}}}"#, quoted(id), quoted(kind)))
+            .collect();
+        let (role, resources) = (quoted(&self.role), resources.join(","));
+        format!(r#""roleId":{role},"roleName":"{name}","resources":[{resources}]"#)
+    }
+}
+
+/// A user of the workspace.
+#[derive(Clone)]
+pub(super) struct User {
+    /// Lower-cased.
+    pub(super) email: String,
+    pub(super) grants: Vec<Grant>,
+    /// The API's user object.
+    pub(super) json: String,
+}
+
+/// A group of users; members and invited people are known by lower-cased email.
+#[derive(Clone, Default)]
+pub(super) struct Group {
+    pub(super) name: String,
+    pub(super) members: BTreeSet<String>,
+    pub(super) invites: BTreeSet<String>,
+    pub(super) grants: Vec<Grant>,
+}
+
+/// Users by id, and their ids by lower-cased email.
+#[derive(Clone, Default)]
+pub(super) struct Users {
+    pub(super) by_id: BTreeMap<String, Arc<User>>,
+    pub(super) by_email: HashMap<String, String>,
+}
+
+/// The state at one moment. Cloning it copies four pointers.
+#[derive(Clone, Default)]
+pub(super) struct World {
+    /// Grows by one with every request that changed anything.
+    pub(super) version: u64,
+    pub(super) users: Arc<Users>,
+    /// Invited emails, lower-cased, and how they were written.
+    pub(super) invites: Arc<BTreeMap<String, String>>,
+    pub(super) groups: Arc<BTreeMap<String, Arc<Group>>>,
+    /// Everything else, by path: a JSON object each.
+    pub(super) things: Arc<BTreeMap<String, Arc<str>>>,
+    created: u64,
+}
+
+/// The API's list of permission objects.
+pub(super) fn grants_json(grants: &[Grant]) -> String {
+    let each: Vec<String> = grants.iter().map(|grant| format!("{{{}}}", grant.members())).collect();
+    format!("[{}]", each.join(","))
+}
+
+impl World {
+    /// A workspace with users `user-00001…` (email `user-00001@example.com`) and groups
+    /// `group-00001…`; roles and memberships depend on the seed.
+    pub(super) fn populated(seed: u64, users: usize, groups: usize) -> Self {
+        let mut dice = Dice::new(seed);
+        let mut world = Self::default();
+        let users = users.min(MOST_THINGS);
+        for number in 1..=users {
+            let id = format!("user-{number:05}");
+            let role = ROLES[dice.below(ROLES.len())].0.to_owned();
+            let resources = vec![("workspace-1".to_owned(), "WORKSPACE".to_owned())];
+            let email = format!("{id}@example.com");
+            world.put_user(&id, &email, vec![Grant { role, resources }]);
+        }
+        for number in 1..=groups.min(MOST_THINGS) {
+            let members = (0..users.min(3)).map(|_| format!("user-{:05}@example.com", dice.below(users) + 1));
+            let group = Group { name: format!("Group {number}"), members: members.collect(), ..Group::default() };
+            world.put_group(&format!("group-{number:05}"), group);
+        }
+        world.version = 0;
+        world
+    }
+
+    /// Adds or replaces a user.
+    pub(super) fn put_user(&mut self, id: &str, email: &str, grants: Vec<Grant>) {
+        let email = email.to_lowercase();
+        let name = email.split('@').next().unwrap_or_default();
+        let (quoted_id, name, quoted_email) = (quoted(id), quoted(name), quoted(&email));
+        let permissions = grants_json(&grants);
+        let json = format!(r#"{{"id":{quoted_id},"name":{name},"email":{quoted_email},"permissions":{permissions}}}"#);
+        let users = Arc::make_mut(&mut self.users);
+        users.by_email.insert(email.clone(), id.to_owned());
+        users.by_id.insert(id.to_owned(), Arc::new(User { email, grants, json }));
+    }
+
+    /// Removes a user and the user's memberships.
+    pub(super) fn remove_user(&mut self, id: &str) {
+        let users = Arc::make_mut(&mut self.users);
+        if let Some(user) = users.by_id.remove(id) {
+            users.by_email.remove(&user.email);
+            self.leave_groups(&user.email);
+        }
+    }
+
+    /// Removes an invite and what it would have been a member of.
+    pub(super) fn remove_invite(&mut self, email: &str) {
+        Arc::make_mut(&mut self.invites).remove(email);
+        self.leave_groups(email);
+    }
+
+    /// Adds or replaces a group.
+    pub(super) fn put_group(&mut self, id: &str, group: Group) {
+        Arc::make_mut(&mut self.groups).insert(id.to_owned(), Arc::new(group));
+    }
+
+    /// An id that was not given before, such as `group-new-7`.
+    pub(super) fn new_id(&mut self, kind: &str) -> String {
+        self.created += 1;
+        format!("{kind}-new-{}", self.created)
+    }
+
+    /// Puts a person who is a user or invited into a group.
+    pub(super) fn join(&self, group: &mut Group, email: &str) {
+        let email = email.to_lowercase();
+        if self.users.by_email.contains_key(&email) {
+            group.members.insert(email);
+        } else {
+            group.invites.insert(email);
+        }
+    }
+
+    /// The invited person becomes a user, with the memberships that the invite had. Returns the
+    /// new user's id.
+    pub(super) fn accept_invite(&mut self, email: &str) -> Option<String> {
+        let email = email.to_lowercase();
+        Arc::make_mut(&mut self.invites).remove(&email)?;
+        let id = self.new_id("user");
+        self.put_user(&id, &email, Vec::new());
+        for group in Arc::make_mut(&mut self.groups).values_mut() {
+            if group.invites.contains(&email) {
+                let group = Arc::make_mut(group);
+                group.invites.remove(&email);
+                group.members.insert(email.clone());
+            }
+        }
+        Some(id)
+    }
+
+    fn leave_groups(&mut self, email: &str) {
+        let belongs = |group: &Arc<Group>| group.members.contains(email) || group.invites.contains(email);
+        if !self.groups.values().any(belongs) {
+            return;
+        }
+        for group in Arc::make_mut(&mut self.groups).values_mut().filter(|group| belongs(group)) {
+            let group = Arc::make_mut(group);
+            group.members.remove(email);
+            group.invites.remove(email);
+        }
+    }
+}
+
+impl Group {
+    /// The API's group object. People who are invited count as members.
+    pub(super) fn json(&self, id: &str) -> String {
+        let (id, name, permissions) = (quoted(id), quoted(&self.name), grants_json(&self.grants));
+        let count = self.members.len() + self.invites.len();
+        format!(r#"{{"id":{id},"name":{name},"memberCount":{count},"permissions":{permissions}}}"#)
+    }
+}
+
+/// The state now and, for as long as the lag, the states before it.
+pub(super) struct History {
+    current: World,
+    /// Since when the current state has been valid; `None`: from the beginning.
+    since: Option<Instant>,
+    /// Earlier states, oldest first, each with the instant from which it was valid.
+    past: VecDeque<(Option<Instant>, World)>,
+    lag: Duration,
+}
+
+impl History {
+    /// Begins with a state; reads will see it as it was `lag` ago.
+    pub(super) fn new(world: World, lag: Duration) -> Self {
+        Self { current: world, since: None, past: VecDeque::new(), lag }
+    }
+
+    /// The state as it is.
+    pub(super) fn current(&self) -> &World {
+        &self.current
+    }
+
+    /// The state that a read at `now` sees: the one that was valid `lag` ago.
+    pub(super) fn seen(&self, now: Instant) -> &World {
+        let visible = |since: Option<Instant>| since.is_none_or(|since| since + self.lag <= now);
+        if visible(self.since) {
+            return &self.current;
+        }
+        let found = self.past.iter().rev().find(|(since, _)| visible(*since)).or_else(|| self.past.front());
+        found.map_or(&self.current, |(_, world)| world)
+    }
+
+    /// Changes the state at `now`, which must not go back. A change that `change` makes counts as
+    /// one version, however many parts it has.
+    pub(super) fn write<R>(&mut self, now: Instant, change: impl FnOnce(&mut World) -> (Changed, R)) -> (Changed, R) {
+        let kept = (!self.lag.is_zero()).then(|| self.current.clone());
+        let (changed, result) = change(&mut self.current);
+        if changed == Changed::Nothing {
+            return (changed, result);
+        }
+        self.current.version += 1;
+        if let Some(before) = kept {
+            self.past.push_back((self.since, before));
+        }
+        self.since = Some(now);
+        self.prune(now);
+        (changed, result)
+    }
+
+    fn prune(&mut self, now: Instant) {
+        // A state is of no use any more once its successor is visible to every later read.
+        let lag = self.lag;
+        while self.past.len() > 1 {
+            let successor = self.past.get(1).and_then(|(since, _)| *since);
+            let useless = successor.is_none_or(|since| since + lag <= now);
+            if !useless && self.past.len() <= MOST_VERSIONS {
+                break;
+            }
+            self.past.pop_front();
+        }
+    }
+}
+
+/// Whether a request changed the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Changed {
+    /// It took effect, at least in part.
+    Something,
+    /// The state is as it was.
+    Nothing,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn invite(world: &mut World, email: &str) {
+        Arc::make_mut(&mut world.invites).insert(email.to_owned(), email.to_owned());
+    }
+
+    #[test]
+    fn the_population_depends_on_the_seed_alone() {
+        let text = |seed| {
+            let world = World::populated(seed, 20, 5);
+            let users: Vec<String> = world.users.by_id.values().map(|user| user.json.clone()).collect();
+            let groups: Vec<String> = world.groups.iter().map(|(id, group)| group.json(id)).collect();
+            (users, groups)
+        };
+        assert_eq!(text(1), text(1));
+        assert_ne!(text(1), text(2));
+        assert_eq!(text(1).0.len(), 20);
+        assert!(World::populated(1, 0, 2).groups.values().all(|group| group.members.is_empty()));
+    }
+
+    #[test]
+    fn whoever_goes_leaves_all_groups() {
+        let mut world = World::populated(3, 3, 0);
+        invite(&mut world, "new@x.y");
+        let mut group = Group::default();
+        world.join(&mut group, "User-00001@example.com");
+        world.join(&mut group, "new@x.y");
+        world.put_group("g", group);
+        assert!(world.groups["g"].json("g").contains(r#""memberCount":2"#));
+        world.remove_user("user-00001");
+        assert!(world.groups["g"].members.is_empty());
+        assert!(!world.users.by_email.contains_key("user-00001@example.com"));
+        world.remove_invite("new@x.y");
+        assert!(world.groups["g"].json("g").contains(r#""memberCount":0"#));
+    }
+
+    #[test]
+    fn an_accepted_invite_keeps_its_memberships() {
+        let mut world = World::populated(3, 0, 0);
+        assert_eq!(world.accept_invite("a@b.c"), None);
+        invite(&mut world, "a@b.c");
+        let mut group = Group::default();
+        world.join(&mut group, "a@b.c");
+        world.put_group("g", group);
+        let id = world.accept_invite("A@b.c").unwrap();
+        assert!(world.users.by_id.contains_key(&id) && world.invites.is_empty());
+        assert!(world.groups["g"].members.contains("a@b.c") && world.groups["g"].invites.is_empty());
+    }
+
+    proptest! {
+        // A read sees the last write that is at least as old as the lag, whatever was pruned.
+        #[test]
+        fn reads_lag_behind_exactly(lag in 0_u64..50, steps in prop::collection::vec((0_u64..30, any::<bool>()), 1..80)) {
+            let lag = Duration::from_millis(lag);
+            let mut history = History::new(World::default(), lag);
+            let mut now = crate::clock::Clock::system().now();
+            let mut written = Vec::new();
+            for (gap, is_write) in steps {
+                now += Duration::from_millis(gap);
+                if is_write {
+                    history.write(now, |_| (Changed::Something, ()));
+                    written.push(now);
+                }
+                let expected = written.iter().filter(|at| **at + lag <= now).count() as u64;
+                prop_assert_eq!(history.seen(now).version, expected);
+                prop_assert_eq!(history.current().version, written.len() as u64);
+            }
+        }
+
+        #[test]
+        fn a_kept_state_does_not_change(lag in 1_u64..50) {
+            let mut history = History::new(World::populated(1, 2, 0), Duration::from_millis(lag));
+            let now = crate::clock::Clock::system().now();
+            history.write(now, |world| { world.remove_user("user-00001"); (Changed::Something, ()) });
+            prop_assert_eq!(history.seen(now).users.by_id.len(), 2);
+            let later = now + Duration::from_millis(lag);
+            prop_assert_eq!(history.seen(later).users.by_id.len(), 1);
+        }
+    }
+}
