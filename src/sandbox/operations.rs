@@ -32,7 +32,8 @@ enum Segment {
 }
 
 /// All operations, in the order in which a path is compared with them.
-pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| parse(include_str!("operations.txt")));
+pub(super) static OPERATIONS: LazyLock<Vec<Operation>> =
+    LazyLock::new(|| parse(include_str!("operations.txt")));
 
 /// The decoded values of a template's parameters, from left to right.
 pub(super) type Params = Vec<String>;
@@ -42,11 +43,18 @@ pub(super) type Params = Vec<String>;
 pub(super) fn find(method: &str, path: &str) -> Option<(usize, Params)> {
     let method = if method == "HEAD" { "GET" } else { method };
     let parts = split(path)?;
-    OPERATIONS.iter().enumerate().find_map(|(number, operation)| {
-        let fits = operation.method == method && operation.segments.len() == parts.len();
-        let params = if fits { capture(&operation.segments, &parts)? } else { return None };
-        Some((number, params))
-    })
+    OPERATIONS
+        .iter()
+        .enumerate()
+        .find_map(|(number, operation)| {
+            let fits = operation.method == method && operation.segments.len() == parts.len();
+            let params = if fits {
+                capture(&operation.segments, &parts)?
+            } else {
+                return None;
+            };
+            Some((number, params))
+        })
 }
 
 impl Operation {
@@ -69,8 +77,13 @@ impl Operation {
 
     /// Whether there is an operation that creates what this one names.
     pub(super) fn is_creatable(&self) -> bool {
-        let parent = self.template.rsplit_once('/').map_or("", |(parent, _)| parent);
-        OPERATIONS.iter().any(|other| other.method == "POST" && other.template == parent)
+        let parent = self
+            .template
+            .rsplit_once('/')
+            .map_or("", |(parent, _)| parent);
+        OPERATIONS
+            .iter()
+            .any(|other| other.method == "POST" && other.template == parent)
     }
 }
 
@@ -88,7 +101,10 @@ fn parse_line(line: &'static str) -> Option<Operation> {
         "day" => Duration::from_secs(86_400),
         _ => Duration::from_secs(60),
     };
-    let segment = |part: &'static str| match part.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+    let segment = |part: &'static str| match part
+        .strip_prefix('{')
+        .and_then(|rest| rest.strip_suffix('}'))
+    {
         Some(parameter) => Segment::Parameter(parameter),
         None => Segment::Literal(part),
     };
@@ -109,7 +125,11 @@ fn split(path: &str) -> Option<Vec<&str>> {
         return Some(Vec::new());
     }
     let parts: Vec<&str> = rest.split('/').collect();
-    if parts.iter().any(|part| part.is_empty()) { None } else { Some(parts) }
+    if parts.iter().any(|part| part.is_empty()) {
+        None
+    } else {
+        Some(parts)
+    }
 }
 
 /// The values of the parameters, or `None` where a literal differs or a value is not UTF-8.
@@ -119,7 +139,9 @@ fn capture(segments: &[Segment], parts: &[&str]) -> Option<Params> {
         match segment {
             Segment::Literal(text) if text == part => {}
             Segment::Literal(_) => return None,
-            Segment::Parameter(_) => params.push(percent_decode_str(part).decode_utf8().ok()?.into_owned()),
+            Segment::Parameter(_) => {
+                params.push(percent_decode_str(part).decode_utf8().ok()?.into_owned())
+            }
         }
     }
     Some(params)
@@ -155,11 +177,27 @@ mod tests {
             ("GET", "/users/u%201", Some(("getUser", &["u 1"]))),
             ("HEAD", "/users/u1", Some(("getUser", &["u1"]))),
             ("DELETE", "/users", Some(("deleteUsers", &[]))),
-            ("DELETE", "/group/g/users", Some(("removeUsersFromUserGroup", &["g"]))),
-            ("POST", "/groups/g/users", Some(("addUsersToUserGroup", &["g"]))),
+            (
+                "DELETE",
+                "/group/g/users",
+                Some(("removeUsersFromUserGroup", &["g"])),
+            ),
+            (
+                "POST",
+                "/groups/g/users",
+                Some(("addUsersToUserGroup", &["g"])),
+            ),
             // A literal beats a parameter.
-            ("POST", "/spaces/s/audiences/previews", Some(("createAudiencePreview", &["s"]))),
-            ("GET", "/regulations/sources/x", Some(("listRegulationsFromSource", &["x"]))),
+            (
+                "POST",
+                "/spaces/s/audiences/previews",
+                Some(("createAudiencePreview", &["s"])),
+            ),
+            (
+                "GET",
+                "/regulations/sources/x",
+                Some(("listRegulationsFromSource", &["x"])),
+            ),
             ("GET", "/users/", None),
             ("GET", "//users", None),
             ("PATCH", "/users", None),
@@ -167,8 +205,11 @@ mod tests {
         ];
         for (method, path, expected) in table {
             let found = find(method, path);
-            let found = found.as_ref().map(|(n, params)| (OPERATIONS[*n].name, params.clone()));
-            let expected = expected.map(|(n, params)| (n, params.iter().map(|p| (*p).to_owned()).collect()));
+            let found = found
+                .as_ref()
+                .map(|(n, params)| (OPERATIONS[*n].name, params.clone()));
+            let expected =
+                expected.map(|(n, params)| (n, params.iter().map(|p| (*p).to_owned()).collect()));
             assert_eq!(found, expected, "{method} {path}");
         }
     }

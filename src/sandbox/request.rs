@@ -24,13 +24,23 @@ impl Problem {
     /// 422: a part of the request is missing or has the wrong form.
     pub(super) fn invalid(field: &str, message: impl Into<String>) -> Self {
         let field = Some(field.to_owned());
-        Self { status: 422, kind: "ValidationError", message: message.into(), field }
+        Self {
+            status: 422,
+            kind: "ValidationError",
+            message: message.into(),
+            field,
+        }
     }
 
     /// 404: what is named does not exist.
     pub(super) fn missing(what: &str, name: &str) -> Self {
         let message = format!("{what} {name:?} was not found");
-        Self { status: 404, kind: "NotFoundError", message, field: None }
+        Self {
+            status: 404,
+            kind: "NotFoundError",
+            message,
+            field: None,
+        }
     }
 }
 
@@ -55,13 +65,19 @@ impl Query {
 
     /// The first value of a scalar.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// A member of an object in either spelling.
     pub(super) fn member(&self, object: &str, member: &str) -> Option<&str> {
         let bracketed = |key: &str| inside(key, object) == Some(member);
-        let found = self.0.iter().find(|(key, _)| dotted(key, object) == Some(member) || bracketed(key));
+        let found = self
+            .0
+            .iter()
+            .find(|(key, _)| dotted(key, object) == Some(member) || bracketed(key));
         found.map(|(_, value)| value.as_str())
     }
 
@@ -69,15 +85,27 @@ impl Query {
     pub(super) fn list(&self, name: &str) -> Vec<String> {
         let mut found: Vec<(usize, &str)> = Vec::new();
         for (key, value) in &self.0 {
-            let index = if key == name { Some("") } else { dotted(key, name).or_else(|| inside(key, name)) };
+            let index = if key == name {
+                Some("")
+            } else {
+                dotted(key, name).or_else(|| inside(key, name))
+            };
             match index {
                 Some("") => found.push((found.len(), value)),
-                Some(digits) => found.extend(digits.parse().ok().map(|index: usize| (index, value.as_str()))),
+                Some(digits) => found.extend(
+                    digits
+                        .parse()
+                        .ok()
+                        .map(|index: usize| (index, value.as_str())),
+                ),
                 None => {}
             }
         }
         found.sort_by_key(|(index, _)| *index);
-        found.into_iter().map(|(_, value)| value.to_owned()).collect()
+        found
+            .into_iter()
+            .map(|(_, value)| value.to_owned())
+            .collect()
     }
 }
 
@@ -88,7 +116,9 @@ fn dotted<'a>(key: &'a str, object: &str) -> Option<&'a str> {
 
 /// `member` of `object[member]`.
 fn inside<'a>(key: &'a str, object: &str) -> Option<&'a str> {
-    key.strip_prefix(object)?.strip_prefix('[')?.strip_suffix(']')
+    key.strip_prefix(object)?
+        .strip_prefix('[')?
+        .strip_suffix(']')
 }
 
 /// Which part of a list is asked for.
@@ -102,32 +132,49 @@ impl Page {
     /// Reads the page from the query, else from the body. The count is 200 unless told, and from
     /// 1 to 1000.
     pub(super) fn read(query: &Query, body: &[u8]) -> Result<Self, Problem> {
-        let in_body = if body.is_empty() { Value::Null } else { json(body)? };
+        let in_body = if body.is_empty() {
+            Value::Null
+        } else {
+            json(body)?
+        };
         let from_body = |member: &str| match &in_body["pagination"][member] {
             Value::Null => None,
             Value::String(text) => Some(text.clone()),
             other => Some(other.to_string()),
         };
-        let read = |member| query.member("pagination", member).map(str::to_owned).or_else(|| from_body(member));
+        let read = |member| {
+            query
+                .member("pagination", member)
+                .map(str::to_owned)
+                .or_else(|| from_body(member))
+        };
         let count = match read("count") {
             None => 200,
             Some(text) => text
                 .parse()
                 .ok()
                 .filter(|count| (1..=1000).contains(count))
-                .ok_or_else(|| Problem::invalid("pagination.count", "count must be a number from 1 to 1000"))?,
+                .ok_or_else(|| {
+                    Problem::invalid("pagination.count", "count must be a number from 1 to 1000")
+                })?,
         };
         let offset = match read("cursor") {
             None => 0,
-            Some(text) => from_cursor(&text)
-                .ok_or_else(|| Problem::invalid("pagination.cursor", "cursor is not one of this API"))?,
+            Some(text) => from_cursor(&text).ok_or_else(|| {
+                Problem::invalid("pagination.cursor", "cursor is not one of this API")
+            })?,
         };
         Ok(Self { offset, count })
     }
 
     /// The `data` of an answer: the page of `items` (JSON texts, `total` of them) under `name`, and
     /// the cursors.
-    pub(super) fn render<T: AsRef<str>>(self, name: &str, total: usize, items: impl Iterator<Item = T>) -> String {
+    pub(super) fn render<T: AsRef<str>>(
+        self,
+        name: &str,
+        total: usize,
+        items: impl Iterator<Item = T>,
+    ) -> String {
         let mut out = String::with_capacity(256);
         out.push_str("{\"");
         out.push_str(name);
@@ -184,7 +231,11 @@ fn to_cursor(offset: usize) -> String {
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
         for place in 0..4 {
             let six = (bits >> (18 - 6 * place) & 63) as usize;
-            out.push(if place <= chunk.len() { char::from(ALPHABET[six]) } else { '=' });
+            out.push(if place <= chunk.len() {
+                char::from(ALPHABET[six])
+            } else {
+                '='
+            });
         }
     }
     out
@@ -219,7 +270,10 @@ mod tests {
         let table = [
             ("emails.0=a%40b.c&emails.1=d%40e.f", vec!["a@b.c", "d@e.f"]),
             ("emails.1=2&emails.0=1&emails.10=3", vec!["1", "2", "3"]),
-            ("emails%5B0%5D=a%2Bb%40c&emails%5B1%5D=x", vec!["a+b@c", "x"]),
+            (
+                "emails%5B0%5D=a%2Bb%40c&emails%5B1%5D=x",
+                vec!["a+b@c", "x"],
+            ),
             ("emails[0]=1&emails[1]=2", vec!["1", "2"]),
             ("emails=1&emails=2", vec!["1", "2"]),
             ("emails[]=1&emails[]=2", vec!["1", "2"]),
@@ -237,15 +291,40 @@ mod tests {
         let table = [
             ("", "", page(0, 200)),
             ("pagination.count=2", "", page(0, 2)),
-            ("pagination%5Bcount%5D=1000&pagination%5Bcursor%5D=Mw==", "", page(3, 1000)),
-            ("", r#"{"pagination":{"count":3,"cursor":"Mw=="}}"#, page(3, 3)),
-            ("pagination.count=7", r#"{"pagination":{"count":3}}"#, page(0, 7)),
+            (
+                "pagination%5Bcount%5D=1000&pagination%5Bcursor%5D=Mw==",
+                "",
+                page(3, 1000),
+            ),
+            (
+                "",
+                r#"{"pagination":{"count":3,"cursor":"Mw=="}}"#,
+                page(3, 3),
+            ),
+            (
+                "pagination.count=7",
+                r#"{"pagination":{"count":3}}"#,
+                page(0, 7),
+            ),
         ];
         for (query, body, expected) in table {
-            assert_eq!(Page::read(&Query::parse(query), body.as_bytes()), expected, "{query} {body}");
+            assert_eq!(
+                Page::read(&Query::parse(query), body.as_bytes()),
+                expected,
+                "{query} {body}"
+            );
         }
-        let wrong = [("pagination.count=0", ""), ("pagination.count=1001", ""), ("pagination.count=x", "")];
-        let worse = [("pagination.cursor=Mw", ""), ("pagination.cursor=____", ""), ("", "{"), ("", "[]")];
+        let wrong = [
+            ("pagination.count=0", ""),
+            ("pagination.count=1001", ""),
+            ("pagination.count=x", ""),
+        ];
+        let worse = [
+            ("pagination.cursor=Mw", ""),
+            ("pagination.cursor=____", ""),
+            ("", "{"),
+            ("", "[]"),
+        ];
         for (query, body) in wrong.into_iter().chain(worse) {
             let problem = Page::read(&Query::parse(query), body.as_bytes()).unwrap_err();
             assert_eq!(problem.status, 422, "{query} {body}");
@@ -257,9 +336,15 @@ mod tests {
         let items = ["1", "2", "3", "4", "5"];
         let render = |offset, count| Page { offset, count }.render("n", 5, items.iter());
         let first = render(0, 2);
-        assert_eq!(first, r#"{"n":[1,2],"pagination":{"current":"MA==","next":"Mg==","totalEntries":5}}"#);
+        assert_eq!(
+            first,
+            r#"{"n":[1,2],"pagination":{"current":"MA==","next":"Mg==","totalEntries":5}}"#
+        );
         let last = render(4, 2);
-        assert_eq!(last, r#"{"n":[5],"pagination":{"current":"NA==","previous":"Mg==","totalEntries":5}}"#);
+        assert_eq!(
+            last,
+            r#"{"n":[5],"pagination":{"current":"NA==","previous":"Mg==","totalEntries":5}}"#
+        );
         assert!(render(9, 2).starts_with(r#"{"n":[],"#));
     }
 

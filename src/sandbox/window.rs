@@ -56,7 +56,9 @@ impl FromStr for WindowKind {
         Self::ALL
             .into_iter()
             .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| format!("found {text:?}, expected fixed, aligned, rolling or token-bucket"))
+            .ok_or_else(|| {
+                format!("found {text:?}, expected fixed, aligned, rolling or token-bucket")
+            })
     }
 }
 
@@ -83,11 +85,22 @@ pub(super) struct Window {
 }
 
 enum State {
-    Fixed { start: Option<Instant>, used: u32 },
-    Aligned { boundary: Instant, used: u32 },
-    Rolling { admitted: VecDeque<Instant> },
+    Fixed {
+        start: Option<Instant>,
+        used: u32,
+    },
+    Aligned {
+        boundary: Instant,
+        used: u32,
+    },
+    Rolling {
+        admitted: VecDeque<Instant>,
+    },
     /// `level` is in tokens times the nanoseconds of a window: whole numbers, hence exact.
-    TokenBucket { level: u128, at: Option<Instant> },
+    TokenBucket {
+        level: u128,
+        at: Option<Instant>,
+    },
 }
 
 impl Window {
@@ -96,9 +109,14 @@ impl Window {
     pub(super) fn new(kind: WindowKind, limit: u32, per: Duration, boundary: Instant) -> Self {
         let (limit, per) = (limit.max(1), per.max(Duration::from_nanos(1)));
         let state = match kind {
-            WindowKind::Fixed => State::Fixed { start: None, used: 0 },
+            WindowKind::Fixed => State::Fixed {
+                start: None,
+                used: 0,
+            },
             WindowKind::Aligned => State::Aligned { boundary, used: 0 },
-            WindowKind::Rolling => State::Rolling { admitted: VecDeque::new() },
+            WindowKind::Rolling => State::Rolling {
+                admitted: VecDeque::new(),
+            },
             WindowKind::TokenBucket => State::TokenBucket {
                 level: u128::from(limit) * per.as_nanos(),
                 at: None,
@@ -174,20 +192,30 @@ fn rolling(limit: u32, per: Duration, admitted: &mut VecDeque<Instant>, now: Ins
         admitted.push_back(now);
     }
     let consumed = u32::try_from(admitted.len()).unwrap_or(u32::MAX);
-    let left = |at: Option<&Instant>| at.map_or(Duration::ZERO, |at| (*at + per).saturating_duration_since(now));
+    let left = |at: Option<&Instant>| {
+        at.map_or(Duration::ZERO, |at| {
+            (*at + per).saturating_duration_since(now)
+        })
+    };
     Verdict {
         admitted: fits,
         consumed,
         remaining: limit.saturating_sub(consumed),
         until_reset: left(admitted.back()),
-        until_next: if consumed < limit { Duration::ZERO } else { left(admitted.front()) },
+        until_next: if consumed < limit {
+            Duration::ZERO
+        } else {
+            left(admitted.front())
+        },
     }
 }
 
 fn bucket(limit: u32, per: Duration, level: &mut u128, elapsed_nanos: u128) -> Verdict {
     let (rate, token) = (u128::from(limit), per.as_nanos());
     let full = rate * token;
-    *level = level.saturating_add(elapsed_nanos.saturating_mul(rate)).min(full);
+    *level = level
+        .saturating_add(elapsed_nanos.saturating_mul(rate))
+        .min(full);
     let fits = *level >= token;
     if fits {
         *level -= token;

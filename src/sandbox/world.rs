@@ -37,7 +37,10 @@ pub struct Grant {
 impl Grant {
     /// The members of the API's permission object, without the braces.
     pub(super) fn members(&self) -> String {
-        let name = ROLES.iter().find(|(id, _)| *id == self.role).map_or("", |(_, name)| name);
+        let name = ROLES
+            .iter()
+            .find(|(id, _)| *id == self.role)
+            .map_or("", |(_, name)| name);
         let resources: Vec<String> = self
             .resources
             .iter()
@@ -90,7 +93,10 @@ pub(super) struct World {
 
 /// The API's list of permission objects.
 pub(super) fn grants_json(grants: &[Grant]) -> String {
-    let each: Vec<String> = grants.iter().map(|grant| format!("{{{}}}", grant.members())).collect();
+    let each: Vec<String> = grants
+        .iter()
+        .map(|grant| format!("{{{}}}", grant.members()))
+        .collect();
     format!("[{}]", each.join(","))
 }
 
@@ -109,8 +115,13 @@ impl World {
             world.put_user(&id, &email, vec![Grant { role, resources }]);
         }
         for number in 1..=groups.min(MOST_THINGS) {
-            let members = (0..users.min(3)).map(|_| format!("user-{:05}@example.com", dice.below(users) + 1));
-            let group = Group { name: format!("Group {number}"), members: members.collect(), ..Group::default() };
+            let members =
+                (0..users.min(3)).map(|_| format!("user-{:05}@example.com", dice.below(users) + 1));
+            let group = Group {
+                name: format!("Group {number}"),
+                members: members.collect(),
+                ..Group::default()
+            };
             world.put_group(&format!("group-{number:05}"), group);
         }
         world.version = 0;
@@ -123,10 +134,19 @@ impl World {
         let name = email.split('@').next().unwrap_or_default();
         let (quoted_id, name, quoted_email) = (quoted(id), quoted(name), quoted(&email));
         let permissions = grants_json(&grants);
-        let json = format!(r#"{{"id":{quoted_id},"name":{name},"email":{quoted_email},"permissions":{permissions}}}"#);
+        let json = format!(
+            r#"{{"id":{quoted_id},"name":{name},"email":{quoted_email},"permissions":{permissions}}}"#
+        );
         let users = Arc::make_mut(&mut self.users);
         users.by_email.insert(email.clone(), id.to_owned());
-        users.by_id.insert(id.to_owned(), Arc::new(User { email, grants, json }));
+        users.by_id.insert(
+            id.to_owned(),
+            Arc::new(User {
+                email,
+                grants,
+                json,
+            }),
+        );
     }
 
     /// Removes a user and the user's memberships.
@@ -183,11 +203,15 @@ impl World {
     }
 
     fn leave_groups(&mut self, email: &str) {
-        let belongs = |group: &Arc<Group>| group.members.contains(email) || group.invites.contains(email);
+        let belongs =
+            |group: &Arc<Group>| group.members.contains(email) || group.invites.contains(email);
         if !self.groups.values().any(belongs) {
             return;
         }
-        for group in Arc::make_mut(&mut self.groups).values_mut().filter(|group| belongs(group)) {
+        for group in Arc::make_mut(&mut self.groups)
+            .values_mut()
+            .filter(|group| belongs(group))
+        {
             let group = Arc::make_mut(group);
             group.members.remove(email);
             group.invites.remove(email);
@@ -217,7 +241,12 @@ pub(super) struct History {
 impl History {
     /// Begins with a state; reads will see it as it was `lag` ago.
     pub(super) fn new(world: World, lag: Duration) -> Self {
-        Self { current: world, since: None, past: VecDeque::new(), lag }
+        Self {
+            current: world,
+            since: None,
+            past: VecDeque::new(),
+            lag,
+        }
     }
 
     /// The state as it is.
@@ -231,13 +260,22 @@ impl History {
         if visible(self.since) {
             return &self.current;
         }
-        let found = self.past.iter().rev().find(|(since, _)| visible(*since)).or_else(|| self.past.front());
+        let found = self
+            .past
+            .iter()
+            .rev()
+            .find(|(since, _)| visible(*since))
+            .or_else(|| self.past.front());
         found.map_or(&self.current, |(_, world)| world)
     }
 
     /// Changes the state at `now`, which must not go back. A change that `change` makes counts as
     /// one version, however many parts it has.
-    pub(super) fn write<R>(&mut self, now: Instant, change: impl FnOnce(&mut World) -> (Changed, R)) -> (Changed, R) {
+    pub(super) fn write<R>(
+        &mut self,
+        now: Instant,
+        change: impl FnOnce(&mut World) -> (Changed, R),
+    ) -> (Changed, R) {
         let kept = (!self.lag.is_zero()).then(|| self.current.clone());
         let (changed, result) = change(&mut self.current);
         if changed == Changed::Nothing {
@@ -288,14 +326,28 @@ mod tests {
     fn the_population_depends_on_the_seed_alone() {
         let text = |seed| {
             let world = World::populated(seed, 20, 5);
-            let users: Vec<String> = world.users.by_id.values().map(|user| user.json.clone()).collect();
-            let groups: Vec<String> = world.groups.iter().map(|(id, group)| group.json(id)).collect();
+            let users: Vec<String> = world
+                .users
+                .by_id
+                .values()
+                .map(|user| user.json.clone())
+                .collect();
+            let groups: Vec<String> = world
+                .groups
+                .iter()
+                .map(|(id, group)| group.json(id))
+                .collect();
             (users, groups)
         };
         assert_eq!(text(1), text(1));
         assert_ne!(text(1), text(2));
         assert_eq!(text(1).0.len(), 20);
-        assert!(World::populated(1, 0, 2).groups.values().all(|group| group.members.is_empty()));
+        assert!(
+            World::populated(1, 0, 2)
+                .groups
+                .values()
+                .all(|group| group.members.is_empty())
+        );
     }
 
     #[test]
@@ -324,7 +376,9 @@ mod tests {
         world.put_group("g", group);
         let id = world.accept_invite("A@b.c").unwrap();
         assert!(world.users.by_id.contains_key(&id) && world.invites.is_empty());
-        assert!(world.groups["g"].members.contains("a@b.c") && world.groups["g"].invites.is_empty());
+        assert!(
+            world.groups["g"].members.contains("a@b.c") && world.groups["g"].invites.is_empty()
+        );
     }
 
     proptest! {

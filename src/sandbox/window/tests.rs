@@ -17,7 +17,10 @@ fn run(kind: WindowKind, limit: u32, per_ms: u64, arrivals: &[u64]) -> Vec<Verdi
 }
 
 fn admitted(kind: WindowKind, limit: u32, per_ms: u64, arrivals: &[u64]) -> Vec<bool> {
-    run(kind, limit, per_ms, arrivals).iter().map(|v| v.admitted).collect()
+    run(kind, limit, per_ms, arrivals)
+        .iter()
+        .map(|v| v.admitted)
+        .collect()
 }
 
 #[test]
@@ -25,10 +28,22 @@ fn the_four_windows_part_ways_on_the_same_arrivals() {
     // Two per 100 ms. 90 and 110 lie in two aligned windows, in one rolling one.
     let arrivals = [50, 90, 110, 149, 150, 189, 190, 250];
     let table = [
-        (WindowKind::Fixed, [true, true, false, false, true, true, false, true]),
-        (WindowKind::Aligned, [true, true, true, true, false, false, false, true]),
-        (WindowKind::Rolling, [true, true, false, false, true, false, true, true]),
-        (WindowKind::TokenBucket, [true, true, true, false, true, false, false, true]),
+        (
+            WindowKind::Fixed,
+            [true, true, false, false, true, true, false, true],
+        ),
+        (
+            WindowKind::Aligned,
+            [true, true, true, true, false, false, false, true],
+        ),
+        (
+            WindowKind::Rolling,
+            [true, true, false, false, true, false, true, true],
+        ),
+        (
+            WindowKind::TokenBucket,
+            [true, true, true, false, true, false, false, true],
+        ),
     ];
     for (kind, expected) in table {
         assert_eq!(admitted(kind, 2, 100, &arrivals), expected, "{kind}");
@@ -48,12 +63,22 @@ fn verdicts_carry_what_the_headers_say() {
     ];
     for (kind, consumed, remaining, until_reset, until_next) in table {
         let last = *run(kind, 2, 100, &[0, 30, 40]).last().unwrap();
-        let expected = Verdict { admitted: false, consumed, remaining, until_reset, until_next };
+        let expected = Verdict {
+            admitted: false,
+            consumed,
+            remaining,
+            until_reset,
+            until_next,
+        };
         assert_eq!(last, expected, "{kind}");
     }
     for kind in WindowKind::ALL {
         let first = run(kind, 2, 100, &[0])[0];
-        assert_eq!((first.admitted, first.consumed, first.remaining), (true, 1, 1), "{kind}");
+        assert_eq!(
+            (first.admitted, first.consumed, first.remaining),
+            (true, 1, 1),
+            "{kind}"
+        );
     }
 }
 
@@ -80,9 +105,23 @@ fn names_are_read_back_and_others_refused() {
 
 /// Whether the last of `arrivals` is admitted, by the definition of each kind alone. `before`
 /// says which of the earlier ones were admitted.
-fn by_definition(kind: WindowKind, limit: u32, per: u64, arrivals: &[u64], before: &[bool]) -> bool {
-    let Some((now, earlier)) = arrivals.split_last() else { return true };
-    let charged = || earlier.iter().zip(before).filter(|(_, yes)| **yes).map(|(at, _)| *at);
+fn by_definition(
+    kind: WindowKind,
+    limit: u32,
+    per: u64,
+    arrivals: &[u64],
+    before: &[bool],
+) -> bool {
+    let Some((now, earlier)) = arrivals.split_last() else {
+        return true;
+    };
+    let charged = || {
+        earlier
+            .iter()
+            .zip(before)
+            .filter(|(_, yes)| **yes)
+            .map(|(at, _)| *at)
+    };
     match kind {
         WindowKind::Fixed => {
             let mut start = arrivals[0];

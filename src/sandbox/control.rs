@@ -1,0 +1,99 @@
+//! Pure. `/_sandbox/*`: what tests and demonstrations ask of the sandbox itself. It needs no token
+//! and is not counted.
+//!
+//! - `GET /_sandbox/requests?since=N`: at most 10,000 arrivals from number N on, newest last, and
+//!   the number to ask for `next`. `DELETE` forgets them.
+//! - `GET /_sandbox/faults`, `PUT /_sandbox/faults`: probabilities by name, and `late_by_ms`; a
+//!   member that is not named keeps its value.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::core::{Core, Request};
+use super::reply::{self, Answer};
+use super::request::{Problem, Query, json as object};
+use super::spec::Faults;
+
+/// Everything below this path is the sandbox's own.
+pub(super) const PREFIX: &str = "/_sandbox/";
+
+const MEDIA: &str = "application/json";
+/// How many arrivals one answer shows.
+const MOST_SHOWN: usize = 10_000;
+
+/// Answers a request below [`PREFIX`].
+pub(super) fn answer(core: &mut Core, request: &Request) -> Answer {
+    let head = &request.head;
+    let result = match (head.method.as_str(), &head.uri.path()[PREFIX.len()..]) {
+        ("GET", "requests") => requests(core, head.uri.query().unwrap_or_default()),
+        ("DELETE", "requests") => {
+            core.log.clear();
+            Ok(json!({ "next": core.log.next() }))
+        }
+        ("GET", "faults") => Ok(shown(&core.faults)),
+        ("PUT", "faults") => changed(&core.faults, &request.body).map(|faults| {
+            core.faults = faults;
+            shown(&faults)
+        }),
+        _ => Err(Problem::missing("path", head.uri.path())),
+    };
+    match result {
+        Ok(value) => reply::answer(StatusCode::OK, value.to_string(), MEDIA),
+        Err(problem) => reply::failure(&problem, MEDIA),
+    }
+}
+
+fn requests(core: &Core, query: &str) -> Result<Value, Problem> {
+    let since = match Query::parse(query).get("since") {
+        None => 0,
+        Some(text) => text
+            .parse()
+            .map_err(|_| Problem::invalid("since", "since must be a number"))?,
+    };
+    let start = core.start();
+    let shown: Vec<Value> = core
+        .log
+        .since(since)
+        .take(MOST_SHOWN)
+        .map(|arrival| arrival.to_json(start))
+        .collect();
+    let last = shown.last().and_then(|arrival| arrival["index"].as_u64());
+    let next = last.map_or(core.log.next(), |index| index + 1);
+    Ok(json!({ "requests": shown, "next": next }))
+}
+
+fn shown(faults: &Faults) -> Value {
+    json!({
+        "throttle": faults.throttle,
+        "server_error": faults.server_error,
+        "lost_reply": faults.lost_reply,
+        "late": faults.late,
+        "late_by_ms": u64::try_from(faults.late_by.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+fn changed(before: &Faults, body: &[u8]) -> Result<Faults, Problem> {
+    let mut faults = *before;
+    let body = object(body)?;
+    for (name, value) in body.as_object().into_iter().flatten() {
+        let chance = || {
+            let chance = value.as_f64().filter(|chance| (0.0..=1.0).contains(chance));
+            chance.ok_or_else(|| Problem::invalid(name, "a probability from 0 to 1 is expected"))
+        };
+        match name.as_str() {
+            "throttle" => faults.throttle = chance()?,
+            "server_error" => faults.server_error = chance()?,
+            "lost_reply" => faults.lost_reply = chance()?,
+            "late" => faults.late = chance()?,
+            "late_by_ms" => {
+                let millis = value.as_u64().filter(|millis| *millis <= 86_400_000);
+                let wrong = || Problem::invalid(name, "milliseconds up to a day are expected");
+                faults.late_by = Duration::from_millis(millis.ok_or_else(wrong)?);
+            }
+            _ => return Err(Problem::invalid(name, "no such fault")),
+        }
+    }
+    Ok(faults)
+}

@@ -1,0 +1,157 @@
+//! Pure. What chance has in store for one request: its delays and what goes wrong with it.
+//!
+//! Everything is drawn at once and always in the same number of draws, so that a fault of one
+//! request does not shift the chances of the next.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::dice::Dice;
+use super::spec::{Delay, Faults, SandboxSpec};
+
+/// The delays and the fault of one request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fate {
+    /// Until it is counted.
+    pub(super) arrive: Duration,
+    /// From then until its answer is sent.
+    pub(super) reply: Duration,
+    /// What goes wrong while it is handled.
+    pub(super) mishap: Option<Mishap>,
+    /// How its answer is lost.
+    pub(super) loss: Option<Loss>,
+}
+
+/// What goes wrong while a request is handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mishap {
+    /// 429, to be tried again after this time.
+    Throttled(Duration),
+    /// A balancer answers; the API never sees it.
+    Balancer(StatusCode),
+    /// 500 before it took effect.
+    Before,
+    /// 500 after it took effect.
+    After,
+}
+
+/// How an answer is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// The connection is closed.
+    Closed,
+    /// Nothing is sent.
+    Silent,
+}
+
+impl Fate {
+    /// Draws the fate of the next request.
+    pub(super) fn draw(dice: &mut Dice, spec: &SandboxSpec, faults: &Faults) -> Self {
+        let scale = spec.time_scale.max(1);
+        let mut delay = |of: Delay| of.base / scale + dice.up_to(of.jitter / scale);
+        let (arrive, reply) = (delay(spec.arrive), delay(spec.reply));
+        let pause = Duration::from_millis(100) + dice.up_to(Duration::from_millis(2_900));
+        let (throttle, failure, lost, late) = (dice.unit(), dice.unit(), dice.unit(), dice.unit());
+        let mishap = match dice.below(6) {
+            _ if throttle < faults.throttle => Some(Mishap::Throttled(pause / scale)),
+            _ if failure >= faults.server_error => None,
+            0 => Some(Mishap::Balancer(StatusCode::BAD_GATEWAY)),
+            1 => Some(Mishap::Balancer(StatusCode::SERVICE_UNAVAILABLE)),
+            2 | 3 => Some(Mishap::Before),
+            _ => Some(Mishap::After),
+        };
+        let loss = if dice.below(2) == 0 {
+            Loss::Closed
+        } else {
+            Loss::Silent
+        };
+        Self {
+            arrive: if late < faults.late {
+                arrive + faults.late_by
+            } else {
+                arrive
+            },
+            reply,
+            mishap,
+            loss: (lost < faults.lost_reply).then_some(loss),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_of_one_request_does_not_shift_the_next() {
+        let spec = SandboxSpec {
+            arrive: Delay {
+                base: Duration::from_millis(10),
+                jitter: Duration::from_millis(90),
+            },
+            ..SandboxSpec::default()
+        };
+        let delays = |faults: Faults| -> Vec<Duration> {
+            let mut dice = Dice::new(5);
+            (0..20)
+                .map(|_| Fate::draw(&mut dice, &spec, &faults).arrive)
+                .collect()
+        };
+        let calm = delays(Faults::default());
+        assert_eq!(
+            calm,
+            delays(Faults {
+                throttle: 1.0,
+                lost_reply: 0.5,
+                server_error: 0.5,
+                ..Faults::default()
+            })
+        );
+        assert!(
+            calm.iter()
+                .all(|delay| (10..=100).contains(&delay.as_millis()))
+        );
+        assert!(calm.iter().any(|delay| *delay != calm[0]));
+    }
+
+    #[test]
+    fn every_kind_of_fault_is_drawn_as_often_as_told() {
+        let spec = SandboxSpec {
+            time_scale: 10,
+            ..SandboxSpec::default()
+        };
+        let faults = Faults {
+            server_error: 0.3,
+            lost_reply: 0.2,
+            late: 0.1,
+            late_by: Duration::from_secs(5),
+            throttle: 0.05,
+        };
+        let mut dice = Dice::new(9);
+        let fates: Vec<Fate> = (0..20_000)
+            .map(|_| Fate::draw(&mut dice, &spec, &faults))
+            .collect();
+        let share = |is: &dyn Fn(&Fate) -> bool| {
+            fates.iter().filter(|fate| is(fate)).count() as f64 / 20_000.0
+        };
+        let near = |found: f64, expected: f64| {
+            assert!((found - expected).abs() < 0.02, "{found} {expected}")
+        };
+        near(
+            share(
+                &|fate| matches!(fate.mishap, Some(Mishap::Throttled(wait)) if wait.as_millis() <= 300),
+            ),
+            0.05,
+        );
+        near(
+            share(&|fate| matches!(fate.mishap, Some(Mishap::Balancer(_)))),
+            0.095,
+        );
+        near(share(&|fate| fate.mishap == Some(Mishap::Before)), 0.095);
+        near(share(&|fate| fate.mishap == Some(Mishap::After)), 0.095);
+        near(share(&|fate| fate.loss == Some(Loss::Closed)), 0.1);
+        near(share(&|fate| fate.loss == Some(Loss::Silent)), 0.1);
+        near(share(&|fate| fate.arrive == Duration::from_secs(5)), 0.1);
+    }
+}

@@ -1,0 +1,532 @@
+//! Pure. The operations on users, invites, groups and roles: what they check, change and answer.
+//!
+//! A list is applied element by element. Where one element is wrong, either nothing is applied or
+//! what stood before it ([`ListMode`]); the API promises neither, so clients must bear both.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde_json::Value;
+
+use super::operations::Params;
+use super::request::{Page, Problem, Query, json, quoted};
+use super::world::{Changed, Grant, Group, MOST_THINGS, ROLES, User, World};
+
+/// What becomes of a list of which one element is wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListMode {
+    /// The error refuses all of it.
+    #[default]
+    Whole,
+    /// The elements before the wrong one take effect, then the error is answered.
+    Partly,
+}
+
+/// What an operation is asked.
+pub(super) struct Call<'a> {
+    /// The operation's name.
+    pub(super) name: &'static str,
+    /// The values of the path's parameters.
+    pub(super) params: &'a Params,
+    /// The decoded query.
+    pub(super) query: &'a Query,
+    /// The body as it came.
+    pub(super) body: &'a [u8],
+    /// What becomes of a list of which one element is wrong.
+    pub(super) lists: ListMode,
+}
+
+/// A successful answer: its status and the JSON of `data`.
+pub(super) type Success = (StatusCode, String);
+/// The answer of an operation.
+pub(super) type Outcome = Result<Success, Problem>;
+
+const SUCCESS: &str = r#"{"status":"SUCCESS"}"#;
+const RESOURCE_TYPES: [&str; 5] = ["FUNCTION", "SOURCE", "SPACE", "WAREHOUSE", "WORKSPACE"];
+/// Permissions of one user or group; more are refused, so that answers stay bounded.
+const MOST_GRANTS: usize = 500;
+
+impl Call<'_> {
+    fn id(&self) -> &str {
+        self.params.first().map_or("", String::as_str)
+    }
+}
+
+/// Answers a read, or `None` where the operation is not one of these.
+pub(super) fn read(world: &World, call: &Call<'_>) -> Option<Outcome> {
+    let id = call.id();
+    let outcome = match call.name {
+        "listUsers" => {
+            let users = &world.users.by_id;
+            page(
+                call,
+                "users",
+                users.len(),
+                users.values().map(|user| user.json.as_str()),
+            )
+        }
+        "getUser" => user(world, id).map(|user| ok(format!(r#"{{"user":{}}}"#, user.json))),
+        "listUserGroupsFromUser" => user(world, id).and_then(|user| {
+            let groups = world
+                .groups
+                .iter()
+                .filter(|(_, group)| group.members.contains(&user.email));
+            let short = |(id, group): (&String, &Arc<Group>)| {
+                format!(r#"{{"id":{},"name":{}}}"#, quoted(id), quoted(&group.name))
+            };
+            let groups: Vec<String> = groups.map(short).collect();
+            page(call, "groups", groups.len(), groups.iter())
+        }),
+        "listInvites" => {
+            let invites = &world.invites;
+            page(
+                call,
+                "invites",
+                invites.len(),
+                invites.values().map(|email| quoted(email)),
+            )
+        }
+        "listUserGroups" => {
+            let groups = world.groups.iter().map(|(id, group)| group.json(id));
+            page(call, "userGroups", world.groups.len(), groups)
+        }
+        "getUserGroup" => group(world, id).map(|group| group_answer(StatusCode::OK, id, group)),
+        "listUsersFromUserGroup" => group(world, id).and_then(|group| {
+            let ids = group
+                .members
+                .iter()
+                .filter_map(|email| world.users.by_email.get(email));
+            let users = ids
+                .filter_map(|id| world.users.by_id.get(id))
+                .map(|user| user.json.as_str());
+            page(call, "users", group.members.len(), users)
+        }),
+        "listInvitesFromUserGroup" => group(world, id).and_then(|group| {
+            page(
+                call,
+                "emails",
+                group.invites.len(),
+                group.invites.iter().map(|email| quoted(email)),
+            )
+        }),
+        "listRoles" => {
+            let role = |(id, name): &(&str, &str)| {
+                format!(r#"{{"id":"{id}","name":"{name}","description":"What a {name} may do."}}"#)
+            };
+            page(call, "roles", ROLES.len(), ROLES.iter().map(role))
+        }
+        _ => return None,
+    };
+    Some(outcome)
+}
+
+/// Carries out a write, or `None` where the operation is not one of these.
+pub(super) fn write(world: &mut World, call: &Call<'_>) -> Option<(Changed, Outcome)> {
+    let result = match call.name {
+        "addPermissionsToUser" | "replacePermissionsForUser" => user_permissions(world, call),
+        "createInvites" => create_invites(world, call),
+        "deleteInvites" => delete_invites(world, call),
+        "deleteUsers" => delete_users(world, call),
+        "createUserGroup" | "updateUserGroup" => name_group(world, call),
+        "deleteUserGroup" => delete_group(world, call),
+        "addPermissionsToUserGroup" | "replacePermissionsForUserGroup" => {
+            group_permissions(world, call)
+        }
+        "addUsersToUserGroup" | "replaceUsersInUserGroup" => put_members(world, call),
+        "removeUsersFromUserGroup" => remove_members(world, call),
+        _ => return None,
+    };
+    Some(result.unwrap_or_else(|problem| (Changed::Nothing, Err(problem))))
+}
+
+type Written = Result<(Changed, Outcome), Problem>;
+
+fn ok(data: String) -> Success {
+    (StatusCode::OK, data)
+}
+
+fn page<T: AsRef<str>>(
+    call: &Call<'_>,
+    name: &str,
+    total: usize,
+    items: impl Iterator<Item = T>,
+) -> Outcome {
+    let page = Page::read(call.query, call.body)?;
+    Ok(ok(page.render(name, total, items)))
+}
+
+fn user<'a>(world: &'a World, id: &str) -> Result<&'a User, Problem> {
+    match world.users.by_id.get(id) {
+        Some(user) => Ok(user),
+        None if (1..=255).contains(&id.chars().count()) => Err(Problem::missing("user", id)),
+        None => Err(Problem::invalid(
+            "userId",
+            "userId must have 1 to 255 characters",
+        )),
+    }
+}
+
+fn group<'a>(world: &'a World, id: &str) -> Result<&'a Group, Problem> {
+    world
+        .groups
+        .get(id)
+        .map(|group| &**group)
+        .ok_or_else(|| Problem::missing("user group", id))
+}
+
+fn group_answer(status: StatusCode, id: &str, group: &Group) -> Success {
+    (status, format!(r#"{{"userGroup":{}}}"#, group.json(id)))
+}
+
+/// How many elements of a list take effect, and the error that the rest is answered with.
+struct Part {
+    effective: usize,
+    error: Option<Problem>,
+}
+
+impl Part {
+    /// What a write came to whose effective elements have been applied.
+    fn conclude(self, success: Success) -> (Changed, Outcome) {
+        let changed = if self.effective > 0 {
+            Changed::Something
+        } else {
+            Changed::Nothing
+        };
+        (changed, self.error.map_or(Ok(success), Err))
+    }
+}
+
+/// Checks a list against the state before it, and that no element is repeated.
+fn check<T>(
+    call: &Call<'_>,
+    items: &[T],
+    name: impl Fn(&T) -> String,
+    valid: impl Fn(&T) -> Result<(), Problem>,
+) -> Part {
+    let mut seen = std::collections::HashSet::new();
+    for (place, item) in items.iter().enumerate() {
+        let name = name(item);
+        let repeated = || Problem::invalid("body", format!("{name:?} is repeated in the list"));
+        let unique = if seen.insert(name.clone()) {
+            Ok(())
+        } else {
+            Err(repeated())
+        };
+        if let Err(problem) = unique.and_then(|()| valid(item)) {
+            let effective = if call.lists == ListMode::Whole {
+                0
+            } else {
+                place
+            };
+            return Part {
+                effective,
+                error: Some(problem),
+            };
+        }
+    }
+    Part {
+        effective: items.len(),
+        error: None,
+    }
+}
+
+/// The strings of a list in the body.
+fn strings(body: &Value, field: &str) -> Result<Vec<String>, Problem> {
+    let wrong = || Problem::invalid(field, format!("{field} must be a list of strings"));
+    let items = body[field].as_array().ok_or_else(wrong)?;
+    items
+        .iter()
+        .map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong))
+        .collect()
+}
+
+/// The elements of a list in the query, at least one.
+fn named(call: &Call<'_>, field: &str) -> Result<Vec<String>, Problem> {
+    let items = call.query.list(field);
+    if items.is_empty() {
+        return Err(Problem::invalid(field, format!("{field} is missing")));
+    }
+    Ok(items)
+}
+
+fn email(text: &str) -> Result<(), Problem> {
+    let plausible = text.len() <= 320
+        && text
+            .split_once('@')
+            .is_some_and(|(a, b)| !a.is_empty() && !b.is_empty());
+    if plausible {
+        Ok(())
+    } else {
+        Err(Problem::invalid(
+            "email",
+            format!("{text:?} is not an email address"),
+        ))
+    }
+}
+
+/// One permission of a request.
+fn grant(input: &Value) -> Result<Grant, Problem> {
+    let wrong =
+        |field: &str, message: &str| Problem::invalid(&format!("permissions.{field}"), message);
+    let role = input["roleId"]
+        .as_str()
+        .ok_or_else(|| wrong("roleId", "roleId must be a string"))?;
+    if !ROLES.iter().any(|(id, _)| *id == role) {
+        return Err(Problem::missing("role", role));
+    }
+    let list = input["resources"]
+        .as_array()
+        .ok_or_else(|| wrong("resources", "resources must be a list"))?;
+    let resource = |item: &Value| {
+        let (id, kind) = (item["id"].as_str()?, item["type"].as_str()?);
+        RESOURCE_TYPES
+            .contains(&kind)
+            .then(|| (id.to_owned(), kind.to_owned()))
+    };
+    let resources: Option<Vec<_>> = list.iter().map(resource).collect();
+    let resources = resources
+        .ok_or_else(|| wrong("resources", "each resource needs an id and a known type"))?;
+    Ok(Grant {
+        role: role.to_owned(),
+        resources,
+    })
+}
+
+/// The permissions of a request and which part of them takes effect.
+fn grants(call: &Call<'_>) -> Result<(Vec<Grant>, Part), Problem> {
+    let body = json(call.body)?;
+    let wrong = || Problem::invalid("permissions", "permissions must be a list");
+    let inputs = body["permissions"].as_array().ok_or_else(wrong)?;
+    let part = check(call, inputs, Value::to_string, |input| {
+        grant(input).map(drop)
+    });
+    let grants = inputs
+        .iter()
+        .take(part.effective)
+        .filter_map(|input| grant(input).ok())
+        .collect();
+    Ok((grants, part))
+}
+
+/// The permissions after a POST (added to what there is) or a PUT (in its place).
+fn combine(call: &Call<'_>, before: &[Grant], given: Vec<Grant>) -> Result<Vec<Grant>, Problem> {
+    let mut after = if call.name.starts_with("add") {
+        before.to_vec()
+    } else {
+        Vec::new()
+    };
+    after.extend(given);
+    if after.len() > MOST_GRANTS {
+        return Err(Problem::invalid(
+            "permissions",
+            format!("more than {MOST_GRANTS} permissions"),
+        ));
+    }
+    Ok(after)
+}
+
+/// Whether the permissions of a write take effect: a replacement by nothing does as well.
+fn conclude_grants(part: Part, subject: (&str, &str), grants: &[Grant]) -> (Changed, Outcome) {
+    let (id, kind) = (quoted(subject.0), subject.1);
+    let policy = |(number, grant): (usize, &Grant)| {
+        let members = grant.members();
+        format!(
+            r#"{{{members},"policyId":"policy-{number}","subjectId":{id},"subjectType":"{kind}"}}"#
+        )
+    };
+    let permissions: Vec<String> = grants.iter().enumerate().map(policy).collect();
+    let success = ok(format!(r#"{{"permissions":[{}]}}"#, permissions.join(",")));
+    let (changed, outcome) = part.conclude(success);
+    (
+        if outcome.is_ok() {
+            Changed::Something
+        } else {
+            changed
+        },
+        outcome,
+    )
+}
+
+fn user_permissions(world: &mut World, call: &Call<'_>) -> Written {
+    let before = user(world, call.id())?.clone();
+    let (given, part) = grants(call)?;
+    let after = combine(call, &before.grants, given)?;
+    if part.error.is_none() || part.effective > 0 {
+        world.put_user(call.id(), &before.email, after.clone());
+    }
+    Ok(conclude_grants(part, (call.id(), "user"), &after))
+}
+
+fn group_permissions(world: &mut World, call: &Call<'_>) -> Written {
+    let mut changed = group(world, call.id())?.clone();
+    let (given, part) = grants(call)?;
+    changed.grants = combine(call, &changed.grants, given)?;
+    let after = changed.grants.clone();
+    if part.error.is_none() || part.effective > 0 {
+        world.put_group(call.id(), changed);
+    }
+    Ok(conclude_grants(part, (call.id(), "group"), &after))
+}
+
+fn create_invites(world: &mut World, call: &Call<'_>) -> Written {
+    let body = json(call.body)?;
+    let wrong = || Problem::invalid("invites", "invites must be a list of objects with an email");
+    let inputs = body["invites"]
+        .as_array()
+        .filter(|list| !list.is_empty())
+        .ok_or_else(wrong)?;
+    let address = |input: &Value| input["email"].as_str().unwrap_or_default().to_lowercase();
+    let part = check(call, inputs, address, |input| {
+        let known = address(input);
+        email(&known)?;
+        if world.invites.contains_key(&known) || world.users.by_email.contains_key(&known) {
+            return Err(Problem::invalid(
+                "email",
+                format!("{known:?} is already invited or a user"),
+            ));
+        }
+        match &input["permissions"] {
+            Value::Null => Ok(()),
+            Value::Array(list) => list.iter().try_for_each(|item| grant(item).map(drop)),
+            _ => Err(Problem::invalid(
+                "permissions",
+                "permissions must be a list",
+            )),
+        }
+    });
+    if world.invites.len() + part.effective > MOST_THINGS {
+        return Err(Problem::invalid(
+            "invites",
+            "the sandbox holds no more invites",
+        ));
+    }
+    let emails: Vec<&str> = inputs
+        .iter()
+        .filter_map(|input| input["email"].as_str())
+        .collect();
+    let invites = Arc::make_mut(&mut world.invites);
+    for email in &emails[..part.effective.min(emails.len())] {
+        invites.insert(email.to_lowercase(), (*email).to_owned());
+    }
+    let emails: Vec<String> = emails.into_iter().map(quoted).collect();
+    Ok(part.conclude((
+        StatusCode::CREATED,
+        format!(r#"{{"emails":[{}]}}"#, emails.join(",")),
+    )))
+}
+
+fn delete_invites(world: &mut World, call: &Call<'_>) -> Written {
+    let emails: Vec<String> = named(call, "emails")?
+        .iter()
+        .map(|email| email.to_lowercase())
+        .collect();
+    let part = check(call, &emails, String::clone, |email| {
+        if world.invites.contains_key(email) {
+            Ok(())
+        } else {
+            Err(Problem::missing("invite", email))
+        }
+    });
+    for email in emails.iter().take(part.effective) {
+        world.remove_invite(email);
+    }
+    Ok(part.conclude(ok(SUCCESS.to_owned())))
+}
+
+fn delete_users(world: &mut World, call: &Call<'_>) -> Written {
+    let ids = named(call, "userIds")?;
+    let part = check(call, &ids, String::clone, |id| user(world, id).map(drop));
+    for id in ids.iter().take(part.effective) {
+        world.remove_user(id);
+    }
+    Ok(part.conclude(ok(SUCCESS.to_owned())))
+}
+
+/// Creates a group, or gives one another name.
+fn name_group(world: &mut World, call: &Call<'_>) -> Written {
+    let existing = match call.params.first() {
+        Some(id) => Some((id.clone(), group(world, id)?.clone())),
+        None => None,
+    };
+    let body = json(call.body)?;
+    let name = body["name"]
+        .as_str()
+        .filter(|name| (1..=255).contains(&name.chars().count()));
+    let name = name
+        .ok_or_else(|| Problem::invalid("name", "name must be a string of 1 to 255 characters"))?;
+    let (status, id, mut group) = match existing {
+        Some((id, group)) => (StatusCode::OK, id, group),
+        None if world.groups.len() >= MOST_THINGS => {
+            return Err(Problem::invalid("name", "the sandbox holds no more groups"));
+        }
+        None => (StatusCode::CREATED, world.new_id("group"), Group::default()),
+    };
+    name.clone_into(&mut group.name);
+    let answer = group_answer(status, &id, &group);
+    world.put_group(&id, group);
+    Ok((Changed::Something, Ok(answer)))
+}
+
+fn delete_group(world: &mut World, call: &Call<'_>) -> Written {
+    group(world, call.id())?;
+    Arc::make_mut(&mut world.groups).remove(call.id());
+    Ok((Changed::Something, Ok(ok(SUCCESS.to_owned()))))
+}
+
+/// Adds people to a group (POST) or puts them in the place of those who are in it (PUT).
+fn put_members(world: &mut World, call: &Call<'_>) -> Written {
+    let mut changed = group(world, call.id())?.clone();
+    let body = json(call.body)?;
+    let emails: Vec<String> = strings(&body, "emails")?
+        .iter()
+        .map(|email| email.to_lowercase())
+        .collect();
+    let part = check(call, &emails, String::clone, |email| {
+        let known = world.users.by_email.contains_key(email) || world.invites.contains_key(email);
+        if known {
+            Ok(())
+        } else {
+            Err(Problem::missing("user or invite", email))
+        }
+    });
+    if call.name.starts_with("replace") && part.error.as_ref().is_none_or(|_| part.effective > 0) {
+        changed.members.clear();
+        changed.invites.clear();
+    }
+    for email in emails.iter().take(part.effective) {
+        world.join(&mut changed, email);
+    }
+    let answer = group_answer(StatusCode::OK, call.id(), &changed);
+    world.put_group(call.id(), changed);
+    let (effect, outcome) = part.conclude(answer);
+    Ok((
+        if outcome.is_ok() {
+            Changed::Something
+        } else {
+            effect
+        },
+        outcome,
+    ))
+}
+
+fn remove_members(world: &mut World, call: &Call<'_>) -> Written {
+    let mut changed = group(world, call.id())?.clone();
+    let emails: Vec<String> = named(call, "emails")?
+        .iter()
+        .map(|email| email.to_lowercase())
+        .collect();
+    let part = check(call, &emails, String::clone, |email| {
+        let within = changed.members.contains(email) || changed.invites.contains(email);
+        if within {
+            Ok(())
+        } else {
+            Err(Problem::missing("member", email))
+        }
+    });
+    for email in emails.iter().take(part.effective) {
+        changed.members.remove(email);
+        changed.invites.remove(email);
+    }
+    world.put_group(call.id(), changed);
+    Ok(part.conclude(ok(SUCCESS.to_owned())))
+}

@@ -1,0 +1,196 @@
+//! Pure. How answers look: envelopes, headers, media types.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+use super::request::{Problem, quoted};
+use super::window::Verdict;
+
+/// A finished answer.
+pub(super) type Answer = Response<Bytes>;
+
+const MEDIA_TYPES: [&str; 4] = [
+    "application/json",
+    "application/vnd.segment.v1+json",
+    "application/vnd.segment.v1beta+json",
+    "application/vnd.segment.v1alpha+json",
+];
+const CONSUMED: HeaderName = HeaderName::from_static("x-ratelimit-consumed");
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+/// The version of the state that a read saw or a write made. The API has no such header; tests
+/// judge by it whether an answer was too old.
+const VERSION: HeaderName = HeaderName::from_static("x-sandbox-version");
+
+/// The media type of the answer: of those that the API has, the one that `Accept` prefers (RFC 9110
+/// section 12.5.1; of equal ones the first named), else `application/json`.
+pub(super) fn media_type(headers: &HeaderMap) -> &'static str {
+    let mut best = (0.0, MEDIA_TYPES[0]);
+    let accepts = headers.get_all(http::header::ACCEPT);
+    for range in accepts
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+    {
+        let mut parts = range.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let weight = parts
+            .find_map(|part| part.strip_prefix("q="))
+            .map_or(Ok(1.0), str::parse::<f64>);
+        let known = match name {
+            "*/*" | "application/*" => Some(MEDIA_TYPES[0]),
+            _ => MEDIA_TYPES
+                .into_iter()
+                .find(|known| known.eq_ignore_ascii_case(name)),
+        };
+        if let (Some(known), Ok(weight)) = (known, weight)
+            && weight > best.0
+        {
+            best = (weight, known);
+        }
+    }
+    best.1
+}
+
+/// `{"data": …}` in a media type.
+pub(super) fn success(status: StatusCode, data: &str, media: &'static str) -> Answer {
+    answer(status, format!(r#"{{"data":{data}}}"#), media)
+}
+
+/// `{"errors": […]}` with one problem.
+pub(super) fn failure(problem: &Problem, media: &'static str) -> Answer {
+    let field = problem.field.as_deref().map_or_else(String::new, |field| {
+        format!(r#","field":{}"#, quoted(field))
+    });
+    let (kind, message, status) = (problem.kind, quoted(&problem.message), problem.status);
+    let error = format!(r#"{{"type":"{kind}","message":{message}{field},"status":{status}}}"#);
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    answer(status, format!(r#"{{"errors":[{error}]}}"#), media)
+}
+
+/// 429: too many requests, `wait` until the next is admitted. Milliseconds and seconds are rounded
+/// up, so that who waits so long is not too early.
+pub(super) fn throttled(consumed: u32, wait: Duration, media: &'static str) -> Answer {
+    let millis = wait.as_nanos().div_ceil(1_000_000);
+    let data =
+        format!(r#"{{"remainingPoints":0,"msBeforeNext":{millis},"consumedPoints":{consumed}}}"#);
+    let error = format!(r#"{{"type":"RequestError","message":"Too many requests","data":{data}}}"#);
+    let mut answer = answer(
+        StatusCode::TOO_MANY_REQUESTS,
+        format!(r#"{{"errors":[{error}]}}"#),
+        media,
+    );
+    let seconds = u64::try_from(millis.div_ceil(1000)).unwrap_or(u64::MAX);
+    answer
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from(seconds));
+    answer
+}
+
+/// 502 or 503 of a balancer ahead of the API: no envelope, no rate headers.
+pub(super) fn balancer(status: StatusCode) -> Answer {
+    let text = status.canonical_reason().unwrap_or("Error");
+    answer(
+        status,
+        format!("<html><body><h1>{text}</h1></body></html>"),
+        "text/html",
+    )
+}
+
+/// Adds the rate headers (the reset as an RFC 5322 date, whole seconds rounded down, as dates are).
+pub(super) fn add_rate(answer: &mut Answer, verdict: &Verdict, wall: SystemTime) {
+    let headers = answer.headers_mut();
+    headers.insert(CONSUMED, HeaderValue::from(verdict.consumed));
+    headers.insert(REMAINING, HeaderValue::from(verdict.remaining));
+    headers.extend(date(wall + verdict.until_reset).map(|value| (RESET, value)));
+}
+
+/// Adds `Date` and the version of the state.
+pub(super) fn add_common(answer: &mut Answer, version: u64, wall: SystemTime) {
+    let headers = answer.headers_mut();
+    headers.insert(VERSION, HeaderValue::from(version));
+    headers.extend(date(wall).map(|value| (DATE, value)));
+}
+
+fn date(at: SystemTime) -> Option<HeaderValue> {
+    // The formatter knows the years 1970 to 9999.
+    let seconds = at.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    if seconds >= 253_402_300_800 {
+        return None;
+    }
+    HeaderValue::try_from(httpdate::fmt_http_date(at)).ok()
+}
+
+/// An answer with a body in a media type.
+pub(super) fn answer(status: StatusCode, body: String, media: &'static str) -> Answer {
+    let mut answer = Response::new(Bytes::from(body));
+    *answer.status_mut() = status;
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_chooses_the_media_type() {
+        let table = [
+            ("", "application/json"),
+            ("*/*", "application/json"),
+            (
+                "application/vnd.segment.v1+json",
+                "application/vnd.segment.v1+json",
+            ),
+            (
+                "application/vnd.segment.v1alpha+json, application/json",
+                "application/vnd.segment.v1alpha+json",
+            ),
+            (
+                "application/json;q=0.5, application/vnd.segment.v1beta+json",
+                "application/vnd.segment.v1beta+json",
+            ),
+            ("text/html", "application/json"),
+        ];
+        for (accept, expected) in table {
+            let mut headers = HeaderMap::new();
+            headers.insert(http::header::ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(media_type(&headers), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_rounds_up() {
+        let answer = throttled(21, Duration::from_micros(57_646_001), "application/json");
+        assert_eq!(answer.headers()[RETRY_AFTER], "58");
+        let expected = r#"{"errors":[{"type":"RequestError","message":"Too many requests","data":{"remainingPoints":0,"msBeforeNext":57647,"consumedPoints":21}}]}"#;
+        assert_eq!(answer.body(), expected);
+    }
+
+    #[test]
+    fn the_reset_is_a_date() {
+        let verdict = Verdict {
+            admitted: true,
+            consumed: 1,
+            remaining: 59,
+            until_reset: Duration::from_secs(60),
+            until_next: Duration::ZERO,
+        };
+        let mut answer = success(StatusCode::OK, "{}", "application/json");
+        add_rate(
+            &mut answer,
+            &verdict,
+            SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_461_929),
+        );
+        assert_eq!(answer.headers()[RESET], "Mon, 23 Nov 2026 19:26:29 GMT");
+        assert_eq!(
+            date(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::MAX / 4)),
+            None
+        );
+    }
+}
