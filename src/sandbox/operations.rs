@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn paths_mean_what_the_reference_says() {
-        let table: [(&str, &str, Option<(&str, &[&str])>); 12] = [
+        type Expected = Option<(&'static str, &'static [&'static str])>;
+        let table: [(&str, &str, Expected); 12] = [
             ("GET", "/", Some(("getWorkspace", &[]))),
             ("GET", "/users/u%201", Some(("getUser", &["u 1"]))),
             ("HEAD", "/users/u1", Some(("getUser", &["u1"]))),
