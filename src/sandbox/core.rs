@@ -5,29 +5,28 @@
 //! refused one has no effect, and one that is wrong is charged all the same.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{StatusCode, header};
 
+use super::call::{Call, Outcome};
+use super::count::Counter;
 use super::dice::Dice;
 use super::fate::{Fate, Mishap};
 use super::generic;
-use super::iam::{self, Call};
 use super::log::{Arrival, By, Count, Effect, Log, shortened};
 use super::operations::{OPERATIONS, Operation, Params, find};
 use super::reply::{self, Answer};
 use super::request::{Problem, Query};
 use super::spec::{Faults, SandboxSpec};
-use super::window::{Verdict, Window};
+use super::window::Verdict;
 use super::world::{Changed, History, World};
+use super::{reads, writes};
 
 /// How many different tokens are accepted where any is.
 const MOST_TOKENS: usize = 10_000;
-/// How many arrivals of others are simulated at once, after a long time without a request.
-const MOST_OTHERS: u32 = 10_000;
-
 /// The state of a sandbox.
 pub(super) struct Core {
     pub(super) spec: SandboxSpec,
@@ -55,19 +54,6 @@ pub(super) struct Request {
     pub(super) head: Parts,
     /// The body.
     pub(super) body: Bytes,
-}
-
-/// The window of one (token, operation), and who else uses it.
-struct Counter {
-    window: Window,
-    others: Option<Others>,
-}
-
-/// A Poisson process of other users' requests.
-struct Others {
-    dice: Dice,
-    mean: Duration,
-    next: Instant,
 }
 
 /// What an answer is made of, and what is noted of it.
@@ -247,21 +233,12 @@ impl Core {
         let operation = &OPERATIONS[number];
         let (spec, start) = (&self.spec, self.start);
         let counter = self.counters.entry((token, number)).or_insert_with(|| {
-            let (limit, per) = limit(spec, operation);
-            let window = Window::new(spec.window, limit, per, boundary(start, per));
             let salt = u64::from(token) << 32 | number as u64;
-            Counter {
-                window,
-                others: Others::new(spec, salt, now),
-            }
+            Counter::new(spec, operation, salt, start, now)
         });
-        if let Some(others) = &mut counter.others {
-            others.catch_up(now, |at| {
-                let verdict = counter.window.count(at);
-                self.log.note(others_arrival(at, token, operation, verdict));
-            });
-        }
-        counter.window.count(now)
+        counter.count(now, |at, verdict| {
+            self.log.note(others_arrival(at, token, operation, verdict));
+        })
     }
 
     fn perform(
@@ -270,7 +247,7 @@ impl Core {
         operation: &Operation,
         params: &Params,
         request: &Request,
-    ) -> (iam::Outcome, Effect, u64) {
+    ) -> (Outcome, Effect, u64) {
         let query = Query::parse(request.head.uri.query().unwrap_or_default());
         let path = request.head.uri.path();
         let call = Call {
@@ -282,12 +259,12 @@ impl Core {
         };
         if operation.method == "GET" {
             let world = self.history.seen(now);
-            let outcome = iam::read(world, &call)
+            let outcome = reads::read(world, &call)
                 .unwrap_or_else(|| generic::read(world, operation, path, &call));
             return (outcome, Effect::Nothing, world.version);
         }
         let (changed, outcome) = self.history.write(now, |world| {
-            iam::write(world, &call)
+            writes::write(world, &call)
                 .unwrap_or_else(|| generic::write(world, operation, path, &call))
         });
         let effect = if changed == Changed::Something {
@@ -297,59 +274,6 @@ impl Core {
         };
         (outcome, effect, self.history.current().version)
     }
-}
-
-impl Others {
-    /// The others of one window, or none. Their chances are the window's own.
-    fn new(spec: &SandboxSpec, salt: u64, now: Instant) -> Option<Self> {
-        if !spec.other_users.is_finite() || spec.other_users <= 0.0 {
-            return None;
-        }
-        let seconds = 60.0 / spec.other_users / f64::from(spec.time_scale.max(1));
-        let mean = Duration::try_from_secs_f64(seconds)
-            .ok()?
-            .clamp(Duration::from_micros(1), Duration::from_secs(86_400));
-        let mut dice = Dice::new(spec.seed ^ salt.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let next = now + dice.gap(mean);
-        Some(Self { dice, mean, next })
-    }
-
-    /// Lets everything happen that others have done up to `now`; after a long time only the latest
-    /// part of it.
-    fn catch_up(&mut self, now: Instant, mut happen: impl FnMut(Instant)) {
-        let most = self.mean * MOST_OTHERS;
-        if now.saturating_duration_since(self.next) > most {
-            self.next = now.checked_sub(most).unwrap_or(now);
-        }
-        while self.next <= now {
-            happen(self.next);
-            self.next += self.dice.gap(self.mean);
-        }
-    }
-}
-
-/// The limit of an operation and the length of its window.
-fn limit(spec: &SandboxSpec, operation: &Operation) -> (u32, Duration) {
-    let default = if operation.method == "GET" {
-        spec.default_reads
-    } else {
-        spec.default_writes
-    };
-    let (limit, per) = operation
-        .limit
-        .unwrap_or((default, Duration::from_secs(60)));
-    (limit, per / spec.time_scale.max(1))
-}
-
-/// An instant at which an aligned window of this length begins, near the start.
-fn boundary(start: Moment, per: Duration) -> Instant {
-    let since = start
-        .wall
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let into = since.as_nanos() % per.as_nanos().max(1);
-    let left = per.as_nanos().saturating_sub(into);
-    start.now + Duration::from_nanos(u64::try_from(left).unwrap_or(0))
 }
 
 fn others_arrival(at: Instant, token: u32, operation: &Operation, verdict: Verdict) -> Arrival {

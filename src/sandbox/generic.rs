@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde_json::{Map, Value};
 
-use super::iam::{Call, Outcome};
+use super::call::{Call, Outcome};
 use super::operations::Operation;
 use super::request::{Page, Problem, json};
 use super::world::{Changed, MOST_THINGS, World};

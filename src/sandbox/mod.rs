@@ -10,20 +10,23 @@
 //! It does not imitate the permissions of tokens (all tokens share one workspace), and what it does
 //! not know of an operation's meaning it stores and returns as it came.
 
+mod call;
 mod control;
 mod core;
+mod count;
 mod dice;
 mod fate;
 mod generic;
-mod iam;
 mod log;
 mod operations;
+mod reads;
 mod reply;
 mod request;
 mod serve;
 mod spec;
 mod window;
 mod world;
+mod writes;
 
 use std::sync::Arc;
 
@@ -33,7 +36,7 @@ use tokio::sync::Semaphore;
 use self::core::{Core, Moment};
 use crate::clock::Clock;
 
-pub use iam::ListMode;
+pub use call::ListMode;
 pub use log::{Arrival, By, Count, Effect, MOST_ARRIVALS};
 pub use spec::{Delay, Faults, SandboxSpec};
 pub use window::WindowKind;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::iam::ListMode;
+use super::call::ListMode;
 use super::window::WindowKind;
 
 /// How a sandbox behaves. The default is a well-behaved API without delay.

@@ -110,194 +110,316 @@ async fn walk(sandbox: &Arc<Sandbox>, rows: &[Row]) {
     }
 }
 
+const USERS: [Row; 22] = [
+    (
+        "GET",
+        "/users?pagination.count=2",
+        "",
+        200,
+        r#""next":"Mg==","totalEntries":5"#,
+    ),
+    (
+        "GET",
+        "/users?pagination%5Bcount%5D=2&pagination%5Bcursor%5D=NA%3D%3D",
+        "",
+        200,
+        "user-00005",
+    ),
+    (
+        "GET",
+        "/users",
+        r#"{"pagination":{"count":1,"cursor":"Mw=="}}"#,
+        200,
+        r#"{"users":[{"id":"user-00004""#,
+    ),
+    (
+        "GET",
+        "/users?pagination.count=0",
+        "",
+        422,
+        "pagination.count",
+    ),
+    (
+        "GET",
+        "/users/user-00001",
+        "",
+        200,
+        r#"{"user":{"id":"user-00001","name":"user-00001","email":"user-00001@example.com""#,
+    ),
+    ("GET", "/users/nobody", "", 404, "NotFoundError"),
+    ("GET", "/users/user-00001/groups", "", 200, r#""groups":["#),
+    ("GET", "/users/nobody/groups", "", 404, ""),
+    (
+        "POST",
+        "/users/user-00001/permissions",
+        GRANT,
+        200,
+        r#""policyId":"policy-1","subjectId":"user-00001","subjectType":"user""#,
+    ),
+    (
+        "PUT",
+        "/users/user-00001/permissions",
+        GRANT,
+        200,
+        r#"{"permissions":[{"roleId":"source-admin","roleName":"Source Admin","resources":[{"id":"s1","type":"SOURCE"}]"#,
+    ),
+    (
+        "GET",
+        "/users/user-00001",
+        "",
+        200,
+        r#""permissions":[{"roleId":"source-admin","#,
+    ),
+    (
+        "PUT",
+        "/users/user-00001/permissions",
+        r#"{"permissions":[]}"#,
+        200,
+        r#""permissions":[]"#,
+    ),
+    (
+        "PUT",
+        "/users/user-00001/permissions",
+        r#"{"permissions":7}"#,
+        422,
+        "must be a list",
+    ),
+    (
+        "PUT",
+        "/users/user-00001/permissions",
+        r#"{"permissions":[{}]}"#,
+        422,
+        "permissions.roleId",
+    ),
+    (
+        "PUT",
+        "/users/user-00001/permissions",
+        r#"{"permissions":[{"roleId":"king","resources":[]}]}"#,
+        404,
+        "king",
+    ),
+    (
+        "PUT",
+        "/users/user-00001/permissions",
+        r#"{"permissions":[{"roleId":"source-admin","resources":[{"id":"x","type":"MOON"}]}]}"#,
+        422,
+        "resources",
+    ),
+    ("PUT", "/users/user-00001/permissions", "{", 422, "not JSON"),
+    ("POST", "/users/nobody/permissions", GRANT, 404, ""),
+    ("DELETE", "/users", "", 422, "userIds"),
+    (
+        "DELETE",
+        "/users?userIds.0=user-00002&userIds.1=user-00003",
+        "",
+        200,
+        r#"{"data":{"status":"SUCCESS"}}"#,
+    ),
+    ("DELETE", "/users?userIds=user-00002", "", 404, "user-00002"),
+    ("GET", "/users", "", 200, r#""totalEntries":3"#),
+];
+
 #[tokio::test(start_paused = true)]
 async fn users_and_their_permissions() {
     let sandbox = sandbox(SandboxSpec {
         users: 5,
         ..SandboxSpec::default()
     });
-    let rows: [Row; 22] = [
-        (
-            "GET",
-            "/users?pagination.count=2",
-            "",
-            200,
-            r#""next":"Mg==","totalEntries":5"#,
-        ),
-        (
-            "GET",
-            "/users?pagination%5Bcount%5D=2&pagination%5Bcursor%5D=NA%3D%3D",
-            "",
-            200,
-            "user-00005",
-        ),
-        (
-            "GET",
-            "/users",
-            r#"{"pagination":{"count":1,"cursor":"Mw=="}}"#,
-            200,
-            r#"{"users":[{"id":"user-00004""#,
-        ),
-        (
-            "GET",
-            "/users?pagination.count=0",
-            "",
-            422,
-            "pagination.count",
-        ),
-        (
-            "GET",
-            "/users/user-00001",
-            "",
-            200,
-            r#"{"user":{"id":"user-00001","name":"user-00001","email":"user-00001@example.com""#,
-        ),
-        ("GET", "/users/nobody", "", 404, "NotFoundError"),
-        ("GET", "/users/user-00001/groups", "", 200, r#""groups":["#),
-        ("GET", "/users/nobody/groups", "", 404, ""),
-        (
-            "POST",
-            "/users/user-00001/permissions",
-            GRANT,
-            200,
-            r#""policyId":"policy-1","subjectId":"user-00001","subjectType":"user""#,
-        ),
-        (
-            "PUT",
-            "/users/user-00001/permissions",
-            GRANT,
-            200,
-            r#"{"permissions":[{"roleId":"source-admin","roleName":"Source Admin","resources":[{"id":"s1","type":"SOURCE"}]"#,
-        ),
-        (
-            "GET",
-            "/users/user-00001",
-            "",
-            200,
-            r#""permissions":[{"roleId":"source-admin","#,
-        ),
-        (
-            "PUT",
-            "/users/user-00001/permissions",
-            r#"{"permissions":[]}"#,
-            200,
-            r#""permissions":[]"#,
-        ),
-        (
-            "PUT",
-            "/users/user-00001/permissions",
-            r#"{"permissions":7}"#,
-            422,
-            "must be a list",
-        ),
-        (
-            "PUT",
-            "/users/user-00001/permissions",
-            r#"{"permissions":[{}]}"#,
-            422,
-            "permissions.roleId",
-        ),
-        (
-            "PUT",
-            "/users/user-00001/permissions",
-            r#"{"permissions":[{"roleId":"king","resources":[]}]}"#,
-            404,
-            "king",
-        ),
-        (
-            "PUT",
-            "/users/user-00001/permissions",
-            r#"{"permissions":[{"roleId":"source-admin","resources":[{"id":"x","type":"MOON"}]}]}"#,
-            422,
-            "resources",
-        ),
-        ("PUT", "/users/user-00001/permissions", "{", 422, "not JSON"),
-        ("POST", "/users/nobody/permissions", GRANT, 404, ""),
-        ("DELETE", "/users", "", 422, "userIds"),
-        (
-            "DELETE",
-            "/users?userIds.0=user-00002&userIds.1=user-00003",
-            "",
-            200,
-            r#"{"data":{"status":"SUCCESS"}}"#,
-        ),
-        ("DELETE", "/users?userIds=user-00002", "", 404, "user-00002"),
-        ("GET", "/users", "", 200, r#""totalEntries":3"#),
-    ];
-    walk(&sandbox, &rows).await;
+    walk(&sandbox, &USERS).await;
     assert_eq!(sandbox.users(), ["user-00001", "user-00004", "user-00005"]);
     assert_eq!(sandbox.permissions("user-00001"), Some(vec![]));
     assert_eq!(sandbox.permissions("user-00002"), None);
     assert_eq!(sandbox.version(), 4);
 }
 
+const INVITES: [Row; 11] = [
+    (
+        "POST",
+        "/invites",
+        r#"{"invites":[{"email":"A@x.y"},{"email":"b@x.y"},{"email":"c@x.y"}]}"#,
+        201,
+        r#"{"data":{"emails":["A@x.y","b@x.y","c@x.y"]}}"#,
+    ),
+    (
+        "POST",
+        "/invites",
+        r#"{"invites":[{"email":"a@x.y"}]}"#,
+        422,
+        "already invited",
+    ),
+    (
+        "POST",
+        "/invites",
+        r#"{"invites":[{"email":"d@x.y"},{"email":"d@x.y"}]}"#,
+        422,
+        "repeated",
+    ),
+    (
+        "POST",
+        "/invites",
+        r#"{"invites":[{"email":"user-00001@example.com"}]}"#,
+        422,
+        "a user",
+    ),
+    ("POST", "/invites", r#"{"invites":[]}"#, 422, "invites"),
+    (
+        "POST",
+        "/invites",
+        r#"{"invites":[{"mail":"x"}]}"#,
+        422,
+        "email",
+    ),
+    (
+        "GET",
+        "/invites",
+        "",
+        200,
+        r#"{"invites":["A@x.y","b@x.y","c@x.y"],"#,
+    ),
+    (
+        "DELETE",
+        "/invites?emails%5B0%5D=a%40x.y",
+        "",
+        200,
+        "SUCCESS",
+    ),
+    (
+        "DELETE",
+        "/invites?emails=b%40x.y&emails=c%40x.y",
+        "",
+        200,
+        "SUCCESS",
+    ),
+    ("DELETE", "/invites?emails.0=b%40x.y", "", 404, "invite"),
+    ("DELETE", "/invites", "", 422, "emails"),
+];
+
 #[tokio::test(start_paused = true)]
 async fn invites_in_all_spellings() {
     let sandbox = sandbox(SandboxSpec::default());
-    let rows: [Row; 11] = [
-        (
-            "POST",
-            "/invites",
-            r#"{"invites":[{"email":"A@x.y"},{"email":"b@x.y"},{"email":"c@x.y"}]}"#,
-            201,
-            r#"{"data":{"emails":["A@x.y","b@x.y","c@x.y"]}}"#,
-        ),
-        (
-            "POST",
-            "/invites",
-            r#"{"invites":[{"email":"a@x.y"}]}"#,
-            422,
-            "already invited",
-        ),
-        (
-            "POST",
-            "/invites",
-            r#"{"invites":[{"email":"d@x.y"},{"email":"d@x.y"}]}"#,
-            422,
-            "repeated",
-        ),
-        (
-            "POST",
-            "/invites",
-            r#"{"invites":[{"email":"user-00001@example.com"}]}"#,
-            422,
-            "a user",
-        ),
-        ("POST", "/invites", r#"{"invites":[]}"#, 422, "invites"),
-        (
-            "POST",
-            "/invites",
-            r#"{"invites":[{"mail":"x"}]}"#,
-            422,
-            "email",
-        ),
-        (
-            "GET",
-            "/invites",
-            "",
-            200,
-            r#"{"invites":["A@x.y","b@x.y","c@x.y"],"#,
-        ),
-        (
-            "DELETE",
-            "/invites?emails%5B0%5D=a%40x.y",
-            "",
-            200,
-            "SUCCESS",
-        ),
-        (
-            "DELETE",
-            "/invites?emails=b%40x.y&emails=c%40x.y",
-            "",
-            200,
-            "SUCCESS",
-        ),
-        ("DELETE", "/invites?emails.0=b%40x.y", "", 404, "invite"),
-        ("DELETE", "/invites", "", 422, "emails"),
-    ];
-    walk(&sandbox, &rows).await;
+    walk(&sandbox, &INVITES).await;
     assert!(sandbox.invites().is_empty());
 }
+
+const GROUPS: [Row; 26] = [
+    (
+        "POST",
+        "/groups",
+        r#"{"name":"Ops"}"#,
+        201,
+        r#"{"userGroup":{"id":"group-new-1","name":"Ops","memberCount":0,"permissions":[]}}"#,
+    ),
+    ("POST", "/groups", r#"{"name":7}"#, 422, "name"),
+    (
+        "PATCH",
+        "/groups/group-new-1",
+        r#"{"name":"Dev"}"#,
+        200,
+        r#""name":"Dev""#,
+    ),
+    ("PATCH", "/groups/none", r#"{"name":"Dev"}"#, 404, ""),
+    (
+        "POST",
+        "/invites",
+        r#"{"invites":[{"email":"new@x.y"}]}"#,
+        201,
+        "",
+    ),
+    (
+        "POST",
+        "/groups/group-new-1/users",
+        r#"{"emails":["user-00001@example.com","new@x.y"]}"#,
+        200,
+        r#""memberCount":2"#,
+    ),
+    (
+        "POST",
+        "/groups/group-new-1/users",
+        r#"{"emails":["who@x.y"]}"#,
+        404,
+        "who@x.y",
+    ),
+    ("POST", "/groups/group-new-1/users", r#"{}"#, 422, "emails"),
+    (
+        "POST",
+        "/groups/group-new-1/users",
+        r#"{"emails":[1]}"#,
+        422,
+        "emails",
+    ),
+    (
+        "GET",
+        "/groups/group-new-1/users",
+        "",
+        200,
+        r#"{"users":[{"id":"user-00001""#,
+    ),
+    (
+        "GET",
+        "/groups/group-new-1/invites",
+        "",
+        200,
+        r#"{"emails":["new@x.y"]"#,
+    ),
+    ("GET", "/groups/none/users", "", 404, ""),
+    (
+        "GET",
+        "/users/user-00001/groups",
+        "",
+        200,
+        r#"{"groups":[{"id":"group-new-1","name":"Dev"}]"#,
+    ),
+    (
+        "PUT",
+        "/group/group-new-1/users",
+        r#"{"emails":["user-00002@example.com","user-00003@example.com","new@x.y"]}"#,
+        200,
+        r#""memberCount":3"#,
+    ),
+    (
+        "DELETE",
+        "/group/group-new-1/users?emails.0=user-00003%40example.com",
+        "",
+        200,
+        "SUCCESS",
+    ),
+    (
+        "DELETE",
+        "/group/group-new-1/users?emails.0=user-00003%40example.com",
+        "",
+        404,
+        "member",
+    ),
+    ("DELETE", "/group/group-new-1/users", "", 422, "emails"),
+    (
+        "PUT",
+        "/groups/group-new-1/permissions",
+        GRANT,
+        200,
+        r#""subjectType":"group""#,
+    ),
+    (
+        "GET",
+        "/groups/group-new-1",
+        "",
+        200,
+        r#""memberCount":2,"permissions":[{"roleId""#,
+    ),
+    // Who goes leaves the group.
+    ("DELETE", "/invites?emails=new%40x.y", "", 200, ""),
+    ("GET", "/groups/group-new-1", "", 200, r#""memberCount":1"#),
+    ("DELETE", "/users?userIds=user-00002", "", 200, ""),
+    ("GET", "/groups", "", 200, r#""memberCount":0"#),
+    ("DELETE", "/groups/group-new-1", "", 200, "SUCCESS"),
+    ("DELETE", "/groups/group-new-1", "", 404, ""),
+    (
+        "GET",
+        "/roles",
+        "",
+        200,
+        r#"{"roles":[{"id":"workspace-owner","name":"Workspace Owner""#,
+    ),
+];
 
 #[tokio::test(start_paused = true)]
 async fn groups_and_their_members() {
@@ -306,194 +428,76 @@ async fn groups_and_their_members() {
         groups: 0,
         ..SandboxSpec::default()
     });
-    let rows: [Row; 26] = [
-        (
-            "POST",
-            "/groups",
-            r#"{"name":"Ops"}"#,
-            201,
-            r#"{"userGroup":{"id":"group-new-1","name":"Ops","memberCount":0,"permissions":[]}}"#,
-        ),
-        ("POST", "/groups", r#"{"name":7}"#, 422, "name"),
-        (
-            "PATCH",
-            "/groups/group-new-1",
-            r#"{"name":"Dev"}"#,
-            200,
-            r#""name":"Dev""#,
-        ),
-        ("PATCH", "/groups/none", r#"{"name":"Dev"}"#, 404, ""),
-        (
-            "POST",
-            "/invites",
-            r#"{"invites":[{"email":"new@x.y"}]}"#,
-            201,
-            "",
-        ),
-        (
-            "POST",
-            "/groups/group-new-1/users",
-            r#"{"emails":["user-00001@example.com","new@x.y"]}"#,
-            200,
-            r#""memberCount":2"#,
-        ),
-        (
-            "POST",
-            "/groups/group-new-1/users",
-            r#"{"emails":["who@x.y"]}"#,
-            404,
-            "who@x.y",
-        ),
-        ("POST", "/groups/group-new-1/users", r#"{}"#, 422, "emails"),
-        (
-            "POST",
-            "/groups/group-new-1/users",
-            r#"{"emails":[1]}"#,
-            422,
-            "emails",
-        ),
-        (
-            "GET",
-            "/groups/group-new-1/users",
-            "",
-            200,
-            r#"{"users":[{"id":"user-00001""#,
-        ),
-        (
-            "GET",
-            "/groups/group-new-1/invites",
-            "",
-            200,
-            r#"{"emails":["new@x.y"]"#,
-        ),
-        ("GET", "/groups/none/users", "", 404, ""),
-        (
-            "GET",
-            "/users/user-00001/groups",
-            "",
-            200,
-            r#"{"groups":[{"id":"group-new-1","name":"Dev"}]"#,
-        ),
-        (
-            "PUT",
-            "/group/group-new-1/users",
-            r#"{"emails":["user-00002@example.com","user-00003@example.com","new@x.y"]}"#,
-            200,
-            r#""memberCount":3"#,
-        ),
-        (
-            "DELETE",
-            "/group/group-new-1/users?emails.0=user-00003%40example.com",
-            "",
-            200,
-            "SUCCESS",
-        ),
-        (
-            "DELETE",
-            "/group/group-new-1/users?emails.0=user-00003%40example.com",
-            "",
-            404,
-            "member",
-        ),
-        ("DELETE", "/group/group-new-1/users", "", 422, "emails"),
-        (
-            "PUT",
-            "/groups/group-new-1/permissions",
-            GRANT,
-            200,
-            r#""subjectType":"group""#,
-        ),
-        (
-            "GET",
-            "/groups/group-new-1",
-            "",
-            200,
-            r#""memberCount":2,"permissions":[{"roleId""#,
-        ),
-        // Who goes leaves the group.
-        ("DELETE", "/invites?emails=new%40x.y", "", 200, ""),
-        ("GET", "/groups/group-new-1", "", 200, r#""memberCount":1"#),
-        ("DELETE", "/users?userIds=user-00002", "", 200, ""),
-        ("GET", "/groups", "", 200, r#""memberCount":0"#),
-        ("DELETE", "/groups/group-new-1", "", 200, "SUCCESS"),
-        ("DELETE", "/groups/group-new-1", "", 404, ""),
-        (
-            "GET",
-            "/roles",
-            "",
-            200,
-            r#"{"roles":[{"id":"workspace-owner","name":"Workspace Owner""#,
-        ),
-    ];
-    walk(&sandbox, &rows).await;
+    walk(&sandbox, &GROUPS).await;
     assert_eq!(sandbox.members("group-new-1"), None);
 }
+
+const OTHERS: [Row; 17] = [
+    (
+        "GET",
+        "/",
+        "",
+        200,
+        r#"{"data":{"workspace":{"id":"workspace-1""#,
+    ),
+    ("GET", "/sources", "", 200, r#"{"sources":[],"#),
+    (
+        "POST",
+        "/sources",
+        r#"{"slug":"s"}"#,
+        201,
+        r#"{"source":{"id":"source-new-1","slug":"s"}}"#,
+    ),
+    (
+        "GET",
+        "/sources/source-new-1",
+        "",
+        200,
+        r#"{"source":{"id":"source-new-1""#,
+    ),
+    ("GET", "/sources", "", 200, r#""totalEntries":1"#),
+    (
+        "PATCH",
+        "/sources/source-new-1",
+        r#"{"enabled":true,"id":"x"}"#,
+        200,
+        r#"{"enabled":true,"id":"source-new-1","slug":"s"}"#,
+    ),
+    ("DELETE", "/sources/source-new-1", "", 200, "SUCCESS"),
+    ("GET", "/sources/source-new-1", "", 404, "source-new-1"),
+    ("DELETE", "/sources/source-new-1", "", 404, ""),
+    (
+        "GET",
+        "/catalog/sources/abc",
+        "",
+        200,
+        r#"{"source":{"id":"abc"}}"#,
+    ),
+    (
+        "PUT",
+        "/spaces/s/messaging-subscriptions",
+        r#"{"a":1}"#,
+        200,
+        r#"{"messagingSubscriptions":{"a":1}}"#,
+    ),
+    (
+        "GET",
+        "/echo?message=hi",
+        "",
+        200,
+        r#"{"data":{"message":"hi"}}"#,
+    ),
+    ("GET", "/echo?statusCode=503", "", 503, "EchoError"),
+    ("GET", "/echo?triggerError=true", "", 422, ""),
+    ("GET", "/echo?statusCode=x", "", 422, "statusCode"),
+    ("GET", "/nothing/here", "", 404, ""),
+    ("DELETE", "/groups", "", 404, ""),
+];
 
 #[tokio::test(start_paused = true)]
 async fn everything_else_is_stored_and_returned() {
     let sandbox = sandbox(SandboxSpec::default());
-    let rows: [Row; 17] = [
-        (
-            "GET",
-            "/",
-            "",
-            200,
-            r#"{"data":{"workspace":{"id":"workspace-1""#,
-        ),
-        ("GET", "/sources", "", 200, r#"{"sources":[],"#),
-        (
-            "POST",
-            "/sources",
-            r#"{"slug":"s"}"#,
-            201,
-            r#"{"source":{"id":"source-new-1","slug":"s"}}"#,
-        ),
-        (
-            "GET",
-            "/sources/source-new-1",
-            "",
-            200,
-            r#"{"source":{"id":"source-new-1""#,
-        ),
-        ("GET", "/sources", "", 200, r#""totalEntries":1"#),
-        (
-            "PATCH",
-            "/sources/source-new-1",
-            r#"{"enabled":true,"id":"x"}"#,
-            200,
-            r#"{"enabled":true,"id":"source-new-1","slug":"s"}"#,
-        ),
-        ("DELETE", "/sources/source-new-1", "", 200, "SUCCESS"),
-        ("GET", "/sources/source-new-1", "", 404, "source-new-1"),
-        ("DELETE", "/sources/source-new-1", "", 404, ""),
-        (
-            "GET",
-            "/catalog/sources/abc",
-            "",
-            200,
-            r#"{"source":{"id":"abc"}}"#,
-        ),
-        (
-            "PUT",
-            "/spaces/s/messaging-subscriptions",
-            r#"{"a":1}"#,
-            200,
-            r#"{"messagingSubscriptions":{"a":1}}"#,
-        ),
-        (
-            "GET",
-            "/echo?message=hi",
-            "",
-            200,
-            r#"{"data":{"message":"hi"}}"#,
-        ),
-        ("GET", "/echo?statusCode=503", "", 503, "EchoError"),
-        ("GET", "/echo?triggerError=true", "", 422, ""),
-        ("GET", "/echo?statusCode=x", "", 422, "statusCode"),
-        ("GET", "/nothing/here", "", 404, ""),
-        ("DELETE", "/groups", "", 404, ""),
-    ];
-    walk(&sandbox, &rows).await;
+    walk(&sandbox, &OTHERS).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,112 @@
+//! Pure. The count of one (token, operation): its window, and the others who use the same token.
+//!
+//! Other users are not simulated by a task but caught up with when the next request is counted: their
+//! arrivals are those that such a task would have made.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::core::Moment;
+use super::dice::Dice;
+use super::operations::Operation;
+use super::spec::SandboxSpec;
+use super::window::{Verdict, Window};
+
+/// How many arrivals of others are simulated at once, after a long time without a request.
+const MOST_OTHERS: u32 = 10_000;
+
+/// The window of one (token, operation), and who else uses it.
+pub(super) struct Counter {
+    window: Window,
+    others: Option<Others>,
+}
+
+impl Counter {
+    /// An unused count of an operation that is used for the first time `now`. `salt` tells it from
+    /// others, `start` is when the sandbox began.
+    pub(super) fn new(
+        spec: &SandboxSpec,
+        operation: &Operation,
+        salt: u64,
+        start: Moment,
+        now: Instant,
+    ) -> Self {
+        let (limit, per) = limit(spec, operation);
+        Self {
+            window: Window::new(spec.window, limit, per, boundary(start, per)),
+            others: Others::new(spec, salt, now),
+        }
+    }
+
+    /// Counts a request, after those that others have made since the last one; `happened` hears of
+    /// these.
+    pub(super) fn count(
+        &mut self,
+        now: Instant,
+        mut happened: impl FnMut(Instant, Verdict),
+    ) -> Verdict {
+        if let Some(others) = &mut self.others {
+            others.catch_up(now, |at| happened(at, self.window.count(at)));
+        }
+        self.window.count(now)
+    }
+}
+
+/// A Poisson process of other users' requests.
+struct Others {
+    dice: Dice,
+    mean: Duration,
+    next: Instant,
+}
+
+impl Others {
+    /// The others of one window, or none. Their chances are the window's own.
+    fn new(spec: &SandboxSpec, salt: u64, now: Instant) -> Option<Self> {
+        if !spec.other_users.is_finite() || spec.other_users <= 0.0 {
+            return None;
+        }
+        let seconds = 60.0 / spec.other_users / f64::from(spec.time_scale.max(1));
+        let mean = Duration::try_from_secs_f64(seconds)
+            .ok()?
+            .clamp(Duration::from_micros(1), Duration::from_secs(86_400));
+        let mut dice = Dice::new(spec.seed ^ salt.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let next = now + dice.gap(mean);
+        Some(Self { dice, mean, next })
+    }
+
+    /// Lets everything happen that others have done up to `now`; after a long time only the latest
+    /// part of it.
+    fn catch_up(&mut self, now: Instant, mut happen: impl FnMut(Instant)) {
+        let most = self.mean * MOST_OTHERS;
+        if now.saturating_duration_since(self.next) > most {
+            self.next = now.checked_sub(most).unwrap_or(now);
+        }
+        while self.next <= now {
+            happen(self.next);
+            self.next += self.dice.gap(self.mean);
+        }
+    }
+}
+
+/// The limit of an operation and the length of its window.
+fn limit(spec: &SandboxSpec, operation: &Operation) -> (u32, Duration) {
+    let default = if operation.method == "GET" {
+        spec.default_reads
+    } else {
+        spec.default_writes
+    };
+    let (limit, per) = operation
+        .limit
+        .unwrap_or((default, Duration::from_secs(60)));
+    (limit, per / spec.time_scale.max(1))
+}
+
+/// An instant at which an aligned window of this length begins, near the start.
+fn boundary(start: Moment, per: Duration) -> Instant {
+    let since = start
+        .wall
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let into = since.as_nanos() % per.as_nanos().max(1);
+    let left = per.as_nanos().saturating_sub(into);
+    start.now + Duration::from_nanos(u64::try_from(left).unwrap_or(0))
+}
