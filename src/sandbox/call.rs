@@ -5,6 +5,8 @@
 //! what stood before it ([`ListMode`]); the API promises neither, so clients must bear both.
 
 use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
 
 use http::StatusCode;
 use serde_json::Value;
@@ -13,6 +15,8 @@ use super::operations::Params;
 use super::request::{Problem, Query};
 use super::world::{Changed, Grant, Group, ROLES, User, World};
 
+/// How many resources one permission may name.
+const MOST_RESOURCES: usize = 100;
 const RESOURCE_TYPES: [&str; 5] = ["FUNCTION", "SOURCE", "SPACE", "WAREHOUSE", "WORKSPACE"];
 /// What becomes of a list of which one element is wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +46,33 @@ pub(super) struct Call<'a> {
 pub(super) type Success = (StatusCode, String);
 /// The answer of an operation.
 pub(super) type Outcome = Result<Success, Problem>;
+
+impl ListMode {
+    /// The word used on the command line: `whole` or `partly`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Partly => "partly",
+        }
+    }
+}
+
+impl fmt::Display for ListMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for ListMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::Whole, Self::Partly]
+            .into_iter()
+            .find(|mode| mode.as_str() == text);
+        known.ok_or_else(|| format!("found {text:?}, expected whole or partly"))
+    }
+}
 
 impl Call<'_> {
     /// The first parameter of the path: the id of a user or group.
@@ -189,9 +220,13 @@ pub(super) fn grant(input: &Value) -> Result<Grant, Problem> {
             .contains(&kind)
             .then(|| (id.to_owned(), kind.to_owned()))
     };
-    let resources: Option<Vec<_>> = list.iter().map(resource).collect();
+    let list = list.iter().take(MOST_RESOURCES + 1);
+    let resources: Option<Vec<_>> = list.map(resource).collect();
     let resources = resources
         .ok_or_else(|| wrong("resources", "each resource needs an id and a known type"))?;
+    if resources.len() > MOST_RESOURCES {
+        return Err(wrong("resources", "a permission may name 100 resources"));
+    }
     Ok(Grant {
         role: role.to_owned(),
         resources,

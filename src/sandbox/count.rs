@@ -110,3 +110,33 @@ fn boundary(start: Moment, per: Duration) -> Instant {
     let left = per.as_nanos().saturating_sub(into);
     start.now + Duration::from_nanos(u64::try_from(left).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::some_instant;
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        // However often requests are counted, the others come at the same instants, and all of
+        // them before the count.
+        #[test]
+        fn others_do_not_depend_on_who_looks(gaps in prop::collection::vec(0_u64..5_000, 1..40)) {
+            let spec = SandboxSpec { other_users: 60.0, ..SandboxSpec::default() };
+            let start = some_instant();
+            let (Some(mut often), Some(mut once)) = (Others::new(&spec, 3, start), Others::new(&spec, 3, start)) else {
+                return Err(TestCaseError::fail("there are others"));
+            };
+            let (mut seen, mut now) = (Vec::new(), start);
+            for gap in gaps {
+                now += Duration::from_millis(gap);
+                often.catch_up(now, |at| seen.push(at));
+                prop_assert!(seen.is_sorted() && seen.last().is_none_or(|at| *at <= now));
+            }
+            let mut at_once = Vec::new();
+            once.catch_up(now, |at| at_once.push(at));
+            prop_assert_eq!(&seen, &at_once);
+            prop_assert!(often.next > now);
+        }
+    }
+}

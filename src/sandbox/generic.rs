@@ -12,9 +12,11 @@ use serde_json::{Map, Value};
 use super::call::{Call, Outcome};
 use super::operations::Operation;
 use super::request::{Page, Problem, json};
-use super::world::{Changed, MOST_THINGS, World};
+use super::world::{Changed, World};
 
-/// What one stored object may weigh in bytes; all of them together stay bounded.
+/// How many objects are stored.
+const MOST_STORED: usize = 2_000;
+/// What one stored object may weigh in bytes.
 const MOST_BYTES: usize = 16 * 1024;
 
 /// Answers a read of anything.
@@ -206,7 +208,7 @@ fn object(call: &Call<'_>) -> Result<Map<String, Value>, Problem> {
 
 fn store(world: &mut World, path: &str, members: Map<String, Value>) -> Result<Arc<str>, Problem> {
     let thing: Arc<str> = Value::Object(members).to_string().into();
-    let is_full = world.things.len() >= MOST_THINGS && !world.things.contains_key(path);
+    let is_full = world.things.len() >= MOST_STORED && !world.things.contains_key(path);
     if is_full || thing.len() > MOST_BYTES {
         return Err(Problem::invalid(
             "body",

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 
 /// How many arrivals are kept; older ones are forgotten.
 pub const MOST_ARRIVALS: usize = 100_000;
-/// How many bytes of a request's body and of its target are kept.
-const MOST_BYTES: usize = 1_024;
+/// How many bytes of a request's body and of its target are kept: enough for a list of 50 emails.
+const MOST_BYTES: usize = 4_096;
+/// How many bytes of bodies and targets are kept in all.
+const MOST_BYTES_IN_ALL: usize = 64 << 20;
 
 /// One request as it was counted.
 #[derive(Clone, Debug)]
@@ -25,9 +27,9 @@ pub struct Arrival {
     pub operation: &'static str,
     /// Its method, as it came.
     pub method: Box<str>,
-    /// Path and query, as they came (the first kilobyte).
+    /// Path and query, as they came (the first 4 KiB).
     pub target: Box<str>,
-    /// The body, as it came (the first kilobyte, bytes that are not UTF-8 replaced).
+    /// The body, as it came (the first 4 KiB, bytes that are not UTF-8 replaced).
     pub body: Box<str>,
     /// The status of its answer, even where that was lost.
     pub status: u16,
@@ -81,6 +83,10 @@ impl Arrival {
         self.effect == Effect::Applied
     }
 
+    fn bytes(&self) -> usize {
+        self.target.len() + self.body.len()
+    }
+
     /// As `GET /_sandbox/requests` shows it; times in milliseconds since `start`.
     pub(super) fn to_json(&self, start: Instant) -> Value {
         let millis = self.at.saturating_duration_since(start).as_secs_f64() * 1_000.0;
@@ -107,7 +113,7 @@ impl Arrival {
     }
 }
 
-/// The first kilobyte of a text.
+/// The first 4 KiB of a text.
 pub(super) fn shortened(bytes: &[u8]) -> Box<str> {
     let end = bytes.len().min(MOST_BYTES);
     String::from_utf8_lossy(&bytes[..end]).into()
@@ -119,13 +125,18 @@ pub(super) fn shortened(bytes: &[u8]) -> Box<str> {
 pub(super) struct Log {
     kept: VecDeque<Arrival>,
     next: u64,
+    bytes: usize,
 }
 
 impl Log {
     /// Notes an arrival; its index is given here.
     pub(super) fn note(&mut self, mut arrival: Arrival) {
-        if self.kept.len() >= MOST_ARRIVALS {
-            self.kept.pop_front();
+        self.bytes += arrival.bytes();
+        while self.kept.len() >= MOST_ARRIVALS || self.bytes > MOST_BYTES_IN_ALL {
+            let Some(oldest) = self.kept.pop_front() else {
+                break;
+            };
+            self.bytes -= oldest.bytes();
         }
         arrival.index = self.next;
         self.next += 1;
@@ -149,6 +160,7 @@ impl Log {
     /// Forgets all arrivals; the numbers go on.
     pub(super) fn clear(&mut self) {
         self.kept.clear();
+        self.bytes = 0;
     }
 }
 
@@ -159,7 +171,7 @@ mod tests {
     fn arrival(status: u16) -> Arrival {
         Arrival {
             index: 0,
-            at: crate::clock::Clock::system().now(),
+            at: super::super::some_instant(),
             by: By::Gateway,
             token: 1,
             operation: "getUser",
@@ -190,7 +202,22 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_shortened_at_a_kilobyte() {
+    fn long_texts_push_out_old_arrivals_sooner() {
+        let mut log = Log::default();
+        for _ in 0..20_000 {
+            log.note(Arrival {
+                body: shortened(&[b'a'; 5_000]),
+                ..arrival(200)
+            });
+        }
+        let bytes: usize = log.since(0).map(Arrival::bytes).sum();
+        assert_eq!(bytes, log.bytes);
+        assert!(bytes <= MOST_BYTES_IN_ALL && bytes > MOST_BYTES_IN_ALL - 2 * MOST_BYTES);
+        assert_eq!(log.since(0).last().map(|a| a.index), Some(19_999));
+    }
+
+    #[test]
+    fn texts_are_shortened() {
         assert_eq!(shortened(&[b'a'; 5_000]).len(), MOST_BYTES);
         assert_eq!(&*shortened(b"\xFFok"), "\u{FFFD}ok");
     }

@@ -2,7 +2,8 @@
 //!
 //! It is the second opinion on the gateway: it counts requests by windows of its own, has its own
 //! table of operations, and shares nothing with the gateway but the clock. Everything that it
-//! decides is in pure files ([`core`] has the order of decisions); [`serve`] has the connections.
+//! decides is in pure files (`core.rs` has the order of decisions); `serve.rs` has the connections.
+//!
 //! It imitates what the reference documents (envelopes, headers, media types, pages) and, where
 //! that promises nothing, offers every usual behaviour: four kinds of window, lists applied whole or
 //! partly, replication lag, late requests and lost answers. All chance is seeded.
@@ -168,6 +169,13 @@ impl Sandbox {
             wall: self.clock.wall(),
         }
     }
+}
+
+/// An instant for tests of pure files; which one does not matter.
+#[cfg(test)]
+fn some_instant() -> std::time::Instant {
+    // Far enough from the beginning of the clock to go back a little.
+    Clock::system().now() + std::time::Duration::from_secs(1_000)
 }
 
 #[cfg(test)]

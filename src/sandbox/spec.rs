@@ -35,7 +35,7 @@ pub struct SandboxSpec {
     pub default_writes: u32,
     /// How many users there are in the beginning: `user-00001`, `user-00002`, … (at most 20,000).
     pub users: usize,
-    /// How many groups there are in the beginning: `group-00001`, … (at most 20,000).
+    /// How many groups there are in the beginning: `group-00001`, … (at most 2,000).
     pub groups: usize,
     /// The bearer tokens that are accepted; `None`: any (at most 10,000 different ones).
     pub tokens: Option<Vec<String>>,

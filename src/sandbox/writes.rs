@@ -9,7 +9,7 @@ use super::call::{
     Call, Outcome, Part, check, email, grant, group, group_answer, named, ok, strings, user,
 };
 use super::request::{Problem, json, quoted};
-use super::world::{Changed, Grant, Group, MOST_THINGS, World};
+use super::world::{Changed, Grant, Group, MOST_GROUPS, MOST_THINGS, World};
 
 const SUCCESS: &str = r#"{"status":"SUCCESS"}"#;
 /// Permissions of one user or group; more are refused, so that answers stay bounded.
@@ -200,7 +200,7 @@ fn name_group(world: &mut World, call: &Call<'_>) -> Written {
         .ok_or_else(|| Problem::invalid("name", "name must be a string of 1 to 255 characters"))?;
     let (status, id, mut group) = match existing {
         Some((id, group)) => (StatusCode::OK, id, group),
-        None if world.groups.len() >= MOST_THINGS => {
+        None if world.groups.len() >= MOST_GROUPS => {
             return Err(Problem::invalid("name", "the sandbox holds no more groups"));
         }
         None => (StatusCode::CREATED, world.new_id("group"), Group::default()),
@@ -239,6 +239,12 @@ fn put_members(world: &mut World, call: &Call<'_>) -> Written {
     }
     for email in emails.iter().take(part.effective) {
         world.join(&mut changed, email);
+    }
+    if changed.members.len() + changed.invites.len() > MOST_GROUPS {
+        return Err(Problem::invalid(
+            "emails",
+            "the sandbox holds no larger groups",
+        ));
     }
     let answer = group_answer(StatusCode::OK, call.id(), &changed);
     world.put_group(call.id(), changed);

@@ -3,10 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 
-/// A fixed instant far enough from the beginning of the clock to go back a little.
-fn origin() -> Instant {
-    crate::clock::Clock::system().now() + Duration::from_secs(1_000)
-}
+use super::super::some_instant as origin;
 
 /// Counts arrivals (milliseconds after the origin; the aligned boundary is the origin).
 fn run(kind: WindowKind, limit: u32, per_ms: u64, arrivals: &[u64]) -> Vec<Verdict> {
