@@ -35,7 +35,9 @@ pub struct BootTime {
 impl Clock {
     /// The clocks of this machine.
     pub fn system() -> Self {
-        Self { source: Source::System }
+        Self {
+            source: Source::System,
+        }
     }
 
     /// Clocks that move with tokio's clock alone, beginning at `wall` now.
@@ -79,12 +81,18 @@ impl Clock {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the one reader of the monotonic clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one reader of the monotonic clock"
+)]
 fn read_monotonic() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the one reader of the wall clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one reader of the wall clock"
+)]
 fn read_wall() -> SystemTime {
     SystemTime::now()
 }

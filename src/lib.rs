@@ -6,3 +6,4 @@ pub mod limit;
 pub mod queue;
 pub mod route;
 pub mod sandbox;
+pub mod upstream;

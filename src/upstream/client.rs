@@ -1,0 +1,315 @@
+//! One attempt: a request goes out once, and its end is told without guessing.
+//!
+//! Time runs in two parts. Until a connection has been chosen, the connect time applies and
+//! nothing has been sent; from then on the head and total times apply and nothing is certain any
+//! more. The client is told which part it is in by hyper's record of the chosen connection.
+//!
+//! A connection serves new requests for [`Spec::connection_lifetime`], so that a changed address
+//! of the API is found; it ends when the last request on it has. Dropping [`Client::send`] is safe
+//! for this module (the connection or stream is given up), but loses the outcome: whoever charges
+//! a budget runs it in a task of its own.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, TRANSFER_ENCODING, VIA};
+use http::uri::PathAndQuery;
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::Mutex;
+
+use super::base::Base;
+use super::body::{AnswerBody, Limits};
+use super::classify::{Handed, chain, classify};
+use super::connect::{Connector, Life, Plan};
+use super::dial::{Dial, MemoryConnector};
+use super::outcome::{NotSent, Unknown};
+use super::proxy::{ProxyRules, Route};
+use super::start::StartError;
+use super::tls::{Offer, client_config};
+use crate::clock::Clock;
+
+/// The largest response head, and the most of a body that is read ahead, on HTTP/1.1. Bytes.
+const HEAD_BYTES: usize = 64 * 1024;
+/// The most header fields of a response on HTTP/1.1.
+const HEAD_FIELDS: usize = 100;
+/// How much of one answer, and of all on one connection, HTTP/2 may send ahead. Bytes.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+/// Idle connections that are kept. More at once are possible; they close when done.
+const IDLE_CONNECTIONS: usize = 64;
+/// An HTTP/2 connection in use that is silent this long is asked whether it lives, and has this
+/// long to say so.
+const PING_AFTER: Duration = Duration::from_secs(20);
+const PING_ANSWER: Duration = Duration::from_secs(10);
+
+/// What the client is built from.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Where the API is; authority and `Host` of every request.
+    pub base: Base,
+    /// A PEM file of certificates to trust besides the public roots.
+    pub ca_file: Option<PathBuf>,
+    /// Longest time until a connection is ready: name, TCP, proxy and TLS.
+    pub connect: Duration,
+    /// Longest time from then to the head of the final response.
+    pub head: Duration,
+    /// Longest silence within a body.
+    pub idle_body: Duration,
+    /// Longest time from sending to the end of the body.
+    pub total: Duration,
+    /// How long a connection serves new requests.
+    pub connection_lifetime: Duration,
+    /// How long an unused connection may still serve one.
+    pub connection_idle: Duration,
+    /// Whether HTTP/2 is offered. By ALPN alone (RFC 9113 section 3.2), so never without TLS.
+    pub http2: bool,
+    /// Which proxy to take, if any.
+    pub proxy: ProxyRules,
+    /// Appended to `Via` of every request (RFC 9110 section 7.6.3).
+    pub via: HeaderValue,
+}
+
+/// How one attempt ended.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once for each request, and mostly the large one"
+)]
+pub enum Attempt {
+    /// The head of the final response is here; the body follows.
+    Answered(Response<AnswerBody>),
+    /// The request was certainly not carried out.
+    NotSent(NotSent),
+    /// It may have been.
+    Unknown(Unknown),
+}
+
+/// Sends requests to the API. Clones share their connections.
+#[derive(Clone)]
+pub struct Client {
+    http: legacy::Client<Connector, Full<Bytes>>,
+    spec: Spec,
+    proxy_authorization: Option<HeaderValue>,
+    clock: Clock,
+}
+
+impl Client {
+    /// A client that connects over TCP. Reads the CA file, connects to nothing yet.
+    pub fn new(spec: Spec, clock: Clock) -> Result<Self, StartError> {
+        let dial = Dial::tcp(spec.connect);
+        Self::build(dial, spec, clock)
+    }
+
+    /// A client over streams in memory, in plain HTTP/1.1 whatever the scheme of the base; proxy
+    /// and CA file are not used. For tests and simulation.
+    pub fn over(connector: MemoryConnector, spec: Spec, clock: Clock) -> Self {
+        let plan = Plan {
+            dial: Dial::Memory(connector),
+            route: Route::Direct,
+            tls: None,
+            limit: spec.connect,
+            clock: clock.clone(),
+            trouble: Mutex::new(None),
+        };
+        Self::assemble(plan, spec, clock)
+    }
+
+    pub(super) fn build(dial: Dial, spec: Spec, clock: Clock) -> Result<Self, StartError> {
+        let offer = if spec.http2 {
+            Offer::Both
+        } else {
+            Offer::Http1
+        };
+        // A file that is named is checked even where it is not needed: a wrong path is a mistake.
+        let config = client_config(spec.ca_file.as_deref(), offer)?;
+        let tls = spec.base.server_name().filter(|_| spec.base.is_https());
+        let plan = Plan {
+            dial,
+            route: spec.proxy.route(&spec.base),
+            tls: tls.map(|name| (config, name)),
+            limit: spec.connect,
+            clock: clock.clone(),
+            trouble: Mutex::new(None),
+        };
+        Ok(Self::assemble(plan, spec, clock))
+    }
+
+    fn assemble(plan: Plan, spec: Spec, clock: Clock) -> Self {
+        let proxy_authorization = match &plan.route {
+            Route::Forward(gate) => gate.authorization.clone(),
+            Route::Direct | Route::Tunnel(_) => None,
+        };
+        let http = legacy::Client::builder(TokioExecutor::new())
+            // Every attempt is charged to a budget, so nothing may be sent again in here.
+            .retry_canceled_requests(false)
+            .set_host(true)
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(spec.connection_idle)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .http1_max_buf_size(HEAD_BYTES)
+            .http1_max_headers(HEAD_FIELDS)
+            .http2_max_header_list_size(HEAD_BYTES as u32)
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keep_alive_interval(PING_AFTER)
+            .http2_keep_alive_timeout(PING_ANSWER)
+            .http2_keep_alive_while_idle(false)
+            .build(Connector::new(plan));
+        Self {
+            http,
+            spec,
+            proxy_authorization,
+            clock,
+        }
+    }
+
+    /// Where requests go.
+    pub fn base(&self) -> &Base {
+        &self.spec.base
+    }
+
+    /// Sends one request, once. Its path and query go out byte for byte; authority and `Host` are
+    /// those of the base, framing headers are made from the body, `Via` is added; all other
+    /// headers are the caller's business. Ends at the latest after the connect and head times.
+    pub async fn send(&self, request: Request<Bytes>) -> Attempt {
+        let Some(mut request) = self.prepare(request) else {
+            return Attempt::NotSent(NotSent::ClosedBeforeSending);
+        };
+        let mut captured = capture_connection(&mut request);
+        let mut answer = pin!(self.http.request(request));
+        let connect_end = self.clock.now() + self.spec.connect;
+        // In this order: a connection that is chosen in the instant in which time runs out has
+        // the request already.
+        let early = tokio::select! {
+            biased;
+            result = &mut answer => Some(result),
+            () = chosen(&mut captured) => None,
+            () = tokio::time::sleep_until(connect_end.into()) => {
+                return Attempt::NotSent(NotSent::ConnectTimeout);
+            }
+        };
+        let sent = self.clock.now();
+        self.watch_age(&captured);
+        let (head_end, late) = self.head_limit(sent);
+        let result = match early {
+            Some(result) => result,
+            None => tokio::select! {
+                biased;
+                result = &mut answer => result,
+                () = tokio::time::sleep_until(head_end.into()) => return Attempt::Unknown(late),
+            },
+        };
+        match result {
+            Ok(response) => self.answered(response, sent),
+            Err(error) => {
+                let chosen = captured.connection_metadata().is_some();
+                let handed = if chosen { Handed::Over } else { Handed::Not };
+                tracing::debug!(detail = %chain(&error), ?handed, "an attempt failed");
+                classify(&error, handed)
+            }
+        }
+    }
+
+    fn prepare(&self, request: Request<Bytes>) -> Option<Request<Full<Bytes>>> {
+        let (mut parts, body) = request.into_parts();
+        let path = parts.uri.path_and_query().cloned();
+        parts.uri = self
+            .spec
+            .base
+            .join(path.unwrap_or(PathAndQuery::from_static("/")))?;
+        // The version is negotiated here, not inherited from the caller; nor is anything that a
+        // server put into the extensions.
+        parts.version = Version::HTTP_11;
+        parts.extensions = Extensions::new();
+        frame(&mut parts.headers, &parts.method, body.len());
+        parts.headers.remove(HOST);
+        parts.headers.append(VIA, self.spec.via.clone());
+        if let Some(value) = &self.proxy_authorization {
+            parts.headers.insert(PROXY_AUTHORIZATION, value.clone());
+        }
+        Some(Request::from_parts(parts, Full::new(body)))
+    }
+
+    fn head_limit(&self, sent: Instant) -> (Instant, Unknown) {
+        if self.spec.total < self.spec.head {
+            (sent + self.spec.total, Unknown::TotalTimeout)
+        } else {
+            (sent + self.spec.head, Unknown::HeadTimeout)
+        }
+    }
+
+    fn answered(&self, response: Response<Incoming>, sent: Instant) -> Attempt {
+        // hyper keeps 1xx to itself, but for a 101 nobody asked for: that is not an answer.
+        if response.status().is_informational() {
+            return Attempt::Unknown(Unknown::Broken);
+        }
+        let limits = Limits {
+            idle: self.spec.idle_body,
+            end: sent + self.spec.total,
+        };
+        let mut response = response.map(|body| AnswerBody::new(body, limits, self.clock.clone()));
+        response.extensions_mut().remove::<Life>();
+        Attempt::Answered(response)
+    }
+
+    /// Takes the connection out of use at the end of its life: it ends what it carries, and no
+    /// later request is given to it.
+    fn watch_age(&self, captured: &CaptureConnection) {
+        let mut extras = Extensions::new();
+        if let Some(connected) = captured.connection_metadata().as_ref() {
+            connected.get_extras(&mut extras);
+        }
+        let Some(mut life) = extras.remove::<Life>().filter(Life::claim) else {
+            return;
+        };
+        let end = life.born + self.spec.connection_lifetime;
+        let captured = captured.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = life.closed() => {}
+                () = tokio::time::sleep_until(end.into()) => {
+                    if let Some(connected) = captured.connection_metadata().as_ref() {
+                        connected.poison();
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Resolves in the step in which the request was handed to a connection; never, if it is not.
+async fn chosen(captured: &mut CaptureConnection) {
+    let none = captured.wait_for_connection_metadata().await.is_none();
+    if none {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The length is that of the body in hand: a length or coding left over from elsewhere would make
+/// the peer see another request than the one that was sent (RFC 9112 section 11.2).
+fn frame(headers: &mut HeaderMap, method: &Method, length: usize) {
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(CONTENT_LENGTH);
+    // RFC 9110 section 8.6: methods that give a body a meaning say that there is none.
+    let expected = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
+    if length > 0 || expected {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Client")
+            .field("spec", &self.spec)
+            .finish_non_exhaustive()
+    }
+}

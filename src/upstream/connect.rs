@@ -1,0 +1,261 @@
+//! A connection that is ready for requests: dialled, through the proxy, encrypted, all within one
+//! time limit.
+//!
+//! The limit stands here as well as in the client, because hyper goes on with an attempt in the
+//! background when another connection became free first; such an attempt must end too.
+//! A change of what goes wrong is logged once, not at every attempt.
+
+use std::error::Error;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
+use tower::{Service, ServiceExt as _};
+
+use super::classify::{ConnectFailure, chain};
+use super::dial::{BoxFuture, Dial, Io, Stream};
+use super::outcome::NotSent;
+use super::proxy::{Gate, Route};
+use crate::clock::Clock;
+
+/// Makes connections to the one upstream. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Connector {
+    plan: Arc<Plan>,
+}
+
+/// What every connection has in common.
+pub(super) struct Plan {
+    pub(super) dial: Dial,
+    pub(super) route: Route,
+    /// Absent for a plain upstream.
+    pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    pub(super) limit: Duration,
+    pub(super) clock: Clock,
+    /// The last failure that was logged; none while connecting works.
+    pub(super) trouble: Mutex<Option<NotSent>>,
+}
+
+impl Connector {
+    pub(super) fn new(plan: Plan) -> Self {
+        Self {
+            plan: Arc::new(plan),
+        }
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = Link;
+    type Error = ConnectFailure;
+    type Future = BoxFuture<Result<Link, ConnectFailure>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectFailure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, target: Uri) -> Self::Future {
+        let plan = Arc::clone(&self.plan);
+        Box::pin(async move {
+            let limit = plan.clock.now() + plan.limit;
+            let result = tokio::time::timeout_at(limit.into(), plan.connect(target))
+                .await
+                .unwrap_or_else(|_| Err(ConnectFailure::new(NotSent::ConnectTimeout, None)));
+            plan.tell(&result);
+            result
+        })
+    }
+}
+
+impl Plan {
+    async fn connect(&self, target: Uri) -> Result<Link, ConnectFailure> {
+        let dial = self.dial.clone();
+        let (stream, forwarded) = match &self.route {
+            Route::Direct => (dial.oneshot(target).await?, false),
+            Route::Tunnel(gate) => (tunnel(dial, gate, target).await?, false),
+            Route::Forward(gate) => {
+                let stream = dial
+                    .oneshot(gate.uri.clone())
+                    .await
+                    .map_err(proxy_failure)?;
+                (stream, true)
+            }
+        };
+        let (io, h2) = match &self.tls {
+            None => (stream, false),
+            Some((config, name)) => encrypt(stream, config, name).await?,
+        };
+        Ok(Link::new(io, Kind { h2, forwarded }, self.clock.now()))
+    }
+
+    fn tell(&self, result: &Result<Link, ConnectFailure>) {
+        let mut trouble = self.trouble.lock();
+        match result {
+            Ok(_) if trouble.is_some() => {
+                *trouble = None;
+                tracing::info!("the upstream accepts connections again");
+            }
+            Err(failure) if *trouble != Some(failure.reason) => {
+                *trouble = Some(failure.reason);
+                tracing::warn!(reason = failure.reason.as_str(), detail = %chain(failure), "no connection to the upstream");
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn tunnel(dial: Dial, gate: &Gate, target: Uri) -> Result<Stream, ConnectFailure> {
+    let tunnel = Tunnel::new(gate.uri.clone(), dial);
+    let tunnel = match &gate.authorization {
+        Some(value) => tunnel.with_auth(value.clone()),
+        None => tunnel,
+    };
+    tunnel.oneshot(target).await.map_err(proxy_failure)
+}
+
+fn proxy_failure(error: impl Error + Send + Sync + 'static) -> ConnectFailure {
+    ConnectFailure::new(NotSent::Proxy, Some(Box::new(error)))
+}
+
+/// The stream under TLS, and whether the peer chose HTTP/2.
+async fn encrypt(
+    stream: Stream,
+    config: &Arc<ClientConfig>,
+    name: &ServerName<'static>,
+) -> Result<(Stream, bool), ConnectFailure> {
+    let connector = TlsConnector::from(Arc::clone(config));
+    let stream = connector
+        .connect(name.clone(), stream.into_inner())
+        .await
+        .map_err(tls_failure)?;
+    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok((TokioIo::new(Box::new(stream) as Box<dyn Io>), h2))
+}
+
+fn tls_failure(error: io::Error) -> ConnectFailure {
+    let cause = error
+        .get_ref()
+        .and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    let reason = match cause {
+        Some(rustls::Error::InvalidCertificate(_)) => NotSent::Certificate,
+        _ => NotSent::Tls,
+    };
+    ConnectFailure::new(reason, Some(Box::new(error)))
+}
+
+struct Kind {
+    h2: bool,
+    /// hyper then writes the whole URL into the request line.
+    forwarded: bool,
+}
+
+/// One connection, as hyper holds it.
+pub(super) struct Link {
+    io: Stream,
+    kind: Kind,
+    life: Life,
+    /// Dropped with the connection, which ends the watch over its age.
+    _open: watch::Sender<()>,
+}
+
+/// Since when a connection lives, and until when.
+#[derive(Clone)]
+pub(super) struct Life {
+    pub(super) born: Instant,
+    watched: Arc<AtomicBool>,
+    closed: watch::Receiver<()>,
+}
+
+impl Life {
+    /// True for the first who asks: one watch over a connection's age is enough.
+    pub(super) fn claim(&self) -> bool {
+        !self.watched.swap(true, Ordering::Relaxed)
+    }
+
+    /// Waits until the connection is gone.
+    pub(super) async fn closed(&mut self) {
+        while self.closed.changed().await.is_ok() {}
+    }
+}
+
+impl Link {
+    fn new(io: Stream, kind: Kind, born: Instant) -> Self {
+        let (open, closed) = watch::channel(());
+        let life = Life {
+            born,
+            watched: Arc::new(AtomicBool::new(false)),
+            closed,
+        };
+        Self {
+            io,
+            kind,
+            life,
+            _open: open,
+        }
+    }
+}
+
+impl Connection for Link {
+    fn connected(&self) -> Connected {
+        let connected = Connected::new()
+            .proxy(self.kind.forwarded)
+            .extra(self.life.clone());
+        if self.kind.h2 {
+            connected.negotiated_h2()
+        } else {
+            connected
+        }
+    }
+}
+
+impl Read for Link {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl Write for Link {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, bytes)
+    }
+}

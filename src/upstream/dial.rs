@@ -1,0 +1,156 @@
+//! How a stream of bytes to an address comes about: TCP, or memory for tests and simulation.
+//!
+//! Every new connection resolves the name anew and tries each of its addresses in turn. Nothing
+//! here knows of TLS, proxies or time limits of the whole; that is `connect.rs`.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tower::{Service, ServiceExt as _};
+
+use super::classify::{ConnectFailure, find};
+use super::outcome::NotSent;
+
+pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What a connection is made of.
+pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+/// A stream of any kind, in the shape that hyper takes.
+pub(super) type Stream = TokioIo<Box<dyn Io>>;
+
+/// Opens streams in memory: one call for each connection that the client would have made.
+#[derive(Clone)]
+pub struct MemoryConnector {
+    open: Arc<dyn Fn() -> BoxFuture<io::Result<DuplexStream>> + Send + Sync>,
+}
+
+impl MemoryConnector {
+    /// `open` is called once for each connection and returns the client's end of it; an error is
+    /// taken for what TCP would have said.
+    pub fn new<F, R>(open: F) -> Self
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = io::Result<DuplexStream>> + Send + 'static,
+    {
+        Self {
+            open: Arc::new(move || Box::pin(open())),
+        }
+    }
+}
+
+impl fmt::Debug for MemoryConnector {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("MemoryConnector")
+    }
+}
+
+/// Opens a stream to an address.
+#[derive(Clone)]
+pub(super) enum Dial {
+    Tcp(HttpConnector<Names>),
+    Memory(MemoryConnector),
+}
+
+impl Dial {
+    /// `limit` is divided among the addresses of a name, so that one which swallows packets does
+    /// not use up the time of the others.
+    pub(super) fn tcp(limit: Duration) -> Self {
+        let mut connector = HttpConnector::new_with_resolver(Names(GaiResolver::new()));
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(limit));
+        connector.set_keepalive(Some(Duration::from_secs(30)));
+        connector.set_keepalive_interval(Some(Duration::from_secs(10)));
+        connector.set_keepalive_retries(Some(3));
+        Self::Tcp(connector)
+    }
+}
+
+impl Service<Uri> for Dial {
+    type Response = Stream;
+    type Error = ConnectFailure;
+    type Future = BoxFuture<Result<Stream, ConnectFailure>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectFailure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, target: Uri) -> Self::Future {
+        match self {
+            Self::Tcp(connector) => {
+                let opening = connector.clone().oneshot(target);
+                Box::pin(async move {
+                    let stream = opening.await.map_err(|error| dial_failure(error.into()))?;
+                    Ok(TokioIo::new(Box::new(stream.into_inner()) as Box<dyn Io>))
+                })
+            }
+            Self::Memory(connector) => {
+                let opening = (connector.open)();
+                Box::pin(async move {
+                    let stream = opening.await.map_err(|error| dial_failure(error.into()))?;
+                    Ok(TokioIo::new(Box::new(stream) as Box<dyn Io>))
+                })
+            }
+        }
+    }
+}
+
+fn dial_failure(error: Box<dyn std::error::Error + Send + Sync>) -> ConnectFailure {
+    let reason = if find::<Unresolvable>(error.as_ref()).is_some() {
+        NotSent::Unresolved
+    } else if find::<io::Error>(error.as_ref())
+        .is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
+    {
+        NotSent::ConnectTimeout
+    } else {
+        NotSent::Refused
+    };
+    ConnectFailure::new(reason, Some(error))
+}
+
+/// The system's resolver, with errors that can be told from those of connecting.
+#[derive(Clone)]
+pub(super) struct Names(GaiResolver);
+
+/// The system's resolver found no address.
+#[derive(Debug)]
+struct Unresolvable(io::Error);
+
+impl Service<Name> for Names {
+    type Response = GaiAddrs;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = BoxFuture<Result<GaiAddrs, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let looking = self.0.call(name);
+        Box::pin(async move { looking.await.map_err(|error| Unresolvable(error).into()) })
+    }
+}
+
+impl fmt::Display for Unresolvable {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("the name has no address")
+    }
+}
+
+impl std::error::Error for Unresolvable {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}

@@ -1,0 +1,187 @@
+//! Pure. What became of a request that has no answer.
+//!
+//! The line between the two kinds is the most important one in this module: a request that is
+//! [`NotSent`] may be sent again whatever it does; one that is [`Unknown`] may have taken effect,
+//! so it invalidates what is cached and a write is not repeated. In doubt it is unknown.
+
+use std::fmt;
+
+/// The request was certainly not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NotSent {
+    /// The name of the API has no address.
+    Unresolved,
+    /// No address of the API accepted a connection: refused, unreachable, no socket left.
+    Refused,
+    /// No connection was ready within the connect time, TLS and proxy included.
+    ConnectTimeout,
+    /// The certificate of the API is not one to trust, or not for its name.
+    Certificate,
+    /// The TLS handshake failed for another reason.
+    Tls,
+    /// The proxy could not be reached or did not open a tunnel.
+    Proxy,
+    /// The connection was lost before the first byte of this request was written.
+    ClosedBeforeSending,
+    /// The API reset the stream as not processed (REFUSED_STREAM, RFC 9113 section 8.7). The
+    /// request did travel, so a counter in front of the API may have seen it.
+    Unprocessed,
+}
+
+/// The request left, or may have, and no answer came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unknown {
+    /// No response head within the head time.
+    HeadTimeout,
+    /// No response head within the total time, where that is the shorter one.
+    TotalTimeout,
+    /// The connection was lost, or what came back is not HTTP.
+    Broken,
+}
+
+impl NotSent {
+    /// All of them, for metrics that begin at zero.
+    pub const ALL: [Self; 8] = [
+        Self::Unresolved,
+        Self::Refused,
+        Self::ConnectTimeout,
+        Self::Certificate,
+        Self::Tls,
+        Self::Proxy,
+        Self::ClosedBeforeSending,
+        Self::Unprocessed,
+    ];
+
+    /// The name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unresolved => "unresolved",
+            Self::Refused => "refused",
+            Self::ConnectTimeout => "connect-timeout",
+            Self::Certificate => "certificate",
+            Self::Tls => "tls",
+            Self::Proxy => "proxy",
+            Self::ClosedBeforeSending => "closed-before-sending",
+            Self::Unprocessed => "unprocessed",
+        }
+    }
+
+    /// A sentence for whoever waits for the answer, with what to do.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Unresolved => {
+                "The name of the Segment API could not be resolved; nothing was sent. Check the \
+                 upstream URL and DNS, then try again."
+            }
+            Self::Refused => {
+                "The Segment API accepted no connection; nothing was sent. Check the network and \
+                 any firewall between the gateway and the API, then try again."
+            }
+            Self::ConnectTimeout => {
+                "No connection to the Segment API was ready in time; nothing was sent. Check the \
+                 network, or raise the connect timeout, then try again."
+            }
+            Self::Certificate => {
+                "The certificate of the Segment API was not accepted; nothing was sent. Check the \
+                 clock and the upstream URL; behind an inspecting proxy, name its CA file."
+            }
+            Self::Tls => {
+                "The TLS handshake with the Segment API failed; nothing was sent. Check that the \
+                 upstream URL names a server that speaks TLS 1.2 or later."
+            }
+            Self::Proxy => {
+                "The HTTP proxy opened no way to the Segment API; nothing was sent. Check \
+                 HTTPS_PROXY, NO_PROXY and the proxy itself."
+            }
+            Self::ClosedBeforeSending => {
+                "The connection closed before the request was sent. Try again."
+            }
+            Self::Unprocessed => {
+                "The Segment API refused the request before processing it. Try again."
+            }
+        }
+    }
+
+    /// Whether bytes of the request left this machine all the same. Such an attempt occupies its
+    /// slot as one without an answer does, because a counter on the way may have seen it.
+    pub fn travelled(self) -> bool {
+        self == Self::Unprocessed
+    }
+
+    /// Whether the reason is time that ran out, which callers know as 504 rather than 502.
+    pub fn is_timeout(self) -> bool {
+        self == Self::ConnectTimeout
+    }
+}
+
+impl Unknown {
+    /// All of them, for metrics that begin at zero.
+    pub const ALL: [Self; 3] = [Self::HeadTimeout, Self::TotalTimeout, Self::Broken];
+
+    /// The name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HeadTimeout => "head-timeout",
+            Self::TotalTimeout => "total-timeout",
+            Self::Broken => "broken",
+        }
+    }
+
+    /// A sentence for whoever waits for the answer, with what to do.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::HeadTimeout | Self::TotalTimeout => {
+                "The request was sent, but the Segment API did not answer in time. It may have \
+                 taken effect: read the data before sending a write again."
+            }
+            Self::Broken => {
+                "The request was sent, but the connection to the Segment API broke before an \
+                 answer. It may have taken effect: read the data before sending a write again."
+            }
+        }
+    }
+
+    /// Whether the reason is time that ran out, which callers know as 504 rather than 502.
+    pub fn is_timeout(self) -> bool {
+        self != Self::Broken
+    }
+}
+
+impl fmt::Display for NotSent {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_messages_say_what_to_do() {
+        let mut names = HashSet::new();
+        let all = NotSent::ALL
+            .iter()
+            .map(|reason| (reason.as_str(), reason.message()));
+        for (name, message) in all.chain(Unknown::ALL.iter().map(|r| (r.as_str(), r.message()))) {
+            assert!(names.insert(name), "{name} twice");
+            assert!(
+                message.ends_with('.') && !message.contains("  "),
+                "{message}"
+            );
+            assert!(
+                ["Check", "Try again", "read the data"]
+                    .iter()
+                    .any(|what| message.contains(what))
+            );
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Which way a connection takes: straight to the API or by way of a proxy.
+//!
+//! The values come from the caller, so that the environment is read in one place. `HTTPS_PROXY`
+//! is for an https upstream (a CONNECT tunnel), `HTTP_PROXY` for a plain one (the proxy is asked
+//! for the whole URL). A loopback upstream is never proxied: it is a sandbox on this machine,
+//! which a proxy elsewhere could not reach. Credentials in a proxy URL never appear in `Debug`.
+//! Not pure only because the reading of `NO_PROXY` is the library's.
+
+use std::fmt;
+
+use http::{HeaderValue, Uri};
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+
+use super::base::Base;
+use super::start::StartError;
+
+/// The values of the customary environment variables; empty where unset.
+#[derive(Clone, Copy, Default)]
+pub struct ProxyVariables<'a> {
+    /// `HTTPS_PROXY`.
+    pub https: &'a str,
+    /// `HTTP_PROXY`.
+    pub http: &'a str,
+    /// `NO_PROXY`: names (with all names below them), addresses and networks, divided by commas;
+    /// `*` is all.
+    pub no: &'a str,
+}
+
+/// Checked rules on which destination takes which proxy.
+#[derive(Clone, Default)]
+pub struct ProxyRules {
+    https: Option<Way>,
+    http: Option<Way>,
+    no: String,
+}
+
+#[derive(Clone)]
+struct Way {
+    text: String,
+}
+
+/// The way to one destination.
+#[derive(Clone, Debug)]
+pub(super) enum Route {
+    /// Straight to it.
+    Direct,
+    /// A CONNECT tunnel through the proxy.
+    Tunnel(Gate),
+    /// The proxy is asked for the whole URL.
+    Forward(Gate),
+}
+
+/// A proxy and how to present oneself to it.
+#[derive(Clone)]
+pub(super) struct Gate {
+    pub(super) uri: Uri,
+    pub(super) authorization: Option<HeaderValue>,
+}
+
+impl ProxyRules {
+    /// No proxy at all.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Checks the variables: a value that names no `http://` proxy is an error, because passing
+    /// over it would send requests past a proxy that someone meant them to take.
+    pub fn parse(variables: ProxyVariables<'_>) -> Result<Self, StartError> {
+        Ok(Self {
+            https: way("HTTPS_PROXY", variables.https)?,
+            http: way("HTTP_PROXY", variables.http)?,
+            no: variables.no.to_owned(),
+        })
+    }
+
+    /// The way to `base`.
+    pub(super) fn route(&self, base: &Base) -> Route {
+        let way = if base.is_https() {
+            &self.https
+        } else {
+            &self.http
+        };
+        let Some(way) = way.as_ref().filter(|_| !base.is_loopback()) else {
+            return Route::Direct;
+        };
+        let matcher = Matcher::builder()
+            .all(way.text.as_str())
+            .no(self.no.as_str())
+            .build();
+        let target = base.join(http::uri::PathAndQuery::from_static("/"));
+        match target.and_then(|target| matcher.intercept(&target)) {
+            None => Route::Direct,
+            Some(intercept) if base.is_https() => Route::Tunnel(gate(&intercept)),
+            Some(intercept) => Route::Forward(gate(&intercept)),
+        }
+    }
+}
+
+fn way(name: &'static str, value: &str) -> Result<Option<Way>, StartError> {
+    let text = value.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let probe = Uri::from_static("https://probe.invalid/");
+    let matcher = Matcher::builder().all(text).build();
+    let intercept = matcher
+        .intercept(&probe)
+        .ok_or(StartError::ProxyMalformed(name))?;
+    if intercept.uri().host().is_none_or(str::is_empty) {
+        return Err(StartError::ProxyMalformed(name));
+    }
+    if intercept.uri().scheme_str() != Some("http") {
+        return Err(StartError::ProxyScheme(name));
+    }
+    Ok(Some(Way {
+        text: text.to_owned(),
+    }))
+}
+
+fn gate(intercept: &Intercept) -> Gate {
+    Gate {
+        uri: intercept.uri().clone(),
+        authorization: intercept.basic_auth().cloned().map(|mut value| {
+            value.set_sensitive(true);
+            value
+        }),
+    }
+}
+
+impl fmt::Debug for ProxyVariables<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("ProxyVariables")
+            .field("no", &self.no)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ProxyRules {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("ProxyRules")
+            .field("https", &self.https.is_some())
+            .field("http", &self.http.is_some())
+            .field("no", &self.no)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Gate")
+            .field("uri", &self.uri)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: ProxyVariables<'static> = ProxyVariables {
+        https: "http://user:secret@proxy.test:3128",
+        http: "plain.test:8080",
+        no: "10.0.0.0/8, inside.test",
+    };
+
+    #[test]
+    fn the_way_depends_on_scheme_host_and_exceptions() {
+        let rules = ProxyRules::parse(BOTH).unwrap();
+        for (base, way) in [
+            ("https://api.segmentapis.com", "tunnel proxy.test"),
+            ("http://api.segmentapis.com", "forward plain.test"),
+            ("https://inside.test", "direct"),
+            ("https://deep.inside.test", "direct"),
+            ("https://notinside.test", "tunnel proxy.test"),
+            ("https://10.1.2.3", "direct"),
+            ("https://11.1.2.3", "tunnel proxy.test"),
+            ("https://localhost:8443", "direct"),
+            ("http://127.0.0.1:8089", "direct"),
+            ("http://[::1]:8089", "direct"),
+        ] {
+            let shown = match rules.route(&Base::parse(base).unwrap()) {
+                Route::Direct => "direct".to_owned(),
+                Route::Tunnel(gate) => format!("tunnel {}", gate.uri.host().unwrap()),
+                Route::Forward(gate) => format!("forward {}", gate.uri.host().unwrap()),
+            };
+            assert_eq!(shown, way, "{base}");
+        }
+    }
+
+    #[test]
+    fn an_exception_for_all_and_unset_variables_mean_direct() {
+        let all = ProxyRules::parse(ProxyVariables { no: "*", ..BOTH }).unwrap();
+        let base = Base::parse("https://api.segmentapis.com").unwrap();
+        assert!(matches!(all.route(&base), Route::Direct));
+        assert!(matches!(ProxyRules::none().route(&base), Route::Direct));
+        // A proxy for plain http says nothing about https.
+        let plain = ProxyRules::parse(ProxyVariables { https: " ", ..BOTH }).unwrap();
+        assert!(matches!(plain.route(&base), Route::Direct));
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_honoured_is_an_error_without_the_value() {
+        for value in [
+            "socks5://u:secret@p.test:1080",
+            "https://u:secret@p.test",
+            "ftp://u:secret@p",
+        ] {
+            let error = ProxyRules::parse(ProxyVariables {
+                https: value,
+                ..BOTH
+            })
+            .unwrap_err();
+            let text = format!("{error} {error:?}");
+            assert!(
+                text.contains("HTTPS_PROXY") && !text.contains("secret"),
+                "{text}"
+            );
+        }
+        for value in ["http://", "/path", "a b"] {
+            assert!(matches!(
+                ProxyRules::parse(ProxyVariables {
+                    http: value,
+                    ..BOTH
+                }),
+                Err(StartError::ProxyMalformed("HTTP_PROXY"))
+            ));
+        }
+    }
+
+    #[test]
+    fn credentials_are_used_and_never_shown() {
+        let rules = ProxyRules::parse(BOTH).unwrap();
+        let route = rules.route(&Base::parse("https://api.segmentapis.com").unwrap());
+        let shown = format!("{rules:?} {route:?} {BOTH:?}");
+        assert!(
+            !shown.contains("secret") && !shown.contains("user"),
+            "{shown}"
+        );
+        let Route::Tunnel(gate) = route else {
+            panic!("expected a tunnel")
+        };
+        let value = gate.authorization.unwrap();
+        assert_eq!(value, "Basic dXNlcjpzZWNyZXQ=");
+        assert!(value.is_sensitive());
+    }
+}
