@@ -49,6 +49,10 @@ const IDLE_CONNECTIONS: usize = 64;
 /// long to say so.
 const PING_AFTER: Duration = Duration::from_secs(20);
 const PING_ANSWER: Duration = Duration::from_secs(10);
+/// How much later than the connector this module ends the connect time: the connector knows why.
+const CONNECT_GRACE: Duration = Duration::from_millis(50);
+/// No time limit is longer, so that adding one to an instant cannot overflow.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What the client is built from.
 #[derive(Clone, Debug)]
@@ -92,6 +96,22 @@ pub enum Attempt {
     Unknown(Unknown),
 }
 
+impl Spec {
+    fn bounded(mut self) -> Self {
+        for limit in [
+            &mut self.connect,
+            &mut self.head,
+            &mut self.idle_body,
+            &mut self.total,
+            &mut self.connection_lifetime,
+            &mut self.connection_idle,
+        ] {
+            *limit = LONGEST.min(*limit);
+        }
+        self
+    }
+}
+
 /// Sends requests to the API. Clones share their connections.
 #[derive(Clone)]
 pub struct Client {
@@ -104,6 +124,7 @@ pub struct Client {
 impl Client {
     /// A client that connects over TCP. Reads the CA file, connects to nothing yet.
     pub fn new(spec: Spec, clock: Clock) -> Result<Self, StartError> {
+        let spec = spec.bounded();
         let dial = Dial::tcp(spec.connect);
         Self::build(dial, spec, clock)
     }
@@ -111,6 +132,7 @@ impl Client {
     /// A client over streams in memory, in plain HTTP/1.1 whatever the scheme of the base; proxy
     /// and CA file are not used. For tests and simulation.
     pub fn over(connector: MemoryConnector, spec: Spec, clock: Clock) -> Self {
+        let spec = spec.bounded();
         let plan = Plan {
             dial: Dial::Memory(connector),
             route: Route::Direct,
@@ -186,7 +208,7 @@ impl Client {
         };
         let mut captured = capture_connection(&mut request);
         let mut answer = pin!(self.http.request(request));
-        let connect_end = self.clock.now() + self.spec.connect;
+        let connect_end = self.clock.now() + self.spec.connect + CONNECT_GRACE;
         // In this order: a connection that is chosen in the instant in which time runs out has
         // the request already.
         let early = tokio::select! {

@@ -1,0 +1,199 @@
+//! HTTP/2, chosen by ALPN, with frames written by a server of the test's own.
+
+use h2::Reason;
+use h2::server::{Connection, SendResponse};
+use tokio_rustls::server::TlsStream;
+
+use super::tls::{Authority, secure};
+use super::*;
+
+type Server = Connection<TlsStream<DuplexStream>, Bytes>;
+
+async fn accept(far: &mut Far, ours: &Authority) -> Server {
+    let acceptor = ours.acceptor("api.test", &["h2", "http/1.1"]);
+    let stream = acceptor.accept(far.accept().await).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+    h2::server::handshake(stream).await.unwrap()
+}
+
+fn ok() -> Response<()> {
+    Response::builder().status(200).body(()).unwrap()
+}
+
+/// Serves one connection, `act` on each request, until the client closes.
+async fn serve(
+    mut server: Server,
+    mut act: impl FnMut(usize, Request<h2::RecvStream>, SendResponse<Bytes>),
+) -> usize {
+    let mut arrivals = 0;
+    while let Some(Ok((request, respond))) = server.accept().await {
+        arrivals += 1;
+        act(arrivals, request, respond);
+    }
+    arrivals
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_share_one_connection() {
+    let ours = Authority::new();
+    let (client, mut far) = secure(|spec| spec.ca_file = ours.file());
+    let server = accept(&mut far, &ours);
+    let work = async {
+        let (first, server) = tokio::join!(client.send(get("/first")), async {
+            let mut server = server.await;
+            let (request, mut respond) = server.accept().await.unwrap().unwrap();
+            assert_eq!(request.uri(), "https://api.test/first");
+            assert!(!request.headers().contains_key("host"));
+            assert_eq!(request.headers()["via"], "1.1 segment-gateway");
+            respond.send_response(ok(), true).unwrap();
+            tokio::spawn(serve(server, |_, _, mut respond| {
+                let mut body = respond.send_response(ok(), false).unwrap();
+                body.send_data(Bytes::from_static(b"ok"), true).unwrap();
+            }))
+        });
+        assert_eq!(text(answered(first)).await, "");
+        let (a, b) = tokio::join!(client.send(get("/a")), client.send(get("/b")));
+        assert_eq!(
+            (text(answered(a)).await, text(answered(b)).await),
+            ("ok".into(), "ok".into())
+        );
+        server
+    };
+    let serving = work.await;
+    assert_eq!(far.waiting(), 0, "a second connection");
+    drop(client);
+    assert_eq!(serving.await.unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn interim_responses_are_not_answers() {
+    let ours = Authority::new();
+    let (client, mut far) = secure(|spec| spec.ca_file = ours.file());
+    let serving = async {
+        let server = accept(&mut far, &ours).await;
+        tokio::spawn(serve(server, |_, _, mut respond| {
+            let hints = Response::builder().status(103).body(()).unwrap();
+            respond.send_informational(hints).unwrap();
+            respond.send_response(ok(), true).unwrap();
+        }))
+    };
+    let (attempt, _serving) = tokio::join!(client.send(get("/x")), serving);
+    assert_eq!(answered(attempt).status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_connection_is_renewed_at_the_end_of_its_life() {
+    let ours = Authority::new();
+    let (client, mut far) = secure(|spec| spec.ca_file = ours.file());
+    for life in 0..3 {
+        let serving = async {
+            let server = accept(&mut far, &ours).await;
+            tokio::spawn(serve(server, |_, _, mut respond| {
+                respond.send_response(ok(), true).unwrap();
+            }))
+        };
+        let (first, serving) = tokio::join!(client.send(get("/x")), serving);
+        answered(first);
+        // Fifteen requests, 21 s apart, fit into each life of 300 s.
+        for request in 1..15 {
+            tokio::time::sleep(Duration::from_secs(21)).await;
+            answered(client.send(get("/x")).await);
+            assert_eq!(far.waiting(), 0, "request {request} of life {life}");
+        }
+        tokio::time::sleep(Duration::from_secs(21)).await;
+        if life == 2 {
+            drop(client);
+            assert_eq!(serving.await.unwrap(), 15);
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn http2_is_not_offered_where_it_is_switched_off() {
+    let ours = Authority::new();
+    let (client, mut far) = secure(|spec| {
+        spec.ca_file = ours.file();
+        spec.http2 = false;
+    });
+    let acceptor = ours.acceptor("api.test", &["h2", "http/1.1"]);
+    let server = async {
+        let mut stream = acceptor.accept(far.accept().await).await.unwrap();
+        assert_eq!(
+            stream.get_ref().1.alpn_protocol(),
+            Some(b"http/1.1".as_slice())
+        );
+        read_head(&mut stream).await.unwrap();
+        stream.write_all(OK.as_bytes()).await.unwrap();
+        stream
+    };
+    let (attempt, _held) = tokio::join!(client.send(get("/x")), server);
+    assert_eq!(text(answered(attempt)).await, "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_is_not_sent_only_where_the_peer_promises_so() {
+    for (reason, processed) in [
+        (Reason::REFUSED_STREAM, false),
+        (Reason::INTERNAL_ERROR, true),
+        (Reason::CANCEL, true),
+        (Reason::ENHANCE_YOUR_CALM, true),
+        (Reason::NO_ERROR, true),
+    ] {
+        let ours = Authority::new();
+        let (client, mut far) = secure(|spec| spec.ca_file = ours.file());
+        let serving = async {
+            let server = accept(&mut far, &ours).await;
+            tokio::spawn(serve(server, move |_, _, mut respond| {
+                respond.send_reset(reason)
+            }))
+        };
+        let (attempt, serving) = tokio::join!(client.send(get("/x")), serving);
+        if processed {
+            assert_eq!(unknown(attempt), Unknown::Broken, "{reason}");
+        } else {
+            let reason = not_sent(attempt);
+            assert_eq!((reason, reason.travelled()), (NotSent::Unprocessed, true));
+        }
+        drop(client);
+        assert_eq!(serving.await.unwrap(), 1, "arrivals after {reason}");
+        assert_eq!(far.waiting(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_goes_away_leaves_what_it_carried_unknown() {
+    for reason in [Reason::NO_ERROR, Reason::PROTOCOL_ERROR] {
+        let ours = Authority::new();
+        let (client, mut far) = secure(|spec| spec.ca_file = ours.file());
+        let serving = async {
+            let mut server = accept(&mut far, &ours).await;
+            let kept = server.accept().await.unwrap().unwrap();
+            server.abrupt_shutdown(reason);
+            while let Some(Ok(_)) = server.accept().await {}
+            drop(kept);
+        };
+        let (attempt, ()) = tokio::join!(client.send(get("/x")), serving);
+        assert_eq!(unknown(attempt), Unknown::Broken);
+        assert_eq!(far.waiting(), 0, "sent again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_found_by_its_missing_ping() {
+    let ours = Authority::new();
+    let (client, mut far) = secure(|spec| {
+        spec.ca_file = ours.file();
+        spec.head = Duration::from_secs(100);
+    });
+    let begun = now();
+    let serving = async {
+        let mut server = accept(&mut far, &ours).await;
+        // Held, but polled no more: no ping is answered.
+        let request = server.accept().await.unwrap().unwrap();
+        (server, request)
+    };
+    let (attempt, _held) = tokio::join!(client.send(get("/x")), serving);
+    assert_eq!(unknown(attempt), Unknown::Broken);
+    assert_eq!(begun.elapsed().as_secs(), 30);
+}
