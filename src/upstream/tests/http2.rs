@@ -20,63 +20,66 @@ fn ok() -> Response<()> {
     Response::builder().status(200).body(()).unwrap()
 }
 
-/// Serves one connection, `act` on each request, until the client closes.
-async fn serve(
-    mut server: Server,
-    mut act: impl FnMut(usize, Request<h2::RecvStream>, SendResponse<Bytes>),
-) -> usize {
-    let mut arrivals = 0;
-    while let Some(Ok((request, respond))) = server.accept().await {
-        arrivals += 1;
-        act(arrivals, request, respond);
+/// A server at work; it ends when the client closes.
+struct Serving(tokio::task::JoinHandle<usize>);
+
+impl Serving {
+    /// How many requests arrived in all.
+    async fn arrivals(self) -> usize {
+        self.0.await.unwrap()
     }
-    arrivals
+}
+
+/// Accepts one connection and does `act` for each request on it.
+async fn serve<F>(far: &mut Far, ours: &Authority, mut act: F) -> Serving
+where
+    F: FnMut(Request<h2::RecvStream>, SendResponse<Bytes>) + Send + 'static,
+{
+    let mut server = accept(far, ours).await;
+    Serving(tokio::spawn(async move {
+        let mut arrivals = 0;
+        while let Some(Ok((request, respond))) = server.accept().await {
+            arrivals += 1;
+            act(request, respond);
+        }
+        arrivals
+    }))
 }
 
 #[tokio::test(start_paused = true)]
 async fn requests_share_one_connection() {
     let ours = Authority::new();
     let (client, mut far) = secure(|spec| spec.ca_file = ours.file());
-    let server = accept(&mut far, &ours);
-    let work = async {
-        let (first, server) = tokio::join!(client.send(get("/first")), async {
-            let mut server = server.await;
-            let (request, mut respond) = server.accept().await.unwrap().unwrap();
-            assert_eq!(request.uri(), "https://api.test/first");
-            assert!(!request.headers().contains_key("host"));
-            assert_eq!(request.headers()["via"], "1.1 segment-gateway");
-            respond.send_response(ok(), true).unwrap();
-            tokio::spawn(serve(server, |_, _, mut respond| {
-                let mut body = respond.send_response(ok(), false).unwrap();
-                body.send_data(Bytes::from_static(b"ok"), true).unwrap();
-            }))
-        });
-        assert_eq!(text(answered(first)).await, "");
-        let (a, b) = tokio::join!(client.send(get("/a")), client.send(get("/b")));
-        assert_eq!(
-            (text(answered(a)).await, text(answered(b)).await),
-            ("ok".into(), "ok".into())
-        );
-        server
-    };
-    let serving = work.await;
+    let serving = serve(&mut far, &ours, |request, mut respond| {
+        assert_eq!(request.uri(), "https://api.test/a?b=%5B");
+        assert!(!request.headers().contains_key("host"));
+        assert_eq!(request.headers()["via"], "1.1 segment-gateway");
+        let mut body = respond.send_response(ok(), false).unwrap();
+        body.send_data(Bytes::from_static(b"ok"), true).unwrap();
+    });
+    let (attempt, serving) = tokio::join!(client.send(get("/a?b=%5B")), serving);
+    assert_eq!(text(answered(attempt)).await, "ok");
+    for attempt in [
+        tokio::join!(client.send(get("/a?b=%5B")), client.send(get("/a?b=%5B"))),
+        tokio::join!(client.send(get("/a?b=%5B")), client.send(get("/a?b=%5B"))),
+    ] {
+        assert_eq!(text(answered(attempt.0)).await, "ok");
+        assert_eq!(text(answered(attempt.1)).await, "ok");
+    }
     assert_eq!(far.waiting(), 0, "a second connection");
     drop(client);
-    assert_eq!(serving.await.unwrap(), 2);
+    assert_eq!(serving.arrivals().await, 5);
 }
 
 #[tokio::test(start_paused = true)]
 async fn interim_responses_are_not_answers() {
     let ours = Authority::new();
     let (client, mut far) = secure(|spec| spec.ca_file = ours.file());
-    let serving = async {
-        let server = accept(&mut far, &ours).await;
-        tokio::spawn(serve(server, |_, _, mut respond| {
-            let hints = Response::builder().status(103).body(()).unwrap();
-            respond.send_informational(hints).unwrap();
-            respond.send_response(ok(), true).unwrap();
-        }))
-    };
+    let serving = serve(&mut far, &ours, |_, mut respond| {
+        let hints = Response::builder().status(103).body(()).unwrap();
+        respond.send_informational(hints).unwrap();
+        respond.send_response(ok(), true).unwrap();
+    });
     let (attempt, _serving) = tokio::join!(client.send(get("/x")), serving);
     assert_eq!(answered(attempt).status(), 200);
 }
@@ -86,12 +89,9 @@ async fn a_busy_connection_is_renewed_at_the_end_of_its_life() {
     let ours = Authority::new();
     let (client, mut far) = secure(|spec| spec.ca_file = ours.file());
     for life in 0..3 {
-        let serving = async {
-            let server = accept(&mut far, &ours).await;
-            tokio::spawn(serve(server, |_, _, mut respond| {
-                respond.send_response(ok(), true).unwrap();
-            }))
-        };
+        let serving = serve(&mut far, &ours, |_, mut respond| {
+            respond.send_response(ok(), true).unwrap();
+        });
         let (first, serving) = tokio::join!(client.send(get("/x")), serving);
         answered(first);
         // Fifteen requests, 21 s apart, fit into each life of 300 s.
@@ -103,7 +103,7 @@ async fn a_busy_connection_is_renewed_at_the_end_of_its_life() {
         tokio::time::sleep(Duration::from_secs(21)).await;
         if life == 2 {
             drop(client);
-            assert_eq!(serving.await.unwrap(), 15);
+            assert_eq!(serving.arrivals().await, 15);
             break;
         }
     }
@@ -142,12 +142,9 @@ async fn a_reset_is_not_sent_only_where_the_peer_promises_so() {
     ] {
         let ours = Authority::new();
         let (client, mut far) = secure(|spec| spec.ca_file = ours.file());
-        let serving = async {
-            let server = accept(&mut far, &ours).await;
-            tokio::spawn(serve(server, move |_, _, mut respond| {
-                respond.send_reset(reason)
-            }))
-        };
+        let serving = serve(&mut far, &ours, move |_, mut respond| {
+            respond.send_reset(reason)
+        });
         let (attempt, serving) = tokio::join!(client.send(get("/x")), serving);
         if processed {
             assert_eq!(unknown(attempt), Unknown::Broken, "{reason}");
@@ -156,7 +153,7 @@ async fn a_reset_is_not_sent_only_where_the_peer_promises_so() {
             assert_eq!((reason, reason.travelled()), (NotSent::Unprocessed, true));
         }
         drop(client);
-        assert_eq!(serving.await.unwrap(), 1, "arrivals after {reason}");
+        assert_eq!(serving.arrivals().await, 1, "arrivals after {reason}");
         assert_eq!(far.waiting(), 0);
     }
 }
