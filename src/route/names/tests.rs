@@ -1,0 +1,209 @@
+use super::super::pattern;
+use super::*;
+use proptest::prelude::*;
+
+fn templates(texts: &[&str]) -> Vec<NameTemplate> {
+    texts.iter().map(|text| parse(text).unwrap()).collect()
+}
+
+fn params(template: &str, path: &str) -> Params {
+    let template = pattern::parse(template).unwrap();
+    Params::capture(&template, pattern::split(path).unwrap().segments()).unwrap()
+}
+
+fn names(texts: &[&str], query: Option<&str>, body: &str) -> Result<Vec<String>, Unreadable> {
+    let params = params("/users/{userId}", "/users/a%40B.c");
+    expand(
+        &templates(texts),
+        &params,
+        query,
+        &Body::new(body.as_bytes()),
+    )
+}
+
+#[test]
+fn templates_round_trip() {
+    for text in [
+        "users",
+        "user:{path.userId}",
+        "person:{query.emails}",
+        "x:{body.a.b.c}",
+        "a:b",
+    ] {
+        assert_eq!(parse(text).unwrap().to_string(), text);
+    }
+}
+
+#[test]
+fn wrong_templates_are_refused() {
+    for text in [
+        "",
+        "a b",
+        "user:{path.userId",
+        "user:{path.userId}x",
+        "user:{userId}",
+        "user:{path.}",
+        "user:{path.a.b}",
+        "user:{query.a.b}",
+        "user:{head.a}",
+        "user:{body.}",
+        "user:{body.a..b}",
+        "user:{path.a}{path.b}",
+        "user{path.a}",
+        "{path.a}",
+        "user:}",
+        "usér",
+    ] {
+        assert!(parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn placeholders_are_filled() {
+    let body =
+        r#"{"emails":["A@b.C","d"],"invites":[{"email":"X"},{"email":"y","permissions":[]}]}"#;
+    for (texts, query, expected) in [
+        (
+            &["users", "user:{path.userId}"][..],
+            None,
+            &["users", "user:a@B.c"][..],
+        ),
+        (&["person:{path.userId}"], None, &["person:a@b.c"]),
+        (
+            &["person:{body.emails}"],
+            None,
+            &["person:a@b.c", "person:d"],
+        ),
+        (&["mail:{body.emails}"], None, &["mail:A@b.C", "mail:d"]),
+        (
+            &["person:{body.invites.email}"],
+            None,
+            &["person:x", "person:y"],
+        ),
+        (
+            &["user:{query.ids}"],
+            Some("ids.0=a&ids[1]=B"),
+            &["user:a", "user:B"],
+        ),
+        (
+            &["user:{query.ids}", "user:{path.userId}"],
+            Some("ids=a&ids=a%40B.c&ids=a"),
+            &["user:a", "user:a@B.c"],
+        ),
+        (
+            &["person:{query.ids}"],
+            Some("ids=A+B"),
+            &["person:a+b", "person:a b"],
+        ),
+    ] {
+        let expected = expected.iter().map(ToString::to_string).collect();
+        assert_eq!(names(texts, query, body), Ok(expected), "{texts:?}");
+    }
+    assert_eq!(
+        names(&["person:{body.emails}"], None, r#"{"emails":[]}"#),
+        Ok(vec![])
+    );
+    assert_eq!(
+        names(&["person:{body.emails}"], None, r#"[{"emails":"a"}]"#).unwrap(),
+        ["person:a"]
+    );
+}
+
+#[test]
+fn what_cannot_be_read_gives_no_names() {
+    for (text, query, body, expected) in [
+        ("p:{body.emails}", None, "", Unreadable::NotJson),
+        ("p:{body.emails}", None, "{", Unreadable::NotJson),
+        ("p:{body.emails}", None, "\u{feff}{}", Unreadable::NotJson),
+        ("p:{body.emails}", None, "{}", Unreadable::Missing),
+        ("p:{body.emails}", None, "3", Unreadable::WrongType),
+        (
+            "p:{body.emails}",
+            None,
+            r#"{"emails":null}"#,
+            Unreadable::WrongType,
+        ),
+        (
+            "p:{body.emails}",
+            None,
+            r#"{"emails":{"a":"b"}}"#,
+            Unreadable::WrongType,
+        ),
+        (
+            "p:{body.emails}",
+            None,
+            r#"{"emails":["a",1]}"#,
+            Unreadable::WrongType,
+        ),
+        (
+            "p:{body.invites.email}",
+            None,
+            r#"{"invites":["a"]}"#,
+            Unreadable::WrongType,
+        ),
+        (
+            "p:{body.invites.email}",
+            None,
+            r#"{"invites":[{"email":"a"},{}]}"#,
+            Unreadable::Missing,
+        ),
+        ("p:{query.ids}", None, "", Unreadable::Missing),
+        ("p:{query.ids}", Some("id=1"), "", Unreadable::Missing),
+        ("p:{query.ids}", Some("ids=1&x=%"), "", Unreadable::Query),
+        ("p:{query.ids}", Some("ids=1;ids=2"), "", Unreadable::Query),
+        ("p:{path.other}", None, "", Unreadable::Missing),
+    ] {
+        assert_eq!(
+            names(&[text, "users"], query, body),
+            Err(expected),
+            "{text} {query:?} {body}"
+        );
+    }
+    let deep = "[".repeat(100_000);
+    assert_eq!(
+        names(&["p:{body.a}"], None, &deep),
+        Err(Unreadable::NotJson)
+    );
+}
+
+#[test]
+fn names_are_bounded() {
+    let body = |count: usize| {
+        let emails: Vec<String> = (0..count).map(|n| format!("\"{n}\"")).collect();
+        format!("{{\"emails\":[{}]}}", emails.join(","))
+    };
+    assert_eq!(
+        names(&["p:{body.emails}"], None, &body(MAX_NAMES))
+            .unwrap()
+            .len(),
+        MAX_NAMES
+    );
+    let more = names(&["p:{body.emails}"], None, &body(MAX_NAMES + 1));
+    assert_eq!(more, Err(Unreadable::TooMany));
+}
+
+#[test]
+fn a_body_is_not_shown() {
+    assert_eq!(format!("{:?}", Body::new(b"secret")), "Body(6 bytes)");
+}
+
+proptest! {
+    #[test]
+    fn different_values_have_different_names(left in "\\PC{0,8}", right in "\\PC{0,8}") {
+        prop_assume!(left != right);
+        let template = templates(&["user:{body.id}"]);
+        let name = |value: &str| {
+            let body = serde_json::json!({ "id": value }).to_string();
+            expand(&template, &Params::default(), None, &Body::new(body.as_bytes())).unwrap()
+        };
+        prop_assert_ne!(name(&left), name(&right));
+    }
+
+    #[test]
+    fn no_request_panics(text in "\\PC{0,20}", query in "\\PC{0,20}", body in "\\PC{0,20}") {
+        if let Ok(template) = parse(&text) {
+            let body = Body::new(body.as_bytes());
+            let _ = expand(&[template], &Params::default(), Some(&query), &body);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Pure. Path templates, and what a request path says.
+//!
+//! A template such as `/users/{userId}` is a list of segments, each a literal or a parameter. A
+//! request path is split once into segments; one that could be spelt in another way without a
+//! change of meaning (RFC 3986, sections 2.3 and 6.2.2), or that servers are known to read
+//! differently from each other, is no candidate for any template. So what a template matches has
+//! exactly one reading, here and upstream, and the caller's own spelling can be sent on.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The longest template, in segments. A longer path matches nothing.
+pub const MAX_SEGMENTS: usize = 16;
+
+/// One segment of a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// Matches itself alone. Unreserved characters only, so that it has a single spelling.
+    Literal(Box<str>),
+    /// Matches any one segment and gives it this name.
+    Parameter(Arc<str>),
+}
+
+/// Parses a template. The error says what was expected.
+pub fn parse(template: &str) -> Result<Vec<Segment>, &'static str> {
+    let Some(rest) = template.strip_prefix('/') else {
+        return Err("a path that begins with `/`");
+    };
+    if rest.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut segments: Vec<Segment> = Vec::new();
+    for text in rest.split('/') {
+        let segment = parse_segment(text)?;
+        if matches!(segment, Segment::Parameter(_)) && segments.contains(&segment) {
+            return Err("every path parameter named once");
+        }
+        segments.push(segment);
+    }
+    if segments.len() > MAX_SEGMENTS {
+        return Err("at most 16 path segments");
+    }
+    Ok(segments)
+}
+
+fn parse_segment(text: &str) -> Result<Segment, &'static str> {
+    if let Some(name) = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) {
+        return if is_name(name) {
+            Ok(Segment::Parameter(name.into()))
+        } else {
+            Err("a parameter named by letters and digits, as in `/users/{userId}`")
+        };
+    }
+    if text.is_empty() || text == "." || text == ".." {
+        return Err("path segments that are neither empty nor dots, and no `/` at the end");
+    }
+    if !text.bytes().all(is_unreserved) {
+        return Err("path segments of letters, digits and `-._~`, or a whole segment in braces");
+    }
+    Ok(Segment::Literal(text.into()))
+}
+
+/// Whether `name` can name a parameter or a query list: a letter, then letters, digits or `_`.
+pub fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// Whether RFC 3986, section 2.3, calls this byte unreserved.
+pub fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// The raw segments of a request path, or `None` if no template may match it: it does not begin
+/// with `/`, has an empty or dot segment, ends in `/` (the root path aside), contains an encoded
+/// slash, an encoded unreserved character or malformed percent-encoding, or is longer than
+/// [`MAX_SEGMENTS`]. That a segment decodes to UTF-8 is checked where it is captured.
+pub fn split(path: &str) -> Option<Split<'_>> {
+    let rest = path.strip_prefix('/')?;
+    let mut split = Split {
+        segments: [""; MAX_SEGMENTS],
+        len: 0,
+    };
+    if rest.is_empty() {
+        return Some(split);
+    }
+    for segment in rest.split('/') {
+        if !is_plain(segment) {
+            return None;
+        }
+        *split.segments.get_mut(split.len)? = segment;
+        split.len += 1;
+    }
+    Some(split)
+}
+
+/// The segments of one path, without allocation.
+#[derive(Clone, Copy, Debug)]
+pub struct Split<'p> {
+    segments: [&'p str; MAX_SEGMENTS],
+    len: usize,
+}
+
+impl<'p> Split<'p> {
+    /// The raw segments, from left to right; none for the root path.
+    pub fn segments(&self) -> &[&'p str] {
+        &self.segments[..self.len]
+    }
+}
+
+fn is_plain(segment: &str) -> bool {
+    if matches!(segment, "" | "." | "..") {
+        return false;
+    }
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            continue;
+        }
+        match encoded(&mut bytes) {
+            Some(b'/') | None => return false,
+            Some(byte) if is_unreserved(byte) => return false,
+            Some(_) => {}
+        }
+    }
+    true
+}
+
+/// The byte that two hexadecimal digits stand for, after a `%`.
+pub(super) fn encoded(digits: &mut impl Iterator<Item = u8>) -> Option<u8> {
+    let high = char::from(digits.next()?).to_digit(16)?;
+    let low = char::from(digits.next()?).to_digit(16)?;
+    u8::try_from(high * 16 + low).ok()
+}
+
+/// The value of a raw segment, or `None` if it is not UTF-8.
+pub(super) fn decode(segment: &str) -> Option<String> {
+    if !segment.contains('%') {
+        return Some(segment.to_owned());
+    }
+    let mut decoded = Vec::with_capacity(segment.len());
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(if byte == b'%' {
+            encoded(&mut bytes)?
+        } else {
+            byte
+        });
+    }
+    String::from_utf8(decoded).ok()
+}
+
+/// The path parameters of one request, percent-decoded, in the order of the template.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Params(Vec<(Arc<str>, String)>);
+
+impl Params {
+    /// The value of a parameter; `None` where the template has no such parameter.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(known, _)| **known == *name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Names and values, in the order of the template.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, value.as_str()))
+    }
+
+    /// What the parameters of `template` capture from `path`, which matched it segment by segment;
+    /// `None` if a captured value is not UTF-8.
+    pub(super) fn capture(template: &[Segment], path: &[&str]) -> Option<Self> {
+        let mut params = Vec::new();
+        for (segment, raw) in template.iter().zip(path) {
+            if let Segment::Parameter(name) = segment {
+                params.push((name.clone(), decode(raw)?));
+            }
+        }
+        Some(Self(params))
+    }
+}
+
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(text) => f.write_str(text),
+            Self::Parameter(name) => write!(f, "{{{name}}}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

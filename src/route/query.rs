@@ -1,0 +1,294 @@
+//! Pure. What a query string means.
+//!
+//! The API takes one query in three spellings (API reference, "Pagination"; both SDKs):
+//! `pagination.count=2`, `pagination[count]=2` with the brackets usually percent-encoded, and for
+//! lists `emails.0=…`, `emails[0]=…` or `emails=…` repeated. [`canonical`] gives the same text for
+//! all of them, and never the same text for two queries of which anyone could say that they differ:
+//! a query that is not plainly one of these spellings is [`Odd`] and must not be looked up at all.
+//! Nothing here changes what is sent upstream.
+
+use super::pattern::{encoded, is_unreserved};
+use std::borrow::Cow;
+use std::fmt;
+
+/// Why a query string has no canonical form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Odd {
+    /// Percent-encoding that is not two hexadecimal digits, or does not decode to UTF-8.
+    Encoding,
+    /// A pair without `=`, without a name, or empty; or a `;`, which some servers take for `&`.
+    Pair,
+    /// A name that is neither `a.b` nor `a[b]` all the way.
+    Name,
+    /// A scalar given twice: servers differ in which of them counts.
+    Repeated,
+    /// List indices that do not count up from 0.
+    Gap,
+    /// Two of the spellings in one query, or in one list.
+    Mixed,
+}
+
+impl Odd {
+    /// A short name for logs, metrics and `Cache-Status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Encoding => "query-encoding",
+            Self::Pair => "query-pair",
+            Self::Name => "query-name",
+            Self::Repeated => "query-repeated",
+            Self::Gap => "query-gap",
+            Self::Mixed => "query-mixed",
+        }
+    }
+}
+
+impl fmt::Display for Odd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The canonical form of a query string; `lists` are the parameters that are lists.
+///
+/// Parameters are sorted by name, lists keep their order and are written `name.0=…&name.1=…`.
+/// Everything but unreserved characters is percent-encoded with upper-case digits, save a raw `+`:
+/// it stays, because form encoding reads it as a space and RFC 3986 as itself, so it is neither
+/// `%20` nor `%2B`. No query and an empty one are the same.
+pub fn canonical(query: Option<&str>, lists: &[Box<str>]) -> Result<String, Odd> {
+    let Some(query) = query.filter(|query| !query.is_empty()) else {
+        return Ok(String::new());
+    };
+    let mut reading = Reading::new(lists);
+    for pair in query.split('&') {
+        reading.read(pair)?;
+    }
+    reading.finish(query.len())
+}
+
+/// Reads pair after pair and remembers which spelling was seen.
+struct Reading<'l> {
+    lists: &'l [Box<str>],
+    /// For each list: how it is spelt and how many elements it has.
+    seen: Vec<(ListSpelling, u32)>,
+    nesting: Option<Nesting>,
+    /// Canonical name, index in its list (0 for a scalar), canonical value.
+    pairs: Vec<(String, u32, String)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ListSpelling {
+    Unseen,
+    Repeated,
+    Indexed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Nesting {
+    Dotted,
+    Bracketed,
+}
+
+impl<'l> Reading<'l> {
+    fn new(lists: &'l [Box<str>]) -> Self {
+        let seen = vec![(ListSpelling::Unseen, 0); lists.len()];
+        Self {
+            lists,
+            seen,
+            nesting: None,
+            pairs: Vec::new(),
+        }
+    }
+
+    fn read(&mut self, pair: &str) -> Result<(), Odd> {
+        let (name, value) = pair.split_once('=').ok_or(Odd::Pair)?;
+        if name.is_empty() || pair.contains(';') {
+            return Err(Odd::Pair);
+        }
+        let name = self.nested(recode(name)?)?;
+        let value = recode(value)?.replace(OPEN, "%5B").replace(CLOSE, "%5D");
+        let (base, rest) = match name.split_once('.') {
+            Some((base, rest)) => (base, Some(rest)),
+            None => (name.as_str(), None),
+        };
+        let Some(list) = self.lists.iter().position(|list| **list == *base) else {
+            self.pairs.push((name, 0, value));
+            return Ok(());
+        };
+        let index = self.index(list, rest)?;
+        self.pairs.push((base.to_owned(), index, value));
+        Ok(())
+    }
+
+    /// The dotted form of a recoded name.
+    fn nested(&mut self, name: String) -> Result<String, Odd> {
+        let nesting = if name.contains([OPEN, CLOSE]) {
+            Nesting::Bracketed
+        } else if name.contains('.') {
+            Nesting::Dotted
+        } else {
+            return Ok(name);
+        };
+        if self
+            .nesting
+            .replace(nesting)
+            .is_some_and(|before| before != nesting)
+        {
+            return Err(Odd::Mixed);
+        }
+        let name = if nesting == Nesting::Bracketed {
+            unbracketed(&name)?
+        } else {
+            name
+        };
+        if name.split('.').any(str::is_empty) {
+            return Err(Odd::Name);
+        }
+        Ok(name)
+    }
+
+    /// The position of the next element of a list; `rest` is what follows the list's name.
+    fn index(&mut self, list: usize, rest: Option<&str>) -> Result<u32, Odd> {
+        let Some((spelling, count)) = self.seen.get_mut(list) else {
+            return Err(Odd::Name);
+        };
+        let now = if rest.is_some() {
+            ListSpelling::Indexed
+        } else {
+            ListSpelling::Repeated
+        };
+        if *spelling != ListSpelling::Unseen && *spelling != now {
+            return Err(Odd::Mixed);
+        }
+        *spelling = now;
+        let index = *count;
+        *count += 1;
+        match rest {
+            Some(rest) if !rest.bytes().all(|b| b.is_ascii_digit()) => Err(Odd::Name),
+            Some(rest) if *rest != *index.to_string() => Err(Odd::Gap),
+            _ => Ok(index),
+        }
+    }
+
+    fn finish(mut self, capacity: usize) -> Result<String, Odd> {
+        self.pairs
+            .sort_unstable_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+        if self
+            .pairs
+            .windows(2)
+            .any(|two| two[0].0 == two[1].0 && two[0].1 == two[1].1)
+        {
+            return Err(Odd::Repeated);
+        }
+        let mut text = String::with_capacity(capacity);
+        for (name, index, value) in &self.pairs {
+            if !text.is_empty() {
+                text.push('&');
+            }
+            text.push_str(name);
+            if self.lists.iter().any(|list| **list == **name) {
+                text.push('.');
+                text.push_str(&index.to_string());
+            }
+            text.push('=');
+            text.push_str(value);
+        }
+        Ok(text)
+    }
+}
+
+/// `a[b][c]`, recoded, as `a.b.c`.
+fn unbracketed(name: &str) -> Result<String, Odd> {
+    if name.contains('.') {
+        return Err(Odd::Name);
+    }
+    let (base, rest) = name.split_once(OPEN).ok_or(Odd::Name)?;
+    let inner = rest.strip_suffix(CLOSE).ok_or(Odd::Name)?;
+    let mut dotted = base.to_owned();
+    for part in inner.split("][") {
+        if part.contains([OPEN, CLOSE]) {
+            return Err(Odd::Name);
+        }
+        dotted.push('.');
+        dotted.push_str(part);
+    }
+    // `a]` would otherwise pass as the base.
+    if base.contains(CLOSE) {
+        Err(Odd::Name)
+    } else {
+        Ok(dotted)
+    }
+}
+
+const OPEN: char = '[';
+const CLOSE: char = ']';
+
+/// Decodes and encodes again, so that every character has one spelling. Brackets and a raw `+`
+/// come out as they are; an encoded `+` stays encoded.
+fn recode(raw: &str) -> Result<String, Odd> {
+    let mut text = String::with_capacity(raw.len());
+    let mut decoded = Vec::with_capacity(raw.len());
+    let mut bytes = raw.bytes();
+    while let Some(byte) = bytes.next() {
+        let byte = match byte {
+            b'%' => encoded(&mut bytes).ok_or(Odd::Encoding)?,
+            b'+' => {
+                text.push('+');
+                decoded.push(b'+');
+                continue;
+            }
+            byte => byte,
+        };
+        decoded.push(byte);
+        if is_unreserved(byte) || byte == b'[' || byte == b']' {
+            text.push(char::from(byte));
+        } else {
+            text.push('%');
+            text.push(hex(byte >> 4));
+            text.push(hex(byte & 15));
+        }
+    }
+    match std::str::from_utf8(&decoded) {
+        Ok(_) => Ok(text),
+        Err(_) => Err(Odd::Encoding),
+    }
+}
+
+fn hex(digit: u8) -> char {
+    char::from(b"0123456789ABCDEF"[usize::from(digit & 15)])
+}
+
+/// Every value of the parameter `name`, decoded, in any spelling and however they are mixed.
+///
+/// Lenient, because it is for order keys and tags, where one name too many costs little and one too
+/// few costs a promise. A value with a raw `+` is given twice, read as a space and as itself;
+/// malformed encoding is taken literally (see [`is_clear`]).
+pub fn list_values(query: Option<&str>, name: &str) -> Vec<String> {
+    let mut values = Vec::new();
+    for pair in query.unwrap_or_default().split('&') {
+        let (raw_name, raw_value) = pair.split_once('=').unwrap_or((pair, ""));
+        let found = lenient(raw_name);
+        let base = found.split(['.', '[']).next();
+        if pair.is_empty() || base != Some(name) {
+            continue;
+        }
+        values.push(lenient(raw_value).into_owned());
+        if raw_value.contains('+') {
+            values.push(lenient(&raw_value.replace('+', " ")).into_owned());
+        }
+    }
+    values
+}
+
+/// Whether all of the query decodes and nothing in it separates parameters for some servers only:
+/// if not, [`list_values`] may have missed a value.
+pub fn is_clear(query: Option<&str>) -> bool {
+    let query = query.unwrap_or_default();
+    !query.contains(';') && query.split(['&', '=']).all(|part| recode(part).is_ok())
+}
+
+fn lenient(raw: &str) -> Cow<'_, str> {
+    percent_encoding::percent_decode_str(raw).decode_utf8_lossy()
+}
+
+#[cfg(test)]
+mod tests;

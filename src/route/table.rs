@@ -1,0 +1,649 @@
+//! Pure. The route table: built once from definitions, then asked which operation a request means.
+//!
+//! Look-up walks a small tree of segments: a literal segment beats a parameter, from left to right,
+//! and where the better branch ends without an operation for the method the other one is tried. So
+//! two definitions compete only if their templates are equal up to the names of parameters, and
+//! that is refused when the table is built. Every other request has an operation too: one of the
+//! two unmatched ones, by the effect of its method (RFC 9110, section 9.2.1).
+
+use super::names;
+use super::pattern::{self, Params, Segment};
+use super::policy::{
+    BudgetSpec, CachePolicy, Effect, NameTemplate, Operation, Rate, Source, Touches,
+};
+use http::Method;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Stands for reads of paths that no template matches.
+pub const UNMATCHED_READ: &str = "unmatchedRead";
+/// Stands for writes to paths that no template matches; it touches everything.
+pub const UNMATCHED_WRITE: &str = "unmatchedWrite";
+
+/// The rates of operations without a documented one, the unmatched ones included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// For each operation that reads.
+    pub reads: Rate,
+    /// For each operation that writes.
+    pub writes: Rate,
+}
+
+impl Default for Defaults {
+    /// 200 reads and 60 writes in a minute.
+    fn default() -> Self {
+        let minute = Duration::from_secs(60);
+        Self {
+            reads: Rate {
+                limit: 200,
+                window: minute,
+            },
+            writes: Rate {
+                limit: 60,
+                window: minute,
+            },
+        }
+    }
+}
+
+/// One operation as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperationDef {
+    /// The API's name for it: a letter, then letters, digits or `_`.
+    pub name: Arc<str>,
+    /// The method; HEAD, OPTIONS, TRACE and CONNECT are not defined but answered by rule.
+    pub method: Method,
+    /// The template of the path.
+    pub path: Box<str>,
+    /// The budget, or `None` for one of its own at the default rate.
+    pub budget: Option<BudgetSpec>,
+    /// How long answers may be served from the cache.
+    pub cache: Option<Duration>,
+    /// The tags of answers.
+    pub reads: Vec<NameTemplate>,
+    /// The tags that a write touches; `None` is everything.
+    pub writes: Option<Vec<NameTemplate>>,
+    /// Order keys.
+    pub order: Vec<NameTemplate>,
+    /// Classes of order keys that a write is kept apart from.
+    pub barrier: Vec<Box<str>>,
+    /// Query parameters that are lists.
+    pub lists: Vec<Box<str>>,
+}
+
+impl OperationDef {
+    /// A definition without any of the optional parts.
+    pub fn new(name: &str, method: Method, path: &str) -> Self {
+        Self {
+            name: name.into(),
+            method,
+            path: path.into(),
+            budget: None,
+            cache: None,
+            reads: Vec::new(),
+            writes: None,
+            order: Vec::new(),
+            barrier: Vec::new(),
+            lists: Vec::new(),
+        }
+    }
+}
+
+/// A definition that cannot stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Index of the definition.
+    pub definition: usize,
+    /// The name of the operation.
+    pub operation: Arc<str>,
+    /// The member of the definition, as the configuration names it.
+    pub key: &'static str,
+    /// What was found.
+    pub found: String,
+    /// What is expected.
+    pub expected: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            operation,
+            key,
+            found,
+            expected,
+            ..
+        } = self;
+        write!(
+            f,
+            "operations.{operation}.{key}: found {found}, expected {expected}"
+        )
+    }
+}
+
+/// Which operation a request means.
+#[derive(Clone, Debug)]
+pub struct Match {
+    /// The operation; its `method` is `None` if no template matched.
+    pub operation: Arc<Operation>,
+    /// The values of the path parameters, decoded.
+    pub params: Params,
+}
+
+/// All operations, and the tree of their templates.
+#[derive(Debug)]
+pub struct Table {
+    operations: Vec<Arc<Operation>>,
+    nodes: Vec<Node>,
+    unmatched_read: Arc<Operation>,
+    unmatched_write: Arc<Operation>,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    /// Sorted by segment.
+    literals: Vec<(Box<str>, usize)>,
+    parameter: Option<usize>,
+    ends: Vec<End>,
+}
+
+/// A template that ends here, for one method.
+#[derive(Debug)]
+struct End {
+    method: Method,
+    template: Vec<Segment>,
+    operation: Arc<Operation>,
+}
+
+impl Table {
+    /// Builds the table, or says everything that is wrong with the definitions. Every window is
+    /// divided by `time_scale` (0 counts as 1), for simulations that run faster than real time.
+    pub fn build(
+        defs: Vec<OperationDef>,
+        defaults: Defaults,
+        time_scale: u32,
+    ) -> Result<Self, Vec<Problem>> {
+        let mut problems = Problems::default();
+        let mut tree = Tree {
+            nodes: vec![Node::default()],
+        };
+        let mut operations = Vec::with_capacity(defs.len() + 2);
+        problems.names(&defs);
+        problems.budgets(&defs);
+        for (index, def) in defs.into_iter().enumerate() {
+            let template = problems.definition(index, &def);
+            let path = def.path.clone();
+            let operation = Arc::new(operation(index, def, defaults, time_scale));
+            if let Some(template) = template
+                && let Err(other) = tree.insert(template, &operation)
+            {
+                problems.add(index, &operation.name, "path", format!("`{path}`"), format!(
+                    "a path that differs from that of `{}` (`{}`) in more than the names of parameters",
+                    other.name, other.template,
+                ));
+            }
+            operations.push(operation);
+        }
+        if !problems.found.is_empty() {
+            return Err(problems.found);
+        }
+        let mut unmatched = |name, effect| {
+            let operation = Arc::new(unmatched(
+                operations.len(),
+                name,
+                effect,
+                defaults,
+                time_scale,
+            ));
+            operations.push(operation.clone());
+            operation
+        };
+        let unmatched_read = unmatched(UNMATCHED_READ, Effect::Read);
+        let unmatched_write = unmatched(UNMATCHED_WRITE, Effect::Write);
+        Ok(Self {
+            operations,
+            nodes: tree.nodes,
+            unmatched_read,
+            unmatched_write,
+        })
+    }
+
+    /// The operation that a request means; `path` is the raw path, without the query. HEAD draws on
+    /// the operation of GET. What no template matches is unmatched: a read for GET, HEAD, OPTIONS
+    /// and TRACE, a write for every other method, known or not.
+    pub fn find(&self, method: &Method, path: &str) -> Match {
+        let matched = pattern::split(path).and_then(|split| {
+            let segments = split.segments();
+            let end = self.descend(method, 0, segments).or_else(|| {
+                (*method == Method::HEAD)
+                    .then(|| self.descend(&Method::GET, 0, segments))
+                    .flatten()
+            })?;
+            let params = Params::capture(&end.template, segments)?;
+            Some(Match {
+                operation: end.operation.clone(),
+                params,
+            })
+        });
+        matched.unwrap_or_else(|| {
+            let operation = match effect(method) {
+                Effect::Read => &self.unmatched_read,
+                Effect::Write => &self.unmatched_write,
+            };
+            Match {
+                operation: operation.clone(),
+                params: Params::default(),
+            }
+        })
+    }
+
+    /// Every operation in the order of definition, then the two unmatched ones; the position of
+    /// each is its `index`.
+    pub fn operations(&self) -> &[Arc<Operation>] {
+        &self.operations
+    }
+
+    /// The tags, as written, that some write touches but no read carries: most likely a misspelling
+    /// that would leave answers in the cache. With the name of the operation that writes each.
+    pub fn unread_tags(&self) -> Vec<(Arc<str>, String)> {
+        let caches = self
+            .operations
+            .iter()
+            .filter_map(|operation| operation.cache.as_ref());
+        let read: Vec<&str> = caches
+            .flat_map(|cache| &cache.tags)
+            .map(|tag| &*tag.prefix)
+            .collect();
+        let mut unread = Vec::new();
+        for operation in &self.operations {
+            let Touches::Tags(tags) = &operation.touches else {
+                continue;
+            };
+            let missing = tags.iter().filter(|tag| !read.contains(&&*tag.prefix));
+            unread.extend(missing.map(|tag| (operation.name.clone(), tag.to_string())));
+        }
+        unread
+    }
+
+    /// Each node is visited once at most for one path, so the tree bounds the work.
+    fn descend(&self, method: &Method, node: usize, path: &[&str]) -> Option<&End> {
+        let node = self.nodes.get(node)?;
+        let Some((first, rest)) = path.split_first() else {
+            return node.ends.iter().find(|end| end.method == *method);
+        };
+        let literal = node
+            .literals
+            .binary_search_by(|(text, _)| (**text).cmp(first))
+            .ok();
+        let literal =
+            literal.and_then(|position| self.descend(method, node.literals[position].1, rest));
+        literal.or_else(|| self.descend(method, node.parameter?, rest))
+    }
+}
+
+/// The effect of a method. Unknown methods are writes.
+pub fn effect(method: &Method) -> Effect {
+    match *method {
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE => Effect::Read,
+        _ => Effect::Write,
+    }
+}
+
+struct Tree {
+    nodes: Vec<Node>,
+}
+
+impl Tree {
+    /// Adds a template, or gives back the operation that already has it.
+    fn insert(
+        &mut self,
+        template: Vec<Segment>,
+        operation: &Arc<Operation>,
+    ) -> Result<(), Arc<Operation>> {
+        let mut at = 0;
+        for segment in &template {
+            at = self.child(at, segment);
+        }
+        let (Some(method), Some(node)) = (operation.method.clone(), self.nodes.get_mut(at)) else {
+            return Ok(());
+        };
+        if let Some(end) = node.ends.iter().find(|end| end.method == method) {
+            return Err(end.operation.clone());
+        }
+        node.ends.push(End {
+            method,
+            template,
+            operation: operation.clone(),
+        });
+        Ok(())
+    }
+
+    fn child(&mut self, at: usize, segment: &Segment) -> usize {
+        let next = self.nodes.len();
+        let node = &mut self.nodes[at];
+        let child = match segment {
+            Segment::Parameter(_) => *node.parameter.get_or_insert(next),
+            Segment::Literal(text) => {
+                match node.literals.binary_search_by(|(known, _)| known.cmp(text)) {
+                    Ok(position) => node.literals[position].1,
+                    Err(position) => {
+                        node.literals.insert(position, (text.clone(), next));
+                        next
+                    }
+                }
+            }
+        };
+        if child == next {
+            self.nodes.push(Node::default());
+        }
+        child
+    }
+}
+
+fn operation(index: usize, def: OperationDef, defaults: Defaults, time_scale: u32) -> Operation {
+    let effect = effect(&def.method);
+    let budget = def
+        .budget
+        .unwrap_or_else(|| own_budget(&def.name, effect, defaults));
+    Operation {
+        index,
+        budget: scaled(budget, time_scale),
+        cache: def.cache.map(|ttl| CachePolicy {
+            ttl,
+            tags: def.reads,
+        }),
+        touches: match (effect, def.writes) {
+            (Effect::Read, _) => Touches::Tags(Vec::new()),
+            (Effect::Write, None) => Touches::Everything,
+            (Effect::Write, Some(tags)) => Touches::Tags(tags),
+        },
+        name: def.name,
+        method: Some(def.method),
+        template: def.path,
+        effect,
+        order: def.order,
+        barrier: def.barrier,
+        lists: def.lists,
+    }
+}
+
+fn unmatched(
+    index: usize,
+    name: &str,
+    effect: Effect,
+    defaults: Defaults,
+    time_scale: u32,
+) -> Operation {
+    let name: Arc<str> = name.into();
+    Operation {
+        index,
+        budget: scaled(own_budget(&name, effect, defaults), time_scale),
+        name,
+        method: None,
+        template: "".into(),
+        effect,
+        cache: None,
+        touches: match effect {
+            Effect::Read => Touches::Tags(Vec::new()),
+            Effect::Write => Touches::Everything,
+        },
+        order: Vec::new(),
+        barrier: Vec::new(),
+        lists: Vec::new(),
+    }
+}
+
+fn own_budget(name: &Arc<str>, effect: Effect, defaults: Defaults) -> BudgetSpec {
+    let rate = match effect {
+        Effect::Read => defaults.reads,
+        Effect::Write => defaults.writes,
+    };
+    BudgetSpec {
+        name: name.clone(),
+        rate,
+        documented: false,
+    }
+}
+
+fn scaled(mut budget: BudgetSpec, time_scale: u32) -> BudgetSpec {
+    // A window of nothing would be no window: the scale is for simulations, not for switching off.
+    budget.rate.window = (budget.rate.window / time_scale.max(1)).max(Duration::from_micros(1));
+    budget
+}
+
+/// Collects what is wrong.
+#[derive(Default)]
+struct Problems {
+    found: Vec<Problem>,
+}
+
+impl Problems {
+    fn add(
+        &mut self,
+        index: usize,
+        name: &Arc<str>,
+        key: &'static str,
+        found: String,
+        expected: impl Into<String>,
+    ) {
+        let (operation, expected) = (name.clone(), expected.into());
+        self.found.push(Problem {
+            definition: index,
+            operation,
+            key,
+            found,
+            expected,
+        });
+    }
+
+    fn names(&mut self, defs: &[OperationDef]) {
+        let mut seen = BTreeMap::new();
+        for (index, def) in defs.iter().enumerate() {
+            let found = format!("`{}`", def.name);
+            if !pattern::is_name(&def.name) {
+                let expected = "a name: a letter, then letters, digits or `_`";
+                self.add(index, &def.name, "name", found, expected);
+            } else if [UNMATCHED_READ, UNMATCHED_WRITE].contains(&&*def.name) {
+                let expected = "another name: this one stands for paths that match nothing";
+                self.add(index, &def.name, "name", found, expected);
+            } else if seen.insert(def.name.clone(), index).is_some() {
+                self.add(
+                    index,
+                    &def.name,
+                    "name",
+                    found,
+                    "every operation defined once",
+                );
+            }
+        }
+    }
+
+    /// A budget is shared by name, so whoever names it must mean the same one.
+    fn budgets(&mut self, defs: &[OperationDef]) {
+        let mut known: BTreeMap<&str, &BudgetSpec> = BTreeMap::new();
+        for (index, def) in defs.iter().enumerate() {
+            let Some(budget) = &def.budget else { continue };
+            let found = format!("`{}`", budget.name);
+            if budget.rate.limit == 0 || budget.rate.window.is_zero() {
+                self.add(
+                    index,
+                    &def.name,
+                    "limit",
+                    "a rate of nothing".into(),
+                    "a limit and a window above 0",
+                );
+            }
+            if known
+                .insert(&budget.name, budget)
+                .is_some_and(|other| other != budget)
+            {
+                self.add(
+                    index,
+                    &def.name,
+                    "budget",
+                    found.clone(),
+                    "one rate for all that share it",
+                );
+            }
+            let other = defs
+                .iter()
+                .find(|other| other.name == budget.name && other.name != def.name);
+            if other.is_some_and(|other| other.budget.as_ref() != Some(budget))
+                || [UNMATCHED_READ, UNMATCHED_WRITE].contains(&&*budget.name)
+            {
+                let expected = "a name that is not that of an operation with a budget of its own";
+                self.add(index, &def.name, "budget", found, expected);
+            }
+        }
+    }
+
+    /// Checks one definition by itself and gives its template.
+    fn definition(&mut self, index: usize, def: &OperationDef) -> Option<Vec<Segment>> {
+        let template = pattern::parse(&def.path);
+        self.method(index, def);
+        self.cache(index, def);
+        self.write(index, def);
+        for list in def.lists.iter().filter(|list| !pattern::is_name(list)) {
+            self.add(
+                index,
+                &def.name,
+                "lists",
+                format!("`{list}`"),
+                "names of query parameters",
+            );
+        }
+        match template {
+            Ok(template) => {
+                self.placeholders(index, def, &template);
+                Some(template)
+            }
+            Err(expected) => {
+                self.add(
+                    index,
+                    &def.name,
+                    "path",
+                    format!("`{}`", def.path),
+                    expected,
+                );
+                None
+            }
+        }
+    }
+
+    fn method(&mut self, index: usize, def: &OperationDef) {
+        if !matches!(
+            def.method,
+            Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE
+        ) {
+            let found = format!("`{}`", def.method);
+            self.add(
+                index,
+                &def.name,
+                "method",
+                found,
+                "GET, POST, PUT, PATCH or DELETE",
+            );
+        }
+    }
+
+    fn cache(&mut self, index: usize, def: &OperationDef) {
+        let reads = def.reads.len();
+        match def.cache {
+            Some(_) if def.method != Method::GET => {
+                self.add(
+                    index,
+                    &def.name,
+                    "cache",
+                    "a write".into(),
+                    "`cache` with GET only",
+                );
+            }
+            Some(ttl) if ttl.is_zero() => {
+                self.add(
+                    index,
+                    &def.name,
+                    "cache",
+                    "0".into(),
+                    "a time above 0, or no `cache`",
+                );
+            }
+            Some(_) if reads == 0 => {
+                let expected = "`reads` with the tags that tell when an answer is stale";
+                self.add(index, &def.name, "cache", "no `reads`".into(), expected);
+            }
+            None if reads > 0 => {
+                self.add(
+                    index,
+                    &def.name,
+                    "reads",
+                    "no `cache`".into(),
+                    "`reads` beside `cache` only",
+                );
+            }
+            _ => {}
+        }
+        for tag in &def.reads {
+            if matches!(tag.source, Source::Body(_)) {
+                let expected = "tags of an answer from its path or query";
+                self.add(index, &def.name, "reads", format!("`{tag}`"), expected);
+            }
+        }
+    }
+
+    fn write(&mut self, index: usize, def: &OperationDef) {
+        if effect(&def.method) == Effect::Write {
+            for class in def.barrier.iter().filter(|class| !pattern::is_name(class)) {
+                let expected = "what stands before the colon of an order key, as in `person`";
+                self.add(index, &def.name, "barrier", format!("`{class}`"), expected);
+            }
+            return;
+        }
+        let used = [
+            ("writes", def.writes.is_some()),
+            ("order", !def.order.is_empty()),
+            ("barrier", !def.barrier.is_empty()),
+        ];
+        for (key, _) in used.into_iter().filter(|(_, used)| *used) {
+            self.add(
+                index,
+                &def.name,
+                key,
+                "a read".into(),
+                format!("`{key}` of a write only"),
+            );
+        }
+    }
+
+    fn placeholders(&mut self, index: usize, def: &OperationDef, template: &[Segment]) {
+        let of = |key, templates: &[NameTemplate]| {
+            templates
+                .iter()
+                .map(|t| (key, t.clone()))
+                .collect::<Vec<_>>()
+        };
+        let mut all = of("reads", &def.reads);
+        all.extend(of("writes", def.writes.as_deref().unwrap_or_default()));
+        all.extend(of("order", &def.order));
+        for (key, name) in all {
+            let expected = match &name.source {
+                Source::Path(parameter)
+                    if !template.contains(&Segment::Parameter((**parameter).into())) =>
+                {
+                    format!("a parameter of `{}`", def.path)
+                }
+                Source::Query(list) if !def.lists.contains(list) => {
+                    format!("`{list}` among the `lists` of the operation")
+                }
+                _ => match names::parse(&name.to_string()) {
+                    Ok(parsed) if parsed == name => continue,
+                    _ => "a name with at most one placeholder, at its end".to_owned(),
+                },
+            };
+            self.add(index, &def.name, key, format!("`{name}`"), expected);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
