@@ -1,6 +1,7 @@
 //! A caching, rate-budgeting gateway in front of the Segment Public API.
 
 pub mod clock;
+pub mod config;
 pub mod credential;
 pub mod limit;
 pub mod queue;

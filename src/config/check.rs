@@ -1,0 +1,257 @@
+//! Pure. What must hold between values, and what is allowed but probably not meant.
+
+use super::read::{Place, Problem};
+use super::{Config, Upstream, units};
+use http::Uri;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// The places of the values that were written, by key.
+pub type Places = BTreeMap<String, Place>;
+
+/// Everything that is wrong with a configuration as a whole. Where several values contradict each
+/// other, the problem stands at the first that was written.
+pub fn problems(config: &Config, places: &Places) -> Vec<Problem> {
+    let mut check = Check {
+        places,
+        problems: Vec::new(),
+    };
+    check.upstream(&config.upstream);
+    check.listeners(config);
+    check.waits(config);
+    check.sizes(config);
+    check.problems
+}
+
+/// What deserves a second look.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let show = units::show_duration;
+    if let Some(timeout) = config.wait.caller_timeout {
+        for (key, wait) in [
+            ("write.max_wait", config.write.max_wait),
+            ("read.max_wait", config.read.max_wait),
+        ] {
+            if timeout < wait {
+                warnings.push(format!(
+                    "{key} is {}, but wait.caller_timeout is {}: no request waits longer than that",
+                    show(wait),
+                    show(timeout),
+                ));
+            }
+        }
+    }
+    let answer = config.write.max_wait + config.upstream.total_timeout;
+    if config.server.response_timeout < answer {
+        warnings.push(format!(
+            "server.response_timeout is {}, less than write.max_wait and upstream.total_timeout \
+             together ({}): an answer that comes late is cut off",
+            show(config.server.response_timeout),
+            show(answer),
+        ));
+    }
+    if !config.admin.public && !config.admin.listen.ip().to_canonical().is_loopback() {
+        warnings.push(format!(
+            "admin.listen is {}, but admin.public is false: requests from other than loopback \
+             addresses are refused there",
+            config.admin.listen,
+        ));
+    }
+    if config.state.directory.is_none() {
+        warnings.push(
+            "state.directory is empty: a restart has to assume that the budgets are spent"
+                .to_owned(),
+        );
+    }
+    if config.credentials.key_file.is_none() {
+        warnings.push(
+            "credentials.key_file is not set: the hashes that stand for credentials change with \
+             each start"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+struct Check<'p> {
+    places: &'p Places,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    /// `keys` are those that contradict each other.
+    fn add(&mut self, keys: &[&str], found: impl Into<String>, expected: impl Into<String>) {
+        let written = keys.iter().find(|key| self.places.contains_key(**key));
+        let Some(key) = written.or(keys.first()) else {
+            return;
+        };
+        self.problems.push(Problem {
+            place: self.places.get(*key).cloned(),
+            key: (*key).to_owned(),
+            found: found.into(),
+            expected: expected.into(),
+        });
+    }
+
+    /// That the value of the first key is not above that of the second.
+    fn ordered<T: PartialOrd>(
+        &mut self,
+        low: (&str, &T),
+        high: (&str, &T),
+        show: fn(&T) -> String,
+    ) {
+        if low.1 > high.1 {
+            let found = format!("{} {} and {} {}", low.0, show(low.1), high.0, show(high.1));
+            self.add(
+                &[low.0, high.0],
+                found,
+                format!("{} of at most {}", low.0, high.0),
+            );
+        }
+    }
+
+    fn upstream(&mut self, upstream: &Upstream) {
+        const KEY: &[&str] = &["upstream.url"];
+        if let Err((found, expected)) = url(upstream) {
+            self.add(KEY, found, expected);
+        }
+        let total = ("upstream.total_timeout", &upstream.total_timeout);
+        for (key, value) in [
+            ("upstream.connect_timeout", &upstream.connect_timeout),
+            ("upstream.head_timeout", &upstream.head_timeout),
+            ("upstream.idle_body_timeout", &upstream.idle_body_timeout),
+        ] {
+            self.ordered((key, value), total, |time| units::show_duration(*time));
+        }
+        self.ordered(
+            ("upstream.connection_idle", &upstream.connection_idle),
+            (
+                "upstream.connection_lifetime",
+                &upstream.connection_lifetime,
+            ),
+            |time| units::show_duration(*time),
+        );
+    }
+
+    fn listeners(&mut self, config: &Config) {
+        if overlap(config.listen, config.admin.listen) {
+            let found = format!("{} and {}", config.listen, config.admin.listen);
+            self.add(
+                &["admin.listen", "listen"],
+                found,
+                "two listeners that differ in port or address",
+            );
+        }
+        for host in &config.admin.hosts {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+            if host.is_empty()
+                || !host.bytes().all(plain)
+                || host.bytes().any(|b| b.is_ascii_uppercase())
+            {
+                let found = units::quoted(host);
+                self.add(
+                    &["admin.hosts"],
+                    found,
+                    "host names in lower case, without scheme and port",
+                );
+            }
+        }
+    }
+
+    fn waits(&mut self, config: &Config) {
+        let show = |time: &_| units::show_duration(*time);
+        let cap = ("wait.cap", &config.wait.cap);
+        self.ordered(("write.max_wait", &config.write.max_wait), cap, show);
+        self.ordered(("read.max_wait", &config.read.max_wait), cap, show);
+        let late = ("budget.late_arrival", &config.budget.late_arrival);
+        self.ordered(("cache.settling", &config.cache.settling), late, show);
+        if config
+            .wait
+            .caller_timeout
+            .is_some_and(|timeout| timeout.is_zero())
+        {
+            self.add(
+                &["wait.caller_timeout"],
+                "0s",
+                "a time above 0, or no value",
+            );
+        }
+    }
+
+    fn sizes(&mut self, config: &Config) {
+        self.ordered(
+            ("cache.largest_body", &config.cache.largest_body),
+            ("cache.bytes", &config.cache.bytes),
+            ToString::to_string,
+        );
+        self.ordered(
+            ("server.body_bytes", &config.server.body_bytes),
+            ("queue.bytes", &config.queue.bytes),
+            ToString::to_string,
+        );
+        self.ordered(
+            ("queue.per_budget", &config.queue.per_budget),
+            ("queue.total", &config.queue.total),
+            ToString::to_string,
+        );
+    }
+}
+
+/// Whether one of two listeners would take the connections of the other. Port 0 is any free one.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+    one.port() == other.port()
+        && one.port() != 0
+        && (a == b || a.is_unspecified() || b.is_unspecified())
+}
+
+type Wrong = (String, &'static str);
+
+/// Checks the address of the API. A URL with user information is not shown: it may be a secret.
+fn url(upstream: &Upstream) -> Result<(), Wrong> {
+    const EXPECTED: &str =
+        "`http://` or `https://`, a host and perhaps a port, such as `https://api.segmentapis.com`";
+    let text = upstream.url.as_str();
+    if text.contains('@') {
+        let expected = "a URL without user information: the credential is the caller's";
+        return Err(("a URL with user information".to_owned(), expected));
+    }
+    let wrong = || (units::quoted(text), EXPECTED);
+    if text.contains(['?', '#']) {
+        return Err((units::quoted(text), "a URL without query and fragment"));
+    }
+    let uri: Uri = text.parse().map_err(|_| wrong())?;
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return Err(wrong());
+    };
+    let port = authority
+        .as_str()
+        .strip_prefix(authority.host())
+        .unwrap_or_default();
+    let wrong_port = !port.is_empty() && authority.port_u16().is_none_or(|port| port == 0);
+    if authority.host().is_empty() || wrong_port || !matches!(scheme, "http" | "https") {
+        return Err(wrong());
+    }
+    if !matches!(uri.path(), "" | "/") {
+        return Err((
+            units::quoted(text),
+            "a URL without a path: it is the caller's that is sent on",
+        ));
+    }
+    if scheme == "http" && !upstream.allow_plain_http && !is_loopback(authority.host()) {
+        let expected = "https, or a loopback address; `upstream.allow_plain_http = true` sends \
+                        credentials in clear";
+        return Err((units::quoted(text), expected));
+    }
+    Ok(())
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>();
+    address.map_or(host.eq_ignore_ascii_case("localhost"), |address| {
+        address.to_canonical().is_loopback()
+    })
+}

@@ -1,0 +1,86 @@
+use super::*;
+use crate::config::check;
+
+const SHIPPED: &str = include_str!("../../../config/segment-gateway.toml");
+
+fn read_text(text: &str) -> (Config, Findings) {
+    let document = Document::parse("f", text).unwrap();
+    let mut findings = Findings::default();
+    let config = read(Some(&document), &Environment::default(), &mut findings);
+    (config, findings)
+}
+
+#[test]
+fn the_shipped_file_equals_the_defaults() {
+    let (config, findings) = read_text(SHIPPED);
+    assert_eq!(findings.problems, []);
+    assert_eq!(config, Config::default());
+    assert_eq!(check::problems(&config, &findings.places), []);
+}
+
+/// Each key stands in the file, in its section, and is explained there; the optional ones as
+/// comments that are right when the `#` is removed.
+#[test]
+fn the_shipped_file_shows_every_key() {
+    let mut findings = Findings::default();
+    read(None, &Environment::default(), &mut findings);
+    assert_eq!(findings.known.len(), 54);
+    let uncommented: Vec<String> = SHIPPED
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest)
+                if rest
+                    .split_once(" = ")
+                    .is_some_and(|(key, _)| !key.contains(' ')) =>
+            {
+                rest.to_owned()
+            }
+            _ => line.to_owned(),
+        })
+        .collect();
+    let (_, shown) = read_text(&uncommented.join("\n"));
+    assert_eq!(shown.problems, []);
+    let missing: Vec<_> = findings
+        .known
+        .iter()
+        .filter(|key| !shown.places.contains_key(*key))
+        .collect();
+    assert_eq!(missing, Vec::<&String>::new());
+    let explained = SHIPPED
+        .lines()
+        .filter(|line| line.starts_with("# "))
+        .count();
+    assert!(explained > findings.known.len());
+}
+
+/// A key that is read into the wrong place would leave the default in the right one.
+#[test]
+fn every_key_changes_the_configuration() {
+    for line in SHIPPED
+        .lines()
+        .filter(|line| line.contains(" = ") && !line.starts_with('#'))
+    {
+        let section = SHIPPED[..SHIPPED.find(line).unwrap()]
+            .lines()
+            .rfind(|l| l.starts_with('['));
+        let (key, value) = line.split_once(" = ").unwrap();
+        let other = match (key, value) {
+            ("format", _) => "\"json\"".to_owned(),
+            ("level", _) => "\"debug\"".to_owned(),
+            ("access", _) => "\"all\"".to_owned(),
+            ("hosts" | "trust_header_from", _) => "[\"10.0.0.1\"]".to_owned(),
+            ("header_bytes", _) => "\"10 KiB\"".to_owned(),
+            (_, "true") => "false".to_owned(),
+            (_, "false") => "true".to_owned(),
+            (_, value) if value.contains(" per ") => "\"7 per 7m\"".to_owned(),
+            (_, value) if value.contains("iB") => "\"7 KiB\"".to_owned(),
+            ("listen", _) => "\"127.0.0.1:7\"".to_owned(),
+            ("url" | "directory", _) => "\"https://x\"".to_owned(),
+            (_, value) if value.starts_with('"') => "\"7s\"".to_owned(),
+            _ => "7".to_owned(),
+        };
+        let (config, findings) = read_text(&format!("{}\n{key} = {other}", section.unwrap_or("")));
+        assert_eq!(findings.problems, [], "{line}");
+        assert_ne!(config, Config::default(), "{line}");
+    }
+}

@@ -1,0 +1,165 @@
+//! Reads files and the environment: the only place that does, for settings.
+//!
+//! Everything is read anew with each call, so that a running program can load a changed file and
+//! keep what it has if that one is wrong. Relative paths are taken from the working directory.
+
+use super::read::{Document, Environment, Findings, PREFIX, Place, Problem};
+use super::{Config, check, file, routes, units};
+use crate::route::{OperationDef, Table};
+use std::io;
+use std::path::Path;
+
+/// The route table that is used unless `routes.file` names another.
+pub const EMBEDDED_ROUTES: &str = include_str!("../../config/segment.toml");
+/// How the embedded table is called in messages.
+const EMBEDDED_NAME: &str = "segment.toml (embedded)";
+/// The largest file that is read: what is larger is not a configuration.
+const LARGEST_FILE: u64 = 16 * 1024 * 1024;
+
+/// A configuration without problems, and the route table that belongs to it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Every value within its bounds.
+    pub config: Config,
+    /// The operations, in the order of the route table's file. They are known to make a table.
+    pub operations: Vec<OperationDef>,
+    /// What is allowed but probably not meant; one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Loaded {
+    /// The route table, with all windows divided by `time_scale`.
+    pub fn table(&self, time_scale: u32) -> Result<Table, Vec<Problem>> {
+        let built = Table::build(
+            self.operations.clone(),
+            self.config.routes.defaults(),
+            time_scale,
+        );
+        let findings = Findings::default();
+        built.map_err(|found| {
+            found
+                .into_iter()
+                .map(|p| routes::placed(p, &findings))
+                .collect()
+        })
+    }
+}
+
+/// Loads the configuration from a file, or the defaults without one, with the environment laid over
+/// it; then the route table. `Err` has every problem that could be found, in the order of the
+/// configuration, the environment and the route table.
+pub fn load(
+    path: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Loaded, Vec<Problem>> {
+    let environment = Environment::new(env);
+    let text = path
+        .map(text_of)
+        .transpose()
+        .map_err(|problem| vec![problem])?;
+    let name = path
+        .map(|path| path.display().to_string())
+        .unwrap_or_default();
+    let document = text
+        .as_deref()
+        .map(|text| Document::parse(&name, text))
+        .transpose();
+    let document = document.map_err(|problem| vec![problem])?;
+    let mut findings = Findings::default();
+    let mut config = file::read(document.as_ref(), &environment, &mut findings);
+    let mut problems = findings.problems;
+    problems.extend(check::problems(&config, &findings.places));
+    config
+        .upstream
+        .url
+        .truncate(config.upstream.url.trim_end_matches('/').len());
+    let mut warnings = check::warnings(&config);
+    let operations = match operations(&config, &mut warnings) {
+        Ok(operations) => operations,
+        Err(found) => {
+            problems.extend(found);
+            Vec::new()
+        }
+    };
+    if problems.is_empty() {
+        Ok(Loaded {
+            config,
+            operations,
+            warnings,
+        })
+    } else {
+        Err(problems)
+    }
+}
+
+/// The variables of this process that concern the configuration. One whose value is not UTF-8 is
+/// given with replacement characters, so that it is refused by the key that it sets.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| {
+        let name = name
+            .into_string()
+            .ok()
+            .filter(|name| name.starts_with(PREFIX))?;
+        Some((name, value.to_string_lossy().into_owned()))
+    })
+}
+
+fn operations(
+    config: &Config,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<OperationDef>, Vec<Problem>> {
+    let (name, text) = match &config.routes.file {
+        None => (EMBEDDED_NAME.to_owned(), EMBEDDED_ROUTES.to_owned()),
+        Some(path) => (
+            path.display().to_string(),
+            text_of(path).map_err(|problem| vec![problem])?,
+        ),
+    };
+    let document = Document::parse(&name, &text).map_err(|problem| vec![problem])?;
+    let mut findings = Findings::default();
+    let operations = routes::read(&document, &mut findings);
+    // Checked even where values are wrong, so that all is said at once.
+    let mut problems = std::mem::take(&mut findings.problems);
+    match Table::build(operations.clone(), config.routes.defaults(), 1) {
+        Ok(table) if problems.is_empty() => {
+            warnings.extend(table.unread_tags().into_iter().map(|(operation, tag)| {
+                let tag = units::quoted(&tag);
+                format!("{name}: operations.{operation}.writes: no cached operation reads {tag}")
+            }));
+            Ok(operations)
+        }
+        Ok(_) => Err(problems),
+        Err(found) => {
+            problems.extend(
+                found
+                    .into_iter()
+                    .map(|problem| routes::placed(problem, &findings)),
+            );
+            Err(problems)
+        }
+    }
+}
+
+/// The text of a file, or the problem that names it.
+fn text_of(path: &Path) -> Result<String, Problem> {
+    let read = || {
+        let mut text = String::new();
+        let mut file = io::Read::take(std::fs::File::open(path)?, LARGEST_FILE + 1);
+        io::Read::read_to_string(&mut file, &mut text)?;
+        Ok::<_, io::Error>(text)
+    };
+    let problem = |found: String| Problem {
+        place: Some(Place::Line(path.display().to_string().into(), 0)),
+        key: String::new(),
+        found,
+        expected: "a readable file of UTF-8 text, of 16 MiB at most".to_owned(),
+    };
+    match read() {
+        Ok(text) if text.len() as u64 > LARGEST_FILE => Err(problem("a larger file".to_owned())),
+        Ok(text) => Ok(text),
+        Err(error) => Err(problem(format!("no such text ({error})"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,406 @@
+//! The configuration: checked as a whole, then plain data.
+//!
+//! [`load`] reads a TOML file, lays the environment over it, and gives either a [`Config`] in which
+//! every value is within its bounds or all the problems at once, each with its place, what was
+//! found and what is expected. The parts of the program take the values they need; none of them
+//! reads files or the environment for settings by itself.
+
+pub mod check;
+mod file;
+pub mod load;
+pub mod network;
+pub mod read;
+mod render;
+mod routes;
+pub mod units;
+
+pub use load::{Loaded, environment, load};
+pub use network::Network;
+pub use read::Problem;
+pub use render::render_routes;
+pub use units::Size;
+
+use crate::route::{Defaults, Rate};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that can be configured; `Default` is what holds without a file. What each value does
+/// is said in `config/segment-gateway.toml`, which equals the defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where the proxy listens.
+    pub listen: SocketAddr,
+    /// The listener of operators.
+    pub admin: Admin,
+    /// The API.
+    pub upstream: Upstream,
+    /// What is known of the API's operations.
+    pub routes: Routes,
+    /// How budgets are kept.
+    pub budget: Budget,
+    /// What outlives the process.
+    pub state: State,
+    /// How credentials are named.
+    pub credentials: Credentials,
+    /// Stored answers.
+    pub cache: Cache,
+    /// Writes that wait.
+    pub write: Write,
+    /// Reads that wait.
+    pub read: Read,
+    /// What bounds all waits.
+    pub wait: Wait,
+    /// How much may wait.
+    pub queue: Queue,
+    /// Who asks, and how much they may.
+    pub callers: Callers,
+    /// Connections from callers.
+    pub server: Server,
+    /// The end.
+    pub shutdown: Shutdown,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// Section `admin`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where the admin listener is.
+    pub listen: SocketAddr,
+    /// Whether probes and metrics, and they alone, are open to addresses beyond loopback.
+    pub public: bool,
+    /// Values of `Host` that are accepted besides loopback names and addresses; lower case,
+    /// without port.
+    pub hosts: Vec<String>,
+}
+
+/// Section `upstream`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Scheme and authority, without a path or a slash at the end.
+    pub url: String,
+    /// Whether plain HTTP is allowed to other than loopback addresses.
+    pub allow_plain_http: bool,
+    /// Certificates to trust besides the public ones, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// From the first attempt to connect to a usable connection, TLS included.
+    pub connect_timeout: Duration,
+    /// From the request being sent to the head of its final answer.
+    pub head_timeout: Duration,
+    /// Between two pieces of the body of an answer.
+    pub idle_body_timeout: Duration,
+    /// From the request being sent to the end of the answer.
+    pub total_timeout: Duration,
+    /// How old a connection may grow; the name is resolved anew with each connection.
+    pub connection_lifetime: Duration,
+    /// How long an unused connection is kept.
+    pub connection_idle: Duration,
+    /// Whether HTTP/2 is offered.
+    pub http2: bool,
+}
+
+/// Section `routes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Routes {
+    /// Replaces the embedded route table.
+    pub file: Option<PathBuf>,
+    /// The budget to begin with of each operation that reads and documents no limit.
+    pub undocumented_reads: Rate,
+    /// The same for each that writes.
+    pub undocumented_writes: Rate,
+}
+
+impl Routes {
+    /// The two default rates, as the route table takes them.
+    pub fn defaults(&self) -> Defaults {
+        Defaults {
+            reads: self.undocumented_reads,
+            writes: self.undocumented_writes,
+        }
+    }
+}
+
+/// Section `budget`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// How much longer than the window a slot is kept; a thousandth of the window is added.
+    pub guard: Duration,
+    /// Q: how late a request that was given up on may still take effect.
+    pub late_arrival: Duration,
+    /// Slots of a budget that is known by neither history nor headers.
+    pub unknown_slots: u32,
+    /// Dispatches of writes at once per budget, to begin with.
+    pub writes_at_once: usize,
+    /// Dispatches of reads at once per budget, to begin with.
+    pub reads_at_once: usize,
+}
+
+/// Section `state`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Where the ledger of budgets is kept; `None` is nowhere.
+    pub directory: Option<PathBuf>,
+}
+
+/// Section `credentials`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The key of the hash that stands for a credential; `None` is a new random one at each start.
+    pub key_file: Option<PathBuf>,
+}
+
+/// Section `cache`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// All stored answers together.
+    pub bytes: Size,
+    /// The largest body that is stored.
+    pub largest_body: Size,
+    /// Fetches under way at once.
+    pub fetches: usize,
+    /// Marks of tags that are remembered.
+    pub marks: usize,
+    /// For how long after a write nothing under its tags is stored.
+    pub settling: Duration,
+}
+
+/// Section `write`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// The longest wait of a write that does not say its own.
+    pub max_wait: Duration,
+}
+
+/// Section `read`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// The longest wait of a read that does not say its own.
+    pub max_wait: Duration,
+}
+
+/// Section `wait`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// The longest wait that a caller may ask for.
+    pub cap: Duration,
+    /// The shortest timeout of what stands between the callers and the gateway.
+    pub caller_timeout: Option<Duration>,
+}
+
+/// Section `queue`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Requests that wait for one budget.
+    pub per_budget: usize,
+    /// Requests that wait.
+    pub total: usize,
+    /// The memory of requests that wait.
+    pub bytes: Size,
+}
+
+/// Section `callers`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Callers {
+    /// What one caller may have of the upstream in the long run.
+    pub rate: Rate,
+    /// What one caller may have at once.
+    pub burst: u32,
+    /// Callers that are told apart.
+    pub tracked: usize,
+    /// Peers that may divide their turn by `X-Gateway-Caller`.
+    pub trust_header_from: Vec<Network>,
+}
+
+/// Section `server`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// From the connection, or the end of the last request, to the end of the next head.
+    pub header_timeout: Duration,
+    /// Connections at once.
+    pub connections: usize,
+    /// The largest head of a request.
+    pub header_bytes: Size,
+    /// The largest body of a request.
+    pub body_bytes: Size,
+    /// From the head of a request to the end of its body.
+    pub body_timeout: Duration,
+    /// From the head of an answer to its end.
+    pub response_timeout: Duration,
+}
+
+/// Section `shutdown`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long requests may go on after the signal to stop.
+    pub drain: Duration,
+}
+
+/// Section `log`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// How a line is written.
+    pub format: LogFormat,
+    /// From which level on.
+    pub level: LogLevel,
+    /// Which requests have a line.
+    pub access: LogAccess,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// From which level on lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Something is lost or about to be.
+    Error,
+    /// Something is worse than it should be.
+    Warn,
+    /// A state has changed.
+    Info,
+    /// What happens to each request.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// As it is written in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// Which requests have a line in the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogAccess {
+    /// What went upstream, was refused or failed.
+    Upstream,
+    /// Everything, answers from the cache included.
+    All,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let rates = Defaults::default();
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            listen: loopback(8080),
+            admin: Admin {
+                listen: loopback(8081),
+                public: false,
+                hosts: Vec::new(),
+            },
+            upstream: Upstream::default(),
+            routes: Routes {
+                file: None,
+                undocumented_reads: rates.reads,
+                undocumented_writes: rates.writes,
+            },
+            budget: Budget {
+                guard: Duration::from_millis(250),
+                late_arrival: Duration::from_secs(60),
+                unknown_slots: 1,
+                writes_at_once: 4,
+                reads_at_once: 8,
+            },
+            state: State {
+                directory: Some("segment-gateway-state".into()),
+            },
+            credentials: Credentials { key_file: None },
+            cache: Cache {
+                bytes: Size::mib(256),
+                largest_body: Size::mib(4),
+                fetches: 256,
+                marks: 100_000,
+                settling: Duration::from_secs(2),
+            },
+            write: Write {
+                max_wait: Duration::from_secs(150),
+            },
+            read: Read {
+                max_wait: Duration::from_secs(30),
+            },
+            wait: Wait {
+                cap: Duration::from_secs(600),
+                caller_timeout: None,
+            },
+            queue: Queue {
+                per_budget: 1000,
+                total: 10_000,
+                bytes: Size::mib(64),
+            },
+            callers: Callers::default(),
+            server: Server::default(),
+            shutdown: Shutdown {
+                drain: Duration::from_secs(25),
+            },
+            log: Log {
+                format: LogFormat::Text,
+                level: LogLevel::Info,
+                access: LogAccess::Upstream,
+            },
+        }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            url: "https://api.segmentapis.com".to_owned(),
+            allow_plain_http: false,
+            ca_file: None,
+            connect_timeout: Duration::from_secs(5),
+            head_timeout: Duration::from_secs(30),
+            idle_body_timeout: Duration::from_secs(30),
+            total_timeout: Duration::from_secs(120),
+            connection_lifetime: Duration::from_secs(300),
+            connection_idle: Duration::from_secs(50),
+            http2: true,
+        }
+    }
+}
+
+impl Default for Callers {
+    fn default() -> Self {
+        let loopback = ["127.0.0.0/8", "::1/128"];
+        Self {
+            rate: Rate {
+                limit: 100,
+                window: Duration::from_secs(1),
+            },
+            burst: 1000,
+            tracked: 10_000,
+            trust_header_from: loopback
+                .iter()
+                .filter_map(|text| text.parse().ok())
+                .collect(),
+        }
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            header_timeout: Duration::from_secs(10),
+            connections: 4096,
+            header_bytes: Size::kib(32),
+            body_bytes: Size::mib(1),
+            body_timeout: Duration::from_secs(30),
+            response_timeout: Duration::from_secs(300),
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! Pure. Reads a TOML document section by section, with the environment laid over it.
+//!
+//! A [`Section`] is asked for its keys one by one, each with the place of the value it may replace.
+//! What is wrong is collected, not returned: one run finds every wrong value and every unknown key.
+//! Only the syntax of TOML stops at its first error, since nothing behind it can be trusted.
+
+use super::units;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
+use toml::de::{DeTable, DeValue};
+
+mod value;
+
+pub use value::Value;
+
+/// What environment variables begin with.
+pub const PREFIX: &str = "SEGMENT_GATEWAY__";
+
+/// One thing that is wrong, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it was found; `None` where nothing was written and a default is meant.
+    pub place: Option<Place>,
+    /// The key with its sections, e.g. `upstream.url`; empty for a whole file.
+    pub key: String,
+    /// What was found.
+    pub found: String,
+    /// What is expected.
+    pub expected: String,
+}
+
+/// Where a value was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A line of a file, counted from 1; 0 is the file as a whole.
+    Line(Arc<str>, usize),
+    /// An environment variable.
+    Variable(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(file, 0) => f.write_str(file),
+            Self::Line(file, line) => write!(f, "{file}:{line}"),
+            Self::Variable(name) => write!(f, "environment variable {name}"),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        write!(f, "found {}, expected {}", self.found, self.expected)
+    }
+}
+
+/// A TOML document, with the positions of all its keys.
+pub struct Document<'t> {
+    file: Arc<str>,
+    text: &'t str,
+    root: DeTable<'t>,
+}
+
+impl<'t> Document<'t> {
+    /// Parses a document; the first error of syntax is the problem. `file` is for messages.
+    pub fn parse(file: &str, text: &'t str) -> Result<Self, Problem> {
+        let file: Arc<str> = file.into();
+        match DeTable::parse(text) {
+            Ok(root) => Ok(Self {
+                file,
+                text,
+                root: root.into_inner(),
+            }),
+            Err(error) => {
+                let line = error.span().map_or(0, |span| line(text, &span));
+                Err(Problem {
+                    place: Some(Place::Line(file, line)),
+                    key: String::new(),
+                    found: format!("wrong TOML ({})", error.message().replace('\n', "; ")),
+                    expected: "a document of TOML 1.1".to_owned(),
+                })
+            }
+        }
+    }
+
+    fn place(&self, span: &Range<usize>) -> Place {
+        Place::Line(self.file.clone(), line(self.text, span))
+    }
+}
+
+fn line(text: &str, span: &Range<usize>) -> usize {
+    text.bytes()
+        .take(span.start)
+        .filter(|byte| *byte == b'\n')
+        .count()
+        + 1
+}
+
+/// The environment: values by key with its sections, from variables that begin with [`PREFIX`].
+#[derive(Default)]
+pub struct Environment {
+    values: BTreeMap<String, (String, String)>,
+}
+
+impl Environment {
+    /// Takes the variables that begin with [`PREFIX`]; of one given twice the last counts. A name
+    /// that is not in upper case is kept as it is and so will be unknown.
+    pub fn new(pairs: impl Iterator<Item = (String, String)>) -> Self {
+        let mut values = BTreeMap::new();
+        for (name, value) in pairs {
+            let Some(rest) = name.strip_prefix(PREFIX) else {
+                continue;
+            };
+            let upper = !rest.bytes().any(|b| b.is_ascii_lowercase());
+            let key = rest.replace("__", ".");
+            let key = if upper { key.to_ascii_lowercase() } else { key };
+            values.insert(key, (name, value));
+        }
+        Self { values }
+    }
+}
+
+/// The variable that stands for a key.
+fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
+}
+
+/// What reading gathers besides the values.
+#[derive(Default)]
+pub struct Findings {
+    /// Everything that is wrong.
+    pub problems: Vec<Problem>,
+    /// Where each value that was written stands, by key.
+    pub places: BTreeMap<String, Place>,
+    /// All keys that were asked for, with their sections.
+    pub known: Vec<String>,
+}
+
+/// One value as it is written.
+#[derive(Clone, Copy)]
+pub enum Raw<'a> {
+    /// In a document.
+    Toml(&'a DeValue<'a>),
+    /// In the environment: always text.
+    Text(&'a str),
+}
+
+/// A table of a document, or the part of the environment that stands for one, or both.
+pub struct Section<'a> {
+    document: Option<&'a Document<'a>>,
+    environment: &'a Environment,
+    table: Option<&'a DeTable<'a>>,
+    /// Empty, or the names of the sections with a dot at the end.
+    path: String,
+    /// Where the table begins.
+    header: Option<Place>,
+    findings: &'a mut Findings,
+    keys: Vec<String>,
+}
+
+impl<'a> Section<'a> {
+    /// Reads a whole document; keys that `read` did not ask for are problems, and so are variables.
+    pub fn root(
+        document: Option<&'a Document<'a>>,
+        environment: &'a Environment,
+        findings: &'a mut Findings,
+        read: impl FnOnce(&mut Section<'_>),
+    ) {
+        let table = document.map(|document| &document.root);
+        let (path, keys) = (String::new(), Vec::new());
+        let header = None;
+        let mut root = Section {
+            document,
+            environment,
+            table,
+            path,
+            header,
+            findings,
+            keys,
+        };
+        read(&mut root);
+        root.unknown_keys();
+        root.unknown_variables();
+    }
+
+    /// Reads the table `name` of this one, if there is one; what it does not ask for is a problem.
+    pub fn section(&mut self, name: &str, read: impl FnOnce(&mut Section<'_>)) {
+        self.keys.push(name.to_owned());
+        let table = match self
+            .table
+            .and_then(|table| table.get(name))
+            .map(|value| value.get_ref())
+        {
+            None => None,
+            Some(DeValue::Table(table)) => Some(table),
+            Some(other) => {
+                let found = Raw::Toml(other).shown();
+                self.problem(name, found, format!("a table `[{}{name}]`", self.path));
+                None
+            }
+        };
+        let mut section = Section {
+            document: self.document,
+            environment: self.environment,
+            table,
+            path: format!("{}{name}.", self.path),
+            header: self.place(name),
+            findings: self.findings,
+            keys: Vec::new(),
+        };
+        read(&mut section);
+        section.unknown_keys();
+    }
+
+    /// The names of the keys in the document, in the order in which they are written.
+    pub fn names(&self) -> Vec<String> {
+        let entries = self.table.into_iter().flat_map(|table| table.iter());
+        let mut names: Vec<_> = entries
+            .map(|(key, _)| (key.span().start, key.get_ref().to_string()))
+            .collect();
+        names.sort_unstable();
+        names.into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// Whether there is a value under this key.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
+            || self.environment.values.contains_key(&self.path_of(key))
+    }
+
+    /// Reads the value of a key into `target`, which stays as it is without one.
+    pub fn key<T: Value>(&mut self, key: &str, target: &mut T) {
+        self.read(key, target, |_| None);
+    }
+
+    /// The same for a value that must lie within bounds.
+    pub fn within<T: Value + PartialOrd>(
+        &mut self,
+        key: &str,
+        target: &mut T,
+        bounds: RangeInclusive<T>,
+    ) {
+        self.read(key, target, |value| {
+            let (low, high) = (bounds.start().show(), bounds.end().show());
+            (!bounds.contains(value)).then(|| format!("a value from {low} to {high}"))
+        });
+    }
+
+    /// Notes that the value of a key of this section is wrong.
+    pub fn problem(&mut self, key: &str, found: impl Into<String>, expected: impl Into<String>) {
+        let place = self.place(key);
+        let (key, found, expected) = (self.path_of(key), found.into(), expected.into());
+        self.findings.problems.push(Problem {
+            place,
+            key,
+            found,
+            expected,
+        });
+    }
+
+    /// Notes that a key is absent, at the place of its section.
+    pub fn missing(&mut self, key: &str) {
+        let place = self.table.and(self.header.clone());
+        let (key, found) = (self.path_of(key), "nothing".to_owned());
+        let expected = format!(
+            "`{}`, which is required",
+            key.rsplit('.').next().unwrap_or(&key)
+        );
+        self.findings.problems.push(Problem {
+            place,
+            key,
+            found,
+            expected,
+        });
+    }
+
+    fn read<T: Value>(&mut self, key: &str, target: &mut T, wrong: impl Fn(&T) -> Option<String>) {
+        let path = self.path_of(key);
+        self.keys.push(key.to_owned());
+        self.findings.known.push(path.clone());
+        let (environment, table) = (self.environment, self.table);
+        let raw = match environment.values.get(&path) {
+            Some((_, value)) => Raw::Text(value),
+            None => match table.and_then(|table| table.get(key)) {
+                Some(value) => Raw::Toml(value.get_ref()),
+                None => return,
+            },
+        };
+        match T::read(raw) {
+            Err(expected) => self.problem(key, raw.shown(), expected),
+            Ok(value) => match wrong(&value) {
+                Some(expected) => self.problem(key, raw.shown(), expected),
+                None => *target = value,
+            },
+        }
+        if let Some(place) = self.place(key) {
+            self.findings.places.insert(path, place);
+        }
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        format!("{}{key}", self.path)
+            .trim_end_matches('.')
+            .to_owned()
+    }
+
+    /// Where the value of a key is written: the environment goes before the document.
+    fn place(&self, key: &str) -> Option<Place> {
+        if let Some((name, _)) = self.environment.values.get(&self.path_of(key)) {
+            return Some(Place::Variable(name.clone()));
+        }
+        let (key, _) = self.table?.get_key_value(key)?;
+        Some(self.document?.place(&key.span()))
+    }
+
+    fn unknown_keys(&mut self) {
+        for name in self.names() {
+            if self.keys.contains(&name) {
+                continue;
+            }
+            let nearest = nearest(&name, self.keys.iter().map(String::as_str));
+            let hint = nearest.map(|known| format!("`{known}`, to which it comes nearest"));
+            let expected = hint.unwrap_or_else(|| {
+                let keys: Vec<_> = self.keys.iter().map(|key| format!("`{key}`")).collect();
+                format!("one of {}", keys.join(", "))
+            });
+            self.problem(&name, "an unknown key", expected);
+        }
+    }
+
+    /// Variables are judged when everything has been asked for; their values are not shown, since
+    /// one that was meant for another program may be a secret.
+    fn unknown_variables(&mut self) {
+        let values = &self.environment.values;
+        for (key, (name, _)) in values
+            .iter()
+            .filter(|(key, _)| !self.findings.known.contains(key))
+        {
+            let nearest = nearest(key, self.findings.known.iter().map(String::as_str));
+            let expected = match nearest {
+                Some(known) => format!("{}, to which it comes nearest", variable(known)),
+                None => format!("{PREFIX}SECTION__KEY with a section and key of the configuration"),
+            };
+            let place = Some(Place::Variable(name.clone()));
+            let (key, found) = (key.clone(), "an unknown key".to_owned());
+            self.findings.problems.push(Problem {
+                place,
+                key,
+                found,
+                expected,
+            });
+        }
+    }
+}
+
+/// The known word that is most likely meant: the least edits away, and by at most a third of its
+/// length.
+fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let scored = known.map(|known| (edits(word, known), known));
+    let (distance, known) = scored.min()?;
+    (distance * 3 <= known.len().max(3)).then_some(known)
+}
+
+/// How many characters must be inserted, removed or replaced to make one word the other
+/// (Levenshtein). Long words are cut: they resemble no key.
+fn edits(left: &str, right: &str) -> usize {
+    let left: Vec<char> = left.chars().take(64).collect();
+    let right: Vec<char> = right.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.iter().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, b) in right.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}
+
+impl Raw<'_> {
+    /// The value as a message shows it.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Text(text) => units::quoted(text),
+            Self::Toml(DeValue::String(text)) => units::quoted(text),
+            Self::Toml(DeValue::Integer(number)) => number.to_string(),
+            Self::Toml(DeValue::Float(number)) => number.to_string(),
+            Self::Toml(DeValue::Boolean(value)) => value.to_string(),
+            Self::Toml(DeValue::Datetime(_)) => "a date or time".to_owned(),
+            Self::Toml(DeValue::Array(elements)) => {
+                let elements: Vec<_> = elements
+                    .iter()
+                    .take(8)
+                    .map(|e| Raw::Toml(e.get_ref()).shown())
+                    .collect();
+                format!("[{}]", elements.join(", "))
+            }
+            Self::Toml(DeValue::Table(_)) => "a table".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! Pure. The route table as people read it.
+
+use super::units;
+use crate::route::{NameTemplate, Operation, Table, Touches};
+use std::fmt::Write as _;
+
+const HEADINGS: [&str; 8] = [
+    "OPERATION",
+    "METHOD",
+    "PATH",
+    "BUDGET",
+    "LIMIT",
+    "CACHE",
+    "READS/WRITES",
+    "ORDER",
+];
+
+/// The effective route table in aligned columns, one line for each operation. `~` before a limit
+/// says that the API does not document it; `-` is nothing, `*` is everything.
+pub fn render_routes(table: &Table) -> String {
+    let mut rows = vec![HEADINGS.map(str::to_owned)];
+    rows.extend(table.operations().iter().map(|operation| row(operation)));
+    let mut widths = [0; HEADINGS.len()];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn row(operation: &Operation) -> [String; HEADINGS.len()] {
+    let rate = units::show_rate(operation.budget.rate);
+    let names = |names: &[NameTemplate]| {
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        if names.is_empty() {
+            "-".to_owned()
+        } else {
+            names.join(" ")
+        }
+    };
+    let tags = match (&operation.cache, &operation.touches) {
+        (Some(cache), _) => names(&cache.tags),
+        (None, Touches::Tags(tags)) => names(tags),
+        (None, Touches::Everything) => "*".to_owned(),
+    };
+    let mut order = names(&operation.order);
+    for class in &operation.barrier {
+        let _ = write!(order, " | {class}");
+    }
+    [
+        operation.name.to_string(),
+        operation
+            .method
+            .as_ref()
+            .map_or_else(|| "*".to_owned(), ToString::to_string),
+        if operation.template.is_empty() {
+            "*".to_owned()
+        } else {
+            operation.template.to_string()
+        },
+        operation.budget.name.to_string(),
+        if operation.budget.documented {
+            rate
+        } else {
+            format!("~{rate}")
+        },
+        operation
+            .cache
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), |cache| units::show_duration(cache.ttl)),
+        tags,
+        order,
+    ]
+}

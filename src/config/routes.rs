@@ -1,0 +1,129 @@
+//! Pure. The route table as it is written: `[operations.<name>]` and `[budgets.<name>]`.
+
+use super::read::{Document, Environment, Findings, Problem, Section};
+use crate::route::{BudgetSpec, OperationDef, Rate, table};
+use http::Method;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The definitions in a document, in the order in which they are written. What is wrong stands in
+/// the findings; an operation without method or path is then left out.
+pub fn read(document: &Document<'_>, findings: &mut Findings) -> Vec<OperationDef> {
+    let environment = Environment::default();
+    let mut definitions = Vec::new();
+    let mut rates = BTreeMap::new();
+    let mut drawn = BTreeSet::new();
+    Section::root(Some(document), &environment, findings, |root| {
+        root.section("budgets", |section| {
+            for name in section.names() {
+                section.section(&name, |section| {
+                    let mut rate = None;
+                    required(section, "limit", &mut rate);
+                    rates.insert(name.clone(), rate);
+                });
+            }
+        });
+        root.section("operations", |section| {
+            for name in section.names() {
+                section.section(&name, |section| {
+                    definitions.extend(operation(&name, section, &rates, &mut drawn));
+                });
+            }
+        });
+    });
+    for name in rates.keys().filter(|name| !drawn.contains(*name)) {
+        let key = format!("budgets.{name}");
+        findings.problems.push(Problem {
+            place: findings.places.get(&format!("{key}.limit")).cloned(),
+            key,
+            found: "a budget that no operation draws on".to_owned(),
+            expected: "`budget` with this name in some operation".to_owned(),
+        });
+    }
+    definitions
+}
+
+fn required<T: super::read::Value>(section: &mut Section<'_>, key: &str, target: &mut Option<T>) {
+    if !section.has(key) {
+        section.missing(key);
+    }
+    section.key(key, target);
+}
+
+/// The rates of shared budgets, by name; `None` where the rate itself is wrong.
+type Rates = BTreeMap<String, Option<Rate>>;
+
+fn operation(
+    name: &str,
+    section: &mut Section<'_>,
+    rates: &Rates,
+    drawn: &mut BTreeSet<String>,
+) -> Option<OperationDef> {
+    let (mut method, mut path): (Option<Method>, Option<String>) = (None, None);
+    required(section, "method", &mut method);
+    required(section, "path", &mut path);
+    let mut def = OperationDef::new(
+        name,
+        method.clone().unwrap_or(Method::GET),
+        path.as_deref().unwrap_or("/"),
+    );
+    def.budget = budget(name, section, rates, drawn);
+    section.key("cache", &mut def.cache);
+    section.key("reads", &mut def.reads);
+    section.key("writes", &mut def.writes);
+    section.key("order", &mut def.order);
+    section.key("barrier", &mut def.barrier);
+    section.key("lists", &mut def.lists);
+    method.and(path).map(|_| def)
+}
+
+/// The budget of an operation: its own with a documented limit, a shared one, or the default.
+fn budget(
+    name: &str,
+    section: &mut Section<'_>,
+    rates: &Rates,
+    drawn: &mut BTreeSet<String>,
+) -> Option<BudgetSpec> {
+    let (mut limit, mut shared): (Option<Rate>, Option<String>) = (None, None);
+    section.key("limit", &mut limit);
+    section.key("budget", &mut shared);
+    let spec = |name: &str, rate| BudgetSpec {
+        name: name.into(),
+        rate,
+        documented: true,
+    };
+    let Some(shared) = shared else {
+        return limit.map(|rate| spec(name, rate));
+    };
+    if limit.is_some() {
+        section.problem(
+            "budget",
+            "`limit` beside `budget`",
+            "one of them: the budget has its own",
+        );
+    }
+    drawn.insert(shared.clone());
+    let Some(rate) = rates.get(&shared) else {
+        let expected = format!("a table `[budgets.{shared}]` with its `limit`");
+        section.problem("budget", super::units::quoted(&shared), expected);
+        return None;
+    };
+    rate.map(|rate| spec(&shared, rate))
+}
+
+/// What the table finds wrong with the definitions, with the places where they are written.
+pub fn placed(problem: table::Problem, findings: &Findings) -> Problem {
+    let operation = format!("operations.{}", problem.operation);
+    let key = format!("{operation}.{}", problem.key);
+    let path = format!("{operation}.path");
+    let place = findings
+        .places
+        .get(&key)
+        .or_else(|| findings.places.get(&path))
+        .cloned();
+    Problem {
+        place,
+        key,
+        found: problem.found,
+        expected: problem.expected,
+    }
+}
