@@ -3,7 +3,7 @@
 //! Everything is read anew with each call, so that a running program can load a changed file and
 //! keep what it has if that one is wrong. Relative paths are taken from the working directory.
 
-use super::read::{Document, Environment, Findings, PREFIX, Place, Problem};
+use super::read::{Document, Environment, Findings, PREFIX, Place, Problem, sort};
 use super::{Config, check, file, routes, units};
 use crate::route::{OperationDef, Table};
 use std::io;
@@ -69,6 +69,7 @@ pub fn load(
     let mut config = file::read(document.as_ref(), &environment, &mut findings);
     let mut problems = findings.problems;
     problems.extend(check::problems(&config, &findings.places));
+    sort(&mut problems);
     config
         .upstream
         .url
@@ -128,7 +129,10 @@ fn operations(
             }));
             Ok(operations)
         }
-        Ok(_) => Err(problems),
+        Ok(_) => {
+            sort(&mut problems);
+            Err(problems)
+        }
         Err(found) => {
             problems.extend(
                 found

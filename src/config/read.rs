@@ -40,6 +40,22 @@ pub enum Place {
     Variable(String),
 }
 
+impl Place {
+    /// Sorts problems as people go through them: a file from top to bottom, then the environment.
+    fn position(place: Option<&Self>) -> (u8, usize) {
+        match place {
+            Some(Self::Line(_, line)) => (0, *line),
+            Some(Self::Variable(_)) => (1, 0),
+            None => (2, 0),
+        }
+    }
+}
+
+/// Puts the problems of one file, and of the environment over it, into the order of reading.
+pub fn sort(problems: &mut [Problem]) {
+    problems.sort_by_key(|problem| Place::position(problem.place.as_ref()));
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -361,12 +377,11 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The known word that is most likely meant: the least edits away, and by at most a third of its
-/// length.
+/// The known word that is most likely meant: the least edits away, and by at most half of its length.
 fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let scored = known.map(|known| (edits(word, known), known));
     let (distance, known) = scored.min()?;
-    (distance * 3 <= known.len().max(3)).then_some(known)
+    (distance * 2 <= known.len()).then_some(known)
 }
 
 /// How many characters must be inserted, removed or replaced to make one word the other

@@ -127,3 +127,6 @@ pub fn placed(problem: table::Problem, findings: &Findings) -> Problem {
         expected: problem.expected,
     }
 }
+
+#[cfg(test)]
+mod tests;
