@@ -1,6 +1,6 @@
 //! Pure. What must hold between values, and what is allowed but probably not meant.
 
-use super::read::{Place, Problem};
+use super::problem::{Place, Problem};
 use super::{Config, Upstream, units};
 use http::Uri;
 use std::collections::BTreeMap;

@@ -3,7 +3,8 @@
 //! Everything is read anew with each call, so that a running program can load a changed file and
 //! keep what it has if that one is wrong. Relative paths are taken from the working directory.
 
-use super::read::{Document, Environment, Findings, PREFIX, Place, Problem, sort};
+use super::problem::{Place, Problem, sort};
+use super::read::{Document, Environment, Findings, PREFIX};
 use super::{Config, check, file, routes, units};
 use crate::route::{OperationDef, Table};
 use std::io;

@@ -5,23 +5,25 @@
 //! found and what is expected. The parts of the program take the values they need; none of them
 //! reads files or the environment for settings by itself.
 
-pub mod check;
+mod check;
+mod defaults;
 mod file;
-pub mod load;
-pub mod network;
-pub mod read;
+mod load;
+mod network;
+mod problem;
+mod read;
 mod render;
 mod routes;
 pub mod units;
 
-pub use load::{Loaded, environment, load};
+pub use load::{EMBEDDED_ROUTES, Loaded, environment, load};
 pub use network::Network;
-pub use read::Problem;
+pub use problem::{Place, Problem};
 pub use render::render_routes;
 pub use units::Size;
 
 use crate::route::{Defaults, Rate};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -291,116 +293,4 @@ pub enum LogAccess {
     Upstream,
     /// Everything, answers from the cache included.
     All,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        let rates = Defaults::default();
-        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Self {
-            listen: loopback(8080),
-            admin: Admin {
-                listen: loopback(8081),
-                public: false,
-                hosts: Vec::new(),
-            },
-            upstream: Upstream::default(),
-            routes: Routes {
-                file: None,
-                undocumented_reads: rates.reads,
-                undocumented_writes: rates.writes,
-            },
-            budget: Budget {
-                guard: Duration::from_millis(250),
-                late_arrival: Duration::from_secs(60),
-                unknown_slots: 1,
-                writes_at_once: 4,
-                reads_at_once: 8,
-            },
-            state: State {
-                directory: Some("segment-gateway-state".into()),
-            },
-            credentials: Credentials { key_file: None },
-            cache: Cache {
-                bytes: Size::mib(256),
-                largest_body: Size::mib(4),
-                fetches: 256,
-                marks: 100_000,
-                settling: Duration::from_secs(2),
-            },
-            write: Write {
-                max_wait: Duration::from_secs(150),
-            },
-            read: Read {
-                max_wait: Duration::from_secs(30),
-            },
-            wait: Wait {
-                cap: Duration::from_secs(600),
-                caller_timeout: None,
-            },
-            queue: Queue {
-                per_budget: 1000,
-                total: 10_000,
-                bytes: Size::mib(64),
-            },
-            callers: Callers::default(),
-            server: Server::default(),
-            shutdown: Shutdown {
-                drain: Duration::from_secs(25),
-            },
-            log: Log {
-                format: LogFormat::Text,
-                level: LogLevel::Info,
-                access: LogAccess::Upstream,
-            },
-        }
-    }
-}
-
-impl Default for Upstream {
-    fn default() -> Self {
-        Self {
-            url: "https://api.segmentapis.com".to_owned(),
-            allow_plain_http: false,
-            ca_file: None,
-            connect_timeout: Duration::from_secs(5),
-            head_timeout: Duration::from_secs(30),
-            idle_body_timeout: Duration::from_secs(30),
-            total_timeout: Duration::from_secs(120),
-            connection_lifetime: Duration::from_secs(300),
-            connection_idle: Duration::from_secs(50),
-            http2: true,
-        }
-    }
-}
-
-impl Default for Callers {
-    fn default() -> Self {
-        let loopback = ["127.0.0.0/8", "::1/128"];
-        Self {
-            rate: Rate {
-                limit: 100,
-                window: Duration::from_secs(1),
-            },
-            burst: 1000,
-            tracked: 10_000,
-            trust_header_from: loopback
-                .iter()
-                .filter_map(|text| text.parse().ok())
-                .collect(),
-        }
-    }
-}
-
-impl Default for Server {
-    fn default() -> Self {
-        Self {
-            header_timeout: Duration::from_secs(10),
-            connections: 4096,
-            header_bytes: Size::kib(32),
-            body_bytes: Size::mib(1),
-            body_timeout: Duration::from_secs(30),
-            response_timeout: Duration::from_secs(300),
-        }
-    }
 }

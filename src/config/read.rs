@@ -4,79 +4,21 @@
 //! What is wrong is collected, not returned: one run finds every wrong value and every unknown key.
 //! Only the syntax of TOML stops at its first error, since nothing behind it can be trusted.
 
+use super::problem::{Place, Problem};
 use super::units;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
+mod nearest;
 mod value;
 
+use nearest::nearest;
 pub use value::Value;
 
 /// What environment variables begin with.
 pub const PREFIX: &str = "SEGMENT_GATEWAY__";
-
-/// One thing that is wrong, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Where it was found; `None` where nothing was written and a default is meant.
-    pub place: Option<Place>,
-    /// The key with its sections, e.g. `upstream.url`; empty for a whole file.
-    pub key: String,
-    /// What was found.
-    pub found: String,
-    /// What is expected.
-    pub expected: String,
-}
-
-/// Where a value was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// A line of a file, counted from 1; 0 is the file as a whole.
-    Line(Arc<str>, usize),
-    /// An environment variable.
-    Variable(String),
-}
-
-impl Place {
-    /// Sorts problems as people go through them: a file from top to bottom, then the environment.
-    fn position(place: Option<&Self>) -> (u8, usize) {
-        match place {
-            Some(Self::Line(_, line)) => (0, *line),
-            Some(Self::Variable(_)) => (1, 0),
-            None => (2, 0),
-        }
-    }
-}
-
-/// Puts the problems of one file, and of the environment over it, into the order of reading.
-pub fn sort(problems: &mut [Problem]) {
-    problems.sort_by_key(|problem| Place::position(problem.place.as_ref()));
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Line(file, 0) => f.write_str(file),
-            Self::Line(file, line) => write!(f, "{file}:{line}"),
-            Self::Variable(name) => write!(f, "environment variable {name}"),
-        }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(place) = &self.place {
-            write!(f, "{place}: ")?;
-        }
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
-        }
-        write!(f, "found {}, expected {}", self.found, self.expected)
-    }
-}
 
 /// A TOML document, with the positions of all its keys.
 pub struct Document<'t> {
@@ -375,31 +317,6 @@ impl<'a> Section<'a> {
             });
         }
     }
-}
-
-/// The known word that is most likely meant: the least edits away, and by at most half of its length.
-fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
-    let scored = known.map(|known| (edits(word, known), known));
-    let (distance, known) = scored.min()?;
-    (distance * 2 <= known.len()).then_some(known)
-}
-
-/// How many characters must be inserted, removed or replaced to make one word the other
-/// (Levenshtein). Long words are cut: they resemble no key.
-fn edits(left: &str, right: &str) -> usize {
-    let left: Vec<char> = left.chars().take(64).collect();
-    let right: Vec<char> = right.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.iter().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, b) in right.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[right.len()]
 }
 
 impl Raw<'_> {

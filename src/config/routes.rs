@@ -1,6 +1,7 @@
 //! Pure. The route table as it is written: `[operations.<name>]` and `[budgets.<name>]`.
 
-use super::read::{Document, Environment, Findings, Problem, Section};
+use super::problem::Problem;
+use super::read::{Document, Environment, Findings, Section, Value};
 use crate::route::{BudgetSpec, OperationDef, Rate, table};
 use http::Method;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,7 +43,7 @@ pub fn read(document: &Document<'_>, findings: &mut Findings) -> Vec<OperationDe
     definitions
 }
 
-fn required<T: super::read::Value>(section: &mut Section<'_>, key: &str, target: &mut Option<T>) {
+fn required<T: Value>(section: &mut Section<'_>, key: &str, target: &mut Option<T>) {
     if !section.has(key) {
         section.missing(key);
     }

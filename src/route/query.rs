@@ -104,8 +104,8 @@ impl<'l> Reading<'l> {
         if name.is_empty() || pair.contains(';') {
             return Err(Odd::Pair);
         }
-        let name = self.nested(recode(name)?)?;
-        let value = recode(value)?.replace(OPEN, "%5B").replace(CLOSE, "%5D");
+        let name = self.nested(recode(name, Half::Name)?)?;
+        let value = recode(value, Half::Value)?;
         let (base, rest) = match name.split_once('.') {
             Some((base, rest)) => (base, Some(rest)),
             None => (name.as_str(), None),
@@ -222,24 +222,32 @@ fn unbracketed(name: &str) -> Result<String, Odd> {
 const OPEN: char = '[';
 const CLOSE: char = ']';
 
-/// Decodes and encodes again, so that every character has one spelling. Brackets and a raw `+`
-/// come out as they are; an encoded `+` stays encoded.
-fn recode(raw: &str) -> Result<String, Odd> {
+/// Which half of a pair is recoded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Half {
+    /// Brackets come out raw, however they came in: they are read as nesting.
+    Name,
+    /// Brackets come out encoded.
+    Value,
+}
+
+/// Decodes and encodes again, so that every character has one spelling. A raw `+` comes out as it
+/// is, an encoded one stays encoded.
+fn recode(raw: &str, half: Half) -> Result<String, Odd> {
     let mut text = String::with_capacity(raw.len());
-    let mut decoded = Vec::with_capacity(raw.len());
+    let mut beyond_ascii = false;
     let mut bytes = raw.bytes();
     while let Some(byte) = bytes.next() {
         let byte = match byte {
             b'%' => encoded(&mut bytes).ok_or(Odd::Encoding)?,
             b'+' => {
                 text.push('+');
-                decoded.push(b'+');
                 continue;
             }
             byte => byte,
         };
-        decoded.push(byte);
-        if is_unreserved(byte) || byte == b'[' || byte == b']' {
+        beyond_ascii |= !byte.is_ascii();
+        if is_unreserved(byte) || (half == Half::Name && matches!(byte, b'[' | b']')) {
             text.push(char::from(byte));
         } else {
             text.push('%');
@@ -247,9 +255,11 @@ fn recode(raw: &str) -> Result<String, Odd> {
             text.push(hex(byte & 15));
         }
     }
-    match std::str::from_utf8(&decoded) {
-        Ok(_) => Ok(text),
-        Err(_) => Err(Odd::Encoding),
+    let decoded = || percent_encoding::percent_decode_str(raw).decode_utf8();
+    if beyond_ascii && decoded().is_err() {
+        Err(Odd::Encoding)
+    } else {
+        Ok(text)
     }
 }
 
@@ -283,7 +293,10 @@ pub fn list_values(query: Option<&str>, name: &str) -> Vec<String> {
 /// if not, [`list_values`] may have missed a value.
 pub fn is_clear(query: Option<&str>) -> bool {
     let query = query.unwrap_or_default();
-    !query.contains(';') && query.split(['&', '=']).all(|part| recode(part).is_ok())
+    !query.contains(';')
+        && query
+            .split(['&', '='])
+            .all(|part| recode(part, Half::Value).is_ok())
 }
 
 fn lenient(raw: &str) -> Cow<'_, str> {

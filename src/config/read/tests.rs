@@ -3,26 +3,6 @@ use proptest::prelude::*;
 use std::time::Duration;
 
 #[test]
-fn the_nearest_word_is_found() {
-    for (word, expected) in [
-        ("urll", Some("url")),
-        ("ur", Some("url")),
-        ("max_wiat", Some("max_wait")),
-        ("listen", None),
-        ("", None),
-    ] {
-        assert_eq!(
-            nearest(word, ["url", "max_wait", "body_bytes"].into_iter()),
-            expected,
-            "{word}"
-        );
-    }
-    assert_eq!(edits("kitten", "sitting"), 3);
-    assert_eq!(edits("", "abc"), 3);
-    assert_eq!(edits("same", "same"), 0);
-}
-
-#[test]
 fn lines_are_counted_from_one() {
     let document = Document::parse("f", "a = 1\r\n# é\n\n[s]\nb = [\n 1,\n 'x']\n").unwrap();
     let mut findings = Findings::default();
@@ -96,12 +76,5 @@ proptest! {
                 prop_assert!(!problem.to_string().contains('\n'), "{}", problem);
             }
         }
-    }
-
-    #[test]
-    fn edits_are_a_distance(a in "[ab]{0,6}", b in "[ab]{0,6}", c in "[ab]{0,6}") {
-        prop_assert_eq!(edits(&a, &b), edits(&b, &a));
-        prop_assert_eq!(edits(&a, &b) == 0, a == b);
-        prop_assert!(edits(&a, &c) <= edits(&a, &b) + edits(&b, &c));
     }
 }

@@ -1,4 +1,6 @@
 use super::*;
+use crate::route::Source;
+use crate::route::names;
 use proptest::prelude::*;
 
 fn def(name: &str, method: &str, path: &str) -> OperationDef {
