@@ -53,6 +53,23 @@ fn the_shipped_file_shows_every_key() {
     assert!(explained > findings.known.len());
 }
 
+/// The path of the first field that is not the default, as the debug form shows it: sections are
+/// indented by four spaces, their fields by eight.
+fn changed_field(config: &Config) -> Option<String> {
+    let (now, before) = (format!("{config:#?}"), format!("{:#?}", Config::default()));
+    let at = now.lines().zip(before.lines()).position(|(a, b)| a != b)?;
+    let lines: Vec<_> = before.lines().take(at + 1).collect();
+    let field = |indent: usize| {
+        let line = lines.iter().rposition(|line| {
+            line.len() - line.trim_start().len() == indent && line.contains(": ")
+        })?;
+        Some((line, lines[line].trim_start().split(':').next()?))
+    };
+    let (section_line, section) = field(4)?;
+    let inner = field(8).filter(|(line, _)| *line > section_line);
+    Some(inner.map_or(section.to_owned(), |(_, name)| format!("{section}.{name}")))
+}
+
 /// A key that is read into the wrong place would leave the default in the right one.
 #[test]
 fn every_key_changes_the_configuration() {
@@ -82,6 +99,10 @@ fn every_key_changes_the_configuration() {
         };
         let (config, findings) = read_text(&format!("{}\n{key} = {other}", section));
         assert_eq!(findings.problems, [], "{line}");
-        assert_ne!(config, Config::default(), "{line}");
+        let changed = changed_field(&config).unwrap();
+        assert_eq!(
+            changed,
+            format!("{}{key}", section.replace('[', "").replace(']', "."))
+        );
     }
 }
