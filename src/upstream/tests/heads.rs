@@ -211,3 +211,17 @@ async fn a_dropped_attempt_gives_its_connection_up() {
     let (attempt, _) = tokio::join!(client.send(get("/next")), serve_one(&mut far, OK));
     assert_eq!(text(answered(attempt)).await, "ok");
 }
+
+#[tokio::test(start_paused = true)]
+async fn limits_without_end_do_not_overflow() {
+    let (client, mut far) = plain_with(|spec| {
+        spec.connect = Duration::MAX;
+        spec.head = Duration::MAX;
+        spec.idle_body = Duration::MAX;
+        spec.total = Duration::MAX;
+        spec.connection_lifetime = Duration::MAX;
+        spec.connection_idle = Duration::MAX;
+    });
+    let (attempt, _held) = tokio::join!(client.send(get("/x")), serve_one(&mut far, OK));
+    assert_eq!(text(answered(attempt)).await, "ok");
+}

@@ -194,3 +194,24 @@ async fn a_silent_peer_is_found_by_its_missing_ping() {
     assert_eq!(unknown(attempt), Unknown::Broken);
     assert_eq!(begun.elapsed().as_secs(), 30);
 }
+
+#[tokio::test(start_paused = true)]
+async fn empty_frames_are_not_progress() {
+    let ours = Authority::new();
+    let (client, mut far) = secure(|spec| spec.ca_file = ours.file());
+    let serving = serve(&mut far, &ours, |_, mut respond| {
+        let mut body = respond.send_response(ok(), false).unwrap();
+        tokio::spawn(async move {
+            while body.send_data(Bytes::new(), false).is_ok() {
+                tokio::time::sleep(Duration::from_secs(7)).await;
+            }
+        });
+    });
+    let (attempt, _serving) = tokio::join!(client.send(get("/x")), serving);
+    let begun = now();
+    let error = answered(attempt).into_body().collect().await.unwrap_err();
+    assert_eq!(
+        (error, begun.elapsed().as_secs()),
+        (BodyError::IdleTimeout, 30)
+    );
+}
