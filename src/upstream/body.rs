@@ -36,9 +36,21 @@ pub(super) struct Limits {
     pub(super) end: Instant,
 }
 
+/// Who says that a body is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The framing of HTTP/1.1, which hyper checks.
+    Framing,
+    /// END_STREAM. hyper also ends an HTTP/2 body quietly when the peer resets the stream with
+    /// NO_ERROR (RFC 9113 section 8.1), which may be in the middle of it; what is cut off there
+    /// must not pass for the whole.
+    Stream,
+}
+
 /// The body of an answer. Data and trailers pass as they come.
 pub struct AnswerBody {
     inner: Option<Incoming>,
+    end: End,
     limits: Limits,
     clock: Clock,
     /// Runs while someone waits for the API.
@@ -51,9 +63,10 @@ struct Wait {
 }
 
 impl AnswerBody {
-    pub(super) fn new(inner: Incoming, limits: Limits, clock: Clock) -> Self {
+    pub(super) fn new(inner: Incoming, end: End, limits: Limits, clock: Clock) -> Self {
         Self {
             inner: Some(inner),
+            end,
             limits,
             clock,
             wait: None,
@@ -80,11 +93,6 @@ impl AnswerBody {
     }
 }
 
-/// Whether a frame is progress: empty data frames would otherwise keep a body alive for nothing.
-fn is_progress(frame: &Frame<Bytes>) -> bool {
-    frame.data_ref().is_none_or(|data| !data.is_empty())
-}
-
 impl Body for AnswerBody {
     type Data = Bytes;
     type Error = BodyError;
@@ -101,11 +109,10 @@ impl Body for AnswerBody {
         if this.clock.now() >= this.limits.end {
             return this.fail(BodyError::TotalTimeout);
         }
-        match Pin::new(inner).poll_frame(context) {
+        match Pin::new(&mut *inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                if is_progress(&frame) {
-                    this.wait = None;
-                }
+                // h2 passes no empty data frames, so each of these is progress.
+                this.wait = None;
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -113,6 +120,9 @@ impl Body for AnswerBody {
                 this.fail(BodyError::Broken)
             }
             Poll::Ready(None) => {
+                if this.end == End::Stream && !Body::is_end_stream(inner) {
+                    return this.fail(BodyError::Broken);
+                }
                 this.inner = None;
                 this.wait = None;
                 Poll::Ready(None)

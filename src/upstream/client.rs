@@ -26,7 +26,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 
 use super::base::Base;
-use super::body::{AnswerBody, Limits};
+use super::body::{AnswerBody, End, Limits};
 use super::classify::{Handed, chain, classify};
 use super::connect::{Connector, Life, Plan};
 use super::dial::{Dial, MemoryConnector};
@@ -278,7 +278,13 @@ impl Client {
             idle: self.spec.idle_body,
             end: sent + self.spec.total,
         };
-        let mut response = response.map(|body| AnswerBody::new(body, limits, self.clock.clone()));
+        let end = if response.version() == Version::HTTP_2 {
+            End::Stream
+        } else {
+            End::Framing
+        };
+        let mut response =
+            response.map(|body| AnswerBody::new(body, end, limits, self.clock.clone()));
         response.extensions_mut().remove::<Life>();
         Attempt::Answered(response)
     }

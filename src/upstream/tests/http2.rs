@@ -215,3 +215,45 @@ async fn empty_frames_are_not_progress() {
         (BodyError::IdleTimeout, 30)
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_whole_only_at_the_end_of_its_stream() {
+    for (reset, length) in [
+        (None, None),
+        (Some(Reason::NO_ERROR), None),
+        (Some(Reason::NO_ERROR), Some("100")),
+        (Some(Reason::CANCEL), None),
+    ] {
+        let ours = Authority::new();
+        let (client, mut far) = secure(|spec| spec.ca_file = ours.file());
+        let serving = serve(&mut far, &ours, move |_, mut respond| {
+            let mut head = ok();
+            if let Some(length) = length {
+                head.headers_mut()
+                    .insert("content-length", HeaderValue::from_static(length));
+            }
+            let mut body = respond.send_response(head, false).unwrap();
+            body.send_data(Bytes::from_static(b"half"), false).unwrap();
+            tokio::spawn(end_in_a_second(body, reset));
+        });
+        let (attempt, _serving) = tokio::join!(client.send(get("/x")), serving);
+        let whole = answered(attempt).into_body().collect().await;
+        match reset {
+            None => assert_eq!(whole.unwrap().trailers().unwrap()["x-end"], "1"),
+            Some(reason) => {
+                assert_eq!(whole.unwrap_err(), BodyError::Broken, "{reason} {length:?}")
+            }
+        }
+    }
+}
+
+async fn end_in_a_second(mut body: h2::SendStream<Bytes>, reset: Option<Reason>) {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    if let Some(reason) = reset {
+        body.send_reset(reason);
+        return;
+    }
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-end", HeaderValue::from_static("1"));
+    body.send_trailers(trailers).unwrap();
+}

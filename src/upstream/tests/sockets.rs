@@ -1,6 +1,10 @@
 //! Over real sockets: what memory cannot show.
 
-use tokio::net::TcpListener;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt as _;
 
 use super::tls::Authority;
@@ -65,4 +69,76 @@ async fn a_reset_after_the_request_is_unknown() {
     };
     let (attempt, ()) = tokio::join!(client.send(get("/x")), server);
     assert_eq!(unknown(attempt), Unknown::Broken);
+}
+
+type Arrivals = Arc<Mutex<HashMap<String, usize>>>;
+
+/// Accepts connections and mistreats each in its own way.
+async fn serve_badly(listener: TcpListener, arrivals: Arrivals) {
+    let mut number = 0;
+    while let Ok((stream, _)) = listener.accept().await {
+        number += 1;
+        tokio::spawn(serve_a_few(stream, number, Arc::clone(&arrivals)));
+    }
+}
+
+/// Answers a few requests, then closes: without an answer, after an answer without saying so, or
+/// after half of one. Pooled connections vanish under the client's hands all the time.
+async fn serve_a_few(mut stream: TcpStream, number: usize, arrivals: Arrivals) {
+    for request in 0..=number % 5 {
+        let Some(head) = read_head(&mut stream).await else {
+            return;
+        };
+        let path = head.split(' ').nth(1).unwrap().to_owned();
+        *arrivals.lock().entry(path).or_default() += 1;
+        let last = request == number % 5;
+        let answer = match number % 3 {
+            0 if last => "",
+            1 if last => &OK[..20],
+            _ => OK,
+        };
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    }
+}
+
+/// Sends a hundred requests of distinct paths and tells how each ended.
+async fn send_many(client: Client, worker: usize) -> Vec<(String, &'static str)> {
+    let mut ends = Vec::new();
+    for request in 0..100 {
+        let path = format!("/{worker}/{request}");
+        let attempt = client.send(get(&path)).await;
+        let end = match &attempt {
+            Attempt::Answered(_) => "answered",
+            Attempt::NotSent(_) => "not sent",
+            Attempt::Unknown(_) => "unknown",
+        };
+        if let Attempt::Answered(response) = attempt {
+            // Some break off, which is not the question here.
+            let _ = response.into_body().collect().await;
+        }
+        ends.push((path, end));
+    }
+    ends
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_nothing_arrives_twice_and_not_sent_means_never() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let arrivals = Arrivals::default();
+    tokio::spawn(serve_badly(listener, Arc::clone(&arrivals)));
+    let client = Client::new(spec(&base), Clock::system()).unwrap();
+    let workers: Vec<_> = (0..8)
+        .map(|worker| tokio::spawn(send_many(client.clone(), worker)))
+        .collect();
+    for worker in workers {
+        for (path, end) in worker.await.unwrap() {
+            let count = arrivals.lock().get(&path).copied().unwrap_or(0);
+            match end {
+                "answered" => assert_eq!(count, 1, "{path}"),
+                "not sent" => assert_eq!(count, 0, "{path}"),
+                _ => assert!(count <= 1, "{path} arrived {count} times"),
+            }
+        }
+    }
 }
