@@ -23,7 +23,9 @@ impl Credential {
 impl fmt::Display for Credential {
     /// The first 64 bits in hexadecimal: enough to tell credentials apart in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..8].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0[..8]
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -51,7 +53,9 @@ impl Hasher {
         // A key of 32 bytes fits the block of SHA-256, so it is used as it is (RFC 2104, 2).
         let mut block = hmac::digest::common::Key::<Hmac<Sha256>>::default();
         block[..32].copy_from_slice(key);
-        Self { keyed: Hmac::new(&block) }
+        Self {
+            keyed: Hmac::new(&block),
+        }
     }
 
     /// The credential of a request; requests without `Authorization` share one.

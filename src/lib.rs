@@ -3,8 +3,13 @@
 pub mod clock;
 pub mod config;
 pub mod credential;
+pub mod error;
 pub mod limit;
+pub mod metrics;
+pub mod network;
 pub mod queue;
 pub mod route;
 pub mod sandbox;
+pub mod state;
+pub mod telemetry;
 pub mod upstream;

@@ -9,15 +9,14 @@ mod check;
 mod defaults;
 mod file;
 mod load;
-mod network;
 mod problem;
 mod read;
 mod render;
 mod routes;
 pub mod units;
 
+pub use crate::network::Network;
 pub use load::{EMBEDDED_ROUTES, Loaded, environment, load};
-pub use network::Network;
 pub use problem::{Place, Problem};
 pub use render::render_routes;
 pub use units::Size;

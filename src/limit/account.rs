@@ -105,7 +105,11 @@ impl Account {
 
     /// The longest answer time remembered: an upper bound for estimates.
     pub fn answer_time(&self) -> Duration {
-        self.answer_times.iter().max().copied().unwrap_or(FIRST_GUESS)
+        self.answer_times
+            .iter()
+            .max()
+            .copied()
+            .unwrap_or(FIRST_GUESS)
     }
 
     /// Attempts that may be under way together: at least 2·L/W·answer time, so that the cap
@@ -137,7 +141,11 @@ impl Account {
     pub fn schedule(&mut self, now: Instant) -> Vec<(Place, Instant)> {
         let order = self.turns.in_order();
         let plan = self.plan(now);
-        order.into_iter().enumerate().map(|(ahead, place)| (place, plan.leaves_at(ahead))).collect()
+        order
+            .into_iter()
+            .enumerate()
+            .map(|(ahead, place)| (place, plan.leaves_at(ahead)))
+            .collect()
     }
 
     /// When the one with `ahead` others before it leaves at the latest.
@@ -160,7 +168,11 @@ impl Account {
             leaves.push(at.max(place_free));
         }
         leaves.drain(..before);
-        Plan { now, leaves, round: self.window.hold_answered() + answer }
+        Plan {
+            now,
+            leaves,
+            round: self.window.hold_answered() + answer,
+        }
     }
 }
 
@@ -194,11 +206,17 @@ mod tests {
     const ANSWER: Duration = Duration::from_millis(200);
 
     fn caller(n: u8) -> Caller {
-        Caller { peer: IpAddr::from([10, 0, 0, n]), name: None }
+        Caller {
+            peer: IpAddr::from([10, 0, 0, n]),
+            name: None,
+        }
     }
 
     fn account(limit: u32, now: Instant) -> Account {
-        let rate = Rate { limit, window: Duration::from_secs(60) };
+        let rate = Rate {
+            limit,
+            window: Duration::from_secs(60),
+        };
         let terms = Terms {
             guard: Duration::from_millis(250),
             late: Duration::from_secs(60),
@@ -253,7 +271,10 @@ mod tests {
         let left: BTreeMap<Place, Instant> = run(&mut account, now).into_iter().collect();
         for (place, estimate) in promised {
             assert!(left[&place] <= estimate, "{place} left after its estimate");
-            assert!(estimate <= left[&place] + Duration::from_secs(2), "{place}: far too late");
+            assert!(
+                estimate <= left[&place] + Duration::from_secs(2),
+                "{place}: far too late"
+            );
         }
     }
 
@@ -273,7 +294,10 @@ mod tests {
             .count();
         let round = 60.0 + ANSWER.as_secs_f64() + 0.25 + 0.06;
         let possible = 60.0 * 60.0 * 60.0 / round;
-        assert!(counted as f64 >= 0.995 * possible, "{counted} of {possible}");
+        assert!(
+            counted as f64 >= 0.995 * possible,
+            "{counted} of {possible}"
+        );
     }
 
     #[test]

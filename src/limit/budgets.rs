@@ -234,7 +234,10 @@ impl Budgets {
                 let mut grants = Grants::new();
                 while let Some((at, key)) = state.wakes.first().cloned().filter(|w| w.0 <= now) {
                     state.wakes.remove(&(at, key.clone()));
-                    state.accounts.entry(key.clone()).and_modify(|kept| kept.wake = None);
+                    state
+                        .accounts
+                        .entry(key.clone())
+                        .and_modify(|kept| kept.wake = None);
                     self.pump(&mut state, &key, now, &mut grants);
                 }
                 if now >= sweep {
@@ -274,7 +277,11 @@ impl Budgets {
     ) -> Result<Ticket, Refusal> {
         self.open_account(state, wish, key, now)?;
         let bounds = &self.shared.bounds;
-        let load = state.peers.get(&wish.caller.peer).copied().unwrap_or_default();
+        let load = state
+            .peers
+            .get(&wish.caller.peer)
+            .copied()
+            .unwrap_or_default();
         let total_full = state.waiting >= bounds.total
             || state.bytes + wish.bytes > bounds.bytes
             || load.waiting >= bounds.total.div_ceil(2)
@@ -297,7 +304,9 @@ impl Budgets {
         if full {
             let room = kept.account.leaves_at(0, now);
             let at = room.max(estimate.checked_sub(patience).unwrap_or(now));
-            return Err(Refusal::Full { retry_after: whole_seconds(at - now) });
+            return Err(Refusal::Full {
+                retry_after: whole_seconds(at - now),
+            });
         }
         if estimate > wish.deadline {
             return Err(Refusal::TooLong {
@@ -308,7 +317,11 @@ impl Budgets {
         let place = state.next_place;
         state.next_place += 1;
         let (grant, granted) = oneshot::channel();
-        let waiting = Waiting { grant, bytes: wish.bytes, peer: wish.caller.peer };
+        let waiting = Waiting {
+            grant,
+            bytes: wish.bytes,
+            peer: wish.caller.peer,
+        };
         state.enter(key, place, wish.caller.clone(), waiting);
         if wish.readiness == Readiness::Ready {
             state.make_ready(key, place);
@@ -343,11 +356,10 @@ impl Budgets {
             }
         }
         let spec = wish.budget;
-        let id = self.shared.hasher.hash(&[
-            b"account",
-            wish.credential.bytes(),
-            spec.name.as_bytes(),
-        ]);
+        let id =
+            self.shared
+                .hasher
+                .hash(&[b"account", wish.credential.bytes(), spec.name.as_bytes()]);
         let ceiling = spec.documented.then_some(spec.rate.limit);
         let bounds = &self.shared.bounds;
         let mut window = Window::new(spec.rate, ceiling, bounds.terms, now);
@@ -364,14 +376,21 @@ impl Budgets {
             Effect::Read => bounds.reads_at_once,
         };
         let account = Account::new(window, at_once, now);
-        let kept = Kept { account, id, waiting: HashMap::new(), wake: None };
+        let kept = Kept {
+            account,
+            id,
+            waiting: HashMap::new(),
+            wake: None,
+        };
         state.accounts.insert(key.clone(), kept);
         Ok(())
     }
 
     /// Lets go whoever may, and notes when to look again.
     fn pump(&self, state: &mut State, key: &Key, now: Instant, grants: &mut Grants) {
-        let Some(kept) = state.accounts.get_mut(key) else { return };
+        let Some(kept) = state.accounts.get_mut(key) else {
+            return;
+        };
         let mut served = Vec::new();
         let wait = loop {
             match kept.account.next(now) {
@@ -442,7 +461,9 @@ impl Budgets {
                 .filter(|(_, _, at)| *at > until)
                 .map(|(key, place, _)| (key, place))
                 .collect();
-            let left = late.into_iter().filter_map(|(key, place)| state.leave(&key, place));
+            let left = late
+                .into_iter()
+                .filter_map(|(key, place)| state.leave(&key, place));
             refused.extend(left.map(|waiting| (waiting.grant, Err(Refusal::Draining))));
         }
         tell(refused);
@@ -470,7 +491,9 @@ impl Budgets {
                     occupied: account.window().occupied(now),
                     under_way: account.under_way(),
                     waiting,
-                    next_free: account.leaves_at(waiting, now).saturating_duration_since(now),
+                    next_free: account
+                        .leaves_at(waiting, now)
+                        .saturating_duration_since(now),
                     closed_for: account.window().closed_for(now),
                     starting: account.window().is_starting(),
                 }
@@ -483,7 +506,10 @@ impl Budgets {
     /// What answers have taught since the last call, for the log and the metrics.
     pub fn take_learned(&self) -> Vec<(Credential, Arc<str>, Learned)> {
         let learned = std::mem::take(&mut self.shared.state.lock().learned);
-        learned.into_iter().map(|((credential, budget), what)| (credential, budget, what)).collect()
+        learned
+            .into_iter()
+            .map(|((credential, budget), what)| (credential, budget, what))
+            .collect()
     }
 
     /// Whether attempts are being recorded for the next start.
@@ -598,7 +624,8 @@ impl Ticket {
     /// Says that it may leave: every earlier write of its lanes has settled.
     pub fn ready(&self) {
         let place = self.place;
-        self.budgets.change(&self.key, |state, _| state.make_ready(&self.key, place));
+        self.budgets
+            .change(&self.key, |state, _| state.make_ready(&self.key, place));
     }
 
     /// The permit if it can leave this instant; does not wait.
@@ -620,7 +647,11 @@ impl Ticket {
     pub fn again(&mut self) {
         let (grant, granted) = oneshot::channel();
         self.granted = granted;
-        let waiting = Waiting { grant, bytes: self.bytes, peer: self.caller.peer };
+        let waiting = Waiting {
+            grant,
+            bytes: self.bytes,
+            peer: self.caller.peer,
+        };
         let (place, caller) = (self.place, self.caller.clone());
         self.budgets.change(&self.key, |state, _| {
             state.enter(&self.key, place, caller, waiting);
@@ -645,7 +676,8 @@ impl Drop for Ticket {
         // A permit that was on its way is dropped with the receiver and gives its slot back.
         self.granted.close();
         let in_flight = self.granted.try_recv();
-        self.budgets.change(&self.key, |state, _| drop(state.leave(&self.key, place)));
+        self.budgets
+            .change(&self.key, |state, _| drop(state.leave(&self.key, place)));
         drop(in_flight);
     }
 }
@@ -667,7 +699,9 @@ impl Permit {
         let shared = &self.budgets.shared;
         self.since = shared.clock.now();
         let mut state = shared.state.lock();
-        let Some(kept) = state.accounts.get_mut(&self.key) else { return };
+        let Some(kept) = state.accounts.get_mut(&self.key) else {
+            return;
+        };
         let (id, hold) = (kept.id, kept.account.window().hold_unanswered());
         self.attempt = Some(state.ledger.sent(id, hold));
     }
@@ -683,8 +717,12 @@ impl Permit {
         let attempt = self.attempt;
         let mut standing = None;
         self.budgets.change(&self.key, |state, now| {
-            let Some(kept) = state.accounts.get_mut(&self.key) else { return };
-            let learned = kept.account.end(slot, end, now.saturating_duration_since(since), now);
+            let Some(kept) = state.accounts.get_mut(&self.key) else {
+                return;
+            };
+            let learned = kept
+                .account
+                .end(slot, end, now.saturating_duration_since(since), now);
             let window = kept.account.window();
             let hold = match end {
                 End::NotSent => Duration::ZERO,
@@ -697,7 +735,10 @@ impl Permit {
                 budget: self.key.1.clone(),
                 rate,
                 remaining: rate.limit.saturating_sub(occupied),
-                reset: kept.account.leaves_at(0, now).saturating_duration_since(now),
+                reset: kept
+                    .account
+                    .leaves_at(0, now)
+                    .saturating_duration_since(now),
             });
             if let Some(attempt) = attempt {
                 let id = kept.id;
@@ -713,7 +754,11 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let end = if self.attempt.is_some() { End::NoAnswer } else { End::NotSent };
+        let end = if self.attempt.is_some() {
+            End::NoAnswer
+        } else {
+            End::NotSent
+        };
         let _ = self.finish(end);
     }
 }

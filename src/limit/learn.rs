@@ -75,7 +75,9 @@ fn ms_before_next(body: &[u8]) -> Option<Duration> {
         .iter()
         .filter_map(|error| error.get("data")?.get("msBeforeNext")?.as_f64())
         .filter(|ms| ms.is_finite() && *ms >= 0.0)
-        .fold(None, |longest: Option<f64>, ms| Some(longest.map_or(ms, |l| l.max(ms))))?;
+        .fold(None, |longest: Option<f64>, ms| {
+            Some(longest.map_or(ms, |l| l.max(ms)))
+        })?;
     Duration::try_from_secs_f64((longest / 1000.0).min(1e9)).ok()
 }
 

@@ -78,7 +78,11 @@ pub struct Opened {
 impl Ledger {
     /// A ledger that keeps nothing: every start is that of a new node.
     pub fn none(clock: Clock) -> Self {
-        Self { clock, disk: None, next: 0 }
+        Self {
+            clock,
+            disk: None,
+            next: 0,
+        }
     }
 
     /// Opens or creates `path`. `key_check` is derived from the key of the credential hashes:
@@ -102,7 +106,11 @@ impl Ledger {
         };
         let live = records.as_deref().map(|records| live(records, boot));
         let kept: Vec<Record> = live.iter().flatten().map(|(record, _)| *record).collect();
-        let next = kept.iter().map(|record| record.attempt + 1).max().unwrap_or(0);
+        let next = kept
+            .iter()
+            .map(|record| record.attempt + 1)
+            .max()
+            .unwrap_or(0);
         let disk = Disk::rewrite(path, key_check, &kept)?;
         let history = live.map(|live| {
             let mut history = History::new();
@@ -112,7 +120,11 @@ impl Ledger {
             history
         });
         Ok(Opened {
-            ledger: Self { clock, disk: Some(disk), next },
+            ledger: Self {
+                clock,
+                disk: Some(disk),
+                next,
+            },
             history,
             note,
         })
@@ -140,7 +152,13 @@ impl Ledger {
     fn append(&mut self, kind: Kind, attempt: u64, account: AccountId, hold: Duration) {
         let Some(disk) = &mut self.disk else { return };
         let Some(at) = self.clock.boot() else { return };
-        let record = Record { kind, attempt, account, at, hold };
+        let record = Record {
+            kind,
+            attempt,
+            account,
+            at,
+            hold,
+        };
         if let Err(error) = disk.append(&record, at) {
             tracing::error!(
                 error = %error,
@@ -186,7 +204,10 @@ impl Disk {
         let mut bytes = Vec::new();
         File::open(&self.path)?.read_to_end(&mut bytes)?;
         let records = parse(&bytes, self.key_check).map_err(io::Error::other)?;
-        let kept: Vec<Record> = live(&records, now).into_iter().map(|(record, _)| record).collect();
+        let kept: Vec<Record> = live(&records, now)
+            .into_iter()
+            .map(|(record, _)| record)
+            .collect();
         *self = Self::rewrite(&self.path, self.key_check, &kept)?;
         Ok(())
     }
@@ -230,7 +251,9 @@ fn head(key_check: [u8; 16]) -> [u8; RECORD] {
 }
 
 fn parse(bytes: &[u8], key_check: [u8; 16]) -> Result<Vec<Record>, &'static str> {
-    let (start, rest) = bytes.split_at_checked(RECORD).ok_or("the ledger is cut short")?;
+    let (start, rest) = bytes
+        .split_at_checked(RECORD)
+        .ok_or("the ledger is cut short")?;
     if start[..4] != MAGIC[..] {
         return Err("this is not a ledger, or one of another version");
     }
@@ -290,9 +313,9 @@ fn millis(duration: Duration) -> u64 {
 /// FNV-1a over the record: it finds torn and zeroed records, not an attacker, who could as well
 /// delete the file.
 fn checksum(bytes: &[u8]) -> [u8; 4] {
-    let hash = bytes
-        .iter()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    let hash = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    });
     hash.to_be_bytes()
 }
 
@@ -314,7 +337,10 @@ mod tests {
     const WQ: Duration = Duration::from_secs(120);
 
     fn clock(up: u64) -> Clock {
-        Clock::simulated(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 30), Duration::from_secs(up))
+        Clock::simulated(
+            SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 30),
+            Duration::from_secs(up),
+        )
     }
 
     fn open(path: &Path, clock: &Clock) -> Opened {
@@ -343,7 +369,10 @@ mod tests {
             let opened = open(&path, &clock);
             let now = clock.now();
             let mut history = opened.history.unwrap();
-            assert_eq!(history.remove(&[1; 16]).unwrap(), vec![now + Duration::from_secs(50) + ROUNDING]);
+            assert_eq!(
+                history.remove(&[1; 16]).unwrap(),
+                vec![now + Duration::from_secs(50) + ROUNDING]
+            );
             assert_eq!(history.remove(&[2; 16]).unwrap(), vec![now + WQ + ROUNDING]);
             assert!(history.is_empty());
         }
@@ -369,8 +398,14 @@ mod tests {
         let after = clock(30);
         let history = open(&path, &after).history.unwrap();
         let now = after.now();
-        assert_eq!(history[&[1; 16]], vec![now + Duration::from_secs(90) + ROUNDING]);
-        assert_eq!(history[&account], vec![now + Duration::from_secs(30) + ROUNDING]);
+        assert_eq!(
+            history[&[1; 16]],
+            vec![now + Duration::from_secs(90) + ROUNDING]
+        );
+        assert_eq!(
+            history[&account],
+            vec![now + Duration::from_secs(30) + ROUNDING]
+        );
         // The rewritten file still names the old boot, so a second start finds the same.
         let history = open(&path, &clock(200)).history.unwrap();
         assert!(history.is_empty());
@@ -389,14 +424,20 @@ mod tests {
         let mut torn = whole.clone();
         torn.extend_from_slice(&[1; 30]);
         std::fs::write(&path, &torn).unwrap();
-        assert!(open(&path, &clock).history.is_some(), "a torn tail was never acted upon");
+        assert!(
+            open(&path, &clock).history.is_some(),
+            "a torn tail was never acted upon"
+        );
 
         for damage in [5, 70, 100] {
             let mut bad = whole.clone();
             bad[damage] ^= 1;
             std::fs::write(&path, &bad).unwrap();
             let opened = open(&path, &clock);
-            assert!(opened.history.is_none() && opened.note.is_some(), "byte {damage}");
+            assert!(
+                opened.history.is_none() && opened.note.is_some(),
+                "byte {damage}"
+            );
         }
         std::fs::write(&path, &whole).unwrap();
         let other = Ledger::open(&path, [8; 16], clock.clone()).unwrap();
@@ -414,7 +455,9 @@ mod tests {
         }
         for _ in 0..1000 {
             let attempt = opened.ledger.sent([1; 16], WQ);
-            opened.ledger.ended(attempt, [1; 16], Duration::from_millis(1));
+            opened
+                .ledger
+                .ended(attempt, [1; 16], Duration::from_millis(1));
             tokio::time::advance(Duration::from_millis(100)).await;
         }
         opened.ledger.sent([3; 16], WQ);

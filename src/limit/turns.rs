@@ -71,15 +71,25 @@ impl Turns {
     pub fn join(&mut self, place: Place, caller: Caller) {
         let peer = self.peers.entry(caller.peer).or_default();
         peer.waiting += 1;
-        peer.names.entry(caller.name.clone()).or_default().all.insert(place);
+        peer.names
+            .entry(caller.name.clone())
+            .or_default()
+            .all
+            .insert(place);
         self.callers.insert(place, caller);
     }
 
     /// Says that `place` could go at once. Nothing happens if it is not in the line.
     pub fn ready(&mut self, place: Place) {
-        let Some(caller) = self.callers.get(&place) else { return };
-        let Some(peer) = self.peers.get_mut(&caller.peer) else { return };
-        let Some(names) = peer.names.get_mut(&caller.name) else { return };
+        let Some(caller) = self.callers.get(&place) else {
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(&caller.peer) else {
+            return;
+        };
+        let Some(names) = peer.names.get_mut(&caller.name) else {
+            return;
+        };
         if names.ready.is_empty() {
             if peer.ring.is_empty() {
                 self.ring.push_back(caller.peer);
@@ -91,8 +101,12 @@ impl Turns {
 
     /// Leaves the line; false if it was not in it.
     pub fn leave(&mut self, place: Place) -> bool {
-        let Some(caller) = self.callers.remove(&place) else { return false };
-        let Some(peer) = self.peers.get_mut(&caller.peer) else { return false };
+        let Some(caller) = self.callers.remove(&place) else {
+            return false;
+        };
+        let Some(peer) = self.peers.get_mut(&caller.peer) else {
+            return false;
+        };
         peer.waiting -= 1;
         if let Some(names) = peer.names.get_mut(&caller.name) {
             names.all.remove(&place);
@@ -143,7 +157,10 @@ impl Turns {
     pub fn ahead_of(&self, caller: &Caller) -> usize {
         let own = self.peers.get(&caller.peer);
         let within = own.map_or(0, |peer| {
-            let mine = peer.names.get(&caller.name).map_or(0, |names| names.all.len());
+            let mine = peer
+                .names
+                .get(&caller.name)
+                .map_or(0, |names| names.all.len());
             let others: usize = peer
                 .names
                 .iter()
@@ -217,7 +234,10 @@ mod tests {
         }
         let order = everyone(&mut turns);
         let of_second = order[..8].iter().filter(|place| **place >= 40).count();
-        assert_eq!(of_second, 4, "ten names get no more than one peer's half: {order:?}");
+        assert_eq!(
+            of_second, 4,
+            "ten names get no more than one peer's half: {order:?}"
+        );
     }
 
     #[test]

@@ -124,7 +124,10 @@ impl Window {
     /// A budget whose recent past is known to be empty, or is given by [`Window::restore`].
     pub fn new(rate: Rate, ceiling: Option<u32>, terms: Terms, now: Instant) -> Self {
         Self {
-            rate: Rate { limit: rate.limit.max(1), window: rate.window },
+            rate: Rate {
+                limit: rate.limit.max(1),
+                window: rate.window,
+            },
             ceiling,
             terms,
             in_use: 0,
@@ -181,7 +184,9 @@ impl Window {
             }
         }
         let held = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
-        self.in_use.saturating_add(held).saturating_add(self.unknown)
+        self.in_use
+            .saturating_add(held)
+            .saturating_add(self.unknown)
     }
 
     /// Takes a slot, or says when to ask again.
@@ -261,7 +266,11 @@ impl Window {
         };
         let starting = self.unknown > 0 && self.probe != ProbeState::Idle;
         let unknown = if starting { 0 } else { self.unknown };
-        let mut busy: Vec<Instant> = self.held.iter().map(|Reverse(at)| (*at).max(ready)).collect();
+        let mut busy: Vec<Instant> = self
+            .held
+            .iter()
+            .map(|Reverse(at)| (*at).max(ready))
+            .collect();
         busy.extend((0..self.in_use).map(|_| now + answer + self.hold_answered()));
         busy.extend((0..unknown).map(|_| self.unknown_until.max(ready)));
         busy.sort_unstable();
@@ -313,7 +322,10 @@ impl Window {
 
     fn close(&mut self, throttle: Throttle, slot: &Slot, now: Instant) -> Duration {
         // A probe that is refused is no new evidence: it waits as told and asks again, alone.
-        let wait = throttle.wait.unwrap_or(self.rate.window).min(self.rate.window * 2);
+        let wait = throttle
+            .wait
+            .unwrap_or(self.rate.window)
+            .min(self.rate.window * 2);
         let until = now + wait;
         self.closed_until = Some(self.closed_until.map_or(until, |before| before.max(until)));
         let kind = match (slot.probe, self.probe) {
@@ -343,7 +355,9 @@ impl Window {
 
     fn learn(&mut self, slot: &Slot, allowance: Allowance, now: Instant, learned: &mut Learned) {
         let observed = allowance.limit();
-        let limit = self.ceiling.map_or(observed, |ceiling| observed.min(ceiling));
+        let limit = self
+            .ceiling
+            .map_or(observed, |ceiling| observed.min(ceiling));
         if limit != self.rate.limit {
             learned.limit = Some((self.rate.limit, limit));
             self.rate.limit = limit;
@@ -377,7 +391,9 @@ impl Window {
         if self.ceiling.is_some() || allowance.consumed != 1 {
             return;
         }
-        let Some(reset) = allowance.reset_in else { return };
+        let Some(reset) = allowance.reset_in else {
+            return;
+        };
         let seen = reset.min(LONGEST);
         // `reset_in` is rounded up by up to two seconds, because dates are whole seconds.
         if seen > self.rate.window + 2 * SECOND {

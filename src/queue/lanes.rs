@@ -28,7 +28,10 @@ impl Keys {
     }
 
     fn classes(&self) -> BTreeSet<Arc<str>> {
-        self.keys.iter().map(|key| Arc::from(class_of(key))).collect()
+        self.keys
+            .iter()
+            .map(|key| Arc::from(class_of(key)))
+            .collect()
     }
 }
 
@@ -67,7 +70,11 @@ impl Lanes {
 
     /// When every unsettled write that shares something with `keys` is expected to have settled.
     pub fn expected_free(&self, keys: &Keys) -> Option<Instant> {
-        self.before(keys, Turn::MAX).iter().filter_map(|turn| self.writes.get(turn)).map(|w| w.expected).max()
+        self.before(keys, Turn::MAX)
+            .iter()
+            .filter_map(|turn| self.writes.get(turn))
+            .map(|w| w.expected)
+            .max()
     }
 
     /// Accepts a write, which must have a higher turn than any before it. True if it is ready.
@@ -80,9 +87,20 @@ impl Lanes {
             self.classes.entry(class).or_default().members.insert(turn);
         }
         for class in &keys.barriers {
-            self.classes.entry(class.clone()).or_default().barriers.insert(turn);
+            self.classes
+                .entry(class.clone())
+                .or_default()
+                .barriers
+                .insert(turn);
         }
-        self.writes.insert(turn, Write { keys, expected, ready });
+        self.writes.insert(
+            turn,
+            Write {
+                keys,
+                expected,
+                ready,
+            },
+        );
         ready
     }
 
@@ -95,7 +113,9 @@ impl Lanes {
 
     /// Settles a write, or takes one out that was never sent. Returns those that became ready.
     pub fn settle(&mut self, turn: Turn) -> Vec<Turn> {
-        let Some(write) = self.writes.remove(&turn) else { return Vec::new() };
+        let Some(write) = self.writes.remove(&turn) else {
+            return Vec::new();
+        };
         let mut candidates = BTreeSet::new();
         for key in &write.keys.keys {
             if let Some(lane) = self.keys.get_mut(key) {
@@ -118,12 +138,15 @@ impl Lanes {
                 candidates.extend(&class.members);
             }
         }
-        self.classes.retain(|_, class| !(class.members.is_empty() && class.barriers.is_empty()));
+        self.classes
+            .retain(|_, class| !(class.members.is_empty() && class.barriers.is_empty()));
         let ready: Vec<Turn> = candidates
             .into_iter()
             .filter(|turn| self.writes.get(turn).is_some_and(|write| !write.ready))
             .filter(|turn| {
-                self.writes.get(turn).is_some_and(|write| self.is_free(&write.keys, *turn))
+                self.writes
+                    .get(turn)
+                    .is_some_and(|write| self.is_free(&write.keys, *turn))
             })
             .collect();
         for turn in &ready {
@@ -137,7 +160,8 @@ impl Lanes {
     /// Whether no write before `turn` shares anything with `keys`: the first of each lane tells.
     fn is_free(&self, keys: &Keys, turn: Turn) -> bool {
         let first_of = |set: Option<&BTreeSet<Turn>>| {
-            set.and_then(BTreeSet::first).is_none_or(|first| *first >= turn)
+            set.and_then(BTreeSet::first)
+                .is_none_or(|first| *first >= turn)
         };
         keys.keys.iter().all(|key| first_of(self.keys.get(key)))
             && keys
@@ -154,13 +178,27 @@ impl Lanes {
     fn before(&self, keys: &Keys, turn: Turn) -> BTreeSet<Turn> {
         let mut before = BTreeSet::new();
         for key in &keys.keys {
-            before.extend(self.keys.get(key).and_then(|lane| lane.range(..turn).next_back()));
+            before.extend(
+                self.keys
+                    .get(key)
+                    .and_then(|lane| lane.range(..turn).next_back()),
+            );
         }
         for class in keys.classes() {
-            before.extend(self.classes.get(&class).into_iter().flat_map(|c| c.barriers.range(..turn)));
+            before.extend(
+                self.classes
+                    .get(&class)
+                    .into_iter()
+                    .flat_map(|c| c.barriers.range(..turn)),
+            );
         }
         for class in &keys.barriers {
-            before.extend(self.classes.get(class).into_iter().flat_map(|c| c.members.range(..turn)));
+            before.extend(
+                self.classes
+                    .get(class)
+                    .into_iter()
+                    .flat_map(|c| c.members.range(..turn)),
+            );
         }
         before
     }
@@ -207,9 +245,19 @@ mod tests {
         let mut lanes = Lanes::default();
         assert!(lanes.enter(0, keys(&["person:x@a.b"], &[]), now));
         assert!(!lanes.enter(1, keys(&["user:1"], &["person"]), now));
-        assert!(!lanes.enter(2, keys(&["user:2"], &["person"]), now), "it waits for 0 as well");
-        assert!(!lanes.enter(3, keys(&["person:y@a.b"], &[]), now), "it waits for both barriers");
-        assert_eq!(lanes.settle(0), vec![1, 2], "barriers do not hold up each other");
+        assert!(
+            !lanes.enter(2, keys(&["user:2"], &["person"]), now),
+            "it waits for 0 as well"
+        );
+        assert!(
+            !lanes.enter(3, keys(&["person:y@a.b"], &[]), now),
+            "it waits for both barriers"
+        );
+        assert_eq!(
+            lanes.settle(0),
+            vec![1, 2],
+            "barriers do not hold up each other"
+        );
         assert!(lanes.settle(1).is_empty());
         assert_eq!(lanes.settle(2), vec![3]);
     }

@@ -39,7 +39,12 @@ struct State {
 impl Queue {
     /// No writes yet.
     pub fn new(clock: Clock) -> Self {
-        Self { shared: Arc::new(Shared { clock, state: Mutex::default() }) }
+        Self {
+            shared: Arc::new(Shared {
+                clock,
+                state: Mutex::default(),
+            }),
+        }
     }
 
     /// When the lanes of `keys` are expected to be free; `None` if they are free now.
@@ -54,25 +59,42 @@ impl Queue {
         let turn = state.next;
         state.next += 1;
         let mut blocked = None;
-        if !keys.is_empty() && !state.lanes.entry(credential).or_default().enter(turn, keys, expected) {
+        if !keys.is_empty()
+            && !state
+                .lanes
+                .entry(credential)
+                .or_default()
+                .enter(turn, keys, expected)
+        {
             let (free, wait) = oneshot::channel();
             state.blocked.insert(turn, free);
             blocked = Some(wait);
         }
         drop(state);
-        Place { queue: self.clone(), credential, turn, blocked, stay: None }
+        Place {
+            queue: self.clone(),
+            credential,
+            turn,
+            blocked,
+            stay: None,
+        }
     }
 
     fn settle(&self, credential: Credential, turn: Turn) {
         let freed: Vec<oneshot::Sender<()>> = {
             let mut state = self.shared.state.lock();
             state.blocked.remove(&turn);
-            let Some(lanes) = state.lanes.get_mut(&credential) else { return };
+            let Some(lanes) = state.lanes.get_mut(&credential) else {
+                return;
+            };
             let ready = lanes.settle(turn);
             if lanes.is_empty() {
                 state.lanes.remove(&credential);
             }
-            ready.iter().filter_map(|turn| state.blocked.remove(turn)).collect()
+            ready
+                .iter()
+                .filter_map(|turn| state.blocked.remove(turn))
+                .collect()
         };
         for free in freed {
             // Whoever hung up meanwhile settles its own turn when its place is dropped.
@@ -146,12 +168,18 @@ mod tests {
     use std::time::SystemTime;
 
     fn user(id: &str) -> Keys {
-        Keys { keys: [Arc::from(format!("user:{id}"))].into(), barriers: Default::default() }
+        Keys {
+            keys: [Arc::from(format!("user:{id}"))].into(),
+            barriers: Default::default(),
+        }
     }
 
     fn queue() -> (Queue, Credential) {
         let clock = Clock::simulated(SystemTime::UNIX_EPOCH, Duration::from_secs(1000));
-        (Queue::new(clock), Hasher::new(&[0; 32]).credential(&http::HeaderMap::new()))
+        (
+            Queue::new(clock),
+            Hasher::new(&[0; 32]).credential(&http::HeaderMap::new()),
+        )
     }
 
     #[tokio::test(start_paused = true)]

@@ -207,6 +207,11 @@ impl Table {
         })
     }
 
+    /// Stands for writes of which nothing is known.
+    pub fn unmatched_write(&self) -> Arc<Operation> {
+        self.unmatched_write.clone()
+    }
+
     /// Every operation in the order of definition, then the two unmatched ones; the position of
     /// each is its `index`.
     pub fn operations(&self) -> &[Arc<Operation>] {

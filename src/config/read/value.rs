@@ -3,7 +3,8 @@
 
 use super::Raw;
 use crate::config::units::{self, Size};
-use crate::config::{LogAccess, LogFormat, LogLevel, Network, network};
+use crate::config::{LogAccess, LogFormat, LogLevel, Network};
+use crate::network;
 use crate::route::{NameTemplate, Rate, names};
 use http::Method;
 use std::net::SocketAddr;

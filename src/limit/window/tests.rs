@@ -25,7 +25,12 @@ fn ms(n: u64) -> Duration {
 }
 
 fn window(limit: u32, documented: bool, now: Instant) -> Window {
-    Window::new(Rate { limit, window: W }, documented.then_some(limit), terms(), now)
+    Window::new(
+        Rate { limit, window: W },
+        documented.then_some(limit),
+        terms(),
+        now,
+    )
 }
 
 fn slot(window: &mut Window, now: Instant) -> Slot {
@@ -36,7 +41,11 @@ fn slot(window: &mut Window, now: Instant) -> Slot {
 }
 
 fn told(consumed: u32, remaining: u32) -> End {
-    End::Answered(Some(Allowance { consumed, remaining, reset_in: None }))
+    End::Answered(Some(Allowance {
+        consumed,
+        remaining,
+        reset_in: None,
+    }))
 }
 
 #[test]
@@ -48,7 +57,10 @@ fn a_slot_comes_back_after_window_and_guard() {
     w.give_back(s, End::Answered(None), t + ms(200));
     let free = t + ms(200) + W + ms(250) + ms(60);
     assert_eq!(w.take(t + ms(200)), Taken::NotBefore(free));
-    assert!(matches!(w.take(free - Duration::from_nanos(1)), Taken::NotBefore(_)));
+    assert!(matches!(
+        w.take(free - Duration::from_nanos(1)),
+        Taken::NotBefore(_)
+    ));
     assert!(matches!(w.take(free), Taken::Slot(_)));
 }
 
@@ -58,7 +70,10 @@ fn an_unanswered_attempt_keeps_its_slot_for_window_and_q() {
     let mut w = window(1, true, t);
     let s = slot(&mut w, t);
     w.give_back(s, End::NoAnswer, t + ms(5));
-    assert_eq!(w.take(t + ms(6)), Taken::NotBefore(t + ms(5) + W + terms().late));
+    assert_eq!(
+        w.take(t + ms(6)),
+        Taken::NotBefore(t + ms(5) + W + terms().late)
+    );
 }
 
 #[test]
@@ -91,14 +106,28 @@ fn an_undocumented_limit_follows_both_ways_and_its_window_only_grows() {
     let t = start();
     let mut w = window(200, false, t);
     let s = slot(&mut w, t);
-    let hour = Allowance { consumed: 1, remaining: 999, reset_in: Some(Duration::from_secs(3601)) };
+    let hour = Allowance {
+        consumed: 1,
+        remaining: 999,
+        reset_in: Some(Duration::from_secs(3601)),
+    };
     let learned = w.give_back(s, End::Answered(Some(hour)), t);
     assert_eq!(learned.limit, Some((200, 1000)));
     assert_eq!(learned.window, Some(Duration::from_secs(3601)));
     let s = slot(&mut w, t);
-    let short = Allowance { consumed: 1, remaining: 9, reset_in: Some(Duration::from_secs(5)) };
+    let short = Allowance {
+        consumed: 1,
+        remaining: 9,
+        reset_in: Some(Duration::from_secs(5)),
+    };
     w.give_back(s, End::Answered(Some(short)), t);
-    assert_eq!(w.rate(), Rate { limit: 10, window: Duration::from_secs(3601) });
+    assert_eq!(
+        w.rate(),
+        Rate {
+            limit: 10,
+            window: Duration::from_secs(3601)
+        }
+    );
 }
 
 #[test]
@@ -106,7 +135,11 @@ fn a_documented_window_is_not_learned() {
     let t = start();
     let mut w = window(60, true, t);
     let s = slot(&mut w, t);
-    let odd = Allowance { consumed: 1, remaining: 59, reset_in: Some(Duration::from_secs(9999)) };
+    let odd = Allowance {
+        consumed: 1,
+        remaining: 59,
+        reset_in: Some(Duration::from_secs(9999)),
+    };
     w.give_back(s, End::Answered(Some(odd)), t);
     assert_eq!(w.rate().window, W);
 }
@@ -143,16 +176,34 @@ fn a_429_closes_the_budget_then_one_probe_leaves() {
     let mut w = window(60, true, t);
     let a = slot(&mut w, t);
     let b = slot(&mut w, t);
-    let learned = w.give_back(a, End::Throttled(Throttle { wait: Some(ms(7_000)) }), t);
+    let learned = w.give_back(
+        a,
+        End::Throttled(Throttle {
+            wait: Some(ms(7_000)),
+        }),
+        t,
+    );
     assert_eq!(learned.closed_for, Some(ms(7_000)));
     assert!(!learned.at_start);
     // A shorter wait told later does not open it sooner.
-    w.give_back(b, End::Throttled(Throttle { wait: Some(ms(1_000)) }), t + ms(1));
+    w.give_back(
+        b,
+        End::Throttled(Throttle {
+            wait: Some(ms(1_000)),
+        }),
+        t + ms(1),
+    );
     assert_eq!(w.take(t + ms(6_999)), Taken::NotBefore(t + ms(7_000)));
     let probe = slot(&mut w, t + ms(7_000));
     assert_eq!(w.take(t + ms(7_001)), Taken::AfterAnswer);
     // Refused again: closed again, for as long as it says and no longer; then one probe again.
-    w.give_back(probe, End::Throttled(Throttle { wait: Some(ms(1_000)) }), t + ms(7_100));
+    w.give_back(
+        probe,
+        End::Throttled(Throttle {
+            wait: Some(ms(1_000)),
+        }),
+        t + ms(7_100),
+    );
     let probe = slot(&mut w, t + ms(8_100));
     assert_eq!(w.take(t + ms(8_100)), Taken::AfterAnswer);
     w.give_back(probe, told(3, 57), t + ms(8_200));
@@ -199,7 +250,10 @@ fn without_history_and_headers_one_slot_is_open() {
     let probe = slot(&mut w, t);
     w.give_back(probe, End::Answered(None), t + ms(100));
     let second = slot(&mut w, t + ms(100));
-    assert_eq!(w.take(t + ms(100)), Taken::NotBefore(t + ms(100) + w.hold_answered()));
+    assert_eq!(
+        w.take(t + ms(100)),
+        Taken::NotBefore(t + ms(100) + w.hold_answered())
+    );
     // A later answer that does tell opens the rest after all.
     w.give_back(second, told(2, 58), t + ms(200));
     for _ in 0..57 {
@@ -214,7 +268,13 @@ fn a_429_on_the_first_probe_is_counted_as_start() {
     let mut w = window(60, true, t);
     w.without_history(t, t);
     let probe = slot(&mut w, t);
-    let learned = w.give_back(probe, End::Throttled(Throttle { wait: Some(ms(500)) }), t);
+    let learned = w.give_back(
+        probe,
+        End::Throttled(Throttle {
+            wait: Some(ms(500)),
+        }),
+        t,
+    );
     assert!(learned.at_start);
     let probe = slot(&mut w, t + ms(500));
     assert_eq!(w.take(t + ms(500)), Taken::AfterAnswer);
@@ -240,7 +300,10 @@ fn estimates_name_every_slot_and_no_instant_before_it_is_free() {
     w.give_back(a, End::Answered(None), t);
     let _b = slot(&mut w, t);
     let free = w.free_at(t, ms(200));
-    assert_eq!(free, vec![t, t + w.hold_answered(), t + ms(200) + w.hold_answered()]);
+    assert_eq!(
+        free,
+        vec![t, t + w.hold_answered(), t + ms(200) + w.hold_answered()]
+    );
 }
 
 /// One run against an upstream that counts arrivals, with delays drawn from `delays`.
@@ -259,7 +322,11 @@ fn arrivals_of_a_greedy_run(limit: u32, delays: &[(u64, u64, u8)], guarded: bool
         let slot = loop {
             while let Some(entry) = ends.first_entry().filter(|e| e.key().0 <= now) {
                 let ((at, _), (answered, slot)) = entry.remove_entry();
-                let end = if answered { End::Answered(None) } else { End::NoAnswer };
+                let end = if answered {
+                    End::Answered(None)
+                } else {
+                    End::NoAnswer
+                };
                 w.give_back(slot, end, t + at);
             }
             match w.take(t + now) {
@@ -288,7 +355,12 @@ fn most_in_a_window(arrivals: &[Duration]) -> usize {
     arrivals
         .iter()
         .enumerate()
-        .map(|(first, from)| arrivals[first..].iter().take_while(|at| **at < *from + W).count())
+        .map(|(first, from)| {
+            arrivals[first..]
+                .iter()
+                .take_while(|at| **at < *from + W)
+                .count()
+        })
         .max()
         .unwrap_or(0)
 }

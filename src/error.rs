@@ -1,0 +1,257 @@
+//! What the gateway itself refuses or could not do, whose fault it was, and whether the request
+//! may be sent again.
+//!
+//! `gateway/reply.rs` alone turns these into status codes and bodies. An outcome that is unknown
+//! is never folded into a failure: it has its own variant, and only that one says "sent".
+
+use std::time::Duration;
+
+/// Who has to act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The caller's request.
+    Caller,
+    /// The API or the way to it.
+    Upstream,
+    /// This gateway or its configuration.
+    Gateway,
+}
+
+/// An error of the gateway's own. Every variant except `OutcomeUnknown`, `UpstreamTimeout` and
+/// `UpstreamBroken` means that nothing was sent upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GatewayError {
+    /// The request is malformed, ambiguous or of a form that is not accepted.
+    BadRequest(&'static str),
+    /// CONNECT and TRACE.
+    MethodRefused,
+    /// Paths under `/_gateway/` are the gateway's own, and this one does not exist.
+    NotFound,
+    /// The body is larger than this many bytes.
+    BodyTooLarge(usize),
+    /// The body did not arrive in time.
+    BodyTimeout,
+    /// The caller's own quota is spent.
+    CallerQuota {
+        /// When one more request will be accepted.
+        retry_after: Duration,
+    },
+    /// The estimated wait for a budget ends after the caller's deadline.
+    QueueWait {
+        /// The estimated wait.
+        estimate: Duration,
+        /// Who returns after this is admitted if nothing new came.
+        retry_after: Duration,
+    },
+    /// A bound of the queue is reached.
+    QueueFull {
+        /// See `QueueWait`.
+        retry_after: Duration,
+    },
+    /// The deadline passed in the queue.
+    QueueExpired {
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// The gateway is stopping.
+    Draining,
+    /// Too many requests or budgets at once.
+    Overloaded,
+    /// A write was sent and no answer came: it may or may not have taken effect.
+    OutcomeUnknown {
+        /// It timed out; otherwise the connection was lost.
+        waited: Waited,
+        /// Whether a repetition cannot do more than the first (PUT and DELETE).
+        may_retry: bool,
+    },
+    /// The API could not be reached; nothing was sent.
+    UpstreamUnreachable {
+        /// What failed and what to do.
+        message: &'static str,
+        /// Whether time ran out.
+        waited: Waited,
+    },
+    /// A read was not answered in time.
+    UpstreamTimeout,
+    /// A read's connection was lost, or its answer was malformed.
+    UpstreamBroken,
+    /// A bug; the log has more.
+    Internal,
+}
+
+/// How waiting for an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// Time ran out.
+    TooLong,
+    /// The connection was lost, or the answer was malformed.
+    InVain,
+}
+
+impl GatewayError {
+    /// The `type` member of the error's envelope, also its name in metrics and logs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "gateway-bad-request",
+            Self::MethodRefused => "gateway-method-refused",
+            Self::NotFound => "gateway-not-found",
+            Self::BodyTooLarge(_) => "gateway-body-too-large",
+            Self::BodyTimeout => "gateway-body-timeout",
+            Self::CallerQuota { .. } => "gateway-caller-quota",
+            Self::QueueWait { .. } => "gateway-queue-wait",
+            Self::QueueFull { .. } => "gateway-queue-full",
+            Self::QueueExpired { .. } => "gateway-queue-expired",
+            Self::Draining => "gateway-draining",
+            Self::Overloaded => "gateway-overloaded",
+            Self::OutcomeUnknown { .. } => "gateway-outcome-unknown",
+            Self::UpstreamUnreachable { .. } => "gateway-upstream-unreachable",
+            Self::UpstreamTimeout => "gateway-upstream-timeout",
+            Self::UpstreamBroken => "gateway-upstream-broken",
+            Self::Internal => "gateway-internal",
+        }
+    }
+
+    /// Who has to act.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::BadRequest(_)
+            | Self::MethodRefused
+            | Self::NotFound
+            | Self::BodyTooLarge(_)
+            | Self::BodyTimeout
+            | Self::CallerQuota { .. } => Blame::Caller,
+            Self::OutcomeUnknown { .. }
+            | Self::UpstreamUnreachable { .. }
+            | Self::UpstreamTimeout
+            | Self::UpstreamBroken => Blame::Upstream,
+            Self::QueueWait { .. }
+            | Self::QueueFull { .. }
+            | Self::QueueExpired { .. }
+            | Self::Draining
+            | Self::Overloaded
+            | Self::Internal => Blame::Gateway,
+        }
+    }
+
+    /// Whether the same request may be sent again without risk.
+    pub fn may_retry(&self) -> bool {
+        match self {
+            Self::OutcomeUnknown { may_retry, .. } => *may_retry,
+            Self::BadRequest(_) | Self::MethodRefused | Self::NotFound | Self::BodyTooLarge(_) => {
+                false
+            }
+            Self::Internal => false,
+            _ => true,
+        }
+    }
+
+    /// Whether the request, or part of it, may have reached the API.
+    pub fn was_sent(&self) -> bool {
+        matches!(
+            self,
+            Self::OutcomeUnknown { .. }
+                | Self::UpstreamTimeout
+                | Self::UpstreamBroken
+                | Self::Internal
+        )
+    }
+
+    /// When to come back, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::CallerQuota { retry_after }
+            | Self::QueueWait { retry_after, .. }
+            | Self::QueueFull { retry_after }
+            | Self::QueueExpired { retry_after } => Some(*retry_after),
+            Self::Draining | Self::Overloaded => Some(Duration::from_secs(1)),
+            Self::UpstreamUnreachable { .. } => Some(Duration::from_secs(5)),
+            _ => None,
+        }
+    }
+
+    /// For the caller: what happened and what to do.
+    pub fn message(&self) -> String {
+        match self {
+            Self::BadRequest(why) => format!("{why}. Nothing was sent to the API."),
+            Self::MethodRefused => "CONNECT and TRACE are not accepted. Send the request to \
+                the API's own operations."
+                .into(),
+            Self::NotFound => "No such resource of the gateway. Paths under /_gateway/ are never \
+                forwarded to the API."
+                .into(),
+            Self::BodyTooLarge(limit) => format!(
+                "The body is larger than {limit} bytes. Send less at a time, or raise \
+                server.body_bytes of the gateway. Nothing was sent to the API."
+            ),
+            Self::BodyTimeout => "The body did not arrive in time. Nothing was sent to the API; \
+                send the request again."
+                .into(),
+            Self::CallerQuota { .. } => "This caller sends more than its share through the \
+                gateway. Nothing was sent to the API; wait as long as Retry-After says."
+                .into(),
+            Self::QueueWait { estimate, .. } => format!(
+                "The budget of this operation is in use: the wait would be about {} s, longer \
+                than this request may wait. Nothing was sent to the API; come back after \
+                Retry-After, or allow a longer wait with 'Prefer: wait=N'.",
+                estimate.as_secs_f64().ceil()
+            ),
+            Self::QueueFull { .. } => "Too many requests wait for this budget already. Nothing \
+                was sent to the API; come back after Retry-After."
+                .into(),
+            Self::QueueExpired { .. } => "The request waited for its budget until its deadline. \
+                It was not carried out; it is safe to send it again."
+                .into(),
+            Self::Draining => "The gateway is stopping. Nothing was sent to the API; send the \
+                request again."
+                .into(),
+            Self::Overloaded => "The gateway handles as much as it is configured to. Nothing was \
+                sent to the API; send the request again."
+                .into(),
+            Self::OutcomeUnknown { waited, may_retry } => format!(
+                "The write was sent, but {}. It may or may not have taken effect{}",
+                match waited {
+                    Waited::TooLong => "the API did not answer in time",
+                    Waited::InVain => "the connection was lost before the answer came",
+                },
+                if *may_retry {
+                    "; sending it again cannot do more than the first."
+                } else {
+                    ": read the present state before sending it again."
+                }
+            ),
+            Self::UpstreamUnreachable { message, .. } => {
+                format!("{message} It is safe to send the request again.")
+            }
+            Self::UpstreamTimeout => "The API did not answer in time. It was a read; it is safe \
+                to send it again."
+                .into(),
+            Self::UpstreamBroken => "The connection to the API was lost before its answer came. \
+                It was a read; it is safe to send it again."
+                .into(),
+            Self::Internal => "The gateway failed to handle this request. Its log has more under \
+                this X-Request-Id."
+                .into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_sent_may_have_taken_effect() {
+        let unknown = GatewayError::OutcomeUnknown {
+            waited: Waited::TooLong,
+            may_retry: false,
+        };
+        assert!(unknown.was_sent() && !unknown.may_retry());
+        assert!(unknown.message().contains("may or may not"));
+        let wait = GatewayError::QueueWait {
+            estimate: Duration::from_millis(1_200),
+            retry_after: Duration::from_secs(2),
+        };
+        assert!(!wait.was_sent() && wait.may_retry());
+        assert!(wait.message().contains("about 2 s"));
+    }
+}

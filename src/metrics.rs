@@ -1,0 +1,643 @@
+//! Every metric: its name, its help, its labels, and one method in domain words for each event.
+//!
+//! Labels are bounded: operations of the route table, budgets it names, and enums; never a path,
+//! a caller or a credential. Built once and handed down; there is no global.
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a request ended. Every request ends in exactly one outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Answered from the store.
+    Hit,
+    /// Answered by a fetch of its own that could be stored.
+    Fetched,
+    /// Answered by a fetch that another request had begun.
+    Joined,
+    /// A read that was passed through.
+    Passed,
+    /// A write that the API answered.
+    Written,
+    /// Refused by the gateway; nothing was sent.
+    Refused,
+    /// Its deadline passed in the queue; nothing was carried out.
+    Expired,
+    /// A write that was sent and not answered.
+    Unknown,
+    /// The API could not be reached or did not answer a read.
+    Failed,
+    /// The caller hung up before the answer.
+    HungUp,
+}
+
+impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Hit,
+        Self::Fetched,
+        Self::Joined,
+        Self::Passed,
+        Self::Written,
+        Self::Refused,
+        Self::Expired,
+        Self::Unknown,
+        Self::Failed,
+        Self::HungUp,
+    ];
+
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Fetched => "fetched",
+            Self::Joined => "joined",
+            Self::Passed => "passed",
+            Self::Written => "written",
+            Self::Refused => "refused",
+            Self::Expired => "expired",
+            Self::Unknown => "unknown",
+            Self::Failed => "failed",
+            Self::HungUp => "hung-up",
+        }
+    }
+}
+
+/// Where a 429 came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The API refused an attempt.
+    Upstream,
+    /// The API refused the first attempt of a budget without history.
+    Start,
+    /// The gateway refused a caller over its quota.
+    Gateway,
+}
+
+impl Origin {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::Start => "start",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// One budget at the time of a scrape, over all credentials.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BudgetGauge {
+    /// The limit and the occupied slots of the credential that uses it most.
+    pub limit: u32,
+    /// See `limit`.
+    pub used: u32,
+    /// Requests waiting, over all credentials.
+    pub waiting: usize,
+    /// Seconds until a newcomer would leave, at worst.
+    pub next_free: f64,
+    /// Credentials with this budget.
+    pub credentials: u32,
+    /// Seconds for which a 429 keeps it closed, at worst.
+    pub closed: f64,
+}
+
+/// Everything else that is read at the time of a scrape.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Levels {
+    /// Entries, bytes, evictions and shared fetches of the cache.
+    pub cache_entries: u64,
+    /// See `cache_entries`.
+    pub cache_bytes: u64,
+    /// See `cache_entries`.
+    pub cache_evictions: u64,
+    /// See `cache_entries`.
+    pub fetches: usize,
+    /// Marks of the fence.
+    pub marks: usize,
+    /// Requests that wait for a budget.
+    pub waiting: usize,
+    /// Detached tasks under way, and how many panicked.
+    pub tasks: usize,
+    /// See `tasks`.
+    pub panics: usize,
+    /// Callers tracked by the quota.
+    pub callers: usize,
+    /// Whether attempts are recorded for the next start.
+    pub ledger: bool,
+    /// Whether the gateway takes requests.
+    pub ready: bool,
+    /// Seconds since the start.
+    pub uptime: f64,
+}
+
+/// All metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    hits: Vec<IntCounter>,
+    duration: HistogramVec,
+    hit_duration: Histogram,
+    gateway_duration: Histogram,
+    cache: IntCounterVec,
+    cache_hits: Vec<IntCounter>,
+    refusals: IntCounterVec,
+    throttled: IntCounterVec,
+    wait: HistogramVec,
+    upstream: IntCounterVec,
+    upstream_duration: HistogramVec,
+    fence: IntCounterVec,
+    foreign: IntCounterVec,
+    connections: IntGauge,
+    levels: LevelGauges,
+}
+
+#[derive(Debug)]
+struct LevelGauges {
+    budget_limit: IntGaugeVec,
+    budget_used: IntGaugeVec,
+    budget_next_free: GaugeVec,
+    budget_credentials: IntGaugeVec,
+    budget_closed: GaugeVec,
+    queue_length: IntGaugeVec,
+    cache_entries: IntGauge,
+    cache_bytes: IntGauge,
+    cache_evictions: IntGauge,
+    fetches: IntGauge,
+    marks: IntGauge,
+    waiting: IntGauge,
+    tasks: IntGauge,
+    panics: IntGauge,
+    callers: IntGauge,
+    ledger: IntGauge,
+    ready: IntGauge,
+    uptime: Gauge,
+    memory: IntGauge,
+    cpu: Gauge,
+    files: IntGauge,
+}
+
+/// From 10 µs for hits to minutes for waits.
+const REQUEST_BUCKETS: [f64; 15] = [
+    0.000_05, 0.000_2, 0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 150.0,
+];
+const HIT_BUCKETS: [f64; 9] = [
+    0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.005, 0.05,
+];
+const WAIT_BUCKETS: [f64; 12] = [
+    0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+];
+
+struct Maker(Registry);
+
+impl Maker {
+    fn own<C: prometheus::core::Collector + Clone + 'static>(
+        &self,
+        made: prometheus::Result<C>,
+    ) -> prometheus::Result<C> {
+        let collector = made?;
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        self.own(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        self.own(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn reals(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
+        self.own(GaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.own(IntGauge::new(name, help))
+    }
+
+    fn real(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+        self.own(Gauge::new(name, help))
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> prometheus::Result<HistogramVec> {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.own(HistogramVec::new(options, labels))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.own(Histogram::with_opts(options))
+    }
+}
+
+impl Metrics {
+    /// Metrics for these operations, in the order of their indices.
+    ///
+    /// # Errors
+    /// Only if a name below is malformed or taken twice, which a test excludes.
+    pub fn new(operations: &[Arc<str>]) -> prometheus::Result<Self> {
+        let make = Maker(Registry::new());
+        let requests = make.counters(
+            "segment_gateway_requests_total",
+            "Requests of callers, each under exactly one outcome",
+            &["operation", "outcome", "code"],
+        )?;
+        let cache = make.counters(
+            "segment_gateway_cache_requests_total",
+            "Reads of cacheable operations by result (hit, miss, bypass) and reason",
+            &["operation", "result", "reason"],
+        )?;
+        let duration = make.histograms(
+            "segment_gateway_request_duration_seconds",
+            "Time from the request's head to the answer's head, by outcome",
+            &["outcome"],
+            &REQUEST_BUCKETS,
+        )?;
+        let build = make.gauges(
+            "segment_gateway_build_info",
+            "Always 1; the version is the label",
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let metrics = Self {
+            hits: operations
+                .iter()
+                .map(|name| requests.with_label_values(&[name, Outcome::Hit.as_str(), "2xx"]))
+                .collect(),
+            cache_hits: operations
+                .iter()
+                .map(|name| cache.with_label_values(&[name.as_ref(), "hit", "fresh"]))
+                .collect(),
+            hit_duration: make.histogram(
+                "segment_gateway_hit_duration_seconds",
+                "Time from the request's head to the answer's head of cache hits",
+                &HIT_BUCKETS,
+            )?,
+            gateway_duration: make.histogram(
+                "segment_gateway_own_duration_seconds",
+                "Time that requests spent in the gateway itself: neither waiting nor upstream",
+                &REQUEST_BUCKETS,
+            )?,
+            requests,
+            cache,
+            duration,
+            refusals: make.counters(
+                "segment_gateway_refusals_total",
+                "Requests that the gateway answered with an error of its own, by its type",
+                &["operation", "type"],
+            )?,
+            throttled: make.counters(
+                "segment_gateway_throttled_total",
+                "429s by origin: upstream (the API), start (first attempt of a budget without \
+                history), gateway (a caller's quota)",
+                &["operation", "origin"],
+            )?,
+            wait: make.histograms(
+                "segment_gateway_queue_wait_seconds",
+                "Time between acceptance and leaving for the API",
+                &["operation"],
+                &WAIT_BUCKETS,
+            )?,
+            upstream: make.counters(
+                "segment_gateway_upstream_requests_total",
+                "Attempts by result: the status class, 429, not-sent, or unknown",
+                &["operation", "result"],
+            )?,
+            upstream_duration: make.histograms(
+                "segment_gateway_upstream_duration_seconds",
+                "Time from leaving to the head of the API's answer",
+                &["operation"],
+                &REQUEST_BUCKETS,
+            )?,
+            fence: make.counters(
+                "segment_gateway_fence_moves_total",
+                "Times that cached answers were made unbelievable: tags, everything, \
+                unauthorized",
+                &["kind"],
+            )?,
+            foreign: make.counters(
+                "segment_gateway_foreign_requests_total",
+                "Requests that others were seen to make with a token of ours",
+                &["budget"],
+            )?,
+            connections: make
+                .gauge("segment_gateway_connections", "Open connections of callers")?,
+            levels: LevelGauges::new(&make)?,
+            registry: make.0,
+        };
+        Ok(metrics)
+    }
+
+    /// A cache hit: the hot path, without a look-up of labels.
+    pub fn hit(&self, operation: usize, elapsed: Duration) {
+        if let (Some(requests), Some(cache)) =
+            (self.hits.get(operation), self.cache_hits.get(operation))
+        {
+            requests.inc();
+            cache.inc();
+        }
+        self.hit_duration.observe(elapsed.as_secs_f64());
+    }
+
+    /// The end of any other request.
+    pub fn request(
+        &self,
+        operation: &str,
+        outcome: Outcome,
+        status: Option<u16>,
+        elapsed: Duration,
+    ) {
+        let labels = [operation, outcome.as_str(), class(status)];
+        self.requests.with_label_values(&labels).inc();
+        self.duration
+            .with_label_values(&[outcome.as_str()])
+            .observe(elapsed.as_secs_f64());
+    }
+
+    /// Time that one request spent in the gateway itself.
+    pub fn own_time(&self, elapsed: Duration) {
+        self.gateway_duration.observe(elapsed.as_secs_f64());
+    }
+
+    /// Why a read of a cacheable operation was not a hit. `result` is `miss` or `bypass`.
+    pub fn not_a_hit(&self, operation: &str, result: &str, reason: &str) {
+        self.cache
+            .with_label_values(&[operation, result, reason])
+            .inc();
+    }
+
+    /// An error of the gateway's own.
+    pub fn refusal(&self, operation: &str, kind: &str) {
+        self.refusals.with_label_values(&[operation, kind]).inc();
+    }
+
+    /// A 429.
+    pub fn throttled(&self, operation: &str, origin: Origin) {
+        self.throttled
+            .with_label_values(&[operation, origin.as_str()])
+            .inc();
+    }
+
+    /// A request left for the API after this wait.
+    pub fn left(&self, operation: &str, waited: Duration) {
+        self.wait
+            .with_label_values(&[operation])
+            .observe(waited.as_secs_f64());
+    }
+
+    /// An attempt ended with this status, after this time.
+    pub fn answered(&self, operation: &str, status: u16, elapsed: Duration) {
+        let result = if status == 429 {
+            "429"
+        } else {
+            class(Some(status))
+        };
+        self.upstream.with_label_values(&[operation, result]).inc();
+        self.upstream_duration
+            .with_label_values(&[operation])
+            .observe(elapsed.as_secs_f64());
+    }
+
+    /// An attempt ended without an answer: `not-sent` or `unknown`.
+    pub fn unanswered(&self, operation: &str, result: &str) {
+        self.upstream.with_label_values(&[operation, result]).inc();
+    }
+
+    /// Cached answers were made unbelievable.
+    pub fn fence_moved(&self, kind: &str) {
+        self.fence.with_label_values(&[kind]).inc();
+    }
+
+    /// Others use a token of ours.
+    pub fn foreign(&self, budget: &str, requests: u32) {
+        self.foreign
+            .with_label_values(&[budget])
+            .inc_by(u64::from(requests));
+    }
+
+    /// Open connections of callers.
+    pub fn connections(&self) -> &IntGauge {
+        &self.connections
+    }
+
+    /// The text exposition, with the levels of this moment.
+    pub fn render(&self, budgets: &[(Arc<str>, BudgetGauge)], levels: &Levels) -> Vec<u8> {
+        self.levels.set(budgets, levels);
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(error = %error, "cannot render the metrics");
+        }
+        text
+    }
+}
+
+fn class(status: Option<u16>) -> &'static str {
+    match status {
+        Some(100..=199) => "1xx",
+        Some(200..=299) => "2xx",
+        Some(300..=399) => "3xx",
+        Some(400..=499) => "4xx",
+        Some(_) => "5xx",
+        None => "none",
+    }
+}
+
+impl LevelGauges {
+    fn new(make: &Maker) -> prometheus::Result<Self> {
+        let budget = &["budget"];
+        Ok(Self {
+            budget_limit: make.gauges(
+                "segment_gateway_budget_limit",
+                "Requests per window, of the credential that uses the budget most",
+                budget,
+            )?,
+            budget_used: make.gauges(
+                "segment_gateway_budget_used",
+                "Slots occupied, of the credential that uses the budget most",
+                budget,
+            )?,
+            budget_next_free: make.reals(
+                "segment_gateway_budget_next_free_seconds",
+                "Time until a newcomer would leave, over all credentials at worst",
+                budget,
+            )?,
+            budget_credentials: make.gauges(
+                "segment_gateway_budget_credentials",
+                "Credentials that use the budget",
+                budget,
+            )?,
+            budget_closed: make.reals(
+                "segment_gateway_budget_closed_seconds",
+                "Time for which a 429 keeps the budget closed, at worst",
+                budget,
+            )?,
+            queue_length: make.gauges(
+                "segment_gateway_queue_length",
+                "Requests that wait for the budget, over all credentials",
+                budget,
+            )?,
+            cache_entries: make.gauge("segment_gateway_cache_entries", "Stored answers")?,
+            cache_bytes: make.gauge(
+                "segment_gateway_cache_bytes",
+                "Bytes of stored answers, keys included",
+            )?,
+            cache_evictions: make.gauge(
+                "segment_gateway_cache_evictions",
+                "Answers dropped for want of room since the start",
+            )?,
+            fetches: make.gauge("segment_gateway_fetches", "Shared fetches under way")?,
+            marks: make.gauge("segment_gateway_marks", "Tags with a mark in the fence")?,
+            waiting: make.gauge(
+                "segment_gateway_waiting",
+                "Requests that wait for any budget",
+            )?,
+            tasks: make.gauge("segment_gateway_tasks", "Attempts and fetches under way")?,
+            panics: make.gauge(
+                "segment_gateway_panics",
+                "Tasks that panicked since the start",
+            )?,
+            callers: make.gauge(
+                "segment_gateway_callers",
+                "Callers tracked by the caller quota",
+            )?,
+            ledger: make.gauge(
+                "segment_gateway_ledger",
+                "1 if attempts are recorded for the next start",
+            )?,
+            ready: make.gauge("segment_gateway_ready", "1 if the gateway takes requests")?,
+            uptime: make.real("segment_gateway_uptime_seconds", "Time since the start")?,
+            memory: make.gauge("process_resident_memory_bytes", "Resident memory")?,
+            cpu: make.real("process_cpu_seconds_total", "User and system CPU time")?,
+            files: make.gauge("process_open_fds", "Open file descriptors")?,
+        })
+    }
+
+    fn set(&self, budgets: &[(Arc<str>, BudgetGauge)], levels: &Levels) {
+        for (name, gauge) in budgets {
+            let label = &[name.as_ref()];
+            self.budget_limit
+                .with_label_values(label)
+                .set(i64::from(gauge.limit));
+            self.budget_used
+                .with_label_values(label)
+                .set(i64::from(gauge.used));
+            self.budget_next_free
+                .with_label_values(label)
+                .set(gauge.next_free);
+            self.budget_credentials
+                .with_label_values(label)
+                .set(i64::from(gauge.credentials));
+            self.budget_closed
+                .with_label_values(label)
+                .set(gauge.closed);
+            self.queue_length
+                .with_label_values(label)
+                .set(whole(gauge.waiting as u64));
+        }
+        self.cache_entries.set(whole(levels.cache_entries));
+        self.cache_bytes.set(whole(levels.cache_bytes));
+        self.cache_evictions.set(whole(levels.cache_evictions));
+        self.fetches.set(whole(levels.fetches as u64));
+        self.marks.set(whole(levels.marks as u64));
+        self.waiting.set(whole(levels.waiting as u64));
+        self.tasks.set(whole(levels.tasks as u64));
+        self.panics.set(whole(levels.panics as u64));
+        self.callers.set(whole(levels.callers as u64));
+        self.ledger.set(i64::from(levels.ledger));
+        self.ready.set(i64::from(levels.ready));
+        self.uptime.set(levels.uptime);
+        let process = Process::read();
+        self.memory.set(whole(process.memory));
+        self.cpu.set(process.cpu);
+        self.files.set(whole(process.files));
+    }
+}
+
+fn whole(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// This process, from `/proc/self`; zeros where the system has none.
+#[derive(Debug, Default)]
+struct Process {
+    memory: u64,
+    cpu: f64,
+    files: u64,
+}
+
+impl Process {
+    fn read() -> Self {
+        /// The unit of CPU times in `/proc` on every Linux system in use.
+        const TICKS_PER_SECOND: f64 = 100.0;
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let memory = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+            .unwrap_or(0)
+            * 1024;
+        // The second field is a name in parentheses that may hold spaces.
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let ticks: f64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|f| f.parse::<f64>().ok())
+            .sum();
+        let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
+        Self {
+            memory,
+            cpu: ticks / TICKS_PER_SECOND,
+            files,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_valid_and_every_event_is_counted_once() {
+        let metrics = Metrics::new(&[Arc::from("getUser"), Arc::from("listUsers")]).unwrap();
+        metrics.hit(1, Duration::from_micros(20));
+        metrics.request(
+            "getUser",
+            Outcome::Fetched,
+            Some(200),
+            Duration::from_millis(80),
+        );
+        metrics.throttled("getUser", Origin::Start);
+        let text = String::from_utf8(metrics.render(&[], &Levels::default())).unwrap();
+        for line in [
+            r#"segment_gateway_requests_total{code="2xx",operation="listUsers",outcome="hit"} 1"#,
+            r#"segment_gateway_requests_total{code="2xx",operation="getUser",outcome="fetched"} 1"#,
+            r#"segment_gateway_cache_requests_total{operation="listUsers",reason="fresh",result="hit"} 1"#,
+            r#"segment_gateway_throttled_total{operation="getUser",origin="start"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_hit_of_an_operation_outside_the_table_is_no_panic() {
+        Metrics::new(&[]).unwrap().hit(7, Duration::ZERO);
+    }
+}

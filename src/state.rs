@@ -1,0 +1,188 @@
+//! The state directory: its lock, the key of credential hashes, and where the ledger is.
+//!
+//! One process owns it at a time: two that dispatch from one token would exceed its budgets. The
+//! lock is the operating system's, so it ends with the process however that ends.
+
+use sha2::{Digest, Sha256};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// The shortest key file that is accepted, in bytes.
+const SHORTEST_KEY: usize = 16;
+
+/// Why the state directory or the key cannot be used; `Display` says what to do.
+#[derive(Debug)]
+pub enum StateError {
+    /// The directory cannot be made or written.
+    Directory(PathBuf, io::Error),
+    /// Another process owns it.
+    Locked(PathBuf),
+    /// The key file cannot be read.
+    KeyUnreadable(PathBuf, io::Error),
+    /// The key file is too short to be a key.
+    KeyShort(PathBuf),
+    /// The system gives no randomness.
+    Random,
+}
+
+impl std::fmt::Display for StateError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Directory(path, error) => write!(
+                f,
+                "state.directory {}: {error}; name a directory that this user may write, or \"\" \
+                 to keep no state",
+                path.display()
+            ),
+            Self::Locked(path) => write!(
+                f,
+                "state.directory {}: another segment-gateway uses it; stop that one first, or \
+                 give this one a directory and tokens of its own",
+                path.display()
+            ),
+            Self::KeyUnreadable(path, error) => {
+                write!(f, "credentials.key_file {}: {error}", path.display())
+            }
+            Self::KeyShort(path) => write!(
+                f,
+                "credentials.key_file {}: shorter than {SHORTEST_KEY} bytes; fill it with e.g. \
+                 `head -c 32 /dev/urandom`",
+                path.display()
+            ),
+            Self::Random => write!(f, "the system gives no random bytes"),
+        }
+    }
+}
+
+impl std::error::Error for StateError {}
+
+/// An owned state directory.
+#[derive(Debug)]
+pub struct State {
+    directory: PathBuf,
+    /// Held open: the lock is on it.
+    _lock: File,
+}
+
+impl State {
+    /// Takes the directory, creating it with mode 0700 if need be.
+    pub fn open(directory: &Path) -> Result<Self, StateError> {
+        let failed = |error| StateError::Directory(directory.to_owned(), error);
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(directory).map_err(failed)?;
+        let lock = private(&directory.join("lock"), false).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                directory: directory.to_owned(),
+                _lock: lock,
+            }),
+            Err(std::fs::TryLockError::WouldBlock) => Err(StateError::Locked(directory.to_owned())),
+            Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+
+    /// Where the ledger is.
+    pub fn ledger(&self) -> PathBuf {
+        self.directory.join("ledger")
+    }
+
+    /// The key kept in the directory; made at the first start, with mode 0600.
+    pub fn key(&self) -> Result<[u8; 32], StateError> {
+        let path = self.directory.join("credential-hash.key");
+        let failed = |error| StateError::Directory(path.clone(), error);
+        match std::fs::read(&path) {
+            Ok(bytes) if bytes.len() == 32 => {
+                let mut key = [0; 32];
+                key.copy_from_slice(&bytes);
+                Ok(key)
+            }
+            // A kill while it was first written leaves a part of it, which nothing used yet.
+            Ok(_) => self.make_key(&path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_key(&path),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn make_key(&self, path: &Path) -> Result<[u8; 32], StateError> {
+        let key = random_key()?;
+        let failed = |error| StateError::Directory(path.to_owned(), error);
+        let mut file = private(path, true).map_err(failed)?;
+        file.write_all(&key)
+            .and_then(|()| file.sync_all())
+            .map_err(failed)?;
+        Ok(key)
+    }
+}
+
+/// The key in an operator's key file: all of its bytes count.
+pub fn key_file(path: &Path) -> Result<[u8; 32], StateError> {
+    /// A key is no longer than this; what is, is not a key file.
+    const LONGEST_KEY: u64 = 64 * 1024;
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(LONGEST_KEY).read_to_end(&mut bytes))
+        .map_err(|error| StateError::KeyUnreadable(path.to_owned(), error))?;
+    if bytes.len() < SHORTEST_KEY {
+        return Err(StateError::KeyShort(path.to_owned()));
+    }
+    Ok(Sha256::digest(&bytes).into())
+}
+
+/// A key for this process alone.
+pub fn random_key() -> Result<[u8; 32], StateError> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|_| StateError::Random)?;
+    Ok(key)
+}
+
+fn private(path: &Path, truncate: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).write(true).truncate(truncate);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_process_is_kept_out_and_the_key_stays() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b");
+        let state = State::open(&path).unwrap();
+        let key = state.key().unwrap();
+        let second = State::open(&path).unwrap_err();
+        assert!(second.to_string().contains("another segment-gateway"));
+        drop(state);
+        assert_eq!(State::open(&path).unwrap().key().unwrap(), key);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode(&path), 0o700);
+            assert_eq!(mode(&path.join("credential-hash.key")), 0o600);
+        }
+    }
+
+    #[test]
+    fn a_key_file_must_be_a_key() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("key");
+        assert!(matches!(
+            key_file(&path),
+            Err(StateError::KeyUnreadable(..))
+        ));
+        std::fs::write(&path, "short").unwrap();
+        assert!(matches!(key_file(&path), Err(StateError::KeyShort(_))));
+        std::fs::write(&path, "long enough to be a key").unwrap();
+        let key = key_file(&path).unwrap();
+        std::fs::write(&path, "long enough to be another key").unwrap();
+        assert_ne!(key, key_file(&path).unwrap());
+    }
+}
