@@ -1,5 +1,6 @@
 //! A caching, rate-budgeting gateway in front of the Segment Public API.
 
+pub mod cache;
 pub mod clock;
 pub mod config;
 pub mod credential;

@@ -1,0 +1,180 @@
+//! Pure. `Cache-Control`, read so that what is unclear is never taken as permission.
+//!
+//! Promises (RFC 9111, sections 4.2.1 and 5.2): names are compared without regard to case; an
+//! argument may be a token or a quoted string; unknown directives are ignored; of a repeated
+//! lifetime the shortest counts; a lifetime that cannot be read is 0; a number too large for
+//! anyone is 2^31 seconds; a quoted string that never ends makes the field unreadable, which is
+//! taken as `no-store`. A qualified `no-cache="…"` counts as the plain one.
+
+use http::header::{HeaderName, HeaderValue};
+use std::time::Duration;
+
+#[cfg(test)]
+mod tests;
+
+/// The largest lifetime, in seconds (RFC 9111, section 1.2.2).
+const LONGEST: u64 = 1 << 31;
+
+/// What the fields of one message say to a cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Directives {
+    /// `no-store`.
+    pub no_store: bool,
+    /// `no-cache`, also with a list of fields.
+    pub no_cache: bool,
+    /// `max-age`.
+    pub max_age: Option<Duration>,
+    /// `s-maxage`, which a shared cache takes before `max-age`.
+    pub s_maxage: Option<Duration>,
+}
+
+impl Directives {
+    /// Reads all values of `Cache-Control` of one message.
+    pub fn parse<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> Self {
+        let mut found = Self::default();
+        for value in values {
+            found.read_line(value.as_bytes());
+        }
+        found
+    }
+
+    /// How long an answer may be used by a shared cache, if it says so.
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.s_maxage.or(self.max_age)
+    }
+
+    fn read_line(&mut self, mut line: &[u8]) {
+        while !line.is_empty() {
+            let piece = first_directive(line);
+            self.read(piece.text);
+            self.no_store |= piece.unclosed;
+            line = piece.rest;
+        }
+    }
+
+    fn read(&mut self, directive: &[u8]) {
+        let mut halves = directive.splitn(2, |byte| *byte == b'=');
+        // Stray quotes around a name are no reason to overlook it.
+        let name = trim(halves.next().unwrap_or_default(), is_padding);
+        let argument = halves.next();
+        if name.eq_ignore_ascii_case(b"no-store") {
+            self.no_store = true;
+        } else if name.eq_ignore_ascii_case(b"no-cache") {
+            self.no_cache = true;
+        } else if name.eq_ignore_ascii_case(b"max-age") {
+            shorten(&mut self.max_age, argument);
+        } else if name.eq_ignore_ascii_case(b"s-maxage") {
+            shorten(&mut self.s_maxage, argument);
+        }
+    }
+}
+
+/// Whether a comma-separated field names this token in any of its values, without regard to case.
+pub fn lists_token<'a>(values: impl IntoIterator<Item = &'a HeaderValue>, token: &str) -> bool {
+    tokens(values).any(|found| found.eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// The elements of a comma-separated field without quoted strings (RFC 9110, section 5.6.1);
+/// empty ones are left out.
+pub fn tokens<'a>(
+    values: impl IntoIterator<Item = &'a HeaderValue>,
+) -> impl Iterator<Item = &'a [u8]> {
+    values
+        .into_iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(|token| trim(token, |byte| byte.is_ascii_whitespace()))
+        .filter(|token| !token.is_empty())
+}
+
+/// Whether a cache can tell that a field of this name belongs to one message only, so that a
+/// stored copy must not carry it.
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    // RFC 9110, section 7.6.1, and the older names in use.
+    const NAMES: [&str; 10] = [
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    NAMES.contains(&name.as_str())
+}
+
+struct Piece<'a> {
+    text: &'a [u8],
+    rest: &'a [u8],
+    /// It ends within a quoted string.
+    unclosed: bool,
+}
+
+/// Splits at the first comma outside quotes; a semicolon too, which some senders mistake for one.
+/// A quote opens a string only behind `=`: elsewhere it is a stray and must hide nothing.
+fn first_directive(line: &[u8]) -> Piece<'_> {
+    let mut quoted = false;
+    let mut before = b' ';
+    let mut at = 0;
+    while let Some(&byte) = line.get(at) {
+        match byte {
+            b'\\' if quoted => at += 1,
+            b'"' if quoted => quoted = false,
+            b'"' if before == b'=' => quoted = true,
+            b',' | b';' if !quoted => break,
+            _ => {}
+        }
+        before = byte;
+        at += 1;
+    }
+    let end = at.min(line.len());
+    Piece {
+        text: &line[..end],
+        rest: line.get(end + 1..).unwrap_or_default(),
+        unclosed: quoted,
+    }
+}
+
+fn shorten(lifetime: &mut Option<Duration>, argument: Option<&[u8]>) {
+    let read = argument.and_then(seconds).unwrap_or_default();
+    *lifetime = Some(lifetime.map_or(read, |old| old.min(read)));
+}
+
+/// A number of seconds, as a token or a quoted string; `None` if it is not one.
+fn seconds(argument: &[u8]) -> Option<Duration> {
+    let argument = argument.trim_ascii_end();
+    let digits = match argument {
+        [b'"', inner @ .., b'"'] => inner,
+        plain => plain,
+    };
+    delta_seconds(digits)
+}
+
+/// Digits as seconds (RFC 9111, section 1.2.2): one or more, clamped to 2^31.
+pub(super) fn delta_seconds(digits: &[u8]) -> Option<Duration> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let add = |sum: u64, digit: &u8| (sum * 10 + u64::from(digit - b'0')).min(LONGEST);
+    Some(Duration::from_secs(digits.iter().fold(0, add)))
+}
+
+fn is_padding(byte: u8) -> bool {
+    byte == b'"' || byte.is_ascii_whitespace()
+}
+
+fn trim(mut text: &[u8], padding: impl Fn(u8) -> bool) -> &[u8] {
+    while let [first, rest @ ..] = text
+        && padding(*first)
+    {
+        text = rest;
+    }
+    while let [rest @ .., last] = text
+        && padding(*last)
+    {
+        text = rest;
+    }
+    text
+}

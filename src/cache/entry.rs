@@ -1,0 +1,294 @@
+//! A stored answer: what is shown of it, how old it is, and what it depends on.
+//!
+//! Promises that an entry holds on to no more memory than its weight says: the body and every
+//! header value are copied out of the buffers they were received in, which are much larger. It
+//! holds nothing that belongs to one exchange only: rate limits, ids, cookies and hop-by-hop
+//! fields are left out, and so are `Age` and `Content-Length`, which follow from it.
+//!
+//! It does not know the clock or the fence; both are asked with its instants and its stamp.
+
+use super::control::{is_hop_by_hop, tokens};
+use super::fence::{Dependency, Stamp};
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What an entry takes besides its parts, in bytes: its own fields, the store's bookkeeping.
+const FIXED_BYTES: usize = 512;
+/// What a header takes besides its text, in bytes.
+const HEADER_BYTES: usize = 96;
+/// What a dependency takes besides its text, in bytes.
+const DEPENDENCY_BYTES: usize = 64;
+
+/// An answer as it came from upstream.
+#[derive(Clone, Debug)]
+pub struct Answer<'a> {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers, all of them.
+    pub headers: &'a HeaderMap,
+    /// Its body, complete.
+    pub body: &'a [u8],
+}
+
+/// What is known about an answer besides itself.
+#[derive(Clone, Debug)]
+pub(super) struct About {
+    pub stamp: Stamp,
+    pub depends: Arc<[Dependency]>,
+    pub fresh_for: Duration,
+    pub initial_age: Duration,
+}
+
+/// An answer that may be shown to more than one reader.
+#[derive(Debug)]
+pub struct Entry {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+    about: About,
+    /// The generation of the fence at which the stamp was last believed; 0 is none.
+    believed_at: AtomicU64,
+}
+
+impl Entry {
+    pub(super) fn new(answer: &Answer<'_>, about: About) -> Self {
+        Self {
+            status: answer.status,
+            headers: compact(answer.status, answer.headers),
+            body: Bytes::copy_from_slice(answer.body),
+            about,
+            believed_at: AtomicU64::new(0),
+        }
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The headers that belong to the answer itself.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The body. A clone of it copies nothing.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Its age for the `Age` field (RFC 9111, section 4.2.3): counted from the beginning of its
+    /// fetch, so that the time on the way is included, plus the age it came with.
+    pub fn age(&self, now: Instant) -> Duration {
+        self.about.initial_age + now.saturating_duration_since(self.about.stamp.at())
+    }
+
+    /// How much longer it is fresh; zero if it no longer is.
+    pub fn remaining(&self, now: Instant) -> Duration {
+        self.about.fresh_for.saturating_sub(self.age(now))
+    }
+
+    /// Whether it may be shown as far as its lifetime goes.
+    pub fn is_fresh(&self, now: Instant) -> bool {
+        self.age(now) < self.about.fresh_for
+    }
+
+    /// When its fetch began.
+    pub fn stamp(&self) -> Stamp {
+        self.about.stamp
+    }
+
+    /// What it depends on.
+    pub fn depends(&self) -> &[Dependency] {
+        &self.about.depends
+    }
+
+    /// What it takes in memory, in bytes, its key not included.
+    pub fn weight_bytes(&self) -> usize {
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES)
+            .sum();
+        let depends: usize = self.about.depends.iter().map(dependency_bytes).sum();
+        FIXED_BYTES + self.body.len() + headers + depends
+    }
+
+    /// Whether the stamp was already judged, and believed, at this generation.
+    pub(super) fn is_believed_at(&self, generation: u64) -> bool {
+        self.believed_at.load(Ordering::Relaxed) == generation
+    }
+
+    /// Remembers that the stamp was believed at this generation. Readers that race set different
+    /// generations; either is true, and a lower one costs another judgement.
+    pub(super) fn set_believed_at(&self, generation: u64) {
+        self.believed_at.store(generation, Ordering::Relaxed);
+    }
+}
+
+fn dependency_bytes(name: &Dependency) -> usize {
+    match name {
+        Dependency::Tag(tag) => tag.as_str().len() + DEPENDENCY_BYTES,
+        Dependency::Credential(_) | Dependency::Access(..) => DEPENDENCY_BYTES,
+    }
+}
+
+/// Copies the headers that are kept, their values into one buffer of exactly their length.
+fn compact(status: StatusCode, headers: &HeaderMap) -> HeaderMap {
+    let kept = || {
+        headers
+            .iter()
+            .filter(|(name, _)| is_kept(status, name, headers))
+    };
+    let mut buffer = BytesMut::with_capacity(kept().map(|(_, value)| value.len()).sum());
+    for (_, value) in kept() {
+        buffer.extend_from_slice(value.as_bytes());
+    }
+    let mut buffer = buffer.freeze();
+    let mut copy = HeaderMap::with_capacity(kept().count());
+    for (name, value) in kept() {
+        let bytes = buffer.split_to(value.len());
+        // Both were valid a moment ago; a name or value that no longer is would be left out.
+        let name = HeaderName::from_bytes(name.as_str().as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_maybe_shared(bytes)) {
+            copy.append(name, value);
+        }
+    }
+    copy
+}
+
+fn is_kept(status: StatusCode, name: &HeaderName, headers: &HeaderMap) -> bool {
+    // An error is shared with those who wait for it and never stored: when to come again and
+    // what is left of the limit concern all of them.
+    let limits = !status.is_success() || !is_of_limits(name);
+    limits
+        && !is_of_exchange(name)
+        && !is_hop_by_hop(name)
+        && !is_named_by_connection(name, headers)
+}
+
+fn is_of_limits(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name == "retry-after" || name.starts_with("x-ratelimit") || name.starts_with("ratelimit")
+}
+
+/// Fields of one exchange: its ids, its timing, its cookies, and what follows from the copy.
+fn is_of_exchange(name: &HeaderName) -> bool {
+    const NAMES: [&str; 14] = [
+        "age",
+        "cf-ray",
+        "content-length",
+        "request-id",
+        "server-timing",
+        "set-cookie",
+        "set-cookie2",
+        "traceparent",
+        "tracestate",
+        "x-amz-cf-id",
+        "x-amzn-requestid",
+        "x-amzn-trace-id",
+        "x-correlation-id",
+        "x-request-id",
+    ];
+    NAMES.contains(&name.as_str())
+}
+
+fn is_named_by_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
+    tokens(headers.get_all(header::CONNECTION))
+        .any(|named| named.eq_ignore_ascii_case(name.as_str().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fence::{Fence, Tag};
+    use super::*;
+    use crate::clock::Clock;
+
+    fn entry(status: u16, headers: &HeaderMap, body: &[u8], now: Instant) -> Entry {
+        let answer = Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers,
+            body,
+        };
+        let about = About {
+            stamp: Fence::new(1).stamp(now),
+            depends: Arc::from([Dependency::Tag(Tag::new("users"))]),
+            fresh_for: Duration::from_secs(10),
+            initial_age: Duration::from_secs(3),
+        };
+        Entry::new(&answer, about)
+    }
+
+    fn headers() -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("content-type", "application/json"),
+            ("content-length", "2"),
+            ("date", "Mon, 23 Nov 2026 19:26:00 GMT"),
+            ("etag", "\"x\""),
+            ("link", "a"),
+            ("link", "b"),
+            ("age", "3"),
+            ("x-ratelimit-remaining", "3"),
+            ("x-ratelimit-reset", "Mon, 23 Nov 2026 19:26:00 GMT"),
+            ("retry-after", "3"),
+            ("x-request-id", "1"),
+            ("set-cookie", "a=b"),
+            ("connection", "close, X-Hop"),
+            ("x-hop", "1"),
+            ("transfer-encoding", "chunked"),
+            ("x-custom", "kept"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn only_what_belongs_to_the_answer_is_kept() {
+        let now = Clock::system().now();
+        let kept = |entry: &Entry| {
+            let mut names: Vec<_> = entry.headers().keys().map(|n| n.to_string()).collect();
+            names.sort();
+            names.join(" ")
+        };
+        let stored = entry(200, &headers(), b"{}", now);
+        assert_eq!(kept(&stored), "content-type date etag link x-custom");
+        let links: Vec<_> = stored.headers().get_all("link").iter().collect();
+        assert_eq!(links, ["a", "b"]);
+        assert_eq!(stored.headers()["x-custom"], "kept");
+        let shared = entry(503, &headers(), b"{}", now);
+        assert_eq!(
+            kept(&shared),
+            "content-type date etag link retry-after x-custom x-ratelimit-remaining x-ratelimit-reset"
+        );
+    }
+
+    #[test]
+    fn nothing_keeps_a_larger_buffer_alive() {
+        let large = Bytes::from(vec![b'x'; 1 << 20]);
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_maybe_shared(large.slice(..5)).unwrap();
+        headers.insert("x-custom", value);
+        let stored = entry(200, &headers, &large.slice(..7), Clock::system().now());
+        drop(headers);
+        assert_eq!(stored.headers()["x-custom"], "xxxxx");
+        assert!(large.is_unique(), "a part of the buffer is still in use");
+        assert!(stored.weight_bytes() < 1_000);
+    }
+
+    #[test]
+    fn age_counts_from_the_beginning_of_the_fetch() {
+        let now = Clock::system().now();
+        let stored = entry(200, &HeaderMap::new(), b"", now);
+        let at = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(stored.age(at(4)), Duration::from_secs(7));
+        assert_eq!(stored.remaining(at(4)), Duration::from_secs(3));
+        assert!(stored.is_fresh(at(6)));
+        assert!(!stored.is_fresh(at(7)));
+        assert_eq!(stored.remaining(at(8)), Duration::ZERO);
+    }
+}

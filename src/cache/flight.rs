@@ -1,0 +1,240 @@
+//! Fetches under way: one for each key, which others join.
+//!
+//! Promises that a fetch ends in exactly one way for everyone who joined it, also if whoever
+//! carries it out is dropped or panics; that its key is free from then on; that those who join
+//! and go away leave no trace.
+//!
+//! Of several fetches of one key, one is *current*: the latest to begin. Only it may be joined
+//! and only it may store its answer. An older one goes on for those who joined it before.
+//!
+//! Whether a fetch may be joined, and whether another may begin, is not decided here: the caller
+//! decides under the lock of the table, so that nobody can slip in between. Nobody is woken and
+//! nothing is awaited under it. Lock order: this table, then the fence.
+
+use super::entry::Entry;
+use super::fence::Stamp;
+use super::key::Key;
+use super::reason::{Miss, Refusal};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// How a fetch ended, for those who joined it.
+#[derive(Clone, Debug)]
+pub enum Outcome<E> {
+    /// An answer that may be shown to all of them, once it has been judged again.
+    Shared(Arc<Entry>),
+    /// An answer that was for the reader alone who began the fetch.
+    NotShared(Refusal),
+    /// No answer.
+    Failed(E),
+    /// It was given up without an end: dropped, or a panic.
+    Lost,
+}
+
+/// Empty until the fetch ends.
+type Slot<E> = Option<Outcome<E>>;
+
+/// The table of fetches under way.
+pub(super) struct Flights<E> {
+    table: Mutex<Table<E>>,
+    limit: usize,
+}
+
+struct Table<E> {
+    current: HashMap<Arc<Key>, Flight<E>>,
+    /// All fetches that have not ended, current or not.
+    under_way: usize,
+    /// The number of the next; never used twice, so that an old one cannot pass for current.
+    next: u64,
+}
+
+struct Flight<E> {
+    number: u64,
+    stamp: Stamp,
+    slot: watch::Receiver<Slot<E>>,
+}
+
+/// The current fetch of a key, as long as the table is locked.
+pub(super) struct Current<'a, E>(&'a Flight<E>);
+
+impl<E> Current<'_, E> {
+    pub(super) fn stamp(&self) -> Stamp {
+        self.0.stamp
+    }
+
+    /// Joins it.
+    pub(super) fn follow(&self, why: Miss) -> Follower<E> {
+        Follower {
+            slot: self.0.slot.clone(),
+            why,
+        }
+    }
+}
+
+/// What is decided about a reader.
+pub(super) enum Plan<T> {
+    /// It begins a fetch with this stamp, which becomes the current one.
+    Lead(Stamp),
+    /// Anything else.
+    Other(T),
+}
+
+impl<E> Flights<E> {
+    /// An empty table. `limit` is how many fetches may be under way.
+    pub(super) fn new(limit: usize) -> Self {
+        let table = Table {
+            current: HashMap::new(),
+            under_way: 0,
+            next: 0,
+        };
+        Self {
+            table: Mutex::new(table),
+            limit,
+        }
+    }
+
+    /// Decides about a reader in one step: `plan` is told the current fetch of the key and how
+    /// many more may begin.
+    pub(super) fn board<T>(
+        self: &Arc<Self>,
+        key: &Key,
+        plan: impl FnOnce(Option<Current<'_, E>>, usize) -> Plan<T>,
+    ) -> Result<(Ticket<E>, Stamp), T> {
+        let mut table = self.table.lock();
+        let free = self.limit.saturating_sub(table.under_way);
+        match plan(table.current.get(key).map(Current), free) {
+            Plan::Other(other) => Err(other),
+            Plan::Lead(stamp) => Ok((self.begin(&mut table, key, stamp), stamp)),
+        }
+    }
+
+    /// How many fetches are under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.table.lock().under_way
+    }
+
+    fn begin(self: &Arc<Self>, table: &mut Table<E>, key: &Key, stamp: Stamp) -> Ticket<E> {
+        let (sender, slot) = watch::channel(None);
+        let key = Arc::new(key.clone());
+        let number = table.next;
+        table.next += 1;
+        table.under_way += 1;
+        let flight = Flight {
+            number,
+            stamp,
+            slot,
+        };
+        // An older fetch of the key is no longer current; those who joined it hold its slot.
+        table.current.insert(Arc::clone(&key), flight);
+        Ticket {
+            flights: Arc::clone(self),
+            key,
+            number,
+            sender,
+            ended: false,
+        }
+    }
+}
+
+impl<E> Table<E> {
+    fn is_current(&self, ticket: &Ticket<E>) -> bool {
+        self.current
+            .get(&ticket.key)
+            .is_some_and(|flight| flight.number == ticket.number)
+    }
+}
+
+/// Holds a place in the table: whoever has it carries out the fetch.
+pub(super) struct Ticket<E> {
+    flights: Arc<Flights<E>>,
+    key: Arc<Key>,
+    number: u64,
+    sender: watch::Sender<Slot<E>>,
+    ended: bool,
+}
+
+impl<E> Ticket<E> {
+    pub(super) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The fetch begins anew, later than was thought.
+    pub(super) fn set_stamp(&self, stamp: Stamp) {
+        let mut table = self.flights.table.lock();
+        if let Some(flight) = table.current.get_mut(&self.key)
+            && flight.number == self.number
+        {
+            flight.stamp = stamp;
+        }
+    }
+
+    /// Ends the fetch. If it is current, `store` is run before another can become so: a reader
+    /// finds either the fetch or what it stored, and no older answer lands on a newer one.
+    pub(super) fn land<T>(mut self, outcome: Outcome<E>, store: impl FnOnce() -> T) -> Option<T> {
+        let stored = self.leave(store);
+        self.sender.send_replace(Some(outcome));
+        stored
+    }
+
+    fn leave<T>(&mut self, store: impl FnOnce() -> T) -> Option<T> {
+        let mut table = self.flights.table.lock();
+        self.ended = true;
+        table.under_way = table.under_way.saturating_sub(1);
+        if !table.is_current(self) {
+            return None;
+        }
+        table.current.remove(&self.key);
+        Some(store())
+    }
+}
+
+impl<E> Drop for Ticket<E> {
+    /// Without an end, the key is freed here; the sender goes after that, and wakes everyone.
+    fn drop(&mut self) {
+        if !self.ended {
+            self.leave(|| ());
+        }
+    }
+}
+
+/// Someone who joined a fetch. Dropping it costs nobody anything.
+pub struct Follower<E> {
+    slot: watch::Receiver<Slot<E>>,
+    why: Miss,
+}
+
+impl<E: Clone> Follower<E> {
+    /// Why the reader did not get a stored answer.
+    pub fn why(&self) -> Miss {
+        self.why
+    }
+
+    /// How the fetch ends. It does end: the fetch is bounded in time by whoever carries it out.
+    pub async fn wait(mut self) -> Outcome<E> {
+        match self.slot.wait_for(Option::is_some).await {
+            Ok(slot) => slot.clone().unwrap_or(Outcome::Lost),
+            Err(_) => Outcome::Lost,
+        }
+    }
+}
+
+impl<E> fmt::Debug for Flights<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Flights({} under way)", self.under_way())
+    }
+}
+
+impl<E> fmt::Debug for Ticket<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ticket({})", self.number)
+    }
+}
+
+impl<E> fmt::Debug for Follower<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Follower({})", self.why.as_str())
+    }
+}

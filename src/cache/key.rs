@@ -1,0 +1,125 @@
+//! Pure. The key of a stored answer.
+//!
+//! Promises that two requests have one key only if they have the same credential, operation, path,
+//! canonical query, `Accept`, `Origin` and, for a GET with a body, the same body and
+//! `Content-Type`. Every variable part stands behind its length, so that no value can pose as the
+//! end of one part and the beginning of the next.
+//!
+//! No part has a default: what separates the readers of one upstream from each other must be
+//! named by whoever builds a key. Several lines of one header are joined with a comma, which
+//! means the same (RFC 9110, section 5.3); nothing else is normalised, since a key too many costs
+//! one fetch and a key too few shows someone the wrong answer.
+
+use super::fence::CredentialHash;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, ORIGIN};
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+#[cfg(test)]
+mod tests;
+
+/// Bytes before the first variable part.
+const PREFIX: usize = 16 + 4;
+/// The length of a part that is not there; no real part is that long.
+const ABSENT: u32 = u32::MAX;
+
+/// What a key is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyParts<'a> {
+    /// Whose answer it is.
+    pub credential: &'a CredentialHash,
+    /// The operation's index in the route table.
+    pub operation: u32,
+    /// The path as it was sent.
+    pub path: &'a str,
+    /// The query in canonical form.
+    pub query: &'a str,
+    /// The request's headers.
+    pub headers: &'a HeaderMap,
+    /// The request's body; an empty one is none.
+    pub body: &'a [u8],
+}
+
+/// The key of a stored answer. Two keys are equal only if all their parts are.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Key(Box<[u8]>);
+
+impl Key {
+    /// Puts the parts together, in one allocation.
+    pub fn new(parts: &KeyParts<'_>) -> Self {
+        let headers = parts.headers;
+        let has_body = !parts.body.is_empty();
+        let mut size = PREFIX + 4 * 4 + parts.path.len() + parts.query.len();
+        size += joined_len(headers, &ACCEPT) + joined_len(headers, &ORIGIN);
+        if has_body {
+            size += 32 + 4 + joined_len(headers, &CONTENT_TYPE);
+        }
+        let mut bytes = Vec::with_capacity(size);
+        bytes.extend_from_slice(parts.credential);
+        bytes.extend_from_slice(&parts.operation.to_le_bytes());
+        push(&mut bytes, parts.path.as_bytes());
+        push(&mut bytes, parts.query.as_bytes());
+        push_joined(&mut bytes, headers, &ACCEPT);
+        push_joined(&mut bytes, headers, &ORIGIN);
+        if has_body {
+            bytes.extend_from_slice(&Sha256::digest(parts.body));
+            push_joined(&mut bytes, headers, &CONTENT_TYPE);
+        }
+        Self(bytes.into_boxed_slice())
+    }
+
+    /// Whose answer it is.
+    pub fn credential(&self) -> CredentialHash {
+        self.0.first_chunk().copied().unwrap_or_default()
+    }
+
+    /// The operation's index in the route table.
+    pub fn operation(&self) -> u32 {
+        let bytes = self.0.get(16..PREFIX).and_then(|part| part.first_chunk());
+        bytes.copied().map(u32::from_le_bytes).unwrap_or_default()
+    }
+
+    /// How many bytes the key takes.
+    pub fn len_bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Says nothing of the parts: a path may name a person.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({} bytes)", self.0.len())
+    }
+}
+
+/// A length that does not fit stands for "very long". Request heads are bounded far below that.
+fn length(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(ABSENT - 1)
+}
+
+fn push(bytes: &mut Vec<u8>, part: &[u8]) {
+    bytes.extend_from_slice(&length(part.len()).to_le_bytes());
+    bytes.extend_from_slice(part);
+}
+
+fn push_joined(bytes: &mut Vec<u8>, headers: &HeaderMap, name: &HeaderName) {
+    if !headers.contains_key(name) {
+        bytes.extend_from_slice(&ABSENT.to_le_bytes());
+        return;
+    }
+    bytes.extend_from_slice(&length(joined_len(headers, name)).to_le_bytes());
+    for (at, value) in headers.get_all(name).iter().enumerate() {
+        if at > 0 {
+            bytes.extend_from_slice(b", ");
+        }
+        bytes.extend_from_slice(value.as_bytes());
+    }
+}
+
+fn joined_len(headers: &HeaderMap, name: &HeaderName) -> usize {
+    let values = headers.get_all(name).iter();
+    values
+        .map(|value| value.len() + 2)
+        .sum::<usize>()
+        .saturating_sub(2)
+}

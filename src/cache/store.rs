@@ -1,0 +1,91 @@
+//! The store: answers by key, within a number of bytes.
+//!
+//! Promises a bound on memory and nothing else. Freshness and belief are judged by others, with
+//! instants they are given: the map's own clock cannot be replaced in a test, and its predicates
+//! of invalidation miss some of what they match. So nothing here expires and nothing is scanned;
+//! what is dead is overwritten by the next answer under its key, or pushed out.
+//!
+//! The least recently used goes first. A policy that prefers what was often used would keep dead
+//! entries that once were popular and turn fresh ones away.
+
+use super::entry::Entry;
+use super::key::Key;
+use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache as Map;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Answers by key. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    map: Map<Key, Arc<Entry>>,
+    capacity: u64,
+    evictions: Arc<AtomicU64>,
+}
+
+impl Store {
+    /// Holds at most about this many bytes; what exceeds it is pushed out soon, not at once.
+    pub(super) fn new(capacity_bytes: u64) -> Self {
+        let evictions = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&evictions);
+        let map = Map::builder()
+            .max_capacity(capacity_bytes)
+            .weigher(|key: &Key, entry: &Arc<Entry>| weight(key, entry))
+            .eviction_policy(EvictionPolicy::lru())
+            .eviction_listener(move |_, _, cause| {
+                if cause == RemovalCause::Size {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+            .build();
+        Self {
+            map,
+            capacity: capacity_bytes,
+            evictions,
+        }
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        self.map.get(key)
+    }
+
+    /// Stores an answer in place of any older one; `false` if it is larger than the whole store.
+    pub(super) fn insert(&self, key: Key, entry: Arc<Entry>) -> bool {
+        // The map would take it in and push it out again, and count it in between.
+        if u64::from(weight(&key, &entry)) > self.capacity {
+            return false;
+        }
+        self.map.insert(key, entry);
+        true
+    }
+
+    pub(super) fn clear(&self) {
+        self.map.invalidate_all();
+    }
+
+    /// How many answers are held; follows the truth within a moment.
+    pub(super) fn entries(&self) -> u64 {
+        self.map.entry_count()
+    }
+
+    /// How many bytes they weigh; follows the truth within a moment.
+    pub(super) fn bytes(&self) -> u64 {
+        self.map.weighted_size()
+    }
+
+    /// How many were pushed out for want of room.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
+    }
+
+    /// Does at once what the map otherwise does along the way, so that the counts are exact.
+    pub(super) fn tidy(&self) {
+        self.map.run_pending_tasks();
+    }
+}
+
+fn weight(key: &Key, entry: &Entry) -> u32 {
+    // The key is held once here and once in the bookkeeping of what is under way.
+    u32::try_from(entry.weight_bytes() + key.len_bytes()).unwrap_or(u32::MAX)
+}
