@@ -116,6 +116,12 @@ impl<E> Flights<E> {
         self.table.lock().under_way
     }
 
+    /// How many keys have a current fetch.
+    #[cfg(test)]
+    pub(super) fn current(&self) -> usize {
+        self.table.lock().current.len()
+    }
+
     fn begin(self: &Arc<Self>, table: &mut Table<E>, key: &Key, stamp: Stamp) -> Ticket<E> {
         let (sender, slot) = watch::channel(None);
         let key = Arc::new(key.clone());

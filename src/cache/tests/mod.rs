@@ -1,1 +1,124 @@
 //! The cache as a whole.
+
+use super::*;
+use crate::clock::Clock;
+use entry::Answer;
+use flight::Outcome;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use key::KeyParts;
+use tokio::task::{JoinHandle, JoinSet};
+
+mod bounds;
+mod flights;
+mod freshness;
+mod schedules;
+
+type TestCache = Cache<&'static str>;
+
+const SECOND: Duration = Duration::from_secs(1);
+const ALICE: CredentialHash = [1; 16];
+const BOB: CredentialHash = [2; 16];
+
+fn cache() -> TestCache {
+    Cache::new(&Spec {
+        bytes: 1 << 20,
+        largest_body: 10_000,
+        fetches: 4,
+        marks: 64,
+    })
+}
+
+fn now() -> Instant {
+    Clock::system().now()
+}
+
+fn key(credential: CredentialHash, path: &str) -> Key {
+    Key::new(&KeyParts {
+        credential: &credential,
+        operation: 7,
+        path,
+        query: "",
+        headers: &HeaderMap::new(),
+        body: b"",
+    })
+}
+
+fn users() -> Vec<Tag> {
+    vec![Tag::new("users")]
+}
+
+fn wrote_users() -> Touched {
+    Touched::Tags(users())
+}
+
+fn board_as(cache: &TestCache, key: &Key, mode: Mode, now: Instant) -> Board<&'static str> {
+    let ask = Ask {
+        key,
+        tags: &users(),
+        ttl: 60 * SECOND,
+        mode,
+    };
+    cache.board(&ask, now)
+}
+
+fn board(cache: &TestCache, key: &Key, now: Instant) -> Board<&'static str> {
+    board_as(cache, key, Mode::Fresh, now)
+}
+
+#[track_caller]
+fn leads(board: Board<&'static str>) -> Leader<&'static str> {
+    match board {
+        Board::Lead(leader) => leader,
+        other => panic!("expected to lead: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn follows(board: Board<&'static str>) -> Follower<&'static str> {
+    match board {
+        Board::Follow(follower) => follower,
+        other => panic!("expected to follow: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn alone(board: Board<&'static str>) -> Miss {
+    match board {
+        Board::Alone(why) => why,
+        other => panic!("expected to be alone: {other:?}"),
+    }
+}
+
+fn finish(leader: Leader<&'static str>, body: &str, now: Instant) -> leader::Landed {
+    finish_with(leader, 200, &HeaderMap::new(), body, now)
+}
+
+fn finish_with(
+    leader: Leader<&'static str>,
+    status: u16,
+    headers: &HeaderMap,
+    body: &str,
+    now: Instant,
+) -> leader::Landed {
+    let answer = Answer {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers,
+        body: body.as_bytes(),
+    };
+    leader.finish(&answer, now)
+}
+
+#[track_caller]
+fn shared(outcome: Outcome<&'static str>) -> Arc<Entry> {
+    match outcome {
+        Outcome::Shared(entry) => entry,
+        other => panic!("expected an answer: {other:?}"),
+    }
+}
+
+/// Lets every task of this runtime go as far as it can.
+async fn settle_tasks() {
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,183 @@
+//! Who fetches, who waits, and how it ends for them.
+
+use super::*;
+use tokio::sync::oneshot;
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_readers_share_one_fetch() {
+    let cache = cache();
+    let key = key(ALICE, "/users");
+    let leader = leads(board(&cache, &key, now()));
+    assert_eq!(leader.why(), Miss::Absent);
+    let mut readers = JoinSet::new();
+    for _ in 0..99 {
+        readers.spawn(follows(board(&cache, &key, now())).wait());
+    }
+    settle_tasks().await;
+    let landed = finish(leader, "{}", now());
+    assert_eq!(landed.stored, Ok(()));
+    let mut answered = 0;
+    while let Some(outcome) = readers.join_next().await {
+        let entry = shared(outcome.unwrap());
+        assert!(cache.accepts(&entry));
+        assert_eq!(entry.body().as_ref(), b"{}");
+        answered += 1;
+    }
+    assert_eq!(answered, 99);
+    assert!(matches!(board(&cache, &key, now()), Board::Hit(_)));
+    assert_eq!(cache.stats().fetches, 0);
+}
+
+/// The task that fetches, as the gateway has it: it ends when the upstream answers.
+fn fetch(leader: Leader<&'static str>) -> (oneshot::Sender<&'static str>, JoinHandle<()>) {
+    let (upstream, answer) = oneshot::channel();
+    let task = tokio::spawn(async move {
+        match answer.await {
+            Ok("panic") => panic!("on purpose"),
+            Ok(body) => {
+                finish(leader, body, now());
+            }
+            Err(_) => leader.fail("no upstream"),
+        }
+    });
+    (upstream, task)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_reader_hangs_up_and_the_others_do_not_notice() {
+    let cache = cache();
+    let key = key(ALICE, "/users");
+    let (of_first, first_leads) = oneshot::channel();
+    let first = tokio::spawn({
+        let (cache, key) = (cache.clone(), key.clone());
+        async move {
+            let leader = leads(board(&cache, &key, now()));
+            let _ = of_first.send(fetch(leader));
+            std::future::pending::<()>().await;
+        }
+    });
+    let (upstream, _) = first_leads.await.unwrap();
+    let second = tokio::spawn(follows(board(&cache, &key, now())).wait());
+    let third = tokio::spawn(follows(board(&cache, &key, now())).wait());
+    first.abort();
+    third.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    assert!(third.await.unwrap_err().is_cancelled());
+    upstream.send("{}").unwrap();
+    assert_eq!(shared(second.await.unwrap()).body().as_ref(), b"{}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_panics_frees_its_key_and_wakes_everyone() {
+    let cache = cache();
+    let key = key(ALICE, "/users");
+    let (upstream, task) = fetch(leads(board(&cache, &key, now())));
+    let waiting = tokio::spawn(follows(board(&cache, &key, now())).wait());
+    settle_tasks().await;
+    upstream.send("panic").unwrap();
+    assert!(task.await.unwrap_err().is_panic());
+    assert!(matches!(waiting.await.unwrap(), Outcome::Lost));
+    assert_eq!(cache.stats().fetches, 0);
+    finish(leads(board(&cache, &key, now())), "{}", now());
+    assert!(cache.lookup(&key, now()).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_is_aborted_or_fails_frees_its_key_and_wakes_everyone() {
+    let cache = cache();
+    let key = key(ALICE, "/users");
+    let (_upstream, task) = fetch(leads(board(&cache, &key, now())));
+    let waiting = follows(board(&cache, &key, now()));
+    task.abort();
+    assert!(matches!(waiting.wait().await, Outcome::Lost));
+
+    let (upstream, _task) = fetch(leads(board(&cache, &key, now())));
+    let waiting = follows(board(&cache, &key, now()));
+    drop(upstream);
+    assert!(matches!(
+        waiting.wait().await,
+        Outcome::Failed("no upstream")
+    ));
+    assert_eq!(cache.stats().fetches, 0);
+}
+
+#[tokio::test]
+async fn whoever_joined_learns_the_end_also_after_it() {
+    let cache = cache();
+    let key = key(ALICE, "/users");
+    let leader = leads(board(&cache, &key, now()));
+    let late = follows(board(&cache, &key, now()));
+    finish(leader, "{}", now());
+    assert_eq!(shared(late.wait().await).body().as_ref(), b"{}");
+}
+
+#[tokio::test]
+async fn an_error_is_shared_and_not_stored() {
+    let cache = cache();
+    let key = key(ALICE, "/users");
+    let leader = leads(board(&cache, &key, now()));
+    let waiting = follows(board(&cache, &key, now()));
+    let landed = finish_with(leader, 503, &HeaderMap::new(), "down", now());
+    assert_eq!(landed.stored, Err(Refusal::Status));
+    let entry = shared(waiting.wait().await);
+    assert!(cache.accepts(&entry));
+    assert_eq!(entry.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(cache.lookup(&key, now()).unwrap_err(), Miss::Absent);
+}
+
+#[tokio::test]
+async fn what_is_for_one_reader_is_not_shared() {
+    let cache = cache();
+    let key = key(ALICE, "/users");
+    let leader = leads(board(&cache, &key, now()));
+    let waiting = follows(board(&cache, &key, now()));
+    let mut headers = HeaderMap::new();
+    headers.append("set-cookie", HeaderValue::from_static("a=b"));
+    let landed = finish_with(leader, 200, &headers, "{}", now());
+    assert!(landed.shared.is_none());
+    let outcome = waiting.wait().await;
+    assert!(matches!(outcome, Outcome::NotShared(Refusal::SetCookie)));
+    assert_eq!(cache.lookup(&key, now()).unwrap_err(), Miss::Absent);
+
+    // The body turned out to be endless while it was streamed to the first reader.
+    let leader = leads(board(&cache, &key, now()));
+    let waiting = follows(board(&cache, &key, now()));
+    leader.refuse(Refusal::TooLarge);
+    let outcome = waiting.wait().await;
+    assert!(matches!(outcome, Outcome::NotShared(Refusal::TooLarge)));
+}
+
+#[test]
+fn no_more_fetches_than_the_bound() {
+    let cache = cache();
+    let path = |number: usize| key(ALICE, &format!("/users/{number}"));
+    let mut leaders: Vec<_> = (0..4)
+        .map(|number| leads(board(&cache, &path(number), now())))
+        .collect();
+    let why = alone(board(&cache, &path(4), now()));
+    assert_eq!(why, Miss::TooManyFetches);
+    // Joining costs nothing.
+    follows(board(&cache, &path(0), now()));
+    // A fetch that is no longer current counts as well.
+    let why = alone(board_as(&cache, &path(0), Mode::Reload, now()));
+    assert_eq!(why, Miss::TooManyFetches);
+    leaders.pop();
+    leads(board(&cache, &path(4), now()));
+}
+
+#[tokio::test]
+async fn a_reload_neither_hits_nor_joins_and_takes_the_place_of_older_fetches() {
+    let cache = cache();
+    let key = key(ALICE, "/users");
+    finish(leads(board(&cache, &key, now())), "old", now());
+    let reload = leads(board_as(&cache, &key, Mode::Reload, now()));
+    assert_eq!(reload.why(), Miss::Reload);
+    // Others are content with what is stored.
+    assert!(matches!(board(&cache, &key, now()), Board::Hit(_)));
+    let newer = leads(board_as(&cache, &key, Mode::Reload, now()));
+    assert_eq!(finish(newer, "newest", now()).stored, Ok(()));
+    let landed = finish(reload, "late", now());
+    assert_eq!(landed.stored, Err(Refusal::Superseded));
+    let stored = cache.lookup(&key, now()).unwrap();
+    assert_eq!(stored.body().as_ref(), b"newest");
+}
