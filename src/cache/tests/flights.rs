@@ -181,3 +181,27 @@ async fn a_reload_neither_hits_nor_joins_and_takes_the_place_of_older_fetches() 
     let stored = cache.lookup(&key, now()).unwrap();
     assert_eq!(stored.body().as_ref(), b"newest");
 }
+
+#[test]
+fn threads_that_race_for_a_key_never_fetch_it_twice() {
+    let cache = cache();
+    let at = now();
+    let fetches = std::sync::atomic::AtomicUsize::new(0);
+    let start = std::sync::Barrier::new(4);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for number in 0..500 {
+                    let key = key(ALICE, &format!("/users/{number}"));
+                    start.wait();
+                    // Whoever misses just before the answer is stored must still find it.
+                    if let Board::Lead(leader) = board(&cache, &key, at) {
+                        fetches.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        finish(leader, "{}", at);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(fetches.into_inner(), 500);
+}

@@ -153,9 +153,13 @@ fn a_fetch_that_lost_its_place_does_not_regain_it_by_departing() {
     let mut old = leads(board(&cache, &key, at));
     cache.settle(&wrote_users(), at);
     let new = leads(board(&cache, &key, at));
+    cache.settle(&wrote_users(), at);
     old.departs(at);
+    // Nor does the fetch in its place become younger by it.
+    let newest = leads(board(&cache, &key, at));
     assert_eq!(finish(old, "old", at).stored, Err(Refusal::Superseded));
-    assert_eq!(finish(new, "new", at).stored, Ok(()));
+    assert_eq!(finish(new, "new", at).stored, Err(Refusal::Superseded));
+    assert_eq!(finish(newest, "newest", at).stored, Ok(()));
 }
 
 #[tokio::test]
