@@ -86,8 +86,8 @@ pub fn tokens<'a>(
         .filter(|token| !token.is_empty())
 }
 
-/// Whether a cache can tell that a field of this name belongs to one message only, so that a
-/// stored copy must not carry it.
+/// Whether a field of this name belongs to one connection only, so that a stored copy must not
+/// carry it.
 pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     // RFC 9110, section 7.6.1, and the older names in use.
     const NAMES: [&str; 10] = [

@@ -86,6 +86,6 @@ impl Store {
 }
 
 fn weight(key: &Key, entry: &Entry) -> u32 {
-    // The key is held once here and once in the bookkeeping of what is under way.
+    // Neither comes near 4 GiB; if one did, it would not fit.
     u32::try_from(entry.weight_bytes() + key.len_bytes()).unwrap_or(u32::MAX)
 }
