@@ -1,3 +1,8 @@
-//! The command line.
+//! The command line of segment-gateway.
 
-fn main() {}
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    segment_gateway::cli::run(segment_gateway::cli::Cli::parse())
+}

@@ -251,6 +251,10 @@ impl Metrics {
     ///
     /// # Errors
     /// Only if a name below is malformed or taken twice, which a test excludes.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a list of names and helps, best read as one"
+    )]
     pub fn new(operations: &[Arc<str>]) -> prometheus::Result<Self> {
         let make = Maker(Registry::new());
         let requests = make.counters(

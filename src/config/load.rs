@@ -106,6 +106,15 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
     })
 }
 
+/// The customary proxy variables: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, each in upper case or
+/// else in lower case, empty where unset.
+pub fn proxy_environment() -> [String; 3] {
+    ["HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"].map(|name| {
+        let value = std::env::var_os(name).or_else(|| std::env::var_os(name.to_lowercase()));
+        value.map_or_else(String::new, |value| value.to_string_lossy().into_owned())
+    })
+}
+
 fn operations(
     config: &Config,
     warnings: &mut Vec<String>,

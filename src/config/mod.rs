@@ -16,7 +16,7 @@ mod routes;
 pub mod units;
 
 pub use crate::network::Network;
-pub use load::{EMBEDDED_ROUTES, Loaded, environment, load};
+pub use load::{EMBEDDED_ROUTES, Loaded, environment, load, proxy_environment};
 pub use problem::{Place, Problem};
 pub use render::render_routes;
 pub use units::Size;

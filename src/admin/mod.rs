@@ -1,0 +1,290 @@
+//! The listener of operators.
+//!
+//! - `GET /metrics` — the metrics in Prometheus' text form
+//! - `GET /livez` — 200 as long as the process answers
+//! - `GET /readyz` — 200 if new requests are taken, else 503; says what is not ready
+//! - `GET /status` — budgets, lines, cache and tasks of this moment, as JSON
+//!
+//! Never on the proxy's listener. A browser cannot be used against it: the `Host` must be a
+//! loopback name, an IP address or a configured name, and a request with a foreign `Origin` is
+//! refused. Other than loopback peers get probes and metrics alone, and only where
+//! `admin.public` says so.
+
+use crate::gateway::Gateway;
+use crate::gateway::flow::{BoxError, Peer};
+use crate::gateway::stack::OuterBody;
+use crate::limit::budgets::AccountState;
+use crate::metrics::{BudgetGauge, Levels};
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tower::Service;
+
+/// Who may ask.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Probes and metrics are open beyond loopback.
+    pub public: bool,
+    /// Names accepted in `Host`, besides loopback names and IP addresses.
+    pub hosts: Vec<String>,
+}
+
+/// The admin service of a gateway.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    gateway: Gateway,
+    access: Arc<Access>,
+    upstream: Arc<str>,
+    started: Instant,
+    /// Budgets shown before: their gauges must fall to zero when they are forgotten.
+    shown: Arc<parking_lot::Mutex<BTreeSet<Arc<str>>>>,
+}
+
+impl Admin {
+    /// Shows `gateway`, which talks to `upstream`.
+    pub fn new(gateway: Gateway, access: Access, upstream: &str) -> Self {
+        let started = gateway.clock.now();
+        Self {
+            gateway,
+            access: Arc::new(access),
+            upstream: upstream.into(),
+            started,
+            shown: Arc::default(),
+        }
+    }
+
+    /// The service for [`crate::server::serve`].
+    pub fn service<B: Send + 'static>(
+        self,
+    ) -> impl Service<Request<B>, Response = Response<OuterBody>, Error = Infallible, Future: Send>
+    + Clone
+    + Send {
+        tower::service_fn(move |request: Request<B>| {
+            let answer = self.answer(&request);
+            async move { Ok(answer) }
+        })
+    }
+
+    fn answer<B>(&self, request: &Request<B>) -> Response<OuterBody> {
+        if let Err(why) = self.admit(request) {
+            return text(StatusCode::FORBIDDEN, why);
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut refused = text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only GET and HEAD are accepted\n",
+            );
+            refused
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refused;
+        }
+        match request.uri().path() {
+            "/metrics" => self.metrics(),
+            "/livez" => text(StatusCode::OK, "live\n"),
+            "/readyz" => self.ready(),
+            "/status" => document(StatusCode::OK, &self.status()),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "no such page; there are /metrics, /livez, /readyz and /status\n",
+            ),
+        }
+    }
+
+    fn admit<B>(&self, request: &Request<B>) -> Result<(), &'static str> {
+        let host = request
+            .headers()
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok());
+        if !host.is_some_and(|host| self.knows(host)) {
+            return Err("this Host is not accepted; add it to admin.hosts\n");
+        }
+        let foreign = request.headers().get(header::ORIGIN).is_some_and(|origin| {
+            let own = origin
+                .to_str()
+                .ok()
+                .and_then(|o| o.split_once("://"))
+                .map(|(_, host)| host);
+            own != host
+        });
+        if foreign {
+            return Err("requests of other sites are not accepted\n");
+        }
+        let peer = request
+            .extensions()
+            .get::<Peer>()
+            .map(|peer| peer.0.ip().to_canonical());
+        if peer.is_some_and(|peer| peer.is_loopback()) {
+            return Ok(());
+        }
+        let open = matches!(request.uri().path(), "/metrics" | "/livez" | "/readyz");
+        match (self.access.public, open) {
+            (true, true) => Ok(()),
+            (true, false) => Err("open to loopback addresses only\n"),
+            (false, _) => {
+                Err("open to loopback addresses only; admin.public opens probes and metrics\n")
+            }
+        }
+    }
+
+    fn knows(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        name.eq_ignore_ascii_case("localhost")
+            || bare.parse::<IpAddr>().is_ok()
+            || self
+                .access
+                .hosts
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(name))
+    }
+
+    fn metrics(&self) -> Response<OuterBody> {
+        let accounts = self.gateway.budgets.snapshot();
+        let mut gauges = gauges(&accounts);
+        {
+            let mut shown = self.shown.lock();
+            for budget in shown.iter() {
+                gauges.entry(budget.clone()).or_default();
+            }
+            shown.extend(gauges.keys().cloned());
+        }
+        let gauges: Vec<_> = gauges.into_iter().collect();
+        let body = self
+            .gateway
+            .metrics
+            .render(&gauges, &self.levels(&accounts));
+        let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        respond(StatusCode::OK, kind, body)
+    }
+
+    fn levels(&self, accounts: &[AccountState]) -> Levels {
+        let gateway = &self.gateway;
+        let cache = gateway.cache.stats();
+        Levels {
+            cache_entries: cache.entries,
+            cache_bytes: cache.bytes,
+            cache_evictions: cache.evictions,
+            fetches: cache.fetches,
+            marks: cache.marks,
+            waiting: accounts.iter().map(|account| account.waiting).sum(),
+            tasks: gateway.tasks.under_way(),
+            panics: gateway.tasks.panicked(),
+            callers: gateway.quotas.tracked(),
+            ledger: gateway.budgets.has_ledger(),
+            ready: !gateway.is_draining(),
+            uptime: self.uptime().as_secs_f64(),
+        }
+    }
+
+    fn uptime(&self) -> Duration {
+        self.gateway
+            .clock
+            .now()
+            .saturating_duration_since(self.started)
+    }
+
+    fn ready(&self) -> Response<OuterBody> {
+        if self.gateway.is_draining() {
+            let why =
+                json!({ "ready": false, "notReady": ["stopping: no new requests are taken"] });
+            return document(StatusCode::SERVICE_UNAVAILABLE, &why);
+        }
+        document(StatusCode::OK, &json!({ "ready": true, "notReady": [] }))
+    }
+
+    fn status(&self) -> Value {
+        let accounts = self.gateway.budgets.snapshot();
+        let levels = self.levels(&accounts);
+        let budgets: Vec<Value> = accounts.iter().map(budget_document).collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptimeSeconds": levels.uptime,
+            "ready": levels.ready,
+            "upstream": self.upstream.as_ref(),
+            "ledger": levels.ledger,
+            "waiting": levels.waiting,
+            "tasksUnderWay": levels.tasks,
+            "tasksPanicked": levels.panics,
+            "callersTracked": levels.callers,
+            "cache": {
+                "entries": levels.cache_entries,
+                "bytes": levels.cache_bytes,
+                "evictions": levels.cache_evictions,
+                "fetchesUnderWay": levels.fetches,
+                "marks": levels.marks,
+            },
+            "budgets": budgets,
+        })
+    }
+}
+
+fn budget_document(account: &AccountState) -> Value {
+    json!({
+        "budget": account.budget.as_ref(),
+        "credential": account.credential.to_string(),
+        "limit": account.rate.limit,
+        "windowSeconds": account.rate.window.as_secs_f64(),
+        "used": account.occupied,
+        "underWay": account.under_way,
+        "waiting": account.waiting,
+        "nextFreeSeconds": account.next_free.as_secs_f64(),
+        "closedSeconds": account.closed_for.map(|left| left.as_secs_f64()),
+        "starting": account.starting,
+    })
+}
+
+/// One gauge per budget: of the credential that uses it most, and sums over all.
+fn gauges(accounts: &[AccountState]) -> BTreeMap<Arc<str>, BudgetGauge> {
+    let mut gauges: BTreeMap<Arc<str>, BudgetGauge> = BTreeMap::new();
+    for account in accounts {
+        let gauge = gauges.entry(account.budget.clone()).or_default();
+        let (used, limit) = (u64::from(account.occupied), u64::from(account.rate.limit));
+        if gauge.credentials == 0 || used * u64::from(gauge.limit) > u64::from(gauge.used) * limit {
+            (gauge.limit, gauge.used) = (account.rate.limit, account.occupied);
+        }
+        gauge.credentials += 1;
+        gauge.waiting += account.waiting;
+        gauge.next_free = gauge.next_free.max(account.next_free.as_secs_f64());
+        let closed = account.closed_for.map_or(0.0, |left| left.as_secs_f64());
+        gauge.closed = gauge.closed.max(closed);
+    }
+    gauges
+}
+
+fn text(status: StatusCode, text: &'static str) -> Response<OuterBody> {
+    respond(
+        status,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+        text,
+    )
+}
+
+fn document(status: StatusCode, document: &Value) -> Response<OuterBody> {
+    let kind = HeaderValue::from_static("application/json");
+    respond(status, kind, format!("{document:#}\n"))
+}
+
+fn respond(status: StatusCode, kind: HeaderValue, body: impl Into<Bytes>) -> Response<OuterBody> {
+    let body = Full::new(body.into()).map_err(|never| -> BoxError { match never {} });
+    let mut response = Response::new(OuterBody::new(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, kind);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}

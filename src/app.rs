@@ -1,0 +1,487 @@
+//! Builds every part from the configuration, wires them, and starts and stops them in order.
+
+use crate::admin::{Access, Admin};
+use crate::cache::{self, Cache};
+use crate::clock::Clock;
+use crate::config::{Config, Loaded, LogAccess, proxy_environment};
+use crate::credential::Hasher;
+use crate::gateway::callers::{Allowed, Quotas};
+use crate::gateway::prefer::Patience;
+use crate::gateway::stack::{StackBounds, stack};
+use crate::gateway::tasks::Tasks;
+use crate::gateway::{AccessLog, Gateway, Parts, Settings};
+use crate::limit::budgets::{Bounds, Budgets};
+use crate::limit::ledger::{History, Ledger};
+use crate::limit::window::Terms;
+use crate::metrics::Metrics;
+use crate::queue::Queue;
+use crate::route::Table;
+use crate::sandbox::{Sandbox, SandboxSpec};
+use crate::server::conn::ConnectionBounds;
+use crate::server::{self, Bounds as ServerBounds};
+use crate::state::{self, State};
+use crate::upstream::{Base, Client, ProxyRules, ProxyVariables, Spec};
+use governor::clock::QuantaClock;
+use http::HeaderValue;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// How often idle callers are forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Part of the expected wait for a lane before any answer time is known.
+const USUAL_ANSWER: Duration = Duration::from_millis(500);
+/// Names this gateway in `Via`.
+const VIA: HeaderValue = HeaderValue::from_static("1.1 segment-gateway");
+/// Connections of operators, and bounds of each.
+const ADMIN_CONNECTIONS: usize = 64;
+/// How long connections are left after the drain to close by themselves.
+const LAST_GRACE: Duration = Duration::from_millis(500);
+
+/// Why the program does not start; one line that says what to do.
+#[derive(Debug)]
+pub struct StartError(pub String);
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+fn failed(error: impl std::error::Error) -> StartError {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    StartError(text)
+}
+
+/// What a gateway is assembled from; the way to the API and the past come from outside, so that a
+/// simulation can provide its own.
+#[derive(Debug)]
+pub struct Assembly {
+    /// Values within their bounds.
+    pub config: Config,
+    /// The operations of the API.
+    pub table: Table,
+    /// The way to the API.
+    pub client: Client,
+    /// Where attempts are recorded.
+    pub ledger: Ledger,
+    /// What an earlier process sent; `None` on a new node.
+    pub history: Option<History>,
+    /// Names credentials.
+    pub hasher: Hasher,
+    /// Time.
+    pub clock: Clock,
+}
+
+impl Assembly {
+    /// The gateway. Its budgets serve those who wait only while [`Budgets::drive`] is polled.
+    ///
+    /// # Errors
+    /// If a metric's name is malformed, which a test excludes.
+    pub fn gateway(self) -> Result<Gateway, StartError> {
+        let Self {
+            config,
+            table,
+            client,
+            ledger,
+            history,
+            hasher,
+            clock,
+        } = self;
+        let names: Vec<Arc<str>> = table
+            .operations()
+            .iter()
+            .map(|op| op.name.clone())
+            .collect();
+        let metrics = Metrics::new(&names).map_err(failed)?;
+        let budgets = Budgets::new(
+            bounds(&config),
+            ledger,
+            history,
+            hasher.clone(),
+            clock.clone(),
+        );
+        Ok(Gateway::new(Parts {
+            cache: Cache::new(&cache::Spec {
+                bytes: config.cache.bytes.0 as u64,
+                largest_body: config.cache.largest_body.0,
+                fetches: config.cache.fetches,
+                marks: config.cache.marks,
+            }),
+            queue: Queue::new(clock.clone()),
+            quotas: Quotas::new(allowed(&config), QuantaClock::default()),
+            metrics: Arc::new(metrics),
+            tasks: Tasks::default(),
+            settings: settings(&config),
+            held: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            table,
+            hasher,
+            budgets,
+            client,
+            clock,
+        }))
+    }
+}
+
+fn bounds(config: &Config) -> Bounds {
+    let at_once = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Bounds {
+        terms: Terms {
+            guard: config.budget.guard,
+            late: config.budget.late_arrival,
+            unknown_slots: config.budget.unknown_slots,
+        },
+        writes_at_once: at_once(config.budget.writes_at_once),
+        reads_at_once: at_once(config.budget.reads_at_once),
+        per_budget: config.queue.per_budget,
+        total: config.queue.total,
+        bytes: config.queue.bytes.0,
+    }
+}
+
+fn allowed(config: &Config) -> Allowed {
+    let callers = &config.callers;
+    let positive = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+    Allowed {
+        rate: positive(callers.rate.limit),
+        per: callers.rate.window,
+        burst: positive(callers.burst),
+        tracked: callers.tracked,
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let patience = |usual| Patience {
+        usual,
+        cap: config.wait.cap,
+        caller_timeout: config.wait.caller_timeout,
+    };
+    Settings {
+        via: VIA,
+        trusted: config.callers.trust_header_from.clone(),
+        write_patience: patience(config.write.max_wait),
+        read_patience: patience(config.read.max_wait),
+        settling: config.cache.settling,
+        late: config.budget.late_arrival,
+        largest_body: config.server.body_bytes.0,
+        largest_stored: config.cache.largest_body.0,
+        most_held: (config.server.connections / 2).max(1),
+        longest_answer: config.upstream.connect_timeout + config.upstream.total_timeout,
+        usual_answer: USUAL_ANSWER,
+        access: match config.log.access {
+            LogAccess::Upstream => AccessLog::Upstream,
+            LogAccess::All => AccessLog::All,
+        },
+    }
+}
+
+/// The layers' bounds that a configuration asks for.
+pub fn stack_bounds(config: &Config) -> StackBounds {
+    StackBounds {
+        at_once: config.server.connections,
+        body_bytes: config.server.body_bytes.0,
+        request_body: config.server.body_timeout,
+        response_body: config.server.response_timeout,
+    }
+}
+
+/// The listener's bounds that a configuration asks for.
+pub fn server_bounds(config: &Config) -> ServerBounds {
+    ServerBounds {
+        connections: config.server.connections,
+        each: ConnectionBounds {
+            head: config.server.header_timeout,
+            head_bytes: config.server.header_bytes.0,
+        },
+    }
+}
+
+/// The way to the API that a configuration describes.
+///
+/// # Errors
+/// If the URL, the CA file or a proxy variable is not usable.
+pub fn client(config: &Config, clock: &Clock) -> Result<Client, StartError> {
+    let [https, http, no] = proxy_environment();
+    let proxy = ProxyRules::parse(ProxyVariables {
+        https: &https,
+        http: &http,
+        no: &no,
+    });
+    Client::new(
+        upstream_spec(config, proxy.map_err(failed)?)?,
+        clock.clone(),
+    )
+    .map_err(failed)
+}
+
+/// What the client is built from, with these proxy rules.
+///
+/// # Errors
+/// If the URL is not usable.
+pub fn upstream_spec(config: &Config, proxy: ProxyRules) -> Result<Spec, StartError> {
+    let upstream = &config.upstream;
+    Ok(Spec {
+        base: Base::parse(&upstream.url).map_err(failed)?,
+        ca_file: upstream.ca_file.clone(),
+        connect: upstream.connect_timeout,
+        head: upstream.head_timeout,
+        idle_body: upstream.idle_body_timeout,
+        total: upstream.total_timeout,
+        connection_lifetime: upstream.connection_lifetime,
+        connection_idle: upstream.connection_idle,
+        http2: upstream.http2,
+        proxy,
+        via: VIA,
+    })
+}
+
+/// A sandbox that is started inside.
+#[derive(Clone, Debug)]
+pub struct Inside {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// How it behaves.
+    pub spec: SandboxSpec,
+}
+
+/// Runs the gateway until `stop`, then drains. `time_scale` divides all windows, for a sandbox
+/// that does the same.
+///
+/// # Errors
+/// If it cannot start.
+pub async fn serve(
+    mut loaded: Loaded,
+    inside: Option<Inside>,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), StartError> {
+    let clock = Clock::system();
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let (stopping, stopped) = watch::channel(false);
+    let past = if inside.is_some() {
+        Past::Empty
+    } else {
+        Past::Unknown
+    };
+    let scale = inside
+        .as_ref()
+        .map_or(1, |inside| inside.spec.time_scale.max(1));
+    scale_times(&mut loaded.config, scale);
+    if let Some(inside) = inside {
+        let listener = bind(inside.listen, "sandbox").await?;
+        let address = listener.local_addr().map_err(failed)?;
+        loaded.config.upstream.url = format!("http://{address}");
+        tracing::info!(%address, "the sandbox listens");
+        let sandbox = Sandbox::new(inside.spec, clock.clone());
+        drop(tokio::spawn(
+            sandbox.serve(listener, until(stopped.clone())),
+        ));
+    }
+    let config = loaded.config.clone();
+    let proxy_listener = bind(config.listen, "listen").await?;
+    let admin_listener = bind(config.admin.listen, "admin.listen").await?;
+    // Held until the end: the lock is on it.
+    let (_state, gateway) = start(&loaded, scale, past, clock)?;
+    let driver = tokio::spawn(gateway.budgets.clone().drive());
+    let sweeper = tokio::spawn(sweep(gateway.clone()));
+    let access = Access {
+        public: config.admin.public,
+        hosts: config.admin.hosts.clone(),
+    };
+    let admin = Admin::new(gateway.clone(), access, &config.upstream.url);
+    let (admin_stopping, admin_stopped) = watch::channel(false);
+    let admin_bounds = ServerBounds {
+        connections: ADMIN_CONNECTIONS,
+        ..server_bounds(&config)
+    };
+    let unseen = prometheus::IntGauge::new("admin", "not registered").map_err(failed)?;
+    let admin = tokio::spawn(server::serve(
+        admin_listener,
+        admin.service(),
+        admin_bounds,
+        unseen,
+        until(admin_stopped),
+    ));
+    tracing::info!(
+        listen = %config.listen,
+        admin = %config.admin.listen,
+        upstream = %config.upstream.url,
+        version = env!("CARGO_PKG_VERSION"),
+        "the gateway listens"
+    );
+    let serving = tokio::spawn(server::serve(
+        proxy_listener,
+        stack(gateway.clone(), stack_bounds(&config)),
+        server_bounds(&config),
+        gateway.metrics.connections().clone(),
+        until(stopped),
+    ));
+    stop.await;
+    drain(&gateway, config.shutdown.drain, &stopping, serving).await;
+    let _ = admin_stopping.send(true);
+    admin.abort();
+    sweeper.abort();
+    driver.abort();
+    Ok(())
+}
+
+/// Not ready, no new connections; what can be carried out in time is, the rest is refused at once.
+async fn drain(
+    gateway: &Gateway,
+    within: Duration,
+    stopping: &watch::Sender<bool>,
+    serving: tokio::task::JoinHandle<()>,
+) {
+    tracing::info!(
+        within_s = within.as_secs_f64(),
+        waiting = gateway.budgets.waiting(),
+        "stopping: no new connections, requests under way go on"
+    );
+    gateway.drain(within);
+    let _ = stopping.send(true);
+    let ended = async {
+        let _ = serving.await;
+        gateway.tasks.idle().await;
+    };
+    if tokio::time::timeout(within + LAST_GRACE, ended)
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            tasks = gateway.tasks.under_way(),
+            waiting = gateway.budgets.waiting(),
+            "stopped at the drain deadline with requests under way; writes that were sent and not \
+             answered may have taken effect"
+        );
+    } else {
+        tracing::info!("stopped: every request under way has ended");
+    }
+}
+
+/// What was sent to the API before this process started, as far as no ledger tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Past {
+    /// Nothing: the API is a sandbox that has just been started.
+    Empty,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// Opens the state and assembles the gateway.
+fn start(
+    loaded: &Loaded,
+    scale: u32,
+    past: Past,
+    clock: Clock,
+) -> Result<(Option<State>, Gateway), StartError> {
+    let config = &loaded.config;
+    let client = client(config, &clock)?;
+    let table = loaded.table(scale).map_err(|problems| {
+        StartError(
+            problems
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n"),
+        )
+    })?;
+    let directory = config.state.directory.as_deref();
+    let state = directory.map(State::open).transpose().map_err(failed)?;
+    let key = match (&config.credentials.key_file, &state) {
+        (Some(path), _) => state::key_file(path),
+        (None, Some(state)) => state.key(),
+        (None, None) => state::random_key(),
+    };
+    let hasher = Hasher::new(&key.map_err(failed)?);
+    let (ledger, history) = match &state {
+        Some(state) => {
+            let check = hasher.hash(&[b"ledger"]);
+            let path = state.ledger();
+            let opened = Ledger::open(&path, check, clock.clone()).map_err(|error| {
+                StartError(format!("cannot use the ledger {}: {error}", path.display()))
+            })?;
+            if let Some(note) = opened.note {
+                tracing::warn!("{note}; budgets begin as on a new node");
+            }
+            (opened.ledger, opened.history)
+        }
+        None if past == Past::Empty => (Ledger::none(clock.clone()), Some(History::new())),
+        None => {
+            tracing::warn!(
+                "no state.directory: a restart begins as on a new node, with one request per budget"
+            );
+            (Ledger::none(clock.clone()), None)
+        }
+    };
+    let assembly = Assembly {
+        config: config.clone(),
+        table,
+        client,
+        ledger,
+        history,
+        hasher,
+        clock,
+    };
+    Ok((state, assembly.gateway()?))
+}
+
+/// Divides what belongs to the upstream's time by `scale`, as the route table does with windows.
+pub fn scale_times(config: &mut Config, scale: u32) {
+    config.budget.guard /= scale;
+    config.budget.late_arrival /= scale;
+    config.cache.settling /= scale;
+}
+
+/// Runs the sandbox alone until `stop`.
+///
+/// # Errors
+/// If its address is taken.
+pub async fn sandbox(
+    inside: Inside,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), StartError> {
+    let listener = bind(inside.listen, "sandbox").await?;
+    tracing::info!(
+        address = %listener.local_addr().map_err(failed)?,
+        window = %inside.spec.window,
+        "the sandbox listens"
+    );
+    Sandbox::new(inside.spec, Clock::system())
+        .serve(listener, stop)
+        .await;
+    Ok(())
+}
+
+async fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        StartError(format!(
+            "cannot listen on {address} ({what}): {error}; stop what uses it or choose another \
+             address"
+        ))
+    })
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn sweep(gateway: Gateway) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        gateway.quotas.forget_idle();
+    }
+}

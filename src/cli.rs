@@ -1,0 +1,346 @@
+//! The command line: what was typed, and what it means.
+
+use crate::app::{self, Inside};
+use crate::config::{self, Loaded, Problem};
+use crate::sandbox::{Delay, Faults, ListMode, SandboxSpec, WindowKind};
+use crate::telemetry;
+use clap::{Args, Parser, Subcommand};
+use std::future::Future;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// A configuration or a command line that cannot be used.
+const UNUSABLE: u8 = 2;
+
+/// A caching, rate-budgeting gateway in front of the Segment Public API.
+///
+/// Use it as the base URL of an SDK: reads come from a cache that is never older than the last
+/// write, writes leave exactly as fast as the API allows.
+#[derive(Debug, Parser)]
+#[command(name = "segment-gateway", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Serve(Serve),
+    /// Check a configuration: exit status 0, or 2 with every problem, its place and its remedy.
+    Check(ConfigFile),
+    /// Print the effective route table.
+    Routes(ConfigFile),
+    /// Run the simulated Segment API alone.
+    Sandbox(SandboxCommand),
+}
+
+#[derive(Args, Debug)]
+struct ConfigFile {
+    /// The configuration; without it the defaults hold. Environment variables
+    /// SEGMENT_GATEWAY__SECTION__KEY override it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct Serve {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The API, e.g. https://api.segmentapis.com or https://eu1.api.segmentapis.com.
+    #[arg(long, value_name = "URL", conflicts_with = "sandbox")]
+    upstream: Option<String>,
+    /// Where callers connect [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Where operators connect [default: 127.0.0.1:8081].
+    #[arg(long, value_name = "ADDR")]
+    admin_listen: Option<SocketAddr>,
+    /// Start the simulated API inside and use it instead of the real one. Keeps no state unless
+    /// state.directory is configured.
+    #[arg(long)]
+    sandbox: bool,
+    /// Where the simulated API listens.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8089")]
+    sandbox_listen: SocketAddr,
+    #[command(flatten)]
+    options: SandboxOptions,
+}
+
+#[derive(Args, Debug)]
+struct SandboxCommand {
+    /// Where it listens.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8089")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    options: SandboxOptions,
+}
+
+/// How the simulated API behaves.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Simulated API")]
+struct SandboxOptions {
+    /// How requests are counted: fixed (from the first request), aligned, rolling, token-bucket.
+    #[arg(long, default_value = "fixed", value_parser = parse::<WindowKind>)]
+    window: WindowKind,
+    /// Divides windows and latencies, here and in the gateway.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    time_scale: u32,
+    /// Time from a request to its answer.
+    #[arg(long, default_value = "50ms", value_parser = duration)]
+    latency: Duration,
+    /// How much longer it may take, at random.
+    #[arg(long, default_value = "0ms", value_parser = duration)]
+    jitter: Duration,
+    /// Share of requests answered 429 although the limit is not reached.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    throttle: f64,
+    /// Share of requests answered 5xx.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    server_error: f64,
+    /// Share of requests that take effect and are not answered.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    lost_reply: f64,
+    /// Reads see the state as it was this long ago.
+    #[arg(long, default_value = "0ms", value_parser = duration)]
+    replication_lag: Duration,
+    /// Requests per minute that other programs make with the same token, per operation in use.
+    #[arg(long, value_name = "RATE", default_value_t = 0.0)]
+    other_users: f64,
+    /// What becomes of a list with a wrong element: whole (refused) or partly (applied up to it).
+    #[arg(long, default_value = "whole", value_parser = parse::<ListMode>)]
+    lists: ListMode,
+    /// Seed of everything that is left to chance.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Users in the beginning.
+    #[arg(long, default_value_t = 250)]
+    users: usize,
+    /// Groups in the beginning.
+    #[arg(long, default_value_t = 10)]
+    groups: usize,
+}
+
+fn parse<T: std::str::FromStr>(text: &str) -> Result<T, String>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    config::units::duration(text)
+        .ok_or_else(|| "expected a number with its unit, e.g. 250ms, 30s, 5m".to_owned())
+}
+
+impl SandboxOptions {
+    fn spec(&self) -> SandboxSpec {
+        let half = |whole: Duration, jitter: Duration| Delay {
+            base: whole / 2,
+            jitter: jitter / 2,
+        };
+        SandboxSpec {
+            seed: self.seed,
+            window: self.window,
+            time_scale: self.time_scale,
+            arrive: half(self.latency, self.jitter),
+            reply: half(self.latency, self.jitter),
+            faults: Faults {
+                throttle: self.throttle,
+                server_error: self.server_error,
+                lost_reply: self.lost_reply,
+                ..Faults::default()
+            },
+            replication_lag: self.replication_lag,
+            other_users: self.other_users,
+            lists: self.lists,
+            users: self.users,
+            groups: self.groups,
+            ..SandboxSpec::default()
+        }
+    }
+}
+
+/// Runs the command. Errors go to standard error.
+pub fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Serve(serve) => serve_command(&serve),
+        Command::Check(file) => check(&file),
+        Command::Routes(file) => routes(&file),
+        Command::Sandbox(sandbox) => sandbox_command(&sandbox),
+    }
+}
+
+fn serve_command(serve: &Serve) -> ExitCode {
+    let flags = [
+        ("SEGMENT_GATEWAY__UPSTREAM__URL", serve.upstream.clone()),
+        (
+            "SEGMENT_GATEWAY__LISTEN",
+            serve.listen.map(|address| address.to_string()),
+        ),
+        (
+            "SEGMENT_GATEWAY__ADMIN__LISTEN",
+            serve.admin_listen.map(|address| address.to_string()),
+        ),
+    ];
+    let flags = flags
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    let mut loaded = match config::load(
+        serve.file.config.as_deref(),
+        config::environment().chain(flags),
+    ) {
+        Ok(loaded) => loaded,
+        Err(problems) => return unusable(&problems),
+    };
+    let inside = serve.sandbox.then(|| Inside {
+        listen: serve.sandbox_listen,
+        spec: serve.options.spec(),
+    });
+    let usual = config::Config::default().state.directory;
+    if serve.sandbox && loaded.config.state.directory == usual {
+        // What a simulated API of an earlier run has counted says nothing of this one.
+        loaded.config.state.directory = None;
+    }
+    begin(&loaded, || {
+        app::serve(loaded.clone(), inside.clone(), stop_signal())
+    })
+}
+
+fn sandbox_command(sandbox: &SandboxCommand) -> ExitCode {
+    let loaded = match config::load(None, std::iter::empty()) {
+        Ok(loaded) => loaded,
+        Err(problems) => return unusable(&problems),
+    };
+    let inside = Inside {
+        listen: sandbox.listen,
+        spec: sandbox.options.spec(),
+    };
+    begin(&loaded, || app::sandbox(inside.clone(), stop_signal()))
+}
+
+fn begin<F>(loaded: &Loaded, run: impl FnOnce() -> F) -> ExitCode
+where
+    F: Future<Output = Result<(), app::StartError>>,
+{
+    if let Err(error) = telemetry::start(loaded.config.log.format, loaded.config.log.level) {
+        complain(&format!("cannot start the log: {error}"));
+        return ExitCode::FAILURE;
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("cannot start the runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(run());
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(file: &ConfigFile) -> ExitCode {
+    let loaded = match config::load(file.config.as_deref(), config::environment()) {
+        Ok(loaded) => loaded,
+        Err(problems) => return unusable(&problems),
+    };
+    // What only building shows: the CA file, the proxy variables, the key file.
+    let built = app::client(&loaded.config, &crate::clock::Clock::system())
+        .map_err(|error| error.to_string())
+        .and_then(|_| match &loaded.config.credentials.key_file {
+            Some(path) => crate::state::key_file(path)
+                .map(drop)
+                .map_err(|error| error.to_string()),
+            None => Ok(()),
+        });
+    if let Err(problem) = built {
+        complain(&problem);
+        return ExitCode::from(UNUSABLE);
+    }
+    for warning in &loaded.warnings {
+        say(&format!("warning: {warning}"));
+    }
+    let name = file
+        .config
+        .as_ref()
+        .map_or("the defaults".into(), |path| path.display().to_string());
+    say(&format!(
+        "{name}: no problems; {} operations, upstream {}",
+        loaded.operations.len(),
+        loaded.config.upstream.url
+    ));
+    ExitCode::SUCCESS
+}
+
+fn routes(file: &ConfigFile) -> ExitCode {
+    let loaded = match config::load(file.config.as_deref(), config::environment()) {
+        Ok(loaded) => loaded,
+        Err(problems) => return unusable(&problems),
+    };
+    match loaded.table(1) {
+        Ok(table) => {
+            say(config::render_routes(&table).trim_end());
+            ExitCode::SUCCESS
+        }
+        Err(problems) => unusable(&problems),
+    }
+}
+
+fn unusable(problems: &[Problem]) -> ExitCode {
+    for problem in problems {
+        complain(&problem.to_string());
+    }
+    ExitCode::from(UNUSABLE)
+}
+
+fn say(line: &str) {
+    // A reader that has closed the pipe wants no more.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "segment-gateway: {line}");
+}
+
+/// SIGTERM or SIGINT; a second one ends the process at once.
+async fn stop_signal() {
+    wait_for_signal().await;
+    drop(tokio::spawn(async {
+        wait_for_signal().await;
+        tracing::warn!("a second signal: stopping at once");
+        std::process::exit(1);
+    }));
+}
+
+#[cfg(unix)]
+async fn wait_for_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        tracing::error!("cannot listen for signals; only SIGKILL will stop this process");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+#[cfg(not(unix))]
+async fn wait_for_signal() {
+    let _ = tokio::signal::ctrl_c().await;
+}

@@ -1,0 +1,178 @@
+//! One attempt: a permit, a request, and what came of it for the budget.
+//!
+//! Always run in a task of its own, so that a caller who hangs up neither cuts a request short nor
+//! hides what it cost. Nothing below sends anything twice; whoever sends again takes a new permit.
+
+use super::Gateway;
+use super::body::{self, Body, Read};
+use super::edge;
+use crate::cache::unauthorized::Refused;
+use crate::credential::Credential;
+use crate::limit::budgets::{Permit, Standing};
+use crate::limit::learn::{Allowance, Throttle};
+use crate::limit::window::End;
+use crate::metrics::Origin;
+use crate::route::policy::Operation;
+use crate::upstream::{AnswerBody, Attempt, NotSent, Unknown};
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use std::time::Duration;
+
+/// The body of a 429 is read up to this size to learn how long to wait.
+const LONGEST_REFUSAL: usize = 64 * 1024;
+
+/// What came of an attempt.
+#[derive(Debug)]
+pub(super) enum Came {
+    /// A final answer other than 429.
+    Answer(Answer),
+    /// A 429: it did not take effect.
+    Throttled(Response<Body>),
+    /// It never left.
+    NotSent(NotSent),
+    /// It left, and no answer came.
+    Unknown(Unknown),
+}
+
+/// A final answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) response: Response<AnswerBody>,
+    /// Whether it may come from a balancer ahead of the API (a 5xx without rate fields), so that
+    /// the request may still be under way behind it.
+    pub(super) doubtful: bool,
+    /// The budget it drew on.
+    pub(super) standing: Option<Standing>,
+    /// From leaving to its head.
+    pub(super) took: Duration,
+}
+
+impl Gateway {
+    /// Sends `request` of `credential` once and ends `permit` with what came of it.
+    pub(super) async fn attempt(
+        &self,
+        operation: &Operation,
+        credential: Credential,
+        mut permit: Permit,
+        request: Request<Bytes>,
+    ) -> Came {
+        let name = &operation.name;
+        permit.begin();
+        let began = self.clock.now();
+        let attempt = self.client.send(request).await;
+        let took = self.clock.now().saturating_duration_since(began);
+        match attempt {
+            Attempt::Answered(response) => {
+                if response.status() == StatusCode::UNAUTHORIZED {
+                    self.unauthorized(operation, credential);
+                }
+                self.metrics
+                    .answered(name, response.status().as_u16(), took);
+                self.answered(operation, permit, response, took).await
+            }
+            Attempt::NotSent(why) => {
+                self.metrics.unanswered(name, "not-sent");
+                // A stream that the API reset as unprocessed did travel: something on the way may
+                // have counted it.
+                permit.end(if why.travelled() {
+                    End::NoAnswer
+                } else {
+                    End::NotSent
+                });
+                tracing::warn!(operation = %name, reason = why.as_str(), "not sent");
+                Came::NotSent(why)
+            }
+            Attempt::Unknown(why) => {
+                self.metrics.unanswered(name, "unknown");
+                permit.end(End::NoAnswer);
+                tracing::warn!(operation = %name, reason = why.as_str(), "sent, but not answered");
+                Came::Unknown(why)
+            }
+        }
+    }
+
+    async fn answered(
+        &self,
+        operation: &Operation,
+        permit: Permit,
+        mut response: Response<AnswerBody>,
+        took: Duration,
+    ) -> Came {
+        let allowance = Allowance::of(response.headers());
+        if response.status() != StatusCode::TOO_MANY_REQUESTS {
+            let doubtful = response.status().is_server_error() && allowance.is_none();
+            let end = if doubtful {
+                End::NoAnswer
+            } else {
+                End::Answered(allowance)
+            };
+            let standing = permit.end(end);
+            self.note_learned();
+            edge::clean_answer(response.headers_mut(), &self.settings.via);
+            return Came::Answer(Answer {
+                response,
+                doubtful,
+                standing,
+                took,
+            });
+        }
+        let (mut head, body) = response.into_parts();
+        let body = match body::read(body, LONGEST_REFUSAL).await {
+            Read::Whole(bytes) | Read::Longer(bytes, _) => bytes,
+            Read::Broken(_) => Bytes::new(),
+        };
+        let throttle = Throttle::of(&head.headers, &body);
+        permit.end(End::Throttled(throttle));
+        let origin = if self.note_learned() {
+            Origin::Start
+        } else {
+            Origin::Upstream
+        };
+        self.metrics.throttled(&operation.name, origin);
+        tracing::warn!(
+            operation = %operation.name,
+            origin = ?origin,
+            wait_ms = throttle.wait.map(|wait| wait.as_millis()),
+            "the API answered 429; waiting and trying again"
+        );
+        edge::clean_answer(&mut head.headers, &self.settings.via);
+        Came::Throttled(Response::from_parts(head, Body::held(body)))
+    }
+
+    /// The API no longer knows this credential, or no longer for this operation: what was cached
+    /// for it is doubted before its caller hears.
+    fn unauthorized(&self, operation: &Operation, credential: Credential) {
+        let index = u32::try_from(operation.index).unwrap_or(u32::MAX);
+        let is_workspace = operation.method == Some(Method::GET) && &*operation.template == "/";
+        let refused = if is_workspace {
+            Refused::Workspace(index)
+        } else {
+            Refused::Operation(index)
+        };
+        self.cache
+            .unauthorized(credential.bytes(), refused, self.clock.now());
+        self.metrics.fence_moved("unauthorized");
+    }
+
+    /// Tells log and metrics what answers have taught. True if a 429 met a start without history.
+    fn note_learned(&self) -> bool {
+        let mut at_start = false;
+        for (credential, budget, learned) in self.budgets.take_learned() {
+            at_start |= learned.at_start;
+            if let Some((before, now)) = learned.limit {
+                tracing::info!(%budget, %credential, before, now, "the API's limit is another");
+            }
+            if let Some(window) = learned.window {
+                tracing::info!(%budget, %credential, ?window, "the API's window is longer");
+            }
+            if learned.foreign > 0 {
+                self.metrics.foreign(&budget, learned.foreign);
+                tracing::info!(
+                    %budget, %credential, requests = learned.foreign,
+                    "others use this token; leaving them room"
+                );
+            }
+        }
+        at_start
+    }
+}

@@ -1,0 +1,293 @@
+//! Pure. What of a request and of an answer passes the gateway, and what is refused at its edge.
+//!
+//! Hop-by-hop fields do not pass (RFC 9110, section 7.6.1), nor do the gateway's own. What could be
+//! understood in two ways is refused rather than repaired, because the API might understand it in
+//! the other.
+
+use crate::error::GatewayError;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Uri, Version};
+
+/// Removed in both directions, besides whatever `Connection` names.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Not sent upstream: the gateway's own, what it answers itself, and what names its callers.
+const NOT_FORWARDED: [HeaderName; 5] = [
+    header::EXPECT,
+    header::FORWARDED,
+    HeaderName::from_static("prefer"),
+    HeaderName::from_static("priority"),
+    header::TRAILER,
+];
+
+/// Fields that `Connection` must not name: a later hop would see the request without them.
+const END_TO_END: [&str; 4] = ["authorization", "host", "accept", "cookie"];
+
+/// Method-override fields in the field; with one of them a request may be any write.
+const OVERRIDES: [&str; 3] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+];
+
+/// Refuses what is never forwarded and what is ambiguous.
+pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Err(GatewayError::MethodRefused);
+    }
+    check_target(request.uri(), request.version())?;
+    let headers = request.headers();
+    for (name, problem) in [
+        (header::HOST, "The request has more than one Host"),
+        (
+            header::AUTHORIZATION,
+            "The request has more than one Authorization",
+        ),
+        (
+            header::CONTENT_LENGTH,
+            "The request has more than one Content-Length",
+        ),
+        (
+            header::CONTENT_TYPE,
+            "The request has more than one Content-Type",
+        ),
+    ] {
+        if headers.get_all(&name).iter().nth(1).is_some() {
+            return Err(GatewayError::BadRequest(problem));
+        }
+    }
+    if headers.contains_key(header::TRANSFER_ENCODING)
+        && headers.contains_key(header::CONTENT_LENGTH)
+    {
+        return Err(GatewayError::BadRequest(AMBIGUOUS_LENGTH));
+    }
+    if headers.contains_key(header::UPGRADE) {
+        return Err(GatewayError::BadRequest(
+            "Protocol upgrades are not accepted",
+        ));
+    }
+    if request.version() == Version::HTTP_11 && !headers.contains_key(header::HOST) {
+        return Err(GatewayError::BadRequest(
+            "The request has no Host (RFC 9112, section 3.2)",
+        ));
+    }
+    let names_end_to_end = connection_names(headers)
+        .any(|name| END_TO_END.contains(&name.as_str()) || name.starts_with("content-"));
+    if names_end_to_end {
+        return Err(GatewayError::BadRequest(
+            "Connection names a field that belongs to the whole way (Authorization, Host, Accept, \
+            Cookie or Content-*)",
+        ));
+    }
+    Ok(())
+}
+
+/// Said where a message has both `Transfer-Encoding` and `Content-Length` (RFC 9112, 6.3).
+pub const AMBIGUOUS_LENGTH: &str = "The request has both Transfer-Encoding and Content-Length";
+
+fn check_target(uri: &Uri, version: Version) -> Result<(), GatewayError> {
+    if uri.scheme().is_some() || (uri.authority().is_some() && version < Version::HTTP_2) {
+        return Err(GatewayError::BadRequest(
+            "The request target is in absolute form; use the gateway as base URL, not as proxy",
+        ));
+    }
+    if !uri.path().starts_with('/') {
+        return Err(GatewayError::BadRequest("The request target is not a path"));
+    }
+    Ok(())
+}
+
+/// Whether the path is one of the gateway's own, which are never forwarded.
+pub fn is_own(path: &str) -> bool {
+    path == "/_gateway" || path.starts_with("/_gateway/")
+}
+
+/// Whether a field asks the API to treat the request as another method.
+pub fn overrides_method(headers: &HeaderMap) -> bool {
+    OVERRIDES.iter().any(|name| headers.contains_key(*name))
+}
+
+/// The header of the request as it goes upstream. `Host` and `Via` are set by the client.
+pub fn request_headers(headers: &HeaderMap) -> HeaderMap {
+    let named: Vec<String> = connection_names(headers).collect();
+    let mut forwarded = HeaderMap::with_capacity(headers.len() + 1);
+    for (name, value) in headers {
+        let text = name.as_str();
+        let dropped = HOP_BY_HOP.contains(name)
+            || NOT_FORWARDED.contains(name)
+            || *name == header::HOST
+            || *name == header::CONTENT_LENGTH
+            || text.starts_with("x-gateway-")
+            || text.starts_with("x-forwarded-")
+            || named.iter().any(|n| n == text);
+        if !dropped {
+            forwarded.append(name.clone(), value.clone());
+        }
+    }
+    forwarded
+}
+
+/// Removes from an answer what belongs to the hop to the API, and adds `via`.
+pub fn clean_answer(headers: &mut HeaderMap, via: &HeaderValue) {
+    let named: Vec<String> = connection_names(headers).collect();
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    for name in named {
+        headers.remove(name.as_str());
+    }
+    headers.append(header::VIA, via.clone());
+}
+
+fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = String> + '_ {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: &str, target: &str, fields: &[(&str, &str)]) -> Request<()> {
+        let mut builder = Request::builder().method(method).uri(target);
+        for (name, value) in fields {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(()).unwrap()
+    }
+
+    #[test]
+    fn what_is_refused_at_the_edge() {
+        let host = ("host", "gateway");
+        let cases: &[(Request<()>, bool)] = &[
+            (request("GET", "/users", &[host]), true),
+            (request("BREW", "/users", &[host]), true),
+            (request("GET", "/users", &[]), false),
+            (request("CONNECT", "api:443", &[host]), false),
+            (request("TRACE", "/users", &[host]), false),
+            (request("GET", "http://other/users", &[host]), false),
+            (request("OPTIONS", "*", &[host]), false),
+            (request("GET", "/users", &[host, ("upgrade", "h2c")]), false),
+            (request("GET", "/users", &[host, host]), false),
+            (
+                request(
+                    "GET",
+                    "/u",
+                    &[host, ("authorization", "a"), ("authorization", "a")],
+                ),
+                false,
+            ),
+            (
+                request(
+                    "POST",
+                    "/u",
+                    &[
+                        host,
+                        ("transfer-encoding", "chunked"),
+                        ("content-length", "3"),
+                    ],
+                ),
+                false,
+            ),
+            (
+                request(
+                    "GET",
+                    "/u",
+                    &[host, ("connection", "keep-alive, Authorization")],
+                ),
+                false,
+            ),
+            (
+                request(
+                    "GET",
+                    "/u",
+                    &[host, ("connection", "x"), ("connection", "content-type")],
+                ),
+                false,
+            ),
+            (
+                request("GET", "/u", &[host, ("connection", "close, x-mine")]),
+                true,
+            ),
+        ];
+        for (request, accepted) in cases {
+            assert_eq!(check(request).is_ok(), *accepted, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_pass_upstream() {
+        let request = request(
+            "POST",
+            "/users",
+            &[
+                ("host", "gateway"),
+                ("authorization", "Bearer t"),
+                ("accept", "application/json"),
+                ("x-custom", "1"),
+                ("x-custom", "2"),
+                ("connection", "close, X-Hop"),
+                ("x-hop", "1"),
+                ("te", "trailers"),
+                ("keep-alive", "5"),
+                ("proxy-authorization", "basic"),
+                ("expect", "100-continue"),
+                ("prefer", "wait=3"),
+                ("priority", "u=1"),
+                ("forwarded", "for=a"),
+                ("x-forwarded-for", "a"),
+                ("x-gateway-caller", "billing"),
+                ("content-length", "12"),
+                ("content-type", "application/json"),
+            ],
+        );
+        let passed = request_headers(request.headers());
+        let mut names: Vec<&str> = passed.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "accept",
+                "authorization",
+                "content-type",
+                "x-custom",
+                "x-custom"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_answer_keeps_everything_but_its_hop() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "keep-alive, x-hop"),
+            ("x-hop", "1"),
+            ("transfer-encoding", "chunked"),
+            ("x-ratelimit-remaining", "3"),
+            ("content-type", "application/vnd.segment.v1+json"),
+        ] {
+            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        clean_answer(
+            &mut headers,
+            &HeaderValue::from_static("1.1 segment-gateway"),
+        );
+        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-type", "via", "x-ratelimit-remaining"]);
+    }
+}

@@ -1,0 +1,284 @@
+//! The life of one request, top to bottom: edge → route → plan → read, write or pass → reply.
+
+use super::attempt::Answer;
+use super::body::Body;
+use super::reply;
+use super::status::CacheStatus;
+use super::watch::Watch;
+use super::{Gateway, callers, edge};
+use crate::credential::Credential;
+use crate::error::GatewayError;
+use crate::limit::budgets::Standing;
+use crate::limit::turns::Caller;
+use crate::metrics::Outcome;
+use crate::route::names;
+use crate::route::pattern::Params;
+use crate::route::policy::{Effect, Operation};
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response, request};
+use http_body_util::{BodyExt, LengthLimitError};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Any error of a layer.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The address of the connection, put into the request by the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// Put into the request by the server where its framing could be read in two ways.
+#[derive(Clone, Copy, Debug)]
+pub struct AmbiguousFraming;
+
+/// What a caller asks for, with all that the gateway needs to carry it out.
+#[derive(Clone, Debug)]
+pub(super) struct Ask {
+    pub(super) operation: Arc<Operation>,
+    pub(super) params: Params,
+    pub(super) method: Method,
+    pub(super) target: PathAndQuery,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) credential: Credential,
+    pub(super) caller: Caller,
+    pub(super) accepted: Instant,
+    /// How long it may wait for its budget.
+    pub(super) patience: Duration,
+    /// A field asks the API to treat it as another method.
+    pub(super) overridden: bool,
+}
+
+impl Ask {
+    pub(super) fn query(&self) -> Option<&str> {
+        self.target.query()
+    }
+
+    pub(super) fn document(&self) -> names::Body<'_> {
+        names::Body::new(&self.body)
+    }
+
+    /// Bytes kept while it waits, roughly.
+    pub(super) fn weight(&self) -> usize {
+        let fields: usize = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 32)
+            .sum();
+        self.body.len() + self.target.as_str().len() + fields + 512
+    }
+}
+
+/// Where the time of a request went.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Timing {
+    /// Waiting for lanes and budgets, 429s and lost connections included.
+    pub(super) queued: Duration,
+    /// From leaving to the head of the answer.
+    pub(super) upstream: Duration,
+    /// 429s that the caller did not see.
+    pub(super) throttled: u32,
+    /// Whether it left at all.
+    pub(super) left: bool,
+}
+
+impl Timing {
+    pub(super) fn left(&mut self, now: Instant, accepted: Instant) {
+        self.queued = now.saturating_duration_since(accepted);
+        self.left = true;
+    }
+}
+
+/// An answer, and what is to be told about it.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) response: Response<Body>,
+    pub(super) outcome: Outcome,
+    pub(super) cache: Option<CacheStatus>,
+    pub(super) timing: Timing,
+    pub(super) standing: Option<Standing>,
+    /// The type of the gateway's own error.
+    pub(super) error: Option<&'static str>,
+}
+
+impl Reply {
+    fn new(response: Response<Body>, outcome: Outcome) -> Self {
+        Self {
+            response,
+            outcome,
+            cache: None,
+            timing: Timing::default(),
+            standing: None,
+            error: None,
+        }
+    }
+
+    /// From the store.
+    pub(super) fn hit(response: Response<Body>, cache: CacheStatus) -> Self {
+        Self {
+            cache: Some(cache),
+            ..Self::new(response, Outcome::Hit)
+        }
+    }
+
+    /// From a fetch.
+    pub(super) fn read(
+        response: Response<Body>,
+        outcome: Outcome,
+        cache: CacheStatus,
+        timing: Timing,
+        standing: Option<Standing>,
+    ) -> Self {
+        Self {
+            cache: Some(cache),
+            timing,
+            standing,
+            ..Self::new(response, outcome)
+        }
+    }
+
+    /// The API's own answer to a write.
+    pub(super) fn written(answer: Answer, mut timing: Timing) -> Self {
+        timing.upstream = answer.took;
+        let response = answer.response.map(|body| Body::Streamed(Box::new(body)));
+        Self {
+            timing,
+            standing: answer.standing,
+            ..Self::new(response, Outcome::Written)
+        }
+    }
+
+    /// A 429 that could not be waited out within the deadline.
+    pub(super) fn throttled(response: Response<Body>, timing: Timing) -> Self {
+        Self {
+            timing,
+            ..Self::new(response, Outcome::Expired)
+        }
+    }
+
+    fn error(error: &GatewayError) -> Self {
+        let outcome = match error {
+            GatewayError::QueueExpired { .. } => Outcome::Expired,
+            GatewayError::OutcomeUnknown { .. } => Outcome::Unknown,
+            GatewayError::UpstreamUnreachable { .. }
+            | GatewayError::UpstreamTimeout
+            | GatewayError::UpstreamBroken
+            | GatewayError::Internal => Outcome::Failed,
+            _ => Outcome::Refused,
+        };
+        Self {
+            error: Some(error.kind()),
+            ..Self::new(reply::error(error), outcome)
+        }
+    }
+}
+
+impl Gateway {
+    /// Answers one request, whatever happens; the answer is counted under exactly one outcome.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let mut watch = Watch::new(self, &request);
+        let reply = match self.carry_out(request, &mut watch).await {
+            Ok(reply) => reply,
+            Err(error) => Reply::error(&error),
+        };
+        watch.finish(reply)
+    }
+
+    async fn carry_out<B>(
+        &self,
+        request: Request<B>,
+        watch: &mut Watch,
+    ) -> Result<Reply, GatewayError>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        edge::check(&request)?;
+        if request.extensions().get::<AmbiguousFraming>().is_some() {
+            return Err(GatewayError::BadRequest(edge::AMBIGUOUS_LENGTH));
+        }
+        if edge::is_own(request.uri().path()) {
+            return Err(GatewayError::NotFound);
+        }
+        let (head, body) = request.into_parts();
+        let mut ask = self.understand(head, watch.accepted())?;
+        watch.understood(&ask);
+        if !body.is_end_stream() {
+            ask.body = self.collect(body).await?;
+        }
+        match ask.operation.effect {
+            Effect::Write => self.write(ask).await,
+            Effect::Read if ask.operation.cache.is_some() => self.read(ask).await,
+            Effect::Read => self.pass(ask, CacheStatus::uncached()).await,
+        }
+    }
+
+    /// Which operation it is, who asks, with which credential, and how long it may wait.
+    fn understand(&self, head: request::Parts, accepted: Instant) -> Result<Ask, GatewayError> {
+        let peer = head.extensions.get::<Peer>();
+        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+        let caller = callers::identify(&head.headers, peer, &self.settings.trusted)?;
+        let target = head
+            .uri
+            .into_parts()
+            .path_and_query
+            .unwrap_or(PathAndQuery::from_static("/"));
+        let overridden = edge::overrides_method(&head.headers);
+        let matched = self.table.find(&head.method, target.path());
+        let mut operation = matched.operation;
+        if overridden && operation.effect == Effect::Read {
+            operation = self.table.unmatched_write();
+        }
+        let patience = match operation.effect {
+            Effect::Write => &self.settings.write_patience,
+            Effect::Read => &self.settings.read_patience,
+        };
+        Ok(Ask {
+            patience: patience.of(&head.headers),
+            credential: self.hasher.credential(&head.headers),
+            params: matched.params,
+            method: head.method,
+            headers: head.headers,
+            body: Bytes::new(),
+            operation,
+            target,
+            caller,
+            accepted,
+            overridden,
+        })
+    }
+
+    /// Reads the body, which the layers outside bound in size and time.
+    async fn collect<B>(&self, body: B) -> Result<Bytes, GatewayError>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        match body.collect().await {
+            Ok(collected) => Ok(collected.to_bytes()),
+            Err(error) => {
+                let error: BoxError = error.into();
+                if is::<LengthLimitError>(error.as_ref()) {
+                    Err(GatewayError::BodyTooLarge(self.settings.largest_body))
+                } else if is::<tower_http::timeout::TimeoutError>(error.as_ref()) {
+                    Err(GatewayError::BodyTimeout)
+                } else {
+                    Err(GatewayError::BadRequest(
+                        "The body broke off or is malformed",
+                    ))
+                }
+            }
+        }
+    }
+}
+
+/// Whether the error or one of its causes is an `E`.
+fn is<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<E>())
+}

@@ -1,0 +1,182 @@
+//! The request path: what happens between a caller's request and its answer.
+//!
+//! [`stack`] lists the layers around it, outermost first; [`flow`] is the life of one request. The
+//! features it composes do not know each other: the cache is asked with keys and tags, the queue
+//! with order keys, the budgets with credentials and callers, and only the files here put them
+//! together.
+
+mod attempt;
+pub mod body;
+pub mod callers;
+pub mod edge;
+pub mod flow;
+mod pass;
+pub mod prefer;
+mod read;
+pub mod reply;
+pub mod stack;
+pub mod status;
+pub mod tasks;
+mod watch;
+mod write;
+
+pub use watch::AccessLog;
+
+use crate::cache::{Cache, Touched};
+use crate::clock::Clock;
+use crate::credential::Hasher;
+use crate::error::GatewayError;
+use crate::limit::budgets::Budgets;
+use crate::metrics::Metrics;
+use crate::network::Network;
+use crate::queue::Queue;
+use crate::route::table::Table;
+use crate::upstream::Client;
+use bytes::Bytes;
+use callers::Quotas;
+use flow::Ask;
+use http::{HeaderValue, Request, Uri};
+use prefer::Patience;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use tasks::Tasks;
+
+/// Plain values that the path needs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Names this gateway in `Via`.
+    pub via: HeaderValue,
+    /// Peers whose `X-Gateway-Caller` is believed.
+    pub trusted: Vec<Network>,
+    /// How long writes and reads wait for their budgets.
+    pub write_patience: Patience,
+    /// See `write_patience`.
+    pub read_patience: Patience,
+    /// How long nothing under a written tag is stored or joined, because the API may lag.
+    pub settling: Duration,
+    /// Q: the same after an unknown outcome, and how long its lanes stay closed.
+    pub late: Duration,
+    /// The largest body of a request, in bytes, and of a stored answer.
+    pub largest_body: usize,
+    /// See `largest_body`.
+    pub largest_stored: usize,
+    /// Writes that may be held at once: half of the callers' connections.
+    pub most_held: usize,
+    /// The longest that an attempt can take, connecting included.
+    pub longest_answer: Duration,
+    /// How long an answer usually takes: part of the expected wait for a lane.
+    pub usual_answer: Duration,
+    /// Which requests have a line in the log.
+    pub access: AccessLog,
+}
+
+/// Everything the path is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The operations of the API.
+    pub table: Table,
+    /// Names credentials.
+    pub hasher: Hasher,
+    /// Stored answers and shared fetches.
+    pub cache: Cache<GatewayError>,
+    /// The upstream's allowance.
+    pub budgets: Budgets,
+    /// The lanes.
+    pub queue: Queue,
+    /// The way to the API.
+    pub client: Client,
+    /// The callers' quotas.
+    pub quotas: Quotas,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Work that outlives its caller.
+    pub tasks: Tasks,
+    /// Plain values.
+    pub settings: Settings,
+    /// Time.
+    pub clock: Clock,
+    /// Writes held at present.
+    pub held: AtomicUsize,
+    /// Whether no new work should be taken.
+    pub draining: AtomicBool,
+}
+
+/// The gateway. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    parts: Arc<Parts>,
+}
+
+impl Deref for Gateway {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+/// Counts a held write for as long as it lives.
+#[derive(Debug)]
+struct Held(Gateway);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Gateway {
+    /// A gateway of these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            parts: Arc::new(parts),
+        }
+    }
+
+    /// Stops taking work that could not be carried out by then; what waits longer is refused.
+    pub fn drain(&self, within: Duration) {
+        self.draining.store(true, Ordering::Release);
+        self.budgets.drain(self.clock.now() + within);
+    }
+
+    /// Whether it is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Room for one more held write. Held writes use at most half of the connections, so that
+    /// reads go on.
+    fn hold(&self) -> Result<Held, GatewayError> {
+        let before = self.held.fetch_add(1, Ordering::AcqRel);
+        let held = Held(self.clone());
+        if before >= self.settings.most_held {
+            return Err(GatewayError::QueueFull {
+                retry_after: Duration::from_secs(1),
+            });
+        }
+        Ok(held)
+    }
+
+    /// Makes cached answers unbelievable that began before this instant, and those that begin
+    /// before the settling ends.
+    fn settle(&self, touched: &Touched, settling: Duration) {
+        let now = self.clock.now();
+        self.cache.settle(touched, now + settling);
+        match touched {
+            Touched::Everything => self.metrics.fence_moved("everything"),
+            Touched::Tags(tags) if tags.is_empty() => {}
+            Touched::Tags(_) => self.metrics.fence_moved("tags"),
+        }
+    }
+
+    /// The request as it goes to the API.
+    fn forwarded(&self, ask: &Ask) -> Request<Bytes> {
+        let mut request = Request::new(ask.body.clone());
+        *request.method_mut() = ask.method.clone();
+        *request.uri_mut() = Uri::from(ask.target.clone());
+        *request.headers_mut() = edge::request_headers(&ask.headers);
+        request
+    }
+}

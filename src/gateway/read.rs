@@ -1,0 +1,237 @@
+//! The life of a cacheable read: key → store → join or lead a fetch → answer.
+//!
+//! A fetch runs in a task of its own: whoever began it may hang up without taking it from those
+//! who joined. What was joined is judged once more when it is handed over; a reader asks again at
+//! most once, and then fetches alone.
+
+use super::Gateway;
+use super::attempt::Answer;
+use super::body::{self, Body, Read};
+use super::flow::{Ask, Reply, Timing};
+use super::pass::Asked;
+use super::status::CacheStatus;
+use crate::cache::entry::{self, Entry};
+use crate::cache::flight::{Follower, Outcome as Flown};
+use crate::cache::key::{Key, KeyParts};
+use crate::cache::leader::Leader;
+use crate::cache::reason::{Bypass, Miss, Refusal};
+use crate::cache::request::{self, Spelling};
+use crate::cache::{self, Board, Mode, fence::Tag};
+use crate::error::GatewayError;
+use crate::metrics::Outcome;
+use crate::route::policy::CachePolicy;
+use crate::route::{names, query};
+use http::header::{ACCEPT_ENCODING, AGE, HeaderValue};
+use http::{Response, header};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// What a fetch tells the reader that began it.
+type Told = Result<Reply, GatewayError>;
+
+/// What came of a fetch that was joined.
+enum Joined {
+    Reply(Box<Reply>),
+    /// It was overtaken by a write, lost, or refused for reasons of its leader's.
+    Again,
+    /// Its answer was for its leader alone.
+    Alone(Miss),
+}
+
+impl Gateway {
+    pub(super) async fn read(&self, ask: Ask) -> Result<Reply, GatewayError> {
+        let operation = ask.operation.clone();
+        let Some(policy) = &operation.cache else {
+            return self.pass(ask, CacheStatus::uncached()).await;
+        };
+        let canonical = query::canonical(ask.query(), &operation.lists);
+        let spelling = if canonical.is_ok() {
+            Spelling::Canonical
+        } else {
+            Spelling::Odd
+        };
+        let mode = match request::examine(&ask.method, &ask.headers, spelling) {
+            Ok(mode) => mode,
+            Err(why) => return self.pass(ask, CacheStatus::bypass(why)).await,
+        };
+        let key = self.key(&ask, canonical.as_deref().unwrap_or_default());
+        if mode == Mode::Fresh
+            && let Ok(entry) = self.cache.lookup(&key, ask.accepted)
+        {
+            return Ok(self.hit(&entry));
+        }
+        self.fetch_or_join(ask, policy, &key, mode).await
+    }
+
+    fn key(&self, ask: &Ask, query: &str) -> Key {
+        Key::new(&KeyParts {
+            credential: ask.credential.bytes(),
+            operation: u32::try_from(ask.operation.index).unwrap_or(u32::MAX),
+            path: ask.target.path(),
+            query,
+            headers: &ask.headers,
+            body: &ask.body,
+        })
+    }
+
+    async fn fetch_or_join(
+        &self,
+        ask: Ask,
+        policy: &CachePolicy,
+        key: &Key,
+        mode: Mode,
+    ) -> Result<Reply, GatewayError> {
+        let expanded = names::expand(&policy.tags, &ask.params, ask.query(), &ask.document());
+        let Ok(tags) = expanded.map(|names| names.into_iter().map(Tag::new).collect::<Vec<_>>())
+        else {
+            // Nobody knows which writes would make the answer stale.
+            return self.pass(ask, CacheStatus::bypass(Bypass::Query)).await;
+        };
+        let wish = cache::Ask {
+            key,
+            tags: &tags,
+            ttl: policy.ttl,
+            mode,
+        };
+        let mut asked_again = false;
+        loop {
+            let follower = match self.cache.board(&wish, self.clock.now()) {
+                Board::Hit(entry) => return Ok(self.hit(&entry)),
+                Board::Alone(why) => return self.pass(ask, CacheStatus::alone(why)).await,
+                Board::Lead(leader) => return self.lead(ask, leader).await,
+                Board::Follow(follower) => follower,
+            };
+            match self.follow(&ask, follower).await? {
+                Joined::Reply(reply) => return Ok(*reply),
+                Joined::Alone(why) => return self.pass(ask, CacheStatus::alone(why)).await,
+                Joined::Again if asked_again => {
+                    return self.pass(ask, CacheStatus::alone(Miss::FencedTwice)).await;
+                }
+                Joined::Again => asked_again = true,
+            }
+        }
+    }
+
+    /// Waits for a fetch that another request began.
+    async fn follow(
+        &self,
+        ask: &Ask,
+        follower: Follower<GatewayError>,
+    ) -> Result<Joined, GatewayError> {
+        let why = follower.why();
+        let deadline = ask.accepted + ask.patience + self.settings.longest_answer;
+        let Ok(flown) = tokio::time::timeout_at(deadline.into(), follower.wait()).await else {
+            return Err(GatewayError::QueueExpired {
+                retry_after: Duration::from_secs(1),
+            });
+        };
+        match flown {
+            Flown::Shared(entry) if self.cache.accepts(&entry) => {
+                let response = self.stored_answer(&entry);
+                let status = CacheStatus::joined(why);
+                let timing = Timing::default();
+                Ok(Joined::Reply(Box::new(Reply::read(
+                    response,
+                    Outcome::Joined,
+                    status,
+                    timing,
+                    None,
+                ))))
+            }
+            Flown::Shared(_) | Flown::Lost => Ok(Joined::Again),
+            Flown::NotShared(_) => Ok(Joined::Alone(Miss::NotShared)),
+            // The leader's patience and quota are its own.
+            Flown::Failed(
+                GatewayError::QueueWait { .. }
+                | GatewayError::QueueExpired { .. }
+                | GatewayError::QueueFull { .. }
+                | GatewayError::CallerQuota { .. },
+            ) => Ok(Joined::Again),
+            Flown::Failed(error) => Err(error),
+        }
+    }
+
+    /// Fetches for this reader and everybody who joins.
+    async fn lead(&self, ask: Ask, mut leader: Leader<GatewayError>) -> Told {
+        self.quotas.charge(&ask.caller)?;
+        let mut request = self.forwarded(&ask);
+        // One answer for all who ask, whatever encodings they know.
+        request
+            .headers_mut()
+            .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let (tell, told) = oneshot::channel();
+        let gateway = self.clone();
+        self.tasks.spawn("fetch", async move {
+            let mut timing = Timing::default();
+            let asked = gateway
+                .ask_api(&ask, request, &mut timing, |now| leader.departs(now))
+                .await;
+            let reply = match asked {
+                Ok(Asked::Answer(answer)) => gateway.land(answer, leader, timing).await,
+                Ok(Asked::Throttled(response)) => {
+                    leader.refuse(Refusal::Status);
+                    Ok(Reply::throttled(response, timing))
+                }
+                Err(error) => {
+                    leader.fail(error.clone());
+                    Err(error)
+                }
+            };
+            // The reader that began it may have hung up; the others have what they need.
+            drop(tell.send(reply));
+        });
+        told.await.unwrap_or(Err(GatewayError::Internal))
+    }
+
+    /// Stores and shares the answer as far as it may be, and gives it to the first reader.
+    async fn land(&self, answer: Answer, leader: Leader<GatewayError>, mut timing: Timing) -> Told {
+        let why = leader.why();
+        timing.upstream = answer.took;
+        let (head, body) = answer.response.into_parts();
+        let (landed, body) = match body::read(body, self.settings.largest_stored).await {
+            Read::Whole(bytes) => {
+                let whole = entry::Answer {
+                    status: head.status,
+                    headers: &head.headers,
+                    body: &bytes,
+                };
+                (leader.finish(&whole, self.clock.now()), Body::held(bytes))
+            }
+            Read::Longer(first, rest) => (
+                leader.refuse(Refusal::TooLarge),
+                Body::Continued(Some(first), rest),
+            ),
+            Read::Broken(error) => {
+                tracing::warn!(reason = error.as_str(), "an answer broke off");
+                leader.fail(GatewayError::UpstreamBroken);
+                return Err(GatewayError::UpstreamBroken);
+            }
+        };
+        let status = CacheStatus::fetched(why, &landed);
+        let response = Response::from_parts(head, body);
+        Ok(Reply::read(
+            response,
+            Outcome::Fetched,
+            status,
+            timing,
+            answer.standing,
+        ))
+    }
+
+    fn hit(&self, entry: &Arc<Entry>) -> Reply {
+        let now = self.clock.now();
+        let mut response = self.stored_answer(entry);
+        let age = entry.age(now).as_secs();
+        response.headers_mut().insert(AGE, HeaderValue::from(age));
+        Reply::hit(response, CacheStatus::hit(entry, now))
+    }
+
+    fn stored_answer(&self, entry: &Entry) -> Response<Body> {
+        let mut response = Response::new(Body::held(entry.body().clone()));
+        *response.status_mut() = entry.status();
+        *response.headers_mut() = entry.headers().clone();
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        response
+    }
+}

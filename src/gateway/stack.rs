@@ -1,0 +1,198 @@
+//! The layers around the path, outermost first.
+//!
+//! Layers end at the head of the answer; a body that streams and a fetch that was detached have
+//! their own bounds ([`super::tasks`], [`super::body`]). Errors of a layer become answers in the
+//! API's envelope here, so that the server never sees one.
+
+use super::flow::BoxError;
+use super::{Gateway, reply};
+use crate::error::GatewayError;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, VIA};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use std::any::Any;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tower::layer::layer_fn;
+use tower::{Service, ServiceBuilder};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::request_id::{
+    MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
+};
+use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
+use tower_http::timeout::{RequestBodyDeadlineLayer, ResponseBodyDeadlineLayer};
+use tower_http::trace::TraceLayer;
+
+/// The body of an answer once it has passed the layers.
+pub type OuterBody = tower_http::body::UnsyncBoxBody<Bytes, BoxError>;
+
+/// Bounds of the layers.
+#[derive(Clone, Copy, Debug)]
+pub struct StackBounds {
+    /// Requests handled at once; beyond it they are refused at once.
+    pub at_once: usize,
+    /// The largest body of a request, in bytes.
+    pub body_bytes: usize,
+    /// A request's body must have arrived by then.
+    pub request_body: Duration,
+    /// An answer's body must have been taken by then.
+    pub response_body: Duration,
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// A caller's own id is kept if it is at most this long.
+const LONGEST_ID: usize = 128;
+
+/// The whole service: never fails, clones cheaply.
+pub fn stack<B>(
+    gateway: Gateway,
+    bounds: StackBounds,
+) -> impl Service<Request<B>, Response = Response<OuterBody>, Error = Infallible, Future: Send>
++ Clone
++ Send
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let ids = RequestIds::new();
+    ServiceBuilder::new()
+        // A caller's id is believed only if it is harmless; it is given back with every answer.
+        .map_request(drop_unfit_id)
+        .layer(SetRequestIdLayer::new(REQUEST_ID, ids))
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        // Whatever fails below becomes an answer; a body that was refused for its length too.
+        .layer(layer_fn(move |inner| Finish {
+            inner,
+            body_bytes: bounds.body_bytes,
+        }))
+        // More than can be handled is refused at once instead of waiting.
+        .load_shed()
+        .concurrency_limit(bounds.at_once)
+        .layer(CatchPanicLayer::custom(after_panic))
+        // No `Debug` of a request shows what is secret in it.
+        .layer(SetSensitiveRequestHeadersLayer::new([
+            AUTHORIZATION,
+            COOKIE,
+        ]))
+        // The end of every body, at debug level.
+        .layer(TraceLayer::new_for_http())
+        .layer(ResponseBodyDeadlineLayer::new(bounds.response_body))
+        .layer(RequestBodyDeadlineLayer::new(bounds.request_body))
+        .layer(RequestBodyLimitLayer::new(bounds.body_bytes))
+        .service_fn(move |request| {
+            let gateway = gateway.clone();
+            async move { Ok::<_, Infallible>(gateway.answer(request).await) }
+        })
+}
+
+/// Makes ids that are unique over processes and cost no randomness each.
+#[derive(Clone)]
+struct RequestIds {
+    process: u64,
+    next: Arc<AtomicU64>,
+}
+
+impl RequestIds {
+    fn new() -> Self {
+        let mut seed = [0; 8];
+        // Without randomness the ids are still unique within this process.
+        let _ = getrandom::fill(&mut seed);
+        Self {
+            process: u64::from_ne_bytes(seed),
+            next: Arc::default(),
+        }
+    }
+}
+
+impl MakeRequestId for RequestIds {
+    fn make_request_id<B>(&mut self, _: &Request<B>) -> Option<RequestId> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let text = format!("{:016x}-{number:x}", self.process);
+        HeaderValue::try_from(text).ok().map(RequestId::new)
+    }
+}
+
+fn drop_unfit_id<B>(mut request: Request<B>) -> Request<B> {
+    let mut ids = request.headers().get_all(REQUEST_ID).iter();
+    let fit = match (ids.next(), ids.next()) {
+        (None, _) => true,
+        (Some(id), None) => {
+            let id = id.as_bytes();
+            !id.is_empty() && id.len() <= LONGEST_ID && id.iter().all(|b| (0x21..0x7f).contains(b))
+        }
+        (Some(_), Some(_)) => false,
+    };
+    if !fit {
+        request.headers_mut().remove(REQUEST_ID);
+    }
+    request
+}
+
+/// Turns the errors of the layers below, and their answers in plain text, into answers in the
+/// API's envelope.
+#[derive(Clone, Debug)]
+struct Finish<S> {
+    inner: S,
+    body_bytes: usize,
+}
+
+impl<S, B> Service<Request<B>> for Finish<S>
+where
+    S: Service<Request<B>, Response = Response<OuterBody>, Error = BoxError>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<OuterBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<OuterBody>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // The load shed is always ready: what it sheds fails when it is called.
+        self.inner.poll_ready(context).map(|_| Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let answer = self.inner.call(request);
+        let body_bytes = self.body_bytes;
+        Box::pin(async move {
+            Ok(match answer.await {
+                Ok(answer) if is_bare_refusal(&answer) => {
+                    boxed(&GatewayError::BodyTooLarge(body_bytes))
+                }
+                Ok(answer) => answer,
+                Err(_shed) => boxed(&GatewayError::Overloaded),
+            })
+        })
+    }
+}
+
+/// The body limit answers by itself, in plain text, where the length is announced. Every answer
+/// of the API's has passed this gateway and says so in `Via`.
+fn is_bare_refusal(answer: &Response<OuterBody>) -> bool {
+    answer.status() == StatusCode::PAYLOAD_TOO_LARGE
+        && !answer.headers().contains_key(VIA)
+        && answer
+            .headers()
+            .get(CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/"))
+}
+
+fn after_panic(cause: Box<dyn Any + Send>) -> Response<OuterBody> {
+    let cause = cause
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| cause.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("unknown cause");
+    tracing::error!(cause, "a request panicked");
+    boxed(&GatewayError::Internal)
+}
+
+fn boxed(error: &GatewayError) -> Response<OuterBody> {
+    reply::error(error).map(|body| OuterBody::new(body.map_err(Into::into)))
+}

@@ -1,0 +1,80 @@
+//! One connection of a caller: HTTP/1.1, with a deadline for every head.
+
+use super::line::{Interim, Line, Notes};
+use crate::gateway::flow::{AmbiguousFraming, Peer};
+use crate::gateway::stack::OuterBody;
+use http::{Request, Response, Version, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tower::{Service, ServiceExt};
+
+/// The body of a request as it comes from a connection.
+pub type RequestBody = Incoming;
+
+/// Bounds of one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionBounds {
+    /// A whole head must have arrived within this time from the connection's or the last answer's
+    /// end, the first byte included: it bounds idle connections too.
+    pub head: Duration,
+    /// The largest head, in bytes, at least 8 KiB.
+    pub head_bytes: usize,
+}
+
+/// Serves one connection until it ends, or until `stopped` says so and its request has ended.
+pub async fn serve<I, S>(
+    io: I,
+    peer: SocketAddr,
+    service: S,
+    bounds: ConnectionBounds,
+    mut stopped: watch::Receiver<bool>,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<OuterBody>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
+    let notes = Notes::default();
+    let io = TokioIo::new(Line::new(io, notes.clone(), bounds.head_bytes));
+    let handle = service_fn(move |mut request: Request<Incoming>| {
+        if request.headers().contains_key(header::TRANSFER_ENCODING) && notes.is_ambiguous() {
+            request.extensions_mut().insert(AmbiguousFraming);
+        }
+        request.extensions_mut().insert(Peer(peer));
+        let interim = match request.version() {
+            Version::HTTP_11 => Interim::Understood,
+            _ => Interim::Unknown,
+        };
+        let waiting = notes.taken_up(interim);
+        let answer = service.clone().oneshot(request);
+        async move {
+            let answer = answer.await;
+            drop(waiting);
+            answer
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.head)
+        .max_buf_size(bounds.head_bytes.max(8 * 1024))
+        .pipeline_flush(true)
+        .serve_connection(io, handle);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, error = %error, "a connection ended with an error");
+    }
+}
