@@ -1,4 +1,31 @@
 //! A caching, rate-budgeting gateway in front of the Segment Public API.
+//!
+//! # The life of a request
+//!
+//! ```text
+//! server    a connection's bytes become a request
+//! gateway   stack: id, load shed, panic guard, sensitive headers, trace, deadlines, body limit
+//!           flow:  edge → route → read | write | pass → reply
+//!             read:  key → store → join or lead a fetch
+//!             write: lanes → budget → one attempt → settle → answer
+//!             pass:  budget → one attempt → stream
+//! upstream  a request becomes a connection's bytes, once
+//! ```
+//!
+//! # Layers
+//!
+//! Imports go down only: `cli`, `app` → `config`, `telemetry` → `server`, `admin`, `sandbox` →
+//! `gateway` → `cache`, `limit`, `queue` (which do not know each other), `upstream` → `route` →
+//! `clock`, `credential`, `error`, `metrics`, `network`. The sandbox shares nothing with the
+//! gateway but the clock: it is the second opinion.
+//!
+//! # Invariants
+//!
+//! - Files that begin `//! Pure.` read no clock, take no lock and await nothing: time is an
+//!   argument, so every decision is tested at any instant.
+//! - Only [`clock`] reads time, only `config/load.rs` the environment, only `gateway/reply.rs`
+//!   knows the status codes of the gateway's own errors, only [`metrics`] the names of metrics.
+//! - Nothing but `gateway/attempt.rs` sends, and each attempt has a permit of its own.
 
 pub mod admin;
 pub mod app;

@@ -1,0 +1,4 @@
+//! One test binary, so that everything is linked once.
+
+mod reads;
+mod support;

@@ -1,0 +1,196 @@
+//! A gateway over a sandbox, all in memory and in one runtime, so that a paused clock is safe.
+//!
+//! Callers call the gateway's whole stack as a service; between the gateway and the sandbox there
+//! is a real HTTP connection over an in-memory stream.
+
+#![allow(dead_code, reason = "not every module uses every helper")]
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use segment_gateway::app::{Assembly, stack_bounds, upstream_spec};
+use segment_gateway::clock::Clock;
+use segment_gateway::config::{self, Config, Loaded};
+use segment_gateway::credential::Hasher;
+use segment_gateway::gateway::Gateway;
+use segment_gateway::gateway::flow::Peer;
+use segment_gateway::gateway::stack::stack;
+use segment_gateway::limit::ledger::{History, Ledger};
+use segment_gateway::sandbox::{Sandbox, SandboxSpec};
+use segment_gateway::upstream::{Client, MemoryConnector, ProxyRules};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tower::ServiceExt;
+
+/// A Monday in November.
+pub const WALL: Duration = Duration::from_secs(1_795_000_000);
+
+/// Clocks that move with tokio's.
+pub fn clock() -> Clock {
+    Clock::simulated(SystemTime::UNIX_EPOCH + WALL, Duration::from_secs(10_000))
+}
+
+/// The default configuration.
+pub fn loaded() -> Loaded {
+    config::load(None, std::iter::empty()).expect("the defaults have no problems")
+}
+
+/// A gateway and its sandbox.
+pub struct World {
+    /// The simulated API.
+    pub sandbox: Arc<Sandbox>,
+    /// The gateway.
+    pub gateway: Gateway,
+    config: Config,
+    driver: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// How to set up a [`World`].
+pub struct Setup {
+    /// The simulated API.
+    pub sandbox: Arc<Sandbox>,
+    /// Values of the gateway.
+    pub config: Config,
+    /// What an earlier gateway left.
+    pub ledger: Ledger,
+    /// See `ledger`.
+    pub history: Option<History>,
+    /// All windows of the gateway are divided by this.
+    pub time_scale: u32,
+    /// Time.
+    pub clock: Clock,
+}
+
+impl Setup {
+    /// A gateway with defaults in front of a new sandbox, which nothing was sent to before.
+    pub fn new(spec: SandboxSpec) -> Self {
+        let clock = clock();
+        Self {
+            sandbox: Sandbox::new(spec, clock.clone()),
+            config: loaded().config,
+            ledger: Ledger::none(clock.clone()),
+            history: Some(History::new()),
+            time_scale: 1,
+            clock,
+        }
+    }
+
+    /// Builds it and starts its driver.
+    pub fn start(self) -> World {
+        let sandbox = self.sandbox.clone();
+        let connector = MemoryConnector::new(move || {
+            let sandbox = sandbox.clone();
+            async move {
+                let (ours, theirs) = tokio::io::duplex(64 * 1024);
+                drop(tokio::spawn(sandbox.serve_connection(theirs)));
+                Ok(ours)
+            }
+        });
+        let mut config = self.config.clone();
+        config.upstream.url = "http://127.0.0.1:1".into();
+        let spec = upstream_spec(&config, ProxyRules::none()).expect("a usable URL");
+        let client = Client::over(connector, spec, self.clock.clone());
+        let table = loaded().table(self.time_scale).expect("the embedded table");
+        let gateway = Assembly {
+            config: config.clone(),
+            table,
+            client,
+            ledger: self.ledger,
+            history: self.history,
+            hasher: Hasher::new(&[7; 32]),
+            clock: self.clock,
+        }
+        .gateway()
+        .expect("a gateway");
+        let driver = tokio::spawn(gateway.budgets.clone().drive());
+        World {
+            sandbox: self.sandbox,
+            gateway,
+            config,
+            driver,
+        }
+    }
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or(serde_json::Value::Null)
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("")
+    }
+
+    pub fn error_type(&self) -> String {
+        self.json()["errors"][0]["type"]
+            .as_str()
+            .unwrap_or("")
+            .to_owned()
+    }
+}
+
+/// A request with a token, from loopback.
+pub fn request(method: Method, target: &str, token: &str, body: &str) -> Request<Full<Bytes>> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(target)
+        .header("host", "gateway")
+        .header("authorization", format!("Bearer {token}"))
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body.to_owned())))
+        .expect("a well-formed request");
+    request
+        .extensions_mut()
+        .insert(Peer(SocketAddr::from(([127, 0, 0, 1], 40_000))));
+    request
+}
+
+impl World {
+    /// A gateway with defaults in front of a new sandbox.
+    pub fn new(spec: SandboxSpec) -> Self {
+        Setup::new(spec).start()
+    }
+
+    /// Sends a request through the whole stack and reads the whole answer. Dropping the future is
+    /// hanging up.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+        let service = stack(self.gateway.clone(), stack_bounds(&self.config));
+        let response: Response<_> = service
+            .oneshot(request)
+            .await
+            .expect("the stack never fails");
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.expect("a whole body").to_bytes();
+        Answer {
+            status: head.status,
+            headers: head.headers,
+            body,
+        }
+    }
+
+    pub async fn get(&self, target: &str, token: &str) -> Answer {
+        self.send(request(Method::GET, target, token, "")).await
+    }
+
+    pub async fn write(&self, method: Method, target: &str, token: &str, body: &str) -> Answer {
+        self.send(request(method, target, token, body)).await
+    }
+}
