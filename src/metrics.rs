@@ -7,7 +7,7 @@ use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How a request ended. Every request ends in exactly one outcome.
@@ -134,17 +134,24 @@ pub struct Levels {
     pub uptime: f64,
 }
 
+/// The two counters of a hit.
+#[derive(Debug)]
+struct Hits {
+    requests: IntCounter,
+    cache: IntCounter,
+}
+
 /// All metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
-    hits: Vec<IntCounter>,
+    /// Resolved at an operation's first hit, so that only those that are cached have a series.
+    hits: Vec<(Arc<str>, OnceLock<Hits>)>,
     duration: HistogramVec,
     hit_duration: Histogram,
     gateway_duration: Histogram,
     cache: IntCounterVec,
-    cache_hits: Vec<IntCounter>,
     refusals: IntCounterVec,
     throttled: IntCounterVec,
     wait: HistogramVec,
@@ -282,11 +289,7 @@ impl Metrics {
         let metrics = Self {
             hits: operations
                 .iter()
-                .map(|name| requests.with_label_values(&[name, Outcome::Hit.as_str(), "2xx"]))
-                .collect(),
-            cache_hits: operations
-                .iter()
-                .map(|name| cache.with_label_values(&[name.as_ref(), "hit", "fresh"]))
+                .map(|name| (name.clone(), OnceLock::new()))
                 .collect(),
             hit_duration: make.histogram(
                 "segment_gateway_hit_duration_seconds",
@@ -348,13 +351,19 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// A cache hit: the hot path, without a look-up of labels.
+    /// A cache hit: the hot path, without a look-up of labels after the first.
     pub fn hit(&self, operation: usize, elapsed: Duration) {
-        if let (Some(requests), Some(cache)) =
-            (self.hits.get(operation), self.cache_hits.get(operation))
-        {
-            requests.inc();
-            cache.inc();
+        if let Some((name, hits)) = self.hits.get(operation) {
+            let hits = hits.get_or_init(|| Hits {
+                requests: self
+                    .requests
+                    .with_label_values(&[name, Outcome::Hit.as_str(), "2xx"]),
+                cache: self
+                    .cache
+                    .with_label_values(&[name.as_ref(), "hit", "fresh"]),
+            });
+            hits.requests.inc();
+            hits.cache.inc();
         }
         self.hit_duration.observe(elapsed.as_secs_f64());
     }

@@ -170,6 +170,8 @@ impl Admin {
 
     fn levels(&self, accounts: &[AccountState]) -> Levels {
         let gateway = &self.gateway;
+        // The store counts lazily; a scrape is often enough to bring it up to date.
+        gateway.cache.tidy();
         let cache = gateway.cache.stats();
         Levels {
             cache_entries: cache.entries,

@@ -300,7 +300,9 @@ impl Budgets {
             || turns.len() >= bounds.per_budget
             || turns.of_peer(wish.caller.peer) >= bounds.per_budget.div_ceil(2);
         // The patience a returning caller will have, by which it can come back sooner.
-        let patience = wish.deadline.saturating_duration_since(now);
+        // A wait of zero allows what can leave this instant.
+        let deadline = wish.deadline.max(now);
+        let patience = deadline - now;
         if full {
             let room = kept.account.leaves_at(0, now);
             let at = room.max(estimate.checked_sub(patience).unwrap_or(now));
@@ -308,7 +310,7 @@ impl Budgets {
                 retry_after: whole_seconds(at - now),
             });
         }
-        if estimate > wish.deadline {
+        if estimate > deadline {
             return Err(Refusal::TooLong {
                 estimate: estimate - now,
                 retry_after: whole_seconds(estimate - now - patience),
@@ -333,7 +335,7 @@ impl Budgets {
             place,
             caller: wish.caller.clone(),
             bytes: wish.bytes,
-            deadline: wish.deadline,
+            deadline,
             estimate,
             granted,
         })

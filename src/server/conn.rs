@@ -64,7 +64,7 @@ pub async fn serve<I, S>(
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head)
         .max_buf_size(bounds.head_bytes.max(8 * 1024))
-        .pipeline_flush(true)
+        // Without pipeline_flush: it would keep the 400 to a malformed head from being sent.
         .serve_connection(io, handle);
     tokio::pin!(connection);
     let ended = tokio::select! {

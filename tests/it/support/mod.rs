@@ -4,6 +4,10 @@
 //! is a real HTTP connection over an in-memory stream.
 
 #![allow(dead_code, reason = "not every module uses every helper")]
+#![allow(
+    clippy::expect_used,
+    reason = "a helper of tests that cannot go on is a failed test"
+)]
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
