@@ -1,4 +1,5 @@
 //! One test binary, so that everything is linked once.
 
+mod deploy;
 mod reads;
 mod support;

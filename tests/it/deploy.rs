@@ -1,0 +1,293 @@
+//! The files in `deploy/` fit the program: metrics, labels and words of the dashboard here, paths,
+//! ports, flags and settings of the containers in `deploy/containers.rs`.
+//!
+//! They are read as they are shipped; nothing is started. What is out of date in them shows only
+//! when somebody needs it, so every reference that can be followed is followed.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests: a file that cannot be read is the failure"
+)]
+
+mod containers;
+mod promql;
+mod yaml;
+
+use promql::{Selector, selectors};
+use segment_gateway::metrics::{BudgetGauge, Levels, Metrics, Origin, Outcome};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Panels that every Grafana has.
+const BUILT_IN: [&str; 3] = ["stat", "table", "timeseries"];
+/// Columns of Grafana's grid.
+const COLUMNS: u64 = 24;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text(path: &str) -> String {
+    let path = root().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn dashboard() -> Value {
+    serde_json::from_str(&text("deploy/grafana/dashboard.json")).unwrap()
+}
+
+/// The panels that show something: all but the rows' titles.
+fn panels(dashboard: &Value) -> Vec<&Value> {
+    let all = dashboard["panels"].as_array().unwrap();
+    all.iter().filter(|panel| panel["type"] != "row").collect()
+}
+
+fn str_of<'v>(value: &'v Value, key: &str) -> &'v str {
+    value[key].as_str().unwrap_or_default()
+}
+
+/// Every metric of every query of the dashboard, its variables included.
+fn selected() -> Vec<Selector> {
+    let dashboard = dashboard();
+    let mut found = Vec::new();
+    for panel in panels(&dashboard) {
+        for target in panel["targets"].as_array().unwrap() {
+            found.extend(selectors(str_of(target, "expr")));
+        }
+    }
+    for variable in dashboard["templating"]["list"].as_array().unwrap() {
+        if variable["type"] != "query" {
+            continue;
+        }
+        let query = str_of(&variable["query"], "query");
+        assert_eq!(query, str_of(variable, "definition"), "both say the same");
+        let values = query
+            .strip_prefix("label_values(")
+            .and_then(|q| q.strip_suffix(')'));
+        let (metric, label) = values.unwrap().split_once(", ").unwrap();
+        found.push(Selector {
+            metric: metric.to_owned(),
+            labels: [label.to_owned()].into(),
+            values: Vec::new(),
+        });
+    }
+    found
+}
+
+/// Every metric that the dashboard queries, with all labels that any query needs of it.
+pub fn queried() -> Vec<(String, Vec<String>)> {
+    let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for selector in selected() {
+        all.entry(selector.metric)
+            .or_default()
+            .extend(selector.labels);
+    }
+    all.into_iter()
+        .map(|(metric, labels)| (metric, labels.into_iter().collect()))
+        .collect()
+}
+
+/// What the dashboard queries and this text in Prometheus' format does not have: metrics, labels
+/// and values of labels that are asked for literally. Empty if all is there.
+pub fn missing(exposition: &str) -> Vec<String> {
+    let mut samples: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for line in exposition.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.find(['{', ' ']).unwrap_or(line.len());
+        samples
+            .entry(&line[..name])
+            .or_default()
+            .push(&line[name..]);
+    }
+    let mut missing = BTreeSet::new();
+    for Selector {
+        metric,
+        labels,
+        values,
+    } in selected()
+    {
+        let Some(samples) = samples.get(metric.as_str()) else {
+            missing.insert(metric);
+            continue;
+        };
+        // No value of ours has a quote or a comma in it.
+        let has = |sample: &str, what: &str| {
+            sample.contains(&format!("{{{what}")) || sample.contains(&format!(",{what}"))
+        };
+        for label in labels {
+            if !samples
+                .iter()
+                .all(|sample| has(sample, &format!("{label}=\"")))
+            {
+                missing.insert(format!("{metric}{{{label}}}"));
+            }
+        }
+        for (label, value) in values {
+            let what = format!("{label}=\"{value}\"");
+            if !samples.iter().any(|sample| has(sample, &what)) {
+                missing.insert(format!("{metric}{{{what}}}"));
+            }
+        }
+    }
+    missing.into_iter().collect()
+}
+
+/// Metrics after one event of every kind.
+fn eventful() -> String {
+    const SOON: Duration = Duration::from_millis(1);
+    let metrics = Metrics::new(&[Arc::from("getUser")]).unwrap();
+    metrics.hit(0, SOON);
+    for outcome in Outcome::ALL {
+        metrics.request("getUser", outcome, Some(200), SOON);
+    }
+    metrics.own_time(SOON);
+    metrics.not_a_hit("getUser", "miss", "stale");
+    metrics.refusal("getUser", "gateway-queue-wait");
+    for origin in [Origin::Upstream, Origin::Start, Origin::Gateway] {
+        metrics.throttled("getUser", origin);
+    }
+    metrics.left("getUser", SOON);
+    metrics.answered("getUser", 200, SOON);
+    metrics.unanswered("getUser", "unknown");
+    for kind in ["tags", "everything", "unauthorized"] {
+        metrics.fence_moved(kind);
+    }
+    metrics.foreign("getUser", 1);
+    let budgets = [(Arc::from("getUser"), BudgetGauge::default())];
+    String::from_utf8(metrics.render(&budgets, &Levels::default())).unwrap()
+}
+
+#[test]
+fn every_metric_and_label_in_the_dashboard_exists() {
+    assert_eq!(missing(&eventful()), Vec::<String>::new());
+    // And the check sees what is not there.
+    let without = eventful()
+        .replace("origin=", "from=")
+        .replace("_panics ", "_panic ");
+    let expected = [
+        "segment_gateway_panics",
+        "segment_gateway_throttled_total{origin}",
+    ];
+    assert_eq!(missing(&without), expected);
+    assert!(queried().contains(&(
+        "segment_gateway_throttled_total".to_owned(),
+        vec!["operation".to_owned(), "origin".to_owned()]
+    )));
+}
+
+#[test]
+fn every_panel_says_what_it_shows_and_what_to_do() {
+    let dashboard = dashboard();
+    assert!(dashboard["schemaVersion"].as_u64().unwrap() >= 39);
+    assert!(dashboard["id"].is_null(), "the server numbers it");
+    let panels = panels(&dashboard);
+    assert!(panels.len() >= 12);
+    for panel in panels {
+        let title = str_of(panel, "title");
+        assert!(!title.is_empty());
+        assert!(BUILT_IN.contains(&str_of(panel, "type")), "{title}");
+        assert!(str_of(panel, "description").len() > 80, "{title}");
+        assert!(
+            !str_of(&panel["fieldConfig"]["defaults"], "unit").is_empty(),
+            "{title}"
+        );
+        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
+        let targets = panel["targets"].as_array().unwrap();
+        assert!(!targets.is_empty(), "{title}");
+        let names: BTreeSet<_> = targets
+            .iter()
+            .map(|target| str_of(target, "refId"))
+            .collect();
+        assert_eq!(names.len(), targets.len(), "{title}");
+        for target in targets {
+            assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
+            let selectors = selectors(str_of(target, "expr"));
+            assert!(!selectors.is_empty(), "{title}");
+            let legend = str_of(target, "legendFormat");
+            for label in legend.split("{{").skip(1) {
+                let label = label.split_once("}}").unwrap().0;
+                for selector in &selectors {
+                    assert!(
+                        selector.labels.contains(label),
+                        "{title}: {label} in {selector:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn descriptions_name_only_what_exists() {
+    let dashboard = dashboard();
+    let errors = text("src/error.rs");
+    let keys = configuration_keys();
+    let titles: Vec<_> = dashboard["panels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| str_of(p, "title"))
+        .collect();
+    for panel in panels(&dashboard) {
+        let description = str_of(panel, "description");
+        for word in description.split([' ', ',', ';', ':', '(', ')']) {
+            let word = word.trim_end_matches('.');
+            if let Some((section, key)) = word.split_once('.') {
+                let named = format!("{section}.{key}");
+                assert!(keys.contains(&named), "{named} is not a configuration key");
+            }
+            if word.starts_with("gateway-") && !word.ends_with('*') {
+                assert!(
+                    errors.contains(&format!("\"{word}\"")),
+                    "{word} is not an error"
+                );
+            }
+        }
+        for quoted in description.split(" '").skip(1) {
+            let quoted = quoted.split_once('\'').unwrap().0;
+            let known = titles.contains(&quoted)
+                || eventful().contains(&format!("=\"{quoted}\""))
+                || matches!(
+                    quoted,
+                    "closed" | "panicked" | "everything" | "unauthorized"
+                );
+            assert!(known, "{quoted} is neither a panel nor a legend");
+        }
+    }
+}
+
+/// The keys of the shipped configuration, those behind a `#` included.
+fn configuration_keys() -> BTreeSet<String> {
+    let mut section = String::new();
+    let mut keys = BTreeSet::new();
+    for line in text("config/segment-gateway.toml").lines() {
+        let line = line.trim_start_matches("# ");
+        if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|line| line.strip_suffix(']'))
+        {
+            section = format!("{name}.");
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            keys.insert(format!("{section}{key}"));
+        }
+    }
+    keys
+}
+
+#[test]
+fn no_panel_covers_another() {
+    let dashboard = dashboard();
+    let mut ids = BTreeSet::new();
+    let mut taken = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{}", panel["id"]);
+        let place = |key: &str| panel["gridPos"][key].as_u64().unwrap();
+        let (x, y) = (place("x"), place("y"));
+        assert!(x + place("w") <= COLUMNS, "{}", panel["title"]);
+        for cell in (x..x + place("w")).flat_map(|x| (y..y + place("h")).map(move |y| (x, y))) {
+            assert!(taken.insert(cell), "{} covers another", panel["title"]);
+        }
+    }
+}
