@@ -320,5 +320,8 @@ fn grafana_finds_the_dashboard() {
     assert_eq!(places[0].parent(), Some(folder));
     let home = &compose["services.grafana.environment.GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"];
     assert_eq!(Path::new(home), places[0]);
-    assert!(mounts.contains(&"./grafana/provisioning:/etc/grafana/provisioning:ro".to_owned()));
+    for kind in ["dashboards", "datasources"] {
+        let mount = format!("./grafana/provisioning/{kind}:/etc/grafana/provisioning/{kind}:ro");
+        assert!(mounts.contains(&mount), "{mount}");
+    }
 }
