@@ -420,12 +420,7 @@ fn start(
             (opened.ledger, opened.history)
         }
         None if past == Past::Empty => (Ledger::none(clock.clone()), Some(History::new())),
-        None => {
-            tracing::warn!(
-                "no state.directory: a restart begins as on a new node, with one request per budget"
-            );
-            (Ledger::none(clock.clone()), None)
-        }
+        None => (Ledger::none(clock.clone()), None),
     };
     let assembly = Assembly {
         config: config.clone(),

@@ -412,6 +412,12 @@ impl Metrics {
         self.wait
             .with_label_values(&[operation])
             .observe(waited.as_secs_f64());
+        // From now on a 429 of this operation is an increase and not the birth of a series, which
+        // a rate would not see.
+        for origin in [Origin::Upstream, Origin::Start, Origin::Gateway] {
+            self.throttled
+                .with_label_values(&[operation, origin.as_str()]);
+        }
     }
 
     /// An attempt ended with this status, after this time.
@@ -452,6 +458,9 @@ impl Metrics {
     /// The text exposition, with the levels of this moment.
     pub fn render(&self, budgets: &[(Arc<str>, BudgetGauge)], levels: &Levels) -> Vec<u8> {
         self.levels.set(budgets, levels);
+        for (budget, _) in budgets {
+            self.foreign.with_label_values(&[budget.as_ref()]);
+        }
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             tracing::error!(error = %error, "cannot render the metrics");

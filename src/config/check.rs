@@ -59,14 +59,14 @@ pub fn warnings(config: &Config) -> Vec<String> {
     }
     if config.state.directory.is_none() {
         warnings.push(
-            "state.directory is empty: a restart has to assume that the budgets are spent"
+            "state.directory is empty: a restart knows nothing of what was sent and begins with one request per budget"
                 .to_owned(),
         );
     }
-    if config.credentials.key_file.is_none() {
+    if config.credentials.key_file.is_none() && config.state.directory.is_none() {
         warnings.push(
-            "credentials.key_file is not set: the hashes that stand for credentials change with \
-             each start"
+            "credentials.key_file and state.directory are not set: the hashes that stand for \
+             credentials change with each start"
                 .to_owned(),
         );
     }

@@ -28,7 +28,8 @@ use tower_http::request_id::{
 };
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::timeout::{RequestBodyDeadlineLayer, ResponseBodyDeadlineLayer};
-use tower_http::trace::TraceLayer;
+use tower_http::trace::{DefaultOnFailure, TraceLayer};
+use tracing::Level;
 
 /// The body of an answer once it has passed the layers.
 pub type OuterBody = tower_http::body::UnsyncBoxBody<Bytes, BoxError>;
@@ -82,7 +83,11 @@ where
             COOKIE,
         ]))
         // The end of every body, at debug level.
-        .layer(TraceLayer::new_for_http())
+        .layer(
+            TraceLayer::new_for_http()
+                // What failed has a line of its own already.
+                .on_failure(DefaultOnFailure::new().level(Level::DEBUG)),
+        )
         .layer(ResponseBodyDeadlineLayer::new(bounds.response_body))
         .layer(RequestBodyDeadlineLayer::new(bounds.request_body))
         .layer(RequestBodyLimitLayer::new(bounds.body_bytes))
