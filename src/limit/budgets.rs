@@ -304,7 +304,9 @@ impl Budgets {
         let deadline = wish.deadline.max(now);
         let patience = deadline - now;
         if full {
-            let room = kept.account.leaves_at(0, now);
+            // There is room once one of this peer's has left, at its turn among the peers.
+            let turn = turns.peers();
+            let room = kept.account.leaves_at(turn, now);
             let at = room.max(estimate.checked_sub(patience).unwrap_or(now));
             return Err(Refusal::Full {
                 retry_after: whole_seconds(at - now),

@@ -62,6 +62,11 @@ impl Turns {
         !self.ring.is_empty()
     }
 
+    /// How many peers wait: each of them goes once before any goes twice.
+    pub fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
     /// All of one peer who wait, under whatever name.
     pub fn of_peer(&self, peer: IpAddr) -> usize {
         self.peers.get(&peer).map_or(0, |peer| peer.waiting)

@@ -3,3 +3,4 @@
 mod deploy;
 mod reads;
 mod support;
+mod tidy;
