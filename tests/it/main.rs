@@ -1,5 +1,11 @@
 //! One test binary, so that everything is linked once.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed"
+)]
+
 mod deploy;
 mod reads;
 mod support;
