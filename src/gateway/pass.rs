@@ -7,9 +7,9 @@ use super::attempt::{Answer, Came};
 use super::body::Body;
 use super::flow::{Ask, Reply, Timing};
 use super::status::CacheStatus;
-use super::write::refused;
 use crate::error::GatewayError;
-use crate::limit::budgets::{Permit, Readiness, Wish};
+use crate::limit::budgets::Readiness;
+use crate::limit::ticket::Permit;
 use crate::metrics::Outcome;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -57,19 +57,7 @@ impl Gateway {
         timing: &mut Timing,
         mut departs: impl FnMut(Instant),
     ) -> Result<Asked, GatewayError> {
-        let mut ticket = self
-            .budgets
-            .join(&Wish {
-                credential: ask.credential,
-                budget: &ask.operation.budget,
-                effect: ask.operation.effect,
-                caller: ask.caller.clone(),
-                bytes: ask.weight(),
-                not_before: None,
-                deadline: ask.accepted + ask.patience,
-                readiness: Readiness::Ready,
-            })
-            .map_err(|refusal| refused(refusal, ask.patience))?;
+        let mut ticket = self.line_up(ask, Readiness::Ready, None)?;
         let mut connects = 0;
         loop {
             let permit = ticket

@@ -10,7 +10,8 @@ use super::flow::{Ask, Reply, Timing};
 use crate::cache::Touched;
 use crate::cache::fence::Tag;
 use crate::error::{GatewayError, Waited};
-use crate::limit::budgets::{NoPermit, Permit, Readiness, Refusal, Ticket, Wish};
+use crate::limit::budgets::{Readiness, Refusal, Wish};
+use crate::limit::ticket::{NoPermit, Permit, Ticket};
 use crate::queue::Place;
 use crate::queue::lanes::Keys;
 use crate::route::names;
@@ -71,21 +72,30 @@ impl Gateway {
         }
     }
 
+    /// Takes a place in the budget's line. `lanes` is when its lanes are expected to be free.
+    pub(super) fn line_up(
+        &self,
+        ask: &Ask,
+        readiness: Readiness,
+        lanes: Option<Instant>,
+    ) -> Result<Ticket, GatewayError> {
+        let wish = Wish {
+            credential: ask.credential,
+            budget: &ask.operation.budget,
+            effect: ask.operation.effect,
+            caller: ask.caller.clone(),
+            bytes: ask.weight(),
+            not_before: lanes,
+            deadline: ask.accepted + ask.patience,
+            readiness,
+        };
+        self.budgets.join(&wish).map_err(refused)
+    }
+
     /// Takes a place in the budget's line and in the lanes.
     fn accept(&self, ask: &Ask, keys: Keys) -> Result<(Ticket, Place), GatewayError> {
-        let ticket = self
-            .budgets
-            .join(&Wish {
-                credential: ask.credential,
-                budget: &ask.operation.budget,
-                effect: ask.operation.effect,
-                caller: ask.caller.clone(),
-                bytes: ask.weight(),
-                not_before: self.queue.expected_free(ask.credential, &keys),
-                deadline: ask.accepted + ask.patience,
-                readiness: Readiness::Blocked,
-            })
-            .map_err(|refusal| refused(refusal, ask.patience))?;
+        let lanes = self.queue.expected_free(ask.credential, &keys);
+        let ticket = self.line_up(ask, Readiness::Blocked, lanes)?;
         let settled = ticket.estimate() + self.settings.usual_answer;
         let place = self.queue.enter(ask.credential, keys, settled);
         Ok((ticket, place))
@@ -115,7 +125,7 @@ impl Gateway {
 
     pub(super) fn not_permitted(&self, why: NoPermit, ask: &Ask, ticket: &Ticket) -> GatewayError {
         match why {
-            NoPermit::Refused(refusal) => refused(refusal, ask.patience),
+            NoPermit::Refused(refusal) => refused(refusal),
             NoPermit::Expired => {
                 let now = self.clock.now();
                 let wait = ticket.estimate_again().saturating_duration_since(now);
@@ -257,7 +267,7 @@ impl Drop for Unsettled {
     }
 }
 
-pub(super) fn refused(refusal: Refusal, _patience: Duration) -> GatewayError {
+fn refused(refusal: Refusal) -> GatewayError {
     match refusal {
         Refusal::TooLong {
             estimate,

@@ -1,16 +1,15 @@
 //! All budgets of this process: who waits for what, and a permit when it is time.
 //!
 //! One mutex around pure parts, never held across an await; permits are handed over after it is
-//! released. A [`Ticket`] is a place in the line and leaves it when dropped; a [`Permit`] is a slot
-//! and gives it back when dropped, as unanswered if it had been begun: so a caller that hangs up
-//! or a task that panics leaks neither.
+//! released.
 
 use crate::clock::Clock;
 use crate::credential::{Credential, Hasher};
 use crate::limit::account::{Account, Next};
 use crate::limit::ledger::{AccountId, History, Ledger};
+use crate::limit::ticket::{Permit, Ticket};
 use crate::limit::turns::{Caller, Place};
-use crate::limit::window::{End, Learned, Slot, Terms, Window};
+use crate::limit::window::{Learned, Terms, Window};
 use crate::route::policy::{BudgetSpec, Effect, Rate};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
@@ -18,6 +17,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
+
+#[cfg(test)]
+mod tests;
 
 /// Budgets that are kept at once; beyond it, requests for a new one are refused.
 const MOST_ACCOUNTS: usize = 20_000;
@@ -131,32 +133,32 @@ pub struct Standing {
     pub reset: Duration,
 }
 
-type Key = (Credential, Arc<str>);
-type Grant = Result<Permit, Refusal>;
+pub(super) type Key = (Credential, Arc<str>);
+pub(super) type Grant = Result<Permit, Refusal>;
 
 /// All budgets. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Budgets {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    clock: Clock,
+pub(super) struct Shared {
+    pub(super) clock: Clock,
     hasher: Hasher,
     bounds: Bounds,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// An earlier wake-up than the driver sleeps towards may have appeared.
     woken: Notify,
     started: Instant,
 }
 
 #[derive(Debug)]
-struct State {
-    accounts: HashMap<Key, Kept>,
+pub(super) struct State {
+    pub(super) accounts: HashMap<Key, Kept>,
     /// When to look at which budget again.
     wakes: BTreeSet<(Instant, Key)>,
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
     /// What an earlier process left and no budget has taken over yet; `None` on a new node.
     history: Option<History>,
     next_place: Place,
@@ -164,22 +166,22 @@ struct State {
     bytes: usize,
     peers: HashMap<IpAddr, Load>,
     drain_until: Option<Instant>,
-    learned: Vec<(Key, Learned)>,
+    pub(super) learned: Vec<(Key, Learned)>,
 }
 
 #[derive(Debug)]
-struct Kept {
-    account: Account,
-    id: AccountId,
+pub(super) struct Kept {
+    pub(super) account: Account,
+    pub(super) id: AccountId,
     waiting: HashMap<Place, Waiting>,
     wake: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Waiting {
-    grant: oneshot::Sender<Grant>,
-    bytes: usize,
-    peer: IpAddr,
+pub(super) struct Waiting {
+    pub(super) grant: oneshot::Sender<Grant>,
+    pub(super) bytes: usize,
+    pub(super) peer: IpAddr,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -437,7 +439,7 @@ impl Budgets {
         }
     }
 
-    fn change(&self, key: &Key, change: impl FnOnce(&mut State, Instant)) {
+    pub(super) fn change(&self, key: &Key, change: impl FnOnce(&mut State, Instant)) {
         let now = self.shared.clock.now();
         let mut grants = Grants::new();
         {
@@ -523,7 +525,7 @@ impl Budgets {
 }
 
 impl State {
-    fn enter(&mut self, key: &Key, place: Place, caller: Caller, waiting: Waiting) {
+    pub(super) fn enter(&mut self, key: &Key, place: Place, caller: Caller, waiting: Waiting) {
         self.waiting += 1;
         self.bytes += waiting.bytes;
         let load = self.peers.entry(waiting.peer).or_default();
@@ -535,13 +537,13 @@ impl State {
         }
     }
 
-    fn make_ready(&mut self, key: &Key, place: Place) {
+    pub(super) fn make_ready(&mut self, key: &Key, place: Place) {
         if let Some(kept) = self.accounts.get_mut(key) {
             kept.account.turns().ready(place);
         }
     }
 
-    fn leave(&mut self, key: &Key, place: Place) -> Option<Waiting> {
+    pub(super) fn leave(&mut self, key: &Key, place: Place) -> Option<Waiting> {
         let kept = self.accounts.get_mut(key)?;
         let waiting = kept.waiting.remove(&place)?;
         kept.account.turns().leave(place);
@@ -589,180 +591,5 @@ fn tell(grants: Grants) {
     for (waiting, grant) in grants {
         // Whoever hung up meanwhile drops the permit here, which gives its slot back.
         drop(waiting.send(grant));
-    }
-}
-
-/// A place in a line. Dropping it leaves the line and costs nothing.
-#[derive(Debug)]
-pub struct Ticket {
-    budgets: Budgets,
-    key: Key,
-    place: Place,
-    caller: Caller,
-    bytes: usize,
-    deadline: Instant,
-    estimate: Instant,
-    granted: oneshot::Receiver<Grant>,
-}
-
-/// Why a ticket got no permit. Nothing was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoPermit {
-    /// Its deadline passed in the line.
-    Expired,
-    /// It was refused after all.
-    Refused(Refusal),
-}
-
-impl Ticket {
-    /// When it was expected to leave, at the latest, when it joined.
-    pub fn estimate(&self) -> Instant {
-        self.estimate
-    }
-
-    /// Its deadline.
-    pub fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
-    /// Says that it may leave: every earlier write of its lanes has settled.
-    pub fn ready(&self) {
-        let place = self.place;
-        self.budgets
-            .change(&self.key, |state, _| state.make_ready(&self.key, place));
-    }
-
-    /// The permit if it can leave this instant; does not wait.
-    pub fn granted_now(&mut self) -> Option<Permit> {
-        self.granted.try_recv().ok().and_then(Result::ok)
-    }
-
-    /// Waits for its turn, until its deadline.
-    pub async fn granted(&mut self) -> Result<Permit, NoPermit> {
-        match tokio::time::timeout_at(self.deadline.into(), &mut self.granted).await {
-            Ok(Ok(Ok(permit))) => Ok(permit),
-            Ok(Ok(Err(refusal))) => Err(NoPermit::Refused(refusal)),
-            Ok(Err(_)) => Err(NoPermit::Refused(Refusal::Draining)),
-            Err(_) => Err(NoPermit::Expired),
-        }
-    }
-
-    /// Goes back to its old place after an attempt that did not count (a 429, or not sent).
-    pub fn again(&mut self) {
-        let (grant, granted) = oneshot::channel();
-        self.granted = granted;
-        let waiting = Waiting {
-            grant,
-            bytes: self.bytes,
-            peer: self.caller.peer,
-        };
-        let (place, caller) = (self.place, self.caller.clone());
-        self.budgets.change(&self.key, |state, _| {
-            state.enter(&self.key, place, caller, waiting);
-            state.make_ready(&self.key, place);
-        });
-    }
-
-    /// At the latest when it would leave if it went back to its old place now.
-    pub fn estimate_again(&self) -> Instant {
-        let now = self.budgets.shared.clock.now();
-        let mut state = self.budgets.shared.state.lock();
-        match state.accounts.get_mut(&self.key) {
-            Some(kept) => kept.account.leaves_at(0, now),
-            None => now,
-        }
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let place = self.place;
-        // A permit that was on its way is dropped with the receiver and gives its slot back.
-        self.granted.close();
-        let in_flight = self.granted.try_recv();
-        self.budgets
-            .change(&self.key, |state, _| drop(state.leave(&self.key, place)));
-        drop(in_flight);
-    }
-}
-
-/// A slot, for one attempt.
-#[derive(Debug)]
-pub struct Permit {
-    budgets: Budgets,
-    key: Key,
-    slot: Option<Slot>,
-    /// Its number in the ledger once it has begun.
-    attempt: Option<u64>,
-    since: Instant,
-}
-
-impl Permit {
-    /// Records that the attempt is about to leave. Call it right before sending.
-    pub fn begin(&mut self) {
-        let shared = &self.budgets.shared;
-        self.since = shared.clock.now();
-        let mut state = shared.state.lock();
-        let Some(kept) = state.accounts.get_mut(&self.key) else {
-            return;
-        };
-        let (id, hold) = (kept.id, kept.account.window().hold_unanswered());
-        self.attempt = Some(state.ledger.sent(id, hold));
-    }
-
-    /// Ends the attempt; the slot comes back as [`Window`] says. Returns the budget's standing.
-    pub fn end(mut self, end: End) -> Option<Standing> {
-        self.finish(end)
-    }
-
-    fn finish(&mut self, end: End) -> Option<Standing> {
-        let slot = self.slot.take()?;
-        let since = self.since;
-        let attempt = self.attempt;
-        let mut standing = None;
-        self.budgets.change(&self.key, |state, now| {
-            let Some(kept) = state.accounts.get_mut(&self.key) else {
-                return;
-            };
-            let learned = kept
-                .account
-                .end(slot, end, now.saturating_duration_since(since), now);
-            let window = kept.account.window();
-            let hold = match end {
-                End::NotSent => Duration::ZERO,
-                End::NoAnswer => window.hold_unanswered(),
-                End::Answered(_) | End::Throttled(_) => window.hold_answered(),
-            };
-            let occupied = window.occupied(now);
-            let rate = window.rate();
-            standing = Some(Standing {
-                budget: self.key.1.clone(),
-                rate,
-                remaining: rate.limit.saturating_sub(occupied),
-                reset: kept
-                    .account
-                    .leaves_at(0, now)
-                    .saturating_duration_since(now),
-            });
-            if let Some(attempt) = attempt {
-                let id = kept.id;
-                state.ledger.ended(attempt, id, hold);
-            }
-            if learned != Learned::default() && state.learned.len() < 1_000 {
-                state.learned.push((self.key.clone(), learned));
-            }
-        });
-        standing
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let end = if self.attempt.is_some() {
-            End::NoAnswer
-        } else {
-            End::NotSent
-        };
-        let _ = self.finish(end);
     }
 }

@@ -1,0 +1,229 @@
+//! Lines and permits under a paused clock.
+
+use super::*;
+use crate::limit::ticket::NoPermit;
+use crate::limit::window::End;
+use std::time::SystemTime;
+
+const W: Duration = Duration::from_secs(60);
+
+struct Bench {
+    budgets: Budgets,
+    clock: Clock,
+    spec: BudgetSpec,
+    driver: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+fn bench(limit: u32) -> Bench {
+    let clock = Clock::simulated(SystemTime::UNIX_EPOCH, Duration::from_secs(5_000));
+    let bounds = Bounds {
+        terms: Terms {
+            guard: Duration::from_millis(250),
+            late: Duration::from_secs(60),
+            unknown_slots: 1,
+        },
+        writes_at_once: 4,
+        reads_at_once: 8,
+        per_budget: 10,
+        total: 15,
+        bytes: 10_000,
+    };
+    let ledger = Ledger::none(clock.clone());
+    let hasher = Hasher::new(&[1; 32]);
+    let budgets = Budgets::new(bounds, ledger, Some(History::new()), hasher, clock.clone());
+    let driver = tokio::spawn(budgets.clone().drive());
+    let rate = Rate { limit, window: W };
+    let spec = BudgetSpec {
+        name: "createInvites".into(),
+        rate,
+        documented: true,
+    };
+    Bench {
+        budgets,
+        clock,
+        spec,
+        driver,
+    }
+}
+
+fn peer(n: u8) -> Caller {
+    Caller {
+        peer: IpAddr::from([10, 0, 0, n]),
+        name: None,
+    }
+}
+
+impl Bench {
+    fn join(&self, who: u8, patience: Duration) -> Result<Ticket, Refusal> {
+        self.budgets.join(&Wish {
+            credential: Hasher::new(&[1; 32]).credential(&http::HeaderMap::new()),
+            budget: &self.spec,
+            effect: Effect::Write,
+            caller: peer(who),
+            bytes: 100,
+            not_before: None,
+            deadline: self.clock.now() + patience,
+            readiness: Readiness::Ready,
+        })
+    }
+
+    async fn permit(&self, who: u8) -> Permit {
+        let mut ticket = self.join(who, W * 3).unwrap();
+        let mut permit = ticket.granted().await.unwrap();
+        permit.begin();
+        permit
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_comes_the_moment_a_slot_is_free() {
+    let bench = bench(1);
+    let permit = bench.permit(1).await;
+    permit.end(End::Answered(None));
+    let answered = bench.clock.now();
+    let next = bench.permit(1).await;
+    let waited = bench.clock.now() - answered;
+    assert!(waited >= W + Duration::from_millis(310));
+    assert!(waited <= W + Duration::from_millis(312), "{waited:?}");
+    drop(next);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_hangs_up_costs_nothing() {
+    let bench = bench(1);
+    let held = bench.permit(1).await;
+    let mut gone = bench.join(1, W * 3).unwrap();
+    let mut stays = bench.join(2, W * 3).unwrap();
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), gone.granted())
+            .await
+            .is_err()
+    );
+    drop(gone);
+    assert_eq!(bench.budgets.waiting(), 1);
+    held.end(End::NotSent);
+    let permit = stays.granted().await.unwrap();
+    // A permit that was handed over and never begun was never sent either.
+    drop(permit);
+    assert_eq!(bench.budgets.snapshot()[0].occupied, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_dropped_after_it_was_begun_counts_as_unanswered() {
+    let bench = bench(1);
+    drop(bench.permit(1).await);
+    let before = bench.clock.now();
+    drop(bench.permit(1).await);
+    assert!(bench.clock.now() - before >= W + Duration::from_secs(60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_names_a_time_at_which_there_is_room() {
+    for patience in [
+        Duration::ZERO,
+        Duration::from_secs(5),
+        Duration::from_secs(100),
+    ] {
+        let bench = bench(2);
+        // The answer time becomes known.
+        bench.permit(9).await.end(End::Answered(None));
+        let mut queued = Vec::new();
+        let refusal = loop {
+            match bench.join(1, patience) {
+                Ok(ticket) => queued.push(ticket),
+                Err(refusal) => break refusal,
+            }
+        };
+        let Refusal::TooLong { retry_after, .. } = refusal else {
+            panic!("the wait is too long for it")
+        };
+        for mut ticket in queued {
+            drop(tokio::spawn(async move {
+                if let Ok(mut permit) = ticket.granted().await {
+                    permit.begin();
+                    permit.end(End::Answered(None));
+                }
+            }));
+        }
+        tokio::time::sleep(retry_after).await;
+        let back = bench.join(1, patience);
+        assert!(
+            back.is_ok(),
+            "{patience:?}: {:?} after {retry_after:?}",
+            back.err()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_of_nothing_takes_what_is_free_and_no_more() {
+    let bench = bench(1);
+    let mut ticket = bench.join(1, Duration::ZERO).unwrap();
+    let _held = ticket.granted().await.unwrap();
+    let second = bench.join(1, Duration::ZERO);
+    assert!(matches!(second, Err(Refusal::TooLong { .. })), "{second:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_peer_has_half_of_every_bound() {
+    let bench = bench(1);
+    let _held = bench.permit(9).await;
+    let long = W * 100;
+    let mut tickets: Vec<Ticket> = (0..5).map(|_| bench.join(1, long).unwrap()).collect();
+    assert!(matches!(bench.join(1, long), Err(Refusal::Full { .. })));
+    tickets.extend((0..5).map(|_| bench.join(2, long).unwrap()));
+    let full = bench.join(3, long);
+    assert!(
+        matches!(full, Err(Refusal::Full { .. })),
+        "the budget's line is full: {full:?}"
+    );
+    drop(tickets);
+    assert_eq!(bench.budgets.waiting(), 0);
+    assert!(bench.budgets.shared.state.lock().peers.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_in_the_line_is_kept() {
+    let bench = bench(1);
+    let held = bench.permit(9).await;
+    let mut ticket = bench.join(1, W * 2).unwrap();
+    let before = bench.clock.now();
+    assert!(matches!(ticket.granted().await, Err(NoPermit::Expired)));
+    assert_eq!(bench.clock.now() - before, W * 2);
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_refuses_at_once_whoever_could_not_leave_in_time() {
+    let bench = bench(1);
+    bench.permit(9).await.end(End::Answered(None));
+    let mut soon = bench.join(1, W * 10).unwrap();
+    let mut late = bench.join(1, W * 10).unwrap();
+    bench
+        .budgets
+        .drain(bench.clock.now() + W + Duration::from_secs(5));
+    assert!(matches!(
+        late.granted().await,
+        Err(NoPermit::Refused(Refusal::Draining))
+    ));
+    let _held = soon.granted().await.unwrap();
+    assert!(matches!(bench.join(2, W * 10), Err(Refusal::Draining)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_is_forgotten_only_when_all_of_its_slots_are_free() {
+    let bench = bench(1);
+    bench.permit(1).await.end(End::Answered(None));
+    let now = bench.clock.now();
+    let mut state = bench.budgets.shared.state.lock();
+    state.forget_idle_after(now, Duration::ZERO);
+    assert_eq!(state.accounts.len(), 1);
+    state.forget_idle_after(now + W + Duration::from_secs(1), Duration::ZERO);
+    assert!(state.accounts.is_empty());
+}

@@ -1,0 +1,186 @@
+//! A place in a line, and what it turns into: a permit for one attempt.
+//!
+//! Both are guards. A [`Ticket`] leaves the line when it is dropped; a [`Permit`] gives its slot back
+//! when it is dropped, as unanswered if it had been begun. So a caller that hangs up and a task
+//! that panics leak neither.
+
+use super::budgets::{Budgets, Grant, Key, Refusal, Standing, Waiting};
+use super::turns::{Caller, Place};
+use super::window::{End, Learned, Slot};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// A place in a line. Dropping it leaves the line and costs nothing.
+#[derive(Debug)]
+pub struct Ticket {
+    pub(super) budgets: Budgets,
+    pub(super) key: Key,
+    pub(super) place: Place,
+    pub(super) caller: Caller,
+    pub(super) bytes: usize,
+    pub(super) deadline: Instant,
+    pub(super) estimate: Instant,
+    pub(super) granted: oneshot::Receiver<Grant>,
+}
+
+/// Why a ticket got no permit. Nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPermit {
+    /// Its deadline passed in the line.
+    Expired,
+    /// It was refused after all.
+    Refused(Refusal),
+}
+
+impl Ticket {
+    /// When it was expected to leave, at the latest, when it joined.
+    pub fn estimate(&self) -> Instant {
+        self.estimate
+    }
+
+    /// Its deadline.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Says that it may leave: every earlier write of its lanes has settled.
+    pub fn ready(&self) {
+        let place = self.place;
+        self.budgets
+            .change(&self.key, |state, _| state.make_ready(&self.key, place));
+    }
+
+    /// The permit if it can leave this instant; does not wait.
+    pub fn granted_now(&mut self) -> Option<Permit> {
+        self.granted.try_recv().ok().and_then(Result::ok)
+    }
+
+    /// Waits for its turn, until its deadline.
+    pub async fn granted(&mut self) -> Result<Permit, NoPermit> {
+        match tokio::time::timeout_at(self.deadline.into(), &mut self.granted).await {
+            Ok(Ok(Ok(permit))) => Ok(permit),
+            Ok(Ok(Err(refusal))) => Err(NoPermit::Refused(refusal)),
+            Ok(Err(_)) => Err(NoPermit::Refused(Refusal::Draining)),
+            Err(_) => Err(NoPermit::Expired),
+        }
+    }
+
+    /// Goes back to its old place after an attempt that did not count (a 429, or not sent).
+    pub fn again(&mut self) {
+        let (grant, granted) = oneshot::channel();
+        self.granted = granted;
+        let waiting = Waiting {
+            grant,
+            bytes: self.bytes,
+            peer: self.caller.peer,
+        };
+        let (place, caller) = (self.place, self.caller.clone());
+        self.budgets.change(&self.key, |state, _| {
+            state.enter(&self.key, place, caller, waiting);
+            state.make_ready(&self.key, place);
+        });
+    }
+
+    /// At the latest when it would leave if it went back to its old place now.
+    pub fn estimate_again(&self) -> Instant {
+        let now = self.budgets.shared.clock.now();
+        let mut state = self.budgets.shared.state.lock();
+        match state.accounts.get_mut(&self.key) {
+            Some(kept) => kept.account.leaves_at(0, now),
+            None => now,
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let place = self.place;
+        // A permit that was on its way is dropped with the receiver and gives its slot back.
+        self.granted.close();
+        let in_flight = self.granted.try_recv();
+        self.budgets
+            .change(&self.key, |state, _| drop(state.leave(&self.key, place)));
+        drop(in_flight);
+    }
+}
+
+/// A slot, for one attempt.
+#[derive(Debug)]
+pub struct Permit {
+    pub(super) budgets: Budgets,
+    pub(super) key: Key,
+    pub(super) slot: Option<Slot>,
+    /// Its number in the ledger once it has begun.
+    pub(super) attempt: Option<u64>,
+    pub(super) since: Instant,
+}
+
+impl Permit {
+    /// Records that the attempt is about to leave. Call it right before sending.
+    pub fn begin(&mut self) {
+        let shared = &self.budgets.shared;
+        self.since = shared.clock.now();
+        let mut state = shared.state.lock();
+        let Some(kept) = state.accounts.get_mut(&self.key) else {
+            return;
+        };
+        let (id, hold) = (kept.id, kept.account.window().hold_unanswered());
+        self.attempt = Some(state.ledger.sent(id, hold));
+    }
+
+    /// Ends the attempt; the slot comes back as [`Window`] says. Returns the budget's standing.
+    pub fn end(mut self, end: End) -> Option<Standing> {
+        self.finish(end)
+    }
+
+    fn finish(&mut self, end: End) -> Option<Standing> {
+        let slot = self.slot.take()?;
+        let since = self.since;
+        let attempt = self.attempt;
+        let mut standing = None;
+        self.budgets.change(&self.key, |state, now| {
+            let Some(kept) = state.accounts.get_mut(&self.key) else {
+                return;
+            };
+            let learned = kept
+                .account
+                .end(slot, end, now.saturating_duration_since(since), now);
+            let window = kept.account.window();
+            let hold = match end {
+                End::NotSent => Duration::ZERO,
+                End::NoAnswer => window.hold_unanswered(),
+                End::Answered(_) | End::Throttled(_) => window.hold_answered(),
+            };
+            let occupied = window.occupied(now);
+            let rate = window.rate();
+            standing = Some(Standing {
+                budget: self.key.1.clone(),
+                rate,
+                remaining: rate.limit.saturating_sub(occupied),
+                reset: kept
+                    .account
+                    .leaves_at(0, now)
+                    .saturating_duration_since(now),
+            });
+            if let Some(attempt) = attempt {
+                let id = kept.id;
+                state.ledger.ended(attempt, id, hold);
+            }
+            if learned != Learned::default() && state.learned.len() < 1_000 {
+                state.learned.push((self.key.clone(), learned));
+            }
+        });
+        standing
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let end = if self.attempt.is_some() {
+            End::NoAnswer
+        } else {
+            End::NotSent
+        };
+        let _ = self.finish(end);
+    }
+}
