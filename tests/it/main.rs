@@ -7,6 +7,8 @@
 )]
 
 mod deploy;
+mod operations;
 mod reads;
 mod support;
 mod tidy;
+mod writes;

@@ -1,9 +1,14 @@
 //! Reads through the whole stack: from the store, joined, fenced, isolated.
 
-use super::support::{World, request};
+use super::support::scripted::{Script, Seen, Step, answer, field};
+use super::support::{Answer, World, request, with};
 use http::Method;
 use segment_gateway::sandbox::{Delay, SandboxSpec};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 fn slow() -> SandboxSpec {
     let half = Delay {
@@ -68,21 +73,339 @@ async fn no_credential_sees_the_answer_of_another() {
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_readers_cost_one_fetch_even_if_the_first_hangs_up() {
-    let world = World::new(slow());
+    let world = Arc::new(World::new(slow()));
     let first = world.send(request(Method::GET, "/roles", "a", ""));
     assert!(
         tokio::time::timeout(Duration::from_millis(10), first)
             .await
             .is_err()
     );
-    let mut readers = Vec::new();
+    let mut readers = JoinSet::new();
     for _ in 0..1_000 {
-        readers.push(world.get("/roles", "a"));
+        let world = Arc::clone(&world);
+        readers.spawn(async move { world.get("/roles", "a").await });
     }
-    let mut answers = Vec::new();
-    for reader in readers {
-        answers.push(reader.await);
-    }
+    let answers = readers.join_all().await;
     assert!(answers.iter().all(|answer| answer.status == 200));
+    let joined = |answer: &&Answer| answer.header("cache-status").ends_with("; collapsed");
+    assert_eq!(answers.iter().filter(joined).count(), 1_000);
     assert_eq!(world.sandbox.arrivals().len(), 1);
+}
+
+const WRITE: &str = "/users/u/permissions";
+
+fn is_hit(answer: &Answer) -> bool {
+    answer.header("cache-status").contains("; hit;")
+}
+
+/// An API whose reads answer how many writes it had carried out when they arrived, after `delay`.
+fn counting(delay: Duration) -> Arc<Script> {
+    let writes = AtomicUsize::new(0);
+    Script::new(move |seen: &Seen, _| {
+        if seen.method == Method::GET {
+            let state = writes.load(Ordering::SeqCst).to_string();
+            return Step::Later(delay, answer(200, &state));
+        }
+        writes.fetch_add(1, Ordering::SeqCst);
+        Step::Answer(answer(200, "{}"))
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_a_write_overtook_is_not_joined_nor_handed_over() {
+    let script = counting(Duration::from_secs(1));
+    let world = script.world();
+    let leader = world.spawn(request(Method::GET, "/users/u", "a", ""));
+    sleep(Duration::from_millis(200)).await;
+    let follower = world.spawn(request(Method::GET, "/users/u", "a", ""));
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(script.count(), 1, "the follower joined");
+    // By another token: tags are the upstream's, not the credential's.
+    assert_eq!(world.write(Method::PUT, WRITE, "b", "{}").await.status, 200);
+    let late = world.spawn(request(Method::GET, "/users/u", "a", ""));
+    assert_eq!(leader.await.unwrap().body, "0", "it began before the write");
+    assert_eq!(follower.await.unwrap().body, "1", "judged at hand-over");
+    assert_eq!(late.await.unwrap().body, "1", "did not join");
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(
+        world.get("/users/u", "a").await.body,
+        "1",
+        "nothing old is stored"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_lagging_api_shows_after_a_write_is_not_kept() {
+    let world = World::new(SandboxSpec {
+        replication_lag: Duration::from_secs(1),
+        ..SandboxSpec::default()
+    });
+    let target = "/users/user-00001/permissions";
+    let old = world.get("/users/user-00001", "a").await;
+    let body = r#"{"permissions":[]}"#;
+    assert_eq!(
+        world.write(Method::PUT, target, "a", body).await.status,
+        200
+    );
+    let lagging = world.get("/users/user-00001", "a").await;
+    assert_eq!(lagging.body, old.body, "so would a direct read have been");
+    assert!(lagging.header("cache-status").contains("detail=settling"));
+    sleep(Duration::from_millis(1_100)).await;
+    let new = world.get("/users/user-00001", "a").await;
+    assert_ne!(new.body, old.body);
+    assert!(!is_hit(&new));
+    sleep(Duration::from_secs(1)).await;
+    assert!(!is_hit(&world.get("/users/user-00001", "a").await));
+    assert!(is_hit(&world.get("/users/user-00001", "a").await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_without_an_outcome_is_taken_for_carried_out_by_reads() {
+    for step in [
+        Step::Close,
+        Step::Silent,
+        Step::Answer(answer(500, "{}")),
+        Step::Answer(answer(503, "unavailable")),
+    ] {
+        let what = step.clone();
+        let script = Script::new(move |seen: &Seen, _| match seen.method {
+            Method::GET => Step::Answer(answer(200, "{}")),
+            _ => step.clone(),
+        });
+        let world = script.world();
+        world.get("/users/u", "a").await;
+        assert!(is_hit(&world.get("/users/u", "a").await));
+        assert!(
+            world
+                .write(Method::PUT, WRITE, "a", "{}")
+                .await
+                .status
+                .is_server_error()
+        );
+        for wait in [0, 30, 25] {
+            sleep(Duration::from_secs(wait)).await;
+            let read = world.get("/users/u", "a").await;
+            assert!(
+                !is_hit(&read),
+                "{what:?}: it may take effect for Q: {read:?}"
+            );
+        }
+        sleep(Duration::from_secs(6)).await;
+        assert!(!is_hit(&world.get("/users/u", "a").await), "{what:?}");
+        assert!(is_hit(&world.get("/users/u", "a").await), "{what:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_token_is_not_served_from_the_store() {
+    let revoked = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&revoked);
+    let script = Script::new(move |seen: &Seen, _| {
+        let is_a = seen.headers["authorization"] == "Bearer a";
+        if is_a && flag.load(Ordering::SeqCst) {
+            Step::Answer(answer(401, "{}"))
+        } else {
+            Step::Answer(answer(200, "{}"))
+        }
+    });
+    let world = script.world();
+    for target in ["/users/u", "/roles", "/groups"] {
+        world.get(target, "a").await;
+        world.get(target, "b").await;
+    }
+    revoked.store(true, Ordering::SeqCst);
+    assert!(
+        is_hit(&world.get("/users/u", "a").await),
+        "nobody knows yet"
+    );
+    assert_eq!(world.get("/users/other", "a").await.status, 401);
+    assert_eq!(
+        world.get("/users/u", "a").await.status,
+        401,
+        "its operation"
+    );
+    assert!(
+        is_hit(&world.get("/roles", "a").await),
+        "one operation alone"
+    );
+    assert_eq!(world.get("/invites", "a").await.status, 401);
+    assert_eq!(
+        world.get("/roles", "a").await.status,
+        401,
+        "a second one: all"
+    );
+    assert_eq!(world.get("/groups", "a").await.status, 401);
+    for target in ["/users/u", "/roles", "/groups"] {
+        assert!(is_hit(&world.get(target, "b").await), "another token's own");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_not_for_the_cache_pass_and_leave_it_alone() {
+    let script = Script::new(|_, n| Step::Answer(answer(200, &n.to_string())));
+    let world = script.world();
+    let plain = || request(Method::GET, "/users", "a", "");
+    let head = request(Method::HEAD, "/users", "a", "");
+    let odd = request(
+        Method::GET,
+        "/users?pagination.count=1&pagination.count=2",
+        "a",
+        "",
+    );
+    let mixed = request(
+        Method::GET,
+        "/users?pagination.count=1&pagination[cursor]=x",
+        "a",
+        "",
+    );
+    let mut anonymous = plain();
+    anonymous.headers_mut().remove("authorization");
+    let cases = [
+        ("method", head),
+        ("query", odd),
+        ("query", mixed),
+        ("no-credential", anonymous),
+        ("range", with(plain(), "range", "bytes=0-1")),
+        ("conditional", with(plain(), "if-none-match", "\"x\"")),
+        (
+            "conditional",
+            with(
+                plain(),
+                "if-modified-since",
+                "Mon, 23 Nov 2026 19:26:29 GMT",
+            ),
+        ),
+        ("cookie", with(plain(), "cookie", "a=b")),
+        (
+            "request-no-store",
+            with(plain(), "cache-control", "no-store"),
+        ),
+    ];
+    let stored = world.send(plain()).await;
+    for (why, ask) in cases {
+        let before = script.count();
+        let shown = format!("{why} {ask:?}");
+        let names: Vec<_> = ask.headers().keys().cloned().collect();
+        let passed = world.send(ask).await;
+        let status = passed.header("cache-status");
+        assert!(
+            status.contains(&format!("detail={why}")) || status.contains(&format!("fwd={why}")),
+            "{shown}: {status}"
+        );
+        assert_eq!(script.count(), before + 1, "{shown}");
+        let arrived = script.seen().pop().unwrap();
+        for name in names {
+            assert!(arrived.headers.contains_key(&name), "{name} passes");
+        }
+        let again = world.send(plain()).await;
+        assert!(is_hit(&again), "{shown}");
+        assert_eq!(again.body, stored.body, "{shown}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_fetches_and_renews_what_is_stored() {
+    let script = Script::new(|_, n| Step::Answer(answer(200, &n.to_string())));
+    let world = script.world();
+    let plain = || request(Method::GET, "/users", "a", "");
+    assert_eq!(world.send(plain()).await.body, "0");
+    for (n, directive) in ["no-cache", "max-age=0"].into_iter().enumerate() {
+        let reload = world.send(with(plain(), "cache-control", directive)).await;
+        assert_eq!(reload.body, (n + 1).to_string(), "{directive}");
+        let after = world.send(plain()).await;
+        assert!(is_hit(&after) && after.body == reload.body, "{directive}");
+    }
+    sleep(Duration::from_secs(7)).await;
+    assert_eq!(world.send(plain()).await.header("age"), "7");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_api_says_what_may_be_stored_and_for_how_long() {
+    // Field, value, seconds for which it is served from the store (ours is 60).
+    let cases = [
+        ("cache-control", "no-store", 0),
+        ("cache-control", "no-cache", 0),
+        ("cache-control", "private", 60),
+        ("cache-control", "private, max-age=5", 5),
+        ("cache-control", "max-age=5", 5),
+        ("cache-control", "max-age=3600", 60),
+        ("vary", "Accept, accept-encoding, Origin, Authorization", 60),
+        ("vary", "Accept, User-Agent", 0),
+        ("vary", "*", 0),
+        ("set-cookie", "a=b", 0),
+        ("content-encoding", "gzip", 0),
+        ("x-harmless", "1", 60),
+    ];
+    for (name, value, seconds) in cases {
+        let script = Script::new(move |_, _| Step::Answer(field(answer(200, "x"), name, value)));
+        let world = script.world();
+        let first = world.get("/users", "a").await;
+        assert_eq!(first.header(name), value, "passes");
+        assert_eq!(first.body, "x");
+        assert_eq!(script.seen()[0].headers["accept-encoding"], "identity");
+        let within = Duration::from_secs(seconds).saturating_sub(Duration::from_millis(500));
+        sleep(within).await;
+        let hit = is_hit(&world.get("/users", "a").await);
+        assert_eq!(hit, seconds > 0, "{name}: {value}");
+        sleep(Duration::from_secs(1)).await;
+        if seconds > 0 {
+            assert!(!is_hit(&world.get("/users", "a").await), "{name}: {value}");
+        }
+    }
+    let script = Script::new(|_, _| Step::Answer(answer(404, "{}")));
+    let world = script.world();
+    world.get("/users/u", "a").await;
+    assert!(
+        !is_hit(&world.get("/users/u", "a").await),
+        "errors are not stored"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_no_route_matches_passes_byte_for_byte_uncached() {
+    let script = Script::new(|_, _| Step::Answer(answer(200, "{}")));
+    let world = script.world();
+    for target in [
+        "/v9/things/x%2fy?a=%41&b&&c=%zz",
+        "/users/",
+        "/users//groups",
+        "/users/./x",
+        "/users/%75",
+        "/",
+    ] {
+        for _ in 0..2 {
+            let before = script.count();
+            let passed = world.get(target, "a").await;
+            assert_eq!(passed.status, 200, "{target}: {passed:?}");
+            assert!(!is_hit(&passed));
+            assert_eq!(script.count(), before + 1, "{target}");
+            assert_eq!(script.seen()[before].target, target);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_nobody_knows_makes_everything_stale() {
+    let script = Script::new(|_, _| Step::Answer(answer(200, "{}")));
+    let hidden = |name: &str| with(request(Method::GET, "/labels", "a", ""), name, "DELETE");
+    let writes = [
+        request(Method::POST, "/v9/unknown", "a", "{}"),
+        request(Method::from_bytes(b"MERGE").unwrap(), "/users", "a", "{}"),
+        request(Method::PUT, "/users/u/permissions/", "a", "{}"),
+        hidden("x-http-method-override"),
+        hidden("x-http-method"),
+        hidden("x-method-override"),
+    ];
+    for write in writes {
+        let world = script.world();
+        for target in ["/users/u", "/roles", "/groups"] {
+            world.get(target, "a").await;
+            assert!(is_hit(&world.get(target, "a").await));
+        }
+        let shown = format!("{write:?}");
+        assert_eq!(world.send(write).await.status, 200, "{shown}");
+        for target in ["/users/u", "/roles", "/groups"] {
+            assert!(!is_hit(&world.get(target, "a").await), "{shown} {target}");
+        }
+    }
 }

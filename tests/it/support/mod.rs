@@ -27,6 +27,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tower::ServiceExt;
 
+pub mod scripted;
+
 /// A Monday in November.
 pub const WALL: Duration = Duration::from_secs(1_795_000_000);
 
@@ -86,7 +88,7 @@ impl Setup {
         }
     }
 
-    /// Builds it and starts its driver.
+    /// Builds it over its sandbox and starts its driver.
     pub fn start(self) -> World {
         let sandbox = self.sandbox.clone();
         let connector = MemoryConnector::new(move || {
@@ -97,6 +99,11 @@ impl Setup {
                 Ok(ours)
             }
         });
+        self.start_over(connector)
+    }
+
+    /// Builds it over these connections and starts its driver.
+    pub fn start_over(self, connector: MemoryConnector) -> World {
         let mut config = self.config.clone();
         config.upstream.url = "http://127.0.0.1:1".into();
         let spec = upstream_spec(&config, ProxyRules::none()).expect("a usable URL");
@@ -167,6 +174,21 @@ pub fn request(method: Method, target: &str, token: &str, body: &str) -> Request
     request
 }
 
+/// The same request from another address.
+pub fn from_peer(mut request: Request<Full<Bytes>>, last: u8) -> Request<Full<Bytes>> {
+    let peer = Peer(SocketAddr::from(([10, 0, 0, last], 40_000)));
+    request.extensions_mut().insert(peer);
+    request
+}
+
+/// The same request with one more field.
+pub fn with(mut request: Request<Full<Bytes>>, name: &str, value: &str) -> Request<Full<Bytes>> {
+    let name = http::HeaderName::from_bytes(name.as_bytes()).expect("a field name");
+    let value = value.parse().expect("a field value");
+    request.headers_mut().append(name, value);
+    request
+}
+
 impl World {
     /// A gateway with defaults in front of a new sandbox.
     pub fn new(spec: SandboxSpec) -> Self {
@@ -188,6 +210,15 @@ impl World {
             headers: head.headers,
             body,
         }
+    }
+
+    /// Sends it in a task of its own, as from another connection.
+    pub fn spawn(
+        self: &Arc<Self>,
+        request: Request<Full<Bytes>>,
+    ) -> tokio::task::JoinHandle<Answer> {
+        let world = Arc::clone(self);
+        tokio::spawn(async move { world.send(request).await })
     }
 
     pub async fn get(&self, target: &str, token: &str) -> Answer {

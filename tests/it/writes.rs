@@ -1,0 +1,436 @@
+//! Writes through the whole stack: within the budget, in order, once, and never silently lost.
+
+use super::support::scripted::{Script, Seen, Step, answer, field};
+use super::support::{Answer, Setup, World, from_peer, request, with};
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::Full;
+use segment_gateway::sandbox::{Delay, Faults, SandboxSpec};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+const NOTHING: &str = r#"{"permissions":[]}"#;
+
+fn slow(half: Duration) -> SandboxSpec {
+    let half = Delay {
+        base: half,
+        jitter: Duration::ZERO,
+    };
+    SandboxSpec {
+        arrive: half,
+        reply: half,
+        ..SandboxSpec::default()
+    }
+}
+
+fn put(user: usize) -> Request<Full<Bytes>> {
+    let target = format!("/users/user-{user:05}/permissions");
+    request(Method::PUT, &target, "a", NOTHING)
+}
+
+/// Uses up the budget of `replacePermissionsForUser`, as the users from 101 on.
+async fn spend(world: &Arc<World>, slots: usize) {
+    let writes: Vec<_> = (0..slots).map(|n| world.spawn(put(101 + n))).collect();
+    for write in writes {
+        assert_eq!(write.await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn seventy_writes_at_once_finish_without_a_429() {
+    let world = Arc::new(World::new(slow(Duration::from_millis(100))));
+    let began = Instant::now();
+    spend(&world, 70).await;
+    let arrivals = world.sandbox.arrivals();
+    assert_eq!(arrivals.len(), 70);
+    assert!(arrivals.iter().all(|arrival| arrival.status == 200));
+    let took = began.elapsed();
+    assert!((60..63).contains(&took.as_secs()), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_of_one_user_are_carried_out_in_order_across_operations() {
+    let world = Arc::new(World::new(slow(Duration::from_millis(100))));
+    let one =
+        r#"{"permissions":[{"roleId":"source-admin","resources":[{"id":"s","type":"SOURCE"}]}]}"#;
+    let target = "/users/user-00001/permissions";
+    let mut writes = Vec::new();
+    for (method, target, body) in [
+        (Method::POST, target, one),
+        (Method::PUT, target, NOTHING),
+        (Method::POST, target, one),
+        (Method::DELETE, "/users?userIds%5B0%5D=user-00001", ""),
+        (Method::PUT, target, one),
+    ] {
+        writes.push(world.spawn(request(method, target, "a", body)));
+        tokio::task::yield_now().await;
+    }
+    let mut statuses = Vec::new();
+    for write in writes {
+        statuses.push(write.await.unwrap().status.as_u16());
+    }
+    assert_eq!(statuses, [200, 200, 200, 200, 404]);
+    let arrivals = world.sandbox.arrivals();
+    let methods: Vec<_> = arrivals.iter().map(|arrival| &*arrival.method).collect();
+    assert_eq!(methods, ["POST", "PUT", "POST", "DELETE", "PUT"]);
+    for two in arrivals.windows(2) {
+        assert!(
+            two[1].at - two[0].at >= Duration::from_millis(200),
+            "answered first"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleting_users_by_id_keeps_apart_from_writes_that_name_people_by_email() {
+    let world = Arc::new(World::new(slow(Duration::from_millis(100))));
+    let writes = [
+        (
+            Method::POST,
+            "/groups/group-00001/users",
+            r#"{"emails":["user-00002@example.com"]}"#,
+        ),
+        (Method::DELETE, "/users?userIds=user-00002", ""),
+        (
+            Method::POST,
+            "/invites",
+            r#"{"invites":[{"email":"user-00002@example.com"}]}"#,
+        ),
+        // Another person's, and no barrier in between: leaves with the one before.
+        (
+            Method::POST,
+            "/invites",
+            r#"{"invites":[{"email":"other@example.com"}]}"#,
+        ),
+    ];
+    let mut tasks = Vec::new();
+    for (method, target, body) in writes {
+        tasks.push(world.spawn(request(method, target, "a", body)));
+        tokio::task::yield_now().await;
+    }
+    for task in tasks {
+        assert!(task.await.unwrap().status.is_success());
+    }
+    let arrivals = world.sandbox.arrivals();
+    let names: Vec<_> = arrivals.iter().map(|arrival| arrival.operation).collect();
+    assert_eq!(
+        names,
+        [
+            "addUsersToUserGroup",
+            "deleteUsers",
+            "createInvites",
+            "createInvites"
+        ]
+    );
+    let gap = |n: usize| arrivals[n + 1].at - arrivals[n].at;
+    assert!(gap(0) >= Duration::from_millis(200) && gap(1) >= Duration::from_millis(200));
+    assert!(gap(2) < Duration::from_millis(100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_hangs_up_in_the_queue_costs_nothing() {
+    let world = Arc::new(World::new(slow(Duration::from_millis(100))));
+    spend(&world, 60).await;
+    let hung_up = world.spawn(put(1));
+    sleep(Duration::from_secs(10)).await;
+    hung_up.abort();
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(world.sandbox.arrivals().len(), 60, "it never left");
+    assert_eq!(world.gateway.budgets.waiting(), 0);
+    // Nor does it keep its lane.
+    assert_eq!(
+        world.send(with(put(1), "prefer", "wait=0")).await.status,
+        200
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_has_left_is_carried_through_without_its_caller() {
+    let world = Arc::new(World::new(slow(Duration::from_secs(1))));
+    world.get("/users/user-00001", "a").await;
+    let write = timeout(Duration::from_millis(500), world.send(put(1))).await;
+    assert!(write.is_err(), "hung up under way");
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.sandbox.permissions("user-00001"), Some(Vec::new()));
+    let read = world.get("/users/user-00001", "a").await;
+    assert_eq!(
+        read.json()["data"]["user"]["permissions"],
+        serde_json::json!([])
+    );
+    let two = [world.spawn(put(1)), world.spawn(put(1))];
+    for write in two {
+        assert_eq!(write.await.unwrap().status, 200, "the lane is open");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_want_to_wait_is_told_at_once_and_admitted_after_retry_after() {
+    let world = Arc::new(World::new(slow(Duration::from_millis(100))));
+    let now = || with(put(1), "prefer", "wait=0");
+    assert_eq!(world.send(now()).await.status, 200, "now is possible");
+    spend(&world, 59).await;
+    let asked = Instant::now();
+    let refused = world.send(now()).await;
+    assert_eq!(asked.elapsed(), Duration::ZERO);
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.error_type(), "gateway-queue-wait");
+    assert_eq!(refused.json()["errors"][0]["data"]["sent"], false);
+    let seconds: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((50..=62).contains(&seconds), "{seconds}");
+    assert_eq!(world.sandbox.arrivals().len(), 60);
+    sleep(Duration::from_secs(seconds)).await;
+    assert_eq!(world.send(now()).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_refuses_at_once_and_leaves_room_for_another_caller() {
+    let mut setup = Setup::new(slow(Duration::from_millis(100)));
+    setup.config.queue.per_budget = 8;
+    let world = Arc::new(setup.start());
+    let from = |peer: u8, user: usize| from_peer(put(user), peer);
+    let sent: Vec<_> = (0..60)
+        .map(|n| world.spawn(from(3 + u8::try_from(n / 4).unwrap(), 101 + n)))
+        .collect();
+    let mut done = 0;
+    for write in sent {
+        done += usize::from(write.await.unwrap().status == 200);
+    }
+    // Whatever was refused of the first wave: the budget is spent now, or will be by these.
+    for n in done..60 {
+        assert_eq!(world.send(from(99, 101 + n)).await.status, 200);
+    }
+    let flood: Vec<_> = (0..8).map(|n| world.spawn(from(1, 1 + n))).collect();
+    sleep(Duration::from_secs(1)).await;
+    let refused: Vec<_> = flood.iter().filter(|write| write.is_finished()).collect();
+    assert_eq!(refused.len(), 4, "half of the line is for one caller");
+    let other = world.spawn(from(2, 20));
+    sleep(Duration::from_secs(1)).await;
+    assert!(!other.is_finished(), "another one waits");
+    let mut full = 0;
+    for write in flood {
+        let answer = write.await.unwrap();
+        if answer.status == 503 {
+            full += 1;
+            assert_eq!(answer.error_type(), "gateway-queue-full");
+            assert!(answer.header("retry-after").parse::<u64>().unwrap() > 0);
+        }
+    }
+    assert_eq!(full, 4);
+    assert_eq!(other.await.unwrap().status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_expires_in_the_queue_was_not_sent() {
+    let script = Script::new(|_, _| Step::Later(Duration::from_secs(25), answer(200, "{}")));
+    let world = script.world();
+    let first = world.spawn(put(1));
+    sleep(Duration::from_secs(1)).await;
+    // The lane is expected to be free in half a second, and is not.
+    let asked = Instant::now();
+    let expired = world.send(with(put(1), "prefer", "wait=5")).await;
+    assert_eq!(asked.elapsed(), Duration::from_secs(5));
+    assert_eq!(expired.status, 503, "{expired:?}");
+    assert_eq!(expired.error_type(), "gateway-queue-expired");
+    assert_eq!(expired.json()["errors"][0]["data"]["sent"], false);
+    assert!(!expired.header("retry-after").is_empty());
+    assert_eq!(first.await.unwrap().status, 200);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(script.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_is_waited_out_and_not_seen() {
+    let body = r#"{"errors":[{"type":"RequestError","message":"Too many requests","data":{"remainingPoints":0,"msBeforeNext":7000,"consumedPoints":61}}]}"#;
+    let script = Script::new(move |_, n| match n {
+        0 => Step::Answer(field(answer(429, body), "retry-after", "7")),
+        _ => Step::Answer(answer(200, "{}")),
+    });
+    for method in [Method::PUT, Method::GET] {
+        let world = script.world();
+        let before = script.count();
+        let asked = Instant::now();
+        let answer = world
+            .write(method.clone(), "/users/u/permissions", "a", "{}")
+            .await;
+        assert_eq!(answer.status, 200, "{method} {answer:?}");
+        if before == 0 {
+            assert_eq!(script.count(), 2);
+            assert!((7..9).contains(&asked.elapsed().as_secs()));
+        }
+    }
+    let world = Arc::new(World::new(SandboxSpec {
+        faults: Faults {
+            throttle: 0.3,
+            ..Faults::default()
+        },
+        ..slow(Duration::from_millis(50))
+    }));
+    spend(&world, 20).await;
+    assert!(
+        world
+            .sandbox
+            .arrivals()
+            .iter()
+            .any(|arrival| arrival.refused())
+    );
+}
+
+fn is_unknown(answer: &Answer, status: u16, may_retry: bool) {
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert_eq!(answer.error_type(), "gateway-outcome-unknown");
+    let data = &answer.json()["errors"][0]["data"];
+    assert_eq!(data["sent"], true);
+    assert_eq!(data["mayRetry"], may_retry, "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unanswered_write_says_so_and_is_not_sent_again() {
+    for (method, target, may_retry) in [
+        (Method::POST, "/users/u/permissions", false),
+        (Method::PUT, "/users/u/permissions", true),
+        (Method::DELETE, "/users?userIds=u", true),
+        (Method::PATCH, "/groups/g", false),
+        (Method::POST, "/v9/unknown", false),
+    ] {
+        for (step, status) in [(Step::Close, 502), (Step::Silent, 504)] {
+            let script = Script::new(move |_, _| step.clone());
+            let world = script.world();
+            let answer = world.write(method.clone(), target, "a", "{}").await;
+            is_unknown(&answer, status, may_retry);
+            sleep(Duration::from_secs(300)).await;
+            assert_eq!(script.count(), 1, "{method} {target}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_whose_last_write_is_unknown_stays_closed_for_q() {
+    let script = Script::new(|_: &Seen, n| match n {
+        0 => Step::Close,
+        _ => Step::Answer(answer(200, "{}")),
+    });
+    let world = script.world();
+    let began = Instant::now();
+    is_unknown(&world.send(put(1)).await, 502, true);
+    let refused = world.send(with(put(1), "prefer", "wait=10")).await;
+    assert_eq!(refused.error_type(), "gateway-queue-wait", "{refused:?}");
+    assert_eq!(world.send(put(2)).await.status, 200, "another lane is open");
+    assert_eq!(world.send(put(1)).await.status, 200);
+    let waited = began.elapsed().as_secs();
+    assert!((60..62).contains(&waited), "{waited}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_connections_are_tried_again_and_then_reported() {
+    let script = Script::new(|_, _| Step::Answer(answer(200, "{}")));
+    for method in [Method::POST, Method::GET] {
+        let world = script.world();
+        let before = script.count();
+        script.refuse(2);
+        let answer = world
+            .write(method.clone(), "/users/u/permissions", "a", "{}")
+            .await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(script.count(), before + 1);
+        script.refuse(usize::MAX);
+        let world = script.world();
+        let answer = world.write(method, "/users/u/permissions", "a", "{}").await;
+        script.refuse(0);
+        assert_eq!(answer.status, 502, "{answer:?}");
+        assert_eq!(answer.error_type(), "gateway-upstream-unreachable");
+        let data = &answer.json()["errors"][0]["data"];
+        assert_eq!(data["sent"], false);
+        assert_eq!(data["mayRetry"], true);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_over_the_limit_is_refused_in_the_envelope() {
+    let script = Script::new(|_, _| Step::Answer(answer(200, "{}")));
+    let world = script.world();
+    let most = " ".repeat(1 << 20);
+    let target = "/users/u/permissions";
+    assert_eq!(
+        world.write(Method::PUT, target, "a", &most).await.status,
+        200
+    );
+    let more = " ".repeat((1 << 20) + 1);
+    let refused = world.write(Method::PUT, target, "a", &more).await;
+    assert_eq!(refused.status, 413);
+    assert_eq!(refused.error_type(), "gateway-body-too-large");
+    assert_eq!(script.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_carries_out_what_it_can_and_refuses_the_rest_at_once() {
+    let world = Arc::new(World::new(slow(Duration::from_millis(100))));
+    let writes: Vec<_> = (0..130).map(|n| world.spawn(put(1 + n))).collect();
+    sleep(Duration::from_secs(40)).await;
+    assert_eq!(
+        writes.iter().filter(|write| write.is_finished()).count(),
+        60
+    );
+    world.gateway.drain(Duration::from_secs(25));
+    let late = world.spawn(put(200));
+    sleep(Duration::from_millis(10)).await;
+    let refused = writes.iter().filter(|write| write.is_finished()).count() - 60;
+    assert_eq!(refused, 10, "what would leave after the deadline");
+    assert_eq!(late.await.unwrap().error_type(), "gateway-draining");
+    let (mut done, mut draining) = (0, 0);
+    for write in writes {
+        let answer = write.await.unwrap();
+        match answer.status.as_u16() {
+            200 => done += 1,
+            _ => {
+                assert_eq!(answer.status, 503, "{answer:?}");
+                assert_eq!(answer.error_type(), "gateway-draining");
+                assert_eq!(answer.json()["errors"][0]["data"]["sent"], false);
+                draining += 1;
+            }
+        }
+    }
+    assert_eq!((done, draining), (120, 10));
+    assert_eq!(world.sandbox.arrivals().len(), 120);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_one_caller_leaves_another_unrefused() {
+    let mut setup = Setup::new(slow(Duration::from_millis(100)));
+    // So slow that the test's own time does not matter.
+    setup.config.callers.rate.limit = 1;
+    setup.config.callers.rate.window = Duration::from_secs(86_400);
+    setup.config.callers.burst = 10;
+    assert!(NonZeroU32::new(setup.config.callers.burst).is_some());
+    let world = Arc::new(setup.start());
+    let get = |peer, user: usize| {
+        let target = format!("/users/user-{user:05}");
+        from_peer(request(Method::GET, &target, "a", ""), peer)
+    };
+    let mut flood = Vec::new();
+    for n in 1..=20 {
+        flood.push(world.spawn(get(1, n)));
+        flood.push(world.spawn(from_peer(put(n), 1)));
+    }
+    let (mut served, mut refused) = (0, 0);
+    for task in flood {
+        let answer = task.await.unwrap();
+        match answer.status.as_u16() {
+            429 => {
+                assert_eq!(answer.error_type(), "gateway-caller-quota");
+                assert!(answer.header("retry-after").parse::<u64>().unwrap() > 0);
+                refused += 1;
+            }
+            _ => served += 1,
+        }
+    }
+    assert_eq!((served, refused), (10, 30));
+    assert_eq!(world.sandbox.arrivals().len(), 10);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.send(get(2, 100)).await.status, 200);
+    assert_eq!(world.send(from_peer(put(101), 2)).await.status, 200);
+    let free = world.send(get(1, 100)).await;
+    assert_eq!(free.status, 200, "what is stored is free");
+    assert!(free.header("cache-status").contains("; hit;"));
+}
