@@ -9,6 +9,7 @@
 mod deploy;
 mod operations;
 mod reads;
+mod server;
 mod support;
 mod tidy;
 mod writes;

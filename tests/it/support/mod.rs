@@ -28,6 +28,7 @@ use std::time::{Duration, SystemTime};
 use tower::ServiceExt;
 
 pub mod scripted;
+pub mod wire;
 
 /// A Monday in November.
 pub const WALL: Duration = Duration::from_secs(1_795_000_000);
@@ -219,6 +220,25 @@ impl World {
     ) -> tokio::task::JoinHandle<Answer> {
         let world = Arc::clone(self);
         tokio::spawn(async move { world.send(request).await })
+    }
+
+    /// Listens on a free port until `stop` ends.
+    pub async fn listen(
+        &self,
+        stop: impl std::future::Future<Output = ()> + Send + 'static,
+    ) -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        drop(tokio::spawn(segment_gateway::server::serve(
+            listener,
+            stack(self.gateway.clone(), stack_bounds(&self.config)),
+            segment_gateway::app::server_bounds(&self.config),
+            self.gateway.metrics.connections().clone(),
+            stop,
+        )));
+        address
     }
 
     pub async fn get(&self, target: &str, token: &str) -> Answer {

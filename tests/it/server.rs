@@ -1,0 +1,369 @@
+//! The proxy's listener over real sockets: what is refused, what passes, who is still there.
+
+use super::support::scripted::{Script, Step, answer, field};
+use super::support::wire::{connect, eventually, exchange, read_until, rest};
+use super::support::{Setup, World};
+use segment_gateway::sandbox::SandboxSpec;
+use std::future::pending;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+
+const SECRET: &str = "sgp_5ecretT0ken";
+
+/// A gateway with short deadlines for heads, in front of an API that answers `{}`.
+async fn served() -> (Arc<Script>, Arc<World>, SocketAddr) {
+    served_by(Script::new(|_, _| Step::Answer(answer(200, "{}")))).await
+}
+
+async fn served_by(script: Arc<Script>) -> (Arc<Script>, Arc<World>, SocketAddr) {
+    let mut setup = Setup::new(SandboxSpec::default());
+    setup.config.server.header_timeout = Duration::from_millis(300);
+    let world = script.world_of(setup);
+    let address = world.listen(pending()).await;
+    (script, world, address)
+}
+
+fn head(method: &str, target: &str, fields: &str) -> String {
+    format!("{method} {target} HTTP/1.1\r\nHost: gateway\r\n{fields}\r\n")
+}
+
+#[tokio::test]
+async fn a_connection_that_sends_nothing_or_half_a_head_is_closed() {
+    let (script, _world, address) = served().await;
+    for bytes in ["", "GET /us", "GET /users HTTP/1.1\r\nHost: gateway\r\n"] {
+        let said = exchange(address, bytes.as_bytes()).await;
+        assert!(!said.contains(" 200 "), "{bytes:?}: {said}");
+    }
+    assert_eq!(script.count(), 0);
+    // After an answer, too.
+    let said = exchange(address, head("GET", "/users", "").as_bytes()).await;
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+    assert_eq!(script.count(), 1);
+}
+
+#[tokio::test]
+async fn what_is_malformed_or_ambiguous_is_refused_and_not_sent() {
+    let (script, _world, address) = served().await;
+    let long = format!("X-Long: {}\r\n", "a".repeat(33 * 1024));
+    let cases = [
+        ("GARBAGE\r\n\r\n".to_owned(), 400, ""),
+        (
+            "GET /users HTTP/1.1\r\nno colon\r\n\r\n".to_owned(),
+            400,
+            "",
+        ),
+        (
+            "GET /users HTTP/1.1\r\n\r\n".to_owned(),
+            400,
+            "gateway-bad-request",
+        ),
+        (
+            head("GET", "/users", "Host: other\r\n"),
+            400,
+            "gateway-bad-request",
+        ),
+        (
+            head("GET", "/users", "Authorization: a\r\nAuthorization: b\r\n"),
+            400,
+            "gateway-bad-request",
+        ),
+        (
+            head(
+                "POST",
+                "/invites",
+                "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+            ) + "0\r\n\r\n",
+            400,
+            "",
+        ),
+        (
+            head(
+                "POST",
+                "/invites",
+                "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n",
+            ) + "0\r\n\r\n",
+            400,
+            "",
+        ),
+        (
+            head(
+                "POST",
+                "/invites",
+                "Content-Length: 3\r\nContent-Length: 4\r\n",
+            ) + "abcd",
+            400,
+            "",
+        ),
+        (
+            head("GET", "http://other/users", ""),
+            400,
+            "gateway-bad-request",
+        ),
+        (
+            head("GET", "/users", "Connection: Authorization\r\n"),
+            400,
+            "gateway-bad-request",
+        ),
+        (
+            head(
+                "GET",
+                "/users",
+                "Connection: upgrade\r\nUpgrade: websocket\r\n",
+            ),
+            400,
+            "gateway-bad-request",
+        ),
+        (
+            "CONNECT api:443 HTTP/1.1\r\nHost: api:443\r\n\r\n".to_owned(),
+            405,
+            "gateway-method-refused",
+        ),
+        (head("TRACE", "/users", ""), 405, "gateway-method-refused"),
+        (
+            head("GET", "/_gateway/writes/1", "Connection: close\r\n"),
+            404,
+            "gateway-not-found",
+        ),
+        (head("GET", "/users", &long), 431, ""),
+    ];
+    for (bytes, status, kind) in cases {
+        // Closed by the gateway: all of these read to the end.
+        let said = exchange(address, bytes.as_bytes()).await;
+        let shown: String = bytes.chars().take(120).collect();
+        assert!(
+            said.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{shown:?}: {said}"
+        );
+        assert!(said.contains(kind), "{shown:?}: {said}");
+        assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "{shown:?}: {said}");
+    }
+    assert_eq!(script.count(), 0, "nothing of it was sent");
+}
+
+#[tokio::test]
+async fn expect_100_continue_is_answered_by_the_gateway() {
+    let (script, _world, address) = served().await;
+    let mut stream = connect(address).await;
+    let ask = head(
+        "PUT",
+        "/users/u/permissions",
+        "Expect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n",
+    );
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    let interim = read_until(&mut stream, "\r\n\r\n").await;
+    assert!(interim.starts_with("HTTP/1.1 100 "), "{interim}");
+    assert_eq!(script.count(), 0);
+    stream.write_all(b"{}").await.unwrap();
+    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 200 "));
+    let seen = script.seen();
+    assert_eq!(seen[0].body, "{}");
+    assert!(!seen[0].headers.contains_key("expect"));
+}
+
+#[tokio::test]
+async fn a_hang_up_in_the_queue_is_noticed_and_a_half_closed_caller_is_served() {
+    let script = Script::new(|_, n| match n {
+        0 => Step::Later(Duration::from_secs(3), answer(200, "{}")),
+        _ => Step::Answer(answer(200, "{}")),
+    });
+    let (script, world, address) = served_by(script).await;
+    let put = head("PUT", "/users/u/permissions", "Content-Length: 0\r\n");
+    let mut first = connect(address).await;
+    first.write_all(put.as_bytes()).await.unwrap();
+    // Its sending half is closed; it still waits.
+    first.shutdown().await.unwrap();
+    eventually("the first has left", async || script.count() == 1).await;
+    let waiting = world.gateway.budgets.waiting();
+    let mut second = connect(address).await;
+    second.write_all(put.as_bytes()).await.unwrap();
+    eventually("the second waits for its lane", async || {
+        world.gateway.budgets.waiting() == waiting + 1
+    })
+    .await;
+    drop(second);
+    eventually("its hang-up is noticed", async || {
+        world.gateway.budgets.waiting() == waiting
+    })
+    .await;
+    let said = rest(&mut first).await;
+    assert!(said.contains("HTTP/1.1 200 "), "{said}");
+    assert!(said.ends_with("{}"), "{said}");
+    assert_eq!(script.count(), 1, "the second never left");
+}
+
+#[tokio::test]
+async fn beyond_the_cap_of_connections_the_answer_is_a_clear_503() {
+    let script = Script::new(|_, _| Step::Silent);
+    let mut setup = Setup::new(SandboxSpec::default());
+    setup.config.server.connections = 2;
+    let world = script.world_of(setup);
+    let address = world.listen(pending()).await;
+    let mut held = Vec::new();
+    for n in 0..2 {
+        let mut stream = connect(address).await;
+        let ask = head("GET", &format!("/labels?n={n}"), "");
+        stream.write_all(ask.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+    eventually("both are under way", async || script.count() == 2).await;
+    let said = exchange(
+        address,
+        head("GET", "/labels", "Connection: close\r\n").as_bytes(),
+    )
+    .await;
+    assert!(said.starts_with("HTTP/1.1 503 "), "{said}");
+    assert!(said.contains("gateway-overloaded"), "{said}");
+    assert!(said.to_lowercase().contains("retry-after: 1"), "{said}");
+    // A place that becomes free is given to the next.
+    drop(held);
+}
+
+#[tokio::test]
+async fn stopping_lets_requests_end_and_takes_no_new_connection() {
+    let script = Script::new(|_, _| Step::Later(Duration::from_millis(300), answer(200, "{}")));
+    let world = script.world();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let address = world.listen(async { drop(stopped.await) }).await;
+    let mut stream = connect(address).await;
+    stream
+        .write_all(head("GET", "/labels", "").as_bytes())
+        .await
+        .unwrap();
+    eventually("it is under way", async || script.count() == 1).await;
+    stop.send(()).unwrap();
+    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 200 "));
+    eventually("nobody listens", async || {
+        tokio::net::TcpStream::connect(address).await.is_err()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_belongs_to_one_hop_does_not_pass() {
+    let script = Script::new(|_, _| {
+        let hop = field(answer(200, "{}"), "connection", "x-answer-hop");
+        Step::Answer(field(hop, "x-answer-hop", "1"))
+    });
+    let (script, _world, address) = served_by(script).await;
+    let fields = "Authorization: Bearer t\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nTE: trailers\r\n\
+        Keep-Alive: timeout=5\r\nProxy-Authorization: basic\r\nPrefer: wait=5\r\nPriority: u=1\r\n\
+        Forwarded: for=a\r\nX-Forwarded-For: a\r\nX-Gateway-Caller: billing\r\nX-Gateway-Any: 1\r\n\
+        X-Mine: 1\r\nUser-Agent: sdk\r\nX-Request-Id: mine-7\r\n";
+    let said = exchange(address, head("GET", "/labels", fields).as_bytes()).await;
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+    assert!(!said.contains("x-answer-hop"), "{said}");
+    assert!(said.contains("x-request-id: mine-7"), "{said}");
+    let seen = script.seen();
+    let mut names: Vec<&str> = seen[0]
+        .headers
+        .keys()
+        .map(http::HeaderName::as_str)
+        .collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "authorization",
+            "host",
+            "user-agent",
+            "via",
+            "x-mine",
+            "x-request-id"
+        ]
+    );
+    assert_eq!(
+        seen[0].headers["host"], "127.0.0.1:1",
+        "always the upstream's"
+    );
+}
+
+#[tokio::test]
+async fn every_answer_has_a_request_id_and_a_harmful_one_is_replaced() {
+    let (_script, _world, address) = served().await;
+    let long = "i".repeat(129);
+    for id in [
+        "",
+        "X-Request-Id: a b\r\n",
+        "X-Request-Id: a\r\nX-Request-Id: b\r\n",
+        &format!("X-Request-Id: {long}\r\n"),
+    ] {
+        let mut made = Vec::new();
+        for target in ["/labels", "/_gateway/x"] {
+            let fields = format!("{id}Connection: close\r\n");
+            let said = exchange(address, head("GET", target, &fields).as_bytes()).await;
+            let line = said.lines().find(|line| line.starts_with("x-request-id: "));
+            made.push(line.unwrap_or_else(|| panic!("{id:?} {said}")).to_owned());
+        }
+        assert_ne!(made[0], made[1]);
+        assert!(made[0].len() > 20 && !made[0].contains(&long), "{made:?}");
+    }
+}
+
+/// Everything that is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_token_is_in_a_log_an_error_or_a_metric() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let script = Script::new(|_, n| match n % 5 {
+        0 => Step::Answer(answer(401, "{}")),
+        1 => Step::Close,
+        2 => Step::Answer(answer(500, "{}")),
+        _ => Step::Answer(answer(200, "{}")),
+    });
+    let (script, world, address) = served_by(script).await;
+    let token =
+        format!("Authorization: Bearer {SECRET}\r\nCookie: {SECRET}\r\nConnection: close\r\n");
+    let mut answers = String::new();
+    for (method, target) in [
+        ("GET", "/users"),
+        ("PUT", "/users/u/permissions"),
+        ("GET", "/roles"),
+        ("GET", "/users"),
+        ("DELETE", "/users?userIds=u"),
+        ("GET", "/groups"),
+        ("PATCH", "/groups/g"),
+        ("GET", "/_gateway/x"),
+        ("TRACE", "/users"),
+        ("GET", "http://other/"),
+    ] {
+        answers += &exchange(address, head(method, target, &token).as_bytes()).await;
+    }
+    assert!(script.seen().iter().all(|seen| {
+        seen.headers["authorization"]
+            .as_bytes()
+            .ends_with(SECRET.as_bytes())
+    }));
+    let metrics = world.gateway.metrics.render(&[], &Default::default());
+    let metrics = String::from_utf8(metrics).unwrap();
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(
+        log.contains("credential="),
+        "it was really listened to: {log}"
+    );
+    for text in [&answers, &metrics, &log, &format!("{:?}", world.gateway)] {
+        assert!(!text.is_empty());
+        assert!(!text.contains(SECRET), "{text}");
+    }
+}
