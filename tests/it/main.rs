@@ -6,9 +6,11 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod binary;
 mod deploy;
 mod operations;
 mod reads;
+mod seeing;
 mod server;
 mod support;
 mod tidy;

@@ -47,7 +47,7 @@ async fn a_connection_that_sends_nothing_or_half_a_head_is_closed() {
 #[tokio::test]
 async fn what_is_malformed_or_ambiguous_is_refused_and_not_sent() {
     let (script, _world, address) = served().await;
-    let long = format!("X-Long: {}\r\n", "a".repeat(33 * 1024));
+    let long = format!("X-Long: {}\r\n", "a".repeat(200 * 1024));
     let cases = [
         ("GARBAGE\r\n\r\n".to_owned(), 400, ""),
         (
@@ -131,8 +131,8 @@ async fn what_is_malformed_or_ambiguous_is_refused_and_not_sent() {
     ];
     for (bytes, status, kind) in cases {
         // Closed by the gateway: all of these read to the end.
-        let said = exchange(address, bytes.as_bytes()).await;
         let shown: String = bytes.chars().take(120).collect();
+        let said = exchange(address, bytes.as_bytes()).await;
         assert!(
             said.starts_with(&format!("HTTP/1.1 {status} ")),
             "{shown:?}: {said}"
@@ -341,7 +341,7 @@ async fn no_token_is_in_a_log_an_error_or_a_metric() {
         ("PUT", "/users/u/permissions"),
         ("GET", "/roles"),
         ("GET", "/users"),
-        ("DELETE", "/users?userIds=u"),
+        ("DELETE", "/users?userIds=other"),
         ("GET", "/groups"),
         ("PATCH", "/groups/g"),
         ("GET", "/_gateway/x"),

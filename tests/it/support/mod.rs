@@ -223,10 +223,7 @@ impl World {
     }
 
     /// Listens on a free port until `stop` ends.
-    pub async fn listen(
-        &self,
-        stop: impl std::future::Future<Output = ()> + Send + 'static,
-    ) -> SocketAddr {
+    pub async fn listen(&self, stop: impl Future<Output = ()> + Send + 'static) -> SocketAddr {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a free port");

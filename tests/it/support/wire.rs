@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 /// Much longer than anything takes: what is not there by then will never be.
-pub const NEVER: Duration = Duration::from_secs(60);
+pub const NEVER: Duration = Duration::from_secs(20);
 
 /// Connects.
 pub async fn connect(address: SocketAddr) -> TcpStream {

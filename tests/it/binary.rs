@@ -1,0 +1,376 @@
+//! The program itself: started, asked, stopped and killed.
+
+use super::support::request;
+use super::support::wire::{ask, eventually, try_ask};
+use http::{Method, Request};
+use http_body_util::Full;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_segment-gateway");
+const NOTHING: &str = r#"{"permissions":[]}"#;
+
+/// A port that nobody listens on.
+fn free() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// Runs to the end.
+fn run(arguments: &[&str], directory: &Path) -> Output {
+    Command::new(BINARY)
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .unwrap()
+}
+
+/// Standard error's lines of the program itself, without its log.
+fn complaints(output: &Output) -> Vec<String> {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let own = text
+        .lines()
+        .filter(|line| line.starts_with("segment-gateway: "));
+    own.map(str::to_owned).collect()
+}
+
+/// A process that is killed at the end of the test.
+struct Running {
+    child: Child,
+    proxy: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    /// Starts `serve` with these arguments and waits until it listens.
+    async fn serve(arguments: &[&str], directory: &Path) -> Self {
+        let (proxy, admin) = (free(), free());
+        let child = Command::new(BINARY)
+            .args(["serve", "--listen", &proxy.to_string()])
+            .args(["--admin-listen", &admin.to_string()])
+            .args(arguments)
+            .current_dir(directory)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let running = Self {
+            child,
+            proxy,
+            admin,
+        };
+        eventually("it listens", async || {
+            running.page("/livez").await.is_some()
+        })
+        .await;
+        running
+    }
+
+    /// An inner sandbox of its own.
+    async fn sandbox(arguments: &[&str], directory: &Path) -> Self {
+        let address = free().to_string();
+        let own = ["--sandbox", "--sandbox-listen", &address];
+        Self::serve(&[&own, arguments].concat(), directory).await
+    }
+
+    async fn page(&self, path: &str) -> Option<(u16, String)> {
+        let ask = Request::get(path).header("host", self.admin.to_string());
+        let answer = try_ask(self.admin, ask.body(Full::default()).unwrap()).await?;
+        Some((
+            answer.status.as_u16(),
+            String::from_utf8_lossy(&answer.body).into_owned(),
+        ))
+    }
+
+    async fn put(&self, user: usize) -> super::support::Answer {
+        ask(self.proxy, put(user)).await
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([name, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+fn put(user: usize) -> Request<Full<bytes::Bytes>> {
+    let target = format!("/users/user-{user:05}/permissions");
+    request(Method::PUT, &target, "a", NOTHING)
+}
+
+#[tokio::test]
+async fn serve_with_the_sandbox_serves_and_shows_itself_to_operators_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = Running::sandbox(&[], directory.path()).await;
+    let get = || request(Method::GET, "/users/user-00001", "a", "");
+    let first = ask(running.proxy, get()).await;
+    assert_eq!(first.status, 200, "{first:?}");
+    let second = ask(running.proxy, get()).await;
+    assert!(
+        second.header("cache-status").contains("; hit;"),
+        "{second:?}"
+    );
+    assert_eq!(running.put(1).await.status, 200);
+    let third = ask(running.proxy, get()).await;
+    assert_ne!(third.body, second.body);
+    for (path, within) in [
+        ("/livez", "live"),
+        ("/readyz", "\"ready\":true"),
+        ("/metrics", "segment_gateway_requests_total"),
+        ("/status", "\"budgets\""),
+    ] {
+        let (status, body) = running.page(path).await.unwrap();
+        assert_eq!(status, 200, "{path}");
+        assert!(body.contains(within), "{path}: {body}");
+    }
+    // Not on the proxy's listener, not for other hosts or sites.
+    let foreign = |host: &str, origin: Option<&str>| {
+        let mut ask = Request::get("/status").header("host", host);
+        if let Some(origin) = origin {
+            ask = ask.header("origin", origin);
+        }
+        ask.body(Full::default()).unwrap()
+    };
+    let mut ask_admin = async |host: &str, origin: Option<&str>| {
+        ask(running.admin, foreign(host, origin))
+            .await
+            .status
+            .as_u16()
+    };
+    assert_eq!(ask_admin("evil.example", None).await, 403);
+    assert_eq!(
+        ask_admin("localhost", Some("http://evil.example")).await,
+        403
+    );
+    assert_eq!(ask_admin("localhost", Some("null")).await, 403);
+    assert_eq!(ask_admin("localhost", Some("http://localhost")).await, 200);
+    assert_eq!(ask_admin("localhost:8081", None).await, 200);
+    let on_proxy = ask(running.proxy, request(Method::GET, "/livez", "a", "")).await;
+    assert_eq!(on_proxy.status, 404, "the API's own answer: {on_proxy:?}");
+}
+
+#[tokio::test]
+async fn a_busy_port_is_one_clear_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().map(|address| (taken, address)).unwrap();
+    let (busy, sandbox) = (taken.1.to_string(), free().to_string());
+    let arguments = [
+        "serve",
+        "--sandbox",
+        "--sandbox-listen",
+        &sandbox,
+        "--listen",
+        &busy,
+    ];
+    let output = run(&arguments, directory.path());
+    assert_eq!(output.status.code(), Some(1));
+    let said = complaints(&output);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].contains(&format!("cannot listen on {busy}")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_wrong_configuration_names_every_problem_with_file_line_and_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bad.toml");
+    let text = "listen = 5\n[upstream]\nurl = \"ftp://x\"\nhead_timeot = \"3s\"\n[wait]\ncap = \"9 parsecs\"\n";
+    std::fs::write(&file, text).unwrap();
+    for command in ["check", "serve", "routes"] {
+        let output = run(&[command, "--config", "bad.toml"], directory.path());
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        let said = complaints(&output);
+        assert_eq!(said.len(), 4, "{said:?}");
+        for (line, place) in said.iter().zip([
+            "bad.toml:1: listen: found 5, expected",
+            "bad.toml:3: upstream.url: found \"ftp://x\", expected",
+            "bad.toml:4: upstream.head_timeot: found",
+            "bad.toml:6: wait.cap: found \"9 parsecs\", expected",
+        ]) {
+            assert!(line.contains(place), "{line}");
+        }
+    }
+}
+
+#[test]
+fn check_and_routes_say_what_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let check = run(&["check"], directory.path());
+    assert_eq!(check.status.code(), Some(0));
+    let said = String::from_utf8(check.stdout).unwrap();
+    assert!(said.contains("no problems; 201 operations"), "{said}");
+    let routes = run(&["routes"], directory.path());
+    let said = String::from_utf8(routes.stdout).unwrap();
+    // A head, the operations, and what matches none of them.
+    assert_eq!(said.lines().count(), 1 + 201 + 2);
+    assert!(said.lines().all(|line| !line.trim().is_empty()));
+    std::fs::write(
+        directory.path().join("ca.toml"),
+        "[upstream]\nca_file = \"none.pem\"\n",
+    )
+    .unwrap();
+    for (command, code) in [("check", 2), ("serve", 1)] {
+        let (proxy, admin) = (free().to_string(), free().to_string());
+        let listen = ["--listen", &proxy, "--admin-listen", &admin];
+        let listen = if command == "serve" { &listen[..] } else { &[] };
+        let output = run(
+            &[&[command, "--config", "ca.toml"], listen].concat(),
+            directory.path(),
+        );
+        assert_eq!(output.status.code(), Some(code), "{command}");
+        let said = complaints(&output);
+        assert!(said.len() == 1 && said[0].contains("none.pem"), "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_api_that_cannot_be_reached_is_a_502_in_the_envelope() {
+    let directory = tempfile::tempdir().unwrap();
+    let closed = format!("http://{}", free());
+    for upstream in [closed.as_str(), "https://nowhere.invalid"] {
+        let running = Running::serve(&["--upstream", upstream], directory.path()).await;
+        let answer = running.put(1).await;
+        assert!(
+            matches!(answer.status.as_u16(), 502 | 504),
+            "{upstream} {answer:?}"
+        );
+        assert_eq!(answer.error_type(), "gateway-upstream-unreachable");
+        assert_eq!(answer.json()["errors"][0]["data"]["sent"], false);
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_same_state_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let upstream = format!("http://{}", free());
+    let _first = Running::serve(&["--upstream", &upstream], directory.path()).await;
+    let (proxy, admin) = (free().to_string(), free().to_string());
+    let arguments = [
+        "serve",
+        "--upstream",
+        &upstream,
+        "--listen",
+        &proxy,
+        "--admin-listen",
+        &admin,
+    ];
+    let output = run(&arguments, directory.path());
+    assert_eq!(output.status.code(), Some(1));
+    let said = complaints(&output);
+    assert!(
+        said.len() == 1 && said[0].contains("segment-gateway-state"),
+        "{said:?}"
+    );
+}
+
+#[tokio::test]
+async fn sigterm_carries_out_the_writes_that_are_held() {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = ["--time-scale", "20", "--latency", "200ms"];
+    let mut running = Running::sandbox(&arguments, directory.path()).await;
+    let mut writes = JoinSet::new();
+    for user in 1..=70 {
+        writes.spawn(ask(running.proxy, put(user)));
+    }
+    eventually("writes are held", async || {
+        let (_, metrics) = running.page("/metrics").await.unwrap();
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with("segment_gateway_waiting "));
+        line.is_some_and(|line| line.ends_with(" 10"))
+    })
+    .await;
+    running.signal("-TERM");
+    let answers = writes.join_all().await;
+    assert!(
+        answers.iter().all(|answer| answer.status == 200),
+        "{answers:?}"
+    );
+    let proxy = running.proxy;
+    let mut ended = None;
+    for _ in 0..2_000 {
+        ended = running.child.try_wait().unwrap();
+        if ended.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(ended.and_then(|status| status.code()), Some(0));
+    assert!(try_ask(proxy, put(1)).await.is_none(), "nobody listens");
+}
+
+#[tokio::test]
+async fn a_restart_after_sigkill_goes_on_with_the_budget() {
+    // Windows of 6 s, in the sandbox by its scale and in the gateway by a route table.
+    let directory = tempfile::tempdir().unwrap();
+    let routes =
+        include_str!("../../config/segment.toml").replace("\"60 per 1m\"", "\"60 per 6s\"");
+    std::fs::write(directory.path().join("routes.toml"), routes).unwrap();
+    let config = "[routes]\nfile = \"routes.toml\"\n[budget]\nlate_arrival = \"1s\"\n";
+    std::fs::write(directory.path().join("gateway.toml"), config).unwrap();
+    let sandbox = free();
+    let child = Command::new(BINARY)
+        .args(["sandbox", "--time-scale", "10", "--latency", "10ms"])
+        .args(["--listen", &sandbox.to_string()])
+        .current_dir(directory.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _sandbox = Running {
+        child,
+        proxy: sandbox,
+        admin: sandbox,
+    };
+    let arrivals = async || {
+        let ask = Request::get("/_sandbox/requests").header("host", "sandbox");
+        try_ask(sandbox, ask.body(Full::default()).unwrap()).await
+    };
+    eventually("the sandbox listens", async || arrivals().await.is_some()).await;
+    let upstream = format!("http://{sandbox}");
+    let arguments = ["--config", "gateway.toml", "--upstream", &upstream];
+    let mut killed = Running::serve(&arguments, directory.path()).await;
+    for users in [1..=1, 2..=60] {
+        let mut writes = JoinSet::new();
+        for user in users {
+            writes.spawn(ask(killed.proxy, put(user)));
+        }
+        let answers = writes.join_all().await;
+        assert!(
+            answers.iter().all(|answer| answer.status == 200),
+            "{answers:?}"
+        );
+    }
+    killed.child.kill().unwrap();
+    killed.child.wait().unwrap();
+    let restarted = Running::serve(&arguments, directory.path()).await;
+    let mut writes = JoinSet::new();
+    for user in 61..=90 {
+        writes.spawn(ask(restarted.proxy, put(user)));
+    }
+    let answers = writes.join_all().await;
+    assert!(
+        answers.iter().all(|answer| answer.status == 200),
+        "{answers:?}"
+    );
+    let seen = arrivals().await.unwrap().json();
+    let seen = seen["requests"].as_array().unwrap().clone();
+    assert_eq!(seen.len(), 90);
+    assert!(seen.iter().all(|arrival| arrival["refused"] == false));
+}

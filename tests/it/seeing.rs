@@ -1,0 +1,214 @@
+//! What operators see after a walk through the sandbox: every metric, with bounded labels.
+
+use super::support::{Setup, World, from_peer, request, with};
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use segment_gateway::admin::{Access, Admin};
+use segment_gateway::gateway::flow::Peer;
+use segment_gateway::metrics::Outcome;
+use segment_gateway::sandbox::{Faults, SandboxSpec};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+use tower::ServiceExt;
+
+const TOKEN: &str = "sgp_5ecretT0ken";
+const NOTHING: &str = r#"{"permissions":[]}"#;
+
+/// The samples of a text in Prometheus' form: metric, labels, value.
+fn samples(text: &str) -> Vec<(String, Vec<(String, String)>, f64)> {
+    let mut all = Vec::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+        let labels = labels.trim_end_matches('}').split("\",");
+        let labels = labels.filter_map(|pair| pair.split_once("=\""));
+        let labels = labels.map(|(name, value)| (name.into(), value.trim_end_matches('"').into()));
+        all.push((name.to_owned(), labels.collect(), value.parse().unwrap()));
+    }
+    all
+}
+
+/// Every metric of a text in Prometheus' form, with the names of its labels.
+pub fn exported(text: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, labels, _) in samples(text) {
+        let names = labels.into_iter().map(|(name, _)| name);
+        all.entry(name).or_default().extend(names);
+    }
+    all
+}
+
+async fn metrics(world: &World) -> String {
+    let access = Access {
+        public: false,
+        hosts: Vec::new(),
+    };
+    let admin = Admin::new(world.gateway.clone(), access, "http://sandbox");
+    let mut ask = Request::get("/metrics").header("host", "localhost");
+    let peer = Peer(SocketAddr::from(([127, 0, 0, 1], 1)));
+    ask.extensions_mut().unwrap().insert(peer);
+    let answer = admin
+        .service()
+        .oneshot(ask.body(()).unwrap())
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
+/// Meets everything that is counted, and returns the metrics and how many requests there were.
+pub async fn walked() -> (String, usize) {
+    let mut setup = Setup::new(SandboxSpec {
+        other_users: 10.0,
+        faults: Faults {
+            throttle: 1.0,
+            ..Faults::default()
+        },
+        ..SandboxSpec::default()
+    });
+    setup.history = None;
+    setup.config.callers.rate.limit = 1;
+    setup.config.callers.rate.window = Duration::from_secs(86_400);
+    setup.config.callers.burst = 100;
+    let sandbox = Arc::clone(&setup.sandbox);
+    let world = Arc::new(setup.start());
+    let mut sent = 0;
+    let put = |n: usize| {
+        let target = format!("/users/user-{n:05}/permissions");
+        request(Method::PUT, &target, TOKEN, NOTHING)
+    };
+    let get = |target: &str| request(Method::GET, target, TOKEN, "");
+    // The first attempt of a budget without history meets a 429, a later one too.
+    let first = world.spawn(get("/users/user-00001"));
+    sleep(Duration::from_millis(10)).await;
+    sandbox.set_faults(Faults::default());
+    first.await.unwrap();
+    sent += 1;
+    // Hits, joins, misses, bypasses, what is passed.
+    for target in [
+        "/users/user-00001",
+        "/users?a=1&a=1",
+        "/labels",
+        "/v9/x",
+        "/users",
+    ] {
+        world.send(get(target)).await;
+        sent += 1;
+    }
+    let two = [world.spawn(get("/roles")), world.spawn(get("/roles"))];
+    for task in two {
+        task.await.unwrap();
+        sent += 1;
+    }
+    // Writes; others use the token meanwhile.
+    for n in 1..=8 {
+        world.send(put(n)).await;
+        sleep(Duration::from_secs(30)).await;
+        sent += 1;
+    }
+    world
+        .send(request(Method::POST, "/v9/x", TOKEN, "{}"))
+        .await;
+    sandbox.set_faults(Faults {
+        throttle: 1.0,
+        ..Faults::default()
+    });
+    let throttled = world.spawn(put(1));
+    sleep(Duration::from_millis(10)).await;
+    sandbox.set_faults(Faults::default());
+    throttled.await.unwrap();
+    // Without an outcome; then its lane is closed.
+    sandbox.set_faults(Faults {
+        lost_reply: 1.0,
+        ..Faults::default()
+    });
+    world.send(put(20)).await;
+    world.send(get("/labels")).await;
+    sandbox.set_faults(Faults::default());
+    world.send(with(put(20), "prefer", "wait=1")).await;
+    let hung_up = timeout(Duration::from_secs(1), world.send(put(20))).await;
+    assert!(hung_up.is_err());
+    sent += 6;
+    // Refusals.
+    world.send(get("/_gateway/x")).await;
+    world
+        .send(request(Method::TRACE, "/users", TOKEN, ""))
+        .await;
+    sent += 2;
+    let mut unauthorized = request(Method::GET, "/users/user-00002", TOKEN, "");
+    unauthorized.headers_mut().remove("authorization");
+    world.send(unauthorized).await;
+    sent += 1;
+    for _ in 0..105 {
+        world.send(from_peer(get("/v9/flood"), 9)).await;
+        sent += 1;
+    }
+    (metrics(&world).await, sent)
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_walk_every_metric_is_there_with_bounded_labels() {
+    let (text, sent) = walked().await;
+    let exported = exported(&text);
+    let mut missing = Vec::new();
+    for line in include_str!("../../src/metrics.rs").lines() {
+        let Some(start) = line.find("\"segment_gateway_") else {
+            continue;
+        };
+        let name = line[start + 1..].split('"').next().unwrap();
+        let is_there = |end: &str| exported.contains_key(&format!("{name}{end}"));
+        if !is_there("") && !is_there("_bucket") {
+            missing.push(name);
+        }
+    }
+    assert_eq!(missing, Vec::<&str>::new());
+    assert!(exported.len() > 30);
+    assert!(!text.contains(TOKEN));
+    let table = include_str!("../../config/segment.toml");
+    let mut requests = 0.0;
+    let mut outcomes = BTreeSet::new();
+    for (name, labels, value) in samples(&text) {
+        for (label, value) in &labels {
+            let short = value.len() <= 64 && !value.contains(['/', ' ', '@', '?']);
+            assert!(short, "{name} {label}={value}");
+            if label == "operation" || label == "budget" {
+                let known = table.contains(&format!("[operations.{value}]"));
+                let own = matches!(value.as_str(), "none" | "unmatchedRead" | "unmatchedWrite");
+                assert!(known || own, "{name} {label}={value}");
+            }
+            if label == "outcome" && name == "segment_gateway_requests_total" {
+                assert!(Outcome::ALL.iter().any(|outcome| outcome.as_str() == value));
+            }
+        }
+        if name == "segment_gateway_requests_total" {
+            requests += value;
+            if value > 0.0 {
+                outcomes.extend(
+                    labels
+                        .into_iter()
+                        .filter(|(l, _)| l == "outcome")
+                        .map(|(_, v)| v),
+                );
+            }
+        }
+    }
+    assert_eq!(requests as usize, sent, "each under exactly one outcome");
+    for outcome in [
+        "hit", "fetched", "joined", "passed", "written", "refused", "unknown", "failed", "hung-up",
+    ] {
+        assert!(outcomes.contains(outcome), "{outcome} not in {outcomes:?}");
+    }
+    for origin in ["start", "upstream", "gateway"] {
+        let label = format!("origin=\"{origin}\"");
+        assert!(
+            text.lines()
+                .any(|line| line.starts_with("segment_gateway_throttled_total")
+                    && line.contains(&label)),
+            "{origin}"
+        );
+    }
+}
