@@ -145,7 +145,7 @@ async fn serve_with_the_sandbox_serves_and_shows_itself_to_operators_alone() {
         }
         ask.body(Full::default()).unwrap()
     };
-    let mut ask_admin = async |host: &str, origin: Option<&str>| {
+    let ask_admin = async |host: &str, origin: Option<&str>| {
         ask(running.admin, foreign(host, origin))
             .await
             .status

@@ -5,6 +5,14 @@
     clippy::unwrap_used,
     reason = "a test that cannot go on has failed"
 )]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests read tokio's clock, which most of them pause"
+)]
+#![allow(
+    clippy::too_many_lines,
+    reason = "a table of cases is read row by row, however long it is"
+)]
 
 mod binary;
 mod deploy;

@@ -17,8 +17,11 @@ use tower::ServiceExt;
 const TOKEN: &str = "sgp_5ecretT0ken";
 const NOTHING: &str = r#"{"permissions":[]}"#;
 
-/// The samples of a text in Prometheus' form: metric, labels, value.
-fn samples(text: &str) -> Vec<(String, Vec<(String, String)>, f64)> {
+/// Metric, labels, value.
+type Sample = (String, Vec<(String, String)>, f64);
+
+/// The samples of a text in Prometheus' form.
+fn samples(text: &str) -> Vec<Sample> {
     let mut all = Vec::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (series, value) = line.rsplit_once(' ').unwrap();
