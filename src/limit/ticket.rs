@@ -128,7 +128,7 @@ impl Permit {
         self.attempt = Some(state.ledger.sent(id, hold));
     }
 
-    /// Ends the attempt; the slot comes back as [`Window`] says. Returns the budget's standing.
+    /// Ends the attempt; the slot comes back as [`super::window::Window`] says. Returns the budget's standing.
     pub fn end(mut self, end: End) -> Option<Standing> {
         self.finish(end)
     }
