@@ -272,6 +272,8 @@ pub async fn serve(
         tracing::warn!("{warning}");
     }
     let (stopping, stopped) = watch::channel(false);
+    // The simulated API outlasts the drain, as the real one does.
+    let (sandbox_stopping, sandbox_stopped) = watch::channel(false);
     let past = if inside.is_some() {
         Past::Empty
     } else {
@@ -288,7 +290,7 @@ pub async fn serve(
         tracing::info!(%address, "the sandbox listens");
         let sandbox = Sandbox::new(inside.spec, clock.clone());
         drop(tokio::spawn(
-            sandbox.serve(listener, until(stopped.clone())),
+            sandbox.serve(listener, until(sandbox_stopped)),
         ));
     }
     let config = loaded.config.clone();
@@ -333,6 +335,7 @@ pub async fn serve(
     stop.await;
     drain(&gateway, config.shutdown.drain, &stopping, serving).await;
     let _ = admin_stopping.send(true);
+    let _ = sandbox_stopping.send(true);
     admin.abort();
     sweeper.abort();
     driver.abort();

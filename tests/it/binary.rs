@@ -129,7 +129,7 @@ async fn serve_with_the_sandbox_serves_and_shows_itself_to_operators_alone() {
     assert_ne!(third.body, second.body);
     for (path, within) in [
         ("/livez", "live"),
-        ("/readyz", "\"ready\":true"),
+        ("/readyz", "\"ready\": true"),
         ("/metrics", "segment_gateway_requests_total"),
         ("/status", "\"budgets\""),
     ] {
@@ -299,10 +299,8 @@ async fn sigterm_carries_out_the_writes_that_are_held() {
     .await;
     running.signal("-TERM");
     let answers = writes.join_all().await;
-    assert!(
-        answers.iter().all(|answer| answer.status == 200),
-        "{answers:?}"
-    );
+    let refused = answers.iter().find(|answer| answer.status != 200);
+    assert!(refused.is_none(), "{refused:?}");
     let proxy = running.proxy;
     let mut ended = None;
     for _ in 0..2_000 {
@@ -323,7 +321,7 @@ async fn a_restart_after_sigkill_goes_on_with_the_budget() {
     let routes =
         include_str!("../../config/segment.toml").replace("\"60 per 1m\"", "\"60 per 6s\"");
     std::fs::write(directory.path().join("routes.toml"), routes).unwrap();
-    let config = "[routes]\nfile = \"routes.toml\"\n[budget]\nlate_arrival = \"1s\"\n";
+    let config = "[routes]\nfile = \"routes.toml\"\n[budget]\nlate_arrival = \"2s\"\n";
     std::fs::write(directory.path().join("gateway.toml"), config).unwrap();
     let sandbox = free();
     let child = Command::new(BINARY)
