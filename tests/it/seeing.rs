@@ -1,67 +1,17 @@
 //! What operators see after a walk through the sandbox: every metric, with bounded labels.
 
-use super::support::{Setup, World, from_peer, request, with};
-use http::{Method, Request, StatusCode};
-use http_body_util::BodyExt;
-use segment_gateway::admin::{Access, Admin};
-use segment_gateway::gateway::flow::Peer;
+use super::support::exposition::{exported, metrics, samples};
+use super::support::{Setup, from_peer, request, with};
+use http::Method;
 use segment_gateway::metrics::Outcome;
 use segment_gateway::sandbox::{Faults, SandboxSpec};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
-use tower::ServiceExt;
 
 const TOKEN: &str = "sgp_5ecretT0ken";
 const NOTHING: &str = r#"{"permissions":[]}"#;
-
-/// Metric, labels, value.
-type Sample = (String, Vec<(String, String)>, f64);
-
-/// The samples of a text in Prometheus' form.
-fn samples(text: &str) -> Vec<Sample> {
-    let mut all = Vec::new();
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let (series, value) = line.rsplit_once(' ').unwrap();
-        let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-        let labels = labels.trim_end_matches('}').split("\",");
-        let labels = labels.filter_map(|pair| pair.split_once("=\""));
-        let labels = labels.map(|(name, value)| (name.into(), value.trim_end_matches('"').into()));
-        all.push((name.to_owned(), labels.collect(), value.parse().unwrap()));
-    }
-    all
-}
-
-/// Every metric of a text in Prometheus' form, with the names of its labels.
-pub fn exported(text: &str) -> BTreeMap<String, BTreeSet<String>> {
-    let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (name, labels, _) in samples(text) {
-        let names = labels.into_iter().map(|(name, _)| name);
-        all.entry(name).or_default().extend(names);
-    }
-    all
-}
-
-async fn metrics(world: &World) -> String {
-    let access = Access {
-        public: false,
-        hosts: Vec::new(),
-    };
-    let admin = Admin::new(world.gateway.clone(), access, "http://sandbox");
-    let mut ask = Request::get("/metrics").header("host", "localhost");
-    let peer = Peer(SocketAddr::from(([127, 0, 0, 1], 1)));
-    ask.extensions_mut().unwrap().insert(peer);
-    let answer = admin
-        .service()
-        .oneshot(ask.body(()).unwrap())
-        .await
-        .unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
-    String::from_utf8(body.to_vec()).unwrap()
-}
 
 /// Meets everything that is counted, and returns the metrics and how many requests there were.
 pub async fn walked() -> (String, usize) {

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tower::ServiceExt;
 
+pub mod exposition;
 pub mod scripted;
 pub mod wire;
 
@@ -41,6 +42,15 @@ pub fn clock() -> Clock {
 /// The default configuration.
 pub fn loaded() -> Loaded {
     config::load(None, std::iter::empty()).expect("the defaults have no problems")
+}
+
+/// The default configuration with this route table.
+pub fn loaded_with(routes: &str) -> Loaded {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    std::io::Write::write_all(&mut file, routes.as_bytes()).expect("a written file");
+    let path = file.path().display().to_string();
+    let set = [("SEGMENT_GATEWAY__ROUTES__FILE".to_owned(), path)];
+    config::load(None, set.into_iter()).expect("a route table without problems")
 }
 
 /// A gateway and its sandbox.
@@ -73,6 +83,8 @@ pub struct Setup {
     pub time_scale: u32,
     /// Time.
     pub clock: Clock,
+    /// The text of a route table instead of the embedded one.
+    pub routes: Option<String>,
 }
 
 impl Setup {
@@ -86,6 +98,7 @@ impl Setup {
             history: Some(History::new()),
             time_scale: 1,
             clock,
+            routes: None,
         }
     }
 
@@ -109,7 +122,8 @@ impl Setup {
         config.upstream.url = "http://127.0.0.1:1".into();
         let spec = upstream_spec(&config, ProxyRules::none()).expect("a usable URL");
         let client = Client::over(connector, spec, self.clock.clone());
-        let table = loaded().table(self.time_scale).expect("the embedded table");
+        let loaded = self.routes.as_deref().map_or_else(loaded, loaded_with);
+        let table = loaded.table(self.time_scale).expect("a table");
         let gateway = Assembly {
             config: config.clone(),
             table,

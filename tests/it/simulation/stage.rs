@@ -1,0 +1,298 @@
+//! The sandbox, and the gateway's lives in front of it, one after the other.
+
+use super::record::{End, Moment, Request, What};
+use super::scenario::{LedgerFate, Restart, Scenario};
+use crate::support::{Answer, Setup, WALL, World, loaded};
+use bytes::Bytes;
+use http_body_util::Full;
+use segment_gateway::clock::Clock;
+use segment_gateway::config::Config;
+use segment_gateway::limit::ledger::{History, Ledger};
+use segment_gateway::sandbox::Sandbox;
+use segment_gateway::upstream::MemoryConnector;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+use tempfile::TempDir;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+/// The gateway between a start and its kill.
+pub struct Life {
+    pub number: usize,
+    pub world: Arc<World>,
+    links: Arc<Links>,
+    ledger: PathBuf,
+    dead: Signal,
+}
+
+/// Something that happens once. Those who wait go on in the order in which they came, which a
+/// seed must decide alone.
+#[derive(Default)]
+struct Signal {
+    given: AtomicBool,
+    waiting: Notify,
+}
+
+impl Signal {
+    fn give(&self) {
+        self.given.store(true, Ordering::SeqCst);
+        self.waiting.notify_waiters();
+    }
+
+    async fn given(&self) {
+        while !self.given.load(Ordering::SeqCst) {
+            self.waiting.notified().await;
+        }
+    }
+}
+
+/// The connections of one life to the API.
+#[derive(Default)]
+struct Links {
+    cut: AtomicBool,
+    open: Mutex<Vec<AbortHandle>>,
+}
+
+impl Links {
+    fn open(&self, sandbox: &Arc<Sandbox>) -> io::Result<tokio::io::DuplexStream> {
+        if self.cut.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let serving = tokio::spawn(Arc::clone(sandbox).serve_connection(theirs));
+        let mut open = self.open.lock().unwrap();
+        open.retain(|link| !link.is_finished());
+        open.push(serving.abort_handle());
+        Ok(ours)
+    }
+
+    fn cut(&self) {
+        self.cut.store(true, Ordering::SeqCst);
+        for link in self.open.lock().unwrap().drain(..) {
+            link.abort();
+        }
+    }
+}
+
+/// Where callers send their requests, and where it is noted.
+pub struct Stage {
+    pub clock: Clock,
+    pub sandbox: Arc<Sandbox>,
+    pub requests: Mutex<Vec<Request>>,
+    /// `None` while no gateway runs.
+    current: Mutex<Option<Arc<Life>>>,
+    started: Notify,
+    /// All lives, the ended ones too.
+    pub lives: Mutex<Vec<Arc<Life>>>,
+    order: AtomicU64,
+    directory: TempDir,
+    config: Config,
+    routes: Option<String>,
+}
+
+impl Stage {
+    pub fn new(scenario: &Scenario) -> Arc<Self> {
+        // So that aligned windows begin at another offset in each run.
+        let wall = SystemTime::UNIX_EPOCH + WALL + Duration::from_millis(scenario.seed * 7_919);
+        let clock = Clock::simulated(wall, Duration::from_secs(10_000));
+        let mut config = loaded().config;
+        // The callers' quotas run on a clock that cannot be simulated; they are tested elsewhere.
+        config.callers.rate.limit = 1_000_000;
+        config.callers.burst = 1_000_000;
+        config.queue.per_budget = scenario.per_budget;
+        Arc::new(Self {
+            sandbox: Sandbox::new(scenario.sandbox.clone(), clock.clone()),
+            clock,
+            requests: Mutex::default(),
+            current: Mutex::default(),
+            started: Notify::new(),
+            lives: Mutex::default(),
+            order: AtomicU64::new(0),
+            directory: TempDir::new().unwrap(),
+            config,
+            routes: scenario.routes.clone(),
+        })
+    }
+
+    pub fn moment(&self) -> Moment {
+        Moment {
+            at: self.clock.now(),
+            order: self.order.fetch_add(1, Ordering::SeqCst),
+        }
+    }
+
+    /// Starts the gateway; the first one knows that nothing was sent before.
+    pub fn start(&self, ledger: LedgerFate) {
+        let number = self.lives.lock().unwrap().len();
+        let path = self.directory.path().join(format!("ledger-{number}"));
+        let opened = Ledger::open(&path, [1; 16], self.clock.clone()).unwrap();
+        let history = match (number, ledger) {
+            (0, _) => Some(History::new()),
+            (_, LedgerFate::Kept) => Some(opened.history.expect("a ledger that is whole")),
+            (_, LedgerFate::Lost) => None,
+        };
+        let links = Arc::new(Links::default());
+        let setup = Setup {
+            sandbox: Arc::clone(&self.sandbox),
+            config: self.config.clone(),
+            ledger: opened.ledger,
+            history,
+            time_scale: 1,
+            clock: self.clock.clone(),
+            routes: self.routes.clone(),
+        };
+        let (opener, sandbox) = (Arc::clone(&links), Arc::clone(&self.sandbox));
+        let connector = MemoryConnector::new(move || {
+            let opened = opener.open(&sandbox);
+            async move { opened }
+        });
+        let life = Arc::new(Life {
+            number,
+            world: Arc::new(setup.start_over(connector)),
+            links,
+            ledger: path,
+            dead: Signal::default(),
+        });
+        self.lives.lock().unwrap().push(Arc::clone(&life));
+        *self.current.lock().unwrap() = Some(life);
+        self.started.notify_waiters();
+    }
+
+    /// Kills the gateway: nothing more leaves it, its connections break, and what it had written
+    /// by now is all that its successor finds.
+    pub fn kill(&self, ledger: LedgerFate) {
+        let Some(life) = self.current.lock().unwrap().take() else {
+            return;
+        };
+        life.links.cut();
+        if ledger == LedgerFate::Kept {
+            let next = format!("ledger-{}", life.number + 1);
+            std::fs::copy(&life.ledger, self.directory.path().join(next)).unwrap();
+        }
+        life.dead.give();
+    }
+
+    /// Kills and starts the gateway as planned.
+    pub async fn restart(self: Arc<Self>, restarts: Vec<Restart>) {
+        let begun = tokio::time::Instant::now();
+        for restart in restarts {
+            tokio::time::sleep_until(begun + restart.at).await;
+            self.kill(restart.ledger);
+            tokio::time::sleep(restart.down).await;
+            self.start(restart.ledger);
+        }
+    }
+
+    /// The gateway, once one runs.
+    pub async fn life(&self) -> Arc<Life> {
+        loop {
+            let current = self.current.lock().unwrap().clone();
+            match current {
+                Some(life) => return life,
+                None => self.started.notified().await,
+            }
+        }
+    }
+
+    /// Sends a request and notes how it ended. `hangs_up` is when the caller loses patience.
+    pub async fn send(
+        &self,
+        by: By,
+        what: What,
+        request: http::Request<Full<Bytes>>,
+        hangs_up: Option<Duration>,
+    ) -> Option<Answer> {
+        let life = self.life().await;
+        let number = self.begin(&by, what, life.number);
+        // Before the request's own first step, so that its order is that of acceptance.
+        let answered = life.world.send(tagged(request, number));
+        let late = async {
+            match hangs_up {
+                Some(after) => tokio::time::sleep(after).await,
+                None => std::future::pending().await,
+            }
+        };
+        let answer = tokio::select! {
+            biased;
+            () = life.dead.given() => Err(End::Killed),
+            answer = answered => Ok(answer),
+            () = late => Err(End::HungUp),
+        };
+        let end = match &answer {
+            Ok(answer) => heard(answer),
+            Err(end) => end.clone(),
+        };
+        let moment = self.moment();
+        self.requests.lock().unwrap()[number].ended = Some((moment, end));
+        answer.ok()
+    }
+
+    fn begin(&self, by: &By, what: What, life: usize) -> usize {
+        let began = self.moment();
+        let mut requests = self.requests.lock().unwrap();
+        let number = requests.len();
+        requests.push(Request {
+            number,
+            token: by.token,
+            peer: by.peer,
+            life,
+            began,
+            patience: by.patience,
+            what,
+            ended: None,
+        });
+        number
+    }
+
+    /// The route table that is in force at the API.
+    pub fn limit(operation: &str) -> (u32, Duration) {
+        thread_local! {
+            static TABLE: segment_gateway::route::Table =
+                loaded().table(1).expect("the embedded table");
+        }
+        TABLE.with(|table| {
+            let found = table.operations().iter().find(|op| &*op.name == operation);
+            found.map_or((60, Duration::from_secs(60)), |op| {
+                (op.budget.rate.limit, op.budget.rate.window)
+            })
+        })
+    }
+}
+
+/// Who sends.
+#[derive(Clone, Copy, Debug)]
+pub struct By {
+    pub token: u8,
+    pub peer: u8,
+    pub patience: Duration,
+}
+
+/// Writes carry their number to the API, in a parameter that it does not know.
+fn tagged(mut request: http::Request<Full<Bytes>>, number: usize) -> http::Request<Full<Bytes>> {
+    if request.method() != http::Method::GET {
+        let target = request.uri().to_string();
+        let mark = if target.contains('?') { '&' } else { '?' };
+        *request.uri_mut() = format!("{target}{mark}number={number}").parse().unwrap();
+    }
+    request
+}
+
+/// The number that [`tagged`] gave.
+pub fn number_of(target: &str) -> Option<usize> {
+    target.rsplit_once("number=")?.1.parse().ok()
+}
+
+fn heard(answer: &Answer) -> End {
+    let cache = answer.header("cache-status");
+    let wait = answer.json()["errors"][0]["data"]["msBeforeNext"].as_f64();
+    End::Answered {
+        status: answer.status,
+        error: answer.error_type(),
+        wait: wait.map(|ms| Duration::from_secs_f64(ms / 1000.0)),
+        version: answer.header("x-sandbox-version").parse().ok(),
+        shared: cache.contains("; hit") || cache.contains("; collapsed"),
+    }
+}

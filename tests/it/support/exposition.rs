@@ -1,0 +1,62 @@
+//! The metrics as Prometheus would read them.
+
+use super::World;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use segment_gateway::admin::{Access, Admin};
+use segment_gateway::gateway::flow::Peer;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use tower::ServiceExt;
+
+/// Metric, labels, value.
+pub type Sample = (String, Vec<(String, String)>, f64);
+
+/// The samples of a text in Prometheus' form.
+pub fn samples(text: &str) -> Vec<Sample> {
+    let mut all = Vec::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (series, value) = line.rsplit_once(' ').expect("a sample");
+        let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+        let labels = labels.trim_end_matches('}').split("\",");
+        let labels = labels.filter_map(|pair| pair.split_once("=\""));
+        let labels = labels.map(|(name, value)| (name.into(), value.trim_end_matches('"').into()));
+        let value = value.parse().expect("a number");
+        all.push((name.to_owned(), labels.collect(), value));
+    }
+    all
+}
+
+/// Every metric of a text in Prometheus' form, with the names of its labels.
+pub fn exported(text: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, labels, _) in samples(text) {
+        let names = labels.into_iter().map(|(name, _)| name);
+        all.entry(name).or_default().extend(names);
+    }
+    all
+}
+
+/// What a gateway shows at `/metrics`.
+pub async fn metrics(world: &World) -> String {
+    let access = Access {
+        public: false,
+        hosts: Vec::new(),
+    };
+    let admin = Admin::new(world.gateway.clone(), access, "http://sandbox");
+    let mut ask = Request::get("/metrics")
+        .header("host", "localhost")
+        .body(())
+        .expect("a request");
+    let peer = Peer(SocketAddr::from(([127, 0, 0, 1], 1)));
+    ask.extensions_mut().insert(peer);
+    let answer = admin.service().oneshot(ask).await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::OK);
+    let body = answer
+        .into_body()
+        .collect()
+        .await
+        .expect("a body")
+        .to_bytes();
+    String::from_utf8(body.to_vec()).expect("text")
+}
