@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Loaded, LogAccess, proxy_environment};
 use crate::credential::Hasher;
 use crate::gateway::callers::{Allowed, Quotas};
+use crate::gateway::holds::Holds;
 use crate::gateway::prefer::Patience;
 use crate::gateway::stack::{StackBounds, stack};
 use crate::gateway::tasks::Tasks;
@@ -26,15 +27,13 @@ use http::HeaderValue;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 /// How often idle callers are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// Part of the expected wait for a lane before any answer time is known.
-const USUAL_ANSWER: Duration = Duration::from_millis(500);
 /// Names this gateway in `Via`.
 const VIA: HeaderValue = HeaderValue::from_static("1.1 segment-gateway");
 /// Connections of operators, and bounds of each.
@@ -125,7 +124,8 @@ impl Assembly {
             metrics: Arc::new(metrics),
             tasks: Tasks::default(),
             settings: settings(&config),
-            held: AtomicUsize::new(0),
+            // Half of the callers' connections.
+            holds: Holds::new(config.server.connections / 2),
             draining: AtomicBool::new(false),
             table,
             hasher,
@@ -178,9 +178,8 @@ fn settings(config: &Config) -> Settings {
         late: config.budget.late_arrival,
         largest_body: config.server.body_bytes.0,
         largest_stored: config.cache.largest_body.0,
-        most_held: (config.server.connections / 2).max(1),
+        caller_timeout: config.wait.caller_timeout,
         longest_answer: config.upstream.connect_timeout + config.upstream.total_timeout,
-        usual_answer: USUAL_ANSWER,
         access: match config.log.access {
             LogAccess::Upstream => AccessLog::Upstream,
             LogAccess::All => AccessLog::All,
@@ -360,10 +359,14 @@ async fn drain(
         let _ = serving.await;
         gateway.tasks.idle().await;
     };
-    if tokio::time::timeout(within + LAST_GRACE, ended)
-        .await
-        .is_err()
-    {
+    tokio::pin!(ended);
+    let mut in_time = tokio::time::timeout(within, &mut ended).await.is_ok();
+    if !in_time {
+        // Whoever waits has not been sent, and hears so; the others have a last moment.
+        gateway.budgets.end();
+        in_time = tokio::time::timeout(LAST_GRACE, ended).await.is_ok();
+    }
+    if !in_time {
         tracing::warn!(
             tasks = gateway.tasks.under_way(),
             waiting = gateway.budgets.waiting(),
@@ -481,5 +484,6 @@ async fn sweep(gateway: Gateway) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
         gateway.quotas.forget_idle();
+        gateway.cache.tidy();
     }
 }

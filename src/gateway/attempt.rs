@@ -11,16 +11,19 @@ use crate::credential::Credential;
 use crate::limit::budgets::Standing;
 use crate::limit::learn::{Allowance, Throttle};
 use crate::limit::ticket::Permit;
-use crate::limit::window::End;
+use crate::limit::window::{End, Learned};
 use crate::metrics::Origin;
 use crate::route::policy::Operation;
 use crate::upstream::{AnswerBody, Attempt, NotSent, Unknown};
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response, StatusCode};
 use std::time::Duration;
 
-/// The body of a 429 is read up to this size to learn how long to wait.
+/// The body of a 429 is read up to this size to learn how long to wait, and for so long: until
+/// then the budget is open to others who would be refused as well.
 const LONGEST_REFUSAL: usize = 64 * 1024;
+const REFUSAL_TIME: Duration = Duration::from_secs(2);
 
 /// What came of an attempt.
 #[derive(Debug)]
@@ -69,13 +72,14 @@ impl Gateway {
                 }
                 self.metrics
                     .answered(name, response.status().as_u16(), took);
-                self.answered(operation, permit, response, took).await
+                self.answered(operation, credential, permit, response, took)
+                    .await
             }
             Attempt::NotSent(why) => {
                 self.metrics.unanswered(name, "not-sent");
                 // A stream that the API reset as unprocessed did travel: something on the way may
                 // have counted it.
-                permit.end(if why.travelled() {
+                let _ = permit.end(if why.travelled() {
                     End::NoAnswer
                 } else {
                     End::NotSent
@@ -85,7 +89,7 @@ impl Gateway {
             }
             Attempt::Unknown(why) => {
                 self.metrics.unanswered(name, "unknown");
-                permit.end(End::NoAnswer);
+                let _ = permit.end(End::NoAnswer);
                 tracing::warn!(operation = %name, reason = why.as_str(), "sent, but not answered");
                 Came::Unknown(why)
             }
@@ -95,6 +99,7 @@ impl Gateway {
     async fn answered(
         &self,
         operation: &Operation,
+        credential: Credential,
         permit: Permit,
         mut response: Response<AnswerBody>,
         took: Duration,
@@ -107,24 +112,28 @@ impl Gateway {
             } else {
                 End::Answered(allowance)
             };
-            let standing = permit.end(end);
-            self.note_learned();
+            let ended = permit.end(end);
+            self.note_learned(operation, credential, &ended.learned);
             edge::clean_answer(response.headers_mut(), &self.settings.via);
             return Came::Answer(Answer {
                 response,
                 doubtful,
-                standing,
+                standing: ended.standing,
                 took,
             });
         }
         let (mut head, body) = response.into_parts();
-        let body = match body::read(body, LONGEST_REFUSAL).await {
-            Read::Whole(bytes) | Read::Longer(bytes, _) => bytes,
-            Read::Broken(_) => Bytes::new(),
+        let reading = body::read(body, LONGEST_REFUSAL);
+        let body = match tokio::time::timeout(REFUSAL_TIME, reading).await {
+            Ok(Read::Whole(bytes) | Read::Longer(bytes, _)) => bytes,
+            Ok(Read::Broken(_)) | Err(_) => Bytes::new(),
         };
+        // It need not be the whole body that is held now.
+        head.headers.remove(CONTENT_LENGTH);
         let throttle = Throttle::of(&head.headers, &body);
-        permit.end(End::Throttled(throttle));
-        let origin = if self.note_learned() {
+        let ended = permit.end(End::Throttled(throttle));
+        self.note_learned(operation, credential, &ended.learned);
+        let origin = if ended.learned.at_start {
             Origin::Start
         } else {
             Origin::Upstream
@@ -155,25 +164,21 @@ impl Gateway {
         self.metrics.fence_moved("unauthorized");
     }
 
-    /// Tells log and metrics what answers have taught. True if a 429 met a start without history.
-    fn note_learned(&self) -> bool {
-        let mut at_start = false;
-        for (credential, budget, learned) in self.budgets.take_learned() {
-            at_start |= learned.at_start;
-            if let Some((before, now)) = learned.limit {
-                tracing::info!(%budget, %credential, before, now, "the API's limit is another");
-            }
-            if let Some(window) = learned.window {
-                tracing::info!(%budget, %credential, ?window, "the API's window is longer");
-            }
-            if learned.foreign > 0 {
-                self.metrics.foreign(&budget, learned.foreign);
-                tracing::info!(
-                    %budget, %credential, requests = learned.foreign,
-                    "others use this token; leaving them room"
-                );
-            }
+    /// Tells log and metrics what an answer has taught.
+    fn note_learned(&self, operation: &Operation, credential: Credential, learned: &Learned) {
+        let budget = &operation.budget.name;
+        if let Some((before, now)) = learned.limit {
+            tracing::info!(%budget, %credential, before, now, "the API's limit is another");
         }
-        at_start
+        if let Some(window) = learned.window {
+            tracing::info!(%budget, %credential, ?window, "the API's window is longer");
+        }
+        if learned.foreign > 0 {
+            self.metrics.foreign(budget, learned.foreign);
+            tracing::info!(
+                %budget, %credential, requests = learned.foreign,
+                "others use this token; leaving them room"
+            );
+        }
     }
 }

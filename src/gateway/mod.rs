@@ -10,6 +10,8 @@ pub mod body;
 pub mod callers;
 pub mod edge;
 pub mod flow;
+mod forecast;
+pub mod holds;
 mod pass;
 pub mod prefer;
 mod read;
@@ -35,12 +37,14 @@ use crate::upstream::Client;
 use bytes::Bytes;
 use callers::Quotas;
 use flow::Ask;
+use holds::{Hold, Holds, NoRoom};
 use http::{HeaderValue, Request, Uri};
 use prefer::Patience;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tasks::Tasks;
 
 /// Plain values that the path needs.
@@ -62,12 +66,11 @@ pub struct Settings {
     pub largest_body: usize,
     /// See `largest_body`.
     pub largest_stored: usize,
-    /// Writes that may be held at once: half of the callers' connections.
-    pub most_held: usize,
+    /// The shortest timeout of what stands between the callers and the gateway, where known: no
+    /// wait of any kind is longer.
+    pub caller_timeout: Option<Duration>,
     /// The longest that an attempt can take, connecting included.
     pub longest_answer: Duration,
-    /// How long an answer usually takes: part of the expected wait for a lane.
-    pub usual_answer: Duration,
     /// Which requests have a line in the log.
     pub access: AccessLog,
 }
@@ -98,7 +101,7 @@ pub struct Parts {
     /// Time.
     pub clock: Clock,
     /// Writes held at present.
-    pub held: AtomicUsize,
+    pub holds: Holds,
     /// Whether no new work should be taken.
     pub draining: AtomicBool,
 }
@@ -114,16 +117,6 @@ impl Deref for Gateway {
 
     fn deref(&self) -> &Parts {
         &self.parts
-    }
-}
-
-/// Counts a held write for as long as it lives.
-#[derive(Debug)]
-struct Held(Gateway);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.held.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -146,17 +139,24 @@ impl Gateway {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Room for one more held write. Held writes use at most half of the connections, so that
-    /// reads go on.
-    fn hold(&self) -> Result<Held, GatewayError> {
-        let before = self.held.fetch_add(1, Ordering::AcqRel);
-        let held = Held(self.clone());
-        if before >= self.settings.most_held {
-            return Err(GatewayError::QueueFull {
-                retry_after: Duration::from_secs(1),
-            });
-        }
-        Ok(held)
+    /// Room for one more held write of this peer's.
+    fn hold(&self, peer: IpAddr) -> Result<Hold, GatewayError> {
+        self.holds.take(peer).map_err(|why| {
+            let peer = match why {
+                NoRoom::AtAll => None,
+                NoRoom::ForThisPeer => Some(peer),
+            };
+            GatewayError::QueueFull {
+                retry_after: self.budgets.until_departure(peer),
+            }
+        })
+    }
+
+    /// The instant at which whatever stands in front of the gateway gives up on a request.
+    fn given_up_at(&self, ask: &Ask) -> Option<Instant> {
+        self.settings
+            .caller_timeout
+            .map(|timeout| ask.accepted + timeout)
     }
 
     /// Makes cached answers unbelievable that began before this instant, and those that begin

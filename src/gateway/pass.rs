@@ -7,10 +7,11 @@ use super::attempt::{Answer, Came};
 use super::body::Body;
 use super::flow::{Ask, Reply, Timing};
 use super::status::CacheStatus;
+use super::write::refused;
 use crate::error::GatewayError;
-use crate::limit::budgets::Readiness;
 use crate::limit::ticket::Permit;
 use crate::metrics::Outcome;
+use crate::queue::lanes::Keys;
 use bytes::Bytes;
 use http::{Request, Response};
 use std::time::Instant;
@@ -57,17 +58,20 @@ impl Gateway {
         timing: &mut Timing,
         mut departs: impl FnMut(Instant),
     ) -> Result<Asked, GatewayError> {
-        let mut ticket = self.line_up(ask, Readiness::Ready, None)?;
+        let wish = self.wish(ask);
+        let ticket = match self.budgets.join(&wish) {
+            Err(refusal) => self.look_closer(wish, &Keys::default(), refusal),
+            joined => joined,
+        };
+        let mut ticket = ticket.map_err(refused)?;
         let mut connects = 0;
         loop {
             let permit = ticket
                 .granted()
                 .await
                 .map_err(|why| self.not_permitted(why, ask, &ticket))?;
-            let now = self.clock.now();
-            timing.left(now, ask.accepted);
-            departs(now);
-            self.metrics.left(&ask.operation.name, timing.queued);
+            departs(self.clock.now());
+            self.leaves(ask, timing);
             match self.dispatch_read(ask, permit, request.clone()).await? {
                 Came::Answer(answer) => return Ok(Asked::Answer(answer)),
                 Came::Unknown(why) if why.is_timeout() => {

@@ -7,6 +7,7 @@
 use super::Gateway;
 use super::attempt::{Answer, Came};
 use super::flow::{Ask, Reply, Timing};
+use super::forecast::{Forecast, MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
 use crate::cache::Touched;
 use crate::cache::fence::Tag;
 use crate::error::{GatewayError, Waited};
@@ -27,6 +28,9 @@ const MOST_CONNECTS: u32 = 4;
 /// The pause after the first of them; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
+/// What each name that a write acts on takes up in its lane, roughly.
+const NAME_BYTES: usize = 256;
+
 /// What a write's task tells its caller.
 enum Told {
     Answer(Answer),
@@ -37,7 +41,7 @@ enum Told {
 
 impl Gateway {
     pub(super) async fn write(&self, ask: Ask) -> Result<Reply, GatewayError> {
-        let _held = self.hold()?;
+        let _held = self.hold(ask.caller.peer)?;
         self.quotas.charge(&ask.caller)?;
         let keys = order_keys(&ask);
         let mut timing = Timing::default();
@@ -45,8 +49,8 @@ impl Gateway {
         let mut connects = 0;
         loop {
             let permit = self.wait_in_line(&ask, &mut ticket, &mut place).await?;
-            timing.left(self.clock.now(), ask.accepted);
-            self.metrics.left(&ask.operation.name, timing.queued);
+            self.leaves(&ask, &mut timing);
+            place.expect(self.clock.now() + ticket.answer_time());
             let told = self.dispatch(&ask, permit, place).await?;
             match told {
                 Told::Answer(answer) => return Ok(Reply::written(answer, timing)),
@@ -72,33 +76,106 @@ impl Gateway {
         }
     }
 
-    /// Takes a place in the budget's line. `lanes` is when its lanes are expected to be free.
-    pub(super) fn line_up(
-        &self,
-        ask: &Ask,
-        readiness: Readiness,
-        lanes: Option<Instant>,
-    ) -> Result<Ticket, GatewayError> {
-        let wish = Wish {
+    /// A wish to leave at once, when it is its turn.
+    pub(super) fn wish<'a>(&self, ask: &'a Ask) -> Wish<'a> {
+        Wish {
             credential: ask.credential,
             budget: &ask.operation.budget,
             effect: ask.operation.effect,
             caller: ask.caller.clone(),
             bytes: ask.weight(),
-            not_before: lanes,
+            not_before: None,
             deadline: ask.accepted + ask.patience,
-            readiness,
-        };
-        self.budgets.join(&wish).map_err(refused)
+            answer_by: self.given_up_at(ask),
+            forecast: None,
+            readiness: Readiness::Ready,
+        }
     }
 
     /// Takes a place in the budget's line and in the lanes.
     fn accept(&self, ask: &Ask, keys: Keys) -> Result<(Ticket, Place), GatewayError> {
-        let lanes = self.queue.expected_free(ask.credential, &keys);
-        let ticket = self.line_up(ask, Readiness::Blocked, lanes)?;
-        let settled = ticket.estimate() + self.settings.usual_answer;
-        let place = self.queue.enter(ask.credential, keys, settled);
+        let answer = self
+            .budgets
+            .answer_time(ask.credential, &ask.operation.budget);
+        let mut wish = self.wish(ask);
+        wish.bytes += keys.keys.len() * NAME_BYTES;
+        wish.not_before = self.queue.expected_free(ask.credential, &keys, answer);
+        wish.readiness = Readiness::Blocked;
+        if wish.not_before.is_some() {
+            let forecast = self.forecast(&wish, MOST_WAITING_IN_LANES);
+            wish.forecast = forecast.and_then(|f| f.leaves(&self.newcomer(&wish, &keys)));
+        }
+        let ticket = match self.budgets.join(&wish) {
+            Err(refusal) => self.look_closer(wish, &keys, refusal),
+            joined => joined,
+        };
+        let ticket = ticket.map_err(refused)?;
+        let settled = ticket.estimate() + ticket.answer_time();
+        let place = self
+            .queue
+            .enter(ask.credential, keys, settled, ticket.place());
         Ok((ticket, place))
+    }
+
+    /// What waits besides, unless that is more than `most`.
+    fn forecast(&self, wish: &Wish<'_>, most: usize) -> Option<Forecast> {
+        let lanes = self.queue.lanes(wish.credential);
+        let accounts = self.budgets.forecast(wish.credential, most)?;
+        Some(Forecast {
+            accounts,
+            lanes,
+            now: self.clock.now(),
+        })
+    }
+
+    fn newcomer<'a>(&self, wish: &'a Wish<'_>, keys: &'a Keys) -> Newcomer<'a> {
+        let now = self.clock.now();
+        let answer = self.budgets.answer_time(wish.credential, wish.budget);
+        let answer_by = wish.answer_by.and_then(|by| by.checked_sub(answer));
+        let deadline = answer_by.map_or(wish.deadline, |by| by.min(wish.deadline));
+        Newcomer {
+            budget: &wish.budget.name,
+            caller: &wish.caller,
+            keys,
+            patience: deadline.saturating_duration_since(now),
+            most: self.budgets.most_per_budget(),
+        }
+    }
+
+    /// Whether a request must be refused indeed, and when it can come back.
+    pub(super) fn look_closer(
+        &self,
+        wish: Wish<'_>,
+        keys: &Keys,
+        refusal: Refusal,
+    ) -> Result<Ticket, Refusal> {
+        let (Refusal::TooLong { .. } | Refusal::Full { .. }) = refusal else {
+            return Err(refusal);
+        };
+        let Some(forecast) = self.forecast(&wish, MOST_WAITING) else {
+            return Err(refusal);
+        };
+        let now = forecast.now;
+        let newcomer = self.newcomer(&wish, keys);
+        let leaves = forecast.leaves(&newcomer);
+        if let (Refusal::TooLong { .. }, Some(leaves)) = (refusal, leaves)
+            && leaves <= now + newcomer.patience
+        {
+            let forecast = Some(leaves);
+            return self.budgets.join(&Wish { forecast, ..wish });
+        }
+        let comes_back = forecast.comes_back(&newcomer);
+        Err(match (refusal, leaves) {
+            (Refusal::TooLong { .. }, Some(leaves)) => Refusal::TooLong {
+                estimate: leaves - now,
+                retry_after: comes_back,
+            },
+            // What is full besides this budget is not in the forecast.
+            (Refusal::Full { retry_after }, _) => Refusal::Full {
+                retry_after: retry_after.max(comes_back),
+            },
+            (refusal, _) => refusal,
+        })
     }
 
     /// Waits for the lanes and then for a slot; order wins over turn.
@@ -120,6 +197,15 @@ impl Gateway {
                 }
                 () = place.free(), if blocked => ticket.ready(),
             }
+        }
+    }
+
+    /// Notes that a request leaves. Its wait is counted once, however often it is sent.
+    pub(super) fn leaves(&self, ask: &Ask, timing: &mut Timing) {
+        let again = timing.left;
+        timing.left(self.clock.now(), ask.accepted);
+        if !again {
+            self.metrics.left(&ask.operation.name, timing.queued);
         }
     }
 
@@ -150,7 +236,8 @@ impl Gateway {
         place: Place,
     ) -> Result<Told, GatewayError> {
         let (tell, told) = oneshot::channel();
-        let (gateway, ask) = (self.clone(), ask.clone());
+        let (gateway, asked) = (self.clone(), ask.clone());
+        let ask = asked.clone();
         self.tasks.spawn("write", async move {
             let unsettled = Unsettled::new(gateway.clone(), touched(&ask), place);
             let request = gateway.forwarded(&ask);
@@ -175,10 +262,22 @@ impl Gateway {
                     None => return,
                 },
             };
-            // A caller that hung up meanwhile hears nothing; the write has been carried through.
+            // A caller that hung up meanwhile hears nothing. A write that was answered has been
+            // carried through; one that had no effect ends here.
             drop(tell.send(told));
         });
-        told.await.map_err(|_| GatewayError::Internal)
+        let Some(given_up) = self.given_up_at(&asked) else {
+            return told.await.map_err(|_| GatewayError::Internal);
+        };
+        match tokio::time::timeout_at(given_up.into(), told).await {
+            Ok(told) => told.map_err(|_| GatewayError::Internal),
+            Err(_) => {
+                // The caller is told before anybody in front of the gateway makes up an answer.
+                // The task goes on, and settles the write once more when its outcome is known.
+                self.settle(&touched(&asked), self.settings.late);
+                Ok(Told::Unknown(Waited::TooLong))
+            }
+        }
     }
 
     /// Waits a little before another connection is tried, or gives up.
@@ -194,7 +293,8 @@ impl Gateway {
             _ => FIRST_PAUSE.saturating_mul(1 << (tried - 1).min(8)),
         };
         let again = self.clock.now() + pause;
-        if hopeless || tried >= MOST_CONNECTS || again > deadline {
+        let too_late = !pause.is_zero() && again > deadline;
+        if hopeless || tried >= MOST_CONNECTS || too_late {
             let waited = if why.is_timeout() {
                 Waited::TooLong
             } else {
@@ -267,7 +367,7 @@ impl Drop for Unsettled {
     }
 }
 
-fn refused(refusal: Refusal) -> GatewayError {
+pub(super) fn refused(refusal: Refusal) -> GatewayError {
     match refusal {
         Refusal::TooLong {
             estimate,

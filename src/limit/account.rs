@@ -3,15 +3,19 @@
 //! An attempt leaves when a slot is free, the number under way is below its cap and it is its
 //! turn. The cap grows with the answer time so that it never costs throughput.
 
-use crate::limit::turns::{Caller, Place, Turns};
+use crate::limit::turns::{Ahead, Caller, Place, Turns};
 use crate::limit::window::{End, Learned, Slot, Taken, Window};
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Answer times remembered for the cap and for estimates.
 const REMEMBERED: usize = 64;
-/// Assumed before the first answer.
-const FIRST_GUESS: Duration = Duration::from_millis(500);
+/// How often an estimate is looked at again without those who turn out to come later.
+const MOST_ROUNDS: usize = 4;
+/// How long an answer is assumed to take before the first one.
+pub const FIRST_GUESS: Duration = Duration::from_millis(500);
 
 /// What can be done next.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,12 +29,12 @@ pub enum Next {
 }
 
 /// One budget of one credential.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Account {
     window: Window,
     turns: Turns,
-    /// Attempts under way, and how many there may be at least.
-    under_way: u32,
+    /// When each of the attempts under way left, and how many there may be at least.
+    under_way: VecDeque<Instant>,
     at_once: u32,
     answer_times: VecDeque<Duration>,
     last_used: Instant,
@@ -42,11 +46,36 @@ impl Account {
         Self {
             window,
             turns: Turns::default(),
-            under_way: 0,
+            under_way: VecDeque::new(),
             at_once: at_once.max(1),
             answer_times: VecDeque::new(),
             last_used: now,
         }
+    }
+
+    /// A copy for a forecast. Those under way are answered by [`Account::answered_unseen`].
+    pub fn forecast(&mut self, now: Instant) -> Self {
+        let answers = self.answers(now);
+        Self {
+            window: self.window.forecast(now, &answers),
+            turns: self.turns.clone(),
+            under_way: self.under_way.clone(),
+            at_once: self.at_once,
+            answer_times: self.answer_times.clone(),
+            last_used: now,
+        }
+    }
+
+    /// When each of those under way is answered at the latest, as far as is known.
+    pub fn answers(&self, now: Instant) -> Vec<Instant> {
+        let answer = self.answer_time();
+        let left = self.under_way.iter();
+        left.map(|left| (*left + answer).max(now)).collect()
+    }
+
+    /// Of a copy: one that was under way when it was made has been answered.
+    pub fn answered_unseen(&mut self) {
+        self.under_way.pop_front();
     }
 
     /// The slots.
@@ -66,18 +95,18 @@ impl Account {
 
     /// Attempts under way.
     pub fn under_way(&self) -> u32 {
-        self.under_way
+        u32::try_from(self.under_way.len()).unwrap_or(u32::MAX)
     }
 
     /// Lets the next one go, or says when to ask again.
     pub fn next(&mut self, now: Instant) -> Next {
-        if !self.turns.has_ready() || self.under_way >= self.cap() {
+        if !self.turns.has_ready() || self.under_way() >= self.cap() {
             return Next::Idle;
         }
         match self.window.take(now) {
             Taken::Slot(slot) => match self.turns.pop() {
                 Some(place) => {
-                    self.under_way += 1;
+                    self.under_way.push_back(now);
                     self.last_used = now;
                     Next::Go(place, slot)
                 }
@@ -93,7 +122,12 @@ impl Account {
 
     /// Ends an attempt that took `answer_time` from leaving to its end.
     pub fn end(&mut self, slot: Slot, end: End, answer_time: Duration, now: Instant) -> Learned {
-        self.under_way = self.under_way.saturating_sub(1);
+        // Which of them it was does not matter but for its time.
+        let left = self
+            .under_way
+            .iter()
+            .position(|left| *left + answer_time >= now);
+        self.under_way.remove(left.unwrap_or(0));
         if matches!(end, End::Answered(_)) {
             if self.answer_times.len() == REMEMBERED {
                 self.answer_times.pop_front();
@@ -130,21 +164,35 @@ impl Account {
         needed.max(self.at_once)
     }
 
-    /// At the latest when a newcomer of `caller` would leave, if nobody else came: an upper
-    /// bound as long as answers take no longer than they did and nobody else uses the token.
-    pub fn estimate(&mut self, caller: &Caller, now: Instant) -> Instant {
-        let ahead = self.turns.ahead_of(caller);
-        self.leaves_at(ahead, now)
+    /// At the latest when a newcomer of `caller` would leave that is ready at `ready`, if nobody
+    /// else came: an upper bound as long as answers take no longer than they did, lanes open when
+    /// they are expected to, and nobody else uses the token.
+    pub fn estimate(&mut self, caller: &Caller, ready: Instant, now: Instant) -> Instant {
+        let plan = self.plan(now);
+        let mut estimate = plan.after(&self.turns.ahead_of(caller, None), ready);
+        // Whoever is ready only after that goes later: without those it may be sooner.
+        for _ in 0..MOST_ROUNDS {
+            let ahead = self.turns.ahead_of(caller, Some(estimate));
+            let sooner = plan.after(&ahead, ready);
+            if sooner >= estimate {
+                break;
+            }
+            estimate = sooner;
+        }
+        estimate
     }
 
     /// When each of those who wait leaves at the latest, in the order of their turns.
     pub fn schedule(&mut self, now: Instant) -> Vec<(Place, Instant)> {
-        let order = self.turns.in_order();
+        let order = self.turns.in_order(now);
         let plan = self.plan(now);
         order
             .into_iter()
             .enumerate()
-            .map(|(ahead, place)| (place, plan.leaves_at(ahead)))
+            .map(|(ahead, (place, ready))| {
+                let at = plan.leaves_at(ahead);
+                (place, ready.map_or(at, |ready| at.max(ready)))
+            })
             .collect()
     }
 
@@ -153,13 +201,33 @@ impl Account {
         self.plan(now).leaves_at(ahead)
     }
 
+    /// When a newcomer leaves at the latest who lets everybody go first.
+    pub fn leaves_last(&mut self, now: Instant) -> Instant {
+        let everyone = self.turns.everyone();
+        self.plan(now).after(&everyone, now)
+    }
+
+    /// When one of those who wait leaves at the latest, of one peer alone if one is given. `None`
+    /// if nobody waits.
+    pub fn next_departure(&mut self, peer: Option<IpAddr>, now: Instant) -> Option<Instant> {
+        let ready = self.turns.first_ready(peer, now)?;
+        // A peer's turn comes after one of each other's.
+        let turn = peer.map_or(0, |_| self.turns.peers().saturating_sub(1));
+        Some(self.leaves_at(turn, now).max(ready))
+    }
+
     fn plan(&mut self, now: Instant) -> Plan {
         let answer = self.answer_time();
-        let free = self.window.free_at(now, answer);
+        let answers = self.answers(now);
+        let free = self.window.free_at(now, answer, &answers);
         let cap = self.cap() as usize;
-        // Those under way left by now; each needs its answer before another takes its place.
-        let before = (self.under_way as usize).min(cap);
-        let mut leaves = vec![now; before];
+        // Those under way need their answers before others take their places.
+        let first = answers.len().saturating_sub(cap);
+        let mut leaves: Vec<Instant> = answers[first..]
+            .iter()
+            .map(|answered| answered.checked_sub(answer).unwrap_or(now))
+            .collect();
+        let before = leaves.len();
         for at in free {
             let place_free = match leaves.len().checked_sub(cap) {
                 Some(earlier) => leaves[earlier] + answer,
@@ -191,6 +259,29 @@ impl Plan {
         let rounds = u32::try_from(ahead / slots).unwrap_or(u32::MAX);
         let first = self.leaves.get(ahead % slots).copied().unwrap_or(self.now);
         first + self.round.saturating_mul(rounds)
+    }
+
+    /// When somebody leaves who is ready at `ready`, after those ahead who are ready before it
+    /// could go.
+    fn after(&self, ahead: &Ahead, ready: Instant) -> Instant {
+        let first = self.leaves_at(ahead.ready).max(ready);
+        if ahead.blocked.first().is_none_or(|at| *at > first) {
+            return first;
+        }
+        let slots = self.leaves.len().max(1);
+        let mut free: BinaryHeap<Reverse<Instant>> = (ahead.ready..ahead.ready + slots)
+            .map(|used| Reverse(self.leaves_at(used)))
+            .collect();
+        for blocked in &ahead.blocked {
+            let Some(mut next) = free.peek_mut() else {
+                break;
+            };
+            if *blocked > next.0.max(ready) {
+                break;
+            }
+            next.0 = next.0.max(*blocked) + self.round;
+        }
+        free.peek().map_or(first, |next| next.0.max(ready))
     }
 }
 
@@ -255,16 +346,16 @@ mod tests {
         let now = Clock::system().now();
         let mut account = account(7, now);
         // One answer, so that the estimate knows the answer time.
-        account.turns().join(0, caller(9));
+        account.turns().join(0, caller(9), now);
         account.turns().ready(0);
         let now = run(&mut account, now)[0].1 + ANSWER;
         let mut promised = Vec::new();
         for place in 1..80 {
             let who = caller((place % 3) as u8);
             if place == 79 {
-                promised.push((place, account.estimate(&who, now)));
+                promised.push((place, account.estimate(&who, now, now)));
             }
-            account.turns().join(place, who);
+            account.turns().join(place, who, now);
             account.turns().ready(place);
         }
         promised.extend(account.schedule(now));
@@ -279,11 +370,30 @@ mod tests {
     }
 
     #[test]
+    fn those_whose_lanes_are_closed_are_not_waited_for() {
+        let now = Clock::system().now();
+        let minute = Duration::from_secs(60);
+        let mut account = account(60, now);
+        for place in 0..100 {
+            account.turns().join(place, caller(1), now + minute);
+        }
+        let estimate = account.estimate(&caller(1), now, now);
+        assert_eq!(estimate, now, "a slot is free, and nobody else can use it");
+        // Behind the same lanes, they come first: 60 a minute later, the others after another.
+        let estimate = account.estimate(&caller(1), now + minute, now);
+        assert!(
+            estimate > now + minute * 2 && estimate < now + minute * 2 + Duration::from_secs(2)
+        );
+        let next = account.next_departure(None, now);
+        assert_eq!(next, Some(now + minute));
+    }
+
+    #[test]
     fn a_saturated_budget_uses_all_of_what_is_possible() {
         let start = Clock::system().now();
         let mut account = account(60, start);
         for place in 0..60 * 62 {
-            account.turns().join(place, caller(1));
+            account.turns().join(place, caller(1), start);
             account.turns().ready(place);
         }
         let left = run(&mut account, start);
@@ -305,7 +415,7 @@ mod tests {
         let now = Clock::system().now();
         let mut account = account(60, now);
         for place in 0..10 {
-            account.turns().join(place, caller(1));
+            account.turns().join(place, caller(1), now);
             account.turns().ready(place);
         }
         let mut slots = Vec::new();

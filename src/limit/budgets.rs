@@ -5,11 +5,11 @@
 
 use crate::clock::Clock;
 use crate::credential::{Credential, Hasher};
-use crate::limit::account::{Account, Next};
+use crate::limit::account::{Account, FIRST_GUESS, Next};
 use crate::limit::ledger::{AccountId, History, Ledger};
 use crate::limit::ticket::{Permit, Ticket};
 use crate::limit::turns::{Caller, Place};
-use crate::limit::window::{Learned, Terms, Window};
+use crate::limit::window::{Terms, Window};
 use crate::route::policy::{BudgetSpec, Effect, Rate};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
@@ -21,8 +21,11 @@ use tokio::sync::{Notify, oneshot};
 #[cfg(test)]
 mod tests;
 
-/// Budgets that are kept at once; beyond it, requests for a new one are refused.
+/// Budgets that are kept at once, half of them at most opened by one peer; beyond it, requests
+/// for a new one are refused.
 const MOST_ACCOUNTS: usize = 20_000;
+/// How often room is looked for when there is none.
+const MAKE_ROOM_EVERY: Duration = Duration::from_secs(1);
 /// A budget that has been idle this long is forgotten, together with what it had learned.
 const FORGET_AFTER: Duration = Duration::from_secs(3_600);
 /// How often forgotten budgets are looked for.
@@ -63,6 +66,10 @@ pub struct Wish<'a> {
     pub not_before: Option<Instant>,
     /// The wait must end by then.
     pub deadline: Instant,
+    /// And it must leave early enough for its answer to come by then.
+    pub answer_by: Option<Instant>,
+    /// When it leaves, where that is known better than this file can tell.
+    pub forecast: Option<Instant>,
     /// False if it must not leave until [`Ticket::ready`] is called.
     pub readiness: Readiness,
 }
@@ -165,14 +172,18 @@ pub(super) struct State {
     waiting: usize,
     bytes: usize,
     peers: HashMap<IpAddr, Load>,
+    /// Budgets opened by each peer.
+    opened: HashMap<IpAddr, usize>,
+    /// When to look for room again.
+    make_room_at: Instant,
     drain_until: Option<Instant>,
-    pub(super) learned: Vec<(Key, Learned)>,
 }
 
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) account: Account,
     pub(super) id: AccountId,
+    opened_by: IpAddr,
     waiting: HashMap<Place, Waiting>,
     wake: Option<Instant>,
 }
@@ -217,8 +228,9 @@ impl Budgets {
                     waiting: 0,
                     bytes: 0,
                     peers: HashMap::new(),
+                    opened: HashMap::new(),
+                    make_room_at: started,
                     drain_until: None,
-                    learned: Vec::new(),
                 }),
                 woken: Notify::new(),
                 started,
@@ -278,40 +290,30 @@ impl Budgets {
         grants: &mut Grants,
     ) -> Result<Ticket, Refusal> {
         self.open_account(state, wish, key, now)?;
-        let bounds = &self.shared.bounds;
-        let load = state
-            .peers
-            .get(&wish.caller.peer)
-            .copied()
-            .unwrap_or_default();
-        let total_full = state.waiting >= bounds.total
-            || state.bytes + wish.bytes > bounds.bytes
-            || load.waiting >= bounds.total.div_ceil(2)
-            || load.bytes + wish.bytes > bounds.bytes.div_ceil(2).max(wish.bytes);
         let drain_until = state.drain_until;
+        let room = self.room(state, wish, key, now);
         let Some(kept) = state.accounts.get_mut(key) else {
             return Err(Refusal::TooManyBudgets);
         };
         let in_lane = wish.not_before.unwrap_or(now);
-        let estimate = kept.account.estimate(&wish.caller, now).max(in_lane);
-        if drain_until.is_some_and(|until| estimate > until) {
+        let estimate = match wish.forecast {
+            Some(forecast) => forecast.max(now),
+            None => kept.account.estimate(&wish.caller, in_lane, now),
+        };
+        let answer = kept.account.answer_time();
+        if drain_until.is_some_and(|until| estimate + answer > until) {
             return Err(Refusal::Draining);
         }
-        let turns = kept.account.turns();
-        let full = total_full
-            || turns.len() >= bounds.per_budget
-            || turns.of_peer(wish.caller.peer) >= bounds.per_budget.div_ceil(2);
-        // The patience a returning caller will have, by which it can come back sooner.
-        // A wait of zero allows what can leave this instant.
-        let deadline = wish.deadline.max(now);
+        // A wait of zero allows what can leave this instant. The patience is what a returning
+        // caller will have, too, by which it can come back sooner.
+        let answer_by = wish.answer_by.and_then(|by| by.checked_sub(answer));
+        let deadline = answer_by.map_or(wish.deadline, |by| by.min(wish.deadline));
+        let deadline = deadline.max(now);
         let patience = deadline - now;
-        if full {
-            // There is room once one of this peer's has left, at its turn among the peers.
-            let turn = turns.peers();
-            let room = kept.account.leaves_at(turn, now);
+        if let Some(room) = room {
             let at = room.max(estimate.checked_sub(patience).unwrap_or(now));
             return Err(Refusal::Full {
-                retry_after: whole_seconds(at - now),
+                retry_after: whole_seconds(at.saturating_duration_since(now)),
             });
         }
         if estimate > deadline {
@@ -328,7 +330,7 @@ impl Budgets {
             bytes: wish.bytes,
             peer: wish.caller.peer,
         };
-        state.enter(key, place, wish.caller.clone(), waiting);
+        state.enter(key, place, wish.caller.clone(), in_lane, waiting);
         if wish.readiness == Readiness::Ready {
             state.make_ready(key, place);
             self.pump(state, key, now, grants);
@@ -341,8 +343,80 @@ impl Budgets {
             bytes: wish.bytes,
             deadline,
             estimate,
+            answer,
             granted,
         })
+    }
+
+    /// Where a bound is reached, when there will be room if nothing new comes.
+    fn room(&self, state: &mut State, wish: &Wish<'_>, key: &Key, now: Instant) -> Option<Instant> {
+        let bounds = &self.shared.bounds;
+        let peer = wish.caller.peer;
+        let load = state.peers.get(&peer).copied().unwrap_or_default();
+        let mut room = None;
+        let mut not_before = |at: Option<Instant>| room = room.max(at.or(Some(now)));
+        if state.waiting >= bounds.total || state.bytes + wish.bytes > bounds.bytes {
+            not_before(state.next_departure(None, now));
+        }
+        if load.waiting >= bounds.total.div_ceil(2)
+            || load.bytes + wish.bytes > bounds.bytes.div_ceil(2).max(wish.bytes)
+        {
+            not_before(state.next_departure(Some(peer), now));
+        }
+        if let Some(kept) = state.accounts.get_mut(key) {
+            let account = &mut kept.account;
+            if account.turns().len() >= bounds.per_budget {
+                not_before(account.next_departure(None, now));
+            }
+            if account.turns().of_peer(peer) >= bounds.per_budget.div_ceil(2) {
+                not_before(account.next_departure(Some(peer), now));
+            }
+        }
+        room
+    }
+
+    /// Copies of a credential's budgets for a forecast; `None` where more than `most` wait for them.
+    pub fn forecast(
+        &self,
+        credential: Credential,
+        most: usize,
+    ) -> Option<Vec<(Arc<str>, Account)>> {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.state.lock();
+        let mut waiting = 0;
+        let mut copies = Vec::new();
+        for ((_, budget), kept) in state
+            .accounts
+            .iter_mut()
+            .filter(|((of, _), _)| *of == credential)
+        {
+            waiting += kept.waiting.len();
+            if waiting > most {
+                return None;
+            }
+            copies.push((budget.clone(), kept.account.forecast(now)));
+        }
+        Some(copies)
+    }
+
+    /// How many may wait for one budget.
+    pub fn most_per_budget(&self) -> usize {
+        self.shared.bounds.per_budget
+    }
+
+    /// How long an answer takes at most, as far as is known.
+    pub fn answer_time(&self, credential: Credential, budget: &BudgetSpec) -> Duration {
+        let state = self.shared.state.lock();
+        let kept = state.accounts.get(&(credential, budget.name.clone()));
+        kept.map_or(FIRST_GUESS, |kept| kept.account.answer_time())
+    }
+
+    /// Until one of those who wait for any budget leaves at the latest, of one peer alone if one
+    /// is given; in whole seconds, at least one.
+    pub fn until_departure(&self, peer: Option<IpAddr>) -> Duration {
+        let now = self.shared.clock.now();
+        let next = self.shared.state.lock().next_departure(peer, now);
+        whole_seconds(next.map_or(Duration::ZERO, |at| at.saturating_duration_since(now)))
     }
 
     fn open_account(
@@ -355,11 +429,17 @@ impl Budgets {
         if state.accounts.contains_key(key) {
             return Ok(());
         }
-        if state.accounts.len() >= MOST_ACCOUNTS {
+        let peer = wish.caller.peer;
+        let is_full = |state: &State| {
+            let own = state.opened.get(&peer).copied().unwrap_or_default();
+            state.accounts.len() >= MOST_ACCOUNTS || own >= MOST_ACCOUNTS / 2
+        };
+        if is_full(state) && now >= state.make_room_at {
+            state.make_room_at = now + MAKE_ROOM_EVERY;
             state.forget_idle_after(now, Duration::ZERO);
-            if state.accounts.len() >= MOST_ACCOUNTS {
-                return Err(Refusal::TooManyBudgets);
-            }
+        }
+        if is_full(state) {
+            return Err(Refusal::TooManyBudgets);
         }
         let spec = wish.budget;
         let id =
@@ -368,10 +448,24 @@ impl Budgets {
                 .hash(&[b"account", wish.credential.bytes(), spec.name.as_bytes()]);
         let ceiling = spec.documented.then_some(spec.rate.limit);
         let bounds = &self.shared.bounds;
-        let mut window = Window::new(spec.rate, ceiling, bounds.terms, now);
-        match &mut state.history {
-            Some(history) => {
-                for until in history.remove(&id).unwrap_or_default() {
+        let past = state.history.as_mut().map(|history| history.remove(&id));
+        let rate = match &past {
+            // What an earlier process had learned: of a documented rate, a lower limit; of
+            // another, both.
+            Some(Some(past)) if spec.documented => Rate {
+                limit: past.rate.limit.min(spec.rate.limit),
+                ..spec.rate
+            },
+            Some(Some(past)) => Rate {
+                window: past.rate.window.max(spec.rate.window),
+                ..past.rate
+            },
+            _ => spec.rate,
+        };
+        let mut window = Window::new(rate, ceiling, bounds.terms, now);
+        match past {
+            Some(past) => {
+                for until in past.map(|past| past.held).unwrap_or_default() {
                     window.restore(until);
                 }
             }
@@ -385,9 +479,11 @@ impl Budgets {
         let kept = Kept {
             account,
             id,
+            opened_by: peer,
             waiting: HashMap::new(),
             wake: None,
         };
+        *state.opened.entry(peer).or_default() += 1;
         state.accounts.insert(key.clone(), kept);
         Ok(())
     }
@@ -450,23 +546,31 @@ impl Budgets {
         tell(grants);
     }
 
-    /// From now on, whoever could not leave by `until` is refused, those who already wait too.
+    /// From now on, whoever could not have its answer by `until` is refused, those who already
+    /// wait too.
     pub fn drain(&self, until: Instant) {
+        self.refuse(Some(until));
+    }
+
+    /// Refuses everybody who still waits: what has not left by now will not.
+    pub fn end(&self) {
+        self.refuse(None);
+    }
+
+    fn refuse(&self, until: Option<Instant>) {
         let now = self.shared.clock.now();
         let mut refused = Grants::new();
         {
             let mut state = self.shared.state.lock();
-            state.drain_until = Some(until);
-            let late: Vec<(Key, Place)> = state
-                .accounts
-                .iter_mut()
-                .flat_map(|(key, kept)| {
-                    let schedule = kept.account.schedule(now).into_iter();
-                    schedule.map(move |(place, at)| (key.clone(), place, at))
-                })
-                .filter(|(_, _, at)| *at > until)
-                .map(|(key, place, _)| (key, place))
-                .collect();
+            state.drain_until = Some(until.unwrap_or(now));
+            let mut late: Vec<(Key, Place)> = Vec::new();
+            for (key, kept) in &mut state.accounts {
+                let answer = kept.account.answer_time();
+                let schedule = kept.account.schedule(now).into_iter();
+                let too_late =
+                    schedule.filter(|(_, at)| until.is_none_or(|until| *at + answer > until));
+                late.extend(too_late.map(|(place, _)| (key.clone(), place)));
+            }
             let left = late
                 .into_iter()
                 .filter_map(|(key, place)| state.leave(&key, place));
@@ -497,9 +601,7 @@ impl Budgets {
                     occupied: account.window().occupied(now),
                     under_way: account.under_way(),
                     waiting,
-                    next_free: account
-                        .leaves_at(waiting, now)
-                        .saturating_duration_since(now),
+                    next_free: account.leaves_last(now).saturating_duration_since(now),
                     closed_for: account.window().closed_for(now),
                     starting: account.window().is_starting(),
                 }
@@ -509,15 +611,6 @@ impl Budgets {
         all
     }
 
-    /// What answers have taught since the last call, for the log and the metrics.
-    pub fn take_learned(&self) -> Vec<(Credential, Arc<str>, Learned)> {
-        let learned = std::mem::take(&mut self.shared.state.lock().learned);
-        learned
-            .into_iter()
-            .map(|((credential, budget), what)| (credential, budget, what))
-            .collect()
-    }
-
     /// Whether attempts are being recorded for the next start.
     pub fn has_ledger(&self) -> bool {
         self.shared.state.lock().ledger.is_kept()
@@ -525,16 +618,50 @@ impl Budgets {
 }
 
 impl State {
-    pub(super) fn enter(&mut self, key: &Key, place: Place, caller: Caller, waiting: Waiting) {
+    /// Puts somebody into a line; whoever finds none is told that there is no such budget.
+    pub(super) fn enter(
+        &mut self,
+        key: &Key,
+        place: Place,
+        caller: Caller,
+        ready: Instant,
+        waiting: Waiting,
+    ) {
+        let Some(kept) = self.accounts.get_mut(key) else {
+            return;
+        };
         self.waiting += 1;
         self.bytes += waiting.bytes;
         let load = self.peers.entry(waiting.peer).or_default();
         load.waiting += 1;
         load.bytes += waiting.bytes;
-        if let Some(kept) = self.accounts.get_mut(key) {
-            kept.account.turns().join(place, caller);
-            kept.waiting.insert(place, waiting);
+        kept.account.turns().join(place, caller, ready);
+        kept.waiting.insert(place, waiting);
+    }
+
+    /// Refuses somebody who went back into the line and could not have an answer in time.
+    pub(super) fn refuse_if_late(&mut self, key: &Key, place: Place, now: Instant) {
+        let Some(until) = self.drain_until else {
+            return;
+        };
+        let Some(kept) = self.accounts.get_mut(key) else {
+            return;
+        };
+        let leaves = kept.account.leaves_at(0, now) + kept.account.answer_time();
+        if leaves > until
+            && let Some(waiting) = self.leave(key, place)
+        {
+            // Nobody is woken under the lock but whoever asks just now.
+            drop(waiting.grant.send(Err(Refusal::Draining)));
         }
+    }
+
+    fn next_departure(&mut self, peer: Option<IpAddr>, now: Instant) -> Option<Instant> {
+        let kept = self.accounts.values_mut();
+        let waited_for = kept.filter(|kept| !kept.waiting.is_empty());
+        waited_for
+            .filter_map(|kept| kept.account.next_departure(peer, now))
+            .min()
     }
 
     pub(super) fn make_ready(&mut self, key: &Key, place: Place) {
@@ -570,13 +697,19 @@ impl State {
     /// A budget is forgotten only while all of its slots are free, so that forgetting it never
     /// hands out a fresh window.
     fn forget_idle_after(&mut self, now: Instant, idle: Duration) {
+        let opened = &mut self.opened;
         self.accounts.retain(|_, kept| {
-            !kept.waiting.is_empty()
+            let stays = !kept.waiting.is_empty()
                 || now.saturating_duration_since(kept.account.last_used()) < idle
-                || !kept.account.window().is_idle(now)
+                || !kept.account.window().is_idle(now);
+            if !stays && let Some(count) = opened.get_mut(&kept.opened_by) {
+                *count = count.saturating_sub(1);
+            }
+            stays
         });
+        opened.retain(|_, count| *count > 0);
         if let Some(history) = &mut self.history {
-            history.retain(|_, held| held.iter().any(|until| *until > now));
+            history.retain(|_, past| past.held.iter().any(|until| *until > now));
         }
     }
 }

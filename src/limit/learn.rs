@@ -16,8 +16,8 @@ pub const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining
 /// See [`CONSUMED`].
 pub const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// No limit of the API is near this; a larger number is a mistake, not an allowance.
-const LARGEST: u32 = 1_000_000;
+/// No limit of the API is near this; a larger number says no more than that there is enough.
+const LARGEST: u32 = 10_000;
 
 /// What a successful answer says of its budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u32> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?.trim().parse::<u32>().ok()?;
-    (values.next().is_none() && value <= LARGEST).then_some(value)
+    values.next().is_none().then_some(value.min(LARGEST))
 }
 
 fn date(headers: &HeaderMap, name: &HeaderName) -> Option<std::time::SystemTime> {
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn believes_no_nonsense() {
-        for (consumed, remaining) in [("x", "1"), ("-1", "1"), ("1", ""), ("4000000000", "1")] {
+        for (consumed, remaining) in [("x", "1"), ("-1", "1"), ("1", ""), ("5000000000", "1")] {
             let map = headers(&[
                 ("x-ratelimit-consumed", consumed),
                 ("x-ratelimit-remaining", remaining),
@@ -153,6 +153,11 @@ mod tests {
             ("x-ratelimit-remaining", "1"),
         ]);
         assert_eq!(Allowance::of(&twice), None);
+        let huge = headers(&[
+            ("x-ratelimit-consumed", "4000000000"),
+            ("x-ratelimit-remaining", "4000000000"),
+        ]);
+        assert_eq!(Allowance::of(&huge).unwrap().limit(), 2 * LARGEST);
     }
 
     #[test]

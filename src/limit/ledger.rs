@@ -1,15 +1,19 @@
 //! What was sent, kept across restarts in the state directory.
 //!
 //! One fixed-size record is appended before each attempt leaves, and one when it has ended. They
-//! are not synced: they have to survive SIGKILL, not power loss, because after a reboot the
-//! machine's uptime bounds the age of whatever was sent before it. A new process reads them and
-//! begins with the slots that are still occupied, so that a restart never lets a budget through
-//! twice. Where the ledger is missing, damaged or of another key, nothing is known, and every
-//! budget begins as on a new node: that is always safe.
+//! are not synced: they have to survive SIGKILL, not power loss. A new process reads them and
+//! begins with the slots that are still occupied and the rates that were learned, so that a
+//! restart never lets a budget through twice. Where the ledger is missing, damaged, of another key
+//! or of another boot of the machine, nothing is known, and every budget begins as on a new node:
+//! that is always safe.
+//!
+//! Another boot: the end of the file may be lost with the power, and a directory that is moved to
+//! another machine was written a moment ago, however long that machine has been up.
 //!
 //! A write that fails (a full disk) removes the file: an incomplete ledger would be worse than none.
 
-use crate::clock::{BootTime, Clock};
+use crate::clock::Clock;
+use crate::route::policy::Rate;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -27,8 +31,17 @@ const ROUNDING: Duration = Duration::from_millis(20);
 /// Names a budget of a credential in the ledger: a keyed hash, never the token.
 pub type AccountId = [u8; 16];
 
-/// What an earlier process left: for each budget, how long its slots stay occupied.
-pub type History = HashMap<AccountId, Vec<Instant>>;
+/// What an earlier process left.
+pub type History = HashMap<AccountId, Past>;
+
+/// What an earlier process left of one budget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// How long each of its slots stays occupied.
+    pub held: Vec<Instant>,
+    /// The rate that was in force at last.
+    pub rate: Rate,
+}
 
 /// Appends to the ledger file, or to nothing.
 #[derive(Debug)]
@@ -42,9 +55,17 @@ pub struct Ledger {
 struct Disk {
     path: PathBuf,
     file: File,
-    key_check: [u8; 16],
+    head: Head,
     length: u64,
     compact_at: u64,
+}
+
+/// What a ledger must have been written under to be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Head {
+    /// Derived from the key of the credential hashes.
+    key_check: [u8; 16],
+    boot: [u8; 16],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +81,10 @@ struct Record {
     kind: Kind,
     attempt: u64,
     account: AccountId,
-    at: BootTime,
+    /// Since the boot of the machine.
+    at: Duration,
     hold: Duration,
+    rate: Rate,
 }
 
 /// The result of opening a ledger.
@@ -96,26 +119,49 @@ impl Ledger {
                 note: Some("this system has no boot clock, so no ledger can be kept".into()),
             });
         };
+        let head = Head {
+            key_check,
+            boot: boot.id,
+        };
         let (records, note) = match std::fs::read(path) {
-            Ok(bytes) => match parse(&bytes, key_check) {
+            Ok(bytes) => match parse(&bytes, head) {
                 Ok(records) => (Some(records), None),
                 Err(why) => (None, Some(format!("{}: {why}", path.display()))),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => (None, None),
             Err(error) => return Err(error),
         };
-        let live = records.as_deref().map(|records| live(records, boot));
-        let kept: Vec<Record> = live.iter().flatten().map(|(record, _)| *record).collect();
+        let live = records.as_deref().map(|records| live(records, boot.since));
+        // An attempt that was under way when its process ended has ended with it, now at the
+        // latest; a later start must not take it for one that ends now once more.
+        let kept: Vec<Record> = live
+            .iter()
+            .flatten()
+            .map(|(record, _)| match record.kind {
+                Kind::Ended => *record,
+                Kind::Sent => Record {
+                    kind: Kind::Ended,
+                    at: boot.since,
+                    ..*record
+                },
+            })
+            .collect();
         let next = kept
             .iter()
             .map(|record| record.attempt + 1)
             .max()
             .unwrap_or(0);
-        let disk = Disk::rewrite(path, key_check, &kept)?;
+        let disk = Disk::rewrite(path, head, &kept)?;
         let history = live.map(|live| {
             let mut history = History::new();
             for (record, left) in live {
-                history.entry(record.account).or_default().push(now + left);
+                let past = history.entry(record.account).or_insert_with(|| Past {
+                    held: Vec::new(),
+                    rate: record.rate,
+                });
+                past.held.push(now + left);
+                // They are in the order in which they were sent.
+                past.rate = record.rate;
             }
             history
         });
@@ -136,29 +182,41 @@ impl Ledger {
     }
 
     /// Records that an attempt is about to leave and returns its number. `hold` is how long its
-    /// slot stays occupied from its end on if no answer comes (W + Q).
-    pub fn sent(&mut self, account: AccountId, hold: Duration) -> u64 {
+    /// slot stays occupied from its end on if no answer comes (W + Q), `rate` is in force.
+    pub fn sent(&mut self, account: AccountId, hold: Duration, rate: Rate) -> u64 {
         let attempt = self.next;
         self.next += 1;
-        self.append(Kind::Sent, attempt, account, hold);
+        self.append(Record {
+            kind: Kind::Sent,
+            attempt,
+            account,
+            at: Duration::ZERO,
+            hold,
+            rate,
+        });
         attempt
     }
 
-    /// Records that it has ended and that its slot stays occupied for `hold` from now.
-    pub fn ended(&mut self, attempt: u64, account: AccountId, hold: Duration) {
-        self.append(Kind::Ended, attempt, account, hold);
-    }
-
-    fn append(&mut self, kind: Kind, attempt: u64, account: AccountId, hold: Duration) {
-        let Some(disk) = &mut self.disk else { return };
-        let Some(at) = self.clock.boot() else { return };
-        let record = Record {
-            kind,
+    /// Records that it has ended, that its slot stays occupied for `hold` from now, and the rate
+    /// that is in force now.
+    pub fn ended(&mut self, attempt: u64, account: AccountId, hold: Duration, rate: Rate) {
+        self.append(Record {
+            kind: Kind::Ended,
             attempt,
             account,
-            at,
+            at: Duration::ZERO,
             hold,
+            rate,
+        });
+    }
+
+    fn append(&mut self, record: Record) {
+        let Some(disk) = &mut self.disk else { return };
+        let Some(boot) = self.clock.boot() else {
+            return;
         };
+        let at = boot.since;
+        let record = Record { at, ..record };
         if let Err(error) = disk.append(&record, at) {
             tracing::error!(
                 error = %error,
@@ -172,10 +230,10 @@ impl Ledger {
 
 impl Disk {
     /// Replaces the file by one that holds `records`, atomically.
-    fn rewrite(path: &Path, key_check: [u8; 16], records: &[Record]) -> io::Result<Self> {
+    fn rewrite(path: &Path, head: Head, records: &[Record]) -> io::Result<Self> {
         let temporary = path.with_extension("new");
         let mut bytes = Vec::with_capacity(RECORD * (records.len() + 1));
-        bytes.extend_from_slice(&head(key_check));
+        bytes.extend_from_slice(&head.encode());
         for record in records {
             bytes.extend_from_slice(&record.encode());
         }
@@ -188,13 +246,13 @@ impl Disk {
         Ok(Self {
             path: path.to_owned(),
             file,
-            key_check,
+            head,
             length,
             compact_at: COMPACT_AT.max(length * 2),
         })
     }
 
-    fn append(&mut self, record: &Record, now: BootTime) -> io::Result<()> {
+    fn append(&mut self, record: &Record, now: Duration) -> io::Result<()> {
         // One write call of the whole record: a kill leaves all of it or none.
         self.file.write_all(&record.encode())?;
         self.length += RECORD as u64;
@@ -203,18 +261,18 @@ impl Disk {
         }
         let mut bytes = Vec::new();
         File::open(&self.path)?.read_to_end(&mut bytes)?;
-        let records = parse(&bytes, self.key_check).map_err(io::Error::other)?;
+        let records = parse(&bytes, self.head).map_err(io::Error::other)?;
         let kept: Vec<Record> = live(&records, now)
             .into_iter()
             .map(|(record, _)| record)
             .collect();
-        *self = Self::rewrite(&self.path, self.key_check, &kept)?;
+        *self = Self::rewrite(&self.path, self.head, &kept)?;
         Ok(())
     }
 }
 
 /// The last record of each attempt that still occupies a slot, and for how long from `now`.
-fn live(records: &[Record], now: BootTime) -> Vec<(Record, Duration)> {
+fn live(records: &[Record], now: Duration) -> Vec<(Record, Duration)> {
     let mut last: HashMap<u64, &Record> = HashMap::new();
     for record in records {
         last.insert(record.attempt, record);
@@ -222,19 +280,12 @@ fn live(records: &[Record], now: BootTime) -> Vec<(Record, Duration)> {
     let mut live: Vec<(Record, Duration)> = last
         .into_values()
         .filter_map(|record| {
-            let age = if record.at.id == now.id {
-                now.since.saturating_sub(record.at.since)
-            } else {
-                // Sent before this boot: at least as long ago as the machine has been up.
-                now.since
+            let age = match record.kind {
+                Kind::Ended => now.saturating_sub(record.at),
+                // It was under way when the process ended, which was at some time up to now.
+                Kind::Sent => Duration::ZERO,
             };
-            let left = match record.kind {
-                Kind::Ended => (record.hold + ROUNDING).checked_sub(age)?,
-                // It was under way when the process ended, which was at some time up to now, or
-                // up to the boot of the machine if that came later.
-                Kind::Sent if record.at.id == now.id => record.hold + ROUNDING,
-                Kind::Sent => (record.hold + ROUNDING).checked_sub(now.since)?,
-            };
+            let left = (record.hold + ROUNDING).checked_sub(age)?;
             (!left.is_zero()).then_some((*record, left))
         })
         .collect();
@@ -242,15 +293,7 @@ fn live(records: &[Record], now: BootTime) -> Vec<(Record, Duration)> {
     live
 }
 
-fn head(key_check: [u8; 16]) -> [u8; RECORD] {
-    let mut head = [0; RECORD];
-    head[..4].copy_from_slice(MAGIC);
-    head[4..20].copy_from_slice(&key_check);
-    seal(&mut head);
-    head
-}
-
-fn parse(bytes: &[u8], key_check: [u8; 16]) -> Result<Vec<Record>, &'static str> {
+fn parse(bytes: &[u8], head: Head) -> Result<Vec<Record>, &'static str> {
     let (start, rest) = bytes
         .split_at_checked(RECORD)
         .ok_or("the ledger is cut short")?;
@@ -260,13 +303,27 @@ fn parse(bytes: &[u8], key_check: [u8; 16]) -> Result<Vec<Record>, &'static str>
     if !is_sealed(start) {
         return Err("the ledger is damaged");
     }
-    if start[4..20] != key_check {
+    if start[4..20] != head.key_check {
         return Err("the ledger was written under another key for credential hashes");
+    }
+    if start[20..36] != head.boot {
+        return Err("the ledger was written before this machine was started, or on another one");
     }
     // What a kill may leave at the end is not a whole record; it was never acted upon.
     rest.chunks_exact(RECORD)
         .map(|chunk| Record::decode(chunk).ok_or("the ledger is damaged"))
         .collect()
+}
+
+impl Head {
+    fn encode(self) -> [u8; RECORD] {
+        let mut bytes = [0; RECORD];
+        bytes[..4].copy_from_slice(MAGIC);
+        bytes[4..20].copy_from_slice(&self.key_check);
+        bytes[20..36].copy_from_slice(&self.boot);
+        seal(&mut bytes);
+        bytes
+    }
 }
 
 impl Record {
@@ -275,9 +332,10 @@ impl Record {
         bytes[0] = self.kind as u8;
         bytes[4..12].copy_from_slice(&self.attempt.to_be_bytes());
         bytes[12..28].copy_from_slice(&self.account);
-        bytes[28..44].copy_from_slice(&self.at.id);
-        bytes[44..52].copy_from_slice(&millis(self.at.since).to_be_bytes());
-        bytes[52..60].copy_from_slice(&millis(self.hold).to_be_bytes());
+        bytes[28..36].copy_from_slice(&millis(self.at).to_be_bytes());
+        bytes[36..44].copy_from_slice(&millis(self.hold).to_be_bytes());
+        bytes[44..48].copy_from_slice(&self.rate.limit.to_be_bytes());
+        bytes[48..56].copy_from_slice(&millis(self.rate.window).to_be_bytes());
         seal(&mut bytes);
         bytes
     }
@@ -297,11 +355,12 @@ impl Record {
             },
             attempt: number(4..12)?,
             account: bytes.get(12..28)?.try_into().ok()?,
-            at: BootTime {
-                id: bytes.get(28..44)?.try_into().ok()?,
-                since: Duration::from_millis(number(44..52)?),
+            at: Duration::from_millis(number(28..36)?),
+            hold: Duration::from_millis(number(36..44)?),
+            rate: Rate {
+                limit: u32::from_be_bytes(bytes.get(44..48)?.try_into().ok()?),
+                window: Duration::from_millis(number(48..56)?),
             },
-            hold: Duration::from_millis(number(52..60)?),
         })
     }
 }
@@ -335,6 +394,10 @@ mod tests {
 
     const W: Duration = Duration::from_secs(60);
     const WQ: Duration = Duration::from_secs(120);
+    const RATE: Rate = Rate {
+        limit: 60,
+        window: W,
+    };
 
     fn clock(up: u64) -> Clock {
         Clock::simulated(
@@ -355,60 +418,67 @@ mod tests {
         let mut opened = open(&path, &clock);
         assert!(opened.history.is_none(), "a new node knows nothing");
         let ledger = &mut opened.ledger;
-        let done = ledger.sent([1; 16], WQ);
-        ledger.ended(done, [1; 16], W);
-        let old = ledger.sent([1; 16], WQ);
-        ledger.ended(old, [1; 16], Duration::from_secs(3));
-        let never = ledger.sent([1; 16], WQ);
-        ledger.ended(never, [1; 16], Duration::ZERO);
-        ledger.sent([2; 16], WQ);
+        let done = ledger.sent([1; 16], WQ, RATE);
+        ledger.ended(done, [1; 16], W, RATE);
+        let old = ledger.sent([1; 16], WQ, RATE);
+        ledger.ended(old, [1; 16], Duration::from_secs(3), RATE);
+        let never = ledger.sent([1; 16], WQ, RATE);
+        ledger.ended(never, [1; 16], Duration::ZERO, RATE);
+        ledger.sent([2; 16], WQ, RATE);
         drop(opened);
 
         tokio::time::advance(Duration::from_secs(10)).await;
-        for _ in 0..2 {
-            let opened = open(&path, &clock);
-            let now = clock.now();
-            let mut history = opened.history.unwrap();
-            assert_eq!(
-                history.remove(&[1; 16]).unwrap(),
-                vec![now + Duration::from_secs(50) + ROUNDING]
-            );
-            assert_eq!(history.remove(&[2; 16]).unwrap(), vec![now + WQ + ROUNDING]);
+        let first = clock.now();
+        for wait in [0, 7] {
+            tokio::time::advance(Duration::from_secs(wait)).await;
+            let mut history = open(&path, &clock).history.unwrap();
+            let ended = first + Duration::from_secs(50) + ROUNDING;
+            assert_eq!(history.remove(&[1; 16]).unwrap().held, [ended]);
+            // It ended with its process, at the first start after that at the latest.
+            let under_way = first + WQ + ROUNDING;
+            assert_eq!(history.remove(&[2; 16]).unwrap().held, [under_way]);
             assert!(history.is_empty());
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_a_reboot_the_uptime_bounds_the_age() {
+    async fn a_restart_goes_on_with_the_rate_that_was_learned() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger");
-        let before = clock(50_000);
-        let mut opened = open(&path, &before);
-        opened.ledger.sent([1; 16], WQ);
-        let account = [2; 16];
-        let done = opened.ledger.sent(account, WQ);
-        opened.ledger.ended(done, account, W);
+        let clock = clock(1000);
+        let mut opened = open(&path, &clock);
+        let learned = Rate {
+            limit: 1_000,
+            window: Duration::from_secs(3_600),
+        };
+        let first = opened.ledger.sent([1; 16], WQ, RATE);
+        opened.ledger.ended(first, [1; 16], learned.window, learned);
         drop(opened);
-        // Give the records another boot id than the clock that reads them.
-        let bytes = std::fs::read(&path).unwrap();
-        let mut records = parse(&bytes, [9; 16]).unwrap();
-        records.iter_mut().for_each(|record| record.at.id = [1; 16]);
-        Disk::rewrite(&path, [9; 16], &records).unwrap();
+        assert_eq!(open(&path, &clock).history.unwrap()[&[1; 16]].rate, learned);
+    }
 
-        let after = clock(30);
-        let history = open(&path, &after).history.unwrap();
-        let now = after.now();
-        assert_eq!(
-            history[&[1; 16]],
-            vec![now + Duration::from_secs(90) + ROUNDING]
-        );
-        assert_eq!(
-            history[&account],
-            vec![now + Duration::from_secs(30) + ROUNDING]
-        );
-        // The rewritten file still names the old boot, so a second start finds the same.
-        let history = open(&path, &clock(200)).history.unwrap();
-        assert!(history.is_empty());
+    #[tokio::test(start_paused = true)]
+    async fn another_boot_or_machine_is_a_new_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger");
+        let clock = clock(50_000);
+        let mut opened = open(&path, &clock);
+        opened.ledger.sent([1; 16], WQ, RATE);
+        drop(opened);
+        let bytes = std::fs::read(&path).unwrap();
+        let here = Head {
+            key_check: [9; 16],
+            boot: clock.boot().unwrap().id,
+        };
+        let records = parse(&bytes, here).unwrap();
+        let elsewhere = Head {
+            boot: [1; 16],
+            ..here
+        };
+        Disk::rewrite(&path, elsewhere, &records).unwrap();
+        let opened = open(&path, &clock);
+        assert!(opened.history.is_none() && opened.note.unwrap().contains("another one"));
+        assert_eq!(open(&path, &clock).history, Some(History::new()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -417,7 +487,7 @@ mod tests {
         let path = dir.path().join("ledger");
         let clock = clock(1000);
         let mut opened = open(&path, &clock);
-        opened.ledger.sent([1; 16], WQ);
+        opened.ledger.sent([1; 16], WQ, RATE);
         drop(opened);
         let whole = std::fs::read(&path).unwrap();
 
@@ -454,18 +524,18 @@ mod tests {
             disk.compact_at = 40 * RECORD as u64;
         }
         for _ in 0..1000 {
-            let attempt = opened.ledger.sent([1; 16], WQ);
+            let attempt = opened.ledger.sent([1; 16], WQ, RATE);
             opened
                 .ledger
-                .ended(attempt, [1; 16], Duration::from_millis(1));
+                .ended(attempt, [1; 16], Duration::from_millis(1), RATE);
             tokio::time::advance(Duration::from_millis(100)).await;
         }
-        opened.ledger.sent([3; 16], WQ);
+        opened.ledger.sent([3; 16], WQ, RATE);
         if let Some(disk) = &mut opened.ledger.disk {
             disk.compact_at = 0;
         }
-        opened.ledger.sent([3; 16], WQ);
+        opened.ledger.sent([3; 16], WQ, RATE);
         assert!(std::fs::metadata(&path).unwrap().len() < 10 * RECORD as u64);
-        assert_eq!(open(&path, &clock).history.unwrap()[&[3; 16]].len(), 2);
+        assert_eq!(open(&path, &clock).history.unwrap()[&[3; 16]].held.len(), 2);
     }
 }

@@ -20,6 +20,7 @@ pub struct Ticket {
     pub(super) bytes: usize,
     pub(super) deadline: Instant,
     pub(super) estimate: Instant,
+    pub(super) answer: Duration,
     pub(super) granted: oneshot::Receiver<Grant>,
 }
 
@@ -36,6 +37,16 @@ impl Ticket {
     /// When it was expected to leave, at the latest, when it joined.
     pub fn estimate(&self) -> Instant {
         self.estimate
+    }
+
+    /// Its place among all who wait for any budget.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// How long an answer takes at most, as far as is known.
+    pub fn answer_time(&self) -> Duration {
+        self.answer
     }
 
     /// Its deadline.
@@ -60,7 +71,8 @@ impl Ticket {
         match tokio::time::timeout_at(self.deadline.into(), &mut self.granted).await {
             Ok(Ok(Ok(permit))) => Ok(permit),
             Ok(Ok(Err(refusal))) => Err(NoPermit::Refused(refusal)),
-            Ok(Err(_)) => Err(NoPermit::Refused(Refusal::Draining)),
+            // Its budget was forgotten while it was out of the line, for want of room.
+            Ok(Err(_)) => Err(NoPermit::Refused(Refusal::TooManyBudgets)),
             Err(_) => Err(NoPermit::Expired),
         }
     }
@@ -75,9 +87,10 @@ impl Ticket {
             peer: self.caller.peer,
         };
         let (place, caller) = (self.place, self.caller.clone());
-        self.budgets.change(&self.key, |state, _| {
-            state.enter(&self.key, place, caller, waiting);
+        self.budgets.change(&self.key, |state, now| {
+            state.enter(&self.key, place, caller, now, waiting);
             state.make_ready(&self.key, place);
+            state.refuse_if_late(&self.key, place, now);
         });
     }
 
@@ -104,6 +117,15 @@ impl Drop for Ticket {
     }
 }
 
+/// What ending an attempt came to for its budget.
+#[derive(Clone, Debug, Default)]
+pub struct Ended {
+    /// The budget from now on; `None` if it is no longer known.
+    pub standing: Option<Standing>,
+    /// What the answer taught.
+    pub learned: Learned,
+}
+
 /// A slot, for one attempt.
 #[derive(Debug)]
 pub struct Permit {
@@ -124,53 +146,54 @@ impl Permit {
         let Some(kept) = state.accounts.get_mut(&self.key) else {
             return;
         };
-        let (id, hold) = (kept.id, kept.account.window().hold_unanswered());
-        self.attempt = Some(state.ledger.sent(id, hold));
+        let window = kept.account.window();
+        let (hold, rate) = (window.hold_unanswered(), window.rate());
+        let id = kept.id;
+        self.attempt = Some(state.ledger.sent(id, hold, rate));
     }
 
-    /// Ends the attempt; the slot comes back as [`super::window::Window`] says. Returns the budget's standing.
-    pub fn end(mut self, end: End) -> Option<Standing> {
+    /// Ends the attempt; the slot comes back as [`super::window::Window`] says.
+    pub fn end(mut self, end: End) -> Ended {
         self.finish(end)
     }
 
-    fn finish(&mut self, end: End) -> Option<Standing> {
-        let slot = self.slot.take()?;
+    fn finish(&mut self, end: End) -> Ended {
+        let mut ended = Ended::default();
+        let Some(slot) = self.slot.take() else {
+            return ended;
+        };
         let since = self.since;
         let attempt = self.attempt;
-        let mut standing = None;
         self.budgets.change(&self.key, |state, now| {
             let Some(kept) = state.accounts.get_mut(&self.key) else {
                 return;
             };
-            let learned = kept
-                .account
-                .end(slot, end, now.saturating_duration_since(since), now);
+            let took = now.saturating_duration_since(since);
+            ended.learned = kept.account.end(slot, end, took, now);
             let window = kept.account.window();
             let hold = match end {
                 End::NotSent => Duration::ZERO,
                 End::NoAnswer => window.hold_unanswered(),
                 End::Answered(_) | End::Throttled(_) => window.hold_answered(),
             };
-            let occupied = window.occupied(now);
             let rate = window.rate();
-            standing = Some(Standing {
+            if let Some(attempt) = attempt {
+                state.ledger.ended(attempt, kept.id, hold, rate);
+            }
+            let remaining = rate.limit.saturating_sub(window.occupied(now));
+            // With some left, `reset` is when there are more; with none, when there is one.
+            let more = match window.next_end() {
+                Some(at) if remaining > 0 => at,
+                _ => kept.account.leaves_at(0, now),
+            };
+            ended.standing = Some(Standing {
                 budget: self.key.1.clone(),
                 rate,
-                remaining: rate.limit.saturating_sub(occupied),
-                reset: kept
-                    .account
-                    .leaves_at(0, now)
-                    .saturating_duration_since(now),
+                remaining,
+                reset: more.saturating_duration_since(now),
             });
-            if let Some(attempt) = attempt {
-                let id = kept.id;
-                state.ledger.ended(attempt, id, hold);
-            }
-            if learned != Learned::default() && state.learned.len() < 1_000 {
-                state.learned.push((self.key.clone(), learned));
-            }
         });
-        standing
+        ended
     }
 }
 

@@ -5,9 +5,10 @@
 //! holds. Someone who is not ready (an earlier write of its lane has not settled) keeps its place
 //! without holding up the others.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Who asks: the peer's address, divided by a name that a trusted peer may give.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,15 +22,65 @@ pub struct Caller {
 /// A place in the line: places are numbered in order of arrival.
 pub type Place = u64;
 
-#[derive(Debug, Default)]
+/// Those of one caller.
+#[derive(Clone, Debug, Default)]
 struct Names {
     /// Those who could go at once, in order of arrival.
     ready: BTreeSet<Place>,
-    /// All, ready or not.
-    all: BTreeSet<Place>,
+    /// The others, and when each is expected to be ready.
+    blocked: BTreeMap<Place, Instant>,
 }
 
-#[derive(Debug, Default)]
+impl Names {
+    fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.blocked.is_empty()
+    }
+
+    /// All who are ready, or expected to be by then.
+    fn by(&self, until: Option<Instant>) -> Ahead {
+        let mut blocked: Vec<Instant> = self
+            .blocked
+            .values()
+            .copied()
+            .filter(|at| until.is_none_or(|until| *at <= until))
+            .collect();
+        blocked.sort_unstable();
+        Ahead {
+            ready: self.ready.len(),
+            blocked,
+        }
+    }
+}
+
+/// Those who may go before a newcomer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// How many of them could go at once.
+    pub ready: usize,
+    /// When each of the others is expected to be ready, soonest first.
+    pub blocked: Vec<Instant>,
+}
+
+impl Ahead {
+    fn len(&self) -> usize {
+        self.ready + self.blocked.len()
+    }
+
+    /// The `most` of them that could go soonest.
+    fn first(mut self, most: usize) -> Self {
+        self.ready = self.ready.min(most);
+        self.blocked.truncate(most - self.ready);
+        self
+    }
+
+    fn join(&mut self, mut other: Self) {
+        self.ready += other.ready;
+        self.blocked.append(&mut other.blocked);
+        self.blocked.sort_unstable();
+    }
+}
+
+#[derive(Clone, Debug, Default)]
 struct Peer {
     names: HashMap<Option<Arc<str>>, Names>,
     /// Names with someone ready, whose turn comes first in front.
@@ -38,7 +89,7 @@ struct Peer {
 }
 
 /// Those who wait for one budget.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Turns {
     peers: HashMap<IpAddr, Peer>,
     /// Peers with someone ready, whose turn comes first in front.
@@ -62,6 +113,11 @@ impl Turns {
         !self.ring.is_empty()
     }
 
+    /// The places of all who wait, in no order.
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        self.callers.keys().copied()
+    }
+
     /// How many peers wait: each of them goes once before any goes twice.
     pub fn peers(&self) -> usize {
         self.peers.len()
@@ -72,15 +128,15 @@ impl Turns {
         self.peers.get(&peer).map_or(0, |peer| peer.waiting)
     }
 
-    /// Takes a place, not ready.
-    pub fn join(&mut self, place: Place, caller: Caller) {
+    /// Takes a place, not ready; `expected` is when it is expected to be.
+    pub fn join(&mut self, place: Place, caller: Caller, expected: Instant) {
         let peer = self.peers.entry(caller.peer).or_default();
         peer.waiting += 1;
         peer.names
             .entry(caller.name.clone())
             .or_default()
-            .all
-            .insert(place);
+            .blocked
+            .insert(place, expected);
         self.callers.insert(place, caller);
     }
 
@@ -95,6 +151,9 @@ impl Turns {
         let Some(names) = peer.names.get_mut(&caller.name) else {
             return;
         };
+        if names.blocked.remove(&place).is_none() {
+            return;
+        }
         if names.ready.is_empty() {
             if peer.ring.is_empty() {
                 self.ring.push_back(caller.peer);
@@ -114,7 +173,7 @@ impl Turns {
         };
         peer.waiting -= 1;
         if let Some(names) = peer.names.get_mut(&caller.name) {
-            names.all.remove(&place);
+            names.blocked.remove(&place);
             let was_ready = names.ready.remove(&place);
             if was_ready && names.ready.is_empty() {
                 peer.ring.retain(|name| *name != caller.name);
@@ -122,7 +181,7 @@ impl Turns {
                     self.ring.retain(|peer| *peer != caller.peer);
                 }
             }
-            if names.all.is_empty() {
+            if names.is_empty() {
                 peer.names.remove(&caller.name);
             }
         }
@@ -140,12 +199,11 @@ impl Turns {
         let name = peer.ring.pop_front()?;
         let names = peer.names.get_mut(&name)?;
         let place = names.ready.pop_first()?;
-        names.all.remove(&place);
         peer.waiting -= 1;
         if !names.ready.is_empty() {
             peer.ring.push_back(name.clone());
         }
-        if names.all.is_empty() {
+        if names.is_empty() {
             peer.names.remove(&name);
         }
         if !peer.ring.is_empty() {
@@ -158,47 +216,93 @@ impl Turns {
         Some(place)
     }
 
-    /// At most how many of those who wait go before a newcomer of `caller`, if nobody else came.
-    pub fn ahead_of(&self, caller: &Caller) -> usize {
-        let own = self.peers.get(&caller.peer);
-        let within = own.map_or(0, |peer| {
-            let mine = peer
-                .names
-                .get(&caller.name)
-                .map_or(0, |names| names.all.len());
-            let others: usize = peer
-                .names
-                .iter()
-                .filter(|(name, _)| **name != caller.name)
-                .map(|(_, names)| names.all.len().min(mine + 1))
-                .sum();
-            mine + others
-        });
-        let others: usize = self
-            .peers
-            .iter()
-            .filter(|(address, _)| **address != caller.peer)
-            .map(|(_, peer)| peer.waiting.min(within + 1))
-            .sum();
-        within + others
+    /// At most those of the ones who wait who go before a newcomer of `caller`, if nobody else
+    /// came; only those who are expected to be ready by `until`, where it is known that the
+    /// newcomer will have gone by then.
+    pub fn ahead_of(&self, caller: &Caller, until: Option<Instant>) -> Ahead {
+        let mut ahead = Ahead::default();
+        if let Some(peer) = self.peers.get(&caller.peer) {
+            if let Some(mine) = peer.names.get(&caller.name) {
+                ahead = mine.by(until);
+            }
+            let turns = ahead.len() + 1;
+            for (_, names) in peer.names.iter().filter(|(name, _)| **name != caller.name) {
+                ahead.join(names.by(until).first(turns));
+            }
+        }
+        let turns = ahead.len() + 1;
+        for (_, peer) in self.peers.iter().filter(|(peer, _)| **peer != caller.peer) {
+            ahead.join(peer.by(until).first(turns));
+        }
+        ahead
     }
 
-    /// All who wait in the order in which they would go if all were ready and nobody came.
-    pub fn in_order(&self) -> Vec<Place> {
+    /// The same for all who wait, as for a newcomer who lets everybody go first.
+    pub fn everyone(&self) -> Ahead {
+        let mut all = Ahead::default();
+        for peer in self.peers.values() {
+            all.join(peer.by(None));
+        }
+        all
+    }
+
+    /// When the first of those who wait is expected to be ready, of one peer alone if one is
+    /// given; `now` if somebody is. `None` if nobody waits.
+    pub fn first_ready(&self, peer: Option<IpAddr>, now: Instant) -> Option<Instant> {
+        let peers = self.peers.iter();
+        let peers = peers.filter(|(address, _)| peer.is_none_or(|peer| peer == **address));
+        peers
+            .map(|(_, peer)| match peer.ring.is_empty() {
+                false => now,
+                true => peer
+                    .by(None)
+                    .blocked
+                    .first()
+                    .map_or(now, |at| *at.max(&now)),
+            })
+            .min()
+    }
+
+    /// All who wait in the order in which they would go if all were ready and nobody came, each
+    /// with the time at which it is expected to be ready, if it is not.
+    pub fn in_order(&self, now: Instant) -> Vec<(Place, Option<Instant>)> {
         let mut copy = Turns::default();
         let mut places: Vec<(&Place, &Caller)> = self.callers.iter().collect();
         places.sort_unstable_by_key(|(place, _)| **place);
+        let mut expected = HashMap::new();
         for (place, caller) in places {
-            copy.join(*place, caller.clone());
+            let names = self.peers.get(&caller.peer);
+            let names = names.and_then(|peer| peer.names.get(&caller.name));
+            if let Some(at) = names.and_then(|names| names.blocked.get(place)) {
+                expected.insert(*place, *at);
+            }
+            copy.join(
+                *place,
+                caller.clone(),
+                expected.get(place).copied().unwrap_or(now),
+            );
             copy.ready(*place);
         }
-        std::iter::from_fn(|| copy.pop()).collect()
+        std::iter::from_fn(|| copy.pop())
+            .map(|place| (place, expected.get(&place).copied()))
+            .collect()
+    }
+}
+
+impl Peer {
+    fn by(&self, until: Option<Instant>) -> Ahead {
+        let mut all = Ahead::default();
+        for names in self.names.values() {
+            all.join(names.by(until));
+        }
+        all
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use proptest::prelude::*;
 
     fn caller(peer: u8, name: Option<u8>) -> Caller {
@@ -206,6 +310,11 @@ mod tests {
             peer: IpAddr::from([10, 0, 0, peer]),
             name: name.map(|name| Arc::from(format!("team-{name}"))),
         }
+    }
+
+    /// An instant; which one does not matter.
+    fn now() -> Instant {
+        Clock::system().now()
     }
 
     fn everyone(turns: &mut Turns) -> Vec<Place> {
@@ -216,12 +325,12 @@ mod tests {
     fn a_bulk_of_one_caller_does_not_starve_a_single_write_of_another() {
         let mut turns = Turns::default();
         for place in 0..100 {
-            turns.join(place, caller(1, None));
+            turns.join(place, caller(1, None), now());
             turns.ready(place);
         }
-        turns.join(100, caller(2, None));
+        turns.join(100, caller(2, None), now());
         turns.ready(100);
-        assert_eq!(turns.ahead_of(&caller(3, None)), 2);
+        assert_eq!(turns.ahead_of(&caller(3, None), None).ready, 2);
         let order = everyone(&mut turns);
         assert!(order.iter().position(|place| *place == 100).unwrap() <= 1);
     }
@@ -230,11 +339,11 @@ mod tests {
     fn names_divide_a_peers_turn_and_do_not_add_to_it() {
         let mut turns = Turns::default();
         for place in 0..40 {
-            turns.join(place, caller(1, Some((place % 10) as u8)));
+            turns.join(place, caller(1, Some((place % 10) as u8)), now());
             turns.ready(place);
         }
         for place in 40..44 {
-            turns.join(place, caller(2, None));
+            turns.join(place, caller(2, None), now());
             turns.ready(place);
         }
         let order = everyone(&mut turns);
@@ -248,14 +357,39 @@ mod tests {
     #[test]
     fn those_not_ready_hold_nobody_up() {
         let mut turns = Turns::default();
-        turns.join(0, caller(1, None));
-        turns.join(1, caller(1, None));
+        turns.join(0, caller(1, None), now());
+        turns.join(1, caller(1, None), now());
         turns.ready(1);
         assert_eq!(turns.pop(), Some(1));
         assert_eq!(turns.pop(), None);
         turns.ready(0);
         assert_eq!(turns.pop(), Some(0));
         assert!(turns.is_empty() && turns.peers.is_empty() && turns.ring.is_empty());
+    }
+
+    #[test]
+    fn only_those_who_are_ready_in_time_are_ahead() {
+        let (mut turns, start) = (Turns::default(), now());
+        let second = std::time::Duration::from_secs(1);
+        for place in 0..4 {
+            let ready = start + second * u32::try_from(place).unwrap();
+            turns.join(place, caller(1, None), ready);
+        }
+        turns.ready(2);
+        let ahead = |until| turns.ahead_of(&caller(1, None), until);
+        assert_eq!(ahead(None).ready, 1);
+        assert_eq!(
+            ahead(None).blocked,
+            [start, start + second, start + second * 3]
+        );
+        assert_eq!(ahead(Some(start)).blocked, [start]);
+        let other = turns.ahead_of(&caller(2, None), None);
+        assert_eq!((other.ready, other.blocked.len()), (1, 0), "one turn");
+        assert_eq!(
+            turns.first_ready(None, start + second),
+            Some(start + second)
+        );
+        assert_eq!(turns.first_ready(Some(caller(2, None).peer), start), None);
     }
 
     proptest! {
@@ -275,7 +409,7 @@ mod tests {
                     0 => {
                         let who = caller(peer, (name > 0).then_some(name));
                         prop_assert_eq!(turns.len(), waiting.len());
-                        turns.join(next, who.clone());
+                        turns.join(next, who.clone(), now());
                         waiting.push((next, who, false));
                         next += 1;
                     }
@@ -310,7 +444,7 @@ mod tests {
                 }
             }
             let left: Vec<Place> = waiting.iter().map(|w| w.0).collect();
-            prop_assert_eq!(turns.in_order().len(), left.len());
+            prop_assert_eq!(turns.in_order(now()).len(), left.len());
             for place in left {
                 prop_assert!(turns.leave(place));
             }

@@ -95,7 +95,7 @@ pub struct Learned {
 }
 
 /// The slots of one budget of one credential.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Window {
     rate: Rate,
     /// The documented limit, which answers may lower but not exceed.
@@ -108,6 +108,8 @@ pub struct Window {
     /// Slots that an earlier process may have used, of which nothing is known.
     unknown: u32,
     unknown_until: Instant,
+    /// First attempts without history that ended without an answer.
+    unanswered_starts: u32,
     taken: u64,
     closed_until: Option<Instant>,
     probe: ProbeState,
@@ -134,6 +136,7 @@ impl Window {
             held: BinaryHeap::new(),
             unknown: 0,
             unknown_until: now,
+            unanswered_starts: 0,
             taken: 0,
             closed_until: None,
             probe: ProbeState::Idle,
@@ -164,7 +167,11 @@ impl Window {
 
     /// W + guard: how long an answered attempt occupies its slot from its answer on.
     pub fn hold_answered(&self) -> Duration {
-        self.rate.window + self.terms.guard + self.rate.window / 1000
+        self.rate.window + self.guard()
+    }
+
+    fn guard(&self) -> Duration {
+        self.terms.guard + self.rate.window / 1000
     }
 
     /// W + Q: how long an attempt without an answer occupies its slot from its end on.
@@ -177,7 +184,7 @@ impl Window {
         while self.held.peek().is_some_and(|Reverse(at)| *at <= now) {
             self.held.pop();
         }
-        if self.unknown > 0 && now >= self.unknown_until {
+        if now >= self.unknown_until {
             self.unknown = 0;
             if self.probe == ProbeState::Needed(Probe::Start) {
                 self.probe = ProbeState::Idle;
@@ -205,10 +212,14 @@ impl Window {
         };
         if probe == Probe::Start {
             // The probe uses one of the slots of which nothing is known: one request more than
-            // an unknown number is what it takes to find out.
+            // an unknown number is what it takes to find out. Of the others it needs a free one.
+            let known = occupied - self.unknown;
+            if known >= self.rate.limit {
+                return self.next_release(now, known, 0);
+            }
             self.unknown = self.unknown.saturating_sub(1);
         } else if occupied >= self.rate.limit {
-            return self.next_release(now, occupied);
+            return self.next_release(now, occupied, self.unknown);
         }
         if probe != Probe::No {
             self.probe = ProbeState::UnderWay;
@@ -236,7 +247,15 @@ impl Window {
             }
             End::NoAnswer => {
                 self.held.push(Reverse(now + self.hold_unanswered()));
-                self.reprobe(&slot);
+                if slot.probe == Probe::Start {
+                    self.unanswered_starts += 1;
+                }
+                if self.unanswered_starts > self.terms.unknown_slots {
+                    // Each of them may have been counted on top of what nobody knows.
+                    self.probe = ProbeState::Idle;
+                } else {
+                    self.reprobe(&slot);
+                }
             }
             End::Throttled(throttle) => {
                 self.held.push(Reverse(now + self.hold_answered()));
@@ -248,40 +267,72 @@ impl Window {
                     self.learn(&slot, allowance, now, &mut learned);
                 }
                 self.held.push(Reverse(now + self.hold_answered()));
-                self.opened(&slot, allowance.is_some());
+                self.opened(&slot, allowance.is_some(), now);
             }
         }
         learned
     }
 
     /// When the slots will be free, soonest first, exactly L of them: the basis of estimates.
-    /// Attempts under way are taken to answer within `answer`. Where the budget has yet to be
-    /// probed at its start, the probe is taken to open it.
-    pub fn free_at(&mut self, now: Instant, answer: Duration) -> Vec<Instant> {
+    /// Attempts under way are answered at `answers`, others after `answer`. Where the budget has to
+    /// be probed, the probe is the first to leave and is taken to open it.
+    pub fn free_at(&mut self, now: Instant, answer: Duration, answers: &[Instant]) -> Vec<Instant> {
         let _ = self.occupied(now);
-        let ready = match (self.closed_until, self.probe) {
-            (Some(until), _) if until > now => until + answer,
-            (_, ProbeState::UnderWay) => now + answer,
-            _ => now,
+        let open = self.closed_until.map_or(now, |until| until.max(now));
+        let (first, others) = match self.probe {
+            ProbeState::Idle => (open, open),
+            ProbeState::Needed(_) => (open, open + answer),
+            ProbeState::UnderWay => {
+                let answered = answers.last().copied().unwrap_or(now);
+                (open.max(answered), open.max(answered))
+            }
         };
         let starting = self.unknown > 0 && self.probe != ProbeState::Idle;
         let unknown = if starting { 0 } else { self.unknown };
-        let mut busy: Vec<Instant> = self
-            .held
-            .iter()
-            .map(|Reverse(at)| (*at).max(ready))
-            .collect();
-        busy.extend((0..self.in_use).map(|_| now + answer + self.hold_answered()));
-        busy.extend((0..unknown).map(|_| self.unknown_until.max(ready)));
+        let mut busy: Vec<Instant> = self.held.iter().map(|Reverse(at)| *at).collect();
+        busy.extend(answers.iter().map(|at| *at + self.hold_answered()));
+        busy.extend((0..unknown).map(|_| self.unknown_until));
         busy.sort_unstable();
         let limit = self.rate.limit as usize;
         // More occupied than there are slots: the first ones to end free nothing.
         let surplus = busy.len().saturating_sub(limit);
         busy.drain(..surplus);
-        let idle = limit - busy.len();
-        let mut free = vec![ready; idle];
+        let mut free = vec![now; limit - busy.len()];
         free.append(&mut busy);
+        for (place, at) in free.iter_mut().enumerate() {
+            *at = (*at).max(if place == 0 { first } else { others });
+        }
         free
+    }
+
+    /// A copy for a forecast: attempts under way are answered at `answers`, and a probe is taken to
+    /// open the budget.
+    pub fn forecast(&mut self, now: Instant, answers: &[Instant]) -> Self {
+        let _ = self.occupied(now);
+        let mut copy = self.clone();
+        let hold = copy.hold_answered();
+        copy.held
+            .extend(answers.iter().map(|at| Reverse(*at + hold)));
+        copy.in_use = 0;
+        if self.probe != ProbeState::Idle {
+            copy.unknown = 0;
+        }
+        match copy.probe {
+            ProbeState::Idle => {}
+            ProbeState::Needed(_) => copy.probe = ProbeState::Needed(Probe::Reopen),
+            ProbeState::UnderWay => {
+                let answered = answers.last().copied().unwrap_or(now);
+                let open = copy.closed_until.unwrap_or(now);
+                copy.closed_until = Some(open.max(answered));
+                copy.probe = ProbeState::Idle;
+            }
+        }
+        copy
+    }
+
+    /// When the next slot that is occupied will be given back, of those whose end is known.
+    pub fn next_end(&self) -> Option<Instant> {
+        self.held.peek().map(|Reverse(at)| *at)
     }
 
     /// Whether nothing would be lost by forgetting this budget, except what it has learned.
@@ -301,11 +352,11 @@ impl Window {
         self.unknown > 0
     }
 
-    fn next_release(&self, now: Instant, occupied: u32) -> Taken {
+    fn next_release(&self, now: Instant, occupied: u32, unknown: u32) -> Taken {
         // As many releases as it takes to bring the occupied slots below the limit.
         let needed = (occupied - self.rate.limit) as usize;
         let mut ends: Vec<Instant> = self.held.iter().map(|Reverse(at)| *at).collect();
-        ends.extend((0..self.unknown).map(|_| self.unknown_until));
+        ends.extend((0..unknown).map(|_| self.unknown_until));
         if needed >= ends.len() {
             return Taken::AfterAnswer;
         }
@@ -325,7 +376,8 @@ impl Window {
         let wait = throttle
             .wait
             .unwrap_or(self.rate.window)
-            .min(self.rate.window * 2);
+            .min(self.rate.window * 2)
+            .max(self.guard());
         let until = now + wait;
         self.closed_until = Some(self.closed_until.map_or(until, |before| before.max(until)));
         let kind = match (slot.probe, self.probe) {
@@ -339,7 +391,7 @@ impl Window {
         wait
     }
 
-    fn opened(&mut self, slot: &Slot, told: bool) {
+    fn opened(&mut self, slot: &Slot, told: bool, now: Instant) {
         match slot.probe {
             Probe::No => return,
             Probe::Reopen => {}
@@ -350,7 +402,11 @@ impl Window {
                 self.unknown = self.rate.limit.saturating_sub(open);
             }
         }
-        self.probe = ProbeState::Idle;
+        // A 429 of an attempt that had left before the probe may have closed it once more.
+        self.probe = match self.closed_for(now) {
+            Some(_) => ProbeState::Needed(Probe::Reopen),
+            None => ProbeState::Idle,
+        };
     }
 
     fn learn(&mut self, slot: &Slot, allowance: Allowance, now: Instant, learned: &mut Learned) {
@@ -397,6 +453,13 @@ impl Window {
         let seen = reset.min(LONGEST);
         // `reset_in` is rounded up by up to two seconds, because dates are whole seconds.
         if seen > self.rate.window + 2 * SECOND {
+            // Whatever was given back by the shorter window comes back later, too.
+            let longer = seen - self.rate.window;
+            self.held = self
+                .held
+                .drain()
+                .map(|Reverse(at)| Reverse(at + longer))
+                .collect();
             self.rate.window = seen;
             learned.window = Some(seen);
         }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Numbers writes in the order in which they were accepted.
 pub type Turn = u64;
@@ -28,10 +28,8 @@ impl Keys {
     }
 
     fn classes(&self) -> BTreeSet<Arc<str>> {
-        self.keys
-            .iter()
-            .map(|key| Arc::from(class_of(key)))
-            .collect()
+        let names: BTreeSet<&str> = self.keys.iter().map(|key| class_of(key)).collect();
+        names.into_iter().map(Arc::from).collect()
     }
 }
 
@@ -39,23 +37,27 @@ fn class_of(key: &str) -> &str {
     key.split_once(':').map_or(key, |(class, _)| class)
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Class {
     /// Writes with a key of the class, and writes that are a barrier against it.
     members: BTreeSet<Turn>,
     barriers: BTreeSet<Turn>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Write {
     keys: Keys,
+    /// The classes of its keys.
+    classes: BTreeSet<Arc<str>>,
     /// When it is expected to have settled.
     expected: Instant,
+    /// Names it where it waits besides.
+    place: u64,
     ready: bool,
 }
 
 /// The unsettled writes of one credential.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Lanes {
     writes: BTreeMap<Turn, Write>,
     keys: HashMap<Arc<str>, BTreeSet<Turn>>,
@@ -69,22 +71,43 @@ impl Lanes {
     }
 
     /// When every unsettled write that shares something with `keys` is expected to have settled.
-    pub fn expected_free(&self, keys: &Keys) -> Option<Instant> {
-        self.before(keys, Turn::MAX)
-            .iter()
+    /// Those of one lane go one after the other and take at least `each` from now on.
+    pub fn expected_free(&self, keys: &Keys, now: Instant, each: Duration) -> Option<Instant> {
+        let classes = keys.classes();
+        let classes = classes.iter().filter_map(|class| self.classes.get(class));
+        let barriers = keys.barriers.iter();
+        let barriers = barriers.filter_map(|class| self.classes.get(class));
+        let lanes = keys.keys.iter().filter_map(|key| self.keys.get(key));
+        let one_after_the_other = lanes
+            .clone()
+            .map(|lane| now + each.saturating_mul(u32::try_from(lane.len()).unwrap_or(u32::MAX)));
+        lanes
+            .chain(classes.map(|class| &class.barriers))
+            .chain(barriers.map(|class| &class.members))
+            .flatten()
             .filter_map(|turn| self.writes.get(turn))
-            .map(|w| w.expected)
+            .map(|write| write.expected.max(now + each))
+            .chain(one_after_the_other)
             .max()
     }
 
+    /// All unsettled writes, in the order of acceptance: turn, place and expected time.
+    pub fn writes(&self) -> impl Iterator<Item = (Turn, u64, Instant)> {
+        let writes = self.writes.iter();
+        writes.map(|(turn, write)| (*turn, write.place, write.expected))
+    }
+
     /// Accepts a write, which must have a higher turn than any before it. True if it is ready.
-    pub fn enter(&mut self, turn: Turn, keys: Keys, expected: Instant) -> bool {
-        let ready = self.before(&keys, turn).is_empty();
+    /// `place` names it where it waits besides.
+    pub fn enter(&mut self, turn: Turn, keys: Keys, expected: Instant, place: u64) -> bool {
+        let classes = keys.classes();
+        let ready = self.is_free(&keys, &classes, turn);
         for key in &keys.keys {
             self.keys.entry(key.clone()).or_default().insert(turn);
         }
-        for class in keys.classes() {
-            self.classes.entry(class).or_default().members.insert(turn);
+        for class in &classes {
+            let class = self.classes.entry(class.clone()).or_default();
+            class.members.insert(turn);
         }
         for class in &keys.barriers {
             self.classes
@@ -97,7 +120,9 @@ impl Lanes {
             turn,
             Write {
                 keys,
+                classes,
                 expected,
+                place,
                 ready,
             },
         );
@@ -126,8 +151,8 @@ impl Lanes {
                 }
             }
         }
-        for name in write.keys.classes() {
-            if let Some(class) = self.classes.get_mut(&name) {
+        for name in &write.classes {
+            if let Some(class) = self.classes.get_mut(name) {
                 class.members.remove(&turn);
                 candidates.extend(&class.barriers);
             }
@@ -146,7 +171,7 @@ impl Lanes {
             .filter(|turn| {
                 self.writes
                     .get(turn)
-                    .is_some_and(|write| self.is_free(&write.keys, *turn))
+                    .is_some_and(|write| self.is_free(&write.keys, &write.classes, *turn))
             })
             .collect();
         for turn in &ready {
@@ -157,50 +182,22 @@ impl Lanes {
         ready
     }
 
-    /// Whether no write before `turn` shares anything with `keys`: the first of each lane tells.
-    fn is_free(&self, keys: &Keys, turn: Turn) -> bool {
+    /// Whether no write before `turn` shares anything with `keys`, which are of these classes: the
+    /// first of each lane tells.
+    fn is_free(&self, keys: &Keys, classes: &BTreeSet<Arc<str>>, turn: Turn) -> bool {
         let first_of = |set: Option<&BTreeSet<Turn>>| {
             set.and_then(BTreeSet::first)
                 .is_none_or(|first| *first >= turn)
         };
-        keys.keys.iter().all(|key| first_of(self.keys.get(key)))
-            && keys
-                .classes()
+        let class = |name: &Arc<str>| self.classes.get(name);
+        // The few barriers and classes come before the many keys.
+        keys.barriers
+            .iter()
+            .all(|name| first_of(class(name).map(|class| &class.members)))
+            && classes
                 .iter()
-                .all(|class| first_of(self.classes.get(class).map(|class| &class.barriers)))
-            && keys
-                .barriers
-                .iter()
-                .all(|class| first_of(self.classes.get(class).map(|class| &class.members)))
-    }
-
-    /// The last write before `turn` of every lane that `keys` share: the others come before it.
-    fn before(&self, keys: &Keys, turn: Turn) -> BTreeSet<Turn> {
-        let mut before = BTreeSet::new();
-        for key in &keys.keys {
-            before.extend(
-                self.keys
-                    .get(key)
-                    .and_then(|lane| lane.range(..turn).next_back()),
-            );
-        }
-        for class in keys.classes() {
-            before.extend(
-                self.classes
-                    .get(&class)
-                    .into_iter()
-                    .flat_map(|c| c.barriers.range(..turn)),
-            );
-        }
-        for class in &keys.barriers {
-            before.extend(
-                self.classes
-                    .get(class)
-                    .into_iter()
-                    .flat_map(|c| c.members.range(..turn)),
-            );
-        }
-        before
+                .all(|name| first_of(class(name).map(|class| &class.barriers)))
+            && keys.keys.iter().all(|key| first_of(self.keys.get(key)))
     }
 }
 
@@ -209,7 +206,6 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use proptest::prelude::*;
-    use std::time::Duration;
 
     fn keys(keys: &[&str], barriers: &[&str]) -> Keys {
         Keys {
@@ -228,10 +224,10 @@ mod tests {
     fn writes_of_one_thing_go_one_after_the_other() {
         let now = Clock::system().now();
         let mut lanes = Lanes::default();
-        assert!(lanes.enter(0, keys(&["user:a"], &[]), now));
-        assert!(!lanes.enter(1, keys(&["user:a", "user:b"], &[]), now));
-        assert!(!lanes.enter(2, keys(&["user:b"], &[]), now));
-        assert!(lanes.enter(3, keys(&["user:c"], &[]), now));
+        assert!(lanes.enter(0, keys(&["user:a"], &[]), now, 0));
+        assert!(!lanes.enter(1, keys(&["user:a", "user:b"], &[]), now, 0));
+        assert!(!lanes.enter(2, keys(&["user:b"], &[]), now, 0));
+        assert!(lanes.enter(3, keys(&["user:c"], &[]), now, 0));
         assert!(lanes.settle(3).is_empty());
         assert_eq!(lanes.settle(0), vec![1]);
         assert_eq!(lanes.settle(1), vec![2]);
@@ -243,14 +239,14 @@ mod tests {
     fn deleting_users_is_a_barrier_against_people_named_by_email() {
         let now = Clock::system().now();
         let mut lanes = Lanes::default();
-        assert!(lanes.enter(0, keys(&["person:x@a.b"], &[]), now));
-        assert!(!lanes.enter(1, keys(&["user:1"], &["person"]), now));
+        assert!(lanes.enter(0, keys(&["person:x@a.b"], &[]), now, 0));
+        assert!(!lanes.enter(1, keys(&["user:1"], &["person"]), now, 0));
         assert!(
-            !lanes.enter(2, keys(&["user:2"], &["person"]), now),
+            !lanes.enter(2, keys(&["user:2"], &["person"]), now, 0),
             "it waits for 0 as well"
         );
         assert!(
-            !lanes.enter(3, keys(&["person:y@a.b"], &[]), now),
+            !lanes.enter(3, keys(&["person:y@a.b"], &[]), now, 0),
             "it waits for both barriers"
         );
         assert_eq!(
@@ -267,12 +263,19 @@ mod tests {
         let now = Clock::system().now();
         let later = now + Duration::from_secs(9);
         let mut lanes = Lanes::default();
-        lanes.enter(0, keys(&["user:a"], &[]), now);
-        lanes.enter(1, keys(&["user:a"], &[]), later);
-        assert_eq!(lanes.expected_free(&keys(&["user:a"], &[])), Some(later));
-        assert_eq!(lanes.expected_free(&keys(&["user:b"], &["person"])), None);
+        lanes.enter(0, keys(&["user:a"], &[]), now, 0);
+        lanes.enter(1, keys(&["user:a"], &[]), later, 0);
+        let (second, nothing) = (Duration::from_secs(1), Duration::ZERO);
+        let expected = |lanes: &Lanes, of: &Keys, each| lanes.expected_free(of, now, each);
+        let (a, other) = (keys(&["user:a"], &[]), keys(&["user:b"], &["person"]));
+        assert_eq!(expected(&lanes, &a, nothing), Some(later));
+        assert_eq!(expected(&lanes, &other, second), None);
+        // What is overdue takes as long as an answer, one after the other.
         lanes.expect(1, now);
-        assert_eq!(lanes.expected_free(&keys(&["user:a"], &[])), Some(now));
+        assert_eq!(expected(&lanes, &a, second), Some(now + second * 2));
+        // The first of a lane may be the one that keeps it closed.
+        lanes.expect(0, later);
+        assert_eq!(expected(&lanes, &a, second), Some(later));
     }
 
     proptest! {
@@ -294,7 +297,7 @@ mod tests {
                     }).collect();
                     let names: Vec<&str> = names.iter().map(String::as_str).collect();
                     let these = keys(&names, if barrier == 0 { &["person"] } else { &[] });
-                    let ready = lanes.enter(turn, these.clone(), now);
+                    let ready = lanes.enter(turn, these.clone(), now, 0);
                     open.push((turn, these, ready));
                 } else {
                     let (turn, _, _) = open.remove(pick % open.len());

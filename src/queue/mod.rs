@@ -47,14 +47,34 @@ impl Queue {
         }
     }
 
-    /// When the lanes of `keys` are expected to be free; `None` if they are free now.
-    pub fn expected_free(&self, credential: Credential, keys: &Keys) -> Option<Instant> {
+    /// When the lanes of `keys` are expected to be free, where an answer takes `each`; `None` if
+    /// they are free now.
+    pub fn expected_free(
+        &self,
+        credential: Credential,
+        keys: &Keys,
+        each: Duration,
+    ) -> Option<Instant> {
+        let now = self.shared.clock.now();
         let state = self.shared.state.lock();
-        state.lanes.get(&credential)?.expected_free(keys)
+        state.lanes.get(&credential)?.expected_free(keys, now, each)
     }
 
-    /// Accepts a write. `expected` is when it is expected to have settled.
-    pub fn enter(&self, credential: Credential, keys: Keys, expected: Instant) -> Place {
+    /// A copy of a credential's lanes.
+    pub fn lanes(&self, credential: Credential) -> Lanes {
+        let state = self.shared.state.lock();
+        state.lanes.get(&credential).cloned().unwrap_or_default()
+    }
+
+    /// Accepts a write. `expected` is when it is expected to have settled, `place` names it where
+    /// it waits besides.
+    pub fn enter(
+        &self,
+        credential: Credential,
+        keys: Keys,
+        expected: Instant,
+        place: u64,
+    ) -> Place {
         let mut state = self.shared.state.lock();
         let turn = state.next;
         state.next += 1;
@@ -64,7 +84,7 @@ impl Queue {
                 .lanes
                 .entry(credential)
                 .or_default()
-                .enter(turn, keys, expected)
+                .enter(turn, keys, expected, place)
         {
             let (free, wait) = oneshot::channel();
             state.blocked.insert(turn, free);
@@ -128,6 +148,14 @@ impl Place {
         }
     }
 
+    /// Changes when the write is expected to have settled.
+    pub fn expect(&self, settled: Instant) {
+        let mut state = self.queue.shared.state.lock();
+        if let Some(lanes) = state.lanes.get_mut(&self.credential) {
+            lanes.expect(self.turn, settled);
+        }
+    }
+
     /// From now on, dropping the place keeps its lanes closed for `q`.
     pub fn stay_closed_for(&mut self, q: Duration) {
         self.stay = Some(q);
@@ -186,9 +214,9 @@ mod tests {
     async fn a_later_write_waits_for_the_earlier_one() {
         let (queue, who) = queue();
         let now = queue.shared.clock.now();
-        let first = queue.enter(who, user("a"), now);
-        let mut second = queue.enter(who, user("a"), now);
-        let mut third = queue.enter(who, user("a"), now);
+        let first = queue.enter(who, user("a"), now, 0);
+        let mut second = queue.enter(who, user("a"), now, 0);
+        let mut third = queue.enter(who, user("a"), now, 0);
         assert!(!first.is_blocked() && second.is_blocked());
         let hung_up = tokio::time::timeout(Duration::from_secs(1), second.free()).await;
         assert!(hung_up.is_err());
@@ -205,11 +233,12 @@ mod tests {
         let (queue, who) = queue();
         let now = queue.shared.clock.now();
         let q = Duration::from_secs(60);
-        let mut lost = queue.enter(who, user("a"), now);
+        let mut lost = queue.enter(who, user("a"), now, 0);
         lost.stay_closed_for(q);
         drop(lost);
-        assert_eq!(queue.expected_free(who, &user("a")), Some(now + q));
-        let mut next = queue.enter(who, user("a"), now);
+        let expected = queue.expected_free(who, &user("a"), Duration::ZERO);
+        assert_eq!(expected, Some(now + q));
+        let mut next = queue.enter(who, user("a"), now, 0);
         next.free().await;
         assert_eq!(queue.shared.clock.now(), now + q);
     }

@@ -69,6 +69,8 @@ impl Bench {
             bytes: 100,
             not_before: None,
             deadline: self.clock.now() + patience,
+            answer_by: None,
+            forecast: None,
             readiness: Readiness::Ready,
         })
     }

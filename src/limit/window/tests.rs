@@ -299,7 +299,7 @@ fn estimates_name_every_slot_and_no_instant_before_it_is_free() {
     let a = slot(&mut w, t);
     w.give_back(a, End::Answered(None), t);
     let _b = slot(&mut w, t);
-    let free = w.free_at(t, ms(200));
+    let free = w.free_at(t, ms(200), &[t + ms(200)]);
     assert_eq!(
         free,
         vec![t, t + w.hold_answered(), t + ms(200) + w.hold_answered()]

@@ -1,11 +1,12 @@
 //! What callers do: read, write, hang up, and now and then all at once.
 
 use super::record::{What, Write};
-use super::scenario::{GROUPS, USERS};
+use super::scenario::{GROUPS, LedgerFate, Scenario, USERS};
 use super::stage::{By, Stage};
 use crate::support::{from_peer, request, with};
 use fastrand::Rng;
 use http::Method;
+use segment_gateway::sandbox::{Delay, WindowKind};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -21,6 +22,7 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(150);
 const READ_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A request before it is sent.
+#[derive(Clone)]
 struct Draft {
     method: Method,
     target: String,
@@ -390,5 +392,88 @@ pub async fn insatiable(stage: Arc<Stage>, number: usize) {
             patience,
         };
         stage.send(by, draft.what, ask, None).await;
+    }
+}
+
+/// How often somebody was refused, and was admitted when it came back as it was told.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Returns {
+    pub refused: usize,
+    pub admitted: usize,
+}
+
+/// Sends bulk jobs and then, when nothing new comes, asks as somebody who is soon refused. With
+/// `lanes`, all of them write to the same few users and keep each other waiting.
+pub async fn refused_and_back(seed: u64, lanes: bool) -> Returns {
+    let mut rng = Rng::with_seed(seed);
+    let mut scenario = Scenario::new(WindowKind::ALL[rng.usize(..4)], 0, Duration::ZERO);
+    let half = Duration::from_millis([0, 10, 100, 400][rng.usize(..4)]);
+    let constant = Delay {
+        base: half,
+        jitter: Duration::ZERO,
+    };
+    (scenario.sandbox.arrive, scenario.sandbox.reply) = (constant, constant);
+    scenario.sandbox.users = 200;
+    scenario.per_budget = [12, 40, 1_000][rng.usize(..3)];
+    let stage = Stage::new(&scenario);
+    stage.start(LedgerFate::Kept);
+    // How long answers take has to be known.
+    for method in [Method::POST, Method::PUT] {
+        let draft = Draft {
+            method,
+            ..permissions(&mut rng, &user(1))
+        };
+        hold(&stage, draft, 1, 150).await;
+    }
+    let mut returns = Returns::default();
+    for _ in 0..40 {
+        let mut bulk = JoinSet::new();
+        for n in 0..rng.usize(..150) {
+            let mut rng = rng.fork();
+            let user = user(if lanes { rng.usize(1..=USERS) } else { n + 41 });
+            let (draft, peer) = (permissions(&mut rng, &user), rng.u8(1..=4));
+            let stage = Arc::clone(&stage);
+            bulk.spawn(async move { hold(&stage, draft, peer, 150).await });
+        }
+        sleep(Duration::from_millis(rng.u64(..90_000))).await;
+        let peer = rng.u8(1..=5);
+        let patience = [0, 1, 5, 20, 100][rng.usize(..5)];
+        let user = user(rng.usize(1..=USERS));
+        let draft = permissions(&mut rng, &user);
+        let first = hold(&stage, draft.clone(), peer, patience).await;
+        if let Some(after) = first.strip_prefix("refused ") {
+            sleep(Duration::from_secs(after.parse().unwrap())).await;
+            let again = hold(&stage, draft, peer, patience).await;
+            returns.refused += 1;
+            returns.admitted += usize::from(again == "admitted");
+            if again != "admitted" {
+                eprintln!("seed {seed}: {again}, after {after} s with a patience of {patience} s");
+            }
+        }
+        bulk.join_all().await;
+    }
+    returns
+}
+
+/// Sends a write that waits for so many seconds, and says whether it was admitted, or how long it
+/// is told to stay away.
+async fn hold(stage: &Stage, draft: Draft, peer: u8, patience: u64) -> String {
+    let ask = from_peer(request(draft.method, &draft.target, "a", &draft.body), peer);
+    let ask = with(ask, "prefer", &format!("wait={patience}"));
+    let by = By {
+        token: 0,
+        peer,
+        patience: Duration::from_secs(patience),
+    };
+    let answer = stage
+        .send(by, draft.what, ask, None)
+        .await
+        .expect("nobody hangs up");
+    match answer.error_type().as_str() {
+        "gateway-queue-wait" | "gateway-queue-full" => {
+            format!("refused {}", answer.header("retry-after"))
+        }
+        "" => "admitted".to_owned(),
+        other => other.to_owned(),
     }
 }

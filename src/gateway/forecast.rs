@@ -1,0 +1,304 @@
+//! Pure. When a write would leave: copies of budgets and lanes are run forward until it does.
+//!
+//! The estimate of one budget alone knows when lanes were expected to open when their writes were
+//! accepted, not what has happened to those since. Where it would refuse a write, this looks
+//! closer: it lets everybody who waits leave in turn, answers them after the time that answers
+//! take, and opens their lanes. What it finds holds if nothing new comes and answers take no
+//! longer than they did. It is given up where too many wait for it to be worth its time.
+
+use crate::limit::account::{Account, Next};
+use crate::limit::turns::{Caller, Place};
+use crate::limit::window::{End, Slot};
+use crate::queue::lanes::{Keys, Lanes, Turn};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Those who may wait for the budgets of a credential for it to be worth looking closer: before a
+/// write is refused, and before one is accepted whose lanes are closed.
+pub const MOST_WAITING: usize = 1_000;
+pub const MOST_WAITING_IN_LANES: usize = 200;
+/// How often another time to come back is tried.
+const MOST_TRIES: usize = 12;
+/// The newcomer's place and turn: after everybody's.
+const NEWCOMER: Place = Place::MAX;
+const LAST_TURN: Turn = Turn::MAX;
+const SECOND: Duration = Duration::from_secs(1);
+/// What each step may take longer than is known: timers are not exact.
+const DRIFT: Duration = Duration::from_millis(3);
+/// How much sooner somebody should leave who is told when to come back.
+const MARGIN: Duration = Duration::from_millis(250);
+/// Where several are after one slot, a moment decides who has it. Nothing is promised that would
+/// not hold if the newcomer were so much later than the others.
+const HANDICAP: Duration = Duration::from_millis(500);
+
+/// What waits for the budgets of one credential, and in its lanes.
+#[derive(Clone, Debug)]
+pub struct Forecast {
+    /// Copies of the budgets, by name.
+    pub accounts: Vec<(Arc<str>, Account)>,
+    /// A copy of the lanes.
+    pub lanes: Lanes,
+    /// The instant at which they were copied.
+    pub now: Instant,
+}
+
+/// A write that is not there yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Newcomer<'a> {
+    /// Its budget.
+    pub budget: &'a str,
+    /// Who asks.
+    pub caller: &'a Caller,
+    /// What it acts on.
+    pub keys: &'a Keys,
+    /// How long it would wait.
+    pub patience: Duration,
+    /// How many may wait for its budget; one peer may have half of that.
+    pub most: usize,
+}
+
+impl Forecast {
+    /// When the newcomer leaves if it comes now; `None` if there is no room for it, or no telling.
+    pub fn leaves(&self, newcomer: &Newcomer<'_>) -> Option<Instant> {
+        let leaves = Run::new(self).until_it_leaves(newcomer, self.now, Duration::ZERO)?;
+        if leaves == self.now {
+            return Some(leaves);
+        }
+        let loses = Run::new(self).until_it_leaves(newcomer, self.now, HANDICAP)?;
+        Some(loses.max(leaves))
+    }
+
+    /// After how many seconds it can come back and leave within its patience; at the latest when
+    /// everybody else has gone.
+    pub fn comes_back(&self, newcomer: &Newcomer<'_>) -> Duration {
+        let first = self.leaves(newcomer).unwrap_or(self.now);
+        let early = first.checked_sub(newcomer.patience).unwrap_or(self.now);
+        let mut after = whole_seconds(early.saturating_duration_since(self.now));
+        for _ in 0..MOST_TRIES {
+            let comes = self.now + after;
+            // It need not come or become ready at just this instant.
+            let late = [(0, 0), (0, 500), (100, 0)].map(|(later, handicap)| {
+                let comes = comes + Duration::from_millis(later);
+                let handicap = Duration::from_millis(handicap);
+                let patience = newcomer.patience.saturating_sub(MARGIN) + handicap;
+                match Run::new(self).until_it_leaves(newcomer, comes, handicap) {
+                    Some(leaves) => leaves.saturating_duration_since(comes + patience),
+                    // There is no room yet.
+                    None => SECOND,
+                }
+            });
+            let late = late.into_iter().max().unwrap_or_default();
+            if late.is_zero() {
+                return after;
+            }
+            after += whole_seconds(late);
+        }
+        let mut accounts = self.accounts.iter();
+        let own = accounts.find(|(name, _)| **name == *newcomer.budget);
+        let last = own.map_or(self.now, |(_, own)| own.clone().leaves_last(self.now));
+        after.max(whole_seconds(last.saturating_duration_since(self.now)))
+    }
+}
+
+fn whole_seconds(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(SECOND)
+}
+
+/// What happens at an instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// A write that had left before the run has settled.
+    Settled(Turn),
+    /// An attempt of this budget that had left before the run is answered.
+    AnsweredUnseen(usize),
+    /// The attempt with this number is answered.
+    Answered(usize),
+    /// The newcomer may go.
+    Ready,
+}
+
+/// An attempt that left during the run.
+struct Sent {
+    account: usize,
+    slot: Slot,
+    turn: Option<Turn>,
+}
+
+struct Run {
+    accounts: Vec<(Arc<str>, Account)>,
+    lanes: Lanes,
+    now: Instant,
+    /// The write of each place, and the budget and place of each write.
+    turns: HashMap<Place, Turn>,
+    places: HashMap<Turn, (usize, Place)>,
+    events: BinaryHeap<Reverse<(Instant, Event)>>,
+    sent: Vec<Option<Sent>>,
+    handicap: Duration,
+}
+
+impl Run {
+    fn new(from: &Forecast) -> Self {
+        let mut run = Self {
+            accounts: from.accounts.clone(),
+            lanes: from.lanes.clone(),
+            now: from.now,
+            turns: HashMap::new(),
+            places: HashMap::new(),
+            events: BinaryHeap::new(),
+            sent: Vec::new(),
+            handicap: Duration::ZERO,
+        };
+        let mut budgets = HashMap::new();
+        for (number, (_, account)) in run.accounts.iter_mut().enumerate() {
+            budgets.extend(account.turns().places().map(|place| (place, number)));
+            for answered in account.answers(from.now) {
+                run.events
+                    .push(Reverse((answered, Event::AnsweredUnseen(number))));
+            }
+        }
+        for (turn, place, expected) in from.lanes.writes() {
+            match budgets.get(&place) {
+                Some(number) => {
+                    run.turns.insert(place, turn);
+                    run.places.insert(turn, (*number, place));
+                }
+                // It has left: it settles when it is expected to.
+                None => run
+                    .events
+                    .push(Reverse((expected.max(from.now), Event::Settled(turn)))),
+            }
+        }
+        run
+    }
+
+    /// Runs until the newcomer leaves who comes at `comes` and is so much later than the others.
+    fn until_it_leaves(
+        mut self,
+        newcomer: &Newcomer<'_>,
+        comes: Instant,
+        handicap: Duration,
+    ) -> Option<Instant> {
+        self.handicap = handicap;
+        let mut joined = false;
+        // Each step sends or ends somebody's attempt, or is a time at which that may be.
+        for _ in 0..MOST_WAITING * 8 {
+            self.happen();
+            if !joined && self.now >= comes {
+                self.join(newcomer)?;
+                joined = true;
+            }
+            let (left, wake) = self.send();
+            if left {
+                return Some(self.now);
+            }
+            let next = self.events.peek().map(|Reverse((at, _))| *at);
+            let coming = (!joined).then_some(comes);
+            self.now = [next, wake, coming]
+                .into_iter()
+                .flatten()
+                .min()?
+                .max(self.now);
+        }
+        None
+    }
+
+    /// Whatever is due.
+    fn happen(&mut self) {
+        while let Some(Reverse((at, event))) = self.events.peek().copied() {
+            if at > self.now {
+                return;
+            }
+            self.events.pop();
+            match event {
+                Event::Settled(turn) => self.settle(turn),
+                Event::Ready => {
+                    if let Some((account, place)) = self.places.get(&LAST_TURN) {
+                        self.accounts[*account].1.turns().ready(*place);
+                    }
+                }
+                Event::AnsweredUnseen(number) => self.accounts[number].1.answered_unseen(),
+                Event::Answered(number) => {
+                    let Some(sent) = self.sent[number].take() else {
+                        continue;
+                    };
+                    let account = &mut self.accounts[sent.account].1;
+                    let answer = account.answer_time();
+                    account.end(sent.slot, End::Answered(None), answer, self.now);
+                    if let Some(turn) = sent.turn {
+                        self.settle(turn);
+                    }
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, turn: Turn) {
+        for ready in self.lanes.settle(turn) {
+            if ready == LAST_TURN {
+                self.newcomer_is_ready();
+            } else if let Some((account, place)) = self.places.get(&ready) {
+                self.accounts[*account].1.turns().ready(*place);
+            }
+        }
+    }
+
+    fn join(&mut self, newcomer: &Newcomer<'_>) -> Option<()> {
+        let accounts = self.accounts.iter();
+        let number = accounts
+            .enumerate()
+            .find(|(_, (name, _))| **name == *newcomer.budget)?
+            .0;
+        let turns = self.accounts[number].1.turns();
+        let peer = newcomer.caller.peer;
+        if turns.len() >= newcomer.most || turns.of_peer(peer) >= newcomer.most.div_ceil(2) {
+            return None;
+        }
+        turns.join(NEWCOMER, newcomer.caller.clone(), self.now);
+        let keys = newcomer.keys;
+        self.places.insert(LAST_TURN, (number, NEWCOMER));
+        if keys.is_empty()
+            || self
+                .lanes
+                .enter(LAST_TURN, keys.clone(), self.now, NEWCOMER)
+        {
+            self.newcomer_is_ready();
+        }
+        self.happen();
+        Some(())
+    }
+
+    fn newcomer_is_ready(&mut self) {
+        let ready = self.now + self.handicap;
+        self.events.push(Reverse((ready, Event::Ready)));
+    }
+
+    /// Lets go whoever may; whether the newcomer was among them, and when to look again.
+    fn send(&mut self) -> (bool, Option<Instant>) {
+        let mut wake: Option<Instant> = None;
+        for (number, (_, account)) in self.accounts.iter_mut().enumerate() {
+            let answer = account.answer_time() + DRIFT;
+            loop {
+                match account.next(self.now) {
+                    Next::Go(NEWCOMER, _) => return (true, None),
+                    Next::Go(place, slot) => {
+                        let answered = Event::Answered(self.sent.len());
+                        self.events.push(Reverse((self.now + answer, answered)));
+                        self.sent.push(Some(Sent {
+                            account: number,
+                            slot,
+                            turn: self.turns.get(&place).copied(),
+                        }));
+                    }
+                    Next::Wait(at) => {
+                        wake = Some(wake.map_or(at, |wake| wake.min(at)));
+                        break;
+                    }
+                    Next::Idle => break,
+                }
+            }
+        }
+        (false, wake)
+    }
+}
