@@ -9,7 +9,8 @@ use http::HeaderMap;
 use sha2::Sha256;
 use std::fmt;
 
-/// Names one credential. Two requests have equal ones exactly if their `Authorization` is equal.
+/// Names one credential. Two requests have equal ones exactly if the API sees one token in them, in
+/// whatever spelling of the scheme, or none in either.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Credential([u8; 16]);
 
@@ -58,10 +59,10 @@ impl Hasher {
         }
     }
 
-    /// The credential of a request; requests without `Authorization` share one.
+    /// The credential of a request; requests that name none share one.
     pub fn credential(&self, headers: &HeaderMap) -> Credential {
-        let value = headers.get(http::header::AUTHORIZATION);
-        Credential(self.hash(&[b"credential", value.map_or(&[], |v| v.as_bytes())]))
+        let (scheme, secret) = shown(headers);
+        Credential(self.hash(&[b"credential", scheme, secret]))
     }
 
     /// A stable name of some parts under this key; each part is framed by its length.
@@ -77,6 +78,31 @@ impl Hasher {
         short
     }
 }
+
+/// Whether the request names a credential: an `Authorization` that is empty, or a bearer scheme
+/// without a token, says nothing of who asks.
+pub fn is_named(headers: &HeaderMap) -> bool {
+    !shown(headers).1.is_empty()
+}
+
+/// What `Authorization` says, so that one token is one credential: schemes are compared without
+/// regard to case and followed by any number of spaces (RFC 9110, section 11.4). Of a scheme other
+/// than `bearer` nothing is known, and the value is taken as it stands.
+fn shown(headers: &HeaderMap) -> (&'static [u8], &[u8]) {
+    let value = headers.get(http::header::AUTHORIZATION);
+    let value = value.map_or(&[][..], |value| value.as_bytes().trim_ascii());
+    let end = value.iter().position(u8::is_ascii_whitespace);
+    let (scheme, rest) = value.split_at(end.unwrap_or(value.len()));
+    if !scheme.eq_ignore_ascii_case(BEARER) {
+        return (b"", value);
+    }
+    match rest.trim_ascii_start() {
+        b"" => (b"", b""),
+        token => (BEARER, token),
+    }
+}
+
+const BEARER: &[u8] = b"bearer";
 
 #[cfg(test)]
 mod tests {
@@ -96,6 +122,40 @@ mod tests {
         assert_ne!(a, hasher.credential(&with("Bearer b")));
         assert_ne!(a, hasher.credential(&HeaderMap::new()));
         assert_ne!(a, Hasher::new(&[2; 32]).credential(&with("Bearer a")));
+    }
+
+    #[test]
+    fn one_token_is_one_credential_in_every_spelling() {
+        let hasher = Hasher::new(&[1; 32]);
+        let hash = |value: &str| hasher.credential(&with(value));
+        for same in ["bearer T", "BEARER  T", "Bearer\tT", " Bearer T "] {
+            assert_eq!(hash(same), hash("Bearer T"), "{same:?}");
+        }
+        for other in [
+            "Bearer t",
+            "Bearer T T",
+            "T",
+            "Basic T",
+            "BearerT",
+            "bearer",
+        ] {
+            assert_ne!(hash(other), hash("Bearer T"), "{other:?}");
+        }
+        assert_ne!(hash("basic T"), hash("Basic T"), "nothing is known of it");
+    }
+
+    #[test]
+    fn what_names_nobody_is_no_credential() {
+        let hasher = Hasher::new(&[1; 32]);
+        let none = HeaderMap::new();
+        assert!(!is_named(&none));
+        for empty in ["", "Bearer", "bearer ", "  "] {
+            assert!(!is_named(&with(empty)), "{empty:?}");
+            assert_eq!(hasher.credential(&with(empty)), hasher.credential(&none));
+        }
+        for named in ["Bearer T", "T", "Basic"] {
+            assert!(is_named(&with(named)), "{named:?}");
+        }
     }
 
     #[test]

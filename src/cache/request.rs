@@ -10,6 +10,7 @@
 use super::control::{Directives, lists_token};
 use super::decide::Mode;
 use super::reason::Bypass;
+use crate::credential;
 use http::Method;
 use http::header::{self, HeaderMap, HeaderName};
 
@@ -27,7 +28,7 @@ pub fn examine(method: &Method, headers: &HeaderMap, spelling: Spelling) -> Resu
     if *method != Method::GET {
         return Err(Bypass::Method);
     }
-    if !headers.contains_key(header::AUTHORIZATION) {
+    if !credential::is_named(headers) {
         return Err(Bypass::NoCredential);
     }
     // One pass over the names instead of one look-up for each: this is on the path of every hit.
@@ -129,7 +130,12 @@ mod tests {
             examine(&Method::GET, &headers, odd),
             Err(Bypass::NoCredential)
         );
-        headers.append("authorization", HeaderValue::from_static("Bearer x"));
+        for nobody in ["", "Bearer "] {
+            headers.insert("authorization", HeaderValue::from_static(nobody));
+            let examined = examine(&Method::GET, &headers, Spelling::Canonical);
+            assert_eq!(examined, Err(Bypass::NoCredential), "{nobody:?}");
+        }
+        headers.insert("authorization", HeaderValue::from_static("Bearer x"));
         assert_eq!(examine(&Method::GET, &headers, odd), Err(Bypass::Query));
     }
 }

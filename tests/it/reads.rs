@@ -72,6 +72,41 @@ async fn no_credential_sees_the_answer_of_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_token_in_another_spelling_is_one_credential_and_passes_as_it_is() {
+    let script = Script::new(|_, n| Step::Answer(answer(200, &n.to_string())));
+    let world = script.world();
+    let spelt = |value: &str| {
+        let mut ask = request(Method::GET, "/users", "", "");
+        let headers = ask.headers_mut();
+        headers.insert("authorization", value.parse().unwrap());
+        ask
+    };
+    world.send(spelt("Bearer T")).await;
+    for same in ["bearer T", "Bearer  T"] {
+        assert!(is_hit(&world.send(spelt(same)).await), "{same:?}");
+        world
+            .send(with(spelt(same), "cache-control", "no-cache"))
+            .await;
+    }
+    assert_eq!(world.gateway.budgets.snapshot().len(), 1, "one budget");
+    for nobody in ["", "Bearer "] {
+        for _ in 0..2 {
+            let before = script.count();
+            let passed = world.send(spelt(nobody)).await;
+            assert!(passed.header("cache-status").contains("no-credential"));
+            assert_eq!(script.count(), before + 1);
+            assert_eq!(
+                script.seen()[before].headers["authorization"],
+                nobody.trim()
+            );
+        }
+    }
+    world.send(spelt("bEARER  U")).await;
+    let arrived = script.seen().pop().unwrap();
+    assert_eq!(arrived.headers["authorization"], "bEARER  U");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_thousand_readers_cost_one_fetch_even_if_the_first_hangs_up() {
     let world = Arc::new(World::new(slow()));
     let first = world.send(request(Method::GET, "/roles", "a", ""));
