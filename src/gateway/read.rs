@@ -24,7 +24,7 @@ use crate::route::{names, query};
 use http::header::{ACCEPT_ENCODING, AGE, HeaderValue};
 use http::{Response, header};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// What a fetch tells the reader that began it.
@@ -56,10 +56,12 @@ impl Gateway {
             Err(why) => return self.pass(ask, CacheStatus::bypass(why)).await,
         };
         let key = self.key(&ask, canonical.as_deref().unwrap_or_default());
+        // Not the instant at which its head came: its body may have taken long since.
+        let now = self.clock.now();
         if mode == Mode::Fresh
-            && let Ok(entry) = self.cache.lookup(&key, ask.accepted)
+            && let Ok(entry) = self.cache.lookup(&key, now)
         {
-            return Ok(self.hit(&entry));
+            return Ok(self.hit(&entry, now));
         }
         self.fetch_or_join(ask, policy, &key, mode).await
     }
@@ -96,8 +98,9 @@ impl Gateway {
         };
         let mut asked_again = false;
         loop {
-            let follower = match self.cache.board(&wish, self.clock.now()) {
-                Board::Hit(entry) => return Ok(self.hit(&entry)),
+            let now = self.clock.now();
+            let follower = match self.cache.board(&wish, now) {
+                Board::Hit(entry) => return Ok(self.hit(&entry, now)),
                 Board::Alone(why) => return self.pass(ask, CacheStatus::alone(why)).await,
                 Board::Lead(leader) => return self.lead(ask, leader).await,
                 Board::Follow(follower) => follower,
@@ -219,8 +222,7 @@ impl Gateway {
         ))
     }
 
-    fn hit(&self, entry: &Arc<Entry>) -> Reply {
-        let now = self.clock.now();
+    fn hit(&self, entry: &Arc<Entry>, now: Instant) -> Reply {
         let mut response = self.stored_answer(entry);
         let age = entry.age(now).as_secs();
         response.headers_mut().insert(AGE, HeaderValue::from(age));

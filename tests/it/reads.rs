@@ -2,13 +2,18 @@
 
 use super::support::scripted::{Script, Seen, Step, answer, field};
 use super::support::{Answer, World, request, with};
+use bytes::Bytes;
 use http::Method;
+use http_body::Frame;
 use segment_gateway::sandbox::{Delay, SandboxSpec};
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep};
 
 fn slow() -> SandboxSpec {
     let half = Delay {
@@ -352,6 +357,36 @@ async fn a_reload_fetches_and_renews_what_is_stored() {
     }
     sleep(Duration::from_secs(7)).await;
     assert_eq!(world.send(plain()).await.header("age"), "7");
+}
+
+/// A body without a byte that takes a while to say so.
+struct EndsLate(Pin<Box<Sleep>>);
+
+impl http_body::Body for EndsLate {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.get_mut().0.as_mut().poll(context).map(|()| None)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_expires_while_the_request_arrives_is_not_shown() {
+    let script = Script::new(|_, n| Step::Answer(answer(200, &n.to_string())));
+    let world = script.world();
+    world.get("/users", "a").await;
+    for (pause, expected) in [(40, true), (0, false)] {
+        sleep(Duration::from_secs(pause)).await;
+        let slow = EndsLate(Box::pin(sleep(Duration::from_secs(15))));
+        let ask = request(Method::GET, "/users", "a", "").map(|_| slow);
+        let answered = world.gateway.answer(ask).await;
+        let status = answered.headers()["cache-status"].to_str().unwrap();
+        assert_eq!(status.contains("; hit;"), expected, "{status}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
