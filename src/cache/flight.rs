@@ -34,8 +34,14 @@ pub enum Outcome<E> {
     Lost,
 }
 
-/// Empty until the fetch ends.
-type Slot<E> = Option<Outcome<E>>;
+/// How far a fetch has come.
+enum Progress<E> {
+    /// It waits for its budget.
+    InLine,
+    /// It was sent.
+    Departed,
+    Ended(Outcome<E>),
+}
 
 /// The table of fetches under way.
 pub(super) struct Flights<E> {
@@ -54,7 +60,7 @@ struct Table<E> {
 struct Flight<E> {
     number: u64,
     stamp: Stamp,
-    slot: watch::Receiver<Slot<E>>,
+    progress: watch::Receiver<Progress<E>>,
 }
 
 /// The current fetch of a key, as long as the table is locked.
@@ -68,7 +74,7 @@ impl<E> Current<'_, E> {
     /// Joins it.
     pub(super) fn follow(&self, why: Miss) -> Follower<E> {
         Follower {
-            slot: self.0.slot.clone(),
+            progress: self.0.progress.clone(),
             why,
         }
     }
@@ -123,7 +129,7 @@ impl<E> Flights<E> {
     }
 
     fn begin(self: &Arc<Self>, table: &mut Table<E>, key: &Key, stamp: Stamp) -> Ticket<E> {
-        let (sender, slot) = watch::channel(None);
+        let (sender, progress) = watch::channel(Progress::InLine);
         let key = Arc::new(key.clone());
         let number = table.next;
         table.next += 1;
@@ -131,9 +137,9 @@ impl<E> Flights<E> {
         let flight = Flight {
             number,
             stamp,
-            slot,
+            progress,
         };
-        // An older fetch of the key is no longer current; those who joined it hold its slot.
+        // An older fetch of the key is no longer current; those who joined it hear its end.
         table.current.insert(Arc::clone(&key), flight);
         Ticket {
             flights: Arc::clone(self),
@@ -158,7 +164,7 @@ pub(super) struct Ticket<E> {
     flights: Arc<Flights<E>>,
     key: Arc<Key>,
     number: u64,
-    sender: watch::Sender<Slot<E>>,
+    sender: watch::Sender<Progress<E>>,
     ended: bool,
 }
 
@@ -167,13 +173,24 @@ impl<E> Ticket<E> {
         &self.key
     }
 
-    /// The fetch begins anew, later than was thought.
-    pub(super) fn set_stamp(&self, stamp: Stamp) {
-        let mut table = self.flights.table.lock();
-        if let Some(flight) = table.current.get_mut(&self.key)
-            && flight.number == self.number
+    /// The fetch is sent, with this stamp: later than was thought when it began.
+    pub(super) fn depart(&self, stamp: Stamp) {
         {
-            flight.stamp = stamp;
+            let mut table = self.flights.table.lock();
+            if let Some(flight) = table.current.get_mut(&self.key)
+                && flight.number == self.number
+            {
+                flight.stamp = stamp;
+            }
+        }
+        self.sender.send_replace(Progress::Departed);
+    }
+
+    /// Joins the fetch from within, current or not.
+    pub(super) fn follow(&self, why: Miss) -> Follower<E> {
+        Follower {
+            progress: self.sender.subscribe(),
+            why,
         }
     }
 
@@ -181,7 +198,7 @@ impl<E> Ticket<E> {
     /// finds either the fetch or what it stored, and no older answer lands on a newer one.
     pub(super) fn land<T>(mut self, outcome: Outcome<E>, store: impl FnOnce() -> T) -> Option<T> {
         let stored = self.leave(store);
-        self.sender.send_replace(Some(outcome));
+        self.sender.send_replace(Progress::Ended(outcome));
         stored
     }
 
@@ -208,7 +225,7 @@ impl<E> Drop for Ticket<E> {
 
 /// Someone who joined a fetch. Dropping it costs nobody anything.
 pub struct Follower<E> {
-    slot: watch::Receiver<Slot<E>>,
+    progress: watch::Receiver<Progress<E>>,
     why: Miss,
 }
 
@@ -218,11 +235,24 @@ impl<E: Clone> Follower<E> {
         self.why
     }
 
+    /// Whether the fetch was sent; until then it waits for its budget.
+    pub fn has_departed(&self) -> bool {
+        !matches!(*self.progress.borrow(), Progress::InLine)
+    }
+
+    /// Waits until the fetch is sent, or has ended without it.
+    pub async fn departure(&mut self) {
+        let left = |progress: &Progress<E>| !matches!(progress, Progress::InLine);
+        // An error says that it was given up, which is an end.
+        drop(self.progress.wait_for(left).await);
+    }
+
     /// How the fetch ends. It does end: the fetch is bounded in time by whoever carries it out.
     pub async fn wait(mut self) -> Outcome<E> {
-        match self.slot.wait_for(Option::is_some).await {
-            Ok(slot) => slot.clone().unwrap_or(Outcome::Lost),
-            Err(_) => Outcome::Lost,
+        let ended = |progress: &Progress<E>| matches!(progress, Progress::Ended(_));
+        match self.progress.wait_for(ended).await.as_deref() {
+            Ok(Progress::Ended(outcome)) => outcome.clone(),
+            Ok(_) | Err(_) => Outcome::Lost,
         }
     }
 }

@@ -8,7 +8,7 @@
 use super::Inner;
 use super::entry::{About, Answer, Entry};
 use super::fence::{Dependency, Stamp, Tag};
-use super::flight::{Outcome, Ticket};
+use super::flight::{Follower, Outcome, Ticket};
 use super::key::Key;
 use super::reason::{Miss, Refusal};
 use super::storable::{Facts, Verdict, judge};
@@ -53,7 +53,12 @@ impl<E> Leader<E> {
     /// answer old. Never call it once a byte of the request may have left.
     pub fn departs(&mut self, now: Instant) {
         self.stamp = self.inner.marks.stamp(now);
-        self.ticket.set_stamp(self.stamp);
+        self.ticket.depart(self.stamp);
+    }
+
+    /// For a reader who does not carry out the fetch but wants to know how far it has come.
+    pub fn follow(&self) -> Follower<E> {
+        self.ticket.follow(self.why)
     }
 
     /// The answer turned out to depend on these as well.

@@ -82,6 +82,8 @@ pub enum Miss {
     NotShared,
     /// The fetch that the reader joined was lost.
     Lost,
+    /// The fetch that the reader joined waited for its budget, and the reader does not wait.
+    NotWaiting,
     /// The request is not a matter for the cache.
     Bypass(Bypass),
 }
@@ -99,6 +101,7 @@ impl Miss {
             Self::FencedTwice => "fenced-twice",
             Self::NotShared => "not-shared",
             Self::Lost => "lost",
+            Self::NotWaiting => "not-waiting",
             Self::Bypass(bypass) => bypass.as_str(),
         }
     }
@@ -115,6 +118,7 @@ impl Miss {
             Self::FencedTwice,
             Self::NotShared,
             Self::Lost,
+            Self::NotWaiting,
         ]
         .into_iter()
         .chain(Bypass::ALL.map(Self::Bypass))

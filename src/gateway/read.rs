@@ -3,6 +3,9 @@
 //! A fetch runs in a task of its own: whoever began it may hang up without taking it from those
 //! who joined. What was joined is judged once more when it is handed over; a reader asks again at
 //! most once, and then fetches alone.
+//!
+//! Those who join share the fetch, not the patience of whoever began it: while it waits for its
+//! budget each waits as long as it may itself, and from then on for the answer.
 
 use super::Gateway;
 use super::attempt::Answer;
@@ -10,6 +13,7 @@ use super::body::{self, Body, Read};
 use super::flow::{Ask, Reply, Timing};
 use super::pass::Asked;
 use super::status::CacheStatus;
+use super::write::refused;
 use crate::cache::entry::{self, Entry};
 use crate::cache::flight::{Follower, Outcome as Flown};
 use crate::cache::key::{Key, KeyParts};
@@ -26,6 +30,11 @@ use http::{Response, header};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+use tokio::time::timeout_at;
+
+/// How long a reader who does not wait gives a fetch that has just begun to take a slot that is
+/// free; longer than this, it waits for its budget.
+const AT_ONCE: Duration = Duration::from_millis(20);
 
 /// What a fetch tells the reader that began it.
 type Told = Result<Reply, GatewayError>;
@@ -120,14 +129,24 @@ impl Gateway {
     async fn follow(
         &self,
         ask: &Ask,
-        follower: Follower<GatewayError>,
+        mut follower: Follower<GatewayError>,
     ) -> Result<Joined, GatewayError> {
         let why = follower.why();
-        let deadline = ask.accepted + ask.patience + self.settings.longest_answer;
-        let Ok(flown) = tokio::time::timeout_at(deadline.into(), follower.wait()).await else {
-            return Err(GatewayError::QueueExpired {
-                retry_after: Duration::from_secs(1),
-            });
+        let in_line = (ask.accepted + ask.patience).max(self.clock.now() + AT_ONCE);
+        if timeout_at(in_line.into(), follower.departure())
+            .await
+            .is_err()
+        {
+            if ask.patience.is_zero() {
+                // Now or never: its own place in the line tells how long it would be.
+                return Ok(Joined::Alone(Miss::NotWaiting));
+            }
+            return Err(self.expired(ask));
+        }
+        let answered = ask.accepted + ask.patience + self.settings.longest_answer;
+        let end = self.given_up_at(ask).map_or(answered, |gone| gone.min(answered));
+        let Ok(flown) = timeout_at(end.into(), follower.wait()).await else {
+            return Err(GatewayError::UpstreamTimeout);
         };
         match flown {
             Flown::Shared(entry) if self.cache.accepts(&entry) => {
@@ -155,6 +174,15 @@ impl Gateway {
         }
     }
 
+    /// It waited for its budget as long as it may. The line tells when to come back.
+    fn expired(&self, ask: &Ask) -> GatewayError {
+        let refused = self.budgets.join(&self.wish(ask)).err().map(refused);
+        let retry_after = refused.and_then(|refused| refused.retry_after());
+        GatewayError::QueueExpired {
+            retry_after: retry_after.unwrap_or(Duration::from_secs(1)),
+        }
+    }
+
     /// Fetches for this reader and everybody who joins.
     async fn lead(&self, ask: Ask, mut leader: Leader<GatewayError>) -> Told {
         self.quotas.charge(&ask.caller)?;
@@ -164,11 +192,13 @@ impl Gateway {
             .headers_mut()
             .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let (tell, told) = oneshot::channel();
-        let gateway = self.clone();
+        let progress = leader.follow();
+        let gone = self.given_up_at(&ask);
+        let (gateway, wish) = (self.clone(), ask.clone());
         self.tasks.spawn("fetch", async move {
             let mut timing = Timing::default();
             let asked = gateway
-                .ask_api(&ask, request, &mut timing, |now| leader.departs(now))
+                .ask_api(&wish, request, &mut timing, |now| leader.departs(now))
                 .await;
             let reply = match asked {
                 Ok(Asked::Answer(answer)) => gateway.land(answer, leader, timing).await,
@@ -184,7 +214,16 @@ impl Gateway {
             // The reader that began it may have hung up; the others have what they need.
             drop(tell.send(reply));
         });
-        told.await.unwrap_or(Err(GatewayError::Internal))
+        let told = async { told.await.unwrap_or(Err(GatewayError::Internal)) };
+        let Some(gone) = gone else {
+            return told.await;
+        };
+        // The fetch goes on for the others.
+        match timeout_at(gone.into(), told).await {
+            Ok(told) => told,
+            Err(_) if progress.has_departed() => Err(GatewayError::UpstreamTimeout),
+            Err(_) => Err(self.expired(&ask)),
+        }
     }
 
     /// Stores and shares the answer as far as it may be, and gives it to the first reader.

@@ -1,7 +1,7 @@
 //! Reads through the whole stack: from the store, joined, fenced, isolated.
 
 use super::support::scripted::{Script, Seen, Step, answer, field};
-use super::support::{Answer, World, request, with};
+use super::support::{Answer, Setup, World, request, with};
 use bytes::Bytes;
 use http::Method;
 use http_body::Frame;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 fn slow() -> SandboxSpec {
     let half = Delay {
@@ -387,6 +387,93 @@ async fn an_answer_that_expires_while_the_request_arrives_is_not_shown() {
         let status = answered.headers()["cache-status"].to_str().unwrap();
         assert_eq!(status.contains("; hit;"), expected, "{status}");
     }
+}
+
+/// The embedded routes, with one list of users in a minute.
+fn one_list_a_minute() -> Setup {
+    let routes = include_str!("../../config/segment.toml");
+    let list = "path = \"/users\"\ncache = \"60s\"\n";
+    assert!(routes.contains(list));
+    let mut setup = Setup::new(SandboxSpec::default());
+    setup.routes = Some(routes.replace(list, &format!("{list}limit = \"1 per 1m\"\n")));
+    setup
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_join_a_fetch_in_line_wait_as_long_as_they_may_themselves() {
+    let late = Duration::from_secs(20);
+    let script = Script::new(move |_, n| match n {
+        0 => Step::Answer(answer(200, "{}")),
+        _ => Step::Later(late, answer(200, "{}")),
+    });
+    let world = script.world_of(one_list_a_minute());
+    let began = Instant::now();
+    let ask = |wait: &str| with(request(Method::GET, "/users", "a", ""), "prefer", wait);
+    world.get("/users?pagination.count=1", "a").await;
+    let leader = world.spawn(ask("wait=120"));
+    sleep(Duration::from_secs(1)).await;
+    let patient = world.spawn(ask("wait=100"));
+
+    let refused = world.send(ask("wait=0")).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "at once");
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.error_type(), "gateway-queue-wait");
+    let estimate = refused.json()["errors"][0]["data"]["estimatedWaitMs"].as_u64();
+    assert!(estimate.is_some_and(|wait| wait > 59_000), "{refused:?}");
+    assert!(refused.header("retry-after").parse::<u64>().unwrap() > 59);
+
+    let expired = world.send(ask("wait=10")).await;
+    let waited = began.elapsed().as_millis();
+    assert!((10_900..11_200).contains(&waited), "{waited} ms");
+    assert_eq!(expired.status, 503);
+    assert_eq!(expired.error_type(), "gateway-queue-expired");
+
+    // Once it has been sent, everyone waits for the answer.
+    sleep(Duration::from_secs(55)).await;
+    assert_eq!(script.count(), 2);
+    let joined = world.send(ask("wait=0")).await;
+    assert!(joined.header("cache-status").ends_with("; collapsed"));
+    for reader in [leader, patient] {
+        assert_eq!(reader.await.unwrap().status, 200);
+    }
+    assert_eq!(script.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_do_not_wait_share_a_fetch_whose_slot_is_free() {
+    let world = World::new(slow());
+    let world = Arc::new(world);
+    let ask = || with(request(Method::GET, "/roles", "a", ""), "prefer", "wait=0");
+    let readers: Vec<_> = (0..300).map(|_| world.spawn(ask())).collect();
+    for reader in readers {
+        assert_eq!(reader.await.unwrap().status, 200);
+    }
+    assert_eq!(world.sandbox.arrivals().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_fetch_longer_than_the_balancer_in_front_does() {
+    let late = Duration::from_secs(25);
+    let script = Script::new(move |_, _| Step::Later(late, answer(200, "{}")));
+    let mut setup = Setup::new(SandboxSpec::default());
+    setup.config.wait.caller_timeout = Some(Duration::from_secs(20));
+    let world = script.world_of(setup);
+    let ask = || world.spawn(request(Method::GET, "/users", "a", ""));
+    let began = Instant::now();
+    let first = ask();
+    sleep(Duration::from_secs(1)).await;
+    let second = ask();
+    sleep(Duration::from_secs(9)).await;
+    let third = ask();
+    for (reader, at) in [(first, 20), (second, 21)] {
+        let answered = reader.await.unwrap();
+        assert_eq!(began.elapsed().as_secs(), at);
+        assert_eq!(answered.status, 504);
+        assert_eq!(answered.error_type(), "gateway-upstream-timeout");
+    }
+    assert_eq!(third.await.unwrap().status, 200, "the fetch went on");
+    assert!(is_hit(&world.get("/users", "a").await));
+    assert_eq!(script.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]

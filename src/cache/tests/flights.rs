@@ -101,6 +101,33 @@ async fn a_fetch_that_is_aborted_or_fails_frees_its_key_and_wakes_everyone() {
     assert_eq!(cache.stats().fetches, 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn whoever_joined_learns_when_the_fetch_is_sent() {
+    let cache = cache();
+    let key = key(ALICE, "/users");
+    let mut leader = leads(board(&cache, &key, now()));
+    let mut waiting = follows(board(&cache, &key, now()));
+    let first = leader.follow();
+    let early = tokio::time::timeout(SECOND, waiting.departure()).await;
+    assert!(early.is_err() && !waiting.has_departed() && !first.has_departed());
+    leader.departs(now());
+    waiting.departure().await;
+    let mut late = follows(board(&cache, &key, now()));
+    late.departure().await;
+    assert!(waiting.has_departed() && late.has_departed() && first.has_departed());
+    finish(leader, "{}", now());
+    for follower in [waiting, late, first] {
+        assert_eq!(shared(follower.wait().await).body().as_ref(), b"{}");
+    }
+    // One that is given up before it was sent has ended as well.
+    cache.purge_all(now());
+    let leader = leads(board(&cache, &key, now()));
+    let mut waiting = follows(board(&cache, &key, now()));
+    drop(leader);
+    waiting.departure().await;
+    assert!(matches!(waiting.wait().await, Outcome::Lost));
+}
+
 #[tokio::test]
 async fn whoever_joined_learns_the_end_also_after_it() {
     let cache = cache();
