@@ -6,8 +6,9 @@
 //! stored. The API's own directives shorten the operation's time to live and never lengthen it.
 //!
 //! An answer that is not stored may still be shared with those who joined its fetch, if nothing
-//! in it is meant for one reader: errors are, a cookie is not. Statuses of 400 and above are never
-//! stored.
+//! in it is meant for one reader: what the credential may not see, what does not exist and what
+//! fails is the same for all of them; a cookie is not, nor what the request's own fields have
+//! brought about (400, 415, a redirect). Statuses of 400 and above are never stored.
 
 use super::control::{Directives, delta_seconds, tokens};
 use super::reason::Refusal;
@@ -31,7 +32,7 @@ pub struct Facts<'a> {
     pub status: StatusCode,
     /// Its headers.
     pub headers: &'a HeaderMap,
-    /// The length of its body, complete, in bytes.
+    /// The length of its body in bytes; at least this many, as long as it is not complete.
     pub body_bytes: usize,
     /// The largest body that is stored, in bytes.
     pub largest_body: usize,
@@ -53,15 +54,17 @@ pub enum Verdict {
     Keep(Refusal),
 }
 
-/// Judges a complete answer.
+/// Judges an answer. A head alone can only be judged worse later: what is kept stays so.
 pub fn judge(facts: &Facts<'_>) -> Verdict {
     let directives = Directives::parse(facts.headers.get_all(header::CACHE_CONTROL));
     if let Some(reason) = not_for_others(facts, &directives) {
         return Verdict::Keep(reason);
     }
     // 200, 203 and 204 are complete answers that need no understanding of ours (RFC 9110, 15.3).
-    if !matches!(facts.status.as_u16(), 200 | 203 | 204) {
-        return Verdict::Share(Refusal::Status);
+    match facts.status.as_u16() {
+        200 | 203 | 204 => {}
+        401 | 403 | 404 | 500.. => return Verdict::Share(Refusal::Status),
+        _ => return Verdict::Keep(Refusal::Status),
     }
     let stated = directives.lifetime().or_else(|| expires(facts.headers));
     let fresh_for = stated.map_or(facts.ttl, |stated| stated.min(facts.ttl));

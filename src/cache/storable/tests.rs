@@ -34,12 +34,19 @@ fn statuses() {
     for status in [200, 203, 204] {
         assert_eq!(judged(status, &[], 10), store(60, 0), "{status}");
     }
-    for status in [
-        201, 202, 205, 301, 302, 307, 400, 401, 403, 404, 410, 429, 500, 502, 503,
-    ] {
+    for status in [401, 403, 404, 500, 502, 503, 504] {
         assert_eq!(
             judged(status, &[], 10),
             Verdict::Share(Refusal::Status),
+            "{status}"
+        );
+    }
+    for status in [
+        201, 202, 205, 301, 302, 307, 400, 406, 409, 410, 412, 413, 415, 416, 417, 422, 429, 431,
+    ] {
+        assert_eq!(
+            judged(status, &[], 10),
+            Verdict::Keep(Refusal::Status),
             "{status}"
         );
     }
@@ -143,6 +150,22 @@ fn lifetimes() {
 }
 
 proptest! {
+    #[test]
+    fn what_is_kept_by_its_head_is_kept_with_any_body(
+        status in 100u16..600,
+        line in prop::sample::select(vec![
+            ("cache-control", "no-store"), ("cache-control", "max-age=5"), ("vary", "*"),
+            ("set-cookie", "a"), ("content-encoding", "br"), ("age", "99"), ("x-plain", "1"),
+        ]),
+        body_bytes in 0usize..2_000,
+    ) {
+        let head = judged(status, &[line], 0);
+        if matches!(head, Verdict::Keep(_)) {
+            let whole = judged(status, &[line], body_bytes);
+            prop_assert!(matches!(whole, Verdict::Keep(_)), "{whole:?}");
+        }
+    }
+
     #[test]
     fn nothing_outlives_the_time_to_live_or_shares_what_is_private(
         status in 100u16..600,
