@@ -12,7 +12,7 @@ use super::flight::{Follower, Outcome, Ticket};
 use super::key::Key;
 use super::reason::{Miss, Refusal};
 use super::storable::{Facts, Verdict, judge};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,17 +66,20 @@ impl<E> Leader<E> {
         self.tags.extend(tags);
     }
 
+    /// Why the answer is for the first reader alone, if its head says so already: then nobody else
+    /// need wait for its body. Its length is that announced, 0 if none is.
+    pub fn refusal(&self, status: StatusCode, headers: &HeaderMap, length: u64) -> Option<Refusal> {
+        let body_bytes = usize::try_from(length).unwrap_or(usize::MAX);
+        match self.judge(status, headers, body_bytes) {
+            Verdict::Keep(reason) => Some(reason),
+            Verdict::Share(_) | Verdict::Store { .. } => None,
+        }
+    }
+
     /// The answer is there, complete: judges it, stores it if it may be, and hands it to those
     /// who joined if it is not for the first reader alone.
     pub fn finish(self, answer: &Answer<'_>, now: Instant) -> Landed {
-        let verdict = judge(&Facts {
-            ttl: self.ttl,
-            status: answer.status,
-            headers: answer.headers,
-            body_bytes: answer.body.len(),
-            largest_body: self.inner.largest_body,
-        });
-        match verdict {
+        match self.judge(answer.status, answer.headers, answer.body.len()) {
             Verdict::Keep(reason) => self.refuse(reason),
             Verdict::Share(reason) => {
                 let entry = self.entry(answer, Duration::ZERO, Duration::ZERO);
@@ -109,6 +112,16 @@ impl<E> Leader<E> {
     /// There is no answer; everyone who joined gets the error.
     pub fn fail(self, error: E) {
         self.ticket.land(Outcome::Failed(error), || ());
+    }
+
+    fn judge(&self, status: StatusCode, headers: &HeaderMap, body_bytes: usize) -> Verdict {
+        judge(&Facts {
+            ttl: self.ttl,
+            status,
+            headers,
+            body_bytes,
+            largest_body: self.inner.largest_body,
+        })
     }
 
     fn store(self, entry: Arc<Entry>, now: Instant) -> Landed {

@@ -17,7 +17,7 @@ use super::write::refused;
 use crate::cache::entry::{self, Entry};
 use crate::cache::flight::{Follower, Outcome as Flown};
 use crate::cache::key::{Key, KeyParts};
-use crate::cache::leader::Leader;
+use crate::cache::leader::{Landed, Leader};
 use crate::cache::reason::{Bypass, Miss, Refusal};
 use crate::cache::request::{self, Spelling};
 use crate::cache::{self, Board, Mode, fence::Tag};
@@ -25,8 +25,10 @@ use crate::error::GatewayError;
 use crate::metrics::Outcome;
 use crate::route::policy::CachePolicy;
 use crate::route::{names, query};
+use crate::upstream::AnswerBody;
 use http::header::{ACCEPT_ENCODING, AGE, HeaderValue};
-use http::{Response, header};
+use http::{Response, header, response};
+use http_body::Body as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -231,25 +233,13 @@ impl Gateway {
         let why = leader.why();
         timing.upstream = answer.took;
         let (head, body) = answer.response.into_parts();
-        let (landed, body) = match body::read(body, self.settings.largest_stored).await {
-            Read::Whole(bytes) => {
-                let whole = entry::Answer {
-                    status: head.status,
-                    headers: &head.headers,
-                    body: &bytes,
-                };
-                (leader.finish(&whole, self.clock.now()), Body::held(bytes))
-            }
-            Read::Longer(first, rest) => (
-                leader.refuse(Refusal::TooLarge),
-                Body::Continued(Some(first), rest),
-            ),
-            Read::Broken(error) => {
-                tracing::warn!(reason = error.as_str(), "an answer broke off");
-                leader.fail(GatewayError::UpstreamBroken);
-                return Err(GatewayError::UpstreamBroken);
-            }
-        };
+        let length = body.size_hint().lower();
+        let (landed, body) =
+            if let Some(refusal) = leader.refusal(head.status, &head.headers, length) {
+                (leader.refuse(refusal), Body::Streamed(Box::new(body)))
+            } else {
+                self.read_whole(&head, body, leader).await?
+            };
         let status = CacheStatus::fetched(why, &landed);
         let response = Response::from_parts(head, body);
         Ok(Reply::read(
@@ -259,6 +249,35 @@ impl Gateway {
             timing,
             answer.standing,
         ))
+    }
+
+    /// Reads an answer that others may have as well, and stores and shares it if it is not too long.
+    async fn read_whole(
+        &self,
+        head: &response::Parts,
+        body: AnswerBody,
+        leader: Leader<GatewayError>,
+    ) -> Result<(Landed, Body), GatewayError> {
+        match body::read(body, self.settings.largest_stored).await {
+            Read::Whole(bytes) => {
+                let whole = entry::Answer {
+                    status: head.status,
+                    headers: &head.headers,
+                    body: &bytes,
+                };
+                let landed = leader.finish(&whole, self.clock.now());
+                Ok((landed, Body::held(bytes)))
+            }
+            Read::Longer(first, rest) => Ok((
+                leader.refuse(Refusal::TooLarge),
+                Body::Continued(Some(first), rest),
+            )),
+            Read::Broken(error) => {
+                tracing::warn!(reason = error.as_str(), "an answer broke off");
+                leader.fail(GatewayError::UpstreamBroken);
+                Err(GatewayError::UpstreamBroken)
+            }
+        }
     }
 
     fn hit(&self, entry: &Arc<Entry>, now: Instant) -> Reply {

@@ -5,13 +5,16 @@ use super::support::{Answer, Setup, World, request, with};
 use bytes::Bytes;
 use http::Method;
 use http_body::Frame;
+use http_body_util::BodyExt;
 use segment_gateway::sandbox::{Delay, SandboxSpec};
+use segment_gateway::upstream::MemoryConnector;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -474,6 +477,84 @@ async fn nobody_waits_for_a_fetch_longer_than_the_balancer_in_front_does() {
     assert_eq!(third.await.unwrap().status, 200, "the fetch went on");
     assert!(is_hit(&world.get("/users", "a").await));
     assert_eq!(script.count(), 1);
+}
+
+/// An API of one answer, which it writes by hand: `fields` after a second, then piece by piece of
+/// the body after so many seconds each, of 6 bytes that it announces; then it closes, or hangs.
+fn by_hand(
+    fields: &str,
+    body: &'static [(u64, &str)],
+    hangs: bool,
+) -> (Arc<World>, Arc<AtomicUsize>) {
+    let arrived = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&arrived);
+    let head = format!("{fields}\r\ncontent-length: 6\r\n\r\n");
+    let connector = MemoryConnector::new(move || {
+        let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+        let (head, count) = (head.clone(), Arc::clone(&count));
+        drop(tokio::spawn(async move {
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                asked.push(theirs.read_u8().await?);
+            }
+            count.fetch_add(1, Ordering::SeqCst);
+            sleep(Duration::from_secs(1)).await;
+            theirs.write_all(head.as_bytes()).await?;
+            for (pause, piece) in body {
+                sleep(Duration::from_secs(*pause)).await;
+                theirs.write_all(piece.as_bytes()).await?;
+            }
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            std::io::Result::Ok(())
+        }));
+        std::future::ready(Ok(ours))
+    });
+    let world = Setup::new(SandboxSpec::default()).start_over(connector);
+    (Arc::new(world), arrived)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_stored_streams_and_keeps_nobody_waiting() {
+    for fields in [
+        "200 OK\r\ncache-control: no-store",
+        "200 OK\r\ncache-control: no-cache",
+        "200 OK\r\nset-cookie: a=b",
+        "200 OK\r\nvary: user-agent",
+        "200 OK\r\ncontent-encoding: gzip",
+        "206 Partial Content\r\ncontent-range: bytes 0-5/9",
+        "400 Bad Request\r\nx-harmless: 1",
+    ] {
+        let head = format!("HTTP/1.1 {fields}");
+        let (world, arrived) = by_hand(&head, &[(0, "abc"), (10, "def")], false);
+        let began = Instant::now();
+        let first = request(Method::GET, "/users", "a", "");
+        let first = tokio::spawn({
+            let world = Arc::clone(&world);
+            async move { world.gateway.answer(first).await }
+        });
+        sleep(Duration::from_millis(500)).await;
+        let second = world.spawn(request(Method::GET, "/users", "a", ""));
+        let mut body = first.await.unwrap().into_body();
+        let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(piece, "abc", "{fields}");
+        assert_eq!(
+            began.elapsed().as_secs(),
+            1,
+            "{fields}: it is not held back"
+        );
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(arrived.load(Ordering::SeqCst), 2, "{fields}: fetches alone");
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "def");
+        let second = second.await.unwrap();
+        assert_eq!(second.body, "abcdef", "{fields}");
+        assert!(
+            second
+                .header("cache-status")
+                .ends_with("; detail=not-shared")
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
