@@ -25,7 +25,7 @@ use crate::error::GatewayError;
 use crate::metrics::Outcome;
 use crate::route::policy::CachePolicy;
 use crate::route::{names, query};
-use crate::upstream::AnswerBody;
+use crate::upstream::{AnswerBody, BodyError};
 use http::header::{ACCEPT_ENCODING, AGE, HeaderValue};
 use http::{Response, header, response};
 use http_body::Body as _;
@@ -274,8 +274,14 @@ impl Gateway {
             )),
             Read::Broken(error) => {
                 tracing::warn!(reason = error.as_str(), "an answer broke off");
-                leader.fail(GatewayError::UpstreamBroken);
-                Err(GatewayError::UpstreamBroken)
+                let error = match error {
+                    BodyError::IdleTimeout | BodyError::TotalTimeout => {
+                        GatewayError::UpstreamTimeout
+                    }
+                    BodyError::Broken => GatewayError::UpstreamBroken,
+                };
+                leader.fail(error.clone());
+                Err(error)
             }
         }
     }

@@ -558,6 +558,34 @@ async fn what_is_not_stored_streams_and_keeps_nobody_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_ends_in_the_middle_is_an_error_for_everyone_and_frees_its_key() {
+    // Silence of 30 s, and drops of a body until its 120 s are over.
+    let drops: &[(u64, &str)] = &[(25, "a"), (25, "b"), (25, "c"), (25, "d"), (25, "e")];
+    for (body, hangs, status, kind) in [
+        (&[(0, "abc")][..], false, 502, "gateway-upstream-broken"),
+        (&[(0, "abc")][..], true, 504, "gateway-upstream-timeout"),
+        (drops, true, 504, "gateway-upstream-timeout"),
+    ] {
+        let (world, arrived) = by_hand("HTTP/1.1 200 OK\r\nx-harmless: 1", body, hangs);
+        let ask = || request(Method::GET, "/users", "a", "");
+        let first = world.spawn(ask());
+        sleep(Duration::from_millis(500)).await;
+        let second = world.spawn(ask());
+        for reader in [first, second] {
+            let answered = reader.await.unwrap();
+            assert_eq!(answered.status, status, "{kind} {answered:?}");
+            assert_eq!(answered.error_type(), kind);
+        }
+        assert_eq!(arrived.load(Ordering::SeqCst), 1, "they shared it");
+        let stats = world.gateway.cache.stats();
+        assert_eq!((stats.entries, stats.fetches), (0, 0));
+        drop(world.spawn(ask()));
+        sleep(Duration::from_millis(500)).await;
+        assert_eq!(arrived.load(Ordering::SeqCst), 2, "another may begin");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_api_says_what_may_be_stored_and_for_how_long() {
     // Field, value, seconds for which it is served from the store (ours is 60).
     let cases = [
