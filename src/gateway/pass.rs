@@ -45,7 +45,10 @@ impl Gateway {
                     standing,
                 ))
             }
-            Asked::Throttled(response) => Ok(Reply::throttled(response, timing)),
+            Asked::Throttled(response) => Ok(Reply {
+                cache: Some(cache),
+                ..Reply::throttled(response, timing)
+            }),
         }
     }
 

@@ -205,8 +205,12 @@ impl Gateway {
             let reply = match asked {
                 Ok(Asked::Answer(answer)) => gateway.land(answer, leader, timing).await,
                 Ok(Asked::Throttled(response)) => {
-                    leader.refuse(Refusal::Status);
-                    Ok(Reply::throttled(response, timing))
+                    let why = leader.why();
+                    let status = CacheStatus::fetched(why, &leader.refuse(Refusal::Status));
+                    Ok(Reply {
+                        cache: Some(status),
+                        ..Reply::throttled(response, timing)
+                    })
                 }
                 Err(error) => {
                     leader.fail(error.clone());

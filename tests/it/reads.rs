@@ -586,6 +586,21 @@ async fn an_answer_that_ends_in_the_middle_is_an_error_for_everyone_and_frees_it
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_429_that_cannot_be_waited_out_says_how_the_cache_dealt_with_it() {
+    let refusal = r#"{"errors":[{"type":"RequestError","data":{"msBeforeNext":57647}}]}"#;
+    let script = Script::new(move |_, _| Step::Answer(answer(429, refusal)));
+    let world = script.world();
+    for (target, expected) in [
+        ("/users", "segment-gateway; fwd=uri-miss; detail=status"),
+        ("/sources", "segment-gateway; fwd=bypass; detail=uncached"),
+    ] {
+        let throttled = world.get(target, "a").await;
+        assert_eq!(throttled.status, 429);
+        assert_eq!(throttled.header("cache-status"), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_api_says_what_may_be_stored_and_for_how_long() {
     // Field, value, seconds for which it is served from the store (ours is 60).
     let cases = [
