@@ -25,13 +25,15 @@ pub enum Bypass {
     NoStore,
     /// Its query has no canonical form.
     Query,
+    /// What its answer depends on cannot be named, so nobody knows which writes make it stale.
+    Names,
     /// The cache is switched off.
     Disabled,
 }
 
 impl Bypass {
     /// Every reason, for the labels of metrics.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Method,
         Self::NoCredential,
         Self::Uncached,
@@ -41,6 +43,7 @@ impl Bypass {
         Self::Conditional,
         Self::NoStore,
         Self::Query,
+        Self::Names,
         Self::Disabled,
     ];
 
@@ -56,6 +59,7 @@ impl Bypass {
             Self::Conditional => "conditional",
             Self::NoStore => "request-no-store",
             Self::Query => "query",
+            Self::Names => "names",
             Self::Disabled => "disabled",
         }
     }

@@ -98,8 +98,7 @@ impl Gateway {
         let expanded = names::expand(&policy.tags, &ask.params, ask.query(), &ask.document());
         let Ok(tags) = expanded.map(|names| names.into_iter().map(Tag::new).collect::<Vec<_>>())
         else {
-            // Nobody knows which writes would make the answer stale.
-            return self.pass(ask, CacheStatus::bypass(Bypass::Query)).await;
+            return self.pass(ask, CacheStatus::bypass(Bypass::Names)).await;
         };
         let wish = cache::Ask {
             key,

@@ -15,6 +15,11 @@ use std::fmt;
 /// [`Unreadable::TooMany`], which bounds the memory and the lanes of a single write.
 pub const MAX_NAMES: usize = 1000;
 
+/// The longest name, in bytes. Ids and email addresses of the API have at most 255 characters;
+/// what is longer is [`Unreadable::TooLong`], since names are kept where only their number is
+/// bounded.
+pub const MAX_NAME_BYTES: usize = 320;
+
 /// The class of names whose values are email addresses and so are compared in lower case.
 const PERSON: &str = "person:";
 
@@ -31,6 +36,8 @@ pub enum Unreadable {
     Query,
     /// More than [`MAX_NAMES`].
     TooMany,
+    /// A name of more than [`MAX_NAME_BYTES`].
+    TooLong,
 }
 
 impl Unreadable {
@@ -42,6 +49,7 @@ impl Unreadable {
             Self::WrongType => "value-not-a-string",
             Self::Query => "query-malformed",
             Self::TooMany => "too-many-values",
+            Self::TooLong => "value-too-long",
         }
     }
 }
@@ -96,7 +104,10 @@ pub fn expand(
         match &template.source {
             Source::Literal => names.push(template.prefix.to_string()),
             Source::Path(name) => {
-                names.push(fill(template, params.get(name).ok_or(Unreadable::Missing)?));
+                names.push(fill(
+                    template,
+                    params.get(name).ok_or(Unreadable::Missing)?,
+                )?);
             }
             Source::Query(name) => {
                 if !query::is_clear(query) {
@@ -106,10 +117,15 @@ pub fn expand(
                 if values.is_empty() {
                     return Err(Unreadable::Missing);
                 }
-                names.extend(values.iter().map(|value| fill(template, value)));
+                for value in &values {
+                    names.push(fill(template, value)?);
+                }
             }
             Source::Body(members) => {
-                let mut take = |value: &str| names.push(fill(template, value));
+                let mut take = |value: &str| {
+                    names.push(fill(template, value)?);
+                    Ok(())
+                };
                 follow(body.json()?, members, &mut take)?;
             }
         }
@@ -130,7 +146,11 @@ pub fn expand(
 
 /// `prefix` and value. Email addresses are lower-cased, because the same person may be written in
 /// both ways; two people who differ in nothing but case then wait for each other, which is harmless.
-fn fill(template: &NameTemplate, value: &str) -> String {
+fn fill(template: &NameTemplate, value: &str) -> Result<String, Unreadable> {
+    // Lower-casing may make a name longer by a few bytes, which does no harm.
+    if template.prefix.len() + value.len() > MAX_NAME_BYTES {
+        return Err(Unreadable::TooLong);
+    }
     let mut name = String::with_capacity(template.prefix.len() + value.len());
     name.push_str(&template.prefix);
     if &*template.prefix == PERSON {
@@ -138,7 +158,7 @@ fn fill(template: &NameTemplate, value: &str) -> String {
     } else {
         name.push_str(value);
     }
-    name
+    Ok(name)
 }
 
 /// Hands every string at the end of `members` to `take`, through arrays wherever there are any.
@@ -146,7 +166,7 @@ fn fill(template: &NameTemplate, value: &str) -> String {
 fn follow(
     value: &Value,
     members: &[Box<str>],
-    take: &mut impl FnMut(&str),
+    take: &mut impl FnMut(&str) -> Result<(), Unreadable>,
 ) -> Result<(), Unreadable> {
     match (value, members) {
         (Value::Array(elements), _) => elements
@@ -157,10 +177,7 @@ fn follow(
             rest,
             take,
         ),
-        (Value::String(text), []) => {
-            take(text);
-            Ok(())
-        }
+        (Value::String(text), []) => take(text),
         _ => Err(Unreadable::WrongType),
     }
 }

@@ -601,6 +601,31 @@ async fn a_429_that_cannot_be_waited_out_says_how_the_cache_dealt_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_named_at_length_is_not_remembered() {
+    let script = Script::new(|_, _| Step::Answer(answer(200, "{}")));
+    let world = script.world();
+    let long = "x".repeat(20_000);
+    let user = format!("/users/{long}");
+    for _ in 0..2 {
+        let passed = world.get(&user, "a").await;
+        let status = passed.header("cache-status");
+        assert_eq!(status, "segment-gateway; fwd=bypass; detail=names");
+    }
+    world.get("/roles", "a").await;
+    assert!(is_hit(&world.get("/roles", "a").await));
+    let write = format!("{user}/permissions");
+    assert_eq!(
+        world.write(Method::PUT, &write, "a", "{}").await.status,
+        200
+    );
+    assert_eq!(world.gateway.cache.stats().marks, 0);
+    assert!(
+        !is_hit(&world.get("/roles", "a").await),
+        "it may be anything"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_api_says_what_may_be_stored_and_for_how_long() {
     // Field, value, seconds for which it is served from the store (ours is 60).
     let cases = [

@@ -183,6 +183,31 @@ fn names_are_bounded() {
 }
 
 #[test]
+fn names_are_short() {
+    let longest = MAX_NAME_BYTES - "p:".len();
+    for (length, readable) in [(longest, true), (longest + 1, false), (30_000, false)] {
+        let value = "x".repeat(length);
+        let path = format!("/users/{value}");
+        let of_path = expand(
+            &templates(&["p:{path.userId}"]),
+            &params("/users/{userId}", &path),
+            None,
+            &Body::new(b""),
+        );
+        let query = format!("ids=a&ids={value}");
+        let of_query = names(&["p:{query.ids}"], Some(&query), "");
+        let body = serde_json::json!({ "emails": [value, "a"] }).to_string();
+        let of_body = names(&["p:{body.emails}"], None, &body);
+        for found in [of_path, of_query, of_body] {
+            match found {
+                Ok(names) => assert!(readable && names.contains(&format!("p:{value}"))),
+                Err(why) => assert!(!readable && why == Unreadable::TooLong),
+            }
+        }
+    }
+}
+
+#[test]
 fn a_body_is_not_shown() {
     assert_eq!(format!("{:?}", Body::new(b"secret")), "Body(6 bytes)");
 }
