@@ -7,8 +7,8 @@
 use super::pattern::{Params, is_name};
 use super::policy::{NameTemplate, Source};
 use super::query;
-use serde_json::Value;
-use std::cell::OnceCell;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use std::collections::HashSet;
 use std::fmt;
 
 /// The most names that one list of templates may stand for in one request; with more it is
@@ -60,27 +60,24 @@ impl fmt::Display for Unreadable {
     }
 }
 
-/// The body of a request, parsed as JSON when the first placeholder asks for it, and once at most.
-/// Of a member given twice the last counts, as everywhere in practice (RFC 8259, section 4).
+/// The body of a request, read as JSON where a placeholder asks for it. It is never held in parsed
+/// form, which may be a hundred times its size. Of a member given twice the last counts, as
+/// everywhere in practice (RFC 8259, section 4).
 pub struct Body<'b> {
     bytes: &'b [u8],
-    parsed: OnceCell<Option<Value>>,
 }
 
 impl<'b> Body<'b> {
-    /// Nothing is parsed yet.
+    /// Nothing is read yet.
     pub fn new(bytes: &'b [u8]) -> Self {
-        Self {
-            bytes,
-            parsed: OnceCell::new(),
-        }
+        Self { bytes }
     }
 
-    fn json(&self) -> Result<&Value, Unreadable> {
-        self.parsed
-            .get_or_init(|| serde_json::from_slice(self.bytes).ok())
-            .as_ref()
-            .ok_or(Unreadable::NotJson)
+    fn read(&self, wanted: Wanted<'_>) -> Result<(), Unreadable> {
+        let mut json = serde_json::Deserializer::from_slice(self.bytes);
+        let read = Reading(Some(wanted)).deserialize(&mut json);
+        let read = read.and_then(|found| json.end().map(|()| found));
+        read.map_err(|_| Unreadable::NotJson)?
     }
 }
 
@@ -99,15 +96,12 @@ pub fn expand(
     query: Option<&str>,
     body: &Body<'_>,
 ) -> Result<Vec<String>, Unreadable> {
-    let mut names = Vec::with_capacity(templates.len());
+    let mut names = Names::default();
     for template in templates {
         match &template.source {
-            Source::Literal => names.push(template.prefix.to_string()),
+            Source::Literal => names.add(template, "")?,
             Source::Path(name) => {
-                names.push(fill(
-                    template,
-                    params.get(name).ok_or(Unreadable::Missing)?,
-                )?);
+                names.add(template, params.get(name).ok_or(Unreadable::Missing)?)?;
             }
             Source::Query(name) => {
                 if !query::is_clear(query) {
@@ -118,29 +112,45 @@ pub fn expand(
                     return Err(Unreadable::Missing);
                 }
                 for value in &values {
-                    names.push(fill(template, value)?);
+                    names.add(template, value)?;
                 }
             }
-            Source::Body(members) => {
-                let mut take = |value: &str| {
-                    names.push(fill(template, value)?);
-                    Ok(())
-                };
-                follow(body.json()?, members, &mut take)?;
-            }
+            Source::Body(members) => body.read(Wanted {
+                members,
+                template,
+                names: &mut names,
+            })?,
         }
     }
-    let mut seen = std::collections::HashSet::with_capacity(names.len());
-    let fresh: Vec<bool> = names
-        .iter()
-        .map(|name| seen.insert(name.as_str()))
-        .collect();
-    let mut fresh = fresh.into_iter();
-    names.retain(|_| fresh.next().unwrap_or(true));
-    if names.len() > MAX_NAMES {
+    if names.list.len() > MAX_NAMES {
         Err(Unreadable::TooMany)
     } else {
-        Ok(names)
+        Ok(names.list)
+    }
+}
+
+/// The names found so far, without repetition: one more than [`MAX_NAMES`] at the most, however
+/// many there are.
+#[derive(Default)]
+struct Names {
+    list: Vec<String>,
+    seen: HashSet<String>,
+}
+
+impl Names {
+    fn add(&mut self, template: &NameTemplate, value: &str) -> Result<(), Unreadable> {
+        let name = fill(template, value)?;
+        if self.list.len() <= MAX_NAMES && self.seen.insert(name.clone()) {
+            self.list.push(name);
+        }
+        Ok(())
+    }
+
+    /// Forgets all but the first ones.
+    fn truncate(&mut self, length: usize) {
+        for name in self.list.drain(length..) {
+            self.seen.remove(&name);
+        }
     }
 }
 
@@ -161,24 +171,127 @@ fn fill(template: &NameTemplate, value: &str) -> Result<String, Unreadable> {
     Ok(name)
 }
 
-/// Hands every string at the end of `members` to `take`, through arrays wherever there are any.
-/// The depth is bounded by the parser of the body.
-fn follow(
-    value: &Value,
-    members: &[Box<str>],
-    take: &mut impl FnMut(&str) -> Result<(), Unreadable>,
-) -> Result<(), Unreadable> {
-    match (value, members) {
-        (Value::Array(elements), _) => elements
-            .iter()
-            .try_for_each(|element| follow(element, members, take)),
-        (Value::Object(object), [member, rest @ ..]) => follow(
-            object.get(&**member).ok_or(Unreadable::Missing)?,
-            rest,
-            take,
-        ),
-        (Value::String(text), []) => take(text),
-        _ => Err(Unreadable::WrongType),
+/// What is looked for in a JSON value: every string at the end of `members`, through arrays
+/// wherever there are any.
+struct Wanted<'a> {
+    members: &'a [Box<str>],
+    template: &'a NameTemplate,
+    names: &'a mut Names,
+}
+
+impl Wanted<'_> {
+    fn again(&mut self) -> Wanted<'_> {
+        Wanted {
+            members: self.members,
+            template: self.template,
+            names: self.names,
+        }
+    }
+}
+
+/// Reads one value as it passes and keeps nothing of it but names. All of it is read, also what
+/// nobody wants, so that what is not JSON is found anywhere; its depth is bounded by the parser.
+struct Reading<'a>(Option<Wanted<'a>>);
+
+/// What is missing or of a wrong type ends no reading: the same member may come once more.
+type Found = Result<(), Unreadable>;
+
+impl<'de> DeserializeSeed<'de> for Reading<'_> {
+    type Value = Found;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Found, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Reading<'_> {
+    type Value = Found;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Found, E> {
+        Ok(Err(Unreadable::WrongType))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Found, E> {
+        Ok(Err(Unreadable::WrongType))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Found, E> {
+        Ok(Err(Unreadable::WrongType))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Found, E> {
+        Ok(Err(Unreadable::WrongType))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Found, E> {
+        Ok(Err(Unreadable::WrongType))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Found, E> {
+        Ok(match self.0 {
+            Some(wanted) if wanted.members.is_empty() => wanted.names.add(wanted.template, text),
+            _ => Err(Unreadable::WrongType),
+        })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut array: A) -> Result<Found, A::Error> {
+        let mut all = Ok(());
+        while let Some(found) =
+            array.next_element_seed(Reading(self.0.as_mut().map(Wanted::again)))?
+        {
+            all = all.and(found);
+        }
+        Ok(all)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut object: A) -> Result<Found, A::Error> {
+        let path = self
+            .0
+            .as_ref()
+            .and_then(|wanted| wanted.members.split_first());
+        let before = self.0.as_ref().map_or(0, |wanted| wanted.names.list.len());
+        let mut last = match path {
+            Some(_) => Err(Unreadable::Missing),
+            None => Err(Unreadable::WrongType),
+        };
+        while let Some(is_member) = object.next_key_seed(IsNamed(path.map(|(name, _)| &**name)))? {
+            let wanted = self.0.as_mut().map(Wanted::again).zip(path);
+            let (Some((mut wanted, (_, rest))), true) = (wanted, is_member) else {
+                let _ = object.next_value_seed(Reading(None))?;
+                continue;
+            };
+            wanted.names.truncate(before);
+            wanted.members = rest;
+            last = object.next_value_seed(Reading(Some(wanted)))?;
+        }
+        Ok(last)
+    }
+}
+
+/// Whether a member has this name.
+struct IsNamed<'a>(Option<&'a str>);
+
+impl<'de> DeserializeSeed<'de> for IsNamed<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<bool, D::Error> {
+        key.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for IsNamed<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a member")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
+        Ok(self.0 == Some(name))
     }
 }
 

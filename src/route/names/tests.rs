@@ -1,6 +1,7 @@
 use super::super::pattern;
 use super::*;
 use proptest::prelude::*;
+use serde_json::Value;
 
 fn templates(texts: &[&str]) -> Vec<NameTemplate> {
     texts.iter().map(|text| parse(text).unwrap()).collect()
@@ -207,12 +208,158 @@ fn names_are_short() {
     }
 }
 
+/// The plain reading of a body, parsed as a whole: the oracle.
+fn plainly(template: &str, body: &[u8]) -> Result<Vec<String>, Unreadable> {
+    fn follow(value: &Value, members: &[&str], found: &mut Vec<String>) -> Found {
+        match (value, members) {
+            (Value::Array(elements), _) => elements
+                .iter()
+                .try_for_each(|element| follow(element, members, found)),
+            (Value::Object(object), [member, rest @ ..]) => {
+                let value = object.get(*member).ok_or(Unreadable::Missing)?;
+                follow(value, rest, found)
+            }
+            (Value::String(text), []) if text.len() + "p:".len() > MAX_NAME_BYTES => {
+                Err(Unreadable::TooLong)
+            }
+            (Value::String(text), []) => {
+                found.push(format!("p:{text}"));
+                Ok(())
+            }
+            _ => Err(Unreadable::WrongType),
+        }
+    }
+    let path = template.strip_prefix("p:{body.").unwrap();
+    let members: Vec<&str> = path.strip_suffix('}').unwrap().split('.').collect();
+    let value = serde_json::from_slice(body).map_err(|_| Unreadable::NotJson)?;
+    let mut found = Vec::new();
+    follow(&value, &members, &mut found)?;
+    let mut seen = HashSet::new();
+    found.retain(|name| seen.insert(name.clone()));
+    if found.len() > MAX_NAMES {
+        return Err(Unreadable::TooMany);
+    }
+    Ok(found)
+}
+
+fn streamed(template: &str, body: &[u8]) -> Result<Vec<String>, Unreadable> {
+    expand(
+        &templates(&[template]),
+        &Params::default(),
+        None,
+        &Body::new(body),
+    )
+}
+
+/// JSON in which members come twice, as no parsed value can have them.
+fn document() -> impl Strategy<Value = String> {
+    let leaf = prop::sample::select(vec![
+        "null",
+        "1.5e2",
+        "{}",
+        "[]",
+        "\"\\u00e9\"",
+        "\"v\"",
+        "\"w\"",
+        "\"x\"",
+        "\"y\"",
+        "\"z\"",
+    ]);
+    leaf.prop_map(str::to_owned)
+        .prop_recursive(4, 24, 4, |inner| {
+            let name = prop::sample::select(vec!["a", "a", "b", "\\u0061"]);
+            let member =
+                (name, inner.clone()).prop_map(|(name, value)| format!("\"{name}\":{value}"));
+            prop_oneof![
+                prop::collection::vec(inner, 0..4).prop_map(|all| format!("[{}]", all.join(","))),
+                prop::collection::vec(member, 0..4)
+                    .prop_map(|all| format!("{{{}}}", all.join(","))),
+            ]
+        })
+}
+
+#[test]
+fn a_body_is_read_as_if_it_were_parsed_as_a_whole() {
+    let many = |from: usize, to: usize| {
+        let emails: Vec<String> = (from..to).map(|n| format!("\"{n}\"")).collect();
+        emails.join(",")
+    };
+    let nested = |depth: usize| format!("{}\"x\"{}", "[".repeat(depth), "]".repeat(depth));
+    let long = "x".repeat(MAX_NAME_BYTES);
+    for body in [
+        // Of a member given twice the last counts, and the first leaves no trace.
+        r#"{"a":["x","y"],"a":["y","z"]}"#.to_owned(),
+        r#"{"a":3,"a":"x"}"#.to_owned(),
+        r#"{"a":"x","a":3}"#.to_owned(),
+        r#"[{"a":"x"},{"a":["x","y"],"a":"z"},{"a":"y"}]"#.to_owned(),
+        format!(r#"{{"a":[{}],"a":["x"]}}"#, many(0, 2_000)),
+        format!(r#"{{"a":"x","a":[{}]}}"#, many(0, 2_000)),
+        format!(r#"[{{"a":[{}]}},{{"a":"y","a":"z"}}]"#, many(0, MAX_NAMES)),
+        format!(r#"[{{"a":[{}]}},{{"a":"1","a":"2"}}]"#, many(0, MAX_NAMES)),
+        format!(r#"{{"a":["x",{}"x"]}}"#, "\"x\",".repeat(5_000)),
+        format!(r#"{{"a":[{},3]}}"#, many(0, 2_000)),
+        format!(r#"{{"a":"{long}"}}"#),
+        format!(r#"{{"a":["{long}",3]}}"#),
+        // What nobody wants has to be JSON all the same, and as shallow.
+        format!(r#"{{"a":"x","b":{}}}"#, nested(100)),
+        format!(r#"{{"a":"x","b":{}}}"#, nested(200)),
+        format!(r#"{{"a":{}}}"#, nested(100)),
+        format!(r#"{{"a":{}}}"#, nested(200)),
+        r#"{"a":"x","b":1e999}"#.to_owned(),
+        r#"{"a":"x","b":"\ud800"}"#.to_owned(),
+        r#"{"a":"x","b":01}"#.to_owned(),
+        r#"{"a":"x"} {}"#.to_owned(),
+        r#"{"a":"x",}"#.to_owned(),
+        r#" {"a" : "x"} "#.to_owned(),
+    ] {
+        for template in ["p:{body.a}", "p:{body.a.b}", "p:{body.b}"] {
+            let body = body.as_bytes();
+            assert_eq!(
+                streamed(template, body),
+                plainly(template, body),
+                "{}",
+                body.escape_ascii()
+            );
+        }
+    }
+    for body in [
+        &b"{\"a\":\"x\",\"b\":\"\xff\"}"[..],
+        b"{\"a\":\"x\",\"\xff\":1}",
+    ] {
+        assert_eq!(plainly("p:{body.a}", body), Err(Unreadable::NotJson));
+        assert_eq!(streamed("p:{body.a}", body), Err(Unreadable::NotJson));
+    }
+}
+
+#[test]
+fn however_many_names_a_body_has_few_are_held() {
+    let mut names = Names::default();
+    let template = parse("p:{body.a}").unwrap();
+    for n in 0..10_000 {
+        names.add(&template, &n.to_string()).unwrap();
+    }
+    assert_eq!(names.list.len(), MAX_NAMES + 1);
+    assert_eq!(names.seen.len(), MAX_NAMES + 1);
+}
+
 #[test]
 fn a_body_is_not_shown() {
     assert_eq!(format!("{:?}", Body::new(b"secret")), "Body(6 bytes)");
 }
 
 proptest! {
+    #[test]
+    fn any_document_is_read_as_if_it_were_parsed_as_a_whole(
+        body in document(),
+        cut in 0usize..200,
+        template in prop::sample::select(vec!["p:{body.a}", "p:{body.a.b}", "p:{body.b.a}"]),
+    ) {
+        let whole = body.as_bytes();
+        prop_assert_eq!(streamed(template, whole), plainly(template, whole));
+        let part = &whole[..cut.min(whole.len())];
+        prop_assert_eq!(streamed(template, part), plainly(template, part));
+    }
+
     #[test]
     fn different_values_have_different_names(left in "\\PC{0,8}", right in "\\PC{0,8}") {
         prop_assume!(left != right);
