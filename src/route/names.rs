@@ -34,6 +34,8 @@ pub enum Unreadable {
     WrongType,
     /// The query string is malformed, so that a value may hide in it.
     Query,
+    /// A list is expected in the query, and there is a body, which may hold another.
+    Elsewhere,
     /// More than [`MAX_NAMES`].
     TooMany,
     /// A name of more than [`MAX_NAME_BYTES`].
@@ -48,6 +50,7 @@ impl Unreadable {
             Self::Missing => "value-missing",
             Self::WrongType => "value-not-a-string",
             Self::Query => "query-malformed",
+            Self::Elsewhere => "value-in-body",
             Self::TooMany => "too-many-values",
             Self::TooLong => "value-too-long",
         }
@@ -106,6 +109,11 @@ pub fn expand(
             Source::Query(name) => {
                 if !query::is_clear(query) {
                     return Err(Unreadable::Query);
+                }
+                // The API takes parameters of some requests from the body as well. The SDKs send
+                // none with these.
+                if !body.bytes.is_empty() {
+                    return Err(Unreadable::Elsewhere);
                 }
                 let values = query::list_values(query, name);
                 if values.is_empty() {

@@ -270,8 +270,10 @@ fn hex(digit: u8) -> char {
 /// Every value of the parameter `name`, decoded, in any spelling and however they are mixed.
 ///
 /// Lenient, because it is for order keys and tags, where one name too many costs little and one too
-/// few costs a promise. A value with a raw `+` is given twice, read as a space and as itself;
-/// malformed encoding is taken literally (see [`is_clear`]).
+/// few costs a promise. A value with a raw `+` is given twice, read as a space and as itself. One
+/// with commas is given whole, as the API documents it, and part by part, as servers read it that
+/// take a comma for the end of an element. Malformed encoding is taken literally (see
+/// [`is_clear`]).
 pub fn list_values(query: Option<&str>, name: &str) -> Vec<String> {
     let mut values = Vec::new();
     for pair in query.unwrap_or_default().split('&') {
@@ -281,12 +283,19 @@ pub fn list_values(query: Option<&str>, name: &str) -> Vec<String> {
         if pair.is_empty() || base != Some(name) {
             continue;
         }
-        values.push(lenient(raw_value).into_owned());
+        push_readings(&mut values, &lenient(raw_value));
         if raw_value.contains('+') {
-            values.push(lenient(&raw_value.replace('+', " ")).into_owned());
+            push_readings(&mut values, &lenient(&raw_value.replace('+', " ")));
         }
     }
     values
+}
+
+fn push_readings(values: &mut Vec<String>, value: &str) {
+    values.push(value.to_owned());
+    if value.contains(',') {
+        values.extend(value.split(',').map(ToOwned::to_owned));
+    }
 }
 
 /// Whether all of the query decodes and nothing in it separates parameters for some servers only:

@@ -626,6 +626,31 @@ async fn what_is_named_at_length_is_not_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_list_that_may_stand_elsewhere_makes_everything_stale() {
+    let script = Script::new(|_, _| Step::Answer(answer(200, "{}")));
+    // Target and body of a DELETE, and which of these users it makes stale.
+    let cases = [
+        ("/users?userIds.0=u&userIds.1=v", "", [true, true, false]),
+        ("/users?userIds=u,v", "", [true, true, false]),
+        ("/users?userIds.0=u", r#"{"userIds":["w"]}"#, [true; 3]),
+        ("/users", r#"{"userIds":["w"]}"#, [true; 3]),
+    ];
+    for (target, body, stale) in cases {
+        let world = script.world();
+        let users = ["/users/u", "/users/v", "/users/w"];
+        for user in users {
+            world.get(user, "a").await;
+        }
+        let write = world.write(Method::DELETE, target, "a", body).await;
+        assert_eq!(write.status, 200);
+        for (user, stale) in users.into_iter().zip(stale) {
+            let hit = is_hit(&world.get(user, "a").await);
+            assert_eq!(hit, !stale, "{target} {body} {user}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_api_says_what_may_be_stored_and_for_how_long() {
     // Field, value, seconds for which it is served from the store (ours is 60).
     let cases = [

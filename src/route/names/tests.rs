@@ -98,6 +98,7 @@ fn placeholders_are_filled() {
         ),
     ] {
         let expected = expected.iter().map(ToString::to_string).collect();
+        let body = if query.is_some() { "" } else { body };
         assert_eq!(names(texts, query, body), Ok(expected), "{texts:?}");
     }
     assert_eq!(
@@ -152,6 +153,8 @@ fn what_cannot_be_read_gives_no_names() {
         ("p:{query.ids}", Some("id=1"), "", Unreadable::Missing),
         ("p:{query.ids}", Some("ids=1&x=%"), "", Unreadable::Query),
         ("p:{query.ids}", Some("ids=1;ids=2"), "", Unreadable::Query),
+        ("p:{query.ids}", Some("ids=1"), "{}", Unreadable::Elsewhere),
+        ("p:{query.ids}", Some("ids=1"), " ", Unreadable::Elsewhere),
         ("p:{path.other}", None, "", Unreadable::Missing),
     ] {
         assert_eq!(

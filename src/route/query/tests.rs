@@ -141,6 +141,11 @@ fn values_of_a_list_are_found_in_any_spelling() {
         (Some("%65mails=a"), &["a"]),
         (Some("emails=a+b"), &["a+b", "a b"]),
         (Some("emails=a%2Bb"), &["a+b"]),
+        (Some("emails=a,b%2Cc"), &["a,b,c", "a", "b", "c"]),
+        (
+            Some("emails.0=a,b+c&emails.1=d"),
+            &["a,b+c", "a", "b+c", "a,b c", "a", "b c", "d"],
+        ),
         (Some("emails"), &[""]),
         (Some("emails=%zz"), &["%zz"]),
     ] {
