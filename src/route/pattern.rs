@@ -73,7 +73,8 @@ pub fn is_unreserved(byte: u8) -> bool {
 
 /// The raw segments of a request path, or `None` if no template may match it: it does not begin
 /// with `/`, has an empty or dot segment, ends in `/` (the root path aside), contains an encoded
-/// slash, an encoded unreserved character or malformed percent-encoding, or is longer than
+/// slash, a backslash in either form (some servers take it for a slash), a `;` (some cut off what
+/// follows it), an encoded unreserved character or malformed percent-encoding, or is longer than
 /// [`MAX_SEGMENTS`]. That a segment decodes to UTF-8 is checked where it is captured.
 pub fn split(path: &str) -> Option<Split<'_>> {
     let rest = path.strip_prefix('/')?;
@@ -114,11 +115,14 @@ fn is_plain(segment: &str) -> bool {
     }
     let mut bytes = segment.bytes();
     while let Some(byte) = bytes.next() {
+        if matches!(byte, b'\\' | b';') {
+            return false;
+        }
         if byte != b'%' {
             continue;
         }
         match encoded(&mut bytes) {
-            Some(b'/') | None => return false,
+            Some(b'/' | b'\\') | None => return false,
             Some(byte) if is_unreserved(byte) => return false,
             Some(_) => {}
         }

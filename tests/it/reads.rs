@@ -701,6 +701,9 @@ async fn a_path_that_no_route_matches_passes_byte_for_byte_uncached() {
         "/users/",
         "/users//groups",
         "/users/./x",
+        "/users/x;y",
+        "/users/x\\y",
+        "/users/x%5cy",
         "/users/%75",
         "/",
     ] {
