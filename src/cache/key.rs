@@ -1,8 +1,8 @@
 //! Pure. The key of a stored answer.
 //!
 //! Promises that two requests have one key only if they have the same credential, operation, path,
-//! canonical query, `Accept`, `Origin` and, for a GET with a body, the same body and
-//! `Content-Type`. Every variable part stands behind its length, so that no value can pose as the
+//! canonical query, `Accept`, `Origin` and, for a GET with a body, the same body,
+//! `Content-Type` and `Content-Encoding`. Every variable part stands behind its length, so that no value can pose as the
 //! end of one part and the beginning of the next.
 //!
 //! No part has a default: what separates the readers of one upstream from each other must be
@@ -11,7 +11,7 @@
 //! one fetch and a key too few shows someone the wrong answer.
 
 use super::fence::CredentialHash;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, ORIGIN};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, ORIGIN};
 use sha2::{Digest, Sha256};
 use std::fmt;
 
@@ -52,7 +52,8 @@ impl Key {
         let mut size = PREFIX + 4 * 4 + parts.path.len() + parts.query.len();
         size += joined_len(headers, &ACCEPT) + joined_len(headers, &ORIGIN);
         if has_body {
-            size += 32 + 4 + joined_len(headers, &CONTENT_TYPE);
+            size += 32 + 4 * 2 + joined_len(headers, &CONTENT_TYPE);
+            size += joined_len(headers, &CONTENT_ENCODING);
         }
         let mut bytes = Vec::with_capacity(size);
         bytes.extend_from_slice(parts.credential);
@@ -64,6 +65,7 @@ impl Key {
         if has_body {
             bytes.extend_from_slice(&Sha256::digest(parts.body));
             push_joined(&mut bytes, headers, &CONTENT_TYPE);
+            push_joined(&mut bytes, headers, &CONTENT_ENCODING);
         }
         Self(bytes.into_boxed_slice())
     }

@@ -11,7 +11,8 @@ struct Owned {
     query: String,
     accept: Option<String>,
     origin: Option<String>,
-    body: Option<(Vec<u8>, Option<String>)>,
+    /// With its type and its encoding.
+    body: Option<(Vec<u8>, Option<String>, Option<String>)>,
 }
 
 fn key(parts: &Owned) -> Key {
@@ -23,8 +24,9 @@ fn key(parts: &Owned) -> Key {
     };
     set(ACCEPT, &parts.accept);
     set(ORIGIN, &parts.origin);
-    if let Some((_, content_type)) = &parts.body {
+    if let Some((_, content_type, content_encoding)) = &parts.body {
         set(CONTENT_TYPE, content_type);
+        set(CONTENT_ENCODING, content_encoding);
     }
     Key::new(&KeyParts {
         credential: &parts.credential,
@@ -32,7 +34,7 @@ fn key(parts: &Owned) -> Key {
         path: &parts.path,
         query: &parts.query,
         headers: &headers,
-        body: parts.body.as_ref().map_or(&[], |(body, _)| body),
+        body: parts.body.as_ref().map_or(&[], |(body, ..)| body),
     })
 }
 
@@ -50,7 +52,7 @@ fn parts() -> impl Strategy<Value = Owned> {
         text,
         prop::option::of(text),
         prop::option::of(text),
-        prop::option::of((body, prop::option::of(text))),
+        prop::option::of((body, prop::option::of(text), prop::option::of(text))),
     )
         .prop_map(
             |(credential, operation, path, query, accept, origin, body)| Owned {
@@ -114,9 +116,19 @@ fn neighbouring_parts_do_not_run_into_each_other() {
         ..base.clone()
     };
     let body = Owned {
-        body: Some((b"{}".to_vec(), None)),
+        body: Some((b"{}".to_vec(), None, None)),
         ..base.clone()
     };
+    let with_type = Owned {
+        body: Some((b"{}".to_vec(), Some("gzip".into()), None)),
+        ..base.clone()
+    };
+    let encoded = Owned {
+        body: Some((b"{}".to_vec(), None, Some("gzip".into()))),
+        ..base.clone()
+    };
+    assert_ne!(key(&body), key(&encoded));
+    assert_ne!(key(&with_type), key(&encoded));
     for other in [shifted, empty_accept, body] {
         assert_ne!(key(&base), key(&other), "{other:?}");
     }
