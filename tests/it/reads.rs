@@ -651,6 +651,34 @@ async fn a_list_that_may_stand_elsewhere_makes_everything_stale() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_joins_a_fetch_that_began_before_what_it_asks_for_was_created() {
+    for target in ["/groups/g", "/groups/g/users", "/groups/g/invites"] {
+        let created = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&created);
+        let script = Script::new(move |seen: &Seen, _| {
+            if seen.method == Method::POST {
+                flag.store(true, Ordering::SeqCst);
+                return Step::Answer(answer(201, "{}"));
+            }
+            let status = if flag.load(Ordering::SeqCst) {
+                200
+            } else {
+                404
+            };
+            Step::Later(Duration::from_secs(1), answer(status, "{}"))
+        });
+        let world = script.world();
+        let early = world.spawn(request(Method::GET, target, "a", ""));
+        sleep(Duration::from_millis(500)).await;
+        let body = r#"{"name":"g"}"#;
+        let write = world.write(Method::POST, "/groups", "b", body).await;
+        assert_eq!(write.status, 201);
+        assert_eq!(world.get(target, "a").await.status, 200, "{target}");
+        assert_eq!(early.await.unwrap().status, 404);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_api_says_what_may_be_stored_and_for_how_long() {
     // Field, value, seconds for which it is served from the store (ours is 60).
     let cases = [
