@@ -18,8 +18,14 @@ use std::time::{Duration, Instant};
 
 /// What an entry takes besides its parts, in bytes: its own fields, the store's bookkeeping.
 const FIXED_BYTES: usize = 512;
-/// What a header takes besides its text, in bytes.
-const HEADER_BYTES: usize = 96;
+/// What a header takes in the map besides its text, in bytes, its share of the index included.
+/// The map has room for more headers than it holds: up to twice as many.
+const HEADER_BYTES: usize = 112;
+/// What a further value of the same header takes besides its text, in bytes; there is room for up
+/// to twice as many of these, too.
+const FURTHER_BYTES: usize = 2 * 72;
+/// What a name that is not one of the well-known takes besides its text, in bytes.
+const NAME_BYTES: usize = 16;
 /// What a dependency takes besides its text, in bytes.
 const DEPENDENCY_BYTES: usize = 64;
 
@@ -108,11 +114,13 @@ impl Entry {
 
     /// What it takes in memory, in bytes, its key not included.
     pub fn weight_bytes(&self) -> usize {
-        let headers: usize = self
-            .headers
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES)
-            .sum();
+        let map = &self.headers;
+        let names = map.keys().map(|name| name.as_str().len() + NAME_BYTES);
+        let values = map.values().map(HeaderValue::len);
+        let further = map.len() - map.keys_len();
+        let headers = map.capacity() * HEADER_BYTES
+            + further * FURTHER_BYTES
+            + names.chain(values).sum::<usize>();
         let depends: usize = self.about.depends.iter().map(dependency_bytes).sum();
         FIXED_BYTES + self.body.len() + headers + depends
     }
@@ -278,6 +286,28 @@ mod tests {
         assert_eq!(stored.headers()["x-custom"], "xxxxx");
         assert!(large.is_unique(), "a part of the buffer is still in use");
         assert!(stored.weight_bytes() < 1_000);
+    }
+
+    #[test]
+    fn the_room_that_a_map_of_headers_takes_is_weighed() {
+        // A place in the map: hash, name, value and links to further values.
+        let place = 8 + size_of::<HeaderName>() + size_of::<HeaderValue>() + 24;
+        let now = Clock::system().now();
+        let bare = entry(200, &HeaderMap::new(), b"", now).weight_bytes();
+        for count in [1, 3, 7, 13, 25, 49, 97] {
+            let mut headers = HeaderMap::new();
+            for number in 0..count {
+                let name = HeaderName::try_from(format!("x-{number}")).unwrap();
+                headers.insert(name, HeaderValue::from_static("value"));
+            }
+            let stored = entry(200, &headers, b"", now);
+            let map = stored.headers();
+            assert_eq!(map.len(), count);
+            let least = map.capacity() * place + count * "value".len();
+            let weight = stored.weight_bytes() - bare;
+            assert!(weight >= least, "{count}: {weight} of {least}");
+            assert!(weight <= least * 3 / 2, "{count}: {weight} of {least}");
+        }
     }
 
     #[test]

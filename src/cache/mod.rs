@@ -282,7 +282,8 @@ impl<E> Cache<E> {
     }
 
     /// Carries out what the store has put off, so that [`Cache::stats`] is exact and memory is
-    /// given back. For tests and for a timer; not on the path of a request.
+    /// given back. Nobody here calls it: whoever asks for the figures does so before, and a timer
+    /// may where nobody asks. Not on the path of a request.
     pub fn tidy(&self) {
         self.inner.store.tidy();
     }
