@@ -679,6 +679,175 @@ async fn nobody_joins_a_fetch_that_began_before_what_it_asks_for_was_created() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_key_holds_tells_requests_apart_and_nothing_else_does() {
+    let script = Script::new(|_, n| Step::Answer(answer(200, &n.to_string())));
+    let world = script.world();
+    let ask = |body: &str, fields: &[(&str, &str)]| {
+        let plain = request(Method::GET, "/users", "a", body);
+        let fields = fields.iter();
+        fields.fold(plain, |ask, (name, value)| with(ask, name, value))
+    };
+    let page = r#"{"pagination":{"count":3}}"#;
+    let cases: [(&str, &[(&str, &str)]); 8] = [
+        ("", &[]),
+        ("", &[("accept", "application/json")]),
+        ("", &[("accept", "application/vnd.segment.v1+json")]),
+        ("", &[("origin", "https://a.example")]),
+        (page, &[]),
+        (r#"{"pagination":{"count":4}}"#, &[]),
+        (page, &[("content-encoding", "gzip")]),
+        (page, &[("accept", "application/json")]),
+    ];
+    for (n, (body, fields)) in cases.into_iter().enumerate() {
+        let first = world.send(ask(body, fields)).await;
+        assert!(!is_hit(&first), "{body} {fields:?}");
+        assert_eq!(first.body, n.to_string());
+        let arrived = script.seen().pop().unwrap();
+        assert_eq!(arrived.body, body);
+        assert!(
+            fields
+                .iter()
+                .all(|(name, value)| arrived.headers[*name] == *value)
+        );
+        // What one reader's client understands or is called makes no other answer.
+        for other in [("accept-encoding", "gzip, br"), ("user-agent", "sdk/1")] {
+            let again = world.send(with(ask(body, fields), other.0, other.1)).await;
+            assert!(is_hit(&again), "{body} {fields:?} {other:?}");
+            assert_eq!(again.body, first.body);
+        }
+    }
+    let encoded = with(ask("", &[("accept", "x")]), "accept-encoding", "gzip, br");
+    world.send(encoded).await;
+    let arrived = script.seen().pop().unwrap();
+    let codings: Vec<_> = arrived.headers.get_all("accept-encoding").iter().collect();
+    assert_eq!(codings, ["identity"], "one answer for all who ask");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_may_not_see_its_workspace_sees_nothing_of_the_store() {
+    let revoked = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&revoked);
+    let script = Script::new(move |_, _| {
+        let status = if flag.load(Ordering::SeqCst) {
+            401
+        } else {
+            200
+        };
+        Step::Answer(answer(status, "{}"))
+    });
+    let world = script.world();
+    for target in ["/users/u", "/roles", "/groups"] {
+        world.get(target, "a").await;
+        world.get(target, "b").await;
+    }
+    revoked.store(true, Ordering::SeqCst);
+    assert!(is_hit(&world.get("/roles", "a").await), "nobody knows yet");
+    assert_eq!(world.get("/", "a").await.status, 401);
+    for target in ["/users/u", "/roles", "/groups"] {
+        assert_eq!(world.get(target, "a").await.status, 401, "{target}");
+        assert!(is_hit(&world.get(target, "b").await), "another token's own");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_answered_401_raises_the_doubt_as_well() {
+    let script = Script::new(|seen: &Seen, _| {
+        let status = if seen.method == Method::GET { 200 } else { 401 };
+        Step::Answer(answer(status, "{}"))
+    });
+    let world = script.world();
+    world.get("/roles", "a").await;
+    for path in ["/users/u/permissions", "/groups/g/permissions"] {
+        assert!(is_hit(&world.get("/roles", "a").await), "{path}");
+        let write = world.write(Method::PUT, path, "a", "{}").await;
+        assert_eq!(write.status, 401);
+    }
+    assert!(!is_hit(&world.get("/roles", "a").await), "two operations");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_fails_fails_for_everyone_once_and_frees_its_key() {
+    for (step, status, kind) in [
+        (Step::Close, 502, "gateway-upstream-broken"),
+        (Step::Silent, 504, "gateway-upstream-timeout"),
+    ] {
+        let script = Script::new(move |_, n| match n {
+            0 => step.clone(),
+            _ => Step::Answer(answer(200, "{}")),
+        });
+        let world = script.world();
+        let readers: Vec<_> = (0..5)
+            .map(|_| world.spawn(request(Method::GET, "/users", "a", "")))
+            .collect();
+        for reader in readers {
+            let failed = reader.await.unwrap();
+            assert_eq!(failed.status, status);
+            assert_eq!(failed.error_type(), kind);
+        }
+        assert_eq!(script.count(), 1, "{kind}");
+        assert_eq!(world.gateway.cache.stats().fetches, 0);
+        let next = world.get("/users", "a").await;
+        assert_eq!(
+            next.header("cache-status"),
+            "segment-gateway; fwd=uri-miss; stored"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_error_is_stored() {
+    for status in [400, 401, 403, 404, 409, 410, 422, 500, 502, 503] {
+        let script = Script::new(move |_, _| {
+            let long_lived = field(answer(status, "{}"), "cache-control", "max-age=600");
+            Step::Answer(long_lived)
+        });
+        let world = script.world();
+        for _ in 0..2 {
+            let answered = world.get("/users/u", "a").await;
+            assert_eq!(answered.status, status);
+            assert!(!is_hit(&answered), "{status}");
+        }
+        assert_eq!(script.count(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_answer_says_how_the_cache_dealt_with_it() {
+    let script = Script::new(|_, _| Step::Answer(answer(200, "{}")));
+    let world = script.world();
+    let zero = |ask| with(ask, "prefer", "wait=0");
+    for (ask, expected) in [
+        (
+            request(Method::GET, "/roles", "a", ""),
+            "; fwd=uri-miss; stored",
+        ),
+        (request(Method::GET, "/roles", "a", ""), "; hit; ttl=300"),
+        (
+            request(Method::GET, "/sources", "a", ""),
+            "; fwd=bypass; detail=uncached",
+        ),
+        (
+            request(Method::GET, "/v9/x", "a", ""),
+            "; fwd=bypass; detail=uncached",
+        ),
+        (zero(request(Method::PUT, WRITE, "a", "{}")), "; fwd=method"),
+        (
+            request(Method::TRACE, "/", "a", ""),
+            "; detail=gateway-method-refused",
+        ),
+        (
+            request(Method::GET, "/_gateway/x", "a", ""),
+            "; detail=gateway-not-found",
+        ),
+    ] {
+        let shown = format!("{ask:?}");
+        let answered = world.send(ask).await;
+        let status = answered.header("cache-status");
+        assert_eq!(status, format!("segment-gateway{expected}"), "{shown}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_api_says_what_may_be_stored_and_for_how_long() {
     // Field, value, seconds for which it is served from the store (ours is 60).
     let cases = [
