@@ -19,6 +19,7 @@ use crate::queue::Queue;
 use crate::route::Table;
 use crate::sandbox::{Sandbox, SandboxSpec};
 use crate::server::conn::ConnectionBounds;
+use crate::server::line::Patience as AnswerPatience;
 use crate::server::{self, Bounds as ServerBounds};
 use crate::state::{self, State};
 use crate::upstream::{Base, Client, ProxyRules, ProxyVariables, Spec};
@@ -204,6 +205,10 @@ pub fn server_bounds(config: &Config) -> ServerBounds {
         each: ConnectionBounds {
             head: config.server.header_timeout,
             head_bytes: config.server.header_bytes.0,
+            patience: AnswerPatience {
+                piece: config.server.write_timeout,
+                answer: config.server.response_timeout,
+            },
         },
     }
 }

@@ -110,6 +110,7 @@ impl Default for Server {
             header_bytes: Size::kib(32),
             body_bytes: Size::mib(1),
             body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             response_timeout: Duration::from_secs(300),
         }
     }

@@ -147,6 +147,7 @@ fn bytes_in(root: &mut Section<'_>, config: &mut Config) {
             Size(1)..=Size::mib(1024),
         );
         section.within("body_timeout", &mut server.body_timeout, MOMENT..=DAY);
+        section.within("write_timeout", &mut server.write_timeout, MOMENT..=DAY);
         section.within(
             "response_timeout",
             &mut server.response_timeout,

@@ -226,6 +226,8 @@ pub struct Server {
     pub body_bytes: Size,
     /// From the head of a request to the end of its body.
     pub body_timeout: Duration,
+    /// Between two pieces of an answer that the caller takes.
+    pub write_timeout: Duration,
     /// From the head of an answer to its end.
     pub response_timeout: Duration,
 }

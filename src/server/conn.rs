@@ -1,6 +1,6 @@
 //! One connection of a caller: HTTP/1.1, with a deadline for every head.
 
-use super::line::{Interim, Line, Notes};
+use super::line::{Interim, Line, Notes, Patience};
 use crate::gateway::flow::{AmbiguousFraming, Peer};
 use crate::gateway::stack::OuterBody;
 use http::{Request, Response, Version, header};
@@ -26,6 +26,8 @@ pub struct ConnectionBounds {
     pub head: Duration,
     /// The largest head, in bytes, at least 8 KiB.
     pub head_bytes: usize,
+    /// How long a caller may take for what is sent to it.
+    pub patience: Patience,
 }
 
 /// Serves one connection until it ends, or until `stopped` says so and its request has ended.

@@ -23,6 +23,15 @@ const INTERIM: &[u8] = b"HTTP/1.1 102 Processing\r\n\r\n";
 /// A reset takes one round trip to come back.
 const RESET_WITHIN: Duration = Duration::from_millis(500);
 
+/// Bounds of what a caller may take its time for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Between two pieces of what is sent to it.
+    pub piece: Duration,
+    /// From the head of an answer to its end.
+    pub answer: Duration,
+}
+
 /// What the service tells the line, and the line the service. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Notes {
