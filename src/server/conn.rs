@@ -1,4 +1,4 @@
-//! One connection of a caller: HTTP/1.1, with a deadline for every head.
+//! One connection of a caller: HTTP/1.1, with a deadline for every head and for every answer.
 
 use super::line::{Interim, Line, Notes, Patience};
 use crate::gateway::flow::{AmbiguousFraming, Peer};
@@ -44,7 +44,7 @@ pub async fn serve<I, S>(
     S::Future: Send,
 {
     let notes = Notes::default();
-    let io = TokioIo::new(Line::new(io, notes.clone(), bounds.head_bytes));
+    let io = TokioIo::new(Line::new(io, notes.clone(), bounds.patience));
     let handle = service_fn(move |mut request: Request<Incoming>| {
         if request.headers().contains_key(header::TRANSFER_ENCODING) && notes.is_ambiguous() {
             request.extensions_mut().insert(AmbiguousFraming);
@@ -58,13 +58,16 @@ pub async fn serve<I, S>(
         let answer = service.clone().oneshot(request);
         async move {
             let answer = answer.await;
-            drop(waiting);
+            waiting.answered(bounds.patience.answer);
             answer
         }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head)
+        // The end of the input is no hang-up; the line finds out who has gone.
+        .half_close(true)
+        .max_header_size(bounds.head_bytes)
         .max_buf_size(bounds.head_bytes.max(8 * 1024))
         // Without pipeline_flush: it would keep the 400 to a malformed head from being sent.
         .serve_connection(io, handle);

@@ -2,26 +2,79 @@
 //!
 //! A message with both `Transfer-Encoding` and `Content-Length` is the means of request smuggling
 //! and is refused (RFC 9112, section 6.3). The HTTP library drops the length of such a message
-//! before anybody sees its header, so the bytes themselves are looked at.
+//! before anybody sees its header, so the bytes of a connection themselves are looked at, line by
+//! line, as they come.
+//!
+//! Where a head begins is not known here: a block of lines without an empty one is taken for one.
+//! A head is never divided by that. A body that has both fields in neighbouring lines of its own
+//! may be taken for a head; the connection's later requests with `Transfer-Encoding` are then
+//! refused without need, which nobody has to suffer who does not provoke it.
 
-/// Whether some head among `bytes` has both fields. A head is a block of lines without an empty
-/// one.
-pub fn is_ambiguous(bytes: &[u8]) -> bool {
-    let (mut length, mut encoding) = (false, false);
-    for line in bytes.split(|byte| *byte == b'\n') {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.is_empty() {
-            (length, encoding) = (false, false);
-            continue;
-        }
-        let name = line.split(|byte| *byte == b':').next().unwrap_or(line);
-        length |= name.eq_ignore_ascii_case(b"content-length");
-        encoding |= name.eq_ignore_ascii_case(b"transfer-encoding");
-        if length && encoding {
-            return true;
+const LENGTH: &[u8] = b"content-length";
+const ENCODING: &[u8] = b"transfer-encoding";
+/// One byte more than the longer name: what is longer is neither.
+const KEPT: usize = ENCODING.len() + 1;
+
+/// What is known of the bytes of one connection so far.
+#[derive(Debug, Default)]
+pub struct Blocks {
+    /// The beginning of the present line, up to a colon.
+    name: [u8; KEPT],
+    kept: usize,
+    past_name: bool,
+    length: bool,
+    encoding: bool,
+    ambiguous: bool,
+}
+
+impl Blocks {
+    /// Looks at the next bytes.
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        while let Some((byte, rest)) = bytes.split_first() {
+            if self.past_name && *byte != b'\n' {
+                let line_end = bytes.iter().position(|byte| *byte == b'\n');
+                bytes = line_end.and_then(|at| bytes.get(at..)).unwrap_or_default();
+                continue;
+            }
+            match byte {
+                b'\n' => self.end_line(),
+                b':' => self.end_name(),
+                _ => self.keep(*byte),
+            }
+            bytes = rest;
         }
     }
-    false
+
+    /// Whether some block had both fields.
+    pub fn ambiguous(&self) -> bool {
+        self.ambiguous
+    }
+
+    fn keep(&mut self, byte: u8) {
+        match self.name.get_mut(self.kept) {
+            Some(place) => {
+                *place = byte;
+                self.kept += 1;
+            }
+            None => self.past_name = true,
+        }
+    }
+
+    fn end_name(&mut self) {
+        let name = self.name.get(..self.kept).unwrap_or_default();
+        self.length |= name.eq_ignore_ascii_case(LENGTH);
+        self.encoding |= name.eq_ignore_ascii_case(ENCODING);
+        self.ambiguous |= self.length && self.encoding;
+        self.past_name = true;
+    }
+
+    fn end_line(&mut self) {
+        let line = self.name.get(..self.kept).unwrap_or_default();
+        if !self.past_name && matches!(line, b"" | b"\r") {
+            (self.length, self.encoding) = (false, false);
+        }
+        (self.kept, self.past_name) = (0, false);
+    }
 }
 
 #[cfg(test)]
@@ -29,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_fields_in_one_head_are_found() {
+    fn both_fields_in_one_head_are_found_however_the_bytes_come() {
         let cases: &[(&str, bool)] = &[
             (
                 "POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -48,10 +101,39 @@ mod tests {
                 "a\r\ncontent-length: 1\r\n\r\nb\r\ntransfer-encoding: chunked\r\n\r\n",
                 false,
             ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\n\r\nPOST / HTTP/1.1\r\nContent-Length: 3\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n",
+                true,
+            ),
+            (
+                "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcPOST / HTTP/1.1\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n",
+                false,
+            ),
+            (
+                "a\r\nx-content-length: 1\r\ncontent-length-x: 1\r\ntransfer-encoding: b\r\n",
+                false,
+            ),
             ("", false),
         ];
         for (bytes, expected) in cases {
-            assert_eq!(is_ambiguous(bytes.as_bytes()), *expected, "{bytes:?}");
+            for size in 1..=bytes.len().max(1) {
+                let mut blocks = Blocks::default();
+                for part in bytes.as_bytes().chunks(size) {
+                    blocks.feed(part);
+                }
+                assert_eq!(blocks.ambiguous(), *expected, "{bytes:?} by {size}");
+            }
         }
+    }
+
+    #[test]
+    fn what_lies_between_the_fields_may_be_of_any_length() {
+        let filler = "x: ".to_owned() + &"y".repeat(100_000);
+        let head = format!("P\r\ncontent-length: 1\r\n{filler}\r\ntransfer-encoding: chunked\r\n");
+        let mut blocks = Blocks::default();
+        blocks.feed(head.as_bytes());
+        assert!(blocks.ambiguous());
     }
 }

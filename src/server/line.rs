@@ -1,27 +1,33 @@
-//! A connection's bytes, watched for two things that the HTTP library does not tell: the raw head
-//! of the last request, and whether a caller that closed its sending half is still there.
+//! A connection's bytes, watched for what the HTTP library does not tell: a head that could be
+//! read in two ways, a caller that has gone while it waits, and one that does not take its answer.
 //!
 //! A closed sending half is not a hang-up, but a caller that has gone looks just the same until
-//! something is sent to it. So while a request waits for its answer, the end of the input is
-//! answered with an interim response (102, which every client must skip; RFC 9110, section 15.2).
-//! Whoever has gone resets the connection, which is a hang-up; whoever is still there gets the
-//! answer.
+//! something is sent to it. So while a request waits for the head of its answer, the end of the
+//! input is answered with an interim response, which every client must skip (RFC 9110, section
+//! 15.2). It is `100 Continue`, because some clients skip that one alone. Whoever has gone resets
+//! the connection, which is a hang-up; whoever is still there gets the answer. Once the answer has
+//! begun, nothing is written here and the end of the input means nothing.
+//!
+//! The HTTP library polls the body of an answer, and with it the body's deadlines, only after the
+//! socket has taken what came before. So a caller that reads nothing is noticed here.
 
-use super::framing;
+use super::framing::Blocks;
 use parking_lot::Mutex;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-const INTERIM: &[u8] = b"HTTP/1.1 102 Processing\r\n\r\n";
+const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// A reset takes one round trip to come back.
 const RESET_WITHIN: Duration = Duration::from_millis(500);
+/// What is read ahead at most while a request waits.
+const AHEAD: usize = 1024;
 
 /// Bounds of what a caller may take its time for.
 #[derive(Clone, Copy, Debug)]
@@ -40,47 +46,17 @@ pub struct Notes {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// What was read since the last request was taken up, up to a bound.
-    recent: Mutex<Vec<u8>>,
-    /// A request waits for the head of its answer, and its caller understands interim responses.
-    waiting: AtomicBool,
+    /// Some head had both a length and a transfer encoding.
+    ambiguous: AtomicBool,
+    /// Whether a request waits for the head of its answer; see [`Interim`].
+    waiting: AtomicU8,
+    /// When the answer must have been taken.
+    answer_by: Mutex<Option<Instant>>,
 }
 
-/// Marks a request as waiting for as long as it lives.
-#[derive(Debug)]
-pub struct Waiting(Notes);
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.shared.waiting.store(false, Ordering::Release);
-    }
-}
-
-impl Notes {
-    /// Whether the head just read has both a length and a transfer encoding.
-    pub fn is_ambiguous(&self) -> bool {
-        framing::is_ambiguous(&self.shared.recent.lock())
-    }
-
-    /// A request has been taken up; what was read of it is forgotten.
-    pub fn taken_up(&self, interim: Interim) -> Waiting {
-        self.shared.recent.lock().clear();
-        self.shared
-            .waiting
-            .store(interim == Interim::Understood, Ordering::Release);
-        Waiting(self.clone())
-    }
-
-    fn note(&self, read: &[u8], most: usize) {
-        let mut recent = self.shared.recent.lock();
-        let read = &read[read.len().saturating_sub(most)..];
-        let surplus = (recent.len() + read.len())
-            .saturating_sub(most)
-            .min(recent.len());
-        recent.drain(..surplus);
-        recent.extend_from_slice(read);
-    }
-}
+const NOBODY: u8 = 0;
+const SILENTLY: u8 = 1;
+const ASKABLE: u8 = 2;
 
 /// Whether a caller understands interim responses: those of HTTP/1.0 do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +65,45 @@ pub enum Interim {
     Understood,
     /// HTTP/1.0.
     Unknown,
+}
+
+/// Marks a request as waiting for as long as it lives.
+#[derive(Debug)]
+pub struct Waiting(Notes);
+
+impl Waiting {
+    /// The head of the answer is there; all of it must have been taken within this time.
+    pub fn answered(self, within: Duration) {
+        *self.0.shared.answer_by.lock() = Some(sleep(within).deadline());
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.shared.waiting.store(NOBODY, Ordering::Release);
+    }
+}
+
+impl Notes {
+    /// Whether some head of the connection had both a length and a transfer encoding.
+    pub fn is_ambiguous(&self) -> bool {
+        self.shared.ambiguous.load(Ordering::Acquire)
+    }
+
+    /// A request has been taken up.
+    pub fn taken_up(&self, interim: Interim) -> Waiting {
+        *self.shared.answer_by.lock() = None;
+        let waiting = match interim {
+            Interim::Understood => ASKABLE,
+            Interim::Unknown => SILENTLY,
+        };
+        self.shared.waiting.store(waiting, Ordering::Release);
+        Waiting(self.clone())
+    }
+
+    fn waiting(&self) -> u8 {
+        self.shared.waiting.load(Ordering::Acquire)
+    }
 }
 
 /// How far the question whether the caller is still there has come.
@@ -101,7 +116,7 @@ enum Presence {
     /// Waiting for a reset, which only the next write will show: a socket whose input has ended
     /// goes on reading nothing.
     Asked(Pin<Box<Sleep>>),
-    /// It closed its sending half and is still there.
+    /// It closed its sending half, and is still there or cannot be asked.
     Listening,
 }
 
@@ -112,71 +127,136 @@ enum Round {
     Second,
 }
 
-impl Round {
-    /// What follows once all of it is written.
-    fn end(self) -> Presence {
-        match self {
-            Self::First => Presence::Asked(Box::pin(tokio::time::sleep(RESET_WITHIN))),
-            Self::Second => Presence::Listening,
-        }
-    }
-}
-
-/// A connection whose reads are watched.
+/// A connection whose reads and writes are watched.
 #[derive(Debug)]
 pub struct Line<I> {
     inner: I,
     notes: Notes,
-    most: usize,
+    patience: Patience,
+    blocks: Blocks,
+    /// What was read while a request waited, for the HTTP library to read later.
+    ahead: Vec<u8>,
     presence: Presence,
+    /// Running while the caller does not take what is sent.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<I> Line<I> {
-    /// Remembers at most `most` bytes of what is read.
-    pub fn new(inner: I, notes: Notes, most: usize) -> Self {
+    /// Watches `inner`.
+    pub fn new(inner: I, notes: Notes, patience: Patience) -> Self {
         Self {
             inner,
             notes,
-            most,
+            patience,
+            blocks: Blocks::default(),
+            ahead: Vec::new(),
             presence: Presence::Open,
+            stalled: None,
         }
+    }
+
+    fn note(&mut self, read: &[u8]) {
+        self.blocks.feed(read);
+        if self.blocks.ambiguous() {
+            self.notes.shared.ambiguous.store(true, Ordering::Release);
+        }
+    }
+
+    /// Passes on what came of a write, and fails one that the caller keeps waiting too long.
+    fn in_time<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.stalled = None;
+            return polled;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| {
+            let piece = sleep(self.patience.piece).deadline();
+            let answer = *self.notes.shared.answer_by.lock();
+            Box::pin(sleep_until(answer.map_or(piece, |by| by.min(piece))))
+        });
+        ready!(stalled.as_mut().poll(context));
+        let why = "the caller does not take its answer";
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
     }
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
-    /// The input has ended: finds out whether the caller is still there.
-    fn poll_presence(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// A request waits for the head of its answer, and all that was sent before has been taken:
+    /// finds out whether its caller is still there.
+    fn watch(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         loop {
             match &mut self.presence {
                 Presence::Open => {
-                    if !self.notes.shared.waiting.load(Ordering::Acquire) {
-                        return Poll::Ready(Ok(()));
+                    if !self.ahead.is_empty() || !self.input_ends(context)? {
+                        return Ok(());
                     }
-                    self.presence = Presence::Asking(0, Round::First);
+                    self.presence = if self.notes.waiting() == ASKABLE {
+                        Presence::Asking(0, Round::First)
+                    } else {
+                        Presence::Listening
+                    };
                 }
-                Presence::Asking(written, round) => {
-                    let rest = INTERIM.get(*written..).unwrap_or_default();
-                    if rest.is_empty() {
-                        self.presence = round.end();
-                        continue;
-                    }
-                    match Pin::new(&mut self.inner).poll_write(context, rest) {
-                        Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                        Poll::Ready(Ok(n)) => *written += n,
-                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                        Poll::Pending => return Poll::Pending,
+                Presence::Asking(..) => {
+                    if self.poll_asked(context)?.is_pending() {
+                        return Ok(());
                     }
                 }
                 Presence::Asked(timer) => {
                     if timer.as_mut().poll(context).is_pending() {
-                        return Poll::Pending;
+                        return Ok(());
                     }
                     self.presence = Presence::Asking(0, Round::Second);
                 }
                 // The head's deadline ends the connection after the answer.
-                Presence::Listening => return Poll::Pending,
+                Presence::Listening => return Ok(()),
             }
         }
+    }
+
+    /// Whether the input has ended. What comes instead is kept, and the caller watched no more
+    /// until it has been read.
+    fn input_ends(&mut self, context: &mut Context<'_>) -> io::Result<bool> {
+        let mut bytes = [0; AHEAD];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        match Pin::new(&mut self.inner).poll_read(context, &mut buffer)? {
+            Poll::Pending => return Ok(false),
+            // Whoever waits for it, e.g. for the rest of a request's body, must look again.
+            Poll::Ready(()) => context.waker().wake_by_ref(),
+        }
+        self.note(buffer.filled());
+        self.ahead.extend_from_slice(buffer.filled());
+        Ok(buffer.filled().is_empty())
+    }
+
+    /// Writes what is left of the interim response, if one has been begun.
+    fn poll_asked(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Presence::Asking(written, round) = &mut self.presence {
+            let rest = INTERIM.get(*written..).unwrap_or_default();
+            if rest.is_empty() {
+                self.presence = match round {
+                    Round::First => Presence::Asked(Box::pin(sleep(RESET_WITHIN))),
+                    Round::Second => Presence::Listening,
+                };
+                break;
+            }
+            if *written == 0 && self.notes.waiting() != ASKABLE {
+                self.presence = Presence::Listening;
+                break;
+            }
+            let polled = Pin::new(&mut self.inner).poll_write(context, rest);
+            match ready!(self.in_time(context, polled))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                more => {
+                    if let Presence::Asking(written, _) = &mut self.presence {
+                        *written += more;
+                    }
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -187,28 +267,28 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<I> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if !matches!(this.presence, Presence::Open) {
-            return this.poll_presence(context);
+        if !this.ahead.is_empty() {
+            let most = buffer.remaining().min(this.ahead.len());
+            buffer.put_slice(this.ahead.split_at(most).0);
+            this.ahead.drain(..most);
+            return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut this.inner).poll_read(context, buffer);
-        let read = buffer.filled().get(before..).unwrap_or_default();
-        if !read.is_empty() {
-            this.notes.note(read, this.most);
-        } else if matches!(polled, Poll::Ready(Ok(()))) && buffer.remaining() > 0 {
-            return this.poll_presence(context);
-        }
-        polled
+        ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?;
+        this.note(buffer.filled().get(before..).unwrap_or_default());
+        Poll::Ready(Ok(()))
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Line<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        ready!(self.poll_asked(context))?;
+        let polled = Pin::new(&mut self.inner).poll_write(context, bytes);
+        self.in_time(context, polled)
     }
 
     fn poll_write_vectored(
@@ -216,81 +296,31 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Line<I> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
+        ready!(self.poll_asked(context))?;
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
+        self.in_time(context, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
     }
 
+    /// The HTTP library flushes whenever it was polled and has written all it had, which is when
+    /// the caller can be watched.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
+        let polled = Pin::new(&mut self.inner).poll_flush(context);
+        ready!(self.in_time(context, polled))?;
+        if self.notes.waiting() != NOBODY {
+            self.watch(context)?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
+        let polled = Pin::new(&mut self.inner).poll_shutdown(context);
+        self.in_time(context, polled)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    #[test]
-    fn no_more_than_the_bound_is_remembered() {
-        let notes = Notes::default();
-        for part in [&b"abcdef"[..], b"ghijklmnopqrstuvwxyz", b"12"] {
-            notes.note(part, 8);
-            assert!(notes.shared.recent.lock().len() <= 8);
-        }
-        assert_eq!(*notes.shared.recent.lock(), b"uvwxyz12");
-        drop(notes.taken_up(Interim::Understood));
-        assert!(notes.shared.recent.lock().is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_caller_that_has_gone_is_told_from_one_that_only_listens() {
-        for gone in [true, false] {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let mut caller = tokio::net::TcpStream::connect(listener.local_addr().unwrap())
-                .await
-                .unwrap();
-            let (accepted, _) = listener.accept().await.unwrap();
-            let notes = Notes::default();
-            let mut line = Line::new(accepted, notes.clone(), 100);
-            let waiting = notes.taken_up(Interim::Understood);
-            let mut buffer = [0; 10];
-            if gone {
-                drop(caller);
-                let error = line.read(&mut buffer).await.unwrap_err();
-                let kind = error.kind();
-                assert!(
-                    matches!(
-                        kind,
-                        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                    ),
-                    "{kind}"
-                );
-            } else {
-                caller.shutdown().await.unwrap();
-                let mut read = std::pin::pin!(line.read(&mut buffer));
-                let mut interim = [0; INTERIM.len()];
-                tokio::select! {
-                    _ = &mut read => panic!("it is still there"),
-                    seen = caller.read_exact(&mut interim) => assert_eq!(seen.unwrap(), INTERIM.len()),
-                }
-                assert_eq!(interim, INTERIM);
-            }
-            drop(waiting);
-        }
-    }
-
-    #[tokio::test]
-    async fn without_a_request_the_end_is_the_end() {
-        let (caller, server) = tokio::io::duplex(100);
-        drop(caller);
-        let mut line = Line::new(server, Notes::default(), 100);
-        assert_eq!(line.read(&mut [0; 10]).await.unwrap(), 0);
-    }
-}
+mod tests;

@@ -48,6 +48,10 @@ async fn a_connection_that_sends_nothing_or_half_a_head_is_closed() {
 async fn what_is_malformed_or_ambiguous_is_refused_and_not_sent() {
     let (script, _world, address) = served().await;
     let long = format!("X-Long: {}\r\n", "a".repeat(200 * 1024));
+    let far_apart = format!(
+        "Content-Length: 3\r\nX-Long: {}\r\nTransfer-Encoding: chunked\r\n",
+        "a".repeat(31 * 1024)
+    );
     let cases = [
         ("GARBAGE\r\n\r\n".to_owned(), 400, ""),
         (
@@ -128,11 +132,28 @@ async fn what_is_malformed_or_ambiguous_is_refused_and_not_sent() {
             "gateway-not-found",
         ),
         (head("GET", "/users", &long), 431, ""),
+        (
+            head("POST", "/invites", &far_apart) + "0\r\n\r\n",
+            400,
+            "gateway-bad-request",
+        ),
+        // Its body is cut short.
+        (
+            head("POST", "/invites", "Content-Length: 3\r\n") + "a",
+            400,
+            "gateway-bad-request",
+        ),
     ];
     for (bytes, status, kind) in cases {
         // Closed by the gateway: all of these read to the end.
         let shown: String = bytes.chars().take(120).collect();
-        let said = exchange(address, bytes.as_bytes()).await;
+        let mut stream = connect(address).await;
+        // Whoever refuses a request need not read all of it.
+        let _ = stream.write_all(bytes.as_bytes()).await;
+        if shown.ends_with("\r\n\r\na") {
+            stream.shutdown().await.unwrap();
+        }
+        let said = rest(&mut stream).await;
         assert!(
             said.starts_with(&format!("HTTP/1.1 {status} ")),
             "{shown:?}: {said}"
@@ -192,6 +213,80 @@ async fn a_hang_up_in_the_queue_is_noticed_and_a_half_closed_caller_is_served() 
     assert!(said.contains("HTTP/1.1 200 "), "{said}");
     assert!(said.ends_with("{}"), "{said}");
     assert_eq!(script.count(), 1, "the second never left");
+}
+
+#[tokio::test]
+async fn an_ambiguous_request_behind_another_is_refused_too() {
+    let (script, _world, address) = served().await;
+    let first = head("GET", "/labels", "");
+    let fields = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n";
+    let second = head("POST", "/invites", fields) + "0\r\n\r\n";
+    let said = exchange(address, (first + &second).as_bytes()).await;
+    let statuses: Vec<&str> = said.matches("HTTP/1.1 200 ").collect();
+    assert_eq!(statuses.len(), 1, "{said}");
+    assert!(said.contains("HTTP/1.1 400 "), "{said}");
+    assert_eq!(script.count(), 1, "only the first was sent");
+}
+
+/// More than the sockets between two programs hold.
+const LONG: usize = 32 * 1024 * 1024;
+
+fn long() -> String {
+    "a".repeat(LONG)
+}
+
+#[tokio::test]
+async fn a_half_closed_caller_has_the_whole_of_a_long_answer_and_nothing_else() {
+    let script = Script::new(|_, _| Step::Answer(answer(200, &long())));
+    let (_script, _world, address) = served_by(script).await;
+    let mut stream = connect(address).await;
+    let ask = head("GET", "/labels", "");
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    // Long enough for a second question in the middle of the answer.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    let said = rest(&mut stream).await;
+    let (_, said) = said.split_once("HTTP/1.1 200 ").expect("an answer");
+    let (_, body) = said.split_once("\r\n\r\n").expect("a body");
+    assert_eq!(body.len(), LONG);
+    assert!(
+        body.bytes().all(|byte| byte == b'a'),
+        "all of it, and only that"
+    );
+}
+
+#[tokio::test]
+async fn a_half_closed_caller_of_http_1_0_is_served_too() {
+    let script = Script::new(|_, _| Step::Later(Duration::from_secs(1), answer(200, "{}")));
+    let (_script, _world, address) = served_by(script).await;
+    let mut stream = connect(address).await;
+    let ask = "GET /labels HTTP/1.0\r\nHost: gateway\r\n\r\n";
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let said = rest(&mut stream).await;
+    assert!(said.starts_with("HTTP/1.0 200 "), "{said}");
+    assert!(said.ends_with("\r\n\r\n{}"), "{said}");
+}
+
+#[tokio::test]
+async fn a_caller_that_does_not_read_its_answer_is_disconnected() {
+    for (write, response) in [(300, 60_000), (60_000, 300)] {
+        let script = Script::new(|_, _| Step::Answer(answer(200, &long())));
+        let mut setup = Setup::new(SandboxSpec::default());
+        setup.config.server.write_timeout = Duration::from_millis(write);
+        setup.config.server.response_timeout = Duration::from_millis(response);
+        let world = script.world_of(setup);
+        let address = world.listen(pending()).await;
+        let mut stream = connect(address).await;
+        let ask = head("GET", "/labels", "");
+        stream.write_all(ask.as_bytes()).await.unwrap();
+        eventually("it is under way", async || script.count() == 1).await;
+        eventually("it is closed", async || {
+            world.gateway.metrics.connections().get() == 0
+        })
+        .await;
+        assert!(rest(&mut stream).await.len() < LONG);
+    }
 }
 
 #[tokio::test]
