@@ -19,10 +19,7 @@ pub fn start(format: LogFormat, level: LogLevel) -> Result<(), TryInitError> {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let targets = Targets::new()
-        .with_default(level.min(LevelFilter::WARN))
-        .with_target("segment_gateway", level)
-        .with_target("tower_http", level);
+    let targets = targets(level);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false);
@@ -41,5 +38,35 @@ pub fn start(format: LogFormat, level: LogLevel) -> Result<(), TryInitError> {
                     .with_filter(targets),
             )
             .try_init(),
+    }
+}
+
+/// What is heard from whom. The HTTP libraries tell whole requests at lower levels, tokens included,
+/// so they are not listened to there, whatever the configuration says.
+fn targets(level: LevelFilter) -> Targets {
+    Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target("segment_gateway", level)
+        .with_target("tower_http", level)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracing::Level;
+
+    #[test]
+    fn libraries_that_tell_whole_requests_are_not_listened_to() {
+        let targets = targets(LevelFilter::TRACE);
+        for library in [
+            "hyper::proto::h1::io",
+            "h2::codec",
+            "hyper_util::client",
+            "rustls",
+        ] {
+            assert!(!targets.would_enable(library, &Level::INFO), "{library}");
+            assert!(targets.would_enable(library, &Level::WARN), "{library}");
+        }
+        assert!(targets.would_enable("segment_gateway::gateway", &Level::TRACE));
     }
 }

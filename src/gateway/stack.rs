@@ -85,6 +85,10 @@ where
         // The end of every body, at debug level.
         .layer(
             TraceLayer::new_for_http()
+                // Not the target: a token may stand in a query, an address in a path.
+                .make_span_with(|request: &Request<_>| {
+                    tracing::debug_span!("request", method = %request.method())
+                })
                 // What failed has a line of its own already.
                 .on_failure(DefaultOnFailure::new().level(Level::DEBUG)),
         )
