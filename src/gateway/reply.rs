@@ -82,8 +82,10 @@ pub fn error(error: &GatewayError) -> Response<Body> {
         error,
         GatewayError::BodyTooLarge(_) | GatewayError::BodyTimeout
     );
-    if malformed && error.blame() == Blame::Caller || matches!(error, GatewayError::Draining) {
-        // What follows on this connection may be the rest of what could not be understood.
+    let full = matches!(error, GatewayError::Draining | GatewayError::Overloaded);
+    if malformed && error.blame() == Blame::Caller || full {
+        // What follows on this connection may be the rest of what could not be understood, and the
+        // few connections beyond the bound are for telling everybody so, not for staying.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -116,6 +118,21 @@ mod tests {
         assert_eq!(error["data"]["sent"], false);
         assert_eq!(error["data"]["mayRetry"], true);
         assert!(document.get("data").is_none(), "never both keys");
+    }
+
+    #[test]
+    fn whoever_is_refused_for_want_of_room_does_not_keep_a_connection() {
+        for (refused, closes) in [
+            (GatewayError::Overloaded, true),
+            (GatewayError::Draining, true),
+            (GatewayError::NotFound, false),
+        ] {
+            let headers = error(&refused).into_parts().0.headers;
+            let close = headers
+                .get("connection")
+                .is_some_and(|value| value == "close");
+            assert_eq!(close, closes, "{refused:?}");
+        }
     }
 
     #[test]
