@@ -32,6 +32,12 @@ const NOT_FORWARDED: [HeaderName; 5] = [
 /// Fields that `Connection` must not name: a later hop would see the request without them.
 const END_TO_END: [&str; 4] = ["authorization", "host", "accept", "cookie"];
 
+/// The gateway's own id of a request, in its answer as in the log.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What begins the paths of the gateway's own.
+const OWN: &str = "/_gateway";
+
 /// Method-override fields in the field; with one of them a request may be any write.
 const OVERRIDES: [&str; 3] = [
     "x-http-method-override",
@@ -70,6 +76,7 @@ pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
     {
         return Err(GatewayError::BadRequest(AMBIGUOUS_LENGTH));
     }
+    check_encoding(headers)?;
     if headers.contains_key(header::UPGRADE) {
         return Err(GatewayError::BadRequest(
             "Protocol upgrades are not accepted",
@@ -78,6 +85,12 @@ pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
     if request.version() == Version::HTTP_11 && !headers.contains_key(header::HOST) {
         return Err(GatewayError::BadRequest(
             "The request has no Host (RFC 9112, section 3.2)",
+        ));
+    }
+    let mut connection = headers.get_all(header::CONNECTION).iter();
+    if connection.any(|value| value.to_str().is_err()) {
+        return Err(GatewayError::BadRequest(
+            "Connection names something that is not a field",
         ));
     }
     let names_end_to_end = connection_names(headers)
@@ -94,6 +107,22 @@ pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
 /// Said where a message has both `Transfer-Encoding` and `Content-Length` (RFC 9112, 6.3).
 pub const AMBIGUOUS_LENGTH: &str = "The request has both Transfer-Encoding and Content-Length";
 
+/// A body in another coding than `chunked` could not be told from one in that coding alone.
+fn check_encoding(headers: &HeaderMap) -> Result<(), GatewayError> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let plain = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(one), None) => one.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    };
+    if plain {
+        return Ok(());
+    }
+    Err(GatewayError::BadRequest(
+        "Transfer-Encoding has another coding than chunked, and only that one is understood",
+    ))
+}
+
 fn check_target(uri: &Uri, version: Version) -> Result<(), GatewayError> {
     if uri.scheme().is_some() || (uri.authority().is_some() && version < Version::HTTP_2) {
         return Err(GatewayError::BadRequest(
@@ -106,9 +135,32 @@ fn check_target(uri: &Uri, version: Version) -> Result<(), GatewayError> {
     Ok(())
 }
 
-/// Whether the path is one of the gateway's own, which are never forwarded.
+/// Whether the path is one of the gateway's own, which are never forwarded: as it is written, or as
+/// a server may read it that decodes paths, skips empty segments and resolves dots.
 pub fn is_own(path: &str) -> bool {
-    path == "/_gateway" || path.starts_with("/_gateway/")
+    if path == OWN
+        || path
+            .strip_prefix(OWN)
+            .is_some_and(|rest| rest.starts_with('/'))
+    {
+        return true;
+    }
+    let plain = !path.contains('%') && !path.contains("//") && !path.contains("/.");
+    !plain && first_segment(path).as_deref() == Some(OWN.trim_start_matches('/').as_bytes())
+}
+
+/// The first segment of the path that is meant.
+fn first_segment(path: &str) -> Option<Vec<u8>> {
+    let decoded: Vec<u8> = percent_encoding::percent_decode_str(path).collect();
+    let mut meant: Vec<&[u8]> = Vec::new();
+    for segment in decoded.split(|byte| *byte == b'/') {
+        match segment {
+            b"" | b"." => {}
+            b".." => drop(meant.pop()),
+            segment => meant.push(segment),
+        }
+    }
+    meant.first().map(|first| first.to_vec())
 }
 
 /// Whether a field asks the API to treat the request as another method.
@@ -136,8 +188,10 @@ pub fn request_headers(headers: &HeaderMap) -> HeaderMap {
     forwarded
 }
 
-/// Removes from an answer what belongs to the hop to the API, and adds `via`.
+/// Removes from an answer what belongs to the hop to the API, its id included, since the answer's
+/// own is the one that the log has, and adds `via`.
 pub fn clean_answer(headers: &mut HeaderMap, via: &HeaderValue) {
+    headers.remove(REQUEST_ID);
     let named: Vec<String> = connection_names(headers).collect();
     for name in &HOP_BY_HOP {
         headers.remove(name);
@@ -152,9 +206,8 @@ fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = String> + '_ {
     headers
         .get_all(header::CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())
         .filter(|name| !name.is_empty())
 }
 
@@ -223,9 +276,66 @@ mod tests {
                 request("GET", "/u", &[host, ("connection", "close, x-mine")]),
                 true,
             ),
+            (
+                request(
+                    "GET",
+                    "/u",
+                    &[host, ("connection", "authorization, \u{e9}")],
+                ),
+                false,
+            ),
         ];
         for (request, accepted) in cases {
             assert_eq!(check(request).is_ok(), *accepted, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_may_read_otherwise_is_refused() {
+        let cases: [(&[&str], &str, bool); 6] = [
+            (&["close, x-mine"], "connection", true),
+            (&["authorization, \u{e9}"], "connection", false),
+            (&["Chunked"], "transfer-encoding", true),
+            (&["gzip, chunked"], "transfer-encoding", false),
+            (&["chunked", "chunked"], "transfer-encoding", false),
+            (&["chunked, chunked"], "transfer-encoding", false),
+        ];
+        for (values, name, accepted) in cases {
+            let mut fields = vec![("host", "gateway")];
+            fields.extend(values.iter().map(|value| (name, *value)));
+            let request = request("POST", "/u", &fields);
+            assert_eq!(check(&request).is_ok(), accepted, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn the_gateways_own_paths_are_known_in_every_spelling() {
+        for path in [
+            "/_gateway",
+            "/_gateway/x",
+            "/_gateway/../users",
+            "/%5Fgateway/x",
+            "/%5fgate%77ay",
+            "//_gateway/x",
+            "/./_gateway/x",
+            "/a/../_gateway/x",
+            "/a/b/%2e%2E/../_gateway/x",
+            "/../_gateway",
+            "/_gateway%2Fx",
+            "/%2F_gateway/x",
+        ] {
+            assert!(is_own(path), "{path}");
+        }
+        for path in [
+            "/",
+            "/_gateways",
+            "/users/_gateway",
+            "/users/%5Fgateway",
+            "/users/./x//_gateway",
+            "/%255Fgateway/x",
+            "/..",
+        ] {
+            assert!(!is_own(path), "{path}");
         }
     }
 
@@ -278,6 +388,7 @@ mod tests {
             ("x-hop", "1"),
             ("transfer-encoding", "chunked"),
             ("x-ratelimit-remaining", "3"),
+            ("x-request-id", "theirs"),
             ("content-type", "application/vnd.segment.v1+json"),
         ] {
             headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());

@@ -133,6 +133,11 @@ async fn what_is_malformed_or_ambiguous_is_refused_and_not_sent() {
         ),
         (head("GET", "/users", &long), 431, ""),
         (
+            head("POST", "/invites", "Transfer-Encoding: gzip, chunked\r\n") + "0\r\n\r\n",
+            400,
+            "gateway-bad-request",
+        ),
+        (
             head("POST", "/invites", &far_apart) + "0\r\n\r\n",
             400,
             "gateway-bad-request",
@@ -340,7 +345,8 @@ async fn stopping_lets_requests_end_and_takes_no_new_connection() {
 async fn what_belongs_to_one_hop_does_not_pass() {
     let script = Script::new(|_, _| {
         let hop = field(answer(200, "{}"), "connection", "x-answer-hop");
-        Step::Answer(field(hop, "x-answer-hop", "1"))
+        let hop = field(hop, "x-answer-hop", "1");
+        Step::Answer(field(hop, "x-request-id", "theirs"))
     });
     let (script, _world, address) = served_by(script).await;
     let fields = "Authorization: Bearer t\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nTE: trailers\r\n\
@@ -351,6 +357,7 @@ async fn what_belongs_to_one_hop_does_not_pass() {
     assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
     assert!(!said.contains("x-answer-hop"), "{said}");
     assert!(said.contains("x-request-id: mine-7"), "{said}");
+    assert!(!said.contains("theirs"), "the log knows another id: {said}");
     let seen = script.seen();
     let mut names: Vec<&str> = seen[0]
         .headers
