@@ -14,7 +14,7 @@ use crate::gateway::{AccessLog, Gateway, Parts, Settings};
 use crate::limit::budgets::{Bounds, Budgets};
 use crate::limit::ledger::{History, Ledger};
 use crate::limit::window::Terms;
-use crate::metrics::Metrics;
+use crate::metrics::{Connections, Metrics};
 use crate::queue::Queue;
 use crate::route::Table;
 use crate::sandbox::{Sandbox, SandboxSpec};
@@ -314,7 +314,7 @@ pub async fn serve(
         connections: ADMIN_CONNECTIONS,
         ..server_bounds(&config)
     };
-    let unseen = prometheus::IntGauge::new("admin", "not registered").map_err(failed)?;
+    let unseen = Connections::unseen().map_err(failed)?;
     let admin = tokio::spawn(server::serve(
         admin_listener,
         admin.service(),

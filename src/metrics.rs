@@ -159,8 +159,105 @@ pub struct Metrics {
     upstream_duration: HistogramVec,
     fence: IntCounterVec,
     foreign: IntCounterVec,
-    connections: IntGauge,
+    connections: Connections,
+    bodies: IntGauge,
+    body_panics: IntCounter,
     levels: LevelGauges,
+}
+
+/// What is counted of a listener's connections. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    open: IntGauge,
+    malformed: IntCounterVec,
+}
+
+/// Counts a connection as open for as long as it lives.
+#[derive(Debug)]
+pub struct OpenConnection(IntGauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// What is wrong with bytes that were to be a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// They are no head.
+    Head,
+    /// The head is larger than it may be.
+    TooLarge,
+}
+
+impl Malformed {
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::TooLarge => "too-large",
+        }
+    }
+}
+
+impl Connections {
+    fn new(make: &Maker) -> prometheus::Result<Self> {
+        let malformed = make.counters(
+            "segment_gateway_malformed_requests_total",
+            "Connections closed because what came was no request, by reason: head, too-large",
+            &["reason"],
+        )?;
+        for reason in [Malformed::Head, Malformed::TooLarge] {
+            malformed.with_label_values(&[reason.as_str()]);
+        }
+        let open = make.gauge("segment_gateway_connections", "Open connections of callers")?;
+        Ok(Self { open, malformed })
+    }
+
+    /// Those of a listener that no metric tells of.
+    ///
+    /// # Errors
+    /// Only if a name is malformed, which a test excludes.
+    pub fn unseen() -> prometheus::Result<Self> {
+        Self::new(&Maker(Registry::new()))
+    }
+
+    /// One more, until the returned guard is dropped.
+    pub fn opened(&self) -> OpenConnection {
+        self.open.inc();
+        OpenConnection(self.open.clone())
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> i64 {
+        self.open.get()
+    }
+
+    /// One was closed because what came was no request.
+    pub fn malformed(&self, reason: Malformed) {
+        self.malformed.with_label_values(&[reason.as_str()]).inc();
+    }
+}
+
+/// Counts the body of an answer as under way for as long as it lives.
+#[derive(Debug)]
+pub struct BodyUnderWay {
+    under_way: IntGauge,
+    panics: IntCounter,
+}
+
+impl BodyUnderWay {
+    /// It panicked.
+    pub fn panicked(&self) {
+        self.panics.inc();
+    }
+}
+
+impl Drop for BodyUnderWay {
+    fn drop(&mut self) {
+        self.under_way.dec();
+    }
 }
 
 #[derive(Debug)]
@@ -343,8 +440,15 @@ impl Metrics {
                 "Requests that others were seen to make with a token of ours",
                 &["budget"],
             )?,
-            connections: make
-                .gauge("segment_gateway_connections", "Open connections of callers")?,
+            connections: Connections::new(&make)?,
+            bodies: make.gauge(
+                "segment_gateway_bodies",
+                "Bodies of answers that are under way to callers",
+            )?,
+            body_panics: make.own(IntCounter::new(
+                "segment_gateway_body_panics_total",
+                "Bodies of answers that panicked and ended their connection",
+            ))?,
             levels: LevelGauges::new(&make)?,
             registry: make.0,
         };
@@ -450,9 +554,18 @@ impl Metrics {
             .inc_by(u64::from(requests));
     }
 
-    /// Open connections of callers.
-    pub fn connections(&self) -> &IntGauge {
+    /// Connections of callers.
+    pub fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    /// One more body of an answer is under way, until the returned guard is dropped.
+    pub fn body(&self) -> BodyUnderWay {
+        self.bodies.inc();
+        BodyUnderWay {
+            under_way: self.bodies.clone(),
+            panics: self.body_panics.clone(),
+        }
     }
 
     /// The text exposition, with the levels of this moment.

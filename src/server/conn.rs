@@ -3,6 +3,7 @@
 use super::line::{Interim, Line, Notes, Patience};
 use crate::gateway::flow::{AmbiguousFraming, Peer};
 use crate::gateway::stack::OuterBody;
+use crate::metrics::Malformed;
 use http::{Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -30,14 +31,16 @@ pub struct ConnectionBounds {
     pub patience: Patience,
 }
 
-/// Serves one connection until it ends, or until `stopped` says so and its request has ended.
+/// Serves one connection until it ends, or until `stopped` says so and its request has ended. Returns
+/// why it was closed if what came was no request: that was answered without anybody else seeing it.
 pub async fn serve<I, S>(
     io: I,
     peer: SocketAddr,
     service: S,
     bounds: ConnectionBounds,
     mut stopped: watch::Receiver<bool>,
-) where
+) -> Option<Malformed>
+where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<RequestBody>, Response = Response<OuterBody>, Error = Infallible>,
     S: Clone + Send + 'static,
@@ -79,7 +82,16 @@ pub async fn serve<I, S>(
             connection.await
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, error = %error, "a connection ended with an error");
+    let error = ended.err()?;
+    if error.is_parse() {
+        let reason = if error.is_parse_too_large() {
+            Malformed::TooLarge
+        } else {
+            Malformed::Head
+        };
+        tracing::info!(%peer, reason = reason.as_str(), error = %error, "what came was no request");
+        return Some(reason);
     }
+    tracing::debug!(%peer, error = %error, "a connection ended with an error");
+    None
 }

@@ -10,9 +10,9 @@ pub mod framing;
 pub mod line;
 
 use crate::gateway::stack::OuterBody;
+use crate::metrics::Connections;
 use conn::{ConnectionBounds, RequestBody};
 use http::{Request, Response};
-use prometheus::IntGauge;
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub async fn serve<S>(
     listener: TcpListener,
     service: S,
     bounds: Bounds,
-    open: IntGauge,
+    seen: Connections,
     stop: impl Future<Output = ()> + Send,
 ) where
     S: Service<Request<RequestBody>, Response = Response<OuterBody>, Error = Infallible>,
@@ -73,12 +73,14 @@ pub async fn serve<S>(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = %error, "cannot set TCP_NODELAY");
         }
-        let (service, stopped, open) = (service.clone(), stopped.clone(), open.clone());
+        let (service, stopped, seen) = (service.clone(), stopped.clone(), seen.clone());
         drop(tokio::spawn(async move {
-            open.inc();
-            conn::serve(stream, peer, service, bounds.each, stopped).await;
-            open.dec();
-            drop(place);
+            // Both are given back whatever becomes of the connection.
+            let _held = (place, seen.opened());
+            let ended = conn::serve(stream, peer, service, bounds.each, stopped).await;
+            if let Some(reason) = ended {
+                seen.malformed(reason);
+            }
         }));
     }
     drop(listener);

@@ -287,7 +287,7 @@ async fn a_caller_that_does_not_read_its_answer_is_disconnected() {
         stream.write_all(ask.as_bytes()).await.unwrap();
         eventually("it is under way", async || script.count() == 1).await;
         eventually("it is closed", async || {
-            world.gateway.metrics.connections().get() == 0
+            world.gateway.metrics.connections().open() == 0
         })
         .await;
         assert!(rest(&mut stream).await.len() < LONG);
