@@ -8,6 +8,7 @@ use crate::credential::Hasher;
 use crate::gateway::callers::{Allowed, Quotas};
 use crate::gateway::holds::Holds;
 use crate::gateway::prefer::Patience;
+use crate::gateway::room::Room;
 use crate::gateway::stack::{StackBounds, stack};
 use crate::gateway::tasks::Tasks;
 use crate::gateway::{AccessLog, Gateway, Parts, Settings};
@@ -123,6 +124,7 @@ impl Assembly {
             queue: Queue::new(clock.clone()),
             quotas: Quotas::new(allowed(&config), QuantaClock::default()),
             metrics: Arc::new(metrics),
+            bodies: Room::new(config.server.bodies_bytes.0),
             tasks: Tasks::default(),
             settings: settings(&config),
             // Half of the callers' connections.
@@ -192,7 +194,6 @@ fn settings(config: &Config) -> Settings {
 pub fn stack_bounds(config: &Config) -> StackBounds {
     StackBounds {
         at_once: config.server.connections,
-        body_bytes: config.server.body_bytes.0,
         request_body: config.server.body_timeout,
         response_body: config.server.response_timeout,
     }

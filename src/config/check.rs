@@ -190,6 +190,11 @@ impl Check<'_> {
             ToString::to_string,
         );
         self.ordered(
+            ("server.body_bytes", &config.server.body_bytes),
+            ("server.bodies_bytes", &config.server.bodies_bytes),
+            ToString::to_string,
+        );
+        self.ordered(
             ("queue.per_budget", &config.queue.per_budget),
             ("queue.total", &config.queue.total),
             ToString::to_string,

@@ -109,6 +109,7 @@ impl Default for Server {
             connections: 4096,
             header_bytes: Size::kib(32),
             body_bytes: Size::mib(1),
+            bodies_bytes: Size::mib(256),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             response_timeout: Duration::from_secs(300),

@@ -146,6 +146,7 @@ fn bytes_in(root: &mut Section<'_>, config: &mut Config) {
             &mut server.body_bytes,
             Size(1)..=Size::mib(1024),
         );
+        section.within("bodies_bytes", &mut server.bodies_bytes, Size(1)..=LARGE);
         section.within("body_timeout", &mut server.body_timeout, MOMENT..=DAY);
         section.within("write_timeout", &mut server.write_timeout, MOMENT..=DAY);
         section.within(

@@ -224,6 +224,8 @@ pub struct Server {
     pub header_bytes: Size,
     /// The largest body of a request.
     pub body_bytes: Size,
+    /// The bodies of all requests that are received or held.
+    pub bodies_bytes: Size,
     /// From the head of a request to the end of its body.
     pub body_timeout: Duration,
     /// Between two pieces of an answer that the caller takes.

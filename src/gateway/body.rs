@@ -1,9 +1,12 @@
 //! The body of an answer: held bytes, or streamed from the API as it comes.
 
+use super::flow::BoxError;
+use crate::metrics::BodyUnderWay;
 use crate::upstream::{AnswerBody, BodyError};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -77,6 +80,60 @@ impl HttpBody for Body {
     }
 }
 
+/// A body on its way to a caller: counted while it lives. A panic in it is an error like any other
+/// and ends its connection, not more; the layers around the head of an answer do not see it.
+#[derive(Debug)]
+pub struct Guarded<B> {
+    inner: B,
+    under_way: BodyUnderWay,
+    panicked: bool,
+}
+
+impl<B> Guarded<B> {
+    /// Guards `inner`.
+    pub fn new(inner: B, under_way: BodyUnderWay) -> Self {
+        Self {
+            inner,
+            under_way,
+            panicked: false,
+        }
+    }
+}
+
+impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin> HttpBody for Guarded<B> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        if this.panicked {
+            return Poll::Ready(None);
+        }
+        let inner = Pin::new(&mut this.inner);
+        match catch_unwind(AssertUnwindSafe(|| inner.poll_frame(context))) {
+            Ok(polled) => polled.map_err(Into::into),
+            Err(cause) => {
+                this.panicked = true;
+                this.under_way.panicked();
+                let cause = super::tasks::panic_text(cause.as_ref());
+                tracing::error!(cause, "the body of an answer panicked");
+                Poll::Ready(Some(Err("the body panicked".into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
 /// A body read up to a bound.
 #[derive(Debug)]
 pub enum Read {
@@ -106,4 +163,37 @@ pub async fn read(mut body: AnswerBody, most: usize) -> Read {
         }
     }
     Read::Whole(bytes.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{Levels, Metrics};
+
+    struct Panics;
+
+    impl HttpBody for Panics {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            panic!("on purpose")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_panics_is_an_error_and_is_counted_to_its_end() {
+        let metrics = Metrics::new(&[]).unwrap();
+        let shown = || String::from_utf8(metrics.render(&[], &Levels::default())).unwrap();
+        let mut body = Guarded::new(Panics, metrics.body());
+        assert!(shown().contains("segment_gateway_bodies 1\n"));
+        assert!(body.frame().await.unwrap().is_err());
+        assert!(body.frame().await.is_none());
+        drop(body);
+        assert!(shown().contains("segment_gateway_bodies 0\n"));
+        assert!(shown().contains("segment_gateway_body_panics_total 1\n"));
+    }
 }

@@ -3,8 +3,9 @@
 use super::attempt::Answer;
 use super::body::Body;
 use super::reply;
+use super::room::Taken;
 use super::status::CacheStatus;
-use super::watch::Watch;
+use super::watch::{Asker, Watch};
 use super::{Gateway, callers, edge};
 use crate::credential::Credential;
 use crate::error::GatewayError;
@@ -14,11 +15,13 @@ use crate::metrics::Outcome;
 use crate::route::names;
 use crate::route::pattern::Params;
 use crate::route::policy::{Effect, Operation};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, request};
-use http_body_util::{BodyExt, LengthLimitError};
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,6 +45,10 @@ pub(super) struct Ask {
     pub(super) target: PathAndQuery,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// What the body takes of the memory of all bodies.
+    pub(super) room: Option<Arc<Taken>>,
+    /// How far it has come, for those who tell about it.
+    pub(super) progress: Arc<Progress>,
     pub(super) credential: Credential,
     pub(super) caller: Caller,
     pub(super) accepted: Instant,
@@ -82,12 +89,26 @@ pub(super) struct Timing {
     pub(super) throttled: u32,
     /// Whether it left at all.
     pub(super) left: bool,
+    progress: Arc<Progress>,
 }
 
 impl Timing {
     pub(super) fn left(&mut self, now: Instant, accepted: Instant) {
         self.queued = now.saturating_duration_since(accepted);
         self.left = true;
+        *self.progress.0.lock() = Some((self.queued, self.throttled));
+    }
+}
+
+/// How long a request had waited and how often it had been refused by a 429 when it last left for
+/// the API. It is known to whoever tells about the request, even if there is no reply to say it.
+#[derive(Debug, Default)]
+pub(super) struct Progress(Mutex<Option<(Duration, u32)>>);
+
+impl Progress {
+    /// Nothing as long as it has not left.
+    pub(super) fn seen(&self) -> Option<(Duration, u32)> {
+        *self.0.lock()
     }
 }
 
@@ -158,7 +179,8 @@ impl Reply {
         }
     }
 
-    fn error(error: &GatewayError) -> Self {
+    /// An error of the gateway's own.
+    pub(super) fn error(error: &GatewayError) -> Self {
         let outcome = match error {
             GatewayError::QueueExpired { .. } => Outcome::Expired,
             GatewayError::OutcomeUnknown { .. } => Outcome::Unknown,
@@ -182,12 +204,17 @@ impl Gateway {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let mut watch = Watch::new(self, &request);
+        let mut watch = Watch::new(self, Asker::of(&request));
         let reply = match self.carry_out(request, &mut watch).await {
             Ok(reply) => reply,
             Err(error) => Reply::error(&error),
         };
         watch.finish(reply)
+    }
+
+    /// Answers a request that a layer turned away; it is told about like any other.
+    pub(super) fn turn_away(&self, asker: Asker, error: &GatewayError) -> Response<Body> {
+        Watch::new(self, asker).finish(Reply::error(error))
     }
 
     async fn carry_out<B>(
@@ -210,7 +237,8 @@ impl Gateway {
         let mut ask = self.understand(head, watch.accepted())?;
         watch.understood(&ask);
         if !body.is_end_stream() {
-            ask.body = self.collect(body).await?;
+            let (body, room) = self.collect(body).await?;
+            (ask.body, ask.room) = (body, Some(Arc::new(room)));
         }
         match ask.operation.effect {
             Effect::Write => self.write(ask).await,
@@ -246,6 +274,8 @@ impl Gateway {
             method: head.method,
             headers: head.headers,
             body: Bytes::new(),
+            room: None,
+            progress: Arc::default(),
             operation,
             target,
             caller,
@@ -254,27 +284,48 @@ impl Gateway {
         })
     }
 
-    /// Reads the body, which the layers outside bound in size and time.
-    async fn collect<B>(&self, body: B) -> Result<Bytes, GatewayError>
+    /// Reads the body, which a layer outside bounds in time. One that is announced to be too large
+    /// is not read at all.
+    async fn collect<B>(&self, body: B) -> Result<(Bytes, Taken), GatewayError>
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        match body.collect().await {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) => {
-                let error: BoxError = error.into();
-                if is::<LengthLimitError>(error.as_ref()) {
-                    Err(GatewayError::BodyTooLarge(self.settings.largest_body))
-                } else if is::<tower_http::timeout::TimeoutError>(error.as_ref()) {
-                    Err(GatewayError::BodyTimeout)
-                } else {
-                    Err(GatewayError::BadRequest(
-                        "The body broke off or is malformed",
-                    ))
-                }
+        let most = self.settings.largest_body;
+        let too_large = |bytes: usize| bytes > most;
+        if too_large(usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX)) {
+            return Err(GatewayError::BodyTooLarge(most));
+        }
+        let mut room = self.bodies.nothing();
+        let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+        let mut body = pin!(body);
+        while let Some(frame) = body.as_mut().frame().await {
+            let Ok(data) = frame.map_err(|error| broken(error.into()))?.into_data() else {
+                continue;
+            };
+            if too_large(first.len() + all.len() + data.len()) {
+                return Err(GatewayError::BodyTooLarge(most));
+            }
+            room.grow(data.len())?;
+            // Most bodies come in one piece, which need not be copied.
+            if first.is_empty() && all.is_empty() {
+                first = data;
+            } else {
+                all.extend_from_slice(&std::mem::take(&mut first));
+                all.extend_from_slice(&data);
             }
         }
+        let whole = if all.is_empty() { first } else { all.freeze() };
+        Ok((whole, room))
+    }
+}
+
+/// Why a body ended before its end.
+fn broken(error: BoxError) -> GatewayError {
+    if is::<tower_http::timeout::TimeoutError>(error.as_ref()) {
+        GatewayError::BodyTimeout
+    } else {
+        GatewayError::BadRequest("The body broke off or is malformed")
     }
 }
 

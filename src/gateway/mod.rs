@@ -16,6 +16,7 @@ mod pass;
 pub mod prefer;
 mod read;
 pub mod reply;
+pub mod room;
 pub mod stack;
 pub mod status;
 pub mod tasks;
@@ -40,6 +41,7 @@ use flow::Ask;
 use holds::{Hold, Holds, NoRoom};
 use http::{HeaderValue, Request, Uri};
 use prefer::Patience;
+use room::Room;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -94,6 +96,8 @@ pub struct Parts {
     pub quotas: Quotas,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// The memory of requests' bodies.
+    pub bodies: Room,
     /// Work that outlives its caller.
     pub tasks: Tasks,
     /// Plain values.

@@ -1,15 +1,19 @@
 //! The layers around the path, outermost first.
 //!
 //! Layers end at the head of the answer; a body that streams and a fetch that was detached have
-//! their own bounds ([`super::tasks`], [`super::body`]). Errors of a layer become answers in the
-//! API's envelope here, so that the server never sees one.
+//! their own guards ([`super::tasks`], [`super::body`]). What a layer turns away becomes an answer
+//! in the API's envelope here and is told about like any other, so that the server never sees an
+//! error and every request ends in exactly one outcome.
 
+use super::body::{Body, Guarded};
 use super::flow::BoxError;
-use super::{Gateway, reply};
+use super::tasks::panic_text;
+use super::watch::{Asker, mark_own};
+use super::{Gateway, edge, reply};
 use crate::error::GatewayError;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, VIA};
-use http::{Request, Response, StatusCode};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
+use http::{Request, Response};
 use http_body_util::BodyExt;
 use std::any::Any;
 use std::convert::Infallible;
@@ -22,7 +26,6 @@ use std::time::Duration;
 use tower::layer::layer_fn;
 use tower::{Service, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::request_id::{
     MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
 };
@@ -39,15 +42,13 @@ pub type OuterBody = tower_http::body::UnsyncBoxBody<Bytes, BoxError>;
 pub struct StackBounds {
     /// Requests handled at once; beyond it they are refused at once.
     pub at_once: usize,
-    /// The largest body of a request, in bytes.
-    pub body_bytes: usize,
     /// A request's body must have arrived by then.
     pub request_body: Duration,
     /// An answer's body must have been taken by then.
     pub response_body: Duration,
 }
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID: HeaderName = edge::REQUEST_ID;
 /// A caller's own id is kept if it is at most this long.
 const LONGEST_ID: usize = 128;
 
@@ -63,20 +64,23 @@ where
     B::Error: Into<BoxError>,
 {
     let ids = RequestIds::new();
+    let (outer, via) = (gateway.clone(), gateway.settings.via.clone());
     ServiceBuilder::new()
         // A caller's id is believed only if it is harmless; it is given back with every answer.
         .map_request(drop_unfit_id)
         .layer(SetRequestIdLayer::new(REQUEST_ID, ids))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
-        // Whatever fails below becomes an answer; a body that was refused for its length too.
+        // A request that is shed below gets an answer and is told about.
         .layer(layer_fn(move |inner| Finish {
             inner,
-            body_bytes: bounds.body_bytes,
+            gateway: outer.clone(),
         }))
         // More than can be handled is refused at once instead of waiting.
         .load_shed()
         .concurrency_limit(bounds.at_once)
-        .layer(CatchPanicLayer::custom(after_panic))
+        .layer(CatchPanicLayer::custom(move |cause: Box<dyn Any + Send>| {
+            after_panic(cause.as_ref(), &via)
+        }))
         // No `Debug` of a request shows what is secret in it.
         .layer(SetSensitiveRequestHeadersLayer::new([
             AUTHORIZATION,
@@ -94,10 +98,13 @@ where
         )
         .layer(ResponseBodyDeadlineLayer::new(bounds.response_body))
         .layer(RequestBodyDeadlineLayer::new(bounds.request_body))
-        .layer(RequestBodyLimitLayer::new(bounds.body_bytes))
+        // The size of a body is bounded where it is read, so that a refusal is told about too.
         .service_fn(move |request| {
             let gateway = gateway.clone();
-            async move { Ok::<_, Infallible>(gateway.answer(request).await) }
+            async move {
+                let answer = gateway.answer(request).await;
+                Ok::<_, Infallible>(answer.map(|body| Guarded::new(body, gateway.metrics.body())))
+            }
         })
 }
 
@@ -144,12 +151,11 @@ fn drop_unfit_id<B>(mut request: Request<B>) -> Request<B> {
     request
 }
 
-/// Turns the errors of the layers below, and their answers in plain text, into answers in the
-/// API's envelope.
+/// Turns the errors of the layers below into answers in the API's envelope.
 #[derive(Clone, Debug)]
 struct Finish<S> {
     inner: S,
-    body_bytes: usize,
+    gateway: Gateway,
 }
 
 impl<S, B> Service<Request<B>> for Finish<S>
@@ -167,41 +173,27 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        let asker = Asker::of(&request);
         let answer = self.inner.call(request);
-        let body_bytes = self.body_bytes;
+        let gateway = self.gateway.clone();
         Box::pin(async move {
             Ok(match answer.await {
-                Ok(answer) if is_bare_refusal(&answer) => {
-                    boxed(&GatewayError::BodyTooLarge(body_bytes))
-                }
                 Ok(answer) => answer,
-                Err(_shed) => boxed(&GatewayError::Overloaded),
+                Err(_shed) => boxed(gateway.turn_away(asker, &GatewayError::Overloaded)),
             })
         })
     }
 }
 
-/// The body limit answers by itself, in plain text, where the length is announced. Every answer
-/// of the API's has passed this gateway and says so in `Via`.
-fn is_bare_refusal(answer: &Response<OuterBody>) -> bool {
-    answer.status() == StatusCode::PAYLOAD_TOO_LARGE
-        && !answer.headers().contains_key(VIA)
-        && answer
-            .headers()
-            .get(CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/"))
+/// The request itself has been counted when its watch was dropped.
+fn after_panic(cause: &(dyn Any + Send), via: &HeaderValue) -> Response<OuterBody> {
+    tracing::error!(cause = panic_text(cause), "a request panicked");
+    let error = GatewayError::Internal;
+    let mut answer = reply::error(&error);
+    mark_own(answer.headers_mut(), error.kind(), via);
+    boxed(answer)
 }
 
-fn after_panic(cause: Box<dyn Any + Send>) -> Response<OuterBody> {
-    let cause = cause
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| cause.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("unknown cause");
-    tracing::error!(cause, "a request panicked");
-    boxed(&GatewayError::Internal)
-}
-
-fn boxed(error: &GatewayError) -> Response<OuterBody> {
-    reply::error(error).map(|body| OuterBody::new(body.map_err(Into::into)))
+fn boxed(answer: Response<Body>) -> Response<OuterBody> {
+    answer.map(|body| OuterBody::new(body.map_err(Into::into)))
 }

@@ -3,6 +3,7 @@
 //! They are counted, so that stopping can wait for them, and a panic in one is counted and logged
 //! rather than lost; the layers around a request do not see it.
 
+use std::any::Any;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -76,6 +77,13 @@ impl Drop for Running {
             self.tasks.shared.idle.notify_waiters();
         }
     }
+}
+
+/// What a panic said.
+pub fn panic_text(cause: &(dyn Any + Send)) -> &str {
+    let text = cause.downcast_ref::<&str>().copied();
+    text.or_else(|| cause.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("unknown cause")
 }
 
 #[cfg(test)]

@@ -1,19 +1,21 @@
 //! What is told about a request: its fields in the answer, its metrics and its line in the log.
 //!
 //! A watch begins with the request and is finished with its answer. One that is dropped
-//! unfinished was hung up on, and is counted as that: so every request ends in exactly one outcome.
+//! unfinished was hung up on, or failed if a panic did it, and is counted as that: so every request
+//! ends in exactly one outcome.
 
-use super::Gateway;
 use super::body::Body;
-use super::flow::{Ask, Peer, Reply};
+use super::flow::{Ask, Peer, Progress, Reply};
 use super::status::CacheStatus;
+use super::{Gateway, edge};
 use crate::credential::Credential;
+use crate::error::GatewayError;
 use crate::limit::budgets::Standing;
 use crate::limit::turns::Caller;
 use crate::metrics::{Origin, Outcome};
 use crate::route::policy::Operation;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +23,6 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const REQUEST_ID: &str = "x-request-id";
 
 /// Which requests have a line in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +33,30 @@ pub enum AccessLog {
     All,
 }
 
+/// Who asks, as far as it is known before the request has been understood.
+#[derive(Clone, Debug)]
+pub(super) struct Asker {
+    method: Method,
+    request_id: Option<HeaderValue>,
+    peer: Option<Peer>,
+}
+
+impl Asker {
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        Self {
+            method: request.method().clone(),
+            request_id: request.headers().get(edge::REQUEST_ID).cloned(),
+            peer: request.extensions().get::<Peer>().copied(),
+        }
+    }
+}
+
 /// Follows one request.
 #[derive(Debug)]
 pub(super) struct Watch {
     gateway: Gateway,
     accepted: Instant,
-    request_id: Option<HeaderValue>,
-    peer: Option<Peer>,
+    asker: Asker,
     known: Option<Known>,
     finished: bool,
 }
@@ -47,18 +65,17 @@ pub(super) struct Watch {
 #[derive(Debug)]
 struct Known {
     operation: Arc<Operation>,
-    method: Method,
+    progress: Arc<Progress>,
     credential: Credential,
     caller: Caller,
 }
 
 impl Watch {
-    pub(super) fn new<B>(gateway: &Gateway, request: &Request<B>) -> Self {
+    pub(super) fn new(gateway: &Gateway, asker: Asker) -> Self {
         Self {
             gateway: gateway.clone(),
             accepted: gateway.clock.now(),
-            request_id: request.headers().get(REQUEST_ID).cloned(),
-            peer: request.extensions().get::<Peer>().copied(),
+            asker,
             known: None,
             finished: false,
         }
@@ -71,20 +88,17 @@ impl Watch {
     pub(super) fn understood(&mut self, ask: &Ask) {
         self.known = Some(Known {
             operation: ask.operation.clone(),
-            method: ask.method.clone(),
+            progress: ask.progress.clone(),
             credential: ask.credential,
             caller: ask.caller.clone(),
         });
     }
 
     /// Tells about the answer and returns it.
-    pub(super) fn finish(mut self, reply: Reply) -> Response<Body> {
+    pub(super) fn finish(mut self, mut reply: Reply) -> Response<Body> {
         self.finished = true;
-        let elapsed = self
-            .gateway
-            .clock
-            .now()
-            .saturating_duration_since(self.accepted);
+        let elapsed = self.elapsed();
+        self.complete(&mut reply, elapsed);
         self.count(&reply, elapsed);
         let hit = reply.outcome == Outcome::Hit;
         if !hit || self.gateway.settings.access == AccessLog::All {
@@ -93,9 +107,9 @@ impl Watch {
         let mut response = reply.response;
         let headers = response.headers_mut();
         match (&reply.cache, reply.error) {
-            (Some(cache), _) => headers.append(CACHE_STATUS, cache.value()),
-            (None, Some(kind)) => headers.append(CACHE_STATUS, refused_status(kind)),
-            (None, None) => headers.append(CACHE_STATUS, CacheStatus::write().value()),
+            (_, Some(kind)) => mark_own(headers, kind, &self.gateway.settings.via),
+            (Some(cache), None) => drop(headers.append(CACHE_STATUS, cache.value())),
+            (None, None) => drop(headers.append(CACHE_STATUS, CacheStatus::write().value())),
         };
         if hit {
             return response;
@@ -103,11 +117,8 @@ impl Watch {
         if let Some(standing) = &reply.standing {
             show_budget(headers, standing);
         }
-        if reply.error.is_some() {
-            headers.append(header::VIA, self.gateway.settings.via.clone());
-        }
         let timing = &reply.timing;
-        if timing.left {
+        if timing.left || !timing.queued.is_zero() {
             let text = format!(
                 "queue;dur={:.1}, upstream;dur={:.1}{}",
                 millis(timing.queued),
@@ -123,6 +134,33 @@ impl Watch {
             }
         }
         response
+    }
+
+    fn elapsed(&self) -> Duration {
+        let now = self.gateway.clock.now();
+        now.saturating_duration_since(self.accepted)
+    }
+
+    /// Where the time of a request went whose reply does not say it: an error, or an answer that
+    /// was another request's.
+    fn complete(&self, reply: &mut Reply, elapsed: Duration) {
+        let timing = &mut reply.timing;
+        if reply.outcome == Outcome::Joined {
+            // The other one's way to the API and back, whatever that was.
+            (timing.left, timing.upstream) = (true, elapsed);
+            return;
+        }
+        let expired = reply.outcome == Outcome::Expired;
+        if reply.error.is_none() && !expired {
+            return;
+        }
+        let progress = self.known.as_ref().and_then(|known| known.progress.seen());
+        if let Some((queued, throttled)) = progress {
+            (timing.left, timing.queued, timing.throttled) = (true, queued, throttled);
+            timing.upstream = elapsed.saturating_sub(queued);
+        } else if expired {
+            timing.queued = elapsed;
+        }
     }
 
     fn count(&self, reply: &Reply, elapsed: Duration) {
@@ -161,16 +199,10 @@ impl Watch {
     }
 
     fn log(&self, reply: &Reply, elapsed: Duration) {
-        let status = reply.response.status().as_u16();
-        let request_id = self.request_id.as_ref().and_then(|id| id.to_str().ok());
-        let caller = self
-            .known
-            .as_ref()
-            .and_then(|known| known.caller.name.as_deref());
         tracing::info!(
             operation = self.name(),
-            method = self.known.as_ref().map(|known| known.method.as_str()),
-            status,
+            method = self.asker.method.as_str(),
+            status = reply.response.status().as_u16(),
             outcome = reply.outcome.as_str(),
             error = reply.error,
             cache = reply.cache.as_ref().map(|cache| cache.reason()),
@@ -178,15 +210,32 @@ impl Watch {
             queue_ms = millis(reply.timing.queued),
             upstream_ms = millis(reply.timing.upstream),
             throttled = reply.timing.throttled,
-            credential = self
-                .known
-                .as_ref()
-                .map(|known| tracing::field::display(known.credential)),
-            peer = self.peer.map(|peer| tracing::field::display(peer.0.ip())),
-            caller,
-            request_id,
+            credential = self.credential(),
+            peer = self.peer(),
+            caller = self.caller(),
+            request_id = self.request_id(),
             "request"
         );
+    }
+
+    fn credential(&self) -> Option<impl tracing::Value> {
+        let known = self.known.as_ref();
+        known.map(|known| tracing::field::display(known.credential))
+    }
+
+    fn peer(&self) -> Option<impl tracing::Value> {
+        let peer = self.asker.peer;
+        peer.map(|peer| tracing::field::display(peer.0.ip()))
+    }
+
+    fn caller(&self) -> Option<&str> {
+        let known = self.known.as_ref();
+        known.and_then(|known| known.caller.name.as_deref())
+    }
+
+    fn request_id(&self) -> Option<&str> {
+        let id = self.asker.request_id.as_ref();
+        id.and_then(|id| id.to_str().ok())
     }
 }
 
@@ -195,26 +244,44 @@ impl Drop for Watch {
         if self.finished {
             return;
         }
-        let elapsed = self
-            .gateway
-            .clock
-            .now()
-            .saturating_duration_since(self.accepted);
-        self.gateway
-            .metrics
-            .request(self.name(), Outcome::HungUp, None, elapsed);
+        let elapsed = self.elapsed();
+        let metrics = &self.gateway.metrics;
+        // The panic guard answers, and says what the panic was.
+        let (outcome, status) = if std::thread::panicking() {
+            metrics.refusal(self.name(), GatewayError::Internal.kind());
+            (Outcome::Failed, Some(500))
+        } else {
+            (Outcome::HungUp, None)
+        };
+        metrics.request(self.name(), outcome, status, elapsed);
+        let progress = self.known.as_ref().and_then(|known| known.progress.seen());
         tracing::info!(
             operation = self.name(),
-            outcome = Outcome::HungUp.as_str(),
+            method = self.asker.method.as_str(),
+            status,
+            outcome = outcome.as_str(),
+            left = progress.is_some(),
             elapsed_ms = millis(elapsed),
-            request_id = self.request_id.as_ref().and_then(|id| id.to_str().ok()),
-            "the caller hung up"
+            queue_ms = progress.map(|(queued, _)| millis(queued)),
+            credential = self.credential(),
+            peer = self.peer(),
+            caller = self.caller(),
+            request_id = self.request_id(),
+            "request ended without its answer"
         );
     }
 }
 
+/// Marks an error of the gateway's own: neither a hit nor forwarded.
+pub(super) fn mark_own(headers: &mut HeaderMap, kind: &str, via: &HeaderValue) {
+    let value = HeaderValue::try_from(format!("segment-gateway; detail={kind}"));
+    let value = value.unwrap_or(HeaderValue::from_static("segment-gateway"));
+    headers.append(CACHE_STATUS, value);
+    headers.append(header::VIA, via.clone());
+}
+
 /// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers) of the budget used.
-fn show_budget(headers: &mut http::HeaderMap, standing: &Standing) {
+fn show_budget(headers: &mut HeaderMap, standing: &Standing) {
     let name = &standing.budget;
     let window = standing.rate.window.as_secs_f64().ceil();
     let reset = standing.reset.as_secs_f64().ceil();
@@ -225,12 +292,6 @@ fn show_budget(headers: &mut http::HeaderMap, standing: &Standing) {
             headers.append(field, value);
         }
     }
-}
-
-/// The gateway answered by itself: neither a hit nor forwarded.
-fn refused_status(kind: &str) -> HeaderValue {
-    HeaderValue::try_from(format!("segment-gateway; detail={kind}"))
-        .unwrap_or(HeaderValue::from_static("segment-gateway"))
 }
 
 fn millis(duration: Duration) -> f64 {

@@ -2,14 +2,24 @@
 
 use super::support::scripted::{Script, Step, answer, field};
 use super::support::wire::{connect, eventually, exchange, read_until, rest};
-use super::support::{Setup, World};
+use super::support::{Setup, World, loaded, request};
+use http::Method;
+use segment_gateway::app::stack_bounds;
+use segment_gateway::config::Size;
+use segment_gateway::gateway::stack::stack;
 use segment_gateway::sandbox::SandboxSpec;
+use std::cell::RefCell;
 use std::future::pending;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
+use tower::ServiceExt;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::dynamic_filter_fn;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 const SECRET: &str = "sgp_5ecretT0ken";
 
@@ -24,6 +34,12 @@ async fn served_by(script: Arc<Script>) -> (Arc<Script>, Arc<World>, SocketAddr)
     let world = script.world_of(setup);
     let address = world.listen(pending()).await;
     (script, world, address)
+}
+
+/// The metrics.
+fn shown(world: &World) -> String {
+    let metrics = world.gateway.metrics.render(&[], &Default::default());
+    String::from_utf8(metrics).unwrap()
 }
 
 fn head(method: &str, target: &str, fields: &str) -> String {
@@ -46,7 +62,7 @@ async fn a_connection_that_sends_nothing_or_half_a_head_is_closed() {
 
 #[tokio::test]
 async fn what_is_malformed_or_ambiguous_is_refused_and_not_sent() {
-    let (script, _world, address) = served().await;
+    let (script, world, address) = served().await;
     let long = format!("X-Long: {}\r\n", "a".repeat(200 * 1024));
     let far_apart = format!(
         "Content-Length: 3\r\nX-Long: {}\r\nTransfer-Encoding: chunked\r\n",
@@ -167,6 +183,15 @@ async fn what_is_malformed_or_ambiguous_is_refused_and_not_sent() {
         assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "{shown:?}: {said}");
     }
     assert_eq!(script.count(), 0, "nothing of it was sent");
+    // Those that never became a request are counted apart.
+    for line in [
+        "segment_gateway_malformed_requests_total{reason=\"head\"} 3",
+        "segment_gateway_malformed_requests_total{reason=\"too-large\"} 1",
+        "segment_gateway_requests_total{code=\"4xx\",operation=\"none\",outcome=\"refused\"} 13",
+    ] {
+        let shown = shown(&world);
+        assert!(shown.contains(line), "{line}\n{shown}");
+    }
 }
 
 #[tokio::test]
@@ -309,16 +334,89 @@ async fn beyond_the_cap_of_connections_the_answer_is_a_clear_503() {
         held.push(stream);
     }
     eventually("both are under way", async || script.count() == 2).await;
-    let said = exchange(
-        address,
-        head("GET", "/labels", "Connection: close\r\n").as_bytes(),
-    )
-    .await;
+    let said = exchange(address, head("GET", "/labels", "").as_bytes()).await;
     assert!(said.starts_with("HTTP/1.1 503 "), "{said}");
     assert!(said.contains("gateway-overloaded"), "{said}");
-    assert!(said.to_lowercase().contains("retry-after: 1"), "{said}");
+    let refused = said.to_lowercase();
+    for field in [
+        "retry-after: 1",
+        "connection: close",
+        "cache-status: segment-gateway;",
+    ] {
+        assert!(refused.contains(field), "{field}: {said}");
+    }
+    let refused = "requests_total{code=\"5xx\",operation=\"none\",outcome=\"refused\"} 1";
+    assert!(shown(&world).contains(refused), "{}", shown(&world));
     // A place that becomes free is given to the next.
     drop(held);
+}
+
+#[tokio::test]
+async fn bodies_are_bounded_alone_and_together() {
+    let script = Script::new(|_, n| match n {
+        0 => Step::Later(Duration::from_secs(1), answer(200, "{}")),
+        _ => Step::Answer(answer(200, "{}")),
+    });
+    let mut setup = Setup::new(SandboxSpec::default());
+    setup.config.server.body_bytes = Size(1_000);
+    setup.config.server.bodies_bytes = Size(1_500);
+    let world = script.world_of(setup);
+    let address = world.listen(pending()).await;
+    let post = |bytes: usize| {
+        let fields = format!("Content-Length: {bytes}\r\nConnection: close\r\n");
+        head("POST", "/labels", &fields) + &"x".repeat(bytes)
+    };
+    let chunked = head("POST", "/labels", "Transfer-Encoding: chunked\r\n")
+        + &format!("3e9\r\n{}\r\n0\r\n\r\n", "x".repeat(1_001));
+    for large in [post(1_001), chunked] {
+        let said = exchange(address, large.as_bytes()).await;
+        assert!(said.starts_with("HTTP/1.1 413 "), "{said}");
+        assert!(said.contains("cache-status: segment-gateway;"), "{said}");
+    }
+    let counted = "{operation=\"createLabel\",type=\"gateway-body-too-large\"} 2";
+    assert!(shown(&world).contains(counted), "{}", shown(&world));
+    // Another one of 1,000 bytes has no room beside the first, for as long as that is under way.
+    let mut first = connect(address).await;
+    first.write_all(post(1_000).as_bytes()).await.unwrap();
+    eventually("the first is under way", async || script.count() == 1).await;
+    let said = exchange(address, post(1_000).as_bytes()).await;
+    assert!(said.starts_with("HTTP/1.1 503 "), "{said}");
+    assert!(said.contains("gateway-overloaded"), "{said}");
+    assert!(rest(&mut first).await.starts_with("HTTP/1.1 200 "));
+    let said = exchange(address, post(1_000).as_bytes()).await;
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+}
+
+/// A body that cannot be read.
+struct Panics;
+
+impl http_body::Body for Panics {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+        panic!("on purpose")
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_panics_has_failed_and_was_not_hung_up_on() {
+    let log = Log::default();
+    let _guard = log.listen();
+    let (_script, world, _address) = served().await;
+    let bounds = stack_bounds(&loaded().config);
+    let ask = request(Method::POST, "/labels", "t", "").map(|_| Panics);
+    let answer = stack(world.gateway.clone(), bounds).oneshot(ask).await;
+    let answer = answer.unwrap();
+    assert_eq!(answer.status(), 500);
+    let cache = answer.headers()["cache-status"].to_str().unwrap();
+    assert!(cache.contains("gateway-internal"), "{cache}");
+    let counted = "requests_total{code=\"5xx\",operation=\"createLabel\",outcome=\"failed\"} 1";
+    assert!(shown(&world).contains(counted), "{}", shown(&world));
+    assert!(log.text().contains("outcome=\"failed\""), "{}", log.text());
 }
 
 #[tokio::test]
@@ -404,9 +502,46 @@ async fn every_answer_has_a_request_id_and_a_harmful_one_is_replaced() {
     }
 }
 
-/// Everything that is logged.
+/// Everything that is logged on one thread.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
+
+thread_local! {
+    static LISTENING: RefCell<Option<Log>> = const { RefCell::new(None) };
+}
+
+/// Ends the listening.
+struct Listening;
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        LISTENING.take();
+    }
+}
+
+impl Log {
+    /// Listens to this thread until the guard is dropped. One subscriber serves all tests: with one
+    /// for each, those that come and go make each other miss lines.
+    fn listen(&self) -> Listening {
+        static INSTALL: Once = Once::new();
+        INSTALL.call_once(|| {
+            let listening = |_: &tracing::Metadata<'_>, _: &Context<'_, _>| {
+                LISTENING.with_borrow(Option::is_some)
+            };
+            let lines = tracing_subscriber::fmt::layer()
+                .with_ansi(false)
+                .with_writer(|| LISTENING.with_borrow(Clone::clone).unwrap_or_default())
+                .with_filter(dynamic_filter_fn(listening));
+            tracing_subscriber::registry().with(lines).init();
+        });
+        LISTENING.set(Some(self.clone()));
+        Listening
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -422,12 +557,7 @@ impl Write for Log {
 #[tokio::test]
 async fn no_token_is_in_a_log_an_error_or_a_metric() {
     let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(move || writer.clone())
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let _guard = log.listen();
     let script = Script::new(|_, n| match n % 5 {
         0 => Step::Answer(answer(401, "{}")),
         1 => Step::Close,
@@ -457,9 +587,8 @@ async fn no_token_is_in_a_log_an_error_or_a_metric() {
             .as_bytes()
             .ends_with(SECRET.as_bytes())
     }));
-    let metrics = world.gateway.metrics.render(&[], &Default::default());
-    let metrics = String::from_utf8(metrics).unwrap();
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let metrics = shown(&world);
+    let log = log.text();
     assert!(
         log.contains("credential="),
         "it was really listened to: {log}"
