@@ -41,11 +41,11 @@ pub fn warnings(config: &Config) -> Vec<String> {
             }
         }
     }
-    let answer = config.write.max_wait + config.upstream.total_timeout;
+    let answer = config.upstream.total_timeout;
     if config.server.response_timeout < answer {
         warnings.push(format!(
-            "server.response_timeout is {}, less than write.max_wait and upstream.total_timeout \
-             together ({}): an answer that comes late is cut off",
+            "server.response_timeout is {}, less than upstream.total_timeout ({}): an answer that \
+             the API takes its time over is cut off",
             show(config.server.response_timeout),
             show(answer),
         ));

@@ -265,6 +265,12 @@ fn what_is_probably_not_meant_is_a_warning() {
             "{part} in {warnings:?}"
         );
     }
+    // It is counted from the head of the answer, so waiting before it does not matter.
+    let longer = "[server]\nresponse_timeout='120s'";
+    assert_eq!(
+        load_text(longer, &[]).unwrap().warnings,
+        Vec::<String>::new()
+    );
 }
 
 #[test]
