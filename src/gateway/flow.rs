@@ -93,6 +93,14 @@ pub(super) struct Timing {
 }
 
 impl Timing {
+    /// That of a request which has just been accepted.
+    pub(super) fn of(ask: &Ask) -> Self {
+        Self {
+            progress: ask.progress.clone(),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn left(&mut self, now: Instant, accepted: Instant) {
         self.queued = now.saturating_duration_since(accepted);
         self.left = true;

@@ -31,7 +31,7 @@ impl Gateway {
     pub(super) async fn pass(&self, ask: Ask, cache: CacheStatus) -> Result<Reply, GatewayError> {
         self.quotas.charge(&ask.caller)?;
         let request = self.forwarded(&ask);
-        let mut timing = Timing::default();
+        let mut timing = Timing::of(&ask);
         match self.ask_api(&ask, request, &mut timing, |_| ()).await? {
             Asked::Answer(answer) => {
                 timing.upstream = answer.took;

@@ -197,7 +197,7 @@ impl Gateway {
         let gone = self.given_up_at(&ask);
         let (gateway, wish) = (self.clone(), ask.clone());
         self.tasks.spawn("fetch", async move {
-            let mut timing = Timing::default();
+            let mut timing = Timing::of(&wish);
             let asked = gateway
                 .ask_api(&wish, request, &mut timing, |now| leader.departs(now))
                 .await;

@@ -44,7 +44,7 @@ impl Gateway {
         let _held = self.hold(ask.caller.peer)?;
         self.quotas.charge(&ask.caller)?;
         let keys = order_keys(&ask);
-        let mut timing = Timing::default();
+        let mut timing = Timing::of(&ask);
         let (mut ticket, mut place) = self.accept(&ask, keys)?;
         let mut connects = 0;
         loop {

@@ -4,7 +4,7 @@ use super::support::exposition::{exported, metrics, samples};
 use super::support::{Setup, from_peer, request, with};
 use http::Method;
 use segment_gateway::metrics::Outcome;
-use segment_gateway::sandbox::{Faults, SandboxSpec};
+use segment_gateway::sandbox::{Delay, Faults, SandboxSpec};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,4 +166,49 @@ async fn after_a_walk_every_metric_is_there_with_bounded_labels() {
             "{origin}"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_is_not_counted_as_the_gateways_own_time_whatever_came_of_it() {
+    let setup = Setup::new(SandboxSpec {
+        arrive: Delay {
+            base: Duration::from_millis(50),
+            jitter: Duration::ZERO,
+        },
+        faults: Faults {
+            lost_reply: 1.0,
+            ..Faults::default()
+        },
+        ..SandboxSpec::default()
+    });
+    let sandbox = Arc::clone(&setup.sandbox);
+    let world = Arc::new(setup.start());
+    let put = |user: &str| {
+        let target = format!("/users/user-0000{user}/permissions");
+        request(Method::PUT, &target, TOKEN, NOTHING)
+    };
+    // Sent and not answered; then its lane is closed, and the next waits in vain.
+    let unknown = world.send(put("1")).await;
+    assert_eq!(unknown.error_type(), "gateway-outcome-unknown");
+    let timing = unknown.header("server-timing");
+    assert!(timing.contains("queue;dur=0.0, upstream;dur="), "{timing}");
+    assert!(!timing.contains("upstream;dur=0.0"), "{timing}");
+    sandbox.set_faults(Faults::default());
+    let expired = world.send(with(put("1"), "prefer", "wait=600")).await;
+    assert_eq!(expired.status, 200, "{expired:?}");
+    let two = [
+        world.spawn(request(Method::GET, "/roles", TOKEN, "")),
+        world.spawn(request(Method::GET, "/roles", TOKEN, "")),
+    ];
+    for task in two {
+        let answer = task.await.unwrap();
+        let timing = answer.header("server-timing");
+        assert!(!timing.contains("upstream;dur=0.0"), "{timing}");
+        assert!(timing.contains("upstream;dur="), "{timing}");
+    }
+    let own = samples(&metrics(&world).await);
+    let own = own
+        .into_iter()
+        .find(|(name, ..)| name == "segment_gateway_own_duration_seconds_sum");
+    assert!(own.as_ref().is_some_and(|own| own.2 < 0.1), "{own:?}");
 }
