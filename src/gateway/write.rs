@@ -4,15 +4,16 @@
 //! without a trace; from the moment it leaves it is carried through by a task of its own, which
 //! raises the marks and opens the lanes before the caller hears.
 
-use super::Gateway;
 use super::attempt::{Answer, Came};
 use super::flow::{Ask, Reply, Timing};
 use super::forecast::{Forecast, MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
+use super::{Gateway, edge};
 use crate::cache::Touched;
 use crate::cache::fence::Tag;
 use crate::error::{GatewayError, Waited};
 use crate::limit::budgets::{Readiness, Refusal, Wish};
 use crate::limit::ticket::{NoPermit, Permit, Ticket};
+use crate::metrics::Outcome;
 use crate::queue::Place;
 use crate::queue::lanes::Keys;
 use crate::route::names;
@@ -37,6 +38,27 @@ enum Told {
     /// It did not take effect; it may take its place again.
     Again(Place, Came),
     Unknown(Waited),
+}
+
+impl Told {
+    /// Tells of the result that nobody waited for.
+    fn log(&self, ask: &Ask) {
+        let (status, outcome) = match self {
+            Self::Answer(answer) => (Some(answer.response.status().as_u16()), Outcome::Written),
+            Self::Again(..) => (None, Outcome::HungUp),
+            Self::Unknown(_) => (None, Outcome::Unknown),
+        };
+        let request_id = ask.headers.get(edge::REQUEST_ID);
+        tracing::info!(
+            operation = %ask.operation.name,
+            method = ask.method.as_str(),
+            status,
+            outcome = outcome.as_str(),
+            credential = %ask.credential,
+            request_id = request_id.and_then(|id| id.to_str().ok()),
+            "the result of a write whose caller had hung up"
+        );
+    }
 }
 
 impl Gateway {
@@ -264,7 +286,9 @@ impl Gateway {
             };
             // A caller that hung up meanwhile hears nothing. A write that was answered has been
             // carried through; one that had no effect ends here.
-            drop(tell.send(told));
+            if let Err(unheard) = tell.send(told) {
+                unheard.log(&ask);
+            }
         });
         let Some(given_up) = self.given_up_at(&asked) else {
             return told.await.map_err(|_| GatewayError::Internal);

@@ -420,6 +420,44 @@ async fn a_request_that_panics_has_failed_and_was_not_hung_up_on() {
 }
 
 #[tokio::test]
+async fn a_write_goes_on_without_its_caller_and_both_are_told_of() {
+    let log = Log::default();
+    let _guard = log.listen();
+    let script = Script::new(|_, _| Step::Later(Duration::from_secs(1), answer(200, "{}")));
+    let (script, world, address) = served_by(script).await;
+    let fields = "Authorization: Bearer t\r\nX-Gateway-Caller: billing\r\nContent-Length: 0\r\n";
+    let put = head("PUT", "/users/u/permissions", fields);
+    let mut stream = connect(address).await;
+    stream.write_all(put.as_bytes()).await.unwrap();
+    eventually("it has left", async || script.count() == 1).await;
+    drop(stream);
+    eventually("it is carried through", async || {
+        world.gateway.tasks.under_way() == 0
+    })
+    .await;
+    let text = log.text();
+    let line = |what: &str| {
+        let line = text.lines().find(|line| line.contains(what));
+        line.unwrap_or_else(|| panic!("{what} not in {text}"))
+            .to_owned()
+    };
+    let (gone, result) = (
+        line("outcome=\"hung-up\""),
+        line("whose caller had hung up"),
+    );
+    for field in [
+        "method=\"PUT\"",
+        "left=true",
+        "caller=\"billing\"",
+        "peer=127",
+        "credential=",
+    ] {
+        assert!(gone.contains(field), "{field}: {gone}");
+    }
+    assert!(result.contains("status=200"), "{result}");
+}
+
+#[tokio::test]
 async fn stopping_lets_requests_end_and_takes_no_new_connection() {
     let script = Script::new(|_, _| Step::Later(Duration::from_millis(300), answer(200, "{}")));
     let world = script.world();
