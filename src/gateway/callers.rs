@@ -3,15 +3,26 @@
 //! A caller is the peer's address, divided by `X-Gateway-Caller` where that peer is trusted to set
 //! it. The quota is governor's: a smooth rate with a burst is what one wants at the front door,
 //! unlike for the upstream budgets. Only what needs the upstream is charged; hits are free.
+//!
+//! Each peer has the quota. A name divides it: what is asked under a name is charged to the name,
+//! which has half of a quota, and to the peer. So no number of names gives a peer more than one
+//! quota, and one name's flood leaves half of it to the others.
+//!
+//! So many callers are told apart and no more. While the table is full, those in it go on as before
+//! and newcomers share one quota, until a timer has forgotten those that are idle.
 
 use crate::error::GatewayError;
 use crate::limit::turns::Caller;
 use crate::network::Network;
 use governor::clock::QuantaClock;
 use governor::middleware::NoOpMiddleware;
-use governor::state::keyed::DashMapStateStore;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
+use governor::state::keyed::ShrinkableKeyedStateStore;
 use governor::{Quota, RateLimiter};
 use http::HeaderMap;
+use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -49,12 +60,73 @@ pub fn identify(
     Ok(Caller { peer, name })
 }
 
+/// The state of every caller's quota, of a bounded number of callers. A lock for all of them
+/// suffices, since hits are not charged.
+#[derive(Debug)]
+struct Table {
+    states: Mutex<States>,
+    most: usize,
+}
+
+#[derive(Debug, Default)]
+struct States {
+    known: HashMap<Caller, Nanos>,
+    /// All those for whom there is no room.
+    others: Option<Nanos>,
+}
+
+impl StateStore for Table {
+    type Key = Caller;
+
+    fn measure_and_replace<T, F, E>(&self, caller: &Caller, decide: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let mut states = self.states.lock();
+        let full = states.known.len() >= self.most;
+        if let Some(state) = states.known.get_mut(caller) {
+            let (decision, next) = decide(Some(*state))?;
+            *state = next;
+            return Ok(decision);
+        }
+        let (decision, next) = decide(if full { states.others } else { None })?;
+        if full {
+            states.others = Some(next);
+        } else {
+            states.known.insert(caller.clone(), next);
+        }
+        Ok(decision)
+    }
+}
+
+impl ShrinkableKeyedStateStore<Caller> for Table {
+    fn retain_recent(&self, drop_below: Nanos) {
+        let mut states = self.states.lock();
+        states.known.retain(|_, state| *state > drop_below);
+    }
+
+    fn shrink_to_fit(&self) {
+        self.states.lock().known.shrink_to_fit();
+    }
+
+    fn len(&self) -> usize {
+        self.states.lock().known.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+type Limiter<C> =
+    RateLimiter<Caller, Table, C, NoOpMiddleware<<C as governor::clock::Clock>::Instant>>;
+
 /// The quota of every caller, on governor's clock or a test's.
 #[derive(Debug)]
 pub struct Quotas<C: governor::clock::Clock = QuantaClock> {
-    limiter: RateLimiter<Caller, DashMapStateStore<Caller>, C, NoOpMiddleware<C::Instant>>,
+    peers: Limiter<C>,
+    names: Limiter<C>,
     clock: C,
-    most: usize,
 }
 
 /// A rate with a burst, per caller.
@@ -66,8 +138,7 @@ pub struct Allowed {
     pub per: Duration,
     /// How many may come at once.
     pub burst: NonZeroU32,
-    /// Callers tracked; beyond it, those that were idle longest are forgotten, and if there are
-    /// none, newcomers are refused.
+    /// Peers, and names, that are told apart.
     pub tracked: usize,
 }
 
@@ -75,26 +146,39 @@ impl<C: governor::clock::Clock + Clone> Quotas<C> {
     /// Quotas on `clock`.
     pub fn new(allowed: Allowed, clock: C) -> Self {
         let each = allowed.per / allowed.rate.get();
-        let quota = Quota::with_period(each.max(Duration::from_nanos(1)))
-            .unwrap_or(Quota::per_second(allowed.rate))
-            .allow_burst(allowed.burst);
+        let limiter = |each: Duration, burst: NonZeroU32| {
+            let quota = Quota::with_period(each.max(Duration::from_nanos(1)))
+                .unwrap_or(Quota::per_second(allowed.rate))
+                .allow_burst(burst);
+            let table = Table {
+                states: Mutex::default(),
+                most: allowed.tracked,
+            };
+            RateLimiter::new(quota, table, clock.clone())
+        };
+        let half = NonZeroU32::new(allowed.burst.get().div_ceil(2));
         Self {
-            limiter: RateLimiter::new(quota, DashMapStateStore::default(), clock.clone()),
+            peers: limiter(each, allowed.burst),
+            names: limiter(each * 2, half.unwrap_or(NonZeroU32::MIN)),
             clock,
-            most: allowed.tracked,
         }
     }
 
     /// Charges one request, or says when one will be accepted.
     pub fn charge(&self, caller: &Caller) -> Result<(), GatewayError> {
-        if self.limiter.len() >= self.most {
-            // Whoever would be admitted with a full burst loses nothing by being forgotten.
-            self.limiter.retain_recent();
-            if self.limiter.len() >= self.most {
-                return Err(GatewayError::Overloaded);
-            }
+        // What is refused to a name is not charged to its peer.
+        if caller.name.is_some() {
+            self.charge_to(&self.names, caller)?;
         }
-        self.limiter
+        let peer = Caller {
+            peer: caller.peer,
+            name: None,
+        };
+        self.charge_to(&self.peers, &peer)
+    }
+
+    fn charge_to(&self, limiter: &Limiter<C>, caller: &Caller) -> Result<(), GatewayError> {
+        limiter
             .check_key(caller)
             .map_err(|not_until| GatewayError::CallerQuota {
                 retry_after: not_until.wait_time_from(self.clock.now()),
@@ -103,13 +187,15 @@ impl<C: governor::clock::Clock + Clone> Quotas<C> {
 
     /// Forgets callers whose quota is whole again. Call it on a timer.
     pub fn forget_idle(&self) {
-        self.limiter.retain_recent();
-        self.limiter.shrink_to_fit();
+        for limiter in [&self.peers, &self.names] {
+            limiter.retain_recent();
+            limiter.shrink_to_fit();
+        }
     }
 
     /// How many callers are tracked.
     pub fn tracked(&self) -> usize {
-        self.limiter.len()
+        self.peers.len() + self.names.len()
     }
 }
 
@@ -156,20 +242,47 @@ mod tests {
         quotas.charge(&caller(1)).unwrap();
     }
 
+    fn named(n: u8, name: &str) -> Caller {
+        Caller {
+            name: Some(name.into()),
+            ..caller(n)
+        }
+    }
+
+    /// How many of 1,000 at once are accepted.
+    fn flood(quotas: &Quotas<FakeRelativeClock>, caller: &Caller) -> usize {
+        (0..1_000).filter(|_| quotas.charge(caller).is_ok()).count()
+    }
+
     #[test]
-    fn idle_callers_are_forgotten_and_their_number_is_bounded() {
+    fn names_divide_what_their_peer_has() {
+        let quotas = quotas(&FakeRelativeClock::default(), 100);
+        assert_eq!(flood(&quotas, &named(1, "bulk")), 10, "half of 20");
+        assert_eq!(flood(&quotas, &named(1, "single")), 10);
+        let more: usize = (0..50)
+            .map(|n| flood(&quotas, &named(1, &format!("more-{n}"))))
+            .sum();
+        assert_eq!(more, 0, "another name is nothing more");
+        assert_eq!(flood(&quotas, &caller(1)), 0);
+        assert_eq!(flood(&quotas, &named(2, "bulk")), 10, "another peer's");
+    }
+
+    #[test]
+    fn a_full_table_refuses_nobody_it_knows_and_newcomers_share_a_quota() {
         let clock = FakeRelativeClock::default();
         let quotas = quotas(&clock, 3);
         for n in 0..3 {
             quotas.charge(&caller(n)).unwrap();
         }
-        assert_eq!(quotas.charge(&caller(9)), Err(GatewayError::Overloaded));
-        clock.advance(Duration::from_secs(5));
-        quotas.charge(&caller(9)).unwrap();
-        assert_eq!(quotas.tracked(), 1);
+        let newcomers: usize = (10..20).map(|n| flood(&quotas, &caller(n))).sum();
+        assert_eq!(newcomers, 20);
+        assert_eq!(quotas.tracked(), 3);
+        assert_eq!(flood(&quotas, &caller(0)), 19);
         clock.advance(Duration::from_secs(5));
         quotas.forget_idle();
         assert_eq!(quotas.tracked(), 0);
+        assert_eq!(flood(&quotas, &caller(9)), 20);
+        assert_eq!(quotas.tracked(), 1);
     }
 
     #[test]
