@@ -3,6 +3,7 @@
 use crate::app::{self, Inside};
 use crate::config::{self, Loaded, Problem};
 use crate::sandbox::{Delay, Faults, ListMode, SandboxSpec, WindowKind};
+use crate::server::descriptors;
 use crate::telemetry;
 use clap::{Args, Parser, Subcommand};
 use std::future::Future;
@@ -206,6 +207,9 @@ fn serve_command(serve: &Serve) -> ExitCode {
         loaded.config.state.directory = None;
     }
     begin(&loaded, || {
+        if let Some(warning) = descriptors::make_room(loaded.config.server.connections) {
+            tracing::warn!("{warning}");
+        }
         app::serve(loaded.clone(), inside.clone(), stop_signal())
     })
 }

@@ -6,6 +6,7 @@
 //! to be accepted.
 
 pub mod conn;
+pub mod descriptors;
 pub mod framing;
 pub mod line;
 
@@ -15,14 +16,20 @@ use conn::{ConnectionBounds, RequestBody};
 use http::{Request, Response};
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::{Sleep, sleep, timeout};
 use tower::Service;
 
-/// Pause after a failure to accept, e.g. for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Pause after a failure to accept, e.g. for want of file descriptors; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Failures to accept are logged once in this time.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// Bounds of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +58,7 @@ pub async fn serve<S>(
     ));
     let (stopping, stopped) = watch::channel(false);
     tokio::pin!(stop);
+    let mut failures = Failures::default();
     loop {
         let place = tokio::select! {
             biased;
@@ -64,12 +72,18 @@ pub async fn serve<S>(
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
+            // It was gone before it was accepted.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
-                tracing::warn!(error = %error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+                failures.told(&error).await;
+                let pause = failures.pause();
+                tokio::select! {
+                    () = &mut stop => break,
+                    () = sleep(pause) => continue,
+                }
             }
         };
+        failures.in_turn = 0;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = %error, "cannot set TCP_NODELAY");
         }
@@ -88,4 +102,64 @@ pub async fn serve<S>(
     let _ = stopping.send(true);
     // Every connection holds a receiver until it is closed.
     stopping.closed().await;
+}
+
+/// Failures to accept: told of now and then, and paused after.
+#[derive(Debug, Default)]
+struct Failures {
+    in_turn: u32,
+    untold: u64,
+    quiet: Option<Pin<Box<Sleep>>>,
+}
+
+impl Failures {
+    async fn told(&mut self, error: &io::Error) {
+        self.in_turn = self.in_turn.saturating_add(1);
+        self.untold += 1;
+        if let Some(quiet) = &mut self.quiet
+            && timeout(Duration::ZERO, quiet.as_mut()).await.is_err()
+        {
+            return;
+        }
+        tracing::warn!(
+            error = %error,
+            failures = self.untold,
+            "cannot accept connections; if the limit of open files is reached, raise it or lower \
+            server.connections"
+        );
+        self.untold = 0;
+        self.quiet = Some(Box::pin(sleep(TOLD_EVERY)));
+    }
+
+    fn pause(&self) -> Duration {
+        let doubled = FIRST_PAUSE.saturating_mul(1 << self.in_turn.saturating_sub(1).min(8));
+        doubled.min(LONGEST_PAUSE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_to_accept_are_told_now_and_then_and_paused_after() {
+        let mut failures = Failures::default();
+        let error = io::Error::from(io::ErrorKind::OutOfMemory);
+        let mut pauses = Vec::new();
+        let mut told = 0;
+        for _ in 0..30 {
+            failures.told(&error).await;
+            told += u32::from(failures.untold == 0);
+            pauses.push(failures.pause());
+            sleep(failures.pause()).await;
+        }
+        assert_eq!(pauses[0], FIRST_PAUSE);
+        assert_eq!(pauses[29], LONGEST_PAUSE);
+        let all: Duration = pauses.iter().sum();
+        assert!(
+            u64::from(told) <= 1 + all.as_secs() / TOLD_EVERY.as_secs(),
+            "{told}"
+        );
+        assert!(told > 1);
+    }
 }

@@ -54,8 +54,13 @@ impl Drop for Running {
 impl Running {
     /// Starts `serve` with these arguments and waits until it listens.
     async fn serve(arguments: &[&str], directory: &Path) -> Self {
+        Self::start(Command::new(BINARY), arguments, directory).await
+    }
+
+    /// The same, with this program in front of the arguments.
+    async fn start(mut program: Command, arguments: &[&str], directory: &Path) -> Self {
         let (proxy, admin) = (free(), free());
-        let child = Command::new(BINARY)
+        let child = program
             .args(["serve", "--listen", &proxy.to_string()])
             .args(["--admin-listen", &admin.to_string()])
             .args(arguments)
@@ -238,6 +243,27 @@ fn check_and_routes_say_what_holds() {
         let said = complaints(&output);
         assert!(said.len() == 1 && said[0].contains("none.pem"), "{said:?}");
     }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_limit_of_open_files_is_raised_as_far_as_it_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -Sn 256 && exec \"$0\" \"$@\"", BINARY]);
+    let upstream = format!("http://{}", free());
+    let running = Running::start(limited, &["--upstream", &upstream], directory.path()).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", running.child.id()));
+    let limits = limits.unwrap();
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let numbers = line.unwrap().split_whitespace().take(2);
+    let numbers: Vec<u64> = numbers.map(|n| n.parse().unwrap_or(u64::MAX)).collect();
+    let [soft, hard] = numbers[..] else {
+        panic!("{limits}")
+    };
+    assert_eq!(soft, hard.min(2 * (4096 + 256) + 64));
 }
 
 #[tokio::test]
