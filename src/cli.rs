@@ -1,15 +1,16 @@
 //! The command line: what was typed, and what it means.
 
 use crate::app::{self, Inside};
-use crate::config::{self, Loaded, Problem};
+use crate::config::{self, Config, Loaded, Place, Problem, Source, Unusable, units};
 use crate::sandbox::{Delay, Faults, ListMode, SandboxSpec, WindowKind};
 use crate::server::descriptors;
-use crate::telemetry;
-use clap::{Args, Parser, Subcommand};
+use crate::upstream::{self, Base, ProxyRules, ProxyVariables};
+use crate::{state, telemetry};
+use clap::{Arg, Args, Parser, Subcommand};
 use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ struct ConfigFile {
 }
 
 #[derive(Args, Debug)]
+#[command(mut_args(only_with_sandbox))]
 struct Serve {
     #[command(flatten)]
     file: ConfigFile,
@@ -65,7 +67,12 @@ struct Serve {
     #[arg(long)]
     sandbox: bool,
     /// Where the simulated API listens.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8089")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8089",
+        requires = "sandbox"
+    )]
     sandbox_listen: SocketAddr,
     #[command(flatten)]
     options: SandboxOptions,
@@ -80,9 +87,21 @@ struct SandboxCommand {
     options: SandboxOptions,
 }
 
+/// Heads the flags that mean nothing without a simulated API.
+const SIMULATED: &str = "Simulated API";
+
+/// The same flags belong to a command that is always a simulated API, so it is said here.
+fn only_with_sandbox(argument: Arg) -> Arg {
+    if argument.get_help_heading() == Some(SIMULATED) {
+        argument.requires("sandbox")
+    } else {
+        argument
+    }
+}
+
 /// How the simulated API behaves.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Simulated API")]
+#[command(next_help_heading = SIMULATED)]
 struct SandboxOptions {
     /// How requests are counted: fixed (from the first request), aligned, rolling, token-bucket.
     #[arg(long, default_value = "fixed", value_parser = parse::<WindowKind>)]
@@ -133,7 +152,7 @@ where
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    config::units::duration(text)
+    units::duration(text)
         .ok_or_else(|| "expected a number with its unit, e.g. 250ms, 30s, 5m".to_owned())
 }
 
@@ -175,33 +194,65 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
+/// A flag that stands for a key of the configuration.
+#[derive(Clone, Copy)]
+struct Flag {
+    name: &'static str,
+    variable: &'static str,
+}
+
+const UPSTREAM: Flag = Flag {
+    name: "--upstream",
+    variable: "SEGMENT_GATEWAY__UPSTREAM__URL",
+};
+const LISTEN: Flag = Flag {
+    name: "--listen",
+    variable: "SEGMENT_GATEWAY__LISTEN",
+};
+const ADMIN_LISTEN: Flag = Flag {
+    name: "--admin-listen",
+    variable: "SEGMENT_GATEWAY__ADMIN__LISTEN",
+};
+
 fn serve_command(serve: &Serve) -> ExitCode {
     let flags = [
-        ("SEGMENT_GATEWAY__UPSTREAM__URL", serve.upstream.clone()),
+        (UPSTREAM, serve.upstream.clone()),
+        (LISTEN, serve.listen.map(|address| address.to_string())),
         (
-            "SEGMENT_GATEWAY__LISTEN",
-            serve.listen.map(|address| address.to_string()),
-        ),
-        (
-            "SEGMENT_GATEWAY__ADMIN__LISTEN",
+            ADMIN_LISTEN,
             serve.admin_listen.map(|address| address.to_string()),
         ),
     ];
-    let flags = flags
+    let given: Vec<_> = flags
         .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    let mut loaded = match config::load(
+        .filter_map(|(flag, value)| Some((flag, value?)))
+        .collect();
+    let values = given
+        .iter()
+        .map(|(flag, value)| (flag.variable.to_owned(), value.clone()));
+    let mut loaded = match config::load_usable(
         serve.file.config.as_deref(),
-        config::environment().chain(flags),
+        config::environment().chain(values),
+        unusable_values,
     ) {
         Ok(loaded) => loaded,
-        Err(problems) => return unusable(&problems),
+        Err(mut problems) => {
+            for problem in &mut problems {
+                let flag = given.iter().find(|(flag, _)| {
+                    problem.place == Some(Place::Variable(flag.variable.to_owned()))
+                });
+                if let Some((flag, _)) = flag {
+                    problem.place = Some(Place::Flag(flag.name));
+                }
+            }
+            return unusable(&problems);
+        }
     };
     let inside = serve.sandbox.then(|| Inside {
         listen: serve.sandbox_listen,
         spec: serve.options.spec(),
     });
-    let usual = config::Config::default().state.directory;
+    let usual = Config::default().state.directory;
     if serve.sandbox && loaded.config.state.directory == usual {
         // What a simulated API of an earlier run has counted says nothing of this one.
         loaded.config.state.directory = None;
@@ -256,23 +307,14 @@ where
 }
 
 fn check(file: &ConfigFile) -> ExitCode {
-    let loaded = match config::load(file.config.as_deref(), config::environment()) {
+    let loaded = match config::load_usable(
+        file.config.as_deref(),
+        config::environment(),
+        unusable_values,
+    ) {
         Ok(loaded) => loaded,
         Err(problems) => return unusable(&problems),
     };
-    // What only building shows: the CA file, the proxy variables, the key file.
-    let built = app::client(&loaded.config, &crate::clock::Clock::system())
-        .map_err(|error| error.to_string())
-        .and_then(|_| match &loaded.config.credentials.key_file {
-            Some(path) => crate::state::key_file(path)
-                .map(drop)
-                .map_err(|error| error.to_string()),
-            None => Ok(()),
-        });
-    if let Err(problem) = built {
-        complain(&problem);
-        return ExitCode::from(UNUSABLE);
-    }
     for warning in &loaded.warnings {
         say(&format!("warning: {warning}"));
     }
@@ -286,6 +328,60 @@ fn check(file: &ConfigFile) -> ExitCode {
         loaded.config.upstream.url
     ));
     ExitCode::SUCCESS
+}
+
+/// What only using a value shows: the URL, the CA file, the key file, the proxy variables.
+fn unusable_values(config: &Config) -> Vec<Unusable> {
+    let upstream = &config.upstream;
+    let mut found = Vec::new();
+    let mut add = |source, found_text: String, expected: &str| {
+        found.push(Unusable {
+            source,
+            found: found_text,
+            expected: expected.to_owned(),
+        });
+    };
+    let shown = |path: &Path| units::quoted(&path.display().to_string());
+    if let Err(error) = Base::parse(&upstream.url) {
+        let text = format!("{} ({error})", units::quoted(&upstream.url));
+        let expected = "scheme, host and perhaps a port, such as `https://api.segmentapis.com`";
+        add(Source::Key("upstream.url"), text, expected);
+    }
+    if let Some(path) = &upstream.ca_file
+        && let Err(error) = upstream::check_ca_file(path)
+    {
+        let text = format!("{} ({})", shown(path), causes(&error));
+        let expected = "a readable file of PEM certificates";
+        add(Source::Key("upstream.ca_file"), text, expected);
+    }
+    if let Some(path) = &config.credentials.key_file
+        && let Err(error) = state::key_file(path)
+    {
+        let text = format!("{} ({error})", shown(path));
+        let expected = "a readable file of 16 bytes or more";
+        add(Source::Key("credentials.key_file"), text, expected);
+    }
+    let [https, http, no] = config::proxy_environment();
+    for (https, http, name) in [(&*https, "", "HTTPS_PROXY"), ("", &*http, "HTTP_PROXY")] {
+        let variables = ProxyVariables {
+            https,
+            http,
+            no: &no,
+        };
+        if let Err(error) = ProxyRules::parse(variables) {
+            // Its value may hold a password.
+            let text = format!("a value that cannot be used ({error})");
+            add(Source::Variable(name), text, "`http://host:port`");
+        }
+    }
+    found
+}
+
+/// An error with what is behind it.
+fn causes(error: &dyn std::error::Error) -> String {
+    let all = std::iter::successors(Some(error), |error| error.source());
+    let all: Vec<_> = all.map(ToString::to_string).collect();
+    all.join(": ")
 }
 
 fn routes(file: &ConfigFile) -> ExitCode {

@@ -46,6 +46,35 @@ impl Loaded {
     }
 }
 
+/// A value that is well-formed and cannot be used all the same, as whoever would use it finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    /// Where the value comes from.
+    pub source: Source,
+    /// What was found.
+    pub found: String,
+    /// What is expected.
+    pub expected: String,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A key of the configuration.
+    Key(&'static str),
+    /// A variable that is not of the configuration's own.
+    Variable(&'static str),
+}
+
+/// As [`load`], and tries the values out: what `probe` finds to be unusable is said with the rest.
+pub fn load_usable(
+    path: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+    probe: impl Fn(&Config) -> Vec<Unusable>,
+) -> Result<Loaded, Vec<Problem>> {
+    load_with(path, &Environment::new(env), &probe)
+}
+
 /// Loads the configuration from a file, or the defaults without one, with the environment laid over
 /// it; then the route table. `Err` has every problem that could be found, in the order of the
 /// configuration, the environment and the route table.
@@ -53,7 +82,14 @@ pub fn load(
     path: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
 ) -> Result<Loaded, Vec<Problem>> {
-    let environment = Environment::new(env);
+    load_with(path, &Environment::new(env), &|_| Vec::new())
+}
+
+fn load_with(
+    path: Option<&Path>,
+    environment: &Environment,
+    probe: &dyn Fn(&Config) -> Vec<Unusable>,
+) -> Result<Loaded, Vec<Problem>> {
     let text = path
         .map(text_of)
         .transpose()
@@ -67,9 +103,16 @@ pub fn load(
         .transpose();
     let document = document.map_err(|problem| vec![problem])?;
     let mut findings = Findings::default();
-    let mut config = file::read(document.as_ref(), &environment, &mut findings);
+    let mut config = file::read(document.as_ref(), environment, &mut findings);
     let mut problems = findings.problems;
     problems.extend(check::problems(&config, &findings.places));
+    for unusable in probe(&config) {
+        let problem = placed(unusable, &findings.places);
+        // What is malformed need not be said to be unusable too.
+        if problem.key.is_empty() || problems.iter().all(|known| known.key != problem.key) {
+            problems.push(problem);
+        }
+    }
     sort(&mut problems);
     config
         .upstream
@@ -91,6 +134,19 @@ pub fn load(
         })
     } else {
         Err(problems)
+    }
+}
+
+fn placed(unusable: Unusable, places: &check::Places) -> Problem {
+    let (place, key) = match unusable.source {
+        Source::Key(key) => (places.get(key).cloned(), key),
+        Source::Variable(name) => (Some(Place::Variable(name.to_owned())), ""),
+    };
+    Problem {
+        place,
+        key: key.to_owned(),
+        found: unusable.found,
+        expected: unusable.expected,
     }
 }
 

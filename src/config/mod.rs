@@ -16,7 +16,9 @@ mod routes;
 pub mod units;
 
 pub use crate::network::Network;
-pub use load::{EMBEDDED_ROUTES, Loaded, environment, load, proxy_environment};
+pub use load::{
+    EMBEDDED_ROUTES, Loaded, Source, Unusable, environment, load, load_usable, proxy_environment,
+};
 pub use problem::{Place, Problem};
 pub use render::render_routes;
 pub use units::Size;

@@ -23,6 +23,8 @@ pub enum Place {
     Line(Arc<str>, usize),
     /// An environment variable.
     Variable(String),
+    /// A flag of the command line.
+    Flag(&'static str),
 }
 
 impl Place {
@@ -31,7 +33,8 @@ impl Place {
         match place {
             Some(Self::Line(_, line)) => (0, *line),
             Some(Self::Variable(_)) => (1, 0),
-            None => (2, 0),
+            Some(Self::Flag(_)) => (2, 0),
+            None => (3, 0),
         }
     }
 }
@@ -47,6 +50,7 @@ impl fmt::Display for Place {
             Self::Line(file, 0) => f.write_str(file),
             Self::Line(file, line) => write!(f, "{file}:{line}"),
             Self::Variable(name) => write!(f, "environment variable {name}"),
+            Self::Flag(name) => f.write_str(name),
         }
     }
 }

@@ -30,3 +30,4 @@ pub use dial::MemoryConnector;
 pub use outcome::{NotSent, Unknown};
 pub use proxy::{ProxyRules, ProxyVariables};
 pub use start::StartError;
+pub use tls::check_ca_file;

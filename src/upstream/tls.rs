@@ -45,6 +45,14 @@ pub(super) fn client_config(
     Ok(Arc::new(config))
 }
 
+/// Whether a file of certificates could be used.
+///
+/// # Errors
+/// If it cannot be read, or is not PEM, or holds no certificate.
+pub fn check_ca_file(path: &Path) -> Result<(), StartError> {
+    add_file(&mut RootCertStore::empty(), path)
+}
+
 fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), StartError> {
     let unreadable = |error| StartError::CaUnreadable(path.to_owned(), error);
     let malformed = || StartError::CaMalformed(path.to_owned());

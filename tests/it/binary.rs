@@ -226,22 +226,57 @@ fn check_and_routes_say_what_holds() {
     // A head, the operations, and what matches none of them.
     assert_eq!(said.lines().count(), 1 + 201 + 2);
     assert!(said.lines().all(|line| !line.trim().is_empty()));
-    std::fs::write(
-        directory.path().join("ca.toml"),
-        "[upstream]\nca_file = \"none.pem\"\n",
-    )
-    .unwrap();
-    for (command, code) in [("check", 2), ("serve", 1)] {
-        let (proxy, admin) = (free().to_string(), free().to_string());
-        let listen = ["--listen", &proxy, "--admin-listen", &admin];
-        let listen = if command == "serve" { &listen[..] } else { &[] };
-        let output = run(
-            &[&[command, "--config", "ca.toml"], listen].concat(),
-            directory.path(),
-        );
-        assert_eq!(output.status.code(), Some(code), "{command}");
+}
+
+#[test]
+fn what_only_using_a_value_shows_is_said_with_the_rest() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "[upstream]\nurl = \"https://a~b\"\nca_file = \"none.pem\"\n[credentials]\n\
+        key_file = \"short\"\n[wait]\ncap = \"9 parsecs\"\n";
+    std::fs::write(directory.path().join("bad.toml"), text).unwrap();
+    std::fs::write(directory.path().join("short"), "short").unwrap();
+    for command in ["check", "serve"] {
+        let output = Command::new(BINARY)
+            .args([command, "--config", "bad.toml"])
+            .env("HTTPS_PROXY", "ftp://user:secret@p")
+            .current_dir(directory.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{command}");
         let said = complaints(&output);
-        assert!(said.len() == 1 && said[0].contains("none.pem"), "{said:?}");
+        assert_eq!(said.len(), 5, "{said:?}");
+        for (line, place) in said.iter().zip([
+            "bad.toml:2: upstream.url: found \"https://a~b\" (",
+            "bad.toml:3: upstream.ca_file: found \"none.pem\" (",
+            "bad.toml:5: credentials.key_file: found \"short\" (",
+            "bad.toml:7: wait.cap: found \"9 parsecs\", expected",
+            "environment variable HTTPS_PROXY: found",
+        ]) {
+            assert!(line.contains(place) && !line.contains("secret"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_flag_is_named_as_it_was_typed() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = run(&["serve", "--upstream", "ftp://x"], directory.path());
+    assert_eq!(output.status.code(), Some(2));
+    let said = complaints(&output);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].contains("--upstream: upstream.url: found \"ftp://x\""),
+        "{said:?}"
+    );
+    for flag in [
+        ["--time-scale", "2"],
+        ["--latency", "1ms"],
+        ["--sandbox-listen", "[::1]:0"],
+    ] {
+        let output = run(&[&["serve"], &flag[..]].concat(), directory.path());
+        assert_eq!(output.status.code(), Some(2), "{flag:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("--sandbox"), "{said}");
     }
 }
 
