@@ -301,6 +301,9 @@ pub async fn serve(
     let config = loaded.config.clone();
     let proxy_listener = bind(config.listen, "listen").await?;
     let admin_listener = bind(config.admin.listen, "admin.listen").await?;
+    // What port 0 has become.
+    let listen = proxy_listener.local_addr().map_err(failed)?;
+    let admin_listen = admin_listener.local_addr().map_err(failed)?;
     // Held until the end: the lock is on it.
     let (_state, gateway) = start(&loaded, scale, past, clock)?;
     let driver = tokio::spawn(gateway.budgets.clone().drive());
@@ -324,8 +327,8 @@ pub async fn serve(
         until(admin_stopped),
     ));
     tracing::info!(
-        listen = %config.listen,
-        admin = %config.admin.listen,
+        %listen,
+        admin = %admin_listen,
         upstream = %config.upstream.url,
         version = env!("CARGO_PKG_VERSION"),
         "the gateway listens"

@@ -4,6 +4,7 @@ use super::support::request;
 use super::support::wire::{ask, eventually, try_ask};
 use http::{Method, Request};
 use http_body_util::Full;
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -190,6 +191,30 @@ async fn a_busy_port_is_one_clear_line() {
         said[0].contains(&format!("cannot listen on {busy}")),
         "{said:?}"
     );
+}
+
+#[test]
+fn the_log_tells_the_ports_that_were_free() {
+    let directory = tempfile::tempdir().unwrap();
+    let upstream = format!("http://{}", free());
+    let mut child = Command::new(BINARY)
+        .args(["serve", "--upstream", &upstream, "--listen", "127.0.0.1:0"])
+        .args(["--admin-listen", "127.0.0.1:0"])
+        .current_dir(directory.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = lines
+        .map_while(Result::ok)
+        .find(|line| line.contains("the gateway listens"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let line = line.expect("it listens");
+    for name in ["listen=127.0.0.1:", "admin=127.0.0.1:"] {
+        let (_, port) = line.split_once(name).expect("an address");
+        assert!(!port.starts_with("0 "), "{line}");
+    }
 }
 
 #[test]
