@@ -145,7 +145,9 @@ impl Gateway {
             return Err(self.expired(ask));
         }
         let answered = ask.accepted + ask.patience + self.settings.longest_answer;
-        let end = self.given_up_at(ask).map_or(answered, |gone| gone.min(answered));
+        let end = self
+            .given_up_at(ask)
+            .map_or(answered, |gone| gone.min(answered));
         let Ok(flown) = timeout_at(end.into(), follower.wait()).await else {
             return Err(GatewayError::UpstreamTimeout);
         };

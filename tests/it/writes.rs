@@ -434,3 +434,114 @@ async fn a_flood_of_one_caller_leaves_another_unrefused() {
     assert_eq!(free.status, 200, "what is stored is free");
     assert!(free.header("cache-status").contains("; hit;"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn stopping_refuses_those_whose_lanes_stay_closed_and_everybody_at_its_end() {
+    let script = Script::new(|_: &Seen, n| match n {
+        0 => Step::Close,
+        _ => Step::Answer(answer(200, "{}")),
+    });
+    let world = script.world();
+    is_unknown(&world.send(put(1)).await, 502, true);
+    let behind = world.spawn(put(1));
+    sleep(Duration::from_secs(5)).await;
+    assert!(!behind.is_finished());
+    world.gateway.drain(Duration::from_secs(25));
+    let refused = behind.await.unwrap();
+    assert_eq!(refused.error_type(), "gateway-draining", "{refused:?}");
+    assert_eq!(refused.json()["errors"][0]["data"]["sent"], false);
+    assert_eq!(script.count(), 1);
+
+    // One that is thought to leave in time, and does not.
+    let script = Script::new(|_: &Seen, n| match n {
+        0 => Step::Later(Duration::from_secs(25), answer(200, "{}")),
+        _ => Step::Answer(answer(200, "{}")),
+    });
+    let world = script.world();
+    let first = world.spawn(put(1));
+    sleep(Duration::from_secs(1)).await;
+    let second = world.spawn(put(1));
+    sleep(Duration::from_secs(1)).await;
+    world.gateway.drain(Duration::from_secs(10));
+    sleep(Duration::from_secs(10)).await;
+    assert!(!second.is_finished());
+    world.gateway.budgets.end();
+    assert_eq!(second.await.unwrap().error_type(), "gateway-draining");
+    assert_eq!(first.await.unwrap().status, 200);
+    assert_eq!(script.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn caller_timeout_bounds_every_wait_and_leaves_room_for_the_answer() {
+    let mut setup = Setup::new(slow(Duration::from_secs(2)));
+    setup.config.wait.caller_timeout = Some(Duration::from_secs(70));
+    let world = Arc::new(setup.start());
+    world.get("/users/user-00001", "a").await;
+    spend(&world, 60).await;
+    let asked = Instant::now();
+    let waits = world.send(put(1)).await;
+    assert_eq!(waits.status, 200, "{waits:?}");
+    assert!(asked.elapsed() < Duration::from_secs(70));
+    // An answer that does not come is an unknown outcome before anybody in front gives up.
+    let script = Script::new(|seen: &Seen, _| match seen.method {
+        Method::PUT => Step::Later(Duration::from_secs(20), answer(200, "{}")),
+        _ => Step::Answer(answer(200, "{}")),
+    });
+    let mut setup = Setup::new(SandboxSpec::default());
+    setup.config.wait.caller_timeout = Some(Duration::from_secs(8));
+    let world = script.world_of(setup);
+    world.get("/users/user-00001", "a").await;
+    let asked = Instant::now();
+    is_unknown(&world.send(put(1)).await, 504, true);
+    assert_eq!(asked.elapsed(), Duration::from_secs(8));
+    let read = world.get("/users/user-00001", "a").await;
+    assert!(!read.header("cache-status").contains("; hit"), "{read:?}");
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(script.count(), 3, "it was carried through, once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_callers_held_writes_leave_room_for_anothers() {
+    let mut setup = Setup::new(slow(Duration::from_millis(100)));
+    setup.config.server.connections = 16;
+    let world = Arc::new(setup.start());
+    for n in 0..60 {
+        assert_eq!(world.send(put(101 + n)).await.status, 200);
+    }
+    let flood: Vec<_> = (1..=8).map(|n| world.spawn(from_peer(put(n), 1))).collect();
+    sleep(Duration::from_secs(1)).await;
+    let refused = flood.iter().filter(|write| write.is_finished()).count();
+    assert_eq!(refused, 4, "half of half of the connections");
+    let other = world.spawn(from_peer(put(20), 2));
+    sleep(Duration::from_secs(1)).await;
+    assert!(!other.is_finished());
+    for write in flood {
+        let answer = write.await.unwrap();
+        if answer.status != 200 {
+            assert_eq!(answer.error_type(), "gateway-queue-full");
+            let after: u64 = answer.header("retry-after").parse().unwrap();
+            assert!((40..=61).contains(&after), "{after}");
+        }
+    }
+    assert_eq!(other.await.unwrap().status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_closed_lane_is_in_nobodys_way() {
+    let script = Script::new(|_: &Seen, n| match n {
+        0 => Step::Close,
+        _ => Step::Answer(answer(200, "{}")),
+    });
+    let world = script.world();
+    is_unknown(&world.send(put(1)).await, 502, true);
+    let behind: Vec<_> = (0..20).map(|_| world.spawn(put(1))).collect();
+    sleep(Duration::from_secs(1)).await;
+    let now = world.send(with(put(2), "prefer", "wait=0")).await;
+    assert_eq!(
+        now.status, 200,
+        "a slot is free, and so is its lane: {now:?}"
+    );
+    for write in behind {
+        assert_eq!(write.await.unwrap().status, 200);
+    }
+}

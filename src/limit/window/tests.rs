@@ -293,6 +293,97 @@ fn history_older_than_window_and_q_needs_no_probe() {
 }
 
 #[test]
+fn starts_that_stay_unanswered_are_not_tried_without_end() {
+    let t = start();
+    let mut w = window(60, true, t);
+    w.without_history(t, t);
+    for _ in 0..2 {
+        let s = slot(&mut w, t);
+        w.give_back(s, End::NoAnswer, t);
+    }
+    let known = t + W + terms().late;
+    assert_eq!(w.take(t + ms(1)), Taken::NotBefore(known));
+    for _ in 0..60 {
+        slot(&mut w, known);
+    }
+}
+
+#[test]
+fn starts_that_are_refused_at_once_wait_and_need_a_free_slot() {
+    let t = start();
+    let mut w = window(3, true, t);
+    w.without_history(t, t);
+    let mut now = t;
+    for _ in 0..3 {
+        let s = slot(&mut w, now);
+        let at_once = Throttle {
+            wait: Some(Duration::ZERO),
+        };
+        w.give_back(s, End::Throttled(at_once), now);
+        let Taken::NotBefore(later) = w.take(now) else {
+            panic!("at once")
+        };
+        assert!(later > now);
+        now = later;
+    }
+    let Taken::NotBefore(free) = w.take(now) else {
+        panic!("three of three slots are in use")
+    };
+    assert!(free >= t + W);
+}
+
+#[test]
+fn a_longer_window_holds_back_what_the_shorter_one_gave_back() {
+    let t = start();
+    let hour = Duration::from_secs(3_600);
+    let mut w = window(2, false, t);
+    let (first, second) = (slot(&mut w, t), slot(&mut w, t));
+    w.give_back(second, told(2, 0), t);
+    let end = End::Answered(Some(Allowance {
+        consumed: 1,
+        remaining: 1,
+        reset_in: Some(hour),
+    }));
+    let learned = w.give_back(first, end, t);
+    assert_eq!(learned.window, Some(hour));
+    let Taken::NotBefore(at) = w.take(t + W * 2) else {
+        panic!("two in an hour are spent")
+    };
+    assert!(at >= t + hour);
+}
+
+#[test]
+fn a_429_from_before_the_probe_closes_the_budget_once_more() {
+    let t = start();
+    let mut w = window(10, true, t);
+    let (first, late) = (slot(&mut w, t), slot(&mut w, t));
+    let wait = |wait| End::Throttled(Throttle { wait: Some(wait) });
+    w.give_back(first, wait(ms(1_000)), t);
+    let probe = slot(&mut w, t + ms(1_000));
+    w.give_back(late, wait(ms(5_000)), t + ms(1_100));
+    w.give_back(probe, End::Answered(None), t + ms(1_200));
+    assert_eq!(w.take(t + ms(1_200)), Taken::NotBefore(t + ms(6_100)));
+    let _probe = slot(&mut w, t + ms(6_100));
+    assert_eq!(w.take(t + ms(6_100)), Taken::AfterAnswer, "one alone");
+}
+
+#[test]
+fn a_closed_budgets_probe_leaves_when_it_opens_and_the_others_after_its_answer() {
+    let t = start();
+    let mut w = window(3, true, t);
+    let s = slot(&mut w, t);
+    w.give_back(
+        s,
+        End::Throttled(Throttle {
+            wait: Some(ms(9_000)),
+        }),
+        t,
+    );
+    let free = w.free_at(t, ms(500), &[]);
+    assert_eq!(free[..2], [t + ms(9_000), t + ms(9_500)]);
+}
+
+#[test]
 fn estimates_name_every_slot_and_no_instant_before_it_is_free() {
     let t = start();
     let mut w = window(3, true, t);
