@@ -1,0 +1,456 @@
+//! Bench: what the arithmetic of the window, of estimates and of the fence costs.
+//!
+//! ```sh
+//! cargo bench --bench arithmetic               # about a minute
+//! cargo bench --bench arithmetic -- --quick    # to see that it works
+//! ```
+//!
+//! Each row is the time of one operation in nanoseconds: the least, the median and the most over a
+//! number of batches. What a batch needs is prepared outside the measured time. The median is the
+//! figure to compare; the least is what it costs on a machine that does nothing else.
+//!
+//! The questions are how the cost grows with the limit, with those who wait and with the marks, and
+//! whether a hit costs more after a write. The tables are warm: what is asked for again and again
+//! is in the processor's caches, as it is in a busy gateway and is not in an idle one.
+
+#![allow(
+    clippy::print_stdout,
+    reason = "the figures are what this program is for"
+)]
+
+use http::{HeaderMap, StatusCode};
+use segment_gateway::cache::entry::Answer;
+use segment_gateway::cache::fence::{Dependency, Fence, Tag};
+use segment_gateway::cache::key::{Key, KeyParts};
+use segment_gateway::cache::{Ask, Board, Cache, Mode, Spec, Touched};
+use segment_gateway::clock::Clock;
+use segment_gateway::credential::{Credential, Hasher};
+use segment_gateway::limit::account::{Account, Next};
+use segment_gateway::limit::budgets::{Bounds, Budgets, Readiness, Wish};
+use segment_gateway::limit::learn::Allowance;
+use segment_gateway::limit::ledger::{History, Ledger};
+use segment_gateway::limit::ticket::Ticket;
+use segment_gateway::limit::turns::Caller;
+use segment_gateway::limit::window::{End, Slot, Taken, Terms, Window};
+use segment_gateway::route::policy::{BudgetSpec, Effect, Rate};
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+/// The default of `cache.marks`.
+const MARKS: usize = 100_000;
+const MINUTE: Duration = Duration::from_secs(60);
+/// The defaults of `[budget]`.
+const TERMS: Terms = Terms {
+    guard: Duration::from_millis(250),
+    late: MINUTE,
+    unknown_slots: 1,
+};
+const CREDENTIAL: [u8; 16] = [7; 16];
+/// A stored answer is looked up by many, so many are stored.
+const ENTRIES: u32 = 1_000;
+
+fn main() {
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    if cfg!(debug_assertions) {
+        println!("WARNING: a debug build, these figures mean nothing; use `cargo bench`");
+    }
+    let bench = Bench {
+        clock: Clock::system(),
+        batches: if quick { 5 } else { 51 },
+        lasting: Duration::from_millis(if quick { 1 } else { 10 }),
+    };
+    bench.title("the window: one budget of 60 or 200 slots, all of them in use");
+    for limit in [60, 200] {
+        windows(&bench, limit);
+    }
+    bench.title("estimates: a budget of 60 a minute, saturated, with others in the line");
+    for waiting in [0, 100, 1_000] {
+        estimates(&bench, waiting);
+    }
+    bench.title("the fence: is an answer with 2 tags believed?");
+    for marks in [0, MARKS] {
+        beliefs(&bench, marks);
+    }
+    bench.title("the cache: looking up a stored answer with 2 tags");
+    for marks in [0, MARKS] {
+        lookups(&bench, marks);
+    }
+    bench.title("the cache: settling a write");
+    for tags in [1, 50] {
+        settlings(&bench, tags);
+    }
+}
+
+fn windows(bench: &Bench, limit: u32) {
+    let rate = Rate {
+        limit,
+        window: MINUTE,
+    };
+    let start = bench.clock.now();
+    let saturated = || {
+        let mut window = Window::new(rate, Some(limit), TERMS, start);
+        // One slot comes free per step; a nanosecond more, so that rounding makes none late.
+        let step = window.hold_answered() / limit + Duration::from_nanos(1);
+        for n in 0..limit {
+            window.restore(start + step * n);
+        }
+        (window, step)
+    };
+    let told = Allowance {
+        consumed: limit,
+        remaining: 0,
+        reset_in: Some(MINUTE),
+    };
+    for (answer, name) in [
+        (None, "a slot comes free: take, give back"),
+        (Some(told), "the same, learning from the answer's fields"),
+    ] {
+        let (mut window, step) = saturated();
+        let mut now = start;
+        bench.row(&format!("L = {limit}: {name}"), || {
+            let slot = taken(&mut window, now);
+            black_box(window.give_back(slot, End::Answered(answer), now));
+            now += step;
+        });
+    }
+    let (mut window, _) = saturated();
+    let slot = taken(&mut window, start);
+    window.give_back(slot, End::Answered(None), start);
+    bench.row(&format!("L = {limit}: none is free: take refused"), || {
+        black_box(window.take(black_box(start)));
+    });
+}
+
+fn taken(window: &mut Window, now: Instant) -> Slot {
+    match window.take(black_box(now)) {
+        Taken::Slot(slot) => slot,
+        other => panic!("a slot is free, yet: {other:?}"),
+    }
+}
+
+/// The address of the nth peer, which is a caller of its own.
+fn peer(n: u32) -> Caller {
+    Caller {
+        peer: IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n)),
+        name: None,
+    }
+}
+
+/// Who the nth in the line is.
+type NthCaller = fn(u32) -> Caller;
+
+fn estimates(bench: &Bench, waiting: u32) {
+    let newcomer = peer(u32::MAX >> 16);
+    let now = bench.clock.now();
+    let lines: &[(&str, NthCaller)] = match waiting {
+        0 => &[("", peer)],
+        _ => &[(" of one peer", |_| peer(0)), (", each a peer", peer)],
+    };
+    for (whose, caller) in lines {
+        let mut account = saturated_account(now);
+        for n in 0..waiting {
+            account.turns().join(n.into(), caller(n), now);
+            account.turns().ready(n.into());
+        }
+        assert!(matches!(account.next(now), Next::Wait(_) | Next::Idle));
+        bench.row(&format!("{waiting} wait{whose}: estimate"), || {
+            black_box(account.estimate(black_box(&newcomer), now, now));
+        });
+        let line = Line::new(&bench.clock, waiting, *caller);
+        bench.row(
+            &format!("{waiting} wait{whose}: join the line, leave it"),
+            || {
+                drop(black_box(line.join(&newcomer)));
+            },
+        );
+    }
+}
+
+/// A budget of 60 a minute whose slots are all in use.
+fn saturated_account(now: Instant) -> Account {
+    let rate = budget().rate;
+    let mut window = Window::new(rate, Some(rate.limit), TERMS, now);
+    for n in 1..=rate.limit {
+        window.restore(now + Duration::from_secs(n.into()));
+    }
+    Account::new(window, 4, now)
+}
+
+fn budget() -> BudgetSpec {
+    BudgetSpec {
+        name: "budget".into(),
+        rate: Rate {
+            limit: 60,
+            window: MINUTE,
+        },
+        documented: true,
+    }
+}
+
+/// The budgets of a gateway, one of them with a line of those who wait.
+struct Line {
+    budgets: Budgets,
+    budget: BudgetSpec,
+    credential: Credential,
+    clock: Clock,
+    /// Those under way, then those who wait.
+    _tickets: VecDeque<Ticket>,
+}
+
+impl Line {
+    fn new(clock: &Clock, waiting: u32, caller: NthCaller) -> Self {
+        let hasher = Hasher::new(&[7; 32]);
+        let budget = budget();
+        let bounds = Bounds {
+            terms: TERMS,
+            writes_at_once: budget.rate.limit,
+            reads_at_once: budget.rate.limit,
+            // One peer may have half of it.
+            per_budget: 10_000,
+            total: 10_000,
+            bytes: 1 << 30,
+        };
+        let ledger = Ledger::none(clock.clone());
+        let history = Some(History::new());
+        let mut line = Self {
+            credential: hasher.credential(&HeaderMap::new()),
+            budgets: Budgets::new(bounds, ledger, history, hasher, clock.clone()),
+            clock: clock.clone(),
+            _tickets: VecDeque::new(),
+            budget,
+        };
+        for n in 0..line.budget.rate.limit + waiting {
+            let ticket = line.join(&caller(n.saturating_sub(line.budget.rate.limit)));
+            line._tickets.push_back(ticket);
+        }
+        assert_eq!(line.budgets.waiting(), waiting as usize);
+        line
+    }
+
+    fn join(&self, caller: &Caller) -> Ticket {
+        let joined = self.budgets.join(&Wish {
+            credential: self.credential,
+            budget: &self.budget,
+            effect: Effect::Write,
+            caller: caller.clone(),
+            bytes: 500,
+            not_before: None,
+            deadline: self.clock.now() + MINUTE * 1_000,
+            answer_by: None,
+            forecast: None,
+            readiness: Readiness::Ready,
+        });
+        match joined {
+            Ok(ticket) => ticket,
+            Err(refusal) => panic!("there is room, yet: {refusal:?}"),
+        }
+    }
+}
+
+/// So many tags that no answer depends on.
+fn others(count: usize) -> Vec<Tag> {
+    (0..count).map(|n| Tag::new(format!("other:{n}"))).collect()
+}
+
+fn beliefs(bench: &Bench, marks: usize) {
+    let now = bench.clock.now();
+    let depends = [
+        Dependency::Tag(Tag::new("users")),
+        Dependency::Tag(Tag::new("user:user-00001")),
+        Dependency::Credential(CREDENTIAL),
+        Dependency::Access(CREDENTIAL, 1),
+    ];
+    let mut fence = Fence::new(MARKS);
+    let room = marks.saturating_sub(depends.len());
+    fence.raise(others(room).into_iter().map(Dependency::Tag), now);
+    let stamp = fence.stamp(now);
+    assert!(fence.believes(&stamp, &depends));
+    bench.row(
+        &format!("{marks} marks, none of them its own: judge"),
+        || {
+            black_box(fence.believes(black_box(&stamp), black_box(&depends)));
+        },
+    );
+    if marks == 0 {
+        return;
+    }
+    fence.raise(depends.iter().cloned(), now);
+    let stamp = fence.stamp(now);
+    assert_eq!(
+        (fence.marks(), fence.believes(&stamp, &depends)),
+        (marks, true)
+    );
+    bench.row(
+        &format!("{marks} marks, four of them its own: judge"),
+        || {
+            black_box(fence.believes(black_box(&stamp), black_box(&depends)));
+        },
+    );
+}
+
+fn cache() -> Cache<()> {
+    Cache::new(&Spec {
+        bytes: 256 << 20,
+        largest_body: 4 << 20,
+        fetches: 256,
+        marks: MARKS,
+    })
+}
+
+fn key(user: u32) -> Key {
+    Key::new(&KeyParts {
+        credential: &CREDENTIAL,
+        operation: 1,
+        path: &format!("/users/user-{user:05}"),
+        query: "",
+        headers: &HeaderMap::new(),
+        body: &[],
+    })
+}
+
+/// Stores an answer as a fetch does.
+fn store(cache: &Cache<()>, user: u32, now: Instant) {
+    let tags = [Tag::new("users"), Tag::new(format!("user:user-{user:05}"))];
+    let board = cache.board(
+        &Ask {
+            key: &key(user),
+            tags: &tags,
+            ttl: MINUTE * 60,
+            mode: Mode::Fresh,
+        },
+        now,
+    );
+    let Board::Lead(mut leader) = board else {
+        panic!("nobody else fetches, yet: {board:?}")
+    };
+    leader.departs(now);
+    let landed = leader.finish(
+        &Answer {
+            status: StatusCode::OK,
+            headers: &HeaderMap::new(),
+            body: &[b'x'; 2_253],
+        },
+        now,
+    );
+    assert_eq!(landed.stored, Ok(()));
+}
+
+fn lookups(bench: &Bench, marks: usize) {
+    let now = bench.clock.now();
+    let cache = cache();
+    // At least one, whose mark can be raised again without a new one.
+    let others = others(marks.max(1));
+    cache.settle(&Touched::Tags(others.clone()), now);
+    let keys: Vec<Key> = (0..ENTRIES).map(key).collect();
+    (0..ENTRIES).for_each(|user| store(&cache, user, now));
+    let find = |n: usize| {
+        let found = cache.lookup(black_box(&keys[n % keys.len()]), now);
+        assert!(black_box(found).is_ok());
+    };
+    let mut n = 0;
+    bench.row(
+        &format!("{marks} marks, no write since the last look-up"),
+        || {
+            find(n);
+            n += 1;
+        },
+    );
+    let write = Touched::Tags(others[..1].to_vec());
+    let name = format!("{marks} marks, judged anew after a write to something else");
+    bench.prepared(&name, keys.len(), || cache.settle(&write, now), find);
+    let absent = key(ENTRIES);
+    bench.row(&format!("{marks} marks, nothing stored"), || {
+        black_box(cache.lookup(black_box(&absent), now).is_err());
+    });
+}
+
+fn settlings(bench: &Bench, tags: usize) {
+    let now = bench.clock.now();
+    let plural = if tags == 1 { "tag" } else { "tags" };
+    // More than there is room for: whichever comes next has been dropped long ago.
+    let pool = others(3 * MARKS);
+    let writes: Vec<Touched> = pool
+        .chunks(tags)
+        .map(|chunk| Touched::Tags(chunk.to_vec()))
+        .collect();
+    let alone = cache();
+    bench.row(&format!("{tags} {plural}, no other marks"), || {
+        alone.settle(black_box(&writes[0]), now);
+    });
+    let full = cache();
+    full.settle(&Touched::Tags(pool[..MARKS].to_vec()), now);
+    assert_eq!(full.stats().marks, MARKS);
+    bench.row(
+        &format!("{tags} {plural}, {MARKS} marks, these among them"),
+        || {
+            full.settle(black_box(&writes[0]), now);
+        },
+    );
+    let mut next = MARKS / tags;
+    bench.row(
+        &format!("{tags} {plural}, {MARKS} marks, others dropped for them"),
+        || {
+            full.settle(black_box(&writes[next % writes.len()]), now);
+            next += 1;
+        },
+    );
+    assert_eq!(full.stats().marks, MARKS);
+}
+
+/// Measures, and prints a table.
+struct Bench {
+    clock: Clock,
+    batches: usize,
+    /// A batch is made long enough that reading the clock twice does not matter.
+    lasting: Duration,
+}
+
+impl Bench {
+    fn title(&self, title: &str) {
+        println!(
+            "\n{title:<72} {:>10} {:>10} {:>10}",
+            "least", "median", "most"
+        );
+    }
+
+    /// Something that can be done any number of times.
+    fn row(&self, name: &str, mut one: impl FnMut()) {
+        let mut count = 1;
+        // The warm-up finds out how often it has to be done.
+        while self.time(count, |_| one()) < self.lasting {
+            count *= 2;
+        }
+        let batches = (0..self.batches).map(|_| (count, self.time(count, |_| one())));
+        print(name, batches);
+    }
+
+    /// Something that can be done `count` times after each preparation.
+    fn prepared(&self, name: &str, count: usize, prepare: impl Fn(), mut one: impl FnMut(usize)) {
+        // Each batch is short, so there are more of them; the first one is the warm-up.
+        let batches = (0..self.batches * 10).map(|_| {
+            prepare();
+            (count, self.time(count, &mut one))
+        });
+        print(name, batches.skip(1));
+    }
+
+    fn time(&self, count: usize, mut one: impl FnMut(usize)) -> Duration {
+        let start = self.clock.now();
+        for n in 0..count {
+            one(n);
+        }
+        self.clock.now() - start
+    }
+}
+
+fn print(name: &str, batches: impl Iterator<Item = (usize, Duration)>) {
+    let mut each: Vec<f64> = batches
+        .map(|(count, took)| took.as_secs_f64() * 1e9 / count as f64)
+        .collect();
+    each.sort_unstable_by(f64::total_cmp);
+    let at = |n: usize| each.get(n).copied().unwrap_or(f64::NAN);
+    let (least, median, most) = (at(0), at(each.len() / 2), at(each.len().saturating_sub(1)));
+    println!("  {name:<70} {least:>10.1} {median:>10.1} {most:>10.1}");
+}

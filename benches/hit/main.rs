@@ -1,0 +1,202 @@
+//! Bench: a cache hit, end to end over loopback, beside a bare hyper server that answers the same
+//! bytes with the same headers. What the gateway costs is the difference.
+//!
+//! ```sh
+//! cargo bench --bench hit                 # five interleaved runs of each, about two minutes
+//! cargo bench --bench hit -- --quick      # to see that it works; the figures are rough
+//! cargo bench --bench hit -- --gateway target/release/segment-gateway   # another build
+//! ```
+//!
+//! What is measured is the program itself, `segment-gateway serve` with default settings: only its
+//! addresses and its upstream are given. Its log goes to a file. A third server is the same
+//! program with `log.access = "all"`. Cargo builds the program for a bench with the features that
+//! the tests want of its libraries; `--gateway` measures a build without them.
+//!
+//! - Every run has a new process, so that the luck of one process (addresses of memory, seeds of
+//!   hashes) is not taken for a result. Its one fetch comes before the warm-up and lives for 60 s,
+//!   which outlasts the run.
+//! - All servers run on one core and use the same runtime: tokio's with several threads, which is
+//!   one worker thread on one core. The load runs on another core; see `load.rs` for why it does
+//!   not get in the way. Pinning needs `taskset` (util-linux); without it this is said.
+//! - Every answer is checked: status, length, body, and that it was a hit.
+//! - The upstream counts what it is asked: once by each gateway.
+//!
+//! The exit status tells whether it could measure, not whether the goal is met.
+
+#![allow(
+    clippy::print_stdout,
+    reason = "the figures are what this program is for"
+)]
+
+mod bare;
+mod load;
+mod machine;
+mod report;
+mod servers;
+mod upstream;
+
+use load::{Load, Run};
+use machine::Cores;
+use servers::{LogAccess, Servers};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+use upstream::Upstream;
+
+/// Any reason why it cannot go on.
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// The goal: requests per second in proportion to the bare server's.
+const GOAL: f64 = 0.80;
+/// What a user with a few permissions looks like.
+const BODY_BYTES: usize = 2_253;
+const CONNECTIONS: usize = 64;
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Gateway,
+    Bare,
+    GatewayLogsAll,
+}
+
+impl Kind {
+    /// In the order of the first round, in which the gateway shows what the bare one shall answer.
+    const ALL: [Self; 3] = [Self::Gateway, Self::Bare, Self::GatewayLogsAll];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare hyper",
+            Self::Gateway => "gateway",
+            Self::GatewayLogsAll => "gateway, log.access = \"all\"",
+        }
+    }
+}
+
+/// What was asked for on the command line.
+struct Wish {
+    rounds: usize,
+    warm_up: Duration,
+    measured: Duration,
+    gateway: PathBuf,
+}
+
+impl Wish {
+    fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self, Failure> {
+        let mut wish = Self {
+            rounds: 5,
+            warm_up: Duration::from_secs(1),
+            measured: Duration::from_secs(5),
+            gateway: PathBuf::from(env!("CARGO_BIN_EXE_segment-gateway")),
+        };
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                // Cargo says so to every bench.
+                "--bench" => {}
+                "--quick" => {
+                    wish.rounds = 1;
+                    wish.warm_up = Duration::from_millis(300);
+                    wish.measured = Duration::from_secs(1);
+                }
+                "--gateway" => {
+                    let path = arguments.next().ok_or("--gateway needs a path")?;
+                    // The servers run in a directory of their own.
+                    wish.gateway = std::fs::canonicalize(&path)
+                        .map_err(|error| format!("--gateway {path}: {error}"))?;
+                }
+                other => {
+                    return Err(format!("{other}: expected --quick or --gateway PATH").into());
+                }
+            }
+        }
+        Ok(wish)
+    }
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1).peekable();
+    let ended = match arguments.next_if(|first| first == bare::COMMAND) {
+        Some(_) => bare::main(arguments.next().as_deref().map(Path::new)),
+        None => Wish::read(arguments).and_then(|wish| compare(&wish)),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("cannot measure: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs all in turn and prints what came of it.
+fn compare(wish: &Wish) -> Result<(), Failure> {
+    if cfg!(debug_assertions) {
+        println!("WARNING: a debug build, these figures mean nothing; use `cargo bench`");
+    }
+    // Before any other thread begins, so that all of them run where the load runs.
+    let cores = Cores::choose();
+    let folder = tempfile::tempdir()?;
+    let upstream = Upstream::start(BODY_BYTES)?;
+    let servers = Servers {
+        cores: &cores,
+        folder: folder.path(),
+        gateway: &wish.gateway,
+        upstream: upstream.address(),
+    };
+    println!(
+        "a cache hit over loopback: {BODY_BYTES} B body, {CONNECTIONS} keep-alive connections, \
+         {} runs of {:.1} s each after {:.1} s of warming up\n{cores}\n",
+        wish.rounds,
+        wish.measured.as_secs_f64(),
+        wish.warm_up.as_secs_f64(),
+    );
+    let mut runs: Vec<(Kind, Run)> = Vec::new();
+    let mut sample = Vec::new();
+    for round in 0..wish.rounds {
+        // What comes first or last in a round is not always the same one.
+        for place in 0..Kind::ALL.len() {
+            let kind = Kind::ALL[(round + place) % Kind::ALL.len()];
+            let run = measure(kind, wish, &servers, &upstream, &sample)?;
+            report::line(round, kind.name(), &run);
+            if sample.is_empty() {
+                sample.clone_from(&run.sample);
+                report::answer(&sample, BODY_BYTES);
+            }
+            runs.push((kind, run));
+        }
+    }
+    report::summary(&runs);
+    Ok(())
+}
+
+/// One run: a new process, its warm-up, its measurement.
+fn measure(
+    kind: Kind,
+    wish: &Wish,
+    servers: &Servers<'_>,
+    upstream: &Upstream,
+    sample: &[u8],
+) -> Result<Run, Failure> {
+    let asked_before = upstream.asked();
+    let server = match kind {
+        Kind::Gateway => servers.gateway(LogAccess::Default)?,
+        Kind::GatewayLogsAll => servers.gateway(LogAccess::All)?,
+        Kind::Bare => servers.bare(sample)?,
+    };
+    let mut load = Load::connect(server.address(), CONNECTIONS, upstream.body().to_vec())?;
+    // The only fetch; all that follow are hits.
+    load.fetch()?;
+    load.run(wish.warm_up, server.id())?;
+    let run = load.run(wish.measured, server.id())?;
+    let asked = upstream.asked() - asked_before;
+    let expected = u64::from(kind != Kind::Bare);
+    if asked != expected {
+        return Err(format!(
+            "{}: the upstream was asked {asked} times instead of {expected}",
+            kind.name()
+        )
+        .into());
+    }
+    Ok(run)
+}

@@ -1,0 +1,140 @@
+//! What is printed.
+
+use crate::load::Run;
+use crate::machine::Usage;
+use crate::{GOAL, Kind};
+use std::time::Duration;
+
+/// A figure of a run.
+type Figure = fn(&Run) -> f64;
+
+/// One run.
+pub(crate) fn line(round: usize, name: &str, run: &Run) {
+    println!(
+        "run {}  {name:<31} {:>8.0} requests/s  p50 {:>5.0} µs  p99 {:>5.0} µs   server {}, load {}",
+        round + 1,
+        per_second(run),
+        micros(run.latency(50)),
+        micros(run.latency(99)),
+        used(run.server, run.lasted),
+        used(run.load, run.lasted),
+    );
+}
+
+/// The answer that all of them give.
+pub(crate) fn answer(sample: &[u8], body_bytes: usize) {
+    let head = sample.len().saturating_sub(body_bytes);
+    println!("\n  the answer of all, with a body of {body_bytes} B:");
+    for line in String::from_utf8_lossy(&sample[..head]).trim_end().lines() {
+        println!("    {line}");
+    }
+    println!();
+}
+
+/// Medians, and each in proportion to the bare server's.
+pub(crate) fn summary(runs: &[(Kind, Run)]) {
+    let median_of = |kind: Kind, figure: Figure| {
+        let of_kind = runs.iter().filter(|(of, _)| *of == kind);
+        median(of_kind.map(|(_, run)| figure(run)).collect())
+    };
+    let columns: [(&str, Figure); 4] = [
+        ("requests/s", per_second),
+        ("per s of its core", per_core_second),
+        ("p50 µs", |run| micros(run.latency(50))),
+        ("p99 µs", |run| micros(run.latency(99))),
+    ];
+    print!("\n{:<33}", "medians (of the bare server's)");
+    for (name, _) in columns {
+        print!("  {name:>18}");
+    }
+    println!();
+    for kind in [Kind::Bare, Kind::Gateway, Kind::GatewayLogsAll] {
+        print!("  {:<31}", kind.name());
+        for (_, figure) in columns {
+            let value = median_of(kind, figure);
+            let ratio = value / median_of(Kind::Bare, figure);
+            print!("  {value:>10.0} ({ratio:>5.3})");
+        }
+        println!();
+    }
+    let ratio = median_of(Kind::Gateway, per_second) / median_of(Kind::Bare, per_second);
+    let spread = spread(runs);
+    let verdict = if ratio >= GOAL { "met" } else { "NOT met" };
+    println!(
+        "\ngateway/bare in requests per second: {ratio:.3} (single rounds: {spread}); the goal of \
+         at least {GOAL:.2} is {verdict}"
+    );
+    doubts(runs);
+}
+
+/// The ratio in each round, from the least to the most.
+fn spread(runs: &[(Kind, Run)]) -> String {
+    let of = |kind: Kind| {
+        let of_kind = runs.iter().filter(move |(of, _)| *of == kind);
+        of_kind.map(|(_, run)| per_second(run))
+    };
+    let mut ratios: Vec<f64> = of(Kind::Gateway)
+        .zip(of(Kind::Bare))
+        .map(|(gateway, bare)| gateway / bare)
+        .collect();
+    ratios.sort_unstable_by(f64::total_cmp);
+    let texts: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.3}")).collect();
+    texts.join(" ")
+}
+
+/// Says it where the figures are not what they should be.
+fn doubts(runs: &[(Kind, Run)]) {
+    let share = |usage: Option<Usage>, run: &Run, of: fn(Usage) -> Duration| {
+        usage.map(|usage| of(usage).as_secs_f64() / run.lasted.as_secs_f64())
+    };
+    let idle = runs
+        .iter()
+        .filter(|(_, run)| share(run.server, run, |u| u.ran + u.waited).is_some_and(|s| s < 0.97))
+        .count();
+    if idle > 0 {
+        println!(
+            "WARNING: in {idle} runs the server was idle for a part of the time, because the load \
+             or the machine below did not keep up: the ratio per second flatters the slower one"
+        );
+    }
+    let disturbed = runs
+        .iter()
+        .filter(|(_, run)| share(run.server, run, |u| u.waited).is_some_and(|s| s > 0.03))
+        .count();
+    if disturbed > 0 {
+        println!(
+            "WARNING: in {disturbed} runs something else used the server's core: trust the figures \
+             per second of its core rather than those per second"
+        );
+    }
+}
+
+fn per_second(run: &Run) -> f64 {
+    run.answers() as f64 / run.lasted.as_secs_f64()
+}
+
+/// As if the server had had its core to itself; 0 where the system does not tell.
+fn per_core_second(run: &Run) -> f64 {
+    run.server
+        .map_or(0.0, |usage| run.answers() as f64 / usage.ran.as_secs_f64())
+}
+
+fn used(usage: Option<Usage>, of: Duration) -> String {
+    let percent = |part: Duration| 100.0 * part.as_secs_f64() / of.as_secs_f64();
+    usage.map_or("unknown".to_owned(), |usage| {
+        format!(
+            "{:>3.0} % busy ({:.0} % waiting)",
+            percent(usage.ran),
+            percent(usage.waited)
+        )
+    })
+}
+
+fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,131 @@
+//! Starts the servers on their core, and stops them in all cases.
+
+use crate::machine::Cores;
+use crate::{Failure, bare};
+use segment_gateway::clock::Clock;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+/// Much longer than a server takes to start.
+const START_WITHIN: Duration = Duration::from_secs(20);
+
+/// The gateway's setting `log.access`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogAccess {
+    Default,
+    All,
+}
+
+/// What servers are started with.
+pub(crate) struct Servers<'a> {
+    pub(crate) cores: &'a Cores,
+    /// For their state, their logs and the answer of the bare one.
+    pub(crate) folder: &'a Path,
+    pub(crate) gateway: &'a Path,
+    pub(crate) upstream: SocketAddr,
+}
+
+/// A running server; killed when dropped. Where the system can, it is killed as well if this
+/// process comes to an end that drops nothing (see [`Cores::command`]).
+pub(crate) struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Servers<'_> {
+    /// The program itself, with nothing set but where it listens and whom it asks.
+    pub(crate) fn gateway(&self, access: LogAccess) -> Result<Server, Failure> {
+        let (address, admin) = (free_port()?, free_port()?);
+        // A new file each time: with every hit in it, it grows by some megabytes a second.
+        let log = self.folder.join("log");
+        let mut command = self.cores.command(self.gateway);
+        command
+            .arg("serve")
+            .args(["--listen", &address.to_string()])
+            .args(["--admin-listen", &admin.to_string()])
+            .args(["--upstream", &format!("http://{}", self.upstream)])
+            .current_dir(self.folder)
+            .stderr(File::create(&log)?);
+        if access == LogAccess::All {
+            command.env("SEGMENT_GATEWAY__LOG__ACCESS", "all");
+        }
+        let child = command.spawn()?;
+        let mut server = Server { child, address };
+        server.wait_until_it_listens().map_err(|error| {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            format!("the gateway: {error}\n{said}")
+        })?;
+        Ok(server)
+    }
+
+    /// The bare server, with this answer to everything.
+    pub(crate) fn bare(&self, answer: &[u8]) -> Result<Server, Failure> {
+        let file = self.folder.join("answer");
+        std::fs::write(&file, answer)?;
+        let mut command = self.cores.command(&std::env::current_exe()?);
+        command
+            .arg(bare::COMMAND)
+            .arg(&file)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        let child = command.spawn()?;
+        let mut server = Server {
+            child,
+            address: (Ipv4Addr::UNSPECIFIED, 0).into(),
+        };
+        let output = server.child.stdout.take().ok_or("it has no output")?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        server.address = line
+            .trim()
+            .parse()
+            .map_err(|_| format!("the bare server said {line:?} instead of its address"))?;
+        Ok(server)
+    }
+}
+
+impl Server {
+    /// Tries to connect over and over: the server has a core of its own, and nothing else is to
+    /// be done here meanwhile.
+    fn wait_until_it_listens(&mut self) -> Result<(), Failure> {
+        let clock = Clock::system();
+        let end = clock.now() + START_WITHIN;
+        while TcpStream::connect(self.address).is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(format!("it ended at once: {status}").into());
+            }
+            if clock.now() > end {
+                return Err("it does not listen".into());
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+}
+
+/// A port that nobody listens on at this moment.
+fn free_port() -> Result<SocketAddr, Failure> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(listener.local_addr()?)
+}
