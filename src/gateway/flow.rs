@@ -244,14 +244,16 @@ impl Gateway {
         let (head, body) = request.into_parts();
         let mut ask = self.understand(head, watch.accepted())?;
         watch.understood(&ask);
+        // Boxed is whatever a hit does not need: what is left is small, and is moved through the
+        // layers around with each request.
         if !body.is_end_stream() {
-            let (body, room) = self.collect(body).await?;
+            let (body, room) = Box::pin(self.collect(body)).await?;
             (ask.body, ask.room) = (body, Some(Arc::new(room)));
         }
         match ask.operation.effect {
-            Effect::Write => self.write(ask).await,
+            Effect::Write => Box::pin(self.write(ask)).await,
             Effect::Read if ask.operation.cache.is_some() => self.read(ask).await,
-            Effect::Read => self.pass(ask, CacheStatus::uncached()).await,
+            Effect::Read => Box::pin(self.pass(ask, CacheStatus::uncached())).await,
         }
     }
 

@@ -54,7 +54,7 @@ impl Gateway {
     pub(super) async fn read(&self, ask: Ask) -> Result<Reply, GatewayError> {
         let operation = ask.operation.clone();
         let Some(policy) = &operation.cache else {
-            return self.pass(ask, CacheStatus::uncached()).await;
+            return Box::pin(self.pass(ask, CacheStatus::uncached())).await;
         };
         let canonical = query::canonical(ask.query(), &operation.lists);
         let spelling = if canonical.is_ok() {
@@ -64,7 +64,7 @@ impl Gateway {
         };
         let mode = match request::examine(&ask.method, &ask.headers, spelling) {
             Ok(mode) => mode,
-            Err(why) => return self.pass(ask, CacheStatus::bypass(why)).await,
+            Err(why) => return Box::pin(self.pass(ask, CacheStatus::bypass(why))).await,
         };
         let key = self.key(&ask, canonical.as_deref().unwrap_or_default());
         // Not the instant at which its head came: its body may have taken long since.
@@ -74,7 +74,8 @@ impl Gateway {
         {
             return Ok(self.hit(&entry, now));
         }
-        self.fetch_or_join(ask, policy, &key, mode).await
+        // Boxed, because a hit needs none of it.
+        Box::pin(self.fetch_or_join(ask, policy, &key, mode)).await
     }
 
     fn key(&self, ask: &Ask, query: &str) -> Key {
