@@ -169,7 +169,11 @@ impl Account {
     /// they are expected to, and nobody else uses the token.
     pub fn estimate(&mut self, caller: &Caller, ready: Instant, now: Instant) -> Instant {
         let plan = self.plan(now);
-        let mut estimate = plan.after(&self.turns.ahead_of(caller, None), ready);
+        let everyone = self.turns.ahead_of(caller, None);
+        let mut estimate = plan.after(&everyone, ready);
+        if everyone.blocked.is_empty() {
+            return estimate;
+        }
         // Whoever is ready only after that goes later: without those it may be sooner.
         for _ in 0..MOST_ROUNDS {
             let ahead = self.turns.ahead_of(caller, Some(estimate));

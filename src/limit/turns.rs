@@ -75,8 +75,10 @@ impl Ahead {
 
     fn join(&mut self, mut other: Self) {
         self.ready += other.ready;
-        self.blocked.append(&mut other.blocked);
-        self.blocked.sort_unstable();
+        if !other.blocked.is_empty() {
+            self.blocked.append(&mut other.blocked);
+            self.blocked.sort_unstable();
+        }
     }
 }
 
