@@ -1,7 +1,7 @@
 //! Builds every part from the configuration, wires them, and starts and stops them in order.
 
 use crate::admin::{Access, Admin};
-use crate::cache::{self, Cache};
+use crate::cache::{self, Cache, Touched};
 use crate::clock::Clock;
 use crate::config::{Config, Loaded, LogAccess, proxy_environment};
 use crate::credential::Hasher;
@@ -422,7 +422,7 @@ fn start(
         (None, None) => state::random_key(),
     };
     let hasher = Hasher::new(&key.map_err(failed)?);
-    let (ledger, history) = match &state {
+    let (ledger, history, unended) = match &state {
         Some(state) => {
             let check = hasher.hash(&[b"ledger"]);
             let path = state.ledger();
@@ -432,10 +432,10 @@ fn start(
             if let Some(note) = opened.note {
                 tracing::warn!("{note}; budgets begin as on a new node");
             }
-            (opened.ledger, opened.history)
+            (opened.ledger, opened.history, opened.unended)
         }
-        None if past == Past::Empty => (Ledger::none(clock.clone()), Some(History::new())),
-        None => (Ledger::none(clock.clone()), None),
+        None if past == Past::Empty => (Ledger::none(clock.clone()), Some(History::new()), false),
+        None => (Ledger::none(clock.clone()), None, false),
     };
     let assembly = Assembly {
         config: config.clone(),
@@ -444,9 +444,21 @@ fn start(
         ledger,
         history,
         hasher,
-        clock,
+        clock: clock.clone(),
     };
-    Ok((state, assembly.gateway()?))
+    let gateway = assembly.gateway()?;
+    if unended {
+        // What the last process had sent may take effect for so long, and would not be seen in
+        // what is stored before that.
+        let settled = clock.now() + config.budget.late_arrival;
+        gateway.cache.settle(&Touched::Everything, settled);
+        tracing::warn!(
+            for_s = config.budget.late_arrival.as_secs_f64(),
+            "the last process was stopped with requests under way: nothing is stored until they \
+             can no longer take effect"
+        );
+    }
+    Ok((state, gateway))
 }
 
 /// Divides what belongs to the upstream's time by `scale`, as the route table does with windows.

@@ -96,6 +96,8 @@ pub struct Opened {
     pub history: Option<History>,
     /// Why nothing is known, for the log.
     pub note: Option<String>,
+    /// Whether attempts were under way when the last process ended: they may still take effect.
+    pub unended: bool,
 }
 
 impl Ledger {
@@ -117,6 +119,7 @@ impl Ledger {
                 ledger: Self::none(clock),
                 history: None,
                 note: Some("this system has no boot clock, so no ledger can be kept".into()),
+                unended: false,
             });
         };
         let head = Head {
@@ -146,6 +149,8 @@ impl Ledger {
                 },
             })
             .collect();
+        let mut found = live.iter().flatten();
+        let unended = found.any(|(record, _)| record.kind == Kind::Sent);
         let next = kept
             .iter()
             .map(|record| record.attempt + 1)
@@ -173,6 +178,7 @@ impl Ledger {
             },
             history,
             note,
+            unended,
         })
     }
 
@@ -431,7 +437,9 @@ mod tests {
         let first = clock.now();
         for wait in [0, 7] {
             tokio::time::advance(Duration::from_secs(wait)).await;
-            let mut history = open(&path, &clock).history.unwrap();
+            let opened = open(&path, &clock);
+            assert_eq!(opened.unended, wait == 0, "known once");
+            let mut history = opened.history.unwrap();
             let ended = first + Duration::from_secs(50) + ROUNDING;
             assert_eq!(history.remove(&[1; 16]).unwrap().held, [ended]);
             // It ended with its process, at the first start after that at the latest.
