@@ -6,142 +6,35 @@
 use crate::clock::Clock;
 use crate::credential::{Credential, Hasher};
 use crate::limit::account::{Account, FIRST_GUESS, Next};
-use crate::limit::ledger::{AccountId, History, Ledger};
+use crate::limit::ledger::{History, Ledger};
 use crate::limit::ticket::{Permit, Ticket};
-use crate::limit::turns::{Caller, Place};
-use crate::limit::window::{Terms, Window};
+use crate::limit::turns::Place;
+use crate::limit::window::Window;
 use crate::route::policy::{BudgetSpec, Effect, Rate};
 use parking_lot::Mutex;
+use state::{Kept, State};
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
+mod state;
 #[cfg(test)]
 mod tests;
+mod wish;
+
+pub(super) use state::{Grant, Key, Waiting};
+pub use wish::{AccountState, Bounds, Readiness, Refusal, Standing, Wish};
 
 /// Budgets that are kept at once, half of them at most opened by one peer; beyond it, requests
 /// for a new one are refused.
 const MOST_ACCOUNTS: usize = 20_000;
 /// How often room is looked for when there is none.
 const MAKE_ROOM_EVERY: Duration = Duration::from_secs(1);
-/// A budget that has been idle this long is forgotten, together with what it had learned.
-const FORGET_AFTER: Duration = Duration::from_secs(3_600);
 /// How often forgotten budgets are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-
-/// Bounds of the lines, and how budgets begin.
-#[derive(Clone, Debug)]
-pub struct Bounds {
-    /// See [`Terms`].
-    pub terms: Terms,
-    /// Attempts under way together per budget, at least: writes, reads.
-    pub writes_at_once: u32,
-    /// See `writes_at_once`.
-    pub reads_at_once: u32,
-    /// Those who wait: for one budget, in total, and the bytes of their bodies. One peer may
-    /// have half of each.
-    pub per_budget: usize,
-    /// See `per_budget`.
-    pub total: usize,
-    /// See `per_budget`.
-    pub bytes: usize,
-}
-
-/// A request for one attempt.
-#[derive(Clone, Debug)]
-pub struct Wish<'a> {
-    /// Whose budget.
-    pub credential: Credential,
-    /// Which.
-    pub budget: &'a BudgetSpec,
-    /// Whether it reads or writes: decides the cap on attempts under way of a new budget.
-    pub effect: Effect,
-    /// Who asks.
-    pub caller: Caller,
-    /// Bytes kept while it waits.
-    pub bytes: usize,
-    /// Earlier writes of its lanes are expected to have settled by then.
-    pub not_before: Option<Instant>,
-    /// The wait must end by then.
-    pub deadline: Instant,
-    /// And it must leave early enough for its answer to come by then.
-    pub answer_by: Option<Instant>,
-    /// When it leaves, where that is known better than this file can tell.
-    pub forecast: Option<Instant>,
-    /// False if it must not leave until [`Ticket::ready`] is called.
-    pub readiness: Readiness,
-}
-
-/// Whether a ticket may be served at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Readiness {
-    /// It may leave as soon as it is its turn.
-    Ready,
-    /// An earlier write of its lanes has not settled.
-    Blocked,
-}
-
-/// Why a wish was refused. Nothing was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The estimated wait ends after the deadline.
-    TooLong {
-        /// The estimated wait.
-        estimate: Duration,
-        /// Who returns after this is admitted, if nothing new came meanwhile.
-        retry_after: Duration,
-    },
-    /// The line is full, or this peer's half of it.
-    Full {
-        /// See [`Refusal::TooLong`].
-        retry_after: Duration,
-    },
-    /// More budgets are in use than are kept.
-    TooManyBudgets,
-    /// The gateway is stopping and could not carry it out in time.
-    Draining,
-}
-
-/// A line as operators see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccountState {
-    /// Whose.
-    pub credential: Credential,
-    /// The budget's name.
-    pub budget: Arc<str>,
-    /// The rate in force.
-    pub rate: Rate,
-    /// Slots occupied.
-    pub occupied: u32,
-    /// Attempts under way.
-    pub under_way: u32,
-    /// How many wait.
-    pub waiting: usize,
-    /// Time until the next newcomer could leave.
-    pub next_free: Duration,
-    /// Closed by a 429 for this long.
-    pub closed_for: Option<Duration>,
-    /// Still finding out what a predecessor left.
-    pub starting: bool,
-}
-
-/// The budget an answer drew on, for the `RateLimit` fields.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// The budget's name.
-    pub budget: Arc<str>,
-    /// The rate in force.
-    pub rate: Rate,
-    /// Slots free now.
-    pub remaining: u32,
-    /// Time until more are free.
-    pub reset: Duration,
-}
-
-pub(super) type Key = (Credential, Arc<str>);
-pub(super) type Grant = Result<Permit, Refusal>;
 
 /// All budgets. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -157,48 +50,25 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     /// An earlier wake-up than the driver sleeps towards may have appeared.
     woken: Notify,
+    /// Whether [`Budgets::drive`] is being polled.
+    driven: AtomicBool,
     started: Instant,
 }
 
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) accounts: HashMap<Key, Kept>,
-    /// When to look at which budget again.
-    wakes: BTreeSet<(Instant, Key)>,
-    pub(super) ledger: Ledger,
-    /// What an earlier process left and no budget has taken over yet; `None` on a new node.
-    history: Option<History>,
-    next_place: Place,
-    waiting: usize,
-    bytes: usize,
-    peers: HashMap<IpAddr, Load>,
-    /// Budgets opened by each peer.
-    opened: HashMap<IpAddr, usize>,
-    /// When to look for room again.
-    make_room_at: Instant,
-    drain_until: Option<Instant>,
+/// Says that the budgets are driven for as long as it lives.
+struct Driven<'s>(&'s AtomicBool);
+
+impl<'s> Driven<'s> {
+    fn new(driven: &'s AtomicBool) -> Self {
+        driven.store(true, Ordering::Release);
+        Self(driven)
+    }
 }
 
-#[derive(Debug)]
-pub(super) struct Kept {
-    pub(super) account: Account,
-    pub(super) id: AccountId,
-    opened_by: IpAddr,
-    waiting: HashMap<Place, Waiting>,
-    wake: Option<Instant>,
-}
-
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) grant: oneshot::Sender<Grant>,
-    pub(super) bytes: usize,
-    pub(super) peer: IpAddr,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Load {
-    waiting: usize,
-    bytes: usize,
+impl Drop for Driven<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// Those to be told once the lock is released.
@@ -233,6 +103,7 @@ impl Budgets {
                     drain_until: None,
                 }),
                 woken: Notify::new(),
+                driven: AtomicBool::new(false),
                 started,
             }),
         }
@@ -240,6 +111,7 @@ impl Budgets {
 
     /// Serves those who wait as slots come free, for as long as the future is polled.
     pub async fn drive(self) {
+        let _driven = Driven::new(&self.shared.driven);
         let mut sweep = self.shared.clock.now() + SWEEP_EVERY;
         loop {
             let now = self.shared.clock.now();
@@ -267,6 +139,11 @@ impl Budgets {
                 () = self.shared.woken.notified() => {}
             }
         }
+    }
+
+    /// Whether somebody serves those who wait; see [`Budgets::drive`].
+    pub fn is_driven(&self) -> bool {
+        self.shared.driven.load(Ordering::Acquire)
     }
 
     /// Takes a place in the line, or says why not.
@@ -614,103 +491,6 @@ impl Budgets {
     /// Whether attempts are being recorded for the next start.
     pub fn has_ledger(&self) -> bool {
         self.shared.state.lock().ledger.is_kept()
-    }
-}
-
-impl State {
-    /// Puts somebody into a line; whoever finds none is told that there is no such budget.
-    pub(super) fn enter(
-        &mut self,
-        key: &Key,
-        place: Place,
-        caller: Caller,
-        ready: Instant,
-        waiting: Waiting,
-    ) {
-        let Some(kept) = self.accounts.get_mut(key) else {
-            return;
-        };
-        self.waiting += 1;
-        self.bytes += waiting.bytes;
-        let load = self.peers.entry(waiting.peer).or_default();
-        load.waiting += 1;
-        load.bytes += waiting.bytes;
-        kept.account.turns().join(place, caller, ready);
-        kept.waiting.insert(place, waiting);
-    }
-
-    /// Refuses somebody who went back into the line and could not have an answer in time.
-    pub(super) fn refuse_if_late(&mut self, key: &Key, place: Place, now: Instant) {
-        let Some(until) = self.drain_until else {
-            return;
-        };
-        let Some(kept) = self.accounts.get_mut(key) else {
-            return;
-        };
-        let leaves = kept.account.leaves_at(0, now) + kept.account.answer_time();
-        if leaves > until
-            && let Some(waiting) = self.leave(key, place)
-        {
-            // Nobody is woken under the lock but whoever asks just now.
-            drop(waiting.grant.send(Err(Refusal::Draining)));
-        }
-    }
-
-    fn next_departure(&mut self, peer: Option<IpAddr>, now: Instant) -> Option<Instant> {
-        let kept = self.accounts.values_mut();
-        let waited_for = kept.filter(|kept| !kept.waiting.is_empty());
-        waited_for
-            .filter_map(|kept| kept.account.next_departure(peer, now))
-            .min()
-    }
-
-    pub(super) fn make_ready(&mut self, key: &Key, place: Place) {
-        if let Some(kept) = self.accounts.get_mut(key) {
-            kept.account.turns().ready(place);
-        }
-    }
-
-    pub(super) fn leave(&mut self, key: &Key, place: Place) -> Option<Waiting> {
-        let kept = self.accounts.get_mut(key)?;
-        let waiting = kept.waiting.remove(&place)?;
-        kept.account.turns().leave(place);
-        self.unload(waiting.peer, waiting.bytes);
-        Some(waiting)
-    }
-
-    fn unload(&mut self, peer: IpAddr, bytes: usize) {
-        self.waiting = self.waiting.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(bytes);
-        if let Some(load) = self.peers.get_mut(&peer) {
-            load.waiting = load.waiting.saturating_sub(1);
-            load.bytes = load.bytes.saturating_sub(bytes);
-            if load.waiting == 0 {
-                self.peers.remove(&peer);
-            }
-        }
-    }
-
-    fn forget_idle(&mut self, now: Instant) {
-        self.forget_idle_after(now, FORGET_AFTER);
-    }
-
-    /// A budget is forgotten only while all of its slots are free, so that forgetting it never
-    /// hands out a fresh window.
-    fn forget_idle_after(&mut self, now: Instant, idle: Duration) {
-        let opened = &mut self.opened;
-        self.accounts.retain(|_, kept| {
-            let stays = !kept.waiting.is_empty()
-                || now.saturating_duration_since(kept.account.last_used()) < idle
-                || !kept.account.window().is_idle(now);
-            if !stays && let Some(count) = opened.get_mut(&kept.opened_by) {
-                *count = count.saturating_sub(1);
-            }
-            stays
-        });
-        opened.retain(|_, count| *count > 0);
-        if let Some(history) = &mut self.history {
-            history.retain(|_, past| past.held.iter().any(|until| *until > now));
-        }
     }
 }
 

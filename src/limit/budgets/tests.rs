@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::limit::ticket::NoPermit;
+use crate::limit::turns::Caller;
 use crate::limit::window::End;
+use crate::limit::window::Terms;
 use std::time::SystemTime;
 
 const W: Duration = Duration::from_secs(60);

@@ -1,0 +1,158 @@
+//! What stands behind the one lock of the budgets: their accounts, who waits for them, and what
+//! all of those take together.
+
+use super::wish::Refusal;
+use crate::credential::Credential;
+use crate::limit::account::Account;
+use crate::limit::ledger::{AccountId, History, Ledger};
+use crate::limit::ticket::Permit;
+use crate::limit::turns::{Caller, Place};
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// A budget that has been idle this long is forgotten, together with what it had learned.
+const FORGET_AFTER: Duration = Duration::from_secs(3_600);
+
+#[derive(Debug)]
+pub(in crate::limit) struct State {
+    pub(in crate::limit) accounts: HashMap<Key, Kept>,
+    /// When to look at which budget again.
+    pub(super) wakes: BTreeSet<(Instant, Key)>,
+    pub(in crate::limit) ledger: Ledger,
+    /// What an earlier process left and no budget has taken over yet; `None` on a new node.
+    pub(super) history: Option<History>,
+    pub(super) next_place: Place,
+    pub(super) waiting: usize,
+    pub(super) bytes: usize,
+    pub(super) peers: HashMap<IpAddr, Load>,
+    /// Budgets opened by each peer.
+    pub(super) opened: HashMap<IpAddr, usize>,
+    /// When to look for room again.
+    pub(super) make_room_at: Instant,
+    pub(super) drain_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(in crate::limit) struct Kept {
+    pub(in crate::limit) account: Account,
+    pub(in crate::limit) id: AccountId,
+    pub(super) opened_by: IpAddr,
+    pub(super) waiting: HashMap<Place, Waiting>,
+    pub(super) wake: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(in crate::limit) struct Waiting {
+    pub(in crate::limit) grant: oneshot::Sender<Grant>,
+    pub(in crate::limit) bytes: usize,
+    pub(in crate::limit) peer: IpAddr,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Load {
+    pub(super) waiting: usize,
+    pub(super) bytes: usize,
+}
+
+pub(in crate::limit) type Key = (Credential, Arc<str>);
+pub(in crate::limit) type Grant = Result<Permit, Refusal>;
+
+impl State {
+    /// Puts somebody into a line; whoever finds none is told that there is no such budget.
+    pub(in crate::limit) fn enter(
+        &mut self,
+        key: &Key,
+        place: Place,
+        caller: Caller,
+        ready: Instant,
+        waiting: Waiting,
+    ) {
+        let Some(kept) = self.accounts.get_mut(key) else {
+            return;
+        };
+        self.waiting += 1;
+        self.bytes += waiting.bytes;
+        let load = self.peers.entry(waiting.peer).or_default();
+        load.waiting += 1;
+        load.bytes += waiting.bytes;
+        kept.account.turns().join(place, caller, ready);
+        kept.waiting.insert(place, waiting);
+    }
+
+    /// Refuses somebody who went back into the line and could not have an answer in time.
+    pub(in crate::limit) fn refuse_if_late(&mut self, key: &Key, place: Place, now: Instant) {
+        let Some(until) = self.drain_until else {
+            return;
+        };
+        let Some(kept) = self.accounts.get_mut(key) else {
+            return;
+        };
+        let leaves = kept.account.leaves_at(0, now) + kept.account.answer_time();
+        if leaves > until
+            && let Some(waiting) = self.leave(key, place)
+        {
+            // Nobody is woken under the lock but whoever asks just now.
+            drop(waiting.grant.send(Err(Refusal::Draining)));
+        }
+    }
+
+    pub(super) fn next_departure(&mut self, peer: Option<IpAddr>, now: Instant) -> Option<Instant> {
+        let kept = self.accounts.values_mut();
+        let waited_for = kept.filter(|kept| !kept.waiting.is_empty());
+        waited_for
+            .filter_map(|kept| kept.account.next_departure(peer, now))
+            .min()
+    }
+
+    pub(in crate::limit) fn make_ready(&mut self, key: &Key, place: Place) {
+        if let Some(kept) = self.accounts.get_mut(key) {
+            kept.account.turns().ready(place);
+        }
+    }
+
+    pub(in crate::limit) fn leave(&mut self, key: &Key, place: Place) -> Option<Waiting> {
+        let kept = self.accounts.get_mut(key)?;
+        let waiting = kept.waiting.remove(&place)?;
+        kept.account.turns().leave(place);
+        self.unload(waiting.peer, waiting.bytes);
+        Some(waiting)
+    }
+
+    pub(super) fn unload(&mut self, peer: IpAddr, bytes: usize) {
+        self.waiting = self.waiting.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if let Some(load) = self.peers.get_mut(&peer) {
+            load.waiting = load.waiting.saturating_sub(1);
+            load.bytes = load.bytes.saturating_sub(bytes);
+            if load.waiting == 0 {
+                self.peers.remove(&peer);
+            }
+        }
+    }
+
+    pub(super) fn forget_idle(&mut self, now: Instant) {
+        self.forget_idle_after(now, FORGET_AFTER);
+    }
+
+    /// A budget is forgotten only while all of its slots are free, so that forgetting it never
+    /// hands out a fresh window.
+    pub(super) fn forget_idle_after(&mut self, now: Instant, idle: Duration) {
+        let opened = &mut self.opened;
+        self.accounts.retain(|_, kept| {
+            let stays = !kept.waiting.is_empty()
+                || now.saturating_duration_since(kept.account.last_used()) < idle
+                || !kept.account.window().is_idle(now);
+            if !stays && let Some(count) = opened.get_mut(&kept.opened_by) {
+                *count = count.saturating_sub(1);
+            }
+            stays
+        });
+        opened.retain(|_, count| *count > 0);
+        if let Some(history) = &mut self.history {
+            history.retain(|_, past| past.held.iter().any(|until| *until > now));
+        }
+    }
+}
