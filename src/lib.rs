@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! server    a connection's bytes become a request
-//! gateway   stack: id, load shed, panic guard, sensitive headers, trace, deadlines
+//! gateway   front: a plain read that is in the store is answered at once (shortcut), else
+//!           stack: id, load shed, panic guard, sensitive headers, trace, deadlines
 //!           flow:  edge → route → read | write | pass → reply
 //!             read:  key → store → join or lead a fetch
 //!             write: lanes → budget → one attempt → settle → answer

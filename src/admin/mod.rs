@@ -11,21 +11,19 @@
 //! `admin.public` says so.
 
 use crate::gateway::Gateway;
-use crate::gateway::flow::{BoxError, Peer};
-use crate::gateway::stack::OuterBody;
+use crate::gateway::body::OuterBody;
 use crate::limit::budgets::AccountState;
 use crate::metrics::{BudgetGauge, Levels};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use hyper::service::{Service, service_fn};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tower::Service;
 
 /// Who may ask.
 #[derive(Clone, Debug)]
@@ -60,20 +58,22 @@ impl Admin {
         }
     }
 
-    /// The service for [`crate::server::serve`].
-    pub fn service<B: Send + 'static>(
-        self,
+    /// The service of a connection from `peer`, for [`crate::server::serve`].
+    pub fn connected<B: http_body::Body + 'static>(
+        &self,
+        peer: SocketAddr,
     ) -> impl Service<Request<B>, Response = Response<OuterBody>, Error = Infallible, Future: Send>
-    + Clone
-    + Send {
-        tower::service_fn(move |request: Request<B>| {
-            let answer = self.answer(&request);
+    + Send
+    + use<B> {
+        let admin = self.clone();
+        service_fn(move |request: Request<B>| {
+            let answer = admin.answer(&request, peer);
             async move { Ok(answer) }
         })
     }
 
-    fn answer<B>(&self, request: &Request<B>) -> Response<OuterBody> {
-        if let Err(why) = self.admit(request) {
+    fn answer<B>(&self, request: &Request<B>, peer: SocketAddr) -> Response<OuterBody> {
+        if let Err(why) = self.admit(request, peer) {
             return text(StatusCode::FORBIDDEN, why);
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -98,7 +98,7 @@ impl Admin {
         }
     }
 
-    fn admit<B>(&self, request: &Request<B>) -> Result<(), &'static str> {
+    fn admit<B>(&self, request: &Request<B>, peer: SocketAddr) -> Result<(), &'static str> {
         let host = request
             .headers()
             .get(header::HOST)
@@ -117,11 +117,7 @@ impl Admin {
         if foreign {
             return Err("requests of other sites are not accepted\n");
         }
-        let peer = request
-            .extensions()
-            .get::<Peer>()
-            .map(|peer| peer.0.ip().to_canonical());
-        if peer.is_some_and(|peer| peer.is_loopback()) {
+        if peer.ip().to_canonical().is_loopback() {
             return Ok(());
         }
         let open = matches!(request.uri().path(), "/metrics" | "/livez" | "/readyz");
@@ -184,7 +180,7 @@ impl Admin {
             panics: gateway.tasks.panicked(),
             callers: gateway.quotas.tracked(),
             ledger: gateway.budgets.has_ledger(),
-            ready: !gateway.is_draining(),
+            ready: self.not_ready().is_empty(),
             uptime: self.uptime().as_secs_f64(),
         }
     }
@@ -196,13 +192,24 @@ impl Admin {
             .saturating_duration_since(self.started)
     }
 
-    fn ready(&self) -> Response<OuterBody> {
+    /// What keeps the gateway from taking requests.
+    fn not_ready(&self) -> Vec<&'static str> {
+        let mut why = Vec::new();
         if self.gateway.is_draining() {
-            let why =
-                json!({ "ready": false, "notReady": ["stopping: no new requests are taken"] });
-            return document(StatusCode::SERVICE_UNAVAILABLE, &why);
+            why.push("stopping: no new requests are taken");
         }
-        document(StatusCode::OK, &json!({ "ready": true, "notReady": [] }))
+        why
+    }
+
+    fn ready(&self) -> Response<OuterBody> {
+        let not_ready = self.not_ready();
+        let status = if not_ready.is_empty() {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        let ready = not_ready.is_empty();
+        document(status, &json!({ "ready": ready, "notReady": not_ready }))
     }
 
     fn status(&self) -> Value {
@@ -278,8 +285,7 @@ fn document(status: StatusCode, document: &Value) -> Response<OuterBody> {
 }
 
 fn respond(status: StatusCode, kind: HeaderValue, body: impl Into<Bytes>) -> Response<OuterBody> {
-    let body = Full::new(body.into()).map_err(|never| -> BoxError { match never {} });
-    let mut response = Response::new(OuterBody::new(body));
+    let mut response = Response::new(OuterBody::plain(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, kind);

@@ -4,9 +4,13 @@
 //! It renders one member, named `segment-gateway`; what an upstream cache says stays before it.
 
 use super::reason::{Bypass, Miss};
+use http::header::HeaderName;
 use http::{HeaderValue, StatusCode};
 use std::fmt::Write as _;
 use std::time::Duration;
+
+/// The field.
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// The name under which this cache speaks (RFC 9211, section 2).
 const NAME: &str = "segment-gateway";
@@ -35,7 +39,20 @@ pub struct Forwarded {
 
 /// `segment-gateway; hit; ttl=12`. Whole seconds, rounded down.
 pub fn hit(remaining: Duration) -> HeaderValue {
-    value(format!("{NAME}; hit; ttl={}", remaining.as_secs()))
+    const BEFORE: &[u8] = b"segment-gateway; hit; ttl=";
+    /// The digits of the largest number.
+    const DIGITS: usize = 20;
+    // Written without a formatter, because every hit has one.
+    let mut text = [0; BEFORE.len() + DIGITS];
+    text[..BEFORE.len()].copy_from_slice(BEFORE);
+    let mut rest = remaining.as_secs();
+    let digits = rest.checked_ilog10().unwrap_or(0) as usize + 1;
+    for place in text[BEFORE.len()..][..digits].iter_mut().rev() {
+        *place = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    HeaderValue::from_bytes(&text[..BEFORE.len() + digits])
+        .unwrap_or(HeaderValue::from_static(NAME))
 }
 
 /// `segment-gateway; fwd=uri-miss; stored` and the like.
@@ -138,10 +155,14 @@ mod tests {
             let rendered = forwarded(&Forwarded { why, status, kept });
             assert_eq!(rendered, format!("segment-gateway; {expected}"));
         }
-        assert_eq!(
-            hit(Duration::from_millis(12_900)),
-            "segment-gateway; hit; ttl=12"
-        );
+        for (remaining, ttl) in [
+            (Duration::from_millis(12_900), "12"),
+            (Duration::from_millis(999), "0"),
+            (Duration::from_secs(10), "10"),
+            (Duration::MAX, "18446744073709551615"),
+        ] {
+            assert_eq!(hit(remaining), format!("segment-gateway; hit; ttl={ttl}"));
+        }
     }
 
     #[test]

@@ -5,8 +5,12 @@
 //! holds nothing that belongs to one exchange only: rate limits, ids, cookies and hop-by-hop
 //! fields are left out, and so are `Age` and `Content-Length`, which follow from it.
 //!
+//! What differs from hit to hit has its places in the stored header already, so that showing an
+//! answer takes one copy of it and nothing grows.
+//!
 //! It does not know the clock or the fence; both are asked with its instants and its stamp.
 
+use super::cache_status::{self, CACHE_STATUS};
 use super::control::{is_hop_by_hop, tokens};
 use super::fence::{Dependency, Stamp};
 use bytes::{Bytes, BytesMut};
@@ -28,6 +32,13 @@ const FURTHER_BYTES: usize = 2 * 72;
 const NAME_BYTES: usize = 16;
 /// What a dependency takes besides its text, in bytes.
 const DEPENDENCY_BYTES: usize = 64;
+
+/// The id of the request that is answered; whoever shows an entry knows it.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Where [`Entry::hit_headers`] fills something in.
+const PLACES: [HeaderName; 3] = [header::AGE, CACHE_STATUS, REQUEST_ID];
+/// What stands there in the store.
+const UNFILLED: HeaderValue = HeaderValue::from_static("");
 
 /// An answer as it came from upstream.
 #[derive(Clone, Debug)]
@@ -77,8 +88,36 @@ impl Entry {
     }
 
     /// The headers that belong to the answer itself.
-    pub fn headers(&self) -> &HeaderMap {
-        &self.headers
+    pub fn shared_headers(&self) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        for name in PLACES {
+            // An upstream cache's word on it is the answer's own.
+            if headers.get(&name) == Some(&UNFILLED) {
+                headers.remove(name);
+            }
+        }
+        headers
+    }
+
+    /// The whole header of a hit: besides the answer's own, its `Age`, its `Cache-Status` (behind
+    /// what upstream caches said) and the id of the request that it answers, if that has one.
+    pub fn hit_headers(&self, now: Instant, id: Option<HeaderValue>) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        let age = self.age(now);
+        headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
+        match id {
+            Some(id) => drop(headers.insert(REQUEST_ID, id)),
+            None => drop(headers.remove(REQUEST_ID)),
+        }
+        let status = cache_status::hit(self.about.fresh_for.saturating_sub(age));
+        if let Some(place) = headers.get_mut(CACHE_STATUS)
+            && *place == UNFILLED
+        {
+            *place = status;
+        } else {
+            headers.append(CACHE_STATUS, status);
+        }
+        headers
     }
 
     /// The body. A clone of it copies nothing.
@@ -156,7 +195,7 @@ fn compact(status: StatusCode, headers: &HeaderMap) -> HeaderMap {
         buffer.extend_from_slice(value.as_bytes());
     }
     let mut buffer = buffer.freeze();
-    let mut copy = HeaderMap::with_capacity(kept().count());
+    let mut copy = HeaderMap::with_capacity(kept().count() + PLACES.len());
     for (name, value) in kept() {
         let bytes = buffer.split_to(value.len());
         // Both were valid a moment ago; a name or value that no longer is would be left out.
@@ -164,6 +203,9 @@ fn compact(status: StatusCode, headers: &HeaderMap) -> HeaderMap {
         if let (Ok(name), Ok(value)) = (name, HeaderValue::from_maybe_shared(bytes)) {
             copy.append(name, value);
         }
+    }
+    for name in PLACES {
+        copy.entry(name).or_insert(UNFILLED);
     }
     copy
 }
@@ -259,20 +301,46 @@ mod tests {
     fn only_what_belongs_to_the_answer_is_kept() {
         let now = Clock::system().now();
         let kept = |entry: &Entry| {
-            let mut names: Vec<_> = entry.headers().keys().map(|n| n.to_string()).collect();
+            let headers = entry.shared_headers();
+            let mut names: Vec<_> = headers.keys().map(|n| n.to_string()).collect();
             names.sort();
             names.join(" ")
         };
         let stored = entry(200, &headers(), b"{}", now);
         assert_eq!(kept(&stored), "content-type date etag link x-custom");
-        let links: Vec<_> = stored.headers().get_all("link").iter().collect();
+        let headers = stored.shared_headers();
+        let links: Vec<_> = headers.get_all("link").iter().collect();
         assert_eq!(links, ["a", "b"]);
-        assert_eq!(stored.headers()["x-custom"], "kept");
-        let shared = entry(503, &headers(), b"{}", now);
+        assert_eq!(headers["x-custom"], "kept");
+        let shared = entry(503, &self::headers(), b"{}", now);
         assert_eq!(
             kept(&shared),
             "content-type date etag link retry-after x-custom x-ratelimit-remaining x-ratelimit-reset"
         );
+    }
+
+    #[test]
+    fn a_hit_says_its_age_its_status_and_its_request_without_growing() {
+        let now = Clock::system().now();
+        let later = now + Duration::from_secs(4);
+        let stored = entry(200, &headers(), b"{}", now);
+        let id = Some(HeaderValue::from_static("one"));
+        let shown = stored.hit_headers(later, id.clone());
+        assert_eq!(shown["age"], "7");
+        assert_eq!(shown["cache-status"], "segment-gateway; hit; ttl=3");
+        assert_eq!(shown["x-request-id"], "one");
+        assert_eq!(shown.len(), stored.headers.len());
+        let mut without_id = shown.clone();
+        without_id.remove("x-request-id");
+        assert_eq!(stored.hit_headers(later, None), without_id);
+
+        let mut headers = headers();
+        headers.append("cache-status", HeaderValue::from_static("CDN; hit"));
+        let stored = entry(200, &headers, b"{}", now);
+        assert_eq!(stored.shared_headers()["cache-status"], "CDN; hit");
+        let shown = stored.hit_headers(later, id);
+        let said: Vec<_> = shown.get_all("cache-status").iter().collect();
+        assert_eq!(said, ["CDN; hit", "segment-gateway; hit; ttl=3"]);
     }
 
     #[test]
@@ -283,9 +351,9 @@ mod tests {
         headers.insert("x-custom", value);
         let stored = entry(200, &headers, &large.slice(..7), Clock::system().now());
         drop(headers);
-        assert_eq!(stored.headers()["x-custom"], "xxxxx");
+        assert_eq!(stored.shared_headers()["x-custom"], "xxxxx");
         assert!(large.is_unique(), "a part of the buffer is still in use");
-        assert!(stored.weight_bytes() < 1_000);
+        assert!(stored.weight_bytes() < 2_000);
     }
 
     #[test]
@@ -293,7 +361,7 @@ mod tests {
         // A place in the map: hash, name, value and links to further values.
         let place = 8 + size_of::<HeaderName>() + size_of::<HeaderValue>() + 24;
         let now = Clock::system().now();
-        let bare = entry(200, &HeaderMap::new(), b"", now).weight_bytes();
+        let depends = dependency_bytes(&Dependency::Tag(Tag::new("users")));
         for count in [1, 3, 7, 13, 25, 49, 97] {
             let mut headers = HeaderMap::new();
             for number in 0..count {
@@ -301,10 +369,10 @@ mod tests {
                 headers.insert(name, HeaderValue::from_static("value"));
             }
             let stored = entry(200, &headers, b"", now);
-            let map = stored.headers();
-            assert_eq!(map.len(), count);
+            let map = &stored.headers;
+            assert_eq!(map.len(), count + PLACES.len());
             let least = map.capacity() * place + count * "value".len();
-            let weight = stored.weight_bytes() - bare;
+            let weight = stored.weight_bytes() - FIXED_BYTES - depends;
             assert!(weight >= least, "{count}: {weight} of {least}");
             assert!(weight <= least * 3 / 2, "{count}: {weight} of {least}");
         }

@@ -11,7 +11,9 @@
 //! one fetch and a key too few shows someone the wrong answer.
 
 use super::fence::CredentialHash;
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, ORIGIN};
+use http::header::{
+    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, GetAll, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+};
 use sha2::{Digest, Sha256};
 use std::fmt;
 
@@ -48,24 +50,27 @@ impl Key {
     /// Puts the parts together, in one allocation.
     pub fn new(parts: &KeyParts<'_>) -> Self {
         let headers = parts.headers;
-        let has_body = !parts.body.is_empty();
+        let [accept, origin] = [ACCEPT, ORIGIN].map(|name| Joined::of(headers, name));
+        let body = (!parts.body.is_empty()).then(|| {
+            let digest: [u8; 32] = Sha256::digest(parts.body).into();
+            let described = [CONTENT_TYPE, CONTENT_ENCODING].map(|name| Joined::of(headers, name));
+            (digest, described)
+        });
         let mut size = PREFIX + 4 * 4 + parts.path.len() + parts.query.len();
-        size += joined_len(headers, &ACCEPT) + joined_len(headers, &ORIGIN);
-        if has_body {
-            size += 32 + 4 * 2 + joined_len(headers, &CONTENT_TYPE);
-            size += joined_len(headers, &CONTENT_ENCODING);
+        size += accept.len() + origin.len();
+        if let Some((digest, [kind, encoding])) = &body {
+            size += digest.len() + 4 * 2 + kind.len() + encoding.len();
         }
         let mut bytes = Vec::with_capacity(size);
         bytes.extend_from_slice(parts.credential);
         bytes.extend_from_slice(&parts.operation.to_le_bytes());
         push(&mut bytes, parts.path.as_bytes());
         push(&mut bytes, parts.query.as_bytes());
-        push_joined(&mut bytes, headers, &ACCEPT);
-        push_joined(&mut bytes, headers, &ORIGIN);
-        if has_body {
-            bytes.extend_from_slice(&Sha256::digest(parts.body));
-            push_joined(&mut bytes, headers, &CONTENT_TYPE);
-            push_joined(&mut bytes, headers, &CONTENT_ENCODING);
+        accept.push_to(&mut bytes);
+        origin.push_to(&mut bytes);
+        if let Some((digest, described)) = &body {
+            bytes.extend_from_slice(digest);
+            described.iter().for_each(|field| field.push_to(&mut bytes));
         }
         Self(bytes.into_boxed_slice())
     }
@@ -104,24 +109,33 @@ fn push(bytes: &mut Vec<u8>, part: &[u8]) {
     bytes.extend_from_slice(part);
 }
 
-fn push_joined(bytes: &mut Vec<u8>, headers: &HeaderMap, name: &HeaderName) {
-    if !headers.contains_key(name) {
-        bytes.extend_from_slice(&ABSENT.to_le_bytes());
-        return;
-    }
-    bytes.extend_from_slice(&length(joined_len(headers, name)).to_le_bytes());
-    for (at, value) in headers.get_all(name).iter().enumerate() {
-        if at > 0 {
-            bytes.extend_from_slice(b", ");
-        }
-        bytes.extend_from_slice(value.as_bytes());
-    }
-}
+/// All lines of one header, looked up once: this is on the path of every hit.
+struct Joined<'h>(GetAll<'h, HeaderValue>);
 
-fn joined_len(headers: &HeaderMap, name: &HeaderName) -> usize {
-    let values = headers.get_all(name).iter();
-    values
-        .map(|value| value.len() + 2)
-        .sum::<usize>()
-        .saturating_sub(2)
+impl<'h> Joined<'h> {
+    fn of(headers: &'h HeaderMap, name: HeaderName) -> Self {
+        Self(headers.get_all(name))
+    }
+
+    fn len(&self) -> usize {
+        let values = self.0.iter();
+        values
+            .map(|value| value.len() + 2)
+            .sum::<usize>()
+            .saturating_sub(2)
+    }
+
+    fn push_to(&self, bytes: &mut Vec<u8>) {
+        let mut values = self.0.iter();
+        let Some(first) = values.next() else {
+            bytes.extend_from_slice(&ABSENT.to_le_bytes());
+            return;
+        };
+        bytes.extend_from_slice(&length(self.len()).to_le_bytes());
+        bytes.extend_from_slice(first.as_bytes());
+        for value in values {
+            bytes.extend_from_slice(b", ");
+            bytes.extend_from_slice(value.as_bytes());
+        }
+    }
 }

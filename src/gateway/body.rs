@@ -1,6 +1,7 @@
 //! The body of an answer: held bytes, or streamed from the API as it comes.
 
 use super::flow::BoxError;
+use super::stack::LayeredBody;
 use crate::metrics::BodyUnderWay;
 use crate::upstream::{AnswerBody, BodyError};
 use bytes::Bytes;
@@ -131,6 +132,61 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin> HttpBody for Guar
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+/// The body of an answer as the server gets it.
+pub enum OuterBody {
+    /// Held bytes that no layer has to watch: how long a caller takes for them is the connection's
+    /// matter.
+    Held(Guarded<Body>),
+    /// One that has passed the layers.
+    Layered(LayeredBody),
+}
+
+impl OuterBody {
+    /// The bytes of an answer that is not the gateway's proper.
+    pub fn plain(bytes: impl Into<Bytes>) -> Self {
+        let body = Full::new(bytes.into()).map_err(|never| -> BoxError { match never {} });
+        Self::Layered(LayeredBody::new(body))
+    }
+}
+
+impl std::fmt::Debug for OuterBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Held(body) => body.fmt(f),
+            Self::Layered(_) => f.write_str("Layered"),
+        }
+    }
+}
+
+impl HttpBody for OuterBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Held(body) => Pin::new(body).poll_frame(context),
+            Self::Layered(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Held(body) => body.is_end_stream(),
+            Self::Layered(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Held(body) => body.size_hint(),
+            Self::Layered(body) => body.size_hint(),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! understood in two ways is refused rather than repaired, because the API might understand it in
 //! the other.
 
+use super::request_id::REQUEST_ID;
 use crate::error::GatewayError;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version};
@@ -31,9 +32,6 @@ const NOT_FORWARDED: [HeaderName; 5] = [
 
 /// Fields that `Connection` must not name: a later hop would see the request without them.
 const END_TO_END: [&str; 4] = ["authorization", "host", "accept", "cookie"];
-
-/// The gateway's own id of a request, in its answer as in the log.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What begins the paths of the gateway's own.
 const OWN: &str = "/_gateway";

@@ -145,9 +145,9 @@ impl Reply {
     }
 
     /// From the store.
-    pub(super) fn hit(response: Response<Body>, cache: CacheStatus) -> Self {
+    pub(super) fn hit(response: Response<Body>) -> Self {
         Self {
-            cache: Some(cache),
+            cache: Some(CacheStatus::hit()),
             ..Self::new(response, Outcome::Hit)
         }
     }

@@ -1,6 +1,8 @@
 //! The request path: what happens between a caller's request and its answer.
 //!
-//! [`stack`] lists the layers around it, outermost first; [`flow`] is the life of one request. The
+//! [`front`] is the door of a connection: a plain read that is in the store is answered there, the
+//! [`shortcut`]. For everything else [`stack`] lists the layers around the path, outermost first, and
+//! [`flow`] is the life of one request. The
 //! features it composes do not know each other: the cache is asked with keys and tags, the queue
 //! with order keys, the budgets with credentials and callers, and only the files here put them
 //! together.
@@ -11,12 +13,15 @@ pub mod callers;
 pub mod edge;
 pub mod flow;
 mod forecast;
+pub mod front;
 pub mod holds;
 mod pass;
 pub mod prefer;
 mod read;
 pub mod reply;
+mod request_id;
 pub mod room;
+mod shortcut;
 pub mod stack;
 pub mod status;
 pub mod tasks;
@@ -75,6 +80,8 @@ pub struct Settings {
     pub longest_answer: Duration,
     /// Which requests have a line in the log.
     pub access: AccessLog,
+    /// Whether lines at debug level are wanted, such as those of the layers about every request.
+    pub debug: bool,
 }
 
 /// Everything the path is made of.

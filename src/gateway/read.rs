@@ -12,6 +12,7 @@ use super::attempt::Answer;
 use super::body::{self, Body, Read};
 use super::flow::{Ask, Reply, Timing};
 use super::pass::Asked;
+use super::request_id::REQUEST_ID;
 use super::status::CacheStatus;
 use super::write::refused;
 use crate::cache::entry::{self, Entry};
@@ -26,10 +27,9 @@ use crate::metrics::Outcome;
 use crate::route::policy::CachePolicy;
 use crate::route::{names, query};
 use crate::upstream::{AnswerBody, BodyError};
-use http::header::{ACCEPT_ENCODING, AGE, HeaderValue};
-use http::{Response, header, response};
+use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
+use http::{Response, response};
 use http_body::Body as _;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
@@ -72,7 +72,7 @@ impl Gateway {
         if mode == Mode::Fresh
             && let Ok(entry) = self.cache.lookup(&key, now)
         {
-            return Ok(self.hit(&entry, now));
+            return Ok(self.hit(&ask, &entry, now));
         }
         // Boxed, because a hit needs none of it.
         Box::pin(self.fetch_or_join(ask, policy, &key, mode)).await
@@ -111,7 +111,7 @@ impl Gateway {
         loop {
             let now = self.clock.now();
             let follower = match self.cache.board(&wish, now) {
-                Board::Hit(entry) => return Ok(self.hit(&entry, now)),
+                Board::Hit(entry) => return Ok(self.hit(&ask, &entry, now)),
                 Board::Alone(why) => return self.pass(ask, CacheStatus::alone(why)).await,
                 Board::Lead(leader) => return self.lead(ask, leader).await,
                 Board::Follow(follower) => follower,
@@ -154,7 +154,7 @@ impl Gateway {
         };
         match flown {
             Flown::Shared(entry) if self.cache.accepts(&entry) => {
-                let response = self.stored_answer(&entry);
+                let response = from_store(&entry, entry.shared_headers());
                 let status = CacheStatus::joined(why);
                 let timing = Timing::default();
                 Ok(Joined::Reply(Box::new(Reply::read(
@@ -292,18 +292,16 @@ impl Gateway {
         }
     }
 
-    fn hit(&self, entry: &Arc<Entry>, now: Instant) -> Reply {
-        let mut response = self.stored_answer(entry);
-        let age = entry.age(now).as_secs();
-        response.headers_mut().insert(AGE, HeaderValue::from(age));
-        Reply::hit(response, CacheStatus::hit(entry, now))
+    fn hit(&self, ask: &Ask, entry: &Entry, now: Instant) -> Reply {
+        let id = ask.headers.get(REQUEST_ID).cloned();
+        Reply::hit(from_store(entry, entry.hit_headers(now, id)))
     }
+}
 
-    fn stored_answer(&self, entry: &Entry) -> Response<Body> {
-        let mut response = Response::new(Body::held(entry.body().clone()));
-        *response.status_mut() = entry.status();
-        *response.headers_mut() = entry.headers().clone();
-        response.headers_mut().remove(header::CONTENT_LENGTH);
-        response
-    }
+/// The answer in the store, with this header.
+pub(super) fn from_store(entry: &Entry, headers: HeaderMap) -> Response<Body> {
+    let mut response = Response::new(Body::held(entry.body().clone()));
+    *response.status_mut() = entry.status();
+    *response.headers_mut() = headers;
+    response
 }

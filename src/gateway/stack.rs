@@ -1,5 +1,7 @@
 //! The layers around the path, outermost first.
 //!
+//! Every request passes them but a plain read that is in the store; see [`super::shortcut`].
+//!
 //! Layers end at the head of the answer; a body that streams and a fetch that was detached have
 //! their own guards ([`super::tasks`], [`super::body`]). What a layer turns away becomes an answer
 //! in the API's envelope here and is told about like any other, so that the server never sees an
@@ -7,35 +9,32 @@
 
 use super::body::{Body, Guarded};
 use super::flow::BoxError;
+use super::request_id::{self, REQUEST_ID, RequestIds};
 use super::tasks::panic_text;
 use super::watch::{Asker, mark_own};
-use super::{Gateway, edge, reply};
+use super::{Gateway, reply};
 use crate::error::GatewayError;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, COOKIE, HeaderValue};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use std::any::Any;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tower::layer::layer_fn;
 use tower::{Service, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::request_id::{
-    MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
-};
+use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::timeout::{RequestBodyDeadlineLayer, ResponseBodyDeadlineLayer};
 use tower_http::trace::{DefaultOnFailure, TraceLayer};
 use tracing::Level;
 
 /// The body of an answer once it has passed the layers.
-pub type OuterBody = tower_http::body::UnsyncBoxBody<Bytes, BoxError>;
+pub type LayeredBody = tower_http::body::UnsyncBoxBody<Bytes, BoxError>;
 
 /// Bounds of the layers.
 #[derive(Clone, Copy, Debug)]
@@ -48,26 +47,26 @@ pub struct StackBounds {
     pub response_body: Duration,
 }
 
-const REQUEST_ID: HeaderName = edge::REQUEST_ID;
-/// A caller's own id is kept if it is at most this long.
-const LONGEST_ID: usize = 128;
-
-/// The whole service: never fails, clones cheaply.
-pub fn stack<B>(
+/// The layers and the path behind them: never fails, clones cheaply.
+pub(super) fn stack<B>(
     gateway: Gateway,
+    ids: RequestIds,
     bounds: StackBounds,
-) -> impl Service<Request<B>, Response = Response<OuterBody>, Error = Infallible, Future: Send>
+) -> impl Service<Request<B>, Response = Response<LayeredBody>, Error = Infallible, Future: Send>
 + Clone
 + Send
++ Sync
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let ids = RequestIds::new();
     let (outer, via) = (gateway.clone(), gateway.settings.via.clone());
     ServiceBuilder::new()
         // A caller's id is believed only if it is harmless; it is given back with every answer.
-        .map_request(drop_unfit_id)
+        .map_request(|mut request: Request<B>| {
+            request_id::drop_unfit(request.headers_mut());
+            request
+        })
         .layer(SetRequestIdLayer::new(REQUEST_ID, ids))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         // A request that is shed below gets an answer and is told about.
@@ -108,49 +107,6 @@ where
         })
 }
 
-/// Makes ids that are unique over processes and cost no randomness each.
-#[derive(Clone)]
-struct RequestIds {
-    process: u64,
-    next: Arc<AtomicU64>,
-}
-
-impl RequestIds {
-    fn new() -> Self {
-        let mut seed = [0; 8];
-        // Without randomness the ids are still unique within this process.
-        let _ = getrandom::fill(&mut seed);
-        Self {
-            process: u64::from_ne_bytes(seed),
-            next: Arc::default(),
-        }
-    }
-}
-
-impl MakeRequestId for RequestIds {
-    fn make_request_id<B>(&mut self, _: &Request<B>) -> Option<RequestId> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let text = format!("{:016x}-{number:x}", self.process);
-        HeaderValue::try_from(text).ok().map(RequestId::new)
-    }
-}
-
-fn drop_unfit_id<B>(mut request: Request<B>) -> Request<B> {
-    let mut ids = request.headers().get_all(REQUEST_ID).iter();
-    let fit = match (ids.next(), ids.next()) {
-        (None, _) => true,
-        (Some(id), None) => {
-            let id = id.as_bytes();
-            !id.is_empty() && id.len() <= LONGEST_ID && id.iter().all(|b| (0x21..0x7f).contains(b))
-        }
-        (Some(_), Some(_)) => false,
-    };
-    if !fit {
-        request.headers_mut().remove(REQUEST_ID);
-    }
-    request
-}
-
 /// Turns the errors of the layers below into answers in the API's envelope.
 #[derive(Clone, Debug)]
 struct Finish<S> {
@@ -160,12 +116,12 @@ struct Finish<S> {
 
 impl<S, B> Service<Request<B>> for Finish<S>
 where
-    S: Service<Request<B>, Response = Response<OuterBody>, Error = BoxError>,
+    S: Service<Request<B>, Response = Response<LayeredBody>, Error = BoxError>,
     S::Future: Send + 'static,
 {
-    type Response = Response<OuterBody>;
+    type Response = Response<LayeredBody>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<OuterBody>, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<LayeredBody>, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         // The load shed is always ready: what it sheds fails when it is called.
@@ -186,7 +142,7 @@ where
 }
 
 /// The request itself has been counted when its watch was dropped.
-fn after_panic(cause: &(dyn Any + Send), via: &HeaderValue) -> Response<OuterBody> {
+fn after_panic(cause: &(dyn Any + Send), via: &HeaderValue) -> Response<LayeredBody> {
     tracing::error!(cause = panic_text(cause), "a request panicked");
     let error = GatewayError::Internal;
     let mut answer = reply::error(&error);
@@ -194,6 +150,6 @@ fn after_panic(cause: &(dyn Any + Send), via: &HeaderValue) -> Response<OuterBod
     boxed(answer)
 }
 
-fn boxed(answer: Response<Body>) -> Response<OuterBody> {
-    answer.map(|body| OuterBody::new(body.map_err(Into::into)))
+fn boxed(answer: Response<Body>) -> Response<LayeredBody> {
+    answer.map(|body| LayeredBody::new(body.map_err(Into::into)))
 }

@@ -1,26 +1,24 @@
 //! How the cache dealt with a request, in the words of `Cache-Status`, metrics and log alike.
 
 use crate::cache::cache_status::{self, Forwarded, Kept};
-use crate::cache::entry::Entry;
 use crate::cache::leader::Landed;
 use crate::cache::reason::{Bypass, Miss};
 use http::HeaderValue;
-use std::time::Instant;
 
 /// What the cache had to do with an answer.
 #[derive(Clone, Debug)]
 pub struct CacheStatus {
-    value: HeaderValue,
+    /// `None` for a hit, whose header has it already.
+    value: Option<HeaderValue>,
     result: &'static str,
     reason: &'static str,
 }
 
 impl CacheStatus {
-    /// From the store.
-    pub fn hit(entry: &Entry, now: Instant) -> Self {
-        let value = cache_status::hit(entry.remaining(now));
+    /// From the store; the field stands in the answer's header already.
+    pub fn hit() -> Self {
         Self {
-            value,
+            value: None,
             result: "hit",
             reason: "fresh",
         }
@@ -62,11 +60,11 @@ impl CacheStatus {
 
     fn forwarded(why: Miss, kept: Kept) -> Self {
         Self {
-            value: cache_status::forwarded(&Forwarded {
+            value: Some(cache_status::forwarded(&Forwarded {
                 why,
                 status: None,
                 kept,
-            }),
+            })),
             result: if matches!(why, Miss::Bypass(_)) {
                 "bypass"
             } else {
@@ -76,8 +74,8 @@ impl CacheStatus {
         }
     }
 
-    /// The field's value (RFC 9211).
-    pub fn value(&self) -> HeaderValue {
+    /// The field's value (RFC 9211), unless the answer's header has it already.
+    pub fn value(&self) -> Option<HeaderValue> {
         self.value.clone()
     }
 

@@ -4,10 +4,12 @@
 //! unfinished was hung up on, or failed if a panic did it, and is counted as that: so every request
 //! ends in exactly one outcome.
 
+use super::Gateway;
 use super::body::Body;
 use super::flow::{Ask, Peer, Progress, Reply};
+use super::request_id::REQUEST_ID;
 use super::status::CacheStatus;
-use super::{Gateway, edge};
+use crate::cache::cache_status::CACHE_STATUS;
 use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::limit::budgets::Standing;
@@ -22,7 +24,6 @@ use std::time::{Duration, Instant};
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Which requests have a line in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ impl Asker {
     pub(super) fn of<B>(request: &Request<B>) -> Self {
         Self {
             method: request.method().clone(),
-            request_id: request.headers().get(edge::REQUEST_ID).cloned(),
+            request_id: request.headers().get(REQUEST_ID).cloned(),
             peer: request.extensions().get::<Peer>().copied(),
         }
     }
@@ -105,14 +106,19 @@ impl Watch {
             self.log(&reply, elapsed);
         }
         let mut response = reply.response;
+        if hit {
+            // Its header is complete: see `Entry::hit_headers`.
+            return response;
+        }
         let headers = response.headers_mut();
         match (&reply.cache, reply.error) {
             (_, Some(kind)) => mark_own(headers, kind, &self.gateway.settings.via),
-            (Some(cache), None) => drop(headers.append(CACHE_STATUS, cache.value())),
-            (None, None) => drop(headers.append(CACHE_STATUS, CacheStatus::write().value())),
-        };
-        if hit {
-            return response;
+            (cache, None) => {
+                let write = CacheStatus::write();
+                if let Some(value) = cache.as_ref().unwrap_or(&write).value() {
+                    headers.append(CACHE_STATUS, value);
+                }
+            }
         }
         if let Some(standing) = &reply.standing {
             show_budget(headers, standing);

@@ -4,10 +4,11 @@
 //! without a trace; from the moment it leaves it is carried through by a task of its own, which
 //! raises the marks and opens the lanes before the caller hears.
 
+use super::Gateway;
 use super::attempt::{Answer, Came};
 use super::flow::{Ask, Reply, Timing};
 use super::forecast::{Forecast, MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
-use super::{Gateway, edge};
+use super::request_id::REQUEST_ID;
 use crate::cache::Touched;
 use crate::cache::fence::Tag;
 use crate::error::{GatewayError, Waited};
@@ -48,7 +49,7 @@ impl Told {
             Self::Again(..) => (None, Outcome::HungUp),
             Self::Unknown(_) => (None, Outcome::Unknown),
         };
-        let request_id = ask.headers.get(edge::REQUEST_ID);
+        let request_id = ask.headers.get(REQUEST_ID);
         tracing::info!(
             operation = %ask.operation.name,
             method = ask.method.as_str(),

@@ -1,20 +1,19 @@
 //! One connection of a caller: HTTP/1.1, with a deadline for every head and for every answer.
 
 use super::line::{Interim, Line, Notes, Patience};
-use crate::gateway::flow::{AmbiguousFraming, Peer};
-use crate::gateway::stack::OuterBody;
+use crate::gateway::body::OuterBody;
+use crate::gateway::flow::AmbiguousFraming;
 use crate::metrics::Malformed;
 use http::{Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tower::{Service, ServiceExt};
 
 /// The body of a request as it comes from a connection.
 pub type RequestBody = Incoming;
@@ -43,7 +42,7 @@ pub async fn serve<I, S>(
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<RequestBody>, Response = Response<OuterBody>, Error = Infallible>,
-    S: Clone + Send + 'static,
+    S: Send + 'static,
     S::Future: Send,
 {
     let notes = Notes::default();
@@ -52,16 +51,15 @@ where
         if request.headers().contains_key(header::TRANSFER_ENCODING) && notes.is_ambiguous() {
             request.extensions_mut().insert(AmbiguousFraming);
         }
-        request.extensions_mut().insert(Peer(peer));
         let interim = match request.version() {
             Version::HTTP_11 => Interim::Understood,
             _ => Interim::Unknown,
         };
         let waiting = notes.taken_up(interim);
-        let answer = service.clone().oneshot(request);
+        let answer = service.call(request);
         async move {
             let answer = answer.await;
-            waiting.answered(bounds.patience.answer);
+            waiting.answered();
             answer
         }
     });
@@ -76,6 +74,7 @@ where
         .serve_connection(io, handle);
     tokio::pin!(connection);
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
         () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => {
             connection.as_mut().graceful_shutdown();

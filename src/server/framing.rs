@@ -32,7 +32,7 @@ impl Blocks {
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while let Some((byte, rest)) = bytes.split_first() {
             if self.past_name && *byte != b'\n' {
-                let line_end = bytes.iter().position(|byte| *byte == b'\n');
+                let line_end = memchr::memchr(b'\n', bytes);
                 bytes = line_end.and_then(|at| bytes.get(at..)).unwrap_or_default();
                 continue;
             }
@@ -51,6 +51,12 @@ impl Blocks {
     }
 
     fn keep(&mut self, byte: u8) {
+        // Most names are neither, and their first letter says so: every hit's head comes by here.
+        let may_be = || matches!(byte.to_ascii_lowercase(), b'c' | b't' | b'\r');
+        if self.kept == 0 && !may_be() {
+            self.past_name = true;
+            return;
+        }
         match self.name.get_mut(self.kept) {
             Some(place) => {
                 *place = byte;

@@ -12,12 +12,11 @@
 //! socket has taken what came before. So a caller that reads nothing is noticed here.
 
 use super::framing::Blocks;
-use parking_lot::Mutex;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -34,7 +33,7 @@ const AHEAD: usize = 1024;
 pub struct Patience {
     /// Between two pieces of what is sent to it.
     pub piece: Duration,
-    /// From the head of an answer to its end.
+    /// For the rest of an answer, from when it was first waited for.
     pub answer: Duration,
 }
 
@@ -50,8 +49,8 @@ struct Shared {
     ambiguous: AtomicBool,
     /// Whether a request waits for the head of its answer; see [`Interim`].
     waiting: AtomicU8,
-    /// When the answer must have been taken.
-    answer_by: Mutex<Option<Instant>>,
+    /// Counts heads, of requests and of answers.
+    heads: AtomicU32,
 }
 
 const NOBODY: u8 = 0;
@@ -72,9 +71,9 @@ pub enum Interim {
 pub struct Waiting(Notes);
 
 impl Waiting {
-    /// The head of the answer is there; all of it must have been taken within this time.
-    pub fn answered(self, within: Duration) {
-        *self.0.shared.answer_by.lock() = Some(sleep(within).deadline());
+    /// The head of the answer is there.
+    pub fn answered(self) {
+        self.0.shared.heads.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -92,7 +91,7 @@ impl Notes {
 
     /// A request has been taken up.
     pub fn taken_up(&self, interim: Interim) -> Waiting {
-        *self.shared.answer_by.lock() = None;
+        self.shared.heads.fetch_add(1, Ordering::Release);
         let waiting = match interim {
             Interim::Understood => ASKABLE,
             Interim::Unknown => SILENTLY,
@@ -139,6 +138,8 @@ pub struct Line<I> {
     presence: Presence,
     /// Running while the caller does not take what is sent.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// After which head the caller first did not take it, and when it must have taken it all.
+    answer_by: Option<(u32, Instant)>,
 }
 
 impl<I> Line<I> {
@@ -152,6 +153,7 @@ impl<I> Line<I> {
             ahead: Vec::new(),
             presence: Presence::Open,
             stalled: None,
+            answer_by: None,
         }
     }
 
@@ -172,10 +174,21 @@ impl<I> Line<I> {
             self.stalled = None;
             return polled;
         }
+        let (patience, head) = (
+            self.patience,
+            self.notes.shared.heads.load(Ordering::Acquire),
+        );
+        let answer_by = &mut self.answer_by;
         let stalled = self.stalled.get_or_insert_with(|| {
-            let piece = sleep(self.patience.piece).deadline();
-            let answer = *self.notes.shared.answer_by.lock();
-            Box::pin(sleep_until(answer.map_or(piece, |by| by.min(piece))))
+            let from_now = |time| sleep(time).deadline();
+            // Until now it took all that was sent: so this is where its time begins, and no clock
+            // has to be read for those who never make us wait.
+            let by = match *answer_by {
+                Some((same, by)) if same == head => by,
+                _ => from_now(patience.answer),
+            };
+            *answer_by = Some((head, by));
+            Box::pin(sleep_until(by.min(from_now(patience.piece))))
         });
         ready!(stalled.as_mut().poll(context));
         let why = "the caller does not take its answer";

@@ -10,20 +10,21 @@ pub mod descriptors;
 pub mod framing;
 pub mod line;
 
-use crate::gateway::stack::OuterBody;
+use crate::gateway::body::OuterBody;
 use crate::metrics::Connections;
 use conn::{ConnectionBounds, RequestBody};
 use http::{Request, Response};
+use hyper::service::Service;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Sleep, sleep, timeout};
-use tower::Service;
 
 /// Pause after a failure to accept, e.g. for want of file descriptors; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -41,16 +42,16 @@ pub struct Bounds {
 }
 
 /// Accepts and serves connections until `stop`, then lets requests under way end. Returns when
-/// every connection is closed.
+/// every connection is closed. `connected` makes the service of each connection, by its peer.
 pub async fn serve<S>(
     listener: TcpListener,
-    service: S,
+    connected: impl Fn(SocketAddr) -> S + Send,
     bounds: Bounds,
     seen: Connections,
     stop: impl Future<Output = ()> + Send,
 ) where
     S: Service<Request<RequestBody>, Response = Response<OuterBody>, Error = Infallible>,
-    S: Clone + Send + 'static,
+    S: Send + 'static,
     S::Future: Send,
 {
     let room = Arc::new(Semaphore::new(
@@ -87,7 +88,7 @@ pub async fn serve<S>(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = %error, "cannot set TCP_NODELAY");
         }
-        let (service, stopped, seen) = (service.clone(), stopped.clone(), seen.clone());
+        let (service, stopped, seen) = (connected(peer), stopped.clone(), seen.clone());
         drop(tokio::spawn(async move {
             // Both are given back whatever becomes of the connection.
             let _held = (place, seen.opened());

@@ -20,6 +20,7 @@ mod operations;
 mod reads;
 mod seeing;
 mod server;
+mod shortcut;
 mod simulation;
 mod support;
 mod tidy;

@@ -61,7 +61,7 @@ async fn nothing_is_put_into_an_answer_or_sent_to_whom_does_not_understand_it() 
             error = watched(&mut line) => panic!("it is still there: {error}"),
             () = sleep(RESET_WITHIN / 2) => {}
         }
-        waiting.answered(PATIENCE.answer);
+        waiting.answered();
         line.write_all(b"head ").await.unwrap();
         tokio::select! {
             error = watched(&mut line) => panic!("it is still there: {error}"),
@@ -112,9 +112,7 @@ async fn whoever_does_not_take_its_answer_is_given_up_on() {
     let (mut caller, server) = tokio::io::duplex(10);
     let notes = Notes::default();
     let mut line = Line::new(server, notes.clone(), PATIENCE);
-    notes
-        .taken_up(Interim::Understood)
-        .answered(PATIENCE.answer);
+    notes.taken_up(Interim::Understood).answered();
     // A piece every 20 s is progress, until the whole takes too long.
     let reads = async {
         loop {

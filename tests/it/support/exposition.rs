@@ -1,13 +1,13 @@
 //! The metrics as Prometheus would read them.
 
 use super::World;
+use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Empty};
+use hyper::service::Service;
 use segment_gateway::admin::{Access, Admin};
-use segment_gateway::gateway::flow::Peer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use tower::ServiceExt;
 
 /// Metric, labels, value.
 pub type Sample = (String, Vec<(String, String)>, f64);
@@ -39,24 +39,26 @@ pub fn exported(text: &str) -> BTreeMap<String, BTreeSet<String>> {
 
 /// What a gateway shows at `/metrics`.
 pub async fn metrics(world: &World) -> String {
+    let (status, text) = shown(world, "/metrics").await;
+    assert_eq!(status, StatusCode::OK);
+    text
+}
+
+/// What a gateway shows operators at this path.
+pub async fn shown(world: &World, path: &str) -> (StatusCode, String) {
     let access = Access {
         public: false,
         hosts: Vec::new(),
     };
     let admin = Admin::new(world.gateway.clone(), access, "http://sandbox");
-    let mut ask = Request::get("/metrics")
+    let ask = Request::get(path)
         .header("host", "localhost")
-        .body(())
+        .body(Empty::<Bytes>::new())
         .expect("a request");
-    let peer = Peer(SocketAddr::from(([127, 0, 0, 1], 1)));
-    ask.extensions_mut().insert(peer);
-    let answer = admin.service().oneshot(ask).await.expect("an answer");
-    assert_eq!(answer.status(), StatusCode::OK);
-    let body = answer
-        .into_body()
-        .collect()
-        .await
-        .expect("a body")
-        .to_bytes();
-    String::from_utf8(body.to_vec()).expect("text")
+    let service = admin.connected(SocketAddr::from(([127, 0, 0, 1], 1)));
+    let answer = service.call(ask).await.expect("an answer");
+    let status = answer.status();
+    let body = answer.into_body().collect().await.expect("a body");
+    let text = String::from_utf8(body.to_bytes().to_vec()).expect("text");
+    (status, text)
 }

@@ -10,7 +10,7 @@
 )]
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use segment_gateway::app::{Assembly, stack_bounds, upstream_spec};
 use segment_gateway::clock::Clock;
@@ -18,14 +18,14 @@ use segment_gateway::config::{self, Config, Loaded};
 use segment_gateway::credential::Hasher;
 use segment_gateway::gateway::Gateway;
 use segment_gateway::gateway::flow::Peer;
-use segment_gateway::gateway::stack::stack;
+use segment_gateway::gateway::front::{Answering, Door, Front};
 use segment_gateway::limit::ledger::{History, Ledger};
 use segment_gateway::sandbox::{Sandbox, SandboxSpec};
 use segment_gateway::upstream::{Client, MemoryConnector, ProxyRules};
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
-use tower::ServiceExt;
 
 pub mod exposition;
 pub mod scripted;
@@ -60,6 +60,9 @@ pub struct World {
     /// The gateway.
     pub gateway: Gateway,
     config: Config,
+    front: Front<Full<Bytes>>,
+    /// A connection of each peer's, over which all its requests come.
+    doors: Mutex<HashMap<SocketAddr, Arc<Door<Full<Bytes>>>>>,
     driver: tokio::task::JoinHandle<()>,
 }
 
@@ -138,6 +141,8 @@ impl Setup {
         let driver = tokio::spawn(gateway.budgets.clone().drive());
         World {
             sandbox: self.sandbox,
+            front: Front::new(gateway.clone(), stack_bounds(&config)),
+            doors: Mutex::default(),
             gateway,
             config,
             driver,
@@ -204,27 +209,36 @@ pub fn with(mut request: Request<Full<Bytes>>, name: &str, value: &str) -> Reque
     request
 }
 
+/// Waits for all of an answer.
+pub async fn whole(answer: Answering) -> Answer {
+    let (head, body) = answer.await.expect("a door never fails").into_parts();
+    let body = body.collect().await.expect("a whole body").to_bytes();
+    Answer {
+        status: head.status,
+        headers: head.headers,
+        body,
+    }
+}
+
 impl World {
     /// A gateway with defaults in front of a new sandbox.
     pub fn new(spec: SandboxSpec) -> Self {
         Setup::new(spec).start()
     }
 
-    /// Sends a request through the whole stack and reads the whole answer. Dropping the future is
-    /// hanging up.
+    /// Sends a request through the door and reads the whole answer. Dropping the future is hanging
+    /// up.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
-        let service = stack(self.gateway.clone(), stack_bounds(&self.config));
-        let response: Response<_> = service
-            .oneshot(request)
-            .await
-            .expect("the stack never fails");
-        let (head, body) = response.into_parts();
-        let body = body.collect().await.expect("a whole body").to_bytes();
-        Answer {
-            status: head.status,
-            headers: head.headers,
-            body,
-        }
+        let door = self.door(&request);
+        whole(door.answer(request)).await
+    }
+
+    /// The connection over which a request comes.
+    pub fn door(&self, request: &Request<Full<Bytes>>) -> Arc<Door<Full<Bytes>>> {
+        let peer = request.extensions().get::<Peer>().expect("a peer").0;
+        let mut doors = self.doors.lock().expect("doors");
+        let door = doors.entry(peer);
+        Arc::clone(door.or_insert_with(|| Arc::new(self.front.connected(peer))))
     }
 
     /// Sends it in a task of its own, as from another connection.
@@ -242,9 +256,10 @@ impl World {
             .await
             .expect("a free port");
         let address = listener.local_addr().expect("an address");
+        let front = Front::new(self.gateway.clone(), stack_bounds(&self.config));
         drop(tokio::spawn(segment_gateway::server::serve(
             listener,
-            stack(self.gateway.clone(), stack_bounds(&self.config)),
+            move |peer| front.connected(peer),
             segment_gateway::app::server_bounds(&self.config),
             self.gateway.metrics.connections().clone(),
             stop,

@@ -1,0 +1,220 @@
+//! What the parts of a gateway are built from: the configuration's values, in each part's own terms.
+
+use super::{StartError, failed};
+use crate::cache::{self, Cache};
+use crate::clock::Clock;
+use crate::config::{Config, LogAccess, LogLevel, proxy_environment};
+use crate::credential::Hasher;
+use crate::gateway::callers::{Allowed, Quotas};
+use crate::gateway::holds::Holds;
+use crate::gateway::prefer::Patience;
+use crate::gateway::room::Room;
+use crate::gateway::stack::StackBounds;
+use crate::gateway::tasks::Tasks;
+use crate::gateway::{AccessLog, Gateway, Parts, Settings};
+use crate::limit::budgets::{Bounds, Budgets};
+use crate::limit::ledger::{History, Ledger};
+use crate::limit::window::Terms;
+use crate::metrics::Metrics;
+use crate::queue::Queue;
+use crate::route::Table;
+use crate::server::Bounds as ServerBounds;
+use crate::server::conn::ConnectionBounds;
+use crate::server::line::Patience as AnswerPatience;
+use crate::upstream::{Base, Client, ProxyRules, ProxyVariables, Spec};
+use governor::clock::QuantaClock;
+use http::HeaderValue;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Names this gateway in `Via`.
+const VIA: HeaderValue = HeaderValue::from_static("1.1 segment-gateway");
+
+/// What a gateway is assembled from; the way to the API and the past come from outside, so that a
+/// simulation can provide its own.
+#[derive(Debug)]
+pub struct Assembly {
+    /// Values within their bounds.
+    pub config: Config,
+    /// The operations of the API.
+    pub table: Table,
+    /// The way to the API.
+    pub client: Client,
+    /// Where attempts are recorded.
+    pub ledger: Ledger,
+    /// What an earlier process sent; `None` on a new node.
+    pub history: Option<History>,
+    /// Names credentials.
+    pub hasher: Hasher,
+    /// Time.
+    pub clock: Clock,
+}
+
+impl Assembly {
+    /// The gateway. Its budgets serve those who wait only while [`Budgets::drive`] is polled.
+    ///
+    /// # Errors
+    /// If a metric's name is malformed, which a test excludes.
+    pub fn gateway(self) -> Result<Gateway, StartError> {
+        let Self {
+            config,
+            table,
+            client,
+            ledger,
+            history,
+            hasher,
+            clock,
+        } = self;
+        let names: Vec<Arc<str>> = table
+            .operations()
+            .iter()
+            .map(|op| op.name.clone())
+            .collect();
+        let metrics = Metrics::new(&names).map_err(failed)?;
+        let budgets = Budgets::new(
+            bounds(&config),
+            ledger,
+            history,
+            hasher.clone(),
+            clock.clone(),
+        );
+        Ok(Gateway::new(Parts {
+            cache: Cache::new(&cache::Spec {
+                bytes: config.cache.bytes.0 as u64,
+                largest_body: config.cache.largest_body.0,
+                fetches: config.cache.fetches,
+                marks: config.cache.marks,
+            }),
+            queue: Queue::new(clock.clone()),
+            quotas: Quotas::new(allowed(&config), QuantaClock::default()),
+            metrics: Arc::new(metrics),
+            bodies: Room::new(config.server.bodies_bytes.0),
+            tasks: Tasks::default(),
+            settings: settings(&config),
+            // Half of the callers' connections.
+            holds: Holds::new(config.server.connections / 2),
+            draining: AtomicBool::new(false),
+            table,
+            hasher,
+            budgets,
+            client,
+            clock,
+        }))
+    }
+}
+
+fn bounds(config: &Config) -> Bounds {
+    let at_once = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Bounds {
+        terms: Terms {
+            guard: config.budget.guard,
+            late: config.budget.late_arrival,
+            unknown_slots: config.budget.unknown_slots,
+        },
+        writes_at_once: at_once(config.budget.writes_at_once),
+        reads_at_once: at_once(config.budget.reads_at_once),
+        per_budget: config.queue.per_budget,
+        total: config.queue.total,
+        bytes: config.queue.bytes.0,
+    }
+}
+
+fn allowed(config: &Config) -> Allowed {
+    let callers = &config.callers;
+    let positive = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+    Allowed {
+        rate: positive(callers.rate.limit),
+        per: callers.rate.window,
+        burst: positive(callers.burst),
+        tracked: callers.tracked,
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let patience = |usual| Patience {
+        usual,
+        cap: config.wait.cap,
+        caller_timeout: config.wait.caller_timeout,
+    };
+    Settings {
+        via: VIA,
+        trusted: config.callers.trust_header_from.clone(),
+        write_patience: patience(config.write.max_wait),
+        read_patience: patience(config.read.max_wait),
+        settling: config.cache.settling,
+        late: config.budget.late_arrival,
+        largest_body: config.server.body_bytes.0,
+        largest_stored: config.cache.largest_body.0,
+        caller_timeout: config.wait.caller_timeout,
+        longest_answer: config.upstream.connect_timeout + config.upstream.total_timeout,
+        access: match config.log.access {
+            LogAccess::Upstream => AccessLog::Upstream,
+            LogAccess::All => AccessLog::All,
+        },
+        debug: matches!(config.log.level, LogLevel::Debug | LogLevel::Trace),
+    }
+}
+
+/// The layers' bounds that a configuration asks for.
+pub fn stack_bounds(config: &Config) -> StackBounds {
+    StackBounds {
+        at_once: config.server.connections,
+        request_body: config.server.body_timeout,
+        response_body: config.server.response_timeout,
+    }
+}
+
+/// The listener's bounds that a configuration asks for.
+pub fn server_bounds(config: &Config) -> ServerBounds {
+    ServerBounds {
+        connections: config.server.connections,
+        each: ConnectionBounds {
+            head: config.server.header_timeout,
+            head_bytes: config.server.header_bytes.0,
+            patience: AnswerPatience {
+                piece: config.server.write_timeout,
+                answer: config.server.response_timeout,
+            },
+        },
+    }
+}
+
+/// The way to the API that a configuration describes.
+///
+/// # Errors
+/// If the URL, the CA file or a proxy variable is not usable.
+pub fn client(config: &Config, clock: &Clock) -> Result<Client, StartError> {
+    let [https, http, no] = proxy_environment();
+    let proxy = ProxyRules::parse(ProxyVariables {
+        https: &https,
+        http: &http,
+        no: &no,
+    });
+    Client::new(
+        upstream_spec(config, proxy.map_err(failed)?)?,
+        clock.clone(),
+    )
+    .map_err(failed)
+}
+
+/// What the client is built from, with these proxy rules.
+///
+/// # Errors
+/// If the URL is not usable.
+pub fn upstream_spec(config: &Config, proxy: ProxyRules) -> Result<Spec, StartError> {
+    let upstream = &config.upstream;
+    Ok(Spec {
+        base: Base::parse(&upstream.url).map_err(failed)?,
+        ca_file: upstream.ca_file.clone(),
+        connect: upstream.connect_timeout,
+        head: upstream.head_timeout,
+        idle_body: upstream.idle_body_timeout,
+        total: upstream.total_timeout,
+        connection_lifetime: upstream.connection_lifetime,
+        connection_idle: upstream.connection_idle,
+        http2: upstream.http2,
+        proxy,
+        via: VIA,
+    })
+}

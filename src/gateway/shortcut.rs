@@ -1,0 +1,157 @@
+//! The short way of a hit: a plain read that is in the store, answered before the layers.
+//!
+//! Promises the very answer that the long way would give, counted under the same outcome, or none:
+//! then nothing has happened yet and the long way is to be taken. It never waits, and never reads a
+//! body.
+//!
+//! It takes only what it knows to be harmless. A field that is not on its list, a request that
+//! anybody wants to see in the log, whatever is odd: all of that goes the long way, so a rule that
+//! is added there holds here as long as its field is not listed here.
+
+use super::body::Body;
+use super::read::from_store;
+use super::request_id::{self, REQUEST_ID, RequestIds};
+use super::{AccessLog, Gateway, edge};
+use crate::cache::key::{Key, KeyParts};
+use crate::credential::{self, Credential, Hasher};
+use crate::route::query;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, Version};
+use parking_lot::Mutex;
+use std::fmt;
+
+/// More fields than this are not looked through.
+const MOST_FIELDS: usize = 32;
+
+/// Fields that mean nothing to the gateway in a read without a body, however often they come. Of
+/// `Accept` and `Origin` the key takes care.
+const HARMLESS: [HeaderName; 9] = [
+    header::ACCEPT,
+    header::USER_AGENT,
+    header::ACCEPT_ENCODING,
+    header::ORIGIN,
+    header::ACCEPT_LANGUAGE,
+    header::REFERER,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    HeaderName::from_static("baggage"),
+];
+
+/// What a connection remembers of its last request: the credential, because naming it takes a hash
+/// over the token. Nothing shows the token.
+#[derive(Default)]
+pub(super) struct Memory(Mutex<Option<(Box<[u8]>, Credential)>>);
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Memory")
+    }
+}
+
+impl Memory {
+    /// The credential of these headers, which have this one `Authorization`; none if it names
+    /// nobody.
+    fn credential(
+        &self,
+        authorization: &HeaderValue,
+        headers: &HeaderMap,
+        hasher: &Hasher,
+    ) -> Option<Credential> {
+        let mut last = self.0.lock();
+        if let Some((value, credential)) = &*last
+            && **value == *authorization.as_bytes()
+        {
+            return Some(*credential);
+        }
+        if !credential::is_named(headers) {
+            return None;
+        }
+        let credential = hasher.credential(headers);
+        // A copy: the value is a part of what was read from the connection, which is much larger.
+        *last = Some((authorization.as_bytes().into(), credential));
+        Some(credential)
+    }
+}
+
+/// What matters of the header of a plain request.
+#[derive(Clone, Copy, Debug, Default)]
+struct Plain<'r> {
+    authorization: Option<&'r HeaderValue>,
+    id: Option<&'r HeaderValue>,
+    host: bool,
+    content_type: bool,
+}
+
+impl<'r> Plain<'r> {
+    /// Looks through the fields once; `None` if any of them needs a closer look.
+    fn of(headers: &'r HeaderMap) -> Option<Self> {
+        if headers.len() > MOST_FIELDS {
+            return None;
+        }
+        let mut plain = Self::default();
+        for (name, value) in headers {
+            let first = if *name == header::AUTHORIZATION {
+                plain.authorization.replace(value).is_none()
+            } else if *name == header::HOST {
+                !std::mem::replace(&mut plain.host, true)
+            } else if *name == header::CONTENT_TYPE {
+                !std::mem::replace(&mut plain.content_type, true)
+            } else if *name == header::CONNECTION {
+                value.as_bytes().eq_ignore_ascii_case(b"keep-alive")
+            } else if HARMLESS.contains(name) {
+                true
+            } else if *name == REQUEST_ID {
+                plain.id.replace(value).is_none() && request_id::is_fit(value)
+            } else {
+                false
+            };
+            if !first {
+                return None;
+            }
+        }
+        plain.host.then_some(plain)
+    }
+}
+
+impl Gateway {
+    /// The answer, if it is in the store and nothing but the answer is asked for.
+    pub(super) fn at_once<B: http_body::Body>(
+        &self,
+        request: &Request<B>,
+        memory: &Memory,
+        ids: &RequestIds,
+    ) -> Option<Response<Body>> {
+        let quiet = self.settings.access == AccessLog::Upstream && !self.settings.debug;
+        let plain = *request.method() == Method::GET
+            && request.version() == Version::HTTP_11
+            && request.body().is_end_stream();
+        if !(quiet && plain) {
+            return None;
+        }
+        let now = self.clock.now();
+        let (uri, headers) = (request.uri(), request.headers());
+        let path = uri.path();
+        if uri.authority().is_some() || uri.scheme().is_some() || edge::is_own(path) {
+            return None;
+        }
+        let plain = Plain::of(headers)?;
+        let operation = self.table.find_plain(request.method(), path)?;
+        operation.cache.as_ref()?;
+        let query = query::canonical(uri.query(), &operation.lists).ok()?;
+        let credential = memory.credential(plain.authorization?, headers, &self.hasher)?;
+        let key = Key::new(&KeyParts {
+            credential: credential.bytes(),
+            operation: u32::try_from(operation.index).unwrap_or(u32::MAX),
+            path,
+            query: &query,
+            headers,
+            body: &[],
+        });
+        let entry = self.cache.lookup(&key, now).ok()?;
+        let id = plain.id.cloned().unwrap_or_else(|| ids.next());
+        let answer = from_store(&entry, entry.hit_headers(now, Some(id)));
+        let elapsed = self.clock.now().saturating_duration_since(now);
+        self.metrics.hit(operation.index, elapsed);
+        Some(answer)
+    }
+}
