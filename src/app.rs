@@ -20,9 +20,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// How often idle callers are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How long a driver that ended stays away, so that one that ends at once does not fill the log.
+const DRIVER_PAUSE: Duration = Duration::from_secs(1);
 /// Connections of operators, and bounds of each.
 const ADMIN_CONNECTIONS: usize = 64;
 /// How long connections are left after the drain to close by themselves.
@@ -104,7 +107,7 @@ pub async fn serve(
     let admin_listen = admin_listener.local_addr().map_err(failed)?;
     // Held until the end: the lock is on it.
     let (_state, gateway) = start(&loaded, scale, past, clock)?;
-    let driver = tokio::spawn(gateway.budgets.clone().drive());
+    let driver = tokio::spawn(drive(gateway.clone()));
     let sweeper = tokio::spawn(sweep(gateway.clone()));
     let (admin_stopping, admin_stopped) = watch::channel(false);
     let admin = serve_operators(&gateway, &config, admin_listener, until(admin_stopped))?;
@@ -308,6 +311,21 @@ async fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, StartError
 
 async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Without its driver nobody who waits for a budget is served, so one that panics is replaced.
+async fn drive(gateway: Gateway) {
+    loop {
+        // It is aborted with this task.
+        let mut driver = JoinSet::new();
+        driver.spawn(gateway.budgets.clone().drive());
+        let ended = driver.join_next().await;
+        tracing::error!(
+            ?ended,
+            "the driver of the budgets ended; it is started again"
+        );
+        tokio::time::sleep(DRIVER_PAUSE).await;
+    }
 }
 
 async fn sweep(gateway: Gateway) {

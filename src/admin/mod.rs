@@ -198,6 +198,9 @@ impl Admin {
         if self.gateway.is_draining() {
             why.push("stopping: no new requests are taken");
         }
+        if !self.gateway.budgets.is_driven() {
+            why.push("budgets: nobody serves those who wait; the log says why");
+        }
         why
     }
 

@@ -1,7 +1,7 @@
 //! What operators see after a walk through the sandbox: every metric, with bounded labels.
 
-use super::support::exposition::{exported, metrics, samples};
-use super::support::{Setup, from_peer, request, with};
+use super::support::exposition::{exported, metrics, samples, shown};
+use super::support::{Setup, World, from_peer, request, with};
 use http::Method;
 use segment_gateway::metrics::Outcome;
 use segment_gateway::sandbox::{Delay, Faults, SandboxSpec};
@@ -211,4 +211,18 @@ async fn waiting_is_not_counted_as_the_gateways_own_time_whatever_came_of_it() {
         .into_iter()
         .find(|(name, ..)| name == "segment_gateway_own_duration_seconds_sum");
     assert!(own.as_ref().is_some_and(|own| own.2 < 0.1), "{own:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_whose_budgets_nobody_drives_is_not_ready() {
+    let mut world = World::new(SandboxSpec::default());
+    world.get("/users", "t").await;
+    let (status, text) = shown(&world, "/readyz").await;
+    assert_eq!(status, 200, "{text}");
+    world.lose_driver().await;
+    let (status, text) = shown(&world, "/readyz").await;
+    assert_eq!(status, 503);
+    assert!(text.contains("budgets: "), "{text}");
+    let shown = metrics(&world).await;
+    assert!(shown.contains("segment_gateway_ready 0\n"), "{shown}");
 }

@@ -250,6 +250,12 @@ impl World {
         tokio::spawn(async move { world.send(request).await })
     }
 
+    /// Ends the driver of the budgets, as a panic in it would.
+    pub async fn lose_driver(&mut self) {
+        self.driver.abort();
+        let _ = (&mut self.driver).await;
+    }
+
     /// Listens on a free port until `stop` ends.
     pub async fn listen(&self, stop: impl Future<Output = ()> + Send + 'static) -> SocketAddr {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
