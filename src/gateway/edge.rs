@@ -34,7 +34,7 @@ const NOT_FORWARDED: [HeaderName; 5] = [
 const END_TO_END: [&str; 4] = ["authorization", "host", "accept", "cookie"];
 
 /// What begins the paths of the gateway's own.
-const OWN: &str = "/_gateway";
+pub const OWN: &str = "/_gateway";
 
 /// Method-override fields in the field; with one of them a request may be any write.
 const OVERRIDES: [&str; 3] = [

@@ -81,18 +81,26 @@ pub fn split(path: &str) -> Option<Split<'_>> {
     let mut split = Split {
         segments: [""; MAX_SEGMENTS],
         len: 0,
+        encoded: false,
     };
     if rest.is_empty() {
         return Some(split);
     }
-    for segment in rest.split('/') {
-        if !is_plain(segment) {
-            return None;
+    let mut begin = 0;
+    for (at, byte) in rest.bytes().enumerate() {
+        match byte {
+            b'/' => {
+                split.push(rest.get(begin..at)?)?;
+                begin = at + 1;
+            }
+            b'\\' | b';' => return None,
+            b'%' => split.encoded = true,
+            _ => {}
         }
-        *split.segments.get_mut(split.len)? = segment;
-        split.len += 1;
     }
-    Some(split)
+    split.push(rest.get(begin..)?)?;
+    let plain = !split.encoded || split.segments().iter().all(|part| is_plainly_encoded(part));
+    plain.then_some(split)
 }
 
 /// The segments of one path, without allocation.
@@ -100,6 +108,7 @@ pub fn split(path: &str) -> Option<Split<'_>> {
 pub struct Split<'p> {
     segments: [&'p str; MAX_SEGMENTS],
     len: usize,
+    encoded: bool,
 }
 
 impl<'p> Split<'p> {
@@ -107,17 +116,26 @@ impl<'p> Split<'p> {
     pub fn segments(&self) -> &[&'p str] {
         &self.segments[..self.len]
     }
+
+    /// Whether anything is percent-encoded in them.
+    pub fn is_encoded(&self) -> bool {
+        self.encoded
+    }
+
+    fn push(&mut self, segment: &'p str) -> Option<()> {
+        if matches!(segment, "" | "." | "..") {
+            return None;
+        }
+        *self.segments.get_mut(self.len)? = segment;
+        self.len += 1;
+        Some(())
+    }
 }
 
-fn is_plain(segment: &str) -> bool {
-    if matches!(segment, "" | "." | "..") {
-        return false;
-    }
+/// Whether only what has to be is encoded.
+fn is_plainly_encoded(segment: &str) -> bool {
     let mut bytes = segment.bytes();
     while let Some(byte) = bytes.next() {
-        if matches!(byte, b'\\' | b';') {
-            return false;
-        }
         if byte != b'%' {
             continue;
         }

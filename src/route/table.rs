@@ -210,10 +210,7 @@ impl Table {
     /// The operation that a request means, found quickly: its parameters are not looked at. `None`
     /// if no template matches, or the path has anything encoded, which has to be looked at.
     pub fn find_plain(&self, method: &Method, path: &str) -> Option<&Operation> {
-        if path.contains('%') {
-            return None;
-        }
-        let split = pattern::split(path)?;
+        let split = pattern::split(path).filter(|split| !split.is_encoded())?;
         let end = self.descend(method, 0, split.segments())?;
         Some(&end.operation)
     }

@@ -31,9 +31,14 @@ impl Blocks {
     /// Looks at the next bytes.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while let Some((byte, rest)) = bytes.split_first() {
-            if self.past_name && *byte != b'\n' {
+            if self.past_name || (self.kept == 0 && begins_neither(*byte)) {
+                // Every hit's head comes by here: what is of no interest is skipped line by line.
                 let line_end = memchr::memchr(b'\n', bytes);
-                bytes = line_end.and_then(|at| bytes.get(at..)).unwrap_or_default();
+                self.past_name = line_end.is_none();
+                self.kept = 0;
+                bytes = line_end
+                    .and_then(|at| bytes.get(at + 1..))
+                    .unwrap_or_default();
                 continue;
             }
             match byte {
@@ -51,12 +56,6 @@ impl Blocks {
     }
 
     fn keep(&mut self, byte: u8) {
-        // Most names are neither, and their first letter says so: every hit's head comes by here.
-        let may_be = || matches!(byte.to_ascii_lowercase(), b'c' | b't' | b'\r');
-        if self.kept == 0 && !may_be() {
-            self.past_name = true;
-            return;
-        }
         match self.name.get_mut(self.kept) {
             Some(place) => {
                 *place = byte;
@@ -81,6 +80,11 @@ impl Blocks {
         }
         (self.kept, self.past_name) = (0, false);
     }
+}
+
+/// Whether a line that begins so is neither field, nor the end of a block.
+fn begins_neither(byte: u8) -> bool {
+    !matches!(byte, b'c' | b'C' | b't' | b'T' | b'\r' | b'\n')
 }
 
 #[cfg(test)]
