@@ -186,6 +186,11 @@ impl<E> Ticket<E> {
         self.sender.send_replace(Progress::Departed);
     }
 
+    /// The attempt came to nothing: the fetch waits for its budget again.
+    pub(super) fn turn_back(&self) {
+        self.sender.send_replace(Progress::InLine);
+    }
+
     /// Joins the fetch from within, current or not.
     pub(super) fn follow(&self, why: Miss) -> Follower<E> {
         Follower {
@@ -247,13 +252,20 @@ impl<E: Clone> Follower<E> {
         drop(self.progress.wait_for(left).await);
     }
 
-    /// How the fetch ends. It does end: the fetch is bounded in time by whoever carries it out.
-    pub async fn wait(mut self) -> Outcome<E> {
-        let ended = |progress: &Progress<E>| matches!(progress, Progress::Ended(_));
-        match self.progress.wait_for(ended).await.as_deref() {
-            Ok(Progress::Ended(outcome)) => outcome.clone(),
-            Ok(_) | Err(_) => Outcome::Lost,
+    /// How the fetch ends, or `None` if it waits for its budget, perhaps again. It does end: the
+    /// fetch is bounded in time by whoever carries it out.
+    pub async fn wait(&mut self) -> Option<Outcome<E>> {
+        let moved = |progress: &Progress<E>| !matches!(progress, Progress::Departed);
+        match self.progress.wait_for(moved).await.as_deref() {
+            Ok(Progress::Ended(outcome)) => return Some(outcome.clone()),
+            Ok(_) => {}
+            Err(_) => return Some(Outcome::Lost),
         }
+        // Whoever carried it out may be gone: then it waits for nothing any more.
+        self.progress
+            .has_changed()
+            .is_err()
+            .then_some(Outcome::Lost)
     }
 }
 

@@ -56,6 +56,12 @@ impl<E> Leader<E> {
         self.ticket.depart(self.stamp);
     }
 
+    /// To be called when an attempt came to nothing and another one has to wait for its budget:
+    /// those who joined wait as long for that as they may themselves.
+    pub fn turns_back(&self) {
+        self.ticket.turn_back();
+    }
+
     /// For a reader who does not carry out the fetch but wants to know how far it has come.
     pub fn follow(&self) -> Follower<E> {
         self.ticket.follow(self.why)

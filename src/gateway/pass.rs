@@ -16,6 +16,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use std::time::Instant;
 use tokio::sync::oneshot;
+use tokio::time::timeout_at;
 
 /// What asking the API came to.
 #[derive(Debug)]
@@ -26,13 +27,32 @@ pub(super) enum Asked {
     Throttled(Response<Body>),
 }
 
+/// What those who wait for an attempt of another are told.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Move {
+    /// It is about to leave.
+    Departs(Instant),
+    /// It came to nothing, and another one waits for the budget.
+    TurnsBack,
+}
+
 impl Gateway {
     /// Passes a read through. `cache` says why it is not a matter for the cache.
     pub(super) async fn pass(&self, ask: Ask, cache: CacheStatus) -> Result<Reply, GatewayError> {
         self.quotas.charge(&ask.caller)?;
         let request = self.forwarded(&ask);
         let mut timing = Timing::of(&ask);
-        match self.ask_api(&ask, request, &mut timing, |_| ()).await? {
+        let asked = self.ask_api(&ask, request, &mut timing, |_| ());
+        let asked = match self.given_up_at(&ask) {
+            None => asked.await,
+            // Whoever has given up by then no longer waits for it.
+            Some(gone) => match timeout_at(gone.into(), asked).await {
+                Ok(asked) => asked,
+                Err(_) if ask.progress.seen().is_some() => Err(GatewayError::UpstreamTimeout),
+                Err(_) => Err(self.expired(&ask)),
+            },
+        };
+        match asked? {
             Asked::Answer(answer) => {
                 timing.upstream = answer.took;
                 let standing = answer.standing;
@@ -53,13 +73,13 @@ impl Gateway {
     }
 
     /// Waits for the budget and asks; again after a 429 or a connection that could not be opened,
-    /// within the deadline. `departs` is told before each attempt.
+    /// within the deadline. `moves` is told before each attempt, and when it came to nothing.
     pub(super) async fn ask_api(
         &self,
         ask: &Ask,
         request: Request<Bytes>,
         timing: &mut Timing,
-        mut departs: impl FnMut(Instant),
+        mut moves: impl FnMut(Move),
     ) -> Result<Asked, GatewayError> {
         let wish = self.wish(ask);
         let ticket = match self.budgets.join(&wish) {
@@ -73,7 +93,7 @@ impl Gateway {
                 .granted()
                 .await
                 .map_err(|why| self.not_permitted(why, ask, &ticket))?;
-            departs(self.clock.now());
+            moves(Move::Departs(self.clock.now()));
             self.leaves(ask, timing);
             match self.dispatch_read(ask, permit, request.clone()).await? {
                 Came::Answer(answer) => return Ok(Asked::Answer(answer)),
@@ -86,8 +106,10 @@ impl Gateway {
                     if ticket.estimate_again() > ticket.deadline() {
                         return Ok(Asked::Throttled(response));
                     }
+                    moves(Move::TurnsBack);
                 }
                 Came::NotSent(why) => {
+                    moves(Move::TurnsBack);
                     connects += 1;
                     self.pause_or_fail(why, connects, ticket.deadline()).await?;
                 }

@@ -11,7 +11,7 @@ use super::Gateway;
 use super::attempt::Answer;
 use super::body::{self, Body, Read};
 use super::flow::{Ask, Reply, Timing};
-use super::pass::Asked;
+use super::pass::{Asked, Move};
 use super::request_id::REQUEST_ID;
 use super::status::CacheStatus;
 use super::write::refused;
@@ -135,22 +135,27 @@ impl Gateway {
     ) -> Result<Joined, GatewayError> {
         let why = follower.why();
         let in_line = (ask.accepted + ask.patience).max(self.clock.now() + AT_ONCE);
-        if timeout_at(in_line.into(), follower.departure())
-            .await
-            .is_err()
-        {
-            if ask.patience.is_zero() {
-                // Now or never: its own place in the line tells how long it would be.
-                return Ok(Joined::Alone(Miss::NotWaiting));
-            }
-            return Err(self.expired(ask));
-        }
         let answered = ask.accepted + ask.patience + self.settings.longest_answer;
         let end = self
             .given_up_at(ask)
             .map_or(answered, |gone| gone.min(answered));
-        let Ok(flown) = timeout_at(end.into(), follower.wait()).await else {
-            return Err(GatewayError::UpstreamTimeout);
+        let flown = loop {
+            if timeout_at(in_line.into(), follower.departure())
+                .await
+                .is_err()
+            {
+                if ask.patience.is_zero() {
+                    // Now or never: its own place in the line tells how long it would be.
+                    return Ok(Joined::Alone(Miss::NotWaiting));
+                }
+                return Err(self.expired(ask));
+            }
+            match timeout_at(end.into(), follower.wait()).await {
+                Ok(Some(flown)) => break flown,
+                // A 429, or no connection: it waits for its budget again.
+                Ok(None) => {}
+                Err(_) => return Err(GatewayError::UpstreamTimeout),
+            }
         };
         match flown {
             Flown::Shared(entry) if self.cache.accepts(&entry) => {
@@ -179,7 +184,7 @@ impl Gateway {
     }
 
     /// It waited for its budget as long as it may. The line tells when to come back.
-    fn expired(&self, ask: &Ask) -> GatewayError {
+    pub(super) fn expired(&self, ask: &Ask) -> GatewayError {
         let refused = self.budgets.join(&self.wish(ask)).err().map(refused);
         let retry_after = refused.and_then(|refused| refused.retry_after());
         GatewayError::QueueExpired {
@@ -202,7 +207,10 @@ impl Gateway {
         self.tasks.spawn("fetch", async move {
             let mut timing = Timing::of(&wish);
             let asked = gateway
-                .ask_api(&wish, request, &mut timing, |now| leader.departs(now))
+                .ask_api(&wish, request, &mut timing, |to| match to {
+                    Move::Departs(now) => leader.departs(now),
+                    Move::TurnsBack => leader.turns_back(),
+                })
                 .await;
             let reply = match asked {
                 Ok(Asked::Answer(answer)) => gateway.land(answer, leader, timing).await,
@@ -237,7 +245,7 @@ impl Gateway {
     /// Stores and shares the answer as far as it may be, and gives it to the first reader.
     async fn land(&self, answer: Answer, leader: Leader<GatewayError>, mut timing: Timing) -> Told {
         let why = leader.why();
-        timing.upstream = answer.took;
+        let begun = self.clock.now();
         let (head, body) = answer.response.into_parts();
         let length = body.size_hint().lower();
         let (landed, body) =
@@ -246,6 +254,8 @@ impl Gateway {
             } else {
                 self.read_whole(&head, body, leader).await?
             };
+        // What is read here of the body is the API's time, not the gateway's.
+        timing.upstream = answer.took + self.clock.now().saturating_duration_since(begun);
         let status = CacheStatus::fetched(why, &landed);
         let response = Response::from_parts(head, body);
         Ok(Reply::read(

@@ -11,7 +11,7 @@ async fn a_hundred_readers_share_one_fetch() {
     assert_eq!(leader.why(), Miss::Absent);
     let mut readers = JoinSet::new();
     for _ in 0..99 {
-        readers.spawn(follows(board(&cache, &key, now())).wait());
+        readers.spawn(ended(follows(board(&cache, &key, now()))));
     }
     settle_tasks().await;
     let landed = finish(leader, "{}", now());
@@ -57,8 +57,8 @@ async fn the_first_reader_hangs_up_and_the_others_do_not_notice() {
         }
     });
     let (upstream, _) = first_leads.await.unwrap();
-    let second = tokio::spawn(follows(board(&cache, &key, now())).wait());
-    let third = tokio::spawn(follows(board(&cache, &key, now())).wait());
+    let second = tokio::spawn(ended(follows(board(&cache, &key, now()))));
+    let third = tokio::spawn(ended(follows(board(&cache, &key, now()))));
     first.abort();
     third.abort();
     assert!(first.await.unwrap_err().is_cancelled());
@@ -72,7 +72,7 @@ async fn a_fetch_that_panics_frees_its_key_and_wakes_everyone() {
     let cache = cache();
     let key = key(ALICE, "/users");
     let (upstream, task) = fetch(leads(board(&cache, &key, now())));
-    let waiting = tokio::spawn(follows(board(&cache, &key, now())).wait());
+    let waiting = tokio::spawn(ended(follows(board(&cache, &key, now()))));
     settle_tasks().await;
     upstream.send("panic").unwrap();
     assert!(task.await.unwrap_err().is_panic());
@@ -89,13 +89,13 @@ async fn a_fetch_that_is_aborted_or_fails_frees_its_key_and_wakes_everyone() {
     let (_upstream, task) = fetch(leads(board(&cache, &key, now())));
     let waiting = follows(board(&cache, &key, now()));
     task.abort();
-    assert!(matches!(waiting.wait().await, Outcome::Lost));
+    assert!(matches!(ended(waiting).await, Outcome::Lost));
 
     let (upstream, _task) = fetch(leads(board(&cache, &key, now())));
     let waiting = follows(board(&cache, &key, now()));
     drop(upstream);
     assert!(matches!(
-        waiting.wait().await,
+        ended(waiting).await,
         Outcome::Failed("no upstream")
     ));
     assert_eq!(cache.stats().fetches, 0);
@@ -115,9 +115,16 @@ async fn whoever_joined_learns_when_the_fetch_is_sent() {
     let mut late = follows(board(&cache, &key, now()));
     late.departure().await;
     assert!(waiting.has_departed() && late.has_departed() && first.has_departed());
+    // A 429: it waits for its budget again, and they with it.
+    leader.turns_back();
+    assert!(waiting.wait().await.is_none());
+    let again = tokio::time::timeout(SECOND, waiting.departure()).await;
+    assert!(again.is_err() && !late.has_departed());
+    leader.departs(now());
+    waiting.departure().await;
     finish(leader, "{}", now());
     for follower in [waiting, late, first] {
-        assert_eq!(shared(follower.wait().await).body().as_ref(), b"{}");
+        assert_eq!(shared(ended(follower).await).body().as_ref(), b"{}");
     }
     // One that is given up before it was sent has ended as well.
     cache.purge_all(now());
@@ -125,7 +132,7 @@ async fn whoever_joined_learns_when_the_fetch_is_sent() {
     let mut waiting = follows(board(&cache, &key, now()));
     drop(leader);
     waiting.departure().await;
-    assert!(matches!(waiting.wait().await, Outcome::Lost));
+    assert!(matches!(ended(waiting).await, Outcome::Lost));
 }
 
 #[tokio::test]
@@ -135,7 +142,7 @@ async fn whoever_joined_learns_the_end_also_after_it() {
     let leader = leads(board(&cache, &key, now()));
     let late = follows(board(&cache, &key, now()));
     finish(leader, "{}", now());
-    assert_eq!(shared(late.wait().await).body().as_ref(), b"{}");
+    assert_eq!(shared(ended(late).await).body().as_ref(), b"{}");
 }
 
 #[tokio::test]
@@ -146,7 +153,7 @@ async fn an_error_is_shared_and_not_stored() {
     let waiting = follows(board(&cache, &key, now()));
     let landed = finish_with(leader, 503, &HeaderMap::new(), "down", now());
     assert_eq!(landed.stored, Err(Refusal::Status));
-    let entry = shared(waiting.wait().await);
+    let entry = shared(ended(waiting).await);
     assert!(cache.accepts(&entry));
     assert_eq!(entry.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(cache.lookup(&key, now()).unwrap_err(), Miss::Absent);
@@ -162,7 +169,7 @@ async fn what_is_for_one_reader_is_not_shared() {
     headers.append("set-cookie", HeaderValue::from_static("a=b"));
     let landed = finish_with(leader, 200, &headers, "{}", now());
     assert!(landed.shared.is_none());
-    let outcome = waiting.wait().await;
+    let outcome = ended(waiting).await;
     assert!(matches!(outcome, Outcome::NotShared(Refusal::SetCookie)));
     assert_eq!(cache.lookup(&key, now()).unwrap_err(), Miss::Absent);
 
@@ -170,7 +177,7 @@ async fn what_is_for_one_reader_is_not_shared() {
     let leader = leads(board(&cache, &key, now()));
     let waiting = follows(board(&cache, &key, now()));
     leader.refuse(Refusal::TooLarge);
-    let outcome = waiting.wait().await;
+    let outcome = ended(waiting).await;
     assert!(matches!(outcome, Outcome::NotShared(Refusal::TooLarge)));
 }
 

@@ -60,13 +60,13 @@ async fn a_fetch_that_began_before_a_write_is_not_joined_and_not_stored() {
     // The end of the old fetch did not end the new one for others.
     follows(board(&cache, &key, at));
     assert_eq!(finish(new, "new", at).stored, Ok(()));
-    let before = shared(joined_before.wait().await);
+    let before = shared(ended(joined_before).await);
     assert_eq!(before.body().as_ref(), b"old");
     assert!(
         !cache.accepts(&before),
         "overtaken before it was handed over"
     );
-    let after = shared(joined_after.wait().await);
+    let after = shared(ended(joined_after).await);
     assert_eq!(after.body().as_ref(), b"new");
     assert!(cache.accepts(&after));
 }
@@ -102,7 +102,7 @@ async fn a_write_between_the_answer_and_its_hand_over_is_noticed() {
     let leader = leads(board(&cache, &key, at));
     let waiting = follows(board(&cache, &key, at));
     finish(leader, "old", at);
-    let entry = shared(waiting.wait().await);
+    let entry = shared(ended(waiting).await);
     assert!(cache.accepts(&entry));
     cache.settle(&wrote_users(), at);
     assert!(!cache.accepts(&entry));
@@ -140,7 +140,7 @@ async fn waiting_for_a_budget_does_not_make_an_answer_old() {
     leader.departs(at + 3 * SECOND);
     follows(board(&cache, &key, at + 3 * SECOND));
     assert_eq!(finish(leader, "new", at + 4 * SECOND).stored, Ok(()));
-    let entry = shared(waiting.wait().await);
+    let entry = shared(ended(waiting).await);
     assert!(cache.accepts(&entry));
     assert_eq!(entry.age(at + 4 * SECOND), SECOND);
 }
@@ -175,7 +175,7 @@ async fn tags_that_the_answer_brings_count_at_hand_over() {
     leader.add_tags([Tag::new("groups")]);
     assert_eq!(finish(leader, "{}", at).stored, Err(Refusal::Fenced));
     for waiting in [waiting, unaware] {
-        assert!(!cache.accepts(&shared(waiting.wait().await)));
+        assert!(!cache.accepts(&shared(ended(waiting).await)));
     }
 }
 
@@ -206,7 +206,7 @@ async fn those_who_wait_for_a_401_share_it() {
     cache.unauthorized(&ALICE, Refused::Operation(7), at);
     let landed = finish_with(leader, 401, &HeaderMap::new(), "no", at);
     assert_eq!(landed.stored, Err(Refusal::Status));
-    assert!(cache.accepts(&shared(waiting.wait().await)));
+    assert!(cache.accepts(&shared(ended(waiting).await)));
 }
 
 #[test]

@@ -108,6 +108,16 @@ fn finish_with(
     leader.finish(&answer, now)
 }
 
+/// How a fetch ends for somebody who joined it, however often it goes back into the line.
+async fn ended(mut follower: Follower<&'static str>) -> Outcome<&'static str> {
+    loop {
+        follower.departure().await;
+        if let Some(outcome) = follower.wait().await {
+            return outcome;
+        }
+    }
+}
+
 #[track_caller]
 fn shared(outcome: Outcome<&'static str>) -> Arc<Entry> {
     match outcome {

@@ -144,7 +144,7 @@ impl World {
                 self.hits += 1;
                 return self.show(expected, &entry);
             }
-            Board::Follow(follower) => Reader::Waiting(Box::pin(follower.wait())),
+            Board::Follow(follower) => Reader::Waiting(Box::pin(ended(follower))),
             Board::Lead(leader) => Reader::Queued(leader),
             Board::Alone(_) => Reader::Alone,
         };
