@@ -25,13 +25,45 @@ const MOST_TRIES: usize = 12;
 const NEWCOMER: Place = Place::MAX;
 const LAST_TURN: Turn = Turn::MAX;
 const SECOND: Duration = Duration::from_secs(1);
-/// What each step may take longer than is known: timers are not exact.
-const DRIFT: Duration = Duration::from_millis(3);
 /// How much sooner somebody should leave who is told when to come back.
 const MARGIN: Duration = Duration::from_millis(250);
-/// Where several are after one slot, a moment decides who has it. Nothing is promised that would
-/// not hold if the newcomer were so much later than the others.
-const HANDICAP: Duration = Duration::from_millis(500);
+/// How things may turn out. Where several are after one slot a moment decides who has it, so
+/// nothing is promised that would not hold in all of these cases.
+#[derive(Clone, Copy, Debug)]
+struct Luck {
+    /// How much later than it was told the newcomer comes.
+    later: Duration,
+    /// How much later than the others it is ready.
+    handicap: Duration,
+    /// How much longer than is known each answer takes: timers are not exact.
+    drift: Duration,
+}
+
+impl Luck {
+    const USUAL: Self = Self {
+        later: Duration::ZERO,
+        handicap: Duration::ZERO,
+        drift: Duration::from_millis(3),
+    };
+    const LOSES: Self = Self {
+        handicap: Duration::from_millis(500),
+        ..Self::USUAL
+    };
+    const COMES_LATE: Self = Self {
+        later: Duration::from_millis(100),
+        ..Self::USUAL
+    };
+    const ALL_IS_SLOW: Self = Self {
+        drift: Duration::from_millis(50),
+        ..Self::USUAL
+    };
+    const ALL: [Self; 4] = [
+        Self::USUAL,
+        Self::LOSES,
+        Self::COMES_LATE,
+        Self::ALL_IS_SLOW,
+    ];
+}
 
 /// What waits for the budgets of one credential, and in its lanes.
 #[derive(Clone, Debug)]
@@ -62,11 +94,11 @@ pub struct Newcomer<'a> {
 impl Forecast {
     /// When the newcomer leaves if it comes now; `None` if there is no room for it, or no telling.
     pub fn leaves(&self, newcomer: &Newcomer<'_>) -> Option<Instant> {
-        let leaves = Run::new(self).until_it_leaves(newcomer, self.now, Duration::ZERO)?;
+        let leaves = Run::new(self).until_it_leaves(newcomer, self.now, Luck::USUAL)?;
         if leaves == self.now {
             return Some(leaves);
         }
-        let loses = Run::new(self).until_it_leaves(newcomer, self.now, HANDICAP)?;
+        let loses = Run::new(self).until_it_leaves(newcomer, self.now, Luck::LOSES)?;
         Some(loses.max(leaves))
     }
 
@@ -78,16 +110,23 @@ impl Forecast {
         let mut after = whole_seconds(early.saturating_duration_since(self.now));
         for _ in 0..MOST_TRIES {
             let comes = self.now + after;
-            // It need not come or become ready at just this instant.
-            let late = [(0, 0), (0, 500), (100, 0)].map(|(later, handicap)| {
-                let comes = comes + Duration::from_millis(later);
-                let handicap = Duration::from_millis(handicap);
-                let patience = newcomer.patience.saturating_sub(MARGIN) + handicap;
-                match Run::new(self).until_it_leaves(newcomer, comes, handicap) {
-                    Some(leaves) => leaves.saturating_duration_since(comes + patience),
-                    // There is no room yet.
-                    None => SECOND,
-                }
+            let waits = |luck: Luck| {
+                let comes = comes + luck.later;
+                let leaves = Run::new(self).until_it_leaves(newcomer, comes, luck)?;
+                Some(leaves.saturating_duration_since(comes))
+            };
+            // Whoever can leave at once is accepted for that; of the others more is asked, and
+            // what they are told has to hold then as well (see `leaves`).
+            let at_once = waits(Luck::USUAL).is_some_and(|wait| wait.is_zero());
+            let patience = newcomer.patience.saturating_sub(MARGIN);
+            let late = Luck::ALL.map(|luck| {
+                let allowed = if at_once {
+                    patience + luck.handicap
+                } else {
+                    patience
+                };
+                // Without a time there is no room yet.
+                waits(luck).map_or(SECOND, |wait| wait.saturating_sub(allowed))
             });
             let late = late.into_iter().max().unwrap_or_default();
             if late.is_zero() {
@@ -135,7 +174,7 @@ struct Run {
     places: HashMap<Turn, (usize, Place)>,
     events: BinaryHeap<Reverse<(Instant, Event)>>,
     sent: Vec<Option<Sent>>,
-    handicap: Duration,
+    luck: Luck,
 }
 
 impl Run {
@@ -148,7 +187,7 @@ impl Run {
             places: HashMap::new(),
             events: BinaryHeap::new(),
             sent: Vec::new(),
-            handicap: Duration::ZERO,
+            luck: Luck::USUAL,
         };
         let mut budgets = HashMap::new();
         for (number, (_, account)) in run.accounts.iter_mut().enumerate() {
@@ -173,14 +212,14 @@ impl Run {
         run
     }
 
-    /// Runs until the newcomer leaves who comes at `comes` and is so much later than the others.
+    /// Runs until the newcomer leaves who comes at `comes`.
     fn until_it_leaves(
         mut self,
         newcomer: &Newcomer<'_>,
         comes: Instant,
-        handicap: Duration,
+        luck: Luck,
     ) -> Option<Instant> {
-        self.handicap = handicap;
+        self.luck = luck;
         let mut joined = false;
         // Each step sends or ends somebody's attempt, or is a time at which that may be.
         for _ in 0..MOST_WAITING * 8 {
@@ -270,7 +309,7 @@ impl Run {
     }
 
     fn newcomer_is_ready(&mut self) {
-        let ready = self.now + self.handicap;
+        let ready = self.now + self.luck.handicap;
         self.events.push(Reverse((ready, Event::Ready)));
     }
 
@@ -278,7 +317,7 @@ impl Run {
     fn send(&mut self) -> (bool, Option<Instant>) {
         let mut wake: Option<Instant> = None;
         for (number, (_, account)) in self.accounts.iter_mut().enumerate() {
-            let answer = account.answer_time() + DRIFT;
+            let answer = account.answer_time() + self.luck.drift;
             loop {
                 match account.next(self.now) {
                     Next::Go(NEWCOMER, _) => return (true, None),
@@ -302,3 +341,6 @@ impl Run {
         (false, wake)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+use super::*;
+use crate::clock::Clock;
+use crate::limit::window::{Terms, Window};
+use crate::route::policy::Rate;
+use std::net::IpAddr;
+
+const BUDGET: &str = "addUsers";
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn peer(n: u8) -> Caller {
+    Caller {
+        peer: IpAddr::from([10, 0, 0, n]),
+        name: None,
+    }
+}
+
+/// A budget all of whose slots are occupied, each until so many seconds from now.
+fn occupied(now: Instant, until: &[u64]) -> Account {
+    let rate = Rate {
+        limit: u32::try_from(until.len()).unwrap(),
+        window: seconds(60),
+    };
+    let terms = Terms {
+        guard: Duration::from_millis(250),
+        late: seconds(60),
+        unknown_slots: 1,
+    };
+    let mut window = Window::new(rate, None, terms, now);
+    for until in until {
+        window.restore(now + seconds(*until));
+    }
+    Account::new(window, 60, now)
+}
+
+fn forecast(now: Instant, account: Account, lanes: Lanes) -> Forecast {
+    Forecast {
+        accounts: vec![(BUDGET.into(), account)],
+        lanes,
+        now,
+    }
+}
+
+fn keys(keys: &[&str]) -> Keys {
+    Keys {
+        keys: keys.iter().map(|key| Arc::from(*key)).collect(),
+        ..Keys::default()
+    }
+}
+
+/// What is said to somebody who comes now from this peer: when it leaves, and when to come back.
+fn told(forecast: &Forecast, from: u8, acts_on: &[&str], patience: u64) -> (Option<f64>, u64) {
+    let (caller, keys) = (peer(from), keys(acts_on));
+    let newcomer = Newcomer {
+        budget: BUDGET,
+        caller: &caller,
+        keys: &keys,
+        patience: seconds(patience),
+        most: 4,
+    };
+    let leaves = forecast.leaves(&newcomer);
+    (
+        leaves.map(|at| at.saturating_duration_since(forecast.now).as_secs_f64()),
+        forecast.comes_back(&newcomer).as_secs(),
+    )
+}
+
+#[test]
+fn with_a_slot_free_and_nobody_there_it_leaves_at_once() {
+    let now = Clock::system().now();
+    let forecast = forecast(now, occupied(now, &[0, 10]), Lanes::default());
+    assert_eq!(told(&forecast, 1, &["user:a"], 0).0, Some(0.0));
+}
+
+#[test]
+fn it_leaves_with_the_first_slot_and_may_come_back_so_much_sooner_as_it_can_wait() {
+    let now = Clock::system().now();
+    let forecast = forecast(now, occupied(now, &[10, 20]), Lanes::default());
+    for (patience, after) in [(0, 10), (4, 7), (9, 2), (60, 1)] {
+        assert_eq!(told(&forecast, 1, &[], patience), (Some(10.0), after));
+    }
+}
+
+#[test]
+fn those_who_wait_leave_before_it_as_their_turns_say() {
+    let now = Clock::system().now();
+    let mut account = occupied(now, &[10, 20, 30, 40]);
+    for place in 0..3 {
+        account.turns().join(place, peer(1), now);
+        account.turns().ready(place);
+    }
+    let forecast = forecast(now, account, Lanes::default());
+    assert_eq!(told(&forecast, 2, &[], 15), (Some(20.0), 6));
+    // Who cannot wait would have to come at the very moment, and is told when all have gone.
+    assert_eq!(told(&forecast, 2, &[], 0), (Some(20.0), 40));
+    // One peer may have half of the four places, and has more already.
+    let (leaves, after) = told(&forecast, 1, &[], 0);
+    assert_eq!(leaves, None);
+    assert!(after >= 40, "{after}");
+}
+
+#[test]
+fn it_waits_for_its_lane_as_well() {
+    let now = Clock::system().now();
+    let mut lanes = Lanes::default();
+    // It has left already: no budget has it in its line.
+    assert!(lanes.enter(0, keys(&["user:a"]), now + seconds(5), 77));
+    let forecast = forecast(now, occupied(now, &[0, 0]), lanes);
+    let (leaves, _) = told(&forecast, 1, &["user:a"], 0);
+    assert!(
+        leaves.is_some_and(|at| (5.0..6.0).contains(&at)),
+        "{leaves:?}"
+    );
+    assert_eq!(told(&forecast, 1, &["user:b"], 0).0, Some(0.0));
+}
+
+#[test]
+fn whoever_waits_for_a_lane_is_answered_before_those_behind_it_leave() {
+    let now = Clock::system().now();
+    let mut account = occupied(now, &[10, 10]);
+    let mut lanes = Lanes::default();
+    account.turns().join(3, peer(1), now);
+    account.turns().ready(3);
+    assert!(lanes.enter(0, keys(&["user:a"]), now + seconds(11), 3));
+    let answer = account.answer_time().as_secs_f64();
+    let forecast = forecast(now, account, lanes);
+    let (leaves, _) = told(&forecast, 1, &["user:a"], 0);
+    let expected = 10.0 + answer;
+    assert!(
+        leaves.is_some_and(|at| (expected..expected + 1.0).contains(&at)),
+        "{leaves:?} of {expected}"
+    );
+}
+
+#[test]
+fn nothing_is_told_of_a_budget_that_is_not_there() {
+    let now = Clock::system().now();
+    let mut forecast = forecast(now, occupied(now, &[0]), Lanes::default());
+    forecast.accounts.clear();
+    assert_eq!(told(&forecast, 1, &[], 0).0, None);
+}
