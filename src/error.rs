@@ -156,6 +156,28 @@ impl GatewayError {
         )
     }
 
+    /// Whether the budget of the operation had a part in it: how that stands is worth showing.
+    pub fn concerns_budget(&self) -> bool {
+        match self {
+            Self::QueueWait { .. }
+            | Self::QueueFull { .. }
+            | Self::QueueExpired { .. }
+            | Self::OutcomeUnknown { .. }
+            | Self::UpstreamUnreachable { .. }
+            | Self::UpstreamTimeout
+            | Self::UpstreamBroken => true,
+            Self::BadRequest(_)
+            | Self::MethodRefused
+            | Self::NotFound
+            | Self::BodyTooLarge(_)
+            | Self::BodyTimeout
+            | Self::CallerQuota { .. }
+            | Self::Draining
+            | Self::Overloaded
+            | Self::Internal => false,
+        }
+    }
+
     /// When to come back, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -127,7 +127,10 @@ pub(super) struct Reply {
     pub(super) outcome: Outcome,
     pub(super) cache: Option<CacheStatus>,
     pub(super) timing: Timing,
+    /// The budget that an attempt of its own drew on.
     pub(super) standing: Option<Standing>,
+    /// Whether the operation's budget is to be shown where no attempt of its own did draw on it.
+    pub(super) shows_budget: bool,
     /// The type of the gateway's own error.
     pub(super) error: Option<&'static str>,
 }
@@ -140,6 +143,7 @@ impl Reply {
             cache: None,
             timing: Timing::default(),
             standing: None,
+            shows_budget: matches!(outcome, Outcome::Joined | Outcome::Expired),
             error: None,
         }
     }
@@ -200,6 +204,7 @@ impl Reply {
         };
         Self {
             error: Some(error.kind()),
+            shows_budget: error.concerns_budget(),
             ..Self::new(reply::error(error), outcome)
         }
     }

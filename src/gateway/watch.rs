@@ -120,7 +120,12 @@ impl Watch {
                 }
             }
         }
-        if let Some(standing) = &reply.standing {
+        let standing = reply.standing.or_else(|| {
+            let known = self.known.as_ref().filter(|_| reply.shows_budget)?;
+            let budget = &known.operation.budget;
+            self.gateway.budgets.standing(known.credential, budget)
+        });
+        if let Some(standing) = &standing {
             show_budget(headers, standing);
         }
         let timing = &reply.timing;

@@ -232,13 +232,22 @@ impl Budgets {
         let load = state.peers.get(&peer).copied().unwrap_or_default();
         let mut room = None;
         let mut not_before = |at: Option<Instant>| room = room.max(at.or(Some(now)));
-        if state.waiting >= bounds.total || state.bytes + wish.bytes > bounds.bytes {
+        if state.waiting >= bounds.total {
             not_before(state.next_departure(None, now));
         }
-        if load.waiting >= bounds.total.div_ceil(2)
-            || load.bytes + wish.bytes > bounds.bytes.div_ceil(2).max(wish.bytes)
-        {
+        if load.waiting >= bounds.total.div_ceil(2) {
             not_before(state.next_departure(Some(peer), now));
+        }
+        let excess = |used: usize, most: usize| (used + wish.bytes).saturating_sub(most);
+        let (of_all, of_peer) = (
+            excess(state.bytes, bounds.bytes),
+            excess(load.bytes, bounds.bytes.div_ceil(2).max(wish.bytes)),
+        );
+        if of_all > 0 {
+            not_before(state.freed(of_all, None, now));
+        }
+        if of_peer > 0 {
+            not_before(state.freed(of_peer, Some(peer), now));
         }
         if let Some(kept) = state.accounts.get_mut(key) {
             let account = &mut kept.account;
@@ -286,6 +295,14 @@ impl Budgets {
         let state = self.shared.state.lock();
         let kept = state.accounts.get(&(credential, budget.name.clone()));
         kept.map_or(FIRST_GUESS, |kept| kept.account.answer_time())
+    }
+
+    /// How a budget stands at this moment; `None` if nothing has asked for it lately.
+    pub fn standing(&self, credential: Credential, budget: &BudgetSpec) -> Option<Standing> {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.state.lock();
+        let kept = state.accounts.get_mut(&(credential, budget.name.clone()))?;
+        Some(kept.standing(&budget.name, now))
     }
 
     /// Until one of those who wait for any budget leaves at the latest, of one peer alone if one

@@ -180,18 +180,7 @@ impl Permit {
             if let Some(attempt) = attempt {
                 state.ledger.ended(attempt, kept.id, hold, rate);
             }
-            let remaining = rate.limit.saturating_sub(window.occupied(now));
-            // With some left, `reset` is when there are more; with none, when there is one.
-            let more = match window.next_end() {
-                Some(at) if remaining > 0 => at,
-                _ => kept.account.leaves_at(0, now),
-            };
-            ended.standing = Some(Standing {
-                budget: self.key.1.clone(),
-                rate,
-                remaining,
-                reset: more.saturating_duration_since(now),
-            });
+            ended.standing = Some(kept.standing(&self.key.1, now));
         });
         ended
     }

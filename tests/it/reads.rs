@@ -436,6 +436,7 @@ async fn those_who_join_a_fetch_in_line_wait_as_long_as_they_may_themselves() {
     assert_eq!(script.count(), 2);
     let joined = world.send(ask("wait=0")).await;
     assert!(joined.header("cache-status").ends_with("; collapsed"));
+    assert!(joined.header("ratelimit").contains(";r="), "{joined:?}");
     for reader in [leader, patient] {
         assert_eq!(reader.await.unwrap().status, 200);
     }
@@ -939,4 +940,41 @@ async fn a_write_that_nobody_knows_makes_everything_stale() {
             assert!(!is_hit(&world.get(target, "a").await), "{shown} {target}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_joined_do_not_wait_with_a_fetch_that_went_back_into_the_line() {
+    let script = Script::new(|_, n| match n {
+        0 => Step::Later(
+            Duration::from_secs(1),
+            field(answer(429, "{}"), "retry-after", "40"),
+        ),
+        _ => Step::Answer(answer(200, "{}")),
+    });
+    let world = script.world();
+    let began = Instant::now();
+    let ask = |wait: &str| with(request(Method::GET, "/users", "a", ""), "prefer", wait);
+    let leader = world.spawn(ask("wait=120"));
+    sleep(Duration::from_millis(100)).await;
+    let patient = world.spawn(ask("wait=100"));
+    let expired = world.send(ask("wait=5")).await;
+    assert_eq!(expired.error_type(), "gateway-queue-expired");
+    assert_eq!(began.elapsed().as_millis(), 5_100);
+    for reader in [leader, patient] {
+        assert_eq!(reader.await.unwrap().status, 200);
+    }
+    assert!(began.elapsed() > Duration::from_secs(40));
+    assert_eq!(script.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_is_passed_through_ends_with_its_callers_timeout() {
+    let script = Script::new(|_, _| Step::Silent);
+    let mut setup = Setup::new(SandboxSpec::default());
+    setup.config.wait.caller_timeout = Some(Duration::from_secs(7));
+    let world = script.world_of(setup);
+    let began = Instant::now();
+    let answer = world.get("/labels", "a").await;
+    assert_eq!(answer.error_type(), "gateway-upstream-timeout");
+    assert_eq!(began.elapsed().as_secs(), 7);
 }

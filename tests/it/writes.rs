@@ -179,6 +179,9 @@ async fn who_does_not_want_to_wait_is_told_at_once_and_admitted_after_retry_afte
     assert_eq!(refused.json()["errors"][0]["data"]["sent"], false);
     let seconds: u64 = refused.header("retry-after").parse().unwrap();
     assert!((50..=62).contains(&seconds), "{seconds}");
+    let standing = refused.header("ratelimit");
+    assert!(standing.contains(";r=0;"), "{standing}");
+    assert!(refused.header("ratelimit-policy").contains(";q=60;w=60"));
     assert_eq!(world.sandbox.arrivals().len(), 60);
     sleep(Duration::from_secs(seconds)).await;
     assert_eq!(world.send(now()).await.status, 200);

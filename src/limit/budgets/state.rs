@@ -1,7 +1,7 @@
 //! What stands behind the one lock of the budgets: their accounts, who waits for them, and what
 //! all of those take together.
 
-use super::wish::Refusal;
+use super::wish::{Refusal, Standing};
 use crate::credential::Credential;
 use crate::limit::account::Account;
 use crate::limit::ledger::{AccountId, History, Ledger};
@@ -60,6 +60,26 @@ pub(super) struct Load {
 pub(in crate::limit) type Key = (Credential, Arc<str>);
 pub(in crate::limit) type Grant = Result<Permit, Refusal>;
 
+impl Kept {
+    /// What the `RateLimit` fields say of it.
+    pub(in crate::limit) fn standing(&mut self, budget: &Arc<str>, now: Instant) -> Standing {
+        let window = self.account.window();
+        let rate = window.rate();
+        let remaining = rate.limit.saturating_sub(window.occupied(now));
+        // With some left, `reset` is when there are more; with none, when there is one.
+        let more = match window.next_end() {
+            Some(at) if remaining > 0 => at,
+            _ => self.account.leaves_at(0, now),
+        };
+        Standing {
+            budget: budget.clone(),
+            rate,
+            remaining,
+            reset: more.saturating_duration_since(now),
+        }
+    }
+}
+
 impl State {
     /// Puts somebody into a line; whoever finds none is told that there is no such budget.
     pub(in crate::limit) fn enter(
@@ -105,6 +125,34 @@ impl State {
         waited_for
             .filter_map(|kept| kept.account.next_departure(peer, now))
             .min()
+    }
+
+    /// When those who have left, of one peer alone if one is given, have given back so many bytes;
+    /// looks at everybody who waits.
+    pub(super) fn freed(
+        &mut self,
+        bytes: usize,
+        peer: Option<IpAddr>,
+        now: Instant,
+    ) -> Option<Instant> {
+        let mut releases: Vec<(Instant, usize)> = Vec::new();
+        for kept in self.accounts.values_mut() {
+            if kept.waiting.is_empty() {
+                continue;
+            }
+            for (place, at) in kept.account.schedule(now) {
+                let waiting = kept.waiting.get(&place);
+                let counted = waiting.filter(|who| peer.is_none_or(|peer| who.peer == peer));
+                releases.extend(counted.map(|who| (at, who.bytes)));
+            }
+        }
+        releases.sort_unstable();
+        let mut sum = 0;
+        let enough = releases.into_iter().find(|(_, released)| {
+            sum += released;
+            sum >= bytes
+        });
+        enough.map(|(at, _)| at)
     }
 
     pub(in crate::limit) fn make_ready(&mut self, key: &Key, place: Place) {

@@ -63,12 +63,16 @@ fn peer(n: u8) -> Caller {
 
 impl Bench {
     fn join(&self, who: u8, patience: Duration) -> Result<Ticket, Refusal> {
+        self.join_with(who, patience, 100)
+    }
+
+    fn join_with(&self, who: u8, patience: Duration, bytes: usize) -> Result<Ticket, Refusal> {
         self.budgets.join(&Wish {
             credential: Hasher::new(&[1; 32]).credential(&http::HeaderMap::new()),
             budget: &self.spec,
             effect: Effect::Write,
             caller: peer(who),
-            bytes: 100,
+            bytes,
             not_before: None,
             deadline: self.clock.now() + patience,
             answer_by: None,
@@ -229,4 +233,37 @@ async fn a_budget_is_forgotten_only_when_all_of_its_slots_are_free() {
     assert_eq!(state.accounts.len(), 1);
     state.forget_idle_after(now + W + Duration::from_secs(1), Duration::ZERO);
     assert!(state.accounts.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_finds_no_room_for_its_bytes_is_told_when_there_is_enough() {
+    let bench = bench(2);
+    // Answered one after the other, so that their slots come back one after the other.
+    for _ in 0..2 {
+        bench.permit(9).await.end(End::Answered(None));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    let mut waiting = Vec::new();
+    for who in 0..4 {
+        let mut ticket = bench.join_with(who, W * 9, 2_000).unwrap();
+        waiting.push(tokio::spawn(async move {
+            let mut permit = ticket.granted().await.unwrap();
+            permit.begin();
+            permit.end(End::Answered(None));
+        }));
+    }
+    // 2,000 of 10,000 are left, and two have to leave for 5,000.
+    let Err(Refusal::Full { retry_after }) = bench.join_with(5, W * 9, 5_000) else {
+        panic!("there is no room")
+    };
+    assert!(
+        (50..=53).contains(&retry_after.as_secs()),
+        "{retry_after:?}"
+    );
+    tokio::time::sleep(retry_after).await;
+    bench.join_with(5, W * 9, 5_000).unwrap();
+    // A peer has half of it.
+    let _own = bench.join_with(6, W * 9, 1_000).unwrap();
+    let refused = bench.join_with(6, W * 9, 4_500);
+    assert!(matches!(refused, Err(Refusal::Full { .. })), "{refused:?}");
 }
