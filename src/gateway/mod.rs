@@ -21,7 +21,7 @@ mod read;
 pub mod reply;
 mod request_id;
 pub mod room;
-mod shortcut;
+pub mod shortcut;
 pub mod stack;
 pub mod status;
 pub mod tasks;
