@@ -30,7 +30,7 @@ use segment_gateway::limit::budgets::{Bounds, Budgets, Readiness, Wish};
 use segment_gateway::limit::learn::Allowance;
 use segment_gateway::limit::ledger::{History, Ledger};
 use segment_gateway::limit::ticket::Ticket;
-use segment_gateway::limit::turns::Caller;
+use segment_gateway::limit::turns::{Caller, Urgency};
 use segment_gateway::limit::window::{End, Slot, Taken, Terms, Window};
 use segment_gateway::route::policy::{BudgetSpec, Effect, Rate};
 use std::collections::VecDeque;
@@ -151,12 +151,14 @@ fn estimates(bench: &Bench, waiting: u32) {
     for (whose, caller) in lines {
         let mut account = saturated_account(now);
         for n in 0..waiting {
-            account.turns().join(n.into(), caller(n), now);
+            account
+                .turns()
+                .join(n.into(), caller(n), Urgency::default(), now);
             account.turns().ready(n.into());
         }
         assert!(matches!(account.next(now), Next::Wait(_) | Next::Idle));
         bench.row(&format!("{waiting} wait{whose}: estimate"), || {
-            black_box(account.estimate(black_box(&newcomer), now, now));
+            black_box(account.estimate(black_box(&newcomer), Urgency::default(), now, now));
         });
         let line = Line::new(&bench.clock, waiting, *caller);
         bench.row(
@@ -235,6 +237,7 @@ impl Line {
             budget: &self.budget,
             effect: Effect::Write,
             caller: caller.clone(),
+            urgency: Urgency::default(),
             bytes: 500,
             not_before: None,
             deadline: self.clock.now() + MINUTE * 1_000,

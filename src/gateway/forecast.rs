@@ -7,7 +7,7 @@
 //! longer than they did. It is given up where too many wait for it to be worth its time.
 
 use crate::limit::account::{Account, Next};
-use crate::limit::turns::{Caller, Place};
+use crate::limit::turns::{Caller, Place, Urgency};
 use crate::limit::window::{End, Slot};
 use crate::queue::lanes::{Keys, Lanes, Turn};
 use std::cmp::Reverse;
@@ -83,6 +83,8 @@ pub struct Newcomer<'a> {
     pub budget: &'a str,
     /// Who asks.
     pub caller: &'a Caller,
+    /// How urgent it is among what its caller has waiting.
+    pub urgency: Urgency,
     /// What it acts on.
     pub keys: &'a Keys,
     /// How long it would wait.
@@ -294,7 +296,8 @@ impl Run {
         if turns.len() >= newcomer.most || turns.of_peer(peer) >= newcomer.most.div_ceil(2) {
             return None;
         }
-        turns.join(NEWCOMER, newcomer.caller.clone(), self.now);
+        let caller = newcomer.caller.clone();
+        turns.join(NEWCOMER, caller, newcomer.urgency, self.now);
         let keys = newcomer.keys;
         self.places.insert(LAST_TURN, (number, NEWCOMER));
         if keys.is_empty()

@@ -17,6 +17,7 @@ pub mod front;
 pub mod holds;
 mod pass;
 pub mod prefer;
+pub mod priority;
 mod read;
 pub mod reply;
 mod request_id;

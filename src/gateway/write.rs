@@ -4,11 +4,11 @@
 //! without a trace; from the moment it leaves it is carried through by a task of its own, which
 //! raises the marks and opens the lanes before the caller hears.
 
-use super::Gateway;
 use super::attempt::{Answer, Came};
 use super::flow::{Ask, Reply, Timing};
 use super::forecast::{Forecast, MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
 use super::request_id::REQUEST_ID;
+use super::{Gateway, priority};
 use crate::cache::Touched;
 use crate::cache::fence::Tag;
 use crate::error::{GatewayError, Waited};
@@ -106,6 +106,7 @@ impl Gateway {
             budget: &ask.operation.budget,
             effect: ask.operation.effect,
             caller: ask.caller.clone(),
+            urgency: priority::urgency(&ask.headers),
             bytes: ask.weight(),
             not_before: None,
             deadline: ask.accepted + ask.patience,
@@ -159,6 +160,7 @@ impl Gateway {
         Newcomer {
             budget: &wish.budget.name,
             caller: &wish.caller,
+            urgency: wish.urgency,
             keys,
             patience: deadline.saturating_duration_since(now),
             most: self.budgets.most_per_budget(),

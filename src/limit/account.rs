@@ -3,7 +3,7 @@
 //! An attempt leaves when a slot is free, the number under way is below its cap and it is its
 //! turn. The cap grows with the answer time so that it never costs throughput.
 
-use crate::limit::turns::{Ahead, Caller, Place, Turns};
+use crate::limit::turns::{Ahead, Caller, Place, Turns, Urgency};
 use crate::limit::window::{End, Learned, Slot, Taken, Window};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -167,16 +167,22 @@ impl Account {
     /// At the latest when a newcomer of `caller` would leave that is ready at `ready`, if nobody
     /// else came: an upper bound as long as answers take no longer than they did, lanes open when
     /// they are expected to, and nobody else uses the token.
-    pub fn estimate(&mut self, caller: &Caller, ready: Instant, now: Instant) -> Instant {
+    pub fn estimate(
+        &mut self,
+        caller: &Caller,
+        urgency: Urgency,
+        ready: Instant,
+        now: Instant,
+    ) -> Instant {
         let plan = self.plan(now);
-        let everyone = self.turns.ahead_of(caller, None);
+        let everyone = self.turns.ahead_of(caller, urgency, None);
         let mut estimate = plan.after(&everyone, ready);
         if everyone.blocked.is_empty() {
             return estimate;
         }
         // Whoever is ready only after that goes later: without those it may be sooner.
         for _ in 0..MOST_ROUNDS {
-            let ahead = self.turns.ahead_of(caller, Some(estimate));
+            let ahead = self.turns.ahead_of(caller, urgency, Some(estimate));
             let sooner = plan.after(&ahead, ready);
             if sooner >= estimate {
                 break;
@@ -350,16 +356,16 @@ mod tests {
         let now = Clock::system().now();
         let mut account = account(7, now);
         // One answer, so that the estimate knows the answer time.
-        account.turns().join(0, caller(9), now);
+        account.turns().join(0, caller(9), Urgency::default(), now);
         account.turns().ready(0);
         let now = run(&mut account, now)[0].1 + ANSWER;
         let mut promised = Vec::new();
         for place in 1..80 {
             let who = caller((place % 3) as u8);
             if place == 79 {
-                promised.push((place, account.estimate(&who, now, now)));
+                promised.push((place, account.estimate(&who, Urgency::default(), now, now)));
             }
-            account.turns().join(place, who, now);
+            account.turns().join(place, who, Urgency::default(), now);
             account.turns().ready(place);
         }
         promised.extend(account.schedule(now));
@@ -379,12 +385,14 @@ mod tests {
         let minute = Duration::from_secs(60);
         let mut account = account(60, now);
         for place in 0..100 {
-            account.turns().join(place, caller(1), now + minute);
+            account
+                .turns()
+                .join(place, caller(1), Urgency::default(), now + minute);
         }
-        let estimate = account.estimate(&caller(1), now, now);
+        let estimate = account.estimate(&caller(1), Urgency::default(), now, now);
         assert_eq!(estimate, now, "a slot is free, and nobody else can use it");
         // Behind the same lanes, they come first: 60 a minute later, the others after another.
-        let estimate = account.estimate(&caller(1), now + minute, now);
+        let estimate = account.estimate(&caller(1), Urgency::default(), now + minute, now);
         assert!(
             estimate > now + minute * 2 && estimate < now + minute * 2 + Duration::from_secs(2)
         );
@@ -397,7 +405,9 @@ mod tests {
         let start = Clock::system().now();
         let mut account = account(60, start);
         for place in 0..60 * 62 {
-            account.turns().join(place, caller(1), start);
+            account
+                .turns()
+                .join(place, caller(1), Urgency::default(), start);
             account.turns().ready(place);
         }
         let left = run(&mut account, start);
@@ -419,7 +429,9 @@ mod tests {
         let now = Clock::system().now();
         let mut account = account(60, now);
         for place in 0..10 {
-            account.turns().join(place, caller(1), now);
+            account
+                .turns()
+                .join(place, caller(1), Urgency::default(), now);
             account.turns().ready(place);
         }
         let mut slots = Vec::new();

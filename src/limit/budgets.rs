@@ -175,7 +175,9 @@ impl Budgets {
         let in_lane = wish.not_before.unwrap_or(now);
         let estimate = match wish.forecast {
             Some(forecast) => forecast.max(now),
-            None => kept.account.estimate(&wish.caller, in_lane, now),
+            None => kept
+                .account
+                .estimate(&wish.caller, wish.urgency, in_lane, now),
         };
         let answer = kept.account.answer_time();
         if drain_until.is_some_and(|until| estimate + answer > until) {
@@ -206,6 +208,7 @@ impl Budgets {
             grant,
             bytes: wish.bytes,
             peer: wish.caller.peer,
+            urgency: wish.urgency,
         };
         state.enter(key, place, wish.caller.clone(), in_lane, waiting);
         if wish.readiness == Readiness::Ready {
@@ -217,6 +220,7 @@ impl Budgets {
             key: key.clone(),
             place,
             caller: wish.caller.clone(),
+            urgency: wish.urgency,
             bytes: wish.bytes,
             deadline,
             estimate,

@@ -5,7 +5,7 @@
 //! that panics leak neither.
 
 use super::budgets::{Budgets, Grant, Key, Refusal, Standing, Waiting};
-use super::turns::{Caller, Place};
+use super::turns::{Caller, Place, Urgency};
 use super::window::{End, Learned, Slot};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -17,6 +17,7 @@ pub struct Ticket {
     pub(super) key: Key,
     pub(super) place: Place,
     pub(super) caller: Caller,
+    pub(super) urgency: Urgency,
     pub(super) bytes: usize,
     pub(super) deadline: Instant,
     pub(super) estimate: Instant,
@@ -85,6 +86,7 @@ impl Ticket {
             grant,
             bytes: self.bytes,
             peer: self.caller.peer,
+            urgency: self.urgency,
         };
         let (place, caller) = (self.place, self.caller.clone());
         self.budgets.change(&self.key, |state, now| {

@@ -1,9 +1,11 @@
 //! Pure. Whose turn it is among those who wait for one budget.
 //!
 //! Peers take turns, and the named callers behind one peer take turns within the peer's turn: a
-//! name divides what a peer has, it does not add to it. Within one caller the order of arrival
-//! holds. Someone who is not ready (an earlier write of its lane has not settled) keeps its place
-//! without holding up the others.
+//! name divides what a peer has, it does not add to it. Within one caller the more urgent go first,
+//! and of equals those who came first; but one of its turns in [`OLDEST_EVERY`] is for whoever has
+//! waited longest, so that nobody starves. Urgency counts among a caller's own alone. Someone who is
+//! not ready (an earlier write of its lane has not settled) keeps its place without holding up the
+//! others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -22,13 +24,38 @@ pub struct Caller {
 /// A place in the line: places are numbered in order of arrival.
 pub type Place = u64;
 
+/// How urgent, from 0 (most) to 7 (RFC 9218, section 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Urgency(u8);
+
+impl Urgency {
+    /// Of `u`, if it is one.
+    pub fn new(u: u8) -> Option<Self> {
+        (u <= 7).then_some(Self(u))
+    }
+}
+
+impl Default for Urgency {
+    /// 3, as in RFC 9218.
+    fn default() -> Self {
+        Self(3)
+    }
+}
+
+/// So many of a caller's turns come before one of them is for whoever has waited longest.
+const OLDEST_EVERY: usize = 4;
+
 /// Those of one caller.
 #[derive(Clone, Debug, Default)]
 struct Names {
     /// Those who could go at once, in order of arrival.
     ready: BTreeSet<Place>,
+    /// The same, the more urgent first.
+    urgent: BTreeSet<(Urgency, Place)>,
     /// The others, and when each is expected to be ready.
-    blocked: BTreeMap<Place, Instant>,
+    blocked: BTreeMap<Place, (Instant, Urgency)>,
+    /// Turns since one was for whoever had waited longest.
+    turns: usize,
 }
 
 impl Names {
@@ -36,19 +63,47 @@ impl Names {
         self.ready.is_empty() && self.blocked.is_empty()
     }
 
+    fn remove(&mut self, place: Place, urgency: Urgency) -> bool {
+        self.blocked.remove(&place);
+        self.urgent.remove(&(urgency, place));
+        self.ready.remove(&place)
+    }
+
+    /// Whose turn it is.
+    fn next(&mut self) -> Option<Place> {
+        let place = if self.turns + 1 >= OLDEST_EVERY {
+            self.turns = 0;
+            *self.ready.first()?
+        } else {
+            self.turns += 1;
+            self.urgent.first()?.1
+        };
+        Some(place)
+    }
+
     /// All who are ready, or expected to be by then.
     fn by(&self, until: Option<Instant>) -> Ahead {
-        let mut blocked: Vec<Instant> = self
-            .blocked
-            .values()
-            .copied()
-            .filter(|at| until.is_none_or(|until| *at <= until))
+        self.those(until, |_| true)
+    }
+
+    fn those(&self, until: Option<Instant>, which: impl Fn(Urgency) -> bool) -> Ahead {
+        let ready = self.urgent.iter().filter(|(of, _)| which(*of)).count();
+        let blocked = self.blocked.values();
+        let mut blocked: Vec<Instant> = blocked
+            .filter(|(at, of)| which(*of) && until.is_none_or(|until| *at <= until))
+            .map(|(at, _)| *at)
             .collect();
         blocked.sort_unstable();
-        Ahead {
-            ready: self.ready.len(),
-            blocked,
-        }
+        Ahead { ready, blocked }
+    }
+
+    /// At most those who go before a newcomer of theirs.
+    fn before(&self, newcomer: Urgency, until: Option<Instant>) -> Ahead {
+        let mut ahead = self.those(until, |of| of <= newcomer);
+        // Of each `OLDEST_EVERY` turns one may be for somebody less urgent, beginning with the next.
+        let oldest = (ahead.len() + 1).div_ceil(OLDEST_EVERY - 1);
+        ahead.join(self.those(until, |of| of > newcomer).first(oldest));
+        ahead
     }
 }
 
@@ -96,7 +151,7 @@ pub struct Turns {
     peers: HashMap<IpAddr, Peer>,
     /// Peers with someone ready, whose turn comes first in front.
     ring: VecDeque<IpAddr>,
-    callers: HashMap<Place, Caller>,
+    callers: HashMap<Place, (Caller, Urgency)>,
 }
 
 impl Turns {
@@ -131,20 +186,20 @@ impl Turns {
     }
 
     /// Takes a place, not ready; `expected` is when it is expected to be.
-    pub fn join(&mut self, place: Place, caller: Caller, expected: Instant) {
+    pub fn join(&mut self, place: Place, caller: Caller, urgency: Urgency, expected: Instant) {
         let peer = self.peers.entry(caller.peer).or_default();
         peer.waiting += 1;
         peer.names
             .entry(caller.name.clone())
             .or_default()
             .blocked
-            .insert(place, expected);
-        self.callers.insert(place, caller);
+            .insert(place, (expected, urgency));
+        self.callers.insert(place, (caller, urgency));
     }
 
     /// Says that `place` could go at once. Nothing happens if it is not in the line.
     pub fn ready(&mut self, place: Place) {
-        let Some(caller) = self.callers.get(&place) else {
+        let Some((caller, urgency)) = self.callers.get(&place) else {
             return;
         };
         let Some(peer) = self.peers.get_mut(&caller.peer) else {
@@ -163,11 +218,12 @@ impl Turns {
             peer.ring.push_back(caller.name.clone());
         }
         names.ready.insert(place);
+        names.urgent.insert((*urgency, place));
     }
 
     /// Leaves the line; false if it was not in it.
     pub fn leave(&mut self, place: Place) -> bool {
-        let Some(caller) = self.callers.remove(&place) else {
+        let Some((caller, urgency)) = self.callers.remove(&place) else {
             return false;
         };
         let Some(peer) = self.peers.get_mut(&caller.peer) else {
@@ -175,8 +231,7 @@ impl Turns {
         };
         peer.waiting -= 1;
         if let Some(names) = peer.names.get_mut(&caller.name) {
-            names.blocked.remove(&place);
-            let was_ready = names.ready.remove(&place);
+            let was_ready = names.remove(place, urgency);
             if was_ready && names.ready.is_empty() {
                 peer.ring.retain(|name| *name != caller.name);
                 if peer.ring.is_empty() {
@@ -200,7 +255,9 @@ impl Turns {
         let peer = self.peers.get_mut(&address)?;
         let name = peer.ring.pop_front()?;
         let names = peer.names.get_mut(&name)?;
-        let place = names.ready.pop_first()?;
+        let place = names.next()?;
+        let (_, urgency) = self.callers.remove(&place)?;
+        names.remove(place, urgency);
         peer.waiting -= 1;
         if !names.ready.is_empty() {
             peer.ring.push_back(name.clone());
@@ -214,18 +271,17 @@ impl Turns {
         if peer.waiting == 0 {
             self.peers.remove(&address);
         }
-        self.callers.remove(&place);
         Some(place)
     }
 
     /// At most those of the ones who wait who go before a newcomer of `caller`, if nobody else
     /// came; only those who are expected to be ready by `until`, where it is known that the
     /// newcomer will have gone by then.
-    pub fn ahead_of(&self, caller: &Caller, until: Option<Instant>) -> Ahead {
+    pub fn ahead_of(&self, caller: &Caller, urgency: Urgency, until: Option<Instant>) -> Ahead {
         let mut ahead = Ahead::default();
         if let Some(peer) = self.peers.get(&caller.peer) {
             if let Some(mine) = peer.names.get(&caller.name) {
-                ahead = mine.by(until);
+                ahead = mine.before(urgency, until);
             }
             let turns = ahead.len() + 1;
             for (_, names) in peer.names.iter().filter(|(name, _)| **name != caller.name) {
@@ -269,21 +325,24 @@ impl Turns {
     /// with the time at which it is expected to be ready, if it is not.
     pub fn in_order(&self, now: Instant) -> Vec<(Place, Option<Instant>)> {
         let mut copy = Turns::default();
-        let mut places: Vec<(&Place, &Caller)> = self.callers.iter().collect();
+        let mut places: Vec<_> = self.callers.iter().collect();
         places.sort_unstable_by_key(|(place, _)| **place);
         let mut expected = HashMap::new();
-        for (place, caller) in places {
+        for (place, (caller, urgency)) in places {
             let names = self.peers.get(&caller.peer);
             let names = names.and_then(|peer| peer.names.get(&caller.name));
-            if let Some(at) = names.and_then(|names| names.blocked.get(place)) {
+            if let Some((at, _)) = names.and_then(|names| names.blocked.get(place)) {
                 expected.insert(*place, *at);
             }
-            copy.join(
-                *place,
-                caller.clone(),
-                expected.get(place).copied().unwrap_or(now),
-            );
+            let ready = expected.get(place).copied().unwrap_or(now);
+            copy.join(*place, caller.clone(), *urgency, ready);
             copy.ready(*place);
+        }
+        for (address, peer) in &mut copy.peers {
+            for (name, names) in &mut peer.names {
+                let before = self.peers.get(address).and_then(|p| p.names.get(name));
+                names.turns = before.map_or(0, |names| names.turns);
+            }
         }
         std::iter::from_fn(|| copy.pop())
             .map(|place| (place, expected.get(&place).copied()))
@@ -307,6 +366,8 @@ mod tests {
     use crate::clock::Clock;
     use proptest::prelude::*;
 
+    const USUAL: Urgency = Urgency(3);
+
     fn caller(peer: u8, name: Option<u8>) -> Caller {
         Caller {
             peer: IpAddr::from([10, 0, 0, peer]),
@@ -327,12 +388,12 @@ mod tests {
     fn a_bulk_of_one_caller_does_not_starve_a_single_write_of_another() {
         let mut turns = Turns::default();
         for place in 0..100 {
-            turns.join(place, caller(1, None), now());
+            turns.join(place, caller(1, None), USUAL, now());
             turns.ready(place);
         }
-        turns.join(100, caller(2, None), now());
+        turns.join(100, caller(2, None), USUAL, now());
         turns.ready(100);
-        assert_eq!(turns.ahead_of(&caller(3, None), None).ready, 2);
+        assert_eq!(turns.ahead_of(&caller(3, None), USUAL, None).ready, 2);
         let order = everyone(&mut turns);
         assert!(order.iter().position(|place| *place == 100).unwrap() <= 1);
     }
@@ -341,11 +402,11 @@ mod tests {
     fn names_divide_a_peers_turn_and_do_not_add_to_it() {
         let mut turns = Turns::default();
         for place in 0..40 {
-            turns.join(place, caller(1, Some((place % 10) as u8)), now());
+            turns.join(place, caller(1, Some((place % 10) as u8)), USUAL, now());
             turns.ready(place);
         }
         for place in 40..44 {
-            turns.join(place, caller(2, None), now());
+            turns.join(place, caller(2, None), USUAL, now());
             turns.ready(place);
         }
         let order = everyone(&mut turns);
@@ -359,8 +420,8 @@ mod tests {
     #[test]
     fn those_not_ready_hold_nobody_up() {
         let mut turns = Turns::default();
-        turns.join(0, caller(1, None), now());
-        turns.join(1, caller(1, None), now());
+        turns.join(0, caller(1, None), USUAL, now());
+        turns.join(1, caller(1, None), USUAL, now());
         turns.ready(1);
         assert_eq!(turns.pop(), Some(1));
         assert_eq!(turns.pop(), None);
@@ -370,22 +431,71 @@ mod tests {
     }
 
     #[test]
+    fn the_urgent_go_first_and_nobody_starves() {
+        let mut turns = Turns::default();
+        let urgency = |place: Place| Urgency(if place < 10 { 7 } else { 0 });
+        for place in 0..40 {
+            turns.join(place, caller(1, None), urgency(place), now());
+            turns.ready(place);
+        }
+        let ahead = |u: u8| {
+            let ahead = turns.ahead_of(&caller(1, None), Urgency(u), None);
+            ahead.ready
+        };
+        // 30 as urgent, and each fourth turn for the others until it is the newcomer's.
+        assert_eq!((ahead(0), ahead(6), ahead(7)), (30 + 10, 30 + 10, 40));
+        let order = everyone(&mut turns);
+        assert_eq!(order[..8], [10, 11, 12, 0, 13, 14, 15, 1]);
+        assert_eq!(order.len(), 40);
+    }
+
+    #[test]
+    fn a_newcomer_goes_no_later_than_was_told() {
+        for urgency in 0..8 {
+            for offset in 0..OLDEST_EVERY {
+                let mut turns = Turns::default();
+                for place in 0..60 {
+                    turns.join(
+                        place,
+                        caller(1, None),
+                        Urgency((place * 5 % 8) as u8),
+                        now(),
+                    );
+                    turns.ready(place);
+                }
+                for _ in 0..offset {
+                    turns.pop();
+                }
+                let newcomer = Urgency(urgency);
+                let ahead = turns.ahead_of(&caller(1, None), newcomer, None).ready;
+                turns.join(99, caller(1, None), newcomer, now());
+                turns.ready(99);
+                let order = everyone(&mut turns);
+                let before = order.iter().position(|place| *place == 99).unwrap();
+                assert!(before <= ahead, "{before} of {ahead} before u={urgency}");
+                // Turns for the oldest that serve somebody urgent are counted twice.
+                assert!(ahead <= before + 60 / OLDEST_EVERY, "{before} of {ahead}");
+            }
+        }
+    }
+
+    #[test]
     fn only_those_who_are_ready_in_time_are_ahead() {
         let (mut turns, start) = (Turns::default(), now());
         let second = std::time::Duration::from_secs(1);
         for place in 0..4 {
             let ready = start + second * u32::try_from(place).unwrap();
-            turns.join(place, caller(1, None), ready);
+            turns.join(place, caller(1, None), USUAL, ready);
         }
         turns.ready(2);
-        let ahead = |until| turns.ahead_of(&caller(1, None), until);
+        let ahead = |until| turns.ahead_of(&caller(1, None), USUAL, until);
         assert_eq!(ahead(None).ready, 1);
         assert_eq!(
             ahead(None).blocked,
             [start, start + second, start + second * 3]
         );
         assert_eq!(ahead(Some(start)).blocked, [start]);
-        let other = turns.ahead_of(&caller(2, None), None);
+        let other = turns.ahead_of(&caller(2, None), USUAL, None);
         assert_eq!((other.ready, other.blocked.len()), (1, 0), "one turn");
         assert_eq!(
             turns.first_ready(None, start + second),
@@ -395,15 +505,15 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens, nobody is lost or served twice, arrival order holds within a caller,
-        /// no peer with someone ready waits for more than one turn of each other, and nothing is
+        /// Whatever happens, nobody is lost or served twice, arrival order holds among the equally
+        /// urgent of a caller, no peer with someone ready waits for more than one turn of each other, and nothing is
         /// left behind.
         #[test]
         fn everyone_is_served_once_in_turn(
             steps in prop::collection::vec((0u8..4, 0u8..4, 0u8..3, 0u64..200), 1..200)
         ) {
             let mut turns = Turns::default();
-            let mut waiting: Vec<(Place, Caller, bool)> = Vec::new();
+            let mut waiting: Vec<(Place, Caller, bool, Urgency)> = Vec::new();
             let mut next = 0;
             let mut passed: HashMap<IpAddr, HashMap<IpAddr, usize>> = HashMap::new();
             for (what, peer, name, pick) in steps {
@@ -411,8 +521,9 @@ mod tests {
                     0 => {
                         let who = caller(peer, (name > 0).then_some(name));
                         prop_assert_eq!(turns.len(), waiting.len());
-                        turns.join(next, who.clone(), now());
-                        waiting.push((next, who, false));
+                        let urgency = Urgency((pick % 8) as u8);
+                        turns.join(next, who.clone(), urgency, now());
+                        waiting.push((next, who, false, urgency));
                         next += 1;
                     }
                     1 if !waiting.is_empty() => {
@@ -421,8 +532,12 @@ mod tests {
                         turns.ready(waiting[at].0);
                     }
                     2 if !waiting.is_empty() => {
-                        let (place, _, _) = waiting.remove(pick as usize % waiting.len());
+                        let (place, who, ..) = waiting.remove(pick as usize % waiting.len());
                         prop_assert!(turns.leave(place));
+                        // A peer that has nobody ready left begins anew.
+                        if !waiting.iter().any(|w| w.2 && w.1.peer == who.peer) {
+                            passed.remove(&who.peer);
+                        }
                         prop_assert!(!turns.leave(place));
                     }
                     _ => {
@@ -430,9 +545,12 @@ mod tests {
                         prop_assert_eq!(served.is_some(), waiting.iter().any(|w| w.2));
                         let Some(served) = served else { continue };
                         let at = waiting.iter().position(|w| w.0 == served).unwrap();
-                        let (_, who, ready) = waiting.remove(at);
+                        let (_, who, ready, urgency) = waiting.remove(at);
                         prop_assert!(ready);
-                        prop_assert!(!waiting.iter().any(|w| w.2 && w.1 == who && w.0 < served));
+                        let before = |w: &&(Place, Caller, bool, Urgency)| {
+                            w.2 && w.1 == who && w.0 < served
+                        };
+                        prop_assert!(!waiting.iter().filter(before).any(|w| w.3 == urgency));
                         passed.remove(&who.peer);
                         let others: BTreeSet<IpAddr> =
                             waiting.iter().filter(|w| w.2).map(|w| w.1.peer).collect();

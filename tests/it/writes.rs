@@ -548,3 +548,37 @@ async fn what_waits_for_a_closed_lane_is_in_nobodys_way() {
         assert_eq!(write.await.unwrap().status, 200);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_urgent_of_a_caller_go_before_its_own_and_not_before_anothers() {
+    let mut setup = Setup::new(slow(Duration::from_millis(100)));
+    setup.config.budget.writes_at_once = 1;
+    let world = Arc::new(setup.start());
+    for n in 0..60 {
+        world.send(put(101 + n)).await;
+    }
+    let sandbox = Arc::clone(&world.sandbox);
+    let mut sent = Vec::new();
+    let mut spawn = |user: usize, peer: u8, priority: &str| {
+        let ask = with(from_peer(put(user), peer), "priority", priority);
+        sent.push(world.spawn(with(ask, "prefer", "wait=300")));
+    };
+    for n in 0..8 {
+        spawn(1 + n, 1, "u=5");
+    }
+    sleep(Duration::from_millis(10)).await;
+    spawn(20, 2, "u=7");
+    spawn(21, 1, "u=1");
+    spawn(22, 1, "u=1, i");
+    for write in sent {
+        assert_eq!(write.await.unwrap().status, 200);
+    }
+    let arrivals = sandbox.arrivals();
+    let users: Vec<&str> = arrivals[60..]
+        .iter()
+        .map(|arrival| &arrival.target["/users/user-000".len()..][..2])
+        .collect();
+    // The other caller has its turn, however urgent the first one's are.
+    assert_eq!(users[..4], ["21", "20", "22", "01"], "{users:?}");
+    assert_eq!(users.len(), 11);
+}

@@ -56,6 +56,7 @@ fn told(forecast: &Forecast, from: u8, acts_on: &[&str], patience: u64) -> (Opti
     let newcomer = Newcomer {
         budget: BUDGET,
         caller: &caller,
+        urgency: Urgency::default(),
         keys: &keys,
         patience: seconds(patience),
         most: 4,
@@ -88,7 +89,9 @@ fn those_who_wait_leave_before_it_as_their_turns_say() {
     let now = Clock::system().now();
     let mut account = occupied(now, &[10, 20, 30, 40]);
     for place in 0..3 {
-        account.turns().join(place, peer(1), now);
+        account
+            .turns()
+            .join(place, peer(1), Urgency::default(), now);
         account.turns().ready(place);
     }
     let forecast = forecast(now, account, Lanes::default());
@@ -121,7 +124,7 @@ fn whoever_waits_for_a_lane_is_answered_before_those_behind_it_leave() {
     let now = Clock::system().now();
     let mut account = occupied(now, &[10, 10]);
     let mut lanes = Lanes::default();
-    account.turns().join(3, peer(1), now);
+    account.turns().join(3, peer(1), Urgency::default(), now);
     account.turns().ready(3);
     assert!(lanes.enter(0, keys(&["user:a"]), now + seconds(11), 3));
     let answer = account.answer_time().as_secs_f64();

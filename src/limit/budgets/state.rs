@@ -6,7 +6,7 @@ use crate::credential::Credential;
 use crate::limit::account::Account;
 use crate::limit::ledger::{AccountId, History, Ledger};
 use crate::limit::ticket::Permit;
-use crate::limit::turns::{Caller, Place};
+use crate::limit::turns::{Caller, Place, Urgency};
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -49,6 +49,7 @@ pub(in crate::limit) struct Waiting {
     pub(in crate::limit) grant: oneshot::Sender<Grant>,
     pub(in crate::limit) bytes: usize,
     pub(in crate::limit) peer: IpAddr,
+    pub(in crate::limit) urgency: Urgency,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,7 +99,9 @@ impl State {
         let load = self.peers.entry(waiting.peer).or_default();
         load.waiting += 1;
         load.bytes += waiting.bytes;
-        kept.account.turns().join(place, caller, ready);
+        kept.account
+            .turns()
+            .join(place, caller, waiting.urgency, ready);
         kept.waiting.insert(place, waiting);
     }
 

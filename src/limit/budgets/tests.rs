@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::limit::ticket::NoPermit;
-use crate::limit::turns::Caller;
+use crate::limit::turns::{Caller, Urgency};
 use crate::limit::window::End;
 use crate::limit::window::Terms;
 use std::time::SystemTime;
@@ -72,6 +72,7 @@ impl Bench {
             budget: &self.spec,
             effect: Effect::Write,
             caller: peer(who),
+            urgency: Urgency::default(),
             bytes,
             not_before: None,
             deadline: self.clock.now() + patience,

@@ -1,7 +1,7 @@
 //! Pure. What is asked of the budgets, and what they say.
 
 use crate::credential::Credential;
-use crate::limit::turns::Caller;
+use crate::limit::turns::{Caller, Urgency};
 use crate::limit::window::Terms;
 use crate::route::policy::{BudgetSpec, Effect, Rate};
 use std::sync::Arc;
@@ -36,6 +36,8 @@ pub struct Wish<'a> {
     pub effect: Effect,
     /// Who asks.
     pub caller: Caller,
+    /// How urgent it is among what its caller has waiting.
+    pub urgency: Urgency,
     /// Bytes kept while it waits.
     pub bytes: usize,
     /// Earlier writes of its lanes are expected to have settled by then.
