@@ -98,7 +98,7 @@ where
     fn at_once(&self, request: &Request<B>) -> Option<Response<OuterBody>> {
         let Ways { gateway, ids, .. } = &*self.ways;
         let answer = catch_unwind(AssertUnwindSafe(|| {
-            gateway.at_once(request, &self.memory, ids)
+            gateway.at_once(request, self.peer, &self.memory, ids)
         }));
         let answer = answer.unwrap_or_else(|cause| {
             let cause = panic_text(cause.as_ref());

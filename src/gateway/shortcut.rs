@@ -4,16 +4,20 @@
 //! then nothing has happened yet and the long way is to be taken. It never waits, and never reads a
 //! body.
 //!
-//! It takes only what it knows to be harmless. A field that is not on its list, a request that
-//! anybody wants to see in the log, whatever is odd: all of that goes the long way, so a rule that
-//! is added there holds here as long as its field is not listed here.
+//! It takes only what it knows to be harmless. A field that is not on its list, whatever is odd, all
+//! requests where the layers are to tell of each: that goes the long way, so a rule that is added
+//! there holds here as long as its field is not listed here.
 
 use super::body::Body;
+use super::flow::{Peer, Timing};
 use super::read::from_store;
 use super::request_id::{self, REQUEST_ID, RequestIds};
+use super::status::CacheStatus;
+use super::watch::Line;
 use super::{AccessLog, Gateway, edge};
 use crate::cache::key::{Key, KeyParts};
 use crate::credential::{self, Credential, Hasher};
+use crate::metrics::Outcome;
 use crate::route::query;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, Version};
@@ -118,14 +122,15 @@ impl Gateway {
     pub(super) fn at_once<B: http_body::Body>(
         &self,
         request: &Request<B>,
+        peer: Peer,
         memory: &Memory,
         ids: &RequestIds,
     ) -> Option<Response<Body>> {
-        let quiet = self.settings.access == AccessLog::Upstream && !self.settings.debug;
         let plain = *request.method() == Method::GET
             && request.version() == Version::HTTP_11
             && request.body().is_end_stream();
-        if !(quiet && plain) {
+        // The layers tell of each request at debug level.
+        if self.settings.debug || !plain {
             return None;
         }
         let now = self.clock.now();
@@ -153,9 +158,27 @@ impl Gateway {
         });
         let entry = self.cache.lookup(&key, now).ok()?;
         let id = plain.id.cloned().unwrap_or_else(|| ids.next());
+        let logged = (self.settings.access == AccessLog::All).then(|| id.clone());
         let answer = from_store(&entry, entry.hit_headers(now, Some(id)));
         let elapsed = self.clock.now().saturating_duration_since(now);
         self.metrics.hit(operation.index, elapsed);
+        if let Some(id) = logged {
+            let line = Line {
+                operation: &operation.name,
+                method: request.method(),
+                status: answer.status(),
+                outcome: Outcome::Hit,
+                error: None,
+                cache: Some(CacheStatus::hit().reason()),
+                elapsed,
+                timing: &Timing::default(),
+                credential: Some(credential),
+                peer: Some(peer),
+                caller: None,
+                request_id: Some(&id),
+            };
+            line.write();
+        }
         Some(answer)
     }
 }

@@ -6,7 +6,7 @@
 
 use super::Gateway;
 use super::body::Body;
-use super::flow::{Ask, Peer, Progress, Reply};
+use super::flow::{Ask, Peer, Progress, Reply, Timing};
 use super::request_id::REQUEST_ID;
 use super::status::CacheStatus;
 use crate::cache::cache_status::CACHE_STATUS;
@@ -17,7 +17,7 @@ use crate::limit::turns::Caller;
 use crate::metrics::{Origin, Outcome};
 use crate::route::policy::Operation;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -210,23 +210,21 @@ impl Watch {
     }
 
     fn log(&self, reply: &Reply, elapsed: Duration) {
-        tracing::info!(
-            operation = self.name(),
-            method = self.asker.method.as_str(),
-            status = reply.response.status().as_u16(),
-            outcome = reply.outcome.as_str(),
-            error = reply.error,
-            cache = reply.cache.as_ref().map(|cache| cache.reason()),
-            elapsed_ms = millis(elapsed),
-            queue_ms = millis(reply.timing.queued),
-            upstream_ms = millis(reply.timing.upstream),
-            throttled = reply.timing.throttled,
-            credential = self.credential(),
-            peer = self.peer(),
-            caller = self.caller(),
-            request_id = self.request_id(),
-            "request"
-        );
+        let line = Line {
+            operation: self.name(),
+            method: &self.asker.method,
+            status: reply.response.status(),
+            outcome: reply.outcome,
+            error: reply.error,
+            cache: reply.cache.as_ref().map(|cache| cache.reason()),
+            elapsed,
+            timing: &reply.timing,
+            credential: self.known.as_ref().map(|known| known.credential),
+            peer: self.asker.peer,
+            caller: self.caller(),
+            request_id: self.asker.request_id.as_ref(),
+        };
+        line.write();
     }
 
     fn credential(&self) -> Option<impl tracing::Value> {
@@ -279,6 +277,45 @@ impl Drop for Watch {
             caller = self.caller(),
             request_id = self.request_id(),
             "request ended without its answer"
+        );
+    }
+}
+
+/// The line in the log about a request that has its answer.
+#[derive(Debug)]
+pub(super) struct Line<'a> {
+    pub(super) operation: &'a str,
+    pub(super) method: &'a Method,
+    pub(super) status: StatusCode,
+    pub(super) outcome: Outcome,
+    pub(super) error: Option<&'static str>,
+    pub(super) cache: Option<&'static str>,
+    pub(super) elapsed: Duration,
+    pub(super) timing: &'a Timing,
+    pub(super) credential: Option<Credential>,
+    pub(super) peer: Option<Peer>,
+    pub(super) caller: Option<&'a str>,
+    pub(super) request_id: Option<&'a HeaderValue>,
+}
+
+impl Line<'_> {
+    pub(super) fn write(&self) {
+        tracing::info!(
+            operation = self.operation,
+            method = self.method.as_str(),
+            status = self.status.as_u16(),
+            outcome = self.outcome.as_str(),
+            error = self.error,
+            cache = self.cache,
+            elapsed_ms = millis(self.elapsed),
+            queue_ms = millis(self.timing.queued),
+            upstream_ms = millis(self.timing.upstream),
+            throttled = self.timing.throttled,
+            credential = self.credential.map(tracing::field::display),
+            peer = self.peer.map(|peer| tracing::field::display(peer.0.ip())),
+            caller = self.caller,
+            request_id = self.request_id.and_then(|id| id.to_str().ok()),
+            "request"
         );
     }
 }

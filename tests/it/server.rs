@@ -1,5 +1,6 @@
 //! The proxy's listener over real sockets: what is refused, what passes, who is still there.
 
+use super::support::log::Log;
 use super::support::scripted::{Script, Step, answer, field};
 use super::support::wire::{connect, eventually, exchange, read_until, rest};
 use super::support::{Setup, World, loaded, request};
@@ -8,17 +9,11 @@ use segment_gateway::app::stack_bounds;
 use segment_gateway::config::Size;
 use segment_gateway::gateway::front::Front;
 use segment_gateway::sandbox::SandboxSpec;
-use std::cell::RefCell;
 use std::future::pending;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, Once};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::dynamic_filter_fn;
-use tracing_subscriber::layer::{Context, SubscriberExt};
-use tracing_subscriber::util::SubscriberInitExt;
 
 const SECRET: &str = "sgp_5ecretT0ken";
 
@@ -537,58 +532,6 @@ async fn every_answer_has_a_request_id_and_a_harmful_one_is_replaced() {
         }
         assert_ne!(made[0], made[1]);
         assert!(made[0].len() > 20 && !made[0].contains(&long), "{made:?}");
-    }
-}
-
-/// Everything that is logged on one thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-thread_local! {
-    static LISTENING: RefCell<Option<Log>> = const { RefCell::new(None) };
-}
-
-/// Ends the listening.
-struct Listening;
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        LISTENING.take();
-    }
-}
-
-impl Log {
-    /// Listens to this thread until the guard is dropped. One subscriber serves all tests: with one
-    /// for each, those that come and go make each other miss lines.
-    fn listen(&self) -> Listening {
-        static INSTALL: Once = Once::new();
-        INSTALL.call_once(|| {
-            let listening = |_: &tracing::Metadata<'_>, _: &Context<'_, _>| {
-                LISTENING.with_borrow(Option::is_some)
-            };
-            let lines = tracing_subscriber::fmt::layer()
-                .with_ansi(false)
-                .with_writer(|| LISTENING.with_borrow(Clone::clone).unwrap_or_default())
-                .with_filter(dynamic_filter_fn(listening));
-            tracing_subscriber::registry().with(lines).init();
-        });
-        LISTENING.set(Some(self.clone()));
-        Listening
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

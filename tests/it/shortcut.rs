@@ -1,9 +1,11 @@
 //! The short way of a hit: it gives what the long way would, or leaves it to the long way.
 
-use crate::support::{Answer, World, request, whole, with};
+use crate::support::log::Log;
+use crate::support::{Answer, Setup, World, request, whole, with};
 use bytes::Bytes;
 use http::{Method, Request, Version};
 use http_body_util::Full;
+use segment_gateway::config::{LogAccess, LogLevel};
 use segment_gateway::sandbox::SandboxSpec;
 
 const USER: &str = "/users/user-00001";
@@ -247,4 +249,38 @@ async fn tokens_that_share_a_connection_share_no_answers() {
     let value = "bearer  t".parse().unwrap();
     spelled.headers_mut().insert("authorization", value);
     assert!(at_once(&world, spelled).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_by_the_short_way_has_the_line_of_any_hit_where_all_have_one() {
+    let mut setup = Setup::new(SandboxSpec::default());
+    setup.config.log.access = LogAccess::All;
+    let world = setup.start();
+    world.get(USER, "t").await;
+    let line = |ask: Ask| {
+        let (world, log) = (&world, Log::default());
+        async move {
+            let _guard = log.listen();
+            world.send(ask).await;
+            let text = log.text();
+            let line = text.lines().find(|line| line.contains("outcome=\"hit\""));
+            let line = line.unwrap_or_else(|| panic!("{text}"));
+            // Without its time, and the span that is heard here because the test hears all levels.
+            line.split_once("watch: ").unwrap().1.to_owned()
+        }
+    };
+    let ask = || get(USER, &[("x-request-id", "mine")]);
+    let short = line(ask()).await;
+    assert_eq!(short, line(with(ask(), UNKNOWN, "1")).await);
+    assert!(short.contains("request_id=\"mine\""), "{short}");
+    assert!(at_once(&world, ask()).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_layers_tell_of_each_request_none_passes_them_by() {
+    let mut setup = Setup::new(SandboxSpec::default());
+    setup.config.log.level = LogLevel::Debug;
+    let world = setup.start();
+    world.get(USER, "t").await;
+    assert!(at_once(&world, get(USER, &[])).await.is_none());
 }

@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 pub mod exposition;
+pub mod log;
 pub mod scripted;
 pub mod wire;
 
