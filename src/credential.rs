@@ -15,6 +15,11 @@ use std::fmt;
 pub struct Credential([u8; 16]);
 
 impl Credential {
+    /// The credential whose hash was kept.
+    pub fn from_bytes(hash: [u8; 16]) -> Self {
+        Self(hash)
+    }
+
     /// The hash itself.
     pub fn bytes(&self) -> &[u8; 16] {
         &self.0
