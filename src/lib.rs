@@ -16,9 +16,9 @@
 //! # Layers
 //!
 //! Imports go down only: `cli`, `app` → `config`, `telemetry` → `server`, `admin`, `sandbox` →
-//! `gateway` → `cache`, `limit`, `queue` (which do not know each other), `upstream` → `route` →
-//! `clock`, `credential`, `error`, `metrics`, `network`. The sandbox shares nothing with the
-//! gateway but the clock: it is the second opinion.
+//! `gateway` → `cache`, `journal`, `limit`, `queue` (which do not know each other), `upstream` →
+//! `route` → `clock`, `credential`, `error`, `metrics`, `network`. The sandbox shares nothing with
+//! the gateway but the clock: it is the second opinion.
 //!
 //! # Invariants
 //!
@@ -37,6 +37,7 @@ pub mod config;
 pub mod credential;
 pub mod error;
 pub mod gateway;
+pub mod journal;
 pub mod limit;
 pub mod metrics;
 pub mod network;

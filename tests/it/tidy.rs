@@ -95,7 +95,7 @@ fn pure_files_are_pure() {
 /// Imports go down only; see the crate's documentation.
 #[test]
 fn layers_import_downwards_only() {
-    let layers: [(&str, &[&str]); 12] = [
+    let layers: [(&str, &[&str]); 13] = [
         ("clock", &[]),
         ("error", &[]),
         ("metrics", &[]),
@@ -105,6 +105,7 @@ fn layers_import_downwards_only() {
         ("limit", &["clock", "credential", "route"]),
         ("queue", &["clock", "credential"]),
         ("cache", &["clock", "credential"]),
+        ("journal", &["clock", "credential"]),
         ("upstream", &["clock"]),
         ("sandbox", &["clock"]),
         ("config", &["network", "route"]),

@@ -1,0 +1,275 @@
+//! Opening the journal on disk, or making it.
+//!
+//! Promises:
+//! - What is there is not touched until it is known to be a whole journal of this version and key:
+//!   every error leaves the files as they were.
+//! - A journal is made under another name and renamed when it is complete and synced, so that what
+//!   a crash leaves is either a journal or none. A file that is empty was one, and is not made anew.
+//! - One process has it: a lock of the operating system, which ends with the process however that
+//!   ends, and SQLite's own against other programs.
+//!
+//! Beside `journal.db` stand its log `journal.db-wal` and its lock `journal.lock`.
+
+use super::rows::SCHEMA;
+use crate::journal::Key;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Says that a file is a journal: "SGJl".
+const APPLICATION: i64 = 0x5347_4A6C;
+/// The version of the format.
+pub(in crate::journal) const VERSION: i64 = 1;
+/// Bytes of a page.
+const PAGE: u64 = 4_096;
+/// Where the key's check is.
+const KEY_CHECK: &str = "key_check";
+
+/// Why the journal cannot be opened; `Display` says what to do. Nothing was changed.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The directory or a file cannot be read and written.
+    Denied(PathBuf, String),
+    /// Another process has it.
+    InUse(PathBuf),
+    /// It is not a journal, or one that was damaged; how it shows.
+    Damaged(PathBuf, String),
+    /// It was written by a newer gateway, with this version.
+    Newer(PathBuf, i64),
+    /// It was sealed under another key.
+    WrongKey(PathBuf),
+    /// There is no room to make it.
+    Full(PathBuf),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Denied(path, why) => write!(
+                f,
+                "journal {}: {why}; let this user read and write the file and its directory",
+                path.display()
+            ),
+            Self::InUse(path) => write!(
+                f,
+                "journal {}: another process uses it; stop that one first, or give this one a \
+                 journal of its own",
+                path.display()
+            ),
+            Self::Damaged(path, how) => write!(
+                f,
+                "journal {}: it is damaged ({how}); put back a copy, or move it and its -wal file \
+                 away to begin a new one, which loses the writes in it",
+                path.display()
+            ),
+            Self::Newer(path, version) => write!(
+                f,
+                "journal {}: it has version {version} of the format, and this gateway knows \
+                 {VERSION}; start the newer one, or move the journal away",
+                path.display()
+            ),
+            Self::WrongKey(path) => write!(
+                f,
+                "journal {}: it was sealed under another key; put that key back, or move the \
+                 journal away to begin a new one, which loses the writes in it",
+                path.display()
+            ),
+            Self::Full(path) => write!(
+                f,
+                "journal {}: there is no room on its disk; make some",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// The open journal, and the lock on it.
+pub(super) fn open(path: &Path, key: &Key) -> Result<(Connection, File), OpenError> {
+    let denied = |error: io::Error| OpenError::Denied(path.to_owned(), error.to_string());
+    let damaged = |how: &str| OpenError::Damaged(path.to_owned(), how.into());
+    let lock = lock(path)?;
+    match std::fs::metadata(path) {
+        Ok(there) if !there.is_file() => return Err(damaged("it is not a file")),
+        // SQLite would take it for a new one and throw its log away.
+        Ok(there) if there.len() == 0 => return Err(damaged("it is empty")),
+        // A crash may leave a part of a page only while the log has the whole of it.
+        Ok(there) if there.len() % PAGE != 0 && !has_log(path) => {
+            return Err(damaged("its end is missing"));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // SQLite would write the old log into the new file.
+            if has_log(path) {
+                return Err(damaged("it is gone, and its -wal file is there"));
+            }
+            make(path, key)?;
+        }
+        Err(error) => return Err(denied(error)),
+    }
+    let connection = connect(path).map_err(|error| said(path, &error))?;
+    check(&connection, path, key)?;
+    settle(&connection).map_err(|error| said(path, &error))?;
+    Ok((connection, lock))
+}
+
+/// Takes the journal for this process, whether or not it is there.
+pub(in crate::journal) fn lock(path: &Path) -> Result<File, OpenError> {
+    let denied = |error: io::Error| OpenError::Denied(path.to_owned(), error.to_string());
+    let lock = private(&path.with_extension("lock"), false).map_err(denied)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(denied(error)),
+    }
+}
+
+/// Makes a journal under another name, and gives it its own when it is complete.
+fn make(path: &Path, key: &Key) -> Result<(), OpenError> {
+    let denied = |error: io::Error| match error.kind() {
+        io::ErrorKind::StorageFull => OpenError::Full(path.to_owned()),
+        _ => OpenError::Denied(path.to_owned(), error.to_string()),
+    };
+    let new = path.with_extension("new");
+    // What a crash has left of an earlier attempt.
+    for tail in ["", "-wal", "-journal"] {
+        let _ = std::fs::remove_file(beside(&new, tail));
+    }
+    private(&new, true).map_err(denied)?;
+    let fill = || -> rusqlite::Result<()> {
+        let connection = connect(&new)?;
+        connection.pragma_update(None, "page_size", PAGE as i64)?;
+        settle(&connection)?;
+        connection.execute_batch(&format!(
+            "BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};"
+        ))?;
+        connection.execute(
+            "INSERT INTO about (name, value) VALUES (?1, ?2)",
+            params![KEY_CHECK, key.check()],
+        )?;
+        connection.execute_batch("COMMIT")?;
+        // Closing it moves the log into the file, and syncs that.
+        connection.close().map_err(|(_, error)| error)
+    };
+    fill().map_err(|error| said(path, &error))?;
+    std::fs::rename(&new, path)
+        .and_then(|()| sync_folder(path))
+        .map_err(denied)
+}
+
+/// Opens a file that is there. Until it is settled, closing it leaves file and log as they are.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    // Without a log there is nothing to keep, and the empty one that is made is to go again.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log(path))?;
+    connection.busy_timeout(Duration::ZERO)?;
+    // Exclusive before the first use: then the index of the log is in memory, not in a mapped file.
+    for (name, value) in [
+        ("locking_mode", "EXCLUSIVE"),
+        ("mmap_size", "0"),
+        ("temp_store", "MEMORY"),
+        ("trusted_schema", "OFF"),
+        ("cell_size_check", "ON"),
+    ] {
+        connection.pragma_update(None, name, value)?;
+    }
+    Ok(connection)
+}
+
+/// Whether it is a whole journal of this version and key.
+fn check(connection: &Connection, path: &Path, key: &Key) -> Result<(), OpenError> {
+    let said = |error| said(path, &error);
+    let damaged = |how: String| OpenError::Damaged(path.to_owned(), how);
+    if connection.is_readonly("main").map_err(said)? {
+        return Err(OpenError::Denied(
+            path.to_owned(),
+            "it may not be written".into(),
+        ));
+    }
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    if number("application_id").map_err(said)? != APPLICATION {
+        return Err(damaged("it is not a journal of this gateway".into()));
+    }
+    match number("user_version").map_err(said)? {
+        VERSION => {}
+        newer if newer > VERSION => return Err(OpenError::Newer(path.to_owned(), newer)),
+        other => return Err(damaged(format!("its version is {other}"))),
+    }
+    let verdict = connection
+        .pragma_query_value(None, "quick_check", |row| row.get::<_, String>(0))
+        .map_err(said)?;
+    if verdict != "ok" {
+        return Err(damaged(verdict.replace('\n', " ")));
+    }
+    let sql = "SELECT value FROM about WHERE name = ?1";
+    let kept: Vec<u8> = connection
+        .query_row(sql, [KEY_CHECK], |row| row.get(0))
+        .map_err(said)?;
+    if kept != key.check() {
+        return Err(OpenError::WrongKey(path.to_owned()));
+    }
+    Ok(())
+}
+
+/// How a journal is written.
+fn settle(connection: &Connection) -> rusqlite::Result<()> {
+    for (name, value) in [
+        ("journal_mode", "WAL"),
+        ("synchronous", "FULL"),
+        ("secure_delete", "ON"),
+        // What a long transaction left of the log is given back.
+        ("journal_size_limit", "16777216"),
+    ] {
+        connection.pragma_update(None, name, value)?;
+    }
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    Ok(())
+}
+
+/// What an error of SQLite means at opening. Its messages have no values in them.
+fn said(path: &Path, error: &rusqlite::Error) -> OpenError {
+    let path = path.to_owned();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::InUse(path),
+        Some(ErrorCode::DiskFull) => OpenError::Full(path),
+        Some(
+            ErrorCode::CannotOpen
+            | ErrorCode::PermissionDenied
+            | ErrorCode::ReadOnly
+            | ErrorCode::SystemIoFailure,
+        ) => OpenError::Denied(path, error.to_string()),
+        // Among them a table that is not there.
+        _ => OpenError::Damaged(path, error.to_string()),
+    }
+}
+
+fn has_log(path: &Path) -> bool {
+    std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
+}
+
+fn beside(path: &Path, tail: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(tail);
+    name.into()
+}
+
+fn private(path: &Path, is_new: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).create_new(is_new).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Makes the new name outlast the machine; that of a key which was made beside it, too.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}

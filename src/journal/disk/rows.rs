@@ -1,0 +1,292 @@
+//! The tables of the journal on disk, and every statement about them.
+//!
+//! Requests and answers go in and come out sealed; the rest is as in [`Record`], times in
+//! milliseconds. They stand at the end of a row, so that a list reads past none of them.
+
+use super::Fault;
+use crate::credential::Credential;
+use crate::journal::seal::Kind;
+use crate::journal::{
+    Change, Filter, JournalError, Key, KeyHash, Record, State, WriteId, millis, not_an_end, time,
+};
+use bytes::Bytes;
+use rusqlite::types::Value;
+use rusqlite::{Connection, ErrorCode, Row, params, params_from_iter};
+
+/// Version 1 of the format.
+pub(super) const SCHEMA: &str = "
+    CREATE TABLE about (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+    CREATE TABLE writes (
+        id BLOB NOT NULL UNIQUE,
+        credential BLOB NOT NULL,
+        operation TEXT NOT NULL,
+        key BLOB,
+        fingerprint BLOB NOT NULL,
+        state INTEGER NOT NULL,
+        attempts INTEGER NOT NULL,
+        accepted INTEGER NOT NULL,
+        dispatched INTEGER,
+        ended INTEGER,
+        request BLOB NOT NULL,
+        answer BLOB
+    ) STRICT;
+    CREATE UNIQUE INDEX writes_by_key ON writes (credential, key) WHERE key IS NOT NULL;
+    CREATE INDEX writes_by_state ON writes (state, id);
+    CREATE INDEX writes_by_credential ON writes (credential, id);
+    CREATE INDEX writes_by_end ON writes (ended) WHERE ended IS NOT NULL;";
+
+const ALL: &str = "SELECT id, credential, operation, key, fingerprint, state, attempts, accepted,
+    dispatched, ended, request, answer FROM writes";
+const BARE: &str = "SELECT id, credential, operation, key, fingerprint, state, attempts, accepted,
+    dispatched, ended FROM writes";
+
+/// Changes one write, unless it has ended: the states below 2 are those that have not.
+pub(super) fn apply(connection: &Connection, key: &Key, change: &Change) -> Result<(), Fault> {
+    match change {
+        Change::Accept(record) => accept(connection, key, record),
+        Change::Requeue(id) => {
+            let sql = "UPDATE writes SET state = ?2 WHERE id = ?1 AND state < 2";
+            let mut statement = connection.prepare_cached(sql)?;
+            found(statement.execute(params![id.bytes(), State::Queued.number()])?)
+        }
+        Change::Dispatch(id, at) => {
+            let sql = "UPDATE writes SET state = ?2, dispatched = ?3,
+                attempts = min(attempts + 1, 4294967295) WHERE id = ?1 AND state < 2";
+            let mut statement = connection.prepare_cached(sql)?;
+            let state = State::Dispatched.number();
+            found(statement.execute(params![id.bytes(), state, millis(*at)])?)
+        }
+        Change::End { state, .. } if !state.has_ended() => Err(Fault::Bug(not_an_end(*state))),
+        Change::End {
+            id,
+            state,
+            at,
+            answer,
+        } => {
+            let answer = answer
+                .as_ref()
+                .map(|answer| seal(key, *id, Kind::Answer, answer))
+                .transpose()?;
+            let sql = "UPDATE writes SET state = ?2, ended = ?3, answer = ?4, request = x''
+                WHERE id = ?1 AND state < 2";
+            let mut statement = connection.prepare_cached(sql)?;
+            found(statement.execute(params![id.bytes(), state.number(), millis(*at), answer])?)
+        }
+    }
+}
+
+fn accept(connection: &Connection, key: &Key, record: &Record) -> Result<(), Fault> {
+    let request = seal(key, record.id, Kind::Request, &record.request)?;
+    let answer = record
+        .answer
+        .as_ref()
+        .map(|answer| seal(key, record.id, Kind::Answer, answer))
+        .transpose()?;
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO writes (id, credential, operation, key, fingerprint, state, attempts,
+            accepted, dispatched, ended, request, answer)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+    )?;
+    let inserted = statement.execute(params![
+        record.id.bytes(),
+        record.credential.bytes(),
+        &*record.operation,
+        record.key,
+        record.fingerprint,
+        record.state.number(),
+        record.attempts,
+        millis(record.accepted),
+        record.dispatched.map(millis),
+        record.ended.map(millis),
+        request,
+        answer,
+    ]);
+    match inserted {
+        Ok(_) => Ok(()),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+            Err(Fault::Refused(JournalError::Taken))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn found(changed: usize) -> Result<(), Fault> {
+    match changed {
+        0 => Err(Fault::Refused(JournalError::Absent)),
+        _ => Ok(()),
+    }
+}
+
+fn seal(key: &Key, id: WriteId, kind: Kind, plain: &[u8]) -> Result<Vec<u8>, Fault> {
+    key.seal(id, kind, plain).map_err(|_| {
+        Fault::Bug(JournalError::Broken(
+            "the cipher of the journal failed; restart, and check the machine".into(),
+        ))
+    })
+}
+
+pub(super) fn get(
+    connection: &Connection,
+    key: &Key,
+    id: WriteId,
+) -> Result<Option<Record>, Fault> {
+    let mut statement = connection.prepare_cached(&format!("{ALL} WHERE id = ?1"))?;
+    let mut rows = statement.query([id.bytes()])?;
+    rows.next()?.map(|row| whole(row, key)).transpose()
+}
+
+pub(super) fn find(
+    connection: &Connection,
+    seal: &Key,
+    credential: Credential,
+    key: KeyHash,
+) -> Result<Option<Record>, Fault> {
+    let sql = format!("{ALL} WHERE credential = ?1 AND key = ?2");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([credential.bytes(), &key])?;
+    rows.next()?.map(|row| whole(row, seal)).transpose()
+}
+
+pub(super) fn list(
+    connection: &Connection,
+    filter: Filter,
+    most: usize,
+) -> Result<Vec<Record>, Fault> {
+    let bytes = |bytes: &[u8; 16]| Value::Blob(bytes.to_vec());
+    let conditions = [
+        (
+            "credential = ?",
+            filter.credential.map(|one| bytes(one.bytes())),
+        ),
+        (
+            // Whoever asks for one credential reads past its own writes alone, not past all those
+            // in this state: the plus keeps the index of states out of it.
+            match filter.credential {
+                Some(_) => "+state = ?",
+                None => "state = ?",
+            },
+            filter.state.map(|state| Value::Integer(state.number())),
+        ),
+        ("id > ?", filter.after.map(|id| bytes(id.bytes()))),
+    ];
+    let mut sql = format!("{BARE} WHERE TRUE");
+    let mut values = Vec::new();
+    for (condition, value) in conditions {
+        if let Some(value) = value {
+            sql.push_str(" AND ");
+            sql.push_str(condition);
+            values.push(value);
+        }
+    }
+    sql.push_str(" ORDER BY id LIMIT ?");
+    values.push(Value::Integer(i64::try_from(most).unwrap_or(i64::MAX)));
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next()? {
+        records.push(bare(row)?);
+    }
+    Ok(records)
+}
+
+pub(super) fn unfinished(connection: &Connection, key: &Key) -> Result<Vec<Record>, Fault> {
+    let sql = format!("{ALL} WHERE state IN (?1, ?2) ORDER BY id");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let states = [State::Queued, State::Dispatched].map(State::number);
+    let mut rows = statement.query(states)?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next()? {
+        records.push(whole(row, key)?);
+    }
+    Ok(records)
+}
+
+/// Forgets at most so many that ended before this.
+pub(super) fn forget(connection: &Connection, before: i64, most: u32) -> Result<u64, Fault> {
+    let mut statement = connection.prepare_cached(
+        "DELETE FROM writes WHERE rowid IN
+            (SELECT rowid FROM writes WHERE ended < ?1 LIMIT ?2)",
+    )?;
+    Ok(statement.execute(params![before, most])? as u64)
+}
+
+/// A row of [`ALL`].
+fn whole(row: &Row<'_>, key: &Key) -> Result<Record, Fault> {
+    let record = bare(row)?;
+    let damaged = |_| Fault::Damaged(Some(record.id));
+    let request = match row
+        .get_ref(10)?
+        .as_blob()
+        .map_err(|_| Fault::Damaged(Some(record.id)))?
+    {
+        [] if record.state.has_ended() => Bytes::new(),
+        sealed => key
+            .open(record.id, Kind::Request, sealed)
+            .map_err(damaged)?,
+    };
+    let sealed: Option<Vec<u8>> = row.get(11)?;
+    let answer = sealed
+        .map(|sealed| key.open(record.id, Kind::Answer, &sealed))
+        .transpose()
+        .map_err(damaged)?;
+    Ok(Record {
+        request,
+        answer,
+        ..record
+    })
+}
+
+/// A row of [`BARE`], or the beginning of one of [`ALL`].
+fn bare(row: &Row<'_>) -> Result<Record, Fault> {
+    let id = row.get(0).ok().and_then(|id| WriteId::from_bytes(id).ok());
+    let id = id.ok_or(Fault::Damaged(None))?;
+    let read = || -> rusqlite::Result<Option<Record>> {
+        let Some(state) = State::of_number(row.get(5)?) else {
+            return Ok(None);
+        };
+        let operation: String = row.get(2)?;
+        Ok(Some(Record {
+            id,
+            credential: Credential::from_bytes(row.get(1)?),
+            operation: operation.into(),
+            key: row.get(3)?,
+            fingerprint: row.get(4)?,
+            request: Bytes::new(),
+            state,
+            attempts: row.get(6)?,
+            accepted: time(row.get(7)?),
+            dispatched: row.get::<_, Option<i64>>(8)?.map(time),
+            ended: row.get::<_, Option<i64>>(9)?.map(time),
+            answer: None,
+        }))
+    };
+    // Values of another kind or length than were written.
+    read().ok().flatten().ok_or(Fault::Damaged(Some(id)))
+}
+
+impl State {
+    const ALL: [Self; 6] = [
+        Self::Queued,
+        Self::Dispatched,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Unknown,
+        Self::Cancelled,
+    ];
+
+    /// As it is kept: never to be changed within a version of the format.
+    fn number(self) -> i64 {
+        match self {
+            Self::Queued => 0,
+            Self::Dispatched => 1,
+            Self::Succeeded => 2,
+            Self::Failed => 3,
+            Self::Unknown => 4,
+            Self::Cancelled => 5,
+        }
+    }
+
+    fn of_number(number: i64) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.number() == number)
+    }
+}

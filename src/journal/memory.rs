@@ -1,0 +1,181 @@
+//! A journal that ends with its process: for tests, and the model that the one on disk is compared
+//! with.
+
+use super::{
+    Change, Filter, Journal, JournalError, KeyHash, Later, Record, State, WriteId, millis,
+    not_an_end, time,
+};
+use crate::credential::Credential;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Keeps writes in memory. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    writes: BTreeMap<WriteId, Record>,
+    /// How many of the next commits find no room.
+    failing: usize,
+}
+
+/// What a commit has changed: the writes as they were before.
+type Undo = Vec<(WriteId, Option<Record>)>;
+
+impl Memory {
+    /// Lets the next commits fail as if the disk were full.
+    pub fn fail_next(&self, commits: usize) {
+        self.kept.lock().failing = commits;
+    }
+}
+
+impl Kept {
+    fn commit(&mut self, changes: Vec<Change>) -> Result<(), JournalError> {
+        if self.failing > 0 {
+            self.failing -= 1;
+            return Err(JournalError::Full);
+        }
+        let mut undo = Undo::new();
+        let result = changes
+            .into_iter()
+            .try_for_each(|change| self.apply(change, &mut undo));
+        if result.is_err() {
+            for (id, before) in undo.into_iter().rev() {
+                match before {
+                    Some(record) => self.writes.insert(id, record),
+                    None => self.writes.remove(&id),
+                };
+            }
+        }
+        result
+    }
+
+    fn apply(&mut self, change: Change, undo: &mut Undo) -> Result<(), JournalError> {
+        match change {
+            Change::Accept(record) => self.accept(*record, undo),
+            Change::Requeue(id) => {
+                self.unended(id, undo)?.state = State::Queued;
+                Ok(())
+            }
+            Change::Dispatch(id, at) => {
+                let record = self.unended(id, undo)?;
+                record.state = State::Dispatched;
+                record.attempts = record.attempts.saturating_add(1);
+                record.dispatched = Some(whole(at));
+                Ok(())
+            }
+            Change::End { state, .. } if !state.has_ended() => Err(not_an_end(state)),
+            Change::End {
+                id,
+                state,
+                at,
+                answer,
+            } => {
+                let record = self.unended(id, undo)?;
+                record.state = state;
+                record.ended = Some(whole(at));
+                record.answer = answer;
+                record.request = Bytes::new();
+                Ok(())
+            }
+        }
+    }
+
+    fn accept(&mut self, record: Record, undo: &mut Undo) -> Result<(), JournalError> {
+        let under_key = |key| self.find(record.credential, key).is_some();
+        if self.writes.contains_key(&record.id) || record.key.is_some_and(under_key) {
+            return Err(JournalError::Taken);
+        }
+        undo.push((record.id, None));
+        let record = Record {
+            accepted: whole(record.accepted),
+            dispatched: record.dispatched.map(whole),
+            ended: record.ended.map(whole),
+            ..record
+        };
+        self.writes.insert(record.id, record);
+        Ok(())
+    }
+
+    fn unended(&mut self, id: WriteId, undo: &mut Undo) -> Result<&mut Record, JournalError> {
+        let record = self.writes.get_mut(&id).ok_or(JournalError::Absent)?;
+        if record.state.has_ended() {
+            return Err(JournalError::Absent);
+        }
+        undo.push((id, Some(record.clone())));
+        Ok(record)
+    }
+
+    fn find(&self, credential: Credential, key: KeyHash) -> Option<&Record> {
+        self.writes
+            .values()
+            .find(|record| record.credential == credential && record.key == Some(key))
+    }
+}
+
+impl Filter {
+    fn shows(&self, record: &Record) -> bool {
+        self.credential.is_none_or(|of| of == record.credential)
+            && self.state.is_none_or(|state| state == record.state)
+            && self.after.is_none_or(|after| after < record.id)
+    }
+}
+
+/// The time as the one on disk keeps it.
+fn whole(at: SystemTime) -> SystemTime {
+    time(millis(at))
+}
+
+fn later<T: Send + 'static>(result: Result<T, JournalError>) -> Later<'static, T> {
+    Box::pin(ready(result))
+}
+
+impl Journal for Memory {
+    fn commit(&self, changes: Vec<Change>) -> Later<'static, ()> {
+        later(self.kept.lock().commit(changes))
+    }
+
+    fn get(&self, id: WriteId) -> Later<'static, Option<Record>> {
+        later(Ok(self.kept.lock().writes.get(&id).cloned()))
+    }
+
+    fn find(&self, credential: Credential, key: KeyHash) -> Later<'static, Option<Record>> {
+        later(Ok(self.kept.lock().find(credential, key).cloned()))
+    }
+
+    fn list(&self, filter: Filter, most: usize) -> Later<'static, Vec<Record>> {
+        let kept = self.kept.lock();
+        let shown = kept.writes.values().filter(|record| filter.shows(record));
+        let bare = shown.take(most).map(|record| Record {
+            request: Bytes::new(),
+            answer: None,
+            ..record.clone()
+        });
+        later(Ok(bare.collect()))
+    }
+
+    fn unfinished(&self) -> Later<'static, Vec<Record>> {
+        let kept = self.kept.lock();
+        let unfinished = kept
+            .writes
+            .values()
+            .filter(|record| !record.state.has_ended());
+        later(Ok(unfinished.cloned().collect()))
+    }
+
+    fn forget(&self, ended_before: SystemTime) -> Later<'static, u64> {
+        let mut kept = self.kept.lock();
+        let all = kept.writes.len();
+        let before = whole(ended_before);
+        kept.writes
+            .retain(|_, record| record.ended.is_none_or(|ended| ended >= before));
+        later(Ok((all - kept.writes.len()) as u64))
+    }
+}

@@ -1,0 +1,218 @@
+//! Writes that were accepted to be carried out later, kept where a crash does not lose them.
+//!
+//! Promises:
+//! - *Durable.* When [`Journal::commit`] has returned `Ok`, what it was given outlasts the process
+//!   and the machine; when it has returned an error, none of it is kept. One case is open: after
+//!   [`JournalError::Broken`] by a disk that failed while it was told to keep the commit, a crash
+//!   may bring it back.
+//! - *Whole.* All changes of one commit are kept, or none.
+//! - *In order.* [`Journal::unfinished`] gives writes in the order in which they were accepted.
+//! - *Secret.* At rest, what a request and an answer say (path, header, body) is encrypted; times,
+//!   states, operations and credential hashes are not. Nothing here shows them in its `Debug`.
+//! - *Bounded by its callers.* Commits that wait to be written are in memory, so whoever commits
+//!   has to bound how many are under way at once, and what it accepts without forgetting.
+//!
+//! [`memory`] is for tests, and the model that [`disk`] is compared with: one suite runs over both.
+
+use crate::credential::Credential;
+use bytes::Bytes;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+pub mod disk;
+pub mod memory;
+mod seal;
+#[cfg(test)]
+mod tests;
+pub mod write_id;
+
+pub use seal::{Key, KeyError};
+pub use write_id::{WriteId, WriteIds};
+
+/// A result that comes later.
+pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, JournalError>> + Send + 'a>>;
+
+/// How far a write has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum State {
+    /// It waits for its turn.
+    Queued,
+    /// An attempt is under way, or was when the process ended.
+    Dispatched,
+    /// The API answered with 2xx or 3xx.
+    Succeeded,
+    /// The API answered with 4xx or 5xx, or the write was given up unsent.
+    Failed,
+    /// It was sent, and nobody knows what became of it.
+    Unknown,
+    /// It was taken back before it left.
+    Cancelled,
+}
+
+impl State {
+    /// Whether nothing more happens to it.
+    pub fn has_ended(self) -> bool {
+        !matches!(self, Self::Queued | Self::Dispatched)
+    }
+}
+
+/// Names the value of an `Idempotency-Key`, by a keyed hash.
+pub type KeyHash = [u8; 16];
+
+/// One write. Its `Debug` shows no secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its name; ids grow with the order of acceptance.
+    pub id: WriteId,
+    /// Whose it is.
+    pub credential: Credential,
+    /// The operation's name.
+    pub operation: Arc<str>,
+    /// The `Idempotency-Key` under which it may be asked for again.
+    pub key: Option<KeyHash>,
+    /// Tells another request under the same key from the same one.
+    pub fingerprint: [u8; 32],
+    /// What to send; secret. Empty once the write has ended.
+    pub request: Bytes,
+    /// How far it has come.
+    pub state: State,
+    /// How often it was sent.
+    pub attempts: u32,
+    /// When it was accepted, last sent, and ended. Whole milliseconds.
+    pub accepted: SystemTime,
+    /// See `accepted`.
+    pub dispatched: Option<SystemTime>,
+    /// See `accepted`.
+    pub ended: Option<SystemTime>,
+    /// What it came to; secret.
+    pub answer: Option<Bytes>,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("id", &self.id)
+            .field("credential", &self.credential)
+            .field("operation", &self.operation)
+            .field("state", &self.state)
+            .field("attempts", &self.attempts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A change of one write. Its `Debug` shows no secret.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It is accepted. An error if its id or its key of this credential is taken.
+    Accept(Box<Record>),
+    /// It waits again after an attempt that came to nothing.
+    Requeue(WriteId),
+    /// It is about to be sent: one more attempt.
+    Dispatch(WriteId, SystemTime),
+    /// It has ended: what it was to send is erased, and no change can follow.
+    End {
+        /// Which.
+        id: WriteId,
+        /// How: one of the last four states.
+        state: State,
+        /// When.
+        at: SystemTime,
+        /// What it came to.
+        answer: Option<Bytes>,
+    },
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accept(record) => f.debug_tuple("Accept").field(record).finish(),
+            Self::Requeue(id) => f.debug_tuple("Requeue").field(id).finish(),
+            Self::Dispatch(id, at) => f.debug_tuple("Dispatch").field(id).field(at).finish(),
+            Self::End { id, state, .. } => f.debug_tuple("End").field(id).field(state).finish(),
+        }
+    }
+}
+
+/// Which writes a list shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Of this credential alone.
+    pub credential: Option<Credential>,
+    /// In this state alone.
+    pub state: Option<State>,
+    /// Accepted after this one.
+    pub after: Option<WriteId>,
+}
+
+/// Why the journal could not do it. Nothing was kept; see the module for the one exception.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalError {
+    /// There is no room on the disk: the operator's to mend, and to be tried again after that.
+    Full,
+    /// A write of this id, or of this key and credential, is there already: the caller's doing.
+    Taken,
+    /// A change of a write that is not there or has ended: the caller's doing.
+    Absent,
+    /// Anything else, the journal's own; says what happened and what to do.
+    Broken(String),
+}
+
+impl fmt::Display for JournalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("there is no room on the disk of the journal"),
+            Self::Taken => f.write_str("a write of this name is there already"),
+            Self::Absent => f.write_str("there is no such write, or it has ended"),
+            Self::Broken(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for JournalError {}
+
+/// Where writes are kept.
+pub trait Journal: Send + Sync + fmt::Debug {
+    /// Keeps all of these changes, in this order, or none. It is under way from this call on, and
+    /// commits take effect in the order of the calls: dropping the future takes nothing back.
+    fn commit(&self, changes: Vec<Change>) -> Later<'static, ()>;
+
+    /// One write.
+    fn get(&self, id: WriteId) -> Later<'static, Option<Record>>;
+
+    /// The write of this credential that was accepted under this key.
+    fn find(&self, credential: Credential, key: KeyHash) -> Later<'static, Option<Record>>;
+
+    /// At most so many writes, without their requests and answers, in order of acceptance.
+    fn list(&self, filter: Filter, most: usize) -> Later<'static, Vec<Record>>;
+
+    /// All writes that have not ended, in order of acceptance.
+    fn unfinished(&self) -> Later<'static, Vec<Record>>;
+
+    /// Forgets writes that ended before this; how many.
+    fn forget(&self, ended_before: SystemTime) -> Later<'static, u64>;
+}
+
+/// What an implementation says of a change that no caller may ask for.
+fn not_an_end(state: State) -> JournalError {
+    JournalError::Broken(format!(
+        "a write cannot end as {state:?}; this is a bug of the gateway, please report it"
+    ))
+}
+
+/// Whole milliseconds since 1970, which is how the journal keeps times.
+fn millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
+}
+
+/// The time of so many milliseconds.
+fn time(millis: i64) -> SystemTime {
+    let since = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
+    let time = SystemTime::UNIX_EPOCH.checked_add(since);
+    time.unwrap_or(SystemTime::UNIX_EPOCH)
+}

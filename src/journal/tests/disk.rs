@@ -1,0 +1,550 @@
+//! What only a journal on disk can do: outlast its process, be damaged, be full, keep secrets.
+
+use super::{SECRET, accept, at, bare, end, key, write};
+use crate::journal::disk::{Disk, OpenError};
+use crate::journal::{Change, Filter, Journal, JournalError, Key, Record, State};
+use rusqlite::types::Value;
+use std::path::{Path, PathBuf};
+use std::task::{Context, Waker};
+
+/// A folder for a journal, and where that is.
+fn place() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    (folder, path)
+}
+
+fn open(path: &Path) -> Disk {
+    Disk::open(path, key()).unwrap()
+}
+
+fn log_of(path: &Path) -> PathBuf {
+    path.with_extension("db-wal")
+}
+
+/// Some writes, in every state, in a file that was closed.
+async fn filled(path: &Path) -> Vec<Record> {
+    let disk = open(path);
+    let writes: Vec<Record> = (0..40).map(|n| write(n % 3)).collect();
+    for (n, record) in writes.iter().enumerate() {
+        let mut changes = vec![accept(record)];
+        if n % 2 == 0 {
+            changes.push(Change::Dispatch(record.id, at(1)));
+        }
+        if n % 4 == 0 {
+            changes.push(end(record.id, State::Succeeded, 2));
+        }
+        disk.commit(changes).await.unwrap();
+    }
+    let mut kept = Vec::new();
+    for record in &writes {
+        kept.push(disk.get(record.id).await.unwrap().unwrap());
+    }
+    kept
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_kept_is_there_after_a_restart() {
+    let (_folder, path) = place();
+    let kept = filled(&path).await;
+    for _ in 0..2 {
+        let disk = open(&path);
+        for record in &kept {
+            let got = disk.get(record.id).await.unwrap();
+            assert_eq!(got.as_ref(), Some(record));
+        }
+        let listed = disk.list(Filter::default(), 100).await.unwrap();
+        assert_eq!(listed, kept.iter().map(bare).collect::<Vec<_>>());
+    }
+}
+
+/// A copy of the files at the moment when a commit is answered is what a kill would leave.
+#[tokio::test(start_paused = true)]
+async fn what_was_answered_is_in_the_files() {
+    let (_folder, path) = place();
+    let disk = open(&path);
+    for n in 0..20 {
+        let record = write(n);
+        disk.commit(vec![accept(&record)]).await.unwrap();
+        let (_other, copy) = place();
+        std::fs::copy(&path, &copy).unwrap();
+        std::fs::copy(log_of(&path), log_of(&copy)).unwrap();
+        let restarted = open(&copy);
+        assert_eq!(restarted.get(record.id).await.unwrap(), Some(record));
+        let unfinished = restarted.unfinished().await.unwrap();
+        assert_eq!(unfinished.len(), usize::from(n) + 1);
+    }
+}
+
+#[test]
+fn the_settings_are_in_force() {
+    let (_folder, path) = place();
+    for _ in 0..2 {
+        let disk = open(&path);
+        let connection = disk.hold();
+        for (name, expected) in [
+            ("journal_mode", "wal"),
+            ("locking_mode", "exclusive"),
+            ("synchronous", "2"),
+            ("secure_delete", "1"),
+            ("mmap_size", "0"),
+            ("temp_store", "2"),
+            ("trusted_schema", "0"),
+            ("cell_size_check", "1"),
+            ("page_size", "4096"),
+            ("user_version", "1"),
+        ] {
+            let value = connection.pragma_query_value(None, name, |row| row.get::<_, Value>(0));
+            let expected = match expected.parse() {
+                Ok(number) => Value::Integer(number),
+                Err(_) => Value::Text(expected.into()),
+            };
+            assert_eq!(value, Ok(expected), "{name}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn commits_that_wait_are_written_together() {
+    let (_folder, path) = place();
+    let disk = open(&path);
+    let there = write(0);
+    disk.commit(vec![accept(&there)]).await.unwrap();
+    assert_eq!(disk.transactions(), 1);
+
+    let writes: Vec<Record> = (0..64).map(write).collect();
+    let held = disk.hold();
+    let mut answers = Vec::new();
+    for (n, record) in writes.iter().enumerate() {
+        let mut changes = vec![accept(record)];
+        // Some of them are refused, after a part of them was done.
+        if n % 8 == 3 {
+            changes.push(accept(&there));
+        }
+        answers.push((n, disk.commit(changes)));
+    }
+    drop(held);
+    for (n, answer) in answers {
+        let refused = n % 8 == 3;
+        let expected = if refused {
+            Err(JournalError::Taken)
+        } else {
+            Ok(())
+        };
+        assert_eq!(answer.await, expected, "{n}");
+        let kept = disk.get(writes[n].id).await.unwrap();
+        assert_eq!(kept.is_some(), !refused, "{n}");
+    }
+    assert!(
+        disk.transactions() <= 3,
+        "{} transactions",
+        disk.transactions()
+    );
+    assert_eq!(disk.unfinished().await.unwrap().len(), 1 + 64 - 8);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_at_once_share_transactions() {
+    let (_folder, path) = place();
+    let disk = open(&path);
+    let tasks: Vec<_> = (0..64)
+        .map(|n| tokio::spawn(disk.commit(vec![accept(&write(n))])))
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert!(
+        disk.transactions() < 64,
+        "{} transactions",
+        disk.transactions()
+    );
+    assert_eq!(disk.unfinished().await.unwrap().len(), 64);
+}
+
+/// Nobody hears of a commit before it is kept, however many share the transaction.
+#[tokio::test(start_paused = true)]
+async fn a_commit_is_not_answered_before_its_transaction() {
+    let (_folder, path) = place();
+    let disk = open(&path);
+    let held = disk.hold();
+    let mut answer = disk.commit(vec![accept(&write(1))]);
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..10_000 {
+        assert!(answer.as_mut().poll(&mut context).is_pending());
+        std::thread::yield_now();
+    }
+    assert_eq!(disk.transactions(), 0);
+    drop(held);
+    answer.await.unwrap();
+    assert_eq!(disk.transactions(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_refuses_and_goes_on() {
+    let (_folder, path) = place();
+    let disk = open(&path);
+    let small = |n| Record {
+        request: vec![n; 10].into(),
+        ..write(n)
+    };
+    let [first, second, third] = [1, 2, 3].map(small);
+    let large = Record {
+        request: vec![1; 1 << 20].into(),
+        ..write(4)
+    };
+    disk.commit(vec![accept(&first)]).await.unwrap();
+    limit(&disk, 30);
+    // The large one is one of three that share a transaction, and alone in having no room.
+    let held = disk.hold();
+    let answers = [&second, &large, &third].map(|record| disk.commit(vec![accept(record)]));
+    drop(held);
+    let [a, b, c] = answers;
+    assert_eq!(a.await, Ok(()));
+    assert_eq!(b.await, Err(JournalError::Full));
+    assert_eq!(c.await, Ok(()));
+    let kept = [first, second, third];
+    assert_eq!(disk.unfinished().await.unwrap(), kept);
+
+    let both = vec![end(kept[0].id, State::Failed, 1), accept(&large)];
+    assert_eq!(disk.commit(both).await, Err(JournalError::Full));
+    assert_eq!(
+        disk.unfinished().await.unwrap(),
+        kept,
+        "whole or not at all"
+    );
+
+    limit(&disk, 100_000);
+    disk.commit(vec![accept(&large)]).await.unwrap();
+    drop(disk);
+    assert_eq!(open(&path).unfinished().await.unwrap().len(), 4);
+}
+
+/// As if the disk had so many pages.
+fn limit(disk: &Disk, pages: u32) {
+    let connection = disk.hold();
+    connection
+        .pragma_update(None, "max_page_count", pages)
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_file_tells_what_was_sealed() {
+    let (folder, path) = place();
+    let made = Key::beside(&path).unwrap();
+    let disk = Disk::open(&path, made).unwrap();
+    let records = [write(1), write(2)];
+    for record in &records {
+        disk.commit(vec![accept(record)]).await.unwrap();
+    }
+    let id = records[0].id;
+    disk.commit(vec![end(id, State::Succeeded, 2)])
+        .await
+        .unwrap();
+    let search = |word: &[u8]| {
+        let mut found = false;
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            found |= bytes.windows(word.len()).any(|part| part == word);
+        }
+        found
+    };
+    assert!(
+        log_of(&path).exists() && search(id.bytes()),
+        "it is searched"
+    );
+    for word in [SECRET, "SECRET", "/invites", "201 Bearer"] {
+        assert!(!search(word.as_bytes()), "{word}");
+    }
+    // What was erased is not even there in sealed form, once the log is in the file.
+    let sealed: Vec<u8> = disk
+        .hold()
+        .query_row("SELECT request FROM writes WHERE state = 0", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    assert!(search(&sealed));
+    let other = records[1].id;
+    disk.commit(vec![end(other, State::Cancelled, 2)])
+        .await
+        .unwrap();
+    drop(disk);
+    assert!(!log_of(&path).exists());
+    assert!(!search(&sealed) && search(other.bytes()));
+}
+
+#[cfg(unix)]
+#[tokio::test(start_paused = true)]
+async fn files_are_for_this_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let (folder, path) = place();
+    let disk = Disk::open(&path, Key::beside(&path).unwrap()).unwrap();
+    disk.commit(vec![accept(&write(1))]).await.unwrap();
+    let mut names: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .inspect(|entry| {
+            let mode = entry.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{entry:?}");
+        })
+        .map(|entry| entry.file_name())
+        .collect();
+    names.sort();
+    let expected = [
+        "journal.db",
+        "journal.db-wal",
+        "journal.key",
+        "journal.lock",
+    ];
+    assert_eq!(names, expected);
+}
+
+/// A blob that was moved to another write, or to another column, does not open.
+#[tokio::test(start_paused = true)]
+async fn a_seal_cannot_be_moved() {
+    let moves = [
+        "UPDATE writes SET request = (SELECT request FROM writes WHERE id = ?2) WHERE id = ?1",
+        "UPDATE writes SET answer = (SELECT request FROM writes WHERE id = ?1) WHERE id = ?1",
+        "UPDATE writes SET request = x'' WHERE id = ?1 AND ?2 NOT NULL",
+        "UPDATE writes SET state = 9 WHERE id = ?1 AND ?2 NOT NULL",
+    ];
+    for sql in moves {
+        let (_folder, path) = place();
+        let disk = open(&path);
+        let [a, b] = [write(1), write(2)];
+        let changes = vec![accept(&a), accept(&b)];
+        disk.commit(changes).await.unwrap();
+        let mut ids = vec![*a.id.bytes(), *b.id.bytes()];
+        ids.truncate(if sql.contains("?2") { 2 } else { 1 });
+        let changed = disk
+            .hold()
+            .execute(sql, rusqlite::params_from_iter(ids))
+            .unwrap();
+        assert_eq!(changed, 1);
+        let Err(JournalError::Broken(why)) = disk.get(a.id).await else {
+            panic!("it opened after {sql}")
+        };
+        assert!(
+            why.contains(&a.id.to_string()) && why.contains("damaged"),
+            "{why}"
+        );
+        assert_eq!(disk.get(b.id).await.unwrap(), Some(b));
+    }
+}
+
+/// Opens it in vain: nothing is changed, and one line says what to do.
+fn refused(path: &Path, key: Key) -> OpenError {
+    let files = |folder: &Path| {
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.is_file() && !path.ends_with("journal.lock"))
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect();
+        files.sort();
+        files
+    };
+    let folder = path.parent().unwrap();
+    let before = files(folder);
+    let error = Disk::open(path, key).unwrap_err();
+    assert!(before == files(folder), "{error} changed a file");
+    let text = error.to_string();
+    assert!(text.contains(&*path.to_string_lossy()), "{text}");
+    assert!(!text.contains('\n') && text.contains("; "), "{text}");
+    error
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_of_another_key_or_version_is_left_alone() {
+    let (_folder, path) = place();
+    filled(&path).await;
+    let other = Key::new(&[8; 32]).unwrap();
+    assert!(matches!(refused(&path, other), OpenError::WrongKey(_)));
+    let set = |name: &str, value: i64| {
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection.pragma_update(None, name, value).unwrap();
+        let mode =
+            connection.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0));
+        assert_eq!(mode, Ok(String::from("delete")));
+    };
+    set("user_version", 2);
+    assert!(matches!(refused(&path, key()), OpenError::Newer(_, 2)));
+    set("user_version", 0);
+    assert!(matches!(refused(&path, key()), OpenError::Damaged(..)));
+    set("user_version", 1);
+    open(&path);
+    set("application_id", 1);
+    assert!(matches!(refused(&path, key()), OpenError::Damaged(..)));
+}
+
+/// With the log of a kill still there, which is not written into the file either.
+#[tokio::test(start_paused = true)]
+async fn a_refused_journal_keeps_its_log() {
+    let (_folder, path) = place();
+    let (_other, copy) = place();
+    let disk = open(&path);
+    let record = write(1);
+    disk.commit(vec![accept(&record)]).await.unwrap();
+    std::fs::copy(&path, &copy).unwrap();
+    std::fs::copy(log_of(&path), log_of(&copy)).unwrap();
+    let other = Key::new(&[8; 32]).unwrap();
+    assert!(matches!(refused(&copy, other), OpenError::WrongKey(_)));
+
+    let whole = std::fs::read(&copy).unwrap();
+    std::fs::write(&copy, "").unwrap();
+    assert!(matches!(refused(&copy, key()), OpenError::Damaged(..)));
+    std::fs::remove_file(&copy).unwrap();
+    assert!(matches!(refused(&copy, key()), OpenError::Damaged(..)));
+
+    std::fs::write(&copy, whole).unwrap();
+    assert_eq!(open(&copy).get(record.id).await.unwrap(), Some(record));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_process_has_it() {
+    let (_folder, path) = place();
+    let disk = open(&path);
+    assert!(matches!(refused(&path, key()), OpenError::InUse(_)));
+    // Nor does another program get in, by SQLite's own lock.
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.busy_timeout(std::time::Duration::ZERO).unwrap();
+    let got = other.query_row("SELECT count(*) FROM writes", [], |row| {
+        row.get::<_, i64>(0)
+    });
+    assert_eq!(
+        got.unwrap_err().sqlite_error_code(),
+        Some(rusqlite::ErrorCode::DatabaseBusy)
+    );
+    disk.commit(vec![accept(&write(1))]).await.unwrap();
+    drop(disk);
+    drop(other);
+
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let error = Disk::open(&path, key()).unwrap_err();
+    assert!(matches!(error, OpenError::InUse(_)), "{error}");
+    drop(other);
+    assert_eq!(open(&path).unfinished().await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_journal_is_not_made_one() {
+    let (_folder, path) = place();
+    for bytes in [&b""[..], b"x", &[b'x'; 5_000], b"SQLite format 3\0"] {
+        std::fs::write(&path, bytes).unwrap();
+        let error = refused(&path, key());
+        assert!(matches!(error, OpenError::Damaged(..)), "{error}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(matches!(refused(&path, key()), OpenError::Damaged(..)));
+    let nowhere = path.join("nowhere").join("journal.db");
+    let error = Disk::open(&nowhere, key()).unwrap_err();
+    assert!(matches!(error, OpenError::Denied(..)), "{error}");
+    assert!(error.to_string().contains("let this user"), "{error}");
+}
+
+/// A user who may do everything is not denied anything, and sees nothing of this.
+#[cfg(unix)]
+#[tokio::test(start_paused = true)]
+async fn a_file_that_may_not_be_written_is_said_to_be() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_folder, path) = place();
+    filled(&path).await;
+    for mode in [0o000, 0o400] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        if std::fs::OpenOptions::new().append(true).open(&path).is_ok() {
+            return;
+        }
+        let error = Disk::open(&path, key()).unwrap_err();
+        assert!(matches!(error, OpenError::Denied(..)), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_was_cut_is_refused() {
+    let (_folder, path) = place();
+    filled(&path).await;
+    let whole = std::fs::read(&path).unwrap();
+    for length in [0, 1, 50, 100, 511, 512, 4_095, 4_096, 5_000, 3 * 4_096] {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let error = refused(&path, key());
+        assert!(matches!(error, OpenError::Damaged(..)), "{length}: {error}");
+    }
+    std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    assert!(matches!(refused(&path, key()), OpenError::Damaged(..)));
+    std::fs::write(&path, &whole).unwrap();
+    open(&path);
+}
+
+/// Wherever a page is overwritten or a byte changes, opening or reading says so or what is sealed
+/// is as it was: no secret is ever another one.
+#[tokio::test(start_paused = true)]
+async fn damage_is_said_and_never_believed() {
+    let (_folder, path) = place();
+    let kept = filled(&path).await;
+    let whole = std::fs::read(&path).unwrap();
+    let mut dice = fastrand::Rng::with_seed(7);
+    let (mut at_opening, mut at_reading) = (0, 0);
+    for round in 0..300 {
+        let mut bad = whole.clone();
+        let place = dice.usize(..bad.len());
+        match round % 3 {
+            // The head of a page, where its structure is.
+            0 => bad[place / 4_096 * 4_096..][..8].fill(0xff),
+            _ => bad[place] ^= 1 << dice.u8(..8),
+        }
+        std::fs::write(&path, &bad).unwrap();
+        let disk = match Disk::open(&path, key()) {
+            Ok(disk) => disk,
+            Err(error) => {
+                assert!(!error.to_string().contains('\n'), "{error}");
+                at_opening += 1;
+                let left = std::fs::read(&path).unwrap();
+                assert!(left == bad, "{error} changed the file");
+                continue;
+            }
+        };
+        let _ = disk.unfinished().await;
+        for record in &kept {
+            match disk.get(record.id).await {
+                Err(_) => at_reading += 1,
+                Ok(None) => {}
+                Ok(Some(got)) => {
+                    assert_eq!(got.id, record.id);
+                    assert_eq!(got.request, record.request, "byte {place}");
+                    assert!(got.answer.is_none() || got.answer == record.answer);
+                }
+            }
+        }
+    }
+    assert!(
+        at_opening > 50 && at_reading > 10,
+        "{at_opening} {at_reading}"
+    );
+}
+
+/// A runtime that ends before the writer ran leaves nobody waiting, and another one goes on.
+#[test]
+fn another_runtime_goes_on() {
+    let (_folder, path) = place();
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+    };
+    let disk = open(&path);
+    let first = runtime();
+    let [a, b] = [write(1), write(2)];
+    let entered = first.enter();
+    let answer = disk.commit(vec![accept(&a)]);
+    drop(entered);
+    drop(first);
+    let second = runtime();
+    let answer = second.block_on(answer);
+    let kept = second.block_on(async {
+        disk.commit(vec![accept(&b)]).await.unwrap();
+        disk.unfinished().await.unwrap()
+    });
+    let expected = if answer.is_ok() { vec![a, b] } else { vec![b] };
+    assert_eq!(kept, expected);
+}

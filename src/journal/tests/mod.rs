@@ -1,0 +1,72 @@
+//! One contract for every journal, a model that both follow, and what only a disk can do.
+
+mod contract;
+mod disk;
+mod model;
+
+use super::{Change, Key, Record, State, WriteId, WriteIds, time};
+use crate::credential::Credential;
+use bytes::Bytes;
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+/// Never to be found in a file.
+const SECRET: &str = "Bearer sgp_SECRET";
+
+fn key() -> Key {
+    Key::new(&[7; 32]).unwrap()
+}
+
+fn credential(n: u8) -> Credential {
+    Credential::from_bytes([n; 16])
+}
+
+/// So many milliseconds after some day.
+fn at(millis: u16) -> SystemTime {
+    time(1_700_000_000_000 + i64::from(millis))
+}
+
+fn new_id() -> WriteId {
+    static IDS: OnceLock<WriteIds> = OnceLock::new();
+    IDS.get_or_init(WriteIds::default).next(at(0))
+}
+
+/// A new write of this credential.
+fn write(of: u8) -> Record {
+    Record {
+        id: new_id(),
+        credential: credential(of),
+        operation: "create-invites".into(),
+        key: None,
+        fingerprint: [of; 32],
+        request: format!("POST /invites {SECRET}").into(),
+        state: State::Queued,
+        attempts: 0,
+        accepted: at(of.into()),
+        dispatched: None,
+        ended: None,
+        answer: None,
+    }
+}
+
+fn accept(record: &Record) -> Change {
+    Change::Accept(Box::new(record.clone()))
+}
+
+fn end(id: WriteId, state: State, millis: u16) -> Change {
+    Change::End {
+        id,
+        state,
+        at: at(millis),
+        answer: Some(Bytes::from(format!("201 {SECRET}"))),
+    }
+}
+
+/// As a list shows it.
+fn bare(record: &Record) -> Record {
+    Record {
+        request: Bytes::new(),
+        answer: None,
+        ..record.clone()
+    }
+}

@@ -1,0 +1,111 @@
+//! Random sequences of changes, applied to both journals, leave them equal. The disk is closed and
+//! opened in between.
+
+use super::{accept, at, credential, end, key, new_id, write};
+use crate::journal::disk::Disk;
+use crate::journal::memory::Memory;
+use crate::journal::{Change, Filter, Journal, Record, State, WriteId};
+use fastrand::Rng;
+
+const STATES: [State; 6] = [
+    State::Queued,
+    State::Dispatched,
+    State::Succeeded,
+    State::Failed,
+    State::Unknown,
+    State::Cancelled,
+];
+
+/// A change of a write that is there, was refused, or never was.
+fn change(dice: &mut Rng, ids: &mut Vec<WriteId>) -> Change {
+    let id = dice.choice(&*ids).copied().unwrap_or_else(new_id);
+    let millis = dice.u16(..50);
+    match dice.u8(..10) {
+        0..4 => {
+            let record = Record {
+                key: dice.bool().then(|| [dice.u8(..6); 16]),
+                request: vec![dice.u8(..); dice.usize(..6_000)].into(),
+                ..write(dice.u8(..3))
+            };
+            ids.push(record.id);
+            let again = Record {
+                id,
+                ..record.clone()
+            };
+            accept(if dice.u8(..10) == 0 { &again } else { &record })
+        }
+        4 | 5 => Change::Dispatch(id, at(millis)),
+        6 => Change::Requeue(id),
+        _ => end(id, STATES[dice.usize(2..6)], millis),
+    }
+}
+
+async fn compare(model: &Memory, disk: &Disk, ids: &[WriteId]) {
+    for id in ids {
+        let (a, b) = (model.get(*id).await, disk.get(*id).await);
+        assert_eq!(a, b, "{id}");
+    }
+    assert_eq!(model.unfinished().await, disk.unfinished().await);
+    for n in 0..6 {
+        let of = credential(n % 3);
+        let (a, b) = (model.find(of, [n; 16]).await, disk.find(of, [n; 16]).await);
+        assert_eq!(a, b, "{n}");
+        for state in STATES {
+            let filter = Filter {
+                credential: (n % 2 == 0).then_some(of),
+                state: (n > 1).then_some(state),
+                after: ids.get(usize::from(n) * 7).copied(),
+            };
+            let most = usize::from(n) * 3;
+            let (a, b) = (
+                model.list(filter, most).await,
+                disk.list(filter, most).await,
+            );
+            assert_eq!(a, b, "{filter:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_journals_follow_one_model() {
+    for seed in 0..12 {
+        let mut dice = Rng::with_seed(seed);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.db");
+        let model = Memory::default();
+        let mut disk = Disk::open(&path, key()).unwrap();
+        let mut ids = Vec::new();
+        let (mut kept, mut all) = (0, 0);
+        for step in 0..80 {
+            // Several at once share transactions.
+            let together = dice.usize(1..5);
+            let mut commits = Vec::new();
+            for _ in 0..together {
+                let count = dice.usize(1..4);
+                let changes = (0..count).map(|_| change(&mut dice, &mut ids));
+                commits.push(changes.collect::<Vec<Change>>());
+            }
+            let begun: Vec<_> = commits
+                .iter()
+                .map(|one| (model.commit(one.clone()), disk.commit(one.clone())))
+                .collect();
+            for (expected, got) in begun {
+                let (expected, got) = (expected.await, got.await);
+                assert_eq!(got, expected, "seed {seed}, step {step}: {commits:?}");
+                all += 1;
+                kept += usize::from(got.is_ok());
+            }
+            if dice.u8(..30) == 0 {
+                let before = at(dice.u16(..50));
+                assert_eq!(disk.forget(before).await, model.forget(before).await);
+                compare(&model, &disk, &ids).await;
+            }
+            if dice.u8(..40) == 0 {
+                drop(disk);
+                disk = Disk::open(&path, key()).unwrap();
+            }
+        }
+        compare(&model, &disk, &ids).await;
+        assert!(kept > all / 10 && kept < all, "{kept} of {all} were kept");
+    }
+}
