@@ -42,16 +42,22 @@ impl Gateway {
         self.quotas.charge(&ask.caller)?;
         let request = self.forwarded(&ask);
         let mut timing = Timing::of(&ask);
-        let asked = self.ask_api(&ask, request, &mut timing, |_| ());
+        let mut under_way = false;
+        let asked = self.ask_api(&ask, request, &mut timing, |to| {
+            under_way = matches!(to, Move::Departs(_));
+        });
         let asked = match self.given_up_at(&ask) {
-            None => asked.await,
-            // Whoever has given up by then no longer waits for it.
-            Some(gone) => match timeout_at(gone.into(), asked).await {
-                Ok(asked) => asked,
-                Err(_) if ask.progress.seen().is_some() => Err(GatewayError::UpstreamTimeout),
-                Err(_) => Err(self.expired(&ask)),
-            },
+            None => Ok(asked.await),
+            Some(gone) => timeout_at(gone.into(), asked).await,
         };
+        // Whoever has given up by then no longer waits for it.
+        let asked = asked.unwrap_or_else(|_| {
+            Err(if under_way {
+                GatewayError::UpstreamTimeout
+            } else {
+                self.expired(&ask)
+            })
+        });
         match asked? {
             Asked::Answer(answer) => {
                 timing.upstream = answer.took;

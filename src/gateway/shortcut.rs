@@ -24,6 +24,8 @@ use http::{Method, Request, Response, Version};
 use parking_lot::Mutex;
 use std::fmt;
 
+/// Longer values of `Authorization`, in bytes, are not remembered.
+const LONGEST_REMEMBERED: usize = 4 * 1024;
 /// More fields than this are not looked through.
 const MOST_FIELDS: usize = 32;
 
@@ -72,7 +74,9 @@ impl Memory {
         }
         let credential = hasher.credential(headers);
         // A copy: the value is a part of what was read from the connection, which is much larger.
-        *last = Some((authorization.as_bytes().into(), credential));
+        if authorization.len() <= LONGEST_REMEMBERED {
+            *last = Some((authorization.as_bytes().into(), credential));
+        }
         Some(credential)
     }
 }

@@ -194,7 +194,7 @@ impl Account {
 
     /// When each of those who wait leaves at the latest, in the order of their turns.
     pub fn schedule(&mut self, now: Instant) -> Vec<(Place, Instant)> {
-        let order = self.turns.in_order(now);
+        let order = self.turns.in_order();
         let plan = self.plan(now);
         order
             .into_iter()

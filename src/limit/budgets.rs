@@ -52,7 +52,18 @@ pub(super) struct Shared {
     woken: Notify,
     /// Whether [`Budgets::drive`] is being polled.
     driven: AtomicBool,
+    /// Whether the driver is to panic when it has served somebody.
+    #[cfg(test)]
+    panics: AtomicBool,
     started: Instant,
+}
+
+#[cfg(test)]
+impl Shared {
+    fn panic_if_told(&self, grants: &Grants) {
+        let panics = !grants.is_empty() && self.panics.swap(false, Ordering::AcqRel);
+        assert!(!panics, "on purpose");
+    }
 }
 
 /// Says that the budgets are driven for as long as it lives.
@@ -104,20 +115,26 @@ impl Budgets {
                 }),
                 woken: Notify::new(),
                 driven: AtomicBool::new(false),
+                #[cfg(test)]
+                panics: AtomicBool::new(false),
                 started,
             }),
         }
     }
 
-    /// Serves those who wait as slots come free, for as long as the future is polled.
+    /// Serves those who wait as slots come free, for as long as the future is polled. Another one
+    /// may take over from one that panicked.
     pub async fn drive(self) {
         let _driven = Driven::new(&self.shared.driven);
         let mut sweep = self.shared.clock.now() + SWEEP_EVERY;
+        self.shared.state.lock().wake_all(self.shared.clock.now());
         loop {
             let now = self.shared.clock.now();
-            let (next, grants) = {
+            // Before the lock, so that permits that nobody gets are given back after it: giving
+            // one back takes the lock.
+            let mut grants = Grants::new();
+            let next = {
                 let mut state = self.shared.state.lock();
-                let mut grants = Grants::new();
                 while let Some((at, key)) = state.wakes.first().cloned().filter(|w| w.0 <= now) {
                     state.wakes.remove(&(at, key.clone()));
                     state
@@ -125,12 +142,14 @@ impl Budgets {
                         .entry(key.clone())
                         .and_modify(|kept| kept.wake = None);
                     self.pump(&mut state, &key, now, &mut grants);
+                    #[cfg(test)]
+                    self.shared.panic_if_told(&grants);
                 }
                 if now >= sweep {
                     sweep = now + SWEEP_EVERY;
                     state.forget_idle(now);
                 }
-                (state.wakes.first().map(|(at, _)| *at), grants)
+                state.wakes.first().map(|(at, _)| *at)
             };
             tell(grants);
             let until = next.map_or(sweep, |next| next.min(sweep));
@@ -244,7 +263,8 @@ impl Budgets {
         }
         let excess = |used: usize, most: usize| (used + wish.bytes).saturating_sub(most);
         let (of_all, of_peer) = (
-            excess(state.bytes, bounds.bytes),
+            // One that nobody waits before has room, however large.
+            excess(state.bytes, bounds.bytes.max(wish.bytes)),
             excess(load.bytes, bounds.bytes.div_ceil(2).max(wish.bytes)),
         );
         if of_all > 0 {

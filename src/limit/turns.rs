@@ -323,26 +323,18 @@ impl Turns {
 
     /// All who wait in the order in which they would go if all were ready and nobody came, each
     /// with the time at which it is expected to be ready, if it is not.
-    pub fn in_order(&self, now: Instant) -> Vec<(Place, Option<Instant>)> {
-        let mut copy = Turns::default();
-        let mut places: Vec<_> = self.callers.iter().collect();
-        places.sort_unstable_by_key(|(place, _)| **place);
+    pub fn in_order(&self) -> Vec<(Place, Option<Instant>)> {
         let mut expected = HashMap::new();
-        for (place, (caller, urgency)) in places {
-            let names = self.peers.get(&caller.peer);
-            let names = names.and_then(|peer| peer.names.get(&caller.name));
-            if let Some((at, _)) = names.and_then(|names| names.blocked.get(place)) {
-                expected.insert(*place, *at);
-            }
-            let ready = expected.get(place).copied().unwrap_or(now);
-            copy.join(*place, caller.clone(), *urgency, ready);
-            copy.ready(*place);
+        for names in self.peers.values().flat_map(|peer| peer.names.values()) {
+            let blocked = names.blocked.iter();
+            expected.extend(blocked.map(|(place, (at, _))| (*place, *at)));
         }
-        for (address, peer) in &mut copy.peers {
-            for (name, names) in &mut peer.names {
-                let before = self.peers.get(address).and_then(|p| p.names.get(name));
-                names.turns = before.map_or(0, |names| names.turns);
-            }
+        // From whose turn it is now; those who are not ready would come after, as they arrived.
+        let mut copy = self.clone();
+        let mut blocked: Vec<Place> = expected.keys().copied().collect();
+        blocked.sort_unstable();
+        for place in blocked {
+            copy.ready(place);
         }
         std::iter::from_fn(|| copy.pop())
             .map(|place| (place, expected.get(&place).copied()))
@@ -447,6 +439,30 @@ mod tests {
         let order = everyone(&mut turns);
         assert_eq!(order[..8], [10, 11, 12, 0, 13, 14, 15, 1]);
         assert_eq!(order.len(), 40);
+    }
+
+    #[test]
+    fn the_order_begins_with_whose_turn_it_is() {
+        let mut turns = Turns::default();
+        for place in 0..12 {
+            // The oldest are all of the first peer.
+            let peer = if place < 4 { 1 } else { 2 + (place % 4) as u8 };
+            turns.join(place, caller(peer, None), USUAL, now());
+            if place != 7 {
+                turns.ready(place);
+            }
+        }
+        for _ in 0..3 {
+            turns.pop();
+            let mut all_ready = turns.clone();
+            all_ready.ready(7);
+            let order: Vec<Place> = turns
+                .in_order()
+                .into_iter()
+                .map(|(place, _)| place)
+                .collect();
+            assert_eq!(order, everyone(&mut all_ready));
+        }
     }
 
     #[test]
@@ -564,7 +580,7 @@ mod tests {
                 }
             }
             let left: Vec<Place> = waiting.iter().map(|w| w.0).collect();
-            prop_assert_eq!(turns.in_order(now()).len(), left.len());
+            prop_assert_eq!(turns.in_order().len(), left.len());
             for place in left {
                 prop_assert!(turns.leave(place));
             }

@@ -130,6 +130,19 @@ impl State {
             .min()
     }
 
+    /// Has every budget looked at that somebody waits for: nobody may have noted when to.
+    pub(super) fn wake_all(&mut self, now: Instant) {
+        for (key, kept) in &mut self.accounts {
+            if kept.waiting.is_empty() {
+                continue;
+            }
+            if let Some(at) = kept.wake.replace(now) {
+                self.wakes.remove(&(at, key.clone()));
+            }
+            self.wakes.insert((now, key.clone()));
+        }
+    }
+
     /// When those who have left, of one peer alone if one is given, have given back so many bytes;
     /// looks at everybody who waits.
     pub(super) fn freed(

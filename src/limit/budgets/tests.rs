@@ -268,3 +268,31 @@ async fn whoever_finds_no_room_for_its_bytes_is_told_when_there_is_enough() {
     let refused = bench.join_with(6, W * 9, 4_500);
     assert!(matches!(refused, Err(Refusal::Full { .. })), "{refused:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn another_driver_takes_over_from_one_that_panics() {
+    let mut bench = bench(1);
+    bench.permit(1).await.end(End::Answered(None));
+    let mut first = bench.join(1, W * 3).unwrap();
+    let mut second = bench.join(2, W * 3).unwrap();
+    bench.budgets.shared.panics.store(true, Ordering::Release);
+    tokio::task::yield_now().await;
+    assert!(bench.budgets.is_driven());
+    // The slot comes free; the permit for it is given back by the panic, and goes to the next.
+    assert!((&mut bench.driver).await.unwrap_err().is_panic());
+    assert!(!bench.budgets.is_driven());
+    assert!(first.granted().await.is_err());
+    let mut permit = second.granted().await.unwrap();
+    permit.begin();
+    permit.end(End::Answered(None));
+    let mut third = bench.join(3, W * 3).unwrap();
+    bench.driver = tokio::spawn(bench.budgets.clone().drive());
+    drop(third.granted().await.unwrap());
+    assert!(bench.budgets.is_driven());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_nobody_waits_before_has_room() {
+    let bench = bench(1);
+    let _large = bench.join_with(1, W, 20_000).unwrap();
+}
