@@ -2,7 +2,7 @@
 //!
 //! Peers take turns, and the named callers behind one peer take turns within the peer's turn: a
 //! name divides what a peer has, it does not add to it. Within one caller the more urgent go first,
-//! and of equals those who came first; but one of its turns in [`OLDEST_EVERY`] is for whoever has
+//! and of equals those who came first; but each fourth of its turns is for whoever has
 //! waited longest, so that nobody starves. Urgency counts among a caller's own alone. Someone who is
 //! not ready (an earlier write of its lane has not settled) keeps its place without holding up the
 //! others.
