@@ -191,9 +191,11 @@ impl Gateway {
         }
         let comes_back = forecast.comes_back(&newcomer);
         Err(match (refusal, leaves) {
-            (Refusal::TooLong { .. }, Some(leaves)) => Refusal::TooLong {
+            // Both have to agree: the bound of the budget alone knows less of the lanes, and is the
+            // one by which whoever comes back is looked at first.
+            (Refusal::TooLong { retry_after, .. }, Some(leaves)) => Refusal::TooLong {
                 estimate: leaves - now,
-                retry_after: comes_back,
+                retry_after: retry_after.max(comes_back),
             },
             // What is full besides this budget is not in the forecast.
             (Refusal::Full { retry_after }, _) => Refusal::Full {
