@@ -34,7 +34,7 @@ const NAME_BYTES: usize = 16;
 const DEPENDENCY_BYTES: usize = 64;
 
 /// The id of the request that is answered; whoever shows an entry knows it.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Where [`Entry::hit_headers`] fills something in.
 const PLACES: [HeaderName; 3] = [header::AGE, CACHE_STATUS, REQUEST_ID];
 /// What stands there in the store.

@@ -4,13 +4,13 @@
 //! API.
 
 use http::Request;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tower_http::request_id::{MakeRequestId, RequestId};
 
 /// The field that has it, in the request as in the answer.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub use crate::cache::entry::REQUEST_ID;
 
 /// A caller's own id is kept if it is at most this long, in bytes.
 const LONGEST: usize = 128;
