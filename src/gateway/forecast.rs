@@ -11,7 +11,7 @@ use crate::limit::turns::{Caller, Place, Urgency};
 use crate::limit::window::{End, Slot};
 use crate::queue::lanes::{Keys, Lanes, Turn};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -108,7 +108,15 @@ impl Forecast {
     /// everybody else has gone.
     pub fn comes_back(&self, newcomer: &Newcomer<'_>) -> Duration {
         let first = self.leaves(newcomer).unwrap_or(self.now);
-        let early = first.checked_sub(newcomer.patience).unwrap_or(self.now);
+        let mut early = first.checked_sub(newcomer.patience).unwrap_or(self.now);
+        if self.is_contended(newcomer) {
+            // Who gets which slot is decided by who is through its lanes a moment sooner. Only
+            // that everybody has left at some time is sure, and whoever comes has left by then.
+            let all_left = Luck::ALL.map(|luck| Run::new(self).until_all_left(newcomer, luck));
+            let all_left = all_left.into_iter().flatten().max().unwrap_or(self.now);
+            let patience = newcomer.patience.saturating_sub(MARGIN);
+            early = early.max(all_left.checked_sub(patience).unwrap_or(self.now));
+        }
         let mut after = whole_seconds(early.saturating_duration_since(self.now));
         for _ in 0..MOST_TRIES {
             let comes = self.now + after;
@@ -140,6 +148,11 @@ impl Forecast {
         let own = accounts.find(|(name, _)| **name == *newcomer.budget);
         let last = own.map_or(self.now, |(_, own)| own.clone().leaves_last(self.now));
         after.max(whole_seconds(last.saturating_duration_since(self.now)))
+    }
+
+    /// Whether somebody waits for a lane rather than for its turn, or the newcomer would.
+    fn is_contended(&self, newcomer: &Newcomer<'_>) -> bool {
+        self.lanes.any_blocked() || !self.lanes.are_free(newcomer.keys)
     }
 }
 
@@ -227,6 +240,9 @@ impl Run {
         for _ in 0..MOST_WAITING * 8 {
             self.happen();
             if !joined && self.now >= comes {
+                if !self.has_room(newcomer) {
+                    return None;
+                }
                 self.join(newcomer)?;
                 joined = true;
             }
@@ -234,15 +250,44 @@ impl Run {
             if left {
                 return Some(self.now);
             }
-            let next = self.events.peek().map(|Reverse((at, _))| *at);
-            let coming = (!joined).then_some(comes);
-            self.now = [next, wake, coming]
-                .into_iter()
-                .flatten()
-                .min()?
-                .max(self.now);
+            self.step(wake, (!joined).then_some(comes))?;
         }
         None
+    }
+
+    /// Runs until nobody waits any more for a budget that is the newcomer's or has to do with
+    /// lanes; the newcomer is counted, whether there is room for it or not.
+    fn until_all_left(mut self, newcomer: &Newcomer<'_>, luck: Luck) -> Option<Instant> {
+        self.luck = luck;
+        self.join(newcomer)?;
+        let involved: BTreeSet<usize> = self.places.values().map(|(number, _)| *number).collect();
+        for _ in 0..MOST_WAITING * 8 {
+            self.happen();
+            let (_, wake) = self.send();
+            let accounts = &mut self.accounts;
+            if involved.iter().all(|n| accounts[*n].1.turns().is_empty()) {
+                return Some(self.now);
+            }
+            self.step(wake, None)?;
+        }
+        None
+    }
+
+    /// On to the next instant at which something happens.
+    fn step(&mut self, wake: Option<Instant>, coming: Option<Instant>) -> Option<()> {
+        let next = self.events.peek().map(|Reverse((at, _))| *at);
+        let next = [next, wake, coming].into_iter().flatten().min()?;
+        self.now = next.max(self.now);
+        Some(())
+    }
+
+    fn has_room(&mut self, newcomer: &Newcomer<'_>) -> bool {
+        let mut accounts = self.accounts.iter_mut();
+        let own = accounts.find(|(name, _)| **name == *newcomer.budget);
+        own.is_some_and(|(_, own)| {
+            let (turns, half) = (own.turns(), newcomer.most.div_ceil(2));
+            turns.len() < newcomer.most && turns.of_peer(newcomer.caller.peer) < half
+        })
     }
 
     /// Whatever is due.
@@ -292,13 +337,10 @@ impl Run {
             .find(|(_, (name, _))| **name == *newcomer.budget)?
             .0;
         let turns = self.accounts[number].1.turns();
-        let peer = newcomer.caller.peer;
-        if turns.len() >= newcomer.most || turns.of_peer(peer) >= newcomer.most.div_ceil(2) {
-            return None;
-        }
         let caller = newcomer.caller.clone();
         turns.join(NEWCOMER, caller, newcomer.urgency, self.now);
         let keys = newcomer.keys;
+        self.turns.insert(NEWCOMER, LAST_TURN);
         self.places.insert(LAST_TURN, (number, NEWCOMER));
         if keys.is_empty()
             || self
@@ -318,19 +360,20 @@ impl Run {
 
     /// Lets go whoever may; whether the newcomer was among them, and when to look again.
     fn send(&mut self) -> (bool, Option<Instant>) {
-        let mut wake: Option<Instant> = None;
+        let (mut left, mut wake) = (false, None::<Instant>);
+        let turns = &self.turns;
         for (number, (_, account)) in self.accounts.iter_mut().enumerate() {
             let answer = account.answer_time() + self.luck.drift;
             loop {
                 match account.next(self.now) {
-                    Next::Go(NEWCOMER, _) => return (true, None),
                     Next::Go(place, slot) => {
+                        left |= place == NEWCOMER;
                         let answered = Event::Answered(self.sent.len());
                         self.events.push(Reverse((self.now + answer, answered)));
                         self.sent.push(Some(Sent {
                             account: number,
                             slot,
-                            turn: self.turns.get(&place).copied(),
+                            turn: turns.get(&place).copied(),
                         }));
                     }
                     Next::Wait(at) => {
@@ -341,7 +384,7 @@ impl Run {
                 }
             }
         }
-        (false, wake)
+        (left, wake)
     }
 }
 

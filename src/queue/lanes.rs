@@ -70,6 +70,16 @@ impl Lanes {
         self.writes.is_empty()
     }
 
+    /// Whether some write waits for another.
+    pub fn any_blocked(&self) -> bool {
+        self.writes.values().any(|write| !write.ready)
+    }
+
+    /// Whether a write on `keys` would have to wait for no other.
+    pub fn are_free(&self, keys: &Keys) -> bool {
+        self.is_free(keys, &keys.classes(), Turn::MAX)
+    }
+
     /// When every unsettled write that shares something with `keys` is expected to have settled.
     /// Those of one lane go one after the other and take at least `each` from now on.
     pub fn expected_free(&self, keys: &Keys, now: Instant, each: Duration) -> Option<Instant> {

@@ -138,6 +138,29 @@ fn whoever_waits_for_a_lane_is_answered_before_those_behind_it_leave() {
 }
 
 #[test]
+fn where_lanes_decide_who_has_a_slot_nobody_is_told_to_come_before_all_have_left() {
+    let now = Clock::system().now();
+    // Two of the four slots come free soon, and two write to the same thing: whether the second
+    // one is through its lane in time for a slot is a matter of moments.
+    let mut account = occupied(now, &[5, 6, 50, 60]);
+    let mut lanes = Lanes::default();
+    for place in 0..2 {
+        let turns = account.turns();
+        turns.join(place, peer(1), Urgency::default(), now + seconds(6));
+        if lanes.enter(place, keys(&["user:a"]), now + seconds(6), place) {
+            turns.ready(place);
+        }
+    }
+    let contended = forecast(now, account.clone(), lanes);
+    let (leaves, after) = told(&contended, 2, &["user:b"], 10);
+    assert!(leaves.is_some_and(|at| at < 7.0), "{leaves:?}");
+    // Of three that are after four slots the last has left when the third slot is free.
+    assert!((40..=41).contains(&after), "{after}");
+    let alone = forecast(now, account, Lanes::default());
+    assert_eq!(told(&alone, 2, &["user:b"], 10).1, 1);
+}
+
+#[test]
 fn nothing_is_told_of_a_budget_that_is_not_there() {
     let now = Clock::system().now();
     let mut forecast = forecast(now, occupied(now, &[0]), Lanes::default());

@@ -279,12 +279,11 @@ fn a_saturated_budget_is_used_to_the_full() {
     }
 }
 
-/// Who is refused and comes back after `Retry-After` is admitted, if nothing new came meanwhile.
-/// Where many are after the same few lanes and slots, a millisecond decides who has one; there it
-/// holds nearly always.
+/// Who is refused and comes back after `Retry-After` is admitted, if nothing new came meanwhile,
+/// also where many are after the same few lanes and slots, and a millisecond decides who has one.
 #[test]
 fn retry_after_is_kept() {
-    for (lanes, least) in [(false, 1.0), (true, 0.95)] {
+    for lanes in [false, true] {
         let mut sum = callers::Returns::default();
         for seed in 0..setting("SEEDS").unwrap_or(16).max(8) {
             let returns = runtime().block_on(callers::refused_and_back(seed, lanes));
@@ -293,6 +292,6 @@ fn retry_after_is_kept() {
         }
         eprintln!("lanes shared: {lanes}: {sum:?}");
         assert!(sum.refused > 20, "{sum:?}");
-        assert!(sum.admitted as f64 >= least * sum.refused as f64, "{sum:?}");
+        assert_eq!(sum.admitted, sum.refused, "lanes shared: {lanes}");
     }
 }
