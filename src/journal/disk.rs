@@ -148,6 +148,10 @@ impl Journal for Disk {
         self.ask(|shared| shared.read(rows::unfinished))
     }
 
+    fn newest(&self) -> Later<'static, Option<WriteId>> {
+        self.ask(|shared| shared.read(|connection, _| rows::newest(connection)))
+    }
+
     fn forget(&self, ended_before: SystemTime) -> Later<'static, u64> {
         let before = millis(ended_before);
         self.ask(move |shared| {

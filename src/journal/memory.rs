@@ -30,6 +30,15 @@ struct Kept {
 type Undo = Vec<(WriteId, Option<Record>)>;
 
 impl Memory {
+    /// What a crash would leave at this moment.
+    pub fn copy(&self) -> Self {
+        let writes = self.kept.lock().writes.clone();
+        let kept = Kept { writes, failing: 0 };
+        Self {
+            kept: Arc::new(Mutex::new(kept)),
+        }
+    }
+
     /// Lets the next commits fail as if the disk were full.
     pub fn fail_next(&self, commits: usize) {
         self.kept.lock().failing = commits;
@@ -123,6 +132,10 @@ impl Kept {
 impl Filter {
     fn shows(&self, record: &Record) -> bool {
         self.credential.is_none_or(|of| of == record.credential)
+            && self
+                .operation
+                .as_ref()
+                .is_none_or(|operation| *operation == record.operation)
             && self.state.is_none_or(|state| state == record.state)
             && self.after.is_none_or(|after| after < record.id)
     }
@@ -168,6 +181,11 @@ impl Journal for Memory {
             .values()
             .filter(|record| !record.state.has_ended());
         later(Ok(unfinished.cloned().collect()))
+    }
+
+    fn newest(&self) -> Later<'static, Option<WriteId>> {
+        let newest = self.kept.lock().writes.last_key_value().map(|(id, _)| *id);
+        Box::pin(ready(Ok(newest)))
     }
 
     fn forget(&self, ended_before: SystemTime) -> Later<'static, u64> {

@@ -44,15 +44,37 @@ pub enum State {
     Dispatched,
     /// The API answered with 2xx or 3xx.
     Succeeded,
-    /// The API answered with 4xx or 5xx, or the write was given up unsent.
+    /// The API refused it (4xx), or it was given up unsent.
     Failed,
-    /// It was sent, and nobody knows what became of it.
+    /// It was sent, and nobody knows what became of it: no answer came, or a 5xx.
     Unknown,
     /// It was taken back before it left.
     Cancelled,
 }
 
 impl State {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Queued,
+        Self::Dispatched,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Unknown,
+        Self::Cancelled,
+    ];
+
+    /// Its name for callers, metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Dispatched => "dispatched",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
     /// Whether nothing more happens to it.
     pub fn has_ended(self) -> bool {
         !matches!(self, Self::Queued | Self::Dispatched)
@@ -137,10 +159,12 @@ impl fmt::Debug for Change {
 }
 
 /// Which writes a list shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Of this credential alone.
     pub credential: Option<Credential>,
+    /// Of this operation alone.
+    pub operation: Option<Arc<str>>,
     /// In this state alone.
     pub state: Option<State>,
     /// Accepted after this one.
@@ -190,6 +214,9 @@ pub trait Journal: Send + Sync + fmt::Debug {
 
     /// All writes that have not ended, in order of acceptance.
     fn unfinished(&self) -> Later<'static, Vec<Record>>;
+
+    /// The newest of all ids.
+    fn newest(&self) -> Later<'static, Option<WriteId>>;
 
     /// Forgets writes that ended before this; how many.
     fn forget(&self, ended_before: SystemTime) -> Later<'static, u64>;

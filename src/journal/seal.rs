@@ -61,6 +61,8 @@ pub enum KeyError {
     Unusable(PathBuf, io::Error),
     /// The key file is not one.
     NotAKey(PathBuf),
+    /// What is to make a key is too short.
+    Short,
     /// There is a journal, but its key is gone.
     Lost(PathBuf),
     /// The journal for which it is to be made cannot be taken.
@@ -82,6 +84,10 @@ impl fmt::Display for KeyError {
                 "the journal's key {}: it is not one; put the right one back, or fill a file of \
                  your own with at least {SHORTEST} bytes, e.g. `head -c 32 /dev/urandom`",
                 path.display()
+            ),
+            Self::Short => write!(
+                f,
+                "the journal's key: it is shorter than {SHORTEST} bytes; take random ones"
             ),
             Self::Lost(path) => write!(
                 f,
@@ -118,11 +124,19 @@ impl Key {
         File::open(path)
             .and_then(|file| file.take(LONGEST).read_to_end(&mut bytes))
             .map_err(|error| KeyError::Unusable(path.to_owned(), error))?;
+        Self::from_secret(&bytes).map_err(|error| match error {
+            KeyError::Short => KeyError::NotAKey(path.to_owned()),
+            other => other,
+        })
+    }
+
+    /// The key that all of these bytes make, which are at least 16.
+    pub fn from_secret(bytes: &[u8]) -> Result<Self, KeyError> {
         if bytes.len() < SHORTEST {
-            return Err(KeyError::NotAKey(path.to_owned()));
+            return Err(KeyError::Short);
         }
         let mut secret = [0; 32];
-        secret.copy_from_slice(digest::digest(&digest::SHA256, &bytes).as_ref());
+        secret.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
         Self::new(&secret)
     }
 

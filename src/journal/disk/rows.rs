@@ -159,6 +159,10 @@ pub(super) fn list(
             filter.credential.map(|one| bytes(one.bytes())),
         ),
         (
+            "operation = ?",
+            filter.operation.map(|name| Value::Text(name.to_string())),
+        ),
+        (
             // Whoever asks for one credential reads past its own writes alone, not past all those
             // in this state: the plus keeps the index of states out of it.
             match filter.credential {
@@ -199,6 +203,17 @@ pub(super) fn unfinished(connection: &Connection, key: &Key) -> Result<Vec<Recor
         records.push(whole(row, key)?);
     }
     Ok(records)
+}
+
+pub(super) fn newest(connection: &Connection) -> Result<Option<WriteId>, Fault> {
+    let mut statement =
+        connection.prepare_cached("SELECT id FROM writes ORDER BY id DESC LIMIT 1")?;
+    let mut rows = statement.query([])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let id = row.get(0).ok().and_then(|id| WriteId::from_bytes(id).ok());
+    id.map(Some).ok_or(Fault::Damaged(None))
 }
 
 /// Forgets at most so many that ended before this.
@@ -265,15 +280,6 @@ fn bare(row: &Row<'_>) -> Result<Record, Fault> {
 }
 
 impl State {
-    const ALL: [Self; 6] = [
-        Self::Queued,
-        Self::Dispatched,
-        Self::Succeeded,
-        Self::Failed,
-        Self::Unknown,
-        Self::Cancelled,
-    ];
-
     /// As it is kept: never to be changed within a version of the format.
     fn number(self) -> i64 {
         match self {

@@ -198,13 +198,20 @@ async fn a_list_shows_what_is_asked_for(journal: &dyn Journal) {
         .unwrap();
     let filter = |of: Option<u8>, state, after: Option<usize>| Filter {
         credential: of.map(credential),
+        operation: None,
         state,
         after: after.map(|n| writes[n].id),
     };
     let cancelled = Some(State::Cancelled);
     let queued = Some(State::Queued);
     let everything: Vec<usize> = (0..12).collect();
+    let named = |name: &str| Filter {
+        operation: Some(name.into()),
+        ..Filter::default()
+    };
     for (filter, most, expected) in [
+        (named(&writes[0].operation), 100, everything.as_slice()),
+        (named("another"), 100, &[]),
         (Filter::default(), 100, everything.as_slice()),
         (Filter::default(), 2, &[0, 1]),
         (Filter::default(), 0, &[]),
@@ -218,7 +225,7 @@ async fn a_list_shows_what_is_asked_for(journal: &dyn Journal) {
         (filter(Some(1), cancelled, Some(4)), 100, &[]),
         (filter(Some(2), queued, Some(3)), 2, &[5, 8]),
     ] {
-        let listed = journal.list(filter, most).await.unwrap();
+        let listed = journal.list(filter.clone(), most).await.unwrap();
         let ids: Vec<_> = listed.iter().map(|record| record.id).collect();
         let expected: Vec<_> = expected.iter().map(|n| writes[*n].id).collect();
         assert_eq!(ids, expected, "{filter:?} {most}");

@@ -53,13 +53,14 @@ async fn compare(model: &Memory, disk: &Disk, ids: &[WriteId]) {
         for state in STATES {
             let filter = Filter {
                 credential: (n % 2 == 0).then_some(of),
+                operation: None,
                 state: (n > 1).then_some(state),
                 after: ids.get(usize::from(n) * 7).copied(),
             };
             let most = usize::from(n) * 3;
             let (a, b) = (
-                model.list(filter, most).await,
-                disk.list(filter, most).await,
+                model.list(filter.clone(), most).await,
+                disk.list(filter.clone(), most).await,
             );
             assert_eq!(a, b, "{filter:?}");
         }
