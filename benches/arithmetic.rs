@@ -26,7 +26,7 @@ use segment_gateway::cache::{Ask, Board, Cache, Mode, Spec, Touched};
 use segment_gateway::clock::Clock;
 use segment_gateway::credential::{Credential, Hasher};
 use segment_gateway::limit::account::{Account, Next};
-use segment_gateway::limit::budgets::{Bounds, Budgets, Readiness, Wish};
+use segment_gateway::limit::budgets::{Admission, Bounds, Budgets, Readiness, Wish};
 use segment_gateway::limit::learn::Allowance;
 use segment_gateway::limit::ledger::{History, Ledger};
 use segment_gateway::limit::ticket::Ticket;
@@ -244,6 +244,7 @@ impl Line {
             answer_by: None,
             forecast: None,
             readiness: Readiness::Ready,
+            admission: Admission::Asked,
         });
         match joined {
             Ok(ticket) => ticket,

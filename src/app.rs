@@ -1,8 +1,11 @@
 //! Builds every part from the configuration, wires them, and starts and stops them in order.
 
 mod assembly;
+mod keeping;
 
 pub use assembly::{Assembly, client, server_bounds, stack_bounds, upstream_spec};
+
+pub use keeping::Keeping;
 
 use crate::admin::{Access, Admin};
 use crate::cache::Touched;
@@ -10,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Loaded};
 use crate::credential::Hasher;
 use crate::gateway::Gateway;
+use crate::gateway::durable::Recovered;
 use crate::gateway::front::Front;
 use crate::limit::ledger::{History, Ledger};
 use crate::metrics::Connections;
@@ -106,8 +110,10 @@ pub async fn serve(
     let listen = proxy_listener.local_addr().map_err(failed)?;
     let admin_listen = admin_listener.local_addr().map_err(failed)?;
     // Held until the end: the lock is on it.
-    let (_state, gateway) = start(&loaded, scale, past, clock)?;
+    let (_state, gateway) = start(&loaded, scale, past, clock).await?;
+    go_on(&gateway).await?;
     let driver = tokio::spawn(drive(gateway.clone()));
+    let deferred = tokio::spawn(drive_deferred(gateway.clone()));
     let sweeper = tokio::spawn(sweep(gateway.clone()));
     let (admin_stopping, admin_stopped) = watch::channel(false);
     let admin = serve_operators(&gateway, &config, admin_listener, until(admin_stopped))?;
@@ -132,6 +138,7 @@ pub async fn serve(
     let _ = sandbox_stopping.send(true);
     admin.abort();
     sweeper.abort();
+    deferred.abort();
     driver.abort();
     Ok(())
 }
@@ -208,8 +215,23 @@ enum Past {
     Unknown,
 }
 
+/// Goes on with the writes that the last process left.
+async fn go_on(gateway: &Gateway) -> Result<(), StartError> {
+    let recovered = gateway.recover().await.map_err(failed)?;
+    if recovered != Recovered::default() {
+        tracing::warn!(
+            queued = recovered.queued,
+            repeated = recovered.repeated,
+            unknown = recovered.unknown,
+            "the last process left writes: those that had not left go on, those that had left are \
+             repeated where that does no harm, and of the others nobody knows what became"
+        );
+    }
+    Ok(())
+}
+
 /// Opens the state and assembles the gateway.
-fn start(
+async fn start(
     loaded: &Loaded,
     scale: u32,
     past: Past,
@@ -250,6 +272,11 @@ fn start(
         None => (Ledger::none(clock.clone()), None, false),
     };
     let assembly = Assembly {
+        keeping: Keeping {
+            // A simulated API ends with the process as well.
+            outlasts: state.is_some() || past == Past::Empty,
+            ..Keeping::open(config, state.as_ref()).await?
+        },
         config: config.clone(),
         table,
         client,
@@ -328,9 +355,24 @@ async fn drive(gateway: Gateway) {
     }
 }
 
+/// The same of deferred writes, which nobody else brings before their budgets.
+async fn drive_deferred(gateway: Gateway) {
+    loop {
+        let mut driver = JoinSet::new();
+        driver.spawn(gateway.clone().drive_deferred());
+        let ended = driver.join_next().await;
+        tracing::error!(
+            ?ended,
+            "what brings deferred writes before their budgets ended; it is started again"
+        );
+        tokio::time::sleep(DRIVER_PAUSE).await;
+    }
+}
+
 async fn sweep(gateway: Gateway) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
+        gateway.forget_ended().await;
         gateway.quotas.forget_idle();
         gateway.cache.tidy();
     }

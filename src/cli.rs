@@ -1,5 +1,7 @@
 //! The command line: what was typed, and what it means.
 
+mod writes;
+
 use crate::app::{self, Inside};
 use crate::config::{self, Config, Loaded, Place, Problem, Source, Unusable, units};
 use crate::sandbox::{Delay, Faults, ListMode, SandboxSpec, WindowKind};
@@ -38,6 +40,8 @@ enum Command {
     Routes(ConfigFile),
     /// Run the simulated Segment API alone.
     Sandbox(SandboxCommand),
+    /// Look after the writes that a running gateway keeps.
+    Writes(writes::Writes),
 }
 
 #[derive(Args, Debug)]
@@ -191,6 +195,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Check(file) => check(&file),
         Command::Routes(file) => routes(&file),
         Command::Sandbox(sandbox) => sandbox_command(&sandbox),
+        Command::Writes(writes) => writes::run(&writes),
     }
 }
 

@@ -17,8 +17,8 @@ pub enum Blame {
     Gateway,
 }
 
-/// An error of the gateway's own. Every variant except `OutcomeUnknown`, `UpstreamTimeout` and
-/// `UpstreamBroken` means that nothing was sent upstream.
+/// An error of the gateway's own. [`GatewayError::was_sent`] says which of them mean that something
+/// was sent upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GatewayError {
     /// The request is malformed, ambiguous or of a form that is not accepted.
@@ -75,6 +75,29 @@ pub enum GatewayError {
     UpstreamTimeout,
     /// A read's connection was lost, or its answer was malformed.
     UpstreamBroken,
+    /// Another request came before under the same `Idempotency-Key`.
+    KeyReused,
+    /// A durable write was accepted and has not ended, and its caller's time is up.
+    WritePending {
+        /// When it has probably ended.
+        retry_after: Duration,
+        /// Whether an attempt has left.
+        sent: bool,
+    },
+    /// The write was taken back before it left.
+    WriteCancelled,
+    /// The write has left or ended: it cannot be taken back.
+    WriteLeft,
+    /// The API answered with this status, but the body of the answer was lost.
+    AnswerLost(u16),
+    /// There is no room to keep a write.
+    JournalFull,
+    /// Writes cannot be kept.
+    JournalBroken,
+    /// One of the gateway's own resources was asked for without a credential.
+    Unauthorized,
+    /// One of the gateway's own resources does not know the method; these it knows.
+    NotAllowed(&'static str),
     /// A bug; the log has more.
     Internal,
 }
@@ -107,6 +130,15 @@ impl GatewayError {
             Self::UpstreamUnreachable { .. } => "gateway-upstream-unreachable",
             Self::UpstreamTimeout => "gateway-upstream-timeout",
             Self::UpstreamBroken => "gateway-upstream-broken",
+            Self::KeyReused => "gateway-key-reused",
+            Self::WritePending { .. } => "gateway-write-pending",
+            Self::WriteCancelled => "gateway-write-cancelled",
+            Self::WriteLeft => "gateway-write-left",
+            Self::AnswerLost(_) => "gateway-answer-lost",
+            Self::JournalFull => "gateway-journal-full",
+            Self::JournalBroken => "gateway-journal-broken",
+            Self::Unauthorized => "gateway-unauthorized",
+            Self::NotAllowed(_) => "gateway-method-not-allowed",
             Self::Internal => "gateway-internal",
         }
     }
@@ -119,16 +151,25 @@ impl GatewayError {
             | Self::NotFound
             | Self::BodyTooLarge(_)
             | Self::BodyTimeout
-            | Self::CallerQuota { .. } => Blame::Caller,
+            | Self::CallerQuota { .. }
+            | Self::KeyReused
+            | Self::WriteCancelled
+            | Self::WriteLeft
+            | Self::Unauthorized
+            | Self::NotAllowed(_) => Blame::Caller,
             Self::OutcomeUnknown { .. }
             | Self::UpstreamUnreachable { .. }
             | Self::UpstreamTimeout
-            | Self::UpstreamBroken => Blame::Upstream,
+            | Self::UpstreamBroken
+            | Self::AnswerLost(_) => Blame::Upstream,
             Self::QueueWait { .. }
             | Self::QueueFull { .. }
             | Self::QueueExpired { .. }
             | Self::Draining
             | Self::Overloaded
+            | Self::WritePending { .. }
+            | Self::JournalFull
+            | Self::JournalBroken
             | Self::Internal => Blame::Gateway,
         }
     }
@@ -137,10 +178,17 @@ impl GatewayError {
     pub fn may_retry(&self) -> bool {
         match self {
             Self::OutcomeUnknown { may_retry, .. } => *may_retry,
-            Self::BadRequest(_) | Self::MethodRefused | Self::NotFound | Self::BodyTooLarge(_) => {
-                false
-            }
-            Self::Internal => false,
+            Self::BadRequest(_)
+            | Self::MethodRefused
+            | Self::NotFound
+            | Self::BodyTooLarge(_)
+            | Self::KeyReused
+            | Self::WriteCancelled
+            | Self::WriteLeft
+            | Self::AnswerLost(_)
+            | Self::Unauthorized
+            | Self::NotAllowed(_)
+            | Self::Internal => false,
             _ => true,
         }
     }
@@ -149,7 +197,9 @@ impl GatewayError {
     pub fn was_sent(&self) -> bool {
         matches!(
             self,
-            Self::OutcomeUnknown { .. }
+            Self::WritePending { sent: true, .. }
+                | Self::AnswerLost(_)
+                | Self::OutcomeUnknown { .. }
                 | Self::UpstreamTimeout
                 | Self::UpstreamBroken
                 | Self::Internal
@@ -165,7 +215,9 @@ impl GatewayError {
             | Self::OutcomeUnknown { .. }
             | Self::UpstreamUnreachable { .. }
             | Self::UpstreamTimeout
-            | Self::UpstreamBroken => true,
+            | Self::UpstreamBroken
+            | Self::WritePending { .. }
+            | Self::AnswerLost(_) => true,
             Self::BadRequest(_)
             | Self::MethodRefused
             | Self::NotFound
@@ -174,6 +226,13 @@ impl GatewayError {
             | Self::CallerQuota { .. }
             | Self::Draining
             | Self::Overloaded
+            | Self::KeyReused
+            | Self::WriteCancelled
+            | Self::WriteLeft
+            | Self::JournalFull
+            | Self::JournalBroken
+            | Self::Unauthorized
+            | Self::NotAllowed(_)
             | Self::Internal => false,
         }
     }
@@ -184,7 +243,9 @@ impl GatewayError {
             Self::CallerQuota { retry_after }
             | Self::QueueWait { retry_after, .. }
             | Self::QueueFull { retry_after }
-            | Self::QueueExpired { retry_after } => Some(*retry_after),
+            | Self::QueueExpired { retry_after }
+            | Self::WritePending { retry_after, .. } => Some(*retry_after),
+            Self::JournalFull | Self::JournalBroken => Some(Duration::from_secs(10)),
             Self::Draining | Self::Overloaded => Some(Duration::from_secs(1)),
             Self::UpstreamUnreachable { .. } => Some(Duration::from_secs(5)),
             _ => None,
@@ -250,9 +311,58 @@ impl GatewayError {
             Self::UpstreamBroken => "The connection to the API was lost before its answer came. \
                 It was a read; it is safe to send it again."
                 .into(),
+            Self::KeyReused
+            | Self::WritePending { .. }
+            | Self::WriteCancelled
+            | Self::WriteLeft
+            | Self::AnswerLost(_)
+            | Self::JournalFull
+            | Self::JournalBroken
+            | Self::Unauthorized
+            | Self::NotAllowed(_) => self.message_of_durable(),
             Self::Internal => "The gateway failed to handle this request. Its log has more under \
                 this X-Request-Id."
                 .into(),
+        }
+    }
+
+    /// What is said about writes that outlast a crash.
+    fn message_of_durable(&self) -> String {
+        match self {
+            Self::KeyReused => {
+                "Another request came before under this Idempotency-Key. Nothing was \
+                sent to the API; use a new key for a new request."
+                    .into()
+            }
+            Self::WritePending { .. } => "The write is accepted and goes on, but has not ended. \
+                Send the same request with the same Idempotency-Key again after Retry-After, and \
+                it is answered as soon as it has; it is not carried out twice."
+                .into(),
+            Self::WriteCancelled => "This write was cancelled before it was sent, and will not be \
+                carried out. Send it again under another Idempotency-Key if it is wanted after all."
+                .into(),
+            Self::WriteLeft => "The write has been sent to the API, or has ended: it cannot be \
+                cancelled any more."
+                .into(),
+            Self::AnswerLost(status) => format!(
+                "The API answered the write with {status}, but the body of its answer was lost or \
+                is too long to be kept. Do not send the write again; read the present state."
+            ),
+            Self::JournalFull => "There is no room on the gateway's disk to keep a write. Nothing \
+                was sent to the API; without `Prefer: respond-async` and Idempotency-Key the write \
+                is not kept, and passes."
+                .into(),
+            Self::JournalBroken => "The gateway cannot keep writes at present; its log says why. \
+                Nothing was sent to the API; without `Prefer: respond-async` and Idempotency-Key \
+                the write is not kept, and passes."
+                .into(),
+            Self::Unauthorized => "The writes of a credential are shown to that credential alone: \
+                send the Authorization with which the write was sent."
+                .into(),
+            Self::NotAllowed(allowed) => {
+                format!("This resource of the gateway knows {allowed} alone.")
+            }
+            _ => String::new(),
         }
     }
 }

@@ -10,6 +10,11 @@ use prometheus::{
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+mod durable;
+
+pub use durable::DurableGauge;
+use durable::DurableMetrics;
+
 /// How a request ended. Every request ends in exactly one outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -23,6 +28,12 @@ pub enum Outcome {
     Passed,
     /// A write that the API answered.
     Written,
+    /// A write that was accepted to be carried out later.
+    Deferred,
+    /// Answered with what an earlier request under the same key had drawn.
+    Replayed,
+    /// Answered by one of the gateway's own resources.
+    Own,
     /// Refused by the gateway; nothing was sent.
     Refused,
     /// Its deadline passed in the queue; nothing was carried out.
@@ -37,12 +48,15 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Hit,
         Self::Fetched,
         Self::Joined,
         Self::Passed,
         Self::Written,
+        Self::Deferred,
+        Self::Replayed,
+        Self::Own,
         Self::Refused,
         Self::Expired,
         Self::Unknown,
@@ -58,6 +72,9 @@ impl Outcome {
             Self::Joined => "joined",
             Self::Passed => "passed",
             Self::Written => "written",
+            Self::Deferred => "deferred",
+            Self::Replayed => "replayed",
+            Self::Own => "own",
             Self::Refused => "refused",
             Self::Expired => "expired",
             Self::Unknown => "unknown",
@@ -130,6 +147,8 @@ pub struct Levels {
     pub ledger: bool,
     /// Whether the gateway takes requests.
     pub ready: bool,
+    /// Writes that outlast a crash.
+    pub durable: DurableGauge,
     /// Seconds since the start.
     pub uptime: f64,
 }
@@ -162,6 +181,7 @@ pub struct Metrics {
     connections: Connections,
     bodies: IntGauge,
     body_panics: IntCounter,
+    durable: DurableMetrics,
     levels: LevelGauges,
 }
 
@@ -449,6 +469,7 @@ impl Metrics {
                 "segment_gateway_body_panics_total",
                 "Bodies of answers that panicked and ended their connection",
             ))?,
+            durable: DurableMetrics::new(&make)?,
             levels: LevelGauges::new(&make)?,
             registry: make.0,
         };
@@ -571,6 +592,7 @@ impl Metrics {
     /// The text exposition, with the levels of this moment.
     pub fn render(&self, budgets: &[(Arc<str>, BudgetGauge)], levels: &Levels) -> Vec<u8> {
         self.levels.set(budgets, levels);
+        self.durable.set(&levels.durable);
         for (budget, _) in budgets {
             self.foreign.with_label_values(&[budget.as_ref()]);
         }

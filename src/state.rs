@@ -90,6 +90,11 @@ impl State {
         self.directory.join("ledger")
     }
 
+    /// Where the journal is.
+    pub fn journal(&self) -> PathBuf {
+        self.directory.join("journal.db")
+    }
+
     /// The key kept in the directory; made at the first start, with mode 0600.
     pub fn key(&self) -> Result<[u8; 32], StateError> {
         let path = self.directory.join("credential-hash.key");

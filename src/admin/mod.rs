@@ -4,11 +4,15 @@
 //! - `GET /livez` — 200 as long as the process answers
 //! - `GET /readyz` — 200 if new requests are taken, else 503; says what is not ready
 //! - `GET /status` — budgets, lines, cache and tasks of this moment, as JSON
+//! - `/writes` — the writes that outlast a crash: listed, shown, cancelled, paused and resumed
 //!
 //! Never on the proxy's listener. A browser cannot be used against it: the `Host` must be a
 //! loopback name, an IP address or a configured name, and a request with a foreign `Origin` is
 //! refused. Other than loopback peers get probes and metrics alone, and only where
-//! `admin.public` says so.
+//! `admin.public` says so. What changes something needs the header `X-Gateway-Admin`, which browsers do
+//! not send for another site without asking first.
+
+mod writes;
 
 use crate::gateway::Gateway;
 use crate::gateway::body::OuterBody;
@@ -67,14 +71,20 @@ impl Admin {
     + use<B> {
         let admin = self.clone();
         service_fn(move |request: Request<B>| {
-            let answer = admin.answer(&request, peer);
-            async move { Ok(answer) }
+            let admin = admin.clone();
+            let (head, _) = request.into_parts();
+            async move { Ok(admin.answer(&Request::from_parts(head, ()), peer).await) }
         })
     }
 
-    fn answer<B>(&self, request: &Request<B>, peer: SocketAddr) -> Response<OuterBody> {
+    async fn answer(&self, request: &Request<()>, peer: SocketAddr) -> Response<OuterBody> {
         if let Err(why) = self.admit(request, peer) {
             return text(StatusCode::FORBIDDEN, why);
+        }
+        let path = request.uri().path();
+        if path == "/writes" || path.starts_with("/writes/") {
+            let query = request.uri().query();
+            return self.writes(request.method(), path, query).await;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refused = text(
@@ -93,7 +103,7 @@ impl Admin {
             "/status" => document(StatusCode::OK, &self.status()),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "no such page; there are /metrics, /livez, /readyz and /status\n",
+                "no such page; there are /metrics, /livez, /readyz, /status and /writes\n",
             ),
         }
     }
@@ -116,6 +126,9 @@ impl Admin {
         });
         if foreign {
             return Err("requests of other sites are not accepted\n");
+        }
+        if !request.method().is_safe() && !request.headers().contains_key(writes::HEADER) {
+            return Err("what changes something needs the header X-Gateway-Admin\n");
         }
         if peer.ip().to_canonical().is_loopback() {
             return Ok(());
@@ -179,6 +192,7 @@ impl Admin {
             tasks: gateway.tasks.under_way(),
             panics: gateway.tasks.panicked(),
             callers: gateway.quotas.tracked(),
+            durable: gateway.durable.levels(),
             ledger: gateway.budgets.has_ledger(),
             ready: self.not_ready().is_empty(),
             uptime: self.uptime().as_secs_f64(),
@@ -229,6 +243,12 @@ impl Admin {
             "tasksUnderWay": levels.tasks,
             "tasksPanicked": levels.panics,
             "callersTracked": levels.callers,
+            "durableWrites": {
+                "queued": levels.durable.queued,
+                "dispatched": levels.durable.dispatched,
+                "paused": levels.durable.paused,
+                "bytes": levels.durable.bytes,
+            },
             "cache": {
                 "entries": levels.cache_entries,
                 "bytes": levels.cache_bytes,

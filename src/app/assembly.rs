@@ -1,11 +1,12 @@
 //! What the parts of a gateway are built from: the configuration's values, in each part's own terms.
 
-use super::{StartError, failed};
+use super::{Keeping, StartError, failed};
 use crate::cache::{self, Cache};
 use crate::clock::Clock;
 use crate::config::{Config, LogAccess, LogLevel, proxy_environment};
 use crate::credential::Hasher;
 use crate::gateway::callers::{Allowed, Quotas};
+use crate::gateway::durable::{Durable, DurableBounds};
 use crate::gateway::holds::Holds;
 use crate::gateway::prefer::Patience;
 use crate::gateway::room::Room;
@@ -45,6 +46,8 @@ pub struct Assembly {
     pub ledger: Ledger,
     /// What an earlier process sent; `None` on a new node.
     pub history: Option<History>,
+    /// Where writes that outlast a crash are kept.
+    pub keeping: Keeping,
     /// Names credentials.
     pub hasher: Hasher,
     /// Time.
@@ -63,6 +66,7 @@ impl Assembly {
             client,
             ledger,
             history,
+            keeping,
             hasher,
             clock,
         } = self;
@@ -87,6 +91,7 @@ impl Assembly {
                 marks: config.cache.marks,
             }),
             queue: Queue::new(clock.clone()),
+            durable: durable(&config, keeping),
             quotas: Quotas::new(allowed(&config), QuantaClock::default()),
             metrics: Arc::new(metrics),
             bodies: Room::new(config.server.bodies_bytes.0),
@@ -102,6 +107,15 @@ impl Assembly {
             clock,
         }))
     }
+}
+
+fn durable(config: &Config, keeping: Keeping) -> Durable {
+    let bounds = DurableBounds {
+        writes: config.journal.writes,
+        bytes: config.journal.bytes.0,
+        keep: config.journal.keep,
+    };
+    Durable::new(keeping.journal, keeping.outlasts, keeping.newest, bounds)
 }
 
 fn bounds(config: &Config) -> Bounds {

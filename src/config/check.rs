@@ -59,7 +59,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
     }
     if config.state.directory.is_none() {
         warnings.push(
-            "state.directory is empty: a restart knows nothing of what was sent and begins with one request per budget"
+            "state.directory is empty: a restart knows nothing of what was sent and begins with one request per budget, and no write outlasts a crash"
                 .to_owned(),
         );
     }
@@ -192,6 +192,11 @@ impl Check<'_> {
         self.ordered(
             ("server.body_bytes", &config.server.body_bytes),
             ("server.bodies_bytes", &config.server.bodies_bytes),
+            ToString::to_string,
+        );
+        self.ordered(
+            ("server.body_bytes", &config.server.body_bytes),
+            ("journal.bytes", &config.journal.bytes),
             ToString::to_string,
         );
         self.ordered(

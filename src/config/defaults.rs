@@ -30,6 +30,12 @@ impl Default for Config {
             state: State {
                 directory: Some("segment-gateway-state".into()),
             },
+            journal: Journal {
+                key_file: None,
+                keep: Duration::from_secs(86_400),
+                writes: 100_000,
+                bytes: Size::mib(1024),
+            },
             credentials: Credentials { key_file: None },
             cache: Cache {
                 bytes: Size::mib(256),

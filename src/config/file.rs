@@ -7,6 +7,7 @@ use std::time::Duration;
 /// No wait is zero, and none outlives the age that an instant can be added to.
 const MOMENT: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(86_400);
+const YEAR: Duration = Duration::from_secs(366 * 86_400);
 /// Far more than a machine has, far less than arithmetic bears.
 const MANY: usize = 10_000_000;
 const LARGE: Size = Size(1 << 40);
@@ -82,6 +83,13 @@ fn bytes_out(root: &mut Section<'_>, config: &mut Config) {
 fn storage(root: &mut Section<'_>, config: &mut Config) {
     root.section("state", |section| {
         section.key("directory", &mut config.state.directory)
+    });
+    root.section("journal", |section| {
+        let journal = &mut config.journal;
+        section.key("key_file", &mut journal.key_file);
+        section.within("keep", &mut journal.keep, MOMENT..=YEAR);
+        section.within("writes", &mut journal.writes, 1..=MANY);
+        section.within("bytes", &mut journal.bytes, Size(1)..=LARGE);
     });
     root.section("credentials", |section| {
         section.key("key_file", &mut config.credentials.key_file)

@@ -7,6 +7,7 @@ use super::problem::{Place, Problem, sort};
 use super::read::{Document, Environment, Findings, PREFIX};
 use super::{Config, check, file, routes, units};
 use crate::route::{OperationDef, Table};
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
@@ -160,6 +161,11 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
             .filter(|name| name.starts_with(PREFIX))?;
         Some((name, value.to_string_lossy().into_owned()))
     })
+}
+
+/// The secret of the journal's key, where it is given in this way.
+pub fn journal_key_environment() -> Option<OsString> {
+    std::env::var_os("SEGMENT_GATEWAY_JOURNAL_KEY")
 }
 
 /// The customary proxy variables: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, each in upper case or

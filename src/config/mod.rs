@@ -17,7 +17,8 @@ pub mod units;
 
 pub use crate::network::Network;
 pub use load::{
-    EMBEDDED_ROUTES, Loaded, Source, Unusable, environment, load, load_usable, proxy_environment,
+    EMBEDDED_ROUTES, Loaded, Source, Unusable, environment, journal_key_environment, load,
+    load_usable, proxy_environment,
 };
 pub use problem::{Place, Problem};
 pub use render::render_routes;
@@ -44,6 +45,8 @@ pub struct Config {
     pub budget: Budget,
     /// What outlives the process.
     pub state: State,
+    /// Writes that outlast a crash.
+    pub journal: Journal,
     /// How credentials are named.
     pub credentials: Credentials,
     /// Stored answers.
@@ -144,6 +147,20 @@ pub struct Budget {
 pub struct State {
     /// Where the ledger of budgets is kept; `None` is nowhere.
     pub directory: Option<PathBuf>,
+}
+
+/// Section `journal`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journal {
+    /// The key under which requests and answers are encrypted; `None` is one beside the journal.
+    pub key_file: Option<PathBuf>,
+    /// How long a write that has ended is remembered, with its answer and under its key.
+    pub keep: Duration,
+    /// Writes that were accepted and have not ended, and the bytes of their requests; one peer may
+    /// have half of each.
+    pub writes: usize,
+    /// See `writes`.
+    pub bytes: Size,
 }
 
 /// Section `credentials`.

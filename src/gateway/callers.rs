@@ -30,7 +30,7 @@ use std::time::Duration;
 
 /// The longest name a caller may have, in bytes.
 const LONGEST_NAME: usize = 64;
-const NAME: &str = "x-gateway-caller";
+pub(super) const CALLER: &str = "x-gateway-caller";
 
 /// Finds out who asks.
 pub fn identify(
@@ -39,7 +39,7 @@ pub fn identify(
     trusted: &[Network],
 ) -> Result<Caller, GatewayError> {
     let peer = peer.to_canonical();
-    let mut values = headers.get_all(NAME).iter();
+    let mut values = headers.get_all(CALLER).iter();
     let name = match values.next() {
         Some(value) if trusted.iter().any(|network| network.contains(peer)) => {
             let text = value.as_bytes();
@@ -289,7 +289,7 @@ mod tests {
     fn a_name_is_believed_only_from_trusted_peers() {
         let trusted: [Network; 1] = ["127.0.0.0/8".parse().unwrap()];
         let mut headers = HeaderMap::new();
-        headers.insert(NAME, "billing".parse().unwrap());
+        headers.insert(CALLER, "billing".parse().unwrap());
         let named = identify(&headers, IpAddr::from([127, 0, 0, 9]), &trusted).unwrap();
         assert_eq!(named.name.as_deref(), Some("billing"));
         let mapped: IpAddr = "::ffff:127.0.0.9".parse().unwrap();
@@ -297,7 +297,7 @@ mod tests {
         let other = identify(&headers, IpAddr::from([10, 0, 0, 1]), &trusted).unwrap();
         assert_eq!(other.name, None);
         for bad in ["", &"x".repeat(65), "a\tb"] {
-            headers.insert(NAME, bad.parse().unwrap());
+            headers.insert(CALLER, bad.parse().unwrap());
             assert!(
                 identify(&headers, IpAddr::from([127, 0, 0, 1]), &trusted).is_err(),
                 "{bad:?}"

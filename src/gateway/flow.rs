@@ -2,6 +2,7 @@
 
 use super::attempt::Answer;
 use super::body::Body;
+use super::durable::Ended;
 use super::reply;
 use super::room::Taken;
 use super::status::CacheStatus;
@@ -183,6 +184,40 @@ impl Reply {
         }
     }
 
+    /// The API's own answer to a write, from the journal.
+    pub(super) fn recorded(response: Response<Body>, ended: &Ended) -> Self {
+        let timing = Timing {
+            queued: ended.queued,
+            upstream: ended.upstream,
+            throttled: ended.throttled,
+            left: true,
+            progress: Arc::default(),
+        };
+        Self {
+            timing,
+            standing: ended.standing.clone(),
+            ..Self::new(response, Outcome::Written)
+        }
+    }
+
+    /// The same, of a write that another request asked for before.
+    pub(super) fn from_journal(response: Response<Body>) -> Self {
+        Self::new(response, Outcome::Replayed)
+    }
+
+    /// Where to ask what has become of a write.
+    pub(super) fn deferred(response: Response<Body>) -> Self {
+        Self {
+            shows_budget: true,
+            ..Self::new(response, Outcome::Deferred)
+        }
+    }
+
+    /// From one of the gateway's own resources.
+    pub(super) fn own(response: Response<Body>) -> Self {
+        Self::new(response, Outcome::Own)
+    }
+
     /// A 429 that could not be waited out within the deadline.
     pub(super) fn throttled(response: Response<Body>, timing: Timing) -> Self {
         Self {
@@ -244,7 +279,8 @@ impl Gateway {
             return Err(GatewayError::BadRequest(edge::AMBIGUOUS_LENGTH));
         }
         if edge::is_own(request.uri().path()) {
-            return Err(GatewayError::NotFound);
+            let (head, _) = request.into_parts();
+            return Box::pin(self.own(&head.method, &head.uri, &head.headers)).await;
         }
         let (head, body) = request.into_parts();
         let mut ask = self.understand(head, watch.accepted())?;
@@ -263,7 +299,11 @@ impl Gateway {
     }
 
     /// Which operation it is, who asks, with which credential, and how long it may wait.
-    fn understand(&self, head: request::Parts, accepted: Instant) -> Result<Ask, GatewayError> {
+    pub(super) fn understand(
+        &self,
+        head: request::Parts,
+        accepted: Instant,
+    ) -> Result<Ask, GatewayError> {
         let peer = head.extensions.get::<Peer>();
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
         let caller = callers::identify(&head.headers, peer, &self.settings.trusted)?;

@@ -10,11 +10,13 @@
 mod attempt;
 pub mod body;
 pub mod callers;
+pub mod durable;
 pub mod edge;
 pub mod flow;
 mod forecast;
 pub mod front;
 pub mod holds;
+mod idempotency;
 mod pass;
 pub mod prefer;
 pub mod priority;
@@ -43,6 +45,7 @@ use crate::route::table::Table;
 use crate::upstream::Client;
 use bytes::Bytes;
 use callers::Quotas;
+use durable::Durable;
 use flow::Ask;
 use holds::{Hold, Holds, NoRoom};
 use http::{HeaderValue, Request, Uri};
@@ -98,6 +101,8 @@ pub struct Parts {
     pub budgets: Budgets,
     /// The lanes.
     pub queue: Queue,
+    /// Writes that outlast a crash.
+    pub durable: Durable,
     /// The way to the API.
     pub client: Client,
     /// The callers' quotas.

@@ -1,4 +1,4 @@
-//! Pure. The part of `Prefer` (RFC 7240) that the gateway understands: `wait=N`.
+//! Pure. The part of `Prefer` (RFC 7240) that the gateway understands: `wait=N` and `respond-async`.
 //!
 //! A preference that is not understood, or whose value is not a number, is ignored, as the RFC
 //! asks; the first of several `wait` preferences counts.
@@ -6,13 +6,26 @@
 use http::HeaderMap;
 use std::time::Duration;
 
-/// How long the caller is willing to wait, if it says so.
-pub fn wait(headers: &HeaderMap) -> Option<Duration> {
-    headers
-        .get_all("prefer")
-        .iter()
+fn preferences(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all("prefer").into_iter();
+    lines
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
+}
+
+/// Whether the caller would rather be told where to ask than wait for the outcome.
+pub fn respond_async(headers: &HeaderMap) -> bool {
+    preferences(headers).any(|preference| {
+        let preference = preference.split(';').next().unwrap_or_default();
+        // An empty value is as good as none (RFC 7240, section 2).
+        let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+        name.trim().eq_ignore_ascii_case("respond-async") && matches!(value.trim(), "" | "\"\"")
+    })
+}
+
+/// How long the caller is willing to wait, if it says so.
+pub fn wait(headers: &HeaderMap) -> Option<Duration> {
+    preferences(headers)
         .find_map(|preference| {
             let (name, rest) = preference.split_once('=')?;
             if !name.trim().eq_ignore_ascii_case("wait") {
@@ -75,6 +88,20 @@ mod tests {
                 expected.map(Duration::from_secs),
                 "{values:?}"
             );
+        }
+    }
+
+    #[test]
+    fn whoever_does_not_want_to_wait_is_understood() {
+        for (values, expected) in [
+            (&["respond-async"][..], true),
+            (&["wait=10, Respond-Async ;x=1"], true),
+            (&["return=minimal", "respond-async=\"\""], true),
+            (&["respond-async=no"], false),
+            (&["respond-asynchronously", "x=respond-async"], false),
+            (&[], false),
+        ] {
+            assert_eq!(respond_async(&prefer(values)), expected, "{values:?}");
         }
     }
 

@@ -9,10 +9,24 @@ use http::HeaderMap;
 
 /// How urgent the request is; 3 if it does not say.
 pub fn urgency(headers: &HeaderMap) -> Urgency {
+    said(headers).unwrap_or_default()
+}
+
+/// The same of a write; one that nobody waits for is less urgent than the others if it does not say.
+pub fn urgency_of_write(headers: &HeaderMap, deferred: bool) -> Urgency {
+    let unsaid = if deferred {
+        Urgency::DEFERRED
+    } else {
+        Urgency::default()
+    };
+    said(headers).unwrap_or(unsaid)
+}
+
+fn said(headers: &HeaderMap) -> Option<Urgency> {
     let mut found = None;
     for line in headers.get_all("priority") {
         let Ok(line) = line.to_str() else {
-            return Urgency::default();
+            return None;
         };
         for member in line.split(',') {
             // Parameters of a member mean nothing here.
@@ -23,7 +37,7 @@ pub fn urgency(headers: &HeaderMap) -> Urgency {
             }
         }
     }
-    found.unwrap_or_default()
+    found
 }
 
 #[cfg(test)]

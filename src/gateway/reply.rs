@@ -16,6 +16,12 @@ pub fn status(error: &GatewayError) -> StatusCode {
         GatewayError::BadRequest(_) => StatusCode::BAD_REQUEST,
         GatewayError::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
         GatewayError::NotFound => StatusCode::NOT_FOUND,
+        GatewayError::Unauthorized => StatusCode::UNAUTHORIZED,
+        GatewayError::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+        GatewayError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+        GatewayError::WriteCancelled | GatewayError::WriteLeft => StatusCode::CONFLICT,
+        GatewayError::JournalFull => StatusCode::INSUFFICIENT_STORAGE,
+        GatewayError::AnswerLost(_) => StatusCode::BAD_GATEWAY,
         GatewayError::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         GatewayError::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
         GatewayError::CallerQuota { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -23,6 +29,8 @@ pub fn status(error: &GatewayError) -> StatusCode {
         | GatewayError::QueueFull { .. }
         | GatewayError::QueueExpired { .. }
         | GatewayError::Draining
+        | GatewayError::WritePending { .. }
+        | GatewayError::JournalBroken
         | GatewayError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
         GatewayError::OutcomeUnknown {
             waited: Waited::TooLong,
@@ -74,6 +82,9 @@ pub fn error(error: &GatewayError) -> Response<Body> {
             header::ALLOW,
             HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
         );
+    }
+    if let GatewayError::NotAllowed(allowed) = error {
+        headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
     }
     let malformed = matches!(
         error,

@@ -22,7 +22,8 @@ struct Shared {
     idle: Notify,
 }
 
-struct Running {
+/// Counts as a task under way until it is dropped.
+pub struct Running {
     tasks: Tasks,
     name: &'static str,
     finished: bool,
@@ -31,18 +32,23 @@ struct Running {
 impl Tasks {
     /// Runs `work` to its end, whoever waits for it.
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        self.shared.under_way.fetch_add(1, Ordering::AcqRel);
-        let running = Running {
-            tasks: self.clone(),
-            name,
-            finished: false,
-        };
+        let running = self.begin(name);
         drop(tokio::spawn(async move {
             // The whole guard moves in, so that it ends with the task.
             let mut running = running;
             work.await;
             running.finished = true;
         }));
+    }
+
+    /// Counts something as a task from now on.
+    pub fn begin(&self, name: &'static str) -> Running {
+        self.shared.under_way.fetch_add(1, Ordering::AcqRel);
+        Running {
+            tasks: self.clone(),
+            name,
+            finished: false,
+        }
     }
 
     /// Tasks under way.

@@ -12,7 +12,7 @@ use super::{Gateway, priority};
 use crate::cache::Touched;
 use crate::cache::fence::Tag;
 use crate::error::{GatewayError, Waited};
-use crate::limit::budgets::{Readiness, Refusal, Wish};
+use crate::limit::budgets::{Admission, Readiness, Refusal, Wish};
 use crate::limit::ticket::{NoPermit, Permit, Ticket};
 use crate::metrics::Outcome;
 use crate::queue::Place;
@@ -64,6 +64,9 @@ impl Told {
 
 impl Gateway {
     pub(super) async fn write(&self, ask: Ask) -> Result<Reply, GatewayError> {
+        if let Some(wanted) = self.wants_durable(&ask)? {
+            return Box::pin(self.write_durably(ask, wanted)).await;
+        }
         let _held = self.hold(ask.caller.peer)?;
         self.quotas.charge(&ask.caller)?;
         let keys = order_keys(&ask);
@@ -113,11 +116,12 @@ impl Gateway {
             answer_by: self.given_up_at(ask),
             forecast: None,
             readiness: Readiness::Ready,
+            admission: Admission::Asked,
         }
     }
 
     /// Takes a place in the budget's line and in the lanes.
-    fn accept(&self, ask: &Ask, keys: Keys) -> Result<(Ticket, Place), GatewayError> {
+    pub(super) fn accept(&self, ask: &Ask, keys: Keys) -> Result<(Ticket, Place), GatewayError> {
         let answer = self
             .budgets
             .answer_time(ask.credential, &ask.operation.budget);
@@ -212,6 +216,16 @@ impl Gateway {
         ticket: &mut Ticket,
         place: &mut Place,
     ) -> Result<Permit, GatewayError> {
+        let permit = self.permitted(ticket, place).await;
+        permit.map_err(|why| self.not_permitted(why, ask, ticket))
+    }
+
+    /// The same, for whoever goes on when its time is up.
+    pub(super) async fn permitted(
+        &self,
+        ticket: &mut Ticket,
+        place: &mut Place,
+    ) -> Result<Permit, NoPermit> {
         if !place.is_blocked() {
             ticket.ready();
         }
@@ -219,9 +233,7 @@ impl Gateway {
             let blocked = place.is_blocked();
             tokio::select! {
                 biased;
-                granted = ticket.granted() => {
-                    return granted.map_err(|why| self.not_permitted(why, ask, ticket));
-                }
+                granted = ticket.granted() => return granted,
                 () = place.free(), if blocked => ticket.ready(),
             }
         }
@@ -341,7 +353,7 @@ impl Gateway {
 
 /// A write that has left and whose outcome is not known yet. Dropped as it is, also by a panic,
 /// the outcome is unknown: what was cached is no longer believed, and the lanes stay closed for Q.
-struct Unsettled {
+pub(super) struct Unsettled {
     gateway: Gateway,
     touched: Touched,
     place: Option<Place>,
@@ -349,7 +361,7 @@ struct Unsettled {
 }
 
 impl Unsettled {
-    fn new(gateway: Gateway, touched: Touched, place: Place) -> Self {
+    pub(super) fn new(gateway: Gateway, touched: Touched, place: Place) -> Self {
         Self {
             gateway,
             touched,
@@ -358,28 +370,43 @@ impl Unsettled {
         }
     }
 
-    /// The API answered. A 5xx may hide an effect that is still to come.
-    fn answered(mut self, answer: &Answer) {
-        if answer.response.status().is_server_error() {
-            self.gateway
-                .settle(&self.touched, self.gateway.settings.late);
+    /// The API answered: its lanes open, if nothing may still be under way.
+    fn answered(self, answer: &Answer) {
+        drop(self.heard(answer));
+    }
+
+    /// The same, for whoever opens the lanes later. A 5xx may hide an effect that is still to come.
+    pub(super) fn heard(mut self, answer: &Answer) -> Option<Place> {
+        let settling = if answer.response.status().is_server_error() {
+            self.gateway.settings.late
         } else {
-            self.gateway
-                .settle(&self.touched, self.gateway.settings.settling);
-        }
+            self.gateway.settings.settling
+        };
+        self.gateway.settle(&self.touched, settling);
         self.settled = true;
-        if let Some(mut place) = self.place.take() {
-            if answer.doubtful {
-                place.stay_closed_for(self.gateway.settings.late);
-            }
-            drop(place);
+        let mut place = self.place.take();
+        if let Some(place) = place.as_mut().filter(|_| answer.doubtful) {
+            place.stay_closed_for(self.gateway.settings.late);
         }
+        place
     }
 
     /// It did not take effect: nothing has changed, and its place is still its own.
-    fn not_carried_out(mut self) -> Option<Place> {
+    pub(super) fn not_carried_out(mut self) -> Option<Place> {
         self.settled = true;
         self.place.take()
+    }
+
+    /// Nobody knows, and it may be sent again: its place is still its own.
+    pub(super) fn in_doubt(mut self) -> Option<Place> {
+        self.settled = true;
+        self.gateway
+            .settle(&self.touched, self.gateway.settings.late);
+        let mut place = self.place.take();
+        if let Some(place) = &mut place {
+            place.stay_closed_for(self.gateway.settings.late);
+        }
+        place
     }
 }
 
@@ -412,7 +439,7 @@ pub(super) fn refused(refusal: Refusal) -> GatewayError {
 }
 
 /// What the write acts on. Where its names cannot be read it may act on anything of their class.
-fn order_keys(ask: &Ask) -> Keys {
+pub(super) fn order_keys(ask: &Ask) -> Keys {
     let operation = &ask.operation;
     let mut barriers: BTreeSet<Arc<str>> = operation
         .barrier
@@ -441,7 +468,7 @@ fn order_keys(ask: &Ask) -> Keys {
 }
 
 /// What the write changes. What cannot be read may change everything.
-fn touched(ask: &Ask) -> Touched {
+pub(super) fn touched(ask: &Ask) -> Touched {
     if ask.overridden {
         return Touched::Everything;
     }

@@ -26,7 +26,7 @@ mod tests;
 mod wish;
 
 pub(super) use state::{Grant, Key, Waiting};
-pub use wish::{AccountState, Bounds, Readiness, Refusal, Standing, Wish};
+pub use wish::{AccountState, Admission, Bounds, Readiness, Refusal, Standing, Wish};
 
 /// Budgets that are kept at once, half of them at most opened by one peer; beyond it, requests
 /// for a new one are refused.
@@ -187,7 +187,8 @@ impl Budgets {
     ) -> Result<Ticket, Refusal> {
         self.open_account(state, wish, key, now)?;
         let drain_until = state.drain_until;
-        let room = self.room(state, wish, key, now);
+        let asks = wish.admission == Admission::Asked;
+        let room = asks.then(|| self.room(state, wish, key, now)).flatten();
         let Some(kept) = state.accounts.get_mut(key) else {
             return Err(Refusal::TooManyBudgets);
         };
@@ -214,7 +215,7 @@ impl Budgets {
                 retry_after: whole_seconds(at.saturating_duration_since(now)),
             });
         }
-        if estimate > deadline {
+        if asks && estimate > deadline {
             return Err(Refusal::TooLong {
                 estimate: estimate - now,
                 retry_after: whole_seconds(estimate - now - patience),
@@ -319,6 +320,28 @@ impl Budgets {
         let state = self.shared.state.lock();
         let kept = state.accounts.get(&(credential, budget.name.clone()));
         kept.map_or(FIRST_GUESS, |kept| kept.account.answer_time())
+    }
+
+    /// At the latest when somebody leaves who comes after all who wait and after so many others.
+    pub fn leaves_behind(
+        &self,
+        credential: Credential,
+        budget: &BudgetSpec,
+        others: usize,
+    ) -> Instant {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.state.lock();
+        match state.accounts.get_mut(&(credential, budget.name.clone())) {
+            Some(kept) => {
+                let ahead = kept.account.turns().len() + others;
+                kept.account.leaves_at(ahead, now)
+            }
+            None => {
+                let rounds = others / budget.rate.limit.max(1) as usize;
+                let rounds = u32::try_from(rounds).unwrap_or(u32::MAX);
+                now + budget.rate.window.saturating_mul(rounds)
+            }
+        }
     }
 
     /// How a budget stands at this moment; `None` if nothing has asked for it lately.

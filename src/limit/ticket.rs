@@ -55,6 +55,11 @@ impl Ticket {
         self.deadline
     }
 
+    /// Waits until then from now on.
+    pub fn extend(&mut self, deadline: Instant) {
+        self.deadline = self.deadline.max(deadline);
+    }
+
     /// Says that it may leave: every earlier write of its lanes has settled.
     pub fn ready(&self) {
         let place = self.place;

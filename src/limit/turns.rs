@@ -29,6 +29,9 @@ pub type Place = u64;
 pub struct Urgency(u8);
 
 impl Urgency {
+    /// Of what nobody waits for, if nothing else is said.
+    pub const DEFERRED: Self = Self(5);
+
     /// Of `u`, if it is one.
     pub fn new(u: u8) -> Option<Self> {
         (u <= 7).then_some(Self(u))

@@ -146,6 +146,18 @@ impl Lanes {
         }
     }
 
+    /// Names a write by another place from now on.
+    pub fn waits_at(&mut self, turn: Turn, place: u64) {
+        if let Some(write) = self.writes.get_mut(&turn) {
+            write.place = place;
+        }
+    }
+
+    /// Whether nothing keeps a write any more.
+    pub fn is_ready(&self, turn: Turn) -> bool {
+        self.writes.get(&turn).is_none_or(|write| write.ready)
+    }
+
     /// Settles a write, or takes one out that was never sent. Returns those that became ready.
     pub fn settle(&mut self, turn: Turn) -> Vec<Turn> {
         let Some(write) = self.writes.remove(&turn) else {

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// The lanes of all credentials. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct Queue {
 struct Shared {
     clock: Clock,
     state: Mutex<State>,
+    /// Somebody was freed who is to be named.
+    freed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +35,18 @@ struct State {
     next: Turn,
     lanes: HashMap<Credential, Lanes>,
     /// Those who wait for their lanes.
-    blocked: HashMap<Turn, oneshot::Sender<()>>,
+    blocked: HashMap<Turn, Waits>,
+    /// Those of them that were to be named and have become ready.
+    freed: Vec<Turn>,
+}
+
+/// How one that waits for its lanes hears of it.
+#[derive(Debug)]
+enum Waits {
+    /// By its place.
+    Alone(oneshot::Sender<()>),
+    /// By [`Queue::freed`].
+    Named,
 }
 
 impl Queue {
@@ -43,6 +56,7 @@ impl Queue {
             shared: Arc::new(Shared {
                 clock,
                 state: Mutex::default(),
+                freed: Notify::new(),
             }),
         }
     }
@@ -76,18 +90,11 @@ impl Queue {
         place: u64,
     ) -> Place {
         let mut state = self.shared.state.lock();
-        let turn = state.next;
-        state.next += 1;
+        let (turn, is_ready) = state.enter(credential, keys, expected, place);
         let mut blocked = None;
-        if !keys.is_empty()
-            && !state
-                .lanes
-                .entry(credential)
-                .or_default()
-                .enter(turn, keys, expected, place)
-        {
+        if !is_ready {
             let (free, wait) = oneshot::channel();
-            state.blocked.insert(turn, free);
+            state.blocked.insert(turn, Waits::Alone(free));
             blocked = Some(wait);
         }
         drop(state);
@@ -97,6 +104,42 @@ impl Queue {
             turn,
             blocked,
             stay: None,
+        }
+    }
+
+    /// Accepts a write that waits elsewhere, together with many others: [`Queue::freed`] names it
+    /// when its lanes open. Its [`Place::is_blocked`] says no; see [`Queue::is_ready`].
+    pub fn enter_named(&self, credential: Credential, keys: Keys, expected: Instant) -> Place {
+        let mut state = self.shared.state.lock();
+        let (turn, is_ready) = state.enter(credential, keys, expected, NOWHERE);
+        if !is_ready {
+            state.blocked.insert(turn, Waits::Named);
+        }
+        drop(state);
+        Place {
+            queue: self.clone(),
+            credential,
+            turn,
+            blocked: None,
+            stay: None,
+        }
+    }
+
+    /// Whether the lanes of a write are open.
+    pub fn is_ready(&self, credential: Credential, turn: Turn) -> bool {
+        let state = self.shared.state.lock();
+        let lanes = state.lanes.get(&credential);
+        lanes.is_none_or(|lanes| lanes.is_ready(turn))
+    }
+
+    /// Waits until lanes have opened of writes that are to be named, and names them, each once.
+    pub async fn freed(&self) -> Vec<Turn> {
+        loop {
+            let freed = std::mem::take(&mut self.shared.state.lock().freed);
+            if !freed.is_empty() {
+                return freed;
+            }
+            self.shared.freed.notified().await;
         }
     }
 
@@ -111,10 +154,18 @@ impl Queue {
             if lanes.is_empty() {
                 state.lanes.remove(&credential);
             }
-            ready
-                .iter()
-                .filter_map(|turn| state.blocked.remove(turn))
-                .collect()
+            let mut alone = Vec::new();
+            for turn in ready {
+                match state.blocked.remove(&turn) {
+                    Some(Waits::Alone(free)) => alone.push(free),
+                    Some(Waits::Named) => state.freed.push(turn),
+                    None => {}
+                }
+            }
+            if !state.freed.is_empty() {
+                self.shared.freed.notify_one();
+            }
+            alone
         };
         for free in freed {
             // Whoever hung up meanwhile settles its own turn when its place is dropped.
@@ -123,6 +174,28 @@ impl Queue {
     }
 }
 
+impl State {
+    /// The turn of a new write, and whether its lanes are open.
+    fn enter(
+        &mut self,
+        credential: Credential,
+        keys: Keys,
+        expected: Instant,
+        place: u64,
+    ) -> (Turn, bool) {
+        let turn = self.next;
+        self.next += 1;
+        if keys.is_empty() {
+            return (turn, true);
+        }
+        let lanes = self.lanes.entry(credential).or_default();
+        (turn, lanes.enter(turn, keys, expected, place))
+    }
+}
+
+/// The place of what waits for no budget yet.
+const NOWHERE: u64 = u64::MAX - 1;
+
 /// A write's place in its lanes.
 #[derive(Debug)]
 pub struct Place {
@@ -130,8 +203,8 @@ pub struct Place {
     credential: Credential,
     turn: Turn,
     blocked: Option<oneshot::Receiver<()>>,
-    /// The lanes stay closed for this long after it is dropped.
-    stay: Option<Duration>,
+    /// The lanes stay closed until then, also if it is dropped before.
+    stay: Option<Instant>,
 }
 
 impl Place {
@@ -156,9 +229,24 @@ impl Place {
         }
     }
 
-    /// From now on, dropping the place keeps its lanes closed for `q`.
+    /// Dropping the place keeps its lanes closed until `q` from now, or longer if that was said
+    /// before.
     pub fn stay_closed_for(&mut self, q: Duration) {
-        self.stay = Some(q);
+        let until = self.queue.shared.clock.now() + q;
+        self.stay = self.stay.max(Some(until));
+    }
+
+    /// Its turn, which names it in [`Queue::freed`].
+    pub fn turn(&self) -> Turn {
+        self.turn
+    }
+
+    /// It waits at another place besides from now on.
+    pub fn waits_at(&self, place: u64) {
+        let mut state = self.queue.shared.state.lock();
+        if let Some(lanes) = state.lanes.get_mut(&self.credential) {
+            lanes.waits_at(self.turn, place);
+        }
     }
 
     /// The outcome is known after all: dropping the place opens its lanes.
@@ -170,11 +258,11 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let (queue, credential, turn) = (self.queue.clone(), self.credential, self.turn);
-        let Some(q) = self.stay else {
+        let now = self.queue.shared.clock.now();
+        let Some(until) = self.stay.filter(|until| *until > now) else {
             queue.settle(credential, turn);
             return;
         };
-        let until = self.queue.shared.clock.now() + q;
         if let Some(lanes) = queue.shared.state.lock().lanes.get_mut(&credential) {
             lanes.expect(turn, until);
         }
@@ -226,6 +314,26 @@ mod tests {
         third.settled();
         assert!(queue.shared.state.lock().lanes.is_empty());
         assert!(queue.shared.state.lock().blocked.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_wait_elsewhere_are_named_when_their_lanes_open() {
+        let (queue, who) = queue();
+        let now = queue.shared.clock.now();
+        let first = queue.enter_named(who, user("a"), now);
+        let second = queue.enter_named(who, user("a"), now);
+        assert!(queue.is_ready(who, first.turn()) && !queue.is_ready(who, second.turn()));
+        let mut held = queue.enter(who, user("a"), now, 0);
+        let waiting = tokio::time::timeout(Duration::from_secs(1), queue.freed()).await;
+        assert!(waiting.is_err());
+        drop(first);
+        assert_eq!(queue.freed().await, [second.turn()]);
+        assert!(queue.is_ready(who, second.turn()));
+        drop(second);
+        held.free().await;
+        held.settled();
+        assert!(queue.shared.state.lock().lanes.is_empty());
+        assert!(queue.shared.state.lock().freed.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

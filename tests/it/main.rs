@@ -16,6 +16,7 @@
 
 mod binary;
 mod deploy;
+mod durable;
 mod operations;
 mod reads;
 mod seeing;

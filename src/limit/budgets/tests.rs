@@ -79,6 +79,7 @@ impl Bench {
             answer_by: None,
             forecast: None,
             readiness: Readiness::Ready,
+            admission: Admission::Asked,
         })
     }
 

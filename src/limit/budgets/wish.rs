@@ -50,6 +50,17 @@ pub struct Wish<'a> {
     pub forecast: Option<Instant>,
     /// False if it must not leave until [`crate::limit::ticket::Ticket::ready`] is called.
     pub readiness: Readiness,
+    /// Whether it may be refused.
+    pub admission: Admission,
+}
+
+/// Whether a wish may be refused for want of room or time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It asks.
+    Asked,
+    /// It was accepted before, and bounded there.
+    Taken,
 }
 
 /// Whether a ticket may be served at once.

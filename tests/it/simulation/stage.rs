@@ -5,6 +5,7 @@ use super::scenario::{LedgerFate, Restart, Scenario};
 use crate::support::{Answer, Setup, WALL, World, loaded};
 use bytes::Bytes;
 use http_body_util::Full;
+use segment_gateway::app::Keeping;
 use segment_gateway::clock::Clock;
 use segment_gateway::config::Config;
 use segment_gateway::limit::ledger::{History, Ledger};
@@ -141,6 +142,7 @@ impl Stage {
             ledger: opened.ledger,
             history,
             time_scale: 1,
+            keeping: Keeping::in_memory(),
             clock: self.clock.clone(),
             routes: self.routes.clone(),
         };

@@ -2,7 +2,7 @@
 
 use super::World;
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::service::Service;
 use segment_gateway::admin::{Access, Admin};
@@ -46,12 +46,27 @@ pub async fn metrics(world: &World) -> String {
 
 /// What a gateway shows operators at this path.
 pub async fn shown(world: &World, path: &str) -> (StatusCode, String) {
+    operator(world, Method::GET, path, true).await
+}
+
+/// What it answers an operator who asks with this method, with or without the header that changes
+/// need.
+pub async fn operator(
+    world: &World,
+    method: Method,
+    path: &str,
+    means_it: bool,
+) -> (StatusCode, String) {
     let access = Access {
         public: false,
         hosts: Vec::new(),
     };
     let admin = Admin::new(world.gateway.clone(), access, "http://sandbox");
-    let ask = Request::get(path)
+    let mut ask = Request::builder().method(method).uri(path);
+    if means_it {
+        ask = ask.header("x-gateway-admin", "1");
+    }
+    let ask = ask
         .header("host", "localhost")
         .body(Empty::<Bytes>::new())
         .expect("a request");

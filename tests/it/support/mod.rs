@@ -12,7 +12,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use segment_gateway::app::{Assembly, stack_bounds, upstream_spec};
+use segment_gateway::app::{Assembly, Keeping, stack_bounds, upstream_spec};
 use segment_gateway::clock::Clock;
 use segment_gateway::config::{self, Config, Loaded};
 use segment_gateway::credential::Hasher;
@@ -65,11 +65,13 @@ pub struct World {
     /// A connection of each peer's, over which all its requests come.
     doors: Mutex<HashMap<SocketAddr, Arc<Door<Full<Bytes>>>>>,
     driver: tokio::task::JoinHandle<()>,
+    deferred: tokio::task::JoinHandle<()>,
 }
 
 impl Drop for World {
     fn drop(&mut self) {
         self.driver.abort();
+        self.deferred.abort();
     }
 }
 
@@ -85,6 +87,8 @@ pub struct Setup {
     pub history: Option<History>,
     /// All windows of the gateway are divided by this.
     pub time_scale: u32,
+    /// Where durable writes are kept.
+    pub keeping: Keeping,
     /// Time.
     pub clock: Clock,
     /// The text of a route table instead of the embedded one.
@@ -101,6 +105,10 @@ impl Setup {
             ledger: Ledger::none(clock.clone()),
             history: Some(History::new()),
             time_scale: 1,
+            keeping: Keeping {
+                outlasts: true,
+                ..Keeping::in_memory()
+            },
             clock,
             routes: None,
         }
@@ -134,12 +142,14 @@ impl Setup {
             client,
             ledger: self.ledger,
             history: self.history,
+            keeping: self.keeping,
             hasher: Hasher::new(&[7; 32]),
             clock: self.clock,
         }
         .gateway()
         .expect("a gateway");
         let driver = tokio::spawn(gateway.budgets.clone().drive());
+        let deferred = tokio::spawn(gateway.clone().drive_deferred());
         World {
             sandbox: self.sandbox,
             front: Front::new(gateway.clone(), stack_bounds(&config)),
@@ -147,6 +157,7 @@ impl Setup {
             gateway,
             config,
             driver,
+            deferred,
         }
     }
 }

@@ -1,0 +1,116 @@
+//! `/writes` on the listener of operators: what `segment-gateway writes` asks for.
+
+use super::{Admin, document, text};
+use crate::error::GatewayError;
+use crate::gateway::body::OuterBody;
+use crate::gateway::durable::{Listing, Selection};
+use crate::gateway::reply;
+use crate::journal::State;
+use http::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// The header without which nothing is changed: a browser does not send it for another site.
+pub(super) const HEADER: &str = "x-gateway-admin";
+const PAGE: usize = 50;
+const LONGEST_PAGE: usize = 1_000;
+
+impl Admin {
+    /// Answers a request below `/writes`.
+    pub(super) async fn writes(
+        &self,
+        method: &Method,
+        path: &str,
+        query: Option<&str>,
+    ) -> Response<OuterBody> {
+        let rest = path.trim_start_matches("/writes").trim_start_matches('/');
+        let answer = match (method, rest) {
+            (&Method::GET, "") => self.list(query).await,
+            (&Method::POST, "pause") => self.turn(query, true),
+            (&Method::POST, "resume") => self.turn(query, false),
+            (&Method::GET, id) => match id.parse() {
+                Ok(id) => self.gateway.operators_show(id).await,
+                Err(_) => Err(GatewayError::NotFound),
+            },
+            (&Method::DELETE, id) => match id.parse() {
+                Ok(id) => self.gateway.operators_cancel(id).await,
+                Err(_) => Err(GatewayError::NotFound),
+            },
+            _ => return text(StatusCode::METHOD_NOT_ALLOWED, "no such method here\n"),
+        };
+        match answer {
+            Ok(answer) => document(StatusCode::OK, &answer),
+            Err(error) => refused(&error),
+        }
+    }
+
+    async fn list(&self, query: Option<&str>) -> Result<Value, GatewayError> {
+        let mut given = parameters(
+            query,
+            &["state", "credential", "operation", "after", "limit"],
+        )?;
+        let mut listing = Listing {
+            credential: given.remove("credential"),
+            operation: given.remove("operation").map(Into::into),
+            state: None,
+            after: None,
+            limit: PAGE,
+        };
+        if let Some(name) = given.remove("state") {
+            let mut states = State::ALL.into_iter();
+            let state = states.find(|state| state.as_str() == name);
+            listing.state = Some(state.ok_or(GatewayError::BadRequest("There is no such state"))?);
+        }
+        if let Some(id) = given.remove("after") {
+            let id = id.parse();
+            let wrong = GatewayError::BadRequest("`after` is not the id of a write");
+            listing.after = Some(id.map_err(|_| wrong)?);
+        }
+        if let Some(limit) = given.remove("limit") {
+            let limit = limit.parse().ok();
+            let limit = limit.filter(|limit| (1..=LONGEST_PAGE).contains(limit));
+            listing.limit = limit.ok_or(GatewayError::BadRequest(
+                "`limit` is not a number from 1 to 1000",
+            ))?;
+        }
+        self.gateway.operators_list(&listing).await
+    }
+
+    fn turn(&self, query: Option<&str>, pause: bool) -> Result<Value, GatewayError> {
+        let mut given = parameters(query, &["credential", "operation"])?;
+        let selection = Selection {
+            credential: given.remove("credential"),
+            operation: given.remove("operation").map(Into::into),
+        };
+        let changed = if pause {
+            self.gateway.operators_pause(&selection)?
+        } else {
+            self.gateway.operators_resume(&selection)?
+        };
+        Ok(json!({ "paused": pause, "changed": changed }))
+    }
+}
+
+/// The parameters of a query, of which these are known.
+fn parameters(
+    query: Option<&str>,
+    known: &[&str],
+) -> Result<BTreeMap<String, String>, GatewayError> {
+    let mut given = BTreeMap::new();
+    let pairs = query.unwrap_or_default().split('&');
+    for pair in pairs.filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if !known.contains(&name) {
+            return Err(GatewayError::BadRequest(
+                "The query has a parameter that is not known here",
+            ));
+        }
+        given.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(given)
+}
+
+fn refused(error: &GatewayError) -> Response<OuterBody> {
+    let answer = json!({ "error": error.kind(), "message": error.message() });
+    document(reply::status(error), &answer)
+}

@@ -1,0 +1,308 @@
+//! `segment-gateway writes`: what operators ask a running gateway about the writes it keeps.
+
+use super::{complain, say};
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use http::{Method, Request};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+/// An answer takes no longer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often progress is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The command and its flags.
+#[derive(Args, Debug)]
+pub struct Writes {
+    /// The listener of operators.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8081",
+        global = true
+    )]
+    admin: SocketAddr,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List writes, oldest first, one per line.
+    List {
+        #[command(flatten)]
+        which: Which,
+        /// queued, dispatched, succeeded, failed, unknown or cancelled.
+        #[arg(long)]
+        state: Option<String>,
+        /// Writes after the one with this id.
+        #[arg(long, value_name = "ID")]
+        after: Option<String>,
+        /// At most so many, up to 1000.
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+    },
+    /// Show one write as JSON, with the API's answer.
+    Show {
+        /// Its id.
+        id: String,
+    },
+    /// Take a write back that has not left.
+    Cancel {
+        /// Its id.
+        id: String,
+    },
+    /// Let no deferred write of a credential or an operation leave.
+    Pause(Which),
+    /// Let them leave again.
+    Resume(Which),
+    /// Follow all writes that have not ended to their end.
+    Watch,
+}
+
+/// Whose writes, and which.
+#[derive(Args, Debug)]
+struct Which {
+    /// The hash of the credential, as lists and logs show it.
+    #[arg(long, value_name = "HASH")]
+    credential: Option<String>,
+    /// The operation's name, e.g. createInvites.
+    #[arg(long, value_name = "NAME")]
+    operation: Option<String>,
+}
+
+impl Which {
+    fn parameters(&self) -> Vec<(&'static str, String)> {
+        let given = [
+            ("credential", &self.credential),
+            ("operation", &self.operation),
+        ];
+        let given = given.into_iter();
+        given
+            .filter_map(|(name, value)| Some((name, value.clone()?)))
+            .collect()
+    }
+}
+
+/// Runs the command; exit status 1 if the gateway refuses or cannot be reached.
+pub fn run(writes: &Writes) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(act(writes)),
+        Err(error) => Err(format!("cannot start the runtime: {error}")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            complain(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn act(writes: &Writes) -> Result<(), String> {
+    let ask = async |method: Method, path: &str, parameters: &[(&'static str, String)]| {
+        ask(writes.admin, method, path, parameters).await
+    };
+    match &writes.action {
+        Action::List {
+            which,
+            state,
+            after,
+            limit,
+        } => {
+            let mut parameters = which.parameters();
+            parameters.push(("limit", limit.to_string()));
+            for (name, value) in [("state", state), ("after", after)] {
+                parameters.extend(value.clone().map(|value| (name, value)));
+            }
+            list(&ask(Method::GET, "/writes", &parameters).await?);
+            Ok(())
+        }
+        Action::Show { id } => {
+            let shown = ask(Method::GET, &one(id), &[]).await?;
+            say(&format!("{shown:#}"));
+            Ok(())
+        }
+        Action::Cancel { id } => {
+            ask(Method::DELETE, &one(id), &[]).await?;
+            say(&format!("{id} cancelled"));
+            Ok(())
+        }
+        Action::Pause(which) => {
+            let done = ask(Method::POST, "/writes/pause", &which.parameters()).await?;
+            say(if done["changed"] == true {
+                "paused"
+            } else {
+                "was paused already"
+            });
+            Ok(())
+        }
+        Action::Resume(which) => {
+            let done = ask(Method::POST, "/writes/resume", &which.parameters()).await?;
+            say(if done["changed"] == true {
+                "resumed"
+            } else {
+                "was not paused"
+            });
+            Ok(())
+        }
+        Action::Watch => watch(writes.admin).await,
+    }
+}
+
+fn one(id: &str) -> String {
+    format!("/writes/{id}")
+}
+
+fn list(page: &Value) {
+    for write in page["writes"].as_array().into_iter().flatten() {
+        let field = |name: &str| write[name].as_str().unwrap_or("-").to_owned();
+        say(&format!(
+            "{}  {:<10}  {}  {}  {}",
+            field("id"),
+            field("state"),
+            field("credential"),
+            field("acceptedAt"),
+            field("operation"),
+        ));
+    }
+    for paused in page["paused"].as_array().into_iter().flatten() {
+        say(&format!("paused: {paused}"));
+    }
+    if let Some(next) = page["next"].as_str() {
+        say(&format!("more: --after {next}"));
+    }
+}
+
+/// Follows a bulk to its end.
+async fn watch(admin: SocketAddr) -> Result<(), String> {
+    let look = async || ask(admin, Method::GET, "/writes", &[("limit", "1".to_owned())]).await;
+    let first = look().await?;
+    let style = "{bar:40} {pos}/{len} writes have ended, {msg}; {elapsed} so far";
+    let style = ProgressStyle::with_template(style).map_err(|error| error.to_string())?;
+    let bar = ProgressBar::new(left(&first)).with_style(style);
+    let ended = loop {
+        let now = look().await?;
+        let (done, left) = (ended_since(&first, &now), left(&now));
+        // New ones may come while it is watched.
+        bar.set_length(done + left);
+        bar.set_position(done);
+        bar.set_message(tally(&first, &now));
+        if left == 0 {
+            break now;
+        }
+        sleep(LOOK_EVERY).await;
+    };
+    bar.finish_and_clear();
+    say(&format!(
+        "{} writes have ended: {}",
+        ended_since(&first, &ended),
+        tally(&first, &ended)
+    ));
+    Ok(())
+}
+
+fn left(page: &Value) -> u64 {
+    ["queued", "dispatched"]
+        .iter()
+        .filter_map(|state| page[*state].as_u64())
+        .sum()
+}
+
+/// The numbers of those that have ended in the meantime, by state.
+fn by_state<'v>(first: &'v Value, now: &'v Value) -> impl Iterator<Item = (&'v str, u64)> {
+    let states = now["ended"].as_object().into_iter().flatten();
+    states.map(|(state, n)| {
+        let before = first["ended"][state].as_u64().unwrap_or(0);
+        let n = n.as_u64().unwrap_or(0).saturating_sub(before);
+        (state.as_str(), n)
+    })
+}
+
+fn ended_since(first: &Value, now: &Value) -> u64 {
+    by_state(first, now).map(|(_, n)| n).sum()
+}
+
+fn tally(first: &Value, now: &Value) -> String {
+    let counts: Vec<String> = by_state(first, now)
+        .filter(|(_, n)| *n > 0)
+        .map(|(state, n)| format!("{n} {state}"))
+        .collect();
+    match counts.is_empty() {
+        true => "none yet".to_owned(),
+        false => counts.join(", "),
+    }
+}
+
+/// Asks the gateway; what it refuses is an error in its own words.
+async fn ask(
+    admin: SocketAddr,
+    method: Method,
+    path: &str,
+    parameters: &[(&'static str, String)],
+) -> Result<Value, String> {
+    let query: Vec<String> = parameters
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let target = format!("{path}?{}", query.join("&"));
+    let request = Request::builder()
+        .method(method)
+        .uri(target.trim_end_matches('?'))
+        .header("host", admin.to_string())
+        .header("x-gateway-admin", "1")
+        .body(Empty::<Bytes>::new())
+        .map_err(|_| "an argument has characters that cannot be sent".to_owned())?;
+    let answered = timeout(PATIENCE, exchange(admin, request)).await;
+    let (is_success, body) = answered
+        .map_err(|_| format!("{admin} does not answer"))?
+        .map_err(|why| {
+            format!("cannot ask the gateway at {admin}: {why}; is it running, is this --admin?")
+        })?;
+    let document: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if is_success {
+        return Ok(document);
+    }
+    let message = document["message"].as_str().map(str::to_owned);
+    Err(message.unwrap_or_else(|| String::from_utf8_lossy(&body).trim().to_owned()))
+}
+
+async fn exchange(
+    admin: SocketAddr,
+    request: Request<Empty<Bytes>>,
+) -> Result<(bool, Bytes), Box<dyn std::error::Error>> {
+    let stream = TcpStream::connect(admin).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    drop(tokio::spawn(connection));
+    let answer = sender.send_request(request).await?;
+    let is_success = answer.status().is_success();
+    Ok((is_success, answer.into_body().collect().await?.to_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn progress_counts_what_has_ended_since_it_began() {
+        let first = json!({"queued": 3, "dispatched": 1, "ended": {"succeeded": 7, "failed": 1}});
+        let now = json!({"queued": 0, "dispatched": 1, "ended": {"succeeded": 9, "failed": 2}});
+        assert_eq!((left(&first), left(&now)), (4, 1));
+        assert_eq!(ended_since(&first, &now), 3);
+        assert_eq!(tally(&first, &now), "1 failed, 2 succeeded");
+        assert_eq!(tally(&first, &first), "none yet");
+    }
+}

@@ -1,0 +1,440 @@
+//! Taking a write in, and answering its caller: now, in a while, or with where to ask.
+
+use super::live::{Birth, Ended, Key, Live, Stage};
+use super::record::{KeptAnswer, KeptRequest};
+use super::{Claim, Durable};
+use crate::error::{GatewayError, Waited};
+use crate::gateway::Gateway;
+use crate::gateway::body::Body;
+use crate::gateway::flow::{Ask, Reply};
+use crate::gateway::write::order_keys;
+use crate::gateway::{idempotency, prefer, priority};
+use crate::journal::{Change, JournalError, Record, State};
+use crate::limit::ticket::Ticket;
+use crate::queue::Place;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use http::{Response, StatusCode};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Marks an answer that an earlier request under the same key drew.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// Says which preference was followed (RFC 7240, section 3).
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// Why a write is to outlast a crash.
+#[derive(Clone, Debug)]
+pub(in crate::gateway) struct Wanted {
+    /// Its `Idempotency-Key`.
+    key: Option<Vec<u8>>,
+    /// `Prefer: respond-async`.
+    respond_async: bool,
+}
+
+/// Gives a claim back unless the write is handed over to the journal.
+struct Claimed {
+    durable: Durable,
+    live: Option<Arc<Live>>,
+}
+
+impl Claimed {
+    fn keep(mut self) -> Option<Arc<Live>> {
+        self.live.take()
+    }
+
+    /// Nobody has to ask the journal for this one.
+    fn refused(mut self, error: &GatewayError) {
+        if let Some(live) = self.live.take() {
+            self.durable.refuse(&live, error.clone());
+        }
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        if let Some(live) = &self.live {
+            self.durable.release(live);
+            live.set(Stage::Released(None));
+        }
+    }
+}
+
+/// How a write waits, once it has been taken in.
+enum Waits {
+    /// In its budget's line, as any held write.
+    InLine(Box<Ask>, Ticket, Place),
+    /// To be brought there.
+    Deferred(Place),
+}
+
+impl Durable {
+    pub(super) fn refuse(&self, live: &Live, error: GatewayError) {
+        self.release(live);
+        live.set(Stage::Released(Some(error)));
+    }
+}
+
+impl Gateway {
+    /// Whether a write is to outlast a crash. Without a credential nobody could be told whose it
+    /// is, and without a journal on a disk nothing could be promised to whoever does not wait.
+    ///
+    /// # Errors
+    /// If its key is none.
+    pub(in crate::gateway) fn wants_durable(
+        &self,
+        ask: &Ask,
+    ) -> Result<Option<Wanted>, GatewayError> {
+        let key = idempotency::key(&ask.headers)?;
+        let respond_async = self.durable.shared.outlasts && prefer::respond_async(&ask.headers);
+        let wanted = ask.headers.contains_key(AUTHORIZATION) && (key.is_some() || respond_async);
+        Ok(wanted.then_some(Wanted { key, respond_async }))
+    }
+
+    pub(in crate::gateway) async fn write_durably(
+        &self,
+        ask: Ask,
+        wanted: Wanted,
+    ) -> Result<Reply, GatewayError> {
+        if self.is_draining() {
+            return Err(GatewayError::Draining);
+        }
+        let until = self.waits_until(&ask, &wanted);
+        // A connection that is held is one of those that writes may hold.
+        let _held = (until > ask.accepted)
+            .then(|| self.hold(ask.caller.peer))
+            .transpose()?;
+        loop {
+            let (birth, request) = self.birth(&ask, &wanted);
+            let fingerprint = birth.key.map(|key| key.fingerprint);
+            let live = match self.durable.claim(birth) {
+                Claim::New(live) => live,
+                Claim::Full => {
+                    let retry_after = self.budgets.until_departure(None);
+                    return Err(GatewayError::QueueFull { retry_after });
+                }
+                Claim::UnderWay(live) => {
+                    if live.key.as_ref().map(|key| key.fingerprint) != fingerprint {
+                        return Err(GatewayError::KeyReused);
+                    }
+                    match self.await_end(&live, &ask, &wanted, until).await? {
+                        Some(reply) => return Ok(reply.replayed()),
+                        // It was known after all, and the journal says how it ended.
+                        None => continue,
+                    }
+                }
+            };
+            return self.take_in(ask, &wanted, live, request, until).await;
+        }
+    }
+
+    /// How long its caller waits for what becomes of it.
+    fn waits_until(&self, ask: &Ask, wanted: &Wanted) -> Instant {
+        let patience = if wanted.respond_async {
+            prefer::wait(&ask.headers).map_or(Duration::ZERO, |_| ask.patience)
+        } else {
+            ask.patience
+        };
+        ask.accepted + patience
+    }
+
+    /// A write before it is claimed, and what the journal keeps of it.
+    fn birth(&self, ask: &Ask, wanted: &Wanted) -> (Birth, Bytes) {
+        let kept = KeptRequest {
+            method: ask.method.clone(),
+            target: ask.target.clone(),
+            peer: ask.caller.peer,
+            deferred: wanted.respond_async,
+            headers: ask.headers.clone(),
+            body: ask.body.clone(),
+        };
+        let request = kept.encode();
+        let key = wanted.key.as_ref().map(|key| Key {
+            hash: self
+                .hasher
+                .hash(&[b"idempotency", ask.credential.bytes(), key]),
+            fingerprint: idempotency::fingerprint(
+                &ask.method,
+                ask.target.as_str(),
+                &ask.headers,
+                &ask.body,
+            ),
+        });
+        let now = self.clock.wall();
+        let birth = Birth {
+            id: self.durable.shared.ids.next(now),
+            credential: ask.credential,
+            operation: ask.operation.clone(),
+            caller: ask.caller.clone(),
+            urgency: priority::urgency_of_write(&ask.headers, wanted.respond_async),
+            key,
+            bytes: request.len(),
+            deferred: wanted.respond_async,
+            since: now,
+            accepted: ask.accepted,
+        };
+        (birth, request)
+    }
+
+    /// Looks whether its key is known, gives it its place, and hands it over to the journal.
+    async fn take_in(
+        &self,
+        ask: Ask,
+        wanted: &Wanted,
+        live: Arc<Live>,
+        request: Bytes,
+        until: Instant,
+    ) -> Result<Reply, GatewayError> {
+        let claimed = Claimed {
+            durable: self.durable.clone(),
+            live: Some(live.clone()),
+        };
+        if let Some(key) = &live.key {
+            let found = self.durable.journal().find(ask.credential, key.hash).await;
+            if let Some(record) = found.map_err(|error| self.journal_failed(&error))? {
+                drop(claimed);
+                return replay(&record, key);
+            }
+        }
+        let waits = match self.give_place(&ask, &live) {
+            Ok(waits) => waits,
+            Err(error) => {
+                // Whoever joined it meanwhile asks for the same.
+                claimed.refused(&error);
+                return Err(error);
+            }
+        };
+        let Some(kept) = claimed.keep() else {
+            return Err(GatewayError::Internal);
+        };
+        let gateway = self.clone();
+        // The journal has it whether or not its caller stays.
+        self.tasks.spawn("accept", async move {
+            gateway.hand_over(kept, request, waits).await;
+        });
+        if wanted.respond_async && until <= ask.accepted {
+            return self.acknowledge(&live).await;
+        }
+        match self.await_end(&live, &ask, wanted, until).await? {
+            Some(reply) => Ok(reply),
+            None => Err(GatewayError::Internal),
+        }
+    }
+
+    fn give_place(&self, ask: &Ask, live: &Live) -> Result<Waits, GatewayError> {
+        self.quotas.charge(&ask.caller)?;
+        let keys = order_keys(ask);
+        if !live.deferred {
+            let (ticket, place) = self.accept(ask, keys)?;
+            return Ok(Waits::InLine(Box::new(ask.clone()), ticket, place));
+        }
+        let ahead = self.durable.shared.feed.lock().len();
+        let budget = &live.operation.budget;
+        let expected = self.budgets.leaves_behind(live.credential, budget, ahead);
+        let place = self.queue.enter_named(live.credential, keys, expected);
+        Ok(Waits::Deferred(place))
+    }
+
+    async fn hand_over(&self, live: Arc<Live>, request: Bytes, waits: Waits) {
+        let key = live.key.as_ref();
+        let record = Record {
+            id: live.id,
+            credential: live.credential,
+            operation: live.operation.name.clone(),
+            key: key.map(|key| key.hash),
+            fingerprint: key.map_or([0; 32], |key| key.fingerprint),
+            request,
+            state: State::Queued,
+            attempts: 0,
+            accepted: live.since,
+            dispatched: None,
+            ended: None,
+            answer: None,
+        };
+        let accepted = self.commit(vec![Change::Accept(Box::new(record))]).await;
+        if let Err(error) = accepted {
+            self.durable.refuse(&live, self.journal_failed(&error));
+            return;
+        }
+        match waits {
+            Waits::InLine(ask, ticket, place) => {
+                live.queued(None);
+                self.carry_in_line(live, *ask, ticket, place);
+            }
+            Waits::Deferred(place) => self.defer(&live, place),
+        }
+    }
+
+    /// Lets a write wait to be brought before its budget.
+    pub(super) fn defer(&self, live: &Arc<Live>, place: Place) {
+        let turn = place.turn();
+        live.queued(Some(place));
+        let (queue, credential) = (self.queue.clone(), live.credential);
+        self.durable
+            .feed(live, turn, move || queue.is_ready(credential, turn));
+    }
+
+    /// One change of the journal, and how long it took.
+    pub(super) async fn commit(&self, changes: Vec<Change>) -> Result<(), JournalError> {
+        let began = self.clock.now();
+        let result = self.durable.journal().commit(changes).await;
+        let took = self.clock.now().saturating_duration_since(began);
+        self.metrics.journal_committed(result.is_ok(), took);
+        result
+    }
+
+    /// What a caller hears of a journal that cannot do what it should.
+    pub(super) fn journal_failed(&self, error: &JournalError) -> GatewayError {
+        match error {
+            JournalError::Full => GatewayError::JournalFull,
+            other => {
+                tracing::error!(error = %other, "the journal failed");
+                GatewayError::JournalBroken
+            }
+        }
+    }
+
+    /// Tells where to ask as soon as the journal has the write.
+    async fn acknowledge(&self, live: &Arc<Live>) -> Result<Reply, GatewayError> {
+        let mut stages = live.watch();
+        let is_kept = |stage: &Stage| !matches!(stage, Stage::Accepting);
+        let stage = stages.wait_for(is_kept).await;
+        let stage = stage.map_err(|_| GatewayError::Internal)?.clone();
+        if let Stage::Released(why) = stage {
+            return Err(why.unwrap_or(GatewayError::Internal));
+        }
+        Ok(self.accepted_reply(live, self.until_end(live)))
+    }
+
+    /// Waits for what becomes of a write, until this instant; `None` if it was not accepted because
+    /// the journal knows its key.
+    async fn await_end(
+        &self,
+        live: &Arc<Live>,
+        ask: &Ask,
+        wanted: &Wanted,
+        until: Instant,
+    ) -> Result<Option<Reply>, GatewayError> {
+        let mut stages = live.watch();
+        loop {
+            let stage = stages.borrow_and_update().clone();
+            let until = match &stage {
+                Stage::Ended(ended) => return reply(ended, ask).map(Some),
+                Stage::Released(None) => return Ok(None),
+                Stage::Released(Some(error)) => return Err(error.clone()),
+                Stage::Accepting => None,
+                Stage::Left if !wanted.respond_async => self.given_up_at(ask),
+                Stage::Parked => Some(ask.accepted),
+                Stage::Queued | Stage::Cancelling | Stage::Left => Some(until),
+            };
+            let changed = stages.changed();
+            let changed = match until {
+                None => changed.await.is_ok(),
+                Some(until) if until <= self.clock.now() => false,
+                Some(until) => matches!(
+                    tokio::time::timeout_at(until.into(), changed).await,
+                    Ok(Ok(()))
+                ),
+            };
+            if changed {
+                continue;
+            }
+            let estimate = self.until_end(live);
+            if wanted.respond_async {
+                return Ok(Some(self.accepted_reply(live, estimate)));
+            }
+            return Err(GatewayError::WritePending {
+                retry_after: estimate,
+                sent: matches!(stage, Stage::Left),
+            });
+        }
+    }
+
+    /// 202, with where to ask.
+    fn accepted_reply(&self, live: &Arc<Live>, estimate: Duration) -> Reply {
+        let document = self.document_of(live).to_string();
+        let mut response = Response::new(Body::held(document));
+        *response.status_mut() = StatusCode::ACCEPTED;
+        let headers = response.headers_mut();
+        headers.insert(
+            http::header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        if let Ok(location) = HeaderValue::try_from(format!("/_gateway/writes/{}", live.id)) {
+            headers.insert(LOCATION, location);
+        }
+        headers.insert(
+            PREFERENCE_APPLIED,
+            HeaderValue::from_static("respond-async"),
+        );
+        headers.insert(
+            RETRY_AFTER,
+            HeaderValue::from(crate::gateway::reply::seconds(estimate)),
+        );
+        Reply::deferred(response)
+    }
+}
+
+/// What the caller of a write that has ended is told.
+fn reply(ended: &Ended, ask: &Ask) -> Result<Reply, GatewayError> {
+    if ended.state == State::Cancelled {
+        return Err(GatewayError::WriteCancelled);
+    }
+    let Some(answer) = &ended.answer else {
+        return Err(unknown(ask.operation.is_idempotent(&ask.method)));
+    };
+    Ok(Reply::recorded(respond(answer)?, ended))
+}
+
+/// What the caller of a write is told that had ended before.
+fn replay(record: &Record, key: &Key) -> Result<Reply, GatewayError> {
+    if record.fingerprint != key.fingerprint {
+        return Err(GatewayError::KeyReused);
+    }
+    let answer = || record.answer.as_ref().and_then(KeptAnswer::decode);
+    match record.state {
+        State::Cancelled => Err(GatewayError::WriteCancelled),
+        State::Queued | State::Dispatched => Err(GatewayError::WritePending {
+            retry_after: Duration::from_secs(1),
+            sent: record.attempts > 0,
+        }),
+        State::Succeeded | State::Failed | State::Unknown => match answer() {
+            Some(answer) => Ok(Reply::replay(respond(&answer)?)),
+            None => Err(unknown(false)),
+        },
+    }
+}
+
+fn unknown(may_retry: bool) -> GatewayError {
+    GatewayError::OutcomeUnknown {
+        waited: Waited::InVain,
+        may_retry,
+    }
+}
+
+/// The API's answer once more.
+fn respond(answer: &KeptAnswer) -> Result<Response<Body>, GatewayError> {
+    let Some(body) = answer.body.clone() else {
+        return Err(GatewayError::AnswerLost(answer.status.as_u16()));
+    };
+    let mut response = Response::new(Body::held(body));
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers.clone();
+    Ok(response)
+}
+
+impl Reply {
+    /// Marks the answer as one that an earlier request drew.
+    fn replayed(mut self) -> Self {
+        if self.error.is_none() && self.response.status() != StatusCode::ACCEPTED {
+            let headers = self.response.headers_mut();
+            headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        }
+        self
+    }
+
+    /// The recorded answer of a write that had ended before.
+    fn replay(response: Response<Body>) -> Self {
+        Self::from_journal(response).replayed()
+    }
+}

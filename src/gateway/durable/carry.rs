@@ -1,0 +1,491 @@
+//! Carrying a write through: its turn, the journal, the attempt, what follows from it, the end.
+//!
+//! A write has one task at most. It may be stopped only while the write waits: from the moment that
+//! it is recorded as sent, it is carried to its end, or to where it may wait again.
+
+use super::live::{Ended, Live, PutBack, Stage};
+use super::record::{KeptAnswer, KeptRequest};
+use super::verdict::{self, Known, Verdict, verdict};
+use super::{Brought, feed};
+use crate::error::GatewayError;
+use crate::gateway::Gateway;
+use crate::gateway::attempt::{Answer, Came};
+use crate::gateway::body::{self, Read};
+use crate::gateway::flow::{Ask, Peer, Timing};
+use crate::gateway::write::{Unsettled, touched};
+use crate::journal::{Change, JournalError, State};
+use crate::limit::budgets::{Admission, Readiness, Refusal, Standing, Wish};
+use crate::limit::ticket::{NoPermit, Permit, Ticket};
+use crate::queue::Place;
+use crate::route::policy::Operation;
+use crate::route::query;
+use http::{Method, Request};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// An answer's body is kept up to this size.
+const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
+/// The pause before the journal is tried again, and before a budget for which there was no room.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Later than any write waits.
+const NEVER: Duration = Duration::from_secs(86_400 * 365);
+
+/// A write on its way.
+struct Carried {
+    live: Arc<Live>,
+    ask: Ask,
+    ticket: Ticket,
+    timing: Timing,
+    /// Attempts in a row that came to nothing.
+    failures: u32,
+}
+
+/// What came of one turn.
+enum Turn {
+    /// It has ended, or somebody else has it now.
+    Over,
+    /// It takes its place in the line again after this pause.
+    Again(Place, Duration),
+}
+
+/// What is recorded of an attempt that was answered.
+#[derive(Default)]
+pub(super) struct Heard {
+    answer: Option<KeptAnswer>,
+    standing: Option<Standing>,
+    took: Duration,
+}
+
+impl Gateway {
+    /// Carries a write that stands in its budget's line.
+    pub(super) fn carry_in_line(&self, live: Arc<Live>, ask: Ask, ticket: Ticket, place: Place) {
+        let gateway = self.clone();
+        let timing = Timing::of(&ask);
+        let carried = Carried {
+            live: live.clone(),
+            ask,
+            ticket,
+            timing,
+            failures: 0,
+        };
+        self.guarded(
+            live,
+            async move { gateway.carry(carried, place, None).await },
+        );
+    }
+
+    /// Brings a deferred write before its budget and carries it from there.
+    pub(super) fn bring(&self, live: Arc<Live>, brought: Brought) {
+        let gateway = self.clone();
+        self.guarded(live.clone(), async move {
+            let Some(place) = live.take_place() else {
+                return;
+            };
+            match gateway.stand_in_line(&live).await {
+                Some((ask, ticket)) => {
+                    place.waits_at(ticket.place());
+                    let timing = Timing::of(&ask);
+                    let carried = Carried {
+                        live,
+                        ask,
+                        ticket,
+                        timing,
+                        failures: 0,
+                    };
+                    gateway.carry(carried, place, Some(brought)).await;
+                }
+                None => gateway.park_for_good(&live, place),
+            }
+        });
+    }
+
+    /// Runs the task of a write. One that panics leaves it as one of which nobody knows the outcome,
+    /// if it had left.
+    fn guarded(&self, live: Arc<Live>, work: impl Future<Output = ()> + Send + 'static) {
+        let gateway = self.clone();
+        drop(tokio::spawn(async move {
+            if tokio::spawn(work).await.is_ok() {
+                return;
+            }
+            tracing::error!(id = %live.id, "the task of a durable write failed");
+            if matches!(live.stage(), Stage::Left) {
+                gateway
+                    .end(&live, State::Unknown, None, &Timing::default())
+                    .await;
+            } else {
+                live.set(Stage::Parked);
+            }
+        }));
+    }
+
+    /// Reads what a deferred write asks for and joins its budget's line; `None` if that cannot be
+    /// done in this process.
+    async fn stand_in_line(&self, live: &Arc<Live>) -> Option<(Ask, Ticket)> {
+        let ask = self.read_back(live).await?;
+        let ticket = self.join(live, &ask, false).await?;
+        Some((ask, ticket))
+    }
+
+    /// A place in the line of its budget, whatever the bounds of that; `None` if the gateway stops.
+    async fn join(&self, live: &Live, ask: &Ask, blocked: bool) -> Option<Ticket> {
+        loop {
+            let wish = Wish {
+                urgency: live.urgency,
+                deadline: self.clock.now() + NEVER,
+                answer_by: None,
+                admission: Admission::Taken,
+                readiness: if blocked {
+                    Readiness::Blocked
+                } else {
+                    Readiness::Ready
+                },
+                ..self.wish(ask)
+            };
+            match self.budgets.join(&wish) {
+                Ok(ticket) => return Some(ticket),
+                Err(Refusal::Draining) => return None,
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    async fn read_back(&self, live: &Live) -> Option<Ask> {
+        loop {
+            match self.durable.journal().get(live.id).await {
+                Ok(Some(record)) => {
+                    let kept = KeptRequest::decode(&record.request)?;
+                    return self.ask_of(kept, live.accepted).ok();
+                }
+                Ok(None) => return None,
+                Err(error) => {
+                    tracing::error!(id = %live.id, %error, "a durable write cannot be read");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// What a kept request asks for, by the routes of today.
+    pub(super) fn ask_of(&self, kept: KeptRequest, accepted: Instant) -> Result<Ask, GatewayError> {
+        let mut request = Request::new(());
+        *request.method_mut() = kept.method;
+        *request.uri_mut() = kept.target.into();
+        *request.headers_mut() = kept.headers;
+        request
+            .extensions_mut()
+            .insert(Peer(SocketAddr::new(kept.peer, 0)));
+        let mut ask = self.understand(request.into_parts().0, accepted)?;
+        ask.body = kept.body;
+        Ok(ask)
+    }
+
+    /// Leaves a write to whoever takes it back, to the next process if the gateway stops, and lets
+    /// it wait again if neither is so.
+    fn park(&self, live: &Arc<Live>, place: Place) {
+        if self.is_draining() {
+            return self.park_for_good(live, place);
+        }
+        if let PutBack::GoesOn(place) = live.put_back(place) {
+            self.defer(live, place);
+        }
+    }
+
+    fn park_for_good(&self, live: &Arc<Live>, place: Place) {
+        if let PutBack::GoesOn(place) = live.put_back(place) {
+            live.parked(place);
+        }
+    }
+
+    async fn carry(&self, mut carried: Carried, mut place: Place, mut brought: Option<Brought>) {
+        loop {
+            let live = carried.live.clone();
+            let permit = tokio::select! {
+                biased;
+                () = live.stopped() => None,
+                permit = self.in_line(&mut carried, &mut place) => permit,
+            };
+            let Some(permit) = permit else {
+                return self.park(&carried.live, place);
+            };
+            drop(brought.take());
+            if !carried.live.leaves() {
+                drop(permit);
+                return self.park(&carried.live, place);
+            }
+            // Stopping waits for what has left.
+            let running = self.tasks.begin("durable write");
+            let turn = self.take_turn(&mut carried, permit, place).await;
+            drop(running);
+            let pause = match turn {
+                Turn::Over => return,
+                Turn::Again(again, pause) => {
+                    place = again;
+                    pause
+                }
+            };
+            tokio::select! {
+                () = carried.live.stopped() => return self.park(&carried.live, place),
+                () = tokio::time::sleep(pause) => {}
+            }
+            carried.ticket.again();
+        }
+    }
+
+    /// Waits for the lanes and for a slot, however long that takes; `None` if the gateway stops.
+    async fn in_line(&self, carried: &mut Carried, place: &mut Place) -> Option<Permit> {
+        loop {
+            match self.permitted(&mut carried.ticket, place).await {
+                Ok(permit) => return Some(permit),
+                // Whoever waited for it no longer does.
+                Err(NoPermit::Expired) => carried.ticket.extend(self.clock.now() + NEVER),
+                Err(NoPermit::Refused(Refusal::Draining)) => return None,
+                Err(NoPermit::Refused(_)) => {
+                    tokio::time::sleep(PAUSE).await;
+                    let blocked = place.is_blocked();
+                    carried.ticket = self.join(&carried.live, &carried.ask, blocked).await?;
+                    place.waits_at(carried.ticket.place());
+                }
+            }
+        }
+    }
+
+    async fn take_turn(&self, carried: &mut Carried, permit: Permit, place: Place) -> Turn {
+        let live = &carried.live;
+        let dispatch = Change::Dispatch(live.id, self.clock.wall());
+        if let Err(error) = self.commit(vec![dispatch]).await {
+            drop(permit);
+            return self.not_recorded(live, place, &error);
+        }
+        let left = self.clock.now();
+        live.tried();
+        self.leaves(&carried.ask, &mut carried.timing);
+        place.expect(left + carried.ticket.answer_time());
+        let (came, heard, place) = self.send_once(carried, permit, place).await;
+        let Some(mut place) = place else {
+            return Turn::Over;
+        };
+        let live = &carried.live;
+        if is_in_doubt(came) {
+            let late = self.settings.late;
+            live.doubted(left, self.clock.now() + late);
+            place.stay_closed_for(late);
+        }
+        match verdict(came, &self.known(carried)) {
+            Verdict::End(state) => {
+                self.end(live, state, heard, &carried.timing).await;
+                drop(place);
+                Turn::Over
+            }
+            Verdict::Again => {
+                carried.failures = match came {
+                    verdict::Came::Throttled => 0,
+                    _ => carried.failures + 1,
+                };
+                self.waits_again(live).await;
+                Turn::Again(place, pause(live, carried.failures))
+            }
+            Verdict::Repeat => {
+                carried.failures += 1;
+                self.metrics.durable_repeated(&live.operation.name);
+                Turn::Again(place, pause(live, carried.failures))
+            }
+            Verdict::Pause => {
+                self.waits_again(live).await;
+                self.pause_credential(live);
+                self.defer(live, place);
+                Turn::Over
+            }
+        }
+    }
+
+    /// Sends it once; what is kept of the answer, and its place.
+    async fn send_once(
+        &self,
+        carried: &mut Carried,
+        permit: Permit,
+        place: Place,
+    ) -> (verdict::Came, Option<Heard>, Option<Place>) {
+        let ask = &carried.ask;
+        let unsettled = Unsettled::new(self.clone(), touched(ask), place);
+        let request = self.forwarded(ask);
+        let came = self.attempt(&ask.operation, ask.credential, permit, request);
+        match came.await {
+            Came::Answer(answer) => {
+                let status = answer.response.status();
+                let place = unsettled.heard(&answer);
+                let heard = hear(answer).await;
+                carried.timing.upstream = heard.took;
+                (verdict::Came::Status(status), Some(heard), place)
+            }
+            Came::Throttled(_) => {
+                carried.timing.throttled += 1;
+                let place = unsettled.not_carried_out();
+                (verdict::Came::Throttled, None, place)
+            }
+            Came::NotSent(_) => (verdict::Came::NotSent, None, unsettled.not_carried_out()),
+            Came::Unknown(_) => (verdict::Came::NoAnswer, None, unsettled.in_doubt()),
+        }
+    }
+
+    fn known<'c>(&self, carried: &'c Carried) -> Known<'c> {
+        let tries = carried.live.tries();
+        let now = self.clock.now();
+        let since_first = tries
+            .first_doubt
+            .map(|at| now.saturating_duration_since(at));
+        Known {
+            method: &carried.ask.method,
+            repeatable: is_repeatable(&carried.ask),
+            doubtful: tries.doubt.is_some(),
+            since_first: since_first.unwrap_or_default(),
+            deferred: carried.live.deferred,
+        }
+    }
+
+    /// It was not sent, because that could not be recorded.
+    fn not_recorded(&self, live: &Live, place: Place, error: &JournalError) -> Turn {
+        if *error == JournalError::Absent {
+            // Somebody has removed it from the journal: nobody is to send it.
+            self.durable.refuse(live, GatewayError::WriteCancelled);
+            return Turn::Over;
+        }
+        let _ = self.journal_failed(error);
+        if live.tries().doubt.is_none() {
+            live.set(Stage::Queued);
+        }
+        Turn::Again(place, PAUSE)
+    }
+
+    /// An attempt had no effect: the journal says so, unless an earlier one may have had.
+    async fn waits_again(&self, live: &Live) {
+        if live.tries().doubt.is_some() {
+            return;
+        }
+        // Without it, a crash would make it one of which the outcome is unknown.
+        if let Err(error) = self.commit(vec![Change::Requeue(live.id)]).await {
+            let _ = self.journal_failed(&error);
+        }
+        live.set(Stage::Queued);
+    }
+
+    /// Records how a write ended, and then tells everybody. Its lanes must not open before.
+    pub(super) async fn end(
+        &self,
+        live: &Live,
+        state: State,
+        heard: Option<Heard>,
+        timing: &Timing,
+    ) {
+        let heard = heard.unwrap_or_default();
+        let end = Change::End {
+            id: live.id,
+            state,
+            at: self.clock.wall(),
+            answer: heard.answer.as_ref().map(KeptAnswer::encode),
+        };
+        while let Err(error) = self.commit(vec![end.clone()]).await {
+            if error == JournalError::Absent {
+                break;
+            }
+            let _ = self.journal_failed(&error);
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.told(
+            live,
+            Ended {
+                state,
+                answer: heard.answer,
+                queued: timing.queued,
+                upstream: timing.upstream,
+                throttled: timing.throttled,
+                standing: heard.standing,
+            },
+        );
+    }
+
+    /// The journal knows that it was taken back.
+    pub(super) fn cancelled(&self, live: &Live) {
+        self.told(
+            live,
+            Ended {
+                state: State::Cancelled,
+                answer: None,
+                queued: Duration::ZERO,
+                upstream: Duration::ZERO,
+                throttled: 0,
+                standing: None,
+            },
+        );
+    }
+
+    fn told(&self, live: &Live, ended: Ended) {
+        self.durable.release(live);
+        if let Some(turn) = live.turn() {
+            self.durable.shared.feed.lock().leave(turn);
+        }
+        self.tell_end(live, ended.state, live.tries().attempts);
+        drop(live.ended(ended));
+    }
+
+    /// The API no longer takes this credential: what else was deferred with it waits.
+    fn pause_credential(&self, live: &Live) {
+        let pause = feed::Pause::Credential(live.credential);
+        if self.durable.shared.feed.lock().pause(pause) {
+            tracing::error!(
+                credential = %live.credential,
+                "the API refuses this credential (401): its deferred writes wait until they are \
+                 resumed"
+            );
+        }
+    }
+}
+
+fn is_in_doubt(came: verdict::Came) -> bool {
+    match came {
+        verdict::Came::NoAnswer => true,
+        verdict::Came::Status(status) => status.is_server_error(),
+        verdict::Came::Throttled | verdict::Came::NotSent => false,
+    }
+}
+
+/// Whether the same request may be sent again after it may have taken effect. A list that is deleted
+/// once more is refused as a whole where a part of it is gone, so it is not.
+pub(super) fn is_repeatable(ask: &Ask) -> bool {
+    let operation: &Operation = &ask.operation;
+    let several = |name: &str| query::list_values(ask.query(), name).len() > 1;
+    operation.is_idempotent(&ask.method)
+        && !(ask.method == Method::DELETE && operation.lists.iter().any(|name| several(name)))
+}
+
+fn pause(live: &Live, failures: u32) -> Duration {
+    if failures == 0 {
+        return Duration::ZERO;
+    }
+    // The random bits of its name.
+    let dice = live.id.bytes()[8..].iter();
+    let dice = dice.fold(u64::from(failures), |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(u64::from(*byte))
+    });
+    verdict::pause(failures, dice)
+}
+
+/// All of an answer that is kept.
+async fn hear(answer: Answer) -> Heard {
+    let (mut head, body) = answer.response.into_parts();
+    let body = match body::read(body, LONGEST_ANSWER).await {
+        Read::Whole(bytes) => Some(bytes),
+        Read::Longer(..) | Read::Broken(_) => None,
+    };
+    // It is that of a body that is held from now on.
+    head.headers.remove(http::header::CONTENT_LENGTH);
+    Heard {
+        answer: Some(KeptAnswer {
+            status: head.status,
+            headers: head.headers,
+            body,
+        }),
+        standing: answer.standing,
+        took: answer.took,
+    }
+}

@@ -1,0 +1,345 @@
+//! Pure. Which of the deferred writes are brought before their budgets.
+//!
+//! There may be a hundred thousand of them, far more than may wait for a budget. Of each caller's
+//! writes of one operation a few stand in line ([`AT_ONCE`]), enough that a slot never finds nobody;
+//! the others wait here, and those whose lanes are closed do not keep anybody from the line. The more
+//! urgent are brought first; every fourth is the one accepted first, so that nobody starves.
+
+use crate::credential::Credential;
+use crate::limit::turns::{Caller, Urgency};
+use crate::queue::lanes::Turn;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+/// How many of one line stand before its budget at once.
+pub const AT_ONCE: usize = 16;
+/// Of so many that are brought one is the oldest.
+const OLDEST_EVERY: usize = 4;
+
+/// Those of one caller's writes that take turns among themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LineKey {
+    /// Whose budget.
+    pub credential: Credential,
+    /// The operation's name.
+    pub operation: Arc<str>,
+    /// Who asks.
+    pub caller: Caller,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    ready: BTreeSet<Turn>,
+    urgent: BTreeSet<(Urgency, Turn)>,
+    /// Those whose lanes are closed.
+    blocked: HashSet<Turn>,
+    /// How many stand before the budget.
+    brought: usize,
+    /// Brought since the oldest was.
+    since_oldest: usize,
+}
+
+impl Line {
+    fn next(&mut self) -> Option<Turn> {
+        let oldest = self.since_oldest + 1 >= OLDEST_EVERY;
+        let turn = match oldest {
+            true => self.ready.first().copied(),
+            false => self.urgent.first().map(|(_, turn)| *turn),
+        }?;
+        self.since_oldest = if oldest { 0 } else { self.since_oldest + 1 };
+        Some(turn)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.blocked.is_empty() && self.brought == 0
+    }
+}
+
+/// All that wait to be brought; `T` is what a write is.
+#[derive(Debug)]
+pub struct Feed<T> {
+    lines: HashMap<LineKey, Line>,
+    writes: HashMap<Turn, (T, LineKey, Urgency)>,
+    paused: HashSet<Pause>,
+}
+
+/// What is not brought for now.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Pause {
+    /// Of a credential, everything.
+    Credential(Credential),
+    /// Of one operation, of one credential or of all.
+    Operation(Option<Credential>, Arc<str>),
+}
+
+impl<T> Default for Feed<T> {
+    fn default() -> Self {
+        Self {
+            lines: HashMap::new(),
+            writes: HashMap::new(),
+            paused: HashSet::new(),
+        }
+    }
+}
+
+impl<T> Feed<T> {
+    /// How many wait here.
+    pub fn len(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// Whether nobody waits here.
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    /// Takes a write in; the turn is that of its lanes, and `is_ready` says whether they are open.
+    pub fn enter(&mut self, turn: Turn, write: T, line: LineKey, urgency: Urgency, is_ready: bool) {
+        let waiting = self.lines.entry(line.clone()).or_default();
+        if is_ready {
+            waiting.ready.insert(turn);
+            waiting.urgent.insert((urgency, turn));
+        } else {
+            waiting.blocked.insert(turn);
+        }
+        self.writes.insert(turn, (write, line, urgency));
+    }
+
+    /// Its lanes have opened. Nothing happens if it is not here.
+    pub fn ready(&mut self, turn: Turn) {
+        let Some((_, key, urgency)) = self.writes.get(&turn) else {
+            return;
+        };
+        if let Some(line) = self.lines.get_mut(key)
+            && line.blocked.remove(&turn)
+        {
+            line.ready.insert(turn);
+            line.urgent.insert((*urgency, turn));
+        }
+    }
+
+    /// Takes a write out.
+    pub fn leave(&mut self, turn: Turn) -> Option<T> {
+        let (write, key, urgency) = self.writes.remove(&turn)?;
+        if let Some(line) = self.lines.get_mut(&key) {
+            line.ready.remove(&turn);
+            line.urgent.remove(&(urgency, turn));
+            line.blocked.remove(&turn);
+            if line.is_empty() {
+                self.lines.remove(&key);
+            }
+        }
+        Some(write)
+    }
+
+    /// Those that are brought now. Each counts until [`Feed::gone`] is called with its line.
+    pub fn bring(&mut self) -> Vec<(T, LineKey)> {
+        let mut brought = Vec::new();
+        let writes = &mut self.writes;
+        for (key, line) in &mut self.lines {
+            if line.ready.is_empty() || is_paused(&self.paused, key) {
+                continue;
+            }
+            while line.brought < AT_ONCE {
+                let Some(turn) = line.next() else { break };
+                line.ready.remove(&turn);
+                if let Some((write, _, urgency)) = writes.remove(&turn) {
+                    line.urgent.remove(&(urgency, turn));
+                    line.brought += 1;
+                    brought.push((write, key.clone()));
+                }
+            }
+        }
+        brought
+    }
+
+    /// One that was brought no longer stands before its budget.
+    pub fn gone(&mut self, key: &LineKey) {
+        if let Some(line) = self.lines.get_mut(key) {
+            line.brought = line.brought.saturating_sub(1);
+            if line.is_empty() {
+                self.lines.remove(key);
+            }
+        }
+    }
+
+    /// Nothing of these is brought until they are resumed; false if they were paused already.
+    pub fn pause(&mut self, pause: Pause) -> bool {
+        self.paused.insert(pause)
+    }
+
+    /// See [`Feed::pause`]; false if they were not paused.
+    pub fn resume(&mut self, pause: &Pause) -> bool {
+        self.paused.remove(pause)
+    }
+
+    /// Whether nothing of this line is brought.
+    pub fn is_paused(&self, line: &LineKey) -> bool {
+        is_paused(&self.paused, line)
+    }
+
+    /// What is paused.
+    pub fn paused(&self) -> impl Iterator<Item = &Pause> {
+        self.paused.iter()
+    }
+
+    /// How many of these wait here that were accepted before this turn.
+    pub fn before(&self, turn: Turn, credential: Credential, operation: &str) -> usize {
+        let lines = self
+            .lines
+            .iter()
+            .filter(|(key, _)| key.credential == credential && *key.operation == *operation);
+        lines
+            .map(|(_, line)| {
+                let ready = line.ready.range(..turn).count();
+                ready + line.blocked.iter().filter(|of| **of < turn).count() + line.brought
+            })
+            .sum()
+    }
+}
+
+fn is_paused(paused: &HashSet<Pause>, line: &LineKey) -> bool {
+    let operation = |credential| Pause::Operation(credential, line.operation.clone());
+    !paused.is_empty()
+        && [
+            Pause::Credential(line.credential),
+            operation(None),
+            operation(Some(line.credential)),
+        ]
+        .iter()
+        .any(|pause| paused.contains(pause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::IpAddr;
+
+    fn line(n: u8) -> LineKey {
+        LineKey {
+            credential: Credential::from_bytes([n / 2; 16]),
+            operation: "createInvites".into(),
+            caller: Caller {
+                peer: IpAddr::from([10, 0, 0, n]),
+                name: None,
+            },
+        }
+    }
+
+    fn urgency(u: u8) -> Urgency {
+        Urgency::new(u).unwrap()
+    }
+
+    fn brought(feed: &mut Feed<Turn>) -> Vec<Turn> {
+        let brought = feed.bring().into_iter().map(|(turn, key)| {
+            feed.gone(&key);
+            turn
+        });
+        brought.collect()
+    }
+
+    #[test]
+    fn a_few_are_brought_and_more_when_those_are_gone() {
+        let mut feed = Feed::default();
+        for turn in 0..40 {
+            feed.enter(turn, turn, line(0), urgency(3), true);
+        }
+        let first = feed.bring();
+        assert_eq!(first.len(), AT_ONCE);
+        assert!(feed.bring().is_empty());
+        feed.gone(&line(0));
+        assert_eq!(feed.bring()[0].0, AT_ONCE as Turn);
+        assert_eq!(feed.before(39, line(0).credential, "createInvites"), 38);
+    }
+
+    #[test]
+    fn the_urgent_come_first_and_nobody_starves() {
+        let mut feed = Feed::default();
+        feed.enter(0, 0, line(0), urgency(7), true);
+        for turn in 1..9 {
+            feed.enter(turn, turn, line(0), urgency(1), true);
+        }
+        assert_eq!(brought(&mut feed), [1, 2, 3, 0, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn closed_lanes_keep_nobody_else() {
+        let mut feed = Feed::default();
+        for turn in 0..100 {
+            feed.enter(turn, turn, line(0), urgency(3), turn == 99);
+        }
+        assert_eq!(brought(&mut feed), [99]);
+        feed.ready(50);
+        feed.ready(50);
+        feed.ready(1_000);
+        assert_eq!(brought(&mut feed), [50]);
+        assert_eq!(feed.leave(3), Some(3));
+        assert_eq!(feed.leave(3), None);
+        feed.ready(3);
+        assert!(brought(&mut feed).is_empty());
+    }
+
+    #[test]
+    fn what_is_paused_waits_and_nothing_else() {
+        let mut feed = Feed::default();
+        let all = Pause::Operation(None, "createInvites".into());
+        let one = Pause::Credential(line(0).credential);
+        for n in [0, 2] {
+            feed.enter(n.into(), n.into(), line(n), urgency(3), true);
+        }
+        assert!(feed.pause(one.clone()) && !feed.pause(one.clone()));
+        assert_eq!(brought(&mut feed), [2]);
+        assert!(feed.pause(all.clone()) && feed.resume(&one));
+        assert!(brought(&mut feed).is_empty());
+        assert!(feed.resume(&all));
+        assert_eq!(brought(&mut feed), [0]);
+    }
+
+    proptest! {
+        /// Everything that enters is brought once, if its lanes open and it does not leave.
+        #[test]
+        fn nothing_is_lost_and_nothing_comes_twice(
+            steps in prop::collection::vec((0u8..4, 0u8..4, any::<bool>(), 0u8..8), 1..200)
+        ) {
+            let mut feed = Feed::default();
+            let (mut standing, mut seen) = (Vec::new(), Vec::new());
+            let mut left = 0;
+            for (turn, (what, n, is_ready, u)) in steps.iter().enumerate() {
+                let turn = turn as Turn;
+                match what {
+                    0 | 1 => feed.enter(turn, turn, line(*n), urgency(*u), *is_ready),
+                    2 => {
+                        for (write, key) in feed.bring() {
+                            standing.push(key);
+                            seen.push(write);
+                        }
+                        if let Some(key) = standing.pop() {
+                            feed.gone(&key);
+                        }
+                    }
+                    _ => left += usize::from(feed.leave(Turn::from(*u)).is_some()),
+                }
+            }
+            for turn in 0..steps.len() {
+                feed.ready(turn as Turn);
+            }
+            for key in standing {
+                feed.gone(&key);
+            }
+            while !feed.is_empty() {
+                for (write, key) in feed.bring() {
+                    seen.push(write);
+                    feed.gone(&key);
+                }
+            }
+            let entered = steps.iter().filter(|step| step.0 < 2).count();
+            prop_assert_eq!(seen.len() + left, entered);
+            seen.sort_unstable();
+            seen.dedup();
+            prop_assert_eq!(seen.len() + left, entered);
+            prop_assert!(feed.lines.is_empty());
+        }
+    }
+}

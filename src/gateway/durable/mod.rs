@@ -1,0 +1,325 @@
+//! Writes that outlast a crash: deferred ones, and those with an `Idempotency-Key`.
+//!
+//! `accept` takes them in and answers their callers, `carry` sends them and records what came of it,
+//! `recovery` goes on with what the last process left, `requests` shows them to those whose they are
+//! and `operate` to operators. `live` is one of them, `feed` those that wait to be brought before their
+//! budgets.
+//!
+//! Promises:
+//! - Nothing is acknowledged, and nothing leaves, before the journal has it on the disk.
+//! - What has been recorded as sent is sent again only if that can do no more than the first time.
+//! - The lanes of a write open after its end is on the disk: were it repeated after a crash, it would
+//!   otherwise undo what a later write of its lanes has done since.
+
+mod accept;
+mod carry;
+mod feed;
+mod live;
+mod operate;
+mod record;
+mod recovery;
+mod requests;
+mod verdict;
+
+pub(super) use live::Ended;
+pub use operate::{Listing, Selection};
+pub use recovery::{Recovered, RecoveryError};
+
+use super::Gateway;
+use crate::credential::Credential;
+use crate::journal::{Journal, KeyHash, State, WriteId, WriteIds};
+use crate::metrics::DurableGauge;
+use crate::queue::lanes::Turn;
+use feed::{Feed, LineKey};
+use live::{Birth, Live, Stage, Tries};
+use parking_lot::Mutex;
+use serde_json::Value;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Bounds of what is accepted and has not ended.
+#[derive(Clone, Copy, Debug)]
+pub struct DurableBounds {
+    /// How many; one peer may have half of them.
+    pub writes: usize,
+    /// Bytes of their requests; one peer may have half of them.
+    pub bytes: usize,
+    /// How long those that have ended are remembered.
+    pub keep: Duration,
+}
+
+/// The writes that outlast a crash. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Durable {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    journal: Arc<dyn Journal>,
+    /// Whether the journal outlasts the process.
+    outlasts: bool,
+    bounds: DurableBounds,
+    ids: WriteIds,
+    registry: Mutex<Registry>,
+    feed: Mutex<Feed<Arc<Live>>>,
+    /// More may be brought than was.
+    hungry: Notify,
+    /// How many have ended since the start: in the order of [`State::ALL`].
+    ended: [AtomicU64; 6],
+}
+
+/// Those that have been accepted and have not ended.
+#[derive(Debug, Default)]
+struct Registry {
+    by_id: HashMap<WriteId, Arc<Live>>,
+    by_key: HashMap<(Credential, KeyHash), Arc<Live>>,
+    bytes: usize,
+    peers: HashMap<IpAddr, Load>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    writes: usize,
+    bytes: usize,
+}
+
+/// What came of claiming a place for a write.
+enum Claim {
+    /// It is there, for this one.
+    New(Arc<Live>),
+    /// One with the same key is under way.
+    UnderWay(Arc<Live>),
+    /// There are as many as may be.
+    Full,
+}
+
+impl Durable {
+    /// None yet; what the journal has comes in by [`Gateway::recover`]. `newest` is the last id that
+    /// an earlier process made.
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        outlasts: bool,
+        newest: Option<WriteId>,
+        bounds: DurableBounds,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                journal,
+                outlasts,
+                bounds,
+                ids: newest.map_or_else(WriteIds::default, WriteIds::after),
+                registry: Mutex::default(),
+                feed: Mutex::default(),
+                hungry: Notify::new(),
+                ended: Default::default(),
+            }),
+        }
+    }
+
+    /// How many are in which state.
+    pub fn levels(&self) -> DurableGauge {
+        let registry = self.shared.registry.lock();
+        let is_under_way = |live: &&Arc<Live>| matches!(live.stage(), Stage::Left);
+        let dispatched = registry.by_id.values().filter(is_under_way).count();
+        let (all, bytes) = (registry.by_id.len(), registry.bytes);
+        drop(registry);
+        DurableGauge {
+            queued: all - dispatched,
+            dispatched,
+            paused: self.shared.feed.lock().paused().count(),
+            bytes,
+        }
+    }
+
+    /// How many have ended since the start, by state.
+    fn ended(&self) -> serde_json::Map<String, Value> {
+        let counted = State::ALL.into_iter().zip(&self.shared.ended);
+        let ended = counted.filter(|(state, _)| state.has_ended());
+        ended
+            .map(|(state, n)| (state.as_str().to_owned(), n.load(Ordering::Relaxed).into()))
+            .collect()
+    }
+
+    /// One more has ended in this state.
+    fn count_end(&self, state: State) {
+        let mut counted = State::ALL.iter().zip(&self.shared.ended);
+        if let Some((_, n)) = counted.find(|(of, _)| **of == state) {
+            n.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn journal(&self) -> &dyn Journal {
+        &*self.shared.journal
+    }
+
+    /// Those that have writes.
+    fn credentials(&self) -> BTreeSet<Credential> {
+        let registry = self.shared.registry.lock();
+        let lives = registry.by_id.values();
+        lives.map(|live| live.credential).collect()
+    }
+
+    fn live(&self, id: WriteId) -> Option<Arc<Live>> {
+        self.shared.registry.lock().by_id.get(&id).cloned()
+    }
+
+    /// Room for one more, unless its key is known.
+    fn claim(&self, birth: Birth) -> Claim {
+        let bounds = &self.shared.bounds;
+        let mut registry = self.shared.registry.lock();
+        let key = birth.key.map(|key| (birth.credential, key.hash));
+        if let Some(under_way) = key.and_then(|key| registry.by_key.get(&key)) {
+            return Claim::UnderWay(under_way.clone());
+        }
+        let own = registry.peers.get(&birth.caller.peer);
+        let own = own.copied().unwrap_or_default();
+        let is_full = registry.by_id.len() >= bounds.writes
+            || own.writes >= bounds.writes.div_ceil(2)
+            || registry.bytes + birth.bytes > bounds.bytes
+            || own.bytes + birth.bytes > bounds.bytes.div_ceil(2);
+        if is_full {
+            return Claim::Full;
+        }
+        let live = Arc::new(Live::new(birth, Tries::default()));
+        registry.add(live.clone());
+        Claim::New(live)
+    }
+
+    /// Takes in one that the last process left, whatever the bounds are now.
+    fn adopt(&self, birth: Birth, tries: Tries) -> Arc<Live> {
+        let live = Arc::new(Live::new(birth, tries));
+        self.shared.registry.lock().add(live.clone());
+        live
+    }
+
+    fn release(&self, live: &Live) {
+        self.shared.registry.lock().remove(live);
+    }
+
+    /// Lets a deferred one wait to be brought before its budget.
+    fn feed(&self, live: &Arc<Live>, turn: Turn, is_ready: impl Fn() -> bool) {
+        let line = line_of(live);
+        let mut feed = self.shared.feed.lock();
+        feed.enter(turn, live.clone(), line, live.urgency, false);
+        // Its lanes may have opened before it was here to be named.
+        if is_ready() {
+            feed.ready(turn);
+        }
+        drop(feed);
+        self.shared.hungry.notify_one();
+    }
+}
+
+fn line_of(live: &Live) -> LineKey {
+    LineKey {
+        credential: live.credential,
+        operation: live.operation.name.clone(),
+        caller: live.caller.clone(),
+    }
+}
+
+impl Registry {
+    fn add(&mut self, live: Arc<Live>) {
+        self.bytes += live.bytes;
+        let load = self.peers.entry(live.caller.peer).or_default();
+        load.writes += 1;
+        load.bytes += live.bytes;
+        if let Some(key) = &live.key {
+            self.by_key
+                .insert((live.credential, key.hash), live.clone());
+        }
+        self.by_id.insert(live.id, live);
+    }
+
+    fn remove(&mut self, live: &Live) {
+        if self.by_id.remove(&live.id).is_none() {
+            return;
+        }
+        if let Some(key) = &live.key {
+            self.by_key.remove(&(live.credential, key.hash));
+        }
+        self.bytes = self.bytes.saturating_sub(live.bytes);
+        if let Some(load) = self.peers.get_mut(&live.caller.peer) {
+            load.writes = load.writes.saturating_sub(1);
+            load.bytes = load.bytes.saturating_sub(live.bytes);
+            if load.writes == 0 {
+                self.peers.remove(&live.caller.peer);
+            }
+        }
+    }
+}
+
+/// Stands before a budget until it is dropped.
+struct Brought {
+    durable: Durable,
+    line: LineKey,
+}
+
+impl Drop for Brought {
+    fn drop(&mut self) {
+        self.durable.shared.feed.lock().gone(&self.line);
+        self.durable.shared.hungry.notify_one();
+    }
+}
+
+impl Gateway {
+    /// Brings deferred writes before their budgets, for as long as the future is polled. Another
+    /// one may take over from one that panicked.
+    pub async fn drive_deferred(self) {
+        loop {
+            let brought = self.durable.shared.feed.lock().bring();
+            for (live, line) in brought {
+                let brought = Brought {
+                    durable: self.durable.clone(),
+                    line,
+                };
+                self.bring(live, brought);
+            }
+            tokio::select! {
+                () = self.durable.shared.hungry.notified() => {}
+                freed = self.queue.freed() => {
+                    let mut feed = self.durable.shared.feed.lock();
+                    for turn in freed {
+                        feed.ready(turn);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Forgets what has ended long ago.
+    pub async fn forget_ended(&self) {
+        let before = self.clock.wall() - self.durable.shared.bounds.keep;
+        match self.durable.journal().forget(before).await {
+            Ok(0) => {}
+            Ok(writes) => tracing::debug!(writes, "forgot writes that had ended"),
+            Err(error) => tracing::warn!(%error, "cannot forget writes that have ended"),
+        }
+    }
+
+    /// What became of a write is told under its state.
+    fn tell_end(&self, live: &Live, state: State, attempts: u32) {
+        self.durable.count_end(state);
+        self.metrics
+            .durable_ended(&live.operation.name, state.as_str());
+        let (operation, credential) = (&live.operation.name, live.credential);
+        let id = live.id;
+        if state == State::Unknown {
+            tracing::warn!(
+                %id, %operation, %credential, attempts,
+                "a durable write was sent, and nobody knows what became of it: read the present \
+                 state before sending it again"
+            );
+        } else {
+            tracing::info!(
+                %id, %operation, %credential, attempts, state = state.as_str(),
+                "a durable write has ended"
+            );
+        }
+    }
+}

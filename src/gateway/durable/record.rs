@@ -1,0 +1,233 @@
+//! Pure. How the journal keeps a request and an answer: versioned bytes, which it encrypts.
+//!
+//! ```text
+//! version (1) | fields, each behind its length (4, little endian) | body, to the end
+//! ```
+//!
+//! The fields of a request are method, target, peer, `deferred` or nothing, and the names and values of its
+//! header; those of an answer are its status, whether the body is whole, and the same. A field that
+//! is added later gets another version, and what is older stays readable.
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use std::net::IpAddr;
+
+const VERSION: u8 = 1;
+
+/// A request, as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptRequest {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub target: PathAndQuery,
+    /// The address of whoever sent it.
+    pub peer: IpAddr,
+    /// Whether its caller does not wait for it.
+    pub deferred: bool,
+    /// The whole header, credential included.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// The API's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptAnswer {
+    /// The status.
+    pub status: StatusCode,
+    /// The header, without what belongs to the hop.
+    pub headers: HeaderMap,
+    /// The body; `None` if it broke off or was too long to be kept.
+    pub body: Option<Bytes>,
+}
+
+impl KeptRequest {
+    /// Its bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Writer::new(self.body.len() + 512);
+        out.field(self.method.as_str().as_bytes());
+        out.field(self.target.as_str().as_bytes());
+        out.field(self.peer.to_string().as_bytes());
+        out.field(if self.deferred { b"deferred" } else { b"" });
+        out.headers(&self.headers);
+        out.end(&self.body)
+    }
+
+    /// What these bytes say; `None` if they are not of this version, or damaged.
+    pub fn decode(bytes: &Bytes) -> Option<Self> {
+        let mut reader = Reader::new(bytes)?;
+        let method = Method::from_bytes(reader.field()?).ok()?;
+        let target = PathAndQuery::try_from(reader.field()?).ok()?;
+        let peer = std::str::from_utf8(reader.field()?).ok()?.parse().ok()?;
+        let deferred = match reader.field()? {
+            b"deferred" => true,
+            b"" => false,
+            _ => return None,
+        };
+        let headers = reader.headers()?;
+        Some(Self {
+            method,
+            target,
+            peer,
+            deferred,
+            headers,
+            body: reader.rest(),
+        })
+    }
+}
+
+impl KeptAnswer {
+    /// See [`KeptRequest::encode`].
+    pub fn encode(&self) -> Bytes {
+        let body = self.body.as_ref();
+        let mut out = Writer::new(body.map_or(0, Bytes::len) + 512);
+        out.field(self.status.as_str().as_bytes());
+        out.field(if body.is_some() { b"whole" } else { b"" });
+        out.headers(&self.headers);
+        out.end(body.unwrap_or(&Bytes::new()))
+    }
+
+    /// See [`KeptRequest::decode`].
+    pub fn decode(bytes: &Bytes) -> Option<Self> {
+        let mut reader = Reader::new(bytes)?;
+        let status = StatusCode::from_bytes(reader.field()?).ok()?;
+        let is_whole = match reader.field()? {
+            b"whole" => true,
+            b"" => false,
+            _ => return None,
+        };
+        let headers = reader.headers()?;
+        Some(Self {
+            status,
+            headers,
+            body: is_whole.then(|| reader.rest()),
+        })
+    }
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn new(capacity: usize) -> Self {
+        let mut bytes = Vec::with_capacity(capacity);
+        bytes.push(VERSION);
+        Self(bytes)
+    }
+
+    /// Nothing that came through the edge is as long as four bytes can say.
+    fn field(&mut self, bytes: &[u8]) {
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.0.extend_from_slice(&length.to_le_bytes());
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn headers(&mut self, headers: &HeaderMap) {
+        self.field(headers.len().to_string().as_bytes());
+        for (name, value) in headers {
+            self.field(name.as_str().as_bytes());
+            self.field(value.as_bytes());
+        }
+    }
+
+    fn end(mut self, body: &Bytes) -> Bytes {
+        self.0.extend_from_slice(body);
+        self.0.into()
+    }
+}
+
+struct Reader<'b> {
+    all: &'b Bytes,
+    rest: &'b [u8],
+}
+
+impl<'b> Reader<'b> {
+    fn new(all: &'b Bytes) -> Option<Self> {
+        let (version, rest) = all.split_first()?;
+        (*version == VERSION).then_some(Self { all, rest })
+    }
+
+    fn field(&mut self) -> Option<&'b [u8]> {
+        let (length, rest) = self.rest.split_first_chunk()?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        let (field, rest) = rest.split_at_checked(length)?;
+        self.rest = rest;
+        Some(field)
+    }
+
+    fn headers(&mut self) -> Option<HeaderMap> {
+        let count: usize = std::str::from_utf8(self.field()?).ok()?.parse().ok()?;
+        let mut headers = HeaderMap::new();
+        for _ in 0..count {
+            let name = HeaderName::from_bytes(self.field()?).ok()?;
+            let value = HeaderValue::from_bytes(self.field()?).ok()?;
+            headers.try_append(name, value).ok()?;
+        }
+        Some(headers)
+    }
+
+    fn rest(self) -> Bytes {
+        self.all.slice_ref(self.rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn request() -> KeptRequest {
+        let mut headers = HeaderMap::new();
+        headers.append("authorization", "Bearer t".parse().unwrap());
+        headers.append("x-many", "1".parse().unwrap());
+        headers.append("x-many", HeaderValue::from_bytes(b"\xff").unwrap());
+        KeptRequest {
+            method: Method::DELETE,
+            target: PathAndQuery::from_static("/invites?emails.0=a%40b.c"),
+            peer: "::1".parse().unwrap(),
+            deferred: true,
+            headers,
+            body: Bytes::from_static(b"{}"),
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_what_came() {
+        let request = request();
+        assert_eq!(KeptRequest::decode(&request.encode()), Some(request));
+        for body in [None, Some(Bytes::new()), Some(Bytes::from_static(b"[]"))] {
+            let answer = KeptAnswer {
+                status: StatusCode::IM_A_TEAPOT,
+                headers: HeaderMap::new(),
+                body,
+            };
+            assert_eq!(KeptAnswer::decode(&answer.encode()), Some(answer));
+        }
+    }
+
+    #[test]
+    fn another_version_is_not_guessed_at() {
+        let mut bytes = request().encode().to_vec();
+        bytes[0] = 2;
+        assert_eq!(KeptRequest::decode(&bytes.into()), None);
+    }
+
+    proptest! {
+        /// Nothing panics, and what has lost its end is not taken for whole before its body begins.
+        #[test]
+        fn damaged_bytes_do_no_harm(at in 0usize..200, to in any::<u8>(), end in 0usize..200) {
+            let whole = request().encode();
+            let cut = whole.slice(..end.min(whole.len()));
+            if cut.len() < whole.len() - 2 {
+                prop_assert_eq!(KeptRequest::decode(&cut), None);
+            }
+            let mut bytes = whole.to_vec();
+            let place = at % bytes.len();
+            bytes[place] = to;
+            let bytes = Bytes::from(bytes);
+            let _ = KeptRequest::decode(&bytes);
+            let _ = KeptAnswer::decode(&bytes);
+        }
+    }
+}

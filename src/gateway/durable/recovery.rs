@@ -1,0 +1,145 @@
+//! Going on with what the last process left.
+//!
+//! Whatever had not ended takes its place in its lanes again, in the order of acceptance, before any
+//! new request is taken. What had been sent and has no recorded answer is sent again if that can do
+//! no more than the first time and is not long ago; otherwise nobody knows what became of it, and
+//! its lanes stay closed for as long as it may still take effect.
+
+use super::carry::is_repeatable;
+use super::live::{Birth, Key, Tries};
+use super::record::KeptRequest;
+use super::verdict::REPEAT_FOR;
+use crate::gateway::flow::{Ask, Timing};
+use crate::gateway::write::order_keys;
+use crate::gateway::{Gateway, priority};
+use crate::journal::{JournalError, Record, State, WriteId};
+use std::fmt;
+use std::time::Duration;
+
+/// Why what the last process left cannot be gone on with; `Display` says what to do. Nothing was
+/// changed.
+#[derive(Debug)]
+pub enum RecoveryError {
+    /// The journal cannot be read.
+    Journal(JournalError),
+    /// What is kept of this write is not understood.
+    NotUnderstood(WriteId),
+}
+
+impl fmt::Display for RecoveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Journal(error) => write!(f, "cannot read the writes of the journal: {error}"),
+            Self::NotUnderstood(id) => write!(
+                f,
+                "the journal has write {id}, which this gateway does not understand; start the \
+                 version that accepted it"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for RecoveryError {}
+
+/// What the last process left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Writes that had not left: they go on.
+    pub queued: usize,
+    /// Writes that had left and are sent again.
+    pub repeated: usize,
+    /// Writes that had left, of which nobody knows what became.
+    pub unknown: usize,
+}
+
+impl Gateway {
+    /// Takes in what the last process left. To be called once, before any request.
+    ///
+    /// # Errors
+    /// If the journal cannot be read, or has something that is not understood.
+    pub async fn recover(&self) -> Result<Recovered, RecoveryError> {
+        let unfinished = self.durable.journal().unfinished().await;
+        let mut recovered = Recovered::default();
+        for record in unfinished.map_err(RecoveryError::Journal)? {
+            let kept = KeptRequest::decode(&record.request);
+            let kept = kept.ok_or(RecoveryError::NotUnderstood(record.id))?;
+            self.go_on(&record, kept, &mut recovered).await?;
+        }
+        Ok(recovered)
+    }
+
+    async fn go_on(
+        &self,
+        record: &Record,
+        kept: KeptRequest,
+        recovered: &mut Recovered,
+    ) -> Result<(), RecoveryError> {
+        let bytes = record.request.len();
+        let ask = self.asked(kept, record.id)?;
+        let had_left = record.state == State::Dispatched;
+        let age = record.dispatched.map_or(Duration::ZERO, |at| {
+            let age = self.clock.wall().duration_since(at);
+            age.unwrap_or_default()
+        });
+        let late = self.settings.late.saturating_sub(age);
+        let now = self.clock.now();
+        let tries = Tries {
+            attempts: record.attempts,
+            first_doubt: had_left.then(|| now.checked_sub(age).unwrap_or(now)),
+            doubt: had_left.then(|| now + late),
+        };
+        let live = self.durable.adopt(birth(record, &ask, bytes), tries);
+        let ahead = self.durable.shared.feed.lock().len();
+        let budget = &ask.operation.budget;
+        let expected = self.budgets.leaves_behind(ask.credential, budget, ahead);
+        let keys = order_keys(&ask);
+        let mut place = self.queue.enter_named(ask.credential, keys, expected);
+        if !had_left {
+            recovered.queued += 1;
+            self.defer(&live, place);
+            return Ok(());
+        }
+        place.stay_closed_for(late);
+        if is_repeatable(&ask) && age < REPEAT_FOR {
+            recovered.repeated += 1;
+            self.metrics.durable_repeated(&ask.operation.name);
+            self.defer(&live, place);
+            return Ok(());
+        }
+        recovered.unknown += 1;
+        self.end(&live, State::Unknown, None, &Timing::of(&ask))
+            .await;
+        drop(place);
+        Ok(())
+    }
+
+    fn asked(&self, kept: KeptRequest, id: WriteId) -> Result<Ask, RecoveryError> {
+        let accepted = self.clock.now();
+        let mut nameless = kept.clone();
+        self.ask_of(kept, accepted).or_else(|_| {
+            // The name that its caller gave was believed, or was not, by other rules.
+            nameless.headers.remove(crate::gateway::callers::CALLER);
+            let ask = self.ask_of(nameless, accepted);
+            ask.map_err(|_| RecoveryError::NotUnderstood(id))
+        })
+    }
+}
+
+fn birth(record: &Record, ask: &Ask, bytes: usize) -> Birth {
+    Birth {
+        id: record.id,
+        credential: ask.credential,
+        operation: ask.operation.clone(),
+        caller: ask.caller.clone(),
+        urgency: priority::urgency_of_write(&ask.headers, true),
+        key: record.key.map(|hash| Key {
+            hash,
+            fingerprint: record.fingerprint,
+        }),
+        bytes,
+        // Nobody waits for it any more.
+        deferred: true,
+        since: record.accepted,
+        accepted: ask.accepted,
+    }
+}

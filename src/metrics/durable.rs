@@ -1,0 +1,98 @@
+//! What is told of writes that outlast a crash, and of the journal that keeps them.
+
+use super::{Maker, Metrics};
+use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+use std::time::Duration;
+
+/// From a fast disk to one that is waited for.
+const COMMIT_BUCKETS: [f64; 10] = [
+    0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 5.0,
+];
+
+/// Durable writes at the time of a scrape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DurableGauge {
+    /// Waiting for their turns, and under way.
+    pub queued: usize,
+    /// See `queued`.
+    pub dispatched: usize,
+    /// Credentials and operations that are paused.
+    pub paused: usize,
+    /// Bytes of the requests of all.
+    pub bytes: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct DurableMetrics {
+    ended: IntCounterVec,
+    repeated: IntCounterVec,
+    commits: HistogramVec,
+    writes: IntGaugeVec,
+    paused: IntGauge,
+    bytes: IntGauge,
+}
+
+impl DurableMetrics {
+    pub(super) fn new(make: &Maker) -> prometheus::Result<Self> {
+        Ok(Self {
+            ended: make.counters(
+                "segment_gateway_durable_writes_ended_total",
+                "Durable writes by how they ended: succeeded, failed, unknown, cancelled",
+                &["operation", "state"],
+            )?,
+            repeated: make.counters(
+                "segment_gateway_durable_writes_repeated_total",
+                "Attempts that repeat one of which the outcome is unknown",
+                &["operation"],
+            )?,
+            commits: make.histograms(
+                "segment_gateway_journal_commit_seconds",
+                "Time until the disk has a change of the journal, by result: kept, failed",
+                &["result"],
+                &COMMIT_BUCKETS,
+            )?,
+            writes: make.gauges(
+                "segment_gateway_durable_writes",
+                "Durable writes that have not ended, by state: queued, dispatched",
+                &["state"],
+            )?,
+            paused: make.gauge(
+                "segment_gateway_durable_paused",
+                "Credentials and operations whose deferred writes are paused",
+            )?,
+            bytes: make.gauge(
+                "segment_gateway_durable_bytes",
+                "Bytes of the requests of durable writes that have not ended",
+            )?,
+        })
+    }
+
+    pub(super) fn set(&self, gauge: &DurableGauge) {
+        let level = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        for (state, n) in [("queued", gauge.queued), ("dispatched", gauge.dispatched)] {
+            self.writes.with_label_values(&[state]).set(level(n));
+        }
+        self.paused.set(level(gauge.paused));
+        self.bytes.set(level(gauge.bytes));
+    }
+}
+
+impl Metrics {
+    /// A durable write has ended in this state.
+    pub fn durable_ended(&self, operation: &str, state: &str) {
+        let ended = &self.durable.ended;
+        ended.with_label_values(&[operation, state]).inc();
+    }
+
+    /// A durable write is sent again although it may have taken effect.
+    pub fn durable_repeated(&self, operation: &str) {
+        self.durable.repeated.with_label_values(&[operation]).inc();
+    }
+
+    /// The journal was told of a change.
+    pub fn journal_committed(&self, kept: bool, took: Duration) {
+        let result = if kept { "kept" } else { "failed" };
+        let commits = self.durable.commits.with_label_values(&[result]);
+        commits.observe(took.as_secs_f64());
+    }
+}
