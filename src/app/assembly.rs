@@ -8,6 +8,7 @@ use crate::credential::Hasher;
 use crate::gateway::callers::{Allowed, Quotas};
 use crate::gateway::durable::{Durable, DurableBounds};
 use crate::gateway::holds::Holds;
+use crate::gateway::looks::Looks;
 use crate::gateway::prefer::Patience;
 use crate::gateway::room::Room;
 use crate::gateway::stack::StackBounds;
@@ -99,6 +100,7 @@ impl Assembly {
             settings: settings(&config),
             // Half of the callers' connections.
             holds: Holds::new(config.server.connections / 2),
+            looks: Looks::default(),
             draining: AtomicBool::new(false),
             table,
             hasher,

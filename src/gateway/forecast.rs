@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 pub const MOST_WAITING: usize = 1_000;
 pub const MOST_WAITING_IN_LANES: usize = 200;
 /// How often another time to come back is tried.
-const MOST_TRIES: usize = 12;
+const MOST_TRIES: usize = 6;
 /// The newcomer's place and turn: after everybody's.
 const NEWCOMER: Place = Place::MAX;
 const LAST_TURN: Turn = Turn::MAX;
@@ -108,14 +108,15 @@ impl Forecast {
     /// everybody else has gone.
     pub fn comes_back(&self, newcomer: &Newcomer<'_>) -> Duration {
         let first = self.leaves(newcomer).unwrap_or(self.now);
-        let mut early = first.checked_sub(newcomer.patience).unwrap_or(self.now);
+        let early = first.checked_sub(newcomer.patience).unwrap_or(self.now);
         if self.is_contended(newcomer) {
             // Who gets which slot is decided by who is through its lanes a moment sooner. Only
             // that everybody has left at some time is sure, and whoever comes has left by then.
             let all_left = Luck::ALL.map(|luck| Run::new(self).until_all_left(newcomer, luck));
             let all_left = all_left.into_iter().flatten().max().unwrap_or(self.now);
             let patience = newcomer.patience.saturating_sub(MARGIN);
-            early = early.max(all_left.checked_sub(patience).unwrap_or(self.now));
+            let early = early.max(all_left.checked_sub(patience).unwrap_or(self.now));
+            return whole_seconds(early.saturating_duration_since(self.now));
         }
         let mut after = whole_seconds(early.saturating_duration_since(self.now));
         for _ in 0..MOST_TRIES {
@@ -285,8 +286,8 @@ impl Run {
         let mut accounts = self.accounts.iter_mut();
         let own = accounts.find(|(name, _)| **name == *newcomer.budget);
         own.is_some_and(|(_, own)| {
-            let (turns, half) = (own.turns(), newcomer.most.div_ceil(2));
-            turns.len() < newcomer.most && turns.of_peer(newcomer.caller.peer) < half
+            let (turns, most) = (own.turns(), newcomer.most);
+            turns.len() < most && !turns.has_share(newcomer.caller, most)
         })
     }
 

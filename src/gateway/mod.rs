@@ -17,6 +17,7 @@ mod forecast;
 pub mod front;
 pub mod holds;
 mod idempotency;
+pub mod looks;
 mod pass;
 pub mod prefer;
 pub mod priority;
@@ -49,6 +50,7 @@ use durable::Durable;
 use flow::Ask;
 use holds::{Hold, Holds, NoRoom};
 use http::{HeaderValue, Request, Uri};
+use looks::Looks;
 use prefer::Patience;
 use room::Room;
 use std::net::IpAddr;
@@ -117,6 +119,8 @@ pub struct Parts {
     pub settings: Settings,
     /// Time.
     pub clock: Clock,
+    /// How much is looked at who could leave when.
+    pub looks: Looks,
     /// Writes held at present.
     pub holds: Holds,
     /// Whether no new work should be taken.

@@ -130,8 +130,11 @@ impl Gateway {
         wish.not_before = self.queue.expected_free(ask.credential, &keys, answer);
         wish.readiness = Readiness::Blocked;
         if wish.not_before.is_some() {
-            let forecast = self.forecast(&wish, MOST_WAITING_IN_LANES);
-            wish.forecast = forecast.and_then(|f| f.leaves(&self.newcomer(&wish, &keys)));
+            let leaves = self.looks.look(&self.clock, || {
+                let forecast = self.forecast(&wish, MOST_WAITING_IN_LANES)?;
+                forecast.leaves(&self.newcomer(&wish, &keys))
+            });
+            wish.forecast = leaves.flatten();
         }
         let ticket = match self.budgets.join(&wish) {
             Err(refusal) => self.look_closer(wish, &keys, refusal),
@@ -147,8 +150,8 @@ impl Gateway {
 
     /// What waits besides, unless that is more than `most`.
     fn forecast(&self, wish: &Wish<'_>, most: usize) -> Option<Forecast> {
-        let lanes = self.queue.lanes(wish.credential);
         let accounts = self.budgets.forecast(wish.credential, most)?;
+        let lanes = self.queue.lanes(wish.credential);
         Some(Forecast {
             accounts,
             lanes,
@@ -181,19 +184,22 @@ impl Gateway {
         let (Refusal::TooLong { .. } | Refusal::Full { .. }) = refusal else {
             return Err(refusal);
         };
-        let Some(forecast) = self.forecast(&wish, MOST_WAITING) else {
+        let looked = self.looks.look(&self.clock, || {
+            let forecast = self.forecast(&wish, MOST_WAITING)?;
+            let newcomer = self.newcomer(&wish, keys);
+            let (now, leaves) = (forecast.now, forecast.leaves(&newcomer));
+            let is_in_time = leaves.is_some_and(|leaves| leaves <= now + newcomer.patience);
+            let is_admitted = is_in_time && matches!(refusal, Refusal::TooLong { .. });
+            let comes_back = (!is_admitted).then(|| forecast.comes_back(&newcomer));
+            Some((now, leaves, comes_back))
+        });
+        let Some((now, leaves, comes_back)) = looked.flatten() else {
             return Err(refusal);
         };
-        let now = forecast.now;
-        let newcomer = self.newcomer(&wish, keys);
-        let leaves = forecast.leaves(&newcomer);
-        if let (Refusal::TooLong { .. }, Some(leaves)) = (refusal, leaves)
-            && leaves <= now + newcomer.patience
-        {
-            let forecast = Some(leaves);
+        let Some(comes_back) = comes_back else {
+            let forecast = leaves;
             return self.budgets.join(&Wish { forecast, ..wish });
-        }
-        let comes_back = forecast.comes_back(&newcomer);
+        };
         Err(match (refusal, leaves) {
             // Both have to agree: the bound of the budget alone knows less of the lanes, and is the
             // one by which whoever comes back is looked at first.
