@@ -189,11 +189,14 @@ impl Check<'_> {
             ("queue.bytes", &config.queue.bytes),
             ToString::to_string,
         );
-        self.ordered(
-            ("server.body_bytes", &config.server.body_bytes),
-            ("server.bodies_bytes", &config.server.bodies_bytes),
-            ToString::to_string,
-        );
+        let (body, bodies) = (config.server.body_bytes, config.server.bodies_bytes);
+        if body.0 > bodies.0 / 2 {
+            self.add(
+                &["server.body_bytes", "server.bodies_bytes"],
+                format!("server.body_bytes {body} and server.bodies_bytes {bodies}"),
+                "server.body_bytes of at most half of server.bodies_bytes: one peer has half of it",
+            );
+        }
         self.ordered(
             ("server.body_bytes", &config.server.body_bytes),
             ("journal.bytes", &config.journal.bytes),

@@ -4,9 +4,10 @@
 //! it. The quota is governor's: a smooth rate with a burst is what one wants at the front door,
 //! unlike for the upstream budgets. Only what needs the upstream is charged; hits are free.
 //!
-//! Each peer has the quota. A name divides it: what is asked under a name is charged to the name,
-//! which has half of a quota, and to the peer. So no number of names gives a peer more than one
-//! quota, and one name's flood leaves half of it to the others.
+//! Each peer has the quota. What a trusted peer asks under names has one more, which names divide: it
+//! is charged to the name, which has half of a quota, and to all names of the peer. So no number of
+//! names gives a peer more than that, one name's flood leaves half of it to the others, and what
+//! comes without a name leaves all of it to them.
 //!
 //! So many callers are told apart and no more. While the table is full, those in it go on as before
 //! and newcomers share one quota, until a timer has forgotten those that are idle.
@@ -40,8 +41,9 @@ pub fn identify(
 ) -> Result<Caller, GatewayError> {
     let peer = peer.to_canonical();
     let mut values = headers.get_all(CALLER).iter();
+    let is_trusted = trusted.iter().any(|network| network.contains(peer));
     let name = match values.next() {
-        Some(value) if trusted.iter().any(|network| network.contains(peer)) => {
+        Some(value) if is_trusted => {
             let text = value.as_bytes();
             let is_name = !text.is_empty()
                 && text.len() <= LONGEST_NAME
@@ -170,11 +172,12 @@ impl<C: governor::clock::Clock + Clone> Quotas<C> {
         if caller.name.is_some() {
             self.charge_to(&self.names, caller)?;
         }
-        let peer = Caller {
+        let together = Caller {
             peer: caller.peer,
-            name: None,
+            // No name is empty.
+            name: caller.name.as_ref().map(|_| Arc::from("")),
         };
-        self.charge_to(&self.peers, &peer)
+        self.charge_to(&self.peers, &together)
     }
 
     fn charge_to(&self, limiter: &Limiter<C>, caller: &Caller) -> Result<(), GatewayError> {
@@ -263,8 +266,15 @@ mod tests {
             .map(|n| flood(&quotas, &named(1, &format!("more-{n}"))))
             .sum();
         assert_eq!(more, 0, "another name is nothing more");
-        assert_eq!(flood(&quotas, &caller(1)), 0);
+        assert_eq!(flood(&quotas, &caller(1)), 20, "what comes without a name");
         assert_eq!(flood(&quotas, &named(2, "bulk")), 10, "another peer's");
+    }
+
+    #[test]
+    fn what_comes_without_a_name_does_not_starve_the_names_beside_it() {
+        let quotas = quotas(&FakeRelativeClock::default(), 100);
+        assert_eq!(flood(&quotas, &caller(1)), 20);
+        assert_eq!(flood(&quotas, &named(1, "billing")), 10);
     }
 
     #[test]

@@ -288,7 +288,7 @@ impl Gateway {
         // Boxed is whatever a hit does not need: what is left is small, and is moved through the
         // layers around with each request.
         if !body.is_end_stream() {
-            let (body, room) = Box::pin(self.collect(body)).await?;
+            let (body, room) = Box::pin(self.collect(body, ask.caller.peer)).await?;
             (ask.body, ask.room) = (body, Some(Arc::new(room)));
         }
         match ask.operation.effect {
@@ -341,7 +341,7 @@ impl Gateway {
 
     /// Reads the body, which a layer outside bounds in time. One that is announced to be too large
     /// is not read at all.
-    async fn collect<B>(&self, body: B) -> Result<(Bytes, Taken), GatewayError>
+    async fn collect<B>(&self, body: B, peer: IpAddr) -> Result<(Bytes, Taken), GatewayError>
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -351,7 +351,7 @@ impl Gateway {
         if too_large(usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX)) {
             return Err(GatewayError::BodyTooLarge(most));
         }
-        let mut room = self.bodies.nothing();
+        let mut room = self.bodies.nothing(peer);
         let (mut first, mut all) = (Bytes::new(), BytesMut::new());
         let mut body = pin!(body);
         while let Some(frame) = body.as_mut().frame().await {

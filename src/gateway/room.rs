@@ -1,21 +1,31 @@
 //! How much memory the bodies of requests take together: from their first byte until their request
-//! is done with, wherever it waits meanwhile.
+//! is done with, wherever it waits meanwhile. One peer has at most half of it, so that its bodies
+//! leave room for those of others.
 
 use crate::error::GatewayError;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The memory that all bodies share. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Room {
-    taken: Arc<AtomicUsize>,
     most: usize,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    taken: usize,
+    peers: HashMap<IpAddr, usize>,
 }
 
 /// What one body takes, for as long as it lives.
 #[derive(Debug)]
 pub struct Taken {
     room: Room,
+    peer: IpAddr,
     bytes: usize,
 }
 
@@ -23,15 +33,16 @@ impl Room {
     /// Room for `most` bytes.
     pub fn new(most: usize) -> Self {
         Self {
-            taken: Arc::default(),
             most,
+            state: Arc::default(),
         }
     }
 
-    /// The place of a body that has not begun.
-    pub fn nothing(&self) -> Taken {
+    /// The place of a body of this peer's that has not begun.
+    pub fn nothing(&self, peer: IpAddr) -> Taken {
         Taken {
             room: self.clone(),
+            peer,
             bytes: 0,
         }
     }
@@ -40,19 +51,30 @@ impl Room {
 impl Taken {
     /// Takes so many bytes more, if there is room for them.
     pub fn grow(&mut self, bytes: usize) -> Result<(), GatewayError> {
-        let before = self.room.taken.fetch_add(bytes, Ordering::AcqRel);
-        self.bytes += bytes;
-        if before.saturating_add(bytes) > self.room.most {
-            // Given back with the rest, when the request has been refused.
+        let most = self.room.most;
+        let mut state = self.room.state.lock();
+        let own = state.peers.get(&self.peer).copied().unwrap_or_default();
+        if state.taken.saturating_add(bytes) > most || own.saturating_add(bytes) > most.div_ceil(2)
+        {
             return Err(GatewayError::Overloaded);
         }
+        state.taken += bytes;
+        *state.peers.entry(self.peer).or_default() += bytes;
+        self.bytes += bytes;
         Ok(())
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.room.taken.fetch_sub(self.bytes, Ordering::AcqRel);
+        let mut state = self.room.state.lock();
+        state.taken = state.taken.saturating_sub(self.bytes);
+        if let Some(own) = state.peers.get_mut(&self.peer) {
+            *own = own.saturating_sub(self.bytes);
+            if *own == 0 {
+                state.peers.remove(&self.peer);
+            }
+        }
     }
 }
 
@@ -60,17 +82,34 @@ impl Drop for Taken {
 mod tests {
     use super::*;
 
+    fn peer(n: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, n])
+    }
+
     #[test]
     fn what_is_given_back_can_be_taken_again() {
-        let room = Room::new(10);
-        let mut first = room.nothing();
+        let room = Room::new(20);
+        let mut first = room.nothing(peer(1));
         first.grow(4).unwrap();
         first.grow(4).unwrap();
-        assert_eq!(room.nothing().grow(3), Err(GatewayError::Overloaded));
-        let mut second = room.nothing();
-        second.grow(2).unwrap();
+        let mut second = room.nothing(peer(2));
+        second.grow(10).unwrap();
+        let mut third = room.nothing(peer(3));
+        assert_eq!(third.grow(3), Err(GatewayError::Overloaded));
+        third.grow(2).unwrap();
         drop(first);
-        room.nothing().grow(8).unwrap();
-        second.grow(8).unwrap();
+        third.grow(8).unwrap();
+        drop((second, third));
+        assert_eq!(room.state.lock().taken, 0);
+        assert!(room.state.lock().peers.is_empty());
+    }
+
+    #[test]
+    fn one_peer_has_half_of_it() {
+        let room = Room::new(20);
+        let mut bodies: Vec<Taken> = (0..11).map(|_| room.nothing(peer(1))).collect();
+        let accepted = bodies.iter_mut().filter_map(|body| body.grow(1).ok());
+        assert_eq!(accepted.count(), 10);
+        room.nothing(peer(2)).grow(10).unwrap();
     }
 }

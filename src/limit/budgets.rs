@@ -279,7 +279,7 @@ impl Budgets {
             if account.turns().len() >= bounds.per_budget {
                 not_before(account.next_departure(None, now));
             }
-            if account.turns().of_peer(peer) >= bounds.per_budget.div_ceil(2) {
+            if account.turns().has_share(&wish.caller, bounds.per_budget) {
                 not_before(account.next_departure(Some(peer), now));
             }
         }

@@ -188,6 +188,24 @@ impl Turns {
         self.peers.get(&peer).map_or(0, |peer| peer.waiting)
     }
 
+    /// Whether a caller has its share of `most` places: a peer half of them, and its names together
+    /// as many again, of which one name has half.
+    pub fn has_share(&self, caller: &Caller, most: usize) -> bool {
+        let of = |name: &Option<Arc<str>>| {
+            let names = self.peers.get(&caller.peer);
+            let names = names.and_then(|peer| peer.names.get(name));
+            names.map_or(0, |names| names.ready.len() + names.blocked.len())
+        };
+        let nameless = of(&None);
+        match &caller.name {
+            None => nameless >= most.div_ceil(2),
+            Some(_) => {
+                let together = self.of_peer(caller.peer) - nameless;
+                together >= most.div_ceil(2) || of(&caller.name) >= most.div_ceil(4)
+            }
+        }
+    }
+
     /// Takes a place, not ready; `expected` is when it is expected to be.
     pub fn join(&mut self, place: Place, caller: Caller, urgency: Urgency, expected: Instant) {
         let peer = self.peers.entry(caller.peer).or_default();

@@ -353,7 +353,7 @@ async fn bodies_are_bounded_alone_and_together() {
     });
     let mut setup = Setup::new(SandboxSpec::default());
     setup.config.server.body_bytes = Size(1_000);
-    setup.config.server.bodies_bytes = Size(1_500);
+    setup.config.server.bodies_bytes = Size(2_000);
     let world = script.world_of(setup);
     let address = world.listen(pending()).await;
     let post = |bytes: usize| {
@@ -369,7 +369,7 @@ async fn bodies_are_bounded_alone_and_together() {
     }
     let counted = "{operation=\"createLabel\",type=\"gateway-body-too-large\"} 2";
     assert!(shown(&world).contains(counted), "{}", shown(&world));
-    // Another one of 1,000 bytes has no room beside the first, for as long as that is under way.
+    // One peer has half: another one of 1,000 bytes has no room for as long as the first is under way.
     let mut first = connect(address).await;
     first.write_all(post(1_000).as_bytes()).await.unwrap();
     eventually("the first is under way", async || script.count() == 1).await;

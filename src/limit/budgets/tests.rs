@@ -67,7 +67,11 @@ impl Bench {
     }
 
     fn join_with(&self, who: u8, patience: Duration, bytes: usize) -> Result<Ticket, Refusal> {
-        self.budgets.join(&Wish {
+        self.budgets.join(&self.wish(who, patience, bytes))
+    }
+
+    fn wish(&self, who: u8, patience: Duration, bytes: usize) -> Wish<'_> {
+        Wish {
             credential: Hasher::new(&[1; 32]).credential(&http::HeaderMap::new()),
             budget: &self.spec,
             effect: Effect::Write,
@@ -80,7 +84,7 @@ impl Bench {
             forecast: None,
             readiness: Readiness::Ready,
             admission: Admission::Asked,
-        })
+        }
     }
 
     async fn permit(&self, who: u8) -> Permit {
@@ -195,6 +199,28 @@ async fn one_peer_has_half_of_every_bound() {
     drop(tickets);
     assert_eq!(bench.budgets.waiting(), 0);
     assert!(bench.budgets.shared.state.lock().peers.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_name_leaves_room_for_the_others_of_its_peer() {
+    let bench = bench(1);
+    let _held = bench.permit(9).await;
+    let join = |name: &str| {
+        let caller = Caller {
+            name: Some(name.into()),
+            ..peer(1)
+        };
+        bench.budgets.join(&Wish {
+            caller,
+            ..bench.wish(1, W * 100, 100)
+        })
+    };
+    let _bulk: Vec<Ticket> = (0..3).map(|_| join("bulk").unwrap()).collect();
+    assert!(
+        matches!(join("bulk"), Err(Refusal::Full { .. })),
+        "a quarter of ten"
+    );
+    let _billing = join("billing").unwrap();
 }
 
 #[tokio::test(start_paused = true)]

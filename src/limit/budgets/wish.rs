@@ -17,7 +17,7 @@ pub struct Bounds {
     /// See `writes_at_once`.
     pub reads_at_once: u32,
     /// Those who wait: for one budget, in total, and the bytes of their bodies. One peer may
-    /// have half of each.
+    /// have half of each; for one budget see [`crate::limit::turns::Turns::has_share`].
     pub per_budget: usize,
     /// See `per_budget`.
     pub total: usize,
