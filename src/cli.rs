@@ -120,19 +120,19 @@ struct SandboxOptions {
     #[arg(long, default_value = "0ms", value_parser = duration)]
     jitter: Duration,
     /// Share of requests answered 429 although the limit is not reached.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     throttle: f64,
     /// Share of requests answered 5xx.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     server_error: f64,
     /// Share of requests that take effect and are not answered.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     lost_reply: f64,
     /// Reads see the state as it was this long ago.
     #[arg(long, default_value = "0ms", value_parser = duration)]
     replication_lag: Duration,
     /// Requests per minute that other programs make with the same token, per operation in use.
-    #[arg(long, value_name = "RATE", default_value_t = 0.0)]
+    #[arg(long, value_name = "RATE", default_value_t = 0.0, value_parser = rate)]
     other_users: f64,
     /// What becomes of a list with a wrong element: whole (refused) or partly (applied up to it).
     #[arg(long, default_value = "whole", value_parser = parse::<ListMode>)]
@@ -140,11 +140,11 @@ struct SandboxOptions {
     /// Seed of everything that is left to chance.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Users in the beginning.
-    #[arg(long, default_value_t = 250)]
+    /// Users in the beginning, at most 20000.
+    #[arg(long, default_value_t = 250, value_parser = at_most::<20_000>)]
     users: usize,
-    /// Groups in the beginning.
-    #[arg(long, default_value_t = 10)]
+    /// Groups in the beginning, at most 2000.
+    #[arg(long, default_value_t = 10, value_parser = at_most::<2_000>)]
     groups: usize,
 }
 
@@ -153,6 +153,24 @@ where
     T::Err: std::fmt::Display,
 {
     text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text
+        .parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| (0.0..=1e6).contains(rate));
+    rate.ok_or_else(|| "expected a number from 0 to 1000000".to_owned())
+}
+
+fn at_most<const MOST: usize>(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number <= MOST);
+    number.ok_or_else(|| format!("expected a number from 0 to {MOST}"))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -53,6 +53,10 @@ fn required<T: Value>(section: &mut Section<'_>, key: &str, target: &mut Option<
 /// The rates of shared budgets, by name; `None` where the rate itself is wrong.
 type Rates = BTreeMap<String, Option<Rate>>;
 
+/// What stands for a method that cannot be read.
+const NO_WRITE: Method = Method::CONNECT;
+const NO_READ: Method = Method::TRACE;
+
 fn operation(
     name: &str,
     section: &mut Section<'_>,
@@ -62,11 +66,8 @@ fn operation(
     let (mut method, mut path): (Option<Method>, Option<String>) = (None, None);
     required(section, "method", &mut method);
     required(section, "path", &mut path);
-    let mut def = OperationDef::new(
-        name,
-        method.clone().unwrap_or(Method::GET),
-        path.as_deref().unwrap_or("/"),
-    );
+    let path = path?;
+    let mut def = OperationDef::new(name, method.clone().unwrap_or(Method::GET), &path);
     def.budget = budget(name, section, rates, drawn);
     section.key("cache", &mut def.cache);
     section.key("reads", &mut def.reads);
@@ -74,7 +75,12 @@ fn operation(
     section.key("order", &mut def.order);
     section.key("barrier", &mut def.barrier);
     section.key("lists", &mut def.lists);
-    method.and(path).map(|_| def)
+    if method.is_none() {
+        // So that what else is wrong is found as well: one that nobody else has.
+        let is_write = !def.order.is_empty() || def.writes.is_some();
+        def.method = if is_write { NO_WRITE } else { NO_READ };
+    }
+    Some(def)
 }
 
 /// The budget of an operation: its own with a documented limit, a shared one, or the default.

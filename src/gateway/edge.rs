@@ -7,6 +7,7 @@
 use super::request_id::REQUEST_ID;
 use crate::error::GatewayError;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::Authority;
 use http::{Method, Request, Uri, Version};
 
 /// Removed in both directions, besides whatever `Connection` names.
@@ -83,6 +84,14 @@ pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
     if request.version() == Version::HTTP_11 && !headers.contains_key(header::HOST) {
         return Err(GatewayError::BadRequest(
             "The request has no Host (RFC 9112, section 3.2)",
+        ));
+    }
+    if let Some(host) = headers.get(header::HOST)
+        && !host.is_empty()
+        && Authority::try_from(host.as_bytes()).is_err()
+    {
+        return Err(GatewayError::BadRequest(
+            "Host is not the name of a host (RFC 9112, section 3.2)",
         ));
     }
     let mut connection = headers.get_all(header::CONNECTION).iter();
@@ -230,6 +239,9 @@ mod tests {
             (request("GET", "/users", &[]), false),
             (request("CONNECT", "api:443", &[host]), false),
             (request("TRACE", "/users", &[host]), false),
+            (request("GET", "/users", &[("host", "a b/c")]), false),
+            (request("GET", "/users", &[("host", "[::1]:8080")]), true),
+            (request("GET", "/users", &[("host", "")]), true),
             (request("GET", "http://other/users", &[host]), false),
             (request("OPTIONS", "*", &[host]), false),
             (request("GET", "/users", &[host, ("upgrade", "h2c")]), false),

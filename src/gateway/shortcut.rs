@@ -101,7 +101,7 @@ impl<'r> Plain<'r> {
             let first = if *name == header::AUTHORIZATION {
                 plain.authorization.replace(value).is_none()
             } else if *name == header::HOST {
-                !std::mem::replace(&mut plain.host, true)
+                !std::mem::replace(&mut plain.host, true) && is_plain_host(value)
             } else if *name == header::CONTENT_TYPE {
                 !std::mem::replace(&mut plain.content_type, true)
             } else if *name == header::CONNECTION {
@@ -119,6 +119,12 @@ impl<'r> Plain<'r> {
         }
         plain.host.then_some(plain)
     }
+}
+
+/// Whether it is a host name or address, perhaps with a port, in its usual form.
+fn is_plain_host(host: &HeaderValue) -> bool {
+    let usual = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':');
+    host.as_bytes().iter().all(usual)
 }
 
 impl Gateway {

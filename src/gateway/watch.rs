@@ -169,7 +169,8 @@ impl Watch {
         if let Some((queued, throttled)) = progress {
             (timing.left, timing.queued, timing.throttled) = (true, queued, throttled);
             timing.upstream = elapsed.saturating_sub(queued);
-        } else if expired {
+        } else if expired || reply.outcome == Outcome::Refused {
+            // It was told at once, or it had waited.
             timing.queued = elapsed;
         }
     }

@@ -8,7 +8,7 @@ use super::record::{End, Moment, Request, What};
 use super::scenario::{LedgerFate, Scenario};
 use super::stage::{Stage, number_of};
 use segment_gateway::sandbox::{Arrival, By, Count};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 /// Q of the default configuration.
@@ -177,8 +177,11 @@ impl<'a> Evidence<'a> {
         if !self.scenario.is_sole() {
             return;
         }
+        let mut probes = BTreeSet::new();
         for arrival in self.own().filter(|arrival| arrival.count == Count::Refused) {
-            if self.epoch(arrival.at) == 0 {
+            let epoch = self.epoch(arrival.at);
+            let probe = (arrival.token, arrival.operation, epoch);
+            if epoch == 0 || !probes.insert(probe) {
                 wrong.push(format!(
                     "refused: {} {} at {}",
                     arrival.method,
