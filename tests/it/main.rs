@@ -15,6 +15,7 @@
 )]
 
 mod binary;
+mod crash;
 mod deploy;
 mod durable;
 mod operations;
