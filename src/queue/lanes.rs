@@ -107,6 +107,15 @@ impl Lanes {
         writes.map(|(turn, write)| (*turn, write.place, write.expected))
     }
 
+    /// Whether the write waits for no other than `these`, so that it may leave together with them;
+    /// true as well if it waits for none. What is unsettled but has left is never among `these`.
+    pub fn follows(&self, turn: Turn, these: &BTreeSet<Turn>) -> bool {
+        let among = |earlier| these.contains(&earlier);
+        self.writes
+            .get(&turn)
+            .is_none_or(|write| self.all_before(turn, &write.keys, &write.classes, among))
+    }
+
     /// Accepts a write, which must have a higher turn than any before it. True if it is ready.
     /// `place` names it where it waits besides.
     pub fn enter(&mut self, turn: Turn, keys: Keys, expected: Instant, place: u64) -> bool {
@@ -204,22 +213,32 @@ impl Lanes {
         ready
     }
 
-    /// Whether no write before `turn` shares anything with `keys`, which are of these classes: the
-    /// first of each lane tells.
+    /// Whether no write before `turn` shares anything with `keys`, which are of these classes.
     fn is_free(&self, keys: &Keys, classes: &BTreeSet<Arc<str>>, turn: Turn) -> bool {
-        let first_of = |set: Option<&BTreeSet<Turn>>| {
-            set.and_then(BTreeSet::first)
-                .is_none_or(|first| *first >= turn)
+        self.all_before(turn, keys, classes, |_| false)
+    }
+
+    /// Whether all writes before `turn` that share anything with `keys`, which are of these classes,
+    /// are as asked; the first of each lane that is not tells.
+    fn all_before(
+        &self,
+        turn: Turn,
+        keys: &Keys,
+        classes: &BTreeSet<Arc<str>>,
+        are: impl Fn(Turn) -> bool,
+    ) -> bool {
+        let all = |set: Option<&BTreeSet<Turn>>| {
+            set.is_none_or(|set| set.range(..turn).all(|earlier| are(*earlier)))
         };
         let class = |name: &Arc<str>| self.classes.get(name);
         // The few barriers and classes come before the many keys.
         keys.barriers
             .iter()
-            .all(|name| first_of(class(name).map(|class| &class.members)))
+            .all(|name| all(class(name).map(|class| &class.members)))
             && classes
                 .iter()
-                .all(|name| first_of(class(name).map(|class| &class.barriers)))
-            && keys.keys.iter().all(|key| first_of(self.keys.get(key)))
+                .all(|name| all(class(name).map(|class| &class.barriers)))
+            && keys.keys.iter().all(|key| all(self.keys.get(key)))
     }
 }
 
@@ -281,6 +300,24 @@ mod tests {
     }
 
     #[test]
+    fn a_write_may_leave_with_those_it_waits_for() {
+        let now = Clock::system().now();
+        let mut lanes = Lanes::default();
+        lanes.enter(0, keys(&["group:g", "person:a"], &[]), now, 0);
+        lanes.enter(1, keys(&["group:g", "person:b"], &[]), now, 0);
+        lanes.enter(2, keys(&["person:c"], &[]), now, 0);
+        lanes.enter(3, keys(&["group:g", "person:c"], &[]), now, 0);
+        lanes.enter(4, keys(&["user:1"], &["person"]), now, 0);
+        let follows = |turn, these: &[Turn]| lanes.follows(turn, &these.iter().copied().collect());
+        assert!(follows(0, &[]) && !follows(1, &[]));
+        assert!(follows(1, &[0]) && follows(1, &[0, 3]));
+        assert!(!follows(3, &[0, 1]), "it waits for 2 as well");
+        assert!(follows(3, &[0, 1, 2]));
+        assert!(!follows(4, &[0, 1, 2]) && follows(4, &[0, 1, 2, 3]));
+        assert!(follows(9, &[]), "what is in no lane waits for nothing");
+    }
+
+    #[test]
     fn the_wait_for_a_lane_is_expected() {
         let now = Clock::system().now();
         let later = now + Duration::from_secs(9);
@@ -330,8 +367,13 @@ mod tests {
                     }
                 }
                 for (at, (_, these, ready)) in open.iter().enumerate() {
-                    let free = !open[..at].iter().any(|(_, earlier, _)| conflict(earlier, these));
-                    prop_assert_eq!(*ready, free);
+                    let earlier = || open[..at].iter().filter(|(_, k, _)| conflict(k, these));
+                    prop_assert_eq!(*ready, earlier().next().is_none());
+                    let mut all: BTreeSet<Turn> = earlier().map(|write| write.0).collect();
+                    prop_assert!(lanes.follows(open[at].0, &all));
+                    if all.pop_first().is_some() {
+                        prop_assert!(!lanes.follows(open[at].0, &all));
+                    }
                 }
             }
             for (turn, _, _) in open {
