@@ -4,7 +4,7 @@ use super::units;
 use crate::route::{NameTemplate, Operation, Table, Touches};
 use std::fmt::Write as _;
 
-const HEADINGS: [&str; 8] = [
+const HEADINGS: [&str; 9] = [
     "OPERATION",
     "METHOD",
     "PATH",
@@ -13,10 +13,12 @@ const HEADINGS: [&str; 8] = [
     "CACHE",
     "READS/WRITES",
     "ORDER",
+    "MERGE",
 ];
 
 /// The effective route table in aligned columns, one line for each operation. `~` before a limit
-/// says that the API does not document it; `-` is nothing, `*` is everything.
+/// says that the API does not document it; `-` is nothing, `*` is everything. Under MERGE stands the
+/// most elements of a dispatch, or `off` where merging is only described.
 pub fn render_routes(table: &Table) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     rows.extend(table.operations().iter().map(|operation| row(operation)));
@@ -80,5 +82,10 @@ fn row(operation: &Operation) -> [String; HEADINGS.len()] {
             .map_or_else(|| "-".to_owned(), |cache| units::show_duration(cache.ttl)),
         tags,
         order,
+        match &operation.merge {
+            Some(merge) if merge.enabled => merge.most.to_string(),
+            Some(_) => "off".to_owned(),
+            None => "-".to_owned(),
+        },
     ]
 }

@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 use super::read::{Document, Environment, Findings, Section, Value};
-use crate::route::{BudgetSpec, OperationDef, Rate, table};
+use crate::route::{BudgetSpec, MergeDef, OperationDef, Rate, Source, table};
 use http::Method;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,12 +75,37 @@ fn operation(
     section.key("order", &mut def.order);
     section.key("barrier", &mut def.barrier);
     section.key("lists", &mut def.lists);
+    if section.has("merge") {
+        section.section("merge", |section| def.merge = merge(section));
+    }
     if method.is_none() {
         // So that what else is wrong is found as well: one that nobody else has.
         let is_write = !def.order.is_empty() || def.writes.is_some();
         def.method = if is_write { NO_WRITE } else { NO_READ };
+        def.merge = None;
     }
     Some(def)
+}
+
+/// How writes are merged, or `None` where it is not said of what.
+fn merge(section: &mut Section<'_>) -> Option<MergeDef> {
+    let mut elements: Option<Source> = None;
+    required(section, "elements", &mut elements);
+    let mut def = MergeDef::new(elements.clone().unwrap_or(Source::Literal));
+    section.key("enabled", &mut def.enabled);
+    section.within("most", &mut def.most, 2..=MergeDef::MOST);
+    section.key("atomic", &mut def.atomic);
+    section.section("read_back", |section| {
+        for name in section.names() {
+            let mut members = String::new();
+            section.key(&name, &mut members);
+            let members = members.split('.').map(Into::into).collect();
+            def.read_back.push((name.into(), members));
+        }
+    });
+    section.key("echoes", &mut def.echoes);
+    section.key("shown_by", &mut def.shown_by);
+    elements.map(|_| def)
 }
 
 /// The budget of an operation: its own with a documented limit, a shared one, or the default.
@@ -122,10 +147,13 @@ pub fn placed(problem: table::Problem, findings: &Findings) -> Problem {
     let operation = format!("operations.{}", problem.operation);
     let key = format!("{operation}.{}", problem.key);
     let path = format!("{operation}.path");
-    let place = findings
-        .places
+    let (within, places) = (format!("{key}."), &findings.places);
+    // A table stands where its first value does.
+    let first = || places.iter().find(|(key, _)| key.starts_with(&within));
+    let place = places
         .get(&key)
-        .or_else(|| findings.places.get(&path))
+        .or_else(|| first().map(|(_, place)| place))
+        .or_else(|| places.get(&path))
         .cloned();
     Problem {
         place,

@@ -13,5 +13,8 @@ pub mod table;
 
 pub use names::{Body, Unreadable, expand};
 pub use pattern::Params;
-pub use policy::{BudgetSpec, CachePolicy, Effect, NameTemplate, Operation, Rate, Source, Touches};
-pub use table::{Defaults, Match, OperationDef, Problem, Table};
+pub use policy::{
+    Answers, BudgetSpec, CachePolicy, Effect, Elements, MergePolicy, NameTemplate, Operation, Rate,
+    ReadBack, Refused, Source, Touches,
+};
+pub use table::{Defaults, Match, MergeDef, OperationDef, Problem, Table};

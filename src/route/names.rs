@@ -171,7 +171,7 @@ fn fill(template: &NameTemplate, value: &str) -> Result<String, Unreadable> {
     }
     let mut name = String::with_capacity(template.prefix.len() + value.len());
     name.push_str(&template.prefix);
-    if &*template.prefix == PERSON {
+    if names_people(template) {
         name.push_str(&value.to_lowercase());
     } else {
         name.push_str(value);
@@ -328,6 +328,17 @@ pub fn parse(text: &str) -> Result<NameTemplate, &'static str> {
     })
 }
 
+/// Parses a placeholder by itself: `{query.emails}`. The error says what was expected.
+pub fn parse_placeholder(text: &str) -> Result<Source, &'static str> {
+    let inner = text.strip_prefix('{').and_then(|t| t.strip_suffix('}'));
+    parse_source(inner.ok_or("a placeholder in braces")?)
+}
+
+/// Whether the values that fill this template are email addresses.
+pub fn names_people(template: &NameTemplate) -> bool {
+    &*template.prefix == PERSON
+}
+
 fn parse_source(inner: &str) -> Result<Source, &'static str> {
     const EXPECTED: &str = "{path.name}, {query.name} or {body.member.member}";
     let (kind, rest) = inner.split_once('.').ok_or(EXPECTED)?;
@@ -345,12 +356,18 @@ fn parse_source(inner: &str) -> Result<Source, &'static str> {
 /// The form that [`parse`] reads.
 impl fmt::Display for NameTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.prefix)?;
-        match &self.source {
-            Source::Literal => Ok(()),
-            Source::Path(name) => write!(f, "{{path.{name}}}"),
-            Source::Query(name) => write!(f, "{{query.{name}}}"),
-            Source::Body(members) => write!(f, "{{body.{}}}", members.join(".")),
+        write!(f, "{}{}", self.prefix, self.source)
+    }
+}
+
+/// The form that [`parse_placeholder`] reads; nothing where there is none.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal => Ok(()),
+            Self::Path(name) => write!(f, "{{path.{name}}}"),
+            Self::Query(name) => write!(f, "{{query.{name}}}"),
+            Self::Body(members) => write!(f, "{{body.{}}}", members.join(".")),
         }
     }
 }

@@ -75,6 +75,70 @@ pub enum Touches {
     Tags(Vec<NameTemplate>),
 }
 
+/// Where the elements of a write are, each of which could be asked for by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Elements {
+    /// A list in the query string, in any documented spelling.
+    Query(Box<str>),
+    /// A list that is a member of the JSON body.
+    Body {
+        /// The member.
+        list: Box<str>,
+        /// The member of each element that names it; without one the whole element does.
+        name: Option<Box<str>>,
+    },
+}
+
+/// A read that shows what a write has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadBack {
+    /// The operation that reads.
+    pub operation: Arc<str>,
+    /// Its template; the parameters are among those of the write.
+    pub template: Box<str>,
+    /// Where in the `data` of its answer elements are named, through arrays wherever there are any.
+    pub members: Vec<Box<str>>,
+}
+
+/// What a refusal of merged writes leaves behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Nothing: the API applies such a list as a whole or not at all.
+    Nothing,
+    /// Perhaps the effect of some elements, which may be asked for once more without harm.
+    Repeatable,
+    /// Perhaps the effect of some elements, which these reads show.
+    Shown(Vec<ReadBack>),
+}
+
+/// What the API answers to a write of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// The same to all: that it is done, or the state afterwards.
+    Alike,
+    /// A list in its `data` that repeats the elements.
+    Echo(Box<str>),
+    /// The state afterwards, as this read shows it too.
+    State(ReadBack),
+}
+
+/// How waiting writes of one operation may travel as one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergePolicy {
+    /// Whether they do.
+    pub enabled: bool,
+    /// Where their elements are.
+    pub elements: Elements,
+    /// Elements are named by email addresses, which are compared in lower case, as order keys are.
+    pub people: bool,
+    /// The most elements of a dispatch.
+    pub most: usize,
+    /// What a refusal leaves behind.
+    pub refused: Refused,
+    /// What the answer says.
+    pub answers: Answers,
+}
+
 /// One operation of the API, or one of the two that stand for every path that matches none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
@@ -101,6 +165,8 @@ pub struct Operation {
     pub barrier: Vec<Box<str>>,
     /// Query parameters that are lists, e.g. `emails`; every other name is a scalar.
     pub lists: Vec<Box<str>>,
+    /// `Some` for a write that can be merged with others of its kind.
+    pub merge: Option<Arc<MergePolicy>>,
 }
 
 impl Operation {

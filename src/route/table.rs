@@ -12,8 +12,10 @@ use http::Method;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod merging;
 mod verify;
 
+pub use merging::MergeDef;
 pub use verify::Problem;
 use verify::Problems;
 
@@ -71,6 +73,8 @@ pub struct OperationDef {
     pub barrier: Vec<Box<str>>,
     /// Query parameters that are lists.
     pub lists: Vec<Box<str>>,
+    /// How writes are merged.
+    pub merge: Option<MergeDef>,
 }
 
 impl OperationDef {
@@ -87,6 +91,7 @@ impl OperationDef {
             order: Vec::new(),
             barrier: Vec::new(),
             lists: Vec::new(),
+            merge: None,
         }
     }
 }
@@ -140,10 +145,15 @@ impl Table {
         let mut operations = Vec::with_capacity(defs.len() + 2);
         problems.names(&defs);
         problems.budgets(&defs);
+        problems.merges(&defs);
+        let reads = merging::reads(&defs);
         for (index, def) in defs.into_iter().enumerate() {
             let template = problems.definition(index, &def);
             let path = def.path.clone();
-            let operation = Arc::new(operation(index, def, defaults, time_scale));
+            let merge = merging::policy(&def, &reads);
+            let mut operation = operation(index, def, defaults, time_scale);
+            operation.merge = merge;
+            let operation = Arc::new(operation);
             if let Some(template) = template
                 && let Err(other) = tree.insert(template, &operation)
             {
@@ -347,6 +357,7 @@ fn operation(index: usize, def: OperationDef, defaults: Defaults, time_scale: u3
         order: def.order,
         barrier: def.barrier,
         lists: def.lists,
+        merge: None,
     }
 }
 
@@ -373,6 +384,7 @@ fn unmatched(
         order: Vec::new(),
         barrier: Vec::new(),
         lists: Vec::new(),
+        merge: None,
     }
 }
 

@@ -5,7 +5,7 @@ use super::Raw;
 use crate::config::units::{self, Size};
 use crate::config::{LogAccess, LogFormat, LogLevel, Network};
 use crate::network;
-use crate::route::{NameTemplate, Rate, names};
+use crate::route::{NameTemplate, Rate, Source, names};
 use http::Method;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -207,6 +207,16 @@ impl Value for NameTemplate {
 
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+impl Value for Source {
+    fn read(raw: Raw<'_>) -> Result<Self, String> {
+        names::parse_placeholder(raw.text().ok_or("text in quotes")?).map_err(str::to_owned)
+    }
+
+    fn show(&self) -> String {
+        units::quoted(&self.to_string())
     }
 }
 

@@ -1,5 +1,5 @@
 use crate::config::{Loaded, load, render_routes};
-use crate::route::{self, Body, Effect, Match, NameTemplate, Table, Touches};
+use crate::route::{self, Body, Effect, Match, NameTemplate, Refused, Table, Touches};
 use http::Method;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -221,6 +221,61 @@ fn paths_of_the_api_find_their_operations() {
     }
 }
 
+#[test]
+fn the_embedded_table_says_which_writes_can_be_merged() {
+    let table = embedded();
+    let merged = table.operations().iter().filter_map(|operation| {
+        let merge = operation.merge.as_ref()?;
+        let refused = match &merge.refused {
+            Refused::Nothing => "nothing",
+            Refused::Repeatable => "repeatable",
+            Refused::Shown(reads) if reads.is_empty() => "unknown",
+            Refused::Shown(_) => "shown",
+        };
+        assert_eq!(merge.most, 50);
+        Some((&*operation.name, (merge.enabled, merge.people, refused)))
+    });
+    let expected = [
+        ("deleteInvites", (true, true, "repeatable")),
+        ("createInvites", (true, true, "shown")),
+        ("deleteUsers", (true, false, "repeatable")),
+        ("removeUsersFromUserGroup", (true, true, "repeatable")),
+        ("addUsersToUserGroup", (true, true, "shown")),
+        ("addPermissionsToUser", (false, false, "unknown")),
+        ("addPermissionsToUserGroup", (false, false, "unknown")),
+    ];
+    assert_eq!(merged.collect::<BTreeMap<_, _>>(), BTreeMap::from(expected));
+}
+
+#[test]
+fn wrong_merging_is_refused_with_lines() {
+    let problems = routes_text(
+        "[operations.a]\nmethod='DELETE'\npath='/a'\nwrites=[]\norder=['a:{query.ids}']\n\
+         lists=['ids']\n\
+         merge={ elements='{query.ids}', most=1, atom=true }\n\
+         [operations.b]\nmethod='POST'\npath='/b'\nwrites=[]\norder=['b:{body.ids}']\n\
+         [operations.b.merge]\nelements='{body}'\n\
+         [operations.c]\nmethod='POST'\npath='/c'\nwrites=[]\norder=['c:{body.ids}']\n\
+         [operations.c.merge]\nelements='{body.ids}'\nread_back={ nobody='ids' }\nechoes='ids'\n\
+         [operations.d]\nmethod='PUT'\npath='/d'\nwrites=[]\nmerge={}\n",
+    )
+    .map(|loaded| loaded.table(1).map(|table| table.operations().len()))
+    .unwrap_err();
+    for expected in [
+        "ROUTES:7: operations.a.merge.most: found 1, expected a value from 2 to 1000",
+        "ROUTES:7: operations.a.merge.atom: found an unknown key, expected `atomic`",
+        "ROUTES:14: operations.b.merge.elements: found \"{body}\", expected {path.name}, {query",
+        "ROUTES:22: operations.c.merge.read_back: found `nobody`, expected an operation with GET",
+        "ROUTES:28: operations.d.merge.elements: found nothing, expected `elements`",
+    ] {
+        assert!(
+            problems.iter().any(|p| p.starts_with(expected)),
+            "{expected}\nin\n{}",
+            problems.join("\n")
+        );
+    }
+}
+
 /// The cached reads, with the names that the table below uses.
 const READS: [(&str, &str); 13] = [
     ("users", "/users"),
@@ -347,6 +402,7 @@ fn routes_are_rendered_in_columns() {
     for part in [" DELETE ", " 60 per 1m ", " user:{query.userIds} | person"] {
         assert!(line.contains(part), "{line}");
     }
+    assert!(line.ends_with("  50"), "{line}");
     assert!(lines.iter().any(|l| l.starts_with("getUser ")
         && l.contains(" ~200 per 1m ")
         && l.contains(" 1m     users user:")));
