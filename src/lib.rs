@@ -16,9 +16,9 @@
 //! # Layers
 //!
 //! Imports go down only: `cli`, `app` → `config`, `telemetry` → `server`, `admin`, `sandbox` →
-//! `gateway` → `cache`, `journal`, `limit`, `queue` (which do not know each other), `upstream` →
-//! `route` → `clock`, `credential`, `error`, `metrics`, `network`. The sandbox shares nothing with
-//! the gateway but the clock: it is the second opinion.
+//! `gateway` → `cache`, `journal`, `limit`, `merge`, `queue` (which do not know each other),
+//! `upstream` → `route` → `clock`, `credential`, `error`, `metrics`, `network`. The sandbox shares
+//! nothing with the gateway but the clock: it is the second opinion.
 //!
 //! # Invariants
 //!
@@ -39,6 +39,7 @@ pub mod error;
 pub mod gateway;
 pub mod journal;
 pub mod limit;
+pub mod merge;
 pub mod metrics;
 pub mod network;
 pub mod queue;

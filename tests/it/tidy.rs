@@ -95,7 +95,7 @@ fn pure_files_are_pure() {
 /// Imports go down only; see the crate's documentation.
 #[test]
 fn layers_import_downwards_only() {
-    let layers: [(&str, &[&str]); 13] = [
+    let layers: [(&str, &[&str]); 14] = [
         ("clock", &[]),
         ("error", &[]),
         ("metrics", &[]),
@@ -103,6 +103,7 @@ fn layers_import_downwards_only() {
         ("credential", &[]),
         ("route", &[]),
         ("limit", &["clock", "credential", "route"]),
+        ("merge", &["route"]),
         ("queue", &["clock", "credential"]),
         ("cache", &["clock", "credential"]),
         ("journal", &["clock", "credential"]),

@@ -1,0 +1,31 @@
+//! Waiting writes that travel as one.
+//!
+//! A write of a list asks for nothing that its elements, one by one, would not ask for as well. So
+//! writes of one operation and credential that wait at the same time can leave as one dispatch whose
+//! list is the union of theirs, where everything else about them is equal:
+//!
+//! - [`Parts`] are the elements of one request and the rest of it. What cannot be taken apart with
+//!   certainty has none, and travels alone, byte for byte.
+//! - [`choose`] says which of the waiting may join the first: those that list other elements and
+//!   wait in their lanes for nobody else.
+//! - A [`Journey`] takes them there: what has to be sent next until each of them has an answer that
+//!   was possible had they run at the same time. Where the API refuses the union, that depends on
+//!   what the refusal leaves behind ([`Refused`](crate::route::Refused)).
+//! - [`one_by_one`] repeats a write element by element.
+//!
+//! Nothing here does I/O, waits or reads a clock.
+
+mod answer;
+mod doubt;
+mod journey;
+mod json;
+mod parts;
+mod read_back;
+mod union;
+
+pub use journey::{Came, Journey, Member, Outcome, Step};
+pub use parts::Parts;
+pub use union::{Bounds, choose, one_by_one, union};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,259 @@
+//! Pure. One request taken apart: the elements of its list, and the rest that has to be equal.
+
+use super::json;
+use crate::route::names::MAX_NAME_BYTES;
+use crate::route::{Elements, MergePolicy, Operation, query};
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request};
+use serde_json::Value;
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+/// A body above this size is not taken apart: fifty invitations with many permissions fit, and what
+/// it takes up while it is read, some ten times its size, stays small.
+const LARGEST_BODY: usize = 128 * 1024;
+
+/// The longest name of an element; with the prefix of an order key it is not longer than a name of
+/// the lanes may be. The API's ids and addresses have at most 255 characters.
+const LONGEST_NAME: usize = MAX_NAME_BYTES - 64;
+
+/// Fields that say who asks or follow the request on its way; the API does not act on them. Those
+/// of the first writes go with a union.
+const TELLTALE: [HeaderName; 5] = [
+    header::USER_AGENT,
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    HeaderName::from_static("baggage"),
+];
+
+/// Fields that speak of one body or one request and would be wrong about a union: codings and
+/// digests (RFC 9110, 9530), signatures (RFC 9421), conditions, keys.
+const BINDING: [HeaderName; 13] = [
+    header::CONTENT_ENCODING,
+    header::CONTENT_RANGE,
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("signature"),
+    HeaderName::from_static("signature-input"),
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+    HeaderName::from_static("idempotency-key"),
+];
+
+/// The elements of one request, and the rest of it.
+#[derive(Clone)]
+pub struct Parts {
+    pub(super) merge: Arc<MergePolicy>,
+    pub(super) rest: Rest,
+    pub(super) elements: Vec<Element>,
+}
+
+/// Everything in which two requests have to be equal to travel together.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Rest {
+    operation: usize,
+    method: Method,
+    pub(super) path: Box<str>,
+    /// The query in canonical form, without the list.
+    pub(super) query: String,
+    /// By name; the values of one name in their order.
+    fields: Vec<(HeaderName, HeaderValue)>,
+    /// The body's other members; `None` where there is no body.
+    pub(super) members: Option<String>,
+}
+
+/// One element of the list.
+#[derive(Clone)]
+pub(super) struct Element {
+    /// What it is known by: equal ones are the same element.
+    pub(super) name: String,
+    /// Its name as the caller wrote it.
+    pub(super) written: String,
+    /// How it is sent: percent-encoded in a query, as JSON in a body.
+    pub(super) text: String,
+}
+
+impl Parts {
+    /// The parts of `request`, as it would go upstream. `None` if its operation is not merged or
+    /// anything about it can be understood in two ways; it then travels alone.
+    pub fn of(operation: &Operation, request: &Request<Bytes>) -> Option<Self> {
+        let merge = operation.merge.as_ref().filter(|merge| merge.enabled)?;
+        let canonical = query::canonical(request.uri().query(), &operation.lists).ok()?;
+        let body = request.body();
+        let (found, query, members) = match &merge.elements {
+            Elements::Query(list) => {
+                // The API takes parameters of some requests from the body as well.
+                if !body.is_empty() {
+                    return None;
+                }
+                let (found, query) = in_query(&canonical, list)?;
+                (found, query, None)
+            }
+            Elements::Body { list, name } => {
+                if !is_json(request.headers()) || body.len() > LARGEST_BODY {
+                    return None;
+                }
+                let (found, members) = in_body(body, list, name.as_deref())?;
+                (found, canonical, Some(members))
+            }
+        };
+        let rest = Rest {
+            operation: operation.index,
+            method: request.method().clone(),
+            path: request.uri().path().into(),
+            query,
+            fields: fields(request.headers())?,
+            members,
+        };
+        let elements = distinct(found, merge)?;
+        Some(Self {
+            merge: merge.clone(),
+            rest,
+            elements,
+        })
+    }
+
+    /// How many elements there are: at least one.
+    pub fn len(&self) -> usize {
+        self.elements.len()
+    }
+
+    /// Never.
+    pub fn is_empty(&self) -> bool {
+        self.elements.is_empty()
+    }
+
+    /// Whether an element has this name, in whatever spelling.
+    pub(super) fn owns(&self, written: &str) -> bool {
+        let name = self.merge.known_by(written);
+        self.elements.iter().any(|element| element.name == name)
+    }
+}
+
+impl MergePolicy {
+    /// What an element is known by whose name is written so. Addresses are compared as order keys
+    /// are, so that whatever is one element is one lane as well.
+    pub(super) fn known_by(&self, written: &str) -> String {
+        if self.people {
+            written.to_lowercase()
+        } else {
+            written.to_owned()
+        }
+    }
+}
+
+impl fmt::Debug for Parts {
+    /// Only a number: elements are personal data, and one of the fields is a token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Parts({} elements)", self.elements.len())
+    }
+}
+
+/// The written name and the text of each element.
+type Found = Vec<(String, String)>;
+
+/// The elements of a list in a canonical query, and the rest of the query.
+fn in_query(canonical: &str, list: &str) -> Option<(Found, String)> {
+    let (mut found, mut rest) = (Vec::new(), Vec::new());
+    for pair in canonical.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=')?;
+        if name.split('.').next() != Some(list) {
+            rest.push(pair);
+            continue;
+        }
+        let written = percent_encoding::percent_decode_str(value)
+            .decode_utf8()
+            .ok()?;
+        // A raw `+` may be a space; servers differ in whether a comma ends an element.
+        if value.contains('+') || written.contains(',') {
+            return None;
+        }
+        found.push((written.into_owned(), value.to_owned()));
+    }
+    Some((found, rest.join("&")))
+}
+
+/// The elements of a list in a JSON object, and the object without the list.
+fn in_body(body: &[u8], list: &str, name: Option<&str>) -> Option<(Found, String)> {
+    let Value::Object(mut members) = json::read(body)? else {
+        return None;
+    };
+    let Value::Array(elements) = members.remove(list)? else {
+        return None;
+    };
+    let found = elements.iter().map(|element| {
+        let text = element.to_string();
+        let written = match (name, element) {
+            (Some(name), Value::Object(_)) => element.get(name)?.as_str()?.to_owned(),
+            (None, Value::String(written)) => written.clone(),
+            (None, Value::Object(_)) => text.clone(),
+            _ => return None,
+        };
+        Some((written, text))
+    });
+    Some((
+        found.collect::<Option<_>>()?,
+        Value::Object(members).to_string(),
+    ))
+}
+
+/// The elements if there are some, not too many, each listed once and named plainly.
+fn distinct(found: Found, merge: &MergePolicy) -> Option<Vec<Element>> {
+    if found.is_empty() || found.len() > merge.most {
+        return None;
+    }
+    let mut seen = HashSet::with_capacity(found.len());
+    let elements = found.into_iter().map(|(written, text)| {
+        let name = merge.known_by(&written);
+        // The API may cut off spaces before it compares.
+        let plain = !written.is_empty() && written.trim() == written;
+        // What is known by all it is, an object, names no lane.
+        let nameless = written == text && text.starts_with('{');
+        let short = nameless || written.len() <= LONGEST_NAME;
+        let fit = plain && short && seen.insert(name.clone());
+        fit.then_some(Element {
+            name,
+            written,
+            text,
+        })
+    });
+    elements.collect()
+}
+
+/// The fields that have to be equal, or `None` where one holds for this request alone.
+fn fields(headers: &HeaderMap) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    if BINDING.iter().any(|name| headers.contains_key(name)) {
+        return None;
+    }
+    let fields = headers.iter().filter(|(name, _)| !TELLTALE.contains(name));
+    let mut fields: Vec<_> = fields
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    fields.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+    Some(fields)
+}
+
+/// Whether the body is said to be JSON in UTF-8: `application/json` or a type that ends in `+json`
+/// (RFC 6839, section 3.1), once.
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return false;
+    };
+    let Ok(value) = value.to_str() else {
+        return false;
+    };
+    let value = value.to_ascii_lowercase();
+    let mut parts = value.split(';').map(str::trim);
+    let media = parts.next().unwrap_or_default();
+    let json = media == "application/json"
+        || (media.starts_with("application/") && media.ends_with("+json"));
+    json && parts.all(|parameter| matches!(parameter, "charset=utf-8" | "charset=\"utf-8\""))
+}

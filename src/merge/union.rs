@@ -1,0 +1,156 @@
+//! Pure. Which writes travel together, and what they look like then.
+//!
+//! A list in a query is written `emails.0=a%40b.c&emails.1=…`, as the reference and the Go SDK write
+//! it, after the other parameters in canonical form; a list in a body as compact JSON. Whatever
+//! travels alone is not written at all but sent as it came.
+
+use super::parts::{Element, Parts};
+use crate::route::Elements;
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{Request, Uri};
+use std::collections::{BTreeSet, HashSet};
+
+/// The size of a dispatch. How many elements it may have stands in the route table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of its body.
+    pub body: usize,
+    /// Bytes of its path and query.
+    pub target: usize,
+}
+
+impl Default for Bounds {
+    /// A body of 1 MiB, as callers may send it; a target of 8 KiB, the least that RFC 9110
+    /// (section 4.1) asks of everybody.
+    fn default() -> Self {
+        Self {
+            body: 1024 * 1024,
+            target: 8 * 1024,
+        }
+    }
+}
+
+/// Which of the `waiting` leave together with `first`: it and those that may, in their order.
+///
+/// A write may if everything but its elements is equal, it lists none that is listed already (that
+/// one waits for the next dispatch), and `follows` says that it waits in its lanes for no other than
+/// those chosen before it; see [`Lanes::follows`](../queue/lanes/struct.Lanes.html#method.follows).
+/// One for which there is no room is passed over. `waiting` had best come in the order of
+/// acceptance.
+pub fn choose<'p, T: Copy + Ord>(
+    first: (T, &'p Parts),
+    waiting: impl IntoIterator<Item = (T, &'p Parts)>,
+    bounds: Bounds,
+    follows: impl Fn(T, &BTreeSet<T>) -> bool,
+) -> Vec<T> {
+    let (first, parts) = first;
+    let mut chosen = vec![first];
+    let mut among = BTreeSet::from([first]);
+    let mut listed: HashSet<&str> = parts.names().collect();
+    let most = parts.merge.most;
+    let room = match parts.merge.elements {
+        Elements::Query(_) => bounds.target,
+        Elements::Body { .. } => bounds.body,
+    };
+    let mut size = parts.rest_size() + parts.list_size();
+    for (turn, other) in waiting {
+        if listed.len() >= most {
+            break;
+        }
+        let fits = listed.len() + other.elements.len() <= most && size + other.list_size() <= room;
+        let joins = fits
+            && !among.contains(&turn)
+            && other.rest == parts.rest
+            && !other.names().any(|name| listed.contains(name))
+            && follows(turn, &among);
+        if joins {
+            chosen.push(turn);
+            among.insert(turn);
+            listed.extend(other.names());
+            size += other.list_size();
+        }
+    }
+    chosen
+}
+
+/// The request for all elements of `members`; its header is that of `first`, the request of the
+/// first of them. `None` if there is nothing to ask for.
+pub fn union(first: &Request<Bytes>, members: &[&Parts]) -> Option<Request<Bytes>> {
+    let elements = members.iter().flat_map(|parts| &parts.elements);
+    members.first()?.request(first, elements)
+}
+
+/// One request for each element, to repeat a DELETE of a list of which nobody knows whether it took
+/// effect: 404 then means that it did.
+pub fn one_by_one(request: &Request<Bytes>, parts: &Parts) -> Vec<Request<Bytes>> {
+    let elements = parts.elements.iter();
+    elements
+        .filter_map(|element| parts.request(request, [element]))
+        .collect()
+}
+
+impl Parts {
+    /// The same request for these elements.
+    pub(super) fn request<'e>(
+        &self,
+        like: &Request<Bytes>,
+        elements: impl IntoIterator<Item = &'e Element>,
+    ) -> Option<Request<Bytes>> {
+        let mut texts = elements
+            .into_iter()
+            .map(|element| element.text.as_str())
+            .peekable();
+        texts.peek()?;
+        let (mut query, mut body) = (self.rest.query.clone(), String::new());
+        match &self.merge.elements {
+            Elements::Query(list) => {
+                for (index, text) in texts.enumerate() {
+                    let and = if query.is_empty() { "" } else { "&" };
+                    query.push_str(&format!("{and}{list}.{index}={text}"));
+                }
+            }
+            Elements::Body { list, .. } => {
+                let elements: Vec<&str> = texts.collect();
+                body = format!("{{\"{list}\":[{}]", elements.join(","));
+                let others = self.rest.members.as_deref().unwrap_or("{}");
+                if others != "{}" {
+                    body.push(',');
+                }
+                body.push_str(others.strip_prefix('{').unwrap_or(others));
+            }
+        }
+        let mark = if query.is_empty() { "" } else { "?" };
+        let target = format!("{}{mark}{query}", self.rest.path);
+        let mut request = like.clone();
+        *request.uri_mut() = Uri::from(PathAndQuery::try_from(target).ok()?);
+        *request.body_mut() = body.into();
+        Some(request)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.elements.iter().map(|element| element.name.as_str())
+    }
+
+    /// The bytes that its elements take up in a union, at most.
+    fn list_size(&self) -> usize {
+        let each = match &self.merge.elements {
+            // `&list.999=`
+            Elements::Query(list) => list.len() + "&.999=".len(),
+            Elements::Body { .. } => ",".len(),
+        };
+        let elements = self.elements.iter();
+        elements.map(|element| element.text.len() + each).sum()
+    }
+
+    /// The bytes of a union without its elements, at most, where the elements are.
+    fn rest_size(&self) -> usize {
+        match &self.merge.elements {
+            Elements::Query(_) => self.rest.path.len() + "?".len() + self.rest.query.len(),
+            Elements::Body { list, .. } => {
+                let others = self.rest.members.as_ref().map_or(0, String::len);
+                list.len() + r#"{"":[],}"#.len() + others
+            }
+        }
+    }
+}
