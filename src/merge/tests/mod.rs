@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use std::sync::{Arc, LazyLock};
 
+mod driver;
 mod journeys;
 mod model;
 mod property;
