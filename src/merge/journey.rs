@@ -103,23 +103,31 @@ impl Journey {
             settled: false,
         });
         let members: Vec<_> = aboard.collect();
-        let all = (0..members.len()).collect();
-        Self {
+        let each = 0..members.len();
+        let mut journey = Self {
             template: operation.template.clone(),
             members,
-            ahead: VecDeque::from([Leg::Write(all)]),
+            ahead: VecDeque::new(),
             doubt: None,
             settled: Vec::new(),
+        };
+        let union = Leg::Write(each.clone().collect());
+        // What cannot be written as one, because it is longer than a target can be, goes one by one.
+        if journey.request(&union).is_some() {
+            journey.ahead.push_back(union);
+        } else {
+            journey.ahead.extend(each.map(|at| Leg::Write(vec![at])));
         }
+        journey
     }
 
     /// What has to be done next; `None` when every member has its outcome. Asked again before
     /// anything [`came`](Self::came), it says the same.
     pub fn step(&self) -> Option<Step> {
         let leg = self.ahead.front()?;
-        let request = self.request(leg);
-        // What cannot be written could not have been taken apart.
-        let request = request.unwrap_or_default();
+        // A write that is a part of another can be written where that could; a read that cannot be
+        // asks for nothing that would be found.
+        let request = self.request(leg).unwrap_or_default();
         Some(match leg {
             Leg::Write(group) => Step::Send(request, group.clone()),
             Leg::Element(member, _) => Step::Send(request, vec![*member]),
@@ -169,7 +177,8 @@ impl Journey {
             }
             Leg::Element(member, element) => {
                 let Member { request, parts } = &self.members.get(*member)?.member;
-                parts.request(request, parts.elements.get(*element))
+                let one = parts.request(request, parts.elements.get(*element));
+                Some(one.unwrap_or_else(|| request.clone()))
             }
             Leg::Search(group, search) => {
                 let (list, query) = search.0.next()?;

@@ -411,6 +411,32 @@ fn without_an_answer_all_are_unknown_and_nothing_follows() {
 }
 
 #[test]
+fn what_is_too_long_for_one_target_goes_one_by_one() {
+    // Ids of 200 bytes, of which more than 65,534 make no target.
+    let ids = |from: usize| {
+        let ids: Vec<_> = (from..from + 200)
+            .map(|n| format!("userIds={n:0200}"))
+            .collect();
+        request(&format!("DELETE /users?{}", ids.join("&")), "")
+    };
+    let mut operation = operation(&ids(0), false);
+    Arc::make_mut(operation.merge.as_mut().unwrap()).most = 400;
+    let members = [ids(0), ids(200)].map(|request| Member {
+        parts: Parts::of(&operation, &request).unwrap(),
+        request,
+    });
+    let mut journey = Journey::new(&operation, members.into());
+    for expected in [ids(0), ids(200)] {
+        let Some(Step::Send(request, _)) = journey.step() else {
+            panic!("no write")
+        };
+        assert_eq!(shown(&request), shown(&expected));
+        journey.came(Came::Answer(answer(200, SUCCESS)));
+    }
+    assert!(journey.step().is_none());
+}
+
+#[test]
 fn a_refusal_of_the_caller_is_not_divided() {
     for status in [401, 403, 429, 307] {
         let sent = "DELETE /users?userIds.0=a&userIds.1=b";
