@@ -13,6 +13,7 @@ use crate::gateway::prefer::Patience;
 use crate::gateway::room::Room;
 use crate::gateway::stack::StackBounds;
 use crate::gateway::tasks::Tasks;
+use crate::gateway::union::Platform;
 use crate::gateway::{AccessLog, Gateway, Parts, Settings};
 use crate::limit::budgets::{Bounds, Budgets};
 use crate::limit::ledger::{History, Ledger};
@@ -92,6 +93,7 @@ impl Assembly {
                 marks: config.cache.marks,
             }),
             queue: Queue::new(clock.clone()),
+            platform: Platform::default(),
             durable: durable(&config, keeping),
             quotas: Quotas::new(allowed(&config), QuantaClock::default()),
             metrics: Arc::new(metrics),

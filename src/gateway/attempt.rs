@@ -4,7 +4,7 @@
 //! hides what it cost. Nothing below sends anything twice; whoever sends again takes a new permit.
 
 use super::Gateway;
-use super::body::{self, Body, Read};
+use super::body::{self, Read};
 use super::edge;
 use crate::cache::unauthorized::Refused;
 use crate::credential::Credential;
@@ -31,7 +31,7 @@ pub(super) enum Came {
     /// A final answer other than 429.
     Answer(Answer),
     /// A 429: it did not take effect.
-    Throttled(Response<Body>),
+    Throttled(Response<Bytes>),
     /// It never left.
     NotSent(NotSent),
     /// It left, and no answer came.
@@ -146,7 +146,7 @@ impl Gateway {
             "the API answered 429; waiting and trying again"
         );
         edge::clean_answer(&mut head.headers, &self.settings.via);
-        Came::Throttled(Response::from_parts(head, Body::held(body)))
+        Came::Throttled(Response::from_parts(head, body))
     }
 
     /// The API no longer knows this credential, or no longer for this operation: what was cached

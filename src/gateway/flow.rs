@@ -88,6 +88,8 @@ pub(super) struct Timing {
     pub(super) upstream: Duration,
     /// 429s that the caller did not see.
     pub(super) throttled: u32,
+    /// How many writes travelled together; 0 if it travelled alone.
+    pub(super) merged: usize,
     /// Whether it left at all.
     pub(super) left: bool,
     progress: Arc<Progress>,
@@ -184,12 +186,26 @@ impl Reply {
         }
     }
 
+    /// The API's answer to a write that travelled with others.
+    pub(super) fn merged(
+        response: Response<Bytes>,
+        timing: Timing,
+        standing: Option<Standing>,
+    ) -> Self {
+        Self {
+            timing,
+            standing,
+            ..Self::new(response.map(Body::held), Outcome::Written)
+        }
+    }
+
     /// The API's own answer to a write, from the journal.
     pub(super) fn recorded(response: Response<Body>, ended: &Ended) -> Self {
         let timing = Timing {
             queued: ended.queued,
             upstream: ended.upstream,
             throttled: ended.throttled,
+            merged: ended.merged,
             left: true,
             progress: Arc::default(),
         };
@@ -219,10 +235,10 @@ impl Reply {
     }
 
     /// A 429 that could not be waited out within the deadline.
-    pub(super) fn throttled(response: Response<Body>, timing: Timing) -> Self {
+    pub(super) fn throttled(response: Response<Bytes>, timing: Timing) -> Self {
         Self {
             timing,
-            ..Self::new(response, Outcome::Expired)
+            ..Self::new(response.map(Body::held), Outcome::Expired)
         }
     }
 

@@ -29,6 +29,7 @@ pub mod shortcut;
 pub mod stack;
 pub mod status;
 pub mod tasks;
+pub mod union;
 mod watch;
 mod write;
 
@@ -59,6 +60,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tasks::Tasks;
+use union::Platform;
 
 /// Plain values that the path needs.
 #[derive(Clone, Debug)]
@@ -103,6 +105,8 @@ pub struct Parts {
     pub budgets: Budgets,
     /// The lanes.
     pub queue: Queue,
+    /// Writes that may travel together.
+    pub platform: Platform,
     /// Writes that outlast a crash.
     pub durable: Durable,
     /// The way to the API.

@@ -24,7 +24,7 @@ pub(super) enum Asked {
     /// A final answer.
     Answer(Answer),
     /// A 429 that could not be waited out within the deadline.
-    Throttled(Response<Body>),
+    Throttled(Response<Bytes>),
 }
 
 /// What those who wait for an attempt of another are told.

@@ -131,11 +131,16 @@ impl Watch {
         let timing = &reply.timing;
         if timing.left || !timing.queued.is_zero() {
             let text = format!(
-                "queue;dur={:.1}, upstream;dur={:.1}{}",
+                "queue;dur={:.1}, upstream;dur={:.1}{}{}",
                 millis(timing.queued),
                 millis(timing.upstream),
                 if timing.throttled > 0 {
                     format!(", throttled;desc=\"{}\"", timing.throttled)
+                } else {
+                    String::new()
+                },
+                if timing.merged > 1 {
+                    format!(", merged;desc=\"{}\"", timing.merged)
                 } else {
                     String::new()
                 }
@@ -312,6 +317,7 @@ impl Line<'_> {
             queue_ms = millis(self.timing.queued),
             upstream_ms = millis(self.timing.upstream),
             throttled = self.timing.throttled,
+            merged = self.timing.merged,
             credential = self.credential.map(tracing::field::display),
             peer = self.peer.map(|peer| tracing::field::display(peer.0.ip())),
             caller = self.caller,

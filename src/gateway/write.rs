@@ -8,6 +8,7 @@ use super::attempt::{Answer, Came};
 use super::flow::{Ask, Reply, Timing};
 use super::forecast::{Forecast, MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
 use super::request_id::REQUEST_ID;
+use super::union::{Became, Merged, NoTurn, Turn};
 use super::{Gateway, priority};
 use crate::cache::Touched;
 use crate::cache::fence::Tag;
@@ -20,6 +21,7 @@ use crate::queue::lanes::Keys;
 use crate::route::names;
 use crate::route::policy::Touches;
 use crate::upstream::NotSent;
+use http::StatusCode;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,19 +36,31 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const NAME_BYTES: usize = 256;
 
 /// What a write's task tells its caller.
-enum Told {
+#[derive(Debug)]
+pub(super) enum Told {
     Answer(Answer),
+    /// What became of it, together with others.
+    Merged(Box<Merged>),
     /// It did not take effect; it may take its place again.
     Again(Place, Came),
+    /// It has not left, because the journal could not be told.
+    NotRecorded(Place),
     Unknown(Waited),
 }
 
 impl Told {
     /// Tells of the result that nobody waited for.
-    fn log(&self, ask: &Ask) {
+    pub(super) fn log(&self, ask: &Ask) {
         let (status, outcome) = match self {
             Self::Answer(answer) => (Some(answer.response.status().as_u16()), Outcome::Written),
-            Self::Again(..) => (None, Outcome::HungUp),
+            Self::Merged(merged) => match &merged.became {
+                Became::Answered(answer) | Became::Unknown(Some(answer)) => {
+                    (Some(answer.status().as_u16()), Outcome::Written)
+                }
+                Became::Unknown(None) => (None, Outcome::Unknown),
+                Became::Again => (None, Outcome::HungUp),
+            },
+            Self::Again(..) | Self::NotRecorded(_) => (None, Outcome::HungUp),
             Self::Unknown(_) => (None, Outcome::Unknown),
         };
         let request_id = ask.headers.get(REQUEST_ID);
@@ -74,12 +88,24 @@ impl Gateway {
         let (mut ticket, mut place) = self.accept(&ask, keys)?;
         let mut connects = 0;
         loop {
-            let permit = self.wait_in_line(&ask, &mut ticket, &mut place).await?;
+            let turn = self.turn(&ask, None, &mut ticket, place).await;
+            let turn = turn.map_err(|(why, _)| self.no_turn(why, &ask, &ticket))?;
             self.leaves(&ask, &mut timing);
-            place.expect(self.clock.now() + ticket.answer_time());
-            let told = self.dispatch(&ask, permit, place).await?;
-            match told {
+            let told = match turn {
+                Turn::Alone(permit, place) => {
+                    place.expect(self.clock.now() + ticket.answer_time());
+                    self.dispatch(&ask, permit, place)
+                }
+                Turn::Leads(permit, own, others) => self.set_out(*own, others, permit),
+                Turn::Rides(told) => told,
+            };
+            match self.hear(&ask, told).await? {
                 Told::Answer(answer) => return Ok(Reply::written(answer, timing)),
+                Told::Merged(merged) => match self.merged(*merged, &ask, &mut timing) {
+                    Ok(reply) => return reply,
+                    Err(returned) => place = returned,
+                },
+                Told::NotRecorded(_) => return Err(GatewayError::Internal),
                 Told::Unknown(waited) => {
                     let may_retry = ask.operation.is_idempotent(&ask.method);
                     return Err(GatewayError::OutcomeUnknown { waited, may_retry });
@@ -98,7 +124,44 @@ impl Gateway {
                 }
                 Told::Again(..) => return Err(GatewayError::Internal),
             }
-            ticket.again();
+            place.look_again();
+            ticket.again_blocked();
+        }
+    }
+
+    /// The reply to a write that travelled with others, or its place if it takes that again.
+    fn merged(
+        &self,
+        merged: Merged,
+        ask: &Ask,
+        timing: &mut Timing,
+    ) -> Result<Result<Reply, GatewayError>, Place> {
+        let Merged {
+            became,
+            place,
+            standing,
+            took,
+            members,
+        } = merged;
+        let answer = match (became, place) {
+            (Became::Again, Some(place)) => return Err(place),
+            (Became::Answered(answer) | Became::Unknown(Some(answer)), _) => answer,
+            (Became::Unknown(None) | Became::Again, _) => {
+                return Ok(Err(GatewayError::OutcomeUnknown {
+                    waited: Waited::InVain,
+                    may_retry: ask.operation.is_idempotent(&ask.method),
+                }));
+            }
+        };
+        (timing.upstream, timing.merged) = (took, members);
+        let timing = std::mem::take(timing);
+        Ok(Ok(Reply::merged(answer, timing, standing)))
+    }
+
+    fn no_turn(&self, why: NoTurn, ask: &Ask, ticket: &Ticket) -> GatewayError {
+        match why {
+            NoTurn::NoPermit(why) => self.not_permitted(why, ask, ticket),
+            NoTurn::Stopped => GatewayError::Internal,
         }
     }
 
@@ -129,7 +192,9 @@ impl Gateway {
         wish.bytes += keys.keys.len() * NAME_BYTES;
         wish.not_before = self.queue.expected_free(ask.credential, &keys, answer);
         wish.readiness = Readiness::Blocked;
-        if wish.not_before.is_some() {
+        if let Some(leaves) = self.leaves_with_others(ask, &keys) {
+            wish.forecast = Some(leaves);
+        } else if wish.not_before.is_some() {
             let leaves = self.looks.look(&self.clock, || {
                 let forecast = self.forecast(&wish, MOST_WAITING_IN_LANES)?;
                 forecast.leaves(&self.newcomer(&wish, &keys))
@@ -146,6 +211,22 @@ impl Gateway {
             .queue
             .enter(ask.credential, keys, settled, ticket.place());
         Ok((ticket, place))
+    }
+
+    /// When a write leaves that can travel with those that wait, if all of them fit together.
+    fn leaves_with_others(&self, ask: &Ask, keys: &Keys) -> Option<Instant> {
+        let merges = ask.operation.merge.as_ref()?.enabled;
+        if !merges || ask.overridden {
+            return None;
+        }
+        let (waiting, dispatches) = self.platform.waiting(ask);
+        let follows = self.queue.would_follow(ask.credential, keys, &waiting);
+        if waiting.is_empty() || !follows {
+            return None;
+        }
+        let budget = &ask.operation.budget;
+        self.budgets
+            .leaves_merged(ask.credential, budget, waiting.len(), dispatches)
     }
 
     /// What waits besides, unless that is more than `most`.
@@ -216,17 +297,6 @@ impl Gateway {
     }
 
     /// Waits for the lanes and then for a slot; order wins over turn.
-    async fn wait_in_line(
-        &self,
-        ask: &Ask,
-        ticket: &mut Ticket,
-        place: &mut Place,
-    ) -> Result<Permit, GatewayError> {
-        let permit = self.permitted(ticket, place).await;
-        permit.map_err(|why| self.not_permitted(why, ask, ticket))
-    }
-
-    /// The same, for whoever goes on when its time is up.
     pub(super) async fn permitted(
         &self,
         ticket: &mut Ticket,
@@ -273,16 +343,10 @@ impl Gateway {
         }
     }
 
-    /// Sends the write in a task of its own and waits for what it tells.
-    async fn dispatch(
-        &self,
-        ask: &Ask,
-        permit: Permit,
-        place: Place,
-    ) -> Result<Told, GatewayError> {
+    /// Sends the write in a task of its own, which tells what became of it.
+    fn dispatch(&self, ask: &Ask, permit: Permit, place: Place) -> oneshot::Receiver<Told> {
         let (tell, told) = oneshot::channel();
-        let (gateway, asked) = (self.clone(), ask.clone());
-        let ask = asked.clone();
+        let (gateway, ask) = (self.clone(), ask.clone());
         self.tasks.spawn("write", async move {
             let unsettled = Unsettled::new(gateway.clone(), touched(&ask), place);
             let request = gateway.forwarded(&ask);
@@ -313,7 +377,12 @@ impl Gateway {
                 unheard.log(&ask);
             }
         });
-        let Some(given_up) = self.given_up_at(&asked) else {
+        told
+    }
+
+    /// Waits for what is told of a write that has left.
+    async fn hear(&self, ask: &Ask, told: oneshot::Receiver<Told>) -> Result<Told, GatewayError> {
+        let Some(given_up) = self.given_up_at(ask) else {
             return told.await.map_err(|_| GatewayError::Internal);
         };
         match tokio::time::timeout_at(given_up.into(), told).await {
@@ -321,7 +390,7 @@ impl Gateway {
             Err(_) => {
                 // The caller is told before anybody in front of the gateway makes up an answer.
                 // The task goes on, and settles the write once more when its outcome is known.
-                self.settle(&touched(&asked), self.settings.late);
+                self.settle(&touched(ask), self.settings.late);
                 Ok(Told::Unknown(Waited::TooLong))
             }
         }
@@ -378,12 +447,12 @@ impl Unsettled {
 
     /// The API answered: its lanes open, if nothing may still be under way.
     fn answered(self, answer: &Answer) {
-        drop(self.heard(answer));
+        drop(self.heard(answer.response.status(), answer.doubtful));
     }
 
     /// The same, for whoever opens the lanes later. A 5xx may hide an effect that is still to come.
-    pub(super) fn heard(mut self, answer: &Answer) -> Option<Place> {
-        let settling = if answer.response.status().is_server_error() {
+    pub(super) fn heard(mut self, status: StatusCode, doubtful: bool) -> Option<Place> {
+        let settling = if status.is_server_error() {
             self.gateway.settings.late
         } else {
             self.gateway.settings.settling
@@ -391,7 +460,7 @@ impl Unsettled {
         self.gateway.settle(&self.touched, settling);
         self.settled = true;
         let mut place = self.place.take();
-        if let Some(place) = place.as_mut().filter(|_| answer.doubtful) {
+        if let Some(place) = place.as_mut().filter(|_| doubtful) {
             place.stay_closed_for(self.gateway.settings.late);
         }
         place

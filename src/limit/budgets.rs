@@ -322,6 +322,22 @@ impl Budgets {
         kept.map_or(FIRST_GUESS, |kept| kept.account.answer_time())
     }
 
+    /// At the latest when somebody leaves who comes after all who wait, if so many of those leave in
+    /// this many dispatches.
+    pub fn leaves_merged(
+        &self,
+        credential: Credential,
+        budget: &BudgetSpec,
+        merged: usize,
+        dispatches: usize,
+    ) -> Option<Instant> {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.state.lock();
+        let kept = state.accounts.get_mut(&(credential, budget.name.clone()))?;
+        let alone = kept.account.turns().len().saturating_sub(merged);
+        Some(kept.account.leaves_at(alone + dispatches, now))
+    }
+
     /// At the latest when somebody leaves who comes after all who wait and after so many others.
     pub fn leaves_behind(
         &self,

@@ -83,8 +83,25 @@ impl Ticket {
         }
     }
 
+    /// Leaves the line for a while; [`Ticket::again`] takes its place again. A permit that was on its
+    /// way gives its slot back.
+    pub fn step_aside(&mut self) {
+        let place = self.place;
+        self.granted.close();
+        let in_flight = self.granted.try_recv();
+        self.budgets
+            .change(&self.key, |state, _| drop(state.leave(&self.key, place)));
+        drop(in_flight);
+    }
+
     /// Goes back to its old place after an attempt that did not count (a 429, or not sent).
     pub fn again(&mut self) {
+        self.again_blocked();
+        self.ready();
+    }
+
+    /// The same, not ready yet.
+    pub fn again_blocked(&mut self) {
         let (grant, granted) = oneshot::channel();
         self.granted = granted;
         let waiting = Waiting {
@@ -96,7 +113,6 @@ impl Ticket {
         let (place, caller) = (self.place, self.caller.clone());
         self.budgets.change(&self.key, |state, now| {
             state.enter(&self.key, place, caller, now, waiting);
-            state.make_ready(&self.key, place);
             state.refuse_if_late(&self.key, place, now);
         });
     }
@@ -114,13 +130,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let place = self.place;
-        // A permit that was on its way is dropped with the receiver and gives its slot back.
-        self.granted.close();
-        let in_flight = self.granted.try_recv();
-        self.budgets
-            .change(&self.key, |state, _| drop(state.leave(&self.key, place)));
-        drop(in_flight);
+        self.step_aside();
     }
 }
 

@@ -125,6 +125,11 @@ impl Parts {
         self.elements.len()
     }
 
+    /// The most elements of a dispatch.
+    pub fn most(&self) -> usize {
+        self.merge.most.max(1)
+    }
+
     /// Never.
     pub fn is_empty(&self) -> bool {
         self.elements.is_empty()

@@ -30,6 +30,9 @@ pub(super) struct DurableMetrics {
     writes: IntGaugeVec,
     paused: IntGauge,
     bytes: IntGauge,
+    travelled: IntCounterVec,
+    dispatches: IntCounterVec,
+    saved: IntCounterVec,
 }
 
 impl DurableMetrics {
@@ -60,6 +63,21 @@ impl DurableMetrics {
                 "segment_gateway_durable_paused",
                 "Credentials and operations whose deferred writes are paused",
             )?,
+            travelled: make.counters(
+                "segment_gateway_merged_writes_total",
+                "Writes that travelled with others",
+                &["operation"],
+            )?,
+            dispatches: make.counters(
+                "segment_gateway_unions_total",
+                "Groups of writes that travelled together",
+                &["operation"],
+            )?,
+            saved: make.counters(
+                "segment_gateway_merge_savings_total",
+                "Requests to the API that were saved because writes travelled together",
+                &["operation"],
+            )?,
             bytes: make.gauge(
                 "segment_gateway_durable_bytes",
                 "Bytes of the requests of durable writes that have not ended",
@@ -87,6 +105,15 @@ impl Metrics {
     /// A durable write is sent again although it may have taken effect.
     pub fn durable_repeated(&self, operation: &str) {
         self.durable.repeated.with_label_values(&[operation]).inc();
+    }
+
+    /// So many writes travelled together, in so many dispatches.
+    pub fn travelled(&self, operation: &str, writes: u64, dispatches: u64) {
+        let of = &[operation];
+        self.durable.travelled.with_label_values(of).inc_by(writes);
+        self.durable.dispatches.with_label_values(of).inc();
+        let saved = writes.saturating_sub(dispatches);
+        self.durable.saved.with_label_values(of).inc_by(saved);
     }
 
     /// The journal was told of a change.

@@ -116,6 +116,12 @@ impl Lanes {
             .is_none_or(|write| self.all_before(turn, &write.keys, &write.classes, among))
     }
 
+    /// The same of a write on `keys` that is not there yet.
+    pub fn would_follow(&self, keys: &Keys, these: &BTreeSet<Turn>) -> bool {
+        let among = |earlier| these.contains(&earlier);
+        self.all_before(Turn::MAX, keys, &keys.classes(), among)
+    }
+
     /// Accepts a write, which must have a higher turn than any before it. True if it is ready.
     /// `place` names it where it waits besides.
     pub fn enter(&mut self, turn: Turn, keys: Keys, expected: Instant, place: u64) -> bool {

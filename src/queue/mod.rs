@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::credential::Credential;
 use lanes::{Keys, Lanes, Turn};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
@@ -132,6 +132,25 @@ impl Queue {
         lanes.is_none_or(|lanes| lanes.is_ready(turn))
     }
 
+    /// Whether a write waits in its lanes for no other than these.
+    pub fn follows(&self, credential: Credential, turn: Turn, these: &BTreeSet<Turn>) -> bool {
+        let state = self.shared.state.lock();
+        let lanes = state.lanes.get(&credential);
+        lanes.is_none_or(|lanes| lanes.follows(turn, these))
+    }
+
+    /// The same of a write on `keys` that is not there yet.
+    pub fn would_follow(
+        &self,
+        credential: Credential,
+        keys: &Keys,
+        these: &BTreeSet<Turn>,
+    ) -> bool {
+        let state = self.shared.state.lock();
+        let lanes = state.lanes.get(&credential);
+        lanes.is_none_or(|lanes| lanes.would_follow(keys, these))
+    }
+
     /// Waits until lanes have opened of writes that are to be named, and names them, each once.
     pub async fn freed(&self) -> Vec<Turn> {
         loop {
@@ -218,6 +237,24 @@ impl Place {
         if let Some(blocked) = &mut self.blocked {
             let _ = blocked.await;
             self.blocked = None;
+        }
+    }
+
+    /// Takes out what says that its lanes have opened; `None` if they are open. From then on
+    /// [`Place::is_blocked`] says no, until [`Place::look_again`].
+    pub fn opening(&mut self) -> Option<oneshot::Receiver<()>> {
+        self.blocked.take()
+    }
+
+    /// Looks whether an earlier write of its lanes has not settled.
+    pub fn look_again(&mut self) {
+        let mut state = self.queue.shared.state.lock();
+        let lanes = state.lanes.get(&self.credential);
+        self.blocked = None;
+        if lanes.is_some_and(|lanes| !lanes.is_ready(self.turn)) {
+            let (free, wait) = oneshot::channel();
+            state.blocked.insert(self.turn, Waits::Alone(free));
+            self.blocked = Some(wait);
         }
     }
 

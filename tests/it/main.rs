@@ -18,6 +18,7 @@ mod binary;
 mod crash;
 mod deploy;
 mod durable;
+mod merging;
 mod operations;
 mod reads;
 mod seeing;

@@ -98,7 +98,7 @@ async fn deleting_users_by_id_keeps_apart_from_writes_that_name_people_by_email(
             "/invites",
             r#"{"invites":[{"email":"user-00002@example.com"}]}"#,
         ),
-        // Another person's, and no barrier in between: leaves with the one before.
+        // Another person's, and no barrier in between: travels with the one before.
         (
             Method::POST,
             "/invites",
@@ -117,16 +117,10 @@ async fn deleting_users_by_id_keeps_apart_from_writes_that_name_people_by_email(
     let names: Vec<_> = arrivals.iter().map(|arrival| arrival.operation).collect();
     assert_eq!(
         names,
-        [
-            "addUsersToUserGroup",
-            "deleteUsers",
-            "createInvites",
-            "createInvites"
-        ]
+        ["addUsersToUserGroup", "deleteUsers", "createInvites"]
     );
     let gap = |n: usize| arrivals[n + 1].at - arrivals[n].at;
     assert!(gap(0) >= Duration::from_millis(200) && gap(1) >= Duration::from_millis(200));
-    assert!(gap(2) < Duration::from_millis(100));
 }
 
 #[tokio::test(start_paused = true)]

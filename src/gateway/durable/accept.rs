@@ -275,7 +275,10 @@ impl Gateway {
     }
 
     /// One change of the journal, and how long it took.
-    pub(super) async fn commit(&self, changes: Vec<Change>) -> Result<(), JournalError> {
+    pub(in crate::gateway) async fn commit(
+        &self,
+        changes: Vec<Change>,
+    ) -> Result<(), JournalError> {
         let began = self.clock.now();
         let result = self.durable.journal().commit(changes).await;
         let took = self.clock.now().saturating_duration_since(began);
@@ -284,7 +287,7 @@ impl Gateway {
     }
 
     /// What a caller hears of a journal that cannot do what it should.
-    pub(super) fn journal_failed(&self, error: &JournalError) -> GatewayError {
+    pub(in crate::gateway) fn journal_failed(&self, error: &JournalError) -> GatewayError {
         match error {
             JournalError::Full => GatewayError::JournalFull,
             other => {

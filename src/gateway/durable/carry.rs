@@ -7,22 +7,25 @@ use super::live::{Ended, Live, PutBack, Stage};
 use super::record::{KeptAnswer, KeptRequest};
 use super::verdict::{self, Known, Verdict, verdict};
 use super::{Brought, feed};
-use crate::error::GatewayError;
+use crate::error::{GatewayError, Waited};
 use crate::gateway::Gateway;
 use crate::gateway::attempt::{Answer, Came};
 use crate::gateway::body::{self, Read};
 use crate::gateway::flow::{Ask, Peer, Timing};
-use crate::gateway::write::{Unsettled, touched};
+use crate::gateway::union::{Became, Merged, NoTurn, Turn};
+use crate::gateway::write::{Told, Unsettled, touched};
 use crate::journal::{Change, JournalError, State};
 use crate::limit::budgets::{Admission, Readiness, Refusal, Standing, Wish};
 use crate::limit::ticket::{NoPermit, Permit, Ticket};
 use crate::queue::Place;
 use crate::route::policy::Operation;
 use crate::route::query;
-use http::{Method, Request};
+use bytes::Bytes;
+use http::{Method, Request, Response};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// An answer's body is kept up to this size.
 const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
@@ -41,13 +44,16 @@ struct Carried {
     failures: u32,
 }
 
-/// What came of one turn.
-enum Turn {
+/// What follows from one turn.
+enum Next {
     /// It has ended, or somebody else has it now.
     Over,
     /// It takes its place in the line again after this pause.
     Again(Place, Duration),
 }
+
+/// What came of an attempt: what is kept of its answer, and the place of the write.
+type Attempted = (verdict::Came, Option<Heard>, Option<Place>);
 
 /// What is recorded of an attempt that was answered.
 #[derive(Default)]
@@ -199,58 +205,138 @@ impl Gateway {
 
     async fn carry(&self, mut carried: Carried, mut place: Place, mut brought: Option<Brought>) {
         loop {
-            let live = carried.live.clone();
-            let permit = tokio::select! {
-                biased;
-                () = live.stopped() => None,
-                permit = self.in_line(&mut carried, &mut place) => permit,
-            };
-            let Some(permit) = permit else {
-                return self.park(&carried.live, place);
+            let turn = match self.next_turn(&mut carried, place).await {
+                Ok(turn) => turn,
+                Err(place) => return self.park(&carried.live, place),
             };
             drop(brought.take());
-            if !carried.live.leaves() {
-                drop(permit);
-                return self.park(&carried.live, place);
-            }
             // Stopping waits for what has left.
             let running = self.tasks.begin("durable write");
-            let turn = self.take_turn(&mut carried, permit, place).await;
+            let next = match turn {
+                Turn::Alone(permit, place) if carried.live.leaves() => {
+                    self.take_turn(&mut carried, permit, place).await
+                }
+                Turn::Alone(_, place) => return self.park(&carried.live, place),
+                Turn::Leads(permit, own, others) => {
+                    let told = self.set_out(*own, others, permit);
+                    self.ride(&mut carried, told).await
+                }
+                Turn::Rides(told) => self.ride(&mut carried, told).await,
+            };
             drop(running);
-            let pause = match turn {
-                Turn::Over => return,
-                Turn::Again(again, pause) => {
+            let pause = match next {
+                Next::Over => return,
+                Next::Again(again, pause) => {
                     place = again;
                     pause
                 }
             };
+            let live = carried.live.clone();
             tokio::select! {
-                () = carried.live.stopped() => return self.park(&carried.live, place),
+                () = live.stopped() => return self.park(&live, place),
                 () = tokio::time::sleep(pause) => {}
             }
-            carried.ticket.again();
+            place.look_again();
+            carried.ticket.again_blocked();
         }
     }
 
-    /// Waits for the lanes and for a slot, however long that takes; `None` if the gateway stops.
-    async fn in_line(&self, carried: &mut Carried, place: &mut Place) -> Option<Permit> {
+    /// Waits for its lanes and for a slot, however long that takes.
+    ///
+    /// # Errors
+    /// With its place, if it is taken back or the gateway stops.
+    async fn next_turn(&self, carried: &mut Carried, mut place: Place) -> Result<Turn, Place> {
         loop {
-            match self.permitted(&mut carried.ticket, place).await {
-                Ok(permit) => return Some(permit),
+            let live = carried.live.clone();
+            let turn = self.turn(&carried.ask, Some(&live), &mut carried.ticket, place);
+            let (why, returned) = match turn.await {
+                Ok(turn) => return Ok(turn),
+                Err(no_turn) => no_turn,
+            };
+            place = returned;
+            match why {
+                NoTurn::Stopped | NoTurn::NoPermit(NoPermit::Refused(Refusal::Draining)) => {
+                    return Err(place);
+                }
                 // Whoever waited for it no longer does.
-                Err(NoPermit::Expired) => carried.ticket.extend(self.clock.now() + NEVER),
-                Err(NoPermit::Refused(Refusal::Draining)) => return None,
-                Err(NoPermit::Refused(_)) => {
+                NoTurn::NoPermit(NoPermit::Expired) => {
+                    carried.ticket.extend(self.clock.now() + NEVER);
+                }
+                NoTurn::NoPermit(NoPermit::Refused(_)) => {
                     tokio::time::sleep(PAUSE).await;
-                    let blocked = place.is_blocked();
-                    carried.ticket = self.join(&carried.live, &carried.ask, blocked).await?;
+                    let Some(ticket) = self.join(&live, &carried.ask, true).await else {
+                        return Err(place);
+                    };
+                    carried.ticket = ticket;
                     place.waits_at(carried.ticket.place());
                 }
             }
+            place.look_again();
         }
     }
 
-    async fn take_turn(&self, carried: &mut Carried, permit: Permit, place: Place) -> Turn {
+    /// Waits for what becomes of it together with others.
+    async fn ride(&self, carried: &mut Carried, told: oneshot::Receiver<Told>) -> Next {
+        let left = self.clock.now();
+        self.leaves(&carried.ask, &mut carried.timing);
+        let told = told.await.unwrap_or(Told::Unknown(Waited::InVain));
+        let live = carried.live.clone();
+        let status = |answer: &Response<Bytes>| verdict::Came::Status(answer.status());
+        match told {
+            Told::Merged(merged) => {
+                let Merged {
+                    became,
+                    place,
+                    standing,
+                    took,
+                    members,
+                } = *merged;
+                (carried.timing.upstream, carried.timing.merged) = (took, members);
+                let heard = |answer: Response<Bytes>| {
+                    let (head, body) = answer.into_parts();
+                    Some(Heard {
+                        answer: Some(KeptAnswer {
+                            status: head.status,
+                            headers: head.headers,
+                            body: Some(body),
+                        }),
+                        standing,
+                        took,
+                    })
+                };
+                let (came, heard) = match became {
+                    Became::Answered(answer) | Became::Unknown(Some(answer)) => {
+                        (status(&answer), heard(answer))
+                    }
+                    Became::Unknown(None) => (verdict::Came::NoAnswer, None),
+                    Became::Again => (verdict::Came::Throttled, None),
+                };
+                self.conclude(carried, left, (came, heard, place)).await
+            }
+            Told::Again(place, Came::Throttled(_)) => {
+                carried.timing.throttled += 1;
+                let came = verdict::Came::Throttled;
+                self.conclude(carried, left, (came, None, Some(place)))
+                    .await
+            }
+            Told::Again(place, _) => {
+                let came = verdict::Came::NotSent;
+                self.conclude(carried, left, (came, None, Some(place)))
+                    .await
+            }
+            Told::NotRecorded(place) => {
+                live.stays();
+                Next::Again(place, PAUSE)
+            }
+            Told::Answer(_) | Told::Unknown(_) => {
+                // Its place stays closed for as long as it may take effect.
+                self.end(&live, State::Unknown, None, &carried.timing).await;
+                Next::Over
+            }
+        }
+    }
+
+    async fn take_turn(&self, carried: &mut Carried, permit: Permit, place: Place) -> Next {
         let live = &carried.live;
         let dispatch = Change::Dispatch(live.id, self.clock.wall());
         if let Err(error) = self.commit(vec![dispatch]).await {
@@ -261,11 +347,24 @@ impl Gateway {
         live.tried();
         self.leaves(&carried.ask, &mut carried.timing);
         place.expect(left + carried.ticket.answer_time());
-        let (came, heard, place) = self.send_once(carried, permit, place).await;
+        let came = self.send_once(carried, permit, place).await;
+        self.conclude(carried, left, came).await
+    }
+
+    /// What follows from what came of an attempt that left at this instant.
+    async fn conclude(
+        &self,
+        carried: &mut Carried,
+        left: Instant,
+        (came, heard, place): Attempted,
+    ) -> Next {
+        let live = carried.live.clone();
         let Some(mut place) = place else {
-            return Turn::Over;
+            self.end(&live, State::Unknown, heard, &carried.timing)
+                .await;
+            return Next::Over;
         };
-        let live = &carried.live;
+        let live = &live;
         if is_in_doubt(came) {
             let late = self.settings.late;
             live.doubted(left, self.clock.now() + late);
@@ -275,7 +374,7 @@ impl Gateway {
             Verdict::End(state) => {
                 self.end(live, state, heard, &carried.timing).await;
                 drop(place);
-                Turn::Over
+                Next::Over
             }
             Verdict::Again => {
                 carried.failures = match came {
@@ -283,29 +382,24 @@ impl Gateway {
                     _ => carried.failures + 1,
                 };
                 self.waits_again(live).await;
-                Turn::Again(place, pause(live, carried.failures))
+                Next::Again(place, pause(live, carried.failures))
             }
             Verdict::Repeat => {
                 carried.failures += 1;
                 self.metrics.durable_repeated(&live.operation.name);
-                Turn::Again(place, pause(live, carried.failures))
+                Next::Again(place, pause(live, carried.failures))
             }
             Verdict::Pause => {
                 self.waits_again(live).await;
                 self.pause_credential(live);
                 self.defer(live, place);
-                Turn::Over
+                Next::Over
             }
         }
     }
 
     /// Sends it once; what is kept of the answer, and its place.
-    async fn send_once(
-        &self,
-        carried: &mut Carried,
-        permit: Permit,
-        place: Place,
-    ) -> (verdict::Came, Option<Heard>, Option<Place>) {
+    async fn send_once(&self, carried: &mut Carried, permit: Permit, place: Place) -> Attempted {
         let ask = &carried.ask;
         let unsettled = Unsettled::new(self.clone(), touched(ask), place);
         let request = self.forwarded(ask);
@@ -313,7 +407,7 @@ impl Gateway {
         match came.await {
             Came::Answer(answer) => {
                 let status = answer.response.status();
-                let place = unsettled.heard(&answer);
+                let place = unsettled.heard(status, answer.doubtful);
                 let heard = hear(answer).await;
                 carried.timing.upstream = heard.took;
                 (verdict::Came::Status(status), Some(heard), place)
@@ -344,17 +438,17 @@ impl Gateway {
     }
 
     /// It was not sent, because that could not be recorded.
-    fn not_recorded(&self, live: &Live, place: Place, error: &JournalError) -> Turn {
+    fn not_recorded(&self, live: &Live, place: Place, error: &JournalError) -> Next {
         if *error == JournalError::Absent {
             // Somebody has removed it from the journal: nobody is to send it.
             self.durable.refuse(live, GatewayError::WriteCancelled);
-            return Turn::Over;
+            return Next::Over;
         }
         let _ = self.journal_failed(error);
         if live.tries().doubt.is_none() {
             live.set(Stage::Queued);
         }
-        Turn::Again(place, PAUSE)
+        Next::Again(place, PAUSE)
     }
 
     /// An attempt had no effect: the journal says so, unless an earlier one may have had.
@@ -399,6 +493,7 @@ impl Gateway {
                 queued: timing.queued,
                 upstream: timing.upstream,
                 throttled: timing.throttled,
+                merged: timing.merged,
                 standing: heard.standing,
             },
         );
@@ -414,6 +509,7 @@ impl Gateway {
                 queued: Duration::ZERO,
                 upstream: Duration::ZERO,
                 throttled: 0,
+                merged: 0,
                 standing: None,
             },
         );

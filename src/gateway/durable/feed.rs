@@ -1,8 +1,8 @@
 //! Pure. Which of the deferred writes are brought before their budgets.
 //!
 //! There may be a hundred thousand of them, far more than may wait for a budget. Of each caller's
-//! writes of one operation a few stand in line ([`AT_ONCE`]), enough that a slot never finds nobody;
-//! the others wait here, and those whose lanes are closed do not keep anybody from the line. The more
+//! writes of one operation a few stand in line ([`AT_ONCE`]), enough that a slot never finds nobody
+//! and that as many travel together as may; the others wait here, and those whose lanes are closed do not keep anybody from the line. The more
 //! urgent are brought first; every fourth is the one accepted first, so that nobody starves.
 
 use crate::credential::Credential;
@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// How many of one line stand before its budget at once.
-pub const AT_ONCE: usize = 16;
+pub const AT_ONCE: usize = 64;
 /// Of so many that are brought one is the oldest.
 const OLDEST_EVERY: usize = 4;
 
@@ -184,18 +184,18 @@ impl<T> Feed<T> {
         self.paused.iter()
     }
 
-    /// How many of these wait here that were accepted before this turn.
-    pub fn before(&self, turn: Turn, credential: Credential, operation: &str) -> usize {
-        let lines = self
-            .lines
-            .iter()
-            .filter(|(key, _)| key.credential == credential && *key.operation == *operation);
-        lines
-            .map(|(_, line)| {
+    /// How many of these wait here that were accepted before this turn, and how many stand before
+    /// their budget.
+    pub fn before(&self, turn: Turn, credential: Credential, operation: &str) -> (usize, usize) {
+        let mut ahead = (0, 0);
+        for (key, line) in &self.lines {
+            if key.credential == credential && *key.operation == *operation {
                 let ready = line.ready.range(..turn).count();
-                ready + line.blocked.iter().filter(|of| **of < turn).count() + line.brought
-            })
-            .sum()
+                let blocked = line.blocked.iter().filter(|of| **of < turn).count();
+                ahead = (ahead.0 + ready + blocked, ahead.1 + line.brought);
+            }
+        }
+        ahead
     }
 }
 
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn a_few_are_brought_and_more_when_those_are_gone() {
         let mut feed = Feed::default();
-        for turn in 0..40 {
+        for turn in 0..140 {
             feed.enter(turn, turn, line(0), urgency(3), true);
         }
         let first = feed.bring();
@@ -251,7 +251,8 @@ mod tests {
         assert!(feed.bring().is_empty());
         feed.gone(&line(0));
         assert_eq!(feed.bring()[0].0, AT_ONCE as Turn);
-        assert_eq!(feed.before(39, line(0).credential, "createInvites"), 38);
+        let before = feed.before(139, line(0).credential, "createInvites");
+        assert_eq!(before, (139 - AT_ONCE - 1, AT_ONCE));
     }
 
     #[test]

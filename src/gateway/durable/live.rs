@@ -26,6 +26,8 @@ pub(in crate::gateway) struct Ended {
     pub(in crate::gateway) upstream: Duration,
     /// 429s that it waited out.
     pub(in crate::gateway) throttled: u32,
+    /// How many writes travelled together; 0 if it travelled alone.
+    pub(in crate::gateway) merged: usize,
     /// The budget that its last attempt drew on.
     pub(in crate::gateway) standing: Option<Standing>,
 }
@@ -223,7 +225,7 @@ impl Live {
     }
 
     /// It is about to leave, unless it is being taken back.
-    pub(super) fn leaves(&self) -> bool {
+    pub(in crate::gateway) fn leaves(&self) -> bool {
         let mut inner = self.inner.lock();
         let goes = matches!(inner.stage, Stage::Queued | Stage::Left);
         if goes {
@@ -232,8 +234,16 @@ impl Live {
         goes
     }
 
+    /// It does not leave after all.
+    pub(in crate::gateway) fn stays(&self) {
+        let mut inner = self.inner.lock();
+        if matches!(inner.stage, Stage::Left) && inner.tries.doubt.is_none() {
+            inner.set(Stage::Queued);
+        }
+    }
+
     /// An attempt of it leaves.
-    pub(super) fn tried(&self) {
+    pub(in crate::gateway) fn tried(&self) {
         let tries = &mut self.inner.lock().tries;
         tries.attempts = tries.attempts.saturating_add(1);
     }
@@ -287,7 +297,7 @@ impl Live {
     }
 
     /// Waits until nothing may make it leave any more.
-    pub(super) async fn stopped(&self) {
+    pub(in crate::gateway) async fn stopped(&self) {
         let mut stage = self.watch();
         let stops = |stage: &Stage| {
             matches!(

@@ -21,7 +21,7 @@ mod recovery;
 mod requests;
 mod verdict;
 
-pub(super) use live::Ended;
+pub(super) use live::{Ended, Live};
 pub use operate::{Listing, Selection};
 pub use recovery::{Recovered, RecoveryError};
 
@@ -31,7 +31,7 @@ use crate::journal::{Journal, KeyHash, State, WriteId, WriteIds};
 use crate::metrics::DurableGauge;
 use crate::queue::lanes::Turn;
 use feed::{Feed, LineKey};
-use live::{Birth, Live, Stage, Tries};
+use live::{Birth, Stage, Tries};
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};

@@ -154,11 +154,12 @@ impl Gateway {
         Ok(())
     }
 
-    /// 1 for the next of its operation and credential, where that is known.
-    fn position(&self, live: &Live) -> Option<usize> {
+    /// How many of its operation and credential were accepted before it and have not left, where
+    /// that is known: those that wait to be brought before the budget, and those that were.
+    fn ahead(&self, live: &Live) -> Option<(usize, usize)> {
         let turn = live.turn()?;
         let feed = self.durable.shared.feed.lock();
-        Some(feed.before(turn, live.credential, &live.operation.name) + 1)
+        Some(feed.before(turn, live.credential, &live.operation.name))
     }
 
     /// How long until it has probably ended.
@@ -168,7 +169,8 @@ impl Gateway {
         if matches!(live.stage(), Stage::Left) {
             return answer;
         }
-        let ahead = self.position(live).map_or(0, |position| position - 1);
+        // Those before the budget are counted there.
+        let ahead = self.ahead(live).map_or(0, |(waiting, _)| waiting);
         let leaves = self.budgets.leaves_behind(live.credential, budget, ahead);
         leaves.saturating_duration_since(self.clock.now()) + answer
     }
@@ -196,7 +198,8 @@ impl Gateway {
             "estimatedWaitMs": millis(estimate),
         });
         if state == State::Queued {
-            write["position"] = json!(self.position(live));
+            let ahead = self.ahead(live);
+            write["position"] = json!(ahead.map(|(waiting, brought)| waiting + brought + 1));
         }
         json!({ "data": { "write": write } })
     }

@@ -1,0 +1,185 @@
+//! Writes that travel together.
+//!
+//! A write that may be merged waits on the [`platform`] besides its lanes and its budget. When the first
+//! of them has a slot, it takes along those that fit ([`crate::merge::choose`]), and one task carries
+//! all of them through ([`journey`]). Whoever is taken along is told that it leaves, and then what
+//! became of it; its caller may hang up as after any departure.
+//!
+//! Nothing waits in order to be merged: only what waits already is taken along.
+
+mod journey;
+mod platform;
+
+pub use platform::Platform;
+pub(super) use platform::{Passenger, Turn};
+
+pub(super) use journey::{Became, Merged};
+use platform::OnPlatform;
+
+use super::Gateway;
+use super::durable::Live;
+use super::flow::Ask;
+use super::write::Told;
+use crate::limit::ticket::{NoPermit, Permit, Ticket};
+use crate::merge::Parts;
+use crate::queue::Place;
+use http::HeaderName;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Why a write has no turn. It has not left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoTurn {
+    /// It got no permit.
+    NoPermit(NoPermit),
+    /// It is being taken back.
+    Stopped,
+}
+
+/// The gateway honours it itself, so that writes with different ones may travel together.
+const KEY: HeaderName = HeaderName::from_static(super::idempotency::FIELD);
+
+impl Gateway {
+    /// Waits for the turn of a write: alone, ahead of others, or taken along by another. `live` is
+    /// what is known of one that outlasts a crash.
+    ///
+    /// # Errors
+    /// With its place, if there is no permit for it, or it is taken back.
+    pub(super) async fn turn(
+        &self,
+        ask: &Ask,
+        live: Option<&Arc<Live>>,
+        ticket: &mut Ticket,
+        mut place: Place,
+    ) -> Result<Turn, (NoTurn, Place)> {
+        let Some(standing) = self.steps_up(ask, live, &mut place) else {
+            let permit = tokio::select! {
+                biased;
+                () = stopped(live) => return Err((NoTurn::Stopped, place)),
+                permit = self.permitted(ticket, &mut place) => permit,
+            };
+            return match permit {
+                Ok(permit) => Ok(Turn::Alone(permit, place)),
+                Err(why) => Err((NoTurn::NoPermit(why), place)),
+            };
+        };
+        self.turn_among_others(standing, place, live, ticket).await
+    }
+
+    /// The same, of a write that may be taken along.
+    async fn turn_among_others(
+        &self,
+        mut standing: OnPlatform,
+        place: Place,
+        live: Option<&Arc<Live>>,
+        ticket: &mut Ticket,
+    ) -> Result<Turn, (NoTurn, Place)> {
+        standing.take(place);
+        let mut free = standing.free();
+        if free.is_none() {
+            ticket.ready();
+        }
+        let came = loop {
+            let blocked = free.is_some();
+            tokio::select! {
+                biased;
+                told = standing.departs() => {
+                    ticket.step_aside();
+                    return Ok(Turn::Rides(told));
+                }
+                () = stopped(live) => break Err(NoTurn::Stopped),
+                granted = ticket.granted() => break granted.map_err(NoTurn::NoPermit),
+                () = opened(&mut free), if blocked => {
+                    free = None;
+                    ticket.ready();
+                }
+            }
+        };
+        match (came, standing.leave(&self.queue)) {
+            // Somebody took it along in this very moment: the slot is given back.
+            (permit, None) => {
+                drop(permit);
+                ticket.step_aside();
+                Ok(Turn::Rides(standing.departs().await))
+            }
+            (Ok(permit), Some((mut own, others))) => {
+                Ok(match (own.place.take(), others.is_empty()) {
+                    (Some(place), true) => Turn::Alone(permit, place),
+                    (place, _) => {
+                        own.place = place;
+                        Turn::Leads(permit, Box::new(own), others)
+                    }
+                })
+            }
+            (Err(why), Some((own, others))) => {
+                standing.put_back(others);
+                match own.place {
+                    Some(place) => Err((why, place)),
+                    // Whoever is on the platform has a place.
+                    None => std::future::pending().await,
+                }
+            }
+        }
+    }
+
+    /// A place on the platform, if the write can be merged.
+    fn steps_up(
+        &self,
+        ask: &Ask,
+        live: Option<&Arc<Live>>,
+        place: &mut Place,
+    ) -> Option<OnPlatform> {
+        let merges = ask.operation.merge.as_ref()?.enabled;
+        // A repetition of what may have taken effect is judged by its own answers alone.
+        let in_doubt = live.is_some_and(|live| live.tries().doubt.is_some());
+        if !merges || ask.overridden || in_doubt {
+            return None;
+        }
+        let mut request = self.forwarded(ask);
+        if live.is_some() {
+            request.headers_mut().remove(KEY);
+        }
+        let parts = Parts::of(&ask.operation, &request)?;
+        Some(self.platform.enter(ask, live, (request, parts), place))
+    }
+
+    /// Sends everybody of a union in a task of its own; what becomes of the first of them.
+    pub(super) fn set_out(
+        &self,
+        own: Passenger,
+        others: Vec<Passenger>,
+        permit: Permit,
+    ) -> oneshot::Receiver<Told> {
+        let mut crew = vec![own];
+        crew.extend(others);
+        crew.sort_by_key(|passenger| passenger.turn);
+        let gateway = self.clone();
+        let mut told = None;
+        for passenger in &mut crew {
+            let (tell, hears) = oneshot::channel();
+            match passenger.depart(tell) {
+                // The one that leads listens here.
+                None => told = Some(hears),
+                Some(departs) => drop(departs.send(hears)),
+            }
+        }
+        self.tasks
+            .spawn("union", async move { gateway.travel(crew, permit).await });
+        // There is always one that leads.
+        told.unwrap_or_else(|| oneshot::channel().1)
+    }
+}
+
+/// Waits until nothing may make it leave any more.
+async fn stopped(live: Option<&Arc<Live>>) {
+    match live {
+        Some(live) => live.stopped().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn opened(free: &mut Option<oneshot::Receiver<()>>) {
+    if let Some(free) = free {
+        let _ = free.await;
+    }
+}

@@ -1,0 +1,244 @@
+//! Who waits and may be taken along. One lock, never held across an await.
+//!
+//! A write is on the platform or it is not: whoever takes it off has it, with its place in the lanes. So
+//! one that hangs up and one that is taken along cannot both have their way.
+
+use super::super::durable::Live;
+use super::super::flow::Ask;
+use super::super::write::Told;
+use crate::credential::Credential;
+use crate::merge::{Bounds, Parts, choose};
+use crate::queue::lanes::Turn as Order;
+use crate::queue::{Place, Queue};
+use bytes::Bytes;
+use http::Request;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Those looked through for a union: many times what it can have.
+const MOST_LOOKED_AT: usize = 1_000;
+
+/// What a write's turn is.
+pub(in crate::gateway) enum Turn {
+    /// It leaves alone.
+    Alone(crate::limit::ticket::Permit, Place),
+    /// It leaves, and takes others along.
+    Leads(crate::limit::ticket::Permit, Box<Passenger>, Vec<Passenger>),
+    /// Another took it along, and tells what became of it.
+    Rides(oneshot::Receiver<Told>),
+}
+
+type Departs = oneshot::Sender<oneshot::Receiver<Told>>;
+
+/// One that travels with others, or may.
+pub(in crate::gateway) struct Passenger {
+    pub(in crate::gateway) turn: Order,
+    pub(in crate::gateway) ask: Ask,
+    pub(in crate::gateway) live: Option<Arc<Live>>,
+    pub(in crate::gateway) request: Request<Bytes>,
+    pub(in crate::gateway) parts: Parts,
+    /// Its place in the lanes; whoever takes it off the platform takes it over.
+    pub(in crate::gateway) place: Option<Place>,
+    /// Tells it that it leaves; `None` of the one that leads.
+    departs: Option<Departs>,
+    /// Tells what became of it.
+    pub(in crate::gateway) tell: Option<oneshot::Sender<Told>>,
+}
+
+impl Passenger {
+    /// It leaves. Its way to be told so, if another takes it along.
+    pub(super) fn depart(&mut self, tell: oneshot::Sender<Told>) -> Option<Departs> {
+        self.tell = Some(tell);
+        self.departs.take()
+    }
+}
+
+/// Those of one credential and operation that wait, in the order of acceptance.
+/// Those that outlast a crash travel among themselves: a disk without room must not hold up others.
+type Line = (Credential, Arc<str>, bool);
+
+/// All that may be taken along. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Platform {
+    lines: Arc<Mutex<HashMap<Line, BTreeMap<Order, Passenger>>>>,
+}
+
+impl std::fmt::Debug for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Platform")
+    }
+}
+
+/// A write's place on the platform, until it is dropped.
+pub(in crate::gateway) struct OnPlatform {
+    platform: Platform,
+    line: Line,
+    turn: Order,
+    waiting: Option<Box<dyn FnOnce(Place, Departs) -> Passenger + Send>>,
+    free: Option<oneshot::Receiver<()>>,
+    told: Option<oneshot::Receiver<oneshot::Receiver<Told>>>,
+}
+
+impl Platform {
+    /// Prepares a place for a write; [`OnPlatform::take`] takes it.
+    pub(super) fn enter(
+        &self,
+        ask: &Ask,
+        live: Option<&Arc<Live>>,
+        (request, parts): (Request<Bytes>, Parts),
+        place: &mut Place,
+    ) -> OnPlatform {
+        let (ask, live, turn) = (ask.clone(), live.cloned(), place.turn());
+        let line = (ask.credential, ask.operation.name.clone(), live.is_some());
+        let waiting = move |place: Place, departs| Passenger {
+            turn,
+            ask,
+            live,
+            request,
+            parts,
+            place: Some(place),
+            departs: Some(departs),
+            tell: None,
+        };
+        OnPlatform {
+            platform: self.clone(),
+            line,
+            turn,
+            waiting: Some(Box::new(waiting)),
+            free: place.opening(),
+            told: None,
+        }
+    }
+
+    /// Those that a write of this operation could travel with, and in how many dispatches they would
+    /// leave at best.
+    pub(in crate::gateway) fn waiting(&self, ask: &Ask) -> (BTreeSet<Order>, usize) {
+        let line = (ask.credential, ask.operation.name.clone(), false);
+        let lines = self.lines.lock();
+        let mut elements: HashMap<&str, (usize, usize)> = HashMap::new();
+        let waiting = lines.get(&line).into_iter().flatten();
+        let turns = waiting.map(|(turn, other)| {
+            let path = other.ask.target.path();
+            let sum = elements.entry(path).or_insert((0, other.parts.most()));
+            sum.0 += other.parts.len();
+            *turn
+        });
+        let turns = turns.collect();
+        let dispatches = elements
+            .values()
+            .map(|(sum, most)| sum.div_ceil(*most))
+            .sum();
+        (turns, dispatches)
+    }
+
+    fn remove(&self, line: &Line, turn: Order) -> Option<Passenger> {
+        let mut lines = self.lines.lock();
+        let waiting = lines.get_mut(line)?;
+        let passenger = waiting.remove(&turn);
+        if waiting.is_empty() {
+            lines.remove(line);
+        }
+        passenger
+    }
+
+    fn add(&self, line: &Line, passenger: Passenger) {
+        let mut lines = self.lines.lock();
+        let waiting = lines.entry(line.clone()).or_default();
+        waiting.insert(passenger.turn, passenger);
+    }
+
+    /// Takes one off the platform, and those that fit with it.
+    fn take_along(
+        &self,
+        line: &Line,
+        turn: Order,
+        queue: &Queue,
+    ) -> Option<(Passenger, Vec<Passenger>)> {
+        let mut lines = self.lines.lock();
+        let waiting = lines.get_mut(line)?;
+        let own = waiting.remove(&turn)?;
+        let leave = |live: &Arc<Live>| live.leaves();
+        if !own.live.as_ref().is_none_or(leave) {
+            // It is being taken back, and takes nobody along.
+            return Some((own, Vec::new()));
+        }
+        let looked_at = waiting.iter().take(MOST_LOOKED_AT);
+        let candidates = looked_at.map(|(turn, other)| (*turn, &other.parts));
+        let follows = |turn, these: &_| queue.follows(line.0, turn, these);
+        let first = (turn, &own.parts);
+        let chosen = choose(first, candidates, Bounds::default(), follows);
+        let mut others: Vec<Passenger> = chosen
+            .iter()
+            .filter_map(|turn| waiting.remove(turn))
+            .collect();
+        // One that is being taken back does not leave, and those that follow it in its lanes may
+        // have been chosen because of it.
+        let stays = others
+            .iter()
+            .position(|other| !other.live.as_ref().is_none_or(leave));
+        if let Some(stays) = stays {
+            for (at, other) in others.drain(..).enumerate() {
+                if let Some(live) = other.live.as_ref().filter(|_| at < stays) {
+                    live.stays();
+                }
+                waiting.insert(other.turn, other);
+            }
+        }
+        if waiting.is_empty() {
+            lines.remove(line);
+        }
+        Some((own, others))
+    }
+}
+
+impl OnPlatform {
+    /// Takes the place: from now on it may be taken along.
+    pub(super) fn take(&mut self, place: Place) {
+        let (departs, told) = oneshot::channel();
+        self.told = Some(told);
+        if let Some(waiting) = self.waiting.take() {
+            self.platform.add(&self.line, waiting(place, departs));
+        }
+    }
+
+    /// Says when its lanes open; `None` if they are open.
+    pub(super) fn free(&mut self) -> Option<oneshot::Receiver<()>> {
+        self.free.take()
+    }
+
+    /// Waits until another takes it along.
+    pub(super) async fn departs(&mut self) -> oneshot::Receiver<Told> {
+        if let Some(told) = &mut self.told
+            && let Ok(told) = told.await
+        {
+            return told;
+        }
+        std::future::pending().await
+    }
+
+    /// Takes it off the platform, with those that fit; `None` if it has been taken along.
+    pub(super) fn leave(&mut self, queue: &Queue) -> Option<(Passenger, Vec<Passenger>)> {
+        let (mut own, others) = self.platform.take_along(&self.line, self.turn, queue)?;
+        own.departs = None;
+        Some((own, others))
+    }
+
+    /// Puts those back that were to be taken along.
+    pub(super) fn put_back(&self, others: Vec<Passenger>) {
+        for other in others {
+            if let Some(live) = &other.live {
+                live.stays();
+            }
+            self.platform.add(&self.line, other);
+        }
+    }
+}
+
+impl Drop for OnPlatform {
+    fn drop(&mut self) {
+        // Its place in the lanes goes with it, after the lock is released.
+        drop(self.platform.remove(&self.line, self.turn));
+    }
+}
