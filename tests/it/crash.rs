@@ -220,9 +220,9 @@ async fn keyed(place: &Place, promises: &Promises, marker: String) {
 fn effects(arrivals: &[Arrival]) -> HashMap<String, usize> {
     let mut effects = HashMap::new();
     for arrival in arrivals.iter().filter(|arrival| arrival.applied()) {
-        let body = &*arrival.body;
-        if let Some(from) = body.find("w-") {
-            let marker = &body[from..];
+        // Several, where they travelled together.
+        for (from, _) in arrival.body.match_indices("w-") {
+            let marker = &arrival.body[from..];
             let end = marker.find("-x").expect("a whole marker");
             *effects.entry(marker[..end + 2].to_owned()).or_default() += 1;
         }
