@@ -147,6 +147,8 @@ pub struct Levels {
     pub ledger: bool,
     /// Whether the gateway takes requests.
     pub ready: bool,
+    /// Whether writes wait for the API to answer again.
+    pub broken: bool,
     /// Writes that outlast a crash.
     pub durable: DurableGauge,
     /// Seconds since the start.
@@ -299,6 +301,7 @@ struct LevelGauges {
     callers: IntGauge,
     ledger: IntGauge,
     ready: IntGauge,
+    broken: IntGauge,
     uptime: Gauge,
     memory: IntGauge,
     cpu: Gauge,
@@ -678,6 +681,10 @@ impl LevelGauges {
                 "1 if attempts are recorded for the next start",
             )?,
             ready: make.gauge("segment_gateway_ready", "1 if the gateway takes requests")?,
+            broken: make.gauge(
+                "segment_gateway_breaker_open",
+                "1 while the API does not answer and writes wait for it",
+            )?,
             uptime: make.real("segment_gateway_uptime_seconds", "Time since the start")?,
             memory: make.gauge("process_resident_memory_bytes", "Resident memory")?,
             cpu: make.real("process_cpu_seconds_total", "User and system CPU time")?,
@@ -718,6 +725,7 @@ impl LevelGauges {
         self.callers.set(whole(levels.callers as u64));
         self.ledger.set(i64::from(levels.ledger));
         self.ready.set(i64::from(levels.ready));
+        self.broken.set(i64::from(levels.broken));
         self.uptime.set(levels.uptime);
         let process = Process::read();
         self.memory.set(whole(process.memory));

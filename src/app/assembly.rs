@@ -27,6 +27,7 @@ use crate::server::line::Patience as AnswerPatience;
 use crate::upstream::{Base, Client, ProxyRules, ProxyVariables, Spec};
 use governor::clock::QuantaClock;
 use http::HeaderValue;
+use parking_lot::Mutex;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -102,6 +103,7 @@ impl Assembly {
             settings: settings(&config),
             // Half of the callers' connections.
             holds: Holds::new(config.server.connections / 2),
+            breaker: Mutex::default(),
             looks: Looks::default(),
             draining: AtomicBool::new(false),
             table,

@@ -67,6 +67,7 @@ impl Gateway {
         let took = self.clock.now().saturating_duration_since(began);
         match attempt {
             Attempt::Answered(response) => {
+                self.heard_of(!matches!(response.status().as_u16(), 502..=504));
                 if response.status() == StatusCode::UNAUTHORIZED {
                     self.unauthorized(operation, credential);
                 }
@@ -76,6 +77,10 @@ impl Gateway {
                     .await
             }
             Attempt::NotSent(why) => {
+                // A kept connection that was closed meanwhile says nothing of the API.
+                if why != NotSent::ClosedBeforeSending {
+                    self.heard_of(false);
+                }
                 self.metrics.unanswered(name, "not-sent");
                 // A stream that the API reset as unprocessed did travel: something on the way may
                 // have counted it.
@@ -88,6 +93,7 @@ impl Gateway {
                 Came::NotSent(why)
             }
             Attempt::Unknown(why) => {
+                self.heard_of(false);
                 self.metrics.unanswered(name, "unknown");
                 let _ = permit.end(End::NoAnswer);
                 tracing::warn!(operation = %name, reason = why.as_str(), "sent, but not answered");

@@ -9,6 +9,7 @@
 
 mod attempt;
 pub mod body;
+pub mod breaker;
 pub mod callers;
 pub mod durable;
 pub mod edge;
@@ -45,6 +46,7 @@ use crate::network::Network;
 use crate::queue::Queue;
 use crate::route::table::Table;
 use crate::upstream::Client;
+use breaker::{Breaker, Changed};
 use bytes::Bytes;
 use callers::Quotas;
 use durable::Durable;
@@ -52,6 +54,7 @@ use flow::Ask;
 use holds::{Hold, Holds, NoRoom};
 use http::{HeaderValue, Request, Uri};
 use looks::Looks;
+use parking_lot::Mutex;
 use prefer::Patience;
 use room::Room;
 use std::net::IpAddr;
@@ -123,6 +126,8 @@ pub struct Parts {
     pub settings: Settings,
     /// Time.
     pub clock: Clock,
+    /// Whether writes are sent while the API does not answer.
+    pub breaker: Mutex<Breaker>,
     /// How much is looked at who could leave when.
     pub looks: Looks,
     /// Writes held at present.
@@ -175,6 +180,20 @@ impl Gateway {
                 retry_after: self.budgets.until_departure(peer),
             }
         })
+    }
+
+    /// An attempt has ended; whether the API was there.
+    fn heard_of(&self, is_there: bool) {
+        let changed = self.breaker.lock().came(is_there, self.clock.now());
+        match changed {
+            None => {}
+            Some(Changed::Opened(pause)) => tracing::error!(
+                pause_s = pause.as_secs_f64(),
+                "the API could not be reached or did not answer several times in a row: no write is \
+                 sent for a while, then one as a probe"
+            ),
+            Some(Changed::Closed) => tracing::warn!("the API answers again: writes are sent"),
+        }
     }
 
     /// The instant at which whatever stands in front of the gateway gives up on a request.

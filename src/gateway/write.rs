@@ -88,8 +88,17 @@ impl Gateway {
         let (mut ticket, mut place) = self.accept(&ask, keys)?;
         let mut connects = 0;
         loop {
-            let turn = self.turn(&ask, None, &mut ticket, place).await;
-            let turn = turn.map_err(|(why, _)| self.no_turn(why, &ask, &ticket))?;
+            let turn = match self.turn(&ask, None, &mut ticket, place).await {
+                Ok(turn) => turn,
+                Err((NoTurn::Broken(until), back)) if until <= ticket.deadline() => {
+                    tokio::time::sleep_until(until.into()).await;
+                    place = back;
+                    place.look_again();
+                    ticket.again_blocked();
+                    continue;
+                }
+                Err((why, _)) => return Err(self.no_turn(why, &ask, &ticket)),
+            };
             self.leaves(&ask, &mut timing);
             let told = match turn {
                 Turn::Alone(permit, place) => {
@@ -162,6 +171,11 @@ impl Gateway {
         match why {
             NoTurn::NoPermit(why) => self.not_permitted(why, ask, ticket),
             NoTurn::Stopped => GatewayError::Internal,
+            NoTurn::Broken(_) => GatewayError::UpstreamUnreachable {
+                message: "The API could not be reached or did not answer several times in a row, \
+                    so the gateway sends it no writes for a moment.",
+                waited: Waited::InVain,
+            },
         }
     }
 

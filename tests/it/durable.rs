@@ -905,3 +905,51 @@ async fn operators_see_pause_and_cancel_the_writes_of_all() {
         assert!(text.contains(line), "{line} is not in {text}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn while_the_api_does_not_answer_writes_wait_and_one_at_a_time_asks() {
+    let script = Script::new(|_, before| match before {
+        0..20 => Step::Later(SOON, answer(503, "{}")),
+        _ => Step::Later(SOON, answer(200, r#"{"data":{}}"#)),
+    });
+    let world = script.world();
+    let mut locations = Vec::new();
+    for user in 1..=30 {
+        locations.push(defer(&world, put(user)).await);
+    }
+    sleep(Duration::from_secs(20)).await;
+    // Eight and those under way with them opened it; the rest were probes, more and more rarely.
+    let asked = script.count();
+    assert!((8..18).contains(&asked), "{asked}");
+    let text = metrics(&world).await;
+    assert!(text.contains("segment_gateway_breaker_open 1\n"), "{text}");
+    // Whoever cannot wait hears so at once, and nothing was sent.
+    let refused = world.send(with(put(99), "prefer", "wait=0")).await;
+    assert_eq!(
+        refused.error_type(),
+        "gateway-upstream-unreachable",
+        "{refused:?}"
+    );
+    assert_eq!(refused.json()["errors"][0]["data"]["sent"], false);
+    assert_eq!(script.count(), asked);
+    for location in &locations {
+        assert_eq!(ended(&world, location).await["state"], "succeeded");
+    }
+    assert!(
+        metrics(&world)
+            .await
+            .contains("segment_gateway_breaker_open 0\n")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_does_not_count_as_not_answering() {
+    let script = Script::new(|_, before| match before {
+        0..30 => Step::Answer(field(answer(429, "{}"), "retry-after", "1")),
+        _ => Step::Answer(answer(200, r#"{"data":{}}"#)),
+    });
+    let world = script.world();
+    let location = defer(&world, put(1)).await;
+    assert_eq!(ended(&world, &location).await["state"], "succeeded");
+    assert_eq!(script.count(), 31);
+}

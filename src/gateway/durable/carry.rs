@@ -258,6 +258,15 @@ impl Gateway {
                 NoTurn::Stopped | NoTurn::NoPermit(NoPermit::Refused(Refusal::Draining)) => {
                     return Err(place);
                 }
+                NoTurn::Broken(until) => {
+                    tokio::select! {
+                        () = live.stopped() => return Err(place),
+                        () = tokio::time::sleep_until(until.into()) => {}
+                    }
+                    place.look_again();
+                    carried.ticket.again_blocked();
+                    continue;
+                }
                 // Whoever waited for it no longer does.
                 NoTurn::NoPermit(NoPermit::Expired) => {
                     carried.ticket.extend(self.clock.now() + NEVER);

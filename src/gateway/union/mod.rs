@@ -25,6 +25,7 @@ use crate::merge::Parts;
 use crate::queue::Place;
 use http::HeaderName;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// Why a write has no turn. It has not left.
@@ -34,6 +35,8 @@ pub(super) enum NoTurn {
     NoPermit(NoPermit),
     /// It is being taken back.
     Stopped,
+    /// The API does not answer; it stepped aside until then.
+    Broken(Instant),
 }
 
 /// The gateway honours it itself, so that writes with different ones may travel together.
@@ -58,9 +61,14 @@ impl Gateway {
                 () = stopped(live) => return Err((NoTurn::Stopped, place)),
                 permit = self.permitted(ticket, &mut place) => permit,
             };
-            return match permit {
+            return match self.unbroken(permit) {
                 Ok(permit) => Ok(Turn::Alone(permit, place)),
-                Err(why) => Err((NoTurn::NoPermit(why), place)),
+                Err(why) => {
+                    if matches!(why, NoTurn::Broken(_)) {
+                        ticket.step_aside();
+                    }
+                    Err((why, place))
+                }
             };
         };
         self.turn_among_others(standing, place, live, ticket).await
@@ -88,7 +96,7 @@ impl Gateway {
                     return Ok(Turn::Rides(told));
                 }
                 () = stopped(live) => break Err(NoTurn::Stopped),
-                granted = ticket.granted() => break granted.map_err(NoTurn::NoPermit),
+                granted = ticket.granted() => break self.unbroken(granted),
                 () = opened(&mut free), if blocked => {
                     free = None;
                     ticket.ready();
@@ -113,6 +121,9 @@ impl Gateway {
             }
             (Err(why), Some((own, others))) => {
                 standing.put_back(others);
+                if matches!(why, NoTurn::Broken(_)) {
+                    ticket.step_aside();
+                }
                 match own.place {
                     Some(place) => Err((why, place)),
                     // Whoever is on the platform has a place.
@@ -120,6 +131,13 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    /// A permit, unless the API does not answer: then the slot is given back.
+    fn unbroken(&self, permit: Result<Permit, NoPermit>) -> Result<Permit, NoTurn> {
+        let permit = permit.map_err(NoTurn::NoPermit)?;
+        let may = self.breaker.lock().may(self.clock.now());
+        may.map(|()| permit).map_err(NoTurn::Broken)
     }
 
     /// A place on the platform, if the write can be merged.
