@@ -18,10 +18,9 @@ use crate::journal::{Change, JournalError, State};
 use crate::limit::budgets::{Admission, Readiness, Refusal, Standing, Wish};
 use crate::limit::ticket::{NoPermit, Permit, Ticket};
 use crate::queue::Place;
-use crate::route::policy::Operation;
 use crate::route::query;
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +29,7 @@ use tokio::sync::oneshot;
 /// An answer's body is kept up to this size.
 const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
 /// The pause before the journal is tried again, and before a budget for which there was no room.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
 /// Later than any write waits.
 const NEVER: Duration = Duration::from_secs(86_400 * 365);
 
@@ -53,7 +52,7 @@ enum Next {
 }
 
 /// What came of an attempt: what is kept of its answer, and the place of the write.
-type Attempted = (verdict::Came, Option<Heard>, Option<Place>);
+pub(super) type Attempted = (verdict::Came, Option<Heard>, Option<Place>);
 
 /// What is recorded of an attempt that was answered.
 #[derive(Default)]
@@ -410,6 +409,10 @@ impl Gateway {
     /// Sends it once; what is kept of the answer, and its place.
     async fn send_once(&self, carried: &mut Carried, permit: Permit, place: Place) -> Attempted {
         let ask = &carried.ask;
+        let elements = carried.live.tries().doubt.and_then(|_| self.elements(ask));
+        if let Some(elements) = elements {
+            return self.delete_each(ask, elements, permit, place).await;
+        }
         let unsettled = Unsettled::new(self.clone(), touched(ask), place);
         let request = self.forwarded(ask);
         let came = self.attempt(&ask.operation, ask.credential, permit, request);
@@ -439,7 +442,7 @@ impl Gateway {
             .map(|at| now.saturating_duration_since(at));
         Known {
             method: &carried.ask.method,
-            repeatable: is_repeatable(&carried.ask),
+            repeatable: self.is_repeatable(&carried.ask),
             doubtful: tries.doubt.is_some(),
             since_first: since_first.unwrap_or_default(),
             deferred: carried.live.deferred,
@@ -554,13 +557,24 @@ fn is_in_doubt(came: verdict::Came) -> bool {
     }
 }
 
-/// Whether the same request may be sent again after it may have taken effect. A list that is deleted
-/// once more is refused as a whole where a part of it is gone, so it is not.
-pub(super) fn is_repeatable(ask: &Ask) -> bool {
-    let operation: &Operation = &ask.operation;
-    let several = |name: &str| query::list_values(ask.query(), name).len() > 1;
-    operation.is_idempotent(&ask.method)
-        && !(ask.method == Method::DELETE && operation.lists.iter().any(|name| several(name)))
+impl Heard {
+    /// The status of what was heard.
+    pub(super) fn status(&self) -> Option<StatusCode> {
+        self.answer.as_ref().map(|answer| answer.status)
+    }
+}
+
+impl Gateway {
+    /// Whether a write may be sent again after it may have taken effect. A list is deleted once more
+    /// only where it can be taken apart.
+    pub(super) fn is_repeatable(&self, ask: &Ask) -> bool {
+        let lists = ask.operation.lists.iter();
+        let is_list = ask.method == Method::DELETE
+            && lists
+                .map(|name| query::list_values(ask.query(), name).len())
+                .any(|elements| elements > 1);
+        ask.operation.is_idempotent(&ask.method) && (!is_list || self.elements(ask).is_some())
+    }
 }
 
 fn pause(live: &Live, failures: u32) -> Duration {
@@ -576,7 +590,7 @@ fn pause(live: &Live, failures: u32) -> Duration {
 }
 
 /// All of an answer that is kept.
-async fn hear(answer: Answer) -> Heard {
+pub(super) async fn hear(answer: Answer) -> Heard {
     let (mut head, body) = answer.response.into_parts();
     let body = match body::read(body, LONGEST_ANSWER).await {
         Read::Whole(bytes) => Some(bytes),

@@ -13,6 +13,7 @@
 
 mod accept;
 mod carry;
+mod elements;
 mod feed;
 mod live;
 mod operate;

@@ -5,7 +5,6 @@
 //! no more than the first time and is not long ago; otherwise nobody knows what became of it, and
 //! its lanes stay closed for as long as it may still take effect.
 
-use super::carry::is_repeatable;
 use super::live::{Birth, Key, Tries};
 use super::record::KeptRequest;
 use super::verdict::REPEAT_FOR;
@@ -100,7 +99,7 @@ impl Gateway {
             return Ok(());
         }
         place.stay_closed_for(late);
-        if is_repeatable(&ask) && age < REPEAT_FOR {
+        if self.is_repeatable(&ask) && age < REPEAT_FOR {
             recovered.repeated += 1;
             self.metrics.durable_repeated(&ask.operation.name);
             self.defer(&live, place);

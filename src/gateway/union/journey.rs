@@ -194,7 +194,7 @@ impl Gateway {
         }
     }
 
-    async fn another_permit(&self, ask: &Ask) -> Option<Permit> {
+    pub(in crate::gateway) async fn another_permit(&self, ask: &Ask) -> Option<Permit> {
         let wish = Wish {
             deadline: self.clock.now() + NEVER,
             answer_by: None,

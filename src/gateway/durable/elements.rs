@@ -1,0 +1,83 @@
+//! Deleting a list once more, element by element.
+//!
+//! After a DELETE of which nobody knows the outcome, a part of its list may be gone, and the API may
+//! refuse the rest because of that. So it is repeated one by one, and a 404 says that an element is
+//! gone, which is what was asked for.
+
+use super::carry::{Attempted, Heard, hear};
+use super::verdict;
+use crate::gateway::Gateway;
+use crate::gateway::attempt::Came;
+use crate::gateway::flow::Ask;
+use crate::gateway::write::{Unsettled, touched};
+use crate::limit::ticket::Permit;
+use crate::merge::{Parts, one_by_one};
+use crate::queue::Place;
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+
+impl Gateway {
+    /// The requests that delete each of several elements; `None` if it is no such list.
+    pub(super) fn elements(&self, ask: &Ask) -> Option<Vec<Request<Bytes>>> {
+        if ask.method != Method::DELETE || ask.overridden {
+            return None;
+        }
+        let mut request = self.forwarded(ask);
+        request
+            .headers_mut()
+            .remove(crate::gateway::idempotency::FIELD);
+        let parts = Parts::of(&ask.operation, &request)?;
+        (parts.len() > 1).then(|| one_by_one(&request, &parts))
+    }
+
+    /// Sends each of them, with a slot for each; the first one has its already.
+    pub(super) async fn delete_each(
+        &self,
+        ask: &Ask,
+        requests: Vec<Request<Bytes>>,
+        permit: Permit,
+        place: Place,
+    ) -> Attempted {
+        let unsettled = Unsettled::new(self.clone(), touched(ask), place);
+        let mut permit = Some(permit);
+        let mut last: Option<Heard> = None;
+        let mut requests = requests.into_iter().peekable();
+        while let Some(request) = requests.peek() {
+            let slot = match permit.take() {
+                Some(permit) => Some(permit),
+                None => self.another_permit(ask).await,
+            };
+            let Some(slot) = slot else {
+                // The gateway stops, and the next process begins anew.
+                return (verdict::Came::NoAnswer, None, unsettled.in_doubt());
+            };
+            let came = self.attempt(&ask.operation, ask.credential, slot, request.clone());
+            match came.await {
+                Came::Answer(answer) => {
+                    let status = answer.response.status();
+                    let doubtful = answer.doubtful;
+                    let heard = hear(answer).await;
+                    if !status.is_success() && status != StatusCode::NOT_FOUND {
+                        let place = unsettled.heard(status, doubtful);
+                        return (verdict::Came::Status(status), Some(heard), place);
+                    }
+                    // A success says more than a 404.
+                    if status.is_success() || last.is_none() {
+                        last = Some(heard);
+                    }
+                    requests.next();
+                }
+                // The slot was given back, and the budget knows when there is another.
+                Came::Throttled(_) => {}
+                Came::NotSent(_) => tokio::time::sleep(super::carry::PAUSE).await,
+                Came::Unknown(_) => {
+                    return (verdict::Came::NoAnswer, None, unsettled.in_doubt());
+                }
+            }
+        }
+        let status = last.as_ref().and_then(Heard::status);
+        let status = status.unwrap_or(StatusCode::NOT_FOUND);
+        let place = unsettled.heard(status, false);
+        (verdict::Came::Status(status), last, place)
+    }
+}
