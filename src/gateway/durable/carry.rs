@@ -3,35 +3,32 @@
 //! A write has one task at most. It may be stopped only while the write waits: from the moment that
 //! it is recorded as sent, it is carried to its end, or to where it may wait again.
 
-use super::live::{Ended, Live, PutBack, Stage};
-use super::record::{KeptAnswer, KeptRequest};
+use super::Brought;
+use super::ending::{Heard, hear};
+use super::live::{Live, PutBack, Stage};
+use super::record::KeptAnswer;
 use super::verdict::{self, Known, Verdict, verdict};
-use super::{Brought, feed};
 use crate::error::{GatewayError, Waited};
 use crate::gateway::Gateway;
-use crate::gateway::attempt::{Answer, Came};
-use crate::gateway::body::{self, Read};
-use crate::gateway::flow::{Ask, Peer, Timing};
+use crate::gateway::attempt::Came;
+use crate::gateway::flow::{Ask, Timing};
 use crate::gateway::union::{Became, Merged, NoTurn, Turn};
 use crate::gateway::write::{Told, Unsettled, touched};
 use crate::journal::{Change, JournalError, State};
-use crate::limit::budgets::{Admission, Readiness, Refusal, Standing, Wish};
+use crate::limit::budgets::Refusal;
 use crate::limit::ticket::{NoPermit, Permit, Ticket};
 use crate::queue::Place;
 use crate::route::query;
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use std::net::SocketAddr;
+use http::{Method, Response};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// An answer's body is kept up to this size.
-const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
 /// The pause before the journal is tried again, and before a budget for which there was no room.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 /// Later than any write waits.
-const NEVER: Duration = Duration::from_secs(86_400 * 365);
+pub(super) const NEVER: Duration = Duration::from_secs(86_400 * 365);
 
 /// A write on its way.
 struct Carried {
@@ -53,14 +50,6 @@ enum Next {
 
 /// What came of an attempt: what is kept of its answer, and the place of the write.
 pub(super) type Attempted = (verdict::Came, Option<Heard>, Option<Place>);
-
-/// What is recorded of an attempt that was answered.
-#[derive(Default)]
-pub(super) struct Heard {
-    answer: Option<KeptAnswer>,
-    standing: Option<Standing>,
-    took: Duration,
-}
 
 impl Gateway {
     /// Carries a write that stands in its budget's line.
@@ -122,67 +111,6 @@ impl Gateway {
                 live.set(Stage::Parked);
             }
         }));
-    }
-
-    /// Reads what a deferred write asks for and joins its budget's line; `None` if that cannot be
-    /// done in this process.
-    async fn stand_in_line(&self, live: &Arc<Live>) -> Option<(Ask, Ticket)> {
-        let ask = self.read_back(live).await?;
-        let ticket = self.join(live, &ask, false).await?;
-        Some((ask, ticket))
-    }
-
-    /// A place in the line of its budget, whatever the bounds of that; `None` if the gateway stops.
-    async fn join(&self, live: &Live, ask: &Ask, blocked: bool) -> Option<Ticket> {
-        loop {
-            let wish = Wish {
-                urgency: live.urgency,
-                deadline: self.clock.now() + NEVER,
-                answer_by: None,
-                admission: Admission::Taken,
-                readiness: if blocked {
-                    Readiness::Blocked
-                } else {
-                    Readiness::Ready
-                },
-                ..self.wish(ask)
-            };
-            match self.budgets.join(&wish) {
-                Ok(ticket) => return Some(ticket),
-                Err(Refusal::Draining) => return None,
-                Err(_) => tokio::time::sleep(PAUSE).await,
-            }
-        }
-    }
-
-    async fn read_back(&self, live: &Live) -> Option<Ask> {
-        loop {
-            match self.durable.journal().get(live.id).await {
-                Ok(Some(record)) => {
-                    let kept = KeptRequest::decode(&record.request)?;
-                    return self.ask_of(kept, live.accepted).ok();
-                }
-                Ok(None) => return None,
-                Err(error) => {
-                    tracing::error!(id = %live.id, %error, "a durable write cannot be read");
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// What a kept request asks for, by the routes of today.
-    pub(super) fn ask_of(&self, kept: KeptRequest, accepted: Instant) -> Result<Ask, GatewayError> {
-        let mut request = Request::new(());
-        *request.method_mut() = kept.method;
-        *request.uri_mut() = kept.target.into();
-        *request.headers_mut() = kept.headers;
-        request
-            .extensions_mut()
-            .insert(Peer(SocketAddr::new(kept.peer, 0)));
-        let mut ask = self.understand(request.into_parts().0, accepted)?;
-        ask.body = kept.body;
-        Ok(ask)
     }
 
     /// Leaves a write to whoever takes it back, to the next process if the gateway stops, and lets
@@ -474,79 +402,6 @@ impl Gateway {
         }
         live.set(Stage::Queued);
     }
-
-    /// Records how a write ended, and then tells everybody. Its lanes must not open before.
-    pub(super) async fn end(
-        &self,
-        live: &Live,
-        state: State,
-        heard: Option<Heard>,
-        timing: &Timing,
-    ) {
-        let heard = heard.unwrap_or_default();
-        let end = Change::End {
-            id: live.id,
-            state,
-            at: self.clock.wall(),
-            answer: heard.answer.as_ref().map(KeptAnswer::encode),
-        };
-        while let Err(error) = self.commit(vec![end.clone()]).await {
-            if error == JournalError::Absent {
-                break;
-            }
-            let _ = self.journal_failed(&error);
-            tokio::time::sleep(PAUSE).await;
-        }
-        self.told(
-            live,
-            Ended {
-                state,
-                answer: heard.answer,
-                queued: timing.queued,
-                upstream: timing.upstream,
-                throttled: timing.throttled,
-                merged: timing.merged,
-                standing: heard.standing,
-            },
-        );
-    }
-
-    /// The journal knows that it was taken back.
-    pub(super) fn cancelled(&self, live: &Live) {
-        self.told(
-            live,
-            Ended {
-                state: State::Cancelled,
-                answer: None,
-                queued: Duration::ZERO,
-                upstream: Duration::ZERO,
-                throttled: 0,
-                merged: 0,
-                standing: None,
-            },
-        );
-    }
-
-    fn told(&self, live: &Live, ended: Ended) {
-        self.durable.release(live);
-        if let Some(turn) = live.turn() {
-            self.durable.shared.feed.lock().leave(turn);
-        }
-        self.tell_end(live, ended.state, live.tries().attempts);
-        drop(live.ended(ended));
-    }
-
-    /// The API no longer takes this credential: what else was deferred with it waits.
-    fn pause_credential(&self, live: &Live) {
-        let pause = feed::Pause::Credential(live.credential);
-        if self.durable.shared.feed.lock().pause(pause) {
-            tracing::error!(
-                credential = %live.credential,
-                "the API refuses this credential (401): its deferred writes wait until they are \
-                 resumed"
-            );
-        }
-    }
 }
 
 fn is_in_doubt(came: verdict::Came) -> bool {
@@ -554,13 +409,6 @@ fn is_in_doubt(came: verdict::Came) -> bool {
         verdict::Came::NoAnswer => true,
         verdict::Came::Status(status) => status.is_server_error(),
         verdict::Came::Throttled | verdict::Came::NotSent => false,
-    }
-}
-
-impl Heard {
-    /// The status of what was heard.
-    pub(super) fn status(&self) -> Option<StatusCode> {
-        self.answer.as_ref().map(|answer| answer.status)
     }
 }
 
@@ -587,24 +435,4 @@ fn pause(live: &Live, failures: u32) -> Duration {
         sum.wrapping_mul(31).wrapping_add(u64::from(*byte))
     });
     verdict::pause(failures, dice)
-}
-
-/// All of an answer that is kept.
-pub(super) async fn hear(answer: Answer) -> Heard {
-    let (mut head, body) = answer.response.into_parts();
-    let body = match body::read(body, LONGEST_ANSWER).await {
-        Read::Whole(bytes) => Some(bytes),
-        Read::Longer(..) | Read::Broken(_) => None,
-    };
-    // It is that of a body that is held from now on.
-    head.headers.remove(http::header::CONTENT_LENGTH);
-    Heard {
-        answer: Some(KeptAnswer {
-            status: head.status,
-            headers: head.headers,
-            body,
-        }),
-        standing: answer.standing,
-        took: answer.took,
-    }
 }

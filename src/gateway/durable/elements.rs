@@ -4,7 +4,8 @@
 //! refuse the rest because of that. So it is repeated one by one, and a 404 says that an element is
 //! gone, which is what was asked for.
 
-use super::carry::{Attempted, Heard, hear};
+use super::carry::Attempted;
+use super::ending::{Heard, hear};
 use super::verdict;
 use crate::gateway::Gateway;
 use crate::gateway::attempt::Came;

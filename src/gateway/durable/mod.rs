@@ -1,6 +1,7 @@
 //! Writes that outlast a crash: deferred ones, and those with an `Idempotency-Key`.
 //!
-//! `accept` takes them in and answers their callers, `carry` sends them and records what came of it,
+//! `accept` takes them in and answers their callers, `bring` reads them back when it is their turn,
+//! `carry` sends them (`elements` a list once more, one by one), `ending` records what came of it,
 //! `recovery` goes on with what the last process left, `requests` shows them to those whose they are
 //! and `operate` to operators. `live` is one of them, `feed` those that wait to be brought before their
 //! budgets.
@@ -12,8 +13,10 @@
 //!   otherwise undo what a later write of its lanes has done since.
 
 mod accept;
+mod bring;
 mod carry;
 mod elements;
+mod ending;
 mod feed;
 mod live;
 mod operate;

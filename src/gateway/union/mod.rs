@@ -1,8 +1,8 @@
 //! Writes that travel together.
 //!
-//! A write that may be merged waits on the [`platform`] besides its lanes and its budget. When the first
+//! A write that may be merged waits on the `platform` besides its lanes and its budget. When the first
 //! of them has a slot, it takes along those that fit ([`crate::merge::choose`]), and one task carries
-//! all of them through ([`journey`]). Whoever is taken along is told that it leaves, and then what
+//! all of them through (`journey`). Whoever is taken along is told that it leaves, and then what
 //! became of it; its caller may hang up as after any departure.
 //!
 //! Nothing waits in order to be merged: only what waits already is taken along.
