@@ -1,7 +1,7 @@
 //! The program itself: started, asked, stopped and killed.
 
 use super::support::request;
-use super::support::wire::{ask, eventually, try_ask};
+use super::support::wire::{ask, eventually, free, try_ask};
 use http::{Method, Request};
 use http_body_util::Full;
 use std::io::{BufRead, BufReader};
@@ -13,12 +13,6 @@ use tokio::task::JoinSet;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_segment-gateway");
 const NOTHING: &str = r#"{"permissions":[]}"#;
-
-/// A port that nobody listens on.
-fn free() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
 
 /// Runs to the end.
 fn run(arguments: &[&str], directory: &Path) -> Output {

@@ -7,7 +7,7 @@
 //! `SEGMENT_GATEWAY_CRASH_KILLS` says how often it is killed, `SEGMENT_GATEWAY_CRASH_SEED` when.
 
 use super::support::request;
-use super::support::wire::try_ask;
+use super::support::wire::{free, try_ask};
 use fastrand::Rng;
 use http::{Method, Request};
 use http_body_util::Full;
@@ -15,7 +15,7 @@ use segment_gateway::clock::Clock;
 use segment_gateway::config::EMBEDDED_ROUTES;
 use segment_gateway::sandbox::{Arrival, Delay, Faults, Sandbox, SandboxSpec};
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -35,11 +35,6 @@ fn setting(name: &str) -> Option<u64> {
         .ok()?
         .parse()
         .ok()
-}
-
-fn free() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
 }
 
 /// The gateway, started and killed in one place.

@@ -3,7 +3,7 @@
 
 use super::support::exposition::{metrics, operator};
 use super::support::scripted::{Script, Step, answer, field};
-use super::support::{Answer, Setup, World, from_peer, request, with};
+use super::support::{Answer, Setup, World, from_peer, request, slow, with};
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
@@ -11,7 +11,7 @@ use segment_gateway::app::Keeping;
 use segment_gateway::gateway::durable::Recovered;
 use segment_gateway::journal::Journal;
 use segment_gateway::journal::memory::Memory;
-use segment_gateway::sandbox::{Delay, Faults, SandboxSpec};
+use segment_gateway::sandbox::{Faults, SandboxSpec};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
@@ -21,18 +21,6 @@ const SOON: Duration = Duration::from_millis(50);
 const NOTHING: &str = r#"{"permissions":[]}"#;
 const ONE: &str =
     r#"{"permissions":[{"roleId":"source-admin","resources":[{"id":"s","type":"SOURCE"}]}]}"#;
-
-fn slow() -> SandboxSpec {
-    let half = Delay {
-        base: Duration::from_millis(100),
-        jitter: Duration::ZERO,
-    };
-    SandboxSpec {
-        arrive: half,
-        reply: half,
-        ..SandboxSpec::default()
-    }
-}
 
 /// A setup that keeps its writes here.
 async fn keeping(spec: SandboxSpec, memory: &Memory) -> Setup {

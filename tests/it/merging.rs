@@ -2,26 +2,14 @@
 
 use super::support::exposition::metrics;
 use super::support::scripted::{Script, Step, answer, field};
-use super::support::{Answer, Setup, World, from_peer, request, with};
+use super::support::{Answer, Setup, World, from_peer, request, slow, with};
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
-use segment_gateway::sandbox::{Delay, ListMode, SandboxSpec};
+use segment_gateway::sandbox::{ListMode, SandboxSpec};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
-
-fn slow() -> SandboxSpec {
-    let half = Delay {
-        base: Duration::from_millis(100),
-        jitter: Duration::ZERO,
-    };
-    SandboxSpec {
-        arrive: half,
-        reply: half,
-        ..SandboxSpec::default()
-    }
-}
 
 fn invite(email: &str) -> Request<Full<Bytes>> {
     let body = format!(r#"{{"invites":[{{"email":"{email}"}}]}}"#);

@@ -20,7 +20,7 @@ use segment_gateway::gateway::Gateway;
 use segment_gateway::gateway::flow::Peer;
 use segment_gateway::gateway::front::{Answering, Door, Front};
 use segment_gateway::limit::ledger::{History, Ledger};
-use segment_gateway::sandbox::{Sandbox, SandboxSpec};
+use segment_gateway::sandbox::{Delay, Sandbox, SandboxSpec};
 use segment_gateway::upstream::{Client, MemoryConnector, ProxyRules};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -187,6 +187,19 @@ impl Answer {
             .as_str()
             .unwrap_or("")
             .to_owned()
+    }
+}
+
+/// A sandbox that answers after 200 ms.
+pub fn slow() -> SandboxSpec {
+    let half = Delay {
+        base: Duration::from_millis(100),
+        jitter: Duration::ZERO,
+    };
+    SandboxSpec {
+        arrive: half,
+        reply: half,
+        ..SandboxSpec::default()
     }
 }
 
