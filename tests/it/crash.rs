@@ -13,7 +13,7 @@ use http::{Method, Request};
 use http_body_util::Full;
 use segment_gateway::clock::Clock;
 use segment_gateway::config::EMBEDDED_ROUTES;
-use segment_gateway::sandbox::{Arrival, Delay, Faults, Sandbox, SandboxSpec};
+use segment_gateway::sandbox::{Arrival, Delay, Faults, ListMode, Sandbox, SandboxSpec};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -112,6 +112,8 @@ enum Kind {
     DeferredPut,
     /// Sent again under its key until it is answered.
     Keyed,
+    /// The same, of one that the API refuses: what travels with it must not suffer.
+    Wrong,
 }
 
 /// A write that was acknowledged.
@@ -154,7 +156,14 @@ async fn caller(place: Arc<Place>, promises: Arc<Promises>, seed: u64) {
         match rng.u8(..10) {
             0..=3 => defer(&place, &promises, Kind::DeferredPost, user, marker).await,
             4..=5 => defer(&place, &promises, Kind::DeferredPut, user, marker).await,
-            6..=8 => keyed(&place, &promises, marker).await,
+            6 if rng.u8(..4) == 0 => {
+                let email = format!("not an address {marker}");
+                keyed(&place, &promises, Kind::Wrong, marker, &email).await;
+            }
+            6..=8 => {
+                let email = format!("{marker}@example.com");
+                keyed(&place, &promises, Kind::Keyed, marker, &email).await;
+            }
             _ => drop(place.ask(permissions(Method::PUT, user, &marker)).await),
         }
         sleep(Duration::from_millis(rng.u64(1..60))).await;
@@ -184,8 +193,7 @@ async fn defer(place: &Place, promises: &Promises, kind: Kind, user: usize, mark
 }
 
 /// Sends the same write under the same key until it is answered, as a client does that retries.
-async fn keyed(place: &Place, promises: &Promises, marker: String) {
-    let email = format!("{marker}@example.com");
+async fn keyed(place: &Place, promises: &Promises, kind: Kind, marker: String, email: &str) {
     let body = format!(r#"{{"invites":[{{"email":"{email}"}}]}}"#);
     loop {
         let ask = request(Method::POST, "/invites", "a", &body);
@@ -199,7 +207,7 @@ async fn keyed(place: &Place, promises: &Promises, marker: String) {
             ];
             if !again.contains(&answer.error_type().as_str()) {
                 promises.all.lock().unwrap().push(Promise {
-                    kind: Kind::Keyed,
+                    kind,
                     marker,
                     location: answer.error_type(),
                     status,
@@ -229,6 +237,7 @@ fn effects(arrivals: &[Arrival]) -> HashMap<String, usize> {
 struct Tally {
     promised: usize,
     succeeded: usize,
+    refused: usize,
     unknown: usize,
     /// Of the unknown: how many took effect.
     unknown_applied: usize,
@@ -249,6 +258,7 @@ impl Tally {
         }
         match state {
             "succeeded" if applied > 0 => self.succeeded += 1,
+            "refused" if applied == 0 => self.refused += 1,
             "unknown" => {
                 self.unknown += 1;
                 self.unknown_applied += usize::from(applied > 0);
@@ -276,6 +286,11 @@ async fn whatever_was_acknowledged_outlasts_kills() {
     };
     let spec = SandboxSpec {
         time_scale: 60,
+        lists: if seed % 2 == 0 {
+            ListMode::Partly
+        } else {
+            ListMode::Whole
+        },
         arrive: delay,
         reply: delay,
         faults: Faults {
@@ -323,10 +338,11 @@ async fn whatever_was_acknowledged_outlasts_kills() {
         let applied = effects.get(&promise.marker).copied().unwrap_or(0);
         let state = match (promise.kind, promise.status) {
             (Kind::Keyed, 200..=299) => "succeeded".to_owned(),
-            (Kind::Keyed, 502) if promise.location == "gateway-outcome-unknown" => {
+            (Kind::Wrong, 400..=499) => "refused".to_owned(),
+            (Kind::Keyed | Kind::Wrong, 502) if promise.location == "gateway-outcome-unknown" => {
                 "unknown".to_owned()
             }
-            (Kind::Keyed, status) => status.to_string(),
+            (Kind::Keyed | Kind::Wrong, status) => status.to_string(),
             _ => {
                 let ask = request(Method::GET, &promise.location, "a", "");
                 let shown = place.ask(ask).await.expect("an answer").json();
@@ -341,11 +357,12 @@ async fn whatever_was_acknowledged_outlasts_kills() {
     let refused = arrivals.iter().filter(|arrival| arrival.refused()).count();
     eprintln!(
         "seed {seed}: {kills} kills, {} writes acknowledged: {} succeeded ({} of them repeated), \
-         {} unknown ({} of them had taken effect), {} lost, {} doubled; {} requests reached the API, \
+         {} refused by the API, {} unknown ({} of them had taken effect), {} lost, {} doubled; {} requests reached the API, \
          {refused} were refused by its limits",
         tally.promised,
         tally.succeeded,
         tally.repeated,
+        tally.refused,
         tally.unknown,
         tally.unknown_applied,
         tally.lost.len(),
