@@ -373,6 +373,7 @@ async fn sweep(gateway: Gateway) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
         gateway.forget_ended().await;
+        gateway.give_up_refused().await;
         gateway.quotas.forget_idle();
         gateway.cache.tidy();
     }

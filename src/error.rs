@@ -94,6 +94,8 @@ pub enum GatewayError {
     JournalFull,
     /// Writes cannot be kept.
     JournalBroken,
+    /// The API refused its credential for as long as a write waits for another.
+    GivenUp,
     /// One of the gateway's own resources was asked for without a credential.
     Unauthorized,
     /// One of the gateway's own resources does not know the method; these it knows.
@@ -137,6 +139,7 @@ impl GatewayError {
             Self::AnswerLost(_) => "gateway-answer-lost",
             Self::JournalFull => "gateway-journal-full",
             Self::JournalBroken => "gateway-journal-broken",
+            Self::GivenUp => "gateway-given-up",
             Self::Unauthorized => "gateway-unauthorized",
             Self::NotAllowed(_) => "gateway-method-not-allowed",
             Self::Internal => "gateway-internal",
@@ -155,6 +158,7 @@ impl GatewayError {
             | Self::KeyReused
             | Self::WriteCancelled
             | Self::WriteLeft
+            | Self::GivenUp
             | Self::Unauthorized
             | Self::NotAllowed(_) => Blame::Caller,
             Self::OutcomeUnknown { .. }
@@ -186,6 +190,7 @@ impl GatewayError {
             | Self::WriteCancelled
             | Self::WriteLeft
             | Self::AnswerLost(_)
+            | Self::GivenUp
             | Self::Unauthorized
             | Self::NotAllowed(_)
             | Self::Internal => false,
@@ -231,6 +236,7 @@ impl GatewayError {
             | Self::WriteLeft
             | Self::JournalFull
             | Self::JournalBroken
+            | Self::GivenUp
             | Self::Unauthorized
             | Self::NotAllowed(_)
             | Self::Internal => false,
@@ -318,6 +324,7 @@ impl GatewayError {
             | Self::AnswerLost(_)
             | Self::JournalFull
             | Self::JournalBroken
+            | Self::GivenUp
             | Self::Unauthorized
             | Self::NotAllowed(_) => self.message_of_durable(),
             Self::Internal => "The gateway failed to handle this request. Its log has more under \
@@ -356,6 +363,11 @@ impl GatewayError {
                 Nothing was sent to the API; without `Prefer: respond-async` and Idempotency-Key \
                 the write is not kept, and passes."
                 .into(),
+            Self::GivenUp => {
+                "The API refused this write's credential (401) for a day. The write was \
+                not carried out; send it again with a credential that it takes."
+                    .into()
+            }
             Self::Unauthorized => "The writes of a credential are shown to that credential alone: \
                 send the Authorization with which the write was sent."
                 .into(),

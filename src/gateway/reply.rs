@@ -19,7 +19,9 @@ pub fn status(error: &GatewayError) -> StatusCode {
         GatewayError::Unauthorized => StatusCode::UNAUTHORIZED,
         GatewayError::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
         GatewayError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-        GatewayError::WriteCancelled | GatewayError::WriteLeft => StatusCode::CONFLICT,
+        GatewayError::WriteCancelled | GatewayError::WriteLeft | GatewayError::GivenUp => {
+            StatusCode::CONFLICT
+        }
         GatewayError::JournalFull => StatusCode::INSUFFICIENT_STORAGE,
         GatewayError::AnswerLost(_) => StatusCode::BAD_GATEWAY,
         GatewayError::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,

@@ -286,7 +286,7 @@ async fn whatever_was_acknowledged_outlasts_kills() {
     };
     let spec = SandboxSpec {
         time_scale: 60,
-        lists: if seed % 2 == 0 {
+        lists: if seed.is_multiple_of(2) {
             ListMode::Partly
         } else {
             ListMode::Whole

@@ -738,6 +738,16 @@ async fn a_refused_credential_pauses_what_was_deferred_with_it() {
     // Whoever waits for it hears the API's answer.
     let held: Answer = world.send(keyed(post(4), "k")).await;
     assert_eq!(held.status, 401);
+    // After a day they have failed.
+    sleep(Duration::from_secs(86_400 - 400)).await;
+    world.gateway.give_up_refused().await;
+    assert_eq!(state(&world, &first).await, "queued");
+    sleep(Duration::from_secs(500)).await;
+    world.gateway.give_up_refused().await;
+    for location in [&first, &second] {
+        assert_eq!(ended(&world, location).await["state"], "failed");
+    }
+    assert_eq!(world.gateway.durable.levels().paused, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -383,6 +383,9 @@ fn reply(ended: &Ended, ask: &Ask) -> Result<Reply, GatewayError> {
     if ended.state == State::Cancelled {
         return Err(GatewayError::WriteCancelled);
     }
+    if ended.state == State::Failed && ended.answer.is_none() {
+        return Err(GatewayError::GivenUp);
+    }
     let Some(answer) = &ended.answer else {
         return Err(unknown(ask.operation.is_idempotent(&ask.method)));
     };
@@ -403,6 +406,7 @@ fn replay(record: &Record, key: &Key) -> Result<Reply, GatewayError> {
         }),
         State::Succeeded | State::Failed | State::Unknown => match answer() {
             Some(answer) => Ok(Reply::replay(respond(&answer)?)),
+            None if record.state == State::Failed => Err(GatewayError::GivenUp),
             None => Err(unknown(false)),
         },
     }

@@ -13,6 +13,8 @@ use crate::limit::budgets::Standing;
 use http::StatusCode;
 use std::time::Duration;
 
+/// How long writes wait for a credential that the API refuses.
+const REFUSED_FOR: Duration = Duration::from_secs(86_400);
 /// An answer's body is kept up to this size.
 const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
 
@@ -93,10 +95,33 @@ impl Gateway {
         drop(live.ended(ended));
     }
 
+    /// Writes of a credential that the API has refused for a day have failed.
+    pub async fn give_up_refused(&self) {
+        let now = self.clock.now();
+        let Some(since) = now.checked_sub(REFUSED_FOR) else {
+            return;
+        };
+        let given_up = self.durable.shared.feed.lock().given_up(since);
+        for live in given_up {
+            // One that is being taken back at this moment is ended by that.
+            if let Some(place) = live.take_place() {
+                let timing = Timing::default();
+                self.end(&live, State::Failed, None, &timing).await;
+                drop(place);
+            }
+        }
+    }
+
     /// The API no longer takes this credential: what else was deferred with it waits.
     pub(super) fn pause_credential(&self, live: &Live) {
-        let pause = feed::Pause::Credential(live.credential);
-        if self.durable.shared.feed.lock().pause(pause) {
+        let pause = feed::Pause::Refused(live.credential);
+        if self
+            .durable
+            .shared
+            .feed
+            .lock()
+            .pause(pause, self.clock.now())
+        {
             tracing::error!(
                 credential = %live.credential,
                 "the API refuses this credential (401): its deferred writes wait until they are \

@@ -10,6 +10,7 @@ use crate::limit::turns::{Caller, Urgency};
 use crate::queue::lanes::Turn;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// How many of one line stand before its budget at once.
 pub const AT_ONCE: usize = 64;
@@ -60,7 +61,8 @@ impl Line {
 pub struct Feed<T> {
     lines: HashMap<LineKey, Line>,
     writes: HashMap<Turn, (T, LineKey, Urgency)>,
-    paused: HashSet<Pause>,
+    /// And since when.
+    paused: HashMap<Pause, Instant>,
 }
 
 /// What is not brought for now.
@@ -68,6 +70,8 @@ pub struct Feed<T> {
 pub enum Pause {
     /// Of a credential, everything.
     Credential(Credential),
+    /// The same, because the API no longer takes it.
+    Refused(Credential),
     /// Of one operation, of one credential or of all.
     Operation(Option<Credential>, Arc<str>),
 }
@@ -77,7 +81,7 @@ impl<T> Default for Feed<T> {
         Self {
             lines: HashMap::new(),
             writes: HashMap::new(),
-            paused: HashSet::new(),
+            paused: HashMap::new(),
         }
     }
 }
@@ -165,13 +169,42 @@ impl<T> Feed<T> {
     }
 
     /// Nothing of these is brought until they are resumed; false if they were paused already.
-    pub fn pause(&mut self, pause: Pause) -> bool {
-        self.paused.insert(pause)
+    pub fn pause(&mut self, pause: Pause, now: Instant) -> bool {
+        let is_new = !self.paused.contains_key(&pause);
+        self.paused.entry(pause).or_insert(now);
+        is_new
     }
 
     /// See [`Feed::pause`]; false if they were not paused.
     pub fn resume(&mut self, pause: &Pause) -> bool {
-        self.paused.remove(pause)
+        self.paused.remove(pause).is_some()
+    }
+
+    /// Takes out all writes of credentials that the API has refused since before this, and ends
+    /// their pause.
+    pub fn given_up(&mut self, since: Instant) -> Vec<T> {
+        let refused = self.paused.iter().filter(|(_, at)| **at <= since);
+        let refused: HashSet<Credential> = refused
+            .filter_map(|(pause, _)| match pause {
+                Pause::Refused(credential) => Some(*credential),
+                _ => None,
+            })
+            .collect();
+        if refused.is_empty() {
+            return Vec::new();
+        }
+        self.paused.retain(|pause, _| match pause {
+            Pause::Refused(credential) => !refused.contains(credential),
+            _ => true,
+        });
+        let writes = self.writes.iter();
+        let of_those = writes.filter(|(_, (_, line, _))| refused.contains(&line.credential));
+        let mut turns: Vec<Turn> = of_those.map(|(turn, _)| *turn).collect();
+        turns.sort_unstable();
+        turns
+            .into_iter()
+            .filter_map(|turn| self.leave(turn))
+            .collect()
     }
 
     /// Whether nothing of this line is brought.
@@ -181,7 +214,7 @@ impl<T> Feed<T> {
 
     /// What is paused.
     pub fn paused(&self) -> impl Iterator<Item = &Pause> {
-        self.paused.iter()
+        self.paused.keys()
     }
 
     /// How many of these wait here that were accepted before this turn, and how many stand before
@@ -209,23 +242,26 @@ fn below(turns: &BTreeSet<Turn>, turn: Turn) -> usize {
     }
 }
 
-fn is_paused(paused: &HashSet<Pause>, line: &LineKey) -> bool {
+fn is_paused(paused: &HashMap<Pause, Instant>, line: &LineKey) -> bool {
     let operation = |credential| Pause::Operation(credential, line.operation.clone());
     !paused.is_empty()
         && [
             Pause::Credential(line.credential),
+            Pause::Refused(line.credential),
             operation(None),
             operation(Some(line.credential)),
         ]
         .iter()
-        .any(|pause| paused.contains(pause))
+        .any(|pause| paused.contains_key(pause))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use proptest::prelude::*;
     use std::net::IpAddr;
+    use std::time::Duration;
 
     fn line(n: u8) -> LineKey {
         LineKey {
@@ -300,12 +336,31 @@ mod tests {
         for n in [0, 2] {
             feed.enter(n.into(), n.into(), line(n), urgency(3), true);
         }
-        assert!(feed.pause(one.clone()) && !feed.pause(one.clone()));
+        let now = Clock::system().now();
+        assert!(feed.pause(one.clone(), now) && !feed.pause(one.clone(), now));
         assert_eq!(brought(&mut feed), [2]);
-        assert!(feed.pause(all.clone()) && feed.resume(&one));
+        assert!(feed.pause(all.clone(), now) && feed.resume(&one));
         assert!(brought(&mut feed).is_empty());
         assert!(feed.resume(&all));
         assert_eq!(brought(&mut feed), [0]);
+    }
+
+    #[test]
+    fn what_was_refused_for_long_is_given_up_and_nothing_else() {
+        let mut feed = Feed::default();
+        let now = Clock::system().now();
+        for n in [0, 1, 2] {
+            feed.enter(n.into(), n.into(), line(n), urgency(3), n == 0);
+        }
+        feed.pause(Pause::Credential(line(2).credential), now);
+        feed.pause(
+            Pause::Refused(line(0).credential),
+            now + Duration::from_secs(1),
+        );
+        assert!(feed.given_up(now).is_empty() && brought(&mut feed).is_empty());
+        assert_eq!(feed.given_up(now + Duration::from_secs(1)), [0, 1]);
+        assert_eq!(feed.paused().count(), 1);
+        assert_eq!(feed.len(), 1);
     }
 
     proptest! {

@@ -111,7 +111,12 @@ impl Gateway {
     /// If the selection is empty, or names a credential or an operation that is not known.
     pub fn operators_pause(&self, selection: &Selection) -> Result<bool, GatewayError> {
         let pause = self.selected(selection)?;
-        let changed = self.durable.shared.feed.lock().pause(pause);
+        let changed = self
+            .durable
+            .shared
+            .feed
+            .lock()
+            .pause(pause, self.clock.now());
         tracing::warn!(?selection, "an operator paused deferred writes");
         Ok(changed)
     }
@@ -122,7 +127,14 @@ impl Gateway {
     /// See [`Gateway::operators_pause`].
     pub fn operators_resume(&self, selection: &Selection) -> Result<bool, GatewayError> {
         let pause = self.selected(selection)?;
-        let changed = self.durable.shared.feed.lock().resume(&pause);
+        let changed = {
+            let mut feed = self.durable.shared.feed.lock();
+            let refused = match &pause {
+                Pause::Credential(credential) => feed.resume(&Pause::Refused(*credential)),
+                _ => false,
+            };
+            feed.resume(&pause) || refused
+        };
         self.durable.shared.hungry.notify_one();
         tracing::warn!(?selection, "an operator resumed deferred writes");
         Ok(changed)
@@ -132,6 +144,10 @@ impl Gateway {
         let feed = self.durable.shared.feed.lock();
         let paused = feed.paused().map(|pause| match pause {
             Pause::Credential(credential) => json!({ "credential": credential.to_string() }),
+            Pause::Refused(credential) => json!({
+                "credential": credential.to_string(),
+                "refused": true,
+            }),
             Pause::Operation(credential, operation) => json!({
                 "credential": credential.map(|credential| credential.to_string()),
                 "operation": &**operation,
