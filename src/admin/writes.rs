@@ -23,7 +23,8 @@ impl Admin {
         path: &str,
         query: Option<&str>,
     ) -> Response<OuterBody> {
-        let rest = path.trim_start_matches("/writes").trim_start_matches('/');
+        let rest = path.strip_prefix("/writes").unwrap_or_default();
+        let rest = rest.strip_prefix('/').unwrap_or(rest);
         let answer = match (method, rest) {
             (&Method::GET, "") => self.list(query).await,
             (&Method::POST, "pause") => self.turn(query, true),
@@ -111,6 +112,10 @@ fn parameters(
 }
 
 fn refused(error: &GatewayError) -> Response<OuterBody> {
-    let answer = json!({ "error": error.kind(), "message": error.message() });
+    let message = match error {
+        GatewayError::NotFound => "There is no such write".to_owned(),
+        other => other.message(),
+    };
+    let answer = json!({ "error": error.kind(), "message": message });
     document(reply::status(error), &answer)
 }

@@ -45,6 +45,8 @@ pub(super) enum Told {
     Again(Place, Came),
     /// It has not left, because the journal could not be told.
     NotRecorded(Place),
+    /// The gateway stops; the journal knows how far it came.
+    Stopped(Place),
     Unknown(Waited),
 }
 
@@ -60,7 +62,7 @@ impl Told {
                 Became::Unknown(None) => (None, Outcome::Unknown),
                 Became::Again => (None, Outcome::HungUp),
             },
-            Self::Again(..) | Self::NotRecorded(_) => (None, Outcome::HungUp),
+            Self::Again(..) | Self::NotRecorded(_) | Self::Stopped(_) => (None, Outcome::HungUp),
             Self::Unknown(_) => (None, Outcome::Unknown),
         };
         let request_id = ask.headers.get(REQUEST_ID);
@@ -85,7 +87,7 @@ impl Gateway {
         self.quotas.charge(&ask.caller)?;
         let keys = order_keys(&ask);
         let mut timing = Timing::of(&ask);
-        let (mut ticket, mut place) = self.accept(&ask, keys)?;
+        let (mut ticket, mut place) = self.accept(&ask, keys, false)?;
         let mut connects = 0;
         loop {
             let turn = match self.turn(&ask, None, &mut ticket, place).await {
@@ -114,7 +116,7 @@ impl Gateway {
                     Ok(reply) => return reply,
                     Err(returned) => place = returned,
                 },
-                Told::NotRecorded(_) => return Err(GatewayError::Internal),
+                Told::NotRecorded(_) | Told::Stopped(_) => return Err(GatewayError::Internal),
                 Told::Unknown(waited) => {
                     let may_retry = ask.operation.is_idempotent(&ask.method);
                     return Err(GatewayError::OutcomeUnknown { waited, may_retry });
@@ -154,8 +156,10 @@ impl Gateway {
         } = merged;
         let answer = match (became, place) {
             (Became::Again, Some(place)) => return Err(place),
-            (Became::Answered(answer) | Became::Unknown(Some(answer)), _) => answer,
-            (Became::Unknown(None) | Became::Again, _) => {
+            (Became::Answered(answer), _) => answer,
+            (Became::Unknown(Some(answer)), _) if answer.status().is_server_error() => answer,
+            // A refusal of a part says nothing of the rest.
+            (Became::Unknown(_) | Became::Again, _) => {
                 return Ok(Err(GatewayError::OutcomeUnknown {
                     waited: Waited::InVain,
                     may_retry: ask.operation.is_idempotent(&ask.method),
@@ -198,7 +202,12 @@ impl Gateway {
     }
 
     /// Takes a place in the budget's line and in the lanes.
-    pub(super) fn accept(&self, ask: &Ask, keys: Keys) -> Result<(Ticket, Place), GatewayError> {
+    pub(super) fn accept(
+        &self,
+        ask: &Ask,
+        keys: Keys,
+        is_durable: bool,
+    ) -> Result<(Ticket, Place), GatewayError> {
         let answer = self
             .budgets
             .answer_time(ask.credential, &ask.operation.budget);
@@ -206,7 +215,7 @@ impl Gateway {
         wish.bytes += keys.keys.len() * NAME_BYTES;
         wish.not_before = self.queue.expected_free(ask.credential, &keys, answer);
         wish.readiness = Readiness::Blocked;
-        if let Some(leaves) = self.leaves_with_others(ask, &keys) {
+        if let Some(leaves) = self.leaves_with_others(ask, &keys, is_durable) {
             wish.forecast = Some(leaves);
         } else if wish.not_before.is_some() {
             let leaves = self.looks.look(&self.clock, || {
@@ -228,12 +237,12 @@ impl Gateway {
     }
 
     /// When a write leaves that can travel with those that wait, if all of them fit together.
-    fn leaves_with_others(&self, ask: &Ask, keys: &Keys) -> Option<Instant> {
+    fn leaves_with_others(&self, ask: &Ask, keys: &Keys, is_durable: bool) -> Option<Instant> {
         let merges = ask.operation.merge.as_ref()?.enabled;
         if !merges || ask.overridden {
             return None;
         }
-        let (waiting, dispatches) = self.platform.waiting(ask);
+        let (waiting, dispatches) = self.platform.waiting(ask, is_durable);
         let follows = self.queue.would_follow(ask.credential, keys, &waiting);
         if waiting.is_empty() || !follows {
             return None;

@@ -258,6 +258,17 @@ impl Place {
         }
     }
 
+    /// From now on [`Queue::freed`] names it when its lanes open, as if it had been accepted by
+    /// [`Queue::enter_named`].
+    pub fn wait_named(&mut self) {
+        let mut state = self.queue.shared.state.lock();
+        let lanes = state.lanes.get(&self.credential);
+        self.blocked = None;
+        if lanes.is_some_and(|lanes| !lanes.is_ready(self.turn)) {
+            state.blocked.insert(self.turn, Waits::Named);
+        }
+    }
+
     /// Changes when the write is expected to have settled.
     pub fn expect(&self, settled: Instant) {
         let mut state = self.queue.shared.state.lock();

@@ -25,6 +25,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_segment-gateway");
+/// What begins an address that is none.
+const WRONG: &str = "not an address";
 /// Callers at once.
 const CALLERS: usize = 12;
 /// Longer than all that is accepted takes.
@@ -157,7 +159,7 @@ async fn caller(place: Arc<Place>, promises: Arc<Promises>, seed: u64) {
             0..=3 => defer(&place, &promises, Kind::DeferredPost, user, marker).await,
             4..=5 => defer(&place, &promises, Kind::DeferredPut, user, marker).await,
             6 if rng.u8(..4) == 0 => {
-                let email = format!("not an address {marker}");
+                let email = format!("{WRONG} {marker}");
                 keyed(&place, &promises, Kind::Wrong, marker, &email).await;
             }
             6..=8 => {
@@ -223,9 +225,11 @@ async fn keyed(place: &Place, promises: &Promises, kind: Kind, marker: String, e
 fn effects(arrivals: &[Arrival]) -> HashMap<String, usize> {
     let mut effects = HashMap::new();
     for arrival in arrivals.iter().filter(|arrival| arrival.applied()) {
-        // Several, where they travelled together.
-        for (from, _) in arrival.body.match_indices("w-") {
-            let marker = &arrival.body[from..];
+        // Several, where they travelled together; of a refused list, those before what is wrong.
+        let end = arrival.body.find(WRONG).unwrap_or(arrival.body.len());
+        let applied = &arrival.body[..end];
+        for (from, _) in applied.match_indices("w-") {
+            let marker = &applied[from..];
             let end = marker.find("-x").expect("a whole marker");
             *effects.entry(marker[..end + 2].to_owned()).or_default() += 1;
         }

@@ -974,3 +974,75 @@ async fn a_429_does_not_count_as_not_answering() {
     assert_eq!(ended(&world, &location).await["state"], "succeeded");
     assert_eq!(script.count(), 31);
 }
+
+#[tokio::test(start_paused = true)]
+async fn stopping_amid_a_refused_union_loses_nothing() {
+    let memory = Memory::default();
+    let world = Arc::new(keeping(slow(), &memory).await.start());
+    let delete = |email: &str| {
+        let target = format!("/invites?emails.0={}", email.replace('@', "%40"));
+        request(Method::DELETE, &target, "a", "")
+    };
+    let guest = |n: usize| format!("guest-{n}@example.com");
+    let mut invites = Vec::new();
+    for n in 0..80 {
+        invites.push(world.spawn(invite(&guest(n))));
+    }
+    for ask in invites {
+        assert_eq!(ask.await.unwrap().status, 201);
+    }
+    // All but two slots are used, and then a union with a wrong address is divided.
+    for n in 0..58 {
+        assert_eq!(world.send(delete(&guest(n))).await.status, 200);
+    }
+    sleep(Duration::from_secs(1)).await;
+    let mut locations = vec![defer(&world, delete("nobody@example.com")).await];
+    for n in 60..79 {
+        locations.push(defer(&world, delete(&guest(n))).await);
+    }
+    sleep(Duration::from_secs(2)).await;
+    let copy = memory.copy();
+    world.gateway.drain(Duration::from_secs(5));
+    world.gateway.tasks.idle().await;
+    let left: Vec<_> = memory.unfinished().await.unwrap();
+    assert!(left.len() > 10, "{}", left.len());
+    assert_eq!(
+        left.len(),
+        copy.unfinished().await.unwrap().len(),
+        "as after a crash"
+    );
+    let mut setup = keeping(slow(), &memory.copy()).await;
+    setup.sandbox = Arc::clone(&world.sandbox);
+    let second = setup.start();
+    let recovered = second.gateway.recover().await.unwrap();
+    assert_eq!(recovered.unknown, 0, "{recovered:?}");
+    for location in &locations[1..] {
+        assert_eq!(ended(&second, location).await["state"], "succeeded");
+    }
+    assert_eq!(world.sandbox.invites(), [guest(58), guest(59), guest(79)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_could_not_be_taken_back_goes_on() {
+    let memory = Memory::default();
+    let world = Arc::new(keeping(slow(), &memory).await.start());
+    let first = world.spawn(keyed(put(1), "k1"));
+    let second = world.spawn(keyed(put(1), "k2"));
+    let location = defer(&world, put(1)).await;
+    let listed = world.get("/_gateway/writes?state=queued", "a").await.json();
+    let queued = listed["data"]["writes"].as_array().unwrap().clone();
+    memory.fail_next(queued.len());
+    for write in &queued {
+        let target = format!("/_gateway/writes/{}", write["id"].as_str().unwrap());
+        let failed = world.send(request(Method::DELETE, &target, "a", "")).await;
+        assert_eq!(failed.status, 507, "{failed:?}");
+    }
+    assert_eq!(
+        (queued.len(), first.await.unwrap().status.as_u16()),
+        (2, 200)
+    );
+    assert_eq!(second.await.unwrap().status, 200);
+    assert_eq!(ended(&world, &location).await["state"], "succeeded");
+    assert_eq!(world.send(put(1)).await.status, 200);
+    assert_eq!(world.sandbox.arrivals().len(), 4);
+}

@@ -371,3 +371,98 @@ async fn peers_travel_together_and_off_means_off() {
     assert!(answers.iter().all(|answer| answer.status == 201));
     assert_eq!(world.sandbox.arrivals().len(), 24);
 }
+
+#[tokio::test(start_paused = true)]
+async fn deferred_members_of_one_group_travel_together() {
+    let world = Arc::new(World::new(slow()));
+    let mut locations = Vec::new();
+    for n in 1..=120 {
+        let ask = join(1, &format!("user-{n:05}@example.com"));
+        let answer = world.send(with(ask, "prefer", "respond-async")).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        locations.push(answer.header("location").to_owned());
+    }
+    sleep(Duration::from_secs(5)).await;
+    for location in &locations {
+        let write = world.get(location, "a").await.json()["data"]["write"].clone();
+        assert_eq!(write["state"], "succeeded", "{write}");
+    }
+    let dispatches = world.sandbox.arrivals().len();
+    assert!(dispatches <= 8, "{dispatches}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_gets_no_permit_leaves_alone_and_nobody_hangs() {
+    let world = Arc::new(World::new(slow()));
+    // The budget is spent, each of them alone.
+    for n in 0..60 {
+        assert_eq!(world.send(invite(&guest(n))).await.status, 201);
+    }
+    let mut asks = Vec::new();
+    for n in 100..300 {
+        asks.push(world.spawn(from_peer(
+            with(invite(&guest(n)), "prefer", "wait=40"),
+            n as u8 % 4,
+        )));
+    }
+    sleep(Duration::from_secs(1)).await;
+    world.gateway.drain(Duration::from_secs(5));
+    for ask in asks {
+        let answer = timeout(Duration::from_secs(60), ask)
+            .await
+            .expect("an answer")
+            .unwrap();
+        assert!(
+            matches!(
+                answer.error_type().as_str(),
+                "gateway-draining" | "gateway-queue-wait"
+            ),
+            "{answer:?}"
+        );
+    }
+    assert_eq!(world.gateway.budgets.waiting(), 0);
+}
+
+/// A keyed write is admitted because of those with which it can travel.
+#[tokio::test(start_paused = true)]
+async fn keyed_writes_are_admitted_as_those_they_travel_with() {
+    let world = Arc::new(World::new(slow()));
+    let asks = (0..200)
+        .map(|n| with(invite(&guest(n)), "idempotency-key", &format!("k{n}")))
+        .map(|ask| with(ask, "prefer", "wait=20"));
+    let answers = all(&world, asks.collect()).await;
+    assert!(
+        answers.iter().all(|answer| answer.status == 201),
+        "{answers:#?}"
+    );
+}
+
+/// Of a list that the API refused only a part is known to be refused.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_a_part_is_unknown_to_the_rest() {
+    let script = Script::new(|seen, before| {
+        let elements = seen.target.matches("emails").count();
+        let status = match (before, elements) {
+            (0..4, _) => 200,
+            (_, 5..) => 422,
+            _ => 403,
+        };
+        Step::Later(Duration::from_millis(100), answer(status, r#"{"data":{}}"#))
+    });
+    let world = script.world();
+    let two = |n: usize| {
+        let target = format!("/invites?emails.0=a{n}%40b.c&emails.1=d{n}%40b.c");
+        request(Method::DELETE, &target, "a", "")
+    };
+    let answers = all(&world, (0..10).map(two).collect()).await;
+    for (n, answer) in answers.iter().enumerate() {
+        match n {
+            0..4 => assert_eq!(answer.status, 200),
+            _ => assert_eq!(
+                answer.error_type(),
+                "gateway-outcome-unknown",
+                "{n} {answer:?}"
+            ),
+        }
+    }
+}

@@ -69,7 +69,7 @@ enum Waits {
 }
 
 impl Durable {
-    pub(super) fn refuse(&self, live: &Live, error: GatewayError) {
+    pub(in crate::gateway) fn refuse(&self, live: &Live, error: GatewayError) {
         self.release(live);
         live.set(Stage::Released(Some(error)));
     }
@@ -225,7 +225,7 @@ impl Gateway {
         self.quotas.charge(&ask.caller)?;
         let keys = order_keys(ask);
         if !live.deferred {
-            let (ticket, place) = self.accept(ask, keys)?;
+            let (ticket, place) = self.accept(ask, keys, true)?;
             return Ok(Waits::InLine(Box::new(ask.clone()), ticket, place));
         }
         let ahead = self.durable.shared.feed.lock().len();
@@ -266,7 +266,8 @@ impl Gateway {
     }
 
     /// Lets a write wait to be brought before its budget.
-    pub(super) fn defer(&self, live: &Arc<Live>, place: Place) {
+    pub(super) fn defer(&self, live: &Arc<Live>, mut place: Place) {
+        place.wait_named();
         let turn = place.turn();
         live.queued(Some(place));
         let (queue, credential) = (self.queue.clone(), live.credential);
@@ -289,7 +290,10 @@ impl Gateway {
     /// What a caller hears of a journal that cannot do what it should.
     pub(in crate::gateway) fn journal_failed(&self, error: &JournalError) -> GatewayError {
         match error {
-            JournalError::Full => GatewayError::JournalFull,
+            JournalError::Full => {
+                tracing::error!("there is no room on the disk of the journal");
+                GatewayError::JournalFull
+            }
             other => {
                 tracing::error!(error = %other, "the journal failed");
                 GatewayError::JournalBroken
@@ -322,7 +326,7 @@ impl Gateway {
         loop {
             let stage = stages.borrow_and_update().clone();
             let until = match &stage {
-                Stage::Ended(ended) => return reply(ended, ask).map(Some),
+                Stage::Ended(ended) => return reply(ended).map(Some),
                 Stage::Released(None) => return Ok(None),
                 Stage::Released(Some(error)) => return Err(error.clone()),
                 Stage::Accepting => None,
@@ -379,7 +383,7 @@ impl Gateway {
 }
 
 /// What the caller of a write that has ended is told.
-fn reply(ended: &Ended, ask: &Ask) -> Result<Reply, GatewayError> {
+fn reply(ended: &Ended) -> Result<Reply, GatewayError> {
     if ended.state == State::Cancelled {
         return Err(GatewayError::WriteCancelled);
     }
@@ -387,7 +391,8 @@ fn reply(ended: &Ended, ask: &Ask) -> Result<Reply, GatewayError> {
         return Err(GatewayError::GivenUp);
     }
     let Some(answer) = &ended.answer else {
-        return Err(unknown(ask.operation.is_idempotent(&ask.method)));
+        // Under this key it would be told the same again.
+        return Err(unknown());
     };
     Ok(Reply::recorded(respond(answer)?, ended))
 }
@@ -407,15 +412,15 @@ fn replay(record: &Record, key: &Key) -> Result<Reply, GatewayError> {
         State::Succeeded | State::Failed | State::Unknown => match answer() {
             Some(answer) => Ok(Reply::replay(respond(&answer)?)),
             None if record.state == State::Failed => Err(GatewayError::GivenUp),
-            None => Err(unknown(false)),
+            None => Err(unknown()),
         },
     }
 }
 
-fn unknown(may_retry: bool) -> GatewayError {
+fn unknown() -> GatewayError {
     GatewayError::OutcomeUnknown {
         waited: Waited::InVain,
-        may_retry,
+        may_retry: false,
     }
 }
 

@@ -16,9 +16,13 @@ use std::time::Instant;
 impl Gateway {
     /// Reads what a deferred write asks for and joins its budget's line; `None` if that cannot be
     /// done in this process.
-    pub(super) async fn stand_in_line(&self, live: &Arc<Live>) -> Option<(Ask, Ticket)> {
+    pub(super) async fn stand_in_line(
+        &self,
+        live: &Arc<Live>,
+        blocked: bool,
+    ) -> Option<(Ask, Ticket)> {
         let ask = self.read_back(live).await?;
-        let ticket = self.join(live, &ask, false).await?;
+        let ticket = self.join(live, &ask, blocked).await?;
         Some((ask, ticket))
     }
 

@@ -73,10 +73,12 @@ impl Gateway {
     pub(super) fn bring(&self, live: Arc<Live>, brought: Brought) {
         let gateway = self.clone();
         self.guarded(live.clone(), async move {
-            let Some(place) = live.take_place() else {
+            let Some(mut place) = live.take_place() else {
                 return;
             };
-            match gateway.stand_in_line(&live).await {
+            // It may have been brought to travel with others while its lanes are closed.
+            place.look_again();
+            match gateway.stand_in_line(&live, place.is_blocked()).await {
                 Some((ask, ticket)) => {
                     place.waits_at(ticket.place());
                     let timing = Timing::of(&ask);
@@ -89,7 +91,11 @@ impl Gateway {
                     };
                     gateway.carry(carried, place, Some(brought)).await;
                 }
-                None => gateway.park_for_good(&live, place),
+                None if gateway.is_draining() => live.parked(place),
+                None => {
+                    tracing::error!(id = %live.id, "a durable write is no longer in the journal");
+                    gateway.durable.refuse(&live, GatewayError::WriteCancelled);
+                }
             }
         });
     }
@@ -117,16 +123,10 @@ impl Gateway {
     /// it wait again if neither is so.
     fn park(&self, live: &Arc<Live>, place: Place) {
         if self.is_draining() {
-            return self.park_for_good(live, place);
+            return live.parked(place);
         }
         if let PutBack::GoesOn(place) = live.put_back(place) {
             self.defer(live, place);
-        }
-    }
-
-    fn park_for_good(&self, live: &Arc<Live>, place: Place) {
-        if let PutBack::GoesOn(place) = live.put_back(place) {
-            live.parked(place);
         }
     }
 
@@ -241,6 +241,14 @@ impl Gateway {
                     })
                 };
                 let (came, heard) = match became {
+                    // A refusal of a part says nothing of the rest.
+                    Became::Unknown(Some(answer)) if !answer.status().is_server_error() => {
+                        let heard = heard(answer);
+                        self.end(&live, State::Unknown, heard, &carried.timing)
+                            .await;
+                        drop(place);
+                        return Next::Over;
+                    }
                     Became::Answered(answer) | Became::Unknown(Some(answer)) => {
                         (status(&answer), heard(answer))
                     }
@@ -263,6 +271,10 @@ impl Gateway {
             Told::NotRecorded(place) => {
                 live.stays();
                 Next::Again(place, PAUSE)
+            }
+            Told::Stopped(place) => {
+                live.parked(place);
+                Next::Over
             }
             Told::Answer(_) | Told::Unknown(_) => {
                 // Its place stays closed for as long as it may take effect.

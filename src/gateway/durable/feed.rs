@@ -1,19 +1,25 @@
 //! Pure. Which of the deferred writes are brought before their budgets.
 //!
-//! There may be a hundred thousand of them, far more than may wait for a budget. Of each caller's
+//! There may be a hundred thousand of them, far more than may wait for a budget. Of one credential's
 //! writes of one operation a few stand in line ([`AT_ONCE`]), enough that a slot never finds nobody
-//! and that as many travel together as may; the others wait here, and those whose lanes are closed do not keep anybody from the line. The more
-//! urgent are brought first; every fourth is the one accepted first, so that nobody starves.
+//! and that as many travel together as may; callers take turns in being brought, and within a caller
+//! the more urgent come first, but every fourth is the one accepted first, so that nobody starves.
+//! Those whose lanes are closed wait here and keep nobody from the line, except that one which could
+//! travel with those that stand there is brought to them.
 
 use crate::credential::Credential;
 use crate::limit::turns::{Caller, Urgency};
 use crate::queue::lanes::Turn;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// How many of one line stand before its budget at once.
+/// How many of one credential and operation stand before their budget at once, and how many of all:
+/// a tenth of what may wait for budgets by default.
 pub const AT_ONCE: usize = 64;
+const MOST: usize = 1_000;
+/// How many with closed lanes are looked at for one that can travel with others.
+const LOOKED_AT: usize = 64;
 /// Of so many that are brought one is the oldest.
 const OLDEST_EVERY: usize = 4;
 
@@ -26,6 +32,8 @@ pub struct LineKey {
     pub operation: Arc<str>,
     /// Who asks.
     pub caller: Caller,
+    /// Whether its writes may travel together.
+    pub merges: bool,
 }
 
 #[derive(Debug, Default)]
@@ -34,8 +42,6 @@ struct Line {
     urgent: BTreeSet<(Urgency, Turn)>,
     /// Those whose lanes are closed.
     blocked: BTreeSet<Turn>,
-    /// How many stand before the budget.
-    brought: usize,
     /// Brought since the oldest was.
     since_oldest: usize,
 }
@@ -52,7 +58,7 @@ impl Line {
     }
 
     fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.blocked.is_empty() && self.brought == 0
+        self.ready.is_empty() && self.blocked.is_empty()
     }
 }
 
@@ -60,6 +66,11 @@ impl Line {
 #[derive(Debug)]
 pub struct Feed<T> {
     lines: HashMap<LineKey, Line>,
+    /// Lines, whose turn comes first in front. It may have some that are gone.
+    ring: VecDeque<LineKey>,
+    /// Those that stand before their budgets, by credential and operation, and how many that are.
+    standing: HashMap<(Credential, Arc<str>), BTreeSet<Turn>>,
+    stand: usize,
     writes: HashMap<Turn, (T, LineKey, Urgency)>,
     /// And since when.
     paused: HashMap<Pause, Instant>,
@@ -80,6 +91,9 @@ impl<T> Default for Feed<T> {
     fn default() -> Self {
         Self {
             lines: HashMap::new(),
+            ring: VecDeque::new(),
+            standing: HashMap::new(),
+            stand: 0,
             writes: HashMap::new(),
             paused: HashMap::new(),
         }
@@ -100,6 +114,9 @@ impl<T> Feed<T> {
 
     /// Takes a write in; the turn is that of its lanes, and `is_ready` says whether they are open.
     pub fn enter(&mut self, turn: Turn, write: T, line: LineKey, urgency: Urgency, is_ready: bool) {
+        if !self.lines.contains_key(&line) {
+            self.ring.push_back(line.clone());
+        }
         let waiting = self.lines.entry(line.clone()).or_default();
         if is_ready {
             waiting.ready.insert(turn);
@@ -137,33 +154,71 @@ impl<T> Feed<T> {
         Some(write)
     }
 
-    /// Those that are brought now. Each counts until [`Feed::gone`] is called with its line.
-    pub fn bring(&mut self) -> Vec<(T, LineKey)> {
+    /// Those that are brought now, each with its turn and line: it counts until [`Feed::gone`] is
+    /// called with them. `follows` says whether a write waits in its lanes for no other than these.
+    pub fn bring(
+        &mut self,
+        follows: impl Fn(Credential, Turn, &BTreeSet<Turn>) -> bool,
+    ) -> Vec<(T, Turn, LineKey)> {
         let mut brought = Vec::new();
-        let writes = &mut self.writes;
-        for (key, line) in &mut self.lines {
-            if line.ready.is_empty() || is_paused(&self.paused, key) {
+        // Lines that bring nobody in a row: when all do, it is over.
+        let mut idle = 0;
+        while idle < self.ring.len() && self.stand < MOST {
+            let Some(key) = self.ring.pop_front() else {
+                break;
+            };
+            if !self.lines.contains_key(&key) {
                 continue;
             }
-            while line.brought < AT_ONCE {
-                let Some(turn) = line.next() else { break };
-                line.ready.remove(&turn);
-                if let Some((write, _, urgency)) = writes.remove(&turn) {
-                    line.urgent.remove(&(urgency, turn));
-                    line.brought += 1;
-                    brought.push((write, key.clone()));
+            match self.next_of(&key, &follows) {
+                Some((turn, write)) => {
+                    let group = (key.credential, key.operation.clone());
+                    self.standing.entry(group).or_default().insert(turn);
+                    self.stand += 1;
+                    brought.push((write, turn, key.clone()));
+                    idle = 0;
                 }
+                None => idle += 1,
+            }
+            if self.lines.contains_key(&key) {
+                self.ring.push_back(key);
             }
         }
         brought
     }
 
+    fn next_of(
+        &mut self,
+        key: &LineKey,
+        follows: &impl Fn(Credential, Turn, &BTreeSet<Turn>) -> bool,
+    ) -> Option<(Turn, T)> {
+        if is_paused(&self.paused, key) {
+            return None;
+        }
+        let group = (key.credential, key.operation.clone());
+        let standing = self.standing.get(&group);
+        if standing.is_some_and(|standing| standing.len() >= AT_ONCE) {
+            return None;
+        }
+        let line = self.lines.get_mut(key)?;
+        let turn = line.next().or_else(|| {
+            let standing = standing.filter(|_| key.merges)?;
+            let mut blocked = line.blocked.iter().take(LOOKED_AT);
+            let joins = |turn: &&Turn| follows(key.credential, **turn, standing);
+            blocked.find(joins).copied()
+        })?;
+        Some((turn, self.leave(turn)?))
+    }
+
     /// One that was brought no longer stands before its budget.
-    pub fn gone(&mut self, key: &LineKey) {
-        if let Some(line) = self.lines.get_mut(key) {
-            line.brought = line.brought.saturating_sub(1);
-            if line.is_empty() {
-                self.lines.remove(key);
+    pub fn gone(&mut self, turn: Turn, key: &LineKey) {
+        let group = (key.credential, key.operation.clone());
+        if let Some(standing) = self.standing.get_mut(&group)
+            && standing.remove(&turn)
+        {
+            self.stand = self.stand.saturating_sub(1);
+            if standing.is_empty() {
+                self.standing.remove(&group);
             }
         }
     }
@@ -220,14 +275,14 @@ impl<T> Feed<T> {
     /// How many of these wait here that were accepted before this turn, and how many stand before
     /// their budget.
     pub fn before(&self, turn: Turn, credential: Credential, operation: &str) -> (usize, usize) {
-        let mut ahead = (0, 0);
+        let mut ahead = 0;
         for (key, line) in &self.lines {
             if key.credential == credential && *key.operation == *operation {
-                let waiting = below(&line.ready, turn) + below(&line.blocked, turn);
-                ahead = (ahead.0 + waiting, ahead.1 + line.brought);
+                ahead += below(&line.ready, turn) + below(&line.blocked, turn);
             }
         }
-        ahead
+        let group = (credential, Arc::from(operation));
+        (ahead, self.standing.get(&group).map_or(0, BTreeSet::len))
     }
 }
 
@@ -271,6 +326,7 @@ mod tests {
                 peer: IpAddr::from([10, 0, 0, n]),
                 name: None,
             },
+            merges: false,
         }
     }
 
@@ -279,9 +335,10 @@ mod tests {
     }
 
     fn brought(feed: &mut Feed<Turn>) -> Vec<Turn> {
-        let brought = feed.bring().into_iter().map(|(turn, key)| {
-            feed.gone(&key);
-            turn
+        let brought = feed.bring(|_, _, _| false).into_iter();
+        let brought = brought.map(|(write, turn, key)| {
+            feed.gone(turn, &key);
+            write
         });
         brought.collect()
     }
@@ -292,11 +349,12 @@ mod tests {
         for turn in 0..140 {
             feed.enter(turn, turn, line(0), urgency(3), true);
         }
-        let first = feed.bring();
+        let nobody = |_, _, _: &BTreeSet<Turn>| false;
+        let first = feed.bring(nobody);
         assert_eq!(first.len(), AT_ONCE);
-        assert!(feed.bring().is_empty());
-        feed.gone(&line(0));
-        assert_eq!(feed.bring()[0].0, AT_ONCE as Turn);
+        assert!(feed.bring(nobody).is_empty());
+        feed.gone(7, &line(0));
+        assert_eq!(feed.bring(nobody)[0].0, AT_ONCE as Turn);
         let before = feed.before(139, line(0).credential, "createInvites");
         assert_eq!(before, (139 - AT_ONCE - 1, AT_ONCE));
     }
@@ -309,6 +367,39 @@ mod tests {
             feed.enter(turn, turn, line(0), urgency(1), true);
         }
         assert_eq!(brought(&mut feed), [1, 2, 3, 0, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn callers_take_turns_and_all_of_an_operation_share_the_line() {
+        let mut feed = Feed::default();
+        for turn in 0..200 {
+            let who = if turn == 199 { 1 } else { 0 };
+            feed.enter(turn, turn, line(who), urgency(3), true);
+        }
+        let first = feed.bring(|_, _, _| false);
+        assert_eq!(first.len(), AT_ONCE);
+        assert_eq!(first[1].0, 199, "the second is the other caller's");
+    }
+
+    #[test]
+    fn one_that_can_travel_with_those_in_line_is_brought_to_them() {
+        let mut feed = Feed::default();
+        let merging = LineKey {
+            merges: true,
+            ..line(0)
+        };
+        for turn in 0..5 {
+            feed.enter(turn, turn, merging.clone(), urgency(3), turn == 0);
+        }
+        // Each waits for the one before it.
+        let brought = feed.bring(|_, turn, these| turn == 3 || these.contains(&(turn - 1)));
+        let turns: Vec<Turn> = brought.iter().map(|(_, turn, _)| *turn).collect();
+        assert_eq!(turns, [0, 1, 2, 3, 4]);
+        feed.enter(9, 9, line(0), urgency(3), false);
+        assert!(
+            feed.bring(|_, _, _| true).is_empty(),
+            "these are not merged"
+        );
     }
 
     #[test]
@@ -377,12 +468,12 @@ mod tests {
                 match what {
                     0 | 1 => feed.enter(turn, turn, line(*n), urgency(*u), *is_ready),
                     2 => {
-                        for (write, key) in feed.bring() {
-                            standing.push(key);
+                        for (write, turn, key) in feed.bring(|_, _, _| false) {
+                            standing.push((turn, key));
                             seen.push(write);
                         }
-                        if let Some(key) = standing.pop() {
-                            feed.gone(&key);
+                        if let Some((turn, key)) = standing.pop() {
+                            feed.gone(turn, &key);
                         }
                     }
                     _ => left += usize::from(feed.leave(Turn::from(*u)).is_some()),
@@ -391,13 +482,13 @@ mod tests {
             for turn in 0..steps.len() {
                 feed.ready(turn as Turn);
             }
-            for key in standing {
-                feed.gone(&key);
+            for (turn, key) in standing {
+                feed.gone(turn, &key);
             }
             while !feed.is_empty() {
-                for (write, key) in feed.bring() {
+                for (write, turn, key) in feed.bring(|_, _, _| false) {
                     seen.push(write);
-                    feed.gone(&key);
+                    feed.gone(turn, &key);
                 }
             }
             let entered = steps.iter().filter(|step| step.0 < 2).count();
@@ -405,7 +496,8 @@ mod tests {
             seen.sort_unstable();
             seen.dedup();
             prop_assert_eq!(seen.len() + left, entered);
-            prop_assert!(feed.lines.is_empty());
+            prop_assert!(feed.lines.is_empty() && feed.standing.is_empty());
+            prop_assert_eq!(feed.stand, 0);
         }
     }
 }

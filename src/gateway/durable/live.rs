@@ -255,11 +255,21 @@ impl Live {
         tries.doubt = tries.doubt.max(Some(until));
     }
 
-    /// It goes on in the next process; its lanes stay closed until this one ends.
+    /// It goes on in the next process; its lanes stay closed until this one ends. One that is being
+    /// taken back keeps its place for that, and one that has ended needs none.
     pub(super) fn parked(&self, place: Place) {
         let mut inner = self.inner.lock();
-        inner.place = Some(place);
-        inner.set(Stage::Parked);
+        match inner.stage {
+            Stage::Ended(_) | Stage::Released(_) => {
+                drop(inner);
+                drop(place);
+            }
+            Stage::Cancelling => inner.place = Some(place),
+            _ => {
+                inner.place = Some(place);
+                inner.set(Stage::Parked);
+            }
+        }
     }
 
     /// It could not be taken back after all. Its place, unless what carried it has that still.

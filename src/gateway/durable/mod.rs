@@ -157,7 +157,7 @@ impl Durable {
         }
     }
 
-    fn journal(&self) -> &dyn Journal {
+    pub(in crate::gateway) fn journal(&self) -> &dyn Journal {
         &*self.shared.journal
     }
 
@@ -224,6 +224,11 @@ fn line_of(live: &Live) -> LineKey {
         credential: live.credential,
         operation: live.operation.name.clone(),
         caller: live.caller.clone(),
+        merges: live
+            .operation
+            .merge
+            .as_ref()
+            .is_some_and(|merge| merge.enabled),
     }
 }
 
@@ -261,12 +266,13 @@ impl Registry {
 /// Stands before a budget until it is dropped.
 struct Brought {
     durable: Durable,
+    turn: Turn,
     line: LineKey,
 }
 
 impl Drop for Brought {
     fn drop(&mut self) {
-        self.durable.shared.feed.lock().gone(&self.line);
+        self.durable.shared.feed.lock().gone(self.turn, &self.line);
         self.durable.shared.hungry.notify_one();
     }
 }
@@ -276,10 +282,12 @@ impl Gateway {
     /// one may take over from one that panicked.
     pub async fn drive_deferred(self) {
         loop {
-            let brought = self.durable.shared.feed.lock().bring();
-            for (live, line) in brought {
+            let follows = |credential, turn, these: &_| self.queue.follows(credential, turn, these);
+            let brought = self.durable.shared.feed.lock().bring(follows);
+            for (live, turn, line) in brought {
                 let brought = Brought {
                     durable: self.durable.clone(),
+                    turn,
                     line,
                 };
                 self.bring(live, brought);

@@ -184,6 +184,8 @@ impl Gateway {
         };
         let state = match live.stage() {
             Stage::Left => State::Dispatched,
+            // It waits to be repeated, and cannot be taken back.
+            Stage::Queued if tries.doubt.is_some() => State::Dispatched,
             Stage::Ended(ended) => ended.state,
             _ => State::Queued,
         };

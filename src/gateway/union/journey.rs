@@ -7,8 +7,8 @@ use super::super::body::{self, Read};
 use super::super::flow::Ask;
 use super::super::write::{Told, Unsettled, touched};
 use super::Passenger;
-use crate::error::Waited;
-use crate::journal::Change;
+use crate::error::{GatewayError, Waited};
+use crate::journal::{Change, JournalError, Record};
 use crate::limit::budgets::{Admission, Standing, Wish};
 use crate::limit::ticket::Permit;
 use crate::merge::{self, Journey, Member, Outcome, Step};
@@ -187,9 +187,29 @@ impl Gateway {
         }
         match self.commit(changes).await {
             Ok(()) => true,
+            Err(JournalError::Absent) => {
+                self.leave_out_ended(union).await;
+                false
+            }
             Err(error) => {
                 let _ = self.journal_failed(&error);
                 false
+            }
+        }
+    }
+
+    /// Nobody is to send what has ended in the journal, or is no longer there.
+    async fn leave_out_ended(&self, union: &Union) {
+        let members = union.crew.iter();
+        for live in members.filter_map(|aboard| aboard.passenger.live.as_ref()) {
+            let record = self.durable.journal().get(live.id).await;
+            let has_ended = |record: &Option<Record>| {
+                record
+                    .as_ref()
+                    .is_none_or(|record| record.state.has_ended())
+            };
+            if record.as_ref().is_ok_and(has_ended) {
+                self.durable.refuse(live, GatewayError::WriteCancelled);
             }
         }
     }
@@ -272,11 +292,20 @@ impl Union {
         }
     }
 
-    /// The gateway stops: nobody will know of those whose outcome is not known now.
+    /// The gateway stops. Those that outlast it go on in the next process, which decides what may be
+    /// sent again; of the others nobody will know.
     fn give_up(self) {
         for mut aboard in self.crew {
-            drop(aboard.unsettled.take());
-            aboard.tell(Told::Unknown(Waited::InVain));
+            let unsettled = aboard.unsettled.take();
+            if aboard.passenger.live.is_none() {
+                drop(unsettled);
+                aboard.tell(Told::Unknown(Waited::InVain));
+                continue;
+            }
+            let place = unsettled.and_then(Unsettled::in_doubt);
+            if let Some(place) = place.or_else(|| aboard.place.take()) {
+                aboard.tell(Told::Stopped(place));
+            }
         }
     }
 

@@ -103,28 +103,29 @@ impl Gateway {
                 }
             }
         };
-        match (came, standing.leave(&self.queue)) {
+        // Without a permit it leaves alone: whoever was taken along and put back could believe the one
+        // and miss the other.
+        let left = match &came {
+            Ok(_) => standing.leave(&self.queue),
+            Err(_) => standing.leave_alone().map(|own| (own, Vec::new())),
+        };
+        let Some((mut own, others)) = left else {
             // Somebody took it along in this very moment: the slot is given back.
-            (permit, None) => {
-                drop(permit);
-                ticket.step_aside();
-                Ok(Turn::Rides(standing.departs().await))
+            drop(came);
+            ticket.step_aside();
+            return Ok(Turn::Rides(standing.departs().await));
+        };
+        match (came, own.place.take()) {
+            (Ok(permit), Some(place)) if others.is_empty() => Ok(Turn::Alone(permit, place)),
+            (Ok(permit), place) => {
+                own.place = place;
+                Ok(Turn::Leads(permit, Box::new(own), others))
             }
-            (Ok(permit), Some((mut own, others))) => {
-                Ok(match (own.place.take(), others.is_empty()) {
-                    (Some(place), true) => Turn::Alone(permit, place),
-                    (place, _) => {
-                        own.place = place;
-                        Turn::Leads(permit, Box::new(own), others)
-                    }
-                })
-            }
-            (Err(why), Some((own, others))) => {
-                standing.put_back(others);
+            (Err(why), place) => {
                 if matches!(why, NoTurn::Broken(_)) {
                     ticket.step_aside();
                 }
-                match own.place {
+                match place {
                     Some(place) => Err((why, place)),
                     // Whoever is on the platform has a place.
                     None => std::future::pending().await,

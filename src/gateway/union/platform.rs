@@ -114,8 +114,12 @@ impl Platform {
 
     /// Those that a write of this operation could travel with, and in how many dispatches they would
     /// leave at best.
-    pub(in crate::gateway) fn waiting(&self, ask: &Ask) -> (BTreeSet<Order>, usize) {
-        let line = (ask.credential, ask.operation.name.clone(), false);
+    pub(in crate::gateway) fn waiting(
+        &self,
+        ask: &Ask,
+        is_durable: bool,
+    ) -> (BTreeSet<Order>, usize) {
+        let line = (ask.credential, ask.operation.name.clone(), is_durable);
         let lines = self.lines.lock();
         let mut elements: HashMap<&str, (usize, usize)> = HashMap::new();
         let waiting = lines.get(&line).into_iter().flatten();
@@ -225,14 +229,9 @@ impl OnPlatform {
         Some((own, others))
     }
 
-    /// Puts those back that were to be taken along.
-    pub(super) fn put_back(&self, others: Vec<Passenger>) {
-        for other in others {
-            if let Some(live) = &other.live {
-                live.stays();
-            }
-            self.platform.add(&self.line, other);
-        }
+    /// Takes it off the platform alone; `None` if it has been taken along.
+    pub(super) fn leave_alone(&mut self) -> Option<Passenger> {
+        self.platform.remove(&self.line, self.turn)
     }
 }
 
