@@ -112,8 +112,11 @@ pub async fn serve(
     // Held until the end: the lock is on it.
     let (_state, gateway) = start(&loaded, scale, past, clock).await?;
     go_on(&gateway).await?;
-    let driver = tokio::spawn(drive(gateway.clone()));
-    let deferred = tokio::spawn(drive_deferred(gateway.clone()));
+    let (budgets, writes) = (gateway.budgets.clone(), gateway.clone());
+    let driver = tokio::spawn(keep_running("budgets", move || budgets.clone().drive()));
+    let deferred = tokio::spawn(keep_running("deferred writes", move || {
+        writes.clone().drive_deferred()
+    }));
     let sweeper = tokio::spawn(sweep(gateway.clone()));
     let (admin_stopping, admin_stopped) = watch::channel(false);
     let admin = serve_operators(&gateway, &config, admin_listener, until(admin_stopped))?;
@@ -340,31 +343,18 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// Without its driver nobody who waits for a budget is served, so one that panics is replaced.
-async fn drive(gateway: Gateway) {
+/// Runs what must never end: without the driver of the budgets nobody who waits is served, and nobody
+/// else brings deferred writes there. One that panics is replaced.
+async fn keep_running<F>(name: &'static str, driver: impl Fn() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     loop {
         // It is aborted with this task.
-        let mut driver = JoinSet::new();
-        driver.spawn(gateway.budgets.clone().drive());
-        let ended = driver.join_next().await;
-        tracing::error!(
-            ?ended,
-            "the driver of the budgets ended; it is started again"
-        );
-        tokio::time::sleep(DRIVER_PAUSE).await;
-    }
-}
-
-/// The same of deferred writes, which nobody else brings before their budgets.
-async fn drive_deferred(gateway: Gateway) {
-    loop {
-        let mut driver = JoinSet::new();
-        driver.spawn(gateway.clone().drive_deferred());
-        let ended = driver.join_next().await;
-        tracing::error!(
-            ?ended,
-            "what brings deferred writes before their budgets ended; it is started again"
-        );
+        let mut running = JoinSet::new();
+        running.spawn(driver());
+        let ended = running.join_next().await;
+        tracing::error!(name, ?ended, "a driver ended; it is started again");
         tokio::time::sleep(DRIVER_PAUSE).await;
     }
 }
