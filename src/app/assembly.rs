@@ -23,7 +23,7 @@ use crate::queue::Queue;
 use crate::route::Table;
 use crate::server::Bounds as ServerBounds;
 use crate::server::conn::ConnectionBounds;
-use crate::server::line::Patience as AnswerPatience;
+use crate::server::line::Patience as LinePatience;
 use crate::upstream::{Base, Client, ProxyRules, ProxyVariables, Spec};
 use governor::clock::QuantaClock;
 use http::HeaderValue;
@@ -190,9 +190,9 @@ pub fn server_bounds(config: &Config) -> ServerBounds {
     ServerBounds {
         connections: config.server.connections,
         each: ConnectionBounds {
-            head: config.server.header_timeout,
             head_bytes: config.server.header_bytes.0,
-            patience: AnswerPatience {
+            patience: LinePatience {
+                head: config.server.header_timeout,
                 piece: config.server.write_timeout,
                 answer: config.server.response_timeout,
             },

@@ -10,6 +10,10 @@
 //!
 //! The HTTP library polls the body of an answer, and with it the body's deadlines, only after the
 //! socket has taken what came before. So a caller that reads nothing is noticed here.
+//!
+//! The deadline of a head is kept here as well, because the library sets and clears a timer for
+//! every single one. Here a timer runs on while heads come and go in time, and only when it ends is
+//! it looked what it should have been: callers that are quick cost no timer at all.
 
 use super::framing::Blocks;
 use std::future::Future;
@@ -31,6 +35,9 @@ const AHEAD: usize = 1024;
 /// Bounds of what a caller may take its time for.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
+    /// For a whole head, from the connection's or the last answer's end, the first byte included:
+    /// it bounds idle connections too.
+    pub head: Duration,
     /// Between two pieces of what is sent to it.
     pub piece: Duration,
     /// For the rest of an answer, from when it was first waited for.
@@ -49,8 +56,10 @@ struct Shared {
     ambiguous: AtomicBool,
     /// Whether a request waits for the head of its answer; see [`Interim`].
     waiting: AtomicU8,
-    /// Counts heads, of requests and of answers.
+    /// Counts heads, of requests and of answers. Only the connection's own task counts.
     heads: AtomicU32,
+    /// Whether a request's body has not ended yet.
+    body: AtomicBool,
 }
 
 const NOBODY: u8 = 0;
@@ -73,13 +82,23 @@ pub struct Waiting(Notes);
 impl Waiting {
     /// The head of the answer is there.
     pub fn answered(self) {
-        self.0.shared.heads.fetch_add(1, Ordering::Release);
+        self.0.head();
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.shared.waiting.store(NOBODY, Ordering::Release);
+    }
+}
+
+/// Marks the body of a request as coming for as long as it lives.
+#[derive(Debug)]
+pub struct BodyComing(Notes);
+
+impl Drop for BodyComing {
+    fn drop(&mut self) {
+        self.0.shared.body.store(false, Ordering::Release);
     }
 }
 
@@ -91,7 +110,7 @@ impl Notes {
 
     /// A request has been taken up.
     pub fn taken_up(&self, interim: Interim) -> Waiting {
-        self.shared.heads.fetch_add(1, Ordering::Release);
+        self.head();
         let waiting = match interim {
             Interim::Understood => ASKABLE,
             Interim::Unknown => SILENTLY,
@@ -100,8 +119,28 @@ impl Notes {
         Waiting(self.clone())
     }
 
+    /// A request has been taken up whose body is still to come, for all that is known.
+    pub fn body_coming(&self) -> BodyComing {
+        self.shared.body.store(true, Ordering::Release);
+        BodyComing(self.clone())
+    }
+
     fn waiting(&self) -> u8 {
         self.shared.waiting.load(Ordering::Acquire)
+    }
+
+    fn heads(&self) -> u32 {
+        self.shared.heads.load(Ordering::Acquire)
+    }
+
+    fn head(&self) {
+        let heads = self.heads().wrapping_add(1);
+        self.shared.heads.store(heads, Ordering::Release);
+    }
+
+    /// Whether what is read now is the head of a request, or nothing.
+    fn is_head_next(&self) -> bool {
+        self.waiting() == NOBODY && !self.shared.body.load(Ordering::Acquire)
     }
 }
 
@@ -140,6 +179,10 @@ pub struct Line<I> {
     stalled: Option<Pin<Box<Sleep>>>,
     /// After which head the caller first did not take it, and when it must have taken it all.
     answer_by: Option<(u32, Instant)>,
+    /// After which head the next one was first waited for, and when it must be there.
+    head_by: Option<(u32, Instant)>,
+    /// Ends at the deadline of a head, or at that of an earlier one.
+    head_timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<I> Line<I> {
@@ -154,6 +197,8 @@ impl<I> Line<I> {
             presence: Presence::Open,
             stalled: None,
             answer_by: None,
+            head_by: None,
+            head_timer: None,
         }
     }
 
@@ -174,10 +219,7 @@ impl<I> Line<I> {
             self.stalled = None;
             return polled;
         }
-        let (patience, head) = (
-            self.patience,
-            self.notes.shared.heads.load(Ordering::Acquire),
-        );
+        let (patience, head) = (self.patience, self.notes.heads());
         let answer_by = &mut self.answer_by;
         let stalled = self.stalled.get_or_insert_with(|| {
             let from_now = |time| sleep(time).deadline();
@@ -193,6 +235,32 @@ impl<I> Line<I> {
         ready!(stalled.as_mut().poll(context));
         let why = "the caller does not take its answer";
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
+    }
+}
+
+impl<I> Line<I> {
+    /// Nothing more came: fails the read of a head that does not come in time.
+    fn head_in_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if !self.notes.is_head_next() {
+            return Ok(());
+        }
+        let heads = self.notes.heads();
+        let by = match self.head_by {
+            Some((same, by)) if same == heads => by,
+            _ => sleep(self.patience.head).deadline(),
+        };
+        self.head_by = Some((heads, by));
+        let timer = self
+            .head_timer
+            .get_or_insert_with(|| Box::pin(sleep_until(by)));
+        while timer.as_mut().poll(context).is_ready() {
+            if timer.deadline() >= by {
+                let why = "the head of a request did not come in time";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+            timer.as_mut().reset(by);
+        }
+        Ok(())
     }
 }
 
@@ -287,7 +355,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<I> {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?;
+        if Pin::new(&mut this.inner)
+            .poll_read(context, buffer)?
+            .is_pending()
+        {
+            this.head_in_time(context)?;
+            return Poll::Pending;
+        }
         this.note(buffer.filled().get(before..).unwrap_or_default());
         Poll::Ready(Ok(()))
     }

@@ -5,6 +5,7 @@
 //! little beyond the bound is accepted and refused clearly by the load shed behind; the rest waits
 //! to be accepted.
 
+pub mod body;
 pub mod conn;
 pub mod descriptors;
 pub mod framing;
@@ -12,7 +13,8 @@ pub mod line;
 
 use crate::gateway::body::OuterBody;
 use crate::metrics::Connections;
-use conn::{ConnectionBounds, RequestBody};
+use body::RequestBody;
+use conn::ConnectionBounds;
 use http::{Request, Response};
 use hyper::service::Service;
 use std::convert::Infallible;

@@ -2,6 +2,7 @@ use super::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const PATIENCE: Patience = Patience {
+    head: Duration::from_secs(10),
     piece: Duration::from_secs(30),
     answer: Duration::from_secs(300),
 };
@@ -135,4 +136,61 @@ async fn whoever_does_not_take_its_answer_is_given_up_on() {
         since().as_secs(),
         (PATIENCE.answer + PATIENCE.piece).as_secs()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_has_its_time_from_the_end_of_the_answer_before() {
+    let start = sleep(Duration::ZERO).deadline();
+    let since = || sleep(Duration::ZERO).deadline() - start;
+    let (mut caller, server) = tokio::io::duplex(100);
+    let notes = Notes::default();
+    let mut line = Line::new(server, notes.clone(), PATIENCE);
+    let mut four = [0; 4];
+    // Two requests in time, each of them a little before its deadline.
+    for _ in 0..2 {
+        let sends = async {
+            sleep(PATIENCE.head - Duration::from_secs(1)).await;
+            caller.write_all(b"head").await.unwrap();
+        };
+        let (read, ()) = tokio::join!(line.read_exact(&mut four), sends);
+        assert_eq!(read.unwrap(), 4);
+        let waiting = notes.taken_up(Interim::Understood);
+        // Neither waiting for an answer nor a body that takes long is a late head.
+        let coming = notes.body_coming();
+        let body = async {
+            sleep(PATIENCE.head * 3).await;
+            caller.write_all(b"body").await.unwrap();
+        };
+        waiting.answered();
+        let (read, ()) = tokio::join!(line.read_exact(&mut four), body);
+        assert_eq!(read.unwrap(), 4);
+        drop(coming);
+    }
+    // Bytes that keep coming do not put it off.
+    let from = since();
+    let drips = async {
+        loop {
+            caller.write_all(b"x").await.unwrap();
+            sleep(Duration::from_millis(700)).await;
+        }
+    };
+    let mut rest = Vec::new();
+    let error = tokio::select! {
+        read = line.read_to_end(&mut rest) => read.unwrap_err(),
+        () = drips => unreachable!("it sends for ever"),
+    };
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert_eq!(since() - from, PATIENCE.head);
+    assert!(!rest.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_ends_at_its_time() {
+    let start = sleep(Duration::ZERO).deadline();
+    let since = || sleep(Duration::ZERO).deadline() - start;
+    let (_caller, server) = tokio::io::duplex(100);
+    let mut line = Line::new(server, Notes::default(), PATIENCE);
+    let error = line.read(&mut [0; 10]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert_eq!(since(), PATIENCE.head);
 }

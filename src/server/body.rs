@@ -1,0 +1,47 @@
+//! The body of a request as it comes from a connection.
+
+use super::line::{BodyComing, Notes};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// The bytes as the HTTP library reads them. While they come, the line does not take them for the
+/// next head, which has a deadline of its own.
+#[derive(Debug)]
+pub struct RequestBody {
+    inner: Incoming,
+    coming: Option<BodyComing>,
+}
+
+impl RequestBody {
+    pub(super) fn new(inner: Incoming, notes: &Notes) -> Self {
+        let coming = (!inner.is_end_stream()).then(|| notes.body_coming());
+        Self { inner, coming }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        if self.inner.is_end_stream() || matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+            self.coming = None;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
