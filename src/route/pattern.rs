@@ -81,8 +81,8 @@ pub fn split(path: &str) -> Option<Split<'_>> {
     let mut split = Split {
         segments: [""; MAX_SEGMENTS],
         len: 0,
-        encoded: false,
     };
+    let mut encoded = false;
     if rest.is_empty() {
         return Some(split);
     }
@@ -94,12 +94,12 @@ pub fn split(path: &str) -> Option<Split<'_>> {
                 begin = at + 1;
             }
             b'\\' | b';' => return None,
-            b'%' => split.encoded = true,
+            b'%' => encoded = true,
             _ => {}
         }
     }
     split.push(rest.get(begin..)?)?;
-    let plain = !split.encoded || split.segments().iter().all(|part| is_plainly_encoded(part));
+    let plain = !encoded || split.segments().iter().all(|part| is_plainly_encoded(part));
     plain.then_some(split)
 }
 
@@ -108,18 +108,12 @@ pub fn split(path: &str) -> Option<Split<'_>> {
 pub struct Split<'p> {
     segments: [&'p str; MAX_SEGMENTS],
     len: usize,
-    encoded: bool,
 }
 
 impl<'p> Split<'p> {
     /// The raw segments, from left to right; none for the root path.
     pub fn segments(&self) -> &[&'p str] {
         &self.segments[..self.len]
-    }
-
-    /// Whether anything is percent-encoded in them.
-    pub fn is_encoded(&self) -> bool {
-        self.encoded
     }
 
     fn push(&mut self, segment: &'p str) -> Option<()> {

@@ -8,7 +8,9 @@
 
 use super::pattern::{self, Params, Segment};
 use super::policy::{BudgetSpec, CachePolicy, Effect, NameTemplate, Operation, Rate, Touches};
+use foldhash::fast::RandomState;
 use http::Method;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,8 +118,7 @@ pub struct Table {
 
 #[derive(Debug, Default)]
 struct Node {
-    /// Sorted by segment.
-    literals: Vec<(Box<str>, usize)>,
+    literals: HashMap<Box<str>, usize, RandomState>,
     parameter: Option<usize>,
     ends: Vec<End>,
 }
@@ -193,13 +194,13 @@ impl Table {
     /// and TRACE, a write for every other method, known or not.
     pub fn find(&self, method: &Method, path: &str) -> Match {
         let matched = pattern::split(path).and_then(|split| {
-            let segments = split.segments();
-            let end = self.descend(method, 0, segments).or_else(|| {
+            let segments = split.segments().iter().copied();
+            let end = self.descend(method, 0, segments.clone()).or_else(|| {
                 (*method == Method::HEAD)
                     .then(|| self.descend(&Method::GET, 0, segments))
                     .flatten()
             })?;
-            let params = Params::capture(&end.template, segments)?;
+            let params = Params::capture(&end.template, split.segments())?;
             Some(Match {
                 operation: end.operation.clone(),
                 params,
@@ -218,10 +219,22 @@ impl Table {
     }
 
     /// The operation that a request means, found quickly: its parameters are not looked at. `None`
-    /// if no template matches, or the path has anything encoded, which has to be looked at.
+    /// if no template matches, or the path is not plain: it has something encoded, a segment that
+    /// begins with a dot, or what no template may match.
     pub fn find_plain(&self, method: &Method, path: &str) -> Option<&Operation> {
-        let split = pattern::split(path).filter(|split| !split.is_encoded())?;
-        let end = self.descend(method, 0, split.segments())?;
+        let rest = path.strip_prefix('/')?;
+        let mut before = b'/';
+        for byte in rest.bytes() {
+            let odd_begin = before == b'/' && matches!(byte, b'/' | b'.');
+            if odd_begin || matches!(byte, b'%' | b'\\' | b';') {
+                return None;
+            }
+            before = byte;
+        }
+        if before == b'/' {
+            return None;
+        }
+        let end = self.descend(method, 0, rest.split('/'))?;
         Some(&end.operation)
     }
 
@@ -259,18 +272,19 @@ impl Table {
     }
 
     /// Each node is visited once at most for one path, so the tree bounds the work.
-    fn descend(&self, method: &Method, node: usize, path: &[&str]) -> Option<&End> {
+    fn descend<'p>(
+        &self,
+        method: &Method,
+        node: usize,
+        mut path: impl Iterator<Item = &'p str> + Clone,
+    ) -> Option<&End> {
         let node = self.nodes.get(node)?;
-        let Some((first, rest)) = path.split_first() else {
+        let Some(first) = path.next() else {
             return node.ends.iter().find(|end| end.method == *method);
         };
-        let literal = node
-            .literals
-            .binary_search_by(|(text, _)| (**text).cmp(first))
-            .ok();
-        let literal =
-            literal.and_then(|position| self.descend(method, node.literals[position].1, rest));
-        literal.or_else(|| self.descend(method, node.parameter?, rest))
+        let literal = node.literals.get(first);
+        let literal = literal.and_then(|next| self.descend(method, *next, path.clone()));
+        literal.or_else(|| self.descend(method, node.parameter?, path))
     }
 }
 
@@ -316,15 +330,7 @@ impl Tree {
         let node = &mut self.nodes[at];
         let child = match segment {
             Segment::Parameter(_) => *node.parameter.get_or_insert(next),
-            Segment::Literal(text) => {
-                match node.literals.binary_search_by(|(known, _)| known.cmp(text)) {
-                    Ok(position) => node.literals[position].1,
-                    Err(position) => {
-                        node.literals.insert(position, (text.clone(), next));
-                        next
-                    }
-                }
-            }
+            Segment::Literal(text) => *node.literals.entry(text.clone()).or_insert(next),
         };
         if child == next {
             self.nodes.push(Node::default());

@@ -349,6 +349,19 @@ proptest! {
         let expected = naive(&defs, &method, &path);
         let name = found.operation.method.is_some().then_some(&*found.operation.name);
         prop_assert_eq!(name, expected, "{} {}", method, path);
+        let plain = table.find_plain(&method, &path).map(|operation| &*operation.name);
+        prop_assert_eq!(plain, expected.filter(|_| path != "/"), "{} {}", method, path);
+    }
+
+    #[test]
+    fn what_is_found_quickly_is_what_is_found(path in "/[ab/.%25;\\\\-]{0,12}|\\PC*") {
+        let defs = ["/{a}", "/a", "/{a}/b", "/a/{b}", "/{a}/{b}/{c}"];
+        let defs = defs.iter().enumerate();
+        let defs = defs.map(|(index, path)| def(&format!("o{index}"), "GET", path));
+        let table = build(defs.collect()).unwrap();
+        if let Some(plain) = table.find_plain(&Method::GET, &path) {
+            prop_assert_eq!(plain.index, table.find(&Method::GET, &path).operation.index);
+        }
     }
 
     #[test]
