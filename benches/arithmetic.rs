@@ -21,7 +21,7 @@
 use http::{HeaderMap, StatusCode};
 use segment_gateway::cache::entry::Answer;
 use segment_gateway::cache::fence::{Dependency, Fence, Tag};
-use segment_gateway::cache::key::{Key, KeyParts};
+use segment_gateway::cache::key::{Key, KeyParts, Lines};
 use segment_gateway::cache::{Ask, Board, Cache, Mode, Spec, Touched};
 use segment_gateway::clock::Clock;
 use segment_gateway::credential::{Credential, Hasher};
@@ -309,8 +309,9 @@ fn key(user: u32) -> Key {
         operation: 1,
         path: &format!("/users/user-{user:05}"),
         query: "",
-        headers: &HeaderMap::new(),
-        body: &[],
+        accept: Lines::Only(None),
+        origin: Lines::Only(None),
+        content: None,
     })
 }
 

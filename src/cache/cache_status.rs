@@ -7,6 +7,7 @@ use super::reason::{Bypass, Miss};
 use http::header::HeaderName;
 use http::{HeaderValue, StatusCode};
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// The field.
@@ -39,20 +40,46 @@ pub struct Forwarded {
 
 /// `segment-gateway; hit; ttl=12`. Whole seconds, rounded down.
 pub fn hit(remaining: Duration) -> HeaderValue {
-    const BEFORE: &[u8] = b"segment-gateway; hit; ttl=";
-    /// The digits of the largest number.
-    const DIGITS: usize = 20;
-    // Written without a formatter, because every hit has one.
-    let mut text = [0; BEFORE.len() + DIGITS];
-    text[..BEFORE.len()].copy_from_slice(BEFORE);
-    let mut rest = remaining.as_secs();
-    let digits = rest.checked_ilog10().unwrap_or(0) as usize + 1;
-    for place in text[BEFORE.len()..][..digits].iter_mut().rev() {
-        *place = b'0' + (rest % 10) as u8;
-        rest /= 10;
+    static USUAL: LazyLock<Usual> = LazyLock::new(|| Usual::new("segment-gateway; hit; ttl="));
+    USUAL.value(remaining.as_secs())
+}
+
+/// The value of `Age` (RFC 9111, section 5.1). Whole seconds, rounded down.
+pub fn age(age: Duration) -> HeaderValue {
+    static USUAL: LazyLock<Usual> = LazyLock::new(|| Usual::new(""));
+    USUAL.value(age.as_secs())
+}
+
+/// Values that end in a number of seconds. Every hit has two of them, so the usual ones are made
+/// once, as text that lives as long as the process: a copy of such a value allocates nothing, and
+/// counts nothing that threads would have to share.
+struct Usual {
+    before: &'static str,
+    values: Box<[HeaderValue]>,
+}
+
+impl Usual {
+    /// Larger numbers are written each time. No default time to live is larger.
+    const NUMBERS: u64 = 600;
+
+    fn new(before: &'static str) -> Self {
+        let usual = |number| {
+            let text: &'static str = Box::leak(format!("{before}{number}").into_boxed_str());
+            HeaderValue::from_static(text)
+        };
+        Self {
+            before,
+            values: (0..Self::NUMBERS).map(usual).collect(),
+        }
     }
-    HeaderValue::from_bytes(&text[..BEFORE.len() + digits])
-        .unwrap_or(HeaderValue::from_static(NAME))
+
+    fn value(&self, number: u64) -> HeaderValue {
+        let usual = usize::try_from(number).ok();
+        match usual.and_then(|number| self.values.get(number)) {
+            Some(usual) => usual.clone(),
+            None => value(format!("{}{number}", self.before)),
+        }
+    }
 }
 
 /// `segment-gateway; fwd=uri-miss; stored` and the like.
@@ -158,6 +185,8 @@ mod tests {
         for (remaining, ttl) in [
             (Duration::from_millis(12_900), "12"),
             (Duration::from_millis(999), "0"),
+            (Duration::from_secs(599), "599"),
+            (Duration::from_secs(600), "600"),
             (Duration::from_secs(10), "10"),
             (Duration::MAX, "18446744073709551615"),
         ] {

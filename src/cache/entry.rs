@@ -35,8 +35,9 @@ const DEPENDENCY_BYTES: usize = 64;
 
 /// The id of the request that is answered; whoever shows an entry knows it.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Where [`Entry::hit_headers`] fills something in.
-const PLACES: [HeaderName; 3] = [header::AGE, CACHE_STATUS, REQUEST_ID];
+/// Where [`Entry::hit_headers`] fills something in: the last values of a stored header, in this
+/// order. The last of them is not there if an upstream cache said something of its own.
+const PLACES: [HeaderName; 3] = [header::AGE, REQUEST_ID, CACHE_STATUS];
 /// What stands there in the store.
 const UNFILLED: HeaderValue = HeaderValue::from_static("");
 
@@ -65,6 +66,8 @@ pub(super) struct About {
 pub struct Entry {
     status: StatusCode,
     headers: HeaderMap,
+    /// How many values of the header precede the places.
+    own_values: usize,
     body: Bytes,
     about: About,
     /// The generation of the fence at which the stamp was last believed; 0 is none.
@@ -73,9 +76,15 @@ pub struct Entry {
 
 impl Entry {
     pub(super) fn new(answer: &Answer<'_>, about: About) -> Self {
+        let mut headers = compact(answer.status, answer.headers);
+        let own_values = headers.len();
+        for name in PLACES {
+            headers.entry(name).or_insert(UNFILLED);
+        }
         Self {
             status: answer.status,
-            headers: compact(answer.status, answer.headers),
+            headers,
+            own_values,
             body: Bytes::copy_from_slice(answer.body),
             about,
             believed_at: AtomicU64::new(0),
@@ -104,18 +113,24 @@ impl Entry {
     pub fn hit_headers(&self, now: Instant, id: Option<HeaderValue>) -> HeaderMap {
         let mut headers = self.headers.clone();
         let age = self.age(now);
-        headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
-        match id {
-            Some(id) => drop(headers.insert(REQUEST_ID, id)),
-            None => drop(headers.remove(REQUEST_ID)),
+        let mut status = Some(cache_status::hit(self.about.fresh_for.saturating_sub(age)));
+        // In the order of PLACES: a look-up by name would cost more than all else here.
+        let mut places = headers.values_mut().skip(self.own_values);
+        if let Some(place) = places.next() {
+            *place = cache_status::age(age);
         }
-        let status = cache_status::hit(self.about.fresh_for.saturating_sub(age));
-        if let Some(place) = headers.get_mut(CACHE_STATUS)
-            && *place == UNFILLED
-        {
-            *place = status;
-        } else {
+        let named = id.is_some();
+        if let (Some(place), Some(id)) = (places.next(), id) {
+            *place = id;
+        }
+        if let Some(place) = places.next() {
+            *place = status.take().unwrap_or(UNFILLED);
+        }
+        if let Some(status) = status {
             headers.append(CACHE_STATUS, status);
+        }
+        if !named {
+            headers.remove(REQUEST_ID);
         }
         headers
     }
@@ -203,9 +218,6 @@ fn compact(status: StatusCode, headers: &HeaderMap) -> HeaderMap {
         if let (Ok(name), Ok(value)) = (name, HeaderValue::from_maybe_shared(bytes)) {
             copy.append(name, value);
         }
-    }
-    for name in PLACES {
-        copy.entry(name).or_insert(UNFILLED);
     }
     copy
 }

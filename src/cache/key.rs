@@ -11,9 +11,7 @@
 //! one fetch and a key too few shows someone the wrong answer.
 
 use super::fence::CredentialHash;
-use http::header::{
-    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, GetAll, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, GetAll, HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 use std::fmt;
 
@@ -26,7 +24,7 @@ const PREFIX: usize = 16 + 4;
 const ABSENT: u32 = u32::MAX;
 
 /// What a key is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct KeyParts<'a> {
     /// Whose answer it is.
     pub credential: &'a CredentialHash,
@@ -36,10 +34,31 @@ pub struct KeyParts<'a> {
     pub path: &'a str,
     /// The query in canonical form.
     pub query: &'a str,
-    /// The request's headers.
-    pub headers: &'a HeaderMap,
-    /// The request's body; an empty one is none.
-    pub body: &'a [u8],
+    /// The lines of `Accept`.
+    pub accept: Lines<'a>,
+    /// The lines of `Origin`.
+    pub origin: Lines<'a>,
+    /// The request's body, if it has one.
+    pub content: Option<Content<'a>>,
+}
+
+/// The body of a request, and what its header says of it.
+#[derive(Debug)]
+pub struct Content<'a> {
+    body: &'a [u8],
+    content_type: Lines<'a>,
+    content_encoding: Lines<'a>,
+}
+
+impl<'a> Content<'a> {
+    /// The body of a request with these headers; an empty one is none.
+    pub fn of(body: &'a [u8], headers: &'a HeaderMap) -> Option<Self> {
+        (!body.is_empty()).then(|| Self {
+            body,
+            content_type: Lines::of(headers, CONTENT_TYPE),
+            content_encoding: Lines::of(headers, CONTENT_ENCODING),
+        })
+    }
 }
 
 /// The key of a stored answer. Two keys are equal only if all their parts are.
@@ -49,16 +68,13 @@ pub struct Key(Box<[u8]>);
 impl Key {
     /// Puts the parts together, in one allocation.
     pub fn new(parts: &KeyParts<'_>) -> Self {
-        let headers = parts.headers;
-        let [accept, origin] = [ACCEPT, ORIGIN].map(|name| Joined::of(headers, name));
-        let body = (!parts.body.is_empty()).then(|| {
-            let digest: [u8; 32] = Sha256::digest(parts.body).into();
-            let described = [CONTENT_TYPE, CONTENT_ENCODING].map(|name| Joined::of(headers, name));
-            (digest, described)
+        let content = parts.content.as_ref().map(|content| {
+            let digest: [u8; 32] = Sha256::digest(content.body).into();
+            (digest, [&content.content_type, &content.content_encoding])
         });
         let mut size = PREFIX + 4 * 4 + parts.path.len() + parts.query.len();
-        size += accept.len() + origin.len();
-        if let Some((digest, [kind, encoding])) = &body {
+        size += parts.accept.len() + parts.origin.len();
+        if let Some((digest, [kind, encoding])) = &content {
             size += digest.len() + 4 * 2 + kind.len() + encoding.len();
         }
         let mut bytes = Vec::with_capacity(size);
@@ -66,11 +82,11 @@ impl Key {
         bytes.extend_from_slice(&parts.operation.to_le_bytes());
         push(&mut bytes, parts.path.as_bytes());
         push(&mut bytes, parts.query.as_bytes());
-        accept.push_to(&mut bytes);
-        origin.push_to(&mut bytes);
-        if let Some((digest, described)) = &body {
+        parts.accept.push_to(&mut bytes);
+        parts.origin.push_to(&mut bytes);
+        if let Some((digest, described)) = &content {
             bytes.extend_from_slice(digest);
-            described.iter().for_each(|field| field.push_to(&mut bytes));
+            described.iter().for_each(|lines| lines.push_to(&mut bytes));
         }
         Self(bytes.into_boxed_slice())
     }
@@ -109,24 +125,38 @@ fn push(bytes: &mut Vec<u8>, part: &[u8]) {
     bytes.extend_from_slice(part);
 }
 
-/// All lines of one header, looked up once: this is on the path of every hit.
-struct Joined<'h>(GetAll<'h, HeaderValue>);
+/// All lines of one field of a request.
+pub enum Lines<'h> {
+    /// Its only line, or none, for whoever went through the header and knows: no look-up by name is
+    /// needed then.
+    Only(Option<&'h HeaderValue>),
+    /// As many as there are.
+    All(GetAll<'h, HeaderValue>),
+}
 
-impl<'h> Joined<'h> {
-    fn of(headers: &'h HeaderMap, name: HeaderName) -> Self {
-        Self(headers.get_all(name))
+impl<'h> Lines<'h> {
+    /// The lines of this field in these headers.
+    pub fn of(headers: &'h HeaderMap, name: HeaderName) -> Self {
+        Self::All(headers.get_all(name))
+    }
+
+    fn values(&self) -> impl Iterator<Item = &'h HeaderValue> {
+        let (only, all) = match self {
+            Self::Only(only) => (*only, None),
+            Self::All(all) => (None, Some(all.iter())),
+        };
+        only.into_iter().chain(all.into_iter().flatten())
     }
 
     fn len(&self) -> usize {
-        let values = self.0.iter();
-        values
+        self.values()
             .map(|value| value.len() + 2)
             .sum::<usize>()
             .saturating_sub(2)
     }
 
     fn push_to(&self, bytes: &mut Vec<u8>) {
-        let mut values = self.0.iter();
+        let mut values = self.values();
         let Some(first) = values.next() else {
             bytes.extend_from_slice(&ABSENT.to_le_bytes());
             return;
@@ -137,5 +167,12 @@ impl<'h> Joined<'h> {
             bytes.extend_from_slice(b", ");
             bytes.extend_from_slice(value.as_bytes());
         }
+    }
+}
+
+/// Says nothing of them, nor of the header that they stand in.
+impl fmt::Debug for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lines")
     }
 }

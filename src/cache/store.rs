@@ -10,6 +10,7 @@
 
 use super::entry::Entry;
 use super::key::Key;
+use foldhash::quality::RandomState;
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache as Map;
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Answers by key. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
-    map: Map<Key, Arc<Entry>>,
+    map: Map<Key, Arc<Entry>, RandomState>,
     capacity: u64,
     evictions: Arc<AtomicU64>,
 }
@@ -38,7 +39,9 @@ impl Store {
                     counter.fetch_add(1, Ordering::Relaxed);
                 }
             })
-            .build();
+            // A key is looked up for every hit and is long. Its hash is seeded by chance, so that
+            // nobody can choose paths that meet in one place.
+            .build_with_hasher(RandomState::default());
         Self {
             map,
             capacity: capacity_bytes,

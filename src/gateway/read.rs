@@ -17,7 +17,7 @@ use super::status::CacheStatus;
 use super::write::refused;
 use crate::cache::entry::{self, Entry};
 use crate::cache::flight::{Follower, Outcome as Flown};
-use crate::cache::key::{Key, KeyParts};
+use crate::cache::key::{Content, Key, KeyParts, Lines};
 use crate::cache::leader::{Landed, Leader};
 use crate::cache::reason::{Bypass, Miss, Refusal};
 use crate::cache::request::{self, Spelling};
@@ -27,7 +27,7 @@ use crate::metrics::Outcome;
 use crate::route::policy::CachePolicy;
 use crate::route::{names, query};
 use crate::upstream::{AnswerBody, BodyError};
-use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
+use http::header::{self, ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use http::{Response, response};
 use http_body::Body as _;
 use std::time::{Duration, Instant};
@@ -84,8 +84,9 @@ impl Gateway {
             operation: u32::try_from(ask.operation.index).unwrap_or(u32::MAX),
             path: ask.target.path(),
             query,
-            headers: &ask.headers,
-            body: &ask.body,
+            accept: Lines::of(&ask.headers, header::ACCEPT),
+            origin: Lines::of(&ask.headers, header::ORIGIN),
+            content: Content::of(&ask.body, &ask.headers),
         })
     }
 

@@ -15,7 +15,7 @@ use super::request_id::{self, REQUEST_ID, RequestIds};
 use super::status::CacheStatus;
 use super::watch::Line;
 use super::{AccessLog, Gateway, edge};
-use crate::cache::key::{Key, KeyParts};
+use crate::cache::key::{Key, KeyParts, Lines};
 use crate::credential::{self, Credential, Hasher};
 use crate::metrics::Outcome;
 use crate::route::query;
@@ -29,13 +29,10 @@ const LONGEST_REMEMBERED: usize = 4 * 1024;
 /// More fields than this are not looked through.
 const MOST_FIELDS: usize = 32;
 
-/// Fields that mean nothing to the gateway in a read without a body, however often they come. Of
-/// `Accept` and `Origin` the key takes care.
-const HARMLESS: [HeaderName; 9] = [
-    header::ACCEPT,
+/// Fields that mean nothing to the gateway in a read without a body, however often they come.
+const HARMLESS: [HeaderName; 7] = [
     header::USER_AGENT,
     header::ACCEPT_ENCODING,
-    header::ORIGIN,
     header::ACCEPT_LANGUAGE,
     header::REFERER,
     HeaderName::from_static("traceparent"),
@@ -85,6 +82,8 @@ impl Memory {
 #[derive(Clone, Copy, Debug, Default)]
 struct Plain<'r> {
     authorization: Option<&'r HeaderValue>,
+    accept: Option<&'r HeaderValue>,
+    origin: Option<&'r HeaderValue>,
     id: Option<&'r HeaderValue>,
     host: bool,
     content_type: bool,
@@ -102,6 +101,10 @@ impl<'r> Plain<'r> {
                 plain.authorization.replace(value).is_none()
             } else if *name == header::HOST {
                 !std::mem::replace(&mut plain.host, true) && is_plain_host(value)
+            } else if *name == header::ACCEPT {
+                plain.accept.replace(value).is_none()
+            } else if *name == header::ORIGIN {
+                plain.origin.replace(value).is_none()
             } else if *name == header::CONTENT_TYPE {
                 !std::mem::replace(&mut plain.content_type, true)
             } else if *name == header::CONNECTION {
@@ -163,8 +166,9 @@ impl Gateway {
             operation: u32::try_from(operation.index).unwrap_or(u32::MAX),
             path,
             query: &query,
-            headers,
-            body: &[],
+            accept: Lines::Only(plain.accept),
+            origin: Lines::Only(plain.origin),
+            content: None,
         });
         let entry = self.cache.lookup(&key, now).ok()?;
         let id = plain.id.cloned().unwrap_or_else(|| ids.next());

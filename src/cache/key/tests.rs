@@ -1,5 +1,6 @@
 use super::*;
 use http::HeaderValue;
+use http::header::{ACCEPT, ORIGIN};
 use proptest::prelude::*;
 
 /// The parts as a reader would compare them: the oracle of equality.
@@ -33,8 +34,12 @@ fn key(parts: &Owned) -> Key {
         operation: parts.operation,
         path: &parts.path,
         query: &parts.query,
-        headers: &headers,
-        body: parts.body.as_ref().map_or(&[], |(body, ..)| body),
+        accept: Lines::of(&headers, ACCEPT),
+        origin: Lines::of(&headers, ORIGIN),
+        content: parts
+            .body
+            .as_ref()
+            .and_then(|(body, ..)| Content::of(body, &headers)),
     })
 }
 
@@ -147,8 +152,9 @@ fn header_lines_are_joined_and_an_empty_body_is_none() {
             operation: 0,
             path: "/",
             query: "",
-            headers: &headers,
-            body: b"",
+            accept: Lines::of(&headers, ACCEPT),
+            origin: Lines::of(&headers, ORIGIN),
+            content: Content::of(b"", &headers),
         };
         let key = Key::new(&parts);
         assert_eq!(key.0.len(), key.len_bytes());
@@ -156,6 +162,20 @@ fn header_lines_are_joined_and_an_empty_body_is_none() {
     };
     assert_eq!(build(&["a", "b"], "x"), build(&["a, b"], "y"));
     assert_ne!(build(&["a", "b"], "x"), build(&["b", "a"], "x"));
+    let known = |accept: Option<&'static str>| {
+        let accept = accept.map(HeaderValue::from_static);
+        Key::new(&KeyParts {
+            credential: &[0; 16],
+            operation: 0,
+            path: "/",
+            query: "",
+            accept: Lines::Only(accept.as_ref()),
+            origin: Lines::Only(None),
+            content: None,
+        })
+    };
+    assert_eq!(known(Some("a, b")), build(&["a", "b"], "x"));
+    assert_eq!(known(None), build(&[], "x"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use entry::Answer;
 use flight::Outcome;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use key::KeyParts;
+use key::{KeyParts, Lines};
 use tokio::task::{JoinHandle, JoinSet};
 
 mod bounds;
@@ -38,8 +38,9 @@ fn key(credential: CredentialHash, path: &str) -> Key {
         operation: 7,
         path,
         query: "",
-        headers: &HeaderMap::new(),
-        body: b"",
+        accept: Lines::Only(None),
+        origin: Lines::Only(None),
+        content: None,
     })
 }
 
