@@ -23,6 +23,9 @@ const PREFIX: usize = 16 + 4;
 /// The length of a part that is not there; no real part is that long.
 const ABSENT: u32 = u32::MAX;
 
+/// Between the lines of one field.
+const SEPARATOR: &[u8] = b", ";
+
 /// What a key is made of.
 #[derive(Debug)]
 pub struct KeyParts<'a> {
@@ -140,32 +143,33 @@ impl<'h> Lines<'h> {
         Self::All(headers.get_all(name))
     }
 
-    fn values(&self) -> impl Iterator<Item = &'h HeaderValue> {
-        let (only, all) = match self {
-            Self::Only(only) => (*only, None),
-            Self::All(all) => (None, Some(all.iter())),
-        };
-        only.into_iter().chain(all.into_iter().flatten())
-    }
-
     fn len(&self) -> usize {
-        self.values()
-            .map(|value| value.len() + 2)
-            .sum::<usize>()
-            .saturating_sub(2)
+        match self {
+            Self::Only(line) => line.map_or(0, HeaderValue::len),
+            Self::All(lines) => {
+                let lines = lines.iter().map(|line| line.len() + SEPARATOR.len());
+                lines.sum::<usize>().saturating_sub(SEPARATOR.len())
+            }
+        }
     }
 
     fn push_to(&self, bytes: &mut Vec<u8>) {
-        let mut values = self.values();
-        let Some(first) = values.next() else {
+        let (first, further) = match self {
+            Self::Only(line) => (*line, None),
+            Self::All(lines) => {
+                let mut lines = lines.iter();
+                (lines.next(), Some(lines))
+            }
+        };
+        let Some(first) = first else {
             bytes.extend_from_slice(&ABSENT.to_le_bytes());
             return;
         };
         bytes.extend_from_slice(&length(self.len()).to_le_bytes());
         bytes.extend_from_slice(first.as_bytes());
-        for value in values {
-            bytes.extend_from_slice(b", ");
-            bytes.extend_from_slice(value.as_bytes());
+        for line in further.into_iter().flatten() {
+            bytes.extend_from_slice(SEPARATOR);
+            bytes.extend_from_slice(line.as_bytes());
         }
     }
 }

@@ -234,7 +234,7 @@ impl Table {
         if before == b'/' {
             return None;
         }
-        let end = self.descend(method, 0, rest.split('/'))?;
+        let end = self.descend(method, 0, PlainSegments(Some(rest)))?;
         Some(&end.operation)
     }
 
@@ -285,6 +285,26 @@ impl Table {
         let literal = node.literals.get(first);
         let literal = literal.and_then(|next| self.descend(method, *next, path.clone()));
         literal.or_else(|| self.descend(method, node.parameter?, path))
+    }
+}
+
+/// What is left of a path without its first slash. They are short: bytes are compared one by one,
+/// which is quicker than a search that has to be set up.
+#[derive(Clone)]
+struct PlainSegments<'p>(Option<&'p str>);
+
+impl<'p> Iterator for PlainSegments<'p> {
+    type Item = &'p str;
+
+    fn next(&mut self) -> Option<&'p str> {
+        let path = self.0?;
+        let slash = path.bytes().position(|byte| byte == b'/');
+        let (segment, rest) = match slash {
+            Some(at) => (path.get(..at), path.get(at + 1..)),
+            None => (Some(path), None),
+        };
+        self.0 = rest;
+        segment
     }
 }
 

@@ -29,10 +29,24 @@ pub struct Blocks {
 
 impl Blocks {
     /// Looks at the next bytes.
-    pub fn feed(&mut self, mut bytes: &[u8]) {
+    pub fn feed(&mut self, bytes: &[u8]) {
+        // Every hit's head comes by here, nearly always alone and whole.
+        if self.begins() && ends_block(bytes) && !may_name_encoding(bytes) {
+            self.length = false;
+            return;
+        }
+        self.feed_lines(bytes);
+    }
+
+    /// Whether the next byte begins a line, in a block without an encoding so far.
+    fn begins(&self) -> bool {
+        self.kept == 0 && !self.past_name && !self.encoding
+    }
+
+    fn feed_lines(&mut self, mut bytes: &[u8]) {
         while let Some((byte, rest)) = bytes.split_first() {
             if self.past_name || (self.kept == 0 && begins_neither(*byte)) {
-                // Every hit's head comes by here: what is of no interest is skipped line by line.
+                // What is of no interest is skipped line by line.
                 let line_end = memchr::memchr(b'\n', bytes);
                 self.past_name = line_end.is_none();
                 self.kept = 0;
@@ -82,6 +96,22 @@ impl Blocks {
     }
 }
 
+/// Whether an empty line is the last one.
+fn ends_block(bytes: &[u8]) -> bool {
+    bytes.ends_with(b"\n\r\n") || bytes.ends_with(b"\n\n")
+}
+
+/// Whether any line begins like `Transfer-Encoding`. All bytes are compared, without a branch, so
+/// that the compiler can compare many at once.
+fn may_name_encoding(bytes: &[u8]) -> bool {
+    let begins = |byte: u8| byte | 0x20 == b't';
+    let pairs = bytes.iter().zip(bytes.iter().skip(1));
+    let later = pairs.fold(false, |any, (before, byte)| {
+        any | ((*before == b'\n') & begins(*byte))
+    });
+    later | bytes.first().copied().is_some_and(begins)
+}
+
 /// Whether a line that begins so is neither field, nor the end of a block.
 fn begins_neither(byte: u8) -> bool {
     !matches!(byte, b'c' | b'C' | b't' | b'T' | b'\r' | b'\n')
@@ -90,6 +120,7 @@ fn begins_neither(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn both_fields_in_one_head_are_found_however_the_bytes_come() {
@@ -134,6 +165,47 @@ mod tests {
                     blocks.feed(part);
                 }
                 assert_eq!(blocks.ambiguous(), *expected, "{bytes:?} by {size}");
+            }
+        }
+    }
+
+    /// All that matters for what comes next.
+    fn state(blocks: &Blocks) -> (&[u8], [bool; 4]) {
+        let Blocks {
+            past_name,
+            length,
+            encoding,
+            ambiguous,
+            ..
+        } = *blocks;
+        let name = &blocks.name[..blocks.kept];
+        (name, [past_name, length, encoding, ambiguous])
+    }
+
+    proptest! {
+        #[test]
+        fn looking_at_whole_heads_at_once_finds_the_same(
+            lines in prop::collection::vec(
+                prop::sample::select(vec![
+                    "GET / HTTP/1.1", "Host: a", "", "", "Content-Length: 1", "connection: close",
+                    "transfer-encoding: chunked", "Transfer-Encoding: x", "te: trailers",
+                    " transfer-encoding: folded", "\r", "tx",
+                ]),
+                0..12,
+            ),
+            ends in prop::collection::vec(prop::sample::select(vec!["\r\n", "\n"]), 12),
+            cuts in prop::collection::vec(0usize..100, 0..4),
+        ) {
+            let text: String = lines.iter().zip(&ends).flat_map(|(line, end)| [*line, *end]).collect();
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| (*cut).min(text.len())).collect();
+            cuts.extend([0, text.len()]);
+            cuts.sort_unstable();
+            let (mut whole, mut by_lines) = (Blocks::default(), Blocks::default());
+            for cut in cuts.windows(2) {
+                let part = &text.as_bytes()[cut[0]..cut[1]];
+                whole.feed(part);
+                by_lines.feed_lines(part);
+                prop_assert_eq!(state(&whole), state(&by_lines), "{:?}", text);
             }
         }
     }
