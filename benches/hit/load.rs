@@ -35,8 +35,8 @@ const HEAD_END: &[u8] = b"\r\n\r\n";
 const MOST_LOOKS: u32 = 20_000_000;
 const LARGEST_ANSWER: usize = 16 * 1024;
 
-/// What one run showed.
-#[derive(Debug)]
+/// What a run showed, or a slice of it.
+#[derive(Debug, Default)]
 pub(crate) struct Run {
     pub(crate) lasted: Duration,
     /// Times from a request to the end of its answer, sorted.
@@ -49,6 +49,25 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// Adds what came next.
+    pub(crate) fn add(&mut self, next: Self) {
+        let first = self.latencies.is_empty();
+        self.lasted += next.lasted;
+        self.latencies.extend(next.latencies);
+        self.latencies.sort();
+        self.server = if first {
+            next.server
+        } else {
+            sum(self.server, next.server)
+        };
+        self.load = if first {
+            next.load
+        } else {
+            sum(self.load, next.load)
+        };
+        self.sample = next.sample;
+    }
+
     pub(crate) fn answers(&self) -> usize {
         self.latencies.len()
     }
@@ -59,6 +78,10 @@ impl Run {
         let at = (self.latencies.len() * percent / 100).min(last);
         self.latencies.get(at).copied().unwrap_or_default()
     }
+}
+
+fn sum(one: Option<Usage>, other: Option<Usage>) -> Option<Usage> {
+    Some(one?.and(other?))
 }
 
 struct Connection {

@@ -144,6 +144,14 @@ impl Usage {
         Some(sum)
     }
 
+    /// Both together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            ran: self.ran + other.ran,
+            waited: self.waited + other.waited,
+        }
+    }
+
     /// What was added since `before`.
     pub(crate) fn since(self, before: Self) -> Self {
         Self {

@@ -15,6 +15,9 @@
 //! - Every run has a new process, so that the luck of one process (addresses of memory, seeds of
 //!   hashes) is not taken for a result. Its one fetch comes before the warm-up and lives for 60 s,
 //!   which outlasts the run.
+//! - The runs of one round are interleaved in slices: a virtual machine changes its speed by a third
+//!   from one second to the next, and so all of them have their share of the good times and the bad.
+//!   A server whose turn it is not has nothing to do.
 //! - All servers run on one core and use the same runtime: tokio's with several threads, which is
 //!   one worker thread on one core. The load runs on another core; see `load.rs` for why it does
 //!   not get in the way. Pinning needs `taskset` (util-linux); without it this is said.
@@ -52,6 +55,9 @@ const GOAL: f64 = 0.80;
 /// What a user with a few permissions looks like.
 const BODY_BYTES: usize = 2_253;
 const CONNECTIONS: usize = 64;
+/// How long each has its turn: much longer than it takes to get going again, much shorter than the
+/// machine keeps one speed.
+const SLICE: Duration = Duration::from_millis(200);
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +84,7 @@ impl Kind {
 struct Wish {
     rounds: usize,
     warm_up: Duration,
+    /// What one run adds up to.
     measured: Duration,
     gateway: PathBuf,
 }
@@ -146,23 +153,17 @@ fn compare(wish: &Wish) -> Result<(), Failure> {
     };
     println!(
         "a cache hit over loopback: {BODY_BYTES} B body, {CONNECTIONS} keep-alive connections, \
-         {} runs of {:.1} s each after {:.1} s of warming up\n{cores}\n",
+         {} runs of {:.1} s each after {:.1} s of warming up, interleaved by {:.1} s\n{cores}\n",
         wish.rounds,
         wish.measured.as_secs_f64(),
         wish.warm_up.as_secs_f64(),
+        SLICE.as_secs_f64(),
     );
     let mut runs: Vec<(Kind, Run)> = Vec::new();
     let mut sample = Vec::new();
     for round in 0..wish.rounds {
-        // What comes first or last in a round is not always the same one.
-        for place in 0..Kind::ALL.len() {
-            let kind = Kind::ALL[(round + place) % Kind::ALL.len()];
-            let run = measure(kind, wish, &servers, &upstream, &sample)?;
+        for (kind, run) in one_round(round, wish, &servers, &upstream, &mut sample)? {
             report::line(round, kind.name(), &run);
-            if sample.is_empty() {
-                sample.clone_from(&run.sample);
-                report::answer(&sample, BODY_BYTES);
-            }
             runs.push((kind, run));
         }
     }
@@ -170,33 +171,53 @@ fn compare(wish: &Wish) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One run: a new process, its warm-up, its measurement.
-fn measure(
-    kind: Kind,
+/// One run of each: new processes, their warm-up, their measurement in turn.
+fn one_round(
+    round: usize,
     wish: &Wish,
     servers: &Servers<'_>,
     upstream: &Upstream,
-    sample: &[u8],
-) -> Result<Run, Failure> {
-    let asked_before = upstream.asked();
-    let server = match kind {
-        Kind::Gateway => servers.gateway(LogAccess::Default)?,
-        Kind::GatewayLogsAll => servers.gateway(LogAccess::All)?,
-        Kind::Bare => servers.bare(sample)?,
-    };
-    let mut load = Load::connect(server.address(), CONNECTIONS, upstream.body().to_vec())?;
-    // The only fetch; all that follow are hits.
-    load.fetch()?;
-    load.run(wish.warm_up, server.id())?;
-    let run = load.run(wish.measured, server.id())?;
-    let asked = upstream.asked() - asked_before;
-    let expected = u64::from(kind != Kind::Bare);
-    if asked != expected {
-        return Err(format!(
-            "{}: the upstream was asked {asked} times instead of {expected}",
-            kind.name()
-        )
-        .into());
+    sample: &mut Vec<u8>,
+) -> Result<Vec<(Kind, Run)>, Failure> {
+    let mut under_way = Vec::new();
+    for kind in Kind::ALL {
+        let asked_before = upstream.asked();
+        let server = match kind {
+            Kind::Gateway => servers.gateway(LogAccess::Default)?,
+            Kind::GatewayLogsAll => servers.gateway(LogAccess::All)?,
+            Kind::Bare => servers.bare(sample)?,
+        };
+        let mut load = Load::connect(server.address(), CONNECTIONS, upstream.body().to_vec())?;
+        // The only fetch; all that follow are hits.
+        load.fetch()?;
+        let warmed = load.run(wish.warm_up, server.id())?;
+        if sample.is_empty() {
+            sample.clone_from(&warmed.sample);
+            report::answer(sample, BODY_BYTES);
+        }
+        let asked = upstream.asked() - asked_before;
+        let expected = u64::from(kind != Kind::Bare);
+        if asked != expected {
+            return Err(format!(
+                "{}: the upstream was asked {asked} times instead of {expected}",
+                kind.name()
+            )
+            .into());
+        }
+        under_way.push((kind, server, load, Run::default()));
     }
-    Ok(run)
+    let asked_before = upstream.asked();
+    // What comes first or last is not always the same one.
+    under_way.rotate_left(round % Kind::ALL.len());
+    while under_way.iter().any(|(.., run)| run.lasted < wish.measured) {
+        for (_, server, load, run) in &mut under_way {
+            run.add(load.run(SLICE, server.id())?);
+        }
+        under_way.rotate_left(1);
+    }
+    if upstream.asked() != asked_before {
+        return Err("the upstream was asked while all should have been hits".into());
+    }
+    let runs = under_way.into_iter().map(|(kind, .., run)| (kind, run));
+    Ok(runs.collect())
 }

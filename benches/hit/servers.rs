@@ -57,15 +57,18 @@ impl Servers<'_> {
     /// The program itself, with nothing set but where it listens and whom it asks.
     pub(crate) fn gateway(&self, access: LogAccess) -> Result<Server, Failure> {
         let (address, admin) = (free_port()?, free_port()?);
-        // A new file each time: with every hit in it, it grows by some megabytes a second.
-        let log = self.folder.join("log");
+        // Two that run at once do not share a directory of state. The log is a new file each time:
+        // with every hit in it, it grows by some megabytes a second.
+        let folder = self.folder.join(format!("{access:?}"));
+        std::fs::create_dir_all(&folder)?;
+        let log = folder.join("log");
         let mut command = self.cores.command(self.gateway);
         command
             .arg("serve")
             .args(["--listen", &address.to_string()])
             .args(["--admin-listen", &admin.to_string()])
             .args(["--upstream", &format!("http://{}", self.upstream)])
-            .current_dir(self.folder)
+            .current_dir(&folder)
             .stderr(File::create(&log)?);
         if access == LogAccess::All {
             command.env("SEGMENT_GATEWAY__LOG__ACCESS", "all");
