@@ -10,7 +10,10 @@
 //!
 //! Others' changes of what is not sealed are not noticed: who may write the file is trusted.
 
-use super::{Change, Filter, Journal, JournalError, Key, KeyHash, Later, Record, WriteId, millis};
+use super::{
+    Change, Filter, Journal, JournalError, Key, KeyHash, Later, Record, WorkspaceHash, WriteId,
+    millis,
+};
 use crate::credential::Credential;
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
@@ -152,6 +155,10 @@ impl Journal for Disk {
         self.ask(|shared| shared.read(|connection, _| rows::newest(connection)))
     }
 
+    fn workspace(&self, credential: Credential) -> Later<'static, Option<WorkspaceHash>> {
+        self.ask(move |shared| shared.read(|connection, _| rows::workspace(connection, credential)))
+    }
+
     fn forget(&self, ended_before: SystemTime) -> Later<'static, u64> {
         let before = millis(ended_before);
         self.ask(move |shared| {
@@ -161,6 +168,7 @@ impl Journal for Disk {
                     .read(|connection, _| rows::forget(connection, before, FORGET_TOGETHER))?;
                 all += some;
                 if some < u64::from(FORGET_TOGETHER) {
+                    shared.read(|connection, _| rows::forget_workspaces(connection))?;
                     return Ok(all);
                 }
             }

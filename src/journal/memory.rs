@@ -2,13 +2,13 @@
 //! with.
 
 use super::{
-    Change, Filter, Journal, JournalError, KeyHash, Later, Record, State, WriteId, millis,
-    not_an_end, time,
+    Change, Filter, Journal, JournalError, KeyHash, Later, Record, State, WorkspaceHash, WriteId,
+    millis, not_an_end, time,
 };
 use crate::credential::Credential;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::ready;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -22,18 +22,29 @@ pub struct Memory {
 #[derive(Debug, Default)]
 struct Kept {
     writes: BTreeMap<WriteId, Record>,
+    workspaces: HashMap<Credential, WorkspaceHash>,
     /// How many of the next commits find no room.
     failing: usize,
 }
 
-/// What a commit has changed: the writes as they were before.
-type Undo = Vec<(WriteId, Option<Record>)>;
+/// What a commit has changed: what was there before.
+type Undo = Vec<Before>;
+
+#[derive(Debug)]
+enum Before {
+    Write(WriteId, Option<Record>),
+    Workspace(Credential, Option<WorkspaceHash>),
+}
 
 impl Memory {
     /// What a crash would leave at this moment.
     pub fn copy(&self) -> Self {
-        let writes = self.kept.lock().writes.clone();
-        let kept = Kept { writes, failing: 0 };
+        let here = self.kept.lock();
+        let kept = Kept {
+            writes: here.writes.clone(),
+            workspaces: here.workspaces.clone(),
+            failing: 0,
+        };
         Self {
             kept: Arc::new(Mutex::new(kept)),
         }
@@ -56,14 +67,20 @@ impl Kept {
             .into_iter()
             .try_for_each(|change| self.apply(change, &mut undo));
         if result.is_err() {
-            for (id, before) in undo.into_iter().rev() {
-                match before {
-                    Some(record) => self.writes.insert(id, record),
-                    None => self.writes.remove(&id),
-                };
+            for before in undo.into_iter().rev() {
+                self.put_back(before);
             }
         }
         result
+    }
+
+    fn put_back(&mut self, before: Before) {
+        match before {
+            Before::Write(id, Some(record)) => drop(self.writes.insert(id, record)),
+            Before::Write(id, None) => drop(self.writes.remove(&id)),
+            Before::Workspace(of, Some(hash)) => drop(self.workspaces.insert(of, hash)),
+            Before::Workspace(of, None) => drop(self.workspaces.remove(&of)),
+        }
     }
 
     fn apply(&mut self, change: Change, undo: &mut Undo) -> Result<(), JournalError> {
@@ -94,6 +111,27 @@ impl Kept {
                 record.request = Bytes::new();
                 Ok(())
             }
+            Change::Rebind {
+                id,
+                credential,
+                key,
+                request,
+            } => {
+                let under_key = key.and_then(|key| self.find(credential, key));
+                let is_taken = under_key.is_some_and(|other| other.id != id);
+                let record = self.unended(id, undo)?;
+                if is_taken {
+                    return Err(JournalError::Taken);
+                }
+                (record.credential, record.key) = (credential, key);
+                record.request = request;
+                Ok(())
+            }
+            Change::Belongs(credential, workspace) => {
+                let before = self.workspaces.insert(credential, workspace);
+                undo.push(Before::Workspace(credential, before));
+                Ok(())
+            }
         }
     }
 
@@ -102,7 +140,7 @@ impl Kept {
         if self.writes.contains_key(&record.id) || record.key.is_some_and(under_key) {
             return Err(JournalError::Taken);
         }
-        undo.push((record.id, None));
+        undo.push(Before::Write(record.id, None));
         let record = Record {
             accepted: whole(record.accepted),
             dispatched: record.dispatched.map(whole),
@@ -118,7 +156,7 @@ impl Kept {
         if record.state.has_ended() {
             return Err(JournalError::Absent);
         }
-        undo.push((id, Some(record.clone())));
+        undo.push(Before::Write(id, Some(record.clone())));
         Ok(record)
     }
 
@@ -188,12 +226,20 @@ impl Journal for Memory {
         Box::pin(ready(Ok(newest)))
     }
 
+    fn workspace(&self, credential: Credential) -> Later<'static, Option<WorkspaceHash>> {
+        later(Ok(self.kept.lock().workspaces.get(&credential).copied()))
+    }
+
     fn forget(&self, ended_before: SystemTime) -> Later<'static, u64> {
         let mut kept = self.kept.lock();
+        let kept = &mut *kept;
         let all = kept.writes.len();
         let before = whole(ended_before);
         kept.writes
             .retain(|_, record| record.ended.is_none_or(|ended| ended >= before));
+        let writes = &kept.writes;
+        let has_any = |of: Credential| writes.values().any(|record| record.credential == of);
+        kept.workspaces.retain(|credential, _| has_any(*credential));
         later(Ok((all - kept.writes.len()) as u64))
     }
 }

@@ -84,6 +84,9 @@ impl State {
 /// Names the value of an `Idempotency-Key`, by a keyed hash.
 pub type KeyHash = [u8; 16];
 
+/// Names the workspace that a credential belongs to, by a keyed hash of its id.
+pub type WorkspaceHash = [u8; 16];
+
 /// One write. Its `Debug` shows no secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record {
@@ -125,7 +128,7 @@ impl fmt::Debug for Record {
     }
 }
 
-/// A change of one write. Its `Debug` shows no secret.
+/// A change of one write, or what is known of a credential. Its `Debug` shows no secret.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Change {
     /// It is accepted. An error if its id or its key of this credential is taken.
@@ -145,6 +148,19 @@ pub enum Change {
         /// What it came to.
         answer: Option<Bytes>,
     },
+    /// It is another credential's from now on. An error if that has a write under this key.
+    Rebind {
+        /// Which.
+        id: WriteId,
+        /// Whose it is now.
+        credential: Credential,
+        /// The key under which that one may ask for it again.
+        key: Option<KeyHash>,
+        /// What to send, with the new credential; secret.
+        request: Bytes,
+    },
+    /// A credential belongs to this workspace. Forgotten some time after its last write.
+    Belongs(Credential, WorkspaceHash),
 }
 
 impl fmt::Debug for Change {
@@ -154,6 +170,10 @@ impl fmt::Debug for Change {
             Self::Requeue(id) => f.debug_tuple("Requeue").field(id).finish(),
             Self::Dispatch(id, at) => f.debug_tuple("Dispatch").field(id).field(at).finish(),
             Self::End { id, state, .. } => f.debug_tuple("End").field(id).field(state).finish(),
+            Self::Rebind { id, credential, .. } => {
+                f.debug_tuple("Rebind").field(id).field(credential).finish()
+            }
+            Self::Belongs(credential, _) => f.debug_tuple("Belongs").field(credential).finish(),
         }
     }
 }
@@ -218,7 +238,11 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// The newest of all ids.
     fn newest(&self) -> Later<'static, Option<WriteId>>;
 
-    /// Forgets writes that ended before this; how many.
+    /// The workspace that a credential belongs to, if that has been said.
+    fn workspace(&self, credential: Credential) -> Later<'static, Option<WorkspaceHash>>;
+
+    /// Forgets writes that ended before this, and what is known of credentials without any; how many
+    /// writes.
     fn forget(&self, ended_before: SystemTime) -> Later<'static, u64>;
 }
 

@@ -7,7 +7,8 @@ use super::Fault;
 use crate::credential::Credential;
 use crate::journal::seal::Kind;
 use crate::journal::{
-    Change, Filter, JournalError, Key, KeyHash, Record, State, WriteId, millis, not_an_end, time,
+    Change, Filter, JournalError, Key, KeyHash, Record, State, WorkspaceHash, WriteId, millis,
+    not_an_end, time,
 };
 use bytes::Bytes;
 use rusqlite::types::Value;
@@ -30,6 +31,8 @@ pub(super) const SCHEMA: &str = "
         request BLOB NOT NULL,
         answer BLOB
     ) STRICT;
+    CREATE TABLE workspaces (credential BLOB PRIMARY KEY, workspace BLOB NOT NULL)
+        STRICT, WITHOUT ROWID;
     CREATE UNIQUE INDEX writes_by_key ON writes (credential, key) WHERE key IS NOT NULL;
     CREATE INDEX writes_by_state ON writes (state, id);
     CREATE INDEX writes_by_credential ON writes (credential, id);
@@ -40,7 +43,7 @@ const ALL: &str = "SELECT id, credential, operation, key, fingerprint, state, at
 const BARE: &str = "SELECT id, credential, operation, key, fingerprint, state, attempts, accepted,
     dispatched, ended FROM writes";
 
-/// Changes one write, unless it has ended: the states below 2 are those that have not.
+/// Changes a write that has not ended (the states below 2), or what is known of a credential.
 pub(super) fn apply(connection: &Connection, key: &Key, change: &Change) -> Result<(), Fault> {
     match change {
         Change::Accept(record) => accept(connection, key, record),
@@ -72,6 +75,33 @@ pub(super) fn apply(connection: &Connection, key: &Key, change: &Change) -> Resu
             let mut statement = connection.prepare_cached(sql)?;
             found(statement.execute(params![id.bytes(), state.number(), millis(*at), answer])?)
         }
+        Change::Rebind {
+            id,
+            credential,
+            key: of,
+            request,
+        } => {
+            let request = seal(key, *id, Kind::Request, request)?;
+            let sql = "UPDATE writes SET credential = ?2, key = ?3, request = ?4
+                WHERE id = ?1 AND state < 2";
+            let mut statement = connection.prepare_cached(sql)?;
+            let changed = statement.execute(params![id.bytes(), credential.bytes(), of, request]);
+            found(changed.map_err(taken)?)
+        }
+        Change::Belongs(credential, workspace) => {
+            let sql = "INSERT OR REPLACE INTO workspaces (credential, workspace) VALUES (?1, ?2)";
+            let mut statement = connection.prepare_cached(sql)?;
+            statement.execute(params![credential.bytes(), workspace])?;
+            Ok(())
+        }
+    }
+}
+
+/// An index has another write where this one is to be.
+fn taken(error: rusqlite::Error) -> Fault {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::ConstraintViolation) => Fault::Refused(JournalError::Taken),
+        _ => error.into(),
     }
 }
 
@@ -101,13 +131,7 @@ fn accept(connection: &Connection, key: &Key, record: &Record) -> Result<(), Fau
         request,
         answer,
     ]);
-    match inserted {
-        Ok(_) => Ok(()),
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-            Err(Fault::Refused(JournalError::Taken))
-        }
-        Err(error) => Err(error.into()),
-    }
+    inserted.map(|_| ()).map_err(taken)
 }
 
 fn found(changed: usize) -> Result<(), Fault> {
@@ -223,6 +247,27 @@ pub(super) fn forget(connection: &Connection, before: i64, most: u32) -> Result<
             (SELECT rowid FROM writes WHERE ended < ?1 LIMIT ?2)",
     )?;
     Ok(statement.execute(params![before, most])? as u64)
+}
+
+pub(super) fn workspace(
+    connection: &Connection,
+    credential: Credential,
+) -> Result<Option<WorkspaceHash>, Fault> {
+    let sql = "SELECT workspace FROM workspaces WHERE credential = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([credential.bytes()])?;
+    let workspace = rows.next()?.map(|row| row.get(0)).transpose();
+    workspace.map_err(|_| Fault::Damaged(None))
+}
+
+/// Forgets what is known of credentials that have no writes.
+pub(super) fn forget_workspaces(connection: &Connection) -> Result<(), Fault> {
+    let mut statement = connection.prepare_cached(
+        "DELETE FROM workspaces WHERE NOT EXISTS
+            (SELECT 1 FROM writes WHERE writes.credential = workspaces.credential)",
+    )?;
+    statement.execute([])?;
+    Ok(())
 }
 
 /// A row of [`ALL`].

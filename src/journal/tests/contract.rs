@@ -36,6 +36,8 @@ contract! {
     values_come_back_as_they_were,
     a_dropped_future_takes_nothing_back,
     nothing_shows_a_secret,
+    a_write_is_handed_to_another_credential,
+    what_is_known_of_a_credential_lasts_as_long_as_its_writes,
 }
 
 async fn kept(journal: &dyn Journal, record: &Record) {
@@ -324,4 +326,73 @@ async fn nothing_shows_a_secret(journal: &dyn Journal) {
         !shown.contains("SECRET") && !shown.contains("83, 69, 67"),
         "{shown}"
     );
+}
+
+fn rebind(record: &Record, of: u8, key: Option<u8>) -> Change {
+    Change::Rebind {
+        id: record.id,
+        credential: credential(of),
+        key: key.map(|key| [key; 16]),
+        request: format!("{SECRET} of {of}").into(),
+    }
+}
+
+async fn a_write_is_handed_to_another_credential(journal: &dyn Journal) {
+    let keyed = |of: u8, key: u8| Record {
+        key: Some([key; 16]),
+        ..write(of)
+    };
+    let (mut moved, theirs) = (keyed(1, 1), keyed(2, 2));
+    kept(journal, &moved).await;
+    kept(journal, &theirs).await;
+    for (change, expected) in [
+        (rebind(&moved, 2, Some(2)), Err(JournalError::Taken)),
+        (rebind(&write(1), 2, None), Err(JournalError::Absent)),
+        (rebind(&theirs, 2, Some(2)), Ok(())),
+        (rebind(&moved, 2, Some(1)), Ok(())),
+    ] {
+        assert_eq!(
+            journal.commit(vec![change.clone()]).await,
+            expected,
+            "{change:?}"
+        );
+    }
+    moved.credential = credential(2);
+    moved.request = format!("{SECRET} of 2").into();
+    assert_eq!(get(journal, &moved).await.as_ref(), Some(&moved));
+    assert_eq!(journal.find(credential(1), [1; 16]).await.unwrap(), None);
+    let found = journal.find(credential(2), [1; 16]).await.unwrap();
+    assert_eq!(found.as_ref(), Some(&moved));
+    journal
+        .commit(vec![end(moved.id, State::Failed, 1)])
+        .await
+        .unwrap();
+    let late = journal.commit(vec![rebind(&moved, 3, None)]).await;
+    assert_eq!(late, Err(JournalError::Absent));
+}
+
+async fn what_is_known_of_a_credential_lasts_as_long_as_its_writes(journal: &dyn Journal) {
+    let workspace = async |of: u8| journal.workspace(credential(of)).await.unwrap();
+    let belongs = |of: u8, to: u8| Change::Belongs(credential(of), [to; 16]);
+    assert_eq!(workspace(1).await, None);
+    let record = write(1);
+    kept(journal, &record).await;
+    let changes = vec![belongs(1, 7), belongs(2, 8), belongs(1, 9)];
+    journal.commit(changes).await.unwrap();
+    assert_eq!(
+        (workspace(1).await, workspace(2).await),
+        (Some([9; 16]), Some([8; 16]))
+    );
+    let refused = vec![belongs(1, 1), Change::Requeue(new_id())];
+    journal.commit(refused).await.unwrap_err();
+    assert_eq!(workspace(1).await, Some([9; 16]));
+    journal.forget(at(0)).await.unwrap();
+    assert_eq!(
+        (workspace(1).await, workspace(2).await),
+        (Some([9; 16]), None)
+    );
+    let ended = vec![end(record.id, State::Cancelled, 1)];
+    journal.commit(ended).await.unwrap();
+    journal.forget(at(2)).await.unwrap();
+    assert_eq!(workspace(1).await, None);
 }

@@ -20,7 +20,7 @@ const STATES: [State; 6] = [
 fn change(dice: &mut Rng, ids: &mut Vec<WriteId>) -> Change {
     let id = dice.choice(&*ids).copied().unwrap_or_else(new_id);
     let millis = dice.u16(..50);
-    match dice.u8(..10) {
+    match dice.u8(..12) {
         0..4 => {
             let record = Record {
                 key: dice.bool().then(|| [dice.u8(..6); 16]),
@@ -36,6 +36,13 @@ fn change(dice: &mut Rng, ids: &mut Vec<WriteId>) -> Change {
         }
         4 | 5 => Change::Dispatch(id, at(millis)),
         6 => Change::Requeue(id),
+        7 => Change::Rebind {
+            id,
+            credential: credential(dice.u8(..3)),
+            key: dice.bool().then(|| [dice.u8(..6); 16]),
+            request: vec![dice.u8(..); dice.usize(..600)].into(),
+        },
+        8 => Change::Belongs(credential(dice.u8(..6)), [dice.u8(..); 16]),
         _ => end(id, STATES[dice.usize(2..6)], millis),
     }
 }
@@ -50,6 +57,12 @@ async fn compare(model: &Memory, disk: &Disk, ids: &[WriteId]) {
         let of = credential(n % 3);
         let (a, b) = (model.find(of, [n; 16]).await, disk.find(of, [n; 16]).await);
         assert_eq!(a, b, "{n}");
+        let of_n = credential(n);
+        assert_eq!(
+            model.workspace(of_n).await,
+            disk.workspace(of_n).await,
+            "{n}"
+        );
         for state in STATES {
             let filter = Filter {
                 credential: (n % 2 == 0).then_some(of),
