@@ -5,7 +5,10 @@
 //!   the number to ask for `next`. `DELETE` forgets them.
 //! - `GET /_sandbox/faults`, `PUT /_sandbox/faults`: probabilities by name, and `late_by_ms`; a
 //!   member that is not named keeps its value.
+//! - `PUT /_sandbox/revoked` with `{"tokens": ["..."]}`: these, and no others, are answered 401 from
+//!   now on.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -22,6 +25,8 @@ pub(super) const PREFIX: &str = "/_sandbox/";
 const MEDIA: &str = "application/json";
 /// How many arrivals one answer shows.
 const MOST_SHOWN: usize = 10_000;
+/// How many tokens may be revoked.
+const MOST_REVOKED: usize = 100;
 
 /// Answers a request below [`PREFIX`].
 pub(super) fn answer(core: &mut Core, request: &Request) -> Answer {
@@ -36,6 +41,10 @@ pub(super) fn answer(core: &mut Core, request: &Request) -> Answer {
         ("PUT", "faults") => changed(&core.faults, &request.body).map(|faults| {
             core.faults = faults;
             shown(&faults)
+        }),
+        ("PUT", "revoked") => revoked(&request.body).map(|tokens| {
+            core.revoked = tokens;
+            json!({ "revoked": core.revoked.len() })
         }),
         _ => Err(Problem::missing("path", head.uri.path())),
     };
@@ -62,6 +71,19 @@ fn requests(core: &Core, query: &str) -> Result<Value, Problem> {
     let last = shown.last().and_then(|arrival| arrival["index"].as_u64());
     let next = last.map_or(core.log.next(), |index| index + 1);
     Ok(json!({ "requests": shown, "next": next }))
+}
+
+fn revoked(body: &[u8]) -> Result<HashSet<String>, Problem> {
+    let wrong = || Problem::invalid("tokens", "a list of at most 100 tokens is expected");
+    let body = object(body)?;
+    let tokens = body["tokens"].as_array().ok_or_else(wrong)?;
+    let tokens: Option<HashSet<String>> = tokens
+        .iter()
+        .map(|token| token.as_str().map(str::to_owned))
+        .collect();
+    tokens
+        .filter(|tokens| tokens.len() <= MOST_REVOKED)
+        .ok_or_else(wrong)
 }
 
 fn shown(faults: &Faults) -> Value {

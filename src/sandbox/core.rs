@@ -4,7 +4,7 @@
 //! A request is judged in this order: balancer, token, operation, limit, its own content. So a
 //! refused one has no effect, and one that is wrong is charged all the same.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
@@ -35,6 +35,8 @@ pub(super) struct Core {
     pub(super) log: Log,
     dice: Dice,
     tokens: HashMap<String, u32>,
+    /// Tokens that are accepted no longer.
+    pub(super) revoked: HashSet<String>,
     counters: HashMap<(u32, usize), Counter>,
     start: Moment,
 }
@@ -83,6 +85,7 @@ impl Core {
         let world = World::populated(spec.seed, spec.users, spec.groups);
         Self {
             faults: spec.faults,
+            revoked: HashSet::new(),
             history: History::new(world, spec.replication_lag),
             log: Log::default(),
             dice: Dice::new(spec.seed.wrapping_add(1)),
@@ -212,6 +215,7 @@ impl Core {
             Some(tokens) => tokens.iter().any(|known| known == token),
             None => true,
         };
+        let known = known && !self.revoked.contains(token);
         if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || !known {
             return None;
         }
