@@ -83,8 +83,7 @@ impl Admin {
         }
         let path = request.uri().path();
         if path == "/writes" || path.starts_with("/writes/") {
-            let query = request.uri().query();
-            return self.writes(request.method(), path, query).await;
+            return self.writes(request).await;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refused = text(

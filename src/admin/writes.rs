@@ -6,7 +6,8 @@ use crate::gateway::body::OuterBody;
 use crate::gateway::durable::{Listing, Selection};
 use crate::gateway::reply;
 use crate::journal::State;
-use http::{Method, Response, StatusCode};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -17,18 +18,19 @@ const LONGEST_PAGE: usize = 1_000;
 
 impl Admin {
     /// Answers a request below `/writes`.
-    pub(super) async fn writes(
-        &self,
-        method: &Method,
-        path: &str,
-        query: Option<&str>,
-    ) -> Response<OuterBody> {
-        let rest = path.strip_prefix("/writes").unwrap_or_default();
+    pub(super) async fn writes(&self, request: &Request<()>) -> Response<OuterBody> {
+        let (method, query) = (request.method(), request.uri().query());
+        let rest = request
+            .uri()
+            .path()
+            .strip_prefix("/writes")
+            .unwrap_or_default();
         let rest = rest.strip_prefix('/').unwrap_or(rest);
         let answer = match (method, rest) {
             (&Method::GET, "") => self.list(query).await,
             (&Method::POST, "pause") => self.turn(query, true),
             (&Method::POST, "resume") => self.turn(query, false),
+            (&Method::POST, "rebind") => self.rebind(query, request.headers()).await,
             (&Method::GET, id) => match id.parse() {
                 Ok(id) => self.gateway.operators_show(id).await,
                 Err(_) => Err(GatewayError::NotFound),
@@ -89,6 +91,34 @@ impl Admin {
             self.gateway.operators_resume(&selection)?
         };
         Ok(json!({ "paused": pause, "changed": changed }))
+    }
+}
+
+impl Admin {
+    /// The new token comes as that of any request: it is in no address that somebody logs.
+    async fn rebind(
+        &self,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Value, GatewayError> {
+        let mut given = parameters(query, &["credential", "unchecked"])?;
+        let credential = given.remove("credential");
+        let credential = credential.ok_or(GatewayError::BadRequest(
+            "Say whose writes, by `credential`",
+        ))?;
+        let unchecked = match given.remove("unchecked").as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => {
+                return Err(GatewayError::BadRequest(
+                    "`unchecked` is neither true nor false",
+                ));
+            }
+        };
+        let token = headers.get(AUTHORIZATION);
+        self.gateway
+            .operators_rebind(&credential, token, unchecked)
+            .await
     }
 }
 

@@ -120,6 +120,7 @@ fn durable(config: &Config, keeping: Keeping) -> Durable {
         writes: config.journal.writes,
         bytes: config.journal.bytes.0,
         keep: config.journal.keep,
+        workspaces: config.journal.workspaces,
     };
     Durable::new(keeping.journal, keeping.outlasts, keeping.newest, bounds)
 }

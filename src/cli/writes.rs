@@ -3,13 +3,17 @@
 use super::{complain, say};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -17,6 +21,7 @@ use tokio::time::{sleep, timeout};
 
 /// An answer takes no longer.
 const PATIENCE: Duration = Duration::from_secs(30);
+const LONG_PATIENCE: Duration = Duration::from_secs(600);
 /// How often progress is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -65,6 +70,18 @@ enum Action {
     Pause(Which),
     /// Let them leave again.
     Resume(Which),
+    /// Give the deferred writes of a credential to the token that replaces it.
+    Rebind {
+        /// The hash of the old credential, as lists and logs show it.
+        #[arg(long, value_name = "HASH")]
+        credential: String,
+        /// A file with the new token, or - for the standard input.
+        #[arg(long, value_name = "FILE")]
+        token_file: PathBuf,
+        /// Do not ask the API whether both tokens are of one workspace.
+        #[arg(long)]
+        unchecked: bool,
+    },
     /// Follow all writes that have not ended to their end.
     Watch,
 }
@@ -113,7 +130,7 @@ pub fn run(writes: &Writes) -> ExitCode {
 
 async fn act(writes: &Writes) -> Result<(), String> {
     let ask = async |method: Method, path: &str, parameters: &[(&'static str, String)]| {
-        ask(writes.admin, method, path, parameters).await
+        ask(writes.admin, method, path, parameters, None).await
     };
     match &writes.action {
         Action::List {
@@ -158,7 +175,57 @@ async fn act(writes: &Writes) -> Result<(), String> {
             });
             Ok(())
         }
+        Action::Rebind {
+            credential,
+            token_file,
+            unchecked,
+        } => {
+            let token = read_token(token_file)?;
+            let mut parameters = vec![("credential", credential.clone())];
+            parameters.extend(unchecked.then(|| ("unchecked", "true".to_owned())));
+            rebind(writes.admin, &parameters, token).await
+        }
         Action::Watch => watch(writes.admin).await,
+    }
+}
+
+/// The token of a file, marked so that nothing shows it.
+fn read_token(file: &Path) -> Result<HeaderValue, String> {
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text)
+    } else {
+        File::open(file).and_then(|mut file| file.read_to_string(&mut text))
+    };
+    read.map_err(|error| format!("cannot read the token from {}: {error}", file.display()))?;
+    let token = text.trim();
+    let value = HeaderValue::try_from(format!("Bearer {token}"));
+    let mut value = value
+        .ok()
+        .filter(|_| !token.is_empty())
+        .ok_or_else(|| format!("{} has no token", file.display()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+async fn rebind(
+    admin: SocketAddr,
+    parameters: &[(&'static str, String)],
+    token: HeaderValue,
+) -> Result<(), String> {
+    let path = "/writes/rebind";
+    let done = ask(admin, Method::POST, path, parameters, Some(token)).await?;
+    say(&format!(
+        "{} writes are those of {} now",
+        done["moved"],
+        done["credential"].as_str().unwrap_or("-")
+    ));
+    match done["left"].as_u64() {
+        Some(0) | None => Ok(()),
+        Some(left) => Err(format!(
+            "{left} stay with the old token: they have left with it, or the new one has a write \
+             under the same Idempotency-Key; look at them with list, and try again or cancel them"
+        )),
     }
 }
 
@@ -188,7 +255,16 @@ fn list(page: &Value) {
 
 /// Follows a bulk to its end.
 async fn watch(admin: SocketAddr) -> Result<(), String> {
-    let look = async || ask(admin, Method::GET, "/writes", &[("limit", "1".to_owned())]).await;
+    let look = async || {
+        ask(
+            admin,
+            Method::GET,
+            "/writes",
+            &[("limit", "1".to_owned())],
+            None,
+        )
+        .await
+    };
     let first = look().await?;
     let style = "{bar:40} {pos}/{len} writes have ended, {msg}; {elapsed} so far";
     let style = ProgressStyle::with_template(style).map_err(|error| error.to_string())?;
@@ -252,20 +328,30 @@ async fn ask(
     method: Method,
     path: &str,
     parameters: &[(&'static str, String)],
+    token: Option<HeaderValue>,
 ) -> Result<Value, String> {
+    // Many writes change hands in one request.
+    let patience = if token.is_some() {
+        LONG_PATIENCE
+    } else {
+        PATIENCE
+    };
     let query: Vec<String> = parameters
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     let target = format!("{path}?{}", query.join("&"));
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(method)
         .uri(target.trim_end_matches('?'))
         .header("host", admin.to_string())
         .header("x-gateway-admin", "1")
         .body(Empty::<Bytes>::new())
         .map_err(|_| "an argument has characters that cannot be sent".to_owned())?;
-    let answered = timeout(PATIENCE, exchange(admin, request)).await;
+    if let Some(token) = token {
+        request.headers_mut().insert(AUTHORIZATION, token);
+    }
+    let answered = timeout(patience, exchange(admin, request)).await;
     let (is_success, body) = answered
         .map_err(|_| format!("{admin} does not answer"))?
         .map_err(|why| {

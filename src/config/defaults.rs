@@ -35,6 +35,7 @@ impl Default for Config {
                 keep: Duration::from_secs(86_400),
                 writes: 100_000,
                 bytes: Size::mib(1024),
+                workspaces: true,
             },
             credentials: Credentials { key_file: None },
             cache: Cache {

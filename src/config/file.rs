@@ -90,6 +90,7 @@ fn storage(root: &mut Section<'_>, config: &mut Config) {
         section.within("keep", &mut journal.keep, MOMENT..=YEAR);
         section.within("writes", &mut journal.writes, 1..=MANY);
         section.within("bytes", &mut journal.bytes, Size(1)..=LARGE);
+        section.key("workspaces", &mut journal.workspaces);
     });
     root.section("credentials", |section| {
         section.key("key_file", &mut config.credentials.key_file)

@@ -161,6 +161,9 @@ pub struct Journal {
     pub writes: usize,
     /// See `writes`.
     pub bytes: Size,
+    /// Whether the API is asked once (`GET /`) which workspace a credential belongs to that defers a
+    /// write, so that its writes can be given to the token that replaces it.
+    pub workspaces: bool,
 }
 
 /// Section `credentials`.

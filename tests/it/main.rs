@@ -21,6 +21,7 @@ mod durable;
 mod merging;
 mod operations;
 mod reads;
+mod rotation;
 mod seeing;
 mod server;
 mod shortcut;

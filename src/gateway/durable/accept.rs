@@ -3,13 +3,14 @@
 use super::live::{Birth, Ended, Key, Live, Stage};
 use super::record::{KeptAnswer, KeptRequest};
 use super::{Claim, Durable};
+use crate::credential::Credential;
 use crate::error::{GatewayError, Waited};
 use crate::gateway::Gateway;
 use crate::gateway::body::Body;
 use crate::gateway::flow::{Ask, Reply};
 use crate::gateway::write::order_keys;
 use crate::gateway::{idempotency, prefer, priority};
-use crate::journal::{Change, JournalError, Record, State};
+use crate::journal::{Change, JournalError, KeyHash, Record, State};
 use crate::limit::ticket::Ticket;
 use crate::queue::Place;
 use bytes::Bytes;
@@ -150,9 +151,7 @@ impl Gateway {
         };
         let request = kept.encode();
         let key = wanted.key.as_ref().map(|key| Key {
-            hash: self
-                .hasher
-                .hash(&[b"idempotency", ask.credential.bytes(), key]),
+            hash: self.key_hash(ask.credential, key),
             fingerprint: idempotency::fingerprint(
                 &ask.method,
                 ask.target.as_str(),
@@ -174,6 +173,11 @@ impl Gateway {
             accepted: ask.accepted,
         };
         (birth, request)
+    }
+
+    /// Names an `Idempotency-Key` of a credential.
+    pub(super) fn key_hash(&self, credential: Credential, key: &[u8]) -> KeyHash {
+        self.hasher.hash(&[b"idempotency", credential.bytes(), key])
     }
 
     /// Looks whether its key is known, gives it its place, and hands it over to the journal.
@@ -228,6 +232,7 @@ impl Gateway {
             let (ticket, place) = self.accept(ask, keys, true)?;
             return Ok(Waits::InLine(Box::new(ask.clone()), ticket, place));
         }
+        self.note_workspace(ask);
         let ahead = self.durable.shared.feed.lock().len();
         let budget = &live.operation.budget;
         let expected = self.budgets.leaves_behind(live.credential, budget, ahead);

@@ -125,7 +125,8 @@ impl Gateway {
             tracing::error!(
                 credential = %live.credential,
                 "the API refuses this credential (401): its deferred writes wait until they are \
-                 resumed"
+                 given to another token (`segment-gateway writes rebind`), resumed or cancelled, or \
+                 fail after a day"
             );
         }
     }

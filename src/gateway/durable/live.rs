@@ -39,7 +39,7 @@ pub(in crate::gateway) enum Stage {
     Accepting,
     /// It waits for its turn.
     Queued,
-    /// It is being taken back; it will not leave meanwhile.
+    /// It is being taken back, or given to another credential; it will not leave meanwhile.
     Cancelling,
     /// An attempt is under way, or one of which the outcome is unknown is about to be repeated.
     Left,
@@ -272,7 +272,30 @@ impl Live {
         }
     }
 
-    /// It could not be taken back after all. Its place, unless what carried it has that still.
+    /// Keeps it from leaving while it is given to another credential; false if it has left, or is
+    /// being taken back.
+    pub(super) fn hold(&self) -> bool {
+        let mut inner = self.inner.lock();
+        let waits = matches!(inner.stage, Stage::Queued);
+        if waits {
+            inner.set(Stage::Cancelling);
+        }
+        waits
+    }
+
+    /// Another credential has it now, and will be told what becomes of it. Gives its place, if
+    /// nothing carries it.
+    pub(super) fn handed_over(&self) -> Option<Place> {
+        let mut inner = self.inner.lock();
+        let place = inner.place.take();
+        inner.set(Stage::Released(Some(GatewayError::WritePending {
+            retry_after: Duration::from_secs(1),
+            sent: false,
+        })));
+        place
+    }
+
+    /// It could not be taken back, or given away, after all. Its place, unless what carried it has that still.
     pub(super) fn not_cancelled(&self) -> Option<Place> {
         let mut inner = self.inner.lock();
         if matches!(inner.stage, Stage::Cancelling) {

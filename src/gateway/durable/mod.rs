@@ -3,7 +3,8 @@
 //! `accept` takes them in and answers their callers, `bring` reads them back when it is their turn,
 //! `carry` sends them (`elements` a list once more, one by one), `ending` records what came of it,
 //! `recovery` goes on with what the last process left, `requests` shows them to those whose they are
-//! and `operate` to operators. `live` is one of them, `feed` those that wait to be brought before their
+//! and `operate` to operators; `rebind` gives them to another credential of the same workspace, which
+//! `workspace` asks for. `live` is one of them, `feed` those that wait to be brought before their
 //! budgets.
 //!
 //! Promises:
@@ -20,10 +21,12 @@ mod ending;
 mod feed;
 mod live;
 mod operate;
+mod rebind;
 mod record;
 mod recovery;
 mod requests;
 mod verdict;
+mod workspace;
 
 pub(super) use live::{Ended, Live};
 pub use operate::{Listing, Selection};
@@ -38,7 +41,7 @@ use feed::{Feed, LineKey};
 use live::{Birth, Stage, Tries};
 use parking_lot::Mutex;
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,6 +57,8 @@ pub struct DurableBounds {
     pub bytes: usize,
     /// How long those that have ended are remembered.
     pub keep: Duration,
+    /// Whether the API is asked which workspace a credential belongs to.
+    pub workspaces: bool,
 }
 
 /// The writes that outlast a crash. Cheap to clone.
@@ -71,6 +76,8 @@ struct Shared {
     ids: WriteIds,
     registry: Mutex<Registry>,
     feed: Mutex<Feed<Arc<Live>>>,
+    /// Credentials whose workspace is known or has been asked for.
+    asked: Mutex<HashSet<Credential>>,
     /// More may be brought than was.
     hungry: Notify,
     /// How many have ended since the start: in the order of [`State::ALL`].
@@ -119,6 +126,7 @@ impl Durable {
                 ids: newest.map_or_else(WriteIds::default, WriteIds::after),
                 registry: Mutex::default(),
                 feed: Mutex::default(),
+                asked: Mutex::default(),
                 hungry: Notify::new(),
                 ended: Default::default(),
             }),
@@ -201,6 +209,15 @@ impl Durable {
         live
     }
 
+    /// Another takes the place of this one, under the same id.
+    fn replace(&self, live: &Live, birth: Birth, tries: Tries) -> Arc<Live> {
+        let next = Arc::new(Live::new(birth, tries));
+        let mut registry = self.shared.registry.lock();
+        registry.remove(live);
+        registry.add(next.clone());
+        next
+    }
+
     fn release(&self, live: &Live) {
         self.shared.registry.lock().remove(live);
     }
@@ -246,9 +263,12 @@ impl Registry {
     }
 
     fn remove(&mut self, live: &Live) {
-        if self.by_id.remove(&live.id).is_none() {
+        // Another credential may have it under the same id by now.
+        let known = self.by_id.get(&live.id);
+        if !known.is_some_and(|known| std::ptr::eq(&**known, live)) {
             return;
         }
+        self.by_id.remove(&live.id);
         if let Some(key) = &live.key {
             self.by_key.remove(&(live.credential, key.hash));
         }

@@ -174,7 +174,7 @@ impl Gateway {
     }
 
     /// The credential of this hash, of those that have writes or budgets at present.
-    fn named(&self, hash: &str) -> Result<Credential, GatewayError> {
+    pub(super) fn named(&self, hash: &str) -> Result<Credential, GatewayError> {
         let is_named = |credential: &Credential| credential.to_string() == hash;
         let with_writes = self.durable.credentials();
         let accounts = self.budgets.snapshot().into_iter();

@@ -112,7 +112,8 @@ impl Gateway {
         Ok(())
     }
 
-    fn asked(&self, kept: KeptRequest, id: WriteId) -> Result<Ask, RecoveryError> {
+    /// What a kept request asks for, whatever its caller's name is worth now.
+    pub(super) fn asked(&self, kept: KeptRequest, id: WriteId) -> Result<Ask, RecoveryError> {
         let accepted = self.clock.now();
         let mut nameless = kept.clone();
         self.ask_of(kept, accepted).or_else(|_| {

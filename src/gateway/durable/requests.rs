@@ -127,11 +127,14 @@ impl Gateway {
 
     /// Ends a write that has not left.
     pub(super) async fn cancel(&self, live: &Arc<Live>) -> Result<(), GatewayError> {
-        match live.cancel() {
-            Ok(()) => {}
-            Err(TooLate::Left) => return Err(GatewayError::WriteLeft),
-            Err(TooLate::Cancelling) => {
-                live.settled().await;
+        loop {
+            match live.cancel() {
+                Ok(()) => break,
+                Err(TooLate::Left) => return Err(GatewayError::WriteLeft),
+                Err(TooLate::Cancelling) => live.settled().await,
+            }
+            // Whoever had it has taken it back, or lets it go.
+            if matches!(live.stage(), Stage::Ended(_)) {
                 return Ok(());
             }
         }

@@ -57,19 +57,23 @@ pub async fn operator(
     path: &str,
     means_it: bool,
 ) -> (StatusCode, String) {
+    let mut ask = Request::builder().method(method).uri(path);
+    if means_it {
+        ask = ask.header("x-gateway-admin", "1");
+    }
+    let ask = ask.body(Empty::<Bytes>::new()).expect("a request");
+    operators(world, ask).await
+}
+
+/// The same for a request of any kind.
+pub async fn operators(world: &World, mut ask: Request<Empty<Bytes>>) -> (StatusCode, String) {
     let access = Access {
         public: false,
         hosts: Vec::new(),
     };
     let admin = Admin::new(world.gateway.clone(), access, "http://sandbox");
-    let mut ask = Request::builder().method(method).uri(path);
-    if means_it {
-        ask = ask.header("x-gateway-admin", "1");
-    }
-    let ask = ask
-        .header("host", "localhost")
-        .body(Empty::<Bytes>::new())
-        .expect("a request");
+    let host = "localhost".parse().expect("a host");
+    ask.headers_mut().insert("host", host);
     let service = admin.connected(SocketAddr::from(([127, 0, 0, 1], 1)));
     let answer = service.call(ask).await.expect("an answer");
     let status = answer.status();

@@ -99,9 +99,12 @@ impl Setup {
     /// A gateway with defaults in front of a new sandbox, which nothing was sent to before.
     pub fn new(spec: SandboxSpec) -> Self {
         let clock = clock();
+        let mut config = loaded().config;
+        // What arrives at the sandbox is what a test sends.
+        config.journal.workspaces = false;
         Self {
             sandbox: Sandbox::new(spec, clock.clone()),
-            config: loaded().config,
+            config,
             ledger: Ledger::none(clock.clone()),
             history: Some(History::new()),
             time_scale: 1,
