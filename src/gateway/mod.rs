@@ -25,6 +25,7 @@ pub mod priority;
 mod read;
 pub mod reply;
 mod request_id;
+pub mod retry_budget;
 pub mod room;
 pub mod shortcut;
 pub mod stack;
