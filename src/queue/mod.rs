@@ -269,8 +269,9 @@ impl Place {
         }
     }
 
-    /// Changes when the write is expected to have settled.
+    /// Changes when the write is expected to have settled, which is not before its lanes may open.
     pub fn expect(&self, settled: Instant) {
+        let settled = self.stay.map_or(settled, |stay| stay.max(settled));
         let mut state = self.queue.shared.state.lock();
         if let Some(lanes) = state.lanes.get_mut(&self.credential) {
             lanes.expect(self.turn, settled);
