@@ -180,6 +180,8 @@ pub struct Metrics {
     upstream_duration: HistogramVec,
     fence: IntCounterVec,
     foreign: IntCounterVec,
+    repeated: IntCounterVec,
+    not_repeated: IntCounterVec,
     connections: Connections,
     bodies: IntGauge,
     body_panics: IntCounter,
@@ -463,6 +465,17 @@ impl Metrics {
                 "Requests that others were seen to make with a token of ours",
                 &["budget"],
             )?,
+            repeated: make.counters(
+                "segment_gateway_writes_repeated_total",
+                "Repetitions of writes that may have taken effect",
+                &["operation"],
+            )?,
+            not_repeated: make.counters(
+                "segment_gateway_repetitions_refused_total",
+                "Repetitions that the retry budget did not give: a held write has ended, a durable \
+                one waits for it",
+                &["operation"],
+            )?,
             connections: Connections::new(&make)?,
             bodies: make.gauge(
                 "segment_gateway_bodies",
@@ -576,6 +589,16 @@ impl Metrics {
         self.foreign
             .with_label_values(&[budget])
             .inc_by(u64::from(requests));
+    }
+
+    /// A write is sent again although it may have taken effect.
+    pub fn repeated(&self, operation: &str) {
+        self.repeated.with_label_values(&[operation]).inc();
+    }
+
+    /// The retry budget has no repetition for a write.
+    pub fn repetition_refused(&self, operation: &str) {
+        self.not_repeated.with_label_values(&[operation]).inc();
     }
 
     /// Connections of callers.

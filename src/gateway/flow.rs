@@ -1,8 +1,8 @@
 //! The life of one request, top to bottom: edge → route → plan → read, write or pass → reply.
 
-use super::attempt::Answer;
 use super::body::Body;
 use super::durable::Ended;
+use super::repeat::Written;
 use super::reply;
 use super::room::Taken;
 use super::status::CacheStatus;
@@ -176,13 +176,12 @@ impl Reply {
     }
 
     /// The API's own answer to a write.
-    pub(super) fn written(answer: Answer, mut timing: Timing) -> Self {
-        timing.upstream = answer.took;
-        let response = answer.response.map(|body| Body::Streamed(Box::new(body)));
+    pub(super) fn written(written: Written, mut timing: Timing) -> Self {
+        timing.upstream = written.took;
         Self {
             timing,
-            standing: answer.standing,
-            ..Self::new(response, Outcome::Written)
+            standing: written.standing,
+            ..Self::new(written.response, Outcome::Written)
         }
     }
 

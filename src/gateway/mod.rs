@@ -23,6 +23,7 @@ mod pass;
 pub mod prefer;
 pub mod priority;
 mod read;
+mod repeat;
 pub mod reply;
 mod request_id;
 pub mod retry_budget;
@@ -32,6 +33,7 @@ pub mod stack;
 pub mod status;
 pub mod tasks;
 pub mod union;
+pub mod verdict;
 mod watch;
 mod write;
 
@@ -45,6 +47,7 @@ use crate::limit::budgets::Budgets;
 use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::queue::Queue;
+use crate::route::policy::Operation;
 use crate::route::table::Table;
 use crate::upstream::Client;
 use breaker::{Breaker, Changed};
@@ -57,6 +60,7 @@ use http::{HeaderValue, Request, Uri};
 use looks::Looks;
 use parking_lot::Mutex;
 use prefer::Patience;
+use retry_budget::RetryBudget;
 use room::Room;
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -129,6 +133,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Whether writes are sent while the API does not answer.
     pub breaker: Mutex<Breaker>,
+    /// How often writes are repeated that may have taken effect.
+    pub retry_budget: Mutex<RetryBudget>,
     /// How much is looked at who could leave when.
     pub looks: Looks,
     /// Writes held at present.
@@ -195,6 +201,27 @@ impl Gateway {
             ),
             Some(Changed::Closed) => tracing::warn!("the API answers again: writes are sent"),
         }
+    }
+
+    /// A write leaves for the first time.
+    fn first_attempt(&self) {
+        self.retry_budget.lock().first_attempt(self.clock.now());
+    }
+
+    /// Takes a repetition of a write from the retry budget.
+    ///
+    /// # Errors
+    /// With the instant at which to ask again.
+    fn take_repetition(&self, operation: &Operation) -> Result<(), Instant> {
+        self.retry_budget.lock().repeat(self.clock.now())?;
+        self.metrics.repeated(&operation.name);
+        Ok(())
+    }
+
+    /// The retry budget has no repetition for a write.
+    fn no_repetition(&self, operation: &Operation) {
+        self.metrics.repetition_refused(&operation.name);
+        tracing::info!(operation = %operation.name, "the retry budget has no repetition left");
     }
 
     /// The instant at which whatever stands in front of the gateway gives up on a request.

@@ -1,12 +1,15 @@
-//! The life of a write: accepted, queued in its lanes and its budget, sent once, settled.
+//! The life of a write: accepted, queued in its lanes and its budget, sent, settled.
 //!
 //! Its caller's connection waits. While it is queued the caller may hang up, and the write is gone
 //! without a trace; from the moment it leaves it is carried through by a task of its own, which
-//! raises the marks and opens the lanes before the caller hears.
+//! raises the marks and opens the lanes before the caller hears. Where it may have taken effect and
+//! that does no harm, it is sent again ([`super::repeat`]): for its caller, so not once that has hung
+//! up.
 
-use super::attempt::{Answer, Came};
+use super::attempt::Came;
 use super::flow::{Ask, Reply, Timing};
 use super::forecast::{Forecast, MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
+use super::repeat::{Heard, Held, Next, unknown};
 use super::request_id::REQUEST_ID;
 use super::union::{Became, Merged, NoTurn, Turn};
 use super::{Gateway, priority};
@@ -23,6 +26,7 @@ use crate::route::policy::Touches;
 use crate::upstream::NotSent;
 use http::StatusCode;
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -38,7 +42,10 @@ const NAME_BYTES: usize = 256;
 /// What a write's task tells its caller.
 #[derive(Debug)]
 pub(super) enum Told {
-    Answer(Answer),
+    /// What its last attempt came to.
+    Ended(Heard),
+    /// The same of one that may have taken effect; it may be repeated in its place.
+    InDoubt(Place, Heard),
     /// What became of it, together with others.
     Merged(Box<Merged>),
     /// It did not take effect; it may take its place again.
@@ -54,7 +61,10 @@ impl Told {
     /// Tells of the result that nobody waited for.
     pub(super) fn log(&self, ask: &Ask) {
         let (status, outcome) = match self {
-            Self::Answer(answer) => (Some(answer.response.status().as_u16()), Outcome::Written),
+            Self::Ended(Ok(written)) | Self::InDoubt(_, Ok(written)) => {
+                (Some(written.response.status().as_u16()), Outcome::Written)
+            }
+            Self::Ended(Err(_)) | Self::InDoubt(_, Err(_)) => (None, Outcome::Unknown),
             Self::Merged(merged) => match &merged.became {
                 Became::Answered(answer) | Became::Unknown(Some(answer)) => {
                     (Some(answer.status().as_u16()), Outcome::Written)
@@ -86,57 +96,69 @@ impl Gateway {
         let _held = self.hold(ask.caller.peer)?;
         self.quotas.charge(&ask.caller)?;
         let keys = order_keys(&ask);
-        let mut timing = Timing::of(&ask);
-        let (mut ticket, mut place) = self.accept(&ask, keys, false)?;
-        let mut connects = 0;
+        let (ticket, mut place) = self.accept(&ask, keys, false)?;
+        let mut held = Held::new(ask, ticket);
         loop {
-            let turn = match self.turn(&ask, None, &mut ticket, place).await {
+            let turn = match self.next_turn_of(&mut held, place).await {
                 Ok(turn) => turn,
-                Err((NoTurn::Broken(until), back)) if until <= ticket.deadline() => {
-                    tokio::time::sleep_until(until.into()).await;
-                    place = back;
-                    place.look_again();
-                    ticket.again_blocked();
-                    continue;
-                }
-                Err((why, _)) => return Err(self.no_turn(why, &ask, &ticket)),
+                Err(why) => return held.end(Err(why)),
             };
-            self.leaves(&ask, &mut timing);
+            let left = self.clock.now();
+            if !held.timing.left {
+                self.first_attempt();
+            }
+            self.leaves(&held.ask, &mut held.timing);
             let told = match turn {
                 Turn::Alone(permit, place) => {
-                    place.expect(self.clock.now() + ticket.answer_time());
-                    self.dispatch(&ask, permit, place)
+                    place.expect(left + held.ticket.answer_time());
+                    self.dispatch(&held, left, permit, place)
                 }
                 Turn::Leads(permit, own, others) => self.set_out(*own, others, permit),
                 Turn::Rides(told) => told,
             };
-            match self.hear(&ask, told).await? {
-                Told::Answer(answer) => return Ok(Reply::written(answer, timing)),
-                Told::Merged(merged) => match self.merged(*merged, &ask, &mut timing) {
-                    Ok(reply) => return reply,
-                    Err(returned) => place = returned,
-                },
-                Told::NotRecorded(_) | Told::Stopped(_) => return Err(GatewayError::Internal),
-                Told::Unknown(waited) => {
-                    let may_retry = ask.operation.is_idempotent(&ask.method);
-                    return Err(GatewayError::OutcomeUnknown { waited, may_retry });
+            let told = self.hear(&held.ask, told).await?;
+            place = match self.after(&mut held, left, told).await {
+                ControlFlow::Break(reply) => return reply,
+                ControlFlow::Continue(place) => place,
+            };
+            place.look_again();
+            held.ticket.again_blocked();
+        }
+    }
+
+    /// What follows from what is told of an attempt that left at this instant.
+    async fn after(&self, held: &mut Held, left: Instant, told: Told) -> Next {
+        match told {
+            Told::Ended(heard) => ControlFlow::Break(held.reply(heard)),
+            Told::InDoubt(place, heard) => self.repeat(held, left, place, heard).await,
+            Told::Merged(merged) => match self.merged(*merged, &held.ask, &mut held.timing) {
+                Ok(reply) => ControlFlow::Break(reply),
+                Err(place) => ControlFlow::Continue(place),
+            },
+            Told::Unknown(waited) => ControlFlow::Break(Err(unknown(&held.ask, waited))),
+            Told::Again(place, Came::Throttled(response)) => {
+                held.timing.throttled += 1;
+                if held.ticket.estimate_again() <= held.ticket.deadline() {
+                    return ControlFlow::Continue(place);
                 }
-                Told::Again(returned, Came::Throttled(response)) => {
-                    place = returned;
-                    timing.throttled += 1;
-                    if ticket.estimate_again() > ticket.deadline() {
-                        return Ok(Reply::throttled(response, timing));
+                drop(place);
+                let timing = held.timing.clone();
+                ControlFlow::Break(held.end(Ok(Reply::throttled(response, timing))))
+            }
+            Told::Again(place, Came::NotSent(why)) => {
+                held.connects += 1;
+                let deadline = held.ticket.deadline();
+                match self.pause_or_fail(why, held.connects, deadline).await {
+                    Ok(()) => ControlFlow::Continue(place),
+                    Err(why) => {
+                        drop(place);
+                        ControlFlow::Break(held.end(Err(why)))
                     }
                 }
-                Told::Again(returned, Came::NotSent(why)) => {
-                    place = returned;
-                    connects += 1;
-                    self.pause_or_fail(why, connects, ticket.deadline()).await?;
-                }
-                Told::Again(..) => return Err(GatewayError::Internal),
             }
-            place.look_again();
-            ticket.again_blocked();
+            Told::Again(..) | Told::NotRecorded(_) | Told::Stopped(_) => {
+                ControlFlow::Break(Err(GatewayError::Internal))
+            }
         }
     }
 
@@ -160,10 +182,7 @@ impl Gateway {
             (Became::Unknown(Some(answer)), _) if answer.status().is_server_error() => answer,
             // A refusal of a part says nothing of the rest.
             (Became::Unknown(_) | Became::Again, _) => {
-                return Ok(Err(GatewayError::OutcomeUnknown {
-                    waited: Waited::InVain,
-                    may_retry: ask.operation.is_idempotent(&ask.method),
-                }));
+                return Ok(Err(unknown(ask, Waited::InVain)));
             }
         };
         (timing.upstream, timing.merged) = (took, members);
@@ -171,7 +190,7 @@ impl Gateway {
         Ok(Ok(Reply::merged(answer, timing, standing)))
     }
 
-    fn no_turn(&self, why: NoTurn, ask: &Ask, ticket: &Ticket) -> GatewayError {
+    pub(super) fn no_turn(&self, why: NoTurn, ask: &Ask, ticket: &Ticket) -> GatewayError {
         match why {
             NoTurn::NoPermit(why) => self.not_permitted(why, ask, ticket),
             NoTurn::Stopped => GatewayError::Internal,
@@ -367,35 +386,22 @@ impl Gateway {
     }
 
     /// Sends the write in a task of its own, which tells what became of it.
-    fn dispatch(&self, ask: &Ask, permit: Permit, place: Place) -> oneshot::Receiver<Told> {
+    fn dispatch(
+        &self,
+        held: &Held,
+        left: Instant,
+        permit: Permit,
+        place: Place,
+    ) -> oneshot::Receiver<Told> {
         let (tell, told) = oneshot::channel();
-        let (gateway, ask) = (self.clone(), ask.clone());
+        let (gateway, ask, tries) = (self.clone(), held.ask.clone(), held.tries(left));
         self.tasks.spawn("write", async move {
-            let unsettled = Unsettled::new(gateway.clone(), touched(&ask), place);
-            let request = gateway.forwarded(&ask);
-            let came = gateway
-                .attempt(&ask.operation, ask.credential, permit, request)
-                .await;
-            let told = match came {
-                Came::Answer(answer) => {
-                    unsettled.answered(&answer);
-                    Told::Answer(answer)
-                }
-                Came::Unknown(why) => {
-                    drop(unsettled);
-                    Told::Unknown(if why.is_timeout() {
-                        Waited::TooLong
-                    } else {
-                        Waited::InVain
-                    })
-                }
-                came => match unsettled.not_carried_out() {
-                    Some(place) => Told::Again(place, came),
-                    None => return,
-                },
+            let Some(told) = gateway.send_held(&ask, tries, permit, place).await else {
+                return;
             };
             // A caller that hung up meanwhile hears nothing. A write that was answered has been
-            // carried through; one that had no effect ends here.
+            // carried through; one that had no effect ends here, and so does one that may have had:
+            // it is not repeated for nobody.
             if let Err(unheard) = tell.send(told) {
                 unheard.log(&ask);
             }
@@ -468,12 +474,8 @@ impl Unsettled {
         }
     }
 
-    /// The API answered: its lanes open, if nothing may still be under way.
-    fn answered(self, answer: &Answer) {
-        drop(self.heard(answer.response.status(), answer.doubtful));
-    }
-
-    /// The same, for whoever opens the lanes later. A 5xx may hide an effect that is still to come.
+    /// The API answered: dropping its place opens its lanes, if nothing may still be under way. A 5xx
+    /// may hide an effect that is still to come.
     pub(super) fn heard(mut self, status: StatusCode, doubtful: bool) -> Option<Place> {
         let settling = if status.is_server_error() {
             self.gateway.settings.late

@@ -25,7 +25,6 @@ pub struct DurableGauge {
 #[derive(Debug)]
 pub(super) struct DurableMetrics {
     ended: IntCounterVec,
-    repeated: IntCounterVec,
     commits: HistogramVec,
     writes: IntGaugeVec,
     paused: IntGauge,
@@ -42,11 +41,6 @@ impl DurableMetrics {
                 "segment_gateway_durable_writes_ended_total",
                 "Durable writes by how they ended: succeeded, failed, unknown, cancelled",
                 &["operation", "state"],
-            )?,
-            repeated: make.counters(
-                "segment_gateway_durable_writes_repeated_total",
-                "Attempts that repeat one of which the outcome is unknown",
-                &["operation"],
             )?,
             commits: make.histograms(
                 "segment_gateway_journal_commit_seconds",
@@ -100,11 +94,6 @@ impl Metrics {
     pub fn durable_ended(&self, operation: &str, state: &str) {
         let ended = &self.durable.ended;
         ended.with_label_values(&[operation, state]).inc();
-    }
-
-    /// A durable write is sent again although it may have taken effect.
-    pub fn durable_repeated(&self, operation: &str) {
-        self.durable.repeated.with_label_values(&[operation]).inc();
     }
 
     /// So many writes travelled together, in so many dispatches.

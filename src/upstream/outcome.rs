@@ -2,7 +2,8 @@
 //!
 //! The line between the two kinds is the most important one in this module: a request that is
 //! [`NotSent`] may be sent again whatever it does; one that is [`Unknown`] may have taken effect,
-//! so it invalidates what is cached and a write is not repeated. In doubt it is unknown.
+//! so it invalidates what is cached and a write is repeated only where that can do no more. In doubt
+//! it is unknown.
 
 use std::fmt;
 

@@ -677,6 +677,48 @@ async fn repeating_ends_after_five_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_retry_budget_does_not_give_is_waited_for() {
+    let script = Script::new(|_, before| match before {
+        0 => Step::Close,
+        _ => Step::Answer(answer(200, r#"{"data":{}}"#)),
+    });
+    let world = script.world();
+    world.spend_retry_budget(Duration::ZERO);
+    let location = defer(&world, put(1)).await;
+    let write = ended(&world, &location).await;
+    assert_eq!(
+        (&write["state"], &write["attempts"]),
+        (&"succeeded".into(), &2.into())
+    );
+    let seen = script.seen();
+    // A fifth of a repetition came with the write itself.
+    assert!(seen[1].at - seen[0].at >= Duration::from_millis(4_800));
+    let text = metrics(&world).await;
+    for name in ["writes_repeated", "repetitions_refused"] {
+        let once =
+            format!("segment_gateway_{name}_total{{operation=\"replacePermissionsForUser\"}} 1\n");
+        assert!(text.contains(&once), "{once} is not in {text}");
+    }
+    // If others take all that there is for so long, nobody knows what became of it.
+    let script = Script::new(|_, _| Step::Answer(answer(503, "{}")));
+    let world = script.world();
+    world.spend_retry_budget(Duration::from_secs(300));
+    let location = defer(&world, put(1)).await;
+    let began = Instant::now();
+    let write = ended(&world, &location).await;
+    let took = began.elapsed().as_secs();
+    assert_eq!(
+        (
+            &write["state"],
+            &write["attempts"],
+            &write["answer"]["status"]
+        ),
+        (&"unknown".into(), &1.into(), &503.into())
+    );
+    assert!((300..330).contains(&took), "{took}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_lost_answer_had_deleted_counts_as_deleted() {
     let script = Script::new(|_, before| match before {
         0 => Step::Close,

@@ -412,9 +412,9 @@ async fn status_header_and_body_of_any_answer_pass_byte_for_byte() {
         });
         let world = script.world();
         for method in [Method::GET, Method::PUT] {
-            let answer = world
-                .write(method.clone(), "/users/u/permissions", "a", "{}")
-                .await;
+            // Whoever does not wait hears of its only attempt.
+            let request = request(method.clone(), "/users/u/permissions", "a", "{}");
+            let answer = world.send(with(request, "prefer", "wait=0")).await;
             assert_eq!(answer.status, status, "{method}");
             assert_eq!(answer.body, odd.as_bytes(), "{method} {status}");
             let odd: Vec<_> = answer.headers.get_all("x-odd").iter().collect();

@@ -74,18 +74,20 @@ pub async fn walked() -> (String, usize) {
     sleep(Duration::from_millis(10)).await;
     sandbox.set_faults(Faults::default());
     throttled.await.unwrap();
-    // Without an outcome; then its lane is closed.
+    // Without an outcome, repeated or not; then its lane is closed.
     sandbox.set_faults(Faults {
         lost_reply: 1.0,
         ..Faults::default()
     });
     world.send(put(20)).await;
+    world.spend_retry_budget(Duration::from_secs(60));
+    world.send(put(21)).await;
     world.send(get("/labels")).await;
     sandbox.set_faults(Faults::default());
     world.send(with(put(20), "prefer", "wait=1")).await;
     let hung_up = timeout(Duration::from_secs(1), world.send(put(20))).await;
     assert!(hung_up.is_err());
-    sent += 6;
+    sent += 7;
     // Refusals.
     world.send(get("/_gateway/x")).await;
     world
@@ -188,7 +190,7 @@ async fn waiting_is_not_counted_as_the_gateways_own_time_whatever_came_of_it() {
         request(Method::PUT, &target, TOKEN, NOTHING)
     };
     // Sent and not answered; then its lane is closed, and the next waits in vain.
-    let unknown = world.send(put("1")).await;
+    let unknown = world.send(with(put("1"), "prefer", "wait=0")).await;
     assert_eq!(unknown.error_type(), "gateway-outcome-unknown");
     let timing = unknown.header("server-timing");
     assert!(timing.contains("queue;dur=0.0, upstream;dur="), "{timing}");

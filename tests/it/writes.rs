@@ -1,7 +1,7 @@
 //! Writes through the whole stack: within the budget, in order, once, and never silently lost.
 
 use super::support::scripted::{Script, Seen, Step, answer, field};
-use super::support::{Answer, Setup, World, from_peer, request, with};
+use super::support::{Answer, Setup, World, exposition, from_peer, request, with};
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
@@ -283,22 +283,254 @@ fn is_unknown(answer: &Answer, status: u16, may_retry: bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unanswered_write_says_so_and_is_not_sent_again() {
-    for (method, target, may_retry) in [
-        (Method::POST, "/users/u/permissions", false),
-        (Method::PUT, "/users/u/permissions", true),
-        (Method::DELETE, "/users?userIds=u", true),
-        (Method::PATCH, "/groups/g", false),
-        (Method::POST, "/v9/unknown", false),
+async fn an_unanswered_write_says_so_and_is_not_sent_again_where_that_could_do_more() {
+    let overridden = with(put(1), "x-http-method-override", "PATCH");
+    for request in [
+        request(Method::POST, "/users/u/permissions", "a", "{}"),
+        request(Method::PATCH, "/groups/g", "a", "{}"),
+        request(Method::POST, "/v9/unknown", "a", "{}"),
+        overridden,
     ] {
         for (step, status) in [(Step::Close, 502), (Step::Silent, 504)] {
             let script = Script::new(move |_, _| step.clone());
             let world = script.world();
-            let answer = world.write(method.clone(), target, "a", "{}").await;
-            is_unknown(&answer, status, may_retry);
+            is_unknown(&world.send(request.clone()).await, status, false);
             sleep(Duration::from_secs(300)).await;
-            assert_eq!(script.count(), 1, "{method} {target}");
+            assert_eq!(script.count(), 1, "{request:?}");
         }
+        for status in [500, 502, 503, 504] {
+            let script = Script::new(move |_, _| Step::Answer(answer(status, FAILED)));
+            let world = script.world();
+            is_passed_on(&world.send(request.clone()).await, status);
+            sleep(Duration::from_secs(300)).await;
+            assert_eq!(script.count(), 1, "{request:?}");
+        }
+    }
+}
+
+const FAILED: &str = r#"{"errors":[{"type":"internal"}]}"#;
+
+fn is_passed_on(answer: &Answer, status: u16) {
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert_eq!(answer.body, FAILED, "{answer:?}");
+}
+
+/// A write that does not wait, and so is not repeated either.
+fn now(user: usize) -> Request<Full<Bytes>> {
+    with(put(user), "prefer", "wait=0")
+}
+
+/// What the metrics say of `replacePermissionsForUser`.
+async fn counted(world: &World, name: &str) -> f64 {
+    let samples = exposition::samples(&exposition::metrics(world).await);
+    let of_put = |labels: &[(String, String)]| {
+        let mut labels = labels.iter();
+        labels.any(|(_, value)| value == "replacePermissionsForUser")
+    };
+    let values = samples
+        .iter()
+        .filter(|(metric, labels, _)| metric == name && of_put(labels))
+        .map(|(_, _, value)| value);
+    values.sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_may_have_taken_effect_is_repeated_if_that_does_no_more() {
+    for lost in [
+        Step::Close,
+        Step::Silent,
+        Step::Answer(answer(502, FAILED)),
+        Step::Answer(answer(503, FAILED)),
+        Step::Later(Duration::from_secs(5), answer(504, FAILED)),
+    ] {
+        let script = Script::new(move |_, n| match n {
+            0 | 1 => lost.clone(),
+            _ => Step::Answer(answer(200, r#"{"data":{}}"#)),
+        });
+        let world = script.world();
+        let answer = world.send(put(1)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let seen = script.seen();
+        assert_eq!(seen.len(), 3);
+        for two in seen.windows(2) {
+            assert!(two[1].at - two[0].at >= Duration::from_millis(250));
+            assert_eq!(
+                (&two[0].method, &two[0].target, &two[0].body),
+                (&two[1].method, &two[1].target, &two[1].body)
+            );
+        }
+        let repeated = counted(&world, "segment_gateway_writes_repeated_total").await;
+        assert_eq!(repeated, 2.0);
+        assert_eq!(counted(&world, "segment_gateway_requests_total").await, 1.0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_not_repeated_once_its_caller_does_not_wait_or_there_is_no_repetition() {
+    let (gone, failed) = (Step::Close, Step::Answer(answer(503, FAILED)));
+    for (step, status) in [(gone, 502), (failed, 503)] {
+        let heard = |answer: &Answer| match status {
+            502 => is_unknown(answer, 502, true),
+            _ => is_passed_on(answer, status),
+        };
+        let script = Script::new(move |_, _| step.clone());
+        let world = script.world();
+        heard(&world.send(now(1)).await);
+        assert_eq!(script.count(), 1);
+        let refused = "segment_gateway_repetitions_refused_total";
+        assert_eq!(counted(&world, refused).await, 0.0);
+        world.spend_retry_budget(Duration::ZERO);
+        heard(&world.send(put(2)).await);
+        assert_eq!(script.count(), 2);
+        assert_eq!(counted(&world, refused).await, 1.0);
+        // As many as there is time for.
+        sleep(Duration::from_secs(120)).await;
+        let began = Instant::now();
+        heard(&world.send(put(3)).await);
+        let took = began.elapsed().as_secs();
+        assert!((60..=150).contains(&took), "{took}");
+        let attempts = script.count() - 2;
+        assert!((6..15).contains(&attempts), "{attempts}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_taken_effect_is_never_said_not_to_have_been_sent() {
+    let too_long = || field(answer(429, "{}"), "retry-after", "600");
+    for failed in [true, false] {
+        let script = Script::new(move |_, n| match (n, failed) {
+            (0, true) => Step::Answer(answer(503, FAILED)),
+            (0, false) => Step::Close,
+            _ => Step::Answer(too_long()),
+        });
+        let world = script.world();
+        let heard = world.send(put(1)).await;
+        match failed {
+            true => is_passed_on(&heard, 503),
+            false => is_unknown(&heard, 502, true),
+        }
+        assert!(script.count() >= 2);
+        // The repetition does not even get a connection.
+        let script = Script::new(move |_, _| match failed {
+            true => Step::Answer(field(answer(503, FAILED), "connection", "close")),
+            false => Step::Close,
+        });
+        let world = script.world();
+        let write = world.spawn(put(1));
+        while script.count() == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        script.refuse(usize::MAX);
+        let heard = write.await.unwrap();
+        match failed {
+            true => is_passed_on(&heard, 503),
+            false => is_unknown(&heard, 502, true),
+        }
+        assert_eq!(script.count(), 1);
+    }
+    // The gateway stops between two attempts.
+    let script = Script::new(|_, _| Step::Answer(answer(503, FAILED)));
+    let world = script.world();
+    let write = world.spawn(put(1));
+    while script.count() < 4 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    world.gateway.drain(Duration::from_secs(25));
+    world.gateway.budgets.end();
+    is_passed_on(&write.await.unwrap(), 503);
+    assert_eq!(script.count(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_lost_answer_had_deleted_is_gone_and_a_list_is_repeated_one_by_one() {
+    let script = Script::new(|_, n| match n {
+        0 => Step::Close,
+        _ => Step::Answer(answer(404, FAILED)),
+    });
+    let world = script.world();
+    let delete = |target: &str| request(Method::DELETE, target, "a", "");
+    is_passed_on(&world.send(delete("/users?userIds.0=u")).await, 404);
+    assert_eq!(script.count(), 2);
+    let text = exposition::metrics(&world).await;
+    let written = "segment_gateway_requests_total{code=\"4xx\",operation=\"deleteUsers\",outcome=\"written\"} 1";
+    assert!(text.contains(written), "{text}");
+
+    let script = Script::new(|_, n| match n {
+        0 => Step::Close,
+        1 => Step::Answer(answer(404, FAILED)),
+        _ => Step::Answer(answer(200, r#"{"data":{"status":"SUCCESS"}}"#)),
+    });
+    let world = script.world();
+    let target = "/invites?emails.0=a%40b.c&emails.1=d%40e.f";
+    let deleted = world.send(delete(target)).await;
+    assert_eq!(deleted.status, 200, "{deleted:?}");
+    assert_eq!(deleted.json()["data"]["status"], "SUCCESS");
+    let targets: Vec<_> = script.seen().into_iter().map(|seen| seen.target).collect();
+    let (one, two) = ("/invites?emails.0=a%40b.c", "/invites?emails.0=d%40e.f");
+    assert_eq!(targets, [target, one, two]);
+
+    // Its caller does not wait longer for the rest of a list than for its turn.
+    let script = Script::new(|_, n| match n {
+        0 => Step::Close,
+        1 => Step::Answer(answer(200, "{}")),
+        _ => Step::Answer(field(answer(429, "{}"), "retry-after", "600")),
+    });
+    let world = script.world();
+    let began = Instant::now();
+    is_unknown(&world.send(delete(target)).await, 502, true);
+    assert!(began.elapsed() < Duration::from_secs(152));
+    assert!(script.count() >= 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_other_write_of_its_lane_leaves_between_a_write_and_its_repetition() {
+    // An answer of a balancer's, and one of the API's own.
+    let balancers = answer(503, FAILED);
+    let own = field(balancers.clone(), "x-ratelimit-remaining", "50");
+    let own = field(own, "x-ratelimit-consumed", "10");
+    for failed in [balancers, own] {
+        let script = Script::new(move |_: &Seen, n| match n {
+            0..3 => Step::Answer(failed.clone()),
+            _ => Step::Answer(answer(200, "{}")),
+        });
+        let world = script.world();
+        let first = world.spawn(put(1));
+        while script.count() == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let target = "/users/user-00001/permissions";
+        let other = r#"{"permissions":[1]}"#;
+        let second = world.spawn(request(Method::PUT, target, "a", other));
+        // Its lane is known not to open before the first attempt can no longer take effect.
+        let refused = world.send(with(put(1), "prefer", "wait=10")).await;
+        assert_eq!(refused.error_type(), "gateway-queue-wait", "{refused:?}");
+        assert_eq!(first.await.unwrap().status, 200);
+        assert_eq!(second.await.unwrap().status, 200);
+        let seen = script.seen();
+        let bodies: Vec<_> = seen.iter().map(|seen| seen.body.clone()).collect();
+        assert_eq!(bodies, [NOTHING, NOTHING, NOTHING, NOTHING, other]);
+        let closed = (seen[4].at - seen[2].at).as_secs();
+        assert!((60..62).contains(&closed), "{closed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_not_repeated_for_a_caller_that_has_hung_up() {
+    // Before the answer, and after it.
+    for patience in [500, 1_100].map(Duration::from_millis) {
+        let script = Script::new(|_: &Seen, n| match n {
+            0 => Step::Later(Duration::from_secs(1), answer(503, FAILED)),
+            _ => Step::Answer(answer(200, "{}")),
+        });
+        let world = script.world();
+        let hung_up = timeout(patience, world.send(put(1))).await;
+        assert!(hung_up.is_err());
+        sleep(Duration::from_secs(30)).await;
+        assert_eq!(script.count(), 1, "{patience:?}");
+        assert_eq!(world.gateway.budgets.waiting(), 0);
+        // Its lane stays closed, as after any unknown outcome.
+        let refused = world.send(now(1)).await;
+        assert_eq!(refused.error_type(), "gateway-queue-wait", "{refused:?}");
     }
 }
 
@@ -310,7 +542,7 @@ async fn a_lane_whose_last_write_is_unknown_stays_closed_for_q() {
     });
     let world = script.world();
     let began = Instant::now();
-    is_unknown(&world.send(put(1)).await, 502, true);
+    is_unknown(&world.send(now(1)).await, 502, true);
     let refused = world.send(with(put(1), "prefer", "wait=10")).await;
     assert_eq!(refused.error_type(), "gateway-queue-wait", "{refused:?}");
     assert_eq!(world.send(put(2)).await.status, 200, "another lane is open");
@@ -439,7 +671,7 @@ async fn stopping_refuses_those_whose_lanes_stay_closed_and_everybody_at_its_end
         _ => Step::Answer(answer(200, "{}")),
     });
     let world = script.world();
-    is_unknown(&world.send(put(1)).await, 502, true);
+    is_unknown(&world.send(now(1)).await, 502, true);
     let behind = world.spawn(put(1));
     sleep(Duration::from_secs(5)).await;
     assert!(!behind.is_finished());
@@ -530,7 +762,7 @@ async fn what_waits_for_a_closed_lane_is_in_nobodys_way() {
         _ => Step::Answer(answer(200, "{}")),
     });
     let world = script.world();
-    is_unknown(&world.send(put(1)).await, 502, true);
+    is_unknown(&world.send(now(1)).await, 502, true);
     let behind: Vec<_> = (0..20).map(|_| world.spawn(put(1))).collect();
     sleep(Duration::from_secs(1)).await;
     let now = world.send(with(put(2), "prefer", "wait=0")).await;

@@ -430,7 +430,7 @@ fn unknown() -> GatewayError {
 }
 
 /// The API's answer once more.
-fn respond(answer: &KeptAnswer) -> Result<Response<Body>, GatewayError> {
+pub(super) fn respond(answer: &KeptAnswer) -> Result<Response<Body>, GatewayError> {
     let Some(body) = answer.body.clone() else {
         return Err(GatewayError::AnswerLost(answer.status.as_u16()));
     };

@@ -7,12 +7,12 @@ use super::Brought;
 use super::ending::{Heard, hear};
 use super::live::{Live, PutBack, Stage};
 use super::record::KeptAnswer;
-use super::verdict::{self, Known, Verdict, verdict};
 use crate::error::{GatewayError, Waited};
 use crate::gateway::Gateway;
 use crate::gateway::attempt::Came;
 use crate::gateway::flow::{Ask, Timing};
 use crate::gateway::union::{Became, Merged, NoTurn, Turn};
+use crate::gateway::verdict::{self, Known, Verdict, is_in_doubt, verdict};
 use crate::gateway::write::{Told, Unsettled, touched};
 use crate::journal::{Change, JournalError, State};
 use crate::limit::budgets::Refusal;
@@ -46,10 +46,15 @@ enum Next {
     Over,
     /// It takes its place in the line again after this pause.
     Again(Place, Duration),
+    /// It may be repeated, and asks the retry budget again at this instant.
+    Later(Instant, Box<Unrepeated>),
 }
 
+/// What came of an attempt that may be repeated: what is kept of its answer, and the place.
+type Unrepeated = (verdict::Came, Option<Heard>, Place);
+
 /// What came of an attempt: what is kept of its answer, and the place of the write.
-pub(super) type Attempted = (verdict::Came, Option<Heard>, Option<Place>);
+pub(in crate::gateway) type Attempted = (verdict::Came, Option<Heard>, Option<Place>);
 
 impl Gateway {
     /// Carries a write that stands in its budget's line.
@@ -139,7 +144,7 @@ impl Gateway {
             drop(brought.take());
             // Stopping waits for what has left.
             let running = self.tasks.begin("durable write");
-            let next = match turn {
+            let mut next = match turn {
                 Turn::Alone(permit, place) if carried.live.leaves() => {
                     self.take_turn(&mut carried, permit, place).await
                 }
@@ -151,14 +156,19 @@ impl Gateway {
                 Turn::Rides(told) => self.ride(&mut carried, told).await,
             };
             drop(running);
-            let pause = match next {
-                Next::Over => return,
-                Next::Again(again, pause) => {
-                    place = again;
-                    pause
-                }
-            };
             let live = carried.live.clone();
+            while let Next::Later(until, unrepeated) = next {
+                tokio::select! {
+                    () = live.stopped() => return self.park(&live, unrepeated.2),
+                    () = tokio::time::sleep_until(until.into()) => {}
+                }
+                let _running = self.tasks.begin("durable write");
+                next = self.judge(&mut carried, *unrepeated).await;
+            }
+            let Next::Again(again, pause) = next else {
+                return;
+            };
+            place = again;
             tokio::select! {
                 () = live.stopped() => return self.park(&live, place),
                 () = tokio::time::sleep(pause) => {}
@@ -166,6 +176,16 @@ impl Gateway {
             place.look_again();
             carried.ticket.again_blocked();
         }
+    }
+
+    /// It leaves.
+    fn departs(&self, carried: &mut Carried) {
+        // What the last process had sent is repeated by this one.
+        let is_first = !carried.timing.left && carried.live.tries().doubt.is_none();
+        if is_first {
+            self.first_attempt();
+        }
+        self.leaves(&carried.ask, &mut carried.timing);
     }
 
     /// Waits for its lanes and for a slot, however long that takes.
@@ -214,7 +234,7 @@ impl Gateway {
     /// Waits for what becomes of it together with others.
     async fn ride(&self, carried: &mut Carried, told: oneshot::Receiver<Told>) -> Next {
         let left = self.clock.now();
-        self.leaves(&carried.ask, &mut carried.timing);
+        self.departs(carried);
         let told = told.await.unwrap_or(Told::Unknown(Waited::InVain));
         let live = carried.live.clone();
         let status = |answer: &Response<Bytes>| verdict::Came::Status(answer.status());
@@ -276,7 +296,7 @@ impl Gateway {
                 live.parked(place);
                 Next::Over
             }
-            Told::Answer(_) | Told::Unknown(_) => {
+            Told::Ended(_) | Told::InDoubt(..) | Told::Unknown(_) => {
                 // Its place stays closed for as long as it may take effect.
                 self.end(&live, State::Unknown, None, &carried.timing).await;
                 Next::Over
@@ -285,15 +305,15 @@ impl Gateway {
     }
 
     async fn take_turn(&self, carried: &mut Carried, permit: Permit, place: Place) -> Next {
-        let live = &carried.live;
+        let live = carried.live.clone();
         let dispatch = Change::Dispatch(live.id, self.clock.wall());
         if let Err(error) = self.commit(vec![dispatch]).await {
             drop(permit);
-            return self.not_recorded(live, place, &error);
+            return self.not_recorded(&live, place, &error);
         }
         let left = self.clock.now();
         live.tried();
-        self.leaves(&carried.ask, &mut carried.timing);
+        self.departs(carried);
         place.expect(left + carried.ticket.answer_time());
         let came = self.send_once(carried, permit, place).await;
         self.conclude(carried, left, came).await
@@ -312,12 +332,22 @@ impl Gateway {
                 .await;
             return Next::Over;
         };
-        let live = &live;
         if is_in_doubt(came) {
             let late = self.settings.late;
             live.doubted(left, self.clock.now() + late);
             place.stay_closed_for(late);
         }
+        let next = self.judge(carried, (came, heard, place)).await;
+        if matches!(next, Next::Later(..)) {
+            self.no_repetition(&live.operation);
+        }
+        next
+    }
+
+    /// The same, once it is noted whether the attempt may have taken effect.
+    async fn judge(&self, carried: &mut Carried, (came, heard, place): Unrepeated) -> Next {
+        let live = carried.live.clone();
+        let live = &live;
         match verdict(came, &self.known(carried)) {
             Verdict::End(state) => {
                 self.end(live, state, heard, &carried.timing).await;
@@ -332,11 +362,13 @@ impl Gateway {
                 self.waits_again(live).await;
                 Next::Again(place, pause(live, carried.failures))
             }
-            Verdict::Repeat => {
-                carried.failures += 1;
-                self.metrics.durable_repeated(&live.operation.name);
-                Next::Again(place, pause(live, carried.failures))
-            }
+            Verdict::Repeat => match self.take_repetition(&live.operation) {
+                Ok(()) => {
+                    carried.failures += 1;
+                    Next::Again(place, pause(live, carried.failures))
+                }
+                Err(until) => Next::Later(until, Box::new((came, heard, place))),
+            },
             Verdict::Pause => {
                 self.waits_again(live).await;
                 self.pause_credential(live);
@@ -351,7 +383,8 @@ impl Gateway {
         let ask = &carried.ask;
         let elements = carried.live.tries().doubt.and_then(|_| self.elements(ask));
         if let Some(elements) = elements {
-            return self.delete_each(ask, elements, permit, place).await;
+            let never = self.clock.now() + NEVER;
+            return self.delete_each(ask, elements, never, permit, place).await;
         }
         let unsettled = Unsettled::new(self.clone(), touched(ask), place);
         let request = self.forwarded(ask);
@@ -416,24 +449,17 @@ impl Gateway {
     }
 }
 
-fn is_in_doubt(came: verdict::Came) -> bool {
-    match came {
-        verdict::Came::NoAnswer => true,
-        verdict::Came::Status(status) => status.is_server_error(),
-        verdict::Came::Throttled | verdict::Came::NotSent => false,
-    }
-}
-
 impl Gateway {
     /// Whether a write may be sent again after it may have taken effect. A list is deleted once more
     /// only where it can be taken apart.
-    pub(super) fn is_repeatable(&self, ask: &Ask) -> bool {
+    pub(in crate::gateway) fn is_repeatable(&self, ask: &Ask) -> bool {
         let lists = ask.operation.lists.iter();
         let is_list = ask.method == Method::DELETE
             && lists
                 .map(|name| query::list_values(ask.query(), name).len())
                 .any(|elements| elements > 1);
-        ask.operation.is_idempotent(&ask.method) && (!is_list || self.elements(ask).is_some())
+        let is_idempotent = ask.operation.is_idempotent(&ask.method) && !ask.overridden;
+        is_idempotent && (!is_list || self.elements(ask).is_some())
     }
 }
 

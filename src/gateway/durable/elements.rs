@@ -1,4 +1,4 @@
-//! Deleting a list once more, element by element.
+//! Deleting a list once more, element by element; of held writes too.
 //!
 //! After a DELETE of which nobody knows the outcome, a part of its list may be gone, and the API may
 //! refuse the rest because of that. So it is repeated one by one, and a 404 says that an element is
@@ -6,20 +6,22 @@
 
 use super::carry::Attempted;
 use super::ending::{Heard, hear};
-use super::verdict;
 use crate::gateway::Gateway;
 use crate::gateway::attempt::Came;
 use crate::gateway::flow::Ask;
+use crate::gateway::verdict;
 use crate::gateway::write::{Unsettled, touched};
 use crate::limit::ticket::Permit;
 use crate::merge::{Parts, one_by_one};
 use crate::queue::Place;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
+use std::time::Instant;
+use tokio::time::timeout_at;
 
 impl Gateway {
     /// The requests that delete each of several elements; `None` if it is no such list.
-    pub(super) fn elements(&self, ask: &Ask) -> Option<Vec<Request<Bytes>>> {
+    pub(in crate::gateway) fn elements(&self, ask: &Ask) -> Option<Vec<Request<Bytes>>> {
         if ask.method != Method::DELETE || ask.overridden {
             return None;
         }
@@ -31,11 +33,13 @@ impl Gateway {
         (parts.len() > 1).then(|| one_by_one(&request, &parts))
     }
 
-    /// Sends each of them, with a slot for each; the first one has its already.
-    pub(super) async fn delete_each(
+    /// Sends each of them, with a slot for each; the first one has its already. What has not left by
+    /// then does not leave any more.
+    pub(in crate::gateway) async fn delete_each(
         &self,
         ask: &Ask,
         requests: Vec<Request<Bytes>>,
+        leave_by: Instant,
         permit: Permit,
         place: Place,
     ) -> Attempted {
@@ -46,10 +50,14 @@ impl Gateway {
         while let Some(request) = requests.peek() {
             let slot = match permit.take() {
                 Some(permit) => Some(permit),
-                None => self.another_permit(ask).await,
+                None if self.clock.now() > leave_by => None,
+                None => {
+                    let slot = self.another_permit(ask);
+                    timeout_at(leave_by.into(), slot).await.ok().flatten()
+                }
             };
             let Some(slot) = slot else {
-                // The gateway stops, and the next process begins anew.
+                // It is too late, or the gateway stops, and the next process begins anew.
                 return (verdict::Came::NoAnswer, None, unsettled.in_doubt());
             };
             let came = self.attempt(&ask.operation, ask.credential, slot, request.clone());

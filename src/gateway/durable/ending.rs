@@ -1,5 +1,6 @@
 //! The end of a write: recorded, and then told.
 
+use super::accept::respond;
 use super::carry::PAUSE;
 use super::feed;
 use super::live::{Ended, Live};
@@ -8,6 +9,7 @@ use crate::gateway::Gateway;
 use crate::gateway::attempt::Answer;
 use crate::gateway::body::{self, Read};
 use crate::gateway::flow::Timing;
+use crate::gateway::repeat::{self, Written};
 use crate::journal::{Change, JournalError, State};
 use crate::limit::budgets::Standing;
 use http::StatusCode;
@@ -20,7 +22,7 @@ const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
 
 /// What is recorded of an attempt that was answered.
 #[derive(Default)]
-pub(super) struct Heard {
+pub(in crate::gateway) struct Heard {
     pub(super) answer: Option<KeptAnswer>,
     pub(super) standing: Option<Standing>,
     pub(super) took: Duration,
@@ -30,6 +32,17 @@ impl Heard {
     /// The status of what was heard.
     pub(super) fn status(&self) -> Option<StatusCode> {
         self.answer.as_ref().map(|answer| answer.status)
+    }
+
+    /// What is passed on of it.
+    pub(in crate::gateway) fn written(self) -> Option<repeat::Heard> {
+        let answer = self.answer?;
+        let written = respond(&answer).map(|response| Written {
+            response,
+            standing: self.standing,
+            took: self.took,
+        });
+        Some(written)
     }
 }
 

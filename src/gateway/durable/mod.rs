@@ -25,9 +25,9 @@ mod rebind;
 mod record;
 mod recovery;
 mod requests;
-mod verdict;
 mod workspace;
 
+pub(super) use ending::Heard;
 pub(super) use live::{Ended, Live};
 pub use operate::{Listing, Selection};
 pub use recovery::{Recovered, RecoveryError};

@@ -7,8 +7,8 @@
 
 use super::live::{Birth, Key, Tries};
 use super::record::KeptRequest;
-use super::verdict::REPEAT_FOR;
 use crate::gateway::flow::{Ask, Timing};
+use crate::gateway::verdict::REPEAT_FOR;
 use crate::gateway::write::order_keys;
 use crate::gateway::{Gateway, priority};
 use crate::journal::{JournalError, Record, State, WriteId};
@@ -101,7 +101,7 @@ impl Gateway {
         place.stay_closed_for(late);
         if self.is_repeatable(&ask) && age < REPEAT_FOR {
             recovered.repeated += 1;
-            self.metrics.durable_repeated(&ask.operation.name);
+            self.metrics.repeated(&ask.operation.name);
             self.defer(&live, place);
             return Ok(());
         }

@@ -55,23 +55,33 @@ impl Gateway {
         ticket: &mut Ticket,
         mut place: Place,
     ) -> Result<Turn, (NoTurn, Place)> {
-        let Some(standing) = self.steps_up(ask, live, &mut place) else {
-            let permit = tokio::select! {
-                biased;
-                () = stopped(live) => return Err((NoTurn::Stopped, place)),
-                permit = self.permitted(ticket, &mut place) => permit,
-            };
-            return match self.unbroken(permit) {
-                Ok(permit) => Ok(Turn::Alone(permit, place)),
-                Err(why) => {
-                    if matches!(why, NoTurn::Broken(_)) {
-                        ticket.step_aside();
-                    }
-                    Err((why, place))
-                }
-            };
+        match self.steps_up(ask, live, &mut place) {
+            Some(standing) => self.turn_among_others(standing, place, live, ticket).await,
+            None => self.turn_alone(live, ticket, place).await,
+        }
+    }
+
+    /// The same, of a write that travels with no other.
+    pub(super) async fn turn_alone(
+        &self,
+        live: Option<&Arc<Live>>,
+        ticket: &mut Ticket,
+        mut place: Place,
+    ) -> Result<Turn, (NoTurn, Place)> {
+        let permit = tokio::select! {
+            biased;
+            () = stopped(live) => return Err((NoTurn::Stopped, place)),
+            permit = self.permitted(ticket, &mut place) => permit,
         };
-        self.turn_among_others(standing, place, live, ticket).await
+        match self.unbroken(permit) {
+            Ok(permit) => Ok(Turn::Alone(permit, place)),
+            Err(why) => {
+                if matches!(why, NoTurn::Broken(_)) {
+                    ticket.step_aside();
+                }
+                Err((why, place))
+            }
+        }
     }
 
     /// The same, of a write that may be taken along.

@@ -227,12 +227,25 @@ impl<'a> Evidence<'a> {
         counted.count() >= limit as usize
     }
 
-    /// A write is sent again only after a 429.
+    /// A write is sent again only after a 429, or after what says nothing of a PUT or a DELETE: a
+    /// balancer's answer, and one that may have been lost.
     fn sent_once(&self, wrong: &mut Vec<String>) {
+        let faults = &self.scenario.sandbox.faults;
+        let is_lossy = faults.lost_reply > 0.0 || faults.late > 0.0;
+        let says_nothing = |arrival: &Arrival| {
+            let may_be_repeated = matches!(&*arrival.method, "PUT" | "DELETE");
+            may_be_repeated && (is_lossy || matches!(arrival.status, 502..=504))
+        };
         for (number, arrivals) in &self.of_write {
-            let others = arrivals.iter().filter(|arrival| !arrival.refused()).count();
-            let last_refused = arrivals.last().is_some_and(|arrival| arrival.refused());
-            if others > 1 || (others == 1 && last_refused) {
+            let first = arrivals[0];
+            if says_nothing(first) && first.target.matches("emails").count() > 1 {
+                // A list is repeated element by element.
+                continue;
+            }
+            let is_final = |arrival: &&&Arrival| !arrival.refused() && !says_nothing(arrival);
+            let others = arrivals.iter().filter(is_final).count();
+            let goes_on = !arrivals.last().is_some_and(|last| is_final(&last));
+            if others > 1 || (others == 1 && goes_on) {
                 wrong.push(format!(
                     "sent again: {:?} {arrivals:?}",
                     self.requests[*number]
@@ -387,7 +400,15 @@ impl<'a> Evidence<'a> {
     fn settled(&self, write: &Request, arrivals: &[&Arrival]) -> Instant {
         let arrived = arrivals.last().map_or(write.began.at, |arrival| arrival.at);
         match write.heard() {
-            Some(heard) if write.error() == "gateway-outcome-unknown" => arrived.max(heard.at + Q),
+            Some(heard) if write.error() == "gateway-outcome-unknown" => {
+                // One that was to be repeated is told of later.
+                let mut counted = arrivals.iter().filter(|arrival| !arrival.refused());
+                let found = match counted.next_back() {
+                    Some(last) if arrivals.len() > 1 => heard.at.min(last.at),
+                    _ => heard.at,
+                };
+                arrived.max(found + Q)
+            }
             Some(heard) => arrived.max(heard.at),
             None => arrived,
         }

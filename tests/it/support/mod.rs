@@ -278,6 +278,12 @@ impl World {
         tokio::spawn(async move { world.send(request).await })
     }
 
+    /// Takes all of the retry budget, and what comes by itself for so long.
+    pub fn spend_retry_budget(&self, for_so_long: Duration) {
+        let until = self.gateway.clock.now() + for_so_long;
+        while self.gateway.retry_budget.lock().repeat(until).is_ok() {}
+    }
+
     /// Ends the driver of the budgets, as a panic in it would.
     pub async fn lose_driver(&mut self) {
         self.driver.abort();

@@ -84,6 +84,15 @@ pub fn verdict(came: Came, known: &Known<'_>) -> Verdict {
     }
 }
 
+/// Whether the write may have taken effect by an attempt of which this came.
+pub fn is_in_doubt(came: Came) -> bool {
+    match came {
+        Came::NoAnswer => true,
+        Came::Status(status) => status.is_server_error(),
+        Came::Throttled | Came::NotSent => false,
+    }
+}
+
 /// The pause before the next attempt after `failures` in a row, of which `dice` (any number) spreads
 /// the second half, so that many do not come back in one moment.
 pub fn pause(failures: u32, dice: u64) -> Duration {

@@ -1,0 +1,343 @@
+//! Sending a held write once more after an attempt that may have taken effect.
+//!
+//! Its caller waits, so it is repeated only as long as it can leave before the caller's deadline. From
+//! the first such attempt on, its caller never hears that nothing was sent: if there is no other
+//! attempt, or that does not leave, it hears what the last one came to that may have taken effect.
+
+use super::Gateway;
+use super::attempt::{Answer, Came};
+use super::body::{self, Body, Read};
+use super::durable;
+use super::flow::{Ask, Reply, Timing};
+use super::union::{NoTurn, Turn};
+use super::verdict::{self, Known, REPEAT_FOR, Verdict, is_in_doubt, verdict};
+use super::write::{Told, Unsettled, touched};
+use crate::error::{GatewayError, Waited};
+use crate::limit::budgets::Standing;
+use crate::limit::ticket::{Permit, Ticket};
+use crate::queue::Place;
+use bytes::Bytes;
+use http::{Request, Response};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// The body of an answer is kept up to this size while the write is repeated, and read for so long.
+const LONGEST_KEPT: usize = 64 * 1024;
+const KEEPING_TIME: Duration = Duration::from_secs(2);
+
+/// The API's answer to a write.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) response: Response<Body>,
+    /// The budget it drew on.
+    pub(super) standing: Option<Standing>,
+    /// From leaving to its head.
+    pub(super) took: Duration,
+}
+
+/// What the caller hears of an attempt: the API's answer, or why there is none.
+pub(super) type Heard = Result<Written, GatewayError>;
+
+/// A write whose caller waits for it.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) ask: Ask,
+    pub(super) ticket: Ticket,
+    pub(super) timing: Timing,
+    /// Connections that could not be opened.
+    pub(super) connects: u32,
+    /// Once an attempt may have taken effect.
+    doubt: Option<Doubt>,
+}
+
+/// What is known of a write that may have taken effect.
+#[derive(Debug)]
+struct Doubt {
+    /// When the first attempt left that may have had effect.
+    since: Instant,
+    /// Attempts that may have had effect.
+    failures: u32,
+    /// What the last of them came to.
+    heard: Heard,
+}
+
+/// What follows from an attempt: its caller hears this, or it takes its place in the line again.
+pub(super) type Next = ControlFlow<Result<Reply, GatewayError>, Place>;
+
+/// What the task of an attempt knows of its write.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tries {
+    /// When this attempt leaves.
+    pub(super) left: Instant,
+    /// When the first one left that may have had effect.
+    first_doubt: Option<Instant>,
+    /// What is left to send has to leave by then.
+    leave_by: Instant,
+}
+
+impl From<Answer> for Written {
+    fn from(answer: Answer) -> Self {
+        Self {
+            response: answer.response.map(|body| Body::Streamed(Box::new(body))),
+            standing: answer.standing,
+            took: answer.took,
+        }
+    }
+}
+
+impl Written {
+    /// Holds what there is of its body: the connection and the time for the answer end before the
+    /// repetitions do. `None` if it breaks off or is too slow.
+    async fn keep(self) -> Option<Self> {
+        let (mut head, body) = self.response.into_parts();
+        let body = match body {
+            Body::Streamed(body) => {
+                let reading = body::read(*body, LONGEST_KEPT);
+                match tokio::time::timeout(KEEPING_TIME, reading).await {
+                    Ok(Read::Whole(bytes)) => {
+                        // It is that of a body that is held from now on.
+                        head.headers.remove(http::header::CONTENT_LENGTH);
+                        Body::held(bytes)
+                    }
+                    Ok(Read::Longer(first, rest)) => Body::Continued(Some(first), rest),
+                    Ok(Read::Broken(_)) | Err(_) => return None,
+                }
+            }
+            held => held,
+        };
+        Some(Self {
+            response: Response::from_parts(head, body),
+            ..self
+        })
+    }
+}
+
+impl Held {
+    pub(super) fn new(ask: Ask, ticket: Ticket) -> Self {
+        Self {
+            timing: Timing::of(&ask),
+            ask,
+            ticket,
+            connects: 0,
+            doubt: None,
+        }
+    }
+
+    /// What is known of it when an attempt leaves at this instant.
+    pub(super) fn tries(&self, left: Instant) -> Tries {
+        Tries {
+            left,
+            first_doubt: self.doubt.as_ref().map(|doubt| doubt.since),
+            leave_by: self.ticket.deadline(),
+        }
+    }
+
+    /// The reply to an attempt that is the last one.
+    pub(super) fn reply(&mut self, heard: Heard) -> Result<Reply, GatewayError> {
+        heard.map(|written| Reply::written(written, std::mem::take(&mut self.timing)))
+    }
+
+    /// The end of a write that is not sent, or not once more: what would be said of one that has no
+    /// effect is not true of one that may have had.
+    pub(super) fn end(
+        &mut self,
+        without_effect: Result<Reply, GatewayError>,
+    ) -> Result<Reply, GatewayError> {
+        match self.doubt.take() {
+            None => without_effect,
+            Some(doubt) => self.reply(doubt.heard),
+        }
+    }
+}
+
+/// Nobody knows whether the write took effect.
+pub(super) fn unknown(ask: &Ask, waited: Waited) -> GatewayError {
+    GatewayError::OutcomeUnknown {
+        waited,
+        may_retry: ask.operation.is_idempotent(&ask.method) && !ask.overridden,
+    }
+}
+
+impl Gateway {
+    /// Waits for the turn of a held write.
+    ///
+    /// # Errors
+    /// Why it has none; see [`Held::end`].
+    pub(super) async fn next_turn_of(
+        &self,
+        held: &mut Held,
+        mut place: Place,
+    ) -> Result<Turn, GatewayError> {
+        loop {
+            let (ask, ticket) = (&held.ask, &mut held.ticket);
+            let turn = match held.doubt {
+                None => self.turn(ask, None, ticket, place).await,
+                // A repetition is judged by its own answers alone.
+                Some(_) => self.turn_alone(None, ticket, place).await,
+            };
+            let over = held.doubt.as_ref().map(|doubt| doubt.since + REPEAT_FOR);
+            match turn {
+                Ok(_) if over.is_some_and(|over| over <= self.clock.now()) => {
+                    return Err(unknown(ask, Waited::InVain));
+                }
+                Ok(turn) => return Ok(turn),
+                Err((NoTurn::Broken(until), back)) if until <= ticket.deadline() => {
+                    tokio::time::sleep_until(until.into()).await;
+                    place = back;
+                    place.look_again();
+                    ticket.again_blocked();
+                }
+                Err((why, _)) => return Err(self.no_turn(why, ask, ticket)),
+            }
+        }
+    }
+
+    /// Sends a held write once; what its task tells of that. `None` if there is nothing to tell.
+    pub(super) async fn send_held(
+        &self,
+        ask: &Ask,
+        tries: Tries,
+        permit: Permit,
+        place: Place,
+    ) -> Option<Told> {
+        let elements = tries.first_doubt.and_then(|_| self.elements(ask));
+        if let Some(elements) = elements {
+            return Some(
+                self.delete_held(ask, tries, elements, (permit, place))
+                    .await,
+            );
+        }
+        let unsettled = Unsettled::new(self.clone(), touched(ask), place);
+        let request = self.forwarded(ask);
+        let came = self.attempt(&ask.operation, ask.credential, permit, request);
+        Some(match came.await {
+            Came::Answer(answer) => {
+                let status = answer.response.status();
+                let place = unsettled.heard(status, answer.doubtful);
+                let came = verdict::Came::Status(status);
+                self.tells(ask, tries, came, (Ok(answer.into()), place))
+            }
+            Came::Unknown(why) => {
+                let place = unsettled.in_doubt();
+                let waited = if why.is_timeout() {
+                    Waited::TooLong
+                } else {
+                    Waited::InVain
+                };
+                let heard = Err(unknown(ask, waited));
+                self.tells(ask, tries, verdict::Came::NoAnswer, (heard, place))
+            }
+            came => Told::Again(unsettled.not_carried_out()?, came),
+        })
+    }
+
+    /// Repeats the deletion of a list, one element after the other.
+    async fn delete_held(
+        &self,
+        ask: &Ask,
+        tries: Tries,
+        elements: Vec<Request<Bytes>>,
+        (permit, place): (Permit, Place),
+    ) -> Told {
+        let deleted = self.delete_each(ask, elements, tries.leave_by, permit, place);
+        let (came, heard, place) = deleted.await;
+        let heard = match heard.and_then(durable::Heard::written) {
+            Some(written) => written,
+            None => Err(unknown(ask, Waited::InVain)),
+        };
+        self.tells(ask, tries, came, (heard, place))
+    }
+
+    /// What a write's task tells of an attempt that had an effect, or may have had. If that is the
+    /// last one, its lanes open before its caller hears.
+    fn tells(
+        &self,
+        ask: &Ask,
+        tries: Tries,
+        came: verdict::Came,
+        (heard, place): (Heard, Option<Place>),
+    ) -> Told {
+        let now = self.clock.now();
+        let first = tries.first_doubt.unwrap_or(tries.left);
+        let known = Known {
+            method: &ask.method,
+            repeatable: is_in_doubt(came) && self.is_repeatable(ask),
+            doubtful: tries.first_doubt.is_some(),
+            since_first: now.saturating_duration_since(first),
+            deferred: false,
+        };
+        match (verdict(came, &known), place) {
+            (Verdict::Repeat, Some(place)) => Told::InDoubt(place, heard),
+            _ => Told::Ended(heard),
+        }
+    }
+
+    /// Lets a write wait that may have taken effect, until it may be sent again.
+    pub(super) async fn repeat(
+        &self,
+        held: &mut Held,
+        left: Instant,
+        mut place: Place,
+        heard: Heard,
+    ) -> Next {
+        let before = held.doubt.as_ref();
+        let failures = before.map_or(0, |doubt| doubt.failures) + 1;
+        let since = before.map_or(left, |doubt| doubt.since);
+        // Any number will do that others do not have.
+        let dice = place.turn().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let pause = verdict::pause(failures, dice + u64::from(failures));
+        if !self.may_repeat(held, since, pause) {
+            drop(place);
+            return ControlFlow::Break(held.reply(heard));
+        }
+        tracing::info!(
+            operation = %held.ask.operation.name,
+            credential = %held.ask.credential,
+            attempts = failures,
+            pause_ms = pause.as_millis(),
+            "a write may have taken effect and is repeated"
+        );
+        place.stay_closed_for(self.settings.late);
+        place.expect(self.clock.now());
+        let heard = match heard {
+            Ok(written) => {
+                let kept = written.keep().await;
+                kept.ok_or_else(|| unknown(&held.ask, Waited::InVain))
+            }
+            Err(why) => Err(why),
+        };
+        held.doubt = Some(Doubt {
+            since,
+            failures,
+            heard,
+        });
+        // It waits in its line, so that it hears if the gateway stops.
+        held.ticket.again_blocked();
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(pause) => {}
+            _refused = held.ticket.granted() => {
+                drop(place);
+                return ControlFlow::Break(held.end(Err(GatewayError::Draining)));
+            }
+        }
+        held.ticket.step_aside();
+        ControlFlow::Continue(place)
+    }
+
+    /// Whether a write may be repeated after this pause. Its deadline leaves time for the answer, where
+    /// it is known when whoever stands in front of the gateway gives up.
+    fn may_repeat(&self, held: &Held, since: Instant, pause: Duration) -> bool {
+        let leaves = held.ticket.estimate_again();
+        let leaves = leaves.max(self.clock.now() + pause);
+        if leaves > held.ticket.deadline() || leaves >= since + REPEAT_FOR {
+            return false;
+        }
+        let operation = &held.ask.operation;
+        let given = self.take_repetition(operation).is_ok();
+        if !given {
+            self.no_repetition(operation);
+        }
+        given
+    }
+}
