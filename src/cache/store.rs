@@ -39,8 +39,9 @@ impl Store {
                     counter.fetch_add(1, Ordering::Relaxed);
                 }
             })
-            // A key is looked up for every hit and is long. Its hash is seeded by chance, so that
-            // nobody can choose paths that meet in one place.
+            // A key is looked up for every hit and is long. Its hash is quick and seeded by chance:
+            // who does not see hashes or time look-ups cannot choose paths that meet in one place,
+            // and what is stored at all has been answered by the API.
             .build_with_hasher(RandomState::default());
         Self {
             map,

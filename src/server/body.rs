@@ -11,14 +11,15 @@ use std::task::{Context, Poll};
 /// next head, which has a deadline of its own.
 #[derive(Debug)]
 pub struct RequestBody {
-    inner: Incoming,
+    // Dropped first: dropping the bytes wakes the connection, which may then wait for the next head.
     coming: Option<BodyComing>,
+    inner: Incoming,
 }
 
 impl RequestBody {
     pub(super) fn new(inner: Incoming, notes: &Notes) -> Self {
         let coming = (!inner.is_end_stream()).then(|| notes.body_coming());
-        Self { inner, coming }
+        Self { coming, inner }
     }
 }
 

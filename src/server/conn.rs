@@ -17,6 +17,7 @@ use std::pin::{Pin, pin};
 use std::task::{Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio::task::coop::unconstrained;
 
 /// Bounds of one connection.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +104,8 @@ async fn until<C: Future>(
 ) -> Option<C::Output> {
     let news = stopped.clone();
     let stop = async { drop(stopped.wait_for(|stopped| *stopped).await) };
-    let mut stop = pin!(stop);
+    // Out of turns of this task, it would wait without having been registered.
+    let mut stop = pin!(unconstrained(stop));
     let mut wakes: Option<Waker> = None;
     poll_fn(|context| {
         if let Poll::Ready(ended) = connection.as_mut().poll(context) {
