@@ -115,7 +115,11 @@ impl Admin {
                 ));
             }
         };
-        let token = headers.get(AUTHORIZATION);
+        let mut tokens = headers.get_all(AUTHORIZATION).iter();
+        let token = tokens.next();
+        if tokens.next().is_some() {
+            return Err(GatewayError::BadRequest("There is more than one new token"));
+        }
         self.gateway
             .operators_rebind(&credential, token, unchecked)
             .await

@@ -191,7 +191,33 @@ async fn writes_go_on_with_the_token_that_replaces_a_revoked_one() {
     // The same request under the same key is the same write, with the new token.
     let again = world.send(of(keyed(post(2)), "b")).await;
     assert_eq!(again.header("idempotency-replayed"), "true");
+    // With the old one nobody has it carried out once more.
+    let old = world.send(keyed(post(2))).await;
+    assert_eq!(old.error_type(), "gateway-outcome-unknown", "{old:?}");
+    let moved_back = rebind(&world, Some("b"), true).await.unwrap();
+    assert_eq!(moved_back["moved"], 0);
     assert_eq!(api.written().len(), 4 - 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_write_hears_what_becomes_of_it_with_the_new_token() {
+    let api = Api::new();
+    let world = api.start(&Memory::default(), false);
+    api.revoke();
+    let waits = with(post(1), "prefer", "respond-async, wait=20");
+    let waits = world.spawn(waits);
+    let keyed = |request| with(request, "idempotency-key", "k");
+    let joins = with(keyed(post(2)), "prefer", "respond-async, wait=20");
+    let first = defer(&world, keyed(post(2))).await;
+    let joins = world.spawn(joins);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(rebind(&world, Some("b"), true).await.unwrap()["moved"], 2);
+    for waiting in [waits, joins] {
+        let heard = waiting.await.unwrap();
+        assert_eq!(heard.status, 200, "{heard:?}");
+    }
+    assert_eq!(shown(&world, &first, "b").await["state"], "succeeded");
+    assert_eq!(api.written().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -327,10 +327,17 @@ impl Gateway {
         wanted: &Wanted,
         until: Instant,
     ) -> Result<Option<Reply>, GatewayError> {
+        let mut live = live.clone();
         let mut stages = live.watch();
         loop {
             let stage = stages.borrow_and_update().clone();
             let until = match &stage {
+                Stage::HandedOver => {
+                    // Whoever has it now is told what becomes of it, and so is who waits here.
+                    live = self.durable.live(live.id).ok_or_else(unknown)?;
+                    stages = live.watch();
+                    continue;
+                }
                 Stage::Ended(ended) => return reply(ended).map(Some),
                 Stage::Released(None) => return Ok(None),
                 Stage::Released(Some(error)) => return Err(error.clone()),
@@ -351,9 +358,9 @@ impl Gateway {
             if changed {
                 continue;
             }
-            let estimate = self.until_end(live);
+            let estimate = self.until_end(&live);
             if wanted.respond_async {
-                return Ok(Some(self.accepted_reply(live, estimate)));
+                return Ok(Some(self.accepted_reply(&live, estimate)));
             }
             return Err(GatewayError::WritePending {
                 retry_after: estimate,

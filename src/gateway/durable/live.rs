@@ -45,6 +45,8 @@ pub(in crate::gateway) enum Stage {
     Left,
     /// It goes on in the next process.
     Parked,
+    /// It goes on as another credential's, under its id.
+    HandedOver,
     /// It was not accepted, for this reason, or because its key is known already.
     Released(Option<GatewayError>),
     /// It has ended, and the journal knows.
@@ -211,9 +213,9 @@ impl Live {
         let mut inner = self.inner.lock();
         match inner.stage {
             Stage::Queued => PutBack::GoesOn(place),
-            Stage::Ended(_) | Stage::Released(_) => {
+            Stage::Ended(_) | Stage::Released(_) | Stage::HandedOver => {
                 drop(inner);
-                // It has ended meanwhile: its lanes are free.
+                // It has ended meanwhile, or another has it: its lanes are free.
                 drop(place);
                 PutBack::Kept
             }
@@ -260,7 +262,7 @@ impl Live {
     pub(super) fn parked(&self, place: Place) {
         let mut inner = self.inner.lock();
         match inner.stage {
-            Stage::Ended(_) | Stage::Released(_) => {
+            Stage::Ended(_) | Stage::Released(_) | Stage::HandedOver => {
                 drop(inner);
                 drop(place);
             }
@@ -283,15 +285,11 @@ impl Live {
         waits
     }
 
-    /// Another credential has it now, and will be told what becomes of it. Gives its place, if
-    /// nothing carries it.
+    /// Another credential has it now. Gives its place, if nothing carries it.
     pub(super) fn handed_over(&self) -> Option<Place> {
         let mut inner = self.inner.lock();
         let place = inner.place.take();
-        inner.set(Stage::Released(Some(GatewayError::WritePending {
-            retry_after: Duration::from_secs(1),
-            sent: false,
-        })));
+        inner.set(Stage::HandedOver);
         place
     }
 
@@ -335,7 +333,7 @@ impl Live {
         let stops = |stage: &Stage| {
             matches!(
                 stage,
-                Stage::Cancelling | Stage::Ended(_) | Stage::Released(_)
+                Stage::Cancelling | Stage::HandedOver | Stage::Ended(_) | Stage::Released(_)
             )
         };
         let _ = stage.wait_for(stops).await;

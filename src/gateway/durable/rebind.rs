@@ -7,6 +7,8 @@
 //!   one. What has left with the old one stays with it.
 //! - The journal has the new owner before anything leaves with its token.
 //!
+//! - Under its `Idempotency-Key` a write is carried out once, whichever of both tokens asks for it.
+//!
 //! Writes keep their order among themselves. Those that the new credential has in the same lanes
 //! already stay before them.
 
@@ -19,7 +21,7 @@ use crate::gateway::Gateway;
 use crate::gateway::flow::Ask;
 use crate::gateway::idempotency;
 use crate::gateway::write::order_keys;
-use crate::journal::{Change, JournalError};
+use crate::journal::{Change, JournalError, Record, State};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderValue};
@@ -41,7 +43,7 @@ struct Held {
     ask: Ask,
     key: Option<Key>,
     bytes: usize,
-    change: Change,
+    changes: Vec<Change>,
 }
 
 impl Gateway {
@@ -128,7 +130,7 @@ impl Gateway {
         for live in some {
             if let Some(held) = self.hold_for(live, owner).await {
                 // It is under way from here on, and the next ones with it.
-                let committed = self.durable.journal().commit(vec![held.change.clone()]);
+                let committed = self.durable.journal().commit(held.changes.clone());
                 commits.push((held, committed));
             }
         }
@@ -178,18 +180,34 @@ impl Gateway {
             }
         };
         let request: Bytes = kept.encode();
+        let bytes = request.len();
+        let mut changes = vec![Change::Rebind {
+            id: live.id,
+            credential: owner.credential,
+            key: key.as_ref().map(|key| key.hash),
+            request,
+        }];
+        changes.extend(key.map(|_| self.left_under_key(record)));
         Some(Held {
             live: live.clone(),
             ask: self.asked(kept, live.id).ok()?,
-            bytes: request.len(),
-            change: Change::Rebind {
-                id: live.id,
-                credential: owner.credential,
-                key: key.as_ref().map(|key| key.hash),
-                request,
-            },
+            bytes,
+            changes,
             key,
         })
+    }
+
+    /// What is left of a write under the key of its old credential. Whoever asks under that key again
+    /// must not have it carried out once more; what becomes of it is for others to see.
+    fn left_under_key(&self, before: Record) -> Change {
+        let now = self.clock.wall();
+        Change::Accept(Box::new(Record {
+            id: self.durable.shared.ids.next(now),
+            request: Bytes::new(),
+            state: State::Unknown,
+            ended: Some(now),
+            ..before
+        }))
     }
 
     /// It leaves with the token that it has, after all.
