@@ -92,9 +92,7 @@ impl Admin {
         };
         Ok(json!({ "paused": pause, "changed": changed }))
     }
-}
 
-impl Admin {
     /// The new token comes as that of any request: it is in no address that somebody logs.
     async fn rebind(
         &self,
