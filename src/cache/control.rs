@@ -1,10 +1,14 @@
 //! Pure. `Cache-Control`, read so that what is unclear is never taken as permission.
 //!
 //! Promises (RFC 9111, sections 4.2.1 and 5.2): names are compared without regard to case; an
-//! argument may be a token or a quoted string; unknown directives are ignored; of a repeated
-//! lifetime the shortest counts; a lifetime that cannot be read is 0; a number too large for
-//! anyone is 2^31 seconds; a quoted string that never ends makes the field unreadable, which is
-//! taken as `no-store`. A qualified `no-cache="…"` counts as the plain one.
+//! argument may be a token or a quoted string; unknown directives are ignored; a lifetime that is
+//! stated twice in different ways, or that cannot be read, is 0; a number too large for anyone is
+//! 2^31 seconds; a quoted string that never ends makes the field unreadable, which is taken as
+//! `no-store`. A qualified `no-cache="…"` or `private="…"` counts as the plain one, which section
+//! 5.2.2 permits.
+//!
+//! Requests and answers speak the same language with different words; who reads which is said
+//! where they are used ([`request`](super::request), [`lifetime`](super::lifetime)).
 
 use http::header::{HeaderName, HeaderValue};
 use std::time::Duration;
@@ -15,17 +19,39 @@ mod tests;
 /// The largest lifetime, in seconds (RFC 9111, section 1.2.2).
 const LONGEST: u64 = 1 << 31;
 
-/// What the fields of one message say to a cache.
+/// What the fields of one message say to a cache. Sections are those of RFC 9111.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Directives {
-    /// `no-store`.
+    /// `no-store` (5.2.1.5, 5.2.2.5).
     pub no_store: bool,
-    /// `no-cache`, also with a list of fields.
+    /// `no-cache`, also with a list of fields (5.2.1.4, 5.2.2.4).
     pub no_cache: bool,
-    /// `max-age`.
+    /// `must-revalidate` (5.2.2.2).
+    pub must_revalidate: bool,
+    /// `proxy-revalidate` (5.2.2.8).
+    pub proxy_revalidate: bool,
+    /// `must-understand` (5.2.2.3).
+    pub must_understand: bool,
+    /// `public` (5.2.2.9).
+    pub public: bool,
+    /// `no-transform` (5.2.1.6, 5.2.2.6).
+    pub no_transform: bool,
+    /// `immutable` (RFC 8246).
+    pub immutable: bool,
+    /// `only-if-cached` (5.2.1.7).
+    pub only_if_cached: bool,
+    /// `max-age` (5.2.1.1, 5.2.2.1).
     pub max_age: Option<Duration>,
-    /// `s-maxage`, which a shared cache takes before `max-age`.
+    /// `s-maxage`, which a shared cache takes before `max-age` (5.2.2.10).
     pub s_maxage: Option<Duration>,
+    /// `stale-while-revalidate` (RFC 5861, section 3).
+    pub stale_while_revalidate: Option<Duration>,
+    /// `stale-if-error`, in answers and in requests (RFC 5861, section 4).
+    pub stale_if_error: Option<Duration>,
+    /// `max-stale`; without an argument, any staleness (5.2.1.2).
+    pub max_stale: Option<Duration>,
+    /// `min-fresh` (5.2.1.3).
+    pub min_fresh: Option<Duration>,
 }
 
 impl Directives {
@@ -43,6 +69,12 @@ impl Directives {
         self.s_maxage.or(self.max_age)
     }
 
+    /// Whether an answer may be shown after its lifetime, where somebody permits it at all.
+    /// `s-maxage` has the meaning of `proxy-revalidate` in it (RFC 9111, section 5.2.2.10).
+    pub fn may_be_stale(&self) -> bool {
+        !(self.must_revalidate || self.proxy_revalidate || self.no_cache || self.s_maxage.is_some())
+    }
+
     fn read_line(&mut self, mut line: &[u8]) {
         while !line.is_empty() {
             let piece = first_directive(line);
@@ -57,16 +89,59 @@ impl Directives {
         // Stray quotes around a name are no reason to overlook it.
         let name = trim(halves.next().unwrap_or_default(), is_padding);
         let argument = halves.next();
-        if name.eq_ignore_ascii_case(b"no-store") {
-            self.no_store = true;
-        } else if name.eq_ignore_ascii_case(b"no-cache") {
-            self.no_cache = true;
-        } else if name.eq_ignore_ascii_case(b"max-age") {
-            shorten(&mut self.max_age, argument);
-        } else if name.eq_ignore_ascii_case(b"s-maxage") {
-            shorten(&mut self.s_maxage, argument);
+        if !self.set_flag(name) {
+            self.set_time(name, argument.map(seconds));
         }
     }
+
+    /// Sets what has no argument; whether there is such a directive.
+    pub(super) fn set_flag(&mut self, name: &[u8]) -> bool {
+        let flag = match name.to_ascii_lowercase().as_slice() {
+            b"no-store" => &mut self.no_store,
+            b"no-cache" => &mut self.no_cache,
+            b"must-revalidate" => &mut self.must_revalidate,
+            b"proxy-revalidate" => &mut self.proxy_revalidate,
+            b"must-understand" => &mut self.must_understand,
+            b"public" => &mut self.public,
+            b"no-transform" => &mut self.no_transform,
+            b"immutable" => &mut self.immutable,
+            b"only-if-cached" => &mut self.only_if_cached,
+            _ => return false,
+        };
+        *flag = true;
+        true
+    }
+
+    /// Sets what has a number of seconds: `None` without an argument, `Some(None)` with one that
+    /// is not a number.
+    pub(super) fn set_time(&mut self, name: &[u8], argument: Option<Option<Duration>>) {
+        let read = argument.flatten();
+        match name.to_ascii_lowercase().as_slice() {
+            b"max-age" => state(&mut self.max_age, read),
+            b"s-maxage" => state(&mut self.s_maxage, read),
+            b"stale-while-revalidate" => state(&mut self.stale_while_revalidate, read),
+            b"stale-if-error" => state(&mut self.stale_if_error, read),
+            b"max-stale" => {
+                let any = argument.is_none().then_some(Duration::from_secs(LONGEST));
+                state(&mut self.max_stale, any.or(read));
+            }
+            b"min-fresh" => {
+                // What cannot be read asks for more than any answer has.
+                let read = read.unwrap_or(Duration::from_secs(LONGEST));
+                self.min_fresh = Some(self.min_fresh.map_or(read, |old| old.max(read)));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A time as it is stated; unreadable, or stated before as another, it is 0 (RFC 9111, 4.2.1).
+fn state(time: &mut Option<Duration>, read: Option<Duration>) {
+    let read = read.unwrap_or_default();
+    *time = Some(match *time {
+        Some(old) if old != read => Duration::ZERO,
+        _ => read,
+    });
 }
 
 /// Whether a comma-separated field names this token in any of its values, without regard to case.
@@ -135,11 +210,6 @@ fn first_directive(line: &[u8]) -> Piece<'_> {
         rest: line.get(end + 1..).unwrap_or_default(),
         unclosed: quoted,
     }
-}
-
-fn shorten(lifetime: &mut Option<Duration>, argument: Option<&[u8]>) {
-    let read = argument.and_then(seconds).unwrap_or_default();
-    *lifetime = Some(lifetime.map_or(read, |old| old.min(read)));
 }
 
 /// A number of seconds, as a token or a quoted string; `None` if it is not one.

@@ -39,21 +39,28 @@ use store::Store;
 use unauthorized::{Doubt, Refused, Unauthorized};
 
 pub mod cache_status;
+pub mod coding;
+pub mod conditional;
 pub mod control;
+pub mod date;
 pub mod decide;
 pub mod entry;
 pub mod fence;
 pub mod flight;
 pub mod key;
 pub mod leader;
+pub mod lifetime;
 mod marks;
+pub mod range;
 pub mod reason;
 pub mod request;
 pub mod storable;
 mod store;
+pub mod targeted;
 #[cfg(test)]
 mod tests;
 pub mod unauthorized;
+pub mod vary;
 
 pub use decide::Mode;
 

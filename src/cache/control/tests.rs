@@ -48,12 +48,13 @@ fn flags() {
 
 #[test]
 fn lifetimes() {
-    let table: [(&[&[u8]], Option<u64>); 16] = [
+    let table: [(&[&[u8]], Option<u64>); 17] = [
         (&[b"private"], None),
         (&[b"max-age=60"], Some(60)),
         (&[b"MAX-AGE=\"60\""], Some(60)),
-        (&[b"max-age=60, max-age=10"], Some(10)),
-        (&[b"max-age=10", b"max-age=60"], Some(10)),
+        (&[b"max-age=60, max-age=10"], Some(0)),
+        (&[b"max-age=10", b"max-age=60"], Some(0)),
+        (&[b"max-age=10", b"max-age=10"], Some(10)),
         (&[b"max-age=60, s-maxage=600"], Some(600)),
         (&[b"s-maxage=5, max-age=60"], Some(5)),
         (&[b"max-age"], Some(0)),
@@ -73,6 +74,43 @@ fn lifetimes() {
             "{lines:?}"
         );
     }
+}
+
+#[test]
+fn the_words_of_requests_and_of_stale_answers() {
+    let found = parse(&[
+        b"max-stale, min-fresh=5, Only-If-Cached, no-transform",
+        b"must-revalidate, proxy-revalidate, must-understand, public, immutable",
+        b"stale-while-revalidate=7, stale-if-error=\"9\"",
+    ]);
+    assert_eq!(found.max_stale, secs(LONGEST));
+    assert_eq!(found.min_fresh, secs(5));
+    assert_eq!(found.stale_while_revalidate, secs(7));
+    assert_eq!(found.stale_if_error, secs(9));
+    assert!(found.only_if_cached && found.no_transform && found.public);
+    assert!(found.must_revalidate && found.proxy_revalidate);
+    assert!(found.must_understand && found.immutable);
+    let unclear = parse(&[b"max-stale=x, min-fresh=soon, stale-if-error, stale-while-revalidate="]);
+    assert_eq!(unclear.max_stale, secs(0));
+    assert_eq!(unclear.min_fresh, secs(LONGEST));
+    assert_eq!(unclear.stale_if_error, secs(0));
+    assert_eq!(unclear.stale_while_revalidate, secs(0));
+    let twice = parse(&[b"max-stale=9, max-stale, min-fresh=1, min-fresh=3"]);
+    assert_eq!((twice.max_stale, twice.min_fresh), (secs(0), secs(3)));
+}
+
+#[test]
+fn what_forbids_staleness() {
+    let forbids: [&[u8]; 4] = [
+        b"must-revalidate",
+        b"proxy-revalidate",
+        b"no-cache",
+        b"s-maxage=5",
+    ];
+    for field in forbids {
+        assert!(!parse(&[field]).may_be_stale());
+    }
+    assert!(parse(&[b"max-age=5, public"]).may_be_stale());
 }
 
 #[test]

@@ -1,0 +1,239 @@
+//! Pure. Content codings: an answer is stored as it came, in `gzip` or plain, and shown to each
+//! reader in a coding that it understands (RFC 9110, section 12.5.3).
+//!
+//! Promises that what is stored in `gzip` can be decoded and is not longer than the bound when it
+//! is: it is decoded once before it is stored. A reader that does not say what it understands gets
+//! plain bytes, although it would have to accept any.
+
+use super::control::tokens;
+use bytes::Bytes;
+use flate2::bufread::MultiGzDecoder;
+use http::header::{self, HeaderMap, HeaderValue};
+use std::io::{self, Read};
+
+/// What every shared fetch says that it understands; plain bytes are always understood.
+pub const ASKED: HeaderValue = HeaderValue::from_static("gzip");
+
+/// How the bytes of an answer stand for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// As they are.
+    Plain,
+    /// Compressed; decoded, they are so many.
+    Gzip(usize),
+}
+
+/// Whether the coding of an answer is one that can be stored.
+pub fn is_known(headers: &HeaderMap) -> bool {
+    is_gzip(headers).is_some()
+}
+
+/// Whether an answer is compressed; `None` if in a way that is not understood.
+pub fn is_gzip(headers: &HeaderMap) -> Option<bool> {
+    let mut gzip = false;
+    for coding in tokens(headers.get_all(header::CONTENT_ENCODING)) {
+        match coding {
+            coding if coding.eq_ignore_ascii_case(b"identity") => {}
+            coding if names_gzip(coding) && !gzip => gzip = true,
+            _ => return None,
+        }
+    }
+    Some(gzip)
+}
+
+fn names_gzip(coding: &[u8]) -> bool {
+    coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip")
+}
+
+/// The coding of a whole body, or `None` if it is not what its header says, or is longer than
+/// `most` bytes when it is decoded.
+pub fn examine(headers: &HeaderMap, body: &[u8], most: usize) -> Option<Coding> {
+    if !is_gzip(headers)? {
+        return Some(Coding::Plain);
+    }
+    let mut decoder = MultiGzDecoder::new(body).take(most as u64 + 1);
+    let length = io::copy(&mut decoder, &mut io::sink()).ok()?;
+    let length = usize::try_from(length).ok()?;
+    (length <= most).then_some(Coding::Gzip(length))
+}
+
+/// Whether a reader prefers compressed bytes to plain ones.
+pub fn accepts_gzip<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> bool {
+    let (mut gzip, mut any, mut plain) = (None, None, None);
+    for element in tokens(values) {
+        let mut parts = element.split(|byte| *byte == b';');
+        let coding = parts.next().unwrap_or_default().trim_ascii();
+        let weight = weight(parts);
+        if names_gzip(coding) {
+            gzip = gzip.max(Some(weight));
+        } else if coding == b"*" {
+            any = any.max(Some(weight));
+        } else if coding.eq_ignore_ascii_case(b"identity") {
+            plain = plain.max(Some(weight));
+        }
+    }
+    let gzip = gzip.or(any).unwrap_or(0);
+    gzip > 0 && plain.is_none_or(|plain| gzip >= plain)
+}
+
+/// A weight in thousandths; what cannot be read is none at all.
+fn weight<'a>(parameters: impl Iterator<Item = &'a [u8]>) -> u16 {
+    for parameter in parameters {
+        let parameter = parameter.trim_ascii();
+        let Some((name, value)) = parameter.split_at_checked(2) else {
+            continue;
+        };
+        if name.eq_ignore_ascii_case(b"q=") {
+            return thousandths(value).unwrap_or(0);
+        }
+    }
+    1_000
+}
+
+/// A `qvalue` (RFC 9110, section 12.4.2).
+fn thousandths(text: &[u8]) -> Option<u16> {
+    let (whole, fraction) = match text {
+        [whole @ (b'0' | b'1')] => (whole, &[][..]),
+        [whole @ (b'0' | b'1'), b'.', fraction @ ..] if fraction.len() <= 3 => (whole, fraction),
+        _ => return None,
+    };
+    let mut value = u16::from(whole - b'0') * 1_000;
+    let mut place = 100;
+    for digit in fraction {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        value += u16::from(digit - b'0') * place;
+        place /= 10;
+    }
+    (value <= 1_000).then_some(value)
+}
+
+/// The next plain bytes of a stored body, a piece at a time.
+#[derive(Debug)]
+pub struct Decoder(MultiGzDecoder<io::Cursor<Bytes>>);
+
+/// The largest piece, in bytes.
+const PIECE: usize = 32 * 1024;
+
+impl Decoder {
+    /// Decodes a body that [`examine`] has found to be compressed.
+    pub fn new(body: Bytes) -> Self {
+        Self(MultiGzDecoder::new(io::Cursor::new(body)))
+    }
+
+    /// The next piece, or `None` at the end.
+    ///
+    /// # Errors
+    /// If the body is not what it was found to be, which nothing here can cause.
+    pub fn piece(&mut self) -> io::Result<Option<Bytes>> {
+        let mut piece = vec![0; PIECE];
+        let mut filled = 0;
+        while filled < PIECE {
+            match self.0.read(&mut piece[filled..])? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        piece.truncate(filled);
+        Ok((filled > 0).then(|| piece.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use std::io::Write;
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn encoded(values: &[&'static str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::CONTENT_ENCODING, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn what_a_reader_understands() {
+        for (field, expected) in [
+            ("gzip", true),
+            ("GZIP, deflate", true),
+            ("x-gzip", true),
+            ("deflate, br", false),
+            ("", false),
+            ("identity", false),
+            ("*", true),
+            ("gzip;q=0", false),
+            ("gzip;q=0, *", false),
+            ("*;q=0", false),
+            ("gzip; q=0.5, identity;q=1", false),
+            ("gzip;q=0.5, identity;q=0.5", true),
+            ("gzip;Q=0.001", true),
+            ("gzip;q=0.0000", false),
+            ("gzip;q=soon", false),
+            ("gzip;x=1", true),
+            ("gzip, identity;q=0", true),
+        ] {
+            let value = HeaderValue::from_static(field);
+            assert_eq!(accepts_gzip([&value]), expected, "{field:?}");
+        }
+        assert!(!accepts_gzip([]));
+    }
+
+    #[test]
+    fn a_body_is_what_its_header_says_or_is_not_stored() {
+        let text = vec![b'a'; 10_000];
+        let packed = gzip(&text);
+        let two = [gzip(b"abc"), gzip(b"de")].concat();
+        let cut = &packed[..packed.len() - 1];
+        let trailing = [&packed[..], b"x"].concat();
+        for (codings, body, most, expected) in [
+            (&[][..], &text[..], 0, Some(Coding::Plain)),
+            (&["identity"], &packed[..], 0, Some(Coding::Plain)),
+            (&["gzip"], &packed, 10_000, Some(Coding::Gzip(10_000))),
+            (&["x-gzip"], &packed, 10_000, Some(Coding::Gzip(10_000))),
+            (&["identity, gzip"], &two, 10, Some(Coding::Gzip(5))),
+            (&["gzip"], &packed, 9_999, None),
+            (&["gzip"], &text, 10_000, None),
+            (&["gzip"], cut, 10_000, None),
+            (&["gzip"], &trailing, 10_000, None),
+            (&["gzip"], b"", 10_000, None),
+            (&["gzip, gzip"], &packed, 10_000, None),
+            (&["gzip", "br"], &packed, 10_000, None),
+            (&["br"], &packed, 10_000, None),
+        ] {
+            let found = examine(&encoded(codings), body, most);
+            assert_eq!(found, expected, "{codings:?} {} bytes", body.len());
+        }
+    }
+
+    #[test]
+    fn pieces_make_up_the_whole() {
+        let text: Vec<u8> = (0..100_000u32).map(|n| (n / 7 % 251) as u8).collect();
+        let mut decoder = Decoder::new(gzip(&text).into());
+        let mut all = Vec::new();
+        while let Some(piece) = decoder.piece().unwrap() {
+            assert!(piece.len() <= PIECE);
+            all.extend_from_slice(&piece);
+        }
+        assert_eq!(all, text);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_field_or_body_is_too_strange(field in "[a-z*;=,.0-9 ]{0,30}", body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60)) {
+            if let Ok(value) = HeaderValue::from_str(&field) {
+                let _ = accepts_gzip([&value]);
+            }
+            let _ = examine(&encoded(&["gzip"]), &body, 100);
+        }
+    }
+}

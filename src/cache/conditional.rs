@@ -1,0 +1,292 @@
+//! Pure. Conditional requests in both directions: of readers to us, and of ours to the API.
+//!
+//! Promises RFC 9110, section 13, and RFC 9111, section 4.3: a reader's `If-None-Match` is compared
+//! weakly and comes before `If-Modified-Since`; what we ask the API with is what it gave us, never a
+//! tag of our own; a 304 is taken for the stored answer only if it does not say that another one is
+//! meant. A tag that is not well-formed matches nothing and is used for nothing.
+
+use super::control::{is_hop_by_hop, tokens};
+use super::date;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+#[cfg(test)]
+mod tests;
+
+/// How our own tags begin; no request that has one is sent upstream with it.
+const OWN: &str = "\"sg-";
+
+/// An entity tag (RFC 9110, section 8.8.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntityTag<'a> {
+    weak: bool,
+    /// With its quotes.
+    opaque: &'a [u8],
+}
+
+impl<'a> EntityTag<'a> {
+    /// Reads one tag, or `None` if it is not well-formed.
+    pub fn parse(text: &'a [u8]) -> Option<Self> {
+        let (tag, rest) = Self::first(text.trim_ascii())?;
+        rest.is_empty().then_some(tag)
+    }
+
+    /// The tag of an answer, if it has exactly one.
+    pub fn of(headers: &'a HeaderMap) -> Option<Self> {
+        let mut values = headers.get_all(header::ETAG).iter();
+        let tag = Self::parse(values.next()?.as_bytes());
+        tag.filter(|_| values.next().is_none())
+    }
+
+    /// The tag at the beginning, and what comes after it.
+    fn first(text: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (weak, quoted) = match text.strip_prefix(b"W/") {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let inner = quoted.strip_prefix(b"\"")?;
+        let end = inner.iter().position(|byte| *byte == b'"')?;
+        let fit = |byte: &u8| *byte == 0x21 || *byte >= 0x23 && *byte != 0x7f;
+        if !inner[..end].iter().all(fit) {
+            return None;
+        }
+        let (opaque, rest) = quoted.split_at(end + 2);
+        Some((Self { weak, opaque }, rest))
+    }
+
+    /// Weak comparison (RFC 9110, section 8.8.3.2).
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.opaque == other.opaque
+    }
+
+    /// Strong comparison.
+    pub fn is_same(&self, other: &Self) -> bool {
+        !self.weak && !other.weak && self.opaque == other.opaque
+    }
+
+    /// Whether it promises equal bytes.
+    pub fn is_strong(&self) -> bool {
+        !self.weak
+    }
+}
+
+/// Whether a tag is one of ours.
+pub fn is_own(tag: &HeaderValue) -> bool {
+    let text = tag.as_bytes();
+    text.strip_prefix(b"W/")
+        .unwrap_or(text)
+        .starts_with(OWN.as_bytes())
+}
+
+/// A strong tag for a body that came without one: half of its SHA-256.
+pub fn own_tag(body: &[u8]) -> HeaderValue {
+    let digest: [u8; 32] = Sha256::digest(body).into();
+    let mut text = OWN.to_owned();
+    for byte in &digest[..16] {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.push('"');
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"sg-\""))
+}
+
+/// The same tag for a representation that means the same in other bytes, e.g. decoded.
+pub fn weakened(tag: &HeaderValue) -> HeaderValue {
+    if tag.as_bytes().starts_with(b"W/") {
+        return tag.clone();
+    }
+    let text = [b"W/", tag.as_bytes()].concat();
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| tag.clone())
+}
+
+/// Removes our own tags from a read that is about to be sent to the API, which does not know them.
+/// Other conditions than `If-None-Match` fail there, which is what they are for.
+pub fn without_own(headers: &mut HeaderMap) {
+    let has_own = headers.get_all(header::IF_NONE_MATCH).iter().any(|value| {
+        // It stands anywhere in a list.
+        memchr::memmem::find(value.as_bytes(), OWN.as_bytes()).is_some()
+    });
+    if has_own {
+        headers.remove(header::IF_NONE_MATCH);
+    }
+}
+
+/// Removes from a fetch for everybody what one reader has asked of it: conditions and ranges.
+pub fn without_conditions(headers: &mut HeaderMap) {
+    for name in [
+        header::IF_NONE_MATCH,
+        header::IF_MODIFIED_SINCE,
+        header::IF_RANGE,
+        header::RANGE,
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// What a stored answer can be asked about with: its tag, or its time of change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Validators {
+    tag: Option<HeaderValue>,
+    modified: Option<HeaderValue>,
+}
+
+impl Validators {
+    /// Those that the API gave, if any.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let tag = headers
+            .get(header::ETAG)
+            .filter(|tag| EntityTag::of(headers).is_some() && !is_own(tag));
+        let mut modified = headers.get_all(header::LAST_MODIFIED).iter();
+        let modified = modified.next().filter(|_| modified.next().is_none());
+        // Which century is meant does not matter here.
+        let modified =
+            modified.filter(|value| date::parse(value, SystemTime::UNIX_EPOCH).is_some());
+        (tag.is_some() || modified.is_some()).then(|| Self {
+            tag: tag.cloned(),
+            modified: modified.cloned(),
+        })
+    }
+
+    /// Whether it has a tag that promises equal bytes.
+    pub fn is_strong(&self) -> bool {
+        let tag = self.tag.as_ref().map(HeaderValue::as_bytes);
+        tag.and_then(EntityTag::parse)
+            .is_some_and(|tag| tag.is_strong())
+    }
+
+    /// Makes a request conditional on a change (RFC 9111, section 4.3.1).
+    pub fn put(&self, headers: &mut HeaderMap) {
+        if let Some(tag) = &self.tag {
+            headers.insert(header::IF_NONE_MATCH, tag.clone());
+        }
+        if let Some(modified) = &self.modified {
+            headers.insert(header::IF_MODIFIED_SINCE, modified.clone());
+        }
+    }
+
+    /// Whether a 304 with these headers may be about the answer that these belong to (RFC 9111,
+    /// section 4.3.4). One that names nothing is believed: a single answer was asked about.
+    pub fn are_confirmed_by(&self, headers: &HeaderMap) -> bool {
+        let asked = self.tag.as_ref().map(HeaderValue::as_bytes);
+        let asked = asked.and_then(EntityTag::parse);
+        match (asked, EntityTag::of(headers)) {
+            (Some(asked), Some(named)) if named.is_strong() => asked.is_same(&named),
+            (Some(asked), Some(named)) => asked.is_like(&named),
+            // It has a tag now and had none before: another one.
+            (None, Some(named)) if named.is_strong() => false,
+            _ => match (&self.modified, headers.get(header::LAST_MODIFIED)) {
+                (Some(asked), Some(named)) => asked == named,
+                _ => true,
+            },
+        }
+    }
+}
+
+/// The header of a stored answer after a 304 (RFC 9111, section 3.2): what the 304 says replaces
+/// what was stored, but for what belongs to the bytes or to the hop.
+pub fn renewed(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
+    const OF_THE_BYTES: [HeaderName; 4] = [
+        header::CONTENT_ENCODING,
+        header::CONTENT_LENGTH,
+        header::CONTENT_RANGE,
+        header::CONTENT_TYPE,
+    ];
+    let named: Vec<&[u8]> = tokens(not_modified.get_all(header::CONNECTION)).collect();
+    let is_of_the_hop = |name: &HeaderName| {
+        let text = name.as_str().as_bytes();
+        is_hop_by_hop(name) || named.iter().any(|other| other.eq_ignore_ascii_case(text))
+    };
+    let mut headers = stored.clone();
+    for name in not_modified.keys() {
+        if OF_THE_BYTES.contains(name) || is_of_the_hop(name) {
+            continue;
+        }
+        headers.remove(name);
+        for value in not_modified.get_all(name) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    headers
+}
+
+/// Whether a reader has the answer already (RFC 9110, section 13.2.2; RFC 9111, section 4.3.2).
+/// `shown` is the header that it would be shown, of a status of 200; `received` is when it came.
+pub fn is_not_modified(request: &HeaderMap, shown: &HeaderMap, received: SystemTime) -> bool {
+    if request.contains_key(header::IF_NONE_MATCH) {
+        return none_match(request, shown);
+    }
+    let mut values = request.get_all(header::IF_MODIFIED_SINCE).iter();
+    let (Some(since), None) = (values.next(), values.next()) else {
+        return false;
+    };
+    let Some(since) = date::parse(since, received) else {
+        return false;
+    };
+    let field = |name| {
+        shown
+            .get(name)
+            .and_then(|value| date::parse(value, received))
+    };
+    let changed = field(header::LAST_MODIFIED)
+        .or_else(|| field(header::DATE))
+        .unwrap_or(received);
+    changed <= since
+}
+
+fn none_match(request: &HeaderMap, shown: &HeaderMap) -> bool {
+    let current = EntityTag::of(shown);
+    request.get_all(header::IF_NONE_MATCH).iter().any(|value| {
+        let text = value.as_bytes().trim_ascii();
+        text == b"*" || current.is_some_and(|current| lists(text, &current))
+    })
+}
+
+/// Whether a list of tags has one like this; what is malformed ends the list.
+fn lists(mut text: &[u8], wanted: &EntityTag<'_>) -> bool {
+    loop {
+        while let Some((b',' | b' ' | b'\t', rest)) = text.split_first() {
+            text = rest;
+        }
+        let Some((tag, rest)) = EntityTag::first(text) else {
+            return false;
+        };
+        let rest = rest.trim_ascii_start();
+        if !rest.is_empty() && !rest.starts_with(b",") {
+            return false;
+        }
+        if tag.is_like(wanted) {
+            return true;
+        }
+        text = rest;
+    }
+}
+
+/// Whether `If-Range` permits a part of the answer (RFC 9110, section 13.1.5): the same strong tag,
+/// or the very date of change, if it is old enough to be exact.
+pub fn permits_range(request: &HeaderMap, shown: &HeaderMap, received: SystemTime) -> bool {
+    let mut values = request.get_all(header::IF_RANGE).iter();
+    let Some(condition) = values.next() else {
+        return true;
+    };
+    if values.next().is_some() {
+        return false;
+    }
+    if let Some(tag) = EntityTag::parse(condition.as_bytes()) {
+        return EntityTag::of(shown).is_some_and(|current| current.is_same(&tag));
+    }
+    let field = |name| {
+        shown
+            .get(name)
+            .and_then(|value| date::parse(value, received))
+    };
+    let (Some(asked), Some(changed)) = (
+        date::parse(condition, received),
+        field(header::LAST_MODIFIED),
+    ) else {
+        return false;
+    };
+    let sent = field(header::DATE).unwrap_or(received);
+    asked == changed && changed + Duration::from_secs(1) <= sent
+}

@@ -1,0 +1,137 @@
+//! Pure. Byte ranges of a stored whole (RFC 9110, section 14).
+//!
+//! Promises one range of bytes, or the whole: several ranges, another unit and what is malformed
+//! are answered with the whole, as section 14.2 permits. A range that begins behind the end is
+//! refused with its length (section 15.5.17).
+
+use http::header::{self, HeaderMap, HeaderValue};
+
+/// What a reader is to be shown of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// The bytes from the first up to the last of these, both included.
+    Bytes(usize, usize),
+    /// Nothing: there are no such bytes.
+    None,
+}
+
+/// What `Range` asks for of a body of so many bytes.
+pub fn part(request: &HeaderMap, length: usize) -> Part {
+    let mut values = request.get_all(header::RANGE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Part::Whole;
+    };
+    parse(value.as_bytes(), length).unwrap_or(Part::Whole)
+}
+
+fn parse(value: &[u8], length: usize) -> Option<Part> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (unit, set) = text.split_once('=')?;
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    // Empty elements of a list mean nothing (RFC 9110, section 5.6.1).
+    let mut ranges = set
+        .split(',')
+        .map(str::trim)
+        .filter(|range| !range.is_empty());
+    let (range, None) = (ranges.next()?, ranges.next()) else {
+        return None;
+    };
+    let (first, last) = range.split_once('-')?;
+    if first.is_empty() {
+        let most = number(last)?;
+        return Some(match (most.min(length), length) {
+            (0, _) | (_, 0) => Part::None,
+            (count, length) => Part::Bytes(length - count, length - 1),
+        });
+    }
+    let first = number(first)?;
+    let last = if last.is_empty() {
+        usize::MAX
+    } else {
+        number(last)?
+    };
+    if last < first {
+        return None;
+    }
+    Some(if first >= length {
+        Part::None
+    } else {
+        Part::Bytes(first, last.min(length - 1))
+    })
+}
+
+/// Digits; too many of them are more than any body has.
+fn number(digits: &str) -> Option<usize> {
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| digits.parse().unwrap_or(usize::MAX))
+}
+
+/// `Content-Range` of a part of `length` bytes, or of a refusal.
+pub fn content_range(part: Option<(usize, usize)>, length: usize) -> HeaderValue {
+    let text = match part {
+        Some((first, last)) => format!("bytes {first}-{last}/{length}"),
+        None => format!("bytes */{length}"),
+    };
+    // Digits only: it is always a valid value.
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("bytes */0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn of(value: &str, length: usize) -> Part {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::RANGE, HeaderValue::from_str(value).unwrap());
+        part(&headers, length)
+    }
+
+    #[test]
+    fn one_range_of_bytes_or_the_whole() {
+        for (value, expected) in [
+            ("bytes=0-0", Part::Bytes(0, 0)),
+            ("bytes=2-4", Part::Bytes(2, 4)),
+            ("Bytes = 2-4", Part::Bytes(2, 4)),
+            ("bytes=,2-4,", Part::Bytes(2, 4)),
+            ("bytes=2-", Part::Bytes(2, 9)),
+            ("bytes=2-99999999999999999999999", Part::Bytes(2, 9)),
+            ("bytes=-3", Part::Bytes(7, 9)),
+            ("bytes=-99", Part::Bytes(0, 9)),
+            ("bytes=9-", Part::Bytes(9, 9)),
+            ("bytes=10-", Part::None),
+            ("bytes=99999999999999999999999-", Part::None),
+            ("bytes=-0", Part::None),
+            ("bytes=4-2", Part::Whole),
+            ("bytes=0-1,3-4", Part::Whole),
+            ("bytes=", Part::Whole),
+            ("bytes=-", Part::Whole),
+            ("bytes=a-b", Part::Whole),
+            ("bytes=+1-2", Part::Whole),
+            ("items=0-1", Part::Whole),
+            ("bytes", Part::Whole),
+            ("", Part::Whole),
+        ] {
+            assert_eq!(of(value, 10), expected, "{value:?}");
+        }
+        assert_eq!(of("bytes=0-", 0), Part::None);
+        assert_eq!(of("bytes=-1", 0), Part::None);
+        let mut twice = HeaderMap::new();
+        twice.append(header::RANGE, HeaderValue::from_static("bytes=0-1"));
+        twice.append(header::RANGE, HeaderValue::from_static("bytes=0-1"));
+        assert_eq!(part(&twice, 10), Part::Whole);
+    }
+
+    proptest! {
+        #[test]
+        fn a_part_is_always_within_the_body(value in "(bytes)?=?[0-9, -]{0,12}", length in 0usize..20) {
+            if let Part::Bytes(first, last) = of(&value, length) {
+                prop_assert!(first <= last && last < length);
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Pure. `CDN-Cache-Control` (RFC 9213): directives for shared caches alone.
+//!
+//! Promises that where the field is there and can be read, it takes the place of `Cache-Control`
+//! and `Expires`; that where it is empty or malformed, it counts as absent (section 2.2). It is a
+//! Dictionary (RFC 9651): the last of repeated members counts, times are integers, and a member of
+//! another kind than its directive has is unclear, which is never taken as permission.
+
+use super::control::Directives;
+use http::header::{HeaderName, HeaderValue};
+use sfv::visitor::{
+    DictionaryVisitor, EntryVisitor, Ignored, InnerListVisitor, ItemVisitor, ParameterVisitor,
+};
+use sfv::{BareItemFromInput, KeyRef, Parser};
+use std::convert::Infallible;
+use std::time::Duration;
+
+/// The field.
+pub const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+
+/// What the field says, or `None` if it is absent, empty or malformed.
+pub fn parse<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> Option<Directives> {
+    let lines: Vec<&[u8]> = values.into_iter().map(HeaderValue::as_bytes).collect();
+    let field = lines.join(&b", "[..]);
+    let mut members = Vec::new();
+    Parser::new(&field)
+        .parse_dictionary_with_visitor(Members(&mut members))
+        .ok()?;
+    if members.is_empty() {
+        return None;
+    }
+    let mut found = Directives::default();
+    for (index, (name, value)) in members.iter().enumerate() {
+        let overwritten = members[index + 1..].iter().any(|(later, _)| later == name);
+        if !overwritten {
+            found.read_member(name, *value);
+        }
+    }
+    Some(found)
+}
+
+/// The value of a member, as far as directives have any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Value {
+    Flag(bool),
+    Number(i64),
+    Other,
+}
+
+impl Directives {
+    fn read_member(&mut self, name: &str, value: Value) {
+        // `no-store=?0` says that it is not meant; a list of fields, or anything else, that it is.
+        if value == Value::Flag(false) || self.set_flag(name.as_bytes()) {
+            return;
+        }
+        let seconds = match value {
+            Value::Number(number) => u64::try_from(number).ok().map(Duration::from_secs),
+            Value::Flag(_) | Value::Other => None,
+        };
+        self.set_time(name.as_bytes(), Some(seconds));
+    }
+}
+
+/// Collects the members of a dictionary in order.
+struct Members<'m>(&'m mut Vec<(String, Value)>);
+
+impl<'de> DictionaryVisitor<'de> for Members<'_> {
+    type Out = ();
+    type Error = Infallible;
+
+    fn entry(&mut self, key: &'de KeyRef) -> Result<impl EntryVisitor<'de>, Infallible> {
+        self.0.push((key.as_str().to_owned(), Value::Other));
+        Ok(Member(self.0.last_mut().map(|(_, value)| value)))
+    }
+
+    fn finish(self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+/// Sees the value of one member; its parameters mean nothing here.
+struct Member<'m>(Option<&'m mut Value>);
+
+impl<'de> EntryVisitor<'de> for Member<'_> {
+    type Error = Infallible;
+
+    fn item(self) -> Result<impl ItemVisitor<'de>, Infallible> {
+        Ok(self)
+    }
+
+    fn inner_list(self) -> Result<impl InnerListVisitor<'de>, Infallible> {
+        Ok(Ignored)
+    }
+}
+
+impl<'de> ItemVisitor<'de> for Member<'_> {
+    type Out = ();
+    type Error = Infallible;
+
+    fn bare_item(
+        self,
+        item: BareItemFromInput<'de>,
+    ) -> Result<impl ParameterVisitor<'de, Out = ()>, Infallible> {
+        if let Some(value) = self.0 {
+            *value = match (item.as_boolean(), item.as_integer()) {
+                (Some(flag), _) => Value::Flag(flag),
+                (_, Some(number)) => Value::Number(number.into()),
+                _ => Value::Other,
+            };
+        }
+        Ok(Ignored)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(lines: &[&str]) -> Option<Directives> {
+        let values: Vec<_> = lines
+            .iter()
+            .map(|line| HeaderValue::from_str(line).unwrap())
+            .collect();
+        parse(&values)
+    }
+
+    #[test]
+    fn a_dictionary_is_read_like_cache_control() {
+        let found = parsed(&["max-age=60, must-revalidate", "stale-if-error=5;x=1"]).unwrap();
+        assert_eq!(found.max_age, Some(Duration::from_secs(60)));
+        assert_eq!(found.stale_if_error, Some(Duration::from_secs(5)));
+        assert!(found.must_revalidate && !found.no_store);
+        assert!(parsed(&["no-store"]).unwrap().no_store);
+        assert!(parsed(&["no-cache=\"a\""]).unwrap().no_cache);
+        assert!(!parsed(&["no-store=?0, max-age=1"]).unwrap().no_store);
+    }
+
+    #[test]
+    fn the_last_of_repeated_members_counts() {
+        let found = parsed(&["max-age=60, x, max-age=10"]).unwrap();
+        assert_eq!(found.max_age, Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn what_is_not_a_number_of_seconds_is_no_time_at_all() {
+        for value in [
+            "max-age=\"60\"",
+            "max-age=-1",
+            "max-age=1.5",
+            "max-age",
+            "max-age=(1)",
+        ] {
+            assert_eq!(
+                parsed(&[value]).unwrap().max_age,
+                Some(Duration::ZERO),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_or_malformed_field_counts_as_absent() {
+        for field in [
+            "",
+            "  ",
+            "max-age=",
+            "Max-Age=60",
+            "max-age=60,",
+            "max-age=60; ,",
+            "=,",
+        ] {
+            assert_eq!(parsed(&[field]), None, "{field:?}");
+        }
+        assert_eq!(parsed(&[]), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_field_is_too_strange(line in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60)) {
+            if let Ok(value) = HeaderValue::from_bytes(&line) {
+                let _ = parse([&value]);
+            }
+        }
+    }
+}

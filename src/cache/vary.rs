@@ -1,0 +1,154 @@
+//! Pure. Which fields of a request an answer depends on besides those that every key holds.
+//!
+//! Promises RFC 9111, section 4.1: an answer that was chosen by request fields is shown only to
+//! requests whose fields are the same, after their lines are joined and the spaces around commas are
+//! taken away. `Vary: *` matches nothing.
+
+use super::control::tokens;
+use http::header::{self, HeaderMap, HeaderName};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// What every key holds of a request, or every fetch sends alike.
+const IN_EVERY_KEY: [HeaderName; 4] = [
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::AUTHORIZATION,
+    header::ORIGIN,
+];
+/// An answer that depends on more fields than this is not stored.
+const MOST_FIELDS: usize = 8;
+
+/// The fields by which an answer was chosen, in lower case, sorted and each once, those left out that
+/// every key holds. `None` if nothing can be said: `*`, too many, or not names.
+pub fn fields(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
+    let mut names = Vec::new();
+    for token in tokens(headers.get_all(header::VARY)) {
+        let name = HeaderName::from_bytes(token).ok()?;
+        if token == b"*" {
+            return None;
+        }
+        if !IN_EVERY_KEY.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    names.dedup();
+    (names.len() <= MOST_FIELDS).then_some(names)
+}
+
+/// A request as seen by these fields: their values, hashed.
+pub type Selection = [u8; 32];
+
+/// What these fields of a request say.
+pub fn selection(fields: &[HeaderName], request: &HeaderMap) -> Selection {
+    let mut digest = Sha256::new();
+    for name in fields {
+        let mut lines = request.get_all(name).iter().peekable();
+        // A field that is absent is not one that is empty.
+        digest.update([u8::from(lines.peek().is_some())]);
+        for element in lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')) {
+            let element = element.trim_ascii();
+            digest.update((element.len() as u64).to_le_bytes());
+            digest.update(element);
+        }
+        digest.update(u64::MAX.to_le_bytes());
+    }
+    digest.finalize().into()
+}
+
+/// Which requests an answer was chosen for, where it is not for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variance {
+    /// The fields.
+    pub fields: Arc<[HeaderName]>,
+    /// What they said.
+    pub selection: Selection,
+}
+
+impl Variance {
+    /// That of an answer with this header to a request with that one; `None` if it is for all.
+    pub fn of(answer: &HeaderMap, request: &HeaderMap) -> Option<Self> {
+        let fields = fields(answer).filter(|fields| !fields.is_empty())?;
+        Some(Self {
+            selection: selection(&fields, request),
+            fields: fields.into(),
+        })
+    }
+
+    /// Whether the answer is for this request as well.
+    pub fn permits(&self, request: &HeaderMap) -> bool {
+        selection(&self.fields, request) == self.selection
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn fields_are_sorted_and_those_of_every_key_left_out() {
+        let of = |values: &[&'static str]| {
+            let lines: Vec<_> = values.iter().map(|value| ("vary", *value)).collect();
+            fields(&headers(&lines)).map(|names| {
+                let names: Vec<_> = names.iter().map(HeaderName::to_string).collect();
+                names.join(" ")
+            })
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(of(&[]), some(""));
+        assert_eq!(
+            of(&["Accept, accept-encoding, Origin,AUTHORIZATION,"]),
+            some("")
+        );
+        assert_eq!(of(&["X-B, x-a", "X-A"]), some("x-a x-b"));
+        assert_eq!(of(&["*"]), None);
+        assert_eq!(of(&["x-a", "accept, *"]), None);
+        assert_eq!(of(&["x a"]), None);
+        assert_eq!(of(&["a,b,c,d,e,f,g,h"]), some("a b c d e f g h"));
+        assert_eq!(of(&["a,b,c,d,e,f,g,h,i"]), None);
+    }
+
+    #[test]
+    fn an_answer_is_for_requests_that_say_the_same() {
+        let answer = headers(&[("vary", "x-a, x-b")]);
+        let asked = headers(&[("x-a", "1, 2")]);
+        let variance = Variance::of(&answer, &asked).unwrap();
+        let cases: [(&[(&str, &str)], bool); 9] = [
+            (&[("x-a", "1, 2")], true),
+            (&[("x-a", "1,2")], true),
+            (&[("x-a", "1"), ("x-a", "2")], true),
+            (&[("x-a", "1, 2"), ("x-other", "9")], true),
+            (&[("x-a", "1")], false),
+            (&[("x-a", "2, 1")], false),
+            (&[("x-a", "1, 2"), ("x-b", "")], false),
+            (&[("x-b", "1, 2")], false),
+            (&[], false),
+        ];
+        for (lines, expected) in cases {
+            assert_eq!(variance.permits(&headers(lines)), expected, "{lines:?}");
+        }
+        assert_eq!(Variance::of(&headers(&[("vary", "accept")]), &asked), None);
+    }
+
+    #[test]
+    fn values_do_not_run_into_each_other() {
+        let fields = fields(&headers(&[("vary", "x-a, x-b")])).unwrap();
+        let of = |lines: &[(&'static str, &'static str)]| selection(&fields, &headers(lines));
+        assert_ne!(
+            of(&[("x-a", "1"), ("x-b", "2")]),
+            of(&[("x-a", "2"), ("x-b", "1")])
+        );
+        assert_ne!(of(&[("x-a", "1,2")]), of(&[("x-a", "12")]));
+        assert_ne!(of(&[("x-a", "")]), of(&[]));
+    }
+}
