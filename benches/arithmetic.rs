@@ -22,7 +22,10 @@ use http::{HeaderMap, StatusCode};
 use segment_gateway::cache::entry::Answer;
 use segment_gateway::cache::fence::{Dependency, Fence, Tag};
 use segment_gateway::cache::key::{Key, KeyParts, Lines};
-use segment_gateway::cache::{Ask, Board, Cache, Mode, Spec, Touched};
+use segment_gateway::cache::leader::Arrival;
+use segment_gateway::cache::lifetime::Rules;
+use segment_gateway::cache::request::Wants;
+use segment_gateway::cache::{Ask, Board, Cache, Purpose, Spec, Touched};
 use segment_gateway::clock::Clock;
 use segment_gateway::credential::{Credential, Hasher};
 use segment_gateway::limit::account::{Account, Next};
@@ -303,11 +306,23 @@ fn cache() -> Cache<()> {
     })
 }
 
+fn path(user: u32) -> String {
+    format!("/users/user-{user:05}")
+}
+
+/// What a write to these changes.
+fn touched(tags: &[Tag]) -> Touched {
+    Touched::Named {
+        tags: tags.to_vec(),
+        paths: Vec::new(),
+    }
+}
+
 fn key(user: u32) -> Key {
     Key::new(&KeyParts {
         credential: &CREDENTIAL,
         operation: 1,
-        path: &format!("/users/user-{user:05}"),
+        path: &path(user),
         query: "",
         accept: Lines::Only(None),
         origin: Lines::Only(None),
@@ -318,12 +333,18 @@ fn key(user: u32) -> Key {
 /// Stores an answer as a fetch does.
 fn store(cache: &Cache<()>, user: u32, now: Instant) {
     let tags = [Tag::new("users"), Tag::new(format!("user:user-{user:05}"))];
+    let request = HeaderMap::new();
     let board = cache.board(
         &Ask {
-            key: &key(user),
-            tags: &tags,
-            ttl: MINUTE * 60,
-            mode: Mode::Fresh,
+            at: &cache.locate(key(user), &request),
+            tags: Some(&tags),
+            path: &path(user),
+            rules: &Rules {
+                ttl: Some(MINUTE * 60),
+                ..Rules::default()
+            },
+            wants: &Wants::FRESH,
+            purpose: Purpose::Show,
         },
         now,
     );
@@ -337,7 +358,11 @@ fn store(cache: &Cache<()>, user: u32, now: Instant) {
             headers: &HeaderMap::new(),
             body: &[b'x'; 2_253],
         },
-        now,
+        &Arrival {
+            request: &request,
+            now,
+            wall: std::time::SystemTime::UNIX_EPOCH,
+        },
     );
     assert_eq!(landed.stored, Ok(()));
 }
@@ -347,12 +372,12 @@ fn lookups(bench: &Bench, marks: usize) {
     let cache = cache();
     // At least one, whose mark can be raised again without a new one.
     let others = others(marks.max(1));
-    cache.settle(&Touched::Tags(others.clone()), now);
+    cache.settle(&touched(&others), now);
     let keys: Vec<Key> = (0..ENTRIES).map(key).collect();
     (0..ENTRIES).for_each(|user| store(&cache, user, now));
     let find = |n: usize| {
         let found = cache.lookup(black_box(&keys[n % keys.len()]), now);
-        assert!(black_box(found).is_ok());
+        assert!(black_box(found).is_some());
     };
     let mut n = 0;
     bench.row(
@@ -362,12 +387,12 @@ fn lookups(bench: &Bench, marks: usize) {
             n += 1;
         },
     );
-    let write = Touched::Tags(others[..1].to_vec());
+    let write = touched(&others[..1]);
     let name = format!("{marks} marks, judged anew after a write to something else");
     bench.prepared(&name, keys.len(), || cache.settle(&write, now), find);
     let absent = key(ENTRIES);
     bench.row(&format!("{marks} marks, nothing stored"), || {
-        black_box(cache.lookup(black_box(&absent), now).is_err());
+        black_box(cache.lookup(black_box(&absent), now).is_none());
     });
 }
 
@@ -376,16 +401,13 @@ fn settlings(bench: &Bench, tags: usize) {
     let plural = if tags == 1 { "tag" } else { "tags" };
     // More than there is room for: whichever comes next has been dropped long ago.
     let pool = others(3 * MARKS);
-    let writes: Vec<Touched> = pool
-        .chunks(tags)
-        .map(|chunk| Touched::Tags(chunk.to_vec()))
-        .collect();
+    let writes: Vec<Touched> = pool.chunks(tags).map(touched).collect();
     let alone = cache();
     bench.row(&format!("{tags} {plural}, no other marks"), || {
         alone.settle(black_box(&writes[0]), now);
     });
     let full = cache();
-    full.settle(&Touched::Tags(pool[..MARKS].to_vec()), now);
+    full.settle(&touched(&pool[..MARKS]), now);
     assert_eq!(full.stats().marks, MARKS);
     bench.row(
         &format!("{tags} {plural}, {MARKS} marks, these among them"),

@@ -75,6 +75,8 @@ pub enum GatewayError {
     UpstreamTimeout,
     /// A read's connection was lost, or its answer was malformed.
     UpstreamBroken,
+    /// A read wanted nothing that has to be asked for, and nothing is stored for it.
+    NotCached,
     /// Another request came before under the same `Idempotency-Key`.
     KeyReused,
     /// A durable write was accepted and has not ended, and its caller's time is up.
@@ -132,6 +134,7 @@ impl GatewayError {
             Self::UpstreamUnreachable { .. } => "gateway-upstream-unreachable",
             Self::UpstreamTimeout => "gateway-upstream-timeout",
             Self::UpstreamBroken => "gateway-upstream-broken",
+            Self::NotCached => "gateway-not-cached",
             Self::KeyReused => "gateway-key-reused",
             Self::WritePending { .. } => "gateway-write-pending",
             Self::WriteCancelled => "gateway-write-cancelled",
@@ -155,6 +158,7 @@ impl GatewayError {
             | Self::BodyTooLarge(_)
             | Self::BodyTimeout
             | Self::CallerQuota { .. }
+            | Self::NotCached
             | Self::KeyReused
             | Self::WriteCancelled
             | Self::WriteLeft
@@ -229,6 +233,7 @@ impl GatewayError {
             | Self::BodyTooLarge(_)
             | Self::BodyTimeout
             | Self::CallerQuota { .. }
+            | Self::NotCached
             | Self::Draining
             | Self::Overloaded
             | Self::KeyReused
@@ -316,6 +321,9 @@ impl GatewayError {
                 .into(),
             Self::UpstreamBroken => "The connection to the API was lost before its answer came. \
                 It was a read; it is safe to send it again."
+                .into(),
+            Self::NotCached => "Nothing that the request accepts is stored, and 'only-if-cached' \
+                forbids to ask the API. Send it again without that directive."
                 .into(),
             Self::KeyReused
             | Self::WritePending { .. }

@@ -20,6 +20,8 @@ use durable::DurableMetrics;
 pub enum Outcome {
     /// Answered from the store.
     Hit,
+    /// Answered from the store with something stale, which somebody permits.
+    Stale,
     /// Answered by a fetch of its own that could be stored.
     Fetched,
     /// Answered by a fetch that another request had begun.
@@ -48,8 +50,9 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Hit,
+        Self::Stale,
         Self::Fetched,
         Self::Joined,
         Self::Passed,
@@ -68,6 +71,7 @@ impl Outcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
+            Self::Stale => "stale",
             Self::Fetched => "fetched",
             Self::Joined => "joined",
             Self::Passed => "passed",
@@ -180,6 +184,7 @@ pub struct Metrics {
     upstream_duration: HistogramVec,
     fence: IntCounterVec,
     foreign: IntCounterVec,
+    refreshes: IntCounterVec,
     repeated: IntCounterVec,
     not_repeated: IntCounterVec,
     connections: Connections,
@@ -465,6 +470,11 @@ impl Metrics {
                 "Requests that others were seen to make with a token of ours",
                 &["budget"],
             )?,
+            refreshes: make.counters(
+                "segment_gateway_cache_refreshes_total",
+                "Fetches that no reader waited for, by what was shown stale, or ahead of its end",
+                &["operation", "reason"],
+            )?,
             repeated: make.counters(
                 "segment_gateway_writes_repeated_total",
                 "Repetitions of writes that may have taken effect",
@@ -509,6 +519,16 @@ impl Metrics {
         self.hit_duration.observe(elapsed.as_secs_f64());
     }
 
+    /// A hit whose answer was not shown as a success, e.g. because the caller had it already.
+    pub fn other_hit(&self, operation: &str, status: u16, elapsed: Duration) {
+        let labels = [operation, Outcome::Hit.as_str(), class(Some(status))];
+        self.requests.with_label_values(&labels).inc();
+        self.cache
+            .with_label_values(&[operation, "hit", "fresh"])
+            .inc();
+        self.hit_duration.observe(elapsed.as_secs_f64());
+    }
+
     /// The end of any other request.
     pub fn request(
         &self,
@@ -529,7 +549,12 @@ impl Metrics {
         self.gateway_duration.observe(elapsed.as_secs_f64());
     }
 
-    /// Why a read of a cacheable operation was not a hit. `result` is `miss` or `bypass`.
+    /// A fetch was begun that no reader waits for.
+    pub fn refreshed(&self, operation: &str, why: &str) {
+        self.refreshes.with_label_values(&[operation, why]).inc();
+    }
+
+    /// Why a read of a cacheable operation was not a hit. `result` is `stale`, `miss` or `bypass`.
     pub fn not_a_hit(&self, operation: &str, result: &str, reason: &str) {
         self.cache
             .with_label_values(&[operation, result, reason])

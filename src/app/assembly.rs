@@ -161,6 +161,7 @@ fn settings(config: &Config) -> Settings {
     };
     Settings {
         via: VIA,
+        authority: authority(&config.upstream.url),
         trusted: config.callers.trust_header_from.clone(),
         write_patience: patience(config.write.max_wait),
         read_patience: patience(config.read.max_wait),
@@ -176,6 +177,13 @@ fn settings(config: &Config) -> Settings {
         },
         debug: matches!(config.log.level, LogLevel::Debug | LogLevel::Trace),
     }
+}
+
+/// Host and port of a URL that has been checked elsewhere.
+fn authority(url: &str) -> String {
+    let uri = url.trim().parse::<http::Uri>().ok();
+    let authority = uri.as_ref().and_then(http::Uri::authority);
+    authority.map(ToString::to_string).unwrap_or_default()
 }
 
 /// The layers' bounds that a configuration asks for.

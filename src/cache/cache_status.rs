@@ -3,7 +3,9 @@
 //!
 //! It renders one member, named `segment-gateway`; what an upstream cache says stays before it.
 
+use super::key::KeyHash;
 use super::reason::{Bypass, Miss};
+use super::reuse::Need;
 use http::header::HeaderName;
 use http::{HeaderValue, StatusCode};
 use std::fmt::Write as _;
@@ -36,48 +38,70 @@ pub struct Forwarded {
     pub status: Option<StatusCode>,
     /// What became of the answer.
     pub kept: Kept,
+    /// The key, where there is one.
+    pub key: Option<KeyHash>,
 }
 
-/// `segment-gateway; hit; ttl=12`. Whole seconds, rounded down.
-pub fn hit(remaining: Duration) -> HeaderValue {
-    static USUAL: LazyLock<Usual> = LazyLock::new(|| Usual::new("segment-gateway; hit; ttl="));
-    USUAL.value(remaining.as_secs())
+/// A stale answer that was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stale {
+    /// Why.
+    pub need: Need,
+    /// For how long it has been stale.
+    pub by: Duration,
+    /// Whether the API was asked first, in vain, and what it said if it said something.
+    pub asked: Option<Option<StatusCode>>,
+    /// The key.
+    pub key: KeyHash,
+}
+
+/// `segment-gateway; hit; ttl=12; key="…"`. `left` is in whole seconds.
+pub fn hit(left: u64, key: KeyHash) -> HeaderValue {
+    value(format!("{NAME}; hit; ttl={left}; key=\"{key}\""))
+}
+
+/// A stale answer: a hit with a negative `ttl`, or, if the API was asked first, what was forwarded.
+pub fn stale(stale: &Stale) -> HeaderValue {
+    let asked = match stale.asked {
+        None => "hit".to_owned(),
+        Some(None) => "fwd=stale".to_owned(),
+        Some(Some(status)) => format!("fwd=stale; fwd-status={}", status.as_u16()),
+    };
+    let (by, key, need) = (stale.by.as_secs(), stale.key, stale.need.as_str());
+    let minus = if by > 0 { "-" } else { "" };
+    value(format!(
+        "{NAME}; {asked}; ttl={minus}{by}; key=\"{key}\"; detail={need}"
+    ))
 }
 
 /// The value of `Age` (RFC 9111, section 5.1). Whole seconds, rounded down.
 pub fn age(age: Duration) -> HeaderValue {
-    static USUAL: LazyLock<Usual> = LazyLock::new(|| Usual::new(""));
+    static USUAL: LazyLock<Usual> = LazyLock::new(Usual::new);
     USUAL.value(age.as_secs())
 }
 
-/// Values that end in a number of seconds. Every hit has two of them, so the usual ones are made
-/// once, as text that lives as long as the process: a copy of such a value allocates nothing, and
-/// counts nothing that threads would have to share.
-struct Usual {
-    before: &'static str,
-    values: Box<[HeaderValue]>,
-}
+/// Numbers of seconds. Every hit has one, so the usual ones are made once, as text that lives as
+/// long as the process: a copy of such a value allocates nothing, and counts nothing that threads
+/// would have to share.
+struct Usual(Box<[HeaderValue]>);
 
 impl Usual {
     /// Larger numbers are written each time. No default time to live is larger.
     const NUMBERS: u64 = 600;
 
-    fn new(before: &'static str) -> Self {
-        let usual = |number| {
-            let text: &'static str = Box::leak(format!("{before}{number}").into_boxed_str());
+    fn new() -> Self {
+        let usual = |number: u64| {
+            let text: &'static str = Box::leak(number.to_string().into_boxed_str());
             HeaderValue::from_static(text)
         };
-        Self {
-            before,
-            values: (0..Self::NUMBERS).map(usual).collect(),
-        }
+        Self((0..Self::NUMBERS).map(usual).collect())
     }
 
     fn value(&self, number: u64) -> HeaderValue {
         let usual = usize::try_from(number).ok();
-        match usual.and_then(|number| self.values.get(number)) {
+        match usual.and_then(|number| self.0.get(number)) {
             Some(usual) => usual.clone(),
-            None => value(format!("{}{number}", self.before)),
+            None => value(number.to_string()),
         }
     }
 }
@@ -95,6 +119,9 @@ pub fn forwarded(forwarded: &Forwarded) -> HeaderValue {
         Kept::Collapsed => text.push_str("; collapsed"),
         Kept::NotStored(why) => detail = detail.or(why),
     }
+    if let Some(key) = forwarded.key {
+        let _ = write!(text, "; key=\"{key}\"");
+    }
     if let Some(detail) = detail {
         let _ = write!(text, "; detail={detail}");
     }
@@ -105,6 +132,7 @@ pub fn forwarded(forwarded: &Forwarded) -> HeaderValue {
 fn reason(why: Miss) -> &'static str {
     match why {
         Miss::Absent => "uri-miss",
+        Miss::Variant => "vary-miss",
         Miss::Expired | Miss::Fenced => "stale",
         Miss::Reload => "request",
         Miss::NotShared | Miss::Lost | Miss::NotWaiting | Miss::FencedTwice => "miss",
@@ -116,7 +144,11 @@ fn reason(why: Miss) -> &'static str {
 /// Our own word, where the registered one does not say it all.
 fn detail(why: Miss) -> Option<&'static str> {
     match why {
-        Miss::Absent | Miss::Expired | Miss::Reload | Miss::Bypass(Bypass::Method) => None,
+        Miss::Absent
+        | Miss::Variant
+        | Miss::Expired
+        | Miss::Reload
+        | Miss::Bypass(Bypass::Method) => None,
         other => Some(other.as_str()),
     }
 }
@@ -179,18 +211,84 @@ mod tests {
             ),
         ];
         for (why, status, kept, expected) in table {
-            let rendered = forwarded(&Forwarded { why, status, kept });
-            assert_eq!(rendered, format!("segment-gateway; {expected}"));
+            let mut ours = Forwarded {
+                why,
+                status,
+                kept,
+                key: None,
+            };
+            assert_eq!(forwarded(&ours), format!("segment-gateway; {expected}"));
+            ours.key = Some(key());
+            let with_key = forwarded(&ours).to_str().unwrap().to_owned();
+            assert!(
+                with_key.contains("; key=\"00000000000000ff\""),
+                "{with_key}"
+            );
+            assert_eq!(
+                with_key.replace("; key=\"00000000000000ff\"", ""),
+                forwarded(&Forwarded { key: None, ..ours })
+                    .to_str()
+                    .unwrap()
+            );
         }
-        for (remaining, ttl) in [
+    }
+
+    fn key() -> KeyHash {
+        "00000000000000ff".parse().unwrap()
+    }
+
+    #[test]
+    fn hits() {
+        let of = |text: &str| format!("segment-gateway; {text}");
+        assert_eq!(hit(12, key()), of("hit; ttl=12; key=\"00000000000000ff\""));
+        let table = [
+            (
+                Need::Accepted,
+                3,
+                None,
+                "hit; ttl=-3; key=\"00000000000000ff\"; detail=max-stale",
+            ),
+            (
+                Need::WhileRevalidate,
+                0,
+                None,
+                "hit; ttl=0; key=\"00000000000000ff\"; detail=stale-while-revalidate",
+            ),
+            (
+                Need::IfError,
+                9,
+                Some(Some(StatusCode::SERVICE_UNAVAILABLE)),
+                "fwd=stale; fwd-status=503; ttl=-9; key=\"00000000000000ff\"; detail=stale-if-error",
+            ),
+            (
+                Need::IfError,
+                9,
+                Some(None),
+                "fwd=stale; ttl=-9; key=\"00000000000000ff\"; detail=stale-if-error",
+            ),
+        ];
+        for (need, by, asked, expected) in table {
+            let by = Duration::from_secs(by);
+            let rendered = stale(&Stale {
+                need,
+                by,
+                asked,
+                key: key(),
+            });
+            assert_eq!(rendered, of(expected));
+        }
+    }
+
+    #[test]
+    fn ages_are_whole_seconds() {
+        for (seconds, text) in [
             (Duration::from_millis(12_900), "12"),
             (Duration::from_millis(999), "0"),
             (Duration::from_secs(599), "599"),
             (Duration::from_secs(600), "600"),
-            (Duration::from_secs(10), "10"),
             (Duration::MAX, "18446744073709551615"),
         ] {
-            assert_eq!(hit(remaining), format!("segment-gateway; hit; ttl={ttl}"));
+            assert_eq!(age(seconds), text);
         }
     }
 
@@ -208,7 +306,8 @@ mod tests {
                 forwarded(&Forwarded {
                     why,
                     status: None,
-                    kept: Kept::Stored
+                    kept: Kept::Stored,
+                    key: None,
                 }),
                 NAME
             );

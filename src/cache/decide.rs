@@ -8,16 +8,6 @@ use super::fence::{Dependency, Fence, Stamp};
 use super::reason::Miss;
 use std::time::Instant;
 
-/// What a reader accepts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Whatever is fresh.
-    Fresh,
-    /// Only what was fetched after it asked (`no-cache`, RFC 9111, section 5.2.1.4); the answer
-    /// is stored for others.
-    Reload,
-}
-
 /// A reader's seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seat {
@@ -41,8 +31,8 @@ pub struct Scene<'a> {
     pub flight: Option<Stamp>,
     /// How many more fetches may be under way.
     pub free: usize,
-    /// What the reader accepts.
-    pub mode: Mode,
+    /// Whether the reader accepts what another one asked for before it.
+    pub joins: bool,
 }
 
 /// Seats a reader who found no stored answer.
@@ -53,10 +43,12 @@ pub fn seat(scene: &Scene<'_>, now: Instant) -> Seat {
     let joinable = scene
         .flight
         .is_some_and(|stamp| scene.fence.believes(&stamp, scene.depends));
-    match scene.mode {
-        Mode::Fresh if joinable => Seat::Follow,
-        _ if scene.free == 0 => Seat::Alone(Miss::TooManyFetches),
-        _ => Seat::Lead(scene.fence.stamp(now)),
+    if joinable && scene.joins {
+        Seat::Follow
+    } else if scene.free == 0 {
+        Seat::Alone(Miss::TooManyFetches)
+    } else {
+        Seat::Lead(scene.fence.stamp(now))
     }
 }
 
@@ -79,7 +71,7 @@ mod tests {
         let after = fence.stamp(end);
         let lead = Seat::Lead(after);
         let full = Seat::Alone(Miss::TooManyFetches);
-        let (fresh, reload) = (Mode::Fresh, Mode::Reload);
+        let (fresh, reload) = (true, false);
         // Everyone comes at the end of settling.
         let table = [
             (None, 1, fresh, lead),
@@ -92,19 +84,19 @@ mod tests {
             (None, 0, fresh, full),
             (Some(after), 0, reload, full),
         ];
-        for (flight, free, mode, expected) in table {
+        for (flight, free, joins, expected) in table {
             let mut scene = Scene {
                 fence: &fence,
                 depends: &users,
                 flight,
                 free,
-                mode,
+                joins,
             };
             assert_eq!(seat(&scene, end), expected, "{scene:?}");
             assert_eq!(seat(&scene, now), Seat::Alone(Miss::Settling));
             // What was not written neither settles nor parts anyone.
             scene.depends = &[];
-            scene.mode = fresh;
+            scene.joins = fresh;
             let expected = match (flight, free) {
                 (Some(_), _) => Seat::Follow,
                 (None, 0) => full,

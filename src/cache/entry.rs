@@ -11,14 +11,20 @@
 //! It does not know the clock or the fence; both are asked with its instants and its stamp.
 
 use super::cache_status::{self, CACHE_STATUS};
-use super::control::{is_hop_by_hop, tokens};
+use super::coding::Coding;
+use super::conditional::{Validators, own_tag};
+use super::control::{is_hop_by_hop, lists_token, tokens};
 use super::fence::{Dependency, Stamp};
+use super::key::KeyHash;
+use super::lifetime::Lifetime;
+use super::vary::Variance;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 /// What an entry takes besides its parts, in bytes: its own fields, the store's bookkeeping.
 const FIXED_BYTES: usize = 512;
@@ -57,9 +63,21 @@ pub struct Answer<'a> {
 pub(super) struct About {
     pub stamp: Stamp,
     pub depends: Arc<[Dependency]>,
-    pub fresh_for: Duration,
-    pub initial_age: Duration,
+    pub life: Lifetime,
+    pub coding: Coding,
+    /// Its bytes are not to be changed, not even decoded.
+    pub no_transform: bool,
+    pub variance: Option<Variance>,
+    /// The key without what varies.
+    pub key: KeyHash,
+    /// When it came, by the wall clock.
+    pub received: SystemTime,
 }
+
+/// How often an answer has to be asked for in its lifetime to be worth a new one before its end.
+const OFTEN: u32 = 5;
+/// The last part of a lifetime, in which a new one is fetched: one of so many.
+const LAST_PART: u32 = 8;
 
 /// An answer that may be shown to more than one reader.
 #[derive(Debug)]
@@ -72,22 +90,54 @@ pub struct Entry {
     about: About,
     /// The generation of the fence at which the stamp was last believed; 0 is none.
     believed_at: AtomicU64,
+    /// How often it was shown.
+    shown: AtomicU32,
+    /// Whether somebody has begun to fetch a new one before its end.
+    renewed: AtomicBool,
+    /// What its hits of one second say in `Cache-Status`, and of which second of its lifetime.
+    status_of_hits: Mutex<Option<(u64, HeaderValue)>>,
 }
 
 impl Entry {
     pub(super) fn new(answer: &Answer<'_>, about: About) -> Self {
-        let mut headers = compact(answer.status, answer.headers);
+        // What is shared at once and not kept may say what is left of the limit, and when to come
+        // again: it concerns all who wait for it.
+        let is_kept = !about.life.is_over() || answer.status.is_success();
+        let headers = compact(answer.headers, &own_fields(answer, &about), is_kept);
+        Self::of(
+            answer.status,
+            headers,
+            Bytes::copy_from_slice(answer.body),
+            about,
+        )
+    }
+
+    /// The same answer with the header that a 304 has renewed. Its bytes are shared with the older
+    /// one.
+    pub(super) fn renewed(&self, headers: &HeaderMap, about: About) -> Self {
+        Self::of(
+            self.status,
+            compact(headers, &HeaderMap::new(), true),
+            self.body.clone(),
+            about,
+        )
+    }
+
+    fn of(status: StatusCode, mut headers: HeaderMap, body: Bytes, about: About) -> Self {
         let own_values = headers.len();
         for name in PLACES {
             headers.entry(name).or_insert(UNFILLED);
         }
         Self {
-            status: answer.status,
+            status,
             headers,
             own_values,
-            body: Bytes::copy_from_slice(answer.body),
+            body,
             about,
             believed_at: AtomicU64::new(0),
+            shown: AtomicU32::new(0),
+            renewed: AtomicBool::new(false),
+            status_of_hits: Mutex::new(None),
         }
     }
 
@@ -113,7 +163,7 @@ impl Entry {
     pub fn hit_headers(&self, now: Instant, id: Option<HeaderValue>) -> HeaderMap {
         let mut headers = self.headers.clone();
         let age = self.age(now);
-        let mut status = Some(cache_status::hit(self.about.fresh_for.saturating_sub(age)));
+        let mut status = Some(self.status_of_hit(age));
         // In the order of PLACES: a look-up by name would cost more than all else here.
         let mut places = headers.values_mut().skip(self.own_values);
         if let Some(place) = places.next() {
@@ -135,25 +185,105 @@ impl Entry {
         headers
     }
 
-    /// The body. A clone of it copies nothing.
+    /// It is the same for all hits of one second, so it is written once for them.
+    fn status_of_hit(&self, age: Duration) -> HeaderValue {
+        let left = self.about.life.fresh_for.saturating_sub(age).as_secs();
+        let mut last = self.status_of_hits.lock();
+        match &*last {
+            Some((second, value)) if *second == left => value.clone(),
+            _ => {
+                let value = cache_status::hit(left, self.about.key);
+                *last = Some((left, value.clone()));
+                value
+            }
+        }
+    }
+
+    /// The body as it is stored. A clone of it copies nothing.
     pub fn body(&self) -> &Bytes {
         &self.body
+    }
+
+    /// How the body stands for the answer.
+    pub fn coding(&self) -> Coding {
+        self.about.coding
+    }
+
+    /// Whether its bytes must not be changed, not even decoded (RFC 9111, section 5.2.2.6).
+    pub fn no_transform(&self) -> bool {
+        self.about.no_transform
+    }
+
+    /// Which requests it is for, if not for all under its key.
+    pub fn variance(&self) -> Option<&Variance> {
+        self.about.variance.as_ref()
+    }
+
+    /// Its key without what varies.
+    pub fn key(&self) -> KeyHash {
+        self.about.key
+    }
+
+    /// When it came, by the wall clock.
+    pub fn received(&self) -> SystemTime {
+        self.about.received
+    }
+
+    /// Its life.
+    pub fn life(&self) -> &Lifetime {
+        &self.about.life
+    }
+
+    /// What the API can be asked about it with.
+    pub fn validators(&self) -> Option<Validators> {
+        Validators::of(&self.headers)
     }
 
     /// Its age for the `Age` field (RFC 9111, section 4.2.3): counted from the beginning of its
     /// fetch, so that the time on the way is included, plus the age it came with.
     pub fn age(&self, now: Instant) -> Duration {
-        self.about.initial_age + now.saturating_duration_since(self.about.stamp.at())
+        self.about.life.initial_age + now.saturating_duration_since(self.about.stamp.at())
     }
 
     /// How much longer it is fresh; zero if it no longer is.
     pub fn remaining(&self, now: Instant) -> Duration {
-        self.about.fresh_for.saturating_sub(self.age(now))
+        self.about.life.fresh_for.saturating_sub(self.age(now))
+    }
+
+    /// For how long it has been stale; zero if it is fresh.
+    pub fn stale_for(&self, now: Instant) -> Duration {
+        self.age(now).saturating_sub(self.about.life.fresh_for)
     }
 
     /// Whether it may be shown as far as its lifetime goes.
     pub fn is_fresh(&self, now: Instant) -> bool {
-        self.age(now) < self.about.fresh_for
+        self.age(now) < self.about.life.fresh_for
+    }
+
+    /// It is shown once more.
+    pub fn note_shown(&self) {
+        self.shown.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it was shown.
+    pub fn shown(&self) -> u32 {
+        self.shown.load(Ordering::Relaxed)
+    }
+
+    /// Whether a new one should be fetched before it is stale: it is asked for often, the last
+    /// part of its lifetime has begun, and nobody has done so yet.
+    pub fn is_due(&self, now: Instant) -> bool {
+        let life = &self.about.life;
+        let span = life.fresh_for.saturating_sub(life.initial_age);
+        self.remaining(now) < span / LAST_PART
+            && self.shown() >= OFTEN
+            && !life.immutable
+            && !self.renewed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the caller is the one who fetches the new one.
+    pub fn claim_renewal(&self) -> bool {
+        !self.renewed.swap(true, Ordering::Relaxed)
     }
 
     /// When its fetch began.
@@ -191,19 +321,37 @@ impl Entry {
     }
 }
 
+/// What the gateway adds to an answer that is stored: a tag where there is none, and that readers
+/// get it in different codings.
+pub(super) fn own_fields(answer: &Answer<'_>, about: &About) -> HeaderMap {
+    let mut own = HeaderMap::new();
+    let whole = matches!(answer.status.as_u16(), 200 | 203);
+    if whole && !answer.headers.contains_key(header::ETAG) {
+        own.insert(header::ETAG, own_tag(answer.body));
+    }
+    let said = lists_token(answer.headers.get_all(header::VARY), "accept-encoding");
+    if about.coding != Coding::Plain && !said {
+        own.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    }
+    own
+}
+
 fn dependency_bytes(name: &Dependency) -> usize {
     match name {
         Dependency::Tag(tag) => tag.as_str().len() + DEPENDENCY_BYTES,
-        Dependency::Credential(_) | Dependency::Access(..) => DEPENDENCY_BYTES,
+        Dependency::Path(path) => path.len() + DEPENDENCY_BYTES,
+        _ => DEPENDENCY_BYTES,
     }
 }
 
-/// Copies the headers that are kept, their values into one buffer of exactly their length.
-fn compact(status: StatusCode, headers: &HeaderMap) -> HeaderMap {
+/// Copies the headers that are kept, and `own` ones, their values into one buffer of exactly their
+/// length. Limits belong to one moment: they are left out of what is kept for longer.
+fn compact(headers: &HeaderMap, own: &HeaderMap, without_limits: bool) -> HeaderMap {
     let kept = || {
-        headers
+        let of_the_answer = headers
             .iter()
-            .filter(|(name, _)| is_kept(status, name, headers))
+            .filter(|(name, _)| is_kept(name, headers) && !(without_limits && is_of_limits(name)));
+        of_the_answer.chain(own)
     };
     let mut buffer = BytesMut::with_capacity(kept().map(|(_, value)| value.len()).sum());
     for (_, value) in kept() {
@@ -222,14 +370,8 @@ fn compact(status: StatusCode, headers: &HeaderMap) -> HeaderMap {
     copy
 }
 
-fn is_kept(status: StatusCode, name: &HeaderName, headers: &HeaderMap) -> bool {
-    // An error is shared with those who wait for it and never stored: when to come again and
-    // what is left of the limit concern all of them.
-    let limits = !status.is_success() || !is_of_limits(name);
-    limits
-        && !is_of_exchange(name)
-        && !is_hop_by_hop(name)
-        && !is_named_by_connection(name, headers)
+fn is_kept(name: &HeaderName, headers: &HeaderMap) -> bool {
+    !is_of_exchange(name) && !is_hop_by_hop(name) && !is_named_by_connection(name, headers)
 }
 
 fn is_of_limits(name: &HeaderName) -> bool {
@@ -275,11 +417,20 @@ mod tests {
             headers,
             body,
         };
+        let stored = status < 400;
         let about = About {
             stamp: Fence::new(1).stamp(now),
             depends: Arc::from([Dependency::Tag(Tag::new("users"))]),
-            fresh_for: Duration::from_secs(10),
-            initial_age: Duration::from_secs(3),
+            life: Lifetime {
+                fresh_for: Duration::from_secs(if stored { 10 } else { 0 }),
+                initial_age: Duration::from_secs(3),
+                ..Lifetime::default()
+            },
+            coding: Coding::Plain,
+            no_transform: false,
+            variance: None,
+            key: "00000000000000ff".parse().unwrap(),
+            received: SystemTime::UNIX_EPOCH,
         };
         Entry::new(&answer, about)
     }
@@ -331,6 +482,8 @@ mod tests {
         );
     }
 
+    const HIT: &str = "segment-gateway; hit; ttl=3; key=\"00000000000000ff\"";
+
     #[test]
     fn a_hit_says_its_age_its_status_and_its_request_without_growing() {
         let now = Clock::system().now();
@@ -339,7 +492,7 @@ mod tests {
         let id = Some(HeaderValue::from_static("one"));
         let shown = stored.hit_headers(later, id.clone());
         assert_eq!(shown["age"], "7");
-        assert_eq!(shown["cache-status"], "segment-gateway; hit; ttl=3");
+        assert_eq!(shown["cache-status"], HIT);
         assert_eq!(shown["x-request-id"], "one");
         assert_eq!(shown.len(), stored.headers.len());
         let mut without_id = shown.clone();
@@ -352,7 +505,7 @@ mod tests {
         assert_eq!(stored.shared_headers()["cache-status"], "CDN; hit");
         let shown = stored.hit_headers(later, id);
         let said: Vec<_> = shown.get_all("cache-status").iter().collect();
-        assert_eq!(said, ["CDN; hit", "segment-gateway; hit; ttl=3"]);
+        assert_eq!(said, ["CDN; hit", HIT]);
     }
 
     #[test]
@@ -382,8 +535,9 @@ mod tests {
             }
             let stored = entry(200, &headers, b"", now);
             let map = &stored.headers;
-            assert_eq!(map.len(), count + PLACES.len());
-            let least = map.capacity() * place + count * "value".len();
+            let own = map["etag"].len();
+            assert_eq!(map.len(), count + 1 + PLACES.len());
+            let least = map.capacity() * place + count * "value".len() + own;
             let weight = stored.weight_bytes() - FIXED_BYTES - depends;
             assert!(weight >= least, "{count}: {weight} of {least}");
             assert!(weight <= least * 3 / 2, "{count}: {weight} of {least}");

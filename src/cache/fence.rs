@@ -16,6 +16,7 @@
 //! Nothing is scanned or deleted when a mark rises. The table is bounded: dropping the lowest mark
 //! raises the floor, a mark that every answer depends on, so forgetting only ever disbelieves.
 
+use super::key::KeyHash;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -60,6 +61,15 @@ pub enum Dependency {
     Credential(CredentialHash),
     /// What one credential was shown by one operation (its index in the route table).
     Access(CredentialHash, u32),
+    /// What anyone was shown by one operation.
+    Operation(u32),
+    /// What was shown under one path, whatever its query: the target of a write (RFC 9111, section
+    /// 4.4).
+    Path(Arc<str>),
+    /// What was shown under one key.
+    Key(KeyHash),
+    /// What nobody can tell the writes of: any write may have changed it.
+    AnyWrite,
 }
 
 /// When a fetch began: taken before the upstream is asked, never later.

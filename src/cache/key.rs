@@ -11,9 +11,11 @@
 //! one fetch and a key too few shows someone the wrong answer.
 
 use super::fence::CredentialHash;
+use super::vary::Selection;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, GetAll, HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::str::FromStr;
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,9 @@ mod tests;
 const PREFIX: usize = 16 + 4;
 /// The length of a part that is not there; no real part is that long.
 const ABSENT: u32 = u32::MAX;
+
+/// What begins the part of a key that only variants have.
+const VARIANT: u8 = 2;
 
 /// Between the lines of one field.
 const SEPARATOR: &[u8] = b", ";
@@ -75,7 +80,7 @@ impl Key {
             let digest: [u8; 32] = Sha256::digest(content.body).into();
             (digest, [&content.content_type, &content.content_encoding])
         });
-        let mut size = PREFIX + 4 * 4 + parts.path.len() + parts.query.len();
+        let mut size = PREFIX + 4 * 4 + 1 + parts.path.len() + parts.query.len();
         size += parts.accept.len() + parts.origin.len();
         if let Some((digest, [kind, encoding])) = &content {
             size += digest.len() + 4 * 2 + kind.len() + encoding.len();
@@ -87,11 +92,32 @@ impl Key {
         push(&mut bytes, parts.query.as_bytes());
         parts.accept.push_to(&mut bytes);
         parts.origin.push_to(&mut bytes);
+        bytes.push(u8::from(content.is_some()));
         if let Some((digest, described)) = &content {
             bytes.extend_from_slice(digest);
             described.iter().for_each(|lines| lines.push_to(&mut bytes));
         }
         Self(bytes.into_boxed_slice())
+    }
+
+    /// The key of an answer that was chosen by these fields besides, where they say this.
+    pub fn variant(&self, fields: &[HeaderName], selection: &Selection) -> Self {
+        let names = fields.iter().map(|name| name.as_str().len() + 4);
+        let size = self.0.len() + 1 + names.sum::<usize>() + selection.len();
+        let mut bytes = Vec::with_capacity(size);
+        bytes.extend_from_slice(&self.0);
+        bytes.push(VARIANT);
+        for name in fields {
+            push(&mut bytes, name.as_str().as_bytes());
+        }
+        bytes.extend_from_slice(selection);
+        Self(bytes.into_boxed_slice())
+    }
+
+    /// Names the key where its parts must not be read.
+    pub fn hash(&self) -> KeyHash {
+        let digest: [u8; 32] = Sha256::digest(&self.0).into();
+        KeyHash(digest.first_chunk().copied().unwrap_or_default())
     }
 
     /// Whose answer it is.
@@ -108,6 +134,34 @@ impl Key {
     /// How many bytes the key takes.
     pub fn len_bytes(&self) -> usize {
         self.0.len()
+    }
+}
+
+/// A key as it is shown to people: 64 bits of a hash over all its parts. The keyed hash of the
+/// credential is among them, so what a path says cannot be guessed from it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyHash([u8; 8]);
+
+impl fmt::Display for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for KeyHash {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u64::from_str_radix(text, 16).ok().filter(|_| hex);
+        let number = number.ok_or("16 hexadecimal digits, as `key` in Cache-Status has them")?;
+        Ok(Self(number.to_be_bytes()))
     }
 }
 

@@ -6,33 +6,54 @@
 //! not end the fetch of the rest.
 
 use super::Inner;
+use super::coding;
+use super::conditional::{Validators, renewed};
 use super::entry::{About, Answer, Entry};
 use super::fence::{Dependency, Stamp, Tag};
 use super::flight::{Follower, Outcome, Ticket};
 use super::key::Key;
+use super::lifetime::{Lifetime, Rules, Said};
 use super::reason::{Miss, Refusal};
+use super::request::Wants;
+use super::reuse::{Need, may_stand_in};
 use super::storable::{Facts, Verdict, judge};
+use super::vary::Variance;
 use http::{HeaderMap, StatusCode};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
 /// Carries out a fetch. Dropped without an end, it frees the key and those who joined find the
 /// fetch lost.
 pub struct Leader<E> {
     pub(super) inner: Arc<Inner<E>>,
     pub(super) ticket: Ticket<E>,
+    /// The key without what varies.
+    pub(super) primary: Key,
+    /// What the API may be asked about.
+    pub(super) stored: Option<Arc<Entry>>,
     pub(super) stamp: Stamp,
-    pub(super) tags: Vec<Tag>,
-    pub(super) ttl: Duration,
+    pub(super) depends: Vec<Dependency>,
+    pub(super) rules: Rules,
     pub(super) why: Miss,
+}
+
+/// When an answer came, and to what.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// The header of the request that was sent for it, as its reader wrote it.
+    pub request: &'a HeaderMap,
+    /// The moment.
+    pub now: Instant,
+    /// The same by the wall clock.
+    pub wall: SystemTime,
 }
 
 /// What became of an answer.
 #[derive(Clone, Debug)]
 pub struct Landed {
-    /// What the others get, unless it is for the first reader alone.
-    pub shared: Option<Arc<Entry>>,
+    /// The answer as it is kept, unless it is for the first reader alone.
+    pub entry: Option<Arc<Entry>>,
     /// Whether it was stored, else why not.
     pub stored: Result<(), Refusal>,
 }
@@ -43,9 +64,9 @@ impl<E> Leader<E> {
         self.why
     }
 
-    /// The key of the fetch.
+    /// The key of the fetch without what varies.
     pub fn key(&self) -> &Key {
-        self.ticket.key()
+        &self.primary
     }
 
     /// To be called when the request is about to be sent, and before every further attempt: until
@@ -69,48 +90,91 @@ impl<E> Leader<E> {
 
     /// The answer turned out to depend on these as well.
     pub fn add_tags(&mut self, tags: impl IntoIterator<Item = Tag>) {
-        self.tags.extend(tags);
+        self.depends.extend(tags.into_iter().map(Dependency::Tag));
+    }
+
+    /// What the API is to be asked with, so that it need not send again what is stored.
+    pub fn validators(&self) -> Option<Validators> {
+        self.stored.as_ref()?.validators()
     }
 
     /// Why the answer is for the first reader alone, if its head says so already: then nobody else
     /// need wait for its body. Its length is that announced, 0 if none is.
-    pub fn refusal(&self, status: StatusCode, headers: &HeaderMap, length: u64) -> Option<Refusal> {
+    pub fn refusal(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        length: u64,
+        wall: SystemTime,
+    ) -> Option<Refusal> {
         let body_bytes = usize::try_from(length).unwrap_or(usize::MAX);
-        match self.judge(status, headers, body_bytes) {
+        match self.judge(status, headers, body_bytes, wall) {
             Verdict::Keep(reason) => Some(reason),
-            Verdict::Share(_) | Verdict::Store { .. } => None,
+            Verdict::Share(_) | Verdict::Validate(_) | Verdict::Store(_) => None,
         }
     }
 
     /// The answer is there, complete: judges it, stores it if it may be, and hands it to those
     /// who joined if it is not for the first reader alone.
-    pub fn finish(self, answer: &Answer<'_>, now: Instant) -> Landed {
-        match self.judge(answer.status, answer.headers, answer.body.len()) {
-            Verdict::Keep(reason) => self.refuse(reason),
-            Verdict::Share(reason) => {
-                let entry = self.entry(answer, Duration::ZERO, Duration::ZERO);
-                self.ticket.land(Outcome::Shared(Arc::clone(&entry)), || ());
-                Landed {
-                    shared: Some(entry),
-                    stored: Err(reason),
-                }
-            }
-            Verdict::Store {
-                fresh_for,
-                initial_age,
-            } => {
-                let entry = self.entry(answer, fresh_for, initial_age);
-                self.store(entry, now)
-            }
-        }
+    pub fn finish(self, answer: &Answer<'_>, arrival: &Arrival<'_>) -> Landed {
+        let verdict = self.judge(
+            answer.status,
+            answer.headers,
+            answer.body.len(),
+            arrival.wall,
+        );
+        let most = self.inner.largest_body;
+        let Some(coding) = coding::examine(answer.headers, answer.body, most) else {
+            return self.refuse(Refusal::Undecodable, arrival.now);
+        };
+        let make = |leader: &Self, life: Option<Lifetime>| {
+            let about = About {
+                coding,
+                ..leader.about(answer.status, answer.headers, life, arrival)
+            };
+            Arc::new(Entry::new(answer, about))
+        };
+        self.land(verdict, arrival, make)
+    }
+
+    /// The API says that what is stored has not changed: it is as good as fetched now.
+    ///
+    /// # Errors
+    /// With the leader, if the 304 was not asked for or names another answer; the next attempt
+    /// then asks for the whole.
+    pub fn renew(
+        mut self,
+        headers: &HeaderMap,
+        arrival: &Arrival<'_>,
+    ) -> Result<Landed, Box<Self>> {
+        let stored = self.stored.take();
+        let confirmed = |stored: &Arc<Entry>| {
+            let validators = stored.validators();
+            validators.is_some_and(|validators| validators.are_confirmed_by(headers))
+        };
+        let Some(stored) = stored.filter(confirmed) else {
+            return Err(Box::new(self));
+        };
+        let headers = renewed(&stored.shared_headers(), headers);
+        let status = stored.status();
+        let verdict = self.judge(status, &headers, stored.body().len(), arrival.wall);
+        let make = |leader: &Self, life: Option<Lifetime>| {
+            let about = About {
+                coding: stored.coding(),
+                ..leader.about(status, &headers, life, arrival)
+            };
+            Arc::new(stored.renewed(&headers, about))
+        };
+        Ok(self.land(verdict, arrival, make))
     }
 
     /// The answer is for the first reader alone, or not wholly there: those who joined have to
     /// ask for themselves.
-    pub fn refuse(self, reason: Refusal) -> Landed {
+    pub fn refuse(self, reason: Refusal, now: Instant) -> Landed {
+        self.note(Err(reason), now);
         self.ticket.land(Outcome::NotShared(reason), || ());
         Landed {
-            shared: None,
+            entry: None,
             stored: Err(reason),
         }
     }
@@ -120,44 +184,111 @@ impl<E> Leader<E> {
         self.ticket.land(Outcome::Failed(error), || ());
     }
 
-    fn judge(&self, status: StatusCode, headers: &HeaderMap, body_bytes: usize) -> Verdict {
+    fn land(
+        self,
+        verdict: Verdict,
+        arrival: &Arrival<'_>,
+        make: impl FnOnce(&Self, Option<Lifetime>) -> Arc<Entry>,
+    ) -> Landed {
+        let now = arrival.now;
+        let (life, is_shared, refusal) = match verdict {
+            Verdict::Keep(reason) => return self.refuse(reason, now),
+            Verdict::Share(reason) => (None, true, Some(reason)),
+            Verdict::Validate(life) => (Some(life), false, None),
+            Verdict::Store(life) => (Some(life), true, None),
+        };
+        let entry = make(&self, life);
+        let refusal = refusal.or_else(|| self.would_hide_better(&entry, now));
+        let outcome = if is_shared {
+            Outcome::Shared(Arc::clone(&entry))
+        } else {
+            Outcome::NotShared(Refusal::NoCache)
+        };
+        let (inner, primary) = (Arc::clone(&self.inner), self.primary.clone());
+        let noted = (primary.hash(), primary.operation());
+        let copy = Arc::clone(&entry);
+        let stored = self.ticket.land(outcome, || match refusal {
+            Some(reason) => Err(reason),
+            None => inner.store_if_believed(&primary, &copy, now),
+        });
+        let stored = stored.unwrap_or(Err(refusal.unwrap_or(Refusal::Superseded)));
+        inner.note(noted.0, noted.1, stored.map(|()| is_shared), now);
+        Landed {
+            entry: Some(entry),
+            stored,
+        }
+    }
+
+    /// A failure does not take the place of what may stand in for it (RFC 5861, section 4).
+    fn would_hide_better(&self, failure: &Entry, now: Instant) -> Option<Refusal> {
+        let stored = self.stored.as_ref()?;
+        let (life, age) = (stored.life(), stored.age(now));
+        let hides =
+            is_failure(failure.status()) && may_stand_in(life, age, &Wants::FRESH, Need::IfError);
+        hides.then_some(Refusal::Status)
+    }
+
+    fn judge(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body_bytes: usize,
+        wall: SystemTime,
+    ) -> Verdict {
         judge(&Facts {
-            ttl: self.ttl,
+            rules: &self.rules,
             status,
             headers,
             body_bytes,
             largest_body: self.inner.largest_body,
+            now: wall,
         })
     }
 
-    fn store(self, entry: Arc<Entry>, now: Instant) -> Landed {
-        let Self { inner, ticket, .. } = self;
-        let key = ticket.key().clone();
-        let copy = Arc::clone(&entry);
-        let stored = ticket.land(Outcome::Shared(Arc::clone(&entry)), || {
-            inner.store_if_believed(key, copy, now)
-        });
-        Landed {
-            shared: Some(entry),
-            stored: stored.unwrap_or(Err(Refusal::Superseded)),
+    /// What is known of an answer; without a life it is shared now and not stored.
+    fn about(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        life: Option<Lifetime>,
+        arrival: &Arrival<'_>,
+    ) -> About {
+        let mut depends = self.depends.clone();
+        // A 401 raises the marks of its own credential: those who wait for it would find it
+        // overtaken by itself, and each would fetch another.
+        if status == StatusCode::UNAUTHORIZED {
+            let of_credential = |name: &Dependency| {
+                matches!(name, Dependency::Credential(_) | Dependency::Access(..))
+            };
+            depends.retain(|name| !of_credential(name));
+        }
+        // What is refused or absent may be there after any write: the tags say what the answer
+        // shows, not what it depends on that it shows nothing.
+        if life.is_some() && status.as_u16() >= 400 && !depends.contains(&Dependency::AnyWrite) {
+            depends.push(Dependency::AnyWrite);
+        }
+        let said = Said::of(headers, self.rules.precedence, arrival.wall);
+        About {
+            stamp: self.stamp,
+            depends: depends.into(),
+            life: life.unwrap_or_default(),
+            coding: coding::Coding::Plain,
+            no_transform: said.directives.no_transform,
+            variance: Variance::of(headers, arrival.request),
+            key: self.primary.hash(),
+            received: arrival.wall,
         }
     }
 
-    fn entry(&self, answer: &Answer<'_>, fresh_for: Duration, initial_age: Duration) -> Arc<Entry> {
-        let mut depends: Vec<_> = self.tags.iter().cloned().map(Dependency::Tag).collect();
-        // A 401 raises the marks of its own credential: those who wait for it would find it
-        // overtaken by itself, and each would fetch another.
-        if answer.status != StatusCode::UNAUTHORIZED {
-            depends.extend(self.key().dependencies());
-        }
-        let about = About {
-            stamp: self.stamp,
-            depends: depends.into(),
-            fresh_for,
-            initial_age,
-        };
-        Arc::new(Entry::new(answer, about))
+    fn note(&self, stored: Result<bool, Refusal>, now: Instant) {
+        let (key, operation) = (self.primary.hash(), self.primary.operation());
+        self.inner.note(key, operation, stored, now);
     }
+}
+
+/// The statuses that say that the API failed (RFC 5861, section 4).
+pub fn is_failure(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }
 
 impl<E> fmt::Debug for Leader<E> {

@@ -11,31 +11,42 @@
 //! - *One fetch.* Of those who ask for one thing at a time, one fetches.
 //! - *Bounded.* The store in bytes, the fetches and the marks in number.
 //!
-//! Pure parts: [`fence`] (what is believed), [`decide`] (who joins, who fetches), [`request`],
-//! [`control`], [`storable`] (what may be stored), [`key`], [`unauthorized`], [`cache_status`],
-//! [`reason`]. The rest holds state: [`entry`], `store`, [`flight`], [`leader`], `marks`.
+//! Pure parts: [`fence`] (what is believed), [`decide`] (who joins, who fetches), [`request`] (what
+//! a reader accepts), [`storable`] and [`lifetime`] (what may be stored, and how long it lives),
+//! [`reuse`] (what may be shown), [`conditional`], [`range`], [`vary`], [`coding`], the languages
+//! [`control`], [`targeted`] and [`date`], [`key`], [`unauthorized`], [`cache_status`], [`reason`],
+//! `refusals`. The rest holds state: [`entry`], `store`, [`flight`], [`leader`], `marks`.
 //!
 //! How to use it, on the path of a read:
-//! 1. [`request::examine`] says whether it is a matter for the cache; [`Key::new`] names it.
-//! 2. In [`Mode::Fresh`], [`Cache::lookup`]. A hit needs nothing else, not even the tags.
+//! 1. [`request::examine`] says whether it is a matter for the cache, and what the reader accepts;
+//!    [`Key::new`] names it, and [`Cache::locate`] finds the variant that is meant.
+//! 2. [`Cache::find`]. What it shows needs nothing else, not even the tags.
 //! 3. Otherwise [`Cache::board`]. A [`Leader`] moves into a task of its own, which calls
 //!    [`Leader::departs`] when it sends and ends it; the first reader gets the whole answer from
 //!    that task directly. A [`Follower`] waits, and what it gets shared is shown if
-//!    [`Cache::accepts`] it; else the reader boards once more, and after that fetches alone.
+//!    [`Cache::accepts`] it for that request; else the reader boards once more, and after that
+//!    fetches alone.
+//! 4. Where that fails, what [`Cache::find`] has found stale may stand in: see [`reuse`].
 //!
-//! It fetches nothing itself, reads no clock, and serves nothing stale.
+//! It fetches nothing itself and reads no clock.
 
 use entry::Entry;
 use fence::{CredentialHash, Dependency, Tag};
 use flight::{Flights, Follower, Plan};
-use key::Key;
+use http::HeaderMap;
+use key::{Key, KeyHash};
 use leader::Leader;
+use lifetime::Rules;
 use marks::Marks;
 use parking_lot::Mutex;
 use reason::{Miss, Refusal};
+use refusals::Refusals;
+use request::Wants;
+use reuse::{Need, Use};
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use store::Store;
+use std::time::Instant;
+use store::{Slot, Store};
 use unauthorized::{Doubt, Refused, Unauthorized};
 
 pub mod cache_status;
@@ -47,13 +58,16 @@ pub mod decide;
 pub mod entry;
 pub mod fence;
 pub mod flight;
+pub mod inspect;
 pub mod key;
 pub mod leader;
 pub mod lifetime;
 mod marks;
 pub mod range;
 pub mod reason;
+mod refusals;
 pub mod request;
+pub mod reuse;
 pub mod storable;
 mod store;
 pub mod targeted;
@@ -62,10 +76,10 @@ mod tests;
 pub mod unauthorized;
 pub mod vary;
 
-pub use decide::Mode;
-
 /// How many credentials with a recent 401 are remembered; about 150 bytes each.
 const MAX_UNAUTHORIZED: usize = 10_000;
+/// How many keys are remembered whose answers were not stored; about 100 bytes each.
+const MAX_REFUSALS: usize = 10_000;
 
 /// The bounds of a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,24 +94,63 @@ pub struct Spec {
     pub marks: usize,
 }
 
+/// Where a request's answer stands: its key, and the key of the variant that is meant.
+#[derive(Clone, Debug)]
+pub struct Located {
+    /// The key without what varies.
+    pub primary: Key,
+    /// The key of the variant, where the answers under `primary` are known to vary.
+    variant: Option<Key>,
+}
+
+impl Located {
+    /// The key under which the answer would stand.
+    pub fn key(&self) -> &Key {
+        self.variant.as_ref().unwrap_or(&self.primary)
+    }
+}
+
 /// What a reader asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
-    /// The key of the answer.
-    pub key: &'a Key,
-    /// What the answer will depend on, as far as the route knows.
-    pub tags: &'a [Tag],
-    /// The operation's time to live.
-    pub ttl: Duration,
+    /// Where the answer would stand.
+    pub at: &'a Located,
+    /// What the answer will depend on, as far as the route knows; `None` if it does not, so that any
+    /// write may change it.
+    pub tags: Option<&'a [Tag]>,
+    /// The path of the request.
+    pub path: &'a str,
+    /// What the operator has configured.
+    pub rules: &'a Rules,
     /// What the reader accepts.
-    pub mode: Mode,
+    pub wants: &'a Wants,
+    /// Whether a reader waits for it.
+    pub purpose: Purpose,
+}
+
+/// What a fetch is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To show something to a reader.
+    Show,
+    /// To have something newer in the store; nobody waits for it.
+    Renew,
+}
+
+/// What the store has for a reader.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// Show this.
+    Shown(Arc<Entry>, Use),
+    /// Ask the API, and why. An answer that is stale but believed may stand in if that fails.
+    Not(Miss, Option<Arc<Entry>>),
 }
 
 /// What a reader has to do.
 #[derive(Debug)]
 pub enum Board<E> {
     /// Show this.
-    Hit(Arc<Entry>),
+    Hit(Arc<Entry>, Use),
     /// Wait for a fetch under way.
     Follow(Follower<E>),
     /// Have it fetched, for everyone who asks meanwhile.
@@ -111,8 +164,29 @@ pub enum Board<E> {
 pub enum Touched {
     /// Nobody knows: anything.
     Everything,
-    /// What depends on these; on none of them, nothing.
-    Tags(Vec<Tag>),
+    /// What depends on these, and what nobody can tell the writes of.
+    Named {
+        /// The tags of its route.
+        tags: Vec<Tag>,
+        /// Its target, and what its answer names (`Location`, `Content-Location`; RFC 9111,
+        /// section 4.4), whatever their queries.
+        paths: Vec<Arc<str>>,
+    },
+}
+
+/// What is to be forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purge {
+    /// All of it.
+    Everything,
+    /// What depends on this.
+    Tag(Tag),
+    /// What this operation (its index in the route table) showed anyone.
+    Operation(u32),
+    /// What this credential was shown.
+    Credential(CredentialHash),
+    /// What stands under this key, all variants of it.
+    Key(KeyHash),
 }
 
 /// The cache's figures.
@@ -144,6 +218,11 @@ pub(crate) struct Inner<E> {
     marks: Marks,
     flights: Arc<Flights<E>>,
     unauthorized: Mutex<Unauthorized>,
+    refusals: Mutex<Refusals>,
+    /// Operations without a time to live whose latest answer was stored: those who ask for it at
+    /// a time wait for one fetch. Of the others, each fetches for itself, so that nobody waits for
+    /// an answer that is not for it.
+    shared: Mutex<HashSet<u32>>,
     largest_body: usize,
 }
 
@@ -155,6 +234,8 @@ impl<E> Cache<E> {
             marks: Marks::new(spec.marks),
             flights: Arc::new(Flights::new(spec.fetches)),
             unauthorized: Mutex::new(Unauthorized::new(MAX_UNAUTHORIZED)),
+            refusals: Mutex::new(Refusals::new(MAX_REFUSALS)),
+            shared: Mutex::default(),
             largest_body: spec.largest_body,
         };
         Self {
@@ -162,52 +243,79 @@ impl<E> Cache<E> {
         }
     }
 
-    /// A stored answer that is fresh and believed, else why there is none. Takes no lock of ours
-    /// while no write settles. For readers in [`Mode::Fresh`].
-    pub fn lookup(&self, key: &Key, now: Instant) -> Result<Arc<Entry>, Miss> {
-        let Some(entry) = self.inner.store.get(key) else {
-            return Err(Miss::Absent);
+    /// The answer under a key that every request with it may be shown as a fresh one. Takes no lock
+    /// of ours while no write settles. For readers who want nothing in particular.
+    pub fn lookup(&self, key: &Key, now: Instant) -> Option<Arc<Entry>> {
+        match self.inner.store.get(key) {
+            Some(Slot::Answer(entry)) if entry.is_fresh(now) && entry.variance().is_none() => {
+                self.inner.marks.believes(&entry).then_some(entry)
+            }
+            _ => None,
+        }
+    }
+
+    /// Where the answer to a request with this header stands.
+    pub fn locate(&self, primary: Key, request: &HeaderMap) -> Located {
+        let variant = match self.inner.store.get(&primary) {
+            Some(Slot::Varies(fields)) => {
+                Some(primary.variant(&fields, &vary::selection(&fields, request)))
+            }
+            _ => None,
         };
-        if !entry.is_fresh(now) {
-            return Err(Miss::Expired);
-        }
+        Located { primary, variant }
+    }
+
+    /// What is stored for a reader who accepts this. Takes no lock of ours while no write settles.
+    pub fn find(&self, at: &Located, wants: &Wants, now: Instant) -> Found {
+        let Some(Slot::Answer(entry)) = self.inner.store.get(at.key()) else {
+            let why = if at.variant.is_some() {
+                Miss::Variant
+            } else {
+                Miss::Absent
+            };
+            return Found::Not(why, None);
+        };
         if !self.inner.marks.believes(&entry) {
-            return Err(Miss::Fenced);
+            return Found::Not(Miss::Fenced, None);
         }
-        Ok(entry)
+        match reuse::judge(entry.life(), entry.age(now), wants) {
+            Ok(how) => Found::Shown(entry, how),
+            Err(why) => Found::Not(why, Some(entry)),
+        }
+    }
+
+    /// Whether a stale answer may be shown in this need, at this moment.
+    pub fn may_stand_in(&self, entry: &Entry, wants: &Wants, need: Need, now: Instant) -> bool {
+        reuse::may_stand_in(entry.life(), entry.age(now), wants, need)
+            && self.inner.marks.believes(entry)
     }
 
     /// Decides what a reader has to do.
     pub fn board(&self, ask: &Ask<'_>, now: Instant) -> Board<E> {
-        let why = match ask.mode {
-            Mode::Reload => Miss::Reload,
-            Mode::Fresh => match self.lookup(ask.key, now) {
-                Ok(entry) => return Board::Hit(entry),
-                Err(why) => why,
-            },
+        let shows = ask.purpose == Purpose::Show;
+        let why = match self.find(ask.at, ask.wants, now) {
+            Found::Shown(entry, how) if shows => return Board::Hit(entry, how),
+            Found::Shown(..) => Miss::Expired,
+            Found::Not(why, _) => why,
         };
-        let depends: Vec<_> = ask
-            .tags
-            .iter()
-            .cloned()
-            .map(Dependency::Tag)
-            .chain(ask.key.dependencies())
-            .collect();
-        let boarded = self.inner.flights.board(ask.key, |current, free| {
+        let depends = dependencies(ask);
+        let operation = ask.at.primary.operation();
+        let is_shared = ask.rules.ttl.is_some() || self.inner.shared.lock().contains(&operation);
+        let boarded = self.inner.flights.board(ask.at.key(), |current, free| {
             // What stood in the way of a hit may have ended since: a fetch stores its answer
             // and leaves the table in one step, so here it is seen in one place or the other.
             if current.is_none()
-                && ask.mode == Mode::Fresh
-                && let Ok(entry) = self.lookup(ask.key, now)
+                && shows
+                && let Found::Shown(entry, how) = self.find(ask.at, ask.wants, now)
             {
-                return Plan::Other(Board::Hit(entry));
+                return Plan::Other(Board::Hit(entry, how));
             }
             let scene = decide::Scene {
                 fence: &self.inner.marks.read(),
                 depends: &depends,
                 flight: current.as_ref().map(|current| current.stamp()),
                 free,
-                mode: ask.mode,
+                joins: !shows || is_shared && !ask.wants.is_reload(),
             };
             match (decide::seat(&scene, now), current) {
                 (decide::Seat::Follow, Some(current)) => {
@@ -223,19 +331,36 @@ impl<E> Cache<E> {
             Err(board) => board,
             Ok((ticket, stamp)) => Board::Lead(Leader {
                 inner: Arc::clone(&self.inner),
+                primary: ask.at.primary.clone(),
+                stored: self.inner.comparable(ask.at.key()),
                 ticket,
                 stamp,
-                tags: ask.tags.to_vec(),
-                ttl: ask.ttl,
+                depends,
+                rules: *ask.rules,
                 why,
             }),
         }
     }
 
-    /// Whether a shared answer may be shown at this moment: a write may have settled since its
-    /// fetch was joined.
-    pub fn accepts(&self, entry: &Entry) -> bool {
-        self.inner.marks.believes(entry)
+    /// Whether a shared answer may be shown to this request at this moment: a write may have settled
+    /// since its fetch was joined, and it may vary.
+    pub fn accepts(&self, entry: &Entry, request: &HeaderMap) -> bool {
+        let chosen = entry.variance();
+        chosen.is_none_or(|variance| variance.permits(request)) && self.inner.marks.believes(entry)
+    }
+
+    /// A HEAD was answered by the API with this header: what is stored for GET is forgotten if it is
+    /// another answer (RFC 9111, section 4.3.5).
+    pub fn compare_head(&self, at: &Located, headers: &HeaderMap) {
+        let Some(Slot::Answer(entry)) = self.inner.store.get(at.key()) else {
+            return;
+        };
+        let confirmed = entry
+            .validators()
+            .is_none_or(|own| own.are_confirmed_by(headers));
+        if !confirmed {
+            self.inner.store.remove(at.key());
+        }
     }
 
     /// A write ended, or will never be known to have: from the moment this returns, nothing that
@@ -245,7 +370,11 @@ impl<E> Cache<E> {
         let marks = &self.inner.marks;
         match touched {
             Touched::Everything => marks.raise_floor(settled),
-            Touched::Tags(tags) => marks.raise(tags.iter().cloned().map(Dependency::Tag), settled),
+            Touched::Named { tags, paths } => {
+                let tags = tags.iter().cloned().map(Dependency::Tag);
+                let paths = paths.iter().cloned().map(Dependency::Path);
+                marks.raise(tags.chain(paths).chain([Dependency::AnyWrite]), settled);
+            }
         }
     }
 
@@ -262,14 +391,6 @@ impl<E> Cache<E> {
             Doubt::Credential => Dependency::Credential(*credential),
         };
         self.inner.marks.raise([name], now);
-    }
-
-    /// Forgets everything: nothing stored is shown from now on, and nothing whose fetch is under
-    /// way.
-    pub fn purge_all(&self, now: Instant) {
-        // The floor first: it is the promise, the rest gives the memory back.
-        self.inner.marks.raise_floor(now);
-        self.inner.store.clear();
     }
 
     /// The cache's figures.
@@ -297,8 +418,38 @@ impl<E> Cache<E> {
 }
 
 impl<E> Inner<E> {
-    fn store_if_believed(&self, key: Key, entry: Arc<Entry>, now: Instant) -> Result<(), Refusal> {
-        if !self.marks.believes(&entry) {
+    /// What the API can be asked about before the answer under a key is fetched anew. One that is not
+    /// believed after a write only if its tag promises equal bytes.
+    fn comparable(&self, key: &Key) -> Option<Arc<Entry>> {
+        let Some(Slot::Answer(entry)) = self.store.get(key) else {
+            return None;
+        };
+        let validators = entry.validators()?;
+        (validators.is_strong() || self.marks.believes(&entry)).then_some(entry)
+    }
+
+    /// Remembers what became of an answer: whether it was stored, and for others as well.
+    fn note(&self, key: KeyHash, operation: u32, stored: Result<bool, Refusal>, now: Instant) {
+        match stored {
+            Ok(true) => drop(self.shared.lock().insert(operation)),
+            Ok(false) => drop(self.shared.lock().remove(&operation)),
+            Err(why) => {
+                // An error says nothing about the answers that are none.
+                if why != Refusal::Status {
+                    self.shared.lock().remove(&operation);
+                }
+                self.refusals.lock().note(key, why, now);
+            }
+        }
+    }
+
+    fn store_if_believed(
+        &self,
+        primary: &Key,
+        entry: &Arc<Entry>,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        if !self.marks.believes(entry) {
             let settling = self.marks.read().settling(entry.depends(), now);
             return Err(if settling {
                 Refusal::Settling
@@ -306,7 +457,21 @@ impl<E> Inner<E> {
                 Refusal::Fenced
             });
         }
-        if self.store.insert(key, entry) {
+        let key = match entry.variance() {
+            None => primary.clone(),
+            Some(variance) => {
+                let fields = Arc::clone(&variance.fields);
+                if !self.store.insert(primary.clone(), Slot::Varies(fields)) {
+                    return Err(Refusal::TooLarge);
+                }
+                primary.variant(&variance.fields, &variance.selection)
+            }
+        };
+        let newer = |slot: Slot| matches!(slot, Slot::Answer(old) if old.stamp() > entry.stamp());
+        if self.store.get(&key).is_some_and(newer) {
+            return Err(Refusal::Superseded);
+        }
+        if self.store.insert(key, Slot::Answer(Arc::clone(entry))) {
             Ok(())
         } else {
             Err(Refusal::TooLarge)
@@ -314,15 +479,22 @@ impl<E> Inner<E> {
     }
 }
 
-impl Key {
-    /// What every answer under this key depends on besides its tags.
-    fn dependencies(&self) -> [Dependency; 2] {
-        let credential = self.credential();
-        [
-            Dependency::Credential(credential),
-            Dependency::Access(credential, self.operation()),
-        ]
+/// What the answer to a reader will depend on, as far as is known before it is there.
+fn dependencies(ask: &Ask<'_>) -> Vec<Dependency> {
+    let primary = &ask.at.primary;
+    let (credential, operation) = (primary.credential(), primary.operation());
+    let mut depends = vec![
+        Dependency::Credential(credential),
+        Dependency::Access(credential, operation),
+        Dependency::Operation(operation),
+        Dependency::Path(ask.path.into()),
+        Dependency::Key(primary.hash()),
+    ];
+    match ask.tags {
+        Some(tags) => depends.extend(tags.iter().cloned().map(Dependency::Tag)),
+        None => depends.push(Dependency::AnyWrite),
     }
+    depends
 }
 
 impl<E> Clone for Cache<E> {

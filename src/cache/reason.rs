@@ -17,9 +17,10 @@ pub enum Bypass {
     Upgrade,
     /// Carries a `Cookie`, which the key does not hold.
     Cookie,
-    /// Asks for a part of the answer.
+    /// Asks for a part of an answer that is not known to be stored.
     Range,
-    /// Has a condition of its own (`If-…`).
+    /// Has a condition that is not for caches (`If-Match`), or any where the answer is not known
+    /// to be stored.
     Conditional,
     /// Asks for its answer not to be stored (RFC 9111, section 5.2.1.5).
     NoStore,
@@ -70,7 +71,9 @@ impl Bypass {
 pub enum Miss {
     /// Nothing is stored under the key.
     Absent,
-    /// What is stored has outlived its time to live.
+    /// What is stored under the key was chosen by other request fields (`Vary`).
+    Variant,
+    /// What is stored has outlived its lifetime, or has to be validated before each use.
     Expired,
     /// What is stored began before the last write to what it depends on.
     Fenced,
@@ -97,6 +100,7 @@ impl Miss {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Absent => "absent",
+            Self::Variant => "variant",
             Self::Expired => "expired",
             Self::Fenced => "fenced",
             Self::Reload => "reload",
@@ -114,6 +118,7 @@ impl Miss {
     pub fn all() -> impl Iterator<Item = Self> {
         [
             Self::Absent,
+            Self::Variant,
             Self::Expired,
             Self::Fenced,
             Self::Reload,
@@ -142,20 +147,26 @@ pub enum Refusal {
     NoCache,
     /// It sets a cookie.
     SetCookie,
-    /// It varies by something that the key does not hold.
+    /// It varies by everything, or by more fields than are told apart.
     Vary,
-    /// It is encoded, and other readers may not understand it.
+    /// It has a content coding that is not understood here.
     ContentEncoding,
     /// It is too large.
     TooLarge,
     /// It was past its lifetime when it came.
     Expired,
+    /// Nobody gives it a lifetime: neither the API nor the route.
+    NoLifetime,
+    /// It says `must-understand`, and its status is not understood here.
+    NotUnderstood,
     /// A write to what it depends on ended after its fetch began.
     Fenced,
     /// The API may still lag behind a write to what it depends on.
     Settling,
     /// A newer fetch of the same key took its place.
     Superseded,
+    /// Its body is not in the coding that its header names, or too long when it is decoded.
+    Undecodable,
     /// It has trailers, or another trait that a stored copy would lose.
     Unsuitable,
 }
@@ -173,9 +184,12 @@ impl Refusal {
             Self::ContentEncoding => "content-encoding",
             Self::TooLarge => "too-large",
             Self::Expired => "expired",
+            Self::NoLifetime => "no-lifetime",
+            Self::NotUnderstood => "not-understood",
             Self::Fenced => "fenced",
             Self::Settling => "settling",
             Self::Superseded => "superseded",
+            Self::Undecodable => "undecodable",
             Self::Unsuitable => "unsuitable",
         }
     }

@@ -1,18 +1,18 @@
-//! Pure. Which requests are a matter for the cache.
+//! Pure. Which requests are a matter for the cache, and what they accept of it.
 //!
-//! Promises that only a plain GET with a credential is answered from the store or stored: what
-//! asks for a part, has a condition of its own, carries something the key does not hold or has no
-//! canonical query passes by. A request for a new answer (`no-cache`, `max-age=0`; RFC 9111,
-//! sections 5.2.1 and 5.4) fetches and stores.
+//! Promises that only a GET or HEAD with a credential is answered from the store: what carries
+//! something the key does not hold, has a condition that only the API can judge (RFC 9110, section
+//! 13.1) or has no canonical query passes by. What a reader accepts is read from `Cache-Control`
+//! as RFC 9111, section 5.2.1, says, and from `Pragma` only without it (section 5.4).
 //!
 //! It does not know the operation: whether its answers are cached at all is the route's to say.
 
 use super::control::{Directives, lists_token};
-use super::decide::Mode;
 use super::reason::Bypass;
 use crate::credential;
 use http::Method;
 use http::header::{self, HeaderMap, HeaderName};
+use std::time::Duration;
 
 /// How a query is spelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +23,84 @@ pub enum Spelling {
     Odd,
 }
 
+/// What a reader accepts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// Only what the API has confirmed after it asked (`no-cache`).
+    pub no_cache: bool,
+    /// Nothing older (`max-age`).
+    pub max_age: Option<Duration>,
+    /// Also what is stale by less than this (`max-stale`).
+    pub max_stale: Duration,
+    /// Only what stays fresh for so long (`min-fresh`).
+    pub min_fresh: Duration,
+    /// Also what is stale by less than this, if the API fails (`stale-if-error`, RFC 5861).
+    pub stale_if_error: Duration,
+    /// Nothing that has to be asked for (`only-if-cached`).
+    pub only_if_cached: bool,
+    /// The bytes as the API sends them (`no-transform`).
+    pub no_transform: bool,
+}
+
+impl Wants {
+    /// Whatever is fresh.
+    pub const FRESH: Self = Self {
+        no_cache: false,
+        max_age: None,
+        max_stale: Duration::ZERO,
+        min_fresh: Duration::ZERO,
+        stale_if_error: Duration::ZERO,
+        only_if_cached: false,
+        no_transform: false,
+    };
+
+    /// Only what is fetched or confirmed after it asked.
+    pub const RELOAD: Self = Self {
+        no_cache: true,
+        ..Self::FRESH
+    };
+
+    /// What the fields of a request accept, and whether its answer may be stored.
+    ///
+    /// # Errors
+    /// [`Bypass::NoStore`] if it may not.
+    pub fn of(headers: &HeaderMap) -> Result<Self, Bypass> {
+        if !headers.contains_key(header::CACHE_CONTROL) {
+            let reload = headers.contains_key(header::PRAGMA)
+                && lists_token(headers.get_all(header::PRAGMA), "no-cache");
+            return Ok(if reload { Self::RELOAD } else { Self::FRESH });
+        }
+        let asked = Directives::parse(headers.get_all(header::CACHE_CONTROL));
+        if asked.no_store {
+            return Err(Bypass::NoStore);
+        }
+        // `s-maxage` means nothing in a request.
+        Ok(Self {
+            no_cache: asked.no_cache,
+            max_age: asked.max_age,
+            max_stale: asked.max_stale.unwrap_or_default(),
+            min_fresh: asked.min_fresh.unwrap_or_default(),
+            stale_if_error: asked.stale_if_error.unwrap_or_default(),
+            only_if_cached: asked.only_if_cached,
+            no_transform: asked.no_transform,
+        })
+    }
+
+    /// Whether a fetch that began before it asked cannot be what it wants.
+    pub fn is_reload(&self) -> bool {
+        self.no_cache || self.max_age.is_some_and(|age| age.is_zero())
+    }
+}
+
+/// Whether a request wants nothing that has to be asked for, whatever else it is.
+pub fn is_only_if_cached(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::CACHE_CONTROL)
+        && Directives::parse(headers.get_all(header::CACHE_CONTROL)).only_if_cached
+}
+
 /// Whether the cache may answer the request, and what it accepts; else why not.
-pub fn examine(method: &Method, headers: &HeaderMap, spelling: Spelling) -> Result<Mode, Bypass> {
-    if *method != Method::GET {
+pub fn examine(method: &Method, headers: &HeaderMap, spelling: Spelling) -> Result<Wants, Bypass> {
+    if *method != Method::GET && *method != Method::HEAD {
         return Err(Bypass::Method);
     }
     if !credential::is_named(headers) {
@@ -35,37 +110,39 @@ pub fn examine(method: &Method, headers: &HeaderMap, spelling: Spelling) -> Resu
     if let Some(reason) = headers.keys().filter_map(bypass_of).min() {
         return Err(reason);
     }
-    let mode = mode(headers)?;
+    let wants = Wants::of(headers)?;
     match spelling {
-        Spelling::Canonical => Ok(mode),
+        Spelling::Canonical => Ok(wants),
         Spelling::Odd => Err(Bypass::Query),
     }
 }
+
+/// Conditions that a cache judges by what it has (RFC 9111, section 4.3.2).
+const OURS: [HeaderName; 3] = [
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_RANGE,
+];
 
 fn bypass_of(name: &HeaderName) -> Option<Bypass> {
     match name {
         &header::UPGRADE => Some(Bypass::Upgrade),
         &header::COOKIE => Some(Bypass::Cookie),
-        &header::RANGE => Some(Bypass::Range),
-        name if name.as_str().starts_with("if-") => Some(Bypass::Conditional),
+        name if name.as_str().starts_with("if-") && !OURS.contains(name) => {
+            Some(Bypass::Conditional)
+        }
         _ => None,
     }
 }
 
-fn mode(headers: &HeaderMap) -> Result<Mode, Bypass> {
-    if !headers.contains_key(header::CACHE_CONTROL) {
-        // Pragma counts only in the absence of Cache-Control (RFC 9111, section 5.4).
-        let reload = headers.contains_key(header::PRAGMA)
-            && lists_token(headers.get_all(header::PRAGMA), "no-cache");
-        return Ok(if reload { Mode::Reload } else { Mode::Fresh });
+/// Why a request passes where nothing is known to be stored: its fields ask for less than the whole
+/// answer, and the API may say so better.
+pub fn asks_for_less(headers: &HeaderMap) -> Option<Bypass> {
+    if headers.contains_key(header::RANGE) {
+        return Some(Bypass::Range);
     }
-    let asked = Directives::parse(headers.get_all(header::CACHE_CONTROL));
-    if asked.no_store {
-        return Err(Bypass::NoStore);
-    }
-    // `s-maxage` means nothing in a request.
-    let reload = asked.no_cache || asked.max_age.is_some_and(|age| age.is_zero());
-    Ok(if reload { Mode::Reload } else { Mode::Fresh })
+    let conditional = OURS.iter().any(|name| headers.contains_key(name));
+    conditional.then_some(Bypass::Conditional)
 }
 
 #[cfg(test)]
@@ -75,44 +152,53 @@ mod tests {
 
     type Lines = [(&'static str, &'static str)];
 
-    fn examined(lines: &Lines) -> Result<Mode, Bypass> {
+    fn headers(lines: &Lines) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.append("authorization", HeaderValue::from_static("Bearer x"));
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        examine(&Method::GET, &headers, Spelling::Canonical)
+        headers
     }
+
+    fn examined(lines: &Lines) -> Result<Wants, Bypass> {
+        examine(&Method::GET, &headers(lines), Spelling::Canonical)
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn headers_decide() {
-        let table: [(&Lines, Result<Mode, Bypass>); 20] = [
-            (&[], Ok(Mode::Fresh)),
-            (&[("accept", "application/json")], Ok(Mode::Fresh)),
+        let max_age = |seconds| Wants {
+            max_age: Some(Duration::from_secs(seconds)),
+            ..Wants::FRESH
+        };
+        let table: [(&Lines, Result<Wants, Bypass>); 19] = [
+            (&[], Ok(Wants::FRESH)),
+            (&[("accept", "application/json")], Ok(Wants::FRESH)),
             (&[("cookie", "a=b")], Err(Bypass::Cookie)),
-            (&[("range", "bytes=0-1")], Err(Bypass::Range)),
-            (&[("if-none-match", "\"x\"")], Err(Bypass::Conditional)),
-            (&[("if-modified-since", "x")], Err(Bypass::Conditional)),
+            (&[("range", "bytes=0-1")], Ok(Wants::FRESH)),
+            (&[("if-none-match", "\"x\"")], Ok(Wants::FRESH)),
+            (&[("if-modified-since", "x")], Ok(Wants::FRESH)),
+            (&[("if-range", "x")], Ok(Wants::FRESH)),
             (&[("if-match", "*")], Err(Bypass::Conditional)),
-            (&[("if-range", "x")], Err(Bypass::Conditional)),
+            (&[("if-unmodified-since", "x")], Err(Bypass::Conditional)),
             (&[("upgrade", "h2c")], Err(Bypass::Upgrade)),
-            (&[("range", "x"), ("cookie", "a")], Err(Bypass::Cookie)),
+            (&[("if-match", "x"), ("cookie", "a")], Err(Bypass::Cookie)),
             (&[("cache-control", "no-store")], Err(Bypass::NoStore)),
-            (&[("cache-control", "no-cache")], Ok(Mode::Reload)),
-            (&[("cache-control", "max-age=0")], Ok(Mode::Reload)),
-            (&[("cache-control", "max-age=soon")], Ok(Mode::Reload)),
-            (&[("cache-control", "max-age=60")], Ok(Mode::Fresh)),
-            (&[("cache-control", "s-maxage=0")], Ok(Mode::Fresh)),
+            (&[("cache-control", "no-cache")], Ok(Wants::RELOAD)),
+            (&[("cache-control", "max-age=soon")], Ok(max_age(0))),
+            (&[("cache-control", "max-age=60")], Ok(max_age(60))),
+            (&[("cache-control", "s-maxage=0")], Ok(Wants::FRESH)),
             (
                 &[("cache-control", "no-cache"), ("cache-control", "no-store")],
                 Err(Bypass::NoStore),
             ),
-            (&[("pragma", "x, No-Cache")], Ok(Mode::Reload)),
+            (&[("pragma", "x, No-Cache")], Ok(Wants::RELOAD)),
             (
                 &[("pragma", "no-cache"), ("cache-control", "max-age=9")],
-                Ok(Mode::Fresh),
+                Ok(max_age(9)),
             ),
-            (&[("pragma", "x")], Ok(Mode::Fresh)),
         ];
         for (lines, expected) in table {
             assert_eq!(examined(lines), expected, "{lines:?}");
@@ -120,16 +206,48 @@ mod tests {
     }
 
     #[test]
+    fn every_request_directive_is_understood() {
+        let field = "max-stale=3, min-fresh=4, stale-if-error=5, only-if-cached, no-transform";
+        let wants = examined(&[("cache-control", field)]).unwrap();
+        assert_eq!(wants.max_stale, 3 * SECOND);
+        assert_eq!(wants.min_fresh, 4 * SECOND);
+        assert_eq!(wants.stale_if_error, 5 * SECOND);
+        assert!(wants.only_if_cached && wants.no_transform && !wants.is_reload());
+        assert!(
+            examined(&[("cache-control", "max-age=0")])
+                .unwrap()
+                .is_reload()
+        );
+        assert!(is_only_if_cached(&headers(&[(
+            "cache-control",
+            "x, only-if-cached"
+        )])));
+        assert!(!is_only_if_cached(&headers(&[("cache-control", "x")])));
+    }
+
+    #[test]
+    fn what_asks_for_less_is_known() {
+        for (name, reason) in [
+            ("range", Some(Bypass::Range)),
+            ("if-none-match", Some(Bypass::Conditional)),
+            ("if-modified-since", Some(Bypass::Conditional)),
+            ("if-range", Some(Bypass::Conditional)),
+            ("accept", None),
+        ] {
+            assert_eq!(asks_for_less(&headers(&[(name, "x")])), reason, "{name}");
+        }
+    }
+
+    #[test]
     fn method_credential_and_query_decide() {
         let mut headers = HeaderMap::new();
         let odd = Spelling::Odd;
-        for method in [Method::HEAD, Method::POST, Method::OPTIONS] {
+        for method in [Method::POST, Method::OPTIONS] {
             assert_eq!(examine(&method, &headers, odd), Err(Bypass::Method));
         }
-        assert_eq!(
-            examine(&Method::GET, &headers, odd),
-            Err(Bypass::NoCredential)
-        );
+        for method in [Method::GET, Method::HEAD] {
+            assert_eq!(examine(&method, &headers, odd), Err(Bypass::NoCredential));
+        }
         for nobody in ["", "Bearer "] {
             headers.insert("authorization", HeaderValue::from_static(nobody));
             let examined = examine(&Method::GET, &headers, Spelling::Canonical);

@@ -3,31 +3,32 @@
 //!
 //! Promises RFC 9111, section 3, as a shared cache reads it, with one stated exception: the key
 //! holds the credential, so answers to requests with `Authorization`, and `private` ones, may be
-//! stored. The API's own directives shorten the operation's time to live and never lengthen it.
+//! stored. Stricter than it has to be in three things: an answer that sets a cookie, one that says
+//! that the credential is not accepted, and parts of answers are never stored.
 //!
 //! An answer that is not stored may still be shared with those who joined its fetch, if nothing
 //! in it is meant for one reader: what the credential may not see, what does not exist and what
 //! fails is the same for all of them; a cookie is not, nor what the request's own fields have
-//! brought about (400, 415, a redirect). Statuses of 400 and above are never stored.
+//! brought about (400, 415, a redirect).
 
-use super::control::{Directives, delta_seconds, tokens};
+use super::coding;
+use super::conditional::Validators;
+use super::control::tokens;
+use super::lifetime::{Kind, Lifetime, Rules, Said};
 use super::reason::Refusal;
+use super::vary;
 use http::StatusCode;
 use http::header::{self, HeaderMap};
-use std::time::Duration;
+use std::time::SystemTime;
 
 #[cfg(test)]
 mod tests;
 
-/// What the key holds of the request, by the header it came in; an answer may vary by these. A
-/// cacheable fetch always sends one `Accept-Encoding`.
-const IN_KEY: [&str; 4] = ["accept", "accept-encoding", "authorization", "origin"];
-
 /// What is known of an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
-    /// The operation's time to live.
-    pub ttl: Duration,
+    /// What the operator has configured.
+    pub rules: &'a Rules,
     /// Its status.
     pub status: StatusCode,
     /// Its headers.
@@ -36,18 +37,17 @@ pub struct Facts<'a> {
     pub body_bytes: usize,
     /// The largest body that is stored, in bytes.
     pub largest_body: usize,
+    /// The wall clock.
+    pub now: SystemTime,
 }
 
 /// What may be done with an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Stored and shared.
-    Store {
-        /// How long from its beginning it may be shown, its age included.
-        fresh_for: Duration,
-        /// Its age when it came.
-        initial_age: Duration,
-    },
+    /// Stored, and shared with those who joined its fetch.
+    Store(Lifetime),
+    /// Stored, to be validated before it is used again; for the reader alone who asked.
+    Validate(Lifetime),
     /// Shared with those who joined its fetch, not stored.
     Share(Refusal),
     /// For the reader alone who asked.
@@ -56,49 +56,77 @@ pub enum Verdict {
 
 /// Judges an answer. A head alone can only be judged worse later: what is kept stays so.
 pub fn judge(facts: &Facts<'_>) -> Verdict {
-    let directives = Directives::parse(facts.headers.get_all(header::CACHE_CONTROL));
-    if let Some(reason) = not_for_others(facts, &directives) {
+    let Facts {
+        rules,
+        headers,
+        now,
+        ..
+    } = *facts;
+    let said = Said::of(headers, rules.precedence, now);
+    if let Some(reason) = not_for_others(facts, &said) {
         return Verdict::Keep(reason);
     }
-    // 200, 203 and 204 are complete answers that need no understanding of ours (RFC 9110, 15.3).
-    match facts.status.as_u16() {
-        200 | 203 | 204 => {}
-        401 | 403 | 404 | 500.. => return Verdict::Share(Refusal::Status),
-        _ => return Verdict::Keep(Refusal::Status),
+    let status = facts.status.as_u16();
+    let unstored = match status {
+        // The operation's credential is in doubt: no answer of it outlives its own moment.
+        401 | 403..=404 | 500.. => Verdict::Share(Refusal::Status),
+        _ => Verdict::Keep(Refusal::Status),
+    };
+    if matches!(status, 401 | 407 | 429) {
+        return unstored;
     }
-    let stated = directives.lifetime().or_else(|| expires(facts.headers));
-    let fresh_for = stated.map_or(facts.ttl, |stated| stated.min(facts.ttl));
-    let initial_age = age(facts.headers);
-    if stated.is_some_and(|stated| stated <= initial_age) {
-        return Verdict::Keep(Refusal::Expired);
-    }
-    if fresh_for <= initial_age {
-        // Too old for our own time to live, not for the API's.
-        return Verdict::Share(Refusal::Expired);
-    }
-    Verdict::Store {
-        fresh_for,
-        initial_age,
+    let kind = Kind::of(status);
+    let life = Lifetime::of(rules, &said, kind, headers, now);
+    let success = kind == Kind::Success;
+    match life {
+        Some(life) if !life.is_over() => Verdict::Store(life),
+        // Nobody gives it a life, or it is over: what a later answer may be compared with is worth
+        // keeping all the same.
+        _ if success && Validators::of(headers).is_some() => {
+            Verdict::Validate(life.unwrap_or_else(|| Lifetime::over(headers, now)))
+        }
+        Some(_) if !success => unstored,
+        // Too old for the operator's own time to live, not for the API's.
+        Some(life) if said.stated.is_none_or(|stated| stated > life.initial_age) => {
+            Verdict::Share(Refusal::Expired)
+        }
+        Some(_) => Verdict::Keep(Refusal::Expired),
+        None if success => Verdict::Keep(Refusal::NoLifetime),
+        None => unstored,
     }
 }
 
-fn not_for_others(facts: &Facts<'_>, directives: &Directives) -> Option<Refusal> {
+fn not_for_others(facts: &Facts<'_>, said: &Said) -> Option<Refusal> {
     let headers = facts.headers;
-    let encoded = tokens(headers.get_all(header::CONTENT_ENCODING))
-        .any(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+    let directives = &said.directives;
     let partial = matches!(
         facts.status,
         StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED
     ) || headers.contains_key(header::CONTENT_RANGE);
+    // `must-understand` lifts `no-store` where the status is understood, and forbids storing where
+    // it is not (RFC 9111, section 5.2.2.3).
+    let understood = is_understood(facts.status.as_u16());
+    let no_store = directives.no_store && !(directives.must_understand && understood);
+    let not_validatable = directives.no_cache && Validators::of(headers).is_none();
     let table = [
         (partial, Refusal::Partial),
         (facts.status.is_informational(), Refusal::Status),
-        (directives.no_store, Refusal::NoStore),
-        (directives.no_cache, Refusal::NoCache),
+        (no_store, Refusal::NoStore),
+        (
+            directives.must_understand && !understood,
+            Refusal::NotUnderstood,
+        ),
+        (not_validatable, Refusal::NoCache),
         (headers.contains_key(header::SET_COOKIE), Refusal::SetCookie),
-        (varies_beyond_key(headers), Refusal::Vary),
-        (encoded, Refusal::ContentEncoding),
+        (vary::fields(headers).is_none(), Refusal::Vary),
+        (!coding::is_known(headers), Refusal::ContentEncoding),
         (headers.contains_key(header::TRAILER), Refusal::Unsuitable),
+        (
+            tokens(headers.get_all(header::CONTENT_LENGTH))
+                .nth(1)
+                .is_some(),
+            Refusal::Unsuitable,
+        ),
         (facts.body_bytes > facts.largest_body, Refusal::TooLarge),
     ];
     table
@@ -107,44 +135,10 @@ fn not_for_others(facts: &Facts<'_>, directives: &Directives) -> Option<Refusal>
         .map(|(_, reason)| reason)
 }
 
-/// Whether the answer depends on more of the request than the key holds; `*` always does
-/// (RFC 9110, section 12.5.5).
-fn varies_beyond_key(headers: &HeaderMap) -> bool {
-    let known = |name: &[u8]| {
-        IN_KEY
-            .iter()
-            .any(|field| name.eq_ignore_ascii_case(field.as_bytes()))
-    };
-    tokens(headers.get_all(header::VARY)).any(|name| !known(name))
-}
-
-/// The lifetime by `Expires` (RFC 9111, sections 4.2.1 and 5.3): from the answer's own `Date`,
-/// since our wall clock is not the API's. What cannot be read is past.
-fn expires(headers: &HeaderMap) -> Option<Duration> {
-    if !headers.contains_key(header::EXPIRES) {
-        return None;
-    }
-    let mut values = headers.get_all(header::EXPIRES).iter();
-    let expires = values
-        .next()
-        .filter(|_| values.next().is_none())
-        .and_then(date);
-    let sent = headers.get(header::DATE).and_then(date);
-    let lifetime = expires
-        .zip(sent)
-        .and_then(|(expires, sent)| expires.duration_since(sent).ok());
-    Some(lifetime.unwrap_or_default())
-}
-
-fn date(value: &http::HeaderValue) -> Option<std::time::SystemTime> {
-    httpdate::parse_http_date(value.to_str().ok()?).ok()
-}
-
-/// The age of the answer when it came. A value that cannot be read is ignored (RFC 9111,
-/// section 5.1); of several the largest counts.
-fn age(headers: &HeaderMap) -> Duration {
-    tokens(headers.get_all(header::AGE))
-        .filter_map(delta_seconds)
-        .max()
-        .unwrap_or_default()
+/// The statuses whose rules for caches are kept here (RFC 9110, section 15).
+fn is_understood(status: u16) -> bool {
+    matches!(
+        status,
+        200 | 203 | 204 | 300 | 301 | 302 | 303 | 307 | 308 | 404 | 405 | 410 | 414 | 501
+    )
 }

@@ -2,8 +2,12 @@
 //!
 //! Promises a bound on memory and nothing else. Freshness and belief are judged by others, with
 //! instants they are given: the map's own clock cannot be replaced in a test, and its predicates
-//! of invalidation miss some of what they match. So nothing here expires and nothing is scanned;
-//! what is dead is overwritten by the next answer under its key, or pushed out.
+//! of invalidation miss some of what they match. So nothing here expires and nothing is scanned on
+//! the path of a request; what is dead is overwritten by the next answer under its key, or pushed
+//! out.
+//!
+//! Under a key stands an answer, or, where answers vary, which request fields choose among them:
+//! those stand under keys of their own.
 //!
 //! The least recently used goes first. A policy that prefers what was often used would keep dead
 //! entries that once were popular and turn fresh ones away.
@@ -11,16 +15,29 @@
 use super::entry::Entry;
 use super::key::Key;
 use foldhash::quality::RandomState;
+use http::HeaderName;
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache as Map;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// What a list of fields takes in the store besides their names, in bytes.
+const FIELDS_BYTES: usize = 256;
+
+/// What stands under a key.
+#[derive(Clone, Debug)]
+pub(super) enum Slot {
+    /// An answer.
+    Answer(Arc<Entry>),
+    /// The fields by which the answers under this key were chosen.
+    Varies(Arc<[HeaderName]>),
+}
+
 /// Answers by key. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
-    map: Map<Key, Arc<Entry>, RandomState>,
+    map: Map<Key, Slot, RandomState>,
     capacity: u64,
     evictions: Arc<AtomicU64>,
 }
@@ -32,7 +49,7 @@ impl Store {
         let counter = Arc::clone(&evictions);
         let map = Map::builder()
             .max_capacity(capacity_bytes)
-            .weigher(|key: &Key, entry: &Arc<Entry>| weight(key, entry))
+            .weigher(weight)
             .eviction_policy(EvictionPolicy::lru())
             .eviction_listener(move |_, _, cause| {
                 if cause == RemovalCause::Size {
@@ -50,25 +67,38 @@ impl Store {
         }
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+    pub(super) fn get(&self, key: &Key) -> Option<Slot> {
         self.map.get(key)
     }
 
-    /// Stores an answer in place of any older one; `false` if it is larger than the whole store.
-    pub(super) fn insert(&self, key: Key, entry: Arc<Entry>) -> bool {
+    /// Stores what it is given in place of what is older; `false` if it is larger than the whole
+    /// store.
+    pub(super) fn insert(&self, key: Key, slot: Slot) -> bool {
         // The map would take it in and push it out again, and count it in between.
-        if u64::from(weight(&key, &entry)) > self.capacity {
+        if u64::from(weight(&key, &slot)) > self.capacity {
             return false;
         }
-        self.map.insert(key, entry);
+        self.map.insert(key, slot);
         true
+    }
+
+    pub(super) fn remove(&self, key: &Key) {
+        self.map.invalidate(key);
     }
 
     pub(super) fn clear(&self) {
         self.map.invalidate_all();
     }
 
-    /// How many answers are held; follows the truth within a moment.
+    /// All answers, one after the other. It takes its time, and no lock over it.
+    pub(super) fn answers(&self) -> impl Iterator<Item = (Arc<Key>, Arc<Entry>)> + '_ {
+        self.map.iter().filter_map(|(key, slot)| match slot {
+            Slot::Answer(entry) => Some((key, entry)),
+            Slot::Varies(_) => None,
+        })
+    }
+
+    /// How many answers are held, and lists of fields; follows the truth within a moment.
     pub(super) fn entries(&self) -> u64 {
         self.map.entry_count()
     }
@@ -89,7 +119,14 @@ impl Store {
     }
 }
 
-fn weight(key: &Key, entry: &Entry) -> u32 {
+fn weight(key: &Key, slot: &Slot) -> u32 {
+    let bytes = match slot {
+        Slot::Answer(entry) => entry.weight_bytes(),
+        Slot::Varies(fields) => {
+            let names = fields.iter().map(|name| name.as_str().len() + 32);
+            FIELDS_BYTES + names.sum::<usize>()
+        }
+    };
     // Neither comes near 4 GiB; if one did, it would not fit.
-    u32::try_from(entry.weight_bytes() + key.len_bytes()).unwrap_or(u32::MAX)
+    u32::try_from(bytes + key.len_bytes()).unwrap_or(u32::MAX)
 }

@@ -1,7 +1,7 @@
 //! Pure. The route table as people read it.
 
 use super::units;
-use crate::route::{NameTemplate, Operation, Table, Touches};
+use crate::route::{CachePolicy, NameTemplate, Operation, Table, Touches};
 use std::fmt::Write as _;
 
 const HEADINGS: [&str; 9] = [
@@ -17,7 +17,8 @@ const HEADINGS: [&str; 9] = [
 ];
 
 /// The effective route table in aligned columns, one line for each operation. `~` before a limit
-/// says that the API does not document it; `-` is nothing, `*` is everything. Under MERGE stands the
+/// says that the API does not document it; `-` is nothing, `*` is everything. Under CACHE stands a time,
+/// or `api` for as long as the API says. Under MERGE stands the
 /// most elements of a dispatch, or `off` where merging is only described.
 pub fn render_routes(table: &Table) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
@@ -51,6 +52,7 @@ fn row(operation: &Operation) -> [String; HEADINGS.len()] {
         }
     };
     let tags = match (&operation.cache, &operation.touches) {
+        (Some(cache), _) if cache.tags.is_empty() => "*".to_owned(),
         (Some(cache), _) => names(&cache.tags),
         (None, Touches::Tags(tags)) => names(tags),
         (None, Touches::Everything) => "*".to_owned(),
@@ -76,10 +78,11 @@ fn row(operation: &Operation) -> [String; HEADINGS.len()] {
         } else {
             format!("~{rate}")
         },
-        operation
-            .cache
-            .as_ref()
-            .map_or_else(|| "-".to_owned(), |cache| units::show_duration(cache.ttl)),
+        match &operation.cache {
+            None => "-".to_owned(),
+            Some(CachePolicy { ttl: Some(ttl), .. }) => units::show_duration(*ttl),
+            Some(_) => "api".to_owned(),
+        },
         tags,
         order,
         match &operation.merge {

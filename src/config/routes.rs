@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 use super::read::{Document, Environment, Findings, Section, Value};
-use crate::route::{BudgetSpec, MergeDef, OperationDef, Rate, Source, table};
+use crate::route::{BudgetSpec, CachePolicy, MergeDef, OperationDef, Rate, Source, table};
 use http::Method;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,6 +70,7 @@ fn operation(
     let mut def = OperationDef::new(name, method.clone().unwrap_or(Method::GET), &path);
     def.budget = budget(name, section, rates, drawn);
     section.key("cache", &mut def.cache);
+    caching(section, &mut def.caching);
     section.key("reads", &mut def.reads);
     section.key("writes", &mut def.writes);
     section.key("order", &mut def.order);
@@ -85,6 +86,18 @@ fn operation(
         def.merge = None;
     }
     Some(def)
+}
+
+/// How answers are cached besides `cache` and `reads`.
+fn caching(section: &mut Section<'_>, caching: &mut CachePolicy) {
+    section.key("cache_directives", &mut caching.directives);
+    section.key(
+        "stale_while_revalidate",
+        &mut caching.stale_while_revalidate,
+    );
+    section.key("stale_if_error", &mut caching.stale_if_error);
+    section.key("stale_if_limited", &mut caching.stale_if_limited);
+    section.key("heuristic_percent", &mut caching.heuristic_percent);
 }
 
 /// How writes are merged, or `None` where it is not said of what.

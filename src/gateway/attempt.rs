@@ -121,6 +121,7 @@ impl Gateway {
             let ended = permit.end(end);
             self.note_learned(operation, credential, &ended.learned);
             edge::clean_answer(response.headers_mut(), &self.settings.via);
+            edge::date_answer(response.headers_mut(), self.clock.wall());
             return Came::Answer(Answer {
                 response,
                 doubtful,

@@ -1,7 +1,9 @@
-//! The body of an answer: held bytes, or streamed from the API as it comes.
+//! The body of an answer: held bytes, or streamed from the API as it comes, as it is or decoded.
 
+use super::decoding::Decoding;
 use super::flow::BoxError;
 use super::stack::LayeredBody;
+use crate::cache::coding::Decoder;
 use crate::metrics::BodyUnderWay;
 use crate::upstream::{AnswerBody, BodyError};
 use bytes::Bytes;
@@ -20,6 +22,10 @@ pub enum Body {
     Streamed(Box<AnswerBody>),
     /// Bytes that were read already, then the rest of the API's answer.
     Continued(Option<Bytes>, Box<AnswerBody>),
+    /// Held bytes, decoded as they are asked for; so many are left.
+    Decoded(Box<Decoder>, usize),
+    /// The API's answer, decoded as it arrives.
+    Decoding(Box<Decoding>),
 }
 
 impl Body {
@@ -52,6 +58,16 @@ impl HttpBody for Body {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 None => Pin::new(rest).poll_frame(context),
             },
+            Self::Decoded(decoder, left) => Poll::Ready(match decoder.piece() {
+                Ok(Some(piece)) => {
+                    *left = left.saturating_sub(piece.len());
+                    Some(Ok(Frame::data(piece)))
+                }
+                Ok(None) => None,
+                // It could be decoded when it was stored.
+                Err(_) => Some(Err(BodyError::Broken)),
+            }),
+            Self::Decoding(body) => Pin::new(body).poll_frame(context),
         }
     }
 
@@ -60,6 +76,8 @@ impl HttpBody for Body {
             Self::Held(body) => body.is_end_stream(),
             Self::Streamed(body) => body.is_end_stream(),
             Self::Continued(first, rest) => first.is_none() && rest.is_end_stream(),
+            Self::Decoded(_, left) => *left == 0,
+            Self::Decoding(body) => body.is_end_stream(),
         }
     }
 
@@ -68,6 +86,8 @@ impl HttpBody for Body {
             Self::Held(body) => body.size_hint(),
             Self::Streamed(body) => body.size_hint(),
             Self::Continued(None, rest) => rest.size_hint(),
+            Self::Decoded(_, left) => SizeHint::with_exact(*left as u64),
+            Self::Decoding(_) => SizeHint::default(),
             Self::Continued(Some(first), rest) => {
                 let mut hint = rest.size_hint();
                 let first = first.len() as u64;

@@ -5,10 +5,12 @@
 //! the other.
 
 use super::request_id::REQUEST_ID;
+use crate::cache::date;
 use crate::error::GatewayError;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Uri, Version};
+use std::time::SystemTime;
 
 /// Removed in both directions, besides whatever `Connection` names.
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -207,6 +209,19 @@ pub fn clean_answer(headers: &mut HeaderMap, via: &HeaderValue) {
         headers.remove(name.as_str());
     }
     headers.append(header::VIA, via.clone());
+}
+
+/// Gives an answer the date at which it came if it has none that can be read (RFC 9110, section
+/// 6.6.1).
+pub fn date_answer(headers: &mut HeaderMap, now: SystemTime) {
+    let mut dates = headers.get_all(header::DATE).iter();
+    let only = dates.next().filter(|_| dates.next().is_none());
+    if only.is_some_and(|date| date::parse(date, now).is_some()) {
+        return;
+    }
+    if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(now)) {
+        headers.insert(header::DATE, date);
+    }
 }
 
 fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = String> + '_ {

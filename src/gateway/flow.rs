@@ -159,6 +159,15 @@ impl Reply {
         }
     }
 
+    /// From the store, although it is stale.
+    pub(super) fn stale(response: Response<Body>, cache: CacheStatus) -> Self {
+        Self {
+            cache: Some(cache),
+            shows_budget: true,
+            ..Self::new(response, Outcome::Stale)
+        }
+    }
+
     /// From a fetch.
     pub(super) fn read(
         response: Response<Body>,

@@ -11,8 +11,10 @@ mod attempt;
 pub mod body;
 pub mod breaker;
 pub mod callers;
+pub mod decoding;
 pub mod durable;
 pub mod edge;
+mod fetch;
 pub mod flow;
 mod forecast;
 pub mod front;
@@ -20,15 +22,18 @@ pub mod holds;
 mod idempotency;
 pub mod looks;
 mod pass;
+pub mod places;
 pub mod prefer;
 pub mod priority;
 mod read;
+mod refresh;
 mod repeat;
 pub mod reply;
 mod request_id;
 pub mod retry_budget;
 pub mod room;
 pub mod shortcut;
+pub mod show;
 pub mod stack;
 pub mod status;
 pub mod tasks;
@@ -75,6 +80,8 @@ use union::Platform;
 pub struct Settings {
     /// Names this gateway in `Via`.
     pub via: HeaderValue,
+    /// Host and port of the API, as its own answers may name them.
+    pub authority: String,
     /// Peers whose `X-Gateway-Caller` is believed.
     pub trusted: Vec<Network>,
     /// How long writes and reads wait for their budgets.
@@ -238,8 +245,8 @@ impl Gateway {
         self.cache.settle(touched, now + settling);
         match touched {
             Touched::Everything => self.metrics.fence_moved("everything"),
-            Touched::Tags(tags) if tags.is_empty() => {}
-            Touched::Tags(_) => self.metrics.fence_moved("tags"),
+            Touched::Named { tags, .. } if tags.is_empty() => self.metrics.fence_moved("paths"),
+            Touched::Named { .. } => self.metrics.fence_moved("tags"),
         }
     }
 

@@ -8,6 +8,7 @@ use super::body::Body;
 use super::flow::{Ask, Reply, Timing};
 use super::status::CacheStatus;
 use super::write::refused;
+use crate::cache::conditional::without_own;
 use crate::error::GatewayError;
 use crate::limit::ticket::Permit;
 use crate::metrics::Outcome;
@@ -40,7 +41,8 @@ impl Gateway {
     /// Passes a read through. `cache` says why it is not a matter for the cache.
     pub(super) async fn pass(&self, ask: Ask, cache: CacheStatus) -> Result<Reply, GatewayError> {
         self.quotas.charge(&ask.caller)?;
-        let request = self.forwarded(&ask);
+        let mut request = self.forwarded(&ask);
+        without_own(request.headers_mut());
         let mut timing = Timing::of(&ask);
         let mut under_way = false;
         let asked = self.ask_api(&ask, request, &mut timing, |to| {

@@ -1,35 +1,38 @@
-//! The life of a cacheable read: key → store → join or lead a fetch → answer.
+//! The life of a cacheable read: key → store → join or lead a fetch → answer, or something stale.
 //!
-//! A fetch runs in a task of its own: whoever began it may hang up without taking it from those
-//! who joined. What was joined is judged once more when it is handed over; a reader asks again at
-//! most once, and then fetches alone.
+//! A fetch runs in a task of its own ([`fetch`](super::fetch)): whoever began it may hang up without
+//! taking it from those who joined. What was joined is judged once more when it is handed over; a
+//! reader asks again at most once, and then fetches alone.
 //!
 //! Those who join share the fetch, not the patience of whoever began it: while it waits for its
 //! budget each waits as long as it may itself, and from then on for the answer.
 
 use super::Gateway;
-use super::attempt::Answer;
-use super::body::{self, Body, Read};
+use super::fetch::Told;
 use super::flow::{Ask, Reply, Timing};
-use super::pass::{Asked, Move};
 use super::request_id::REQUEST_ID;
+use super::show::{Reader, Whole, show};
 use super::status::CacheStatus;
 use super::write::refused;
-use crate::cache::entry::{self, Entry};
+use crate::cache::cache_status::{self, Stale};
+use crate::cache::coding::Coding;
+use crate::cache::entry::Entry;
 use crate::cache::flight::{Follower, Outcome as Flown};
-use crate::cache::key::{Content, Key, KeyParts, Lines};
-use crate::cache::leader::{Landed, Leader};
-use crate::cache::reason::{Bypass, Miss, Refusal};
-use crate::cache::request::{self, Spelling};
-use crate::cache::{self, Board, Mode, fence::Tag};
+use crate::cache::key::{Content, Key, KeyHash, KeyParts, Lines};
+use crate::cache::leader::{Leader, is_failure};
+use crate::cache::lifetime::{Precedence, Rules};
+use crate::cache::reason::{Bypass, Miss};
+use crate::cache::request::{self, Spelling, Wants};
+use crate::cache::reuse::{Need, Use};
+use crate::cache::{self, Board, Found, Located, Purpose, fence::Tag};
 use crate::error::GatewayError;
 use crate::metrics::Outcome;
-use crate::route::policy::CachePolicy;
+use crate::route::policy::{CachePolicy, Directives};
 use crate::route::{names, query};
-use crate::upstream::{AnswerBody, BodyError};
-use http::header::{self, ACCEPT_ENCODING, HeaderMap, HeaderValue};
-use http::{Response, response};
-use http_body::Body as _;
+use http::header;
+use http::{HeaderMap, Method, Response, StatusCode};
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
@@ -38,8 +41,27 @@ use tokio::time::timeout_at;
 /// free; longer than this, it waits for its budget.
 const AT_ONCE: Duration = Duration::from_millis(20);
 
-/// What a fetch tells the reader that began it.
-type Told = Result<Reply, GatewayError>;
+/// A read that is a matter for the cache.
+#[derive(Clone, Debug)]
+pub(super) struct Reading {
+    pub(super) ask: Ask,
+    pub(super) rules: Rules,
+    pub(super) at: Located,
+    pub(super) wants: Wants,
+}
+
+impl Reading {
+    fn reader(&self) -> Reader<'_> {
+        Reader {
+            method: &self.ask.method,
+            headers: &self.ask.headers,
+        }
+    }
+
+    fn key(&self) -> KeyHash {
+        self.at.primary.hash()
+    }
+}
 
 /// What came of a fetch that was joined.
 enum Joined {
@@ -52,90 +74,195 @@ enum Joined {
 
 impl Gateway {
     pub(super) async fn read(&self, ask: Ask) -> Result<Reply, GatewayError> {
-        let operation = ask.operation.clone();
-        let Some(policy) = &operation.cache else {
-            return Box::pin(self.pass(ask, CacheStatus::uncached())).await;
+        let reading = match self.reading(&ask) {
+            Ok((rules, at, wants)) => Reading {
+                ask,
+                rules,
+                at,
+                wants,
+            },
+            Err(_) if request::is_only_if_cached(&ask.headers) => {
+                return Err(GatewayError::NotCached);
+            }
+            Err(why) => return Box::pin(self.pass(ask, CacheStatus::bypass(why))).await,
         };
-        let canonical = query::canonical(ask.query(), &operation.lists);
-        let spelling = if canonical.is_ok() {
+        // Not the instant at which its head came: its body may have taken long since.
+        let now = self.clock.now();
+        match self.cache.find(&reading.at, &reading.wants, now) {
+            Found::Shown(entry, how) => self.stored(reading, &entry, how, now).await,
+            // Boxed, because a hit needs none of it.
+            Found::Not(why, stale) => Box::pin(self.ask_for(reading, why, stale)).await,
+        }
+    }
+
+    /// What the cache needs to know of a read; else why it is none of its matter.
+    fn reading(&self, ask: &Ask) -> Result<(Rules, Located, Wants), Bypass> {
+        let policy = ask.operation.cache.as_ref().ok_or(Bypass::Uncached)?;
+        let canonical = canonical(ask);
+        let spelling = if canonical.is_some() {
             Spelling::Canonical
         } else {
             Spelling::Odd
         };
-        let mode = match request::examine(&ask.method, &ask.headers, spelling) {
-            Ok(mode) => mode,
-            Err(why) => return Box::pin(self.pass(ask, CacheStatus::bypass(why))).await,
-        };
-        let key = self.key(&ask, canonical.as_deref().unwrap_or_default());
-        // Not the instant at which its head came: its body may have taken long since.
-        let now = self.clock.now();
-        if mode == Mode::Fresh
-            && let Ok(entry) = self.cache.lookup(&key, now)
-        {
-            return Ok(self.hit(&ask, &entry, now));
-        }
-        // Boxed, because a hit needs none of it.
-        Box::pin(self.fetch_or_join(ask, policy, &key, mode)).await
+        let wants = request::examine(&ask.method, &ask.headers, spelling)?;
+        let primary = key(ask, canonical.as_deref().unwrap_or_default());
+        Ok((
+            rules(policy),
+            self.cache.locate(primary, &ask.headers),
+            wants,
+        ))
     }
 
-    fn key(&self, ask: &Ask, query: &str) -> Key {
-        Key::new(&KeyParts {
-            credential: ask.credential.bytes(),
-            operation: u32::try_from(ask.operation.index).unwrap_or(u32::MAX),
-            path: ask.target.path(),
-            query,
-            accept: Lines::of(&ask.headers, header::ACCEPT),
-            origin: Lines::of(&ask.headers, header::ORIGIN),
-            content: Content::of(&ask.body, &ask.headers),
+    /// Shows what is stored.
+    async fn stored(
+        &self,
+        reading: Reading,
+        entry: &Arc<Entry>,
+        how: Use,
+        now: Instant,
+    ) -> Result<Reply, GatewayError> {
+        if must_not_decode(&reading, entry) {
+            // Somebody wants the very bytes: the API has them in a coding that this reader knows.
+            if reading.wants.only_if_cached {
+                return Err(GatewayError::NotCached);
+            }
+            let status = CacheStatus::alone(Miss::NotShared, Some(reading.key()));
+            return Box::pin(self.pass(reading.ask, status)).await;
+        }
+        entry.note_shown();
+        Ok(match how {
+            Use::Fresh => {
+                let reply = self.hit(&reading, entry, now);
+                if entry.is_due(now) {
+                    self.refresh_ahead(reading, entry);
+                }
+                reply
+            }
+            Use::Stale(need) => {
+                let reply = self.stale(&reading, entry, need, None);
+                if need == Need::WhileRevalidate {
+                    self.refresh_behind(reading, need);
+                }
+                reply
+            }
         })
     }
 
-    async fn fetch_or_join(
+    /// Nothing that is stored can be shown as it is.
+    async fn ask_for(
         &self,
-        ask: Ask,
-        policy: &CachePolicy,
-        key: &Key,
-        mode: Mode,
+        reading: Reading,
+        why: Miss,
+        stale: Option<Arc<Entry>>,
     ) -> Result<Reply, GatewayError> {
-        let expanded = names::expand(&policy.tags, &ask.params, ask.query(), &ask.document());
-        let Ok(tags) = expanded.map(|names| names.into_iter().map(Tag::new).collect::<Vec<_>>())
-        else {
-            return self.pass(ask, CacheStatus::bypass(Bypass::Names)).await;
+        if reading.wants.only_if_cached {
+            return Err(GatewayError::NotCached);
+        }
+        if reading.ask.method == Method::HEAD {
+            return self.head(reading, why).await;
+        }
+        let less = request::asks_for_less(&reading.ask.headers);
+        if let (Some(less), None, None) = (less, reading.rules.ttl, &stale) {
+            // Nobody says that the whole would be stored: the API may answer with less.
+            return self.pass(reading.ask, CacheStatus::bypass(less)).await;
+        }
+        let limited = Need::IfLimited;
+        if let Some(entry) = &stale
+            && self.may_stand_in(&reading, entry, limited)
+            && self.budgets.must_wait(&self.wish(&reading.ask))
+        {
+            let reply = self.stale(&reading, entry, limited, None);
+            self.refresh_behind(reading, limited);
+            return Ok(reply);
+        }
+        let result = self.fetch_or_join(&reading, stale.as_ref()).await;
+        self.or_stale(&reading, stale.as_ref(), result)
+    }
+
+    /// Asks the API for the header alone; what is stored for GET is compared with it.
+    async fn head(&self, reading: Reading, why: Miss) -> Result<Reply, GatewayError> {
+        let Reading { ask, at, .. } = reading;
+        let status = CacheStatus::alone(why, Some(at.primary.hash()));
+        let reply = self.pass(ask, status).await?;
+        if reply.response.status() == StatusCode::OK {
+            self.cache.compare_head(&at, reply.response.headers());
+        }
+        Ok(reply)
+    }
+
+    async fn fetch_or_join(&self, reading: &Reading, stale: Option<&Arc<Entry>>) -> Told {
+        let Some(tags) = tags(&reading.ask) else {
+            let status = CacheStatus::bypass(Bypass::Names);
+            return self.pass(reading.ask.clone(), status).await;
         };
-        let wish = cache::Ask {
-            key,
-            tags: &tags,
-            ttl: policy.ttl,
-            mode,
+        let wish = wish(reading, tags.as_deref(), Purpose::Show);
+        let alone = |why| {
+            let status = CacheStatus::alone(why, Some(reading.key()));
+            self.pass(reading.ask.clone(), status)
         };
+        // Something stale is better than waiting for a budget.
+        let impatient =
+            stale.is_some_and(|entry| self.may_stand_in(reading, entry, Need::IfLimited));
         let mut asked_again = false;
         loop {
             let now = self.clock.now();
             let follower = match self.cache.board(&wish, now) {
-                Board::Hit(entry) => return Ok(self.hit(&ask, &entry, now)),
-                Board::Alone(why) => return self.pass(ask, CacheStatus::alone(why)).await,
-                Board::Lead(leader) => return self.lead(ask, leader).await,
+                Board::Hit(entry, how) => {
+                    return self.stored(reading.clone(), &entry, how, now).await;
+                }
+                Board::Alone(why) => return alone(why).await,
+                Board::Lead(leader) => return self.lead(reading, leader, impatient).await,
                 Board::Follow(follower) => follower,
             };
-            match self.follow(&ask, follower).await? {
+            match self.follow(reading, follower, impatient).await? {
                 Joined::Reply(reply) => return Ok(*reply),
-                Joined::Alone(why) => return self.pass(ask, CacheStatus::alone(why)).await,
-                Joined::Again if asked_again => {
-                    return self.pass(ask, CacheStatus::alone(Miss::FencedTwice)).await;
-                }
+                Joined::Alone(why) => return alone(why).await,
+                Joined::Again if asked_again => return alone(Miss::FencedTwice).await,
                 Joined::Again => asked_again = true,
             }
+        }
+    }
+
+    /// Fetches for this reader and everybody who joins.
+    async fn lead(&self, reading: &Reading, leader: Leader<GatewayError>, impatient: bool) -> Told {
+        let ask = &reading.ask;
+        self.quotas.charge(&ask.caller)?;
+        let (tell, told) = oneshot::channel();
+        let mut progress = leader.follow();
+        self.fetch(reading.clone(), leader, Some(tell));
+        let told = async { told.await.unwrap_or(Err(GatewayError::Internal)) };
+        let told = async {
+            tokio::select! {
+                biased;
+                told = told => told,
+                // A 429, or no connection: it waits for its budget, and goes on for the others.
+                () = turned_back(&mut progress), if impatient => Err(self.expired(ask)),
+            }
+        };
+        let Some(gone) = self.given_up_at(ask) else {
+            return told.await;
+        };
+        match timeout_at(gone.into(), told).await {
+            Ok(told) => told,
+            Err(_) if progress.has_departed() => Err(GatewayError::UpstreamTimeout),
+            Err(_) => Err(self.expired(ask)),
         }
     }
 
     /// Waits for a fetch that another request began.
     async fn follow(
         &self,
-        ask: &Ask,
+        reading: &Reading,
         mut follower: Follower<GatewayError>,
+        impatient: bool,
     ) -> Result<Joined, GatewayError> {
-        let why = follower.why();
-        let in_line = (ask.accepted + ask.patience).max(self.clock.now() + AT_ONCE);
+        let (ask, why) = (&reading.ask, follower.why());
+        let soon = self.clock.now() + AT_ONCE;
+        let in_line = if impatient {
+            soon
+        } else {
+            (ask.accepted + ask.patience).max(soon)
+        };
         let answered = ask.accepted + ask.patience + self.settings.longest_answer;
         let end = self
             .given_up_at(ask)
@@ -159,15 +286,16 @@ impl Gateway {
             }
         };
         match flown {
-            Flown::Shared(entry) if self.cache.accepts(&entry) => {
-                let response = from_store(&entry, entry.shared_headers());
-                let status = CacheStatus::joined(why);
-                let timing = Timing::default();
+            Flown::Shared(entry) if self.cache.accepts(&entry, &ask.headers) => {
+                if must_not_decode(reading, &entry) {
+                    return Ok(Joined::Alone(Miss::NotShared));
+                }
+                let status = CacheStatus::joined(why, reading.key());
                 Ok(Joined::Reply(Box::new(Reply::read(
-                    response,
+                    show(&reading.reader(), whole(&entry, entry.shared_headers())),
                     Outcome::Joined,
                     status,
-                    timing,
+                    Timing::default(),
                     None,
                 ))))
             }
@@ -184,6 +312,46 @@ impl Gateway {
         }
     }
 
+    /// Something stale in place of a failure or a refusal, where somebody permits it.
+    fn or_stale(&self, reading: &Reading, stale: Option<&Arc<Entry>>, result: Told) -> Told {
+        let Some(entry) = stale else {
+            return result;
+        };
+        let (need, asked) = match &result {
+            Ok(reply) if reply.outcome == Outcome::Expired => {
+                (Need::IfLimited, Some(Some(reply.response.status())))
+            }
+            Ok(reply) if is_failure(reply.response.status()) => {
+                (Need::IfError, Some(Some(reply.response.status())))
+            }
+            Err(
+                GatewayError::UpstreamUnreachable { .. }
+                | GatewayError::UpstreamTimeout
+                | GatewayError::UpstreamBroken,
+            ) => (Need::IfError, Some(None)),
+            Err(
+                GatewayError::QueueWait { .. }
+                | GatewayError::QueueExpired { .. }
+                | GatewayError::QueueFull { .. },
+            ) => (Need::IfLimited, None),
+            _ => return result,
+        };
+        if !self.may_stand_in(reading, entry, need) {
+            return result;
+        }
+        let mut reply = self.stale(reading, entry, need, asked);
+        if let Ok(failed) = result {
+            reply.timing = failed.timing;
+        }
+        Ok(reply)
+    }
+
+    fn may_stand_in(&self, reading: &Reading, entry: &Arc<Entry>, need: Need) -> bool {
+        let now = self.clock.now();
+        self.cache.may_stand_in(entry, &reading.wants, need, now)
+            && !must_not_decode(reading, entry)
+    }
+
     /// It waited for its budget as long as it may. The line tells when to come back.
     pub(super) fn expired(&self, ask: &Ask) -> GatewayError {
         let refused = self.budgets.join(&self.wish(ask)).err().map(refused);
@@ -193,126 +361,130 @@ impl Gateway {
         }
     }
 
-    /// Fetches for this reader and everybody who joins.
-    async fn lead(&self, ask: Ask, mut leader: Leader<GatewayError>) -> Told {
-        self.quotas.charge(&ask.caller)?;
-        let mut request = self.forwarded(&ask);
-        // One answer for all who ask, whatever encodings they know.
-        request
-            .headers_mut()
-            .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let (tell, told) = oneshot::channel();
-        let progress = leader.follow();
-        let gone = self.given_up_at(&ask);
-        let (gateway, wish) = (self.clone(), ask.clone());
-        self.tasks.spawn("fetch", async move {
-            let mut timing = Timing::of(&wish);
-            let asked = gateway
-                .ask_api(&wish, request, &mut timing, |to| match to {
-                    Move::Departs(now) => leader.departs(now),
-                    Move::TurnsBack => leader.turns_back(),
-                })
-                .await;
-            let reply = match asked {
-                Ok(Asked::Answer(answer)) => gateway.land(answer, leader, timing).await,
-                Ok(Asked::Throttled(response)) => {
-                    let why = leader.why();
-                    let status = CacheStatus::fetched(why, &leader.refuse(Refusal::Status));
-                    Ok(Reply {
-                        cache: Some(status),
-                        ..Reply::throttled(response, timing)
-                    })
-                }
-                Err(error) => {
-                    leader.fail(error.clone());
-                    Err(error)
-                }
-            };
-            // The reader that began it may have hung up; the others have what they need.
-            drop(tell.send(reply));
-        });
-        let told = async { told.await.unwrap_or(Err(GatewayError::Internal)) };
-        let Some(gone) = gone else {
-            return told.await;
-        };
-        // The fetch goes on for the others.
-        match timeout_at(gone.into(), told).await {
-            Ok(told) => told,
-            Err(_) if progress.has_departed() => Err(GatewayError::UpstreamTimeout),
-            Err(_) => Err(self.expired(&ask)),
-        }
+    fn hit(&self, reading: &Reading, entry: &Entry, now: Instant) -> Reply {
+        let id = reading.ask.headers.get(REQUEST_ID).cloned();
+        let headers = entry.hit_headers(now, id);
+        Reply::hit(show(&reading.reader(), whole(entry, headers)))
     }
 
-    /// Stores and shares the answer as far as it may be, and gives it to the first reader.
-    async fn land(&self, answer: Answer, leader: Leader<GatewayError>, mut timing: Timing) -> Told {
-        let why = leader.why();
-        let begun = self.clock.now();
-        let (head, body) = answer.response.into_parts();
-        let length = body.size_hint().lower();
-        let (landed, body) =
-            if let Some(refusal) = leader.refusal(head.status, &head.headers, length) {
-                (leader.refuse(refusal), Body::Streamed(Box::new(body)))
-            } else {
-                self.read_whole(&head, body, leader).await?
-            };
-        // What is read here of the body is the API's time, not the gateway's.
-        timing.upstream = answer.took + self.clock.now().saturating_duration_since(begun);
-        let status = CacheStatus::fetched(why, &landed);
-        let response = Response::from_parts(head, body);
-        Ok(Reply::read(
-            response,
-            Outcome::Fetched,
-            status,
-            timing,
-            answer.standing,
-        ))
-    }
-
-    /// Reads an answer that others may have as well, and stores and shares it if it is not too long.
-    async fn read_whole(
+    fn stale(
         &self,
-        head: &response::Parts,
-        body: AnswerBody,
-        leader: Leader<GatewayError>,
-    ) -> Result<(Landed, Body), GatewayError> {
-        match body::read(body, self.settings.largest_stored).await {
-            Read::Whole(bytes) => {
-                let whole = entry::Answer {
-                    status: head.status,
-                    headers: &head.headers,
-                    body: &bytes,
-                };
-                let landed = leader.finish(&whole, self.clock.now());
-                Ok((landed, Body::held(bytes)))
-            }
-            Read::Longer(first, rest) => Ok((
-                leader.refuse(Refusal::TooLarge),
-                Body::Continued(Some(first), rest),
-            )),
-            Read::Broken(error) => {
-                tracing::warn!(reason = error.as_str(), "an answer broke off");
-                let error = match error {
-                    BodyError::IdleTimeout | BodyError::TotalTimeout => {
-                        GatewayError::UpstreamTimeout
-                    }
-                    BodyError::Broken => GatewayError::UpstreamBroken,
-                };
-                leader.fail(error.clone());
-                Err(error)
-            }
-        }
-    }
-
-    fn hit(&self, ask: &Ask, entry: &Entry, now: Instant) -> Reply {
-        let id = ask.headers.get(REQUEST_ID).cloned();
-        Reply::hit(from_store(entry, entry.hit_headers(now, id)))
+        reading: &Reading,
+        entry: &Entry,
+        need: Need,
+        asked: Option<Option<StatusCode>>,
+    ) -> Reply {
+        let now = self.clock.now();
+        let mut headers = entry.shared_headers();
+        let age = cache_status::age(entry.age(now));
+        headers.insert(header::AGE, age);
+        let status = CacheStatus::stale(&Stale {
+            need,
+            by: entry.stale_for(now),
+            asked,
+            key: entry.key(),
+        });
+        Reply::stale(show(&reading.reader(), whole(entry, headers)), status)
     }
 }
 
-/// The answer in the store, with this header.
-pub(super) fn from_store(entry: &Entry, headers: HeaderMap) -> Response<Body> {
-    let mut response = Response::new(Body::held(entry.body().clone()));
+/// Whether a stored answer would have to be decoded for a reader, and must not be.
+fn must_not_decode(reading: &Reading, entry: &Entry) -> bool {
+    let unchanged = entry.no_transform() || reading.wants.no_transform;
+    unchanged && entry.coding() != Coding::Plain && !reading.reader().accepts_gzip()
+}
+
+/// A stored answer with this header.
+fn whole(entry: &Entry, headers: HeaderMap) -> Whole {
+    Whole {
+        status: entry.status(),
+        headers,
+        body: entry.body().clone(),
+        coding: entry.coding(),
+        received: entry.received(),
+    }
+}
+
+/// A stored answer with this header, as it is stored.
+pub(super) fn from_store(entry: &Entry, headers: HeaderMap) -> Response<super::body::Body> {
+    let mut response = Response::new(super::body::Body::held(entry.body().clone()));
     *response.status_mut() = entry.status();
     *response.headers_mut() = headers;
     response
+}
+
+/// Waits until a fetch goes back into the line of its budget; for ever, if it ends without that.
+async fn turned_back(progress: &mut Follower<GatewayError>) {
+    progress.departure().await;
+    if progress.wait().await.is_some() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What a query means: in canonical form where it is known what it may hold, as it is elsewhere.
+fn canonical(ask: &Ask) -> Option<Cow<'_, str>> {
+    if ask.operation.method.is_some() {
+        let canonical = query::canonical(ask.query(), &ask.operation.lists);
+        return canonical.ok().map(Cow::Owned);
+    }
+    // No query is another one than an empty one.
+    Some(match ask.query() {
+        Some(query) => Cow::Owned(format!("?{query}")),
+        None => Cow::Borrowed(""),
+    })
+}
+
+fn key(ask: &Ask, query: &str) -> Key {
+    Key::new(&KeyParts {
+        credential: ask.credential.bytes(),
+        operation: u32::try_from(ask.operation.index).unwrap_or(u32::MAX),
+        path: ask.target.path(),
+        query,
+        accept: Lines::of(&ask.headers, header::ACCEPT),
+        origin: Lines::of(&ask.headers, header::ORIGIN),
+        content: Content::of(&ask.body, &ask.headers),
+    })
+}
+
+/// What an answer will depend on, `Some(None)` if any write may change it; `None` if it cannot be
+/// named.
+#[allow(clippy::option_option, reason = "three cases, each said above")]
+pub(super) fn tags(ask: &Ask) -> Option<Option<Vec<Tag>>> {
+    let templates = ask.operation.cache.as_ref().map(|policy| &policy.tags);
+    let Some(templates) = templates.filter(|templates| !templates.is_empty()) else {
+        return Some(None);
+    };
+    let expanded = names::expand(templates, &ask.params, ask.query(), &ask.document());
+    let names = expanded.ok()?;
+    Some(Some(names.into_iter().map(Tag::new).collect()))
+}
+
+pub(super) fn wish<'a>(
+    reading: &'a Reading,
+    tags: Option<&'a [Tag]>,
+    purpose: Purpose,
+) -> cache::Ask<'a> {
+    cache::Ask {
+        at: &reading.at,
+        tags,
+        path: reading.ask.target.path(),
+        rules: &reading.rules,
+        wants: &reading.wants,
+        purpose,
+    }
+}
+
+fn rules(policy: &CachePolicy) -> Rules {
+    Rules {
+        ttl: policy.ttl,
+        precedence: match policy.directives {
+            Directives::Shorter => Precedence::Shorter,
+            Directives::Upstream => Precedence::Upstream,
+            Directives::Operator => Precedence::Operator,
+        },
+        while_revalidate: policy.stale_while_revalidate,
+        if_error: policy.stale_if_error,
+        if_limited: policy.stale_if_limited,
+        heuristic_percent: policy.heuristic_percent,
+    }
 }

@@ -213,7 +213,8 @@ impl Gateway {
         Some(match came.await {
             Came::Answer(answer) => {
                 let status = answer.response.status();
-                let place = unsettled.heard(status, answer.doubtful);
+                let headers = answer.response.headers();
+                let place = unsettled.heard(status, headers, answer.doubtful);
                 let came = verdict::Came::Status(status);
                 self.tells(ask, tries, came, (Ok(answer.into()), place))
             }

@@ -42,6 +42,8 @@ pub fn status(error: &GatewayError) -> StatusCode {
             waited: Waited::TooLong,
             ..
         }
+        // RFC 9111, section 5.2.1.7.
+        | GatewayError::NotCached
         | GatewayError::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         GatewayError::OutcomeUnknown {
             waited: Waited::InVain,

@@ -15,6 +15,7 @@ use super::request_id::{self, REQUEST_ID, RequestIds};
 use super::status::CacheStatus;
 use super::watch::Line;
 use super::{AccessLog, Gateway, edge};
+use crate::cache::coding::{Coding, accepts_gzip};
 use crate::cache::key::{Key, KeyParts, Lines};
 use crate::credential::{self, Credential, Hasher};
 use crate::metrics::Outcome;
@@ -30,9 +31,8 @@ const LONGEST_REMEMBERED: usize = 4 * 1024;
 const MOST_FIELDS: usize = 32;
 
 /// Fields that mean nothing to the gateway in a read without a body, however often they come.
-const HARMLESS: [HeaderName; 7] = [
+const HARMLESS: [HeaderName; 6] = [
     header::USER_AGENT,
-    header::ACCEPT_ENCODING,
     header::ACCEPT_LANGUAGE,
     header::REFERER,
     HeaderName::from_static("traceparent"),
@@ -85,6 +85,7 @@ struct Plain<'r> {
     accept: Option<&'r HeaderValue>,
     origin: Option<&'r HeaderValue>,
     id: Option<&'r HeaderValue>,
+    accept_encoding: Option<&'r HeaderValue>,
     host: bool,
     content_type: bool,
 }
@@ -103,6 +104,8 @@ impl<'r> Plain<'r> {
                 !std::mem::replace(&mut plain.host, true) && is_plain_host(value)
             } else if *name == header::ACCEPT {
                 plain.accept.replace(value).is_none()
+            } else if *name == header::ACCEPT_ENCODING {
+                plain.accept_encoding.replace(value).is_none()
             } else if *name == header::ORIGIN {
                 plain.origin.replace(value).is_none()
             } else if *name == header::CONTENT_TYPE {
@@ -170,7 +173,15 @@ impl Gateway {
             origin: Lines::Only(plain.origin),
             content: None,
         });
-        let entry = self.cache.lookup(&key, now).ok()?;
+        let entry = self.cache.lookup(&key, now)?;
+        if entry.coding() != Coding::Plain && !accepts_gzip(plain.accept_encoding) {
+            return None;
+        }
+        // The long way fetches a new one.
+        if entry.is_due(now) {
+            return None;
+        }
+        entry.note_shown();
         let id = plain.id.cloned().unwrap_or_else(|| ids.next());
         let logged = (self.settings.access == AccessLog::All).then(|| id.clone());
         let answer = from_store(&entry, entry.hit_headers(now, Some(id)));

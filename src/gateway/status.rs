@@ -1,9 +1,10 @@
 //! How the cache dealt with a request, in the words of `Cache-Status`, metrics and log alike.
 
-use crate::cache::cache_status::{self, Forwarded, Kept};
+use crate::cache::cache_status::{self, Forwarded, Kept, Stale};
+use crate::cache::key::KeyHash;
 use crate::cache::leader::Landed;
 use crate::cache::reason::{Bypass, Miss};
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 /// What the cache had to do with an answer.
 #[derive(Clone, Debug)]
@@ -24,28 +25,53 @@ impl CacheStatus {
         }
     }
 
-    /// Fetched for this request, because of `why`.
-    pub fn fetched(why: Miss, landed: &Landed) -> Self {
+    /// From the store, although it is stale.
+    pub fn stale(stale: &Stale) -> Self {
+        Self {
+            value: Some(cache_status::stale(stale)),
+            result: "stale",
+            reason: stale.need.as_str(),
+        }
+    }
+
+    /// Fetched for this request, because of `why`. `status` is the API's, where the reader sees
+    /// another.
+    pub fn fetched(why: Miss, key: KeyHash, landed: &Landed, status: Option<StatusCode>) -> Self {
         let kept = match landed.stored {
             Ok(()) => Kept::Stored,
             Err(refusal) => Kept::NotStored(Some(refusal.as_str())),
         };
-        Self::forwarded(why, kept)
+        Self::forwarded(Forwarded {
+            why,
+            status,
+            kept,
+            key: Some(key),
+        })
     }
 
     /// Fetched for another request and shared.
-    pub fn joined(why: Miss) -> Self {
-        Self::forwarded(why, Kept::Collapsed)
+    pub fn joined(why: Miss, key: KeyHash) -> Self {
+        Self::forwarded(Forwarded {
+            why,
+            status: None,
+            kept: Kept::Collapsed,
+            key: Some(key),
+        })
     }
 
     /// Fetched for this request alone.
-    pub fn alone(why: Miss) -> Self {
-        Self::forwarded(why, Kept::NotStored(None))
+    pub fn alone(why: Miss, key: Option<KeyHash>) -> Self {
+        Self::forwarded(Forwarded {
+            why,
+            status: None,
+            kept: Kept::NotStored(None),
+            key,
+        })
     }
 
     /// Not a matter for the cache.
     pub fn bypass(why: Bypass) -> Self {
-        Self::alone(Miss::Bypass(why))
+        Self::alone(Miss::Bypass(why), None)
     }
 
     /// The answers of this operation are not cached.
@@ -58,13 +84,10 @@ impl CacheStatus {
         Self::bypass(Bypass::Method)
     }
 
-    fn forwarded(why: Miss, kept: Kept) -> Self {
+    fn forwarded(forwarded: Forwarded) -> Self {
+        let why = forwarded.why;
         Self {
-            value: Some(cache_status::forwarded(&Forwarded {
-                why,
-                status: None,
-                kept,
-            })),
+            value: Some(cache_status::forwarded(&forwarded)),
             result: if matches!(why, Miss::Bypass(_)) {
                 "bypass"
             } else {
@@ -79,7 +102,7 @@ impl CacheStatus {
         self.value.clone()
     }
 
-    /// `hit`, `miss` or `bypass`.
+    /// `hit`, `stale`, `miss` or `bypass`.
     pub fn result(&self) -> &'static str {
         self.result
     }

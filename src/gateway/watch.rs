@@ -184,11 +184,12 @@ impl Watch {
         let metrics = &self.gateway.metrics;
         let name = self.name();
         if reply.outcome == Outcome::Hit {
-            let index = self
-                .known
-                .as_ref()
-                .map_or(usize::MAX, |known| known.operation.index);
-            metrics.hit(index, elapsed);
+            let status = reply.response.status();
+            let index = self.known.as_ref().map(|known| known.operation.index);
+            match index.filter(|_| status.is_success()) {
+                Some(index) => metrics.hit(index, elapsed),
+                None => metrics.other_hit(name, status.as_u16(), elapsed),
+            }
             return;
         }
         let status = reply.response.status().as_u16();

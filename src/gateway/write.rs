@@ -12,7 +12,7 @@ use super::forecast::{Forecast, MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
 use super::repeat::{Heard, Held, Next, unknown};
 use super::request_id::REQUEST_ID;
 use super::union::{Became, Merged, NoTurn, Turn};
-use super::{Gateway, priority};
+use super::{Gateway, places, priority};
 use crate::cache::Touched;
 use crate::cache::fence::Tag;
 use crate::error::{GatewayError, Waited};
@@ -24,7 +24,7 @@ use crate::queue::lanes::Keys;
 use crate::route::names;
 use crate::route::policy::Touches;
 use crate::upstream::NotSent;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -476,7 +476,13 @@ impl Unsettled {
 
     /// The API answered: dropping its place opens its lanes, if nothing may still be under way. A 5xx
     /// may hide an effect that is still to come.
-    pub(super) fn heard(mut self, status: StatusCode, doubtful: bool) -> Option<Place> {
+    pub(super) fn heard(
+        mut self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        doubtful: bool,
+    ) -> Option<Place> {
+        self.touches_named(headers);
         let settling = if status.is_server_error() {
             self.gateway.settings.late
         } else {
@@ -489,6 +495,15 @@ impl Unsettled {
             place.stay_closed_for(self.gateway.settings.late);
         }
         place
+    }
+
+    /// What the answer names is touched as well.
+    fn touches_named(&mut self, headers: &HeaderMap) {
+        if let Touched::Named { paths, .. } = &mut self.touched {
+            let target = paths.first().map_or("/", |target| target);
+            let named = places::named(headers, target, &self.gateway.settings.authority);
+            paths.extend(named);
+        }
     }
 
     /// It did not take effect: nothing has changed, and its place is still its own.
@@ -576,7 +591,10 @@ pub(super) fn touched(ask: &Ask) -> Touched {
         Touches::Everything => Touched::Everything,
         Touches::Tags(templates) => {
             match names::expand(templates, &ask.params, ask.query(), &ask.document()) {
-                Ok(names) => Touched::Tags(names.into_iter().map(Tag::new).collect()),
+                Ok(names) => Touched::Named {
+                    tags: names.into_iter().map(Tag::new).collect(),
+                    paths: vec![ask.target.path().into()],
+                },
                 Err(_) => Touched::Everything,
             }
         }

@@ -82,6 +82,12 @@ impl Drop for Driven<'_> {
     }
 }
 
+/// Whether a slot would be left over if as many requests as there were in the last window came
+/// again. Of an odd limit the half slot is not counted.
+fn would_go_unused(limit: u32, used: u32) -> bool {
+    used < limit / 2
+}
+
 /// Those to be told once the lock is released.
 type Grants = Vec<(oneshot::Sender<Grant>, Grant)>;
 
@@ -366,6 +372,34 @@ impl Budgets {
         let mut state = self.shared.state.lock();
         let kept = state.accounts.get_mut(&(credential, budget.name.clone()))?;
         Some(kept.standing(&budget.name, now))
+    }
+
+    /// Whether somebody who came now would have to wait.
+    pub fn must_wait(&self, wish: &Wish<'_>) -> bool {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.state.lock();
+        let kept = state
+            .accounts
+            .get_mut(&(wish.credential, wish.budget.name.clone()));
+        kept.is_some_and(|kept| {
+            let account = &mut kept.account;
+            account.estimate(&wish.caller, wish.urgency, now, now) > now
+        })
+    }
+
+    /// Whether a request that nobody waits for may be sent now: nobody waits for the budget, and if
+    /// the next window brought as many requests as the last one did, one slot would still be left.
+    pub fn has_spare(&self, credential: Credential, budget: &BudgetSpec) -> bool {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.state.lock();
+        let Some(kept) = state.accounts.get_mut(&(credential, budget.name.clone())) else {
+            // Without an account nothing was asked for in the last window.
+            return budget.rate.limit > 1;
+        };
+        let waits = !kept.account.turns().is_empty();
+        let window = kept.account.window();
+        let closed = window.closed_for(now).is_some() || window.is_starting();
+        !waits && !closed && would_go_unused(window.rate().limit, window.occupied(now))
     }
 
     /// Until one of those who wait for any budget leaves at the latest, of one peer alone if one

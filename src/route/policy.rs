@@ -57,13 +57,36 @@ pub struct NameTemplate {
     pub source: Source,
 }
 
-/// How answers of a read are cached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How answers of a read are cached. Without a time to live it is what the API says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CachePolicy {
-    /// Time to live; what the upstream says may shorten it.
-    pub ttl: Duration,
-    /// The data that the answer depends on. Never empty.
+    /// Time to live of a success.
+    pub ttl: Option<Duration>,
+    /// The data that the answer depends on. Where none is declared, any write may change it.
     pub tags: Vec<NameTemplate>,
+    /// Whose word counts.
+    pub directives: Directives,
+    /// How long a stale answer may be shown while a new one is fetched.
+    pub stale_while_revalidate: Option<Duration>,
+    /// How long a stale answer may be shown when the API fails.
+    pub stale_if_error: Option<Duration>,
+    /// How long a stale answer may be shown when the budget is spent.
+    pub stale_if_limited: Option<Duration>,
+    /// Percent of the time since its last change that an answer without any lifetime is believed
+    /// for; 0 is not at all.
+    pub heuristic_percent: u32,
+}
+
+/// Whose word on caching counts where the API and the route table both say something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Directives {
+    /// The shorter time of both, and what the API forbids is forbidden.
+    #[default]
+    Shorter,
+    /// The API's, and the route's where the API says nothing.
+    Upstream,
+    /// The route's alone.
+    Operator,
 }
 
 /// What a write changes.

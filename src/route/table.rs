@@ -63,8 +63,10 @@ pub struct OperationDef {
     pub path: Box<str>,
     /// The budget, or `None` for one of its own at the default rate.
     pub budget: Option<BudgetSpec>,
-    /// How long answers may be served from the cache.
+    /// How long answers may be served from the cache; zero is never, `None` as long as the API says.
     pub cache: Option<Duration>,
+    /// How else answers are cached; its time and tags are those of `cache` and `reads`.
+    pub caching: CachePolicy,
     /// The tags of answers.
     pub reads: Vec<NameTemplate>,
     /// The tags that a write touches; `None` is everything.
@@ -88,6 +90,7 @@ impl OperationDef {
             path: path.into(),
             budget: None,
             cache: None,
+            caching: CachePolicy::default(),
             reads: Vec::new(),
             writes: None,
             order: Vec::new(),
@@ -361,15 +364,17 @@ impl Tree {
 
 fn operation(index: usize, def: OperationDef, defaults: Defaults, time_scale: u32) -> Operation {
     let effect = effect(&def.method);
+    let is_cached = effect == Effect::Read && def.cache.is_none_or(|ttl| !ttl.is_zero());
     let budget = def
         .budget
         .unwrap_or_else(|| own_budget(&def.name, effect, defaults));
     Operation {
         index,
         budget: scaled(budget, time_scale),
-        cache: def.cache.map(|ttl| CachePolicy {
-            ttl,
+        cache: is_cached.then_some(CachePolicy {
+            ttl: def.cache,
             tags: def.reads,
+            ..def.caching
         }),
         touches: match (effect, def.writes) {
             (Effect::Read, _) => Touches::Tags(Vec::new()),
@@ -402,7 +407,7 @@ fn unmatched(
         method: None,
         template: "".into(),
         effect,
-        cache: None,
+        cache: (effect == Effect::Read).then(CachePolicy::default),
         touches: match effect {
             Effect::Read => Touches::Tags(Vec::new()),
             Effect::Write => Touches::Everything,

@@ -5,7 +5,7 @@
 //! out doors on demand, which shows that the enumeration would notice.
 
 use super::*;
-use crate::cache::decide::{Mode, Scene, Seat, seat};
+use crate::cache::decide::{Scene, Seat, seat};
 use crate::clock::Clock;
 use std::collections::HashSet;
 
@@ -186,7 +186,7 @@ impl World {
             depends: &users(),
             flight: self.joinable.map(|(_, stamp)| stamp),
             free: 3,
-            mode: Mode::Fresh,
+            joins: true,
         };
         let seat = match (seat(&scene, self.now), self.joinable) {
             (Seat::Lead(_), Some(_)) if !self.doors.join => Seat::Follow,

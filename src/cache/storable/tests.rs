@@ -1,6 +1,8 @@
+use super::super::lifetime::Precedence;
 use super::*;
 use http::HeaderValue;
 use proptest::prelude::*;
+use std::time::Duration;
 
 const TTL: u64 = 60;
 
@@ -12,105 +14,184 @@ fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
     headers
 }
 
-fn judged(status: u16, lines: &[(&'static str, &str)], body_bytes: usize) -> Verdict {
+fn judged_by(rules: &Rules, status: u16, lines: &[(&'static str, &str)], body: usize) -> Verdict {
     judge(&Facts {
-        ttl: Duration::from_secs(TTL),
+        rules,
         status: StatusCode::from_u16(status).unwrap(),
         headers: &headers(lines),
-        body_bytes,
+        body_bytes: body,
         largest_body: 1_000,
+        now: SystemTime::UNIX_EPOCH,
     })
 }
 
-fn store(fresh_for: u64, initial_age: u64) -> Verdict {
-    Verdict::Store {
-        fresh_for: Duration::from_secs(fresh_for),
-        initial_age: Duration::from_secs(initial_age),
+fn with_ttl() -> Rules {
+    Rules {
+        ttl: Some(Duration::from_secs(TTL)),
+        ..Rules::default()
+    }
+}
+
+fn judged(status: u16, lines: &[(&'static str, &str)], body: usize) -> Verdict {
+    judged_by(&with_ttl(), status, lines, body)
+}
+
+/// Seconds for which an answer is fresh, if it is stored.
+fn fresh(verdict: Verdict) -> Option<u64> {
+    match verdict {
+        Verdict::Store(life) => Some(life.fresh_for.as_secs()),
+        _ => None,
     }
 }
 
 #[test]
-fn statuses() {
+fn without_a_word_of_the_api_only_complete_successes_are_stored() {
     for status in [200, 203, 204] {
-        assert_eq!(judged(status, &[], 10), store(60, 0), "{status}");
+        assert_eq!(fresh(judged(status, &[], 10)), Some(60), "{status}");
     }
     for status in [401, 403, 404, 500, 502, 503, 504] {
-        assert_eq!(
-            judged(status, &[], 10),
-            Verdict::Share(Refusal::Status),
-            "{status}"
-        );
+        let shared = Verdict::Share(Refusal::Status);
+        assert_eq!(judged(status, &[], 10), shared, "{status}");
     }
     for status in [
         201, 202, 205, 301, 302, 307, 400, 406, 409, 410, 412, 413, 415, 416, 417, 422, 429, 431,
     ] {
-        assert_eq!(
-            judged(status, &[], 10),
-            Verdict::Keep(Refusal::Status),
-            "{status}"
-        );
+        let kept = Verdict::Keep(Refusal::Status);
+        assert_eq!(judged(status, &[], 10), kept, "{status}");
     }
+}
+
+#[test]
+fn with_a_stated_lifetime_every_final_status_is_stored_unknown_ones_too() {
+    const STATED: &[(&str, &str)] = &[("cache-control", "max-age=600")];
+    for status in [
+        201, 202, 205, 226, 299, 300, 301, 302, 303, 307, 308, 399, 400, 402, 403, 404, 405, 410,
+        418, 422, 451, 499, 500, 501, 502, 503, 504, 599,
+    ] {
+        assert_eq!(fresh(judged(status, STATED, 10)), Some(600), "{status}");
+    }
+    // The operator's time is for successes, and the shorter word counts.
+    assert_eq!(fresh(judged(200, STATED, 10)), Some(60));
     for status in [206, 304] {
-        assert_eq!(
-            judged(status, &[], 10),
-            Verdict::Keep(Refusal::Partial),
-            "{status}"
-        );
+        let partial = Verdict::Keep(Refusal::Partial);
+        assert_eq!(judged(status, STATED, 10), partial, "{status}");
+    }
+    for status in [100, 103, 199] {
+        let kept = Verdict::Keep(Refusal::Status);
+        assert_eq!(judged(status, STATED, 10), kept, "{status}");
+    }
+    // What says that the credential is in doubt outlives no moment.
+    assert_eq!(judged(401, STATED, 10), Verdict::Share(Refusal::Status));
+    for status in [407, 429] {
+        assert_eq!(judged(status, STATED, 10), Verdict::Keep(Refusal::Status));
     }
 }
 
 #[test]
 fn what_is_for_one_reader_alone() {
-    let table = [
-        (("cache-control", "no-store"), Refusal::NoStore),
-        (("cache-control", "no-cache"), Refusal::NoCache),
-        (("cache-control", "private=\"x"), Refusal::NoStore),
-        (("set-cookie", "a=b"), Refusal::SetCookie),
-        (("vary", "accept, x-role"), Refusal::Vary),
-        (("vary", "*"), Refusal::Vary),
-        (("vary", "cookie"), Refusal::Vary),
-        (("content-encoding", "gzip"), Refusal::ContentEncoding),
+    let table: [(&[(&'static str, &str)], Refusal); 13] = [
+        (&[("cache-control", "no-store")], Refusal::NoStore),
+        (&[("cache-control", "no-cache")], Refusal::NoCache),
+        (&[("cache-control", "private=\"x")], Refusal::NoStore),
+        (&[("set-cookie", "a=b")], Refusal::SetCookie),
+        (&[("vary", "accept, *")], Refusal::Vary),
+        (&[("vary", "a,b,c,d,e,f,g,h,i")], Refusal::Vary),
+        (&[("content-encoding", "br")], Refusal::ContentEncoding),
         (
-            ("content-encoding", "identity, br"),
+            &[("content-encoding", "identity, br")],
             Refusal::ContentEncoding,
         ),
-        (("content-range", "bytes 0-1/2"), Refusal::Partial),
-        (("trailer", "x"), Refusal::Unsuitable),
-        (("cache-control", "max-age=0"), Refusal::Expired),
+        (
+            &[("content-encoding", "gzip, gzip")],
+            Refusal::ContentEncoding,
+        ),
+        (&[("content-range", "bytes 0-1/2")], Refusal::Partial),
+        (&[("trailer", "x")], Refusal::Unsuitable),
+        (
+            &[("content-length", "2"), ("content-length", "3")],
+            Refusal::Unsuitable,
+        ),
+        (&[("cdn-cache-control", "no-store")], Refusal::NoStore),
     ];
-    for (line, reason) in table {
-        assert_eq!(judged(200, &[line], 10), Verdict::Keep(reason), "{line:?}");
-        if reason != Refusal::Expired {
-            assert_eq!(judged(503, &[line], 10), Verdict::Keep(reason), "{line:?}");
+    for (lines, reason) in table {
+        for status in [200, 503] {
+            assert_eq!(
+                judged(status, lines, 10),
+                Verdict::Keep(reason),
+                "{status} {lines:?}"
+            );
         }
     }
-    assert_eq!(judged(200, &[], 1_000), store(60, 0));
+    assert_eq!(
+        judged(200, &[("cache-control", "max-age=0")], 10),
+        Verdict::Keep(Refusal::Expired)
+    );
+    assert_eq!(fresh(judged(200, &[], 1_000)), Some(60));
     assert_eq!(judged(200, &[], 1_001), Verdict::Keep(Refusal::TooLarge));
 }
 
 #[test]
-fn lifetimes() {
-    const DATE: (&str, &str) = ("date", "Mon, 23 Nov 2026 19:26:00 GMT");
-    let table: [(&[(&'static str, &str)], Verdict); 18] = [
-        (&[("cache-control", "private")], store(60, 0)),
-        (
-            &[
-                ("vary", "Accept, accept-encoding"),
-                ("vary", "Origin,AUTHORIZATION,"),
-            ],
-            store(60, 0),
-        ),
-        (&[("content-encoding", "identity")], store(60, 0)),
-        (&[("cache-control", "max-age=600")], store(60, 0)),
-        (&[("cache-control", "max-age=10")], store(10, 0)),
-        (
-            &[("cache-control", "s-maxage=20, max-age=10")],
-            store(20, 0),
-        ),
-        (
-            &[("cache-control", "max-age=10"), ("age", "3")],
-            store(10, 3),
-        ),
+fn what_may_be_stored_for_all_that_share_the_credential() {
+    let table: [&[(&'static str, &str)]; 6] = [
+        &[("cache-control", "private")],
+        &[("cache-control", "private=\"x, y\"")],
+        &[
+            ("vary", "Accept, accept-encoding"),
+            ("vary", "Origin,AUTHORIZATION,"),
+        ],
+        &[("vary", "x-role, user-agent")],
+        &[("content-encoding", "gzip")],
+        &[
+            ("cache-control", "no-store"),
+            ("cdn-cache-control", "max-age=60"),
+        ],
+    ];
+    for lines in table {
+        assert_eq!(fresh(judged(200, lines, 10)), Some(60), "{lines:?}");
+    }
+}
+
+#[test]
+fn must_understand_lifts_no_store_where_the_status_is_understood() {
+    const FIELD: &[(&str, &str)] = &[("cache-control", "max-age=9, no-store, must-understand")];
+    assert_eq!(fresh(judged(200, FIELD, 10)), Some(9));
+    assert_eq!(fresh(judged(404, FIELD, 10)), Some(9));
+    assert_eq!(judged(299, FIELD, 10), Verdict::Keep(Refusal::NoStore));
+    let alone: &[_] = &[("cache-control", "max-age=9, must-understand")];
+    assert_eq!(
+        judged(299, alone, 10),
+        Verdict::Keep(Refusal::NotUnderstood)
+    );
+}
+
+#[test]
+fn what_cannot_be_used_at_once_is_stored_if_it_can_be_validated() {
+    const TAG: (&str, &str) = ("etag", "\"x\"");
+    for field in ["no-cache", "no-cache=\"a\"", "max-age=0"] {
+        let verdict = judged(200, &[TAG, ("cache-control", field)], 10);
+        assert!(
+            matches!(verdict, Verdict::Validate(life) if life.is_over()),
+            "{field}"
+        );
+    }
+    let api_alone = |lines: &[(&'static str, &str)]| judged_by(&Rules::default(), 200, lines, 10);
+    assert!(matches!(api_alone(&[TAG]), Verdict::Validate(_)));
+    assert!(matches!(
+        api_alone(&[("last-modified", "Mon, 23 Nov 2026 19:26:00 GMT")]),
+        Verdict::Validate(_)
+    ));
+    assert_eq!(api_alone(&[]), Verdict::Keep(Refusal::NoLifetime));
+    assert_eq!(
+        api_alone(&[("etag", "x")]),
+        Verdict::Keep(Refusal::NoLifetime)
+    );
+    let error = judged(404, &[TAG, ("cache-control", "max-age=0")], 10);
+    assert_eq!(error, Verdict::Share(Refusal::Status));
+}
+
+#[test]
+fn ages_and_lifetimes() {
+    let table: [(&[(&'static str, &str)], Verdict); 3] = [
         (
             &[("cache-control", "max-age=10"), ("age", "10")],
             Verdict::Keep(Refusal::Expired),
@@ -120,33 +201,39 @@ fn lifetimes() {
             Verdict::Share(Refusal::Expired),
         ),
         (&[("age", "70")], Verdict::Share(Refusal::Expired)),
-        (&[("age", "soon")], store(60, 0)),
-        (&[("age", "3"), ("age", "5")], store(60, 5)),
-        (
-            &[DATE, ("expires", "Mon, 23 Nov 2026 19:26:29 GMT")],
-            store(29, 0),
-        ),
-        (
-            &[DATE, ("expires", "Mon, 23 Nov 2026 20:26:29 GMT")],
-            store(60, 0),
-        ),
-        (&[DATE, ("expires", "0")], Verdict::Keep(Refusal::Expired)),
-        (
-            &[DATE, ("expires", "Mon, 23 Nov 2026 19:25:00 GMT")],
-            Verdict::Keep(Refusal::Expired),
-        ),
-        (
-            &[("expires", "Mon, 23 Nov 2099 19:25:00 GMT")],
-            Verdict::Keep(Refusal::Expired),
-        ),
-        (
-            &[DATE, ("expires", "0"), ("cache-control", "max-age=5")],
-            store(5, 0),
-        ),
     ];
     for (lines, expected) in table {
         assert_eq!(judged(200, lines, 10), expected, "{lines:?}");
     }
+    assert_eq!(fresh(judged(200, &[("age", "-5")], 10)), Some(60));
+}
+
+#[test]
+fn the_operators_word_is_not_for_cookies_and_parts() {
+    let rules = Rules {
+        precedence: Precedence::Operator,
+        ..with_ttl()
+    };
+    for field in [
+        "no-store",
+        "no-cache",
+        "max-age=0, must-revalidate",
+        "private",
+    ] {
+        let verdict = judged_by(&rules, 200, &[("cache-control", field)], 10);
+        assert_eq!(fresh(verdict), Some(60), "{field}");
+    }
+    for (line, reason) in [
+        (("set-cookie", "a=b"), Refusal::SetCookie),
+        (("vary", "*"), Refusal::Vary),
+        (("content-range", "bytes 0-1/2"), Refusal::Partial),
+    ] {
+        assert_eq!(judged_by(&rules, 200, &[line], 10), Verdict::Keep(reason));
+    }
+    assert_eq!(
+        judged_by(&rules, 404, &[], 10),
+        Verdict::Share(Refusal::Status)
+    );
 }
 
 proptest! {
@@ -156,6 +243,7 @@ proptest! {
         line in prop::sample::select(vec![
             ("cache-control", "no-store"), ("cache-control", "max-age=5"), ("vary", "*"),
             ("set-cookie", "a"), ("content-encoding", "br"), ("age", "99"), ("x-plain", "1"),
+            ("etag", "\"x\""), ("cdn-cache-control", "no-cache"),
         ]),
         body_bytes in 0usize..2_000,
     ) {
@@ -167,30 +255,21 @@ proptest! {
     }
 
     #[test]
-    fn nothing_outlives_the_time_to_live_or_shares_what_is_private(
+    fn nothing_forbidden_is_stored_whatever_else_is_said(
         status in 100u16..600,
         control in "[a-z0-9=,\" -]{0,24}",
-        max_age in prop::option::of(0u64..200),
-        upstream_age in prop::option::of(0u64..200),
         cookie: bool,
+        no_store: bool,
     ) {
-        let max_age_text = max_age.map(|age| format!("max-age={age}"));
-        let age_text = upstream_age.map(|age| age.to_string());
         let mut lines = vec![("cache-control", control.as_str())];
-        lines.extend(max_age_text.as_deref().map(|text| ("cache-control", text)));
-        lines.extend(age_text.as_deref().map(|text| ("age", text)));
         lines.extend(cookie.then_some(("set-cookie", "a=b")));
+        lines.extend(no_store.then_some(("cache-control", "no-store")));
         let verdict = judged(status, &lines, 10);
-        if cookie {
+        if cookie || no_store {
             prop_assert!(matches!(verdict, Verdict::Keep(_)));
         }
-        if let Verdict::Store { fresh_for, initial_age } = verdict {
-            prop_assert!(status < 300 && initial_age < fresh_for);
-            prop_assert!(fresh_for <= Duration::from_secs(TTL));
-            if !control.contains("s-maxage") {
-                let stated = max_age.map(Duration::from_secs);
-                prop_assert!(stated.is_none_or(|stated| fresh_for <= stated));
-            }
+        if let Verdict::Store(life) = verdict {
+            prop_assert!(status >= 200 && !life.is_over());
         }
     }
 }

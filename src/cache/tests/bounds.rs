@@ -18,7 +18,7 @@ fn the_store_stays_within_its_bytes() {
         cache.tidy();
         assert!(cache.stats().bytes <= 50_000);
         assert!(
-            cache.lookup(&key, at).is_ok(),
+            look(&cache, &key, at).is_ok(),
             "the newest is never turned away"
         );
     }
@@ -39,8 +39,8 @@ fn an_answer_larger_than_the_store_is_refused() {
     let at = now();
     let landed = finish(leads(board(&cache, &key, at)), &"x".repeat(9_000), at);
     assert_eq!(landed.stored, Err(Refusal::TooLarge));
-    assert!(landed.shared.is_some(), "those who wait can have it");
-    assert_eq!(cache.lookup(&key, at).unwrap_err(), Miss::Absent);
+    assert!(landed.entry.is_some(), "those who wait can have it");
+    assert_eq!(look(&cache, &key, at).unwrap_err(), Miss::Absent);
 }
 
 #[test]
@@ -53,14 +53,14 @@ fn marks_and_refused_credentials_are_bounded() {
         let mut credential = [0; 16];
         credential[..4].copy_from_slice(&number.to_le_bytes());
         cache.unauthorized(&credential, Refused::Operation(0), at);
-        cache.settle(&Touched::Tags(vec![Tag::new(format!("user:{number}"))]), at);
+        cache.settle(&touched(vec![Tag::new(format!("user:{number}"))]), at);
     }
     let stats = cache.stats();
     assert_eq!(stats.marks, 64);
     assert!(stats.floor_moves > 0);
     assert!(cache.inner.unauthorized.lock().len() <= MAX_UNAUTHORIZED);
     // Forgetting marks only disbelieves.
-    assert_eq!(cache.lookup(&key, at).unwrap_err(), Miss::Fenced);
+    assert_eq!(look(&cache, &key, at).unwrap_err(), Miss::Fenced);
 }
 
 #[tokio::test]

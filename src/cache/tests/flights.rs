@@ -19,12 +19,12 @@ async fn a_hundred_readers_share_one_fetch() {
     let mut answered = 0;
     while let Some(outcome) = readers.join_next().await {
         let entry = shared(outcome.unwrap());
-        assert!(cache.accepts(&entry));
+        assert!(accepts(&cache, &entry));
         assert_eq!(entry.body().as_ref(), b"{}");
         answered += 1;
     }
     assert_eq!(answered, 99);
-    assert!(matches!(board(&cache, &key, now()), Board::Hit(_)));
+    assert!(matches!(board(&cache, &key, now()), Board::Hit(..)));
     assert_eq!(cache.stats().fetches, 0);
 }
 
@@ -79,7 +79,7 @@ async fn a_fetch_that_panics_frees_its_key_and_wakes_everyone() {
     assert!(matches!(waiting.await.unwrap(), Outcome::Lost));
     assert_eq!(cache.stats().fetches, 0);
     finish(leads(board(&cache, &key, now())), "{}", now());
-    assert!(cache.lookup(&key, now()).is_ok());
+    assert!(look(&cache, &key, now()).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,7 +127,7 @@ async fn whoever_joined_learns_when_the_fetch_is_sent() {
         assert_eq!(shared(ended(follower).await).body().as_ref(), b"{}");
     }
     // One that is given up before it was sent has ended as well.
-    cache.purge_all(now());
+    cache.purge(&Purge::Everything, now());
     let leader = leads(board(&cache, &key, now()));
     let mut waiting = follows(board(&cache, &key, now()));
     drop(leader);
@@ -154,9 +154,9 @@ async fn an_error_is_shared_and_not_stored() {
     let landed = finish_with(leader, 503, &HeaderMap::new(), "down", now());
     assert_eq!(landed.stored, Err(Refusal::Status));
     let entry = shared(ended(waiting).await);
-    assert!(cache.accepts(&entry));
+    assert!(accepts(&cache, &entry));
     assert_eq!(entry.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(cache.lookup(&key, now()).unwrap_err(), Miss::Absent);
+    assert_eq!(look(&cache, &key, now()).unwrap_err(), Miss::Absent);
 }
 
 #[tokio::test]
@@ -168,15 +168,15 @@ async fn what_is_for_one_reader_is_not_shared() {
     let mut headers = HeaderMap::new();
     headers.append("set-cookie", HeaderValue::from_static("a=b"));
     let landed = finish_with(leader, 200, &headers, "{}", now());
-    assert!(landed.shared.is_none());
+    assert!(landed.entry.is_none());
     let outcome = ended(waiting).await;
     assert!(matches!(outcome, Outcome::NotShared(Refusal::SetCookie)));
-    assert_eq!(cache.lookup(&key, now()).unwrap_err(), Miss::Absent);
+    assert_eq!(look(&cache, &key, now()).unwrap_err(), Miss::Absent);
 
     // The body turned out to be endless while it was streamed to the first reader.
     let leader = leads(board(&cache, &key, now()));
     let waiting = follows(board(&cache, &key, now()));
-    leader.refuse(Refusal::TooLarge);
+    leader.refuse(Refusal::TooLarge, now());
     let outcome = ended(waiting).await;
     assert!(matches!(outcome, Outcome::NotShared(Refusal::TooLarge)));
 }
@@ -193,7 +193,7 @@ fn no_more_fetches_than_the_bound() {
     // Joining costs nothing.
     follows(board(&cache, &path(0), now()));
     // A fetch that is no longer current counts as well.
-    let why = alone(board_as(&cache, &path(0), Mode::Reload, now()));
+    let why = alone(board_as(&cache, &path(0), Wants::RELOAD, now()));
     assert_eq!(why, Miss::TooManyFetches);
     leaders.pop();
     leads(board(&cache, &path(4), now()));
@@ -204,15 +204,15 @@ async fn a_reload_neither_hits_nor_joins_and_takes_the_place_of_older_fetches() 
     let cache = cache();
     let key = key(ALICE, "/users");
     finish(leads(board(&cache, &key, now())), "old", now());
-    let reload = leads(board_as(&cache, &key, Mode::Reload, now()));
+    let reload = leads(board_as(&cache, &key, Wants::RELOAD, now()));
     assert_eq!(reload.why(), Miss::Reload);
     // Others are content with what is stored.
-    assert!(matches!(board(&cache, &key, now()), Board::Hit(_)));
-    let newer = leads(board_as(&cache, &key, Mode::Reload, now()));
+    assert!(matches!(board(&cache, &key, now()), Board::Hit(..)));
+    let newer = leads(board_as(&cache, &key, Wants::RELOAD, now()));
     assert_eq!(finish(newer, "newest", now()).stored, Ok(()));
     let landed = finish(reload, "late", now());
     assert_eq!(landed.stored, Err(Refusal::Superseded));
-    let stored = cache.lookup(&key, now()).unwrap();
+    let stored = look(&cache, &key, now()).unwrap();
     assert_eq!(stored.body().as_ref(), b"newest");
 }
 

@@ -13,23 +13,19 @@ fn a_write_ends_what_any_credential_was_shown() {
     let at = now();
     finish(leads(board(&cache, &mine, at)), "a", at);
     finish(leads(board(&cache, &yours, at)), "b", at);
-    let groups = Ask {
-        key: &other,
-        tags: &[Tag::new("groups")],
-        ttl: 60 * SECOND,
-        mode: Mode::Fresh,
-    };
-    finish(leads(cache.board(&groups, at)), "c", at);
-    assert_eq!(cache.lookup(&mine, at).unwrap().body().as_ref(), b"a");
-    assert_eq!(cache.lookup(&yours, at).unwrap().body().as_ref(), b"b");
+    let groups = [Tag::new("groups")];
+    let board_groups = board_with(&cache, &other, Some(&groups), Wants::FRESH, at);
+    finish(leads(board_groups), "c", at);
+    assert_eq!(look(&cache, &mine, at).unwrap().body().as_ref(), b"a");
+    assert_eq!(look(&cache, &yours, at).unwrap().body().as_ref(), b"b");
     cache.settle(&wrote_users(), at);
-    assert_eq!(cache.lookup(&mine, at).unwrap_err(), Miss::Fenced);
-    assert_eq!(cache.lookup(&yours, at).unwrap_err(), Miss::Fenced);
-    assert!(cache.lookup(&other, at).is_ok());
-    cache.settle(&Touched::Tags(Vec::new()), at);
-    assert!(cache.lookup(&other, at).is_ok());
+    assert_eq!(look(&cache, &mine, at).unwrap_err(), Miss::Fenced);
+    assert_eq!(look(&cache, &yours, at).unwrap_err(), Miss::Fenced);
+    assert!(look(&cache, &other, at).is_ok());
+    cache.settle(&touched(Vec::new()), at);
+    assert!(look(&cache, &other, at).is_ok());
     cache.settle(&Touched::Everything, at);
-    assert_eq!(cache.lookup(&other, at).unwrap_err(), Miss::Fenced);
+    assert_eq!(look(&cache, &other, at).unwrap_err(), Miss::Fenced);
 }
 
 #[test]
@@ -38,9 +34,9 @@ fn answers_expire_by_the_clock_they_are_given() {
     let key = key(ALICE, "/users");
     let at = now();
     finish(leads(board(&cache, &key, at)), "a", at + 5 * SECOND);
-    let entry = cache.lookup(&key, at + 59 * SECOND).unwrap();
+    let entry = look(&cache, &key, at + 59 * SECOND).unwrap();
     assert_eq!(entry.age(at + 59 * SECOND), 59 * SECOND);
-    let expired = cache.lookup(&key, at + 60 * SECOND).unwrap_err();
+    let expired = look(&cache, &key, at + 60 * SECOND).unwrap_err();
     assert_eq!(expired, Miss::Expired);
 }
 
@@ -56,19 +52,19 @@ async fn a_fetch_that_began_before_a_write_is_not_joined_and_not_stored() {
     let new = leads(board(&cache, &key, at));
     let joined_after = follows(board(&cache, &key, at));
     assert_eq!(finish(old, "old", at).stored, Err(Refusal::Superseded));
-    assert_eq!(cache.lookup(&key, at).unwrap_err(), Miss::Absent);
+    assert_eq!(look(&cache, &key, at).unwrap_err(), Miss::Absent);
     // The end of the old fetch did not end the new one for others.
     follows(board(&cache, &key, at));
     assert_eq!(finish(new, "new", at).stored, Ok(()));
     let before = shared(ended(joined_before).await);
     assert_eq!(before.body().as_ref(), b"old");
     assert!(
-        !cache.accepts(&before),
+        !accepts(&cache, &before),
         "overtaken before it was handed over"
     );
     let after = shared(ended(joined_after).await);
     assert_eq!(after.body().as_ref(), b"new");
-    assert!(cache.accepts(&after));
+    assert!(accepts(&cache, &after));
 }
 
 #[test]
@@ -80,7 +76,7 @@ fn an_old_fetch_that_ends_last_does_not_land_on_the_new_answer() {
     cache.settle(&wrote_users(), at);
     finish(leads(board(&cache, &key, at)), "new", at);
     finish(old, "old", at);
-    assert_eq!(cache.lookup(&key, at).unwrap().body().as_ref(), b"new");
+    assert_eq!(look(&cache, &key, at).unwrap().body().as_ref(), b"new");
 }
 
 #[test]
@@ -91,7 +87,7 @@ fn a_fetch_overtaken_by_a_write_is_not_stored() {
     let leader = leads(board(&cache, &key, at));
     cache.settle(&wrote_users(), at);
     assert_eq!(finish(leader, "old", at).stored, Err(Refusal::Fenced));
-    assert_eq!(cache.lookup(&key, at).unwrap_err(), Miss::Absent);
+    assert_eq!(look(&cache, &key, at).unwrap_err(), Miss::Absent);
 }
 
 #[tokio::test]
@@ -103,9 +99,9 @@ async fn a_write_between_the_answer_and_its_hand_over_is_noticed() {
     let waiting = follows(board(&cache, &key, at));
     finish(leader, "old", at);
     let entry = shared(ended(waiting).await);
-    assert!(cache.accepts(&entry));
+    assert!(accepts(&cache, &entry));
     cache.settle(&wrote_users(), at);
-    assert!(!cache.accepts(&entry));
+    assert!(!accepts(&cache, &entry));
     // It asks again, and this time it is the one who fetches.
     let again = leads(board(&cache, &key, at));
     assert_eq!(again.why(), Miss::Fenced);
@@ -120,13 +116,13 @@ fn while_the_api_settles_nothing_is_stored_or_joined() {
     cache.settle(&wrote_users(), at + 2 * SECOND);
     let landed = finish(early, "a", at + SECOND);
     assert_eq!(landed.stored, Err(Refusal::Settling));
-    for mode in [Mode::Fresh, Mode::Reload] {
+    for mode in [Wants::FRESH, Wants::RELOAD] {
         let why = alone(board_as(&cache, &key, mode, at + SECOND));
         assert_eq!(why, Miss::Settling);
     }
     let after = at + 2 * SECOND;
     finish(leads(board(&cache, &key, after)), "b", after);
-    assert!(cache.lookup(&key, after).is_ok());
+    assert!(look(&cache, &key, after).is_ok());
 }
 
 #[tokio::test]
@@ -141,7 +137,7 @@ async fn waiting_for_a_budget_does_not_make_an_answer_old() {
     follows(board(&cache, &key, at + 3 * SECOND));
     assert_eq!(finish(leader, "new", at + 4 * SECOND).stored, Ok(()));
     let entry = shared(ended(waiting).await);
-    assert!(cache.accepts(&entry));
+    assert!(accepts(&cache, &entry));
     assert_eq!(entry.age(at + 4 * SECOND), SECOND);
 }
 
@@ -169,13 +165,13 @@ async fn tags_that_the_answer_brings_count_at_hand_over() {
     let at = now();
     let mut leader = leads(board(&cache, &key, at));
     let waiting = follows(board(&cache, &key, at));
-    cache.settle(&Touched::Tags(vec![Tag::new("groups")]), at);
+    cache.settle(&touched(vec![Tag::new("groups")]), at);
     // Joining is allowed: nobody knows yet that the answer names groups.
     let unaware = follows(board(&cache, &key, at));
     leader.add_tags([Tag::new("groups")]);
     assert_eq!(finish(leader, "{}", at).stored, Err(Refusal::Fenced));
     for waiting in [waiting, unaware] {
-        assert!(!cache.accepts(&shared(ended(waiting).await)));
+        assert!(!accepts(&cache, &shared(ended(waiting).await)));
     }
 }
 
@@ -188,12 +184,12 @@ async fn a_refused_credential_loses_what_it_was_shown() {
     finish(leads(board(&cache, &yours, at)), "b", at);
     // Another operation (this one has index 7): one refusal says nothing of this one.
     cache.unauthorized(&ALICE, Refused::Operation(1), at);
-    assert!(cache.lookup(&mine, at).is_ok());
+    assert!(look(&cache, &mine, at).is_ok());
     cache.unauthorized(&ALICE, Refused::Operation(2), at + SECOND);
-    assert_eq!(cache.lookup(&mine, at).unwrap_err(), Miss::Fenced);
-    assert!(cache.lookup(&yours, at).is_ok());
+    assert_eq!(look(&cache, &mine, at).unwrap_err(), Miss::Fenced);
+    assert!(look(&cache, &yours, at).is_ok());
     cache.unauthorized(&BOB, Refused::Operation(7), at);
-    assert_eq!(cache.lookup(&yours, at).unwrap_err(), Miss::Fenced);
+    assert_eq!(look(&cache, &yours, at).unwrap_err(), Miss::Fenced);
 }
 
 #[tokio::test]
@@ -206,7 +202,7 @@ async fn those_who_wait_for_a_401_share_it() {
     cache.unauthorized(&ALICE, Refused::Operation(7), at);
     let landed = finish_with(leader, 401, &HeaderMap::new(), "no", at);
     assert_eq!(landed.stored, Err(Refusal::Status));
-    assert!(cache.accepts(&shared(ended(waiting).await)));
+    assert!(accepts(&cache, &shared(ended(waiting).await)));
 }
 
 #[test]
@@ -216,8 +212,8 @@ fn a_purge_reaches_what_is_stored_and_what_is_under_way() {
     let (stored, fetched) = (key(ALICE, "/users"), key(ALICE, "/users/1"));
     finish(leads(board(&cache, &stored, at)), "a", at);
     let under_way = leads(board(&cache, &fetched, at));
-    cache.purge_all(at);
-    assert_eq!(cache.lookup(&stored, at).unwrap_err(), Miss::Absent);
+    cache.purge(&Purge::Everything, at);
+    assert_eq!(look(&cache, &stored, at).unwrap_err(), Miss::Absent);
     assert_eq!(finish(under_way, "b", at).stored, Err(Refusal::Fenced));
-    assert!(cache.lookup(&fetched, at).is_err());
+    assert!(look(&cache, &fetched, at).is_err());
 }

@@ -4,8 +4,10 @@ use super::*;
 use crate::clock::Clock;
 use entry::Answer;
 use flight::Outcome;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 use key::{KeyParts, Lines};
+use leader::Arrival;
+use std::time::{Duration, SystemTime};
 use tokio::task::{JoinHandle, JoinSet};
 
 mod bounds;
@@ -49,21 +51,66 @@ fn users() -> Vec<Tag> {
 }
 
 fn wrote_users() -> Touched {
-    Touched::Tags(users())
+    touched(users())
 }
 
-fn board_as(cache: &TestCache, key: &Key, mode: Mode, now: Instant) -> Board<&'static str> {
+fn touched(tags: Vec<Tag>) -> Touched {
+    Touched::Named {
+        tags,
+        paths: Vec::new(),
+    }
+}
+
+fn at(key: &Key) -> Located {
+    Located {
+        primary: key.clone(),
+        variant: None,
+    }
+}
+
+fn minute() -> Rules {
+    Rules {
+        ttl: Some(60 * SECOND),
+        ..Rules::default()
+    }
+}
+
+fn board_as(cache: &TestCache, key: &Key, wants: Wants, now: Instant) -> Board<&'static str> {
+    board_with(cache, key, Some(&users()), wants, now)
+}
+
+fn board_with(
+    cache: &TestCache,
+    key: &Key,
+    tags: Option<&[Tag]>,
+    wants: Wants,
+    now: Instant,
+) -> Board<&'static str> {
     let ask = Ask {
-        key,
-        tags: &users(),
-        ttl: 60 * SECOND,
-        mode,
+        at: &cache.locate(key.clone(), &HeaderMap::new()),
+        tags,
+        path: "/path",
+        rules: &minute(),
+        wants: &wants,
+        purpose: Purpose::Show,
     };
     cache.board(&ask, now)
 }
 
 fn board(cache: &TestCache, key: &Key, now: Instant) -> Board<&'static str> {
-    board_as(cache, key, Mode::Fresh, now)
+    board_as(cache, key, Wants::FRESH, now)
+}
+
+/// What a reader is shown who wants nothing in particular.
+fn look(cache: &TestCache, key: &Key, now: Instant) -> Result<Arc<Entry>, Miss> {
+    match cache.find(&at(key), &Wants::FRESH, now) {
+        Found::Shown(entry, _) => Ok(entry),
+        Found::Not(why, _) => Err(why),
+    }
+}
+
+fn accepts(cache: &TestCache, entry: &Entry) -> bool {
+    cache.accepts(entry, &HeaderMap::new())
 }
 
 #[track_caller]
@@ -106,7 +153,12 @@ fn finish_with(
         headers,
         body: body.as_bytes(),
     };
-    leader.finish(&answer, now)
+    let arrival = Arrival {
+        request: &HeaderMap::new(),
+        now,
+        wall: SystemTime::UNIX_EPOCH,
+    };
+    leader.finish(&answer, &arrival)
 }
 
 /// How a fetch ends for somebody who joined it, however often it goes back into the line.

@@ -129,18 +129,18 @@ impl World {
     fn begin_reader(&mut self) {
         let credential = if self.below(3) == 0 { BOB } else { ALICE };
         let mode = if self.below(6) == 0 {
-            Mode::Reload
+            Wants::RELOAD
         } else {
-            Mode::Fresh
+            Wants::FRESH
         };
         let key = key(credential, "/users");
         let expected = self.expected();
         self.seat(expected, key, mode);
     }
 
-    fn seat(&mut self, expected: u64, key: Key, mode: Mode) {
+    fn seat(&mut self, expected: u64, key: Key, mode: Wants) {
         let reader = match board_as(&self.cache, &key, mode, self.now) {
-            Board::Hit(entry) => {
+            Board::Hit(entry, _) => {
                 self.hits += 1;
                 return self.show(expected, &entry);
             }
@@ -171,7 +171,7 @@ impl World {
                     leader.departs(self.now);
                 }
                 let landed = finish(leader, &version.to_string(), self.now);
-                return self.show(expected, &landed.shared.unwrap());
+                return self.show(expected, &landed.entry.unwrap());
             }
             Reader::Waiting(mut waiting) => {
                 match waiting
@@ -179,10 +179,10 @@ impl World {
                     .poll(&mut Context::from_waker(Waker::noop()))
                 {
                     Poll::Pending => Reader::Waiting(waiting),
-                    Poll::Ready(Outcome::Shared(entry)) if self.cache.accepts(&entry) => {
+                    Poll::Ready(Outcome::Shared(entry)) if accepts(&self.cache, &entry) => {
                         return self.show(expected, &entry);
                     }
-                    Poll::Ready(_) => return self.seat(expected, key, Mode::Fresh),
+                    Poll::Ready(_) => return self.seat(expected, key, Wants::FRESH),
                 }
             }
             // Straight from upstream at this moment.

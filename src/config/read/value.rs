@@ -5,7 +5,7 @@ use super::Raw;
 use crate::config::units::{self, Size};
 use crate::config::{LogAccess, LogFormat, LogLevel, Network};
 use crate::network;
-use crate::route::{NameTemplate, Rate, Source, names};
+use crate::route::{Directives, NameTemplate, Rate, Source, names};
 use http::Method;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -288,6 +288,11 @@ macro_rules! words {
     };
 }
 
+words!(Directives {
+    "shorter" => Directives::Shorter,
+    "upstream" => Directives::Upstream,
+    "operator" => Directives::Operator,
+});
 words!(LogFormat { "text" => LogFormat::Text, "json" => LogFormat::Json });
 words!(LogAccess { "upstream" => LogAccess::Upstream, "all" => LogAccess::All });
 words!(LogLevel {

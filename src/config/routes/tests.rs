@@ -154,7 +154,7 @@ fn the_embedded_table_says_what_every_write_touches() {
     let cached: BTreeMap<_, _> = table
         .operations()
         .iter()
-        .filter_map(|o| Some((&*o.name, o.cache.as_ref()?.ttl.as_secs())))
+        .filter_map(|o| Some((&*o.name, o.cache.as_ref()?.ttl?.as_secs())))
         .collect();
     let expected = [
         ("listUsers", 60),

@@ -392,7 +392,8 @@ impl Gateway {
         match came.await {
             Came::Answer(answer) => {
                 let status = answer.response.status();
-                let place = unsettled.heard(status, answer.doubtful);
+                let headers = answer.response.headers();
+                let place = unsettled.heard(status, headers, answer.doubtful);
                 let heard = hear(answer).await;
                 carried.timing.upstream = heard.took;
                 (verdict::Came::Status(status), Some(heard), place)

@@ -15,7 +15,7 @@ use crate::limit::ticket::Permit;
 use crate::merge::{Parts, one_by_one};
 use crate::queue::Place;
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use std::time::Instant;
 use tokio::time::timeout_at;
 
@@ -46,6 +46,7 @@ impl Gateway {
         let unsettled = Unsettled::new(self.clone(), touched(ask), place);
         let mut permit = Some(permit);
         let mut last: Option<Heard> = None;
+        let mut headers = HeaderMap::new();
         let mut requests = requests.into_iter().peekable();
         while let Some(request) = requests.peek() {
             let slot = match permit.take() {
@@ -65,9 +66,10 @@ impl Gateway {
                 Came::Answer(answer) => {
                     let status = answer.response.status();
                     let doubtful = answer.doubtful;
+                    headers = answer.response.headers().clone();
                     let heard = hear(answer).await;
                     if !status.is_success() && status != StatusCode::NOT_FOUND {
-                        let place = unsettled.heard(status, doubtful);
+                        let place = unsettled.heard(status, &headers, doubtful);
                         return (verdict::Came::Status(status), Some(heard), place);
                     }
                     // A success says more than a 404.
@@ -86,7 +88,8 @@ impl Gateway {
         }
         let status = last.as_ref().and_then(Heard::status);
         let status = status.unwrap_or(StatusCode::NOT_FOUND);
-        let place = unsettled.heard(status, false);
+        // What one of them named besides its target, it has in common with the others.
+        let place = unsettled.heard(status, &headers, false);
         (verdict::Came::Status(status), last, place)
     }
 }

@@ -370,13 +370,13 @@ impl Aboard {
         match outcome {
             Outcome::Answer(response) => {
                 let status = response.status();
-                let place = unsettled.and_then(|it| it.heard(status, false));
+                let headers = response.headers();
+                let place = unsettled.and_then(|it| it.heard(status, headers, false));
                 (Became::Answered(response), place)
             }
             Outcome::Unknown(answer) => {
-                let status = answer.as_ref().map(Response::status);
-                let place = unsettled.and_then(|it| match status {
-                    Some(status) => it.heard(status, doubtful),
+                let place = unsettled.and_then(|it| match &answer {
+                    Some(answer) => it.heard(answer.status(), answer.headers(), doubtful),
                     None => it.in_doubt(),
                 });
                 (Became::Unknown(answer), place)

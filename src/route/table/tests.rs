@@ -1,6 +1,6 @@
 use super::*;
-use crate::route::Source;
 use crate::route::names;
+use crate::route::{Directives, Source};
 use proptest::prelude::*;
 
 fn def(name: &str, method: &str, path: &str) -> OperationDef {
@@ -119,7 +119,7 @@ fn operations_are_dense_and_end_with_the_unmatched() {
     assert!(
         table.operations()[3..]
             .iter()
-            .all(|o| o.method.is_none() && o.cache.is_none())
+            .all(|o| o.method.is_none() && o.cache.is_some() == (o.effect == Effect::Read))
     );
 }
 
@@ -175,13 +175,25 @@ type Spoil = (fn(&mut OperationDef), &'static str);
 
 #[test]
 fn wrong_definitions_are_refused() {
-    let read: [Spoil; 12] = [
+    let read: [Spoil; 14] = [
         (|d| d.name = "a b".into(), "name"),
         (|d| d.name = UNMATCHED_READ.into(), "name"),
         (|d| d.path = "users".into(), "path"),
         (|d| d.method = Method::OPTIONS, "method"),
         (|d| d.cache = Some(Duration::from_secs(1)), "cache"),
-        (|d| d.reads = names(&["users"]), "reads"),
+        (|d| d.caching.heuristic_percent = 101, "heuristic_percent"),
+        (
+            |d| d.caching.directives = Directives::Operator,
+            "cache_directives",
+        ),
+        (
+            |d| {
+                d.cache = Some(Duration::from_secs(1));
+                d.reads = names(&["users"]);
+                d.caching.heuristic_percent = 10;
+            },
+            "heuristic_percent",
+        ),
         (|d| d.writes = Some(vec![]), "writes"),
         (|d| d.order = names(&["users"]), "order"),
         (|d| d.barrier = vec!["person".into()], "barrier"),
@@ -189,9 +201,9 @@ fn wrong_definitions_are_refused() {
         (
             |d| {
                 d.cache = Some(Duration::ZERO);
-                d.reads = names(&["users"]);
+                d.caching.stale_if_error = Some(Duration::from_secs(1));
             },
-            "cache",
+            "stale_if_error",
         ),
         (
             |d| {
@@ -201,7 +213,11 @@ fn wrong_definitions_are_refused() {
             "reads",
         ),
     ];
-    let write: [Spoil; 7] = [
+    let write: [Spoil; 8] = [
+        (
+            |d| d.caching.stale_if_limited = Some(Duration::from_secs(1)),
+            "stale_if_limited",
+        ),
         (|d| d.cache = Some(Duration::from_secs(1)), "cache"),
         (|d| d.writes = Some(names(&["user:{path.other}"])), "writes"),
         (|d| d.order = names(&["user:{query.ids}"]), "order"),

@@ -3,7 +3,7 @@
 use super::{OperationDef, UNMATCHED_READ, UNMATCHED_WRITE, effect};
 use crate::route::names;
 use crate::route::pattern::{self, Segment};
-use crate::route::policy::{BudgetSpec, Effect, NameTemplate, Source};
+use crate::route::policy::{BudgetSpec, Directives, Effect, NameTemplate, Source};
 use http::Method;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -176,40 +176,63 @@ impl Problems {
     }
 
     fn cache(&mut self, index: usize, def: &OperationDef) {
-        let reads = def.reads.len();
-        match def.cache {
-            Some(_) if def.method != Method::GET => {
-                self.add(
-                    index,
-                    &def.name,
-                    "cache",
-                    "a write".into(),
-                    "`cache` with GET only",
-                );
+        let (caching, ttl) = (&def.caching, def.cache);
+        let stale = [
+            ("stale_while_revalidate", caching.stale_while_revalidate),
+            ("stale_if_error", caching.stale_if_error),
+            ("stale_if_limited", caching.stale_if_limited),
+        ];
+        let mut used = vec![
+            ("cache", ttl.is_some()),
+            (
+                "cache_directives",
+                caching.directives != Directives::default(),
+            ),
+            ("heuristic_percent", caching.heuristic_percent > 0),
+        ];
+        used.extend(stale.map(|(key, time)| (key, time.is_some())));
+        let used = used.into_iter().filter(|(_, is_used)| *is_used);
+        if def.method != Method::GET {
+            for (key, _) in used {
+                let expected = format!("`{key}` with GET only");
+                self.add(index, &def.name, key, "a write".into(), expected);
             }
-            Some(ttl) if ttl.is_zero() => {
-                self.add(
-                    index,
-                    &def.name,
-                    "cache",
-                    "0".into(),
-                    "a time above 0, or no `cache`",
-                );
+            return;
+        }
+        if ttl.is_some_and(|ttl| ttl.is_zero()) {
+            for (key, _) in used.skip(1) {
+                let expected = "no such key where nothing is stored";
+                self.add(index, &def.name, key, "`cache` of 0".into(), expected);
             }
-            Some(_) if reads == 0 => {
-                let expected = "`reads` with the tags that tell when an answer is stale";
-                self.add(index, &def.name, "cache", "no `reads`".into(), expected);
-            }
-            None if reads > 0 => {
-                self.add(
-                    index,
-                    &def.name,
-                    "reads",
-                    "no `cache`".into(),
-                    "`reads` beside `cache` only",
-                );
-            }
-            _ => {}
+            return;
+        }
+        if ttl.is_some() && def.reads.is_empty() {
+            let expected = "`reads` with the tags that tell when an answer is stale";
+            self.add(index, &def.name, "cache", "no `reads`".into(), expected);
+        }
+        if ttl.is_some() && caching.heuristic_percent > 0 {
+            let expected = "one of `cache` and `heuristic_percent`";
+            self.add(
+                index,
+                &def.name,
+                "heuristic_percent",
+                "both".into(),
+                expected,
+            );
+        }
+        if caching.heuristic_percent > 100 {
+            let found = caching.heuristic_percent.to_string();
+            self.add(index, &def.name, "heuristic_percent", found, "0 to 100");
+        }
+        if ttl.is_none() && caching.directives == Directives::Operator {
+            let expected = "`cache` with the time that is to count";
+            self.add(
+                index,
+                &def.name,
+                "cache_directives",
+                "no `cache`".into(),
+                expected,
+            );
         }
         for tag in &def.reads {
             if matches!(tag.source, Source::Body(_)) {

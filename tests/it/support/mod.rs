@@ -185,6 +185,13 @@ impl Answer {
             .unwrap_or("")
     }
 
+    /// `Cache-Status` without the key, which differs from request to request.
+    pub fn cache_status(&self) -> String {
+        let status = self.header("cache-status");
+        let parts = status.split("; ").filter(|part| !part.starts_with("key="));
+        parts.collect::<Vec<_>>().join("; ")
+    }
+
     pub fn error_type(&self) -> String {
         self.json()["errors"][0]["type"]
             .as_str()

@@ -1,0 +1,75 @@
+//! Pure. Why answers were not stored, for whoever asks later.
+//!
+//! Bounded: the latest `max` keys are remembered.
+
+use super::key::KeyHash;
+use super::reason::Refusal;
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+/// The latest refusals, by key.
+#[derive(Debug)]
+pub(super) struct Refusals {
+    latest: HashMap<KeyHash, (Refusal, Instant, u64)>,
+    /// The same keys in order, also where they were refused once more since; their numbers tell.
+    order: VecDeque<(KeyHash, u64)>,
+    next: u64,
+    max: usize,
+}
+
+impl Refusals {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            latest: HashMap::new(),
+            order: VecDeque::new(),
+            next: 0,
+            max,
+        }
+    }
+
+    /// An answer was refused.
+    pub(super) fn note(&mut self, key: KeyHash, why: Refusal, now: Instant) {
+        let number = self.next;
+        self.next += 1;
+        self.latest.insert(key, (why, now, number));
+        self.order.push_back((key, number));
+        while self.order.len() > self.max {
+            let Some((key, number)) = self.order.pop_front() else {
+                return;
+            };
+            if self
+                .latest
+                .get(&key)
+                .is_some_and(|(_, _, latest)| *latest == number)
+            {
+                self.latest.remove(&key);
+            }
+        }
+    }
+
+    /// The latest refusal of a key, and when that was.
+    pub(super) fn of(&self, key: KeyHash) -> Option<(Refusal, Instant)> {
+        self.latest.get(&key).map(|(why, at, _)| (*why, *at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn the_latest_are_remembered_and_no_more() {
+        let now = Clock::system().now();
+        let key = |n: u64| format!("{n:016x}").parse::<KeyHash>().unwrap();
+        let mut refusals = Refusals::new(3);
+        for n in 0..10 {
+            refusals.note(key(n % 5), Refusal::Vary, now);
+            refusals.note(key(7), Refusal::NoStore, now);
+            assert!(refusals.latest.len() <= 3 && refusals.order.len() <= 3);
+        }
+        assert_eq!(refusals.of(key(7)), Some((Refusal::NoStore, now)));
+        assert_eq!(refusals.of(key(4)), Some((Refusal::Vary, now)));
+        assert_eq!(refusals.of(key(0)), None);
+    }
+}

@@ -1,0 +1,322 @@
+//! A shared fetch: asks the API once for all who want the same, in a task of its own.
+//!
+//! It asks for a compressed answer, and where something is stored already whether that has
+//! changed. What the answer is for its first reader is made here as well: that reader sees the
+//! answer's own header, the others what is kept of it.
+
+use super::Gateway;
+use super::attempt::Answer;
+use super::body::{self, Body, Read};
+use super::decoding::Decoding;
+use super::flow::{Reply, Timing};
+use super::pass::{Asked, Move};
+use super::read::Reading;
+use super::show::{self, Reader, Whole, show};
+use super::status::CacheStatus;
+use crate::cache::coding;
+use crate::cache::conditional::without_conditions;
+use crate::cache::entry;
+use crate::cache::leader::{Arrival, Landed, Leader};
+use crate::cache::reason::Refusal;
+use crate::error::GatewayError;
+use crate::metrics::Outcome;
+use crate::upstream::{AnswerBody, BodyError};
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::{Request, Response, StatusCode, response};
+use http_body::Body as _;
+use tokio::sync::oneshot;
+
+/// What a fetch tells the reader that began it.
+pub(super) type Told = Result<Reply, GatewayError>;
+
+/// What came of asking, to be told to the first reader.
+struct Arrived {
+    head: response::Parts,
+    body: Body,
+    /// Whether the body is wholly here, and how it stands for the answer.
+    whole: Option<(Bytes, coding::Coding)>,
+    landed: Landed,
+}
+
+impl Gateway {
+    /// Begins a fetch; whoever waits for it in particular is told.
+    pub(super) fn fetch(
+        &self,
+        reading: Reading,
+        leader: Leader<GatewayError>,
+        tell: Option<oneshot::Sender<Told>>,
+    ) {
+        let gateway = self.clone();
+        self.tasks.spawn("fetch", async move {
+            let told = gateway.carry_out_fetch(&reading, leader).await;
+            // The reader that began it may have hung up; the others have what they need.
+            if let Some(tell) = tell {
+                drop(tell.send(told));
+            }
+        });
+    }
+
+    async fn carry_out_fetch(&self, reading: &Reading, mut leader: Leader<GatewayError>) -> Told {
+        let ask = &reading.ask;
+        let mut timing = Timing::of(ask);
+        loop {
+            let validators = leader.validators();
+            let mut request = self.shared_request(reading);
+            if let Some(validators) = &validators {
+                validators.put(request.headers_mut());
+            }
+            let asked = self
+                .ask_api(ask, request, &mut timing, |to| match to {
+                    Move::Departs(now) => leader.departs(now),
+                    Move::TurnsBack => leader.turns_back(),
+                })
+                .await;
+            let answer = match asked {
+                Ok(Asked::Answer(answer)) => answer,
+                Ok(Asked::Throttled(response)) => {
+                    let (why, key) = (leader.why(), leader.key().hash());
+                    let landed = leader.refuse(Refusal::Status, self.clock.now());
+                    return Ok(Reply {
+                        cache: Some(CacheStatus::fetched(why, key, &landed, None)),
+                        ..Reply::throttled(response, timing)
+                    });
+                }
+                Err(error) => {
+                    leader.fail(error.clone());
+                    return Err(error);
+                }
+            };
+            if answer.response.status() != StatusCode::NOT_MODIFIED || validators.is_none() {
+                return self.land(reading, answer, leader, timing).await;
+            }
+            match self.renew(reading, answer, leader, timing) {
+                Ok(reply) => return Ok(reply),
+                // It was about another answer: now the whole is asked for, with a slot of its own.
+                Err((again, so_far)) => {
+                    (leader, timing) = (*again, so_far);
+                    leader.turns_back();
+                }
+            }
+        }
+    }
+
+    /// The request for everybody: without what one reader has asked of the answer's form.
+    fn shared_request(&self, reading: &Reading) -> Request<Bytes> {
+        let mut request = self.forwarded(&reading.ask);
+        let headers = request.headers_mut();
+        without_conditions(headers);
+        // One answer for all who ask, whatever codings they know. Where it is not known to be for
+        // others, the reader's own word stands if it says something else.
+        if reading.rules.ttl.is_some() || reader(reading).accepts_gzip() {
+            headers.insert(header::ACCEPT_ENCODING, coding::ASKED);
+        }
+        request
+    }
+
+    fn arrival<'a>(&self, reading: &'a Reading) -> Arrival<'a> {
+        Arrival {
+            request: &reading.ask.headers,
+            now: self.clock.now(),
+            wall: self.clock.wall(),
+        }
+    }
+
+    /// What is stored has not changed.
+    fn renew(
+        &self,
+        reading: &Reading,
+        answer: Answer,
+        leader: Leader<GatewayError>,
+        mut timing: Timing,
+    ) -> Result<Reply, (Box<Leader<GatewayError>>, Timing)> {
+        let (why, key) = (leader.why(), leader.key().hash());
+        let head = answer.response.headers();
+        let landed = match leader.renew(head, &self.arrival(reading)) {
+            Ok(landed) => landed,
+            Err(leader) => return Err((leader, timing)),
+        };
+        timing.upstream = answer.took;
+        let status = Some(StatusCode::NOT_MODIFIED);
+        let status = CacheStatus::fetched(why, key, &landed, status);
+        // Without an entry the 304 said that what is stored may not be kept.
+        let Some(entry) = &landed.entry else {
+            return Ok(Reply::read(
+                answer.response.map(|_| Body::default()),
+                Outcome::Fetched,
+                status,
+                timing,
+                answer.standing,
+            ));
+        };
+        let mut headers = entry.shared_headers();
+        for (name, value) in head {
+            if !headers.contains_key(name) && *name != header::CONTENT_LENGTH {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        let whole = Whole {
+            status: entry.status(),
+            headers,
+            body: entry.body().clone(),
+            coding: entry.coding(),
+            received: entry.received(),
+        };
+        Ok(Reply::read(
+            show(&reader(reading), whole),
+            Outcome::Fetched,
+            status,
+            timing,
+            answer.standing,
+        ))
+    }
+
+    /// Stores and shares the answer as far as it may be, and gives it to the first reader.
+    async fn land(
+        &self,
+        reading: &Reading,
+        answer: Answer,
+        leader: Leader<GatewayError>,
+        mut timing: Timing,
+    ) -> Told {
+        let (why, key) = (leader.why(), leader.key().hash());
+        let begun = self.clock.now();
+        let (head, body) = answer.response.into_parts();
+        let length = body.size_hint().lower();
+        let wall = self.clock.wall();
+        let refusal = leader.refusal(head.status, &head.headers, length, wall);
+        let arrived = match refusal {
+            Some(refusal) => Arrived {
+                body: self.streamed(reading, &head.headers, None, body),
+                landed: leader.refuse(refusal, begun),
+                whole: None,
+                head,
+            },
+            None => self.read_whole(reading, head, body, leader).await?,
+        };
+        // What is read here of the body is the API's time, not the gateway's.
+        timing.upstream = answer.took + self.clock.now().saturating_duration_since(begun);
+        let status = CacheStatus::fetched(why, key, &arrived.landed, None);
+        let response = self.for_first_reader(reading, arrived);
+        Ok(Reply::read(
+            response,
+            Outcome::Fetched,
+            status,
+            timing,
+            answer.standing,
+        ))
+    }
+
+    /// Reads an answer that others may have as well, and stores and shares it if it is not too long.
+    async fn read_whole(
+        &self,
+        reading: &Reading,
+        head: response::Parts,
+        body: AnswerBody,
+        leader: Leader<GatewayError>,
+    ) -> Result<Arrived, GatewayError> {
+        match body::read(body, self.settings.largest_stored).await {
+            Read::Whole(bytes) => {
+                let answer = entry::Answer {
+                    status: head.status,
+                    headers: &head.headers,
+                    body: &bytes,
+                };
+                let landed = leader.finish(&answer, &self.arrival(reading));
+                let most = self.settings.largest_stored;
+                let coding = coding::examine(&head.headers, &bytes, most);
+                Ok(Arrived {
+                    whole: coding.map(|coding| (bytes.clone(), coding)),
+                    body: Body::held(bytes),
+                    landed,
+                    head,
+                })
+            }
+            Read::Longer(first, rest) => Ok(Arrived {
+                body: self.streamed(reading, &head.headers, Some(first), *rest),
+                landed: leader.refuse(Refusal::TooLarge, self.clock.now()),
+                whole: None,
+                head,
+            }),
+            Read::Broken(error) => {
+                tracing::warn!(reason = error.as_str(), "an answer broke off");
+                let error = match error {
+                    BodyError::IdleTimeout | BodyError::TotalTimeout => {
+                        GatewayError::UpstreamTimeout
+                    }
+                    BodyError::Broken => GatewayError::UpstreamBroken,
+                };
+                leader.fail(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// The body of an answer that is not kept.
+    fn streamed(
+        &self,
+        reading: &Reading,
+        headers: &HeaderMap,
+        first: Option<Bytes>,
+        rest: AnswerBody,
+    ) -> Body {
+        if coding::is_gzip(headers) == Some(true) && !reader(reading).accepts_gzip() {
+            return Body::Decoding(Box::new(Decoding::new(first, rest)));
+        }
+        match first {
+            Some(first) => Body::Continued(Some(first), Box::new(rest)),
+            None => Body::Streamed(Box::new(rest)),
+        }
+    }
+
+    fn for_first_reader(&self, reading: &Reading, arrived: Arrived) -> Response<Body> {
+        let Arrived {
+            head,
+            body,
+            whole,
+            landed,
+        } = arrived;
+        let mut headers = head.headers;
+        if let Some(entry) = &landed.entry {
+            add_own_fields(&mut headers, &entry.shared_headers());
+        }
+        if let Some((body, coding)) = whole {
+            // It is said anew for what is shown.
+            headers.remove(header::CONTENT_LENGTH);
+            let whole = Whole {
+                status: head.status,
+                headers,
+                body,
+                coding,
+                received: self.clock.wall(),
+            };
+            return show(&reader(reading), whole);
+        }
+        if matches!(body, Body::Decoding(_)) {
+            show::plain(&mut headers);
+        }
+        let mut response = Response::new(body);
+        *response.status_mut() = head.status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+fn reader(reading: &Reading) -> Reader<'_> {
+    Reader {
+        method: &reading.ask.method,
+        headers: &reading.ask.headers,
+    }
+}
+
+/// What the gateway adds to an answer that is kept, for its first reader too.
+fn add_own_fields(headers: &mut HeaderMap, kept: &HeaderMap) {
+    for name in [header::ETAG, header::VARY] {
+        if let Some(first) = kept.get(&name) {
+            headers.insert(&name, first.clone());
+            for further in kept.get_all(&name).iter().skip(1) {
+                headers.append(&name, further.clone());
+            }
+        }
+    }
+}
