@@ -14,12 +14,12 @@
 use super::entry::Entry;
 use super::fence::Stamp;
 use super::key::Key;
+use super::progress::{Listener, Teller};
 use super::reason::{Miss, Refusal};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 /// How a fetch ended, for those who joined it.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ struct Table<E> {
 struct Flight<E> {
     number: u64,
     stamp: Stamp,
-    progress: watch::Receiver<Progress<E>>,
+    progress: Listener<Progress<E>>,
 }
 
 /// The current fetch of a key, as long as the table is locked.
@@ -129,7 +129,7 @@ impl<E> Flights<E> {
     }
 
     fn begin(self: &Arc<Self>, table: &mut Table<E>, key: &Key, stamp: Stamp) -> Ticket<E> {
-        let (sender, progress) = watch::channel(Progress::InLine);
+        let teller = Teller::new(Progress::InLine);
         let key = Arc::new(key.clone());
         let number = table.next;
         table.next += 1;
@@ -137,7 +137,7 @@ impl<E> Flights<E> {
         let flight = Flight {
             number,
             stamp,
-            progress,
+            progress: teller.listen(),
         };
         // An older fetch of the key is no longer current; those who joined it hear its end.
         table.current.insert(Arc::clone(&key), flight);
@@ -145,7 +145,7 @@ impl<E> Flights<E> {
             flights: Arc::clone(self),
             key,
             number,
-            sender,
+            teller,
             ended: false,
         }
     }
@@ -164,7 +164,7 @@ pub(super) struct Ticket<E> {
     flights: Arc<Flights<E>>,
     key: Arc<Key>,
     number: u64,
-    sender: watch::Sender<Progress<E>>,
+    teller: Teller<Progress<E>>,
     ended: bool,
 }
 
@@ -179,18 +179,18 @@ impl<E> Ticket<E> {
                 flight.stamp = stamp;
             }
         }
-        self.sender.send_replace(Progress::Departed);
+        self.teller.tell(Progress::Departed);
     }
 
     /// The attempt came to nothing: the fetch waits for its budget again.
     pub(super) fn turn_back(&self) {
-        self.sender.send_replace(Progress::InLine);
+        self.teller.tell(Progress::InLine);
     }
 
     /// Joins the fetch from within, current or not.
     pub(super) fn follow(&self, why: Miss) -> Follower<E> {
         Follower {
-            progress: self.sender.subscribe(),
+            progress: self.teller.listen(),
             why,
         }
     }
@@ -199,7 +199,7 @@ impl<E> Ticket<E> {
     /// finds either the fetch or what it stored, and no older answer lands on a newer one.
     pub(super) fn land<T>(mut self, outcome: Outcome<E>, store: impl FnOnce() -> T) -> Option<T> {
         let stored = self.leave(store);
-        self.sender.send_replace(Progress::Ended(outcome));
+        self.teller.tell(Progress::Ended(outcome));
         stored
     }
 
@@ -216,7 +216,7 @@ impl<E> Ticket<E> {
 }
 
 impl<E> Drop for Ticket<E> {
-    /// Without an end, the key is freed here; the sender goes after that, and wakes everyone.
+    /// Without an end, the key is freed here; the teller goes after that, and wakes everyone.
     fn drop(&mut self) {
         if !self.ended {
             self.leave(|| ());
@@ -226,7 +226,7 @@ impl<E> Drop for Ticket<E> {
 
 /// Someone who joined a fetch. Dropping it costs nobody anything.
 pub struct Follower<E> {
-    progress: watch::Receiver<Progress<E>>,
+    progress: Listener<Progress<E>>,
     why: Miss,
 }
 
@@ -238,30 +238,28 @@ impl<E: Clone> Follower<E> {
 
     /// Whether the fetch was sent; until then it waits for its budget.
     pub fn has_departed(&self) -> bool {
-        !matches!(*self.progress.borrow(), Progress::InLine)
+        self.progress
+            .look(|progress, _| !matches!(progress, Progress::InLine))
     }
 
     /// Waits until the fetch is sent, or has ended without it.
     pub async fn departure(&mut self) {
         let left = |progress: &Progress<E>| !matches!(progress, Progress::InLine);
-        // An error says that it was given up, which is an end.
-        drop(self.progress.wait_for(left).await);
+        // That it was given up is an end, too.
+        self.progress.until(left).await;
     }
 
     /// How the fetch ends, or `None` if it waits for its budget, perhaps again. It does end: the
     /// fetch is bounded in time by whoever carries it out.
     pub async fn wait(&mut self) -> Option<Outcome<E>> {
         let moved = |progress: &Progress<E>| !matches!(progress, Progress::Departed);
-        match self.progress.wait_for(moved).await.as_deref() {
-            Ok(Progress::Ended(outcome)) => return Some(outcome.clone()),
-            Ok(_) => {}
-            Err(_) => return Some(Outcome::Lost),
-        }
-        // Whoever carried it out may be gone: then it waits for nothing any more.
-        self.progress
-            .has_changed()
-            .is_err()
-            .then_some(Outcome::Lost)
+        self.progress.until(moved).await;
+        self.progress.look(|progress, is_over| match progress {
+            Progress::Ended(outcome) => Some(outcome.clone()),
+            // Whoever carried it out may be gone: then it waits for nothing any more.
+            _ if is_over => Some(Outcome::Lost),
+            _ => None,
+        })
     }
 }
 

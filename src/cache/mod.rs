@@ -63,6 +63,7 @@ pub mod key;
 pub mod leader;
 pub mod lifetime;
 mod marks;
+mod progress;
 pub mod range;
 pub mod reason;
 mod refusals;

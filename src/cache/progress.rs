@@ -1,0 +1,123 @@
+//! A value that changes, told to all who wait for it, in the order in which they began to wait.
+//!
+//! Why not the runtime's own channel for this: it wakes those who wait in an order by chance, and a
+//! simulation that fails for one seed has to fail for it again.
+
+use parking_lot::Mutex;
+use std::pin::pin;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    changed: Notify,
+}
+
+struct State<T> {
+    value: T,
+    is_over: bool,
+}
+
+/// Changes the value. Dropping it says that the value will not change any more.
+pub(super) struct Teller<T>(Arc<Shared<T>>);
+
+/// Waits for the value. Dropping it costs nobody anything.
+pub(super) struct Listener<T>(Arc<Shared<T>>);
+
+impl<T> Teller<T> {
+    pub(super) fn new(value: T) -> Self {
+        let state = State {
+            value,
+            is_over: false,
+        };
+        Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        }))
+    }
+
+    pub(super) fn listen(&self) -> Listener<T> {
+        Listener(Arc::clone(&self.0))
+    }
+
+    /// Changes the value and wakes everyone. The old value is dropped without a lock held.
+    pub(super) fn tell(&self, value: T) {
+        let old = std::mem::replace(&mut self.0.state.lock().value, value);
+        self.0.changed.notify_waiters();
+        drop(old);
+    }
+}
+
+impl<T> Drop for Teller<T> {
+    fn drop(&mut self) {
+        self.0.state.lock().is_over = true;
+        self.0.changed.notify_waiters();
+    }
+}
+
+impl<T> Listener<T> {
+    /// Looks at the value, and whether it will not change any more.
+    pub(super) fn look<R>(&self, look: impl FnOnce(&T, bool) -> R) -> R {
+        let state = self.0.state.lock();
+        look(&state.value, state.is_over)
+    }
+
+    /// Waits until the value is so, or will not change any more.
+    pub(super) async fn until(&self, is_so: impl Fn(&T) -> bool) {
+        loop {
+            let mut changed = pin!(self.0.changed.notified());
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            if self.look(|value, is_over| is_over || is_so(value)) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl<T> Clone for Listener<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn those_who_wait_are_woken_in_their_order() {
+        let teller = Teller::new(0);
+        let woken = Arc::new(Mutex::new(Vec::new()));
+        let waiting: Vec<_> = (0..50)
+            .map(|number| {
+                let (listener, woken) = (teller.listen(), Arc::clone(&woken));
+                tokio::spawn(async move {
+                    listener.until(|value| *value == 2).await;
+                    woken.lock().push(number);
+                })
+            })
+            .collect();
+        for value in [1, 2] {
+            tokio::task::yield_now().await;
+            teller.tell(value);
+        }
+        for task in waiting {
+            task.await.unwrap();
+        }
+        assert_eq!(*woken.lock(), (0..50).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_what_will_not_come() {
+        let teller = Teller::new(0);
+        let (early, late) = (teller.listen(), teller.listen());
+        let early = tokio::spawn(async move { early.until(|value| *value == 2).await });
+        tokio::task::yield_now().await;
+        drop(teller);
+        early.await.unwrap();
+        late.until(|value| *value == 2).await;
+        assert!(late.look(|value, is_over| *value == 0 && is_over));
+    }
+}
