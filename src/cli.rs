@@ -1,5 +1,7 @@
 //! The command line: what was typed, and what it means.
 
+mod admin;
+mod cache;
 mod writes;
 
 use crate::app::{self, Inside};
@@ -42,6 +44,8 @@ enum Command {
     Sandbox(SandboxCommand),
     /// Look after the writes that a running gateway keeps.
     Writes(writes::Writes),
+    /// Look at what a running gateway has stored, and make it forget.
+    Cache(cache::CacheCommand),
 }
 
 #[derive(Args, Debug)]
@@ -214,6 +218,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Routes(file) => routes(&file),
         Command::Sandbox(sandbox) => sandbox_command(&sandbox),
         Command::Writes(writes) => writes::run(&writes),
+        Command::Cache(command) => cache::run(&command),
     }
 }
 

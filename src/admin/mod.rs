@@ -4,6 +4,7 @@
 //! - `GET /livez` — 200 as long as the process answers
 //! - `GET /readyz` — 200 if new requests are taken, else 503; says what is not ready
 //! - `GET /status` — budgets, lines, cache and tasks of this moment, as JSON
+//! - `/cache` — what is stored under a key, or why it is not; purging
 //! - `/writes` — the writes that outlast a crash: listed, shown, cancelled, paused and resumed
 //!
 //! Never on the proxy's listener. A browser cannot be used against it: the `Host` must be a
@@ -12,6 +13,7 @@
 //! `admin.public` says so. What changes something needs the header `X-Gateway-Admin`, which browsers do
 //! not send for another site without asking first.
 
+mod cache;
 mod writes;
 
 use crate::gateway::Gateway;
@@ -82,6 +84,9 @@ impl Admin {
             return text(StatusCode::FORBIDDEN, why);
         }
         let path = request.uri().path();
+        if path == "/cache" || path.starts_with("/cache/") {
+            return self.cache(request).await;
+        }
         if path == "/writes" || path.starts_with("/writes/") {
             return self.writes(request).await;
         }
@@ -102,7 +107,7 @@ impl Admin {
             "/status" => document(StatusCode::OK, &self.status()),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "no such page; there are /metrics, /livez, /readyz, /status and /writes\n",
+                "no such page; there are /metrics, /livez, /readyz, /status, /cache and /writes\n",
             ),
         }
     }

@@ -125,7 +125,7 @@ impl Admin {
 }
 
 /// The parameters of a query, of which these are known.
-fn parameters(
+pub(super) fn parameters(
     query: Option<&str>,
     known: &[&str],
 ) -> Result<BTreeMap<String, String>, GatewayError> {
@@ -143,7 +143,7 @@ fn parameters(
     Ok(given)
 }
 
-fn refused(error: &GatewayError) -> Response<OuterBody> {
+pub(super) fn refused(error: &GatewayError) -> Response<OuterBody> {
     let message = match error {
         GatewayError::NotFound => "There is no such write".to_owned(),
         other => other.message(),

@@ -81,6 +81,11 @@ impl<E> Cache<E> {
         count
     }
 
+    /// The credentials of stored answers, as often as they have some.
+    pub fn credentials(&self) -> impl Iterator<Item = CredentialHash> + '_ {
+        self.inner.store.answers().map(|(key, _)| key.credential())
+    }
+
     /// What is known of a key.
     pub fn state(&self, key: KeyHash, now: Instant) -> State {
         let inner = &self.inner;

@@ -1,13 +1,10 @@
 //! `segment-gateway writes`: what operators ask a running gateway about the writes it keeps.
 
-use super::{complain, say};
-use bytes::Bytes;
+use super::admin::{self, ask};
+use super::say;
 use clap::{Args, Subcommand};
-use http::header::{AUTHORIZATION, HeaderValue};
-use http::{Method, Request};
-use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::Method;
+use http::header::HeaderValue;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use std::fs::File;
@@ -16,12 +13,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-/// An answer takes no longer.
-const PATIENCE: Duration = Duration::from_secs(30);
-const LONG_PATIENCE: Duration = Duration::from_secs(600);
 /// How often progress is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -112,20 +105,7 @@ impl Which {
 
 /// Runs the command; exit status 1 if the gateway refuses or cannot be reached.
 pub fn run(writes: &Writes) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let done = match runtime {
-        Ok(runtime) => runtime.block_on(act(writes)),
-        Err(error) => Err(format!("cannot start the runtime: {error}")),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            complain(&why);
-            ExitCode::FAILURE
-        }
-    }
+    admin::run(act(writes))
 }
 
 async fn act(writes: &Writes) -> Result<(), String> {
@@ -320,61 +300,6 @@ fn tally(first: &Value, now: &Value) -> String {
         true => "none yet".to_owned(),
         false => counts.join(", "),
     }
-}
-
-/// Asks the gateway; what it refuses is an error in its own words.
-async fn ask(
-    admin: SocketAddr,
-    method: Method,
-    path: &str,
-    parameters: &[(&'static str, String)],
-    token: Option<HeaderValue>,
-) -> Result<Value, String> {
-    // Many writes change hands in one request.
-    let patience = if token.is_some() {
-        LONG_PATIENCE
-    } else {
-        PATIENCE
-    };
-    let query: Vec<String> = parameters
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    let target = format!("{path}?{}", query.join("&"));
-    let mut request = Request::builder()
-        .method(method)
-        .uri(target.trim_end_matches('?'))
-        .header("host", admin.to_string())
-        .header("x-gateway-admin", "1")
-        .body(Empty::<Bytes>::new())
-        .map_err(|_| "an argument has characters that cannot be sent".to_owned())?;
-    if let Some(token) = token {
-        request.headers_mut().insert(AUTHORIZATION, token);
-    }
-    let answered = timeout(patience, exchange(admin, request)).await;
-    let (is_success, body) = answered
-        .map_err(|_| format!("{admin} does not answer"))?
-        .map_err(|why| {
-            format!("cannot ask the gateway at {admin}: {why}; is it running, is this --admin?")
-        })?;
-    let document: Value = serde_json::from_slice(&body).unwrap_or_default();
-    if is_success {
-        return Ok(document);
-    }
-    let message = document["message"].as_str().map(str::to_owned);
-    Err(message.unwrap_or_else(|| String::from_utf8_lossy(&body).trim().to_owned()))
-}
-
-async fn exchange(
-    admin: SocketAddr,
-    request: Request<Empty<Bytes>>,
-) -> Result<(bool, Bytes), Box<dyn std::error::Error>> {
-    let stream = TcpStream::connect(admin).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    drop(tokio::spawn(connection));
-    let answer = sender.send_request(request).await?;
-    let is_success = answer.status().is_success();
-    Ok((is_success, answer.into_body().collect().await?.to_bytes()))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod deploy;
 mod durable;
 mod merging;
 mod operations;
+mod purging;
 mod reads;
 mod rotation;
 mod seeing;

@@ -1,0 +1,170 @@
+//! `/cache` on the listener of operators: what `segment-gateway cache` asks for.
+//!
+//! Both look through the whole store, which takes a while where it is full, so they run beside the
+//! requests and not among them.
+
+use super::writes::{parameters, refused};
+use super::{Admin, document, text};
+use crate::cache::fence::{CredentialHash, Tag};
+use crate::cache::inspect::{State, Stored};
+use crate::cache::key::KeyHash;
+use crate::cache::{Cache, Purge};
+use crate::credential::Credential;
+use crate::error::GatewayError;
+use crate::gateway::body::OuterBody;
+use http::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use tokio::task::spawn_blocking;
+
+const WHAT: &str = "Say what is to be forgotten, by one of `tag`, `operation`, `credential`, `key` and `everything=true`";
+
+impl Admin {
+    /// Answers a request below `/cache`.
+    pub(super) async fn cache(&self, request: &Request<()>) -> Response<OuterBody> {
+        let (method, query) = (request.method(), request.uri().query());
+        let answer = match (method, request.uri().path()) {
+            (&Method::GET, "/cache") => self.show_key(query).await,
+            (&Method::POST, "/cache/purge") => self.purge(query).await,
+            _ => {
+                return text(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "there are GET /cache and POST /cache/purge\n",
+                );
+            }
+        };
+        match answer {
+            Ok(Some(answer)) => document(StatusCode::OK, &answer),
+            Ok(None) => {
+                let message = "Nothing is stored under this key, and nothing is known of why not";
+                let answer = json!({ "error": "gateway-not-found", "message": message });
+                document(StatusCode::NOT_FOUND, &answer)
+            }
+            Err(error) => refused(&error),
+        }
+    }
+
+    /// What is known of a key; `None` if that is nothing.
+    async fn show_key(&self, query: Option<&str>) -> Result<Option<Value>, GatewayError> {
+        let mut given = parameters(query, &["key"])?;
+        let key = given.remove("key").unwrap_or_default();
+        let key = key_hash(&key)?;
+        let (cache, now) = (self.gateway.cache.clone(), self.gateway.clock.now());
+        let state = beside(move || cache.state(key, now)).await?;
+        if state.stored.is_empty() && state.refused.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(self.state(key, &state)))
+    }
+
+    fn state(&self, key: KeyHash, state: &State) -> Value {
+        let stored: Vec<Value> = state.stored.iter().map(|one| self.stored(one)).collect();
+        let refused = state
+            .refused
+            .map(|(why, ago)| json!({ "reason": why.as_str(), "secondsAgo": whole(ago) }));
+        json!({ "key": key.to_string(), "stored": stored, "notStored": refused })
+    }
+
+    fn stored(&self, stored: &Stored) -> Value {
+        json!({
+            "operation": self.operation_name(stored.operation),
+            "credential": Credential::from_bytes(stored.credential).to_string(),
+            "status": stored.status.as_u16(),
+            "ageSeconds": whole(stored.age),
+            "freshForSeconds": whole(stored.fresh_for),
+            "staleForSeconds": whole(stored.stale_for),
+            // A write, a purge or a 401 came after its fetch had begun.
+            "believed": !stored.fenced,
+            "stamp": stored.generation,
+            "tags": stored.tags,
+            "staleAfterAnyWrite": stored.any_write,
+            "variesBy": stored.varies_by,
+            "bytes": stored.bytes,
+            "shown": stored.shown,
+        })
+    }
+
+    fn operation_name(&self, index: u32) -> &str {
+        let operations = self.gateway.table.operations();
+        let operation = usize::try_from(index)
+            .ok()
+            .and_then(|at| operations.get(at));
+        operation.map_or("none", |operation| &operation.name)
+    }
+
+    async fn purge(&self, query: Option<&str>) -> Result<Option<Value>, GatewayError> {
+        let given = parameters(
+            query,
+            &["tag", "operation", "credential", "key", "everything"],
+        )?;
+        let mut given = given.into_iter();
+        let (Some((by, value)), None) = (given.next(), given.next()) else {
+            return Err(GatewayError::BadRequest(WHAT));
+        };
+        let value = percent_decode_str(&value).decode_utf8_lossy().into_owned();
+        let (cache, now) = (self.gateway.cache.clone(), self.gateway.clock.now());
+        let what = match (by.as_str(), value.as_str()) {
+            ("everything", "true") => Purge::Everything,
+            ("tag", tag) if !tag.is_empty() => Purge::Tag(Tag::new(tag)),
+            ("operation", name) => Purge::Operation(self.operation_index(name)?),
+            ("key", key) => Purge::Key(key_hash(key)?),
+            ("credential", hash) => Purge::Credential(self.credential_hash(hash).await?),
+            _ => return Err(GatewayError::BadRequest(WHAT)),
+        };
+        let purged = purge(cache, what, now).await?;
+        tracing::warn!(by, purged, "an operator purged the cache");
+        self.gateway.metrics.fence_moved("purge");
+        Ok(Some(json!({ "purged": purged })))
+    }
+
+    fn operation_index(&self, name: &str) -> Result<u32, GatewayError> {
+        let mut operations = self.gateway.table.operations().iter();
+        let operation = operations.find(|operation| *operation.name == *name);
+        let index = operation.and_then(|operation| u32::try_from(operation.index).ok());
+        index.ok_or(GatewayError::BadRequest(
+            "There is no such operation; `segment-gateway routes` lists them",
+        ))
+    }
+
+    /// The credential that logs and lists show by this hash, which is a part of the whole.
+    async fn credential_hash(&self, hash: &str) -> Result<CredentialHash, GatewayError> {
+        let hash = hash.to_owned();
+        let accounts = self.gateway.budgets.snapshot();
+        let known = accounts
+            .into_iter()
+            .map(|account| *account.credential.bytes());
+        let known: Vec<CredentialHash> = known.collect();
+        let cache = self.gateway.cache.clone();
+        let found = beside(move || {
+            let is_named =
+                |bytes: &CredentialHash| Credential::from_bytes(*bytes).to_string() == hash;
+            known.into_iter().chain(cache.credentials()).find(is_named)
+        });
+        found.await?.ok_or(GatewayError::BadRequest(
+            "No credential of this hash has stored answers or budgets at present",
+        ))
+    }
+}
+
+async fn purge(cache: Cache<GatewayError>, what: Purge, now: Instant) -> Result<u64, GatewayError> {
+    beside(move || cache.purge(&what, now)).await
+}
+
+/// Carries out what takes its time beside the tasks of requests.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, GatewayError> {
+    spawn_blocking(work)
+        .await
+        .map_err(|_| GatewayError::Internal)
+}
+
+fn key_hash(text: &str) -> Result<KeyHash, GatewayError> {
+    let wrong = GatewayError::BadRequest("`key` is not a key as Cache-Status has them");
+    text.parse().map_err(|_| wrong)
+}
+
+fn whole(duration: Duration) -> u64 {
+    duration.as_secs()
+}

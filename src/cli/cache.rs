@@ -1,0 +1,98 @@
+//! `segment-gateway cache`: what operators ask a running gateway about what it has stored.
+
+use super::admin::{self, ask};
+use super::say;
+use clap::{Args, Subcommand};
+use http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+/// The command and its flags.
+#[derive(Args, Debug)]
+pub struct CacheCommand {
+    /// The listener of operators.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8081",
+        global = true
+    )]
+    admin: SocketAddr,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show as JSON what is stored under a key, or why nothing is.
+    Show {
+        /// The key, as Cache-Status has it.
+        key: String,
+    },
+    /// Forget stored answers, and what is being fetched; says how many.
+    Purge(What),
+}
+
+/// What is forgotten.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct What {
+    /// What depends on a tag, e.g. users or user:42.
+    #[arg(long, value_name = "TAG")]
+    tag: Option<String>,
+    /// What an operation showed anyone, e.g. getUser.
+    #[arg(long, value_name = "NAME")]
+    operation: Option<String>,
+    /// What a credential was shown, by its hash as logs show it.
+    #[arg(long, value_name = "HASH")]
+    credential: Option<String>,
+    /// What stands under a key, as Cache-Status has it.
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// All of it.
+    #[arg(long)]
+    everything: bool,
+}
+
+impl What {
+    fn parameter(&self) -> (&'static str, String) {
+        let given = [
+            ("tag", &self.tag),
+            ("operation", &self.operation),
+            ("credential", &self.credential),
+            ("key", &self.key),
+        ];
+        let given = given.into_iter();
+        let mut given = given.filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        match given.next() {
+            Some((name, value)) => (name, encoded(value)),
+            None => ("everything", self.everything.to_string()),
+        }
+    }
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// Runs the command; exit status 1 if the gateway refuses or cannot be reached.
+pub fn run(command: &CacheCommand) -> ExitCode {
+    admin::run(act(command))
+}
+
+async fn act(command: &CacheCommand) -> Result<(), String> {
+    match &command.action {
+        Action::Show { key } => {
+            let key = [("key", encoded(key))];
+            let shown = ask(command.admin, Method::GET, "/cache", &key, None).await?;
+            say(&format!("{shown:#}"));
+        }
+        Action::Purge(what) => {
+            let what = [what.parameter()];
+            let done = ask(command.admin, Method::POST, "/cache/purge", &what, None).await?;
+            say(&format!("{} answers purged", done["purged"]));
+        }
+    }
+    Ok(())
+}
