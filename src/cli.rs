@@ -141,6 +141,12 @@ struct SandboxOptions {
     /// What becomes of a list with a wrong element: whole (refused) or partly (applied up to it).
     #[arg(long, default_value = "whole", value_parser = parse::<ListMode>)]
     lists: ListMode,
+    /// Reads have an ETag, and are answered 304 to who has that already.
+    #[arg(long)]
+    validators: bool,
+    /// Reads are compressed for who understands it.
+    #[arg(long)]
+    gzip: bool,
     /// Seed of everything that is left to chance.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -203,6 +209,8 @@ impl SandboxOptions {
             replication_lag: self.replication_lag,
             other_users: self.other_users,
             lists: self.lists,
+            validators: self.validators,
+            gzip: self.gzip,
             users: self.users,
             groups: self.groups,
             ..SandboxSpec::default()

@@ -106,6 +106,20 @@ impl Core {
         Fate::draw(&mut self.dice, &self.spec, &self.faults)
     }
 
+    /// What the answer to a read may have besides.
+    fn finish_read(&self, request: &Request, answer: &mut Answer) {
+        let head = &request.head;
+        if head.method != http::Method::GET || answer.status() != StatusCode::OK {
+            return;
+        }
+        if self.spec.gzip {
+            reply::compress(answer, &head.headers);
+        }
+        if self.spec.validators {
+            reply::validate(answer, &head.headers);
+        }
+    }
+
     /// Counts a request, lets it take effect, notes it and answers it.
     pub(super) fn arrive(&mut self, at: Moment, request: &Request, fate: &Fate) -> Answer {
         let path = request.head.uri.path();
@@ -116,6 +130,7 @@ impl Core {
             .version
             .unwrap_or_else(|| self.history.current().version);
         reply::add_common(&mut handled.answer, version, at.wall);
+        self.finish_read(request, &mut handled.answer);
         let target = request
             .head
             .uri

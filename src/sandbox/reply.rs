@@ -1,10 +1,18 @@
 //! Pure. How answers look: envelopes, headers, media types.
 
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, DATE, ETAG, IF_NONE_MATCH, RETRY_AFTER, VARY,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+use sha2::{Digest, Sha256};
 
 use super::request::{Problem, quoted};
 use super::window::Verdict;
@@ -113,6 +121,41 @@ pub(super) fn add_common(answer: &mut Answer, version: u64, wall: SystemTime) {
     let headers = answer.headers_mut();
     headers.insert(VERSION, HeaderValue::from(version));
     headers.extend(date(wall).map(|value| (DATE, value)));
+}
+
+/// Compresses the body for a client that names `gzip`.
+pub(super) fn compress(answer: &mut Answer, request: &HeaderMap) {
+    let mut accepted = request.get_all(ACCEPT_ENCODING).iter();
+    let named = accepted.any(|value| value.to_str().is_ok_and(|text| text.contains("gzip")));
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    // Writing to memory does not fail.
+    if !named || encoder.write_all(answer.body()).is_err() {
+        return;
+    }
+    if let Ok(compressed) = encoder.finish() {
+        *answer.body_mut() = compressed.into();
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    }
+}
+
+/// Adds a tag of the body, and leaves the body out if the client has it.
+pub(super) fn validate(answer: &mut Answer, request: &HeaderMap) {
+    let digest: [u8; 32] = Sha256::digest(answer.body()).into();
+    let mut tag = String::from("\"");
+    for byte in &digest[..8] {
+        let _ = write!(tag, "{byte:02x}");
+    }
+    tag.push('"');
+    let mut known = request.get_all(IF_NONE_MATCH).iter();
+    let is_known = known.any(|value| value.to_str().is_ok_and(|text| text.contains(&tag)));
+    let headers = answer.headers_mut();
+    headers.extend(HeaderValue::try_from(tag).ok().map(|tag| (ETAG, tag)));
+    if is_known {
+        *answer.status_mut() = StatusCode::NOT_MODIFIED;
+        *answer.body_mut() = Bytes::new();
+    }
 }
 
 fn date(at: SystemTime) -> Option<HeaderValue> {

@@ -29,6 +29,10 @@ pub struct SandboxSpec {
     pub other_users: f64,
     /// What becomes of a list of which one element is wrong.
     pub lists: ListMode,
+    /// Reads are answered with an `ETag`, and with 304 to who has that already.
+    pub validators: bool,
+    /// Reads are answered compressed to who understands it.
+    pub gzip: bool,
     /// The limit per minute of reads that document none.
     pub default_reads: u32,
     /// The limit per minute of writes that document none.
@@ -78,6 +82,8 @@ impl Default for SandboxSpec {
             replication_lag: Duration::ZERO,
             other_users: 0.0,
             lists: ListMode::Whole,
+            validators: false,
+            gzip: false,
             default_reads: 200,
             default_writes: 60,
             users: 250,
@@ -100,6 +106,8 @@ impl fmt::Debug for SandboxSpec {
             .field("replication_lag", &self.replication_lag)
             .field("other_users", &self.other_users)
             .field("lists", &self.lists)
+            .field("validators", &self.validators)
+            .field("gzip", &self.gzip)
             .field("users", &self.users)
             .field("groups", &self.groups)
             .field("tokens", &self.tokens.as_ref().map(Vec::len))

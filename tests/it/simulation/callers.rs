@@ -284,6 +284,18 @@ async fn send(stage: &Stage, rng: &mut Rng, draft: Draft, token: u8, peer: u8) {
     if is_read && rng.u8(..20) == 0 {
         ask = with(ask, "cache-control", "no-cache");
     }
+    if is_read && rng.u8(..10) == 0 {
+        let wants = [
+            "max-age=5",
+            "max-stale=60",
+            "min-fresh=5",
+            "max-stale, max-age=90",
+        ];
+        ask = with(ask, "cache-control", wants[rng.usize(..4)]);
+    }
+    if is_read && rng.bool() {
+        ask = with(ask, "accept-encoding", "gzip");
+    }
     let hangs_up = (rng.u8(..25) == 0).then(|| Duration::from_millis(rng.u64(..20_000)));
     let by = By {
         token,

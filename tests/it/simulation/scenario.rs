@@ -71,12 +71,16 @@ impl Scenario {
                 }
             }
         }
+        // From a die of its own, so that the others fall as they did.
+        let mut rng = Rng::with_seed(!seed);
+        sandbox.validators = rng.bool();
+        sandbox.gzip = rng.bool();
         Self {
             seed,
             length,
             sandbox,
             restarts,
-            routes: None,
+            routes: rng.bool().then(with_stale_answers),
             per_budget: 1_000,
         }
     }
@@ -95,6 +99,20 @@ impl Scenario {
     pub fn longest_way(&self) -> Duration {
         self.sandbox.arrive.base + self.sandbox.arrive.jitter
     }
+}
+
+/// The embedded routes with short lives, after which answers are shown in every need.
+fn with_stale_answers() -> String {
+    let embedded = include_str!("../../../config/segment.toml");
+    let lines = embedded
+        .lines()
+        .map(|line| match line.starts_with("cache = ") {
+            true => "cache = \"10s\"\nstale_while_revalidate = \"20s\"\nstale_if_error = \"5m\"\n\
+                 stale_if_limited = \"2m\"\n"
+                .to_owned(),
+            false => format!("{line}\n"),
+        });
+    lines.collect()
 }
 
 fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {

@@ -295,6 +295,8 @@ fn heard(answer: &Answer) -> End {
         error: answer.error_type(),
         wait: wait.map(|ms| Duration::from_secs_f64(ms / 1000.0)),
         version: answer.header("x-sandbox-version").parse().ok(),
-        shared: cache.contains("; hit") || cache.contains("; collapsed"),
+        shared: ["; hit", "; collapsed", "detail=stale-if"]
+            .iter()
+            .any(|word| cache.contains(word)),
     }
 }
