@@ -94,6 +94,26 @@ proptest! {
     }
 
     #[test]
+    fn variants_are_equal_exactly_when_key_fields_and_selection_are(
+        a in parts(), b in parts(),
+        fields in prop::array::uniform2(prop::collection::vec("[ab]{1,2}", 0..3)),
+        selections in prop::array::uniform2(0u8..2),
+    ) {
+        let names = |fields: &[String]| -> Vec<HeaderName> {
+            let names = fields.iter().map(|name| name.parse().unwrap());
+            names.collect()
+        };
+        let of = |parts: &Owned, which: usize| {
+            key(parts).variant(&names(&fields[which]), &[selections[which]; 32])
+        };
+        let same = a == b && fields[0] == fields[1] && selections[0] == selections[1];
+        prop_assert_eq!(of(&a, 0) == of(&b, 1), same);
+        prop_assert!(of(&a, 0) != key(&b), "a variant is no plain key");
+        prop_assert_eq!(of(&a, 0).credential(), a.credential);
+        prop_assert_eq!(of(&a, 0).operation(), a.operation);
+    }
+
+    #[test]
     fn a_key_tells_its_credential_and_operation(a in parts()) {
         prop_assert_eq!(key(&a).credential(), a.credential);
         prop_assert_eq!(key(&a).operation(), a.operation);
