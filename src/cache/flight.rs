@@ -169,6 +169,10 @@ pub(super) struct Ticket<E> {
 }
 
 impl<E> Ticket<E> {
+    pub(super) fn key(&self) -> &Key {
+        &self.key
+    }
+
     /// The fetch is sent, with this stamp: later than was thought when it began.
     pub(super) fn depart(&self, stamp: Stamp) {
         {

@@ -137,7 +137,9 @@ impl<E> Leader<E> {
         self.land(verdict, arrival, make)
     }
 
-    /// The API says that what is stored has not changed: it is as good as fetched now.
+    /// The API says that what is stored has not changed: it is as good as fetched now. Gives the
+    /// answer as it is from now on, for the first reader, and what became of it; if it may not be
+    /// kept any more, what was stored is forgotten.
     ///
     /// # Errors
     /// With the leader, if the 304 was not asked for or names another answer; the next attempt
@@ -146,7 +148,7 @@ impl<E> Leader<E> {
         mut self,
         headers: &HeaderMap,
         arrival: &Arrival<'_>,
-    ) -> Result<Landed, Box<Self>> {
+    ) -> Result<(Arc<Entry>, Landed), Box<Self>> {
         let stored = self.stored.take();
         let confirmed = |stored: &Arc<Entry>| {
             let validators = stored.validators();
@@ -165,7 +167,11 @@ impl<E> Leader<E> {
             };
             Arc::new(stored.renewed(&headers, about))
         };
-        Ok(self.land(verdict, arrival, make))
+        let shown = make(&self, None);
+        if let Verdict::Keep(_) | Verdict::Share(_) = verdict {
+            self.inner.store.remove(self.ticket.key());
+        }
+        Ok((shown, self.land(verdict, arrival, make)))
     }
 
     /// The answer is for the first reader alone, or not wholly there: those who joined have to
@@ -188,7 +194,7 @@ impl<E> Leader<E> {
         self,
         verdict: Verdict,
         arrival: &Arrival<'_>,
-        make: impl FnOnce(&Self, Option<Lifetime>) -> Arc<Entry>,
+        make: impl Fn(&Self, Option<Lifetime>) -> Arc<Entry>,
     ) -> Landed {
         let now = arrival.now;
         let (life, is_shared, refusal) = match verdict {

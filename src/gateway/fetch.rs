@@ -15,9 +15,10 @@ use super::show::{self, Reader, Whole, show};
 use super::status::CacheStatus;
 use crate::cache::coding;
 use crate::cache::conditional::without_conditions;
+use crate::cache::control::Directives;
 use crate::cache::entry;
 use crate::cache::leader::{Arrival, Landed, Leader};
-use crate::cache::reason::Refusal;
+use crate::cache::reason::{Miss, Refusal};
 use crate::error::GatewayError;
 use crate::metrics::Outcome;
 use crate::upstream::{AnswerBody, BodyError};
@@ -108,7 +109,8 @@ impl Gateway {
         without_conditions(headers);
         // One answer for all who ask, whatever codings they know. Where it is not known to be for
         // others, the reader's own word stands if it says something else.
-        if reading.rules.ttl.is_some() || reader(reading).accepts_gzip() {
+        let accepts = reader(reading).accepts_gzip();
+        if accepts || reading.rules.ttl.is_some() && !reading.wants.no_transform {
             headers.insert(header::ACCEPT_ENCODING, coding::ASKED);
         }
         request
@@ -132,23 +134,13 @@ impl Gateway {
     ) -> Result<Reply, (Box<Leader<GatewayError>>, Timing)> {
         let (why, key) = (leader.why(), leader.key().hash());
         let head = answer.response.headers();
-        let landed = match leader.renew(head, &self.arrival(reading)) {
-            Ok(landed) => landed,
+        let (entry, landed) = match leader.renew(head, &self.arrival(reading)) {
+            Ok(renewed) => renewed,
             Err(leader) => return Err((leader, timing)),
         };
         timing.upstream = answer.took;
         let status = Some(StatusCode::NOT_MODIFIED);
         let status = CacheStatus::fetched(why, key, &landed, status);
-        // Without an entry the 304 said that what is stored may not be kept.
-        let Some(entry) = &landed.entry else {
-            return Ok(Reply::read(
-                answer.response.map(|_| Body::default()),
-                Outcome::Fetched,
-                status,
-                timing,
-                answer.standing,
-            ));
-        };
         let mut headers = entry.shared_headers();
         for (name, value) in head {
             if !headers.contains_key(name) && *name != header::CONTENT_LENGTH {
@@ -197,6 +189,11 @@ impl Gateway {
         // What is read here of the body is the API's time, not the gateway's.
         timing.upstream = answer.took + self.clock.now().saturating_duration_since(begun);
         let status = CacheStatus::fetched(why, key, &arrived.landed, None);
+        if must_not_decode(reading, &arrived.head.headers) {
+            // The API has it in a coding that this reader knows, and nobody else may make one.
+            let status = CacheStatus::alone(Miss::NotShared, Some(key));
+            return Box::pin(self.pass(reading.ask.clone(), status)).await;
+        }
         let response = self.for_first_reader(reading, arrived);
         Ok(Reply::read(
             response,
@@ -224,7 +221,10 @@ impl Gateway {
                 };
                 let landed = leader.finish(&answer, &self.arrival(reading));
                 let most = self.settings.largest_stored;
-                let coding = coding::examine(&head.headers, &bytes, most);
+                let coding = match &landed.entry {
+                    Some(entry) => Some(entry.coding()),
+                    None => coding::examine(&head.headers, &bytes, most),
+                };
                 Ok(Arrived {
                     whole: coding.map(|coding| (bytes.clone(), coding)),
                     body: Body::held(bytes),
@@ -300,6 +300,14 @@ impl Gateway {
         *response.headers_mut() = headers;
         response
     }
+}
+
+/// Whether an answer came compressed for a reader who does not understand it, and says that it must
+/// not be changed (RFC 9111, section 5.2.2.6).
+fn must_not_decode(reading: &Reading, headers: &HeaderMap) -> bool {
+    coding::is_gzip(headers) == Some(true)
+        && !reader(reading).accepts_gzip()
+        && Directives::parse(headers.get_all(header::CACHE_CONTROL)).no_transform
 }
 
 fn reader(reading: &Reading) -> Reader<'_> {

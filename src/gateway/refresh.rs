@@ -18,7 +18,9 @@ const AHEAD: &str = "ahead";
 
 impl Gateway {
     /// A new answer in place of one that was shown stale.
-    pub(super) fn refresh_behind(&self, reading: Reading, need: Need) {
+    pub(super) fn refresh_behind(&self, mut reading: Reading, need: Need) {
+        // Not as impatient as the reader, who has an answer.
+        reading.ask.patience = self.settings.read_patience.usual;
         self.refresh(reading, need.as_str());
     }
 

@@ -174,6 +174,10 @@ impl Gateway {
             content: None,
         });
         let entry = self.cache.lookup(&key, now)?;
+        // Others are counted by their status.
+        if !entry.status().is_success() {
+            return None;
+        }
         if entry.coding() != Coding::Plain && !accepts_gzip(plain.accept_encoding) {
             return None;
         }
