@@ -18,14 +18,13 @@
     reason = "the figures are what this program is for"
 )]
 
-use http::{HeaderMap, StatusCode};
-use segment_gateway::cache::entry::Answer;
+#[path = "support/stored.rs"]
+mod stored;
+
+use http::HeaderMap;
 use segment_gateway::cache::fence::{Dependency, Fence, Tag};
-use segment_gateway::cache::key::{Key, KeyParts, Lines};
-use segment_gateway::cache::leader::Arrival;
-use segment_gateway::cache::lifetime::Rules;
-use segment_gateway::cache::request::Wants;
-use segment_gateway::cache::{Ask, Board, Cache, Purpose, Spec, Touched};
+use segment_gateway::cache::key::Key;
+use segment_gateway::cache::{Cache, Spec, Touched};
 use segment_gateway::clock::Clock;
 use segment_gateway::credential::{Credential, Hasher};
 use segment_gateway::limit::account::{Account, Next};
@@ -40,6 +39,7 @@ use std::collections::VecDeque;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
+use stored::{CREDENTIAL, key, store};
 
 /// The default of `cache.marks`.
 const MARKS: usize = 100_000;
@@ -50,7 +50,6 @@ const TERMS: Terms = Terms {
     late: MINUTE,
     unknown_slots: 1,
 };
-const CREDENTIAL: [u8; 16] = [7; 16];
 /// A stored answer is looked up by many, so many are stored.
 const ENTRIES: u32 = 1_000;
 
@@ -306,65 +305,12 @@ fn cache() -> Cache<()> {
     })
 }
 
-fn path(user: u32) -> String {
-    format!("/users/user-{user:05}")
-}
-
 /// What a write to these changes.
 fn touched(tags: &[Tag]) -> Touched {
     Touched::Named {
         tags: tags.to_vec(),
         paths: Vec::new(),
     }
-}
-
-fn key(user: u32) -> Key {
-    Key::new(&KeyParts {
-        credential: &CREDENTIAL,
-        operation: 1,
-        path: &path(user),
-        query: "",
-        accept: Lines::Only(None),
-        origin: Lines::Only(None),
-        content: None,
-    })
-}
-
-/// Stores an answer as a fetch does.
-fn store(cache: &Cache<()>, user: u32, now: Instant) {
-    let tags = [Tag::new("users"), Tag::new(format!("user:user-{user:05}"))];
-    let request = HeaderMap::new();
-    let board = cache.board(
-        &Ask {
-            at: &cache.locate(key(user), &request),
-            tags: Some(&tags),
-            path: &path(user),
-            rules: &Rules {
-                ttl: Some(MINUTE * 60),
-                ..Rules::default()
-            },
-            wants: &Wants::FRESH,
-            purpose: Purpose::Show,
-        },
-        now,
-    );
-    let Board::Lead(mut leader) = board else {
-        panic!("nobody else fetches, yet: {board:?}")
-    };
-    leader.departs(now);
-    let landed = leader.finish(
-        &Answer {
-            status: StatusCode::OK,
-            headers: &HeaderMap::new(),
-            body: &[b'x'; 2_253],
-        },
-        &Arrival {
-            request: &request,
-            now,
-            wall: std::time::SystemTime::UNIX_EPOCH,
-        },
-    );
-    assert_eq!(landed.stored, Ok(()));
 }
 
 fn lookups(bench: &Bench, marks: usize) {
@@ -374,7 +320,8 @@ fn lookups(bench: &Bench, marks: usize) {
     let others = others(marks.max(1));
     cache.settle(&touched(&others), now);
     let keys: Vec<Key> = (0..ENTRIES).map(key).collect();
-    (0..ENTRIES).for_each(|user| store(&cache, user, now));
+    let (headers, body) = (HeaderMap::new(), [b'x'; 2_253]);
+    (0..ENTRIES).for_each(|user| store(&cache, user, (&headers, &body), now));
     let find = |n: usize| {
         let found = cache.lookup(black_box(&keys[n % keys.len()]), now);
         assert!(black_box(found).is_some());

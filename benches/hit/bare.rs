@@ -2,6 +2,7 @@
 //! to a hit. It runs in a process of its own: this program, with another command.
 
 use crate::Failure;
+use crate::servers::{Server, Servers};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response};
@@ -11,12 +12,38 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
+use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::process::Stdio;
 use tokio::net::TcpListener;
 
 /// Makes this program the bare server. A file with the answer follows.
 pub(crate) const COMMAND: &str = "bare";
+
+/// Starts it on the servers' core, with this answer to everything.
+pub(crate) fn start(servers: &Servers<'_>, answer: &[u8]) -> Result<Server, Failure> {
+    let file = servers.folder.join("answer");
+    std::fs::write(&file, answer)?;
+    let mut command = servers.cores.command(&std::env::current_exe()?);
+    command
+        .arg(COMMAND)
+        .arg(&file)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit());
+    let mut server = Server {
+        child: command.spawn()?,
+        address: (Ipv4Addr::UNSPECIFIED, 0).into(),
+    };
+    let output = server.child.stdout.take().ok_or("it has no output")?;
+    let mut line = String::new();
+    BufReader::new(output).read_line(&mut line)?;
+    server.address = line
+        .trim()
+        .parse()
+        .map_err(|_| format!("the bare server said {line:?} instead of its address"))?;
+    Ok(server)
+}
 
 /// Serves until it is killed. Its address is the first line of its output.
 pub(crate) fn main(answer: Option<&Path>) -> Result<(), Failure> {

@@ -19,7 +19,7 @@
 //!   from one second to the next, and so all of them have their share of the good times and the bad.
 //!   A server whose turn it is not has nothing to do.
 //! - All servers run on one core and use the same runtime: tokio's with several threads, which is
-//!   one worker thread on one core. The load runs on another core; see `load.rs` for why it does
+//!   one worker thread on one core. The load runs on another core; see its module for why it does
 //!   not get in the way. Pinning needs `taskset` (util-linux); without it this is said.
 //! - Every answer is checked: status, length, body, and that it was a hit.
 //! - The upstream counts what it is asked: once by each gateway.
@@ -32,20 +32,24 @@
 )]
 
 mod bare;
+#[path = "../support/load.rs"]
 mod load;
+#[path = "../support/machine.rs"]
 mod machine;
 mod report;
+#[path = "../support/servers.rs"]
 mod servers;
+#[path = "../support/upstream.rs"]
 mod upstream;
 
-use load::{Load, Run};
+use load::{Load, Question, Run};
 use machine::Cores;
-use servers::{LogAccess, Servers};
+use servers::Servers;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use upstream::Upstream;
+use upstream::{Answer, Upstream};
 
 /// Any reason why it cannot go on.
 type Failure = Box<dyn Error + Send + Sync>;
@@ -54,6 +58,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 const GOAL: f64 = 0.80;
 /// What a user with a few permissions looks like.
 const BODY_BYTES: usize = 2_253;
+const PATH: &str = "/users/user-00001";
 const CONNECTIONS: usize = 64;
 /// How long each has its turn: much longer than it takes to get going again, much shorter than the
 /// machine keeps one speed.
@@ -144,7 +149,7 @@ fn compare(wish: &Wish) -> Result<(), Failure> {
     // Before any other thread begins, so that all of them run where the load runs.
     let cores = Cores::choose();
     let folder = tempfile::tempdir()?;
-    let upstream = Upstream::start(BODY_BYTES)?;
+    let upstream = Upstream::start(|_| Answer::plain(upstream::user(BODY_BYTES)))?;
     let servers = Servers {
         cores: &cores,
         folder: folder.path(),
@@ -183,11 +188,18 @@ fn one_round(
     for kind in Kind::ALL {
         let asked_before = upstream.asked();
         let server = match kind {
-            Kind::Gateway => servers.gateway(LogAccess::Default)?,
-            Kind::GatewayLogsAll => servers.gateway(LogAccess::All)?,
-            Kind::Bare => servers.bare(sample)?,
+            Kind::Gateway => servers.gateway("default", &[])?,
+            Kind::GatewayLogsAll => {
+                servers.gateway("all", &[("SEGMENT_GATEWAY__LOG__ACCESS", "all")])?
+            }
+            Kind::Bare => bare::start(servers, sample)?,
         };
-        let mut load = Load::connect(server.address(), CONNECTIONS, upstream.body().to_vec())?;
+        let question = Question {
+            request: load::request(PATH, load::GZIP),
+            status: load::OK,
+            body: upstream::user(BODY_BYTES),
+        };
+        let mut load = Load::connect(server.address, CONNECTIONS, question)?;
         // The only fetch; all that follow are hits.
         load.fetch()?;
         let warmed = load.run(wish.warm_up, server.id())?;

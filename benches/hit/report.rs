@@ -1,6 +1,6 @@
 //! What is printed.
 
-use crate::load::Run;
+use crate::load::{self, Run};
 use crate::machine::Usage;
 use crate::{GOAL, Kind};
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub(crate) fn line(round: usize, name: &str, run: &Run) {
     println!(
         "run {}  {name:<31} {:>8.0} requests/s  p50 {:>5.0} µs  p99 {:>5.0} µs   server {}, load {}",
         round + 1,
-        per_second(run),
+        run.per_second(),
         micros(run.latency(50)),
         micros(run.latency(99)),
         used(run.server, run.lasted),
@@ -38,8 +38,8 @@ pub(crate) fn summary(runs: &[(Kind, Run)]) {
         median(of_kind.map(|(_, run)| figure(run)).collect())
     };
     let columns: [(&str, Figure); 4] = [
-        ("requests/s", per_second),
-        ("per s of its core", per_core_second),
+        ("requests/s", Run::per_second),
+        ("per s of its core", Run::per_core_second),
         ("p50 µs", |run| micros(run.latency(50))),
         ("p99 µs", |run| micros(run.latency(99))),
     ];
@@ -57,21 +57,23 @@ pub(crate) fn summary(runs: &[(Kind, Run)]) {
         }
         println!();
     }
-    let ratio = median_of(Kind::Gateway, per_second) / median_of(Kind::Bare, per_second);
+    let ratio = median_of(Kind::Gateway, Run::per_second) / median_of(Kind::Bare, Run::per_second);
     let spread = spread(runs);
     let verdict = if ratio >= GOAL { "met" } else { "NOT met" };
     println!(
         "\ngateway/bare in requests per second: {ratio:.3} (single rounds: {spread}); the goal of \
          at least {GOAL:.2} is {verdict}"
     );
-    doubts(runs);
+    for doubt in load::doubts(runs.iter().map(|(_, run)| run)) {
+        println!("{doubt}");
+    }
 }
 
 /// The ratio in each round, from the least to the most.
 fn spread(runs: &[(Kind, Run)]) -> String {
     let of = |kind: Kind| {
         let of_kind = runs.iter().filter(move |(of, _)| *of == kind);
-        of_kind.map(|(_, run)| per_second(run))
+        of_kind.map(|(_, run)| run.per_second())
     };
     let mut ratios: Vec<f64> = of(Kind::Gateway)
         .zip(of(Kind::Bare))
@@ -80,43 +82,6 @@ fn spread(runs: &[(Kind, Run)]) -> String {
     ratios.sort_unstable_by(f64::total_cmp);
     let texts: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.3}")).collect();
     texts.join(" ")
-}
-
-/// Says it where the figures are not what they should be.
-fn doubts(runs: &[(Kind, Run)]) {
-    let share = |usage: Option<Usage>, run: &Run, of: fn(Usage) -> Duration| {
-        usage.map(|usage| of(usage).as_secs_f64() / run.lasted.as_secs_f64())
-    };
-    let idle = runs
-        .iter()
-        .filter(|(_, run)| share(run.server, run, |u| u.ran + u.waited).is_some_and(|s| s < 0.97))
-        .count();
-    if idle > 0 {
-        println!(
-            "WARNING: in {idle} runs the server was idle for a part of the time, because the load \
-             or the machine below did not keep up: the ratio per second flatters the slower one"
-        );
-    }
-    let disturbed = runs
-        .iter()
-        .filter(|(_, run)| share(run.server, run, |u| u.waited).is_some_and(|s| s > 0.03))
-        .count();
-    if disturbed > 0 {
-        println!(
-            "WARNING: in {disturbed} runs something else used the server's core: trust the figures \
-             per second of its core rather than those per second"
-        );
-    }
-}
-
-fn per_second(run: &Run) -> f64 {
-    run.answers() as f64 / run.lasted.as_secs_f64()
-}
-
-/// As if the server had had its core to itself; 0 where the system does not tell.
-fn per_core_second(run: &Run) -> f64 {
-    run.server
-        .map_or(0.0, |usage| run.answers() as f64 / usage.ran.as_secs_f64())
 }
 
 fn used(usage: Option<Usage>, of: Duration) -> String {

@@ -1,29 +1,21 @@
 //! Starts the servers on their core, and stops them in all cases.
 
+use crate::Failure;
 use crate::machine::Cores;
-use crate::{Failure, bare};
 use segment_gateway::clock::Clock;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
 /// Much longer than a server takes to start.
 const START_WITHIN: Duration = Duration::from_secs(20);
 
-/// The gateway's setting `log.access`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LogAccess {
-    Default,
-    All,
-}
-
 /// What servers are started with.
 pub(crate) struct Servers<'a> {
     pub(crate) cores: &'a Cores,
-    /// For their state, their logs and the answer of the bare one.
+    /// For what they keep and write.
     pub(crate) folder: &'a Path,
     pub(crate) gateway: &'a Path,
     pub(crate) upstream: SocketAddr,
@@ -32,8 +24,8 @@ pub(crate) struct Servers<'a> {
 /// A running server; killed when dropped. Where the system can, it is killed as well if this
 /// process comes to an end that drops nothing (see [`Cores::command`]).
 pub(crate) struct Server {
-    child: Child,
-    address: SocketAddr,
+    pub(crate) child: Child,
+    pub(crate) address: SocketAddr,
 }
 
 impl Drop for Server {
@@ -44,22 +36,19 @@ impl Drop for Server {
 }
 
 impl Server {
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 }
 
 impl Servers<'_> {
-    /// The program itself, with nothing set but where it listens and whom it asks.
-    pub(crate) fn gateway(&self, access: LogAccess) -> Result<Server, Failure> {
+    /// The program itself, with nothing set but where it listens, whom it asks, and this in its
+    /// environment.
+    pub(crate) fn gateway(&self, name: &str, settings: &[(&str, &str)]) -> Result<Server, Failure> {
         let (address, admin) = (free_port()?, free_port()?);
         // Two that run at once do not share a directory of state. The log is a new file each time:
         // with every hit in it, it grows by some megabytes a second.
-        let folder = self.folder.join(format!("{access:?}"));
+        let folder = self.folder.join(name);
         std::fs::create_dir_all(&folder)?;
         let log = folder.join("log");
         let mut command = self.cores.command(self.gateway);
@@ -68,42 +57,15 @@ impl Servers<'_> {
             .args(["--listen", &address.to_string()])
             .args(["--admin-listen", &admin.to_string()])
             .args(["--upstream", &format!("http://{}", self.upstream)])
+            .envs(settings.iter().copied())
             .current_dir(&folder)
             .stderr(File::create(&log)?);
-        if access == LogAccess::All {
-            command.env("SEGMENT_GATEWAY__LOG__ACCESS", "all");
-        }
         let child = command.spawn()?;
         let mut server = Server { child, address };
         server.wait_until_it_listens().map_err(|error| {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
             format!("the gateway: {error}\n{said}")
         })?;
-        Ok(server)
-    }
-
-    /// The bare server, with this answer to everything.
-    pub(crate) fn bare(&self, answer: &[u8]) -> Result<Server, Failure> {
-        let file = self.folder.join("answer");
-        std::fs::write(&file, answer)?;
-        let mut command = self.cores.command(&std::env::current_exe()?);
-        command
-            .arg(bare::COMMAND)
-            .arg(&file)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit());
-        let child = command.spawn()?;
-        let mut server = Server {
-            child,
-            address: (Ipv4Addr::UNSPECIFIED, 0).into(),
-        };
-        let output = server.child.stdout.take().ok_or("it has no output")?;
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
-        server.address = line
-            .trim()
-            .parse()
-            .map_err(|_| format!("the bare server said {line:?} instead of its address"))?;
         Ok(server)
     }
 }

@@ -1,9 +1,9 @@
-//! The load: 64 connections with one request each under way, by a single thread that costs less
-//! than any server, so that the server's core is the one that is full.
+//! The load: connections with one request each under way, by a single thread that costs less than
+//! any server, so that the server's core is the one that is full.
 //!
 //! The thread goes round: it reads and checks the answer of one connection, sends its next request
 //! and turns to the next. The server answers in the order in which it was asked, so the answer that
-//! is waited for is the next to come, and the server always has the other 63 requests to go on
+//! is waited for is the next to come, and the server always has all other requests to go on
 //! with. There is nothing to poll and nothing to parse: the body is known, and so is where the
 //! answer ends.
 //!
@@ -11,7 +11,7 @@
 //! core is the work of whoever sends, so a slow server would be charged for the rest that the load
 //! has from it, and a fast one would not.
 //!
-//! Latencies are those of a full server: about 64 times the time of one request.
+//! Latencies are those of a full server: about the time of one request times the connections.
 
 use crate::Failure;
 use crate::machine::Usage;
@@ -20,20 +20,38 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// What an SDK sends.
-const REQUEST: &[u8] = b"GET /users/user-00001 HTTP/1.1\r\n\
-    host: 127.0.0.1:8080\r\n\
-    user-agent: segment-gateway-bench/1\r\n\
-    accept: application/vnd.segment.v1+json, application/json\r\n\
-    accept-encoding: gzip, deflate\r\n\
-    authorization: Bearer sgp_0123456789abcdef0123456789abcdef0123456789abcdef\r\n\
-    connection: keep-alive\r\n\r\n";
-const STATUS: &[u8] = b"HTTP/1.1 200 OK\r\n";
+pub(crate) const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
+/// What an SDK says that it understands.
+pub(crate) const GZIP: &str = "accept-encoding: gzip, deflate\r\n";
 const HIT: &[u8] = b"\r\ncache-status: segment-gateway; hit; ";
 const HEAD_END: &[u8] = b"\r\n\r\n";
 /// No answer takes nearly as long: some ten seconds.
 const MOST_LOOKS: u32 = 20_000_000;
 const LARGEST_ANSWER: usize = 16 * 1024;
+
+/// What is asked over and over, and what is answered.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) request: Vec<u8>,
+    /// How every answer begins.
+    pub(crate) status: &'static [u8],
+    /// How every answer ends.
+    pub(crate) body: Vec<u8>,
+}
+
+/// What an SDK sends, with these fields besides, each with the end of its line.
+pub(crate) fn request(path: &str, fields: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\n\
+         host: 127.0.0.1:8080\r\n\
+         user-agent: segment-gateway-bench/1\r\n\
+         accept: application/vnd.segment.v1+json, application/json\r\n\
+         {fields}\
+         authorization: Bearer sgp_0123456789abcdef0123456789abcdef0123456789abcdef\r\n\
+         connection: keep-alive\r\n\r\n"
+    )
+    .into_bytes()
+}
 
 /// What a run showed, or a slice of it.
 #[derive(Debug, Default)]
@@ -68,8 +86,18 @@ impl Run {
         self.sample = next.sample;
     }
 
-    pub(crate) fn answers(&self) -> usize {
-        self.latencies.len()
+    fn answers(&self) -> f64 {
+        self.latencies.len() as f64
+    }
+
+    pub(crate) fn per_second(&self) -> f64 {
+        self.answers() / self.lasted.as_secs_f64()
+    }
+
+    /// As if the server had had its core to itself; 0 where the system does not tell.
+    pub(crate) fn per_core_second(&self) -> f64 {
+        self.server
+            .map_or(0.0, |usage| self.answers() / usage.ran.as_secs_f64())
     }
 
     /// The latency that this share (in percent) of the requests did not exceed.
@@ -78,6 +106,33 @@ impl Run {
         let at = (self.latencies.len() * percent / 100).min(last);
         self.latencies.get(at).copied().unwrap_or_default()
     }
+}
+
+/// Why the figures may not be what they should be.
+pub(crate) fn doubts<'r>(runs: impl Iterator<Item = &'r Run>) -> Vec<String> {
+    let (mut idle, mut disturbed) = (0, 0);
+    for run in runs {
+        let Some(usage) = run.server else {
+            continue;
+        };
+        let share = |part: Duration| part.as_secs_f64() / run.lasted.as_secs_f64();
+        idle += usize::from(share(usage.ran + usage.waited) < 0.97);
+        disturbed += usize::from(share(usage.waited) > 0.03);
+    }
+    let mut doubts = Vec::new();
+    if idle > 0 {
+        doubts.push(format!(
+            "WARNING: in {idle} runs the server was idle for a part of the time, because the load \
+             or the machine below did not keep up: the ratio per second flatters the slower one"
+        ));
+    }
+    if disturbed > 0 {
+        doubts.push(format!(
+            "WARNING: in {disturbed} runs something else used the server's core: trust the figures \
+             per second of its core rather than those per second"
+        ));
+    }
+    doubts
 }
 
 fn sum(one: Option<Usage>, other: Option<Usage>) -> Option<Usage> {
@@ -93,41 +148,30 @@ struct Connection {
 pub(crate) struct Load {
     clock: Clock,
     connections: Vec<Connection>,
+    request: Vec<u8>,
     reader: Reader,
 }
 
 /// Whether an answer has to come from the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expect {
+pub(crate) enum Expect {
     Hit,
     Anything,
 }
 
 impl Load {
-    /// Connects; every answer will have to have this body.
     pub(crate) fn connect(
         server: SocketAddr,
         connections: usize,
-        body: Vec<u8>,
+        question: Question,
     ) -> Result<Self, Failure> {
         let clock = Clock::system();
-        let connect = |_| -> Result<Connection, Failure> {
-            let stream = TcpStream::connect(server)?;
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-            Ok(Connection {
-                stream,
-                sent: clock.now(),
-            })
-        };
+        let sent = clock.now();
+        let connect = |_| connect(server).map(|stream| Connection { stream, sent });
         Ok(Self {
             connections: (0..connections).map(connect).collect::<Result<_, _>>()?,
-            reader: Reader {
-                buffer: vec![0; LARGEST_ANSWER].into(),
-                length: 0,
-                body,
-                hit_at: 0,
-            },
+            reader: Reader::new(question.status, question.body),
+            request: question.request,
             clock,
         })
     }
@@ -135,7 +179,7 @@ impl Load {
     /// Asks once, so that there is something to hit.
     pub(crate) fn fetch(&mut self) -> Result<(), Failure> {
         let connection = self.connections.first_mut().ok_or("no connections")?;
-        connection.stream.write_all(REQUEST)?;
+        connection.stream.write_all(&self.request)?;
         self.reader.read(&mut connection.stream, Expect::Anything)
     }
 
@@ -146,7 +190,7 @@ impl Load {
         let mut latencies = Vec::with_capacity(room);
         let clock = &self.clock;
         for connection in &mut self.connections {
-            connection.send(clock.now())?;
+            connection.send(&self.request, clock.now())?;
         }
         let us = std::process::id();
         let before = (Usage::of(server), Usage::of(us));
@@ -156,7 +200,7 @@ impl Load {
                 self.reader.read(&mut connection.stream, Expect::Hit)?;
                 let now = clock.now();
                 latencies.push(now - connection.sent);
-                connection.send(now)?;
+                connection.send(&self.request, now)?;
             }
             let lasted = clock.now() - start;
             if lasted >= lasting {
@@ -181,29 +225,49 @@ impl Load {
 }
 
 impl Connection {
-    fn send(&mut self, now: Instant) -> std::io::Result<()> {
+    fn send(&mut self, request: &[u8], now: Instant) -> std::io::Result<()> {
         self.sent = now;
-        self.stream.write_all(REQUEST)
+        self.stream.write_all(request)
     }
 }
 
+/// A connection that says at once when nothing is there.
+pub(crate) fn connect(server: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(server)?;
+    stream.set_nodelay(true)?;
+    stream.set_nonblocking(true)?;
+    Ok(stream)
+}
+
 /// Reads and checks answers.
-struct Reader {
+pub(crate) struct Reader {
     buffer: Box<[u8]>,
     /// Of the last answer.
     length: usize,
+    status: &'static [u8],
     body: Vec<u8>,
     /// Where the last answer said that it was a hit.
     hit_at: usize,
 }
 
 impl Reader {
+    /// Every answer has to begin and to end so.
+    pub(crate) fn new(status: &'static [u8], body: Vec<u8>) -> Self {
+        Self {
+            buffer: vec![0; LARGEST_ANSWER].into(),
+            length: 0,
+            status,
+            body,
+            hit_at: 0,
+        }
+    }
+
     /// The last answer.
-    fn last(&self) -> &[u8] {
+    pub(crate) fn last(&self) -> &[u8] {
         &self.buffer[..self.length]
     }
 
-    fn read(&mut self, stream: &mut TcpStream, expect: Expect) -> Result<(), Failure> {
+    pub(crate) fn read(&mut self, stream: &mut TcpStream, expect: Expect) -> Result<(), Failure> {
         self.length = 0;
         let mut looks = 0_u32;
         while !self.is_complete() {
@@ -221,8 +285,8 @@ impl Reader {
                 Err(error) => return Err(error.into()),
             }
         }
-        if !self.last().starts_with(STATUS) {
-            return Err(self.complain("not a 200"));
+        if !self.last().starts_with(self.status) {
+            return Err(self.complain("another status than it should be"));
         }
         if expect == Expect::Hit && !self.is_hit() {
             return Err(self.complain("not a hit"));

@@ -1,0 +1,77 @@
+//! Answers stored as a fetch stores them: users, each under a key of its own.
+
+use http::{HeaderMap, StatusCode};
+use segment_gateway::cache::entry::Answer;
+use segment_gateway::cache::fence::Tag;
+use segment_gateway::cache::key::{Key, KeyParts, Lines};
+use segment_gateway::cache::leader::Arrival;
+use segment_gateway::cache::lifetime::Rules;
+use segment_gateway::cache::request::Wants;
+use segment_gateway::cache::{Ask, Board, Cache, Purpose};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Whose answers they are.
+pub(crate) const CREDENTIAL: [u8; 16] = [7; 16];
+/// Longer than any bench.
+const TTL: Duration = Duration::from_secs(3_600);
+
+fn path(user: u32) -> String {
+    format!("/users/user-{user:05}")
+}
+
+/// Where the answer about a user stands.
+pub(crate) fn key(user: u32) -> Key {
+    Key::new(&KeyParts {
+        credential: &CREDENTIAL,
+        operation: 1,
+        path: &path(user),
+        query: "",
+        accept: Lines::Only(None),
+        origin: Lines::Only(None),
+        content: None,
+    })
+}
+
+/// Stores this header and body as the answer about a user, which has 2 tags.
+pub(crate) fn store(
+    cache: &Cache<()>,
+    user: u32,
+    (headers, body): (&HeaderMap, &[u8]),
+    now: Instant,
+) {
+    let tags = [Tag::new("users"), Tag::new(format!("user:user-{user:05}"))];
+    let request = HeaderMap::new();
+    let board = cache.board(
+        &Ask {
+            at: &cache.locate(key(user), &request),
+            tags: Some(&tags),
+            path: &path(user),
+            rules: &Rules {
+                ttl: Some(TTL),
+                ..Rules::default()
+            },
+            wants: &Wants::FRESH,
+            purpose: Purpose::Show,
+        },
+        now,
+    );
+    let Board::Lead(mut leader) = board else {
+        panic!("nobody else fetches, yet: {board:?}")
+    };
+    leader.departs(now);
+    let answer = Answer {
+        status: StatusCode::OK,
+        headers,
+        body,
+    };
+    let landed = leader.finish(
+        &answer,
+        &Arrival {
+            request: &request,
+            now,
+            // Earlier than any `Date`, so that no answer has an age when it comes.
+            wall: SystemTime::UNIX_EPOCH,
+        },
+    );
+    assert_eq!(landed.stored, Ok(()));
+}
