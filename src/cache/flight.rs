@@ -38,9 +38,17 @@ pub enum Outcome<E> {
 enum Progress<E> {
     /// It waits for its budget.
     InLine,
+    /// It was sent, came to nothing, and waits for its budget again.
+    InLineAgain,
     /// It was sent.
     Departed,
     Ended(Outcome<E>),
+}
+
+impl<E> Progress<E> {
+    fn is_in_line(&self) -> bool {
+        matches!(self, Self::InLine | Self::InLineAgain)
+    }
 }
 
 /// The table of fetches under way.
@@ -188,7 +196,7 @@ impl<E> Ticket<E> {
 
     /// The attempt came to nothing: the fetch waits for its budget again.
     pub(super) fn turn_back(&self) {
-        self.teller.tell(Progress::InLine);
+        self.teller.tell(Progress::InLineAgain);
     }
 
     /// Joins the fetch from within, current or not.
@@ -242,15 +250,24 @@ impl<E: Clone> Follower<E> {
 
     /// Whether the fetch was sent; until then it waits for its budget.
     pub fn has_departed(&self) -> bool {
-        self.progress
-            .look(|progress, _| !matches!(progress, Progress::InLine))
+        self.progress.look(|progress, _| !progress.is_in_line())
     }
 
     /// Waits until the fetch is sent, or has ended without it.
     pub async fn departure(&mut self) {
-        let left = |progress: &Progress<E>| !matches!(progress, Progress::InLine);
+        let left = |progress: &Progress<E>| !progress.is_in_line();
         // That it was given up is an end, too.
         self.progress.until(left).await;
+    }
+
+    /// Waits until the fetch waits for its budget a second time; for ever, if it ends without that.
+    pub async fn turned_back(&self) {
+        let moved =
+            |progress: &Progress<E>| matches!(progress, Progress::InLineAgain | Progress::Ended(_));
+        self.progress.until(moved).await;
+        if !self.progress.look(|progress, _| progress.is_in_line()) {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// How the fetch ends, or `None` if it waits for its budget, perhaps again. It does end: the

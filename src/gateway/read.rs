@@ -228,7 +228,7 @@ impl Gateway {
         let ask = &reading.ask;
         self.quotas.charge(&ask.caller)?;
         let (tell, told) = oneshot::channel();
-        let mut progress = leader.follow();
+        let progress = leader.follow();
         self.fetch(reading.clone(), leader, Some(tell));
         let told = async { told.await.unwrap_or(Err(GatewayError::Internal)) };
         let told = async {
@@ -236,7 +236,7 @@ impl Gateway {
                 biased;
                 told = told => told,
                 // A 429, or no connection: it waits for its budget, and goes on for the others.
-                () = turned_back(&mut progress), if impatient => Err(self.expired(ask)),
+                () = progress.turned_back(), if impatient => Err(self.expired(ask)),
             }
         };
         let Some(gone) = self.given_up_at(ask) else {
@@ -333,7 +333,11 @@ impl Gateway {
                 GatewayError::QueueWait { .. }
                 | GatewayError::QueueExpired { .. }
                 | GatewayError::QueueFull { .. },
-            ) => (Need::IfLimited, None),
+            ) => {
+                // One that left and was refused by a 429 was forwarded all the same.
+                let left = reading.ask.progress.seen();
+                (Need::IfLimited, left.map(|_| None))
+            }
             _ => return result,
         };
         if !self.may_stand_in(reading, entry, need) {
@@ -411,14 +415,6 @@ pub(super) fn from_store(entry: &Entry, headers: HeaderMap) -> Response<super::b
     *response.status_mut() = entry.status();
     *response.headers_mut() = headers;
     response
-}
-
-/// Waits until a fetch goes back into the line of its budget; for ever, if it ends without that.
-async fn turned_back(progress: &mut Follower<GatewayError>) {
-    progress.departure().await;
-    if progress.wait().await.is_some() {
-        std::future::pending::<()>().await;
-    }
 }
 
 /// What a query means: in canonical form where it is known what it may hold, as it is elsewhere.
