@@ -15,6 +15,7 @@
 )]
 
 mod binary;
+mod caching;
 mod crash;
 mod deploy;
 mod durable;

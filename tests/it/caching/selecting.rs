@@ -1,0 +1,275 @@
+//! Which stored answer is chosen (RFC 9111, sections 2, 4 and 4.1).
+
+use super::*;
+
+fn varies(by: &str) -> Response<Bytes> {
+    ok(&[
+        "cache-control: max-age=60".to_owned(),
+        format!("vary: {by}"),
+    ])
+}
+
+#[tokio::test(start_paused = true)]
+async fn section_4_1_answers_that_vary_are_stored_side_by_side() {
+    const MISS: &str = "fwd=vary-miss; stored";
+    let twice = |why: &str, by: &str| rule(why).api(varies(by)).api(varies(by)).api(varies(by));
+    hold([
+        twice("4.1: each selection has its own", "Accept-Language")
+            .get()
+            .with("accept-language: en")
+            .stored()
+            .get()
+            .with("accept-language: de")
+            .sees(MISS)
+            .shows(2)
+            .get()
+            .with("accept-language: en")
+            .hit(60)
+            .shows(1)
+            .get()
+            .with("accept-language: de")
+            .hit(60)
+            .shows(2)
+            .get()
+            .sees(MISS)
+            .shows(3),
+        twice("4.1: by several fields", "accept-language, X-A")
+            .get()
+            .with("accept-language: en")
+            .with("x-a: 1")
+            .stored()
+            .get()
+            .with("accept-language: en")
+            .with("x-a: 2")
+            .sees(MISS)
+            .get()
+            .with("x-a: 1")
+            .with("accept-language: en")
+            .hit(60)
+            .shows(1),
+        rule("4.1: named in several lines")
+            .api(ok(&["cache-control: max-age=60", "vary: x-a", "vary: x-b"]))
+            .get()
+            .stored()
+            .get()
+            .with("x-b: 1")
+            .sees(MISS)
+            .get()
+            .with("x-a: 1")
+            .sees(MISS),
+        twice("4.1: what is absent is not what is empty", "x-a")
+            .get()
+            .stored()
+            .get()
+            .with("x-a: ")
+            .sees(MISS)
+            .get()
+            .hit(60)
+            .shows(1),
+        twice("4.1: spaces around commas and lines mean nothing", "x-a")
+            .get()
+            .with("x-a: 1, 2")
+            .stored()
+            .get()
+            .with("x-a: 1,2")
+            .hit(60)
+            .get()
+            .with("x-a: 1 ,\t 2")
+            .hit(60)
+            .get()
+            .with("x-a: 1")
+            .with("x-a: 2")
+            .hit(60)
+            .get()
+            .with("x-a: 2, 1")
+            .sees(MISS)
+            .get()
+            .with("x-a: 12")
+            .sees(MISS),
+        twice("4.1: spaces within a quoted string do", "x-a")
+            .not_yet("a comma within quotes is taken for one between elements")
+            .get()
+            .with("x-a: \"1, 2\"")
+            .stored()
+            .get()
+            .with("x-a: \"1,2\"")
+            .sees(MISS),
+        twice("4.1: values have their case", "x-a")
+            .get()
+            .with("x-a: a")
+            .stored()
+            .get()
+            .with("x-a: A")
+            .sees(MISS),
+        twice("4.1: a field that does not vary means nothing", "x-a")
+            .get()
+            .with("x-a: 1")
+            .with("x-b: 1")
+            .stored()
+            .get()
+            .with("x-a: 1")
+            .with("x-b: 2")
+            .hit(60),
+    ])
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn section_4_1_what_varies_is_stale_and_compared_by_itself() {
+    let tagged = |tag: &str| {
+        ok(&[
+            "cache-control: max-age=10".to_owned(),
+            "vary: x-a".to_owned(),
+            format!("etag: {tag}"),
+        ])
+    };
+    hold([
+        rule("4.3.1: each selection is asked about with its own tag")
+            .api(tagged("\"a\""))
+            .api(tagged("\"b\""))
+            .api(says(304, &["etag: \"a\""]))
+            .get()
+            .with("x-a: 1")
+            .stored()
+            .get()
+            .with("x-a: 2")
+            .sees("fwd=vary-miss; stored")
+            .api_did_not_see("if-none-match")
+            .wait(10)
+            .get()
+            .with("x-a: 1")
+            .confirmed()
+            .shows(1)
+            .api_saw("if-none-match: \"a\"")
+            .get()
+            .with("x-a: 1")
+            .hit(10),
+        rule("4.1: an answer that no longer varies is for everybody")
+            .api(varies("x-a"))
+            .api(ok(&["cache-control: max-age=60"]))
+            .get()
+            .with("x-a: 1")
+            .stored()
+            .get()
+            .with("x-a: 2")
+            .sees("fwd=vary-miss; stored")
+            .get()
+            .with("x-a: 3")
+            .hit(60)
+            .shows(2),
+    ])
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn section_4_1_what_varies_too_much_is_not_stored() {
+    let not = "fwd=uri-miss; detail=vary";
+    let row = |why: &str, by: &str| rule(why).api(varies(by)).get().sees(not).get().sees(not);
+    hold([
+        row("4.1: an asterisk matches nothing", "*"),
+        row("4.1: also among others", "x-a, *"),
+        row("4.1: more fields than are told apart", "a,b,c,d,e,f,g,h,i"),
+        row("4.1: what is no name of a field", "x a"),
+    ])
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn section_4_1_what_every_key_holds_parts_answers_whether_they_vary_or_not() {
+    hold([
+        rule("4.1: Accept, Accept-Encoding, Authorization and Origin")
+            .api(varies("Accept, accept-encoding, Authorization, Origin"))
+            .get()
+            .stored()
+            .get()
+            .with("accept-encoding: br")
+            .hit(60)
+            .get()
+            .with("accept: text/html")
+            .stored()
+            .get()
+            .with("origin: https://a.example")
+            .stored()
+            .get()
+            .by("b")
+            .stored(),
+        rule("2: without a word of Vary")
+            .api(ok(&["cache-control: max-age=60"]))
+            .get()
+            .stored()
+            .get()
+            .with("accept: text/html")
+            .stored()
+            .get()
+            .with("accept-language: de")
+            .with("user-agent: sdk/2")
+            .hit(60)
+            .ask_for(Method::GET, "/labels?a=b")
+            .stored()
+            .ask_for(Method::GET, "/sources")
+            .stored(),
+    ])
+    .await;
+}
+
+/// A request for the list of users in this language.
+fn in_language(language: &str) -> http::Request<http_body_util::Full<Bytes>> {
+    with(
+        request(Method::GET, USERS, "a", ""),
+        "accept-language",
+        language,
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn section_4_1_who_joins_a_fetch_with_other_fields_gets_an_answer_of_its_own() {
+    let script = Script::new(|seen: &Seen, _| {
+        let language = seen.headers["accept-language"].to_str().expect("text");
+        let answer = body(varies("accept-language"), language.to_owned());
+        Step::Later(Duration::from_secs(1), answer)
+    });
+    let world = script.world();
+    let mut readers = Vec::new();
+    for language in ["en", "de", "en", "fr", "de"] {
+        readers.push((language, world.spawn(in_language(language))));
+        sleep(Duration::from_millis(10)).await;
+    }
+    for (nth, (language, reader)) in readers.into_iter().enumerate() {
+        let answer = reader.await.expect("an answer");
+        assert_eq!(answer.body, language);
+        if nth == 2 {
+            let sees = "segment-gateway; fwd=uri-miss; collapsed";
+            assert_eq!(answer.cache_status(), sees);
+        }
+    }
+    let before = script.count();
+    for language in ["en", "de", "fr"] {
+        let answer = world.send(in_language(language)).await;
+        assert_eq!(answer.body, language);
+    }
+    let asked_for: Vec<_> = script.seen().split_off(before);
+    // What was fetched for a reader alone is not stored.
+    assert!(asked_for.len() <= 1, "{asked_for:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn section_4_a_reload_does_not_join_a_fetch_that_began_before_it() {
+    for directive in ["no-cache", "max-age=0"] {
+        let script = Script::new(|_, n| {
+            let answer = body(ok::<&str>(&[]), n.to_string());
+            Step::Later(Duration::from_secs(1), answer)
+        });
+        let world = script.world();
+        let early = world.spawn(request(Method::GET, USERS, "a", ""));
+        sleep(Duration::from_millis(500)).await;
+        let reload = request(Method::GET, USERS, "a", "");
+        let reload = world.spawn(with(reload, "cache-control", directive));
+        sleep(Duration::from_millis(100)).await;
+        let late = world.spawn(request(Method::GET, USERS, "a", ""));
+        assert_eq!(early.await.expect("an answer").body, "0");
+        assert_eq!(reload.await.expect("an answer").body, "1", "{directive}");
+        assert_eq!(late.await.expect("an answer").body, "1", "the newest");
+        assert_eq!(world.get(USERS, "a").await.body, "1");
+        assert_eq!(script.count(), 2);
+    }
+}
