@@ -2,6 +2,7 @@
 
 use super::complain;
 use bytes::Bytes;
+use clap::Args;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Empty};
@@ -17,6 +18,19 @@ use tokio::time::timeout;
 /// An answer takes no longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LONG_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Which gateway is asked.
+#[derive(Args, Debug)]
+pub(super) struct Listener {
+    /// The listener of operators.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8081",
+        global = true
+    )]
+    pub(super) admin: SocketAddr,
+}
 
 /// Runs what asks; exit status 1 if the gateway refuses or cannot be reached.
 pub(super) fn run(act: impl Future<Output = Result<(), String>>) -> ExitCode {

@@ -1,24 +1,17 @@
 //! `segment-gateway cache`: what operators ask a running gateway about what it has stored.
 
-use super::admin::{self, ask};
+use super::admin::{self, Listener, ask};
 use super::say;
 use clap::{Args, Subcommand};
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 /// The command and its flags.
 #[derive(Args, Debug)]
 pub struct CacheCommand {
-    /// The listener of operators.
-    #[arg(
-        long,
-        value_name = "ADDR",
-        default_value = "127.0.0.1:8081",
-        global = true
-    )]
-    admin: SocketAddr,
+    #[command(flatten)]
+    listener: Listener,
     #[command(subcommand)]
     action: Action,
 }
@@ -85,12 +78,19 @@ async fn act(command: &CacheCommand) -> Result<(), String> {
     match &command.action {
         Action::Show { key } => {
             let key = [("key", encoded(key))];
-            let shown = ask(command.admin, Method::GET, "/cache", &key, None).await?;
+            let shown = ask(command.listener.admin, Method::GET, "/cache", &key, None).await?;
             say(&format!("{shown:#}"));
         }
         Action::Purge(what) => {
             let what = [what.parameter()];
-            let done = ask(command.admin, Method::POST, "/cache/purge", &what, None).await?;
+            let done = ask(
+                command.listener.admin,
+                Method::POST,
+                "/cache/purge",
+                &what,
+                None,
+            )
+            .await?;
             say(&format!("{} answers purged", done["purged"]));
         }
     }

@@ -1,6 +1,6 @@
 //! `segment-gateway writes`: what operators ask a running gateway about the writes it keeps.
 
-use super::admin::{self, ask};
+use super::admin::{self, Listener, ask};
 use super::say;
 use clap::{Args, Subcommand};
 use http::Method;
@@ -21,14 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The command and its flags.
 #[derive(Args, Debug)]
 pub struct Writes {
-    /// The listener of operators.
-    #[arg(
-        long,
-        value_name = "ADDR",
-        default_value = "127.0.0.1:8081",
-        global = true
-    )]
-    admin: SocketAddr,
+    #[command(flatten)]
+    listener: Listener,
     #[command(subcommand)]
     action: Action,
 }
@@ -110,7 +104,7 @@ pub fn run(writes: &Writes) -> ExitCode {
 
 async fn act(writes: &Writes) -> Result<(), String> {
     let ask = async |method: Method, path: &str, parameters: &[(&'static str, String)]| {
-        ask(writes.admin, method, path, parameters, None).await
+        ask(writes.listener.admin, method, path, parameters, None).await
     };
     match &writes.action {
         Action::List {
@@ -163,9 +157,9 @@ async fn act(writes: &Writes) -> Result<(), String> {
             let token = read_token(token_file)?;
             let mut parameters = vec![("credential", credential.clone())];
             parameters.extend(unchecked.then(|| ("unchecked", "true".to_owned())));
-            rebind(writes.admin, &parameters, token).await
+            rebind(writes.listener.admin, &parameters, token).await
         }
-        Action::Watch => watch(writes.admin).await,
+        Action::Watch => watch(writes.listener.admin).await,
     }
 }
 
