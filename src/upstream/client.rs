@@ -278,6 +278,10 @@ impl Client {
             idle: self.spec.idle_body,
             end: sent + self.spec.total,
         };
+        if has_unknown_coding(response.headers()) {
+            tracing::warn!("an answer came in a transfer coding that is not understood");
+            return Attempt::Unknown(Unknown::Broken);
+        }
         let end = if response.version() == Version::HTTP_2 {
             End::Stream
         } else {
@@ -340,4 +344,12 @@ impl fmt::Debug for Client {
             .field("spec", &self.spec)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether an answer's bytes are in another transfer coding than `chunked` (RFC 9112, section 6.1):
+/// none is asked for, and they would be taken for the answer's own.
+fn has_unknown_coding(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let mut codings = codings.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    codings.any(|coding| !coding.trim_ascii().eq_ignore_ascii_case(b"chunked"))
 }
