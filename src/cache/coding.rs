@@ -45,16 +45,31 @@ fn names_gzip(coding: &[u8]) -> bool {
     coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip")
 }
 
-/// The coding of a whole body, or `None` if it is not what its header says, or is longer than
-/// `most` bytes when it is decoded.
-pub fn examine(headers: &HeaderMap, body: &[u8], most: usize) -> Option<Coding> {
-    if !is_gzip(headers)? {
-        return Some(Coding::Plain);
+/// Why the coding of a body is none that can be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// The body is not what its header says, or nobody here knows the coding.
+    Malformed,
+    /// Decoded, it is longer than it may be.
+    TooLong,
+}
+
+/// The coding of a whole body of at most `most` bytes when it is decoded.
+///
+/// # Errors
+/// If it is not what its header says, or is longer.
+pub fn examine(headers: &HeaderMap, body: &[u8], most: usize) -> Result<Coding, Unfit> {
+    if !is_gzip(headers).ok_or(Unfit::Malformed)? {
+        return Ok(Coding::Plain);
     }
     let mut decoder = MultiGzDecoder::new(body).take(most as u64 + 1);
-    let length = io::copy(&mut decoder, &mut io::sink()).ok()?;
-    let length = usize::try_from(length).ok()?;
-    (length <= most).then_some(Coding::Gzip(length))
+    let length = io::copy(&mut decoder, &mut io::sink()).map_err(|_| Unfit::Malformed)?;
+    let length = usize::try_from(length).map_err(|_| Unfit::TooLong)?;
+    if length <= most {
+        Ok(Coding::Gzip(length))
+    } else {
+        Err(Unfit::TooLong)
+    }
 }
 
 /// Whether a reader prefers compressed bytes to plain ones.
@@ -196,19 +211,19 @@ mod tests {
         let cut = &packed[..packed.len() - 1];
         let trailing = [&packed[..], b"x"].concat();
         for (codings, body, most, expected) in [
-            (&[][..], &text[..], 0, Some(Coding::Plain)),
-            (&["identity"], &packed[..], 0, Some(Coding::Plain)),
-            (&["gzip"], &packed, 10_000, Some(Coding::Gzip(10_000))),
-            (&["x-gzip"], &packed, 10_000, Some(Coding::Gzip(10_000))),
-            (&["identity, gzip"], &two, 10, Some(Coding::Gzip(5))),
-            (&["gzip"], &packed, 9_999, None),
-            (&["gzip"], &text, 10_000, None),
-            (&["gzip"], cut, 10_000, None),
-            (&["gzip"], &trailing, 10_000, None),
-            (&["gzip"], b"", 10_000, None),
-            (&["gzip, gzip"], &packed, 10_000, None),
-            (&["gzip", "br"], &packed, 10_000, None),
-            (&["br"], &packed, 10_000, None),
+            (&[][..], &text[..], 0, Ok(Coding::Plain)),
+            (&["identity"], &packed[..], 0, Ok(Coding::Plain)),
+            (&["gzip"], &packed, 10_000, Ok(Coding::Gzip(10_000))),
+            (&["x-gzip"], &packed, 10_000, Ok(Coding::Gzip(10_000))),
+            (&["identity, gzip"], &two, 10, Ok(Coding::Gzip(5))),
+            (&["gzip"], &packed, 9_999, Err(Unfit::TooLong)),
+            (&["gzip"], &text, 10_000, Err(Unfit::Malformed)),
+            (&["gzip"], cut, 10_000, Err(Unfit::Malformed)),
+            (&["gzip"], &trailing, 10_000, Err(Unfit::Malformed)),
+            (&["gzip"], b"", 10_000, Err(Unfit::Malformed)),
+            (&["gzip, gzip"], &packed, 10_000, Err(Unfit::Malformed)),
+            (&["gzip", "br"], &packed, 10_000, Err(Unfit::Malformed)),
+            (&["br"], &packed, 10_000, Err(Unfit::Malformed)),
         ] {
             let found = examine(&encoded(codings), body, most);
             assert_eq!(found, expected, "{codings:?} {} bytes", body.len());

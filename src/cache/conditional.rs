@@ -184,15 +184,39 @@ impl Validators {
     }
 }
 
-/// The header of a stored answer after a 304 (RFC 9111, section 3.2): what the 304 says replaces
-/// what was stored, but for what belongs to the bytes or to the hop.
-pub fn renewed(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
-    const OF_THE_BYTES: [HeaderName; 4] = [
+/// Whether a field describes the bytes that came with it, so that a 304, which has none, says
+/// nothing by it of those that are stored.
+pub fn is_of_the_bytes(name: &HeaderName) -> bool {
+    const NAMES: [HeaderName; 5] = [
         header::CONTENT_ENCODING,
         header::CONTENT_LENGTH,
         header::CONTENT_RANGE,
         header::CONTENT_TYPE,
+        HeaderName::from_static("content-digest"),
     ];
+    NAMES.contains(name)
+}
+
+/// Whether the header of a HEAD's answer is that of another answer than the one that is stored for
+/// GET, of so many bytes where they are counted in the HEAD's coding (RFC 9111, section 4.3.5). What
+/// the HEAD does not say tells nothing.
+pub fn shows_another(head: &HeaderMap, stored: &HeaderMap, bytes: Option<usize>) -> bool {
+    let tag = stored.get(header::ETAG).filter(|tag| !is_own(tag));
+    let tag = tag.and_then(|_| EntityTag::of(stored));
+    let other_tag =
+        EntityTag::of(head).is_some_and(|named| tag.is_none_or(|tag| !tag.is_like(&named)));
+    let modified = head.get(header::LAST_MODIFIED);
+    let other_time = modified.is_some() && modified != stored.get(header::LAST_MODIFIED);
+    let length = head.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
+    let other_length = bytes
+        .zip(length)
+        .is_some_and(|(bytes, length)| bytes.to_string().as_bytes() != length);
+    other_tag || other_time || other_length
+}
+
+/// The header of a stored answer after a 304 (RFC 9111, section 3.2): what the 304 says replaces
+/// what was stored, but for what belongs to the bytes or to the hop.
+pub fn renewed(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
     let named: Vec<&[u8]> = tokens(not_modified.get_all(header::CONNECTION)).collect();
     let is_of_the_hop = |name: &HeaderName| {
         let text = name.as_str().as_bytes();
@@ -200,7 +224,7 @@ pub fn renewed(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
     };
     let mut headers = stored.clone();
     for name in not_modified.keys() {
-        if OF_THE_BYTES.contains(name) || is_of_the_hop(name) {
+        if is_of_the_bytes(name) || is_of_the_hop(name) {
             continue;
         }
         headers.remove(name);

@@ -11,8 +11,8 @@
 //! It does not know the clock or the fence; both are asked with its instants and its stamp.
 
 use super::cache_status::{self, CACHE_STATUS};
-use super::coding::Coding;
-use super::conditional::{Validators, own_tag};
+use super::coding::{Coding, is_gzip};
+use super::conditional::{Validators, own_tag, shows_another};
 use super::control::{is_hop_by_hop, lists_token, tokens};
 use super::fence::{Dependency, Stamp};
 use super::key::KeyHash;
@@ -237,6 +237,16 @@ impl Entry {
     /// What the API can be asked about it with.
     pub fn validators(&self) -> Option<Validators> {
         Validators::of(&self.headers)
+    }
+
+    /// Whether a HEAD that was answered with this header shows that there is another answer now.
+    pub fn is_another_than(&self, head: &HeaderMap) -> bool {
+        let bytes = match (self.about.coding, is_gzip(head)) {
+            (Coding::Plain, Some(false)) | (Coding::Gzip(_), Some(true)) => Some(self.body.len()),
+            (Coding::Gzip(decoded), Some(false)) => Some(decoded),
+            _ => None,
+        };
+        shows_another(head, &self.headers, bytes)
     }
 
     /// Its age for the `Age` field (RFC 9111, section 4.2.3): counted from the beginning of its

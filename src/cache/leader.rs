@@ -6,7 +6,7 @@
 //! not end the fetch of the rest.
 
 use super::Inner;
-use super::coding;
+use super::coding::{self, Unfit};
 use super::conditional::{Validators, renewed};
 use super::entry::{About, Answer, Entry};
 use super::fence::{Dependency, Stamp, Tag};
@@ -30,7 +30,7 @@ pub struct Leader<E> {
     pub(super) ticket: Ticket<E>,
     /// The key without what varies.
     pub(super) primary: Key,
-    /// What the API may be asked about.
+    /// What is stored already, if the API may be asked about it or it may stand in for a failure.
     pub(super) stored: Option<Arc<Entry>>,
     pub(super) stamp: Stamp,
     pub(super) depends: Vec<Dependency>,
@@ -105,10 +105,10 @@ impl<E> Leader<E> {
         status: StatusCode,
         headers: &HeaderMap,
         length: u64,
-        wall: SystemTime,
+        arrival: &Arrival<'_>,
     ) -> Option<Refusal> {
         let body_bytes = usize::try_from(length).unwrap_or(usize::MAX);
-        match self.judge(status, headers, body_bytes, wall) {
+        match self.judge(status, headers, body_bytes, arrival) {
             Verdict::Keep(reason) => Some(reason),
             Verdict::Share(_) | Verdict::Validate(_) | Verdict::Store(_) => None,
         }
@@ -117,15 +117,12 @@ impl<E> Leader<E> {
     /// The answer is there, complete: judges it, stores it if it may be, and hands it to those
     /// who joined if it is not for the first reader alone.
     pub fn finish(self, answer: &Answer<'_>, arrival: &Arrival<'_>) -> Landed {
-        let verdict = self.judge(
-            answer.status,
-            answer.headers,
-            answer.body.len(),
-            arrival.wall,
-        );
+        let verdict = self.judge(answer.status, answer.headers, answer.body.len(), arrival);
         let most = self.inner.largest_body;
-        let Some(coding) = coding::examine(answer.headers, answer.body, most) else {
-            return self.refuse(Refusal::Undecodable, arrival.now);
+        let coding = match coding::examine(answer.headers, answer.body, most) {
+            Ok(coding) => coding,
+            Err(Unfit::TooLong) => return self.refuse(Refusal::TooLarge, arrival.now),
+            Err(Unfit::Malformed) => return self.refuse(Refusal::Undecodable, arrival.now),
         };
         let make = |leader: &Self, life: Option<Lifetime>| {
             let about = About {
@@ -159,7 +156,7 @@ impl<E> Leader<E> {
         };
         let headers = renewed(&stored.shared_headers(), headers);
         let status = stored.status();
-        let verdict = self.judge(status, &headers, stored.body().len(), arrival.wall);
+        let verdict = self.judge(status, &headers, stored.body().len(), arrival);
         let make = |leader: &Self, life: Option<Lifetime>| {
             let about = About {
                 coding: stored.coding(),
@@ -229,8 +226,9 @@ impl<E> Leader<E> {
     fn would_hide_better(&self, failure: &Entry, now: Instant) -> Option<Refusal> {
         let stored = self.stored.as_ref()?;
         let (life, age) = (stored.life(), stored.age(now));
-        let hides =
-            is_failure(failure.status()) && may_stand_in(life, age, &Wants::FRESH, Need::IfError);
+        let hides = is_failure(failure.status())
+            && may_stand_in(life, age, &Wants::FRESH, Need::IfError)
+            && self.inner.marks.believes(stored);
         hides.then_some(Refusal::Status)
     }
 
@@ -239,15 +237,17 @@ impl<E> Leader<E> {
         status: StatusCode,
         headers: &HeaderMap,
         body_bytes: usize,
-        wall: SystemTime,
+        arrival: &Arrival<'_>,
     ) -> Verdict {
+        // Ages are counted from the sending on.
+        let way = arrival.now.saturating_duration_since(self.stamp.at());
         judge(&Facts {
             rules: &self.rules,
             status,
             headers,
             body_bytes,
             largest_body: self.inner.largest_body,
-            now: wall,
+            now: arrival.wall.checked_sub(way).unwrap_or(arrival.wall),
         })
     }
 

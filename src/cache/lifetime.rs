@@ -235,7 +235,8 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Option<&http::HeaderValue> {
 
 /// The age of the answer when it came, the time on the way not included (RFC 9111, sections 4.2.3
 /// and 5.1): the first member of `Age`, or none if that is not a number. Behind an HTTP/1.0 hop,
-/// which need not send an `Age`, the time since its `Date` if that is more.
+/// which need not send an `Age`, the time from its `Date` to the sending of the request if that is
+/// more.
 fn initial_age(headers: &HeaderMap, now: SystemTime) -> Duration {
     let stated = tokens(headers.get_all(header::AGE)).next();
     let stated = stated.and_then(delta_seconds).unwrap_or_default();

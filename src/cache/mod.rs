@@ -356,10 +356,7 @@ impl<E> Cache<E> {
         let Some(Slot::Answer(entry)) = self.inner.store.get(at.key()) else {
             return;
         };
-        let confirmed = entry
-            .validators()
-            .is_none_or(|own| own.are_confirmed_by(headers));
-        if !confirmed {
+        if entry.is_another_than(headers) {
             self.inner.store.remove(at.key());
         }
     }
@@ -419,14 +416,14 @@ impl<E> Cache<E> {
 }
 
 impl<E> Inner<E> {
-    /// What the API can be asked about before the answer under a key is fetched anew. One that is not
-    /// believed after a write only if its tag promises equal bytes.
+    /// What the API can be asked about before the answer under a key is fetched anew, or may stand in
+    /// for a failure. One that is not believed after a write only if its tag promises equal bytes.
     fn comparable(&self, key: &Key) -> Option<Arc<Entry>> {
         let Some(Slot::Answer(entry)) = self.store.get(key) else {
             return None;
         };
-        let validators = entry.validators()?;
-        (validators.is_strong() || self.marks.believes(&entry)).then_some(entry)
+        let is_strong = entry.validators().is_some_and(|own| own.is_strong());
+        (is_strong || self.marks.believes(&entry)).then_some(entry)
     }
 
     /// Remembers what became of an answer: whether it was stored, and for others as well.

@@ -151,7 +151,7 @@ pub enum Refusal {
     Vary,
     /// It has a content coding that is not understood here.
     ContentEncoding,
-    /// It is too large.
+    /// It is too large, as it came or decoded.
     TooLarge,
     /// It was past its lifetime when it came.
     Expired,
@@ -165,7 +165,7 @@ pub enum Refusal {
     Settling,
     /// A newer fetch of the same key took its place.
     Superseded,
-    /// Its body is not in the coding that its header names, or too long when it is decoded.
+    /// Its body is not in the coding that its header names.
     Undecodable,
     /// It has trailers, or another trait that a stored copy would lose.
     Unsuitable,

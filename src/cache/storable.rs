@@ -37,7 +37,7 @@ pub struct Facts<'a> {
     pub body_bytes: usize,
     /// The largest body that is stored, in bytes.
     pub largest_body: usize,
-    /// The wall clock.
+    /// The wall clock when the request for it was sent.
     pub now: SystemTime,
 }
 

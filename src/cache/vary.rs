@@ -47,7 +47,7 @@ pub fn selection(fields: &[HeaderName], request: &HeaderMap) -> Selection {
         let mut lines = request.get_all(name).iter().peekable();
         // A field that is absent is not one that is empty.
         digest.update([u8::from(lines.peek().is_some())]);
-        for element in lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')) {
+        for element in lines.flat_map(|line| elements(line.as_bytes())) {
             let element = element.trim_ascii();
             digest.update((element.len() as u64).to_le_bytes());
             digest.update(element);
@@ -55,6 +55,21 @@ pub fn selection(fields: &[HeaderName], request: &HeaderMap) -> Selection {
         digest.update(u64::MAX.to_le_bytes());
     }
     digest.finalize().into()
+}
+
+/// The elements of a list; a comma within a quoted string ends none (RFC 9110, section 5.6.4).
+fn elements(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let (mut quoted, mut escaped) = (false, false);
+    line.split(move |byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' => return !quoted,
+            _ => {}
+        }
+        false
+    })
 }
 
 /// Which requests an answer was chosen for, where it is not for all.
@@ -149,6 +164,12 @@ mod tests {
             of(&[("x-a", "2"), ("x-b", "1")])
         );
         assert_ne!(of(&[("x-a", "1,2")]), of(&[("x-a", "12")]));
+        assert_ne!(of(&[("x-a", "\"1,2\"")]), of(&[("x-a", "\"1, 2\"")]));
+        assert_ne!(
+            of(&[("x-a", "\"\\\"1,2\"")]),
+            of(&[("x-a", "\"\\\"1, 2\"")])
+        );
+        assert_eq!(of(&[("x-a", "\"1\",2")]), of(&[("x-a", "\"1\" , 2")]));
         assert_ne!(of(&[("x-a", "")]), of(&[]));
     }
 }

@@ -27,10 +27,10 @@ pub struct Decoding {
 
 impl Decoding {
     /// Decodes an answer, of which `first` was read already.
-    pub fn new(first: Option<Bytes>, rest: AnswerBody) -> Self {
+    pub fn new(first: Option<Bytes>, rest: Option<AnswerBody>) -> Self {
         Self {
             pending: first.unwrap_or_default(),
-            rest: Some(rest),
+            rest,
             decoder: Some(MultiGzDecoder::new(Vec::new())),
         }
     }

@@ -10,11 +10,11 @@ use super::body::{self, Body, Read};
 use super::decoding::Decoding;
 use super::flow::{Reply, Timing};
 use super::pass::{Asked, Move};
-use super::read::Reading;
-use super::show::{self, Reader, Whole, show};
+use super::read::{Reading, must_not_decode, whole};
+use super::show::{self, Whole, show};
 use super::status::CacheStatus;
-use crate::cache::coding;
-use crate::cache::conditional::without_conditions;
+use crate::cache::coding::{self, Unfit};
+use crate::cache::conditional::{is_of_the_bytes, without_conditions};
 use crate::cache::control::Directives;
 use crate::cache::entry;
 use crate::cache::leader::{Arrival, Landed, Leader};
@@ -92,7 +92,8 @@ impl Gateway {
                 return self.land(reading, answer, leader, timing).await;
             }
             match self.renew(reading, answer, leader, timing) {
-                Ok(reply) => return Ok(reply),
+                Ok(Some(reply)) => return Ok(reply),
+                Ok(None) => return self.very_bytes(reading).await,
                 // It was about another answer: now the whole is asked for, with a slot of its own.
                 Err((again, so_far)) => {
                     (leader, timing) = (*again, so_far);
@@ -109,7 +110,7 @@ impl Gateway {
         without_conditions(headers);
         // One answer for all who ask, whatever codings they know. Where it is not known to be for
         // others, the reader's own word stands if it says something else.
-        let accepts = reader(reading).accepts_gzip();
+        let accepts = reading.reader().accepts_gzip();
         if accepts || reading.rules.ttl.is_some() && !reading.wants.no_transform {
             headers.insert(header::ACCEPT_ENCODING, coding::ASKED);
         }
@@ -124,43 +125,42 @@ impl Gateway {
         }
     }
 
-    /// What is stored has not changed.
+    /// What is stored has not changed; `None` if it may not be decoded for its reader.
     fn renew(
         &self,
         reading: &Reading,
         answer: Answer,
         leader: Leader<GatewayError>,
         mut timing: Timing,
-    ) -> Result<Reply, (Box<Leader<GatewayError>>, Timing)> {
+    ) -> Result<Option<Reply>, (Box<Leader<GatewayError>>, Timing)> {
         let (why, key) = (leader.why(), leader.key().hash());
         let head = answer.response.headers();
         let (entry, landed) = match leader.renew(head, &self.arrival(reading)) {
             Ok(renewed) => renewed,
             Err(leader) => return Err((leader, timing)),
         };
+        if must_not_decode(reading, &entry) {
+            return Ok(None);
+        }
         timing.upstream = answer.took;
         let status = Some(StatusCode::NOT_MODIFIED);
         let status = CacheStatus::fetched(why, key, &landed, status);
         let mut headers = entry.shared_headers();
-        for (name, value) in head {
-            if !headers.contains_key(name) && *name != header::CONTENT_LENGTH {
-                headers.append(name.clone(), value.clone());
+        for name in head.keys() {
+            // What is not kept is for this reader nonetheless.
+            if !headers.contains_key(name) && !is_of_the_bytes(name) {
+                for value in head.get_all(name) {
+                    headers.append(name.clone(), value.clone());
+                }
             }
         }
-        let whole = Whole {
-            status: entry.status(),
-            headers,
-            body: entry.body().clone(),
-            coding: entry.coding(),
-            received: entry.received(),
-        };
-        Ok(Reply::read(
-            show(&reader(reading), whole),
+        Ok(Some(Reply::read(
+            show(&reading.reader(), whole(&entry, headers)),
             Outcome::Fetched,
             status,
             timing,
             answer.standing,
-        ))
+        )))
     }
 
     /// Stores and shares the answer as far as it may be, and gives it to the first reader.
@@ -175,8 +175,8 @@ impl Gateway {
         let begun = self.clock.now();
         let (head, body) = answer.response.into_parts();
         let length = body.size_hint().lower();
-        let wall = self.clock.wall();
-        let refusal = leader.refusal(head.status, &head.headers, length, wall);
+        let arrival = self.arrival(reading);
+        let refusal = leader.refusal(head.status, &head.headers, length, &arrival);
         let arrived = match refusal {
             Some(refusal) => Arrived {
                 body: self.streamed(reading, &head.headers, None, body),
@@ -189,10 +189,10 @@ impl Gateway {
         // What is read here of the body is the API's time, not the gateway's.
         timing.upstream = answer.took + self.clock.now().saturating_duration_since(begun);
         let status = CacheStatus::fetched(why, key, &arrived.landed, None);
-        if must_not_decode(reading, &arrived.head.headers) {
-            // The API has it in a coding that this reader knows, and nobody else may make one.
-            let status = CacheStatus::alone(Miss::NotShared, Some(key));
-            return Box::pin(self.pass(reading.ask.clone(), status)).await;
+        let headers = &arrived.head.headers;
+        if coding::is_gzip(headers) == Some(true) && reading.must_not_decode(no_transform(headers))
+        {
+            return self.very_bytes(reading).await;
         }
         let response = self.for_first_reader(reading, arrived);
         Ok(Reply::read(
@@ -202,6 +202,13 @@ impl Gateway {
             timing,
             answer.standing,
         ))
+    }
+
+    /// The bytes as the API has them in a coding that the reader knows: nobody else may make one.
+    async fn very_bytes(&self, reading: &Reading) -> Told {
+        let key = reading.at.primary.hash();
+        let status = CacheStatus::alone(Miss::NotShared, Some(key));
+        Box::pin(self.pass(reading.ask.clone(), status)).await
     }
 
     /// Reads an answer that others may have as well, and stores and shares it if it is not too long.
@@ -222,12 +229,17 @@ impl Gateway {
                 let landed = leader.finish(&answer, &self.arrival(reading));
                 let most = self.settings.largest_stored;
                 let coding = match &landed.entry {
-                    Some(entry) => Some(entry.coding()),
+                    Some(entry) => Ok(entry.coding()),
                     None => coding::examine(&head.headers, &bytes, most),
                 };
+                let body = if coding == Err(Unfit::TooLong) && !reading.reader().accepts_gzip() {
+                    Body::Decoding(Box::new(Decoding::new(Some(bytes.clone()), None)))
+                } else {
+                    Body::held(bytes.clone())
+                };
                 Ok(Arrived {
-                    whole: coding.map(|coding| (bytes.clone(), coding)),
-                    body: Body::held(bytes),
+                    whole: coding.ok().map(|coding| (bytes, coding)),
+                    body,
                     landed,
                     head,
                 })
@@ -260,8 +272,8 @@ impl Gateway {
         first: Option<Bytes>,
         rest: AnswerBody,
     ) -> Body {
-        if coding::is_gzip(headers) == Some(true) && !reader(reading).accepts_gzip() {
-            return Body::Decoding(Box::new(Decoding::new(first, rest)));
+        if coding::is_gzip(headers) == Some(true) && !reading.reader().accepts_gzip() {
+            return Body::Decoding(Box::new(Decoding::new(first, Some(rest))));
         }
         match first {
             Some(first) => Body::Continued(Some(first), Box::new(rest)),
@@ -290,7 +302,7 @@ impl Gateway {
                 coding,
                 received: self.clock.wall(),
             };
-            return show(&reader(reading), whole);
+            return show(&reading.reader(), whole);
         }
         if matches!(body, Body::Decoding(_)) {
             show::plain(&mut headers);
@@ -299,21 +311,6 @@ impl Gateway {
         *response.status_mut() = head.status;
         *response.headers_mut() = headers;
         response
-    }
-}
-
-/// Whether an answer came compressed for a reader who does not understand it, and says that it must
-/// not be changed (RFC 9111, section 5.2.2.6).
-fn must_not_decode(reading: &Reading, headers: &HeaderMap) -> bool {
-    coding::is_gzip(headers) == Some(true)
-        && !reader(reading).accepts_gzip()
-        && Directives::parse(headers.get_all(header::CACHE_CONTROL)).no_transform
-}
-
-fn reader(reading: &Reading) -> Reader<'_> {
-    Reader {
-        method: &reading.ask.method,
-        headers: &reading.ask.headers,
     }
 }
 
@@ -327,4 +324,8 @@ fn add_own_fields(headers: &mut HeaderMap, kept: &HeaderMap) {
             }
         }
     }
+}
+
+fn no_transform(headers: &HeaderMap) -> bool {
+    Directives::parse(headers.get_all(header::CACHE_CONTROL)).no_transform
 }

@@ -317,8 +317,7 @@ impl Gateway {
         }
         match ask.operation.effect {
             Effect::Write => Box::pin(self.write(ask)).await,
-            Effect::Read if ask.operation.cache.is_some() => self.read(ask).await,
-            Effect::Read => Box::pin(self.pass(ask, CacheStatus::uncached())).await,
+            Effect::Read => self.read(ask).await,
         }
     }
 

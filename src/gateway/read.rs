@@ -51,7 +51,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    fn reader(&self) -> Reader<'_> {
+    pub(super) fn reader(&self) -> Reader<'_> {
         Reader {
             method: &self.ask.method,
             headers: &self.ask.headers,
@@ -60,6 +60,12 @@ impl Reading {
 
     fn key(&self) -> KeyHash {
         self.at.primary.hash()
+    }
+
+    /// Whether compressed bytes would have to be decoded for the reader, and must not be, because
+    /// the API or the reader says so (RFC 9111, sections 5.2.1.6 and 5.2.2.6).
+    pub(super) fn must_not_decode(&self, said_by_api: bool) -> bool {
+        (said_by_api || self.wants.no_transform) && !self.reader().accepts_gzip()
     }
 }
 
@@ -393,13 +399,12 @@ impl Gateway {
 }
 
 /// Whether a stored answer would have to be decoded for a reader, and must not be.
-fn must_not_decode(reading: &Reading, entry: &Entry) -> bool {
-    let unchanged = entry.no_transform() || reading.wants.no_transform;
-    unchanged && entry.coding() != Coding::Plain && !reading.reader().accepts_gzip()
+pub(super) fn must_not_decode(reading: &Reading, entry: &Entry) -> bool {
+    entry.coding() != Coding::Plain && reading.must_not_decode(entry.no_transform())
 }
 
 /// A stored answer with this header.
-fn whole(entry: &Entry, headers: HeaderMap) -> Whole {
+pub(super) fn whole(entry: &Entry, headers: HeaderMap) -> Whole {
     Whole {
         status: entry.status(),
         headers,

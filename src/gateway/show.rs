@@ -55,6 +55,16 @@ const OF_THE_BYTES: [HeaderName; 6] = [
     header::LAST_MODIFIED,
 ];
 
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+
+/// What is true of the bytes in their coding alone (the digests: RFC 9530, sections 2 and 3).
+const OF_THE_CODED_BYTES: [HeaderName; 4] = [
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    CONTENT_DIGEST,
+    HeaderName::from_static("repr-digest"),
+];
+
 /// The answer as this reader is shown it.
 pub fn show(reader: &Reader<'_>, whole: Whole) -> Response<Body> {
     let Whole {
@@ -104,8 +114,9 @@ pub fn show(reader: &Reader<'_>, whole: Whole) -> Response<Body> {
 /// The header of the same answer without its coding. The bytes are others, so its tag promises
 /// less (RFC 9110, section 8.8.3.3).
 pub fn plain(headers: &mut HeaderMap) {
-    headers.remove(header::CONTENT_ENCODING);
-    headers.remove(header::CONTENT_LENGTH);
+    for name in OF_THE_CODED_BYTES {
+        headers.remove(name);
+    }
     if let Some(tag) = headers.get(header::ETAG) {
         let tag = weakened(tag);
         headers.insert(header::ETAG, tag);
@@ -130,6 +141,8 @@ fn part(mut headers: HeaderMap, body: &Bytes, first: usize, last: usize) -> Resp
     let of = range::content_range(Some((first, last)), body.len());
     headers.insert(header::CONTENT_RANGE, of);
     headers.remove(header::CONTENT_LENGTH);
+    // It is of the whole content; `Repr-Digest` is of the representation and stays.
+    headers.remove(CONTENT_DIGEST);
     let mut response = Response::new(Body::held(body.slice(first..=last)));
     *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     *response.headers_mut() = headers;

@@ -74,11 +74,6 @@ impl CacheStatus {
         Self::alone(Miss::Bypass(why), None)
     }
 
-    /// The answers of this operation are not cached.
-    pub fn uncached() -> Self {
-        Self::bypass(Bypass::Uncached)
-    }
-
     /// A write.
     pub fn write() -> Self {
         Self::bypass(Bypass::Method)

@@ -359,7 +359,6 @@ async fn section_4_2_3_how_it_grows() {
             .get()
             .renewed(),
         rule("4.2.3: the time since Date has the way in it already")
-            .not_yet("the way is added to the time since Date as well")
             .api_late(
                 4,
                 ok(&[

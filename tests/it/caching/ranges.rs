@@ -139,7 +139,6 @@ async fn section_14_what_parts_say_and_who_gets_them() {
             .status(206)
             .body("0123"),
         rule("RFC 9530, 2: a part does not have the digest of the whole content")
-            .not_yet("Content-Digest is shown with any part")
             .on(USERS)
             .api(digits(&["content-digest: sha-256=:AA==:"]))
             .get()

@@ -228,7 +228,6 @@ async fn section_5_2_1_7_only_if_cached() {
             .with(ONLY)
             .not_cached(),
         none("5.2.1.7: an operation whose answers are never stored")
-            .not_yet("such reads pass before anybody looks at what they accept")
             .users("cache = \"0s\"")
             .get()
             .with(ONLY)
