@@ -126,15 +126,26 @@ fn thousandths(text: &[u8]) -> Option<u16> {
 
 /// The next plain bytes of a stored body, a piece at a time.
 #[derive(Debug)]
-pub struct Decoder(MultiGzDecoder<io::Cursor<Bytes>>);
+pub struct Decoder {
+    source: MultiGzDecoder<io::Cursor<Bytes>>,
+    left: usize,
+}
 
 /// The largest piece, in bytes.
 const PIECE: usize = 32 * 1024;
 
 impl Decoder {
-    /// Decodes a body that [`examine`] has found to be compressed.
-    pub fn new(body: Bytes) -> Self {
-        Self(MultiGzDecoder::new(io::Cursor::new(body)))
+    /// Decodes a body that [`examine`] has found to be compressed and so long when it is decoded.
+    pub fn new(body: Bytes, length: usize) -> Self {
+        Self {
+            source: MultiGzDecoder::new(io::Cursor::new(body)),
+            left: length,
+        }
+    }
+
+    /// How many plain bytes are still to come.
+    pub fn left(&self) -> usize {
+        self.left
     }
 
     /// The next piece, or `None` at the end.
@@ -142,16 +153,13 @@ impl Decoder {
     /// # Errors
     /// If the body is not what it was found to be, which nothing here can cause.
     pub fn piece(&mut self) -> io::Result<Option<Bytes>> {
-        let mut piece = vec![0; PIECE];
-        let mut filled = 0;
-        while filled < PIECE {
-            match self.0.read(&mut piece[filled..])? {
-                0 => break,
-                count => filled += count,
-            }
+        if self.left == 0 {
+            return Ok(None);
         }
-        piece.truncate(filled);
-        Ok((filled > 0).then(|| piece.into()))
+        let mut piece = vec![0; self.left.min(PIECE)];
+        self.source.read_exact(&mut piece)?;
+        self.left -= piece.len();
+        Ok(Some(piece.into()))
     }
 }
 
@@ -233,11 +241,12 @@ mod tests {
     #[test]
     fn pieces_make_up_the_whole() {
         let text: Vec<u8> = (0..100_000u32).map(|n| (n / 7 % 251) as u8).collect();
-        let mut decoder = Decoder::new(gzip(&text).into());
+        let mut decoder = Decoder::new(gzip(&text).into(), text.len());
         let mut all = Vec::new();
         while let Some(piece) = decoder.piece().unwrap() {
             assert!(piece.len() <= PIECE);
             all.extend_from_slice(&piece);
+            assert_eq!(decoder.left(), text.len() - all.len());
         }
         assert_eq!(all, text);
     }

@@ -22,8 +22,8 @@ pub enum Body {
     Streamed(Box<AnswerBody>),
     /// Bytes that were read already, then the rest of the API's answer.
     Continued(Option<Bytes>, Box<AnswerBody>),
-    /// Held bytes, decoded as they are asked for; so many are left.
-    Decoded(Box<Decoder>, usize),
+    /// Held bytes, decoded as they are asked for.
+    Decoded(Box<Decoder>),
     /// The API's answer, decoded as it arrives.
     Decoding(Box<Decoding>),
 }
@@ -58,12 +58,8 @@ impl HttpBody for Body {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 None => Pin::new(rest).poll_frame(context),
             },
-            Self::Decoded(decoder, left) => Poll::Ready(match decoder.piece() {
-                Ok(Some(piece)) => {
-                    *left = left.saturating_sub(piece.len());
-                    Some(Ok(Frame::data(piece)))
-                }
-                Ok(None) => None,
+            Self::Decoded(decoder) => Poll::Ready(match decoder.piece() {
+                Ok(piece) => piece.map(|piece| Ok(Frame::data(piece))),
                 // It could be decoded when it was stored.
                 Err(_) => Some(Err(BodyError::Broken)),
             }),
@@ -76,7 +72,7 @@ impl HttpBody for Body {
             Self::Held(body) => body.is_end_stream(),
             Self::Streamed(body) => body.is_end_stream(),
             Self::Continued(first, rest) => first.is_none() && rest.is_end_stream(),
-            Self::Decoded(_, left) => *left == 0,
+            Self::Decoded(decoder) => decoder.left() == 0,
             Self::Decoding(body) => body.is_end_stream(),
         }
     }
@@ -86,7 +82,7 @@ impl HttpBody for Body {
             Self::Held(body) => body.size_hint(),
             Self::Streamed(body) => body.size_hint(),
             Self::Continued(None, rest) => rest.size_hint(),
-            Self::Decoded(_, left) => SizeHint::with_exact(*left as u64),
+            Self::Decoded(decoder) => SizeHint::with_exact(decoder.left() as u64),
             Self::Decoding(_) => SizeHint::default(),
             Self::Continued(Some(first), rest) => {
                 let mut hint = rest.size_hint();

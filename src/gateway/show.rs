@@ -102,7 +102,7 @@ pub fn show(reader: &Reader<'_>, whole: Whole) -> Response<Body> {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
             Body::default()
         }
-        Some(length) => Body::Decoded(Box::new(Decoder::new(body)), length),
+        Some(length) => Body::Decoded(Box::new(Decoder::new(body, length))),
         None => Body::held(body),
     };
     let mut response = Response::new(body);
