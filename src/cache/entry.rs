@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// What an entry takes besides its parts, in bytes: its own fields, the store's bookkeeping.
-const FIXED_BYTES: usize = 768;
+const FIXED_BYTES: usize = 800;
 /// What a header takes in the map besides its text, in bytes, its share of the index included.
 /// The map has room for more headers than it holds: up to twice as many.
 const HEADER_BYTES: usize = 112;
@@ -88,6 +88,10 @@ pub struct Entry {
     own_values: usize,
     body: Bytes,
     about: About,
+    /// Until when it is fresh; `None` if it never is.
+    fresh_until: Option<Instant>,
+    /// From when on a new one may be fetched before it is stale; `None` if never.
+    due_from: Option<Instant>,
     /// The generation of the fence at which the stamp was last believed; 0 is none.
     believed_at: AtomicU64,
     /// How often it was shown.
@@ -128,12 +132,23 @@ impl Entry {
         for name in PLACES {
             headers.entry(name).or_insert(UNFILLED);
         }
+        // Hits compare instants: cheaper than what follows from ages.
+        let life = &about.life;
+        let span = life.fresh_for.saturating_sub(life.initial_age);
+        let after = |time: Duration| {
+            let begun = about.stamp.at();
+            (!span.is_zero()).then(|| begun.checked_add(time).unwrap_or(begun))
+        };
+        let fresh_until = after(span);
+        let due_from = after(span - span / LAST_PART).filter(|_| !life.immutable);
         Self {
             status,
             headers,
             own_values,
             body,
             about,
+            fresh_until,
+            due_from,
             believed_at: AtomicU64::new(0),
             shown: AtomicU32::new(0),
             renewed: AtomicBool::new(false),
@@ -267,7 +282,7 @@ impl Entry {
 
     /// Whether it may be shown as far as its lifetime goes.
     pub fn is_fresh(&self, now: Instant) -> bool {
-        self.age(now) < self.about.life.fresh_for
+        self.fresh_until.is_some_and(|end| now < end)
     }
 
     /// It is shown once more.
@@ -283,11 +298,8 @@ impl Entry {
     /// Whether a new one should be fetched before it is stale: it is asked for often, the last
     /// part of its lifetime has begun, and nobody has done so yet.
     pub fn is_due(&self, now: Instant) -> bool {
-        let life = &self.about.life;
-        let span = life.fresh_for.saturating_sub(life.initial_age);
-        self.remaining(now) < span / LAST_PART
+        self.due_from.is_some_and(|begin| now > begin)
             && self.shown() >= OFTEN
-            && !life.immutable
             && !self.renewed.load(Ordering::Relaxed)
     }
 
