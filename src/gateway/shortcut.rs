@@ -10,8 +10,9 @@
 
 use super::body::Body;
 use super::flow::{Peer, Timing};
-use super::read::from_store;
+use super::read::{from_store, whole};
 use super::request_id::{self, REQUEST_ID, RequestIds};
+use super::show::{Reader, show};
 use super::status::CacheStatus;
 use super::watch::Line;
 use super::{AccessLog, Gateway, edge};
@@ -86,6 +87,7 @@ struct Plain<'r> {
     origin: Option<&'r HeaderValue>,
     id: Option<&'r HeaderValue>,
     accept_encoding: Option<&'r HeaderValue>,
+    if_none_match: Option<&'r HeaderValue>,
     host: bool,
     content_type: bool,
 }
@@ -106,6 +108,8 @@ impl<'r> Plain<'r> {
                 plain.accept.replace(value).is_none()
             } else if *name == header::ACCEPT_ENCODING {
                 plain.accept_encoding.replace(value).is_none()
+            } else if *name == header::IF_NONE_MATCH {
+                plain.if_none_match.replace(value).is_none()
             } else if *name == header::ORIGIN {
                 plain.origin.replace(value).is_none()
             } else if *name == header::CONTENT_TYPE {
@@ -127,6 +131,16 @@ impl<'r> Plain<'r> {
     }
 }
 
+/// Whether it asks for a path, as it is, and has no body.
+fn is_plain<B: http_body::Body>(request: &Request<B>) -> bool {
+    let uri = request.uri();
+    *request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && request.body().is_end_stream()
+        && uri.authority().is_none()
+        && uri.scheme().is_none()
+}
+
 /// Whether it is a host name or address, perhaps with a port, in its usual form.
 fn is_plain_host(host: &HeaderValue) -> bool {
     let usual = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':');
@@ -142,19 +156,13 @@ impl Gateway {
         memory: &Memory,
         ids: &RequestIds,
     ) -> Option<Response<Body>> {
-        let plain = *request.method() == Method::GET
-            && request.version() == Version::HTTP_11
-            && request.body().is_end_stream();
         // The layers tell of each request at debug level.
-        if self.settings.debug || !plain {
+        if self.settings.debug || !is_plain(request) {
             return None;
         }
         let now = self.clock.now();
         let (uri, headers) = (request.uri(), request.headers());
         let path = uri.path();
-        if uri.authority().is_some() || uri.scheme().is_some() {
-            return None;
-        }
         let plain = Plain::of(headers)?;
         // It is spelled in one way only, so that an own path would be known by its beginning.
         let operation = self.table.find_plain(request.method(), path)?;
@@ -188,9 +196,21 @@ impl Gateway {
         entry.note_shown();
         let id = plain.id.cloned().unwrap_or_else(|| ids.next());
         let logged = (self.settings.access == AccessLog::All).then(|| id.clone());
-        let answer = from_store(&entry, entry.hit_headers(now, Some(id)));
+        let shown = entry.hit_headers(now, Some(id));
+        let answer = match plain.if_none_match {
+            None => from_store(&entry, shown),
+            Some(_) => {
+                let method = request.method();
+                show(&Reader { method, headers }, whole(&entry, shown))
+            }
+        };
         let elapsed = self.clock.now().saturating_duration_since(now);
-        self.metrics.hit(operation.index, elapsed);
+        if answer.status().is_success() {
+            self.metrics.hit(operation.index, elapsed);
+        } else {
+            let status = answer.status().as_u16();
+            self.metrics.other_hit(&operation.name, status, elapsed);
+        }
         if let Some(id) = logged {
             let line = Line {
                 operation: &operation.name,

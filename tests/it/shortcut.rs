@@ -51,8 +51,10 @@ async fn with_a_store() -> World {
 #[tokio::test(start_paused = true)]
 async fn what_is_plain_and_in_the_store_is_answered_at_once() {
     let world = with_a_store().await;
-    let plain: [(&str, &[(&str, &str)]); 9] = [
+    let plain: [(&str, &[(&str, &str)]); 11] = [
         (USER, &[]),
+        (USER, &[("if-none-match", "\"x\"")]),
+        (USER, &[("if-none-match", "*"), ("accept-encoding", "gzip")]),
         (USER, &[("accept", "application/json")]),
         (USER, &[("user-agent", "sdk"), ("accept-encoding", "gzip")]),
         (USER, &[("connection", "Keep-Alive")]),
@@ -67,7 +69,7 @@ async fn what_is_plain_and_in_the_store_is_answered_at_once() {
         let answer = answer.unwrap_or_else(|| panic!("{target} {fields:?}"));
         assert!(answer.header("cache-status").contains("hit"), "{answer:?}");
     }
-    let other: [(&str, &[(&str, &str)]); 25] = [
+    let other: [(&str, &[(&str, &str)]); 26] = [
         ("/users/user-00009", &[]),
         ("/users/user%2D00002", &[]),
         ("/catalog/sources", &[]),
@@ -84,7 +86,8 @@ async fn what_is_plain_and_in_the_store_is_answered_at_once() {
         (USER, &[("pragma", "no-cache")]),
         (USER, &[("cookie", "a=b")]),
         (USER, &[("range", "bytes=0-1")]),
-        (USER, &[("if-none-match", "\"x\"")]),
+        (USER, &[("if-none-match", "\"x\""), ("if-none-match", "*")]),
+        (USER, &[("if-modified-since", "x")]),
         (USER, &[("connection", "close, authorization")]),
         (USER, &[("transfer-encoding", "chunked")]),
         (USER, &[("content-length", "0")]),
@@ -129,7 +132,7 @@ fn any(random: &mut fastrand::Rng) -> Ask {
         "/groups?",
         "/catalog/sources",
     ];
-    const FIELDS: [(&str, &str); 30] = [
+    const FIELDS: [(&str, &str); 34] = [
         ("accept", "application/json"),
         ("accept-encoding", "gzip"),
         ("accept-language", "de"),
@@ -147,6 +150,10 @@ fn any(random: &mut fastrand::Rng) -> Ask {
         ("expect", "100-continue"),
         ("host", "another"),
         ("if-match", "*"),
+        ("if-modified-since", "Fri, 27 Nov 2026 00:00:00 GMT"),
+        ("if-none-match", "*"),
+        ("if-none-match", "\"x\", W/\"y\""),
+        ("if-none-match", "unquoted"),
         ("origin", "https://a.example"),
         ("pragma", "no-cache"),
         ("prefer", "wait=0"),
@@ -228,6 +235,13 @@ async fn what_comes_by_the_short_way_is_counted_like_any_hit() {
         assert!(shown.contains(&format!("hit_duration_seconds_count {sent}\n")));
         assert!(shown.contains("segment_gateway_bodies 0\n"));
     }
+    let unchanged = get(USER, &[("if-none-match", "*")]);
+    let answer = at_once(&world, unchanged).await.expect("a hit");
+    assert_eq!(answer.status, 304);
+    let shown = crate::support::exposition::metrics(&world).await;
+    let unchanged = hits.replace("2xx", "3xx");
+    assert!(shown.contains(&format!("{unchanged} 1\n")), "{shown}");
+    assert!(shown.contains("hit_duration_seconds_count 4\n"));
 }
 
 #[tokio::test(start_paused = true)]
