@@ -11,9 +11,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 mod durable;
+mod process;
 
 pub use durable::DurableGauge;
 use durable::DurableMetrics;
+use process::ProcessGauges;
 
 /// How a request ended. Every request ends in exactly one outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,6 +120,8 @@ pub struct BudgetGauge {
     pub used: u32,
     /// Requests waiting, over all credentials.
     pub waiting: usize,
+    /// Seconds for which the first of them has waited.
+    pub oldest: f64,
     /// Seconds until a newcomer would leave, at worst.
     pub next_free: f64,
     /// Credentials with this budget.
@@ -297,22 +301,21 @@ struct LevelGauges {
     budget_credentials: IntGaugeVec,
     budget_closed: GaugeVec,
     queue_length: IntGaugeVec,
+    queue_oldest: GaugeVec,
     cache_entries: IntGauge,
     cache_bytes: IntGauge,
-    cache_evictions: IntGauge,
+    cache_evictions: IntCounter,
     fetches: IntGauge,
     marks: IntGauge,
     waiting: IntGauge,
     tasks: IntGauge,
-    panics: IntGauge,
+    panics: IntCounter,
     callers: IntGauge,
     ledger: IntGauge,
     ready: IntGauge,
     broken: IntGauge,
     uptime: Gauge,
-    memory: IntGauge,
-    cpu: Gauge,
-    files: IntGauge,
+    process: ProcessGauges,
 }
 
 /// From 10 µs for hits to minutes for waits.
@@ -322,8 +325,9 @@ const REQUEST_BUCKETS: [f64; 15] = [
 const HIT_BUCKETS: [f64; 9] = [
     0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.005, 0.05,
 ];
-const WAIT_BUCKETS: [f64; 12] = [
-    0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+/// From writes that need not wait to deferred ones that wait for hours.
+const WAIT_BUCKETS: [f64; 14] = [
+    0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3_600.0, 10_800.0,
 ];
 
 struct Maker(Registry);
@@ -345,6 +349,10 @@ impl Maker {
         labels: &[&str],
     ) -> prometheus::Result<IntCounterVec> {
         self.own(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.own(IntCounter::new(name, help))
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
@@ -491,10 +499,10 @@ impl Metrics {
                 "segment_gateway_bodies",
                 "Bodies of answers that are under way to callers",
             )?,
-            body_panics: make.own(IntCounter::new(
+            body_panics: make.counter(
                 "segment_gateway_body_panics_total",
                 "Bodies of answers that panicked and ended their connection",
-            ))?,
+            )?,
             durable: DurableMetrics::new(&make)?,
             levels: LevelGauges::new(&make)?,
             registry: make.0,
@@ -700,14 +708,19 @@ impl LevelGauges {
                 "Requests that wait for the budget, over all credentials",
                 budget,
             )?,
+            queue_oldest: make.reals(
+                "segment_gateway_queue_oldest_seconds",
+                "Time for which the first of those who wait for the budget has waited",
+                budget,
+            )?,
             cache_entries: make.gauge("segment_gateway_cache_entries", "Stored answers")?,
             cache_bytes: make.gauge(
                 "segment_gateway_cache_bytes",
                 "Bytes of stored answers, keys included",
             )?,
-            cache_evictions: make.gauge(
-                "segment_gateway_cache_evictions",
-                "Answers dropped for want of room since the start",
+            cache_evictions: make.counter(
+                "segment_gateway_cache_evictions_total",
+                "Answers dropped for want of room",
             )?,
             fetches: make.gauge("segment_gateway_fetches", "Shared fetches under way")?,
             marks: make.gauge("segment_gateway_marks", "Tags with a mark in the fence")?,
@@ -716,10 +729,7 @@ impl LevelGauges {
                 "Requests that wait for any budget",
             )?,
             tasks: make.gauge("segment_gateway_tasks", "Attempts and fetches under way")?,
-            panics: make.gauge(
-                "segment_gateway_panics",
-                "Tasks that panicked since the start",
-            )?,
+            panics: make.counter("segment_gateway_task_panics_total", "Tasks that panicked")?,
             callers: make.gauge(
                 "segment_gateway_callers",
                 "Callers tracked by the caller quota",
@@ -734,9 +744,7 @@ impl LevelGauges {
                 "1 while the API does not answer and writes wait for it",
             )?,
             uptime: make.real("segment_gateway_uptime_seconds", "Time since the start")?,
-            memory: make.gauge("process_resident_memory_bytes", "Resident memory")?,
-            cpu: make.real("process_cpu_seconds_total", "User and system CPU time")?,
-            files: make.gauge("process_open_fds", "Open file descriptors")?,
+            process: ProcessGauges::new(make)?,
         })
     }
 
@@ -761,66 +769,32 @@ impl LevelGauges {
             self.queue_length
                 .with_label_values(label)
                 .set(whole(gauge.waiting as u64));
+            self.queue_oldest.with_label_values(label).set(gauge.oldest);
         }
         self.cache_entries.set(whole(levels.cache_entries));
         self.cache_bytes.set(whole(levels.cache_bytes));
-        self.cache_evictions.set(whole(levels.cache_evictions));
+        raise(&self.cache_evictions, levels.cache_evictions);
         self.fetches.set(whole(levels.fetches as u64));
         self.marks.set(whole(levels.marks as u64));
         self.waiting.set(whole(levels.waiting as u64));
         self.tasks.set(whole(levels.tasks as u64));
-        self.panics.set(whole(levels.panics as u64));
+        raise(&self.panics, levels.panics as u64);
         self.callers.set(whole(levels.callers as u64));
         self.ledger.set(i64::from(levels.ledger));
         self.ready.set(i64::from(levels.ready));
         self.broken.set(i64::from(levels.broken));
         self.uptime.set(levels.uptime);
-        let process = Process::read();
-        self.memory.set(whole(process.memory));
-        self.cpu.set(process.cpu);
-        self.files.set(whole(process.files));
+        self.process.set();
     }
+}
+
+/// Brings a counter up to what was counted elsewhere.
+fn raise(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
 }
 
 fn whole(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-/// This process, from `/proc/self`; zeros where the system has none.
-#[derive(Debug, Default)]
-struct Process {
-    memory: u64,
-    cpu: f64,
-    files: u64,
-}
-
-impl Process {
-    fn read() -> Self {
-        /// The unit of CPU times in `/proc` on every Linux system in use.
-        const TICKS_PER_SECOND: f64 = 100.0;
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let memory = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
-            .unwrap_or(0)
-            * 1024;
-        // The second field is a name in parentheses that may hold spaces.
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let ticks: f64 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|f| f.parse::<f64>().ok())
-            .sum();
-        let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
-        Self {
-            memory,
-            cpu: ticks / TICKS_PER_SECOND,
-            files,
-        }
-    }
 }
 
 #[cfg(test)]

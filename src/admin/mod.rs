@@ -197,7 +197,7 @@ impl Admin {
             panics: gateway.tasks.panicked(),
             callers: gateway.quotas.tracked(),
             broken: gateway.breaker.lock().is_open(),
-            durable: gateway.durable.levels(),
+            durable: gateway.durable.levels(gateway.clock.now()),
             ledger: gateway.budgets.has_ledger(),
             ready: self.not_ready().is_empty(),
             uptime: self.uptime().as_secs_f64(),
@@ -254,6 +254,7 @@ impl Admin {
                 "dispatched": levels.durable.dispatched,
                 "paused": levels.durable.paused,
                 "bytes": levels.durable.bytes,
+                "oldestSeconds": levels.durable.oldest,
             },
             "cache": {
                 "entries": levels.cache_entries,
@@ -276,6 +277,7 @@ fn budget_document(account: &AccountState) -> Value {
         "used": account.occupied,
         "underWay": account.under_way,
         "waiting": account.waiting,
+        "oldestWaitSeconds": account.oldest.map(|wait| wait.as_secs_f64()),
         "nextFreeSeconds": account.next_free.as_secs_f64(),
         "closedSeconds": account.closed_for.map(|left| left.as_secs_f64()),
         "starting": account.starting,
@@ -293,6 +295,8 @@ fn gauges(accounts: &[AccountState]) -> BTreeMap<Arc<str>, BudgetGauge> {
         }
         gauge.credentials += 1;
         gauge.waiting += account.waiting;
+        let oldest = account.oldest.map_or(0.0, |wait| wait.as_secs_f64());
+        gauge.oldest = gauge.oldest.max(oldest);
         gauge.next_free = gauge.next_free.max(account.next_free.as_secs_f64());
         let closed = account.closed_for.map_or(0.0, |left| left.as_secs_f64());
         gauge.closed = gauge.closed.max(closed);

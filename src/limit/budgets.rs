@@ -235,6 +235,7 @@ impl Budgets {
             bytes: wish.bytes,
             peer: wish.caller.peer,
             urgency: wish.urgency,
+            since: now,
         };
         state.enter(key, place, wish.caller.clone(), in_lane, waiting);
         if wish.readiness == Readiness::Ready {
@@ -247,6 +248,7 @@ impl Budgets {
             place,
             caller: wish.caller.clone(),
             urgency: wish.urgency,
+            since: now,
             bytes: wish.bytes,
             deadline,
             estimate,
@@ -585,6 +587,7 @@ impl Budgets {
             .map(|((credential, budget), kept)| {
                 let account = &mut kept.account;
                 let waiting = account.turns().len();
+                let first = kept.waiting.values().map(|waiting| waiting.since).min();
                 AccountState {
                     credential: *credential,
                     budget: budget.clone(),
@@ -592,6 +595,7 @@ impl Budgets {
                     occupied: account.window().occupied(now),
                     under_way: account.under_way(),
                     waiting,
+                    oldest: first.map(|since| now.saturating_duration_since(since)),
                     next_free: account.leaves_last(now).saturating_duration_since(now),
                     closed_for: account.window().closed_for(now),
                     starting: account.window().is_starting(),

@@ -18,6 +18,7 @@ pub struct Ticket {
     pub(super) place: Place,
     pub(super) caller: Caller,
     pub(super) urgency: Urgency,
+    pub(super) since: Instant,
     pub(super) bytes: usize,
     pub(super) deadline: Instant,
     pub(super) estimate: Instant,
@@ -109,6 +110,7 @@ impl Ticket {
             bytes: self.bytes,
             peer: self.caller.peer,
             urgency: self.urgency,
+            since: self.since,
         };
         let (place, caller) = (self.place, self.caller.clone());
         self.budgets.change(&self.key, |state, now| {

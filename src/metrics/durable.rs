@@ -1,7 +1,7 @@
 //! What is told of writes that outlast a crash, and of the journal that keeps them.
 
 use super::{Maker, Metrics};
-use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Gauge, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 use std::time::Duration;
 
 /// From a fast disk to one that is waited for.
@@ -10,7 +10,7 @@ const COMMIT_BUCKETS: [f64; 10] = [
 ];
 
 /// Durable writes at the time of a scrape.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct DurableGauge {
     /// Waiting for their turns, and under way.
     pub queued: usize,
@@ -20,6 +20,8 @@ pub struct DurableGauge {
     pub paused: usize,
     /// Bytes of the requests of all.
     pub bytes: usize,
+    /// Seconds since the oldest of them was accepted.
+    pub oldest: f64,
 }
 
 #[derive(Debug)]
@@ -29,6 +31,7 @@ pub(super) struct DurableMetrics {
     writes: IntGaugeVec,
     paused: IntGauge,
     bytes: IntGauge,
+    oldest: Gauge,
     travelled: IntCounterVec,
     dispatches: IntCounterVec,
     saved: IntCounterVec,
@@ -72,6 +75,10 @@ impl DurableMetrics {
                 "Requests to the API that were saved because writes travelled together",
                 &["operation"],
             )?,
+            oldest: make.real(
+                "segment_gateway_durable_oldest_seconds",
+                "Time since the oldest durable write that has not ended was accepted",
+            )?,
             bytes: make.gauge(
                 "segment_gateway_durable_bytes",
                 "Bytes of the requests of durable writes that have not ended",
@@ -86,6 +93,7 @@ impl DurableMetrics {
         }
         self.paused.set(level(gauge.paused));
         self.bytes.set(level(gauge.bytes));
+        self.oldest.set(gauge.oldest);
     }
 }
 

@@ -165,9 +165,9 @@ fn every_metric_and_label_in_the_dashboard_exists() {
     // And the check sees what is not there.
     let without = eventful()
         .replace("origin=", "from=")
-        .replace("_panics ", "_panic ");
+        .replace("task_panics", "task_panic");
     let expected = [
-        "segment_gateway_panics",
+        "segment_gateway_task_panics_total",
         "segment_gateway_throttled_total{origin}",
     ];
     assert_eq!(missing(&without), expected);

@@ -265,7 +265,7 @@ async fn one_that_has_not_left_can_be_taken_back() {
     sleep(Duration::from_secs(200)).await;
     let arrivals = world.sandbox.arrivals();
     assert_eq!(arrivals.len(), 61);
-    assert_eq!(world.gateway.durable.levels().queued, 0);
+    assert_eq!(world.durable().queued, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -460,7 +460,7 @@ async fn without_room_on_the_disk_durable_writes_are_refused_and_others_pass() {
         assert_eq!(refused.error_type(), "gateway-journal-full");
     }
     assert!(world.sandbox.arrivals().is_empty());
-    assert_eq!(world.gateway.durable.levels().queued, 0);
+    assert_eq!(world.durable().queued, 0);
     memory.fail_next(usize::MAX);
     assert_eq!(world.send(put(1)).await.status, 200);
     assert_eq!(world.get("/users/user-00001", "a").await.status, 200);
@@ -770,7 +770,7 @@ async fn a_refused_credential_pauses_what_was_deferred_with_it() {
         );
     }
     assert_eq!(script.count(), 1);
-    assert_eq!(world.gateway.durable.levels().paused, 1);
+    assert_eq!(world.durable().paused, 1);
     let mut other = deferred(post(3));
     let headers = other.headers_mut();
     headers.insert("authorization", "Bearer b".parse().unwrap());
@@ -789,7 +789,7 @@ async fn a_refused_credential_pauses_what_was_deferred_with_it() {
     for location in [&first, &second] {
         assert_eq!(ended(&world, location).await["state"], "failed");
     }
-    assert_eq!(world.gateway.durable.levels().paused, 0);
+    assert_eq!(world.durable().paused, 0);
 }
 
 #[tokio::test(start_paused = true)]

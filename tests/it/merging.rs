@@ -133,7 +133,7 @@ async fn deferred_writes_travel_together_as_well() {
         (again.status.as_u16(), again.header("idempotency-replayed")),
         (201, "true")
     );
-    assert_eq!(world.gateway.durable.levels().queued, 0);
+    assert_eq!(world.durable().queued, 0);
 }
 
 #[tokio::test(start_paused = true)]

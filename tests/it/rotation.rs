@@ -152,7 +152,7 @@ async fn writes_go_on_with_the_token_that_replaces_a_revoked_one() {
     locations.push(defer(&world, keyed(post(2))).await);
     locations.push(defer(&world, post(3)).await);
     sleep(Duration::from_secs(100)).await;
-    assert_eq!(world.gateway.durable.levels().paused, 1);
+    assert_eq!(world.durable().paused, 1);
     let asked = api.script.seen();
     let reads = asked.iter().filter(|seen| seen.method == Method::GET);
     assert_eq!(reads.count(), 1);
@@ -261,7 +261,7 @@ async fn a_write_leaves_once_however_far_it_had_come() {
     let by_a = written.iter().filter(|(token, _)| token == "a").count();
     let moved = moved["moved"].as_u64().unwrap() as usize;
     assert_eq!((by_a, written.len() - by_a), (200 - moved, moved));
-    assert_eq!(world.gateway.durable.levels().queued, 0);
+    assert_eq!(world.durable().queued, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,7 +45,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Bounds of what is accepted and has not ended.
@@ -134,17 +134,21 @@ impl Durable {
     }
 
     /// How many are in which state.
-    pub fn levels(&self) -> DurableGauge {
+    pub fn levels(&self, now: Instant) -> DurableGauge {
         let registry = self.shared.registry.lock();
         let is_under_way = |live: &&Arc<Live>| matches!(live.stage(), Stage::Left);
         let dispatched = registry.by_id.values().filter(is_under_way).count();
         let (all, bytes) = (registry.by_id.len(), registry.bytes);
+        let first = registry.by_id.values().map(|live| live.accepted).min();
         drop(registry);
         DurableGauge {
             queued: all - dispatched,
             dispatched,
             paused: self.shared.feed.lock().paused().count(),
             bytes,
+            oldest: first.map_or(0.0, |since| {
+                now.saturating_duration_since(since).as_secs_f64()
+            }),
         }
     }
 

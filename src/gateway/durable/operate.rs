@@ -59,7 +59,7 @@ impl Gateway {
             write
         });
         let writes: Vec<Value> = writes.collect();
-        let levels = self.durable.levels();
+        let levels = self.durable.levels(self.clock.now());
         Ok(json!({
             "writes": writes,
             "next": next,

@@ -50,6 +50,7 @@ pub(in crate::limit) struct Waiting {
     pub(in crate::limit) bytes: usize,
     pub(in crate::limit) peer: IpAddr,
     pub(in crate::limit) urgency: Urgency,
+    pub(in crate::limit) since: Instant,
 }
 
 #[derive(Clone, Copy, Debug, Default)]

@@ -108,6 +108,8 @@ pub struct AccountState {
     pub under_way: u32,
     /// How many wait.
     pub waiting: usize,
+    /// For how long whoever came first has waited.
+    pub oldest: Option<Duration>,
     /// Time until the next newcomer could leave.
     pub next_free: Duration,
     /// Closed by a 429 for this long.

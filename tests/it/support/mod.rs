@@ -20,6 +20,7 @@ use segment_gateway::gateway::Gateway;
 use segment_gateway::gateway::flow::Peer;
 use segment_gateway::gateway::front::{Answering, Door, Front};
 use segment_gateway::limit::ledger::{History, Ledger};
+use segment_gateway::metrics::DurableGauge;
 use segment_gateway::sandbox::{Delay, Sandbox, SandboxSpec};
 use segment_gateway::upstream::{Client, MemoryConnector, ProxyRules};
 use std::collections::HashMap;
@@ -259,6 +260,11 @@ impl World {
     /// A gateway with defaults in front of a new sandbox.
     pub fn new(spec: SandboxSpec) -> Self {
         Setup::new(spec).start()
+    }
+
+    /// The durable writes of this moment.
+    pub fn durable(&self) -> DurableGauge {
+        self.gateway.durable.levels(self.gateway.clock.now())
     }
 
     /// Sends a request through the door and reads the whole answer. Dropping the future is hanging

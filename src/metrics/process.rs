@@ -1,0 +1,122 @@
+//! This process, under the names that all exporters use, from `/proc/self`; zeros where the system
+//! has none.
+
+use super::{Maker, whole};
+use prometheus::{Counter, IntGauge};
+use std::fs::read_to_string;
+
+/// The unit of CPU times in `/proc` on every Linux system in use.
+const TICKS_PER_SECOND: f64 = 100.0;
+const BYTES_PER_KIB: u64 = 1024;
+
+#[derive(Debug)]
+pub(super) struct ProcessGauges {
+    cpu: Counter,
+    resident: IntGauge,
+    virtual_memory: IntGauge,
+    threads: IntGauge,
+    files: IntGauge,
+    most_files: IntGauge,
+    started: IntGauge,
+}
+
+impl ProcessGauges {
+    pub(super) fn new(make: &Maker) -> prometheus::Result<Self> {
+        Ok(Self {
+            cpu: make.own(Counter::new(
+                "process_cpu_seconds_total",
+                "User and system CPU time",
+            ))?,
+            resident: make.gauge("process_resident_memory_bytes", "Resident memory")?,
+            virtual_memory: make.gauge("process_virtual_memory_bytes", "Virtual memory")?,
+            threads: make.gauge("process_threads", "Threads")?,
+            files: make.gauge("process_open_fds", "Open file descriptors")?,
+            most_files: make.gauge(
+                "process_max_fds",
+                "Most file descriptors that may be open; 0 if there is no limit",
+            )?,
+            started: make.gauge(
+                "process_start_time_seconds",
+                "When the process started, as seconds since 1970",
+            )?,
+        })
+    }
+
+    pub(super) fn set(&self) {
+        let status = read_to_string("/proc/self/status").unwrap_or_default();
+        let of = |name: &str| field(&status, name).unwrap_or(0);
+        self.resident.set(whole(of("VmRSS:") * BYTES_PER_KIB));
+        self.virtual_memory
+            .set(whole(of("VmSize:") * BYTES_PER_KIB));
+        self.threads.set(whole(of("Threads:")));
+        let stat = Stat::parse(&read_to_string("/proc/self/stat").unwrap_or_default());
+        self.cpu.inc_by((stat.cpu - self.cpu.get()).max(0.0));
+        let booted = read_to_string("/proc/stat").unwrap_or_default();
+        let booted = field(&booted, "btime").unwrap_or(0);
+        self.started.set(whole(booted + stat.started));
+        let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        self.files.set(whole(files as u64));
+        let limits = read_to_string("/proc/self/limits").unwrap_or_default();
+        let most = field(&limits, "Max open files");
+        self.most_files.set(whole(most.unwrap_or(0)));
+    }
+}
+
+/// The first number behind a name at the beginning of a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+/// What `/proc/self/stat` says (proc_pid_stat(5)), in seconds.
+#[derive(Debug, Default, PartialEq)]
+struct Stat {
+    cpu: f64,
+    /// Since the machine was started.
+    started: u64,
+}
+
+impl Stat {
+    fn parse(text: &str) -> Self {
+        // The second field is a name in parentheses that may hold spaces; the first behind it is
+        // the third.
+        let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let field = |nth: usize| {
+            let field = fields.split_whitespace().nth(nth - 3);
+            field
+                .and_then(|field| field.parse::<f64>().ok())
+                .unwrap_or(0.0)
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "seconds since the start of a machine"
+        )]
+        let started = (field(22) / TICKS_PER_SECOND) as u64;
+        Self {
+            cpu: (field(14) + field(15)) / TICKS_PER_SECOND,
+            started,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_by_name_and_by_number() {
+        let text = "VmSize:\t  10 kB\nVmRSS:\t 7 kB\nMax open files            1024   4096 files\n";
+        assert_eq!(field(text, "VmRSS:"), Some(7));
+        assert_eq!(field(text, "Max open files"), Some(1024));
+        assert_eq!(field(text, "Threads:"), None);
+        assert_eq!(field("Max open files unlimited", "Max open files"), None);
+        let stat = "9 (a ) name) S 4 5 6 7 8 9 10 11 12 13 150 50 16 17 18 19 20 21 3400 23";
+        let expected = Stat {
+            cpu: 2.0,
+            started: 34,
+        };
+        assert_eq!(Stat::parse(stat), expected);
+        assert_eq!(Stat::parse(""), Stat::default());
+    }
+}
