@@ -319,8 +319,8 @@ impl GatewayError {
             Self::UpstreamTimeout => "The API did not answer in time. It was a read; it is safe \
                 to send it again."
                 .into(),
-            Self::UpstreamBroken => "The connection to the API was lost before its answer came. \
-                It was a read; it is safe to send it again."
+            Self::UpstreamBroken => "The API's answer broke off, or is none to this request. It \
+                was a read; it is safe to send it again."
                 .into(),
             Self::NotCached => "Nothing that the request accepts is stored, and 'only-if-cached' \
                 forbids to ask the API. Send it again without that directive."

@@ -113,6 +113,11 @@ pub fn without_own(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether a request can be answered with 304.
+pub fn has_condition(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::IF_NONE_MATCH) || headers.contains_key(header::IF_MODIFIED_SINCE)
+}
+
 /// Removes from a fetch for everybody what one reader has asked of it: conditions and ranges.
 pub fn without_conditions(headers: &mut HeaderMap) {
     for name in [

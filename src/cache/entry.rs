@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// What an entry takes besides its parts, in bytes: its own fields, the store's bookkeeping.
-const FIXED_BYTES: usize = 800;
+const FIXED_BYTES: usize = 816;
 /// What a header takes in the map besides its text, in bytes, its share of the index included.
 /// The map has room for more headers than it holds: up to twice as many.
 const HEADER_BYTES: usize = 112;
@@ -79,6 +79,11 @@ const OFTEN: u32 = 5;
 /// The last part of a lifetime, in which a new one is fetched: one of so many.
 const LAST_PART: u32 = 8;
 
+/// How long a stale answer rests after the first attempt to replace it, and at most, in
+/// milliseconds.
+const FIRST_REST: u64 = 1_000;
+const LONGEST_REST: u64 = 60_000;
+
 /// An answer that may be shown to more than one reader.
 #[derive(Debug)]
 pub struct Entry {
@@ -98,6 +103,10 @@ pub struct Entry {
     shown: AtomicU32,
     /// Whether somebody has begun to fetch a new one before its end.
     renewed: AtomicBool,
+    /// How often a new one was fetched behind it in vain, and when that may be tried again, in
+    /// milliseconds since its fetch began.
+    attempts: AtomicU32,
+    rests_until: AtomicU64,
     /// What its hits of one second say in `Cache-Status`, and of which second of its lifetime.
     status_of_hits: Mutex<Option<(u64, HeaderValue)>>,
 }
@@ -152,6 +161,8 @@ impl Entry {
             believed_at: AtomicU64::new(0),
             shown: AtomicU32::new(0),
             renewed: AtomicBool::new(false),
+            attempts: AtomicU32::new(0),
+            rests_until: AtomicU64::new(0),
             status_of_hits: Mutex::new(None),
         }
     }
@@ -306,6 +317,29 @@ impl Entry {
     /// Whether the caller is the one who fetches the new one.
     pub fn claim_renewal(&self) -> bool {
         !self.renewed.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the caller is the one who fetches a new one behind it now that it is stale. After an
+    /// attempt that did not replace it the next one is made a second later, and after each more in
+    /// vain twice as long, a minute at most: stale answers must not ask an API in trouble as often as
+    /// they are shown.
+    pub fn claim_attempt(&self, now: Instant) -> bool {
+        let since = now.saturating_duration_since(self.about.stamp.at());
+        let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let until = self.rests_until.load(Ordering::Relaxed);
+        if since < until {
+            return false;
+        }
+        let attempts = self.attempts.load(Ordering::Relaxed);
+        let rest = (FIRST_REST << attempts.min(6)).min(LONGEST_REST);
+        let next = since.saturating_add(rest);
+        let claimed =
+            self.rests_until
+                .compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed);
+        if claimed.is_ok() {
+            self.attempts.store(attempts + 1, Ordering::Relaxed);
+        }
+        claimed.is_ok()
     }
 
     /// When its fetch began.

@@ -16,7 +16,7 @@ use super::lifetime::{Lifetime, Rules, Said};
 use super::reason::{Miss, Refusal};
 use super::request::Wants;
 use super::reuse::{Need, may_stand_in};
-use super::storable::{Facts, Verdict, judge};
+use super::storable::{Facts, Verdict, is_last_word, judge};
 use super::vary::Variance;
 use http::{HeaderMap, StatusCode};
 use std::fmt;
@@ -121,8 +121,12 @@ impl<E> Leader<E> {
         let most = self.inner.largest_body;
         let coding = match coding::examine(answer.headers, answer.body, most) {
             Ok(coding) => coding,
-            Err(Unfit::TooLong) => return self.refuse(Refusal::TooLarge, arrival.now),
-            Err(Unfit::Malformed) => return self.refuse(Refusal::Undecodable, arrival.now),
+            Err(Unfit::TooLong) => {
+                return self.refuse(Refusal::TooLarge, answer.status, arrival.now);
+            }
+            Err(Unfit::Malformed) => {
+                return self.refuse(Refusal::Undecodable, answer.status, arrival.now);
+            }
         };
         let make = |leader: &Self, life: Option<Lifetime>| {
             let about = About {
@@ -131,7 +135,7 @@ impl<E> Leader<E> {
             };
             Arc::new(Entry::new(answer, about))
         };
-        self.land(verdict, arrival, make)
+        self.land(verdict, answer.status, arrival, make)
     }
 
     /// The API says that what is stored has not changed: it is as good as fetched now. Gives the
@@ -168,12 +172,13 @@ impl<E> Leader<E> {
         if let Verdict::Keep(_) | Verdict::Share(_) = verdict {
             self.inner.store.remove(self.ticket.key());
         }
-        Ok((shown, self.land(verdict, arrival, make)))
+        Ok((shown, self.land(verdict, status, arrival, make)))
     }
 
     /// The answer is for the first reader alone, or not wholly there: those who joined have to
     /// ask for themselves.
-    pub fn refuse(self, reason: Refusal, now: Instant) -> Landed {
+    pub fn refuse(self, reason: Refusal, status: StatusCode, now: Instant) -> Landed {
+        self.end_older(reason, status);
         self.note(Err(reason), now);
         self.ticket.land(Outcome::NotShared(reason), || ());
         Landed {
@@ -190,18 +195,22 @@ impl<E> Leader<E> {
     fn land(
         self,
         verdict: Verdict,
+        status: StatusCode,
         arrival: &Arrival<'_>,
         make: impl Fn(&Self, Option<Lifetime>) -> Arc<Entry>,
     ) -> Landed {
         let now = arrival.now;
         let (life, is_shared, refusal) = match verdict {
-            Verdict::Keep(reason) => return self.refuse(reason, now),
+            Verdict::Keep(reason) => return self.refuse(reason, status, now),
             Verdict::Share(reason) => (None, true, Some(reason)),
             Verdict::Validate(life) => (Some(life), false, None),
             Verdict::Store(life) => (Some(life), true, None),
         };
         let entry = make(&self, life);
-        let refusal = refusal.or_else(|| self.would_hide_better(&entry, now));
+        let refusal = refusal.or_else(|| self.would_hide_better(status, now));
+        if let Some(reason) = refusal {
+            self.end_older(reason, status);
+        }
         let outcome = if is_shared {
             Outcome::Shared(Arc::clone(&entry))
         } else {
@@ -223,13 +232,24 @@ impl<E> Leader<E> {
     }
 
     /// A failure does not take the place of what may stand in for it (RFC 5861, section 4).
-    fn would_hide_better(&self, failure: &Entry, now: Instant) -> Option<Refusal> {
-        let stored = self.stored.as_ref()?;
-        let (life, age) = (stored.life(), stored.age(now));
-        let hides = is_failure(failure.status())
-            && may_stand_in(life, age, &Wants::FRESH, Need::IfError)
-            && self.inner.marks.believes(stored);
-        hides.then_some(Refusal::Status)
+    fn would_hide_better(&self, status: StatusCode, now: Instant) -> Option<Refusal> {
+        (is_failure(status) && self.has_stand_in(now)).then_some(Refusal::Status)
+    }
+
+    /// Whether something is stored that may be shown if the API fails.
+    pub fn has_stand_in(&self, now: Instant) -> bool {
+        self.stored.as_ref().is_some_and(|stored| {
+            may_stand_in(stored.life(), stored.age(now), &Wants::FRESH, Need::IfError)
+                && self.inner.marks.believes(stored)
+        })
+    }
+
+    /// The answer is not stored: what is older than it is no longer shown in its place.
+    fn end_older(&self, reason: Refusal, status: StatusCode) {
+        let is_last = reason == Refusal::Status || reason.is_of_the_answer();
+        if is_last && is_last_word(status) {
+            self.inner.end_older(self.ticket.key(), self.stamp.at());
+        }
     }
 
     fn judge(

@@ -33,7 +33,7 @@
 use entry::Entry;
 use fence::{CredentialHash, Dependency, Tag};
 use flight::{Flights, Follower, Plan};
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use key::{Key, KeyHash};
 use leader::Leader;
 use lifetime::Rules;
@@ -220,10 +220,10 @@ pub(crate) struct Inner<E> {
     flights: Arc<Flights<E>>,
     unauthorized: Mutex<Unauthorized>,
     refusals: Mutex<Refusals>,
-    /// Operations without a time to live whose latest answer was stored: those who ask for it at
-    /// a time wait for one fetch. Of the others, each fetches for itself, so that nobody waits for
-    /// an answer that is not for it.
-    shared: Mutex<HashSet<u32>>,
+    /// Operations without a time to live whose latest answer was not for others: of these, each
+    /// reader fetches for itself, so that nobody waits for an answer that is not for it. Otherwise
+    /// those who ask at a time wait for one fetch.
+    unshared: Mutex<HashSet<u32>>,
     largest_body: usize,
 }
 
@@ -236,7 +236,7 @@ impl<E> Cache<E> {
             flights: Arc::new(Flights::new(spec.fetches)),
             unauthorized: Mutex::new(Unauthorized::new(MAX_UNAUTHORIZED)),
             refusals: Mutex::new(Refusals::new(MAX_REFUSALS)),
-            shared: Mutex::default(),
+            unshared: Mutex::default(),
             largest_body: spec.largest_body,
         };
         Self {
@@ -301,7 +301,7 @@ impl<E> Cache<E> {
         };
         let depends = dependencies(ask);
         let operation = ask.at.primary.operation();
-        let is_shared = ask.rules.ttl.is_some() || self.inner.shared.lock().contains(&operation);
+        let is_shared = ask.rules.ttl.is_some() || !self.inner.unshared.lock().contains(&operation);
         let boarded = self.inner.flights.board(ask.at.key(), |current, free| {
             // What stood in the way of a hit may have ended since: a fetch stores its answer
             // and leaves the table in one step, so here it is seen in one place or the other.
@@ -358,6 +358,14 @@ impl<E> Cache<E> {
         };
         if entry.is_another_than(headers) {
             self.inner.store.remove(at.key());
+        }
+    }
+
+    /// The API has answered a request for itself alone, which left after `began`: what is stored is
+    /// forgotten if it is older and there is nothing any more, or not for this credential.
+    pub fn answered_alone(&self, at: &Located, status: StatusCode, began: Instant) {
+        if matches!(status.as_u16(), 403 | 404 | 410) {
+            self.inner.end_older(at.key(), began);
         }
     }
 
@@ -429,15 +437,23 @@ impl<E> Inner<E> {
     /// Remembers what became of an answer: whether it was stored, and for others as well.
     fn note(&self, key: KeyHash, operation: u32, stored: Result<bool, Refusal>, now: Instant) {
         match stored {
-            Ok(true) => drop(self.shared.lock().insert(operation)),
-            Ok(false) => drop(self.shared.lock().remove(&operation)),
+            Ok(true) => drop(self.unshared.lock().remove(&operation)),
+            Ok(false) => drop(self.unshared.lock().insert(operation)),
             Err(why) => {
-                // An error says nothing about the answers that are none.
-                if why != Refusal::Status {
-                    self.shared.lock().remove(&operation);
+                if why.is_of_the_answer() {
+                    self.unshared.lock().insert(operation);
                 }
                 self.refusals.lock().note(key, why, now);
             }
+        }
+    }
+
+    /// Forgets what stands under a key if its fetch began before.
+    fn end_older(&self, key: &Key, began: Instant) {
+        if let Some(Slot::Answer(entry)) = self.store.get(key)
+            && entry.stamp().at() < began
+        {
+            self.store.remove(key);
         }
     }
 

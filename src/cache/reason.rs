@@ -172,6 +172,15 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether the answer says something of what others are to be shown from now on. One that came
+    /// amid writes does not, and neither does an error.
+    pub const fn is_of_the_answer(self) -> bool {
+        !matches!(
+            self,
+            Self::Status | Self::Fenced | Self::Settling | Self::Superseded
+        )
+    }
+
     /// The reason as a label.
     pub const fn as_str(self) -> &'static str {
         match self {

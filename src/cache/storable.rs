@@ -135,6 +135,13 @@ fn not_for_others(facts: &Facts<'_>, said: &Said) -> Option<Refusal> {
         .map(|(_, reason)| reason)
 }
 
+/// Whether an answer of this status takes the place of an older one although it is not stored
+/// itself: what is shown is to be the most recent (RFC 9111, section 4). Where the API fails, or refuses
+/// the credential or the moment, the older one may still be right.
+pub fn is_last_word(status: StatusCode) -> bool {
+    !status.is_server_error() && !matches!(status.as_u16(), 206 | 304 | 401 | 408 | 429)
+}
+
 /// The statuses whose rules for caches are kept here (RFC 9110, section 15).
 fn is_understood(status: u16) -> bool {
     matches!(

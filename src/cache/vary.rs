@@ -1,8 +1,8 @@
 //! Pure. Which fields of a request an answer depends on besides those that every key holds.
 //!
 //! Promises RFC 9111, section 4.1: an answer that was chosen by request fields is shown only to
-//! requests whose fields are the same, after their lines are joined and the spaces around commas are
-//! taken away. `Vary: *` matches nothing.
+//! requests whose fields are the same after their lines are joined. Where else spaces mean nothing the
+//! grammar of each field would have to say. `Vary: *` matches nothing.
 
 use super::control::tokens;
 use http::header::{self, HeaderMap, HeaderName};
@@ -47,29 +47,16 @@ pub fn selection(fields: &[HeaderName], request: &HeaderMap) -> Selection {
         let mut lines = request.get_all(name).iter().peekable();
         // A field that is absent is not one that is empty.
         digest.update([u8::from(lines.peek().is_some())]);
-        for element in lines.flat_map(|line| elements(line.as_bytes())) {
-            let element = element.trim_ascii();
-            digest.update((element.len() as u64).to_le_bytes());
-            digest.update(element);
+        for (nth, line) in lines.enumerate() {
+            if nth > 0 {
+                digest.update(b", ");
+            }
+            digest.update(line.as_bytes().trim_ascii());
         }
-        digest.update(u64::MAX.to_le_bytes());
+        // No value holds this byte.
+        digest.update([b'\n']);
     }
     digest.finalize().into()
-}
-
-/// The elements of a list; a comma within a quoted string ends none (RFC 9110, section 5.6.4).
-fn elements(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let (mut quoted, mut escaped) = (false, false);
-    line.split(move |byte| {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b',' => return !quoted,
-            _ => {}
-        }
-        false
-    })
 }
 
 /// Which requests an answer was chosen for, where it is not for all.
@@ -140,7 +127,7 @@ mod tests {
         let variance = Variance::of(&answer, &asked).unwrap();
         let cases: [(&[(&str, &str)], bool); 9] = [
             (&[("x-a", "1, 2")], true),
-            (&[("x-a", "1,2")], true),
+            (&[("x-a", "1,2")], false),
             (&[("x-a", "1"), ("x-a", "2")], true),
             (&[("x-a", "1, 2"), ("x-other", "9")], true),
             (&[("x-a", "1")], false),
@@ -164,12 +151,6 @@ mod tests {
             of(&[("x-a", "2"), ("x-b", "1")])
         );
         assert_ne!(of(&[("x-a", "1,2")]), of(&[("x-a", "12")]));
-        assert_ne!(of(&[("x-a", "\"1,2\"")]), of(&[("x-a", "\"1, 2\"")]));
-        assert_ne!(
-            of(&[("x-a", "\"\\\"1,2\"")]),
-            of(&[("x-a", "\"\\\"1, 2\"")])
-        );
-        assert_eq!(of(&[("x-a", "\"1\",2")]), of(&[("x-a", "\"1\" , 2")]));
         assert_ne!(of(&[("x-a", "")]), of(&[]));
     }
 }

@@ -156,15 +156,20 @@ pub enum OuterBody {
     /// Held bytes that no layer has to watch: how long a caller takes for them is the connection's
     /// matter.
     Held(Guarded<Body>),
-    /// One that has passed the layers.
-    Layered(LayeredBody),
+    /// One that has passed the layers, and its error, once it has one.
+    Layered(LayeredBody, Option<BoxError>),
 }
 
 impl OuterBody {
     /// The bytes of an answer that is not the gateway's proper.
     pub fn plain(bytes: impl Into<Bytes>) -> Self {
         let body = Full::new(bytes.into()).map_err(|never| -> BoxError { match never {} });
-        Self::Layered(LayeredBody::new(body))
+        Self::layered(LayeredBody::new(body))
+    }
+
+    /// One that has passed the layers.
+    pub fn layered(body: LayeredBody) -> Self {
+        Self::Layered(body, None)
     }
 }
 
@@ -172,7 +177,7 @@ impl std::fmt::Debug for OuterBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Held(body) => body.fmt(f),
-            Self::Layered(_) => f.write_str("Layered"),
+            Self::Layered(..) => f.write_str("Layered"),
         }
     }
 }
@@ -187,21 +192,36 @@ impl HttpBody for OuterBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             Self::Held(body) => Pin::new(body).poll_frame(context),
-            Self::Layered(body) => Pin::new(body).poll_frame(context),
+            Self::Layered(body, error) => {
+                if let Some(error) = error.take() {
+                    return Poll::Ready(Some(Err(error)));
+                }
+                match Pin::new(body).poll_frame(context) {
+                    Poll::Ready(Some(Err(broken))) => {
+                        // The connection is closed at an error, with whatever was not yet written.
+                        // It writes when it finds nothing to read: so the caller sees the head and
+                        // what came of the body.
+                        *error = Some(broken);
+                        context.waker().wake_by_ref();
+                        Poll::Pending
+                    }
+                    polled => polled,
+                }
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Held(body) => body.is_end_stream(),
-            Self::Layered(body) => body.is_end_stream(),
+            Self::Layered(body, error) => error.is_none() && body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Held(body) => body.size_hint(),
-            Self::Layered(body) => body.size_hint(),
+            Self::Layered(body, _) => body.size_hint(),
         }
     }
 }
@@ -244,6 +264,25 @@ mod tests {
 
     struct Panics;
 
+    /// Some bytes, then an error.
+    struct Breaks(bool);
+
+    impl HttpBody for Breaks {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            Poll::Ready(Some(if std::mem::replace(&mut self.0, true) {
+                Err("broken".into())
+            } else {
+                Ok(Frame::data(Bytes::from_static(b"abc")))
+            }))
+        }
+    }
+
     impl HttpBody for Panics {
         type Data = Bytes;
         type Error = BodyError;
@@ -267,5 +306,30 @@ mod tests {
         drop(body);
         assert!(shown().contains("segment_gateway_bodies 0\n"));
         assert!(shown().contains("segment_gateway_body_panics_total 1\n"));
+    }
+
+    #[tokio::test]
+    async fn what_came_is_written_before_it_breaks_off() {
+        let mut body = OuterBody::layered(LayeredBody::new(Breaks(false)));
+        let mut polls = Vec::new();
+        std::future::poll_fn(|context| {
+            let polled = Pin::new(&mut body).poll_frame(context);
+            polls.push(match &polled {
+                Poll::Pending => "pending",
+                Poll::Ready(Some(Ok(_))) => "data",
+                Poll::Ready(Some(Err(_))) => "error",
+                Poll::Ready(None) => "end",
+            });
+            match polled {
+                Poll::Ready(Some(Err(_))) => Poll::Ready(()),
+                Poll::Ready(_) => {
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await;
+        assert_eq!(polls, ["data", "pending", "error"]);
     }
 }

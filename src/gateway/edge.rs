@@ -5,6 +5,7 @@
 //! the other.
 
 use super::request_id::REQUEST_ID;
+use crate::cache::control::tokens;
 use crate::cache::date;
 use crate::error::GatewayError;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -208,7 +209,23 @@ pub fn clean_answer(headers: &mut HeaderMap, via: &HeaderValue) {
     for name in named {
         headers.remove(name.as_str());
     }
+    one_length(headers);
     headers.append(header::VIA, via.clone());
+}
+
+/// A list of equal lengths must not be passed on (RFC 9110, section 8.6).
+fn one_length(headers: &mut HeaderMap) {
+    let lengths: Vec<&[u8]> = tokens(headers.get_all(header::CONTENT_LENGTH)).collect();
+    let Some((first, others)) = lengths.split_first().filter(|(_, rest)| !rest.is_empty()) else {
+        return;
+    };
+    let are_equal = others.iter().all(|length| length == first);
+    let one = HeaderValue::from_bytes(first).ok().filter(|_| are_equal);
+    match one {
+        Some(length) => drop(headers.insert(header::CONTENT_LENGTH, length)),
+        // Of an answer without a body, e.g. to HEAD: elsewhere its end could not be told.
+        None => drop(headers.remove(header::CONTENT_LENGTH)),
+    }
 }
 
 /// Gives an answer the date at which it came if it has none that can be read (RFC 9110, section

@@ -77,7 +77,8 @@ impl Gateway {
                 Ok(Asked::Answer(answer)) => answer,
                 Ok(Asked::Throttled(response)) => {
                     let (why, key) = (leader.why(), leader.key().hash());
-                    let landed = leader.refuse(Refusal::Status, self.clock.now());
+                    let status = response.status();
+                    let landed = leader.refuse(Refusal::Status, status, self.clock.now());
                     return Ok(Reply {
                         cache: Some(CacheStatus::fetched(why, key, &landed, None)),
                         ..Reply::throttled(response, timing)
@@ -88,8 +89,13 @@ impl Gateway {
                     return Err(error);
                 }
             };
-            if answer.response.status() != StatusCode::NOT_MODIFIED || validators.is_none() {
+            if answer.response.status() != StatusCode::NOT_MODIFIED {
                 return self.land(reading, answer, leader, timing).await;
+            }
+            if validators.is_none() {
+                tracing::warn!("the API answered 304 to a request without a condition");
+                leader.fail(GatewayError::UpstreamBroken);
+                return Err(GatewayError::UpstreamBroken);
             }
             match self.renew(reading, answer, leader, timing) {
                 Ok(Some(reply)) => return Ok(reply),
@@ -178,13 +184,14 @@ impl Gateway {
         let arrival = self.arrival(reading);
         let refusal = leader.refusal(head.status, &head.headers, length, &arrival);
         let arrived = match refusal {
-            Some(refusal) => Arrived {
+            // Where something may stand in for an answer that breaks off, it is waited for.
+            Some(refusal) if !leader.has_stand_in(begun) => Arrived {
                 body: self.streamed(reading, &head.headers, None, body),
-                landed: leader.refuse(refusal, begun),
+                landed: leader.refuse(refusal, head.status, begun),
                 whole: None,
                 head,
             },
-            None => self.read_whole(reading, head, body, leader).await?,
+            _ => self.read_whole(reading, head, body, leader).await?,
         };
         // What is read here of the body is the API's time, not the gateway's.
         timing.upstream = answer.took + self.clock.now().saturating_duration_since(begun);
@@ -246,7 +253,7 @@ impl Gateway {
             }
             Read::Longer(first, rest) => Ok(Arrived {
                 body: self.streamed(reading, &head.headers, Some(first), *rest),
-                landed: leader.refuse(Refusal::TooLarge, self.clock.now()),
+                landed: leader.refuse(Refusal::TooLarge, head.status, self.clock.now()),
                 whole: None,
                 head,
             }),

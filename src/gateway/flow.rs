@@ -2,6 +2,7 @@
 
 use super::body::Body;
 use super::durable::Ended;
+use super::priority;
 use super::repeat::Written;
 use super::reply;
 use super::room::Taken;
@@ -11,7 +12,7 @@ use super::{Gateway, callers, edge};
 use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::limit::budgets::Standing;
-use crate::limit::turns::Caller;
+use crate::limit::turns::{Caller, Urgency};
 use crate::metrics::Outcome;
 use crate::route::names;
 use crate::route::pattern::Params;
@@ -55,6 +56,8 @@ pub(super) struct Ask {
     pub(super) accepted: Instant,
     /// How long it may wait for its budget.
     pub(super) patience: Duration,
+    /// Among those of its caller that wait for the same budget.
+    pub(super) urgency: Urgency,
     /// A field asks the API to treat it as another method.
     pub(super) overridden: bool,
 }
@@ -347,6 +350,7 @@ impl Gateway {
         };
         Ok(Ask {
             patience: patience.of(&head.headers),
+            urgency: priority::urgency(&head.headers),
             credential: self.hasher.credential(&head.headers),
             params: matched.params,
             method: head.method,

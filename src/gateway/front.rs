@@ -159,7 +159,7 @@ impl Future for Answering {
             Way::Long(answer) => answer
                 .as_mut()
                 .poll(context)
-                .map_ok(|answer| answer.map(OuterBody::Layered)),
+                .map_ok(|answer| answer.map(OuterBody::layered)),
         }
     }
 }

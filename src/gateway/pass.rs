@@ -8,13 +8,13 @@ use super::body::Body;
 use super::flow::{Ask, Reply, Timing};
 use super::status::CacheStatus;
 use super::write::refused;
-use crate::cache::conditional::without_own;
+use crate::cache::conditional::{has_condition, without_own};
 use crate::error::GatewayError;
 use crate::limit::ticket::Permit;
 use crate::metrics::Outcome;
 use crate::queue::lanes::Keys;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use std::time::Instant;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
@@ -43,6 +43,7 @@ impl Gateway {
         self.quotas.charge(&ask.caller)?;
         let mut request = self.forwarded(&ask);
         without_own(request.headers_mut());
+        let has_condition = has_condition(request.headers());
         let mut timing = Timing::of(&ask);
         let mut under_way = false;
         let asked = self.ask_api(&ask, request, &mut timing, |to| {
@@ -61,6 +62,13 @@ impl Gateway {
             })
         });
         match asked? {
+            Asked::Answer(answer)
+                if answer.response.status() == StatusCode::NOT_MODIFIED && !has_condition =>
+            {
+                // Whoever has nothing can do nothing with it.
+                tracing::warn!("the API answered 304 to a request without a condition");
+                Err(GatewayError::UpstreamBroken)
+            }
             Asked::Answer(answer) => {
                 timing.upstream = answer.took;
                 let standing = answer.standing;

@@ -132,8 +132,7 @@ impl Gateway {
             if reading.wants.only_if_cached {
                 return Err(GatewayError::NotCached);
             }
-            let status = CacheStatus::alone(Miss::NotShared, Some(reading.key()));
-            return Box::pin(self.pass(reading.ask, status)).await;
+            return Box::pin(self.alone(&reading, Miss::NotShared)).await;
         }
         entry.note_shown();
         Ok(match how {
@@ -147,7 +146,7 @@ impl Gateway {
             Use::Stale(need) => {
                 let reply = self.stale(&reading, entry, need, None);
                 if need == Need::WhileRevalidate {
-                    self.refresh_behind(reading, need);
+                    self.refresh_behind(reading, entry, need);
                 }
                 reply
             }
@@ -178,7 +177,7 @@ impl Gateway {
             && self.budgets.must_wait(&self.wish(&reading.ask))
         {
             let reply = self.stale(&reading, entry, limited, None);
-            self.refresh_behind(reading, limited);
+            self.refresh_behind(reading, entry, limited);
             return Ok(reply);
         }
         let result = self.fetch_or_join(&reading, stale.as_ref()).await;
@@ -201,32 +200,48 @@ impl Gateway {
             let status = CacheStatus::bypass(Bypass::Names);
             return self.pass(reading.ask.clone(), status).await;
         };
-        let wish = wish(reading, tags.as_deref(), Purpose::Show);
-        let alone = |why| {
-            let status = CacheStatus::alone(why, Some(reading.key()));
-            self.pass(reading.ask.clone(), status)
-        };
+        let mut reading = reading.clone();
         // Something stale is better than waiting for a budget.
         let impatient =
-            stale.is_some_and(|entry| self.may_stand_in(reading, entry, Need::IfLimited));
+            stale.is_some_and(|entry| self.may_stand_in(&reading, entry, Need::IfLimited));
         let mut asked_again = false;
         loop {
             let now = self.clock.now();
-            let follower = match self.cache.board(&wish, now) {
-                Board::Hit(entry, how) => {
-                    return self.stored(reading.clone(), &entry, how, now).await;
-                }
-                Board::Alone(why) => return alone(why).await,
-                Board::Lead(leader) => return self.lead(reading, leader, impatient).await,
+            let boarded = {
+                let wish = wish(&reading, tags.as_deref(), Purpose::Show);
+                self.cache.board(&wish, now)
+            };
+            let follower = match boarded {
+                Board::Hit(entry, how) => return self.stored(reading, &entry, how, now).await,
+                Board::Alone(why) => return self.alone(&reading, why).await,
+                Board::Lead(leader) => return self.lead(&reading, leader, impatient).await,
                 Board::Follow(follower) => follower,
             };
-            match self.follow(reading, follower, impatient).await? {
+            match self.follow(&reading, follower, impatient).await? {
                 Joined::Reply(reply) => return Ok(*reply),
-                Joined::Alone(why) => return alone(why).await,
-                Joined::Again if asked_again => return alone(Miss::FencedTwice).await,
-                Joined::Again => asked_again = true,
+                Joined::Alone(why) => return self.alone(&reading, why).await,
+                Joined::Again => {
+                    // What it varies by may have been learned since: then it has a line of its own.
+                    let primary = reading.at.primary.clone();
+                    let at = self.cache.locate(primary, &reading.ask.headers);
+                    let is_elsewhere = at.key() != reading.at.key();
+                    reading.at = at;
+                    if !is_elsewhere && std::mem::replace(&mut asked_again, true) {
+                        return self.alone(&reading, Miss::FencedTwice).await;
+                    }
+                }
             }
         }
+    }
+
+    /// Asks for this reader alone.
+    async fn alone(&self, reading: &Reading, why: Miss) -> Told {
+        let status = CacheStatus::alone(why, Some(reading.key()));
+        let began = self.clock.now();
+        let reply = self.pass(reading.ask.clone(), status).await?;
+        let answered = reply.response.status();
+        self.cache.answered_alone(&reading.at, answered, began);
+        Ok(reply)
     }
 
     /// Fetches for this reader and everybody who joins.

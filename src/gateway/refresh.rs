@@ -1,7 +1,7 @@
 //! Fetches that no reader waits for: what was shown stale, and what will be stale soon.
 //!
 //! Of one key at most one is under way, as of all fetches. What was shown stale waits for its budget
-//! like a reader's fetch. What is not stale yet never waits: it leaves only with a slot that would
+//! behind the readers of its caller, and rests for longer and longer while that fails. What is not stale yet never waits: it leaves only with a slot that would
 //! otherwise go unused in the window, so no reader waits longer because of it.
 
 use super::Gateway;
@@ -10,6 +10,7 @@ use super::read::{Reading, tags, wish};
 use crate::cache::entry::Entry;
 use crate::cache::reuse::Need;
 use crate::cache::{Board, Purpose};
+use crate::limit::turns::Urgency;
 use http::Method;
 use std::time::Duration;
 
@@ -18,7 +19,10 @@ const AHEAD: &str = "ahead";
 
 impl Gateway {
     /// A new answer in place of one that was shown stale.
-    pub(super) fn refresh_behind(&self, mut reading: Reading, need: Need) {
+    pub(super) fn refresh_behind(&self, mut reading: Reading, entry: &Entry, need: Need) {
+        if !entry.claim_attempt(self.clock.now()) {
+            return;
+        }
         // Not as impatient as the reader, who has an answer.
         reading.ask.patience = self.settings.read_patience.usual;
         self.refresh(reading, need.as_str());
@@ -44,6 +48,8 @@ impl Gateway {
         reading.ask = Ask {
             method: Method::GET,
             accepted: self.clock.now(),
+            // Whoever waits for an answer comes first.
+            urgency: Urgency::LEAST,
             ..reading.ask
         };
         let Some(tags) = tags(&reading.ask) else {

@@ -12,7 +12,7 @@ use super::forecast::{Forecast, MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
 use super::repeat::{Heard, Held, Next, unknown};
 use super::request_id::REQUEST_ID;
 use super::union::{Became, Merged, NoTurn, Turn};
-use super::{Gateway, places, priority};
+use super::{Gateway, places};
 use crate::cache::Touched;
 use crate::cache::fence::Tag;
 use crate::error::{GatewayError, Waited};
@@ -209,7 +209,7 @@ impl Gateway {
             budget: &ask.operation.budget,
             effect: ask.operation.effect,
             caller: ask.caller.clone(),
-            urgency: priority::urgency(&ask.headers),
+            urgency: ask.urgency,
             bytes: ask.weight(),
             not_before: None,
             deadline: ask.accepted + ask.patience,

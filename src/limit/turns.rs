@@ -32,6 +32,9 @@ impl Urgency {
     /// Of what nobody waits for, if nothing else is said.
     pub const DEFERRED: Self = Self(5);
 
+    /// Of what may wait for everything else.
+    pub const LEAST: Self = Self(7);
+
     /// Of `u`, if it is one.
     pub fn new(u: u8) -> Option<Self> {
         (u <= 7).then_some(Self(u))

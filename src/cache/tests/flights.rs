@@ -176,7 +176,7 @@ async fn what_is_for_one_reader_is_not_shared() {
     // The body turned out to be endless while it was streamed to the first reader.
     let leader = leads(board(&cache, &key, now()));
     let waiting = follows(board(&cache, &key, now()));
-    leader.refuse(Refusal::TooLarge, now());
+    leader.refuse(Refusal::TooLarge, StatusCode::OK, now());
     let outcome = ended(waiting).await;
     assert!(matches!(outcome, Outcome::NotShared(Refusal::TooLarge)));
 }

@@ -156,15 +156,8 @@ async fn what_is_not_whole_or_not_clear_is_not_stored() {
             ),
         ),
         (
-            "RFC 9112, 6.3: the same length twice",
-            raw(
-                &format!("{LONG}content-length: 4\r\ncontent-length: 4\r\n"),
-                "text",
-            ),
-        ),
-        (
-            "RFC 9112, 6.3: a list of lengths",
-            raw(&format!("{LONG}content-length: 4, 4\r\n"), "text"),
+            "RFC 9112, 6.3: a list of different lengths",
+            raw(&format!("{LONG}content-length: 4, 5\r\n"), "text"),
         ),
         (
             "RFC 9112, 6.3: a length that is none",
@@ -207,6 +200,46 @@ async fn what_is_not_whole_or_not_clear_is_not_stored() {
         );
         assert_eq!(second.body, "good", "{why}");
         assert_eq!(asked.load(Ordering::SeqCst), 2, "{why}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rfc_5861_section_4_what_breaks_off_has_failed_although_it_could_not_be_stored() {
+    let good = raw(
+        "cache-control: max-age=10, stale-if-error=60\r\ncontent-length: 4\r\n",
+        "good",
+    );
+    for header in ["cache-control: no-store\r\n", ""] {
+        let cut = raw(&format!("{header}content-length: 40\r\n"), "cut");
+        let (world, asked) = by_hand(&[&good, &cut]);
+        world.get(LABELS, "a").await;
+        sleep(Duration::from_secs(15)).await;
+        let answer = world.get(LABELS, "a").await;
+        assert_eq!(answer.body, "good", "{header:?}");
+        assert_eq!(
+            answer.cache_status(),
+            "segment-gateway; fwd=stale; ttl=-5; detail=stale-if-error"
+        );
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rfc_9110_section_8_6_equal_lengths_are_one() {
+    for lengths in [
+        "content-length: 4, 4\r\n",
+        "content-length: 4\r\ncontent-length: 4\r\n",
+    ] {
+        let (world, _) = by_hand(&[&raw(&format!("{LONG}{lengths}"), "text")]);
+        for cache in ["fwd=uri-miss; stored", "hit; ttl=60"] {
+            let answer = world.get(LABELS, "a").await;
+            assert_eq!(answer.body, "text", "{lengths:?}");
+            assert_eq!(answer.cache_status(), format!("segment-gateway; {cache}"));
+        }
+        let passed = with(request(Method::GET, LABELS, "a", ""), "cookie", "a=b");
+        let answer = world.send(passed).await;
+        let shown: Vec<_> = answer.headers.get_all("content-length").iter().collect();
+        assert_eq!(shown, ["4"], "{lengths:?}");
     }
 }
 
@@ -304,15 +337,15 @@ async fn an_answer_without_a_beginning_is_an_error_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn section_4_3_4_an_unasked_304_is_passed_on_and_forgotten() {
+async fn section_4_3_4_an_unasked_304_is_no_answer() {
     hold([
         rule("nothing is stored")
             .on(USERS)
             .api(says(304, &["etag: \"a\"", "cache-control: max-age=60"]))
             .api(ok::<&str>(&[]))
             .get()
-            .status(304)
-            .sees("fwd=uri-miss; detail=partial")
+            .error(502, "gateway-upstream-broken")
+            .asked(1)
             .get()
             .stored()
             .shows(2),
@@ -324,11 +357,31 @@ async fn section_4_3_4_an_unasked_304_is_passed_on_and_forgotten() {
             .stored()
             .wait(10)
             .get()
-            .status(304)
-            .sees("fwd=stale; detail=partial")
+            .error(502, "gateway-upstream-broken")
+            .asked(1)
             .get()
             .renewed()
             .shows(3),
+        rule("something stale may stand in for it")
+            .api(ok(&["cache-control: max-age=10, stale-if-error=60"]))
+            .api(says(304, &["etag: \"a\""]))
+            .get()
+            .stored()
+            .wait(15)
+            .get()
+            .sees("fwd=stale; ttl=-5; detail=stale-if-error")
+            .shows(1),
+        rule("nor is it one to a read that passes by")
+            .api(says(304, &["etag: \"a\""]))
+            .get()
+            .with("cookie: a=b")
+            .error(502, "gateway-upstream-broken")
+            .asked(1)
+            .get()
+            .with("cookie: a=b")
+            .with("if-none-match: \"a\"")
+            .status(304)
+            .sees("fwd=bypass; detail=cookie"),
     ])
     .await;
 }

@@ -287,8 +287,7 @@ async fn section_4_3_3_what_the_api_says_to_that() {
         .stored()
         .wait(10)
         .get()
-        .status(304)
-        .sees("fwd=stale; detail=partial")
+        .error(502, "gateway-upstream-broken")
         .asked(2),
     ])
     .await;
