@@ -39,7 +39,7 @@ enum Command {
     /// Check a configuration: exit status 0, or 2 with every problem, its place and its remedy.
     Check(ConfigFile),
     /// Print the effective route table.
-    Routes(ConfigFile),
+    Routes(Routes),
     /// Run the simulated Segment API alone.
     Sandbox(SandboxCommand),
     /// Look after the writes that a running gateway keeps.
@@ -54,6 +54,15 @@ struct ConfigFile {
     /// SEGMENT_GATEWAY__SECTION__KEY override it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct Routes {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print the embedded table instead, as a file to change and to name in routes.file.
+    #[arg(long, conflicts_with = "config")]
+    toml: bool,
 }
 
 #[derive(Args, Debug)]
@@ -223,7 +232,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(serve) => serve_command(&serve),
         Command::Check(file) => check(&file),
-        Command::Routes(file) => routes(&file),
+        Command::Routes(command) => routes(&command),
         Command::Sandbox(sandbox) => sandbox_command(&sandbox),
         Command::Writes(writes) => writes::run(&writes),
         Command::Cache(command) => cache::run(&command),
@@ -420,8 +429,12 @@ fn causes(error: &dyn std::error::Error) -> String {
     all.join(": ")
 }
 
-fn routes(file: &ConfigFile) -> ExitCode {
-    let loaded = match config::load(file.config.as_deref(), config::environment()) {
+fn routes(command: &Routes) -> ExitCode {
+    if command.toml {
+        say(config::EMBEDDED_ROUTES.trim_end());
+        return ExitCode::SUCCESS;
+    }
+    let loaded = match config::load(command.file.config.as_deref(), config::environment()) {
         Ok(loaded) => loaded,
         Err(problems) => return unusable(&problems),
     };

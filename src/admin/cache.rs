@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
-const WHAT: &str = "Say what is to be forgotten, by one of `tag`, `operation`, `credential`, `key` and `everything=true`";
+const WHAT: &str = "Say what is to be forgotten: a tag, an operation, a credential or a key, none of them empty, or everything";
+/// Of a key with more variants only so many are shown.
+const MOST_VARIANTS: usize = 100;
 
 impl Admin {
     /// Answers a request below `/cache`.
@@ -37,7 +39,8 @@ impl Admin {
         match answer {
             Ok(Some(answer)) => document(StatusCode::OK, &answer),
             Ok(None) => {
-                let message = "Nothing is stored under this key, and nothing is known of why not";
+                let message = "Nothing is stored under this key: it was not asked for lately, has \
+                    expired long ago, or was purged";
                 let answer = json!({ "error": "gateway-not-found", "message": message });
                 document(StatusCode::NOT_FOUND, &answer)
             }
@@ -59,11 +62,17 @@ impl Admin {
     }
 
     fn state(&self, key: KeyHash, state: &State) -> Value {
-        let stored: Vec<Value> = state.stored.iter().map(|one| self.stored(one)).collect();
+        let shown = state.stored.iter().take(MOST_VARIANTS);
+        let stored: Vec<Value> = shown.map(|one| self.stored(one)).collect();
         let refused = state
             .refused
             .map(|(why, ago)| json!({ "reason": why.as_str(), "secondsAgo": whole(ago) }));
-        json!({ "key": key.to_string(), "stored": stored, "notStored": refused })
+        json!({
+            "key": key.to_string(),
+            "variants": state.stored.len(),
+            "stored": stored,
+            "notStored": refused,
+        })
     }
 
     fn stored(&self, stored: &Stored) -> Value {
@@ -129,7 +138,7 @@ impl Admin {
 
     /// The credential that logs and lists show by this hash, which is a part of the whole.
     async fn credential_hash(&self, hash: &str) -> Result<CredentialHash, GatewayError> {
-        let hash = hash.to_owned();
+        let hash = hash.to_ascii_lowercase();
         let accounts = self.gateway.budgets.snapshot();
         let known = accounts
             .into_iter()

@@ -146,6 +146,8 @@ pub(super) fn parameters(
 pub(super) fn refused(error: &GatewayError) -> Response<OuterBody> {
     let message = match error {
         GatewayError::NotFound => "There is no such write".to_owned(),
+        // Nothing of what operators ask for is sent to the API.
+        GatewayError::BadRequest(why) => format!("{why}."),
         other => other.message(),
     };
     let answer = json!({ "error": error.kind(), "message": message });

@@ -67,7 +67,9 @@ pub fn stale(stale: &Stale) -> HeaderValue {
         Some(None) => "fwd=stale".to_owned(),
         Some(Some(status)) => format!("fwd=stale; fwd-status={}", status.as_u16()),
     };
-    let (by, key, need) = (stale.by.as_secs(), stale.key, stale.need.as_str());
+    // Rounded up: what has been stale for less than a second is not fresh.
+    let by = stale.by.as_secs() + u64::from(stale.by.subsec_nanos() > 0);
+    let (key, need) = (stale.key, stale.need.as_str());
     let minus = if by > 0 { "-" } else { "" };
     value(format!(
         "{NAME}; {asked}; ttl={minus}{by}; key=\"{key}\"; detail={need}"

@@ -91,7 +91,9 @@ async fn act(command: &CacheCommand) -> Result<(), String> {
                 None,
             )
             .await?;
-            say(&format!("{} answers purged", done["purged"]));
+            let purged = done["purged"].as_u64().unwrap_or_default();
+            let answers = if purged == 1 { "answer" } else { "answers" };
+            say(&format!("{purged} {answers} purged"));
         }
     }
     Ok(())

@@ -195,6 +195,13 @@ fn operations(
     let mut problems = std::mem::take(&mut findings.problems);
     match Table::build(operations.clone(), config.routes.defaults(), 1) {
         Ok(table) if problems.is_empty() => {
+            warnings.extend(left_out(&operations).map(|count| {
+                format!(
+                    "{name}: {count} operations of the API are left out. They have no limits, times \
+                     or tags of their own, and their writes make every cached answer stale; \
+                     `segment-gateway routes --toml` prints a table that has them all"
+                )
+            }));
             warnings.extend(table.unread_tags().into_iter().map(|(operation, tag)| {
                 let tag = units::quoted(&tag);
                 format!("{name}: operations.{operation}.writes: no cached operation reads {tag}")
@@ -214,6 +221,20 @@ fn operations(
             Err(problems)
         }
     }
+}
+
+/// How many operations of the embedded table are not among these, if any.
+fn left_out(operations: &[OperationDef]) -> Option<usize> {
+    let document = Document::parse(EMBEDDED_NAME, EMBEDDED_ROUTES).ok()?;
+    let embedded = routes::read(&document, &mut Findings::default());
+    let missing = embedded
+        .iter()
+        .filter(|known| operations.iter().all(|given| !is_same_route(given, known)));
+    Some(missing.count()).filter(|count| *count > 0)
+}
+
+fn is_same_route(one: &OperationDef, other: &OperationDef) -> bool {
+    one.method == other.method && one.path == other.path
 }
 
 /// The text of a file, or the problem that names it.

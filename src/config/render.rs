@@ -1,6 +1,7 @@
 //! Pure. The route table as people read it.
 
 use super::units;
+use crate::route::policy::Directives;
 use crate::route::{CachePolicy, NameTemplate, Operation, Table, Touches};
 use std::fmt::Write as _;
 
@@ -18,7 +19,7 @@ const HEADINGS: [&str; 9] = [
 
 /// The effective route table in aligned columns, one line for each operation. `~` before a limit
 /// says that the API does not document it; `-` is nothing, `*` is everything. Under CACHE stands a time,
-/// or `api` for as long as the API says. Under MERGE stands the
+/// or `api` for as long as the API says, and what else is configured. Under MERGE stands the
 /// most elements of a dispatch, or `off` where merging is only described.
 pub fn render_routes(table: &Table) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
@@ -37,6 +38,31 @@ pub fn render_routes(table: &Table) -> String {
         }
         text.push_str(line.trim_end());
         text.push('\n');
+    }
+    text
+}
+
+fn show_caching(policy: &CachePolicy) -> String {
+    let mut text = match policy.ttl {
+        Some(ttl) => units::show_duration(ttl),
+        None => "api".to_owned(),
+    };
+    match policy.directives {
+        Directives::Shorter => {}
+        Directives::Upstream => text.push_str(" upstream"),
+        Directives::Operator => text.push_str(" operator"),
+    }
+    if policy.heuristic_percent > 0 {
+        let _ = write!(text, " heuristic={}%", policy.heuristic_percent);
+    }
+    for (name, time) in [
+        ("stale_while_revalidate", policy.stale_while_revalidate),
+        ("stale_if_error", policy.stale_if_error),
+        ("stale_if_limited", policy.stale_if_limited),
+    ] {
+        if let Some(time) = time {
+            let _ = write!(text, " {name}={}", units::show_duration(time));
+        }
     }
     text
 }
@@ -78,11 +104,10 @@ fn row(operation: &Operation) -> [String; HEADINGS.len()] {
         } else {
             format!("~{rate}")
         },
-        match &operation.cache {
-            None => "-".to_owned(),
-            Some(CachePolicy { ttl: Some(ttl), .. }) => units::show_duration(*ttl),
-            Some(_) => "api".to_owned(),
-        },
+        operation
+            .cache
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), show_caching),
         tags,
         order,
         match &operation.merge {

@@ -1,4 +1,4 @@
-use crate::config::{Loaded, load, render_routes};
+use crate::config::{EMBEDDED_ROUTES, Loaded, load, render_routes};
 use crate::route::{self, Body, Effect, Match, NameTemplate, Refused, Table, Touches};
 use http::Method;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +44,8 @@ fn another_route_table_can_be_given() {
             .iter()
             .any(|w| w.ends_with("operations.a.writes: no cached operation reads \"y\""))
     );
+    let left_out = ": 201 operations of the API are left out.";
+    assert!(loaded.warnings.iter().any(|w| w.contains(left_out)));
 }
 
 #[test]
@@ -377,6 +379,28 @@ fn writes_reach_what_they_make_stale() {
         let reached: BTreeSet<_> = reached.map(|(name, _)| *name).collect();
         let stale: BTreeSet<_> = stale.split(", ").filter(|name| !name.is_empty()).collect();
         assert_eq!(reached, stale, "{request}");
+    }
+}
+
+#[test]
+fn what_is_configured_of_caching_is_rendered() {
+    let keys = "cache_directives = \"operator\"\nstale_while_revalidate = \"30s\"\n\
+        stale_if_error = \"10m\"\nstale_if_limited = \"5m\"\n";
+    let text = EMBEDDED_ROUTES
+        .replacen("cache = \"30s\"\n", &format!("cache = \"30s\"\n{keys}"), 1)
+        .replacen(
+            "path = \"/labels\"\n",
+            "path = \"/labels\"\nheuristic_percent = 10\n",
+            1,
+        );
+    let loaded = routes_text(&text).unwrap();
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+    let shown = render_routes(&loaded.table(1).unwrap());
+    for cell in [
+        "  30s operator stale_while_revalidate=30s stale_if_error=10m stale_if_limited=5m  ",
+        "  api heuristic=10%  ",
+    ] {
+        assert!(shown.contains(cell), "{cell}\n{shown}");
     }
 }
 

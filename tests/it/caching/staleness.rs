@@ -384,7 +384,7 @@ async fn rfc_5861_section_4_where_the_api_accepts_no_connection() {
     sleep(Duration::from_secs(15)).await;
     script.refuse(usize::MAX);
     let stale = world.get(LABELS, "a").await;
-    let sees = "segment-gateway; fwd=stale; ttl=-5; detail=stale-if-error";
+    let sees = "segment-gateway; fwd=stale; ttl=-6; detail=stale-if-error";
     assert_eq!((stale.status.as_u16(), &*stale.cache_status()), (200, sees));
     assert_eq!(stale.body, "0");
     let reload = request(Method::GET, LABELS, "a", "");
