@@ -406,7 +406,7 @@ impl Metrics {
         )?;
         let cache = make.counters(
             "segment_gateway_cache_requests_total",
-            "Reads of cacheable operations by result (hit, miss, bypass) and reason",
+            "Reads by result (hit, stale, miss, bypass) and reason, as Cache-Status has it",
             &["operation", "result", "reason"],
         )?;
         let duration = make.histograms(
@@ -469,8 +469,8 @@ impl Metrics {
             )?,
             fence: make.counters(
                 "segment_gateway_fence_moves_total",
-                "Times that cached answers were made unbelievable: tags, everything, \
-                unauthorized",
+                "Times that cached answers were made unbelievable, by kind: tags, everything, \
+                unauthorized, purge",
                 &["kind"],
             )?,
             foreign: make.counters(

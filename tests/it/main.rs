@@ -16,6 +16,7 @@
 
 mod binary;
 mod caching;
+mod catalogue;
 mod crash;
 mod deploy;
 mod durable;

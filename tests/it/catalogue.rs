@@ -1,0 +1,195 @@
+//! The metrics as an interface: `deploy/metrics.md` lists what the program exports, no more and no
+//! less, as the program says it of itself.
+//!
+//! `SEGMENT_GATEWAY_BLESS=1 cargo test catalogue` writes the list anew. What dashboards and alerts
+//! elsewhere rely on changes with it, so a change of it belongs in the notes of a release.
+
+use segment_gateway::metrics::{BudgetGauge, Levels, Malformed, Metrics, Origin, Outcome};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+const HEAD: &str = "# Metrics
+
+What the gateway exports at `/metrics` of the admin listener, in Prometheus' text form. Names, types and labels are an
+interface: they do not change within a major version. Times are in seconds, sizes in bytes; a histogram has the series
+`_bucket`, `_sum` and `_count`. No label takes a value that a caller chooses: `operation` and `budget` come from the
+route table, everything else from the lists in the meaning. Under `alerts` stand those that use the metric.
+
+| metric | type | labels | meaning | alerts |
+|---|---|---|---|---|
+";
+
+/// One metric.
+#[derive(Debug, Default)]
+struct Family {
+    help: String,
+    kind: String,
+    labels: BTreeSet<String>,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// What is exported once everything has happened.
+fn eventful() -> String {
+    const SOON: Duration = Duration::from_millis(1);
+    let metrics = Metrics::new(&[Arc::from("getUser")]).unwrap();
+    metrics.hit(0, SOON);
+    metrics.request("getUser", Outcome::Fetched, Some(200), SOON);
+    metrics.own_time(SOON);
+    metrics.refreshed("getUser", "ahead");
+    metrics.not_a_hit("getUser", "miss", "absent");
+    metrics.refusal("getUser", "gateway-queue-wait");
+    metrics.throttled("getUser", Origin::Upstream);
+    metrics.left("getUser", SOON);
+    metrics.answered("getUser", 200, SOON);
+    metrics.fence_moved("tags");
+    metrics.foreign("getUser", 1);
+    metrics.repeated("getUser");
+    metrics.repetition_refused("getUser");
+    metrics.connections().malformed(Malformed::Head);
+    metrics.durable_ended("getUser", "succeeded");
+    metrics.travelled("getUser", 2, 1);
+    metrics.journal_committed(true, SOON);
+    let budgets = [(Arc::from("getUser"), BudgetGauge::default())];
+    String::from_utf8(metrics.render(&budgets, &Levels::default())).unwrap()
+}
+
+fn families(text: &str) -> BTreeMap<String, Family> {
+    let mut families: BTreeMap<String, Family> = BTreeMap::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap();
+            families.entry(name.to_owned()).or_default().help = help.to_owned();
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            families.entry(name.to_owned()).or_default().kind = kind.to_owned();
+        }
+    }
+    for (name, labels, _) in crate::support::exposition::samples(text) {
+        let suffixes = ["_bucket", "_sum", "_count"].into_iter();
+        let family = suffixes
+            .filter_map(|suffix| name.strip_suffix(suffix))
+            .find(|family| families.contains_key(*family));
+        let family = family.unwrap_or(&name).to_owned();
+        let family = families.get_mut(&family).unwrap();
+        let names = labels.into_iter().map(|(name, _)| name);
+        family.labels.extend(names.filter(|name| name != "le"));
+    }
+    families
+}
+
+/// The alerts that use a metric, by the metric.
+fn alerts() -> BTreeMap<String, BTreeSet<String>> {
+    let path = root().join("deploy/prometheus/alerts.yml");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut alert = String::new();
+    for line in text.lines().map(str::trim) {
+        if line.starts_with('#') {
+            continue;
+        }
+        if let Some(name) = line.strip_prefix("- alert: ") {
+            name.clone_into(&mut alert);
+        }
+        let words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for word in words
+            .filter(|word| word.starts_with("segment_gateway_") || word.starts_with("process_"))
+        {
+            used.entry(word.to_owned())
+                .or_default()
+                .insert(alert.clone());
+        }
+    }
+    used
+}
+
+fn catalogue(families: &BTreeMap<String, Family>) -> String {
+    let alerts = alerts();
+    let mut text = HEAD.to_owned();
+    for (name, family) in families {
+        let series = ["", "_bucket", "_sum", "_count"].map(|suffix| format!("{name}{suffix}"));
+        let used: BTreeSet<&str> = series
+            .iter()
+            .filter_map(|series| alerts.get(series))
+            .flatten()
+            .map(String::as_str)
+            .collect();
+        let labels: Vec<String> = family
+            .labels
+            .iter()
+            .map(|name| format!("`{name}`"))
+            .collect();
+        let used: Vec<&str> = used.into_iter().collect();
+        text.push_str(&format!(
+            "| `{name}` | {} | {} | {} | {} |\n",
+            family.kind,
+            labels.join(", "),
+            family.help,
+            used.join(", ")
+        ));
+    }
+    text
+}
+
+#[test]
+fn the_catalogue_lists_what_is_exported() {
+    let path = root().join("deploy/metrics.md");
+    let catalogue = catalogue(&families(&eventful()));
+    if std::env::var_os("SEGMENT_GATEWAY_BLESS").is_some() {
+        std::fs::write(&path, &catalogue).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(
+        written, catalogue,
+        "if the change is meant: SEGMENT_GATEWAY_BLESS=1 cargo test catalogue"
+    );
+}
+
+#[test]
+fn every_metric_has_happened() {
+    // A metric without a sample would be missing in the catalogue.
+    let exported = families(&eventful());
+    let mut files: Vec<PathBuf> = vec![root().join("src/metrics.rs")];
+    let inner = std::fs::read_dir(root().join("src/metrics")).unwrap();
+    files.extend(inner.map(|file| file.unwrap().path()));
+    for file in files {
+        let text = std::fs::read_to_string(file).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for name in code
+            .split('"')
+            .filter(|name| name.starts_with("segment_gateway_"))
+        {
+            assert!(exported.contains_key(name), "{name}");
+        }
+    }
+}
+
+#[test]
+fn names_follow_the_conventions_of_prometheus() {
+    for (name, family) in families(&eventful()) {
+        let is_total = name.ends_with("_total");
+        assert_eq!(
+            family.kind == "counter",
+            is_total,
+            "{name} is a {}",
+            family.kind
+        );
+        assert!(
+            !family.help.is_empty() && !family.help.ends_with('.'),
+            "{name}"
+        );
+        if family.kind == "histogram" {
+            assert!(
+                name.ends_with("_seconds") || name.ends_with("_bytes"),
+                "{name}"
+            );
+        }
+        for unit in ["_ms", "_millis", "_minutes", "_kb", "_percent"] {
+            assert!(!name.ends_with(unit), "{name}");
+        }
+    }
+}
