@@ -12,6 +12,7 @@ use std::time::Duration;
 
 mod durable;
 mod process;
+mod totals;
 
 pub use durable::DurableGauge;
 use durable::DurableMetrics;

@@ -1,5 +1,6 @@
 //! The listener of operators.
 //!
+//! - `GET /` — a page that shows all of it to people, and follows `GET /live`, a stream of events
 //! - `GET /metrics` — the metrics in Prometheus' text form
 //! - `GET /livez` — 200 as long as the process answers
 //! - `GET /readyz` — 200 if new requests are taken, else 503; says what is not ready
@@ -14,6 +15,7 @@
 //! not send for another site without asking first.
 
 mod cache;
+mod live;
 mod writes;
 
 use crate::gateway::Gateway;
@@ -49,6 +51,7 @@ pub struct Admin {
     started: Instant,
     /// Budgets shown before: their gauges must fall to zero when they are forgotten.
     shown: Arc<parking_lot::Mutex<BTreeSet<Arc<str>>>>,
+    streams: live::Streams,
 }
 
 impl Admin {
@@ -61,6 +64,7 @@ impl Admin {
             upstream: upstream.into(),
             started,
             shown: Arc::default(),
+            streams: live::Streams::default(),
         }
     }
 
@@ -101,13 +105,15 @@ impl Admin {
             return refused;
         }
         match request.uri().path() {
+            "/" => Self::page(),
+            "/live" if *request.method() == Method::GET => self.live(),
             "/metrics" => self.metrics(),
             "/livez" => text(StatusCode::OK, "live\n"),
             "/readyz" => self.ready(),
             "/status" => document(StatusCode::OK, &self.status()),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "no such page; there are /metrics, /livez, /readyz, /status, /cache and /writes\n",
+                "no such page; there are /, /live, /metrics, /livez, /readyz, /status, /cache and /writes\n",
             ),
         }
     }

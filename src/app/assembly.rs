@@ -104,6 +104,7 @@ impl Assembly {
             // Half of the callers' connections.
             holds: Holds::new(config.server.connections / 2),
             breaker: Mutex::default(),
+            recent: Mutex::default(),
             retry_budget: Mutex::default(),
             looks: Looks::default(),
             draining: AtomicBool::new(false),

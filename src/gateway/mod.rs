@@ -26,6 +26,7 @@ pub mod places;
 pub mod prefer;
 pub mod priority;
 mod read;
+pub mod recent;
 mod refresh;
 mod repeat;
 pub mod reply;
@@ -65,6 +66,7 @@ use http::{HeaderValue, Request, Uri};
 use looks::Looks;
 use parking_lot::Mutex;
 use prefer::Patience;
+use recent::RecentRefusals;
 use retry_budget::RetryBudget;
 use room::Room;
 use std::net::IpAddr;
@@ -146,6 +148,8 @@ pub struct Parts {
     pub looks: Looks,
     /// Writes held at present.
     pub holds: Holds,
+    /// What was refused lately.
+    pub recent: Mutex<RecentRefusals>,
     /// Whether no new work should be taken.
     pub draining: AtomicBool,
 }

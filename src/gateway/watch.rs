@@ -7,6 +7,7 @@
 use super::Gateway;
 use super::body::Body;
 use super::flow::{Ask, Peer, Progress, Reply, Timing};
+use super::recent::RecentRefusal;
 use super::request_id::REQUEST_ID;
 use super::status::CacheStatus;
 use crate::cache::cache_status::CACHE_STATUS;
@@ -204,10 +205,21 @@ impl Watch {
         }
         if let Some(kind) = reply.error {
             metrics.refusal(name, kind);
+            self.note_refusal(kind, reply.response.status());
             if status == 429 {
                 metrics.throttled(name, Origin::Gateway);
             }
         }
+    }
+
+    fn note_refusal(&self, kind: &'static str, status: StatusCode) {
+        let known = self.known.as_ref();
+        self.gateway.recent.lock().note(RecentRefusal {
+            at: self.gateway.clock.now(),
+            operation: known.map_or_else(|| "none".into(), |known| known.operation.name.clone()),
+            kind,
+            status,
+        });
     }
 
     fn name(&self) -> &str {

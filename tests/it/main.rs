@@ -20,6 +20,7 @@ mod catalogue;
 mod crash;
 mod deploy;
 mod durable;
+mod live;
 mod merging;
 mod operations;
 mod purging;

@@ -1,0 +1,212 @@
+//! `/` on the listener of operators: one page that shows what goes on, and `/live`, the stream that
+//! it follows.
+//!
+//! The page is embedded and needs nothing else; its `Content-Security-Policy` permits its own style
+//! and script alone, by their hashes. The stream has the document of `/status` once a second, made
+//! once for all who follow.
+
+use super::{Admin, respond, text};
+use crate::gateway::body::OuterBody;
+use crate::gateway::flow::BoxError;
+use crate::gateway::stack::LayeredBody;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+use http_body::{Body, Frame};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+const PAGE: &str = include_str!("live/page.html");
+/// How often a stream tells.
+const PERIOD: Duration = Duration::from_secs(1);
+/// A document is shown to others for so long; a little less than the period.
+const SHARED_FOR: Duration = Duration::from_millis(900);
+/// So many may follow at once.
+const MOST_STREAMS: usize = 32;
+
+/// The streams of one listener.
+#[derive(Clone, Debug)]
+pub(super) struct Streams {
+    room: Arc<Semaphore>,
+    /// The latest event, and when it was made.
+    latest: Arc<Mutex<Option<(Instant, Bytes)>>>,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self {
+            room: Arc::new(Semaphore::new(MOST_STREAMS)),
+            latest: Arc::default(),
+        }
+    }
+}
+
+impl Admin {
+    /// The page.
+    pub(super) fn page() -> Response<OuterBody> {
+        static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| policy(PAGE));
+        let kind = HeaderValue::from_static("text/html; charset=utf-8");
+        let mut page = respond(StatusCode::OK, kind, PAGE);
+        let headers = page.headers_mut();
+        headers.insert(header::CONTENT_SECURITY_POLICY, POLICY.clone());
+        headers.insert(
+            header::REFERRER_POLICY,
+            HeaderValue::from_static("no-referrer"),
+        );
+        page
+    }
+
+    /// A stream of events; none if too many follow already.
+    pub(super) fn live(&self) -> Response<OuterBody> {
+        let Ok(place) = Arc::clone(&self.streams.room).try_acquire_owned() else {
+            return text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "32 streams are being followed already; close a page, or ask for /status\n",
+            );
+        };
+        let mut period = interval(PERIOD);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let body = Stream {
+            admin: self.clone(),
+            period,
+            _place: place,
+        };
+        let kind = HeaderValue::from_static("text/event-stream");
+        let mut response = respond(StatusCode::OK, kind, "");
+        *response.body_mut() = OuterBody::layered(LayeredBody::new(body));
+        response
+    }
+
+    /// The event of this moment, the same for all streams.
+    fn event(&self) -> Bytes {
+        let now = self.gateway.clock.now();
+        let mut latest = self.streams.latest.lock();
+        if let Some((made, event)) = &*latest
+            && now.saturating_duration_since(*made) < SHARED_FOR
+        {
+            return event.clone();
+        }
+        let event = Bytes::from(format!(
+            "event: status\ndata: {}\n\n",
+            self.live_status(now)
+        ));
+        *latest = Some((now, event.clone()));
+        event
+    }
+
+    fn live_status(&self, now: Instant) -> Value {
+        let mut status = self.status();
+        let totals = self.gateway.metrics.totals();
+        let recent = self.gateway.recent.lock();
+        let recent: Vec<Value> = recent
+            .newest_first()
+            .map(|one| {
+                json!({
+                    "secondsAgo": now.saturating_duration_since(one.at).as_secs_f64(),
+                    "operation": one.operation.as_ref(),
+                    "type": one.kind,
+                    "status": one.status.as_u16(),
+                })
+            })
+            .collect();
+        status["notReady"] = json!(self.not_ready());
+        status["recentRefusals"] = json!(recent);
+        status["counts"] = json!({
+            "requests": totals.requests,
+            "upstream": totals.upstream,
+            "refusals": totals.refusals,
+            "throttled": totals.throttled,
+        });
+        status
+    }
+}
+
+/// Events until the reader goes or the listener is closed.
+#[derive(Debug)]
+struct Stream {
+    admin: Admin,
+    period: Interval,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Body for Stream {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        ready!(this.period.poll_tick(context));
+        Poll::Ready(Some(Ok(Frame::data(this.admin.event()))))
+    }
+}
+
+/// The policy that permits what is between the tags of the page's own style and script.
+fn policy(page: &str) -> HeaderValue {
+    let hash = |element: &str| {
+        let inner = between(page, &format!("<{element}>"), &format!("</{element}>"));
+        STANDARD.encode(Sha256::digest(inner.unwrap_or_default()))
+    };
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; \
+         img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        hash("style"),
+        hash("script")
+    );
+    HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+}
+
+fn between<'t>(text: &'t str, open: &str, close: &str) -> Option<&'t str> {
+    let (_, rest) = text.split_once(open)?;
+    Some(rest.split_once(close)?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_whole_and_asks_for_nothing_else() {
+        for element in ["style", "script"] {
+            let open = format!("<{element}");
+            assert_eq!(PAGE.matches(&open).count(), 1, "{element}");
+            let inner = between(PAGE, &format!("<{element}>"), &format!("</{element}>"));
+            assert!(inner.is_some_and(|inner| inner.len() > 100), "{element}");
+        }
+        // The name of a namespace is no address.
+        let page = PAGE.replace("http://www.w3.org/2000/svg", "");
+        for outside in [
+            "http:",
+            "https:",
+            "src=",
+            " style=",
+            "onclick",
+            "innerHTML",
+            "@import",
+            "url(",
+        ] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+        assert!(PAGE.len() < 64 * 1024);
+    }
+
+    #[test]
+    fn the_policy_names_what_the_page_has() {
+        let shown = policy("<style>a</style><script>b</script>");
+        let shown = shown.to_str().unwrap();
+        // The first bytes of SHA-256 of "a" and "b".
+        assert!(shown.contains("style-src 'sha256-ypeBEsobvcr6wjGzmiPcTaeG7/gUfE5yuYB3ha/uSLs='"));
+        assert!(shown.contains("script-src 'sha256-PiPoFgA5WUoziU9lZOGxNIu9egCI1CxKy3PurtWcAJ0='"));
+    }
+}

@@ -1,0 +1,163 @@
+//! The page of operators, and the stream that it follows.
+
+use super::support::exposition::{metrics, samples};
+use super::support::{Setup, World, request, with};
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::service::Service;
+use segment_gateway::admin::{Access, Admin};
+use segment_gateway::gateway::body::OuterBody;
+use segment_gateway::sandbox::SandboxSpec;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+fn admin(world: &World) -> Admin {
+    let access = Access {
+        public: false,
+        hosts: Vec::new(),
+    };
+    Admin::new(world.gateway.clone(), access, "http://sandbox")
+}
+
+async fn ask(admin: &Admin, method: Method, path: &str) -> Response<OuterBody> {
+    let ask = Request::builder().method(method).uri(path);
+    let ask = ask.header("host", "localhost").body(Empty::<Bytes>::new());
+    let service = admin.connected(SocketAddr::from(([127, 0, 0, 1], 1)));
+    service.call(ask.unwrap()).await.unwrap()
+}
+
+async fn event(body: &mut OuterBody) -> Value {
+    let frame = body.frame().await.unwrap().unwrap();
+    let bytes = frame.into_data().unwrap();
+    let text = std::str::from_utf8(&bytes).unwrap();
+    let data = text.strip_prefix("event: status\ndata: ").unwrap();
+    let data = data.strip_suffix("\n\n").unwrap();
+    assert!(!data.contains('\n'), "one line of data is one event");
+    serde_json::from_str(data).unwrap()
+}
+
+/// What `/metrics` counts, summed by one label.
+fn counted(text: &str, metric: &str, label: &str) -> BTreeMap<String, f64> {
+    let mut sums = BTreeMap::new();
+    for (_, labels, value) in samples(text)
+        .into_iter()
+        .filter(|(name, ..)| name == metric)
+    {
+        let of = labels.into_iter().find(|(name, _)| name == label).unwrap();
+        *sums.entry(of.1).or_default() += value;
+    }
+    sums
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stream_tells_what_the_metrics_tell_once_a_second() {
+    let world = World::new(SandboxSpec::default());
+    let admin = admin(&world);
+    for target in [
+        "/users/user-00001",
+        "/users/user-00001",
+        "/users/nobody",
+        "/groups",
+    ] {
+        world.get(target, "t").await;
+    }
+    let refused = with(
+        request(Method::GET, "/labels", "t", ""),
+        "cache-control",
+        "only-if-cached",
+    );
+    assert_eq!(world.send(refused).await.status, 504);
+    let mut answer = ask(&admin, Method::GET, "/live").await;
+    assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+    let first = event(answer.body_mut()).await;
+    let shown = metrics(&world).await;
+    for (counts, metric, label) in [
+        ("requests", "segment_gateway_requests_total", "outcome"),
+        (
+            "upstream",
+            "segment_gateway_upstream_requests_total",
+            "result",
+        ),
+        ("refusals", "segment_gateway_refusals_total", "type"),
+        ("throttled", "segment_gateway_throttled_total", "origin"),
+    ] {
+        let told: BTreeMap<String, f64> =
+            serde_json::from_value(first["counts"][counts].clone()).unwrap();
+        assert_eq!(told, counted(&shown, metric, label), "{counts}");
+    }
+    let recent = first["recentRefusals"].as_array().unwrap();
+    assert_eq!(recent.len(), 1);
+    assert_eq!(recent[0]["type"], "gateway-not-cached");
+    assert_eq!(recent[0]["operation"], "listLabels");
+    assert_eq!(recent[0]["status"], 504);
+    assert_eq!(first["ready"], true);
+    assert!(first["budgets"].as_array().unwrap().len() >= 2);
+    // The next comes a second later, and knows what has happened since.
+    world.get("/users/user-00001", "t").await;
+    let before = Instant::now();
+    let second = event(answer.body_mut()).await;
+    assert_eq!(before.elapsed(), Duration::from_secs(1));
+    let hits = |event: &Value| event["counts"]["requests"]["hit"].as_u64().unwrap();
+    assert_eq!(hits(&second), hits(&first) + 1);
+    world.gateway.drain(Duration::from_secs(5));
+    let third = event(answer.body_mut()).await;
+    assert_eq!(third["ready"], false);
+    assert!(third["notReady"][0].as_str().unwrap().contains("stopping"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_are_bounded_and_give_their_place_back() {
+    let world = World::new(SandboxSpec::default());
+    let admin = admin(&world);
+    let mut streams = Vec::new();
+    for _ in 0..32 {
+        let answer = ask(&admin, Method::GET, "/live").await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        streams.push(answer);
+    }
+    let refused = ask(&admin, Method::GET, "/live").await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let why = refused.into_body().collect().await.unwrap().to_bytes();
+    assert!(why.starts_with(b"32 streams"), "{why:?}");
+    streams.pop();
+    assert_eq!(
+        ask(&admin, Method::GET, "/live").await.status(),
+        StatusCode::OK
+    );
+    // Whoever only looks for its header takes no place for long, and waits for nothing.
+    let looked = ask(&admin, Method::HEAD, "/live").await;
+    assert_eq!(looked.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_permits_itself_alone() {
+    let mut setup = Setup::new(SandboxSpec::default());
+    setup.history = None;
+    let admin = admin(&setup.start());
+    let page = ask(&admin, Method::GET, "/").await;
+    assert_eq!(page.status(), StatusCode::OK);
+    let policy = page.headers()["content-security-policy"].to_str().unwrap();
+    for part in [
+        "default-src 'none'; ",
+        "style-src 'sha256-",
+        "script-src 'sha256-",
+        "connect-src 'self'; ",
+        "frame-ancestors 'none'",
+    ] {
+        assert!(policy.contains(part), "{policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
+    assert_eq!(page.headers()["x-content-type-options"], "nosniff");
+    let body = page.into_body().collect();
+    let body = timeout(Duration::from_secs(1), body)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(body.to_bytes().starts_with(b"<!doctype html>"));
+}
