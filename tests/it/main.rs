@@ -15,6 +15,7 @@
 )]
 
 mod binary;
+mod browser;
 mod caching;
 mod catalogue;
 mod crash;
