@@ -23,10 +23,11 @@ route table, everything else from the lists in the meaning. Under `alerts` stand
 
 /// One metric.
 #[derive(Debug, Default)]
-struct Family {
+pub struct Family {
     help: String,
     kind: String,
-    labels: BTreeSet<String>,
+    /// The names of its labels.
+    pub labels: BTreeSet<String>,
 }
 
 fn root() -> &'static Path {
@@ -34,7 +35,7 @@ fn root() -> &'static Path {
 }
 
 /// What is exported once everything has happened.
-fn eventful() -> String {
+pub fn eventful() -> String {
     const SOON: Duration = Duration::from_millis(1);
     let metrics = Metrics::new(&[Arc::from("getUser")]).unwrap();
     metrics.hit(0, SOON);
@@ -58,7 +59,8 @@ fn eventful() -> String {
     String::from_utf8(metrics.render(&budgets, &Levels::default())).unwrap()
 }
 
-fn families(text: &str) -> BTreeMap<String, Family> {
+/// What such a text has, by name.
+pub fn families(text: &str) -> BTreeMap<String, Family> {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {

@@ -273,7 +273,7 @@ fn the_commands_in_the_files_are_those_of_the_program() {
 fn prometheus_scrapes_the_gateway_and_grafana_asks_prometheus() {
     let compose = compose();
     let config = load(container_environment(&compose)).config;
-    let scrape = yaml::values(&text("deploy/prometheus.yml"));
+    let scrape = yaml::values(&text("deploy/prometheus/prometheus.yml"));
     let target = &scrape["scrape_configs[0].static_configs[0].targets[0]"];
     let (host, port) = target.split_once(':').unwrap();
     assert!(compose.contains_key(&format!("services.{host}")), "{host}");
