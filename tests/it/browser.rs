@@ -4,7 +4,7 @@
 //! It needs Debian's packages `chromium` and `chromium-driver`. Where they are missing it says so and
 //! passes, unless `SEGMENT_GATEWAY_NEEDS_BROWSER` is set.
 
-use super::support::exposition::samples;
+use super::support::place::{Place, Process};
 use super::support::wire::{ask, eventually, free, try_ask};
 use super::support::{request, with};
 use bytes::Bytes;
@@ -12,63 +12,7 @@ use http::{Method, Request};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
-
-/// A process that is killed at the end of the test.
-struct Process(Child);
-
-impl Process {
-    fn start(command: &mut Command) -> Option<Self> {
-        let command = command.stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().ok().map(Self)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A gateway with the sandbox, at addresses that outlive it.
-struct Place {
-    proxy: SocketAddr,
-    admin: SocketAddr,
-    sandbox: SocketAddr,
-    directory: tempfile::TempDir,
-}
-
-impl Place {
-    async fn start(&self) -> Process {
-        let process = Process::start(
-            Command::new(env!("CARGO_BIN_EXE_segment-gateway"))
-                .args(["serve", "--sandbox", "--listen", &self.proxy.to_string()])
-                .args(["--admin-listen", &self.admin.to_string()])
-                .args(["--sandbox-listen", &self.sandbox.to_string()])
-                .current_dir(self.directory.path()),
-        );
-        eventually("the gateway listens", async || {
-            self.page("/livez").await.is_some()
-        })
-        .await;
-        process.unwrap()
-    }
-
-    async fn page(&self, path: &str) -> Option<String> {
-        let ask = Request::get(path).header("host", self.admin.to_string());
-        let answer = try_ask(self.admin, ask.body(Full::default()).unwrap()).await?;
-        Some(String::from_utf8_lossy(&answer.body).into_owned())
-    }
-
-    /// What `/metrics` counts in all.
-    async fn counted(&self, metric: &str) -> f64 {
-        let text = self.page("/metrics").await.unwrap();
-        let samples = samples(&text).into_iter();
-        let of = samples.filter(|(name, ..)| name == metric);
-        of.map(|(_, _, value)| value).sum()
-    }
-}
+use std::process::Command;
 
 /// A session of the browser, by the WebDriver protocol (W3C).
 struct Browser {
@@ -184,13 +128,8 @@ async fn the_page_loads_tells_the_truth_and_comes_back() {
         eprintln!("skipped: there is no chromedriver");
         return;
     };
-    let place = Place {
-        proxy: free(),
-        admin: free(),
-        sandbox: free(),
-        directory: tempfile::tempdir().unwrap(),
-    };
-    let gateway = place.start().await;
+    let place = Place::new();
+    let gateway = place.start(&[]).await;
     for n in 0..1200 {
         let target = format!("/users/user-{:05}", n % 3 + 1);
         ask(place.proxy, request(Method::GET, &target, "demo", "")).await;
@@ -247,7 +186,7 @@ async fn the_page_loads_tells_the_truth_and_comes_back() {
         browser.text("#state").await.starts_with("Connection lost")
     })
     .await;
-    let gateway = place.start().await;
+    let gateway = place.start(&[]).await;
     eventually("the page is back", async || {
         browser.text("#state").await == "Ready"
     })

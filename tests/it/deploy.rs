@@ -49,6 +49,17 @@ fn str_of<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().unwrap_or_default()
 }
 
+/// Every query of the dashboard's panels.
+pub fn expressions() -> Vec<String> {
+    let dashboard = dashboard();
+    let targets = panels(&dashboard)
+        .into_iter()
+        .flat_map(|panel| panel["targets"].as_array().unwrap());
+    targets
+        .map(|target| str_of(target, "expr").to_owned())
+        .collect()
+}
+
 /// Every metric of every query of the dashboard, its variables included.
 fn selected() -> Vec<Selector> {
     let dashboard = dashboard();

@@ -25,6 +25,7 @@ mod durable;
 mod live;
 mod merging;
 mod operations;
+mod prometheus;
 mod purging;
 mod reads;
 mod rotation;

@@ -30,6 +30,7 @@ use std::time::{Duration, SystemTime};
 
 pub mod exposition;
 pub mod log;
+pub mod place;
 pub mod scripted;
 pub mod wire;
 
