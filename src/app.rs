@@ -20,6 +20,7 @@ use crate::metrics::Connections;
 use crate::sandbox::{Sandbox, SandboxSpec};
 use crate::server::{self, Bounds as ServerBounds};
 use crate::state::{self, State};
+use crate::version::{COMMIT, VERSION};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -124,7 +125,8 @@ pub async fn serve(
         %listen,
         admin = %admin_listen,
         upstream = %config.upstream.url,
-        version = env!("CARGO_PKG_VERSION"),
+        version = VERSION,
+        commit = COMMIT,
         "the gateway listens"
     );
     let front = Front::new(gateway.clone(), stack_bounds(&config));

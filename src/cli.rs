@@ -9,8 +9,9 @@ use crate::config::{self, Config, Loaded, Place, Problem, Source, Unusable, unit
 use crate::sandbox::{Delay, Faults, ListMode, SandboxSpec, WindowKind};
 use crate::server::descriptors;
 use crate::upstream::{self, Base, ProxyRules, ProxyVariables};
-use crate::{state, telemetry};
-use clap::{Arg, Args, Parser, Subcommand};
+use crate::{state, telemetry, version};
+use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -26,7 +27,7 @@ const UNUSABLE: u8 = 2;
 /// Use it as the base URL of an SDK: reads come from a cache that is never older than the last
 /// write, writes leave exactly as fast as the API allows.
 #[derive(Debug, Parser)]
-#[command(name = "segment-gateway", version)]
+#[command(name = "segment-gateway", version = version::of_this_build())]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -46,6 +47,13 @@ enum Command {
     Writes(writes::Writes),
     /// Look at what a running gateway has stored, and make it forget.
     Cache(cache::CacheCommand),
+    /// Print what a shell needs to complete commands and flags.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page, for man(1).
+    Man,
 }
 
 #[derive(Args, Debug)]
@@ -236,6 +244,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Sandbox(sandbox) => sandbox_command(&sandbox),
         Command::Writes(writes) => writes::run(&writes),
         Command::Cache(command) => cache::run(&command),
+        Command::Completions { shell } => completions(shell),
+        Command::Man => manual(),
     }
 }
 
@@ -372,6 +382,36 @@ fn check(file: &ConfigFile) -> ExitCode {
         loaded.operations.len(),
         loaded.config.upstream.url
     ));
+    ExitCode::SUCCESS
+}
+
+fn completions(shell: Shell) -> ExitCode {
+    let mut text = Vec::new();
+    let name = env!("CARGO_PKG_NAME");
+    clap_complete::generate(shell, &mut Cli::command(), name, &mut text);
+    say(String::from_utf8_lossy(&text).trim_end());
+    ExitCode::SUCCESS
+}
+
+/// One page: the program's, and behind it that of each command.
+fn manual() -> ExitCode {
+    let mut text = Vec::new();
+    let mut program = Cli::command();
+    program.build();
+    let mut write =
+        |command: &clap::Command| clap_mangen::Man::new(command.clone()).render(&mut text);
+    let mut written = write(&program);
+    for command in program
+        .get_subcommands()
+        .filter(|command| command.get_name() != "help")
+    {
+        written = written.and_then(|()| write(command));
+    }
+    if let Err(error) = written {
+        complain(&format!("cannot write the manual page: {error}"));
+        return ExitCode::FAILURE;
+    }
+    say(String::from_utf8_lossy(&text).trim_end());
     ExitCode::SUCCESS
 }
 

@@ -3,6 +3,7 @@
 //! Labels are bounded: operations of the route table, budgets it names, and enums; never a path,
 //! a caller or a credential. Built once and handed down; there is no global.
 
+use crate::version::{COMMIT, VERSION};
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -418,10 +419,10 @@ impl Metrics {
         )?;
         let build = make.gauges(
             "segment_gateway_build_info",
-            "Always 1; the version is the label",
-            &["version"],
+            "Always 1; which build it is is in the labels",
+            &["version", "commit"],
         )?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        build.with_label_values(&[VERSION, COMMIT]).set(1);
         let metrics = Self {
             hits: operations
                 .iter()

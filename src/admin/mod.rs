@@ -22,6 +22,7 @@ use crate::gateway::Gateway;
 use crate::gateway::body::OuterBody;
 use crate::limit::budgets::AccountState;
 use crate::metrics::{BudgetGauge, Levels};
+use crate::version::{COMMIT, VERSION};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -245,7 +246,8 @@ impl Admin {
         let levels = self.levels(&accounts);
         let budgets: Vec<Value> = accounts.iter().map(budget_document).collect();
         json!({
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": VERSION,
+            "commit": COMMIT,
             "uptimeSeconds": levels.uptime,
             "ready": levels.ready,
             "upstream": self.upstream.as_ref(),

@@ -452,3 +452,32 @@ async fn a_restart_after_sigkill_goes_on_with_the_budget() {
     assert_eq!(seen.len(), 90);
     assert!(seen.iter().all(|arrival| arrival["refused"] == false));
 }
+
+#[test]
+fn the_program_says_which_build_it_is_and_explains_itself_to_shells_and_man() {
+    let directory = tempfile::tempdir().unwrap();
+    let said = |arguments: &[&str]| {
+        let output = run(arguments, directory.path());
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let version = said(&["--version"]);
+    let expected = concat!("segment-gateway ", env!("CARGO_PKG_VERSION"), " (commit ");
+    assert!(version.starts_with(expected), "{version}");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let text = said(&["completions", shell]);
+        for word in ["sandbox-listen", "purge", "rebind"] {
+            assert!(text.contains(word), "{shell}: {word}");
+        }
+    }
+    let manual = said(&["man"]);
+    for heading in [
+        ".TH segment-gateway 1",
+        ".TH segment-gateway-serve 1",
+        ".TH segment-gateway-cache 1",
+    ] {
+        assert!(manual.contains(heading), "{heading}");
+    }
+    let unknown = run(&["completions", "tcsh"], directory.path());
+    assert_eq!(unknown.status.code(), Some(2));
+}
