@@ -20,8 +20,10 @@ use crate::metrics::Connections;
 use crate::sandbox::{Sandbox, SandboxSpec};
 use crate::server::{self, Bounds as ServerBounds};
 use crate::state::{self, State};
+use crate::telemetry::Log;
 use crate::version::{COMMIT, VERSION};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -76,6 +78,7 @@ pub struct Inside {
 pub async fn serve(
     mut loaded: Loaded,
     inside: Option<Inside>,
+    log: Arc<Log>,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), StartError> {
     let clock = Clock::system();
@@ -120,7 +123,8 @@ pub async fn serve(
     }));
     let sweeper = tokio::spawn(sweep(gateway.clone()));
     let (admin_stopping, admin_stopped) = watch::channel(false);
-    let admin = serve_operators(&gateway, &config, admin_listener, until(admin_stopped))?;
+    let operators = operators(&gateway, &config).with_log(log);
+    let admin = serve_operators(operators, &config, admin_listener, until(admin_stopped))?;
     tracing::info!(
         %listen,
         admin = %admin_listen,
@@ -148,18 +152,22 @@ pub async fn serve(
     Ok(())
 }
 
-/// Starts the listener of operators.
-fn serve_operators(
-    gateway: &Gateway,
-    config: &Config,
-    listener: TcpListener,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> Result<tokio::task::JoinHandle<()>, StartError> {
+/// What operators talk to.
+fn operators(gateway: &Gateway, config: &Config) -> Admin {
     let access = Access {
         public: config.admin.public,
         hosts: config.admin.hosts.clone(),
     };
-    let admin = Admin::new(gateway.clone(), access, &config.upstream.url);
+    Admin::new(gateway.clone(), access, &config.upstream.url)
+}
+
+/// Starts the listener of operators.
+fn serve_operators(
+    admin: Admin,
+    config: &Config,
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<tokio::task::JoinHandle<()>, StartError> {
     let bounds = ServerBounds {
         connections: ADMIN_CONNECTIONS,
         ..server_bounds(config)

@@ -2,14 +2,16 @@
 
 mod admin;
 mod cache;
+mod log;
 mod writes;
 
 use crate::app::{self, Inside};
 use crate::config::{self, Config, Loaded, Place, Problem, Source, Unusable, units};
 use crate::sandbox::{Delay, Faults, ListMode, SandboxSpec, WindowKind};
 use crate::server::descriptors;
+use crate::telemetry::{self, Log};
 use crate::upstream::{self, Base, ProxyRules, ProxyVariables};
-use crate::{state, telemetry, version};
+use crate::{state, version};
 use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use std::future::Future;
@@ -17,6 +19,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A configuration or a command line that cannot be used.
@@ -47,6 +50,8 @@ enum Command {
     Writes(writes::Writes),
     /// Look at what a running gateway has stored, and make it forget.
     Cache(cache::CacheCommand),
+    /// See or change from which level on a running gateway logs.
+    Log(log::LogCommand),
     /// Print what a shell needs to complete commands and flags.
     Completions {
         /// The shell.
@@ -244,6 +249,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Sandbox(sandbox) => sandbox_command(&sandbox),
         Command::Writes(writes) => writes::run(&writes),
         Command::Cache(command) => cache::run(&command),
+        Command::Log(command) => log::run(&command),
         Command::Completions { shell } => completions(shell),
         Command::Man => manual(),
     }
@@ -312,11 +318,11 @@ fn serve_command(serve: &Serve) -> ExitCode {
         // What a simulated API of an earlier run has counted says nothing of this one.
         loaded.config.state.directory = None;
     }
-    begin(&loaded, || {
+    begin(&loaded, |log| {
         if let Some(warning) = descriptors::make_room(loaded.config.server.connections) {
             tracing::warn!("{warning}");
         }
-        app::serve(loaded.clone(), inside.clone(), stop_signal())
+        app::serve(loaded.clone(), inside.clone(), log, stop_signal())
     })
 }
 
@@ -329,17 +335,20 @@ fn sandbox_command(sandbox: &SandboxCommand) -> ExitCode {
         listen: sandbox.listen,
         spec: sandbox.options.spec(),
     };
-    begin(&loaded, || app::sandbox(inside.clone(), stop_signal()))
+    begin(&loaded, |_| app::sandbox(inside.clone(), stop_signal()))
 }
 
-fn begin<F>(loaded: &Loaded, run: impl FnOnce() -> F) -> ExitCode
+fn begin<F>(loaded: &Loaded, run: impl FnOnce(Arc<Log>) -> F) -> ExitCode
 where
     F: Future<Output = Result<(), app::StartError>>,
 {
-    if let Err(error) = telemetry::start(loaded.config.log.format, loaded.config.log.level) {
-        complain(&format!("cannot start the log: {error}"));
-        return ExitCode::FAILURE;
-    }
+    let log = match telemetry::start(loaded.config.log.format, loaded.config.log.level) {
+        Ok(log) => Arc::new(log),
+        Err(error) => {
+            complain(&format!("cannot start the log: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -350,7 +359,7 @@ where
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(run());
+    let ended = runtime.block_on(run(log));
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,

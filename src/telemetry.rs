@@ -1,25 +1,50 @@
 //! The log: where lines go, in which form, from which level on.
 
 use crate::config::{LogFormat, LogLevel};
+use parking_lot::Mutex;
+use std::fmt;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+/// The log of this process, whose level can be changed while it runs.
+pub struct Log {
+    level: Mutex<LogLevel>,
+    apply: Box<dyn Fn(Targets) -> bool + Send + Sync>,
+}
+
+impl Log {
+    /// From which level on lines are written.
+    pub fn level(&self) -> LogLevel {
+        *self.level.lock()
+    }
+
+    /// Writes lines from this level on; whether that could be done.
+    pub fn set(&self, level: LogLevel) -> bool {
+        let mut current = self.level.lock();
+        let done = (self.apply)(targets(filter(level)));
+        if done {
+            *current = level;
+        }
+        done
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Log({})", self.level().as_str())
+    }
+}
 
 /// Begins to log to standard error. Libraries are heard from `warn` on, this program from `level`.
 ///
 /// # Errors
 /// If the process has a log already.
-pub fn start(format: LogFormat, level: LogLevel) -> Result<(), TryInitError> {
-    let level = match level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let targets = targets(level);
+pub fn start(format: LogFormat, level: LogLevel) -> Result<Log, TryInitError> {
+    let (targets, handle) = reload::Layer::new(targets(filter(level)));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false);
@@ -38,6 +63,20 @@ pub fn start(format: LogFormat, level: LogLevel) -> Result<(), TryInitError> {
                     .with_filter(targets),
             )
             .try_init(),
+    }?;
+    Ok(Log {
+        level: Mutex::new(level),
+        apply: Box::new(move |targets| handle.reload(targets).is_ok()),
+    })
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
     }
 }
 

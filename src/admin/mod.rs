@@ -6,6 +6,7 @@
 //! - `GET /readyz` — 200 if new requests are taken, else 503; says what is not ready
 //! - `GET /status` — budgets, lines, cache and tasks of this moment, as JSON
 //! - `/cache` — what is stored under a key, or why it is not; purging
+//! - `/log` — from which level on lines are written; changed while it runs
 //! - `/writes` — the writes that outlast a crash: listed, shown, cancelled, paused and resumed
 //!
 //! Never on the proxy's listener. A browser cannot be used against it: the `Host` must be a
@@ -16,12 +17,14 @@
 
 mod cache;
 mod live;
+mod log;
 mod writes;
 
 use crate::gateway::Gateway;
 use crate::gateway::body::OuterBody;
 use crate::limit::budgets::AccountState;
 use crate::metrics::{BudgetGauge, Levels};
+use crate::telemetry::Log;
 use crate::version::{COMMIT, VERSION};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -53,6 +56,7 @@ pub struct Admin {
     /// Budgets shown before: their gauges must fall to zero when they are forgotten.
     shown: Arc<parking_lot::Mutex<BTreeSet<Arc<str>>>>,
     streams: live::Streams,
+    log: Option<Arc<Log>>,
 }
 
 impl Admin {
@@ -66,6 +70,15 @@ impl Admin {
             started,
             shown: Arc::default(),
             streams: live::Streams::default(),
+            log: None,
+        }
+    }
+
+    /// With a log whose level can be changed.
+    pub fn with_log(self, log: Arc<Log>) -> Self {
+        Self {
+            log: Some(log),
+            ..self
         }
     }
 
@@ -92,6 +105,9 @@ impl Admin {
         if path == "/cache" || path.starts_with("/cache/") {
             return self.cache(request).await;
         }
+        if path == "/log" {
+            return self.log_level(request);
+        }
         if path == "/writes" || path.starts_with("/writes/") {
             return self.writes(request).await;
         }
@@ -114,7 +130,7 @@ impl Admin {
             "/status" => document(StatusCode::OK, &self.status()),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "no such page; there are /, /live, /metrics, /livez, /readyz, /status, /cache and /writes\n",
+                "no such page; there are /, /live, /metrics, /livez, /readyz, /status, /cache, /log and /writes\n",
             ),
         }
     }

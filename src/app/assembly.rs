@@ -3,7 +3,7 @@
 use super::{Keeping, StartError, failed};
 use crate::cache::{self, Cache};
 use crate::clock::Clock;
-use crate::config::{Config, LogAccess, LogLevel, proxy_environment};
+use crate::config::{Config, LogAccess, proxy_environment};
 use crate::credential::Hasher;
 use crate::gateway::callers::{Allowed, Quotas};
 use crate::gateway::durable::{Durable, DurableBounds};
@@ -108,6 +108,7 @@ impl Assembly {
             retry_budget: Mutex::default(),
             looks: Looks::default(),
             draining: AtomicBool::new(false),
+            debug: AtomicBool::new(config.log.level.tells_of_requests()),
             table,
             hasher,
             budgets,
@@ -176,7 +177,6 @@ fn settings(config: &Config) -> Settings {
             LogAccess::Upstream => AccessLog::Upstream,
             LogAccess::All => AccessLog::All,
         },
-        debug: matches!(config.log.level, LogLevel::Debug | LogLevel::Trace),
     }
 }
 

@@ -299,6 +299,20 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
+    /// All of them, the quietest first.
+    pub const ALL: [Self; 5] = [
+        Self::Error,
+        Self::Warn,
+        Self::Info,
+        Self::Debug,
+        Self::Trace,
+    ];
+
+    /// Whether there are lines about each request.
+    pub fn tells_of_requests(self) -> bool {
+        matches!(self, Self::Debug | Self::Trace)
+    }
+
     /// As it is written in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {

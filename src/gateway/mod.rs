@@ -105,8 +105,6 @@ pub struct Settings {
     pub longest_answer: Duration,
     /// Which requests have a line in the log.
     pub access: AccessLog,
-    /// Whether lines at debug level are wanted, such as those of the layers about every request.
-    pub debug: bool,
 }
 
 /// Everything the path is made of.
@@ -152,6 +150,8 @@ pub struct Parts {
     pub recent: Mutex<RecentRefusals>,
     /// Whether no new work should be taken.
     pub draining: AtomicBool,
+    /// Whether lines at debug level are wanted, such as those of the layers about every request.
+    pub debug: AtomicBool,
 }
 
 /// The gateway. Cheap to clone.

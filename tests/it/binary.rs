@@ -481,3 +481,64 @@ fn the_program_says_which_build_it_is_and_explains_itself_to_shells_and_man() {
     let unknown = run(&["completions", "tcsh"], directory.path());
     assert_eq!(unknown.status.code(), Some(2));
 }
+
+#[tokio::test]
+async fn the_level_of_the_log_changes_while_it_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let (proxy, admin, sandbox) = (free(), free(), free());
+    let child = Command::new(BINARY)
+        .args(["serve", "--sandbox", "--listen", &proxy.to_string()])
+        .args(["--admin-listen", &admin.to_string()])
+        .args(["--sandbox-listen", &sandbox.to_string()])
+        .current_dir(directory.path())
+        .stderr(std::fs::File::create(&path).unwrap())
+        .spawn()
+        .unwrap();
+    let running = Running {
+        child,
+        proxy,
+        admin,
+    };
+    eventually("it listens", async || {
+        running.page("/livez").await.is_some()
+    })
+    .await;
+    let address = admin.to_string();
+    let level = |arguments: &[&str]| {
+        let output = run(
+            &[&["log", "--admin", &address], arguments].concat(),
+            directory.path(),
+        );
+        let said = String::from_utf8(output.stdout.clone()).unwrap();
+        (
+            output.status.code(),
+            said.trim().to_owned(),
+            complaints(&output),
+        )
+    };
+    let lines = || std::fs::read_to_string(&path).unwrap();
+    let hit = async || {
+        let get = request(Method::GET, "/users/user-00001", "t", "");
+        ask(proxy, get).await;
+    };
+    assert_eq!(level(&[]).1, "info");
+    hit().await;
+    hit().await;
+    assert!(!lines().contains("DEBUG"), "{}", lines());
+    assert_eq!(level(&["debug"]).1, "debug");
+    hit().await;
+    eventually("a hit is told of at debug level", async || {
+        lines().contains("DEBUG")
+    })
+    .await;
+    assert_eq!(level(&["error"]).1, "error");
+    let before = lines().len();
+    hit().await;
+    assert_eq!(level(&[]).1, "error");
+    assert_eq!(lines().len(), before, "{}", lines());
+    let (status, _, complaint) = level(&["loud"]);
+    assert_eq!(status, Some(1));
+    assert!(complaint[0].contains("one of error, warn, info, debug and trace"));
+    assert!(lines().contains("an operator changed the level of the log"));
+}

@@ -1,0 +1,65 @@
+//! `/log` on the listener of operators: from which level on the gateway logs.
+
+use super::writes::{parameters, refused};
+use super::{Admin, document, text};
+use crate::config::LogLevel;
+use crate::error::GatewayError;
+use crate::gateway::body::OuterBody;
+use http::{Method, Request, Response, StatusCode};
+use serde_json::json;
+use std::sync::atomic::Ordering;
+
+impl Admin {
+    /// Answers a request for `/log`.
+    pub(super) fn log_level(&self, request: &Request<()>) -> Response<OuterBody> {
+        let done = match *request.method() {
+            Method::GET => Ok(()),
+            Method::POST => self.set_log_level(request.uri().query()),
+            _ => {
+                return text(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "there are GET /log and POST /log?level=…\n",
+                );
+            }
+        };
+        match (done, &self.log) {
+            (Err(error), _) => refused(&error),
+            (Ok(()), Some(log)) => {
+                document(StatusCode::OK, &json!({ "level": log.level().as_str() }))
+            }
+            (Ok(()), None) => text(
+                StatusCode::NOT_FOUND,
+                "this process has no log of its own\n",
+            ),
+        }
+    }
+
+    fn set_log_level(&self, query: Option<&str>) -> Result<(), GatewayError> {
+        let given = parameters(query, &["level"])?;
+        let named = given.get("level");
+        let level = named.and_then(|named| {
+            LogLevel::ALL
+                .into_iter()
+                .find(|level| level.as_str() == named)
+        });
+        let level = level.ok_or(GatewayError::BadRequest(
+            "Say the level: one of error, warn, info, debug and trace",
+        ))?;
+        let Some(log) = &self.log else {
+            return Ok(());
+        };
+        let before = log.level();
+        if !log.set(level) {
+            return Err(GatewayError::Internal);
+        }
+        let tells = level.tells_of_requests();
+        self.gateway.debug.store(tells, Ordering::Relaxed);
+        // Also where the new level would hide it.
+        tracing::error!(
+            from = before.as_str(),
+            to = level.as_str(),
+            "an operator changed the level of the log"
+        );
+        Ok(())
+    }
+}

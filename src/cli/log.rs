@@ -1,0 +1,32 @@
+//! `segment-gateway log`: from which level on a running gateway logs.
+
+use super::admin::{self, Listener, ask};
+use super::say;
+use clap::Args;
+use http::Method;
+use std::process::ExitCode;
+
+/// The command and its flags.
+#[derive(Args, Debug)]
+pub struct LogCommand {
+    #[command(flatten)]
+    listener: Listener,
+    /// error, warn, info, debug or trace, until it is changed again or the gateway is restarted; without
+    /// it the present one is shown.
+    level: Option<String>,
+}
+
+/// Runs the command; exit status 1 if the gateway refuses or cannot be reached.
+pub fn run(command: &LogCommand) -> ExitCode {
+    admin::run(act(command))
+}
+
+async fn act(command: &LogCommand) -> Result<(), String> {
+    let (method, parameters) = match &command.level {
+        Some(level) => (Method::POST, vec![("level", level.clone())]),
+        None => (Method::GET, Vec::new()),
+    };
+    let now = ask(command.listener.admin, method, "/log", &parameters, None).await?;
+    say(now["level"].as_str().unwrap_or_default());
+    Ok(())
+}
