@@ -2,7 +2,8 @@
 //!
 //! A fetch runs in a task of its own ([`fetch`](super::fetch)): whoever began it may hang up without
 //! taking it from those who joined. What was joined is judged once more when it is handed over; a
-//! reader asks again at most once, and then fetches alone.
+//! reader asks again at most once (and in the line of its variant, once that is known), and then
+//! fetches alone.
 //!
 //! Those who join share the fetch, not the patience of whoever began it: while it waits for its
 //! budget each waits as long as it may itself, and from then on for the answer.
@@ -40,6 +41,10 @@ use tokio::time::timeout_at;
 /// How long a reader who does not wait gives a fetch that has just begun to take a slot that is
 /// free; longer than this, it waits for its budget.
 const AT_ONCE: Duration = Duration::from_millis(20);
+
+/// How often a reader follows what an answer varies by to another line, where the API changes its
+/// mind about that.
+const MOST_MOVES: u32 = 2;
 
 /// A read that is a matter for the cache.
 #[derive(Clone, Debug)]
@@ -204,7 +209,7 @@ impl Gateway {
         // Something stale is better than waiting for a budget.
         let impatient =
             stale.is_some_and(|entry| self.may_stand_in(&reading, entry, Need::IfLimited));
-        let mut asked_again = false;
+        let (mut asked_again, mut moves) = (false, 0);
         loop {
             let now = self.clock.now();
             let boarded = {
@@ -224,8 +229,9 @@ impl Gateway {
                     // What it varies by may have been learned since: then it has a line of its own.
                     let primary = reading.at.primary.clone();
                     let at = self.cache.locate(primary, &reading.ask.headers);
-                    let is_elsewhere = at.key() != reading.at.key();
+                    let is_elsewhere = at.key() != reading.at.key() && moves < MOST_MOVES;
                     reading.at = at;
+                    moves += 1;
                     if !is_elsewhere && std::mem::replace(&mut asked_again, true) {
                         return self.alone(&reading, Miss::FencedTwice).await;
                     }
