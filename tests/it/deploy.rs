@@ -9,6 +9,7 @@
     reason = "helpers of tests: a file that cannot be read is the failure"
 )]
 
+mod cluster;
 mod containers;
 mod promql;
 mod yaml;

@@ -303,3 +303,31 @@ async fn a_crowd_costs_one_fetch_for_each_variant() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_varies_by_this_and_then_by_that_answers_everybody() {
+    const MINUTE: &str = "cache-control: max-age=60";
+    let script = Script::new(|seen, n| {
+        let of = |name| seen.headers[name].to_str().expect("text").to_owned();
+        let vary = [
+            "vary: x-a, x-b",
+            "vary: x-b, x-a, x-c",
+            "vary: x-a, x-b, x-d",
+        ][n % 3];
+        let shown = format!("{} {}", of("x-a"), of("x-b"));
+        Step::Later(Duration::from_secs(1), body(ok(&[MINUTE, vary]), shown))
+    });
+    let world = script.world();
+    let readers: Vec<_> = (0..60)
+        .map(|n| {
+            let ask = request(Method::GET, LABELS, "a", "");
+            let ask = with(ask, "x-a", &(n % 3).to_string());
+            world.spawn(with(ask, "x-b", &(n % 5).to_string()))
+        })
+        .collect();
+    for (n, reader) in readers.into_iter().enumerate() {
+        let answer = reader.await.expect("an answer");
+        assert_eq!(answer.body, format!("{} {}", n % 3, n % 5));
+    }
+    assert!(script.count() <= 60, "{}", script.count());
+}

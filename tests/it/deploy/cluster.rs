@@ -1,0 +1,162 @@
+//! The unit of systemd and the manifests of Kubernetes fit the program: paths, ports, flags, keys and
+//! the time of a stop.
+
+use super::{text, yaml};
+use segment_gateway::config::{self, Config};
+use std::collections::BTreeMap;
+use std::process::Command;
+
+type Values = BTreeMap<String, String>;
+
+/// The documents of a file, by their kinds.
+fn documents(path: &str) -> BTreeMap<String, Values> {
+    let text = text(path);
+    let documents = text.split("\n---\n").map(yaml::values);
+    let by_kind = documents.map(|document| (document["kind"].clone(), document));
+    by_kind.collect()
+}
+
+/// The settings of a unit, in their order.
+fn unit() -> Vec<(String, String)> {
+    let text = text("deploy/systemd/segment-gateway.service");
+    let lines = text.lines().filter(|line| !line.starts_with(['#', '[']));
+    let pairs = lines.filter_map(|line| line.split_once('='));
+    let owned = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    owned.collect()
+}
+
+fn of<'u>(unit: &'u [(String, String)], name: &str) -> &'u str {
+    let found = unit.iter().find(|(of, _)| of == name);
+    &found.unwrap_or_else(|| panic!("no {name}")).1
+}
+
+fn drain() -> u64 {
+    Config::default().shutdown.drain.as_secs()
+}
+
+#[test]
+fn the_unit_runs_the_program_as_it_is() {
+    let unit = unit();
+    for command in ["ExecStartPre", "ExecStart"] {
+        let words: Vec<&str> = of(&unit, command).split(' ').collect();
+        let [program, name, flag, file] = words[..] else {
+            panic!("{words:?}");
+        };
+        assert_eq!(program, "/usr/local/bin/segment-gateway");
+        assert_eq!(file, "/etc/segment-gateway.toml");
+        let help = Command::new(env!("CARGO_BIN_EXE_segment-gateway"))
+            .args([name, "--help"])
+            .output()
+            .unwrap();
+        assert!(help.status.success(), "{name}");
+        let help = String::from_utf8(help.stdout).unwrap();
+        assert!(help.contains(&format!("{flag} <FILE>")), "{help}");
+    }
+    let (key, directory) = of(&unit, "Environment").split_once('=').unwrap();
+    let named = of(&unit, "StateDirectory");
+    assert_eq!(directory, format!("/var/lib/{named}"));
+    let set = [(key.to_owned(), directory.to_owned())];
+    let loaded = config::load(None, set.into_iter()).unwrap();
+    assert_eq!(
+        loaded.config.state.directory.unwrap().display().to_string(),
+        directory
+    );
+    let stop: u64 = of(&unit, "TimeoutStopSec").parse().unwrap();
+    assert!(stop > drain());
+    let most: usize = of(&unit, "LimitNOFILE").parse().unwrap();
+    assert!(most > 2 * Config::default().server.connections);
+    // What cannot be used ends with 2; see the command line's tests.
+    assert_eq!(of(&unit, "RestartPreventExitStatus"), "2");
+}
+
+#[test]
+fn systemd_agrees_with_the_unit() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("segment-gateway.service");
+    // It looks for the program where the unit says.
+    let program = env!("CARGO_BIN_EXE_segment-gateway");
+    let unit = text("deploy/systemd/segment-gateway.service");
+    std::fs::write(
+        &path,
+        unit.replace("/usr/local/bin/segment-gateway", program),
+    )
+    .unwrap();
+    let Ok(output) = Command::new("systemd-analyze")
+        .arg("verify")
+        .arg(&path)
+        .output()
+    else {
+        eprintln!("skipped: there is no systemd-analyze");
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    let about_it: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("segment-gateway.service:"))
+        .collect();
+    assert_eq!(about_it, Vec::<&str>::new());
+}
+
+#[test]
+fn the_manifests_fit_the_program_and_each_other() {
+    let documents = documents("deploy/kubernetes/gateway.yaml");
+    let settings: Vec<(String, String)> = documents["ConfigMap"]
+        .iter()
+        .filter_map(|(path, value)| Some((path.strip_prefix("data.")?.to_owned(), value.clone())))
+        .collect();
+    let config = config::load(None, settings.into_iter()).unwrap().config;
+    let pod = &documents["Deployment"];
+    let container = "spec.template.spec.containers[0]";
+    assert_eq!(pod["spec.replicas"], "1");
+    assert_eq!(pod["spec.strategy.type"], "Recreate");
+    assert_eq!(pod[&format!("{container}.args[0]")], "serve");
+    let ports = [
+        (0, "http", config.listen),
+        (1, "admin", config.admin.listen),
+    ];
+    for (nth, name, listen) in ports {
+        assert!(listen.ip().is_unspecified());
+        assert_eq!(pod[&format!("{container}.ports[{nth}].name")], name);
+        let port = &pod[&format!("{container}.ports[{nth}].containerPort")];
+        assert_eq!(port.parse(), Ok(listen.port()));
+        assert_eq!(
+            documents["Service"][&format!("spec.ports[{nth}].targetPort")],
+            name
+        );
+    }
+    assert!(config.admin.public);
+    for (probe, path) in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
+        assert_eq!(pod[&format!("{container}.{probe}.httpGet.path")], path);
+        assert_eq!(pod[&format!("{container}.{probe}.httpGet.port")], "admin");
+    }
+    let state = config.state.directory.unwrap().display().to_string();
+    assert_eq!(
+        pod[&format!("{container}.volumeMounts[0].mountPath")],
+        state
+    );
+    let stop: u64 = pod["spec.template.spec.terminationGracePeriodSeconds"]
+        .parse()
+        .unwrap();
+    assert!(stop > drain());
+    let image = &pod[&format!("{container}.image")];
+    assert_eq!(
+        *image,
+        format!("segment-gateway:{}", env!("CARGO_PKG_VERSION"))
+    );
+    let name = "app.kubernetes.io/name";
+    for selector in [
+        pod[&format!("spec.selector.matchLabels.{name}")].as_str(),
+        &documents["Service"][&format!("spec.selector.{name}")],
+        &documents["NetworkPolicy"][&format!("spec.podSelector.matchLabels.{name}")],
+    ] {
+        assert_eq!(
+            selector,
+            pod[&format!("spec.template.metadata.labels.{name}")]
+        );
+    }
+    let monitor = &self::documents("deploy/kubernetes/monitor.yaml")["ServiceMonitor"];
+    assert_eq!(monitor["spec.endpoints[0].port"], "admin");
+    assert_eq!(monitor["spec.endpoints[0].path"], "/metrics");
+    let job = &monitor["spec.endpoints[0].relabelings[0].replacement"];
+    assert!(text("deploy/prometheus/alerts.yml").contains(&format!("job=\"{job}\"")));
+}
