@@ -111,7 +111,9 @@ fn matched(selector: &mut Selector, matchers: &str) {
         selector.labels.insert(label.to_owned());
         let value = test.trim_start_matches(['=', '!', '~']).trim_matches('"');
         if !value.contains('$') {
-            selector.values.push((label.to_owned(), value.to_owned()));
+            let values = value.split('|');
+            let values = values.map(|value| (label.to_owned(), value.to_owned()));
+            selector.values.extend(values);
         }
     }
 }
@@ -128,6 +130,10 @@ fn metrics_and_labels_are_found() {
     };
     for (expression, expected) in [
         ("min(a)", vec![of("a", &[], &[])]),
+        (
+            "a{x=~\"1|2\"}",
+            vec![of("a", &["x"], &[("x", "1"), ("x", "2")])],
+        ),
         (
             "histogram_quantile(0.9, sum by (le, x) (rate(a_bucket{y=~\"$y\", z!=\"1\"}[$__rate_interval])))",
             vec![of("a_bucket", &["le", "x", "y", "z"], &[("z", "1")])],
