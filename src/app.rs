@@ -7,10 +7,10 @@ pub use assembly::{Assembly, client, server_bounds, stack_bounds, upstream_spec}
 
 pub use keeping::Keeping;
 
-use crate::admin::{Access, Admin};
+use crate::admin::{Access, Admin, Token};
 use crate::cache::Touched;
 use crate::clock::Clock;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, admin_token_environment};
 use crate::credential::Hasher;
 use crate::gateway::Gateway;
 use crate::gateway::durable::Recovered;
@@ -20,8 +20,11 @@ use crate::metrics::Connections;
 use crate::sandbox::{Sandbox, SandboxSpec};
 use crate::server::{self, Bounds as ServerBounds};
 use crate::state::{self, State};
+use crate::swap::Swap;
 use crate::telemetry::Log;
 use crate::version::{COMMIT, VERSION};
+use std::fs::File;
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,7 +126,8 @@ pub async fn serve(
     }));
     let sweeper = tokio::spawn(sweep(gateway.clone()));
     let (admin_stopping, admin_stopped) = watch::channel(false);
-    let operators = operators(&gateway, &config).with_log(log);
+    let access = Arc::new(Swap::new(access(&config)?));
+    let operators = Admin::new(gateway.clone(), access, &config.upstream.url).with_log(log);
     let admin = serve_operators(operators, &config, admin_listener, until(admin_stopped))?;
     tracing::info!(
         %listen,
@@ -152,13 +156,36 @@ pub async fn serve(
     Ok(())
 }
 
-/// What operators talk to.
-fn operators(gateway: &Gateway, config: &Config) -> Admin {
-    let access = Access {
+/// The token of operators, if there is one: the file's, or else the environment's.
+///
+/// # Errors
+/// With what was found, if it cannot be used.
+pub fn admin_token(config: &Config) -> Result<Option<Token>, String> {
+    /// More is no token.
+    const MOST: u64 = 4 * 1024;
+    let unfit = |found: &str| format!("{found} that is no token");
+    if let Some(path) = &config.admin.token_file {
+        let mut secret = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(MOST).read_to_end(&mut secret))
+            .map_err(|error| format!("no readable file at {} ({error})", path.display()))?;
+        return Token::new(&secret).map(Some).ok_or_else(|| unfit("a text"));
+    }
+    let secret = admin_token_environment();
+    let token = secret.map(|secret| Token::new(secret.as_encoded_bytes()));
+    token
+        .map(|token| token.ok_or_else(|| unfit("a value")))
+        .transpose()
+}
+
+/// Who may ask what of the listener of operators.
+fn access(config: &Config) -> Result<Access, StartError> {
+    Ok(Access {
         public: config.admin.public,
+        open: config.admin.open,
+        token: admin_token(config).map_err(StartError)?,
         hosts: config.admin.hosts.clone(),
-    };
-    Admin::new(gateway.clone(), access, &config.upstream.url)
+    })
 }
 
 /// Starts the listener of operators.

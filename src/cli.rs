@@ -468,7 +468,33 @@ fn unusable_values(config: &Config) -> Vec<Unusable> {
             add(Source::Variable(name), text, "`http://host:port`");
         }
     }
+    found.extend(operators_token(config).err());
     found
+}
+
+/// Whether operators can use their listener, and whether it is open to others than they mean.
+fn operators_token(config: &Config) -> Result<(), Unusable> {
+    let admin = &config.admin;
+    let token = app::admin_token(config).map_err(|found| Unusable {
+        source: match admin.token_file {
+            Some(_) => Source::Key("admin.token_file"),
+            None => Source::Variable("SEGMENT_GATEWAY_ADMIN_TOKEN"),
+        },
+        found,
+        expected: "16 to 1024 printable characters without spaces".to_owned(),
+    })?;
+    let local = admin.listen.ip().to_canonical().is_loopback();
+    if local || token.is_some() || admin.public || admin.open {
+        return Ok(());
+    }
+    Err(Unusable {
+        source: Source::Key("admin.listen"),
+        found: format!("{}, where nobody else may see anything", admin.listen),
+        expected: "a loopback address, or admin.token_file (or SEGMENT_GATEWAY_ADMIN_TOKEN) for \
+                   whoever has the token, or admin.public = true for probes and metrics alone, or \
+                   admin.open = true for everybody who can connect"
+            .to_owned(),
+    })
 }
 
 /// An error with what is behind it.

@@ -100,6 +100,8 @@ pub enum GatewayError {
     GivenUp,
     /// One of the gateway's own resources was asked for without a credential.
     Unauthorized,
+    /// A page of operators, which are on a listener of their own.
+    WrongListener,
     /// One of the gateway's own resources does not know the method; these it knows.
     NotAllowed(&'static str),
     /// A bug; the log has more.
@@ -144,6 +146,7 @@ impl GatewayError {
             Self::JournalBroken => "gateway-journal-broken",
             Self::GivenUp => "gateway-given-up",
             Self::Unauthorized => "gateway-unauthorized",
+            Self::WrongListener => "gateway-wrong-listener",
             Self::NotAllowed(_) => "gateway-method-not-allowed",
             Self::Internal => "gateway-internal",
         }
@@ -164,6 +167,7 @@ impl GatewayError {
             | Self::WriteLeft
             | Self::GivenUp
             | Self::Unauthorized
+            | Self::WrongListener
             | Self::NotAllowed(_) => Blame::Caller,
             Self::OutcomeUnknown { .. }
             | Self::UpstreamUnreachable { .. }
@@ -196,6 +200,7 @@ impl GatewayError {
             | Self::AnswerLost(_)
             | Self::GivenUp
             | Self::Unauthorized
+            | Self::WrongListener
             | Self::NotAllowed(_)
             | Self::Internal => false,
             _ => true,
@@ -243,6 +248,7 @@ impl GatewayError {
             | Self::JournalBroken
             | Self::GivenUp
             | Self::Unauthorized
+            | Self::WrongListener
             | Self::NotAllowed(_)
             | Self::Internal => false,
         }
@@ -334,7 +340,8 @@ impl GatewayError {
             | Self::JournalBroken
             | Self::GivenUp
             | Self::Unauthorized
-            | Self::NotAllowed(_) => self.message_of_durable(),
+            | Self::WrongListener
+            | Self::NotAllowed(_) => self.message_of_own(),
             Self::Internal => "The gateway failed to handle this request. Its log has more under \
                 this X-Request-Id."
                 .into(),
@@ -342,8 +349,15 @@ impl GatewayError {
     }
 
     /// What is said about writes that outlast a crash.
-    fn message_of_durable(&self) -> String {
+    fn message_of_own(&self) -> String {
         match self {
+            Self::WrongListener => {
+                "This is the listener of callers of the API, and the request has no \
+                credential. The pages of operators (/, /metrics, /livez, /readyz, /status) are on \
+                the listener that admin.listen names, 127.0.0.1:8081 by default. Nothing was sent \
+                to the API."
+                    .into()
+            }
             Self::KeyReused => {
                 "Another request came before under this Idempotency-Key. Nothing was \
                 sent to the API; use a new key for a new request."

@@ -17,7 +17,7 @@
 //!
 //! Imports go down only: `cli`, `app` → `config`, `telemetry` → `server`, `admin`, `sandbox` →
 //! `gateway` → `cache`, `journal`, `limit`, `merge`, `queue` (which do not know each other),
-//! `upstream` → `route` → `clock`, `credential`, `error`, `metrics`, `network`. The sandbox shares
+//! `upstream` → `route` → `clock`, `credential`, `error`, `metrics`, `network`, `swap`. The sandbox shares
 //! nothing with the gateway but the clock: it is the second opinion.
 //!
 //! # Invariants
@@ -47,6 +47,7 @@ pub mod route;
 pub mod sandbox;
 pub mod server;
 pub mod state;
+pub mod swap;
 pub mod telemetry;
 pub mod upstream;
 pub mod version;

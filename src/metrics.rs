@@ -194,6 +194,7 @@ pub struct Metrics {
     repeated: IntCounterVec,
     not_repeated: IntCounterVec,
     connections: Connections,
+    operators_denied: IntCounterVec,
     bodies: IntGauge,
     body_panics: IntCounter,
     durable: DurableMetrics,
@@ -319,6 +320,16 @@ struct LevelGauges {
     uptime: Gauge,
     process: ProcessGauges,
 }
+
+/// Why requests of operators are refused.
+const DENIALS: [&str; 6] = [
+    "host",
+    "origin",
+    "header",
+    "address",
+    "no-token",
+    "wrong-token",
+];
 
 /// From 10 µs for hits to minutes for waits.
 const REQUEST_BUCKETS: [f64; 15] = [
@@ -497,6 +508,12 @@ impl Metrics {
                 &["operation"],
             )?,
             connections: Connections::new(&make)?,
+            operators_denied: make.counters(
+                "segment_gateway_admin_refused_total",
+                "Requests of operators that were refused, by what was wrong: host, origin, header, \
+                address, no-token, wrong-token",
+                &["reason"],
+            )?,
             bodies: make.gauge(
                 "segment_gateway_bodies",
                 "Bodies of answers that are under way to callers",
@@ -509,6 +526,9 @@ impl Metrics {
             levels: LevelGauges::new(&make)?,
             registry: make.0,
         };
+        for reason in DENIALS {
+            metrics.operators_denied.with_label_values(&[reason]);
+        }
         Ok(metrics)
     }
 
@@ -574,6 +594,11 @@ impl Metrics {
     /// An error of the gateway's own.
     pub fn refusal(&self, operation: &str, kind: &str) {
         self.refusals.with_label_values(&[operation, kind]).inc();
+    }
+
+    /// A request on the listener of operators was refused.
+    pub fn operator_denied(&self, reason: &str) {
+        self.operators_denied.with_label_values(&[reason]).inc();
     }
 
     /// A 429.

@@ -11,21 +11,25 @@
 //!
 //! Never on the proxy's listener. A browser cannot be used against it: the `Host` must be a
 //! loopback name, an IP address or a configured name, and a request with a foreign `Origin` is
-//! refused. Other than loopback peers get probes and metrics alone, and only where
-//! `admin.public` says so. What changes something needs the header `X-Gateway-Admin`, which browsers do
-//! not send for another site without asking first.
+//! refused. What changes something needs the header `X-Gateway-Admin`, which browsers do not send for
+//! another site without asking first. [`access`] says who else is refused what.
 
+pub mod access;
 mod cache;
 mod live;
 mod log;
 mod writes;
 
+pub use access::{Access, Token};
+
 use crate::gateway::Gateway;
 use crate::gateway::body::OuterBody;
 use crate::limit::budgets::AccountState;
 use crate::metrics::{BudgetGauge, Levels};
+use crate::swap::Swap;
 use crate::telemetry::Log;
 use crate::version::{COMMIT, VERSION};
+use access::Denied;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -33,24 +37,15 @@ use hyper::service::{Service, service_fn};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Who may ask.
-#[derive(Clone, Debug)]
-pub struct Access {
-    /// Probes and metrics are open beyond loopback.
-    pub public: bool,
-    /// Names accepted in `Host`, besides loopback names and IP addresses.
-    pub hosts: Vec<String>,
-}
 
 /// The admin service of a gateway.
 #[derive(Clone, Debug)]
 pub struct Admin {
     gateway: Gateway,
-    access: Arc<Access>,
+    access: Arc<Swap<Access>>,
     upstream: Arc<str>,
     started: Instant,
     /// Budgets shown before: their gauges must fall to zero when they are forgotten.
@@ -61,11 +56,11 @@ pub struct Admin {
 
 impl Admin {
     /// Shows `gateway`, which talks to `upstream`.
-    pub fn new(gateway: Gateway, access: Access, upstream: &str) -> Self {
+    pub fn new(gateway: Gateway, access: Arc<Swap<Access>>, upstream: &str) -> Self {
         let started = gateway.clock.now();
         Self {
             gateway,
-            access: Arc::new(access),
+            access,
             upstream: upstream.into(),
             started,
             shown: Arc::default(),
@@ -98,8 +93,9 @@ impl Admin {
     }
 
     async fn answer(&self, request: &Request<()>, peer: SocketAddr) -> Response<OuterBody> {
-        if let Err(why) = self.admit(request, peer) {
-            return text(StatusCode::FORBIDDEN, why);
+        let admitted = self.access.get().admit(request, peer.ip());
+        if let Err(why) = admitted {
+            return self.deny(why, peer);
         }
         let path = request.uri().path();
         if path == "/cache" || path.starts_with("/cache/") {
@@ -130,59 +126,32 @@ impl Admin {
             "/status" => document(StatusCode::OK, &self.status()),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "no such page; there are /, /live, /metrics, /livez, /readyz, /status, /cache, /log and /writes\n",
+                "no such page; there are /, /live, /metrics, /livez, /readyz, /status, /cache, /log and \
+                 /writes. This is the listener of operators; callers of the API use the one that \
+                 `listen` names, 127.0.0.1:8080 by default\n",
             ),
         }
     }
 
-    fn admit<B>(&self, request: &Request<B>, peer: SocketAddr) -> Result<(), &'static str> {
-        let host = request
-            .headers()
-            .get(header::HOST)
-            .and_then(|host| host.to_str().ok());
-        if !host.is_some_and(|host| self.knows(host)) {
-            return Err("this Host is not accepted; add it to admin.hosts\n");
+    fn deny(&self, why: Denied, peer: SocketAddr) -> Response<OuterBody> {
+        self.gateway.metrics.operator_denied(why.as_str());
+        // Whoever scrapes without being let in does so for ever; whoever guesses is to be seen.
+        if why == Denied::WrongToken {
+            tracing::warn!(peer = %peer.ip(), "somebody sent a wrong admin token");
         }
-        let foreign = request.headers().get(header::ORIGIN).is_some_and(|origin| {
-            let own = origin
-                .to_str()
-                .ok()
-                .and_then(|o| o.split_once("://"))
-                .map(|(_, host)| host);
-            own != host
-        });
-        if foreign {
-            return Err("requests of other sites are not accepted\n");
-        }
-        if !request.method().is_safe() && !request.headers().contains_key(writes::HEADER) {
-            return Err("what changes something needs the header X-Gateway-Admin\n");
-        }
-        if peer.ip().to_canonical().is_loopback() {
-            return Ok(());
-        }
-        let open = matches!(request.uri().path(), "/metrics" | "/livez" | "/readyz");
-        match (self.access.public, open) {
-            (true, true) => Ok(()),
-            (true, false) => Err("open to loopback addresses only\n"),
-            (false, _) => {
-                Err("open to loopback addresses only; admin.public opens probes and metrics\n")
+        let mut refused = text(why.status(), why.message());
+        if why.status() == StatusCode::UNAUTHORIZED {
+            // A browser asks for the token as a password; RFC 9110, section 11.6.1.
+            let ways = [
+                r#"Basic realm="segment-gateway", charset="UTF-8""#,
+                "Bearer",
+            ];
+            for way in ways {
+                let way = HeaderValue::from_static(way);
+                refused.headers_mut().append(header::WWW_AUTHENTICATE, way);
             }
         }
-    }
-
-    fn knows(&self, host: &str) -> bool {
-        let name = match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-            _ => host,
-        };
-        let bare = name.trim_start_matches('[').trim_end_matches(']');
-        name.eq_ignore_ascii_case("localhost")
-            || bare.parse::<IpAddr>().is_ok()
-            || self
-                .access
-                .hosts
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(name))
+        refused
     }
 
     fn metrics(&self) -> Response<OuterBody> {

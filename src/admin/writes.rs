@@ -6,13 +6,13 @@ use crate::gateway::body::OuterBody;
 use crate::gateway::durable::{Listing, Selection};
 use crate::gateway::reply;
 use crate::journal::State;
-use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// The header without which nothing is changed: a browser does not send it for another site.
-pub(super) const HEADER: &str = "x-gateway-admin";
+/// The new token of somebody's writes, as its caller sends it in `Authorization`, which is the
+/// operator's own here.
+const NEW_TOKEN: &str = "x-gateway-new-authorization";
 const PAGE: usize = 50;
 const LONGEST_PAGE: usize = 1_000;
 
@@ -93,7 +93,7 @@ impl Admin {
         Ok(json!({ "paused": pause, "changed": changed }))
     }
 
-    /// The new token comes as that of any request: it is in no address that somebody logs.
+    /// The new token comes in a field: it is in no address that somebody logs.
     async fn rebind(
         &self,
         query: Option<&str>,
@@ -113,7 +113,7 @@ impl Admin {
                 ));
             }
         };
-        let mut tokens = headers.get_all(AUTHORIZATION).iter();
+        let mut tokens = headers.get_all(NEW_TOKEN).iter();
         let token = tokens.next();
         if tokens.next().is_some() {
             return Err(GatewayError::BadRequest("There is more than one new token"));

@@ -1,15 +1,18 @@
 //! Asking a running gateway on its listener of operators.
 
 use super::complain;
+use crate::config::admin_token_environment;
 use bytes::Bytes;
 use clap::Args;
-use http::header::{AUTHORIZATION, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -18,6 +21,9 @@ use tokio::time::timeout;
 /// An answer takes no longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LONG_PATIENCE: Duration = Duration::from_secs(600);
+
+/// The token that a credential's writes are given to.
+const NEW_AUTHORIZATION: HeaderName = HeaderName::from_static("x-gateway-new-authorization");
 
 /// Which gateway is asked.
 #[derive(Args, Debug)]
@@ -30,6 +36,30 @@ pub(super) struct Listener {
         global = true
     )]
     pub(super) admin: SocketAddr,
+    /// A file with the admin token, where the gateway has one; without it what the environment
+    /// variable SEGMENT_GATEWAY_ADMIN_TOKEN holds is sent.
+    #[arg(long, value_name = "FILE", global = true)]
+    admin_token_file: Option<PathBuf>,
+}
+
+impl Listener {
+    /// The field that shows who asks, if there is a token.
+    fn authorization(&self) -> Result<Option<HeaderValue>, String> {
+        let secret = match &self.admin_token_file {
+            Some(path) => Some(std::fs::read(path).map_err(|error| {
+                format!("cannot read the admin token in {}: {error}", path.display())
+            })?),
+            None => admin_token_environment().map(OsString::into_encoded_bytes),
+        };
+        let field = secret.map(|secret| {
+            let value = [b"Bearer ", secret.trim_ascii_end()].concat();
+            let mut value = HeaderValue::try_from(value)
+                .map_err(|_| "the admin token has characters that cannot be sent".to_owned())?;
+            value.set_sensitive(true);
+            Ok(value)
+        });
+        field.transpose()
+    }
 }
 
 /// Runs what asks; exit status 1 if the gateway refuses or cannot be reached.
@@ -52,12 +82,13 @@ pub(super) fn run(act: impl Future<Output = Result<(), String>>) -> ExitCode {
 
 /// Asks the gateway; what it refuses is an error in its own words.
 pub(super) async fn ask(
-    admin: SocketAddr,
+    listener: &Listener,
     method: Method,
     path: &str,
     parameters: &[(&'static str, String)],
     token: Option<HeaderValue>,
 ) -> Result<Value, String> {
+    let admin = listener.admin;
     // Many writes change hands in one request.
     let patience = if token.is_some() {
         LONG_PATIENCE
@@ -76,8 +107,11 @@ pub(super) async fn ask(
         .header("x-gateway-admin", "1")
         .body(Empty::<Bytes>::new())
         .map_err(|_| "an argument has characters that cannot be sent".to_owned())?;
+    if let Some(own) = listener.authorization()? {
+        request.headers_mut().insert(AUTHORIZATION, own);
+    }
     if let Some(token) = token {
-        request.headers_mut().insert(AUTHORIZATION, token);
+        request.headers_mut().insert(NEW_AUTHORIZATION, token);
     }
     let answered = timeout(patience, exchange(admin, request)).await;
     let (is_success, body) = answered

@@ -78,19 +78,12 @@ async fn act(command: &CacheCommand) -> Result<(), String> {
     match &command.action {
         Action::Show { key } => {
             let key = [("key", encoded(key))];
-            let shown = ask(command.listener.admin, Method::GET, "/cache", &key, None).await?;
+            let shown = ask(&command.listener, Method::GET, "/cache", &key, None).await?;
             say(&format!("{shown:#}"));
         }
         Action::Purge(what) => {
             let what = [what.parameter()];
-            let done = ask(
-                command.listener.admin,
-                Method::POST,
-                "/cache/purge",
-                &what,
-                None,
-            )
-            .await?;
+            let done = ask(&command.listener, Method::POST, "/cache/purge", &what, None).await?;
             let purged = done["purged"].as_u64().unwrap_or_default();
             let answers = if purged == 1 { "answer" } else { "answers" };
             say(&format!("{purged} {answers} purged"));

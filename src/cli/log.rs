@@ -26,7 +26,7 @@ async fn act(command: &LogCommand) -> Result<(), String> {
         Some(level) => (Method::POST, vec![("level", level.clone())]),
         None => (Method::GET, Vec::new()),
     };
-    let now = ask(command.listener.admin, method, "/log", &parameters, None).await?;
+    let now = ask(&command.listener, method, "/log", &parameters, None).await?;
     say(now["level"].as_str().unwrap_or_default());
     Ok(())
 }

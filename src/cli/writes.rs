@@ -9,7 +9,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Read;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -104,7 +103,7 @@ pub fn run(writes: &Writes) -> ExitCode {
 
 async fn act(writes: &Writes) -> Result<(), String> {
     let ask = async |method: Method, path: &str, parameters: &[(&'static str, String)]| {
-        ask(writes.listener.admin, method, path, parameters, None).await
+        ask(&writes.listener, method, path, parameters, None).await
     };
     match &writes.action {
         Action::List {
@@ -157,9 +156,9 @@ async fn act(writes: &Writes) -> Result<(), String> {
             let token = read_token(token_file)?;
             let mut parameters = vec![("credential", credential.clone())];
             parameters.extend(unchecked.then(|| ("unchecked", "true".to_owned())));
-            rebind(writes.listener.admin, &parameters, token).await
+            rebind(&writes.listener, &parameters, token).await
         }
-        Action::Watch => watch(writes.listener.admin).await,
+        Action::Watch => watch(&writes.listener).await,
     }
 }
 
@@ -183,12 +182,12 @@ fn read_token(file: &Path) -> Result<HeaderValue, String> {
 }
 
 async fn rebind(
-    admin: SocketAddr,
+    listener: &Listener,
     parameters: &[(&'static str, String)],
     token: HeaderValue,
 ) -> Result<(), String> {
     let path = "/writes/rebind";
-    let done = ask(admin, Method::POST, path, parameters, Some(token)).await?;
+    let done = ask(listener, Method::POST, path, parameters, Some(token)).await?;
     say(&format!(
         "{} writes are those of {} now",
         done["moved"],
@@ -228,10 +227,10 @@ fn list(page: &Value) {
 }
 
 /// Follows a bulk to its end.
-async fn watch(admin: SocketAddr) -> Result<(), String> {
+async fn watch(listener: &Listener) -> Result<(), String> {
     let look = async || {
         ask(
-            admin,
+            listener,
             Method::GET,
             "/writes",
             &[("limit", "1".to_owned())],

@@ -50,10 +50,10 @@ pub fn warnings(config: &Config) -> Vec<String> {
             show(answer),
         ));
     }
-    if !config.admin.public && !config.admin.listen.ip().to_canonical().is_loopback() {
+    if config.admin.open {
         warnings.push(format!(
-            "admin.listen is {}, but admin.public is false: requests from other than loopback \
-             addresses are refused there",
+            "admin.open is true: whoever can connect to {} may look at everything, purge the cache \
+             and cancel writes, without a token",
             config.admin.listen,
         ));
     }

@@ -12,6 +12,8 @@ impl Default for Config {
             admin: Admin {
                 listen: loopback(8081),
                 public: false,
+                open: false,
+                token_file: None,
                 hosts: Vec::new(),
             },
             upstream: Upstream::default(),

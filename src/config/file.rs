@@ -132,6 +132,8 @@ fn bytes_in(root: &mut Section<'_>, config: &mut Config) {
     root.section("admin", |section| {
         section.key("listen", &mut config.admin.listen);
         section.key("public", &mut config.admin.public);
+        section.key("open", &mut config.admin.open);
+        section.key("token_file", &mut config.admin.token_file);
         section.key("hosts", &mut config.admin.hosts);
     });
     root.section("callers", |section| {

@@ -168,6 +168,11 @@ pub fn journal_key_environment() -> Option<OsString> {
     std::env::var_os("SEGMENT_GATEWAY_JOURNAL_KEY")
 }
 
+/// The token of operators, where it is given in this way.
+pub fn admin_token_environment() -> Option<OsString> {
+    std::env::var_os("SEGMENT_GATEWAY_ADMIN_TOKEN")
+}
+
 /// The customary proxy variables: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, each in upper case or
 /// else in lower case, empty where unset.
 pub fn proxy_environment() -> [String; 3] {

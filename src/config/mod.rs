@@ -17,8 +17,8 @@ pub mod units;
 
 pub use crate::network::Network;
 pub use load::{
-    EMBEDDED_ROUTES, Loaded, Source, Unusable, environment, journal_key_environment, load,
-    load_usable, proxy_environment,
+    EMBEDDED_ROUTES, Loaded, Source, Unusable, admin_token_environment, environment,
+    journal_key_environment, load, load_usable, proxy_environment,
 };
 pub use problem::{Place, Problem};
 pub use render::render_routes;
@@ -76,6 +76,10 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// Whether probes and metrics, and they alone, are open to addresses beyond loopback.
     pub public: bool,
+    /// Whether everything is open to whoever can connect, without a token.
+    pub open: bool,
+    /// A file with the token that opens everything; 16 bytes or more.
+    pub token_file: Option<PathBuf>,
     /// Values of `Host` that are accepted besides loopback names and addresses; lower case,
     /// without port.
     pub hosts: Vec<String>,

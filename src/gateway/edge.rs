@@ -47,12 +47,33 @@ const OVERRIDES: [&str; 3] = [
     "x-method-override",
 ];
 
+/// What probes, scrapers and people ask the listener of operators for; the API has none of these.
+const OPERATORS: [&str; 5] = ["/metrics", "/livez", "/readyz", "/status", "/live"];
+
+/// Whether a page of operators is asked for, which somebody looks for on the wrong port: without a
+/// credential, by its path, or at `/` by a browser. It would cost the API a request to say so.
+fn is_lost<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let path = request.uri().path();
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let wants_page = || {
+        let mut accepts = headers.get_all(header::ACCEPT).iter();
+        accepts.any(|accept| accept.as_bytes().starts_with(b"text/html"))
+    };
+    is_read
+        && !headers.contains_key(header::AUTHORIZATION)
+        && (OPERATORS.contains(&path) || path == "/" && wants_page())
+}
+
 /// Refuses what is never forwarded and what is ambiguous.
 pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(GatewayError::MethodRefused);
     }
     check_target(request.uri(), request.version())?;
+    if is_lost(request) {
+        return Err(GatewayError::WrongListener);
+    }
     let headers = request.headers();
     for (name, problem) in [
         (header::HOST, "The request has more than one Host"),
@@ -260,6 +281,27 @@ mod tests {
             builder = builder.header(*name, *value);
         }
         builder.body(()).unwrap()
+    }
+
+    #[test]
+    fn who_looks_for_a_page_of_operators_hears_where_it_is() {
+        let host = ("host", "gateway");
+        let browser = ("accept", "text/html,application/xhtml+xml");
+        let token = ("authorization", "Bearer t");
+        let cases: &[(Request<()>, bool)] = &[
+            (request("GET", "/metrics", &[host]), true),
+            (request("HEAD", "/livez", &[host]), true),
+            (request("GET", "/", &[host, browser]), true),
+            (request("GET", "/", &[host]), false),
+            (request("GET", "/", &[host, browser, token]), false),
+            (request("GET", "/metrics", &[host, token]), false),
+            (request("POST", "/metrics", &[host]), false),
+            (request("GET", "/users", &[host, browser]), false),
+        ];
+        for (asked, lost) in cases {
+            let found = check(asked) == Err(GatewayError::WrongListener);
+            assert_eq!(found, *lost, "{asked:?}");
+        }
     }
 
     #[test]

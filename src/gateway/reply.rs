@@ -15,7 +15,7 @@ pub fn status(error: &GatewayError) -> StatusCode {
     match error {
         GatewayError::BadRequest(_) => StatusCode::BAD_REQUEST,
         GatewayError::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
-        GatewayError::NotFound => StatusCode::NOT_FOUND,
+        GatewayError::NotFound | GatewayError::WrongListener => StatusCode::NOT_FOUND,
         GatewayError::Unauthorized => StatusCode::UNAUTHORIZED,
         GatewayError::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
         GatewayError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,

@@ -12,14 +12,12 @@ use segment_gateway::sandbox::SandboxSpec;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 fn admin(world: &World) -> Admin {
-    let access = Access {
-        public: false,
-        hosts: Vec::new(),
-    };
+    let access = Arc::new(Access::default().into());
     Admin::new(world.gateway.clone(), access, "http://sandbox")
 }
 

@@ -25,6 +25,7 @@ mod durable;
 mod live;
 mod merging;
 mod operations;
+mod operators;
 mod prometheus;
 mod purging;
 mod reads;

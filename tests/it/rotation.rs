@@ -330,7 +330,7 @@ async fn operators_ask_for_it_on_their_listener() {
     ] {
         let asked = Request::post(path(query))
             .header("x-gateway-admin", "1")
-            .header("authorization", bearer("b"))
+            .header("x-gateway-new-authorization", bearer("b"))
             .body(Empty::<Bytes>::new());
         let (answered, text) = operators(&world, asked.unwrap()).await;
         assert_eq!(answered.as_u16(), status, "{query}: {text}");

@@ -95,10 +95,11 @@ fn pure_files_are_pure() {
 /// Imports go down only; see the crate's documentation.
 #[test]
 fn layers_import_downwards_only() {
-    let layers: [(&str, &[&str]); 15] = [
+    let layers: [(&str, &[&str]); 16] = [
         ("clock", &[]),
         ("error", &[]),
         ("version", &[]),
+        ("swap", &[]),
         ("metrics", &["version"]),
         ("network", &[]),
         ("credential", &[]),

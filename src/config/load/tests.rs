@@ -256,7 +256,7 @@ fn what_is_probably_not_meant_is_a_warning() {
             "[server]\nresponse_timeout='60s'",
             "server.response_timeout is 1m",
         ),
-        ("[admin]\nlisten='0.0.0.0:8081'", "admin.public is false"),
+        ("[admin]\nopen=true", "admin.open is true"),
         ("[state]\ndirectory=''", "state.directory is empty"),
     ] {
         let warnings = load_text(text, &[]).unwrap().warnings;

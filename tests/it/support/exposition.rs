@@ -8,6 +8,7 @@ use hyper::service::Service;
 use segment_gateway::admin::{Access, Admin};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Metric, labels, value.
 pub type Sample = (String, Vec<(String, String)>, f64);
@@ -67,10 +68,7 @@ pub async fn operator(
 
 /// The same for a request of any kind.
 pub async fn operators(world: &World, mut ask: Request<Empty<Bytes>>) -> (StatusCode, String) {
-    let access = Access {
-        public: false,
-        hosts: Vec::new(),
-    };
+    let access = Arc::new(Access::default().into());
     let admin = Admin::new(world.gateway.clone(), access, "http://sandbox");
     let host = "localhost".parse().expect("a host");
     ask.headers_mut().insert("host", host);

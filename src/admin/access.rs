@@ -1,0 +1,211 @@
+//! Pure. Who may ask what on the listener of operators.
+//!
+//! In this order: the request is for this listener and not the work of a page of another site; what
+//! changes something says so; whoever asks may see the page. A peer on loopback sees everything,
+//! unless there is a token: then probes and metrics alone. Other peers see with `public` probes and
+//! metrics, with the token everything, and without one nothing else, unless `open` says so.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{self, HeaderMap, HeaderName};
+use http::{Request, StatusCode};
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::net::IpAddr;
+
+/// The header without which nothing is changed: a browser does not send it for another site.
+pub const HEADER: HeaderName = HeaderName::from_static("x-gateway-admin");
+/// What probes and scrapers ask for.
+const PROBES: [&str; 3] = ["/metrics", "/livez", "/readyz"];
+/// Shorter ones could be guessed, in bytes.
+pub const SHORTEST_TOKEN: usize = 16;
+const LONGEST_TOKEN: usize = 1_024;
+
+/// The token of operators, as its hash. Nothing shows the token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token([u8; 32]);
+
+impl Token {
+    /// A token of 16 to 1024 printable ASCII characters without spaces; an end of line behind it is
+    /// not part of it.
+    pub fn new(secret: &[u8]) -> Option<Self> {
+        let secret = secret.trim_ascii_end();
+        let is_fit = (SHORTEST_TOKEN..=LONGEST_TOKEN).contains(&secret.len())
+            && secret.iter().all(u8::is_ascii_graphic);
+        is_fit.then(|| Self::hashed(secret))
+    }
+
+    fn hashed(secret: &[u8]) -> Self {
+        Self(Sha256::digest(secret).into())
+    }
+
+    /// Whether the fields have it: as a bearer token (RFC 6750, section 2.1), or as the password of
+    /// whatever user (RFC 7617), which is how a browser asks for it. Takes the same time however
+    /// much of it is right.
+    fn is_in(&self, headers: &HeaderMap) -> bool {
+        let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+        let (Some(field), None) = (fields.next(), fields.next()) else {
+            return false;
+        };
+        let Some((scheme, value)) = field.to_str().ok().and_then(|text| text.split_once(' '))
+        else {
+            return false;
+        };
+        let given = if scheme.eq_ignore_ascii_case("bearer") {
+            Self::hashed(value.trim().as_bytes())
+        } else if scheme.eq_ignore_ascii_case("basic") {
+            let pair = STANDARD.decode(value.trim()).unwrap_or_default();
+            let password = pair.splitn(2, |byte| *byte == b':').nth(1);
+            Self::hashed(password.unwrap_or_default())
+        } else {
+            return false;
+        };
+        aws_lc_rs::constant_time::verify_slices_are_equal(&self.0, &given.0).is_ok()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// Who may ask.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Probes and metrics are open beyond loopback.
+    pub public: bool,
+    /// Everything is open to whoever can connect, without a token.
+    pub open: bool,
+    /// What opens everything.
+    pub token: Option<Token>,
+    /// Names accepted in `Host`, besides loopback names and IP addresses.
+    pub hosts: Vec<String>,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// Its `Host` is not a name of this listener.
+    Host,
+    /// It is the work of a page of another site.
+    Origin,
+    /// It would change something and does not say so.
+    Header,
+    /// Its peer's address is not permitted to ask this.
+    Address,
+    /// The same, and it could not be with any token either.
+    Closed,
+    /// It has no token.
+    NoToken,
+    /// It has another one.
+    WrongToken,
+}
+
+impl Denied {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Host,
+        Self::Origin,
+        Self::Header,
+        Self::Address,
+        Self::Closed,
+        Self::NoToken,
+        Self::WrongToken,
+    ];
+
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Origin => "origin",
+            Self::Header => "header",
+            Self::Address | Self::Closed => "address",
+            Self::NoToken => "no-token",
+            Self::WrongToken => "wrong-token",
+        }
+    }
+
+    /// What to do about it.
+    pub(super) fn message(self) -> &'static str {
+        match self {
+            Self::Host => "this Host is not accepted; add it to admin.hosts\n",
+            Self::Origin => "requests of other sites are not accepted\n",
+            Self::Header => "what changes something needs the header X-Gateway-Admin\n",
+            Self::Address => {
+                "open to loopback addresses only; admin.token_file opens it to whoever has the \
+                 token, admin.public opens probes and metrics alone\n"
+            }
+            Self::Closed => {
+                "probes and metrics alone are open to other than loopback addresses; \
+                 admin.token_file opens the rest to whoever has the token\n"
+            }
+            Self::NoToken => {
+                "this needs the admin token: as `Authorization: Bearer`, or as the password in a \
+                 browser, with any name\n"
+            }
+            Self::WrongToken => "this is not the admin token\n",
+        }
+    }
+
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,
+            _ => StatusCode::FORBIDDEN,
+        }
+    }
+}
+
+impl Access {
+    /// Whether a request from this address is answered.
+    ///
+    /// # Errors
+    /// With the first reason against it.
+    pub fn admit<B>(&self, request: &Request<B>, peer: IpAddr) -> Result<(), Denied> {
+        let headers = request.headers();
+        let host = headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok());
+        if !host.is_some_and(|host| self.knows(host)) {
+            return Err(Denied::Host);
+        }
+        let foreign = headers.get(header::ORIGIN).is_some_and(|origin| {
+            let own = origin.to_str().ok().and_then(|o| o.split_once("://"));
+            own.map(|(_, host)| host) != host
+        });
+        if foreign {
+            return Err(Denied::Origin);
+        }
+        if !request.method().is_safe() && !headers.contains_key(HEADER) {
+            return Err(Denied::Header);
+        }
+        let local = peer.to_canonical().is_loopback();
+        let probe = PROBES.contains(&request.uri().path());
+        if self.open || probe && (local || self.public) {
+            return Ok(());
+        }
+        match &self.token {
+            Some(token) if token.is_in(headers) => Ok(()),
+            Some(_) if headers.contains_key(header::AUTHORIZATION) => Err(Denied::WrongToken),
+            Some(_) => Err(Denied::NoToken),
+            None if local => Ok(()),
+            None if self.public => Err(Denied::Closed),
+            None => Err(Denied::Address),
+        }
+    }
+
+    fn knows(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        let mut hosts = self.hosts.iter();
+        name.eq_ignore_ascii_case("localhost")
+            || bare.parse::<IpAddr>().is_ok()
+            || hosts.any(|known| known.eq_ignore_ascii_case(name))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+use super::*;
+
+const SECRET: &str = "a-token-of-operators";
+const LOCAL: &str = "127.0.0.1";
+const OTHER: &str = "10.0.0.7";
+
+fn asked(access: &Access, peer: &str, path: &str, authorization: &str) -> Result<(), Denied> {
+    let mut request = Request::get(path).header("host", "10.0.0.1:8081");
+    if !authorization.is_empty() {
+        request = request.header("authorization", authorization);
+    }
+    access.admit(&request.body(()).unwrap(), peer.parse().unwrap())
+}
+
+fn access(public: bool, open: bool, token: bool) -> Access {
+    Access {
+        public,
+        open,
+        token: token.then(|| Token::new(SECRET.as_bytes()).unwrap()),
+        hosts: Vec::new(),
+    }
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
+fn who_sees_what() {
+    use Denied::{Address, Closed, NoToken, WrongToken};
+    let bearer = format!("Bearer {SECRET}");
+    let basic = format!("Basic {}", STANDARD.encode(format!("any:{SECRET}")));
+    let wrong = "Bearer another-token-of-others";
+    type Row<'r> = (Access, &'r str, &'r str, &'r str, Result<(), Denied>);
+    let rows: &[Row<'_>] = &[
+        // Nothing configured: loopback alone.
+        (access(false, false, false), LOCAL, "/status", "", Ok(())),
+        (
+            access(false, false, false),
+            "::ffff:127.0.0.1",
+            "/",
+            "",
+            Ok(()),
+        ),
+        (
+            access(false, false, false),
+            OTHER,
+            "/status",
+            "",
+            Err(Address),
+        ),
+        (
+            access(false, false, false),
+            OTHER,
+            "/metrics",
+            "",
+            Err(Address),
+        ),
+        (
+            access(false, false, false),
+            OTHER,
+            "/status",
+            &bearer,
+            Err(Address),
+        ),
+        // Probes and metrics.
+        (access(true, false, false), OTHER, "/metrics", "", Ok(())),
+        (access(true, false, false), OTHER, "/livez", "", Ok(())),
+        (
+            access(true, false, false),
+            OTHER,
+            "/metrics/",
+            "",
+            Err(Closed),
+        ),
+        (access(true, false, false), OTHER, "/", "", Err(Closed)),
+        (
+            access(true, false, false),
+            OTHER,
+            "/writes",
+            &bearer,
+            Err(Closed),
+        ),
+        // A token: for everybody, since a proxy on this machine is a loopback peer.
+        (access(false, false, true), LOCAL, "/metrics", "", Ok(())),
+        (
+            access(false, false, true),
+            LOCAL,
+            "/status",
+            "",
+            Err(NoToken),
+        ),
+        (
+            access(false, false, true),
+            LOCAL,
+            "/status",
+            wrong,
+            Err(WrongToken),
+        ),
+        (
+            access(false, false, true),
+            LOCAL,
+            "/status",
+            &bearer,
+            Ok(()),
+        ),
+        (
+            access(false, false, true),
+            OTHER,
+            "/metrics",
+            "",
+            Err(NoToken),
+        ),
+        (
+            access(false, false, true),
+            OTHER,
+            "/metrics",
+            &bearer,
+            Ok(()),
+        ),
+        (access(false, false, true), OTHER, "/", &basic, Ok(())),
+        (
+            access(false, false, true),
+            OTHER,
+            "/",
+            "Basic !",
+            Err(WrongToken),
+        ),
+        (
+            access(false, false, true),
+            OTHER,
+            "/",
+            "Bearer ",
+            Err(WrongToken),
+        ),
+        (
+            access(false, false, true),
+            OTHER,
+            "/",
+            SECRET,
+            Err(WrongToken),
+        ),
+        (access(true, false, true), OTHER, "/metrics", "", Ok(())),
+        (
+            access(true, false, true),
+            OTHER,
+            "/status",
+            "",
+            Err(NoToken),
+        ),
+        // Whoever can connect.
+        (access(false, true, false), OTHER, "/writes", "", Ok(())),
+    ];
+    for (access, peer, path, authorization, expected) in rows {
+        let found = asked(access, peer, path, authorization);
+        assert_eq!(found, *expected, "{access:?} {peer} {path} {authorization}");
+    }
+}
+
+#[test]
+fn a_second_authorization_is_none() {
+    let bearer = format!("Bearer {SECRET}");
+    let request = Request::get("/")
+        .header("host", "localhost")
+        .header("authorization", &bearer)
+        .header("authorization", &bearer)
+        .body(())
+        .unwrap();
+    let peer = OTHER.parse().unwrap();
+    let found = access(false, false, true).admit(&request, peer);
+    assert_eq!(found, Err(Denied::WrongToken));
+}
+
+#[test]
+fn neither_openness_nor_the_token_makes_a_browser_a_tool() {
+    let bearer = format!("Bearer {SECRET}");
+    let peer = LOCAL.parse().unwrap();
+    for access in [access(true, true, false), access(false, false, true)] {
+        let of = |host: &str, more: &[(&str, &str)], method: &str| {
+            let mut request = Request::builder().method(method).uri("/writes");
+            request = request
+                .header("host", host)
+                .header("authorization", &bearer);
+            for (name, value) in more {
+                request = request.header(*name, *value);
+            }
+            access.admit(&request.body(()).unwrap(), peer)
+        };
+        assert_eq!(of("evil.example", &[], "GET"), Err(Denied::Host));
+        let origin = [("origin", "http://evil.example")];
+        assert_eq!(of("localhost:8081", &origin, "GET"), Err(Denied::Origin));
+        let own = [("origin", "http://localhost:8081")];
+        assert_eq!(of("localhost:8081", &own, "GET"), Ok(()));
+        assert_eq!(of("localhost:8081", &own, "POST"), Err(Denied::Header));
+        let says_so = [("x-gateway-admin", "1")];
+        assert_eq!(of("localhost:8081", &says_so, "POST"), Ok(()));
+    }
+}
+
+#[test]
+fn every_reason_has_a_series_before_it_happens() {
+    let metrics = crate::metrics::Metrics::new(&[]).unwrap();
+    let text = metrics.render(&[], &crate::metrics::Levels::default());
+    let text = String::from_utf8(text).unwrap();
+    for why in Denied::ALL {
+        let line = format!(
+            "segment_gateway_admin_refused_total{{reason=\"{}\"}} 0",
+            why.as_str()
+        );
+        assert!(text.contains(&line), "{line}");
+    }
+}
+
+#[test]
+fn a_token_must_be_one() {
+    for (secret, fit) in [
+        ("0123456789abcdef", true),
+        ("0123456789abcdef\r\n", true),
+        ("0123456789abcde", false),
+        ("0123456789abcdef 0", false),
+        ("0123456789abcdefé", false),
+        ("", false),
+        (&"x".repeat(1_025), false),
+    ] {
+        assert_eq!(Token::new(secret.as_bytes()).is_some(), fit, "{secret}");
+    }
+    let shown = format!("{:?}", Token::new(SECRET.as_bytes()));
+    assert!(!shown.contains("token-of"), "{shown}");
+}

@@ -1,0 +1,241 @@
+//! The listener of operators from outside: who is let in, and that nobody can keep others out.
+
+use super::support::wire::{connect, eventually, free, try_ask};
+use super::support::{Answer, wire};
+use http::Request;
+use http_body_util::Full;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use tokio::io::AsyncWriteExt;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_segment-gateway");
+const TOKEN: &str = "the-token-of-operators";
+const VARIABLE: &str = "SEGMENT_GATEWAY_ADMIN_TOKEN";
+
+fn program(arguments: &[&str], directory: &Path) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).current_dir(directory);
+    command.env_remove(VARIABLE);
+    command
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+/// A gateway with its sandbox that is killed at the end.
+struct Running {
+    child: Child,
+    proxy: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    async fn start(directory: &Path, environment: &[(&str, &str)]) -> Self {
+        let (proxy, admin, sandbox) = (free(), free(), free());
+        let child = program(&["serve", "--sandbox"], directory)
+            .args(["--listen", &proxy.to_string()])
+            .args(["--admin-listen", &admin.to_string()])
+            .args(["--sandbox-listen", &sandbox.to_string()])
+            .envs(environment.iter().copied())
+            .stderr(Stdio::from(
+                fs::File::create(directory.join("log")).unwrap(),
+            ))
+            .spawn()
+            .unwrap();
+        let running = Self {
+            child,
+            proxy,
+            admin,
+        };
+        eventually("it listens", async || {
+            running.get("/livez", "").await.is_some()
+        })
+        .await;
+        running
+    }
+
+    async fn get(&self, path: &str, authorization: &str) -> Option<Answer> {
+        let mut ask = Request::get(path).header("host", self.admin.to_string());
+        if !authorization.is_empty() {
+            ask = ask.header("authorization", authorization);
+        }
+        try_ask(self.admin, ask.body(Full::default()).unwrap()).await
+    }
+}
+
+#[test]
+fn a_listener_that_others_reach_needs_a_token_or_a_word() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("short"), "too-short\n").unwrap();
+    fs::write(directory.path().join("token"), format!("{TOKEN}\n")).unwrap();
+    let everywhere = "SEGMENT_GATEWAY__ADMIN__LISTEN";
+    let file = "SEGMENT_GATEWAY__ADMIN__TOKEN_FILE";
+    for (environment, status, part) in [
+        (
+            vec![(everywhere, "0.0.0.0:8081")],
+            2,
+            "admin.listen: found 0.0.0.0:8081, where nobody",
+        ),
+        (
+            vec![(everywhere, "[::]:8081")],
+            2,
+            "admin.token_file (or SEGMENT_GATEWAY_ADMIN_TOKEN)",
+        ),
+        (
+            vec![(everywhere, "0.0.0.0:8081"), (file, "absent")],
+            2,
+            "no readable file at absent",
+        ),
+        (
+            vec![(file, "short")],
+            2,
+            "admin.token_file: found a text that is no token, expected 16",
+        ),
+        (
+            vec![(VARIABLE, "too-short")],
+            2,
+            "SEGMENT_GATEWAY_ADMIN_TOKEN: found a value",
+        ),
+        (
+            vec![(everywhere, "0.0.0.0:8081"), (file, "token")],
+            0,
+            "no problems",
+        ),
+        (
+            vec![(everywhere, "0.0.0.0:8081"), (VARIABLE, TOKEN)],
+            0,
+            "no problems",
+        ),
+        (
+            vec![
+                (everywhere, "0.0.0.0:8081"),
+                ("SEGMENT_GATEWAY__ADMIN__PUBLIC", "true"),
+            ],
+            0,
+            "no problems",
+        ),
+        (
+            vec![
+                (everywhere, "0.0.0.0:8081"),
+                ("SEGMENT_GATEWAY__ADMIN__OPEN", "true"),
+            ],
+            0,
+            "warning: admin.open is true: whoever can connect to 0.0.0.0:8081",
+        ),
+    ] {
+        let mut check = program(&["check"], directory.path());
+        let output = check.envs(environment.iter().copied()).output().unwrap();
+        let said = said(&output);
+        assert_eq!(
+            output.status.code(),
+            Some(status),
+            "{environment:?}: {said}"
+        );
+        assert!(said.contains(part), "{environment:?}: {said}");
+        assert!(!said.contains("too-short"), "{said}");
+    }
+    // The program itself does not start either.
+    let mut serve = program(
+        &["serve", "--sandbox", "--admin-listen", "0.0.0.0:0"],
+        directory.path(),
+    );
+    let output = serve.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn the_token_opens_it_to_programs_browsers_and_the_command_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = Running::start(directory.path(), &[(VARIABLE, TOKEN)]).await;
+    let refused = running.get("/status", "").await.unwrap();
+    assert_eq!(refused.status, 401);
+    assert!(refused.text().contains("needs the admin token"));
+    let ways: Vec<_> = refused.headers.get_all("www-authenticate").iter().collect();
+    assert_eq!(ways.len(), 2, "{ways:?}");
+    let wrong = running
+        .get("/", "Bearer the-token-of-others")
+        .await
+        .unwrap();
+    assert_eq!(wrong.status, 401);
+    assert!(wrong.text().contains("not the admin token"));
+    let bearer = format!("Bearer {TOKEN}");
+    assert_eq!(running.get("/status", &bearer).await.unwrap().status, 200);
+    // Probes need none, and metrics tell of those who were refused.
+    let metrics = running.get("/metrics", "").await.unwrap().text();
+    for (reason, count) in [("no-token", 1), ("wrong-token", 1), ("address", 0)] {
+        let line = format!("segment_gateway_admin_refused_total{{reason=\"{reason}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line}");
+    }
+    let admin = running.admin.to_string();
+    let mut log = program(&["log", "--admin", &admin], directory.path());
+    let output = log.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said(&output).contains("needs the admin token"),
+        "{}",
+        said(&output)
+    );
+    fs::write(directory.path().join("token"), format!("{TOKEN}\n")).unwrap();
+    let output = log.args(["--admin-token-file", "token"]).output().unwrap();
+    assert_eq!(said(&output), "info\n");
+    let mut log = program(&["log", "debug", "--admin", &admin], directory.path());
+    let output = log.env(VARIABLE, TOKEN).output().unwrap();
+    assert_eq!(said(&output), "debug\n");
+    let log = fs::read_to_string(directory.path().join("log")).unwrap();
+    assert!(
+        log.contains("wrong admin token") && !log.contains(TOKEN),
+        "{log}"
+    );
+}
+
+/// Somebody opens the dashboard on the callers' port, or points an SDK at the operators' one.
+#[tokio::test]
+async fn the_wrong_port_says_which_is_the_right_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = Running::start(directory.path(), &[]).await;
+    let page = Request::get("/")
+        .header("host", "gateway")
+        .header("accept", "text/html");
+    let answer = wire::ask(running.proxy, page.body(Full::default()).unwrap()).await;
+    assert_eq!(answer.status, 404);
+    assert_eq!(answer.error_type(), "gateway-wrong-listener");
+    assert!(answer.text().contains("admin.listen"));
+    let answer = running.get("/users", "Bearer t").await.unwrap();
+    assert_eq!(answer.status, 404);
+    assert!(
+        answer.text().contains("listener of operators; callers"),
+        "{}",
+        answer.text()
+    );
+}
+
+/// More connections than there are places, none of which says or takes anything.
+#[tokio::test]
+async fn scrapers_that_hang_keep_nobody_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let short = ("SEGMENT_GATEWAY__SERVER__HEADER_TIMEOUT", "300ms");
+    let running = Running::start(directory.path(), &[short]).await;
+    let mut hanging = Vec::new();
+    for n in 0..80 {
+        let mut stream = connect(running.admin).await;
+        if n % 2 == 0 {
+            // It asks and never reads.
+            let ask = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n";
+            stream.write_all(ask).await.unwrap();
+        }
+        hanging.push(stream);
+    }
+    let answer = running.get("/metrics", "").await.unwrap();
+    assert_eq!(answer.status, 200);
+    drop(hanging);
+}
