@@ -28,7 +28,7 @@ use segment_gateway::cache::{Cache, Spec, Touched};
 use segment_gateway::clock::Clock;
 use segment_gateway::credential::{Credential, Hasher};
 use segment_gateway::limit::account::{Account, Next};
-use segment_gateway::limit::budgets::{Admission, Bounds, Budgets, Readiness, Wish};
+use segment_gateway::limit::budgets::{Admission, Bounds, Budgets, LineBounds, Readiness, Wish};
 use segment_gateway::limit::learn::Allowance;
 use segment_gateway::limit::ledger::{History, Ledger};
 use segment_gateway::limit::ticket::Ticket;
@@ -212,9 +212,11 @@ impl Line {
             writes_at_once: budget.rate.limit,
             reads_at_once: budget.rate.limit,
             // One peer may have half of it.
-            per_budget: 10_000,
-            total: 10_000,
-            bytes: 1 << 30,
+            lines: LineBounds {
+                per_budget: 10_000,
+                total: 10_000,
+                bytes: 1 << 30,
+            },
         };
         let ledger = Ledger::none(clock.clone());
         let history = Some(History::new());

@@ -2,10 +2,12 @@
 
 mod assembly;
 mod keeping;
+mod reload;
 
 pub use assembly::{Assembly, client, server_bounds, stack_bounds, upstream_spec};
 
 pub use keeping::Keeping;
+pub use reload::{Reloads, Source};
 
 use crate::admin::{Access, Admin, Token};
 use crate::cache::Touched;
@@ -23,11 +25,12 @@ use crate::state::{self, State};
 use crate::swap::Swap;
 use crate::telemetry::Log;
 use crate::version::{COMMIT, VERSION};
+use reload::{Reloader, Targets};
 use std::fs::File;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -38,6 +41,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const DRIVER_PAUSE: Duration = Duration::from_secs(1);
 /// Connections of operators, and bounds of each.
 const ADMIN_CONNECTIONS: usize = 64;
+/// How often the log says how far the drain has come.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// How long connections are left after the drain to close by themselves.
 const LAST_GRACE: Duration = Duration::from_millis(500);
 
@@ -82,6 +87,7 @@ pub async fn serve(
     mut loaded: Loaded,
     inside: Option<Inside>,
     log: Arc<Log>,
+    reloads: Reloads,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), StartError> {
     let clock = Clock::system();
@@ -101,14 +107,8 @@ pub async fn serve(
         .map_or(1, |inside| inside.spec.time_scale.max(1));
     scale_times(&mut loaded.config, scale);
     if let Some(inside) = inside {
-        let listener = bind(inside.listen, "sandbox").await?;
-        let address = listener.local_addr().map_err(failed)?;
-        loaded.config.upstream.url = format!("http://{address}");
-        tracing::info!(%address, "the sandbox listens");
-        let sandbox = Sandbox::new(inside.spec, clock.clone());
-        drop(tokio::spawn(
-            sandbox.serve(listener, until(sandbox_stopped)),
-        ));
+        let url = start_inside(inside, clock.clone(), until(sandbox_stopped)).await?;
+        loaded.config.upstream.url = url;
     }
     let config = loaded.config.clone();
     let proxy_listener = bind(config.listen, "listen").await?;
@@ -127,6 +127,14 @@ pub async fn serve(
     let sweeper = tokio::spawn(sweep(gateway.clone()));
     let (admin_stopping, admin_stopped) = watch::channel(false);
     let access = Arc::new(Swap::new(access(&config)?));
+    let targets = Targets {
+        gateway: gateway.clone(),
+        access: access.clone(),
+        log: log.clone(),
+        simulated: past == Past::Empty,
+        scale,
+    };
+    let reloader = Arc::new(Reloader::new(targets, loaded));
     let operators = Admin::new(gateway.clone(), access, &config.upstream.url).with_log(log);
     let admin = serve_operators(operators, &config, admin_listener, until(admin_stopped))?;
     tracing::info!(
@@ -145,8 +153,10 @@ pub async fn serve(
         gateway.metrics.connections().clone(),
         until(stopped),
     ));
+    let following = tokio::spawn(reloader.clone().follow(reloads));
     stop.await;
-    drain(&gateway, config.shutdown.drain, &stopping, serving).await;
+    following.abort();
+    drain(&gateway, reloader.drain_time(), &stopping, serving).await;
     let _ = admin_stopping.send(true);
     let _ = sandbox_stopping.send(true);
     admin.abort();
@@ -228,7 +238,12 @@ async fn drain(
         gateway.tasks.idle().await;
     };
     tokio::pin!(ended);
-    let mut in_time = tokio::time::timeout(within, &mut ended).await.is_ok();
+    let told = tell_progress(gateway, gateway.clock.now() + within);
+    let mut in_time = tokio::select! {
+        biased;
+        () = &mut ended => true,
+        () = told => false,
+    };
     if !in_time {
         // Whoever waits has not been sent, and hears so; the others have a last moment.
         gateway.budgets.end();
@@ -243,6 +258,30 @@ async fn drain(
         );
     } else {
         tracing::info!("stopped: every request under way has ended");
+    }
+}
+
+/// Tells in the log how far the drain has come, until its deadline.
+async fn tell_progress(gateway: &Gateway, deadline: Instant) {
+    loop {
+        let now = gateway.clock.now();
+        if now >= deadline {
+            return;
+        }
+        let next = deadline.min(now + PROGRESS_EVERY);
+        tokio::time::sleep_until(next.into()).await;
+        if next < deadline {
+            tracing::info!(
+                connections = gateway.metrics.connections().open(),
+                tasks = gateway.tasks.under_way(),
+                waiting = gateway.budgets.waiting(),
+                left_s = deadline
+                    .saturating_duration_since(next)
+                    .as_secs_f64()
+                    .round(),
+                "stopping: requests are still under way"
+            );
+        }
     }
 }
 
@@ -345,6 +384,20 @@ pub fn scale_times(config: &mut Config, scale: u32) {
     config.budget.guard /= scale;
     config.budget.late_arrival /= scale;
     config.cache.settling /= scale;
+}
+
+/// Starts a simulated API; its URL.
+async fn start_inside(
+    inside: Inside,
+    clock: Clock,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<String, StartError> {
+    let listener = bind(inside.listen, "sandbox").await?;
+    let address = listener.local_addr().map_err(failed)?;
+    tracing::info!(%address, "the sandbox listens");
+    let sandbox = Sandbox::new(inside.spec, clock);
+    drop(tokio::spawn(sandbox.serve(listener, stop)));
+    Ok(format!("http://{address}"))
 }
 
 /// Runs the sandbox alone until `stop`.

@@ -5,7 +5,7 @@ mod cache;
 mod log;
 mod writes;
 
-use crate::app::{self, Inside};
+use crate::app::{self, Inside, Reloads};
 use crate::config::{self, Config, Loaded, Place, Problem, Source, Unusable, units};
 use crate::sandbox::{Delay, Faults, ListMode, SandboxSpec, WindowKind};
 use crate::server::descriptors;
@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// A configuration or a command line that cannot be used.
 const UNUSABLE: u8 = 2;
@@ -39,7 +40,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Check a configuration: exit status 0, or 2 with every problem, its place and its remedy.
     Check(ConfigFile),
     /// Print the effective route table.
@@ -243,7 +244,7 @@ impl SandboxOptions {
 /// Runs the command. Errors go to standard error.
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
-        Command::Serve(serve) => serve_command(&serve),
+        Command::Serve(serve) => serve_command(*serve),
         Command::Check(file) => check(&file),
         Command::Routes(command) => routes(&command),
         Command::Sandbox(sandbox) => sandbox_command(&sandbox),
@@ -275,7 +276,29 @@ const ADMIN_LISTEN: Flag = Flag {
     variable: "SEGMENT_GATEWAY__ADMIN__LISTEN",
 };
 
-fn serve_command(serve: &Serve) -> ExitCode {
+fn serve_command(serve: Serve) -> ExitCode {
+    let loaded = match configured(&serve) {
+        Ok(loaded) => loaded,
+        Err(problems) => return unusable(&problems),
+    };
+    let inside = serve.sandbox.then(|| Inside {
+        listen: serve.sandbox_listen,
+        spec: serve.options.spec(),
+    });
+    begin(&loaded, |log| {
+        if let Some(warning) = descriptors::make_room(loaded.config.server.connections) {
+            tracing::warn!("{warning}");
+        }
+        let reloads = Reloads {
+            asked: reload_signals(),
+            source: Box::new(move || configured(&serve)),
+        };
+        app::serve(loaded.clone(), inside, log, reloads, stop_signal())
+    })
+}
+
+/// The configuration of `serve`: the file's, over it the environment's, over that the flags'.
+fn configured(serve: &Serve) -> Result<Loaded, Vec<Problem>> {
     let flags = [
         (UPSTREAM, serve.upstream.clone()),
         (LISTEN, serve.listen.map(|address| address.to_string())),
@@ -291,39 +314,28 @@ fn serve_command(serve: &Serve) -> ExitCode {
     let values = given
         .iter()
         .map(|(flag, value)| (flag.variable.to_owned(), value.clone()));
-    let mut loaded = match config::load_usable(
+    let mut loaded = config::load_usable(
         serve.file.config.as_deref(),
         config::environment().chain(values),
         unusable_values,
-    ) {
-        Ok(loaded) => loaded,
-        Err(mut problems) => {
-            for problem in &mut problems {
-                let flag = given.iter().find(|(flag, _)| {
-                    problem.place == Some(Place::Variable(flag.variable.to_owned()))
-                });
-                if let Some((flag, _)) = flag {
-                    problem.place = Some(Place::Flag(flag.name));
-                }
+    )
+    .map_err(|mut problems| {
+        for problem in &mut problems {
+            let flag = given
+                .iter()
+                .find(|(flag, _)| problem.place == Some(Place::Variable(flag.variable.to_owned())));
+            if let Some((flag, _)) = flag {
+                problem.place = Some(Place::Flag(flag.name));
             }
-            return unusable(&problems);
         }
-    };
-    let inside = serve.sandbox.then(|| Inside {
-        listen: serve.sandbox_listen,
-        spec: serve.options.spec(),
-    });
+        problems
+    })?;
     let usual = Config::default().state.directory;
     if serve.sandbox && loaded.config.state.directory == usual {
         // What a simulated API of an earlier run has counted says nothing of this one.
         loaded.config.state.directory = None;
     }
-    begin(&loaded, |log| {
-        if let Some(warning) = descriptors::make_room(loaded.config.server.connections) {
-            tracing::warn!("{warning}");
-        }
-        app::serve(loaded.clone(), inside.clone(), log, stop_signal())
-    })
+    Ok(loaded)
 }
 
 fn sandbox_command(sandbox: &SandboxCommand) -> ExitCode {
@@ -359,7 +371,8 @@ where
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(run(log));
+    // Within the runtime: signals are listened to from the first moment on.
+    let ended = runtime.block_on(async { run(log).await });
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -536,6 +549,27 @@ fn say(line: &str) {
 
 fn complain(line: &str) {
     let _ = writeln!(std::io::stderr(), "segment-gateway: {line}");
+}
+
+/// A message for each SIGHUP; several that come at once are one.
+fn reload_signals() -> mpsc::Receiver<()> {
+    let (tell, told) = mpsc::channel(1);
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        // Listened to from now on: until then it would end the process.
+        match signal(SignalKind::hangup()) {
+            Ok(mut hangups) => drop(tokio::spawn(async move {
+                while hangups.recv().await.is_some() {
+                    let _ = tell.try_send(());
+                }
+            })),
+            Err(error) => tracing::error!(%error, "cannot listen for SIGHUP: it ends this process"),
+        }
+    }
+    #[cfg(not(unix))]
+    drop(tell);
+    told
 }
 
 /// SIGTERM or SIGINT; a second one ends the process at once.

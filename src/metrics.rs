@@ -11,10 +11,12 @@ use prometheus::{
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+mod configuration;
 mod durable;
 mod process;
 mod totals;
 
+use configuration::ConfigurationMetrics;
 pub use durable::DurableGauge;
 use durable::DurableMetrics;
 use process::ProcessGauges;
@@ -195,6 +197,7 @@ pub struct Metrics {
     not_repeated: IntCounterVec,
     connections: Connections,
     operators_denied: IntCounterVec,
+    configuration: ConfigurationMetrics,
     bodies: IntGauge,
     body_panics: IntCounter,
     durable: DurableMetrics,
@@ -514,6 +517,7 @@ impl Metrics {
                 address, no-token, wrong-token",
                 &["reason"],
             )?,
+            configuration: ConfigurationMetrics::new(&make)?,
             bodies: make.gauge(
                 "segment_gateway_bodies",
                 "Bodies of answers that are under way to callers",

@@ -15,6 +15,7 @@ use crate::gateway::body::OuterBody;
 use http::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
@@ -77,7 +78,7 @@ impl Admin {
 
     fn stored(&self, stored: &Stored) -> Value {
         json!({
-            "operation": self.operation_name(stored.operation),
+            "operation": self.operation_name(stored.operation).as_ref(),
             "credential": Credential::from_bytes(stored.credential).to_string(),
             "status": stored.status.as_u16(),
             "ageSeconds": whole(stored.age),
@@ -94,12 +95,13 @@ impl Admin {
         })
     }
 
-    fn operation_name(&self, index: u32) -> &str {
-        let operations = self.gateway.table.operations();
+    fn operation_name(&self, index: u32) -> Arc<str> {
+        let table = self.gateway.table.get();
+        let operations = table.operations();
         let operation = usize::try_from(index)
             .ok()
             .and_then(|at| operations.get(at));
-        operation.map_or("none", |operation| &operation.name)
+        operation.map_or_else(|| "none".into(), |operation| operation.name.clone())
     }
 
     async fn purge(&self, query: Option<&str>) -> Result<Option<Value>, GatewayError> {
@@ -128,7 +130,8 @@ impl Admin {
     }
 
     fn operation_index(&self, name: &str) -> Result<u32, GatewayError> {
-        let mut operations = self.gateway.table.operations().iter();
+        let table = self.gateway.table.get();
+        let mut operations = table.operations().iter();
         let operation = operations.find(|operation| *operation.name == *name);
         let index = operation.and_then(|operation| u32::try_from(operation.index).ok());
         index.ok_or(GatewayError::BadRequest(

@@ -15,7 +15,7 @@ use crate::gateway::stack::StackBounds;
 use crate::gateway::tasks::Tasks;
 use crate::gateway::union::Platform;
 use crate::gateway::{AccessLog, Gateway, Parts, Settings};
-use crate::limit::budgets::{Bounds, Budgets};
+use crate::limit::budgets::{Bounds, Budgets, LineBounds};
 use crate::limit::ledger::{History, Ledger};
 use crate::limit::window::Terms;
 use crate::metrics::Metrics;
@@ -100,7 +100,7 @@ impl Assembly {
             metrics: Arc::new(metrics),
             bodies: Room::new(config.server.bodies_bytes.0),
             tasks: Tasks::default(),
-            settings: settings(&config),
+            settings: settings(&config).into(),
             // Half of the callers' connections.
             holds: Holds::new(config.server.connections / 2),
             breaker: Mutex::default(),
@@ -109,7 +109,7 @@ impl Assembly {
             looks: Looks::default(),
             draining: AtomicBool::new(false),
             debug: AtomicBool::new(config.log.level.tells_of_requests()),
-            table,
+            table: table.into(),
             hasher,
             budgets,
             client,
@@ -138,13 +138,19 @@ fn bounds(config: &Config) -> Bounds {
         },
         writes_at_once: at_once(config.budget.writes_at_once),
         reads_at_once: at_once(config.budget.reads_at_once),
+        lines: line_bounds(config),
+    }
+}
+
+pub(super) fn line_bounds(config: &Config) -> LineBounds {
+    LineBounds {
         per_budget: config.queue.per_budget,
         total: config.queue.total,
         bytes: config.queue.bytes.0,
     }
 }
 
-fn allowed(config: &Config) -> Allowed {
+pub(super) fn allowed(config: &Config) -> Allowed {
     let callers = &config.callers;
     let positive = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
     Allowed {
@@ -155,7 +161,7 @@ fn allowed(config: &Config) -> Allowed {
     }
 }
 
-fn settings(config: &Config) -> Settings {
+pub(super) fn settings(config: &Config) -> Settings {
     let patience = |usual| Patience {
         usual,
         cap: config.wait.cap,

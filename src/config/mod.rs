@@ -5,6 +5,7 @@
 //! found and what is expected. The parts of the program take the values they need; none of them
 //! reads files or the environment for settings by itself.
 
+mod change;
 mod check;
 mod defaults;
 mod file;
@@ -16,6 +17,7 @@ mod routes;
 pub mod units;
 
 pub use crate::network::Network;
+pub use change::Change;
 pub use load::{
     EMBEDDED_ROUTES, Loaded, Source, Unusable, admin_token_environment, environment,
     journal_key_environment, load, load_usable, proxy_environment,

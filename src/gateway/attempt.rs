@@ -120,7 +120,7 @@ impl Gateway {
             };
             let ended = permit.end(end);
             self.note_learned(operation, credential, &ended.learned);
-            edge::clean_answer(response.headers_mut(), &self.settings.via);
+            edge::clean_answer(response.headers_mut(), &self.settings.get().via);
             edge::date_answer(response.headers_mut(), self.clock.wall());
             return Came::Answer(Answer {
                 response,
@@ -152,7 +152,7 @@ impl Gateway {
             wait_ms = throttle.wait.map(|wait| wait.as_millis()),
             "the API answered 429; waiting and trying again"
         );
-        edge::clean_answer(&mut head.headers, &self.settings.via);
+        edge::clean_answer(&mut head.headers, &self.settings.get().via);
         Came::Throttled(Response::from_parts(head, body))
     }
 

@@ -15,6 +15,7 @@
 use crate::error::GatewayError;
 use crate::limit::turns::Caller;
 use crate::network::Network;
+use crate::swap::Swap;
 use governor::clock::QuantaClock;
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
@@ -126,9 +127,14 @@ type Limiter<C> =
 /// The quota of every caller, on governor's clock or a test's.
 #[derive(Debug)]
 pub struct Quotas<C: governor::clock::Clock = QuantaClock> {
+    limiters: Swap<Limiters<C>>,
+    clock: C,
+}
+
+#[derive(Debug)]
+struct Limiters<C: governor::clock::Clock> {
     peers: Limiter<C>,
     names: Limiter<C>,
-    clock: C,
 }
 
 /// A rate with a burst, per caller.
@@ -144,9 +150,8 @@ pub struct Allowed {
     pub tracked: usize,
 }
 
-impl<C: governor::clock::Clock + Clone> Quotas<C> {
-    /// Quotas on `clock`.
-    pub fn new(allowed: Allowed, clock: C) -> Self {
+impl<C: governor::clock::Clock + Clone> Limiters<C> {
+    fn new(allowed: Allowed, clock: &C) -> Self {
         let each = allowed.per / allowed.rate.get();
         let limiter = |each: Duration, burst: NonZeroU32| {
             let quota = Quota::with_period(each.max(Duration::from_nanos(1)))
@@ -162,22 +167,37 @@ impl<C: governor::clock::Clock + Clone> Quotas<C> {
         Self {
             peers: limiter(each, allowed.burst),
             names: limiter(each * 2, half.unwrap_or(NonZeroU32::MIN)),
+        }
+    }
+}
+
+impl<C: governor::clock::Clock + Clone> Quotas<C> {
+    /// Quotas on `clock`.
+    pub fn new(allowed: Allowed, clock: C) -> Self {
+        Self {
+            limiters: Limiters::new(allowed, &clock).into(),
             clock,
         }
     }
 
+    /// Puts others in their place, which know nothing of what was spent.
+    pub fn configure(&self, allowed: Allowed) {
+        self.limiters.set(Limiters::new(allowed, &self.clock));
+    }
+
     /// Charges one request, or says when one will be accepted.
     pub fn charge(&self, caller: &Caller) -> Result<(), GatewayError> {
+        let limiters = self.limiters.get();
         // What is refused to a name is not charged to its peer.
         if caller.name.is_some() {
-            self.charge_to(&self.names, caller)?;
+            self.charge_to(&limiters.names, caller)?;
         }
         let together = Caller {
             peer: caller.peer,
             // No name is empty.
             name: caller.name.as_ref().map(|_| Arc::from("")),
         };
-        self.charge_to(&self.peers, &together)
+        self.charge_to(&limiters.peers, &together)
     }
 
     fn charge_to(&self, limiter: &Limiter<C>, caller: &Caller) -> Result<(), GatewayError> {
@@ -190,7 +210,8 @@ impl<C: governor::clock::Clock + Clone> Quotas<C> {
 
     /// Forgets callers whose quota is whole again. Call it on a timer.
     pub fn forget_idle(&self) {
-        for limiter in [&self.peers, &self.names] {
+        let limiters = self.limiters.get();
+        for limiter in [&limiters.peers, &limiters.names] {
             limiter.retain_recent();
             limiter.shrink_to_fit();
         }
@@ -198,7 +219,8 @@ impl<C: governor::clock::Clock + Clone> Quotas<C> {
 
     /// How many callers are tracked.
     pub fn tracked(&self) -> usize {
-        self.peers.len() + self.names.len()
+        let limiters = self.limiters.get();
+        limiters.peers.len() + limiters.names.len()
     }
 }
 

@@ -226,7 +226,7 @@ impl Gateway {
         body: AnswerBody,
         leader: Leader<GatewayError>,
     ) -> Result<Arrived, GatewayError> {
-        match body::read(body, self.settings.largest_stored).await {
+        match body::read(body, self.settings.get().largest_stored).await {
             Read::Whole(bytes) => {
                 let answer = entry::Answer {
                     status: head.status,
@@ -234,7 +234,7 @@ impl Gateway {
                     body: &bytes,
                 };
                 let landed = leader.finish(&answer, &self.arrival(reading));
-                let most = self.settings.largest_stored;
+                let most = self.settings.get().largest_stored;
                 let coding = match &landed.entry {
                     Some(entry) => Ok(entry.coding()),
                     None => coding::examine(&head.headers, &bytes, most),

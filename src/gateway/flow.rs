@@ -330,23 +330,24 @@ impl Gateway {
         head: request::Parts,
         accepted: Instant,
     ) -> Result<Ask, GatewayError> {
+        let (settings, table) = (self.settings.get(), self.table.get());
         let peer = head.extensions.get::<Peer>();
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
-        let caller = callers::identify(&head.headers, peer, &self.settings.trusted)?;
+        let caller = callers::identify(&head.headers, peer, &settings.trusted)?;
         let target = head
             .uri
             .into_parts()
             .path_and_query
             .unwrap_or(PathAndQuery::from_static("/"));
         let overridden = edge::overrides_method(&head.headers);
-        let matched = self.table.find(&head.method, target.path());
+        let matched = table.find(&head.method, target.path());
         let mut operation = matched.operation;
         if overridden && operation.effect == Effect::Read {
-            operation = self.table.unmatched_write();
+            operation = table.unmatched_write();
         }
         let patience = match operation.effect {
-            Effect::Write => &self.settings.write_patience,
-            Effect::Read => &self.settings.read_patience,
+            Effect::Write => &settings.write_patience,
+            Effect::Read => &settings.read_patience,
         };
         Ok(Ask {
             patience: patience.of(&head.headers),
@@ -373,7 +374,7 @@ impl Gateway {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let most = self.settings.largest_body;
+        let most = self.settings.get().largest_body;
         let too_large = |bytes: usize| bytes > most;
         if too_large(usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX)) {
             return Err(GatewayError::BodyTooLarge(most));

@@ -29,6 +29,7 @@ mod read;
 pub mod recent;
 mod refresh;
 mod repeat;
+mod replace;
 pub mod reply;
 mod request_id;
 pub mod retry_budget;
@@ -43,6 +44,7 @@ pub mod verdict;
 mod watch;
 mod write;
 
+pub use replace::Replacement;
 pub use watch::AccessLog;
 
 use crate::cache::{Cache, Touched};
@@ -55,6 +57,7 @@ use crate::network::Network;
 use crate::queue::Queue;
 use crate::route::policy::Operation;
 use crate::route::table::Table;
+use crate::swap::Swap;
 use crate::upstream::Client;
 use breaker::{Breaker, Changed};
 use bytes::Bytes;
@@ -111,7 +114,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Parts {
     /// The operations of the API.
-    pub table: Table,
+    pub table: Swap<Table>,
     /// Names credentials.
     pub hasher: Hasher,
     /// Stored answers and shared fetches.
@@ -135,7 +138,7 @@ pub struct Parts {
     /// Work that outlives its caller.
     pub tasks: Tasks,
     /// Plain values.
-    pub settings: Settings,
+    pub settings: Swap<Settings>,
     /// Time.
     pub clock: Clock,
     /// Whether writes are sent while the API does not answer.
@@ -238,6 +241,7 @@ impl Gateway {
     /// The instant at which whatever stands in front of the gateway gives up on a request.
     fn given_up_at(&self, ask: &Ask) -> Option<Instant> {
         self.settings
+            .get()
             .caller_timeout
             .map(|timeout| ask.accepted + timeout)
     }

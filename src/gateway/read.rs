@@ -290,7 +290,7 @@ impl Gateway {
         } else {
             (ask.accepted + ask.patience).max(soon)
         };
-        let answered = ask.accepted + ask.patience + self.settings.longest_answer;
+        let answered = ask.accepted + ask.patience + self.settings.get().longest_answer;
         let end = self
             .given_up_at(ask)
             .map_or(answered, |gone| gone.min(answered));

@@ -24,7 +24,7 @@ impl Gateway {
             return;
         }
         // Not as impatient as the reader, who has an answer.
-        reading.ask.patience = self.settings.read_patience.usual;
+        reading.ask.patience = self.settings.get().read_patience.usual;
         self.refresh(reading, need.as_str());
     }
 

@@ -298,7 +298,7 @@ impl Gateway {
             pause_ms = pause.as_millis(),
             "a write may have taken effect and is repeated"
         );
-        place.stay_closed_for(self.settings.late);
+        place.stay_closed_for(self.settings.get().late);
         place.expect(self.clock.now());
         let heard = match heard {
             Ok(written) => {

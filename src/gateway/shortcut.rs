@@ -166,7 +166,8 @@ impl Gateway {
         let path = uri.path();
         let plain = Plain::of(headers)?;
         // It is spelled in one way only, so that an own path would be known by its beginning.
-        let operation = self.table.find_plain(request.method(), path)?;
+        let table = self.table.get();
+        let operation = table.find_plain(request.method(), path)?;
         if path.starts_with(edge::OWN) {
             return None;
         }
@@ -196,7 +197,7 @@ impl Gateway {
         }
         entry.note_shown();
         let id = plain.id.cloned().unwrap_or_else(|| ids.next());
-        let logged = (self.settings.access == AccessLog::All).then(|| id.clone());
+        let logged = (self.settings.get().access == AccessLog::All).then(|| id.clone());
         let shown = entry.hit_headers(now, Some(id));
         let answer = match plain.if_none_match {
             None => from_store(&entry, shown),

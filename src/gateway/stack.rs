@@ -60,7 +60,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let (outer, via) = (gateway.clone(), gateway.settings.via.clone());
+    let (outer, via) = (gateway.clone(), gateway.settings.get().via.clone());
     ServiceBuilder::new()
         // A caller's id is believed only if it is harmless; it is given back with every answer.
         .map_request(|mut request: Request<B>| {

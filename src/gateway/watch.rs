@@ -103,7 +103,7 @@ impl Watch {
         self.complete(&mut reply, elapsed);
         self.count(&reply, elapsed);
         let hit = reply.outcome == Outcome::Hit;
-        if !hit || self.gateway.settings.access == AccessLog::All {
+        if !hit || self.gateway.settings.get().access == AccessLog::All {
             self.log(&reply, elapsed);
         }
         let mut response = reply.response;
@@ -113,7 +113,7 @@ impl Watch {
         }
         let headers = response.headers_mut();
         match (&reply.cache, reply.error) {
-            (_, Some(kind)) => mark_own(headers, kind, &self.gateway.settings.via),
+            (_, Some(kind)) => mark_own(headers, kind, &self.gateway.settings.get().via),
             (cache, None) => {
                 let write = CacheStatus::write();
                 if let Some(value) = cache.as_ref().unwrap_or(&write).value() {

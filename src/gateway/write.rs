@@ -419,7 +419,7 @@ impl Gateway {
             Err(_) => {
                 // The caller is told before anybody in front of the gateway makes up an answer.
                 // The task goes on, and settles the write once more when its outcome is known.
-                self.settle(&touched(ask), self.settings.late);
+                self.settle(&touched(ask), self.settings.get().late);
                 Ok(Told::Unknown(Waited::TooLong))
             }
         }
@@ -484,15 +484,15 @@ impl Unsettled {
     ) -> Option<Place> {
         self.touches_named(headers);
         let settling = if status.is_server_error() {
-            self.gateway.settings.late
+            self.gateway.settings.get().late
         } else {
-            self.gateway.settings.settling
+            self.gateway.settings.get().settling
         };
         self.gateway.settle(&self.touched, settling);
         self.settled = true;
         let mut place = self.place.take();
         if let Some(place) = place.as_mut().filter(|_| doubtful) {
-            place.stay_closed_for(self.gateway.settings.late);
+            place.stay_closed_for(self.gateway.settings.get().late);
         }
         place
     }
@@ -501,7 +501,7 @@ impl Unsettled {
     fn touches_named(&mut self, headers: &HeaderMap) {
         if let Touched::Named { paths, .. } = &mut self.touched {
             let target = paths.first().map_or("/", |target| target);
-            let named = places::named(headers, target, &self.gateway.settings.authority);
+            let named = places::named(headers, target, &self.gateway.settings.get().authority);
             paths.extend(named);
         }
     }
@@ -516,10 +516,10 @@ impl Unsettled {
     pub(super) fn in_doubt(mut self) -> Option<Place> {
         self.settled = true;
         self.gateway
-            .settle(&self.touched, self.gateway.settings.late);
+            .settle(&self.touched, self.gateway.settings.get().late);
         let mut place = self.place.take();
         if let Some(place) = &mut place {
-            place.stay_closed_for(self.gateway.settings.late);
+            place.stay_closed_for(self.gateway.settings.get().late);
         }
         place
     }
@@ -531,9 +531,9 @@ impl Drop for Unsettled {
             return;
         }
         self.gateway
-            .settle(&self.touched, self.gateway.settings.late);
+            .settle(&self.touched, self.gateway.settings.get().late);
         if let Some(place) = &mut self.place {
-            place.stay_closed_for(self.gateway.settings.late);
+            place.stay_closed_for(self.gateway.settings.get().late);
         }
     }
 }

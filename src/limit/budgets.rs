@@ -11,6 +11,7 @@ use crate::limit::ticket::{Permit, Ticket};
 use crate::limit::turns::Place;
 use crate::limit::window::Window;
 use crate::route::policy::{BudgetSpec, Effect, Rate};
+use crate::swap::Swap;
 use parking_lot::Mutex;
 use state::{Kept, State};
 use std::collections::{BTreeSet, HashMap};
@@ -26,7 +27,7 @@ mod tests;
 mod wish;
 
 pub(super) use state::{Grant, Key, Waiting};
-pub use wish::{AccountState, Admission, Bounds, Readiness, Refusal, Standing, Wish};
+pub use wish::{AccountState, Admission, Bounds, LineBounds, Readiness, Refusal, Standing, Wish};
 
 /// Budgets that are kept at once, half of them at most opened by one peer; beyond it, requests
 /// for a new one are refused.
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     hasher: Hasher,
     bounds: Bounds,
+    lines: Swap<LineBounds>,
     pub(super) state: Mutex<State>,
     /// An earlier wake-up than the driver sleeps towards may have appeared.
     woken: Notify,
@@ -105,6 +107,7 @@ impl Budgets {
             shared: Arc::new(Shared {
                 clock,
                 hasher,
+                lines: bounds.lines.into(),
                 bounds,
                 state: Mutex::new(State {
                     accounts: HashMap::new(),
@@ -259,7 +262,7 @@ impl Budgets {
 
     /// Where a bound is reached, when there will be room if nothing new comes.
     fn room(&self, state: &mut State, wish: &Wish<'_>, key: &Key, now: Instant) -> Option<Instant> {
-        let bounds = &self.shared.bounds;
+        let bounds = self.shared.lines.get();
         let peer = wish.caller.peer;
         let load = state.peers.get(&peer).copied().unwrap_or_default();
         let mut room = None;
@@ -320,7 +323,7 @@ impl Budgets {
 
     /// How many may wait for one budget.
     pub fn most_per_budget(&self) -> usize {
-        self.shared.bounds.per_budget
+        self.shared.lines.get().per_budget
     }
 
     /// How long an answer takes at most, as far as is known.
@@ -537,6 +540,28 @@ impl Budgets {
             self.pump(&mut state, key, now, &mut grants);
         }
         tell(grants);
+    }
+
+    /// Other rates are configured for these budgets, by name. They keep what they have sent and who
+    /// waits.
+    pub fn configure(&self, changed: &HashMap<Arc<str>, BudgetSpec>) {
+        let now = self.shared.clock.now();
+        {
+            let mut state = self.shared.state.lock();
+            for ((_, name), kept) in &mut state.accounts {
+                if let Some(spec) = changed.get(name) {
+                    let ceiling = spec.documented.then_some(spec.rate.limit);
+                    kept.account.window().configure(spec.rate, ceiling);
+                }
+            }
+            state.wake_all(now);
+        }
+        self.shared.woken.notify_one();
+    }
+
+    /// So much may wait from now on; who waits already stays.
+    pub fn set_line_bounds(&self, lines: LineBounds) {
+        self.shared.lines.set(lines);
     }
 
     /// From now on, whoever could not have its answer by `until` is refused, those who already

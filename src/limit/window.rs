@@ -160,6 +160,19 @@ impl Window {
         self.taken += 1;
     }
 
+    /// Another rate is configured than the one it began with. It holds at once: nothing that is
+    /// occupied is free any earlier than the longer of both windows says, and answers correct it
+    /// as before.
+    pub fn configure(&mut self, rate: Rate, ceiling: Option<u32>) {
+        self.ceiling = ceiling;
+        self.rate.limit = rate.limit.max(1);
+        if rate.window > self.rate.window {
+            self.lengthen(rate.window);
+        } else {
+            self.rate.window = rate.window;
+        }
+    }
+
     /// The rate in force.
     pub fn rate(&self) -> Rate {
         self.rate
@@ -438,6 +451,17 @@ impl Window {
         learned.foreign = foreign;
     }
 
+    fn lengthen(&mut self, window: Duration) {
+        // Whatever was given back by the shorter window comes back later, too.
+        let longer = window - self.rate.window;
+        let held = self.held.drain();
+        self.held = held.map(|Reverse(at)| Reverse(at + longer)).collect();
+        if self.unknown > 0 {
+            self.unknown_until += longer;
+        }
+        self.rate.window = window;
+    }
+
     /// An undocumented window is lengthened by evidence, never shortened: with windows aligned to
     /// the clock, the first request of one sees any remainder of it, and believing a short
     /// remainder would break the limit.
@@ -453,14 +477,7 @@ impl Window {
         let seen = reset.min(LONGEST);
         // `reset_in` is rounded up by up to two seconds, because dates are whole seconds.
         if seen > self.rate.window + 2 * SECOND {
-            // Whatever was given back by the shorter window comes back later, too.
-            let longer = seen - self.rate.window;
-            self.held = self
-                .held
-                .drain()
-                .map(|Reverse(at)| Reverse(at + longer))
-                .collect();
-            self.rate.window = seen;
+            self.lengthen(seen);
             learned.window = Some(seen);
         }
     }

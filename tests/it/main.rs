@@ -29,6 +29,7 @@ mod operators;
 mod prometheus;
 mod purging;
 mod reads;
+mod reload;
 mod rotation;
 mod seeing;
 mod server;

@@ -104,7 +104,7 @@ fn layers_import_downwards_only() {
         ("network", &[]),
         ("credential", &[]),
         ("route", &[]),
-        ("limit", &["clock", "credential", "route"]),
+        ("limit", &["clock", "credential", "route", "swap"]),
         ("merge", &["route"]),
         ("queue", &["clock", "credential"]),
         ("cache", &["clock", "credential"]),

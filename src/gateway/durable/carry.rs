@@ -333,7 +333,7 @@ impl Gateway {
             return Next::Over;
         };
         if is_in_doubt(came) {
-            let late = self.settings.late;
+            let late = self.settings.get().late;
             live.doubted(left, self.clock.now() + late);
             place.stay_closed_for(late);
         }

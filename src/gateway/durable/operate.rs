@@ -160,7 +160,8 @@ impl Gateway {
         let credential = selection.credential.as_deref();
         let credential = credential.map(|hash| self.named(hash)).transpose()?;
         if let Some(operation) = &selection.operation {
-            let mut operations = self.table.operations().iter();
+            let table = self.table.get();
+            let mut operations = table.operations().iter();
             if !operations.any(|known| known.name == *operation) {
                 return Err(GatewayError::BadRequest("There is no such operation"));
             }

@@ -80,7 +80,7 @@ impl Gateway {
             let age = self.clock.wall().duration_since(at);
             age.unwrap_or_default()
         });
-        let late = self.settings.late.saturating_sub(age);
+        let late = self.settings.get().late.saturating_sub(age);
         let now = self.clock.now();
         let tries = Tries {
             attempts: record.attempts,

@@ -237,14 +237,15 @@ impl Gateway {
 
     /// Asks the API itself what took effect, once it shows that.
     async fn look(&self, union: &mut Union, request: Request<Bytes>, operation: &str) -> Sent {
-        let mut operations = self.table.operations().iter();
+        let table = self.table.get();
+        let mut operations = table.operations().iter();
         let operation = operations.find(|known| &*known.name == operation).cloned();
         let first = union.crew.first().map(|first| first.passenger.ask.clone());
         let (Some(operation), Some(ask)) = (operation, first) else {
             return Sent::Came(merge::Came::Unknown);
         };
         let ask = Ask { operation, ..ask };
-        tokio::time::sleep(self.settings.settling).await;
+        tokio::time::sleep(self.settings.get().settling).await;
         let Some(permit) = self.another_permit(&ask).await else {
             return Sent::Stopped;
         };
@@ -384,7 +385,10 @@ impl Aboard {
             Outcome::Again => {
                 // Parts of it may have been seen in between.
                 let place = unsettled.and_then(Unsettled::not_carried_out);
-                gateway.settle(&touched(&self.passenger.ask), gateway.settings.settling);
+                gateway.settle(
+                    &touched(&self.passenger.ask),
+                    gateway.settings.get().settling,
+                );
                 (Became::Again, place.or_else(|| self.place.take()))
             }
         }

@@ -32,9 +32,11 @@ fn bench(limit: u32) -> Bench {
         },
         writes_at_once: 4,
         reads_at_once: 8,
-        per_budget: 10,
-        total: 15,
-        bytes: 10_000,
+        lines: LineBounds {
+            per_budget: 10,
+            total: 15,
+            bytes: 10_000,
+        },
     };
     let ledger = Ledger::none(clock.clone());
     let hasher = Hasher::new(&[1; 32]);
@@ -322,4 +324,48 @@ async fn another_driver_takes_over_from_one_that_panics() {
 async fn a_request_that_nobody_waits_before_has_room() {
     let bench = bench(1);
     let _large = bench.join_with(1, W, 20_000).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_leaves_when_more_is_configured() {
+    let bench = bench(1);
+    let held = bench.permit(1).await;
+    let mut waits = bench.join(1, W * 3).unwrap();
+    let before = bench.clock.now();
+    let mut spec = bench.spec.clone();
+    spec.rate.limit = 2;
+    let other = BudgetSpec {
+        name: "other".into(),
+        ..spec.clone()
+    };
+    let named = |spec: BudgetSpec| HashMap::from([(spec.name.clone(), spec)]);
+    bench.budgets.configure(&named(other));
+    let early = tokio::time::timeout(Duration::from_secs(1), waits.granted()).await;
+    assert!(early.is_err(), "another budget's limit is none of its");
+    bench.budgets.configure(&named(spec));
+    let permit = waits.granted().await.unwrap();
+    assert_eq!(bench.clock.now(), before + Duration::from_secs(1));
+    assert_eq!(
+        bench.budgets.snapshot()[0].occupied,
+        2,
+        "the first is still counted"
+    );
+    drop((held, permit));
+}
+
+#[tokio::test(start_paused = true)]
+async fn less_room_keeps_those_who_wait() {
+    let bench = bench(1);
+    let _held = bench.permit(1).await;
+    let tickets = [bench.join(1, W * 9).unwrap(), bench.join(2, W * 9).unwrap()];
+    let lines = LineBounds {
+        per_budget: 1,
+        total: 15,
+        bytes: 10_000,
+    };
+    bench.budgets.set_line_bounds(lines);
+    assert_eq!(bench.budgets.waiting(), 2);
+    assert!(matches!(bench.join(3, W * 9), Err(Refusal::Full { .. })));
+    drop(tickets);
+    assert!(bench.join(3, W * 9).is_ok());
 }

@@ -16,6 +16,13 @@ pub struct Bounds {
     pub writes_at_once: u32,
     /// See `writes_at_once`.
     pub reads_at_once: u32,
+    /// How much may wait to begin with.
+    pub lines: LineBounds,
+}
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LineBounds {
     /// Those who wait: for one budget, in total, and the bytes of their bodies. One peer may
     /// have half of each; for one budget see [`crate::limit::turns::Turns::has_share`].
     pub per_budget: usize,

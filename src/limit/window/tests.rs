@@ -475,3 +475,39 @@ fn without_q_the_property_is_violated() {
     let arrivals = arrivals_of_a_greedy_run(1, &delays, false);
     assert!(most_in_a_window(&arrivals) > 1);
 }
+
+#[test]
+fn another_rate_holds_at_once_and_frees_nothing_earlier() {
+    let t = start();
+    let mut w = window(2, true, t);
+    let first = slot(&mut w, t);
+    w.give_back(first, End::Answered(None), t);
+    let under_way = slot(&mut w, t);
+    // More room is there at once.
+    let rate = |limit, window| Rate { limit, window };
+    w.configure(rate(3, W), Some(3));
+    let third = slot(&mut w, t);
+    w.give_back(third, End::NotSent, t);
+    // Less: what is occupied stays so, and counts.
+    w.configure(rate(1, W), Some(1));
+    assert_eq!(w.occupied(t), 2);
+    assert!(matches!(w.take(t), Taken::AfterAnswer));
+    w.give_back(under_way, End::Answered(None), t);
+    // A longer window: what was given back by the shorter one comes back later.
+    w.configure(rate(2, W * 2), Some(2));
+    let guard = ms(250) + ms(60);
+    assert_eq!(w.occupied(t + W * 2), 2, "the first hold was W and a guard");
+    assert_eq!(w.occupied(t + W * 2 + guard), 0);
+    // A shorter one frees nothing earlier.
+    let next = slot(&mut w, t + W * 3);
+    w.give_back(next, End::Answered(None), t + W * 3);
+    w.configure(rate(2, W), Some(2));
+    assert_eq!(w.occupied(t + W * 4 + guard), 1);
+    // Answers correct it within the new document.
+    w.configure(rate(60, W), Some(60));
+    let s = slot(&mut w, t + W * 6);
+    w.give_back(s, told(1, 99), t + W * 6);
+    assert_eq!(w.rate().limit, 60);
+    w.configure(rate(0, W), Some(0));
+    assert_eq!(w.rate().limit, 1, "a limit is at least 1");
+}

@@ -1,0 +1,84 @@
+//! What can be replaced while the gateway runs, and how: budgets, queues and stored writes keep
+//! their state.
+//!
+//! Whoever has been understood goes on as it was understood; what comes from then on is treated
+//! anew.
+
+use super::callers::Allowed;
+use super::{Gateway, Settings};
+use crate::cache::Touched;
+use crate::limit::budgets::LineBounds;
+use crate::route::policy::{BudgetSpec, Operation};
+use crate::route::table::Table;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// New values for all that can be replaced.
+#[derive(Debug)]
+pub struct Replacement {
+    /// The operations, if they are not as they were. They must be the same, in the same order, as
+    /// [`is_same`](Self::is_same) says; their terms may differ.
+    pub table: Option<Table>,
+    /// Plain values.
+    pub settings: Settings,
+    /// The callers' quotas, if they are not as they were: all begin anew.
+    pub quotas: Option<Allowed>,
+    /// How much may wait.
+    pub lines: LineBounds,
+}
+
+impl Replacement {
+    /// Whether requests that were understood with one table may go on beside those that were with
+    /// the other: each place has the same operation, whose writes are kept in the same order.
+    pub fn is_same(one: &Table, other: &Table) -> bool {
+        let same = |(a, b): (&Arc<Operation>, &Arc<Operation>)| {
+            (&a.name, &a.method, &a.template) == (&b.name, &b.method, &b.template)
+                && (&a.order, &a.barrier) == (&b.order, &b.barrier)
+        };
+        let (one, other) = (one.operations(), other.operations());
+        one.len() == other.len() && one.iter().zip(other).all(same)
+    }
+}
+
+impl Gateway {
+    /// Takes over what is new.
+    pub fn replace(&self, new: Replacement) {
+        let settling = new.settings.settling;
+        self.settings.set(new.settings);
+        self.budgets.set_line_bounds(new.lines);
+        if let Some(allowed) = new.quotas {
+            self.quotas.configure(allowed);
+        }
+        if let Some(table) = new.table {
+            let changed = changed(&budgets(&self.table.get()), budgets(&table));
+            self.table.set(table);
+            self.budgets.configure(&changed);
+            // What is stored was stored for other times and under other tags.
+            self.settle(&Touched::Everything, settling);
+        }
+    }
+
+    /// Says whether lines at debug level are wanted.
+    pub fn set_debug(&self, wanted: bool) {
+        self.debug.store(wanted, Ordering::Relaxed);
+    }
+}
+
+type Specs = HashMap<Arc<str>, BudgetSpec>;
+
+/// The budgets that a table names.
+fn budgets(table: &Table) -> Specs {
+    let specs = table.operations().iter().map(|operation| &operation.budget);
+    specs
+        .map(|spec| (spec.name.clone(), spec.clone()))
+        .collect()
+}
+
+fn changed(before: &Specs, mut now: Specs) -> Specs {
+    now.retain(|name, spec| {
+        let old = before.get(name);
+        old.is_some_and(|old| (old.rate, old.documented) != (spec.rate, spec.documented))
+    });
+    now
+}
