@@ -92,6 +92,10 @@ struct Serve {
     /// Where operators connect [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDR")]
     admin_listen: Option<SocketAddr>,
+    /// Forward every request at once and only tell what the gateway would have done: limits are NOT
+    /// enforced.
+    #[arg(long)]
+    shadow: bool,
     /// Start the simulated API inside and use it instead of the real one. Keeps no state unless
     /// state.directory is configured.
     #[arg(long)]
@@ -275,6 +279,11 @@ const ADMIN_LISTEN: Flag = Flag {
     variable: "SEGMENT_GATEWAY__ADMIN__LISTEN",
 };
 
+const SHADOW: Flag = Flag {
+    name: "--shadow",
+    variable: "SEGMENT_GATEWAY__MODE",
+};
+
 fn serve_command(serve: &Serve) -> ExitCode {
     let flags = [
         (UPSTREAM, serve.upstream.clone()),
@@ -283,6 +292,7 @@ fn serve_command(serve: &Serve) -> ExitCode {
             ADMIN_LISTEN,
             serve.admin_listen.map(|address| address.to_string()),
         ),
+        (SHADOW, serve.shadow.then(|| "shadow".to_owned())),
     ];
     let given: Vec<_> = flags
         .into_iter()

@@ -13,11 +13,13 @@ use std::time::Duration;
 
 mod durable;
 mod process;
+mod shadow;
 mod totals;
 
 pub use durable::DurableGauge;
 use durable::DurableMetrics;
 use process::ProcessGauges;
+use shadow::ShadowMetrics;
 
 /// How a request ended. Every request ends in exactly one outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -197,6 +199,7 @@ pub struct Metrics {
     bodies: IntGauge,
     body_panics: IntCounter,
     durable: DurableMetrics,
+    shadow: ShadowMetrics,
     levels: LevelGauges,
 }
 
@@ -506,6 +509,7 @@ impl Metrics {
                 "Bodies of answers that panicked and ended their connection",
             )?,
             durable: DurableMetrics::new(&make)?,
+            shadow: ShadowMetrics::new(&make)?,
             levels: LevelGauges::new(&make)?,
             registry: make.0,
         };

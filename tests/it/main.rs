@@ -31,6 +31,7 @@ mod reads;
 mod rotation;
 mod seeing;
 mod server;
+mod shadow;
 mod shortcut;
 mod simulation;
 mod support;
