@@ -7,12 +7,15 @@ use super::support::scripted::{Script, Seen, Step, answer, field};
 use super::support::{Answer, Setup, World, request, slow, with};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use segment_gateway::config::{self, Mode, Size};
 use segment_gateway::sandbox::SandboxSpec;
+use segment_gateway::upstream::MemoryConnector;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
 const NOTHING: &str = r#"{"permissions":[]}"#;
@@ -533,6 +536,69 @@ async fn a_body_is_passed_on_whatever_its_length() {
         let heard = world.send(get(USER)).await;
         assert_eq!(said(&heard), "at-once; cache=miss");
         assert!(heard.body == long);
+    }
+}
+
+/// An API that writes these pieces for its connections, one list for each, with ten seconds before
+/// each further piece, and then closes.
+fn in_pieces(answers: &'static [&'static [&'static str]]) -> World {
+    let given = Arc::new(AtomicUsize::new(0));
+    let connector = MemoryConnector::new(move || {
+        let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+        let pieces = answers[given.fetch_add(1, Ordering::SeqCst)];
+        drop(tokio::spawn(async move {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(theirs.read_u8().await?);
+            }
+            for (index, piece) in pieces.iter().enumerate() {
+                if index > 0 {
+                    sleep(Duration::from_secs(10)).await;
+                }
+                theirs.write_all(piece.as_bytes()).await?;
+            }
+            theirs.shutdown().await
+        }));
+        std::future::ready(Ok(ours))
+    });
+    setup(SandboxSpec::default()).start_over(connector)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_passed_on_as_it_comes() {
+    let world = in_pieces(&[
+        &["HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ntext"],
+        &["HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nte", "xt"],
+        &[
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nte\r\n",
+            "2\r\nxt\r\n",
+            "0\r\n\r\n",
+        ],
+        &["HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nte"],
+        &["HTTP/1.1 200 OK\r\n\r\ntext"],
+    ]);
+    assert_eq!(said(&world.send(get(USER)).await), "at-once; cache=miss");
+    for (pieces, expected, same) in [
+        (&["te", "xt"][..], "hit", 1.0),
+        (&["te", "xt"], "hit", 2.0),
+        // It broke off, and tells nothing.
+        (&["te"], "hit", 2.0),
+        (&["text"], "hit; compared=same", 3.0),
+    ] {
+        let began = Instant::now();
+        let ask = get(USER);
+        let heard = world.door(&ask).answer(ask).await.unwrap();
+        assert!(began.elapsed() < Duration::from_millis(100), "{pieces:?}");
+        assert_eq!(heard.headers()["x-gateway-shadow"], expected, "{pieces:?}");
+        let mut body = heard.into_body();
+        for (index, piece) in pieces.iter().enumerate() {
+            let frame = body.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), piece);
+            assert_eq!(began.elapsed().as_secs(), 10 * index as u64, "{pieces:?}");
+        }
+        let end = body.frame().await;
+        assert_eq!(end.is_some_and(|end| end.is_err()), pieces == ["te"]);
+        assert_eq!(by(&world, COMPARED, "result").await["same"], same);
     }
 }
 
