@@ -92,6 +92,8 @@ impl Gateway {
         let ask = &reading.ask;
         // As the gateway would, it renews what is asked for often, or was shown while it is.
         let is_due = match how {
+            // What passes is not the whole.
+            _ if ask.method != Method::GET => false,
             Use::Fresh => {
                 let rate = ask.operation.budget.rate;
                 let spare = |shadow: &Shadow| {
