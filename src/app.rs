@@ -12,7 +12,7 @@ pub use reload::{Reloads, Source};
 use crate::admin::{Access, Admin, Token};
 use crate::cache::Touched;
 use crate::clock::Clock;
-use crate::config::{Config, Loaded, admin_token_environment};
+use crate::config::{Config, Loaded, Mode, admin_token_environment};
 use crate::credential::Hasher;
 use crate::gateway::Gateway;
 use crate::gateway::durable::Recovered;
@@ -336,6 +336,12 @@ async fn start(
     };
     let hasher = Hasher::new(&key.map_err(failed)?);
     let (ledger, history, unended) = match &state {
+        Some(state) if config.mode == Mode::Shadow => {
+            // What is forwarded is not recorded: whoever enforces limits next must not believe that
+            // it knows all that was sent.
+            state.forget_ledger().map_err(failed)?;
+            (Ledger::none(clock.clone()), None, false)
+        }
         Some(state) => {
             let check = hasher.hash(&[b"ledger"]);
             let path = state.ledger();

@@ -93,6 +93,10 @@ struct Serve {
     /// Where operators connect [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDR")]
     admin_listen: Option<SocketAddr>,
+    /// Forward every request at once and only tell what the gateway would have done: limits are NOT
+    /// enforced.
+    #[arg(long)]
+    shadow: bool,
     /// Start the simulated API inside and use it instead of the real one. Keeps no state unless
     /// state.directory is configured.
     #[arg(long)]
@@ -276,6 +280,11 @@ const ADMIN_LISTEN: Flag = Flag {
     variable: "SEGMENT_GATEWAY__ADMIN__LISTEN",
 };
 
+const SHADOW: Flag = Flag {
+    name: "--shadow",
+    variable: "SEGMENT_GATEWAY__MODE",
+};
+
 fn serve_command(serve: Serve) -> ExitCode {
     let loaded = match configured(&serve) {
         Ok(loaded) => loaded,
@@ -306,6 +315,7 @@ fn configured(serve: &Serve) -> Result<Loaded, Vec<Problem>> {
             ADMIN_LISTEN,
             serve.admin_listen.map(|address| address.to_string()),
         ),
+        (SHADOW, serve.shadow.then(|| "shadow".to_owned())),
     ];
     let given: Vec<_> = flags
         .into_iter()

@@ -10,6 +10,7 @@
 //!             read:  key → store → join or lead a fetch
 //!             write: lanes → budget → one attempt → settle → answer
 //!             pass:  budget → one attempt → stream
+//!             in shadow mode: one attempt at once → stream, and what would have been
 //! upstream  a request becomes a connection's bytes, once
 //! ```
 //!
@@ -26,7 +27,8 @@
 //!   argument, so every decision is tested at any instant.
 //! - Only [`clock`] reads time, only `config/load.rs` the environment, only `gateway/reply.rs`
 //!   knows the status codes of the gateway's own errors, only [`metrics`] the names of metrics.
-//! - Nothing but `gateway/attempt.rs` sends, and each attempt has a permit of its own.
+//! - Nothing but `gateway/attempt.rs` sends, and each attempt has a permit of its own; but in shadow
+//!   mode, in which what callers send has none.
 
 pub mod admin;
 pub mod app;

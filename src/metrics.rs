@@ -14,12 +14,14 @@ use std::time::Duration;
 mod configuration;
 mod durable;
 mod process;
+mod shadow;
 mod totals;
 
 use configuration::ConfigurationMetrics;
 pub use durable::DurableGauge;
 use durable::DurableMetrics;
 use process::ProcessGauges;
+use shadow::ShadowMetrics;
 
 /// How a request ended. Every request ends in exactly one outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -201,6 +203,7 @@ pub struct Metrics {
     bodies: IntGauge,
     body_panics: IntCounter,
     durable: DurableMetrics,
+    shadow: ShadowMetrics,
     levels: LevelGauges,
 }
 
@@ -527,6 +530,7 @@ impl Metrics {
                 "Bodies of answers that panicked and ended their connection",
             )?,
             durable: DurableMetrics::new(&make)?,
+            shadow: ShadowMetrics::new(&make)?,
             levels: LevelGauges::new(&make)?,
             registry: make.0,
         };

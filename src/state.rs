@@ -90,6 +90,16 @@ impl State {
         self.directory.join("ledger")
     }
 
+    /// Removes the ledger: nothing is known of what was sent.
+    pub fn forget_ledger(&self) -> Result<(), StateError> {
+        match std::fs::remove_file(self.ledger()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StateError::Directory(self.directory.clone(), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Where the journal is.
     pub fn journal(&self) -> PathBuf {
         self.directory.join("journal.db")

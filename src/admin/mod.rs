@@ -233,6 +233,7 @@ impl Admin {
         json!({
             "version": VERSION,
             "commit": COMMIT,
+            "mode": self.gateway.mode(),
             "uptimeSeconds": levels.uptime,
             "ready": levels.ready,
             "upstream": self.upstream.as_ref(),

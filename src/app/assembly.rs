@@ -3,7 +3,7 @@
 use super::{Keeping, StartError, failed};
 use crate::cache::{self, Cache};
 use crate::clock::Clock;
-use crate::config::{Config, LogAccess, proxy_environment};
+use crate::config::{Config, LogAccess, Mode, proxy_environment};
 use crate::credential::Hasher;
 use crate::gateway::callers::{Allowed, Quotas};
 use crate::gateway::durable::{Durable, DurableBounds};
@@ -11,11 +11,12 @@ use crate::gateway::holds::Holds;
 use crate::gateway::looks::Looks;
 use crate::gateway::prefer::Patience;
 use crate::gateway::room::Room;
+use crate::gateway::shadow::{Shadow, model};
 use crate::gateway::stack::StackBounds;
 use crate::gateway::tasks::Tasks;
 use crate::gateway::union::Platform;
 use crate::gateway::{AccessLog, Gateway, Parts, Settings};
-use crate::limit::budgets::{Bounds, Budgets, LineBounds};
+use crate::limit::budgets::{Bounds, Budgets, LineBounds, MOST_ACCOUNTS};
 use crate::limit::ledger::{History, Ledger};
 use crate::limit::window::Terms;
 use crate::metrics::Metrics;
@@ -79,6 +80,8 @@ impl Assembly {
             .map(|op| op.name.clone())
             .collect();
         let metrics = Metrics::new(&names).map_err(failed)?;
+        let shadow = shadow(&config);
+        metrics.in_shadow(shadow.is_some());
         let budgets = Budgets::new(
             bounds(&config),
             ledger,
@@ -107,6 +110,7 @@ impl Assembly {
             recent: Mutex::default(),
             retry_budget: Mutex::default(),
             looks: Looks::default(),
+            shadow,
             draining: AtomicBool::new(false),
             debug: AtomicBool::new(config.log.level.tells_of_requests()),
             table: table.into(),
@@ -148,6 +152,19 @@ pub(super) fn line_bounds(config: &Config) -> LineBounds {
         total: config.queue.total,
         bytes: config.queue.bytes.0,
     }
+}
+
+/// The virtual lines of shadow mode, with the bounds of those that would be kept.
+fn shadow(config: &Config) -> Option<Shadow> {
+    let bounds = bounds(config);
+    let bounds = model::Bounds {
+        guard: bounds.terms.guard,
+        per_budget: bounds.lines.per_budget,
+        total: bounds.lines.total,
+        bytes: bounds.lines.bytes,
+        budgets: MOST_ACCOUNTS,
+    };
+    (config.mode == Mode::Shadow).then(|| Shadow::new(bounds))
 }
 
 pub(super) fn allowed(config: &Config) -> Allowed {

@@ -30,11 +30,13 @@ pub enum Bypass {
     Names,
     /// The cache is switched off.
     Disabled,
+    /// The gateway shows nobody what it has: in shadow mode.
+    Shadow,
 }
 
 impl Bypass {
     /// Every reason, for the labels of metrics.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Method,
         Self::NoCredential,
         Self::Uncached,
@@ -46,6 +48,7 @@ impl Bypass {
         Self::Query,
         Self::Names,
         Self::Disabled,
+        Self::Shadow,
     ];
 
     /// The reason as a label.
@@ -62,6 +65,7 @@ impl Bypass {
             Self::Query => "query",
             Self::Names => "names",
             Self::Disabled => "disabled",
+            Self::Shadow => "shadow",
         }
     }
 }

@@ -62,7 +62,7 @@ keys! {
     shutdown.drain,
     log.level, log.access,
     ], restart: [
-    listen, admin.listen,
+    mode, listen, admin.listen,
     upstream.url, upstream.allow_plain_http, upstream.ca_file, upstream.connect_timeout,
     upstream.head_timeout, upstream.idle_body_timeout, upstream.total_timeout,
     upstream.connection_lifetime, upstream.connection_idle, upstream.http2,

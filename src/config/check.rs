@@ -1,7 +1,7 @@
 //! Pure. What must hold between values, and what is allowed but probably not meant.
 
 use super::problem::{Place, Problem};
-use super::{Config, Upstream, units};
+use super::{Config, Mode, Upstream, units};
 use http::Uri;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +26,13 @@ pub fn problems(config: &Config, places: &Places) -> Vec<Problem> {
 /// What deserves a second look.
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
+    if config.mode == Mode::Shadow {
+        warnings.push(
+            "mode is \"shadow\": requests are forwarded at once and limits are NOT enforced; the \
+             gateway only tells what it would have done"
+                .to_owned(),
+        );
+    }
     let show = units::show_duration;
     if let Some(timeout) = config.wait.caller_timeout {
         for (key, wait) in [

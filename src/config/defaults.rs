@@ -8,6 +8,7 @@ impl Default for Config {
         let rates = Defaults::default();
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self {
+            mode: Mode::Enforce,
             listen: loopback(8080),
             admin: Admin {
                 listen: loopback(8081),

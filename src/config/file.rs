@@ -23,6 +23,7 @@ pub fn read<'a>(
 ) -> Config {
     let mut config = Config::default();
     Section::root(document, environment, findings, |root| {
+        root.key("mode", &mut config.mode);
         root.key("listen", &mut config.listen);
         bytes_out(root, &mut config);
         storage(root, &mut config);

@@ -35,6 +35,8 @@ use std::time::Duration;
 /// is said in `config/segment-gateway.toml`, which equals the defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// Whether the gateway does what it decides, or only tells.
+    pub mode: Mode,
     /// Where the proxy listens.
     pub listen: SocketAddr,
     /// The listener of operators.
@@ -69,6 +71,15 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// What is logged.
     pub log: Log,
+}
+
+/// Whether the gateway does what it decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It does: limits are kept, reads come from the cache.
+    Enforce,
+    /// It forwards everything at once and tells what it would have done.
+    Shadow,
 }
 
 /// Section `admin`.

@@ -60,19 +60,11 @@ impl Gateway {
         mut permit: Permit,
         request: Request<Bytes>,
     ) -> Came {
-        let name = &operation.name;
         permit.begin();
-        let began = self.clock.now();
-        let attempt = self.client.send(request).await;
-        let took = self.clock.now().saturating_duration_since(began);
+        let (attempt, took) = self.exchange(operation, credential, request).await;
         match attempt {
             Attempt::Answered(response) => {
                 self.heard_of(!matches!(response.status().as_u16(), 502..=504));
-                if response.status() == StatusCode::UNAUTHORIZED {
-                    self.unauthorized(operation, credential);
-                }
-                self.metrics
-                    .answered(name, response.status().as_u16(), took);
                 self.answered(operation, credential, permit, response, took)
                     .await
             }
@@ -81,7 +73,6 @@ impl Gateway {
                 if why != NotSent::ClosedBeforeSending {
                     self.heard_of(false);
                 }
-                self.metrics.unanswered(name, "not-sent");
                 // A stream that the API reset as unprocessed did travel: something on the way may
                 // have counted it.
                 let _ = permit.end(if why.travelled() {
@@ -89,17 +80,46 @@ impl Gateway {
                 } else {
                     End::NotSent
                 });
-                tracing::warn!(operation = %name, reason = why.as_str(), "not sent");
                 Came::NotSent(why)
             }
             Attempt::Unknown(why) => {
                 self.heard_of(false);
-                self.metrics.unanswered(name, "unknown");
                 let _ = permit.end(End::NoAnswer);
-                tracing::warn!(operation = %name, reason = why.as_str(), "sent, but not answered");
                 Came::Unknown(why)
             }
         }
+    }
+
+    /// Sends `request` of `credential` once, and notes what came of it and how long that took. It
+    /// costs nothing here: whoever calls it has a permit, or is held to no budget.
+    pub(super) async fn exchange(
+        &self,
+        operation: &Operation,
+        credential: Credential,
+        request: Request<Bytes>,
+    ) -> (Attempt, Duration) {
+        let name = &operation.name;
+        let began = self.clock.now();
+        let attempt = self.client.send(request).await;
+        let took = self.clock.now().saturating_duration_since(began);
+        match &attempt {
+            Attempt::Answered(response) => {
+                if response.status() == StatusCode::UNAUTHORIZED {
+                    self.unauthorized(operation, credential);
+                }
+                let status = response.status().as_u16();
+                self.metrics.answered(name, status, took);
+            }
+            Attempt::NotSent(why) => {
+                self.metrics.unanswered(name, "not-sent");
+                tracing::warn!(operation = %name, reason = why.as_str(), "not sent");
+            }
+            Attempt::Unknown(why) => {
+                self.metrics.unanswered(name, "unknown");
+                tracing::warn!(operation = %name, reason = why.as_str(), "sent, but not answered");
+            }
+        }
+        (attempt, took)
     }
 
     async fn answered(

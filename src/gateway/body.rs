@@ -2,6 +2,7 @@
 
 use super::decoding::Decoding;
 use super::flow::BoxError;
+use super::shadow::Copied;
 use super::stack::LayeredBody;
 use crate::cache::coding::Decoder;
 use crate::metrics::BodyUnderWay;
@@ -26,6 +27,8 @@ pub enum Body {
     Decoded(Box<Decoder>),
     /// The API's answer, decoded as it arrives.
     Decoding(Box<Decoding>),
+    /// The API's answer as it arrives, of which a copy is judged at its end.
+    Copied(Box<Copied>),
 }
 
 impl Body {
@@ -64,6 +67,7 @@ impl HttpBody for Body {
                 Err(_) => Some(Err(BodyError::Broken)),
             }),
             Self::Decoding(body) => Pin::new(body).poll_frame(context),
+            Self::Copied(body) => Pin::new(body).poll_frame(context),
         }
     }
 
@@ -74,6 +78,7 @@ impl HttpBody for Body {
             Self::Continued(first, rest) => first.is_none() && rest.is_end_stream(),
             Self::Decoded(decoder) => decoder.left() == 0,
             Self::Decoding(body) => body.is_end_stream(),
+            Self::Copied(body) => body.is_end_stream(),
         }
     }
 
@@ -81,6 +86,7 @@ impl HttpBody for Body {
         match self {
             Self::Held(body) => body.size_hint(),
             Self::Streamed(body) => body.size_hint(),
+            Self::Copied(body) => body.size_hint(),
             Self::Continued(None, rest) => rest.size_hint(),
             Self::Decoded(decoder) => SizeHint::with_exact(decoder.left() as u64),
             Self::Decoding(_) => SizeHint::default(),

@@ -123,7 +123,7 @@ impl Gateway {
         request
     }
 
-    fn arrival<'a>(&self, reading: &'a Reading) -> Arrival<'a> {
+    pub(super) fn arrival<'a>(&self, reading: &'a Reading) -> Arrival<'a> {
         Arrival {
             request: &reading.ask.headers,
             now: self.clock.now(),

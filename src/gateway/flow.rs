@@ -1,4 +1,6 @@
 //! The life of one request, top to bottom: edge → route → plan → read, write or pass → reply.
+//!
+//! In [shadow mode](super::shadow): edge → route → forwarded at once → reply.
 
 use super::body::Body;
 use super::durable::Ended;
@@ -6,9 +8,11 @@ use super::priority;
 use super::repeat::Written;
 use super::reply;
 use super::room::Taken;
+use super::shadow::verdict::Foreseen;
 use super::status::CacheStatus;
 use super::watch::{Asker, Watch};
 use super::{Gateway, callers, edge};
+use crate::cache::reason::Bypass;
 use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::limit::budgets::Standing;
@@ -139,6 +143,8 @@ pub(super) struct Reply {
     pub(super) shows_budget: bool,
     /// The type of the gateway's own error.
     pub(super) error: Option<&'static str>,
+    /// What would have become of it, in shadow mode.
+    pub(super) shadow: Option<Box<Foreseen>>,
 }
 
 impl Reply {
@@ -151,6 +157,7 @@ impl Reply {
             standing: None,
             shows_budget: matches!(outcome, Outcome::Joined | Outcome::Expired),
             error: None,
+            shadow: None,
         }
     }
 
@@ -240,6 +247,27 @@ impl Reply {
         }
     }
 
+    /// The API's answer as it came, whatever it is.
+    pub(super) fn as_it_came(response: Response<Body>, effect: Effect, timing: Timing) -> Self {
+        let (outcome, cache) = match effect {
+            Effect::Read => (Outcome::Passed, Some(CacheStatus::bypass(Bypass::Shadow))),
+            Effect::Write => (Outcome::Written, None),
+        };
+        Self {
+            cache,
+            timing,
+            ..Self::new(response, outcome)
+        }
+    }
+
+    /// The same, with what would have become of the request otherwise.
+    pub(super) fn in_shadow(self, foreseen: Foreseen) -> Self {
+        Self {
+            shadow: Some(Box::new(foreseen)),
+            ..self
+        }
+    }
+
     /// From one of the gateway's own resources.
     pub(super) fn own(response: Response<Body>) -> Self {
         Self::new(response, Outcome::Own)
@@ -317,6 +345,9 @@ impl Gateway {
         if !body.is_end_stream() {
             let (body, room) = Box::pin(self.collect(body, ask.caller.peer)).await?;
             (ask.body, ask.room) = (body, Some(Arc::new(room)));
+        }
+        if let Some(shadow) = &self.shadow {
+            return Ok(Box::pin(self.forward_at_once(shadow, ask)).await);
         }
         match ask.operation.effect {
             Effect::Write => Box::pin(self.write(ask)).await,

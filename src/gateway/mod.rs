@@ -5,7 +5,7 @@
 //! [`flow`] is the life of one request. The
 //! features it composes do not know each other: the cache is asked with keys and tags, the queue
 //! with order keys, the budgets with credentials and callers, and only the files here put them
-//! together.
+//! together. [`shadow`] is another life of a request, in which all of that is only told.
 
 mod attempt;
 pub mod body;
@@ -34,6 +34,7 @@ pub mod reply;
 mod request_id;
 pub mod retry_budget;
 pub mod room;
+pub mod shadow;
 pub mod shortcut;
 pub mod show;
 pub mod stack;
@@ -72,6 +73,7 @@ use prefer::Patience;
 use recent::RecentRefusals;
 use retry_budget::RetryBudget;
 use room::Room;
+use shadow::Shadow;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -151,6 +153,8 @@ pub struct Parts {
     pub holds: Holds,
     /// What was refused lately.
     pub recent: Mutex<RecentRefusals>,
+    /// In shadow mode, what would have been; otherwise the gateway does what it decides.
+    pub shadow: Option<Shadow>,
     /// Whether no new work should be taken.
     pub draining: AtomicBool,
     /// Whether lines at debug level are wanted, such as those of the layers about every request.
@@ -183,6 +187,14 @@ impl Gateway {
     pub fn drain(&self, within: Duration) {
         self.draining.store(true, Ordering::Release);
         self.budgets.drain(self.clock.now() + within);
+    }
+
+    /// `enforce`, or `shadow` if it only tells what it would do.
+    pub fn mode(&self) -> &'static str {
+        match self.shadow {
+            None => "enforce",
+            Some(_) => "shadow",
+        }
     }
 
     /// Whether it is stopping.

@@ -107,7 +107,7 @@ impl Gateway {
     }
 
     /// What the cache needs to know of a read; else why it is none of its matter.
-    fn reading(&self, ask: &Ask) -> Result<(Rules, Located, Wants), Bypass> {
+    pub(super) fn reading(&self, ask: &Ask) -> Result<(Rules, Located, Wants), Bypass> {
         let policy = ask.operation.cache.as_ref().ok_or(Bypass::Uncached)?;
         let canonical = canonical(ask);
         let spelling = if canonical.is_some() {
@@ -377,7 +377,7 @@ impl Gateway {
         Ok(reply)
     }
 
-    fn may_stand_in(&self, reading: &Reading, entry: &Arc<Entry>, need: Need) -> bool {
+    pub(super) fn may_stand_in(&self, reading: &Reading, entry: &Arc<Entry>, need: Need) -> bool {
         let now = self.clock.now();
         self.cache.may_stand_in(entry, &reading.wants, need, now)
             && !must_not_decode(reading, entry)

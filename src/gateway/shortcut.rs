@@ -157,8 +157,8 @@ impl Gateway {
         memory: &Memory,
         ids: &RequestIds,
     ) -> Option<Response<Body>> {
-        // The layers tell of each request at debug level.
-        if self.debug.load(Ordering::Relaxed) || !is_plain(request) {
+        // The layers tell of each request at debug level; in shadow mode nobody is shown a hit.
+        if self.shadow.is_some() || self.debug.load(Ordering::Relaxed) || !is_plain(request) {
             return None;
         }
         let now = self.clock.now();
@@ -221,6 +221,7 @@ impl Gateway {
                 outcome: Outcome::Hit,
                 error: None,
                 cache: Some(CacheStatus::hit().reason()),
+                shadow: None,
                 elapsed,
                 timing: &Timing::default(),
                 credential: Some(credential),

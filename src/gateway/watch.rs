@@ -9,6 +9,7 @@ use super::body::Body;
 use super::flow::{Ask, Peer, Progress, Reply, Timing};
 use super::recent::RecentRefusal;
 use super::request_id::REQUEST_ID;
+use super::shadow::verdict::SHADOW;
 use super::status::CacheStatus;
 use crate::cache::cache_status::CACHE_STATUS;
 use crate::credential::Credential;
@@ -121,6 +122,9 @@ impl Watch {
                 }
             }
         }
+        if let Some(shadow) = &reply.shadow {
+            headers.insert(SHADOW, shadow.value());
+        }
         let standing = reply.standing.or_else(|| {
             let known = self.known.as_ref().filter(|_| reply.shows_budget)?;
             let budget = &known.operation.budget;
@@ -229,6 +233,7 @@ impl Watch {
     }
 
     fn log(&self, reply: &Reply, elapsed: Duration) {
+        let shadow = reply.shadow.as_ref().map(|shadow| shadow.value());
         let line = Line {
             operation: self.name(),
             method: &self.asker.method,
@@ -236,6 +241,7 @@ impl Watch {
             outcome: reply.outcome,
             error: reply.error,
             cache: reply.cache.as_ref().map(|cache| cache.reason()),
+            shadow: shadow.as_ref().and_then(|value| value.to_str().ok()),
             elapsed,
             timing: &reply.timing,
             credential: self.known.as_ref().map(|known| known.credential),
@@ -309,6 +315,7 @@ pub(super) struct Line<'a> {
     pub(super) outcome: Outcome,
     pub(super) error: Option<&'static str>,
     pub(super) cache: Option<&'static str>,
+    pub(super) shadow: Option<&'a str>,
     pub(super) elapsed: Duration,
     pub(super) timing: &'a Timing,
     pub(super) credential: Option<Credential>,
@@ -326,6 +333,7 @@ impl Line<'_> {
             outcome = self.outcome.as_str(),
             error = self.error,
             cache = self.cache,
+            shadow = self.shadow,
             elapsed_ms = millis(self.elapsed),
             queue_ms = millis(self.timing.queued),
             upstream_ms = millis(self.timing.upstream),

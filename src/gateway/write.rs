@@ -474,6 +474,16 @@ impl Unsettled {
         }
     }
 
+    /// The same of one that waits in no lane.
+    pub(super) fn without_place(gateway: Gateway, touched: Touched) -> Self {
+        Self {
+            gateway,
+            touched,
+            place: None,
+            settled: false,
+        }
+    }
+
     /// The API answered: dropping its place opens its lanes, if nothing may still be under way. A 5xx
     /// may hide an effect that is still to come.
     pub(super) fn heard(

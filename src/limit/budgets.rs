@@ -31,7 +31,7 @@ pub use wish::{AccountState, Admission, Bounds, LineBounds, Readiness, Refusal, 
 
 /// Budgets that are kept at once, half of them at most opened by one peer; beyond it, requests
 /// for a new one are refused.
-const MOST_ACCOUNTS: usize = 20_000;
+pub const MOST_ACCOUNTS: usize = 20_000;
 /// How often room is looked for when there is none.
 const MAKE_ROOM_EVERY: Duration = Duration::from_secs(1);
 /// How often forgotten budgets are looked for.

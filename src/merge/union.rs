@@ -91,6 +91,21 @@ pub fn one_by_one(request: &Request<Bytes>, parts: &Parts) -> Vec<Request<Bytes>
 }
 
 impl Parts {
+    /// Whether it could leave together with these, of whom the first leads and all of whom do leave
+    /// together.
+    pub fn fits(&self, aboard: &[Self], bounds: Bounds) -> bool {
+        let Some((first, others)) = aboard.split_first() else {
+            return false;
+        };
+        if first.rest != self.rest {
+            return false;
+        }
+        let waiting = others.iter().chain([self]);
+        let waiting = waiting.enumerate().map(|(turn, parts)| (turn + 1, parts));
+        let chosen = choose((0, first), waiting, bounds, |_, _| true);
+        chosen.last() == Some(&aboard.len())
+    }
+
     /// The same request for these elements.
     pub(super) fn request<'e>(
         &self,

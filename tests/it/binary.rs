@@ -211,6 +211,64 @@ fn the_log_tells_the_ports_that_were_free() {
     }
 }
 
+#[tokio::test]
+async fn in_shadow_mode_it_warns_shows_nobody_a_hit_and_leaves_no_ledger() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = directory.path().join("state/ledger");
+    let mut program = Command::new(BINARY);
+    program.env("SEGMENT_GATEWAY__STATE__DIRECTORY", "state");
+    let address = free().to_string();
+    let sandbox = ["--sandbox", "--sandbox-listen", &address];
+    let enforcing = Running::start(program, &sandbox, directory.path()).await;
+    assert!(ledger.exists());
+    drop(enforcing);
+    let address = free().to_string();
+    let mut child = Command::new(BINARY)
+        .args(["serve", "--shadow", "--sandbox"])
+        .args(["--sandbox-listen", &address, "--listen", "127.0.0.1:0"])
+        .args(["--admin-listen", "127.0.0.1:0"])
+        .env("SEGMENT_GATEWAY__STATE__DIRECTORY", "state")
+        .current_dir(directory.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said = Vec::new();
+    let listens = lines.by_ref().map_while(Result::ok).find(|line| {
+        said.push(line.clone());
+        line.contains("the gateway listens")
+    });
+    let port = |line: String| {
+        let (_, address) = line.split_once("listen=").unwrap();
+        address.split(' ').next().unwrap().parse().unwrap()
+    };
+    let running = Running {
+        child,
+        proxy: port(listens.unwrap()),
+        admin: free(),
+    };
+    let warning = said.iter().find(|line| line.contains("NOT enforced"));
+    assert!(warning.unwrap().contains("WARN"), "{said:?}");
+    assert!(!ledger.exists());
+    for expected in ["at-once; cache=miss", "hit; compared=same"] {
+        let answer = ask(
+            running.proxy,
+            request(Method::GET, "/users/user-00001", "a", ""),
+        )
+        .await;
+        assert_eq!(answer.header("x-gateway-shadow"), expected, "{answer:?}");
+    }
+    let check = Command::new(BINARY)
+        .arg("check")
+        .env("SEGMENT_GATEWAY__MODE", "shadow")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(told.contains("warning: mode is \"shadow\""), "{told}");
+    let mistaken = run(&["serve", "--shadow=yes"], directory.path());
+    assert_eq!(mistaken.status.code(), Some(2));
+}
+
 #[test]
 fn a_wrong_configuration_names_every_problem_with_file_line_and_key() {
     let directory = tempfile::tempdir().unwrap();

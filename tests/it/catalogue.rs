@@ -55,6 +55,10 @@ pub fn eventful() -> String {
     metrics.durable_ended("getUser", "succeeded");
     metrics.travelled("getUser", 2, 1);
     metrics.journal_committed(true, SOON);
+    metrics.in_shadow(false);
+    metrics.foreseen("getUser", "queued", "miss", Some(SOON));
+    metrics.compared("getUser", "same");
+    metrics.throttled_in_shadow("getUser", "queued");
     let budgets = [(Arc::from("getUser"), BudgetGauge::default())];
     String::from_utf8(metrics.render(&budgets, &Levels::default())).unwrap()
 }

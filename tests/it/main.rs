@@ -33,6 +33,7 @@ mod reload;
 mod rotation;
 mod seeing;
 mod server;
+mod shadow;
 mod shortcut;
 mod simulation;
 mod support;

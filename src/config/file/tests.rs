@@ -24,7 +24,7 @@ fn the_shipped_file_equals_the_defaults() {
 fn the_shipped_file_shows_every_key() {
     let mut findings = Findings::default();
     read(None, &Environment::default(), &mut findings);
-    assert_eq!(findings.known.len(), 59);
+    assert_eq!(findings.known.len(), 60);
     let uncommented: Vec<String> = SHIPPED
         .lines()
         .map(|line| match line.strip_prefix("# ") {
@@ -83,6 +83,7 @@ fn every_key_changes_the_configuration() {
         }
         let (key, value) = line.split_once(" = ").unwrap();
         let other = match (key, value) {
+            ("mode", _) => "\"shadow\"".to_owned(),
             ("format", _) => "\"json\"".to_owned(),
             ("level", _) => "\"debug\"".to_owned(),
             ("access", _) => "\"all\"".to_owned(),

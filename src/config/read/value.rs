@@ -3,7 +3,7 @@
 
 use super::Raw;
 use crate::config::units::{self, Size};
-use crate::config::{LogAccess, LogFormat, LogLevel, Network};
+use crate::config::{LogAccess, LogFormat, LogLevel, Mode, Network};
 use crate::network;
 use crate::route::{Directives, NameTemplate, Rate, Source, names};
 use http::Method;
@@ -293,6 +293,7 @@ words!(Directives {
     "upstream" => Directives::Upstream,
     "operator" => Directives::Operator,
 });
+words!(Mode { "enforce" => Mode::Enforce, "shadow" => Mode::Shadow });
 words!(LogFormat { "text" => LogFormat::Text, "json" => LogFormat::Json });
 words!(LogAccess { "upstream" => LogAccess::Upstream, "all" => LogAccess::All });
 words!(LogLevel {

@@ -33,6 +33,13 @@ pub(in crate::gateway) struct Wanted {
     respond_async: bool,
 }
 
+impl Wanted {
+    /// Whether its caller does not wait for what becomes of it.
+    pub(in crate::gateway) fn is_deferred(&self) -> bool {
+        self.respond_async
+    }
+}
+
 /// Gives a claim back unless the write is handed over to the journal.
 struct Claimed {
     durable: Durable,

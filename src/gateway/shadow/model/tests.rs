@@ -1,0 +1,293 @@
+use super::*;
+use crate::clock::Clock;
+use proptest::prelude::*;
+
+const GUARD: Duration = Duration::from_millis(240);
+/// With a thousandth of the window, the guard of a minute is 300 ms.
+const HOLD: Duration = Duration::from_millis(60_300);
+const RATE: Rate = Rate {
+    limit: 3,
+    window: Duration::from_secs(60),
+};
+const BOUNDS: Bounds = Bounds {
+    guard: GUARD,
+    per_budget: 100,
+    total: 1_000,
+    bytes: 1_000_000,
+    budgets: 10,
+};
+
+/// Some elements of a list that has room for four.
+#[derive(Clone, Debug)]
+struct Elements(&'static str, Vec<u32>);
+
+impl Passenger for Elements {
+    fn may_join(&self, aboard: &[Self]) -> bool {
+        let all = || aboard.iter().flat_map(|other| &other.1);
+        aboard.iter().all(|other| other.0 == self.0)
+            && all().count() + self.1.len() <= 4
+            && !all().any(|element| self.1.contains(element))
+    }
+}
+
+fn model(bounds: Bounds) -> Model<&'static str, Elements> {
+    Model::new(bounds)
+}
+
+fn wish(patience: u64) -> Wish<Elements> {
+    Wish {
+        patience: Duration::from_secs(patience),
+        bytes: 10,
+        parts: None,
+    }
+}
+
+fn listing(list: &'static str, elements: &[u32]) -> Wish<Elements> {
+    Wish {
+        parts: Some(Elements(list, elements.to_vec())),
+        ..wish(1_000)
+    }
+}
+
+fn start() -> Instant {
+    Clock::system().now()
+}
+
+const fn queued(millis: u64) -> Departure {
+    Departure::Queued(Duration::from_millis(millis))
+}
+
+const fn too_long(millis: u64) -> Departure {
+    Departure::Refused(Why::Wait(Duration::from_millis(millis)))
+}
+
+#[test]
+fn a_budget_lets_its_slots_go_and_then_as_they_come_back() {
+    let mut model = model(BOUNDS);
+    let start = start();
+    // After so many milliseconds, with so many seconds of patience.
+    let table = [
+        (0, 0, Departure::AtOnce),
+        (10_000, 0, Departure::AtOnce),
+        (20_000, 0, Departure::AtOnce),
+        // The first slot comes back 60.3 s after it was taken.
+        (20_000, 40, too_long(40_300)),
+        (20_000, 41, queued(40_300)),
+        (20_000, 41, too_long(50_300)),
+        (20_000, 51, queued(50_300)),
+        (20_000, 61, queued(60_300)),
+        // A whole round later: 60.3 s after the one that leaves at 60.3 s.
+        (20_000, 200, queued(100_600)),
+        (60_300, 200, queued(70_300)),
+        // Whoever comes when its slot is free waits for nobody.
+        (200_000, 0, Departure::AtOnce),
+    ];
+    for (at, patience, expected) in table {
+        let now = start + Duration::from_millis(at);
+        let departure = model.arrive(&"a", RATE, wish(patience), now);
+        assert_eq!(departure, expected, "at {at} ms, patience {patience} s");
+    }
+}
+
+#[test]
+fn budgets_do_not_know_each_other() {
+    let mut model = model(BOUNDS);
+    let now = start();
+    for key in ["a", "b", "c"] {
+        for _ in 0..3 {
+            let departure = model.arrive(&key, RATE, wish(0), now);
+            assert_eq!(departure, Departure::AtOnce, "{key}");
+        }
+        assert!(model.must_wait(&key, now));
+    }
+    assert!(!model.must_wait(&"d", now));
+}
+
+#[test]
+fn the_lines_are_bounded() {
+    let full = Departure::Refused(Why::Full);
+    let now = start();
+    let later = now + HOLD;
+    let fill = |model: &mut Model<_, _>, key| {
+        for _ in 0..3 {
+            assert_eq!(model.arrive(&key, RATE, wish(0), now), Departure::AtOnce);
+        }
+    };
+    let bounds = Bounds {
+        per_budget: 2,
+        total: 3,
+        ..BOUNDS
+    };
+    let mut one = model(bounds);
+    fill(&mut one, "a");
+    fill(&mut one, "b");
+    for expected in [queued(60_300), queued(60_300), full] {
+        assert_eq!(one.arrive(&"a", RATE, wish(100), now), expected);
+    }
+    for expected in [queued(60_300), full] {
+        assert_eq!(one.arrive(&"b", RATE, wish(100), now), expected, "in all");
+    }
+    assert_eq!(one.arrive(&"c", RATE, wish(0), now), full, "in all");
+    // They have left.
+    assert_eq!(one.arrive(&"c", RATE, wish(0), later), Departure::AtOnce);
+    assert_eq!(one.arrive(&"a", RATE, wish(0), later), Departure::AtOnce);
+
+    let bounds = Bounds {
+        bytes: 25,
+        ..BOUNDS
+    };
+    let mut one = model(bounds);
+    fill(&mut one, "a");
+    for expected in [queued(60_300), queued(60_300), full] {
+        assert_eq!(one.arrive(&"a", RATE, wish(100), now), expected);
+    }
+}
+
+#[test]
+fn what_fits_a_union_that_waits_takes_no_slot() {
+    let mut model = model(BOUNDS);
+    let now = start();
+    let merged = Departure::Merged(HOLD);
+    let table = [
+        // Nothing waits in order to be merged.
+        (listing("x", &[1]), Departure::AtOnce),
+        (listing("x", &[2]), Departure::AtOnce),
+        (listing("x", &[3]), Departure::AtOnce),
+        (listing("x", &[4, 5]), queued(60_300)),
+        (listing("x", &[6]), merged),
+        // It is listed already; it leads the next one.
+        (listing("x", &[6]), queued(60_300)),
+        (listing("x", &[7]), merged),
+        // The first is full, and the second has room for three.
+        (listing("x", &[8, 9]), merged),
+        // Another list.
+        (listing("y", &[8]), queued(60_300)),
+        (listing("x", &[10, 11, 12]), queued(120_600)),
+        (listing("y", &[9]), merged),
+        (wish(1_000), queued(120_600)),
+    ];
+    for (index, (wish, expected)) in table.into_iter().enumerate() {
+        assert_eq!(model.arrive(&"a", RATE, wish, now), expected, "{index}");
+    }
+    // The unions that have left take nobody along.
+    let wish = listing("y", &[10]);
+    let departure = model.arrive(&"a", RATE, wish, now + HOLD);
+    assert_eq!(departure, queued(60_300));
+}
+
+#[test]
+fn one_that_would_be_merged_too_late_is_refused() {
+    let mut model = model(BOUNDS);
+    let now = start();
+    for n in 0..4 {
+        model.arrive(&"a", RATE, listing("x", &[n]), now);
+    }
+    let wish = Wish {
+        patience: Duration::from_secs(60),
+        ..listing("x", &[9])
+    };
+    assert_eq!(model.arrive(&"a", RATE, wish, now), too_long(60_300));
+}
+
+#[test]
+fn a_limit_that_was_learned_counts_from_then_on() {
+    let mut model = model(BOUNDS);
+    let now = start();
+    model.learn(&"a", 9);
+    model.arrive(&"a", RATE, wish(0), now);
+    model.learn(&"a", 1);
+    assert_eq!(model.arrive(&"a", RATE, wish(100), now), queued(60_300));
+    model.learn(&"a", 5);
+    // Nobody is overtaken.
+    assert_eq!(model.arrive(&"a", RATE, wish(100), now), queued(60_300));
+    model.learn(&"a", 0);
+    assert!(model.must_wait(&"a", now));
+}
+
+#[test]
+fn there_is_a_slot_to_spare_while_half_of_them_are_unused() {
+    let mut model = model(BOUNDS);
+    let now = start();
+    let rate = Rate { limit: 4, ..RATE };
+    assert!(model.has_spare(&"a", rate, now));
+    model.arrive(&"a", rate, wish(0), now);
+    assert!(model.has_spare(&"a", rate, now));
+    model.arrive(&"a", rate, wish(0), now);
+    assert!(!model.has_spare(&"a", rate, now));
+    assert!(model.has_spare(&"a", rate, now + HOLD));
+}
+
+#[test]
+fn idle_budgets_are_forgotten_and_their_number_is_bounded() {
+    let bounds = Bounds {
+        budgets: 2,
+        ..BOUNDS
+    };
+    let mut model = model(bounds);
+    let now = start();
+    for (key, expected) in [
+        ("a", Departure::AtOnce),
+        ("b", Departure::AtOnce),
+        ("c", Departure::Refused(Why::TooManyBudgets)),
+        ("a", Departure::AtOnce),
+    ] {
+        assert_eq!(model.arrive(&key, RATE, wish(0), now), expected, "{key}");
+    }
+    assert_eq!(model.budgets(), 2);
+    let later = now + HOLD;
+    assert_eq!(model.arrive(&"c", RATE, wish(0), later), Departure::AtOnce);
+    assert_eq!(model.budgets(), 1);
+}
+
+proptest! {
+    /// No half-open interval of a window's length has more departures than slots; nobody leaves
+    /// before it came or overtakes; nobody waits longer than it may, nor without need.
+    #[test]
+    fn the_departures_keep_the_budget(
+        limit in 1_u32..8,
+        window in 1_u64..2_000,
+        asks in prop::collection::vec((0_u64..900, 0_u64..4_000), 1..300),
+    ) {
+        let rate = Rate { limit, window: Duration::from_millis(window) };
+        let mut model = model(Bounds { guard: Duration::from_millis(1), ..BOUNDS });
+        let hold = rate.window + Duration::from_millis(1) + rate.window / 1000;
+        let mut now = start();
+        let mut departures: Vec<Instant> = Vec::new();
+        for (gap, patience) in asks {
+            // Some come together.
+            now += Duration::from_millis(gap.saturating_sub(600));
+            let patience = Duration::from_millis(patience);
+            // The brute force: the first instant at which the slots allow one more.
+            let free = |at: Instant| {
+                let held = departures.iter().filter(|left| **left + hold > at);
+                held.count() < limit as usize && departures.iter().all(|left| *left <= at)
+            };
+            let candidates = departures.iter().flat_map(|left| [*left, *left + hold]);
+            let first = candidates.chain([now]).filter(|at| *at >= now && free(*at)).min();
+            let wait = first.unwrap() - now;
+            let waiting = departures.iter().filter(|left| **left > now).count();
+            let wish = Wish { patience, bytes: 1, parts: None };
+            match model.arrive(&"a", rate, wish, now) {
+                Departure::AtOnce => prop_assert!(wait.is_zero()),
+                Departure::Queued(told) => prop_assert_eq!(told, wait),
+                Departure::Refused(Why::Wait(told)) => {
+                    prop_assert_eq!(told, wait);
+                    prop_assert!(wait > patience);
+                    continue;
+                }
+                Departure::Refused(Why::Full) => {
+                    prop_assert!(waiting >= BOUNDS.per_budget);
+                    continue;
+                }
+                other => prop_assert!(false, "{:?}", other),
+            }
+            prop_assert!(wait <= patience);
+            departures.push(now + wait);
+        }
+        for (index, first) in departures.iter().enumerate() {
+            let within = departures[index..].iter().filter(|at| **at < *first + rate.window);
+            prop_assert!(within.count() <= limit as usize);
+        }
+        prop_assert!(departures.is_sorted());
+    }
+}

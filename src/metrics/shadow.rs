@@ -1,0 +1,87 @@
+//! What is told in shadow mode: what would have become of requests.
+
+use super::{Maker, Metrics, WAIT_BUCKETS};
+use prometheus::{HistogramVec, IntCounterVec, IntGauge};
+use std::time::Duration;
+
+#[derive(Debug)]
+pub(super) struct ShadowMetrics {
+    mode: IntGauge,
+    requests: IntCounterVec,
+    wait: HistogramVec,
+    compared: IntCounterVec,
+    throttled: IntCounterVec,
+}
+
+impl ShadowMetrics {
+    pub(super) fn new(make: &Maker) -> prometheus::Result<Self> {
+        Ok(Self {
+            mode: make.gauge(
+                "segment_gateway_shadow_mode",
+                "1 in shadow mode: requests are forwarded at once, no limit is enforced",
+            )?,
+            requests: make.counters(
+                "segment_gateway_shadow_requests_total",
+                "In shadow mode, requests by what would have become of them (verdict: hit, stale, \
+                joined, at-once, queued, merged, refused) and what the cache would have had (cache: \
+                hit, stale, joined, miss, bypass; none for writes)",
+                &["operation", "verdict", "cache"],
+            )?,
+            wait: make.histograms(
+                "segment_gateway_shadow_wait_seconds",
+                "In shadow mode, time that requests would have waited for their budgets, of those \
+                that would have left",
+                &["operation"],
+                &WAIT_BUCKETS,
+            )?,
+            compared: make.counters(
+                "segment_gateway_shadow_compared_total",
+                "In shadow mode, answers that would have been shown from the store, compared with \
+                the API's own, by result: same, different",
+                &["operation", "result"],
+            )?,
+            throttled: make.counters(
+                "segment_gateway_shadow_throttled_total",
+                "In shadow mode, 429s of the API, by what would have become of the request (verdict)",
+                &["operation", "verdict"],
+            )?,
+        })
+    }
+}
+
+impl Metrics {
+    /// Whether requests are forwarded at once and no limit is enforced.
+    pub fn in_shadow(&self, is_on: bool) {
+        self.shadow.mode.set(i64::from(is_on));
+    }
+
+    /// In shadow mode, what would have become of a request: the verdict, what the cache would have
+    /// had, and the wait of one that would have left.
+    pub fn foreseen(&self, operation: &str, verdict: &str, cache: &str, wait: Option<Duration>) {
+        let shadow = &self.shadow;
+        let labels = [operation, verdict, cache];
+        shadow.requests.with_label_values(&labels).inc();
+        if let Some(wait) = wait {
+            let waits = shadow.wait.with_label_values(&[operation]);
+            waits.observe(wait.as_secs_f64());
+        }
+        if verdict == "hit" {
+            // From now on a difference is an increase and not the birth of a series.
+            for result in ["same", "different"] {
+                shadow.compared.with_label_values(&[operation, result]);
+            }
+        }
+    }
+
+    /// In shadow mode, an answer that would have been shown was compared: `same` or `different`.
+    pub fn compared(&self, operation: &str, result: &str) {
+        let compared = &self.shadow.compared;
+        compared.with_label_values(&[operation, result]).inc();
+    }
+
+    /// In shadow mode, the API answered 429 to a request of which this would have become.
+    pub fn throttled_in_shadow(&self, operation: &str, verdict: &str) {
+        let throttled = &self.shadow.throttled;
+        throttled.with_label_values(&[operation, verdict]).inc();
+    }
+}
