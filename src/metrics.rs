@@ -430,7 +430,7 @@ impl Metrics {
         )?;
         let duration = make.histograms(
             "segment_gateway_request_duration_seconds",
-            "Time from the request's head to the answer's head, by outcome",
+            "Time from the request's head to the answer's head, by outcome; of hits in another one",
             &["outcome"],
             &REQUEST_BUCKETS,
         )?;
@@ -488,7 +488,7 @@ impl Metrics {
             )?,
             fence: make.counters(
                 "segment_gateway_fence_moves_total",
-                "Times that cached answers were made unbelievable, by kind: tags, everything, \
+                "Times that cached answers were made unbelievable, by kind: tags, paths, everything, \
                 unauthorized, purge",
                 &["kind"],
             )?,

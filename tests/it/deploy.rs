@@ -14,8 +14,9 @@ mod containers;
 mod promql;
 mod yaml;
 
-use promql::{Selector, selectors};
-use segment_gateway::metrics::{BudgetGauge, Levels, Metrics, Origin, Outcome};
+use super::catalogue::{eventful as all_metrics, families};
+use promql::{OF_THE_SCRAPE, Selector, UP, selectors};
+use segment_gateway::metrics::{BudgetGauge, Levels, Malformed, Metrics, Origin, Outcome};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -24,6 +25,13 @@ use std::time::Duration;
 
 /// Panels that every Grafana has.
 const BUILT_IN: [&str; 3] = ["stat", "table", "timeseries"];
+/// What no question of somebody on call needs.
+const NOT_SHOWN: [&str; 2] = [
+    // The time since the start is shown.
+    "process_start_time_seconds",
+    // It tells nothing: what is resident is shown.
+    "process_virtual_memory_bytes",
+];
 /// Columns of Grafana's grid.
 const COLUMNS: u64 = 24;
 
@@ -79,13 +87,14 @@ fn selected() -> Vec<Selector> {
         let values = query
             .strip_prefix("label_values(")
             .and_then(|q| q.strip_suffix(')'));
-        let (metric, label) = values.unwrap().split_once(", ").unwrap();
-        found.push(Selector {
-            metric: metric.to_owned(),
-            labels: [label.to_owned()].into(),
-            values: Vec::new(),
-        });
+        let (metric, label) = values.unwrap().rsplit_once(", ").unwrap();
+        let mut of = selectors(metric);
+        if !OF_THE_SCRAPE.contains(&label) {
+            of[0].labels.insert(label.to_owned());
+        }
+        found.extend(of);
     }
+    found.retain(|selector| selector.metric != UP);
     found
 }
 
@@ -146,27 +155,41 @@ pub fn missing(exposition: &str) -> Vec<String> {
     missing.into_iter().collect()
 }
 
-/// Metrics after one event of every kind.
+/// Metrics after one event of every kind that the dashboard asks for by name.
 fn eventful() -> String {
     const SOON: Duration = Duration::from_millis(1);
     let metrics = Metrics::new(&[Arc::from("getUser")]).unwrap();
     metrics.hit(0, SOON);
     for outcome in Outcome::ALL {
-        metrics.request("getUser", outcome, Some(200), SOON);
+        metrics.request("getUser", outcome, Some(500), SOON);
     }
     metrics.own_time(SOON);
-    metrics.not_a_hit("getUser", "miss", "stale");
+    metrics.not_a_hit("getUser", "miss", "absent");
+    metrics.not_a_hit("getUser", "stale", "if-error");
+    metrics.refreshed("getUser", "ahead");
     metrics.refusal("getUser", "gateway-queue-wait");
     for origin in [Origin::Upstream, Origin::Start, Origin::Gateway] {
         metrics.throttled("getUser", origin);
     }
     metrics.left("getUser", SOON);
-    metrics.answered("getUser", 200, SOON);
-    metrics.unanswered("getUser", "unknown");
+    metrics.answered("getUser", 500, SOON);
+    for result in ["not-sent", "unknown"] {
+        metrics.unanswered("getUser", result);
+    }
     for kind in ["tags", "everything", "unauthorized"] {
         metrics.fence_moved(kind);
     }
     metrics.foreign("getUser", 1);
+    metrics.repeated("getUser");
+    metrics.repetition_refused("getUser");
+    metrics.connections().malformed(Malformed::TooLarge);
+    for state in ["succeeded", "failed", "unknown", "cancelled"] {
+        metrics.durable_ended("getUser", state);
+    }
+    metrics.travelled("getUser", 2, 1);
+    for kept in [true, false] {
+        metrics.journal_committed(kept, SOON);
+    }
     let budgets = [(Arc::from("getUser"), BudgetGauge::default())];
     String::from_utf8(metrics.render(&budgets, &Levels::default())).unwrap()
 }
@@ -187,6 +210,42 @@ fn every_metric_and_label_in_the_dashboard_exists() {
         "segment_gateway_throttled_total".to_owned(),
         vec!["operation".to_owned(), "origin".to_owned()]
     )));
+}
+
+#[test]
+fn every_metric_is_on_the_dashboard() {
+    let shown: BTreeSet<String> = selected().into_iter().map(|it| it.metric).collect();
+    let is_shown = |name: &str| {
+        ["", "_bucket"]
+            .iter()
+            .any(|end| shown.contains(&format!("{name}{end}")))
+    };
+    let mut hidden: Vec<String> = families(&all_metrics()).into_keys().collect();
+    hidden.retain(|name| !is_shown(name));
+    assert_eq!(hidden, NOT_SHOWN);
+}
+
+#[test]
+fn every_panel_stands_in_a_row_and_asks_for_the_chosen_gateways() {
+    let dashboard = dashboard();
+    let all = dashboard["panels"].as_array().unwrap();
+    let is_row = |panel: &Value| panel["type"] == "row";
+    assert!(is_row(&all[0]) && !all.last().is_some_and(is_row));
+    assert!(!all.windows(2).any(|two| is_row(&two[0]) && is_row(&two[1])));
+    let mut titles = BTreeSet::new();
+    for panel in all {
+        let title = str_of(panel, "title");
+        assert!(titles.insert(title), "two are called {title}");
+    }
+    for expression in expressions() {
+        for selector in expression.split('{').skip(1) {
+            let matchers = selector.split('}').next().unwrap();
+            for variable in ["job", "instance"] {
+                let matcher = format!(r#"{variable}=~"${variable}""#);
+                assert!(matchers.contains(&matcher), "{expression}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -220,6 +279,9 @@ fn every_panel_says_what_it_shows_and_what_to_do() {
             let legend = str_of(target, "legendFormat");
             for label in legend.split("{{").skip(1) {
                 let label = label.split_once("}}").unwrap().0;
+                if OF_THE_SCRAPE.contains(&label) {
+                    continue;
+                }
                 for selector in &selectors {
                     assert!(
                         selector.labels.contains(label),
@@ -236,6 +298,12 @@ fn descriptions_name_only_what_exists() {
     let dashboard = dashboard();
     let errors = text("src/error.rs");
     let keys = configuration_keys();
+    let runbooks = text("deploy/runbooks.md");
+    let mut sections: BTreeSet<&str> = runbooks
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .collect();
+    let known_sections = sections.clone();
     let titles: Vec<_> = dashboard["panels"]
         .as_array()
         .unwrap()
@@ -249,6 +317,10 @@ fn descriptions_name_only_what_exists() {
             if let Some((section, key)) = word.split_once('.') {
                 let named = format!("{section}.{key}");
                 assert!(keys.contains(&named), "{named} is not a configuration key");
+            }
+            if word.starts_with("Segment") {
+                assert!(known_sections.contains(word), "{word} has no runbook");
+                sections.remove(word);
             }
             if word.starts_with("gateway-") && !word.ends_with('*') {
                 assert!(
@@ -268,6 +340,7 @@ fn descriptions_name_only_what_exists() {
             assert!(known, "{quoted} is neither a panel nor a legend");
         }
     }
+    assert_eq!(sections, BTreeSet::new(), "no panel leads there");
 }
 
 /// The keys of the shipped configuration, those behind a `#` included.

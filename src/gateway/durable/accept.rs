@@ -12,6 +12,7 @@ use crate::gateway::write::order_keys;
 use crate::gateway::{idempotency, prefer, priority};
 use crate::journal::{Change, JournalError, KeyHash, Record, State};
 use crate::limit::ticket::Ticket;
+use crate::metrics::Outcome;
 use crate::queue::Place;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
@@ -460,6 +461,10 @@ impl Reply {
         if self.error.is_none() && self.response.status() != StatusCode::ACCEPTED {
             let headers = self.response.headers_mut();
             headers.insert(REPLAYED, HeaderValue::from_static("true"));
+            // Whoever joined a write that was under way has asked nothing of the API either.
+            if self.outcome == Outcome::Written {
+                self.outcome = Outcome::Replayed;
+            }
         }
         self
     }

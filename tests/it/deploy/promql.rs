@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 
 /// Added by Prometheus to what it scrapes, not exported by the gateway.
-const OF_THE_SCRAPE: [&str; 2] = ["job", "instance"];
+pub const OF_THE_SCRAPE: [&str; 2] = ["job", "instance"];
+/// The metric that Prometheus makes of each scrape.
+pub const UP: &str = "up";
 
 /// One metric in an expression.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

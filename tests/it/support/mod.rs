@@ -10,13 +10,14 @@
 )]
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use segment_gateway::app::{Assembly, Keeping, stack_bounds, upstream_spec};
 use segment_gateway::clock::Clock;
 use segment_gateway::config::{self, Config, Loaded};
 use segment_gateway::credential::Hasher;
 use segment_gateway::gateway::Gateway;
+use segment_gateway::gateway::body::OuterBody;
 use segment_gateway::gateway::flow::Peer;
 use segment_gateway::gateway::front::{Answering, Door, Front};
 use segment_gateway::limit::ledger::{History, Ledger};
@@ -54,6 +55,18 @@ pub fn loaded_with(routes: &str) -> Loaded {
     let path = file.path().display().to_string();
     let set = [("SEGMENT_GATEWAY__ROUTES__FILE".to_owned(), path)];
     config::load(None, set.into_iter()).expect("a route table without problems")
+}
+
+/// The embedded route table, with these lines in place of an operation's `cache`.
+pub fn routes_with(operation: &str, lines: &str) -> String {
+    let table = include_str!("../../../config/segment.toml");
+    let section = format!("[operations.{operation}]\n");
+    let (before, after) = table.split_once(&section).expect("an operation");
+    let at = after.find("cache = ").expect("one that is cached");
+    let (head, rest) = after.split_at(at);
+    let (_, rest) = rest.split_once('\n').expect("a line");
+    assert!(!head.contains('['), "{operation} is not cached");
+    format!("{before}{section}{head}{lines}\n{rest}")
 }
 
 /// A gateway and its sandbox.
@@ -252,7 +265,12 @@ pub fn with(mut request: Request<Full<Bytes>>, name: &str, value: &str) -> Reque
 
 /// Waits for all of an answer.
 pub async fn whole(answer: Answering) -> Answer {
-    let (head, body) = answer.await.expect("a door never fails").into_parts();
+    all_of(answer.await.expect("a door never fails")).await
+}
+
+/// Reads the body of an answer whose head is there.
+pub async fn all_of(answer: Response<OuterBody>) -> Answer {
+    let (head, body) = answer.into_parts();
     let body = body.collect().await.expect("a whole body").to_bytes();
     Answer {
         status: head.status,
