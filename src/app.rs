@@ -4,7 +4,7 @@ mod assembly;
 mod keeping;
 mod reload;
 
-pub use assembly::{Assembly, client, server_bounds, stack_bounds, upstream_spec};
+pub use assembly::{Assembly, client, collector, server_bounds, stack_bounds, upstream_spec};
 
 pub use keeping::Keeping;
 pub use reload::{Reloads, Source};
@@ -43,6 +43,8 @@ const DRIVER_PAUSE: Duration = Duration::from_secs(1);
 const ADMIN_CONNECTIONS: usize = 64;
 /// How often the log says how far the drain has come.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+/// How long the collector has to take the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 /// How long connections are left after the drain to close by themselves.
 const LAST_GRACE: Duration = Duration::from_millis(500);
 
@@ -157,6 +159,7 @@ pub async fn serve(
     stop.await;
     following.abort();
     drain(&gateway, reloader.drain_time(), &stopping, serving).await;
+    hand_over_spans(&gateway).await;
     let _ = admin_stopping.send(true);
     let _ = sandbox_stopping.send(true);
     admin.abort();
@@ -258,6 +261,14 @@ async fn drain(
         );
     } else {
         tracing::info!("stopped: every request under way has ended");
+    }
+}
+
+async fn hand_over_spans(gateway: &Gateway) {
+    if let Some(tracer) = gateway.tracer.clone() {
+        // It waits for a thread that waits for the collector.
+        let handing_over = tokio::task::spawn_blocking(move || tracer.finish(LAST_SPANS));
+        let _ = handing_over.await;
     }
 }
 

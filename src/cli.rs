@@ -491,6 +491,28 @@ fn unusable_values(config: &Config) -> Vec<Unusable> {
             add(Source::Variable(name), text, "`http://host:port`");
         }
     }
+    if let Some(collector) = app::collector(config)
+        && let Err(error) = collector.address()
+    {
+        found.push(Unusable {
+            source: Source::Key("tracing.otlp_endpoint"),
+            found: if collector.endpoint.contains('@') {
+                "a URL with user information".to_owned()
+            } else {
+                format!("{} ({error})", units::quoted(&collector.endpoint))
+            },
+            expected: "the address of a collector, such as `http://127.0.0.1:4318`".to_owned(),
+        });
+    }
+    if let Some(path) = &config.tracing.ca_file
+        && let Err(error) = upstream::check_ca_file(path)
+    {
+        found.push(Unusable {
+            source: Source::Key("tracing.ca_file"),
+            found: format!("{} ({})", shown(path), causes(&error)),
+            expected: "a readable file of PEM certificates".to_owned(),
+        });
+    }
     found.extend(operators_token(config).err());
     found
 }

@@ -18,8 +18,8 @@
 //!
 //! Imports go down only: `cli`, `app` → `config`, `telemetry` → `server`, `admin`, `sandbox` →
 //! `gateway` → `cache`, `journal`, `limit`, `merge`, `queue` (which do not know each other),
-//! `upstream` → `route` → `clock`, `credential`, `error`, `metrics`, `network`, `swap`. The sandbox shares
-//! nothing with the gateway but the clock: it is the second opinion.
+//! `trace` → `upstream` → `route` → `clock`, `credential`, `error`, `metrics`, `network`, `swap`. The
+//! sandbox shares nothing with the gateway but the clock: it is the second opinion.
 //!
 //! # Invariants
 //!
@@ -27,7 +27,7 @@
 //!   argument, so every decision is tested at any instant.
 //! - Only [`clock`] reads time, only `config/load.rs` the environment, only `gateway/reply.rs`
 //!   knows the status codes of the gateway's own errors, only [`metrics`] the names of metrics.
-//! - Nothing but `gateway/attempt.rs` sends, and each attempt has a permit of its own; but in shadow
+//! - Nothing but `gateway/attempt.rs` sends anything to the API, and each attempt has a permit of its own; but in shadow
 //!   mode, in which what callers send has none.
 
 pub mod admin;
@@ -51,5 +51,6 @@ pub mod server;
 pub mod state;
 pub mod swap;
 pub mod telemetry;
+pub mod trace;
 pub mod upstream;
 pub mod version;

@@ -15,6 +15,7 @@ mod configuration;
 mod durable;
 mod process;
 mod shadow;
+mod spans;
 mod totals;
 
 use configuration::ConfigurationMetrics;
@@ -200,6 +201,7 @@ pub struct Metrics {
     connections: Connections,
     operators_denied: IntCounterVec,
     configuration: ConfigurationMetrics,
+    spans: IntCounterVec,
     bodies: IntGauge,
     body_panics: IntCounter,
     durable: DurableMetrics,
@@ -521,6 +523,7 @@ impl Metrics {
                 &["reason"],
             )?,
             configuration: ConfigurationMetrics::new(&make)?,
+            spans: spans::counter(&make)?,
             bodies: make.gauge(
                 "segment_gateway_bodies",
                 "Bodies of answers that are under way to callers",

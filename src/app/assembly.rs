@@ -25,6 +25,7 @@ use crate::route::Table;
 use crate::server::Bounds as ServerBounds;
 use crate::server::conn::ConnectionBounds;
 use crate::server::line::Patience as LinePatience;
+use crate::trace::{self, Collector, Tracer};
 use crate::upstream::{Base, Client, ProxyRules, ProxyVariables, Spec};
 use governor::clock::QuantaClock;
 use http::HeaderValue;
@@ -79,7 +80,7 @@ impl Assembly {
             .iter()
             .map(|op| op.name.clone())
             .collect();
-        let metrics = Metrics::new(&names).map_err(failed)?;
+        let metrics = Arc::new(Metrics::new(&names).map_err(failed)?);
         let shadow = shadow(&config);
         metrics.in_shadow(shadow.is_some());
         let budgets = Budgets::new(
@@ -100,7 +101,8 @@ impl Assembly {
             platform: Platform::default(),
             durable: durable(&config, keeping),
             quotas: Quotas::new(allowed(&config), QuantaClock::default()),
-            metrics: Arc::new(metrics),
+            tracer: tracer(&config, &metrics, &clock)?,
+            metrics,
             bodies: Room::new(config.server.bodies_bytes.0),
             tasks: Tasks::default(),
             settings: settings(&config).into(),
@@ -120,6 +122,31 @@ impl Assembly {
             clock,
         }))
     }
+}
+
+/// Where a configuration sends spans.
+pub fn collector(config: &Config) -> Option<Collector> {
+    let tracing = &config.tracing;
+    Some(Collector {
+        endpoint: tracing.otlp_endpoint.clone()?,
+        ca_file: tracing.ca_file.clone(),
+        service: tracing.service_name.clone(),
+    })
+}
+
+fn tracer(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    clock: &Clock,
+) -> Result<Option<Tracer>, StartError> {
+    let started = collector(config).map(|collector| {
+        let spec = trace::Spec {
+            collector,
+            sample_percent: config.tracing.sample_percent,
+        };
+        Tracer::start(&spec, metrics.clone(), clock.clone())
+    });
+    started.transpose().map_err(failed)
 }
 
 fn durable(config: &Config, keeping: Keeping) -> Durable {

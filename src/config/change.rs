@@ -76,6 +76,7 @@ keys! {
     server.header_timeout, server.connections, server.header_bytes, server.bodies_bytes,
     server.body_timeout, server.write_timeout, server.response_timeout,
     log.format,
+    tracing.otlp_endpoint, tracing.ca_file, tracing.sample_percent, tracing.service_name,
     ]
 }
 

@@ -73,6 +73,12 @@ impl Default for Config {
                 level: LogLevel::Info,
                 access: LogAccess::Upstream,
             },
+            tracing: Tracing {
+                otlp_endpoint: None,
+                ca_file: None,
+                sample_percent: 100,
+                service_name: "segment-gateway".to_owned(),
+            },
         }
     }
 }

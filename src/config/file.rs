@@ -179,6 +179,13 @@ fn bytes_in(root: &mut Section<'_>, config: &mut Config) {
         section.key("level", &mut config.log.level);
         section.key("access", &mut config.log.access);
     });
+    root.section("tracing", |section| {
+        let tracing = &mut config.tracing;
+        section.key("otlp_endpoint", &mut tracing.otlp_endpoint);
+        section.key("ca_file", &mut tracing.ca_file);
+        section.within("sample_percent", &mut tracing.sample_percent, 0..=100);
+        section.key("service_name", &mut tracing.service_name);
+    });
 }
 
 #[cfg(test)]

@@ -71,6 +71,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// What is logged.
     pub log: Log,
+    /// Which requests are traced, and where to.
+    pub tracing: Tracing,
 }
 
 /// Whether the gateway does what it decides.
@@ -278,6 +280,19 @@ pub struct Server {
 pub struct Shutdown {
     /// How long requests may go on after the signal to stop.
     pub drain: Duration,
+}
+
+/// Section `tracing`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracing {
+    /// The collector of spans (OTLP over HTTP); `None` exports none.
+    pub otlp_endpoint: Option<String>,
+    /// Certificates to trust besides the public ones, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Of a hundred requests whose caller does not trace so many are traced.
+    pub sample_percent: u32,
+    /// By which name spans know this gateway.
+    pub service_name: String,
 }
 
 /// Section `log`.

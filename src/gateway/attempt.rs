@@ -6,6 +6,7 @@
 use super::Gateway;
 use super::body::{self, Read};
 use super::edge;
+use super::ids::Ids;
 use crate::cache::unauthorized::Refused;
 use crate::credential::Credential;
 use crate::limit::budgets::Standing;
@@ -61,12 +62,13 @@ impl Gateway {
         request: Request<Bytes>,
     ) -> Came {
         permit.begin();
+        let ids = ids_of(&request);
         let (attempt, took) = self.exchange(operation, credential, request).await;
         match attempt {
             Attempt::Answered(response) => {
                 self.heard_of(!matches!(response.status().as_u16(), 502..=504));
-                self.answered(operation, credential, permit, response, took)
-                    .await
+                let came = (response, took, &ids);
+                self.answered(operation, credential, permit, came).await
             }
             Attempt::NotSent(why) => {
                 // A kept connection that was closed meanwhile says nothing of the API.
@@ -96,12 +98,17 @@ impl Gateway {
         &self,
         operation: &Operation,
         credential: Credential,
-        request: Request<Bytes>,
+        mut request: Request<Bytes>,
     ) -> (Attempt, Duration) {
         let name = &operation.name;
+        let ids = ids_of(&request);
+        let place = self.attempt_place(&ids, request.headers_mut());
         let began = self.clock.now();
         let attempt = self.client.send(request).await;
         let took = self.clock.now().saturating_duration_since(began);
+        if let Some(place) = &place {
+            self.tell_attempt(place, operation, &attempt, (began, took));
+        }
         match &attempt {
             Attempt::Answered(response) => {
                 if response.status() == StatusCode::UNAUTHORIZED {
@@ -112,11 +119,23 @@ impl Gateway {
             }
             Attempt::NotSent(why) => {
                 self.metrics.unanswered(name, "not-sent");
-                tracing::warn!(operation = %name, reason = why.as_str(), "not sent");
+                tracing::warn!(
+                    operation = %name,
+                    reason = why.as_str(),
+                    request_id = ids.request(),
+                    trace_id = ids.trace(),
+                    "not sent"
+                );
             }
             Attempt::Unknown(why) => {
                 self.metrics.unanswered(name, "unknown");
-                tracing::warn!(operation = %name, reason = why.as_str(), "sent, but not answered");
+                tracing::warn!(
+                    operation = %name,
+                    reason = why.as_str(),
+                    request_id = ids.request(),
+                    trace_id = ids.trace(),
+                    "sent, but not answered"
+                );
             }
         }
         (attempt, took)
@@ -127,8 +146,7 @@ impl Gateway {
         operation: &Operation,
         credential: Credential,
         permit: Permit,
-        mut response: Response<AnswerBody>,
-        took: Duration,
+        (mut response, took, ids): (Response<AnswerBody>, Duration, &Ids),
     ) -> Came {
         let allowance = Allowance::of(response.headers());
         if response.status() != StatusCode::TOO_MANY_REQUESTS {
@@ -170,6 +188,8 @@ impl Gateway {
             operation = %operation.name,
             origin = ?origin,
             wait_ms = throttle.wait.map(|wait| wait.as_millis()),
+            request_id = ids.request(),
+            trace_id = ids.trace(),
             "the API answered 429; waiting and trying again"
         );
         edge::clean_answer(&mut head.headers, &self.settings.get().via);
@@ -208,4 +228,10 @@ impl Gateway {
             );
         }
     }
+}
+
+/// The names of the request that this one was made for.
+fn ids_of(request: &Request<Bytes>) -> Ids {
+    let ids = request.extensions().get::<Ids>();
+    ids.cloned().unwrap_or_default()
 }

@@ -4,6 +4,7 @@
 
 use super::body::Body;
 use super::durable::Ended;
+use super::ids::Ids;
 use super::priority;
 use super::repeat::Written;
 use super::reply;
@@ -55,6 +56,8 @@ pub(super) struct Ask {
     pub(super) room: Option<Arc<Taken>>,
     /// How far it has come, for those who tell about it.
     pub(super) progress: Arc<Progress>,
+    /// What names it.
+    pub(super) ids: Ids,
     pub(super) credential: Credential,
     pub(super) caller: Caller,
     pub(super) accepted: Instant,
@@ -114,19 +117,48 @@ impl Timing {
     pub(super) fn left(&mut self, now: Instant, accepted: Instant) {
         self.queued = now.saturating_duration_since(accepted);
         self.left = true;
-        *self.progress.0.lock() = Some((self.queued, self.throttled));
+        self.progress.0.lock().left = Some((self.queued, self.throttled));
     }
 }
 
-/// How long a request had waited and how often it had been refused by a 429 when it last left for
-/// the API. It is known to whoever tells about the request, even if there is no reply to say it.
+/// How far a request has come. It is known to whoever tells about the request, even if there is no
+/// reply to say it.
 #[derive(Debug, Default)]
-pub(super) struct Progress(Mutex<Option<(Duration, u32)>>);
+pub(super) struct Progress(Mutex<Seen>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// How long it had waited and how often it had been refused by a 429 when it last left.
+    left: Option<(Duration, u32)>,
+    looked: Option<Stretch>,
+    ready: Option<Instant>,
+}
+
+/// From when to when.
+pub(super) type Stretch = (Instant, Instant);
 
 impl Progress {
-    /// Nothing as long as it has not left.
+    /// How long it had waited and how often it had been refused by a 429 when it last left for the
+    /// API; nothing as long as it has not left.
     pub(super) fn seen(&self) -> Option<(Duration, u32)> {
-        *self.0.lock()
+        self.0.lock().left
+    }
+
+    /// It was looked for in the cache.
+    pub(super) fn looked(&self, stretch: Stretch) {
+        self.0.lock().looked = Some(stretch);
+    }
+
+    /// Since this instant nothing but its budget keeps it; the first time counts.
+    pub(super) fn ready(&self, since: Option<Instant>) {
+        let mut seen = self.0.lock();
+        seen.ready = seen.ready.or(since);
+    }
+
+    /// When it was looked for in the cache, and since when nothing but its budget kept it.
+    pub(super) fn times(&self) -> (Option<Stretch>, Option<Instant>) {
+        let seen = self.0.lock();
+        (seen.looked, seen.ready)
     }
 }
 
@@ -307,7 +339,7 @@ impl Gateway {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let mut watch = Watch::new(self, Asker::of(&request));
+        let mut watch = Watch::new(self, Asker::of(self, &request));
         let reply = match self.carry_out(request, &mut watch).await {
             Ok(reply) => reply,
             Err(error) => Reply::error(&error),
@@ -339,6 +371,7 @@ impl Gateway {
         }
         let (head, body) = request.into_parts();
         let mut ask = self.understand(head, watch.accepted())?;
+        ask.ids = watch.ids().clone();
         watch.understood(&ask);
         // Boxed is whatever a hit does not need: what is left is small, and is moved through the
         // layers around with each request.
@@ -390,6 +423,7 @@ impl Gateway {
             body: Bytes::new(),
             room: None,
             progress: Arc::default(),
+            ids: Ids::default(),
             operation,
             target,
             caller,

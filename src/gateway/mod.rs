@@ -20,6 +20,7 @@ mod forecast;
 pub mod front;
 pub mod holds;
 mod idempotency;
+mod ids;
 pub mod looks;
 mod pass;
 pub mod places;
@@ -37,6 +38,7 @@ pub mod room;
 pub mod shadow;
 pub mod shortcut;
 pub mod show;
+mod spans;
 pub mod stack;
 pub mod status;
 pub mod tasks;
@@ -59,6 +61,7 @@ use crate::queue::Queue;
 use crate::route::policy::Operation;
 use crate::route::table::Table;
 use crate::swap::Swap;
+use crate::trace::Tracer;
 use crate::upstream::Client;
 use breaker::{Breaker, Changed};
 use bytes::Bytes;
@@ -155,6 +158,8 @@ pub struct Parts {
     pub recent: Mutex<RecentRefusals>,
     /// In shadow mode, what would have been; otherwise the gateway does what it decides.
     pub shadow: Option<Shadow>,
+    /// Where spans go, if anywhere.
+    pub tracer: Option<Tracer>,
     /// Whether no new work should be taken.
     pub draining: AtomicBool,
     /// Whether lines at debug level are wanted, such as those of the layers about every request.
@@ -276,6 +281,7 @@ impl Gateway {
         *request.method_mut() = ask.method.clone();
         *request.uri_mut() = Uri::from(ask.target.clone());
         *request.headers_mut() = edge::request_headers(&ask.headers);
+        request.extensions_mut().insert(ask.ids.clone());
         request
     }
 }

@@ -103,6 +103,8 @@ impl Gateway {
             joined => joined,
         };
         let mut ticket = ticket.map_err(refused)?;
+        // A read has no lane: nothing but its budget keeps it.
+        ask.progress.ready(Some(self.clock.now()));
         let mut connects = 0;
         loop {
             let permit = ticket

@@ -85,6 +85,7 @@ enum Joined {
 
 impl Gateway {
     pub(super) async fn read(&self, ask: Ask) -> Result<Reply, GatewayError> {
+        let looks = ask.ids.trail().map(|_| self.clock.now());
         let reading = match self.reading(&ask) {
             Ok((rules, at, wants)) => Reading {
                 ask,
@@ -99,7 +100,11 @@ impl Gateway {
         };
         // Not the instant at which its head came: its body may have taken long since.
         let now = self.clock.now();
-        match self.cache.find(&reading.at, &reading.wants, now) {
+        let found = self.cache.find(&reading.at, &reading.wants, now);
+        if let Some(looks) = looks {
+            reading.ask.progress.looked((looks, self.clock.now()));
+        }
+        match found {
             Found::Shown(entry, how) => self.stored(reading, &entry, how, now).await,
             // Boxed, because a hit needs none of it.
             Found::Not(why, stale) => Box::pin(self.ask_for(reading, why, stale)).await,

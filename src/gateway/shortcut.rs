@@ -10,6 +10,7 @@
 
 use super::body::Body;
 use super::flow::{Peer, Timing};
+use super::ids::Ids;
 use super::read::{from_store, whole};
 use super::request_id::{self, REQUEST_ID, RequestIds};
 use super::show::{Reader, show};
@@ -20,12 +21,14 @@ use crate::cache::coding::{Coding, accepts_gzip};
 use crate::cache::key::{Key, KeyParts, Lines};
 use crate::credential::{self, Credential, Hasher};
 use crate::metrics::Outcome;
+use crate::route::policy::Operation;
 use crate::route::query;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// Longer values of `Authorization`, in bytes, are not remembered.
 const LONGEST_REMEMBERED: usize = 4 * 1024;
@@ -148,6 +151,16 @@ fn is_plain_host(host: &HeaderValue) -> bool {
     host.as_bytes().iter().all(usual)
 }
 
+/// A hit that is about to be answered.
+struct Hit<'r> {
+    operation: &'r Operation,
+    method: &'r Method,
+    status: StatusCode,
+    credential: Credential,
+    peer: Peer,
+    from: Instant,
+}
+
 impl Gateway {
     /// The answer, if it is in the store and nothing but the answer is asked for.
     pub(super) fn at_once<B: http_body::Body>(
@@ -197,7 +210,13 @@ impl Gateway {
         }
         entry.note_shown();
         let id = plain.id.cloned().unwrap_or_else(|| ids.next());
-        let logged = (self.settings.get().access == AccessLog::All).then(|| id.clone());
+        let trail = self
+            .tracer
+            .as_ref()
+            .and_then(|tracer| tracer.begin(headers));
+        let is_logged = self.settings.get().access == AccessLog::All;
+        // Only where somebody is told of it.
+        let named = (is_logged || trail.is_some()).then(|| self.ids_of_hit(headers, &id, trail));
         let shown = entry.hit_headers(now, Some(id));
         let answer = match plain.if_none_match {
             None => from_store(&entry, shown),
@@ -206,31 +225,49 @@ impl Gateway {
                 show(&Reader { method, headers }, whole(&entry, shown))
             }
         };
-        let elapsed = self.clock.now().saturating_duration_since(now);
-        if answer.status().is_success() {
-            self.metrics.hit(operation.index, elapsed);
+        let hit = Hit {
+            operation,
+            method: request.method(),
+            status: answer.status(),
+            credential,
+            peer,
+            from: now,
+        };
+        self.tell_of_hit(&hit, named.as_ref());
+        Some(answer)
+    }
+
+    /// Counts a hit, and tells whoever is to be told of it.
+    fn tell_of_hit(&self, hit: &Hit<'_>, named: Option<&Ids>) {
+        let elapsed = self.clock.now().saturating_duration_since(hit.from);
+        if hit.status.is_success() {
+            self.metrics.hit(hit.operation.index, elapsed);
         } else {
-            let status = answer.status().as_u16();
-            self.metrics.other_hit(&operation.name, status, elapsed);
+            let status = hit.status.as_u16();
+            self.metrics.other_hit(&hit.operation.name, status, elapsed);
         }
-        if let Some(id) = logged {
+        let Some(ids) = named else {
+            return;
+        };
+        let stretch = (hit.from, elapsed);
+        self.tell_hit(ids, hit.method, hit.operation, hit.status, stretch);
+        if self.settings.get().access == AccessLog::All {
             let line = Line {
-                operation: &operation.name,
-                method: request.method(),
-                status: answer.status(),
+                operation: &hit.operation.name,
+                method: hit.method,
+                status: hit.status,
                 outcome: Outcome::Hit,
                 error: None,
                 cache: Some(CacheStatus::hit().reason()),
                 shadow: None,
                 elapsed,
                 timing: &Timing::default(),
-                credential: Some(credential),
-                peer: Some(peer),
+                credential: Some(hit.credential),
+                peer: Some(hit.peer),
                 caller: None,
-                request_id: Some(&id),
+                ids,
             };
             line.write();
         }
-        Some(answer)
     }
 }

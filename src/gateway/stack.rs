@@ -129,7 +129,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let asker = Asker::of(&request);
+        let asker = Asker::of(&self.gateway, &request);
         let answer = self.inner.call(request);
         let gateway = self.gateway.clone();
         Box::pin(async move {

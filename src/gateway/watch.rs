@@ -7,9 +7,10 @@
 use super::Gateway;
 use super::body::Body;
 use super::flow::{Ask, Peer, Progress, Reply, Timing};
+use super::ids::Ids;
 use super::recent::RecentRefusal;
-use super::request_id::REQUEST_ID;
 use super::shadow::verdict::SHADOW;
+use super::spans::Ended;
 use super::status::CacheStatus;
 use crate::cache::cache_status::CACHE_STATUS;
 use crate::credential::Credential;
@@ -40,15 +41,15 @@ pub enum AccessLog {
 #[derive(Clone, Debug)]
 pub(super) struct Asker {
     method: Method,
-    request_id: Option<HeaderValue>,
+    ids: Ids,
     peer: Option<Peer>,
 }
 
 impl Asker {
-    pub(super) fn of<B>(request: &Request<B>) -> Self {
+    pub(super) fn of<B>(gateway: &Gateway, request: &Request<B>) -> Self {
         Self {
             method: request.method().clone(),
-            request_id: request.headers().get(REQUEST_ID).cloned(),
+            ids: gateway.ids(request.headers()),
             peer: request.extensions().get::<Peer>().copied(),
         }
     }
@@ -88,6 +89,11 @@ impl Watch {
         self.accepted
     }
 
+    /// What names the request.
+    pub(super) fn ids(&self) -> &Ids {
+        &self.asker.ids
+    }
+
     pub(super) fn understood(&mut self, ask: &Ask) {
         self.known = Some(Known {
             operation: ask.operation.clone(),
@@ -107,6 +113,7 @@ impl Watch {
         if !hit || self.gateway.settings.get().access == AccessLog::All {
             self.log(&reply, elapsed);
         }
+        self.trace(&reply, elapsed);
         let mut response = reply.response;
         if hit {
             // Its header is complete: see `Entry::hit_headers`.
@@ -247,7 +254,7 @@ impl Watch {
             credential: self.known.as_ref().map(|known| known.credential),
             peer: self.asker.peer,
             caller: self.caller(),
-            request_id: self.asker.request_id.as_ref(),
+            ids: &self.asker.ids,
         };
         line.write();
     }
@@ -267,9 +274,44 @@ impl Watch {
         known.and_then(|known| known.caller.name.as_deref())
     }
 
-    fn request_id(&self) -> Option<&str> {
-        let id = self.asker.request_id.as_ref();
-        id.and_then(|id| id.to_str().ok())
+    fn trace(&self, reply: &Reply, elapsed: Duration) {
+        let known = self.known.as_ref();
+        let ended = Ended {
+            method: &self.asker.method,
+            operation: known.map(|known| &*known.operation),
+            outcome: reply.outcome,
+            status: Some(reply.response.status()),
+            error: reply.error,
+            cache: reply.cache.as_ref(),
+            timing: &reply.timing,
+            progress: known.map(|known| &*known.progress),
+            from: self.accepted,
+            elapsed,
+        };
+        self.gateway.tell_request(&self.asker.ids, &ended);
+    }
+}
+
+impl Watch {
+    fn trace_unfinished(&self, outcome: Outcome, status: Option<u16>, elapsed: Duration) {
+        let known = self.known.as_ref();
+        let mut timing = Timing::default();
+        if let Some((queued, throttled)) = known.and_then(|known| known.progress.seen()) {
+            (timing.left, timing.queued, timing.throttled) = (true, queued, throttled);
+        }
+        let ended = Ended {
+            method: &self.asker.method,
+            operation: known.map(|known| &*known.operation),
+            outcome,
+            status: status.and_then(|status| StatusCode::from_u16(status).ok()),
+            error: None,
+            cache: None,
+            timing: &timing,
+            progress: known.map(|known| &*known.progress),
+            from: self.accepted,
+            elapsed,
+        };
+        self.gateway.tell_request(&self.asker.ids, &ended);
     }
 }
 
@@ -289,6 +331,7 @@ impl Drop for Watch {
         };
         metrics.request(self.name(), outcome, status, elapsed);
         let progress = self.known.as_ref().and_then(|known| known.progress.seen());
+        self.trace_unfinished(outcome, status, elapsed);
         tracing::info!(
             operation = self.name(),
             method = self.asker.method.as_str(),
@@ -300,7 +343,8 @@ impl Drop for Watch {
             credential = self.credential(),
             peer = self.peer(),
             caller = self.caller(),
-            request_id = self.request_id(),
+            request_id = self.asker.ids.request(),
+            trace_id = self.asker.ids.trace(),
             "request ended without its answer"
         );
     }
@@ -321,7 +365,7 @@ pub(super) struct Line<'a> {
     pub(super) credential: Option<Credential>,
     pub(super) peer: Option<Peer>,
     pub(super) caller: Option<&'a str>,
-    pub(super) request_id: Option<&'a HeaderValue>,
+    pub(super) ids: &'a Ids,
 }
 
 impl Line<'_> {
@@ -342,7 +386,8 @@ impl Line<'_> {
             credential = self.credential.map(tracing::field::display),
             peer = self.peer.map(|peer| tracing::field::display(peer.0.ip())),
             caller = self.caller,
-            request_id = self.request_id.and_then(|id| id.to_str().ok()),
+            request_id = self.ids.request(),
+            trace_id = self.ids.trace(),
             "request"
         );
     }

@@ -10,7 +10,6 @@ use super::attempt::Came;
 use super::flow::{Ask, Reply, Timing};
 use super::forecast::{Forecast, MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
 use super::repeat::{Heard, Held, Next, unknown};
-use super::request_id::REQUEST_ID;
 use super::union::{Became, Merged, NoTurn, Turn};
 use super::{Gateway, places};
 use crate::cache::Touched;
@@ -75,14 +74,14 @@ impl Told {
             Self::Again(..) | Self::NotRecorded(_) | Self::Stopped(_) => (None, Outcome::HungUp),
             Self::Unknown(_) => (None, Outcome::Unknown),
         };
-        let request_id = ask.headers.get(REQUEST_ID);
         tracing::info!(
             operation = %ask.operation.name,
             method = ask.method.as_str(),
             status,
             outcome = outcome.as_str(),
             credential = %ask.credential,
-            request_id = request_id.and_then(|id| id.to_str().ok()),
+            request_id = ask.ids.request(),
+            trace_id = ask.ids.trace(),
             "the result of a write whose caller had hung up"
         );
     }
@@ -108,6 +107,7 @@ impl Gateway {
                 self.first_attempt();
             }
             self.leaves(&held.ask, &mut held.timing);
+            held.ask.progress.ready(held.ticket.ready_since());
             let told = match turn {
                 Turn::Alone(permit, place) => {
                     place.expect(left + held.ticket.answer_time());

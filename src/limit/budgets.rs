@@ -257,6 +257,7 @@ impl Budgets {
             estimate,
             answer,
             granted,
+            ready_since: None,
         })
     }
 

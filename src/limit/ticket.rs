@@ -24,6 +24,7 @@ pub struct Ticket {
     pub(super) estimate: Instant,
     pub(super) answer: Duration,
     pub(super) granted: oneshot::Receiver<Grant>,
+    pub(super) ready_since: Option<Instant>,
 }
 
 /// Why a ticket got no permit. Nothing was sent.
@@ -62,10 +63,17 @@ impl Ticket {
     }
 
     /// Says that it may leave: every earlier write of its lanes has settled.
-    pub fn ready(&self) {
+    pub fn ready(&mut self) {
         let place = self.place;
+        let now = self.budgets.shared.clock.now();
+        self.ready_since.get_or_insert(now);
         self.budgets
             .change(&self.key, |state, _| state.make_ready(&self.key, place));
+    }
+
+    /// When it was first said that it may leave: from then on it waits for its budget alone.
+    pub fn ready_since(&self) -> Option<Instant> {
+        self.ready_since
     }
 
     /// The permit if it can leave this instant; does not wait.

@@ -37,6 +37,7 @@ mod server;
 mod shadow;
 mod shortcut;
 mod simulation;
+mod spans;
 mod support;
 mod tidy;
 mod writes;

@@ -74,7 +74,9 @@ impl Gateway {
         request
             .extensions_mut()
             .insert(Peer(SocketAddr::new(kept.peer, 0)));
+        let ids = self.ids_of_kept(request.headers());
         let mut ask = self.understand(request.into_parts().0, accepted)?;
+        ask.ids = ids;
         ask.body = kept.body;
         Ok(ask)
     }

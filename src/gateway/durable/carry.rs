@@ -186,6 +186,7 @@ impl Gateway {
             self.first_attempt();
         }
         self.leaves(&carried.ask, &mut carried.timing);
+        carried.ask.progress.ready(carried.ticket.ready_since());
     }
 
     /// Waits for its lanes and for a slot, however long that takes.

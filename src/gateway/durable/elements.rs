@@ -61,7 +61,9 @@ impl Gateway {
                 // It is too late, or the gateway stops, and the next process begins anew.
                 return (verdict::Came::NoAnswer, None, unsettled.in_doubt());
             };
-            let came = self.attempt(&ask.operation, ask.credential, slot, request.clone());
+            let mut request = request.clone();
+            request.extensions_mut().insert(ask.ids.clone());
+            let came = self.attempt(&ask.operation, ask.credential, slot, request);
             match came.await {
                 Came::Answer(answer) => {
                     let status = answer.response.status();

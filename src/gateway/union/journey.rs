@@ -134,7 +134,7 @@ impl Gateway {
     async fn send(
         &self,
         union: &mut Union,
-        request: Request<Bytes>,
+        mut request: Request<Bytes>,
         group: &[usize],
         permit: Option<Permit>,
     ) -> Sent {
@@ -157,6 +157,8 @@ impl Gateway {
                 aboard.leaves(self);
             }
         }
+        // The first one's names stand for all.
+        request.extensions_mut().insert(ask.ids.clone());
         let came = self.attempt(&union.operation, ask.credential, permit, request);
         match came.await {
             Came::Answer(answer) => {
@@ -236,7 +238,7 @@ impl Gateway {
     }
 
     /// Asks the API itself what took effect, once it shows that.
-    async fn look(&self, union: &mut Union, request: Request<Bytes>, operation: &str) -> Sent {
+    async fn look(&self, union: &mut Union, mut request: Request<Bytes>, operation: &str) -> Sent {
         let table = self.table.get();
         let mut operations = table.operations().iter();
         let operation = operations.find(|known| &*known.name == operation).cloned();
@@ -249,6 +251,7 @@ impl Gateway {
         let Some(permit) = self.another_permit(&ask).await else {
             return Sent::Stopped;
         };
+        request.extensions_mut().insert(ask.ids.clone());
         let came = self.attempt(&ask.operation, ask.credential, permit, request);
         match came.await {
             Came::Answer(answer) => Sent::Came(whole(answer).await.0),

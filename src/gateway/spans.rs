@@ -1,0 +1,211 @@
+//! The spans of a request: the request itself, and below it its look into the cache, its wait in the
+//! queue with the part that it spent waiting for a slot of its budget, and each attempt at the API.
+
+use super::Gateway;
+use super::flow::{Progress, Timing};
+use super::ids::Ids;
+use super::status::CacheStatus;
+use crate::metrics::Outcome;
+use crate::route::policy::Operation;
+use crate::trace::{Span, SpanKind, Tracer, Trail, attribute};
+use crate::upstream::Attempt;
+use http::header::HeaderMap;
+use http::{Method, StatusCode};
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+/// What came of a request, for its spans.
+#[derive(Debug)]
+pub(super) struct Ended<'r> {
+    pub(super) method: &'r Method,
+    pub(super) operation: Option<&'r Operation>,
+    pub(super) outcome: Outcome,
+    pub(super) status: Option<StatusCode>,
+    pub(super) error: Option<&'static str>,
+    pub(super) cache: Option<&'r CacheStatus>,
+    pub(super) timing: &'r Timing,
+    pub(super) progress: Option<&'r Progress>,
+    pub(super) from: Instant,
+    pub(super) elapsed: Duration,
+}
+
+impl Gateway {
+    /// Tells the spans of a request, if it is traced.
+    pub(super) fn tell_request(&self, ids: &Ids, ended: &Ended<'_>) {
+        if let (Some(tracer), Some(trail)) = (&self.tracer, ids.trail()) {
+            tell_request(tracer, trail, ids, ended);
+        }
+    }
+
+    /// Tells the spans of a hit that took the short way: all of it is a look into the cache.
+    pub(super) fn tell_hit(
+        &self,
+        ids: &Ids,
+        method: &Method,
+        operation: &Operation,
+        status: StatusCode,
+        (from, elapsed): (Instant, Duration),
+    ) {
+        let progress = Progress::default();
+        progress.looked((from, from + elapsed));
+        let ended = Ended {
+            method,
+            operation: Some(operation),
+            outcome: Outcome::Hit,
+            status: Some(status),
+            error: None,
+            cache: Some(&CacheStatus::hit()),
+            timing: &Timing::default(),
+            progress: Some(&progress),
+            from,
+            elapsed,
+        };
+        self.tell_request(ids, &ended);
+    }
+
+    /// The place of an attempt, written into its fields, if the request that it is made for is
+    /// traced.
+    pub(super) fn attempt_place(&self, ids: &Ids, headers: &mut HeaderMap) -> Option<Trail> {
+        let _ = self.tracer.as_ref()?;
+        let place = ids.trail()?.below();
+        place.put_into(headers);
+        Some(place)
+    }
+
+    /// Tells the span of an attempt.
+    pub(super) fn tell_attempt(
+        &self,
+        place: &Trail,
+        operation: &Operation,
+        attempt: &Attempt,
+        (from, took): (Instant, Duration),
+    ) {
+        let Some(tracer) = &self.tracer else {
+            return;
+        };
+        let mut attributes = vec![
+            attribute("segment_gateway.operation", operation.name.to_string()),
+            attribute("segment_gateway.budget", operation.budget.name.to_string()),
+        ];
+        let failed = match attempt {
+            Attempt::Answered(response) => {
+                let status = response.status();
+                attributes.push(attribute(STATUS, i64::from(status.as_u16())));
+                status.is_client_error() || status.is_server_error()
+            }
+            Attempt::NotSent(why) => {
+                attributes.push(attribute(ERROR, why.as_str()));
+                true
+            }
+            Attempt::Unknown(why) => {
+                attributes.push(attribute(ERROR, why.as_str()));
+                true
+            }
+        };
+        tracer.tell(Span {
+            trail: place,
+            name: "upstream".into(),
+            kind: SpanKind::Client,
+            from,
+            to: from + took,
+            failed,
+            attributes,
+        });
+    }
+}
+
+// Names of OpenTelemetry's semantic conventions for HTTP.
+const METHOD: &str = "http.request.method";
+const ROUTE: &str = "http.route";
+const STATUS: &str = "http.response.status_code";
+const ERROR: &str = "error.type";
+
+fn tell_request(tracer: &Tracer, trail: &Trail, ids: &Ids, ended: &Ended<'_>) {
+    let to = ended.from + ended.elapsed;
+    let below = |name: &'static str, parent: &Trail, (from, to), attributes| {
+        let place = parent.below();
+        tracer.tell(Span {
+            trail: &place,
+            name: name.into(),
+            kind: SpanKind::Internal,
+            from,
+            to,
+            failed: false,
+            attributes,
+        });
+        place
+    };
+    let (looked, ready) = ended.progress.map_or((None, None), Progress::times);
+    if let (Some(cache), Some(looked)) = (ended.cache, looked) {
+        let attributes = vec![
+            attribute("segment_gateway.cache.result", cache.result()),
+            attribute("segment_gateway.cache.reason", cache.reason()),
+        ];
+        below("cache", trail, looked, attributes);
+    }
+    let timing = ended.timing;
+    // Whoever waited in vain has done so as well.
+    if timing.left || ended.outcome == Outcome::Expired {
+        let left = (ended.from + timing.queued).min(to);
+        let attributes = vec![
+            attribute("segment_gateway.throttled", i64::from(timing.throttled)),
+            attribute("segment_gateway.merged", number(timing.merged)),
+        ];
+        let queue = below("queue", trail, (ended.from, left), attributes);
+        let budget = ended.operation.map(|operation| &operation.budget.name);
+        if let (Some(budget), Some(ready)) = (budget, ready.filter(|ready| *ready <= left)) {
+            let budget = attribute("segment_gateway.budget", budget.to_string());
+            below("budget", &queue, (ready, left), vec![budget]);
+        }
+    }
+    let mut attributes = vec![
+        attribute(METHOD, method(ended.method)),
+        attribute("segment_gateway.outcome", ended.outcome.as_str()),
+    ];
+    if let Some(status) = ended.status {
+        attributes.push(attribute(STATUS, i64::from(status.as_u16())));
+    }
+    if let Some(error) = ended.error {
+        attributes.push(attribute(ERROR, error));
+    }
+    if let Some(id) = ids.request() {
+        attributes.push(attribute("segment_gateway.request_id", id.to_owned()));
+    }
+    let mut name = Cow::Borrowed(method(ended.method));
+    if let Some(operation) = ended.operation {
+        let operation_name = operation.name.to_string();
+        attributes.push(attribute("segment_gateway.operation", operation_name));
+        if !operation.template.is_empty() {
+            attributes.push(attribute(ROUTE, operation.template.to_string()));
+            name = format!("{name} {}", operation.template).into();
+        }
+    }
+    let failed = ended.status.is_none_or(|status| status.is_server_error());
+    tracer.tell(Span {
+        trail,
+        name,
+        kind: SpanKind::Server,
+        from: ended.from,
+        to,
+        failed,
+        attributes,
+    });
+}
+
+/// A method that somebody made up is none of a few.
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "_OTHER",
+    }
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

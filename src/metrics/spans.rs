@@ -1,0 +1,28 @@
+//! How spans end.
+
+use super::{Maker, Metrics};
+use prometheus::IntCounterVec;
+
+/// Of a span: the collector took it, did not, or it was not kept because too many waited.
+const RESULTS: [&str; 3] = ["exported", "failed", "dropped"];
+
+pub(super) fn counter(make: &Maker) -> prometheus::Result<IntCounterVec> {
+    let spans = make.counters(
+        "segment_gateway_spans_total",
+        "Spans by what became of them: exported, failed (the collector did not take them), dropped \
+        (too many waited)",
+        &["result"],
+    )?;
+    for result in RESULTS {
+        spans.with_label_values(&[result]);
+    }
+    Ok(spans)
+}
+
+impl Metrics {
+    /// So many spans ended like this.
+    pub fn spans(&self, result: &str, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.spans.with_label_values(&[result]).inc_by(count);
+    }
+}

@@ -1,0 +1,247 @@
+//! Takes spans to a collector in batches: OTLP over HTTP, in protobuf.
+//!
+//! The library's batches are made in a thread of its own, which waits for an answer of the client that
+//! runs in the gateway's runtime: the library's own clients would need another one.
+
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::upstream::{Attempt, Base, Client, ProxyRules, Spec as ClientSpec};
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Uri};
+use http_body_util::{BodyExt, Limited};
+use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_otlp::{Protocol, SpanExporter as Otlp, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanExporter, SpanProcessor,
+};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// Spans that wait to be taken; more are dropped.
+const MOST_WAITING: usize = 4_096;
+/// Spans taken together.
+const BATCH: usize = 512;
+/// How long spans wait for others.
+const DELAY: Duration = Duration::from_secs(2);
+/// How long the collector may take for a batch.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The largest answer of a collector that is read.
+const LARGEST_ANSWER: usize = 64 * 1024;
+
+/// A collector that speaks OTLP over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collector {
+    /// `http://` or `https://`, a host and perhaps a port and a path; `/v1/traces` is put behind it.
+    pub endpoint: String,
+    /// A PEM file of certificates to trust besides the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// By which name the gateway is known.
+    pub service: String,
+}
+
+/// Why spans cannot be exported at all.
+#[derive(Debug)]
+pub struct TraceError(String);
+
+impl fmt::Display for TraceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot export traces: {}", self.0)
+    }
+}
+
+impl std::error::Error for TraceError {}
+
+fn because(error: impl fmt::Display) -> TraceError {
+    TraceError(error.to_string())
+}
+
+impl Collector {
+    /// Scheme and authority, and the URL that takes spans.
+    ///
+    /// # Errors
+    /// If the endpoint is not the address of a collector.
+    pub fn address(&self) -> Result<(Base, String), TraceError> {
+        let uri: Uri = self.endpoint.trim().parse().map_err(because)?;
+        let path = uri.path().trim_end_matches('/').to_owned();
+        if uri.query().is_some() {
+            return Err(TraceError("its address has a query".to_owned()));
+        }
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(TraceError("its address is not a URL".to_owned()));
+        };
+        let place = format!("{scheme}://{authority}");
+        let base = Base::parse(&place).map_err(because)?;
+        Ok((base, format!("{place}{path}/v1/traces")))
+    }
+}
+
+/// Counts how spans end.
+#[derive(Debug)]
+struct Account {
+    metrics: Arc<Metrics>,
+    waiting: AtomicUsize,
+    failing: AtomicBool,
+}
+
+/// Spans on their way.
+#[derive(Debug)]
+pub(super) struct Export {
+    processor: BatchSpanProcessor,
+    account: Arc<Account>,
+}
+
+impl Export {
+    pub(super) fn start(
+        collector: &Collector,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Result<Self, TraceError> {
+        let (base, url) = collector.address()?;
+        let sender = Sender {
+            client: client(collector, base, clock)?,
+            runtime: Handle::try_current().map_err(because)?,
+        };
+        let otlp = Otlp::builder()
+            .with_http()
+            .with_http_client(sender)
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(url)
+            .with_timeout(PATIENCE)
+            .build()
+            .map_err(because)?;
+        let account = Arc::new(Account {
+            metrics,
+            waiting: AtomicUsize::new(0),
+            failing: AtomicBool::new(false),
+        });
+        let counting = Counting {
+            inner: otlp,
+            account: account.clone(),
+        };
+        let batches = BatchConfigBuilder::default()
+            .with_max_queue_size(MOST_WAITING)
+            .with_max_export_batch_size(BATCH)
+            .with_scheduled_delay(DELAY)
+            .build();
+        let mut processor = BatchSpanProcessor::builder(counting)
+            .with_batch_config(batches)
+            .build();
+        let resource = Resource::builder()
+            .with_service_name(collector.service.clone())
+            .with_attribute(super::attribute(
+                "service.version",
+                env!("CARGO_PKG_VERSION"),
+            ))
+            .build();
+        processor.set_resource(&resource);
+        Ok(Self { processor, account })
+    }
+
+    pub(super) fn push(&self, span: SpanData) {
+        let waiting = &self.account.waiting;
+        if waiting.fetch_add(1, Ordering::AcqRel) >= MOST_WAITING {
+            waiting.fetch_sub(1, Ordering::AcqRel);
+            self.account.metrics.spans("dropped", 1);
+            return;
+        }
+        self.processor.on_end(span);
+    }
+
+    pub(super) fn finish(&self, within: Duration) {
+        if let Err(error) = self.processor.shutdown_with_timeout(within) {
+            tracing::warn!(%error, "the last spans could not be handed over");
+        }
+    }
+}
+
+fn client(collector: &Collector, base: Base, clock: Clock) -> Result<Client, TraceError> {
+    let spec = ClientSpec {
+        base,
+        ca_file: collector.ca_file.clone(),
+        connect: PATIENCE,
+        head: PATIENCE,
+        idle_body: PATIENCE,
+        total: PATIENCE,
+        connection_lifetime: Duration::from_secs(300),
+        connection_idle: Duration::from_secs(50),
+        http2: true,
+        proxy: ProxyRules::default(),
+        via: HeaderValue::from_static("1.1 segment-gateway"),
+    };
+    Client::new(spec, clock).map_err(because)
+}
+
+/// Counts what the collector took.
+#[derive(Debug)]
+struct Counting<E> {
+    inner: E,
+    account: Arc<Account>,
+}
+
+impl<E: SpanExporter> SpanExporter for Counting<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let count = batch.len();
+        let done = self.inner.export(batch).await;
+        let account = &self.account;
+        account.waiting.fetch_sub(count, Ordering::AcqRel);
+        let result = if done.is_ok() { "exported" } else { "failed" };
+        account.metrics.spans(result, count);
+        let was_failing = account.failing.swap(done.is_err(), Ordering::AcqRel);
+        match &done {
+            Err(error) if !was_failing => tracing::warn!(
+                %error,
+                "the collector takes no spans; they are dropped until it does"
+            ),
+            Ok(()) if was_failing => tracing::info!("the collector takes spans again"),
+            _ => {}
+        }
+        done
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+/// Sends a batch from the thread of batches, in the gateway's runtime.
+#[derive(Clone)]
+struct Sender {
+    client: Client,
+    runtime: Handle,
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sender")
+    }
+}
+
+#[async_trait]
+impl HttpClient for Sender {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let client = self.client.clone();
+        let sending = self.runtime.spawn(async move {
+            match client.send(request).await {
+                Attempt::Answered(answer) => {
+                    let (head, body) = answer.into_parts();
+                    let body = Limited::new(body, LARGEST_ANSWER).collect().await?;
+                    Ok(Response::from_parts(head, body.to_bytes()))
+                }
+                Attempt::NotSent(why) => Err(HttpError::from(why.as_str())),
+                Attempt::Unknown(why) => Err(HttpError::from(why.as_str())),
+            }
+        });
+        sending.await?
+    }
+}

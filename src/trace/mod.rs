@@ -1,0 +1,236 @@
+//! Spans: what a request met, when, and for how long, told to an OpenTelemetry collector.
+//!
+//! A [`Trail`] names the place of a request in its trace: the caller's `traceparent` (W3C Trace
+//! Context) is taken up, or a new trace is begun. Spans are made when what they tell of has ended, so
+//! a request that is not traced costs a look at one field. They are handed over without waiting:
+//! where the collector is slow or away, spans are dropped and counted, never requests.
+
+mod export;
+
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use export::Export;
+pub use export::{Collector, TraceError};
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{SpanContext, SpanId, Status, TraceContextExt, TraceFlags, TraceState};
+use opentelemetry::{InstrumentationScope, KeyValue, Value};
+use opentelemetry_http::{HeaderExtractor, HeaderInjector};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SpanData};
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use opentelemetry::trace::{SpanKind, TraceId};
+
+/// The field that names a request's place in its trace (W3C Trace Context, section 3.2).
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// What a caller says of its trace, unless it says nothing, or something malformed, which begins a
+/// new one (section 3.2.2).
+fn remote(headers: &HeaderMap) -> Option<SpanContext> {
+    let mut parents = headers.get_all(TRACEPARENT).iter();
+    let (Some(_), None) = (parents.next(), parents.next()) else {
+        return None;
+    };
+    let propagator = TraceContextPropagator::new();
+    let nothing = opentelemetry::Context::new();
+    let context = propagator.extract_with_context(&nothing, &HeaderExtractor(headers));
+    let context = context.span().span_context().clone();
+    context.is_valid().then_some(context)
+}
+
+/// The trace that a caller says its request belongs to; for the log.
+pub fn trace_id(headers: &HeaderMap) -> Option<TraceId> {
+    remote(headers).map(|remote| remote.trace_id())
+}
+
+/// The place of a request in its trace. Only of one whose spans are told.
+#[derive(Clone, Debug)]
+pub struct Trail {
+    context: SpanContext,
+    parent: SpanId,
+    parent_is_remote: bool,
+}
+
+impl Trail {
+    /// The trace.
+    pub fn trace_id(&self) -> TraceId {
+        self.context.trace_id()
+    }
+
+    /// A place below this one.
+    pub fn below(&self) -> Self {
+        let context = &self.context;
+        Self {
+            context: SpanContext::new(
+                context.trace_id(),
+                RandomIdGenerator::default().new_span_id(),
+                context.trace_flags(),
+                false,
+                context.trace_state().clone(),
+            ),
+            parent: context.span_id(),
+            parent_is_remote: context.is_remote(),
+        }
+    }
+
+    /// Writes this place into the fields of a request, for whoever handles it next.
+    pub fn put_into(&self, headers: &mut HeaderMap) {
+        let context = opentelemetry::Context::new().with_remote_span_context(self.context.clone());
+        TraceContextPropagator::new().inject_context(&context, &mut HeaderInjector(headers));
+        if headers.get(TRACESTATE).is_some_and(HeaderValue::is_empty) {
+            headers.remove(TRACESTATE);
+        }
+    }
+}
+
+/// Something that has ended.
+#[derive(Clone, Debug)]
+pub struct Span<'t> {
+    /// Its place.
+    pub trail: &'t Trail,
+    /// What it is, of few different values.
+    pub name: Cow<'static, str>,
+    /// Its side of an exchange.
+    pub kind: SpanKind,
+    /// When it began and ended.
+    pub from: Instant,
+    /// See `from`.
+    pub to: Instant,
+    /// Whether it failed.
+    pub failed: bool,
+    /// What else is known of it. No token, and nothing that a caller wrote, but for its request id.
+    pub attributes: Vec<KeyValue>,
+}
+
+/// Which requests are traced of those whose callers do not say so, and where spans go.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The collector.
+    pub collector: Collector,
+    /// Of a hundred requests without a `traceparent` so many are traced; of those with one, the ones
+    /// whose caller traces them.
+    pub sample_percent: u32,
+}
+
+/// Tells spans. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tracer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    export: Export,
+    scope: InstrumentationScope,
+    sample_percent: u32,
+    clock: Clock,
+}
+
+impl Tracer {
+    /// Begins to export within the present runtime; connects to nothing yet.
+    ///
+    /// # Errors
+    /// If the collector's address cannot be used.
+    pub fn start(spec: &Spec, metrics: Arc<Metrics>, clock: Clock) -> Result<Self, TraceError> {
+        let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
+            .with_version(env!("CARGO_PKG_VERSION"))
+            .build();
+        Ok(Self {
+            shared: Arc::new(Shared {
+                export: Export::start(&spec.collector, metrics, clock.clone())?,
+                scope,
+                sample_percent: spec.sample_percent,
+                clock,
+            }),
+        })
+    }
+
+    /// The place of a request that comes in with these fields, if it is to be traced.
+    pub fn begin(&self, headers: &HeaderMap) -> Option<Trail> {
+        let ids = RandomIdGenerator::default();
+        if let Some(remote) = remote(headers) {
+            let place = Trail {
+                parent: SpanId::INVALID,
+                parent_is_remote: false,
+                context: remote,
+            };
+            return place.context.is_sampled().then(|| place.below());
+        }
+        let id = ids.new_trace_id();
+        // The last byte is as random as any: it decides, so that each trace is whole.
+        let [.., last] = id.to_bytes();
+        if u32::from(last) * 100 >= self.shared.sample_percent * 256 {
+            return None;
+        }
+        let context = SpanContext::new(
+            id,
+            ids.new_span_id(),
+            TraceFlags::SAMPLED,
+            false,
+            TraceState::NONE,
+        );
+        Some(Trail {
+            context,
+            parent: SpanId::INVALID,
+            parent_is_remote: false,
+        })
+    }
+
+    /// The place of something that goes on for a caller that has long been answered: what is below
+    /// it is below the caller's own span.
+    pub fn resume(headers: &HeaderMap) -> Option<Trail> {
+        let context = remote(headers).filter(SpanContext::is_sampled)?;
+        Some(Trail {
+            context,
+            parent: SpanId::INVALID,
+            parent_is_remote: false,
+        })
+    }
+
+    /// Tells of something that has ended. Never waits.
+    pub fn tell(&self, span: Span<'_>) {
+        let shared = &self.shared;
+        // People and other machines read the wall clock; here spans are timed by the monotonic one.
+        let (now, wall) = (shared.clock.now(), shared.clock.wall());
+        let at = |instant: Instant| wall - now.saturating_duration_since(instant);
+        let status = if span.failed {
+            Status::error("")
+        } else {
+            Status::Unset
+        };
+        shared.export.push(SpanData {
+            span_context: span.trail.context.clone(),
+            parent_span_id: span.trail.parent,
+            parent_span_is_remote: span.trail.parent_is_remote,
+            span_kind: span.kind,
+            name: span.name,
+            start_time: at(span.from),
+            end_time: at(span.to),
+            attributes: span.attributes,
+            dropped_attributes_count: 0,
+            events: Default::default(),
+            links: Default::default(),
+            status,
+            instrumentation_scope: shared.scope.clone(),
+        });
+    }
+
+    /// Hands over what has been told, within this time. Blocks.
+    pub fn finish(&self, within: Duration) {
+        self.shared.export.finish(within);
+    }
+}
+
+/// What is known of something, for [`Span::attributes`].
+pub fn attribute(name: &'static str, value: impl Into<Value>) -> KeyValue {
+    KeyValue::new(name, value)
+}
+
+#[cfg(test)]
+mod tests;
