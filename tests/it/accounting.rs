@@ -443,8 +443,9 @@ async fn every_request_is_counted_under_one_outcome_and_the_sums_agree() {
         let world = &callers.world;
         let mut differ = Differences::default();
         requests(&counted, &callers.seen.lock().unwrap(), &mut differ);
-        let known = world.gateway.table.operations().iter();
-        let cacheable = known.filter(|operation| operation.cache.is_some());
+        let table = world.gateway.table.get();
+        let cacheable = table.operations().iter();
+        let cacheable = cacheable.filter(|operation| operation.cache.is_some());
         let cacheable = cacheable.map(|operation| operation.name.to_string());
         operations(&counted, &cacheable.collect(), &mut differ);
         attempts(&counted, world, &mut differ);

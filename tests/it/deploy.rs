@@ -190,6 +190,14 @@ fn eventful() -> String {
     for kept in [true, false] {
         metrics.journal_committed(kept, SOON);
     }
+    metrics.in_shadow(true);
+    for verdict in ["hit", "stale", "joined"] {
+        metrics.foreseen("getUser", verdict, verdict, None);
+    }
+    for verdict in ["at-once", "refused"] {
+        metrics.foreseen("getUser", verdict, "none", Some(SOON));
+        metrics.throttled_in_shadow("getUser", verdict);
+    }
     let budgets = [(Arc::from("getUser"), BudgetGauge::default())];
     String::from_utf8(metrics.render(&budgets, &Levels::default())).unwrap()
 }
