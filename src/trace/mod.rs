@@ -34,14 +34,29 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// new one (section 3.2.2).
 fn remote(headers: &HeaderMap) -> Option<SpanContext> {
     let mut parents = headers.get_all(TRACEPARENT).iter();
-    let (Some(_), None) = (parents.next(), parents.next()) else {
+    let (Some(parent), None) = (parents.next(), parents.next()) else {
         return None;
     };
+    if !has_its_form(parent.as_bytes()) {
+        return None;
+    }
     let propagator = TraceContextPropagator::new();
     let nothing = opentelemetry::Context::new();
     let context = propagator.extract_with_context(&nothing, &HeaderExtractor(headers));
     let context = context.span().span_context().clone();
     context.is_valid().then_some(context)
+}
+
+/// Whether the parts have their lengths; the library takes shorter ones for numbers. A later version
+/// may have more parts behind them.
+fn has_its_form(parent: &[u8]) -> bool {
+    const LENGTH: usize = 55;
+    let hyphens = [2, 35, 52].iter().all(|at| parent.get(*at) == Some(&b'-'));
+    let whole = match parent.strip_prefix(b"00") {
+        Some(_) => parent.len() == LENGTH,
+        None => parent.len() >= LENGTH && parent.get(LENGTH).is_none_or(|next| *next == b'-'),
+    };
+    hyphens && whole
 }
 
 /// The trace that a caller says its request belongs to; for the log.

@@ -444,8 +444,8 @@ async fn every_request_is_counted_under_one_outcome_and_the_sums_agree() {
         let mut differ = Differences::default();
         requests(&counted, &callers.seen.lock().unwrap(), &mut differ);
         let table = world.gateway.table.get();
-        let known = table.operations().iter();
-        let cacheable = known.filter(|operation| operation.cache.is_some());
+        let cacheable = table.operations().iter();
+        let cacheable = cacheable.filter(|operation| operation.cache.is_some());
         let cacheable = cacheable.map(|operation| operation.name.to_string());
         operations(&counted, &cacheable.collect(), &mut differ);
         attempts(&counted, world, &mut differ);

@@ -190,6 +190,14 @@ fn eventful() -> String {
     for kept in [true, false] {
         metrics.journal_committed(kept, SOON);
     }
+    metrics.in_shadow(true);
+    for verdict in ["hit", "stale", "joined"] {
+        metrics.foreseen("getUser", verdict, verdict, None);
+    }
+    for verdict in ["at-once", "refused"] {
+        metrics.foreseen("getUser", verdict, "none", Some(SOON));
+        metrics.throttled_in_shadow("getUser", verdict);
+    }
     let budgets = [(Arc::from("getUser"), BudgetGauge::default())];
     String::from_utf8(metrics.render(&budgets, &Levels::default())).unwrap()
 }
@@ -341,6 +349,22 @@ fn descriptions_name_only_what_exists() {
         }
     }
     assert_eq!(sections, BTreeSet::new(), "no panel leads there");
+}
+
+#[test]
+fn the_readme_leads_to_every_row_and_every_runbook() {
+    let readme = text("README.md");
+    let dashboard = dashboard();
+    let all = dashboard["panels"].as_array().unwrap().iter();
+    for row in all.filter(|panel| panel["type"] == "row") {
+        let title = str_of(row, "title");
+        assert!(readme.contains(&format!("\n| {title} | ")), "{title}");
+    }
+    let runbooks = text("deploy/runbooks.md");
+    for alert in runbooks.lines().filter_map(|line| line.strip_prefix("## ")) {
+        let link = format!("[{alert}](deploy/runbooks.md#{})", alert.to_lowercase());
+        assert!(readme.contains(&link), "{link}");
+    }
 }
 
 /// The keys of the shipped configuration, those behind a `#` included.

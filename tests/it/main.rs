@@ -20,6 +20,7 @@ mod binary;
 mod browser;
 mod caching;
 mod catalogue;
+mod ci;
 mod crash;
 mod deploy;
 mod durable;

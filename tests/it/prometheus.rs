@@ -1,5 +1,6 @@
-//! A real Prometheus scrapes a running gateway under load, and every query of the dashboard and of the
-//! alerts is asked: a panel without data would be one that nobody notices until it is needed.
+//! A real Prometheus scrapes two running gateways under load, one of them in shadow mode, and every
+//! query of the dashboard and of the alerts is asked: a panel without data would be one that nobody
+//! notices until it is needed.
 //!
 //! It needs Debian's package `prometheus`. Where it is missing the test says so and passes, unless
 //! `SEGMENT_GATEWAY_NEEDS_PROMETHEUS` is set.
@@ -15,7 +16,6 @@ use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use tokio::task::JoinSet;
 
 /// What makes things happen within seconds: short times, and answers that may be shown stale.
@@ -48,6 +48,18 @@ const NOT_HERE: &str = r#"result="not-sent""#;
 /// and so often that the retry budget does not give all repetitions.
 const WRITERS: usize = 92;
 const DURABLE_WRITERS: usize = 4;
+/// In shadow mode nothing slows callers down but the API.
+const UNHURRIED: [&str; 6] = [
+    "--shadow",
+    "--time-scale",
+    "10",
+    "--throttle",
+    "0.05",
+    "--latency=500ms",
+];
+const SHADOW_WRITERS: usize = 8;
+/// The rules in `alerts.yml`.
+const RULES: usize = 20;
 const GRANT: &str =
     r#"{"permissions":[{"roleId":"source-admin","resources":[{"id":"s","type":"SOURCE"}]}]}"#;
 
@@ -112,6 +124,44 @@ fn load(proxy: SocketAddr) -> JoinSet<()> {
     callers
 }
 
+/// Hits in shadow mode: of what nobody writes, and of what somebody else does.
+async fn read_in_shadow(proxy: SocketAddr) {
+    loop {
+        for target in ["/roles", "/users/user-00001"] {
+            try_ask(proxy, request(Method::GET, target, "demo", "")).await;
+        }
+    }
+}
+
+/// More writes than would have left at once, or at all.
+async fn write_in_shadow(proxy: SocketAddr, writer: usize) {
+    let target = format!("/users/user-{:05}/permissions", 100 + writer);
+    loop {
+        let ask = request(Method::PUT, &target, "demo", r#"{"permissions":[]}"#);
+        try_ask(proxy, ask).await;
+    }
+}
+
+/// Changes what is read behind the gateway's back.
+async fn interfere(sandbox: SocketAddr) {
+    for n in 0_u64.. {
+        let body = [r#"{"permissions":[]}"#, GRANT][usize::from(n % 2 == 0)];
+        let target = "/users/user-00001/permissions";
+        try_ask(sandbox, request(Method::PUT, target, "another", body)).await;
+    }
+}
+
+/// Asks for all that the row of shadow mode shows, until it is dropped.
+fn shadow_load(place: &Place) -> JoinSet<()> {
+    let mut callers = JoinSet::new();
+    callers.spawn(read_in_shadow(place.proxy));
+    callers.spawn(interfere(place.sandbox));
+    for writer in 0..SHADOW_WRITERS {
+        callers.spawn(write_in_shadow(place.proxy, writer));
+    }
+    callers
+}
+
 /// Writes the configuration; where it is.
 fn configure(directory: &Path) -> String {
     let stale = "cache = \"1s\"\nstale_while_revalidate = \"60s\"";
@@ -123,12 +173,13 @@ fn configure(directory: &Path) -> String {
     file.display().to_string()
 }
 
-fn start(admin: SocketAddr, directory: &Path) -> Option<(Process, SocketAddr)> {
+fn start(admins: [SocketAddr; 2], directory: &Path) -> Option<(Process, SocketAddr)> {
     let address = free();
+    let [first, second] = admins;
     let scrape = format!(
         "global:\n  scrape_interval: 1s\n  evaluation_interval: 1s\nrule_files: [{}]\n\
          scrape_configs:\n  - job_name: segment-gateway\n    static_configs:\n      \
-         - targets: ['{admin}']\n",
+         - targets: ['{first}', '{second}']\n",
         Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("deploy/prometheus/alerts.yml")
             .display()
@@ -173,8 +224,9 @@ async fn rules(prometheus: SocketAddr) -> Vec<Value> {
 
 #[tokio::test]
 async fn every_query_of_the_dashboard_returns_data() {
-    let (place, directory) = (Arc::new(Place::new()), tempfile::tempdir().unwrap());
-    let Some((process, prometheus)) = start(place.admin, directory.path()) else {
+    let (place, shadow, directory) = (Place::new(), Place::new(), tempfile::tempdir().unwrap());
+    let admins = [place.admin, shadow.admin];
+    let Some((process, prometheus)) = start(admins, directory.path()) else {
         let needed = std::env::var_os("SEGMENT_GATEWAY_NEEDS_PROMETHEUS").is_some();
         assert!(!needed, "install Debian's package prometheus");
         eprintln!("skipped: there is no prometheus");
@@ -184,10 +236,11 @@ async fn every_query_of_the_dashboard_returns_data() {
     let mut arguments = vec!["--config", &configuration];
     arguments.extend(TROUBLE);
     let gateway = place.start(&arguments).await;
-    let mut callers = load(place.proxy);
-    eventually("it is scraped", async || {
+    let shadow_gateway = shadow.start(&UNHURRIED).await;
+    let callers = (load(place.proxy), shadow_load(&shadow));
+    eventually("both are scraped", async || {
         let up = ask(prometheus, "up == 1").await;
-        up.is_ok_and(|result| !result.is_empty())
+        up.is_ok_and(|result| result.len() == admins.len())
     })
     .await;
     for expression in expressions() {
@@ -216,9 +269,8 @@ async fn every_query_of_the_dashboard_returns_data() {
     }
     eventually("all rules are evaluated", async || {
         let rules = rules(prometheus).await;
-        rules.len() >= 18 && rules.iter().all(|rule| rule["health"] == "ok")
+        rules.len() == RULES && rules.iter().all(|rule| rule["health"] == "ok")
     })
     .await;
-    callers.abort_all();
-    drop((gateway, process));
+    drop((callers, gateway, shadow_gateway, process));
 }

@@ -274,8 +274,15 @@ fn prometheus_scrapes_the_gateway_and_grafana_asks_prometheus() {
     let compose = compose();
     let config = load(container_environment(&compose)).config;
     let scrape = yaml::values(&text("deploy/prometheus/prometheus.yml"));
-    let target = &scrape["scrape_configs[0].static_configs[0].targets[0]"];
-    let (host, port) = target.split_once(':').unwrap();
+    let listed = &scrape["scrape_configs[0].file_sd_configs[0].files[0]"];
+    let mount = format!("./prometheus/targets-compose.yml:/etc/prometheus/{listed}:ro");
+    assert!(yaml::list(&compose, "services.prometheus.volumes").contains(&mount));
+    let target = |file: &str| yaml::values(&text(&format!("deploy/prometheus/{file}")));
+    let local = target(listed);
+    let usual = Config::default().admin.listen.to_string();
+    assert_eq!(yaml::list(&local, "[0].targets"), [usual]);
+    let inside = target("targets-compose.yml");
+    let (host, port) = inside["[0].targets[0]"].split_once(':').unwrap();
     assert!(compose.contains_key(&format!("services.{host}")), "{host}");
     assert!(
         config.admin.hosts.iter().any(|known| known == host),

@@ -30,7 +30,7 @@ impl Drop for Process {
 pub struct Place {
     pub proxy: SocketAddr,
     pub admin: SocketAddr,
-    sandbox: SocketAddr,
+    pub sandbox: SocketAddr,
     directory: tempfile::TempDir,
 }
 
