@@ -93,7 +93,11 @@ impl Gateway {
                 return self.land(reading, answer, leader, timing).await;
             }
             if validators.is_none() {
-                tracing::warn!("the API answered 304 to a request without a condition");
+                tracing::warn!(
+                    request_id = reading.ask.ids.request(),
+                    trace_id = reading.ask.ids.trace(),
+                    "the API answered 304 to a request without a condition"
+                );
                 leader.fail(GatewayError::UpstreamBroken);
                 return Err(GatewayError::UpstreamBroken);
             }
@@ -258,7 +262,12 @@ impl Gateway {
                 head,
             }),
             Read::Broken(error) => {
-                tracing::warn!(reason = error.as_str(), "an answer broke off");
+                tracing::warn!(
+                    reason = error.as_str(),
+                    request_id = reading.ask.ids.request(),
+                    trace_id = reading.ask.ids.trace(),
+                    "an answer broke off"
+                );
                 let error = match error {
                     BodyError::IdleTimeout | BodyError::TotalTimeout => {
                         GatewayError::UpstreamTimeout

@@ -70,6 +70,7 @@ use durable::Durable;
 use flow::Ask;
 use holds::{Hold, Holds, NoRoom};
 use http::{HeaderValue, Request, Uri};
+use ids::Ids;
 use looks::Looks;
 use parking_lot::Mutex;
 use prefer::Patience;
@@ -250,9 +251,14 @@ impl Gateway {
     }
 
     /// The retry budget has no repetition for a write.
-    fn no_repetition(&self, operation: &Operation) {
+    fn no_repetition(&self, operation: &Operation, ids: &Ids) {
         self.metrics.repetition_refused(&operation.name);
-        tracing::info!(operation = %operation.name, "the retry budget has no repetition left");
+        tracing::info!(
+            operation = %operation.name,
+            request_id = ids.request(),
+            trace_id = ids.trace(),
+            "the retry budget has no repetition left"
+        );
     }
 
     /// The instant at which whatever stands in front of the gateway gives up on a request.

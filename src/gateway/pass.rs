@@ -66,7 +66,11 @@ impl Gateway {
                 if answer.response.status() == StatusCode::NOT_MODIFIED && !has_condition =>
             {
                 // Whoever has nothing can do nothing with it.
-                tracing::warn!("the API answered 304 to a request without a condition");
+                tracing::warn!(
+                    request_id = ask.ids.request(),
+                    trace_id = ask.ids.trace(),
+                    "the API answered 304 to a request without a condition"
+                );
                 Err(GatewayError::UpstreamBroken)
             }
             Asked::Answer(answer) => {

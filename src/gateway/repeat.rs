@@ -296,6 +296,8 @@ impl Gateway {
             credential = %held.ask.credential,
             attempts = failures,
             pause_ms = pause.as_millis(),
+            request_id = held.ask.ids.request(),
+            trace_id = held.ask.ids.trace(),
             "a write may have taken effect and is repeated"
         );
         place.stay_closed_for(self.settings.get().late);
@@ -337,7 +339,7 @@ impl Gateway {
         let operation = &held.ask.operation;
         let given = self.take_repetition(operation).is_ok();
         if !given {
-            self.no_repetition(operation);
+            self.no_repetition(operation, &held.ask.ids);
         }
         given
     }

@@ -340,7 +340,7 @@ impl Gateway {
         }
         let next = self.judge(carried, (came, heard, place)).await;
         if matches!(next, Next::Later(..)) {
-            self.no_repetition(&live.operation);
+            self.no_repetition(&live.operation, &carried.ask.ids);
         }
         next
     }

@@ -389,6 +389,8 @@ impl Judge {
                 operation = %name,
                 credential = %ask.credential,
                 key = %self.reading.at.primary.hash(),
+                request_id = ask.ids.request(),
+                trace_id = ask.ids.trace(),
                 "a stored answer would have been shown that is not what the API says now"
             );
         }
