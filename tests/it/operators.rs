@@ -1,13 +1,12 @@
 //! The listener of operators from outside: who is let in, and that nobody can keep others out.
 
-use super::support::wire::{connect, eventually, free, try_ask};
-use super::support::{Answer, wire};
+use super::support::program::Program;
+use super::support::wire::{self, connect};
 use http::Request;
 use http_body_util::Full;
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use tokio::io::AsyncWriteExt;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_segment-gateway");
@@ -23,54 +22,6 @@ fn program(arguments: &[&str], directory: &Path) -> Command {
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
-}
-
-/// A gateway with its sandbox that is killed at the end.
-struct Running {
-    child: Child,
-    proxy: SocketAddr,
-    admin: SocketAddr,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Running {
-    async fn start(directory: &Path, environment: &[(&str, &str)]) -> Self {
-        let (proxy, admin, sandbox) = (free(), free(), free());
-        let child = program(&["serve", "--sandbox"], directory)
-            .args(["--listen", &proxy.to_string()])
-            .args(["--admin-listen", &admin.to_string()])
-            .args(["--sandbox-listen", &sandbox.to_string()])
-            .envs(environment.iter().copied())
-            .stderr(Stdio::from(
-                fs::File::create(directory.join("log")).unwrap(),
-            ))
-            .spawn()
-            .unwrap();
-        let running = Self {
-            child,
-            proxy,
-            admin,
-        };
-        eventually("it listens", async || {
-            running.get("/livez", "").await.is_some()
-        })
-        .await;
-        running
-    }
-
-    async fn get(&self, path: &str, authorization: &str) -> Option<Answer> {
-        let mut ask = Request::get(path).header("host", self.admin.to_string());
-        if !authorization.is_empty() {
-            ask = ask.header("authorization", authorization);
-        }
-        try_ask(self.admin, ask.body(Full::default()).unwrap()).await
-    }
 }
 
 #[test]
@@ -156,22 +107,22 @@ fn a_listener_that_others_reach_needs_a_token_or_a_word() {
 #[tokio::test]
 async fn the_token_opens_it_to_programs_browsers_and_the_command_line() {
     let directory = tempfile::tempdir().unwrap();
-    let running = Running::start(directory.path(), &[(VARIABLE, TOKEN)]).await;
-    let refused = running.get("/status", "").await.unwrap();
+    let running = Program::sandbox("", &[], &[(VARIABLE, TOKEN)]).await;
+    let refused = running.page("/status", "").await.unwrap();
     assert_eq!(refused.status, 401);
     assert!(refused.text().contains("needs the admin token"));
     let ways: Vec<_> = refused.headers.get_all("www-authenticate").iter().collect();
     assert_eq!(ways.len(), 2, "{ways:?}");
     let wrong = running
-        .get("/", "Bearer the-token-of-others")
+        .page("/", "Bearer the-token-of-others")
         .await
         .unwrap();
     assert_eq!(wrong.status, 401);
     assert!(wrong.text().contains("not the admin token"));
     let bearer = format!("Bearer {TOKEN}");
-    assert_eq!(running.get("/status", &bearer).await.unwrap().status, 200);
+    assert_eq!(running.page("/status", &bearer).await.unwrap().status, 200);
     // Probes need none, and metrics tell of those who were refused.
-    let metrics = running.get("/metrics", "").await.unwrap().text();
+    let metrics = running.page("/metrics", "").await.unwrap().text();
     for (reason, count) in [("no-token", 1), ("wrong-token", 1), ("address", 0)] {
         let line = format!("segment_gateway_admin_refused_total{{reason=\"{reason}\"}} {count}\n");
         assert!(metrics.contains(&line), "{line}");
@@ -191,7 +142,7 @@ async fn the_token_opens_it_to_programs_browsers_and_the_command_line() {
     let mut log = program(&["log", "debug", "--admin", &admin], directory.path());
     let output = log.env(VARIABLE, TOKEN).output().unwrap();
     assert_eq!(said(&output), "debug\n");
-    let log = fs::read_to_string(directory.path().join("log")).unwrap();
+    let log = running.log();
     assert!(
         log.contains("wrong admin token") && !log.contains(TOKEN),
         "{log}"
@@ -201,8 +152,7 @@ async fn the_token_opens_it_to_programs_browsers_and_the_command_line() {
 /// Somebody opens the dashboard on the callers' port, or points an SDK at the operators' one.
 #[tokio::test]
 async fn the_wrong_port_says_which_is_the_right_one() {
-    let directory = tempfile::tempdir().unwrap();
-    let running = Running::start(directory.path(), &[]).await;
+    let running = Program::sandbox("", &[], &[]).await;
     let page = Request::get("/")
         .header("host", "gateway")
         .header("accept", "text/html");
@@ -210,7 +160,7 @@ async fn the_wrong_port_says_which_is_the_right_one() {
     assert_eq!(answer.status, 404);
     assert_eq!(answer.error_type(), "gateway-wrong-listener");
     assert!(answer.text().contains("admin.listen"));
-    let answer = running.get("/users", "Bearer t").await.unwrap();
+    let answer = running.page("/users", "Bearer t").await.unwrap();
     assert_eq!(answer.status, 404);
     assert!(
         answer.text().contains("listener of operators; callers"),
@@ -222,9 +172,8 @@ async fn the_wrong_port_says_which_is_the_right_one() {
 /// More connections than there are places, none of which says or takes anything.
 #[tokio::test]
 async fn scrapers_that_hang_keep_nobody_out() {
-    let directory = tempfile::tempdir().unwrap();
     let short = ("SEGMENT_GATEWAY__SERVER__HEADER_TIMEOUT", "300ms");
-    let running = Running::start(directory.path(), &[short]).await;
+    let running = Program::sandbox("", &[], &[short]).await;
     let mut hanging = Vec::new();
     for n in 0..80 {
         let mut stream = connect(running.admin).await;
@@ -235,7 +184,7 @@ async fn scrapers_that_hang_keep_nobody_out() {
         }
         hanging.push(stream);
     }
-    let answer = running.get("/metrics", "").await.unwrap();
+    let answer = running.page("/metrics", "").await.unwrap();
     assert_eq!(answer.status, 200);
     drop(hanging);
 }

@@ -1,7 +1,7 @@
 //! Spans, as a collector receives them from the program, and what the API sees of a trace.
 
-use super::support::exposition::samples;
-use super::support::wire::{ask, eventually, free, try_ask};
+use super::support::program::Program;
+use super::support::wire::{ask, eventually, free};
 use super::support::{request, with};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
@@ -17,9 +17,8 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use prost::Message;
 use std::convert::Infallible;
-use std::fs;
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 
@@ -56,19 +55,10 @@ async fn server() -> (SocketAddr, Seen) {
 
 /// The program between a caller and an API, with a collector beside it.
 struct Running {
-    child: Child,
+    program: Program,
     proxy: SocketAddr,
-    admin: SocketAddr,
     api: Seen,
     collector: Seen,
-    directory: tempfile::TempDir,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Running {
@@ -78,51 +68,26 @@ impl Running {
 
     /// The same, with an API elsewhere.
     async fn with(environment: &[(&str, &str)], elsewhere: Option<SocketAddr>) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let (proxy, admin) = (free(), free());
         let ((upstream, api), (traces, collector)) = (server().await, server().await);
-        let log = fs::File::create(directory.path().join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_segment-gateway"))
-            .args(["serve", "--listen", &proxy.to_string()])
-            .args(["--admin-listen", &admin.to_string()])
-            .args([
-                "--upstream",
-                &format!("http://{}", elsewhere.unwrap_or(upstream)),
-            ])
-            .env(
-                "SEGMENT_GATEWAY__TRACING__OTLP_ENDPOINT",
-                format!("http://{traces}/otlp/"),
-            )
-            .env("OTEL_EXPORTER_OTLP_HEADERS", "x-collector-token=c0llect0r")
-            .envs(environment.iter().copied())
-            .current_dir(directory.path())
-            .stderr(Stdio::from(log))
-            .spawn()
-            .unwrap();
-        let running = Self {
-            child,
-            proxy,
-            admin,
+        let url = format!("http://{}", elsewhere.unwrap_or(upstream));
+        let endpoint = format!("http://{traces}/otlp/");
+        let own = [
+            ("SEGMENT_GATEWAY__TRACING__OTLP_ENDPOINT", &*endpoint),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "x-collector-token=c0llect0r"),
+        ];
+        let environment = [&own, environment].concat();
+        let program = Program::start("", &["--upstream", &url], &environment).await;
+        Self {
+            proxy: program.proxy,
+            program,
             api,
             collector,
-            directory,
-        };
-        eventually("it listens", async || running.metrics().await.is_some()).await;
-        running
-    }
-
-    async fn metrics(&self) -> Option<String> {
-        let ask = Request::get("/metrics").header("host", "localhost");
-        let answer = try_ask(self.admin, ask.body(Full::default()).unwrap()).await?;
-        Some(answer.text())
+        }
     }
 
     async fn spans_counted(&self, result: &str) -> f64 {
-        let text = self.metrics().await.unwrap();
-        let of = samples(&text).into_iter().filter(|(name, labels, _)| {
-            name == "segment_gateway_spans_total" && labels.iter().any(|(_, is)| is == result)
-        });
-        of.map(|(_, _, value)| value).sum()
+        let spans = "segment_gateway_spans_total";
+        self.program.value(spans, Some(result)).await
     }
 
     /// What the collector has.
@@ -144,10 +109,6 @@ impl Running {
         let spans = self.spans();
         assert_eq!(spans.len(), count, "{:?}", names(&spans));
         spans
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 }
 
@@ -246,7 +207,7 @@ async fn a_write_is_a_span_with_its_wait_and_its_attempt_below_it() {
     assert_eq!(headers["traceparent"], own.as_str());
     assert_eq!(headers["tracestate"], "vendor=x");
     // Both names are in the line of the log, and no token is anywhere.
-    let log = running.log();
+    let log = running.program.log();
     let line = log
         .lines()
         .find(|line| line.contains("replacePermissions"))
@@ -387,7 +348,7 @@ async fn a_collector_that_is_away_costs_spans_and_no_request() {
     })
     .await;
     assert_eq!(running.spans_counted("exported").await, 0.0);
-    let log = running.log();
+    let log = running.program.log();
     assert_eq!(
         log.matches("the collector takes no spans").count(),
         1,
@@ -395,14 +356,12 @@ async fn a_collector_that_is_away_costs_spans_and_no_request() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn the_last_spans_are_handed_over_before_the_end() {
     let mut running = Running::start(&[]).await;
     ask(running.proxy, request(Method::GET, "/users/u1", TOKEN, "")).await;
-    let id = running.child.id().to_string();
-    assert!(Command::new("kill").arg(&id).status().unwrap().success());
-    let ended = running.child.wait().unwrap();
-    assert!(ended.success());
+    running.program.signal("-TERM");
+    assert!(running.program.ended().await);
     assert_eq!(running.spans().len(), 5);
 }
 

@@ -32,6 +32,7 @@ use std::time::{Duration, SystemTime};
 pub mod exposition;
 pub mod log;
 pub mod place;
+pub mod program;
 pub mod scripted;
 pub mod wire;
 

@@ -1,0 +1,124 @@
+//! The program in a directory of its own, with its log kept.
+
+use super::Answer;
+use super::exposition::samples;
+use super::wire::{NEVER, eventually, free, try_ask};
+use http::Request;
+use http_body_util::Full;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// A running gateway that is killed at the end.
+pub struct Program {
+    child: Child,
+    pub proxy: SocketAddr,
+    pub admin: SocketAddr,
+    directory: tempfile::TempDir,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Program {
+    /// Starts `serve` with this configuration, these arguments and this environment, and waits until
+    /// it listens.
+    pub async fn start(
+        configuration: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (proxy, admin) = (free(), free());
+        fs::write(directory.path().join("gateway.toml"), configuration).expect("a file");
+        let log = File::create(directory.path().join("log")).expect("a file");
+        let child = Command::new(env!("CARGO_BIN_EXE_segment-gateway"))
+            .args(["serve", "--config", "gateway.toml"])
+            .args(["--listen", &proxy.to_string()])
+            .args(["--admin-listen", &admin.to_string()])
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .current_dir(directory.path())
+            .stderr(Stdio::from(log))
+            .spawn()
+            .expect("the program");
+        let program = Self {
+            child,
+            proxy,
+            admin,
+            directory,
+        };
+        eventually("it listens", async || {
+            program.page("/livez", "").await.is_some()
+        })
+        .await;
+        program
+    }
+
+    /// The same, with an inner sandbox.
+    pub async fn sandbox(
+        configuration: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let sandbox = free().to_string();
+        let own = ["--sandbox", "--sandbox-listen", &sandbox];
+        Self::start(configuration, &[&own, arguments].concat(), environment).await
+    }
+
+    /// A file of its directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.file("log")).expect("a log")
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args([name, &id]).status();
+        assert!(sent.expect("kill").success());
+    }
+
+    /// Whether it ended well, once it has ended.
+    pub async fn ended(&mut self) -> bool {
+        let ended = async {
+            loop {
+                if let Some(status) = self.child.try_wait().expect("a child") {
+                    return status.success();
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(NEVER, ended).await.expect("it ends")
+    }
+
+    /// What it answers operators.
+    pub async fn page(&self, path: &str, authorization: &str) -> Option<Answer> {
+        let mut ask = Request::get(path).header("host", self.admin.to_string());
+        if !authorization.is_empty() {
+            ask = ask.header("authorization", authorization);
+        }
+        try_ask(self.admin, ask.body(Full::default()).expect("a request")).await
+    }
+
+    /// The sum of a metric, over the series that have this value of a label if one is named.
+    pub async fn value(&self, metric: &str, label: Option<&str>) -> f64 {
+        let metrics = self.page("/metrics", "").await.expect("metrics");
+        let of = samples(&metrics.text())
+            .into_iter()
+            .filter(|(name, labels, _)| {
+                let is_one = |label: &str| labels.iter().any(|(_, value)| value == label);
+                name == metric && label.is_none_or(is_one)
+            });
+        of.map(|(_, _, value)| value).sum()
+    }
+}
