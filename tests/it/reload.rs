@@ -2,10 +2,15 @@
 
 use super::support::program::Program;
 use super::support::wire::{ask, eventually, try_ask};
-use super::support::{Answer, request};
+use super::support::{Answer, World, loaded_with, request, routes_with};
 use http::Method;
+use segment_gateway::gateway::Replacement;
+use segment_gateway::limit::budgets::LineBounds;
+use segment_gateway::route::Table;
+use segment_gateway::sandbox::SandboxSpec;
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 const RELOADS: &str = "segment_gateway_config_reloads_total";
@@ -172,5 +177,72 @@ async fn a_drain_tells_how_far_it_has_come() {
         "every request under way has ended",
     ] {
         assert!(log.contains(part), "{part}: {log}");
+    }
+}
+
+fn table(text: &str) -> Table {
+    loaded_with(text).table(1).unwrap()
+}
+
+fn replace(world: &World, new: Table) {
+    world.gateway.replace(Replacement {
+        table: Some(new),
+        settings: (*world.gateway.settings.get()).clone(),
+        quotas: None,
+        lines: LineBounds {
+            per_budget: 10,
+            total: 10,
+            bytes: 1_000_000,
+        },
+    });
+}
+
+/// What is stored has the times and tags of the table before: it is not shown any more.
+#[tokio::test(start_paused = true)]
+async fn what_is_stored_is_fetched_anew_under_a_new_table() {
+    let world = World::new(SandboxSpec::default());
+    let get = async || {
+        let answer = world
+            .send(request(Method::GET, "/users/user-00001", "t", ""))
+            .await;
+        answer.cache_status()
+    };
+    let is_hit = |status: &str| status.contains("; hit");
+    assert!(!is_hit(&get().await));
+    assert!(is_hit(&get().await));
+    replace(&world, table(&routes_with("getUser", "cache = \"5s\"")));
+    assert!(!is_hit(&get().await));
+    // A read that began before the new table is not stored under its terms either.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!is_hit(&get().await));
+    assert!(is_hit(&get().await));
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(!is_hit(&get().await), "the new time holds");
+}
+
+/// Requests under way have places and orders of the table before.
+#[test]
+fn a_table_of_other_operations_or_orders_is_another() {
+    let shipped = segment_gateway::config::EMBEDDED_ROUTES;
+    let running = table(shipped);
+    let (order, other) = (
+        "order = [\"user:{path.userId}\"]\n\n# --- IAM: groups",
+        "order = []\n\n# --- IAM: groups",
+    );
+    for (from, to, same) in [
+        ("", "", true),
+        ("limit = \"60 per 1m\"", "limit = \"30 per 1m\"", true),
+        (
+            "writes = [\"user:{path.userId}\", \"user-lists\"]",
+            "writes = []",
+            true,
+        ),
+        ("[operations.listRoles]", "[operations.roles]", false),
+        ("path = \"/roles\"", "path = \"/rolls\"", false),
+        (order, other, false),
+    ] {
+        assert!(shipped.contains(from), "{from}");
+        let other = table(&shipped.replace(from, to));
+        assert_eq!(Replacement::is_same(&running, &other), same, "{from}");
     }
 }
