@@ -399,6 +399,16 @@ fn estimates_name_every_slot_and_no_instant_before_it_is_free() {
 
 /// One run against an upstream that counts arrivals, with delays drawn from `delays`.
 fn arrivals_of_a_greedy_run(limit: u32, delays: &[(u64, u64, u8)], guarded: bool) -> Vec<Duration> {
+    arrivals_of_a_changing_run(limit, delays, guarded, |_, _| {})
+}
+
+/// The same, where `change` is called before each attempt.
+fn arrivals_of_a_changing_run(
+    limit: u32,
+    delays: &[(u64, u64, u8)],
+    guarded: bool,
+    mut change: impl FnMut(usize, &mut Window),
+) -> Vec<Duration> {
     let t = start();
     let mut terms = terms();
     if !guarded {
@@ -410,6 +420,7 @@ fn arrivals_of_a_greedy_run(limit: u32, delays: &[(u64, u64, u8)], guarded: bool
     // Ends of attempts: when, whether answered, the slot.
     let mut ends: BTreeMap<(Duration, usize), (bool, Slot)> = BTreeMap::new();
     for (index, (there, back, fate)) in delays.iter().enumerate() {
+        change(index, &mut w);
         let slot = loop {
             while let Some(entry) = ends.first_entry().filter(|e| e.key().0 <= now) {
                 let ((at, _), (answered, slot)) = entry.remove_entry();
@@ -464,6 +475,25 @@ proptest! {
         delays in prop::collection::vec((0u64..20_000, 1u64..20_000, 0u8..6), 1..150),
     ) {
         let arrivals = arrivals_of_a_greedy_run(limit, &delays, true);
+        prop_assert!(most_in_a_window(&arrivals) <= limit as usize);
+    }
+
+    /// Whatever is configured on the way, as long as it is never more than the API allows.
+    #[test]
+    fn no_window_holds_more_than_the_limit_however_often_another_is_configured(
+        limit in 1u32..12,
+        delays in prop::collection::vec((0u64..20_000, 1u64..20_000, 0u8..6), 1..150),
+        changes in prop::collection::vec((1u32..12, 0u64..120), 1..150),
+    ) {
+        let change = |index: usize, window: &mut Window| {
+            let (limit_now, longer) = changes[index % changes.len()];
+            let rate = Rate {
+                limit: limit_now.min(limit),
+                window: W + Duration::from_secs(longer.saturating_sub(60)),
+            };
+            window.configure(rate, Some(rate.limit));
+        };
+        let arrivals = arrivals_of_a_changing_run(limit, &delays, true, change);
         prop_assert!(most_in_a_window(&arrivals) <= limit as usize);
     }
 }
