@@ -300,7 +300,7 @@ fn serve_command(serve: Serve) -> ExitCode {
         }
         let reloads = Reloads {
             asked: reload_signals(),
-            source: Box::new(move || configured(&serve)),
+            source: Arc::new(move || configured(&serve)),
         };
         app::serve(loaded.clone(), inside, log, reloads, stop_signal())
     })

@@ -4,9 +4,9 @@
 //! writes and connections keep their state. What cannot be taken over is named and waits for a
 //! restart.
 
-use super::{StartError, access, assembly, scale_times};
+use super::{access, assembly, scale_times};
 use crate::admin::Access;
-use crate::config::{Change, Config, Loaded, Problem};
+use crate::config::{self, Change, Config, Loaded, Problem};
 use crate::gateway::{Gateway, Replacement};
 use crate::route::{OperationDef, Table};
 use crate::swap::Swap;
@@ -18,10 +18,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Stands for the operations of the route table among the keys that wait for a restart.
-const OPERATIONS: &str = "routes.file (operations were added, removed, moved or ordered otherwise)";
+const OPERATIONS: &str = "the operations of the route table (added, removed, moved, or with other \
+    tags, order, budgets or windows)";
 
 /// Reads the configuration that holds without what only this start knows.
-pub type Source = Box<dyn Fn() -> Result<Loaded, Vec<Problem>> + Send + Sync>;
+pub type Source = Arc<dyn Fn() -> Result<Loaded, Vec<Problem>> + Send + Sync>;
 
 /// Where configurations come from after the first one.
 pub struct Reloads {
@@ -85,84 +86,82 @@ impl Reloader {
     /// Takes over what comes, for as long as it is polled.
     pub(super) async fn follow(self: Arc<Self>, mut reloads: Reloads) {
         while reloads.asked.recv().await.is_some() {
-            let source = reloads.source;
-            // It reads files.
-            let read = tokio::task::spawn_blocking(move || (source(), source));
-            let Ok((loaded, again)) = read.await else {
-                tracing::error!("the configuration cannot be read anew until the next start");
-                return;
-            };
-            reloads.source = again;
-            self.came(loaded);
-        }
-    }
-
-    fn came(&self, loaded: Result<Loaded, Vec<Problem>>) {
-        let told = loaded
-            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
-            .and_then(|loaded| self.take_over(loaded).map_err(|why| vec![why.0]));
-        match told {
-            Ok(waiting) => self
-                .targets
-                .gateway
-                .metrics
-                .reconfigured(self.targets.gateway.clock.wall(), waiting),
-            Err(problems) => {
-                for problem in &problems {
-                    tracing::error!(%problem, "the new configuration cannot be used");
-                }
-                tracing::error!(
-                    problems = problems.len(),
-                    "the configuration was not reloaded: nothing has changed"
-                );
-                self.targets.gateway.metrics.not_reconfigured();
+            let (source, reloader) = (reloads.source.clone(), self.clone());
+            // It reads files, which may take as long as they like.
+            let read = tokio::task::spawn_blocking(move || reloader.came(source()));
+            if read.await.is_err() {
+                self.failed(&["reading it panicked".to_owned()]);
             }
         }
     }
 
-    /// Takes over what can be; how many keys wait for a restart.
-    fn take_over(&self, mut loaded: Loaded) -> Result<usize, StartError> {
-        let mut present = self.present.lock();
+    fn came(&self, loaded: Result<Loaded, Vec<Problem>>) {
+        let taken = loaded.map_err(|problems| texts(&problems));
+        let taken = taken.and_then(|loaded| self.take_over(loaded));
+        match taken {
+            Ok(waiting) => {
+                let gateway = &self.targets.gateway;
+                gateway.metrics.reconfigured(gateway.clock.wall(), waiting);
+            }
+            Err(problems) => self.failed(&problems),
+        }
+    }
+
+    fn failed(&self, problems: &[String]) {
+        for problem in problems {
+            tracing::error!(%problem, "the new configuration cannot be used");
+        }
+        tracing::error!(
+            problems = problems.len(),
+            "the configuration was not reloaded: nothing has changed"
+        );
+        self.targets.gateway.metrics.not_reconfigured();
+    }
+
+    /// Takes over what can be; how many keys wait for a restart. Everything that can fail comes
+    /// first.
+    fn take_over(&self, mut loaded: Loaded) -> Result<usize, Vec<String>> {
+        // Before the lock: the file may be one that is not read in time. It may have another token
+        // under the same name.
+        let access = access(&loaded.config).map_err(|why| vec![why.0])?;
         scale_times(&mut loaded.config, self.targets.scale);
+        let mut present = self.present.lock();
         if self.targets.simulated {
             let url = &present.config.upstream.url;
             loaded.config.upstream.url.clone_from(url);
         }
-        for warning in &loaded.warnings {
-            tracing::warn!("{warning}");
-        }
         let mut change = Change::of(&present.config, &loaded.config);
-        // Everything that can fail comes first. A file may have another token under the same name.
-        let access = access(&change.config)?;
         let table = self.table(&present, &loaded, &change)?;
         let running = self.targets.gateway.table.get();
-        let is_same = table
-            .as_ref()
-            .is_none_or(|table| Replacement::is_same(&running, table));
-        if !is_same {
+        let is_same = |table: &Table| Replacement::is_same(&running, table);
+        if table.as_ref().is_some_and(|table| !is_same(table)) {
+            let routes = present.config.routes.clone();
+            change.hold_back("routes.", |config| config.routes = routes);
             change.waiting.push(OPERATIONS);
-            change.applied.retain(|key| !key.starts_with("routes."));
-            change.config.routes = present.config.routes.clone();
         }
-        let table = table.filter(|_| is_same);
-        if table.is_some() {
+        let table = table.filter(is_same);
+        agree(&change)?;
+        warn(&loaded, &change);
+        let has_table = table.is_some();
+        if has_table {
             present.operations = loaded.operations;
         }
-        let has_table = table.is_some();
-        let has_quotas = change.config.callers != present.config.callers;
+        let quotas = assembly::allowed(&change.config);
+        let has_quotas = quotas != assembly::allowed(&present.config);
         self.targets.gateway.replace(Replacement {
             table,
             settings: assembly::settings(&change.config),
-            quotas: has_quotas.then(|| assembly::allowed(&change.config)),
+            quotas: has_quotas.then_some(quotas),
             lines: assembly::line_bounds(&change.config),
         });
-        self.targets.access.set(access);
-        if change.config.log.level != present.config.log.level {
-            let level = change.config.log.level;
+        if change.config.admin == loaded.config.admin {
+            self.targets.access.set(access);
+        }
+        let level = change.config.log.level;
+        if level != present.config.log.level {
             self.targets.gateway.set_debug(level.tells_of_requests());
             let _ = self.targets.log.set(level);
         }
-        present.config = change.config;
         tracing::info!(
             changed = change.applied.join(", "),
             operations = has_table,
@@ -174,6 +173,7 @@ impl Reloader {
                 "these keys have new values that wait for a restart"
             );
         }
+        present.config = change.config;
         Ok(change.waiting.len())
     }
 
@@ -183,17 +183,38 @@ impl Reloader {
         present: &Present,
         loaded: &Loaded,
         change: &Change,
-    ) -> Result<Option<Table>, StartError> {
+    ) -> Result<Option<Table>, Vec<String>> {
         let is_new = loaded.operations != present.operations
             || change.config.routes != present.config.routes;
         if !is_new {
             return Ok(None);
         }
         let table = loaded.table(self.targets.scale);
-        let text = |problems: Vec<Problem>| {
-            let all: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            StartError(all.join("; "))
-        };
-        table.map(Some).map_err(text)
+        table.map(Some).map_err(|problems| texts(&problems))
+    }
+}
+
+fn texts(problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
+/// New values beside old ones that wait for a restart have to make sense as well.
+fn agree(change: &Change) -> Result<(), Vec<String>> {
+    let problems = texts(&config::contradictions(&change.config));
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let waiting = change.waiting.join(", ");
+    let why = |problem| format!("{problem}; until a restart the old values hold of {waiting}");
+    Err(problems.into_iter().map(why).collect())
+}
+
+/// What is probably not meant, of what holds from now on.
+fn warn(loaded: &Loaded, change: &Change) {
+    let of_file = config::warnings(&loaded.config);
+    let of_routes = loaded.warnings.iter();
+    let of_routes = of_routes.filter(|warning| !of_file.contains(warning));
+    for warning in config::warnings(&change.config).iter().chain(of_routes) {
+        tracing::warn!("{warning}");
     }
 }

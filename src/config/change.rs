@@ -35,10 +35,27 @@ macro_rules! keys {
                 $(if running.$($fixed).+ != wanted.$($fixed).+ {
                     waiting.push(concat_key!($($fixed).+));
                 })+
-                Self { config, applied, waiting }
+                let mut change = Self { config, applied, waiting };
+                if change.waiting.contains(&"admin.listen") {
+                    // Who may ask depends on who can reach it.
+                    change.hold_back("admin.", |config| config.admin = running.admin.clone());
+                }
+                change
             }
         }
     };
+}
+
+impl Change {
+    /// Lets all keys that begin so wait as well; `undo` gives them their old values.
+    pub fn hold_back(&mut self, prefix: &str, undo: impl FnOnce(&mut Config)) {
+        undo(&mut self.config);
+        let (back, applied) = std::mem::take(&mut self.applied)
+            .into_iter()
+            .partition(|key| key.starts_with(prefix));
+        self.applied = applied;
+        self.waiting.extend::<Vec<_>>(back);
+    }
 }
 
 macro_rules! concat_key {
@@ -96,6 +113,20 @@ mod tests {
         let listed: Vec<&str> = AT_ONCE.iter().chain(RESTART).copied().collect();
         assert_eq!(listed.iter().copied().collect::<BTreeSet<_>>(), known);
         assert_eq!(listed.len(), known.len(), "none is there twice");
+    }
+
+    #[test]
+    fn who_may_ask_changes_together_with_where() {
+        let running = Config::default();
+        let mut wanted = running.clone();
+        wanted.admin.open = true;
+        assert_eq!(Change::of(&running, &wanted).applied, ["admin.open"]);
+        wanted.admin.listen.set_port(1);
+        wanted.log.level = super::super::LogLevel::Debug;
+        let change = Change::of(&running, &wanted);
+        assert_eq!(change.applied, ["log.level"]);
+        assert_eq!(change.waiting, ["admin.listen", "admin.open"]);
+        assert_eq!(change.config.admin, running.admin);
     }
 
     #[test]

@@ -23,6 +23,11 @@ pub fn problems(config: &Config, places: &Places) -> Vec<Problem> {
     check.problems
 }
 
+/// Everything that is wrong with a configuration of which nobody knows where it is written.
+pub fn contradictions(config: &Config) -> Vec<Problem> {
+    problems(config, &Places::new())
+}
+
 /// What deserves a second look.
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();

@@ -18,6 +18,7 @@ pub mod units;
 
 pub use crate::network::Network;
 pub use change::Change;
+pub use check::{contradictions, warnings};
 pub use load::{
     EMBEDDED_ROUTES, Loaded, Source, Unusable, admin_token_environment, environment,
     journal_key_environment, load, load_usable, proxy_environment,

@@ -2,7 +2,7 @@
 //! their state.
 //!
 //! Whoever has been understood goes on as it was understood; what comes from then on is treated
-//! anew.
+//! anew. So only what may differ between the two is replaced.
 
 use super::callers::Allowed;
 use super::{Gateway, Settings};
@@ -30,11 +30,17 @@ pub struct Replacement {
 
 impl Replacement {
     /// Whether requests that were understood with one table may go on beside those that were with
-    /// the other: each place has the same operation, whose writes are kept in the same order.
+    /// the other: each place has the same operation, whose writes are kept in the same order, touch
+    /// the same data and draw on the same budget. Otherwise a write that waits would not make stale
+    /// what a read depends on by then, or a budget would begin anew beside the one that is used.
     pub fn is_same(one: &Table, other: &Table) -> bool {
         let same = |(a, b): (&Arc<Operation>, &Arc<Operation>)| {
+            let tags = |op: &Operation| op.cache.as_ref().map(|cache| cache.tags.clone());
             (&a.name, &a.method, &a.template) == (&b.name, &b.method, &b.template)
                 && (&a.order, &a.barrier) == (&b.order, &b.barrier)
+                && (&a.touches, tags(a)) == (&b.touches, tags(b))
+                && a.budget.name == b.budget.name
+                && a.budget.rate.window == b.budget.rate.window
         };
         let (one, other) = (one.operations(), other.operations());
         one.len() == other.len() && one.iter().zip(other).all(same)
@@ -54,7 +60,7 @@ impl Gateway {
             let changed = changed(&budgets(&self.table.get()), budgets(&table));
             self.table.set(table);
             self.budgets.configure(&changed);
-            // What is stored was stored for other times and under other tags.
+            // What is stored was stored for other times.
             self.settle(&Touched::Everything, settling);
         }
     }

@@ -114,6 +114,7 @@ impl Budgets {
                     wakes: BTreeSet::new(),
                     ledger,
                     history,
+                    configured: HashMap::new(),
                     next_place: 0,
                     waiting: 0,
                     bytes: 0,
@@ -438,7 +439,8 @@ impl Budgets {
         if is_full(state) {
             return Err(Refusal::TooManyBudgets);
         }
-        let spec = wish.budget;
+        let spec = state.configured.get(&wish.budget.name).cloned();
+        let spec = spec.as_ref().unwrap_or(wish.budget);
         let id =
             self.shared
                 .hasher
@@ -543,8 +545,9 @@ impl Budgets {
         tell(grants);
     }
 
-    /// Other rates are configured for these budgets, by name. They keep what they have sent and who
-    /// waits.
+    /// Other limits are configured for these budgets, by name. They keep what they have sent, what
+    /// they have learned and who waits. Whoever was understood before opens no budget at the old
+    /// limit.
     pub fn configure(&self, changed: &HashMap<Arc<str>, BudgetSpec>) {
         let now = self.shared.clock.now();
         {
@@ -552,9 +555,10 @@ impl Budgets {
             for ((_, name), kept) in &mut state.accounts {
                 if let Some(spec) = changed.get(name) {
                     let ceiling = spec.documented.then_some(spec.rate.limit);
-                    kept.account.window().configure(spec.rate, ceiling);
+                    kept.account.window().configure(spec.rate.limit, ceiling);
                 }
             }
+            state.configured.extend(changed.clone());
             state.wake_all(now);
         }
         self.shared.woken.notify_one();

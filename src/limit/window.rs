@@ -100,6 +100,8 @@ pub struct Window {
     rate: Rate,
     /// The documented limit, which answers may lower but not exceed.
     ceiling: Option<u32>,
+    /// Whether an answer has said what the limit is.
+    told: bool,
     terms: Terms,
     /// Attempts under way.
     in_use: u32,
@@ -131,6 +133,7 @@ impl Window {
                 window: rate.window,
             },
             ceiling,
+            told: false,
             terms,
             in_use: 0,
             held: BinaryHeap::new(),
@@ -160,17 +163,21 @@ impl Window {
         self.taken += 1;
     }
 
-    /// Another rate is configured than the one it began with. It holds at once: nothing that is
-    /// occupied is free any earlier than the longer of both windows says, and answers correct it
-    /// as before.
-    pub fn configure(&mut self, rate: Rate, ceiling: Option<u32>) {
+    /// Another limit is configured than the one it began with, for the same window. It holds at
+    /// once, and what is occupied stays so. What answers have taught holds on: a limit below the
+    /// document before stays as low, and one that only answers know stays as they said.
+    pub fn configure(&mut self, limit: u32, ceiling: Option<u32>) {
+        let is_learned = match self.ceiling {
+            Some(document) => self.rate.limit < document,
+            None => self.told,
+        };
+        let limit = limit.max(1);
+        self.rate.limit = match ceiling {
+            _ if !is_learned => limit,
+            Some(_) => self.rate.limit.min(limit),
+            None => self.rate.limit,
+        };
         self.ceiling = ceiling;
-        self.rate.limit = rate.limit.max(1);
-        if rate.window > self.rate.window {
-            self.lengthen(rate.window);
-        } else {
-            self.rate.window = rate.window;
-        }
     }
 
     /// The rate in force.
@@ -424,6 +431,7 @@ impl Window {
 
     fn learn(&mut self, slot: &Slot, allowance: Allowance, now: Instant, learned: &mut Learned) {
         let observed = allowance.limit();
+        self.told = true;
         let limit = self
             .ceiling
             .map_or(observed, |ceiling| observed.min(ceiling));
@@ -451,17 +459,6 @@ impl Window {
         learned.foreign = foreign;
     }
 
-    fn lengthen(&mut self, window: Duration) {
-        // Whatever was given back by the shorter window comes back later, too.
-        let longer = window - self.rate.window;
-        let held = self.held.drain();
-        self.held = held.map(|Reverse(at)| Reverse(at + longer)).collect();
-        if self.unknown > 0 {
-            self.unknown_until += longer;
-        }
-        self.rate.window = window;
-    }
-
     /// An undocumented window is lengthened by evidence, never shortened: with windows aligned to
     /// the clock, the first request of one sees any remainder of it, and believing a short
     /// remainder would break the limit.
@@ -477,7 +474,14 @@ impl Window {
         let seen = reset.min(LONGEST);
         // `reset_in` is rounded up by up to two seconds, because dates are whole seconds.
         if seen > self.rate.window + 2 * SECOND {
-            self.lengthen(seen);
+            // Whatever was given back by the shorter window comes back later, too.
+            let longer = seen - self.rate.window;
+            self.held = self
+                .held
+                .drain()
+                .map(|Reverse(at)| Reverse(at + longer))
+                .collect();
+            self.rate.window = seen;
             learned.window = Some(seen);
         }
     }

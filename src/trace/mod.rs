@@ -40,9 +40,22 @@ fn remote(headers: &HeaderMap) -> Option<SpanContext> {
     if !has_its_form(parent.as_bytes()) {
         return None;
     }
+    let mut fields = HeaderMap::new();
+    fields.insert(TRACEPARENT, parent.clone());
+    // Several lines are one list (section 3.3.1).
+    let states: Vec<&[u8]> = headers
+        .get_all(TRACESTATE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(states) = HeaderValue::from_bytes(&states.join(&b','))
+        && !states.is_empty()
+    {
+        fields.insert(TRACESTATE, states);
+    }
     let propagator = TraceContextPropagator::new();
     let nothing = opentelemetry::Context::new();
-    let context = propagator.extract_with_context(&nothing, &HeaderExtractor(headers));
+    let context = propagator.extract_with_context(&nothing, &HeaderExtractor(&fields));
     let context = context.span().span_context().clone();
     context.is_valid().then_some(context)
 }

@@ -93,6 +93,19 @@ fn a_place_below_is_in_the_same_trace_and_is_told_to_whoever_comes_next() {
     );
 }
 
+/// Section 3.3.1: several lines are one list.
+#[test]
+fn lines_of_a_tracestate_are_one_list() {
+    let mut headers = fields(&[GOOD], "a=b");
+    headers.append("tracestate", "c=d".parse().unwrap());
+    Tracer::resume(&headers)
+        .unwrap()
+        .below()
+        .put_into(&mut headers);
+    let states: Vec<_> = headers.get_all("tracestate").iter().collect();
+    assert_eq!(states, ["a=b,c=d"]);
+}
+
 #[test]
 fn whoever_does_not_trace_is_not_gone_on_for() {
     let quiet = GOOD.replace("-01", "-00");

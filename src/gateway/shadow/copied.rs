@@ -5,6 +5,7 @@
 //! byte is there, whether or not anybody asks for what comes after it.
 
 use super::reads::Judge;
+use crate::gateway::room::Taken;
 use crate::upstream::{AnswerBody, BodyError};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
@@ -24,17 +25,20 @@ pub struct Copied {
     /// Until it has been judged, or cannot be.
     copy: Option<(BytesMut, Box<Judge>)>,
     most: usize,
+    /// What the copy takes of the memory of all copies.
+    room: Taken,
     same: Option<bool>,
 }
 
 impl Copied {
-    /// A copy of at most `most` bytes goes to `judge`.
-    pub(super) fn new(body: AnswerBody, most: usize, judge: Box<Judge>) -> Self {
+    /// A copy of at most `most` bytes, for which there is `room`, goes to `judge`.
+    pub(super) fn new(body: AnswerBody, most: usize, room: Taken, judge: Box<Judge>) -> Self {
         let mut copied = Self {
             ahead: VecDeque::new(),
             rest: body,
             copy: Some((BytesMut::new(), judge)),
             most,
+            room,
             same: None,
         };
         copied.judge_at_end();
@@ -76,7 +80,8 @@ impl Copied {
         let Some((copy, _)) = &mut self.copy else {
             return;
         };
-        if copy.len() + data.len() <= self.most {
+        let has_room = copy.len() + data.len() <= self.most;
+        if has_room && self.room.grow(data.len()).is_ok() {
             copy.extend_from_slice(data);
         } else if let Some((_, judge)) = self.copy.take() {
             judge.too_long();

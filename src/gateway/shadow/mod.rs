@@ -23,6 +23,7 @@ pub use copied::Copied;
 
 use super::flow::{Ask, Reply, Timing};
 use super::repeat::unknown;
+use super::room::Room;
 use super::write::{Unsettled, touched};
 use super::{Gateway, edge};
 use crate::credential::Credential;
@@ -52,7 +53,12 @@ const KEY: HeaderName = HeaderName::from_static(super::idempotency::FIELD);
 #[derive(Debug)]
 pub struct Shadow {
     model: Mutex<Model<BudgetKey, Parts>>,
+    /// The memory of all copies of answers. Without room an answer passes and is not judged.
+    copies: Room,
 }
+
+/// Bytes of all copies together.
+const COPIES: usize = 64 * 1024 * 1024;
 
 type BudgetKey = (Credential, Arc<str>);
 
@@ -67,6 +73,7 @@ impl Shadow {
     pub fn new(bounds: Bounds) -> Self {
         Self {
             model: Mutex::new(Model::new(bounds)),
+            copies: Room::new(COPIES),
         }
     }
 }

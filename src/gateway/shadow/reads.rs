@@ -274,6 +274,7 @@ impl Judge {
     ) -> (Response<Body>, Option<bool>) {
         let (head, body) = response.into_parts();
         let length = body.size_hint().lower();
+        let gateway = self.gateway.clone();
         let most = self.gateway.settings.get().largest_stored;
         let (judge, same) = self.head(head.status, &head.headers, length);
         let Some(judge) = judge else {
@@ -281,7 +282,12 @@ impl Judge {
             return (Response::from_parts(head, body), same);
         };
         let compares = judge.shown.is_some();
-        let mut copied = Copied::new(body, most, judge);
+        let peer = judge.reading.ask.caller.peer;
+        let room = match &gateway.shadow {
+            Some(shadow) => shadow.copies.nothing(peer),
+            None => gateway.bodies.nothing(peer),
+        };
+        let mut copied = Copied::new(body, most, room, judge);
         if compares {
             // What has come by then is passed on with the head, the rest as it comes.
             drop(timeout(SOON, copied.read_ahead()).await);

@@ -157,8 +157,10 @@ impl Gateway {
                 aboard.leaves(self);
             }
         }
-        // The first one's names stand for all.
-        request.extensions_mut().insert(ask.ids.clone());
+        // The names of the first of those who travel now stand for all of them.
+        let first = group.first().and_then(|at| union.crew.get(*at));
+        let ids = first.map(|first| first.passenger.ask.ids.clone());
+        request.extensions_mut().insert(ids.unwrap_or_default());
         let came = self.attempt(&union.operation, ask.credential, permit, request);
         match came.await {
             Came::Answer(answer) => {

@@ -7,6 +7,7 @@ use crate::limit::account::Account;
 use crate::limit::ledger::{AccountId, History, Ledger};
 use crate::limit::ticket::Permit;
 use crate::limit::turns::{Caller, Place, Urgency};
+use crate::route::policy::BudgetSpec;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub(in crate::limit) struct State {
     pub(in crate::limit) ledger: Ledger,
     /// What an earlier process left and no budget has taken over yet; `None` on a new node.
     pub(super) history: Option<History>,
+    /// Budgets whose limit is another than at the start, by name: as many as the route table has.
+    pub(super) configured: HashMap<Arc<str>, BudgetSpec>,
     pub(super) next_place: Place,
     pub(super) waiting: usize,
     pub(super) bytes: usize,

@@ -369,3 +369,15 @@ async fn less_room_keeps_those_who_wait() {
     drop(tickets);
     assert!(bench.join(3, W * 9).is_ok());
 }
+
+/// A request whose body was still coming when another limit was configured.
+#[tokio::test(start_paused = true)]
+async fn whoever_was_understood_before_opens_no_budget_at_the_old_limit() {
+    let bench = bench(60);
+    let mut spec = bench.spec.clone();
+    spec.rate.limit = 20;
+    let changed = HashMap::from([(spec.name.clone(), spec)]);
+    bench.budgets.configure(&changed);
+    drop(bench.permit(1).await);
+    assert_eq!(bench.budgets.snapshot()[0].rate.limit, 20);
+}

@@ -483,15 +483,11 @@ proptest! {
     fn no_window_holds_more_than_the_limit_however_often_another_is_configured(
         limit in 1u32..12,
         delays in prop::collection::vec((0u64..20_000, 1u64..20_000, 0u8..6), 1..150),
-        changes in prop::collection::vec((1u32..12, 0u64..120), 1..150),
+        changes in prop::collection::vec(1u32..12, 1..150),
     ) {
         let change = |index: usize, window: &mut Window| {
-            let (limit_now, longer) = changes[index % changes.len()];
-            let rate = Rate {
-                limit: limit_now.min(limit),
-                window: W + Duration::from_secs(longer.saturating_sub(60)),
-            };
-            window.configure(rate, Some(rate.limit));
+            let now = changes[index % changes.len()].min(limit);
+            window.configure(now, Some(now));
         };
         let arrivals = arrivals_of_a_changing_run(limit, &delays, true, change);
         prop_assert!(most_in_a_window(&arrivals) <= limit as usize);
@@ -507,37 +503,55 @@ fn without_q_the_property_is_violated() {
 }
 
 #[test]
-fn another_rate_holds_at_once_and_frees_nothing_earlier() {
+fn another_limit_holds_at_once_and_frees_nothing() {
     let t = start();
     let mut w = window(2, true, t);
     let first = slot(&mut w, t);
     w.give_back(first, End::Answered(None), t);
     let under_way = slot(&mut w, t);
     // More room is there at once.
-    let rate = |limit, window| Rate { limit, window };
-    w.configure(rate(3, W), Some(3));
+    w.configure(3, Some(3));
     let third = slot(&mut w, t);
     w.give_back(third, End::NotSent, t);
     // Less: what is occupied stays so, and counts.
-    w.configure(rate(1, W), Some(1));
+    w.configure(1, Some(1));
     assert_eq!(w.occupied(t), 2);
     assert!(matches!(w.take(t), Taken::AfterAnswer));
     w.give_back(under_way, End::Answered(None), t);
-    // A longer window: what was given back by the shorter one comes back later.
-    w.configure(rate(2, W * 2), Some(2));
-    let guard = ms(250) + ms(60);
-    assert_eq!(w.occupied(t + W * 2), 2, "the first hold was W and a guard");
-    assert_eq!(w.occupied(t + W * 2 + guard), 0);
-    // A shorter one frees nothing earlier.
-    let next = slot(&mut w, t + W * 3);
-    w.give_back(next, End::Answered(None), t + W * 3);
-    w.configure(rate(2, W), Some(2));
-    assert_eq!(w.occupied(t + W * 4 + guard), 1);
-    // Answers correct it within the new document.
-    w.configure(rate(60, W), Some(60));
-    let s = slot(&mut w, t + W * 6);
-    w.give_back(s, told(1, 99), t + W * 6);
-    assert_eq!(w.rate().limit, 60);
-    w.configure(rate(0, W), Some(0));
+    assert_eq!(w.occupied(t + W), 2);
+    w.configure(0, Some(0));
     assert_eq!(w.rate().limit, 1, "a limit is at least 1");
+}
+
+#[test]
+fn what_answers_taught_outlasts_another_limit() {
+    // The document before, what an answer said, the document now, the limit that holds.
+    for (before, told_limit, now, holds) in [
+        (Some(60), None, Some(120), 120),
+        (Some(60), None, Some(20), 20),
+        (Some(60), Some(60), Some(120), 120),
+        (Some(60), Some(30), Some(50), 30),
+        (Some(60), Some(30), Some(20), 20),
+        (Some(60), Some(30), None, 30),
+        (None, None, None, 7),
+        (None, Some(20), None, 20),
+        (None, Some(500), None, 500),
+        (None, Some(500), Some(60), 60),
+        (None, Some(20), Some(60), 20),
+    ] {
+        let t = start();
+        let mut w = window(before.unwrap_or(200), before.is_some(), t);
+        if let Some(limit) = told_limit {
+            let s = slot(&mut w, t);
+            w.give_back(s, told(2, limit - 2), t);
+        }
+        w.configure(now.unwrap_or(7), now);
+        let case = (before, told_limit, now);
+        assert_eq!(w.rate().limit, holds, "{case:?}");
+        assert_eq!(w.rate().window, W);
+        // A later answer corrects it, within the document now.
+        let s = slot(&mut w, t + W * 3);
+        w.give_back(s, told(1, 999), t + W * 3);
+        assert_eq!(w.rate().limit, now.unwrap_or(1_000), "{case:?}");
+    }
 }
