@@ -39,8 +39,9 @@ use tokio::task::JoinSet;
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long a driver that ended stays away, so that one that ends at once does not fill the log.
 const DRIVER_PAUSE: Duration = Duration::from_secs(1);
-/// Connections of operators, and bounds of each.
-const ADMIN_CONNECTIONS: usize = 64;
+/// Connections of operators, and of one peer of theirs: somebody who opens many keeps no probe out.
+const ADMIN_CONNECTIONS: usize = 512;
+const ADMIN_CONNECTIONS_OF_PEER: usize = 64;
 /// How often the log says how far the drain has come.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// How long the collector has to take the last spans.
@@ -184,7 +185,8 @@ pub fn admin_token(config: &Config) -> Result<Option<Token>, String> {
             .map_err(|error| format!("no readable file at {} ({error})", path.display()))?;
         return Token::new(&secret).map(Some).ok_or_else(|| unfit("a text"));
     }
-    let secret = admin_token_environment();
+    // One that is empty is one that somebody has not set.
+    let secret = admin_token_environment().filter(|secret| !secret.is_empty());
     let token = secret.map(|secret| Token::new(secret.as_encoded_bytes()));
     token
         .map(|token| token.ok_or_else(|| unfit("a value")))
@@ -210,6 +212,7 @@ fn serve_operators(
 ) -> Result<tokio::task::JoinHandle<()>, StartError> {
     let bounds = ServerBounds {
         connections: ADMIN_CONNECTIONS,
+        per_peer: ADMIN_CONNECTIONS_OF_PEER,
         ..server_bounds(config)
     };
     let unseen = Connections::unseen().map_err(failed)?;

@@ -352,8 +352,7 @@ impl GatewayError {
     fn message_of_own(&self) -> String {
         match self {
             Self::WrongListener => {
-                "This is the listener of callers of the API, and the request has no \
-                credential. The pages of operators (/, /metrics, /livez, /readyz, /status) are on \
+                "This is the listener of callers of the API. The pages of operators (/, /metrics, /livez, /readyz, /status, /cache, /log, /writes) are on \
                 the listener that admin.listen names, 127.0.0.1:8081 by default. Nothing was sent \
                 to the API."
                     .into()

@@ -131,7 +131,10 @@ impl Denied {
         match self {
             Self::Host => "this Host is not accepted; add it to admin.hosts\n",
             Self::Origin => "requests of other sites are not accepted\n",
-            Self::Header => "what changes something needs the header X-Gateway-Admin\n",
+            Self::Header => {
+                "what changes something needs the header X-Gateway-Admin. This is the listener of \
+                 operators; callers of the API use the one that `listen` names\n"
+            }
             Self::Address => {
                 "open to loopback addresses only; admin.token_file opens it to whoever has the \
                  token, admin.public opens probes and metrics alone\n"
@@ -163,9 +166,9 @@ impl Access {
     /// With the first reason against it.
     pub fn admit<B>(&self, request: &Request<B>, peer: IpAddr) -> Result<(), Denied> {
         let headers = request.headers();
-        let host = headers
-            .get(header::HOST)
-            .and_then(|host| host.to_str().ok());
+        let mut hosts = headers.get_all(header::HOST).iter();
+        let host = hosts.next().filter(|_| hosts.next().is_none());
+        let host = host.and_then(|host| host.to_str().ok());
         if !host.is_some_and(|host| self.knows(host)) {
             return Err(Denied::Host);
         }

@@ -250,6 +250,8 @@ pub fn stack_bounds(config: &Config) -> StackBounds {
 pub fn server_bounds(config: &Config) -> ServerBounds {
     ServerBounds {
         connections: config.server.connections,
+        // All callers may come by one balancer.
+        per_peer: usize::MAX,
         each: ConnectionBounds {
             head_bytes: config.server.header_bytes.0,
             patience: LinePatience {

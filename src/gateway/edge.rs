@@ -48,13 +48,21 @@ const OVERRIDES: [&str; 3] = [
 ];
 
 /// What probes, scrapers and people ask the listener of operators for; the API has none of these.
-const OPERATORS: [&str; 5] = ["/metrics", "/livez", "/readyz", "/status", "/live"];
+const OPERATORS: [&str; 8] = [
+    "/metrics", "/livez", "/readyz", "/status", "/live", "/cache", "/log", "/writes",
+];
+/// What operators' own programs send, perhaps with the token of operators, which is nobody else's.
+const OPERATORS_OWN: HeaderName = HeaderName::from_static("x-gateway-admin");
 
-/// Whether a page of operators is asked for, which somebody looks for on the wrong port: without a
-/// credential, by its path, or at `/` by a browser. It would cost the API a request to say so.
+/// Whether a page of operators is asked for, which somebody looks for on the wrong port: by a
+/// program of operators, or without a credential by its path, or at `/` by a browser. It would cost
+/// the API a request to say so.
 fn is_lost<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     let path = request.uri().path();
+    if headers.contains_key(OPERATORS_OWN) {
+        return true;
+    }
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let wants_page = || {
         let mut accepts = headers.get_all(header::ACCEPT).iter();
@@ -297,6 +305,14 @@ mod tests {
             (request("GET", "/metrics", &[host, token]), false),
             (request("POST", "/metrics", &[host]), false),
             (request("GET", "/users", &[host, browser]), false),
+            (
+                request(
+                    "POST",
+                    "/writes/pause",
+                    &[host, token, ("x-gateway-admin", "1")],
+                ),
+                true,
+            ),
         ];
         for (asked, lost) in cases {
             let found = check(asked) == Err(GatewayError::WrongListener);

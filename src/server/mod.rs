@@ -17,10 +17,12 @@ use body::RequestBody;
 use conn::ConnectionBounds;
 use http::{Request, Response};
 use hyper::service::Service;
+use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +41,8 @@ const TOLD_EVERY: Duration = Duration::from_secs(10);
 pub struct Bounds {
     /// Connections served at once. A sixteenth more is accepted, for clear refusals.
     pub connections: usize,
+    /// Connections of one peer; what is beyond is closed at once, so that the others get in.
+    pub per_peer: usize,
     /// Bounds of each connection.
     pub each: ConnectionBounds,
 }
@@ -62,6 +66,7 @@ pub async fn serve<S>(
     let (stopping, stopped) = watch::channel(false);
     tokio::pin!(stop);
     let mut failures = Failures::default();
+    let peers = Peers::default();
     loop {
         let place = tokio::select! {
             biased;
@@ -87,13 +92,16 @@ pub async fn serve<S>(
             }
         };
         failures.in_turn = 0;
+        let Some(of_peer) = peers.take(peer.ip(), bounds.per_peer) else {
+            continue;
+        };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = %error, "cannot set TCP_NODELAY");
         }
         let (service, stopped, seen) = (connected(peer), stopped.clone(), seen.clone());
         drop(tokio::spawn(async move {
-            // Both are given back whatever becomes of the connection.
-            let _held = (place, seen.opened());
+            // All are given back whatever becomes of the connection.
+            let _held = (place, of_peer, seen.opened());
             let ended = conn::serve(stream, peer, service, bounds.each, stopped).await;
             if let Some(reason) = ended {
                 seen.malformed(reason);
@@ -105,6 +113,39 @@ pub async fn serve<S>(
     let _ = stopping.send(true);
     // Every connection holds a receiver until it is closed.
     stopping.closed().await;
+}
+
+/// How many connections each peer has.
+#[derive(Clone, Debug, Default)]
+struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One of a peer's connections, for as long as it lives.
+#[derive(Debug)]
+struct OfPeer(Peers, IpAddr);
+
+impl Peers {
+    fn take(&self, peer: IpAddr, most: usize) -> Option<OfPeer> {
+        let mut peers = self.0.lock();
+        let own = peers.entry(peer).or_default();
+        // Nothing is left behind by what is refused: it has some already.
+        if *own >= most {
+            return None;
+        }
+        *own += 1;
+        Some(OfPeer(self.clone(), peer))
+    }
+}
+
+impl Drop for OfPeer {
+    fn drop(&mut self) {
+        let mut peers = self.0.0.lock();
+        if let Some(own) = peers.get_mut(&self.1) {
+            *own -= 1;
+            if *own == 0 {
+                peers.remove(&self.1);
+            }
+        }
+    }
 }
 
 /// Failures to accept: told of now and then, and paused after.

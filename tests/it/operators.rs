@@ -1,13 +1,14 @@
 //! The listener of operators from outside: who is let in, and that nobody can keep others out.
 
 use super::support::program::Program;
-use super::support::wire::{self, connect};
+use super::support::wire::{self, connect, eventually, rest};
 use http::Request;
 use http_body_util::Full;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpSocket;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_segment-gateway");
 const TOKEN: &str = "the-token-of-operators";
@@ -169,10 +170,10 @@ async fn the_wrong_port_says_which_is_the_right_one() {
     );
 }
 
-/// More connections than there are places, none of which says or takes anything.
+/// More connections than one peer may have, none of which says or takes anything.
 #[tokio::test]
 async fn scrapers_that_hang_keep_nobody_out() {
-    let short = ("SEGMENT_GATEWAY__SERVER__HEADER_TIMEOUT", "300ms");
+    let short = ("SEGMENT_GATEWAY__SERVER__HEADER_TIMEOUT", "2s");
     let running = Program::sandbox("", &[], &[short]).await;
     let mut hanging = Vec::new();
     for n in 0..80 {
@@ -180,11 +181,48 @@ async fn scrapers_that_hang_keep_nobody_out() {
         if n % 2 == 0 {
             // It asks and never reads.
             let ask = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n";
-            stream.write_all(ask).await.unwrap();
+            let _ = stream.write_all(ask).await;
         }
         hanging.push(stream);
     }
-    let answer = running.page("/metrics", "").await.unwrap();
-    assert_eq!(answer.status, 200);
+    // A probe comes from elsewhere.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+    let mut probe = socket.connect(running.admin).await.unwrap();
+    let ask = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    probe.write_all(ask).await.unwrap();
+    let answer = rest(&mut probe).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // Its own peer gets in when those that hang are closed.
+    eventually("it is let in", async || {
+        running.page("/metrics", "").await.is_some()
+    })
+    .await;
     drop(hanging);
+}
+
+/// The token of operators is not for the API, wherever it is sent by mistake.
+#[tokio::test]
+async fn the_admin_token_never_leaves_by_the_callers_port() {
+    let running = Program::sandbox("", &[], &[(VARIABLE, TOKEN)]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let proxy = running.proxy.to_string();
+    for command in [
+        &["writes", "list"][..],
+        &["cache", "purge", "--everything"],
+        &["log"],
+    ] {
+        let mut wrong = program(command, directory.path());
+        let output = wrong
+            .args(["--admin", &proxy])
+            .env(VARIABLE, TOKEN)
+            .output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        assert!(said(&output).contains("listener"), "{}", said(&output));
+    }
+    let sent = running
+        .value("segment_gateway_upstream_requests_total", None)
+        .await;
+    assert_eq!(sent, 0.0);
 }
