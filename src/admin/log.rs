@@ -54,12 +54,14 @@ impl Admin {
         }
         let tells = level.tells_of_requests();
         self.gateway.debug.store(tells, Ordering::Relaxed);
-        // Also where the new level would hide it.
-        tracing::error!(
-            from = before.as_str(),
-            to = level.as_str(),
-            "an operator changed the level of the log"
-        );
+        if before != level {
+            // Also where the new level would hide it.
+            tracing::error!(
+                from = before.as_str(),
+                to = level.as_str(),
+                "an operator changed the level of the log"
+            );
+        }
         Ok(())
     }
 }

@@ -21,6 +21,9 @@ use tokio::sync::mpsc;
 const OPERATIONS: &str = "the operations of the route table (added, removed, moved, or with other \
     tags, order, budgets or windows)";
 
+/// How long reading may take before somebody is told.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Reads the configuration that holds without what only this start knows.
 pub type Source = Arc<dyn Fn() -> Result<Loaded, Vec<Problem>> + Send + Sync>;
 
@@ -88,8 +91,19 @@ impl Reloader {
         while reloads.asked.recv().await.is_some() {
             let (source, reloader) = (reloads.source.clone(), self.clone());
             // It reads files, which may take as long as they like.
-            let read = tokio::task::spawn_blocking(move || reloader.came(source()));
-            if read.await.is_err() {
+            let mut read = tokio::task::spawn_blocking(move || reloader.came(source()));
+            let read = match tokio::time::timeout(PATIENCE, &mut read).await {
+                Ok(read) => read,
+                Err(_) => {
+                    self.failed(&[
+                        "a file of it is still being read; is it a pipe, or on a disk \
+                        that does not answer?"
+                            .to_owned(),
+                    ]);
+                    read.await
+                }
+            };
+            if read.is_err() {
                 self.failed(&["reading it panicked".to_owned()]);
             }
         }
@@ -155,6 +169,9 @@ impl Reloader {
             lines: assembly::line_bounds(&change.config),
         });
         if change.config.admin == loaded.config.admin {
+            if access.token != self.targets.access.get().token {
+                change.applied.push("the admin token");
+            }
             self.targets.access.set(access);
         }
         let level = change.config.log.level;

@@ -8,11 +8,12 @@ use super::callers::Allowed;
 use super::{Gateway, Settings};
 use crate::cache::Touched;
 use crate::limit::budgets::LineBounds;
-use crate::route::policy::{BudgetSpec, Operation};
+use crate::route::policy::{BudgetSpec, CachePolicy, Operation};
 use crate::route::table::Table;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// New values for all that can be replaced.
 #[derive(Debug)]
@@ -50,18 +51,22 @@ impl Replacement {
 impl Gateway {
     /// Takes over what is new.
     pub fn replace(&self, new: Replacement) {
-        let settling = new.settings.settling;
         self.settings.set(new.settings);
         self.budgets.set_line_bounds(new.lines);
         if let Some(allowed) = new.quotas {
             self.quotas.configure(allowed);
         }
         if let Some(table) = new.table {
-            let changed = changed(&budgets(&self.table.get()), budgets(&table));
+            let running = self.table.get();
+            let changed = changed(&budgets(&running), budgets(&table));
+            let caches_otherwise = caching(&running).ne(caching(&table));
             self.table.set(table);
             self.budgets.configure(&changed);
-            // What is stored was stored for other times.
-            self.settle(&Touched::Everything, settling);
+            if caches_otherwise {
+                // What is stored was stored for other times. The API has changed nothing, so the
+                // next answer may be stored and shared at once.
+                self.settle(&Touched::Everything, Duration::ZERO);
+            }
         }
     }
 
@@ -69,6 +74,12 @@ impl Gateway {
     pub fn set_debug(&self, wanted: bool) {
         self.debug.store(wanted, Ordering::Relaxed);
     }
+}
+
+/// How the answers of each operation are cached.
+fn caching(table: &Table) -> impl Iterator<Item = Option<&CachePolicy>> {
+    let operations = table.operations().iter();
+    operations.map(|operation| operation.cache.as_ref())
 }
 
 type Specs = HashMap<Arc<str>, BudgetSpec>;
