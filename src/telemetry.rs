@@ -58,7 +58,7 @@ pub fn start(format: LogFormat, level: LogLevel) -> Result<Log, TryInitError> {
                 lines
                     .json()
                     .flatten_event(true)
-                    .with_current_span(false)
+                    .with_current_span(true)
                     .with_span_list(false)
                     .with_filter(targets),
             )

@@ -14,6 +14,7 @@ use super::tasks::panic_text;
 use super::watch::{Asker, mark_own};
 use super::{Gateway, reply};
 use crate::error::GatewayError;
+use crate::trace;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE, HeaderValue};
 use http::{Request, Response};
@@ -77,9 +78,9 @@ where
         // More than can be handled is refused at once instead of waiting.
         .load_shed()
         .concurrency_limit(bounds.at_once)
-        .layer(CatchPanicLayer::custom(move |cause: Box<dyn Any + Send>| {
-            after_panic(cause.as_ref(), &via)
-        }))
+        .layer(CatchPanicLayer::custom(
+            move |cause: Box<dyn Any + Send>| after_panic(cause.as_ref(), &via),
+        ))
         // No `Debug` of a request shows what is secret in it.
         .layer(SetSensitiveRequestHeadersLayer::new([
             AUTHORIZATION,
@@ -90,7 +91,13 @@ where
             TraceLayer::new_for_http()
                 // Not the target: a token may stand in a query, an address in a path.
                 .make_span_with(|request: &Request<_>| {
-                    tracing::debug_span!("request", method = %request.method())
+                    let headers = request.headers();
+                    tracing::debug_span!(
+                        "request",
+                        method = %request.method(),
+                        request_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()),
+                        trace_id = trace::trace_id(headers).map(tracing::field::display),
+                    )
                 })
                 // What failed has a line of its own already.
                 .on_failure(DefaultOnFailure::new().level(Level::DEBUG)),

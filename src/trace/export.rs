@@ -32,6 +32,8 @@ const BATCH: usize = 512;
 const DELAY: Duration = Duration::from_secs(2);
 /// How long the collector may take for a batch.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Where a collector takes spans (OTLP/HTTP request).
+const PATH: &str = "/v1/traces";
 /// The largest answer of a collector that is read.
 const LARGEST_ANSWER: usize = 64 * 1024;
 
@@ -76,9 +78,14 @@ impl Collector {
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(TraceError("its address is not a URL".to_owned()));
         };
+        if path.ends_with(PATH) {
+            return Err(TraceError(format!(
+                "{PATH} is put behind it and must not be there"
+            )));
+        }
         let place = format!("{scheme}://{authority}");
         let base = Base::parse(&place).map_err(because)?;
-        Ok((base, format!("{place}{path}/v1/traces")))
+        Ok((base, format!("{place}{path}{PATH}")))
     }
 }
 
@@ -88,6 +95,7 @@ struct Account {
     metrics: Arc<Metrics>,
     waiting: AtomicUsize,
     failing: AtomicBool,
+    dropping: AtomicBool,
 }
 
 /// Spans on their way.
@@ -120,6 +128,7 @@ impl Export {
             metrics,
             waiting: AtomicUsize::new(0),
             failing: AtomicBool::new(false),
+            dropping: AtomicBool::new(false),
         });
         let counting = Counting {
             inner: otlp,
@@ -149,6 +158,9 @@ impl Export {
         if waiting.fetch_add(1, Ordering::AcqRel) >= MOST_WAITING {
             waiting.fetch_sub(1, Ordering::AcqRel);
             self.account.metrics.spans("dropped", 1);
+            if !self.account.dropping.swap(true, Ordering::AcqRel) {
+                tracing::warn!("the collector is too slow: spans that would wait are dropped");
+            }
             return;
         }
         self.processor.on_end(span);
@@ -193,6 +205,9 @@ impl<E: SpanExporter> SpanExporter for Counting<E> {
         account.waiting.fetch_sub(count, Ordering::AcqRel);
         let result = if done.is_ok() { "exported" } else { "failed" };
         account.metrics.spans(result, count);
+        if done.is_ok() {
+            account.dropping.store(false, Ordering::Release);
+        }
         let was_failing = account.failing.swap(done.is_err(), Ordering::AcqRel);
         match &done {
             Err(error) if !was_failing => tracing::warn!(

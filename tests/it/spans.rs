@@ -373,6 +373,7 @@ fn an_address_that_is_none_is_refused_at_the_start() {
         ("collector:4318", false),
         ("http://user:pass@collector", false),
         ("http://collector/?a=b", false),
+        ("http://collector:4318/v1/traces", false),
         ("", true),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_segment-gateway"))
