@@ -46,21 +46,27 @@ fn run(programs: &[&str]) -> (Option<i32>, String) {
 
 #[test]
 fn it_is_silent_where_all_is_there_and_names_what_is_missing() {
-    const ALL: [&str; 4] = ["chromium", "chromedriver", "prometheus", "promtool"];
+    const ALL: [&str; 5] = [
+        "chromium",
+        "chromedriver",
+        "prometheus",
+        "promtool",
+        "yamllint",
+    ];
     assert_eq!(run(&ALL), (Some(0), String::new()));
     let says = |programs: &[&str], what: &str| {
         assert_eq!(run(programs), (Some(1), format!("ci: {what}\n")));
     };
     says(
         &[],
-        "there is no apt-get: install Debian's packages: chromium chromium-driver prometheus",
+        "there is no apt-get: install Debian's packages: chromium chromium-driver prometheus yamllint",
     );
     says(
-        &["apt-get", "chromium", "prometheus"],
+        &["apt-get", "chromium", "prometheus", "yamllint"],
         "not root: install Debian's packages: chromium-driver prometheus",
     );
     says(
         &["apt-get", "chromium", "prometheus", "promtool"],
-        "not root: install Debian's packages: chromium-driver",
+        "not root: install Debian's packages: chromium-driver yamllint",
     );
 }
