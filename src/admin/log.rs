@@ -7,7 +7,6 @@ use crate::error::GatewayError;
 use crate::gateway::body::OuterBody;
 use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
-use std::sync::atomic::Ordering;
 
 impl Admin {
     /// Answers a request for `/log`.
@@ -52,8 +51,7 @@ impl Admin {
         if !log.set(level) {
             return Err(GatewayError::Internal);
         }
-        let tells = level.tells_of_requests();
-        self.gateway.debug.store(tells, Ordering::Relaxed);
+        self.gateway.set_debug(level.tells_of_requests());
         if before != level {
             // Also where the new level would hide it.
             tracing::error!(

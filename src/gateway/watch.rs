@@ -274,44 +274,35 @@ impl Watch {
         known.and_then(|known| known.caller.name.as_deref())
     }
 
+    /// Tells the spans of an answer.
     fn trace(&self, reply: &Reply, elapsed: Duration) {
-        let known = self.known.as_ref();
-        let ended = Ended {
-            method: &self.asker.method,
-            operation: known.map(|known| &*known.operation),
-            outcome: reply.outcome,
+        self.tell_spans(&Ended {
             status: Some(reply.response.status()),
             error: reply.error,
             cache: reply.cache.as_ref(),
-            timing: &reply.timing,
-            progress: known.map(|known| &*known.progress),
-            from: self.accepted,
-            elapsed,
-        };
-        self.gateway.tell_request(&self.asker.ids, &ended);
+            ..self.ended(reply.outcome, &reply.timing, elapsed)
+        });
     }
-}
 
-impl Watch {
-    fn trace_unfinished(&self, outcome: Outcome, status: Option<u16>, elapsed: Duration) {
+    /// What is known of a request without its answer.
+    fn ended<'r>(&'r self, outcome: Outcome, timing: &'r Timing, elapsed: Duration) -> Ended<'r> {
         let known = self.known.as_ref();
-        let mut timing = Timing::default();
-        if let Some((queued, throttled)) = known.and_then(|known| known.progress.seen()) {
-            (timing.left, timing.queued, timing.throttled) = (true, queued, throttled);
-        }
-        let ended = Ended {
+        Ended {
             method: &self.asker.method,
             operation: known.map(|known| &*known.operation),
             outcome,
-            status: status.and_then(|status| StatusCode::from_u16(status).ok()),
+            status: None,
             error: None,
             cache: None,
-            timing: &timing,
+            timing,
             progress: known.map(|known| &*known.progress),
             from: self.accepted,
             elapsed,
-        };
-        self.gateway.tell_request(&self.asker.ids, &ended);
+        }
+    }
+
+    fn tell_spans(&self, ended: &Ended<'_>) {
+        self.gateway.tell_request(&self.asker.ids, ended);
     }
 }
 
@@ -331,7 +322,14 @@ impl Drop for Watch {
         };
         metrics.request(self.name(), outcome, status, elapsed);
         let progress = self.known.as_ref().and_then(|known| known.progress.seen());
-        self.trace_unfinished(outcome, status, elapsed);
+        let mut timing = Timing::default();
+        if let Some((queued, throttled)) = progress {
+            (timing.left, timing.queued, timing.throttled) = (true, queued, throttled);
+        }
+        self.tell_spans(&Ended {
+            status: status.and_then(|status| StatusCode::from_u16(status).ok()),
+            ..self.ended(outcome, &timing, elapsed)
+        });
         tracing::info!(
             operation = self.name(),
             method = self.asker.method.as_str(),

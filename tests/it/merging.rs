@@ -2,7 +2,7 @@
 
 use super::support::exposition::metrics;
 use super::support::scripted::{Script, Step, answer, field};
-use super::support::{Answer, Setup, World, from_peer, request, slow, with};
+use super::support::{Answer, Setup, World, all, from_peer, request, slow, with};
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
@@ -38,15 +38,6 @@ fn join(group: usize, email: &str) -> Request<Full<Bytes>> {
 
 fn guest(n: usize) -> String {
     format!("guest-{n}@example.com")
-}
-
-async fn all(world: &Arc<World>, asks: Vec<Request<Full<Bytes>>>) -> Vec<Answer> {
-    let asks: Vec<_> = asks.into_iter().map(|ask| world.spawn(ask)).collect();
-    let mut answers = Vec::new();
-    for ask in asks {
-        answers.push(ask.await.unwrap());
-    }
-    answers
 }
 
 fn merged(answer: &Answer) -> usize {

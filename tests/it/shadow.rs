@@ -4,7 +4,7 @@
 use super::support::exposition::{metrics, samples, shown};
 use super::support::log::Log;
 use super::support::scripted::{Script, Seen, Step, answer, field};
-use super::support::{Answer, Setup, World, request, slow, with};
+use super::support::{Answer, Setup, World, all, request, slow, with};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -42,15 +42,6 @@ fn put(user: usize) -> Request<Full<Bytes>> {
 
 fn said(answer: &Answer) -> &str {
     answer.header("x-gateway-shadow")
-}
-
-async fn all(world: &Arc<World>, asks: Vec<Request<Full<Bytes>>>) -> Vec<Answer> {
-    let asks: Vec<_> = asks.into_iter().map(|ask| world.spawn(ask)).collect();
-    let mut answers = Vec::new();
-    for ask in asks {
-        answers.push(ask.await.unwrap());
-    }
-    answers
 }
 
 /// The values of a metric by the value of one of its labels, summed over the others.

@@ -189,6 +189,16 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// The answers to requests that come at once.
+pub async fn all(world: &Arc<World>, asks: Vec<Request<Full<Bytes>>>) -> Vec<Answer> {
+    let asks: Vec<_> = asks.into_iter().map(|ask| world.spawn(ask)).collect();
+    let mut answers = Vec::new();
+    for ask in asks {
+        answers.push(ask.await.expect("an answer"));
+    }
+    answers
+}
+
 impl Answer {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
