@@ -56,7 +56,10 @@ impl Gateway {
 
     /// Those of a request that another process has taken in.
     pub(super) fn ids_of_kept(&self, headers: &HeaderMap) -> Ids {
-        let trail = self.tracer.as_ref().and_then(|_| Tracer::resume(headers));
+        let trail = self
+            .tracer
+            .as_ref()
+            .and_then(|tracer| tracer.resume(headers));
         self.ids_with(headers, trail)
     }
 

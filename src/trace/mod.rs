@@ -21,7 +21,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SpanData};
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 pub use opentelemetry::trace::{SpanKind, TraceId};
 
@@ -83,6 +83,9 @@ pub struct Trail {
     context: SpanContext,
     parent: SpanId,
     parent_is_remote: bool,
+    /// An instant, and what the wall clock said then: one for all that is below, so that no span
+    /// begins before the one above it.
+    anchor: (Instant, SystemTime),
 }
 
 impl Trail {
@@ -104,6 +107,16 @@ impl Trail {
             ),
             parent: context.span_id(),
             parent_is_remote: context.is_remote(),
+            anchor: self.anchor,
+        }
+    }
+
+    /// What the wall clock says at this instant.
+    fn wall(&self, at: Instant) -> SystemTime {
+        let (anchor, wall) = self.anchor;
+        match at.checked_duration_since(anchor) {
+            Some(since) => wall + since,
+            None => wall - anchor.saturating_duration_since(at),
         }
     }
 
@@ -187,6 +200,7 @@ impl Tracer {
                 parent: SpanId::INVALID,
                 parent_is_remote: false,
                 context: remote,
+                anchor: self.anchor(),
             };
             return place.context.is_sampled().then(|| place.below());
         }
@@ -207,26 +221,24 @@ impl Tracer {
             context,
             parent: SpanId::INVALID,
             parent_is_remote: false,
+            anchor: self.anchor(),
         })
+    }
+
+    fn anchor(&self) -> (Instant, SystemTime) {
+        let clock = &self.shared.clock;
+        (clock.now(), clock.wall())
     }
 
     /// The place of something that goes on for a caller that has long been answered: what is below
     /// it is below the caller's own span.
-    pub fn resume(headers: &HeaderMap) -> Option<Trail> {
-        let context = remote(headers).filter(SpanContext::is_sampled)?;
-        Some(Trail {
-            context,
-            parent: SpanId::INVALID,
-            parent_is_remote: false,
-        })
+    pub fn resume(&self, headers: &HeaderMap) -> Option<Trail> {
+        resume(headers, self.anchor())
     }
 
     /// Tells of something that has ended. Never waits.
     pub fn tell(&self, span: Span<'_>) {
         let shared = &self.shared;
-        // People and other machines read the wall clock; here spans are timed by the monotonic one.
-        let (now, wall) = (shared.clock.now(), shared.clock.wall());
-        let at = |instant: Instant| wall - now.saturating_duration_since(instant);
         let status = if span.failed {
             Status::error("")
         } else {
@@ -238,8 +250,8 @@ impl Tracer {
             parent_span_is_remote: span.trail.parent_is_remote,
             span_kind: span.kind,
             name: span.name,
-            start_time: at(span.from),
-            end_time: at(span.to),
+            start_time: span.trail.wall(span.from),
+            end_time: span.trail.wall(span.to),
             attributes: span.attributes,
             dropped_attributes_count: 0,
             events: Default::default(),
@@ -253,6 +265,16 @@ impl Tracer {
     pub fn finish(&self, within: Duration) {
         self.shared.export.finish(within);
     }
+}
+
+fn resume(headers: &HeaderMap, anchor: (Instant, SystemTime)) -> Option<Trail> {
+    let context = remote(headers).filter(SpanContext::is_sampled)?;
+    Some(Trail {
+        context,
+        parent: SpanId::INVALID,
+        parent_is_remote: false,
+        anchor,
+    })
 }
 
 /// What is known of something, for [`Span::attributes`].

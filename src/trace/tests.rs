@@ -14,6 +14,21 @@ fn fields(parents: &[&str], state: &str) -> HeaderMap {
     headers
 }
 
+fn resumed(headers: &HeaderMap) -> Option<Trail> {
+    resume(headers, (Clock::system().now(), SystemTime::UNIX_EPOCH))
+}
+
+#[test]
+fn what_is_below_has_the_same_time() {
+    let trail = resumed(&fields(&[GOOD], "")).unwrap();
+    let (anchor, wall) = trail.anchor;
+    let second = Duration::from_secs(1);
+    let below = trail.below();
+    assert_eq!(below.wall(anchor), wall);
+    assert_eq!(below.wall(anchor + second), wall + second);
+    assert_eq!(trail.wall(anchor - second), wall - second);
+}
+
 /// W3C Trace Context, section 3.2.2: what is malformed is as if it were not there.
 #[test]
 fn a_traceparent_that_is_none_is_not_taken_up() {
@@ -67,7 +82,7 @@ fn a_traceparent_that_is_none_is_not_taken_up() {
 
 #[test]
 fn a_place_below_is_in_the_same_trace_and_is_told_to_whoever_comes_next() {
-    let kept = Tracer::resume(&fields(&[GOOD], "a=b,c=d")).unwrap();
+    let kept = resumed(&fields(&[GOOD], "a=b,c=d")).unwrap();
     let below = kept.below();
     assert_eq!(below.trace_id(), kept.trace_id());
     assert_eq!(below.parent, kept.context.span_id());
@@ -84,9 +99,7 @@ fn a_place_below_is_in_the_same_trace_and_is_told_to_whoever_comes_next() {
     assert_eq!(written[0], own.as_str());
     assert_eq!(headers["tracestate"], "a=b,c=d");
     let mut plain = HeaderMap::new();
-    Tracer::resume(&fields(&[GOOD], ""))
-        .unwrap()
-        .put_into(&mut plain);
+    resumed(&fields(&[GOOD], "")).unwrap().put_into(&mut plain);
     assert!(
         !plain.contains_key("tracestate"),
         "none is not an empty one"
@@ -98,10 +111,7 @@ fn a_place_below_is_in_the_same_trace_and_is_told_to_whoever_comes_next() {
 fn lines_of_a_tracestate_are_one_list() {
     let mut headers = fields(&[GOOD], "a=b");
     headers.append("tracestate", "c=d".parse().unwrap());
-    Tracer::resume(&headers)
-        .unwrap()
-        .below()
-        .put_into(&mut headers);
+    resumed(&headers).unwrap().below().put_into(&mut headers);
     let states: Vec<_> = headers.get_all("tracestate").iter().collect();
     assert_eq!(states, ["a=b,c=d"]);
 }
@@ -109,6 +119,6 @@ fn lines_of_a_tracestate_are_one_list() {
 #[test]
 fn whoever_does_not_trace_is_not_gone_on_for() {
     let quiet = GOOD.replace("-01", "-00");
-    assert!(Tracer::resume(&fields(&[&quiet], "")).is_none());
-    assert!(Tracer::resume(&HeaderMap::new()).is_none());
+    assert!(resumed(&fields(&[&quiet], "")).is_none());
+    assert!(resumed(&HeaderMap::new()).is_none());
 }
