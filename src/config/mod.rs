@@ -154,7 +154,7 @@ pub struct Budget {
     pub guard: Duration,
     /// Q: how late a request that was given up on may still take effect.
     pub late_arrival: Duration,
-    /// Slots of a budget that is known by neither history nor headers.
+    /// Answers that tell nothing before a budget without history goes on at its pace.
     pub unknown_slots: u32,
     /// Dispatches of writes at once per budget, to begin with.
     pub writes_at_once: usize,

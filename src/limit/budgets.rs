@@ -405,7 +405,7 @@ impl Budgets {
         };
         let waits = !kept.account.turns().is_empty();
         let window = kept.account.window();
-        let closed = window.closed_for(now).is_some() || window.is_starting();
+        let closed = window.closed_for(now).is_some() || window.is_finding_out();
         !waits && !closed && would_go_unused(window.rate().limit, window.occupied(now))
     }
 
@@ -622,13 +622,13 @@ impl Budgets {
                     credential: *credential,
                     budget: budget.clone(),
                     rate: account.window().rate(),
-                    occupied: account.window().occupied(now),
+                    occupied: account.window().known(now),
                     under_way: account.under_way(),
                     waiting,
                     oldest: first.map(|since| now.saturating_duration_since(since)),
                     next_free: account.leaves_last(now).saturating_duration_since(now),
                     closed_for: account.window().closed_for(now),
-                    starting: account.window().is_starting(),
+                    starting: account.window().is_finding_out(),
                 }
             })
             .collect();

@@ -30,16 +30,18 @@ pub struct Terms {
     pub guard: Duration,
     /// Q: how late a request that was given up on may still arrive.
     pub late: Duration,
-    /// Slots open from the start where nothing is known of what was sent before and the first
-    /// answer tells nothing either.
+    /// Where nothing is known of what was sent before: after more answers than this that tell
+    /// nothing, attempts go on at the pace of the limit.
     pub unknown_slots: u32,
 }
 
 /// A slot in use by one attempt. Not `Clone`: it is given back exactly once.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Slot {
-    /// Occupied slots just after this one was taken.
-    occupied: u32,
+    /// Slots known to be occupied just after this one was taken.
+    known: u32,
+    /// Slots of which nothing was known then.
+    unknown: u32,
     /// Slots taken over the budget's life, this one included.
     taken: u64,
     /// Whether this attempt is the one that finds out whether the budget is open.
@@ -51,8 +53,17 @@ enum Probe {
     No,
     /// After a 429.
     Reopen,
-    /// The first attempt of a budget without history.
+    /// One of the first attempts of a budget of which no answer has told anything.
     Start,
+    /// The same, after answers that told nothing: others may leave before it is answered.
+    Paced,
+}
+
+impl Slot {
+    /// Whether it left before any answer had told what the budget allows.
+    fn is_first(&self) -> bool {
+        matches!(self.probe, Probe::Start | Probe::Paced)
+    }
 }
 
 /// The answer to a request for a slot.
@@ -110,8 +121,7 @@ pub struct Window {
     /// Slots that an earlier process may have used, of which nothing is known.
     unknown: u32,
     unknown_until: Instant,
-    /// First attempts without history that ended without an answer.
-    unanswered_starts: u32,
+    first: FirstAttempts,
     taken: u64,
     closed_until: Option<Instant>,
     probe: ProbeState,
@@ -121,7 +131,16 @@ pub struct Window {
 enum ProbeState {
     Idle,
     Needed(Probe),
-    UnderWay,
+    UnderWay(Probe),
+}
+
+/// The attempts of a budget before the first answer that tells what it allows.
+#[derive(Clone, Copy, Debug)]
+struct FirstAttempts {
+    /// Those that ended and told nothing: without rate headers, or without an answer.
+    untold: u32,
+    /// When the next one may leave.
+    next: Instant,
 }
 
 impl Window {
@@ -139,7 +158,10 @@ impl Window {
             held: BinaryHeap::new(),
             unknown: 0,
             unknown_until: now,
-            unanswered_starts: 0,
+            first: FirstAttempts {
+                untold: 0,
+                next: now,
+            },
             taken: 0,
             closed_until: None,
             probe: ProbeState::Idle,
@@ -147,7 +169,10 @@ impl Window {
     }
 
     /// Says that nothing is known of what was sent before `start` (a new node): until
-    /// `start` + W + Q the first attempt goes alone and its answer opens what it says remains.
+    /// `start` + W + Q attempts go one at a time, and the first answer that tells what remains
+    /// opens that much. Where several tell nothing (an API without rate headers, a balancer's
+    /// 502), they go on at the pace of the limit, one each W/L: an API that is well is never
+    /// left unused, and one that counts says 429 to one attempt at a time.
     pub fn without_history(&mut self, start: Instant, now: Instant) {
         let until = start + self.rate.window + self.terms.late;
         if until > now {
@@ -207,7 +232,10 @@ impl Window {
         if now >= self.unknown_until {
             self.unknown = 0;
             if self.probe == ProbeState::Needed(Probe::Start) {
-                self.probe = ProbeState::Idle;
+                self.probe = match self.closed_until {
+                    Some(_) => ProbeState::Needed(Probe::Reopen),
+                    None => ProbeState::Idle,
+                };
             }
         }
         let held = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
@@ -218,36 +246,40 @@ impl Window {
 
     /// Takes a slot, or says when to ask again.
     pub fn take(&mut self, now: Instant) -> Taken {
-        if let Some(until) = self.closed_until {
-            if now < until {
-                return Taken::NotBefore(until);
-            }
-            self.closed_until = None;
-        }
         let occupied = self.occupied(now);
+        if let Some(until) = self.closed_until.filter(|until| now < *until) {
+            return Taken::NotBefore(until);
+        }
         let probe = match self.probe {
-            ProbeState::UnderWay => return Taken::AfterAnswer,
+            ProbeState::UnderWay(_) => return Taken::AfterAnswer,
+            ProbeState::Needed(Probe::Start) if self.is_paced() => Probe::Paced,
             ProbeState::Needed(probe) => probe,
             ProbeState::Idle => Probe::No,
         };
-        if probe == Probe::Start {
+        if matches!(probe, Probe::Start | Probe::Paced) {
             // The probe uses one of the slots of which nothing is known: one request more than
             // an unknown number is what it takes to find out. Of the others it needs a free one.
             let known = occupied - self.unknown;
             if known >= self.rate.limit {
                 return self.next_release(now, known, 0);
             }
+            if now < self.first.next {
+                return Taken::NotBefore(self.first.next);
+            }
             self.unknown = self.unknown.saturating_sub(1);
         } else if occupied >= self.rate.limit {
             return self.next_release(now, occupied, self.unknown);
         }
-        if probe != Probe::No {
-            self.probe = ProbeState::UnderWay;
+        match probe {
+            Probe::No => {}
+            Probe::Paced => self.first.next = now + self.pace(),
+            Probe::Reopen | Probe::Start => self.probe = ProbeState::UnderWay(probe),
         }
         self.in_use += 1;
         self.taken += 1;
         Taken::Slot(Slot {
-            occupied: self.occupied(now),
+            known: self.known(now),
+            unknown: self.unknown,
             taken: self.taken,
             probe,
         })
@@ -261,25 +293,18 @@ impl Window {
             End::NotSent => {
                 // It never reached the counter, so it explains nothing either.
                 self.reprobe(&slot);
-                if slot.probe == Probe::Start && now < self.unknown_until {
+                if slot.is_first() && now < self.unknown_until {
                     self.unknown = (self.unknown + 1).min(self.rate.limit);
                 }
             }
             End::NoAnswer => {
                 self.held.push(Reverse(now + self.hold_unanswered()));
-                if slot.probe == Probe::Start {
-                    self.unanswered_starts += 1;
-                }
-                if self.unanswered_starts > self.terms.unknown_slots {
-                    // Each of them may have been counted on top of what nobody knows.
-                    self.probe = ProbeState::Idle;
-                } else {
-                    self.reprobe(&slot);
-                }
+                self.told_nothing(&slot, now);
+                self.reprobe(&slot);
             }
             End::Throttled(throttle) => {
                 self.held.push(Reverse(now + self.hold_answered()));
-                learned.at_start = slot.probe == Probe::Start;
+                learned.at_start = slot.is_first();
                 learned.closed_for = Some(self.close(throttle, &slot, now));
             }
             End::Answered(allowance) => {
@@ -301,12 +326,17 @@ impl Window {
         let open = self.closed_until.map_or(now, |until| until.max(now));
         let (first, others) = match self.probe {
             ProbeState::Idle => (open, open),
+            ProbeState::Needed(Probe::Start) => {
+                let first = open.max(self.first.next);
+                (first, first + answer)
+            }
             ProbeState::Needed(_) => (open, open + answer),
-            ProbeState::UnderWay => {
+            ProbeState::UnderWay(_) => {
                 let answered = answers.last().copied().unwrap_or(now);
                 (open.max(answered), open.max(answered))
             }
         };
+        let (is_paced, pace) = (self.is_finding_out() && self.is_paced(), self.pace());
         let starting = self.unknown > 0 && self.probe != ProbeState::Idle;
         let unknown = if starting { 0 } else { self.unknown };
         let mut busy: Vec<Instant> = self.held.iter().map(|Reverse(at)| *at).collect();
@@ -319,8 +349,15 @@ impl Window {
         busy.drain(..surplus);
         let mut free = vec![now; limit - busy.len()];
         free.append(&mut busy);
+        let mut paced = first;
         for (place, at) in free.iter_mut().enumerate() {
-            *at = (*at).max(if place == 0 { first } else { others });
+            *at = (*at).max(match place {
+                0 => first,
+                // Whatever is open by then, these leave one by one.
+                _ if is_paced => paced.min(self.unknown_until.max(first)),
+                _ => others,
+            });
+            paced += pace;
         }
         free
     }
@@ -334,13 +371,15 @@ impl Window {
         copy.held
             .extend(answers.iter().map(|at| Reverse(*at + hold)));
         copy.in_use = 0;
-        if self.probe != ProbeState::Idle {
+        if self.probe != ProbeState::Idle && !self.is_paced() {
             copy.unknown = 0;
         }
         match copy.probe {
             ProbeState::Idle => {}
+            // Nothing has told for a while, and the copy expects no more of it.
+            ProbeState::Needed(Probe::Start) if self.is_paced() => {}
             ProbeState::Needed(_) => copy.probe = ProbeState::Needed(Probe::Reopen),
-            ProbeState::UnderWay => {
+            ProbeState::UnderWay(_) => {
                 let answered = answers.last().copied().unwrap_or(now);
                 let open = copy.closed_until.unwrap_or(now);
                 copy.closed_until = Some(open.max(answered));
@@ -367,9 +406,39 @@ impl Window {
             .filter(|left| !left.is_zero())
     }
 
-    /// Whether the budget is still finding out what an unknown predecessor left.
-    pub fn is_starting(&self) -> bool {
-        self.unknown > 0
+    /// Whether no answer has told yet what an unknown predecessor left.
+    pub fn is_finding_out(&self) -> bool {
+        matches!(
+            self.probe,
+            ProbeState::Needed(Probe::Start) | ProbeState::UnderWay(Probe::Start)
+        )
+    }
+
+    /// Slots known to be occupied: those of an unknown predecessor aside.
+    pub fn known(&mut self, now: Instant) -> u32 {
+        self.occupied(now) - self.unknown
+    }
+
+    /// Whether so many first attempts told nothing that the next ones do not wait for an answer.
+    fn is_paced(&self) -> bool {
+        self.first.untold > self.terms.unknown_slots
+    }
+
+    /// The time between two attempts that use up the limit evenly.
+    fn pace(&self) -> Duration {
+        self.rate.window / self.rate.limit
+    }
+
+    /// Counts a first attempt that found nothing out. From then on the next one leaves at once,
+    /// or, where enough of them have told nothing, at the pace of the limit.
+    fn told_nothing(&mut self, slot: &Slot, now: Instant) {
+        if slot.probe != Probe::Start {
+            return;
+        }
+        self.first.untold = self.first.untold.saturating_add(1);
+        if self.is_paced() {
+            self.first.next = now + self.pace();
+        }
     }
 
     fn next_release(&self, now: Instant, occupied: u32, unknown: u32) -> Taken {
@@ -386,7 +455,7 @@ impl Window {
 
     /// A probe that found nothing out leaves the question open.
     fn reprobe(&mut self, slot: &Slot) {
-        if slot.probe != Probe::No {
+        if matches!(slot.probe, Probe::Reopen | Probe::Start) {
             self.probe = ProbeState::Needed(slot.probe);
         }
     }
@@ -404,8 +473,13 @@ impl Window {
             (Probe::Start, _) | (_, ProbeState::Needed(Probe::Start)) => Probe::Start,
             _ => Probe::Reopen,
         };
+        if kind == Probe::Start {
+            // It counts: from now on each attempt waits for the answer of the one before.
+            self.first.untold = 0;
+        }
         // An attempt that left before the budget was closed must not start a second probe.
-        if slot.probe != Probe::No || self.probe == ProbeState::Idle {
+        let is_probe = matches!(slot.probe, Probe::Reopen | Probe::Start);
+        if is_probe || self.probe == ProbeState::Idle {
             self.probe = ProbeState::Needed(kind);
         }
         wait
@@ -416,16 +490,21 @@ impl Window {
             Probe::No => return,
             Probe::Reopen => {}
             Probe::Start if told => {}
+            Probe::Paced if told && self.probe == ProbeState::Needed(Probe::Start) => {}
             Probe::Start => {
-                // The probe itself holds one slot more.
-                let open = self.terms.unknown_slots.max(1).saturating_add(1);
-                self.unknown = self.rate.limit.saturating_sub(open);
+                self.told_nothing(slot, now);
+                self.reprobe(slot);
+                return;
             }
+            Probe::Paced => return,
         }
         // A 429 of an attempt that had left before the probe may have closed it once more.
         self.probe = match self.closed_for(now) {
             Some(_) => ProbeState::Needed(Probe::Reopen),
-            None => ProbeState::Idle,
+            None => {
+                self.closed_until = None;
+                ProbeState::Idle
+            }
         };
     }
 
@@ -446,11 +525,12 @@ impl Window {
         // Whatever of ours the upstream may have counted was occupied when this attempt left,
         // or was taken since.
         let since = u32::try_from(self.taken - slot.taken).unwrap_or(u32::MAX);
-        let own = if slot.probe == Probe::Start {
-            since.saturating_add(1).saturating_add(self.unknown)
+        let unknown = if slot.is_first() {
+            self.unknown
         } else {
-            slot.occupied.saturating_add(since)
+            slot.unknown
         };
+        let own = slot.known.saturating_add(unknown).saturating_add(since);
         let foreign = allowance.consumed.saturating_sub(own).min(self.rate.limit);
         for _ in 0..foreign {
             self.held.push(Reverse(now + self.rate.window));

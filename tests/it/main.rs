@@ -24,6 +24,7 @@ mod ci;
 mod crash;
 mod deploy;
 mod durable;
+mod finding_out;
 mod live;
 mod merging;
 mod operations;

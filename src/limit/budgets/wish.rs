@@ -109,7 +109,7 @@ pub struct AccountState {
     pub budget: Arc<str>,
     /// The rate in force.
     pub rate: Rate,
-    /// Slots occupied.
+    /// Slots known to be occupied.
     pub occupied: u32,
     /// Attempts under way.
     pub under_way: u32,
@@ -121,7 +121,7 @@ pub struct AccountState {
     pub next_free: Duration,
     /// Closed by a 429 for this long.
     pub closed_for: Option<Duration>,
-    /// Still finding out what a predecessor left.
+    /// Still finding out what may be sent: no answer has told.
     pub starting: bool,
 }
 

@@ -242,24 +242,106 @@ fn without_history_the_first_goes_alone_and_its_answer_opens_the_rest() {
     assert_eq!(w.occupied(t + W + terms().late), 19);
 }
 
+/// How first attempts end that tell nothing.
+const TELL_NOTHING: [End; 2] = [End::Answered(None), End::NoAnswer];
+
 #[test]
-fn without_history_and_headers_one_slot_is_open() {
+fn first_attempts_that_tell_nothing_are_followed_at_the_pace_of_the_limit() {
+    for end in TELL_NOTHING {
+        let t = start();
+        let mut w = window(60, true, t);
+        w.without_history(t, t);
+        for _ in 0..2 {
+            let alone = slot(&mut w, t);
+            assert_eq!(w.take(t), Taken::AfterAnswer);
+            w.give_back(alone, end, t);
+        }
+        assert!(w.is_finding_out());
+        assert_eq!(w.known(t), 2, "{end:?}: what is not known is not used");
+        // The third leaves a second later, and no answer is waited for.
+        let mut under_way = Vec::new();
+        for n in 1..=58 {
+            let at = t + Duration::from_secs(n);
+            assert_eq!(w.take(at - ms(1)), Taken::NotBefore(at), "{end:?}: {n}");
+            under_way.push(slot(&mut w, at));
+        }
+        // Their own slots are never exceeded.
+        assert!(!matches!(w.take(t + ms(59_000)), Taken::Slot(_)));
+        assert_eq!(w.known(t + ms(59_000)), 60);
+        drop(under_way);
+    }
+}
+
+#[test]
+fn a_first_attempt_that_tells_opens_the_budget_however_many_told_nothing() {
+    for end in TELL_NOTHING {
+        for silent in [1, 2, 3, 10] {
+            let t = start();
+            let mut w = window(60, true, t);
+            w.without_history(t, t);
+            let mut now = t;
+            for _ in 0..silent {
+                let s = match w.take(now) {
+                    Taken::NotBefore(at) => {
+                        now = at;
+                        slot(&mut w, now)
+                    }
+                    Taken::Slot(slot) => slot,
+                    Taken::AfterAnswer => panic!("nothing is under way"),
+                };
+                w.give_back(s, end, now);
+                now += ms(10);
+            }
+            now += ms(1_000);
+            let s = slot(&mut w, now);
+            w.give_back(s, told(silent + 1, 59 - silent), now);
+            assert!(!w.is_finding_out());
+            let all: Vec<Slot> = std::iter::from_fn(|| match w.take(now) {
+                Taken::Slot(slot) => Some(slot),
+                _ => None,
+            })
+            .collect();
+            let open = all.len();
+            assert!(open as u32 >= 59 - 2 * silent, "{end:?}, {silent}: {open}");
+            assert_eq!(w.known(now), open as u32 + silent + 1);
+        }
+    }
+}
+
+/// With 429s the API shows that it counts: then nothing leaves before the answer to the one before.
+#[test]
+fn a_429_ends_the_pace() {
     let t = start();
     let mut w = window(60, true, t);
     w.without_history(t, t);
-    let probe = slot(&mut w, t);
-    w.give_back(probe, End::Answered(None), t + ms(100));
-    let second = slot(&mut w, t + ms(100));
-    assert_eq!(
-        w.take(t + ms(100)),
-        Taken::NotBefore(t + ms(100) + w.hold_answered())
-    );
-    // A later answer that does tell opens the rest after all.
-    w.give_back(second, told(2, 58), t + ms(200));
-    for _ in 0..57 {
-        slot(&mut w, t + ms(200));
+    for _ in 0..2 {
+        let s = slot(&mut w, t);
+        w.give_back(s, End::Answered(None), t);
     }
-    assert!(matches!(w.take(t + ms(200)), Taken::NotBefore(_)));
+    let (a, b) = (slot(&mut w, t + ms(1_000)), slot(&mut w, t + ms(2_000)));
+    let wait = Some(ms(5_000));
+    let learned = w.give_back(a, End::Throttled(Throttle { wait }), t + ms(2_000));
+    assert!(learned.at_start);
+    w.give_back(b, End::Answered(None), t + ms(2_100));
+    assert_eq!(w.take(t + ms(2_100)), Taken::NotBefore(t + ms(7_000)));
+    let probe = slot(&mut w, t + ms(7_000));
+    assert_eq!(w.take(t + ms(9_000)), Taken::AfterAnswer);
+    w.give_back(probe, told(7, 53), t + ms(9_000));
+    let _wide = [slot(&mut w, t + ms(9_000)), slot(&mut w, t + ms(9_000))];
+}
+
+/// What is unknown ends while the budget is closed: it still opens with one probe.
+#[test]
+fn a_429_at_the_end_of_what_is_unknown_is_followed_by_one_probe() {
+    let t = start();
+    let mut w = window(60, true, t);
+    w.without_history(t, t);
+    let late = t + W + terms().late - ms(1_000);
+    let s = slot(&mut w, late);
+    let wait = Some(ms(5_000));
+    w.give_back(s, End::Throttled(Throttle { wait }), late);
+    let _probe = slot(&mut w, late + ms(5_000));
+    assert_eq!(w.take(late + ms(5_000)), Taken::AfterAnswer);
 }
 
 #[test]
@@ -289,22 +371,6 @@ fn history_older_than_window_and_q_needs_no_probe() {
     w.without_history(t, t + W + terms().late);
     for _ in 0..60 {
         slot(&mut w, t + W + terms().late);
-    }
-}
-
-#[test]
-fn starts_that_stay_unanswered_are_not_tried_without_end() {
-    let t = start();
-    let mut w = window(60, true, t);
-    w.without_history(t, t);
-    for _ in 0..2 {
-        let s = slot(&mut w, t);
-        w.give_back(s, End::NoAnswer, t);
-    }
-    let known = t + W + terms().late;
-    assert_eq!(w.take(t + ms(1)), Taken::NotBefore(known));
-    for _ in 0..60 {
-        slot(&mut w, known);
     }
 }
 
