@@ -1,4 +1,5 @@
-//! Pure. Dates in fields, in all three formats (RFC 9110, section 5.6.7).
+//! Pure. Dates in fields, in all three formats (RFC 9110, section 5.6.7), in whatever case (RFC 9111,
+//! section 4.2).
 //!
 //! Promises that a year of two digits is read as that section says, which needs the present: the
 //! latest such year, on that weekday, that is not more than 50 years ahead.
@@ -18,12 +19,44 @@ const WEEKDAYS: [&str; 7] = [
 
 /// The instant that a field means, or `None` if it is not a date.
 pub fn parse(value: &HeaderValue, now: SystemTime) -> Option<SystemTime> {
-    let text = value.to_str().ok()?.trim();
+    let text = &in_usual_case(value.to_str().ok()?.trim())?;
     match text.split_once(", ") {
         // The obsolete format of RFC 850 alone has hyphens.
         Some((weekday, rest)) if rest.contains('-') => short_year(weekday, rest, now),
         _ => httpdate::parse_http_date(text).ok(),
     }
+}
+
+/// No date is longer: `Wednesday, 06-Nov-94 08:49:37 GMT`.
+const LONGEST: usize = 33;
+
+/// Names of days and months begin with a capital letter, and the zone is all capitals.
+fn in_usual_case(text: &str) -> Option<String> {
+    if text.len() > LONGEST {
+        return None;
+    }
+    let (text, zone) = match text
+        .len()
+        .checked_sub(3)
+        .and_then(|at| text.split_at_checked(at))
+    {
+        Some((before, zone)) if zone.eq_ignore_ascii_case("GMT") => (before, "GMT"),
+        _ => (text, ""),
+    };
+    let mut before = ' ';
+    let mut usual: String = text
+        .chars()
+        .map(|letter| {
+            let inside = std::mem::replace(&mut before, letter).is_ascii_alphabetic();
+            if inside {
+                letter.to_ascii_lowercase()
+            } else {
+                letter.to_ascii_uppercase()
+            }
+        })
+        .collect();
+    usual.push_str(zone);
+    Some(usual)
 }
 
 fn short_year(weekday: &str, rest: &str, now: SystemTime) -> Option<SystemTime> {
@@ -73,7 +106,9 @@ mod tests {
             "Sunday, 06-Nov-94 08:49:37 GMT",
             "Sun Nov  6 08:49:37 1994",
         ] {
-            assert_eq!(parsed(text), Some(784_111_777), "{text}");
+            for text in [text, &text.to_lowercase(), &text.to_uppercase()] {
+                assert_eq!(parsed(text), Some(784_111_777), "{text}");
+            }
         }
     }
 
@@ -110,6 +145,9 @@ mod tests {
             "Sun, 06-Nov-94 08:49:37 GMT",
             "Monday, 06-Nov-94 08:49:37 GMT",
             "Sunday, 06-Nov-94 25:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 gmtgmt",
+            "gmt",
+            "Sun, 06 Nov 1994 08:49:37 GMT and a good deal more",
         ] {
             assert_eq!(parsed(text), None, "{text:?}");
         }

@@ -128,6 +128,7 @@ fn bypass_of(name: &HeaderName) -> Option<Bypass> {
     match name {
         &header::UPGRADE => Some(Bypass::Upgrade),
         &header::COOKIE => Some(Bypass::Cookie),
+        name if name.as_str() == "cookie2" => Some(Bypass::Cookie),
         name if name.as_str().starts_with("if-") && !OURS.contains(name) => {
             Some(Bypass::Conditional)
         }
@@ -173,10 +174,11 @@ mod tests {
             max_age: Some(Duration::from_secs(seconds)),
             ..Wants::FRESH
         };
-        let table: [(&Lines, Result<Wants, Bypass>); 19] = [
+        let table: [(&Lines, Result<Wants, Bypass>); 20] = [
             (&[], Ok(Wants::FRESH)),
             (&[("accept", "application/json")], Ok(Wants::FRESH)),
             (&[("cookie", "a=b")], Err(Bypass::Cookie)),
+            (&[("cookie2", "a=b")], Err(Bypass::Cookie)),
             (&[("range", "bytes=0-1")], Ok(Wants::FRESH)),
             (&[("if-none-match", "\"x\"")], Ok(Wants::FRESH)),
             (&[("if-modified-since", "x")], Ok(Wants::FRESH)),

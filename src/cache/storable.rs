@@ -117,7 +117,11 @@ fn not_for_others(facts: &Facts<'_>, said: &Said) -> Option<Refusal> {
             Refusal::NotUnderstood,
         ),
         (not_validatable, Refusal::NoCache),
-        (headers.contains_key(header::SET_COOKIE), Refusal::SetCookie),
+        (
+            // The second was the same under another name (RFC 2965).
+            headers.contains_key(header::SET_COOKIE) || headers.contains_key("set-cookie2"),
+            Refusal::SetCookie,
+        ),
         (vary::fields(headers).is_none(), Refusal::Vary),
         (!coding::is_known(headers), Refusal::ContentEncoding),
         (headers.contains_key(header::TRAILER), Refusal::Unsuitable),

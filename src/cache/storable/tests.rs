@@ -89,11 +89,12 @@ fn with_a_stated_lifetime_every_final_status_is_stored_unknown_ones_too() {
 
 #[test]
 fn what_is_for_one_reader_alone() {
-    let table: [(&[(&'static str, &str)], Refusal); 13] = [
+    let table: [(&[(&'static str, &str)], Refusal); 14] = [
         (&[("cache-control", "no-store")], Refusal::NoStore),
         (&[("cache-control", "no-cache")], Refusal::NoCache),
         (&[("cache-control", "private=\"x")], Refusal::NoStore),
         (&[("set-cookie", "a=b")], Refusal::SetCookie),
+        (&[("set-cookie2", "a=b")], Refusal::SetCookie),
         (&[("vary", "accept, *")], Refusal::Vary),
         (&[("vary", "a,b,c,d,e,f,g,h,i")], Refusal::Vary),
         (&[("content-encoding", "br")], Refusal::ContentEncoding),

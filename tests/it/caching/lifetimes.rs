@@ -99,6 +99,8 @@ async fn section_4_2_1_by_expires() {
     let at = |name: &str, seconds: i64| format!("{name}: {}", date(seconds));
     let (now, soon) = (at("date", 0), at("expires", 10));
     let (past, now_too) = (at("expires", -10), at("expires", 0));
+    let soon_in_lower_case = soon.to_lowercase();
+    let soon_in_upper_case = soon.to_uppercase();
     // The beginning of each row in the two obsolete formats.
     assert_eq!(date(10), "Wed, 18 Nov 2026 11:06:50 GMT");
     let rfc_850 = "expires: Wednesday, 18-Nov-26 11:06:50 GMT";
@@ -115,6 +117,8 @@ async fn section_4_2_1_by_expires() {
             vec![&now, asctime],
             10,
         ),
+        ("4.2: in lower case", vec![&now, &soon_in_lower_case], 10),
+        ("4.2: in upper case", vec![&now, &soon_in_upper_case], 10),
         ("5.3: a past one is stale", vec![&now, &past], 0),
         ("5.3: the same as Date is stale", vec![&now, &now_too], 0),
         ("5.3: 0 is stale", vec![&now, "expires: 0"], 0),

@@ -193,6 +193,12 @@ async fn section_3_what_an_answer_says_against_its_storing() {
             &["cache-control: max-age=60", "set-cookie: a=b"],
         ),
         not(
+            "7.3: the same by its other name",
+            "set-cookie",
+            200,
+            &["cache-control: max-age=60", "set-cookie2: a=b"],
+        ),
+        not(
             "3: nobody gives it a lifetime",
             "no-lifetime",
             200,
