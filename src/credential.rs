@@ -84,26 +84,26 @@ impl Hasher {
     }
 }
 
-/// Whether the request names a credential: an `Authorization` that is empty, or a bearer scheme
-/// without a token, says nothing of who asks.
+/// Whether the request has a credential: a scheme of authentication and something after it. An
+/// `Authorization` that is empty, and a scheme or a token alone, says nothing of who asks. The API
+/// knows the scheme `Bearer` alone; another one is passed on, as a credential of its own.
 pub fn is_named(headers: &HeaderMap) -> bool {
     !shown(headers).1.is_empty()
 }
 
 /// What `Authorization` says, so that one token is one credential: schemes are compared without
 /// regard to case and followed by any number of spaces (RFC 9110, section 11.4). Of a scheme other
-/// than `bearer` nothing is known, and the value is taken as it stands.
+/// than `bearer` nothing is known, and the value is taken as it stands. Nothing, where it names
+/// nobody.
 fn shown(headers: &HeaderMap) -> (&'static [u8], &[u8]) {
     let value = headers.get(http::header::AUTHORIZATION);
     let value = value.map_or(&[][..], |value| value.as_bytes().trim_ascii());
     let end = value.iter().position(u8::is_ascii_whitespace);
     let (scheme, rest) = value.split_at(end.unwrap_or(value.len()));
-    if !scheme.eq_ignore_ascii_case(BEARER) {
-        return (b"", value);
-    }
     match rest.trim_ascii_start() {
         b"" => (b"", b""),
-        token => (BEARER, token),
+        token if scheme.eq_ignore_ascii_case(BEARER) => (BEARER, token),
+        _ => (b"", value),
     }
 }
 
@@ -136,14 +136,7 @@ mod tests {
         for same in ["bearer T", "BEARER  T", "Bearer\tT", " Bearer T "] {
             assert_eq!(hash(same), hash("Bearer T"), "{same:?}");
         }
-        for other in [
-            "Bearer t",
-            "Bearer T T",
-            "T",
-            "Basic T",
-            "BearerT",
-            "bearer",
-        ] {
+        for other in ["Bearer t", "Bearer T T", "Basic T", "Basic Bearer T", "T"] {
             assert_ne!(hash(other), hash("Bearer T"), "{other:?}");
         }
         assert_ne!(hash("basic T"), hash("Basic T"), "nothing is known of it");
@@ -154,11 +147,20 @@ mod tests {
         let hasher = Hasher::new(&[1; 32]);
         let none = HeaderMap::new();
         assert!(!is_named(&none));
-        for empty in ["", "Bearer", "bearer ", "  "] {
+        for empty in [
+            "",
+            "Bearer",
+            "bearer ",
+            " Bearer\t ",
+            "  ",
+            "T",
+            "Basic",
+            "BearerT",
+        ] {
             assert!(!is_named(&with(empty)), "{empty:?}");
             assert_eq!(hasher.credential(&with(empty)), hasher.credential(&none));
         }
-        for named in ["Bearer T", "T", "Basic"] {
+        for named in ["Bearer T", "bearer\tT ", "Basic T", "Bearer T T"] {
             assert!(is_named(&with(named)), "{named:?}");
         }
     }

@@ -100,6 +100,8 @@ pub enum GatewayError {
     GivenUp,
     /// One of the gateway's own resources was asked for without a credential.
     Unauthorized,
+    /// A write, or a read of what is cached for each credential, names no credential.
+    NoCredential,
     /// A page of operators, which are on a listener of their own.
     WrongListener,
     /// One of the gateway's own resources does not know the method; these it knows.
@@ -146,6 +148,7 @@ impl GatewayError {
             Self::JournalBroken => "gateway-journal-broken",
             Self::GivenUp => "gateway-given-up",
             Self::Unauthorized => "gateway-unauthorized",
+            Self::NoCredential => "gateway-no-credential",
             Self::WrongListener => "gateway-wrong-listener",
             Self::NotAllowed(_) => "gateway-method-not-allowed",
             Self::Internal => "gateway-internal",
@@ -167,6 +170,7 @@ impl GatewayError {
             | Self::WriteLeft
             | Self::GivenUp
             | Self::Unauthorized
+            | Self::NoCredential
             | Self::WrongListener
             | Self::NotAllowed(_) => Blame::Caller,
             Self::OutcomeUnknown { .. }
@@ -200,6 +204,7 @@ impl GatewayError {
             | Self::AnswerLost(_)
             | Self::GivenUp
             | Self::Unauthorized
+            | Self::NoCredential
             | Self::WrongListener
             | Self::NotAllowed(_)
             | Self::Internal => false,
@@ -248,6 +253,7 @@ impl GatewayError {
             | Self::JournalBroken
             | Self::GivenUp
             | Self::Unauthorized
+            | Self::NoCredential
             | Self::WrongListener
             | Self::NotAllowed(_)
             | Self::Internal => false,
@@ -328,10 +334,8 @@ impl GatewayError {
             Self::UpstreamBroken => "The API's answer broke off, or is none to this request. It \
                 was a read; it is safe to send it again."
                 .into(),
-            Self::NotCached => "Nothing that the request accepts is stored, and 'only-if-cached' \
-                forbids to ask the API. Send it again without that directive."
-                .into(),
-            Self::KeyReused
+            Self::NotCached
+            | Self::KeyReused
             | Self::WritePending { .. }
             | Self::WriteCancelled
             | Self::WriteLeft
@@ -340,6 +344,7 @@ impl GatewayError {
             | Self::JournalBroken
             | Self::GivenUp
             | Self::Unauthorized
+            | Self::NoCredential
             | Self::WrongListener
             | Self::NotAllowed(_) => self.message_of_own(),
             Self::Internal => "The gateway failed to handle this request. Its log has more under \
@@ -348,7 +353,7 @@ impl GatewayError {
         }
     }
 
-    /// What is said about writes that outlast a crash.
+    /// What is said about writes that outlast a crash, and about credentials.
     fn message_of_own(&self) -> String {
         match self {
             Self::WrongListener => {
@@ -357,6 +362,9 @@ impl GatewayError {
                 to the API."
                     .into()
             }
+            Self::NotCached => "Nothing that the request accepts is stored, and 'only-if-cached' \
+                forbids to ask the API. Send it again without that directive."
+                .into(),
             Self::KeyReused => {
                 "Another request came before under this Idempotency-Key. Nothing was \
                 sent to the API; use a new key for a new request."
@@ -391,6 +399,10 @@ impl GatewayError {
             }
             Self::Unauthorized => "The writes of a credential are shown to that credential alone: \
                 send the Authorization with which the write was sent."
+                .into(),
+            Self::NoCredential => "The request names no credential, and the API answers this \
+                operation for none: send `Authorization: Bearer <token>`. Nothing was sent to the \
+                API."
                 .into(),
             Self::NotAllowed(allowed) => {
                 format!("This resource of the gateway knows {allowed} alone.")

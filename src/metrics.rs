@@ -490,8 +490,8 @@ impl Metrics {
             )?,
             fence: make.counters(
                 "segment_gateway_fence_moves_total",
-                "Times that cached answers were made unbelievable, by kind: tags, paths, everything, \
-                unauthorized, purge",
+                "Times that cached answers were made unbelievable, by kind: tags, paths, credential, \
+                everything, unauthorized, purge",
                 &["kind"],
             )?,
             foreign: make.counters(

@@ -165,6 +165,8 @@ pub enum Board<E> {
 pub enum Touched {
     /// Nobody knows: anything.
     Everything,
+    /// What this credential is shown, at most.
+    Credential(CredentialHash),
     /// What depends on these, and what nobody can tell the writes of.
     Named {
         /// The tags of its route.
@@ -376,6 +378,9 @@ impl<E> Cache<E> {
         let marks = &self.inner.marks;
         match touched {
             Touched::Everything => marks.raise_floor(settled),
+            Touched::Credential(credential) => {
+                marks.raise([Dependency::Credential(*credential)], settled);
+            }
             Touched::Named { tags, paths } => {
                 let tags = tags.iter().cloned().map(Dependency::Tag);
                 let paths = paths.iter().cloned().map(Dependency::Path);

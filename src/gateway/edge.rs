@@ -7,6 +7,7 @@
 use super::request_id::REQUEST_ID;
 use crate::cache::control::tokens;
 use crate::cache::date;
+use crate::credential;
 use crate::error::GatewayError;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Authority;
@@ -69,7 +70,7 @@ fn is_lost<B>(request: &Request<B>) -> bool {
         accepts.any(|accept| accept.as_bytes().starts_with(b"text/html"))
     };
     is_read
-        && !headers.contains_key(header::AUTHORIZATION)
+        && !credential::is_named(headers)
         && (OPERATORS.contains(&path) || path == "/" && wants_page())
 }
 

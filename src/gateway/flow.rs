@@ -14,7 +14,7 @@ use super::status::CacheStatus;
 use super::watch::{Asker, Watch};
 use super::{Gateway, callers, edge};
 use crate::cache::reason::Bypass;
-use crate::credential::Credential;
+use crate::credential::{self, Credential};
 use crate::error::GatewayError;
 use crate::limit::budgets::Standing;
 use crate::limit::turns::{Caller, Urgency};
@@ -76,6 +76,11 @@ impl Ask {
 
     pub(super) fn document(&self) -> names::Body<'_> {
         names::Body::new(&self.body)
+    }
+
+    /// Whether it names no credential, although its operation is for nobody without one.
+    pub(super) fn lacks_credential(&self) -> bool {
+        self.operation.needs_credential() && !credential::is_named(&self.headers)
     }
 
     /// Bytes kept while it waits, roughly.
@@ -373,6 +378,9 @@ impl Gateway {
         let mut ask = self.understand(head, watch.accepted())?;
         ask.ids = watch.ids().clone();
         watch.understood(&ask);
+        if ask.lacks_credential() && self.shadow.is_none() {
+            return Err(GatewayError::NoCredential);
+        }
         // Boxed is whatever a hit does not need: what is left is small, and is moved through the
         // layers around with each request.
         if !body.is_end_stream() {

@@ -35,6 +35,7 @@ pub mod reply;
 mod request_id;
 pub mod retry_budget;
 pub mod room;
+pub mod settlement;
 pub mod shadow;
 pub mod shortcut;
 pub mod show;
@@ -69,7 +70,7 @@ use callers::Quotas;
 use durable::Durable;
 use flow::Ask;
 use holds::{Hold, Holds, NoRoom};
-use http::{HeaderValue, Request, Uri};
+use http::{HeaderValue, Request, StatusCode, Uri};
 use ids::Ids;
 use looks::Looks;
 use parking_lot::Mutex;
@@ -77,6 +78,7 @@ use prefer::Patience;
 use recent::RecentRefusals;
 use retry_budget::RetryBudget;
 use room::Room;
+use settlement::Affected;
 use shadow::Shadow;
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -276,8 +278,23 @@ impl Gateway {
         self.cache.settle(touched, now + settling);
         match touched {
             Touched::Everything => self.metrics.fence_moved("everything"),
+            Touched::Credential(_) => self.metrics.fence_moved("credential"),
             Touched::Named { tags, .. } if tags.is_empty() => self.metrics.fence_moved("paths"),
             Touched::Named { .. } => self.metrics.fence_moved("tags"),
+        }
+    }
+
+    /// A write, or one dispatch of it, has ended with this status, or nobody knows how. To be called
+    /// before its caller hears.
+    fn settle_end(&self, affected: &Affected, status: Option<StatusCode>) {
+        let settings = self.settings.get();
+        let settling = if settlement::may_land_later(status) {
+            settings.late
+        } else {
+            settings.settling
+        };
+        if let Some(touched) = affected.settled(status) {
+            self.settle(&touched, settling);
         }
     }
 

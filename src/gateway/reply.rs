@@ -16,7 +16,7 @@ pub fn status(error: &GatewayError) -> StatusCode {
         GatewayError::BadRequest(_) => StatusCode::BAD_REQUEST,
         GatewayError::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
         GatewayError::NotFound | GatewayError::WrongListener => StatusCode::NOT_FOUND,
-        GatewayError::Unauthorized => StatusCode::UNAUTHORIZED,
+        GatewayError::Unauthorized | GatewayError::NoCredential => StatusCode::UNAUTHORIZED,
         GatewayError::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
         GatewayError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
         GatewayError::WriteCancelled | GatewayError::WriteLeft | GatewayError::GivenUp => {
@@ -80,6 +80,11 @@ pub fn error(error: &GatewayError) -> Response<Body> {
     );
     if let Some(wait) = error.retry_after() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(wait)));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        // RFC 9110, section 11.6.1.
+        let bearer = HeaderValue::from_static("Bearer");
+        headers.insert(header::WWW_AUTHENTICATE, bearer);
     }
     if matches!(error, GatewayError::MethodRefused) {
         headers.insert(

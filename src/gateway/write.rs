@@ -6,14 +6,15 @@
 //! that does no harm, it is sent again ([`super::repeat`]): for its caller, so not once that has hung
 //! up.
 
+use super::Gateway;
 use super::attempt::Came;
 use super::flow::{Ask, Reply, Timing};
 use super::forecast::{Forecast, MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
 use super::repeat::{Heard, Held, Next, unknown};
+use super::settlement::{Affected, Scope};
 use super::union::{Became, Merged, NoTurn, Turn};
-use super::{Gateway, places};
-use crate::cache::Touched;
 use crate::cache::fence::Tag;
+use crate::credential;
 use crate::error::{GatewayError, Waited};
 use crate::limit::budgets::{Admission, Readiness, Refusal, Wish};
 use crate::limit::ticket::{NoPermit, Permit, Ticket};
@@ -419,7 +420,7 @@ impl Gateway {
             Err(_) => {
                 // The caller is told before anybody in front of the gateway makes up an answer.
                 // The task goes on, and settles the write once more when its outcome is known.
-                self.settle(&touched(ask), self.settings.get().late);
+                self.settle_end(&touched(ask), None);
                 Ok(Told::Unknown(Waited::TooLong))
             }
         }
@@ -457,28 +458,29 @@ impl Gateway {
 
 /// A write that has left and whose outcome is not known yet. Dropped as it is, also by a panic,
 /// the outcome is unknown: what was cached is no longer believed, and the lanes stay closed for Q.
+/// What each end settles is said in [`settlement`](super::settlement).
 pub(super) struct Unsettled {
     gateway: Gateway,
-    touched: Touched,
+    affected: Affected,
     place: Option<Place>,
     settled: bool,
 }
 
 impl Unsettled {
-    pub(super) fn new(gateway: Gateway, touched: Touched, place: Place) -> Self {
+    pub(super) fn new(gateway: Gateway, affected: Affected, place: Place) -> Self {
         Self {
             gateway,
-            touched,
+            affected,
             place: Some(place),
             settled: false,
         }
     }
 
     /// The same of one that waits in no lane.
-    pub(super) fn without_place(gateway: Gateway, touched: Touched) -> Self {
+    pub(super) fn without_place(gateway: Gateway, affected: Affected) -> Self {
         Self {
             gateway,
-            touched,
+            affected,
             place: None,
             settled: false,
         }
@@ -492,13 +494,7 @@ impl Unsettled {
         headers: &HeaderMap,
         doubtful: bool,
     ) -> Option<Place> {
-        self.touches_named(headers);
-        let settling = if status.is_server_error() {
-            self.gateway.settings.get().late
-        } else {
-            self.gateway.settings.get().settling
-        };
-        self.gateway.settle(&self.touched, settling);
+        self.heard_in_part(status, headers);
         self.settled = true;
         let mut place = self.place.take();
         if let Some(place) = place.as_mut().filter(|_| doubtful) {
@@ -507,13 +503,12 @@ impl Unsettled {
         place
     }
 
-    /// What the answer names is touched as well.
-    fn touches_named(&mut self, headers: &HeaderMap) {
-        if let Touched::Named { paths, .. } = &mut self.touched {
-            let target = paths.first().map_or("/", |target| target);
-            let named = places::named(headers, target, &self.gateway.settings.get().authority);
-            paths.extend(named);
-        }
+    /// The API answered one of several dispatches that stand for it, which may have had a part of
+    /// its effect, whatever the next one is answered.
+    pub(super) fn heard_in_part(&mut self, status: StatusCode, headers: &HeaderMap) {
+        let authority = self.gateway.settings.get().authority.clone();
+        self.affected.also_named_by(headers, &authority);
+        self.gateway.settle_end(&self.affected, Some(status));
     }
 
     /// It did not take effect: nothing has changed, and its place is still its own.
@@ -524,26 +519,23 @@ impl Unsettled {
 
     /// Nobody knows, and it may be sent again: its place is still its own.
     pub(super) fn in_doubt(mut self) -> Option<Place> {
+        self.end_unknown();
+        self.place.take()
+    }
+
+    fn end_unknown(&mut self) {
         self.settled = true;
-        self.gateway
-            .settle(&self.touched, self.gateway.settings.get().late);
-        let mut place = self.place.take();
-        if let Some(place) = &mut place {
+        self.gateway.settle_end(&self.affected, None);
+        if let Some(place) = &mut self.place {
             place.stay_closed_for(self.gateway.settings.get().late);
         }
-        place
     }
 }
 
 impl Drop for Unsettled {
     fn drop(&mut self) {
-        if self.settled {
-            return;
-        }
-        self.gateway
-            .settle(&self.touched, self.gateway.settings.get().late);
-        if let Some(place) = &mut self.place {
-            place.stay_closed_for(self.gateway.settings.get().late);
+        if !self.settled {
+            self.end_unknown();
         }
     }
 }
@@ -592,21 +584,24 @@ pub(super) fn order_keys(ask: &Ask) -> Keys {
     Keys { keys, barriers }
 }
 
-/// What the write changes. What cannot be read may change everything.
-pub(super) fn touched(ask: &Ask) -> Touched {
-    if ask.overridden {
-        return Touched::Everything;
-    }
-    match &ask.operation.touches {
-        Touches::Everything => Touched::Everything,
-        Touches::Tags(templates) => {
-            match names::expand(templates, &ask.params, ask.query(), &ask.document()) {
-                Ok(names) => Touched::Named {
-                    tags: names.into_iter().map(Tag::new).collect(),
-                    paths: vec![ask.target.path().into()],
-                },
-                Err(_) => Touched::Everything,
-            }
+/// What the write may change. Where its names cannot be read that may be anything.
+pub(super) fn touched(ask: &Ask) -> Affected {
+    let tags = match &ask.operation.touches {
+        Touches::Tags(templates) if !ask.overridden => {
+            names::expand(templates, &ask.params, ask.query(), &ask.document()).ok()
         }
+        _ => None,
+    };
+    let scope = match tags {
+        Some(_) => Scope::Named,
+        // Under the method that a field asks for, it may be the path of some route.
+        None if ask.operation.method.is_none() && !ask.overridden => Scope::Unmatched,
+        None => Scope::Unnamed,
+    };
+    Affected {
+        scope,
+        tags: tags.into_iter().flatten().map(Tag::new).collect(),
+        paths: vec![ask.target.path().into()],
+        credential: credential::is_named(&ask.headers).then_some(ask.credential),
     }
 }

@@ -198,4 +198,12 @@ impl Operation {
     pub fn is_idempotent(&self, method: &Method) -> bool {
         matches!(self.effect, Effect::Read) || matches!(*method, Method::PUT | Method::DELETE)
     }
+
+    /// Whether it is not even asked for without a credential: a write, which could only be refused,
+    /// and a read whose answers the table keeps for each credential (it gives them a time to live,
+    /// or tags). The API itself answers the other reads.
+    pub fn needs_credential(&self) -> bool {
+        let is_kept = |cache: &CachePolicy| cache.ttl.is_some() || !cache.tags.is_empty();
+        self.effect == Effect::Write || self.cache.as_ref().is_some_and(is_kept)
+    }
 }

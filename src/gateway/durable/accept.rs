@@ -3,7 +3,7 @@
 use super::live::{Birth, Ended, Key, Live, Stage};
 use super::record::{KeptAnswer, KeptRequest};
 use super::{Claim, Durable};
-use crate::credential::Credential;
+use crate::credential::{self, Credential};
 use crate::error::{GatewayError, Waited};
 use crate::gateway::Gateway;
 use crate::gateway::body::Body;
@@ -15,7 +15,7 @@ use crate::limit::ticket::Ticket;
 use crate::metrics::Outcome;
 use crate::queue::Place;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use http::header::{HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Response, StatusCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -96,7 +96,7 @@ impl Gateway {
     ) -> Result<Option<Wanted>, GatewayError> {
         let key = idempotency::key(&ask.headers)?;
         let respond_async = self.durable.shared.outlasts && prefer::respond_async(&ask.headers);
-        let wanted = ask.headers.contains_key(AUTHORIZATION) && (key.is_some() || respond_async);
+        let wanted = credential::is_named(&ask.headers) && (key.is_some() || respond_async);
         Ok(wanted.then_some(Wanted { key, respond_async }))
     }
 

@@ -43,7 +43,7 @@ impl Gateway {
         permit: Permit,
         place: Place,
     ) -> Attempted {
-        let unsettled = Unsettled::new(self.clone(), touched(ask), place);
+        let mut unsettled = Unsettled::new(self.clone(), touched(ask), place);
         let mut permit = Some(permit);
         let mut last: Option<Heard> = None;
         let mut headers = HeaderMap::new();
@@ -74,6 +74,8 @@ impl Gateway {
                         let place = unsettled.heard(status, &headers, doubtful);
                         return (verdict::Came::Status(status), Some(heard), place);
                     }
+                    // Even if the next one is refused.
+                    unsettled.heard_in_part(status, &headers);
                     // A success says more than a 404.
                     if status.is_success() || last.is_none() {
                         last = Some(heard);

@@ -10,14 +10,14 @@
 
 use super::live::{Live, Stage, TooLate};
 use super::record::KeptAnswer;
-use crate::credential::Credential;
+use crate::credential::{self, Credential};
 use crate::error::GatewayError;
 use crate::gateway::Gateway;
 use crate::gateway::body::Body;
 use crate::gateway::flow::Reply;
 use crate::gateway::reply::seconds;
 use crate::journal::{Change, Filter, JournalError, Record, State, WriteId};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Response, Uri};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl Gateway {
         headers: &HeaderMap,
     ) -> Result<Reply, GatewayError> {
         let named = named(uri.path()).ok_or(GatewayError::NotFound)?;
-        if !headers.contains_key(AUTHORIZATION) {
+        if !credential::is_named(headers) {
             return Err(GatewayError::Unauthorized);
         }
         let credential = self.hasher.credential(headers);

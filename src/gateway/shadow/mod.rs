@@ -87,6 +87,14 @@ impl Gateway {
     pub(super) async fn forward_at_once(&self, shadow: &Shadow, ask: Ask) -> Reply {
         let request = self.forwarded(&ask);
         let (mut foreseen, keep) = match ask.operation.effect {
+            effect if ask.lacks_credential() => {
+                let cached = match effect {
+                    Effect::Read => Cached::Bypass,
+                    Effect::Write => Cached::Write,
+                };
+                let refused = Foreseen::not_taken(cached, NotTaken::NoCredential);
+                (refused, Keep::Nothing)
+            }
             Effect::Read => self.foresee_read(shadow, &ask),
             Effect::Write => (self.foresee_write(shadow, &ask, &request), Keep::Nothing),
         };

@@ -54,6 +54,8 @@ pub enum NotTaken {
     NotCached,
     /// Its `Idempotency-Key` is none.
     Key,
+    /// It needs a credential and names none.
+    NoCredential,
 }
 
 /// What would have become of a request.
@@ -120,12 +122,14 @@ impl Foreseen {
         }
     }
 
-    /// Why it would have been refused: `quota`, `not-cached`, `key`, `wait`, `full` or `overloaded`.
+    /// Why it would have been refused: `quota`, `not-cached`, `key`, `no-credential`, `wait`,
+    /// `full` or `overloaded`.
     pub fn reason(&self) -> Option<&'static str> {
         match (self.not_taken, self.departure) {
             (Some(NotTaken::Quota), _) => Some("quota"),
             (Some(NotTaken::NotCached), _) => Some("not-cached"),
             (Some(NotTaken::Key), _) => Some("key"),
+            (Some(NotTaken::NoCredential), _) => Some("no-credential"),
             (None, Some(Departure::Refused(why))) => Some(match why {
                 Why::Wait(_) => "wait",
                 Why::Full => "full",

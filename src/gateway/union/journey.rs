@@ -165,6 +165,7 @@ impl Gateway {
         match came.await {
             Came::Answer(answer) => {
                 union.sends += 1;
+                union.settle_in_part(group, &answer);
                 Sent::Came(union.hear(answer).await)
             }
             Came::Unknown(_) => {
@@ -270,7 +271,7 @@ impl Gateway {
             let Some(aboard) = union.crew.get_mut(at) else {
                 continue;
             };
-            let (became, place) = aboard.settle(outcome, union.last.doubtful, self);
+            let (became, place) = aboard.settle(outcome, union.last.doubtful);
             let merged = Merged {
                 became,
                 place,
@@ -311,6 +312,18 @@ impl Union {
             let place = unsettled.and_then(Unsettled::in_doubt);
             if let Some(place) = place.or_else(|| aboard.place.take()) {
                 aboard.tell(Told::Stopped(place));
+            }
+        }
+    }
+
+    /// One dispatch of a group was answered: what it may have applied of each member is settled, for
+    /// a later dispatch may be refused in another way.
+    fn settle_in_part(&mut self, group: &[usize], answer: &Answer) {
+        let (status, headers) = (answer.response.status(), answer.response.headers());
+        for at in group {
+            let aboard = self.crew.get_mut(*at);
+            if let Some(unsettled) = aboard.and_then(|aboard| aboard.unsettled.as_mut()) {
+                unsettled.heard_in_part(status, headers);
             }
         }
     }
@@ -366,12 +379,7 @@ impl Aboard {
         }
     }
 
-    fn settle(
-        &mut self,
-        outcome: Outcome,
-        doubtful: bool,
-        gateway: &Gateway,
-    ) -> (Became, Option<Place>) {
+    fn settle(&mut self, outcome: Outcome, doubtful: bool) -> (Became, Option<Place>) {
         let unsettled = self.unsettled.take();
         match outcome {
             Outcome::Answer(response) => {
@@ -388,12 +396,7 @@ impl Aboard {
                 (Became::Unknown(answer), place)
             }
             Outcome::Again => {
-                // Parts of it may have been seen in between.
                 let place = unsettled.and_then(Unsettled::not_carried_out);
-                gateway.settle(
-                    &touched(&self.passenger.ask),
-                    gateway.settings.get().settling,
-                );
                 (Became::Again, place.or_else(|| self.place.take()))
             }
         }

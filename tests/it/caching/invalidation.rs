@@ -239,3 +239,89 @@ async fn after_a_write_only_a_strong_tag_confirms_what_was_stored_before() {
     ])
     .await;
 }
+
+/// The end of a write of this target, by another token, for what is stored of one reader.
+fn refused_write(target: &'static str, status: u16) -> Exchange {
+    stored(
+        rule(format!("a write of {target} that is answered {status}")),
+        USERS,
+        ROLES,
+    )
+    .api(says::<&str>(status, &[]))
+    .ask_for(Method::POST, target)
+    .by("b")
+    .status(status)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_write_ends_no_more_than_it_can_have_changed() {
+    let mut rows = Vec::new();
+    // A token that the API does not know has changed nothing, whatever it asked for.
+    for target in [UNKNOWN, WRITE, LABELS] {
+        rows.push(refused_write(target, 401).on(USERS).get().hit(60));
+    }
+    // A path that no route matches: nothing was there to be changed.
+    for status in [403, 404, 405, 415] {
+        let row = refused_write(UNKNOWN, status).on(USERS).get().hit(60);
+        rows.push(row.on(ROLES).get().hit(300));
+    }
+    // Another refusal there ends what the same credential was shown, and nobody else's.
+    for status in [400, 409, 413, 422] {
+        let row = refused_write(UNKNOWN, status).on(USERS).get().hit(60);
+        let row = row.get().by("b").status(status).sees(ENDED);
+        rows.push(row.on(ROLES).get().hit(300));
+    }
+    // What may have been carried out there ends everything.
+    for status in [200, 204, 303, 500, 503] {
+        let row = refused_write(UNKNOWN, status).on(USERS).get();
+        rows.push(row.status(status).sees(ENDED));
+    }
+    // A known operation may have applied a list in part: its tags are settled, and nothing else.
+    for status in [400, 403, 404, 422, 500] {
+        let row = refused_write(WRITE, status).on(USERS).get();
+        let row = row.status(status).sees(ENDED);
+        rows.push(row.on(ROLES).get().hit(300));
+    }
+    hold(rows).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_names_no_credential_is_answered_here() {
+    let nobody = ["", "Bearer", "bearer  ", "Basic", "secret"];
+    let asks = [
+        (Method::POST, UNKNOWN),
+        (Method::POST, WRITE),
+        (Method::DELETE, "/users?userIds.0=u"),
+        (Method::GET, USERS),
+        (Method::HEAD, "/users/u"),
+        (Method::GET, ROLES),
+        (Method::GET, "/invites"),
+        (Method::GET, "/groups/g"),
+    ];
+    let mut rows = Vec::new();
+    for (method, target) in asks {
+        for authorization in nobody {
+            let why = format!("{method} {target} with {authorization:?}");
+            let row = stored(rule(why), USERS, ROLES)
+                .ask_for(method.clone(), target)
+                .authorized_by(authorization)
+                .asked(0)
+                .has("www-authenticate: Bearer");
+            let row = if method == Method::HEAD {
+                row.status(401)
+            } else {
+                row.error(401, "gateway-no-credential")
+            };
+            rows.push(row.on(USERS).get().hit(60));
+        }
+    }
+    for target in ["/", LABELS, UNKNOWN] {
+        let row = rule("other reads pass, and the API says what it thinks of them");
+        let row = row
+            .api(long())
+            .ask_for(Method::GET, target)
+            .authorized_by("");
+        rows.push(row.sees("fwd=bypass; detail=no-credential").asked(1));
+    }
+    hold(rows).await;
+}

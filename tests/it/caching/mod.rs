@@ -113,6 +113,7 @@ struct Ask {
     method: Method,
     target: String,
     token: &'static str,
+    authorization: Option<&'static str>,
     fields: Vec<String>,
     expect: Expect,
 }
@@ -221,6 +222,7 @@ impl Exchange {
             method,
             target: target.into(),
             token: "a",
+            authorization: None,
             fields: Vec::new(),
             expect: Expect::default(),
         })));
@@ -243,6 +245,11 @@ impl Exchange {
     /// It is another token's.
     fn by(self, token: &'static str) -> Self {
         self.last(|ask| ask.token = token)
+    }
+
+    /// Its `Authorization` says this; nothing says that it has none.
+    fn authorized_by(self, authorization: &'static str) -> Self {
+        self.last(|ask| ask.authorization = Some(authorization))
     }
 
     /// `Cache-Status` says this, without name and key.
@@ -362,7 +369,15 @@ impl Exchange {
 impl Ask {
     async fn carry_out(&self, world: &Arc<World>, script: &Script) -> Vec<String> {
         let before = script.count();
-        let plain = request(self.method.clone(), &self.target, self.token, "");
+        let mut plain = request(self.method.clone(), &self.target, self.token, "");
+        match self.authorization {
+            None => {}
+            Some("") => drop(plain.headers_mut().remove("authorization")),
+            Some(value) => {
+                let value = HeaderValue::from_static(value);
+                plain.headers_mut().insert("authorization", value);
+            }
+        }
         let ask = self.fields.iter().fold(plain, |ask, field| {
             let (name, value) = field.split_once(':').expect("a field");
             with(ask, name, value.trim())
