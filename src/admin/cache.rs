@@ -142,16 +142,13 @@ impl Admin {
     /// The credential that logs and lists show by this hash, which is a part of the whole.
     async fn credential_hash(&self, hash: &str) -> Result<CredentialHash, GatewayError> {
         let hash = hash.to_ascii_lowercase();
-        let accounts = self.gateway.budgets.snapshot();
-        let known = accounts
-            .into_iter()
-            .map(|account| *account.credential.bytes());
-        let known: Vec<CredentialHash> = known.collect();
-        let cache = self.gateway.cache.clone();
+        let (budgets, cache) = (self.gateway.budgets.clone(), self.gateway.cache.clone());
         let found = beside(move || {
             let is_named =
                 |bytes: &CredentialHash| Credential::from_bytes(*bytes).to_string() == hash;
-            known.into_iter().chain(cache.credentials()).find(is_named)
+            let known = budgets.credentials().into_iter();
+            let known = known.map(|credential| *credential.bytes());
+            known.chain(cache.credentials()).find(is_named)
         });
         found.await?.ok_or(GatewayError::BadRequest(
             "No credential of this hash has stored answers or budgets at present",

@@ -15,14 +15,14 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::{Body, Frame};
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_blocking;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 const PAGE: &str = include_str!("live/page.html");
@@ -78,6 +78,7 @@ impl Admin {
         let body = Stream {
             admin: self.clone(),
             period,
+            building: None,
             _place: place,
         };
         let kind = HeaderValue::from_static("text/event-stream");
@@ -86,21 +87,23 @@ impl Admin {
         response
     }
 
-    /// The event of this moment, the same for all streams.
-    fn event(&self) -> Bytes {
+    /// The event of this moment, the same for all streams; `None` if it cannot be built.
+    async fn event(self) -> Option<Bytes> {
         let now = self.gateway.clock.now();
-        let mut latest = self.streams.latest.lock();
+        let mut latest = self.streams.latest.lock().await;
         if let Some((made, event)) = &*latest
             && now.saturating_duration_since(*made) < SHARED_FOR
         {
-            return event.clone();
+            return Some(event.clone());
         }
-        let event = Bytes::from(format!(
-            "event: status\ndata: {}\n\n",
-            self.live_status(now)
-        ));
+        let admin = self.clone();
+        let built = spawn_blocking(move || {
+            let status = admin.live_status(now);
+            Bytes::from(format!("event: status\ndata: {status}\n\n"))
+        });
+        let event = built.await.ok()?;
         *latest = Some((now, event.clone()));
-        event
+        Some(event)
     }
 
     fn live_status(&self, now: Instant) -> Value {
@@ -131,12 +134,15 @@ impl Admin {
 }
 
 /// Events until the reader goes or the listener is closed.
-#[derive(Debug)]
 struct Stream {
     admin: Admin,
     period: Interval,
+    /// The next event, once it is time for it.
+    building: Option<Building>,
     _place: OwnedSemaphorePermit,
 }
+
+type Building = Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>;
 
 impl Body for Stream {
     type Data = Bytes;
@@ -147,8 +153,16 @@ impl Body for Stream {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        ready!(this.period.poll_tick(context));
-        Poll::Ready(Some(Ok(Frame::data(this.admin.event()))))
+        if this.building.is_none() {
+            ready!(this.period.poll_tick(context));
+        }
+        let admin = &this.admin;
+        let building = this
+            .building
+            .get_or_insert_with(|| Box::pin(admin.clone().event()));
+        let event = ready!(building.as_mut().poll(context));
+        this.building = None;
+        Poll::Ready(event.map(|event| Ok(Frame::data(event))))
     }
 }
 

@@ -4,7 +4,8 @@
 //! - `GET /metrics` — the metrics in Prometheus' text form
 //! - `GET /livez` — 200 as long as the process answers
 //! - `GET /readyz` — 200 if new requests are taken, else 503; says what is not ready
-//! - `GET /status` — budgets, lines, cache and tasks of this moment, as JSON
+//! - `GET /status` — budgets, lines, cache and tasks of this moment, as JSON; of many budgets the 200
+//!   in most trouble, and sums over all
 //! - `/cache` — what is stored under a key, or why it is not; purging
 //! - `/log` — from which level on lines are written; changed while it runs
 //! - `/writes` — the writes that outlast a crash: listed, shown, cancelled, paused and resumed
@@ -18,6 +19,7 @@ pub mod access;
 mod cache;
 mod live;
 mod log;
+mod overview;
 mod writes;
 
 pub use access::{Access, Token};
@@ -25,7 +27,7 @@ pub use access::{Access, Token};
 use crate::gateway::Gateway;
 use crate::gateway::body::OuterBody;
 use crate::limit::budgets::AccountState;
-use crate::metrics::{BudgetGauge, Levels};
+use crate::metrics::Levels;
 use crate::swap::Swap;
 use crate::telemetry::Log;
 use crate::version::{COMMIT, VERSION};
@@ -34,12 +36,15 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::service::{Service, service_fn};
+use overview::{MOST_SHOWN, Overview, gauges};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
 /// The admin service of a gateway.
 #[derive(Clone, Debug)]
@@ -51,6 +56,8 @@ pub struct Admin {
     /// Budgets shown before: their gauges must fall to zero when they are forgotten.
     shown: Arc<parking_lot::Mutex<BTreeSet<Arc<str>>>>,
     streams: live::Streams,
+    /// One document is built at a time: whoever asks often takes no more than a thread.
+    building: Arc<Semaphore>,
     log: Option<Arc<Log>>,
 }
 
@@ -65,6 +72,7 @@ impl Admin {
             started,
             shown: Arc::default(),
             streams: live::Streams::default(),
+            building: Arc::new(Semaphore::new(1)),
             log: None,
         }
     }
@@ -120,10 +128,13 @@ impl Admin {
         match request.uri().path() {
             "/" => Self::page(),
             "/live" if *request.method() == Method::GET => self.live(),
-            "/metrics" => self.metrics(),
+            "/metrics" => self.built(Self::metrics).await,
             "/livez" => text(StatusCode::OK, "live\n"),
             "/readyz" => self.ready(),
-            "/status" => document(StatusCode::OK, &self.status()),
+            "/status" => {
+                let build = |admin: &Self| document(StatusCode::OK, &admin.status());
+                self.built(build).await
+            }
             _ => text(
                 StatusCode::NOT_FOUND,
                 "no such page; there are /, /live, /metrics, /livez, /readyz, /status, /cache, /log and \
@@ -152,6 +163,26 @@ impl Admin {
             }
         }
         refused
+    }
+
+    /// Builds an answer on a thread of its own: with many budgets it takes a while, for which no
+    /// request is to wait.
+    async fn built(
+        &self,
+        build: impl FnOnce(&Self) -> Response<OuterBody> + Send + 'static,
+    ) -> Response<OuterBody> {
+        let turn = self.building.clone().acquire_owned().await;
+        let admin = self.clone();
+        let built = spawn_blocking(move || {
+            let _turn = turn;
+            build(&admin)
+        });
+        built.await.unwrap_or_else(|_| {
+            text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "building the answer failed; the log says why\n",
+            )
+        })
     }
 
     fn metrics(&self) -> Response<OuterBody> {
@@ -229,7 +260,7 @@ impl Admin {
     fn status(&self) -> Value {
         let accounts = self.gateway.budgets.snapshot();
         let levels = self.levels(&accounts);
-        let budgets: Vec<Value> = accounts.iter().map(budget_document).collect();
+        let overview = Overview::of(accounts, MOST_SHOWN);
         json!({
             "version": VERSION,
             "commit": COMMIT,
@@ -257,45 +288,10 @@ impl Admin {
                 "fetchesUnderWay": levels.fetches,
                 "marks": levels.marks,
             },
-            "budgets": budgets,
+            "budgetSums": overview.sums(),
+            "budgets": overview.budgets(),
         })
     }
-}
-
-fn budget_document(account: &AccountState) -> Value {
-    json!({
-        "budget": account.budget.as_ref(),
-        "credential": account.credential.to_string(),
-        "limit": account.rate.limit,
-        "windowSeconds": account.rate.window.as_secs_f64(),
-        "used": account.occupied,
-        "underWay": account.under_way,
-        "waiting": account.waiting,
-        "oldestWaitSeconds": account.oldest.map(|wait| wait.as_secs_f64()),
-        "nextFreeSeconds": account.next_free.as_secs_f64(),
-        "closedSeconds": account.closed_for.map(|left| left.as_secs_f64()),
-        "starting": account.starting,
-    })
-}
-
-/// One gauge per budget: of the credential that uses it most, and sums over all.
-fn gauges(accounts: &[AccountState]) -> BTreeMap<Arc<str>, BudgetGauge> {
-    let mut gauges: BTreeMap<Arc<str>, BudgetGauge> = BTreeMap::new();
-    for account in accounts {
-        let gauge = gauges.entry(account.budget.clone()).or_default();
-        let (used, limit) = (u64::from(account.occupied), u64::from(account.rate.limit));
-        if gauge.credentials == 0 || used * u64::from(gauge.limit) > u64::from(gauge.used) * limit {
-            (gauge.limit, gauge.used) = (account.rate.limit, account.occupied);
-        }
-        gauge.credentials += 1;
-        gauge.waiting += account.waiting;
-        let oldest = account.oldest.map_or(0.0, |wait| wait.as_secs_f64());
-        gauge.oldest = gauge.oldest.max(oldest);
-        gauge.next_free = gauge.next_free.max(account.next_free.as_secs_f64());
-        let closed = account.closed_for.map_or(0.0, |left| left.as_secs_f64());
-        gauge.closed = gauge.closed.max(closed);
-    }
-    gauges
 }
 
 fn text(status: StatusCode, text: &'static str) -> Response<OuterBody> {

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
+mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -605,35 +606,6 @@ impl Budgets {
     /// How many wait, over all budgets.
     pub fn waiting(&self) -> usize {
         self.shared.state.lock().waiting
-    }
-
-    /// Every budget in use.
-    pub fn snapshot(&self) -> Vec<AccountState> {
-        let now = self.shared.clock.now();
-        let mut state = self.shared.state.lock();
-        let mut all: Vec<AccountState> = state
-            .accounts
-            .iter_mut()
-            .map(|((credential, budget), kept)| {
-                let account = &mut kept.account;
-                let waiting = account.turns().len();
-                let first = kept.waiting.values().map(|waiting| waiting.since).min();
-                AccountState {
-                    credential: *credential,
-                    budget: budget.clone(),
-                    rate: account.window().rate(),
-                    occupied: account.window().known(now),
-                    under_way: account.under_way(),
-                    waiting,
-                    oldest: first.map(|since| now.saturating_duration_since(since)),
-                    next_free: account.leaves_last(now).saturating_duration_since(now),
-                    closed_for: account.window().closed_for(now),
-                    starting: account.window().is_finding_out(),
-                }
-            })
-            .collect();
-        all.sort_unstable_by(|a, b| (&a.budget, a.credential).cmp(&(&b.budget, b.credential)));
-        all
     }
 
     /// Whether attempts are being recorded for the next start.

@@ -7,11 +7,15 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::service::Service;
 use segment_gateway::admin::{Access, Admin};
+use segment_gateway::credential::Credential;
 use segment_gateway::gateway::body::OuterBody;
+use segment_gateway::limit::budgets::{Admission, Readiness, Wish};
+use segment_gateway::limit::turns::{Caller, Urgency};
+use segment_gateway::route::policy::Effect;
 use segment_gateway::sandbox::SandboxSpec;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -158,4 +162,99 @@ async fn the_page_permits_itself_alone() {
         .unwrap()
         .unwrap();
     assert!(body.to_bytes().starts_with(b"<!doctype html>"));
+}
+
+/// Opens so many budgets, each used once, for as many credentials.
+fn open_budgets(world: &World, most: u16) {
+    let table = world.gateway.table.get();
+    let budget = &table.operations()[0].budget;
+    let now = world.gateway.clock.now();
+    for n in 0..most {
+        let [high, low] = n.to_be_bytes();
+        let mut hash = [0; 16];
+        hash[..2].copy_from_slice(&[high, low]);
+        let caller = Caller {
+            peer: IpAddr::from([10, 0, 0, high]),
+            name: None,
+        };
+        let ticket = world.gateway.budgets.join(&Wish {
+            credential: Credential::from_bytes(hash),
+            budget,
+            effect: Effect::Read,
+            caller,
+            urgency: Urgency::default(),
+            bytes: 0,
+            not_before: None,
+            deadline: now,
+            answer_by: None,
+            forecast: None,
+            readiness: Readiness::Ready,
+            admission: Admission::Asked,
+        });
+        drop(ticket.expect("a new budget has a free slot"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn documents_are_bounded_however_many_budgets_there_are() {
+    const MOST: u16 = 11_000;
+    let world = World::new(SandboxSpec::default());
+    let admin = admin(&world);
+    open_budgets(&world, MOST);
+    let whole = async |path| {
+        let answer = ask(&admin, Method::GET, path).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        answer.into_body().collect().await.unwrap().to_bytes()
+    };
+    let status = whole("/status").await;
+    assert!(status.len() < 128 * 1024, "{}", status.len());
+    let status: Value = serde_json::from_slice(&status).unwrap();
+    assert_eq!(status["budgets"].as_array().unwrap().len(), 200);
+    assert_eq!(status["budgetSums"]["budgets"], MOST);
+    assert_eq!(status["budgetSums"]["notShown"], MOST - 200);
+    let shown = event(ask(&admin, Method::GET, "/live").await.body_mut()).await;
+    assert_eq!(shown["budgets"].as_array().unwrap().len(), 200);
+    assert_eq!(shown["budgetSums"], status["budgetSums"]);
+    let metrics = String::from_utf8(whole("/metrics").await.to_vec()).unwrap();
+    let credentials = samples(&metrics)
+        .into_iter()
+        .filter(|(name, ..)| name == "segment_gateway_budget_credentials");
+    let credentials: Vec<f64> = credentials.map(|(_, _, value)| value).collect();
+    assert_eq!(credentials, [f64::from(MOST)]);
+}
+
+/// Polls once: what needs the one other thread, which is busy, is not there.
+async fn is_there<T>(answer: impl Future<Output = T>) -> bool {
+    tokio::select! {
+        biased;
+        _ = answer => true,
+        () = std::future::ready(()) => false,
+    }
+}
+
+#[test]
+fn no_document_is_built_among_the_requests() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let world = World::new(SandboxSpec::default());
+        let admin = admin(&world);
+        let (free, busy) = std::sync::mpsc::channel::<()>();
+        let other = tokio::task::spawn_blocking(move || busy.recv());
+        for path in ["/status", "/metrics"] {
+            assert!(!is_there(ask(&admin, Method::GET, path)).await, "{path}");
+        }
+        let mut live = ask(&admin, Method::GET, "/live").await;
+        assert!(!is_there(event(live.body_mut())).await, "/live");
+        assert!(is_there(ask(&admin, Method::GET, "/livez")).await);
+        drop(free);
+        assert!(other.await.unwrap().is_err());
+        assert_eq!(event(live.body_mut()).await["mode"], "enforce");
+        let status = ask(&admin, Method::GET, "/status").await;
+        assert_eq!(status.status(), StatusCode::OK);
+    });
 }

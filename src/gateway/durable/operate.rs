@@ -178,9 +178,7 @@ impl Gateway {
     pub(super) fn named(&self, hash: &str) -> Result<Credential, GatewayError> {
         let is_named = |credential: &Credential| credential.to_string() == hash;
         let with_writes = self.durable.credentials();
-        let accounts = self.budgets.snapshot().into_iter();
-        let with_budgets = accounts.map(|account| account.credential);
-        let mut known = with_writes.into_iter().chain(with_budgets);
+        let mut known = with_writes.into_iter().chain(self.budgets.credentials());
         known.find(is_named).ok_or(GatewayError::BadRequest(
             "No credential of this hash has writes or budgets at present",
         ))
