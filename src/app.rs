@@ -2,32 +2,34 @@
 
 mod assembly;
 mod keeping;
+mod operators;
+mod preflight;
 mod reload;
 
 pub use assembly::{Assembly, client, collector, server_bounds, stack_bounds, upstream_spec};
 
 pub use keeping::Keeping;
+pub use operators::admin_token;
+pub use preflight::preflight;
 pub use reload::{Reloads, Source};
 
-use crate::admin::{Access, Admin, Token};
+use crate::admin::Admin;
 use crate::cache::Touched;
 use crate::clock::Clock;
-use crate::config::{Config, Loaded, Mode, admin_token_environment};
+use crate::config::{Config, Loaded, Mode};
 use crate::credential::Hasher;
 use crate::gateway::Gateway;
 use crate::gateway::durable::Recovered;
 use crate::gateway::front::Front;
 use crate::limit::ledger::{History, Ledger};
-use crate::metrics::Connections;
 use crate::sandbox::{Sandbox, SandboxSpec};
-use crate::server::{self, Bounds as ServerBounds};
+use crate::server;
 use crate::state::{self, State};
 use crate::swap::Swap;
 use crate::telemetry::Log;
 use crate::version::{COMMIT, VERSION};
+use operators::{Operators, access};
 use reload::{Reloader, Targets};
-use std::fs::File;
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,9 +41,6 @@ use tokio::task::JoinSet;
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long a driver that ended stays away, so that one that ends at once does not fill the log.
 const DRIVER_PAUSE: Duration = Duration::from_secs(1);
-/// Connections of operators, and of one peer of theirs: somebody who opens many keeps no probe out.
-const ADMIN_CONNECTIONS: usize = 512;
-const ADMIN_CONNECTIONS_OF_PEER: usize = 64;
 /// How often the log says how far the drain has come.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// How long the collector has to take the last spans.
@@ -120,14 +119,10 @@ pub async fn serve(
     let listen = proxy_listener.local_addr().map_err(failed)?;
     let admin_listen = admin_listener.local_addr().map_err(failed)?;
     // Held until the end: the lock is on it.
-    let (_state, gateway) = start(&loaded, scale, past, clock).await?;
+    let (state, gateway) = start(&loaded, scale, past, clock).await?;
     go_on(&gateway).await?;
-    let (budgets, writes) = (gateway.budgets.clone(), gateway.clone());
-    let driver = tokio::spawn(keep_running("budgets", move || budgets.clone().drive()));
-    let deferred = tokio::spawn(keep_running("deferred writes", move || {
-        writes.clone().drive_deferred()
-    }));
-    let sweeper = tokio::spawn(sweep(gateway.clone()));
+    // They end with this.
+    let _drivers = drivers(&gateway);
     let (admin_stopping, admin_stopped) = watch::channel(false);
     let access = Arc::new(Swap::new(access(&config)?));
     let targets = Targets {
@@ -138,8 +133,14 @@ pub async fn serve(
         scale,
     };
     let reloader = Arc::new(Reloader::new(targets, loaded));
-    let operators = Admin::new(gateway.clone(), access, &config.upstream.url).with_log(log);
-    let admin = serve_operators(operators, &config, admin_listener, until(admin_stopped))?;
+    let admin = Admin::new(gateway.clone(), access.clone(), &config.upstream.url).with_log(log);
+    let operators = Operators::start(
+        admin,
+        &config,
+        admin_listener,
+        state.as_ref(),
+        admin_stopped,
+    )?;
     tracing::info!(
         %listen,
         admin = %admin_listen,
@@ -148,6 +149,7 @@ pub async fn serve(
         commit = COMMIT,
         "the gateway listens"
     );
+    operators.tell(&access.get(), &config);
     let front = Front::new(gateway.clone(), stack_bounds(&config));
     let serving = tokio::spawn(server::serve(
         proxy_listener,
@@ -163,66 +165,20 @@ pub async fn serve(
     hand_over_spans(&gateway).await;
     let _ = admin_stopping.send(true);
     let _ = sandbox_stopping.send(true);
-    admin.abort();
-    sweeper.abort();
-    deferred.abort();
-    driver.abort();
+    operators.end();
     Ok(())
 }
 
-/// The token of operators, if there is one: the file's, or else the environment's.
-///
-/// # Errors
-/// With what was found, if it cannot be used.
-pub fn admin_token(config: &Config) -> Result<Option<Token>, String> {
-    /// More is no token.
-    const MOST: u64 = 4 * 1024;
-    let unfit = |found: &str| format!("{found} that is no token");
-    if let Some(path) = &config.admin.token_file {
-        let mut secret = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(MOST).read_to_end(&mut secret))
-            .map_err(|error| format!("no readable file at {} ({error})", path.display()))?;
-        return Token::new(&secret).map(Some).ok_or_else(|| unfit("a text"));
-    }
-    // One that is empty is one that somebody has not set.
-    let secret = admin_token_environment().filter(|secret| !secret.is_empty());
-    let token = secret.map(|secret| Token::new(secret.as_encoded_bytes()));
-    token
-        .map(|token| token.ok_or_else(|| unfit("a value")))
-        .transpose()
-}
-
-/// Who may ask what of the listener of operators.
-fn access(config: &Config) -> Result<Access, StartError> {
-    Ok(Access {
-        public: config.admin.public,
-        open: config.admin.open,
-        token: admin_token(config).map_err(StartError)?,
-        hosts: config.admin.hosts.clone(),
-    })
-}
-
-/// Starts the listener of operators.
-fn serve_operators(
-    admin: Admin,
-    config: &Config,
-    listener: TcpListener,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> Result<tokio::task::JoinHandle<()>, StartError> {
-    let bounds = ServerBounds {
-        connections: ADMIN_CONNECTIONS,
-        per_peer: ADMIN_CONNECTIONS_OF_PEER,
-        ..server_bounds(config)
-    };
-    let unseen = Connections::unseen().map_err(failed)?;
-    Ok(tokio::spawn(server::serve(
-        listener,
-        move |peer| admin.connected(peer),
-        bounds,
-        unseen,
-        stop,
-    )))
+/// What goes on beside the requests.
+fn drivers(gateway: &Gateway) -> JoinSet<()> {
+    let mut drivers = JoinSet::new();
+    let (budgets, writes) = (gateway.budgets.clone(), gateway.clone());
+    drivers.spawn(keep_running("budgets", move || budgets.clone().drive()));
+    drivers.spawn(keep_running("deferred writes", move || {
+        writes.clone().drive_deferred()
+    }));
+    drivers.spawn(sweep(gateway.clone()));
+    drivers
 }
 
 /// Not ready, no new connections; what can be carried out in time is, the rest is refused at once.

@@ -3,25 +3,26 @@
 mod admin;
 mod cache;
 mod log;
+mod unusable;
 mod writes;
 
 use crate::app::{self, Inside, Reloads};
-use crate::config::{self, Config, Loaded, Place, Problem, Source, Unusable, units};
+use crate::config::{self, Config, Loaded, Place, Problem, units};
 use crate::sandbox::{Delay, Faults, ListMode, SandboxSpec, WindowKind};
 use crate::server::descriptors;
 use crate::telemetry::{self, Log};
-use crate::upstream::{self, Base, ProxyRules, ProxyVariables};
-use crate::{state, version};
+use crate::version;
 use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use unusable::unusable_values;
 
 /// A configuration or a command line that cannot be used.
 const UNUSABLE: u8 = 2;
@@ -42,7 +43,7 @@ enum Command {
     /// Run the gateway.
     Serve(Box<Serve>),
     /// Check a configuration: exit status 0, or 2 with every problem, its place and its remedy.
-    Check(ConfigFile),
+    Check(Check),
     /// Print the effective route table.
     Routes(Routes),
     /// Run the simulated Segment API alone.
@@ -68,6 +69,16 @@ struct ConfigFile {
     /// SEGMENT_GATEWAY__SECTION__KEY override it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct Check {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The gateway runs on another machine, or as another user: leave out whether its addresses and its
+    /// state directory can be used here.
+    #[arg(long)]
+    elsewhere: bool,
 }
 
 #[derive(Args, Debug)]
@@ -249,7 +260,7 @@ impl SandboxOptions {
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(serve) => serve_command(*serve),
-        Command::Check(file) => check(&file),
+        Command::Check(command) => check(&command),
         Command::Routes(command) => routes(&command),
         Command::Sandbox(sandbox) => sandbox_command(&sandbox),
         Command::Writes(writes) => writes::run(&writes),
@@ -393,12 +404,16 @@ where
     }
 }
 
-fn check(file: &ConfigFile) -> ExitCode {
-    let loaded = match config::load_usable(
-        file.config.as_deref(),
-        config::environment(),
-        unusable_values,
-    ) {
+fn check(command: &Check) -> ExitCode {
+    let file = &command.file;
+    let probe = |config: &Config| {
+        let mut found = unusable_values(config);
+        if !command.elsewhere {
+            found.extend(app::preflight(config));
+        }
+        found
+    };
+    let loaded = match config::load_usable(file.config.as_deref(), config::environment(), probe) {
         Ok(loaded) => loaded,
         Err(problems) => return unusable(&problems),
     };
@@ -445,108 +460,6 @@ fn manual() -> ExitCode {
     }
     say(String::from_utf8_lossy(&text).trim_end());
     ExitCode::SUCCESS
-}
-
-/// What only using a value shows: the URL, the CA file, the key file, the proxy variables.
-fn unusable_values(config: &Config) -> Vec<Unusable> {
-    let upstream = &config.upstream;
-    let mut found = Vec::new();
-    let mut add = |source, found_text: String, expected: &str| {
-        found.push(Unusable {
-            source,
-            found: found_text,
-            expected: expected.to_owned(),
-        });
-    };
-    let shown = |path: &Path| units::quoted(&path.display().to_string());
-    if let Err(error) = Base::parse(&upstream.url) {
-        let text = format!("{} ({error})", units::quoted(&upstream.url));
-        let expected = "scheme, host and perhaps a port, such as `https://api.segmentapis.com`";
-        add(Source::Key("upstream.url"), text, expected);
-    }
-    if let Some(path) = &upstream.ca_file
-        && let Err(error) = upstream::check_ca_file(path)
-    {
-        let text = format!("{} ({})", shown(path), causes(&error));
-        let expected = "a readable file of PEM certificates";
-        add(Source::Key("upstream.ca_file"), text, expected);
-    }
-    if let Some(path) = &config.credentials.key_file
-        && let Err(error) = state::key_file(path)
-    {
-        let text = format!("{} ({error})", shown(path));
-        let expected = "a readable file of 16 bytes or more";
-        add(Source::Key("credentials.key_file"), text, expected);
-    }
-    let [https, http, no] = config::proxy_environment();
-    for (https, http, name) in [(&*https, "", "HTTPS_PROXY"), ("", &*http, "HTTP_PROXY")] {
-        let variables = ProxyVariables {
-            https,
-            http,
-            no: &no,
-        };
-        if let Err(error) = ProxyRules::parse(variables) {
-            // Its value may hold a password.
-            let text = format!("a value that cannot be used ({error})");
-            add(Source::Variable(name), text, "`http://host:port`");
-        }
-    }
-    if let Some(collector) = app::collector(config)
-        && let Err(error) = collector.address()
-    {
-        found.push(Unusable {
-            source: Source::Key("tracing.otlp_endpoint"),
-            found: if collector.endpoint.contains('@') {
-                "a URL with user information".to_owned()
-            } else {
-                format!("{} ({error})", units::quoted(&collector.endpoint))
-            },
-            expected: "the address of a collector, such as `http://127.0.0.1:4318`".to_owned(),
-        });
-    }
-    if let Some(path) = &config.tracing.ca_file
-        && let Err(error) = upstream::check_ca_file(path)
-    {
-        found.push(Unusable {
-            source: Source::Key("tracing.ca_file"),
-            found: format!("{} ({})", shown(path), causes(&error)),
-            expected: "a readable file of PEM certificates".to_owned(),
-        });
-    }
-    found.extend(operators_token(config).err());
-    found
-}
-
-/// Whether operators can use their listener, and whether it is open to others than they mean.
-fn operators_token(config: &Config) -> Result<(), Unusable> {
-    let admin = &config.admin;
-    let token = app::admin_token(config).map_err(|found| Unusable {
-        source: match admin.token_file {
-            Some(_) => Source::Key("admin.token_file"),
-            None => Source::Variable("SEGMENT_GATEWAY_ADMIN_TOKEN"),
-        },
-        found,
-        expected: "16 to 1024 printable characters without spaces".to_owned(),
-    })?;
-    let local = admin.listen.ip().to_canonical().is_loopback();
-    if local || token.is_some() || admin.public || admin.open {
-        return Ok(());
-    }
-    Err(Unusable {
-        source: Source::Key("admin.listen"),
-        found: format!("{}, where nobody else may see anything", admin.listen),
-        expected: "a loopback address, or admin.token_file (or SEGMENT_GATEWAY_ADMIN_TOKEN) for \
-                   whoever has the token, or admin.public = true for probes and metrics alone, or \
-                   admin.open = true for everybody who can connect"
-            .to_owned(),
-    })
-}
-
-/// An error with what is behind it.
-fn causes(error: &dyn std::error::Error) -> String {
-    let all = std::iter::successors(Some(error), |error| error.source());
-    let all: Vec<_> = all.map(ToString::to_string).collect();
-    all.join(": ")
 }
 
 fn routes(command: &Routes) -> ExitCode {

@@ -330,13 +330,14 @@ struct LevelGauges {
 }
 
 /// Why requests of operators are refused.
-const DENIALS: [&str; 6] = [
+const DENIALS: [&str; 7] = [
     "host",
     "origin",
     "header",
     "address",
     "no-token",
     "wrong-token",
+    "paused",
 ];
 
 /// From 10 µs for hits to minutes for waits.
@@ -519,7 +520,7 @@ impl Metrics {
             operators_denied: make.counters(
                 "segment_gateway_admin_refused_total",
                 "Requests of operators that were refused, by what was wrong: host, origin, header, \
-                address, no-token, wrong-token",
+                address, no-token, wrong-token, paused (a token soon after a wrong one)",
                 &["reason"],
             )?,
             configuration: ConfigurationMetrics::new(&make)?,

@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 /// The shortest key file that is accepted, in bytes.
 const SHORTEST_KEY: usize = 16;
 
+/// The socket of operators, in the state directory.
+pub const SOCKET: &str = "admin.sock";
+
 /// Why the state directory or the key cannot be used; `Display` says what to do.
 #[derive(Debug)]
 pub enum StateError {
@@ -85,6 +88,34 @@ impl State {
         }
     }
 
+    /// Looks at the directory without changing anything: `None` if it is to be made yet, or another
+    /// process owns it.
+    ///
+    /// # Errors
+    /// As [`State::open`] would.
+    pub fn inspect(directory: &Path) -> Result<Option<Self>, StateError> {
+        let failed = |error| StateError::Directory(directory.to_owned(), error);
+        let exists = directory.exists();
+        // Of one that is to be made, its nearest parent that is there.
+        let mut above = directory.ancestors().skip(usize::from(!exists));
+        let is_there = |path: &&Path| path.as_os_str().is_empty() || path.exists();
+        let nearest = above
+            .find(is_there)
+            .filter(|path| !path.as_os_str().is_empty());
+        let nearest = nearest.unwrap_or(Path::new("."));
+        if !nearest.is_dir() {
+            return Err(failed(io::ErrorKind::NotADirectory.into()));
+        }
+        may_write(nearest).map_err(failed)?;
+        if !directory.join("lock").exists() {
+            return Ok(None);
+        }
+        match Self::open(directory) {
+            Err(StateError::Locked(_)) => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
     /// Where the ledger is.
     pub fn ledger(&self) -> PathBuf {
         self.directory.join("ledger")
@@ -98,6 +129,11 @@ impl State {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Where operators of this user connect.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join(SOCKET)
     }
 
     /// Where the journal is.
@@ -152,6 +188,18 @@ pub fn random_key() -> Result<[u8; 32], StateError> {
     let mut key = [0; 32];
     getrandom::fill(&mut key).map_err(|_| StateError::Random)?;
     Ok(key)
+}
+
+/// Whether this user may make files in a directory.
+#[cfg(unix)]
+fn may_write(directory: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, access};
+    Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+#[cfg(not(unix))]
+fn may_write(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 fn private(path: &Path, truncate: bool) -> io::Result<File> {

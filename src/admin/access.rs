@@ -1,9 +1,12 @@
 //! Pure. Who may ask what on the listener of operators.
 //!
 //! In this order: the request is for this listener and not the work of a page of another site; what
-//! changes something says so; whoever asks may see the page. A peer on loopback sees everything,
-//! unless there is a token: then probes and metrics alone. Other peers see with `public` probes and
-//! metrics, with the token everything, and without one nothing else, unless `open` says so.
+//! changes something says so; whoever asks may see the page. Where only this machine reaches the
+//! listener, its peers see everything, unless there is a token: then probes and metrics alone. Where
+//! others reach it, a peer on loopback is like any other: it may be a proxy, a sidecar or a forwarded
+//! port. Those see with `public` probes and metrics, with the token everything, and without one
+//! nothing else, unless `open` says so. Whoever opens the socket in the state directory is the user of
+//! the gateway, or root, and sees everything.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +14,7 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::{Request, StatusCode};
 use sha2::{Digest, Sha256};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The header without which nothing is changed: a browser does not send it for another site.
 pub const HEADER: HeaderName = HeaderName::from_static("x-gateway-admin");
@@ -70,9 +73,26 @@ impl fmt::Debug for Token {
     }
 }
 
+/// Who has connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Somebody at this address.
+    Address(IpAddr),
+    /// The user of the gateway, through the socket in the state directory.
+    Socket,
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        Self::Address(address.ip())
+    }
+}
+
 /// Who may ask.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
+    /// Only this machine reaches the listener, so its peers are operators where there is no token.
+    pub loopback: bool,
     /// Probes and metrics are open beyond loopback.
     pub public: bool,
     /// Everything is open to whoever can connect, without a token.
@@ -100,11 +120,13 @@ pub enum Denied {
     NoToken,
     /// It has another one.
     WrongToken,
+    /// It has one that is not looked at: another one was wrong a moment ago.
+    Paused,
 }
 
 impl Denied {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Host,
         Self::Origin,
         Self::Header,
@@ -112,6 +134,7 @@ impl Denied {
         Self::Closed,
         Self::NoToken,
         Self::WrongToken,
+        Self::Paused,
     ];
 
     /// The label.
@@ -123,6 +146,7 @@ impl Denied {
             Self::Address | Self::Closed => "address",
             Self::NoToken => "no-token",
             Self::WrongToken => "wrong-token",
+            Self::Paused => "paused",
         }
     }
 
@@ -136,35 +160,50 @@ impl Denied {
                  operators; callers of the API use the one that `listen` names\n"
             }
             Self::Address => {
-                "open to loopback addresses only; admin.token_file opens it to whoever has the \
-                 token, admin.public opens probes and metrics alone\n"
+                "not open to this address; admin.token_file opens it to whoever has the token, \
+                 admin.public opens probes and metrics alone\n"
             }
             Self::Closed => {
-                "probes and metrics alone are open to other than loopback addresses; \
-                 admin.token_file opens the rest to whoever has the token\n"
+                "probes and metrics alone are open to this address; admin.token_file opens the \
+                 rest to whoever has the token, and `segment-gateway` on the machine of the gateway \
+                 asks through admin.sock in its state directory\n"
             }
             Self::NoToken => {
                 "this needs the admin token: as `Authorization: Bearer`, or as the password in a \
                  browser, with any name\n"
             }
             Self::WrongToken => "this is not the admin token\n",
+            Self::Paused => {
+                "a wrong token came from this address a moment ago; this one was not looked at, \
+                 send it again in a second\n"
+            }
         }
     }
 
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,
+            Self::Paused => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::FORBIDDEN,
         }
     }
 }
 
 impl Access {
-    /// Whether a request from this address is answered.
+    /// Whether a request of this peer is answered. `is_paused` if no token of it is to be looked at.
     ///
     /// # Errors
     /// With the first reason against it.
-    pub fn admit<B>(&self, request: &Request<B>, peer: IpAddr) -> Result<(), Denied> {
+    pub fn admit<B>(
+        &self,
+        request: &Request<B>,
+        peer: Peer,
+        is_paused: bool,
+    ) -> Result<(), Denied> {
+        // No browser comes this way.
+        let Peer::Address(peer) = peer else {
+            return Ok(());
+        };
         let headers = request.headers();
         let mut hosts = headers.get_all(header::HOST).iter();
         let host = hosts.next().filter(|_| hosts.next().is_none());
@@ -182,18 +221,37 @@ impl Access {
         if !request.method().is_safe() && !headers.contains_key(HEADER) {
             return Err(Denied::Header);
         }
-        let local = peer.to_canonical().is_loopback();
+        let local = self.loopback && peer.to_canonical().is_loopback();
         let probe = PROBES.contains(&request.uri().path());
         if self.open || probe && (local || self.public) {
             return Ok(());
         }
         match &self.token {
+            Some(_) if !headers.contains_key(header::AUTHORIZATION) => Err(Denied::NoToken),
+            Some(_) if is_paused => Err(Denied::Paused),
             Some(token) if token.is_in(headers) => Ok(()),
-            Some(_) if headers.contains_key(header::AUTHORIZATION) => Err(Denied::WrongToken),
-            Some(_) => Err(Denied::NoToken),
+            Some(_) => Err(Denied::WrongToken),
             None if local => Ok(()),
             None if self.public => Err(Denied::Closed),
             None => Err(Denied::Address),
+        }
+    }
+
+    /// Who may do what, in a sentence for the log.
+    pub fn summary(&self) -> &'static str {
+        match (self.open, &self.token, self.loopback, self.public) {
+            (true, ..) => "everybody who can connect may do everything",
+            (_, Some(_), _, true) => {
+                "whoever has the admin token may do everything, everybody may read probes and metrics"
+            }
+            (_, Some(_), true, false) => {
+                "whoever has the admin token may do everything, this machine may read probes and \
+                 metrics"
+            }
+            (_, Some(_), false, false) => "whoever has the admin token may do everything",
+            (_, None, true, _) => "whoever is on this machine may do everything",
+            (_, None, false, true) => "everybody may read probes and metrics",
+            (_, None, false, false) => "nobody may do anything",
         }
     }
 

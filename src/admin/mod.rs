@@ -17,12 +17,13 @@
 
 pub mod access;
 mod cache;
+mod guesses;
 mod live;
 mod log;
 mod overview;
 mod writes;
 
-pub use access::{Access, Token};
+pub use access::{Access, Peer, Token};
 
 use crate::gateway::Gateway;
 use crate::gateway::body::OuterBody;
@@ -33,6 +34,7 @@ use crate::telemetry::Log;
 use crate::version::{COMMIT, VERSION};
 use access::Denied;
 use bytes::Bytes;
+use guesses::Guesses;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::service::{Service, service_fn};
@@ -40,7 +42,6 @@ use overview::{MOST_SHOWN, Overview, gauges};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -56,6 +57,7 @@ pub struct Admin {
     /// Budgets shown before: their gauges must fall to zero when they are forgotten.
     shown: Arc<parking_lot::Mutex<BTreeSet<Arc<str>>>>,
     streams: live::Streams,
+    guesses: Arc<parking_lot::Mutex<Guesses>>,
     /// One document is built at a time: whoever asks often takes no more than a thread.
     building: Arc<Semaphore>,
     log: Option<Arc<Log>>,
@@ -72,6 +74,7 @@ impl Admin {
             started,
             shown: Arc::default(),
             streams: live::Streams::default(),
+            guesses: Arc::default(),
             building: Arc::new(Semaphore::new(1)),
             log: None,
         }
@@ -85,10 +88,10 @@ impl Admin {
         }
     }
 
-    /// The service of a connection from `peer`, for [`crate::server::serve`].
+    /// The service of a connection of `peer`, for [`crate::server`].
     pub fn connected<B: http_body::Body + 'static>(
         &self,
-        peer: SocketAddr,
+        peer: Peer,
     ) -> impl Service<Request<B>, Response = Response<OuterBody>, Error = Infallible, Future: Send>
     + Send
     + use<B> {
@@ -100,10 +103,12 @@ impl Admin {
         })
     }
 
-    async fn answer(&self, request: &Request<()>, peer: SocketAddr) -> Response<OuterBody> {
-        let admitted = self.access.get().admit(request, peer.ip());
+    async fn answer(&self, request: &Request<()>, peer: Peer) -> Response<OuterBody> {
+        let now = self.gateway.clock.now();
+        let is_paused = self.guesses.lock().is_paused(peer, now);
+        let admitted = self.access.get().admit(request, peer, is_paused);
         if let Err(why) = admitted {
-            return self.deny(why, peer);
+            return self.deny(why, peer, now);
         }
         let path = request.uri().path();
         if path == "/cache" || path.starts_with("/cache/") {
@@ -144,13 +149,20 @@ impl Admin {
         }
     }
 
-    fn deny(&self, why: Denied, peer: SocketAddr) -> Response<OuterBody> {
+    fn deny(&self, why: Denied, peer: Peer, now: Instant) -> Response<OuterBody> {
         self.gateway.metrics.operator_denied(why.as_str());
         // Whoever scrapes without being let in does so for ever; whoever guesses is to be seen.
-        if why == Denied::WrongToken {
-            tracing::warn!(peer = %peer.ip(), "somebody sent a wrong admin token");
+        if why == Denied::WrongToken
+            && let Peer::Address(address) = peer
+            && let Some(count) = self.guesses.lock().wrong(peer, now)
+        {
+            tracing::warn!(peer = %address, count, "somebody sent a wrong admin token");
         }
         let mut refused = text(why.status(), why.message());
+        if why == Denied::Paused {
+            let pause = HeaderValue::from(guesses::PAUSE.as_secs());
+            refused.headers_mut().insert(header::RETRY_AFTER, pause);
+        }
         if why.status() == StatusCode::UNAUTHORIZED {
             // A browser asks for the token as a password; RFC 9110, section 11.6.1.
             let ways = [

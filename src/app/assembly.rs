@@ -214,7 +214,7 @@ pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         via: VIA,
         authority: authority(&config.upstream.url),
-        trusted: config.callers.trust_header_from.clone(),
+        trusted: config.trusted(),
         write_patience: patience(config.write.max_wait),
         read_patience: patience(config.read.max_wait),
         settling: config.cache.settling,

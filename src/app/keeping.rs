@@ -49,7 +49,9 @@ impl Keeping {
     }
 }
 
-fn key(config: &Config, journal: &Path) -> Result<Key, StartError> {
+/// The key of the journal there; one is made beside it where none is configured and there is no
+/// journal yet.
+pub(super) fn key(config: &Config, journal: &Path) -> Result<Key, StartError> {
     if let Some(path) = &config.journal.key_file {
         return Key::from_file(path).map_err(failed);
     }

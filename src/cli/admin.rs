@@ -1,7 +1,8 @@
-//! Asking a running gateway on its listener of operators.
+//! Asking a running gateway on its listener of operators, or through the socket in its state directory.
 
 use super::complain;
-use crate::config::admin_token_environment;
+use crate::config::{Config, admin_token_environment, state_directory_environment};
+use crate::state::SOCKET;
 use bytes::Bytes;
 use clap::Args;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
@@ -11,10 +12,12 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::ffi::OsString;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -28,21 +31,57 @@ const NEW_AUTHORIZATION: HeaderName = HeaderName::from_static("x-gateway-new-aut
 /// Which gateway is asked.
 #[derive(Args, Debug)]
 pub(super) struct Listener {
-    /// The listener of operators.
-    #[arg(
-        long,
-        value_name = "ADDR",
-        default_value = "127.0.0.1:8081",
-        global = true
-    )]
-    pub(super) admin: SocketAddr,
+    /// Where operators connect: an address, or the path of the socket admin.sock in the state
+    /// directory. [default: that socket, in segment-gateway-state or in what the environment variable
+    /// SEGMENT_GATEWAY__STATE__DIRECTORY names, where there is one; else 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDR", value_parser = Endpoint::parse, global = true)]
+    admin: Option<Endpoint>,
     /// A file with the admin token, where the gateway has one; without it what the environment
     /// variable SEGMENT_GATEWAY_ADMIN_TOKEN holds is sent.
     #[arg(long, value_name = "FILE", global = true)]
     admin_token_file: Option<PathBuf>,
 }
 
+/// Where operators connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Endpoint {
+    Address(SocketAddr),
+    Socket(PathBuf),
+}
+
+impl Endpoint {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(address) => Ok(Self::Address(address)),
+            Err(_) if text.contains('/') => Ok(Self::Socket(text.into())),
+            Err(_) => Err("expected an IP address and a port, or the path of a socket".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Socket(path) => path.display().fmt(f),
+        }
+    }
+}
+
 impl Listener {
+    /// The one that was named, or else the socket if there is one.
+    fn endpoint(&self) -> Endpoint {
+        self.admin.clone().unwrap_or_else(|| {
+            let usual = Config::default();
+            let directory = state_directory_environment().or(usual.state.directory);
+            let socket = directory.map(|directory| directory.join(SOCKET));
+            match socket.filter(|socket| socket.exists()) {
+                Some(socket) => Endpoint::Socket(socket),
+                None => Endpoint::Address(usual.admin.listen),
+            }
+        })
+    }
+
     /// The field that shows who asks, if there is a token.
     fn authorization(&self) -> Result<Option<HeaderValue>, String> {
         let secret = match &self.admin_token_file {
@@ -88,7 +127,7 @@ pub(super) async fn ask(
     parameters: &[(&'static str, String)],
     token: Option<HeaderValue>,
 ) -> Result<Value, String> {
-    let admin = listener.admin;
+    let admin = listener.endpoint();
     // Many writes change hands in one request.
     let patience = if token.is_some() {
         LONG_PATIENCE
@@ -99,11 +138,15 @@ pub(super) async fn ask(
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
+    let host = match &admin {
+        Endpoint::Address(address) => address.to_string(),
+        Endpoint::Socket(_) => "localhost".to_owned(),
+    };
     let target = format!("{path}?{}", query.join("&"));
     let mut request = Request::builder()
         .method(method)
         .uri(target.trim_end_matches('?'))
-        .header("host", admin.to_string())
+        .header("host", host)
         .header("x-gateway-admin", "1")
         .body(Empty::<Bytes>::new())
         .map_err(|_| "an argument has characters that cannot be sent".to_owned())?;
@@ -113,7 +156,7 @@ pub(super) async fn ask(
     if let Some(token) = token {
         request.headers_mut().insert(NEW_AUTHORIZATION, token);
     }
-    let answered = timeout(patience, exchange(admin, request)).await;
+    let answered = timeout(patience, exchange(&admin, request)).await;
     let (is_success, body) = answered
         .map_err(|_| format!("{admin} does not answer"))?
         .map_err(|why| {
@@ -128,10 +171,25 @@ pub(super) async fn ask(
 }
 
 async fn exchange(
-    admin: SocketAddr,
+    admin: &Endpoint,
     request: Request<Empty<Bytes>>,
 ) -> Result<(bool, Bytes), Box<dyn std::error::Error>> {
-    let stream = TcpStream::connect(admin).await?;
+    match admin {
+        Endpoint::Address(address) => over(TcpStream::connect(address).await?, request).await,
+        #[cfg(unix)]
+        Endpoint::Socket(path) => over(tokio::net::UnixStream::connect(path).await?, request).await,
+        #[cfg(not(unix))]
+        Endpoint::Socket(_) => Err("there are no such sockets on this system".into()),
+    }
+}
+
+async fn over<I>(
+    stream: I,
+    request: Request<Empty<Bytes>>,
+) -> Result<(bool, Bytes), Box<dyn std::error::Error>>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     drop(tokio::spawn(connection));
     let answer = sender.send_request(request).await?;

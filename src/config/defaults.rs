@@ -102,7 +102,6 @@ impl Default for Upstream {
 
 impl Default for Callers {
     fn default() -> Self {
-        let loopback = ["127.0.0.0/8", "::1/128"];
         Self {
             rate: Rate {
                 limit: 100,
@@ -110,10 +109,7 @@ impl Default for Callers {
             },
             burst: 1000,
             tracked: 10_000,
-            trust_header_from: loopback
-                .iter()
-                .filter_map(|text| text.parse().ok())
-                .collect(),
+            trust_header_from: None,
         }
     }
 }

@@ -4,12 +4,12 @@
 //! keep what it has if that one is wrong. Relative paths are taken from the working directory.
 
 use super::problem::{Place, Problem, sort};
-use super::read::{Document, Environment, Findings, PREFIX};
+use super::read::{Document, Environment, Findings, PREFIX, variables};
 use super::{Config, check, file, routes, units};
 use crate::route::{OperationDef, Table};
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The route table that is used unless `routes.file` names another.
 pub const EMBEDDED_ROUTES: &str = include_str!("../../config/segment.toml");
@@ -151,26 +151,31 @@ fn placed(unusable: Unusable, places: &check::Places) -> Problem {
     }
 }
 
-/// The variables of this process that concern the configuration. One whose value is not UTF-8 is
+/// The variables of this process that concern the configuration, or look as if they did. One whose value is not UTF-8 is
 /// given with replacement characters, so that it is refused by the key that it sets.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| {
-        let name = name
-            .into_string()
-            .ok()
-            .filter(|name| name.starts_with(PREFIX))?;
-        Some((name, value.to_string_lossy().into_owned()))
+        let name = name.into_string().ok()?;
+        let value = value.to_string_lossy().into_owned();
+        let concerns = name.starts_with(PREFIX) || variables::is_stranger(&name, &value);
+        concerns.then_some((name, value))
     })
 }
 
 /// The secret of the journal's key, where it is given in this way.
 pub fn journal_key_environment() -> Option<OsString> {
-    std::env::var_os("SEGMENT_GATEWAY_JOURNAL_KEY")
+    std::env::var_os(variables::JOURNAL_KEY)
 }
 
 /// The token of operators, where it is given in this way.
 pub fn admin_token_environment() -> Option<OsString> {
-    std::env::var_os("SEGMENT_GATEWAY_ADMIN_TOKEN")
+    std::env::var_os(variables::ADMIN_TOKEN)
+}
+
+/// The state directory, where the environment names one: for commands that read no configuration.
+pub fn state_directory_environment() -> Option<PathBuf> {
+    let named = std::env::var_os("SEGMENT_GATEWAY__STATE__DIRECTORY");
+    named.filter(|named| !named.is_empty()).map(PathBuf::from)
 }
 
 /// The customary proxy variables: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, each in upper case or

@@ -21,7 +21,7 @@ pub use change::Change;
 pub use check::{contradictions, warnings};
 pub use load::{
     EMBEDDED_ROUTES, Loaded, Source, Unusable, admin_token_environment, environment,
-    journal_key_environment, load, load_usable, proxy_environment,
+    journal_key_environment, load, load_usable, proxy_environment, state_directory_environment,
 };
 pub use problem::{Place, Problem};
 pub use render::render_routes;
@@ -251,8 +251,27 @@ pub struct Callers {
     pub burst: u32,
     /// Callers that are told apart.
     pub tracked: usize,
-    /// Peers that may divide their turn by `X-Gateway-Caller`.
-    pub trust_header_from: Vec<Network>,
+    /// Peers that may divide their turn by `X-Gateway-Caller`; `None` are loopback addresses, where
+    /// `listen` is one of them.
+    pub trust_header_from: Option<Vec<Network>>,
+}
+
+impl Config {
+    /// The peers whose `X-Gateway-Caller` is believed. A listener that others reach may have a proxy
+    /// or a sidecar beside it, so there a loopback address proves nothing by itself.
+    pub fn trusted(&self) -> Vec<Network> {
+        let given = self.callers.trust_header_from.clone();
+        given.unwrap_or_else(|| {
+            let loopback = ["127.0.0.0/8", "::1/128"];
+            let loopback = loopback.iter().filter_map(|text| text.parse().ok());
+            loopback.filter(|_| is_loopback(self.listen)).collect()
+        })
+    }
+}
+
+/// Whether only this machine reaches what listens there.
+pub fn is_loopback(listener: SocketAddr) -> bool {
+    listener.ip().to_canonical().is_loopback()
 }
 
 /// Section `server`.

@@ -13,12 +13,21 @@ use toml::de::{DeTable, DeValue};
 
 mod nearest;
 mod value;
+pub mod variables;
 
 use nearest::nearest;
 pub use value::Value;
 
 /// What environment variables begin with.
 pub const PREFIX: &str = "SEGMENT_GATEWAY__";
+/// Keys that no message proposes for an unknown one: whoever mistypes a name must not be led to open
+/// something.
+const UNSAFE: [&str; 4] = [
+    "admin.open",
+    "admin.public",
+    "upstream.allow_plain_http",
+    "callers.trust_header_from",
+];
 
 /// A TOML document, with the positions of all its keys.
 pub struct Document<'t> {
@@ -66,15 +75,22 @@ fn line(text: &str, span: &Range<usize>) -> usize {
 #[derive(Default)]
 pub struct Environment {
     values: BTreeMap<String, (String, String)>,
+    /// The names of variables that look like the gateway's own and are not.
+    strangers: Vec<String>,
 }
 
 impl Environment {
     /// Takes the variables that begin with [`PREFIX`]; of one given twice the last counts. A name
-    /// that is not in upper case is kept as it is and so will be unknown.
+    /// that is not in upper case is kept as it is and so will be unknown, and so is one that begins
+    /// like the program's name alone.
     pub fn new(pairs: impl Iterator<Item = (String, String)>) -> Self {
         let mut values = BTreeMap::new();
+        let mut strangers = Vec::new();
         for (name, value) in pairs {
             let Some(rest) = name.strip_prefix(PREFIX) else {
+                if variables::is_stranger(&name, &value) {
+                    strangers.push(name);
+                }
                 continue;
             };
             let upper = !rest.bytes().any(|b| b.is_ascii_lowercase());
@@ -82,7 +98,8 @@ impl Environment {
             let key = if upper { key.to_ascii_lowercase() } else { key };
             values.insert(key, (name, value));
         }
-        Self { values }
+        strangers.sort_unstable();
+        Self { values, strangers }
     }
 }
 
@@ -284,10 +301,12 @@ impl<'a> Section<'a> {
             if self.keys.contains(&name) {
                 continue;
             }
-            let nearest = nearest(&name, self.keys.iter().map(String::as_str));
+            let keys = self.keys.iter().map(String::as_str);
+            let keys: Vec<&str> = keys.filter(|key| is_safe(&self.path_of(key))).collect();
+            let nearest = nearest(&name, keys.iter().copied());
             let hint = nearest.map(|known| format!("`{known}`, to which it comes nearest"));
             let expected = hint.unwrap_or_else(|| {
-                let keys: Vec<_> = self.keys.iter().map(|key| format!("`{key}`")).collect();
+                let keys: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
                 format!("one of {}", keys.join(", "))
             });
             self.problem(&name, "an unknown key", expected);
@@ -302,7 +321,8 @@ impl<'a> Section<'a> {
             .iter()
             .filter(|(key, _)| !self.findings.known.contains(key))
         {
-            let nearest = nearest(key, self.findings.known.iter().map(String::as_str));
+            let known = self.findings.known.iter().map(String::as_str);
+            let nearest = nearest(key, known.filter(|key| is_safe(key)));
             let expected = match nearest {
                 Some(known) => format!("{}, to which it comes nearest", variable(known)),
                 None => format!("{PREFIX}SECTION__KEY with a section and key of the configuration"),
@@ -316,7 +336,22 @@ impl<'a> Section<'a> {
                 expected,
             });
         }
+        for name in &self.environment.strangers {
+            let known = self.findings.known.iter().filter(|key| is_safe(key));
+            let known: Vec<String> = known.map(|key| variable(key)).collect();
+            self.findings.problems.push(Problem {
+                place: Some(Place::Variable(name.clone())),
+                key: String::new(),
+                found: "an unknown variable".to_owned(),
+                expected: variables::expected(name, &known),
+            });
+        }
     }
+}
+
+/// Whether a message may propose this key.
+fn is_safe(path: &str) -> bool {
+    !UNSAFE.contains(&path)
 }
 
 impl Raw<'_> {

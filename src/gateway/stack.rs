@@ -11,7 +11,7 @@ use super::body::{Body, Guarded};
 use super::flow::BoxError;
 use super::request_id::{self, REQUEST_ID, RequestIds};
 use super::tasks::panic_text;
-use super::watch::{Asker, mark_own};
+use super::watch::{Asker, mark_own, short};
 use super::{Gateway, reply};
 use crate::error::GatewayError;
 use crate::trace;
@@ -92,10 +92,11 @@ where
                 // Not the target: a token may stand in a query, an address in a path.
                 .make_span_with(|request: &Request<_>| {
                     let headers = request.headers();
+                    let id = headers.get(REQUEST_ID).filter(|id| request_id::is_fit(id));
                     tracing::debug_span!(
                         "request",
-                        method = %request.method(),
-                        request_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()),
+                        method = short(request.method()),
+                        request_id = id.and_then(|id| id.to_str().ok()),
                         trace_id = trace::trace_id(headers).map(tracing::field::display),
                     )
                 })

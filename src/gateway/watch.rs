@@ -28,6 +28,9 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
+/// The longest method that the log shows, in bytes.
+const LONGEST_METHOD: usize = 32;
+
 /// Which requests have a line in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessLog {
@@ -332,7 +335,7 @@ impl Drop for Watch {
         });
         tracing::info!(
             operation = self.name(),
-            method = self.asker.method.as_str(),
+            method = short(&self.asker.method),
             status,
             outcome = outcome.as_str(),
             left = progress.is_some(),
@@ -370,7 +373,7 @@ impl Line<'_> {
     pub(super) fn write(&self) {
         tracing::info!(
             operation = self.operation,
-            method = self.method.as_str(),
+            method = short(self.method),
             status = self.status.as_u16(),
             outcome = self.outcome.as_str(),
             error = self.error,
@@ -413,6 +416,25 @@ fn show_budget(headers: &mut HeaderMap, standing: &Standing) {
     }
 }
 
+/// A method as the log has it: somebody may have made up one that is as long as a head can be.
+pub(super) fn short(method: &Method) -> &str {
+    let name = method.as_str();
+    name.get(..LONGEST_METHOD).unwrap_or(name)
+}
+
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_made_up_method_does_not_fill_the_log() {
+        let long = "X".repeat(16 * 1024);
+        let long = Method::from_bytes(long.as_bytes()).unwrap();
+        assert_eq!(short(&long).len(), LONGEST_METHOD);
+        assert_eq!(short(&Method::DELETE), "DELETE");
+    }
 }

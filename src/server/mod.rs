@@ -10,6 +10,8 @@ pub mod conn;
 pub mod descriptors;
 pub mod framing;
 pub mod line;
+#[cfg(unix)]
+pub mod local;
 
 use crate::gateway::body::OuterBody;
 use crate::metrics::Connections;

@@ -600,3 +600,129 @@ async fn the_level_of_the_log_changes_while_it_runs() {
     assert!(complaint[0].contains("one of error, warn, info, debug and trace"));
     assert!(lines().contains("an operator changed the level of the log"));
 }
+
+/// Runs `check` and `serve` with this configuration and this environment; what both complain about.
+fn refused_by_both(text: &str, environment: &[(&str, &str)], directory: &Path) -> [String; 2] {
+    std::fs::write(directory.join("tried.toml"), text).unwrap();
+    ["check", "serve"].map(|command| {
+        let mut program = Command::new(BINARY);
+        program.args([command, "--config", "tried.toml"]);
+        program.envs(environment.iter().copied());
+        let output = program.current_dir(directory).output().unwrap();
+        let complaints = complaints(&output).join("\n");
+        assert!(
+            !output.status.success(),
+            "{command} accepts {text} {environment:?}"
+        );
+        complaints
+    })
+}
+
+#[test]
+fn check_finds_whatever_serve_refuses() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("file"), "no directory").unwrap();
+    std::fs::write(directory.path().join("short"), "short").unwrap();
+    let own = "listen = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
+    let state = |path: &str| format!("{own}[state]\ndirectory = \"{path}\"\n");
+    let key = "SEGMENT_GATEWAY_JOURNAL_KEY";
+    // RFC 5737: no address of this machine.
+    let elsewhere = "listen = \"192.0.2.1:8080\"\n".to_owned();
+    for (text, environment, part) in [
+        (elsewhere, &[][..], "192.0.2.1:8080"),
+        (
+            "[admin]\nlisten = \"192.0.2.1:1\"\npublic = true\n".to_owned(),
+            &[],
+            "192.0.2.1:1",
+        ),
+        (state("file"), &[], "file"),
+        (state("file/below"), &[], "file/below"),
+        (
+            format!("{own}[journal]\nkey_file = \"none\"\n"),
+            &[],
+            "none",
+        ),
+        (
+            format!("{own}[journal]\nkey_file = \"short\"\n"),
+            &[],
+            "journal.key_file",
+        ),
+        (own.to_owned(), &[(key, "short")], key),
+        (
+            own.to_owned(),
+            &[("SEGMENT_GATEWAY_LISTEN", "x")],
+            "SEGMENT_GATEWAY__LISTEN",
+        ),
+        (
+            own.to_owned(),
+            &[("segment_gateway__listen", "x")],
+            "SEGMENT_GATEWAY__LISTEN",
+        ),
+        (
+            format!("{own}token = \"secret-secret-secret\"\n"),
+            &[],
+            "`token_file`",
+        ),
+    ] {
+        for complaint in refused_by_both(&text, environment, directory.path()) {
+            assert!(
+                complaint.contains(part),
+                "{text} {environment:?}: {complaint}"
+            );
+            assert!(!complaint.contains("`open`"), "{complaint}");
+        }
+    }
+    // What is of this machine can be left out.
+    let output = run(
+        &["check", "--elsewhere", "--config", "tried.toml"],
+        directory.path(),
+    );
+    assert_eq!(output.status.code(), Some(2));
+    std::fs::write(
+        directory.path().join("tried.toml"),
+        "listen = \"192.0.2.1:8080\"\n",
+    )
+    .unwrap();
+    let output = run(
+        &["check", "--elsewhere", "--config", "tried.toml"],
+        directory.path(),
+    );
+    assert_eq!(output.status.code(), Some(0));
+    // Looking leaves nothing behind.
+    assert!(!directory.path().join("segment-gateway-state").exists());
+}
+
+#[tokio::test]
+async fn check_looks_into_the_journal_and_leaves_a_running_gateway_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = free().to_string();
+    let text = "[state]\ndirectory = \"state\"\n";
+    std::fs::write(directory.path().join("own.toml"), text).unwrap();
+    let mut running = Running::serve(
+        &[
+            "--config",
+            "own.toml",
+            "--sandbox",
+            "--sandbox-listen",
+            &sandbox,
+        ],
+        directory.path(),
+    )
+    .await;
+    // Its addresses are in use and its directory is locked: by the gateway that is to be reloaded.
+    let text = format!(
+        "listen = \"{}\"\n[admin]\nlisten = \"{}\"\n{text}",
+        running.proxy, running.admin
+    );
+    std::fs::write(directory.path().join("running.toml"), &text).unwrap();
+    let output = run(&["check", "--config", "running.toml"], directory.path());
+    assert_eq!(output.status.code(), Some(0), "{:?}", complaints(&output));
+    running.child.kill().unwrap();
+    running.child.wait().unwrap();
+    let output = run(&["check", "--config", "running.toml"], directory.path());
+    assert_eq!(output.status.code(), Some(0), "{:?}", complaints(&output));
+    let other = [("SEGMENT_GATEWAY_JOURNAL_KEY", "another key than that one")];
+    for complaint in refused_by_both(&text, &other, directory.path()) {
+        assert!(complaint.contains("another key"), "{complaint}");
+    }
+}

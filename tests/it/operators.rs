@@ -1,7 +1,7 @@
 //! The listener of operators from outside: who is let in, and that nobody can keep others out.
 
 use super::support::program::Program;
-use super::support::wire::{self, connect, eventually, rest};
+use super::support::wire::{self, connect, eventually, free, rest};
 use http::Request;
 use http_body_util::Full;
 use std::fs;
@@ -120,11 +120,26 @@ async fn the_token_opens_it_to_programs_browsers_and_the_command_line() {
         .unwrap();
     assert_eq!(wrong.status, 401);
     assert!(wrong.text().contains("not the admin token"));
+    // For a moment none is looked at, or whoever guesses would see which one is right.
     let bearer = format!("Bearer {TOKEN}");
-    assert_eq!(running.page("/status", &bearer).await.unwrap().status, 200);
+    let soon = running.page("/status", &bearer).await.unwrap();
+    assert_eq!(
+        (soon.status.as_u16(), soon.header("retry-after")),
+        (429, "1")
+    );
+    assert_eq!(running.page("/status", "").await.unwrap().status, 401);
+    eventually("the pause ends", async || {
+        running.page("/livez", "").await.unwrap();
+        running.page("/status", &bearer).await.unwrap().status == 200
+    })
+    .await;
     // Probes need none, and metrics tell of those who were refused.
     let metrics = running.page("/metrics", "").await.unwrap().text();
-    for (reason, count) in [("no-token", 1), ("wrong-token", 1), ("address", 0)] {
+    let paused = running
+        .value("segment_gateway_admin_refused_total", Some("paused"))
+        .await;
+    assert!(paused >= 1.0, "{paused}");
+    for (reason, count) in [("no-token", 2), ("wrong-token", 1), ("address", 0)] {
         let line = format!("segment_gateway_admin_refused_total{{reason=\"{reason}\"}} {count}\n");
         assert!(metrics.contains(&line), "{line}");
     }
@@ -225,4 +240,65 @@ async fn the_admin_token_never_leaves_by_the_callers_port() {
         .value("segment_gateway_upstream_requests_total", None)
         .await;
     assert_eq!(sent, 0.0);
+}
+
+/// A proxy, a sidecar or a forwarded port is a loopback peer.
+#[tokio::test]
+async fn where_others_can_connect_loopback_is_no_operator() {
+    let listen = format!("0.0.0.0:{}", free().port());
+    let public = ("SEGMENT_GATEWAY__ADMIN__PUBLIC", "true");
+    let running = Program::sandbox("", &["--admin-listen", &listen], &[public]).await;
+    assert!(running.page("/metrics", "").await.unwrap().status == 200);
+    for path in ["/", "/status", "/live", "/writes", "/cache", "/log"] {
+        let answer = running.page(path, "").await.unwrap();
+        assert_eq!(answer.status, 403, "{path}");
+    }
+    let said = "everybody may read probes and metrics";
+    eventually("the log says who may do what", async || {
+        running.page("/livez", "").await.unwrap();
+        let log = running.log();
+        let mut lines = log.lines();
+        lines.any(|line| line.contains("who may do what") && line.contains(said))
+    })
+    .await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_command_line_asks_through_the_socket_where_there_is_one() {
+    use std::os::unix::fs::PermissionsExt as _;
+    const USUAL: &str = "SEGMENT_GATEWAY__STATE__DIRECTORY";
+    let state = "[state]\ndirectory = \"state\"\n";
+    let mut running = Program::sandbox(state, &[], &[(VARIABLE, TOKEN)]).await;
+    let socket = running.file("state/admin.sock");
+    let mode = fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let directory = running.file("");
+    // Without a token, although there is one.
+    for (command, environment) in [
+        (&["log"][..], &[(USUAL, "state")][..]),
+        (&["log", "--admin", "state/admin.sock"], &[]),
+    ] {
+        let mut asks = program(command, &directory);
+        let output = asks.envs(environment.iter().copied()).output().unwrap();
+        assert_eq!(said(&output), "info\n", "{command:?}");
+    }
+    let mut purge = program(&["cache", "purge", "--everything"], &directory);
+    let output = purge.env(USUAL, "state").output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    // Where another one is named it is asked, and where there is no socket the listener is.
+    let admin = running.admin.to_string();
+    let mut asks = program(&["log", "--admin", &admin], &directory);
+    let output = asks.env(USUAL, "state").output().unwrap();
+    assert!(
+        said(&output).contains("needs the admin token"),
+        "{}",
+        said(&output)
+    );
+    let mut asks = program(&["log"], &directory);
+    let output = asks.env(USUAL, "elsewhere").output().unwrap();
+    assert!(!said(&output).contains("admin.sock"), "{}", said(&output));
+    running.signal("-TERM");
+    assert!(running.ended().await);
+    assert!(!socket.exists());
 }

@@ -9,11 +9,16 @@ fn asked(access: &Access, peer: &str, path: &str, authorization: &str) -> Result
     if !authorization.is_empty() {
         request = request.header("authorization", authorization);
     }
-    access.admit(&request.body(()).unwrap(), peer.parse().unwrap())
+    access.admit(&request.body(()).unwrap(), at(peer), false)
+}
+
+fn at(peer: &str) -> Peer {
+    Peer::Address(peer.parse().unwrap())
 }
 
 fn access(public: bool, open: bool, token: bool) -> Access {
     Access {
+        loopback: true,
         public,
         open,
         token: token.then(|| Token::new(SECRET.as_bytes()).unwrap()),
@@ -163,15 +168,13 @@ fn a_second_authorization_is_none() {
         .header("authorization", &bearer)
         .body(())
         .unwrap();
-    let peer = OTHER.parse().unwrap();
-    let found = access(false, false, true).admit(&request, peer);
+    let found = access(false, false, true).admit(&request, at(OTHER), false);
     assert_eq!(found, Err(Denied::WrongToken));
 }
 
 #[test]
 fn neither_openness_nor_the_token_makes_a_browser_a_tool() {
     let bearer = format!("Bearer {SECRET}");
-    let peer = LOCAL.parse().unwrap();
     for access in [access(true, true, false), access(false, false, true)] {
         let of = |host: &str, more: &[(&str, &str)], method: &str| {
             let mut request = Request::builder().method(method).uri("/writes");
@@ -181,7 +184,7 @@ fn neither_openness_nor_the_token_makes_a_browser_a_tool() {
             for (name, value) in more {
                 request = request.header(*name, *value);
             }
-            access.admit(&request.body(()).unwrap(), peer)
+            access.admit(&request.body(()).unwrap(), at(LOCAL), false)
         };
         assert_eq!(of("evil.example", &[], "GET"), Err(Denied::Host));
         let origin = [("origin", "http://evil.example")];
@@ -223,4 +226,78 @@ fn a_token_must_be_one() {
     }
     let shown = format!("{:?}", Token::new(SECRET.as_bytes()));
     assert!(!shown.contains("token-of"), "{shown}");
+}
+
+/// A proxy, a sidecar and a forwarded port are loopback peers of a listener that others reach.
+#[test]
+fn a_loopback_peer_is_like_others_where_others_can_connect() {
+    let bearer = format!("Bearer {SECRET}");
+    for (public, open, token) in [
+        (false, false, false),
+        (true, false, false),
+        (false, false, true),
+        (true, false, true),
+        (false, true, false),
+    ] {
+        let access = Access {
+            loopback: false,
+            ..access(public, open, token)
+        };
+        for path in ["/metrics", "/livez", "/status", "/writes"] {
+            for authorization in ["", &bearer, "Bearer another-token-of-others"] {
+                let of = |peer| asked(&access, peer, path, authorization);
+                let other = of(OTHER);
+                assert_eq!(of(LOCAL), other, "{access:?} {path}");
+                assert_eq!(of("::1"), other, "{access:?} {path}");
+            }
+        }
+    }
+}
+
+#[test]
+fn whoever_opens_the_socket_may_do_everything() {
+    let request = Request::delete("/writes/1").body(()).unwrap();
+    let access = access(false, false, true);
+    assert_eq!(access.admit(&request, Peer::Socket, true), Ok(()));
+}
+
+#[test]
+fn no_token_is_looked_at_in_a_pause() {
+    let bearer = format!("Bearer {SECRET}");
+    let access = access(false, false, true);
+    let ask = |path: &str, authorization: &str| {
+        let mut request = Request::get(path).header("host", "localhost");
+        if !authorization.is_empty() {
+            request = request.header("authorization", authorization);
+        }
+        access.admit(&request.body(()).unwrap(), at(LOCAL), true)
+    };
+    assert_eq!(ask("/status", &bearer), Err(Denied::Paused));
+    assert_eq!(ask("/status", "Bearer wrong"), Err(Denied::Paused));
+    assert_eq!(ask("/status", ""), Err(Denied::NoToken));
+    assert_eq!(ask("/metrics", &bearer), Ok(()));
+}
+
+#[test]
+fn what_the_log_says_of_a_listener_is_what_holds() {
+    for loopback in [true, false] {
+        for bits in 0..8_u8 {
+            let access = Access {
+                loopback,
+                ..access(bits & 1 > 0, bits & 2 > 0, bits & 4 > 0)
+            };
+            let may = |peer: &str, path: &str| asked(&access, peer, path, "").is_ok();
+            let said = access.summary();
+            let all = said.contains("everybody who can connect may do everything");
+            assert_eq!(may(OTHER, "/writes"), all, "{access:?}: {said}");
+            let here = all || said.contains("whoever is on this machine may do everything");
+            assert_eq!(may(LOCAL, "/writes"), here, "{access:?}: {said}");
+            let probes = all || said.contains("everybody may read probes");
+            // Where this machine may do everything, others may have probes as well.
+            let probes = probes || here && access.public;
+            assert_eq!(may(OTHER, "/metrics"), probes, "{access:?}: {said}");
+            let local = probes || here || said.contains("this machine may read probes");
+            assert_eq!(may(LOCAL, "/metrics"), local, "{access:?}: {said}");
+        }
+    }
 }

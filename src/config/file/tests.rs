@@ -87,7 +87,7 @@ fn every_key_changes_the_configuration() {
             ("format", _) => "\"json\"".to_owned(),
             ("level", _) => "\"debug\"".to_owned(),
             ("access", _) => "\"all\"".to_owned(),
-            ("hosts" | "trust_header_from", _) => "[\"10.0.0.1\"]".to_owned(),
+            ("hosts", _) => "[\"10.0.0.1\"]".to_owned(),
             ("header_bytes", _) => "\"10 KiB\"".to_owned(),
             (_, "true") => "false".to_owned(),
             (_, "false") => "true".to_owned(),

@@ -64,7 +64,7 @@ fn the_environment_wins_over_the_file() {
     );
     assert!(!config.upstream.http2);
     assert_eq!(config.upstream.url, "https://eu1.api.segmentapis.com");
-    assert_eq!(config.callers.trust_header_from.len(), 2);
+    assert_eq!(config.trusted().len(), 2);
     assert_eq!(config.wait.caller_timeout, None);
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.state.directory, None);
@@ -103,7 +103,7 @@ fn all_problems_are_told_at_once() {
         "FILE:1: listen: found 8080, expected an IP address and a port",
         "FILE:2: cash: found an unknown key, expected `cache`, to which it comes nearest",
         "FILE:4: admin.listen: found \"localhost:1\", expected an IP address and a port",
-        "FILE:5: admin.publik: found an unknown key, expected `public`, to which it comes nearest",
+        "FILE:5: admin.publik: found an unknown key, expected one of `listen`, `token_file`, `hosts`",
         "FILE:7: upstream.head_timeout: found 30, expected a duration with its unit",
         "FILE:8: upstream.total_timeout: found \"2 min\", expected a duration with its unit",
         "FILE:9: upstream.http2: found \"yes\", expected true or false, without quotes",
@@ -301,4 +301,63 @@ fn the_first_error_of_syntax_has_its_line() {
         problems[0].starts_with("FILE:2: found wrong TOML ("),
         "{problems:?}"
     );
+}
+
+/// Whoever mistypes a key must not be led to open something.
+#[test]
+fn no_message_proposes_a_key_that_opens_something() {
+    let unsafe_keys = ["open", "public", "allow_plain_http", "trust_header_from"];
+    for (section, key) in [
+        ("admin", "token"),
+        ("admin", "opne"),
+        ("admin", "publi"),
+        ("admin", "x"),
+        ("upstream", "allow_plain_htttp"),
+        ("upstream", "plain_http"),
+        ("upstream", "x"),
+        ("callers", "trust_header_form"),
+        ("callers", "x"),
+    ] {
+        let variable = format!(
+            "SEGMENT_GATEWAY__{}__{}",
+            section.to_uppercase(),
+            key.to_uppercase()
+        );
+        let stranger = variable.replace("__", "_");
+        let mut problems = refused(&format!("[{section}]\n{key} = true\n"), &[]);
+        problems.extend(refused("", &[(&variable, "true")]));
+        if stranger != "SEGMENT_GATEWAY_ADMIN_TOKEN" {
+            problems.extend(refused("", &[(&stranger, "true")]));
+        }
+        for problem in problems {
+            let (_, expected) = problem.split_once("expected ").unwrap();
+            for proposed in unsafe_keys {
+                let expected = expected.to_lowercase();
+                assert!(!expected.contains(proposed), "{problem}");
+            }
+        }
+    }
+    let told = refused("[admin]\ntoken = 'secret-of-operators'\n", &[]);
+    assert!(told[0].contains("expected `token_file`"), "{told:?}");
+    assert!(!told[0].contains("secret"), "{told:?}");
+}
+
+#[test]
+fn the_header_of_callers_is_believed_from_loopback_where_only_this_machine_connects() {
+    for (text, trusted) in [
+        ("", &["127.0.0.0/8", "::1/128"][..]),
+        ("listen = '[::1]:8080'", &["127.0.0.0/8", "::1/128"]),
+        ("listen = '0.0.0.0:8080'", &[]),
+        ("listen = '[::]:8080'", &[]),
+        ("listen = '10.0.0.1:8080'", &[]),
+        (
+            "listen = '0.0.0.0:8080'\n[callers]\ntrust_header_from = ['127.0.0.0/8']",
+            &["127.0.0.0/8"],
+        ),
+        ("[callers]\ntrust_header_from = []", &[]),
+    ] {
+        let config = load_text(text, &[]).unwrap().config;
+        let found: Vec<String> = config.trusted().iter().map(ToString::to_string).collect();
+        assert_eq!(found, trusted, "{text}");
+    }
 }

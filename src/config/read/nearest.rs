@@ -1,8 +1,15 @@
 //! Pure. Finds the word that was probably meant.
 
+/// What a word must have to be taken for the beginning of another.
+const BEGINNING: usize = 3;
+
 /// The known word that is most likely meant: the least edits away, and by at most half of its length.
+/// One that begins with the word is next to it.
 pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
-    let scored = known.map(|known| (edits(word, known), known));
+    let scored = known.map(|known| {
+        let begins = word.len() >= BEGINNING && known.starts_with(word);
+        (if begins { 1 } else { edits(word, known) }, known)
+    });
     let (distance, known) = scored.min()?;
     (distance * 2 <= known.len()).then_some(known)
 }
@@ -36,6 +43,7 @@ mod tests {
             ("urll", Some("url")),
             ("ur", Some("url")),
             ("max_wiat", Some("max_wait")),
+            ("body", Some("body_bytes")),
             ("listen", None),
             ("", None),
         ] {

@@ -125,6 +125,12 @@ fn the_manifests_fit_the_program_and_each_other() {
         );
     }
     assert!(config.admin.public);
+    // Neither may be forgotten: without the secret nobody is an operator, and the journal's key lies
+    // beside it.
+    let secret = format!("{container}.envFrom[1].secretRef");
+    assert_eq!(pod[&format!("{secret}.name")], "segment-gateway");
+    assert!(!pod.contains_key(&format!("{secret}.optional")));
+    assert_eq!(pod["spec.template.spec.enableServiceLinks"], "false");
     for (probe, path) in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
         assert_eq!(pod[&format!("{container}.{probe}.httpGet.path")], path);
         assert_eq!(pod[&format!("{container}.{probe}.httpGet.port")], "admin");

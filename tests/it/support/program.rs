@@ -34,13 +34,22 @@ impl Program {
         environment: &[(&str, &str)],
     ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let (proxy, admin) = (free(), free());
+        let (proxy, mut admin) = (free(), free());
+        let mut listener = vec!["--admin-listen".to_owned(), admin.to_string()];
+        let mut given = arguments
+            .iter()
+            .skip_while(|given| **given != "--admin-listen");
+        if let Some(listen) = given.nth(1) {
+            let listen: SocketAddr = listen.parse().expect("an address");
+            admin.set_port(listen.port());
+            listener.clear();
+        }
         fs::write(directory.path().join("gateway.toml"), configuration).expect("a file");
         let log = File::create(directory.path().join("log")).expect("a file");
         let child = Command::new(env!("CARGO_BIN_EXE_segment-gateway"))
             .args(["serve", "--config", "gateway.toml"])
             .args(["--listen", &proxy.to_string()])
-            .args(["--admin-listen", &admin.to_string()])
+            .args(listener)
             .args(arguments)
             .envs(environment.iter().copied())
             .current_dir(directory.path())

@@ -1,0 +1,138 @@
+//! Pure. Wrong tokens of operators: how soon the next one of a peer is looked at, and when the log
+//! says that there were some.
+//!
+//! Each wrong token of a peer makes a pause in which none of its tokens is looked at, the right one
+//! included: otherwise whoever guesses would see by the answer which one is right. The table is
+//! bounded; while it is full of pauses, peers that are not in it share one.
+
+use super::access::Peer;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+/// How long no token of a peer is looked at after a wrong one.
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
+/// The log tells of wrong tokens once in this time.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+/// Peers in a pause that are told apart.
+const MOST_PEERS: usize = 1_024;
+
+/// The wrong tokens of a moment ago.
+#[derive(Debug, Default)]
+pub(super) struct Guesses {
+    paused: HashMap<IpAddr, Instant>,
+    /// The pause of all that found no room.
+    others: Option<Instant>,
+    told: Option<Instant>,
+    untold: u64,
+}
+
+impl Guesses {
+    /// Whether no token of this peer is looked at.
+    pub(super) fn is_paused(&self, peer: Peer, now: Instant) -> bool {
+        let Peer::Address(address) = peer else {
+            return false;
+        };
+        let until = self.paused.get(&whose(address)).or(self.others.as_ref());
+        until.is_some_and(|until| now < *until)
+    }
+
+    /// A token of this peer was wrong. Returns how many were since the log told of some, if it is to
+    /// tell now.
+    pub(super) fn wrong(&mut self, peer: Peer, now: Instant) -> Option<u64> {
+        if let Peer::Address(address) = peer {
+            self.pause(whose(address), now);
+        }
+        self.untold += 1;
+        let is_quiet = self.told.is_some_and(|told| now < told + TOLD_EVERY);
+        if is_quiet {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+
+    fn pause(&mut self, peer: IpAddr, now: Instant) {
+        if self.paused.len() >= MOST_PEERS && !self.paused.contains_key(&peer) {
+            self.paused.retain(|_, until| now < *until);
+        }
+        if self.paused.len() < MOST_PEERS || self.paused.contains_key(&peer) {
+            self.paused.insert(peer, now + PAUSE);
+        } else {
+            self.others = Some(now + PAUSE);
+        }
+    }
+}
+
+/// The addresses that one machine can have at will count as one: a network of 64 bits of IPv6
+/// (RFC 4291, section 2.5.4).
+fn whose(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = address.to_bits() & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from_bits(network))
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    fn peer(n: u32) -> Peer {
+        Peer::Address(IpAddr::from((0x0A00_0000 + n).to_be_bytes()))
+    }
+
+    #[test]
+    fn a_wrong_token_makes_a_pause_for_its_peer_alone() {
+        let now = Clock::system().now();
+        let mut guesses = Guesses::default();
+        let one: IpAddr = "2001:db8::1".parse().unwrap();
+        let same: IpAddr = "2001:db8::2".parse().unwrap();
+        let other: IpAddr = "2001:db8:0:1::1".parse().unwrap();
+        guesses.wrong(Peer::Address(one), now);
+        guesses.wrong(peer(1), now);
+        for (peer, is_paused) in [
+            (peer(1), true),
+            (Peer::Address("::ffff:10.0.0.1".parse().unwrap()), true),
+            (peer(2), false),
+            (Peer::Address(one), true),
+            (Peer::Address(same), true),
+            (Peer::Address(other), false),
+            (Peer::Socket, false),
+        ] {
+            assert_eq!(guesses.is_paused(peer, now), is_paused, "{peer:?}");
+            assert!(!guesses.is_paused(peer, now + PAUSE), "{peer:?}");
+        }
+    }
+
+    #[test]
+    fn however_many_guess_the_table_is_bounded_and_none_goes_free() {
+        let now = Clock::system().now();
+        let mut guesses = Guesses::default();
+        for n in 0..5_000 {
+            assert!(!guesses.is_paused(peer(n), now) || n > 1_024);
+            guesses.wrong(peer(n), now);
+            assert!(guesses.is_paused(peer(n), now));
+        }
+        assert_eq!(guesses.paused.len(), MOST_PEERS);
+        // They make room as their pauses end.
+        guesses.wrong(peer(9_999), now + PAUSE);
+        assert_eq!(guesses.paused.len(), 1);
+        assert!(!guesses.is_paused(peer(9_998), now + PAUSE));
+    }
+
+    #[test]
+    fn the_log_tells_once_in_a_while_and_counts_all() {
+        let start = Clock::system().now();
+        let mut guesses = Guesses::default();
+        let mut told = Vec::new();
+        for second in 0..25 {
+            let now = start + Duration::from_secs(second);
+            told.extend(guesses.wrong(peer(1), now).map(|count| (second, count)));
+        }
+        assert_eq!(told, [(0, 1), (10, 10), (20, 10)]);
+    }
+}

@@ -1,0 +1,139 @@
+//! The admin listener, and the socket in the state directory: who may ask, and serving them.
+
+use super::{StartError, failed, server_bounds, until};
+use crate::admin::{Access, Admin, Peer, Token};
+use crate::config::{self, Config, admin_token_environment};
+use crate::metrics::Connections;
+use crate::server::{self, Bounds as ServerBounds};
+use crate::state::State;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::PathBuf;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Connections of operators, and of one peer of theirs: somebody who opens many keeps no probe out.
+const ADMIN_CONNECTIONS: usize = 512;
+const ADMIN_CONNECTIONS_OF_PEER: usize = 64;
+
+/// The token of operators, if there is one: the file's, or else the environment's.
+///
+/// # Errors
+/// With what was found, if it cannot be used.
+pub fn admin_token(config: &Config) -> Result<Option<Token>, String> {
+    /// More is no token.
+    const MOST: u64 = 4 * 1024;
+    let unfit = |found: &str| format!("{found} that is no token");
+    if let Some(path) = &config.admin.token_file {
+        let mut secret = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(MOST).read_to_end(&mut secret))
+            .map_err(|error| format!("no readable file at {} ({error})", path.display()))?;
+        return Token::new(&secret).map(Some).ok_or_else(|| unfit("a text"));
+    }
+    // One that is empty is one that somebody has not set.
+    let secret = admin_token_environment().filter(|secret| !secret.is_empty());
+    let token = secret.map(|secret| Token::new(secret.as_encoded_bytes()));
+    token
+        .map(|token| token.ok_or_else(|| unfit("a value")))
+        .transpose()
+}
+
+/// Who may ask what of the listener of operators.
+pub(super) fn access(config: &Config) -> Result<Access, StartError> {
+    Ok(Access {
+        loopback: config::is_loopback(config.admin.listen),
+        public: config.admin.public,
+        open: config.admin.open,
+        token: admin_token(config).map_err(StartError)?,
+        hosts: config.admin.hosts.clone(),
+    })
+}
+
+/// What serves operators.
+#[derive(Debug)]
+pub(super) struct Operators {
+    serving: Vec<JoinHandle<()>>,
+    socket: Option<PathBuf>,
+}
+
+impl Operators {
+    /// Serves operators on the listener, and on a socket if there is a state directory. A socket that
+    /// cannot be opened is told of and done without.
+    pub(super) fn start(
+        admin: Admin,
+        config: &Config,
+        listener: TcpListener,
+        state: Option<&State>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, StartError> {
+        let bounds = ServerBounds {
+            connections: ADMIN_CONNECTIONS,
+            per_peer: ADMIN_CONNECTIONS_OF_PEER,
+            ..server_bounds(config)
+        };
+        let unseen = Connections::unseen().map_err(failed)?;
+        // Before the listener: whoever finds that one serving finds the socket as well.
+        let (mut serving, mut socket) = (Vec::new(), None);
+        #[cfg(unix)]
+        if let Some(path) = state.map(State::socket) {
+            match server::local::listen(&path) {
+                Ok(listener) => {
+                    let admin = admin.clone();
+                    serving.push(tokio::spawn(server::local::serve(
+                        listener,
+                        move || admin.connected(Peer::Socket),
+                        bounds.each,
+                        until(stop.clone()),
+                    )));
+                    socket = Some(path);
+                }
+                Err(error) => tracing::warn!(
+                    socket = %path.display(),
+                    %error,
+                    "cannot open the socket for operators: `segment-gateway writes`, `cache` and \
+                     `log` need --admin with the address of the admin listener"
+                ),
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = state;
+        serving.push(tokio::spawn(server::serve(
+            listener,
+            move |peer| admin.connected(peer.into()),
+            bounds,
+            unseen,
+            until(stop),
+        )));
+        Ok(Self { serving, socket })
+    }
+
+    /// Says in the log who may do what.
+    pub(super) fn tell(&self, access: &Access, config: &Config) {
+        let named: Vec<String> = config.trusted().iter().map(ToString::to_string).collect();
+        tracing::info!(
+            admin_listener = access.summary(),
+            admin_socket = self
+                .socket
+                .as_ref()
+                .map(|path| tracing::field::display(path.display())),
+            x_gateway_caller_from = if named.is_empty() {
+                "nobody".to_owned()
+            } else {
+                named.join(", ")
+            },
+            "who may do what: the user of the gateway may do everything through the socket"
+        );
+    }
+
+    /// Ends what is still served.
+    pub(super) fn end(self) {
+        for task in &self.serving {
+            task.abort();
+        }
+        if let Some(path) = &self.socket {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What only this machine shows of a configuration, found without starting: addresses that nothing can
+//! listen on, a state directory that cannot be used, a journal that does not open.
+//!
+//! Changes nothing, and may be asked while a gateway runs with the same configuration: an address in
+//! use and a directory that is locked are then its own, and what is in the directory is left alone.
+
+use super::keeping;
+use crate::config::{Config, Source, Unusable};
+use crate::journal::disk::Disk;
+use crate::state::State;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use tokio::net::TcpSocket;
+
+/// What starting with this configuration, on this machine and as this user, would end with.
+pub fn preflight(config: &Config) -> Vec<Unusable> {
+    let mut found = Vec::new();
+    for (key, address) in [
+        ("listen", config.listen),
+        ("admin.listen", config.admin.listen),
+    ] {
+        let error = bind(address).err();
+        found.extend(error.map(|error| Unusable {
+            source: Source::Key(key),
+            found: format!("{address} ({error})"),
+            expected: "an address of this machine that this user may listen on".to_owned(),
+        }));
+    }
+    if let Some(directory) = &config.state.directory {
+        let why = directory_problem(config, directory);
+        found.extend(why.map(|why| {
+            Unusable {
+                source: Source::Key("state.directory"),
+                found: why,
+                expected:
+                    "a directory that this user may write, with a journal that opens with the \
+                       key that is configured, or \"\" to keep no state"
+                        .to_owned(),
+            }
+        }));
+    }
+    found
+}
+
+/// Takes the address without listening on it. One that is in use is somebody's, perhaps the running
+/// gateway's.
+fn bind(address: SocketAddr) -> io::Result<()> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    match socket.bind(address) {
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn directory_problem(config: &Config, directory: &Path) -> Option<String> {
+    let shown = directory.display();
+    let error = match State::inspect(directory) {
+        Err(error) => error,
+        // Another process has it, or there is none yet: starting makes it.
+        Ok(None) => return None,
+        Ok(Some(state)) => {
+            let journal = state.journal();
+            if !journal.exists() {
+                return None;
+            }
+            let opened = keeping::key(config, &journal).map_err(|error| error.0);
+            let opened =
+                opened.and_then(|key| Disk::open(&journal, key).map_err(|error| error.to_string()));
+            return opened.err();
+        }
+    };
+    let error = error.to_string();
+    let name = format!("state.directory {shown}: ");
+    let why = error.strip_prefix(&name).unwrap_or(&error);
+    Some(format!("{shown} ({why})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_in_use_is_no_problem_and_one_of_another_machine_is() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        bind(taken.local_addr().unwrap()).unwrap();
+        // RFC 5737, section 3: for documentation.
+        assert!(bind("192.0.2.1:8080".parse().unwrap()).is_err());
+    }
+}

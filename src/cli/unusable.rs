@@ -1,0 +1,127 @@
+//! What only using a value shows: the URL, certificates, keys, tokens, proxies. `serve`, a reload and
+//! `check` share it, so that none of them refuses what another accepts.
+
+use crate::config::{self, Config, Source, Unusable, units};
+use crate::journal::Key;
+use crate::upstream::{self, Base, ProxyRules, ProxyVariables};
+use crate::{app, state};
+use std::path::Path;
+
+/// What only using a value shows: the URL, the CA file, the key file, the proxy variables.
+pub(super) fn unusable_values(config: &Config) -> Vec<Unusable> {
+    let upstream = &config.upstream;
+    let mut found = Vec::new();
+    let mut add = |source, found_text: String, expected: &str| {
+        found.push(Unusable {
+            source,
+            found: found_text,
+            expected: expected.to_owned(),
+        });
+    };
+    let shown = |path: &Path| units::quoted(&path.display().to_string());
+    if let Err(error) = Base::parse(&upstream.url) {
+        let text = format!("{} ({error})", units::quoted(&upstream.url));
+        let expected = "scheme, host and perhaps a port, such as `https://api.segmentapis.com`";
+        add(Source::Key("upstream.url"), text, expected);
+    }
+    if let Some(path) = &upstream.ca_file
+        && let Err(error) = upstream::check_ca_file(path)
+    {
+        let text = format!("{} ({})", shown(path), causes(&error));
+        let expected = "a readable file of PEM certificates";
+        add(Source::Key("upstream.ca_file"), text, expected);
+    }
+    if let Some(path) = &config.credentials.key_file
+        && let Err(error) = state::key_file(path)
+    {
+        let text = format!("{} ({error})", shown(path));
+        let expected = "a readable file of 16 bytes or more";
+        add(Source::Key("credentials.key_file"), text, expected);
+    }
+    let [https, http, no] = config::proxy_environment();
+    for (https, http, name) in [(&*https, "", "HTTPS_PROXY"), ("", &*http, "HTTP_PROXY")] {
+        let variables = ProxyVariables {
+            https,
+            http,
+            no: &no,
+        };
+        if let Err(error) = ProxyRules::parse(variables) {
+            // Its value may hold a password.
+            let text = format!("a value that cannot be used ({error})");
+            add(Source::Variable(name), text, "`http://host:port`");
+        }
+    }
+    if let Some(collector) = app::collector(config)
+        && let Err(error) = collector.address()
+    {
+        found.push(Unusable {
+            source: Source::Key("tracing.otlp_endpoint"),
+            found: if collector.endpoint.contains('@') {
+                "a URL with user information".to_owned()
+            } else {
+                format!("{} ({error})", units::quoted(&collector.endpoint))
+            },
+            expected: "the address of a collector, such as `http://127.0.0.1:4318`".to_owned(),
+        });
+    }
+    if let Some(path) = &config.tracing.ca_file
+        && let Err(error) = upstream::check_ca_file(path)
+    {
+        found.push(Unusable {
+            source: Source::Key("tracing.ca_file"),
+            found: format!("{} ({})", shown(path), causes(&error)),
+            expected: "a readable file of PEM certificates".to_owned(),
+        });
+    }
+    found.extend(journal_key(config).err());
+    found.extend(operators_token(config).err());
+    found
+}
+
+/// Whether the key of the journal is one, where it is configured.
+fn journal_key(config: &Config) -> Result<(), Unusable> {
+    let (source, made) = match (&config.journal.key_file, config::journal_key_environment()) {
+        (Some(path), _) => (Source::Key("journal.key_file"), Key::from_file(path)),
+        (None, Some(secret)) => (
+            Source::Variable("SEGMENT_GATEWAY_JOURNAL_KEY"),
+            Key::from_secret(secret.as_encoded_bytes()),
+        ),
+        (None, None) => return Ok(()),
+    };
+    let unusable = |error| Unusable {
+        source,
+        found: format!("a key that cannot be used ({error})"),
+        expected: "16 bytes or more, in a readable file or in the variable".to_owned(),
+    };
+    made.map(drop).map_err(unusable)
+}
+
+/// Whether operators can use their listener, and whether it is open to others than they mean.
+fn operators_token(config: &Config) -> Result<(), Unusable> {
+    let admin = &config.admin;
+    let token = app::admin_token(config).map_err(|found| Unusable {
+        source: match admin.token_file {
+            Some(_) => Source::Key("admin.token_file"),
+            None => Source::Variable("SEGMENT_GATEWAY_ADMIN_TOKEN"),
+        },
+        found,
+        expected: "16 to 1024 printable characters without spaces".to_owned(),
+    })?;
+    if config::is_loopback(admin.listen) || token.is_some() || admin.public || admin.open {
+        return Ok(());
+    }
+    Err(Unusable {
+        source: Source::Key("admin.listen"),
+        found: format!("{}, where nobody else may see anything", admin.listen),
+        expected: "a loopback address, or admin.token_file (or SEGMENT_GATEWAY_ADMIN_TOKEN) for \
+                   whoever has the token, or admin.public = true for probes and metrics alone"
+            .to_owned(),
+    })
+}
+
+/// An error with what is behind it.
+fn causes(error: &dyn std::error::Error) -> String {
+    let all = std::iter::successors(Some(error), |error| error.source());
+    let all: Vec<_> = all.map(ToString::to_string).collect();
+    all.join(": ")
+}

@@ -1,0 +1,120 @@
+//! A socket of this machine, for the user of this process alone.
+//!
+//! The file has mode 0600, and whoever connects is asked the operating system for: the user of this
+//! process or root, nobody else, whatever the modes of the directories above it.
+
+use super::body::RequestBody;
+use super::conn::{self, ConnectionBounds};
+use crate::gateway::body::OuterBody;
+use http::{Request, Response};
+use hyper::service::Service;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::sleep;
+
+/// Connections served at once; what is beyond waits to be accepted.
+const MOST: usize = 64;
+/// Pause after a failure to accept.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Opens the socket in the place of one that an earlier process left.
+///
+/// # Errors
+/// If there is something else, or nothing can be made there.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            let error = "there is a file of this name that is no socket";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, error));
+        }
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves connections until `stop`, then lets requests under way end. `connected` makes the service of
+/// each.
+pub async fn serve<S>(
+    listener: UnixListener,
+    connected: impl Fn() -> S + Send,
+    bounds: ConnectionBounds,
+    stop: impl Future<Output = ()> + Send,
+) where
+    S: Service<Request<RequestBody>, Response = Response<OuterBody>, Error = Infallible>,
+    S: Send + 'static,
+    S::Future: Send,
+{
+    let room = Arc::new(Semaphore::new(MOST));
+    let (stopping, stopped) = watch::channel(false);
+    let accepting = async {
+        while let Ok(place) = room.clone().acquire_owned().await {
+            let Ok((stream, _)) = listener.accept().await else {
+                sleep(PAUSE).await;
+                continue;
+            };
+            if !is_own(&stream) {
+                tracing::warn!("another user than the gateway's own asked for the admin socket");
+                continue;
+            }
+            let (service, stopped) = (connected(), stopped.clone());
+            drop(tokio::spawn(async move {
+                let _place = place;
+                let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+                let _ = conn::serve(stream, nowhere, service, bounds, stopped).await;
+            }));
+        }
+    };
+    tokio::select! {
+        () = stop => {}
+        () = accepting => {}
+    }
+    drop(listener);
+    drop(stopped);
+    let _ = stopping.send(true);
+    stopping.closed().await;
+}
+
+/// Whether the user of this process, or root, is at the other end.
+fn is_own(stream: &UnixStream) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    let peer = stream.peer_cred().map(|peer| peer.uid());
+    peer.is_ok_and(|peer| peer == own || peer == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_is_of_its_user_alone_and_replaces_a_socket_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        // What a process leaves that is killed.
+        drop(listen(&path).unwrap());
+        let listener = listen(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let (ours, theirs) = tokio::join!(UnixStream::connect(&path), listener.accept());
+        assert!(is_own(&theirs.unwrap().0));
+        drop(ours);
+        drop(listener);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "mine").unwrap();
+        assert!(listen(&path).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+        // A link is not followed.
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("elsewhere"), &path).unwrap();
+        assert!(listen(&path).is_err());
+    }
+}
