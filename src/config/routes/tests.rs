@@ -304,7 +304,7 @@ const STALE: [(&str, &str, &str); 13] = [
         "user, users, user's groups",
     ),
     ("PUT /users/u/permissions", "", "user, users, user's groups"),
-    ("POST /invites", "", "invites, users"),
+    ("POST /invites", "", "invites, users, user, other user"),
     (
         "DELETE /invites",
         "emails=a",
