@@ -107,17 +107,7 @@ fn merge(section: &mut Section<'_>) -> Option<MergeDef> {
     let mut def = MergeDef::new(elements.clone().unwrap_or(Source::Literal));
     section.key("enabled", &mut def.enabled);
     section.within("most", &mut def.most, 2..=MergeDef::MOST);
-    section.key("atomic", &mut def.atomic);
-    section.section("read_back", |section| {
-        for name in section.names() {
-            let mut members = String::new();
-            section.key(&name, &mut members);
-            let members = members.split('.').map(Into::into).collect();
-            def.read_back.push((name.into(), members));
-        }
-    });
     section.key("echoes", &mut def.echoes);
-    section.key("shown_by", &mut def.shown_by);
     elements.map(|_| def)
 }
 

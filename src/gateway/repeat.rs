@@ -15,6 +15,7 @@ use super::write::{Told, Unsettled, touched};
 use crate::error::{GatewayError, Waited};
 use crate::limit::budgets::Standing;
 use crate::limit::ticket::{Permit, Ticket};
+use crate::merge::Batching;
 use crate::queue::Place;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -46,6 +47,8 @@ pub(super) struct Held {
     pub(super) timing: Timing,
     /// Connections that could not be opened.
     pub(super) connects: u32,
+    /// With how many others it may be sent.
+    pub(super) batching: Batching,
     /// Once an attempt may have taken effect.
     doubt: Option<Doubt>,
 }
@@ -119,6 +122,7 @@ impl Held {
             ask,
             ticket,
             connects: 0,
+            batching: Batching::default(),
             doubt: None,
         }
     }
@@ -171,7 +175,7 @@ impl Gateway {
         loop {
             let (ask, ticket) = (&held.ask, &mut held.ticket);
             let turn = match held.doubt {
-                None => self.turn(ask, None, ticket, place).await,
+                None => self.turn(ask, (None, held.batching), ticket, place).await,
                 // A repetition is judged by its own answers alone.
                 Some(_) => self.turn_alone(None, ticket, place).await,
             };

@@ -12,7 +12,7 @@ use super::flow::{Ask, Reply, Timing};
 use super::forecast::{Forecast, MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
 use super::repeat::{Heard, Held, Next, unknown};
 use super::settlement::{Affected, Scope};
-use super::union::{Became, Merged, NoTurn, Turn};
+use super::union::{Merged, NoTurn, Turn};
 use crate::cache::fence::Tag;
 use crate::credential;
 use crate::error::{GatewayError, Waited};
@@ -48,12 +48,12 @@ pub(super) enum Told {
     InDoubt(Place, Heard),
     /// What became of it, together with others.
     Merged(Box<Merged>),
+    /// The API refused the batch of so many in which it was sent; it takes its place again.
+    Divided(Place, usize),
     /// It did not take effect; it may take its place again.
     Again(Place, Came),
     /// It has not left, because the journal could not be told.
     NotRecorded(Place),
-    /// The gateway stops; the journal knows how far it came.
-    Stopped(Place),
     Unknown(Waited),
 }
 
@@ -65,14 +65,11 @@ impl Told {
                 (Some(written.response.status().as_u16()), Outcome::Written)
             }
             Self::Ended(Err(_)) | Self::InDoubt(_, Err(_)) => (None, Outcome::Unknown),
-            Self::Merged(merged) => match &merged.became {
-                Became::Answered(answer) | Became::Unknown(Some(answer)) => {
-                    (Some(answer.status().as_u16()), Outcome::Written)
-                }
-                Became::Unknown(None) => (None, Outcome::Unknown),
-                Became::Again => (None, Outcome::HungUp),
+            Self::Merged(merged) => match &merged.answer {
+                Some(answer) => (Some(answer.status().as_u16()), Outcome::Written),
+                None => (None, Outcome::Unknown),
             },
-            Self::Again(..) | Self::NotRecorded(_) | Self::Stopped(_) => (None, Outcome::HungUp),
+            Self::Again(..) | Self::Divided(..) | Self::NotRecorded(_) => (None, Outcome::HungUp),
             Self::Unknown(_) => (None, Outcome::Unknown),
         };
         tracing::info!(
@@ -132,10 +129,11 @@ impl Gateway {
         match told {
             Told::Ended(heard) => ControlFlow::Break(held.reply(heard)),
             Told::InDoubt(place, heard) => self.repeat(held, left, place, heard).await,
-            Told::Merged(merged) => match self.merged(*merged, &held.ask, &mut held.timing) {
-                Ok(reply) => ControlFlow::Break(reply),
-                Err(place) => ControlFlow::Continue(place),
-            },
+            Told::Merged(merged) => ControlFlow::Break(merged_reply(*merged, held)),
+            Told::Divided(place, members) => {
+                held.batching = held.batching.divided(members);
+                ControlFlow::Continue(place)
+            }
             Told::Unknown(waited) => ControlFlow::Break(Err(unknown(&held.ask, waited))),
             Told::Again(place, Came::Throttled(response)) => {
                 held.timing.throttled += 1;
@@ -157,38 +155,10 @@ impl Gateway {
                     }
                 }
             }
-            Told::Again(..) | Told::NotRecorded(_) | Told::Stopped(_) => {
+            Told::Again(..) | Told::NotRecorded(_) => {
                 ControlFlow::Break(Err(GatewayError::Internal))
             }
         }
-    }
-
-    /// The reply to a write that travelled with others, or its place if it takes that again.
-    fn merged(
-        &self,
-        merged: Merged,
-        ask: &Ask,
-        timing: &mut Timing,
-    ) -> Result<Result<Reply, GatewayError>, Place> {
-        let Merged {
-            became,
-            place,
-            standing,
-            took,
-            members,
-        } = merged;
-        let answer = match (became, place) {
-            (Became::Again, Some(place)) => return Err(place),
-            (Became::Answered(answer), _) => answer,
-            (Became::Unknown(Some(answer)), _) if answer.status().is_server_error() => answer,
-            // A refusal of a part says nothing of the rest.
-            (Became::Unknown(_) | Became::Again, _) => {
-                return Ok(Err(unknown(ask, Waited::InVain)));
-            }
-        };
-        (timing.upstream, timing.merged) = (took, members);
-        let timing = std::mem::take(timing);
-        Ok(Ok(Reply::merged(answer, timing, standing)))
     }
 
     pub(super) fn no_turn(&self, why: NoTurn, ask: &Ask, ticket: &Ticket) -> GatewayError {
@@ -538,6 +508,16 @@ impl Drop for Unsettled {
             self.end_unknown();
         }
     }
+}
+
+/// The reply to a write that was batched; its lanes open.
+fn merged_reply(merged: Merged, held: &mut Held) -> Result<Reply, GatewayError> {
+    let answer = merged
+        .answer
+        .ok_or_else(|| unknown(&held.ask, Waited::InVain))?;
+    let mut timing = std::mem::take(&mut held.timing);
+    (timing.upstream, timing.merged) = (merged.took, merged.members);
+    Ok(Reply::merged(answer, timing, merged.standing))
 }
 
 pub(super) fn refused(refusal: Refusal) -> GatewayError {

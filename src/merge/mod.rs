@@ -8,22 +8,20 @@
 //!   certainty has none, and travels alone, byte for byte.
 //! - [`choose`] says which of the waiting may join the first: those that list other elements and
 //!   wait in their lanes for nobody else.
-//! - A [`Journey`] takes them there: what has to be sent next until each of them has an answer that
-//!   was possible had they run at the same time. Where the API refuses the union, that depends on
-//!   what the refusal leaves behind ([`Refused`](crate::route::Refused)).
+//! - [`outcomes`] says what the answer means to each of them. Where the API refuses the batch, that
+//!   is nothing: each is sent again, and [`Batching`] says with how many others.
 //! - [`one_by_one`] repeats a write element by element.
 //!
 //! Nothing here does I/O, waits or reads a clock.
 
-mod answer;
-mod doubt;
-mod journey;
+mod batching;
 mod json;
+mod outcome;
 mod parts;
-mod read_back;
 mod union;
 
-pub use journey::{Came, Journey, Member, Outcome, Step};
+pub use batching::{Batching, Debt};
+pub use outcome::{Outcome, is_refusal, outcomes};
 pub use parts::Parts;
 pub use union::{Bounds, choose, one_by_one, union};
 

@@ -74,8 +74,6 @@ pub(super) struct Rest {
 pub(super) struct Element {
     /// What it is known by: equal ones are the same element.
     pub(super) name: String,
-    /// Its name as the caller wrote it.
-    pub(super) written: String,
     /// How it is sent: percent-encoded in a query, as JSON in a body.
     pub(super) text: String,
 }
@@ -176,8 +174,9 @@ fn in_query(canonical: &str, list: &str) -> Option<(Found, String)> {
         let written = percent_encoding::percent_decode_str(value)
             .decode_utf8()
             .ok()?;
-        // A raw `+` may be a space; servers differ in whether a comma ends an element.
-        if value.contains('+') || written.contains(',') {
+        // A raw `+` may be a space; servers differ in whether a comma ends an element; and
+        // `emails=emails.0%3Da` may be a list within the value.
+        if value.contains('+') || written.contains([',', '=']) {
             return None;
         }
         found.push((written.into_owned(), value.to_owned()));
@@ -223,11 +222,7 @@ fn distinct(found: Found, merge: &MergePolicy) -> Option<Vec<Element>> {
         let nameless = written == text && text.starts_with('{');
         let short = nameless || written.len() <= LONGEST_NAME;
         let fit = plain && short && seen.insert(name.clone());
-        fit.then_some(Element {
-            name,
-            written,
-            text,
-        })
+        fit.then_some(Element { name, text })
     });
     elements.collect()
 }

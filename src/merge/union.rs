@@ -4,6 +4,7 @@
 //! it, after the other parameters in canonical form; a list in a body as compact JSON. Whatever
 //! travels alone is not written at all but sent as it came.
 
+use super::batching::Batching;
 use super::parts::{Element, Parts};
 use crate::route::Elements;
 use bytes::Bytes;
@@ -18,6 +19,8 @@ pub struct Bounds {
     pub body: usize,
     /// Bytes of its path and query.
     pub target: usize,
+    /// With how many others its writes may leave.
+    pub batching: Batching,
 }
 
 impl Default for Bounds {
@@ -27,6 +30,7 @@ impl Default for Bounds {
         Self {
             body: 1024 * 1024,
             target: 8 * 1024,
+            batching: Batching::Full,
         }
     }
 }
@@ -37,7 +41,7 @@ impl Default for Bounds {
 /// one waits for the next dispatch), and `follows` says that it waits in its lanes for no other than
 /// those chosen before it; see [`Lanes::follows`](../queue/lanes/struct.Lanes.html#method.follows).
 /// One for which there is no room is passed over. `waiting` had best come in the order of
-/// acceptance.
+/// acceptance. Where fewer come together than have to, `first` leaves alone.
 pub fn choose<'p, T: Copy + Ord>(
     first: (T, &'p Parts),
     waiting: impl IntoIterator<Item = (T, &'p Parts)>,
@@ -53,9 +57,10 @@ pub fn choose<'p, T: Copy + Ord>(
         Elements::Query(_) => bounds.target,
         Elements::Body { .. } => bounds.body,
     };
+    let (fewest, most_members) = bounds.batching.members();
     let mut size = parts.rest_size() + parts.list_size();
     for (turn, other) in waiting {
-        if listed.len() >= most {
+        if listed.len() >= most || chosen.len() >= most_members {
             break;
         }
         let fits = listed.len() + other.elements.len() <= most && size + other.list_size() <= room;
@@ -70,6 +75,9 @@ pub fn choose<'p, T: Copy + Ord>(
             listed.extend(other.names());
             size += other.list_size();
         }
+    }
+    if chosen.len() < fewest {
+        chosen.truncate(1);
     }
     chosen
 }
@@ -143,7 +151,7 @@ impl Parts {
         Some(request)
     }
 
-    fn names(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.elements.iter().map(|element| element.name.as_str())
     }
 

@@ -14,7 +14,7 @@ pub mod table;
 pub use names::{Body, Unreadable, expand};
 pub use pattern::Params;
 pub use policy::{
-    Answers, BudgetSpec, CachePolicy, Directives, Effect, Elements, MergePolicy, NameTemplate,
-    Operation, Rate, ReadBack, Refused, Source, Touches,
+    BudgetSpec, CachePolicy, Directives, Effect, Elements, MergePolicy, NameTemplate, Operation,
+    Rate, Source, Touches,
 };
 pub use table::{Defaults, Match, MergeDef, OperationDef, Problem, Table};

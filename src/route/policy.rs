@@ -112,40 +112,8 @@ pub enum Elements {
     },
 }
 
-/// A read that shows what a write has come to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReadBack {
-    /// The operation that reads.
-    pub operation: Arc<str>,
-    /// Its template; the parameters are among those of the write.
-    pub template: Box<str>,
-    /// Where in the `data` of its answer elements are named, through arrays wherever there are any.
-    pub members: Vec<Box<str>>,
-}
-
-/// What a refusal of merged writes leaves behind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// Nothing: the API applies such a list as a whole or not at all.
-    Nothing,
-    /// Perhaps the effect of some elements, which may be asked for once more without harm.
-    Repeatable,
-    /// Perhaps the effect of some elements, which these reads show.
-    Shown(Vec<ReadBack>),
-}
-
-/// What the API answers to a write of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answers {
-    /// The same to all: that it is done, or the state afterwards.
-    Alike,
-    /// A list in its `data` that repeats the elements.
-    Echo(Box<str>),
-    /// The state afterwards, as this read shows it too.
-    State(ReadBack),
-}
-
-/// How waiting writes of one operation may travel as one.
+/// How waiting writes of one operation may travel as one. The API applies such a list as a whole or
+/// not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MergePolicy {
     /// Whether they do.
@@ -156,10 +124,9 @@ pub struct MergePolicy {
     pub people: bool,
     /// The most elements of a dispatch.
     pub most: usize,
-    /// What a refusal leaves behind.
-    pub refused: Refused,
-    /// What the answer says.
-    pub answers: Answers,
+    /// The list in the `data` of the answer that repeats the elements; without one the answer is the
+    /// same to all.
+    pub echoes: Option<Box<str>>,
 }
 
 /// One operation of the API, or one of the two that stand for every path that matches none.

@@ -150,11 +150,10 @@ impl Table {
         problems.names(&defs);
         problems.budgets(&defs);
         problems.merges(&defs);
-        let reads = merging::reads(&defs);
         for (index, def) in defs.into_iter().enumerate() {
             let template = problems.definition(index, &def);
             let path = def.path.clone();
-            let merge = merging::policy(&def, &reads);
+            let merge = merging::policy(&def);
             let mut operation = operation(index, def, defaults, time_scale);
             operation.merge = merge;
             let operation = Arc::new(operation);

@@ -50,7 +50,7 @@ labels that are not named.
 - `segment_gateway_durable_writes_ended_total` and `segment_gateway_durable_writes` together are the writes that the journal
   took, those that it had at the start included.
 - By `operation`, `segment_gateway_merged_writes_total` less `segment_gateway_merge_savings_total` is the requests in which
-  they travelled, which are attempts as well; fewer, where it took more requests than there were writes.
+  they travelled, which are attempts as well. A request that the API refused is not counted here: its writes are sent again.
 ";
 
 /// One metric.

@@ -6,8 +6,8 @@
 //!
 //! `SEGMENT_GATEWAY_CRASH_KILLS` says how often it is killed, `SEGMENT_GATEWAY_CRASH_SEED` when.
 
-use super::support::request;
 use super::support::wire::{free, try_ask};
+use super::support::{request, unmerged};
 use fastrand::Rng;
 use http::{Method, Request};
 use http_body_util::Full;
@@ -281,7 +281,16 @@ async fn whatever_was_acknowledged_outlasts_kills() {
     let seed = setting("SEED").unwrap_or(1);
     let mut rng = Rng::with_seed(seed);
     let directory = tempfile::tempdir().unwrap();
+    let lists = match seed.is_multiple_of(2) {
+        true => ListMode::Partly,
+        false => ListMode::Whole,
+    };
     let routes = EMBEDDED_ROUTES.replace("\"60 per 1m\"", "\"60 per 1s\"");
+    // Where lists are applied in part, nothing may be merged.
+    let routes = match lists {
+        ListMode::Partly => unmerged(&routes),
+        ListMode::Whole => routes,
+    };
     std::fs::write(directory.path().join("routes.toml"), routes).unwrap();
     let delay = Delay {
         // Times the scale.
@@ -290,11 +299,7 @@ async fn whatever_was_acknowledged_outlasts_kills() {
     };
     let spec = SandboxSpec {
         time_scale: 60,
-        lists: if seed.is_multiple_of(2) {
-            ListMode::Partly
-        } else {
-            ListMode::Whole
-        },
+        lists,
         arrive: delay,
         reply: delay,
         faults: Faults {

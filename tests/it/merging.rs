@@ -2,14 +2,17 @@
 
 use super::support::exposition::metrics;
 use super::support::scripted::{Script, Step, answer, field};
-use super::support::{Answer, Setup, World, all, from_peer, request, slow, with};
+use super::support::{Answer, Setup, World, all, from_peer, request, slow, unmerged, with};
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
+use segment_gateway::config::EMBEDDED_ROUTES;
 use segment_gateway::sandbox::{ListMode, SandboxSpec};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
+
+mod refused;
 
 fn invite(email: &str) -> Request<Full<Bytes>> {
     let body = format!(r#"{{"invites":[{{"email":"{email}"}}]}}"#);
@@ -169,7 +172,16 @@ async fn lanes_hold_and_what_is_listed_twice_waits_for_the_next() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_union_harms_nobody() {
     for lists in [ListMode::Whole, ListMode::Partly] {
-        let world = Arc::new(World::new(SandboxSpec { lists, ..slow() }));
+        // Where lists are applied in part, nothing is merged.
+        let routes = match lists {
+            ListMode::Whole => EMBEDDED_ROUTES.to_owned(),
+            ListMode::Partly => unmerged(EMBEDDED_ROUTES),
+        };
+        let setup = Setup {
+            routes: Some(routes),
+            ..Setup::new(SandboxSpec { lists, ..slow() })
+        };
+        let world = Arc::new(setup.start());
         let mut asks: Vec<_> = (0..4).map(|n| invite(&guest(n))).collect();
         asks.extend((10..20).map(|n| invite(&guest(n))));
         asks.insert(9, invite("not-an-address"));
@@ -349,12 +361,8 @@ async fn peers_travel_together_and_off_means_off() {
     let answers = all(&world, asks).await;
     assert!(answers.iter().all(|answer| answer.status == 201));
     assert_eq!(world.sandbox.arrivals().len(), 5);
-    let routes = segment_gateway::config::EMBEDDED_ROUTES.replace(
-        "[operations.createInvites.merge]",
-        "[operations.createInvites.merge]\nenabled = false",
-    );
     let setup = Setup {
-        routes: Some(routes),
+        routes: Some(unmerged(EMBEDDED_ROUTES)),
         ..Setup::new(slow())
     };
     let world = Arc::new(setup.start());
@@ -426,34 +434,4 @@ async fn keyed_writes_are_admitted_as_those_they_travel_with() {
         answers.iter().all(|answer| answer.status == 201),
         "{answers:#?}"
     );
-}
-
-/// Of a list that the API refused only a part is known to be refused.
-#[tokio::test(start_paused = true)]
-async fn a_refusal_of_a_part_is_unknown_to_the_rest() {
-    let script = Script::new(|seen, before| {
-        let elements = seen.target.matches("emails").count();
-        let status = match (before, elements) {
-            (0..4, _) => 200,
-            (_, 5..) => 422,
-            _ => 403,
-        };
-        Step::Later(Duration::from_millis(100), answer(status, r#"{"data":{}}"#))
-    });
-    let world = script.world();
-    let two = |n: usize| {
-        let target = format!("/invites?emails.0=a{n}%40b.c&emails.1=d{n}%40b.c");
-        request(Method::DELETE, &target, "a", "")
-    };
-    let answers = all(&world, (0..10).map(two).collect()).await;
-    for (n, answer) in answers.iter().enumerate() {
-        match n {
-            0..4 => assert_eq!(answer.status, 200),
-            _ => assert_eq!(
-                answer.error_type(),
-                "gateway-outcome-unknown",
-                "{n} {answer:?}"
-            ),
-        }
-    }
 }

@@ -1,5 +1,5 @@
 use crate::config::{EMBEDDED_ROUTES, Loaded, load, render_routes};
-use crate::route::{self, Body, Effect, Match, NameTemplate, Refused, Table, Touches};
+use crate::route::{self, Body, Effect, Match, NameTemplate, Table, Touches};
 use http::Method;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -228,23 +228,18 @@ fn the_embedded_table_says_which_writes_can_be_merged() {
     let table = embedded();
     let merged = table.operations().iter().filter_map(|operation| {
         let merge = operation.merge.as_ref()?;
-        let refused = match &merge.refused {
-            Refused::Nothing => "nothing",
-            Refused::Repeatable => "repeatable",
-            Refused::Shown(reads) if reads.is_empty() => "unknown",
-            Refused::Shown(_) => "shown",
-        };
         assert_eq!(merge.most, 50);
-        Some((&*operation.name, (merge.enabled, merge.people, refused)))
+        let echoes = merge.echoes.as_deref();
+        Some((&*operation.name, (merge.enabled, merge.people, echoes)))
     });
     let expected = [
-        ("deleteInvites", (true, true, "repeatable")),
-        ("createInvites", (true, true, "shown")),
-        ("deleteUsers", (true, false, "repeatable")),
-        ("removeUsersFromUserGroup", (true, true, "repeatable")),
-        ("addUsersToUserGroup", (true, true, "shown")),
-        ("addPermissionsToUser", (false, false, "unknown")),
-        ("addPermissionsToUserGroup", (false, false, "unknown")),
+        ("deleteInvites", (true, true, None)),
+        ("createInvites", (true, true, Some("emails"))),
+        ("deleteUsers", (true, false, None)),
+        ("removeUsersFromUserGroup", (true, true, None)),
+        ("addUsersToUserGroup", (true, true, None)),
+        ("addPermissionsToUser", (false, false, None)),
+        ("addPermissionsToUserGroup", (false, false, None)),
     ];
     assert_eq!(merged.collect::<BTreeMap<_, _>>(), BTreeMap::from(expected));
 }
@@ -258,17 +253,17 @@ fn wrong_merging_is_refused_with_lines() {
          [operations.b]\nmethod='POST'\npath='/b'\nwrites=[]\norder=['b:{body.ids}']\n\
          [operations.b.merge]\nelements='{body}'\n\
          [operations.c]\nmethod='POST'\npath='/c'\nwrites=[]\norder=['c:{body.ids}']\n\
-         [operations.c.merge]\nelements='{body.ids}'\nread_back={ nobody='ids' }\nechoes='ids'\n\
+         [operations.c.merge]\nelements='{body.ids}'\nechoes='i.ds'\n\
          [operations.d]\nmethod='PUT'\npath='/d'\nwrites=[]\nmerge={}\n",
     )
     .map(|loaded| loaded.table(1).map(|table| table.operations().len()))
     .unwrap_err();
     for expected in [
         "ROUTES:7: operations.a.merge.most: found 1, expected a value from 2 to 1000",
-        "ROUTES:7: operations.a.merge.atom: found an unknown key, expected `atomic`",
+        "ROUTES:7: operations.a.merge.atom: found an unknown key",
         "ROUTES:14: operations.b.merge.elements: found \"{body}\", expected {path.name}, {query",
-        "ROUTES:22: operations.c.merge.read_back: found `nobody`, expected an operation with GET",
-        "ROUTES:28: operations.d.merge.elements: found nothing, expected `elements`",
+        "ROUTES:22: operations.c.merge.echoes: found `i.ds`, expected a member of the answer's data",
+        "ROUTES:27: operations.d.merge.elements: found nothing, expected `elements`",
     ] {
         assert!(
             problems.iter().any(|p| p.starts_with(expected)),

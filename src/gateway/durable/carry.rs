@@ -11,16 +11,16 @@ use crate::error::{GatewayError, Waited};
 use crate::gateway::Gateway;
 use crate::gateway::attempt::Came;
 use crate::gateway::flow::{Ask, Timing};
-use crate::gateway::union::{Became, Merged, NoTurn, Turn};
+use crate::gateway::union::{Merged, NoTurn, Turn};
 use crate::gateway::verdict::{self, Known, Verdict, is_in_doubt, verdict};
 use crate::gateway::write::{Told, Unsettled, touched};
 use crate::journal::{Change, JournalError, State};
 use crate::limit::budgets::Refusal;
 use crate::limit::ticket::{NoPermit, Permit, Ticket};
+use crate::merge::Batching;
 use crate::queue::Place;
 use crate::route::query;
-use bytes::Bytes;
-use http::{Method, Response};
+use http::Method;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -38,6 +38,8 @@ struct Carried {
     timing: Timing,
     /// Attempts in a row that came to nothing.
     failures: u32,
+    /// With how many others it may be sent.
+    batching: Batching,
 }
 
 /// What follows from one turn.
@@ -67,6 +69,7 @@ impl Gateway {
             ticket,
             timing,
             failures: 0,
+            batching: Batching::default(),
         };
         self.guarded(
             live,
@@ -93,6 +96,7 @@ impl Gateway {
                         ticket,
                         timing,
                         failures: 0,
+                        batching: Batching::default(),
                     };
                     gateway.carry(carried, place, Some(brought)).await;
                 }
@@ -196,7 +200,8 @@ impl Gateway {
     async fn next_turn(&self, carried: &mut Carried, mut place: Place) -> Result<Turn, Place> {
         loop {
             let live = carried.live.clone();
-            let turn = self.turn(&carried.ask, Some(&live), &mut carried.ticket, place);
+            let how = (Some(&live), carried.batching);
+            let turn = self.turn(&carried.ask, how, &mut carried.ticket, place);
             let (why, returned) = match turn.await {
                 Ok(turn) => return Ok(turn),
                 Err(no_turn) => no_turn,
@@ -238,45 +243,18 @@ impl Gateway {
         self.departs(carried);
         let told = told.await.unwrap_or(Told::Unknown(Waited::InVain));
         let live = carried.live.clone();
-        let status = |answer: &Response<Bytes>| verdict::Came::Status(answer.status());
         match told {
             Told::Merged(merged) => {
-                let Merged {
-                    became,
-                    place,
-                    standing,
-                    took,
-                    members,
-                } = *merged;
-                (carried.timing.upstream, carried.timing.merged) = (took, members);
-                let heard = |answer: Response<Bytes>| {
-                    let (head, body) = answer.into_parts();
-                    Some(Heard {
-                        answer: Some(KeptAnswer {
-                            status: head.status,
-                            headers: head.headers,
-                            body: Some(body),
-                        }),
-                        standing,
-                        took,
-                    })
-                };
-                let (came, heard) = match became {
-                    // A refusal of a part says nothing of the rest.
-                    Became::Unknown(Some(answer)) if !answer.status().is_server_error() => {
-                        let heard = heard(answer);
-                        self.end(&live, State::Unknown, heard, &carried.timing)
-                            .await;
-                        drop(place);
-                        return Next::Over;
-                    }
-                    Became::Answered(answer) | Became::Unknown(Some(answer)) => {
-                        (status(&answer), heard(answer))
-                    }
-                    Became::Unknown(None) => (verdict::Came::NoAnswer, None),
-                    Became::Again => (verdict::Came::Throttled, None),
-                };
-                self.conclude(carried, left, (came, heard, place)).await
+                carried.timing.upstream = merged.took;
+                carried.timing.merged = merged.members;
+                self.conclude(carried, left, attempted(*merged)).await
+            }
+            Told::Divided(place, members) => {
+                carried.batching = carried.batching.divided(members);
+                // The refusal of the batch is not its own: it goes on as after a 429.
+                let came = verdict::Came::Throttled;
+                self.conclude(carried, left, (came, None, Some(place)))
+                    .await
             }
             Told::Again(place, Came::Throttled(_)) => {
                 carried.timing.throttled += 1;
@@ -292,10 +270,6 @@ impl Gateway {
             Told::NotRecorded(place) => {
                 live.stays();
                 Next::Again(place, PAUSE)
-            }
-            Told::Stopped(place) => {
-                live.parked(place);
-                Next::Over
             }
             Told::Ended(_) | Told::InDoubt(..) | Told::Unknown(_) => {
                 // Its place stays closed for as long as it may take effect.
@@ -463,6 +437,25 @@ impl Gateway {
         let is_idempotent = ask.operation.is_idempotent(&ask.method) && !ask.overridden;
         is_idempotent && (!is_list || self.elements(ask).is_some())
     }
+}
+
+/// What came of being sent with others.
+fn attempted(merged: Merged) -> Attempted {
+    let Some(answer) = merged.answer else {
+        return (verdict::Came::NoAnswer, None, merged.place);
+    };
+    let (head, body) = answer.into_parts();
+    let heard = Heard {
+        answer: Some(KeptAnswer {
+            status: head.status,
+            headers: head.headers,
+            body: Some(body),
+        }),
+        standing: merged.standing,
+        took: merged.took,
+    };
+    let came = verdict::Came::Status(head.status);
+    (came, Some(heard), merged.place)
 }
 
 fn pause(live: &Live, failures: u32) -> Duration {

@@ -4,13 +4,14 @@
 //! refuse the rest because of that. So it is repeated one by one, and a 404 says that an element is
 //! gone, which is what was asked for.
 
-use super::carry::Attempted;
+use super::carry::{Attempted, NEVER, PAUSE};
 use super::ending::{Heard, hear};
 use crate::gateway::Gateway;
 use crate::gateway::attempt::Came;
 use crate::gateway::flow::Ask;
 use crate::gateway::verdict;
 use crate::gateway::write::{Unsettled, touched};
+use crate::limit::budgets::{Admission, Wish};
 use crate::limit::ticket::Permit;
 use crate::merge::{Parts, one_by_one};
 use crate::queue::Place;
@@ -31,6 +32,28 @@ impl Gateway {
             .remove(crate::gateway::idempotency::FIELD);
         let parts = Parts::of(&ask.operation, &request)?;
         (parts.len() > 1).then(|| one_by_one(&request, &parts))
+    }
+
+    /// A permit for one more attempt, however long that takes; `None` if the gateway stops.
+    pub(super) async fn another_permit(&self, ask: &Ask) -> Option<Permit> {
+        let wish = Wish {
+            deadline: self.clock.now() + NEVER,
+            answer_by: None,
+            admission: Admission::Taken,
+            ..self.wish(ask)
+        };
+        loop {
+            match self.budgets.join(&wish) {
+                Ok(mut ticket) => match ticket.granted().await {
+                    Ok(permit) => return Some(permit),
+                    Err(_) if self.is_draining() => return None,
+                    Err(_) => {}
+                },
+                Err(_) if self.is_draining() => return None,
+                Err(_) => {}
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// Sends each of them, with a slot for each; the first one has its already. What has not left by
@@ -84,7 +107,7 @@ impl Gateway {
                 }
                 // The slot was given back, and the budget knows when there is another.
                 Came::Throttled(_) => {}
-                Came::NotSent(_) => tokio::time::sleep(super::carry::PAUSE).await,
+                Came::NotSent(_) => tokio::time::sleep(PAUSE).await,
                 Came::Unknown(_) => {
                     return (verdict::Came::NoAnswer, None, unsettled.in_doubt());
                 }

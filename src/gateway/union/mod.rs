@@ -2,18 +2,19 @@
 //!
 //! A write that may be merged waits on the `platform` besides its lanes and its budget. When the first
 //! of them has a slot, it takes along those that fit ([`crate::merge::choose`]), and one task carries
-//! all of them through (`journey`). Whoever is taken along is told that it leaves, and then what
-//! became of it; its caller may hang up as after any departure.
+//! all of them through (`batch`). Whoever is taken along is told that it leaves, and then what
+//! became of it; its caller may hang up as after any departure. If the API refuses the batch, each
+//! takes its own place again, to be sent with fewer others or alone.
 //!
 //! Nothing waits in order to be merged: only what waits already is taken along.
 
-mod journey;
+mod batch;
 mod platform;
 
 pub use platform::Platform;
 pub(super) use platform::{Passenger, Turn};
 
-pub(super) use journey::{Became, Merged};
+pub(super) use batch::Merged;
 use platform::OnPlatform;
 
 use super::Gateway;
@@ -21,7 +22,7 @@ use super::durable::Live;
 use super::flow::Ask;
 use super::write::Told;
 use crate::limit::ticket::{NoPermit, Permit, Ticket};
-use crate::merge::Parts;
+use crate::merge::{Batching, Parts};
 use crate::queue::Place;
 use http::HeaderName;
 use std::sync::Arc;
@@ -43,19 +44,24 @@ pub(super) enum NoTurn {
 const KEY: HeaderName = HeaderName::from_static(super::idempotency::FIELD);
 
 impl Gateway {
-    /// Waits for the turn of a write: alone, ahead of others, or taken along by another. `live` is
-    /// what is known of one that outlasts a crash.
+    /// Waits for the turn of a write: alone, ahead of others, or taken along by another, as
+    /// `batching` permits. `live` is what is known of one that outlasts a crash.
     ///
     /// # Errors
     /// With its place, if there is no permit for it, or it is taken back.
     pub(super) async fn turn(
         &self,
         ask: &Ask,
-        live: Option<&Arc<Live>>,
+        (live, batching): (Option<&Arc<Live>>, Batching),
         ticket: &mut Ticket,
         mut place: Place,
     ) -> Result<Turn, (NoTurn, Place)> {
-        match self.steps_up(ask, live, &mut place) {
+        if batching == Batching::Alone {
+            let turn = self.turn_alone(live, ticket, place).await?;
+            self.platform.left_alone(ask);
+            return Ok(turn);
+        }
+        match self.steps_up(ask, (live, batching), &mut place) {
             Some(standing) => self.turn_among_others(standing, place, live, ticket).await,
             None => self.turn_alone(live, ticket, place).await,
         }
@@ -155,7 +161,7 @@ impl Gateway {
     fn steps_up(
         &self,
         ask: &Ask,
-        live: Option<&Arc<Live>>,
+        (live, batching): (Option<&Arc<Live>>, Batching),
         place: &mut Place,
     ) -> Option<OnPlatform> {
         let merges = ask.operation.merge.as_ref()?.enabled;
@@ -169,7 +175,8 @@ impl Gateway {
             request.headers_mut().remove(KEY);
         }
         let parts = Parts::of(&ask.operation, &request)?;
-        Some(self.platform.enter(ask, live, (request, parts), place))
+        let waiting = (request, parts, batching);
+        Some(self.platform.enter(ask, live, waiting, place))
     }
 
     /// Sends everybody of a union in a task of its own; what becomes of the first of them.
@@ -192,8 +199,10 @@ impl Gateway {
                 Some(departs) => drop(departs.send(hears)),
             }
         }
-        self.tasks
-            .spawn("union", async move { gateway.travel(crew, permit).await });
+        self.tasks.spawn(
+            "union",
+            async move { gateway.run_batch(crew, permit).await },
+        );
         // There is always one that leads.
         told.unwrap_or_else(|| oneshot::channel().1)
     }

@@ -7,7 +7,7 @@ use super::super::durable::Live;
 use super::super::flow::Ask;
 use super::super::write::Told;
 use crate::credential::Credential;
-use crate::merge::{Bounds, Parts, choose};
+use crate::merge::{Batching, Bounds, Debt, Outcome, Parts, choose};
 use crate::queue::lanes::Turn as Order;
 use crate::queue::{Place, Queue};
 use bytes::Bytes;
@@ -19,6 +19,8 @@ use tokio::sync::oneshot;
 
 /// Those looked through for a union: many times what it can have.
 const MOST_LOOKED_AT: usize = 1_000;
+/// Debts that are kept. Beyond, those of others are forgotten, which costs them some slots.
+const MOST_DEBTS: usize = 10_000;
 
 /// What a write's turn is.
 pub(in crate::gateway) enum Turn {
@@ -55,14 +57,22 @@ impl Passenger {
     }
 }
 
-/// Those of one credential and operation that wait, in the order of acceptance.
-/// Those that outlast a crash travel among themselves: a disk without room must not hold up others.
-type Line = (Credential, Arc<str>, bool);
+/// Those of one credential and operation that wait, in the order of acceptance. Those that outlast a
+/// crash travel among themselves: a disk without room must not hold up others. So do those that have
+/// been refused together.
+type Line = (Credential, Arc<str>, bool, Batching);
 
 /// All that may be taken along. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Platform {
-    lines: Arc<Mutex<HashMap<Line, BTreeMap<Order, Passenger>>>>,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    lines: HashMap<Line, BTreeMap<Order, Passenger>>,
+    /// What refused batches have cost, where that has not been made up for.
+    debts: HashMap<(Credential, Arc<str>), Debt>,
 }
 
 impl std::fmt::Debug for Platform {
@@ -87,11 +97,16 @@ impl Platform {
         &self,
         ask: &Ask,
         live: Option<&Arc<Live>>,
-        (request, parts): (Request<Bytes>, Parts),
+        (request, parts, batching): (Request<Bytes>, Parts, Batching),
         place: &mut Place,
     ) -> OnPlatform {
         let (ask, live, turn) = (ask.clone(), live.cloned(), place.turn());
-        let line = (ask.credential, ask.operation.name.clone(), live.is_some());
+        let line = (
+            ask.credential,
+            ask.operation.name.clone(),
+            live.is_some(),
+            batching,
+        );
         let waiting = move |place: Place, departs| Passenger {
             turn,
             ask,
@@ -119,37 +134,37 @@ impl Platform {
         ask: &Ask,
         is_durable: bool,
     ) -> (BTreeSet<Order>, usize) {
-        let line = (ask.credential, ask.operation.name.clone(), is_durable);
-        let lines = self.lines.lock();
+        let name = ask.operation.name.clone();
+        let line = (ask.credential, name, is_durable, Batching::Full);
+        let shared = self.shared.lock();
         let mut elements: HashMap<&str, (usize, usize)> = HashMap::new();
-        let waiting = lines.get(&line).into_iter().flatten();
+        let waiting = shared.lines.get(&line).into_iter().flatten();
         let turns = waiting.map(|(turn, other)| {
             let path = other.ask.target.path();
             let sum = elements.entry(path).or_insert((0, other.parts.most()));
             sum.0 += other.parts.len();
             *turn
         });
-        let turns = turns.collect();
-        let dispatches = elements
-            .values()
-            .map(|(sum, most)| sum.div_ceil(*most))
-            .sum();
-        (turns, dispatches)
+        let turns: BTreeSet<Order> = turns.collect();
+        let dispatches = elements.values().map(|(sum, most)| sum.div_ceil(*most));
+        let dispatches: usize = dispatches.sum();
+        let alone = shared.debt(&line).alone(turns.len());
+        (turns, dispatches + alone)
     }
 
     fn remove(&self, line: &Line, turn: Order) -> Option<Passenger> {
-        let mut lines = self.lines.lock();
-        let waiting = lines.get_mut(line)?;
+        let mut shared = self.shared.lock();
+        let waiting = shared.lines.get_mut(line)?;
         let passenger = waiting.remove(&turn);
         if waiting.is_empty() {
-            lines.remove(line);
+            shared.lines.remove(line);
         }
         passenger
     }
 
     fn add(&self, line: &Line, passenger: Passenger) {
-        let mut lines = self.lines.lock();
-        let waiting = lines.entry(line.clone()).or_default();
+        let mut shared = self.shared.lock();
+        let waiting = shared.lines.entry(line.clone()).or_default();
         waiting.insert(passenger.turn, passenger);
     }
 
@@ -160,8 +175,9 @@ impl Platform {
         turn: Order,
         queue: &Queue,
     ) -> Option<(Passenger, Vec<Passenger>)> {
-        let mut lines = self.lines.lock();
-        let waiting = lines.get_mut(line)?;
+        let mut shared = self.shared.lock();
+        let batching = shared.debt(line).limit(line.3);
+        let waiting = shared.lines.get_mut(line)?;
         let own = waiting.remove(&turn)?;
         let leave = |live: &Arc<Live>| live.leaves();
         if !own.live.as_ref().is_none_or(leave) {
@@ -172,7 +188,11 @@ impl Platform {
         let candidates = looked_at.map(|(turn, other)| (*turn, &other.parts));
         let follows = |turn, these: &_| queue.follows(line.0, turn, these);
         let first = (turn, &own.parts);
-        let chosen = choose(first, candidates, Bounds::default(), follows);
+        let bounds = Bounds {
+            batching,
+            ..Bounds::default()
+        };
+        let chosen = choose(first, candidates, bounds, follows);
         let mut others: Vec<Passenger> = chosen
             .iter()
             .filter_map(|turn| waiting.remove(turn))
@@ -191,9 +211,60 @@ impl Platform {
             }
         }
         if waiting.is_empty() {
-            lines.remove(line);
+            shared.lines.remove(line);
+        }
+        if others.is_empty() {
+            shared.change(line.0, &line.1, |debt| debt.carried_out(1));
         }
         Some((own, others))
+    }
+
+    /// A write that was refused with others leaves alone.
+    pub(super) fn left_alone(&self, ask: &Ask) {
+        let name = &ask.operation.name;
+        let paid = |debt: &mut Debt| debt.carried_out(1);
+        self.shared.lock().change(ask.credential, name, paid);
+    }
+
+    /// A batch has come to this.
+    pub(super) fn batch_ended(&self, ask: &Ask, outcomes: &[Outcome]) {
+        let change = |debt: &mut Debt| match outcomes.first() {
+            Some(Outcome::Refused) => debt.refused(),
+            _ if outcomes
+                .iter()
+                .any(|it| matches!(it, Outcome::Unattributed)) =>
+            {
+                debt.unattributed();
+            }
+            _ => debt.carried_out(outcomes.len()),
+        };
+        let name = &ask.operation.name;
+        self.shared.lock().change(ask.credential, name, change);
+    }
+}
+
+impl Shared {
+    fn debt(&self, line: &Line) -> Debt {
+        let debt = self.debts.get(&(line.0, line.1.clone()));
+        debt.copied().unwrap_or_default()
+    }
+
+    fn change(&mut self, credential: Credential, name: &Arc<str>, by: impl FnOnce(&mut Debt)) {
+        let key = (credential, name.clone());
+        let before = self.debts.get(&key).copied().unwrap_or_default();
+        let mut debt = before;
+        by(&mut debt);
+        if debt == before {
+            return;
+        }
+        if debt.is_paid() {
+            self.debts.remove(&key);
+            return;
+        }
+        if self.debts.len() >= MOST_DEBTS {
+            self.debts.clear();
+        }
+        self.debts.insert(key, debt);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Pure. A gateway without clock and network: a loop that accepts, chooses, sends and settles.
 
-use super::model::{Kind, Mode, World};
+use super::model::{Kind, World};
 use super::*;
 use crate::clock::Clock;
 use crate::queue::lanes::{Keys, Lanes, Turn};
@@ -102,36 +102,16 @@ pub(super) struct Write {
     pub(super) wish: Wish,
     pub(super) accepted: usize,
     pub(super) heard: Option<(usize, Heard)>,
-    /// It was refused together with others, and a part of it may have taken effect then.
-    pub(super) doubtful: bool,
-    /// Those who travelled with it when it was sent back into its lanes: they ran at the same time,
-    /// so it may come after them as well.
-    pub(super) parted: Vec<Turn>,
+    batching: Batching,
 }
 
-/// What the API and the network are like.
+/// What the network is like.
 #[derive(Clone, Debug)]
 pub(super) struct Conditions {
-    pub(super) mode: Mode,
-    /// The route table says that lists are applied as a whole.
-    pub(super) atomic: bool,
     /// Writes that are accepted before anything else happens.
     pub(super) at_once: usize,
     /// What happens next, of that which can happen.
     pub(super) choices: Vec<u8>,
-}
-
-enum Way {
-    Merged(Box<Journey>),
-    Alone,
-}
-
-/// A dispatch that has left.
-struct Travel {
-    way: Way,
-    turns: Vec<Turn>,
-    /// Elements that it has put into effect by a POST.
-    effected: BTreeSet<String>,
 }
 
 /// A gateway without clock and network.
@@ -140,9 +120,11 @@ pub(super) struct Driver {
     step: usize,
     pub(super) world: World,
     lanes: Lanes,
+    debt: Debt,
     pub(super) writes: Vec<Write>,
     waiting: BTreeSet<Turn>,
-    under_way: Vec<Travel>,
+    /// Dispatches that have left, with the writes that they stand for.
+    under_way: Vec<Vec<Turn>>,
 }
 
 impl Driver {
@@ -152,6 +134,7 @@ impl Driver {
             step: 0,
             world,
             lanes: Lanes::default(),
+            debt: Debt::default(),
             writes: Vec::new(),
             waiting: BTreeSet::new(),
             under_way: Vec::new(),
@@ -191,8 +174,7 @@ impl Driver {
                     wish,
                     accepted,
                     heard: None,
-                    doubtful: false,
-                    parted: Vec::new(),
+                    batching: Batching::default(),
                 });
                 self.step += 1;
             } else if chosen < more + ready.len() {
@@ -205,120 +187,83 @@ impl Driver {
 
     fn member(&self, turn: Turn) -> Option<Member> {
         let request = self.writes[turn as usize].wish.request();
-        let parts = Parts::of(&operation(&request, self.conditions.atomic), &request)?;
+        let parts = parts(&request)?;
         Some(Member { request, parts })
     }
 
     fn leave(&mut self, first: Turn) {
+        let like = self.writes[first as usize].batching;
+        let alike = |turn: &&Turn| self.writes[**turn as usize].batching == like;
         let waiting: Vec<(Turn, Member)> = self
             .waiting
             .iter()
+            .filter(alike)
             .filter_map(|turn| Some((*turn, self.member(*turn)?)))
             .collect();
         let parts = waiting.iter().map(|(turn, member)| (*turn, &member.parts));
         let own = waiting.iter().find(|(turn, _)| *turn == first);
-        let Some((_, own)) = own else {
-            self.waiting.remove(&first);
-            self.under_way.push(Travel {
-                way: Way::Alone,
-                turns: vec![first],
-                effected: BTreeSet::new(),
-            });
-            return;
+        let turns = match own {
+            None => vec![first],
+            Some((_, own)) => {
+                let follows = |turn, among: &BTreeSet<Turn>| self.lanes.follows(turn, among);
+                let bounds = Bounds {
+                    batching: self.debt.limit(like),
+                    ..Bounds::default()
+                };
+                choose((first, &own.parts), parts, bounds, follows)
+            }
         };
-        let follows = |turn, among: &BTreeSet<Turn>| self.lanes.follows(turn, among);
-        let turns = choose((first, &own.parts), parts, Bounds::default(), follows);
-        let members = turns
-            .iter()
-            .map(|turn| self.member(*turn).unwrap())
-            .collect();
         for turn in &turns {
             self.waiting.remove(turn);
         }
-        let operation = operation(&own.request, self.conditions.atomic);
-        let journey = Box::new(Journey::new(&operation, members));
-        self.under_way.push(Travel {
-            way: Way::Merged(journey),
-            turns,
-            effected: BTreeSet::new(),
-        });
+        self.under_way.push(turns);
     }
 
-    /// Takes one step of a dispatch. Now and then there is no answer, with or without effect.
+    /// Ends a dispatch. Now and then there is no answer, with or without effect.
     fn advance(&mut self, at: usize) {
         let luck = self.choice();
-        let mut travel = self.under_way.remove(at);
-        let Way::Merged(journey) = &mut travel.way else {
-            let turn = travel.turns[0];
-            let request = self.writes[turn as usize].wish.request();
-            let heard = Heard::of(&self.world.answer(&request, self.conditions.mode));
-            return self.settle(turn, Some(heard));
+        let turns = self.under_way.remove(at);
+        let [turn] = turns[..] else {
+            return self.end_batch(&turns, luck);
         };
-        // Nothing happens between two pages; what could is a test of its own.
-        let mut is_page = true;
-        while is_page {
-            let before = self.world.clone();
-            let came = Self::come(&mut self.world, &self.conditions, luck, journey);
-            if let Some(Step::Send(request, _)) = journey.step() {
-                let body = String::from_utf8_lossy(request.body()).to_lowercase();
-                let again = |element: &&String| body.contains(&format!("\"{element}\""));
-                assert_eq!(travel.effected.iter().find(again), None, "sent once more");
-                let (invites, group) = (&self.world.invites, &self.world.group);
-                let new = invites.difference(&before.invites);
-                let new = new.chain(group.difference(&before.group));
-                travel.effected.extend(new.cloned());
+        let request = self.writes[turn as usize].wish.request();
+        let heard = Heard::of(&self.world.answer(&request));
+        self.debt.carried_out(1);
+        self.settle(turn, heard);
+    }
+
+    fn end_batch(&mut self, turns: &[Turn], luck: usize) {
+        let members: Vec<_> = turns.iter().map(|at| self.member(*at).unwrap()).collect();
+        let parts: Vec<_> = members.iter().map(|member| &member.parts).collect();
+        let request = union(&members[0].request, &parts).unwrap();
+        let answer = match luck {
+            240..248 => None,
+            248.. => {
+                drop(self.world.answer(&request));
+                None
             }
-            if let (Some(Step::Send(_, members)), Came::Answer(answer)) = (journey.step(), &came)
-                && answer.status().is_client_error()
-                && members.len() > 1
-            {
-                for member in members {
-                    self.writes[travel.turns[member] as usize].doubtful = !self.conditions.atomic;
+            _ => Some(self.world.answer(&request)),
+        };
+        let outcomes = outcomes(answer.as_ref(), &parts);
+        match outcomes[0] {
+            Outcome::Refused => self.debt.refused(),
+            _ => self.debt.carried_out(turns.len()),
+        }
+        for (turn, outcome) in turns.iter().zip(outcomes) {
+            match outcome {
+                Outcome::Answer(answer) => self.settle(*turn, Heard::of(&answer)),
+                Outcome::Unknown(_) => self.settle(*turn, Heard::Unknown),
+                Outcome::Unattributed => panic!("the model's answers can be attributed"),
+                Outcome::Refused => {
+                    let write = &mut self.writes[*turn as usize];
+                    write.batching = write.batching.divided(turns.len());
+                    assert!(self.waiting.insert(*turn));
                 }
             }
-            journey.came(came);
-            is_page = matches!(
-                journey.step(),
-                Some(Step::Read(request, _)) if request.uri().to_string().contains("cursor")
-            );
-        }
-        for (member, outcome) in journey.settled() {
-            let heard = match outcome {
-                Outcome::Answer(answer) => Some(Heard::of(&answer)),
-                Outcome::Unknown(_) => Some(Heard::Unknown),
-                Outcome::Again => {
-                    let write = &mut self.writes[travel.turns[member] as usize];
-                    write.parted.extend(&travel.turns);
-                    None
-                }
-            };
-            self.settle(travel.turns[member], heard);
-        }
-        if matches!(&travel.way, Way::Merged(journey) if journey.step().is_some()) {
-            self.under_way.push(travel);
         }
     }
 
-    /// What comes of the next step.
-    fn come(world: &mut World, like: &Conditions, luck: usize, journey: &Journey) -> Came {
-        let (Step::Send(request, _) | Step::Read(request, _)) = journey.step().unwrap();
-        if (240..248).contains(&luck) {
-            return Came::Unknown;
-        }
-        let answer = world.answer(&request, like.mode);
-        if luck < 240 {
-            Came::Answer(answer)
-        } else {
-            Came::Unknown
-        }
-    }
-
-    fn settle(&mut self, turn: Turn, heard: Option<Heard>) {
-        let Some(heard) = heard else {
-            self.writes[turn as usize].doubtful = false;
-            assert!(self.waiting.insert(turn));
-            return;
-        };
+    fn settle(&mut self, turn: Turn, heard: Heard) {
         let write = &mut self.writes[turn as usize];
         assert!(write.heard.is_none(), "answered twice");
         write.heard = Some((self.step, heard));

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use http::{Request, Response};
 use std::sync::{Arc, LazyLock};
 
+mod batching;
 mod driver;
-mod journeys;
 mod model;
+mod outcomes;
 mod property;
 mod requests;
 
@@ -15,15 +16,19 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     loaded.table(1).unwrap()
 });
 
-/// The operation of a request, merged whatever the table says, and atomic if asked for.
-fn operation(request: &Request<Bytes>, atomic: bool) -> Operation {
+/// A request, and what it is made of.
+#[derive(Clone, Debug)]
+struct Member {
+    request: Request<Bytes>,
+    parts: Parts,
+}
+
+/// The operation of a request, merged whatever the table says.
+fn operation(request: &Request<Bytes>) -> Operation {
     let found = TABLE.find(request.method(), request.uri().path()).operation;
     let mut operation = (*found).clone();
     if let Some(merge) = operation.merge.as_mut().map(Arc::make_mut) {
         merge.enabled = true;
-        if atomic {
-            merge.refused = crate::route::Refused::Nothing;
-        }
     }
     operation
 }
@@ -42,7 +47,7 @@ fn request(line: &str, body: &str) -> Request<Bytes> {
 }
 
 fn parts(request: &Request<Bytes>) -> Option<Parts> {
-    Parts::of(&operation(request, false), request)
+    Parts::of(&operation(request), request)
 }
 
 fn member(line: &str, body: &str) -> Member {

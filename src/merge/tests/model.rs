@@ -1,5 +1,5 @@
-//! Pure. A small model of the API: sets of invites, users and members, and lists applied whole or up
-//! to their first wrong element.
+//! Pure. A small model of the API: sets of invites, users and members, and lists applied as a whole
+//! or not at all.
 
 use super::*;
 use percent_encoding::percent_decode_str;
@@ -16,15 +16,6 @@ pub(super) enum Kind {
     Leave,
 }
 
-/// How a list is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// The first wrong element refuses all of it.
-    Whole,
-    /// What stands before the first wrong element takes effect.
-    Partly,
-}
-
 /// The state. Emails are known in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct World {
@@ -34,12 +25,9 @@ pub(super) struct World {
     pub(super) group: BTreeSet<String>,
 }
 
-/// Items on a page of a list.
-const PAGE: usize = 2;
-
 impl World {
-    /// Why an element is wrong, as a status; `Ok(false)` if it is in effect already.
-    fn check(&self, kind: Kind, element: &str) -> Result<bool, u16> {
+    /// Why an element is wrong, as a status.
+    fn check(&self, kind: Kind, element: &str) -> Result<(), u16> {
         let invited = self.invites.contains(element);
         let user = self.users.values().any(|email| email == element);
         match kind {
@@ -49,20 +37,7 @@ impl World {
             Kind::DeleteUsers if !self.users.contains_key(element) => Err(404),
             Kind::Join if !invited && !user => Err(404),
             Kind::Leave if !self.group.contains(element) => Err(404),
-            Kind::Join => Ok(!self.group.contains(element)),
-            _ => Ok(true),
-        }
-    }
-
-    /// Whether what the element asks for is so already.
-    fn is_so(&self, kind: Kind, element: &str) -> bool {
-        let user = |email| self.users.values().any(|known| known == email);
-        match kind {
-            Kind::Invite => self.invites.contains(element) || user(element),
-            Kind::Uninvite => !self.invites.contains(element),
-            Kind::DeleteUsers => !self.users.contains_key(element),
-            Kind::Join => self.group.contains(element),
-            Kind::Leave => !self.group.contains(element),
+            _ => Ok(()),
         }
     }
 
@@ -83,35 +58,19 @@ impl World {
         }
     }
 
-    /// Applies a list; the error is a status. If `lenient`, what is so already is not wrong.
-    pub(super) fn apply(
-        &mut self,
-        kind: Kind,
-        elements: &[String],
-        mode: Mode,
-        lenient: bool,
-    ) -> Result<(), u16> {
-        let before = self.clone();
-        let wrong = elements.iter().enumerate().find_map(|(at, element)| {
-            let passes = lenient && !element.starts_with("bad") && before.is_so(kind, element);
-            let status = before.check(kind, element).err()?;
-            (!passes).then_some((at, status))
-        });
-        let end = match (wrong, mode) {
-            (None, _) => elements.len(),
-            (Some(_), Mode::Whole) => 0,
-            (Some((at, _)), Mode::Partly) => at,
-        };
-        for element in &elements[..end] {
-            if !before.is_so(kind, element) {
-                self.take_effect(kind, element);
-            }
+    /// Applies a list; the error is a status.
+    pub(super) fn apply(&mut self, kind: Kind, elements: &[String]) -> Result<(), u16> {
+        for element in elements {
+            self.check(kind, element)?;
         }
-        wrong.map_or(Ok(()), |(_, status)| Err(status))
+        for element in elements {
+            self.take_effect(kind, element);
+        }
+        Ok(())
     }
 
     /// Answers a request as the API does.
-    pub(super) fn answer(&mut self, request: &Request<Bytes>, mode: Mode) -> Response<Bytes> {
+    pub(super) fn answer(&mut self, request: &Request<Bytes>) -> Response<Bytes> {
         let line = format!("{} {}", request.method(), request.uri().path());
         let query = request.uri().query().unwrap_or_default();
         let body = serde_json::from_slice(request.body()).unwrap_or(Value::Null);
@@ -121,14 +80,14 @@ impl World {
             "DELETE /users" => (Kind::DeleteUsers, list(query, "userIds")),
             "POST /groups/g/users" => (Kind::Join, strings(&body["emails"], None)),
             "DELETE /group/g/users" => (Kind::Leave, list(query, "emails")),
-            _ => return self.read(&line, query),
+            other => panic!("{other}"),
         };
         let elements: Vec<String> = written.iter().map(|text| text.to_lowercase()).collect();
         let distinct: BTreeSet<_> = elements.iter().collect();
         if distinct.len() < elements.len() || elements.is_empty() {
             return answer(422, r#"{"errors":[{"type":"ValidationError"}]}"#);
         }
-        match self.apply(kind, &elements, mode, false) {
+        match self.apply(kind, &elements) {
             Ok(()) => {
                 let (status, data) = self.success(kind, &written);
                 answer(status, &json!({ "data": data }).to_string())
@@ -149,35 +108,6 @@ impl World {
     /// The group as it is shown.
     pub(super) fn group(&self) -> Value {
         json!({ "userGroup": { "id": "g", "memberCount": self.group.len() } })
-    }
-
-    fn read(&self, line: &str, query: &str) -> Response<Bytes> {
-        let is_user = |email: &&String| self.users.values().any(|known| known == *email);
-        let user = |email: &String| json!({ "email": email });
-        let text = |email: &String| json!(email);
-        let (name, items): (_, Vec<Value>) = match line {
-            "GET /invites" => ("invites", self.invites.iter().map(text).collect()),
-            "GET /users" => ("users", self.users.values().map(user).collect()),
-            "GET /groups/g/users" => {
-                let users = self.group.iter().filter(is_user);
-                ("users", users.map(user).collect())
-            }
-            "GET /groups/g/invites" => {
-                let invited = self.group.iter().filter(|email| !is_user(email));
-                ("emails", invited.map(text).collect())
-            }
-            "GET /groups/g" => return answer(200, &json!({ "data": self.group() }).to_string()),
-            other => panic!("{other}"),
-        };
-        let cursor = query
-            .split('&')
-            .find_map(|pair| pair.strip_prefix("pagination.cursor="));
-        let from: usize = cursor.map_or(0, |cursor| cursor.parse().unwrap());
-        let page: Vec<_> = items.iter().skip(from).take(PAGE).collect();
-        let next = (from + PAGE < items.len()).then(|| (from + PAGE).to_string());
-        let pagination = json!({ "next": next, "totalEntries": items.len() });
-        let body = json!({ "data": { name: page, "pagination": pagination } });
-        answer(200, &body.to_string())
     }
 }
 

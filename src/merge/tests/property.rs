@@ -2,8 +2,8 @@
 //! writes allows.
 
 use super::driver::{Conditions, Driver, Heard, Wish, Write};
-use super::model::{Kind, Mode, World};
-use crate::queue::lanes::{Keys, Turn};
+use super::model::{Kind, World};
+use crate::queue::lanes::Keys;
 use proptest::prelude::*;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -14,12 +14,11 @@ struct Search<'w> {
     writes: &'w [Write],
     /// For each write those that must come before it.
     before: Vec<Vec<usize>>,
-    mode: Mode,
     end: &'w World,
 }
 
 impl<'w> Search<'w> {
-    fn new(writes: &'w [Write], mode: Mode, end: &'w World) -> Self {
+    fn new(writes: &'w [Write], end: &'w World) -> Self {
         let keys: Vec<_> = writes.iter().map(|write| write.wish.keys()).collect();
         let class = |keys: &Keys| {
             let names = keys.keys.iter();
@@ -33,8 +32,7 @@ impl<'w> Search<'w> {
         };
         let must = |a: usize, b: usize| {
             let heard = writes[a].heard.as_ref().unwrap().0;
-            let parted = writes[a].parted.contains(&(b as Turn));
-            heard <= writes[b].accepted || (a < b && !parted && conflict(&keys[a], &keys[b]))
+            heard <= writes[b].accepted || (a < b && conflict(&keys[a], &keys[b]))
         };
         let all = 0..writes.len();
         let before = all
@@ -43,7 +41,6 @@ impl<'w> Search<'w> {
         Self {
             writes,
             before: before.collect(),
-            mode,
             end,
         }
     }
@@ -75,50 +72,24 @@ impl<'w> Search<'w> {
     /// What the write may have come to, given what was heard of it.
     fn results(&self, world: &World, write: &Write) -> Vec<Possible> {
         let (kind, elements) = (write.wish.kind, write.wish.known());
-        let prefix = |end: usize| {
-            let mut world = world.clone();
-            let _ = world.apply(kind, &elements[..end], Mode::Partly, true);
-            world
+        let (heard, mut after) = (&write.heard.as_ref().unwrap().1, world.clone());
+        let result = match BTreeSet::from_iter(&elements).len() < elements.len() {
+            true => Err(422),
+            false => after.apply(kind, &elements),
         };
-        let prefixes = || (0..=elements.len()).map(prefix);
-        let heard = &write.heard.as_ref().unwrap().1;
-        if *heard == Heard::Unknown {
-            return prefixes().map(|world| Possible::new(world, None)).collect();
-        }
-        let mut ways = vec![(self.mode, false)];
-        if write.doubtful {
-            // What was so already counts as done, whoever did it; and to find out, the list may
-            // have been repeated element by element.
-            ways.extend([
-                (self.mode, true),
-                (Mode::Partly, false),
-                (Mode::Partly, true),
-            ]);
-        }
-        let result = |(mode, lenient)| {
-            let mut world = world.clone();
-            let result = if BTreeSet::from_iter(&elements).len() < elements.len() {
-                Err(422)
-            } else {
-                world.apply(kind, &elements, mode, lenient)
-            };
-            let mut possible = match (heard, result) {
-                (Heard::Refused, Err(_)) => Possible::new(world, None),
-                (Heard::Success(status, data), Ok(())) => {
-                    let (own, own_data) = world.success(kind, &write.wish.elements);
-                    let group = kind == Kind::Join;
-                    let same = *status == own && (group || *data == own_data);
-                    Possible::new(world, group.then(|| data.clone())).filter(same)?
-                }
-                _ => return None,
-            };
-            if write.doubtful {
-                // Others may see what it does between two of its elements.
-                possible.seen.extend(prefixes().map(|world| world.group()));
+        let nothing = Possible::new(world.clone(), None);
+        match (heard, result) {
+            (Heard::Unknown, _) => vec![nothing, Possible::new(after, None)],
+            (Heard::Refused, Err(_)) => vec![nothing],
+            (Heard::Success(status, data), Ok(())) => {
+                let (own, own_data) = after.success(kind, &write.wish.elements);
+                let group = kind == Kind::Join;
+                let same = *status == own && (group || *data == own_data);
+                let possible = same.then(|| Possible::new(after, group.then(|| data.clone())));
+                possible.into_iter().collect()
             }
-            Some(possible)
-        };
-        ways.into_iter().filter_map(result).collect()
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -127,7 +98,7 @@ struct Possible {
     world: World,
     /// Its answer, if that is the state of the group.
     group: Option<Value>,
-    /// The states of the group that others may see from now on, until the next write.
+    /// The state of the group that others may see from now on, until the next write.
     seen: Vec<Value>,
 }
 
@@ -135,10 +106,6 @@ impl Possible {
     fn new(world: World, group: Option<Value>) -> Self {
         let seen = vec![world.group()];
         Self { world, group, seen }
-    }
-
-    fn filter(self, holds: bool) -> Option<Self> {
-        holds.then_some(self)
     }
 }
 
@@ -201,17 +168,8 @@ fn wishes() -> impl Strategy<Value = Vec<Wish>> {
 
 fn conditions() -> impl Strategy<Value = Conditions> {
     let choices = prop::collection::vec(any::<u8>(), 0..60);
-    (any::<bool>(), any::<bool>(), 0..=6_usize, choices).prop_map(
-        |(whole, atomic, at_once, choices)| {
-            let mode = if whole { Mode::Whole } else { Mode::Partly };
-            Conditions {
-                mode,
-                atomic: atomic && whole,
-                at_once,
-                choices,
-            }
-        },
-    )
+    let conditions = |(at_once, choices)| Conditions { at_once, choices };
+    (0..=6_usize, choices).prop_map(conditions)
 }
 
 proptest! {
@@ -223,10 +181,9 @@ proptest! {
         wishes in wishes(),
         conditions in conditions(),
     ) {
-        let mode = conditions.mode;
         let mut driver = Driver::new(begin.clone(), conditions);
         driver.run(&wishes);
-        let found = Search::new(&driver.writes, mode, &driver.world).exists(&begin);
+        let found = Search::new(&driver.writes, &driver.world).exists(&begin);
         prop_assert!(found, "{:?}\n{:#?}", driver.world, driver.writes);
     }
 }

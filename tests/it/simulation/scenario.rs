@@ -1,6 +1,8 @@
 //! What a seed stands for: how the API behaves, who asks, and when the gateway is killed.
 
+use super::super::support::unmerged;
 use fastrand::Rng;
+use segment_gateway::config::EMBEDDED_ROUTES;
 use segment_gateway::sandbox::{Delay, Faults, ListMode, SandboxSpec, WindowKind};
 use std::time::Duration;
 
@@ -75,12 +77,18 @@ impl Scenario {
         let mut rng = Rng::with_seed(!seed);
         sandbox.validators = rng.bool();
         sandbox.gzip = rng.bool();
+        let routes = rng.bool().then(with_stale_answers);
+        // Where lists are applied in part, nothing may be merged.
+        let routes = match sandbox.lists {
+            ListMode::Whole => routes,
+            ListMode::Partly => Some(unmerged(routes.as_deref().unwrap_or(EMBEDDED_ROUTES))),
+        };
         Self {
             seed,
             length,
             sandbox,
             restarts,
-            routes: rng.bool().then(with_stale_answers),
+            routes,
             per_budget: 1_000,
         }
     }

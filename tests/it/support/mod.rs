@@ -266,6 +266,18 @@ pub fn from_peer(mut request: Request<Full<Bytes>>, last: u8) -> Request<Full<By
     request
 }
 
+/// A route table whose writes are not merged, for an API that applies lists in part.
+pub fn unmerged(routes: &str) -> String {
+    let lines = routes.lines().map(|line| match line {
+        _ if line.starts_with("merge = {") && !line.contains("enabled") => {
+            line.replace(" }", ", enabled = false }")
+        }
+        _ if line.ends_with(".merge]") => format!("{line}\nenabled = false"),
+        _ => line.to_owned(),
+    });
+    lines.map(|line| line + "\n").collect()
+}
+
 /// The same request with one more field.
 pub fn with(mut request: Request<Full<Bytes>>, name: &str, value: &str) -> Request<Full<Bytes>> {
     let name = http::HeaderName::from_bytes(name.as_bytes()).expect("a field name");

@@ -13,7 +13,7 @@ fn names(template: &str) -> Vec<NameTemplate> {
     vec![names::parse(template).unwrap()]
 }
 
-/// A list that is deleted, one that is created, and the reads beside them, all of it right.
+/// A list that is deleted and one that is created, all of it right.
 fn merged() -> Vec<OperationDef> {
     let merge = |elements| Some(MergeDef::new(names::parse_placeholder(elements).unwrap()));
     let mut delete = def("delete", "DELETE", "/groups/{id}/users");
@@ -22,34 +22,20 @@ fn merged() -> Vec<OperationDef> {
     let mut create = def("create", "POST", "/groups/{id}/users");
     create.order = names("group:{path.id}");
     create.merge = merge("{body.users.email}");
-    let how = create.merge.as_mut().unwrap();
-    how.read_back = vec![("list".into(), vec!["users".into(), "email".into()])];
-    how.shown_by = Some("show".into());
-    let (list, show) = ("/groups/{id}/users", "/groups/{id}");
-    vec![
-        delete,
-        create,
-        def("list", "GET", list),
-        def("show", "GET", show),
-    ]
+    create.merge.as_mut().unwrap().echoes = Some("emails".into());
+    vec![delete, create, def("list", "GET", "/groups/{id}/users")]
 }
 
 #[test]
 fn what_is_known_of_merging_is_resolved() {
     let table = build(merged()).unwrap();
     let policy = |at: usize| table.operations()[at].merge.clone().unwrap();
-    let read = |operation: &str, template: &str, members: &[&str]| ReadBack {
-        operation: operation.into(),
-        template: template.into(),
-        members: members.iter().map(|member| (*member).into()).collect(),
-    };
     let delete = MergePolicy {
         enabled: true,
         elements: Elements::Query("emails".into()),
         people: true,
         most: 50,
-        refused: Refused::Repeatable,
-        answers: Answers::Alike,
+        echoes: None,
     };
     assert_eq!(*policy(0), delete);
     let create = MergePolicy {
@@ -60,25 +46,16 @@ fn what_is_known_of_merging_is_resolved() {
         },
         people: false,
         most: 50,
-        refused: Refused::Shown(vec![read(
-            "list",
-            "/groups/{id}/users",
-            &["users", "email"],
-        )]),
-        answers: Answers::State(read("show", "/groups/{id}", &[])),
+        echoes: Some("emails".into()),
     };
     assert_eq!(*policy(1), create);
     assert!(table.operations()[2..].iter().all(|o| o.merge.is_none()));
-    let mut defs = merged();
-    defs[0].merge.as_mut().unwrap().atomic = true;
-    let atomic = build(defs).unwrap().operations()[0].merge.clone().unwrap();
-    assert_eq!(atomic.refused, Refused::Nothing);
 }
 
 #[test]
 fn what_cannot_be_merged_is_refused() {
     type Spoil = (usize, fn(&mut OperationDef, &mut MergeDef), &'static str);
-    let cases: [Spoil; 15] = [
+    let cases: [Spoil; 9] = [
         (0, |d, _| d.method = Method::PUT, "merge"),
         (
             0,
@@ -99,29 +76,7 @@ fn what_cannot_be_merged_is_refused() {
         ),
         (0, |_, m| m.most = 1, "merge.most"),
         (0, |_, m| m.most = 1001, "merge.most"),
-        (
-            0,
-            |_, m| m.read_back = vec![("list".into(), vec!["a".into()])],
-            "merge.read_back",
-        ),
-        (1, |_, m| m.read_back.clear(), "merge"),
-        (
-            1,
-            |_, m| m.read_back[0].0 = "create".into(),
-            "merge.read_back",
-        ),
-        (
-            1,
-            |_, m| m.read_back[0].1 = vec!["".into()],
-            "merge.read_back",
-        ),
-        (1, |_, m| m.shown_by = None, "merge.read_back"),
-        (
-            1,
-            |_, m| m.shown_by = Some("nothing".into()),
-            "merge.shown_by",
-        ),
-        (1, |_, m| m.echoes = Some("emails".into()), "merge.shown_by"),
+        (1, |_, m| m.echoes = Some("".into()), "merge.echoes"),
     ];
     for (at, spoil, key) in cases {
         let mut defs = merged();
@@ -133,14 +88,4 @@ fn what_cannot_be_merged_is_refused() {
         assert!(keys.contains(&key), "{key} in {problems:?}");
         assert!(problems.iter().all(|problem| problem.definition == at));
     }
-    // What is only described need not be safe.
-    let mut defs = merged();
-    let merge = defs[1].merge.as_mut().unwrap();
-    (merge.enabled, merge.shown_by) = (false, None);
-    merge.read_back.clear();
-    assert!(build(defs).is_ok());
-    // A read below something that the write does not name.
-    let mut defs = merged();
-    defs[3].path = "/others/{other}".into();
-    assert_eq!(build(defs).unwrap_err()[0].key, "merge.shown_by");
 }
