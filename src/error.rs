@@ -85,6 +85,8 @@ pub enum GatewayError {
         retry_after: Duration,
         /// Whether an attempt has left.
         sent: bool,
+        /// The write's id.
+        id: String,
     },
     /// The write was taken back before it left.
     WriteCancelled,
@@ -370,10 +372,11 @@ impl GatewayError {
                 sent to the API; use a new key for a new request."
                     .into()
             }
-            Self::WritePending { .. } => "The write is accepted and goes on, but has not ended. \
-                Send the same request with the same Idempotency-Key again after Retry-After, and \
-                it is answered as soon as it has; it is not carried out twice."
-                .into(),
+            Self::WritePending { id, .. } => format!(
+                "The write is accepted and goes on, but has not ended. Send the same request with \
+                the same Idempotency-Key again after Retry-After, and it is answered as soon as it \
+                has; it is not carried out twice. GET /_gateway/writes/{id} shows how far it is."
+            ),
             Self::WriteCancelled => "This write was cancelled before it was sent, and will not be \
                 carried out. Send it again under another Idempotency-Key if it is wanted after all."
                 .into(),

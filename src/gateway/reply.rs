@@ -65,6 +65,9 @@ pub fn error(error: &GatewayError) -> Response<Body> {
     if let GatewayError::QueueWait { estimate, .. } = error {
         data["estimatedWaitMs"] = json!(u64::try_from(estimate.as_millis()).unwrap_or(u64::MAX));
     }
+    if let GatewayError::WritePending { id, .. } = error {
+        data["writeId"] = json!(id);
+    }
     let document = json!({ "errors": [{
         "type": error.kind(),
         "message": error.message(),

@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
+mod waiting;
+
 /// How long a scripted API takes to answer.
 const SOON: Duration = Duration::from_millis(50);
 const NOTHING: &str = r#"{"permissions":[]}"#;

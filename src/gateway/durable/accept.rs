@@ -24,6 +24,9 @@ use std::time::{Duration, Instant};
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// Says which preference was followed (RFC 7240, section 3).
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+/// How long a write that has left is waited for, however little time its caller has: with `wait=0`
+/// it would otherwise never hear the answer to a write that leaves at once.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// Why a write is to outlast a crash.
 #[derive(Clone, Debug)]
@@ -326,8 +329,8 @@ impl Gateway {
         Ok(self.accepted_reply(live, self.until_end(live)))
     }
 
-    /// Waits for what becomes of a write, until this instant; `None` if it was not accepted because
-    /// the journal knows its key.
+    /// Waits for what becomes of a write, until this instant, whatever its stage; `None` if it was
+    /// not accepted because the journal knows its key.
     async fn await_end(
         &self,
         live: &Arc<Live>,
@@ -337,6 +340,8 @@ impl Gateway {
     ) -> Result<Option<Reply>, GatewayError> {
         let mut live = live.clone();
         let mut stages = live.watch();
+        // From the first attempt on that is seen here, through all that follow.
+        let mut until_left = None;
         loop {
             let stage = stages.borrow_and_update().clone();
             let until = match &stage {
@@ -349,10 +354,21 @@ impl Gateway {
                 Stage::Ended(ended) => return reply(ended).map(Some),
                 Stage::Released(None) => return Ok(None),
                 Stage::Released(Some(error)) => return Err(error.clone()),
-                Stage::Accepting => None,
-                Stage::Left if !wanted.respond_async => self.given_up_at(ask),
+                // Without a key nothing true can be said before the journal has it.
+                Stage::Accepting if wanted.key.is_none() => None,
+                Stage::Accepting => Some(until.max(ask.accepted + MOMENT)),
+                Stage::Left if !wanted.respond_async => {
+                    let moment = || until.max(self.clock.now() + MOMENT);
+                    let until = *until_left.get_or_insert_with(moment);
+                    Some(
+                        self.given_up_at(ask)
+                            .map_or(until, |given_up| given_up.min(until)),
+                    )
+                }
                 Stage::Parked => Some(ask.accepted),
-                Stage::Queued | Stage::Cancelling | Stage::Left => Some(until),
+                Stage::Queued | Stage::Cancelling | Stage::Left => {
+                    Some(until_left.unwrap_or(until))
+                }
             };
             let changed = stages.changed();
             let changed = match until {
@@ -367,12 +383,15 @@ impl Gateway {
                 continue;
             }
             let estimate = self.until_end(&live);
-            if wanted.respond_async {
+            if wanted.respond_async && !matches!(stage, Stage::Accepting) {
                 return Ok(Some(self.accepted_reply(&live, estimate)));
             }
+            // One that waits to be repeated has been sent as well.
+            let sent = matches!(stage, Stage::Left) || live.tries().doubt.is_some();
             return Err(GatewayError::WritePending {
                 retry_after: estimate,
-                sent: matches!(stage, Stage::Left),
+                sent,
+                id: live.id.to_string(),
             });
         }
     }
@@ -428,6 +447,7 @@ fn replay(record: &Record, key: &Key) -> Result<Reply, GatewayError> {
         State::Queued | State::Dispatched => Err(GatewayError::WritePending {
             retry_after: Duration::from_secs(1),
             sent: record.attempts > 0,
+            id: record.id.to_string(),
         }),
         State::Succeeded | State::Failed | State::Unknown => match answer() {
             Some(answer) => Ok(Reply::replay(respond(&answer)?)),
