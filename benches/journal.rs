@@ -165,6 +165,7 @@ fn record(ids: &WriteIds, clock: &Clock) -> Record {
         operation: "create-invites".into(),
         key: Some(*id.bytes()),
         fingerprint: [2; 32],
+        summary: REQUEST[..128].to_vec().into(),
         request: REQUEST.to_vec().into(),
         state: State::Queued,
         attempts: 0,

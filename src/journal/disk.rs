@@ -11,13 +11,13 @@
 //! Others' changes of what is not sealed are not noticed: who may write the file is trusted.
 
 use super::{
-    Change, Filter, Journal, JournalError, Key, KeyHash, Later, Record, WorkspaceHash, WriteId,
-    millis,
+    Change, Filter, Journal, JournalError, Key, KeyHash, Later, Record, Remembered, WorkspaceHash,
+    WriteId, millis,
 };
 use crate::credential::Credential;
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub(super) use open::lock;
 
 /// At most so many commits share a transaction, so that the first does not wait for ever more.
 const MOST_TOGETHER: usize = 256;
-/// So many are forgotten in one transaction, so that commits get in between.
+/// So many are forgotten in one transaction, or counted in one go, so that commits get in between.
 const FORGET_TOGETHER: u32 = 1_000;
 
 /// A journal on disk. Clones share it.
@@ -144,7 +144,9 @@ impl Journal for Disk {
     }
 
     fn list(&self, filter: Filter, most: usize) -> Later<'static, Vec<Record>> {
-        self.ask(move |shared| shared.read(|connection, _| rows::list(connection, filter, most)))
+        self.ask(move |shared| {
+            shared.read(|connection, key| rows::list(connection, key, filter, most))
+        })
     }
 
     fn unfinished(&self) -> Later<'static, Vec<Record>> {
@@ -159,6 +161,44 @@ impl Journal for Disk {
         self.ask(move |shared| shared.read(|connection, _| rows::workspace(connection, credential)))
     }
 
+    fn refused(&self) -> Later<'static, Vec<(Credential, SystemTime)>> {
+        self.ask(|shared| shared.read(|connection, _| rows::refused(connection)))
+    }
+
+    fn remembered(&self) -> Later<'static, HashMap<Credential, Remembered>> {
+        self.ask(|shared| {
+            let mut remembered = HashMap::new();
+            let mut after = Some(i64::MIN);
+            while let Some(row) = after {
+                after = shared.read(|connection, _| {
+                    rows::count_ended(connection, row, FORGET_TOGETHER, &mut remembered)
+                })?;
+            }
+            Ok(remembered)
+        })
+    }
+
+    fn forget_oldest(
+        &self,
+        of: Option<Credential>,
+        least: Remembered,
+        ended_before: SystemTime,
+    ) -> Later<'static, Remembered> {
+        let before = millis(ended_before);
+        self.ask(move |shared| {
+            let mut forgotten = Remembered::default();
+            loop {
+                let is_over = shared.read(|connection, _| {
+                    let oldest = rows::oldest(connection, of, before, FORGET_TOGETHER)?;
+                    rows::forget_these(connection, &oldest, &least, &mut forgotten)
+                })?;
+                if is_over {
+                    return Ok(forgotten);
+                }
+            }
+        })
+    }
+
     fn forget(&self, ended_before: SystemTime) -> Later<'static, u64> {
         let before = millis(ended_before);
         self.ask(move |shared| {
@@ -168,7 +208,7 @@ impl Journal for Disk {
                     .read(|connection, _| rows::forget(connection, before, FORGET_TOGETHER))?;
                 all += some;
                 if some < u64::from(FORGET_TOGETHER) {
-                    shared.read(|connection, _| rows::forget_workspaces(connection))?;
+                    shared.read(|connection, _| rows::forget_credentials(connection))?;
                     return Ok(all);
                 }
             }

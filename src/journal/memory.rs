@@ -2,8 +2,8 @@
 //! with.
 
 use super::{
-    Change, Filter, Journal, JournalError, KeyHash, Later, Record, State, WorkspaceHash, WriteId,
-    millis, not_an_end, time,
+    Change, Filter, Journal, JournalError, KeyHash, Later, Record, Remembered, State,
+    WorkspaceHash, WriteId, millis, not_an_end, time,
 };
 use crate::credential::Credential;
 use bytes::Bytes;
@@ -23,6 +23,7 @@ pub struct Memory {
 struct Kept {
     writes: BTreeMap<WriteId, Record>,
     workspaces: HashMap<Credential, WorkspaceHash>,
+    refused: BTreeMap<Credential, SystemTime>,
     /// How many of the next commits find no room.
     failing: usize,
 }
@@ -32,8 +33,9 @@ type Undo = Vec<Before>;
 
 #[derive(Debug)]
 enum Before {
-    Write(WriteId, Option<Record>),
+    Write(WriteId, Option<Box<Record>>),
     Workspace(Credential, Option<WorkspaceHash>),
+    Refused(Credential, Option<SystemTime>),
 }
 
 impl Memory {
@@ -43,6 +45,7 @@ impl Memory {
         let kept = Kept {
             writes: here.writes.clone(),
             workspaces: here.workspaces.clone(),
+            refused: here.refused.clone(),
             failing: 0,
         };
         Self {
@@ -76,10 +79,12 @@ impl Kept {
 
     fn put_back(&mut self, before: Before) {
         match before {
-            Before::Write(id, Some(record)) => drop(self.writes.insert(id, record)),
+            Before::Write(id, Some(record)) => drop(self.writes.insert(id, *record)),
             Before::Write(id, None) => drop(self.writes.remove(&id)),
             Before::Workspace(of, Some(hash)) => drop(self.workspaces.insert(of, hash)),
             Before::Workspace(of, None) => drop(self.workspaces.remove(&of)),
+            Before::Refused(of, Some(since)) => drop(self.refused.insert(of, since)),
+            Before::Refused(of, None) => drop(self.refused.remove(&of)),
         }
     }
 
@@ -127,9 +132,25 @@ impl Kept {
                 record.request = request;
                 Ok(())
             }
+            Change::Withdraw(id) => {
+                self.unended(id, undo)?;
+                self.writes.remove(&id);
+                Ok(())
+            }
             Change::Belongs(credential, workspace) => {
                 let before = self.workspaces.insert(credential, workspace);
                 undo.push(Before::Workspace(credential, before));
+                Ok(())
+            }
+            Change::Refused(credential, since) => {
+                let before = self.refused.get(&credential).copied();
+                undo.push(Before::Refused(credential, before));
+                self.refused.entry(credential).or_insert(whole(since));
+                Ok(())
+            }
+            Change::Admitted(credential) => {
+                let before = self.refused.remove(&credential);
+                undo.push(Before::Refused(credential, before));
                 Ok(())
             }
         }
@@ -156,7 +177,7 @@ impl Kept {
         if record.state.has_ended() {
             return Err(JournalError::Absent);
         }
-        undo.push(Before::Write(id, Some(record.clone())));
+        undo.push(Before::Write(id, Some(Box::new(record.clone()))));
         Ok(record)
     }
 
@@ -165,6 +186,12 @@ impl Kept {
             .values()
             .find(|record| record.credential == credential && record.key == Some(key))
     }
+}
+
+/// What is kept of a write that has ended, in bytes.
+fn kept_bytes(record: &Record) -> u64 {
+    let answer = record.answer.as_ref().map_or(0, Bytes::len);
+    (answer + record.summary.len()) as u64
 }
 
 impl Filter {
@@ -230,6 +257,47 @@ impl Journal for Memory {
         later(Ok(self.kept.lock().workspaces.get(&credential).copied()))
     }
 
+    fn refused(&self) -> Later<'static, Vec<(Credential, SystemTime)>> {
+        let kept = self.kept.lock();
+        later(Ok(kept.refused.iter().map(|(of, at)| (*of, *at)).collect()))
+    }
+
+    fn remembered(&self) -> Later<'static, HashMap<Credential, Remembered>> {
+        let mut remembered: HashMap<Credential, Remembered> = HashMap::new();
+        let kept = self.kept.lock();
+        for record in kept.writes.values().filter(|it| it.ended.is_some()) {
+            let of = remembered.entry(record.credential).or_default();
+            of.add(kept_bytes(record));
+        }
+        later(Ok(remembered))
+    }
+
+    fn forget_oldest(
+        &self,
+        of: Option<Credential>,
+        least: Remembered,
+        ended_before: SystemTime,
+    ) -> Later<'static, Remembered> {
+        let mut kept = self.kept.lock();
+        let before = whole(ended_before);
+        let records = kept.writes.values();
+        let mut oldest: Vec<_> = records
+            .filter(|record| of.is_none_or(|of| of == record.credential))
+            .filter_map(|record| Some((record.ended?, record.id, kept_bytes(record))))
+            .filter(|(ended, ..)| *ended < before)
+            .collect();
+        oldest.sort_unstable();
+        let mut forgotten = Remembered::default();
+        for (_, id, bytes) in oldest {
+            if forgotten.reaches(&least) {
+                break;
+            }
+            kept.writes.remove(&id);
+            forgotten.add(bytes);
+        }
+        later(Ok(forgotten))
+    }
+
     fn forget(&self, ended_before: SystemTime) -> Later<'static, u64> {
         let mut kept = self.kept.lock();
         let kept = &mut *kept;
@@ -240,6 +308,7 @@ impl Journal for Memory {
         let writes = &kept.writes;
         let has_any = |of: Credential| writes.values().any(|record| record.credential == of);
         kept.workspaces.retain(|credential, _| has_any(*credential));
+        kept.refused.retain(|credential, _| has_any(*credential));
         later(Ok((all - kept.writes.len()) as u64))
     }
 }

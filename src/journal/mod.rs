@@ -7,7 +7,8 @@
 //!   may bring it back.
 //! - *Whole.* All changes of one commit are kept, or none.
 //! - *In order.* [`Journal::unfinished`] gives writes in the order in which they were accepted.
-//! - *Secret.* At rest, what a request and an answer say (path, header, body) is encrypted; times,
+//! - *Secret.* At rest, what a request and an answer say (path, header, body) is encrypted, and so is
+//!   the summary of a write, which stays when its request is erased; times,
 //!   states, operations and credential hashes are not. Nothing here shows them in its `Debug`.
 //! - *Bounded by its callers.* Commits that wait to be written are in memory, so whoever commits
 //!   has to bound how many are under way at once, and what it accepts without forgetting.
@@ -16,6 +17,7 @@
 
 use crate::credential::Credential;
 use bytes::Bytes;
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -100,6 +102,8 @@ pub struct Record {
     pub key: Option<KeyHash>,
     /// Tells another request under the same key from the same one.
     pub fingerprint: [u8; 32],
+    /// What it was for, without its body and its credential, for as long as it is remembered; secret.
+    pub summary: Bytes,
     /// What to send; secret. Empty once the write has ended.
     pub request: Bytes,
     /// How far it has come.
@@ -159,8 +163,15 @@ pub enum Change {
         /// What to send, with the new credential; secret.
         request: Bytes,
     },
+    /// It is as if it had never been accepted. An error if it is not there or has ended.
+    Withdraw(WriteId),
     /// A credential belongs to this workspace. Forgotten some time after its last write.
     Belongs(Credential, WorkspaceHash),
+    /// The API has refused a credential since then, so that its writes wait. A later time than the
+    /// one that is known changes nothing. Forgotten as a workspace is.
+    Refused(Credential, SystemTime),
+    /// A credential is no longer refused.
+    Admitted(Credential),
 }
 
 impl fmt::Debug for Change {
@@ -173,8 +184,36 @@ impl fmt::Debug for Change {
             Self::Rebind { id, credential, .. } => {
                 f.debug_tuple("Rebind").field(id).field(credential).finish()
             }
+            Self::Withdraw(id) => f.debug_tuple("Withdraw").field(id).finish(),
             Self::Belongs(credential, _) => f.debug_tuple("Belongs").field(credential).finish(),
+            Self::Refused(credential, since) => {
+                let mut refused = f.debug_tuple("Refused");
+                refused.field(credential).field(since).finish()
+            }
+            Self::Admitted(credential) => f.debug_tuple("Admitted").field(credential).finish(),
         }
+    }
+}
+
+/// How much is remembered of writes that have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// How many writes.
+    pub writes: u64,
+    /// Bytes of their answers and summaries, as they are kept.
+    pub bytes: u64,
+}
+
+impl Remembered {
+    /// One more write, with so many bytes.
+    pub fn add(&mut self, bytes: u64) {
+        self.writes = self.writes.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// Whether this is at least as much as `other` in both respects.
+    pub fn reaches(&self, other: &Self) -> bool {
+        self.writes >= other.writes && self.bytes >= other.bytes
     }
 }
 
@@ -229,7 +268,8 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// The write of this credential that was accepted under this key.
     fn find(&self, credential: Credential, key: KeyHash) -> Later<'static, Option<Record>>;
 
-    /// At most so many writes, without their requests and answers, in order of acceptance.
+    /// At most so many writes, with their summaries but without their requests and answers, in order
+    /// of acceptance.
     fn list(&self, filter: Filter, most: usize) -> Later<'static, Vec<Record>>;
 
     /// All writes that have not ended, in order of acceptance.
@@ -241,9 +281,24 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// The workspace that a credential belongs to, if that has been said.
     fn workspace(&self, credential: Credential) -> Later<'static, Option<WorkspaceHash>>;
 
+    /// The credentials that the API refuses, and since when.
+    fn refused(&self) -> Later<'static, Vec<(Credential, SystemTime)>>;
+
+    /// How much is remembered of the writes that have ended, by credential.
+    fn remembered(&self) -> Later<'static, HashMap<Credential, Remembered>>;
+
     /// Forgets writes that ended before this, and what is known of credentials without any; how many
     /// writes.
     fn forget(&self, ended_before: SystemTime) -> Later<'static, u64>;
+
+    /// Forgets writes that ended before this, of one credential or of all, the first that ended
+    /// first, until that is at least `least`; how much it was.
+    fn forget_oldest(
+        &self,
+        of: Option<Credential>,
+        least: Remembered,
+        ended_before: SystemTime,
+    ) -> Later<'static, Remembered>;
 }
 
 /// What an implementation says of a change that no caller may ask for.

@@ -36,6 +36,7 @@ const MADE: usize = 32;
 pub(super) enum Kind {
     Request = 1,
     Answer = 2,
+    Summary = 3,
 }
 
 /// It cannot be sealed or opened. There is nothing more to know.

@@ -259,6 +259,7 @@ impl Gateway {
             operation: live.operation.name.clone(),
             key: key.map(|key| key.hash),
             fingerprint: key.map_or([0; 32], |key| key.fingerprint),
+            summary: Bytes::new(),
             request,
             state: State::Queued,
             attempts: 0,

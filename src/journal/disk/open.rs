@@ -10,7 +10,7 @@
 //!
 //! Beside `journal.db` stand its log `journal.db-wal` and its lock `journal.lock`.
 
-use super::rows::SCHEMA;
+use super::rows::{SCHEMA, complete};
 use crate::journal::Key;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
@@ -115,7 +115,9 @@ pub(super) fn open(path: &Path, key: &Key) -> Result<(Connection, File), OpenErr
     }
     let connection = connect(path).map_err(|error| said(path, &error))?;
     check(&connection, path, key)?;
-    settle(&connection).map_err(|error| said(path, &error))?;
+    settle(&connection)
+        .and_then(|()| complete(&connection))
+        .map_err(|error| said(path, &error))?;
     Ok((connection, lock))
 }
 
@@ -246,7 +248,7 @@ fn said(path: &Path, error: &rusqlite::Error) -> OpenError {
             | ErrorCode::SystemIoFailure,
         ) => OpenError::Denied(path, error.to_string()),
         // Among them a table that is not there.
-        _ => OpenError::Damaged(path, error.to_string()),
+        _ => OpenError::Damaged(path, error.to_string().replace('\n', " ")),
     }
 }
 

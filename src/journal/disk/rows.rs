@@ -1,18 +1,20 @@
 //! The tables of the journal on disk, and every statement about them.
 //!
-//! Requests and answers go in and come out sealed; the rest is as in [`Record`], times in
-//! milliseconds. They stand at the end of a row, so that a list reads past none of them.
+//! Summaries, requests and answers go in and come out sealed; the rest is as in [`Record`], times in
+//! milliseconds. The last two stand at the end of a row, so that a list reads past none of them.
 
 use super::Fault;
 use crate::credential::Credential;
 use crate::journal::seal::Kind;
 use crate::journal::{
-    Change, Filter, JournalError, Key, KeyHash, Record, State, WorkspaceHash, WriteId, millis,
-    not_an_end, time,
+    Change, Filter, JournalError, Key, KeyHash, Record, Remembered, State, WorkspaceHash, WriteId,
+    millis, not_an_end, time,
 };
 use bytes::Bytes;
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, Row, params, params_from_iter};
+use std::collections::HashMap;
+use std::time::SystemTime;
 
 /// Version 1 of the format.
 pub(super) const SCHEMA: &str = "
@@ -28,6 +30,7 @@ pub(super) const SCHEMA: &str = "
         accepted INTEGER NOT NULL,
         dispatched INTEGER,
         ended INTEGER,
+        summary BLOB,
         request BLOB NOT NULL,
         answer BLOB
     ) STRICT;
@@ -38,10 +41,22 @@ pub(super) const SCHEMA: &str = "
     CREATE INDEX writes_by_credential ON writes (credential, id);
     CREATE INDEX writes_by_end ON writes (ended) WHERE ended IS NOT NULL;";
 
+/// What was added to the format since; versions before read past it.
+const SINCE: &str = "CREATE TABLE IF NOT EXISTS refused (credential BLOB PRIMARY KEY,
+    since INTEGER NOT NULL) STRICT, WITHOUT ROWID;";
+
 const ALL: &str = "SELECT id, credential, operation, key, fingerprint, state, attempts, accepted,
-    dispatched, ended, request, answer FROM writes";
+    dispatched, ended, summary, request, answer FROM writes";
 const BARE: &str = "SELECT id, credential, operation, key, fingerprint, state, attempts, accepted,
-    dispatched, ended FROM writes";
+    dispatched, ended, summary FROM writes";
+
+/// Adds what a journal does not have that was made before it belonged to the format.
+pub(super) fn complete(connection: &Connection) -> rusqlite::Result<()> {
+    if connection.prepare("SELECT summary FROM writes").is_err() {
+        connection.execute_batch("ALTER TABLE writes ADD COLUMN summary BLOB")?;
+    }
+    connection.execute_batch(SINCE)
+}
 
 /// Changes a write that has not ended (the states below 2), or what is known of a credential.
 pub(super) fn apply(connection: &Connection, key: &Key, change: &Change) -> Result<(), Fault> {
@@ -94,6 +109,23 @@ pub(super) fn apply(connection: &Connection, key: &Key, change: &Change) -> Resu
             statement.execute(params![credential.bytes(), workspace])?;
             Ok(())
         }
+        Change::Withdraw(id) => {
+            let sql = "DELETE FROM writes WHERE id = ?1 AND state < 2";
+            let mut statement = connection.prepare_cached(sql)?;
+            found(statement.execute([id.bytes()])?)
+        }
+        Change::Refused(credential, since) => {
+            let sql = "INSERT OR IGNORE INTO refused (credential, since) VALUES (?1, ?2)";
+            let mut statement = connection.prepare_cached(sql)?;
+            statement.execute(params![credential.bytes(), millis(*since)])?;
+            Ok(())
+        }
+        Change::Admitted(credential) => {
+            let sql = "DELETE FROM refused WHERE credential = ?1";
+            let mut statement = connection.prepare_cached(sql)?;
+            statement.execute([credential.bytes()])?;
+            Ok(())
+        }
     }
 }
 
@@ -112,10 +144,13 @@ fn accept(connection: &Connection, key: &Key, record: &Record) -> Result<(), Fau
         .as_ref()
         .map(|answer| seal(key, record.id, Kind::Answer, answer))
         .transpose()?;
+    let summary = (!record.summary.is_empty())
+        .then(|| seal(key, record.id, Kind::Summary, &record.summary))
+        .transpose()?;
     let mut statement = connection.prepare_cached(
         "INSERT INTO writes (id, credential, operation, key, fingerprint, state, attempts,
-            accepted, dispatched, ended, request, answer)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            accepted, dispatched, ended, summary, request, answer)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?;
     let inserted = statement.execute(params![
         record.id.bytes(),
@@ -128,6 +163,7 @@ fn accept(connection: &Connection, key: &Key, record: &Record) -> Result<(), Fau
         millis(record.accepted),
         record.dispatched.map(millis),
         record.ended.map(millis),
+        summary,
         request,
         answer,
     ]);
@@ -173,6 +209,7 @@ pub(super) fn find(
 
 pub(super) fn list(
     connection: &Connection,
+    key: &Key,
     filter: Filter,
     most: usize,
 ) -> Result<Vec<Record>, Fault> {
@@ -212,7 +249,7 @@ pub(super) fn list(
     let mut rows = statement.query(params_from_iter(values))?;
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
-        records.push(bare(row)?);
+        records.push(bare(row, key)?);
     }
     Ok(records)
 }
@@ -260,22 +297,110 @@ pub(super) fn workspace(
     workspace.map_err(|_| Fault::Damaged(None))
 }
 
+pub(super) fn refused(connection: &Connection) -> Result<Vec<(Credential, SystemTime)>, Fault> {
+    let sql = "SELECT credential, since FROM refused ORDER BY credential";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([], |row| {
+        Ok((Credential::from_bytes(row.get(0)?), time(row.get(1)?)))
+    })?;
+    let refused: rusqlite::Result<Vec<_>> = rows.collect();
+    refused.map_err(|_| Fault::Damaged(None))
+}
+
 /// Forgets what is known of credentials that have no writes.
-pub(super) fn forget_workspaces(connection: &Connection) -> Result<(), Fault> {
-    let mut statement = connection.prepare_cached(
-        "DELETE FROM workspaces WHERE NOT EXISTS
-            (SELECT 1 FROM writes WHERE writes.credential = workspaces.credential)",
-    )?;
-    statement.execute([])?;
+pub(super) fn forget_credentials(connection: &Connection) -> Result<(), Fault> {
+    for table in ["workspaces", "refused"] {
+        let mut statement = connection.prepare_cached(&format!(
+            "DELETE FROM {table} WHERE NOT EXISTS
+                (SELECT 1 FROM writes WHERE writes.credential = {table}.credential)"
+        ))?;
+        statement.execute([])?;
+    }
     Ok(())
+}
+
+/// Counts those that have ended among at most so many rows behind this one, by credential. The last
+/// of them, unless there are no more.
+pub(super) fn count_ended(
+    connection: &Connection,
+    after: i64,
+    most: u32,
+    counted: &mut HashMap<Credential, Remembered>,
+) -> Result<Option<i64>, Fault> {
+    let mut statement = connection.prepare_cached(
+        "SELECT rowid, credential, ended IS NOT NULL,
+            ifnull(length(answer), 0) + ifnull(length(summary), 0)
+            FROM writes WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
+    )?;
+    let mut rows = statement.query(params![after, most])?;
+    let (mut last, mut seen) = (None, 0);
+    while let Some(row) = rows.next()? {
+        seen += 1;
+        last = Some(row.get(0)?);
+        if row.get(2)? {
+            let credential = row.get(1).map_err(|_| Fault::Damaged(None))?;
+            let of = counted.entry(Credential::from_bytes(credential));
+            of.or_default().add(size(row.get(3)?));
+        }
+    }
+    Ok(last.filter(|_| seen == most))
+}
+
+/// A length that SQLite tells.
+fn size(length: i64) -> u64 {
+    u64::try_from(length).unwrap_or(0)
+}
+
+/// The rows of at most so many writes that ended before this, of one credential or of all, and their
+/// bytes; the first that ended first.
+pub(super) fn oldest(
+    connection: &Connection,
+    of: Option<Credential>,
+    before: i64,
+    most: u32,
+) -> Result<Vec<(i64, u64)>, Fault> {
+    let of_one = of.map_or("", |_| "AND credential = ?3");
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT rowid, ifnull(length(answer), 0) + ifnull(length(summary), 0) FROM writes
+            WHERE ended < ?1 {of_one} ORDER BY ended, id LIMIT ?2"
+    ))?;
+    let mut values = vec![Value::Integer(before), Value::Integer(most.into())];
+    values.extend(of.map(|of| Value::Blob(of.bytes().to_vec())));
+    let rows = statement.query_map(params_from_iter(values), |row| {
+        Ok((row.get(0)?, size(row.get(1)?)))
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Forgets the first of these rows until that is enough; whether it is, or there were none.
+pub(super) fn forget_these(
+    connection: &Connection,
+    rows: &[(i64, u64)],
+    least: &Remembered,
+    forgotten: &mut Remembered,
+) -> Result<bool, Fault> {
+    let transaction = connection.unchecked_transaction()?;
+    let mut statement = transaction.prepare_cached("DELETE FROM writes WHERE rowid = ?1")?;
+    let mut sum = *forgotten;
+    for (row, bytes) in rows {
+        if sum.reaches(least) {
+            break;
+        }
+        statement.execute([row])?;
+        sum.add(*bytes);
+    }
+    drop(statement);
+    transaction.commit()?;
+    *forgotten = sum;
+    Ok(rows.is_empty() || sum.reaches(least))
 }
 
 /// A row of [`ALL`].
 fn whole(row: &Row<'_>, key: &Key) -> Result<Record, Fault> {
-    let record = bare(row)?;
+    let record = bare(row, key)?;
     let damaged = |_| Fault::Damaged(Some(record.id));
     let request = match row
-        .get_ref(10)?
+        .get_ref(11)?
         .as_blob()
         .map_err(|_| Fault::Damaged(Some(record.id)))?
     {
@@ -284,7 +409,7 @@ fn whole(row: &Row<'_>, key: &Key) -> Result<Record, Fault> {
             .open(record.id, Kind::Request, sealed)
             .map_err(damaged)?,
     };
-    let sealed: Option<Vec<u8>> = row.get(11)?;
+    let sealed: Option<Vec<u8>> = row.get(12)?;
     let answer = sealed
         .map(|sealed| key.open(record.id, Kind::Answer, &sealed))
         .transpose()
@@ -297,7 +422,7 @@ fn whole(row: &Row<'_>, key: &Key) -> Result<Record, Fault> {
 }
 
 /// A row of [`BARE`], or the beginning of one of [`ALL`].
-fn bare(row: &Row<'_>) -> Result<Record, Fault> {
+fn bare(row: &Row<'_>, key: &Key) -> Result<Record, Fault> {
     let id = row.get(0).ok().and_then(|id| WriteId::from_bytes(id).ok());
     let id = id.ok_or(Fault::Damaged(None))?;
     let read = || -> rusqlite::Result<Option<Record>> {
@@ -311,6 +436,13 @@ fn bare(row: &Row<'_>) -> Result<Record, Fault> {
             operation: operation.into(),
             key: row.get(3)?,
             fingerprint: row.get(4)?,
+            summary: match row.get::<_, Option<Vec<u8>>>(10)? {
+                None => Bytes::new(),
+                Some(sealed) => match key.open(id, Kind::Summary, &sealed) {
+                    Ok(summary) => summary,
+                    Err(_) => return Ok(None),
+                },
+            },
             request: Bytes::new(),
             state,
             attempts: row.get(6)?,

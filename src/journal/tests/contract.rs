@@ -1,7 +1,7 @@
 //! What every journal does. Each function runs over the one in memory and the one on disk.
 
 use super::{SECRET, accept, at, bare, credential, end, new_id, write};
-use crate::journal::{Change, Filter, Journal, JournalError, Record, State};
+use crate::journal::{Change, Filter, Journal, JournalError, Record, Remembered, State};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -38,6 +38,9 @@ contract! {
     nothing_shows_a_secret,
     a_write_is_handed_to_another_credential,
     what_is_known_of_a_credential_lasts_as_long_as_its_writes,
+    a_withdrawn_write_was_never_there,
+    a_refused_credential_is_remembered_with_the_first_time,
+    the_oldest_of_one_or_of_all_are_forgotten_and_no_more_than_has_to_be,
 }
 
 async fn kept(journal: &dyn Journal, record: &Record) {
@@ -272,6 +275,7 @@ async fn values_come_back_as_they_were(journal: &dyn Journal) {
         operation: "".into(),
         key: Some([0; 16]),
         fingerprint: [0xff; 32],
+        summary: Bytes::new(),
         request: Bytes::new(),
         attempts: u32::MAX,
         accepted: epoch,
@@ -395,4 +399,90 @@ async fn what_is_known_of_a_credential_lasts_as_long_as_its_writes(journal: &dyn
     journal.commit(ended).await.unwrap();
     journal.forget(at(2)).await.unwrap();
     assert_eq!(workspace(1).await, None);
+}
+
+async fn a_withdrawn_write_was_never_there(journal: &dyn Journal) {
+    let record = Record {
+        key: Some([1; 16]),
+        ..write(1)
+    };
+    kept(journal, &record).await;
+    let withdraw = || journal.commit(vec![Change::Withdraw(record.id)]);
+    assert_eq!(withdraw().await, Ok(()));
+    assert_eq!(get(journal, &record).await, None);
+    assert_eq!(withdraw().await, Err(JournalError::Absent));
+    // Its key is free, and what has ended stays.
+    kept(journal, &record).await;
+    let ended = vec![end(record.id, State::Failed, 1)];
+    journal.commit(ended).await.unwrap();
+    assert_eq!(withdraw().await, Err(JournalError::Absent));
+    assert!(get(journal, &record).await.is_some());
+}
+
+async fn a_refused_credential_is_remembered_with_the_first_time(journal: &dyn Journal) {
+    let refused = async || journal.refused().await.unwrap();
+    let since = |of: u8, millis| Change::Refused(credential(of), at(millis));
+    for of in [1, 2] {
+        kept(journal, &write(of)).await;
+    }
+    let changes = vec![since(2, 5), since(1, 7), since(2, 9), since(3, 1)];
+    journal.commit(changes).await.unwrap();
+    let rolled_back = vec![Change::Admitted(credential(1)), Change::Withdraw(new_id())];
+    journal.commit(rolled_back).await.unwrap_err();
+    let [one, two, three] = [(1, 7), (2, 5), (3, 1)].map(|(of, ms)| (credential(of), at(ms)));
+    assert_eq!(refused().await, [one, two, three]);
+    // As long as it has writes.
+    journal.forget(at(0)).await.unwrap();
+    assert_eq!(refused().await, [one, two]);
+    let admitted = vec![Change::Admitted(credential(2)), since(2, 11)];
+    journal.commit(admitted).await.unwrap();
+    assert_eq!(refused().await, [one, (credential(2), at(11))]);
+}
+
+async fn the_oldest_of_one_or_of_all_are_forgotten_and_no_more_than_has_to_be(
+    journal: &dyn Journal,
+) {
+    // Of two credentials in turn; the last one has not ended.
+    let writes: Vec<Record> = (0..10).map(|n| write(n % 2)).collect();
+    for (n, record) in writes.iter().enumerate() {
+        kept(journal, record).await;
+        if n < 9 {
+            // The order is that of the ends.
+            let ended = end(record.id, State::Succeeded, 20 - n as u16);
+            journal.commit(vec![ended]).await.unwrap();
+        }
+    }
+    let left = async || {
+        let mut left = Vec::new();
+        for (n, record) in writes.iter().enumerate() {
+            if get(journal, record).await.is_some() {
+                left.push(n);
+            }
+        }
+        left
+    };
+    let count = async |of| {
+        let remembered = journal.remembered().await.unwrap();
+        remembered.get(&credential(of)).map_or(0, |it| it.writes)
+    };
+    assert_eq!((count(0).await, count(1).await), (5, 4));
+    let some = |writes, bytes| Remembered { writes, bytes };
+    let forget = |of, least, millis| journal.forget_oldest(of, least, at(millis));
+    let none = forget(None, some(1, 0), 12).await.unwrap();
+    assert_eq!(
+        (none, left().await.len()),
+        (some(0, 0), 10),
+        "all ended later"
+    );
+    let one = forget(Some(credential(1)), some(2, 0), 99).await.unwrap();
+    assert_eq!(
+        (one.writes, left().await),
+        (2, vec![0, 1, 2, 3, 4, 6, 8, 9])
+    );
+    let size = one.bytes / 2;
+    let all = forget(None, some(0, size + 1), 99).await.unwrap();
+    assert_eq!((all.writes, left().await), (2, vec![0, 1, 2, 3, 4, 9]));
+    let rest = forget(None, some(99, 0), 18).await.unwrap();
+    assert_eq!((rest.writes, left().await), (2, vec![0, 1, 2, 9]));
+    assert_eq!((count(0).await, count(1).await), (2, 1));
 }

@@ -548,3 +548,28 @@ fn another_runtime_goes_on() {
     let expected = if answer.is_ok() { vec![a, b] } else { vec![b] };
     assert_eq!(kept, expected);
 }
+
+/// A journal of the first gateways has no summaries and no table of refused credentials.
+#[tokio::test(start_paused = true)]
+async fn what_was_added_to_the_format_since_is_added_to_a_journal_that_is_there() {
+    let (_folder, path) = place();
+    let mut kept = filled(&path).await;
+    let older = rusqlite::Connection::open(&path).unwrap();
+    older
+        .execute_batch("ALTER TABLE writes DROP COLUMN summary; DROP TABLE refused;")
+        .unwrap();
+    drop(older);
+    for _ in 0..2 {
+        let disk = open(&path);
+        for record in &mut kept {
+            record.summary = bytes::Bytes::new();
+            assert_eq!(disk.get(record.id).await.unwrap().as_ref(), Some(&*record));
+        }
+    }
+    let disk = open(&path);
+    let new = write(1);
+    let refused = Change::Refused(new.credential, at(3));
+    disk.commit(vec![accept(&new), refused]).await.unwrap();
+    assert_eq!(disk.get(new.id).await.unwrap(), Some(new.clone()));
+    assert_eq!(disk.refused().await.unwrap(), [(new.credential, at(3))]);
+}

@@ -39,6 +39,7 @@ fn write(of: u8) -> Record {
         operation: "create-invites".into(),
         key: None,
         fingerprint: [of; 32],
+        summary: format!("POST /invites {SECRET}").into(),
         request: format!("POST /invites {SECRET}").into(),
         state: State::Queued,
         attempts: 0,

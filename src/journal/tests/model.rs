@@ -2,10 +2,12 @@
 //! opened in between.
 
 use super::{accept, at, credential, end, key, new_id, write};
+use crate::credential::Credential;
 use crate::journal::disk::Disk;
 use crate::journal::memory::Memory;
-use crate::journal::{Change, Filter, Journal, Record, State, WriteId};
+use crate::journal::{Change, Filter, Journal, Record, Remembered, State, WriteId};
 use fastrand::Rng;
+use std::collections::BTreeMap;
 
 const STATES: [State; 6] = [
     State::Queued,
@@ -20,7 +22,7 @@ const STATES: [State; 6] = [
 fn change(dice: &mut Rng, ids: &mut Vec<WriteId>) -> Change {
     let id = dice.choice(&*ids).copied().unwrap_or_else(new_id);
     let millis = dice.u16(..50);
-    match dice.u8(..12) {
+    match dice.u8(..15) {
         0..4 => {
             let record = Record {
                 key: dice.bool().then(|| [dice.u8(..6); 16]),
@@ -42,9 +44,18 @@ fn change(dice: &mut Rng, ids: &mut Vec<WriteId>) -> Change {
             key: dice.bool().then(|| [dice.u8(..6); 16]),
             request: vec![dice.u8(..); dice.usize(..600)].into(),
         },
+        12 => Change::Withdraw(id),
+        13 => Change::Refused(credential(dice.u8(..6)), at(millis)),
+        14 => Change::Admitted(credential(dice.u8(..6))),
         8 => Change::Belongs(credential(dice.u8(..6)), [dice.u8(..); 16]),
         _ => end(id, STATES[dice.usize(2..6)], millis),
     }
+}
+
+/// How many writes of which credential have ended; their bytes differ, because a seal has some.
+async fn remembered(journal: &dyn Journal) -> BTreeMap<Credential, u64> {
+    let remembered = journal.remembered().await.unwrap().into_iter();
+    remembered.map(|(of, it)| (of, it.writes)).collect()
 }
 
 async fn compare(model: &Memory, disk: &Disk, ids: &[WriteId]) {
@@ -53,6 +64,8 @@ async fn compare(model: &Memory, disk: &Disk, ids: &[WriteId]) {
         assert_eq!(a, b, "{id}");
     }
     assert_eq!(model.unfinished().await, disk.unfinished().await);
+    assert_eq!(model.refused().await, disk.refused().await);
+    assert_eq!(remembered(model).await, remembered(disk).await);
     for n in 0..6 {
         let of = credential(n % 3);
         let (a, b) = (model.find(of, [n; 16]).await, disk.find(of, [n; 16]).await);
@@ -112,6 +125,15 @@ async fn both_journals_follow_one_model() {
             if dice.u8(..30) == 0 {
                 let before = at(dice.u16(..50));
                 assert_eq!(disk.forget(before).await, model.forget(before).await);
+                let of = dice.bool().then(|| credential(dice.u8(..3)));
+                let least = Remembered {
+                    writes: dice.u64(..4),
+                    bytes: 0,
+                };
+                let before = at(dice.u16(..50));
+                let [a, b] = [&model as &dyn Journal, &disk]
+                    .map(|journal| journal.forget_oldest(of, least, before));
+                assert_eq!(a.await.unwrap().writes, b.await.unwrap().writes);
                 compare(&model, &disk, &ids).await;
             }
             if dice.u8(..40) == 0 {
