@@ -96,6 +96,10 @@ pub enum GatewayError {
     AnswerLost(u16),
     /// There is no room to keep a write.
     JournalFull,
+    /// As many writes have ended lately as can be remembered, and none of them may be forgotten yet.
+    TooManyEnded,
+    /// The API has answered this credential with 401, or did so a moment ago.
+    TokenRefused,
     /// Writes cannot be kept.
     JournalBroken,
     /// The API refused its credential for as long as a write waits for another.
@@ -147,6 +151,8 @@ impl GatewayError {
             Self::WriteLeft => "gateway-write-left",
             Self::AnswerLost(_) => "gateway-answer-lost",
             Self::JournalFull => "gateway-journal-full",
+            Self::TooManyEnded => "gateway-too-many-ended",
+            Self::TokenRefused => "gateway-token-refused",
             Self::JournalBroken => "gateway-journal-broken",
             Self::GivenUp => "gateway-given-up",
             Self::Unauthorized => "gateway-unauthorized",
@@ -171,6 +177,7 @@ impl GatewayError {
             | Self::WriteCancelled
             | Self::WriteLeft
             | Self::GivenUp
+            | Self::TokenRefused
             | Self::Unauthorized
             | Self::NoCredential
             | Self::WrongListener
@@ -187,6 +194,7 @@ impl GatewayError {
             | Self::Overloaded
             | Self::WritePending { .. }
             | Self::JournalFull
+            | Self::TooManyEnded
             | Self::JournalBroken
             | Self::Internal => Blame::Gateway,
         }
@@ -205,6 +213,7 @@ impl GatewayError {
             | Self::WriteLeft
             | Self::AnswerLost(_)
             | Self::GivenUp
+            | Self::TokenRefused
             | Self::Unauthorized
             | Self::NoCredential
             | Self::WrongListener
@@ -252,8 +261,10 @@ impl GatewayError {
             | Self::WriteCancelled
             | Self::WriteLeft
             | Self::JournalFull
+            | Self::TooManyEnded
             | Self::JournalBroken
             | Self::GivenUp
+            | Self::TokenRefused
             | Self::Unauthorized
             | Self::NoCredential
             | Self::WrongListener
@@ -271,6 +282,7 @@ impl GatewayError {
             | Self::QueueExpired { retry_after }
             | Self::WritePending { retry_after, .. } => Some(*retry_after),
             Self::JournalFull | Self::JournalBroken => Some(Duration::from_secs(10)),
+            Self::TooManyEnded => Some(Duration::from_secs(60)),
             Self::Draining | Self::Overloaded => Some(Duration::from_secs(1)),
             Self::UpstreamUnreachable { .. } => Some(Duration::from_secs(5)),
             _ => None,
@@ -312,9 +324,6 @@ impl GatewayError {
             Self::Draining => "The gateway is stopping. Nothing was sent to the API; send the \
                 request again."
                 .into(),
-            Self::Overloaded => "The gateway handles as much as it is configured to. Nothing was \
-                sent to the API; send the request again."
-                .into(),
             Self::OutcomeUnknown { waited, may_retry } => format!(
                 "The write was sent, but {}. It may or may not have taken effect{}",
                 match waited {
@@ -337,14 +346,17 @@ impl GatewayError {
                 was a read; it is safe to send it again."
                 .into(),
             Self::NotCached
+            | Self::Overloaded
             | Self::KeyReused
             | Self::WritePending { .. }
             | Self::WriteCancelled
             | Self::WriteLeft
             | Self::AnswerLost(_)
             | Self::JournalFull
+            | Self::TooManyEnded
             | Self::JournalBroken
             | Self::GivenUp
+            | Self::TokenRefused
             | Self::Unauthorized
             | Self::NoCredential
             | Self::WrongListener
@@ -366,6 +378,9 @@ impl GatewayError {
             }
             Self::NotCached => "Nothing that the request accepts is stored, and 'only-if-cached' \
                 forbids to ask the API. Send it again without that directive."
+                .into(),
+            Self::Overloaded => "The gateway handles as much as it is configured to. Nothing was \
+                sent to the API; send the request again."
                 .into(),
             Self::KeyReused => {
                 "Another request came before under this Idempotency-Key. Nothing was \
@@ -390,6 +405,15 @@ impl GatewayError {
             Self::JournalFull => "There is no room on the gateway's disk to keep a write. Nothing \
                 was sent to the API; without `Prefer: respond-async` and Idempotency-Key the write \
                 is not kept, and passes."
+                .into(),
+            Self::TooManyEnded => "As many writes of this token, or of all, have ended within the \
+                last hour as the gateway can remember, and it does not forget an Idempotency-Key \
+                earlier. Nothing was sent to the API; come back after Retry-After, or send the \
+                write without `Prefer: respond-async` and Idempotency-Key."
+                .into(),
+            Self::TokenRefused => "The API does not take this token (401), so the write is not \
+                accepted; the gateway asks again after some seconds. Nothing was kept; send it with \
+                a token that the API takes."
                 .into(),
             Self::JournalBroken => "The gateway cannot keep writes at present; its log says why. \
                 Nothing was sent to the API; without `Prefer: respond-async` and Idempotency-Key \

@@ -28,8 +28,8 @@ impl Admin {
         let rest = rest.strip_prefix('/').unwrap_or(rest);
         let answer = match (method, rest) {
             (&Method::GET, "") => self.list(query).await,
-            (&Method::POST, "pause") => self.turn(query, true),
-            (&Method::POST, "resume") => self.turn(query, false),
+            (&Method::POST, "pause") => self.turn(query, true).await,
+            (&Method::POST, "resume") => self.turn(query, false).await,
             (&Method::POST, "rebind") => self.rebind(query, request.headers()).await,
             (&Method::GET, id) => match id.parse() {
                 Ok(id) => self.gateway.operators_show(id).await,
@@ -79,7 +79,7 @@ impl Admin {
         self.gateway.operators_list(&listing).await
     }
 
-    fn turn(&self, query: Option<&str>, pause: bool) -> Result<Value, GatewayError> {
+    async fn turn(&self, query: Option<&str>, pause: bool) -> Result<Value, GatewayError> {
         let mut given = parameters(query, &["credential", "operation"])?;
         let selection = Selection {
             credential: given.remove("credential"),
@@ -88,7 +88,7 @@ impl Admin {
         let changed = if pause {
             self.gateway.operators_pause(&selection)?
         } else {
-            self.gateway.operators_resume(&selection)?
+            self.gateway.operators_resume(&selection).await?
         };
         Ok(json!({ "paused": pause, "changed": changed }))
     }

@@ -16,6 +16,7 @@ use crate::gateway::stack::StackBounds;
 use crate::gateway::tasks::Tasks;
 use crate::gateway::union::Platform;
 use crate::gateway::{AccessLog, Gateway, Parts, Settings};
+use crate::journal::Remembered;
 use crate::limit::budgets::{Bounds, Budgets, LineBounds, MOST_ACCOUNTS};
 use crate::limit::ledger::{History, Ledger};
 use crate::limit::window::Terms;
@@ -154,6 +155,10 @@ fn durable(config: &Config, keeping: Keeping) -> Durable {
         writes: config.journal.writes,
         bytes: config.journal.bytes.0,
         keep: config.journal.keep,
+        ended: Remembered {
+            writes: config.journal.ended_writes as u64,
+            bytes: config.journal.ended_bytes.0 as u64,
+        },
         workspaces: config.journal.workspaces,
     };
     Durable::new(keeping.journal, keeping.outlasts, keeping.newest, bounds)

@@ -210,12 +210,14 @@ fn list(page: &Value) {
     for write in page["writes"].as_array().into_iter().flatten() {
         let field = |name: &str| write[name].as_str().unwrap_or("-").to_owned();
         say(&format!(
-            "{}  {:<10}  {}  {}  {}",
+            "{}  {:<10}  {}  {}  {}  {} {}",
             field("id"),
             field("state"),
             field("credential"),
             field("acceptedAt"),
             field("operation"),
+            field("method"),
+            field("path"),
         ));
     }
     for paused in page["paused"].as_array().into_iter().flatten() {

@@ -33,13 +33,7 @@ impl Default for Config {
             state: State {
                 directory: Some("segment-gateway-state".into()),
             },
-            journal: Journal {
-                key_file: None,
-                keep: Duration::from_secs(86_400),
-                writes: 100_000,
-                bytes: Size::mib(1024),
-                workspaces: true,
-            },
+            journal: journal(),
             credentials: Credentials { key_file: None },
             cache: Cache {
                 bytes: Size::mib(256),
@@ -126,5 +120,17 @@ impl Default for Server {
             write_timeout: Duration::from_secs(30),
             response_timeout: Duration::from_secs(300),
         }
+    }
+}
+
+fn journal() -> Journal {
+    Journal {
+        key_file: None,
+        keep: Duration::from_secs(86_400),
+        writes: 100_000,
+        bytes: Size::mib(1024),
+        ended_writes: 200_000,
+        ended_bytes: Size::mib(1024),
+        workspaces: true,
     }
 }

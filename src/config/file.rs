@@ -91,6 +91,8 @@ fn storage(root: &mut Section<'_>, config: &mut Config) {
         section.within("keep", &mut journal.keep, MOMENT..=YEAR);
         section.within("writes", &mut journal.writes, 1..=MANY);
         section.within("bytes", &mut journal.bytes, Size(1)..=LARGE);
+        section.within("ended_writes", &mut journal.ended_writes, 1..=MANY);
+        section.within("ended_bytes", &mut journal.ended_bytes, Size(1)..=LARGE);
         section.key("workspaces", &mut journal.workspaces);
     });
     root.section("credentials", |section| {

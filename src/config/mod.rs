@@ -177,12 +177,17 @@ pub struct Journal {
     /// How long a write that has ended is remembered, with its answer and under its key.
     pub keep: Duration,
     /// Writes that were accepted and have not ended, and the bytes of their requests; one peer may
-    /// have half of each.
+    /// have half of each, and so may one credential.
     pub writes: usize,
     /// See `writes`.
     pub bytes: Size,
-    /// Whether the API is asked once (`GET /`) which workspace a credential belongs to that defers a
-    /// write, so that its writes can be given to the token that replaces it.
+    /// Writes that have ended and are remembered, and the bytes of their answers; one credential may
+    /// have half of each.
+    pub ended_writes: usize,
+    /// See `ended_writes`.
+    pub ended_bytes: Size,
+    /// Whether the API is asked once (`GET /`) whether it takes a credential that defers a write, and
+    /// which workspace that belongs to, so that its writes can be given to the token that replaces it.
     pub workspaces: bool,
 }
 

@@ -16,6 +16,7 @@ use super::{Gateway, callers, edge};
 use crate::cache::reason::Bypass;
 use crate::credential::{self, Credential};
 use crate::error::GatewayError;
+use crate::journal::WriteId;
 use crate::limit::budgets::Standing;
 use crate::limit::turns::{Caller, Urgency};
 use crate::metrics::Outcome;
@@ -182,6 +183,8 @@ pub(super) struct Reply {
     pub(super) error: Option<&'static str>,
     /// What would have become of it, in shadow mode.
     pub(super) shadow: Option<Box<Foreseen>>,
+    /// The durable write that it is about.
+    pub(super) write_id: Option<WriteId>,
 }
 
 impl Reply {
@@ -195,6 +198,15 @@ impl Reply {
             shows_budget: matches!(outcome, Outcome::Joined | Outcome::Expired),
             error: None,
             shadow: None,
+            write_id: None,
+        }
+    }
+
+    /// The same, about a durable write.
+    pub(super) fn of_write(self, id: WriteId) -> Self {
+        Self {
+            write_id: Some(id),
+            ..self
         }
     }
 
@@ -329,7 +341,12 @@ impl Reply {
             | GatewayError::Internal => Outcome::Failed,
             _ => Outcome::Refused,
         };
+        let write_id = match error {
+            GatewayError::WritePending { id, .. } => id.parse().ok(),
+            _ => None,
+        };
         Self {
+            write_id,
             error: Some(error.kind()),
             shows_budget: error.concerns_budget(),
             ..Self::new(reply::error(error), outcome)

@@ -16,13 +16,17 @@ pub fn status(error: &GatewayError) -> StatusCode {
         GatewayError::BadRequest(_) => StatusCode::BAD_REQUEST,
         GatewayError::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
         GatewayError::NotFound | GatewayError::WrongListener => StatusCode::NOT_FOUND,
-        GatewayError::Unauthorized | GatewayError::NoCredential => StatusCode::UNAUTHORIZED,
+        GatewayError::Unauthorized
+        | GatewayError::NoCredential
+        | GatewayError::TokenRefused => StatusCode::UNAUTHORIZED,
         GatewayError::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
         GatewayError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
         GatewayError::WriteCancelled | GatewayError::WriteLeft | GatewayError::GivenUp => {
             StatusCode::CONFLICT
         }
-        GatewayError::JournalFull => StatusCode::INSUFFICIENT_STORAGE,
+        GatewayError::JournalFull | GatewayError::TooManyEnded => {
+            StatusCode::INSUFFICIENT_STORAGE
+        }
         GatewayError::AnswerLost(_) => StatusCode::BAD_GATEWAY,
         GatewayError::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         GatewayError::BodyTimeout => StatusCode::REQUEST_TIMEOUT,

@@ -266,6 +266,7 @@ impl Gateway {
                 peer: Some(hit.peer),
                 caller: None,
                 ids,
+                write_id: None,
             };
             line.write();
         }

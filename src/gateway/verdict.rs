@@ -74,6 +74,8 @@ pub fn verdict(came: Came, known: &Known<'_>) -> Verdict {
             // Whatever failed there may have failed after the effect.
             500.. => Verdict::End(State::Unknown),
             401 if known.deferred => Verdict::Pause,
+            // It says nothing of an earlier attempt.
+            401 if known.doubtful => Verdict::End(State::Unknown),
             // What an earlier attempt has deleted is gone.
             404 if known.doubtful && *known.method == Method::DELETE => {
                 Verdict::End(State::Succeeded)
@@ -191,6 +193,11 @@ mod tests {
             ..POST
         };
         assert_eq!(verdict(of(401), &waited_for), Verdict::End(State::Failed));
+        let doubtful = Known {
+            doubtful: true,
+            ..waited_for
+        };
+        assert_eq!(verdict(of(401), &doubtful), Verdict::End(State::Unknown));
     }
 
     #[test]

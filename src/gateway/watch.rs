@@ -15,6 +15,7 @@ use super::status::CacheStatus;
 use crate::cache::cache_status::CACHE_STATUS;
 use crate::credential::Credential;
 use crate::error::GatewayError;
+use crate::journal::WriteId;
 use crate::limit::budgets::Standing;
 use crate::limit::turns::Caller;
 use crate::metrics::{Origin, Outcome};
@@ -258,6 +259,7 @@ impl Watch {
             peer: self.asker.peer,
             caller: self.caller(),
             ids: &self.asker.ids,
+            write_id: reply.write_id,
         };
         line.write();
     }
@@ -367,6 +369,7 @@ pub(super) struct Line<'a> {
     pub(super) peer: Option<Peer>,
     pub(super) caller: Option<&'a str>,
     pub(super) ids: &'a Ids,
+    pub(super) write_id: Option<WriteId>,
 }
 
 impl Line<'_> {
@@ -389,6 +392,7 @@ impl Line<'_> {
             caller = self.caller,
             request_id = self.ids.request(),
             trace_id = self.ids.trace(),
+            write_id = self.write_id.map(tracing::field::display),
             "request"
         );
     }

@@ -8,14 +8,17 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
 use segment_gateway::app::Keeping;
-use segment_gateway::gateway::durable::Recovered;
-use segment_gateway::journal::Journal;
+use segment_gateway::gateway::durable::{Recovered, Selection};
 use segment_gateway::journal::memory::Memory;
+use segment_gateway::journal::{Filter, Journal};
 use segment_gateway::sandbox::{Faults, SandboxSpec};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
+mod outcomes;
+mod retention;
+mod tokens;
 mod waiting;
 
 /// How long a scripted API takes to answer.
@@ -762,8 +765,11 @@ async fn a_refused_credential_pauses_what_was_deferred_with_it() {
     let world = script.world();
     let first = defer(&world, post(1)).await;
     sleep(Duration::from_secs(1)).await;
+    let refused = world.send(deferred(post(2))).await;
+    assert_eq!(refused.error_type(), "gateway-token-refused", "{refused:?}");
+    sleep(Duration::from_secs(30)).await;
     let second = defer(&world, post(2)).await;
-    sleep(Duration::from_secs(100)).await;
+    sleep(Duration::from_secs(70)).await;
     for location in [&first, &second] {
         let write = world.get(location, "a").await.json()["data"]["write"].clone();
         assert_eq!(
@@ -838,8 +844,10 @@ async fn what_is_accepted_is_bounded_and_no_peer_has_more_than_half() {
     }
     // Sixty left at once in the meantime, or not: what has ended makes room.
     assert!((50..120).contains(&accepted), "{accepted}");
-    let other = world.send(from_peer(deferred(put(130)), 2)).await;
-    assert_eq!(other.status, 202);
+    let mut other = from_peer(deferred(put(130)), 2);
+    let headers = other.headers_mut();
+    headers.insert("authorization", "Bearer b".parse().unwrap());
+    assert_eq!(world.send(other).await.status, 202);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use super::live::{Birth, Ended, Key, Live, Stage};
 use super::record::{KeptAnswer, KeptRequest};
+use super::summary::Summary;
 use super::{Claim, Durable};
 use crate::credential::{self, Credential};
 use crate::error::{GatewayError, Waited};
@@ -14,6 +15,7 @@ use crate::journal::{Change, JournalError, KeyHash, Record, State};
 use crate::limit::ticket::Ticket;
 use crate::metrics::Outcome;
 use crate::queue::Place;
+use crate::queue::lanes::Keys;
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Response, StatusCode};
@@ -72,6 +74,13 @@ impl Drop for Claimed {
     }
 }
 
+/// What the journal keeps of a write, and what orders it.
+struct Kept {
+    request: Bytes,
+    summary: Bytes,
+    keys: Keys,
+}
+
 /// How a write waits, once it has been taken in.
 enum Waits {
     /// In its budget's line, as any held write.
@@ -111,13 +120,16 @@ impl Gateway {
         if self.is_draining() {
             return Err(GatewayError::Draining);
         }
+        if wanted.respond_async {
+            self.check_credential(&ask).await?;
+        }
         let until = self.waits_until(&ask, &wanted);
         // A connection that is held is one of those that writes may hold.
         let _held = (until > ask.accepted)
             .then(|| self.hold(ask.caller.peer))
             .transpose()?;
         loop {
-            let (birth, request) = self.birth(&ask, &wanted);
+            let (birth, kept) = self.birth(&ask, &wanted);
             let fingerprint = birth.key.map(|key| key.fingerprint);
             let live = match self.durable.claim(birth) {
                 Claim::New(live) => live,
@@ -136,7 +148,7 @@ impl Gateway {
                     }
                 }
             };
-            return self.take_in(ask, &wanted, live, request, until).await;
+            return self.take_in(ask, &wanted, live, kept, until).await;
         }
     }
 
@@ -151,8 +163,8 @@ impl Gateway {
     }
 
     /// A write before it is claimed, and what the journal keeps of it.
-    fn birth(&self, ask: &Ask, wanted: &Wanted) -> (Birth, Bytes) {
-        let kept = KeptRequest {
+    fn birth(&self, ask: &Ask, wanted: &Wanted) -> (Birth, Kept) {
+        let request = KeptRequest {
             method: ask.method.clone(),
             target: ask.target.clone(),
             peer: ask.caller.peer,
@@ -160,7 +172,13 @@ impl Gateway {
             headers: ask.headers.clone(),
             body: ask.body.clone(),
         };
-        let request = kept.encode();
+        let keys = order_keys(ask);
+        let summary = summary_of(ask, &keys);
+        let kept = Kept {
+            request: request.encode(),
+            summary: summary.encode(),
+            keys,
+        };
         let key = wanted.key.as_ref().map(|key| Key {
             hash: self.key_hash(ask.credential, key),
             fingerprint: idempotency::fingerprint(
@@ -178,12 +196,13 @@ impl Gateway {
             caller: ask.caller.clone(),
             urgency: priority::urgency_of_write(&ask.headers, wanted.respond_async),
             key,
-            bytes: request.len(),
+            summary: Arc::new(summary.shortened()),
+            bytes: kept.request.len() + kept.summary.len(),
             deferred: wanted.respond_async,
             since: now,
             accepted: ask.accepted,
         };
-        (birth, request)
+        (birth, kept)
     }
 
     /// Names an `Idempotency-Key` of a credential.
@@ -197,7 +216,7 @@ impl Gateway {
         ask: Ask,
         wanted: &Wanted,
         live: Arc<Live>,
-        request: Bytes,
+        kept: Kept,
         until: Instant,
     ) -> Result<Reply, GatewayError> {
         let claimed = Claimed {
@@ -211,7 +230,11 @@ impl Gateway {
                 return replay(&record, key);
             }
         }
-        let waits = match self.give_place(&ask, &live) {
+        let place = match self.durable.has_room_for_end(ask.credential) {
+            true => self.give_place(&ask, &live, kept.keys),
+            false => Err(GatewayError::TooManyEnded),
+        };
+        let waits = match place {
             Ok(waits) => waits,
             Err(error) => {
                 // Whoever joined it meanwhile asks for the same.
@@ -219,13 +242,14 @@ impl Gateway {
                 return Err(error);
             }
         };
-        let Some(kept) = claimed.keep() else {
+        let Some(own) = claimed.keep() else {
             return Err(GatewayError::Internal);
         };
+        let record = record(&own, kept.summary, kept.request);
         let gateway = self.clone();
         // The journal has it whether or not its caller stays.
         self.tasks.spawn("accept", async move {
-            gateway.hand_over(kept, request, waits).await;
+            gateway.hand_over(own, record, waits).await;
         });
         if wanted.respond_async && until <= ask.accepted {
             return self.acknowledge(&live).await;
@@ -236,14 +260,12 @@ impl Gateway {
         }
     }
 
-    fn give_place(&self, ask: &Ask, live: &Live) -> Result<Waits, GatewayError> {
+    fn give_place(&self, ask: &Ask, live: &Live, keys: Keys) -> Result<Waits, GatewayError> {
         self.quotas.charge(&ask.caller)?;
-        let keys = order_keys(ask);
         if !live.deferred {
             let (ticket, place) = self.accept(ask, keys, true)?;
             return Ok(Waits::InLine(Box::new(ask.clone()), ticket, place));
         }
-        self.note_workspace(ask);
         let ahead = self.durable.shared.feed.lock().len();
         let budget = &live.operation.budget;
         let expected = self.budgets.leaves_behind(live.credential, budget, ahead);
@@ -251,23 +273,7 @@ impl Gateway {
         Ok(Waits::Deferred(place))
     }
 
-    async fn hand_over(&self, live: Arc<Live>, request: Bytes, waits: Waits) {
-        let key = live.key.as_ref();
-        let record = Record {
-            id: live.id,
-            credential: live.credential,
-            operation: live.operation.name.clone(),
-            key: key.map(|key| key.hash),
-            fingerprint: key.map_or([0; 32], |key| key.fingerprint),
-            summary: Bytes::new(),
-            request,
-            state: State::Queued,
-            attempts: 0,
-            accepted: live.since,
-            dispatched: None,
-            ended: None,
-            answer: None,
-        };
+    async fn hand_over(&self, live: Arc<Live>, record: Record, waits: Waits) {
         let accepted = self.commit(vec![Change::Accept(Box::new(record))]).await;
         if let Err(error) = accepted {
             self.durable.refuse(&live, self.journal_failed(&error));
@@ -352,7 +358,9 @@ impl Gateway {
                     stages = live.watch();
                     continue;
                 }
-                Stage::Ended(ended) => return reply(ended).map(Some),
+                Stage::Ended(ended) => {
+                    return reply(ended).map(|reply| Some(reply.of_write(live.id)));
+                }
                 Stage::Released(None) => return Ok(None),
                 Stage::Released(Some(error)) => return Err(error.clone()),
                 // Without a key nothing true can be said before the journal has it.
@@ -418,7 +426,33 @@ impl Gateway {
             RETRY_AFTER,
             HeaderValue::from(crate::gateway::reply::seconds(estimate)),
         );
-        Reply::deferred(response)
+        Reply::deferred(response).of_write(live.id)
+    }
+}
+
+/// What is told of a write as long as it is remembered.
+pub(super) fn summary_of(ask: &Ask, keys: &Keys) -> Summary {
+    let named = (&ask.method, ask.target.path());
+    Summary::of(named, keys, &ask.caller, ask.ids.request())
+}
+
+/// A write as the journal takes it in.
+fn record(live: &Live, summary: Bytes, request: Bytes) -> Record {
+    let key = live.key.as_ref();
+    Record {
+        id: live.id,
+        credential: live.credential,
+        operation: live.operation.name.clone(),
+        key: key.map(|key| key.hash),
+        fingerprint: key.map_or([0; 32], |key| key.fingerprint),
+        summary,
+        request,
+        state: State::Queued,
+        attempts: 0,
+        accepted: live.since,
+        dispatched: None,
+        ended: None,
+        answer: None,
     }
 }
 
@@ -451,7 +485,7 @@ fn replay(record: &Record, key: &Key) -> Result<Reply, GatewayError> {
             id: record.id.to_string(),
         }),
         State::Succeeded | State::Failed | State::Unknown => match answer() {
-            Some(answer) => Ok(Reply::replay(respond(&answer)?)),
+            Some(answer) => Ok(Reply::replay(respond(&answer)?).of_write(record.id)),
             None if record.state == State::Failed => Err(GatewayError::GivenUp),
             None => Err(unknown()),
         },

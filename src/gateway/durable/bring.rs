@@ -58,7 +58,12 @@ impl Gateway {
                 }
                 Ok(None) => return None,
                 Err(error) => {
-                    tracing::error!(id = %live.id, %error, "a durable write cannot be read");
+                    tracing::error!(
+                        id = %live.id,
+                        request_id = live.request_id(),
+                        %error,
+                        "a durable write cannot be read"
+                    );
                     tokio::time::sleep(PAUSE).await;
                 }
             }

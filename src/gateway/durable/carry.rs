@@ -102,7 +102,11 @@ impl Gateway {
                 }
                 None if gateway.is_draining() => live.parked(place),
                 None => {
-                    tracing::error!(id = %live.id, "a durable write is no longer in the journal");
+                    tracing::error!(
+                        id = %live.id,
+                        request_id = live.request_id(),
+                        "a durable write is no longer in the journal"
+                    );
                     gateway.durable.refuse(&live, GatewayError::WriteCancelled);
                 }
             }
@@ -117,7 +121,11 @@ impl Gateway {
             if tokio::spawn(work).await.is_ok() {
                 return;
             }
-            tracing::error!(id = %live.id, "the task of a durable write failed");
+            tracing::error!(
+                id = %live.id,
+                request_id = live.request_id(),
+                "the task of a durable write failed"
+            );
             if matches!(live.stage(), Stage::Left) {
                 gateway
                     .end(&live, State::Unknown, None, &Timing::default())
@@ -149,6 +157,10 @@ impl Gateway {
             // Stopping waits for what has left.
             let running = self.tasks.begin("durable write");
             let mut next = match turn {
+                // Its credential was refused while it stood in line.
+                Turn::Alone(_, place) if self.has_to_wait(&carried.live) => {
+                    return self.defer(&carried.live, place);
+                }
                 Turn::Alone(permit, place) if carried.live.leaves() => {
                     self.take_turn(&mut carried, permit, place).await
                 }
@@ -180,6 +192,12 @@ impl Gateway {
             place.look_again();
             carried.ticket.again_blocked();
         }
+    }
+
+    /// Whether a write that nobody waits for is kept back because the API refuses its credential.
+    fn has_to_wait(&self, live: &Live) -> bool {
+        let waits = live.deferred && matches!(live.stage(), Stage::Queued);
+        waits && self.durable.shared.feed.lock().is_refused(live.credential)
     }
 
     /// It leaves.
@@ -346,7 +364,7 @@ impl Gateway {
             },
             Verdict::Pause => {
                 self.waits_again(live).await;
-                self.pause_credential(live);
+                self.pause_credential(live.credential).await;
                 self.defer(live, place);
                 Next::Over
             }

@@ -2,9 +2,11 @@
 
 use super::accept::respond;
 use super::carry::PAUSE;
+use super::checks::Verdict;
 use super::feed;
 use super::live::{Ended, Live};
 use super::record::KeptAnswer;
+use crate::credential::Credential;
 use crate::gateway::Gateway;
 use crate::gateway::attempt::Answer;
 use crate::gateway::body::{self, Read};
@@ -12,7 +14,9 @@ use crate::gateway::flow::Timing;
 use crate::gateway::repeat::{self, Written};
 use crate::journal::{Change, JournalError, State};
 use crate::limit::budgets::Standing;
+use bytes::Bytes;
 use http::StatusCode;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long writes wait for a credential that the API refuses.
@@ -55,12 +59,19 @@ impl Gateway {
         heard: Option<Heard>,
         timing: &Timing,
     ) {
-        let heard = heard.unwrap_or_default();
-        let end = Change::End {
-            id: live.id,
-            state,
-            at: self.clock.wall(),
-            answer: heard.answer.as_ref().map(KeptAnswer::encode),
+        let mut heard = heard.unwrap_or_default();
+        let end = if heard.status() == Some(StatusCode::UNAUTHORIZED) {
+            // It says nothing of the write, so it is not what the next one under its key is to hear.
+            self.refused_lately(live.credential);
+            match state {
+                State::Failed => Change::Withdraw(live.id),
+                _ => {
+                    heard.answer = None;
+                    self.end_of(live, state, None)
+                }
+            }
+        } else {
+            self.end_of(live, state, heard.answer.as_ref())
         };
         while let Err(error) = self.commit(vec![end.clone()]).await {
             if error == JournalError::Absent {
@@ -81,6 +92,27 @@ impl Gateway {
                 standing: heard.standing,
             },
         );
+    }
+
+    /// The end of a write for the journal. The body of its answer is left out if as much is
+    /// remembered as may be.
+    fn end_of(&self, live: &Live, state: State, answer: Option<&KeptAnswer>) -> Change {
+        let encoded = answer.map(KeptAnswer::encode);
+        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len) as u64;
+        let mut registry = self.durable.shared.registry.lock();
+        let retention = self.durable.retention();
+        let is_kept = retention.keeps(&registry.ended, live.credential, length(&encoded));
+        let answer = match answer {
+            Some(answer) if !is_kept => Some(answer.without_body().encode()),
+            _ => encoded,
+        };
+        registry.ended.add(live.credential, length(&answer));
+        Change::End {
+            id: live.id,
+            state,
+            at: self.clock.wall(),
+            answer,
+        }
     }
 
     /// The journal knows that it was taken back.
@@ -115,6 +147,8 @@ impl Gateway {
             return;
         };
         let given_up = self.durable.shared.feed.lock().given_up(since);
+        let credentials: BTreeSet<Credential> =
+            given_up.iter().map(|live| live.credential).collect();
         for live in given_up {
             // One that is being taken back at this moment is ended by that.
             if let Some(place) = live.take_place() {
@@ -123,25 +157,48 @@ impl Gateway {
                 drop(place);
             }
         }
+        for credential in credentials {
+            self.admitted(credential).await;
+        }
     }
 
-    /// The API no longer takes this credential: what else was deferred with it waits.
-    pub(super) fn pause_credential(&self, live: &Live) {
-        let pause = feed::Pause::Refused(live.credential);
-        if self
-            .durable
-            .shared
-            .feed
-            .lock()
-            .pause(pause, self.clock.now())
-        {
-            tracing::error!(
-                credential = %live.credential,
-                "the API refuses this credential (401): its deferred writes wait until they are \
-                 given to another token (`segment-gateway writes rebind`), resumed or cancelled, or \
-                 fail after a day"
-            );
+    /// The API no longer takes this credential: what else was deferred with it waits, also in the
+    /// next process.
+    pub(super) async fn pause_credential(&self, credential: Credential) {
+        self.refused_lately(credential);
+        let pause = feed::Pause::Refused(credential);
+        let now = self.clock.now();
+        if !self.durable.shared.feed.lock().pause(pause, now) {
+            return;
         }
+        tracing::error!(
+            %credential,
+            "the API refuses this credential (401): its deferred writes wait until they are \
+             given to another token (`segment-gateway writes rebind`), the API takes it again, they \
+             are resumed or cancelled, or fail after a day"
+        );
+        let refused = Change::Refused(credential, self.clock.wall());
+        if let Err(error) = self.commit(vec![refused]).await {
+            let _ = self.journal_failed(&error);
+        }
+    }
+
+    /// What was deferred with this credential no longer waits because the API refuses it; whether it
+    /// did.
+    pub(super) async fn admitted(&self, credential: Credential) -> bool {
+        let pause = feed::Pause::Refused(credential);
+        let waited = self.durable.shared.feed.lock().resume(&pause);
+        if let Err(error) = self.commit(vec![Change::Admitted(credential)]).await {
+            let _ = self.journal_failed(&error);
+        }
+        self.durable.shared.hungry.notify_one();
+        waited
+    }
+
+    /// The API has just answered this credential with 401.
+    fn refused_lately(&self, credential: Credential) {
+        let (mut checks, now) = (self.durable.shared.checks.lock(), self.clock.now());
+        checks.told(credential, Verdict::Refused, now);
     }
 }
 

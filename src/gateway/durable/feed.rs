@@ -267,9 +267,14 @@ impl<T> Feed<T> {
         is_paused(&self.paused, line)
     }
 
-    /// What is paused.
-    pub fn paused(&self) -> impl Iterator<Item = &Pause> {
-        self.paused.keys()
+    /// What is paused, and since when.
+    pub fn paused(&self) -> impl Iterator<Item = (&Pause, Instant)> {
+        self.paused.iter().map(|(pause, since)| (pause, *since))
+    }
+
+    /// Whether everything of this credential waits because the API refuses it.
+    pub fn is_refused(&self, credential: Credential) -> bool {
+        self.paused.contains_key(&Pause::Refused(credential))
     }
 
     /// How many of these wait here that were accepted before this turn, and how many stand before

@@ -1,6 +1,7 @@
 //! A write that has been accepted and has not ended: how far it has come, and who wants to know.
 
 use super::record::KeptAnswer;
+use super::summary::Summary;
 use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::journal::{KeyHash, State, WriteId};
@@ -69,6 +70,8 @@ pub(in crate::gateway) struct Live {
     pub(in crate::gateway) caller: Caller,
     pub(in crate::gateway) urgency: Urgency,
     pub(in crate::gateway) key: Option<Box<Key>>,
+    /// What it is for, in short.
+    pub(super) summary: Arc<Summary>,
     /// Bytes of its request.
     pub(in crate::gateway) bytes: usize,
     /// Whether its caller does not wait for it.
@@ -129,6 +132,7 @@ pub(super) struct Birth {
     pub(super) caller: Caller,
     pub(super) urgency: Urgency,
     pub(super) key: Option<Key>,
+    pub(super) summary: Arc<Summary>,
     pub(super) bytes: usize,
     pub(super) deferred: bool,
     pub(super) since: SystemTime,
@@ -144,6 +148,7 @@ impl Live {
             caller: birth.caller,
             urgency: birth.urgency,
             key: birth.key.map(Box::new),
+            summary: birth.summary,
             bytes: birth.bytes,
             deferred: birth.deferred,
             since: birth.since,
@@ -156,6 +161,11 @@ impl Live {
                 tries,
             }),
         }
+    }
+
+    /// The id of the request that asked for it, for the log.
+    pub(in crate::gateway) fn request_id(&self) -> Option<&str> {
+        self.summary.request_id.as_deref()
     }
 
     pub(in crate::gateway) fn stage(&self) -> Stage {

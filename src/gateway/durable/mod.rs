@@ -5,7 +5,8 @@
 //! `recovery` goes on with what the last process left, `requests` shows them to those whose they are
 //! and `operate` to operators; `rebind` gives them to another credential of the same workspace, which
 //! `workspace` asks for. `live` is one of them, `feed` those that wait to be brought before their
-//! budgets.
+//! budgets. `checks` knows which credentials the API takes, `summary` is what is told of a write after
+//! its request was erased, and `retention` says how much is remembered of those that have ended.
 //!
 //! Promises:
 //! - Nothing is acknowledged, and nothing leaves, before the journal has it on the disk.
@@ -16,6 +17,7 @@
 mod accept;
 mod bring;
 mod carry;
+mod checks;
 mod elements;
 mod ending;
 mod feed;
@@ -25,6 +27,8 @@ mod rebind;
 mod record;
 mod recovery;
 mod requests;
+mod retention;
+mod summary;
 mod workspace;
 
 pub(super) use ending::Heard;
@@ -34,29 +38,33 @@ pub use recovery::{Recovered, RecoveryError};
 
 use super::Gateway;
 use crate::credential::Credential;
-use crate::journal::{Journal, KeyHash, State, WriteId, WriteIds};
+use crate::journal::{Journal, JournalError, KeyHash, Remembered, State, WriteId, WriteIds};
 use crate::metrics::DurableGauge;
 use crate::queue::lanes::Turn;
+use checks::Checks;
 use feed::{Feed, LineKey};
 use live::{Birth, Stage, Tries};
 use parking_lot::Mutex;
+use retention::{AT_LEAST, Ended as EndedBefore, Retention};
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-/// Bounds of what is accepted and has not ended.
+/// Bounds of what is accepted and has not ended, and of what is remembered of the rest.
 #[derive(Clone, Copy, Debug)]
 pub struct DurableBounds {
-    /// How many; one peer may have half of them.
+    /// How many; one peer may have half of them, and so may one credential.
     pub writes: usize,
-    /// Bytes of their requests; one peer may have half of them.
+    /// Bytes of their requests; shared in the same way.
     pub bytes: usize,
     /// How long those that have ended are remembered.
     pub keep: Duration,
+    /// How much of them is remembered; one credential may have half of it.
+    pub ended: Remembered,
     /// Whether the API is asked which workspace a credential belongs to.
     pub workspaces: bool,
 }
@@ -76,8 +84,8 @@ struct Shared {
     ids: WriteIds,
     registry: Mutex<Registry>,
     feed: Mutex<Feed<Arc<Live>>>,
-    /// Credentials whose workspace is known or has been asked for.
-    asked: Mutex<HashSet<Credential>>,
+    /// Which credentials the API takes.
+    checks: Mutex<Checks<watch::Receiver<Option<checks::Verdict>>>>,
     /// More may be brought than was.
     hungry: Notify,
     /// How many have ended since the start: in the order of [`State::ALL`].
@@ -91,6 +99,9 @@ struct Registry {
     by_key: HashMap<(Credential, KeyHash), Arc<Live>>,
     bytes: usize,
     peers: HashMap<IpAddr, Load>,
+    credentials: HashMap<Credential, Load>,
+    /// Those that have ended.
+    ended: EndedBefore,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -126,7 +137,7 @@ impl Durable {
                 ids: newest.map_or_else(WriteIds::default, WriteIds::after),
                 registry: Mutex::default(),
                 feed: Mutex::default(),
-                asked: Mutex::default(),
+                checks: Mutex::default(),
                 hungry: Notify::new(),
                 ended: Default::default(),
             }),
@@ -176,8 +187,13 @@ impl Durable {
     /// Those that have writes.
     fn credentials(&self) -> BTreeSet<Credential> {
         let registry = self.shared.registry.lock();
-        let lives = registry.by_id.values();
-        lives.map(|live| live.credential).collect()
+        registry.credentials.keys().copied().collect()
+    }
+
+    /// Whether this credential has writes that have not ended.
+    fn has_writes(&self, credential: Credential) -> bool {
+        let registry = self.shared.registry.lock();
+        registry.credentials.contains_key(&credential)
     }
 
     fn live(&self, id: WriteId) -> Option<Arc<Live>> {
@@ -192,12 +208,16 @@ impl Durable {
         if let Some(under_way) = key.and_then(|key| registry.by_key.get(&key)) {
             return Claim::UnderWay(under_way.clone());
         }
-        let own = registry.peers.get(&birth.caller.peer);
-        let own = own.copied().unwrap_or_default();
-        let is_full = registry.by_id.len() >= bounds.writes
-            || own.writes >= bounds.writes.div_ceil(2)
+        let peer = registry.peers.get(&birth.caller.peer);
+        let loads = [peer, registry.credentials.get(&birth.credential)];
+        let is_share_full = loads.into_iter().flatten().any(|own| {
+            own.writes >= bounds.writes.div_ceil(2)
+                || own.bytes + birth.bytes > bounds.bytes.div_ceil(2)
+        });
+        let is_full = is_share_full
+            || registry.by_id.len() >= bounds.writes
             || registry.bytes + birth.bytes > bounds.bytes
-            || own.bytes + birth.bytes > bounds.bytes.div_ceil(2);
+            || birth.bytes > bounds.bytes.div_ceil(2);
         if is_full {
             return Claim::Full;
         }
@@ -220,6 +240,18 @@ impl Durable {
         registry.remove(live);
         registry.add(next.clone());
         next
+    }
+
+    fn retention(&self) -> Retention {
+        Retention {
+            most: self.shared.bounds.ended,
+        }
+    }
+
+    /// Whether one more write of this credential can be remembered when it ends.
+    fn has_room_for_end(&self, credential: Credential) -> bool {
+        let registry = self.shared.registry.lock();
+        self.retention().takes(&registry.ended, credential)
     }
 
     fn release(&self, live: &Live) {
@@ -253,12 +285,27 @@ fn line_of(live: &Live) -> LineKey {
     }
 }
 
+impl Load {
+    fn add(&mut self, bytes: usize) {
+        self.writes += 1;
+        self.bytes += bytes;
+    }
+
+    /// Takes one of so many bytes away; whether there are others.
+    fn remove(&mut self, bytes: usize) -> bool {
+        self.writes = self.writes.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.writes > 0
+    }
+}
+
 impl Registry {
     fn add(&mut self, live: Arc<Live>) {
         self.bytes += live.bytes;
-        let load = self.peers.entry(live.caller.peer).or_default();
-        load.writes += 1;
-        load.bytes += live.bytes;
+        let peer = self.peers.entry(live.caller.peer).or_default();
+        peer.add(live.bytes);
+        let own = self.credentials.entry(live.credential).or_default();
+        own.add(live.bytes);
         if let Some(key) = &live.key {
             self.by_key
                 .insert((live.credential, key.hash), live.clone());
@@ -277,12 +324,13 @@ impl Registry {
             self.by_key.remove(&(live.credential, key.hash));
         }
         self.bytes = self.bytes.saturating_sub(live.bytes);
-        if let Some(load) = self.peers.get_mut(&live.caller.peer) {
-            load.writes = load.writes.saturating_sub(1);
-            load.bytes = load.bytes.saturating_sub(live.bytes);
-            if load.writes == 0 {
-                self.peers.remove(&live.caller.peer);
-            }
+        let peer = self.peers.get_mut(&live.caller.peer);
+        if peer.is_some_and(|peer| !peer.remove(live.bytes)) {
+            self.peers.remove(&live.caller.peer);
+        }
+        let own = self.credentials.get_mut(&live.credential);
+        if own.is_some_and(|own| !own.remove(live.bytes)) {
+            self.credentials.remove(&live.credential);
         }
     }
 }
@@ -328,14 +376,47 @@ impl Gateway {
         }
     }
 
-    /// Forgets what has ended long ago.
+    /// Forgets what has ended long ago, and what there is too much of.
     pub async fn forget_ended(&self) {
-        let before = self.clock.wall() - self.durable.shared.bounds.keep;
-        match self.durable.journal().forget(before).await {
-            Ok(0) => {}
-            Ok(writes) => tracing::debug!(writes, "forgot writes that had ended"),
-            Err(error) => tracing::warn!(%error, "cannot forget writes that have ended"),
+        if let Err(error) = self.forget().await {
+            tracing::warn!(%error, "cannot forget writes that have ended");
         }
+    }
+
+    async fn forget(&self) -> Result<(), JournalError> {
+        let (journal, keep) = (self.durable.journal(), self.durable.shared.bounds.keep);
+        let now = self.clock.wall();
+        let old = journal.forget(now - keep).await?;
+        let ended = EndedBefore::counted(journal.remembered().await?);
+        let retention = self.durable.retention();
+        let before = now - keep.min(AT_LEAST);
+        let mut forgotten = Remembered::default();
+        for (credential, surplus) in retention.beyond_shares(&ended) {
+            let of = journal.forget_oldest(Some(credential), surplus, before);
+            let of = of.await?;
+            forgotten.writes += of.writes;
+            forgotten.bytes += of.bytes;
+        }
+        if let Some(surplus) = retention.beyond(&ended, forgotten) {
+            let of = journal.forget_oldest(None, surplus, before).await?;
+            forgotten.writes += of.writes;
+        }
+        let ended = match forgotten.writes {
+            0 => ended,
+            _ => EndedBefore::counted(journal.remembered().await?),
+        };
+        self.durable.shared.registry.lock().ended = ended;
+        if old > 0 {
+            tracing::debug!(writes = old, "forgot writes that had ended");
+        }
+        if forgotten.writes > 0 {
+            tracing::warn!(
+                writes = forgotten.writes,
+                "forgot writes before their time, because more have ended than journal.ended_writes \
+                 and journal.ended_bytes have room for"
+            );
+        }
+        Ok(())
     }
 
     /// What became of a write is told under its state.
@@ -344,16 +425,20 @@ impl Gateway {
         self.metrics
             .durable_ended(&live.operation.name, state.as_str());
         let (operation, credential) = (&live.operation.name, live.credential);
-        let id = live.id;
+        let (id, request_id, summary) = (live.id, live.request_id(), &live.summary);
         if state == State::Unknown {
             tracing::warn!(
-                %id, %operation, %credential, attempts,
+                %id, request_id, %operation, %credential, attempts,
+                method = summary.method.as_str(),
+                path = summary.path,
+                elements = summary.named(),
+                caller = summary.caller,
                 "a durable write was sent, and nobody knows what became of it: read the present \
                  state before sending it again"
             );
         } else {
             tracing::info!(
-                %id, %operation, %credential, attempts, state = state.as_str(),
+                %id, request_id, %operation, %credential, attempts, state = state.as_str(),
                 "a durable write has ended"
             );
         }

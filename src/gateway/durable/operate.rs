@@ -2,7 +2,7 @@
 //! pause and resume those that are deferred.
 
 use super::feed::Pause;
-use super::requests::document;
+use super::requests::{document, rfc3339};
 use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::gateway::Gateway;
@@ -92,10 +92,11 @@ impl Gateway {
     /// If it has left or ended, or there is none, or the journal does not take it.
     pub async fn operators_cancel(&self, id: WriteId) -> Result<Value, GatewayError> {
         if let Some(live) = self.durable.live(id) {
+            let request_id = live.summary.request_id.clone();
             let gateway = self.clone();
             let cancelling = tokio::spawn(async move { gateway.cancel(&live).await });
             cancelling.await.map_err(|_| GatewayError::Internal)??;
-            tracing::info!(%id, "an operator cancelled a write");
+            tracing::info!(%id, request_id, "an operator cancelled a write");
             return self.operators_show(id).await;
         }
         let write = self.operators_show(id).await?;
@@ -125,16 +126,13 @@ impl Gateway {
     ///
     /// # Errors
     /// See [`Gateway::operators_pause`].
-    pub fn operators_resume(&self, selection: &Selection) -> Result<bool, GatewayError> {
+    pub async fn operators_resume(&self, selection: &Selection) -> Result<bool, GatewayError> {
         let pause = self.selected(selection)?;
-        let changed = {
-            let mut feed = self.durable.shared.feed.lock();
-            let refused = match &pause {
-                Pause::Credential(credential) => feed.resume(&Pause::Refused(*credential)),
-                _ => false,
-            };
-            feed.resume(&pause) || refused
+        let refused = match &pause {
+            Pause::Credential(credential) => self.admitted(*credential).await,
+            _ => false,
         };
+        let changed = self.durable.shared.feed.lock().resume(&pause) || refused;
         self.durable.shared.hungry.notify_one();
         tracing::warn!(?selection, "an operator resumed deferred writes");
         Ok(changed)
@@ -142,16 +140,21 @@ impl Gateway {
 
     fn paused(&self) -> Vec<Value> {
         let feed = self.durable.shared.feed.lock();
-        let paused = feed.paused().map(|pause| match pause {
-            Pause::Credential(credential) => json!({ "credential": credential.to_string() }),
-            Pause::Refused(credential) => json!({
-                "credential": credential.to_string(),
-                "refused": true,
-            }),
-            Pause::Operation(credential, operation) => json!({
-                "credential": credential.map(|credential| credential.to_string()),
-                "operation": &**operation,
-            }),
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let paused = feed.paused().map(|(pause, since)| {
+            let mut paused = match pause {
+                Pause::Credential(credential) => json!({ "credential": credential.to_string() }),
+                Pause::Refused(credential) => json!({
+                    "credential": credential.to_string(),
+                    "refused": true,
+                }),
+                Pause::Operation(credential, operation) => json!({
+                    "credential": credential.map(|credential| credential.to_string()),
+                    "operation": &**operation,
+                }),
+            };
+            paused["since"] = json!(rfc3339(wall - now.saturating_duration_since(since)));
+            paused
         });
         paused.collect()
     }

@@ -12,9 +12,9 @@
 //! Writes keep their order among themselves. Those that the new credential has in the same lanes
 //! already stay before them.
 
+use super::Durable;
 use super::live::{Birth, Key, Live};
 use super::record::KeptRequest;
-use super::{Durable, feed};
 use crate::credential::{self, Credential};
 use crate::error::GatewayError;
 use crate::gateway::Gateway;
@@ -115,8 +115,7 @@ impl Gateway {
         }
         let left = self.durable.deferred_of(from).len();
         if left == 0 {
-            let mut feed = self.durable.shared.feed.lock();
-            feed.resume(&feed::Pause::Refused(from));
+            self.admitted(from).await;
         }
         self.durable.shared.hungry.notify_one();
         let to = owner.credential;
@@ -180,7 +179,7 @@ impl Gateway {
             }
         };
         let request: Bytes = kept.encode();
-        let bytes = request.len();
+        let bytes = request.len() + record.summary.len();
         let mut changes = vec![Change::Rebind {
             id: live.id,
             credential: owner.credential,
@@ -228,6 +227,7 @@ impl Gateway {
             caller: live.caller.clone(),
             urgency: live.urgency,
             key: held.key,
+            summary: live.summary.clone(),
             bytes: held.bytes,
             deferred: true,
             since: live.since,

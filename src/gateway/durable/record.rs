@@ -79,6 +79,14 @@ impl KeptRequest {
 }
 
 impl KeptAnswer {
+    /// What is left of it where there is no room for its body.
+    pub fn without_body(&self) -> Self {
+        Self {
+            body: None,
+            ..self.clone()
+        }
+    }
+
     /// See [`KeptRequest::encode`].
     pub fn encode(&self) -> Bytes {
         let body = self.body.as_ref();
@@ -107,17 +115,18 @@ impl KeptAnswer {
     }
 }
 
-struct Writer(Vec<u8>);
+/// Writes the version and fields.
+pub(super) struct Writer(Vec<u8>);
 
 impl Writer {
-    fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize) -> Self {
         let mut bytes = Vec::with_capacity(capacity);
         bytes.push(VERSION);
         Self(bytes)
     }
 
     /// Nothing that came through the edge is as long as four bytes can say.
-    fn field(&mut self, bytes: &[u8]) {
+    pub(super) fn field(&mut self, bytes: &[u8]) {
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.0.extend_from_slice(&length.to_le_bytes());
         self.0.extend_from_slice(bytes);
@@ -131,24 +140,25 @@ impl Writer {
         }
     }
 
-    fn end(mut self, body: &Bytes) -> Bytes {
+    pub(super) fn end(mut self, body: &Bytes) -> Bytes {
         self.0.extend_from_slice(body);
         self.0.into()
     }
 }
 
-struct Reader<'b> {
+/// Reads what a [`Writer`] has written.
+pub(super) struct Reader<'b> {
     all: &'b Bytes,
     rest: &'b [u8],
 }
 
 impl<'b> Reader<'b> {
-    fn new(all: &'b Bytes) -> Option<Self> {
+    pub(super) fn new(all: &'b Bytes) -> Option<Self> {
         let (version, rest) = all.split_first()?;
         (*version == VERSION).then_some(Self { all, rest })
     }
 
-    fn field(&mut self) -> Option<&'b [u8]> {
+    pub(super) fn field(&mut self) -> Option<&'b [u8]> {
         let (length, rest) = self.rest.split_first_chunk()?;
         let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
         let (field, rest) = rest.split_at_checked(length)?;

@@ -5,14 +5,18 @@
 //! no more than the first time and is not long ago; otherwise nobody knows what became of it, and
 //! its lanes stay closed for as long as it may still take effect.
 
+use super::accept::summary_of;
+use super::feed::Pause;
 use super::live::{Birth, Key, Tries};
 use super::record::KeptRequest;
+use super::summary::Summary;
 use crate::gateway::flow::{Ask, Timing};
 use crate::gateway::verdict::REPEAT_FOR;
 use crate::gateway::write::order_keys;
 use crate::gateway::{Gateway, priority};
 use crate::journal::{JournalError, Record, State, WriteId};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why what the last process left cannot be gone on with; `Display` says what to do. Nothing was
@@ -57,6 +61,7 @@ impl Gateway {
     /// # Errors
     /// If the journal cannot be read, or has something that is not understood.
     pub async fn recover(&self) -> Result<Recovered, RecoveryError> {
+        self.still_refused().await.map_err(RecoveryError::Journal)?;
         let unfinished = self.durable.journal().unfinished().await;
         let mut recovered = Recovered::default();
         for record in unfinished.map_err(RecoveryError::Journal)? {
@@ -64,7 +69,21 @@ impl Gateway {
             let kept = kept.ok_or(RecoveryError::NotUnderstood(record.id))?;
             self.go_on(&record, kept, &mut recovered).await?;
         }
+        self.forget_ended().await;
         Ok(recovered)
+    }
+
+    /// What the API refused to the last process is not asked of it again write by write.
+    async fn still_refused(&self) -> Result<(), JournalError> {
+        let refused = self.durable.journal().refused().await?;
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let mut feed = self.durable.shared.feed.lock();
+        for (credential, since) in refused {
+            let age = wall.duration_since(since).unwrap_or_default();
+            let since = now.checked_sub(age).unwrap_or(now);
+            feed.pause(Pause::Refused(credential), since);
+        }
+        Ok(())
     }
 
     async fn go_on(
@@ -73,7 +92,7 @@ impl Gateway {
         kept: KeptRequest,
         recovered: &mut Recovered,
     ) -> Result<(), RecoveryError> {
-        let bytes = record.request.len();
+        let bytes = record.request.len() + record.summary.len();
         let ask = self.asked(kept, record.id)?;
         let had_left = record.state == State::Dispatched;
         let age = record.dispatched.map_or(Duration::ZERO, |at| {
@@ -87,11 +106,13 @@ impl Gateway {
             first_doubt: had_left.then(|| now.checked_sub(age).unwrap_or(now)),
             doubt: had_left.then(|| now + late),
         };
-        let live = self.durable.adopt(birth(record, &ask, bytes), tries);
+        let keys = order_keys(&ask);
+        let summary = summary_of(&ask, &keys).shortened();
+        let birth = birth(record, &ask, summary, bytes);
+        let live = self.durable.adopt(birth, tries);
         let ahead = self.durable.shared.feed.lock().len();
         let budget = &ask.operation.budget;
         let expected = self.budgets.leaves_behind(ask.credential, budget, ahead);
-        let keys = order_keys(&ask);
         let mut place = self.queue.enter_named(ask.credential, keys, expected);
         if !had_left {
             recovered.queued += 1;
@@ -125,7 +146,7 @@ impl Gateway {
     }
 }
 
-fn birth(record: &Record, ask: &Ask, bytes: usize) -> Birth {
+fn birth(record: &Record, ask: &Ask, summary: Summary, bytes: usize) -> Birth {
     Birth {
         id: record.id,
         credential: ask.credential,
@@ -136,6 +157,7 @@ fn birth(record: &Record, ask: &Ask, bytes: usize) -> Birth {
             hash,
             fingerprint: record.fingerprint,
         }),
+        summary: Arc::new(summary),
         bytes,
         // Nobody waits for it any more.
         deferred: true,

@@ -10,6 +10,7 @@
 
 use super::live::{Live, Stage, TooLate};
 use super::record::KeptAnswer;
+use super::summary::Summary;
 use crate::credential::{self, Credential};
 use crate::error::GatewayError;
 use crate::gateway::Gateway;
@@ -206,6 +207,7 @@ impl Gateway {
             let ahead = self.ahead(live);
             write["position"] = json!(ahead.map(|(waiting, brought)| waiting + brought + 1));
         }
+        live.summary.tell(&mut write);
         json!({ "data": { "write": write } })
     }
 }
@@ -285,6 +287,9 @@ pub(super) fn document(record: &Record) -> Value {
             write[name] = json!(rfc3339(at));
         }
     }
+    if let Some(summary) = Summary::decode(&record.summary) {
+        summary.tell(&mut write);
+    }
     if let Some(answer) = record.answer.as_ref().and_then(KeptAnswer::decode) {
         write["answer"] = answer_document(&answer);
     }
@@ -328,7 +333,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 

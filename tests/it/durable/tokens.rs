@@ -1,0 +1,221 @@
+//! Which tokens the API takes: asked before the first write that is deferred with one.
+
+use super::*;
+use crate::support::{WALL, all};
+use segment_gateway::clock::Clock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+/// An API that takes every token but `bad`, and `a` only as long as it is not revoked.
+struct Api {
+    script: Arc<Script>,
+    revoked: Arc<AtomicBool>,
+}
+
+impl Api {
+    /// Answers `GET /` with this step, if the token is good.
+    fn with(workspace: Step) -> Self {
+        let revoked = Arc::new(AtomicBool::new(false));
+        let is_revoked = revoked.clone();
+        let script = Script::new(move |seen, _| {
+            let token = seen.headers["authorization"].to_str().unwrap();
+            let refused = match token {
+                "Bearer a" => is_revoked.load(Ordering::SeqCst),
+                token => token.starts_with("Bearer bad"),
+            };
+            match &seen.method {
+                _ if refused => Step::Later(SOON, answer(401, "{}")),
+                &Method::GET => workspace.clone(),
+                _ => Step::Later(SOON, answer(200, r#"{"data":{}}"#)),
+            }
+        });
+        Self { script, revoked }
+    }
+
+    fn new() -> Self {
+        let told = answer(200, r#"{"data":{"workspace":{"id":"w1"}}}"#);
+        Self::with(Step::Later(SOON, told))
+    }
+
+    fn revoke(&self, is_revoked: bool) {
+        self.revoked.store(is_revoked, Ordering::SeqCst);
+    }
+
+    async fn start(&self, memory: &Memory) -> Arc<World> {
+        self.start_at(memory, Duration::ZERO).await
+    }
+
+    /// So long after the first.
+    async fn start_at(&self, memory: &Memory, later: Duration) -> Arc<World> {
+        let mut setup = keeping(slow(), memory).await;
+        setup.config.journal.workspaces = true;
+        setup.clock = Clock::simulated(
+            SystemTime::UNIX_EPOCH + WALL + later,
+            Duration::from_secs(10_000) + later,
+        );
+        self.script.world_of(setup)
+    }
+
+    /// The writes that arrived.
+    fn writes(&self) -> usize {
+        let seen = self.script.seen();
+        seen.iter()
+            .filter(|seen| seen.method != Method::GET)
+            .count()
+    }
+
+    fn reads(&self) -> usize {
+        self.script.count() - self.writes()
+    }
+}
+
+fn of(token: &str, n: usize) -> Request<Full<Bytes>> {
+    let mut request = deferred(post(n));
+    let value = format!("Bearer {token}").parse().unwrap();
+    request.headers_mut().insert("authorization", value);
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_the_api_does_not_take_gets_no_202_and_nothing_is_kept() {
+    let api = Api::new();
+    let memory = Memory::default();
+    let world = api.start(&memory).await;
+    let refused = async |n: usize| {
+        let asks = (0..n).map(|n| of("bad", n)).collect();
+        for refused in all(&world, asks).await {
+            assert_eq!(refused.status, 401, "{refused:?}");
+            assert_eq!(refused.error_type(), "gateway-token-refused");
+        }
+    };
+    refused(50).await;
+    sleep(Duration::from_secs(9)).await;
+    refused(50).await;
+    assert_eq!(
+        api.script.count(),
+        1,
+        "one asks for all, and it is remembered"
+    );
+    // After a while one asks again.
+    sleep(Duration::from_secs(21)).await;
+    refused(50).await;
+    assert_eq!((api.script.count(), api.writes()), (2, 0));
+    assert_eq!(memory.list(Filter::default(), 9).await.unwrap(), []);
+    assert_eq!(memory.refused().await.unwrap(), []);
+    // Whose token is good is not concerned, and is asked about once.
+    for n in 0..5 {
+        defer(&world, post(n)).await;
+    }
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!((api.reads(), api.writes()), (3, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_write_waits_for_the_answer_and_others_with_it() {
+    let told = answer(200, r#"{"data":{"workspace":{"id":"w1"}}}"#);
+    let api = Api::with(Step::Later(Duration::from_secs(2), told));
+    let world = api.start(&Memory::default()).await;
+    let began = Instant::now();
+    let asks = (0..20).map(|n| of("a", n)).collect();
+    for accepted in all(&world, asks).await {
+        assert_eq!(accepted.status, 202);
+    }
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(3));
+    defer(&world, post(21)).await;
+    assert_eq!(api.reads(), 1);
+}
+
+/// That a write outlasts such a time is what it is deferred for.
+#[tokio::test(start_paused = true)]
+async fn while_the_api_cannot_be_asked_writes_are_accepted() {
+    for step in [Step::Silent, Step::Close, Step::Answer(answer(503, "{}"))] {
+        let api = Api::with(step.clone());
+        let world = api.start(&Memory::default()).await;
+        let began = Instant::now();
+        let locations = [defer(&world, post(1)).await, defer(&world, post(2)).await];
+        let took = began.elapsed();
+        assert!(took <= Duration::from_secs(6), "{step:?}: {took:?}");
+        for location in &locations {
+            assert_eq!(ended(&world, location).await["state"], "succeeded");
+        }
+    }
+}
+
+/// A 403 is an answer to somebody whom the API knows.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_may_not_see_its_workspace_is_taken() {
+    let api = Api::with(Step::Later(SOON, answer(403, "{}")));
+    let world = api.start(&Memory::default()).await;
+    let location = defer(&world, post(1)).await;
+    defer(&world, post(2)).await;
+    assert_eq!(ended(&world, &location).await["state"], "succeeded");
+    assert_eq!(api.reads(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pause_of_a_refused_token_and_its_beginning_survive_a_restart() {
+    let api = Api::new();
+    let memory = Memory::default();
+    let world = api.start(&memory).await;
+    let mut locations = vec![defer(&world, post(0)).await];
+    api.revoke(true);
+    for n in 1..60 {
+        locations.push(defer(&world, post(n)).await);
+    }
+    sleep(Duration::from_secs(100)).await;
+    // Those that stood in line when the first was refused are not sent to hear the same.
+    let asked = api.script.count();
+    assert!(asked < 12, "{asked} requests");
+    assert_eq!(world.durable().paused, 1);
+    sleep(Duration::from_secs(40_000)).await;
+    let later = Duration::from_secs(40_100);
+    let kept = memory.copy();
+    let second = api.start_at(&kept, later).await;
+    second.gateway.recover().await.unwrap();
+    assert_eq!(second.durable().paused, 1);
+    sleep(Duration::from_secs(1_000)).await;
+    assert_eq!(
+        api.script.count(),
+        asked,
+        "the next process asks nothing again"
+    );
+    // A day after the first 401, not after the restart.
+    sleep(Duration::from_secs(86_400 - 41_200)).await;
+    second.gateway.give_up_refused().await;
+    assert_eq!(state(&second, &locations[59]).await, "queued");
+    sleep(Duration::from_secs(200)).await;
+    second.gateway.give_up_refused().await;
+    assert_eq!(ended(&second, &locations[59]).await["state"], "failed");
+    assert_eq!(kept.refused().await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_the_api_takes_again_goes_on_by_itself() {
+    let api = Api::new();
+    let memory = Memory::default();
+    let world = api.start(&memory).await;
+    api.revoke(true);
+    let refused = world.send(of("a", 1)).await;
+    assert_eq!(refused.status, 401);
+    api.revoke(false);
+    sleep(Duration::from_secs(31)).await;
+    let first = defer(&world, post(1)).await;
+    api.revoke(true);
+    let second = defer(&world, post(1)).await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(state(&world, &second).await, "queued");
+    assert_eq!(memory.refused().await.unwrap().len(), 1);
+    // Until then it is answered here.
+    let asked = api.script.count();
+    assert_eq!(world.send(of("a", 3)).await.status, 401);
+    assert_eq!(api.script.count(), asked);
+    api.revoke(false);
+    sleep(Duration::from_secs(31)).await;
+    let third = defer(&world, post(3)).await;
+    for location in [&first, &second, &third] {
+        assert_eq!(ended(&world, location).await["state"], "succeeded");
+    }
+    assert_eq!(world.durable().paused, 0);
+    assert_eq!(memory.refused().await.unwrap(), []);
+}
