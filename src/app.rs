@@ -14,14 +14,14 @@ pub use preflight::preflight;
 pub use reload::{Reloads, Source};
 
 use crate::admin::Admin;
-use crate::cache::Touched;
 use crate::clock::Clock;
 use crate::config::{Config, Loaded, Mode};
 use crate::credential::Hasher;
 use crate::gateway::Gateway;
 use crate::gateway::durable::Recovered;
 use crate::gateway::front::Front;
-use crate::limit::ledger::{History, Ledger};
+use crate::gateway::verdict::REPEAT_FOR;
+use crate::limit::ledger::{History, Ledger, Left, Opened, Spec};
 use crate::sandbox::{Sandbox, SandboxSpec};
 use crate::server;
 use crate::state::{self, State};
@@ -119,8 +119,8 @@ pub async fn serve(
     let listen = proxy_listener.local_addr().map_err(failed)?;
     let admin_listen = admin_listener.local_addr().map_err(failed)?;
     // Held until the end: the lock is on it.
-    let (state, gateway) = start(&loaded, scale, past, clock).await?;
-    go_on(&gateway).await?;
+    let (state, gateway, left) = start(&loaded, scale, past, clock).await?;
+    go_on(&gateway, left.as_deref()).await?;
     // They end with this.
     let _drivers = drivers(&gateway);
     let (admin_stopping, admin_stopped) = watch::channel(false);
@@ -265,8 +265,8 @@ enum Past {
 }
 
 /// Goes on with the writes that the last process left.
-async fn go_on(gateway: &Gateway) -> Result<(), StartError> {
-    let recovered = gateway.recover().await.map_err(failed)?;
+async fn go_on(gateway: &Gateway, left: Option<&[Left]>) -> Result<(), StartError> {
+    let recovered = gateway.recover(left).await.map_err(failed)?;
     if recovered != Recovered::default() {
         tracing::warn!(
             queued = recovered.queued,
@@ -279,13 +279,13 @@ async fn go_on(gateway: &Gateway) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Opens the state and assembles the gateway.
+/// Opens the state and assembles the gateway; also what writes of the last process may still do.
 async fn start(
     loaded: &Loaded,
     scale: u32,
     past: Past,
     clock: Clock,
-) -> Result<(Option<State>, Gateway), StartError> {
+) -> Result<(Option<State>, Gateway, Option<Vec<Left>>), StartError> {
     let config = &loaded.config;
     let client = client(config, &clock)?;
     let table = loaded.table(scale).map_err(|problems| {
@@ -305,26 +305,24 @@ async fn start(
         (None, None) => state::random_key(),
     };
     let hasher = Hasher::new(&key.map_err(failed)?);
-    let (ledger, history, unended) = match &state {
+    let none = || (Ledger::none(clock.clone()), None, Some(Vec::new()));
+    let (ledger, history, left) = match &state {
         Some(state) if config.mode == Mode::Shadow => {
             // What is forwarded is not recorded: whoever enforces limits next must not believe that
             // it knows all that was sent.
             state.forget_ledger().map_err(failed)?;
-            (Ledger::none(clock.clone()), None, false)
+            none()
         }
         Some(state) => {
-            let check = hasher.hash(&[b"ledger"]);
-            let path = state.ledger();
-            let opened = Ledger::open(&path, check, clock.clone()).map_err(|error| {
-                StartError(format!("cannot use the ledger {}: {error}", path.display()))
-            })?;
-            if let Some(note) = opened.note {
-                tracing::warn!("{note}; budgets begin as on a new node");
-            }
-            (opened.ledger, opened.history, opened.unended)
+            let opened = open_ledger(config, state, &hasher, &clock)?;
+            (opened.ledger, opened.history, opened.left)
         }
-        None if past == Past::Empty => (Ledger::none(clock.clone()), Some(History::new()), false),
-        None => (Ledger::none(clock.clone()), None, false),
+        None if past == Past::Empty => (
+            Ledger::none(clock.clone()),
+            Some(History::new()),
+            Some(Vec::new()),
+        ),
+        None => none(),
     };
     let assembly = Assembly {
         keeping: Keeping {
@@ -340,19 +338,42 @@ async fn start(
         hasher,
         clock: clock.clone(),
     };
-    let gateway = assembly.gateway()?;
-    if unended {
-        // What the last process had sent may take effect for so long, and would not be seen in
-        // what is stored before that.
-        let settled = clock.now() + config.budget.late_arrival;
-        gateway.cache.settle(&Touched::Everything, settled);
-        tracing::warn!(
-            for_s = config.budget.late_arrival.as_secs_f64(),
-            "the last process was stopped with requests under way: nothing is stored until they \
-             can no longer take effect"
+    Ok((state, assembly.gateway()?, left))
+}
+
+/// Opens the ledger of the state directory.
+fn open_ledger(
+    config: &Config,
+    state: &State,
+    hasher: &Hasher,
+    clock: &Clock,
+) -> Result<Opened, StartError> {
+    let path = state.ledger();
+    let spec = Spec {
+        key_check: hasher.hash(&[b"ledger"]),
+        keep: config.budget.late_arrival.max(REPEAT_FOR),
+        expected: state.was_used(),
+    };
+    let opened = Ledger::open(&path, spec, clock.clone()).map_err(|error| {
+        StartError(format!(
+            "cannot use the ledger {}: {error}; let this user write it, or remove it",
+            path.display()
+        ))
+    })?;
+    if let Some(note) = &opened.note {
+        tracing::error!(
+            "{note}; what the last process sent is not known: budgets begin as on a new node, and \
+             any of its writes may still take effect"
         );
     }
-    Ok((state, gateway))
+    if let Some(why) = &opened.unkept {
+        tracing::error!(
+            ledger = %path.display(),
+            "no ledger is kept: {why}; a restart will begin as if anything could have been sent. Make \
+             room on the disk, then restart"
+        );
+    }
+    Ok(opened)
 }
 
 /// Divides what belongs to the upstream's time by `scale`, as the route table does with windows.

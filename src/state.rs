@@ -64,6 +64,7 @@ impl std::error::Error for StateError {}
 #[derive(Debug)]
 pub struct State {
     directory: PathBuf,
+    was_used: bool,
     /// Held open: the lock is on it.
     _lock: File,
 }
@@ -77,10 +78,13 @@ impl State {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(directory).map_err(failed)?;
-        let lock = private(&directory.join("lock"), false).map_err(failed)?;
+        let path = directory.join("lock");
+        let was_used = path.exists();
+        let lock = private(&path, false).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 directory: directory.to_owned(),
+                was_used,
                 _lock: lock,
             }),
             Err(std::fs::TryLockError::WouldBlock) => Err(StateError::Locked(directory.to_owned())),
@@ -114,6 +118,11 @@ impl State {
             Err(StateError::Locked(_)) => Ok(None),
             opened => opened.map(Some),
         }
+    }
+
+    /// Whether a process has owned it before this one.
+    pub fn was_used(&self) -> bool {
+        self.was_used
     }
 
     /// Where the ledger is.

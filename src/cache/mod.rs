@@ -175,6 +175,9 @@ pub enum Touched {
         /// section 4.4), whatever their queries.
         paths: Vec<Arc<str>>,
     },
+    /// What any of these operations (their indices in the route table) showed anyone, and what
+    /// nobody can tell the writes of.
+    Operations(Vec<u32>),
 }
 
 /// What is to be forgotten.
@@ -385,6 +388,10 @@ impl<E> Cache<E> {
                 let tags = tags.iter().cloned().map(Dependency::Tag);
                 let paths = paths.iter().cloned().map(Dependency::Path);
                 marks.raise(tags.chain(paths).chain([Dependency::AnyWrite]), settled);
+            }
+            Touched::Operations(operations) => {
+                let shown = operations.iter().copied().map(Dependency::Operation);
+                marks.raise(shown.chain([Dependency::AnyWrite]), settled);
             }
         }
     }

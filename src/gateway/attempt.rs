@@ -7,6 +7,7 @@ use super::Gateway;
 use super::body::{self, Read};
 use super::edge;
 use super::ids::Ids;
+use super::settlement::may_land_later;
 use crate::cache::unauthorized::Refused;
 use crate::credential::Credential;
 use crate::limit::budgets::Standing;
@@ -145,12 +146,16 @@ impl Gateway {
         &self,
         operation: &Operation,
         credential: Credential,
-        permit: Permit,
+        mut permit: Permit,
         (mut response, took, ids): (Response<AnswerBody>, Duration, &Ids),
     ) -> Came {
         let allowance = Allowance::of(response.headers());
         if response.status() != StatusCode::TOO_MANY_REQUESTS {
-            let doubtful = response.status().is_server_error() && allowance.is_none();
+            let status = response.status();
+            let doubtful = status.is_server_error() && allowance.is_none();
+            if may_land_later(Some(status)) {
+                permit.may_take_effect_late();
+            }
             let end = if doubtful {
                 End::NoAnswer
             } else {

@@ -21,6 +21,7 @@ pub mod front;
 pub mod holds;
 mod idempotency;
 mod ids;
+mod late;
 pub mod looks;
 mod pass;
 pub mod places;
@@ -280,7 +281,7 @@ impl Gateway {
             Touched::Everything => self.metrics.fence_moved("everything"),
             Touched::Credential(_) => self.metrics.fence_moved("credential"),
             Touched::Named { tags, .. } if tags.is_empty() => self.metrics.fence_moved("paths"),
-            Touched::Named { .. } => self.metrics.fence_moved("tags"),
+            Touched::Named { .. } | Touched::Operations(_) => self.metrics.fence_moved("tags"),
         }
     }
 

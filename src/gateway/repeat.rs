@@ -212,6 +212,7 @@ impl Gateway {
             );
         }
         let unsettled = Unsettled::new(self.clone(), touched(ask), place);
+        let permit = permit.carries(vec![unsettled.intent(ask, None)]);
         let request = self.forwarded(ask);
         let came = self.attempt(&ask.operation, ask.credential, permit, request);
         Some(match came.await {
@@ -244,7 +245,7 @@ impl Gateway {
         elements: Vec<Request<Bytes>>,
         (permit, place): (Permit, Place),
     ) -> Told {
-        let deleted = self.delete_each(ask, elements, tries.leave_by, permit, place);
+        let deleted = self.delete_each((ask, None), elements, tries.leave_by, permit, place);
         let (came, heard, place) = deleted.await;
         let heard = match heard.and_then(durable::Heard::written) {
             Some(written) => written,

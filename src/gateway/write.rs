@@ -27,7 +27,6 @@ use crate::upstream::NotSent;
 use http::{HeaderMap, StatusCode};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -92,7 +91,7 @@ impl Gateway {
         }
         let _held = self.hold(ask.caller.peer)?;
         self.quotas.charge(&ask.caller)?;
-        let keys = order_keys(&ask);
+        let keys = self.order_keys(&ask);
         let (ticket, mut place) = self.accept(&ask, keys, false)?;
         let mut held = Held::new(ask, ticket);
         loop {
@@ -224,6 +223,12 @@ impl Gateway {
             .queue
             .enter(ask.credential, keys, settled, ticket.place());
         Ok((ticket, place))
+    }
+
+    /// What the write acts on.
+    pub(super) fn order_keys(&self, ask: &Ask) -> Keys {
+        let (keys, barriers) = order_names(ask);
+        Keys::new(&self.hasher, keys.iter().map(String::as_str), barriers)
     }
 
     /// When a write leaves that can travel with those that wait, if all of them fit together.
@@ -446,6 +451,20 @@ impl Unsettled {
         }
     }
 
+    pub(super) fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// Whether it may change anything, if its outcome stays unknown.
+    pub(super) fn may_change_anything(&self) -> bool {
+        self.affected.scope != Scope::Named
+    }
+
+    /// What the write acts on.
+    pub(super) fn keys(&self) -> Keys {
+        self.place.as_ref().map(Place::keys).unwrap_or_default()
+    }
+
     /// The same of one that waits in no lane.
     pub(super) fn without_place(gateway: Gateway, affected: Affected) -> Self {
         Self {
@@ -536,32 +555,24 @@ pub(super) fn refused(refusal: Refusal) -> GatewayError {
 }
 
 /// What the write acts on. Where its names cannot be read it may act on anything of their class.
-pub(super) fn order_keys(ask: &Ask) -> Keys {
+pub(super) fn order_names(ask: &Ask) -> (Vec<String>, BTreeSet<&str>) {
     let operation = &ask.operation;
-    let mut barriers: BTreeSet<Arc<str>> = operation
-        .barrier
-        .iter()
-        .map(|class| Arc::from(class.as_ref()))
-        .collect();
-    let mut keys = BTreeSet::new();
+    let mut barriers: BTreeSet<&str> = operation.barrier.iter().map(|class| &**class).collect();
+    let mut keys = Vec::new();
     let document = ask.document();
     for template in &operation.order {
         let one = std::slice::from_ref(template);
         match names::expand(one, &ask.params, ask.query(), &document) {
-            Ok(names) => keys.extend(names.into_iter().map(Arc::from)),
+            Ok(names) => keys.extend(names),
             Err(_) => {
                 // It keeps apart from everything of the class, and from others like itself.
-                let class = template
-                    .prefix
-                    .split(':')
-                    .next()
-                    .unwrap_or(&template.prefix);
-                barriers.insert(class.into());
-                keys.insert(Arc::from(format!("{class}:")));
+                let class = template.class();
+                barriers.insert(class);
+                keys.push(format!("{class}:"));
             }
         }
     }
-    Keys { keys, barriers }
+    (keys, barriers)
 }
 
 /// What the write may change. Where its names cannot be read that may be anything.

@@ -502,6 +502,8 @@ impl Budgets {
                         key: key.clone(),
                         slot: Some(slot),
                         attempt: None,
+                        intents: Vec::new(),
+                        late: false,
                         since: now,
                     };
                     if let Some(waiting) = kept.waiting.remove(&place) {

@@ -5,6 +5,7 @@
 //! that panics leak neither.
 
 use super::budgets::{Budgets, Grant, Key, Refusal, Standing, Waiting};
+use super::ledger::{Effect, Intent};
 use super::turns::{Caller, Place, Urgency};
 use super::window::{End, Learned, Slot};
 use std::time::{Duration, Instant};
@@ -161,10 +162,26 @@ pub struct Permit {
     pub(super) slot: Option<Slot>,
     /// Its number in the ledger once it has begun.
     pub(super) attempt: Option<u64>,
+    /// What the writes act on that travel with the attempt.
+    pub(super) intents: Vec<Intent>,
+    /// Whether it may take effect although it was answered.
+    pub(super) late: bool,
     pub(super) since: Instant,
 }
 
 impl Permit {
+    /// Says what the writes act on that travel with the attempt: a restart keeps their lanes closed
+    /// while they may take effect.
+    pub fn carries(mut self, intents: Vec<Intent>) -> Self {
+        self.intents = intents;
+        self
+    }
+
+    /// Says that the answer does not exclude a later effect.
+    pub fn may_take_effect_late(&mut self) {
+        self.late = true;
+    }
+
     /// Records that the attempt is about to leave. Call it right before sending.
     pub fn begin(&mut self) {
         let shared = &self.budgets.shared;
@@ -176,7 +193,8 @@ impl Permit {
         let window = kept.account.window();
         let (hold, rate) = (window.hold_unanswered(), window.rate());
         let id = kept.id;
-        self.attempt = Some(state.ledger.sent(id, hold, rate));
+        let intents = std::mem::take(&mut self.intents);
+        self.attempt = Some(state.ledger.sent(id, hold, rate, &intents));
     }
 
     /// Ends the attempt; the slot comes back as [`super::window::Window`] says.
@@ -191,6 +209,12 @@ impl Permit {
         };
         let since = self.since;
         let attempt = self.attempt;
+        let effect = match end {
+            End::NotSent | End::Throttled(_) => Effect::None,
+            End::NoAnswer => Effect::Late,
+            End::Answered(_) if self.late => Effect::Late,
+            End::Answered(_) => Effect::Known,
+        };
         self.budgets.change(&self.key, |state, now| {
             let Some(kept) = state.accounts.get_mut(&self.key) else {
                 return;
@@ -205,7 +229,7 @@ impl Permit {
             };
             let rate = window.rate();
             if let Some(attempt) = attempt {
-                state.ledger.ended(attempt, kept.id, hold, rate);
+                state.ledger.ended(attempt, kept.id, (hold, effect), rate);
             }
             ended.standing = Some(kept.standing(&self.key.1, now));
         });

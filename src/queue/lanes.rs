@@ -5,36 +5,82 @@
 //! in both directions, but not with other barriers: deleting users names people by id, inviting
 //! them by email, and nobody outside the API knows which id is whose.
 
+use crate::credential::Hasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Numbers writes in the order in which they were accepted.
 pub type Turn = u64;
 
+/// A class of order keys, e.g. `person`, by a keyed hash of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClassHash(pub u32);
+
+/// An order key, e.g. `user:u1`, by a keyed hash: a name that is kept across a restart is never kept
+/// in clear. Two names with one hash would only wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OrderKey {
+    /// What stands before its first colon.
+    pub class: ClassHash,
+    /// All of it.
+    pub name: u64,
+}
+
 /// What a write acts on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
-    /// Order keys, e.g. `user:u1`; the class of a key is what stands before its first colon.
-    pub keys: BTreeSet<Arc<str>>,
+    /// Order keys.
+    pub keys: BTreeSet<OrderKey>,
     /// Classes that this write keeps apart.
-    pub barriers: BTreeSet<Arc<str>>,
+    pub barriers: BTreeSet<ClassHash>,
+}
+
+impl ClassHash {
+    /// The class of this name.
+    pub fn new(hasher: &Hasher, class: &str) -> Self {
+        let hash = hasher.hash(&[b"class", class.as_bytes()]);
+        Self(u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]))
+    }
+}
+
+impl OrderKey {
+    /// The order key of this name.
+    pub fn new(hasher: &Hasher, name: &str) -> Self {
+        let class = name.split_once(':').map_or(name, |(class, _)| class);
+        let hash = hasher.hash(&[b"order-key", name.as_bytes()]);
+        let [a, b, c, d, e, f, g, h, ..] = hash;
+        Self {
+            class: ClassHash::new(hasher, class),
+            name: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        }
+    }
 }
 
 impl Keys {
+    /// The keys and barriers of these names.
+    pub fn new<'n>(
+        hasher: &Hasher,
+        keys: impl IntoIterator<Item = &'n str>,
+        barriers: impl IntoIterator<Item = &'n str>,
+    ) -> Self {
+        let keys = keys.into_iter();
+        let barriers = barriers.into_iter();
+        Self {
+            keys: keys.map(|name| OrderKey::new(hasher, name)).collect(),
+            barriers: barriers
+                .map(|class| ClassHash::new(hasher, class))
+                .collect(),
+        }
+    }
+
     /// Whether the write shares nothing with any other.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.barriers.is_empty()
     }
 
-    fn classes(&self) -> BTreeSet<Arc<str>> {
-        let names: BTreeSet<&str> = self.keys.iter().map(|key| class_of(key)).collect();
-        names.into_iter().map(Arc::from).collect()
+    fn classes(&self) -> BTreeSet<ClassHash> {
+        self.keys.iter().map(|key| key.class).collect()
     }
-}
-
-fn class_of(key: &str) -> &str {
-    key.split_once(':').map_or(key, |(class, _)| class)
 }
 
 #[derive(Clone, Debug, Default)]
@@ -48,7 +94,7 @@ struct Class {
 struct Write {
     keys: Keys,
     /// The classes of its keys.
-    classes: BTreeSet<Arc<str>>,
+    classes: BTreeSet<ClassHash>,
     /// When it is expected to have settled.
     expected: Instant,
     /// Names it where it waits besides.
@@ -60,8 +106,8 @@ struct Write {
 #[derive(Clone, Debug, Default)]
 pub struct Lanes {
     writes: BTreeMap<Turn, Write>,
-    keys: HashMap<Arc<str>, BTreeSet<Turn>>,
-    classes: HashMap<Arc<str>, Class>,
+    keys: HashMap<OrderKey, BTreeSet<Turn>>,
+    classes: HashMap<ClassHash, Class>,
 }
 
 impl Lanes {
@@ -128,15 +174,15 @@ impl Lanes {
         let classes = keys.classes();
         let ready = self.is_free(&keys, &classes, turn);
         for key in &keys.keys {
-            self.keys.entry(key.clone()).or_default().insert(turn);
+            self.keys.entry(*key).or_default().insert(turn);
         }
         for class in &classes {
-            let class = self.classes.entry(class.clone()).or_default();
+            let class = self.classes.entry(*class).or_default();
             class.members.insert(turn);
         }
         for class in &keys.barriers {
             self.classes
-                .entry(class.clone())
+                .entry(*class)
                 .or_default()
                 .barriers
                 .insert(turn);
@@ -152,6 +198,11 @@ impl Lanes {
             },
         );
         ready
+    }
+
+    /// What an unsettled write acts on.
+    pub fn keys(&self, turn: Turn) -> Option<&Keys> {
+        self.writes.get(&turn).map(|write| &write.keys)
     }
 
     /// Changes when a write is expected to have settled.
@@ -220,7 +271,7 @@ impl Lanes {
     }
 
     /// Whether no write before `turn` shares anything with `keys`, which are of these classes.
-    fn is_free(&self, keys: &Keys, classes: &BTreeSet<Arc<str>>, turn: Turn) -> bool {
+    fn is_free(&self, keys: &Keys, classes: &BTreeSet<ClassHash>, turn: Turn) -> bool {
         self.all_before(turn, keys, classes, |_| false)
     }
 
@@ -230,13 +281,13 @@ impl Lanes {
         &self,
         turn: Turn,
         keys: &Keys,
-        classes: &BTreeSet<Arc<str>>,
+        classes: &BTreeSet<ClassHash>,
         are: impl Fn(Turn) -> bool,
     ) -> bool {
         let all = |set: Option<&BTreeSet<Turn>>| {
             set.is_none_or(|set| set.range(..turn).all(|earlier| are(*earlier)))
         };
-        let class = |name: &Arc<str>| self.classes.get(name);
+        let class = |name: &ClassHash| self.classes.get(name);
         // The few barriers and classes come before the many keys.
         keys.barriers
             .iter()
@@ -255,10 +306,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn keys(keys: &[&str], barriers: &[&str]) -> Keys {
-        Keys {
-            keys: keys.iter().map(|key| Arc::from(*key)).collect(),
-            barriers: barriers.iter().map(|class| Arc::from(*class)).collect(),
-        }
+        let hasher = Hasher::new(&[0; 32]);
+        Keys::new(&hasher, keys.iter().copied(), barriers.iter().copied())
     }
 
     fn conflict(a: &Keys, b: &Keys) -> bool {

@@ -9,7 +9,7 @@ pub mod lanes;
 
 use crate::clock::Clock;
 use crate::credential::Credential;
-use lanes::{Keys, Lanes, Turn};
+use lanes::{ClassHash, Keys, Lanes, Turn};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -38,6 +38,15 @@ struct State {
     blocked: HashMap<Turn, Waits>,
     /// Those of them that were to be named and have become ready.
     freed: Vec<Turn>,
+    /// Until then, all lanes of every credential are closed.
+    closed: Option<Closed>,
+}
+
+/// The barriers that close all lanes of a credential, and until when they do.
+#[derive(Clone, Debug)]
+struct Closed {
+    barriers: BTreeSet<ClassHash>,
+    until: Instant,
 }
 
 /// How one that waits for its lanes hears of it.
@@ -69,6 +78,7 @@ impl Queue {
         keys: &Keys,
         each: Duration,
     ) -> Option<Instant> {
+        self.close_new(credential);
         let now = self.shared.clock.now();
         let state = self.shared.state.lock();
         state.lanes.get(&credential)?.expected_free(keys, now, each)
@@ -80,24 +90,46 @@ impl Queue {
         state.lanes.get(&credential).cloned().unwrap_or_default()
     }
 
-    /// Accepts a write. `expected` is when it is expected to have settled, `place` names it where
-    /// it waits besides.
-    pub fn enter(
+    /// Keeps the lanes of `keys` closed until then: an earlier process has sent a write that may
+    /// still take effect.
+    pub fn close(&self, credential: Credential, keys: Keys, until: Instant) {
+        let mut place = self.enter_named(credential, keys, until);
+        place.stay = Some(until);
+    }
+
+    /// Keeps all lanes of every credential closed until then, with barriers against all classes: it
+    /// is not known what an earlier process has sent. To be called before any write enters.
+    pub fn close_all(&self, barriers: BTreeSet<ClassHash>, until: Instant) {
+        self.shared.state.lock().closed = Some(Closed { barriers, until });
+    }
+
+    /// Closes the lanes of a credential that has none yet, if all are closed.
+    fn close_new(&self, credential: Credential) {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.state.lock();
+        let Some(closed) = state.closed.clone().filter(|closed| closed.until > now) else {
+            state.closed = None;
+            return;
+        };
+        if state.lanes.contains_key(&credential) {
+            return;
+        }
+        let barrier = Keys {
+            barriers: closed.barriers,
+            ..Keys::default()
+        };
+        let (turn, _) = state.enter(credential, barrier, closed.until, NOWHERE);
+        drop(state);
+        let mut place = self.place(credential, turn, None);
+        place.stay = Some(closed.until);
+    }
+
+    fn place(
         &self,
         credential: Credential,
-        keys: Keys,
-        expected: Instant,
-        place: u64,
+        turn: Turn,
+        blocked: Option<oneshot::Receiver<()>>,
     ) -> Place {
-        let mut state = self.shared.state.lock();
-        let (turn, is_ready) = state.enter(credential, keys, expected, place);
-        let mut blocked = None;
-        if !is_ready {
-            let (free, wait) = oneshot::channel();
-            state.blocked.insert(turn, Waits::Alone(free));
-            blocked = Some(wait);
-        }
-        drop(state);
         Place {
             queue: self.clone(),
             credential,
@@ -107,22 +139,39 @@ impl Queue {
         }
     }
 
+    /// Accepts a write. `expected` is when it is expected to have settled, `place` names it where
+    /// it waits besides.
+    pub fn enter(
+        &self,
+        credential: Credential,
+        keys: Keys,
+        expected: Instant,
+        place: u64,
+    ) -> Place {
+        self.close_new(credential);
+        let mut state = self.shared.state.lock();
+        let (turn, is_ready) = state.enter(credential, keys, expected, place);
+        let mut blocked = None;
+        if !is_ready {
+            let (free, wait) = oneshot::channel();
+            state.blocked.insert(turn, Waits::Alone(free));
+            blocked = Some(wait);
+        }
+        drop(state);
+        self.place(credential, turn, blocked)
+    }
+
     /// Accepts a write that waits elsewhere, together with many others: [`Queue::freed`] names it
     /// when its lanes open. Its [`Place::is_blocked`] says no; see [`Queue::is_ready`].
     pub fn enter_named(&self, credential: Credential, keys: Keys, expected: Instant) -> Place {
+        self.close_new(credential);
         let mut state = self.shared.state.lock();
         let (turn, is_ready) = state.enter(credential, keys, expected, NOWHERE);
         if !is_ready {
             state.blocked.insert(turn, Waits::Named);
         }
         drop(state);
-        Place {
-            queue: self.clone(),
-            credential,
-            turn,
-            blocked: None,
-            stay: None,
-        }
+        self.place(credential, turn, None)
     }
 
     /// Whether the lanes of a write are open.
@@ -281,8 +330,22 @@ impl Place {
     /// Dropping the place keeps its lanes closed until `q` from now, or longer if that was said
     /// before.
     pub fn stay_closed_for(&mut self, q: Duration) {
-        let until = self.queue.shared.clock.now() + q;
+        self.stay_closed_until(self.queue.shared.clock.now() + q);
+    }
+
+    /// Dropping the place keeps its lanes closed until then, or longer if that was said before.
+    pub fn stay_closed_until(&mut self, until: Instant) {
         self.stay = self.stay.max(Some(until));
+    }
+
+    /// What the write acts on.
+    pub fn keys(&self) -> Keys {
+        let state = self.queue.shared.state.lock();
+        let lanes = state.lanes.get(&self.credential);
+        lanes
+            .and_then(|lanes| lanes.keys(self.turn))
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Its turn, which names it in [`Queue::freed`].
@@ -333,10 +396,7 @@ mod tests {
     use std::time::SystemTime;
 
     fn user(id: &str) -> Keys {
-        Keys {
-            keys: [Arc::from(format!("user:{id}"))].into(),
-            barriers: Default::default(),
-        }
+        Keys::new(&Hasher::new(&[0; 32]), [&*format!("user:{id}")], [])
     }
 
     fn queue() -> (Queue, Credential) {
@@ -398,5 +458,38 @@ mod tests {
         let mut next = queue.enter(who, user("a"), now, 0);
         next.free().await;
         assert_eq!(queue.shared.clock.now(), now + q);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lanes_that_are_closed_from_the_start_open_in_time() {
+        let (queue, who) = queue();
+        let (now, q) = (queue.shared.clock.now(), Duration::from_secs(60));
+        queue.close(who, user("a"), now + q);
+        let mut closed = queue.enter(who, user("a"), now, 0);
+        assert!(closed.is_blocked() && !queue.enter(who, user("b"), now, 0).is_blocked());
+        let expected = queue.expected_free(who, &user("a"), Duration::ZERO);
+        assert_eq!(expected, Some(now + q));
+        closed.free().await;
+        assert_eq!(queue.shared.clock.now(), now + q);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_lanes_can_be_closed_from_the_start() {
+        let (queue, who) = queue();
+        let (now, q) = (queue.shared.clock.now(), Duration::from_secs(60));
+        let class = ClassHash::new(&Hasher::new(&[0; 32]), "user");
+        queue.close_all([class].into(), now + q);
+        let expected = queue.expected_free(who, &user("a"), Duration::ZERO);
+        assert_eq!(expected, Some(now + q));
+        let (mut a, mut b) = (
+            queue.enter(who, user("a"), now, 0),
+            queue.enter(who, user("b"), now, 0),
+        );
+        a.free().await;
+        b.free().await;
+        assert_eq!(queue.shared.clock.now(), now + q);
+        drop((a, b));
+        assert!(!queue.enter(who, user("a"), now, 0).is_blocked());
+        assert!(queue.shared.state.lock().lanes.is_empty());
     }
 }

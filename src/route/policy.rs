@@ -57,6 +57,24 @@ pub struct NameTemplate {
     pub source: Source,
 }
 
+impl NameTemplate {
+    /// What stands before the first colon of its names.
+    pub fn class(&self) -> &str {
+        self.prefix.split(':').next().unwrap_or(&self.prefix)
+    }
+
+    /// Whether both may stand for one name.
+    fn meets(&self, other: &Self) -> bool {
+        let (a, b) = (&*self.prefix, &*other.prefix);
+        match (&self.source, &other.source) {
+            (Source::Literal, Source::Literal) => a == b,
+            (Source::Literal, _) => a.starts_with(b),
+            (_, Source::Literal) => b.starts_with(a),
+            _ => a.starts_with(b) || b.starts_with(a),
+        }
+    }
+}
+
 /// How answers of a read are cached. Without a time to live it is what the API says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CachePolicy {
@@ -160,6 +178,18 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// Whether a write of this operation may change what that one shows. `None`: nothing is declared,
+    /// so that it may change what any shows.
+    pub fn may_change(&self, shows: &Self) -> Option<bool> {
+        let Touches::Tags(touched) = &self.touches else {
+            return None;
+        };
+        let depends = shows.cache.as_ref().map_or(&[][..], |cache| &cache.tags);
+        let met = |tag: &NameTemplate| depends.iter().any(|other| other.meets(tag));
+        // Its target is changed as well, whatever the tags say.
+        Some(touched.iter().any(met) || may_be_one_path(&self.template, &shows.template))
+    }
+
     /// Whether a repetition after an unknown outcome cannot do more than the first
     /// (PUT and DELETE; RFC 9110, section 9.2.2).
     pub fn is_idempotent(&self, method: &Method) -> bool {
@@ -173,4 +203,12 @@ impl Operation {
         let is_kept = |cache: &CachePolicy| cache.ttl.is_some() || !cache.tags.is_empty();
         self.effect == Effect::Write || self.cache.as_ref().is_some_and(is_kept)
     }
+}
+
+/// Whether both templates may stand for one path.
+fn may_be_one_path(a: &str, b: &str) -> bool {
+    let is_parameter = |segment: &str| segment.starts_with('{');
+    let (a, b) = (a.split('/'), b.split('/'));
+    let mut pairs = a.clone().zip(b.clone());
+    a.count() == b.count() && pairs.all(|(a, b)| a == b || is_parameter(a) || is_parameter(b))
 }

@@ -518,7 +518,7 @@ async fn what_had_not_left_goes_on_in_order_after_a_restart() {
         queued: 4,
         ..Recovered::default()
     };
-    assert_eq!(second.gateway.recover().await.unwrap(), expected);
+    assert_eq!(second.gateway.recover(Some(&[])).await.unwrap(), expected);
     // A new one of the lane comes after those.
     let new = defer(&second, post(1)).await;
     assert!(new > locations[3], "ids grow");
@@ -535,7 +535,7 @@ async fn what_had_not_left_goes_on_in_order_after_a_restart() {
     assert_eq!(of_1, ["PUT", "POST", "PUT", "POST"]);
     assert_eq!(arrivals.len(), 5);
     assert_eq!(
-        second.gateway.recover().await.unwrap(),
+        second.gateway.recover(Some(&[])).await.unwrap(),
         Recovered::default()
     );
 }
@@ -565,7 +565,7 @@ async fn what_had_left_is_repeated_if_that_does_no_harm_and_unknown_otherwise() 
         repeated: 2,
         unknown: 2,
     };
-    assert_eq!(second.gateway.recover().await.unwrap(), expected);
+    assert_eq!(second.gateway.recover(Some(&[])).await.unwrap(), expected);
     let state = |write: serde_json::Value| {
         let attempts = write["attempts"].as_u64().unwrap();
         (write["state"].as_str().unwrap().to_owned(), attempts)
@@ -626,7 +626,7 @@ async fn what_had_left_long_ago_is_not_repeated() {
         Duration::from_secs(10_302),
     );
     let second = setup.start();
-    assert_eq!(second.gateway.recover().await.unwrap().unknown, 1);
+    assert_eq!(second.gateway.recover(Some(&[])).await.unwrap().unknown, 1);
     assert_eq!(ended(&second, &location).await["state"], "unknown");
 }
 
@@ -821,7 +821,7 @@ async fn stopping_leaves_what_has_not_left_to_the_next_process() {
     world.gateway.tasks.idle().await;
     assert_eq!(state(&world, &waits).await, "queued");
     let second = Arc::new(keeping(slow(), &memory.copy()).await.start());
-    assert_eq!(second.gateway.recover().await.unwrap().queued, 2);
+    assert_eq!(second.gateway.recover(Some(&[])).await.unwrap().queued, 2);
     assert_eq!(ended(&second, &waits).await["state"], "succeeded");
     let again = second.send(keyed(put(98), "k")).await;
     assert_eq!(again.status, 200);
@@ -1066,7 +1066,7 @@ async fn stopping_amid_a_refused_union_loses_nothing() {
     let mut setup = keeping(slow(), &memory.copy()).await;
     setup.sandbox = Arc::clone(&world.sandbox);
     let second = setup.start();
-    let recovered = second.gateway.recover().await.unwrap();
+    let recovered = second.gateway.recover(Some(&[])).await.unwrap();
     assert_eq!(recovered.unknown, 0, "{recovered:?}");
     for location in &locations[1..] {
         assert_eq!(ended(&second, location).await["state"], "succeeded");

@@ -33,6 +33,7 @@ mod prometheus;
 mod purging;
 mod reads;
 mod reload;
+mod restart;
 mod rotation;
 mod seeing;
 mod server;

@@ -305,7 +305,7 @@ async fn the_next_process_knows_the_new_owner() {
     assert!(world.gateway.operators_pause(&all).unwrap());
     assert_eq!(rebind(&world, Some("b"), true).await.unwrap()["moved"], 1);
     let second = api.start(&memory.copy(), false);
-    assert_eq!(second.gateway.recover().await.unwrap().queued, 1);
+    assert_eq!(second.gateway.recover(Some(&[])).await.unwrap().queued, 1);
     sleep(Duration::from_secs(10)).await;
     assert_eq!(shown(&second, &location, "b").await["state"], "succeeded");
 }

@@ -9,7 +9,7 @@ use crate::error::{GatewayError, Waited};
 use crate::gateway::Gateway;
 use crate::gateway::body::Body;
 use crate::gateway::flow::{Ask, Reply};
-use crate::gateway::write::order_keys;
+use crate::gateway::write::order_names;
 use crate::gateway::{idempotency, prefer, priority};
 use crate::journal::{Change, JournalError, KeyHash, Record, State};
 use crate::limit::ticket::Ticket;
@@ -172,8 +172,8 @@ impl Gateway {
             headers: ask.headers.clone(),
             body: ask.body.clone(),
         };
-        let keys = order_keys(ask);
-        let summary = summary_of(ask, &keys);
+        let keys = self.order_keys(ask);
+        let summary = summary_of(ask);
         let kept = Kept {
             request: request.encode(),
             summary: summary.encode(),
@@ -431,9 +431,10 @@ impl Gateway {
 }
 
 /// What is told of a write as long as it is remembered.
-pub(super) fn summary_of(ask: &Ask, keys: &Keys) -> Summary {
+pub(super) fn summary_of(ask: &Ask) -> Summary {
     let named = (&ask.method, ask.target.path());
-    Summary::of(named, keys, &ask.caller, ask.ids.request())
+    let (names, _) = order_names(ask);
+    Summary::of(named, names, &ask.caller, ask.ids.request())
 }
 
 /// A write as the journal takes it in.

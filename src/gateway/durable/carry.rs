@@ -377,9 +377,13 @@ impl Gateway {
         let elements = carried.live.tries().doubt.and_then(|_| self.elements(ask));
         if let Some(elements) = elements {
             let never = self.clock.now() + NEVER;
-            return self.delete_each(ask, elements, never, permit, place).await;
+            let write = (ask, Some(&*carried.live));
+            return self
+                .delete_each(write, elements, never, permit, place)
+                .await;
         }
         let unsettled = Unsettled::new(self.clone(), touched(ask), place);
+        let permit = permit.carries(vec![unsettled.intent(ask, Some(&carried.live))]);
         let request = self.forwarded(ask);
         let came = self.attempt(&ask.operation, ask.credential, permit, request);
         match came.await {

@@ -6,6 +6,7 @@
 
 use super::carry::{Attempted, NEVER, PAUSE};
 use super::ending::{Heard, hear};
+use super::live::Live;
 use crate::gateway::Gateway;
 use crate::gateway::attempt::Came;
 use crate::gateway::flow::Ask;
@@ -60,7 +61,7 @@ impl Gateway {
     /// then does not leave any more.
     pub(in crate::gateway) async fn delete_each(
         &self,
-        ask: &Ask,
+        (ask, live): (&Ask, Option<&Live>),
         requests: Vec<Request<Bytes>>,
         leave_by: Instant,
         permit: Permit,
@@ -86,6 +87,7 @@ impl Gateway {
             };
             let mut request = request.clone();
             request.extensions_mut().insert(ask.ids.clone());
+            let slot = slot.carries(vec![unsettled.intent(ask, live)]);
             let came = self.attempt(&ask.operation, ask.credential, slot, request);
             match came.await {
                 Came::Answer(answer) => {

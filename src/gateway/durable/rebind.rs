@@ -20,7 +20,6 @@ use crate::error::GatewayError;
 use crate::gateway::Gateway;
 use crate::gateway::flow::Ask;
 use crate::gateway::idempotency;
-use crate::gateway::write::order_keys;
 use crate::journal::{Change, JournalError, Record, State};
 use bytes::Bytes;
 use http::HeaderMap;
@@ -244,7 +243,7 @@ impl Gateway {
         drop(live.handed_over());
         let budget = &ask.operation.budget;
         let expected = self.budgets.leaves_behind(owner.credential, budget, ahead);
-        let keys = order_keys(&ask);
+        let keys = self.order_keys(&ask);
         let mut place = self.queue.enter_named(owner.credential, keys, expected);
         if let Some(until) = tries.doubt {
             place.stay_closed_for(until.saturating_duration_since(self.clock.now()));

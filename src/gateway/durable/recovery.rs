@@ -11,13 +11,14 @@ use super::live::{Birth, Key, Tries};
 use super::record::KeptRequest;
 use super::summary::Summary;
 use crate::gateway::flow::{Ask, Timing};
+use crate::gateway::late::{Attempts, Unfinished};
 use crate::gateway::verdict::REPEAT_FOR;
-use crate::gateway::write::order_keys;
 use crate::gateway::{Gateway, priority};
 use crate::journal::{JournalError, Record, State, WriteId};
+use crate::limit::ledger::Left;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Why what the last process left cannot be gone on with; `Display` says what to do. Nothing was
 /// changed.
@@ -56,18 +57,27 @@ pub struct Recovered {
 }
 
 impl Gateway {
-    /// Takes in what the last process left. To be called once, before any request.
+    /// Takes in what the last process left: the writes of the journal, and what the ledger says of
+    /// attempts that may still take effect (`None`: nobody knows). To be called once, before any
+    /// request.
     ///
     /// # Errors
     /// If the journal cannot be read, or has something that is not understood.
-    pub async fn recover(&self) -> Result<Recovered, RecoveryError> {
+    pub async fn recover(&self, left: Option<&[Left]>) -> Result<Recovered, RecoveryError> {
         self.still_refused().await.map_err(RecoveryError::Journal)?;
         let unfinished = self.durable.journal().unfinished().await;
+        let unfinished = unfinished.map_err(RecoveryError::Journal)?;
+        let mut attempts: Unfinished = unfinished
+            .iter()
+            .map(|one| (one.id, (one.credential, None)))
+            .collect();
+        self.restore(left, &mut attempts);
         let mut recovered = Recovered::default();
-        for record in unfinished.map_err(RecoveryError::Journal)? {
+        for record in unfinished {
             let kept = KeptRequest::decode(&record.request);
             let kept = kept.ok_or(RecoveryError::NotUnderstood(record.id))?;
-            self.go_on(&record, kept, &mut recovered).await?;
+            let attempts = attempts.get(&record.id).and_then(|(_, attempts)| *attempts);
+            self.go_on(&record, kept, attempts, &mut recovered).await?;
         }
         self.forget_ended().await;
         Ok(recovered)
@@ -86,28 +96,42 @@ impl Gateway {
         Ok(())
     }
 
+    /// When a write may have taken effect for the first time, and until when it may. The ledger's
+    /// word counts, which goes by the boot clock. Without it the wall clock is asked how long ago the
+    /// write was sent, which may have been set since: if it says less than nothing, that is unknown,
+    /// and so long ago that the write is not repeated; and its lanes stay closed for all of Q.
+    fn doubt(&self, record: &Record, attempts: Option<Attempts>) -> (Instant, Option<Instant>) {
+        let now = self.clock.now();
+        if let Some(Attempts { first, until }) = attempts {
+            return (first, until);
+        }
+        let age = record.dispatched.map_or(Duration::ZERO, |at| {
+            let age = self.clock.wall().duration_since(at);
+            age.unwrap_or(REPEAT_FOR)
+        });
+        let first = now.checked_sub(age).unwrap_or(now);
+        (first, Some(now + self.settings.get().late))
+    }
+
     async fn go_on(
         &self,
         record: &Record,
         kept: KeptRequest,
+        attempts: Option<Attempts>,
         recovered: &mut Recovered,
     ) -> Result<(), RecoveryError> {
         let bytes = record.request.len() + record.summary.len();
         let ask = self.asked(kept, record.id)?;
         let had_left = record.state == State::Dispatched;
-        let age = record.dispatched.map_or(Duration::ZERO, |at| {
-            let age = self.clock.wall().duration_since(at);
-            age.unwrap_or_default()
-        });
-        let late = self.settings.get().late.saturating_sub(age);
+        let (first, until) = self.doubt(record, attempts);
         let now = self.clock.now();
         let tries = Tries {
             attempts: record.attempts,
-            first_doubt: had_left.then(|| now.checked_sub(age).unwrap_or(now)),
-            doubt: had_left.then(|| now + late),
+            first_doubt: had_left.then_some(first),
+            doubt: had_left.then(|| until.unwrap_or(now)),
         };
-        let keys = order_keys(&ask);
-        let summary = summary_of(&ask, &keys).shortened();
+        let keys = self.order_keys(&ask);
+        let summary = summary_of(&ask).shortened();
         let birth = birth(record, &ask, summary, bytes);
         let live = self.durable.adopt(birth, tries);
         let ahead = self.durable.shared.feed.lock().len();
@@ -119,7 +143,10 @@ impl Gateway {
             self.defer(&live, place);
             return Ok(());
         }
-        place.stay_closed_for(late);
+        if let Some(until) = until {
+            place.stay_closed_until(until);
+        }
+        let age = now.saturating_duration_since(first);
         if self.is_repeatable(&ask) && age < REPEAT_FOR {
             recovered.repeated += 1;
             self.metrics.repeated(&ask.operation.name);

@@ -7,7 +7,6 @@
 
 use super::record::{Reader, Writer};
 use crate::limit::turns::Caller;
-use crate::queue::lanes::Keys;
 use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
@@ -39,16 +38,18 @@ impl Summary {
     /// What is told of a request that acts on these.
     pub(super) fn of(
         (method, path): (&Method, &str),
-        keys: &Keys,
+        mut names: Vec<String>,
         caller: &Caller,
         request_id: Option<&str>,
     ) -> Self {
+        names.sort_unstable();
+        names.dedup();
         let name = caller.name.as_deref().map(|name| format!("{name}@"));
         Self {
             method: method.clone(),
             path: path.to_owned(),
-            elements: keys.keys.iter().map(|key| key.to_string()).collect(),
-            count: keys.keys.len(),
+            count: names.len(),
+            elements: names,
             caller: format!("{}{}", name.unwrap_or_default(), caller.peer),
             request_id: request_id.map(str::to_owned),
         }
@@ -136,17 +137,17 @@ mod tests {
     use proptest::prelude::*;
 
     fn summary(elements: usize) -> Summary {
-        let keys = Keys {
-            keys: (0..elements)
-                .map(|n| format!("person:{n:03}@example.com").into())
-                .collect(),
-            ..Keys::default()
-        };
+        let names = (0..elements).map(|n| format!("person:{n:03}@example.com"));
         let caller = Caller {
             peer: "10.0.0.1".parse().unwrap(),
             name: Some("billing".into()),
         };
-        Summary::of((&Method::POST, "/invites"), &keys, &caller, Some("r-1"))
+        Summary::of(
+            (&Method::POST, "/invites"),
+            names.collect(),
+            &caller,
+            Some("r-1"),
+        )
     }
 
     #[test]

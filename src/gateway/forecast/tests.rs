@@ -1,5 +1,6 @@
 use super::*;
 use crate::clock::Clock;
+use crate::credential::Hasher;
 use crate::limit::window::{Terms, Window};
 use crate::route::policy::Rate;
 use std::net::IpAddr;
@@ -44,10 +45,7 @@ fn forecast(now: Instant, account: Account, lanes: Lanes) -> Forecast {
 }
 
 fn keys(keys: &[&str]) -> Keys {
-    Keys {
-        keys: keys.iter().map(|key| Arc::from(*key)).collect(),
-        ..Keys::default()
-    }
+    Keys::new(&Hasher::new(&[0; 32]), keys.iter().copied(), [])
 }
 
 /// What is said to somebody who comes now from this peer: when it leaves, and when to come back.

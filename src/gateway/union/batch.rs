@@ -12,6 +12,7 @@ use super::Passenger;
 use crate::error::GatewayError;
 use crate::journal::{Change, JournalError, Record};
 use crate::limit::budgets::Standing;
+use crate::limit::ledger::Intent;
 use crate::limit::ticket::Permit;
 use crate::merge::{self, Outcome, Parts};
 use crate::queue::Place;
@@ -74,6 +75,7 @@ impl Gateway {
             return dissolve(members, Told::NotRecorded);
         }
         members.iter_mut().for_each(|member| member.leaves(self));
+        let permit = permit.carries(members.iter().filter_map(Member::intent).collect());
         request.extensions_mut().insert(ask.ids.clone());
         let operation = &ask.operation;
         let came = self.attempt(operation, ask.credential, permit, request);
@@ -231,6 +233,12 @@ impl Member {
             let touched = touched(ask);
             self.unsettled = Some(Unsettled::new(gateway.clone(), touched, place));
         }
+    }
+
+    fn intent(&self) -> Option<Intent> {
+        let passenger = &self.passenger;
+        let unsettled = self.unsettled.as_ref()?;
+        Some(unsettled.intent(&passenger.ask, passenger.live.as_deref()))
     }
 
     /// Settles what it touches; its place and its answer, if there is one.

@@ -3,6 +3,7 @@
 use super::model::{Kind, World};
 use super::*;
 use crate::clock::Clock;
+use crate::credential::Hasher;
 use crate::queue::lanes::{Keys, Lanes, Turn};
 use crate::route;
 use serde_json::{Value, json};
@@ -70,10 +71,12 @@ impl Wish {
         let order = &found.operation.order;
         let names = route::expand(order, &found.params, request.uri().query(), &body).unwrap();
         let barriers = found.operation.barrier.iter();
-        Keys {
-            keys: names.into_iter().map(Arc::from).collect(),
-            barriers: barriers.map(|class| Arc::from(&**class)).collect(),
-        }
+        let names = names.iter().map(String::as_str);
+        Keys::new(
+            &Hasher::new(&[0; 32]),
+            names,
+            barriers.map(|class| &**class),
+        )
     }
 }
 

@@ -7,7 +7,6 @@ use crate::queue::lanes::Keys;
 use proptest::prelude::*;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 /// A search for an order of the unmerged writes that comes to the same.
 struct Search<'w> {
@@ -21,9 +20,8 @@ impl<'w> Search<'w> {
     fn new(writes: &'w [Write], end: &'w World) -> Self {
         let keys: Vec<_> = writes.iter().map(|write| write.wish.keys()).collect();
         let class = |keys: &Keys| {
-            let names = keys.keys.iter();
-            let classes = names.map(|name| Arc::from(name.split(':').next().unwrap()));
-            classes.collect::<BTreeSet<Arc<str>>>()
+            let classes = keys.keys.iter().map(|key| key.class);
+            classes.collect::<BTreeSet<_>>()
         };
         let conflict = |a: &Keys, b: &Keys| {
             !a.keys.is_disjoint(&b.keys)

@@ -123,7 +123,7 @@ async fn the_number_of_ended_writes_is_bounded_and_no_key_is_forgotten_within_an
     let mut setup = keeping(slow(), &memory.copy()).await;
     setup.config.journal.ended_writes = 16;
     let second = script.world_of(setup);
-    second.gateway.recover().await.unwrap();
+    second.gateway.recover(Some(&[])).await.unwrap();
     assert_eq!(second.send(write("d", 1)).await.status, 507);
 }
 

@@ -172,7 +172,7 @@ async fn the_pause_of_a_refused_token_and_its_beginning_survive_a_restart() {
     let later = Duration::from_secs(40_100);
     let kept = memory.copy();
     let second = api.start_at(&kept, later).await;
-    second.gateway.recover().await.unwrap();
+    second.gateway.recover(Some(&[])).await.unwrap();
     assert_eq!(second.durable().paused, 1);
     sleep(Duration::from_secs(1_000)).await;
     assert_eq!(

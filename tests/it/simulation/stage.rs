@@ -8,13 +8,15 @@ use http_body_util::Full;
 use segment_gateway::app::Keeping;
 use segment_gateway::clock::Clock;
 use segment_gateway::config::Config;
-use segment_gateway::limit::ledger::{History, Ledger};
+use segment_gateway::gateway::verdict::REPEAT_FOR;
+use segment_gateway::limit::ledger::{History, Ledger, Spec};
 use segment_gateway::sandbox::Sandbox;
 use segment_gateway::upstream::MemoryConnector;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -129,7 +131,12 @@ impl Stage {
     pub fn start(&self, ledger: LedgerFate) {
         let number = self.lives.lock().unwrap().len();
         let path = self.directory.path().join(format!("ledger-{number}"));
-        let opened = Ledger::open(&path, [1; 16], self.clock.clone()).unwrap();
+        let spec = Spec {
+            key_check: [1; 16],
+            keep: REPEAT_FOR,
+            expected: number > 0,
+        };
+        let opened = Ledger::open(&path, spec, self.clock.clone()).unwrap();
         let history = match (number, ledger) {
             (0, _) => Some(History::new()),
             (_, LedgerFate::Kept) => Some(opened.history.expect("a ledger that is whole")),
@@ -151,9 +158,15 @@ impl Stage {
             let opened = opener.open(&sandbox);
             async move { opened }
         });
+        let world = setup.start_over(connector);
+        let gateway = world.gateway.clone();
+        let recovering = std::pin::pin!(gateway.recover(opened.left.as_deref()));
+        // A journal in memory is there at once.
+        let recovered = recovering.poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(recovered, Poll::Ready(Ok(_))));
         let life = Arc::new(Life {
             number,
-            world: Arc::new(setup.start_over(connector)),
+            world: Arc::new(world),
             links,
             ledger: path,
             dead: Signal::default(),

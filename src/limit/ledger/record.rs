@@ -1,0 +1,301 @@
+//! Pure. The format of the ledger: records of one size, each numbered and with a checksum.
+//!
+//! ```text
+//! head | record 0 | record 1 | …
+//! head:    "SGL2" | key check (16) | boot (16) | records that count (8) | … | checksum (8)
+//! record:  kind (1) | flags (1) | names (1) | 0 | number (4) | attempt (8) | … | checksum (8)
+//! ```
+//!
+//! An attempt is told by a record when it is sent and by another when it has ended. Behind the first
+//! stand its intents: what each write that travels with it acts on. The head says how many records
+//! count, and is written after them: what stands behind those was never acted upon, and if there are
+//! fewer the file was cut.
+//!
+//! Order keys are keyed hashes; no name and no token is in the file.
+
+use crate::credential::Credential;
+use crate::limit::ledger::{AccountId, Effect};
+use crate::route::policy::Rate;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Bytes of a record, and of the head of the file.
+pub(super) const RECORD: usize = 128;
+const MAGIC: &[u8; 4] = b"SGL2";
+/// Where the checksum is.
+const SUM: usize = RECORD - 8;
+/// Bytes of a name, and where they are in the two kinds of records that have names.
+const NAME: usize = 12;
+const FIRST_NAMES: std::ops::Range<usize> = 64..112;
+const MORE_NAMES: std::ops::Range<usize> = 16..112;
+
+const SENT: u8 = 1;
+const ENDED: u8 = 2;
+const INTENT: u8 = 3;
+const NAMES: u8 = 4;
+
+/// Of a record that tells of an end: what is known of the effect.
+const NO_EFFECT: u8 = 0;
+const KNOWN: u8 = 1;
+const LATE: u8 = 2;
+/// Of an intent: it may change anything.
+const EVERYTHING: u8 = 1;
+/// Of an intent: it may act on anything of its credential.
+const ALL_LANES: u8 = 2;
+/// Of an intent: it is that of a durable write.
+const DURABLE: u8 = 4;
+
+/// What a write acts on, by keyed hashes: four bytes of its class and eight of itself. Without the
+/// latter it is a barrier against the class.
+pub type Name = [u8; NAME];
+
+/// What an attempt does for one write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Intent {
+    pub(super) credential: Credential,
+    pub(super) operation: [u8; 8],
+    pub(super) everything: bool,
+    pub(super) write: Option<[u8; 16]>,
+    /// When the first attempt left that may have taken effect, since the boot of the machine.
+    pub(super) first: Duration,
+    /// `None`: it may act on anything of its credential.
+    pub(super) names: Option<Vec<Name>>,
+}
+
+/// An attempt, as far as the ledger tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Attempt {
+    pub(super) number: u64,
+    pub(super) account: AccountId,
+    /// When it was sent, or ended; since the boot of the machine.
+    pub(super) at: Duration,
+    /// How long its slot stays occupied from its end on.
+    pub(super) hold: Duration,
+    /// The rate that was in force.
+    pub(super) rate: Rate,
+    pub(super) ended: bool,
+    /// What is known of its effect; [`Effect::Late`] while it is under way.
+    pub(super) effect: Effect,
+    pub(super) intents: Vec<Intent>,
+}
+
+/// What a ledger must have been written under to be believed, and how much of it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    /// Derived from the key of the credential hashes.
+    pub(super) key_check: [u8; 16],
+    pub(super) boot: [u8; 16],
+    pub(super) records: u64,
+}
+
+impl Head {
+    pub(super) fn encode(&self) -> [u8; RECORD] {
+        let mut bytes = [0; RECORD];
+        bytes[..4].copy_from_slice(MAGIC);
+        bytes[4..20].copy_from_slice(&self.key_check);
+        bytes[20..36].copy_from_slice(&self.boot);
+        bytes[36..44].copy_from_slice(&self.records.to_be_bytes());
+        seal(&mut bytes);
+        bytes
+    }
+}
+
+impl Attempt {
+    /// Appends its records, of which the first has this number.
+    pub(super) fn encode(&self, number: u64, out: &mut Vec<u8>) {
+        let mut writer = Writer { number, out };
+        let mut bytes = [0; RECORD];
+        bytes[0] = if self.ended { ENDED } else { SENT };
+        bytes[1] = match self.effect {
+            Effect::None => NO_EFFECT,
+            Effect::Known => KNOWN,
+            Effect::Late => LATE,
+        };
+        bytes[16..32].copy_from_slice(&self.account);
+        bytes[32..40].copy_from_slice(&millis(self.at).to_be_bytes());
+        bytes[40..48].copy_from_slice(&millis(self.hold).to_be_bytes());
+        bytes[48..52].copy_from_slice(&self.rate.limit.to_be_bytes());
+        bytes[52..60].copy_from_slice(&millis(self.rate.window).to_be_bytes());
+        writer.put(bytes, self.number);
+        for intent in &self.intents {
+            intent.encode(self.number, &mut writer);
+        }
+    }
+}
+
+impl Intent {
+    fn encode(&self, attempt: u64, writer: &mut Writer<'_>) {
+        let flag = |is: bool, flag| if is { flag } else { 0 };
+        let mut bytes = [0; RECORD];
+        bytes[0] = INTENT;
+        bytes[1] = flag(self.everything, EVERYTHING)
+            | flag(self.names.is_none(), ALL_LANES)
+            | flag(self.write.is_some(), DURABLE);
+        bytes[16..32].copy_from_slice(self.credential.bytes());
+        bytes[32..48].copy_from_slice(&self.write.unwrap_or_default());
+        bytes[48..56].copy_from_slice(&self.operation);
+        bytes[56..64].copy_from_slice(&millis(self.first).to_be_bytes());
+        let names = self.names.as_deref().unwrap_or_default();
+        let (first, rest) = names.split_at(names.len().min(FIRST_NAMES.len() / NAME));
+        put_names(&mut bytes, FIRST_NAMES, first);
+        writer.put(bytes, attempt);
+        for names in rest.chunks(MORE_NAMES.len() / NAME) {
+            let mut bytes = [0; RECORD];
+            bytes[0] = NAMES;
+            put_names(&mut bytes, MORE_NAMES, names);
+            writer.put(bytes, attempt);
+        }
+    }
+
+    fn decode(record: &[u8]) -> Option<Self> {
+        let flags = *record.get(1)?;
+        let names = get_names(record, FIRST_NAMES)?;
+        Some(Self {
+            credential: Credential::from_bytes(record.get(16..32)?.try_into().ok()?),
+            operation: record.get(48..56)?.try_into().ok()?,
+            everything: flags & EVERYTHING != 0,
+            write: match flags & DURABLE {
+                0 => None,
+                _ => Some(record.get(32..48)?.try_into().ok()?),
+            },
+            first: Duration::from_millis(number(record, 56)?),
+            names: (flags & ALL_LANES == 0).then_some(names),
+        })
+    }
+}
+
+struct Writer<'o> {
+    number: u64,
+    out: &'o mut Vec<u8>,
+}
+
+impl Writer<'_> {
+    fn put(&mut self, mut bytes: [u8; RECORD], attempt: u64) {
+        bytes[4..8].copy_from_slice(&short(self.number));
+        bytes[8..16].copy_from_slice(&attempt.to_be_bytes());
+        seal(&mut bytes);
+        self.out.extend_from_slice(&bytes);
+        self.number += 1;
+    }
+}
+
+/// The attempts of a file, or why it cannot be believed.
+pub(super) fn parse(bytes: &[u8], expected: Head) -> Result<Vec<Attempt>, &'static str> {
+    let damaged = "the ledger is damaged";
+    let (head, rest) = bytes
+        .split_at_checked(RECORD)
+        .ok_or("the ledger is cut short")?;
+    if head[..4] != MAGIC[..] {
+        return Err("this is not a ledger, or one of another version");
+    }
+    if !is_sealed(head) {
+        return Err(damaged);
+    }
+    if head[4..20] != expected.key_check {
+        return Err("the ledger was written under another key for credential hashes");
+    }
+    if head[20..36] != expected.boot {
+        return Err("the ledger was written before this machine was started, or on another one");
+    }
+    let count = number(head, 36).ok_or(damaged)?;
+    let count = usize::try_from(count).map_err(|_| damaged)?;
+    let mut records = rest.chunks_exact(RECORD);
+    if records.len() < count {
+        return Err("the ledger is cut short");
+    }
+    let mut attempts = BTreeMap::new();
+    for at in 0..count as u64 {
+        let record = records.next().ok_or(damaged)?;
+        if !is_sealed(record) || record[4..8] != short(at) {
+            return Err(damaged);
+        }
+        replay(record, &mut attempts).ok_or(damaged)?;
+    }
+    Ok(attempts.into_values().collect())
+}
+
+/// What a record says of its attempt. `None` if it makes no sense.
+fn replay(record: &[u8], attempts: &mut BTreeMap<u64, Attempt>) -> Option<()> {
+    let attempt = number(record, 8)?;
+    let known = attempts.get_mut(&attempt);
+    match *record.first()? {
+        kind @ (SENT | ENDED) => {
+            let effect = match *record.get(1)? {
+                NO_EFFECT => Effect::None,
+                KNOWN => Effect::Known,
+                LATE => Effect::Late,
+                _ => return None,
+            };
+            let known = known.filter(|_| effect != Effect::None);
+            let intents = known.map(|known| std::mem::take(&mut known.intents));
+            let told = Attempt {
+                number: attempt,
+                account: record.get(16..32)?.try_into().ok()?,
+                at: Duration::from_millis(number(record, 32)?),
+                hold: Duration::from_millis(number(record, 40)?),
+                rate: Rate {
+                    limit: u32::from_be_bytes(record.get(48..52)?.try_into().ok()?),
+                    window: Duration::from_millis(number(record, 52)?),
+                },
+                ended: kind == ENDED,
+                effect,
+                intents: intents.unwrap_or_default(),
+            };
+            attempts.insert(attempt, told);
+        }
+        INTENT => known?.intents.push(Intent::decode(record)?),
+        NAMES => {
+            let names = get_names(record, MORE_NAMES)?;
+            let intent = known?.intents.last_mut()?;
+            intent.names.as_mut()?.extend(names);
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+fn put_names(bytes: &mut [u8; RECORD], place: std::ops::Range<usize>, names: &[Name]) {
+    bytes[2] = u8::try_from(names.len()).unwrap_or(u8::MAX);
+    for (to, name) in bytes[place].chunks_exact_mut(NAME).zip(names) {
+        to.copy_from_slice(name);
+    }
+}
+
+fn get_names(record: &[u8], place: std::ops::Range<usize>) -> Option<Vec<Name>> {
+    let names = record.get(place)?.chunks_exact(NAME);
+    let count = usize::from(*record.get(2)?);
+    let names = names.take(count).map(|name| name.try_into().ok());
+    names.collect()
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u64> {
+    let bytes = bytes.get(at..at + 8)?;
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+/// The number of a record, which is one of few thousands.
+fn short(number: u64) -> [u8; 4] {
+    let bytes = number.to_be_bytes();
+    [bytes[4], bytes[5], bytes[6], bytes[7]]
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// FNV-1a over the record: it finds damage, not an attacker, who could as well delete the file.
+fn checksum(bytes: &[u8]) -> [u8; 8] {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    hash.to_be_bytes()
+}
+
+fn seal(bytes: &mut [u8; RECORD]) {
+    let sum = checksum(&bytes[..SUM]);
+    bytes[SUM..].copy_from_slice(&sum);
+}
+
+fn is_sealed(bytes: &[u8]) -> bool {
+    bytes.len() == RECORD && checksum(&bytes[..SUM]) == bytes[SUM..]
+}

@@ -1,0 +1,297 @@
+use super::*;
+use std::time::SystemTime;
+
+const W: Duration = Duration::from_secs(60);
+const WQ: Duration = Duration::from_secs(120);
+const RATE: Rate = Rate {
+    limit: 60,
+    window: W,
+};
+
+const KEEP: Duration = Duration::from_secs(300);
+const SPEC: Spec = Spec {
+    key_check: [9; 16],
+    keep: KEEP,
+    expected: false,
+};
+
+fn clock(up: u64) -> Clock {
+    Clock::simulated(
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 30),
+        Duration::from_secs(up),
+    )
+}
+
+fn open(path: &Path, clock: &Clock) -> Opened {
+    Ledger::open(path, SPEC, clock.clone()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_finds_the_slots_that_are_still_occupied() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let clock = clock(1000);
+    let mut opened = open(&path, &clock);
+    assert!(opened.history.is_none(), "a new node knows nothing");
+    let ledger = &mut opened.ledger;
+    let done = ledger.sent([1; 16], WQ, RATE, &[]);
+    ledger.ended(done, [1; 16], (W, Effect::Known), RATE);
+    let old = ledger.sent([1; 16], WQ, RATE, &[]);
+    ledger.ended(old, [1; 16], (Duration::from_secs(3), Effect::Known), RATE);
+    let never = ledger.sent([1; 16], WQ, RATE, &[]);
+    ledger.ended(never, [1; 16], (Duration::ZERO, Effect::Known), RATE);
+    ledger.sent([2; 16], WQ, RATE, &[]);
+    drop(opened);
+
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let first = clock.now();
+    for wait in [0, 7] {
+        tokio::time::advance(Duration::from_secs(wait)).await;
+        let opened = open(&path, &clock);
+        let mut history = opened.history.unwrap();
+        let ended = first + Duration::from_secs(50) + ROUNDING;
+        assert_eq!(history.remove(&[1; 16]).unwrap().held, [ended]);
+        // It ended with its process, at the first start after that at the latest.
+        let under_way = first + WQ + ROUNDING;
+        assert_eq!(history.remove(&[2; 16]).unwrap().held, [under_way]);
+        assert!(history.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_goes_on_with_the_rate_that_was_learned() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let clock = clock(1000);
+    let mut opened = open(&path, &clock);
+    let learned = Rate {
+        limit: 1_000,
+        window: Duration::from_secs(3_600),
+    };
+    let first = opened.ledger.sent([1; 16], WQ, RATE, &[]);
+    opened
+        .ledger
+        .ended(first, [1; 16], (learned.window, Effect::Known), learned);
+    drop(opened);
+    assert_eq!(open(&path, &clock).history.unwrap()[&[1; 16]].rate, learned);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_boot_or_machine_is_a_new_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let clock = clock(50_000);
+    let mut opened = open(&path, &clock);
+    opened.ledger.sent([1; 16], WQ, RATE, &[]);
+    drop(opened);
+    let bytes = std::fs::read(&path).unwrap();
+    let here = Head {
+        key_check: [9; 16],
+        boot: clock.boot().unwrap().id,
+        records: 0,
+    };
+    let records = parse(&bytes, here).unwrap();
+    let elsewhere = Head {
+        boot: [1; 16],
+        ..here
+    };
+    Disk::rewrite(&path, elsewhere, KEEP, &records).unwrap();
+    let opened = open(&path, &clock);
+    assert!(opened.history.is_none() && opened.note.unwrap().contains("another one"));
+    assert_eq!(open(&path, &clock).history, Some(History::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_believed_is_a_new_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let clock = clock(1000);
+    let mut opened = open(&path, &clock);
+    opened.ledger.sent([1; 16], WQ, RATE, &[]);
+    drop(opened);
+    let whole = std::fs::read(&path).unwrap();
+
+    let mut torn = whole.clone();
+    torn.extend_from_slice(&[1; 30]);
+    std::fs::write(&path, &torn).unwrap();
+    assert!(
+        open(&path, &clock).history.is_some(),
+        "a torn tail was never acted upon"
+    );
+
+    // Cut between two records, which are whole each, and with one that is there twice.
+    let mut twice = whole.clone();
+    twice.extend_from_within(RECORD..2 * RECORD);
+    for bad in [&whole[..RECORD], &whole[..30], &[]] {
+        std::fs::write(&path, bad).unwrap();
+        let opened = open(&path, &clock);
+        assert!(opened.history.is_none() && opened.left.is_none());
+        assert!(opened.note.unwrap().contains("cut short"));
+    }
+    std::fs::write(&path, &twice).unwrap();
+    assert_eq!(open(&path, &clock).history.unwrap()[&[1; 16]].held.len(), 1);
+
+    for damage in [5, 70, 140, 200] {
+        let mut bad = whole.clone();
+        bad[damage] ^= 1;
+        std::fs::write(&path, &bad).unwrap();
+        let opened = open(&path, &clock);
+        assert!(
+            opened.history.is_none() && opened.left.is_none() && opened.note.is_some(),
+            "byte {damage}"
+        );
+    }
+    std::fs::write(&path, &whole).unwrap();
+    let other = Spec {
+        key_check: [8; 16],
+        ..SPEC
+    };
+    let other = Ledger::open(&path, other, clock.clone()).unwrap();
+    assert!(other.history.is_none() && other.note.unwrap().contains("another key"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_file_is_compacted_and_loses_nothing_that_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let clock = clock(1000);
+    let mut opened = open(&path, &clock);
+    if let Some(disk) = &mut opened.ledger.disk {
+        disk.compact_at = 40 * RECORD as u64;
+    }
+    for _ in 0..1000 {
+        let attempt = opened.ledger.sent([1; 16], WQ, RATE, &[]);
+        opened.ledger.ended(
+            attempt,
+            [1; 16],
+            (Duration::from_millis(1), Effect::Known),
+            RATE,
+        );
+        tokio::time::advance(Duration::from_millis(100)).await;
+    }
+    opened.ledger.sent([3; 16], WQ, RATE, &[]);
+    if let Some(disk) = &mut opened.ledger.disk {
+        disk.compact_at = 0;
+    }
+    opened.ledger.sent([3; 16], WQ, RATE, &[]);
+    assert!(std::fs::metadata(&path).unwrap().len() < 10 * RECORD as u64);
+    assert_eq!(open(&path, &clock).history.unwrap()[&[3; 16]].held.len(), 2);
+}
+
+fn intent(clock: &Clock, write: Option<u8>, names: usize) -> Intent {
+    Intent {
+        credential: Credential::from_bytes([5; 16]),
+        operation: [6; 8],
+        everything: write.is_none(),
+        write: write.map(|n| [n; 16]),
+        first: clock.now(),
+        names: Some((0..names).map(|n| [n as u8; 12]).collect()),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_still_take_effect_is_known_at_each_start_until_it_no_longer_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let clock = clock(1000);
+    let mut opened = open(&path, &clock);
+    let ledger = &mut opened.ledger;
+    let second = Duration::from_secs(1);
+    let send = |ledger: &mut Ledger, intents: &[Intent]| ledger.sent([1; 16], WQ, RATE, intents);
+    // Without effect are one that was answered with 429, and one whose effect is known; the latter is
+    // needed where it is durable. The others may still take effect.
+    let writes = [
+        (vec![intent(&clock, Some(8), 1)], Effect::None),
+        (vec![intent(&clock, None, 1)], Effect::Known),
+        (
+            vec![intent(&clock, None, 0), intent(&clock, None, 3)],
+            Effect::Late,
+        ),
+        (vec![intent(&clock, None, 50)], Effect::Late),
+        (vec![intent(&clock, Some(7), 4)], Effect::Known),
+        (vec![intent(&clock, None, MOST_NAMES + 1)], Effect::Late),
+    ];
+    for (intents, effect) in &writes {
+        let attempt = send(ledger, intents);
+        ledger.ended(attempt, [1; 16], (second, *effect), RATE);
+    }
+    let under_way = intent(&clock, None, 5);
+    send(ledger, std::slice::from_ref(&under_way));
+    let ended = clock.now();
+    drop(opened);
+
+    let any = Intent {
+        names: None,
+        ..intent(&clock, None, 0)
+    };
+    let of = |intent: &Intent, ended, late| Left {
+        intent: intent.clone(),
+        ended,
+        late,
+    };
+    tokio::time::advance(second * 10).await;
+    let first_start = clock.now();
+    let expected = [
+        of(&writes[2].0[0], ended, true),
+        of(&writes[2].0[1], ended, true),
+        of(&writes[3].0[0], ended, true),
+        of(&writes[4].0[0], ended, false),
+        of(&any, ended, true),
+        of(&under_way, first_start, true),
+    ];
+    for wait in [0, 20, 20] {
+        tokio::time::advance(second * wait).await;
+        assert_eq!(open(&path, &clock).left.unwrap(), expected, "after {wait}");
+    }
+    tokio::time::advance(KEEP - second * 40).await;
+    assert_eq!(open(&path, &clock).left.unwrap(), expected[5..]);
+    tokio::time::advance(second).await;
+    assert_eq!(open(&path, &clock).left.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_is_gone_is_not_taken_for_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let clock = clock(1000);
+    let expected = Spec {
+        expected: true,
+        ..SPEC
+    };
+    let opened = Ledger::open(&path, expected, clock.clone()).unwrap();
+    assert!(opened.history.is_none() && opened.left.is_none());
+    assert!(opened.note.unwrap().contains("it is gone"));
+    std::fs::remove_file(&path).unwrap();
+    let opened = open(&path, &clock);
+    assert_eq!((opened.left, opened.note), (Some(Vec::new()), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_cannot_be_written_is_believed_once_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let clock = clock(1000);
+    let mut opened = open(&path, &clock);
+    opened
+        .ledger
+        .sent([1; 16], WQ, RATE, &[intent(&clock, None, 1)]);
+    drop(opened);
+    // As on a disk without room, a new file cannot be made.
+    std::fs::create_dir(path.with_extension("new")).unwrap();
+    let opened = open(&path, &clock);
+    assert!(opened.unkept.is_some() && !opened.ledger.is_kept());
+    assert_eq!(opened.history.unwrap()[&[1; 16]].held.len(), 1);
+    assert_eq!(opened.left.unwrap().len(), 1);
+    assert!(!path.exists(), "it no longer says all that is sent");
+}
+
+#[cfg(unix)]
+#[tokio::test(start_paused = true)]
+async fn nobody_else_can_read_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let _opened = open(&path, &clock(1000));
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
