@@ -52,6 +52,7 @@ pub(crate) fn store(
             },
             wants: &Wants::FRESH,
             purpose: Purpose::Show,
+            waits: true,
         },
         now,
     );

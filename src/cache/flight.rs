@@ -5,12 +5,16 @@
 //! and go away leave no trace.
 //!
 //! Of several fetches of one key, one is *current*: the latest to begin. Only it may be joined
-//! and only it may store its answer. An older one goes on for those who joined it before.
+//! and, once it has left, only it may store its answer. An older one goes on for those who joined it
+//! before. Whether the
+//! current one has left for the API changes under the lock of the table, together with its stamp: who
+//! finds that it has not comes before it leaves.
 //!
 //! Whether a fetch may be joined, and whether another may begin, is not decided here: the caller
 //! decides under the lock of the table, so that nobody can slip in between. Nobody is woken and
 //! nothing is awaited under it. Lock order: this table, then the fence.
 
+use super::decide::InFlight;
 use super::entry::Entry;
 use super::fence::Stamp;
 use super::key::Key;
@@ -68,6 +72,7 @@ struct Table<E> {
 struct Flight<E> {
     number: u64,
     stamp: Stamp,
+    has_left: bool,
     progress: Listener<Progress<E>>,
 }
 
@@ -75,15 +80,19 @@ struct Flight<E> {
 pub(super) struct Current<'a, E>(&'a Flight<E>);
 
 impl<E> Current<'_, E> {
-    pub(super) fn stamp(&self) -> Stamp {
-        self.0.stamp
+    pub(super) fn state(&self) -> InFlight {
+        InFlight {
+            stamp: self.0.stamp,
+            has_left: self.0.has_left,
+        }
     }
 
-    /// Joins it.
-    pub(super) fn follow(&self, why: Miss) -> Follower<E> {
+    /// Joins it; `now` is the stamp of a fetch that would begin now.
+    pub(super) fn follow(&self, why: Miss, now: Stamp) -> Follower<E> {
         Follower {
             progress: self.0.progress.clone(),
             why,
+            came: (!self.0.has_left).then_some(now),
         }
     }
 }
@@ -92,6 +101,8 @@ impl<E> Current<'_, E> {
 pub(super) enum Plan<T> {
     /// It begins a fetch with this stamp, which becomes the current one.
     Lead(Stamp),
+    /// The same; it is to leave when the one that is current now has ended.
+    LeadNext(Stamp),
     /// Anything else.
     Other(T),
 }
@@ -119,10 +130,14 @@ impl<E> Flights<E> {
     ) -> Result<(Ticket<E>, Stamp), T> {
         let mut table = self.table.lock();
         let free = self.limit.saturating_sub(table.under_way);
-        match plan(table.current.get(key).map(Current), free) {
-            Plan::Other(other) => Err(other),
-            Plan::Lead(stamp) => Ok((self.begin(&mut table, key, stamp), stamp)),
-        }
+        let (stamp, is_next) = match plan(table.current.get(key).map(Current), free) {
+            Plan::Other(other) => return Err(other),
+            Plan::Lead(stamp) => (stamp, false),
+            Plan::LeadNext(stamp) => (stamp, true),
+        };
+        let current = table.current.get(key).filter(|_| is_next);
+        let before = current.map(|flight| flight.progress.clone());
+        Ok((self.begin(&mut table, key, stamp, before), stamp))
     }
 
     /// How many fetches are under way.
@@ -136,7 +151,13 @@ impl<E> Flights<E> {
         self.table.lock().current.len()
     }
 
-    fn begin(self: &Arc<Self>, table: &mut Table<E>, key: &Key, stamp: Stamp) -> Ticket<E> {
+    fn begin(
+        self: &Arc<Self>,
+        table: &mut Table<E>,
+        key: &Key,
+        stamp: Stamp,
+        before: Option<Listener<Progress<E>>>,
+    ) -> Ticket<E> {
         let teller = Teller::new(Progress::InLine);
         let key = Arc::new(key.clone());
         let number = table.next;
@@ -145,6 +166,7 @@ impl<E> Flights<E> {
         let flight = Flight {
             number,
             stamp,
+            has_left: false,
             progress: teller.listen(),
         };
         // An older fetch of the key is no longer current; those who joined it hear its end.
@@ -154,16 +176,17 @@ impl<E> Flights<E> {
             key,
             number,
             teller,
+            before,
             ended: false,
         }
     }
 }
 
 impl<E> Table<E> {
-    fn is_current(&self, ticket: &Ticket<E>) -> bool {
-        self.current
-            .get(&ticket.key)
-            .is_some_and(|flight| flight.number == ticket.number)
+    /// The fetch of this ticket, if it is current.
+    fn current_of(&mut self, ticket: &Ticket<E>) -> Option<&mut Flight<E>> {
+        let flight = self.current.get_mut(&ticket.key)?;
+        (flight.number == ticket.number).then_some(flight)
     }
 }
 
@@ -173,6 +196,8 @@ pub(super) struct Ticket<E> {
     key: Arc<Key>,
     number: u64,
     teller: Teller<Progress<E>>,
+    /// The fetch of the key that is to end before this one leaves.
+    before: Option<Listener<Progress<E>>>,
     ended: bool,
 }
 
@@ -181,21 +206,38 @@ impl<E> Ticket<E> {
         &self.key
     }
 
-    /// The fetch is sent, with this stamp: later than was thought when it began.
-    pub(super) fn depart(&self, stamp: Stamp) {
-        {
-            let mut table = self.flights.table.lock();
-            if let Some(flight) = table.current.get_mut(&self.key)
-                && flight.number == self.number
-            {
-                flight.stamp = stamp;
-            }
+    /// Whether a fetch before this one is to end first.
+    pub(super) fn is_next(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// Waits until the fetch before this one has ended, if it is to.
+    pub(super) async fn turn(&mut self) {
+        if let Some(before) = self.before.take() {
+            let has_ended = |progress: &Progress<E>| matches!(progress, Progress::Ended(_));
+            before.until(has_ended).await;
         }
+    }
+
+    /// The fetch is sent, with the stamp of this moment: later than was thought when it began.
+    pub(super) fn depart(&self, stamp: impl FnOnce() -> Stamp) -> Stamp {
+        let stamp = {
+            let mut table = self.flights.table.lock();
+            let stamp = stamp();
+            if let Some(flight) = table.current_of(self) {
+                (flight.stamp, flight.has_left) = (stamp, true);
+            }
+            stamp
+        };
         self.teller.tell(Progress::Departed);
+        stamp
     }
 
     /// The attempt came to nothing: the fetch waits for its budget again.
     pub(super) fn turn_back(&self) {
+        if let Some(flight) = self.flights.table.lock().current_of(self) {
+            flight.has_left = false;
+        }
         self.teller.tell(Progress::InLineAgain);
     }
 
@@ -204,11 +246,13 @@ impl<E> Ticket<E> {
         Follower {
             progress: self.teller.listen(),
             why,
+            came: None,
         }
     }
 
-    /// Ends the fetch. If it is current, `store` is run before another can become so: a reader
-    /// finds either the fetch or what it stored, and no older answer lands on a newer one.
+    /// Ends the fetch. If it is current, or the current one has not left, `store` is run before another
+    /// can become so: a reader finds either the fetch or what it stored, and no older answer lands on a
+    /// newer one.
     pub(super) fn land<T>(mut self, outcome: Outcome<E>, store: impl FnOnce() -> T) -> Option<T> {
         let stored = self.leave(store);
         self.teller.tell(Progress::Ended(outcome));
@@ -219,11 +263,15 @@ impl<E> Ticket<E> {
         let mut table = self.flights.table.lock();
         self.ended = true;
         table.under_way = table.under_way.saturating_sub(1);
-        if !table.is_current(self) {
-            return None;
+        match table.current.get(&self.key) {
+            Some(flight) if flight.number == self.number => {
+                table.current.remove(&self.key);
+                Some(store())
+            }
+            // The next one has not left: nothing newer is under way.
+            Some(flight) if !flight.has_left => Some(store()),
+            _ => None,
         }
-        table.current.remove(&self.key);
-        Some(store())
     }
 }
 
@@ -240,12 +288,18 @@ impl<E> Drop for Ticket<E> {
 pub struct Follower<E> {
     progress: Listener<Progress<E>>,
     why: Miss,
+    came: Option<Stamp>,
 }
 
 impl<E: Clone> Follower<E> {
     /// Why the reader did not get a stored answer.
     pub fn why(&self) -> Miss {
         self.why
+    }
+
+    /// Of one that was joined before it left: the stamp of a fetch that would have begun then.
+    pub fn came(&self) -> Option<Stamp> {
+        self.came
     }
 
     /// Whether the fetch was sent; until then it waits for its budget.

@@ -73,8 +73,19 @@ impl<E> Leader<E> {
     /// then it may have waited for a budget, and writes that settled meanwhile do not make its
     /// answer old. Never call it once a byte of the request may have left.
     pub fn departs(&mut self, now: Instant) {
-        self.stamp = self.inner.marks.stamp(now);
-        self.ticket.depart(self.stamp);
+        self.stamp = self.ticket.depart(|| self.inner.marks.stamp(now));
+    }
+
+    /// Whether it is to wait for another fetch of its key: see [`Leader::turn`].
+    pub fn is_next(&self) -> bool {
+        self.ticket.is_next()
+    }
+
+    /// Waits until it is this fetch's turn: of one key, one at a time is under way. To be awaited
+    /// before a budget is asked for; a fetch that hangs is not waited for longer than whoever calls
+    /// this likes.
+    pub async fn turn(&mut self) {
+        self.ticket.turn().await;
     }
 
     /// To be called when an attempt came to nothing and another one has to wait for its budget:

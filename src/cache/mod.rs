@@ -7,8 +7,10 @@
 //!   it gets data older than a direct read at that moment would have brought: not from the store,
 //!   not from a fetch that was under way, not after joining one. Three doors see to it: stored
 //!   answers are judged when they are found, fetches when they are joined, and shared answers
-//!   once more when they are handed over ([`Cache::accepts`]).
-//! - *One fetch.* Of those who ask for one thing at a time, one fetches.
+//!   once more when they are handed over ([`Cache::accepts`]). Who joined a fetch before it left needs
+//!   no door: its answer is as new as one of their own.
+//! - *One fetch.* Of those who ask for one thing at a time, one fetches; of one key at most one fetch
+//!   is under way and one to come, also while a write settles.
 //! - *Bounded.* The store in bytes, the fetches and the marks in number.
 //!
 //! Pure parts: [`fence`] (what is believed), [`decide`] (who joins, who fetches), [`request`] (what
@@ -22,7 +24,7 @@
 //!    [`Key::new`] names it, and [`Cache::locate`] finds the variant that is meant.
 //! 2. [`Cache::find`]. What it shows needs nothing else, not even the tags.
 //! 3. Otherwise [`Cache::board`]. A [`Leader`] moves into a task of its own, which calls
-//!    [`Leader::departs`] when it sends and ends it; the first reader gets the whole answer from
+//!    awaits [`Leader::turn`], calls [`Leader::departs`] when it sends, and ends it; the first reader gets the whole answer from
 //!    that task directly. A [`Follower`] waits, and what it gets shared is shown if
 //!    [`Cache::accepts`] it for that request; else the reader boards once more, and after that
 //!    fetches alone.
@@ -31,7 +33,7 @@
 //! It fetches nothing itself and reads no clock.
 
 use entry::Entry;
-use fence::{CredentialHash, Dependency, Tag};
+use fence::{CredentialHash, Dependency, Stamp, Tag};
 use flight::{Flights, Follower, Plan};
 use http::{HeaderMap, StatusCode};
 use key::{Key, KeyHash};
@@ -127,6 +129,8 @@ pub struct Ask<'a> {
     pub wants: &'a Wants,
     /// Whether a reader waits for it.
     pub purpose: Purpose,
+    /// Whether it may wait for the end of a fetch that is under way before it begins its own.
+    pub waits: bool,
 }
 
 /// What a fetch is for.
@@ -299,7 +303,7 @@ impl<E> Cache<E> {
     /// Decides what a reader has to do.
     pub fn board(&self, ask: &Ask<'_>, now: Instant) -> Board<E> {
         let shows = ask.purpose == Purpose::Show;
-        let why = match self.find(ask.at, ask.wants, now) {
+        let mut why = match self.find(ask.at, ask.wants, now) {
             Found::Shown(entry, how) if shows => return Board::Hit(entry, how),
             Found::Shown(..) => Miss::Expired,
             Found::Not(why, _) => why,
@@ -319,15 +323,25 @@ impl<E> Cache<E> {
             let scene = decide::Scene {
                 fence: &self.inner.marks.read(),
                 depends: &depends,
-                flight: current.as_ref().map(|current| current.stamp()),
+                flight: current.as_ref().map(|current| current.state()),
                 free,
-                joins: !shows || is_shared && !ask.wants.is_reload(),
+                sharing: decide::Sharing {
+                    is_shared: !shows || is_shared,
+                    joins_under_way: !shows || !ask.wants.is_reload(),
+                    waits: shows && ask.waits,
+                    shows,
+                },
             };
+            if scene.fence.settling(&depends, now) {
+                why = Miss::Settling;
+            }
             match (decide::seat(&scene, now), current) {
                 (decide::Seat::Follow, Some(current)) => {
-                    Plan::Other(Board::Follow(current.follow(why)))
+                    let present = scene.fence.stamp(now);
+                    Plan::Other(Board::Follow(current.follow(why, present)))
                 }
                 (decide::Seat::Lead(stamp), _) => Plan::Lead(stamp),
+                (decide::Seat::LeadNext(stamp), _) => Plan::LeadNext(stamp),
                 (decide::Seat::Alone(why), _) => Plan::Other(Board::Alone(why)),
                 // A seat beside nobody: never given, and harmless.
                 (decide::Seat::Follow, None) => Plan::Other(Board::Alone(why)),
@@ -348,11 +362,14 @@ impl<E> Cache<E> {
         }
     }
 
-    /// Whether a shared answer may be shown to this request at this moment: a write may have settled
-    /// since its fetch was joined, and it may vary.
-    pub fn accepts(&self, entry: &Entry, request: &HeaderMap) -> bool {
+    /// Whether a shared answer may be shown to this request at this moment: it may vary, and a write
+    /// may have settled since its fetch was joined. To whoever joined it before it left (`came`, see
+    /// [`Follower::came`]) that is as new as an answer of their own, whatever was written.
+    pub fn accepts(&self, entry: &Entry, came: Option<Stamp>, request: &HeaderMap) -> bool {
         let chosen = entry.variance();
-        chosen.is_none_or(|variance| variance.permits(request)) && self.inner.marks.believes(entry)
+        let is_own = || came.is_some_and(|came| entry.stamp().is_after(&came));
+        chosen.is_none_or(|variance| variance.permits(request))
+            && (is_own() || self.inner.marks.believes(entry))
     }
 
     /// A HEAD was answered by the API with this header: what is stored for GET is forgotten if it is

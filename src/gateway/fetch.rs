@@ -26,7 +26,12 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::{Request, Response, StatusCode, response};
 use http_body::Body as _;
+use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// How long a fetch waits for the one of its key that is under way.
+const LONGEST_TURN: Duration = Duration::from_secs(2);
 
 /// What a fetch tells the reader that began it.
 pub(super) type Told = Result<Reply, GatewayError>;
@@ -61,6 +66,8 @@ impl Gateway {
     async fn carry_out_fetch(&self, reading: &Reading, mut leader: Leader<GatewayError>) -> Told {
         let ask = &reading.ask;
         let mut timing = Timing::of(ask);
+        // One that hangs is not waited for: its readers have their own patience.
+        let _ = timeout(LONGEST_TURN, leader.turn()).await;
         loop {
             let validators = leader.validators();
             let mut request = self.shared_request(reading);
@@ -77,8 +84,15 @@ impl Gateway {
                 Ok(Asked::Answer(answer)) => answer,
                 Ok(Asked::Throttled(response)) => {
                     let (why, key) = (leader.why(), leader.key().hash());
-                    let status = response.status();
-                    let landed = leader.refuse(Refusal::Status, status, self.clock.now());
+                    let landed = Landed {
+                        entry: None,
+                        stored: Err(Refusal::Status),
+                    };
+                    // That is the end of its reader's patience. Those who joined have their own, and
+                    // one of them fetches for the others.
+                    leader.fail(GatewayError::QueueExpired {
+                        retry_after: Duration::from_secs(1),
+                    });
                     return Ok(Reply {
                         cache: Some(CacheStatus::fetched(why, key, &landed, None)),
                         ..Reply::throttled(response, timing)

@@ -318,7 +318,7 @@ impl Gateway {
             }
         };
         match flown {
-            Flown::Shared(entry) if self.cache.accepts(&entry, &ask.headers) => {
+            Flown::Shared(entry) if self.cache.accepts(&entry, follower.came(), &ask.headers) => {
                 if must_not_decode(reading, &entry) {
                     return Ok(Joined::Alone(Miss::NotShared));
                 }
@@ -498,6 +498,7 @@ pub(super) fn wish<'a>(
         rules: &reading.rules,
         wants: &reading.wants,
         purpose,
+        waits: !reading.ask.patience.is_zero(),
     }
 }
 

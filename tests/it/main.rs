@@ -22,6 +22,7 @@ mod caching;
 mod catalogue;
 mod ci;
 mod crash;
+mod crowds;
 mod deploy;
 mod durable;
 mod finding_out;

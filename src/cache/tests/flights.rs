@@ -193,21 +193,26 @@ fn no_more_fetches_than_the_bound() {
     // Joining costs nothing.
     follows(board(&cache, &path(0), now()));
     // A fetch that is no longer current counts as well.
-    let why = alone(board_as(&cache, &path(0), Wants::RELOAD, now()));
+    let at = now();
+    leaders[0].departs(at);
+    let why = alone(board_as(&cache, &path(0), Wants::RELOAD, at));
     assert_eq!(why, Miss::TooManyFetches);
     leaders.pop();
     leads(board(&cache, &path(4), now()));
 }
 
 #[tokio::test]
-async fn a_reload_neither_hits_nor_joins_and_takes_the_place_of_older_fetches() {
+async fn a_reload_neither_hits_nor_joins_what_has_left_and_takes_the_place_of_older_fetches() {
     let cache = cache();
     let key = key(ALICE, "/users");
     finish(leads(board(&cache, &key, now())), "old", now());
-    let reload = leads(board_as(&cache, &key, Wants::RELOAD, now()));
+    let mut reload = leads(board_as(&cache, &key, Wants::RELOAD, now()));
     assert_eq!(reload.why(), Miss::Reload);
     // Others are content with what is stored.
     assert!(matches!(board(&cache, &key, now()), Board::Hit(..)));
+    // It has not left: what it brings is new enough for another one who reloads.
+    follows(board_as(&cache, &key, Wants::RELOAD, now()));
+    reload.departs(now());
     let newer = leads(board_as(&cache, &key, Wants::RELOAD, now()));
     assert_eq!(finish(newer, "newest", now()).stored, Ok(()));
     let landed = finish(reload, "late", now());
@@ -239,4 +244,78 @@ fn threads_that_race_for_a_key_never_fetch_it_twice() {
         threads.map(|thread| thread.join().unwrap()).iter().sum()
     });
     assert_eq!(fetched, 500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_one_key_one_fetch_is_under_way_and_one_to_come() {
+    let cache = cache();
+    let key = key(ALICE, "/users");
+    let at = now();
+    cache.settle(&wrote_users(), at + 60 * SECOND);
+    // The first one finds nothing under way.
+    let mut first = leads(board(&cache, &key, at));
+    assert!(!first.is_next());
+    first.turn().await;
+    first.departs(at);
+    // The next one waits for it, and everybody who comes meanwhile joins that one.
+    let mut next = leads(board(&cache, &key, at + SECOND));
+    assert!(next.is_next());
+    let crowd: Vec<_> = (0..100)
+        .map(|_| follows(board(&cache, &key, at + SECOND)))
+        .collect();
+    let early = tokio::time::timeout(SECOND, next.turn()).await;
+    assert!(early.is_err(), "the first has not ended");
+    assert_eq!(finish(first, "1", at).stored, Err(Refusal::Settling));
+    // Whoever was given up while it waited does not wait again.
+    next.turn().await;
+    next.departs(at + 2 * SECOND);
+    // A write comes between: its answer is for those who came before it left all the same.
+    cache.settle(&wrote_users(), at + 60 * SECOND);
+    let late = leads(board(&cache, &key, at + 2 * SECOND));
+    assert!(late.is_next());
+    assert_eq!(finish(next, "2", at).stored, Err(Refusal::Settling));
+    for follower in crowd {
+        let came = follower.came();
+        assert!(came.is_some());
+        let entry = shared(ended(follower).await);
+        assert_eq!(entry.body().as_ref(), b"2");
+        assert!(cache.accepts(&entry, came, &HeaderMap::new()));
+        assert!(!accepts(&cache, &entry), "for others it is too old");
+    }
+    drop(late);
+    assert_eq!(cache.stats().fetches, 0);
+}
+
+#[test]
+fn a_crowd_that_reloads_does_not_keep_its_answers_out_of_the_store() {
+    let cache = cache();
+    let key = key(ALICE, "/users");
+    let at = now();
+    let first = leaves(board_as(&cache, &key, Wants::RELOAD, at), at);
+    let next = leads(board_as(&cache, &key, Wants::RELOAD, at));
+    assert_eq!(finish(first, "1", at).stored, Ok(()));
+    assert_eq!(look(&cache, &key, at).unwrap().body().as_ref(), b"1");
+    let mut next = next;
+    next.departs(at + SECOND);
+    assert_eq!(finish(next, "2", at + SECOND).stored, Ok(()));
+    assert_eq!(look(&cache, &key, at).unwrap().body().as_ref(), b"2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_whose_turn_it_waits_for_may_be_lost() {
+    let cache = cache();
+    let key = key(ALICE, "/users");
+    let at = now();
+    cache.settle(&wrote_users(), at + 60 * SECOND);
+    let first = leaves(board(&cache, &key, at), at);
+    let mut next = leads(board(&cache, &key, at));
+    drop(first);
+    next.turn().await;
+    // It may be joined again after a 429: it has to leave once more.
+    next.departs(at);
+    assert!(leads(board(&cache, &key, at)).is_next());
+    let mut next = leads(board(&cache, &key, at));
+    next.departs(at);
+    next.turns_back();
+    follows(board(&cache, &key, at));
 }

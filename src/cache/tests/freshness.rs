@@ -45,13 +45,13 @@ async fn a_fetch_that_began_before_a_write_is_not_joined_and_not_stored() {
     let cache = cache();
     let key = key(ALICE, "/users");
     let at = now();
-    let old = leads(board(&cache, &key, at));
+    let old = leaves(board(&cache, &key, at), at);
     let joined_before = follows(board(&cache, &key, at));
     cache.settle(&wrote_users(), at);
     // The write has ended: this reader must not get what was fetched before.
     let new = leads(board(&cache, &key, at));
     let joined_after = follows(board(&cache, &key, at));
-    assert_eq!(finish(old, "old", at).stored, Err(Refusal::Superseded));
+    assert_eq!(finish(old, "old", at).stored, Err(Refusal::Fenced));
     assert_eq!(look(&cache, &key, at).unwrap_err(), Miss::Absent);
     // The end of the old fetch did not end the new one for others.
     follows(board(&cache, &key, at));
@@ -72,7 +72,7 @@ fn an_old_fetch_that_ends_last_does_not_land_on_the_new_answer() {
     let cache = cache();
     let key = key(ALICE, "/users");
     let at = now();
-    let old = leads(board(&cache, &key, at));
+    let old = leaves(board(&cache, &key, at), at);
     cache.settle(&wrote_users(), at);
     finish(leads(board(&cache, &key, at)), "new", at);
     finish(old, "old", at);
@@ -95,7 +95,7 @@ async fn a_write_between_the_answer_and_its_hand_over_is_noticed() {
     let cache = cache();
     let key = key(ALICE, "/users");
     let at = now();
-    let leader = leads(board(&cache, &key, at));
+    let leader = leaves(board(&cache, &key, at), at);
     let waiting = follows(board(&cache, &key, at));
     finish(leader, "old", at);
     let entry = shared(ended(waiting).await);
@@ -108,17 +108,20 @@ async fn a_write_between_the_answer_and_its_hand_over_is_noticed() {
 }
 
 #[test]
-fn while_the_api_settles_nothing_is_stored_or_joined() {
+fn while_the_api_settles_nothing_is_stored_and_nothing_that_has_left_is_joined() {
     let cache = cache();
     let key = key(ALICE, "/users");
     let at = now();
-    let early = leads(board(&cache, &key, at));
+    let early = leaves(board(&cache, &key, at), at);
     cache.settle(&wrote_users(), at + 2 * SECOND);
     let landed = finish(early, "a", at + SECOND);
     assert_eq!(landed.stored, Err(Refusal::Settling));
     for mode in [Wants::FRESH, Wants::RELOAD] {
-        let why = alone(board_as(&cache, &key, mode, at + SECOND));
-        assert_eq!(why, Miss::Settling);
+        let leader = leads(board_as(&cache, &key, mode, at + SECOND));
+        assert_eq!(leader.why(), Miss::Settling);
+        follows(board_as(&cache, &key, mode, at + SECOND));
+        let landed = finish(leader, "a", at + SECOND);
+        assert_eq!(landed.stored, Err(Refusal::Settling));
     }
     let after = at + 2 * SECOND;
     finish(leads(board(&cache, &key, after)), "b", after);
@@ -146,13 +149,13 @@ fn a_fetch_that_lost_its_place_does_not_regain_it_by_departing() {
     let cache = cache();
     let key = key(ALICE, "/users");
     let at = now();
-    let mut old = leads(board(&cache, &key, at));
+    let mut old = leaves(board(&cache, &key, at), at);
     cache.settle(&wrote_users(), at);
-    let new = leads(board(&cache, &key, at));
+    let new = leaves(board(&cache, &key, at), at);
     cache.settle(&wrote_users(), at);
     old.departs(at);
     // Nor does the fetch in its place become younger by it.
-    let newest = leads(board(&cache, &key, at));
+    let newest = leaves(board(&cache, &key, at), at);
     assert_eq!(finish(old, "old", at).stored, Err(Refusal::Superseded));
     assert_eq!(finish(new, "new", at).stored, Err(Refusal::Superseded));
     assert_eq!(finish(newest, "newest", at).stored, Ok(()));
@@ -163,7 +166,7 @@ async fn tags_that_the_answer_brings_count_at_hand_over() {
     let cache = cache();
     let key = key(ALICE, "/users/1");
     let at = now();
-    let mut leader = leads(board(&cache, &key, at));
+    let mut leader = leaves(board(&cache, &key, at), at);
     let waiting = follows(board(&cache, &key, at));
     cache.settle(&touched(vec![Tag::new("groups")]), at);
     // Joining is allowed: nobody knows yet that the answer names groups.

@@ -93,6 +93,7 @@ fn board_with(
         rules: &minute(),
         wants: &wants,
         purpose: Purpose::Show,
+        waits: true,
     };
     cache.board(&ask, now)
 }
@@ -109,8 +110,9 @@ fn look(cache: &TestCache, key: &Key, now: Instant) -> Result<Arc<Entry>, Miss> 
     }
 }
 
+/// Whether whoever joined a fetch after it had left may be shown its answer.
 fn accepts(cache: &TestCache, entry: &Entry) -> bool {
-    cache.accepts(entry, &HeaderMap::new())
+    cache.accepts(entry, None, &HeaderMap::new())
 }
 
 #[track_caller]
@@ -119,6 +121,14 @@ fn leads(board: Board<&'static str>) -> Leader<&'static str> {
         Board::Lead(leader) => leader,
         other => panic!("expected to lead: {other:?}"),
     }
+}
+
+/// Leads a fetch that leaves at once.
+#[track_caller]
+fn leaves(board: Board<&'static str>, now: Instant) -> Leader<&'static str> {
+    let mut leader = leads(board);
+    leader.departs(now);
+    leader
 }
 
 #[track_caller]

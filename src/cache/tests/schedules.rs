@@ -22,6 +22,8 @@ enum Gateway {
     Late,
     /// Takes a stamp again when the answer has come.
     StampsAfterwards,
+    /// Does not say when a fetch leaves, so that it is joined as one that has not.
+    LeavesInSilence,
 }
 
 /// The state of one reader; its answer is a number of visible writes.
@@ -29,7 +31,10 @@ enum Reader {
     Queued(Leader<&'static str>),
     Sent(Leader<&'static str>),
     Answered(Leader<&'static str>, u64),
-    Waiting(Pin<Box<dyn Future<Output = Outcome<&'static str>>>>),
+    Waiting(
+        Option<Stamp>,
+        Pin<Box<dyn Future<Output = Outcome<&'static str>>>>,
+    ),
     Alone,
 }
 
@@ -144,7 +149,7 @@ impl World {
                 self.hits += 1;
                 return self.show(expected, &entry);
             }
-            Board::Follow(follower) => Reader::Waiting(Box::pin(ended(follower))),
+            Board::Follow(follower) => Reader::Waiting(follower.came(), Box::pin(ended(follower))),
             Board::Lead(leader) => Reader::Queued(leader),
             Board::Alone(_) => Reader::Alone,
         };
@@ -160,10 +165,15 @@ impl World {
         let reader = match reader {
             Reader::Queued(leader) if self.below(10) == 0 => return drop(leader),
             Reader::Queued(mut leader) => {
-                if self.below(2) == 0 {
+                if !matches!(self.gateway, Gateway::LeavesInSilence) {
                     leader.departs(self.now);
                 }
                 Reader::Sent(leader)
+            }
+            // A 429.
+            Reader::Sent(leader) if self.below(10) == 0 => {
+                leader.turns_back();
+                Reader::Queued(leader)
             }
             Reader::Sent(leader) => Reader::Answered(leader, self.visible),
             Reader::Answered(mut leader, version) => {
@@ -173,13 +183,14 @@ impl World {
                 let landed = finish(leader, &version.to_string(), self.now);
                 return self.show(expected, &landed.entry.unwrap());
             }
-            Reader::Waiting(mut waiting) => {
+            Reader::Waiting(came, mut waiting) => {
+                let accepts = |entry: &Entry| self.cache.accepts(entry, came, &HeaderMap::new());
                 match waiting
                     .as_mut()
                     .poll(&mut Context::from_waker(Waker::noop()))
                 {
-                    Poll::Pending => Reader::Waiting(waiting),
-                    Poll::Ready(Outcome::Shared(entry)) if accepts(&self.cache, &entry) => {
+                    Poll::Pending => Reader::Waiting(came, waiting),
+                    Poll::Ready(Outcome::Shared(entry)) if accepts(&entry) => {
                         return self.show(expected, &entry);
                     }
                     Poll::Ready(_) => return self.seat(expected, key, Wants::FRESH),
@@ -226,7 +237,12 @@ fn no_random_order_shows_a_stale_answer() {
 
 #[test]
 fn the_orders_notice_a_gateway_that_breaks_the_rules() {
-    for gateway in [Gateway::Impatient, Gateway::Late, Gateway::StampsAfterwards] {
+    for gateway in [
+        Gateway::Impatient,
+        Gateway::Late,
+        Gateway::StampsAfterwards,
+        Gateway::LeavesInSilence,
+    ] {
         assert!(run(gateway).2 > 0, "{gateway:?}");
     }
 }

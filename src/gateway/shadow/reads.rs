@@ -166,7 +166,10 @@ impl Gateway {
                 {
                     return (foreseen, Keep::Nothing);
                 }
-                leader.departs(now);
+                // One that would wait for its turn can be joined until its answer is there.
+                if !leader.is_next() {
+                    leader.departs(now);
+                }
                 (foreseen, Keep::copy(self, reading, None, Some(leader)))
             }
         }

@@ -16,6 +16,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 const RESERVED: usize = 8;
 /// The peer of [`patient`].
 pub const PATIENT: u8 = 9;
+/// The peer and the token of [`strangers`].
+const STRANGER: u8 = 8;
 /// Emails that are invited and uninvited.
 const EMAILS: usize = 12;
 const WRITE_PATIENCE: Duration = Duration::from_secs(150);
@@ -362,6 +364,63 @@ pub async fn bursts(stage: Arc<Stage>, seed: u64, end: Instant) {
         }
     }
     under_way.join_all().await;
+}
+
+/// Crowds: now and then many readers of one list in a few seconds, while users are written.
+pub async fn crowds(stage: Arc<Stage>, seed: u64, end: Instant) {
+    let mut rng = Rng::with_seed(seed);
+    let mut under_way = JoinSet::new();
+    loop {
+        let next = Instant::now() + pause(&mut rng, Duration::from_secs(400));
+        if next >= end {
+            break;
+        }
+        sleep_until(next).await;
+        let token = rng.u8(..2);
+        for _ in 0..rng.usize(100..400) {
+            sleep(Duration::from_millis(rng.u64(1..20))).await;
+            let mut rng = rng.fork();
+            let draft = if rng.u8(..100) == 0 {
+                let user = some_user(&mut rng);
+                permissions(&mut rng, &user)
+            } else {
+                Draft {
+                    method: Method::GET,
+                    target: "/users?pagination.count=1000".to_owned(),
+                    body: String::new(),
+                    what: What::Read("users".to_owned()),
+                }
+            };
+            let (stage, peer) = (Arc::clone(&stage), rng.u8(1..=3));
+            under_way.spawn(async move { send(&stage, &mut rng, draft, token, peer).await });
+        }
+    }
+    under_way.join_all().await;
+}
+
+/// Strangers: they write with a token that the API does not know, or with none, what there is and
+/// what there is not.
+pub async fn strangers(stage: Arc<Stage>, seed: u64, end: Instant) {
+    let mut rng = Rng::with_seed(seed);
+    while Instant::now() < end {
+        sleep(pause(&mut rng, Duration::from_secs(20))).await;
+        let mut draft = some_write(&mut rng);
+        if rng.bool() {
+            draft.target = "/v9/unknown".to_owned();
+        }
+        let ask = request(draft.method, &draft.target, "stranger", &draft.body);
+        let mut ask = from_peer(ask, STRANGER);
+        if rng.u8(..4) == 0 {
+            ask.headers_mut().remove("authorization");
+        }
+        let by = By {
+            token: STRANGER,
+            peer: STRANGER,
+            patience: WRITE_PATIENCE,
+        };
+        // It changes nothing.
+        stage.send(by, write(&[], &[], false), ask, None).await;
+    }
 }
 
 /// A caller with one write at a time and users of its own: only its turn makes it wait.

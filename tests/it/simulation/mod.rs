@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-/// Callers of each run, besides one that sends bulk jobs and one that is patient.
+/// Callers of each run, besides those that send bulk jobs or come in crowds, a patient one and strangers.
 const STEADY: u64 = 6;
 
 /// Tells which seed it was, however the run ends.
@@ -78,6 +78,8 @@ async fn play(scenario: &Scenario) -> (Arc<Stage>, Vec<String>, Figures) {
     }
     all.spawn(callers::bursts(Arc::clone(&stage), seed + 900, end));
     all.spawn(callers::patient(Arc::clone(&stage), seed + 901, end));
+    all.spawn(callers::crowds(Arc::clone(&stage), seed + 902, end));
+    all.spawn(callers::strangers(Arc::clone(&stage), seed + 903, end));
     timeout(scenario.length + Duration::from_secs(1_200), all.join_all())
         .await
         .expect("every request ends");

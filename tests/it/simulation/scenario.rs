@@ -47,6 +47,7 @@ impl Scenario {
             window,
             users: USERS,
             groups: GROUPS,
+            tokens: Some(vec!["a".to_owned(), "b".to_owned()]),
             arrive: delay(&mut rng),
             reply: delay(&mut rng),
             replication_lag: *pick(&mut rng, &[0, 0, 500, 1_500].map(Duration::from_millis)),

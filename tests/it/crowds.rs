@@ -1,0 +1,110 @@
+//! Many who read one thing while it is written, or while its budget is spent: they cost one fetch for
+//! each round trip, not one each.
+
+use super::support::scripted::{Script, Step, answer};
+use super::support::{Answer, Setup, request, with};
+use http::Method;
+use segment_gateway::sandbox::SandboxSpec;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+const ROUND_TRIP: Duration = Duration::from_millis(200);
+/// Between two readers: 120 in a second.
+const APART: Duration = Duration::from_nanos(1_000_000_000 / 120);
+
+/// What became of a crowd.
+struct Crowd {
+    /// What each reader was told, and how long after it came.
+    told: Vec<(Answer, Duration)>,
+    /// When the fetches of the list arrived at the API.
+    fetches: Vec<Instant>,
+}
+
+impl Crowd {
+    /// `seconds` of readers of one list, in the middle of whose first second a user is written.
+    async fn come(
+        settling: Duration,
+        seconds: u32,
+        field: Option<(&'static str, &'static str)>,
+    ) -> Self {
+        let script = Script::new(|_, _| Step::Later(ROUND_TRIP, answer(200, "{}")));
+        let mut setup = Setup::new(SandboxSpec::default());
+        setup.config.cache.settling = settling;
+        let world = script.world_of(setup);
+        let mut readers = Vec::new();
+        for number in 0..seconds * 120 {
+            if number == 60 {
+                let write = request(Method::PUT, "/users/u/permissions", "writer", "{}");
+                drop(world.spawn(write));
+            }
+            let mut ask = request(Method::GET, "/users", "reader", "");
+            if let Some((name, value)) = field {
+                ask = with(ask, name, value);
+            }
+            let (world, came) = (Arc::clone(&world), Instant::now());
+            readers.push(tokio::spawn(async move {
+                let answer = world.send(ask).await;
+                (answer, came.elapsed())
+            }));
+            sleep(APART).await;
+        }
+        let mut told = Vec::new();
+        for reader in readers {
+            told.push(reader.await.expect("an answer"));
+        }
+        let fetches = script.seen().into_iter();
+        let fetches = fetches.filter(|seen| seen.method == Method::GET);
+        Self {
+            told,
+            fetches: fetches.map(|seen| seen.at).collect(),
+        }
+    }
+
+    /// Nobody is refused, and one fetch at a time is under way.
+    fn is_served(&self) {
+        let refused = self.told.iter().filter(|(answer, _)| answer.status != 200);
+        assert_eq!(refused.count(), 0);
+        let at_once = self.fetches.windows(2);
+        let at_once = at_once.filter(|pair| pair[1] - pair[0] < ROUND_TRIP);
+        assert_eq!(at_once.count(), 0, "{:?}", self.fetches);
+    }
+
+    fn longest(&self) -> Duration {
+        let times = self.told.iter().map(|(_, time)| *time);
+        times.max().unwrap_or_default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_of_what_a_crowd_reads_costs_one_fetch_for_each_round_trip() {
+    let crowd = Crowd::come(Duration::from_secs(2), 6, None).await;
+    crowd.is_served();
+    let longest = crowd.longest();
+    assert!(longest <= 2 * ROUND_TRIP, "{longest:?}");
+    // One before the write, ten in a second while it settles, and one that is stored.
+    let fetches = crowd.fetches.len();
+    assert!(fetches <= 2 + 11, "{fetches}");
+    let (last, _) = crowd.told.last().expect("a reader");
+    assert!(last.header("cache-status").contains("hit"), "{last:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_reloads_costs_one_fetch_for_each_round_trip() {
+    let no_cache = Some(("cache-control", "no-cache"));
+    let crowd = Crowd::come(Duration::from_secs(2), 6, no_cache).await;
+    crowd.is_served();
+    let longest = crowd.longest();
+    assert!(longest <= 2 * ROUND_TRIP, "{longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_waits_for_a_slot_waits_for_one() {
+    // Five fetches in a second spend the budget of 200 in a minute after 40 s.
+    let crowd = Crowd::come(Duration::from_secs(90), 70, None).await;
+    crowd.is_served();
+    let first = crowd.fetches[0];
+    let minute = Duration::from_secs(60);
+    let in_a_minute = crowd.fetches.iter().filter(|at| **at < first + minute);
+    assert_eq!(in_a_minute.count(), 200);
+}
