@@ -118,18 +118,6 @@ pub fn has_condition(headers: &HeaderMap) -> bool {
     headers.contains_key(header::IF_NONE_MATCH) || headers.contains_key(header::IF_MODIFIED_SINCE)
 }
 
-/// Removes from a fetch for everybody what one reader has asked of it: conditions and ranges.
-pub fn without_conditions(headers: &mut HeaderMap) {
-    for name in [
-        header::IF_NONE_MATCH,
-        header::IF_MODIFIED_SINCE,
-        header::IF_RANGE,
-        header::RANGE,
-    ] {
-        headers.remove(name);
-    }
-}
-
 /// What a stored answer can be asked about with: its tag, or its time of change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Validators {

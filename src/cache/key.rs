@@ -2,7 +2,7 @@
 //!
 //! Promises that two requests have one key only if they have the same credential, operation, path,
 //! canonical query, `Accept`, `Origin` and, for a GET with a body, the same body,
-//! `Content-Type` and `Content-Encoding`. Every variable part stands behind its length, so that no value can pose as the
+//! `Content-Type` and `Content-Encoding`, and the same fields that may shape an answer. Every variable part stands behind its length, so that no value can pose as the
 //! end of one part and the beginning of the next.
 //!
 //! No part has a default: what separates the readers of one upstream from each other must be
@@ -27,6 +27,8 @@ const ABSENT: u32 = u32::MAX;
 
 /// What begins the part of a key that only variants have.
 const VARIANT: u8 = 2;
+/// What begins the part of a key that only requests with fields of their own have.
+const FIELDS: u8 = 3;
 
 /// Between the lines of one field.
 const SEPARATOR: &[u8] = b", ";
@@ -102,11 +104,21 @@ impl Key {
 
     /// The key of an answer that was chosen by these fields besides, where they say this.
     pub fn variant(&self, fields: &[HeaderName], selection: &Selection) -> Self {
+        self.selected(VARIANT, fields, selection)
+    }
+
+    /// The key of a request that has these fields besides, which say this; see
+    /// [`fields`](super::fields).
+    pub fn with_fields(&self, fields: &[HeaderName], selection: &Selection) -> Self {
+        self.selected(FIELDS, fields, selection)
+    }
+
+    fn selected(&self, begin: u8, fields: &[HeaderName], selection: &Selection) -> Self {
         let names = fields.iter().map(|name| name.as_str().len() + 4);
         let size = self.0.len() + 1 + names.sum::<usize>() + selection.len();
         let mut bytes = Vec::with_capacity(size);
         bytes.extend_from_slice(&self.0);
-        bytes.push(VARIANT);
+        bytes.push(begin);
         for name in fields {
             push(&mut bytes, name.as_str().as_bytes());
         }

@@ -14,7 +14,7 @@
 //! - *Bounded.* The store in bytes, the fetches and the marks in number.
 //!
 //! Pure parts: [`fence`] (what is believed), [`decide`] (who joins, who fetches), [`request`] (what
-//! a reader accepts), [`storable`] and [`lifetime`] (what may be stored, and how long it lives),
+//! a reader accepts), [`fields`] (what is sent of a request), [`storable`] and [`lifetime`] (what may be stored, and how long it lives),
 //! [`reuse`] (what may be shown), [`conditional`], [`range`], [`vary`], [`coding`], the languages
 //! [`control`], [`targeted`] and [`date`], [`key`], [`unauthorized`], [`cache_status`], [`reason`],
 //! `refusals`. The rest holds state: [`entry`], `store`, [`flight`], [`leader`], `marks`.
@@ -59,6 +59,7 @@ pub mod date;
 pub mod decide;
 pub mod entry;
 pub mod fence;
+pub mod fields;
 pub mod flight;
 pub mod inspect;
 pub mod key;

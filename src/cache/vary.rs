@@ -5,6 +5,7 @@
 //! grammar of each field would have to say. `Vary: *` matches nothing.
 
 use super::control::tokens;
+use super::fields::is_left_out;
 use http::header::{self, HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -28,7 +29,8 @@ pub fn fields(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
         if token == b"*" {
             return None;
         }
-        if !IN_EVERY_KEY.contains(&name) {
+        // What no fetch sends chooses nothing.
+        if !IN_EVERY_KEY.contains(&name) && !is_left_out(&name) {
             names.push(name);
         }
     }
@@ -112,6 +114,7 @@ mod tests {
             of(&["Accept, accept-encoding, Origin,AUTHORIZATION,"]),
             some("")
         );
+        assert_eq!(of(&["User-Agent, Range, x-request-id"]), some(""));
         assert_eq!(of(&["X-B, x-a", "X-A"]), some("x-a x-b"));
         assert_eq!(of(&["*"]), None);
         assert_eq!(of(&["x-a", "accept, *"]), None);

@@ -14,21 +14,26 @@ use super::read::{Reading, must_not_decode, whole};
 use super::show::{self, Whole, show};
 use super::status::CacheStatus;
 use crate::cache::coding::{self, Unfit};
-use crate::cache::conditional::{is_of_the_bytes, without_conditions};
+use crate::cache::conditional::is_of_the_bytes;
 use crate::cache::control::Directives;
 use crate::cache::entry;
+use crate::cache::fields;
 use crate::cache::leader::{Arrival, Landed, Leader};
 use crate::cache::reason::{Miss, Refusal};
 use crate::error::GatewayError;
 use crate::metrics::Outcome;
 use crate::upstream::{AnswerBody, BodyError};
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode, response};
 use http_body::Body as _;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+
+/// Asks for everybody, not for one reader's program.
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("segment-gateway/", env!("CARGO_PKG_VERSION")));
 
 /// How long a fetch waits for the one of its key that is under way.
 const LONGEST_TURN: Duration = Duration::from_secs(2);
@@ -127,17 +132,32 @@ impl Gateway {
         }
     }
 
-    /// The request for everybody: without what one reader has asked of the answer's form.
+    /// The request for everybody: without what one reader has asked of the answer's form, and without
+    /// fields that others with its key need not have; see [`fields`].
     fn shared_request(&self, reading: &Reading) -> Request<Bytes> {
         let mut request = self.forwarded(&reading.ask);
-        let headers = request.headers_mut();
-        without_conditions(headers);
+        let mut headers = fields::keep_sent(request.headers());
+        headers.insert(header::USER_AGENT, USER_AGENT);
+        if request.body().is_empty() {
+            // There is nothing that they could describe.
+            headers.remove(header::CONTENT_TYPE);
+            headers.remove(header::CONTENT_ENCODING);
+        }
+        if reading.wants.is_reload() || reading.wants.no_transform {
+            // These ask caches on the way for nothing but a newer answer, or its very bytes.
+            for name in [header::CACHE_CONTROL, header::PRAGMA] {
+                for value in request.headers().get_all(&name) {
+                    headers.append(&name, value.clone());
+                }
+            }
+        }
         // One answer for all who ask, whatever codings they know. Where it is not known to be for
         // others, the reader's own word stands if it says something else.
         let accepts = reading.reader().accepts_gzip();
         if accepts || reading.rules.ttl.is_some() && !reading.wants.no_transform {
             headers.insert(header::ACCEPT_ENCODING, coding::ASKED);
         }
+        *request.headers_mut() = headers;
         request
     }
 

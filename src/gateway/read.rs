@@ -25,7 +25,7 @@ use crate::cache::lifetime::{Precedence, Rules};
 use crate::cache::reason::{Bypass, Miss};
 use crate::cache::request::{self, Spelling, Wants};
 use crate::cache::reuse::{Need, Use};
-use crate::cache::{self, Board, Found, Located, Purpose, fence::Tag};
+use crate::cache::{self, Board, Found, Located, Purpose, fence::Tag, fields, vary};
 use crate::error::GatewayError;
 use crate::metrics::Outcome;
 use crate::route::policy::{CachePolicy, Directives};
@@ -462,7 +462,7 @@ fn canonical(ask: &Ask) -> Option<Cow<'_, str>> {
 }
 
 fn key(ask: &Ask, query: &str) -> Key {
-    Key::new(&KeyParts {
+    let key = Key::new(&KeyParts {
         credential: ask.credential.bytes(),
         operation: u32::try_from(ask.operation.index).unwrap_or(u32::MAX),
         path: ask.target.path(),
@@ -470,7 +470,12 @@ fn key(ask: &Ask, query: &str) -> Key {
         accept: Lines::of(&ask.headers, header::ACCEPT),
         origin: Lines::of(&ask.headers, header::ORIGIN),
         content: Content::of(&ask.body, &ask.headers),
-    })
+    });
+    let keyed = fields::keyed(&ask.headers);
+    if keyed.is_empty() {
+        return key;
+    }
+    key.with_fields(&keyed, &vary::selection(&keyed, &ask.headers))
 }
 
 /// What an answer will depend on, `Some(None)` if any write may change it; `None` if it cannot be

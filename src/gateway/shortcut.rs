@@ -35,10 +35,10 @@ const LONGEST_REMEMBERED: usize = 4 * 1024;
 /// More fields than this are not looked through.
 const MOST_FIELDS: usize = 32;
 
-/// Fields that mean nothing to the gateway in a read without a body, however often they come.
-const HARMLESS: [HeaderName; 6] = [
+/// Fields that mean nothing to the gateway in a read without a body, however often they come: no key
+/// holds them (see [`fields`](crate::cache::fields)).
+const HARMLESS: [HeaderName; 5] = [
     header::USER_AGENT,
-    header::ACCEPT_LANGUAGE,
     header::REFERER,
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
@@ -122,6 +122,8 @@ impl<'r> Plain<'r> {
                 value.as_bytes().eq_ignore_ascii_case(b"keep-alive")
             } else if HARMLESS.contains(name) {
                 true
+            } else if *name == header::ACCEPT_LANGUAGE {
+                value == "*"
             } else if *name == REQUEST_ID {
                 plain.id.replace(value).is_none() && request_id::is_fit(value)
             } else {

@@ -23,13 +23,13 @@ async fn rfc_9211_section_2_every_way_has_its_name() {
         row("2.2: uri-miss").get().sees("fwd=uri-miss; stored"),
         row("2.2: vary-miss")
             .on(UNKNOWN)
-            .api(ok(&["cache-control: max-age=60", "vary: x-a"]))
+            .api(ok(&["cache-control: max-age=60", "vary: tracestate"]))
             .get()
             .stored()
             .get()
             .with("cache-control: no-cache")
             .get()
-            .with("x-a: 1")
+            .with("tracestate: a=1")
             .sees("fwd=vary-miss; stored"),
         row("2.2: stale")
             .get()
