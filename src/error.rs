@@ -75,6 +75,8 @@ pub enum GatewayError {
     UpstreamTimeout,
     /// A read's connection was lost, or its answer was malformed.
     UpstreamBroken,
+    /// A read was answered in a way that cannot be read, for this reason.
+    UpstreamUnreadable(&'static str),
     /// A read wanted nothing that has to be asked for, and nothing is stored for it.
     NotCached,
     /// Another request came before under the same `Idempotency-Key`.
@@ -121,8 +123,10 @@ pub enum GatewayError {
 pub enum Waited {
     /// Time ran out.
     TooLong,
-    /// The connection was lost, or the answer was malformed.
+    /// The connection was lost.
     InVain,
+    /// The answer cannot be read.
+    Unreadable,
 }
 
 impl GatewayError {
@@ -143,7 +147,7 @@ impl GatewayError {
             Self::OutcomeUnknown { .. } => "gateway-outcome-unknown",
             Self::UpstreamUnreachable { .. } => "gateway-upstream-unreachable",
             Self::UpstreamTimeout => "gateway-upstream-timeout",
-            Self::UpstreamBroken => "gateway-upstream-broken",
+            Self::UpstreamBroken | Self::UpstreamUnreadable(_) => "gateway-upstream-broken",
             Self::NotCached => "gateway-not-cached",
             Self::KeyReused => "gateway-key-reused",
             Self::WritePending { .. } => "gateway-write-pending",
@@ -186,6 +190,7 @@ impl GatewayError {
             | Self::UpstreamUnreachable { .. }
             | Self::UpstreamTimeout
             | Self::UpstreamBroken
+            | Self::UpstreamUnreadable(_)
             | Self::AnswerLost(_) => Blame::Upstream,
             Self::QueueWait { .. }
             | Self::QueueFull { .. }
@@ -232,6 +237,7 @@ impl GatewayError {
                 | Self::OutcomeUnknown { .. }
                 | Self::UpstreamTimeout
                 | Self::UpstreamBroken
+                | Self::UpstreamUnreadable(_)
                 | Self::Internal
         )
     }
@@ -246,6 +252,7 @@ impl GatewayError {
             | Self::UpstreamUnreachable { .. }
             | Self::UpstreamTimeout
             | Self::UpstreamBroken
+            | Self::UpstreamUnreadable(_)
             | Self::WritePending { .. }
             | Self::AnswerLost(_) => true,
             Self::BadRequest(_)
@@ -329,6 +336,8 @@ impl GatewayError {
                 match waited {
                     Waited::TooLong => "the API did not answer in time",
                     Waited::InVain => "the connection was lost before the answer came",
+                    Waited::Unreadable =>
+                        "the API's answer could not be read (see the gateway's log)",
                 },
                 if *may_retry {
                     "; sending it again cannot do more than the first."
@@ -336,15 +345,10 @@ impl GatewayError {
                     ": read the present state before sending it again."
                 }
             ),
-            Self::UpstreamUnreachable { message, .. } => {
-                format!("{message} It is safe to send the request again.")
-            }
-            Self::UpstreamTimeout => "The API did not answer in time. It was a read; it is safe \
-                to send it again."
-                .into(),
-            Self::UpstreamBroken => "The API's answer broke off, or is none to this request. It \
-                was a read; it is safe to send it again."
-                .into(),
+            Self::UpstreamUnreachable { .. }
+            | Self::UpstreamTimeout
+            | Self::UpstreamBroken
+            | Self::UpstreamUnreadable(_) => self.message_of_upstream(),
             Self::NotCached
             | Self::Overloaded
             | Self::KeyReused
@@ -364,6 +368,26 @@ impl GatewayError {
             Self::Internal => "The gateway failed to handle this request. Its log has more under \
                 this X-Request-Id."
                 .into(),
+        }
+    }
+
+    /// What is said where the API did not answer as it should.
+    fn message_of_upstream(&self) -> String {
+        match self {
+            Self::UpstreamUnreachable { message, .. } => {
+                format!("{message} It is safe to send the request again.")
+            }
+            Self::UpstreamTimeout => "The API did not answer in time. It was a read; it is safe \
+                to send it again."
+                .into(),
+            Self::UpstreamBroken => "The API's answer broke off, or is none to this request. It \
+                was a read; it is safe to send it again."
+                .into(),
+            Self::UpstreamUnreadable(why) => format!(
+                "{why}. It was a read; it is safe to send it again. If it ends like this again, \
+                look at what stands between the gateway and the API."
+            ),
+            _ => String::new(),
         }
     }
 

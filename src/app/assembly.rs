@@ -301,6 +301,7 @@ pub fn upstream_spec(config: &Config, proxy: ProxyRules) -> Result<Spec, StartEr
         total: upstream.total_timeout,
         connection_lifetime: upstream.connection_lifetime,
         connection_idle: upstream.connection_idle,
+        late_arrival: config.budget.late_arrival,
         http2: upstream.http2,
         proxy,
         via: VIA,

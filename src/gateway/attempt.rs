@@ -10,6 +10,7 @@ use super::ids::Ids;
 use super::settlement::may_land_later;
 use crate::cache::unauthorized::Refused;
 use crate::credential::Credential;
+use crate::error::Waited;
 use crate::limit::budgets::Standing;
 use crate::limit::learn::{Allowance, Throttle};
 use crate::limit::ticket::Permit;
@@ -53,6 +54,26 @@ pub(super) struct Answer {
     pub(super) took: Duration,
 }
 
+impl From<NotSent> for Waited {
+    fn from(why: NotSent) -> Self {
+        if why.is_timeout() {
+            Self::TooLong
+        } else {
+            Self::InVain
+        }
+    }
+}
+
+impl From<Unknown> for Waited {
+    fn from(why: Unknown) -> Self {
+        match why {
+            Unknown::HeadTimeout | Unknown::TotalTimeout => Self::TooLong,
+            Unknown::Broken | Unknown::StaleConnection => Self::InVain,
+            Unknown::Malformed => Self::Unreadable,
+        }
+    }
+}
+
 impl Gateway {
     /// Sends `request` of `credential` once and ends `permit` with what came of it.
     pub(super) async fn attempt(
@@ -67,15 +88,12 @@ impl Gateway {
         let (attempt, took) = self.exchange(operation, credential, request).await;
         match attempt {
             Attempt::Answered(response) => {
-                self.heard_of(!matches!(response.status().as_u16(), 502..=504));
+                self.heard_of(Some(!matches!(response.status().as_u16(), 502..=504)));
                 let came = (response, took, &ids);
                 self.answered(operation, credential, permit, came).await
             }
             Attempt::NotSent(why) => {
-                // A kept connection that was closed meanwhile says nothing of the API.
-                if why != NotSent::ClosedBeforeSending {
-                    self.heard_of(false);
-                }
+                self.heard_of((why != NotSent::ClosedBeforeSending).then_some(false));
                 // A stream that the API reset as unprocessed did travel: something on the way may
                 // have counted it.
                 let _ = permit.end(if why.travelled() {
@@ -86,7 +104,7 @@ impl Gateway {
                 Came::NotSent(why)
             }
             Attempt::Unknown(why) => {
-                self.heard_of(false);
+                self.heard_of((why != Unknown::StaleConnection).then_some(false));
                 let _ = permit.end(End::NoAnswer);
                 Came::Unknown(why)
             }

@@ -79,6 +79,14 @@ impl Breaker {
         Some(Changed::Opened(pause))
     }
 
+    /// An attempt has ended in a way that says nothing of the API. If it was the probe, another one may
+    /// be sent.
+    pub fn came_to_nothing(&mut self, now: Instant) {
+        if let State::Probing(_, pause) = self.state {
+            self.state = State::Open(now, pause);
+        }
+    }
+
     /// Whether writes wait for the API to be there again.
     pub fn is_open(&self) -> bool {
         !matches!(self.state, State::Closed)
@@ -122,6 +130,31 @@ mod tests {
         assert_eq!(breaker.came(true, now), Some(Changed::Closed));
         assert_eq!((breaker.may(now), breaker.may(now)), (Ok(()), Ok(())));
         assert!(!breaker.is_open());
+    }
+
+    #[test]
+    fn a_probe_that_says_nothing_is_followed_by_another() {
+        let now = Clock::system().now();
+        let mut breaker = Breaker::default();
+        breaker.came_to_nothing(now);
+        assert_eq!(breaker.may(now), Ok(()));
+        for _ in 0..FAILURES {
+            breaker.came(false, now);
+        }
+        breaker.came_to_nothing(now);
+        assert_eq!(
+            breaker.may(now),
+            Err(now + FIRST),
+            "it is open all the same"
+        );
+        let later = now + FIRST;
+        for _ in 0..3 {
+            assert_eq!(breaker.may(later), Ok(()));
+            assert!(breaker.may(later).is_err());
+            breaker.came_to_nothing(later);
+        }
+        assert_eq!(breaker.may(later), Ok(()));
+        assert_eq!(breaker.came(true, later), Some(Changed::Closed));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes};
 use flate2::write::MultiGzDecoder;
 use http_body::{Body, Frame};
 use std::fmt;
+use std::future::poll_fn;
 use std::io::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -23,6 +24,10 @@ pub struct Decoding {
     rest: Option<AnswerBody>,
     /// `None` once it has ended.
     decoder: Option<MultiGzDecoder<Vec<u8>>>,
+    /// What was decoded before it was asked for.
+    ahead: Option<Result<Frame<Bytes>, BodyError>>,
+    /// Whether something was not compressed as it says.
+    is_malformed: bool,
 }
 
 impl Decoding {
@@ -32,12 +37,21 @@ impl Decoding {
             pending: first.unwrap_or_default(),
             rest,
             decoder: Some(MultiGzDecoder::new(Vec::new())),
+            ahead: None,
+            is_malformed: false,
         }
+    }
+
+    /// Decodes until there is something to hand out, which it keeps. False if what came by then is not
+    /// compressed as it says; how else it may end is told when it is read.
+    pub async fn begins(&mut self) -> bool {
+        self.ahead = poll_fn(|context| Pin::new(&mut *self).poll_frame(context)).await;
+        !self.is_malformed
     }
 
     /// Whether nothing is left.
     pub fn is_end_stream(&self) -> bool {
-        self.decoder.is_none()
+        self.decoder.is_none() && self.ahead.is_none()
     }
 
     /// Decodes the next bite; `Err` at what is not compressed.
@@ -47,8 +61,9 @@ impl Decoding {
         };
         let bite = self.pending.len().min(BITE);
         let count = decoder.write(&self.pending[..bite]);
-        let count = count.map_err(|_| BodyError::Broken)?;
+        let count = count.unwrap_or(0);
         if count == 0 {
+            self.is_malformed = true;
             return Err(BodyError::Broken);
         }
         self.pending.advance(count);
@@ -66,7 +81,10 @@ impl Decoding {
         let Some(decoder) = self.decoder.take() else {
             return Ok(None);
         };
-        let rest = decoder.finish().map_err(|_| BodyError::Broken)?;
+        let rest = decoder.finish().map_err(|_| {
+            self.is_malformed = true;
+            BodyError::Broken
+        })?;
         Ok((!rest.is_empty()).then(|| rest.into()))
     }
 }
@@ -80,6 +98,9 @@ impl Body for Decoding {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(ahead) = this.ahead.take() {
+            return Poll::Ready(Some(ahead));
+        }
         loop {
             if let Some(bytes) = this.decoded() {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));

@@ -5,7 +5,6 @@
 //! the other.
 
 use super::request_id::REQUEST_ID;
-use crate::cache::control::tokens;
 use crate::cache::date;
 use crate::credential;
 use crate::error::GatewayError;
@@ -37,6 +36,9 @@ const NOT_FORWARDED: [HeaderName; 5] = [
 
 /// Fields that `Connection` must not name: a later hop would see the request without them.
 const END_TO_END: [&str; 4] = ["authorization", "host", "accept", "cookie"];
+
+/// Says that an answer is the recorded one of an earlier request.
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// What begins the paths of the gateway's own.
 pub const OWN: &str = "/_gateway";
@@ -229,33 +231,17 @@ pub fn request_headers(headers: &HeaderMap) -> HeaderMap {
 }
 
 /// Removes from an answer what belongs to the hop to the API, its id included, since the answer's
-/// own is the one that the log has, and adds `via`.
+/// own is the one that the log has, and what only the gateway may say, and adds `via`.
 pub fn clean_answer(headers: &mut HeaderMap, via: &HeaderValue) {
     headers.remove(REQUEST_ID);
-    let named: Vec<String> = connection_names(headers).collect();
-    for name in &HOP_BY_HOP {
+    headers.remove(REPLAYED);
+    let is_own = |name: &&HeaderName| name.as_str().starts_with("x-gateway-");
+    let mut removed: Vec<HeaderName> = headers.keys().filter(is_own).cloned().collect();
+    removed.extend(connection_names(headers).filter_map(|name| name.parse().ok()));
+    for name in HOP_BY_HOP.iter().chain(&removed) {
         headers.remove(name);
     }
-    for name in named {
-        headers.remove(name.as_str());
-    }
-    one_length(headers);
     headers.append(header::VIA, via.clone());
-}
-
-/// A list of equal lengths must not be passed on (RFC 9110, section 8.6).
-fn one_length(headers: &mut HeaderMap) {
-    let lengths: Vec<&[u8]> = tokens(headers.get_all(header::CONTENT_LENGTH)).collect();
-    let Some((first, others)) = lengths.split_first().filter(|(_, rest)| !rest.is_empty()) else {
-        return;
-    };
-    let are_equal = others.iter().all(|length| length == first);
-    let one = HeaderValue::from_bytes(first).ok().filter(|_| are_equal);
-    match one {
-        Some(length) => drop(headers.insert(header::CONTENT_LENGTH, length)),
-        // Of an answer without a body, e.g. to HEAD: elsewhere its end could not be told.
-        None => drop(headers.remove(header::CONTENT_LENGTH)),
-    }
 }
 
 /// Gives an answer the date at which it came if it has none that can be read (RFC 9110, section
@@ -490,6 +476,8 @@ mod tests {
             ("transfer-encoding", "chunked"),
             ("x-ratelimit-remaining", "3"),
             ("x-request-id", "theirs"),
+            ("x-gateway-shadow", "hit"),
+            ("idempotency-replayed", "true"),
             ("content-type", "application/vnd.segment.v1+json"),
         ] {
             headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());

@@ -38,13 +38,18 @@ const USER_AGENT: HeaderValue =
 /// How long a fetch waits for the one of its key that is under way.
 const LONGEST_TURN: Duration = Duration::from_secs(2);
 
+/// How long connections are tried where something stored may be shown instead.
+const STAND_IN_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What a fetch tells the reader that began it.
 pub(super) type Told = Result<Reply, GatewayError>;
 
 /// What came of asking, to be told to the first reader.
 struct Arrived {
     head: response::Parts,
-    body: Body,
+    /// `None` if the reader cannot be given it: only the gateway had asked for its coding, and it cannot
+    /// be decoded.
+    body: Option<Body>,
     /// Whether the body is wholly here, and how it stands for the answer.
     whole: Option<(Bytes, coding::Coding)>,
     landed: Landed,
@@ -79,8 +84,11 @@ impl Gateway {
             if let Some(validators) = &validators {
                 validators.put(request.headers_mut());
             }
+            // Where something may stand in for the answer, an outage is not waited out.
+            let now = self.clock.now();
+            let connect_by = leader.has_stand_in(now).then(|| now + STAND_IN_PATIENCE);
             let asked = self
-                .ask_api(ask, request, &mut timing, |to| match to {
+                .ask_api(ask, request, &mut timing, connect_by, |to| match to {
                     Move::Departs(now) => leader.departs(now),
                     Move::TurnsBack => leader.turns_back(),
                 })
@@ -153,8 +161,7 @@ impl Gateway {
         }
         // One answer for all who ask, whatever codings they know. Where it is not known to be for
         // others, the reader's own word stands if it says something else.
-        let accepts = reading.reader().accepts_gzip();
-        if accepts || reading.rules.ttl.is_some() && !reading.wants.no_transform {
+        if reading.reader().accepts_gzip() || asks_for_others(reading) {
             headers.insert(header::ACCEPT_ENCODING, coding::ASKED);
         }
         *request.headers_mut() = headers;
@@ -224,8 +231,8 @@ impl Gateway {
         let arrived = match refusal {
             // Where something may stand in for an answer that breaks off, it is waited for.
             Some(refusal) if !leader.has_stand_in(begun) => Arrived {
-                body: self.streamed(reading, &head.headers, None, body),
                 landed: leader.refuse(refusal, head.status, begun),
+                body: self.streamed(reading, &head.headers, None, body).await,
                 whole: None,
                 head,
             },
@@ -239,7 +246,9 @@ impl Gateway {
         {
             return self.very_bytes(reading).await;
         }
-        let response = self.for_first_reader(reading, arrived);
+        let Some(response) = self.for_first_reader(reading, arrived) else {
+            return self.without_gzip(reading).await;
+        };
         Ok(Reply::read(
             response,
             Outcome::Fetched,
@@ -254,6 +263,22 @@ impl Gateway {
         let key = reading.at.primary.hash();
         let status = CacheStatus::alone(Miss::NotShared, Some(key));
         Box::pin(self.pass(reading.ask.clone(), status)).await
+    }
+
+    /// The answer as the API has it for the reader alone, after one that cannot be decoded.
+    async fn without_gzip(&self, reading: &Reading) -> Told {
+        tracing::warn!(
+            operation = %reading.ask.operation.name,
+            request_id = reading.ask.ids.request(),
+            trace_id = reading.ask.ids.trace(),
+            "an answer is not compressed as it says; it is asked for as it is"
+        );
+        let told = self.very_bytes(reading).await;
+        told.map_err(|error| match error.was_sent() {
+            true => error,
+            // The first attempt was.
+            false => GatewayError::UpstreamUnreadable(UNDECODABLE),
+        })
     }
 
     /// Reads an answer that others may have as well, and stores and shares it if it is not too long.
@@ -277,10 +302,14 @@ impl Gateway {
                     Some(entry) => Ok(entry.coding()),
                     None => coding::examine(&head.headers, &bytes, most),
                 };
+                let is_gzip = coding::is_gzip(&head.headers) == Some(true);
                 let body = if coding == Err(Unfit::TooLong) && !reading.reader().accepts_gzip() {
-                    Body::Decoding(Box::new(Decoding::new(Some(bytes.clone()), None)))
+                    let decoding = Decoding::new(Some(bytes.clone()), None);
+                    Some(Body::Decoding(Box::new(decoding)))
+                } else if coding == Err(Unfit::Malformed) && is_gzip && asks_for_others(reading) {
+                    (bytes.is_empty()).then(Body::default)
                 } else {
-                    Body::held(bytes.clone())
+                    Some(Body::held(bytes.clone()))
                 };
                 Ok(Arrived {
                     whole: coding.ok().map(|coding| (bytes, coding)),
@@ -290,8 +319,10 @@ impl Gateway {
                 })
             }
             Read::Longer(first, rest) => Ok(Arrived {
-                body: self.streamed(reading, &head.headers, Some(first), *rest),
                 landed: leader.refuse(Refusal::TooLarge, head.status, self.clock.now()),
+                body: self
+                    .streamed(reading, &head.headers, Some(first), *rest)
+                    .await,
                 whole: None,
                 head,
             }),
@@ -314,30 +345,38 @@ impl Gateway {
         }
     }
 
-    /// The body of an answer that is not kept.
-    fn streamed(
+    /// The body of an answer that is not kept, if the reader can be given it; see [`Arrived`].
+    async fn streamed(
         &self,
         reading: &Reading,
         headers: &HeaderMap,
         first: Option<Bytes>,
         rest: AnswerBody,
-    ) -> Body {
-        if coding::is_gzip(headers) == Some(true) && !reading.reader().accepts_gzip() {
-            return Body::Decoding(Box::new(Decoding::new(first, Some(rest))));
+    ) -> Option<Body> {
+        let is_gzip = coding::is_gzip(headers) == Some(true);
+        let is_empty = first.is_none() && rest.is_end_stream();
+        if is_gzip && !is_empty && !reading.reader().accepts_gzip() {
+            let mut decoding = Decoding::new(first, Some(rest));
+            // Later nothing else can be done than to break off.
+            let begins = decoding.begins().await;
+            let is_given = begins || !asks_for_others(reading);
+            return is_given.then(|| Body::Decoding(Box::new(decoding)));
         }
-        match first {
+        Some(match first {
             Some(first) => Body::Continued(Some(first), Box::new(rest)),
             None => Body::Streamed(Box::new(rest)),
-        }
+        })
     }
 
-    fn for_first_reader(&self, reading: &Reading, arrived: Arrived) -> Response<Body> {
+    /// `None` if there is no body for it.
+    fn for_first_reader(&self, reading: &Reading, arrived: Arrived) -> Option<Response<Body>> {
         let Arrived {
             head,
             body,
             whole,
             landed,
         } = arrived;
+        let body = body?;
         let mut headers = head.headers;
         if let Some(entry) = &landed.entry {
             add_own_fields(&mut headers, &entry.shared_headers());
@@ -352,7 +391,7 @@ impl Gateway {
                 coding,
                 received: self.clock.wall(),
             };
-            return show(&reading.reader(), whole);
+            return Some(show(&reading.reader(), whole));
         }
         if matches!(body, Body::Decoding(_)) {
             show::plain(&mut headers);
@@ -360,8 +399,19 @@ impl Gateway {
         let mut response = Response::new(body);
         *response.status_mut() = head.status;
         *response.headers_mut() = headers;
-        response
+        // The API's own words, if they are not the usual ones.
+        *response.extensions_mut() = head.extensions;
+        Some(response)
     }
+}
+
+/// Said where the API does not send in time what its first answer had in a wrong coding.
+const UNDECODABLE: &str = "The API's answer is not compressed as it says, and could not be had without compression in time";
+
+/// Whether a shared fetch says that it understands `gzip`, although its first reader does not.
+fn asks_for_others(reading: &Reading) -> bool {
+    let is_for_others = reading.rules.ttl.is_some() && !reading.wants.no_transform;
+    is_for_others && !reading.reader().accepts_gzip()
 }
 
 /// What the gateway adds to an answer that is kept, for its first reader too.

@@ -338,6 +338,7 @@ impl Reply {
             GatewayError::UpstreamUnreachable { .. }
             | GatewayError::UpstreamTimeout
             | GatewayError::UpstreamBroken
+            | GatewayError::UpstreamUnreadable(_)
             | GatewayError::Internal => Outcome::Failed,
             _ => Outcome::Refused,
         };

@@ -224,9 +224,15 @@ impl Gateway {
         })
     }
 
-    /// An attempt has ended; whether the API was there.
-    fn heard_of(&self, is_there: bool) {
-        let changed = self.breaker.lock().came(is_there, self.clock.now());
+    /// An attempt has ended; whether the API was there. A kept connection that was closed meanwhile
+    /// does not tell.
+    fn heard_of(&self, is_there: Option<bool>) {
+        let (now, mut breaker) = (self.clock.now(), self.breaker.lock());
+        let Some(is_there) = is_there else {
+            return breaker.came_to_nothing(now);
+        };
+        let changed = breaker.came(is_there, now);
+        drop(breaker);
         match changed {
             None => {}
             Some(Changed::Opened(pause)) => tracing::error!(

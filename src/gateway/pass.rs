@@ -9,10 +9,11 @@ use super::flow::{Ask, Reply, Timing};
 use super::status::CacheStatus;
 use super::write::refused;
 use crate::cache::conditional::{has_condition, without_own};
-use crate::error::GatewayError;
+use crate::error::{GatewayError, Waited};
 use crate::limit::ticket::Permit;
 use crate::metrics::Outcome;
 use crate::queue::lanes::Keys;
+use crate::upstream::{NewConnection, UNREADABLE, Unknown};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use std::time::Instant;
@@ -37,6 +38,15 @@ pub(super) enum Move {
     TurnsBack,
 }
 
+/// What the caller of a read hears that was not answered.
+pub(super) fn unanswered(why: Unknown) -> GatewayError {
+    match why.into() {
+        Waited::TooLong => GatewayError::UpstreamTimeout,
+        Waited::InVain => GatewayError::UpstreamBroken,
+        Waited::Unreadable => GatewayError::UpstreamUnreadable(UNREADABLE),
+    }
+}
+
 impl Gateway {
     /// Passes a read through. `cache` says why it is not a matter for the cache.
     pub(super) async fn pass(&self, ask: Ask, cache: CacheStatus) -> Result<Reply, GatewayError> {
@@ -46,7 +56,7 @@ impl Gateway {
         let has_condition = has_condition(request.headers());
         let mut timing = Timing::of(&ask);
         let mut under_way = false;
-        let asked = self.ask_api(&ask, request, &mut timing, |to| {
+        let asked = self.ask_api(&ask, request, &mut timing, None, |to| {
             under_way = matches!(to, Move::Departs(_));
         });
         let asked = match self.given_up_at(&ask) {
@@ -93,12 +103,15 @@ impl Gateway {
     }
 
     /// Waits for the budget and asks; again after a 429 or a connection that could not be opened,
-    /// within the deadline. `moves` is told before each attempt, and when it came to nothing.
+    /// within the deadline, and once, on a new connection, after a kept one that was lost. No
+    /// connection is waited for after `connect_by`. `moves` is told before each attempt, and when it
+    /// came to nothing.
     pub(super) async fn ask_api(
         &self,
         ask: &Ask,
-        request: Request<Bytes>,
+        mut request: Request<Bytes>,
         timing: &mut Timing,
+        connect_by: Option<Instant>,
         mut moves: impl FnMut(Move),
     ) -> Result<Asked, GatewayError> {
         let wish = self.wish(ask);
@@ -110,19 +123,25 @@ impl Gateway {
         // A read has no lane: nothing but its budget keeps it.
         ask.progress.ready(Some(self.clock.now()));
         let mut connects = 0;
+        let mut is_repeated = false;
         loop {
-            let permit = ticket
-                .granted()
-                .await
-                .map_err(|why| self.not_permitted(why, ask, &ticket))?;
+            let permit = ticket.granted().await.map_err(|why| match is_repeated {
+                // Something was sent.
+                true => GatewayError::UpstreamBroken,
+                false => self.not_permitted(why, ask, &ticket),
+            })?;
             moves(Move::Departs(self.clock.now()));
             self.leaves(ask, timing);
             match self.dispatch_read(ask, permit, request.clone()).await? {
                 Came::Answer(answer) => return Ok(Asked::Answer(answer)),
-                Came::Unknown(why) if why.is_timeout() => {
-                    return Err(GatewayError::UpstreamTimeout);
+                Came::Unknown(Unknown::StaleConnection)
+                    if !is_repeated && ticket.estimate_again() <= ticket.deadline() =>
+                {
+                    moves(Move::TurnsBack);
+                    is_repeated = true;
+                    request.extensions_mut().insert(NewConnection);
                 }
-                Came::Unknown(_) => return Err(GatewayError::UpstreamBroken),
+                Came::Unknown(why) => return Err(unanswered(why)),
                 Came::Throttled(response) => {
                     timing.throttled += 1;
                     if ticket.estimate_again() > ticket.deadline() {
@@ -133,7 +152,9 @@ impl Gateway {
                 Came::NotSent(why) => {
                     moves(Move::TurnsBack);
                     connects += 1;
-                    self.pause_or_fail(why, connects, ticket.deadline()).await?;
+                    let by = connect_by.unwrap_or(ticket.deadline());
+                    self.pause_or_fail(why, connects, ticket.place(), by)
+                        .await?;
                 }
             }
             ticket.again();

@@ -17,6 +17,7 @@ use crate::limit::budgets::Standing;
 use crate::limit::ticket::{Permit, Ticket};
 use crate::merge::Batching;
 use crate::queue::Place;
+use crate::upstream::NewConnection;
 use bytes::Bytes;
 use http::{Request, Response};
 use std::ops::ControlFlow;
@@ -213,7 +214,10 @@ impl Gateway {
         }
         let unsettled = Unsettled::new(self.clone(), touched(ask), place);
         let permit = permit.carries(vec![unsettled.intent(ask, None)]);
-        let request = self.forwarded(ask);
+        let mut request = self.forwarded(ask);
+        if tries.first_doubt.is_some() {
+            request.extensions_mut().insert(NewConnection);
+        }
         let came = self.attempt(&ask.operation, ask.credential, permit, request);
         Some(match came.await {
             Came::Answer(answer) => {
@@ -225,12 +229,7 @@ impl Gateway {
             }
             Came::Unknown(why) => {
                 let place = unsettled.in_doubt();
-                let waited = if why.is_timeout() {
-                    Waited::TooLong
-                } else {
-                    Waited::InVain
-                };
-                let heard = Err(unknown(ask, waited));
+                let heard = Err(unknown(ask, why.into()));
                 self.tells(ask, tries, verdict::Came::NoAnswer, (heard, place))
             }
             came => Told::Again(unsettled.not_carried_out()?, came),

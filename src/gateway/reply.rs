@@ -50,13 +50,14 @@ pub fn status(error: &GatewayError) -> StatusCode {
         | GatewayError::NotCached
         | GatewayError::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         GatewayError::OutcomeUnknown {
-            waited: Waited::InVain,
+            waited: Waited::InVain | Waited::Unreadable,
             ..
         }
         | GatewayError::UpstreamUnreachable {
-            waited: Waited::InVain,
+            waited: Waited::InVain | Waited::Unreadable,
             ..
         }
+        | GatewayError::UpstreamUnreadable(_)
         | GatewayError::UpstreamBroken => StatusCode::BAD_GATEWAY,
         GatewayError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -6,13 +6,13 @@
 //! that does no harm, it is sent again ([`super::repeat`]): for its caller, so not once that has hung
 //! up.
 
-use super::Gateway;
 use super::attempt::Came;
 use super::flow::{Ask, Reply, Timing};
 use super::forecast::{Forecast, MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
 use super::repeat::{Heard, Held, Next, unknown};
 use super::settlement::{Affected, Scope};
 use super::union::{Merged, NoTurn, Turn};
+use super::{Gateway, verdict};
 use crate::cache::fence::Tag;
 use crate::credential;
 use crate::error::{GatewayError, Waited};
@@ -29,11 +29,6 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-
-/// Attempts after connections that could not be opened.
-const MOST_CONNECTS: u32 = 4;
-/// The pause after the first of them; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What each name that a write acts on takes up in its lane, roughly.
 const NAME_BYTES: usize = 256;
@@ -145,8 +140,8 @@ impl Gateway {
             }
             Told::Again(place, Came::NotSent(why)) => {
                 held.connects += 1;
-                let deadline = held.ticket.deadline();
-                match self.pause_or_fail(why, held.connects, deadline).await {
+                let (turn, by) = (held.ticket.place(), held.ticket.deadline());
+                match self.pause_or_fail(why, held.connects, turn, by).await {
                     Ok(()) => ControlFlow::Continue(place),
                     Err(why) => {
                         drop(place);
@@ -401,31 +396,24 @@ impl Gateway {
         }
     }
 
-    /// Waits a little before another connection is tried, or gives up.
+    /// Waits a little before another connection is tried, or gives up: if that is hopeless, or too
+    /// late. `place` tells those who wait apart.
     pub(super) async fn pause_or_fail(
         &self,
         why: NotSent,
-        tried: u32,
-        deadline: Instant,
+        failures: u32,
+        place: u64,
+        by: Instant,
     ) -> Result<(), GatewayError> {
-        let hopeless = matches!(why, NotSent::Certificate | NotSent::Tls | NotSent::Proxy);
-        let pause = match why {
-            NotSent::ClosedBeforeSending => Duration::ZERO,
-            _ => FIRST_PAUSE.saturating_mul(1 << (tried - 1).min(8)),
-        };
-        let again = self.clock.now() + pause;
-        let too_late = !pause.is_zero() && again > deadline;
-        if hopeless || tried >= MOST_CONNECTS || too_late {
-            let waited = if why.is_timeout() {
-                Waited::TooLong
-            } else {
-                Waited::InVain
-            };
+        let dice = place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let pause = verdict::reconnect(why, failures, dice + u64::from(failures));
+        let again = pause.map(|pause| self.clock.now() + pause);
+        let Some(again) = again.filter(|again| *again < by) else {
             return Err(GatewayError::UpstreamUnreachable {
                 message: why.message(),
-                waited,
+                waited: why.into(),
             });
-        }
+        };
         tokio::time::sleep_until(again.into()).await;
         Ok(())
     }

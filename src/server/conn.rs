@@ -7,6 +7,7 @@ use crate::gateway::flow::AmbiguousFraming;
 use crate::metrics::Malformed;
 use http::{Request, Response, Version, header};
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
@@ -60,7 +61,7 @@ where
         async move {
             let answer = answer.await;
             waiting.answered();
-            answer
+            answer.map(with_phrase)
         }
     });
     let connection = http1::Builder::new()
@@ -92,6 +93,16 @@ where
     }
     tracing::debug!(%peer, error = %error, "a connection ended with an error");
     None
+}
+
+/// Gives an answer an empty reason phrase if its status has no usual one (RFC 9112, section 4); hyper
+/// would make one up.
+fn with_phrase<B>(mut answer: Response<B>) -> Response<B> {
+    if answer.status().canonical_reason().is_none() {
+        let extensions = answer.extensions_mut();
+        extensions.get_or_insert_with(|| ReasonPhrase::from_static(b""));
+    }
+    answer
 }
 
 /// What the connection comes to, or `None` as soon as `stopped` says so.

@@ -183,6 +183,7 @@ fn client(collector: &Collector, base: Base, clock: Clock) -> Result<Client, Tra
         total: PATIENCE,
         connection_lifetime: Duration::from_secs(300),
         connection_idle: Duration::from_secs(50),
+        late_arrival: Duration::from_secs(60),
         http2: true,
         proxy: ProxyRules::default(),
         via: HeaderValue::from_static("1.1 segment-gateway"),

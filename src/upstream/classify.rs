@@ -51,8 +51,10 @@ impl Error for ConnectFailure {
 pub(super) enum Handed {
     /// It had not.
     Not,
-    /// It had: from here on, only proof makes it [`NotSent`].
-    Over,
+    /// It had, to one made for it: from here on, only proof makes it [`NotSent`].
+    ToNew,
+    /// The same to one that had been kept, and that the peer may have closed in that moment.
+    ToKept,
 }
 
 /// What became of a request whose sending ended in `error`.
@@ -63,13 +65,27 @@ pub(super) fn classify(error: &legacy::Error, handed: Handed) -> Attempt {
         return Attempt::NotSent(reason);
     }
     // The first one is what the connection told; later ones are its causes.
-    if find::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled) {
+    let told = find::<hyper::Error>(error);
+    let stream = find::<h2::Error>(error);
+    if told.is_some_and(hyper::Error::is_canceled) {
         return Attempt::NotSent(NotSent::ClosedBeforeSending);
     }
-    if find::<h2::Error>(error).is_some_and(refused_stream) {
+    if stream.is_some_and(refused_stream) {
         return Attempt::NotSent(NotSent::Unprocessed);
     }
-    Attempt::Unknown(Unknown::Broken)
+    let is_malformed = told.is_some_and(hyper::Error::is_parse) || stream.is_some_and(is_ours);
+    Attempt::Unknown(if is_malformed {
+        Unknown::Malformed
+    } else if handed == Handed::ToKept && !stream.is_some_and(h2::Error::is_reset) {
+        Unknown::StaleConnection
+    } else {
+        Unknown::Broken
+    })
+}
+
+/// Whether the stream was reset on this side, because its answer is malformed or its head too long.
+fn is_ours(error: &h2::Error) -> bool {
+    error.is_reset() && error.is_library()
 }
 
 fn refused_stream(error: &h2::Error) -> bool {

@@ -15,11 +15,12 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, TRANSFER_ENCODING, VIA};
+use http::header::{HOST, PROXY_AUTHORIZATION, VIA};
 use http::uri::PathAndQuery;
-use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http::{Extensions, HeaderValue, Request, Response, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -28,8 +29,10 @@ use parking_lot::Mutex;
 use super::base::Base;
 use super::body::{AnswerBody, End, Limits};
 use super::classify::{Handed, chain, classify};
-use super::connect::{Connector, Life, Plan};
+use super::connect::{Connector, Plan};
 use super::dial::{Dial, MemoryConnector};
+use super::framing;
+use super::life::{Life, Use};
 use super::outcome::{NotSent, Unknown};
 use super::proxy::{ProxyRules, Route};
 use super::start::StartError;
@@ -73,6 +76,8 @@ pub struct Spec {
     pub connection_lifetime: Duration,
     /// How long an unused connection may still serve one.
     pub connection_idle: Duration,
+    /// Q: how late a request that was given up on may still arrive.
+    pub late_arrival: Duration,
     /// Whether HTTP/2 is offered. By ALPN alone (RFC 9113 section 3.2), so never without TLS.
     pub http2: bool,
     /// Which proxy to take, if any.
@@ -80,6 +85,10 @@ pub struct Spec {
     /// Appended to `Via` of every request (RFC 9110 section 7.6.3).
     pub via: HeaderValue,
 }
+
+/// Among the extensions of a request: it goes out on a connection of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct NewConnection;
 
 /// How one attempt ended.
 #[derive(Debug)]
@@ -105,6 +114,7 @@ impl Spec {
             &mut self.total,
             &mut self.connection_lifetime,
             &mut self.connection_idle,
+            &mut self.late_arrival,
         ] {
             *limit = LONGEST.min(*limit);
         }
@@ -116,6 +126,8 @@ impl Spec {
 #[derive(Clone)]
 pub struct Client {
     http: legacy::Client<Connector, Full<Bytes>>,
+    /// Keeps no connections: each request has a new one.
+    unpooled: legacy::Client<Connector, Full<Bytes>>,
     spec: Spec,
     proxy_authorization: Option<HeaderValue>,
     clock: Clock,
@@ -125,7 +137,7 @@ impl Client {
     /// A client that connects over TCP. Reads the CA file, connects to nothing yet.
     pub fn new(spec: Spec, clock: Clock) -> Result<Self, StartError> {
         let spec = spec.bounded();
-        let dial = Dial::tcp(spec.connect);
+        let dial = Dial::tcp(spec.connect, spec.late_arrival);
         Self::build(dial, spec, clock)
     }
 
@@ -169,9 +181,10 @@ impl Client {
             Route::Forward(gate) => gate.authorization.clone(),
             Route::Direct | Route::Tunnel(_) => None,
         };
-        let http = legacy::Client::builder(TokioExecutor::new())
-            // Every attempt is charged to a budget, so nothing may be sent again in here.
-            .retry_canceled_requests(false)
+        let connector = Connector::new(plan);
+        let mut http = legacy::Client::builder(TokioExecutor::new());
+        // Every attempt is charged to a budget, so nothing may be sent again in here.
+        http.retry_canceled_requests(false)
             .set_host(true)
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -184,10 +197,13 @@ impl Client {
             .http2_initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keep_alive_interval(PING_AFTER)
             .http2_keep_alive_timeout(PING_ANSWER)
-            .http2_keep_alive_while_idle(false)
-            .build(Connector::new(plan));
+            .http2_keep_alive_while_idle(false);
+        let mut unpooled = http.clone();
+        unpooled.pool_max_idle_per_host(0);
+        let (http, unpooled) = (http.build(connector.clone()), unpooled.build(connector));
         Self {
             http,
+            unpooled,
             spec,
             proxy_authorization,
             clock,
@@ -203,12 +219,17 @@ impl Client {
     /// those of the base, framing headers are made from the body, `Via` is added; all other
     /// headers are the caller's business. Ends at the latest after the connect and head times.
     pub async fn send(&self, request: Request<Bytes>) -> Attempt {
+        let http = match request.extensions().get::<NewConnection>() {
+            Some(NewConnection) => &self.unpooled,
+            None => &self.http,
+        };
         let Some(mut request) = self.prepare(request) else {
             return Attempt::NotSent(NotSent::ClosedBeforeSending);
         };
+        let began = self.clock.now();
         let mut captured = capture_connection(&mut request);
-        let mut answer = pin!(self.http.request(request));
-        let connect_end = self.clock.now() + self.spec.connect + CONNECT_GRACE;
+        let mut answer = pin!(http.request(request));
+        let connect_end = began + self.spec.connect + CONNECT_GRACE;
         // In this order: a connection that is chosen in the instant in which time runs out has
         // the request already.
         let early = tokio::select! {
@@ -220,7 +241,7 @@ impl Client {
             }
         };
         let sent = self.clock.now();
-        self.watch_age(&captured);
+        let connection = self.begin_request(&captured, began);
         let (head_end, late) = self.head_limit(sent);
         let result = match early {
             Some(result) => result,
@@ -231,12 +252,26 @@ impl Client {
             },
         };
         match result {
-            Ok(response) => self.answered(response, sent),
+            Ok(response) => {
+                if let Some((life, _)) = &connection {
+                    life.answered(response.headers(), self.clock.now());
+                }
+                self.answered(response, sent)
+            }
             Err(error) => {
-                let chosen = captured.connection_metadata().is_some();
-                let handed = if chosen { Handed::Over } else { Handed::Not };
-                tracing::debug!(detail = %chain(&error), ?handed, "an attempt failed");
-                classify(&error, handed)
+                let handed = match &connection {
+                    None => Handed::Not,
+                    Some((_, how)) if how.was_kept() => Handed::ToKept,
+                    Some(_) => Handed::ToNew,
+                };
+                let attempt = classify(&error, handed);
+                let detail = chain(&error);
+                if matches!(attempt, Attempt::Unknown(Unknown::Malformed)) {
+                    tracing::warn!(%detail, "an answer cannot be read");
+                } else {
+                    tracing::debug!(%detail, ?handed, "an attempt failed");
+                }
+                attempt
             }
         }
     }
@@ -252,7 +287,7 @@ impl Client {
         // server put into the extensions.
         parts.version = Version::HTTP_11;
         parts.extensions = Extensions::new();
-        frame(&mut parts.headers, &parts.method, body.len());
+        framing::of_request(&mut parts.headers, &parts.method, body.len());
         parts.headers.remove(HOST);
         parts.headers.append(VIA, self.spec.via.clone());
         if let Some(value) = &self.proxy_authorization {
@@ -272,15 +307,15 @@ impl Client {
     fn answered(&self, response: Response<Incoming>, sent: Instant) -> Attempt {
         // hyper keeps 1xx to itself, but for a 101 nobody asked for: that is not an answer.
         if response.status().is_informational() {
-            return Attempt::Unknown(Unknown::Broken);
+            return Attempt::Unknown(Unknown::Malformed);
         }
         let limits = Limits {
             idle: self.spec.idle_body,
             end: sent + self.spec.total,
         };
-        if has_unknown_coding(response.headers()) {
+        if framing::has_unknown_coding(response.headers()) {
             tracing::warn!("an answer came in a transfer coding that is not understood");
-            return Attempt::Unknown(Unknown::Broken);
+            return Attempt::Unknown(Unknown::Malformed);
         }
         let end = if response.version() == Version::HTTP_2 {
             End::Stream
@@ -289,32 +324,42 @@ impl Client {
         };
         let mut response =
             response.map(|body| AnswerBody::new(body, end, limits, self.clock.clone()));
-        response.extensions_mut().remove::<Life>();
+        if framing::of_answer(response.headers_mut()) {
+            tracing::warn!("an answer came in chunks and with a length, which is ignored");
+        }
+        // Version and connection are those of this hop. A phrase that is not the usual one passes.
+        *response.version_mut() = Version::default();
+        let phrase = response.extensions_mut().remove::<ReasonPhrase>();
+        *response.extensions_mut() = Extensions::new();
+        if let Some(phrase) = phrase {
+            response.extensions_mut().insert(phrase);
+        }
         Attempt::Answered(response)
     }
 
-    /// Takes the connection out of use at the end of its life: it ends what it carries, and no
-    /// later request is given to it.
-    fn watch_age(&self, captured: &CaptureConnection) {
+    /// Notes that a request was given to the connection that was chosen, if one was. Takes the
+    /// connection out of use at the end of its life: it ends what it carries, and no later request is
+    /// given to it.
+    fn begin_request(&self, captured: &CaptureConnection, began: Instant) -> Option<(Life, Use)> {
         let mut extras = Extensions::new();
         if let Some(connected) = captured.connection_metadata().as_ref() {
             connected.get_extras(&mut extras);
         }
-        let Some(mut life) = extras.remove::<Life>().filter(Life::claim) else {
-            return;
-        };
-        let end = life.born + self.spec.connection_lifetime;
-        let captured = captured.clone();
+        let mut life = extras.remove::<Life>()?;
+        let how = life.begin_request(began);
+        if how == Use::Again {
+            return Some((life, how));
+        }
+        let end = life.born() + self.spec.connection_lifetime;
+        let (captured, known) = (captured.clone(), life.clone());
         tokio::spawn(async move {
-            tokio::select! {
-                () = life.closed() => {}
-                () = tokio::time::sleep_until(end.into()) => {
-                    if let Some(connected) = captured.connection_metadata().as_ref() {
-                        connected.poison();
-                    }
-                }
+            if life.expires(end).await
+                && let Some(connected) = captured.connection_metadata().as_ref()
+            {
+                connected.poison();
             }
         });
+        Some((known, how))
     }
 }
 
@@ -326,30 +371,10 @@ async fn chosen(captured: &mut CaptureConnection) {
     }
 }
 
-/// The length is that of the body in hand: a length or coding left over from elsewhere would make
-/// the peer see another request than the one that was sent (RFC 9112 section 11.2).
-fn frame(headers: &mut HeaderMap, method: &Method, length: usize) {
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(CONTENT_LENGTH);
-    // RFC 9110 section 8.6: methods that give a body a meaning say that there is none.
-    let expected = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
-    if length > 0 || expected {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    }
-}
-
 impl fmt::Debug for Client {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Client")
             .field("spec", &self.spec)
             .finish_non_exhaustive()
     }
-}
-
-/// Whether an answer's bytes are in another transfer coding than `chunked` (RFC 9112, section 6.1):
-/// none is asked for, and they would be taken for the answer's own.
-fn has_unknown_coding(headers: &HeaderMap) -> bool {
-    let codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let mut codings = codings.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    codings.any(|coding| !coding.trim_ascii().eq_ignore_ascii_case(b"chunked"))
 }

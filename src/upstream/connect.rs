@@ -9,7 +9,6 @@ use std::error::Error;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -27,6 +26,7 @@ use tower::{Service, ServiceExt as _};
 
 use super::classify::{ConnectFailure, chain};
 use super::dial::{BoxFuture, Dial, Io, Stream};
+use super::life::Life;
 use super::outcome::NotSent;
 use super::proxy::{Gate, Route};
 use crate::clock::Clock;
@@ -166,43 +166,26 @@ pub(super) struct Link {
     io: Stream,
     kind: Kind,
     life: Life,
-    /// Dropped with the connection, which ends the watch over its age.
+    /// Dropped with the connection, which ends the watch over its life.
     _open: watch::Sender<()>,
-}
-
-/// Since when a connection lives, and until when.
-#[derive(Clone)]
-pub(super) struct Life {
-    pub(super) born: Instant,
-    watched: Arc<AtomicBool>,
-    closed: watch::Receiver<()>,
-}
-
-impl Life {
-    /// True for the first who asks: one watch over a connection's age is enough.
-    pub(super) fn claim(&self) -> bool {
-        !self.watched.swap(true, Ordering::Relaxed)
-    }
-
-    /// Waits until the connection is gone.
-    pub(super) async fn closed(&mut self) {
-        while self.closed.changed().await.is_ok() {}
-    }
 }
 
 impl Link {
     fn new(io: Stream, kind: Kind, born: Instant) -> Self {
-        let (open, closed) = watch::channel(());
-        let life = Life {
-            born,
-            watched: Arc::new(AtomicBool::new(false)),
-            closed,
-        };
+        let (life, open) = Life::new(born, kind.h2);
         Self {
             io,
             kind,
             life,
             _open: open,
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if self.life.is_waiting() {
+            self.io.inner().reset_when_dropped();
         }
     }
 }
@@ -244,6 +227,10 @@ impl Write for Link {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What is to be reset must not end in order: the peer would carry out what it has.
+        if self.life.is_waiting() {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 

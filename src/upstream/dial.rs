@@ -15,17 +15,56 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use tower::{Service, ServiceExt as _};
 
 use super::classify::{ConnectFailure, find};
 use super::outcome::NotSent;
 
+/// A connection on which nothing is acknowledged for so long is lost, whatever Q is.
+#[cfg(target_os = "linux")]
+const LONGEST_RETRANSMISSION: Duration = Duration::from_secs(30);
+
 pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What a connection is made of.
-pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Has the connection reset when it is dropped. What was not delivered by then never will be: the
+    /// system throws it away instead of sending it until it arrives.
+    fn reset_when_dropped(&self);
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+    /// How long the system goes on sending what is not acknowledged.
+    #[cfg(all(test, target_os = "linux"))]
+    fn user_timeout(&self) -> Option<Duration> {
+        None
+    }
+}
+
+impl Io for TcpStream {
+    #[cfg(all(test, target_os = "linux"))]
+    fn user_timeout(&self) -> Option<Duration> {
+        let millis = rustix::net::sockopt::tcp_user_timeout(self).ok()?;
+        Some(Duration::from_millis(millis.into()))
+    }
+
+    fn reset_when_dropped(&self) {
+        if let Err(error) = self.set_zero_linger() {
+            tracing::debug!(%error, "a connection cannot be reset");
+        }
+    }
+}
+
+impl Io for DuplexStream {
+    /// Nothing is under way in memory once an end is dropped.
+    fn reset_when_dropped(&self) {}
+}
+
+impl Io for TlsStream<Box<dyn Io>> {
+    fn reset_when_dropped(&self) {
+        self.get_ref().0.reset_when_dropped();
+    }
+}
 
 /// A stream of any kind, in the shape that hyper takes.
 pub(super) type Stream = TokioIo<Box<dyn Io>>;
@@ -65,8 +104,9 @@ pub(super) enum Dial {
 
 impl Dial {
     /// `limit` is divided among the addresses of a name, so that one which swallows packets does
-    /// not use up the time of the others.
-    pub(super) fn tcp(limit: Duration) -> Self {
+    /// not use up the time of the others. What is sent arrives well within `late_arrival` or not at
+    /// all, on Linux.
+    pub(super) fn tcp(limit: Duration, late_arrival: Duration) -> Self {
         let mut connector = HttpConnector::new_with_resolver(Names(GaiResolver::new()));
         connector.enforce_http(false);
         connector.set_nodelay(true);
@@ -74,8 +114,20 @@ impl Dial {
         connector.set_keepalive(Some(Duration::from_secs(30)));
         connector.set_keepalive_interval(Some(Duration::from_secs(10)));
         connector.set_keepalive_retries(Some(3));
+        #[cfg(target_os = "linux")]
+        connector.set_tcp_user_timeout(Some(user_timeout(late_arrival)));
+        #[cfg(not(target_os = "linux"))]
+        let _ = late_arrival;
         Self::Tcp(connector)
     }
+}
+
+/// How long the system goes on sending what the peer does not acknowledge (RFC 5482). Less than the
+/// time within which a request that was given up on is expected to arrive, so that none arrives later;
+/// and no longer than the probes of a silent connection take.
+#[cfg(target_os = "linux")]
+fn user_timeout(late_arrival: Duration) -> Duration {
+    (late_arrival / 2).clamp(Duration::from_millis(1), LONGEST_RETRANSMISSION)
 }
 
 impl Service<Uri> for Dial {

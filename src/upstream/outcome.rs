@@ -7,6 +7,10 @@
 
 use std::fmt;
 
+/// Says what makes an answer [`Unknown::Malformed`].
+pub const UNREADABLE: &str = "The API's answer could not be read: its head is malformed, has more than \
+    100 fields or more than 64 KiB, or its body is in a transfer coding that was not asked for";
+
 /// The request was certainly not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NotSent {
@@ -36,8 +40,14 @@ pub enum Unknown {
     HeadTimeout,
     /// No response head within the total time, where that is the shorter one.
     TotalTimeout,
-    /// The connection was lost, or what came back is not HTTP.
+    /// The connection was lost.
     Broken,
+    /// A connection that had been kept was lost before an answer: as a rule the API closed it as idle
+    /// in that moment.
+    StaleConnection,
+    /// An answer came that cannot be read: not HTTP, too many fields, too long a head, or an unknown
+    /// transfer coding.
+    Malformed,
 }
 
 impl NotSent {
@@ -109,7 +119,7 @@ impl NotSent {
         self == Self::Unprocessed
     }
 
-    /// Whether the reason is time that ran out, which callers know as 504 rather than 502.
+    /// Whether the reason is time that ran out.
     pub fn is_timeout(self) -> bool {
         self == Self::ConnectTimeout
     }
@@ -117,7 +127,13 @@ impl NotSent {
 
 impl Unknown {
     /// All of them, for metrics that begin at zero.
-    pub const ALL: [Self; 3] = [Self::HeadTimeout, Self::TotalTimeout, Self::Broken];
+    pub const ALL: [Self; 5] = [
+        Self::HeadTimeout,
+        Self::TotalTimeout,
+        Self::Broken,
+        Self::StaleConnection,
+        Self::Malformed,
+    ];
 
     /// The name in logs and metrics.
     pub fn as_str(self) -> &'static str {
@@ -125,6 +141,8 @@ impl Unknown {
             Self::HeadTimeout => "head-timeout",
             Self::TotalTimeout => "total-timeout",
             Self::Broken => "broken",
+            Self::StaleConnection => "stale-connection",
+            Self::Malformed => "malformed",
         }
     }
 
@@ -135,16 +153,20 @@ impl Unknown {
                 "The request was sent, but the Segment API did not answer in time. It may have \
                  taken effect: read the data before sending a write again."
             }
-            Self::Broken => {
+            Self::Malformed => {
+                "The request was sent, but the answer of the Segment API could not be read. It may \
+                 have taken effect: read the data before sending a write again."
+            }
+            Self::Broken | Self::StaleConnection => {
                 "The request was sent, but the connection to the Segment API broke before an \
                  answer. It may have taken effect: read the data before sending a write again."
             }
         }
     }
 
-    /// Whether the reason is time that ran out, which callers know as 504 rather than 502.
+    /// Whether the reason is time that ran out.
     pub fn is_timeout(self) -> bool {
-        self != Self::Broken
+        matches!(self, Self::HeadTimeout | Self::TotalTimeout)
     }
 }
 

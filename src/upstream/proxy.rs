@@ -21,8 +21,8 @@ pub struct ProxyVariables<'a> {
     pub https: &'a str,
     /// `HTTP_PROXY`.
     pub http: &'a str,
-    /// `NO_PROXY`: names (with all names below them), addresses and networks, divided by commas;
-    /// `*` is all.
+    /// `NO_PROXY`: names (with all names below them, with or without a leading `.` or `*.`), addresses
+    /// and networks, divided by commas, each for one port where `:port` follows; `*` is all.
     pub no: &'a str,
 }
 
@@ -83,16 +83,56 @@ impl ProxyRules {
         let Some(way) = way.as_ref().filter(|_| !base.is_loopback()) else {
             return Route::Direct;
         };
+        let target = base.join(http::uri::PathAndQuery::from_static("/"));
         let matcher = Matcher::builder()
             .all(way.text.as_str())
-            .no(self.no.as_str())
+            .no(exceptions(&self.no, target.as_ref().and_then(port)))
             .build();
-        let target = base.join(http::uri::PathAndQuery::from_static("/"));
         match target.and_then(|target| matcher.intercept(&target)) {
             None => Route::Direct,
             Some(intercept) if base.is_https() => Route::Tunnel(gate(&intercept)),
             Some(intercept) => Route::Forward(gate(&intercept)),
         }
+    }
+}
+
+/// The port of a target, its scheme's if it names none.
+fn port(target: &Uri) -> Option<u16> {
+    let usual = match target.scheme_str()? {
+        "https" => 443,
+        _ => 80,
+    };
+    Some(target.port_u16().unwrap_or(usual))
+}
+
+/// The entries of `NO_PROXY` that hold for this port, in the form that the library reads: it knows
+/// neither ports nor `*.`.
+fn exceptions(no: &str, port: Option<u16>) -> String {
+    let entries = no.split(',').filter_map(|entry| {
+        let (host, only) = split_port(entry.trim());
+        let host = host
+            .strip_prefix("*.")
+            .map_or(host.to_owned(), |domain| format!(".{domain}"));
+        only.is_none_or(|only| Some(only) == port).then_some(host)
+    });
+    entries.collect::<Vec<_>>().join(",")
+}
+
+/// The host of an entry, without brackets, and its port if it names one.
+fn split_port(entry: &str) -> (&str, Option<u16>) {
+    if let Some((host, rest)) = entry
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+    {
+        return (
+            host,
+            rest.strip_prefix(':').and_then(|port| port.parse().ok()),
+        );
+    }
+    match entry.split_once(':') {
+        // With more than one colon it is an address of IPv6.
+        Some((host, port)) if !port.contains(':') => (host, port.parse().ok()),
+        _ => (entry, None),
     }
 }
 
@@ -184,6 +224,40 @@ mod tests {
                 Route::Forward(gate) => format!("forward {}", gate.uri.host().unwrap()),
             };
             assert_eq!(shown, way, "{base}");
+        }
+    }
+
+    #[test]
+    fn exceptions_may_name_a_port_or_begin_with_an_asterisk() {
+        for (no, base, direct) in [
+            ("api.test:443", "https://api.test", true),
+            ("api.test:443", "https://deep.api.test", true),
+            ("api.test:443", "https://api.test:8443", false),
+            ("api.test:8443", "https://api.test:8443", true),
+            ("api.test:80", "http://api.test", true),
+            ("api.test:80", "https://api.test", false),
+            ("other.test, api.test:443", "https://api.test", true),
+            ("*.api.test", "https://deep.api.test", true),
+            ("*.api.test", "https://notapi.test", false),
+            ("*.api.test:8443", "https://deep.api.test:8443", true),
+            ("*.api.test:8443", "https://deep.api.test", false),
+            ("10.1.2.3:443", "https://10.1.2.3", true),
+            ("10.1.2.3:80", "https://10.1.2.3", false),
+            ("2001:db8::1", "https://[2001:db8::1]", true),
+            ("[2001:db8::1]", "https://[2001:db8::1]", true),
+            ("[2001:db8::1]:443", "https://[2001:db8::1]", true),
+            ("[2001:db8::1]:80", "https://[2001:db8::1]", false),
+            ("2001:db8::/32", "https://[2001:db8::1]", true),
+            ("*", "https://api.test", true),
+            ("*:443", "https://api.test", true),
+            ("*:80", "https://api.test", false),
+            ("", "https://api.test", false),
+            (",:,:443,", "https://api.test", false),
+            ("api.test:", "https://api.test", true),
+        ] {
+            let rules = ProxyRules::parse(ProxyVariables { no, ..BOTH }).unwrap();
+            let way = rules.route(&Base::parse(base).unwrap());
+            assert_eq!(matches!(way, Route::Direct), direct, "{no} {base}");
         }
     }
 

@@ -33,6 +33,7 @@ fn spec(base: &str) -> Spec {
         total: Duration::from_secs(120),
         connection_lifetime: Duration::from_secs(300),
         connection_idle: Duration::from_secs(50),
+        late_arrival: Duration::from_secs(60),
         http2: true,
         proxy: ProxyRules::none(),
         via: HeaderValue::from_static("1.1 segment-gateway"),

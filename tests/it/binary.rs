@@ -1,7 +1,7 @@
 //! The program itself: started, asked, stopped and killed.
 
-use super::support::request;
 use super::support::wire::{ask, eventually, free, try_ask};
+use super::support::{request, with};
 use http::{Method, Request};
 use http_body_util::Full;
 use std::io::{BufRead, BufReader};
@@ -384,7 +384,8 @@ async fn an_api_that_cannot_be_reached_is_a_502_in_the_envelope() {
     let closed = format!("http://{}", free());
     for upstream in [closed.as_str(), "https://nowhere.invalid"] {
         let running = Running::serve(&["--upstream", upstream], directory.path()).await;
-        let answer = running.put(1).await;
+        let write = with(put(1), "prefer", "wait=2");
+        let answer = ask(running.proxy, write).await;
         assert!(
             matches!(answer.status.as_u16(), 502 | 504),
             "{upstream} {answer:?}"

@@ -16,11 +16,13 @@
 
 mod accounting;
 mod alerts;
+mod answers;
 mod binary;
 mod browser;
 mod caching;
 mod catalogue;
 mod ci;
+mod connections;
 mod crash;
 mod crowds;
 mod deploy;

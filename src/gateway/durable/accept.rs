@@ -8,6 +8,7 @@ use crate::credential::{self, Credential};
 use crate::error::{GatewayError, Waited};
 use crate::gateway::Gateway;
 use crate::gateway::body::Body;
+use crate::gateway::edge::REPLAYED;
 use crate::gateway::flow::{Ask, Reply};
 use crate::gateway::write::order_names;
 use crate::gateway::{idempotency, prefer, priority};
@@ -23,7 +24,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Marks an answer that an earlier request under the same key drew.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// Says which preference was followed (RFC 7240, section 3).
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// How long a write that has left is waited for, however little time its caller has: with `wait=0`

@@ -20,6 +20,7 @@ use crate::limit::ticket::{NoPermit, Permit, Ticket};
 use crate::merge::Batching;
 use crate::queue::Place;
 use crate::route::query;
+use crate::upstream::NewConnection;
 use http::Method;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -348,17 +349,21 @@ impl Gateway {
                 Next::Over
             }
             Verdict::Again => {
-                carried.failures = match came {
-                    verdict::Came::Throttled => 0,
-                    _ => carried.failures + 1,
+                let pause = if came == verdict::Came::Throttled {
+                    carried.failures = 0;
+                    Duration::ZERO
+                } else {
+                    carried.failures += 1;
+                    verdict::reconnect_pause(carried.failures, dice(live, carried.failures))
                 };
                 self.waits_again(live).await;
-                Next::Again(place, pause(live, carried.failures))
+                Next::Again(place, pause)
             }
             Verdict::Repeat => match self.take_repetition(&live.operation) {
                 Ok(()) => {
                     carried.failures += 1;
-                    Next::Again(place, pause(live, carried.failures))
+                    let failures = carried.failures;
+                    Next::Again(place, verdict::pause(failures, dice(live, failures)))
                 }
                 Err(until) => Next::Later(until, Box::new((came, heard, place))),
             },
@@ -384,7 +389,10 @@ impl Gateway {
         }
         let unsettled = Unsettled::new(self.clone(), touched(ask), place);
         let permit = permit.carries(vec![unsettled.intent(ask, Some(&carried.live))]);
-        let request = self.forwarded(ask);
+        let mut request = self.forwarded(ask);
+        if carried.live.tries().doubt.is_some() {
+            request.extensions_mut().insert(NewConnection);
+        }
         let came = self.attempt(&ask.operation, ask.credential, permit, request);
         match came.await {
             Came::Answer(answer) => {
@@ -480,14 +488,10 @@ fn attempted(merged: Merged) -> Attempted {
     (came, Some(heard), merged.place)
 }
 
-fn pause(live: &Live, failures: u32) -> Duration {
-    if failures == 0 {
-        return Duration::ZERO;
-    }
-    // The random bits of its name.
-    let dice = live.id.bytes()[8..].iter();
-    let dice = dice.fold(u64::from(failures), |sum, byte| {
+/// A number from the random bits of its name.
+fn dice(live: &Live, failures: u32) -> u64 {
+    let bits = live.id.bytes()[8..].iter();
+    bits.fold(u64::from(failures), |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(u64::from(*byte))
-    });
-    verdict::pause(failures, dice)
+    })
 }

@@ -11,8 +11,8 @@
 //! (`copied`); where something is stored that would have been shown in its place, the two are compared:
 //! how often they differ is what the time to live costs.
 //!
-//! A request is sent again only after a kept connection turned out to be closed before a byte of it
-//! was written: without the gateway there would have been no such connection.
+//! A request is sent again only after a kept connection turned out to be closed, and only if no byte of
+//! it was written or it is a read: without the gateway there would have been no such connection.
 
 mod copied;
 pub mod model;
@@ -22,17 +22,18 @@ pub mod verdict;
 pub use copied::Copied;
 
 use super::flow::{Ask, Reply, Timing};
+use super::pass::unanswered;
 use super::repeat::unknown;
 use super::room::Room;
 use super::write::{Unsettled, touched};
 use super::{Gateway, edge};
 use crate::credential::Credential;
-use crate::error::{GatewayError, Waited};
+use crate::error::GatewayError;
 use crate::limit::learn::Allowance;
 use crate::merge::{self, Parts};
 use crate::metrics::Origin;
 use crate::route::policy::Effect;
-use crate::upstream::{AnswerBody, Attempt, NotSent};
+use crate::upstream::{AnswerBody, Attempt, NewConnection, NotSent, Unknown};
 use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode};
 use model::{Bounds, Model, Passenger, Wish};
@@ -127,7 +128,7 @@ impl Gateway {
 
     /// Sends the request, in a task that its caller cannot end. A write's marks are raised before
     /// anybody hears of it.
-    async fn forward(&self, ask: &Ask, request: Request<Bytes>) -> (Attempt, Duration) {
+    async fn forward(&self, ask: &Ask, mut request: Request<Bytes>) -> (Attempt, Duration) {
         let unsettled = (ask.operation.effect == Effect::Write)
             .then(|| Unsettled::without_place(self.clone(), touched(ask)));
         let mut tries = 1;
@@ -135,8 +136,15 @@ impl Gateway {
             let (attempt, took) = self
                 .exchange(&ask.operation, ask.credential, request.clone())
                 .await;
-            let closed = matches!(attempt, Attempt::NotSent(NotSent::ClosedBeforeSending));
-            if !closed || tries >= MOST_CLOSED {
+            let again = match attempt {
+                Attempt::NotSent(NotSent::ClosedBeforeSending) => true,
+                Attempt::Unknown(Unknown::StaleConnection) => {
+                    let is_read = ask.operation.effect == Effect::Read;
+                    is_read && request.extensions_mut().insert(NewConnection).is_none()
+                }
+                _ => false,
+            };
+            if !again || tries >= MOST_CLOSED {
                 break (attempt, took);
             }
             tries += 1;
@@ -231,22 +239,15 @@ impl Gateway {
 
 /// Why there is no answer.
 fn error_of(attempt: &Attempt, ask: &Ask) -> GatewayError {
-    let waited = |is_timeout| {
-        if is_timeout {
-            Waited::TooLong
-        } else {
-            Waited::InVain
-        }
-    };
     match attempt {
         Attempt::NotSent(why) => GatewayError::UpstreamUnreachable {
             message: why.message(),
-            waited: waited(why.is_timeout()),
+            waited: (*why).into(),
         },
         Attempt::Unknown(why) if ask.operation.effect == Effect::Write => {
-            unknown(ask, waited(why.is_timeout()))
+            unknown(ask, (*why).into())
         }
-        Attempt::Unknown(why) if why.is_timeout() => GatewayError::UpstreamTimeout,
-        Attempt::Unknown(_) | Attempt::Answered(_) => GatewayError::UpstreamBroken,
+        Attempt::Unknown(why) => unanswered(*why),
+        Attempt::Answered(_) => GatewayError::UpstreamBroken,
     }
 }

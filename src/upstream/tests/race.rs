@@ -15,7 +15,7 @@ async fn a_request_arrives_at_most_once_and_not_sent_means_never() {
             let end = match attempt {
                 Attempt::Answered(_) => "answered",
                 Attempt::NotSent(NotSent::ClosedBeforeSending) => "not sent",
-                Attempt::Unknown(Unknown::Broken) => "unknown",
+                Attempt::Unknown(Unknown::StaleConnection) => "unknown",
                 other => panic!("{other:?}"),
             };
             assert!(

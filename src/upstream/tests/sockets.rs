@@ -50,10 +50,98 @@ async fn a_port_without_a_listener_is_refused() {
 async fn a_name_without_an_address_is_unresolved() {
     // A label of more than 63 bytes (RFC 1035 section 2.3.4) fails without asking any server.
     let target = format!("http://{}.test/", "x".repeat(64)).parse().unwrap();
-    let Err(failure) = Dial::tcp(Duration::from_secs(5)).oneshot(target).await else {
+    let Err(failure) = Dial::tcp(Duration::from_secs(5), Duration::from_secs(60))
+        .oneshot(target)
+        .await
+    else {
         panic!("it was found");
     };
     assert_eq!(failure.reason, NotSent::Unresolved);
+}
+
+/// Gives up on a request after the peer has read its head; how the peer sees its connection end.
+async fn given_up(client: Client, listener: TcpListener) -> std::io::Result<usize> {
+    let mut sending = Box::pin(client.send(get("/slow")));
+    let mut stream = tokio::select! {
+        attempt = &mut sending => panic!("{attempt:?}"),
+        stream = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            read_head(&mut stream).await.unwrap();
+            stream
+        } => stream,
+    };
+    drop(sending);
+    stream.read(&mut [0; 1]).await
+}
+
+#[tokio::test]
+async fn the_connection_of_an_attempt_that_is_given_up_is_reset() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let client = Client::new(spec(&base), Clock::system()).unwrap();
+    let ended = given_up(client, listener).await;
+    let error = ended.expect_err("a reset, not an end in order");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn the_same_under_tls() {
+    let ours = Authority::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let spec = Spec {
+        ca_file: ours.file(),
+        ..spec(&format!("https://localhost:{port}"))
+    };
+    let client = Client::new(spec, Clock::system()).unwrap();
+    let acceptor = ours.acceptor("localhost", &["http/1.1"]);
+    let mut sending = Box::pin(client.send(get("/slow")));
+    let mut stream = tokio::select! {
+        attempt = &mut sending => panic!("{attempt:?}"),
+        stream = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            read_head(&mut stream).await.unwrap();
+            stream
+        } => stream,
+    };
+    drop(sending);
+    let error = stream.read(&mut [0; 1]).await.expect_err("a reset");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn the_connection_of_an_answer_ends_in_order() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let client = Client::new(spec(&base), Clock::system()).unwrap();
+    let server = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_head(&mut stream).await.unwrap();
+        stream.write_all(OK.as_bytes()).await.unwrap();
+        stream
+    };
+    let (attempt, mut stream) = tokio::join!(client.send(get("/x")), server);
+    assert_eq!(text(answered(attempt)).await, "ok");
+    drop(client);
+    assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn nothing_is_sent_for_longer_than_it_may_be_late() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target: http::Uri = format!("http://{}/", listener.local_addr().unwrap())
+        .parse()
+        .unwrap();
+    for (late, expected) in [(60_000, 30_000), (10_000, 5_000), (3_600_000, 30_000)] {
+        let late = Duration::from_millis(late);
+        let stream = Dial::tcp(Duration::from_secs(5), late).oneshot(target.clone());
+        let stream = stream.await.unwrap_or_else(|_| panic!("no connection"));
+        let set = stream.inner().user_timeout();
+        assert_eq!(set, Some(Duration::from_millis(expected)));
+        assert!(Duration::from_millis(expected) < late);
+    }
 }
 
 #[tokio::test]

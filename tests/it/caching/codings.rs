@@ -261,13 +261,6 @@ async fn what_is_not_what_it_says_is_not_stored() {
         row("bytes that were damaged", damaged.into()),
         row("bytes behind the end", trailing.into()),
         refused("what swells beyond all bounds", swollen.clone(), too_large),
-        rule("what is malformed is shown to everybody as it came")
-            .on(USERS)
-            .api(packed::<&str>(&[]).map(|_| whole.slice(..20)))
-            .get()
-            .sees(undecodable)
-            .has("content-encoding: gzip")
-            .body(whole.slice(..20)),
         rule("what swells beyond all bounds is shown to everybody as it can be read")
             .on(USERS)
             .api(packed::<&str>(&[]).map(|_| swollen))
@@ -283,6 +276,65 @@ async fn what_is_not_what_it_says_is_not_stored() {
             .body("abcd"),
     ])
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_decoded_for_a_reader_is_asked_for_once_without_a_coding() {
+    let whole = gzip(TEXT.as_bytes());
+    let mut damaged = whole.to_vec();
+    damaged[12] ^= 0xff;
+    let none = Bytes::from_static(TEXT.as_bytes());
+    let long = Bytes::from(vec![b'x'; 5 << 20]);
+    for (why, fields, bytes) in [
+        ("no gzip at all", "", none.clone()),
+        ("an end that is missing", "", whole.slice(..20)),
+        ("damaged", "", damaged.clone().into()),
+        ("no gzip, not stored", "cache-control: no-store", none),
+        (
+            "damaged, not stored",
+            "cache-control: no-store",
+            damaged.into(),
+        ),
+        ("no gzip, too large to be stored", "", long),
+    ] {
+        let fields: Vec<&str> = Vec::from_iter((!fields.is_empty()).then_some(fields));
+        let wrong = packed(&fields).map(|_| bytes.clone());
+        hold([
+            rule(why)
+                .on(USERS)
+                .api(wrong.clone())
+                .api(body(ok::<&str>(&[]), "plain"))
+                .get()
+                .lacks("content-encoding")
+                .body("plain")
+                .asked(2)
+                .api_did_not_see("accept-encoding"),
+            rule(format!("{why}, for a reader who may have it"))
+                .on(USERS)
+                .api(wrong.clone())
+                .get()
+                .with(PACKED)
+                .has("content-encoding: gzip")
+                .body(bytes.clone())
+                .asked(1),
+        ])
+        .await;
+        // Another attempt does not leave in time.
+        let wrong = field(wrong, "connection", "close");
+        let script =
+            Script::new(move |_: &Seen, _| Step::Later(Duration::from_secs(1), wrong.clone()));
+        let world = script.world();
+        let reader = world.spawn(request(Method::GET, USERS, "a", ""));
+        while script.count() == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        script.refuse(usize::MAX);
+        let heard = reader.await.expect("an answer");
+        assert_eq!(heard.status, 502, "{why}: {heard:?}");
+        assert_eq!(heard.error_type(), "gateway-upstream-broken", "{why}");
+        assert!(heard.text().contains("compressed"), "{why}: {heard:?}");
+        assert_eq!(script.count(), 1, "{why}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@
 //! says was forwarded, and not at all for one that it does not; the last answer of the API is
 //! repeated for ever.
 
-use crate::support::scripted::{Script, Seen, Step};
+use crate::support::scripted::{Script, Seen, Step, field};
 use crate::support::{Answer, Setup, WALL, World, request, with};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};

@@ -1,8 +1,8 @@
 //! The gateway against the simulated API for hours of virtual time, seed by seed.
 //!
 //! Each seed is one scenario: a kind of window, latency and jitter, answers out of order, other
-//! users of the tokens, faults, requests that arrive late, replication lag, and kills of the
-//! gateway with and without its ledger. Callers read and write at random, steadily and in bulk;
+//! users of the tokens, faults, requests that arrive late, replication lag, outages and kept
+//! connections that break, and kills of the gateway with and without its ledger. Callers read and write at random, steadily and in bulk;
 //! `judge.rs` compares what they heard with what the sandbox saw.
 //!
 //! `SEGMENT_GATEWAY_SIM_SEEDS=1000 cargo test simulation` runs more seeds for each window than the
@@ -72,6 +72,7 @@ async fn play(scenario: &Scenario) -> (Arc<Stage>, Vec<String>, Figures) {
     stage.start(LedgerFate::Kept);
     let mut all = JoinSet::new();
     all.spawn(Arc::clone(&stage).restart(scenario.restarts.clone()));
+    all.spawn(Arc::clone(&stage).go_out(scenario.outages.clone()));
     let seed = scenario.seed.wrapping_mul(1_000);
     for caller in 0..STEADY {
         all.spawn(callers::steady(Arc::clone(&stage), seed + caller, end));

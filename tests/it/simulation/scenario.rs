@@ -25,6 +25,13 @@ pub enum LedgerFate {
     Lost,
 }
 
+/// A time in which the API accepts no connection. Those that are kept break at the next request.
+#[derive(Clone, Copy, Debug)]
+pub struct Outage {
+    pub at: Duration,
+    pub length: Duration,
+}
+
 /// Everything that is decided before a run begins.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -32,6 +39,7 @@ pub struct Scenario {
     pub length: Duration,
     pub sandbox: SandboxSpec,
     pub restarts: Vec<Restart>,
+    pub outages: Vec<Outage>,
     /// The route table; `None` is the embedded one.
     pub routes: Option<String>,
     /// Writes that may wait for one budget.
@@ -84,11 +92,16 @@ impl Scenario {
             ListMode::Whole => routes,
             ListMode::Partly => Some(unmerged(routes.as_deref().unwrap_or(EMBEDDED_ROUTES))),
         };
+        let outages = match rng.u8(..3) {
+            0 => outages(&mut rng, length),
+            _ => Vec::new(),
+        };
         Self {
             seed,
             length,
             sandbox,
             restarts,
+            outages,
             routes,
             per_budget: 1_000,
         }
@@ -101,7 +114,7 @@ impl Scenario {
 
     /// Whether nothing goes wrong upstream.
     pub fn is_faultless(&self) -> bool {
-        self.sandbox.faults == Faults::default()
+        self.sandbox.faults == Faults::default() && self.outages.is_empty()
     }
 
     /// The longest that a request which is not late takes to arrive.
@@ -144,6 +157,17 @@ fn faults(rng: &mut Rng) -> Faults {
         late: share(0.02),
         late_by: Duration::from_millis(rng.u64(5_000..55_000)),
     }
+}
+
+/// Up to twenty outages, of some milliseconds up to longer than any read waits.
+fn outages(rng: &mut Rng, length: Duration) -> Vec<Outage> {
+    let mut instants: Vec<f64> = (0..rng.u8(1..20)).map(|_| rng.f64()).collect();
+    instants.sort_unstable_by(f64::total_cmp);
+    let outages = instants.iter().map(|at| Outage {
+        at: length.mul_f64(*at),
+        length: Duration::from_millis(*pick(rng, &[1, 500, 3_000, 20_000, 45_000])),
+    });
+    outages.collect()
 }
 
 /// Up to three kills that leave a ledger, or one that leaves nothing.

@@ -1,7 +1,7 @@
 //! The sandbox, and the gateway's lives in front of it, one after the other.
 
 use super::record::{End, Moment, Request, What};
-use super::scenario::{LedgerFate, Restart, Scenario};
+use super::scenario::{LedgerFate, Outage, Restart, Scenario};
 use crate::support::{Answer, Setup, WALL, World, loaded};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -14,11 +14,13 @@ use segment_gateway::sandbox::Sandbox;
 use segment_gateway::upstream::MemoryConnector;
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -57,14 +59,68 @@ impl Signal {
 struct Links {
     cut: AtomicBool,
     open: Mutex<Vec<AbortHandle>>,
+    outages: Arc<Outages>,
+}
+
+/// Whether the API accepts no connection, and how often it began not to.
+#[derive(Default)]
+struct Outages {
+    is_out: AtomicBool,
+    count: AtomicU64,
+}
+
+/// The API's end of a connection: one from before an outage breaks when the next request comes.
+struct Breaking {
+    inner: DuplexStream,
+    outages: Arc<Outages>,
+    opened: u64,
+}
+
+impl AsyncRead for Breaking {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        let is_from_before = self.outages.count.load(Ordering::SeqCst) != self.opened;
+        if is_from_before && buffer.filled().len() > before {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Breaking {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
 }
 
 impl Links {
-    fn open(&self, sandbox: &Arc<Sandbox>) -> io::Result<tokio::io::DuplexStream> {
-        if self.cut.load(Ordering::SeqCst) {
+    fn open(&self, sandbox: &Arc<Sandbox>) -> io::Result<DuplexStream> {
+        if self.cut.load(Ordering::SeqCst) || self.outages.is_out.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let (ours, inner) = tokio::io::duplex(64 * 1024);
+        let theirs = Breaking {
+            inner,
+            outages: Arc::clone(&self.outages),
+            opened: self.outages.count.load(Ordering::SeqCst),
+        };
         let serving = tokio::spawn(Arc::clone(sandbox).serve_connection(theirs));
         let mut open = self.open.lock().unwrap();
         open.retain(|link| !link.is_finished());
@@ -91,6 +147,7 @@ pub struct Stage {
     /// All lives, the ended ones too.
     pub lives: Mutex<Vec<Arc<Life>>>,
     order: AtomicU64,
+    outages: Arc<Outages>,
     directory: TempDir,
     config: Config,
     routes: Option<String>,
@@ -114,6 +171,7 @@ impl Stage {
             started: Notify::new(),
             lives: Mutex::default(),
             order: AtomicU64::new(0),
+            outages: Arc::default(),
             directory: TempDir::new().unwrap(),
             config,
             routes: scenario.routes.clone(),
@@ -142,7 +200,10 @@ impl Stage {
             (_, LedgerFate::Kept) => Some(opened.history.expect("a ledger that is whole")),
             (_, LedgerFate::Lost) => None,
         };
-        let links = Arc::new(Links::default());
+        let links = Arc::new(Links {
+            outages: Arc::clone(&self.outages),
+            ..Links::default()
+        });
         let setup = Setup {
             sandbox: Arc::clone(&self.sandbox),
             config: self.config.clone(),
@@ -198,6 +259,18 @@ impl Stage {
             self.kill(restart.ledger);
             tokio::time::sleep(restart.down).await;
             self.start(restart.ledger);
+        }
+    }
+
+    /// Lets the API be away as planned.
+    pub async fn go_out(self: Arc<Self>, outages: Vec<Outage>) {
+        let begun = tokio::time::Instant::now();
+        for outage in outages {
+            tokio::time::sleep_until(begun + outage.at).await;
+            self.outages.count.fetch_add(1, Ordering::SeqCst);
+            self.outages.is_out.store(true, Ordering::SeqCst);
+            tokio::time::sleep(outage.length).await;
+            self.outages.is_out.store(false, Ordering::SeqCst);
         }
     }
 

@@ -1,0 +1,102 @@
+//! Pure. The framing fields of what goes out and of what comes in: each message says how long it is
+//! in one way, which is true of the bytes in hand.
+//!
+//! hyper decides where an answer ends (RFC 9112, section 6.3), but leaves the fields as they came. A
+//! length that passed beside chunks, or that is none, would end the answer elsewhere for the next
+//! reader.
+
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method};
+
+/// Says the length of a request's body in hand: a length or coding left over from elsewhere would
+/// make the peer see another request than the one that was sent (RFC 9112, section 11.2).
+pub(super) fn of_request(headers: &mut HeaderMap, method: &Method, length: usize) {
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(CONTENT_LENGTH);
+    // RFC 9110, section 8.6: methods that give a body a meaning say that there is none.
+    let expected = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
+    if length > 0 || expected {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
+/// Leaves an answer at most one length, and none beside `Transfer-Encoding`, which overrides it
+/// (RFC 9112, section 6.3) and ends with this hop. Returns whether there were both.
+///
+/// A list of equal lengths is one (RFC 9110, section 8.6). What is no length stands only in an answer
+/// without a body, e.g. to HEAD, because hyper takes no other, and says nothing.
+pub(super) fn of_answer(headers: &mut HeaderMap) -> bool {
+    if headers.remove(TRANSFER_ENCODING).is_some() {
+        return headers.remove(CONTENT_LENGTH).is_some();
+    }
+    if headers.contains_key(CONTENT_LENGTH) {
+        match length(headers) {
+            Some(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
+            None => drop(headers.remove(CONTENT_LENGTH)),
+        }
+    }
+    false
+}
+
+/// The one length that all fields name.
+fn length(headers: &HeaderMap) -> Option<u64> {
+    let fields = headers.get_all(CONTENT_LENGTH).iter();
+    let mut lengths = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
+    let first = digits(lengths.next()?)?;
+    lengths
+        .all(|other| digits(other) == Some(first))
+        .then_some(first)
+}
+
+fn digits(text: &[u8]) -> Option<u64> {
+    let text = str::from_utf8(text.trim_ascii()).ok()?;
+    // `parse` would take a sign.
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_number)
+}
+
+/// Whether an answer's bytes are in another transfer coding than `chunked` (RFC 9112, section 6.1):
+/// none is asked for, and they would be taken for the answer's own.
+pub(super) fn has_unknown_coding(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let mut codings = codings.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    codings.any(|coding| !coding.trim_ascii().eq_ignore_ascii_case(b"chunked"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_one_length_or_none() {
+        for (lengths, expected) in [
+            (&["5"][..], Some("5")),
+            (&["0"], Some("0")),
+            (&["5", "5"], Some("5")),
+            (&["5, 5"], Some("5")),
+            (&[" 5 ,5"], Some("5")),
+            (&["5", "6"], None),
+            (&["5, 6"], None),
+            (&["5,"], None),
+            (&[""], None),
+            (&["abc"], None),
+            (&["-1"], None),
+            (&["+1"], None),
+            (&["1.0"], None),
+            (&["0x5"], None),
+            (&["18446744073709551616"], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for length in lengths {
+                headers.append(CONTENT_LENGTH, length.parse().unwrap());
+            }
+            let mut chunked = headers.clone();
+            assert!(!of_answer(&mut headers), "{lengths:?}");
+            let left: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().collect();
+            assert_eq!(left, Vec::from_iter(expected), "{lengths:?}");
+            chunked.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            assert!(of_answer(&mut chunked), "{lengths:?}");
+            assert!(chunked.is_empty(), "{lengths:?}");
+        }
+    }
+}

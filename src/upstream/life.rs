@@ -1,0 +1,166 @@
+//! The life of one connection: since when it serves, until when, and whether it ends in order or by a
+//! reset.
+//!
+//! A connection takes no further request after its time, after the idle time that the API names in
+//! `Keep-Alive`, and after an error. One whose HTTP/1.1 request has no answer is reset when it ends, so
+//! that nothing of that request is delivered afterwards.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName};
+use tokio::sync::watch;
+
+/// How long before the end that the API names a connection is retired: a request is under way to the
+/// API for a part of this.
+const MARGIN: Duration = Duration::from_secs(1);
+/// Longer idle times are of no interest.
+const LONGEST_IDLE: Duration = Duration::from_secs(24 * 3600);
+
+/// Since when a connection lives, and until when.
+#[derive(Clone)]
+pub(super) struct Life {
+    born: Instant,
+    /// HTTP/2: many requests at once, each of which can be reset by itself.
+    is_shared: bool,
+    is_used: Arc<AtomicBool>,
+    /// Whether a request on it has no answer yet; never on a shared connection.
+    is_waiting: Arc<AtomicBool>,
+    /// When it is retired unless another request is sent before.
+    retire: Arc<watch::Sender<Option<Instant>>>,
+    closed: watch::Receiver<()>,
+}
+
+impl Life {
+    /// A connection since `born`; the sender is dropped with it.
+    pub(super) fn new(born: Instant, is_shared: bool) -> (Self, watch::Sender<()>) {
+        let (open, closed) = watch::channel(());
+        let life = Self {
+            born,
+            is_shared,
+            is_used: Arc::default(),
+            is_waiting: Arc::default(),
+            retire: Arc::new(watch::Sender::new(None)),
+            closed,
+        };
+        (life, open)
+    }
+
+    /// Since when it lives.
+    pub(super) fn born(&self) -> Instant {
+        self.born
+    }
+
+    /// Notes that a request is sent on it, by an attempt that began at `began`. Returns how the
+    /// connection was before.
+    pub(super) fn begin_request(&self, began: Instant) -> Use {
+        if self.retire.borrow().is_some() {
+            self.retire.send_replace(None);
+        }
+        self.is_waiting.store(!self.is_shared, Ordering::Release);
+        if self.is_used.swap(true, Ordering::AcqRel) {
+            Use::Again
+        } else if self.born < began {
+            Use::FirstAfterIdle
+        } else {
+            Use::First
+        }
+    }
+
+    /// Notes that the head of the answer is here.
+    pub(super) fn answered(&self, headers: &HeaderMap, now: Instant) {
+        self.is_waiting.store(false, Ordering::Release);
+        if let Some(idle) = idle_time(headers).filter(|_| !self.is_shared) {
+            self.retire.send_replace(now.checked_add(idle));
+        }
+    }
+
+    /// Whether it has to be reset at its end.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.is_waiting.load(Ordering::Acquire)
+    }
+
+    /// Waits until it is to be retired, at the latest at `end`; false if it is gone before.
+    pub(super) async fn expires(&mut self, end: Instant) -> bool {
+        let mut retire = self.retire.subscribe();
+        loop {
+            let until = retire.borrow_and_update().map_or(end, |at| at.min(end));
+            tokio::select! {
+                _ = self.closed.changed() => return false,
+                () = tokio::time::sleep_until(until.into()) => return true,
+                _ = retire.changed() => {}
+            }
+        }
+    }
+}
+
+/// How a connection was when a request was sent on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// It was made for this request.
+    First,
+    /// It was made for another request and had not been used.
+    FirstAfterIdle,
+    /// It had been used.
+    Again,
+}
+
+impl Use {
+    /// Whether it had been kept, so that the API may have closed it meanwhile.
+    pub(super) fn was_kept(self) -> bool {
+        self != Self::First
+    }
+}
+
+/// How long the connection of this answer may stay idle, if the API says so: a little less than the
+/// `timeout` of `Keep-Alive` (RFC 2068, section 19.7.1.1).
+fn idle_time(headers: &HeaderMap) -> Option<Duration> {
+    let fields = headers
+        .get_all(HeaderName::from_static("keep-alive"))
+        .iter();
+    let mut parameters = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
+    let seconds = parameters.find_map(|parameter| {
+        let mut parts = parameter.splitn(2, |byte| *byte == b'=');
+        let name = parts.next()?.trim_ascii();
+        let value = parts.next()?.trim_ascii();
+        let value = value.strip_prefix(b"\"").unwrap_or(value);
+        let value = value.strip_suffix(b"\"").unwrap_or(value);
+        let value = str::from_utf8(value).ok()?;
+        name.eq_ignore_ascii_case(b"timeout")
+            .then(|| value.parse::<u64>().ok())?
+    })?;
+    let named = Duration::from_secs(seconds).min(LONGEST_IDLE);
+    Some(named - MARGIN.min(named / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_idle_time_is_a_little_less_than_the_api_names() {
+        for (field, millis) in [
+            ("timeout=5", Some(4_000)),
+            ("timeout=5, max=1000", Some(4_000)),
+            ("max=1000, Timeout = 60", Some(59_000)),
+            ("timeout=\"5\"", Some(4_000)),
+            ("timeout=2", Some(1_000)),
+            ("timeout=1", Some(500)),
+            ("timeout=0", Some(0)),
+            ("timeout=18446744073709551615", Some(86_399_000)),
+            ("timeout=18446744073709551616", None),
+            ("timeout=-1", None),
+            ("timeout", None),
+            ("timeout=", None),
+            ("max=5", None),
+            ("", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("keep-alive", field.parse().unwrap());
+            let expected = millis.map(Duration::from_millis);
+            assert_eq!(idle_time(&headers), expected, "{field}");
+        }
+        assert_eq!(idle_time(&HeaderMap::new()), None);
+    }
+}

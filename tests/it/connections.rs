@@ -1,0 +1,247 @@
+//! Connections to the API that are lost, refused or not there for a while.
+
+use super::support::scripted::{Script, Seen, Step, answer};
+use super::support::{Answer, Setup, World, all, request, with};
+use http::Method;
+use http_body_util::Full;
+use segment_gateway::config::Mode;
+use segment_gateway::sandbox::SandboxSpec;
+use segment_gateway::upstream::MemoryConnector;
+use std::future::ready;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, sleep};
+
+type Request = http::Request<Full<bytes::Bytes>>;
+
+/// An API that answers one request on each connection and keeps that, but closes it when the next one
+/// arrives: every kept connection is a broken one.
+struct Closing {
+    /// On which connection each request arrived, and its request line.
+    arrivals: Mutex<Vec<(usize, String)>>,
+    /// How many requests it answers on a connection; none at all, if this is 0.
+    answers: AtomicUsize,
+}
+
+impl Closing {
+    fn world(mode: Mode) -> (Arc<Self>, Arc<World>) {
+        let api = Arc::new(Self {
+            arrivals: Mutex::default(),
+            answers: AtomicUsize::new(1),
+        });
+        let (shared, connections) = (Arc::clone(&api), AtomicUsize::new(0));
+        let connector = MemoryConnector::new(move || {
+            let (ours, theirs) = tokio::io::duplex(64 * 1024);
+            let number = connections.fetch_add(1, Ordering::SeqCst);
+            drop(tokio::spawn(Arc::clone(&shared).serve(number, theirs)));
+            ready(Ok(ours))
+        });
+        let mut setup = Setup::new(SandboxSpec::default());
+        setup.config.mode = mode;
+        (api, Arc::new(setup.start_over(connector)))
+    }
+
+    async fn serve(self: Arc<Self>, number: usize, mut stream: tokio::io::DuplexStream) {
+        let mut answered = 0;
+        loop {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                match stream.read_u8().await {
+                    Ok(byte) => head.push(byte),
+                    Err(_) => return,
+                }
+            }
+            let head = String::from_utf8_lossy(&head).into_owned();
+            if head.contains("content-length: 2") {
+                let _ = stream.read_exact(&mut [0; 2]).await;
+            }
+            let line = head.lines().next().unwrap_or_default().to_owned();
+            self.arrivals.lock().unwrap().push((number, line));
+            // So that those who come at once have a connection each.
+            sleep(Duration::from_millis(50)).await;
+            if answered >= self.answers.load(Ordering::SeqCst) {
+                return;
+            }
+            answered += 1;
+            let answer =
+                b"HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 2\r\n\r\n{}";
+            let _ = stream.write_all(answer).await;
+        }
+    }
+
+    fn arrivals(&self) -> Vec<(usize, String)> {
+        self.arrivals.lock().unwrap().clone()
+    }
+
+    /// Has so many connections kept, all of which are broken.
+    async fn keep(&self, world: &Arc<World>, connections: usize) {
+        let asks = (0..connections).map(|n| passing(&format!("/labels?n={n}"), "keeper"));
+        for answer in all(world, asks.collect()).await {
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        assert_eq!(self.arrivals().len(), connections);
+        self.arrivals.lock().unwrap().clear();
+    }
+}
+
+/// A read that is not stored.
+fn passing(target: &str, token: &str) -> Request {
+    with(request(Method::GET, target, token, ""), "cookie", "a=b")
+}
+
+fn put() -> Request {
+    request(Method::PUT, "/users/u1/permissions", "a", "{}")
+}
+
+fn used(world: &World) -> u32 {
+    let budgets = world.gateway.budgets.snapshot();
+    budgets
+        .iter()
+        .map(|budget| budget.occupied + budget.under_way)
+        .sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idempotent_request_on_a_broken_kept_connection_is_repeated_on_a_new_one() {
+    let stored = request(Method::GET, "/labels", "a", "");
+    let keyed = with(put(), "idempotency-key", "k");
+    for (name, ask) in [
+        ("a read that passes", passing("/labels", "a")),
+        ("a read that is stored", stored),
+        ("a held write", put()),
+        ("a durable write", keyed),
+    ] {
+        let (api, world) = Closing::world(Mode::Enforce);
+        api.keep(&world, 3).await;
+        let before = used(&world);
+        let heard = world.send(ask).await;
+        assert_eq!(heard.status, 200, "{name}: {heard:?}");
+        let arrivals = api.arrivals();
+        let on: Vec<usize> = arrivals.iter().map(|(number, _)| *number).collect();
+        assert!(matches!(on[..], [0..3, 3]), "{name}: {arrivals:?}");
+        // Each of the two is charged.
+        assert_eq!(used(&world) - before, 2, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_idempotent_is_not_repeated() {
+    let (api, world) = Closing::world(Mode::Enforce);
+    api.keep(&world, 1).await;
+    let write = request(Method::POST, "/users/u1/permissions", "a", "{}");
+    let heard = world.send(write).await;
+    assert_eq!(heard.error_type(), "gateway-outcome-unknown", "{heard:?}");
+    assert_eq!(api.arrivals().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_repeated_once_and_not_after_a_new_connection() {
+    let (api, world) = Closing::world(Mode::Enforce);
+    api.keep(&world, 1).await;
+    api.answers.store(0, Ordering::SeqCst);
+    for (arrivals, first) in [(2, "kept"), (1, "new")] {
+        api.arrivals.lock().unwrap().clear();
+        let heard = world.send(passing("/labels", "a")).await;
+        assert_eq!(heard.status, 502, "{first}");
+        assert_eq!(heard.error_type(), "gateway-upstream-broken", "{first}");
+        assert_eq!(api.arrivals().len(), arrivals, "{first}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_fetch_on_a_broken_kept_connection_fails_nobody() {
+    let (api, world) = Closing::world(Mode::Enforce);
+    api.keep(&world, 1).await;
+    let asks = (0..100).map(|_| request(Method::GET, "/labels", "a", ""));
+    let answers: Vec<Answer> = all(&world, asks.collect()).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    assert_eq!(api.arrivals().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn broken_kept_connections_do_not_stop_writes() {
+    let (api, world) = Closing::world(Mode::Enforce);
+    // More than failures in a row open the breaker.
+    api.keep(&world, 8).await;
+    let asks = (0..8).map(|n| passing(&format!("/labels?n={n}"), "a"));
+    for heard in all(&world, asks.collect()).await {
+        assert_eq!(heard.status, 200, "{heard:?}");
+    }
+    let lost = api.arrivals().len() - 8;
+    assert_eq!(lost, 8);
+    assert!(!world.gateway.breaker.lock().is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_shadow_mode_a_read_is_repeated_and_a_write_is_not() {
+    let (api, world) = Closing::world(Mode::Shadow);
+    for (ask, status, arrivals) in [
+        (passing("/labels", "a"), 200, 2),
+        (request(Method::GET, "/labels", "a", ""), 200, 2),
+        (put(), 502, 1),
+    ] {
+        // The connection of the last repetition was not kept.
+        api.arrivals.lock().unwrap().clear();
+        api.keep(&world, 1).await;
+        let heard = world.send(ask).await;
+        assert_eq!(heard.status, status, "{heard:?}");
+        assert_eq!(api.arrivals().len(), arrivals, "{:?}", api.arrivals());
+    }
+}
+
+/// An API that accepts no connection for so long.
+async fn out_for(outage: Duration, ask: Request) -> (Answer, Duration, usize) {
+    let script = Script::new(|_: &Seen, _| Step::Answer(answer(200, "{}")));
+    let world = script.world();
+    script.refuse(usize::MAX);
+    let back = Arc::clone(&script);
+    drop(tokio::spawn(async move {
+        sleep(outage).await;
+        back.refuse(0);
+    }));
+    let began = Instant::now();
+    let heard = world.send(ask).await;
+    (heard, began.elapsed(), script.count())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_waited_out_within_the_deadline() {
+    let post = || request(Method::POST, "/users/u1/permissions", "a", "{}");
+    for (outage, ask) in [
+        (100, post()),
+        (100, put()),
+        (100, with(put(), "idempotency-key", "k")),
+        (20, passing("/labels", "a")),
+        (20, request(Method::GET, "/labels", "a", "")),
+    ] {
+        let name = format!("{} {}", ask.method(), ask.uri());
+        let outage = Duration::from_secs(outage);
+        let (heard, took, arrivals) = out_for(outage, ask).await;
+        assert_eq!(heard.status, 200, "{name}: {heard:?}");
+        assert_eq!(arrivals, 1, "{name}");
+        // Found soon: reads by themselves, writes by the breaker's next probe.
+        assert!(took < outage + Duration::from_secs(31), "{name}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_told_at_the_deadline() {
+    let post = || request(Method::POST, "/users/u1/permissions", "a", "{}");
+    for (patience, ask) in [
+        (10, with(post(), "prefer", "wait=10")),
+        (30, passing("/labels", "a")),
+        (30, request(Method::GET, "/labels", "a", "")),
+    ] {
+        let name = format!("{} {}", ask.method(), ask.uri());
+        let (heard, took, arrivals) = out_for(Duration::from_secs(1_000), ask).await;
+        assert_eq!(heard.status, 502, "{name}: {heard:?}");
+        assert_eq!(heard.error_type(), "gateway-upstream-unreachable", "{name}");
+        assert_eq!(heard.json()["errors"][0]["data"]["sent"], false, "{name}");
+        assert_eq!(arrivals, 0, "{name}");
+        let patience = Duration::from_secs(patience);
+        assert!(took <= patience, "{name}: {took:?}");
+        assert!(took >= patience / 4, "{name}: {took:?}");
+    }
+}
