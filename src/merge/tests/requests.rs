@@ -92,6 +92,7 @@ fn what_can_be_understood_in_two_ways_travels_alone() {
         ("DELETE /users?userIds=a%20", ""),
         ("DELETE /users?userIds=a+b", ""),
         ("DELETE /users?userIds=a,b", ""),
+        ("DELETE /invites?emails=emails.0%3Da%40b", ""),
         ("DELETE /users?userIds=a%2Cb", ""),
         ("DELETE /users?userIds=a;b", ""),
         ("DELETE /users?userIds=%ff", ""),

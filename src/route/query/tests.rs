@@ -146,6 +146,12 @@ fn values_of_a_list_are_found_in_any_spelling() {
             Some("emails.0=a,b+c&emails.1=d"),
             &["a,b+c", "a", "b+c", "a,b c", "a", "b c", "d"],
         ),
+        // A list within a value.
+        (
+            Some("emails=emails.0%3Da%2540b%26emails%5B1%5D%3Dc"),
+            &["emails.0=a%40b&emails[1]=c", "a@b", "c"],
+        ),
+        (Some("emails=other.0%3Da"), &["other.0=a"]),
         (Some("emails"), &[""]),
         (Some("emails=%zz"), &["%zz"]),
     ] {

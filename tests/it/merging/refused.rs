@@ -250,6 +250,33 @@ async fn an_answer_never_lists_the_elements_of_another_caller() {
     }
 }
 
+/// After an answer that can be attributed to nobody, writes are sent alone for a while.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_cannot_be_attributed_ends_merging_for_a_while() {
+    let script = Script::new(|seen, _| {
+        let body: Value = serde_json::from_slice(&seen.body).expect("JSON");
+        let answered = json!({ "data": { "emails": body["invites"] } });
+        Step::Later(TAKES, answer(201, &answered.to_string()))
+    });
+    let world = script.world();
+    let mut asks: Vec<_> = ahead().collect();
+    asks.extend(["x@x.com", "y@x.com"].map(invite));
+    let answers = all(&world, asks).await;
+    for answer in &answers[4..] {
+        assert_eq!(answer.error_type(), "gateway-outcome-unknown", "{answer:?}");
+    }
+    assert_eq!(script.count(), 5);
+    let later = all(
+        &world,
+        (0..8)
+            .map(|n| invite(&format!("later-{n}@x.com")))
+            .collect(),
+    )
+    .await;
+    assert_eq!(statuses(&later), [201; 8]);
+    assert_eq!(script.count(), 13);
+}
+
 /// B names an invite that is gone; A and C hear as soon as their own requests are answered, and one
 /// whose time is up hears that.
 #[tokio::test(start_paused = true)]
