@@ -63,8 +63,8 @@ fn main() {
         batches: if quick { 5 } else { 51 },
         lasting: Duration::from_millis(if quick { 1 } else { 10 }),
     };
-    bench.title("the window: one budget of 60 or 200 slots, all of them in use");
-    for limit in [60, 200] {
+    bench.title("the window: one budget of so many slots, all of them in use");
+    for limit in [60, 200, 1_000_000] {
         windows(&bench, limit);
     }
     bench.title("estimates: a budget of 60 a minute, saturated, with others in the line");
@@ -95,9 +95,7 @@ fn windows(bench: &Bench, limit: u32) {
         let mut window = Window::new(rate, Some(limit), TERMS, start);
         // One slot comes free per step; a nanosecond more, so that rounding makes none late.
         let step = window.hold_answered() / limit + Duration::from_nanos(1);
-        for n in 0..limit {
-            window.restore(start + step * n);
-        }
+        window.restore((0..limit).map(|n| start + step * n));
         (window, step)
     };
     let told = Allowance {
@@ -176,9 +174,8 @@ fn estimates(bench: &Bench, waiting: u32) {
 fn saturated_account(now: Instant) -> Account {
     let rate = budget().rate;
     let mut window = Window::new(rate, Some(rate.limit), TERMS, now);
-    for n in 1..=rate.limit {
-        window.restore(now + Duration::from_secs(n.into()));
-    }
+    let seconds = |n: u32| Duration::from_secs(n.into());
+    window.restore((1..=rate.limit).map(|n| now + seconds(n)));
     Account::new(window, 4, now)
 }
 

@@ -86,6 +86,7 @@ fn document(account: &AccountState) -> Value {
         "oldestWaitSeconds": account.oldest.map(|wait| wait.as_secs_f64()),
         "nextFreeSeconds": account.next_free.as_secs_f64(),
         "closedSeconds": account.closed_for.map(|left| left.as_secs_f64()),
+        "leftToOthers": account.left_to_others,
         "starting": account.starting,
     })
 }
@@ -133,6 +134,7 @@ mod tests {
             oldest: (waiting > 0).then(|| Duration::from_secs(waiting as u64)),
             next_free: Duration::ZERO,
             closed_for: (closed > 0).then(|| Duration::from_secs(closed)),
+            left_to_others: 0,
             starting: false,
         }
     }

@@ -241,7 +241,7 @@ impl Gateway {
             tracing::info!(%budget, %credential, before, now, "the API's limit is another");
         }
         if let Some(window) = learned.window {
-            tracing::info!(%budget, %credential, ?window, "the API's window is longer");
+            tracing::info!(%budget, %credential, ?window, "the API's window is another");
         }
         if learned.foreign > 0 {
             self.metrics.foreign(budget, learned.foreign);

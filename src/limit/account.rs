@@ -53,11 +53,13 @@ impl Account {
         }
     }
 
-    /// A copy for a forecast. Those under way are answered by [`Account::answered_unseen`].
-    pub fn forecast(&mut self, now: Instant) -> Self {
+    /// A copy for a forecast of at most so many attempts besides those who wait. Those under way
+    /// are answered by [`Account::answered_unseen`].
+    pub fn forecast(&mut self, now: Instant, attempts: usize) -> Self {
         let answers = self.answers(now);
+        let attempts = attempts.saturating_add(self.turns.len());
         Self {
-            window: self.window.forecast(now, &answers),
+            window: self.window.forecast(now, &answers, attempts),
             turns: self.turns.clone(),
             under_way: self.under_way.clone(),
             at_once: self.at_once,
@@ -125,9 +127,10 @@ impl Account {
         // Which of them it was does not matter but for its time.
         let left = self
             .under_way
-            .iter()
-            .position(|left| *left + answer_time >= now);
-        self.under_way.remove(left.unwrap_or(0));
+            .partition_point(|left| *left + answer_time < now);
+        if self.under_way.remove(left).is_none() {
+            self.under_way.pop_front();
+        }
         if matches!(end, End::Answered(_)) {
             if self.answer_times.len() == REMEMBERED {
                 self.answer_times.pop_front();
@@ -174,8 +177,8 @@ impl Account {
         ready: Instant,
         now: Instant,
     ) -> Instant {
-        let plan = self.plan(now);
         let everyone = self.turns.ahead_of(caller, urgency, None);
+        let plan = self.plan(now, everyone.count());
         let mut estimate = plan.after(&everyone, ready);
         if everyone.blocked.is_empty() {
             return estimate;
@@ -195,7 +198,7 @@ impl Account {
     /// When each of those who wait leaves at the latest, in the order of their turns.
     pub fn schedule(&mut self, now: Instant) -> Vec<(Place, Instant)> {
         let order = self.turns.in_order();
-        let plan = self.plan(now);
+        let plan = self.plan(now, order.len());
         order
             .into_iter()
             .enumerate()
@@ -208,13 +211,13 @@ impl Account {
 
     /// When the one with `ahead` others before it leaves at the latest.
     pub fn leaves_at(&mut self, ahead: usize, now: Instant) -> Instant {
-        self.plan(now).leaves_at(ahead)
+        self.plan(now, ahead).leaves_at(ahead)
     }
 
     /// When a newcomer leaves at the latest who lets everybody go first.
     pub fn leaves_last(&mut self, now: Instant) -> Instant {
         let everyone = self.turns.everyone();
-        self.plan(now).after(&everyone, now)
+        self.plan(now, everyone.count()).after(&everyone, now)
     }
 
     /// When one of those who wait leaves at the latest, of one peer alone if one is given. `None`
@@ -226,29 +229,30 @@ impl Account {
         Some(self.leaves_at(turn, now).max(ready))
     }
 
-    fn plan(&mut self, now: Instant) -> Plan {
+    /// A forecast that is good for somebody with `ahead` others before it.
+    fn plan(&mut self, now: Instant, ahead: usize) -> Plan {
         let answer = self.answer_time();
-        let answers = self.answers(now);
-        let free = self.window.free_at(now, answer, &answers);
+        let left = &self.under_way;
+        let free = self
+            .window
+            .free_at(now, answer, left, ahead.saturating_add(1));
         let cap = self.cap() as usize;
-        // Those under way need their answers before others take their places.
-        let first = answers.len().saturating_sub(cap);
-        let mut leaves: Vec<Instant> = answers[first..]
-            .iter()
-            .map(|answered| answered.checked_sub(answer).unwrap_or(now))
-            .collect();
-        let before = leaves.len();
-        for at in free {
-            let place_free = match leaves.len().checked_sub(cap) {
-                Some(earlier) => leaves[earlier] + answer,
-                None => now,
+        let mut leaves: Vec<Instant> = Vec::with_capacity(free.len());
+        for (place, at) in free.into_iter().enumerate() {
+            // Those under way need their answers before others take their places.
+            let earlier = match place.checked_sub(cap) {
+                Some(earlier) => leaves.get(earlier).copied(),
+                None => (left.len() + place)
+                    .checked_sub(cap)
+                    .and_then(|earlier| left.get(earlier).copied()),
             };
+            let place_free = earlier.map_or(now, |left| (left + answer).max(now));
             leaves.push(at.max(place_free));
         }
-        leaves.drain(..before);
         Plan {
             now,
             leaves,
+            slots: self.window.usable() as usize,
             round: self.window.hold_answered() + answer,
         }
     }
@@ -257,15 +261,16 @@ impl Account {
 /// A forecast of one budget, from which any number of estimates is read.
 struct Plan {
     now: Instant,
-    /// When the next L attempts leave at the latest; never empty.
+    /// When the next attempts leave at the latest, of at most one use of each slot; never empty.
     leaves: Vec<Instant>,
+    slots: usize,
     /// How long one use of a slot occupies it, answer time included.
     round: Duration,
 }
 
 impl Plan {
     fn leaves_at(&self, ahead: usize) -> Instant {
-        let slots = self.leaves.len().max(1);
+        let slots = self.slots.max(1);
         let rounds = u32::try_from(ahead / slots).unwrap_or(u32::MAX);
         let first = self.leaves.get(ahead % slots).copied().unwrap_or(self.now);
         first + self.round.saturating_mul(rounds)
@@ -278,7 +283,8 @@ impl Plan {
         if ahead.blocked.first().is_none_or(|at| *at > first) {
             return first;
         }
-        let slots = self.leaves.len().max(1);
+        // Each of the others takes one slot, so no more of them are looked at.
+        let slots = self.slots.clamp(1, ahead.blocked.len() + 1);
         let mut free: BinaryHeap<Reverse<Instant>> = (ahead.ready..ahead.ready + slots)
             .map(|used| Reverse(self.leaves_at(used)))
             .collect();
@@ -398,6 +404,23 @@ mod tests {
         );
         let next = account.next_departure(None, now);
         assert_eq!(next, Some(now + minute));
+    }
+
+    /// What an estimate computes grows with those who wait, not with the limit.
+    #[test]
+    fn an_estimate_looks_at_no_more_slots_than_there_are_others() {
+        let now = Clock::system().now();
+        for limit in [1_000, 1_000_000] {
+            let mut account = account(limit, now);
+            account
+                .window()
+                .restore((0..limit).map(|n| now + Duration::from_millis(n.into())));
+            assert_eq!(account.plan(now, 0).leaves.len(), 1);
+            assert_eq!(account.plan(now, 9).leaves.len(), 10);
+            let copy = account.forecast(now, 3);
+            assert!(copy.window.noted() <= 5);
+            assert_eq!(copy.clone().window().occupied(now), limit - 1);
+        }
     }
 
     #[test]

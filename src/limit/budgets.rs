@@ -115,6 +115,7 @@ impl Budgets {
                     wakes: BTreeSet::new(),
                     ledger,
                     history,
+                    learned: HashMap::new(),
                     configured: HashMap::new(),
                     next_place: 0,
                     waiting: 0,
@@ -319,7 +320,8 @@ impl Budgets {
             if waiting > most {
                 return None;
             }
-            copies.push((budget.clone(), kept.account.forecast(now)));
+            // One attempt more than wait: the newcomer's.
+            copies.push((budget.clone(), kept.account.forecast(now, 1)));
         }
         Some(copies)
     }
@@ -446,29 +448,29 @@ impl Budgets {
             self.shared
                 .hasher
                 .hash(&[b"account", wish.credential.bytes(), spec.name.as_bytes()]);
-        let ceiling = spec.documented.then_some(spec.rate.limit);
         let bounds = &self.shared.bounds;
         let past = state.history.as_mut().map(|history| history.remove(&id));
-        let rate = match &past {
-            // What an earlier process had learned: of a documented rate, a lower limit; of
-            // another, both.
-            Some(Some(past)) if spec.documented => Rate {
-                limit: past.rate.limit.min(spec.rate.limit),
+        let learned = past.iter().flatten().map(|past| past.rate).next();
+        let learned = learned.or_else(|| state.learned.remove(&id).map(|(rate, _)| rate));
+        let rate = match learned {
+            // Of a documented rate, a lower limit can be learned; of another, both.
+            Some(learned) if spec.documented => Rate {
+                limit: learned.limit.min(spec.rate.limit),
                 ..spec.rate
             },
-            Some(Some(past)) => Rate {
-                window: past.rate.window.max(spec.rate.window),
-                ..past.rate
+            Some(learned) => Rate {
+                window: learned.window.max(spec.rate.window),
+                ..learned
             },
-            _ => spec.rate,
+            None => spec.rate,
         };
-        let mut window = Window::new(rate, ceiling, bounds.terms, now);
+        let mut window = Window::learned(rate, spec.rate, spec.documented, bounds.terms, now);
+        if rate != spec.rate {
+            // What was learned may have changed since.
+            window.alone_until_told();
+        }
         match past {
-            Some(past) => {
-                for until in past.map(|past| past.held).unwrap_or_default() {
-                    window.restore(until);
-                }
-            }
+            Some(past) => window.restore(past.map(|past| past.held).unwrap_or_default()),
             None => window.without_history(self.shared.started, now),
         }
         let at_once = match wish.effect {

@@ -7,6 +7,7 @@
 //! arithmetic bounds it.
 
 use http::{HeaderMap, HeaderName, header};
+use serde_json::Value;
 use std::time::Duration;
 
 /// The names of the API's rate headers, in lower case.
@@ -17,7 +18,7 @@ pub const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining
 pub const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 /// No limit of the API is near this; a larger number says no more than that there is enough.
-const LARGEST: u32 = 10_000;
+const LARGEST: u32 = 10_000_000;
 
 /// What a successful answer says of its budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,31 +55,47 @@ impl Allowance {
 pub struct Throttle {
     /// Time to wait, unclamped; `None` if it does not tell.
     pub wait: Option<Duration>,
+    /// Requests counted in the window, this one included where it counts; `None` if it does not tell.
+    pub consumed: Option<u32>,
 }
 
 impl Throttle {
     /// Reads a 429: `msBeforeNext` in the body, else `Retry-After` in either form
     /// (RFC 9110, section 10.2.3), else `X-RateLimit-Reset`.
     pub fn of(headers: &HeaderMap, body: &[u8]) -> Self {
+        let data = error_data(body);
+        let longest = data.iter().filter_map(ms_before_next).max();
+        let most = data.iter().filter_map(consumed_points).max();
         Self {
-            wait: ms_before_next(body)
+            wait: longest
                 .or_else(|| retry_after(headers))
                 .or_else(|| date(headers, &RESET).and_then(|reset| until(headers, reset))),
+            consumed: most.or_else(|| number(headers, &CONSUMED)),
         }
     }
 }
 
-fn ms_before_next(body: &[u8]) -> Option<Duration> {
-    let document: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let errors = document.get("errors")?.as_array()?;
-    let longest = errors
-        .iter()
-        .filter_map(|error| error.get("data")?.get("msBeforeNext")?.as_f64())
-        .filter(|ms| ms.is_finite() && *ms >= 0.0)
-        .fold(None, |longest: Option<f64>, ms| {
-            Some(longest.map_or(ms, |l| l.max(ms)))
-        })?;
-    Duration::try_from_secs_f64((longest / 1000.0).min(1e9)).ok()
+/// The data of each error that a body lists.
+fn error_data(body: &[u8]) -> Vec<Value> {
+    let document = serde_json::from_slice::<Value>(body).ok();
+    let errors = document
+        .as_ref()
+        .and_then(|document| document.get("errors"));
+    let errors = errors.and_then(Value::as_array).into_iter().flatten();
+    errors
+        .filter_map(|error| error.get("data").cloned())
+        .collect()
+}
+
+fn ms_before_next(data: &Value) -> Option<Duration> {
+    let ms = data.get("msBeforeNext")?.as_f64()?;
+    let ms = Some(ms).filter(|ms| ms.is_finite() && *ms >= 0.0)?;
+    Duration::try_from_secs_f64((ms / 1000.0).min(1e9)).ok()
+}
+
+fn consumed_points(data: &Value) -> Option<u32> {
+    let points = data.get("consumedPoints")?.as_u64()?;
+    Some(u32::try_from(points).unwrap_or(u32::MAX).min(LARGEST))
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -195,5 +212,9 @@ mod tests {
             let read = Throttle::of(&headers(pairs), body).wait;
             assert_eq!(read, expected.map(Duration::from_millis), "{pairs:?}");
         }
+        let consumed = |body: &[u8]| Throttle::of(&headers(&[("x-ratelimit-consumed", "7")]), body);
+        assert_eq!(consumed(body).consumed, Some(21));
+        assert_eq!(consumed(b"{}").consumed, Some(7));
+        assert_eq!(Throttle::of(&headers(&[]), b"{}").consumed, None);
     }
 }

@@ -107,7 +107,7 @@ impl Names {
     fn before(&self, newcomer: Urgency, until: Option<Instant>) -> Ahead {
         let mut ahead = self.those(until, |of| of <= newcomer);
         // Of each `OLDEST_EVERY` turns one may be for somebody less urgent, beginning with the next.
-        let oldest = (ahead.len() + 1).div_ceil(OLDEST_EVERY - 1);
+        let oldest = (ahead.count() + 1).div_ceil(OLDEST_EVERY - 1);
         ahead.join(self.those(until, |of| of > newcomer).first(oldest));
         ahead
     }
@@ -123,7 +123,8 @@ pub struct Ahead {
 }
 
 impl Ahead {
-    fn len(&self) -> usize {
+    /// How many they are.
+    pub fn count(&self) -> usize {
         self.ready + self.blocked.len()
     }
 
@@ -307,12 +308,12 @@ impl Turns {
             if let Some(mine) = peer.names.get(&caller.name) {
                 ahead = mine.before(urgency, until);
             }
-            let turns = ahead.len() + 1;
+            let turns = ahead.count() + 1;
             for (_, names) in peer.names.iter().filter(|(name, _)| **name != caller.name) {
                 ahead.join(names.by(until).first(turns));
             }
         }
-        let turns = ahead.len() + 1;
+        let turns = ahead.count() + 1;
         for (_, peer) in self.peers.iter().filter(|(peer, _)| **peer != caller.peer) {
             ahead.join(peer.by(until).first(turns));
         }

@@ -13,12 +13,14 @@
 //! What other users of the same token consume is seen in the answers' headers; that many slots
 //! are held as occupied. What is not done here: waiting, whose turn it is, and storing.
 
+use crate::limit::evidence::Evidence;
 use crate::limit::learn::{Allowance, Throttle};
+use crate::limit::others::Others;
+use crate::limit::releases::{Holds, Kind, Releases};
 use crate::route::policy::Rate;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
+mod estimate;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +44,8 @@ pub struct Slot {
     known: u32,
     /// Slots of which nothing was known then.
     unknown: u32,
+    /// Whether it is one of those.
+    of_unknown: bool,
     /// Slots taken over the budget's life, this one included.
     taken: u64,
     /// Whether this attempt is the one that finds out whether the budget is open.
@@ -95,7 +99,7 @@ pub enum End {
 pub struct Learned {
     /// The limit changed from the first to the second.
     pub limit: Option<(u32, u32)>,
-    /// The window of an undocumented budget was found to be longer: it is now this.
+    /// The window of an undocumented budget was found to be another: this.
     pub window: Option<Duration>,
     /// Slots that others were found to use.
     pub foreign: u32,
@@ -108,20 +112,20 @@ pub struct Learned {
 /// The slots of one budget of one credential.
 #[derive(Clone, Debug)]
 pub struct Window {
-    rate: Rate,
-    /// The documented limit, which answers may lower but not exceed.
-    ceiling: Option<u32>,
-    /// Whether an answer has said what the limit is.
-    told: bool,
+    evidence: Evidence,
     terms: Terms,
     /// Attempts under way.
     in_use: u32,
-    /// When each ended slot is free again.
-    held: BinaryHeap<Reverse<Instant>>,
+    /// When each slot was used that is still occupied.
+    held: Releases,
+    /// The window for which an earlier process has kept its slots.
+    restored_window: Duration,
     /// Slots that an earlier process may have used, of which nothing is known.
     unknown: u32,
-    unknown_until: Instant,
+    /// Until then nothing is known of them, and first attempts go one at a time.
+    unknown_until: Option<Instant>,
     first: FirstAttempts,
+    others: Others,
     taken: u64,
     closed_until: Option<Instant>,
     probe: ProbeState,
@@ -146,22 +150,34 @@ struct FirstAttempts {
 impl Window {
     /// A budget whose recent past is known to be empty, or is given by [`Window::restore`].
     pub fn new(rate: Rate, ceiling: Option<u32>, terms: Terms, now: Instant) -> Self {
+        let base = Rate {
+            limit: ceiling.unwrap_or(rate.limit),
+            window: rate.window,
+        };
+        Self::learned(rate, base, ceiling.is_some(), terms, now)
+    }
+
+    /// The same, where answers have taught another rate than the one that is configured, `base`.
+    pub fn learned(
+        rate: Rate,
+        base: Rate,
+        is_documented: bool,
+        terms: Terms,
+        now: Instant,
+    ) -> Self {
         Self {
-            rate: Rate {
-                limit: rate.limit.max(1),
-                window: rate.window,
-            },
-            ceiling,
-            told: false,
+            evidence: Evidence::new(rate, base, is_documented),
             terms,
             in_use: 0,
-            held: BinaryHeap::new(),
+            held: Releases::default(),
+            restored_window: rate.window,
             unknown: 0,
-            unknown_until: now,
+            unknown_until: None,
             first: FirstAttempts {
                 untold: 0,
                 next: now,
             },
+            others: Others::none(now),
             taken: 0,
             closed_until: None,
             probe: ProbeState::Idle,
@@ -174,62 +190,78 @@ impl Window {
     /// 502), they go on at the pace of the limit, one each W/L: an API that is well is never
     /// left unused, and one that counts says 429 to one attempt at a time.
     pub fn without_history(&mut self, start: Instant, now: Instant) {
-        let until = start + self.rate.window + self.terms.late;
+        let until = start + self.rate().window + self.terms.late;
         if until > now {
-            self.unknown = self.rate.limit;
-            self.unknown_until = until;
+            self.unknown = self.rate().limit;
+            self.unknown_until = Some(until);
             self.probe = ProbeState::Needed(Probe::Start);
         }
     }
 
-    /// Occupies one slot until `until`: an attempt of an earlier process.
-    pub fn restore(&mut self, until: Instant) {
-        self.held.push(Reverse(until));
-        self.taken += 1;
+    /// Says that no answer has told the limit: attempts go one at a time until one does, or, where
+    /// none does, for one window.
+    pub fn alone_until_told(&mut self) {
+        self.probe = ProbeState::Needed(Probe::Start);
     }
 
-    /// Another limit is configured than the one it began with, for the same window. It holds at
-    /// once, and what is occupied stays so. What answers have taught holds on: a limit below the
-    /// document before stays as low, and one that only answers know stays as they said.
+    /// Occupies one slot until each of these: attempts of an earlier process.
+    pub fn restore(&mut self, until: impl IntoIterator<Item = Instant>) {
+        let mut until: Vec<Instant> = until.into_iter().collect();
+        until.sort_unstable();
+        self.taken += until.len() as u64;
+        for at in until {
+            self.held.push(Kind::Restored, at, 1);
+        }
+    }
+
+    /// Another limit is configured than the one it began with, for the same window. See
+    /// [`Evidence::configure`]; what is occupied stays so.
     pub fn configure(&mut self, limit: u32, ceiling: Option<u32>) {
-        let is_learned = match self.ceiling {
-            Some(document) => self.rate.limit < document,
-            None => self.told,
-        };
-        let limit = limit.max(1);
-        self.rate.limit = match ceiling {
-            _ if !is_learned => limit,
-            Some(_) => self.rate.limit.min(limit),
-            None => self.rate.limit,
-        };
-        self.ceiling = ceiling;
+        self.evidence.configure(limit, ceiling.is_some());
     }
 
     /// The rate in force.
     pub fn rate(&self) -> Rate {
-        self.rate
+        self.evidence.rate()
+    }
+
+    /// Whether answers have taught another rate than the configured one.
+    pub fn is_learned(&self) -> bool {
+        self.evidence.is_learned()
     }
 
     /// W + guard: how long an answered attempt occupies its slot from its answer on.
     pub fn hold_answered(&self) -> Duration {
-        self.rate.window + self.guard()
+        self.holds_of(self.rate().window).answered
     }
 
     fn guard(&self) -> Duration {
-        self.terms.guard + self.rate.window / 1000
+        self.terms.guard + self.rate().window / 1000
     }
 
     /// W + Q: how long an attempt without an answer occupies its slot from its end on.
     pub fn hold_unanswered(&self) -> Duration {
-        self.rate.window + self.terms.late
+        self.rate().window + self.terms.late
+    }
+
+    fn holds_of(&self, window: Duration) -> Holds {
+        Holds {
+            answered: window + self.terms.guard + window / 1000,
+            unanswered: window + self.terms.late,
+            foreign: window,
+            restored: window.saturating_sub(self.restored_window),
+        }
+    }
+
+    /// How long slots are occupied, by the window that answers claim.
+    fn holds(&self) -> Holds {
+        self.holds_of(self.rate().window + self.evidence.claimed())
     }
 
     /// Slots occupied at `now`, at most once each; may exceed the limit after it was lowered.
     pub fn occupied(&mut self, now: Instant) -> u32 {
-        while self.held.peek().is_some_and(|Reverse(at)| *at <= now) {
-            self.held.pop();
-        }
-        if now >= self.unknown_until {
+        self.held.expire(&self.holds(), now);
+        if self.unknown_until.is_some_and(|until| now >= until) {
             self.unknown = 0;
             if self.probe == ProbeState::Needed(Probe::Start) {
                 self.probe = match self.closed_until {
@@ -238,7 +270,7 @@ impl Window {
                 };
             }
         }
-        let held = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
+        let held = u32::try_from(self.held.count()).unwrap_or(u32::MAX);
         self.in_use
             .saturating_add(held)
             .saturating_add(self.unknown)
@@ -250,39 +282,90 @@ impl Window {
         if let Some(until) = self.closed_until.filter(|until| now < *until) {
             return Taken::NotBefore(until);
         }
-        let probe = match self.probe {
+        let mut probe = match self.probe {
             ProbeState::UnderWay(_) => return Taken::AfterAnswer,
             ProbeState::Needed(Probe::Start) if self.is_paced() => Probe::Paced,
             ProbeState::Needed(probe) => probe,
             ProbeState::Idle => Probe::No,
         };
+        let limit = self.rate().limit;
+        let mut of_unknown = false;
         if matches!(probe, Probe::Start | Probe::Paced) {
             // The probe uses one of the slots of which nothing is known: one request more than
             // an unknown number is what it takes to find out. Of the others it needs a free one.
             let known = occupied - self.unknown;
-            if known >= self.rate.limit {
+            if known >= limit {
                 return self.next_release(now, known, 0);
             }
             if now < self.first.next {
                 return Taken::NotBefore(self.first.next);
             }
+            of_unknown = self.unknown > 0;
             self.unknown = self.unknown.saturating_sub(1);
-        } else if occupied >= self.rate.limit {
-            return self.next_release(now, occupied, self.unknown);
+            let known_by = now + self.rate().window;
+            self.unknown_until.get_or_insert(known_by);
+        } else if probe == Probe::No
+            && let Some(at) = self.withheld(occupied, now)
+        {
+            return Taken::NotBefore(at);
+        } else if occupied >= limit {
+            if self.may_question(now, occupied).is_none_or(|at| at > now) {
+                return self.next_release(now, occupied, self.unknown);
+            }
+            self.evidence.asked(now);
+            probe = Probe::Reopen;
         }
         match probe {
             Probe::No => {}
             Probe::Paced => self.first.next = now + self.pace(),
             Probe::Reopen | Probe::Start => self.probe = ProbeState::UnderWay(probe),
         }
+        self.others.leaves(self.rate(), now);
         self.in_use += 1;
         self.taken += 1;
         Taken::Slot(Slot {
             known: self.known(now),
             unknown: self.unknown,
+            of_unknown,
             taken: self.taken,
             probe,
         })
+    }
+
+    /// When to ask again, if what is free is left to others who use the same token.
+    fn withheld(&mut self, occupied: u32, now: Instant) -> Option<Instant> {
+        self.others.release(self.rate(), now);
+        let until = self.others.until()?;
+        let withheld = self.others.slots().saturating_sub(self.foreign());
+        let busy = occupied.saturating_add(withheld);
+        if busy < self.rate().limit {
+            return self.others.next().filter(|at| *at > now);
+        }
+        let release = self.release(&self.holds(), busy, self.unknown);
+        Some(release.map_or(until, |at| at.min(until)).max(now))
+    }
+
+    /// Slots that attempts of ours may use.
+    pub fn usable(&self) -> u32 {
+        let withheld = self.others.slots().saturating_sub(self.foreign());
+        self.rate().limit.saturating_sub(withheld).max(1)
+    }
+
+    /// Slots that others were seen to use.
+    fn foreign(&self) -> u32 {
+        u32::try_from(self.held.of(Kind::Foreign)).unwrap_or(u32::MAX)
+    }
+
+    /// Slots that our own attempts, and those of an earlier process, may have used when the
+    /// attempt that holds `slot` was counted.
+    fn own(&self, slot: &Slot) -> u32 {
+        let since = u32::try_from(self.taken - slot.taken).unwrap_or(u32::MAX);
+        let unknown = if slot.is_first() {
+            self.unknown
+        } else {
+            slot.unknown
+        };
+        slot.known.saturating_add(unknown).saturating_add(since)
     }
 
     /// Ends the attempt that holds `slot`.
@@ -293,17 +376,23 @@ impl Window {
             End::NotSent => {
                 // It never reached the counter, so it explains nothing either.
                 self.reprobe(&slot);
-                if slot.is_first() && now < self.unknown_until {
-                    self.unknown = (self.unknown + 1).min(self.rate.limit);
+                if slot.of_unknown && self.unknown_until.is_some_and(|until| now < until) {
+                    self.unknown = (self.unknown + 1).min(self.rate().limit);
                 }
             }
             End::NoAnswer => {
-                self.held.push(Reverse(now + self.hold_unanswered()));
+                self.held.push(Kind::Unanswered, now, 1);
                 self.told_nothing(&slot, now);
                 self.reprobe(&slot);
             }
             End::Throttled(throttle) => {
-                self.held.push(Reverse(now + self.hold_answered()));
+                self.held.push(Kind::Answered, now, 1);
+                if slot.probe == Probe::No {
+                    // Ours were within the limit, so others used what was missing.
+                    let ours = self.own(&slot).saturating_sub(self.foreign());
+                    let used = throttle.consumed.unwrap_or(0).saturating_sub(ours);
+                    self.others.refused(used, self.rate(), now);
+                }
                 learned.at_start = slot.is_first();
                 learned.closed_for = Some(self.close(throttle, &slot, now));
             }
@@ -311,87 +400,22 @@ impl Window {
                 if let Some(allowance) = allowance {
                     self.learn(&slot, allowance, now, &mut learned);
                 }
-                self.held.push(Reverse(now + self.hold_answered()));
+                self.held.push(Kind::Answered, now, 1);
                 self.opened(&slot, allowance.is_some(), now);
             }
         }
         learned
     }
 
-    /// When the slots will be free, soonest first, exactly L of them: the basis of estimates.
-    /// Attempts under way are answered at `answers`, others after `answer`. Where the budget has to
-    /// be probed, the probe is the first to leave and is taken to open it.
-    pub fn free_at(&mut self, now: Instant, answer: Duration, answers: &[Instant]) -> Vec<Instant> {
-        let _ = self.occupied(now);
-        let open = self.closed_until.map_or(now, |until| until.max(now));
-        let (first, others) = match self.probe {
-            ProbeState::Idle => (open, open),
-            ProbeState::Needed(Probe::Start) => {
-                let first = open.max(self.first.next);
-                (first, first + answer)
-            }
-            ProbeState::Needed(_) => (open, open + answer),
-            ProbeState::UnderWay(_) => {
-                let answered = answers.last().copied().unwrap_or(now);
-                (open.max(answered), open.max(answered))
-            }
-        };
-        let (is_paced, pace) = (self.is_finding_out() && self.is_paced(), self.pace());
-        let starting = self.unknown > 0 && self.probe != ProbeState::Idle;
-        let unknown = if starting { 0 } else { self.unknown };
-        let mut busy: Vec<Instant> = self.held.iter().map(|Reverse(at)| *at).collect();
-        busy.extend(answers.iter().map(|at| *at + self.hold_answered()));
-        busy.extend((0..unknown).map(|_| self.unknown_until));
-        busy.sort_unstable();
-        let limit = self.rate.limit as usize;
-        // More occupied than there are slots: the first ones to end free nothing.
-        let surplus = busy.len().saturating_sub(limit);
-        busy.drain(..surplus);
-        let mut free = vec![now; limit - busy.len()];
-        free.append(&mut busy);
-        let mut paced = first;
-        for (place, at) in free.iter_mut().enumerate() {
-            *at = (*at).max(match place {
-                0 => first,
-                // Whatever is open by then, these leave one by one.
-                _ if is_paced => paced.min(self.unknown_until.max(first)),
-                _ => others,
-            });
-            paced += pace;
-        }
-        free
-    }
-
-    /// A copy for a forecast: attempts under way are answered at `answers`, and a probe is taken to
-    /// open the budget.
-    pub fn forecast(&mut self, now: Instant, answers: &[Instant]) -> Self {
-        let _ = self.occupied(now);
-        let mut copy = self.clone();
-        let hold = copy.hold_answered();
-        copy.held
-            .extend(answers.iter().map(|at| Reverse(*at + hold)));
-        copy.in_use = 0;
-        if self.probe != ProbeState::Idle && !self.is_paced() {
-            copy.unknown = 0;
-        }
-        match copy.probe {
-            ProbeState::Idle => {}
-            // Nothing has told for a while, and the copy expects no more of it.
-            ProbeState::Needed(Probe::Start) if self.is_paced() => {}
-            ProbeState::Needed(_) => copy.probe = ProbeState::Needed(Probe::Reopen),
-            ProbeState::UnderWay(_) => {
-                let answered = answers.last().copied().unwrap_or(now);
-                let open = copy.closed_until.unwrap_or(now);
-                copy.closed_until = Some(open.max(answered));
-                copy.probe = ProbeState::Idle;
-            }
-        }
-        copy
+    /// Entries in memory.
+    #[cfg(test)]
+    pub fn noted(&self) -> usize {
+        self.held.entries()
     }
 
     /// When the next slot that is occupied will be given back, of those whose end is known.
     pub fn next_end(&self) -> Option<Instant> {
-        self.held.peek().map(|Reverse(at)| *at)
+        self.held.first(&self.holds())
     }
 
     /// Whether nothing would be lost by forgetting this budget, except what it has learned.
@@ -414,6 +438,11 @@ impl Window {
         )
     }
 
+    /// Slots left to others who use the same token, whether they use them or not.
+    pub fn left_to_others(&self) -> u32 {
+        self.others.slots()
+    }
+
     /// Slots known to be occupied: those of an unknown predecessor aside.
     pub fn known(&mut self, now: Instant) -> u32 {
         self.occupied(now) - self.unknown
@@ -426,7 +455,7 @@ impl Window {
 
     /// The time between two attempts that use up the limit evenly.
     fn pace(&self) -> Duration {
-        self.rate.window / self.rate.limit
+        self.rate().window / self.rate().limit
     }
 
     /// Counts a first attempt that found nothing out. From then on the next one leaves at once,
@@ -442,15 +471,38 @@ impl Window {
     }
 
     fn next_release(&self, now: Instant, occupied: u32, unknown: u32) -> Taken {
-        // As many releases as it takes to bring the occupied slots below the limit.
-        let needed = (occupied - self.rate.limit) as usize;
-        let mut ends: Vec<Instant> = self.held.iter().map(|Reverse(at)| *at).collect();
-        ends.extend((0..unknown).map(|_| self.unknown_until));
-        if needed >= ends.len() {
-            return Taken::AfterAnswer;
+        let release = self.release(&self.holds(), occupied, unknown);
+        let question = self.may_question(now, occupied);
+        match release.into_iter().chain(question).min() {
+            Some(at) => Taken::NotBefore(at.max(now)),
+            None => Taken::AfterAnswer,
         }
-        let (_, at, _) = ends.select_nth_unstable(needed);
-        Taken::NotBefore((*at).max(now))
+    }
+
+    /// When as many slots have been given back as it takes to bring those occupied below the limit.
+    fn release(&self, holds: &Holds, occupied: u32, unknown: u32) -> Option<Instant> {
+        let needed = u64::from(occupied.saturating_sub(self.rate().limit));
+        let unknown = u64::from(unknown);
+        let Some(until) = self.unknown_until.filter(|_| unknown > 0) else {
+            return self.held.nth(holds, needed);
+        };
+        let before = self.held.free_at(holds, until);
+        if needed < before {
+            self.held.nth(holds, needed)
+        } else if needed < before + unknown {
+            Some(until)
+        } else {
+            self.held.nth(holds, needed - unknown)
+        }
+    }
+
+    /// When one attempt may ask whether the window is as long as an answer claims, where nothing
+    /// but that claim occupies a slot.
+    fn may_question(&self, now: Instant, occupied: u32) -> Option<Instant> {
+        let ask_at = self.evidence.ask_at()?;
+        let holds = self.holds_of(self.rate().window);
+        let free = self.release(&holds, occupied, self.unknown)?;
+        Some(free.max(ask_at).max(now))
     }
 
     /// A probe that found nothing out leaves the question open.
@@ -464,8 +516,8 @@ impl Window {
         // A probe that is refused is no new evidence: it waits as told and asks again, alone.
         let wait = throttle
             .wait
-            .unwrap_or(self.rate.window)
-            .min(self.rate.window * 2)
+            .unwrap_or(self.rate().window)
+            .min(self.rate().window * 2)
             .max(self.guard());
         let until = now + wait;
         self.closed_until = Some(self.closed_until.map_or(until, |before| before.max(until)));
@@ -509,60 +561,18 @@ impl Window {
     }
 
     fn learn(&mut self, slot: &Slot, allowance: Allowance, now: Instant, learned: &mut Learned) {
-        let observed = allowance.limit();
-        self.told = true;
-        let limit = self
-            .ceiling
-            .map_or(observed, |ceiling| observed.min(ceiling));
-        if limit != self.rate.limit {
-            learned.limit = Some((self.rate.limit, limit));
-            self.rate.limit = limit;
-        }
-        self.learn_window(allowance, learned);
+        let changes = self.evidence.hear(allowance, now);
+        (learned.limit, learned.window) = (changes.limit, changes.window);
         // The answer says what remains: of the slots of which nothing is known, no more than it
         // counts as used, this attempt aside, can be occupied.
         self.unknown = self.unknown.min(allowance.consumed.saturating_sub(1));
         // Whatever of ours the upstream may have counted was occupied when this attempt left,
         // or was taken since.
-        let since = u32::try_from(self.taken - slot.taken).unwrap_or(u32::MAX);
-        let unknown = if slot.is_first() {
-            self.unknown
-        } else {
-            slot.unknown
-        };
-        let own = slot.known.saturating_add(unknown).saturating_add(since);
-        let foreign = allowance.consumed.saturating_sub(own).min(self.rate.limit);
-        for _ in 0..foreign {
-            self.held.push(Reverse(now + self.rate.window));
-        }
+        let foreign = allowance.consumed.saturating_sub(self.own(slot));
+        let foreign = foreign.min(self.rate().limit);
+        self.held.push(Kind::Foreign, now, foreign);
         self.taken += u64::from(foreign);
+        self.others.seen(self.foreign(), self.rate(), now);
         learned.foreign = foreign;
-    }
-
-    /// An undocumented window is lengthened by evidence, never shortened: with windows aligned to
-    /// the clock, the first request of one sees any remainder of it, and believing a short
-    /// remainder would break the limit.
-    fn learn_window(&mut self, allowance: Allowance, learned: &mut Learned) {
-        const SECOND: Duration = Duration::from_secs(1);
-        const LONGEST: Duration = Duration::from_secs(2 * 86_400);
-        if self.ceiling.is_some() || allowance.consumed != 1 {
-            return;
-        }
-        let Some(reset) = allowance.reset_in else {
-            return;
-        };
-        let seen = reset.min(LONGEST);
-        // `reset_in` is rounded up by up to two seconds, because dates are whole seconds.
-        if seen > self.rate.window + 2 * SECOND {
-            // Whatever was given back by the shorter window comes back later, too.
-            let longer = seen - self.rate.window;
-            self.held = self
-                .held
-                .drain()
-                .map(|Reverse(at)| Reverse(at + longer))
-                .collect();
-            self.rate.window = seen;
-            learned.window = Some(seen);
-        }
     }
 }

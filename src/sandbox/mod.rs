@@ -25,7 +25,7 @@ mod reply;
 mod request;
 mod serve;
 mod spec;
-mod window;
+pub(crate) mod window;
 mod world;
 mod writes;
 

@@ -64,21 +64,21 @@ impl FromStr for WindowKind {
 
 /// What the count of one request came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(crate) struct Verdict {
     /// Whether it was within the limit.
-    pub(super) admitted: bool,
+    pub(crate) admitted: bool,
     /// Requests consumed, this one included where it counts.
-    pub(super) consumed: u32,
+    pub(crate) consumed: u32,
     /// What is left of the limit.
-    pub(super) remaining: u32,
+    pub(crate) remaining: u32,
     /// Until nothing is consumed any more, if no request follows.
-    pub(super) until_reset: Duration,
+    pub(crate) until_reset: Duration,
     /// Until the next request would be admitted, if none comes before it.
-    pub(super) until_next: Duration,
+    pub(crate) until_next: Duration,
 }
 
 /// The count of one (token, operation).
-pub(super) struct Window {
+pub(crate) struct Window {
     limit: u32,
     per: Duration,
     state: State,
@@ -106,7 +106,7 @@ enum State {
 impl Window {
     /// An unused window of `limit` (at least 1) requests per `per` (at least 1 ns). `boundary` is
     /// any instant at which an aligned window begins.
-    pub(super) fn new(kind: WindowKind, limit: u32, per: Duration, boundary: Instant) -> Self {
+    pub(crate) fn new(kind: WindowKind, limit: u32, per: Duration, boundary: Instant) -> Self {
         let (limit, per) = (limit.max(1), per.max(Duration::from_nanos(1)));
         let state = match kind {
             WindowKind::Fixed => State::Fixed {
@@ -126,7 +126,7 @@ impl Window {
     }
 
     /// Counts a request that arrives at `now` and says whether it is within the limit.
-    pub(super) fn count(&mut self, now: Instant) -> Verdict {
+    pub(crate) fn count(&mut self, now: Instant) -> Verdict {
         let (limit, per) = (self.limit, self.per);
         match &mut self.state {
             State::Fixed { start, used } => {

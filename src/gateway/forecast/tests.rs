@@ -30,9 +30,7 @@ fn occupied(now: Instant, until: &[u64]) -> Account {
         unknown_slots: 1,
     };
     let mut window = Window::new(rate, None, terms, now);
-    for until in until {
-        window.restore(now + seconds(*until));
-    }
+    window.restore(until.iter().map(|until| now + seconds(*until)));
     Account::new(window, 60, now)
 }
 

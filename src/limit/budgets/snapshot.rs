@@ -3,11 +3,11 @@
 //! Requests wait for the one lock of the budgets, so it is held for a few budgets at a time: what is
 //! seen of one budget is of one moment, of two budgets perhaps of two.
 
-use super::state::{Kept, State};
+use super::state::State;
 use super::{AccountState, Budgets, Key};
 use crate::credential::Credential;
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Budgets that are copied under one locking.
 const PER_LOCKING: usize = 64;
@@ -41,7 +41,6 @@ impl State {
     /// What operators see of a budget; `None` if it was forgotten meanwhile.
     fn account(&mut self, key: &Key, now: Instant) -> Option<AccountState> {
         let kept = self.accounts.get_mut(key)?;
-        let next_free = kept.next_free(now);
         let first = kept.waiting.values().map(|waiting| waiting.since).min();
         let account = &mut kept.account;
         Some(AccountState {
@@ -52,24 +51,10 @@ impl State {
             under_way: account.under_way(),
             waiting: account.turns().len(),
             oldest: first.map(|since| now.saturating_duration_since(since)),
-            next_free,
+            next_free: account.leaves_last(now).saturating_duration_since(now),
             closed_for: account.window().closed_for(now),
+            left_to_others: account.window().left_to_others(),
             starting: account.window().is_finding_out(),
         })
-    }
-}
-
-impl Kept {
-    /// The time until the next newcomer could leave. Most budgets rest: of those it is told without
-    /// a forecast, which takes longer the higher the limit is.
-    fn next_free(&mut self, now: Instant) -> Duration {
-        let account = &mut self.account;
-        let is_quiet = account.turns().is_empty() && account.under_way() == 0;
-        let window = account.window();
-        let is_open = window.closed_for(now).is_none() && !window.is_finding_out();
-        if is_quiet && is_open && window.occupied(now) < window.rate().limit {
-            return Duration::ZERO;
-        }
-        account.leaves_last(now).saturating_duration_since(now)
     }
 }

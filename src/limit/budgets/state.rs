@@ -7,15 +7,19 @@ use crate::limit::account::Account;
 use crate::limit::ledger::{AccountId, History, Ledger};
 use crate::limit::ticket::Permit;
 use crate::limit::turns::{Caller, Place, Urgency};
-use crate::route::policy::BudgetSpec;
+use crate::route::policy::{BudgetSpec, Rate};
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// A budget that has been idle this long is forgotten, together with what it had learned.
+/// A budget that has been idle this long is forgotten, but for the rate that it had learned.
 const FORGET_AFTER: Duration = Duration::from_secs(3_600);
+
+/// For so long the learned rate of a forgotten budget is remembered, and of so many budgets.
+const LEARNED_FOR: Duration = Duration::from_secs(7 * 86_400);
+const MOST_LEARNED: usize = 20_000;
 
 #[derive(Debug)]
 pub(in crate::limit) struct State {
@@ -25,6 +29,8 @@ pub(in crate::limit) struct State {
     pub(in crate::limit) ledger: Ledger,
     /// What an earlier process left and no budget has taken over yet; `None` on a new node.
     pub(super) history: Option<History>,
+    /// Rates that answers have taught and no budget in use knows, and since when.
+    pub(super) learned: HashMap<AccountId, (Rate, Instant)>,
     /// Budgets whose limit is another than at the start, by name: as many as the route table has.
     pub(super) configured: HashMap<Arc<str>, BudgetSpec>,
     pub(super) next_place: Place,
@@ -208,13 +214,18 @@ impl State {
     /// A budget is forgotten only while all of its slots are free, so that forgetting it never
     /// hands out a fresh window.
     pub(super) fn forget_idle_after(&mut self, now: Instant, idle: Duration) {
-        let opened = &mut self.opened;
+        let (opened, learned) = (&mut self.opened, &mut self.learned);
+        learned.retain(|_, (_, since)| now.saturating_duration_since(*since) < LEARNED_FOR);
         self.accounts.retain(|_, kept| {
             let stays = !kept.waiting.is_empty()
                 || now.saturating_duration_since(kept.account.last_used()) < idle
                 || !kept.account.window().is_idle(now);
             if !stays && let Some(count) = opened.get_mut(&kept.opened_by) {
                 *count = count.saturating_sub(1);
+            }
+            let window = kept.account.window();
+            if !stays && window.is_learned() && learned.len() < MOST_LEARNED {
+                learned.insert(kept.id, (window.rate(), now));
             }
             stays
         });

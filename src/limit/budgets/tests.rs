@@ -1,6 +1,7 @@
 //! Lines and permits under a paused clock.
 
 use super::*;
+use crate::limit::learn::Allowance;
 use crate::limit::ticket::NoPermit;
 use crate::limit::turns::{Caller, Urgency};
 use crate::limit::window::End;
@@ -95,6 +96,75 @@ impl Bench {
         permit.begin();
         permit
     }
+}
+
+/// An answer that tells that so much of a limit is consumed.
+fn told(consumed: u32, limit: u32) -> End {
+    End::Answered(Some(Allowance {
+        consumed,
+        remaining: limit - consumed,
+        reset_in: None,
+    }))
+}
+
+/// Whether somebody gets a permit at once.
+async fn at_once(bench: &Bench) -> Option<Permit> {
+    let mut ticket = bench.join(1, W * 9).unwrap();
+    let soon = Duration::from_millis(1);
+    let permit = tokio::time::timeout(soon, ticket.granted()).await;
+    permit.ok().map(|permit| {
+        let mut permit = permit.unwrap();
+        permit.begin();
+        permit
+    })
+}
+
+/// What was learned of a budget that has been forgotten since may have changed.
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_had_learned_begins_one_at_a_time_until_an_answer_tells() {
+    for tells in [true, false] {
+        let bench = bench(60);
+        bench.permit(1).await.end(told(1, 30));
+        tokio::time::sleep(Duration::from_secs(2 * 3_600)).await;
+        let first = at_once(&bench).await.unwrap();
+        assert!(bench.budgets.snapshot()[0].starting);
+        assert!(at_once(&bench).await.is_none(), "alone");
+        first.end(if tells {
+            told(1, 30)
+        } else {
+            End::Answered(None)
+        });
+        // Where none tells, what was learned is believed after a window.
+        if !tells {
+            assert!(bench.budgets.snapshot()[0].starting);
+            tokio::time::sleep(W).await;
+        }
+        let mut permits = Vec::new();
+        while let Some(permit) = at_once(&bench).await {
+            permits.push(permit);
+        }
+        assert_eq!(permits.len(), 4, "as many as may be under way");
+        let state = &bench.budgets.snapshot()[0];
+        assert_eq!((state.starting, state.rate.limit), (false, 30));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_learned_is_known_when_a_budget_is_used_again() {
+    let bench = bench(60);
+    bench.permit(1).await.end(told(1, 2));
+    tokio::time::sleep(Duration::from_secs(2 * 3_600)).await;
+    assert!(bench.budgets.snapshot().is_empty(), "it was forgotten");
+    // Errors tell nothing; two are answered all the same, and then what was learned holds.
+    for _ in 0..2 {
+        let permit = at_once(&bench).await.unwrap();
+        assert_eq!(bench.budgets.snapshot()[0].rate.limit, 2);
+        permit.end(End::Answered(None));
+    }
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert!(at_once(&bench).await.is_none());
+    let state = bench.budgets.shared.state.lock();
+    assert!(state.learned.is_empty(), "it is known in one place");
 }
 
 #[tokio::test(start_paused = true)]

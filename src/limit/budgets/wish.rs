@@ -121,6 +121,8 @@ pub struct AccountState {
     pub next_free: Duration,
     /// Closed by a 429 for this long.
     pub closed_for: Option<Duration>,
+    /// Slots left to others who use the token.
+    pub left_to_others: u32,
     /// Still finding out what may be sent: no answer has told.
     pub starting: bool,
 }

@@ -4,7 +4,7 @@
 use super::*;
 use crate::clock::Clock;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 const W: Duration = Duration::from_secs(60);
 
@@ -37,6 +37,13 @@ fn slot(window: &mut Window, now: Instant) -> Slot {
     match window.take(now) {
         Taken::Slot(slot) => slot,
         other => panic!("no slot: {other:?}"),
+    }
+}
+
+fn throttle(wait: Option<Duration>) -> Throttle {
+    Throttle {
+        wait,
+        consumed: None,
     }
 }
 
@@ -95,39 +102,52 @@ fn a_documented_limit_is_lowered_and_never_raised_beyond_the_document() {
     assert_eq!(w.give_back(s, told(1, 29), t).limit, Some((60, 30)));
     let s = slot(&mut w, t);
     w.give_back(s, told(2, 9_998), t);
+    assert_eq!(w.rate().limit, 30, "told once");
+    let s = slot(&mut w, t);
+    w.give_back(s, told(3, 9_997), t);
     assert_eq!(w.rate().limit, 60);
     let s = slot(&mut w, t);
     w.give_back(s, told(0, 0), t);
     assert_eq!(w.rate().limit, 1, "a limit is at least 1");
 }
 
+/// What one answer claims of the window holds slots back, and for no longer than twice the window
+/// without asking again.
 #[test]
-fn an_undocumented_limit_follows_both_ways_and_its_window_only_grows() {
+fn a_claimed_window_is_respected_until_it_is_asked_about() {
     let t = start();
-    let mut w = window(200, false, t);
-    let s = slot(&mut w, t);
     let hour = Allowance {
         consumed: 1,
-        remaining: 999,
-        reset_in: Some(Duration::from_secs(3601)),
+        remaining: 1,
+        reset_in: Some(Duration::from_secs(3_600)),
     };
-    let learned = w.give_back(s, End::Answered(Some(hour)), t);
-    assert_eq!(learned.limit, Some((200, 1000)));
-    assert_eq!(learned.window, Some(Duration::from_secs(3601)));
-    let s = slot(&mut w, t);
+    let mut w = window(2, false, t);
+    for consumed in 1..=2 {
+        let s = slot(&mut w, t);
+        let allowance = Allowance {
+            consumed,
+            remaining: 2 - consumed,
+            ..hour
+        };
+        w.give_back(s, End::Answered(Some(allowance)), t);
+    }
+    assert_eq!(w.rate().window, W, "not believed yet");
+    let ask_at = t + W * 2;
+    assert_eq!(w.take(t + W + ms(400)), Taken::NotBefore(ask_at));
+    let question = slot(&mut w, ask_at);
+    assert_eq!(w.take(ask_at), Taken::AfterAnswer, "one alone");
+    // It is as was claimed: the next question comes as much later.
+    let wait = Some(Duration::from_secs(3_480));
+    let learned = w.give_back(question, End::Throttled(throttle(wait)), ask_at);
+    assert_eq!(learned.closed_for, Some(W * 2));
+    let again = slot(&mut w, ask_at + W * 2);
+    // It was not: all that the shorter window has given back is free.
     let short = Allowance {
-        consumed: 1,
-        remaining: 9,
-        reset_in: Some(Duration::from_secs(5)),
+        reset_in: Some(W),
+        ..hour
     };
-    w.give_back(s, End::Answered(Some(short)), t);
-    assert_eq!(
-        w.rate(),
-        Rate {
-            limit: 10,
-            window: Duration::from_secs(3601)
-        }
-    );
+    w.give_back(again, End::Answered(Some(short)), ask_at + W * 2);
+    assert_eq!(w.occupied(ask_at + W * 2 + ms(1)), 1);
 }
 
 #[test]
@@ -176,39 +196,32 @@ fn a_429_closes_the_budget_then_one_probe_leaves() {
     let mut w = window(60, true, t);
     let a = slot(&mut w, t);
     let b = slot(&mut w, t);
-    let learned = w.give_back(
-        a,
-        End::Throttled(Throttle {
-            wait: Some(ms(7_000)),
-        }),
-        t,
-    );
+    let learned = w.give_back(a, End::Throttled(throttle(Some(ms(7_000)))), t);
     assert_eq!(learned.closed_for, Some(ms(7_000)));
     assert!(!learned.at_start);
     // A shorter wait told later does not open it sooner.
-    w.give_back(
-        b,
-        End::Throttled(Throttle {
-            wait: Some(ms(1_000)),
-        }),
-        t + ms(1),
-    );
+    w.give_back(b, End::Throttled(throttle(Some(ms(1_000)))), t + ms(1));
     assert_eq!(w.take(t + ms(6_999)), Taken::NotBefore(t + ms(7_000)));
     let probe = slot(&mut w, t + ms(7_000));
     assert_eq!(w.take(t + ms(7_001)), Taken::AfterAnswer);
     // Refused again: closed again, for as long as it says and no longer; then one probe again.
     w.give_back(
         probe,
-        End::Throttled(Throttle {
-            wait: Some(ms(1_000)),
-        }),
+        End::Throttled(throttle(Some(ms(1_000)))),
         t + ms(7_100),
     );
     let probe = slot(&mut w, t + ms(8_100));
     assert_eq!(w.take(t + ms(8_100)), Taken::AfterAnswer);
     w.give_back(probe, told(3, 57), t + ms(8_200));
-    let _open = slot(&mut w, t + ms(8_200));
-    let _wide = slot(&mut w, t + ms(8_200));
+    // What others use is not known: a few slots are left to them, and ours are spread.
+    let open = t + ms(9_300);
+    let _open = slot(&mut w, open);
+    let pace = W / 54;
+    assert_eq!(w.take(open), Taken::NotBefore(open + pace));
+    let _spread = slot(&mut w, open + pace);
+    // A few windows later nothing is left of it.
+    let later = t + W * 20;
+    let _all = [slot(&mut w, later), slot(&mut w, later)];
 }
 
 #[test]
@@ -218,7 +231,7 @@ fn a_wait_is_clamped_to_two_windows() {
     for (wait, expected) in [(Some(Duration::from_secs(86_400)), W * 2), (None, W)] {
         let mut w2 = window(60, true, t);
         let s = slot(&mut w2, t);
-        let learned = w2.give_back(s, End::Throttled(Throttle { wait }), t);
+        let learned = w2.give_back(s, End::Throttled(throttle(wait)), t);
         assert_eq!(learned.closed_for, Some(expected));
     }
     let s = slot(&mut w, t);
@@ -320,7 +333,7 @@ fn a_429_ends_the_pace() {
     }
     let (a, b) = (slot(&mut w, t + ms(1_000)), slot(&mut w, t + ms(2_000)));
     let wait = Some(ms(5_000));
-    let learned = w.give_back(a, End::Throttled(Throttle { wait }), t + ms(2_000));
+    let learned = w.give_back(a, End::Throttled(throttle(wait)), t + ms(2_000));
     assert!(learned.at_start);
     w.give_back(b, End::Answered(None), t + ms(2_100));
     assert_eq!(w.take(t + ms(2_100)), Taken::NotBefore(t + ms(7_000)));
@@ -339,7 +352,7 @@ fn a_429_at_the_end_of_what_is_unknown_is_followed_by_one_probe() {
     let late = t + W + terms().late - ms(1_000);
     let s = slot(&mut w, late);
     let wait = Some(ms(5_000));
-    w.give_back(s, End::Throttled(Throttle { wait }), late);
+    w.give_back(s, End::Throttled(throttle(wait)), late);
     let _probe = slot(&mut w, late + ms(5_000));
     assert_eq!(w.take(late + ms(5_000)), Taken::AfterAnswer);
 }
@@ -350,13 +363,7 @@ fn a_429_on_the_first_probe_is_counted_as_start() {
     let mut w = window(60, true, t);
     w.without_history(t, t);
     let probe = slot(&mut w, t);
-    let learned = w.give_back(
-        probe,
-        End::Throttled(Throttle {
-            wait: Some(ms(500)),
-        }),
-        t,
-    );
+    let learned = w.give_back(probe, End::Throttled(throttle(Some(ms(500)))), t);
     assert!(learned.at_start);
     let probe = slot(&mut w, t + ms(500));
     assert_eq!(w.take(t + ms(500)), Taken::AfterAnswer);
@@ -382,9 +389,7 @@ fn starts_that_are_refused_at_once_wait_and_need_a_free_slot() {
     let mut now = t;
     for _ in 0..3 {
         let s = slot(&mut w, now);
-        let at_once = Throttle {
-            wait: Some(Duration::ZERO),
-        };
+        let at_once = throttle(Some(Duration::ZERO));
         w.give_back(s, End::Throttled(at_once), now);
         let Taken::NotBefore(later) = w.take(now) else {
             panic!("at once")
@@ -399,23 +404,24 @@ fn starts_that_are_refused_at_once_wait_and_need_a_free_slot() {
 }
 
 #[test]
-fn a_longer_window_holds_back_what_the_shorter_one_gave_back() {
+fn a_longer_window_holds_back_what_the_shorter_one_has_not_given_back() {
     let t = start();
     let hour = Duration::from_secs(3_600);
-    let mut w = window(2, false, t);
-    let (first, second) = (slot(&mut w, t), slot(&mut w, t));
-    w.give_back(second, told(2, 0), t);
-    let end = End::Answered(Some(Allowance {
+    let mut w = window(3, false, t);
+    let opens = End::Answered(Some(Allowance {
         consumed: 1,
-        remaining: 1,
+        remaining: 2,
         reset_in: Some(hour),
     }));
-    let learned = w.give_back(first, end, t);
-    assert_eq!(learned.window, Some(hour));
-    let Taken::NotBefore(at) = w.take(t + W * 2) else {
-        panic!("two in an hour are spent")
-    };
-    assert!(at >= t + hour);
+    let s = slot(&mut w, t);
+    w.give_back(s, opens, t);
+    let next = t + hour + ms(2_500);
+    let s = slot(&mut w, next - ms(2_000));
+    w.give_back(s, End::NoAnswer, next - ms(2_000));
+    let s = slot(&mut w, next);
+    assert_eq!(w.give_back(s, opens, next).window, Some(hour));
+    assert_eq!(w.occupied(next + W * 3), 2);
+    assert_eq!(w.occupied(next + hour + W), 0);
 }
 
 #[test]
@@ -423,7 +429,7 @@ fn a_429_from_before_the_probe_closes_the_budget_once_more() {
     let t = start();
     let mut w = window(10, true, t);
     let (first, late) = (slot(&mut w, t), slot(&mut w, t));
-    let wait = |wait| End::Throttled(Throttle { wait: Some(wait) });
+    let wait = |wait| End::Throttled(throttle(Some(wait)));
     w.give_back(first, wait(ms(1_000)), t);
     let probe = slot(&mut w, t + ms(1_000));
     w.give_back(late, wait(ms(5_000)), t + ms(1_100));
@@ -436,17 +442,15 @@ fn a_429_from_before_the_probe_closes_the_budget_once_more() {
 #[test]
 fn a_closed_budgets_probe_leaves_when_it_opens_and_the_others_after_its_answer() {
     let t = start();
-    let mut w = window(3, true, t);
+    let mut w = window(16, true, t);
     let s = slot(&mut w, t);
-    w.give_back(
-        s,
-        End::Throttled(Throttle {
-            wait: Some(ms(9_000)),
-        }),
-        t,
-    );
-    let free = w.free_at(t, ms(500), &[]);
-    assert_eq!(free[..2], [t + ms(9_000), t + ms(9_500)]);
+    w.give_back(s, End::Throttled(throttle(Some(ms(9_000)))), t);
+    let free = w.free_at(t, ms(500), &VecDeque::new(), 9);
+    // One slot is left to others, and the rest is spread.
+    let probe = t + ms(9_000);
+    assert_eq!(free[..3], [probe, probe + W / 15, probe + W / 15 * 2]);
+    let free = w.free_at(t, ms(5_000), &VecDeque::new(), 9);
+    assert_eq!(free[..3], [probe, probe + ms(5_000), probe + W / 15 * 2]);
 }
 
 #[test]
@@ -456,7 +460,7 @@ fn estimates_name_every_slot_and_no_instant_before_it_is_free() {
     let a = slot(&mut w, t);
     w.give_back(a, End::Answered(None), t);
     let _b = slot(&mut w, t);
-    let free = w.free_at(t, ms(200), &[t + ms(200)]);
+    let free = w.free_at(t, ms(200), &VecDeque::from([t]), 9);
     assert_eq!(
         free,
         vec![t, t + w.hold_answered(), t + ms(200) + w.hold_answered()]
@@ -560,6 +564,73 @@ proptest! {
     }
 }
 
+/// How one attempt of a run ends, and what its answer says: that less is allowed, that more was
+/// used, that the window is longer.
+fn any_end() -> impl Strategy<Value = (u8, u32, u32, u64)> {
+    (0u8..8, 1u32..12, 0u32..12, 0u64..200)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// In every state that answers, refusals and silence lead to, for a budget with and without
+    /// history, documented and assumed: as long as nothing tells that more is allowed than is.
+    #[test]
+    fn no_window_holds_more_than_the_limit_whatever_answers_say(
+        limit in 1u32..12,
+        begin in 0u8..3,
+        documented in any::<bool>(),
+        delays in prop::collection::vec((0u64..20_000, 1u64..20_000), 150),
+        ends in prop::collection::vec(any_end(), 1..150),
+    ) {
+        let t = start();
+        let mut w = window(limit, documented, t);
+        match begin {
+            0 => {}
+            1 => w.alone_until_told(),
+            _ => w.without_history(t, t),
+        }
+        let mut now = Duration::ZERO;
+        let mut arrivals = Vec::new();
+        let mut under_way: BTreeMap<(Duration, usize), (End, Slot)> = BTreeMap::new();
+        for (index, (end, most, used, reset)) in ends.iter().enumerate() {
+            let slot = loop {
+                while let Some(entry) = under_way.first_entry().filter(|e| e.key().0 <= now) {
+                    let ((at, _), (end, slot)) = entry.remove_entry();
+                    w.give_back(slot, end, t + at);
+                }
+                let next = under_way.first_key_value().map(|(key, _)| key.0);
+                now = match w.take(t + now) {
+                    Taken::Slot(slot) => break slot,
+                    Taken::NotBefore(at) => next.map_or(at - t, |end| end.min(at - t)).max(now),
+                    Taken::AfterAnswer => next.unwrap(),
+                };
+            };
+            let (there, back) = (ms(delays[index].0), ms(delays[index].1));
+            let most = (*most).min(limit);
+            let end = match end {
+                0 => End::NoAnswer,
+                1 => End::Throttled(throttle(Some(ms(100 * reset)))),
+                2 | 3 => End::Answered(Some(Allowance {
+                    consumed: (*used).min(most),
+                    remaining: most - (*used).min(most),
+                    reset_in: Some(Duration::from_secs(*reset)),
+                })),
+                _ => End::Answered(None),
+            };
+            if end == End::NoAnswer {
+                arrivals.push(now + back + (there * 3).min(Duration::from_secs(60)));
+                under_way.insert((now + back, index), (end, slot));
+            } else {
+                arrivals.push(now + there);
+                under_way.insert((now + there + back, index), (end, slot));
+            }
+        }
+        arrivals.sort_unstable();
+        prop_assert!(most_in_a_window(&arrivals) <= limit as usize);
+    }
+}
+
 /// The property above can fail: without Q a late arrival breaks the limit.
 #[test]
 fn without_q_the_property_is_violated() {
@@ -607,17 +678,21 @@ fn what_answers_taught_outlasts_another_limit() {
     ] {
         let t = start();
         let mut w = window(before.unwrap_or(200), before.is_some(), t);
-        if let Some(limit) = told_limit {
-            let s = slot(&mut w, t);
-            w.give_back(s, told(2, limit - 2), t);
+        for consumed in 1..=4 {
+            if let Some(limit) = told_limit {
+                let s = slot(&mut w, t);
+                w.give_back(s, told(consumed, limit - consumed), t);
+            }
         }
         w.configure(now.unwrap_or(7), now);
         let case = (before, told_limit, now);
         assert_eq!(w.rate().limit, holds, "{case:?}");
         assert_eq!(w.rate().window, W);
-        // A later answer corrects it, within the document now.
-        let s = slot(&mut w, t + W * 3);
-        w.give_back(s, told(1, 999), t + W * 3);
+        // Later answers correct it, within the document now.
+        for n in 4..24 {
+            let s = slot(&mut w, t + W * n);
+            w.give_back(s, told(1, 999), t + W * n);
+        }
         assert_eq!(w.rate().limit, now.unwrap_or(1_000), "{case:?}");
     }
 }
