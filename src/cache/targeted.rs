@@ -19,30 +19,45 @@ pub const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-con
 
 /// What the field says, or `None` if it is absent, empty or malformed.
 pub fn parse<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> Option<Directives> {
-    let lines: Vec<&[u8]> = values.into_iter().map(HeaderValue::as_bytes).collect();
-    let field = lines.join(&b", "[..]);
-    let mut members = Vec::new();
-    Parser::new(&field)
-        .parse_dictionary_with_visitor(Members(&mut members))
-        .ok()?;
-    if members.is_empty() {
-        return None;
-    }
+    let members = dictionary(values).filter(|members| !members.is_empty())?;
     let mut found = Directives::default();
-    for (index, (name, value)) in members.iter().enumerate() {
-        let overwritten = members[index + 1..].iter().any(|(later, _)| later == name);
-        if !overwritten {
-            found.read_member(name, *value);
-        }
+    for (name, value) in last_of_each(&members) {
+        found.read_member(name, value);
     }
     Some(found)
 }
 
-/// The value of a member, as far as directives have any.
+/// The members of a Dictionary (RFC 9651, section 3.2) in order, repeated ones too; `None` if it is
+/// malformed.
+pub fn dictionary<'a>(
+    values: impl IntoIterator<Item = &'a HeaderValue>,
+) -> Option<Vec<(String, Value)>> {
+    let lines: Vec<&[u8]> = values.into_iter().map(HeaderValue::as_bytes).collect();
+    let field = lines.join(&b", "[..]);
+    let mut members = Vec::new();
+    let parser = Parser::new(&field);
+    let parsed = parser.parse_dictionary_with_visitor(Members(&mut members));
+    parsed.ok().map(|()| members)
+}
+
+/// Of repeated members the last one counts.
+fn last_of_each(members: &[(String, Value)]) -> impl Iterator<Item = (&str, Value)> {
+    let numbered = members.iter().enumerate();
+    let last = numbered.filter(|(index, (name, _))| {
+        let mut later = members.iter().skip(index + 1);
+        !later.any(|(other, _)| other == name)
+    });
+    last.map(|(_, (name, value))| (name.as_str(), *value))
+}
+
+/// The value of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Value {
+pub enum Value {
+    /// A Boolean.
     Flag(bool),
+    /// An Integer.
     Number(i64),
+    /// Anything else.
     Other,
 }
 

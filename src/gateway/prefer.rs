@@ -1,40 +1,75 @@
 //! Pure. The part of `Prefer` (RFC 7240) that the gateway understands: `wait=N` and `respond-async`.
 //!
 //! A preference that is not understood, or whose value is not a number, is ignored, as the RFC
-//! asks; the first of several `wait` preferences counts.
+//! asks; of several with one name the first counts. Commas and semicolons within quoted strings
+//! separate nothing, and a quoted string without an end is no preference.
 
 use http::HeaderMap;
 use std::time::Duration;
 
-fn preferences(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+/// The value of the first preference of this name; empty if it has none.
+fn preference(headers: &HeaderMap, name: &str) -> Option<String> {
     let lines = headers.get_all("prefer").into_iter();
     lines
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| elements(line, b','))
+        .find_map(|element| {
+            let preference = elements(element, b';').next()?;
+            let (found, value) = preference.split_once('=').unwrap_or((preference, ""));
+            let is_it = found.trim().eq_ignore_ascii_case(name);
+            is_it.then(|| word(value.trim()))
+        })
+}
+
+/// The parts of `text` between separators outside quoted strings (RFC 9110, section 5.6.4). What
+/// ends within a quoted string is no part.
+fn elements(text: &str, separator: u8) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest.take()?;
+        let (mut quoted, mut escaped) = (false, false);
+        let end = text.bytes().position(|byte| {
+            let is_end = byte == separator && !quoted;
+            quoted ^= byte == b'"' && !escaped;
+            escaped = byte == b'\\' && quoted && !escaped;
+            is_end
+        });
+        match end {
+            Some(at) => {
+                rest = text.get(at + 1..);
+                text.get(..at)
+            }
+            None => (!quoted).then_some(text),
+        }
+    })
+}
+
+/// A token as it is, or what a quoted string stands for.
+fn word(value: &str) -> String {
+    let inner = value
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    let Some(inner) = inner else {
+        return value.to_owned();
+    };
+    let mut escaped = false;
+    let mut is_text = |c: &char| {
+        escaped = *c == '\\' && !escaped;
+        !escaped
+    };
+    inner.chars().filter(|c| is_text(c)).collect()
 }
 
 /// Whether the caller would rather be told where to ask than wait for the outcome.
 pub fn respond_async(headers: &HeaderMap) -> bool {
-    preferences(headers).any(|preference| {
-        let preference = preference.split(';').next().unwrap_or_default();
-        // An empty value is as good as none (RFC 7240, section 2).
-        let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
-        name.trim().eq_ignore_ascii_case("respond-async") && matches!(value.trim(), "" | "\"\"")
-    })
+    // An empty value is as good as none (RFC 7240, section 2).
+    preference(headers, "respond-async").is_some_and(|value| value.is_empty())
 }
 
 /// How long the caller is willing to wait, if it says so.
 pub fn wait(headers: &HeaderMap) -> Option<Duration> {
-    preferences(headers)
-        .find_map(|preference| {
-            let (name, rest) = preference.split_once('=')?;
-            if !name.trim().eq_ignore_ascii_case("wait") {
-                return None;
-            }
-            let value = rest.split(';').next()?.trim().trim_matches('"');
-            value.parse::<u32>().ok()
-        })
-        .map(|seconds| Duration::from_secs(u64::from(seconds)))
+    let seconds = preference(headers, "wait")?.parse::<u32>().ok()?;
+    Some(Duration::from_secs(u64::from(seconds)))
 }
 
 /// The configured limits of a wait.
@@ -81,6 +116,16 @@ mod tests {
             (&["wait=soon"], None),
             (&["wait"], None),
             (&["wait=99999999999"], None),
+            (&["wait=soon, wait=5"], None),
+            (&["foo=\"a, wait=9\", wait=4"], Some(4)),
+            (
+                &["foo=\"a; \\\", wait=9\"; x=\"y, wait=8\", wait=4"],
+                Some(4),
+            ),
+            (&["foo=\"wait=9, ", "wait=4"], Some(4)),
+            (&["wait=\"\\7\""], Some(7)),
+            (&["wait=7\""], None),
+            (&["foo; wait=9"], None),
         ];
         for (values, expected) in cases {
             assert_eq!(
@@ -97,11 +142,25 @@ mod tests {
             (&["respond-async"][..], true),
             (&["wait=10, Respond-Async ;x=1"], true),
             (&["return=minimal", "respond-async=\"\""], true),
+            (&["foo=\"a, respond-async, b\""], false),
+            (&["foo=\"a, respond-async, b"], false),
+            (&["foo=\"\\\", respond-async, b\""], false),
+            (&["foo=\"a\", respond-async; x=\"y\""], true),
+            (&["foo; respond-async"], false),
             (&["respond-async=no"], false),
+            (&["respond-async=no, respond-async"], false),
             (&["respond-asynchronously", "x=respond-async"], false),
             (&[], false),
         ] {
             assert_eq!(respond_async(&prefer(values)), expected, "{values:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_field_is_too_strange(line in r#"[a-z",;=\\ ]{0,40}"#) {
+            let headers = prefer(&[&line]);
+            let _ = (wait(&headers), respond_async(&headers));
         }
     }
 

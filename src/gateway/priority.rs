@@ -1,9 +1,10 @@
 //! Pure. The part of `Priority` (RFC 9218) that the gateway understands: `u=0` to `u=7`.
 //!
-//! It orders what one caller has waiting and says nothing to other callers. A field that is not
-//! what the RFC describes is ignored, as it asks (section 4), and so is what is not understood of one
-//! that is; of several `u` the last one counts (RFC 9651, section 3.2).
+//! It orders what one caller has waiting and says nothing to other callers. A field that is no
+//! Dictionary (RFC 9651) is ignored as a whole, as the RFC asks (section 4), and so is what is not
+//! understood of one that is; of several `u` the last one counts.
 
+use crate::cache::targeted::{Value, dictionary};
 use crate::limit::turns::Urgency;
 use http::HeaderMap;
 
@@ -23,21 +24,12 @@ pub fn urgency_of_write(headers: &HeaderMap, deferred: bool) -> Urgency {
 }
 
 fn said(headers: &HeaderMap) -> Option<Urgency> {
-    let mut found = None;
-    for line in headers.get_all("priority") {
-        let Ok(line) = line.to_str() else {
-            return None;
-        };
-        for member in line.split(',') {
-            // Parameters of a member mean nothing here.
-            let member = member.split(';').next().unwrap_or_default().trim();
-            let (name, value) = member.split_once('=').unwrap_or((member, "?1"));
-            if name == "u" {
-                found = value.parse().ok().and_then(Urgency::new);
-            }
-        }
+    let members = dictionary(headers.get_all("priority"))?;
+    let (_, value) = members.iter().rfind(|(name, _)| name == "u")?;
+    match value {
+        Value::Number(number) => u8::try_from(*number).ok().and_then(Urgency::new),
+        Value::Flag(_) | Value::Other => None,
     }
-    found
 }
 
 #[cfg(test)]
@@ -60,6 +52,14 @@ mod tests {
             (&["U=1"], of(3)),
             (&["u=high"], of(3)),
             (&["urgent"], of(3)),
+            (&["x=\"a, u=1, b\""], of(3)),
+            (&["x=\"a, u=1\", u=2"], of(2)),
+            (&["x=(a u), u=2"], of(2)),
+            (&["u=1, x=\"a"], of(3)),
+            (&["u=1, ???"], of(3)),
+            (&["u=1", "%"], of(3)),
+            (&["u=2, u=8"], of(3)),
+            (&["u=1.5"], of(3)),
         ];
         for (values, expected) in cases {
             let mut headers = HeaderMap::new();
