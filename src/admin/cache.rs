@@ -13,7 +13,6 @@ use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::gateway::body::OuterBody;
 use http::{Method, Request, Response, StatusCode};
-use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -113,7 +112,6 @@ impl Admin {
         let (Some((by, value)), None) = (given.next(), given.next()) else {
             return Err(GatewayError::BadRequest(WHAT));
         };
-        let value = percent_decode_str(&value).decode_utf8_lossy().into_owned();
         let (cache, now) = (self.gateway.cache.clone(), self.gateway.clock.now());
         let what = match (by.as_str(), value.as_str()) {
             ("everything", "true") => Purge::Everything,

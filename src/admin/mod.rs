@@ -98,7 +98,11 @@ impl Admin {
         let admin = self.clone();
         service_fn(move |request: Request<B>| {
             let admin = admin.clone();
-            let (head, _) = request.into_parts();
+            let (mut head, _) = request.into_parts();
+            // HEAD is GET without the body, which the server leaves out.
+            if head.method == Method::HEAD {
+                head.method = Method::GET;
+            }
             async move { Ok(admin.answer(&Request::from_parts(head, ()), peer).await) }
         })
     }
@@ -120,7 +124,7 @@ impl Admin {
         if path == "/writes" || path.starts_with("/writes/") {
             return self.writes(request).await;
         }
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        if *request.method() != Method::GET {
             let mut refused = text(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "only GET and HEAD are accepted\n",
@@ -132,7 +136,7 @@ impl Admin {
         }
         match request.uri().path() {
             "/" => Self::page(),
-            "/live" if *request.method() == Method::GET => self.live(),
+            "/live" => self.live(),
             "/metrics" => self.built(Self::metrics).await,
             "/livez" => text(StatusCode::OK, "live\n"),
             "/readyz" => self.ready(),

@@ -7,6 +7,7 @@ use crate::gateway::durable::{Listing, Selection};
 use crate::gateway::reply;
 use crate::journal::State;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -124,7 +125,7 @@ impl Admin {
     }
 }
 
-/// The parameters of a query, of which these are known.
+/// The parameters of a query, of which these are known, decoded.
 pub(super) fn parameters(
     query: Option<&str>,
     known: &[&str],
@@ -138,7 +139,11 @@ pub(super) fn parameters(
                 "The query has a parameter that is not known here",
             ));
         }
-        given.insert(name.to_owned(), value.to_owned());
+        let value = percent_decode_str(value).decode_utf8();
+        let value = value.map_err(|_| GatewayError::BadRequest("A parameter is not UTF-8"))?;
+        if given.insert(name.to_owned(), value.into_owned()).is_some() {
+            return Err(GatewayError::BadRequest("A parameter is given twice"));
+        }
     }
     Ok(given)
 }

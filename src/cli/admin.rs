@@ -10,6 +10,7 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::fmt;
@@ -24,6 +25,13 @@ use tokio::time::timeout;
 /// An answer takes no longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LONG_PATIENCE: Duration = Duration::from_secs(600);
+
+/// All but the unreserved characters (RFC 3986, section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// The token that a credential's writes are given to.
 const NEW_AUTHORIZATION: HeaderName = HeaderName::from_static("x-gateway-new-authorization");
@@ -119,7 +127,13 @@ pub(super) fn run(act: impl Future<Output = Result<(), String>>) -> ExitCode {
     }
 }
 
-/// Asks the gateway; what it refuses is an error in its own words.
+/// An argument as one segment of a path or one value of a query, whatever stands in it.
+pub(super) fn encoded(argument: &str) -> String {
+    utf8_percent_encode(argument, RESERVED).to_string()
+}
+
+/// Asks the gateway; what it refuses is an error in its own words. The values of the parameters are
+/// encoded here; an argument that is a part of the path is encoded before.
 pub(super) async fn ask(
     listener: &Listener,
     method: Method,
@@ -136,7 +150,7 @@ pub(super) async fn ask(
     };
     let query: Vec<String> = parameters
         .iter()
-        .map(|(name, value)| format!("{name}={value}"))
+        .map(|(name, value)| format!("{name}={}", encoded(value)))
         .collect();
     let host = match &admin {
         Endpoint::Address(address) => address.to_string(),
@@ -149,7 +163,7 @@ pub(super) async fn ask(
         .header("host", host)
         .header("x-gateway-admin", "1")
         .body(Empty::<Bytes>::new())
-        .map_err(|_| "an argument has characters that cannot be sent".to_owned())?;
+        .map_err(|_| "an argument is too long to be sent".to_owned())?;
     if let Some(own) = listener.authorization()? {
         request.headers_mut().insert(AUTHORIZATION, own);
     }

@@ -4,7 +4,6 @@ use super::admin::{self, Listener, ask};
 use super::say;
 use clap::{Args, Subcommand};
 use http::Method;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::process::ExitCode;
 
 /// The command and its flags.
@@ -59,14 +58,10 @@ impl What {
         let given = given.into_iter();
         let mut given = given.filter_map(|(name, value)| Some((name, value.as_ref()?)));
         match given.next() {
-            Some((name, value)) => (name, encoded(value)),
+            Some((name, value)) => (name, value.clone()),
             None => ("everything", self.everything.to_string()),
         }
     }
-}
-
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 /// Runs the command; exit status 1 if the gateway refuses or cannot be reached.
@@ -77,7 +72,7 @@ pub fn run(command: &CacheCommand) -> ExitCode {
 async fn act(command: &CacheCommand) -> Result<(), String> {
     match &command.action {
         Action::Show { key } => {
-            let key = [("key", encoded(key))];
+            let key = [("key", key.clone())];
             let shown = ask(&command.listener, Method::GET, "/cache", &key, None).await?;
             say(&format!("{shown:#}"));
         }

@@ -1,6 +1,6 @@
 //! `segment-gateway writes`: what operators ask a running gateway about the writes it keeps.
 
-use super::admin::{self, Listener, ask};
+use super::admin::{self, Listener, ask, encoded};
 use super::say;
 use clap::{Args, Subcommand};
 use http::Method;
@@ -203,7 +203,7 @@ async fn rebind(
 }
 
 fn one(id: &str) -> String {
-    format!("/writes/{id}")
+    format!("/writes/{}", encoded(id))
 }
 
 fn list(page: &Value) {

@@ -17,11 +17,13 @@
 mod accounting;
 mod alerts;
 mod answers;
+mod arguments;
 mod binary;
 mod browser;
 mod caching;
 mod catalogue;
 mod ci;
+mod clients;
 mod connections;
 mod crash;
 mod crowds;

@@ -188,7 +188,7 @@ async fn the_wrong_port_says_which_is_the_right_one() {
 /// More connections than one peer may have, none of which says or takes anything.
 #[tokio::test]
 async fn scrapers_that_hang_keep_nobody_out() {
-    let short = ("SEGMENT_GATEWAY__SERVER__HEADER_TIMEOUT", "2s");
+    let short = ("SEGMENT_GATEWAY__SERVER__IDLE_TIMEOUT", "2s");
     let running = Program::sandbox("", &[], &[short]).await;
     let mut hanging = Vec::new();
     for n in 0..80 {

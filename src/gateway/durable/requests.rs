@@ -52,11 +52,13 @@ impl Gateway {
         }
         let credential = self.hasher.credential(headers);
         match (named, method) {
-            (Named::All, &Method::GET) => self.list_writes(credential, uri.query()).await,
-            (Named::One(id), &Method::GET) => self.show_write(credential, id).await,
+            (Named::All, &Method::GET | &Method::HEAD) => {
+                self.list_writes(credential, uri.query()).await
+            }
+            (Named::One(id), &Method::GET | &Method::HEAD) => self.show_write(credential, id).await,
             (Named::One(id), &Method::DELETE) => self.take_back(credential, id).await,
-            (Named::All, _) => Err(GatewayError::NotAllowed("GET")),
-            (Named::One(_), _) => Err(GatewayError::NotAllowed("GET, DELETE")),
+            (Named::All, _) => Err(GatewayError::NotAllowed("GET, HEAD")),
+            (Named::One(_), _) => Err(GatewayError::NotAllowed("GET, HEAD, DELETE")),
         }
     }
 
