@@ -2,7 +2,7 @@
 
 use super::json;
 use crate::route::names::MAX_NAME_BYTES;
-use crate::route::{Elements, MergePolicy, Operation, query};
+use crate::route::{Elements, MergePolicy, Operation, names, query};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request};
@@ -145,7 +145,7 @@ impl MergePolicy {
     /// are, so that whatever is one element is one lane as well.
     pub(super) fn known_by(&self, written: &str) -> String {
         if self.people {
-            written.to_lowercase()
+            names::person(written)
         } else {
             written.to_owned()
         }

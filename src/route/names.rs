@@ -10,6 +10,7 @@ use super::query;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::collections::HashSet;
 use std::fmt;
+use unicode_normalization::UnicodeNormalization;
 
 /// The most names that one list of templates may stand for in one request; with more it is
 /// [`Unreadable::TooMany`], which bounds the memory and the lanes of a single write.
@@ -20,7 +21,7 @@ pub const MAX_NAMES: usize = 1000;
 /// bounded.
 pub const MAX_NAME_BYTES: usize = 320;
 
-/// The class of names whose values are email addresses and so are compared in lower case.
+/// The class of names whose values are email addresses; see [`person`].
 const PERSON: &str = "person:";
 
 /// Why the names of a request cannot be told.
@@ -162,17 +163,27 @@ impl Names {
     }
 }
 
-/// `prefix` and value. Email addresses are lower-cased, because the same person may be written in
-/// both ways; two people who differ in nothing but case then wait for each other, which is harmless.
+/// An email address in the form in which it is compared: without white space around it, in lower case
+/// and in the composed form of Unicode (NFC). The same person may be written in all of these ways; two
+/// people whom nothing else tells apart wait for each other, which is harmless.
+pub fn person(address: &str) -> String {
+    let lower = address.trim().to_lowercase();
+    if lower.is_ascii() {
+        return lower;
+    }
+    lower.nfc().collect()
+}
+
+/// `prefix` and value; an email address in the form in which it is compared.
 fn fill(template: &NameTemplate, value: &str) -> Result<String, Unreadable> {
-    // Lower-casing may make a name longer by a few bytes, which does no harm.
+    // Lower-casing and composing may make a name longer by a few bytes, which does no harm.
     if template.prefix.len() + value.len() > MAX_NAME_BYTES {
         return Err(Unreadable::TooLong);
     }
     let mut name = String::with_capacity(template.prefix.len() + value.len());
     name.push_str(&template.prefix);
     if names_people(template) {
-        name.push_str(&value.to_lowercase());
+        name.push_str(&person(value));
     } else {
         name.push_str(value);
     }

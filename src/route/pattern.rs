@@ -103,6 +103,48 @@ pub fn split(path: &str) -> Option<Split<'_>> {
     plain.then_some(split)
 }
 
+/// The path that a lenient server may read where [`split`] finds none that is certain, or another
+/// one: without empty and dot segments and a slash at the end, without what follows a `;`, with a
+/// backslash as a slash, and with nothing encoded that need not be (RFC 3986, section 6.2.2). `None`
+/// if it is no path, or has too many segments.
+pub fn lenient(path: &str) -> Option<String> {
+    let decoded = decode_plain(path.strip_prefix('/')?);
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split(['/', '\\']) {
+        match segment.split(';').next().unwrap_or_default() {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    (segments.len() <= MAX_SEGMENTS).then(|| format!("/{}", segments.join("/")))
+}
+
+/// The path with the characters decoded that are the same encoded, or are taken for slashes.
+fn decode_plain(path: &str) -> String {
+    let mut decoded = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        let (before, from) = rest.split_at(at);
+        decoded.push_str(before);
+        let byte = encoded(&mut from.bytes().skip(1));
+        let plain = byte.filter(|byte| is_unreserved(*byte) || matches!(byte, b'/' | b'\\' | b';'));
+        let taken = match plain {
+            Some(byte) => {
+                decoded.push(char::from(byte));
+                3
+            }
+            None => {
+                decoded.push('%');
+                1
+            }
+        };
+        rest = from.get(taken..).unwrap_or_default();
+    }
+    decoded.push_str(rest);
+    decoded
+}
+
 /// The segments of one path, without allocation.
 #[derive(Clone, Copy, Debug)]
 pub struct Split<'p> {

@@ -138,7 +138,8 @@ pub struct MergePolicy {
     pub enabled: bool,
     /// Where their elements are.
     pub elements: Elements,
-    /// Elements are named by email addresses, which are compared in lower case, as order keys are.
+    /// Elements are named by email addresses, which are compared as order keys are
+    /// ([`names::person`](super::names::person)).
     pub people: bool,
     /// The most elements of a dispatch.
     pub most: usize,
@@ -154,7 +155,8 @@ pub struct Operation {
     pub name: Arc<str>,
     /// Position in the table, dense from 0: an index for pre-resolved metrics.
     pub index: usize,
-    /// The method, or `None` for the two unmatched operations.
+    /// The method, or `None` for the two unmatched operations, and where the path is another spelling
+    /// of the template's.
     pub method: Option<Method>,
     /// The path template, e.g. `/users/{userId}`.
     pub template: Box<str>,

@@ -5,6 +5,10 @@
 //! two definitions compete only if their templates are equal up to the names of parameters, and
 //! that is refused when the table is built. Every other request has an operation too: one of the
 //! two unmatched ones, by the effect of its method (RFC 9110, section 9.2.1).
+//!
+//! A path that no template matches may still be a spelling of one that some template does, to a
+//! server that is lenient: it draws on the budget and waits in the lanes of that operation, and is
+//! else taken for what it is, a path of which nothing is known.
 
 use super::pattern::{self, Params, Segment};
 use super::policy::{BudgetSpec, CachePolicy, Effect, NameTemplate, Operation, Rate, Touches};
@@ -114,6 +118,8 @@ pub struct Match {
 #[derive(Debug)]
 pub struct Table {
     operations: Vec<Arc<Operation>>,
+    /// How each operation is carried out under another spelling of its path.
+    lenient: Vec<Arc<Operation>>,
     nodes: Vec<Node>,
     unmatched_read: Arc<Operation>,
     unmatched_write: Arc<Operation>,
@@ -183,7 +189,11 @@ impl Table {
         };
         let unmatched_read = unmatched(UNMATCHED_READ, Effect::Read);
         let unmatched_write = unmatched(UNMATCHED_WRITE, Effect::Write);
+        let lenient = operations
+            .iter()
+            .map(|operation| Arc::new(lenient(operation)));
         Ok(Self {
+            lenient: lenient.collect(),
             operations,
             nodes: tree.nodes,
             unmatched_read,
@@ -192,31 +202,48 @@ impl Table {
     }
 
     /// The operation that a request means; `path` is the raw path, without the query. HEAD draws on
-    /// the operation of GET. What no template matches is unmatched: a read for GET, HEAD, OPTIONS
+    /// the operation of GET. A path that a lenient server may take for one that a template matches
+    /// has that operation's budget and lanes. Whatever else no template matches is unmatched: a read for GET, HEAD, OPTIONS
     /// and TRACE, a write for every other method, known or not.
     pub fn find(&self, method: &Method, path: &str) -> Match {
-        let matched = pattern::split(path).and_then(|split| {
-            let segments = split.segments().iter().copied();
-            let end = self.descend(method, 0, segments.clone()).or_else(|| {
+        let exact = self.find_exactly(method, path, Case::Sensitive);
+        exact
+            .or_else(|| self.find_leniently(method, path))
+            .unwrap_or_else(|| {
+                let operation = match effect(method) {
+                    Effect::Read => &self.unmatched_read,
+                    Effect::Write => &self.unmatched_write,
+                };
+                Match {
+                    operation: operation.clone(),
+                    params: Params::default(),
+                }
+            })
+    }
+
+    fn find_exactly(&self, method: &Method, path: &str, case: Case) -> Option<Match> {
+        let split = pattern::split(path)?;
+        let segments = split.segments().iter().copied();
+        let end = self
+            .descend(method, 0, segments.clone(), case)
+            .or_else(|| {
                 (*method == Method::HEAD)
-                    .then(|| self.descend(&Method::GET, 0, segments))
+                    .then(|| self.descend(&Method::GET, 0, segments, case))
                     .flatten()
             })?;
-            let params = Params::capture(&end.template, split.segments())?;
-            Some(Match {
-                operation: end.operation.clone(),
-                params,
-            })
-        });
-        matched.unwrap_or_else(|| {
-            let operation = match effect(method) {
-                Effect::Read => &self.unmatched_read,
-                Effect::Write => &self.unmatched_write,
-            };
-            Match {
-                operation: operation.clone(),
-                params: Params::default(),
-            }
+        let params = Params::capture(&end.template, split.segments())?;
+        Some(Match {
+            operation: end.operation.clone(),
+            params,
+        })
+    }
+
+    fn find_leniently(&self, method: &Method, path: &str) -> Option<Match> {
+        let path = pattern::lenient(path)?;
+        let matched = self.find_exactly(method, &path, Case::Insensitive)?;
+        Some(Match {
+            operation: self.lenient.get(matched.operation.index)?.clone(),
+            params: matched.params,
         })
     }
 
@@ -236,7 +263,7 @@ impl Table {
         if before == b'/' {
             return None;
         }
-        let end = self.descend(method, 0, PlainSegments(Some(rest)))?;
+        let end = self.descend(method, 0, PlainSegments(Some(rest)), Case::Sensitive)?;
         Some(&end.operation)
     }
 
@@ -279,15 +306,30 @@ impl Table {
         method: &Method,
         node: usize,
         mut path: impl Iterator<Item = &'p str> + Clone,
+        case: Case,
     ) -> Option<&End> {
         let node = self.nodes.get(node)?;
         let Some(first) = path.next() else {
             return node.ends.iter().find(|end| end.method == *method);
         };
-        let literal = node.literals.get(first);
-        let literal = literal.and_then(|next| self.descend(method, *next, path.clone()));
-        literal.or_else(|| self.descend(method, node.parameter?, path))
+        let literal = match case {
+            Case::Sensitive => node.literals.get(first),
+            Case::Insensitive => {
+                let mut literals = node.literals.iter();
+                let found = literals.find(|(literal, _)| literal.eq_ignore_ascii_case(first));
+                found.map(|(_, next)| next)
+            }
+        };
+        let literal = literal.and_then(|next| self.descend(method, *next, path.clone(), case));
+        literal.or_else(|| self.descend(method, node.parameter?, path, case))
     }
+}
+
+/// How the literals of templates are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Case {
+    Sensitive,
+    Insensitive,
 }
 
 /// What is left of a path without its first slash. They are short: bytes are compared one by one,
@@ -415,6 +457,22 @@ fn unmatched(
         barrier: Vec::new(),
         lists: Vec::new(),
         merge: None,
+    }
+}
+
+/// An operation under another spelling of its path: its budget and its lanes. That it has this
+/// effect is not certain, so its answers are not stored, it travels alone, and what it changes is
+/// unknown, as with any path that no template matches.
+fn lenient(operation: &Operation) -> Operation {
+    Operation {
+        method: None,
+        cache: None,
+        touches: match operation.effect {
+            Effect::Read => Touches::Tags(Vec::new()),
+            Effect::Write => Touches::Everything,
+        },
+        merge: None,
+        ..operation.clone()
     }
 }
 

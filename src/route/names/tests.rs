@@ -382,3 +382,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_person_is_known_in_every_spelling_of_the_address() {
+    for address in [
+        "jos\u{e9}@example.com",
+        "JOS\u{c9}@Example.com",
+        "jose\u{301}@example.com",
+        "JOSE\u{301}@EXAMPLE.COM",
+        " jos\u{e9}@example.com\t",
+        "\u{a0}jos\u{e9}@example.com\r\n",
+    ] {
+        assert_eq!(person(address), "jos\u{e9}@example.com", "{address:?}");
+    }
+    assert_ne!(person("jose@example.com"), person("jos\u{e9}@example.com"));
+}
