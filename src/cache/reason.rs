@@ -13,8 +13,6 @@ pub enum Bypass {
     NoCredential,
     /// The operation's answers are not cached.
     Uncached,
-    /// Asks to change the protocol.
-    Upgrade,
     /// Carries a `Cookie`, which the key does not hold.
     Cookie,
     /// Asks for a part of an answer that is not known to be stored.
@@ -36,11 +34,10 @@ pub enum Bypass {
 
 impl Bypass {
     /// Every reason, for the labels of metrics.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 11] = [
         Self::Method,
         Self::NoCredential,
         Self::Uncached,
-        Self::Upgrade,
         Self::Cookie,
         Self::Range,
         Self::Conditional,
@@ -57,7 +54,6 @@ impl Bypass {
             Self::Method => "method",
             Self::NoCredential => "no-credential",
             Self::Uncached => "uncached",
-            Self::Upgrade => "upgrade",
             Self::Cookie => "cookie",
             Self::Range => "range",
             Self::Conditional => "conditional",

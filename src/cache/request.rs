@@ -126,7 +126,6 @@ const OURS: [HeaderName; 3] = [
 
 fn bypass_of(name: &HeaderName) -> Option<Bypass> {
     match name {
-        &header::UPGRADE => Some(Bypass::Upgrade),
         &header::COOKIE => Some(Bypass::Cookie),
         name if name.as_str() == "cookie2" => Some(Bypass::Cookie),
         name if name.as_str().starts_with("if-") && !OURS.contains(name) => {
@@ -174,7 +173,7 @@ mod tests {
             max_age: Some(Duration::from_secs(seconds)),
             ..Wants::FRESH
         };
-        let table: [(&Lines, Result<Wants, Bypass>); 20] = [
+        let table: [(&Lines, Result<Wants, Bypass>); 19] = [
             (&[], Ok(Wants::FRESH)),
             (&[("accept", "application/json")], Ok(Wants::FRESH)),
             (&[("cookie", "a=b")], Err(Bypass::Cookie)),
@@ -185,7 +184,6 @@ mod tests {
             (&[("if-range", "x")], Ok(Wants::FRESH)),
             (&[("if-match", "*")], Err(Bypass::Conditional)),
             (&[("if-unmodified-since", "x")], Err(Bypass::Conditional)),
-            (&[("upgrade", "h2c")], Err(Bypass::Upgrade)),
             (&[("if-match", "x"), ("cookie", "a")], Err(Bypass::Cookie)),
             (&[("cache-control", "no-store")], Err(Bypass::NoStore)),
             (&[("cache-control", "no-cache")], Ok(Wants::RELOAD)),

@@ -9,13 +9,15 @@ use crate::cache::date;
 use crate::credential;
 use crate::error::GatewayError;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery};
 use http::{Method, Request, Uri, Version};
 use std::time::SystemTime;
 
-/// Removed in both directions, besides whatever `Connection` names.
-const HOP_BY_HOP: [HeaderName; 8] = [
+/// Removed in both directions, besides whatever `Connection` names. An offer to upgrade is ignored,
+/// which every offer allows (RFC 9110, section 7.8).
+const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
+    HeaderName::from_static("http2-settings"),
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::PROXY_AUTHENTICATE,
@@ -25,14 +27,29 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// Not sent upstream: the gateway's own, what it answers itself, and what names its callers.
-const NOT_FORWARDED: [HeaderName; 5] = [
+/// Not sent upstream: what the gateway answers itself, and what is said among callers, balancers and
+/// meshes in front of it, which is no business of the API's. `traceparent` and `tracestate` pass.
+const NOT_FORWARDED: [HeaderName; 13] = [
+    // The gateway's own, which stands in its log.
+    REQUEST_ID,
     header::EXPECT,
-    header::FORWARDED,
     HeaderName::from_static("prefer"),
     HeaderName::from_static("priority"),
     header::TRAILER,
+    // Names of hosts in front (RFC 9110, section 7.6.3); the client adds its own.
+    header::VIA,
+    // Properties of a trace, for one's own services (W3C Baggage, section 4).
+    HeaderName::from_static("baggage"),
+    // Addresses of callers.
+    header::FORWARDED,
+    HeaderName::from_static("cf-connecting-ip"),
+    HeaderName::from_static("true-client-ip"),
+    HeaderName::from_static("x-client-ip"),
+    HeaderName::from_static("x-cluster-client-ip"),
+    HeaderName::from_static("x-real-ip"),
 ];
+/// Beginnings of further names of that kind.
+const NOT_FORWARDED_PREFIXES: [&str; 3] = ["x-envoy-", "x-forwarded-", "x-gateway-"];
 
 /// Fields that `Connection` must not name: a later hop would see the request without them.
 const END_TO_END: [&str; 4] = ["authorization", "host", "accept", "cookie"];
@@ -81,7 +98,7 @@ pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(GatewayError::MethodRefused);
     }
-    check_target(request.uri(), request.version())?;
+    check_target(request.uri())?;
     if is_lost(request) {
         return Err(GatewayError::WrongListener);
     }
@@ -111,11 +128,6 @@ pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
         return Err(GatewayError::BadRequest(AMBIGUOUS_LENGTH));
     }
     check_encoding(headers)?;
-    if headers.contains_key(header::UPGRADE) {
-        return Err(GatewayError::BadRequest(
-            "Protocol upgrades are not accepted",
-        ));
-    }
     if request.version() == Version::HTTP_11 && !headers.contains_key(header::HOST) {
         return Err(GatewayError::BadRequest(
             "The request has no Host (RFC 9112, section 3.2)",
@@ -165,16 +177,40 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), GatewayError> {
     ))
 }
 
-fn check_target(uri: &Uri, version: Version) -> Result<(), GatewayError> {
-    if uri.scheme().is_some() || (uri.authority().is_some() && version < Version::HTTP_2) {
+/// A target in absolute form is accepted, and its authority is replaced like that of any other (RFC
+/// 9112, section 3.2.2).
+fn check_target(uri: &Uri) -> Result<(), GatewayError> {
+    if uri
+        .scheme_str()
+        .is_some_and(|scheme| !matches!(scheme, "http" | "https"))
+    {
         return Err(GatewayError::BadRequest(
-            "The request target is in absolute form; use the gateway as base URL, not as proxy",
+            "The scheme of the request target is neither http nor https",
+        ));
+    }
+    // RFC 9110, section 4.2.4.
+    if uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
+        return Err(GatewayError::BadRequest(
+            "The request target has a user name; send credentials in Authorization",
         ));
     }
     if !uri.path().starts_with('/') {
         return Err(GatewayError::BadRequest("The request target is not a path"));
     }
     Ok(())
+}
+
+/// Path and query of the target. A path that is left out is `/`.
+pub(super) fn target(uri: Uri) -> PathAndQuery {
+    let root = PathAndQuery::from_static("/");
+    match uri.into_parts().path_and_query {
+        Some(target) if target.as_str().starts_with('/') => target,
+        Some(target) => PathAndQuery::try_from(target.to_string()).unwrap_or(root),
+        None => root,
+    }
 }
 
 /// Whether the path is one of the gateway's own, which are never forwarded: as it is written, or as
@@ -215,19 +251,23 @@ pub fn request_headers(headers: &HeaderMap) -> HeaderMap {
     let named: Vec<String> = connection_names(headers).collect();
     let mut forwarded = HeaderMap::with_capacity(headers.len() + 1);
     for (name, value) in headers {
-        let text = name.as_str();
-        let dropped = HOP_BY_HOP.contains(name)
-            || NOT_FORWARDED.contains(name)
-            || *name == header::HOST
-            || *name == header::CONTENT_LENGTH
-            || text.starts_with("x-gateway-")
-            || text.starts_with("x-forwarded-")
-            || named.iter().any(|n| n == text);
-        if !dropped {
+        if is_forwarded(name) && !named.iter().any(|named| named == name.as_str()) {
             forwarded.append(name.clone(), value.clone());
         }
     }
     forwarded
+}
+
+/// Whether a field of a request goes upstream, unless `Connection` names it.
+fn is_forwarded(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    !(HOP_BY_HOP.contains(name)
+        || NOT_FORWARDED.contains(name)
+        || *name == header::HOST
+        || *name == header::CONTENT_LENGTH
+        || NOT_FORWARDED_PREFIXES
+            .iter()
+            .any(|prefix| text.starts_with(prefix)))
 }
 
 /// Removes from an answer what belongs to the hop to the API, its id included, since the answer's
@@ -319,9 +359,22 @@ mod tests {
             (request("GET", "/users", &[("host", "a b/c")]), false),
             (request("GET", "/users", &[("host", "[::1]:8080")]), true),
             (request("GET", "/users", &[("host", "")]), true),
-            (request("GET", "http://other/users", &[host]), false),
+            (request("GET", "http://other/users", &[host]), true),
+            (request("GET", "HTTPS://other:8443/users", &[host]), true),
+            (request("GET", "http://other/users", &[]), false),
+            (request("GET", "ftp://other/users", &[host]), false),
+            (request("GET", "http://me:pw@other/users", &[host]), false),
+            (request("GET", "other:80", &[host]), false),
             (request("OPTIONS", "*", &[host]), false),
-            (request("GET", "/users", &[host, ("upgrade", "h2c")]), false),
+            (request("GET", "/users", &[host, ("upgrade", "h2c")]), true),
+            (
+                request(
+                    "GET",
+                    "/users",
+                    &[host, ("connection", "Upgrade, HTTP2-Settings")],
+                ),
+                true,
+            ),
             (request("GET", "/users", &[host, host]), false),
             (
                 request(
@@ -448,6 +501,24 @@ mod tests {
                 ("forwarded", "for=a"),
                 ("x-forwarded-for", "a"),
                 ("x-gateway-caller", "billing"),
+                ("upgrade", "h2c"),
+                ("http2-settings", "AAMAAABkAAQAoAAAAAIAAAAA"),
+                ("x-request-id", "mine"),
+                ("via", "1.1 balancer.internal"),
+                ("baggage", "user=42"),
+                ("x-envoy-attempt-count", "1"),
+                ("x-envoy-retry-on", "5xx"),
+                ("x-real-ip", "10.0.0.7"),
+                ("x-client-ip", "10.0.0.7"),
+                ("x-cluster-client-ip", "10.0.0.7"),
+                ("true-client-ip", "10.0.0.7"),
+                ("cf-connecting-ip", "10.0.0.7"),
+                (
+                    "traceparent",
+                    "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                ),
+                ("tracestate", "vendor=1"),
+                ("user-agent", "sdk"),
                 ("content-length", "12"),
                 ("content-type", "application/json"),
             ],
@@ -461,6 +532,9 @@ mod tests {
                 "accept",
                 "authorization",
                 "content-type",
+                "traceparent",
+                "tracestate",
+                "user-agent",
                 "x-custom",
                 "x-custom"
             ]

@@ -424,11 +424,7 @@ impl Gateway {
         let peer = head.extensions.get::<Peer>();
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
         let caller = callers::identify(&head.headers, peer, &settings.trusted)?;
-        let target = head
-            .uri
-            .into_parts()
-            .path_and_query
-            .unwrap_or(PathAndQuery::from_static("/"));
+        let target = edge::target(head.uri);
         let overridden = edge::overrides_method(&head.headers);
         let matched = table.find(&head.method, target.path());
         let mut operation = matched.operation;

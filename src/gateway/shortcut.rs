@@ -37,7 +37,9 @@ const MOST_FIELDS: usize = 32;
 
 /// Fields that mean nothing to the gateway in a read without a body, however often they come: no key
 /// holds them (see [`fields`](crate::cache::fields)).
-const HARMLESS: [HeaderName; 5] = [
+const HARMLESS: [HeaderName; 7] = [
+    header::UPGRADE,
+    HeaderName::from_static("http2-settings"),
     header::USER_AGENT,
     header::REFERER,
     HeaderName::from_static("traceparent"),
@@ -119,7 +121,7 @@ impl<'r> Plain<'r> {
             } else if *name == header::CONTENT_TYPE {
                 !std::mem::replace(&mut plain.content_type, true)
             } else if *name == header::CONNECTION {
-                value.as_bytes().eq_ignore_ascii_case(b"keep-alive")
+                is_plain_connection(value)
             } else if HARMLESS.contains(name) {
                 true
             } else if *name == header::ACCEPT_LANGUAGE {
@@ -151,6 +153,19 @@ fn is_plain<B: http_body::Body>(request: &Request<B>) -> bool {
 fn is_plain_host(host: &HeaderValue) -> bool {
     let usual = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':');
     host.as_bytes().iter().all(usual)
+}
+
+/// Whether the connection is to be kept, and an offer to upgrade it is all that it says besides.
+fn is_plain_connection(value: &HeaderValue) -> bool {
+    let options: [&[u8]; 3] = [b"keep-alive", b"upgrade", b"http2-settings"];
+    let value = value.as_bytes();
+    value.eq_ignore_ascii_case(options[0])
+        || value.split(|byte| *byte == b',').all(|option| {
+            let option = option.trim_ascii();
+            options
+                .iter()
+                .any(|plain| option.eq_ignore_ascii_case(plain))
+        })
 }
 
 /// A hit that is about to be answered.

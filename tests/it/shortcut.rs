@@ -51,13 +51,21 @@ async fn with_a_store() -> World {
 #[tokio::test(start_paused = true)]
 async fn what_is_plain_and_in_the_store_is_answered_at_once() {
     let world = with_a_store().await;
-    let plain: [(&str, &[(&str, &str)]); 11] = [
+    let plain: [(&str, &[(&str, &str)]); 12] = [
         (USER, &[]),
         (USER, &[("if-none-match", "\"x\"")]),
         (USER, &[("if-none-match", "*"), ("accept-encoding", "gzip")]),
         (USER, &[("accept", "application/json")]),
         (USER, &[("user-agent", "sdk"), ("accept-encoding", "gzip")]),
         (USER, &[("connection", "Keep-Alive")]),
+        (
+            USER,
+            &[
+                ("connection", "Upgrade, HTTP2-Settings"),
+                ("upgrade", "h2c"),
+                ("http2-settings", "AAMAAABkAAQAoAAAAAIAAAAA"),
+            ],
+        ),
         (USER, &[("x-request-id", "mine-1")]),
         (USER, &[("traceparent", "00-1-2-01"), ("tracestate", "a=b")]),
         ("/users?pagination.count=2", &[]),
@@ -91,7 +99,7 @@ async fn what_is_plain_and_in_the_store_is_answered_at_once() {
         (USER, &[("connection", "close, authorization")]),
         (USER, &[("transfer-encoding", "chunked")]),
         (USER, &[("content-length", "0")]),
-        (USER, &[("upgrade", "h2c")]),
+        (USER, &[("connection", "upgrade, close")]),
         (USER, &[("expect", "100-continue")]),
         (USER, &[("x-http-method-override", "DELETE")]),
         (USER, &[("x-gateway-caller", "billing")]),
