@@ -27,6 +27,8 @@ pub enum GatewayError {
     MethodRefused,
     /// Paths under `/_gateway/` are the gateway's own, and this one does not exist.
     NotFound,
+    /// The head is larger than this many bytes, or has too many fields.
+    HeadTooLarge(usize),
     /// The body is larger than this many bytes.
     BodyTooLarge(usize),
     /// The body did not arrive in time.
@@ -136,6 +138,7 @@ impl GatewayError {
             Self::BadRequest(_) => "gateway-bad-request",
             Self::MethodRefused => "gateway-method-refused",
             Self::NotFound => "gateway-not-found",
+            Self::HeadTooLarge(_) => "gateway-head-too-large",
             Self::BodyTooLarge(_) => "gateway-body-too-large",
             Self::BodyTimeout => "gateway-body-timeout",
             Self::CallerQuota { .. } => "gateway-caller-quota",
@@ -173,6 +176,7 @@ impl GatewayError {
             Self::BadRequest(_)
             | Self::MethodRefused
             | Self::NotFound
+            | Self::HeadTooLarge(_)
             | Self::BodyTooLarge(_)
             | Self::BodyTimeout
             | Self::CallerQuota { .. }
@@ -212,6 +216,7 @@ impl GatewayError {
             Self::BadRequest(_)
             | Self::MethodRefused
             | Self::NotFound
+            | Self::HeadTooLarge(_)
             | Self::BodyTooLarge(_)
             | Self::KeyReused
             | Self::WriteCancelled
@@ -258,6 +263,7 @@ impl GatewayError {
             Self::BadRequest(_)
             | Self::MethodRefused
             | Self::NotFound
+            | Self::HeadTooLarge(_)
             | Self::BodyTooLarge(_)
             | Self::BodyTimeout
             | Self::CallerQuota { .. }
@@ -306,6 +312,10 @@ impl GatewayError {
             Self::NotFound => "No such resource of the gateway. Paths under /_gateway/ are never \
                 forwarded to the API."
                 .into(),
+            Self::HeadTooLarge(limit) => format!(
+                "The head of the request is larger than {limit} bytes, or has more than 100 fields. \
+                Send less, or raise server.header_bytes of the gateway. Nothing was sent to the API."
+            ),
             Self::BodyTooLarge(limit) => format!(
                 "The body is larger than {limit} bytes. Send less at a time, or raise \
                 server.body_bytes of the gateway. Nothing was sent to the API."

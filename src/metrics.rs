@@ -233,6 +233,8 @@ pub enum Malformed {
     Head,
     /// The head is larger than it may be.
     TooLarge,
+    /// They are the preface of HTTP/2.
+    Http2,
 }
 
 impl Malformed {
@@ -241,6 +243,7 @@ impl Malformed {
         match self {
             Self::Head => "head",
             Self::TooLarge => "too-large",
+            Self::Http2 => "http2",
         }
     }
 }
@@ -249,10 +252,10 @@ impl Connections {
     fn new(make: &Maker) -> prometheus::Result<Self> {
         let malformed = make.counters(
             "segment_gateway_malformed_requests_total",
-            "Connections closed because what came was no request, by reason: head, too-large",
+            "Connections closed because what came was no request, by reason: head, too-large, http2",
             &["reason"],
         )?;
-        for reason in [Malformed::Head, Malformed::TooLarge] {
+        for reason in [Malformed::Head, Malformed::TooLarge, Malformed::Http2] {
             malformed.with_label_values(&[reason.as_str()]);
         }
         let open = make.gauge("segment_gateway_connections", "Open connections of callers")?;

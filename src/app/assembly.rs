@@ -260,6 +260,7 @@ pub fn server_bounds(config: &Config) -> ServerBounds {
         each: ConnectionBounds {
             head_bytes: config.server.header_bytes.0,
             patience: LinePatience {
+                idle: config.server.idle_timeout,
                 head: config.server.header_timeout,
                 piece: config.server.write_timeout,
                 answer: config.server.response_timeout,

@@ -53,7 +53,7 @@ const OURS: [&str; 17] = [
 ];
 
 /// Names of the client, the page, the way and the request: telemetry, whatever SDK it comes from.
-const TELEMETRY: [&str; 22] = [
+const TELEMETRY: [&str; 24] = [
     "user-agent",
     "via",
     "referer",
@@ -74,6 +74,8 @@ const TELEMETRY: [&str; 22] = [
     "newrelic",
     "elastic-apm-traceparent",
     "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
     "true-client-ip",
     "idempotency-key",
 ];

@@ -91,7 +91,7 @@ keys! {
     credentials.key_file,
     cache.bytes, cache.largest_body, cache.fetches, cache.marks,
     callers.tracked,
-    server.header_timeout, server.connections, server.header_bytes, server.bodies_bytes,
+    server.header_timeout, server.idle_timeout, server.connections, server.header_bytes, server.bodies_bytes,
     server.body_timeout, server.write_timeout, server.response_timeout,
     log.format,
     tracing.otlp_endpoint, tracing.ca_file, tracing.sample_percent, tracing.service_name,

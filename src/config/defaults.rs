@@ -112,6 +112,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
             connections: 4096,
             header_bytes: Size::kib(32),
             body_bytes: Size::mib(1),

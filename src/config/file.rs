@@ -149,6 +149,7 @@ fn bytes_in(root: &mut Section<'_>, config: &mut Config) {
     root.section("server", |section| {
         let server = &mut config.server;
         section.within("header_timeout", &mut server.header_timeout, MOMENT..=DAY);
+        section.within("idle_timeout", &mut server.idle_timeout, MOMENT..=DAY);
         section.within("connections", &mut server.connections, 2..=MANY);
         section.within(
             "header_bytes",

@@ -282,8 +282,10 @@ pub fn is_loopback(listener: SocketAddr) -> bool {
 /// Section `server`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// From the connection, or the end of the last request, to the end of the next head.
+    /// From the first byte of a head to its end.
     pub header_timeout: Duration,
+    /// From the connection, or the end of the last answer, to the first byte of the next head.
+    pub idle_timeout: Duration,
     /// Connections at once.
     pub connections: usize,
     /// The largest head of a request.

@@ -33,7 +33,7 @@ mod refresh;
 mod repeat;
 mod replace;
 pub mod reply;
-mod request_id;
+pub(crate) mod request_id;
 pub mod retry_budget;
 pub mod room;
 pub mod settlement;

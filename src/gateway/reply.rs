@@ -5,6 +5,7 @@
 
 use super::body::Body;
 use crate::error::{Blame, GatewayError, Waited};
+use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::json;
@@ -29,6 +30,7 @@ pub fn status(error: &GatewayError) -> StatusCode {
         }
         GatewayError::AnswerLost(_) => StatusCode::BAD_GATEWAY,
         GatewayError::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        GatewayError::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         GatewayError::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
         GatewayError::CallerQuota { .. } => StatusCode::TOO_MANY_REQUESTS,
         GatewayError::QueueWait { .. }
@@ -65,6 +67,11 @@ pub fn status(error: &GatewayError) -> StatusCode {
 
 /// The answer to an error.
 pub fn error(error: &GatewayError) -> Response<Body> {
+    error_held(error).map(Body::held)
+}
+
+/// The answer to an error, with all of its body.
+pub fn error_held(error: &GatewayError) -> Response<Bytes> {
     let status = status(error);
     let mut data = json!({ "mayRetry": error.may_retry(), "sent": error.was_sent() });
     if let GatewayError::QueueWait { estimate, .. } = error {
@@ -79,7 +86,7 @@ pub fn error(error: &GatewayError) -> Response<Body> {
         "data": data,
         "status": status.as_u16(),
     }]});
-    let mut response = Response::new(Body::held(document.to_string()));
+    let mut response = Response::new(Bytes::from(document.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(
@@ -108,7 +115,7 @@ pub fn error(error: &GatewayError) -> Response<Body> {
         GatewayError::BadRequest(_) | GatewayError::MethodRefused
     ) || matches!(
         error,
-        GatewayError::BodyTooLarge(_) | GatewayError::BodyTimeout
+        GatewayError::HeadTooLarge(_) | GatewayError::BodyTooLarge(_) | GatewayError::BodyTimeout
     );
     let full = matches!(error, GatewayError::Draining | GatewayError::Overloaded);
     if malformed && error.blame() == Blame::Caller || full {

@@ -19,13 +19,13 @@ const PREFIX: usize = 17;
 
 /// Makes ids that are unique over processes and cost no randomness each. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct RequestIds {
+pub(crate) struct RequestIds {
     prefix: [u8; PREFIX],
     next: Arc<AtomicU64>,
 }
 
 impl RequestIds {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut seed = [0; 8];
         // Without randomness the ids are still unique within this process.
         let _ = getrandom::fill(&mut seed);
@@ -41,7 +41,7 @@ impl RequestIds {
     }
 
     /// The next one. Written without a formatter, because every hit needs one.
-    pub(super) fn next(&self) -> HeaderValue {
+    pub(crate) fn next(&self) -> HeaderValue {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
         let mut text = [0; PREFIX + 16];

@@ -1,6 +1,8 @@
-//! The body of a request as it comes from a connection.
+//! The body of a request as it comes from a connection, and that of an answer as it leaves.
 
-use super::line::{BodyComing, Notes};
+use super::notes::{BodyComing, Exchange, Notes};
+use crate::gateway::body::OuterBody;
+use crate::gateway::flow::BoxError;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -32,10 +34,49 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(context);
-        if self.inner.is_end_stream() || matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+        let has_ended = self.inner.is_end_stream() || matches!(polled, Poll::Ready(None));
+        if let Some(coming) = self.coming.take_if(|_| has_ended) {
+            coming.ended();
+        } else if matches!(polled, Poll::Ready(Some(Err(_)))) {
             self.coming = None;
         }
         polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The body of an answer. Once the HTTP library has all of it, the exchange has ended.
+#[derive(Debug)]
+pub struct AnswerBody {
+    inner: OuterBody,
+    _exchange: Exchange,
+}
+
+impl AnswerBody {
+    pub(super) fn new(inner: OuterBody, exchange: Exchange) -> Self {
+        Self {
+            inner,
+            _exchange: exchange,
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.inner).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,11 +1,13 @@
 //! One connection of a caller: HTTP/1.1, with a deadline for every head and for every answer.
 
-use super::body::RequestBody;
-use super::line::{Interim, Line, Notes, Patience};
+use super::body::{AnswerBody, RequestBody};
+use super::line::{Line, Patience};
+use super::notes::{Interim, Notes};
+use super::refusals::Refusals;
 use crate::gateway::body::OuterBody;
 use crate::gateway::flow::AmbiguousFraming;
 use crate::metrics::Malformed;
-use http::{Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::server::conn::http1;
@@ -37,6 +39,7 @@ pub async fn serve<I, S>(
     peer: SocketAddr,
     service: S,
     bounds: ConnectionBounds,
+    refusals: Refusals,
     mut stopped: watch::Receiver<bool>,
 ) -> Option<Malformed>
 where
@@ -46,25 +49,10 @@ where
     S::Future: Send,
 {
     let notes = Notes::default();
-    let io = TokioIo::new(Line::new(io, notes.clone(), bounds.patience));
-    let handle = service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(|body| RequestBody::new(body, &notes));
-        if notes.is_ambiguous() && request.headers().contains_key(header::TRANSFER_ENCODING) {
-            request.extensions_mut().insert(AmbiguousFraming);
-        }
-        let interim = match request.version() {
-            Version::HTTP_11 => Interim::Understood,
-            _ => Interim::Unknown,
-        };
-        let waiting = notes.taken_up(interim);
-        let answer = service.call(request);
-        async move {
-            let answer = answer.await;
-            waiting.answered();
-            answer.map(with_phrase)
-        }
-    });
-    let connection = http1::Builder::new()
+    let line = Line::new(io, notes.clone(), bounds.patience, refusals);
+    let of_service = notes.clone();
+    let handle = service_fn(move |request| served(&service, &of_service, request));
+    let mut connection = http1::Builder::new()
         // The line has the deadline of a head.
         .header_read_timeout(None)
         // The end of the input is no hang-up; the line finds out who has gone.
@@ -72,27 +60,70 @@ where
         .max_header_size(bounds.head_bytes)
         .max_buf_size(bounds.head_bytes.max(8 * 1024))
         // Without pipeline_flush: it would keep the 400 to a malformed head from being sent.
-        .serve_connection(io, handle);
-    tokio::pin!(connection);
-    let ended = match until(connection.as_mut(), &mut stopped).await {
+        .serve_connection(TokioIo::new(line), handle);
+    let ended = match until(Pin::new(&mut connection), &mut stopped).await {
         Some(ended) => ended,
         None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
-    let error = ended.err()?;
-    if error.is_parse() {
-        let reason = if error.is_parse_too_large() {
-            Malformed::TooLarge
-        } else {
-            Malformed::Head
-        };
-        tracing::info!(%peer, reason = reason.as_str(), error = %error, "what came was no request");
-        return Some(reason);
+    let error = ended.err();
+    let reason = told(peer, &notes, error.as_ref());
+    if error.as_ref().is_none_or(hyper::Error::is_parse) {
+        connection.into_parts().io.into_inner().close().await;
     }
-    tracing::debug!(%peer, error = %error, "a connection ended with an error");
-    None
+    reason
+}
+
+/// Answers one request.
+fn served<S>(
+    service: &S,
+    notes: &Notes,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + use<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<OuterBody>, Error = Infallible>,
+{
+    let mut request = request.map(|body| RequestBody::new(body, notes));
+    if notes.is_ambiguous() && request.headers().contains_key(header::TRANSFER_ENCODING) {
+        request.extensions_mut().insert(AmbiguousFraming);
+    }
+    let interim = match request.version() {
+        Version::HTTP_11 => Interim::Understood,
+        _ => Interim::Unknown,
+    };
+    let (exchange, notes) = (notes.taken_up(interim), notes.clone());
+    let answer = service.call(request);
+    async move {
+        let Ok(mut answer) = answer.await;
+        exchange.answered();
+        if notes.is_body_unread() {
+            // What is still to come of the body is dropped, and the connection closed.
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(header::CONNECTION, close);
+        }
+        Ok(with_phrase(answer).map(|body| AnswerBody::new(body, exchange)))
+    }
+}
+
+/// Logs how a connection ended, if not as usual. Returns what was wrong with what was no request.
+fn told(peer: SocketAddr, notes: &Notes, error: Option<&hyper::Error>) -> Option<Malformed> {
+    let refused = notes.refused();
+    let id = refused.and_then(|(_, id)| id.to_str().ok());
+    let reason = match (refused, error) {
+        (Some((reason, _)), _) => *reason,
+        (None, Some(error)) if error.is_parse_too_large() => Malformed::TooLarge,
+        (None, Some(error)) if error.is_parse() => Malformed::Head,
+        (None, Some(error)) => {
+            tracing::debug!(%peer, error = %error, "a connection ended with an error");
+            return None;
+        }
+        (None, None) => return None,
+    };
+    let error = error.map(tracing::field::display);
+    tracing::info!(%peer, reason = reason.as_str(), error, request_id = id, "what came was no request");
+    Some(reason)
 }
 
 /// Gives an answer an empty reason phrase if its status has no usual one (RFC 9112, section 4); hyper

@@ -11,137 +11,55 @@
 //! The HTTP library polls the body of an answer, and with it the body's deadlines, only after the
 //! socket has taken what came before. So a caller that reads nothing is noticed here.
 //!
-//! The deadline of a head is kept here as well, because the library sets and clears a timer for
-//! every single one. Here a timer runs on while heads come and go in time, and only when it ends is
-//! it looked what it should have been: callers that are quick cost no timer at all.
+//! The deadlines of idle connections and of heads are kept here as well, because the library sets
+//! and clears a timer for every single head. Here a timer runs on while heads come and go in time,
+//! and only when it ends is it looked what it should have been: callers that are quick cost no timer
+//! at all.
+//!
+//! What is no request the library answers itself, with a bare status. The line knows such an answer
+//! by its coming when no request is served and all that was written before has left, and writes one
+//! of the gateway's own instead ([`Refusals`]). Where a caller sends its next request behind one
+//! whose answer is still being written, the bare status passes.
+//!
+//! A connection that is closed while bytes are still coming is reset, and the reset may overtake the
+//! answer. So [`Line::close`] reads and drops some of them first (RFC 9112, section 9.6).
 
-use super::framing::Blocks;
+use super::framing::Framing;
+use super::notes::{Notes, Stage};
+use super::refusals::Refusals;
+use crate::metrics::Malformed;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// A reset takes one round trip to come back.
 const RESET_WITHIN: Duration = Duration::from_millis(500);
 /// What is read ahead at most while a request waits.
 const AHEAD: usize = 1024;
+/// The first line with which a client speaks HTTP/2 without asking (RFC 9113, section 3.4).
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
+/// What is read and dropped at most of the rest of a request that is answered already, and for how
+/// long at most.
+const LINGER_BYTES: u64 = 64 * 1024 * 1024;
+const LINGER: Duration = Duration::from_secs(10);
 
 /// Bounds of what a caller may take its time for.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// For a whole head, from the connection's or the last answer's end, the first byte included:
-    /// it bounds idle connections too.
+    /// For the first byte of a request, from the beginning of the connection or the end of the last
+    /// answer.
+    pub idle: Duration,
+    /// For a whole head, from its first byte.
     pub head: Duration,
     /// Between two pieces of what is sent to it.
     pub piece: Duration,
     /// For the rest of an answer, from when it was first waited for.
     pub answer: Duration,
-}
-
-/// What the service tells the line, and the line the service. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Notes {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    /// Some head had both a length and a transfer encoding.
-    ambiguous: AtomicBool,
-    /// Whether a request waits for the head of its answer; see [`Interim`].
-    waiting: AtomicU8,
-    /// Counts heads, of requests and of answers. Only the connection's own task counts.
-    heads: AtomicU32,
-    /// Whether a request's body has not ended yet.
-    body: AtomicBool,
-}
-
-const NOBODY: u8 = 0;
-const SILENTLY: u8 = 1;
-const ASKABLE: u8 = 2;
-
-/// Whether a caller understands interim responses: those of HTTP/1.0 do not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interim {
-    /// HTTP/1.1.
-    Understood,
-    /// HTTP/1.0.
-    Unknown,
-}
-
-/// Marks a request as waiting for as long as it lives.
-#[derive(Debug)]
-pub struct Waiting(Notes);
-
-impl Waiting {
-    /// The head of the answer is there.
-    pub fn answered(self) {
-        self.0.head();
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.shared.waiting.store(NOBODY, Ordering::Release);
-    }
-}
-
-/// Marks the body of a request as coming for as long as it lives.
-#[derive(Debug)]
-pub struct BodyComing(Notes);
-
-impl Drop for BodyComing {
-    fn drop(&mut self) {
-        self.0.shared.body.store(false, Ordering::Release);
-    }
-}
-
-impl Notes {
-    /// Whether some head of the connection had both a length and a transfer encoding.
-    pub fn is_ambiguous(&self) -> bool {
-        self.shared.ambiguous.load(Ordering::Acquire)
-    }
-
-    /// A request has been taken up.
-    pub fn taken_up(&self, interim: Interim) -> Waiting {
-        self.head();
-        let waiting = match interim {
-            Interim::Understood => ASKABLE,
-            Interim::Unknown => SILENTLY,
-        };
-        self.shared.waiting.store(waiting, Ordering::Release);
-        Waiting(self.clone())
-    }
-
-    /// A request has been taken up whose body is still to come, for all that is known.
-    pub fn body_coming(&self) -> BodyComing {
-        self.shared.body.store(true, Ordering::Release);
-        BodyComing(self.clone())
-    }
-
-    fn waiting(&self) -> u8 {
-        self.shared.waiting.load(Ordering::Acquire)
-    }
-
-    fn heads(&self) -> u32 {
-        self.shared.heads.load(Ordering::Acquire)
-    }
-
-    fn head(&self) {
-        let heads = self.heads().wrapping_add(1);
-        self.shared.heads.store(heads, Ordering::Release);
-    }
-
-    /// Whether what is read now is the head of a request, or nothing.
-    fn is_head_next(&self) -> bool {
-        self.waiting() == NOBODY && !self.shared.body.load(Ordering::Acquire)
-    }
 }
 
 /// How far the question whether the caller is still there has come.
@@ -171,7 +89,15 @@ pub struct Line<I> {
     inner: I,
     notes: Notes,
     patience: Patience,
-    blocks: Blocks,
+    refusals: Refusals,
+    framing: Framing,
+    /// How much of the preface of HTTP/2 the connection has begun with; nothing once it has begun
+    /// otherwise.
+    opening: Option<usize>,
+    /// The answer to what is no request, and how much of it is written.
+    refusal: Option<(Vec<u8>, usize)>,
+    /// After which head all that the library wrote had left, and no request was served.
+    all_left: Option<u32>,
     /// What was read while a request waited, for the HTTP library to read later.
     ahead: Vec<u8>,
     presence: Presence,
@@ -179,34 +105,78 @@ pub struct Line<I> {
     stalled: Option<Pin<Box<Sleep>>>,
     /// After which head the caller first did not take it, and when it must have taken it all.
     answer_by: Option<(u32, Instant)>,
-    /// After which head the next one was first waited for, and when it must be there.
-    head_by: Option<(u32, Instant)>,
+    /// After which head the next one was first waited for, when it must be there, and whether some
+    /// of it is.
+    head_by: Option<(u32, Instant, bool)>,
+    /// After which head the last bytes of the next one came.
+    head_began: Option<u32>,
     /// Ends at the deadline of a head, or at that of an earlier one.
     head_timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<I> Line<I> {
     /// Watches `inner`.
-    pub fn new(inner: I, notes: Notes, patience: Patience) -> Self {
+    pub fn new(inner: I, notes: Notes, patience: Patience, refusals: Refusals) -> Self {
         Self {
             inner,
             notes,
             patience,
-            blocks: Blocks::default(),
+            refusals,
+            framing: Framing::default(),
+            opening: Some(0),
+            refusal: None,
+            all_left: Some(0),
             ahead: Vec::new(),
             presence: Presence::Open,
             stalled: None,
             answer_by: None,
             head_by: None,
+            head_began: None,
             head_timer: None,
         }
     }
 
     fn note(&mut self, read: &[u8]) {
-        self.blocks.feed(read);
-        if self.blocks.ambiguous() {
-            self.notes.shared.ambiguous.store(true, Ordering::Release);
+        if !read.is_empty() && self.notes.is_head_next() {
+            self.head_began = Some(self.notes.heads());
         }
+        self.framing.feed(read);
+        if self.framing.ambiguous() {
+            self.notes.note_ambiguous();
+        }
+    }
+
+    /// Whether what is written now answers no request: the library has found something else.
+    fn is_unasked(&self) -> bool {
+        self.notes.stage() == Stage::None && self.all_left == Some(self.notes.heads())
+    }
+
+    /// Answers what is no request.
+    fn refuse(&mut self, why: Malformed) {
+        if self.refusal.is_none() {
+            let refusal = self.refusals.answer(why);
+            self.notes.note_refused(why, refusal.id);
+            self.refusal = Some((refusal.bytes, 0));
+        }
+    }
+
+    /// Whether these first bytes of a connection may be, or are, the preface of HTTP/2. It is
+    /// answered, and the library sees nothing of it.
+    fn may_be_http2(&mut self, bytes: &[u8]) -> bool {
+        let Some(matched) = self.opening else {
+            return false;
+        };
+        let expected = HTTP2.get(matched..).unwrap_or_default();
+        let common = bytes.len().min(expected.len());
+        if bytes.get(..common) != expected.get(..common) {
+            self.opening = None;
+            return false;
+        }
+        self.opening = Some(matched + common);
+        if common == expected.len() {
+            self.refuse(Malformed::Http2);
+        }
+        true
     }
 
     /// Passes on what came of a write, and fails one that the caller keeps waiting too long.
@@ -245,14 +215,19 @@ impl<I> Line<I> {
             return Ok(());
         }
         let heads = self.notes.heads();
+        let began = self.head_began == Some(heads);
         let by = match self.head_by {
-            Some((same, by)) if same == heads => by,
-            _ => sleep(self.patience.head).deadline(),
+            Some((same, by, had)) if same == heads && had == began => by,
+            _ if began => sleep(self.patience.head).deadline(),
+            _ => sleep(self.patience.idle).deadline(),
         };
-        self.head_by = Some((heads, by));
+        self.head_by = Some((heads, by, began));
         let timer = self
             .head_timer
             .get_or_insert_with(|| Box::pin(sleep_until(by)));
+        if timer.deadline() > by {
+            timer.as_mut().reset(by);
+        }
         while timer.as_mut().poll(context).is_ready() {
             if timer.deadline() >= by {
                 let why = "the head of a request did not come in time";
@@ -274,7 +249,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
                     if !self.ahead.is_empty() || !self.input_ends(context)? {
                         return Ok(());
                     }
-                    self.presence = if self.notes.waiting() == ASKABLE {
+                    self.presence = if self.notes.stage() == Stage::Waiting {
                         Presence::Asking(0, Round::First)
                     } else {
                         Presence::Listening
@@ -323,7 +298,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
                 };
                 break;
             }
-            if *written == 0 && self.notes.waiting() != ASKABLE {
+            if *written == 0 && self.notes.stage() != Stage::Waiting {
                 self.presence = Presence::Listening;
                 break;
             }
@@ -341,6 +316,54 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
     }
 }
 
+impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
+    /// Hands over what was read before.
+    fn take_ahead(&mut self, buffer: &mut ReadBuf<'_>) {
+        let most = buffer.remaining().min(self.ahead.len());
+        buffer.put_slice(self.ahead.split_at(most).0);
+        self.ahead.drain(..most);
+    }
+
+    /// Writes what is left of the answer to what is no request.
+    fn poll_refusal(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some((bytes, written)) = &self.refusal
+            && let rest @ [_, ..] = bytes.get(*written..).unwrap_or_default()
+        {
+            let polled = Pin::new(&mut self.inner).poll_write(context, rest);
+            match ready!(self.in_time(context, polled))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                more => {
+                    if let Some((_, written)) = &mut self.refusal {
+                        *written += more;
+                    }
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Closes the connection. Where the caller may still be sending, what comes is read and dropped
+    /// for a while, so that no reset keeps it from reading its answer.
+    pub async fn close(mut self) {
+        if self.shutdown().await.is_err() {
+            return;
+        }
+        if self.refusal.is_some() || self.notes.is_body_unread() {
+            let mut rest = self.inner.take(LINGER_BYTES);
+            let mut nowhere = tokio::io::sink();
+            let _ = timeout(LINGER, tokio::io::copy(&mut rest, &mut nowhere)).await;
+        }
+    }
+}
+
+/// What the library complains of in the answer that it would give.
+fn reason_of(answer: &[u8]) -> Malformed {
+    match answer.get(9..12) {
+        Some(b"431" | b"414") => Malformed::TooLarge,
+        _ => Malformed::Head,
+    }
+}
+
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -348,21 +371,39 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<I> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if !this.ahead.is_empty() {
-            let most = buffer.remaining().min(this.ahead.len());
-            buffer.put_slice(this.ahead.split_at(most).0);
-            this.ahead.drain(..most);
+        if this.opening.is_none() && !this.ahead.is_empty() {
+            this.take_ahead(buffer);
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        if Pin::new(&mut this.inner)
-            .poll_read(context, buffer)?
-            .is_pending()
-        {
-            this.head_in_time(context)?;
-            return Poll::Pending;
+        loop {
+            // The library takes it for the end and closes the connection.
+            if this.refusal.is_some() {
+                return Poll::Ready(Ok(()));
+            }
+            if Pin::new(&mut this.inner)
+                .poll_read(context, buffer)?
+                .is_pending()
+            {
+                this.head_in_time(context)?;
+                return Poll::Pending;
+            }
+            let read = buffer.filled().get(before..).unwrap_or_default();
+            this.note(read);
+            if read.is_empty() || !this.may_be_http2(read) {
+                break;
+            }
+            this.ahead.extend_from_slice(read);
+            buffer.set_filled(before);
         }
-        this.note(buffer.filled().get(before..).unwrap_or_default());
+        this.opening = None;
+        if !this.ahead.is_empty() {
+            // It began like the preface of HTTP/2 and went on otherwise.
+            let rest = buffer.filled().get(before..).unwrap_or_default();
+            this.ahead.extend_from_slice(rest);
+            buffer.set_filled(before);
+            this.take_ahead(buffer);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -374,6 +415,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_asked(context))?;
+        if self.is_unasked() {
+            self.refuse(reason_of(bytes));
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let polled = Pin::new(&mut self.inner).poll_write(context, bytes);
         self.in_time(context, polled)
     }
@@ -383,6 +428,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<I> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.is_unasked() {
+            let first = slices.iter().find(|slice| !slice.is_empty());
+            return self.poll_write(context, first.map_or(&[][..], |slice| &**slice));
+        }
         ready!(self.poll_asked(context))?;
         let polled = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
         self.in_time(context, polled)
@@ -395,15 +444,19 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<I> {
     /// The HTTP library flushes whenever it was polled and has written all it had, which is when
     /// the caller can be watched.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_refusal(context))?;
         let polled = Pin::new(&mut self.inner).poll_flush(context);
         ready!(self.in_time(context, polled))?;
-        if self.notes.waiting() != NOBODY {
-            self.watch(context)?;
+        match self.notes.stage() {
+            Stage::None => self.all_left = Some(self.notes.heads()),
+            Stage::Waiting | Stage::WaitingSilently => self.watch(context)?,
+            Stage::Answered => {}
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_refusal(context))?;
         let polled = Pin::new(&mut self.inner).poll_shutdown(context);
         self.in_time(context, polled)
     }

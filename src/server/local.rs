@@ -5,6 +5,7 @@
 
 use super::body::RequestBody;
 use super::conn::{self, ConnectionBounds};
+use super::refusals::Refusals;
 use crate::gateway::body::OuterBody;
 use http::{Request, Response};
 use hyper::service::Service;
@@ -55,6 +56,7 @@ pub async fn serve<S>(
     S::Future: Send,
 {
     let room = Arc::new(Semaphore::new(MOST));
+    let refusals = Refusals::new(bounds.head_bytes);
     let (stopping, stopped) = watch::channel(false);
     let accepting = async {
         while let Ok(place) = room.clone().acquire_owned().await {
@@ -67,10 +69,11 @@ pub async fn serve<S>(
                 continue;
             }
             let (service, stopped) = (connected(), stopped.clone());
+            let refusals = refusals.clone();
             drop(tokio::spawn(async move {
                 let _place = place;
                 let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-                let _ = conn::serve(stream, nowhere, service, bounds, stopped).await;
+                let _ = conn::serve(stream, nowhere, service, bounds, refusals, stopped).await;
             }));
         }
     };

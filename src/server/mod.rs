@@ -1,7 +1,8 @@
 //! Bytes in: listeners, connections, and stopping.
 //!
 //! The listener and the signal to stop come from outside, so that a test owns both. A connection
-//! that sends nothing, or half a head, is closed in time; their number is bounded. What is a
+//! that sends nothing, or half a head, is closed in time; their number is bounded. What is no
+//! request is answered here. What is a
 //! little beyond the bound is accepted and refused clearly by the load shed behind; the rest waits
 //! to be accepted.
 
@@ -12,6 +13,8 @@ pub mod framing;
 pub mod line;
 #[cfg(unix)]
 pub mod local;
+pub mod notes;
+pub mod refusals;
 
 use crate::gateway::body::OuterBody;
 use crate::metrics::Connections;
@@ -20,6 +23,7 @@ use conn::ConnectionBounds;
 use http::{Request, Response};
 use hyper::service::Service;
 use parking_lot::Mutex;
+use refusals::Refusals;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
@@ -69,6 +73,7 @@ pub async fn serve<S>(
     tokio::pin!(stop);
     let mut failures = Failures::default();
     let peers = Peers::default();
+    let refusals = Refusals::new(bounds.each.head_bytes);
     loop {
         let place = tokio::select! {
             biased;
@@ -101,10 +106,11 @@ pub async fn serve<S>(
             tracing::debug!(error = %error, "cannot set TCP_NODELAY");
         }
         let (service, stopped, seen) = (connected(peer), stopped.clone(), seen.clone());
+        let refusals = refusals.clone();
         drop(tokio::spawn(async move {
             // All are given back whatever becomes of the connection.
             let _held = (place, of_peer, seen.opened());
-            let ended = conn::serve(stream, peer, service, bounds.each, stopped).await;
+            let ended = conn::serve(stream, peer, service, bounds.each, refusals, stopped).await;
             if let Some(reason) = ended {
                 seen.malformed(reason);
             }

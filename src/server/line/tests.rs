@@ -1,11 +1,16 @@
+use super::super::notes::Interim;
 use super::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const PATIENCE: Patience = Patience {
+    idle: Duration::from_secs(75),
     head: Duration::from_secs(10),
     piece: Duration::from_secs(30),
     answer: Duration::from_secs(300),
 };
+
+fn over<I>(inner: I, notes: &Notes) -> Line<I> {
+    Line::new(inner, notes.clone(), PATIENCE, Refusals::new(32 * 1024))
+}
 
 /// A flush, again and again, as the HTTP library does: ends with the error.
 async fn watched<I: AsyncRead + AsyncWrite + Unpin>(line: &mut Line<I>) -> io::Error {
@@ -25,7 +30,7 @@ async fn a_caller_that_has_gone_is_told_from_one_that_only_listens() {
             .unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         let notes = Notes::default();
-        let mut line = Line::new(accepted, notes.clone(), PATIENCE);
+        let mut line = over(accepted, &notes);
         let waiting = notes.taken_up(Interim::Understood);
         if gone {
             drop(caller);
@@ -55,7 +60,7 @@ async fn nothing_is_put_into_an_answer_or_sent_to_whom_does_not_understand_it() 
     for interim in [Interim::Understood, Interim::Unknown] {
         let (mut caller, server) = tokio::io::duplex(1000);
         let notes = Notes::default();
-        let mut line = Line::new(server, notes.clone(), PATIENCE);
+        let mut line = over(server, &notes);
         let waiting = notes.taken_up(interim);
         caller.shutdown().await.unwrap();
         tokio::select! {
@@ -84,7 +89,7 @@ async fn nothing_is_put_into_an_answer_or_sent_to_whom_does_not_understand_it() 
 async fn what_is_read_while_a_request_waits_is_not_lost() {
     let (mut caller, server) = tokio::io::duplex(10_000);
     let notes = Notes::default();
-    let mut line = Line::new(server, notes.clone(), PATIENCE);
+    let mut line = over(server, &notes);
     let waiting = notes.taken_up(Interim::Understood);
     let sent: Vec<u8> = (0..3_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     caller.write_all(&sent).await.unwrap();
@@ -102,7 +107,7 @@ async fn what_is_read_while_a_request_waits_is_not_lost() {
 async fn without_a_request_the_end_is_the_end() {
     let (caller, server) = tokio::io::duplex(100);
     drop(caller);
-    let mut line = Line::new(server, Notes::default(), PATIENCE);
+    let mut line = over(server, &Notes::default());
     assert_eq!(line.read(&mut [0; 10]).await.unwrap(), 0);
 }
 
@@ -112,8 +117,9 @@ async fn whoever_does_not_take_its_answer_is_given_up_on() {
     let since = || sleep(Duration::ZERO).deadline() - start;
     let (mut caller, server) = tokio::io::duplex(10);
     let notes = Notes::default();
-    let mut line = Line::new(server, notes.clone(), PATIENCE);
-    notes.taken_up(Interim::Understood).answered();
+    let mut line = over(server, &notes);
+    let exchange = notes.taken_up(Interim::Understood);
+    exchange.answered();
     // A piece every 20 s is progress, until the whole takes too long.
     let reads = async {
         loop {
@@ -129,7 +135,9 @@ async fn whoever_does_not_take_its_answer_is_given_up_on() {
     assert_eq!(since().as_secs(), PATIENCE.answer.as_secs());
     // The next one reads nothing at all.
     let (_caller, server) = tokio::io::duplex(10);
-    let mut line = Line::new(server, Notes::default(), PATIENCE);
+    let notes = Notes::default();
+    let mut line = over(server, &notes);
+    let _exchange = notes.taken_up(Interim::Understood);
     let error = line.write_all(&[0; 100]).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     assert_eq!(
@@ -138,59 +146,181 @@ async fn whoever_does_not_take_its_answer_is_given_up_on() {
     );
 }
 
+/// How long it takes until the line gives up reading, in seconds.
+async fn given_up_after<I: AsyncRead + AsyncWrite + Unpin>(line: &mut Line<I>) -> u64 {
+    let from = sleep(Duration::ZERO).deadline();
+    let error = line.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    (sleep(Duration::ZERO).deadline() - from).as_secs()
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_head_has_its_time_from_the_end_of_the_answer_before() {
-    let start = sleep(Duration::ZERO).deadline();
-    let since = || sleep(Duration::ZERO).deadline() - start;
+async fn a_head_has_its_time_from_its_first_byte() {
     let (mut caller, server) = tokio::io::duplex(100);
     let notes = Notes::default();
-    let mut line = Line::new(server, notes.clone(), PATIENCE);
+    let mut line = over(server, &notes);
     let mut four = [0; 4];
-    // Two requests in time, each of them a little before its deadline.
+    // Two requests in time: each begins a little before the end of the idle time, and its second
+    // half comes a little before the end of the head's.
     for _ in 0..2 {
         let sends = async {
+            sleep(PATIENCE.idle - Duration::from_secs(1)).await;
+            caller.write_all(b"he").await.unwrap();
             sleep(PATIENCE.head - Duration::from_secs(1)).await;
-            caller.write_all(b"head").await.unwrap();
+            caller.write_all(b"ad").await.unwrap();
         };
         let (read, ()) = tokio::join!(line.read_exact(&mut four), sends);
         assert_eq!(read.unwrap(), 4);
-        let waiting = notes.taken_up(Interim::Understood);
-        // Neither waiting for an answer nor a body that takes long is a late head.
+        let exchange = notes.taken_up(Interim::Understood);
+        // Neither a body that takes long, nor waiting for an answer, nor an answer that takes long
+        // is a late head.
         let coming = notes.body_coming();
         let body = async {
-            sleep(PATIENCE.head * 3).await;
+            sleep(PATIENCE.idle * 3).await;
             caller.write_all(b"body").await.unwrap();
         };
-        waiting.answered();
+        exchange.answered();
         let (read, ()) = tokio::join!(line.read_exact(&mut four), body);
         assert_eq!(read.unwrap(), 4);
-        drop(coming);
+        coming.ended();
+        assert!(
+            timeout(PATIENCE.idle * 2, line.read(&mut four))
+                .await
+                .is_err()
+        );
+        drop(exchange);
     }
     // Bytes that keep coming do not put it off.
-    let from = since();
     let drips = async {
         loop {
             caller.write_all(b"x").await.unwrap();
             sleep(Duration::from_millis(700)).await;
         }
     };
-    let mut rest = Vec::new();
-    let error = tokio::select! {
-        read = line.read_to_end(&mut rest) => read.unwrap_err(),
+    let seconds = tokio::select! {
+        seconds = given_up_after(&mut line) => seconds,
         () = drips => unreachable!("it sends for ever"),
     };
-    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    assert_eq!(since() - from, PATIENCE.head);
-    assert!(!rest.is_empty());
+    assert_eq!(seconds, PATIENCE.head.as_secs());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_ends_at_its_time() {
-    let start = sleep(Duration::ZERO).deadline();
-    let since = || sleep(Duration::ZERO).deadline() - start;
+    let (mut caller, server) = tokio::io::duplex(100);
+    let notes = Notes::default();
+    let mut line = over(server, &notes);
+    assert_eq!(given_up_after(&mut line).await, PATIENCE.idle.as_secs());
+    // After an answer, too, however long that took.
+    caller.write_all(b"head").await.unwrap();
+    line.read_exact(&mut [0; 4]).await.unwrap();
+    let exchange = notes.taken_up(Interim::Understood);
+    sleep(PATIENCE.idle * 2).await;
+    exchange.answered();
+    sleep(PATIENCE.idle * 2).await;
+    drop(exchange);
+    assert_eq!(given_up_after(&mut line).await, PATIENCE.idle.as_secs());
+}
+
+/// What the library writes to a caller that it does not understand.
+const BARE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn the_bare_answer_of_the_library_alone_is_replaced() {
+    for requests in [0, 1] {
+        let (mut caller, server) = tokio::io::duplex(10_000);
+        let notes = Notes::default();
+        let mut line = over(server, &notes);
+        for _ in 0..requests {
+            let exchange = notes.taken_up(Interim::Understood);
+            exchange.answered();
+            for part in ["head ", "body "] {
+                line.write_all(part.as_bytes()).await.unwrap();
+                line.flush().await.unwrap();
+            }
+            drop(exchange);
+            // The last of an answer may be written when its body is gone already.
+            line.write_all(b"end ").await.unwrap();
+            line.flush().await.unwrap();
+        }
+        line.write_all(BARE).await.unwrap();
+        line.write_all(b"and more").await.unwrap();
+        drop(caller.write_all(b"rest").await);
+        let closed = tokio::spawn(line.close());
+        let mut seen = String::new();
+        caller.read_to_string(&mut seen).await.unwrap();
+        drop(caller);
+        closed.await.unwrap();
+        let seen = seen.strip_prefix(&"head body end ".repeat(requests));
+        let (head, body) = seen.unwrap().split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"));
+        let (reason, id) = notes.refused().unwrap();
+        assert_eq!(*reason, Malformed::TooLarge);
+        assert!(head.contains(&format!("x-request-id: {}", id.to_str().unwrap())));
+        assert!(head.contains(&format!("content-length: {}", body.len())));
+        assert!(body.contains("gateway-head-too-large"), "{body}");
+    }
+}
+
+/// Reads until nothing more comes, or the end does.
+async fn read_what_is_there<I: AsyncRead + AsyncWrite + Unpin>(
+    line: &mut Line<I>,
+    seen: &mut Vec<u8>,
+) {
+    let within = Duration::from_millis(1);
+    while let Ok(Ok(1..)) = timeout(within, line.read_buf(seen)).await {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_preface_of_http_2_is_answered_and_what_only_begins_like_it_is_read() {
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0";
+    let other = b"PRI * HTTP/1.1\r\nhost: a\r\n\r\n";
+    for size in 1..preface.len() {
+        for (bytes, is_http2) in [(&preface[..], true), (&other[..], false)] {
+            let (mut caller, server) = tokio::io::duplex(10_000);
+            let notes = Notes::default();
+            let mut line = over(server, &notes);
+            let mut seen = Vec::new();
+            for part in bytes.chunks(size) {
+                caller.write_all(part).await.unwrap();
+                read_what_is_there(&mut line, &mut seen).await;
+            }
+            let refused = notes.refused().map(|(why, _)| *why);
+            if is_http2 {
+                assert_eq!(
+                    (seen.len(), refused),
+                    (0, Some(Malformed::Http2)),
+                    "by {size}"
+                );
+            } else {
+                assert_eq!((&seen[..], refused), (bytes, None), "by {size}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rest_of_a_body_is_dropped_but_not_for_ever() {
+    let (mut caller, server) = tokio::io::duplex(100);
+    let notes = Notes::default();
+    let line = over(server, &notes);
+    drop(notes.body_coming());
+    let from = sleep(Duration::ZERO).deadline();
+    let sends = async {
+        while caller.write_all(&[0; 10]).await.is_ok() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::join!(line.close(), sends);
+    assert_eq!(
+        (sleep(Duration::ZERO).deadline() - from).as_secs(),
+        LINGER.as_secs()
+    );
+    // Whoever has sent all that it announced is not waited for.
     let (_caller, server) = tokio::io::duplex(100);
-    let mut line = Line::new(server, Notes::default(), PATIENCE);
-    let error = line.read(&mut [0; 10]).await.unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    assert_eq!(since(), PATIENCE.head);
+    let notes = Notes::default();
+    let line = over(server, &notes);
+    notes.body_coming().ended();
+    let from = sleep(Duration::ZERO).deadline();
+    line.close().await;
+    assert_eq!(sleep(Duration::ZERO).deadline(), from);
 }

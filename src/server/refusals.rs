@@ -1,0 +1,79 @@
+//! Answers to what never became a request: the line writes them itself, because the HTTP library
+//! shows such bytes to no service.
+
+use crate::clock::Clock;
+use crate::error::GatewayError;
+use crate::gateway::reply;
+use crate::gateway::request_id::{REQUEST_ID, RequestIds};
+use crate::metrics::Malformed;
+use bytes::Bytes;
+use http::{HeaderValue, Response};
+
+/// Makes the answers of one listener. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Refusals {
+    ids: RequestIds,
+    clock: Clock,
+    head_bytes: usize,
+}
+
+/// One answer as it is written, and the id that it has.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) bytes: Vec<u8>,
+    pub(super) id: HeaderValue,
+}
+
+impl Refusals {
+    /// Those of a listener that takes heads of so many bytes.
+    pub fn new(head_bytes: usize) -> Self {
+        Self {
+            ids: RequestIds::new(),
+            clock: Clock::system(),
+            head_bytes,
+        }
+    }
+
+    /// The answer to bytes of which this is wrong. The connection is closed after it.
+    pub(super) fn answer(&self, why: Malformed) -> Refusal {
+        let error = match why {
+            Malformed::Head => GatewayError::BadRequest(
+                "What came is no request, or its head is malformed. This listener takes requests of \
+                HTTP/1.1, without TLS",
+            ),
+            Malformed::Http2 => GatewayError::BadRequest(
+                "This listener speaks HTTP/1.1, and what came is the preface of HTTP/2. Let the \
+                client use HTTP/1.1, not HTTP/2 with prior knowledge (h2c)",
+            ),
+            Malformed::TooLarge => GatewayError::HeadTooLarge(self.head_bytes),
+        };
+        let mut answer = reply::error_held(&error);
+        let id = self.ids.next();
+        answer.headers_mut().insert(REQUEST_ID, id.clone());
+        Refusal {
+            bytes: written(&answer, &httpdate::fmt_http_date(self.clock.wall())),
+            id,
+        }
+    }
+}
+
+/// An answer as HTTP/1.1 writes it.
+fn written(answer: &Response<Bytes>, date: &str) -> Vec<u8> {
+    let (status, body) = (answer.status(), answer.body());
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut bytes = format!(
+        "HTTP/1.1 {} {reason}\r\ncontent-length: {}\r\ndate: {date}\r\n",
+        status.as_u16(),
+        body.len(),
+    )
+    .into_bytes();
+    for (name, value) in answer.headers() {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(body);
+    bytes
+}
