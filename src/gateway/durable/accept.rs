@@ -130,15 +130,19 @@ impl Gateway {
             .transpose()?;
         loop {
             let (birth, kept) = self.birth(&ask, &wanted);
-            let fingerprint = birth.key.map(|key| key.fingerprint);
+            let key = birth.key;
             let live = match self.durable.claim(birth) {
                 Claim::New(live) => live,
                 Claim::Full => {
+                    // What is recorded is told again, whatever else waits.
+                    if let Some(reply) = self.recorded(ask.credential, key.as_ref()).await? {
+                        return Ok(reply);
+                    }
                     let retry_after = self.budgets.until_departure(None);
                     return Err(GatewayError::QueueFull { retry_after });
                 }
                 Claim::UnderWay(live) => {
-                    if live.key.as_ref().map(|key| key.fingerprint) != fingerprint {
+                    if live.key.as_deref() != key.as_ref() {
                         return Err(GatewayError::KeyReused);
                     }
                     match self.await_end(&live, &ask, &wanted, until).await? {
@@ -223,12 +227,9 @@ impl Gateway {
             durable: self.durable.clone(),
             live: Some(live.clone()),
         };
-        if let Some(key) = &live.key {
-            let found = self.durable.journal().find(ask.credential, key.hash).await;
-            if let Some(record) = found.map_err(|error| self.journal_failed(&error))? {
-                drop(claimed);
-                return replay(&record, key);
-            }
+        let recorded = self.recorded(ask.credential, live.key.as_deref()).await;
+        if let Some(reply) = recorded? {
+            return Ok(reply);
         }
         let place = match self.durable.has_room_for_end(ask.credential) {
             true => self.give_place(&ask, &live, kept.keys),
@@ -258,6 +259,20 @@ impl Gateway {
             Some(reply) => Ok(reply),
             None => Err(GatewayError::Internal),
         }
+    }
+
+    /// What is told of a write that the journal has under this key.
+    async fn recorded(
+        &self,
+        credential: Credential,
+        key: Option<&Key>,
+    ) -> Result<Option<Reply>, GatewayError> {
+        let Some(key) = key else {
+            return Ok(None);
+        };
+        let found = self.durable.journal().find(credential, key.hash).await;
+        let found = found.map_err(|error| self.journal_failed(&error))?;
+        found.map(|record| replay(&record, key)).transpose()
     }
 
     fn give_place(&self, ask: &Ask, live: &Live, keys: Keys) -> Result<Waits, GatewayError> {

@@ -173,3 +173,24 @@ async fn what_has_not_ended_is_shared_by_the_credentials() {
     let other = world.send(from_peer(of(deferred(post(5)), "b"), 5)).await;
     assert_eq!(other.status, 202);
 }
+
+/// What is recorded is told again, however much waits.
+#[tokio::test(start_paused = true)]
+async fn a_recorded_answer_needs_no_room() {
+    let mut setup = Setup::new(slow());
+    setup.config.journal.writes = 2;
+    let script = answering(r#"{"data":{}}"#);
+    let world = script.world_of(setup);
+    assert_eq!(world.send(write("a", 1)).await.status, 200);
+    let waits = Selection {
+        credential: None,
+        operation: Some("createInvites".into()),
+    };
+    assert!(world.gateway.operators_pause(&waits).unwrap());
+    defer(&world, invite("waits@example.com")).await;
+    assert_eq!(world.send(write("a", 2)).await.status, 503);
+    let again = world.send(write("a", 1)).await;
+    assert_eq!(again.header("idempotency-replayed"), "true", "{again:?}");
+    let other = world.send(keyed(post(2), "k1")).await;
+    assert_eq!(other.error_type(), "gateway-key-reused");
+}
