@@ -12,7 +12,7 @@ use crate::gateway::Gateway;
 use crate::gateway::attempt::Came;
 use crate::gateway::flow::{Ask, Timing};
 use crate::gateway::union::{Merged, NoTurn, Turn};
-use crate::gateway::verdict::{self, Known, Verdict, is_in_doubt, verdict};
+use crate::gateway::verdict::{self, Known, REPEAT_FOR, Verdict, is_in_doubt, verdict};
 use crate::gateway::write::{Told, Unsettled, touched};
 use crate::journal::{Change, JournalError, State};
 use crate::limit::budgets::Refusal;
@@ -41,6 +41,8 @@ struct Carried {
     failures: u32,
     /// With how many others it may be sent.
     batching: Batching,
+    /// The answer to the last attempt that may have had effect.
+    heard: Option<Heard>,
 }
 
 /// What follows from one turn.
@@ -70,6 +72,7 @@ impl Gateway {
             ticket,
             timing,
             failures: 0,
+            heard: None,
             batching: Batching::default(),
         };
         self.guarded(
@@ -97,6 +100,7 @@ impl Gateway {
                         ticket,
                         timing,
                         failures: 0,
+                        heard: None,
                         batching: Batching::default(),
                     };
                     gateway.carry(carried, place, Some(brought)).await;
@@ -158,11 +162,13 @@ impl Gateway {
             // Stopping waits for what has left.
             let running = self.tasks.begin("durable write");
             let mut next = match turn {
-                // Its credential was refused while it stood in line.
-                Turn::Alone(_, place) if self.has_to_wait(&carried.live) => {
-                    return self.defer(&carried.live, place);
+                Turn::Alone(_, place) if self.is_too_late(&carried.live) => {
+                    let (live, heard) = (&carried.live, carried.heard.take());
+                    self.end(live, State::Unknown, heard, &carried.timing).await;
+                    drop(place);
+                    Next::Over
                 }
-                Turn::Alone(permit, place) if carried.live.leaves() => {
+                Turn::Alone(permit, place) if self.may_leave(&carried.live) => {
                     self.take_turn(&mut carried, permit, place).await
                 }
                 Turn::Alone(_, place) => return self.park(&carried.live, place),
@@ -195,10 +201,19 @@ impl Gateway {
         }
     }
 
-    /// Whether a write that nobody waits for is kept back because the API refuses its credential.
-    fn has_to_wait(&self, live: &Live) -> bool {
+    /// Lets a write leave, unless it is being taken back, or nobody waits for it and its credential
+    /// was refused while it stood in line.
+    fn may_leave(&self, live: &Live) -> bool {
         let waits = live.deferred && matches!(live.stage(), Stage::Queued);
-        waits && self.durable.shared.feed.lock().is_refused(live.credential)
+        let has_to_wait = waits && self.durable.shared.feed.lock().is_refused(live.credential);
+        !has_to_wait && live.leaves()
+    }
+
+    /// Whether it was held up for so long that it is not to be repeated any more.
+    fn is_too_late(&self, live: &Live) -> bool {
+        let (now, first) = (self.clock.now(), live.tries().first_doubt);
+        let waited = first.map_or(Duration::ZERO, |first| now.saturating_duration_since(first));
+        waited >= REPEAT_FOR && matches!(live.stage(), Stage::Queued | Stage::Left)
     }
 
     /// It leaves.
@@ -362,6 +377,7 @@ impl Gateway {
             Verdict::Repeat => match self.take_repetition(&live.operation) {
                 Ok(()) => {
                     carried.failures += 1;
+                    carried.heard = heard;
                     let failures = carried.failures;
                     Next::Again(place, verdict::pause(failures, dice(live, failures)))
                 }

@@ -80,3 +80,30 @@ async fn a_write_that_leaves_at_once_is_waited_for_a_moment() {
     let now = keyed(with(put(1), "prefer", "wait=0"), "k");
     assert_eq!(world.send(now).await.status, 200);
 }
+
+/// A repetition is for five minutes, also where something else than the API held it up meanwhile.
+#[tokio::test(start_paused = true)]
+async fn what_waited_for_too_long_is_not_repeated() {
+    let script = Script::new(|_, before| match before {
+        0 => Step::Close,
+        1 => Step::Later(SOON, answer(503, r#"{"errors":[]}"#)),
+        2 => Step::Later(SOON, answer(401, "{}")),
+        _ => Step::Later(SOON, answer(200, r#"{"data":{}}"#)),
+    });
+    let world = script.world();
+    let location = defer(&world, put(1)).await;
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!((script.count(), world.durable().paused), (3, 1));
+    sleep(Duration::from_secs(300)).await;
+    let listed = world.get("/_gateway/writes", "a").await.json();
+    assert_eq!(listed["data"]["writes"][0]["state"], "dispatched");
+    let mut headers = http::HeaderMap::new();
+    headers.insert("authorization", "Bearer a".parse().unwrap());
+    let of_a = Selection {
+        credential: Some(world.gateway.hasher.credential(&headers).to_string()),
+        operation: None,
+    };
+    assert!(world.gateway.operators_resume(&of_a).await.unwrap());
+    let write = ended(&world, &location).await;
+    assert_eq!((&write["state"], script.count()), (&"unknown".into(), 3));
+}
