@@ -104,6 +104,12 @@ impl Budgets {
         clock: Clock,
     ) -> Self {
         let started = clock.now();
+        // What is occupied is forgotten when it is free, what was learned is not.
+        let learned = history.iter().flatten();
+        let learned = learned.filter(|(_, past)| past.is_learned);
+        let learned = learned
+            .map(|(id, past)| (*id, (past.rate, started)))
+            .collect();
         Self {
             shared: Arc::new(Shared {
                 clock,
@@ -115,7 +121,7 @@ impl Budgets {
                     wakes: BTreeSet::new(),
                     ledger,
                     history,
-                    learned: HashMap::new(),
+                    learned,
                     configured: HashMap::new(),
                     next_place: 0,
                     waiting: 0,
@@ -451,7 +457,8 @@ impl Budgets {
         let bounds = &self.shared.bounds;
         let past = state.history.as_mut().map(|history| history.remove(&id));
         let learned = past.iter().flatten().map(|past| past.rate).next();
-        let learned = learned.or_else(|| state.learned.remove(&id).map(|(rate, _)| rate));
+        let remembered = state.learned.remove(&id).map(|(rate, _)| rate);
+        let learned = learned.or(remembered);
         let rate = match learned {
             // Of a documented rate, a lower limit can be learned; of another, both.
             Some(learned) if spec.documented => Rate {

@@ -49,6 +49,25 @@ struct Claim {
     ask_at: Instant,
 }
 
+/// A rate that is in force, and whether answers have taught it, so that it is another than the
+/// configured one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// The rate.
+    pub rate: Rate,
+    /// See above.
+    pub is_learned: bool,
+}
+
+impl From<Rate> for InForce {
+    fn from(rate: Rate) -> Self {
+        Self {
+            rate,
+            is_learned: false,
+        }
+    }
+}
+
 /// What an answer has changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {

@@ -21,9 +21,10 @@ pub use record::Name;
 
 use crate::clock::{BootTime, Clock};
 use crate::credential::Credential;
+use crate::limit::evidence::InForce;
 use crate::route::policy::Rate;
 use record::{Attempt, Head, RECORD, parse};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -34,6 +35,9 @@ use std::time::{Duration, Instant};
 const COMPACT_AT: u64 = 4 * 1024 * 1024;
 /// Boot times are rounded down to 10 ms when written and when read.
 const ROUNDING: Duration = Duration::from_millis(20);
+/// For so long the rates are kept that answers have taught, and of so many budgets.
+const LEARNED_FOR: Duration = Duration::from_secs(7 * 86_400);
+const MOST_LEARNED: usize = 20_000;
 /// A write that acts on more names is recorded as one that may act on anything of its credential.
 const MOST_NAMES: usize = 128;
 
@@ -50,6 +54,8 @@ pub struct Past {
     pub held: Vec<Instant>,
     /// The rate that was in force at last.
     pub rate: Rate,
+    /// Whether answers had taught it.
+    pub is_learned: bool,
 }
 
 /// What a write acts on that is about to leave. Names are keyed hashes, never in clear.
@@ -173,19 +179,16 @@ impl Ledger {
             }
             Err(error) => Err(Some(error.to_string())),
         };
-        let kept: Vec<Attempt> = found
-            .iter()
-            .flatten()
-            .filter_map(|attempt| {
-                // One that was under way when its process ended has ended with it, now at the latest; a
-                // later start must not take it for one that ends now once more.
-                let mut attempt = attempt.clone();
-                if !attempt.ended {
-                    (attempt.ended, attempt.at) = (true, boot.since);
-                }
-                counts(&attempt, boot.since, spec.keep).then_some(attempt)
-            })
-            .collect();
+        let ended = found.iter().flatten().map(|attempt| {
+            // One that was under way when its process ended has ended with it, now at the latest; a
+            // later start must not take it for one that ends now once more.
+            let mut attempt = attempt.clone();
+            if !attempt.ended {
+                (attempt.ended, attempt.at) = (true, boot.since);
+            }
+            attempt
+        });
+        let kept = kept(ended.collect(), boot.since, spec.keep);
         let next = kept.iter().map(|attempt| attempt.number + 1).max();
         let (disk, unkept) = match Disk::rewrite(path, head, spec.keep, &kept) {
             Ok(disk) => (Some(disk), None),
@@ -223,9 +226,10 @@ impl Ledger {
         &mut self,
         account: AccountId,
         hold: Duration,
-        rate: Rate,
+        rate: impl Into<InForce>,
         intents: &[Intent],
     ) -> u64 {
+        let InForce { rate, is_learned } = rate.into();
         let number = self.next;
         self.next += 1;
         self.append(
@@ -235,6 +239,7 @@ impl Ledger {
                 at: Duration::ZERO,
                 hold,
                 rate,
+                is_learned,
                 ended: false,
                 effect: Effect::Late,
                 intents: Vec::new(),
@@ -251,8 +256,9 @@ impl Ledger {
         number: u64,
         account: AccountId,
         (hold, effect): (Duration, Effect),
-        rate: Rate,
+        rate: impl Into<InForce>,
     ) {
+        let InForce { rate, is_learned } = rate.into();
         self.append(
             Attempt {
                 number,
@@ -260,6 +266,7 @@ impl Ledger {
                 at: Duration::ZERO,
                 hold,
                 rate,
+                is_learned,
                 ended: true,
                 effect,
                 intents: Vec::new(),
@@ -333,10 +340,7 @@ impl Disk {
             return Ok(());
         }
         let attempts = parse(&std::fs::read(&self.path)?, self.head).map_err(io::Error::other)?;
-        let kept = attempts.into_iter();
-        let kept: Vec<_> = kept
-            .filter(|attempt| counts(attempt, now, self.keep))
-            .collect();
+        let kept = kept(attempts, now, self.keep);
         *self = Self::rewrite(&self.path, self.head, self.keep, &kept)?;
         Ok(())
     }
@@ -362,6 +366,24 @@ fn holds(attempt: &Attempt, now: Duration) -> Option<Duration> {
     (!left.is_zero()).then_some(left)
 }
 
+/// Those that count, and the last one of each budget whose rate answers have taught lately.
+fn kept(attempts: Vec<Attempt>, now: Duration, keep: Duration) -> Vec<Attempt> {
+    let last: HashMap<AccountId, u64> = attempts
+        .iter()
+        .map(|attempt| (attempt.account, attempt.number))
+        .collect();
+    let teaches = |attempt: &&Attempt| {
+        attempt.is_learned
+            && last.get(&attempt.account) == Some(&attempt.number)
+            && now.saturating_sub(attempt.at) < LEARNED_FOR
+    };
+    let teaching = attempts.iter().rev().filter(teaches).take(MOST_LEARNED);
+    let teaching: HashSet<u64> = teaching.map(|attempt| attempt.number).collect();
+    let counts =
+        |attempt: &Attempt| counts(attempt, now, keep) || teaching.contains(&attempt.number);
+    attempts.into_iter().filter(counts).collect()
+}
+
 /// Whether anything still depends on it: its slot, or what is done with the writes that it is for.
 fn counts(attempt: &Attempt, now: Duration, keep: Duration) -> bool {
     let is_recent = !attempt.ended || now.saturating_sub(attempt.at) < keep + ROUNDING;
@@ -375,16 +397,19 @@ fn counts(attempt: &Attempt, now: Duration, keep: Duration) -> bool {
 fn history(attempts: &[Attempt], boot: BootTime, now: Instant) -> History {
     let mut history = History::new();
     for attempt in attempts {
-        let Some(left) = holds(attempt, boot.since) else {
+        let left = holds(attempt, boot.since);
+        if left.is_none() && !attempt.is_learned {
             continue;
-        };
+        }
         let past = history.entry(attempt.account).or_insert_with(|| Past {
             held: Vec::new(),
             rate: attempt.rate,
+            is_learned: attempt.is_learned,
         });
-        past.held.push(now + left);
+        past.held.extend(left.map(|left| now + left));
         // They are in the order in which they were sent.
         past.rate = attempt.rate;
+        past.is_learned = attempt.is_learned;
     }
     history
 }

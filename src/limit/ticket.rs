@@ -191,10 +191,10 @@ impl Permit {
             return;
         };
         let window = kept.account.window();
-        let (hold, rate) = (window.hold_unanswered(), window.rate());
+        let (hold, in_force) = (window.hold_unanswered(), window.in_force());
         let id = kept.id;
         let intents = std::mem::take(&mut self.intents);
-        self.attempt = Some(state.ledger.sent(id, hold, rate, &intents));
+        self.attempt = Some(state.ledger.sent(id, hold, in_force, &intents));
     }
 
     /// Ends the attempt; the slot comes back as [`super::window::Window`] says.
@@ -227,9 +227,11 @@ impl Permit {
                 End::NoAnswer => window.hold_unanswered(),
                 End::Answered(_) | End::Throttled(_) => window.hold_answered(),
             };
-            let rate = window.rate();
+            let in_force = window.in_force();
             if let Some(attempt) = attempt {
-                state.ledger.ended(attempt, kept.id, (hold, effect), rate);
+                state
+                    .ledger
+                    .ended(attempt, kept.id, (hold, effect), in_force);
             }
             ended.standing = Some(kept.standing(&self.key.1, now));
         });

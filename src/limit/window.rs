@@ -13,7 +13,7 @@
 //! What other users of the same token consume is seen in the answers' headers; that many slots
 //! are held as occupied. What is not done here: waiting, whose turn it is, and storing.
 
-use crate::limit::evidence::Evidence;
+use crate::limit::evidence::{Evidence, InForce};
 use crate::limit::learn::{Allowance, Throttle};
 use crate::limit::others::Others;
 use crate::limit::releases::{Holds, Kind, Releases};
@@ -228,6 +228,14 @@ impl Window {
     /// Whether answers have taught another rate than the configured one.
     pub fn is_learned(&self) -> bool {
         self.evidence.is_learned()
+    }
+
+    /// The rate in force, and whether answers have taught it.
+    pub fn in_force(&self) -> InForce {
+        InForce {
+            rate: self.rate(),
+            is_learned: self.is_learned(),
+        }
     }
 
     /// W + guard: how long an answered attempt occupies its slot from its answer on.

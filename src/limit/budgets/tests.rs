@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limit::learn::Allowance;
+use crate::limit::ledger::Past;
 use crate::limit::ticket::NoPermit;
 use crate::limit::turns::{Caller, Urgency};
 use crate::limit::window::End;
@@ -24,6 +25,10 @@ impl Drop for Bench {
 }
 
 fn bench(limit: u32) -> Bench {
+    bench_after(limit, History::new())
+}
+
+fn bench_after(limit: u32, history: History) -> Bench {
     let clock = Clock::simulated(SystemTime::UNIX_EPOCH, Duration::from_secs(5_000));
     let bounds = Bounds {
         terms: Terms {
@@ -41,7 +46,7 @@ fn bench(limit: u32) -> Bench {
     };
     let ledger = Ledger::none(clock.clone());
     let hasher = Hasher::new(&[1; 32]);
-    let budgets = Budgets::new(bounds, ledger, Some(History::new()), hasher, clock.clone());
+    let budgets = Budgets::new(bounds, ledger, Some(history), hasher, clock.clone());
     let driver = tokio::spawn(budgets.clone().drive());
     let rate = Rate { limit, window: W };
     let spec = BudgetSpec {
@@ -165,6 +170,29 @@ async fn what_was_learned_is_known_when_a_budget_is_used_again() {
     assert!(at_once(&bench).await.is_none());
     let state = bench.budgets.shared.state.lock();
     assert!(state.learned.is_empty(), "it is known in one place");
+}
+
+/// Of an earlier process, all of whose slots are free again.
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_process_has_learned_is_known() {
+    let before = bench(60);
+    before.permit(1).await.end(told(1, 2));
+    let (id, rate) = {
+        let mut state = before.budgets.shared.state.lock();
+        let kept = state.accounts.values_mut().next().unwrap();
+        (kept.id, kept.account.window().rate())
+    };
+    let past = Past {
+        held: Vec::new(),
+        rate,
+        is_learned: true,
+    };
+    let bench = bench_after(60, History::from([(id, past)]));
+    tokio::time::sleep(Duration::from_secs(3 * 3_600)).await;
+    let _first = at_once(&bench).await.unwrap();
+    let state = &bench.budgets.snapshot()[0];
+    assert_eq!((state.rate.limit, state.starting), (2, true));
+    assert!(at_once(&bench).await.is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -73,6 +73,8 @@ pub(super) struct Attempt {
     pub(super) hold: Duration,
     /// The rate that was in force.
     pub(super) rate: Rate,
+    /// Whether answers had taught it.
+    pub(super) is_learned: bool,
     pub(super) ended: bool,
     /// What is known of its effect; [`Effect::Late`] while it is under way.
     pub(super) effect: Effect,
@@ -116,6 +118,7 @@ impl Attempt {
         bytes[40..48].copy_from_slice(&millis(self.hold).to_be_bytes());
         bytes[48..52].copy_from_slice(&self.rate.limit.to_be_bytes());
         bytes[52..60].copy_from_slice(&millis(self.rate.window).to_be_bytes());
+        bytes[60] = self.is_learned.into();
         writer.put(bytes, self.number);
         for intent in &self.intents {
             intent.encode(self.number, &mut writer);
@@ -237,6 +240,7 @@ fn replay(record: &[u8], attempts: &mut BTreeMap<u64, Attempt>) -> Option<()> {
                     limit: u32::from_be_bytes(record.get(48..52)?.try_into().ok()?),
                     window: Duration::from_millis(number(record, 52)?),
                 },
+                is_learned: *record.get(60)? == 1,
                 ended: kind == ENDED,
                 effect,
                 intents: intents.unwrap_or_default(),

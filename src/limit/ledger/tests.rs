@@ -295,3 +295,47 @@ async fn nobody_else_can_read_it() {
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
+
+/// A rate that answers have taught outlasts a restart after which no slot is occupied, for a week;
+/// one that they have taken back does not.
+#[tokio::test(start_paused = true)]
+async fn what_was_learned_outlasts_quiet_windows_and_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let clock = clock(1000);
+    let low = InForce {
+        rate: Rate {
+            limit: 2,
+            window: W,
+        },
+        is_learned: true,
+    };
+    let mut opened = open(&path, &clock);
+    for (account, learned) in [(1, true), (2, false), (3, true)] {
+        let attempt = opened.ledger.sent([account; 16], WQ, RATE, &[]);
+        let rate = if learned { low } else { RATE.into() };
+        opened
+            .ledger
+            .ended(attempt, [account; 16], (W, Effect::Known), rate);
+    }
+    let later = opened.ledger.sent([3; 16], WQ, low, &[]);
+    opened
+        .ledger
+        .ended(later, [3; 16], (W, Effect::Known), RATE);
+    drop(opened);
+    let day = Duration::from_secs(86_400);
+    for days in 1..=8 {
+        tokio::time::advance(day).await;
+        let history = open(&path, &clock).history.unwrap();
+        if days >= 7 {
+            assert!(history.is_empty(), "it is too old");
+            continue;
+        }
+        let past = Past {
+            held: Vec::new(),
+            rate: low.rate,
+            is_learned: true,
+        };
+        assert_eq!(history, History::from([([1; 16], past)]));
+    }
+}
