@@ -198,7 +198,7 @@ async fn another_credential_sees_nothing_of_it() {
     let wrong = world.send(request(Method::PUT, &location, "a", "")).await;
     assert_eq!(
         (wrong.status.as_u16(), wrong.header("allow")),
-        (405, "GET, DELETE")
+        (405, "GET, HEAD, DELETE")
     );
     assert_eq!(ended(&world, &location).await["state"], "succeeded");
     assert_eq!(
