@@ -8,7 +8,7 @@ mod reload;
 
 pub use assembly::{Assembly, client, collector, server_bounds, stack_bounds, upstream_spec};
 
-pub use keeping::Keeping;
+pub use keeping::{Keeping, rekey};
 pub use operators::admin_token;
 pub use preflight::preflight;
 pub use reload::{Reloads, Source};
@@ -299,6 +299,7 @@ async fn start(
     })?;
     let directory = config.state.directory.as_deref();
     let state = directory.map(State::open).transpose().map_err(failed)?;
+    warn_of_open_secrets(config);
     let key = match (&config.credentials.key_file, &state) {
         (Some(path), _) => state::key_file(path),
         (None, Some(state)) => state.key(),
@@ -339,6 +340,20 @@ async fn start(
         clock: clock.clone(),
     };
     Ok((state, assembly.gateway()?, left))
+}
+
+/// Names the secrets that others on this machine can read.
+fn warn_of_open_secrets(config: &Config) {
+    let files = [
+        ("credentials.key_file", &config.credentials.key_file),
+        ("journal.key_file", &config.journal.key_file),
+        ("admin.token_file", &config.admin.token_file),
+    ];
+    for (key, file) in files {
+        if let Some(file) = file.as_ref().filter(|file| state::is_readable_by_all(file)) {
+            tracing::warn!(key, file = %file.display(), "every user can read this secret; chmod o-r");
+        }
+    }
 }
 
 /// Opens the ledger of the state directory.

@@ -2,6 +2,7 @@
 
 mod admin;
 mod cache;
+mod journal;
 mod log;
 mod unusable;
 mod writes;
@@ -52,6 +53,8 @@ enum Command {
     Writes(writes::Writes),
     /// Look at what a running gateway has stored, and make it forget.
     Cache(cache::CacheCommand),
+    /// Manage the journal of durable writes while no gateway runs.
+    Journal(journal::JournalCommand),
     /// See or change from which level on a running gateway logs.
     Log(log::LogCommand),
     /// Print what a shell needs to complete commands and flags.
@@ -265,6 +268,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Sandbox(sandbox) => sandbox_command(&sandbox),
         Command::Writes(writes) => writes::run(&writes),
         Command::Cache(command) => cache::run(&command),
+        Command::Journal(command) => journal::run(&command),
         Command::Log(command) => log::run(&command),
         Command::Completions { shell } => completions(shell),
         Command::Man => manual(),

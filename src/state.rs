@@ -6,6 +6,7 @@
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The shortest key file that is accepted, in bytes.
@@ -19,6 +20,8 @@ pub const SOCKET: &str = "admin.sock";
 pub enum StateError {
     /// The directory cannot be made or written.
     Directory(PathBuf, io::Error),
+    /// It or a file in it is another user's to change: why, and what to do.
+    Unsafe(PathBuf, String),
     /// Another process owns it.
     Locked(PathBuf),
     /// The key file cannot be read.
@@ -38,6 +41,9 @@ impl std::fmt::Display for StateError {
                  to keep no state",
                 path.display()
             ),
+            Self::Unsafe(path, why) => {
+                write!(f, "state.directory {}: {why}", path.display())
+            }
             Self::Locked(path) => write!(
                 f,
                 "state.directory {}: another segment-gateway uses it; stop that one first, or \
@@ -78,6 +84,7 @@ impl State {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(directory).map_err(failed)?;
+        ours(directory)?;
         let path = directory.join("lock");
         let was_used = path.exists();
         let lock = private(&path, false).map_err(failed)?;
@@ -178,6 +185,45 @@ impl State {
     }
 }
 
+/// Whether nobody else can change the directory, and none of its files leads elsewhere. From then on
+/// nobody but this user can put a link there.
+fn ours(directory: &Path) -> Result<(), StateError> {
+    let failed = |error| StateError::Directory(directory.to_owned(), error);
+    let unsafe_ = |why: String| Err(StateError::Unsafe(directory.to_owned(), why));
+    let there = std::fs::metadata(directory).map_err(failed)?;
+    let user = rustix::process::geteuid().as_raw();
+    if there.uid() != user {
+        return unsafe_(format!(
+            "it belongs to user {}, and this is user {user}; make it this user's, or name a \
+             directory below it that is to be made",
+            there.uid()
+        ));
+    }
+    if there.mode() & 0o022 != 0 {
+        return unsafe_(
+            "others may write to it; take that away, e.g. `chmod go-w`, or name a directory below it \
+             that is to be made"
+                .into(),
+        );
+    }
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_symlink() {
+            let name = entry.file_name();
+            return unsafe_(format!(
+                "{} in it is a symbolic link, which would be followed; remove it",
+                name.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether everybody on this machine can read a secret.
+pub fn is_readable_by_all(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|there| there.mode() & 0o004 != 0)
+}
+
 /// The key in an operator's key file: all of its bytes count.
 pub fn key_file(path: &Path) -> Result<[u8; 32], StateError> {
     /// A key is no longer than this; what is, is not a key file.
@@ -239,6 +285,57 @@ mod tests {
             let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
             assert_eq!(mode(&path), 0o700);
             assert_eq!(mode(&path.join("credential-hash.key")), 0o600);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_others_can_change_is_refused() {
+        use std::os::unix::fs::{PermissionsExt, chown, symlink};
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("state");
+        let refused = || State::open(&path).unwrap_err().to_string();
+        let mode = |mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&path, mode).unwrap();
+        };
+        drop(State::open(&path).unwrap());
+        for (open, is_refused) in [(0o777, true), (0o770, true), (0o755, false), (0o700, false)] {
+            mode(open);
+            assert_eq!(State::open(&path).is_err(), is_refused, "{open:o}");
+        }
+        mode(0o770);
+        assert!(refused().contains("others may write"));
+        mode(0o700);
+        // A victim's file that would be written over.
+        let victim = parent.path().join("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        for name in [
+            "credential-hash.key",
+            "ledger",
+            "ledger.new",
+            "lock",
+            "journal.db",
+        ] {
+            let _ = std::fs::remove_file(path.join(name));
+            symlink(&victim, path.join(name)).unwrap();
+            assert!(refused().contains(name), "{name}");
+            std::fs::remove_file(path.join(name)).unwrap();
+        }
+        assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+        // Only root can give it away.
+        if chown(&path, Some(65_532), None).is_ok() {
+            assert!(refused().contains("belongs to user 65532"));
+        }
+    }
+
+    #[test]
+    fn a_secret_that_all_can_read_is_noticed() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (mode, is_open) in [(0o600, false), (0o640, false), (0o644, true)] {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(file.path(), mode).unwrap();
+            assert_eq!(is_readable_by_all(file.path()), is_open);
         }
     }
 

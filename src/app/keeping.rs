@@ -2,10 +2,11 @@
 
 use super::{StartError, failed};
 use crate::config::{Config, journal_key_environment};
-use crate::journal::disk::Disk;
+use crate::journal::disk::{Disk, OpenError};
 use crate::journal::memory::Memory;
-use crate::journal::{Journal, Key, WriteId};
+use crate::journal::{self, Journal, Key, KeyError, WriteId};
 use crate::state::State;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,6 +31,17 @@ impl Keeping {
         }
     }
 
+    /// A journal for which there is no room: reads and held writes go on without it.
+    fn refusing() -> Self {
+        let full = Memory::default();
+        full.fail_next(usize::MAX);
+        Self {
+            journal: Arc::new(full),
+            outlasts: true,
+            newest: None,
+        }
+    }
+
     /// The journal of the state directory, or one in memory where there is no directory. Blocks.
     ///
     /// # Errors
@@ -39,8 +51,21 @@ impl Keeping {
             return Ok(Self::in_memory());
         };
         let path = state.journal();
-        let key = key(config, &path)?;
-        let journal = Disk::open(&path, key).map_err(failed)?;
+        let opened = match key(config, &path) {
+            Ok(key) => Disk::open(&path, key),
+            // A key is made only where there is no journal yet.
+            Err(KeyError::Unusable(_, error)) if error.kind() == io::ErrorKind::StorageFull => {
+                Err(OpenError::Full(path.clone()))
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let journal = match opened {
+            Err(error @ OpenError::Full(_)) => {
+                tracing::error!("{error}, and restart: until then durable writes are refused");
+                return Ok(Self::refusing());
+            }
+            opened => opened.map_err(failed)?,
+        };
         Ok(Self {
             newest: journal.newest().await.map_err(failed)?,
             journal: Arc::new(journal),
@@ -49,17 +74,51 @@ impl Keeping {
     }
 }
 
+/// Seals the journal of the state directory anew under the configured key; how many writes that were.
+/// `old` is the file of the key under which it is sealed, `None` the one beside the journal.
+///
+/// # Errors
+/// If no key is configured, a gateway has the directory, or the journal does not open.
+pub fn rekey(config: &Config, old: Option<&Path>) -> Result<usize, StartError> {
+    let told = |why: &str| StartError(why.to_owned());
+    let directory = config.state.directory.as_deref();
+    let directory =
+        directory.ok_or_else(|| told("state.directory is \"\": there is no journal"))?;
+    let new = configured_key(config).map_err(failed)?.ok_or_else(|| {
+        told("no key is configured: set journal.key_file to the file of the new key first")
+    })?;
+    let state = State::open(directory).map_err(failed)?;
+    let path = state.journal();
+    if !path.exists() {
+        return Err(told(
+            "there is no journal: the first start makes it under the configured key",
+        ));
+    }
+    let old = match old {
+        Some(file) => Key::from_file(file),
+        None => Key::beside(&path),
+    };
+    journal::rekey(&path, &old.map_err(failed)?, &new).map_err(failed)
+}
+
+/// The key that the configuration or the environment has for the journal.
+fn configured_key(config: &Config) -> Result<Option<Key>, KeyError> {
+    if let Some(path) = &config.journal.key_file {
+        return Key::from_file(path).map(Some);
+    }
+    let secret = journal_key_environment();
+    let key = secret.map(|secret| Key::from_secret(secret.as_encoded_bytes()));
+    key.transpose()
+}
+
 /// The key of the journal there; one is made beside it where none is configured and there is no
 /// journal yet.
-pub(super) fn key(config: &Config, journal: &Path) -> Result<Key, StartError> {
-    if let Some(path) = &config.journal.key_file {
-        return Key::from_file(path).map_err(failed);
-    }
-    if let Some(secret) = journal_key_environment() {
-        return Key::from_secret(secret.as_encoded_bytes()).map_err(failed);
+pub(super) fn key(config: &Config, journal: &Path) -> Result<Key, KeyError> {
+    if let Some(key) = configured_key(config)? {
+        return Ok(key);
     }
     let is_new = !journal.exists();
-    let key = Key::beside(journal).map_err(failed)?;
+    let key = Key::beside(journal)?;
     if is_new {
         tracing::warn!(
             key = %journal.with_extension("key").display(),

@@ -67,7 +67,7 @@ fn directory_problem(config: &Config, directory: &Path) -> Option<String> {
             if !journal.exists() {
                 return None;
             }
-            let opened = keeping::key(config, &journal).map_err(|error| error.0);
+            let opened = keeping::key(config, &journal).map_err(|error| error.to_string());
             let opened =
                 opened.and_then(|key| Disk::open(&journal, key).map_err(|error| error.to_string()));
             return opened.err();

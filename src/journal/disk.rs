@@ -7,6 +7,8 @@
 //! - Nothing here blocks the runtime: the file is read and written by blocking tasks, one at a time.
 //!   A read waits for the transaction that is being written.
 //! - A disk without room refuses commits ([`JournalError::Full`]) and goes on being read.
+//! - What a write was to send is gone from the files a few seconds after it has ended: its page is
+//!   overwritten, and the log is emptied when it is quiet.
 //!
 //! Others' changes of what is not sealed are not noticed: who may write the file is trusted.
 
@@ -15,6 +17,7 @@ use super::{
     WriteId, millis,
 };
 use crate::credential::Credential;
+use count::Count;
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use std::collections::{HashMap, VecDeque};
@@ -22,19 +25,24 @@ use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
+mod count;
 mod open;
 mod rows;
 
 pub use open::OpenError;
-pub(super) use open::lock;
+pub(super) use open::{lock, rekey};
 
 /// At most so many commits share a transaction, so that the first does not wait for ever more.
 const MOST_TOGETHER: usize = 256;
+/// The log is emptied when nothing was written for so long after a write has ended, and at the latest
+/// after so many times.
+const QUIET: Duration = Duration::from_secs(1);
+const MOST_QUIETS: u32 = 10;
 /// So many are forgotten in one transaction, or counted in one go, so that commits get in between.
 const FORGET_TOGETHER: u32 = 1_000;
 
@@ -48,8 +56,12 @@ struct Shared {
     path: PathBuf,
     key: Key,
     connection: Mutex<Connection>,
+    /// Locked by whoever has the connection.
+    count: Mutex<Count>,
     queue: Mutex<Queue>,
     transactions: AtomicU64,
+    /// Whether a task is there that empties the log.
+    emptied: AtomicBool,
     /// Held open until the connection is closed: the lock is on it.
     _lock: File,
 }
@@ -78,17 +90,44 @@ impl fmt::Debug for Disk {
 impl Disk {
     /// Opens the journal, or makes one where none is. Blocks, and reads the whole file once.
     pub fn open(path: &Path, key: Key) -> Result<Self, OpenError> {
-        let (connection, lock) = open::open(path, &key)?;
+        let (connection, count, lock) = open::open(path, &key)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 path: path.to_owned(),
                 key,
                 connection: Mutex::new(connection),
+                count: Mutex::new(count),
                 queue: Mutex::default(),
                 transactions: AtomicU64::new(0),
+                emptied: AtomicBool::new(false),
                 _lock: lock,
             }),
         })
+    }
+
+    /// Empties the log once it has been quiet for a while, or in the end although it is not.
+    fn empty_log_later(&self) {
+        if self.shared.emptied.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let shared = Arc::downgrade(&self.shared);
+        drop(tokio::spawn(async move {
+            let mut before = None;
+            for _ in 0..MOST_QUIETS {
+                tokio::time::sleep(QUIET).await;
+                let Some(shared) = shared.upgrade() else {
+                    return;
+                };
+                let now = shared.transactions.load(Ordering::Relaxed);
+                if before.replace(now) == Some(now) {
+                    break;
+                }
+            }
+            let Some(shared) = shared.upgrade() else {
+                return;
+            };
+            drop(spawn_blocking(move || shared.empty_log()));
+        }));
     }
 
     /// How many transactions have kept commits: less than one per commit under load.
@@ -119,6 +158,9 @@ impl Disk {
 impl Journal for Disk {
     fn commit(&self, changes: Vec<Change>) -> Later<'static, ()> {
         let (tell, told) = oneshot::channel();
+        if changes.iter().any(erases) {
+            self.empty_log_later();
+        }
         let mut queue = self.shared.queue.lock();
         queue.waiting.push_back(Waiting { changes, tell });
         let alone = !std::mem::replace(&mut queue.taken_care_of, true);
@@ -234,7 +276,30 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
+/// Whether a change leaves something secret in the log that is no longer in the journal.
+fn erases(change: &Change) -> bool {
+    matches!(change, Change::End { .. } | Change::Rebind { .. })
+}
+
+/// Moves the log into the journal and empties it.
+fn truncate_log(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}
+
 impl Shared {
+    fn empty_log(&self) {
+        let connection = self.connection.lock();
+        // What ends from now on has another task.
+        self.emptied.store(false, Ordering::Release);
+        if let Err(error) = truncate_log(&connection) {
+            tracing::warn!(
+                %error,
+                "the journal's log cannot be emptied: it still has what writes were to send that \
+                 have ended"
+            );
+        }
+    }
+
     fn read<T>(
         &self,
         question: impl FnOnce(&Connection, &Key) -> Result<T, Fault>,
@@ -304,7 +369,10 @@ impl Shared {
             savepoint.commit()?;
             answers.push(applied.map_err(|fault| self.told(fault)));
         }
+        let mut count = self.count.lock();
+        rows::set_commits(&transaction, count.commits + 1)?;
         transaction.commit()?;
+        count.add();
         self.transactions.fetch_add(1, Ordering::Relaxed);
         Ok(answers)
     }

@@ -34,6 +34,15 @@ pub mod write_id;
 pub use seal::{Key, KeyError};
 pub use write_id::{WriteId, WriteIds};
 
+/// Seals the journal at `path` anew under another key; how many writes that were. No process may
+/// have it open.
+///
+/// # Errors
+/// If it cannot be opened under the old key. Nothing was changed.
+pub fn rekey(path: &std::path::Path, old: &Key, new: &Key) -> Result<usize, disk::OpenError> {
+    disk::rekey(path, old, new)
+}
+
 /// A result that comes later.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, JournalError>> + Send + 'a>>;
 

@@ -30,6 +30,7 @@ mod crowds;
 mod deploy;
 mod durable;
 mod finding_out;
+mod full;
 mod live;
 mod merging;
 mod operations;

@@ -8,9 +8,11 @@
 //! - One process has it: a lock of the operating system, which ends with the process however that
 //!   ends, and SQLite's own against other programs.
 //!
-//! Beside `journal.db` stand its log `journal.db-wal` and its lock `journal.lock`.
+//! Beside `journal.db` stand its log `journal.db-wal`, its lock `journal.lock` and the number of its
+//! commits `journal.count`.
 
-use super::rows::{SCHEMA, complete};
+use super::count::{self, Beside, Count};
+use super::rows::{self, SCHEMA, complete};
 use crate::journal::Key;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
@@ -39,6 +41,8 @@ pub enum OpenError {
     InUse(PathBuf),
     /// It is not a journal, or one that was damaged; how it shows.
     Damaged(PathBuf, String),
+    /// Transactions that it had kept are missing, so many: its log is gone, or was cut or damaged.
+    Lost(PathBuf, u64),
     /// It was written by a newer gateway, with this version.
     Newer(PathBuf, i64),
     /// It was sealed under another key.
@@ -67,6 +71,15 @@ impl fmt::Display for OpenError {
                  away to begin a new one, which loses the writes in it",
                 path.display()
             ),
+            Self::Lost(path, commits) => write!(
+                f,
+                "journal {}: its last {commits} commits are missing, and with them writes that were \
+                 acknowledged: {} is gone, or was cut or damaged; put back both files as they were, \
+                 or, to go on without those writes, remove {}",
+                path.display(),
+                beside(path, "-wal").display(),
+                path.with_extension("count").display()
+            ),
             Self::Newer(path, version) => write!(
                 f,
                 "journal {}: it has version {version} of the format, and this gateway knows \
@@ -75,8 +88,9 @@ impl fmt::Display for OpenError {
             ),
             Self::WrongKey(path) => write!(
                 f,
-                "journal {}: it was sealed under another key; put that key back, or move the \
-                 journal away to begin a new one, which loses the writes in it",
+                "journal {}: it was sealed under another key; put that key back, seal it anew under \
+                 the configured one with `segment-gateway journal rekey`, or move the journal away \
+                 to begin a new one, which loses the writes in it",
                 path.display()
             ),
             Self::Full(path) => write!(
@@ -90,8 +104,8 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-/// The open journal, and the lock on it.
-pub(super) fn open(path: &Path, key: &Key) -> Result<(Connection, File), OpenError> {
+/// The open journal, the number of its commits, and the lock on it.
+pub(super) fn open(path: &Path, key: &Key) -> Result<(Connection, Count, File), OpenError> {
     let denied = |error: io::Error| OpenError::Denied(path.to_owned(), error.to_string());
     let damaged = |how: &str| OpenError::Damaged(path.to_owned(), how.into());
     let lock = lock(path)?;
@@ -110,15 +124,68 @@ pub(super) fn open(path: &Path, key: &Key) -> Result<(Connection, File), OpenErr
                 return Err(damaged("it is gone, and its -wal file is there"));
             }
             make(path, key)?;
+            forget_count(path);
         }
         Err(error) => return Err(denied(error)),
     }
     let connection = connect(path).map_err(|error| said(path, &error))?;
     check(&connection, path, key)?;
+    let count = check_count(&connection, path)?;
     settle(&connection)
         .and_then(|()| complete(&connection))
         .map_err(|error| said(path, &error))?;
-    Ok((connection, lock))
+    Ok((connection, count, lock))
+}
+
+/// Seals everything anew under another key; how many writes that were.
+pub(in crate::journal) fn rekey(path: &Path, old: &Key, new: &Key) -> Result<usize, OpenError> {
+    let said = |error| said(path, &error);
+    let (mut connection, _count, _lock) = open(path, old)?;
+    let transaction = connection.transaction().map_err(said)?;
+    let writes = rows::seal_anew(&transaction, old, new)
+        .map_err(|_| OpenError::Damaged(path.to_owned(), "a write does not open".into()))?;
+    set_key(&transaction, new).map_err(said)?;
+    transaction.commit().map_err(said)?;
+    super::truncate_log(&connection).map_err(said)?;
+    Ok(writes)
+}
+
+fn set_key(connection: &Connection, key: &Key) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO about (name, value) VALUES (?1, ?2)";
+    connection.execute(sql, params![KEY_CHECK, key.check()])?;
+    Ok(())
+}
+
+/// A journal that is gone begins anew, and so does the number of its commits.
+fn forget_count(path: &Path) {
+    let beside = path.with_extension("count");
+    if let Ok(Beside::Commits(commits @ 1..)) = count::read(&beside) {
+        tracing::error!(
+            journal = %path.display(),
+            commits,
+            "the journal is gone, and the writes in it with it; a new one is begun"
+        );
+    }
+    let _ = std::fs::remove_file(beside);
+}
+
+/// Whether the journal has all that was kept.
+fn check_count(connection: &Connection, path: &Path) -> Result<Count, OpenError> {
+    let commits = rows::commits(connection).map_err(|error| said(path, &error))?;
+    let beside = path.with_extension("count");
+    let found = count::read(&beside);
+    match found.map_err(|error| OpenError::Denied(beside.clone(), error.to_string()))? {
+        Beside::Commits(kept) if kept > commits => {
+            return Err(OpenError::Lost(path.to_owned(), kept - commits));
+        }
+        Beside::Damaged => tracing::error!(
+            file = %beside.display(),
+            "the number of commits beside the journal is damaged: whether the journal has all that \
+             was kept is not known"
+        ),
+        Beside::Commits(_) | Beside::Nothing => {}
+    }
+    Ok(Count::open(&beside, commits))
 }
 
 /// Takes the journal for this process, whether or not it is there.
@@ -214,10 +281,14 @@ fn check(connection: &Connection, path: &Path, key: &Key) -> Result<(), OpenErro
     let kept: Vec<u8> = connection
         .query_row(sql, [KEY_CHECK], |row| row.get(0))
         .map_err(said)?;
-    if kept != key.check() {
+    if kept == key.check() {
+        return Ok(());
+    }
+    if !rows::is_empty(connection).map_err(said)? {
         return Err(OpenError::WrongKey(path.to_owned()));
     }
-    Ok(())
+    // Nothing is sealed yet.
+    set_key(connection, key).map_err(said)
 }
 
 /// How a journal is written.

@@ -12,7 +12,7 @@ use crate::journal::{
 };
 use bytes::Bytes;
 use rusqlite::types::Value;
-use rusqlite::{Connection, ErrorCode, Row, params, params_from_iter};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params, params_from_iter};
 use std::collections::HashMap;
 use std::time::SystemTime;
 
@@ -56,6 +56,56 @@ pub(super) fn complete(connection: &Connection) -> rusqlite::Result<()> {
         connection.execute_batch("ALTER TABLE writes ADD COLUMN summary BLOB")?;
     }
     connection.execute_batch(SINCE)
+}
+
+/// Where the number of commits is.
+const COMMITS: &str = "commits";
+
+/// How many transactions have kept commits; none were counted by earlier versions.
+pub(super) fn commits(connection: &Connection) -> rusqlite::Result<u64> {
+    let sql = "SELECT value FROM about WHERE name = ?1";
+    let kept = connection.query_row(sql, [COMMITS], |row| row.get::<_, [u8; 8]>(0));
+    Ok(kept.optional()?.map_or(0, u64::from_be_bytes))
+}
+
+pub(super) fn set_commits(connection: &Connection, commits: u64) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO about (name, value) VALUES (?1, ?2)";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.execute(params![COMMITS, commits.to_be_bytes()])?;
+    Ok(())
+}
+
+/// Whether there is no write.
+pub(super) fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT NOT EXISTS (SELECT 1 FROM writes)", [], |row| {
+        row.get(0)
+    })
+}
+
+/// Seals every write under another key; how many.
+pub(super) fn seal_anew(connection: &Connection, old: &Key, new: &Key) -> Result<usize, Fault> {
+    let mut ids = connection.prepare("SELECT id FROM writes")?;
+    let ids = ids.query_map([], |row| row.get::<_, [u8; 16]>(0))?;
+    let ids: Vec<_> = ids.collect::<rusqlite::Result<_>>()?;
+    for id in &ids {
+        let id = WriteId::from_bytes(*id).map_err(|_| Fault::Damaged(None))?;
+        let record = get(connection, old, id)?.ok_or(Fault::Damaged(Some(id)))?;
+        let request = match record.request.is_empty() && record.state.has_ended() {
+            true => Vec::new(),
+            false => seal(new, id, Kind::Request, &record.request)?,
+        };
+        let answer = record.answer.as_ref();
+        let answer = answer
+            .map(|answer| seal(new, id, Kind::Answer, answer))
+            .transpose()?;
+        let summary = (!record.summary.is_empty())
+            .then(|| seal(new, id, Kind::Summary, &record.summary))
+            .transpose()?;
+        let sql = "UPDATE writes SET request = ?2, answer = ?3, summary = ?4 WHERE id = ?1";
+        let mut statement = connection.prepare_cached(sql)?;
+        statement.execute(params![id.bytes(), request, answer, summary])?;
+    }
+    Ok(ids.len())
 }
 
 /// Changes a write that has not ended (the states below 2), or what is known of a credential.

@@ -290,6 +290,7 @@ async fn files_are_for_this_user_alone() {
         .collect();
     names.sort();
     let expected = [
+        "journal.count",
         "journal.db",
         "journal.db-wal",
         "journal.key",
@@ -572,4 +573,144 @@ async fn what_was_added_to_the_format_since_is_added_to_a_journal_that_is_there(
     disk.commit(vec![accept(&new), refused]).await.unwrap();
     assert_eq!(disk.get(new.id).await.unwrap(), Some(new.clone()));
     assert_eq!(disk.refused().await.unwrap(), [(new.credential, at(3))]);
+}
+
+fn copy_of(path: &Path) -> (tempfile::TempDir, PathBuf) {
+    let (folder, copy) = place();
+    for ending in ["db", "db-wal", "count"] {
+        let from = path.with_extension(ending);
+        std::fs::copy(from, copy.with_extension(ending)).unwrap();
+    }
+    (folder, copy)
+}
+
+/// SQLite says nothing of it.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_gone_cut_or_damaged_is_noticed() {
+    let (_folder, path) = place();
+    let disk = open(&path);
+    for n in 0..20 {
+        disk.commit(vec![accept(&write(n))]).await.unwrap();
+    }
+    // As a kill leaves it, it is whole.
+    let (_other, copy) = copy_of(&path);
+    assert_eq!(open(&copy).unfinished().await.unwrap().len(), 20);
+    let length = std::fs::metadata(log_of(&path)).unwrap().len();
+    for damage in ["gone", "cut", "flipped"] {
+        let (_other, copy) = copy_of(&path);
+        let log = log_of(&copy);
+        match damage {
+            "gone" => std::fs::remove_file(&log).unwrap(),
+            "cut" => {
+                let file = std::fs::OpenOptions::new().write(true).open(&log);
+                file.unwrap().set_len(length - 4_096).unwrap();
+            }
+            _ => {
+                let mut bytes = std::fs::read(&log).unwrap();
+                let at = bytes.len() / 2;
+                bytes[at] ^= 4;
+                std::fs::write(&log, bytes).unwrap();
+            }
+        }
+        let error = Disk::open(&copy, key()).unwrap_err();
+        assert!(
+            matches!(error, OpenError::Lost(_, 1..)),
+            "{damage}: {error}"
+        );
+        assert!(error.to_string().contains("journal.count"), "{error}");
+        // What it says to do helps.
+        std::fs::remove_file(copy.with_extension("count")).unwrap();
+        assert!(
+            open(&copy).unfinished().await.unwrap().len() < 20,
+            "{damage}"
+        );
+        open(&copy);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_of_commits_that_is_older_says_nothing() {
+    let (_folder, path) = place();
+    let disk = open(&path);
+    disk.commit(vec![accept(&write(0))]).await.unwrap();
+    let older = std::fs::read(path.with_extension("count")).unwrap();
+    disk.commit(vec![accept(&write(1))]).await.unwrap();
+    // A loss of power takes what was not synced.
+    let (_other, copy) = copy_of(&path);
+    for count in [&older[..], &[], b"no number of commits....."] {
+        std::fs::write(copy.with_extension("count"), count).unwrap();
+        assert_eq!(open(&copy).unfinished().await.unwrap().len(), 2);
+    }
+}
+
+/// Whoever has the key must not find the token of a write that has ended.
+#[tokio::test(start_paused = true)]
+async fn the_log_is_emptied_when_it_is_quiet_after_an_end() {
+    let (_folder, path) = place();
+    let disk = open(&path);
+    let record = write(0);
+    disk.commit(vec![accept(&record)]).await.unwrap();
+    let sealed: Vec<u8> = {
+        let connection = disk.hold();
+        let sql = "SELECT request FROM writes";
+        connection.query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    let has = |path: &Path| {
+        let bytes = std::fs::read(path).unwrap();
+        bytes.windows(sealed.len()).any(|window| window == sealed)
+    };
+    assert!(has(&log_of(&path)));
+    disk.commit(vec![end(record.id, State::Succeeded, 2)])
+        .await
+        .unwrap();
+    assert!(has(&log_of(&path)), "it is still there");
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    while std::fs::metadata(log_of(&path)).unwrap().len() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!has(&path));
+    // What comes later is kept as before.
+    disk.commit(vec![accept(&write(1))]).await.unwrap();
+    let (_other, copy) = copy_of(&path);
+    assert_eq!(open(&copy).unfinished().await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_can_be_sealed_under_another_key() {
+    let (_folder, path) = place();
+    let kept = filled(&path).await;
+    let other = || Key::new(&[9; 32]).unwrap();
+    let wrong = crate::journal::rekey(&path, &other(), &key());
+    assert!(matches!(wrong, Err(OpenError::WrongKey(_))));
+    let sealed = crate::journal::rekey(&path, &key(), &other()).unwrap();
+    assert_eq!(sealed, kept.len());
+    let refused = Disk::open(&path, key()).unwrap_err();
+    assert!(refused.to_string().contains("journal rekey"), "{refused}");
+    let disk = Disk::open(&path, other()).unwrap();
+    for record in &kept {
+        assert_eq!(disk.get(record.id).await.unwrap().as_ref(), Some(record));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_journal_takes_another_key() {
+    let (_folder, path) = place();
+    drop(open(&path));
+    let other = || Key::new(&[9; 32]).unwrap();
+    let disk = Disk::open(&path, other()).unwrap();
+    disk.commit(vec![accept(&write(0))]).await.unwrap();
+    drop(disk);
+    assert!(matches!(
+        Disk::open(&path, key()),
+        Err(OpenError::WrongKey(_))
+    ));
+    assert_eq!(
+        Disk::open(&path, other())
+            .unwrap()
+            .unfinished()
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
 }
