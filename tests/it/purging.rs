@@ -14,7 +14,7 @@ fn api() -> Arc<Script> {
     Script::new(|seen, n| {
         let answered = answer(200, &n.to_string());
         Step::Answer(match &*seen.target {
-            "/users/varied" => field(answered, "vary", "x-role"),
+            "/users/varied" => field(answered, "vary", "tracestate"),
             "/users/cookie" => field(answered, "set-cookie", "a=b"),
             _ => answered,
         })
@@ -89,7 +89,7 @@ async fn an_operator_sees_why_nothing_is_stored_and_what_varies() {
     let role = |role: &str| {
         with(
             request(Method::GET, "/users/varied", "a", ""),
-            "x-role",
+            "tracestate",
             role,
         )
     };
@@ -98,7 +98,10 @@ async fn an_operator_sees_why_nothing_is_stored_and_what_varies() {
     assert_eq!(key(&one), key(&two), "variants of one key");
     let seen = state(&world, &key(&one)).await;
     assert_eq!(seen["stored"].as_array().unwrap().len(), 2);
-    assert_eq!(seen["stored"][0]["variesBy"], serde_json::json!(["x-role"]));
+    assert_eq!(
+        seen["stored"][0]["variesBy"],
+        serde_json::json!(["tracestate"])
+    );
     let (status, text) = shown(&world, "/cache?key=0000000000000000").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert!(text.contains("Nothing is stored"), "{text}");

@@ -9,8 +9,9 @@ use segment_gateway::config::{LogAccess, LogLevel};
 use segment_gateway::sandbox::SandboxSpec;
 
 const USER: &str = "/users/user-00001";
-/// A field that the short way does not know, so that it leaves the request to the long way.
-const UNKNOWN: &str = "x-unknown-to-the-short-way";
+/// A field that the short way does not know, so that it leaves the request to the long way; no key
+/// holds it.
+const UNKNOWN: &str = "x-correlation-id";
 
 type Ask = Request<Full<Bytes>>;
 
