@@ -13,6 +13,7 @@
 //! already stay before them.
 
 use super::Durable;
+use super::checks::Verdict;
 use super::live::{Birth, Key, Live};
 use super::record::KeptRequest;
 use crate::credential::{self, Credential};
@@ -103,7 +104,16 @@ impl Gateway {
         }
         let belongs = Change::Belongs(owner.credential, workspace);
         let noted = self.commit(vec![belongs]).await;
-        noted.map_err(|error| self.journal_failed(&error))
+        noted.map_err(|error| self.journal_failed(&error))?;
+        // The API may have refused the new token before: it has just taken it.
+        let (to, now) = (owner.credential, self.clock.now());
+        self.durable
+            .shared
+            .checks
+            .lock()
+            .told(to, Verdict::Accepted, now);
+        self.taken_again(to).await;
+        Ok(())
     }
 
     async fn rebind(&self, from: Credential, owner: &Owner) -> Result<Value, GatewayError> {

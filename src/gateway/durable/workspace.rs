@@ -117,14 +117,16 @@ impl Gateway {
             let waits = gateway.durable.has_writes(credential);
             match verdict {
                 Verdict::Refused if waits => gateway.pause_credential(credential).await,
-                Verdict::Accepted if waits => gateway.taken_again(credential).await,
-                _ => {}
+                // Whoever asked is accepted only now, and would wait as those before it did.
+                Verdict::Accepted => gateway.taken_again(credential).await,
+                Verdict::Refused | Verdict::Unanswered => {}
             }
         }));
     }
 
-    /// The API takes a credential: what waited because it did not leaves.
-    async fn taken_again(&self, credential: Credential) {
+    /// The API takes a credential: what waited because it did not leaves, and what comes does not
+    /// wait.
+    pub(super) async fn taken_again(&self, credential: Credential) {
         let waited = self.durable.shared.feed.lock().is_refused(credential);
         if waited && self.admitted(credential).await {
             tracing::warn!(

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::support::{WALL, all};
+use http::{HeaderMap, HeaderValue};
 use segment_gateway::clock::Clock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -217,5 +218,63 @@ async fn a_token_that_the_api_takes_again_goes_on_by_itself() {
         assert_eq!(ended(&world, location).await["state"], "succeeded");
     }
     assert_eq!(world.durable().paused, 0);
+    assert_eq!(memory.refused().await.unwrap(), []);
+}
+
+/// Nothing waits any more when the API takes the token again, so nothing but the next write can end
+/// the pause.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_the_api_takes_again_goes_on_also_if_nothing_waited_for_it() {
+    let api = Api::new();
+    let memory = Memory::default();
+    let world = api.start(&memory).await;
+    defer(&world, post(0)).await;
+    api.revoke(true);
+    let waiting = [defer(&world, post(1)).await, defer(&world, post(1)).await];
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.durable().paused, 1);
+    for location in &waiting {
+        let cancelled = world.send(request(Method::DELETE, location, "a", "")).await;
+        assert_eq!(cancelled.status, 200, "{cancelled:?}");
+    }
+    api.revoke(false);
+    sleep(Duration::from_secs(31)).await;
+    let next = defer(&world, post(2)).await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(state(&world, &next).await, "succeeded");
+    assert_eq!(world.durable().paused, 0);
+    assert_eq!(memory.refused().await.unwrap(), []);
+}
+
+/// Before writes are given to a token, the API has said that it takes it.
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_that_is_given_writes_goes_on_with_its_own_too() {
+    let api = Api::new();
+    let memory = Memory::default();
+    let world = api.start(&memory).await;
+    defer(&world, post(0)).await;
+    api.revoke(true);
+    let own = defer(&world, post(1)).await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.durable().paused, 1);
+    api.revoke(false);
+    let operation = Some("addPermissionsToUser".into());
+    let all = Selection {
+        credential: None,
+        operation,
+    };
+    assert!(world.gateway.operators_pause(&all).unwrap());
+    let given = world.send(of("b", 2)).await.header("location").to_owned();
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", HeaderValue::from_static("Bearer b"));
+    let from = world.gateway.hasher.credential(&headers).to_string();
+    let to = HeaderValue::from_static("Bearer a");
+    let moved = world.gateway.operators_rebind(&from, Some(&to), false);
+    assert_eq!(moved.await.unwrap()["moved"], 1);
+    assert!(world.gateway.operators_resume(&all).await.unwrap());
+    sleep(Duration::from_secs(5)).await;
+    for location in [&own, &given] {
+        assert_eq!(state(&world, location).await, "succeeded");
+    }
     assert_eq!(memory.refused().await.unwrap(), []);
 }
