@@ -1,9 +1,9 @@
 //! Pure. The slots that are left to others who use the same token.
 //!
 //! Where a budget is saturated, nobody else is seen in the answers: whoever comes finds the
-//! upstream's window full. All that shows them is a 429 that our own slots do not explain. Each
-//! one leaves more slots to them, for some windows, and at most half of the limit; they are taken
-//! back a few at a time. While any are left to others, ours are spread evenly over the window, so
+//! upstream's window full. All that shows them is a 429 that our own slots do not explain. The
+//! first of each closing leaves more slots to them, for some windows, and at most half of the
+//! limit; they are taken back a few at a time. While any are left to others, ours are spread evenly over the window, so
 //! that there is room at any time, and answers say what others use.
 //!
 //! Taking slots back too early costs a 429 each time. The figures below keep those under 2 % of
@@ -74,8 +74,15 @@ impl Others {
     }
 
     /// A 429 came that our slots do not explain; it shows that others use `used` slots at least.
-    pub fn refused(&mut self, used: u32, rate: Rate, now: Instant) {
-        let more = self.slots.saturating_add((rate.limit / STEP).max(1));
+    /// Only the first one of a closing leaves more to them than that: what had left by then was
+    /// refused for the same reason.
+    pub fn refused(&mut self, used: u32, is_first: bool, rate: Rate, now: Instant) {
+        let step = if is_first {
+            (rate.limit / STEP).max(1)
+        } else {
+            0
+        };
+        let more = self.slots.saturating_add(step);
         self.slots = more.max(used).min(rate.limit / 2);
         self.until = now + rate.window * EVERY;
     }

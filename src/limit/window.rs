@@ -399,7 +399,8 @@ impl Window {
                     // Ours were within the limit, so others used what was missing.
                     let ours = self.own(&slot).saturating_sub(self.foreign());
                     let used = throttle.consumed.unwrap_or(0).saturating_sub(ours);
-                    self.others.refused(used, self.rate(), now);
+                    let is_first = self.closed_until.is_none();
+                    self.others.refused(used, is_first, self.rate(), now);
                 }
                 learned.at_start = slot.is_first();
                 learned.closed_for = Some(self.close(throttle, &slot, now));

@@ -216,12 +216,42 @@ fn a_429_closes_the_budget_then_one_probe_leaves() {
     // What others use is not known: a few slots are left to them, and ours are spread.
     let open = t + ms(9_300);
     let _open = slot(&mut w, open);
-    let pace = W / 54;
+    let pace = W / 57;
     assert_eq!(w.take(open), Taken::NotBefore(open + pace));
     let _spread = slot(&mut w, open + pace);
     // A few windows later nothing is left of it.
     let later = t + W * 20;
     let _all = [slot(&mut w, later), slot(&mut w, later)];
+}
+
+/// Those that had left before the budget closed are no further evidence of somebody else.
+#[test]
+fn what_one_closing_leaves_to_others_does_not_grow_with_the_number_of_its_429s() {
+    let t = start();
+    let mut w = window(160, true, t);
+    let refused = |consumed| {
+        let wait = Some(ms(1_000));
+        End::Throttled(Throttle { wait, consumed })
+    };
+    let mut under_way: Vec<Slot> = (0..8).map(|_| slot(&mut w, t)).collect();
+    let late = under_way.pop().unwrap();
+    let tells = under_way.pop().unwrap();
+    for slot in under_way {
+        w.give_back(slot, refused(None), t + ms(100));
+        assert_eq!(w.left_to_others(), 10);
+    }
+    // One that says more is believed.
+    w.give_back(tells, refused(Some(60)), t + ms(200));
+    assert_eq!(w.left_to_others(), 60 - 8);
+    // Its wait is over, and nothing has shown that it is open.
+    w.give_back(late, refused(None), t + ms(5_000));
+    assert_eq!(w.left_to_others(), 60 - 8);
+    // The next closing is a new one.
+    let probe = slot(&mut w, t + ms(6_000));
+    w.give_back(probe, End::Answered(None), t + ms(6_100));
+    let next = slot(&mut w, t + ms(8_000));
+    w.give_back(next, refused(None), t + ms(8_100));
+    assert_eq!(w.left_to_others(), 60 - 8 + 10);
 }
 
 #[test]
