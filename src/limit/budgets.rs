@@ -456,7 +456,9 @@ impl Budgets {
                 .hash(&[b"account", wish.credential.bytes(), spec.name.as_bytes()]);
         let bounds = &self.shared.bounds;
         let past = state.history.as_mut().map(|history| history.remove(&id));
-        let learned = past.iter().flatten().map(|past| past.rate).next();
+        // What was only configured then gives way to what is configured now.
+        let learned = past.iter().flatten().find(|past| past.is_learned);
+        let learned = learned.map(|past| past.rate);
         let remembered = state.learned.remove(&id).map(|(rate, _)| rate);
         let learned = learned.or(remembered);
         let rate = match learned {

@@ -36,8 +36,8 @@ const COMPACT_AT: u64 = 4 * 1024 * 1024;
 /// Boot times are rounded down to 10 ms when written and when read.
 const ROUNDING: Duration = Duration::from_millis(20);
 /// For so long the rates are kept that answers have taught, and of so many budgets.
-const LEARNED_FOR: Duration = Duration::from_secs(7 * 86_400);
-const MOST_LEARNED: usize = 20_000;
+pub(super) const LEARNED_FOR: Duration = Duration::from_secs(7 * 86_400);
+pub(super) const MOST_LEARNED: usize = 20_000;
 /// A write that acts on more names is recorded as one that may act on anything of its credential.
 const MOST_NAMES: usize = 128;
 

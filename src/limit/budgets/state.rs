@@ -4,7 +4,7 @@
 use super::wish::{Refusal, Standing};
 use crate::credential::Credential;
 use crate::limit::account::Account;
-use crate::limit::ledger::{AccountId, History, Ledger};
+use crate::limit::ledger::{AccountId, History, LEARNED_FOR, Ledger, MOST_LEARNED};
 use crate::limit::ticket::Permit;
 use crate::limit::turns::{Caller, Place, Urgency};
 use crate::route::policy::{BudgetSpec, Rate};
@@ -16,10 +16,6 @@ use tokio::sync::oneshot;
 
 /// A budget that has been idle this long is forgotten, but for the rate that it had learned.
 const FORGET_AFTER: Duration = Duration::from_secs(3_600);
-
-/// For so long the learned rate of a forgotten budget is remembered, and of so many budgets.
-const LEARNED_FOR: Duration = Duration::from_secs(7 * 86_400);
-const MOST_LEARNED: usize = 20_000;
 
 #[derive(Debug)]
 pub(in crate::limit) struct State {

@@ -195,6 +195,31 @@ async fn what_an_earlier_process_has_learned_is_known() {
     assert!(at_once(&bench).await.is_none());
 }
 
+/// Of an earlier process with a lower limit in its configuration.
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_was_only_configured_before_does_not_outlast_a_restart() {
+    let before = bench(60);
+    drop(before.permit(1).await);
+    let (id, until) = {
+        let state = before.budgets.shared.state.lock();
+        let id = state.accounts.values().next().unwrap().id;
+        (id, before.clock.now() + W)
+    };
+    let past = Past {
+        held: vec![until],
+        rate: Rate {
+            limit: 2,
+            window: W,
+        },
+        is_learned: false,
+    };
+    let bench = bench_after(60, History::from([(id, past)]));
+    let _first = at_once(&bench).await.unwrap();
+    let state = &bench.budgets.snapshot()[0];
+    assert_eq!((state.rate.limit, state.starting), (60, false));
+    assert_eq!(state.occupied, 2, "what it has sent still counts");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_permit_comes_the_moment_a_slot_is_free() {
     let bench = bench(1);
