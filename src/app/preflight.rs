@@ -1,8 +1,10 @@
-//! What only this machine shows of a configuration, found without starting: addresses that nothing can
-//! listen on, a state directory that cannot be used, a journal that does not open.
+//! What only this machine shows of a configuration, found without starting: addresses that nothing
+//! can listen on, a state directory that cannot be used, a journal that does not open.
 //!
 //! Changes nothing, and may be asked while a gateway runs with the same configuration: an address in
 //! use and a directory that is locked are then its own, and what is in the directory is left alone.
+//! Where none runs, the locks of the directory and of its journal are held while the journal is
+//! read: a gateway that starts at that moment finds the directory in use.
 
 use super::keeping;
 use crate::config::{Config, Source, Unusable};
@@ -68,8 +70,8 @@ fn directory_problem(config: &Config, directory: &Path) -> Option<String> {
                 return None;
             }
             let opened = keeping::key(config, &journal).map_err(|error| error.to_string());
-            let opened =
-                opened.and_then(|key| Disk::open(&journal, key).map_err(|error| error.to_string()));
+            let opened = opened
+                .and_then(|key| Disk::inspect(&journal, &key).map_err(|error| error.to_string()));
             return opened.err();
         }
     };

@@ -105,6 +105,12 @@ impl Disk {
         })
     }
 
+    /// Says why [`Disk::open`] would fail on the journal that is there, without changing it. Holds
+    /// its lock meanwhile, blocks, and reads the whole file once.
+    pub fn inspect(path: &Path, key: &Key) -> Result<(), OpenError> {
+        open::inspect(path, key)
+    }
+
     /// Empties the log once it has been quiet for a while, or in the end although it is not.
     fn empty_log_later(&self) {
         if self.shared.emptied.swap(true, Ordering::AcqRel) {

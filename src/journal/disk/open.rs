@@ -106,35 +106,54 @@ impl std::error::Error for OpenError {}
 
 /// The open journal, the number of its commits, and the lock on it.
 pub(super) fn open(path: &Path, key: &Key) -> Result<(Connection, Count, File), OpenError> {
-    let denied = |error: io::Error| OpenError::Denied(path.to_owned(), error.to_string());
-    let damaged = |how: &str| OpenError::Damaged(path.to_owned(), how.into());
     let lock = lock(path)?;
-    match std::fs::metadata(path) {
-        Ok(there) if !there.is_file() => return Err(damaged("it is not a file")),
-        // SQLite would take it for a new one and throw its log away.
-        Ok(there) if there.len() == 0 => return Err(damaged("it is empty")),
-        // A crash may leave a part of a page only while the log has the whole of it.
-        Ok(there) if there.len() % PAGE != 0 && !has_log(path) => {
-            return Err(damaged("its end is missing"));
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // SQLite would write the old log into the new file.
-            if has_log(path) {
-                return Err(damaged("it is gone, and its -wal file is there"));
-            }
-            make(path, key)?;
-            forget_count(path);
-        }
-        Err(error) => return Err(denied(error)),
+    if !is_there(path)? {
+        make(path, key)?;
+        forget_count(path);
     }
     let connection = connect(path).map_err(|error| said(path, &error))?;
-    check(&connection, path, key)?;
-    let count = check_count(&connection, path)?;
+    let sealed = check(&connection, path, key)?;
+    let commits = check_count(&connection, path)?;
+    if sealed == Sealed::NothingYet {
+        set_key(&connection, key).map_err(|error| said(path, &error))?;
+    }
     settle(&connection)
         .and_then(|()| complete(&connection))
         .map_err(|error| said(path, &error))?;
+    let count = Count::open(&path.with_extension("count"), commits);
     Ok((connection, count, lock))
+}
+
+/// Finds what would keep a journal that is there from being opened. Changes nothing.
+pub(super) fn inspect(path: &Path, key: &Key) -> Result<(), OpenError> {
+    let _lock = lock(path)?;
+    if is_there(path)? {
+        let connection = connect(path).map_err(|error| said(path, &error))?;
+        check(&connection, path, key)?;
+        check_count(&connection, path)?;
+    }
+    Ok(())
+}
+
+/// Whether there is a file that may be a journal; `false` if one is to be made.
+fn is_there(path: &Path) -> Result<bool, OpenError> {
+    let damaged = |how: &str| Err(OpenError::Damaged(path.to_owned(), how.into()));
+    match std::fs::metadata(path) {
+        Ok(there) if !there.is_file() => damaged("it is not a file"),
+        // SQLite would take it for a new one and throw its log away.
+        Ok(there) if there.len() == 0 => damaged("it is empty"),
+        // A crash may leave a part of a page only while the log has the whole of it.
+        Ok(there) if there.len() % PAGE != 0 && !has_log(path) => damaged("its end is missing"),
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // SQLite would write the old log into the new file.
+            if has_log(path) {
+                return damaged("it is gone, and its -wal file is there");
+            }
+            Ok(false)
+        }
+        Err(error) => Err(OpenError::Denied(path.to_owned(), error.to_string())),
+    }
 }
 
 /// Seals everything anew under another key; how many writes that were.
@@ -169,8 +188,8 @@ fn forget_count(path: &Path) {
     let _ = std::fs::remove_file(beside);
 }
 
-/// Whether the journal has all that was kept.
-fn check_count(connection: &Connection, path: &Path) -> Result<Count, OpenError> {
+/// How many commits the journal has, if it has all that were kept.
+fn check_count(connection: &Connection, path: &Path) -> Result<u64, OpenError> {
     let commits = rows::commits(connection).map_err(|error| said(path, &error))?;
     let beside = path.with_extension("count");
     let found = count::read(&beside);
@@ -185,7 +204,7 @@ fn check_count(connection: &Connection, path: &Path) -> Result<Count, OpenError>
         ),
         Beside::Commits(_) | Beside::Nothing => {}
     }
-    Ok(Count::open(&beside, commits))
+    Ok(commits)
 }
 
 /// Takes the journal for this process, whether or not it is there.
@@ -252,8 +271,17 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// What is sealed in a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sealed {
+    /// All of it under the key that was given.
+    UnderIt,
+    /// Nothing so far: it takes any key.
+    NothingYet,
+}
+
 /// Whether it is a whole journal of this version and key.
-fn check(connection: &Connection, path: &Path, key: &Key) -> Result<(), OpenError> {
+fn check(connection: &Connection, path: &Path, key: &Key) -> Result<Sealed, OpenError> {
     let said = |error| said(path, &error);
     let damaged = |how: String| OpenError::Damaged(path.to_owned(), how);
     if connection.is_readonly("main").map_err(said)? {
@@ -282,13 +310,12 @@ fn check(connection: &Connection, path: &Path, key: &Key) -> Result<(), OpenErro
         .query_row(sql, [KEY_CHECK], |row| row.get(0))
         .map_err(said)?;
     if kept == key.check() {
-        return Ok(());
+        return Ok(Sealed::UnderIt);
     }
     if !rows::is_empty(connection).map_err(said)? {
         return Err(OpenError::WrongKey(path.to_owned()));
     }
-    // Nothing is sealed yet.
-    set_key(connection, key).map_err(said)
+    Ok(Sealed::NothingYet)
 }
 
 /// How a journal is written.

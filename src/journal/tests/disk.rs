@@ -332,22 +332,23 @@ async fn a_seal_cannot_be_moved() {
     }
 }
 
+/// The files beside a journal, itself included, and what is in them; not its lock.
+fn files(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> = std::fs::read_dir(path.parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file() && !path.ends_with("journal.lock"))
+        .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
 /// Opens it in vain: nothing is changed, and one line says what to do.
 fn refused(path: &Path, key: Key) -> OpenError {
-    let files = |folder: &Path| {
-        let mut files: Vec<_> = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.is_file() && !path.ends_with("journal.lock"))
-            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
-            .collect();
-        files.sort();
-        files
-    };
-    let folder = path.parent().unwrap();
-    let before = files(folder);
+    let before = files(path);
     let error = Disk::open(path, key).unwrap_err();
-    assert!(before == files(folder), "{error} changed a file");
+    assert!(before == files(path), "{error} changed a file");
     let text = error.to_string();
     assert!(text.contains(&*path.to_string_lossy()), "{text}");
     assert!(!text.contains('\n') && text.contains("; "), "{text}");
@@ -573,6 +574,44 @@ async fn what_was_added_to_the_format_since_is_added_to_a_journal_that_is_there(
     disk.commit(vec![accept(&new), refused]).await.unwrap();
     assert_eq!(disk.get(new.id).await.unwrap(), Some(new.clone()));
     assert_eq!(disk.refused().await.unwrap(), [(new.credential, at(3))]);
+}
+
+/// Also one of the first gateways, one with the log of a kill, and an empty one that takes any key.
+#[tokio::test(start_paused = true)]
+async fn inspecting_a_journal_changes_nothing() {
+    let inspect = |path: &Path, key: Key| {
+        let before = files(path);
+        let found = Disk::inspect(path, &key);
+        assert!(before == files(path), "it changed a file");
+        found
+    };
+    let other = || Key::new(&[9; 32]).unwrap();
+    let (_folder, path) = place();
+    drop(open(&path));
+    inspect(&path, other()).unwrap();
+    filled(&path).await;
+    inspect(&path, key()).unwrap();
+    let wrong = inspect(&path, other()).unwrap_err();
+    assert!(matches!(wrong, OpenError::WrongKey(_)));
+    let disk = open(&path);
+    disk.commit(vec![accept(&write(1))]).await.unwrap();
+    let (_killed, copy) = copy_of(&path);
+    inspect(&copy, key()).unwrap();
+    std::fs::remove_file(log_of(&copy)).unwrap();
+    let lost = inspect(&copy, key()).unwrap_err();
+    assert!(matches!(lost, OpenError::Lost(..)), "{lost}");
+    let used = inspect(&path, key()).unwrap_err();
+    assert!(matches!(used, OpenError::InUse(_)));
+    drop(disk);
+    let older = rusqlite::Connection::open(&path).unwrap();
+    older
+        .execute_batch("ALTER TABLE writes DROP COLUMN summary; DROP TABLE refused;")
+        .unwrap();
+    drop(older);
+    inspect(&path, key()).unwrap();
+    // One that is not there is not made.
+    let (_nowhere, path) = place();
+    inspect(&path, key()).unwrap();
 }
 
 fn copy_of(path: &Path) -> (tempfile::TempDir, PathBuf) {
