@@ -71,7 +71,8 @@ where
     let error = ended.err();
     let reason = told(peer, &notes, error.as_ref());
     if error.as_ref().is_none_or(hyper::Error::is_parse) {
-        connection.into_parts().io.into_inner().close().await;
+        let stop = async { drop(stopped.wait_for(|stopped| *stopped).await) };
+        connection.into_parts().io.into_inner().close(stop).await;
     }
     reason
 }
@@ -163,4 +164,49 @@ async fn until<C: Future>(
         Poll::Pending
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+    use tokio::io::AsyncWriteExt;
+    use tokio::time::sleep;
+
+    const PATIENCE: Patience = Patience {
+        idle: Duration::from_secs(75),
+        head: Duration::from_secs(10),
+        piece: Duration::from_secs(30),
+        answer: Duration::from_secs(300),
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rest_of_a_refused_request_does_not_hold_up_a_stop() {
+        for stops_at_once in [true, false] {
+            let bounds = ConnectionBounds {
+                head_bytes: 32 * 1024,
+                patience: PATIENCE,
+            };
+            let service = service_fn(|_: Request<RequestBody>| {
+                std::future::pending::<Result<Response<OuterBody>, Infallible>>()
+            });
+            let (stop, stopped) = watch::channel(stops_at_once);
+            let (mut caller, server) = tokio::io::duplex(10_000);
+            caller.write_all(b"nonsense\r\n\r\n").await.unwrap();
+            let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+            let refusals = Refusals::new(bounds.head_bytes);
+            let from = sleep(Duration::ZERO).deadline();
+            let served = serve(server, peer, service, bounds, refusals, stopped);
+            let stops = async {
+                sleep(Duration::from_secs(2)).await;
+                stop.send_replace(true);
+                stop.closed().await;
+                sleep(Duration::ZERO).deadline() - from
+            };
+            let (reason, took) = tokio::join!(served, stops);
+            assert_eq!(reason, Some(Malformed::Head));
+            assert!(took <= Duration::from_secs(3), "{took:?}");
+        }
+    }
 }

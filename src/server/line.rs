@@ -47,6 +47,8 @@ const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
 /// long at most.
 const LINGER_BYTES: u64 = 64 * 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(10);
+/// The same once the gateway stops: time for the caller to read its answer.
+const LINGER_STOPPED: Duration = Duration::from_secs(1);
 
 /// Bounds of what a caller may take its time for.
 #[derive(Clone, Copy, Debug)]
@@ -343,15 +345,22 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
     }
 
     /// Closes the connection. Where the caller may still be sending, what comes is read and dropped
-    /// for a while, so that no reset keeps it from reading its answer.
-    pub async fn close(mut self) {
+    /// for a while, so that no reset keeps it from reading its answer; for less once `stopped` ends.
+    pub async fn close(mut self, stopped: impl Future<Output = ()>) {
         if self.shutdown().await.is_err() {
             return;
         }
         if self.refusal.is_some() || self.notes.is_body_unread() {
             let mut rest = self.inner.take(LINGER_BYTES);
             let mut nowhere = tokio::io::sink();
-            let _ = timeout(LINGER, tokio::io::copy(&mut rest, &mut nowhere)).await;
+            let stopped = async {
+                stopped.await;
+                sleep(LINGER_STOPPED).await;
+            };
+            tokio::select! {
+                _ = timeout(LINGER, tokio::io::copy(&mut rest, &mut nowhere)) => {}
+                () = stopped => {}
+            }
         }
     }
 }

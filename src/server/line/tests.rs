@@ -245,7 +245,7 @@ async fn the_bare_answer_of_the_library_alone_is_replaced() {
         line.write_all(BARE).await.unwrap();
         line.write_all(b"and more").await.unwrap();
         drop(caller.write_all(b"rest").await);
-        let closed = tokio::spawn(line.close());
+        let closed = tokio::spawn(line.close(std::future::pending()));
         let mut seen = String::new();
         caller.read_to_string(&mut seen).await.unwrap();
         drop(caller);
@@ -310,7 +310,7 @@ async fn the_rest_of_a_body_is_dropped_but_not_for_ever() {
             sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::join!(line.close(), sends);
+    tokio::join!(line.close(std::future::pending()), sends);
     assert_eq!(
         (sleep(Duration::ZERO).deadline() - from).as_secs(),
         LINGER.as_secs()
@@ -321,6 +321,6 @@ async fn the_rest_of_a_body_is_dropped_but_not_for_ever() {
     let line = over(server, &notes);
     notes.body_coming().ended();
     let from = sleep(Duration::ZERO).deadline();
-    line.close().await;
+    line.close(std::future::pending()).await;
     assert_eq!(sleep(Duration::ZERO).deadline(), from);
 }
