@@ -6,11 +6,12 @@
 //! a key relies on it.
 
 use crate::error::GatewayError;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderName, Method, header};
 use sha2::{Digest, Sha256};
 
-/// The field.
-pub const FIELD: &str = "idempotency-key";
+/// The field. The gateway honours it itself and does not send it on, so that writes with different
+/// keys may travel together.
+pub const FIELD: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The longest key, in bytes; the API's ids are shorter, and so are those of all usual generators.
 pub const LONGEST: usize = 255;

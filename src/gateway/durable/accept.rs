@@ -23,7 +23,6 @@ use http::{Response, StatusCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Marks an answer that an earlier request under the same key drew.
 /// Says which preference was followed (RFC 7240, section 3).
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// How long a write that has left is waited for, however little time its caller has: with `wait=0`

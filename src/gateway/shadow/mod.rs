@@ -35,7 +35,7 @@ use crate::metrics::Origin;
 use crate::route::policy::Effect;
 use crate::upstream::{AnswerBody, Attempt, NewConnection, NotSent, Unknown};
 use bytes::Bytes;
-use http::{HeaderName, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use model::{Bounds, Model, Passenger, Wish};
 use parking_lot::Mutex;
 use reads::Keep;
@@ -46,9 +46,6 @@ use verdict::{Cached, Foreseen, NotTaken};
 
 /// Kept connections that turn out to be closed, before a request counts as not sent.
 const MOST_CLOSED: u32 = 4;
-
-/// The gateway honours it itself, so that writes with different ones may travel together.
-const KEY: HeaderName = HeaderName::from_static(super::idempotency::FIELD);
 
 /// What a gateway in shadow mode keeps of what would have been.
 #[derive(Debug)]
@@ -179,7 +176,7 @@ impl Gateway {
             None
         } else if durable.is_some() {
             let mut request = request.clone();
-            request.headers_mut().remove(KEY);
+            request.headers_mut().remove(super::idempotency::FIELD);
             Parts::of(&ask.operation, &request)
         } else {
             Parts::of(&ask.operation, request)

@@ -24,7 +24,6 @@ use super::write::Told;
 use crate::limit::ticket::{NoPermit, Permit, Ticket};
 use crate::merge::{Batching, Parts};
 use crate::queue::Place;
-use http::HeaderName;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -39,9 +38,6 @@ pub(super) enum NoTurn {
     /// The API does not answer; it stepped aside until then.
     Broken(Instant),
 }
-
-/// The gateway honours it itself, so that writes with different ones may travel together.
-const KEY: HeaderName = HeaderName::from_static(super::idempotency::FIELD);
 
 impl Gateway {
     /// Waits for the turn of a write: alone, ahead of others, or taken along by another, as
@@ -172,7 +168,7 @@ impl Gateway {
         }
         let mut request = self.forwarded(ask);
         if live.is_some() {
-            request.headers_mut().remove(KEY);
+            request.headers_mut().remove(super::idempotency::FIELD);
         }
         let parts = Parts::of(&ask.operation, &request)?;
         let waiting = (request, parts, batching);
