@@ -6,9 +6,8 @@
 //!
 //! Of several fetches of one key, one is *current*: the latest to begin. Only it may be joined
 //! and, once it has left, only it may store its answer. An older one goes on for those who joined it
-//! before. Whether the
-//! current one has left for the API changes under the lock of the table, together with its stamp: who
-//! finds that it has not comes before it leaves.
+//! before. Whether the current one has left for the API changes under the lock of the table, together
+//! with its stamp: who finds that it has not comes before it leaves.
 //!
 //! Whether a fetch may be joined, and whether another may begin, is not decided here: the caller
 //! decides under the lock of the table, so that nobody can slip in between. Nobody is woken and

@@ -2,8 +2,9 @@
 //!
 //! Promises that two requests have one key only if they have the same credential, operation, path,
 //! canonical query, `Accept`, `Origin` and, for a GET with a body, the same body,
-//! `Content-Type` and `Content-Encoding`, and the same fields that may shape an answer. Every variable part stands behind its length, so that no value can pose as the
-//! end of one part and the beginning of the next.
+//! `Content-Type` and `Content-Encoding`, and the same fields that may shape an answer. Every
+//! variable part stands behind its length, so that no value can pose as the end of one part and the
+//! beginning of the next.
 //!
 //! No part has a default: what separates the readers of one upstream from each other must be
 //! named by whoever builds a key. Several lines of one header are joined with a comma, which

@@ -14,8 +14,8 @@
 //! - *Bounded.* The store in bytes, the fetches and the marks in number.
 //!
 //! Pure parts: [`fence`] (what is believed), [`decide`] (who joins, who fetches), [`request`] (what
-//! a reader accepts), [`fields`] (what is sent of a request), [`storable`] and [`lifetime`] (what may be stored, and how long it lives),
-//! [`reuse`] (what may be shown), [`conditional`], [`range`], [`vary`], [`coding`], the languages
+//! a reader accepts), [`fields`] (what is sent of a request), [`storable`] and [`lifetime`] (what
+//! may be stored, and how long it lives), [`reuse`] (what may be shown), [`conditional`], [`range`], [`vary`], [`coding`], the languages
 //! [`control`], [`targeted`] and [`date`], [`key`], [`unauthorized`], [`cache_status`], [`reason`],
 //! `refusals`. The rest holds state: [`entry`], `store`, [`flight`], [`leader`], `marks`.
 //!
@@ -23,9 +23,9 @@
 //! 1. [`request::examine`] says whether it is a matter for the cache, and what the reader accepts;
 //!    [`Key::new`] names it, and [`Cache::locate`] finds the variant that is meant.
 //! 2. [`Cache::find`]. What it shows needs nothing else, not even the tags.
-//! 3. Otherwise [`Cache::board`]. A [`Leader`] moves into a task of its own, which calls
-//!    awaits [`Leader::turn`], calls [`Leader::departs`] when it sends, and ends it; the first reader gets the whole answer from
-//!    that task directly. A [`Follower`] waits, and what it gets shared is shown if
+//! 3. Otherwise [`Cache::board`]. A [`Leader`] moves into a task of its own, which awaits
+//!    [`Leader::turn`], calls [`Leader::departs`] when it sends, and ends it; the first reader gets
+//!    the whole answer from that task directly. A [`Follower`] waits, and what it gets shared is shown if
 //!    [`Cache::accepts`] it for that request; else the reader boards once more, and after that
 //!    fetches alone.
 //! 4. Where that fails, what [`Cache::find`] has found stale may stand in: see [`reuse`].

@@ -203,8 +203,8 @@ impl Table {
 
     /// The operation that a request means; `path` is the raw path, without the query. HEAD draws on
     /// the operation of GET. A path that a lenient server may take for one that a template matches
-    /// has that operation's budget and lanes. Whatever else no template matches is unmatched: a read for GET, HEAD, OPTIONS
-    /// and TRACE, a write for every other method, known or not.
+    /// has that operation's budget and lanes. Whatever else no template matches is unmatched: a read
+    /// for GET, HEAD, OPTIONS and TRACE, a write for every other method, known or not.
     pub fn find(&self, method: &Method, path: &str) -> Match {
         let exact = self.find_exactly(method, path, Case::Sensitive);
         exact

@@ -2,9 +2,8 @@
 //!
 //! The listener and the signal to stop come from outside, so that a test owns both. A connection
 //! that sends nothing, or half a head, is closed in time; their number is bounded. What is no
-//! request is answered here. What is a
-//! little beyond the bound is accepted and refused clearly by the load shed behind; the rest waits
-//! to be accepted.
+//! request is answered here. What is a little beyond the bound is accepted and refused clearly by
+//! the load shed behind; the rest waits to be accepted.
 
 pub mod body;
 pub mod conn;
