@@ -104,6 +104,11 @@ impl<E> Leader<E> {
         self.depends.extend(tags.into_iter().map(Dependency::Tag));
     }
 
+    /// What is stored already; see [`reuse`](super::reuse) for when it may be shown.
+    pub fn stored(&self) -> Option<&Arc<Entry>> {
+        self.stored.as_ref()
+    }
+
     /// What the API is to be asked with, so that it need not send again what is stored.
     pub fn validators(&self) -> Option<Validators> {
         self.stored.as_ref()?.validators()

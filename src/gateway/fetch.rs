@@ -16,10 +16,11 @@ use super::status::CacheStatus;
 use crate::cache::coding::{self, Unfit};
 use crate::cache::conditional::is_of_the_bytes;
 use crate::cache::control::Directives;
-use crate::cache::entry;
+use crate::cache::entry::{self, Entry};
 use crate::cache::fields;
 use crate::cache::leader::{Arrival, Landed, Leader};
 use crate::cache::reason::{Miss, Refusal};
+use crate::cache::reuse::Need;
 use crate::error::GatewayError;
 use crate::metrics::Outcome;
 use crate::upstream::{AnswerBody, BodyError};
@@ -27,6 +28,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode, response};
 use http_body::Body as _;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -40,6 +42,12 @@ const LONGEST_TURN: Duration = Duration::from_secs(2);
 
 /// How long connections are tried where something stored may be shown instead.
 const STAND_IN_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Said to those who joined where its reader's patience was at an end. They have their own, and one of
+/// them fetches for the others.
+const OUT_OF_TIME: GatewayError = GatewayError::QueueExpired {
+    retry_after: Duration::from_secs(1),
+};
 
 /// What a fetch tells the reader that began it.
 pub(super) type Told = Result<Reply, GatewayError>;
@@ -84,11 +92,13 @@ impl Gateway {
             if let Some(validators) = &validators {
                 validators.put(request.headers_mut());
             }
-            // Where something may stand in for the answer, an outage is not waited out.
-            let now = self.clock.now();
-            let connect_by = leader.has_stand_in(now).then(|| now + STAND_IN_PATIENCE);
+            // Where something may stand in for its reader's answer, an outage is not waited out.
+            let may_stand_in =
+                |entry: &Arc<Entry>| self.may_stand_in(reading, entry, Need::IfError);
+            let has_stand_in = leader.stored().is_some_and(may_stand_in);
+            let connect_for = has_stand_in.then_some(STAND_IN_PATIENCE);
             let asked = self
-                .ask_api(ask, request, &mut timing, connect_by, |to| match to {
+                .ask_api(ask, request, &mut timing, connect_for, |to| match to {
                     Move::Departs(now) => leader.departs(now),
                     Move::TurnsBack => leader.turns_back(),
                 })
@@ -101,15 +111,15 @@ impl Gateway {
                         entry: None,
                         stored: Err(Refusal::Status),
                     };
-                    // That is the end of its reader's patience. Those who joined have their own, and
-                    // one of them fetches for the others.
-                    leader.fail(GatewayError::QueueExpired {
-                        retry_after: Duration::from_secs(1),
-                    });
+                    leader.fail(OUT_OF_TIME);
                     return Ok(Reply {
                         cache: Some(CacheStatus::fetched(why, key, &landed, None)),
                         ..Reply::throttled(response, timing)
                     });
+                }
+                Ok(Asked::Lost) => {
+                    leader.fail(OUT_OF_TIME);
+                    return Err(GatewayError::UpstreamBroken);
                 }
                 Err(error) => {
                     leader.fail(error.clone());

@@ -16,7 +16,7 @@ use crate::queue::lanes::Keys;
 use crate::upstream::{NewConnection, UNREADABLE, Unknown};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
@@ -27,6 +27,8 @@ pub(super) enum Asked {
     Answer(Answer),
     /// A 429 that could not be waited out within the deadline.
     Throttled(Response<Bytes>),
+    /// A kept connection that was lost, where no time was left to repeat the request.
+    Lost,
 }
 
 /// What those who wait for an attempt of another are told.
@@ -95,6 +97,7 @@ impl Gateway {
                     standing,
                 ))
             }
+            Asked::Lost => Err(GatewayError::UpstreamBroken),
             Asked::Throttled(response) => Ok(Reply {
                 cache: Some(cache),
                 ..Reply::throttled(response, timing)
@@ -103,15 +106,15 @@ impl Gateway {
     }
 
     /// Waits for the budget and asks; again after a 429 or a connection that could not be opened,
-    /// within the deadline, and once, on a new connection, after a kept one that was lost. No
-    /// connection is waited for after `connect_by`. `moves` is told before each attempt, and when it
-    /// came to nothing.
+    /// within the deadline, and once, on a new connection, after a kept one that was lost.
+    /// Where `connect_for` says so, no connection is waited for longer than that after the first one
+    /// that failed. `moves` is told before each attempt, and when it came to nothing.
     pub(super) async fn ask_api(
         &self,
         ask: &Ask,
         mut request: Request<Bytes>,
         timing: &mut Timing,
-        connect_by: Option<Instant>,
+        connect_for: Option<Duration>,
         mut moves: impl FnMut(Move),
     ) -> Result<Asked, GatewayError> {
         let wish = self.wish(ask);
@@ -123,20 +126,23 @@ impl Gateway {
         // A read has no lane: nothing but its budget keeps it.
         ask.progress.ready(Some(self.clock.now()));
         let mut connects = 0;
+        let mut connect_by = None;
         let mut is_repeated = false;
         loop {
-            let permit = ticket.granted().await.map_err(|why| match is_repeated {
+            let permit = match ticket.granted().await {
+                Ok(permit) => permit,
                 // Something was sent.
-                true => GatewayError::UpstreamBroken,
-                false => self.not_permitted(why, ask, &ticket),
-            })?;
+                Err(_) if is_repeated => return Ok(Asked::Lost),
+                Err(why) => return Err(self.not_permitted(why, ask, &ticket)),
+            };
             moves(Move::Departs(self.clock.now()));
             self.leaves(ask, timing);
             match self.dispatch_read(ask, permit, request.clone()).await? {
                 Came::Answer(answer) => return Ok(Asked::Answer(answer)),
-                Came::Unknown(Unknown::StaleConnection)
-                    if !is_repeated && ticket.estimate_again() <= ticket.deadline() =>
-                {
+                Came::Unknown(Unknown::StaleConnection) if !is_repeated => {
+                    if ticket.estimate_again() > ticket.deadline() {
+                        return Ok(Asked::Lost);
+                    }
                     moves(Move::TurnsBack);
                     is_repeated = true;
                     request.extensions_mut().insert(NewConnection);
@@ -152,7 +158,9 @@ impl Gateway {
                 Came::NotSent(why) => {
                     moves(Move::TurnsBack);
                     connects += 1;
-                    let by = connect_by.unwrap_or(ticket.deadline());
+                    let by = *connect_by.get_or_insert_with(|| {
+                        connect_for.map_or(ticket.deadline(), |long| self.clock.now() + long)
+                    });
                     self.pause_or_fail(why, connects, ticket.place(), by)
                         .await?;
                 }

@@ -3,7 +3,7 @@
 //! A fetch runs in a task of its own ([`fetch`](super::fetch)): whoever began it may hang up without
 //! taking it from those who joined. What was joined is judged once more when it is handed over; a
 //! reader asks again at most once (and in the line of its variant, once that is known), and then
-//! fetches alone.
+//! fetches alone. Once it also asks again where no connection was found, and then hears that.
 //!
 //! Those who join share the fetch, not the patience of whoever began it: while it waits for its
 //! budget each waits as long as it may itself, and from then on for the answer.
@@ -79,6 +79,8 @@ enum Joined {
     Reply(Box<Reply>),
     /// It was overtaken by a write, lost, or refused for reasons of its leader's.
     Again,
+    /// Its leader found no connection as long as it waited for one.
+    NoConnection(GatewayError),
     /// Its answer was for its leader alone.
     Alone(Miss),
 }
@@ -214,7 +216,7 @@ impl Gateway {
         // Something stale is better than waiting for a budget.
         let impatient =
             stale.is_some_and(|entry| self.may_stand_in(&reading, entry, Need::IfLimited));
-        let (mut asked_again, mut moves) = (false, 0);
+        let (mut asked_again, mut connected_again, mut moves) = (false, false, 0);
         loop {
             let now = self.clock.now();
             let boarded = {
@@ -230,6 +232,14 @@ impl Gateway {
             match self.follow(&reading, follower, impatient).await? {
                 Joined::Reply(reply) => return Ok(*reply),
                 Joined::Alone(why) => return self.alone(&reading, why).await,
+                Joined::NoConnection(error) => {
+                    // Nobody fetches alone: in an outage that would be all of them.
+                    let has_stand_in = stale
+                        .is_some_and(|entry| self.may_stand_in(&reading, entry, Need::IfError));
+                    if has_stand_in || std::mem::replace(&mut connected_again, true) {
+                        return Err(error);
+                    }
+                }
                 Joined::Again => {
                     // What it varies by may have been learned since: then it has a line of its own.
                     let primary = reading.at.primary.clone();
@@ -340,6 +350,11 @@ impl Gateway {
                 | GatewayError::QueueFull { .. }
                 | GatewayError::CallerQuota { .. },
             ) => Ok(Joined::Again),
+            Flown::Failed(error @ GatewayError::UpstreamUnreachable { .. })
+                if self.clock.now() < ask.accepted + ask.patience =>
+            {
+                Ok(Joined::NoConnection(error))
+            }
             Flown::Failed(error) => Err(error),
         }
     }

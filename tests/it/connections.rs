@@ -1,6 +1,6 @@
 //! Connections to the API that are lost, refused or not there for a while.
 
-use super::support::scripted::{Script, Seen, Step, answer};
+use super::support::scripted::{Script, Seen, Step, answer, field};
 use super::support::{Answer, Setup, World, all, request, with};
 use http::Method;
 use http_body_util::Full;
@@ -244,4 +244,87 @@ async fn an_outage_is_told_at_the_deadline() {
         assert!(took <= patience, "{name}: {took:?}");
         assert!(took >= patience / 4, "{name}: {took:?}");
     }
+}
+
+/// One who does not wait begins the fetch of all the others.
+fn led_by_one_who_does_not_wait(followers: usize) -> Vec<Request> {
+    let ask = || request(Method::GET, "/labels", "a", "");
+    let mut asks = vec![with(ask(), "prefer", "wait=0")];
+    asks.extend((0..followers).map(|_| ask()));
+    asks
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_joined_a_fetch_wait_for_a_connection_as_long_as_they_may_themselves() {
+    for (outage, followers_hear) in [(1, 200), (usize::MAX, 502)] {
+        let script = standing_in();
+        let world = script.world();
+        script.refuse(outage);
+        let answers = all(&world, led_by_one_who_does_not_wait(20)).await;
+        let kind = "gateway-upstream-unreachable";
+        assert_eq!(answers[0].error_type(), kind, "{:?}", answers[0]);
+        for heard in &answers[1..] {
+            assert_eq!(heard.status, followers_hear, "{heard:?}");
+        }
+        assert_eq!(script.count(), usize::from(outage == 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_joined_a_fetch_repeat_it_where_its_first_reader_had_no_time() {
+    let (api, world) = Closing::world(Mode::Enforce);
+    api.keep(&world, 1).await;
+    let answers = all(&world, led_by_one_who_does_not_wait(20)).await;
+    let kind = "gateway-upstream-broken";
+    assert_eq!(answers[0].error_type(), kind, "{:?}", answers[0]);
+    for heard in &answers[1..] {
+        assert_eq!(heard.status, 200, "{heard:?}");
+    }
+    assert_eq!(api.arrivals().len(), 2);
+}
+
+/// An API whose answers are old after a second, and may stand in for a failure.
+fn standing_in() -> Arc<Script> {
+    Script::new(|_: &Seen, n| {
+        let control = "max-age=1, stale-if-error=600";
+        Step::Answer(field(answer(200, &n.to_string()), "cache-control", control))
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_waited_out_by_those_who_may_not_be_shown_something_stale() {
+    for (control, body) in [("no-cache", "1"), ("min-fresh=0", "0")] {
+        let script = standing_in();
+        let world = script.world();
+        world.get("/labels", "a").await;
+        // No connection is kept for so long.
+        sleep(Duration::from_secs(300)).await;
+        script.refuse(usize::MAX);
+        let back = Arc::clone(&script);
+        drop(tokio::spawn(async move {
+            sleep(Duration::from_secs(10)).await;
+            back.refuse(0);
+        }));
+        let ask = request(Method::GET, "/labels", "a", "");
+        let heard = world.send(with(ask, "cache-control", control)).await;
+        assert_eq!(heard.status, 200, "{heard:?}");
+        assert_eq!(heard.body, body, "{control}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_for_a_connection_begins_when_the_first_one_fails() {
+    let script = standing_in();
+    let routes = include_str!("../../config/segment.toml");
+    let list = "path = \"/users\"\ncache = \"60s\"\n";
+    assert!(routes.contains(list));
+    let mut setup = Setup::new(SandboxSpec::default());
+    let limited = format!("{list}limit = \"1 per 1m\"\n");
+    setup.routes = Some(routes.replace(list, &limited));
+    let world = script.world_of(setup);
+    world.get("/users", "a").await;
+    sleep(Duration::from_secs(50)).await;
+    script.refuse(1);
+    let heard = world.get("/users", "a").await;
+    assert_eq!(heard.body, "1", "{heard:?}");
 }
