@@ -59,9 +59,9 @@ pub enum GatewayError {
     Draining,
     /// Too many requests or budgets at once.
     Overloaded,
-    /// A write was sent and no answer came: it may or may not have taken effect.
+    /// A write was sent and no answer of its own came: it may or may not have taken effect.
     OutcomeUnknown {
-        /// It timed out; otherwise the connection was lost.
+        /// Why not.
         waited: Waited,
         /// Whether a repetition cannot do more than the first (PUT and DELETE).
         may_retry: bool,
@@ -129,6 +129,22 @@ pub enum Waited {
     InVain,
     /// The answer cannot be read.
     Unreadable,
+    /// The API refused the list in which it was sent, and it was not sent again in time.
+    Divided,
+}
+
+impl Waited {
+    /// For the caller of a write, after "The write was sent, but".
+    fn why(self) -> &'static str {
+        match self {
+            Self::TooLong => "the API did not answer in time",
+            Self::InVain => "the connection was lost before the answer came",
+            Self::Unreadable => "the API's answer could not be read (see the gateway's log)",
+            Self::Divided => {
+                "in a list that the API refused, and it could not be sent again in time"
+            }
+        }
+    }
 }
 
 impl GatewayError {
@@ -343,12 +359,7 @@ impl GatewayError {
                 .into(),
             Self::OutcomeUnknown { waited, may_retry } => format!(
                 "The write was sent, but {}. It may or may not have taken effect{}",
-                match waited {
-                    Waited::TooLong => "the API did not answer in time",
-                    Waited::InVain => "the connection was lost before the answer came",
-                    Waited::Unreadable =>
-                        "the API's answer could not be read (see the gateway's log)",
-                },
+                waited.why(),
                 if *may_retry {
                     "; sending it again cannot do more than the first."
                 } else {

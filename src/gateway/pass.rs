@@ -43,7 +43,7 @@ pub(super) enum Move {
 /// What the caller of a read hears that was not answered.
 pub(super) fn unanswered(why: Unknown) -> GatewayError {
     match why.into() {
-        Waited::TooLong => GatewayError::UpstreamTimeout,
+        Waited::TooLong | Waited::Divided => GatewayError::UpstreamTimeout,
         Waited::InVain => GatewayError::UpstreamBroken,
         Waited::Unreadable => GatewayError::UpstreamUnreadable(UNREADABLE),
     }

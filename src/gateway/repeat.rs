@@ -50,6 +50,8 @@ pub(super) struct Held {
     pub(super) connects: u32,
     /// With how many others it may be sent.
     pub(super) batching: Batching,
+    /// Whether the API refused a batch in which it was sent.
+    pub(super) divided: bool,
     /// Once an attempt may have taken effect.
     doubt: Option<Doubt>,
 }
@@ -124,6 +126,7 @@ impl Held {
             ticket,
             connects: 0,
             batching: Batching::default(),
+            divided: false,
             doubt: None,
         }
     }
@@ -143,12 +146,14 @@ impl Held {
     }
 
     /// The end of a write that is not sent, or not once more: what would be said of one that has no
-    /// effect is not true of one that may have had.
+    /// effect is not true of one that may have had. Nor is it of one that was sent in a batch: no part
+    /// of a list that the API refuses has effect, but that is what it documents, not what it answered.
     pub(super) fn end(
         &mut self,
         without_effect: Result<Reply, GatewayError>,
     ) -> Result<Reply, GatewayError> {
         match self.doubt.take() {
+            None if self.divided => Err(unknown(&self.ask, Waited::Divided)),
             None => without_effect,
             Some(doubt) => self.reply(doubt.heard),
         }

@@ -41,11 +41,11 @@ pub fn status(error: &GatewayError) -> StatusCode {
         | GatewayError::JournalBroken
         | GatewayError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
         GatewayError::OutcomeUnknown {
-            waited: Waited::TooLong,
+            waited: Waited::TooLong | Waited::Divided,
             ..
         }
         | GatewayError::UpstreamUnreachable {
-            waited: Waited::TooLong,
+            waited: Waited::TooLong | Waited::Divided,
             ..
         }
         // RFC 9111, section 5.2.1.7.

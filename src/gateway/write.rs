@@ -2,9 +2,10 @@
 //!
 //! Its caller's connection waits. While it is queued the caller may hang up, and the write is gone
 //! without a trace; from the moment it leaves it is carried through by a task of its own, which
-//! raises the marks and opens the lanes before the caller hears. Where it may have taken effect and
-//! that does no harm, it is sent again ([`super::repeat`]): for its caller, so not once that has hung
-//! up.
+//! raises the marks and opens the lanes before the caller hears. One exception: where the API refused
+//! the batch in which it left, it waits once more, and is gone if its caller has hung up. Where it may
+//! have taken effect and that does no harm, it is sent again ([`super::repeat`]): for its caller, so
+//! not once that has hung up.
 
 use super::attempt::Came;
 use super::flow::{Ask, Reply, Timing};
@@ -126,6 +127,8 @@ impl Gateway {
             Told::Merged(merged) => ControlFlow::Break(merged_reply(*merged, held)),
             Told::Divided(place, members) => {
                 held.batching = held.batching.divided(members);
+                // One that could not be written as part of a list is divided before it is sent.
+                held.divided |= members > 1;
                 ControlFlow::Continue(place)
             }
             Told::Unknown(waited) => ControlFlow::Break(Err(unknown(&held.ask, waited))),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -306,15 +306,53 @@ async fn members_of_a_refused_batch_keep_their_own_deadlines() {
         "{:?}",
         began.elapsed()
     );
-    assert_eq!(statuses(&answers), [200, 404, 503, 503], "{answers:#?}");
-    let late = ["gateway-queue-expired", "gateway-queue-wait"];
-    assert!(
-        late.contains(&answers[3].error_type().as_str()),
-        "{answers:#?}"
-    );
+    assert_eq!(statuses(&answers), [200, 404, 504, 504], "{answers:#?}");
+    assert_eq!(answers[3].error_type(), "gateway-outcome-unknown");
     assert!(invites.lock().unwrap().roles.contains_key("d@x.com"));
     for ask in ahead {
         assert_eq!(ask.await.unwrap().status, 404);
+    }
+}
+
+/// Against its documents this API applies the elements of a list that it refuses.
+#[tokio::test(start_paused = true)]
+async fn a_member_of_a_refused_batch_that_does_not_leave_again_hears_that_it_was_sent() {
+    let applied = Arc::new(Mutex::new(BTreeSet::new()));
+    let applies = applied.clone();
+    let script = Script::new(move |seen, _| {
+        let wrong = String::from_utf8_lossy(&seen.body).contains("wrong@");
+        let body: Value = serde_json::from_slice(&seen.body).expect("JSON");
+        for invite in body["invites"].as_array().expect("a list") {
+            applies.lock().unwrap().insert(invite["email"].to_string());
+        }
+        let status = if wrong { 422 } else { 201 };
+        Step::Later(TAKES, answer(status, &echo(&seen.body)))
+    });
+    let world = script.world();
+    // All but six slots of the minute are used.
+    for n in 0..54 {
+        let email = format!("early-{n}@x.com");
+        assert_eq!(world.send(invite(&email)).await.status, 201);
+    }
+    let ahead: Vec<_> = ahead().map(|ask| world.spawn(ask)).collect();
+    tokio::task::yield_now().await;
+    let wait = |email: &str| world.spawn(with(invite(email), "prefer", "wait=2"));
+    let members = ["x@x.com", "wrong@x.com", "y@x.com"].map(wait);
+    let mut answers = Vec::new();
+    for member in members {
+        answers.push(member.await.unwrap());
+    }
+    assert_eq!(answers[0].status, 201, "{answers:#?}");
+    assert!(applied.lock().unwrap().contains("\"y@x.com\""));
+    for heard in &answers[1..] {
+        assert_eq!(heard.error_type(), "gateway-outcome-unknown", "{heard:?}");
+        let error = heard.json()["errors"][0].clone();
+        assert_eq!(error["data"], json!({ "mayRetry": false, "sent": true }));
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("a list that the API refused"), "{message}");
+    }
+    for ask in ahead {
+        assert_eq!(ask.await.unwrap().status, 201);
     }
 }
 
