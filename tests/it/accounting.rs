@@ -174,7 +174,10 @@ fn some(rng: &mut Rng, n: usize) -> Vec<Request<Full<Bytes>>> {
             vec![nobody]
         }
         20 => vec![request(Method::PUT, "/users/x", "a", &"x".repeat(2 << 20))],
-        21 => (0..6).map(|_| get("/v9/flood")).collect(),
+        // Each of them is a read of its own, which nobody else joins.
+        21 => (0..6)
+            .map(|more| get(&format!("/v9/flood?n={n}.{more}")))
+            .collect(),
         _ => vec![read(); 3],
     }
 }

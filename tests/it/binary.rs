@@ -718,6 +718,9 @@ async fn check_looks_into_the_journal_and_leaves_a_running_gateway_alone() {
     std::fs::write(directory.path().join("running.toml"), &text).unwrap();
     let output = run(&["check", "--config", "running.toml"], directory.path());
     assert_eq!(output.status.code(), Some(0), "{:?}", complaints(&output));
+    // An empty journal would take another key.
+    let keyed = with(put(1), "idempotency-key", "one");
+    assert_eq!(ask(running.proxy, keyed).await.status, 200);
     running.child.kill().unwrap();
     running.child.wait().unwrap();
     let output = run(&["check", "--config", "running.toml"], directory.path());

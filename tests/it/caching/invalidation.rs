@@ -11,7 +11,10 @@ fn long() -> Response<Bytes> {
 
 /// A row in which the write of new invitations says that no answer depends on it.
 fn undeclared(why: impl Into<String>) -> Exchange {
-    rule(why).route("writes = [\"invites\", \"user-lists\"]", "writes = []")
+    rule(why).route(
+        "writes = [\"invites\", \"user-lists\", \"users\"]",
+        "writes = []",
+    )
 }
 
 /// Both are stored.
