@@ -203,7 +203,7 @@ impl Gateway {
 
     /// Lets a write leave, unless it is being taken back, or nobody waits for it and its credential
     /// was refused while it stood in line.
-    fn may_leave(&self, live: &Live) -> bool {
+    pub(in crate::gateway) fn may_leave(&self, live: &Live) -> bool {
         let waits = live.deferred && matches!(live.stage(), Stage::Queued);
         let has_to_wait = waits && self.durable.shared.feed.lock().is_refused(live.credential);
         !has_to_wait && live.leaves()

@@ -118,7 +118,7 @@ impl Gateway {
         // Without a permit it leaves alone: whoever was taken along and put back could believe the one
         // and miss the other.
         let left = match &came {
-            Ok(_) => standing.leave(&self.queue),
+            Ok(_) => standing.leave(&self.queue, |live| self.may_leave(live)),
             Err(_) => standing.leave_alone().map(|own| (own, Vec::new())),
         };
         let Some((mut own, others)) = left else {

@@ -168,20 +168,21 @@ impl Platform {
         waiting.insert(passenger.turn, passenger);
     }
 
-    /// Takes one off the platform, and those that fit with it.
+    /// Takes one off the platform, and those that fit with it and may leave.
     fn take_along(
         &self,
         line: &Line,
         turn: Order,
         queue: &Queue,
+        may_leave: impl Fn(&Live) -> bool,
     ) -> Option<(Passenger, Vec<Passenger>)> {
         let mut shared = self.shared.lock();
         let batching = shared.debt(line).limit(line.3);
         let waiting = shared.lines.get_mut(line)?;
         let own = waiting.remove(&turn)?;
-        let leave = |live: &Arc<Live>| live.leaves();
+        let leave = |live: &Arc<Live>| may_leave(live);
         if !own.live.as_ref().is_none_or(leave) {
-            // It is being taken back, and takes nobody along.
+            // It is being taken back or has to wait, and takes nobody along.
             return Some((own, Vec::new()));
         }
         let looked_at = waiting.iter().take(MOST_LOOKED_AT);
@@ -197,8 +198,8 @@ impl Platform {
             .iter()
             .filter_map(|turn| waiting.remove(turn))
             .collect();
-        // One that is being taken back does not leave, and those that follow it in its lanes may
-        // have been chosen because of it.
+        // One that is being taken back or has to wait does not leave, and those that follow it in its
+        // lanes may have been chosen because of it.
         let stays = others
             .iter()
             .position(|other| !other.live.as_ref().is_none_or(leave));
@@ -293,9 +294,15 @@ impl OnPlatform {
         std::future::pending().await
     }
 
-    /// Takes it off the platform, with those that fit; `None` if it has been taken along.
-    pub(super) fn leave(&mut self, queue: &Queue) -> Option<(Passenger, Vec<Passenger>)> {
-        let (mut own, others) = self.platform.take_along(&self.line, self.turn, queue)?;
+    /// Takes it off the platform, with those that fit; `None` if it has been taken along. `may_leave`
+    /// is asked under the lock of the platform, and says that a write leaves from then on.
+    pub(super) fn leave(
+        &mut self,
+        queue: &Queue,
+        may_leave: impl Fn(&Live) -> bool,
+    ) -> Option<(Passenger, Vec<Passenger>)> {
+        let platform = &self.platform;
+        let (mut own, others) = platform.take_along(&self.line, self.turn, queue, may_leave)?;
         own.departs = None;
         Some((own, others))
     }

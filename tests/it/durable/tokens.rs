@@ -278,3 +278,23 @@ async fn a_refused_token_that_is_given_writes_goes_on_with_its_own_too() {
     }
     assert_eq!(memory.refused().await.unwrap(), []);
 }
+
+/// The same of writes that could travel together; each of these fills a list.
+#[tokio::test(start_paused = true)]
+async fn lists_that_stand_in_line_when_their_token_is_refused_are_not_sent() {
+    let api = Api::new();
+    let world = api.start(&Memory::default()).await;
+    defer(&world, post(0)).await;
+    api.revoke(true);
+    for n in 0..60 {
+        let emails = (0..50).map(|at| format!(r#"{{"email":"guest-{n}-{at}@x.com"}}"#));
+        let body = format!(
+            r#"{{"invites":[{}]}}"#,
+            emails.collect::<Vec<_>>().join(",")
+        );
+        defer(&world, request(Method::POST, "/invites", "a", &body)).await;
+    }
+    sleep(Duration::from_secs(100)).await;
+    assert!(api.script.count() < 12, "{} requests", api.script.count());
+    assert_eq!(world.durable().paused, 1);
+}
