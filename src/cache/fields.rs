@@ -53,7 +53,7 @@ const OURS: [&str; 17] = [
 ];
 
 /// Names of the client, the page, the way and the request: telemetry, whatever SDK it comes from.
-const TELEMETRY: [&str; 24] = [
+const TELEMETRY: [&str; 40] = [
     "user-agent",
     "via",
     "referer",
@@ -78,14 +78,33 @@ const TELEMETRY: [&str; 24] = [
     "x-cluster-client-ip",
     "true-client-ip",
     "idempotency-key",
+    "date",
+    "sw8",
+    "sw8-correlation",
+    "sw8-x",
+    "singularityheader",
+    "request-context",
+    "correlation-context",
+    "traceresponse",
+    "x-trace-id",
+    "x-transaction-id",
+    "x-request-start",
+    "x-queue-start",
+    "x-amz-cf-id",
+    "x-azure-ref",
+    "x-ms-client-request-id",
+    "x-ms-request-id",
 ];
 
 /// What the names of more such fields begin with.
-const LEFT_OUT: [&str; 10] = [
+const LEFT_OUT: [&str; 13] = [
     "if-",
     "sec-",
     "x-b3-",
     "x-datadog-",
+    "x-dynatrace",
+    "x-instana-",
+    "x-newrelic-",
     "x-ot-span-",
     "x-stainless-",
     "x-envoy-",
@@ -164,7 +183,11 @@ mod tests {
                 "user-agent referer cache-control pragma if-none-match if-range range connection \
                 baggage sentry-trace x-request-id x-b3-traceid x-datadog-trace-id sec-fetch-mode \
                 sec-ch-ua x-stainless-lang x-stainless-retry-count x-envoy-attempt-count \
-                x-forwarded-for x-gateway-caller cf-ray via prefer idempotency-key",
+                x-forwarded-for x-gateway-caller cf-ray via prefer idempotency-key date sw8 \
+                sw8-correlation x-instana-t x-dynatrace x-dynatrace-application singularityheader \
+                x-newrelic-id newrelic request-context correlation-context traceresponse x-trace-id \
+                x-transaction-id x-request-start x-queue-start x-amz-cf-id x-azure-ref \
+                x-ms-client-request-id x-ms-request-id",
             ),
             (
                 Keyed,
