@@ -71,9 +71,14 @@ impl<E> Leader<E> {
 
     /// To be called when the request is about to be sent, and before every further attempt: until
     /// then it may have waited for a budget, and writes that settled meanwhile do not make its
-    /// answer old. Never call it once a byte of the request may have left.
+    /// answer old. They do so to what is stored: a 304 then says nothing of it. Never call it once a byte of the request may have left.
     pub fn departs(&mut self, now: Instant) {
         self.stamp = self.ticket.depart(|| self.inner.marks.stamp(now));
+        // A write may have settled while it waited; in this order, none does so unnoticed.
+        self.stored = self
+            .stored
+            .take()
+            .filter(|stored| self.inner.is_comparable(stored));
     }
 
     /// Whether it is to wait for another fetch of its key: see [`Leader::turn`].

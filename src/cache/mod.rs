@@ -455,13 +455,18 @@ impl<E> Cache<E> {
 
 impl<E> Inner<E> {
     /// What the API can be asked about before the answer under a key is fetched anew, or may stand in
-    /// for a failure. One that is not believed after a write only if its tag promises equal bytes.
+    /// for a failure.
     fn comparable(&self, key: &Key) -> Option<Arc<Entry>> {
         let Some(Slot::Answer(entry)) = self.store.get(key) else {
             return None;
         };
-        let is_strong = entry.validators().is_some_and(|own| own.is_strong());
-        (is_strong || self.marks.believes(&entry)).then_some(entry)
+        self.is_comparable(&entry).then_some(entry)
+    }
+
+    /// One that is not believed after a write is comparable only if its tag promises equal bytes.
+    fn is_comparable(&self, entry: &Entry) -> bool {
+        let is_strong = || entry.validators().is_some_and(|own| own.is_strong());
+        self.marks.believes(entry) || is_strong()
     }
 
     /// Remembers what became of an answer: whether it was stored, and for others as well.

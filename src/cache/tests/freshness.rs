@@ -220,3 +220,31 @@ fn a_purge_reaches_what_is_stored_and_what_is_under_way() {
     assert_eq!(finish(under_way, "b", at).stored, Err(Refusal::Fenced));
     assert!(look(&cache, &fetched, at).is_err());
 }
+
+#[test]
+fn what_a_write_ended_while_its_fetch_waited_is_renewed_by_a_strong_tag_alone() {
+    for (tag, is_renewed) in [("W/\"1\"", false), ("\"1\"", true)] {
+        let (cache, key, at) = (cache(), key(ALICE, "/users"), now());
+        let mut headers = HeaderMap::new();
+        headers.insert("etag", HeaderValue::from_static(tag));
+        let first = leads(board(&cache, &key, at));
+        finish_with(first, 200, &headers, "old", at);
+        let later = at + 60 * SECOND;
+        let mut leader = leads(board(&cache, &key, later));
+        assert!(leader.validators().is_some(), "{tag}");
+        cache.settle(&wrote_users(), later);
+        leader.departs(later);
+        let arrival = Arrival {
+            request: &HeaderMap::new(),
+            now: later,
+            wall: SystemTime::UNIX_EPOCH,
+        };
+        match leader.renew(&HeaderMap::new(), &arrival) {
+            Ok(_) => assert!(is_renewed, "{tag}"),
+            Err(again) => {
+                assert!(!is_renewed, "{tag}");
+                assert!(again.validators().is_none(), "the whole is asked for");
+            }
+        }
+    }
+}
