@@ -15,6 +15,8 @@ pub enum Bypass {
     Uncached,
     /// Carries a `Cookie`, which the key does not hold.
     Cookie,
+    /// Its `Connection` names a field that the key would hold, and that is not sent.
+    Connection,
     /// Asks for a part of an answer that is not known to be stored.
     Range,
     /// Has a condition that is not for caches (`If-Match`), or any where the answer is not known
@@ -34,11 +36,12 @@ pub enum Bypass {
 
 impl Bypass {
     /// Every reason, for the labels of metrics.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Method,
         Self::NoCredential,
         Self::Uncached,
         Self::Cookie,
+        Self::Connection,
         Self::Range,
         Self::Conditional,
         Self::NoStore,
@@ -55,6 +58,7 @@ impl Bypass {
             Self::NoCredential => "no-credential",
             Self::Uncached => "uncached",
             Self::Cookie => "cookie",
+            Self::Connection => "connection",
             Self::Range => "range",
             Self::Conditional => "conditional",
             Self::NoStore => "request-no-store",

@@ -7,7 +7,8 @@
 //!
 //! It does not know the operation: whether its answers are cached at all is the route's to say.
 
-use super::control::{Directives, lists_token};
+use super::control::{Directives, lists_token, tokens};
+use super::fields;
 use super::reason::Bypass;
 use crate::credential;
 use http::Method;
@@ -110,6 +111,9 @@ pub fn examine(method: &Method, headers: &HeaderMap, spelling: Spelling) -> Resu
     if let Some(reason) = headers.keys().filter_map(bypass_of).min() {
         return Err(reason);
     }
+    if is_key_cut(headers) {
+        return Err(Bypass::Connection);
+    }
     let wants = Wants::of(headers)?;
     match spelling {
         Spelling::Canonical => Ok(wants),
@@ -133,6 +137,13 @@ fn bypass_of(name: &HeaderName) -> Option<Bypass> {
         }
         _ => None,
     }
+}
+
+/// Whether the key would hold a field that is not sent, because `Connection` names it.
+fn is_key_cut(headers: &HeaderMap) -> bool {
+    tokens(headers.get_all(header::CONNECTION))
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .any(|name| headers.contains_key(&name) && !fields::is_left_out(&name))
 }
 
 /// Why a request passes where nothing is known to be stored: its fields ask for less than the whole
@@ -173,7 +184,7 @@ mod tests {
             max_age: Some(Duration::from_secs(seconds)),
             ..Wants::FRESH
         };
-        let table: [(&Lines, Result<Wants, Bypass>); 19] = [
+        let table: [(&Lines, Result<Wants, Bypass>); 24] = [
             (&[], Ok(Wants::FRESH)),
             (&[("accept", "application/json")], Ok(Wants::FRESH)),
             (&[("cookie", "a=b")], Err(Bypass::Cookie)),
@@ -195,6 +206,24 @@ mod tests {
                 Err(Bypass::NoStore),
             ),
             (&[("pragma", "x, No-Cache")], Ok(Wants::RELOAD)),
+            (
+                &[("connection", "close, X-Tenant"), ("x-tenant", "b")],
+                Err(Bypass::Connection),
+            ),
+            (
+                &[
+                    ("connection", "close"),
+                    ("connection", "origin"),
+                    ("origin", "b"),
+                ],
+                Err(Bypass::Connection),
+            ),
+            (&[("connection", "close, x-tenant")], Ok(Wants::FRESH)),
+            (&[("x-tenant", "b")], Ok(Wants::FRESH)),
+            (
+                &[("connection", "te, upgrade"), ("te", "b"), ("upgrade", "b")],
+                Ok(Wants::FRESH),
+            ),
             (
                 &[("pragma", "no-cache"), ("cache-control", "max-age=9")],
                 Ok(max_age(9)),
