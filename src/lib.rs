@@ -18,7 +18,7 @@
 //!
 //! Imports go down only: `cli`, `app` → `config`, `telemetry` → `server`, `admin`, `sandbox` →
 //! `gateway` → `cache`, `journal`, `limit`, `merge`, `queue` (which do not know each other),
-//! `trace` → `upstream` → `route` → `clock`, `credential`, `error`, `metrics`, `network`, `swap`. The
+//! `trace` → `upstream` → `route` → `buffer`, `clock`, `credential`, `error`, `metrics`, `network`, `swap`. The
 //! sandbox shares nothing with the gateway but the clock: it is the second opinion.
 //!
 //! # Invariants
@@ -33,6 +33,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod buffer;
 pub mod cache;
 pub mod cli;
 pub mod clock;

@@ -5,6 +5,7 @@ use crate::cache::{self, Cache};
 use crate::clock::Clock;
 use crate::config::{Config, LogAccess, Mode, proxy_environment};
 use crate::credential::Hasher;
+use crate::gateway::answers::Answers;
 use crate::gateway::callers::{Allowed, Quotas};
 use crate::gateway::durable::{Durable, DurableBounds};
 use crate::gateway::holds::Holds;
@@ -105,6 +106,8 @@ impl Assembly {
             tracer: tracer(&config, &metrics, &clock)?,
             metrics,
             bodies: Room::new(config.server.bodies_bytes.0),
+            // As much again as what is stored.
+            answers: Answers::new(config.cache.bytes.0),
             tasks: Tasks::default(),
             settings: settings(&config).into(),
             // Half of the callers' connections.

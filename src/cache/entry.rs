@@ -18,6 +18,7 @@ use super::fence::{Dependency, Stamp};
 use super::key::KeyHash;
 use super::lifetime::Lifetime;
 use super::vary::Variance;
+use crate::buffer;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -117,12 +118,7 @@ impl Entry {
         // again: it concerns all who wait for it.
         let is_kept = !about.life.is_over() || answer.status.is_success();
         let headers = compact(answer.headers, &own_fields(answer, &about), is_kept);
-        Self::of(
-            answer.status,
-            headers,
-            Bytes::copy_from_slice(answer.body),
-            about,
-        )
+        Self::of(answer.status, headers, buffer::copy(answer.body), about)
     }
 
     /// The same answer with the header that a 304 has renewed. Its bytes are shared with the older

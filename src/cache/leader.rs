@@ -267,7 +267,8 @@ impl<E> Leader<E> {
 
     /// The answer is not stored: what is older than it is no longer shown in its place.
     fn end_older(&self, reason: Refusal, status: StatusCode) {
-        let is_last = reason == Refusal::Status || reason.is_of_the_answer();
+        let is_whole = matches!(reason, Refusal::Status | Refusal::NoRoom);
+        let is_last = is_whole || reason.is_of_the_answer();
         if is_last && is_last_word(status) {
             self.inner.end_older(self.ticket.key(), self.stamp.at());
         }

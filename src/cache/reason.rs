@@ -157,6 +157,8 @@ pub enum Refusal {
     ContentEncoding,
     /// It is too large, as it came or decoded.
     TooLarge,
+    /// Other answers take the memory for such that are read as a whole.
+    NoRoom,
     /// It was past its lifetime when it came.
     Expired,
     /// Nobody gives it a lifetime: neither the API nor the route.
@@ -181,7 +183,7 @@ impl Refusal {
     pub const fn is_of_the_answer(self) -> bool {
         !matches!(
             self,
-            Self::Status | Self::Fenced | Self::Settling | Self::Superseded
+            Self::Status | Self::NoRoom | Self::Fenced | Self::Settling | Self::Superseded
         )
     }
 
@@ -196,6 +198,7 @@ impl Refusal {
             Self::Vary => "vary",
             Self::ContentEncoding => "content-encoding",
             Self::TooLarge => "too-large",
+            Self::NoRoom => "no-room",
             Self::Expired => "expired",
             Self::NoLifetime => "no-lifetime",
             Self::NotUnderstood => "not-understood",

@@ -4,6 +4,7 @@ use super::decoding::Decoding;
 use super::flow::BoxError;
 use super::shadow::Copied;
 use super::stack::LayeredBody;
+use crate::buffer::Buffer;
 use crate::cache::coding::Decoder;
 use crate::metrics::BodyUnderWay;
 use crate::upstream::{AnswerBody, BodyError};
@@ -244,19 +245,29 @@ pub enum Read {
 }
 
 /// Reads a body of at most `most` bytes.
-pub async fn read(mut body: AnswerBody, most: usize) -> Read {
-    let mut bytes = bytes::BytesMut::with_capacity(
-        usize::try_from(body.size_hint().lower())
-            .unwrap_or(0)
-            .min(most),
-    );
+pub async fn read(body: AnswerBody, most: usize) -> Read {
+    read_within(body, most, |_| true).await
+}
+
+/// The same where each piece has to find room; without it the body counts as longer.
+pub(super) async fn read_within(
+    mut body: AnswerBody,
+    most: usize,
+    mut has_room: impl FnMut(usize) -> bool,
+) -> Read {
+    let expected = usize::try_from(body.size_hint().lower()).unwrap_or(0);
+    let mut bytes = Buffer::new(expected.min(most));
+    let mut is_within = true;
     while let Some(frame) = body.frame().await {
         match frame.map(Frame::into_data) {
-            Ok(Ok(data)) => bytes.extend_from_slice(&data),
+            Ok(Ok(data)) => {
+                bytes.push(&data);
+                is_within &= has_room(data.len());
+            }
             Ok(Err(_trailers)) => {}
             Err(error) => return Read::Broken(error),
         }
-        if bytes.len() > most {
+        if bytes.len() > most || !is_within {
             return Read::Longer(bytes.freeze(), Box::new(body));
         }
     }

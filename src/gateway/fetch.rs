@@ -299,15 +299,20 @@ impl Gateway {
         body: AnswerBody,
         leader: Leader<GatewayError>,
     ) -> Result<Arrived, GatewayError> {
-        match body::read(body, self.settings.get().largest_stored).await {
+        let most = self.settings.get().largest_stored;
+        let Some(mut room) = self.answers.take(body.size_hint().exact(), most) else {
+            let landed = leader.refuse(Refusal::NoRoom, head.status, self.clock.now());
+            return Ok(self.passed_on(reading, head, landed, None, body).await);
+        };
+        match body::read_within(body, most, |bytes| room.grow(bytes)).await {
             Read::Whole(bytes) => {
+                let bytes = room.hold(bytes);
                 let answer = entry::Answer {
                     status: head.status,
                     headers: &head.headers,
                     body: &bytes,
                 };
                 let landed = leader.finish(&answer, &self.arrival(reading));
-                let most = self.settings.get().largest_stored;
                 let coding = match &landed.entry {
                     Some(entry) => Ok(entry.coding()),
                     None => coding::examine(&head.headers, &bytes, most),
@@ -328,14 +333,16 @@ impl Gateway {
                     head,
                 })
             }
-            Read::Longer(first, rest) => Ok(Arrived {
-                landed: leader.refuse(Refusal::TooLarge, head.status, self.clock.now()),
-                body: self
-                    .streamed(reading, &head.headers, Some(first), *rest)
-                    .await,
-                whole: None,
-                head,
-            }),
+            Read::Longer(first, rest) => {
+                let refusal = if room.was_refused() {
+                    Refusal::NoRoom
+                } else {
+                    Refusal::TooLarge
+                };
+                let landed = leader.refuse(refusal, head.status, self.clock.now());
+                let first = Some(room.hold(first));
+                Ok(self.passed_on(reading, head, landed, first, *rest).await)
+            }
             Read::Broken(error) => {
                 tracing::warn!(
                     reason = error.as_str(),
@@ -352,6 +359,23 @@ impl Gateway {
                 leader.fail(error.clone());
                 Err(error)
             }
+        }
+    }
+
+    /// An answer that is not kept.
+    async fn passed_on(
+        &self,
+        reading: &Reading,
+        head: response::Parts,
+        landed: Landed,
+        first: Option<Bytes>,
+        rest: AnswerBody,
+    ) -> Arrived {
+        Arrived {
+            body: self.streamed(reading, &head.headers, first, rest).await,
+            landed,
+            whole: None,
+            head,
         }
     }
 

@@ -13,6 +13,7 @@ use super::shadow::verdict::Foreseen;
 use super::status::CacheStatus;
 use super::watch::{Asker, Watch};
 use super::{Gateway, callers, edge};
+use crate::buffer::Buffer;
 use crate::cache::reason::Bypass;
 use crate::credential::{self, Credential};
 use crate::error::GatewayError;
@@ -23,7 +24,7 @@ use crate::metrics::Outcome;
 use crate::route::names;
 use crate::route::pattern::Params;
 use crate::route::policy::{Effect, Operation};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, request};
 use http_body_util::BodyExt;
@@ -467,7 +468,7 @@ impl Gateway {
             return Err(GatewayError::BodyTooLarge(most));
         }
         let mut room = self.bodies.nothing(peer);
-        let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+        let (mut first, mut all) = (Bytes::new(), Buffer::new(0));
         let mut body = pin!(body);
         while let Some(frame) = body.as_mut().frame().await {
             let Ok(data) = frame.map_err(|error| broken(error.into()))?.into_data() else {
@@ -481,8 +482,8 @@ impl Gateway {
             if first.is_empty() && all.is_empty() {
                 first = data;
             } else {
-                all.extend_from_slice(&std::mem::take(&mut first));
-                all.extend_from_slice(&data);
+                all.push(&std::mem::take(&mut first));
+                all.push(&data);
             }
         }
         let whole = if all.is_empty() { first } else { all.freeze() };

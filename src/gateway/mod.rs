@@ -7,6 +7,7 @@
 //! with order keys, the budgets with credentials and callers, and only the files here put them
 //! together. [`shadow`] is another life of a request, in which all of that is only told.
 
+pub mod answers;
 mod attempt;
 pub mod body;
 pub mod breaker;
@@ -65,6 +66,7 @@ use crate::route::table::Table;
 use crate::swap::Swap;
 use crate::trace::Tracer;
 use crate::upstream::Client;
+use answers::Answers;
 use breaker::{Breaker, Changed};
 use bytes::Bytes;
 use callers::Quotas;
@@ -144,6 +146,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// The memory of requests' bodies.
     pub bodies: Room,
+    /// The memory of answers that are read as a whole.
+    pub answers: Answers,
     /// Work that outlives its caller.
     pub tasks: Tasks,
     /// Plain values.

@@ -32,6 +32,7 @@ mod durable;
 mod finding_out;
 mod full;
 mod live;
+mod memory;
 mod merging;
 mod operations;
 mod operators;
