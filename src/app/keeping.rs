@@ -78,7 +78,8 @@ impl Keeping {
 /// `old` is the file of the key under which it is sealed, `None` the one beside the journal.
 ///
 /// # Errors
-/// If no key is configured, a gateway has the directory, or the journal does not open.
+/// If no key is configured, there is no journal, a gateway has the directory, or the journal does not
+/// open under the old key. Nothing was changed.
 pub fn rekey(config: &Config, old: Option<&Path>) -> Result<usize, StartError> {
     let told = |why: &str| StartError(why.to_owned());
     let directory = config.state.directory.as_deref();
@@ -87,18 +88,47 @@ pub fn rekey(config: &Config, old: Option<&Path>) -> Result<usize, StartError> {
     let new = configured_key(config).map_err(failed)?.ok_or_else(|| {
         told("no key is configured: set journal.key_file to the file of the new key first")
     })?;
+    let none = || told("there is no journal: the first start makes it under the configured key");
+    if !directory.exists() {
+        return Err(none());
+    }
     let state = State::open(directory).map_err(failed)?;
     let path = state.journal();
     if !path.exists() {
-        return Err(told(
-            "there is no journal: the first start makes it under the configured key",
-        ));
+        return Err(none());
     }
-    let old = match old {
+    let key = match old {
         Some(file) => Key::from_file(file),
         None => Key::beside(&path),
     };
-    journal::rekey(&path, &old.map_err(failed)?, &new).map_err(failed)
+    let key = key.map_err(|error| match error {
+        KeyError::Lost(beside) => {
+            wrong_old_key(&path, &format!("there is no key in {}", beside.display()))
+        }
+        error => failed(error),
+    })?;
+    journal::rekey(&path, &key, &new).map_err(|error| match error {
+        OpenError::WrongKey(_) if Disk::inspect(&path, &new).is_ok() => StartError(format!(
+            "journal {}: it is already sealed under the configured key; there is nothing to do",
+            path.display()
+        )),
+        OpenError::WrongKey(_) => {
+            let beside = path.with_extension("key");
+            let file = old.unwrap_or(&beside);
+            let found = format!("it is not sealed under the key in {}", file.display());
+            wrong_old_key(&path, &found)
+        }
+        error => failed(error),
+    })
+}
+
+/// The journal cannot be sealed anew because its key was not given.
+fn wrong_old_key(journal: &Path, found: &str) -> StartError {
+    StartError(format!(
+        "journal {}: {found}; name the file of the key under which it is sealed with \
+         --old-key-file. Nothing was changed",
+        journal.display()
+    ))
 }
 
 /// The key that the configuration or the environment has for the journal.

@@ -11,6 +11,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
+mod rekey;
+
 const BINARY: &str = env!("CARGO_BIN_EXE_segment-gateway");
 const NOTHING: &str = r#"{"permissions":[]}"#;
 
