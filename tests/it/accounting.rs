@@ -1,4 +1,4 @@
-//! The sums that `deploy/metrics.md` promises: every request is counted under exactly one outcome, and
+//! The sums that `docs/metrics.md` promises: every request is counted under exactly one outcome, and
 //! what is counted in two places is counted alike.
 //!
 //! Callers count for themselves what they sent and what they heard, and the sandbox what reached it.

@@ -6,25 +6,25 @@
 
 use super::catalogue::{eventful, families};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// Labels that Prometheus adds, or that the rules make themselves.
 const NOT_OF_THE_GATEWAY: [&str; 4] = ["instance", "job", "le", "severity"];
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn text(path: &str) -> String {
-    std::fs::read_to_string(folder().join(path)).unwrap()
+    std::fs::read_to_string(root().join(path)).unwrap()
 }
 
 /// The lines of each alert, by its name.
 fn alerts() -> BTreeMap<String, Vec<String>> {
     let mut alerts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut name = None;
-    let text = text("prometheus/alerts.yml");
+    let text = text("deploy/prometheus/alerts.yml");
     let lines = text.lines().map(str::trim);
     for line in lines.filter(|line| !line.starts_with('#')) {
         if let Some(next) = line.strip_prefix("- alert: ") {
@@ -101,12 +101,12 @@ fn what_alerts_ask_for_is_exported() {
 
 #[test]
 fn every_alert_has_words_a_runbook_and_cases() {
-    let runbooks = text("runbooks.md");
+    let runbooks = text("docs/runbooks.md");
     let headings: BTreeSet<&str> = runbooks
         .lines()
         .filter_map(|line| line.strip_prefix("## "))
         .collect();
-    let cases = text("prometheus/alerts_test.yml");
+    let cases = text("deploy/prometheus/alerts_test.yml");
     let alerts = alerts();
     for (name, lines) in &alerts {
         let has = |start: &str| lines.iter().any(|line| line.starts_with(start));
@@ -114,7 +114,7 @@ fn every_alert_has_words_a_runbook_and_cases() {
         assert!(has("severity: page") || has("severity: ticket"), "{name}");
         assert!(
             has(&format!(
-                "runbook_url: deploy/runbooks.md#{}",
+                "runbook_url: docs/runbooks.md#{}",
                 name.to_lowercase()
             )),
             "{name}"
@@ -137,7 +137,7 @@ fn prometheus_agrees_with_the_rules_and_their_cases() {
         let mut command = Command::new("promtool");
         command
             .args(arguments)
-            .current_dir(folder().join("prometheus"));
+            .current_dir(root().join("deploy/prometheus"));
         command.output()
     };
     for arguments in [

@@ -1,4 +1,4 @@
-//! The metrics as an interface: `deploy/metrics.md` lists what the program exports, no more and no
+//! The metrics as an interface: `docs/metrics.md` lists what the program exports, no more and no
 //! less, as the program says it of itself.
 //!
 //! `SEGMENT_GATEWAY_BLESS=1 cargo test catalogue` writes the list anew. What dashboards and alerts
@@ -175,7 +175,7 @@ fn catalogue(families: &BTreeMap<String, Family>) -> String {
 
 #[test]
 fn the_catalogue_lists_what_is_exported() {
-    let path = root().join("deploy/metrics.md");
+    let path = root().join("docs/metrics.md");
     let catalogue = catalogue(&families(&eventful()));
     if std::env::var_os("SEGMENT_GATEWAY_BLESS").is_some() {
         std::fs::write(&path, &catalogue).unwrap();

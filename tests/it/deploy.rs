@@ -306,7 +306,7 @@ fn descriptions_name_only_what_exists() {
     let dashboard = dashboard();
     let errors = text("src/error.rs");
     let keys = configuration_keys();
-    let runbooks = text("deploy/runbooks.md");
+    let runbooks = text("docs/runbooks.md");
     let mut sections: BTreeSet<&str> = runbooks
         .lines()
         .filter_map(|line| line.strip_prefix("## "))
@@ -360,9 +360,9 @@ fn the_readme_leads_to_every_row_and_every_runbook() {
         let title = str_of(row, "title");
         assert!(readme.contains(&format!("\n| {title} | ")), "{title}");
     }
-    let runbooks = text("deploy/runbooks.md");
+    let runbooks = text("docs/runbooks.md");
     for alert in runbooks.lines().filter_map(|line| line.strip_prefix("## ")) {
-        let link = format!("[{alert}](deploy/runbooks.md#{})", alert.to_lowercase());
+        let link = format!("[{alert}](docs/runbooks.md#{})", alert.to_lowercase());
         assert!(readme.contains(&link), "{link}");
     }
 }
