@@ -17,7 +17,6 @@ pub struct Change {
 macro_rules! keys {
     (at_once: [$($($live:ident).+),+ $(,)?], restart: [$($($fixed:ident).+),+ $(,)?]) => {
         /// The keys that are taken over at once.
-        #[cfg(test)]
         const AT_ONCE: &[&str] = &[$(concat_key!($($live).+)),+];
         /// The keys that wait for a restart.
         #[cfg(test)]
@@ -44,6 +43,11 @@ macro_rules! keys {
             }
         }
     };
+}
+
+/// Whether a reload applies a new value of this key.
+pub(super) fn applies_on_reload(key: &str) -> bool {
+    AT_ONCE.contains(&key)
 }
 
 impl Change {

@@ -12,6 +12,7 @@ mod file;
 mod load;
 mod problem;
 mod read;
+mod reference;
 mod render;
 mod routes;
 pub mod units;
@@ -24,6 +25,7 @@ pub use load::{
     journal_key_environment, load, load_usable, proxy_environment, state_directory_environment,
 };
 pub use problem::{Place, Problem};
+pub use reference::{Key, keys};
 pub use render::render_routes;
 pub use units::Size;
 

@@ -117,6 +117,16 @@ pub struct Findings {
     pub places: BTreeMap<String, Place>,
     /// All keys that were asked for, with their sections.
     pub known: Vec<String>,
+    /// The default and the accepted values of each, in the same order.
+    pub facts: Vec<Facts>,
+}
+
+/// A key's value without a configuration, and the values that it accepts.
+pub struct Facts {
+    /// The value without a configuration.
+    pub default: String,
+    /// The bounds of the value, or its form; empty for any text.
+    pub accepts: String,
 }
 
 /// One value as it is written.
@@ -213,7 +223,9 @@ impl<'a> Section<'a> {
 
     /// Reads the value of a key into `target`, which stays as it is without one.
     pub fn key<T: Value>(&mut self, key: &str, target: &mut T) {
-        self.read(key, target, |_| None);
+        // No form but plain text takes this, so that the refusal names the form.
+        let form = T::read(Raw::Text("\0")).err().unwrap_or_default();
+        self.read(key, target, form, |_| true);
     }
 
     /// The same for a value that must lie within bounds.
@@ -223,10 +235,9 @@ impl<'a> Section<'a> {
         target: &mut T,
         bounds: RangeInclusive<T>,
     ) {
-        self.read(key, target, |value| {
-            let (low, high) = (bounds.start().show(), bounds.end().show());
-            (!bounds.contains(value)).then(|| format!("a value from {low} to {high}"))
-        });
+        let (low, high) = (bounds.start().show(), bounds.end().show());
+        let form = format!("a value from {low} to {high}");
+        self.read(key, target, form, |value| bounds.contains(value));
     }
 
     /// Notes that the value of a key of this section is wrong.
@@ -257,10 +268,21 @@ impl<'a> Section<'a> {
         });
     }
 
-    fn read<T: Value>(&mut self, key: &str, target: &mut T, wrong: impl Fn(&T) -> Option<String>) {
+    /// Reads the value of a key; `form` describes the values that `fits` accepts.
+    fn read<T: Value>(
+        &mut self,
+        key: &str,
+        target: &mut T,
+        form: String,
+        fits: impl Fn(&T) -> bool,
+    ) {
         let path = self.path_of(key);
         self.keys.push(key.to_owned());
         self.findings.known.push(path.clone());
+        self.findings.facts.push(Facts {
+            default: target.show(),
+            accepts: form.clone(),
+        });
         let (environment, table) = (self.environment, self.table);
         let raw = match environment.values.get(&path) {
             Some((_, value)) => Raw::Text(value),
@@ -271,10 +293,8 @@ impl<'a> Section<'a> {
         };
         match T::read(raw) {
             Err(expected) => self.problem(key, raw.shown(), expected),
-            Ok(value) => match wrong(&value) {
-                Some(expected) => self.problem(key, raw.shown(), expected),
-                None => *target = value,
-            },
+            Ok(value) if fits(&value) => *target = value,
+            Ok(_) => self.problem(key, raw.shown(), form),
         }
         if let Some(place) = self.place(key) {
             self.findings.places.insert(path, place);
