@@ -352,18 +352,18 @@ fn descriptions_name_only_what_exists() {
 }
 
 #[test]
-fn the_readme_leads_to_every_row_and_every_runbook() {
-    let readme = text("README.md");
+fn the_documents_lead_to_every_row_and_every_runbook() {
+    let monitoring = text("docs/monitoring.md");
     let dashboard = dashboard();
     let all = dashboard["panels"].as_array().unwrap().iter();
     for row in all.filter(|panel| panel["type"] == "row") {
         let title = str_of(row, "title");
-        assert!(readme.contains(&format!("\n| {title} | ")), "{title}");
+        assert!(monitoring.contains(&format!("\n| {title} | ")), "{title}");
     }
     let runbooks = text("docs/runbooks.md");
     for alert in runbooks.lines().filter_map(|line| line.strip_prefix("## ")) {
-        let link = format!("[{alert}](docs/runbooks.md#{})", alert.to_lowercase());
-        assert!(readme.contains(&link), "{link}");
+        let link = format!("[{alert}](runbooks.md#{})", alert.to_lowercase());
+        assert!(monitoring.contains(&link), "{link}");
     }
 }
 

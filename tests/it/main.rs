@@ -28,6 +28,7 @@ mod connections;
 mod crash;
 mod crowds;
 mod deploy;
+mod docs;
 mod durable;
 mod finding_out;
 mod full;

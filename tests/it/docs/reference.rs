@@ -1,0 +1,150 @@
+//! What the documents list is what the program has: keys of the configuration, errors, reasons.
+
+use super::{generated, root, text};
+use segment_gateway::config::{self, Key};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// A key of the example file, with the comment above it.
+#[derive(Debug, PartialEq, Eq)]
+struct Explained {
+    section: String,
+    name: String,
+    comment: String,
+}
+
+/// The keys of the example file in its order, those behind a `#` included.
+fn explained(file: &str) -> Vec<Explained> {
+    let (mut section, mut comment) = (String::new(), Vec::new());
+    let mut found = Vec::new();
+    for line in file.lines() {
+        let bare = line.strip_prefix("# ").unwrap_or(line);
+        let key = bare.split_once(" = ").map(|(key, _)| key);
+        if let Some(key) = key.filter(|key| !key.contains(' ')) {
+            found.push(Explained {
+                section: section.clone(),
+                name: format!("{section}.{key}")
+                    .trim_start_matches('.')
+                    .to_owned(),
+                comment: std::mem::take(&mut comment).join(" "),
+            });
+        } else if line.starts_with("# ") {
+            comment.push(bare);
+        } else {
+            comment.clear();
+            if let Some(name) = line.strip_prefix('[') {
+                name.trim_end_matches(']').clone_into(&mut section);
+            }
+        }
+    }
+    found
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+fn accepts(key: &Key) -> String {
+    let bounds = key.accepts.strip_prefix("a value from ");
+    match bounds.and_then(|bounds| bounds.split_once(" to ")) {
+        Some(("\"\"", high)) => format!("up to {high}"),
+        Some((low, high)) => format!("{low} to {high}"),
+        None if !key.accepts.is_empty() => key.accepts.clone(),
+        None if key.default.starts_with('[') => "a list of texts".to_owned(),
+        None => "text".to_owned(),
+    }
+}
+
+/// The tables of all keys, one for each section.
+fn tables(explained: &[Explained], keys: &[Key]) -> String {
+    let keys: BTreeMap<&str, &Key> = keys.iter().map(|key| (&*key.name, key)).collect();
+    let mut tables = String::new();
+    let mut section = None;
+    for Explained {
+        section: within,
+        name,
+        comment,
+    } in explained
+    {
+        if section != Some(within) {
+            section = Some(within);
+            let title = match within.as_str() {
+                "" => "General".to_owned(),
+                name => format!("[{name}]"),
+            };
+            let _ = write!(
+                tables,
+                "\n### {title}\n\n| key | default | accepts | new value | meaning |\n|---|---|---|---|---|\n"
+            );
+        }
+        let key = keys[name.as_str()];
+        let default = match key.default.as_str() {
+            "\"\"" => "none".to_owned(),
+            value => format!("`{value}`"),
+        };
+        let when = if key.on_reload { "reload" } else { "restart" };
+        let _ = writeln!(
+            tables,
+            "| `{name}` | {default} | {} | {when} | {} |",
+            cell(&accepts(key)),
+            cell(comment)
+        );
+    }
+    tables + "\n"
+}
+
+#[test]
+fn the_reference_of_the_configuration_has_every_key() {
+    let explained = explained(&text(&root().join("config/segment-gateway.toml")));
+    let keys = config::keys();
+    let names = |mut names: Vec<String>| {
+        names.sort();
+        names
+    };
+    assert_eq!(
+        names(explained.iter().map(|key| key.name.clone()).collect()),
+        names(keys.iter().map(|key| key.name.clone()).collect()),
+        "the example file and the program have the same keys"
+    );
+    for key in &explained {
+        assert!(key.comment.ends_with('.'), "{} is not explained", key.name);
+    }
+    generated("docs/configuration.md", "docs", &tables(&explained, &keys));
+}
+
+/// What stands in backticks in a document.
+fn quoted(document: &str) -> Vec<String> {
+    let text = text(&root().join(document));
+    let words = text.split('`').skip(1).step_by(2);
+    words.map(str::to_owned).collect()
+}
+
+/// The string literals behind `=>` in a source file that begin so.
+fn labels(source: &str, beginning: &str) -> Vec<String> {
+    let text = text(&root().join(source));
+    let code = text.split("#[cfg(test)]").next().expect("code");
+    let literals = code.split("=> \"").skip(1);
+    literals
+        .filter_map(|rest| Some(rest.split_once('"')?.0.to_owned()))
+        .filter(|label| label.starts_with(beginning))
+        .collect()
+}
+
+#[test]
+fn every_error_and_every_reason_is_documented() {
+    for (source, beginning, document, least) in [
+        ("src/error.rs", "gateway-", "docs/errors.md", 30),
+        ("src/cache/reason.rs", "", "docs/caching.md", 30),
+    ] {
+        let (labels, quoted) = (labels(source, beginning), quoted(document));
+        assert!(labels.len() >= least, "{source}: {labels:?}");
+        for label in &labels {
+            assert!(quoted.contains(label), "{document} lacks `{label}`");
+        }
+        let unknown = quoted
+            .iter()
+            .filter(|word| word.starts_with("gateway-") && document == "docs/errors.md")
+            .find(|word| *word != "gateway-" && !labels.contains(word));
+        assert_eq!(unknown, None, "{document}");
+    }
+}
