@@ -31,7 +31,7 @@ const UNUSABLE: u8 = 2;
 /// A caching, rate-budgeting gateway in front of the Segment Public API.
 ///
 /// Use it as the base URL of an SDK: reads come from a cache that is never older than the last
-/// write, writes leave exactly as fast as the API allows.
+/// write, and writes are sent exactly as fast as the API allows.
 #[derive(Debug, Parser)]
 #[command(name = "segment-gateway", version = version::of_this_build())]
 pub struct Cli {
@@ -43,21 +43,21 @@ pub struct Cli {
 enum Command {
     /// Run the gateway.
     Serve(Box<Serve>),
-    /// Check a configuration: exit status 0, or 2 with every problem, its place and its remedy.
+    /// Check a configuration. Exit status 2 names every mistake with its place and remedy.
     Check(Check),
     /// Print the effective route table.
     Routes(Routes),
-    /// Run the simulated Segment API alone.
+    /// Run only the simulated Segment API.
     Sandbox(SandboxCommand),
-    /// Look after the writes that a running gateway keeps.
+    /// Manage the durable writes of a running gateway.
     Writes(writes::Writes),
-    /// Look at what a running gateway has stored, and make it forget.
+    /// Inspect and purge the cache of a running gateway.
     Cache(cache::CacheCommand),
     /// Manage the journal of durable writes while no gateway runs.
     Journal(journal::JournalCommand),
-    /// See or change from which level on a running gateway logs.
+    /// Show or change the log level of a running gateway.
     Log(log::LogCommand),
-    /// Print what a shell needs to complete commands and flags.
+    /// Print the completion script for a shell.
     Completions {
         /// The shell.
         shell: Shell,
@@ -68,7 +68,7 @@ enum Command {
 
 #[derive(Args, Debug)]
 struct ConfigFile {
-    /// The configuration; without it the defaults hold. Environment variables
+    /// Configuration file. Without it the defaults apply. Environment variables
     /// SEGMENT_GATEWAY__SECTION__KEY override it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -78,8 +78,8 @@ struct ConfigFile {
 struct Check {
     #[command(flatten)]
     file: ConfigFile,
-    /// The gateway runs on another machine, or as another user: leave out whether its addresses and its
-    /// state directory can be used here.
+    /// Do not check whether addresses and state directory can be used here: the gateway runs on another
+    /// machine or as another user.
     #[arg(long)]
     elsewhere: bool,
 }
@@ -88,7 +88,7 @@ struct Check {
 struct Routes {
     #[command(flatten)]
     file: ConfigFile,
-    /// Print the embedded table instead, as a file to change and to name in routes.file.
+    /// Print the embedded table as TOML, to edit and name in routes.file.
     #[arg(long, conflicts_with = "config")]
     toml: bool,
 }
@@ -98,24 +98,24 @@ struct Routes {
 struct Serve {
     #[command(flatten)]
     file: ConfigFile,
-    /// The API, e.g. https://api.segmentapis.com or https://eu1.api.segmentapis.com.
+    /// Base URL of the API, e.g. https://api.segmentapis.com or https://eu1.api.segmentapis.com.
     #[arg(long, value_name = "URL", conflicts_with = "sandbox")]
     upstream: Option<String>,
-    /// Where callers connect [default: 127.0.0.1:8080].
+    /// Address for callers [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Where operators connect [default: 127.0.0.1:8081].
+    /// Address for operators [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDR")]
     admin_listen: Option<SocketAddr>,
-    /// Forward every request at once and only tell what the gateway would have done: limits are NOT
-    /// enforced.
+    /// Shadow mode: forward every request at once and report what the gateway would have done. Limits
+    /// are NOT enforced.
     #[arg(long)]
     shadow: bool,
-    /// Start the simulated API inside and use it instead of the real one. Keeps no state unless
-    /// state.directory is configured.
+    /// Start a simulated API inside the gateway and use it instead of the real one. Keeps no state
+    /// unless state.directory is configured.
     #[arg(long)]
     sandbox: bool,
-    /// Where the simulated API listens.
+    /// Address of the simulated API.
     #[arg(
         long,
         value_name = "ADDR",
@@ -129,7 +129,7 @@ struct Serve {
 
 #[derive(Args, Debug)]
 struct SandboxCommand {
-    /// Where it listens.
+    /// Address of the simulated API.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8089")]
     listen: SocketAddr,
     #[command(flatten)]
@@ -152,49 +152,49 @@ fn only_with_sandbox(argument: Arg) -> Arg {
 #[derive(Args, Debug)]
 #[command(next_help_heading = SIMULATED)]
 struct SandboxOptions {
-    /// How requests are counted: fixed (from the first request), aligned, rolling, token-bucket.
+    /// Kind of limit: fixed (from the first request), aligned, rolling, token-bucket.
     #[arg(long, default_value = "fixed", value_parser = parse::<WindowKind>)]
     window: WindowKind,
-    /// Divides windows and latencies, here and in the gateway.
+    /// Factor by which windows and latencies are shorter, here and in the gateway.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     time_scale: u32,
     /// Time from a request to its answer.
     #[arg(long, default_value = "50ms", value_parser = duration)]
     latency: Duration,
-    /// How much longer it may take, at random.
+    /// Random addition to the latency.
     #[arg(long, default_value = "0ms", value_parser = duration)]
     jitter: Duration,
-    /// Share of requests answered 429 although the limit is not reached.
+    /// Share of requests answered 429 below the limit.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     throttle: f64,
     /// Share of requests answered 5xx.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     server_error: f64,
-    /// Share of requests that take effect and are not answered.
+    /// Share of requests that take effect without a response.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     lost_reply: f64,
-    /// Reads see the state as it was this long ago.
+    /// Age of the state that reads see.
     #[arg(long, default_value = "0ms", value_parser = duration)]
     replication_lag: Duration,
-    /// Requests per minute that other programs make with the same token, per operation in use.
+    /// Requests per minute by other programs with the same token, per operation in use.
     #[arg(long, value_name = "RATE", default_value_t = 0.0, value_parser = rate)]
     other_users: f64,
-    /// What becomes of a list with a wrong element: whole (refused) or partly (applied up to it).
+    /// Treatment of a list with a wrong element: whole (rejected) or partly (applied up to it).
     #[arg(long, default_value = "whole", value_parser = parse::<ListMode>)]
     lists: ListMode,
-    /// Reads have an ETag, and are answered 304 to who has that already.
+    /// Reads have an ETag and honour If-None-Match.
     #[arg(long)]
     validators: bool,
-    /// Reads are compressed for who understands it.
+    /// Reads are compressed if the client accepts it.
     #[arg(long)]
     gzip: bool,
-    /// Seed of everything that is left to chance.
+    /// Seed of the random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Users in the beginning, at most 20000.
+    /// Initial number of users, at most 20000.
     #[arg(long, default_value_t = 250, value_parser = at_most::<20_000>)]
     users: usize,
-    /// Groups in the beginning, at most 2000.
+    /// Initial number of groups, at most 2000.
     #[arg(long, default_value_t = 10, value_parser = at_most::<2_000>)]
     groups: usize,
 }

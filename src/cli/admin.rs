@@ -39,13 +39,13 @@ const NEW_AUTHORIZATION: HeaderName = HeaderName::from_static("x-gateway-new-aut
 /// Which gateway is asked.
 #[derive(Args, Debug)]
 pub(super) struct Listener {
-    /// Where operators connect: an address, or the path of the socket admin.sock in the state
-    /// directory. [default: that socket, in segment-gateway-state or in what the environment variable
-    /// SEGMENT_GATEWAY__STATE__DIRECTORY names, where there is one; else 127.0.0.1:8081]
+    /// Admin listener: an address, or the path of the socket admin.sock in the state directory.
+    /// [default: that socket, in segment-gateway-state or in the directory that the environment variable
+    /// SEGMENT_GATEWAY__STATE__DIRECTORY names, if it exists; else 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR", value_parser = Endpoint::parse, global = true)]
     admin: Option<Endpoint>,
-    /// A file with the admin token, where the gateway has one; without it what the environment
-    /// variable SEGMENT_GATEWAY_ADMIN_TOKEN holds is sent.
+    /// File with the admin token. Without it the environment variable SEGMENT_GATEWAY_ADMIN_TOKEN is
+    /// used.
     #[arg(long, value_name = "FILE", global = true)]
     admin_token_file: Option<PathBuf>,
 }

@@ -17,12 +17,12 @@ pub struct CacheCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show as JSON what is stored under a key, or why nothing is.
+    /// Show as JSON what is stored under a key, or why nothing is stored.
     Show {
-        /// The key, as Cache-Status has it.
+        /// Key from Cache-Status.
         key: String,
     },
-    /// Forget stored answers, and what is being fetched; says how many.
+    /// Remove stored responses, including fetches in flight, and print their number.
     Purge(What),
 }
 
@@ -30,19 +30,19 @@ enum Action {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 struct What {
-    /// What depends on a tag, e.g. users or user:42.
+    /// Responses with this tag, e.g. users or user:42.
     #[arg(long, value_name = "TAG")]
     tag: Option<String>,
-    /// What an operation showed anyone, e.g. getUser.
+    /// Responses of this operation, e.g. getUser.
     #[arg(long, value_name = "NAME")]
     operation: Option<String>,
-    /// What a credential was shown, by its hash as logs show it.
+    /// Responses to this credential, by its hash as logs show it.
     #[arg(long, value_name = "HASH")]
     credential: Option<String>,
-    /// What stands under a key, as Cache-Status has it.
+    /// The response under this key from Cache-Status.
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// All of it.
+    /// All responses.
     #[arg(long)]
     everything: bool,
 }

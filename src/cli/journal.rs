@@ -15,7 +15,7 @@ pub struct JournalCommand {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Seal the journal of state.directory under the key that is configured now. Stop the gateway
+    /// Encrypt the journal of state.directory with the key that is configured now. Stop the gateway
     /// first.
     Rekey(Rekey),
 }
@@ -24,7 +24,7 @@ enum What {
 struct Rekey {
     #[command(flatten)]
     file: ConfigFile,
-    /// The key file under which it is sealed; without it, the key that was made beside the journal.
+    /// File with the present key of the journal. Without it the key beside the journal is used.
     #[arg(long, value_name = "FILE")]
     old_key_file: Option<PathBuf>,
 }

@@ -11,8 +11,8 @@ use std::process::ExitCode;
 pub struct LogCommand {
     #[command(flatten)]
     listener: Listener,
-    /// error, warn, info, debug or trace, until it is changed again or the gateway is restarted; without
-    /// it the present one is shown.
+    /// New level: error, warn, info, debug or trace, until the next change or restart. Without it the
+    /// current level is shown.
     level: Option<String>,
 }
 

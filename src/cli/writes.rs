@@ -32,53 +32,53 @@ enum Action {
     List {
         #[command(flatten)]
         which: Which,
-        /// queued, dispatched, succeeded, failed, unknown or cancelled.
+        /// State: queued, dispatched, succeeded, failed, unknown or cancelled.
         #[arg(long)]
         state: Option<String>,
-        /// Writes after the one with this id.
+        /// List writes after this id.
         #[arg(long, value_name = "ID")]
         after: Option<String>,
-        /// At most so many, up to 1000.
+        /// Maximum number of lines, up to 1000.
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: usize,
     },
     /// Show one write as JSON, with the API's answer.
     Show {
-        /// Its id.
+        /// Id of the write.
         id: String,
     },
-    /// Take a write back that has not left.
+    /// Cancel a write that has not been sent.
     Cancel {
-        /// Its id.
+        /// Id of the write.
         id: String,
     },
-    /// Let no deferred write of a credential or an operation leave.
+    /// Pause the deferred writes of a credential or an operation.
     Pause(Which),
-    /// Let them leave again.
+    /// Resume paused writes.
     Resume(Which),
-    /// Give the deferred writes of a credential to the token that replaces it.
+    /// Give the deferred writes of a credential to a new token.
     Rebind {
-        /// The hash of the old credential, as lists and logs show it.
+        /// Hash of the old credential, as lists and logs show it.
         #[arg(long, value_name = "HASH")]
         credential: String,
-        /// A file with the new token, or - for the standard input.
+        /// File with the new token, or - for standard input.
         #[arg(long, value_name = "FILE")]
         token_file: PathBuf,
-        /// Do not ask the API whether both tokens are of one workspace.
+        /// Do not ask the API whether both tokens belong to one workspace.
         #[arg(long)]
         unchecked: bool,
     },
-    /// Follow all writes that have not ended to their end.
+    /// Follow all writes until they have ended.
     Watch,
 }
 
 /// Whose writes, and which.
 #[derive(Args, Debug)]
 struct Which {
-    /// The hash of the credential, as lists and logs show it.
+    /// Hash of the credential, as lists and logs show it.
     #[arg(long, value_name = "HASH")]
     credential: Option<String>,
-    /// The operation's name, e.g. createInvites.
+    /// Name of the operation, e.g. createInvites.
     #[arg(long, value_name = "NAME")]
     operation: Option<String>,
 }

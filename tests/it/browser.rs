@@ -192,7 +192,7 @@ async fn the_page_loads_tells_the_truth_and_comes_back() {
     })
     .await;
     let shown = browser.text("#figures li:nth-child(1) .more").await;
-    assert_eq!(shown, "0 since the start");
+    assert_eq!(shown, "0 since start");
     let console = browser.console().await;
     assert!(
         console.iter().all(|line| line.contains("/live")),
