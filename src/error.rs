@@ -1,7 +1,7 @@
 //! What the gateway itself refuses or could not do, whose fault it was, and whether the request
 //! may be sent again.
 //!
-//! `gateway/reply.rs` alone turns these into status codes and bodies. An outcome that is unknown
+//! `exchange/error_response.rs` alone turns these into status codes and bodies. An outcome that is unknown
 //! is never folded into a failure: it has its own variant, and only that one says "sent".
 
 use std::time::Duration;

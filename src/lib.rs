@@ -4,35 +4,37 @@
 //!
 //! ```text
 //! server    a connection's bytes become a request
-//! gateway   front: a plain read that is in the store is answered at once (shortcut), else
+//! gateway   connection: a plain read that is in the store is answered at once (fast_path), else
 //!           stack: id, load shed, panic guard, sensitive headers, trace, deadlines
-//!           flow:  edge → route → read | write | pass → reply
-//!             read:  key → store → join or lead a fetch
-//!             write: lanes → budget → one attempt → settle → answer
-//!             pass:  budget → one attempt → stream
-//!             in shadow mode: one attempt at once → stream, and what would have been
+//!           flow:  edge -> route -> read | write | own resource -> respond
+//! read      key -> store -> join or lead a fetch -> answer; what is not cacheable passes through
+//! write     lanes -> budget -> one attempt -> settle -> answer
+//! shadow    one attempt at once -> stream, and a report of what would have happened
+//! attempt   one attempt with a permit of its own
 //! upstream  a request becomes a connection's bytes, once
 //! ```
 //!
 //! # Layers
 //!
 //! Imports go down only: `cli`, `app` → `config`, `telemetry` → `server`, `admin`, `sandbox` →
-//! `gateway` → `cache`, `journal`, `limit`, `merge`, `queue` (which do not know each other),
-//! `trace` → `upstream` → `route` → `buffer`, `clock`, `credential`, `error`, `metrics`, `network`, `swap`. The
-//! sandbox shares nothing with the gateway but the clock: it is the second opinion.
+//! `gateway` → `shadow` → `read`, `write` (which do not know each other) → `attempt` → `exchange` →
+//! `cache`, `journal`, `limit`, `merge`, `queue` (which do not know each other), `trace` →
+//! `upstream` → `route` → `buffer`, `clock`, `credential`, `error`, `metrics`, `network`, `swap`,
+//! `tasks`. The sandbox shares nothing with the gateway but the clock: it is the second opinion.
 //!
 //! # Invariants
 //!
 //! - Files that begin `//! Pure.` read no clock, take no lock and await nothing: time is an
 //!   argument, so every decision is tested at any instant.
 //! - Only [`clock`] reads time, only `config/load.rs` the environment (the library of spans reads the
-//!   variables that begin with `OTEL_`), only `gateway/reply.rs` knows the status codes of the
+//!   variables that begin with `OTEL_`), only `exchange/error_response.rs` knows the status codes of the
 //!   gateway's own errors, only [`metrics`] the names of metrics.
-//! - Nothing but `gateway/attempt.rs` sends anything to the API, and each attempt has a permit of its
+//! - Nothing but `attempt/send.rs` sends anything to the API, and each attempt has a permit of its
 //!   own; but in shadow mode, in which what callers send has none.
 
 pub mod admin;
 pub mod app;
+pub mod attempt;
 pub mod buffer;
 pub mod cache;
 pub mod cli;
@@ -40,6 +42,7 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod error;
+pub mod exchange;
 pub mod gateway;
 pub mod journal;
 pub mod limit;
@@ -47,12 +50,16 @@ pub mod merge;
 pub mod metrics;
 pub mod network;
 pub mod queue;
+pub mod read;
 pub mod route;
 pub mod sandbox;
 pub mod server;
+pub mod shadow;
 pub mod state;
 pub mod swap;
+pub mod tasks;
 pub mod telemetry;
 pub mod trace;
 pub mod upstream;
 pub mod version;
+pub mod write;

@@ -11,7 +11,7 @@ use crate::cache::key::KeyHash;
 use crate::cache::{Cache, Purge};
 use crate::credential::Credential;
 use crate::error::GatewayError;
-use crate::gateway::body::OuterBody;
+use crate::exchange::body::OuterBody;
 use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;

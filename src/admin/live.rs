@@ -6,7 +6,7 @@
 //! once for all who follow.
 
 use super::{Admin, respond, text};
-use crate::gateway::body::OuterBody;
+use crate::exchange::body::OuterBody;
 use crate::gateway::flow::BoxError;
 use crate::gateway::stack::LayeredBody;
 use base64::Engine as _;

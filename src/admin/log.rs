@@ -4,7 +4,7 @@ use super::writes::{parameters, refused};
 use super::{Admin, document, text};
 use crate::config::LogLevel;
 use crate::error::GatewayError;
-use crate::gateway::body::OuterBody;
+use crate::exchange::body::OuterBody;
 use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 

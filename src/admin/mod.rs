@@ -25,8 +25,8 @@ mod writes;
 
 pub use access::{Access, Peer, Token};
 
+use crate::exchange::body::OuterBody;
 use crate::gateway::Gateway;
-use crate::gateway::body::OuterBody;
 use crate::limit::budgets::AccountState;
 use crate::metrics::Levels;
 use crate::swap::Swap;

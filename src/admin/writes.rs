@@ -2,10 +2,10 @@
 
 use super::{Admin, document, text};
 use crate::error::GatewayError;
-use crate::gateway::body::OuterBody;
-use crate::gateway::durable::{Listing, Selection};
-use crate::gateway::reply;
+use crate::exchange::body::OuterBody;
+use crate::exchange::error_response;
 use crate::journal::State;
+use crate::write::durable::{Listing, Selection};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -156,5 +156,5 @@ pub(super) fn refused(error: &GatewayError) -> Response<OuterBody> {
         other => other.message(),
     };
     let answer = json!({ "error": error.kind(), "message": message });
-    document(reply::status(error), &answer)
+    document(error_response::status(error), &answer)
 }

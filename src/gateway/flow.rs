@@ -1,22 +1,20 @@
 //! The life of one request, top to bottom: edge → route → plan → read, write or pass → reply.
 //!
-//! In [shadow mode](super::shadow): edge → route → forwarded at once → reply.
+//! In [shadow mode](crate::shadow): edge → route → forwarded at once → reply.
 
-use super::body::Body;
-use super::durable::Ended;
-use super::ids::Ids;
-use super::priority;
-use super::repeat::Written;
-use super::reply;
-use super::room::Taken;
-use super::shadow::verdict::Foreseen;
-use super::status::CacheStatus;
-use super::watch::{Asker, Watch};
-use super::{Gateway, callers, edge};
 use crate::buffer::Buffer;
 use crate::cache::reason::Bypass;
 use crate::credential::{self, Credential};
 use crate::error::GatewayError;
+use crate::exchange::body::Body;
+use crate::exchange::body_memory::Taken;
+use crate::exchange::cache_status::CacheStatus;
+use crate::exchange::error_response;
+use crate::exchange::ids::Ids;
+use crate::exchange::priority;
+use crate::exchange::{callers, edge};
+use crate::gateway::Gateway;
+use crate::gateway::record::{Asker, Watch};
 use crate::journal::WriteId;
 use crate::limit::budgets::Standing;
 use crate::limit::turns::{Caller, Urgency};
@@ -24,6 +22,9 @@ use crate::metrics::Outcome;
 use crate::route::names;
 use crate::route::pattern::Params;
 use crate::route::policy::{Effect, Operation};
+use crate::shadow::verdict::Foreseen;
+use crate::write::durable::Ended;
+use crate::write::retry::Written;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, request};
@@ -47,46 +48,46 @@ pub struct AmbiguousFraming;
 
 /// What a caller asks for, with all that the gateway needs to carry it out.
 #[derive(Clone, Debug)]
-pub(super) struct Ask {
-    pub(super) operation: Arc<Operation>,
-    pub(super) params: Params,
-    pub(super) method: Method,
-    pub(super) target: PathAndQuery,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+pub(crate) struct Ask {
+    pub(crate) operation: Arc<Operation>,
+    pub(crate) params: Params,
+    pub(crate) method: Method,
+    pub(crate) target: PathAndQuery,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
     /// What the body takes of the memory of all bodies.
-    pub(super) room: Option<Arc<Taken>>,
+    pub(crate) room: Option<Arc<Taken>>,
     /// How far it has come, for those who tell about it.
-    pub(super) progress: Arc<Progress>,
+    pub(crate) progress: Arc<Progress>,
     /// What names it.
-    pub(super) ids: Ids,
-    pub(super) credential: Credential,
-    pub(super) caller: Caller,
-    pub(super) accepted: Instant,
+    pub(crate) ids: Ids,
+    pub(crate) credential: Credential,
+    pub(crate) caller: Caller,
+    pub(crate) accepted: Instant,
     /// How long it may wait for its budget.
-    pub(super) patience: Duration,
+    pub(crate) patience: Duration,
     /// Among those of its caller that wait for the same budget.
-    pub(super) urgency: Urgency,
+    pub(crate) urgency: Urgency,
     /// A field asks the API to treat it as another method.
-    pub(super) overridden: bool,
+    pub(crate) overridden: bool,
 }
 
 impl Ask {
-    pub(super) fn query(&self) -> Option<&str> {
+    pub(crate) fn query(&self) -> Option<&str> {
         self.target.query()
     }
 
-    pub(super) fn document(&self) -> names::Body<'_> {
+    pub(crate) fn document(&self) -> names::Body<'_> {
         names::Body::new(&self.body)
     }
 
     /// Whether it names no credential, although its operation is for nobody without one.
-    pub(super) fn lacks_credential(&self) -> bool {
+    pub(crate) fn lacks_credential(&self) -> bool {
         self.operation.needs_credential() && !credential::is_named(&self.headers)
     }
 
     /// Bytes kept while it waits, roughly.
-    pub(super) fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         let fields: usize = self
             .headers
             .iter()
@@ -98,30 +99,30 @@ impl Ask {
 
 /// Where the time of a request went.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Timing {
+pub(crate) struct Timing {
     /// Waiting for lanes and budgets, 429s and lost connections included.
-    pub(super) queued: Duration,
+    pub(crate) queued: Duration,
     /// From leaving to the head of the answer.
-    pub(super) upstream: Duration,
+    pub(crate) upstream: Duration,
     /// 429s that the caller did not see.
-    pub(super) throttled: u32,
+    pub(crate) throttled: u32,
     /// How many writes travelled together; 0 if it travelled alone.
-    pub(super) merged: usize,
+    pub(crate) merged: usize,
     /// Whether it left at all.
-    pub(super) left: bool,
+    pub(crate) left: bool,
     progress: Arc<Progress>,
 }
 
 impl Timing {
     /// That of a request which has just been accepted.
-    pub(super) fn of(ask: &Ask) -> Self {
+    pub(crate) fn of(ask: &Ask) -> Self {
         Self {
             progress: ask.progress.clone(),
             ..Self::default()
         }
     }
 
-    pub(super) fn left(&mut self, now: Instant, accepted: Instant) {
+    pub(crate) fn left(&mut self, now: Instant, accepted: Instant) {
         self.queued = now.saturating_duration_since(accepted);
         self.left = true;
         self.progress.0.lock().left = Some((self.queued, self.throttled));
@@ -131,7 +132,7 @@ impl Timing {
 /// How far a request has come. It is known to whoever tells about the request, even if there is no
 /// reply to say it.
 #[derive(Debug, Default)]
-pub(super) struct Progress(Mutex<Seen>);
+pub(crate) struct Progress(Mutex<Seen>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
@@ -142,28 +143,28 @@ struct Seen {
 }
 
 /// From when to when.
-pub(super) type Stretch = (Instant, Instant);
+pub(crate) type Stretch = (Instant, Instant);
 
 impl Progress {
     /// How long it had waited and how often it had been refused by a 429 when it last left for the
     /// API; nothing as long as it has not left.
-    pub(super) fn seen(&self) -> Option<(Duration, u32)> {
+    pub(crate) fn seen(&self) -> Option<(Duration, u32)> {
         self.0.lock().left
     }
 
     /// It was looked for in the cache.
-    pub(super) fn looked(&self, stretch: Stretch) {
+    pub(crate) fn looked(&self, stretch: Stretch) {
         self.0.lock().looked = Some(stretch);
     }
 
     /// Since this instant nothing but its budget keeps it; the first time counts.
-    pub(super) fn ready(&self, since: Option<Instant>) {
+    pub(crate) fn ready(&self, since: Option<Instant>) {
         let mut seen = self.0.lock();
         seen.ready = seen.ready.or(since);
     }
 
     /// When it was looked for in the cache, and since when nothing but its budget kept it.
-    pub(super) fn times(&self) -> (Option<Stretch>, Option<Instant>) {
+    pub(crate) fn times(&self) -> (Option<Stretch>, Option<Instant>) {
         let seen = self.0.lock();
         (seen.looked, seen.ready)
     }
@@ -171,21 +172,21 @@ impl Progress {
 
 /// An answer, and what is to be told about it.
 #[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) response: Response<Body>,
-    pub(super) outcome: Outcome,
-    pub(super) cache: Option<CacheStatus>,
-    pub(super) timing: Timing,
+pub(crate) struct Reply {
+    pub(crate) response: Response<Body>,
+    pub(crate) outcome: Outcome,
+    pub(crate) cache: Option<CacheStatus>,
+    pub(crate) timing: Timing,
     /// The budget that an attempt of its own drew on.
-    pub(super) standing: Option<Standing>,
+    pub(crate) standing: Option<Standing>,
     /// Whether the operation's budget is to be shown where no attempt of its own did draw on it.
-    pub(super) shows_budget: bool,
+    pub(crate) shows_budget: bool,
     /// The type of the gateway's own error.
-    pub(super) error: Option<&'static str>,
+    pub(crate) error: Option<&'static str>,
     /// What would have become of it, in shadow mode.
-    pub(super) shadow: Option<Box<Foreseen>>,
+    pub(crate) shadow: Option<Box<Foreseen>>,
     /// The durable write that it is about.
-    pub(super) write_id: Option<WriteId>,
+    pub(crate) write_id: Option<WriteId>,
 }
 
 impl Reply {
@@ -204,7 +205,7 @@ impl Reply {
     }
 
     /// The same, about a durable write.
-    pub(super) fn of_write(self, id: WriteId) -> Self {
+    pub(crate) fn of_write(self, id: WriteId) -> Self {
         Self {
             write_id: Some(id),
             ..self
@@ -212,7 +213,7 @@ impl Reply {
     }
 
     /// From the store.
-    pub(super) fn hit(response: Response<Body>) -> Self {
+    pub(crate) fn hit(response: Response<Body>) -> Self {
         Self {
             cache: Some(CacheStatus::hit()),
             ..Self::new(response, Outcome::Hit)
@@ -220,7 +221,7 @@ impl Reply {
     }
 
     /// From the store, although it is stale.
-    pub(super) fn stale(response: Response<Body>, cache: CacheStatus) -> Self {
+    pub(crate) fn stale(response: Response<Body>, cache: CacheStatus) -> Self {
         Self {
             cache: Some(cache),
             shows_budget: true,
@@ -229,7 +230,7 @@ impl Reply {
     }
 
     /// From a fetch.
-    pub(super) fn read(
+    pub(crate) fn read(
         response: Response<Body>,
         outcome: Outcome,
         cache: CacheStatus,
@@ -245,7 +246,7 @@ impl Reply {
     }
 
     /// The API's own answer to a write.
-    pub(super) fn written(written: Written, mut timing: Timing) -> Self {
+    pub(crate) fn written(written: Written, mut timing: Timing) -> Self {
         timing.upstream = written.took;
         Self {
             timing,
@@ -255,7 +256,7 @@ impl Reply {
     }
 
     /// The API's answer to a write that travelled with others.
-    pub(super) fn merged(
+    pub(crate) fn merged(
         response: Response<Bytes>,
         timing: Timing,
         standing: Option<Standing>,
@@ -268,7 +269,7 @@ impl Reply {
     }
 
     /// The API's own answer to a write, from the journal.
-    pub(super) fn recorded(response: Response<Body>, ended: &Ended) -> Self {
+    pub(crate) fn recorded(response: Response<Body>, ended: &Ended) -> Self {
         let timing = Timing {
             queued: ended.queued,
             upstream: ended.upstream,
@@ -285,12 +286,12 @@ impl Reply {
     }
 
     /// The same, of a write that another request asked for before.
-    pub(super) fn from_journal(response: Response<Body>) -> Self {
+    pub(crate) fn from_journal(response: Response<Body>) -> Self {
         Self::new(response, Outcome::Replayed)
     }
 
     /// Where to ask what has become of a write.
-    pub(super) fn deferred(response: Response<Body>) -> Self {
+    pub(crate) fn deferred(response: Response<Body>) -> Self {
         Self {
             shows_budget: true,
             ..Self::new(response, Outcome::Deferred)
@@ -298,7 +299,7 @@ impl Reply {
     }
 
     /// The API's answer as it came, whatever it is.
-    pub(super) fn as_it_came(response: Response<Body>, effect: Effect, timing: Timing) -> Self {
+    pub(crate) fn as_it_came(response: Response<Body>, effect: Effect, timing: Timing) -> Self {
         let (outcome, cache) = match effect {
             Effect::Read => (Outcome::Passed, Some(CacheStatus::bypass(Bypass::Shadow))),
             Effect::Write => (Outcome::Written, None),
@@ -311,7 +312,7 @@ impl Reply {
     }
 
     /// The same, with what would have become of the request otherwise.
-    pub(super) fn in_shadow(self, foreseen: Foreseen) -> Self {
+    pub(crate) fn in_shadow(self, foreseen: Foreseen) -> Self {
         Self {
             shadow: Some(Box::new(foreseen)),
             ..self
@@ -319,12 +320,12 @@ impl Reply {
     }
 
     /// From one of the gateway's own resources.
-    pub(super) fn own(response: Response<Body>) -> Self {
+    pub(crate) fn own(response: Response<Body>) -> Self {
         Self::new(response, Outcome::Own)
     }
 
     /// A 429 that could not be waited out within the deadline.
-    pub(super) fn throttled(response: Response<Bytes>, timing: Timing) -> Self {
+    pub(crate) fn throttled(response: Response<Bytes>, timing: Timing) -> Self {
         Self {
             timing,
             ..Self::new(response.map(Body::held), Outcome::Expired)
@@ -332,7 +333,7 @@ impl Reply {
     }
 
     /// An error of the gateway's own.
-    pub(super) fn error(error: &GatewayError) -> Self {
+    pub(crate) fn error(error: &GatewayError) -> Self {
         let outcome = match error {
             GatewayError::QueueExpired { .. } => Outcome::Expired,
             GatewayError::OutcomeUnknown { .. } => Outcome::Unknown,
@@ -351,7 +352,7 @@ impl Reply {
             write_id,
             error: Some(error.kind()),
             shows_budget: error.concerns_budget(),
-            ..Self::new(reply::error(error), outcome)
+            ..Self::new(error_response::error(error), outcome)
         }
     }
 }
@@ -372,7 +373,7 @@ impl Gateway {
     }
 
     /// Answers a request that a layer turned away; it is told about like any other.
-    pub(super) fn turn_away(&self, asker: Asker, error: &GatewayError) -> Response<Body> {
+    pub(crate) fn turn_away(&self, asker: Asker, error: &GatewayError) -> Response<Body> {
         Watch::new(self, asker).finish(Reply::error(error))
     }
 
@@ -416,7 +417,7 @@ impl Gateway {
     }
 
     /// Which operation it is, who asks, with which credential, and how long it may wait.
-    pub(super) fn understand(
+    pub(crate) fn understand(
         &self,
         head: request::Parts,
         accepted: Instant,

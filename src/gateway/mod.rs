@@ -1,95 +1,62 @@
 //! The request path: what happens between a caller's request and its answer.
 //!
-//! [`front`] is the door of a connection: a plain read that is in the store is answered there, the
-//! [`shortcut`]. For everything else [`stack`] lists the layers around the path, outermost first, and
-//! [`flow`] is the life of one request. The
-//! features it composes do not know each other: the cache is asked with keys and tags, the queue
-//! with order keys, the budgets with credentials and callers, and only the files here put them
-//! together. [`shadow`] is another life of a request, in which all of that is only told.
+//! [`connection`] serves a caller's connection: a plain read that is in the store is answered there,
+//! on the [`fast_path`]. For everything else [`stack`] lists the layers around the path, outermost
+//! first, and [`flow`] is the life of one request: a read ([`crate::read`]), a write
+//! ([`crate::write`]), or in shadow mode ([`crate::shadow`]) a request that is forwarded at once.
+//!
+//! The features that these compose do not know each other: the cache is asked with keys and tags, the
+//! queue with order keys, the budgets with credentials and callers.
 
-pub mod answers;
-mod attempt;
-pub mod body;
-pub mod breaker;
-pub mod callers;
-pub mod decoding;
-pub mod durable;
-pub mod edge;
-mod fetch;
+pub mod connection;
+pub mod fast_path;
 pub mod flow;
-mod forecast;
-pub mod front;
-pub mod holds;
-mod idempotency;
-mod ids;
-mod late;
-pub mod looks;
-mod pass;
-pub mod places;
-pub mod prefer;
-pub mod priority;
-mod read;
 pub mod recent;
-mod refresh;
-mod repeat;
-mod replace;
-pub mod reply;
-pub(crate) mod request_id;
-pub mod retry_budget;
-pub mod room;
-pub mod settlement;
-pub mod shadow;
-pub mod shortcut;
-pub mod show;
+mod record;
+mod reload;
 mod spans;
 pub mod stack;
-pub mod status;
-pub mod tasks;
-pub mod union;
-pub mod verdict;
-mod watch;
-mod write;
 
-pub use replace::Replacement;
-pub use watch::AccessLog;
+pub use record::AccessLog;
+pub use reload::Replacement;
 
+use crate::attempt::breaker::{Breaker, Changed};
+use crate::attempt::estimate_budget::Looks;
+use crate::attempt::retry_budget::RetryBudget;
 use crate::cache::{Cache, Touched};
 use crate::clock::Clock;
 use crate::credential::Hasher;
 use crate::error::GatewayError;
+use crate::exchange::answer_memory::Answers;
+use crate::exchange::body_memory::Room;
+use crate::exchange::callers::Quotas;
+use crate::exchange::ids::Ids;
+use crate::exchange::prefer::Patience;
 use crate::limit::budgets::Budgets;
 use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::queue::Queue;
 use crate::route::policy::Operation;
 use crate::route::table::Table;
+use crate::shadow::Shadow;
 use crate::swap::Swap;
+use crate::tasks::Tasks;
 use crate::trace::Tracer;
 use crate::upstream::Client;
-use answers::Answers;
-use breaker::{Breaker, Changed};
+use crate::write::batch::Platform;
+use crate::write::durable::Durable;
+use crate::write::held_limit::{Hold, Holds, NoRoom};
+use crate::write::settlement::{self, Affected};
 use bytes::Bytes;
-use callers::Quotas;
-use durable::Durable;
 use flow::Ask;
-use holds::{Hold, Holds, NoRoom};
 use http::{HeaderValue, Request, StatusCode, Uri};
-use ids::Ids;
-use looks::Looks;
 use parking_lot::Mutex;
-use prefer::Patience;
 use recent::RecentRefusals;
-use retry_budget::RetryBudget;
-use room::Room;
-use settlement::Affected;
-use shadow::Shadow;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tasks::Tasks;
-use union::Platform;
 
 /// Plain values that the path needs.
 #[derive(Clone, Debug)]
@@ -216,7 +183,7 @@ impl Gateway {
     }
 
     /// Room for one more held write of this peer's.
-    fn hold(&self, peer: IpAddr) -> Result<Hold, GatewayError> {
+    pub(crate) fn hold(&self, peer: IpAddr) -> Result<Hold, GatewayError> {
         self.holds.take(peer).map_err(|why| {
             let peer = match why {
                 NoRoom::AtAll => None,
@@ -230,7 +197,7 @@ impl Gateway {
 
     /// An attempt has ended; whether the API was there. A kept connection that was closed meanwhile
     /// does not tell.
-    fn heard_of(&self, is_there: Option<bool>) {
+    pub(crate) fn heard_of(&self, is_there: Option<bool>) {
         let (now, mut breaker) = (self.clock.now(), self.breaker.lock());
         let Some(is_there) = is_there else {
             return breaker.came_to_nothing(now);
@@ -249,7 +216,7 @@ impl Gateway {
     }
 
     /// A write leaves for the first time.
-    fn first_attempt(&self) {
+    pub(crate) fn first_attempt(&self) {
         self.retry_budget.lock().first_attempt(self.clock.now());
     }
 
@@ -257,14 +224,14 @@ impl Gateway {
     ///
     /// # Errors
     /// With the instant at which to ask again.
-    fn take_repetition(&self, operation: &Operation) -> Result<(), Instant> {
+    pub(crate) fn take_repetition(&self, operation: &Operation) -> Result<(), Instant> {
         self.retry_budget.lock().repeat(self.clock.now())?;
         self.metrics.repeated(&operation.name);
         Ok(())
     }
 
     /// The retry budget has no repetition for a write.
-    fn no_repetition(&self, operation: &Operation, ids: &Ids) {
+    pub(crate) fn no_repetition(&self, operation: &Operation, ids: &Ids) {
         self.metrics.repetition_refused(&operation.name);
         tracing::info!(
             operation = %operation.name,
@@ -275,7 +242,7 @@ impl Gateway {
     }
 
     /// The instant at which whatever stands in front of the gateway gives up on a request.
-    fn given_up_at(&self, ask: &Ask) -> Option<Instant> {
+    pub(crate) fn given_up_at(&self, ask: &Ask) -> Option<Instant> {
         self.settings
             .get()
             .caller_timeout
@@ -284,7 +251,7 @@ impl Gateway {
 
     /// Makes cached answers unbelievable that began before this instant, and those that begin
     /// before the settling ends.
-    fn settle(&self, touched: &Touched, settling: Duration) {
+    pub(crate) fn settle(&self, touched: &Touched, settling: Duration) {
         let now = self.clock.now();
         self.cache.settle(touched, now + settling);
         match touched {
@@ -297,7 +264,7 @@ impl Gateway {
 
     /// A write, or one dispatch of it, has ended with this status, or nobody knows how. To be called
     /// before its caller hears.
-    fn settle_end(&self, affected: &Affected, status: Option<StatusCode>) {
+    pub(crate) fn settle_end(&self, affected: &Affected, status: Option<StatusCode>) {
         let settings = self.settings.get();
         let settling = if settlement::may_land_later(status) {
             settings.late
@@ -310,11 +277,11 @@ impl Gateway {
     }
 
     /// The request as it goes to the API.
-    fn forwarded(&self, ask: &Ask) -> Request<Bytes> {
+    pub(crate) fn forwarded(&self, ask: &Ask) -> Request<Bytes> {
         let mut request = Request::new(ask.body.clone());
         *request.method_mut() = ask.method.clone();
         *request.uri_mut() = Uri::from(ask.target.clone());
-        *request.headers_mut() = edge::request_headers(&ask.headers);
+        *request.headers_mut() = crate::exchange::edge::request_headers(&ask.headers);
         request.extensions_mut().insert(ask.ids.clone());
         request
     }

@@ -1,10 +1,10 @@
 //! The spans of a request: the request itself, and below it its look into the cache, its wait in the
 //! queue with the part that it spent waiting for a slot of its budget, and each attempt at the API.
 
-use super::Gateway;
-use super::flow::{Progress, Timing};
-use super::ids::Ids;
-use super::status::CacheStatus;
+use crate::exchange::cache_status::CacheStatus;
+use crate::exchange::ids::Ids;
+use crate::gateway::Gateway;
+use crate::gateway::flow::{Progress, Timing};
 use crate::metrics::Outcome;
 use crate::route::policy::Operation;
 use crate::trace::{Span, SpanKind, Tracer, Trail, attribute};
@@ -16,29 +16,29 @@ use std::time::{Duration, Instant};
 
 /// What came of a request, for its spans.
 #[derive(Debug)]
-pub(super) struct Ended<'r> {
-    pub(super) method: &'r Method,
-    pub(super) operation: Option<&'r Operation>,
-    pub(super) outcome: Outcome,
-    pub(super) status: Option<StatusCode>,
-    pub(super) error: Option<&'static str>,
-    pub(super) cache: Option<&'r CacheStatus>,
-    pub(super) timing: &'r Timing,
-    pub(super) progress: Option<&'r Progress>,
-    pub(super) from: Instant,
-    pub(super) elapsed: Duration,
+pub(crate) struct Ended<'r> {
+    pub(crate) method: &'r Method,
+    pub(crate) operation: Option<&'r Operation>,
+    pub(crate) outcome: Outcome,
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) error: Option<&'static str>,
+    pub(crate) cache: Option<&'r CacheStatus>,
+    pub(crate) timing: &'r Timing,
+    pub(crate) progress: Option<&'r Progress>,
+    pub(crate) from: Instant,
+    pub(crate) elapsed: Duration,
 }
 
 impl Gateway {
     /// Tells the spans of a request, if it is traced.
-    pub(super) fn tell_request(&self, ids: &Ids, ended: &Ended<'_>) {
+    pub(crate) fn tell_request(&self, ids: &Ids, ended: &Ended<'_>) {
         if let (Some(tracer), Some(trail)) = (&self.tracer, ids.trail()) {
             tell_request(tracer, trail, ids, ended);
         }
     }
 
     /// Tells the spans of a hit that took the short way: all of it is a look into the cache.
-    pub(super) fn tell_hit(
+    pub(crate) fn tell_hit(
         &self,
         ids: &Ids,
         method: &Method,
@@ -65,7 +65,7 @@ impl Gateway {
 
     /// The place of an attempt, written into its fields, if the request that it is made for is
     /// traced.
-    pub(super) fn attempt_place(&self, ids: &Ids, headers: &mut HeaderMap) -> Option<Trail> {
+    pub(crate) fn attempt_place(&self, ids: &Ids, headers: &mut HeaderMap) -> Option<Trail> {
         let _ = self.tracer.as_ref()?;
         let place = ids.trail()?.below();
         place.put_into(headers);
@@ -73,7 +73,7 @@ impl Gateway {
     }
 
     /// Tells the span of an attempt.
-    pub(super) fn tell_attempt(
+    pub(crate) fn tell_attempt(
         &self,
         place: &Trail,
         operation: &Operation,

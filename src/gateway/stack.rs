@@ -1,19 +1,20 @@
 //! The layers around the path, outermost first.
 //!
-//! Every request passes them but a plain read that is in the store; see [`super::shortcut`].
+//! Every request passes them but a plain read that is in the store; see [`crate::gateway::fast_path`].
 //!
 //! Layers end at the head of the answer; a body that streams and a fetch that was detached have
-//! their own guards ([`super::tasks`], [`super::body`]). What a layer turns away becomes an answer
+//! their own guards ([`crate::tasks`], [`crate::exchange::body`]). What a layer turns away becomes an answer
 //! in the API's envelope here and is told about like any other, so that the server never sees an
 //! error and every request ends in exactly one outcome.
 
-use super::body::{Body, Guarded};
-use super::flow::BoxError;
-use super::request_id::{self, REQUEST_ID, RequestIds};
-use super::tasks::panic_text;
-use super::watch::{Asker, mark_own, short};
-use super::{Gateway, reply};
 use crate::error::GatewayError;
+use crate::exchange::body::{Body, Guarded};
+use crate::exchange::error_response;
+use crate::exchange::request_id::{self, REQUEST_ID, RequestIds};
+use crate::gateway::Gateway;
+use crate::gateway::flow::BoxError;
+use crate::gateway::record::{Asker, mark_own, short};
+use crate::tasks::panic_text;
 use crate::trace;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE, HeaderValue};
@@ -49,7 +50,7 @@ pub struct StackBounds {
 }
 
 /// The layers and the path behind them: never fails, clones cheaply.
-pub(super) fn stack<B>(
+pub(crate) fn stack<B>(
     gateway: Gateway,
     ids: RequestIds,
     bounds: StackBounds,
@@ -153,7 +154,7 @@ where
 fn after_panic(cause: &(dyn Any + Send), via: &HeaderValue) -> Response<LayeredBody> {
     tracing::error!(cause = panic_text(cause), "a request panicked");
     let error = GatewayError::Internal;
-    let mut answer = reply::error(&error);
+    let mut answer = error_response::error(&error);
     mark_own(answer.headers_mut(), error.kind(), via);
     boxed(answer)
 }

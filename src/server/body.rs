@@ -1,7 +1,7 @@
 //! The body of a request as it comes from a connection, and that of an answer as it leaves.
 
 use super::notes::{BodyComing, Exchange, Notes};
-use crate::gateway::body::OuterBody;
+use crate::exchange::body::OuterBody;
 use crate::gateway::flow::BoxError;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};

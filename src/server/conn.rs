@@ -4,7 +4,7 @@ use super::body::{AnswerBody, RequestBody};
 use super::line::{Line, Patience};
 use super::notes::{Interim, Notes};
 use super::refusals::Refusals;
-use crate::gateway::body::OuterBody;
+use crate::exchange::body::OuterBody;
 use crate::gateway::flow::AmbiguousFraming;
 use crate::metrics::Malformed;
 use http::{HeaderValue, Request, Response, Version, header};

@@ -6,7 +6,7 @@
 use super::body::RequestBody;
 use super::conn::{self, ConnectionBounds};
 use super::refusals::Refusals;
-use crate::gateway::body::OuterBody;
+use crate::exchange::body::OuterBody;
 use http::{Request, Response};
 use hyper::service::Service;
 use std::convert::Infallible;

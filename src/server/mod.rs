@@ -15,7 +15,7 @@ pub mod local;
 pub mod notes;
 pub mod refusals;
 
-use crate::gateway::body::OuterBody;
+use crate::exchange::body::OuterBody;
 use crate::metrics::Connections;
 use body::RequestBody;
 use conn::ConnectionBounds;

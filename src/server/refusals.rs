@@ -3,8 +3,8 @@
 
 use crate::clock::Clock;
 use crate::error::GatewayError;
-use crate::gateway::reply;
-use crate::gateway::request_id::{REQUEST_ID, RequestIds};
+use crate::exchange::error_response;
+use crate::exchange::request_id::{REQUEST_ID, RequestIds};
 use crate::metrics::Malformed;
 use bytes::Bytes;
 use http::{HeaderValue, Response};
@@ -47,7 +47,7 @@ impl Refusals {
             ),
             Malformed::TooLarge => GatewayError::HeadTooLarge(self.head_bytes),
         };
-        let mut answer = reply::error_held(&error);
+        let mut answer = error_response::error_held(&error);
         let id = self.ids.next();
         answer.headers_mut().insert(REQUEST_ID, id.clone());
         Refusal {

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::service::Service;
 use segment_gateway::admin::{Access, Admin};
 use segment_gateway::credential::Credential;
-use segment_gateway::gateway::body::OuterBody;
+use segment_gateway::exchange::body::OuterBody;
 use segment_gateway::limit::budgets::{Admission, Readiness, Wish};
 use segment_gateway::limit::turns::{Caller, Urgency};
 use segment_gateway::route::policy::Effect;

@@ -4,7 +4,7 @@ use super::support::scripted::{Script, Step, answer};
 use super::support::{Setup, World, all_of, request};
 use http::{Method, Response};
 use segment_gateway::config::Size;
-use segment_gateway::gateway::body::OuterBody;
+use segment_gateway::exchange::body::OuterBody;
 use segment_gateway::sandbox::SandboxSpec;
 
 const LONG: usize = 1 << 20;

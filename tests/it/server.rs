@@ -7,7 +7,7 @@ use super::support::{Setup, World, loaded, request};
 use http::Method;
 use segment_gateway::app::stack_bounds;
 use segment_gateway::config::Size;
-use segment_gateway::gateway::front::Front;
+use segment_gateway::gateway::connection::Front;
 use segment_gateway::sandbox::SandboxSpec;
 use std::future::pending;
 use std::net::SocketAddr;

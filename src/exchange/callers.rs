@@ -1,0 +1,339 @@
+//! Who asks, and how much of the upstream each of them may ask for.
+//!
+//! A caller is the peer's address, divided by `X-Gateway-Caller` where that peer is trusted to set
+//! it. The quota is governor's: a smooth rate with a burst is what one wants at the front door,
+//! unlike for the upstream budgets. Only what needs the upstream is charged; hits are free.
+//!
+//! Each peer has the quota. What a trusted peer asks under names has one more, which names divide: it
+//! is charged to the name, which has half of a quota, and to all names of the peer. So no number of
+//! names gives a peer more than that, one name's flood leaves half of it to the others, and what
+//! comes without a name leaves all of it to them.
+//!
+//! So many callers are told apart and no more. While the table is full, those in it go on as before
+//! and newcomers share one quota, until a timer has forgotten those that are idle.
+
+use crate::error::GatewayError;
+use crate::limit::turns::Caller;
+use crate::network::Network;
+use crate::swap::Swap;
+use governor::clock::QuantaClock;
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
+use governor::state::keyed::ShrinkableKeyedStateStore;
+use governor::{Quota, RateLimiter};
+use http::HeaderMap;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The longest name a caller may have, in bytes.
+const LONGEST_NAME: usize = 64;
+pub(crate) const CALLER: &str = "x-gateway-caller";
+
+/// Finds out who asks.
+pub fn identify(
+    headers: &HeaderMap,
+    peer: IpAddr,
+    trusted: &[Network],
+) -> Result<Caller, GatewayError> {
+    let peer = peer.to_canonical();
+    let mut values = headers.get_all(CALLER).iter();
+    let is_trusted = trusted.iter().any(|network| network.contains(peer));
+    let name = match values.next() {
+        Some(value) if is_trusted => {
+            let text = value.as_bytes();
+            let is_name = !text.is_empty()
+                && text.len() <= LONGEST_NAME
+                && text.iter().all(|byte| (0x20..0x7f).contains(byte))
+                && values.next().is_none();
+            if !is_name {
+                return Err(GatewayError::BadRequest(
+                    "X-Gateway-Caller must be one value of 1 to 64 printable ASCII characters",
+                ));
+            }
+            Some(Arc::from(String::from_utf8_lossy(text)))
+        }
+        // From anybody else the field means nothing.
+        _ => None,
+    };
+    Ok(Caller { peer, name })
+}
+
+/// The state of every caller's quota, of a bounded number of callers. A lock for all of them
+/// suffices, since hits are not charged.
+#[derive(Debug)]
+struct Table {
+    states: Mutex<States>,
+    most: usize,
+}
+
+#[derive(Debug, Default)]
+struct States {
+    known: HashMap<Caller, Nanos>,
+    /// All those for whom there is no room.
+    others: Option<Nanos>,
+}
+
+impl StateStore for Table {
+    type Key = Caller;
+
+    fn measure_and_replace<T, F, E>(&self, caller: &Caller, decide: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let mut states = self.states.lock();
+        let full = states.known.len() >= self.most;
+        if let Some(state) = states.known.get_mut(caller) {
+            let (decision, next) = decide(Some(*state))?;
+            *state = next;
+            return Ok(decision);
+        }
+        let (decision, next) = decide(if full { states.others } else { None })?;
+        if full {
+            states.others = Some(next);
+        } else {
+            states.known.insert(caller.clone(), next);
+        }
+        Ok(decision)
+    }
+}
+
+impl ShrinkableKeyedStateStore<Caller> for Table {
+    fn retain_recent(&self, drop_below: Nanos) {
+        let mut states = self.states.lock();
+        states.known.retain(|_, state| *state > drop_below);
+    }
+
+    fn shrink_to_fit(&self) {
+        self.states.lock().known.shrink_to_fit();
+    }
+
+    fn len(&self) -> usize {
+        self.states.lock().known.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+type Limiter<C> =
+    RateLimiter<Caller, Table, C, NoOpMiddleware<<C as governor::clock::Clock>::Instant>>;
+
+/// The quota of every caller, on governor's clock or a test's.
+#[derive(Debug)]
+pub struct Quotas<C: governor::clock::Clock = QuantaClock> {
+    limiters: Swap<Limiters<C>>,
+    clock: C,
+}
+
+#[derive(Debug)]
+struct Limiters<C: governor::clock::Clock> {
+    peers: Limiter<C>,
+    names: Limiter<C>,
+}
+
+/// A rate with a burst, per caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// Requests per `per`.
+    pub rate: NonZeroU32,
+    /// See `rate`; more than zero.
+    pub per: Duration,
+    /// How many may come at once.
+    pub burst: NonZeroU32,
+    /// Peers, and names, that are told apart.
+    pub tracked: usize,
+}
+
+impl<C: governor::clock::Clock + Clone> Limiters<C> {
+    fn new(allowed: Allowed, clock: &C) -> Self {
+        let each = allowed.per / allowed.rate.get();
+        let limiter = |each: Duration, burst: NonZeroU32| {
+            let quota = Quota::with_period(each.max(Duration::from_nanos(1)))
+                .unwrap_or(Quota::per_second(allowed.rate))
+                .allow_burst(burst);
+            let table = Table {
+                states: Mutex::default(),
+                most: allowed.tracked,
+            };
+            RateLimiter::new(quota, table, clock.clone())
+        };
+        let half = NonZeroU32::new(allowed.burst.get().div_ceil(2));
+        Self {
+            peers: limiter(each, allowed.burst),
+            names: limiter(each * 2, half.unwrap_or(NonZeroU32::MIN)),
+        }
+    }
+}
+
+impl<C: governor::clock::Clock + Clone> Quotas<C> {
+    /// Quotas on `clock`.
+    pub fn new(allowed: Allowed, clock: C) -> Self {
+        Self {
+            limiters: Limiters::new(allowed, &clock).into(),
+            clock,
+        }
+    }
+
+    /// Puts others in their place, which know nothing of what was spent.
+    pub fn configure(&self, allowed: Allowed) {
+        self.limiters.set(Limiters::new(allowed, &self.clock));
+    }
+
+    /// Charges one request, or says when one will be accepted.
+    pub fn charge(&self, caller: &Caller) -> Result<(), GatewayError> {
+        let limiters = self.limiters.get();
+        // What is refused to a name is not charged to its peer.
+        if caller.name.is_some() {
+            self.charge_to(&limiters.names, caller)?;
+        }
+        let together = Caller {
+            peer: caller.peer,
+            // No name is empty.
+            name: caller.name.as_ref().map(|_| Arc::from("")),
+        };
+        self.charge_to(&limiters.peers, &together)
+    }
+
+    fn charge_to(&self, limiter: &Limiter<C>, caller: &Caller) -> Result<(), GatewayError> {
+        limiter
+            .check_key(caller)
+            .map_err(|not_until| GatewayError::CallerQuota {
+                retry_after: not_until.wait_time_from(self.clock.now()),
+            })
+    }
+
+    /// Forgets callers whose quota is whole again. Call it on a timer.
+    pub fn forget_idle(&self) {
+        let limiters = self.limiters.get();
+        for limiter in [&limiters.peers, &limiters.names] {
+            limiter.retain_recent();
+            limiter.shrink_to_fit();
+        }
+    }
+
+    /// How many callers are tracked.
+    pub fn tracked(&self) -> usize {
+        let limiters = self.limiters.get();
+        limiters.peers.len() + limiters.names.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use governor::clock::FakeRelativeClock;
+
+    fn caller(n: u8) -> Caller {
+        Caller {
+            peer: IpAddr::from([10, 0, 0, n]),
+            name: None,
+        }
+    }
+
+    fn quotas(clock: &FakeRelativeClock, tracked: usize) -> Quotas<FakeRelativeClock> {
+        let n = |n| NonZeroU32::new(n).unwrap();
+        let allowed = Allowed {
+            rate: n(10),
+            per: Duration::from_secs(1),
+            burst: n(20),
+            tracked,
+        };
+        Quotas::new(allowed, clock.clone())
+    }
+
+    #[test]
+    fn one_callers_flood_leaves_the_others_alone_and_is_told_when_to_return() {
+        let clock = FakeRelativeClock::default();
+        let quotas = quotas(&clock, 100);
+        for _ in 0..20 {
+            quotas.charge(&caller(1)).unwrap();
+        }
+        let Err(GatewayError::CallerQuota { retry_after }) = quotas.charge(&caller(1)) else {
+            panic!("the burst is spent")
+        };
+        for _ in 0..1_000 {
+            assert!(quotas.charge(&caller(1)).is_err());
+        }
+        quotas.charge(&caller(2)).unwrap();
+        clock.advance(retry_after - Duration::from_nanos(1));
+        assert!(quotas.charge(&caller(1)).is_err());
+        clock.advance(Duration::from_nanos(1));
+        quotas.charge(&caller(1)).unwrap();
+    }
+
+    fn named(n: u8, name: &str) -> Caller {
+        Caller {
+            name: Some(name.into()),
+            ..caller(n)
+        }
+    }
+
+    /// How many of 1,000 at once are accepted.
+    fn flood(quotas: &Quotas<FakeRelativeClock>, caller: &Caller) -> usize {
+        (0..1_000).filter(|_| quotas.charge(caller).is_ok()).count()
+    }
+
+    #[test]
+    fn names_divide_what_their_peer_has() {
+        let quotas = quotas(&FakeRelativeClock::default(), 100);
+        assert_eq!(flood(&quotas, &named(1, "bulk")), 10, "half of 20");
+        assert_eq!(flood(&quotas, &named(1, "single")), 10);
+        let more: usize = (0..50)
+            .map(|n| flood(&quotas, &named(1, &format!("more-{n}"))))
+            .sum();
+        assert_eq!(more, 0, "another name is nothing more");
+        assert_eq!(flood(&quotas, &caller(1)), 20, "what comes without a name");
+        assert_eq!(flood(&quotas, &named(2, "bulk")), 10, "another peer's");
+    }
+
+    #[test]
+    fn what_comes_without_a_name_does_not_starve_the_names_beside_it() {
+        let quotas = quotas(&FakeRelativeClock::default(), 100);
+        assert_eq!(flood(&quotas, &caller(1)), 20);
+        assert_eq!(flood(&quotas, &named(1, "billing")), 10);
+    }
+
+    #[test]
+    fn a_full_table_refuses_nobody_it_knows_and_newcomers_share_a_quota() {
+        let clock = FakeRelativeClock::default();
+        let quotas = quotas(&clock, 3);
+        for n in 0..3 {
+            quotas.charge(&caller(n)).unwrap();
+        }
+        let newcomers: usize = (10..20).map(|n| flood(&quotas, &caller(n))).sum();
+        assert_eq!(newcomers, 20);
+        assert_eq!(quotas.tracked(), 3);
+        assert_eq!(flood(&quotas, &caller(0)), 19);
+        clock.advance(Duration::from_secs(5));
+        quotas.forget_idle();
+        assert_eq!(quotas.tracked(), 0);
+        assert_eq!(flood(&quotas, &caller(9)), 20);
+        assert_eq!(quotas.tracked(), 1);
+    }
+
+    #[test]
+    fn a_name_is_believed_only_from_trusted_peers() {
+        let trusted: [Network; 1] = ["127.0.0.0/8".parse().unwrap()];
+        let mut headers = HeaderMap::new();
+        headers.insert(CALLER, "billing".parse().unwrap());
+        let named = identify(&headers, IpAddr::from([127, 0, 0, 9]), &trusted).unwrap();
+        assert_eq!(named.name.as_deref(), Some("billing"));
+        let mapped: IpAddr = "::ffff:127.0.0.9".parse().unwrap();
+        assert_eq!(identify(&headers, mapped, &trusted).unwrap(), named);
+        let other = identify(&headers, IpAddr::from([10, 0, 0, 1]), &trusted).unwrap();
+        assert_eq!(other.name, None);
+        for bad in ["", &"x".repeat(65), "a\tb"] {
+            headers.insert(CALLER, bad.parse().unwrap());
+            assert!(
+                identify(&headers, IpAddr::from([127, 0, 0, 1]), &trusted).is_err(),
+                "{bad:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The id of a request: the caller's own if it is harmless, else one made here.
+//!
+//! It stands in the answer and in every line of the log about the request, and is not sent to the
+//! API.
+
+use http::Request;
+use http::header::{HeaderMap, HeaderValue};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tower_http::request_id::{MakeRequestId, RequestId};
+
+/// The field that has it, in the request as in the answer.
+pub use crate::cache::entry::REQUEST_ID;
+
+/// A caller's own id is kept if it is at most this long, in bytes.
+const LONGEST: usize = 128;
+/// Sixteen digits and a hyphen.
+const PREFIX: usize = 17;
+
+/// Makes ids that are unique over processes and cost no randomness each. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestIds {
+    prefix: [u8; PREFIX],
+    next: Arc<AtomicU64>,
+}
+
+impl RequestIds {
+    pub(crate) fn new() -> Self {
+        let mut seed = [0; 8];
+        // Without randomness the ids are still unique within this process.
+        let _ = getrandom::fill(&mut seed);
+        let mut prefix = [b'-'; PREFIX];
+        let text = format!("{:016x}", u64::from_ne_bytes(seed));
+        for (place, digit) in prefix.iter_mut().zip(text.bytes()) {
+            *place = digit;
+        }
+        Self {
+            prefix,
+            next: Arc::default(),
+        }
+    }
+
+    /// The next one. Written without a formatter, because every hit needs one.
+    pub(crate) fn next(&self) -> HeaderValue {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
+        let mut text = [0; PREFIX + 16];
+        text[..PREFIX].copy_from_slice(&self.prefix);
+        let mut end = PREFIX;
+        for digit in (0..digits).rev() {
+            let value = (number >> (digit * 4)) & 15;
+            text[end] = b"0123456789abcdef"[value as usize];
+            end += 1;
+        }
+        // Digits and a hyphen are a valid value.
+        HeaderValue::from_bytes(&text[..end]).unwrap_or(HeaderValue::from_static("none"))
+    }
+}
+
+impl MakeRequestId for RequestIds {
+    fn make_request_id<B>(&mut self, _: &Request<B>) -> Option<RequestId> {
+        Some(RequestId::new(self.next()))
+    }
+}
+
+/// Whether a caller's own id may be used: printable ASCII without spaces, not too long.
+pub(crate) fn is_fit(id: &HeaderValue) -> bool {
+    let id = id.as_bytes();
+    !id.is_empty() && id.len() <= LONGEST && id.iter().all(|byte| (0x21..0x7f).contains(byte))
+}
+
+/// Removes ids that may not be used, so that one is made.
+pub(crate) fn drop_unfit(headers: &mut HeaderMap) {
+    let mut ids = headers.get_all(REQUEST_ID).iter();
+    let fit = match (ids.next(), ids.next()) {
+        (None, _) => true,
+        (Some(id), None) => is_fit(id),
+        (Some(_), Some(_)) => false,
+    };
+    if !fit {
+        headers.remove(REQUEST_ID);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_numbered_in_hexadecimal_behind_what_names_the_process() {
+        let ids = RequestIds::new();
+        for number in [0, 1, 15, 16, 0x1234, u64::MAX] {
+            ids.next.store(number, Ordering::Relaxed);
+            let id = ids.next();
+            let text = id.to_str().unwrap();
+            let (process, rest) = text.split_once('-').unwrap();
+            assert_eq!(process.len(), 16);
+            assert_eq!(rest, format!("{number:x}"));
+            assert!(is_fit(&id));
+        }
+    }
+
+    #[test]
+    fn a_callers_id_is_kept_only_if_there_is_one_and_it_is_harmless() {
+        let long = "x".repeat(LONGEST);
+        let longer = "x".repeat(LONGEST + 1);
+        let cases: &[(&[&str], bool)] = &[
+            (&["abc-1"], true),
+            (&[&long], true),
+            (&[&longer], false),
+            (&[""], false),
+            (&["a b"], false),
+            (&["a", "a"], false),
+        ];
+        for (values, kept) in cases {
+            let mut headers = HeaderMap::new();
+            for value in *values {
+                headers.append(REQUEST_ID, value.parse().unwrap());
+            }
+            drop_unfit(&mut headers);
+            assert_eq!(headers.contains_key(REQUEST_ID), *kept, "{values:?}");
+        }
+    }
+}

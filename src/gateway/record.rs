@@ -1,0 +1,444 @@
+//! What is told about a request: its fields in the answer, its metrics and its line in the log.
+//!
+//! A watch begins with the request and is finished with its answer. One that is dropped
+//! unfinished was hung up on, or failed if a panic did it, and is counted as that: so every request
+//! ends in exactly one outcome.
+
+use crate::cache::cache_status::CACHE_STATUS;
+use crate::credential::Credential;
+use crate::error::GatewayError;
+use crate::exchange::body::Body;
+use crate::exchange::cache_status::CacheStatus;
+use crate::exchange::ids::Ids;
+use crate::gateway::Gateway;
+use crate::gateway::flow::{Ask, Peer, Progress, Reply, Timing};
+use crate::gateway::recent::RecentRefusal;
+use crate::gateway::spans::Ended;
+use crate::journal::WriteId;
+use crate::limit::budgets::Standing;
+use crate::limit::turns::Caller;
+use crate::metrics::{Origin, Outcome};
+use crate::route::policy::Operation;
+use crate::shadow::verdict::SHADOW;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// The longest method that the log shows, in bytes.
+const LONGEST_METHOD: usize = 32;
+
+/// Which requests have a line in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// What went upstream, was refused or failed.
+    Upstream,
+    /// Every request.
+    All,
+}
+
+/// Who asks, as far as it is known before the request has been understood.
+#[derive(Clone, Debug)]
+pub(crate) struct Asker {
+    method: Method,
+    ids: Ids,
+    peer: Option<Peer>,
+}
+
+impl Asker {
+    pub(crate) fn of<B>(gateway: &Gateway, request: &Request<B>) -> Self {
+        Self {
+            method: request.method().clone(),
+            ids: gateway.ids(request.headers()),
+            peer: request.extensions().get::<Peer>().copied(),
+        }
+    }
+}
+
+/// Follows one request.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    gateway: Gateway,
+    accepted: Instant,
+    asker: Asker,
+    known: Option<Known>,
+    finished: bool,
+}
+
+/// What is known once the request has been understood.
+#[derive(Debug)]
+struct Known {
+    operation: Arc<Operation>,
+    progress: Arc<Progress>,
+    credential: Credential,
+    caller: Caller,
+}
+
+impl Watch {
+    pub(crate) fn new(gateway: &Gateway, asker: Asker) -> Self {
+        Self {
+            gateway: gateway.clone(),
+            accepted: gateway.clock.now(),
+            asker,
+            known: None,
+            finished: false,
+        }
+    }
+
+    pub(crate) fn accepted(&self) -> Instant {
+        self.accepted
+    }
+
+    /// What names the request.
+    pub(crate) fn ids(&self) -> &Ids {
+        &self.asker.ids
+    }
+
+    pub(crate) fn understood(&mut self, ask: &Ask) {
+        self.known = Some(Known {
+            operation: ask.operation.clone(),
+            progress: ask.progress.clone(),
+            credential: ask.credential,
+            caller: ask.caller.clone(),
+        });
+    }
+
+    /// Tells about the answer and returns it.
+    pub(crate) fn finish(mut self, mut reply: Reply) -> Response<Body> {
+        self.finished = true;
+        let elapsed = self.elapsed();
+        self.complete(&mut reply, elapsed);
+        self.count(&reply, elapsed);
+        let hit = reply.outcome == Outcome::Hit;
+        if !hit || self.gateway.settings.get().access == AccessLog::All {
+            self.log(&reply, elapsed);
+        }
+        self.trace(&reply, elapsed);
+        let mut response = reply.response;
+        if hit {
+            // Its header is complete: see `Entry::hit_headers`.
+            return response;
+        }
+        let headers = response.headers_mut();
+        match (&reply.cache, reply.error) {
+            (_, Some(kind)) => mark_own(headers, kind, &self.gateway.settings.get().via),
+            (cache, None) => {
+                let write = CacheStatus::write();
+                if let Some(value) = cache.as_ref().unwrap_or(&write).value() {
+                    headers.append(CACHE_STATUS, value);
+                }
+            }
+        }
+        if let Some(shadow) = &reply.shadow {
+            headers.insert(SHADOW, shadow.value());
+        }
+        let standing = reply.standing.or_else(|| {
+            let known = self.known.as_ref().filter(|_| reply.shows_budget)?;
+            let budget = &known.operation.budget;
+            self.gateway.budgets.standing(known.credential, budget)
+        });
+        if let Some(standing) = &standing {
+            show_budget(headers, standing);
+        }
+        let timing = &reply.timing;
+        if timing.left || !timing.queued.is_zero() {
+            let text = format!(
+                "queue;dur={:.1}, upstream;dur={:.1}{}{}",
+                millis(timing.queued),
+                millis(timing.upstream),
+                if timing.throttled > 0 {
+                    format!(", throttled;desc=\"{}\"", timing.throttled)
+                } else {
+                    String::new()
+                },
+                if timing.merged > 1 {
+                    format!(", merged;desc=\"{}\"", timing.merged)
+                } else {
+                    String::new()
+                }
+            );
+            if let Ok(value) = HeaderValue::try_from(text) {
+                headers.append(SERVER_TIMING, value);
+            }
+        }
+        response
+    }
+
+    fn elapsed(&self) -> Duration {
+        let now = self.gateway.clock.now();
+        now.saturating_duration_since(self.accepted)
+    }
+
+    /// Where the time of a request went whose reply does not say it: an error, or an answer that
+    /// was another request's.
+    fn complete(&self, reply: &mut Reply, elapsed: Duration) {
+        let timing = &mut reply.timing;
+        if reply.outcome == Outcome::Joined {
+            // The other one's way to the API and back, whatever that was.
+            (timing.left, timing.upstream) = (true, elapsed);
+            return;
+        }
+        let expired = reply.outcome == Outcome::Expired;
+        if reply.error.is_none() && !expired {
+            return;
+        }
+        let progress = self.known.as_ref().and_then(|known| known.progress.seen());
+        if let Some((queued, throttled)) = progress {
+            (timing.left, timing.queued, timing.throttled) = (true, queued, throttled);
+            timing.upstream = elapsed.saturating_sub(queued);
+        } else if expired || reply.outcome == Outcome::Refused {
+            // It was told at once, or it had waited.
+            timing.queued = elapsed;
+        }
+    }
+
+    fn count(&self, reply: &Reply, elapsed: Duration) {
+        let metrics = &self.gateway.metrics;
+        let name = self.name();
+        if reply.outcome == Outcome::Hit {
+            let status = reply.response.status();
+            let index = self.known.as_ref().map(|known| known.operation.index);
+            match index.filter(|_| status.is_success()) {
+                Some(index) => metrics.hit(index, elapsed),
+                None => metrics.other_hit(name, status.as_u16(), elapsed),
+            }
+            return;
+        }
+        let status = reply.response.status().as_u16();
+        metrics.request(name, reply.outcome, Some(status), elapsed);
+        metrics.own_time(elapsed.saturating_sub(reply.timing.queued + reply.timing.upstream));
+        let cacheable = self
+            .known
+            .as_ref()
+            .is_some_and(|known| known.operation.cache.is_some());
+        if let Some(cache) = reply.cache.as_ref().filter(|_| cacheable) {
+            metrics.not_a_hit(name, cache.result(), cache.reason());
+        }
+        if let Some(kind) = reply.error {
+            metrics.refusal(name, kind);
+            self.note_refusal(kind, reply.response.status());
+            if status == 429 {
+                metrics.throttled(name, Origin::Gateway);
+            }
+        }
+    }
+
+    fn note_refusal(&self, kind: &'static str, status: StatusCode) {
+        let known = self.known.as_ref();
+        self.gateway.recent.lock().note(RecentRefusal {
+            at: self.gateway.clock.now(),
+            operation: known.map_or_else(|| "none".into(), |known| known.operation.name.clone()),
+            kind,
+            status,
+        });
+    }
+
+    fn name(&self) -> &str {
+        self.known
+            .as_ref()
+            .map_or("none", |known| &known.operation.name)
+    }
+
+    fn log(&self, reply: &Reply, elapsed: Duration) {
+        let shadow = reply.shadow.as_ref().map(|shadow| shadow.value());
+        let line = Line {
+            operation: self.name(),
+            method: &self.asker.method,
+            status: reply.response.status(),
+            outcome: reply.outcome,
+            error: reply.error,
+            cache: reply.cache.as_ref().map(|cache| cache.reason()),
+            shadow: shadow.as_ref().and_then(|value| value.to_str().ok()),
+            elapsed,
+            timing: &reply.timing,
+            credential: self.known.as_ref().map(|known| known.credential),
+            peer: self.asker.peer,
+            caller: self.caller(),
+            ids: &self.asker.ids,
+            write_id: reply.write_id,
+        };
+        line.write();
+    }
+
+    fn credential(&self) -> Option<impl tracing::Value> {
+        let known = self.known.as_ref();
+        known.map(|known| tracing::field::display(known.credential))
+    }
+
+    fn peer(&self) -> Option<impl tracing::Value> {
+        let peer = self.asker.peer;
+        peer.map(|peer| tracing::field::display(peer.0.ip()))
+    }
+
+    fn caller(&self) -> Option<&str> {
+        let known = self.known.as_ref();
+        known.and_then(|known| known.caller.name.as_deref())
+    }
+
+    /// Tells the spans of an answer.
+    fn trace(&self, reply: &Reply, elapsed: Duration) {
+        self.tell_spans(&Ended {
+            status: Some(reply.response.status()),
+            error: reply.error,
+            cache: reply.cache.as_ref(),
+            ..self.ended(reply.outcome, &reply.timing, elapsed)
+        });
+    }
+
+    /// What is known of a request without its answer.
+    fn ended<'r>(&'r self, outcome: Outcome, timing: &'r Timing, elapsed: Duration) -> Ended<'r> {
+        let known = self.known.as_ref();
+        Ended {
+            method: &self.asker.method,
+            operation: known.map(|known| &*known.operation),
+            outcome,
+            status: None,
+            error: None,
+            cache: None,
+            timing,
+            progress: known.map(|known| &*known.progress),
+            from: self.accepted,
+            elapsed,
+        }
+    }
+
+    fn tell_spans(&self, ended: &Ended<'_>) {
+        self.gateway.tell_request(&self.asker.ids, ended);
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        let elapsed = self.elapsed();
+        let metrics = &self.gateway.metrics;
+        // The panic guard answers, and says what the panic was.
+        let (outcome, status) = if std::thread::panicking() {
+            metrics.refusal(self.name(), GatewayError::Internal.kind());
+            (Outcome::Failed, Some(500))
+        } else {
+            (Outcome::HungUp, None)
+        };
+        metrics.request(self.name(), outcome, status, elapsed);
+        let progress = self.known.as_ref().and_then(|known| known.progress.seen());
+        let mut timing = Timing::default();
+        if let Some((queued, throttled)) = progress {
+            (timing.left, timing.queued, timing.throttled) = (true, queued, throttled);
+        }
+        self.tell_spans(&Ended {
+            status: status.and_then(|status| StatusCode::from_u16(status).ok()),
+            ..self.ended(outcome, &timing, elapsed)
+        });
+        tracing::info!(
+            operation = self.name(),
+            method = short(&self.asker.method),
+            status,
+            outcome = outcome.as_str(),
+            left = progress.is_some(),
+            elapsed_ms = millis(elapsed),
+            queue_ms = progress.map(|(queued, _)| millis(queued)),
+            credential = self.credential(),
+            peer = self.peer(),
+            caller = self.caller(),
+            request_id = self.asker.ids.request(),
+            trace_id = self.asker.ids.trace(),
+            "request ended without its answer"
+        );
+    }
+}
+
+/// The line in the log about a request that has its answer.
+#[derive(Debug)]
+pub(crate) struct Line<'a> {
+    pub(crate) operation: &'a str,
+    pub(crate) method: &'a Method,
+    pub(crate) status: StatusCode,
+    pub(crate) outcome: Outcome,
+    pub(crate) error: Option<&'static str>,
+    pub(crate) cache: Option<&'static str>,
+    pub(crate) shadow: Option<&'a str>,
+    pub(crate) elapsed: Duration,
+    pub(crate) timing: &'a Timing,
+    pub(crate) credential: Option<Credential>,
+    pub(crate) peer: Option<Peer>,
+    pub(crate) caller: Option<&'a str>,
+    pub(crate) ids: &'a Ids,
+    pub(crate) write_id: Option<WriteId>,
+}
+
+impl Line<'_> {
+    pub(crate) fn write(&self) {
+        tracing::info!(
+            operation = self.operation,
+            method = short(self.method),
+            status = self.status.as_u16(),
+            outcome = self.outcome.as_str(),
+            error = self.error,
+            cache = self.cache,
+            shadow = self.shadow,
+            elapsed_ms = millis(self.elapsed),
+            queue_ms = millis(self.timing.queued),
+            upstream_ms = millis(self.timing.upstream),
+            throttled = self.timing.throttled,
+            merged = self.timing.merged,
+            credential = self.credential.map(tracing::field::display),
+            peer = self.peer.map(|peer| tracing::field::display(peer.0.ip())),
+            caller = self.caller,
+            request_id = self.ids.request(),
+            trace_id = self.ids.trace(),
+            write_id = self.write_id.map(tracing::field::display),
+            "request"
+        );
+    }
+}
+
+/// Marks an error of the gateway's own: neither a hit nor forwarded.
+pub(crate) fn mark_own(headers: &mut HeaderMap, kind: &str, via: &HeaderValue) {
+    let value = HeaderValue::try_from(format!("segment-gateway; detail={kind}"));
+    let value = value.unwrap_or(HeaderValue::from_static("segment-gateway"));
+    headers.append(CACHE_STATUS, value);
+    headers.append(header::VIA, via.clone());
+}
+
+/// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers) of the budget used.
+fn show_budget(headers: &mut HeaderMap, standing: &Standing) {
+    let name = &standing.budget;
+    let window = standing.rate.window.as_secs_f64().ceil();
+    let reset = standing.reset.as_secs_f64().ceil();
+    let policy = format!("\"{name}\";q={};w={window}", standing.rate.limit);
+    let state = format!("\"{name}\";r={};t={reset}", standing.remaining);
+    for (field, text) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, state)] {
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.append(field, value);
+        }
+    }
+}
+
+/// A method as the log has it: somebody may have made up one that is as long as a head can be.
+pub(crate) fn short(method: &Method) -> &str {
+    let name = method.as_str();
+    name.get(..LONGEST_METHOD).unwrap_or(name)
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_made_up_method_does_not_fill_the_log() {
+        let long = "X".repeat(16 * 1024);
+        let long = Method::from_bytes(long.as_bytes()).unwrap();
+        assert_eq!(short(&long).len(), LONGEST_METHOD);
+        assert_eq!(short(&Method::DELETE), "DELETE");
+    }
+}

@@ -1,0 +1,465 @@
+//! A shared fetch: asks the API once for all who want the same, in a task of its own.
+//!
+//! It asks for a compressed answer, and where something is stored already whether that has
+//! changed. What the answer is for its first reader is made here as well: that reader sees the
+//! answer's own header, the others what is kept of it.
+
+use crate::attempt::send::Answer;
+use crate::cache::coding::{self, Unfit};
+use crate::cache::conditional::is_of_the_bytes;
+use crate::cache::control::Directives;
+use crate::cache::entry::{self, Entry};
+use crate::cache::fields;
+use crate::cache::leader::{Arrival, Landed, Leader};
+use crate::cache::reason::{Miss, Refusal};
+use crate::cache::reuse::Need;
+use crate::error::GatewayError;
+use crate::exchange::body::{self, Body, Read};
+use crate::exchange::cache_status::CacheStatus;
+use crate::exchange::decoding::Decoding;
+use crate::gateway::Gateway;
+use crate::gateway::flow::{Reply, Timing};
+use crate::metrics::Outcome;
+use crate::read::pass::{Asked, Move};
+use crate::read::representation::{self, Whole, show};
+use crate::read::serve::{Reading, must_not_decode, whole};
+use crate::upstream::{AnswerBody, BodyError};
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Request, Response, StatusCode, response};
+use http_body::Body as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// Asks for everybody, not for one reader's program.
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("segment-gateway/", env!("CARGO_PKG_VERSION")));
+
+/// How long a fetch waits for the one of its key that is under way.
+const LONGEST_TURN: Duration = Duration::from_secs(2);
+
+/// How long connections are tried where something stored may be shown instead.
+const STAND_IN_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Said to those who joined where its reader's patience was at an end. They have their own, and one of
+/// them fetches for the others.
+const OUT_OF_TIME: GatewayError = GatewayError::QueueExpired {
+    retry_after: Duration::from_secs(1),
+};
+
+/// What a fetch tells the reader that began it.
+pub(crate) type Told = Result<Reply, GatewayError>;
+
+/// What came of asking, to be told to the first reader.
+struct Arrived {
+    head: response::Parts,
+    /// `None` if the reader cannot be given it: only the gateway had asked for its coding, and it cannot
+    /// be decoded.
+    body: Option<Body>,
+    /// Whether the body is wholly here, and how it stands for the answer.
+    whole: Option<(Bytes, coding::Coding)>,
+    landed: Landed,
+}
+
+impl Gateway {
+    /// Begins a fetch; whoever waits for it in particular is told.
+    pub(crate) fn fetch(
+        &self,
+        reading: Reading,
+        leader: Leader<GatewayError>,
+        tell: Option<oneshot::Sender<Told>>,
+    ) {
+        let gateway = self.clone();
+        self.tasks.spawn("fetch", async move {
+            let told = gateway.carry_out_fetch(&reading, leader).await;
+            // The reader that began it may have hung up; the others have what they need.
+            if let Some(tell) = tell {
+                drop(tell.send(told));
+            }
+        });
+    }
+
+    async fn carry_out_fetch(&self, reading: &Reading, mut leader: Leader<GatewayError>) -> Told {
+        let ask = &reading.ask;
+        let mut timing = Timing::of(ask);
+        // One that hangs is not waited for: its readers have their own patience.
+        let _ = timeout(LONGEST_TURN, leader.turn()).await;
+        loop {
+            let validators = leader.validators();
+            let mut request = self.shared_request(reading);
+            if let Some(validators) = &validators {
+                validators.put(request.headers_mut());
+            }
+            // Where something may stand in for its reader's answer, an outage is not waited out.
+            let may_stand_in =
+                |entry: &Arc<Entry>| self.may_stand_in(reading, entry, Need::IfError);
+            let has_stand_in = leader.stored().is_some_and(may_stand_in);
+            let connect_for = has_stand_in.then_some(STAND_IN_PATIENCE);
+            let asked = self
+                .ask_api(ask, request, &mut timing, connect_for, |to| match to {
+                    Move::Departs(now) => leader.departs(now),
+                    Move::TurnsBack => leader.turns_back(),
+                })
+                .await;
+            let answer = match asked {
+                Ok(Asked::Answer(answer)) => answer,
+                Ok(Asked::Throttled(response)) => {
+                    let (why, key) = (leader.why(), leader.key().hash());
+                    let landed = Landed {
+                        entry: None,
+                        stored: Err(Refusal::Status),
+                    };
+                    leader.fail(OUT_OF_TIME);
+                    return Ok(Reply {
+                        cache: Some(CacheStatus::fetched(why, key, &landed, None)),
+                        ..Reply::throttled(response, timing)
+                    });
+                }
+                Ok(Asked::Lost) => {
+                    leader.fail(OUT_OF_TIME);
+                    return Err(GatewayError::UpstreamBroken);
+                }
+                Err(error) => {
+                    leader.fail(error.clone());
+                    return Err(error);
+                }
+            };
+            if answer.response.status() != StatusCode::NOT_MODIFIED {
+                return self.land(reading, answer, leader, timing).await;
+            }
+            if validators.is_none() {
+                tracing::warn!(
+                    request_id = reading.ask.ids.request(),
+                    trace_id = reading.ask.ids.trace(),
+                    "the API answered 304 to a request without a condition"
+                );
+                leader.fail(GatewayError::UpstreamBroken);
+                return Err(GatewayError::UpstreamBroken);
+            }
+            match self.renew(reading, answer, leader, timing) {
+                Ok(Some(reply)) => return Ok(reply),
+                Ok(None) => return self.very_bytes(reading).await,
+                // It was about another answer: now the whole is asked for, with a slot of its own.
+                Err((again, so_far)) => {
+                    (leader, timing) = (*again, so_far);
+                    leader.turns_back();
+                }
+            }
+        }
+    }
+
+    /// The request for everybody: without what one reader has asked of the answer's form, and without
+    /// fields that others with its key need not have; see [`fields`].
+    fn shared_request(&self, reading: &Reading) -> Request<Bytes> {
+        let mut request = self.forwarded(&reading.ask);
+        let mut headers = fields::keep_sent(request.headers());
+        headers.insert(header::USER_AGENT, USER_AGENT);
+        if request.body().is_empty() {
+            // There is nothing that they could describe.
+            headers.remove(header::CONTENT_TYPE);
+            headers.remove(header::CONTENT_ENCODING);
+        }
+        if reading.wants.is_reload() || reading.wants.no_transform {
+            // These ask caches on the way for nothing but a newer answer, or its very bytes.
+            for name in [header::CACHE_CONTROL, header::PRAGMA] {
+                for value in request.headers().get_all(&name) {
+                    headers.append(&name, value.clone());
+                }
+            }
+        }
+        // One answer for all who ask, whatever codings they know. Where it is not known to be for
+        // others, the reader's own word stands if it says something else.
+        if reading.reader().accepts_gzip() || asks_for_others(reading) {
+            headers.insert(header::ACCEPT_ENCODING, coding::ASKED);
+        }
+        *request.headers_mut() = headers;
+        request
+    }
+
+    pub(crate) fn arrival<'a>(&self, reading: &'a Reading) -> Arrival<'a> {
+        Arrival {
+            request: &reading.ask.headers,
+            now: self.clock.now(),
+            wall: self.clock.wall(),
+        }
+    }
+
+    /// What is stored has not changed; `None` if it may not be decoded for its reader.
+    fn renew(
+        &self,
+        reading: &Reading,
+        answer: Answer,
+        leader: Leader<GatewayError>,
+        mut timing: Timing,
+    ) -> Result<Option<Reply>, (Box<Leader<GatewayError>>, Timing)> {
+        let (why, key) = (leader.why(), leader.key().hash());
+        let head = answer.response.headers();
+        let (entry, landed) = match leader.renew(head, &self.arrival(reading)) {
+            Ok(renewed) => renewed,
+            Err(leader) => return Err((leader, timing)),
+        };
+        if must_not_decode(reading, &entry) {
+            return Ok(None);
+        }
+        timing.upstream = answer.took;
+        let status = Some(StatusCode::NOT_MODIFIED);
+        let status = CacheStatus::fetched(why, key, &landed, status);
+        let mut headers = entry.shared_headers();
+        for name in head.keys() {
+            // What is not kept is for this reader nonetheless.
+            if !headers.contains_key(name) && !is_of_the_bytes(name) {
+                for value in head.get_all(name) {
+                    headers.append(name.clone(), value.clone());
+                }
+            }
+        }
+        Ok(Some(Reply::read(
+            show(&reading.reader(), whole(&entry, headers)),
+            Outcome::Fetched,
+            status,
+            timing,
+            answer.standing,
+        )))
+    }
+
+    /// Stores and shares the answer as far as it may be, and gives it to the first reader.
+    async fn land(
+        &self,
+        reading: &Reading,
+        answer: Answer,
+        leader: Leader<GatewayError>,
+        mut timing: Timing,
+    ) -> Told {
+        let (why, key) = (leader.why(), leader.key().hash());
+        let begun = self.clock.now();
+        let (head, body) = answer.response.into_parts();
+        let length = body.size_hint().lower();
+        let arrival = self.arrival(reading);
+        let refusal = leader.refusal(head.status, &head.headers, length, &arrival);
+        let arrived = match refusal {
+            // Where something may stand in for an answer that breaks off, it is waited for.
+            Some(refusal) if !leader.has_stand_in(begun) => Arrived {
+                landed: leader.refuse(refusal, head.status, begun),
+                body: self.streamed(reading, &head.headers, None, body).await,
+                whole: None,
+                head,
+            },
+            _ => self.read_whole(reading, head, body, leader).await?,
+        };
+        // What is read here of the body is the API's time, not the gateway's.
+        timing.upstream = answer.took + self.clock.now().saturating_duration_since(begun);
+        let status = CacheStatus::fetched(why, key, &arrived.landed, None);
+        let headers = &arrived.head.headers;
+        if coding::is_gzip(headers) == Some(true) && reading.must_not_decode(no_transform(headers))
+        {
+            return self.very_bytes(reading).await;
+        }
+        let Some(response) = self.for_first_reader(reading, arrived) else {
+            return self.without_gzip(reading).await;
+        };
+        Ok(Reply::read(
+            response,
+            Outcome::Fetched,
+            status,
+            timing,
+            answer.standing,
+        ))
+    }
+
+    /// The bytes as the API has them in a coding that the reader knows: nobody else may make one.
+    async fn very_bytes(&self, reading: &Reading) -> Told {
+        let key = reading.at.primary.hash();
+        let status = CacheStatus::alone(Miss::NotShared, Some(key));
+        Box::pin(self.pass(reading.ask.clone(), status)).await
+    }
+
+    /// The answer as the API has it for the reader alone, after one that cannot be decoded.
+    async fn without_gzip(&self, reading: &Reading) -> Told {
+        tracing::warn!(
+            operation = %reading.ask.operation.name,
+            request_id = reading.ask.ids.request(),
+            trace_id = reading.ask.ids.trace(),
+            "an answer is not compressed as it says; it is asked for as it is"
+        );
+        let told = self.very_bytes(reading).await;
+        told.map_err(|error| match error.was_sent() {
+            true => error,
+            // The first attempt was.
+            false => GatewayError::UpstreamUnreadable(UNDECODABLE),
+        })
+    }
+
+    /// Reads an answer that others may have as well, and stores and shares it if it is not too long.
+    async fn read_whole(
+        &self,
+        reading: &Reading,
+        head: response::Parts,
+        body: AnswerBody,
+        leader: Leader<GatewayError>,
+    ) -> Result<Arrived, GatewayError> {
+        let most = self.settings.get().largest_stored;
+        let Some(mut room) = self.answers.take(body.size_hint().exact(), most) else {
+            let landed = leader.refuse(Refusal::NoRoom, head.status, self.clock.now());
+            return Ok(self.passed_on(reading, head, landed, None, body).await);
+        };
+        match body::read_within(body, most, |bytes| room.grow(bytes)).await {
+            Read::Whole(bytes) => {
+                let bytes = room.hold(bytes);
+                let answer = entry::Answer {
+                    status: head.status,
+                    headers: &head.headers,
+                    body: &bytes,
+                };
+                let landed = leader.finish(&answer, &self.arrival(reading));
+                let coding = match &landed.entry {
+                    Some(entry) => Ok(entry.coding()),
+                    None => coding::examine(&head.headers, &bytes, most),
+                };
+                let is_gzip = coding::is_gzip(&head.headers) == Some(true);
+                let body = if coding == Err(Unfit::TooLong) && !reading.reader().accepts_gzip() {
+                    let decoding = Decoding::new(Some(bytes.clone()), None);
+                    Some(Body::Decoding(Box::new(decoding)))
+                } else if coding == Err(Unfit::Malformed) && is_gzip && asks_for_others(reading) {
+                    (bytes.is_empty()).then(Body::default)
+                } else {
+                    Some(Body::held(bytes.clone()))
+                };
+                Ok(Arrived {
+                    whole: coding.ok().map(|coding| (bytes, coding)),
+                    body,
+                    landed,
+                    head,
+                })
+            }
+            Read::Longer(first, rest) => {
+                let refusal = if room.was_refused() {
+                    Refusal::NoRoom
+                } else {
+                    Refusal::TooLarge
+                };
+                let landed = leader.refuse(refusal, head.status, self.clock.now());
+                let first = Some(room.hold(first));
+                Ok(self.passed_on(reading, head, landed, first, *rest).await)
+            }
+            Read::Broken(error) => {
+                tracing::warn!(
+                    reason = error.as_str(),
+                    request_id = reading.ask.ids.request(),
+                    trace_id = reading.ask.ids.trace(),
+                    "an answer broke off"
+                );
+                let error = match error {
+                    BodyError::IdleTimeout | BodyError::TotalTimeout => {
+                        GatewayError::UpstreamTimeout
+                    }
+                    BodyError::Broken => GatewayError::UpstreamBroken,
+                };
+                leader.fail(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// An answer that is not kept.
+    async fn passed_on(
+        &self,
+        reading: &Reading,
+        head: response::Parts,
+        landed: Landed,
+        first: Option<Bytes>,
+        rest: AnswerBody,
+    ) -> Arrived {
+        Arrived {
+            body: self.streamed(reading, &head.headers, first, rest).await,
+            landed,
+            whole: None,
+            head,
+        }
+    }
+
+    /// The body of an answer that is not kept, if the reader can be given it; see [`Arrived`].
+    async fn streamed(
+        &self,
+        reading: &Reading,
+        headers: &HeaderMap,
+        first: Option<Bytes>,
+        rest: AnswerBody,
+    ) -> Option<Body> {
+        let is_gzip = coding::is_gzip(headers) == Some(true);
+        let is_empty = first.is_none() && rest.is_end_stream();
+        if is_gzip && !is_empty && !reading.reader().accepts_gzip() {
+            let mut decoding = Decoding::new(first, Some(rest));
+            // Later nothing else can be done than to break off.
+            let begins = decoding.begins().await;
+            let is_given = begins || !asks_for_others(reading);
+            return is_given.then(|| Body::Decoding(Box::new(decoding)));
+        }
+        Some(match first {
+            Some(first) => Body::Continued(Some(first), Box::new(rest)),
+            None => Body::Streamed(Box::new(rest)),
+        })
+    }
+
+    /// `None` if there is no body for it.
+    fn for_first_reader(&self, reading: &Reading, arrived: Arrived) -> Option<Response<Body>> {
+        let Arrived {
+            head,
+            body,
+            whole,
+            landed,
+        } = arrived;
+        let body = body?;
+        let mut headers = head.headers;
+        if let Some(entry) = &landed.entry {
+            add_own_fields(&mut headers, &entry.shared_headers());
+        }
+        if let Some((body, coding)) = whole {
+            // It is said anew for what is shown.
+            headers.remove(header::CONTENT_LENGTH);
+            let whole = Whole {
+                status: head.status,
+                headers,
+                body,
+                coding,
+                received: self.clock.wall(),
+            };
+            return Some(show(&reading.reader(), whole));
+        }
+        if matches!(body, Body::Decoding(_)) {
+            representation::plain(&mut headers);
+        }
+        let mut response = Response::new(body);
+        *response.status_mut() = head.status;
+        *response.headers_mut() = headers;
+        // The API's own words, if they are not the usual ones.
+        *response.extensions_mut() = head.extensions;
+        Some(response)
+    }
+}
+
+/// Said where the API does not send in time what its first answer had in a wrong coding.
+const UNDECODABLE: &str = "The API's answer is not compressed as it says, and could not be had without compression in time";
+
+/// Whether a shared fetch says that it understands `gzip`, although its first reader does not.
+fn asks_for_others(reading: &Reading) -> bool {
+    let is_for_others = reading.rules.ttl.is_some() && !reading.wants.no_transform;
+    is_for_others && !reading.reader().accepts_gzip()
+}
+
+/// What the gateway adds to an answer that is kept, for its first reader too.
+fn add_own_fields(headers: &mut HeaderMap, kept: &HeaderMap) {
+    for name in [header::ETAG, header::VARY] {
+        if let Some(first) = kept.get(&name) {
+            headers.insert(&name, first.clone());
+            for further in kept.get_all(&name).iter().skip(1) {
+                headers.append(&name, further.clone());
+            }
+        }
+    }
+}
+
+fn no_transform(headers: &HeaderMap) -> bool {
+    Directives::parse(headers.get_all(header::CACHE_CONTROL)).no_transform
+}

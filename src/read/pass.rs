@@ -1,0 +1,192 @@
+//! Reads that are not cached: they wait for their budget and stream through.
+//!
+//! The same way of asking the API serves shared fetches, which run it in a task of their own.
+
+use crate::attempt::send::{Answer, Came};
+use crate::cache::conditional::{has_condition, without_own};
+use crate::error::{GatewayError, Waited};
+use crate::exchange::body::Body;
+use crate::exchange::cache_status::CacheStatus;
+use crate::gateway::Gateway;
+use crate::gateway::flow::{Ask, Reply, Timing};
+use crate::limit::ticket::Permit;
+use crate::metrics::Outcome;
+use crate::queue::lanes::Keys;
+use crate::upstream::{NewConnection, UNREADABLE, Unknown};
+use crate::write::held::refused;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use tokio::time::timeout_at;
+
+/// What asking the API came to.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// A final answer.
+    Answer(Answer),
+    /// A 429 that could not be waited out within the deadline.
+    Throttled(Response<Bytes>),
+    /// A kept connection that was lost, where no time was left to repeat the request.
+    Lost,
+}
+
+/// What those who wait for an attempt of another are told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Move {
+    /// It is about to leave.
+    Departs(Instant),
+    /// It came to nothing, and another one waits for the budget.
+    TurnsBack,
+}
+
+/// What the caller of a read hears that was not answered.
+pub(crate) fn unanswered(why: Unknown) -> GatewayError {
+    match why.into() {
+        Waited::TooLong | Waited::Divided => GatewayError::UpstreamTimeout,
+        Waited::InVain => GatewayError::UpstreamBroken,
+        Waited::Unreadable => GatewayError::UpstreamUnreadable(UNREADABLE),
+    }
+}
+
+impl Gateway {
+    /// Passes a read through. `cache` says why it is not a matter for the cache.
+    pub(crate) async fn pass(&self, ask: Ask, cache: CacheStatus) -> Result<Reply, GatewayError> {
+        self.quotas.charge(&ask.caller)?;
+        let mut request = self.forwarded(&ask);
+        without_own(request.headers_mut());
+        let has_condition = has_condition(request.headers());
+        let mut timing = Timing::of(&ask);
+        let mut under_way = false;
+        let asked = self.ask_api(&ask, request, &mut timing, None, |to| {
+            under_way = matches!(to, Move::Departs(_));
+        });
+        let asked = match self.given_up_at(&ask) {
+            None => Ok(asked.await),
+            Some(gone) => timeout_at(gone.into(), asked).await,
+        };
+        // Whoever has given up by then no longer waits for it.
+        let asked = asked.unwrap_or_else(|_| {
+            Err(if under_way {
+                GatewayError::UpstreamTimeout
+            } else {
+                self.expired(&ask)
+            })
+        });
+        match asked? {
+            Asked::Answer(answer)
+                if answer.response.status() == StatusCode::NOT_MODIFIED && !has_condition =>
+            {
+                // Whoever has nothing can do nothing with it.
+                tracing::warn!(
+                    request_id = ask.ids.request(),
+                    trace_id = ask.ids.trace(),
+                    "the API answered 304 to a request without a condition"
+                );
+                Err(GatewayError::UpstreamBroken)
+            }
+            Asked::Answer(answer) => {
+                timing.upstream = answer.took;
+                let standing = answer.standing;
+                let response = answer.response.map(|body| Body::Streamed(Box::new(body)));
+                Ok(Reply::read(
+                    response,
+                    Outcome::Passed,
+                    cache,
+                    timing,
+                    standing,
+                ))
+            }
+            Asked::Lost => Err(GatewayError::UpstreamBroken),
+            Asked::Throttled(response) => Ok(Reply {
+                cache: Some(cache),
+                ..Reply::throttled(response, timing)
+            }),
+        }
+    }
+
+    /// Waits for the budget and asks; again after a 429 or a connection that could not be opened,
+    /// within the deadline, and once, on a new connection, after a kept one that was lost.
+    /// Where `connect_for` says so, no connection is waited for longer than that after the first one
+    /// that failed. `moves` is told before each attempt, and when it came to nothing.
+    pub(crate) async fn ask_api(
+        &self,
+        ask: &Ask,
+        mut request: Request<Bytes>,
+        timing: &mut Timing,
+        connect_for: Option<Duration>,
+        mut moves: impl FnMut(Move),
+    ) -> Result<Asked, GatewayError> {
+        let wish = self.wish(ask);
+        let ticket = match self.budgets.join(&wish) {
+            Err(refusal) => self.look_closer(wish, &Keys::default(), refusal),
+            joined => joined,
+        };
+        let mut ticket = ticket.map_err(refused)?;
+        // A read has no lane: nothing but its budget keeps it.
+        ask.progress.ready(Some(self.clock.now()));
+        let mut connects = 0;
+        let mut connect_by = None;
+        let mut is_repeated = false;
+        loop {
+            let permit = match ticket.granted().await {
+                Ok(permit) => permit,
+                // Something was sent.
+                Err(_) if is_repeated => return Ok(Asked::Lost),
+                Err(why) => return Err(self.not_permitted(why, ask, &ticket)),
+            };
+            moves(Move::Departs(self.clock.now()));
+            self.leaves(ask, timing);
+            match self.dispatch_read(ask, permit, request.clone()).await? {
+                Came::Answer(answer) => return Ok(Asked::Answer(answer)),
+                Came::Unknown(Unknown::StaleConnection) if !is_repeated => {
+                    if ticket.estimate_again() > ticket.deadline() {
+                        return Ok(Asked::Lost);
+                    }
+                    moves(Move::TurnsBack);
+                    is_repeated = true;
+                    request.extensions_mut().insert(NewConnection);
+                }
+                Came::Unknown(why) => return Err(unanswered(why)),
+                Came::Throttled(response) => {
+                    timing.throttled += 1;
+                    if ticket.estimate_again() > ticket.deadline() {
+                        return Ok(Asked::Throttled(response));
+                    }
+                    moves(Move::TurnsBack);
+                }
+                Came::NotSent(why) => {
+                    moves(Move::TurnsBack);
+                    connects += 1;
+                    let by = *connect_by.get_or_insert_with(|| {
+                        connect_for.map_or(ticket.deadline(), |long| self.clock.now() + long)
+                    });
+                    self.pause_or_fail(why, connects, ticket.place(), by)
+                        .await?;
+                }
+            }
+            ticket.again();
+        }
+    }
+
+    async fn dispatch_read(
+        &self,
+        ask: &Ask,
+        permit: Permit,
+        request: Request<Bytes>,
+    ) -> Result<Came, GatewayError> {
+        let (tell, told) = oneshot::channel();
+        let (gateway, operation) = (self.clone(), ask.operation.clone());
+        let credential = ask.credential;
+        self.tasks.spawn("read", async move {
+            drop(
+                tell.send(
+                    gateway
+                        .attempt(&operation, credential, permit, request)
+                        .await,
+                ),
+            );
+        });
+        told.await.map_err(|_| GatewayError::Internal)
+    }
+}

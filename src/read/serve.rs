@@ -1,0 +1,541 @@
+//! The life of a cacheable read: key → store → join or lead a fetch → answer, or something stale.
+//!
+//! A fetch runs in a task of its own ([`fetch`](super::fetch)): whoever began it may hang up without
+//! taking it from those who joined. What was joined is judged once more when it is handed over; a
+//! reader asks again at most once (and in the line of its variant, once that is known), and then
+//! fetches alone. Once it also asks again where no connection was found, and then hears that.
+//!
+//! Those who join share the fetch, not the patience of whoever began it: while it waits for its
+//! budget each waits as long as it may itself, and from then on for the answer.
+
+use crate::cache::cache_status::{self, Stale};
+use crate::cache::coding::Coding;
+use crate::cache::entry::Entry;
+use crate::cache::flight::{Follower, Outcome as Flown};
+use crate::cache::key::{Content, Key, KeyHash, KeyParts, Lines};
+use crate::cache::leader::{Leader, is_failure};
+use crate::cache::lifetime::{Precedence, Rules};
+use crate::cache::reason::{Bypass, Miss};
+use crate::cache::request::{self, Spelling, Wants};
+use crate::cache::reuse::{Need, Use};
+use crate::cache::{self, Board, Found, Located, Purpose, fence::Tag, fields, vary};
+use crate::error::GatewayError;
+use crate::exchange::cache_status::CacheStatus;
+use crate::exchange::request_id::REQUEST_ID;
+use crate::gateway::Gateway;
+use crate::gateway::flow::{Ask, Reply, Timing};
+use crate::metrics::Outcome;
+use crate::read::fetch::Told;
+use crate::read::representation::{Reader, Whole, show};
+use crate::route::policy::{CachePolicy, Directives};
+use crate::route::{names, query};
+use crate::write::held::refused;
+use http::header;
+use http::{HeaderMap, Method, Response, StatusCode};
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use tokio::time::timeout_at;
+
+/// How long a reader who does not wait gives a fetch that has just begun to take a slot that is
+/// free; longer than this, it waits for its budget.
+const AT_ONCE: Duration = Duration::from_millis(20);
+
+/// How often a reader follows what an answer varies by to another line, where the API changes its
+/// mind about that.
+const MOST_MOVES: u32 = 2;
+
+/// A read that is a matter for the cache.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    pub(crate) ask: Ask,
+    pub(crate) rules: Rules,
+    pub(crate) at: Located,
+    pub(crate) wants: Wants,
+}
+
+impl Reading {
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader {
+            method: &self.ask.method,
+            headers: &self.ask.headers,
+        }
+    }
+
+    fn key(&self) -> KeyHash {
+        self.at.primary.hash()
+    }
+
+    /// Whether compressed bytes would have to be decoded for the reader, and must not be, because
+    /// the API or the reader says so (RFC 9111, sections 5.2.1.6 and 5.2.2.6).
+    pub(crate) fn must_not_decode(&self, said_by_api: bool) -> bool {
+        (said_by_api || self.wants.no_transform) && !self.reader().accepts_gzip()
+    }
+}
+
+/// What came of a fetch that was joined.
+enum Joined {
+    Reply(Box<Reply>),
+    /// It was overtaken by a write, lost, or refused for reasons of its leader's.
+    Again,
+    /// Its leader found no connection as long as it waited for one.
+    NoConnection(GatewayError),
+    /// Its answer was for its leader alone.
+    Alone(Miss),
+}
+
+impl Gateway {
+    pub(crate) async fn read(&self, ask: Ask) -> Result<Reply, GatewayError> {
+        let looks = ask.ids.trail().map(|_| self.clock.now());
+        let reading = match self.reading(&ask) {
+            Ok((rules, at, wants)) => Reading {
+                ask,
+                rules,
+                at,
+                wants,
+            },
+            Err(_) if request::is_only_if_cached(&ask.headers) => {
+                return Err(GatewayError::NotCached);
+            }
+            Err(why) => return Box::pin(self.pass(ask, CacheStatus::bypass(why))).await,
+        };
+        // Not the instant at which its head came: its body may have taken long since.
+        let now = self.clock.now();
+        let found = self.cache.find(&reading.at, &reading.wants, now);
+        if let Some(looks) = looks {
+            reading.ask.progress.looked((looks, self.clock.now()));
+        }
+        match found {
+            Found::Shown(entry, how) => self.stored(reading, &entry, how, now).await,
+            // Boxed, because a hit needs none of it.
+            Found::Not(why, stale) => Box::pin(self.ask_for(reading, why, stale)).await,
+        }
+    }
+
+    /// What the cache needs to know of a read; else why it is none of its matter.
+    pub(crate) fn reading(&self, ask: &Ask) -> Result<(Rules, Located, Wants), Bypass> {
+        let policy = ask.operation.cache.as_ref().ok_or(Bypass::Uncached)?;
+        let canonical = canonical(ask);
+        let spelling = if canonical.is_some() {
+            Spelling::Canonical
+        } else {
+            Spelling::Odd
+        };
+        let wants = request::examine(&ask.method, &ask.headers, spelling)?;
+        let primary = key(ask, canonical.as_deref().unwrap_or_default());
+        Ok((
+            rules(policy),
+            self.cache.locate(primary, &ask.headers),
+            wants,
+        ))
+    }
+
+    /// Shows what is stored.
+    async fn stored(
+        &self,
+        reading: Reading,
+        entry: &Arc<Entry>,
+        how: Use,
+        now: Instant,
+    ) -> Result<Reply, GatewayError> {
+        if must_not_decode(&reading, entry) {
+            // Somebody wants the very bytes: the API has them in a coding that this reader knows.
+            if reading.wants.only_if_cached {
+                return Err(GatewayError::NotCached);
+            }
+            return Box::pin(self.alone(&reading, Miss::NotShared)).await;
+        }
+        entry.note_shown();
+        Ok(match how {
+            Use::Fresh => {
+                let reply = self.hit(&reading, entry, now);
+                if entry.is_due(now) {
+                    self.refresh_ahead(reading, entry);
+                }
+                reply
+            }
+            Use::Stale(need) => {
+                let reply = self.stale(&reading, entry, need, None);
+                if need == Need::WhileRevalidate {
+                    self.refresh_behind(reading, entry, need);
+                }
+                reply
+            }
+        })
+    }
+
+    /// Nothing that is stored can be shown as it is.
+    async fn ask_for(
+        &self,
+        reading: Reading,
+        why: Miss,
+        stale: Option<Arc<Entry>>,
+    ) -> Result<Reply, GatewayError> {
+        if reading.wants.only_if_cached {
+            return Err(GatewayError::NotCached);
+        }
+        if reading.ask.method == Method::HEAD {
+            return self.head(reading, why).await;
+        }
+        let less = request::asks_for_less(&reading.ask.headers);
+        if let (Some(less), None, None) = (less, reading.rules.ttl, &stale) {
+            // Nobody says that the whole would be stored: the API may answer with less.
+            return self.pass(reading.ask, CacheStatus::bypass(less)).await;
+        }
+        let limited = Need::IfLimited;
+        if let Some(entry) = &stale
+            && self.may_stand_in(&reading, entry, limited)
+            && self.budgets.must_wait(&self.wish(&reading.ask))
+        {
+            let reply = self.stale(&reading, entry, limited, None);
+            self.refresh_behind(reading, entry, limited);
+            return Ok(reply);
+        }
+        let result = self.fetch_or_join(&reading, stale.as_ref()).await;
+        self.or_stale(&reading, stale.as_ref(), result)
+    }
+
+    /// Asks the API for the header alone; what is stored for GET is compared with it.
+    async fn head(&self, reading: Reading, why: Miss) -> Result<Reply, GatewayError> {
+        let Reading { ask, at, .. } = reading;
+        let status = CacheStatus::alone(why, Some(at.primary.hash()));
+        let reply = self.pass(ask, status).await?;
+        if reply.response.status() == StatusCode::OK {
+            self.cache.compare_head(&at, reply.response.headers());
+        }
+        Ok(reply)
+    }
+
+    async fn fetch_or_join(&self, reading: &Reading, stale: Option<&Arc<Entry>>) -> Told {
+        let Some(tags) = tags(&reading.ask) else {
+            let status = CacheStatus::bypass(Bypass::Names);
+            return self.pass(reading.ask.clone(), status).await;
+        };
+        let mut reading = reading.clone();
+        // Something stale is better than waiting for a budget.
+        let impatient =
+            stale.is_some_and(|entry| self.may_stand_in(&reading, entry, Need::IfLimited));
+        let (mut asked_again, mut connected_again, mut moves) = (false, false, 0);
+        loop {
+            let now = self.clock.now();
+            let boarded = {
+                let wish = wish(&reading, tags.as_deref(), Purpose::Show);
+                self.cache.board(&wish, now)
+            };
+            let follower = match boarded {
+                Board::Hit(entry, how) => return self.stored(reading, &entry, how, now).await,
+                Board::Alone(why) => return self.alone(&reading, why).await,
+                Board::Lead(leader) => return self.lead(&reading, leader, impatient).await,
+                Board::Follow(follower) => follower,
+            };
+            match self.follow(&reading, follower, impatient).await? {
+                Joined::Reply(reply) => return Ok(*reply),
+                Joined::Alone(why) => return self.alone(&reading, why).await,
+                Joined::NoConnection(error) => {
+                    // Nobody fetches alone: in an outage that would be all of them.
+                    let has_stand_in = stale
+                        .is_some_and(|entry| self.may_stand_in(&reading, entry, Need::IfError));
+                    if has_stand_in || std::mem::replace(&mut connected_again, true) {
+                        return Err(error);
+                    }
+                }
+                Joined::Again => {
+                    // What it varies by may have been learned since: then it has a line of its own.
+                    let primary = reading.at.primary.clone();
+                    let at = self.cache.locate(primary, &reading.ask.headers);
+                    let is_elsewhere = at.key() != reading.at.key() && moves < MOST_MOVES;
+                    reading.at = at;
+                    moves += 1;
+                    if !is_elsewhere && std::mem::replace(&mut asked_again, true) {
+                        return self.alone(&reading, Miss::FencedTwice).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for this reader alone.
+    async fn alone(&self, reading: &Reading, why: Miss) -> Told {
+        let status = CacheStatus::alone(why, Some(reading.key()));
+        let began = self.clock.now();
+        let reply = self.pass(reading.ask.clone(), status).await?;
+        let answered = reply.response.status();
+        self.cache.answered_alone(&reading.at, answered, began);
+        Ok(reply)
+    }
+
+    /// Fetches for this reader and everybody who joins.
+    async fn lead(&self, reading: &Reading, leader: Leader<GatewayError>, impatient: bool) -> Told {
+        let ask = &reading.ask;
+        self.quotas.charge(&ask.caller)?;
+        let (tell, told) = oneshot::channel();
+        let progress = leader.follow();
+        self.fetch(reading.clone(), leader, Some(tell));
+        let told = async { told.await.unwrap_or(Err(GatewayError::Internal)) };
+        let told = async {
+            tokio::select! {
+                biased;
+                told = told => told,
+                // A 429, or no connection: it waits for its budget, and goes on for the others.
+                () = progress.turned_back(), if impatient => Err(self.expired(ask)),
+            }
+        };
+        let Some(gone) = self.given_up_at(ask) else {
+            return told.await;
+        };
+        match timeout_at(gone.into(), told).await {
+            Ok(told) => told,
+            Err(_) if progress.has_departed() => Err(GatewayError::UpstreamTimeout),
+            Err(_) => Err(self.expired(ask)),
+        }
+    }
+
+    /// Waits for a fetch that another request began.
+    async fn follow(
+        &self,
+        reading: &Reading,
+        mut follower: Follower<GatewayError>,
+        impatient: bool,
+    ) -> Result<Joined, GatewayError> {
+        let (ask, why) = (&reading.ask, follower.why());
+        let soon = self.clock.now() + AT_ONCE;
+        let in_line = if impatient {
+            soon
+        } else {
+            (ask.accepted + ask.patience).max(soon)
+        };
+        let answered = ask.accepted + ask.patience + self.settings.get().longest_answer;
+        let end = self
+            .given_up_at(ask)
+            .map_or(answered, |gone| gone.min(answered));
+        let flown = loop {
+            if timeout_at(in_line.into(), follower.departure())
+                .await
+                .is_err()
+            {
+                if ask.patience.is_zero() {
+                    // Now or never: its own place in the line tells how long it would be.
+                    return Ok(Joined::Alone(Miss::NotWaiting));
+                }
+                return Err(self.expired(ask));
+            }
+            match timeout_at(end.into(), follower.wait()).await {
+                Ok(Some(flown)) => break flown,
+                // A 429, or no connection: it waits for its budget again.
+                Ok(None) => {}
+                Err(_) => return Err(GatewayError::UpstreamTimeout),
+            }
+        };
+        match flown {
+            Flown::Shared(entry) if self.cache.accepts(&entry, follower.came(), &ask.headers) => {
+                if must_not_decode(reading, &entry) {
+                    return Ok(Joined::Alone(Miss::NotShared));
+                }
+                let status = CacheStatus::joined(why, reading.key());
+                Ok(Joined::Reply(Box::new(Reply::read(
+                    show(&reading.reader(), whole(&entry, entry.shared_headers())),
+                    Outcome::Joined,
+                    status,
+                    Timing::default(),
+                    None,
+                ))))
+            }
+            Flown::Shared(_) | Flown::Lost => Ok(Joined::Again),
+            Flown::NotShared(_) => Ok(Joined::Alone(Miss::NotShared)),
+            // The leader's patience and quota are its own.
+            Flown::Failed(
+                GatewayError::QueueWait { .. }
+                | GatewayError::QueueExpired { .. }
+                | GatewayError::QueueFull { .. }
+                | GatewayError::CallerQuota { .. },
+            ) => Ok(Joined::Again),
+            Flown::Failed(error @ GatewayError::UpstreamUnreachable { .. })
+                if self.clock.now() < ask.accepted + ask.patience =>
+            {
+                Ok(Joined::NoConnection(error))
+            }
+            Flown::Failed(error) => Err(error),
+        }
+    }
+
+    /// Something stale in place of a failure or a refusal, where somebody permits it.
+    fn or_stale(&self, reading: &Reading, stale: Option<&Arc<Entry>>, result: Told) -> Told {
+        let Some(entry) = stale else {
+            return result;
+        };
+        let (need, asked) = match &result {
+            Ok(reply) if reply.outcome == Outcome::Expired => {
+                (Need::IfLimited, Some(Some(reply.response.status())))
+            }
+            Ok(reply) if is_failure(reply.response.status()) => {
+                (Need::IfError, Some(Some(reply.response.status())))
+            }
+            Err(
+                GatewayError::UpstreamUnreachable { .. }
+                | GatewayError::UpstreamTimeout
+                | GatewayError::UpstreamBroken,
+            ) => (Need::IfError, Some(None)),
+            Err(
+                GatewayError::QueueWait { .. }
+                | GatewayError::QueueExpired { .. }
+                | GatewayError::QueueFull { .. },
+            ) => {
+                // One that left and was refused by a 429 was forwarded all the same.
+                let left = reading.ask.progress.seen();
+                (Need::IfLimited, left.map(|_| None))
+            }
+            _ => return result,
+        };
+        if !self.may_stand_in(reading, entry, need) {
+            return result;
+        }
+        let mut reply = self.stale(reading, entry, need, asked);
+        if let Ok(failed) = result {
+            reply.timing = failed.timing;
+        }
+        Ok(reply)
+    }
+
+    pub(crate) fn may_stand_in(&self, reading: &Reading, entry: &Arc<Entry>, need: Need) -> bool {
+        let now = self.clock.now();
+        self.cache.may_stand_in(entry, &reading.wants, need, now)
+            && !must_not_decode(reading, entry)
+    }
+
+    /// It waited for its budget as long as it may. The line tells when to come back.
+    pub(crate) fn expired(&self, ask: &Ask) -> GatewayError {
+        let refused = self.budgets.join(&self.wish(ask)).err().map(refused);
+        let retry_after = refused.and_then(|refused| refused.retry_after());
+        GatewayError::QueueExpired {
+            retry_after: retry_after.unwrap_or(Duration::from_secs(1)),
+        }
+    }
+
+    fn hit(&self, reading: &Reading, entry: &Entry, now: Instant) -> Reply {
+        let id = reading.ask.headers.get(REQUEST_ID).cloned();
+        let headers = entry.hit_headers(now, id);
+        Reply::hit(show(&reading.reader(), whole(entry, headers)))
+    }
+
+    fn stale(
+        &self,
+        reading: &Reading,
+        entry: &Entry,
+        need: Need,
+        asked: Option<Option<StatusCode>>,
+    ) -> Reply {
+        let now = self.clock.now();
+        let mut headers = entry.shared_headers();
+        let age = cache_status::age(entry.age(now));
+        headers.insert(header::AGE, age);
+        let status = CacheStatus::stale(&Stale {
+            need,
+            by: entry.stale_for(now),
+            asked,
+            key: entry.key(),
+        });
+        Reply::stale(show(&reading.reader(), whole(entry, headers)), status)
+    }
+}
+
+/// Whether a stored answer would have to be decoded for a reader, and must not be.
+pub(crate) fn must_not_decode(reading: &Reading, entry: &Entry) -> bool {
+    entry.coding() != Coding::Plain && reading.must_not_decode(entry.no_transform())
+}
+
+/// A stored answer with this header.
+pub(crate) fn whole(entry: &Entry, headers: HeaderMap) -> Whole {
+    Whole {
+        status: entry.status(),
+        headers,
+        body: entry.body().clone(),
+        coding: entry.coding(),
+        received: entry.received(),
+    }
+}
+
+/// A stored answer with this header, as it is stored.
+pub(crate) fn from_store(
+    entry: &Entry,
+    headers: HeaderMap,
+) -> Response<crate::exchange::body::Body> {
+    let mut response = Response::new(crate::exchange::body::Body::held(entry.body().clone()));
+    *response.status_mut() = entry.status();
+    *response.headers_mut() = headers;
+    response
+}
+
+/// What a query means: in canonical form where it is known what it may hold, as it is elsewhere.
+fn canonical(ask: &Ask) -> Option<Cow<'_, str>> {
+    if ask.operation.method.is_some() {
+        let canonical = query::canonical(ask.query(), &ask.operation.lists);
+        return canonical.ok().map(Cow::Owned);
+    }
+    // No query is another one than an empty one.
+    Some(match ask.query() {
+        Some(query) => Cow::Owned(format!("?{query}")),
+        None => Cow::Borrowed(""),
+    })
+}
+
+fn key(ask: &Ask, query: &str) -> Key {
+    let key = Key::new(&KeyParts {
+        credential: ask.credential.bytes(),
+        operation: u32::try_from(ask.operation.index).unwrap_or(u32::MAX),
+        path: ask.target.path(),
+        query,
+        accept: Lines::of(&ask.headers, header::ACCEPT),
+        origin: Lines::of(&ask.headers, header::ORIGIN),
+        content: Content::of(&ask.body, &ask.headers),
+    });
+    let keyed = fields::keyed(&ask.headers);
+    if keyed.is_empty() {
+        return key;
+    }
+    key.with_fields(&keyed, &vary::selection(&keyed, &ask.headers))
+}
+
+/// What an answer will depend on, `Some(None)` if any write may change it; `None` if it cannot be
+/// named.
+#[allow(clippy::option_option, reason = "three cases, each said above")]
+pub(crate) fn tags(ask: &Ask) -> Option<Option<Vec<Tag>>> {
+    let templates = ask.operation.cache.as_ref().map(|policy| &policy.tags);
+    let Some(templates) = templates.filter(|templates| !templates.is_empty()) else {
+        return Some(None);
+    };
+    let expanded = names::expand(templates, &ask.params, ask.query(), &ask.document());
+    let names = expanded.ok()?;
+    Some(Some(names.into_iter().map(Tag::new).collect()))
+}
+
+pub(crate) fn wish<'a>(
+    reading: &'a Reading,
+    tags: Option<&'a [Tag]>,
+    purpose: Purpose,
+) -> cache::Ask<'a> {
+    cache::Ask {
+        at: &reading.at,
+        tags,
+        path: reading.ask.target.path(),
+        rules: &reading.rules,
+        wants: &reading.wants,
+        purpose,
+        waits: !reading.ask.patience.is_zero(),
+    }
+}
+
+fn rules(policy: &CachePolicy) -> Rules {
+    Rules {
+        ttl: policy.ttl,
+        precedence: match policy.directives {
+            Directives::Shorter => Precedence::Shorter,
+            Directives::Upstream => Precedence::Upstream,
+            Directives::Operator => Precedence::Operator,
+        },
+        while_revalidate: policy.stale_while_revalidate,
+        if_error: policy.stale_if_error,
+        if_limited: policy.stale_if_limited,
+        heuristic_percent: policy.heuristic_percent,
+    }
+}

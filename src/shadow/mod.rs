@@ -1,0 +1,253 @@
+//! Shadow mode: every request is forwarded at once, as if the gateway were not there, and what would
+//! have become of it is only told.
+//!
+//! The life of a request in this mode: what the cache would have had for it is looked up (`reads`),
+//! when its budget would have let it go is computed ([`model`]); then it is sent, once, whatever that
+//! says, and the API's answer is passed on as it comes. What would have been is said in a field of the
+//! answer and in its line of the log ([`verdict`]), and in metrics.
+//!
+//! The cache is kept warm under the rules that hold otherwise: an answer is stored where the gateway
+//! would have fetched it, and writes raise their marks. A copy of an answer is taken while it passes
+//! (`copied`); where something is stored that would have been shown in its place, the two are compared:
+//! how often they differ is what the time to live costs.
+//!
+//! A request is sent again only after a kept connection turned out to be closed, and only if no byte of
+//! it was written or it is a read: without the gateway there would have been no such connection.
+
+mod copied;
+pub mod model;
+mod reads;
+pub mod verdict;
+
+pub use copied::Copied;
+
+use crate::credential::Credential;
+use crate::error::GatewayError;
+use crate::exchange::body_memory::Room;
+use crate::exchange::edge;
+use crate::gateway::Gateway;
+use crate::gateway::flow::{Ask, Reply, Timing};
+use crate::limit::learn::Allowance;
+use crate::merge::{self, Parts};
+use crate::metrics::Origin;
+use crate::read::pass::unanswered;
+use crate::route::policy::Effect;
+use crate::upstream::{AnswerBody, Attempt, NewConnection, NotSent, Unknown};
+use crate::write::held::{Unsettled, touched};
+use crate::write::retry::unknown;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use model::{Bounds, Model, Passenger, Wish};
+use parking_lot::Mutex;
+use reads::Keep;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use verdict::{Cached, Foreseen, NotTaken};
+
+/// Kept connections that turn out to be closed, before a request counts as not sent.
+const MOST_CLOSED: u32 = 4;
+
+/// What a gateway in shadow mode keeps of what would have been.
+#[derive(Debug)]
+pub struct Shadow {
+    model: Mutex<Model<BudgetKey, Parts>>,
+    /// The memory of all copies of answers. Without room an answer passes and is not judged.
+    copies: Room,
+}
+
+/// Bytes of all copies together.
+const COPIES: usize = 64 * 1024 * 1024;
+
+type BudgetKey = (Credential, Arc<str>);
+
+impl Passenger for Parts {
+    fn may_join(&self, aboard: &[Self]) -> bool {
+        self.fits(aboard, merge::Bounds::default())
+    }
+}
+
+impl Shadow {
+    /// Lines within these bounds, in which nobody waits.
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            model: Mutex::new(Model::new(bounds)),
+            copies: Room::new(COPIES),
+        }
+    }
+}
+
+fn budget_of(ask: &Ask) -> BudgetKey {
+    (ask.credential, ask.operation.budget.name.clone())
+}
+
+impl Gateway {
+    /// The whole life of a request in shadow mode, whatever it is.
+    pub(crate) async fn forward_at_once(&self, shadow: &Shadow, ask: Ask) -> Reply {
+        let request = self.forwarded(&ask);
+        let (mut foreseen, keep) = match ask.operation.effect {
+            effect if ask.lacks_credential() => {
+                let cached = match effect {
+                    Effect::Read => Cached::Bypass,
+                    Effect::Write => Cached::Write,
+                };
+                let refused = Foreseen::not_taken(cached, NotTaken::NoCredential);
+                (refused, Keep::Nothing)
+            }
+            Effect::Read => self.foresee_read(shadow, &ask),
+            Effect::Write => (self.foresee_write(shadow, &ask, &request), Keep::Nothing),
+        };
+        let name = &ask.operation.name;
+        let (cached, wait) = (foreseen.cached.as_str(), foreseen.wait());
+        self.metrics
+            .foreseen(name, foreseen.verdict(), cached, wait);
+        let mut timing = Timing::of(&ask);
+        self.leaves(&ask, &mut timing);
+        let (tell, told) = oneshot::channel();
+        let (gateway, its) = (self.clone(), ask.clone());
+        self.tasks.spawn("shadow", async move {
+            drop(tell.send(gateway.forward(&its, request).await));
+        });
+        let (attempt, took) = match told.await {
+            Ok(came) => came,
+            Err(_) => return Reply::error(&GatewayError::Internal).in_shadow(foreseen),
+        };
+        timing.upstream = took;
+        match attempt {
+            Attempt::Answered(response) => {
+                self.heed(shadow, &ask, &foreseen, &response);
+                let (response, same) = keep.pass_on(self, response).await;
+                foreseen.same = same;
+                Reply::as_it_came(response, ask.operation.effect, timing).in_shadow(foreseen)
+            }
+            other => Reply::error(&error_of(&other, &ask)).in_shadow(foreseen),
+        }
+    }
+
+    /// Sends the request, in a task that its caller cannot end. A write's marks are raised before
+    /// anybody hears of it.
+    async fn forward(&self, ask: &Ask, mut request: Request<Bytes>) -> (Attempt, Duration) {
+        let unsettled = (ask.operation.effect == Effect::Write)
+            .then(|| Unsettled::without_place(self.clone(), touched(ask)));
+        let mut tries = 1;
+        let (mut attempt, took) = loop {
+            let (attempt, took) = self
+                .exchange(&ask.operation, ask.credential, request.clone())
+                .await;
+            let again = match attempt {
+                Attempt::NotSent(NotSent::ClosedBeforeSending) => true,
+                Attempt::Unknown(Unknown::StaleConnection) => {
+                    let is_read = ask.operation.effect == Effect::Read;
+                    is_read && request.extensions_mut().insert(NewConnection).is_none()
+                }
+                _ => false,
+            };
+            if !again || tries >= MOST_CLOSED {
+                break (attempt, took);
+            }
+            tries += 1;
+        };
+        if let Attempt::Answered(response) = &mut attempt {
+            edge::clean_answer(response.headers_mut(), &self.settings.get().via);
+            edge::date_answer(response.headers_mut(), self.clock.wall());
+        }
+        match (&attempt, unsettled) {
+            (_, None) => {}
+            (Attempt::Answered(response), Some(unsettled))
+                if response.status() != StatusCode::TOO_MANY_REQUESTS =>
+            {
+                drop(unsettled.heard(response.status(), response.headers(), false));
+            }
+            (Attempt::Answered(_) | Attempt::NotSent(_), Some(unsettled)) => {
+                drop(unsettled.not_carried_out());
+            }
+            // Nobody knows: dropped as it is, it says so.
+            (Attempt::Unknown(_), Some(unsettled)) => drop(unsettled),
+        }
+        (attempt, took)
+    }
+
+    /// What would become of a write.
+    fn foresee_write(&self, shadow: &Shadow, ask: &Ask, request: &Request<Bytes>) -> Foreseen {
+        let Ok(durable) = self.wants_durable(ask) else {
+            return Foreseen::not_taken(Cached::Write, NotTaken::Key);
+        };
+        let deferred = durable.as_ref().is_some_and(|wanted| wanted.is_deferred());
+        let parts = if ask.overridden {
+            None
+        } else if durable.is_some() {
+            let mut request = request.clone();
+            request
+                .headers_mut()
+                .remove(crate::write::idempotency::FIELD);
+            Parts::of(&ask.operation, &request)
+        } else {
+            Parts::of(&ask.operation, request)
+        };
+        let wish = Wish {
+            // What is deferred waits as long as it takes.
+            patience: if deferred {
+                Duration::MAX
+            } else {
+                ask.patience
+            },
+            bytes: ask.weight(),
+            parts,
+        };
+        self.foresee(shadow, ask, Cached::Write, wish)
+    }
+
+    /// What would become of a request that needs the API.
+    fn foresee(&self, shadow: &Shadow, ask: &Ask, cached: Cached, wish: Wish<Parts>) -> Foreseen {
+        if self.quotas.charge(&ask.caller).is_err() {
+            return Foreseen::not_taken(cached, NotTaken::Quota);
+        }
+        let rate = ask.operation.budget.rate;
+        let mut model = shadow.model.lock();
+        let departure = model.arrive(&budget_of(ask), rate, wish, self.clock.now());
+        Foreseen::leaves(cached, departure)
+    }
+
+    /// What an answer says of its budget, and whether it is a 429 that the gateway would have
+    /// prevented.
+    fn heed(
+        &self,
+        shadow: &Shadow,
+        ask: &Ask,
+        foreseen: &Foreseen,
+        response: &Response<AnswerBody>,
+    ) {
+        let operation = &ask.operation;
+        if response.status() == StatusCode::TOO_MANY_REQUESTS {
+            self.metrics.throttled(&operation.name, Origin::Upstream);
+            self.metrics
+                .throttled_in_shadow(&operation.name, foreseen.verdict());
+            return;
+        }
+        if let Some(allowance) = Allowance::of(response.headers()) {
+            let budget = &operation.budget;
+            let observed = allowance.limit();
+            let limit = if budget.documented {
+                observed.min(budget.rate.limit)
+            } else {
+                observed
+            };
+            shadow.model.lock().learn(&budget_of(ask), limit);
+        }
+    }
+}
+
+/// Why there is no answer.
+fn error_of(attempt: &Attempt, ask: &Ask) -> GatewayError {
+    match attempt {
+        Attempt::NotSent(why) => GatewayError::UpstreamUnreachable {
+            message: why.message(),
+            waited: (*why).into(),
+        },
+        Attempt::Unknown(why) if ask.operation.effect == Effect::Write => {
+            unknown(ask, (*why).into())
+        }
+        Attempt::Unknown(why) => unanswered(*why),
+        Attempt::Answered(_) => GatewayError::UpstreamBroken,
+    }
+}

@@ -1,0 +1,317 @@
+//! Who waits and may be taken along. One lock, never held across an await.
+//!
+//! A write is on the platform or it is not: whoever takes it off has it, with its place in the lanes. So
+//! one that hangs up and one that is taken along cannot both have their way.
+
+use crate::credential::Credential;
+use crate::gateway::flow::Ask;
+use crate::merge::{Batching, Bounds, Debt, Outcome, Parts, choose};
+use crate::queue::lanes::Turn as Order;
+use crate::queue::{Place, Queue};
+use crate::write::durable::Live;
+use crate::write::held::Told;
+use bytes::Bytes;
+use http::Request;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Those looked through for a union: many times what it can have.
+const MOST_LOOKED_AT: usize = 1_000;
+/// Debts that are kept. Beyond, those of others are forgotten, which costs them some slots.
+const MOST_DEBTS: usize = 10_000;
+
+/// What a write's turn is.
+pub(crate) enum Turn {
+    /// It leaves alone.
+    Alone(crate::limit::ticket::Permit, Place),
+    /// It leaves, and takes others along.
+    Leads(crate::limit::ticket::Permit, Box<Passenger>, Vec<Passenger>),
+    /// Another took it along, and tells what became of it.
+    Rides(oneshot::Receiver<Told>),
+}
+
+type Departs = oneshot::Sender<oneshot::Receiver<Told>>;
+
+/// One that travels with others, or may.
+pub(crate) struct Passenger {
+    pub(crate) turn: Order,
+    pub(crate) ask: Ask,
+    pub(crate) live: Option<Arc<Live>>,
+    pub(crate) request: Request<Bytes>,
+    pub(crate) parts: Parts,
+    /// Its place in the lanes; whoever takes it off the platform takes it over.
+    pub(crate) place: Option<Place>,
+    /// Tells it that it leaves; `None` of the one that leads.
+    departs: Option<Departs>,
+    /// Tells what became of it.
+    pub(crate) tell: Option<oneshot::Sender<Told>>,
+}
+
+impl Passenger {
+    /// It leaves. Its way to be told so, if another takes it along.
+    pub(super) fn depart(&mut self, tell: oneshot::Sender<Told>) -> Option<Departs> {
+        self.tell = Some(tell);
+        self.departs.take()
+    }
+}
+
+/// Those of one credential and operation that wait, in the order of acceptance. Those that outlast a
+/// crash travel among themselves: a disk without room must not hold up others. So do those that have
+/// been refused together.
+type Line = (Credential, Arc<str>, bool, Batching);
+
+/// All that may be taken along. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Platform {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    lines: HashMap<Line, BTreeMap<Order, Passenger>>,
+    /// What refused batches have cost, where that has not been made up for.
+    debts: HashMap<(Credential, Arc<str>), Debt>,
+}
+
+impl std::fmt::Debug for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Platform")
+    }
+}
+
+/// A write's place on the platform, until it is dropped.
+pub(crate) struct OnPlatform {
+    platform: Platform,
+    line: Line,
+    turn: Order,
+    waiting: Option<Box<dyn FnOnce(Place, Departs) -> Passenger + Send>>,
+    free: Option<oneshot::Receiver<()>>,
+    told: Option<oneshot::Receiver<oneshot::Receiver<Told>>>,
+}
+
+impl Platform {
+    /// Prepares a place for a write; [`OnPlatform::take`] takes it.
+    pub(super) fn enter(
+        &self,
+        ask: &Ask,
+        live: Option<&Arc<Live>>,
+        (request, parts, batching): (Request<Bytes>, Parts, Batching),
+        place: &mut Place,
+    ) -> OnPlatform {
+        let (ask, live, turn) = (ask.clone(), live.cloned(), place.turn());
+        let line = (
+            ask.credential,
+            ask.operation.name.clone(),
+            live.is_some(),
+            batching,
+        );
+        let waiting = move |place: Place, departs| Passenger {
+            turn,
+            ask,
+            live,
+            request,
+            parts,
+            place: Some(place),
+            departs: Some(departs),
+            tell: None,
+        };
+        OnPlatform {
+            platform: self.clone(),
+            line,
+            turn,
+            waiting: Some(Box::new(waiting)),
+            free: place.opening(),
+            told: None,
+        }
+    }
+
+    /// Those that a write of this operation could travel with, and in how many dispatches they would
+    /// leave at best.
+    pub(crate) fn waiting(&self, ask: &Ask, is_durable: bool) -> (BTreeSet<Order>, usize) {
+        let name = ask.operation.name.clone();
+        let line = (ask.credential, name, is_durable, Batching::Full);
+        let shared = self.shared.lock();
+        let mut elements: HashMap<&str, (usize, usize)> = HashMap::new();
+        let waiting = shared.lines.get(&line).into_iter().flatten();
+        let turns = waiting.map(|(turn, other)| {
+            let path = other.ask.target.path();
+            let sum = elements.entry(path).or_insert((0, other.parts.most()));
+            sum.0 += other.parts.len();
+            *turn
+        });
+        let turns: BTreeSet<Order> = turns.collect();
+        let dispatches = elements.values().map(|(sum, most)| sum.div_ceil(*most));
+        let dispatches: usize = dispatches.sum();
+        let alone = shared.debt(&line).alone(turns.len());
+        (turns, dispatches + alone)
+    }
+
+    fn remove(&self, line: &Line, turn: Order) -> Option<Passenger> {
+        let mut shared = self.shared.lock();
+        let waiting = shared.lines.get_mut(line)?;
+        let passenger = waiting.remove(&turn);
+        if waiting.is_empty() {
+            shared.lines.remove(line);
+        }
+        passenger
+    }
+
+    fn add(&self, line: &Line, passenger: Passenger) {
+        let mut shared = self.shared.lock();
+        let waiting = shared.lines.entry(line.clone()).or_default();
+        waiting.insert(passenger.turn, passenger);
+    }
+
+    /// Takes one off the platform, and those that fit with it and may leave.
+    fn take_along(
+        &self,
+        line: &Line,
+        turn: Order,
+        queue: &Queue,
+        may_leave: impl Fn(&Live) -> bool,
+    ) -> Option<(Passenger, Vec<Passenger>)> {
+        let mut shared = self.shared.lock();
+        let batching = shared.debt(line).limit(line.3);
+        let waiting = shared.lines.get_mut(line)?;
+        let own = waiting.remove(&turn)?;
+        let leave = |live: &Arc<Live>| may_leave(live);
+        if !own.live.as_ref().is_none_or(leave) {
+            // It is being taken back or has to wait, and takes nobody along.
+            return Some((own, Vec::new()));
+        }
+        let looked_at = waiting.iter().take(MOST_LOOKED_AT);
+        let candidates = looked_at.map(|(turn, other)| (*turn, &other.parts));
+        let follows = |turn, these: &_| queue.follows(line.0, turn, these);
+        let first = (turn, &own.parts);
+        let bounds = Bounds {
+            batching,
+            ..Bounds::default()
+        };
+        let chosen = choose(first, candidates, bounds, follows);
+        let mut others: Vec<Passenger> = chosen
+            .iter()
+            .filter_map(|turn| waiting.remove(turn))
+            .collect();
+        // One that is being taken back or has to wait does not leave, and those that follow it in its
+        // lanes may have been chosen because of it.
+        let stays = others
+            .iter()
+            .position(|other| !other.live.as_ref().is_none_or(leave));
+        if let Some(stays) = stays {
+            for (at, other) in others.drain(..).enumerate() {
+                if let Some(live) = other.live.as_ref().filter(|_| at < stays) {
+                    live.stays();
+                }
+                waiting.insert(other.turn, other);
+            }
+        }
+        if waiting.is_empty() {
+            shared.lines.remove(line);
+        }
+        if others.is_empty() {
+            shared.change(line.0, &line.1, |debt| debt.carried_out(1));
+        }
+        Some((own, others))
+    }
+
+    /// A write that was refused with others leaves alone.
+    pub(super) fn left_alone(&self, ask: &Ask) {
+        let name = &ask.operation.name;
+        let paid = |debt: &mut Debt| debt.carried_out(1);
+        self.shared.lock().change(ask.credential, name, paid);
+    }
+
+    /// A batch has come to this.
+    pub(super) fn batch_ended(&self, ask: &Ask, outcomes: &[Outcome]) {
+        let change = |debt: &mut Debt| match outcomes.first() {
+            Some(Outcome::Refused) => debt.refused(),
+            _ if outcomes
+                .iter()
+                .any(|it| matches!(it, Outcome::Unattributed)) =>
+            {
+                debt.unattributed();
+            }
+            _ => debt.carried_out(outcomes.len()),
+        };
+        let name = &ask.operation.name;
+        self.shared.lock().change(ask.credential, name, change);
+    }
+}
+
+impl Shared {
+    fn debt(&self, line: &Line) -> Debt {
+        let debt = self.debts.get(&(line.0, line.1.clone()));
+        debt.copied().unwrap_or_default()
+    }
+
+    fn change(&mut self, credential: Credential, name: &Arc<str>, by: impl FnOnce(&mut Debt)) {
+        let key = (credential, name.clone());
+        let before = self.debts.get(&key).copied().unwrap_or_default();
+        let mut debt = before;
+        by(&mut debt);
+        if debt == before {
+            return;
+        }
+        if debt.is_paid() {
+            self.debts.remove(&key);
+            return;
+        }
+        if self.debts.len() >= MOST_DEBTS {
+            self.debts.clear();
+        }
+        self.debts.insert(key, debt);
+    }
+}
+
+impl OnPlatform {
+    /// Takes the place: from now on it may be taken along.
+    pub(super) fn take(&mut self, place: Place) {
+        let (departs, told) = oneshot::channel();
+        self.told = Some(told);
+        if let Some(waiting) = self.waiting.take() {
+            self.platform.add(&self.line, waiting(place, departs));
+        }
+    }
+
+    /// Says when its lanes open; `None` if they are open.
+    pub(super) fn free(&mut self) -> Option<oneshot::Receiver<()>> {
+        self.free.take()
+    }
+
+    /// Waits until another takes it along.
+    pub(super) async fn departs(&mut self) -> oneshot::Receiver<Told> {
+        if let Some(told) = &mut self.told
+            && let Ok(told) = told.await
+        {
+            return told;
+        }
+        std::future::pending().await
+    }
+
+    /// Takes it off the platform, with those that fit; `None` if it has been taken along. `may_leave`
+    /// is asked under the lock of the platform, and says that a write leaves from then on.
+    pub(super) fn leave(
+        &mut self,
+        queue: &Queue,
+        may_leave: impl Fn(&Live) -> bool,
+    ) -> Option<(Passenger, Vec<Passenger>)> {
+        let platform = &self.platform;
+        let (mut own, others) = platform.take_along(&self.line, self.turn, queue, may_leave)?;
+        own.departs = None;
+        Some((own, others))
+    }
+
+    /// Takes it off the platform alone; `None` if it has been taken along.
+    pub(super) fn leave_alone(&mut self) -> Option<Passenger> {
+        self.platform.remove(&self.line, self.turn)
+    }
+}
+
+impl Drop for OnPlatform {
+    fn drop(&mut self) {
+        // Its place in the lanes goes with it, after the lock is released.
+        drop(self.platform.remove(&self.line, self.turn));
+    }
+}

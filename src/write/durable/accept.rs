@@ -1,0 +1,541 @@
+//! Taking a write in, and answering its caller: now, in a while, or with where to ask.
+
+use crate::credential::{self, Credential};
+use crate::error::{GatewayError, Waited};
+use crate::exchange::body::Body;
+use crate::exchange::edge::REPLAYED;
+use crate::exchange::{prefer, priority};
+use crate::gateway::Gateway;
+use crate::gateway::flow::{Ask, Reply};
+use crate::journal::{Change, JournalError, KeyHash, Record, State};
+use crate::limit::ticket::Ticket;
+use crate::metrics::Outcome;
+use crate::queue::Place;
+use crate::queue::lanes::Keys;
+use crate::write::durable::pending::{Birth, Ended, Key, Live, Stage};
+use crate::write::durable::record::{KeptAnswer, KeptRequest};
+use crate::write::durable::summary::Summary;
+use crate::write::durable::{Claim, Durable};
+use crate::write::held::order_names;
+use crate::write::idempotency;
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use http::{Response, StatusCode};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Says which preference was followed (RFC 7240, section 3).
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+/// How long a write that has left is waited for, however little time its caller has: with `wait=0`
+/// it would otherwise never hear the answer to a write that leaves at once.
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// Why a write is to outlast a crash.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// Its `Idempotency-Key`.
+    key: Option<Vec<u8>>,
+    /// `Prefer: respond-async`.
+    respond_async: bool,
+}
+
+impl Wanted {
+    /// Whether its caller does not wait for what becomes of it.
+    pub(crate) fn is_deferred(&self) -> bool {
+        self.respond_async
+    }
+}
+
+/// Gives a claim back unless the write is handed over to the journal.
+struct Claimed {
+    durable: Durable,
+    live: Option<Arc<Live>>,
+}
+
+impl Claimed {
+    fn keep(mut self) -> Option<Arc<Live>> {
+        self.live.take()
+    }
+
+    /// Nobody has to ask the journal for this one.
+    fn refused(mut self, error: &GatewayError) {
+        if let Some(live) = self.live.take() {
+            self.durable.refuse(&live, error.clone());
+        }
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        if let Some(live) = &self.live {
+            self.durable.release(live);
+            live.set(Stage::Released(None));
+        }
+    }
+}
+
+/// What the journal keeps of a write, and what orders it.
+struct Kept {
+    request: Bytes,
+    summary: Bytes,
+    keys: Keys,
+}
+
+/// How a write waits, once it has been taken in.
+enum Waits {
+    /// In its budget's line, as any held write.
+    InLine(Box<Ask>, Ticket, Place),
+    /// To be brought there.
+    Deferred(Place),
+}
+
+impl Durable {
+    pub(crate) fn refuse(&self, live: &Live, error: GatewayError) {
+        self.release(live);
+        live.set(Stage::Released(Some(error)));
+    }
+}
+
+impl Gateway {
+    /// Whether a write is to outlast a crash. Without a credential nobody could be told whose it
+    /// is, and without a journal on a disk nothing could be promised to whoever does not wait.
+    ///
+    /// # Errors
+    /// If its key is none.
+    pub(crate) fn wants_durable(&self, ask: &Ask) -> Result<Option<Wanted>, GatewayError> {
+        let key = idempotency::key(&ask.headers)?;
+        let respond_async = self.durable.shared.outlasts && prefer::respond_async(&ask.headers);
+        let wanted = credential::is_named(&ask.headers) && (key.is_some() || respond_async);
+        Ok(wanted.then_some(Wanted { key, respond_async }))
+    }
+
+    pub(crate) async fn write_durably(
+        &self,
+        ask: Ask,
+        wanted: Wanted,
+    ) -> Result<Reply, GatewayError> {
+        if self.is_draining() {
+            return Err(GatewayError::Draining);
+        }
+        if wanted.respond_async {
+            self.check_credential(&ask).await?;
+        }
+        let until = self.waits_until(&ask, &wanted);
+        // A connection that is held is one of those that writes may hold.
+        let _held = (until > ask.accepted)
+            .then(|| self.hold(ask.caller.peer))
+            .transpose()?;
+        loop {
+            let (birth, kept) = self.birth(&ask, &wanted);
+            let key = birth.key;
+            let live = match self.durable.claim(birth) {
+                Claim::New(live) => live,
+                Claim::Full => {
+                    // What is recorded is told again, whatever else waits.
+                    if let Some(reply) = self.recorded(ask.credential, key.as_ref()).await? {
+                        return Ok(reply);
+                    }
+                    let retry_after = self.budgets.until_departure(None);
+                    return Err(GatewayError::QueueFull { retry_after });
+                }
+                Claim::UnderWay(live) => {
+                    if live.key.as_deref() != key.as_ref() {
+                        return Err(GatewayError::KeyReused);
+                    }
+                    match self.await_end(&live, &ask, &wanted, until).await? {
+                        Some(reply) => return Ok(reply.replayed()),
+                        // It was known after all, and the journal says how it ended.
+                        None => continue,
+                    }
+                }
+            };
+            return self.take_in(ask, &wanted, live, kept, until).await;
+        }
+    }
+
+    /// How long its caller waits for what becomes of it.
+    fn waits_until(&self, ask: &Ask, wanted: &Wanted) -> Instant {
+        let patience = if wanted.respond_async {
+            prefer::wait(&ask.headers).map_or(Duration::ZERO, |_| ask.patience)
+        } else {
+            ask.patience
+        };
+        ask.accepted + patience
+    }
+
+    /// A write before it is claimed, and what the journal keeps of it.
+    fn birth(&self, ask: &Ask, wanted: &Wanted) -> (Birth, Kept) {
+        let request = KeptRequest {
+            method: ask.method.clone(),
+            target: ask.target.clone(),
+            peer: ask.caller.peer,
+            deferred: wanted.respond_async,
+            headers: ask.headers.clone(),
+            body: ask.body.clone(),
+        };
+        let keys = self.order_keys(ask);
+        let summary = summary_of(ask);
+        let kept = Kept {
+            request: request.encode(),
+            summary: summary.encode(),
+            keys,
+        };
+        let key = wanted.key.as_ref().map(|key| Key {
+            hash: self.key_hash(ask.credential, key),
+            fingerprint: idempotency::fingerprint(
+                &ask.method,
+                ask.target.as_str(),
+                &ask.headers,
+                &ask.body,
+            ),
+        });
+        let now = self.clock.wall();
+        let birth = Birth {
+            id: self.durable.shared.ids.next(now),
+            credential: ask.credential,
+            operation: ask.operation.clone(),
+            caller: ask.caller.clone(),
+            urgency: priority::urgency_of_write(&ask.headers, wanted.respond_async),
+            key,
+            summary: Arc::new(summary.shortened()),
+            bytes: kept.request.len() + kept.summary.len(),
+            deferred: wanted.respond_async,
+            since: now,
+            accepted: ask.accepted,
+        };
+        (birth, kept)
+    }
+
+    /// Names an `Idempotency-Key` of a credential.
+    pub(super) fn key_hash(&self, credential: Credential, key: &[u8]) -> KeyHash {
+        self.hasher.hash(&[b"idempotency", credential.bytes(), key])
+    }
+
+    /// Looks whether its key is known, gives it its place, and hands it over to the journal.
+    async fn take_in(
+        &self,
+        ask: Ask,
+        wanted: &Wanted,
+        live: Arc<Live>,
+        kept: Kept,
+        until: Instant,
+    ) -> Result<Reply, GatewayError> {
+        let claimed = Claimed {
+            durable: self.durable.clone(),
+            live: Some(live.clone()),
+        };
+        let recorded = self.recorded(ask.credential, live.key.as_deref()).await;
+        if let Some(reply) = recorded? {
+            return Ok(reply);
+        }
+        let place = match self.durable.has_room_for_end(ask.credential) {
+            true => self.give_place(&ask, &live, kept.keys),
+            false => Err(GatewayError::TooManyEnded),
+        };
+        let waits = match place {
+            Ok(waits) => waits,
+            Err(error) => {
+                // Whoever joined it meanwhile asks for the same.
+                claimed.refused(&error);
+                return Err(error);
+            }
+        };
+        let Some(own) = claimed.keep() else {
+            return Err(GatewayError::Internal);
+        };
+        let record = record(&own, kept.summary, kept.request);
+        let gateway = self.clone();
+        // The journal has it whether or not its caller stays.
+        self.tasks.spawn("accept", async move {
+            gateway.hand_over(own, record, waits).await;
+        });
+        if wanted.respond_async && until <= ask.accepted {
+            return self.acknowledge(&live).await;
+        }
+        match self.await_end(&live, &ask, wanted, until).await? {
+            Some(reply) => Ok(reply),
+            None => Err(GatewayError::Internal),
+        }
+    }
+
+    /// What is told of a write that the journal has under this key.
+    async fn recorded(
+        &self,
+        credential: Credential,
+        key: Option<&Key>,
+    ) -> Result<Option<Reply>, GatewayError> {
+        let Some(key) = key else {
+            return Ok(None);
+        };
+        let found = self.durable.journal().find(credential, key.hash).await;
+        let found = found.map_err(|error| self.journal_failed(&error))?;
+        found.map(|record| replay(&record, key)).transpose()
+    }
+
+    fn give_place(&self, ask: &Ask, live: &Live, keys: Keys) -> Result<Waits, GatewayError> {
+        self.quotas.charge(&ask.caller)?;
+        if !live.deferred {
+            let (ticket, place) = self.accept(ask, keys, true)?;
+            return Ok(Waits::InLine(Box::new(ask.clone()), ticket, place));
+        }
+        let ahead = self.durable.shared.feed.lock().len();
+        let budget = &live.operation.budget;
+        let expected = self.budgets.leaves_behind(live.credential, budget, ahead);
+        let place = self.queue.enter_named(live.credential, keys, expected);
+        Ok(Waits::Deferred(place))
+    }
+
+    async fn hand_over(&self, live: Arc<Live>, record: Record, waits: Waits) {
+        let accepted = self.commit(vec![Change::Accept(Box::new(record))]).await;
+        if let Err(error) = accepted {
+            self.durable.refuse(&live, self.journal_failed(&error));
+            return;
+        }
+        match waits {
+            Waits::InLine(ask, ticket, place) => {
+                live.queued(None);
+                self.carry_in_line(live, *ask, ticket, place);
+            }
+            Waits::Deferred(place) => self.defer(&live, place),
+        }
+    }
+
+    /// Lets a write wait to be brought before its budget.
+    pub(super) fn defer(&self, live: &Arc<Live>, mut place: Place) {
+        place.wait_named();
+        let turn = place.turn();
+        live.queued(Some(place));
+        let (queue, credential) = (self.queue.clone(), live.credential);
+        self.durable
+            .feed(live, turn, move || queue.is_ready(credential, turn));
+    }
+
+    /// One change of the journal, and how long it took.
+    pub(crate) async fn commit(&self, changes: Vec<Change>) -> Result<(), JournalError> {
+        let began = self.clock.now();
+        let result = self.durable.journal().commit(changes).await;
+        let took = self.clock.now().saturating_duration_since(began);
+        self.metrics.journal_committed(result.is_ok(), took);
+        result
+    }
+
+    /// What a caller hears of a journal that cannot do what it should.
+    pub(crate) fn journal_failed(&self, error: &JournalError) -> GatewayError {
+        match error {
+            JournalError::Full => {
+                tracing::error!("there is no room on the disk of the journal");
+                GatewayError::JournalFull
+            }
+            other => {
+                tracing::error!(error = %other, "the journal failed");
+                GatewayError::JournalBroken
+            }
+        }
+    }
+
+    /// Tells where to ask as soon as the journal has the write.
+    async fn acknowledge(&self, live: &Arc<Live>) -> Result<Reply, GatewayError> {
+        let mut stages = live.watch();
+        let is_kept = |stage: &Stage| !matches!(stage, Stage::Accepting);
+        let stage = stages.wait_for(is_kept).await;
+        let stage = stage.map_err(|_| GatewayError::Internal)?.clone();
+        if let Stage::Released(why) = stage {
+            return Err(why.unwrap_or(GatewayError::Internal));
+        }
+        Ok(self.accepted_reply(live, self.until_end(live)))
+    }
+
+    /// Waits for what becomes of a write, until this instant, whatever its stage; `None` if it was
+    /// not accepted because the journal knows its key.
+    async fn await_end(
+        &self,
+        live: &Arc<Live>,
+        ask: &Ask,
+        wanted: &Wanted,
+        until: Instant,
+    ) -> Result<Option<Reply>, GatewayError> {
+        let mut live = live.clone();
+        let mut stages = live.watch();
+        // From the first attempt on that is seen here, through all that follow.
+        let mut until_left = None;
+        loop {
+            let stage = stages.borrow_and_update().clone();
+            let until = match &stage {
+                Stage::HandedOver => {
+                    // Whoever has it now is told what becomes of it, and so is who waits here.
+                    live = self.durable.live(live.id).ok_or_else(unknown)?;
+                    stages = live.watch();
+                    continue;
+                }
+                Stage::Ended(ended) => {
+                    return reply(ended).map(|reply| Some(reply.of_write(live.id)));
+                }
+                Stage::Released(None) => return Ok(None),
+                Stage::Released(Some(error)) => return Err(error.clone()),
+                // Without a key nothing true can be said before the journal has it.
+                Stage::Accepting if wanted.key.is_none() => None,
+                Stage::Accepting => Some(until.max(ask.accepted + MOMENT)),
+                Stage::Left if !wanted.respond_async => {
+                    let moment = || until.max(self.clock.now() + MOMENT);
+                    let until = *until_left.get_or_insert_with(moment);
+                    Some(
+                        self.given_up_at(ask)
+                            .map_or(until, |given_up| given_up.min(until)),
+                    )
+                }
+                Stage::Parked => Some(ask.accepted),
+                Stage::Queued | Stage::Cancelling | Stage::Left => {
+                    Some(until_left.unwrap_or(until))
+                }
+            };
+            let changed = stages.changed();
+            let changed = match until {
+                None => changed.await.is_ok(),
+                Some(until) if until <= self.clock.now() => false,
+                Some(until) => matches!(
+                    tokio::time::timeout_at(until.into(), changed).await,
+                    Ok(Ok(()))
+                ),
+            };
+            if changed {
+                continue;
+            }
+            let estimate = self.until_end(&live);
+            if wanted.respond_async && !matches!(stage, Stage::Accepting) {
+                return Ok(Some(self.accepted_reply(&live, estimate)));
+            }
+            // One that waits to be repeated has been sent as well.
+            let sent = matches!(stage, Stage::Left) || live.tries().doubt.is_some();
+            return Err(GatewayError::WritePending {
+                retry_after: estimate,
+                sent,
+                id: live.id.to_string(),
+            });
+        }
+    }
+
+    /// 202, with where to ask.
+    fn accepted_reply(&self, live: &Arc<Live>, estimate: Duration) -> Reply {
+        let document = self.document_of(live).to_string();
+        let mut response = Response::new(Body::held(document));
+        *response.status_mut() = StatusCode::ACCEPTED;
+        let headers = response.headers_mut();
+        headers.insert(
+            http::header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        if let Ok(location) = HeaderValue::try_from(format!("/_gateway/writes/{}", live.id)) {
+            headers.insert(LOCATION, location);
+        }
+        headers.insert(
+            PREFERENCE_APPLIED,
+            HeaderValue::from_static("respond-async"),
+        );
+        headers.insert(
+            RETRY_AFTER,
+            HeaderValue::from(crate::exchange::error_response::seconds(estimate)),
+        );
+        Reply::deferred(response).of_write(live.id)
+    }
+}
+
+/// What is told of a write as long as it is remembered.
+pub(super) fn summary_of(ask: &Ask) -> Summary {
+    let named = (&ask.method, ask.target.path());
+    let (names, _) = order_names(ask);
+    Summary::of(named, names, &ask.caller, ask.ids.request())
+}
+
+/// A write as the journal takes it in.
+fn record(live: &Live, summary: Bytes, request: Bytes) -> Record {
+    let key = live.key.as_ref();
+    Record {
+        id: live.id,
+        credential: live.credential,
+        operation: live.operation.name.clone(),
+        key: key.map(|key| key.hash),
+        fingerprint: key.map_or([0; 32], |key| key.fingerprint),
+        summary,
+        request,
+        state: State::Queued,
+        attempts: 0,
+        accepted: live.since,
+        dispatched: None,
+        ended: None,
+        answer: None,
+    }
+}
+
+/// What the caller of a write that has ended is told.
+fn reply(ended: &Ended) -> Result<Reply, GatewayError> {
+    if ended.state == State::Cancelled {
+        return Err(GatewayError::WriteCancelled);
+    }
+    if ended.state == State::Failed && ended.answer.is_none() {
+        return Err(GatewayError::GivenUp);
+    }
+    let Some(answer) = &ended.answer else {
+        // Under this key it would be told the same again.
+        return Err(unknown());
+    };
+    Ok(Reply::recorded(respond(answer)?, ended))
+}
+
+/// What the caller of a write is told that had ended before.
+fn replay(record: &Record, key: &Key) -> Result<Reply, GatewayError> {
+    if record.fingerprint != key.fingerprint {
+        return Err(GatewayError::KeyReused);
+    }
+    let answer = || record.answer.as_ref().and_then(KeptAnswer::decode);
+    match record.state {
+        State::Cancelled => Err(GatewayError::WriteCancelled),
+        State::Queued | State::Dispatched => Err(GatewayError::WritePending {
+            retry_after: Duration::from_secs(1),
+            sent: record.attempts > 0,
+            id: record.id.to_string(),
+        }),
+        State::Succeeded | State::Failed | State::Unknown => match answer() {
+            Some(answer) => Ok(Reply::replay(respond(&answer)?).of_write(record.id)),
+            None if record.state == State::Failed => Err(GatewayError::GivenUp),
+            None => Err(unknown()),
+        },
+    }
+}
+
+fn unknown() -> GatewayError {
+    GatewayError::OutcomeUnknown {
+        waited: Waited::InVain,
+        may_retry: false,
+    }
+}
+
+/// The API's answer once more.
+pub(super) fn respond(answer: &KeptAnswer) -> Result<Response<Body>, GatewayError> {
+    let Some(body) = answer.body.clone() else {
+        return Err(GatewayError::AnswerLost(answer.status.as_u16()));
+    };
+    let mut response = Response::new(Body::held(body));
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers.clone();
+    Ok(response)
+}
+
+impl Reply {
+    /// Marks the answer as one that an earlier request drew.
+    fn replayed(mut self) -> Self {
+        if self.error.is_none() && self.response.status() != StatusCode::ACCEPTED {
+            let headers = self.response.headers_mut();
+            headers.insert(REPLAYED, HeaderValue::from_static("true"));
+            // Whoever joined a write that was under way has asked nothing of the API either.
+            if self.outcome == Outcome::Written {
+                self.outcome = Outcome::Replayed;
+            }
+        }
+        self
+    }
+
+    /// The recorded answer of a write that had ended before.
+    fn replay(response: Response<Body>) -> Self {
+        Self::from_journal(response).replayed()
+    }
+}

@@ -1,0 +1,223 @@
+//! The end of a write: recorded, and then told.
+
+use crate::attempt::send::Answer;
+use crate::credential::Credential;
+use crate::exchange::body::{self, Read};
+use crate::gateway::Gateway;
+use crate::gateway::flow::Timing;
+use crate::journal::{Change, JournalError, State};
+use crate::limit::budgets::Standing;
+use crate::write::durable::accept::respond;
+use crate::write::durable::checks::Verdict;
+use crate::write::durable::pending::{Ended, Live};
+use crate::write::durable::record::KeptAnswer;
+use crate::write::durable::run::PAUSE;
+use crate::write::durable::scheduler;
+use crate::write::retry::{self, Written};
+use bytes::Bytes;
+use http::StatusCode;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How long writes wait for a credential that the API refuses.
+const REFUSED_FOR: Duration = Duration::from_secs(86_400);
+/// An answer's body is kept up to this size.
+const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
+
+/// What is recorded of an attempt that was answered.
+#[derive(Default)]
+pub(crate) struct Heard {
+    pub(super) answer: Option<KeptAnswer>,
+    pub(super) standing: Option<Standing>,
+    pub(super) took: Duration,
+}
+
+impl Heard {
+    /// The status of what was heard.
+    pub(super) fn status(&self) -> Option<StatusCode> {
+        self.answer.as_ref().map(|answer| answer.status)
+    }
+
+    /// What is passed on of it.
+    pub(crate) fn written(self) -> Option<retry::Heard> {
+        let answer = self.answer?;
+        let written = respond(&answer).map(|response| Written {
+            response,
+            standing: self.standing,
+            took: self.took,
+        });
+        Some(written)
+    }
+}
+
+impl Gateway {
+    /// Records how a write ended, and then tells everybody. Its lanes must not open before.
+    pub(super) async fn end(
+        &self,
+        live: &Live,
+        state: State,
+        heard: Option<Heard>,
+        timing: &Timing,
+    ) {
+        let mut heard = heard.unwrap_or_default();
+        let end = if heard.status() == Some(StatusCode::UNAUTHORIZED) {
+            // It says nothing of the write, so it is not what the next one under its key is to hear.
+            self.refused_lately(live.credential);
+            match state {
+                State::Failed => Change::Withdraw(live.id),
+                _ => {
+                    heard.answer = None;
+                    self.end_of(live, state, None)
+                }
+            }
+        } else {
+            self.end_of(live, state, heard.answer.as_ref())
+        };
+        while let Err(error) = self.commit(vec![end.clone()]).await {
+            if error == JournalError::Absent {
+                break;
+            }
+            let _ = self.journal_failed(&error);
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.told(
+            live,
+            Ended {
+                state,
+                answer: heard.answer,
+                queued: timing.queued,
+                upstream: timing.upstream,
+                throttled: timing.throttled,
+                merged: timing.merged,
+                standing: heard.standing,
+            },
+        );
+    }
+
+    /// The end of a write for the journal. The body of its answer is left out if as much is
+    /// remembered as may be.
+    fn end_of(&self, live: &Live, state: State, answer: Option<&KeptAnswer>) -> Change {
+        let encoded = answer.map(KeptAnswer::encode);
+        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len) as u64;
+        let mut registry = self.durable.shared.registry.lock();
+        let retention = self.durable.retention();
+        let is_kept = retention.keeps(&registry.ended, live.credential, length(&encoded));
+        let answer = match answer {
+            Some(answer) if !is_kept => Some(answer.without_body().encode()),
+            _ => encoded,
+        };
+        registry.ended.add(live.credential, length(&answer));
+        Change::End {
+            id: live.id,
+            state,
+            at: self.clock.wall(),
+            answer,
+        }
+    }
+
+    /// The journal knows that it was taken back.
+    pub(super) fn cancelled(&self, live: &Live) {
+        self.told(
+            live,
+            Ended {
+                state: State::Cancelled,
+                answer: None,
+                queued: Duration::ZERO,
+                upstream: Duration::ZERO,
+                throttled: 0,
+                merged: 0,
+                standing: None,
+            },
+        );
+    }
+
+    fn told(&self, live: &Live, ended: Ended) {
+        self.durable.release(live);
+        if let Some(turn) = live.turn() {
+            self.durable.shared.feed.lock().leave(turn);
+        }
+        self.tell_end(live, ended.state, live.tries().attempts);
+        drop(live.ended(ended));
+    }
+
+    /// Writes of a credential that the API has refused for a day have failed.
+    pub async fn give_up_refused(&self) {
+        let now = self.clock.now();
+        let Some(since) = now.checked_sub(REFUSED_FOR) else {
+            return;
+        };
+        let given_up = self.durable.shared.feed.lock().given_up(since);
+        let credentials: BTreeSet<Credential> =
+            given_up.iter().map(|live| live.credential).collect();
+        for live in given_up {
+            // One that is being taken back at this moment is ended by that.
+            if let Some(place) = live.take_place() {
+                let timing = Timing::default();
+                self.end(&live, State::Failed, None, &timing).await;
+                drop(place);
+            }
+        }
+        for credential in credentials {
+            self.admitted(credential).await;
+        }
+    }
+
+    /// The API no longer takes this credential: what else was deferred with it waits, also in the
+    /// next process.
+    pub(super) async fn pause_credential(&self, credential: Credential) {
+        self.refused_lately(credential);
+        let pause = scheduler::Pause::Refused(credential);
+        let now = self.clock.now();
+        if !self.durable.shared.feed.lock().pause(pause, now) {
+            return;
+        }
+        tracing::error!(
+            %credential,
+            "the API refuses this credential (401): its deferred writes wait until they are \
+             given to another token (`segment-gateway writes rebind`), the API takes it again, they \
+             are resumed or cancelled, or fail after a day"
+        );
+        let refused = Change::Refused(credential, self.clock.wall());
+        if let Err(error) = self.commit(vec![refused]).await {
+            let _ = self.journal_failed(&error);
+        }
+    }
+
+    /// What was deferred with this credential no longer waits because the API refuses it; whether it
+    /// did.
+    pub(super) async fn admitted(&self, credential: Credential) -> bool {
+        let pause = scheduler::Pause::Refused(credential);
+        let waited = self.durable.shared.feed.lock().resume(&pause);
+        if let Err(error) = self.commit(vec![Change::Admitted(credential)]).await {
+            let _ = self.journal_failed(&error);
+        }
+        self.durable.shared.hungry.notify_one();
+        waited
+    }
+
+    /// The API has just answered this credential with 401.
+    fn refused_lately(&self, credential: Credential) {
+        let (mut checks, now) = (self.durable.shared.checks.lock(), self.clock.now());
+        checks.told(credential, Verdict::Refused, now);
+    }
+}
+
+/// All of an answer that is kept.
+pub(super) async fn hear(answer: Answer) -> Heard {
+    let (mut head, body) = answer.response.into_parts();
+    let body = match body::read(body, LONGEST_ANSWER).await {
+        Read::Whole(bytes) => Some(bytes),
+        Read::Longer(..) | Read::Broken(_) => None,
+    };
+    // It is that of a body that is held from now on.
+    head.headers.remove(http::header::CONTENT_LENGTH);
+    Heard {
+        answer: Some(KeptAnswer {
+            status: head.status,
+            headers: head.headers,
+            body,
+        }),
+        standing: answer.standing,
+        took: answer.took,
+    }
+}

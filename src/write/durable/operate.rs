@@ -1,0 +1,189 @@
+//! What operators may do with durable writes: look at them, whoever's they are, take them back, and
+//! pause and resume those that are deferred.
+
+use crate::credential::Credential;
+use crate::error::GatewayError;
+use crate::gateway::Gateway;
+use crate::journal::{Filter, State, WriteId};
+use crate::write::durable::requests::{document, rfc3339};
+use crate::write::durable::scheduler::Pause;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Which writes are meant: of a credential, of an operation, or of one operation of a credential.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The hash of the credential, as logs and lists show it.
+    pub credential: Option<String>,
+    /// The operation's name.
+    pub operation: Option<Arc<str>>,
+}
+
+/// Which page of which writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// Of a credential alone.
+    pub credential: Option<String>,
+    /// Of an operation alone.
+    pub operation: Option<Arc<str>>,
+    /// In this state alone.
+    pub state: Option<State>,
+    /// Accepted after this one.
+    pub after: Option<WriteId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+impl Gateway {
+    /// A page of writes, oldest first, and what is paused.
+    ///
+    /// # Errors
+    /// If the credential is not known, or the journal cannot be read.
+    pub async fn operators_list(&self, listing: &Listing) -> Result<Value, GatewayError> {
+        let credential = listing.credential.as_deref();
+        let filter = Filter {
+            credential: credential.map(|hash| self.named(hash)).transpose()?,
+            operation: listing.operation.clone(),
+            state: listing.state,
+            after: listing.after,
+        };
+        let listed = self.durable.journal().list(filter, listing.limit + 1).await;
+        let mut records = listed.map_err(|error| self.journal_failed(&error))?;
+        let has_more = records.len() > listing.limit;
+        records.truncate(listing.limit);
+        let next = records.last().filter(|_| has_more);
+        let next = next.map(|record| record.id.to_string());
+        let writes = records.iter().map(|record| {
+            let mut write = document(record);
+            write["credential"] = json!(record.credential.to_string());
+            write
+        });
+        let writes: Vec<Value> = writes.collect();
+        let levels = self.durable.levels(self.clock.now());
+        Ok(json!({
+            "writes": writes,
+            "next": next,
+            "queued": levels.queued,
+            "dispatched": levels.dispatched,
+            "ended": self.durable.ended(),
+            "paused": self.paused(),
+        }))
+    }
+
+    /// One write, with the API's answer.
+    ///
+    /// # Errors
+    /// If there is none, or the journal cannot be read.
+    pub async fn operators_show(&self, id: WriteId) -> Result<Value, GatewayError> {
+        let found = self.durable.journal().get(id).await;
+        let found = found.map_err(|error| self.journal_failed(&error))?;
+        let record = found.ok_or(GatewayError::NotFound)?;
+        let mut write = match self.durable.live(id) {
+            Some(live) => self.document_of(&live)["data"]["write"].take(),
+            None => document(&record),
+        };
+        write["credential"] = json!(record.credential.to_string());
+        Ok(write)
+    }
+
+    /// Takes a write back that has not left.
+    ///
+    /// # Errors
+    /// If it has left or ended, or there is none, or the journal does not take it.
+    pub async fn operators_cancel(&self, id: WriteId) -> Result<Value, GatewayError> {
+        if let Some(live) = self.durable.live(id) {
+            let request_id = live.summary.request_id.clone();
+            let gateway = self.clone();
+            let cancelling = tokio::spawn(async move { gateway.cancel(&live).await });
+            cancelling.await.map_err(|_| GatewayError::Internal)??;
+            tracing::info!(%id, request_id, "an operator cancelled a write");
+            return self.operators_show(id).await;
+        }
+        let write = self.operators_show(id).await?;
+        match write["state"] == State::Cancelled.as_str() {
+            true => Ok(write),
+            false => Err(GatewayError::WriteLeft),
+        }
+    }
+
+    /// Deferred writes of the selection no longer leave; false if they were paused already.
+    ///
+    /// # Errors
+    /// If the selection is empty, or names a credential or an operation that is not known.
+    pub fn operators_pause(&self, selection: &Selection) -> Result<bool, GatewayError> {
+        let pause = self.selected(selection)?;
+        let changed = self
+            .durable
+            .shared
+            .feed
+            .lock()
+            .pause(pause, self.clock.now());
+        tracing::warn!(?selection, "an operator paused deferred writes");
+        Ok(changed)
+    }
+
+    /// Deferred writes of the selection leave again; false if they were not paused.
+    ///
+    /// # Errors
+    /// See [`Gateway::operators_pause`].
+    pub async fn operators_resume(&self, selection: &Selection) -> Result<bool, GatewayError> {
+        let pause = self.selected(selection)?;
+        let refused = match &pause {
+            Pause::Credential(credential) => self.admitted(*credential).await,
+            _ => false,
+        };
+        let changed = self.durable.shared.feed.lock().resume(&pause) || refused;
+        self.durable.shared.hungry.notify_one();
+        tracing::warn!(?selection, "an operator resumed deferred writes");
+        Ok(changed)
+    }
+
+    fn paused(&self) -> Vec<Value> {
+        let feed = self.durable.shared.feed.lock();
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let paused = feed.paused().map(|(pause, since)| {
+            let mut paused = match pause {
+                Pause::Credential(credential) => json!({ "credential": credential.to_string() }),
+                Pause::Refused(credential) => json!({
+                    "credential": credential.to_string(),
+                    "refused": true,
+                }),
+                Pause::Operation(credential, operation) => json!({
+                    "credential": credential.map(|credential| credential.to_string()),
+                    "operation": &**operation,
+                }),
+            };
+            paused["since"] = json!(rfc3339(wall - now.saturating_duration_since(since)));
+            paused
+        });
+        paused.collect()
+    }
+
+    fn selected(&self, selection: &Selection) -> Result<Pause, GatewayError> {
+        let credential = selection.credential.as_deref();
+        let credential = credential.map(|hash| self.named(hash)).transpose()?;
+        if let Some(operation) = &selection.operation {
+            let table = self.table.get();
+            let mut operations = table.operations().iter();
+            if !operations.any(|known| known.name == *operation) {
+                return Err(GatewayError::BadRequest("There is no such operation"));
+            }
+            return Ok(Pause::Operation(credential, operation.clone()));
+        }
+        credential
+            .map(Pause::Credential)
+            .ok_or(GatewayError::BadRequest(
+                "Say whose writes, by `credential`, or which, by `operation`",
+            ))
+    }
+
+    /// The credential of this hash, of those that have writes or budgets at present.
+    pub(super) fn named(&self, hash: &str) -> Result<Credential, GatewayError> {
+        let is_named = |credential: &Credential| credential.to_string() == hash;
+        let with_writes = self.durable.credentials();
+        let mut known = with_writes.into_iter().chain(self.budgets.credentials());
+        known.find(is_named).ok_or(GatewayError::BadRequest(
+            "No credential of this hash has writes or budgets at present",
+        ))
+    }
+}

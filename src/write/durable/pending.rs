@@ -1,0 +1,360 @@
+//! A write that has been accepted and has not ended: how far it has come, and who wants to know.
+
+use crate::credential::Credential;
+use crate::error::GatewayError;
+use crate::journal::{KeyHash, State, WriteId};
+use crate::limit::budgets::Standing;
+use crate::limit::turns::{Caller, Urgency};
+use crate::queue::Place;
+use crate::queue::lanes::Turn;
+use crate::route::policy::Operation;
+use crate::write::durable::record::KeptAnswer;
+use crate::write::durable::summary::Summary;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::watch;
+
+/// How a write ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) state: State,
+    /// The API's last answer, if there was one.
+    pub(crate) answer: Option<KeptAnswer>,
+    /// From acceptance to its last attempt.
+    pub(crate) queued: Duration,
+    /// How long the last attempt took.
+    pub(crate) upstream: Duration,
+    /// 429s that it waited out.
+    pub(crate) throttled: u32,
+    /// How many writes travelled together; 0 if it travelled alone.
+    pub(crate) merged: usize,
+    /// The budget that its last attempt drew on.
+    pub(crate) standing: Option<Standing>,
+}
+
+/// How far a write has come.
+#[derive(Clone, Debug)]
+pub(crate) enum Stage {
+    /// It is not in the journal yet.
+    Accepting,
+    /// It waits for its turn.
+    Queued,
+    /// It is being taken back, or given to another credential; it will not leave meanwhile.
+    Cancelling,
+    /// An attempt is under way, or one of which the outcome is unknown is about to be repeated.
+    Left,
+    /// It goes on in the next process.
+    Parked,
+    /// It goes on as another credential's, under its id.
+    HandedOver,
+    /// It was not accepted, for this reason, or because its key is known already.
+    Released(Option<GatewayError>),
+    /// It has ended, and the journal knows.
+    Ended(Arc<Ended>),
+}
+
+/// Its `Idempotency-Key`, hashed, and what tells another request under it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) hash: KeyHash,
+    pub(crate) fingerprint: [u8; 32],
+}
+
+/// One write.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) id: WriteId,
+    pub(crate) credential: Credential,
+    pub(crate) operation: Arc<Operation>,
+    pub(crate) caller: Caller,
+    pub(crate) urgency: Urgency,
+    pub(crate) key: Option<Box<Key>>,
+    /// What it is for, in short.
+    pub(super) summary: Arc<Summary>,
+    /// Bytes of its request.
+    pub(crate) bytes: usize,
+    /// Whether its caller does not wait for it.
+    pub(crate) deferred: bool,
+    /// When it was accepted, on both clocks.
+    pub(crate) since: SystemTime,
+    pub(crate) accepted: Instant,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    stage: Stage,
+    /// Made when the first wants to know.
+    watch: Option<watch::Sender<Stage>>,
+    /// Its place in the lanes, while nothing carries it.
+    place: Option<Place>,
+    /// Its turn among all writes, once it has one.
+    turn: Option<Turn>,
+    tries: Tries,
+}
+
+/// What is known of a write's attempts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tries {
+    /// How many there were.
+    pub(crate) attempts: u32,
+    /// When the first left of which the outcome is unknown.
+    pub(crate) first_doubt: Option<Instant>,
+    /// Until when one of which the outcome is unknown may take effect.
+    pub(crate) doubt: Option<Instant>,
+}
+
+/// What came of putting a place back.
+#[derive(Debug)]
+pub(super) enum PutBack {
+    /// It is kept for whoever carries the write on.
+    Kept,
+    /// The write can go on at once.
+    GoesOn(Place),
+}
+
+/// Why a write cannot be taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TooLate {
+    /// It has left, or is about to end.
+    Left,
+    /// Somebody else takes it back at this moment.
+    Cancelling,
+}
+
+/// What a write is made of.
+#[derive(Debug)]
+pub(super) struct Birth {
+    pub(super) id: WriteId,
+    pub(super) credential: Credential,
+    pub(super) operation: Arc<Operation>,
+    pub(super) caller: Caller,
+    pub(super) urgency: Urgency,
+    pub(super) key: Option<Key>,
+    pub(super) summary: Arc<Summary>,
+    pub(super) bytes: usize,
+    pub(super) deferred: bool,
+    pub(super) since: SystemTime,
+    pub(super) accepted: Instant,
+}
+
+impl Live {
+    pub(super) fn new(birth: Birth, tries: Tries) -> Self {
+        Self {
+            id: birth.id,
+            credential: birth.credential,
+            operation: birth.operation,
+            caller: birth.caller,
+            urgency: birth.urgency,
+            key: birth.key.map(Box::new),
+            summary: birth.summary,
+            bytes: birth.bytes,
+            deferred: birth.deferred,
+            since: birth.since,
+            accepted: birth.accepted,
+            inner: Mutex::new(Inner {
+                stage: Stage::Accepting,
+                watch: None,
+                place: None,
+                turn: None,
+                tries,
+            }),
+        }
+    }
+
+    /// The id of the request that asked for it, for the log.
+    pub(crate) fn request_id(&self) -> Option<&str> {
+        self.summary.request_id.as_deref()
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        self.inner.lock().stage.clone()
+    }
+
+    pub(crate) fn tries(&self) -> Tries {
+        self.inner.lock().tries
+    }
+
+    /// Follows its stage from now on.
+    pub(crate) fn watch(&self) -> watch::Receiver<Stage> {
+        let mut inner = self.inner.lock();
+        let stage = inner.stage.clone();
+        let sender = inner.watch.get_or_insert_with(|| watch::channel(stage).0);
+        sender.subscribe()
+    }
+
+    pub(super) fn set(&self, stage: Stage) {
+        self.inner.lock().set(stage);
+    }
+
+    /// The journal has it, and it waits in its lanes.
+    pub(super) fn queued(&self, place: Option<Place>) {
+        let mut inner = self.inner.lock();
+        inner.turn = place.as_ref().map(Place::turn).or(inner.turn);
+        inner.place = place;
+        inner.set(Stage::Queued);
+    }
+
+    /// Its turn, if it has been deferred.
+    pub(super) fn turn(&self) -> Option<Turn> {
+        self.inner.lock().turn
+    }
+
+    /// Waits until it has ended, or was not taken back after all.
+    pub(super) async fn settled(&self) {
+        let mut stage = self.watch();
+        let _ = stage
+            .wait_for(|stage| !matches!(stage, Stage::Cancelling))
+            .await;
+    }
+
+    /// Its place, for whoever carries it from now on; `None` if it is being taken back.
+    pub(super) fn take_place(&self) -> Option<Place> {
+        let mut inner = self.inner.lock();
+        if !matches!(inner.stage, Stage::Queued) {
+            return None;
+        }
+        inner.place.take()
+    }
+
+    /// Puts its place back: nothing carries it for now.
+    pub(super) fn put_back(&self, place: Place) -> PutBack {
+        let mut inner = self.inner.lock();
+        match inner.stage {
+            Stage::Queued => PutBack::GoesOn(place),
+            Stage::Ended(_) | Stage::Released(_) | Stage::HandedOver => {
+                drop(inner);
+                // It has ended meanwhile, or another has it: its lanes are free.
+                drop(place);
+                PutBack::Kept
+            }
+            _ => {
+                inner.place = Some(place);
+                PutBack::Kept
+            }
+        }
+    }
+
+    /// It is about to leave, unless it is being taken back.
+    pub(crate) fn leaves(&self) -> bool {
+        let mut inner = self.inner.lock();
+        let goes = matches!(inner.stage, Stage::Queued | Stage::Left);
+        if goes {
+            inner.set(Stage::Left);
+        }
+        goes
+    }
+
+    /// It does not leave after all.
+    pub(crate) fn stays(&self) {
+        let mut inner = self.inner.lock();
+        if matches!(inner.stage, Stage::Left) && inner.tries.doubt.is_none() {
+            inner.set(Stage::Queued);
+        }
+    }
+
+    /// An attempt of it leaves.
+    pub(crate) fn tried(&self) {
+        let tries = &mut self.inner.lock().tries;
+        tries.attempts = tries.attempts.saturating_add(1);
+    }
+
+    /// The attempt that left at this instant may take effect until then.
+    pub(super) fn doubted(&self, left: Instant, until: Instant) {
+        let tries = &mut self.inner.lock().tries;
+        tries.first_doubt.get_or_insert(left);
+        tries.doubt = tries.doubt.max(Some(until));
+    }
+
+    /// It goes on in the next process; its lanes stay closed until this one ends. One that is being
+    /// taken back keeps its place for that, and one that has ended needs none.
+    pub(super) fn parked(&self, place: Place) {
+        let mut inner = self.inner.lock();
+        match inner.stage {
+            Stage::Ended(_) | Stage::Released(_) | Stage::HandedOver => {
+                drop(inner);
+                drop(place);
+            }
+            Stage::Cancelling => inner.place = Some(place),
+            _ => {
+                inner.place = Some(place);
+                inner.set(Stage::Parked);
+            }
+        }
+    }
+
+    /// Keeps it from leaving while it is given to another credential; false if it has left, or is
+    /// being taken back.
+    pub(super) fn hold(&self) -> bool {
+        let mut inner = self.inner.lock();
+        let waits = matches!(inner.stage, Stage::Queued);
+        if waits {
+            inner.set(Stage::Cancelling);
+        }
+        waits
+    }
+
+    /// Another credential has it now. Gives its place, if nothing carries it.
+    pub(super) fn handed_over(&self) -> Option<Place> {
+        let mut inner = self.inner.lock();
+        let place = inner.place.take();
+        inner.set(Stage::HandedOver);
+        place
+    }
+
+    /// It could not be taken back, or given away, after all. Its place, unless what carried it has that still.
+    pub(super) fn not_cancelled(&self) -> Option<Place> {
+        let mut inner = self.inner.lock();
+        if matches!(inner.stage, Stage::Cancelling) {
+            inner.set(Stage::Queued);
+        }
+        inner.place.take()
+    }
+
+    /// Nobody can make it leave from now on.
+    pub(super) fn cancel(&self) -> Result<(), TooLate> {
+        let mut inner = self.inner.lock();
+        match inner.stage {
+            Stage::Queued | Stage::Parked => {
+                // What may have taken effect cannot be taken back.
+                if inner.tries.doubt.is_some() {
+                    return Err(TooLate::Left);
+                }
+                inner.set(Stage::Cancelling);
+                Ok(())
+            }
+            Stage::Cancelling => Err(TooLate::Cancelling),
+            _ => Err(TooLate::Left),
+        }
+    }
+
+    /// Tells everybody how it ended. Gives its place, if nothing carries it.
+    pub(super) fn ended(&self, ended: Ended) -> Option<Place> {
+        let mut inner = self.inner.lock();
+        let place = inner.place.take();
+        inner.set(Stage::Ended(Arc::new(ended)));
+        place
+    }
+
+    /// Waits until nothing may make it leave any more.
+    pub(crate) async fn stopped(&self) {
+        let mut stage = self.watch();
+        let stops = |stage: &Stage| {
+            matches!(
+                stage,
+                Stage::Cancelling | Stage::HandedOver | Stage::Ended(_) | Stage::Released(_)
+            )
+        };
+        let _ = stage.wait_for(stops).await;
+    }
+}
+
+impl Inner {
+    fn set(&mut self, stage: Stage) {
+        if let Some(watch) = &self.watch {
+            watch.send_replace(stage.clone());
+        }
+        self.stage = stage;
+    }
+}

@@ -1,0 +1,275 @@
+//! Giving the deferred writes of one credential to another, because its token was replaced.
+//!
+//! Promises:
+//! - The new token is of the workspace that the writes were meant for: the API has said so of both,
+//!   unless an operator takes that on themselves.
+//! - A write is held while it changes hands, so it leaves once: with the old token or with the new
+//!   one. What has left with the old one stays with it.
+//! - The journal has the new owner before anything leaves with its token.
+//!
+//! - Under its `Idempotency-Key` a write is carried out once, whichever of both tokens asks for it.
+//!
+//! Writes keep their order among themselves. Those that the new credential has in the same lanes
+//! already stay before them.
+
+use crate::credential::{self, Credential};
+use crate::error::GatewayError;
+use crate::gateway::Gateway;
+use crate::gateway::flow::Ask;
+use crate::journal::{Change, JournalError, Record, State};
+use crate::write::durable::Durable;
+use crate::write::durable::checks::Verdict;
+use crate::write::durable::pending::{Birth, Key, Live};
+use crate::write::durable::record::KeptRequest;
+use crate::write::idempotency;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderValue};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// So many change hands together, with one sync of the journal.
+const TOGETHER: usize = 64;
+
+/// Whose the writes are from now on. Nothing shows the token.
+struct Owner {
+    credential: Credential,
+    authorization: HeaderValue,
+}
+
+/// A write that is held, and what the journal is to be told.
+struct Held {
+    live: Arc<Live>,
+    ask: Ask,
+    key: Option<Key>,
+    bytes: usize,
+    changes: Vec<Change>,
+}
+
+impl Gateway {
+    /// Gives the deferred writes of a credential to the one of this `Authorization`, once the API
+    /// has said that both are of one workspace, or if `unchecked` says that the operator knows.
+    /// Tells how many have changed hands and how many have not.
+    ///
+    /// # Errors
+    /// If the credential is not known, the new one is none, the same, refused by the API or of
+    /// another workspace, or that is not known; or if the journal fails: what had changed hands by
+    /// then has.
+    pub async fn operators_rebind(
+        &self,
+        hash: &str,
+        authorization: Option<&HeaderValue>,
+        unchecked: bool,
+    ) -> Result<Value, GatewayError> {
+        let from = self.named(hash)?;
+        let mut headers = HeaderMap::new();
+        headers.extend(authorization.map(|value| (AUTHORIZATION, value.clone())));
+        let Some(authorization) = authorization.filter(|_| credential::is_named(&headers)) else {
+            return Err(GatewayError::BadRequest(
+                "The new token is missing: it is expected as `Authorization: Bearer ...`",
+            ));
+        };
+        let owner = Owner {
+            credential: self.hasher.credential(&headers),
+            authorization: authorization.clone(),
+        };
+        if owner.credential == from {
+            return Err(GatewayError::BadRequest(
+                "This is the token that the writes have already",
+            ));
+        }
+        if !unchecked {
+            self.check_workspace(from, &owner).await?;
+        }
+        // It goes on if the operator hangs up: nothing may stay held.
+        let gateway = self.clone();
+        let rebinding = tokio::spawn(async move { gateway.rebind(from, &owner).await });
+        rebinding.await.map_err(|_| GatewayError::Internal)?
+    }
+
+    async fn check_workspace(&self, from: Credential, owner: &Owner) -> Result<(), GatewayError> {
+        let known = self.durable.journal().workspace(from).await;
+        let known = known.map_err(|error| self.journal_failed(&error))?;
+        let Some(known) = known else {
+            return Err(GatewayError::BadRequest(
+                "The API has not said which workspace the old token belonged to; if you know that \
+                it is the new one's, ask with `unchecked=true`",
+            ));
+        };
+        let workspace = self.workspace_of(&owner.authorization).await?;
+        if workspace != known {
+            return Err(GatewayError::BadRequest(
+                "The new token belongs to another workspace than the old one; nothing was changed",
+            ));
+        }
+        let belongs = Change::Belongs(owner.credential, workspace);
+        let noted = self.commit(vec![belongs]).await;
+        noted.map_err(|error| self.journal_failed(&error))?;
+        // The API may have refused the new token before: it has just taken it.
+        let (to, now) = (owner.credential, self.clock.now());
+        self.durable
+            .shared
+            .checks
+            .lock()
+            .told(to, Verdict::Accepted, now);
+        self.taken_again(to).await;
+        Ok(())
+    }
+
+    async fn rebind(&self, from: Credential, owner: &Owner) -> Result<Value, GatewayError> {
+        let lives = self.durable.deferred_of(from);
+        let mut moved = 0;
+        for some in lives.chunks(TOGETHER) {
+            moved += self.rebind_some(some, owner).await?;
+        }
+        let left = self.durable.deferred_of(from).len();
+        if left == 0 {
+            self.admitted(from).await;
+        }
+        self.durable.shared.hungry.notify_one();
+        let to = owner.credential;
+        tracing::warn!(%from, %to, moved, left, "an operator gave deferred writes to another credential");
+        Ok(json!({ "credential": to.to_string(), "moved": moved, "left": left }))
+    }
+
+    /// How many of these have changed hands.
+    async fn rebind_some(&self, some: &[Arc<Live>], owner: &Owner) -> Result<usize, GatewayError> {
+        let mut commits = Vec::with_capacity(some.len());
+        for live in some {
+            if let Some(held) = self.hold_for(live, owner).await {
+                // It is under way from here on, and the next ones with it.
+                let committed = self.durable.journal().commit(held.changes.clone());
+                commits.push((held, committed));
+            }
+        }
+        let mut moved = 0;
+        let mut result = Ok(());
+        for (held, committed) in commits {
+            match committed.await {
+                Ok(()) => {
+                    self.change_hands(held, owner);
+                    moved += 1;
+                    continue;
+                }
+                // The new credential has a write under its key, or it has ended: it stays.
+                Err(JournalError::Taken | JournalError::Absent) => {}
+                Err(error) => result = Err(self.journal_failed(&error)),
+            }
+            self.let_go(&held.live);
+        }
+        result.map(|()| moved)
+    }
+
+    /// Keeps a write from leaving, if it has not, and says what changes.
+    async fn hold_for(&self, live: &Arc<Live>, owner: &Owner) -> Option<Held> {
+        if !live.hold() {
+            return None;
+        }
+        let held = self.rewritten(live, owner).await;
+        if held.is_none() {
+            self.let_go(live);
+        }
+        held
+    }
+
+    async fn rewritten(&self, live: &Arc<Live>, owner: &Owner) -> Option<Held> {
+        let record = self.durable.journal().get(live.id).await.ok()??;
+        let mut kept = KeptRequest::decode(&record.request)?;
+        kept.headers
+            .insert(AUTHORIZATION, owner.authorization.clone());
+        let key = match &live.key {
+            None => None,
+            Some(before) => {
+                let key = idempotency::key(&kept.headers).ok()??;
+                Some(Key {
+                    hash: self.key_hash(owner.credential, &key),
+                    fingerprint: before.fingerprint,
+                })
+            }
+        };
+        let request: Bytes = kept.encode();
+        let bytes = request.len() + record.summary.len();
+        let mut changes = vec![Change::Rebind {
+            id: live.id,
+            credential: owner.credential,
+            key: key.as_ref().map(|key| key.hash),
+            request,
+        }];
+        changes.extend(key.map(|_| self.left_under_key(record)));
+        Some(Held {
+            live: live.clone(),
+            ask: self.asked(kept, live.id).ok()?,
+            bytes,
+            changes,
+            key,
+        })
+    }
+
+    /// What is left of a write under the key of its old credential. Whoever asks under that key again
+    /// must not have it carried out once more; what becomes of it is for others to see.
+    fn left_under_key(&self, before: Record) -> Change {
+        let now = self.clock.wall();
+        Change::Accept(Box::new(Record {
+            id: self.durable.shared.ids.next(now),
+            request: Bytes::new(),
+            state: State::Unknown,
+            ended: Some(now),
+            ..before
+        }))
+    }
+
+    /// It leaves with the token that it has, after all.
+    fn let_go(&self, live: &Arc<Live>) {
+        if let Some(place) = live.not_cancelled() {
+            self.defer(live, place);
+        }
+    }
+
+    /// The journal has its new owner: so it waits in the lanes of that one.
+    fn change_hands(&self, held: Held, owner: &Owner) {
+        let Held { live, ask, .. } = held;
+        let tries = live.tries();
+        let birth = Birth {
+            id: live.id,
+            credential: owner.credential,
+            operation: ask.operation.clone(),
+            caller: live.caller.clone(),
+            urgency: live.urgency,
+            key: held.key,
+            summary: live.summary.clone(),
+            bytes: held.bytes,
+            deferred: true,
+            since: live.since,
+            accepted: live.accepted,
+        };
+        let next = self.durable.replace(&live, birth, tries);
+        let mut feed = self.durable.shared.feed.lock();
+        if let Some(turn) = live.turn() {
+            feed.leave(turn);
+        }
+        let ahead = feed.len();
+        drop(feed);
+        // Its place in the old lanes, unless whoever carried it gives that back.
+        drop(live.handed_over());
+        let budget = &ask.operation.budget;
+        let expected = self.budgets.leaves_behind(owner.credential, budget, ahead);
+        let keys = self.order_keys(&ask);
+        let mut place = self.queue.enter_named(owner.credential, keys, expected);
+        if let Some(until) = tries.doubt {
+            place.stay_closed_for(until.saturating_duration_since(self.clock.now()));
+        }
+        self.defer(&next, place);
+    }
+}
+
+impl Durable {
+    /// A credential's writes for which nobody waits, in the order of acceptance.
+    fn deferred_of(&self, credential: Credential) -> Vec<Arc<Live>> {
+        let registry = self.shared.registry.lock();
+        let lives = registry.by_id.values();
+        let own = lives.filter(|live| live.credential == credential && live.deferred);
+        let mut own: Vec<_> = own.cloned().collect();
+        own.sort_unstable_by_key(|live| live.id);
+        own
+    }
+}

@@ -1,0 +1,399 @@
+//! `/_gateway/writes`: where callers ask for what became of their writes, and take them back.
+//!
+//! ```text
+//! GET    /_gateway/writes?state=queued&limit=50&after={id}   a credential's own, oldest first
+//! GET    /_gateway/writes/{id}                               one of them, with the API's answer
+//! DELETE /_gateway/writes/{id}                               takes it back, if it has not left
+//! ```
+//!
+//! Only the credential that made a write sees it; to every other one it does not exist.
+
+use crate::credential::{self, Credential};
+use crate::error::GatewayError;
+use crate::exchange::body::Body;
+use crate::exchange::error_response::seconds;
+use crate::gateway::Gateway;
+use crate::gateway::flow::Reply;
+use crate::journal::{Change, Filter, JournalError, Record, State, WriteId};
+use crate::write::durable::pending::{Live, Stage, TooLate};
+use crate::write::durable::record::KeptAnswer;
+use crate::write::durable::summary::Summary;
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Method, Response, Uri};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// The path of them all.
+pub(crate) const PATH: &str = "/_gateway/writes";
+/// How many a page has, unless it says so, and at most.
+const PAGE: usize = 50;
+const LONGEST_PAGE: usize = 500;
+/// How long to wait at most before looking again.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// What of the gateway's own a path names.
+enum Named {
+    All,
+    One(WriteId),
+}
+
+impl Gateway {
+    /// Answers a request to one of the gateway's own paths.
+    pub(crate) async fn own(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Reply, GatewayError> {
+        let named = named(uri.path()).ok_or(GatewayError::NotFound)?;
+        if !credential::is_named(headers) {
+            return Err(GatewayError::Unauthorized);
+        }
+        let credential = self.hasher.credential(headers);
+        match (named, method) {
+            (Named::All, &Method::GET | &Method::HEAD) => {
+                self.list_writes(credential, uri.query()).await
+            }
+            (Named::One(id), &Method::GET | &Method::HEAD) => self.show_write(credential, id).await,
+            (Named::One(id), &Method::DELETE) => self.take_back(credential, id).await,
+            (Named::All, _) => Err(GatewayError::NotAllowed("GET, HEAD")),
+            (Named::One(_), _) => Err(GatewayError::NotAllowed("GET, HEAD, DELETE")),
+        }
+    }
+
+    async fn list_writes(
+        &self,
+        credential: Credential,
+        query: Option<&str>,
+    ) -> Result<Reply, GatewayError> {
+        let page = Page::of(query.unwrap_or_default())?;
+        let filter = Filter {
+            credential: Some(credential),
+            operation: None,
+            state: page.state,
+            after: page.after,
+        };
+        let listed = self.durable.journal().list(filter, page.limit + 1).await;
+        let mut records = listed.map_err(|error| self.journal_failed(&error))?;
+        let has_more = records.len() > page.limit;
+        records.truncate(page.limit);
+        let next = records.last().filter(|_| has_more);
+        let next = next.map(|record| record.id.to_string());
+        let writes: Vec<Value> = records.iter().map(document).collect();
+        let document = json!({ "data": { "writes": writes, "pagination": { "next": next } } });
+        Ok(own(&document, None))
+    }
+
+    async fn show_write(&self, credential: Credential, id: WriteId) -> Result<Reply, GatewayError> {
+        if let Some(live) = self.live_of(credential, id) {
+            let look_again = self.until_end(&live).min(LOOK_AGAIN);
+            return Ok(own(&self.document_of(&live), Some(look_again)));
+        }
+        let record = self.record_of(credential, id).await?;
+        Ok(own(
+            &json!({ "data": { "write": document(&record) } }),
+            None,
+        ))
+    }
+
+    /// A write that has been acknowledged and has not ended.
+    fn live_of(&self, credential: Credential, id: WriteId) -> Option<Arc<Live>> {
+        let live = self.durable.live(id)?;
+        let is_accepted = !matches!(live.stage(), Stage::Accepting | Stage::Released(_));
+        (live.credential == credential && is_accepted).then_some(live)
+    }
+
+    async fn record_of(&self, credential: Credential, id: WriteId) -> Result<Record, GatewayError> {
+        let found = self.durable.journal().get(id).await;
+        let found = found.map_err(|error| self.journal_failed(&error))?;
+        let own = found.filter(|record| record.credential == credential);
+        own.ok_or(GatewayError::NotFound)
+    }
+
+    async fn take_back(&self, credential: Credential, id: WriteId) -> Result<Reply, GatewayError> {
+        if let Some(live) = self.live_of(credential, id) {
+            // It goes on if its caller hangs up.
+            let gateway = self.clone();
+            let cancelling = tokio::spawn(async move { gateway.cancel(&live).await });
+            cancelling.await.map_err(|_| GatewayError::Internal)??;
+        }
+        let record = self.record_of(credential, id).await?;
+        match record.state {
+            State::Cancelled => Ok(own(
+                &json!({ "data": { "write": document(&record) } }),
+                None,
+            )),
+            _ => Err(GatewayError::WriteLeft),
+        }
+    }
+
+    /// Ends a write that has not left.
+    pub(super) async fn cancel(&self, live: &Arc<Live>) -> Result<(), GatewayError> {
+        loop {
+            match live.cancel() {
+                Ok(()) => break,
+                Err(TooLate::Left) => return Err(GatewayError::WriteLeft),
+                Err(TooLate::Cancelling) => live.settled().await,
+            }
+            // Whoever had it has taken it back, or lets it go.
+            if matches!(live.stage(), Stage::Ended(_)) {
+                return Ok(());
+            }
+        }
+        let end = Change::End {
+            id: live.id,
+            state: State::Cancelled,
+            at: self.clock.wall(),
+            answer: None,
+        };
+        match self.commit(vec![end]).await {
+            Ok(()) | Err(JournalError::Absent) => {}
+            Err(error) => {
+                if let Some(place) = live.not_cancelled() {
+                    self.defer(live, place);
+                }
+                return Err(self.journal_failed(&error));
+            }
+        }
+        self.cancelled(live);
+        Ok(())
+    }
+
+    /// How many of its operation and credential were accepted before it and have not left, where
+    /// that is known: those that wait to be brought before the budget, and those that were.
+    fn ahead(&self, live: &Live) -> Option<(usize, usize)> {
+        let turn = live.turn()?;
+        let feed = self.durable.shared.feed.lock();
+        Some(feed.before(turn, live.credential, &live.operation.name))
+    }
+
+    /// How long until it has probably ended.
+    pub(super) fn until_end(&self, live: &Live) -> Duration {
+        let budget = &live.operation.budget;
+        let answer = self.budgets.answer_time(live.credential, budget);
+        if matches!(live.stage(), Stage::Left) {
+            return answer;
+        }
+        // Those before the budget are counted there.
+        let ahead = self.ahead(live).map_or(0, |(waiting, _)| waiting);
+        let leaves = self.budgets.leaves_behind(live.credential, budget, ahead);
+        leaves.saturating_duration_since(self.clock.now()) + answer
+    }
+
+    /// What is told of a write that has not ended.
+    pub(super) fn document_of(&self, live: &Live) -> Value {
+        let tries = live.tries();
+        let is_paused = {
+            let feed = self.durable.shared.feed.lock();
+            feed.is_paused(&crate::write::durable::line_of(live))
+        };
+        let state = match live.stage() {
+            Stage::Left => State::Dispatched,
+            // It waits to be repeated, and cannot be taken back.
+            Stage::Queued if tries.doubt.is_some() => State::Dispatched,
+            Stage::Ended(ended) => ended.state,
+            _ => State::Queued,
+        };
+        let estimate = self.until_end(live);
+        let mut write = json!({
+            "id": live.id.to_string(),
+            "operation": &*live.operation.name,
+            "state": state.as_str(),
+            "paused": is_paused,
+            "attempts": tries.attempts,
+            "acceptedAt": rfc3339(live.since),
+            "estimatedWaitMs": millis(estimate),
+        });
+        if state == State::Queued {
+            let ahead = self.ahead(live);
+            write["position"] = json!(ahead.map(|(waiting, brought)| waiting + brought + 1));
+        }
+        live.summary.tell(&mut write);
+        json!({ "data": { "write": write } })
+    }
+}
+
+fn named(path: &str) -> Option<Named> {
+    let rest = path.strip_prefix(PATH)?;
+    if rest.is_empty() {
+        return Some(Named::All);
+    }
+    rest.strip_prefix('/')?.parse().ok().map(Named::One)
+}
+
+/// What of a list is asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Page {
+    state: Option<State>,
+    after: Option<WriteId>,
+    limit: usize,
+}
+
+impl Page {
+    fn of(query: &str) -> Result<Self, GatewayError> {
+        let mut page = Self {
+            state: None,
+            after: None,
+            limit: PAGE,
+        };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match name {
+                "state" => page.state = Some(state(value)?),
+                "after" => {
+                    let id = value.parse();
+                    page.after = Some(id.map_err(|_| {
+                        GatewayError::BadRequest("`after` is not the id of a write")
+                    })?);
+                }
+                "limit" => {
+                    let limit = value.parse().ok();
+                    let limit = limit.filter(|limit| (1..=LONGEST_PAGE).contains(limit));
+                    page.limit = limit.ok_or(GatewayError::BadRequest(
+                        "`limit` is not a number from 1 to 500",
+                    ))?;
+                }
+                _ => {
+                    return Err(GatewayError::BadRequest(
+                        "A list of writes can be asked for by `state`, `after` and `limit` alone",
+                    ));
+                }
+            }
+        }
+        Ok(page)
+    }
+}
+
+fn state(name: &str) -> Result<State, GatewayError> {
+    let state = State::ALL.into_iter().find(|state| state.as_str() == name);
+    state.ok_or(GatewayError::BadRequest(
+        "`state` is none of queued, dispatched, succeeded, failed, unknown and cancelled",
+    ))
+}
+
+/// What is told of a write as the journal has it.
+pub(super) fn document(record: &Record) -> Value {
+    let mut write = json!({
+        "id": record.id.to_string(),
+        "operation": &*record.operation,
+        "state": record.state.as_str(),
+        "attempts": record.attempts,
+        "acceptedAt": rfc3339(record.accepted),
+    });
+    for (name, at) in [
+        ("dispatchedAt", record.dispatched),
+        ("endedAt", record.ended),
+    ] {
+        if let Some(at) = at {
+            write[name] = json!(rfc3339(at));
+        }
+    }
+    if let Some(summary) = Summary::decode(&record.summary) {
+        summary.tell(&mut write);
+    }
+    if let Some(answer) = record.answer.as_ref().and_then(KeptAnswer::decode) {
+        write["answer"] = answer_document(&answer);
+    }
+    write
+}
+
+/// The API's answer: its body as JSON where it is that, else as text where it is that.
+fn answer_document(answer: &KeptAnswer) -> Value {
+    let mut headers = serde_json::Map::new();
+    for name in answer.headers.keys() {
+        let values = answer.headers.get_all(name).iter();
+        let values: Vec<_> = values
+            .map(|value| String::from_utf8_lossy(value.as_bytes()))
+            .collect();
+        headers.insert(name.as_str().to_owned(), json!(values.join(", ")));
+    }
+    let body = answer.body.as_ref().map(|body| {
+        let text = || Value::from(String::from_utf8_lossy(body));
+        serde_json::from_slice(body).unwrap_or_else(|_| text())
+    });
+    json!({
+        "status": answer.status.as_u16(),
+        "headers": headers,
+        "body": body,
+        "bodyLost": answer.body.is_none(),
+    })
+}
+
+/// An answer of the gateway's own.
+fn own(document: &Value, look_again: Option<Duration>) -> Reply {
+    let mut response = Response::new(Body::held(document.to_string()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(after) = look_again {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds(after)));
+    }
+    Reply::own(response)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_what_is_asked_for_or_an_error() {
+        let id = "0192f0c1-2a3b-7c4d-8e5f-012345678901";
+        let of = |query: &str| Page::of(query);
+        let page = of(&format!("state=failed&limit=7&after={id}")).unwrap();
+        assert_eq!(page.state, Some(State::Failed));
+        assert_eq!((page.limit, page.after), (7, id.parse().ok()));
+        assert_eq!(of("").unwrap().limit, PAGE);
+        for wrong in [
+            "state=done",
+            "limit=0",
+            "limit=501",
+            "limit=",
+            "after=x",
+            "page=2",
+            "state",
+        ] {
+            assert!(
+                matches!(of(wrong), Err(GatewayError::BadRequest(_))),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_none_names_nothing() {
+        assert!(matches!(named(PATH), Some(Named::All)));
+        for path in [
+            "/_gateway",
+            "/_gateway/",
+            "/_gateway/writes/",
+            "/_gateway/writes/1",
+            "/_gateway/writesx",
+            "/_gateway/writes/0192F0C1-2A3B-7C4D-8E5F-012345678901",
+        ] {
+            assert!(named(path).is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_shown_as_what_it_is() {
+        let shown = |body: Option<&'static str>| {
+            let answer = KeptAnswer {
+                status: http::StatusCode::OK,
+                headers: HeaderMap::new(),
+                body: body.map(Into::into),
+            };
+            answer_document(&answer)["body"].clone()
+        };
+        assert_eq!(shown(Some(r#"{"a":1}"#)), json!({"a": 1}));
+        assert_eq!(shown(Some("<html>")), json!("<html>"));
+        assert_eq!(shown(None), Value::Null);
+    }
+}

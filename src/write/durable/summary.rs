@@ -1,0 +1,204 @@
+//! Pure. What is told of a write for as long as it is remembered: which method and path it had, on
+//! what it acted, who asked, and under which request id. Neither its body nor its credential.
+//!
+//! ```text
+//! version (1) | method, path, caller, request id, names, each behind its length
+//! ```
+
+use crate::limit::turns::Caller;
+use crate::write::durable::record::{Reader, Writer};
+use bytes::Bytes;
+use http::Method;
+use serde_json::{Value, json};
+
+/// So many names, and so many bytes of one or of a path, are kept in memory and told in a log.
+const SHORT: usize = 8;
+const SHORT_BYTES: usize = 128;
+/// So many names are shown in a document.
+const SHOWN: usize = 100;
+
+/// The summary of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Summary {
+    /// The method.
+    pub(super) method: Method,
+    /// The path, without its query.
+    pub(super) path: String,
+    /// The order keys: what it acts on, e.g. `person:a@example.com`.
+    pub(super) elements: Vec<String>,
+    /// How many there are, if some of them have been left out.
+    pub(super) count: usize,
+    /// The address of whoever asked for it, with the name that it goes by, if it has one.
+    pub(super) caller: String,
+    /// The id of the request.
+    pub(super) request_id: Option<String>,
+}
+
+impl Summary {
+    /// What is told of a request that acts on these.
+    pub(super) fn of(
+        (method, path): (&Method, &str),
+        mut names: Vec<String>,
+        caller: &Caller,
+        request_id: Option<&str>,
+    ) -> Self {
+        names.sort_unstable();
+        names.dedup();
+        let name = caller.name.as_deref().map(|name| format!("{name}@"));
+        Self {
+            method: method.clone(),
+            path: path.to_owned(),
+            count: names.len(),
+            elements: names,
+            caller: format!("{}{}", name.unwrap_or_default(), caller.peer),
+            request_id: request_id.map(str::to_owned),
+        }
+    }
+
+    /// The same with a few short names, which every write may have in memory and a line of the log
+    /// has room for.
+    pub(super) fn shortened(&self) -> Self {
+        let elements = self.elements.iter().take(SHORT);
+        Self {
+            path: cut(&self.path),
+            elements: elements.map(|name| cut(name)).collect(),
+            ..self.clone()
+        }
+    }
+
+    /// What it acts on, for a line of the log.
+    pub(super) fn named(&self) -> String {
+        let more = self.count.saturating_sub(self.elements.len());
+        let names = self.elements.join(", ");
+        match more {
+            0 => names,
+            more => format!("{names} and {more} more"),
+        }
+    }
+
+    /// Adds what is told to a document about the write.
+    pub(super) fn tell(&self, write: &mut Value) {
+        write["method"] = json!(self.method.as_str());
+        write["path"] = json!(self.path);
+        let shown = self.elements.iter().take(SHOWN);
+        write["elements"] = shown.map(String::as_str).collect();
+        write["elementCount"] = json!(self.count);
+        write["caller"] = json!(self.caller);
+        write["requestId"] = json!(self.request_id);
+    }
+
+    /// Its bytes.
+    pub(super) fn encode(&self) -> Bytes {
+        let mut out = Writer::new(256);
+        out.field(self.method.as_str().as_bytes());
+        out.field(self.path.as_bytes());
+        out.field(self.caller.as_bytes());
+        out.field(self.request_id.as_deref().unwrap_or_default().as_bytes());
+        out.field(self.elements.len().to_string().as_bytes());
+        for name in &self.elements {
+            out.field(name.as_bytes());
+        }
+        out.end(&Bytes::new())
+    }
+
+    /// What these bytes say; `None` if they are not of this version, or damaged, or if there are none.
+    pub(super) fn decode(bytes: &Bytes) -> Option<Self> {
+        let mut reader = Reader::new(bytes)?;
+        let method = Method::from_bytes(reader.field()?).ok()?;
+        let mut text = || Some(std::str::from_utf8(reader.field()?).ok()?.to_owned());
+        let (path, caller, request_id) = (text()?, text()?, text()?);
+        let count = text()?.parse().ok()?;
+        let elements: Option<Vec<String>> = (0..count).map(|_| text()).collect();
+        Some(Self {
+            method,
+            path,
+            elements: elements?,
+            count,
+            caller,
+            request_id: (!request_id.is_empty()).then_some(request_id),
+        })
+    }
+}
+
+/// The beginning of a text.
+fn cut(text: &str) -> String {
+    if text.len() <= SHORT_BYTES {
+        return text.to_owned();
+    }
+    let end = (0..=SHORT_BYTES)
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    format!("{}…", text.get(..end.unwrap_or(0)).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn summary(elements: usize) -> Summary {
+        let names = (0..elements).map(|n| format!("person:{n:03}@example.com"));
+        let caller = Caller {
+            peer: "10.0.0.1".parse().unwrap(),
+            name: Some("billing".into()),
+        };
+        Summary::of(
+            (&Method::POST, "/invites"),
+            names.collect(),
+            &caller,
+            Some("r-1"),
+        )
+    }
+
+    #[test]
+    fn what_is_kept_is_what_was_told() {
+        for elements in [0, 1, 50] {
+            let summary = summary(elements);
+            assert_eq!(Summary::decode(&summary.encode()), Some(summary));
+        }
+        assert_eq!(
+            Summary::decode(&Bytes::new()),
+            None,
+            "an older write has none"
+        );
+    }
+
+    #[test]
+    fn a_line_of_the_log_has_few_and_short_names() {
+        let one = summary(1);
+        assert_eq!(one.named(), "person:000@example.com");
+        assert_eq!(one.shortened(), one);
+        let many = summary(50).shortened();
+        assert_eq!((many.elements.len(), many.count), (SHORT, 50));
+        assert!(many.named().ends_with("person:007@example.com and 42 more"));
+        let long = Summary {
+            path: "/é".repeat(SHORT_BYTES),
+            ..one
+        };
+        let path = long.shortened().path;
+        assert!(path.ends_with('…') && path.len() <= SHORT_BYTES + '…'.len_utf8());
+    }
+
+    #[test]
+    fn a_document_has_who_asked_for_what() {
+        let mut write = json!({ "state": "unknown" });
+        summary(101).tell(&mut write);
+        assert_eq!(write["elements"].as_array().unwrap().len(), SHOWN);
+        write["elements"] = Value::Null;
+        let expected = json!({
+            "state": "unknown", "method": "POST", "path": "/invites", "elements": null,
+            "elementCount": 101, "caller": "billing@10.0.0.1", "requestId": "r-1",
+        });
+        assert_eq!(write, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_bytes_do_no_harm(at in 0usize..100, to in any::<u8>()) {
+            let mut bytes = summary(3).encode().to_vec();
+            let place = at % bytes.len();
+            bytes[place] = to;
+            let _ = Summary::decode(&bytes.into());
+        }
+    }
+}

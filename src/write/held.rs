@@ -1,0 +1,590 @@
+//! The life of a write: accepted, queued in its lanes and its budget, sent, settled.
+//!
+//! Its caller's connection waits. While it is queued the caller may hang up, and the write is gone
+//! without a trace; from the moment it leaves it is carried through by a task of its own, which
+//! raises the marks and opens the lanes before the caller hears. One exception: where the API refused
+//! the batch in which it left, it waits once more, and is gone if its caller has hung up. Where it may
+//! have taken effect and that does no harm, it is sent again ([`crate::write::retry`]): for its caller, so
+//! not once that has hung up.
+
+use crate::attempt::estimate::{Forecast, MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
+use crate::attempt::send::Came;
+use crate::cache::fence::Tag;
+use crate::credential;
+use crate::error::{GatewayError, Waited};
+use crate::gateway::Gateway;
+use crate::gateway::flow::{Ask, Reply, Timing};
+use crate::limit::budgets::{Admission, Readiness, Refusal, Wish};
+use crate::limit::ticket::{NoPermit, Permit, Ticket};
+use crate::metrics::Outcome;
+use crate::queue::Place;
+use crate::queue::lanes::Keys;
+use crate::route::names;
+use crate::route::policy::Touches;
+use crate::upstream::NotSent;
+use crate::write::batch::{Merged, NoTurn, Turn};
+use crate::write::decision;
+use crate::write::retry::{Heard, Held, Next, unknown};
+use crate::write::settlement::{Affected, Scope};
+use http::{HeaderMap, StatusCode};
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// What each name that a write acts on takes up in its lane, roughly.
+const NAME_BYTES: usize = 256;
+
+/// What a write's task tells its caller.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// What its last attempt came to.
+    Ended(Heard),
+    /// The same of one that may have taken effect; it may be repeated in its place.
+    InDoubt(Place, Heard),
+    /// What became of it, together with others.
+    Merged(Box<Merged>),
+    /// The API refused the batch of so many in which it was sent; it takes its place again.
+    Divided(Place, usize),
+    /// It did not take effect; it may take its place again.
+    Again(Place, Came),
+    /// It has not left, because the journal could not be told.
+    NotRecorded(Place),
+    Unknown(Waited),
+}
+
+impl Told {
+    /// Tells of the result that nobody waited for.
+    pub(crate) fn log(&self, ask: &Ask) {
+        let (status, outcome) = match self {
+            Self::Ended(Ok(written)) | Self::InDoubt(_, Ok(written)) => {
+                (Some(written.response.status().as_u16()), Outcome::Written)
+            }
+            Self::Ended(Err(_)) | Self::InDoubt(_, Err(_)) => (None, Outcome::Unknown),
+            Self::Merged(merged) => match &merged.answer {
+                Some(answer) => (Some(answer.status().as_u16()), Outcome::Written),
+                None => (None, Outcome::Unknown),
+            },
+            Self::Again(..) | Self::Divided(..) | Self::NotRecorded(_) => (None, Outcome::HungUp),
+            Self::Unknown(_) => (None, Outcome::Unknown),
+        };
+        tracing::info!(
+            operation = %ask.operation.name,
+            method = ask.method.as_str(),
+            status,
+            outcome = outcome.as_str(),
+            credential = %ask.credential,
+            request_id = ask.ids.request(),
+            trace_id = ask.ids.trace(),
+            "the result of a write whose caller had hung up"
+        );
+    }
+}
+
+impl Gateway {
+    pub(crate) async fn write(&self, ask: Ask) -> Result<Reply, GatewayError> {
+        if let Some(wanted) = self.wants_durable(&ask)? {
+            return Box::pin(self.write_durably(ask, wanted)).await;
+        }
+        let _held = self.hold(ask.caller.peer)?;
+        self.quotas.charge(&ask.caller)?;
+        let keys = self.order_keys(&ask);
+        let (ticket, mut place) = self.accept(&ask, keys, false)?;
+        let mut held = Held::new(ask, ticket);
+        loop {
+            let turn = match self.next_turn_of(&mut held, place).await {
+                Ok(turn) => turn,
+                Err(why) => return held.end(Err(why)),
+            };
+            let left = self.clock.now();
+            if !held.timing.left {
+                self.first_attempt();
+            }
+            self.leaves(&held.ask, &mut held.timing);
+            held.ask.progress.ready(held.ticket.ready_since());
+            let told = match turn {
+                Turn::Alone(permit, place) => {
+                    place.expect(left + held.ticket.answer_time());
+                    self.dispatch(&held, left, permit, place)
+                }
+                Turn::Leads(permit, own, others) => self.set_out(*own, others, permit),
+                Turn::Rides(told) => told,
+            };
+            let told = self.hear(&held.ask, told).await?;
+            place = match self.after(&mut held, left, told).await {
+                ControlFlow::Break(reply) => return reply,
+                ControlFlow::Continue(place) => place,
+            };
+            place.look_again();
+            held.ticket.again_blocked();
+        }
+    }
+
+    /// What follows from what is told of an attempt that left at this instant.
+    async fn after(&self, held: &mut Held, left: Instant, told: Told) -> Next {
+        match told {
+            Told::Ended(heard) => ControlFlow::Break(held.reply(heard)),
+            Told::InDoubt(place, heard) => self.repeat(held, left, place, heard).await,
+            Told::Merged(merged) => ControlFlow::Break(merged_reply(*merged, held)),
+            Told::Divided(place, members) => {
+                held.batching = held.batching.divided(members);
+                // One that could not be written as part of a list is divided before it is sent.
+                held.divided |= members > 1;
+                ControlFlow::Continue(place)
+            }
+            Told::Unknown(waited) => ControlFlow::Break(Err(unknown(&held.ask, waited))),
+            Told::Again(place, Came::Throttled(response)) => {
+                held.timing.throttled += 1;
+                if held.ticket.estimate_again() <= held.ticket.deadline() {
+                    return ControlFlow::Continue(place);
+                }
+                drop(place);
+                let timing = held.timing.clone();
+                ControlFlow::Break(held.end(Ok(Reply::throttled(response, timing))))
+            }
+            Told::Again(place, Came::NotSent(why)) => {
+                held.connects += 1;
+                let (turn, by) = (held.ticket.place(), held.ticket.deadline());
+                match self.pause_or_fail(why, held.connects, turn, by).await {
+                    Ok(()) => ControlFlow::Continue(place),
+                    Err(why) => {
+                        drop(place);
+                        ControlFlow::Break(held.end(Err(why)))
+                    }
+                }
+            }
+            Told::Again(..) | Told::NotRecorded(_) => {
+                ControlFlow::Break(Err(GatewayError::Internal))
+            }
+        }
+    }
+
+    pub(crate) fn no_turn(&self, why: NoTurn, ask: &Ask, ticket: &Ticket) -> GatewayError {
+        match why {
+            NoTurn::NoPermit(why) => self.not_permitted(why, ask, ticket),
+            NoTurn::Stopped => GatewayError::Internal,
+            NoTurn::Broken(_) => GatewayError::UpstreamUnreachable {
+                message: "The API could not be reached or did not answer several times in a row, \
+                    so the gateway sends it no writes for a moment.",
+                waited: Waited::InVain,
+            },
+        }
+    }
+
+    /// A wish to leave at once, when it is its turn.
+    pub(crate) fn wish<'a>(&self, ask: &'a Ask) -> Wish<'a> {
+        Wish {
+            credential: ask.credential,
+            budget: &ask.operation.budget,
+            effect: ask.operation.effect,
+            caller: ask.caller.clone(),
+            urgency: ask.urgency,
+            bytes: ask.weight(),
+            not_before: None,
+            deadline: ask.accepted + ask.patience,
+            answer_by: self.given_up_at(ask),
+            forecast: None,
+            readiness: Readiness::Ready,
+            admission: Admission::Asked,
+        }
+    }
+
+    /// Takes a place in the budget's line and in the lanes.
+    pub(crate) fn accept(
+        &self,
+        ask: &Ask,
+        keys: Keys,
+        is_durable: bool,
+    ) -> Result<(Ticket, Place), GatewayError> {
+        let answer = self
+            .budgets
+            .answer_time(ask.credential, &ask.operation.budget);
+        let mut wish = self.wish(ask);
+        wish.bytes += keys.keys.len() * NAME_BYTES;
+        wish.not_before = self.queue.expected_free(ask.credential, &keys, answer);
+        wish.readiness = Readiness::Blocked;
+        if let Some(leaves) = self.leaves_with_others(ask, &keys, is_durable) {
+            wish.forecast = Some(leaves);
+        } else if wish.not_before.is_some() {
+            let leaves = self.looks.look(&self.clock, || {
+                let forecast = self.forecast(&wish, MOST_WAITING_IN_LANES)?;
+                forecast.leaves(&self.newcomer(&wish, &keys))
+            });
+            wish.forecast = leaves.flatten();
+        }
+        let ticket = match self.budgets.join(&wish) {
+            Err(refusal) => self.look_closer(wish, &keys, refusal),
+            joined => joined,
+        };
+        let ticket = ticket.map_err(refused)?;
+        let settled = ticket.estimate() + ticket.answer_time();
+        let place = self
+            .queue
+            .enter(ask.credential, keys, settled, ticket.place());
+        Ok((ticket, place))
+    }
+
+    /// What the write acts on.
+    pub(crate) fn order_keys(&self, ask: &Ask) -> Keys {
+        let (keys, barriers) = order_names(ask);
+        Keys::new(&self.hasher, keys.iter().map(String::as_str), barriers)
+    }
+
+    /// When a write leaves that can travel with those that wait, if all of them fit together.
+    fn leaves_with_others(&self, ask: &Ask, keys: &Keys, is_durable: bool) -> Option<Instant> {
+        let merges = ask.operation.merge.as_ref()?.enabled;
+        if !merges || ask.overridden {
+            return None;
+        }
+        let (waiting, dispatches) = self.platform.waiting(ask, is_durable);
+        let follows = self.queue.would_follow(ask.credential, keys, &waiting);
+        if waiting.is_empty() || !follows {
+            return None;
+        }
+        let budget = &ask.operation.budget;
+        self.budgets
+            .leaves_merged(ask.credential, budget, waiting.len(), dispatches)
+    }
+
+    /// What waits besides, unless that is more than `most`.
+    fn forecast(&self, wish: &Wish<'_>, most: usize) -> Option<Forecast> {
+        let accounts = self.budgets.forecast(wish.credential, most)?;
+        let lanes = self.queue.lanes(wish.credential);
+        Some(Forecast {
+            accounts,
+            lanes,
+            now: self.clock.now(),
+        })
+    }
+
+    fn newcomer<'a>(&self, wish: &'a Wish<'_>, keys: &'a Keys) -> Newcomer<'a> {
+        let now = self.clock.now();
+        let answer = self.budgets.answer_time(wish.credential, wish.budget);
+        let answer_by = wish.answer_by.and_then(|by| by.checked_sub(answer));
+        let deadline = answer_by.map_or(wish.deadline, |by| by.min(wish.deadline));
+        Newcomer {
+            budget: &wish.budget.name,
+            caller: &wish.caller,
+            urgency: wish.urgency,
+            keys,
+            patience: deadline.saturating_duration_since(now),
+            most: self.budgets.most_per_budget(),
+        }
+    }
+
+    /// Whether a request must be refused indeed, and when it can come back.
+    pub(crate) fn look_closer(
+        &self,
+        wish: Wish<'_>,
+        keys: &Keys,
+        refusal: Refusal,
+    ) -> Result<Ticket, Refusal> {
+        let (Refusal::TooLong { .. } | Refusal::Full { .. }) = refusal else {
+            return Err(refusal);
+        };
+        let looked = self.looks.look(&self.clock, || {
+            let forecast = self.forecast(&wish, MOST_WAITING)?;
+            let newcomer = self.newcomer(&wish, keys);
+            let (now, leaves) = (forecast.now, forecast.leaves(&newcomer));
+            let is_in_time = leaves.is_some_and(|leaves| leaves <= now + newcomer.patience);
+            let is_admitted = is_in_time && matches!(refusal, Refusal::TooLong { .. });
+            let comes_back = (!is_admitted).then(|| forecast.comes_back(&newcomer));
+            Some((now, leaves, comes_back))
+        });
+        let Some((now, leaves, comes_back)) = looked.flatten() else {
+            return Err(refusal);
+        };
+        let Some(comes_back) = comes_back else {
+            let forecast = leaves;
+            return self.budgets.join(&Wish { forecast, ..wish });
+        };
+        Err(match (refusal, leaves) {
+            // Both have to agree: the bound of the budget alone knows less of the lanes, and is the
+            // one by which whoever comes back is looked at first.
+            (Refusal::TooLong { retry_after, .. }, Some(leaves)) => Refusal::TooLong {
+                estimate: leaves - now,
+                retry_after: retry_after.max(comes_back),
+            },
+            // What is full besides this budget is not in the forecast.
+            (Refusal::Full { retry_after }, _) => Refusal::Full {
+                retry_after: retry_after.max(comes_back),
+            },
+            (refusal, _) => refusal,
+        })
+    }
+
+    /// Waits for the lanes and then for a slot; order wins over turn.
+    pub(crate) async fn permitted(
+        &self,
+        ticket: &mut Ticket,
+        place: &mut Place,
+    ) -> Result<Permit, NoPermit> {
+        if !place.is_blocked() {
+            ticket.ready();
+        }
+        loop {
+            let blocked = place.is_blocked();
+            tokio::select! {
+                biased;
+                granted = ticket.granted() => return granted,
+                () = place.free(), if blocked => ticket.ready(),
+            }
+        }
+    }
+
+    /// Notes that a request leaves. Its wait is counted once, however often it is sent.
+    pub(crate) fn leaves(&self, ask: &Ask, timing: &mut Timing) {
+        let again = timing.left;
+        timing.left(self.clock.now(), ask.accepted);
+        if !again {
+            self.metrics.left(&ask.operation.name, timing.queued);
+        }
+    }
+
+    pub(crate) fn not_permitted(&self, why: NoPermit, ask: &Ask, ticket: &Ticket) -> GatewayError {
+        match why {
+            NoPermit::Refused(refusal) => refused(refusal),
+            NoPermit::Expired => {
+                let now = self.clock.now();
+                let wait = ticket.estimate_again().saturating_duration_since(now);
+                let retry_after = wait.max(Duration::from_secs(1));
+                if ask.patience.is_zero() {
+                    GatewayError::QueueWait {
+                        estimate: wait,
+                        retry_after,
+                    }
+                } else {
+                    GatewayError::QueueExpired { retry_after }
+                }
+            }
+        }
+    }
+
+    /// Sends the write in a task of its own, which tells what became of it.
+    fn dispatch(
+        &self,
+        held: &Held,
+        left: Instant,
+        permit: Permit,
+        place: Place,
+    ) -> oneshot::Receiver<Told> {
+        let (tell, told) = oneshot::channel();
+        let (gateway, ask, tries) = (self.clone(), held.ask.clone(), held.tries(left));
+        self.tasks.spawn("write", async move {
+            let Some(told) = gateway.send_held(&ask, tries, permit, place).await else {
+                return;
+            };
+            // A caller that hung up meanwhile hears nothing. A write that was answered has been
+            // carried through; one that had no effect ends here, and so does one that may have had:
+            // it is not repeated for nobody.
+            if let Err(unheard) = tell.send(told) {
+                unheard.log(&ask);
+            }
+        });
+        told
+    }
+
+    /// Waits for what is told of a write that has left.
+    async fn hear(&self, ask: &Ask, told: oneshot::Receiver<Told>) -> Result<Told, GatewayError> {
+        let Some(given_up) = self.given_up_at(ask) else {
+            return told.await.map_err(|_| GatewayError::Internal);
+        };
+        match tokio::time::timeout_at(given_up.into(), told).await {
+            Ok(told) => told.map_err(|_| GatewayError::Internal),
+            Err(_) => {
+                // The caller is told before anybody in front of the gateway makes up an answer.
+                // The task goes on, and settles the write once more when its outcome is known.
+                self.settle_end(&touched(ask), None);
+                Ok(Told::Unknown(Waited::TooLong))
+            }
+        }
+    }
+
+    /// Waits a little before another connection is tried, or gives up: if that is hopeless, or too
+    /// late. `place` tells those who wait apart.
+    pub(crate) async fn pause_or_fail(
+        &self,
+        why: NotSent,
+        failures: u32,
+        place: u64,
+        by: Instant,
+    ) -> Result<(), GatewayError> {
+        let dice = place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let pause = decision::reconnect(why, failures, dice + u64::from(failures));
+        let again = pause.map(|pause| self.clock.now() + pause);
+        let Some(again) = again.filter(|again| *again < by) else {
+            return Err(GatewayError::UpstreamUnreachable {
+                message: why.message(),
+                waited: why.into(),
+            });
+        };
+        tokio::time::sleep_until(again.into()).await;
+        Ok(())
+    }
+}
+
+/// A write that has left and whose outcome is not known yet. Dropped as it is, also by a panic,
+/// the outcome is unknown: what was cached is no longer believed, and the lanes stay closed for Q.
+/// What each end settles is said in [`settlement`](super::settlement).
+pub(crate) struct Unsettled {
+    gateway: Gateway,
+    affected: Affected,
+    place: Option<Place>,
+    settled: bool,
+}
+
+impl Unsettled {
+    pub(crate) fn new(gateway: Gateway, affected: Affected, place: Place) -> Self {
+        Self {
+            gateway,
+            affected,
+            place: Some(place),
+            settled: false,
+        }
+    }
+
+    pub(crate) fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// Whether it may change anything, if its outcome stays unknown.
+    pub(crate) fn may_change_anything(&self) -> bool {
+        self.affected.scope != Scope::Named
+    }
+
+    /// What the write acts on.
+    pub(crate) fn keys(&self) -> Keys {
+        self.place.as_ref().map(Place::keys).unwrap_or_default()
+    }
+
+    /// The same of one that waits in no lane.
+    pub(crate) fn without_place(gateway: Gateway, affected: Affected) -> Self {
+        Self {
+            gateway,
+            affected,
+            place: None,
+            settled: false,
+        }
+    }
+
+    /// The API answered: dropping its place opens its lanes, if nothing may still be under way. A 5xx
+    /// may hide an effect that is still to come.
+    pub(crate) fn heard(
+        mut self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        doubtful: bool,
+    ) -> Option<Place> {
+        self.heard_in_part(status, headers);
+        self.settled = true;
+        let mut place = self.place.take();
+        if let Some(place) = place.as_mut().filter(|_| doubtful) {
+            place.stay_closed_for(self.gateway.settings.get().late);
+        }
+        place
+    }
+
+    /// The API answered one of several dispatches that stand for it, which may have had a part of
+    /// its effect, whatever the next one is answered.
+    pub(crate) fn heard_in_part(&mut self, status: StatusCode, headers: &HeaderMap) {
+        let authority = self.gateway.settings.get().authority.clone();
+        self.affected.also_named_by(headers, &authority);
+        self.gateway.settle_end(&self.affected, Some(status));
+    }
+
+    /// It did not take effect: nothing has changed, and its place is still its own.
+    pub(crate) fn not_carried_out(mut self) -> Option<Place> {
+        self.settled = true;
+        self.place.take()
+    }
+
+    /// Nobody knows, and it may be sent again: its place is still its own.
+    pub(crate) fn in_doubt(mut self) -> Option<Place> {
+        self.end_unknown();
+        self.place.take()
+    }
+
+    fn end_unknown(&mut self) {
+        self.settled = true;
+        self.gateway.settle_end(&self.affected, None);
+        if let Some(place) = &mut self.place {
+            place.stay_closed_for(self.gateway.settings.get().late);
+        }
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.end_unknown();
+        }
+    }
+}
+
+/// The reply to a write that was batched; its lanes open.
+fn merged_reply(merged: Merged, held: &mut Held) -> Result<Reply, GatewayError> {
+    let answer = merged
+        .answer
+        .ok_or_else(|| unknown(&held.ask, Waited::InVain))?;
+    let mut timing = std::mem::take(&mut held.timing);
+    (timing.upstream, timing.merged) = (merged.took, merged.members);
+    Ok(Reply::merged(answer, timing, merged.standing))
+}
+
+pub(crate) fn refused(refusal: Refusal) -> GatewayError {
+    match refusal {
+        Refusal::TooLong {
+            estimate,
+            retry_after,
+        } => GatewayError::QueueWait {
+            estimate,
+            retry_after,
+        },
+        Refusal::Full { retry_after } => GatewayError::QueueFull { retry_after },
+        Refusal::TooManyBudgets => GatewayError::Overloaded,
+        Refusal::Draining => GatewayError::Draining,
+    }
+}
+
+/// What the write acts on. Where its names cannot be read it may act on anything of their class.
+pub(crate) fn order_names(ask: &Ask) -> (Vec<String>, BTreeSet<&str>) {
+    let operation = &ask.operation;
+    let mut barriers: BTreeSet<&str> = operation.barrier.iter().map(|class| &**class).collect();
+    let mut keys = Vec::new();
+    let document = ask.document();
+    for template in &operation.order {
+        let one = std::slice::from_ref(template);
+        match names::expand(one, &ask.params, ask.query(), &document) {
+            Ok(names) => keys.extend(names),
+            Err(_) => {
+                // It keeps apart from everything of the class, and from others like itself.
+                let class = template.class();
+                barriers.insert(class);
+                keys.push(format!("{class}:"));
+            }
+        }
+    }
+    (keys, barriers)
+}
+
+/// What the write may change. Where its names cannot be read that may be anything.
+pub(crate) fn touched(ask: &Ask) -> Affected {
+    let tags = match &ask.operation.touches {
+        Touches::Tags(templates) if !ask.overridden => {
+            names::expand(templates, &ask.params, ask.query(), &ask.document()).ok()
+        }
+        _ => None,
+    };
+    let scope = match tags {
+        Some(_) => Scope::Named,
+        // Under the method that a field asks for, it may be the path of some route.
+        None if ask.operation.method.is_none() && !ask.overridden => Scope::Unmatched,
+        None => Scope::Unnamed,
+    };
+    Affected {
+        scope,
+        tags: tags.into_iter().flatten().map(Tag::new).collect(),
+        paths: vec![ask.target.path().into()],
+        credential: credential::is_named(&ask.headers).then_some(ask.credential),
+    }
+}

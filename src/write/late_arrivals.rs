@@ -1,0 +1,199 @@
+//! What writes of an earlier process may still do.
+//!
+//! A write that was sent and not answered may take effect until Q after its attempt ended. Before it
+//! leaves, the ledger is told what it acts on (its *intent*), and a new process keeps the same lanes
+//! closed and the same answers settling for the rest of Q, however often it is started meanwhile.
+//! Where the ledger cannot say, all lanes are closed and nothing is stored for Q.
+//!
+//! Limit: what a write changes is known by its operation, so that for the rest of Q everything that
+//! such a write may change is settling, not only what this one acts on.
+
+use crate::cache::Touched;
+use crate::credential::Credential;
+use crate::gateway::Gateway;
+use crate::gateway::flow::Ask;
+use crate::journal::WriteId;
+use crate::limit::ledger::{Intent, Left, Name};
+use crate::queue::lanes::{ClassHash, Keys, OrderKey};
+use crate::route::policy::Operation;
+use crate::write::durable::Live;
+use crate::write::held::Unsettled;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What the ledger says of the attempts of a durable write that has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attempts {
+    /// When the first one left.
+    pub(crate) first: Instant,
+    /// Until when one of them may take effect.
+    pub(crate) until: Option<Instant>,
+}
+
+/// Whose the durable writes are that have not ended, and what the ledger says of their attempts.
+pub(crate) type Unfinished = HashMap<WriteId, (Credential, Option<Attempts>)>;
+
+impl Unsettled {
+    /// What is recorded of a write that is about to leave.
+    pub(crate) fn intent(&self, ask: &Ask, live: Option<&Live>) -> Intent {
+        let gateway = self.gateway();
+        let first = live.and_then(|live| live.tries().first_doubt);
+        Intent {
+            credential: ask.credential,
+            operation: gateway.operation_hash(&ask.operation),
+            everything: self.may_change_anything(),
+            write: live.map(|live| *live.id.bytes()),
+            first: first.unwrap_or_else(|| gateway.clock.now()),
+            names: Some(names(&self.keys())),
+        }
+    }
+}
+
+impl Gateway {
+    /// Closes the lanes and settles the answers of what an earlier process has sent; `None`: nobody
+    /// knows what that was. Notes the attempts of writes that have not ended: those close their lanes
+    /// themselves. To be called before any request.
+    pub(crate) fn restore(&self, left: Option<&[Left]>, unfinished: &mut Unfinished) {
+        let (now, q) = (self.clock.now(), self.settings.get().late);
+        let Some(left) = left else {
+            self.queue.close_all(self.classes(), now + q);
+            self.settle(&Touched::Everything, q);
+            tracing::warn!(
+                for_s = q.as_secs_f64(),
+                "it is not known which writes of the last process may still take effect: until then \
+                 nothing is stored, and writes wait"
+            );
+            return;
+        };
+        let mut closed = 0;
+        for attempt in left {
+            let until = Some(attempt.ended + q).filter(|until| attempt.late && *until > now);
+            if let Some(until) = until {
+                closed += 1;
+                self.settle_late(&attempt.intent, until);
+            }
+            let id = attempt
+                .intent
+                .write
+                .and_then(|id| WriteId::from_bytes(id).ok());
+            let mut closes_itself = false;
+            if let Some((owner, attempts)) = id.and_then(|id| unfinished.get_mut(&id)) {
+                note(attempts, attempt.intent.first, until);
+                // It may have been given to another credential since.
+                closes_itself = *owner == attempt.intent.credential;
+            }
+            if let Some(until) = until.filter(|_| !closes_itself) {
+                self.close(&attempt.intent, until);
+            }
+        }
+        if closed > 0 {
+            tracing::warn!(
+                attempts = closed,
+                "writes of the last process may still take effect: their lanes are closed, and what \
+                 they may change is not stored, until they no longer can"
+            );
+        }
+    }
+
+    fn close(&self, intent: &Intent, until: Instant) {
+        let keys = match &intent.names {
+            Some(names) => keys(names),
+            None => Keys {
+                barriers: self.classes(),
+                ..Keys::default()
+            },
+        };
+        if !keys.is_empty() {
+            self.queue.close(intent.credential, keys, until);
+        }
+    }
+
+    fn settle_late(&self, intent: &Intent, until: Instant) {
+        let table = self.table.get();
+        let mut operations = table.operations().iter();
+        let known = operations.find(|known| self.operation_hash(known) == intent.operation);
+        let changed = match known {
+            Some(known) if !intent.everything => changed(known, table.operations()),
+            _ => Touched::Everything,
+        };
+        self.cache.settle(&changed, until);
+    }
+
+    /// The classes of all order keys.
+    fn classes(&self) -> BTreeSet<ClassHash> {
+        let table = self.table.get();
+        let templates = table.operations().iter().flat_map(|known| &known.order);
+        templates
+            .map(|template| ClassHash::new(&self.hasher, template.class()))
+            .collect()
+    }
+
+    fn operation_hash(&self, operation: &Operation) -> [u8; 8] {
+        let hash = self.hasher.hash(&[b"operation", operation.name.as_bytes()]);
+        let [a, b, c, d, e, f, g, h, ..] = hash;
+        [a, b, c, d, e, f, g, h]
+    }
+}
+
+fn note(attempts: &mut Option<Attempts>, first: Instant, until: Option<Instant>) {
+    let attempts = attempts.get_or_insert(Attempts { first, until });
+    attempts.first = attempts.first.min(first);
+    attempts.until = attempts.until.max(until);
+}
+
+/// What a write of this operation may change.
+fn changed(write: &Operation, operations: &[Arc<Operation>]) -> Touched {
+    let mut changed = Vec::new();
+    for shows in operations {
+        match write.may_change(shows) {
+            Some(true) => changed.push(u32::try_from(shows.index).unwrap_or(u32::MAX)),
+            Some(false) => {}
+            None => return Touched::Everything,
+        }
+    }
+    Touched::Operations(changed)
+}
+
+/// Order keys as the ledger keeps them. Without a name stands a barrier.
+fn names(keys: &Keys) -> Vec<Name> {
+    let name = |class: ClassHash, name: u64| {
+        let mut bytes = Name::default();
+        bytes[..4].copy_from_slice(&class.0.to_be_bytes());
+        bytes[4..].copy_from_slice(&name.to_be_bytes());
+        bytes
+    };
+    let order = keys.keys.iter().map(|key| name(key.class, key.name));
+    let barriers = keys.barriers.iter().map(|class| name(*class, 0));
+    order.chain(barriers).collect()
+}
+
+fn keys(names: &[Name]) -> Keys {
+    let mut keys = Keys::default();
+    for [a, b, c, d, name @ ..] in names {
+        let class = ClassHash(u32::from_be_bytes([*a, *b, *c, *d]));
+        match u64::from_be_bytes(*name) {
+            0 => keys.barriers.insert(class),
+            name => keys.keys.insert(OrderKey { class, name }),
+        };
+    }
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::Hasher;
+
+    #[test]
+    fn order_keys_come_back_as_they_were_kept() {
+        let hasher = Hasher::new(&[1; 32]);
+        let all = Keys::new(
+            &hasher,
+            ["user:a", "person:b@c.d", "person:"],
+            ["person", "x"],
+        );
+        assert_eq!(keys(&names(&all)), all);
+        assert!(keys(&[]).is_empty());
+    }
+}

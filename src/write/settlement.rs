@@ -1,0 +1,161 @@
+//! Pure. What the end of a write settles: which cached answers are no longer believed from then on.
+//!
+//! One decision for held, durable, batched and shadowed writes. It promises that a write which may
+//! have changed something settles all that it may have changed, and that a refused one takes nothing
+//! from callers whom it cannot concern (RFC 9111, section 4.4, asks for non-error answers only).
+//!
+//! An end is that of one dispatch. A write that takes several is settled after each of them.
+
+use crate::cache::Touched;
+use crate::cache::fence::Tag;
+use crate::credential::Credential;
+use crate::write::locations;
+use http::{HeaderMap, StatusCode};
+use std::sync::Arc;
+
+/// What is known of the target of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Its route declares tags, and all of them could be read from the request.
+    Named,
+    /// Its route declares no tags, or they could not be read, or a field asks for another method.
+    Unnamed,
+    /// Its path matches no route.
+    Unmatched,
+}
+
+/// What is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Nothing has changed.
+    Nothing,
+    /// What the credential was shown by this operation, or all of it: see
+    /// [`unauthorized`](crate::cache::unauthorized). Whoever hears the 401 sees to that, of reads
+    /// and writes alike.
+    OwnMarks,
+    /// What the credential was shown.
+    Credential,
+    /// The tags of the operation, and the paths of the request and of its answer.
+    Named,
+    /// Everything: the floor is raised.
+    Everything,
+}
+
+/// What the end of a write settles. `status` is that of its answer, `None` if its outcome is unknown;
+/// `is_credential_named` says whether it was sent with a credential.
+pub fn extent(status: Option<StatusCode>, scope: Scope, is_credential_named: bool) -> Extent {
+    match (status.map(|status| status.as_u16()), scope) {
+        (Some(429), _) => Extent::Nothing,
+        // The API does not know who asks, and does nothing for them.
+        (Some(401), _) if is_credential_named => Extent::OwnMarks,
+        (Some(401), _) => Extent::Nothing,
+        // Nothing is there, or nothing that may be written.
+        (Some(403 | 404 | 405 | 415), Scope::Unmatched) => Extent::Nothing,
+        (Some(400..=499), Scope::Unmatched) if is_credential_named => Extent::Credential,
+        (Some(400..=499), Scope::Unmatched) => Extent::Nothing,
+        // An answer that may hide an effect, or a list that may have been applied in part.
+        (_, Scope::Named) => Extent::Named,
+        (_, Scope::Unnamed | Scope::Unmatched) => Extent::Everything,
+    }
+}
+
+/// Whether the write may take effect later than its end: nobody knows, or a 5xx hides it.
+pub fn may_land_later(status: Option<StatusCode>) -> bool {
+    status.is_none_or(|status| status.is_server_error())
+}
+
+/// What a write may change, as far as the cache needs to know it.
+#[derive(Clone, Debug)]
+pub struct Affected {
+    /// What is known of its target.
+    pub scope: Scope,
+    /// The tags of its route; empty unless the scope is [`Scope::Named`].
+    pub tags: Vec<Tag>,
+    /// Its path first, then what its answers name.
+    pub paths: Vec<Arc<str>>,
+    /// What it is sent with, if that is a credential.
+    pub credential: Option<Credential>,
+}
+
+impl Affected {
+    /// An answer to it names further paths (RFC 9111, section 4.4), by references at `authority`.
+    pub fn also_named_by(&mut self, answer: &HeaderMap, authority: &str) {
+        let target = self.paths.first().map_or("/", |target| target);
+        let named = locations::named(answer, target, authority);
+        self.paths.extend(named);
+    }
+
+    /// What the cache is to be told of an end with this status; see [`extent`].
+    pub fn settled(&self, status: Option<StatusCode>) -> Option<Touched> {
+        match extent(status, self.scope, self.credential.is_some()) {
+            Extent::Nothing | Extent::OwnMarks => None,
+            Extent::Credential => self
+                .credential
+                .map(|credential| Touched::Credential(*credential.bytes())),
+            Extent::Named => Some(Touched::Named {
+                tags: self.tags.clone(),
+                paths: self.paths.clone(),
+            }),
+            Extent::Everything => Some(Touched::Everything),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Extent::{Credential, Everything, Named, Nothing, OwnMarks};
+
+    const SCOPES: [Scope; 3] = [Scope::Named, Scope::Unnamed, Scope::Unmatched];
+
+    fn extents(status: u16) -> [Extent; 3] {
+        let status = (status != 0).then(|| StatusCode::from_u16(status).unwrap());
+        SCOPES.map(|scope| extent(status, scope, true))
+    }
+
+    #[test]
+    fn what_each_end_settles() {
+        // By a route with tags, by one without, by none. Without a status nobody knows.
+        let whole = [Named, Everything, Everything];
+        let table: [(&[u16], [Extent; 3]); 7] = [
+            (&[0], whole),
+            (&[200, 201, 202, 204, 207, 301, 303, 304], whole),
+            (&[500, 501, 502, 503, 504, 599], whole),
+            (&[429], [Nothing; 3]),
+            (&[401], [OwnMarks; 3]),
+            (&[403, 404, 405, 415], [Named, Everything, Nothing]),
+            (
+                &[400, 402, 406, 408, 409, 410, 411, 412, 413, 422, 451, 499],
+                [Named, Everything, Credential],
+            ),
+        ];
+        for (statuses, expected) in table {
+            for status in statuses {
+                assert_eq!(extents(*status), expected, "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_has_been_shown_anything() {
+        for status in 100..=599 {
+            let status = StatusCode::from_u16(status).ok();
+            for scope in SCOPES {
+                let found = extent(status, scope, false);
+                let named = extent(status, scope, true);
+                let expected = match named {
+                    OwnMarks | Credential => Nothing,
+                    other => other,
+                };
+                assert_eq!(found, expected, "{status:?} {scope:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_fails_there_may_still_land() {
+        let later = |status| may_land_later(StatusCode::from_u16(status).ok());
+        assert!(may_land_later(None) && later(500) && later(504));
+        assert!(!later(200) && !later(303) && !later(404) && !later(422));
+    }
+}
