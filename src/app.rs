@@ -155,7 +155,7 @@ pub async fn serve(
         proxy_listener,
         move |peer| front.connected(peer),
         server_bounds(&config),
-        gateway.metrics.connections().clone(),
+        gateway.metrics().connections().clone(),
         until(stopped),
     ));
     let following = tokio::spawn(reloader.clone().follow(reloads));
@@ -170,9 +170,9 @@ pub async fn serve(
 }
 
 /// What goes on beside the requests.
-fn drivers(gateway: &Gateway) -> JoinSet<()> {
+fn drivers(gateway: &Arc<Gateway>) -> JoinSet<()> {
     let mut drivers = JoinSet::new();
-    let (budgets, writes) = (gateway.budgets.clone(), gateway.clone());
+    let (budgets, writes) = (gateway.budgets().clone(), gateway.writes().clone());
     drivers.spawn(keep_running("budgets", move || budgets.clone().drive()));
     drivers.spawn(keep_running("deferred writes", move || {
         writes.clone().drive_deferred()
@@ -183,24 +183,24 @@ fn drivers(gateway: &Gateway) -> JoinSet<()> {
 
 /// Not ready, no new connections; what can be carried out in time is, the rest is refused at once.
 async fn drain(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     within: Duration,
     stopping: &watch::Sender<bool>,
     serving: tokio::task::JoinHandle<()>,
 ) {
     tracing::info!(
         within_s = within.as_secs_f64(),
-        waiting = gateway.budgets.waiting(),
+        waiting = gateway.budgets().waiting(),
         "stopping: no new connections, requests under way go on"
     );
     gateway.drain(within);
     let _ = stopping.send(true);
     let ended = async {
         let _ = serving.await;
-        gateway.tasks.idle().await;
+        gateway.tasks().idle().await;
     };
     tokio::pin!(ended);
-    let told = tell_progress(gateway, gateway.clock.now() + within);
+    let told = tell_progress(gateway, gateway.clock().now() + within);
     let mut in_time = tokio::select! {
         biased;
         () = &mut ended => true,
@@ -208,13 +208,13 @@ async fn drain(
     };
     if !in_time {
         // Whoever waits has not been sent, and hears so; the others have a last moment.
-        gateway.budgets.end();
+        gateway.budgets().end();
         in_time = tokio::time::timeout(LAST_GRACE, ended).await.is_ok();
     }
     if !in_time {
         tracing::warn!(
-            tasks = gateway.tasks.under_way(),
-            waiting = gateway.budgets.waiting(),
+            tasks = gateway.tasks().under_way(),
+            waiting = gateway.budgets().waiting(),
             "stopped at the drain deadline with requests under way; writes that were sent and not \
              answered may have taken effect"
         );
@@ -223,8 +223,8 @@ async fn drain(
     }
 }
 
-async fn hand_over_spans(gateway: &Gateway) {
-    if let Some(tracer) = gateway.tracer.clone() {
+async fn hand_over_spans(gateway: &Arc<Gateway>) {
+    if let Some(tracer) = gateway.tracer().cloned() {
         // It waits for a thread that waits for the collector.
         let handing_over = tokio::task::spawn_blocking(move || tracer.finish(LAST_SPANS));
         let _ = handing_over.await;
@@ -232,9 +232,9 @@ async fn hand_over_spans(gateway: &Gateway) {
 }
 
 /// Tells in the log how far the drain has come, until its deadline.
-async fn tell_progress(gateway: &Gateway, deadline: Instant) {
+async fn tell_progress(gateway: &Arc<Gateway>, deadline: Instant) {
     loop {
-        let now = gateway.clock.now();
+        let now = gateway.clock().now();
         if now >= deadline {
             return;
         }
@@ -242,9 +242,9 @@ async fn tell_progress(gateway: &Gateway, deadline: Instant) {
         tokio::time::sleep_until(next.into()).await;
         if next < deadline {
             tracing::info!(
-                connections = gateway.metrics.connections().open(),
-                tasks = gateway.tasks.under_way(),
-                waiting = gateway.budgets.waiting(),
+                connections = gateway.metrics().connections().open(),
+                tasks = gateway.tasks().under_way(),
+                waiting = gateway.budgets().waiting(),
                 left_s = deadline
                     .saturating_duration_since(next)
                     .as_secs_f64()
@@ -265,8 +265,8 @@ enum Past {
 }
 
 /// Goes on with the writes that the last process left.
-async fn go_on(gateway: &Gateway, left: Option<&[Left]>) -> Result<(), StartError> {
-    let recovered = gateway.recover(left).await.map_err(failed)?;
+async fn go_on(gateway: &Arc<Gateway>, left: Option<&[Left]>) -> Result<(), StartError> {
+    let recovered = gateway.writes().recover(left).await.map_err(failed)?;
     if recovered != Recovered::default() {
         tracing::warn!(
             queued = recovered.queued,
@@ -285,7 +285,7 @@ async fn start(
     scale: u32,
     past: Past,
     clock: Clock,
-) -> Result<(Option<State>, Gateway, Option<Vec<Left>>), StartError> {
+) -> Result<(Option<State>, Arc<Gateway>, Option<Vec<Left>>), StartError> {
     let config = &loaded.config;
     let client = client(config, &clock)?;
     let table = loaded.table(scale).map_err(|problems| {
@@ -461,12 +461,12 @@ where
     }
 }
 
-async fn sweep(gateway: Gateway) {
+async fn sweep(gateway: Arc<Gateway>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
-        gateway.forget_ended().await;
-        gateway.give_up_refused().await;
-        gateway.quotas.forget_idle();
-        gateway.cache.tidy();
+        gateway.writes().forget_ended().await;
+        gateway.writes().give_up_refused().await;
+        gateway.quotas().forget_idle();
+        gateway.cache().tidy();
     }
 }

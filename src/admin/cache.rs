@@ -53,7 +53,7 @@ impl Admin {
         let mut given = parameters(query, &["key"])?;
         let key = given.remove("key").unwrap_or_default();
         let key = key_hash(&key)?;
-        let (cache, now) = (self.gateway.cache.clone(), self.gateway.clock.now());
+        let (cache, now) = (self.gateway.cache().clone(), self.gateway.clock().now());
         let state = beside(move || cache.state(key, now)).await?;
         if state.stored.is_empty() && state.refused.is_none() {
             return Ok(None);
@@ -95,7 +95,7 @@ impl Admin {
     }
 
     fn operation_name(&self, index: u32) -> Arc<str> {
-        let table = self.gateway.table.get();
+        let table = self.gateway.router().table.get();
         let operations = table.operations();
         let operation = usize::try_from(index)
             .ok()
@@ -112,7 +112,7 @@ impl Admin {
         let (Some((by, value)), None) = (given.next(), given.next()) else {
             return Err(GatewayError::BadRequest(WHAT));
         };
-        let (cache, now) = (self.gateway.cache.clone(), self.gateway.clock.now());
+        let (cache, now) = (self.gateway.cache().clone(), self.gateway.clock().now());
         let what = match (by.as_str(), value.as_str()) {
             ("everything", "true") => Purge::Everything,
             ("tag", tag) if !tag.is_empty() => Purge::Tag(Tag::new(tag)),
@@ -123,12 +123,12 @@ impl Admin {
         };
         let purged = purge(cache, what, now).await?;
         tracing::warn!(by, purged, "an operator purged the cache");
-        self.gateway.metrics.fence_moved("purge");
+        self.gateway.metrics().fence_moved("purge");
         Ok(Some(json!({ "purged": purged })))
     }
 
     fn operation_index(&self, name: &str) -> Result<u32, GatewayError> {
-        let table = self.gateway.table.get();
+        let table = self.gateway.router().table.get();
         let mut operations = table.operations().iter();
         let operation = operations.find(|operation| *operation.name == *name);
         let index = operation.and_then(|operation| u32::try_from(operation.index).ok());
@@ -140,7 +140,7 @@ impl Admin {
     /// The credential that logs and lists show by this hash, which is a part of the whole.
     async fn credential_hash(&self, hash: &str) -> Result<CredentialHash, GatewayError> {
         let hash = hash.to_ascii_lowercase();
-        let (budgets, cache) = (self.gateway.budgets.clone(), self.gateway.cache.clone());
+        let (budgets, cache) = (self.gateway.budgets().clone(), self.gateway.cache().clone());
         let found = beside(move || {
             let is_named =
                 |bytes: &CredentialHash| Credential::from_bytes(*bytes).to_string() == hash;

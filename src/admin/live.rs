@@ -6,9 +6,9 @@
 //! once for all who follow.
 
 use super::{Admin, respond, text};
+use crate::exchange::body::BoxError;
+use crate::exchange::body::LayeredBody;
 use crate::exchange::body::OuterBody;
-use crate::gateway::flow::BoxError;
-use crate::gateway::stack::LayeredBody;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -89,7 +89,7 @@ impl Admin {
 
     /// The event of this moment, the same for all streams; `None` if it cannot be built.
     async fn event(self) -> Option<Bytes> {
-        let now = self.gateway.clock.now();
+        let now = self.gateway.clock().now();
         let mut latest = self.streams.latest.lock().await;
         if let Some((made, event)) = &*latest
             && now.saturating_duration_since(*made) < SHARED_FOR
@@ -108,8 +108,8 @@ impl Admin {
 
     fn live_status(&self, now: Instant) -> Value {
         let mut status = self.status();
-        let totals = self.gateway.metrics.totals();
-        let recent = self.gateway.recent.lock();
+        let totals = self.gateway.metrics().totals();
+        let recent = self.gateway.recent_refusals().lock();
         let recent: Vec<Value> = recent
             .newest_first()
             .map(|one| {

@@ -50,7 +50,7 @@ use tokio::task::spawn_blocking;
 /// The admin service of a gateway.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    gateway: Gateway,
+    gateway: Arc<Gateway>,
     access: Arc<Swap<Access>>,
     upstream: Arc<str>,
     started: Instant,
@@ -65,8 +65,8 @@ pub struct Admin {
 
 impl Admin {
     /// Shows `gateway`, which talks to `upstream`.
-    pub fn new(gateway: Gateway, access: Arc<Swap<Access>>, upstream: &str) -> Self {
-        let started = gateway.clock.now();
+    pub fn new(gateway: Arc<Gateway>, access: Arc<Swap<Access>>, upstream: &str) -> Self {
+        let started = gateway.clock().now();
         Self {
             gateway,
             access,
@@ -108,7 +108,7 @@ impl Admin {
     }
 
     async fn answer(&self, request: &Request<()>, peer: Peer) -> Response<OuterBody> {
-        let now = self.gateway.clock.now();
+        let now = self.gateway.clock().now();
         let is_paused = self.guesses.lock().is_paused(peer, now);
         let admitted = self.access.get().admit(request, peer, is_paused);
         if let Err(why) = admitted {
@@ -154,7 +154,7 @@ impl Admin {
     }
 
     fn deny(&self, why: Denied, peer: Peer, now: Instant) -> Response<OuterBody> {
-        self.gateway.metrics.operator_denied(why.as_str());
+        self.gateway.metrics().operator_denied(why.as_str());
         // Whoever scrapes without being let in does so for ever; whoever guesses is to be seen.
         if why == Denied::WrongToken
             && let Peer::Address(address) = peer
@@ -202,7 +202,7 @@ impl Admin {
     }
 
     fn metrics(&self) -> Response<OuterBody> {
-        let accounts = self.gateway.budgets.snapshot();
+        let accounts = self.gateway.budgets().snapshot();
         let mut gauges = gauges(&accounts);
         {
             let mut shown = self.shown.lock();
@@ -214,7 +214,7 @@ impl Admin {
         let gauges: Vec<_> = gauges.into_iter().collect();
         let body = self
             .gateway
-            .metrics
+            .metrics()
             .render(&gauges, &self.levels(&accounts));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         respond(StatusCode::OK, kind, body)
@@ -223,8 +223,8 @@ impl Admin {
     fn levels(&self, accounts: &[AccountState]) -> Levels {
         let gateway = &self.gateway;
         // The store counts lazily; a scrape is often enough to bring it up to date.
-        gateway.cache.tidy();
-        let cache = gateway.cache.stats();
+        gateway.cache().tidy();
+        let cache = gateway.cache().stats();
         Levels {
             cache_entries: cache.entries,
             cache_bytes: cache.bytes,
@@ -232,12 +232,12 @@ impl Admin {
             fetches: cache.fetches,
             marks: cache.marks,
             waiting: accounts.iter().map(|account| account.waiting).sum(),
-            tasks: gateway.tasks.under_way(),
-            panics: gateway.tasks.panicked(),
-            callers: gateway.quotas.tracked(),
-            broken: gateway.breaker.lock().is_open(),
-            durable: gateway.durable.levels(gateway.clock.now()),
-            ledger: gateway.budgets.has_ledger(),
+            tasks: gateway.tasks().under_way(),
+            panics: gateway.tasks().panicked(),
+            callers: gateway.quotas().tracked(),
+            broken: gateway.attempts().breaker().lock().is_open(),
+            durable: gateway.writes().durable().levels(gateway.clock().now()),
+            ledger: gateway.budgets().has_ledger(),
             ready: self.not_ready().is_empty(),
             uptime: self.uptime().as_secs_f64(),
         }
@@ -245,7 +245,7 @@ impl Admin {
 
     fn uptime(&self) -> Duration {
         self.gateway
-            .clock
+            .clock()
             .now()
             .saturating_duration_since(self.started)
     }
@@ -256,7 +256,7 @@ impl Admin {
         if self.gateway.is_draining() {
             why.push("stopping: no new requests are taken");
         }
-        if !self.gateway.budgets.is_driven() {
+        if !self.gateway.budgets().is_driven() {
             why.push("budgets: nobody serves those who wait; the log says why");
         }
         why
@@ -274,7 +274,7 @@ impl Admin {
     }
 
     fn status(&self) -> Value {
-        let accounts = self.gateway.budgets.snapshot();
+        let accounts = self.gateway.budgets().snapshot();
         let levels = self.levels(&accounts);
         let overview = Overview::of(accounts, MOST_SHOWN);
         json!({

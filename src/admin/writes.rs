@@ -33,11 +33,11 @@ impl Admin {
             (&Method::POST, "resume") => self.turn(query, false).await,
             (&Method::POST, "rebind") => self.rebind(query, request.headers()).await,
             (&Method::GET, id) => match id.parse() {
-                Ok(id) => self.gateway.operators_show(id).await,
+                Ok(id) => self.gateway.writes().operators_show(id).await,
                 Err(_) => Err(GatewayError::NotFound),
             },
             (&Method::DELETE, id) => match id.parse() {
-                Ok(id) => self.gateway.operators_cancel(id).await,
+                Ok(id) => self.gateway.writes().operators_cancel(id).await,
                 Err(_) => Err(GatewayError::NotFound),
             },
             _ => return text(StatusCode::METHOD_NOT_ALLOWED, "no such method here\n"),
@@ -77,7 +77,7 @@ impl Admin {
                 "`limit` is not a number from 1 to 1000",
             ))?;
         }
-        self.gateway.operators_list(&listing).await
+        self.gateway.writes().operators_list(&listing).await
     }
 
     async fn turn(&self, query: Option<&str>, pause: bool) -> Result<Value, GatewayError> {
@@ -87,9 +87,9 @@ impl Admin {
             operation: given.remove("operation").map(Into::into),
         };
         let changed = if pause {
-            self.gateway.operators_pause(&selection)?
+            self.gateway.writes().operators_pause(&selection)?
         } else {
-            self.gateway.operators_resume(&selection).await?
+            self.gateway.writes().operators_resume(&selection).await?
         };
         Ok(json!({ "paused": pause, "changed": changed }))
     }
@@ -120,6 +120,7 @@ impl Admin {
             return Err(GatewayError::BadRequest("There is more than one new token"));
         }
         self.gateway
+            .writes()
             .operators_rebind(&credential, token, unchecked)
             .await
     }

@@ -1,7 +1,7 @@
 //! What the parts of a gateway are built from: the configuration's values, in each part's own terms.
 
 use super::{Keeping, StartError, failed};
-use crate::attempt::estimate_budget::Looks;
+use crate::attempt::{Attempts, Handles};
 use crate::cache::{self, Cache};
 use crate::clock::Clock;
 use crate::config::{Config, LogAccess, Mode, proxy_environment};
@@ -10,14 +10,17 @@ use crate::exchange::answer_memory::Answers;
 use crate::exchange::body_memory::Room;
 use crate::exchange::callers::{Allowed, Quotas};
 use crate::exchange::prefer::Patience;
+use crate::exchange::router::Router;
+use crate::exchange::settings::{AccessLog, Settings};
+use crate::gateway::Gateway;
 use crate::gateway::stack::StackBounds;
-use crate::gateway::{AccessLog, Gateway, Parts, Settings};
 use crate::journal::Remembered;
 use crate::limit::budgets::{Bounds, Budgets, LineBounds, MOST_ACCOUNTS};
 use crate::limit::ledger::{History, Ledger};
 use crate::limit::window::Terms;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
+use crate::read::Reads;
 use crate::route::Table;
 use crate::server::Bounds as ServerBounds;
 use crate::server::conn::ConnectionBounds;
@@ -26,15 +29,13 @@ use crate::shadow::{Shadow, model};
 use crate::tasks::Tasks;
 use crate::trace::{self, Collector, Tracer};
 use crate::upstream::{Base, Client, ProxyRules, ProxyVariables, Spec};
-use crate::write::batch::Platform;
+use crate::write::Writes;
 use crate::write::durable::{Durable, DurableBounds};
 use crate::write::held_limit::Holds;
 use governor::clock::QuantaClock;
 use http::HeaderValue;
-use parking_lot::Mutex;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// Names this gateway in `Via`.
 const VIA: HeaderValue = HeaderValue::from_static("1.1 segment-gateway");
@@ -66,7 +67,7 @@ impl Assembly {
     ///
     /// # Errors
     /// If a metric's name is malformed, which a test excludes.
-    pub fn gateway(self) -> Result<Gateway, StartError> {
+    pub fn gateway(self) -> Result<Arc<Gateway>, StartError> {
         let Self {
             config,
             table,
@@ -83,8 +84,7 @@ impl Assembly {
             .map(|op| op.name.clone())
             .collect();
         let metrics = Arc::new(Metrics::new(&names).map_err(failed)?);
-        let shadow = shadow(&config);
-        metrics.in_shadow(shadow.is_some());
+        metrics.in_shadow(config.mode == Mode::Shadow);
         let budgets = Budgets::new(
             bounds(&config),
             ledger,
@@ -92,39 +92,44 @@ impl Assembly {
             hasher.clone(),
             clock.clone(),
         );
-        Ok(Gateway::new(Parts {
-            cache: Cache::new(&cache::Spec {
+        let handles = Handles {
+            router: Router {
+                table: Arc::new(table.into()),
+                settings: Arc::new(settings(&config).into()),
+                hasher,
+            },
+            cache: Arc::new(Cache::new(&cache::Spec {
                 bytes: config.cache.bytes.0 as u64,
                 largest_body: config.cache.largest_body.0,
                 fetches: config.cache.fetches,
                 marks: config.cache.marks,
-            }),
+            })),
+            budgets,
             queue: Queue::new(clock.clone()),
-            platform: Platform::default(),
-            durable: durable(&config, keeping),
-            quotas: Quotas::new(allowed(&config), QuantaClock::default()),
+            quotas: Arc::new(Quotas::new(allowed(&config), QuantaClock::default())),
             tracer: tracer(&config, &metrics, &clock)?,
             metrics,
-            bodies: Room::new(config.server.bodies_bytes.0),
-            // As much again as what is stored.
-            answers: Answers::new(config.cache.bytes.0),
             tasks: Tasks::default(),
-            settings: settings(&config).into(),
-            // Half of the callers' connections.
-            holds: Holds::new(config.server.connections / 2),
-            breaker: Mutex::default(),
-            recent: Mutex::default(),
-            retry_budget: Mutex::default(),
-            looks: Looks::default(),
-            shadow,
-            draining: AtomicBool::new(false),
-            debug: AtomicBool::new(config.log.level.tells_of_requests()),
-            table: table.into(),
-            hasher,
-            budgets,
-            client,
+            draining: Arc::default(),
             clock,
-        }))
+        };
+        let attempts = Arc::new(Attempts::new(&handles, client));
+        // As much again as what is stored.
+        let answers = Answers::new(config.cache.bytes.0);
+        let reads = Arc::new(Reads::new(&handles, attempts.clone(), answers));
+        // Half of the callers' connections.
+        let holds = Holds::new(config.server.connections / 2);
+        let durable = durable(&config, keeping);
+        let writes = Arc::new(Writes::new(&handles, attempts.clone(), durable, holds));
+        let shadow = shadow(&config).map(|bounds| {
+            let attempts = attempts.clone();
+            let shadow = Shadow::new(bounds, &handles, attempts, reads.clone(), writes.clone());
+            Arc::new(shadow)
+        });
+        let bodies = Room::new(config.server.bodies_bytes.0);
+        let gateway = Gateway::new(handles, reads, writes, shadow, attempts, bodies);
+        gateway.set_debug(config.log.level.tells_of_requests());
+        Ok(Arc::new(gateway))
     }
 }
 
@@ -190,7 +195,7 @@ pub(super) fn line_bounds(config: &Config) -> LineBounds {
 }
 
 /// The virtual lines of shadow mode, with the bounds of those that would be kept.
-fn shadow(config: &Config) -> Option<Shadow> {
+fn shadow(config: &Config) -> Option<model::Bounds> {
     let bounds = bounds(config);
     let bounds = model::Bounds {
         guard: bounds.terms.guard,
@@ -199,7 +204,7 @@ fn shadow(config: &Config) -> Option<Shadow> {
         bytes: bounds.lines.bytes,
         budgets: MOST_ACCOUNTS,
     };
-    (config.mode == Mode::Shadow).then(|| Shadow::new(bounds))
+    (config.mode == Mode::Shadow).then_some(bounds)
 }
 
 pub(super) fn allowed(config: &Config) -> Allowed {

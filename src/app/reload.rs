@@ -51,7 +51,7 @@ struct Present {
 /// What a new configuration is applied to.
 #[derive(Debug)]
 pub(super) struct Targets {
-    pub(super) gateway: Gateway,
+    pub(super) gateway: Arc<Gateway>,
     pub(super) access: Arc<Swap<Access>>,
     pub(super) log: Arc<Log>,
     /// The API is simulated inside, wherever the configuration says that it is.
@@ -71,7 +71,7 @@ impl Reloader {
     /// For a gateway that runs with `loaded`.
     pub(super) fn new(targets: Targets, loaded: Loaded) -> Self {
         let gateway = &targets.gateway;
-        gateway.metrics.configured(gateway.clock.wall());
+        gateway.metrics().configured(gateway.clock().wall());
         Self {
             targets,
             present: Mutex::new(Present {
@@ -115,7 +115,9 @@ impl Reloader {
         match taken {
             Ok(waiting) => {
                 let gateway = &self.targets.gateway;
-                gateway.metrics.reconfigured(gateway.clock.wall(), waiting);
+                gateway
+                    .metrics()
+                    .reconfigured(gateway.clock().wall(), waiting);
             }
             Err(problems) => self.failed(&problems),
         }
@@ -129,7 +131,7 @@ impl Reloader {
             problems = problems.len(),
             "the configuration was not reloaded: nothing has changed"
         );
-        self.targets.gateway.metrics.not_reconfigured();
+        self.targets.gateway.metrics().not_reconfigured();
     }
 
     /// Takes over what can be; how many keys wait for a restart. Everything that can fail comes
@@ -146,7 +148,7 @@ impl Reloader {
         }
         let mut change = Change::of(&present.config, &loaded.config);
         let table = self.table(&present, &loaded, &change)?;
-        let running = self.targets.gateway.table.get();
+        let running = self.targets.gateway.router().table.get();
         let is_same = |table: &Table| Replacement::is_same(&running, table);
         if table.as_ref().is_some_and(|table| !is_same(table)) {
             let routes = present.config.routes.clone();

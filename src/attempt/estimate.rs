@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 /// Those who may wait for the budgets of a credential for it to be worth looking closer: before a
 /// write is refused, and before one is accepted whose lanes are closed.
-pub const MOST_WAITING: usize = 1_000;
-pub const MOST_WAITING_IN_LANES: usize = 200;
+pub(crate) const MOST_WAITING: usize = 1_000;
+pub(crate) const MOST_WAITING_IN_LANES: usize = 200;
 /// How often another time to come back is tried.
 const MOST_TRIES: usize = 6;
 /// The newcomer's place and turn: after everybody's.

@@ -3,13 +3,14 @@
 //! Always run in a task of its own, so that a caller who hangs up neither cuts a request short nor
 //! hides what it cost. Nothing below sends anything twice; whoever sends again takes a new permit.
 
+use crate::attempt::Attempts;
+use crate::attempt::breaker::Changed;
 use crate::cache::unauthorized::Refused;
 use crate::credential::Credential;
 use crate::error::Waited;
 use crate::exchange::body::{self, Read};
 use crate::exchange::edge;
 use crate::exchange::ids::Ids;
-use crate::gateway::Gateway;
 use crate::limit::budgets::Standing;
 use crate::limit::learn::{Allowance, Throttle};
 use crate::limit::ticket::Permit;
@@ -17,7 +18,6 @@ use crate::limit::window::{End, Learned};
 use crate::metrics::Origin;
 use crate::route::policy::Operation;
 use crate::upstream::{AnswerBody, Attempt, NotSent, Unknown};
-use crate::write::settlement::may_land_later;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response, StatusCode};
@@ -74,7 +74,7 @@ impl From<Unknown> for Waited {
     }
 }
 
-impl Gateway {
+impl Attempts {
     /// Sends `request` of `credential` once and ends `permit` with what came of it.
     pub(crate) async fn attempt(
         &self,
@@ -158,6 +158,26 @@ impl Gateway {
             }
         }
         (attempt, took)
+    }
+
+    /// An attempt has ended; whether the API was there. A kept connection that was closed meanwhile
+    /// does not tell.
+    fn heard_of(&self, is_there: Option<bool>) {
+        let (now, mut breaker) = (self.clock.now(), self.breaker.lock());
+        let Some(is_there) = is_there else {
+            return breaker.came_to_nothing(now);
+        };
+        let changed = breaker.came(is_there, now);
+        drop(breaker);
+        match changed {
+            None => {}
+            Some(Changed::Opened(pause)) => tracing::error!(
+                pause_s = pause.as_secs_f64(),
+                "the API could not be reached or did not answer several times in a row: no write is \
+                 sent for a while, then one as a probe"
+            ),
+            Some(Changed::Closed) => tracing::warn!("the API answers again: writes are sent"),
+        }
     }
 
     async fn answered(
@@ -251,6 +271,11 @@ impl Gateway {
             );
         }
     }
+}
+
+/// Whether the write may take effect later than its end: nobody knows, or a 5xx hides it.
+pub fn may_land_later(status: Option<StatusCode>) -> bool {
+    status.is_none_or(|status| status.is_server_error())
 }
 
 /// The names of the request that this one was made for.

@@ -3,17 +3,21 @@
 use crate::buffer::Buffer;
 use crate::cache::coding::Decoder;
 use crate::exchange::decoding::Decoding;
-use crate::gateway::flow::BoxError;
-use crate::gateway::stack::LayeredBody;
 use crate::metrics::BodyUnderWay;
-use crate::shadow::Copied;
 use crate::upstream::{AnswerBody, BodyError};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+
+/// Any error of a layer.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of an answer once it has passed the layers.
+pub type LayeredBody = tower_http::body::UnsyncBoxBody<Bytes, BoxError>;
 
 /// What the gateway answers with.
 #[derive(Debug)]
@@ -28,8 +32,8 @@ pub enum Body {
     Decoded(Box<Decoder>),
     /// The API's answer, decoded as it arrives.
     Decoding(Box<Decoding>),
-    /// The API's answer as it arrives, of which a copy is judged at its end.
-    Copied(Box<Copied>),
+    /// Any other.
+    Boxed(UnsyncBoxBody<Bytes, BodyError>),
 }
 
 impl Body {
@@ -68,7 +72,7 @@ impl HttpBody for Body {
                 Err(_) => Some(Err(BodyError::Broken)),
             }),
             Self::Decoding(body) => Pin::new(body).poll_frame(context),
-            Self::Copied(body) => Pin::new(body).poll_frame(context),
+            Self::Boxed(body) => Pin::new(body).poll_frame(context),
         }
     }
 
@@ -79,7 +83,7 @@ impl HttpBody for Body {
             Self::Continued(first, rest) => first.is_none() && rest.is_end_stream(),
             Self::Decoded(decoder) => decoder.left() == 0,
             Self::Decoding(body) => body.is_end_stream(),
-            Self::Copied(body) => body.is_end_stream(),
+            Self::Boxed(body) => body.is_end_stream(),
         }
     }
 
@@ -87,7 +91,7 @@ impl HttpBody for Body {
         match self {
             Self::Held(body) => body.size_hint(),
             Self::Streamed(body) => body.size_hint(),
-            Self::Copied(body) => body.size_hint(),
+            Self::Boxed(body) => body.size_hint(),
             Self::Continued(None, rest) => rest.size_hint(),
             Self::Decoded(decoder) => SizeHint::with_exact(decoder.left() as u64),
             Self::Decoding(_) => SizeHint::default(),

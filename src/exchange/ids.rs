@@ -4,7 +4,6 @@
 //! attempt names the request that it was made for.
 
 use crate::exchange::request_id::REQUEST_ID;
-use crate::gateway::Gateway;
 use crate::trace::{self, TraceId, Tracer, Trail};
 use http::HeaderMap;
 use http::header::HeaderValue;
@@ -32,44 +31,32 @@ impl Ids {
     pub(crate) fn trail(&self) -> Option<&Trail> {
         self.trail.as_ref()
     }
-}
 
-impl Gateway {
-    /// The names of a request that comes in with these fields.
-    pub(crate) fn ids(&self, headers: &HeaderMap) -> Ids {
-        let begin = |tracer: &Tracer| tracer.begin(headers);
-        self.ids_with(headers, self.tracer.as_ref().and_then(begin))
+    /// The names of a request that comes in with these fields; spans are told of it by `tracer`.
+    pub(crate) fn of(headers: &HeaderMap, tracer: Option<&Tracer>) -> Self {
+        Self::with(headers, tracer.and_then(|tracer| tracer.begin(headers)))
     }
 
     /// Those of a hit, which has got this id.
-    pub(crate) fn ids_of_hit(
-        &self,
-        headers: &HeaderMap,
-        id: &HeaderValue,
-        trail: Option<Trail>,
-    ) -> Ids {
-        Ids {
+    pub(crate) fn of_hit(headers: &HeaderMap, id: &HeaderValue, trail: Option<Trail>) -> Self {
+        Self {
             request: Some(id.clone()),
-            ..self.ids_with(headers, trail)
+            ..Self::with(headers, trail)
         }
     }
 
     /// Those of a request that another process has taken in.
-    pub(crate) fn ids_of_kept(&self, headers: &HeaderMap) -> Ids {
-        let trail = self
-            .tracer
-            .as_ref()
-            .and_then(|tracer| tracer.resume(headers));
-        self.ids_with(headers, trail)
+    pub(crate) fn resumed(headers: &HeaderMap, tracer: Option<&Tracer>) -> Self {
+        Self::with(headers, tracer.and_then(|tracer| tracer.resume(headers)))
     }
 
-    fn ids_with(&self, headers: &HeaderMap, trail: Option<Trail>) -> Ids {
+    fn with(headers: &HeaderMap, trail: Option<Trail>) -> Self {
         let trace = match &trail {
             Some(trail) => Some(trail.trace_id()),
             None if headers.contains_key(trace::TRACEPARENT) => trace::trace_id(headers),
             None => None,
         };
-        Ids {
+        Self {
             request: headers.get(REQUEST_ID).cloned(),
             trace,
             trail,

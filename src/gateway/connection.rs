@@ -4,12 +4,14 @@
 //! everything else goes through the [layers](super::stack). Which way it was shows in nothing but
 //! the time it took.
 
+use crate::exchange::body::BoxError;
+use crate::exchange::body::LayeredBody;
 use crate::exchange::body::{Guarded, OuterBody};
+use crate::exchange::request::Peer;
 use crate::exchange::request_id::RequestIds;
 use crate::gateway::Gateway;
 use crate::gateway::fast_path::Memory;
-use crate::gateway::flow::{BoxError, Peer};
-use crate::gateway::stack::{LayeredBody, StackBounds, stack};
+use crate::gateway::stack::{StackBounds, stack};
 use crate::tasks::panic_text;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -32,7 +34,7 @@ pub struct Front<B> {
 }
 
 struct Ways<B> {
-    gateway: Gateway,
+    gateway: Arc<Gateway>,
     ids: RequestIds,
     layers: Layers<B>,
 }
@@ -43,7 +45,7 @@ where
     B::Error: Into<BoxError>,
 {
     /// The front of this gateway. What its connections do at once is bounded together.
-    pub fn new(gateway: Gateway, bounds: StackBounds) -> Self {
+    pub fn new(gateway: Arc<Gateway>, bounds: StackBounds) -> Self {
         let ids = RequestIds::new();
         let ways = Ways {
             layers: BoxCloneSyncService::new(stack(gateway.clone(), ids.clone(), bounds)),

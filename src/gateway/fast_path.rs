@@ -15,10 +15,12 @@ use crate::exchange::body::Body;
 use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::edge;
 use crate::exchange::ids::Ids;
+use crate::exchange::request::Peer;
 use crate::exchange::request_id::{self, REQUEST_ID, RequestIds};
-use crate::gateway::flow::{Peer, Timing};
+use crate::exchange::settings::AccessLog;
+use crate::exchange::timing::Timing;
+use crate::gateway::Gateway;
 use crate::gateway::record::Line;
-use crate::gateway::{AccessLog, Gateway};
 use crate::metrics::Outcome;
 use crate::read::representation::{Reader, show};
 use crate::read::serve::{from_store, whole};
@@ -197,14 +199,14 @@ impl Gateway {
         let path = uri.path();
         let plain = Plain::of(headers)?;
         // It is spelled in one way only, so that an own path would be known by its beginning.
-        let table = self.table.get();
+        let table = self.router.table.get();
         let operation = table.find_plain(request.method(), path)?;
         if path.starts_with(edge::OWN) {
             return None;
         }
         operation.cache.as_ref()?;
         let query = query::canonical(uri.query(), &operation.lists).ok()?;
-        let credential = memory.credential(plain.authorization?, headers, &self.hasher)?;
+        let credential = memory.credential(plain.authorization?, headers, &self.router.hasher)?;
         let key = Key::new(&KeyParts {
             credential: credential.bytes(),
             operation: u32::try_from(operation.index).unwrap_or(u32::MAX),
@@ -232,9 +234,9 @@ impl Gateway {
             .tracer
             .as_ref()
             .and_then(|tracer| tracer.begin(headers));
-        let is_logged = self.settings.get().access == AccessLog::All;
+        let is_logged = self.router.settings.get().access == AccessLog::All;
         // Only where somebody is told of it.
-        let named = (is_logged || trail.is_some()).then(|| self.ids_of_hit(headers, &id, trail));
+        let named = (is_logged || trail.is_some()).then(|| Ids::of_hit(headers, &id, trail));
         let shown = entry.hit_headers(now, Some(id));
         let answer = match plain.if_none_match {
             None => from_store(&entry, shown),
@@ -269,7 +271,7 @@ impl Gateway {
         };
         let stretch = (hit.from, elapsed);
         self.tell_hit(ids, hit.method, hit.operation, hit.status, stretch);
-        if self.settings.get().access == AccessLog::All {
+        if self.router.settings.get().access == AccessLog::All {
             let line = Line {
                 operation: &hit.operation.name,
                 method: hit.method,

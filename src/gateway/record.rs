@@ -10,8 +10,11 @@ use crate::error::GatewayError;
 use crate::exchange::body::Body;
 use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::ids::Ids;
+use crate::exchange::request::{Ask, Peer};
+use crate::exchange::response::Reply;
+use crate::exchange::settings::AccessLog;
+use crate::exchange::timing::{Progress, Timing};
 use crate::gateway::Gateway;
-use crate::gateway::flow::{Ask, Peer, Progress, Reply, Timing};
 use crate::gateway::recent::RecentRefusal;
 use crate::gateway::spans::Ended;
 use crate::journal::WriteId;
@@ -32,15 +35,6 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 /// The longest method that the log shows, in bytes.
 const LONGEST_METHOD: usize = 32;
 
-/// Which requests have a line in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessLog {
-    /// What went upstream, was refused or failed.
-    Upstream,
-    /// Every request.
-    All,
-}
-
 /// Who asks, as far as it is known before the request has been understood.
 #[derive(Clone, Debug)]
 pub(crate) struct Asker {
@@ -50,10 +44,10 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
-    pub(crate) fn of<B>(gateway: &Gateway, request: &Request<B>) -> Self {
+    pub(crate) fn of<B>(gateway: &Arc<Gateway>, request: &Request<B>) -> Self {
         Self {
             method: request.method().clone(),
-            ids: gateway.ids(request.headers()),
+            ids: Ids::of(request.headers(), gateway.tracer.as_ref()),
             peer: request.extensions().get::<Peer>().copied(),
         }
     }
@@ -62,7 +56,7 @@ impl Asker {
 /// Follows one request.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    gateway: Gateway,
+    gateway: Arc<Gateway>,
     accepted: Instant,
     asker: Asker,
     known: Option<Known>,
@@ -79,7 +73,7 @@ struct Known {
 }
 
 impl Watch {
-    pub(crate) fn new(gateway: &Gateway, asker: Asker) -> Self {
+    pub(crate) fn new(gateway: &Arc<Gateway>, asker: Asker) -> Self {
         Self {
             gateway: gateway.clone(),
             accepted: gateway.clock.now(),
@@ -114,7 +108,7 @@ impl Watch {
         self.complete(&mut reply, elapsed);
         self.count(&reply, elapsed);
         let hit = reply.outcome == Outcome::Hit;
-        if !hit || self.gateway.settings.get().access == AccessLog::All {
+        if !hit || self.gateway.router.settings.get().access == AccessLog::All {
             self.log(&reply, elapsed);
         }
         self.trace(&reply, elapsed);
@@ -125,7 +119,7 @@ impl Watch {
         }
         let headers = response.headers_mut();
         match (&reply.cache, reply.error) {
-            (_, Some(kind)) => mark_own(headers, kind, &self.gateway.settings.get().via),
+            (_, Some(kind)) => mark_own(headers, kind, &self.gateway.router.settings.get().via),
             (cache, None) => {
                 let write = CacheStatus::write();
                 if let Some(value) = cache.as_ref().unwrap_or(&write).value() {
@@ -134,7 +128,7 @@ impl Watch {
             }
         }
         if let Some(shadow) = &reply.shadow {
-            headers.insert(SHADOW, shadow.value());
+            headers.insert(SHADOW, shadow.clone());
         }
         let standing = reply.standing.or_else(|| {
             let known = self.known.as_ref().filter(|_| reply.shows_budget)?;
@@ -244,7 +238,6 @@ impl Watch {
     }
 
     fn log(&self, reply: &Reply, elapsed: Duration) {
-        let shadow = reply.shadow.as_ref().map(|shadow| shadow.value());
         let line = Line {
             operation: self.name(),
             method: &self.asker.method,
@@ -252,7 +245,7 @@ impl Watch {
             outcome: reply.outcome,
             error: reply.error,
             cache: reply.cache.as_ref().map(|cache| cache.reason()),
-            shadow: shadow.as_ref().and_then(|value| value.to_str().ok()),
+            shadow: reply.shadow.as_ref().and_then(|value| value.to_str().ok()),
             elapsed,
             timing: &reply.timing,
             credential: self.known.as_ref().map(|known| known.credential),

@@ -6,7 +6,8 @@
 
 use crate::cache::Touched;
 use crate::exchange::callers::Allowed;
-use crate::gateway::{Gateway, Settings};
+use crate::exchange::settings::Settings;
+use crate::gateway::Gateway;
 use crate::limit::budgets::LineBounds;
 use crate::route::policy::{BudgetSpec, CachePolicy, Operation};
 use crate::route::table::Table;
@@ -51,21 +52,21 @@ impl Replacement {
 impl Gateway {
     /// Takes over what is new.
     pub fn replace(&self, new: Replacement) {
-        self.settings.set(new.settings);
+        self.router.settings.set(new.settings);
         self.budgets.set_line_bounds(new.lines);
         if let Some(allowed) = new.quotas {
             self.quotas.configure(allowed);
         }
         if let Some(table) = new.table {
-            let running = self.table.get();
+            let running = self.router.table.get();
             let changed = changed(&budgets(&running), budgets(&table));
             let caches_otherwise = caching(&running).ne(caching(&table));
-            self.table.set(table);
+            self.router.table.set(table);
             self.budgets.configure(&changed);
             if caches_otherwise {
                 // What is stored was stored for other times. The API has changed nothing, so the
                 // next answer may be stored and shared at once.
-                self.settle(&Touched::Everything, Duration::ZERO);
+                self.writes.settle(&Touched::Everything, Duration::ZERO);
             }
         }
     }

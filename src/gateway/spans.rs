@@ -3,13 +3,11 @@
 
 use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::ids::Ids;
+use crate::exchange::timing::{Progress, Timing};
 use crate::gateway::Gateway;
-use crate::gateway::flow::{Progress, Timing};
 use crate::metrics::Outcome;
 use crate::route::policy::Operation;
-use crate::trace::{Span, SpanKind, Tracer, Trail, attribute};
-use crate::upstream::Attempt;
-use http::header::HeaderMap;
+use crate::trace::{ERROR, STATUS, Span, SpanKind, Tracer, Trail, attribute};
 use http::{Method, StatusCode};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -62,63 +60,11 @@ impl Gateway {
         };
         self.tell_request(ids, &ended);
     }
-
-    /// The place of an attempt, written into its fields, if the request that it is made for is
-    /// traced.
-    pub(crate) fn attempt_place(&self, ids: &Ids, headers: &mut HeaderMap) -> Option<Trail> {
-        let _ = self.tracer.as_ref()?;
-        let place = ids.trail()?.below();
-        place.put_into(headers);
-        Some(place)
-    }
-
-    /// Tells the span of an attempt.
-    pub(crate) fn tell_attempt(
-        &self,
-        place: &Trail,
-        operation: &Operation,
-        attempt: &Attempt,
-        (from, took): (Instant, Duration),
-    ) {
-        let Some(tracer) = &self.tracer else {
-            return;
-        };
-        let mut attributes = vec![
-            attribute("segment_gateway.operation", operation.name.to_string()),
-            attribute("segment_gateway.budget", operation.budget.name.to_string()),
-        ];
-        let failed = match attempt {
-            Attempt::Answered(response) => {
-                let status = response.status();
-                attributes.push(attribute(STATUS, i64::from(status.as_u16())));
-                status.is_client_error() || status.is_server_error()
-            }
-            Attempt::NotSent(why) => {
-                attributes.push(attribute(ERROR, why.as_str()));
-                true
-            }
-            Attempt::Unknown(why) => {
-                attributes.push(attribute(ERROR, why.as_str()));
-                true
-            }
-        };
-        tracer.tell(Span {
-            trail: place,
-            name: "upstream".into(),
-            kind: SpanKind::Client,
-            from,
-            to: from + took,
-            failed,
-            attributes,
-        });
-    }
 }
 
 // Names of OpenTelemetry's semantic conventions for HTTP.
 const METHOD: &str = "http.request.method";
 const ROUTE: &str = "http.route";
-const STATUS: &str = "http.response.status_code";
-const ERROR: &str = "error.type";
 
 fn tell_request(tracer: &Tracer, trail: &Trail, ids: &Ids, ended: &Ended<'_>) {
     let to = ended.from + ended.elapsed;

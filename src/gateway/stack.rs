@@ -8,11 +8,12 @@
 //! error and every request ends in exactly one outcome.
 
 use crate::error::GatewayError;
+use crate::exchange::body::BoxError;
+use crate::exchange::body::LayeredBody;
 use crate::exchange::body::{Body, Guarded};
 use crate::exchange::error_response;
 use crate::exchange::request_id::{self, REQUEST_ID, RequestIds};
 use crate::gateway::Gateway;
-use crate::gateway::flow::BoxError;
 use crate::gateway::record::{Asker, mark_own, short};
 use crate::tasks::panic_text;
 use crate::trace;
@@ -24,6 +25,7 @@ use std::any::Any;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tower::layer::layer_fn;
@@ -34,9 +36,6 @@ use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::timeout::{RequestBodyDeadlineLayer, ResponseBodyDeadlineLayer};
 use tower_http::trace::{DefaultOnFailure, TraceLayer};
 use tracing::Level;
-
-/// The body of an answer once it has passed the layers.
-pub type LayeredBody = tower_http::body::UnsyncBoxBody<Bytes, BoxError>;
 
 /// Bounds of the layers.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +50,7 @@ pub struct StackBounds {
 
 /// The layers and the path behind them: never fails, clones cheaply.
 pub(crate) fn stack<B>(
-    gateway: Gateway,
+    gateway: Arc<Gateway>,
     ids: RequestIds,
     bounds: StackBounds,
 ) -> impl Service<Request<B>, Response = Response<LayeredBody>, Error = Infallible, Future: Send>
@@ -62,7 +61,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let (outer, via) = (gateway.clone(), gateway.settings.get().via.clone());
+    let (outer, via) = (gateway.clone(), gateway.router.settings.get().via.clone());
     ServiceBuilder::new()
         // A caller's id is believed only if it is harmless; it is given back with every answer.
         .map_request(|mut request: Request<B>| {
@@ -120,7 +119,7 @@ where
 #[derive(Clone, Debug)]
 struct Finish<S> {
     inner: S,
-    gateway: Gateway,
+    gateway: Arc<Gateway>,
 }
 
 impl<S, B> Service<Request<B>> for Finish<S>

@@ -17,9 +17,10 @@ use crate::error::GatewayError;
 use crate::exchange::body::{self, Body, Read};
 use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::decoding::Decoding;
-use crate::gateway::Gateway;
-use crate::gateway::flow::{Reply, Timing};
+use crate::exchange::response::Reply;
+use crate::exchange::timing::Timing;
 use crate::metrics::Outcome;
+use crate::read::Reads;
 use crate::read::pass::{Asked, Move};
 use crate::read::representation::{self, Whole, show};
 use crate::read::serve::{Reading, must_not_decode, whole};
@@ -63,10 +64,10 @@ struct Arrived {
     landed: Landed,
 }
 
-impl Gateway {
+impl Reads {
     /// Begins a fetch; whoever waits for it in particular is told.
     pub(crate) fn fetch(
-        &self,
+        self: &Arc<Self>,
         reading: Reading,
         leader: Leader<GatewayError>,
         tell: Option<oneshot::Sender<Told>>,
@@ -81,7 +82,11 @@ impl Gateway {
         });
     }
 
-    async fn carry_out_fetch(&self, reading: &Reading, mut leader: Leader<GatewayError>) -> Told {
+    async fn carry_out_fetch(
+        self: &Arc<Self>,
+        reading: &Reading,
+        mut leader: Leader<GatewayError>,
+    ) -> Told {
         let ask = &reading.ask;
         let mut timing = Timing::of(ask);
         // One that hangs is not waited for: its readers have their own patience.
@@ -153,7 +158,7 @@ impl Gateway {
     /// The request for everybody: without what one reader has asked of the answer's form, and without
     /// fields that others with its key need not have; see [`fields`].
     fn shared_request(&self, reading: &Reading) -> Request<Bytes> {
-        let mut request = self.forwarded(&reading.ask);
+        let mut request = reading.ask.forwarded();
         let mut headers = fields::keep_sent(request.headers());
         headers.insert(header::USER_AGENT, USER_AGENT);
         if request.body().is_empty() {
@@ -226,7 +231,7 @@ impl Gateway {
 
     /// Stores and shares the answer as far as it may be, and gives it to the first reader.
     async fn land(
-        &self,
+        self: &Arc<Self>,
         reading: &Reading,
         answer: Answer,
         leader: Leader<GatewayError>,
@@ -269,14 +274,14 @@ impl Gateway {
     }
 
     /// The bytes as the API has them in a coding that the reader knows: nobody else may make one.
-    async fn very_bytes(&self, reading: &Reading) -> Told {
+    async fn very_bytes(self: &Arc<Self>, reading: &Reading) -> Told {
         let key = reading.at.primary.hash();
         let status = CacheStatus::alone(Miss::NotShared, Some(key));
         Box::pin(self.pass(reading.ask.clone(), status)).await
     }
 
     /// The answer as the API has it for the reader alone, after one that cannot be decoded.
-    async fn without_gzip(&self, reading: &Reading) -> Told {
+    async fn without_gzip(self: &Arc<Self>, reading: &Reading) -> Told {
         tracing::warn!(
             operation = %reading.ask.operation.name,
             request_id = reading.ask.ids.request(),

@@ -5,3 +5,48 @@ pub mod pass;
 pub mod refresh;
 pub mod representation;
 pub mod serve;
+
+use crate::attempt::{Attempts, Handles};
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::error::GatewayError;
+use crate::exchange::answer_memory::Answers;
+use crate::exchange::callers::Quotas;
+use crate::exchange::settings::Settings;
+use crate::limit::budgets::Budgets;
+use crate::metrics::Metrics;
+use crate::swap::Swap;
+use crate::tasks::Tasks;
+use std::sync::Arc;
+
+/// Serves reads.
+#[derive(Debug)]
+pub struct Reads {
+    attempts: Arc<Attempts>,
+    cache: Arc<Cache<GatewayError>>,
+    budgets: Budgets,
+    quotas: Arc<Quotas>,
+    /// The memory of answers that are read as a whole.
+    answers: Answers,
+    metrics: Arc<Metrics>,
+    tasks: Tasks,
+    settings: Arc<Swap<Settings>>,
+    clock: Clock,
+}
+
+impl Reads {
+    /// Reads by way of these attempts.
+    pub fn new(handles: &Handles, attempts: Arc<Attempts>, answers: Answers) -> Self {
+        Self {
+            attempts,
+            cache: handles.cache.clone(),
+            budgets: handles.budgets.clone(),
+            quotas: handles.quotas.clone(),
+            answers,
+            metrics: handles.metrics.clone(),
+            tasks: handles.tasks.clone(),
+            settings: handles.router.settings.clone(),
+            clock: handles.clock.clone(),
+        }
+    }
+}

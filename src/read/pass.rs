@@ -3,19 +3,22 @@
 //! The same way of asking the API serves shared fetches, which run it in a task of their own.
 
 use crate::attempt::send::{Answer, Came};
+use crate::attempt::wait::refused;
 use crate::cache::conditional::{has_condition, without_own};
 use crate::error::{GatewayError, Waited};
 use crate::exchange::body::Body;
 use crate::exchange::cache_status::CacheStatus;
-use crate::gateway::Gateway;
-use crate::gateway::flow::{Ask, Reply, Timing};
+use crate::exchange::request::Ask;
+use crate::exchange::response::Reply;
+use crate::exchange::timing::Timing;
 use crate::limit::ticket::Permit;
 use crate::metrics::Outcome;
 use crate::queue::lanes::Keys;
+use crate::read::Reads;
 use crate::upstream::{NewConnection, UNREADABLE, Unknown};
-use crate::write::held::refused;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
@@ -49,11 +52,15 @@ pub(crate) fn unanswered(why: Unknown) -> GatewayError {
     }
 }
 
-impl Gateway {
+impl Reads {
     /// Passes a read through. `cache` says why it is not a matter for the cache.
-    pub(crate) async fn pass(&self, ask: Ask, cache: CacheStatus) -> Result<Reply, GatewayError> {
+    pub(crate) async fn pass(
+        self: &Arc<Self>,
+        ask: Ask,
+        cache: CacheStatus,
+    ) -> Result<Reply, GatewayError> {
         self.quotas.charge(&ask.caller)?;
-        let mut request = self.forwarded(&ask);
+        let mut request = ask.forwarded();
         without_own(request.headers_mut());
         let has_condition = has_condition(request.headers());
         let mut timing = Timing::of(&ask);
@@ -61,7 +68,7 @@ impl Gateway {
         let asked = self.ask_api(&ask, request, &mut timing, None, |to| {
             under_way = matches!(to, Move::Departs(_));
         });
-        let asked = match self.given_up_at(&ask) {
+        let asked = match self.attempts.given_up_at(&ask) {
             None => Ok(asked.await),
             Some(gone) => timeout_at(gone.into(), asked).await,
         };
@@ -70,7 +77,7 @@ impl Gateway {
             Err(if under_way {
                 GatewayError::UpstreamTimeout
             } else {
-                self.expired(&ask)
+                self.attempts.expired(&ask)
             })
         });
         match asked? {
@@ -110,16 +117,16 @@ impl Gateway {
     /// Where `connect_for` says so, no connection is waited for longer than that after the first one
     /// that failed. `moves` is told before each attempt, and when it came to nothing.
     pub(crate) async fn ask_api(
-        &self,
+        self: &Arc<Self>,
         ask: &Ask,
         mut request: Request<Bytes>,
         timing: &mut Timing,
         connect_for: Option<Duration>,
         mut moves: impl FnMut(Move),
     ) -> Result<Asked, GatewayError> {
-        let wish = self.wish(ask);
+        let wish = self.attempts.wish(ask);
         let ticket = match self.budgets.join(&wish) {
-            Err(refusal) => self.look_closer(wish, &Keys::default(), refusal),
+            Err(refusal) => self.attempts.look_closer(wish, &Keys::default(), refusal),
             joined => joined,
         };
         let mut ticket = ticket.map_err(refused)?;
@@ -133,10 +140,10 @@ impl Gateway {
                 Ok(permit) => permit,
                 // Something was sent.
                 Err(_) if is_repeated => return Ok(Asked::Lost),
-                Err(why) => return Err(self.not_permitted(why, ask, &ticket)),
+                Err(why) => return Err(self.attempts.not_permitted(why, ask, &ticket)),
             };
             moves(Move::Departs(self.clock.now()));
-            self.leaves(ask, timing);
+            self.attempts.leaves(ask, timing);
             match self.dispatch_read(ask, permit, request.clone()).await? {
                 Came::Answer(answer) => return Ok(Asked::Answer(answer)),
                 Came::Unknown(Unknown::StaleConnection) if !is_repeated => {
@@ -161,7 +168,8 @@ impl Gateway {
                     let by = *connect_by.get_or_insert_with(|| {
                         connect_for.map_or(ticket.deadline(), |long| self.clock.now() + long)
                     });
-                    self.pause_or_fail(why, connects, ticket.place(), by)
+                    self.attempts
+                        .pause_or_fail(why, connects, ticket.place(), by)
                         .await?;
                 }
             }
@@ -170,7 +178,7 @@ impl Gateway {
     }
 
     async fn dispatch_read(
-        &self,
+        self: &Arc<Self>,
         ask: &Ask,
         permit: Permit,
         request: Request<Bytes>,
@@ -182,6 +190,7 @@ impl Gateway {
             drop(
                 tell.send(
                     gateway
+                        .attempts
                         .attempt(&operation, credential, permit, request)
                         .await,
                 ),

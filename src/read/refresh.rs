@@ -8,19 +8,25 @@
 use crate::cache::entry::Entry;
 use crate::cache::reuse::Need;
 use crate::cache::{Board, Purpose};
-use crate::gateway::Gateway;
-use crate::gateway::flow::Ask;
+use crate::exchange::request::Ask;
 use crate::limit::turns::Urgency;
+use crate::read::Reads;
 use crate::read::serve::{Reading, tags, wish};
 use http::Method;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a fetch is begun that nobody waits for, where nothing was shown stale.
 const AHEAD: &str = "ahead";
 
-impl Gateway {
+impl Reads {
     /// A new answer in place of one that was shown stale.
-    pub(crate) fn refresh_behind(&self, mut reading: Reading, entry: &Entry, need: Need) {
+    pub(crate) fn refresh_behind(
+        self: &Arc<Self>,
+        mut reading: Reading,
+        entry: &Entry,
+        need: Need,
+    ) {
         if !entry.claim_attempt(self.clock.now()) {
             return;
         }
@@ -31,7 +37,7 @@ impl Gateway {
 
     /// A new answer in place of one that is asked for often and has not long to live, if the read
     /// budget has a slot to spare.
-    pub(crate) fn refresh_ahead(&self, mut reading: Reading, entry: &Entry) {
+    pub(crate) fn refresh_ahead(self: &Arc<Self>, mut reading: Reading, entry: &Entry) {
         let ask = &reading.ask;
         if !self
             .budgets
@@ -44,7 +50,7 @@ impl Gateway {
         self.refresh(reading, AHEAD);
     }
 
-    fn refresh(&self, mut reading: Reading, why: &'static str) {
+    fn refresh(self: &Arc<Self>, mut reading: Reading, why: &'static str) {
         // It is a fetch for everybody now, of the whole.
         reading.ask = Ask {
             method: Method::GET,

@@ -21,15 +21,16 @@ use crate::cache::reuse::{Need, Use};
 use crate::cache::{self, Board, Found, Located, Purpose, fence::Tag, fields, vary};
 use crate::error::GatewayError;
 use crate::exchange::cache_status::CacheStatus;
+use crate::exchange::request::Ask;
 use crate::exchange::request_id::REQUEST_ID;
-use crate::gateway::Gateway;
-use crate::gateway::flow::{Ask, Reply, Timing};
+use crate::exchange::response::Reply;
+use crate::exchange::timing::Timing;
 use crate::metrics::Outcome;
+use crate::read::Reads;
 use crate::read::fetch::Told;
 use crate::read::representation::{Reader, Whole, show};
 use crate::route::policy::{CachePolicy, Directives};
 use crate::route::{names, query};
-use crate::write::held::refused;
 use http::header;
 use http::{HeaderMap, Method, Response, StatusCode};
 use std::borrow::Cow;
@@ -85,8 +86,8 @@ enum Joined {
     Alone(Miss),
 }
 
-impl Gateway {
-    pub(crate) async fn read(&self, ask: Ask) -> Result<Reply, GatewayError> {
+impl Reads {
+    pub(crate) async fn read(self: &Arc<Self>, ask: Ask) -> Result<Reply, GatewayError> {
         let looks = ask.ids.trail().map(|_| self.clock.now());
         let reading = match self.reading(&ask) {
             Ok((rules, at, wants)) => Reading {
@@ -133,7 +134,7 @@ impl Gateway {
 
     /// Shows what is stored.
     async fn stored(
-        &self,
+        self: &Arc<Self>,
         reading: Reading,
         entry: &Arc<Entry>,
         how: Use,
@@ -167,7 +168,7 @@ impl Gateway {
 
     /// Nothing that is stored can be shown as it is.
     async fn ask_for(
-        &self,
+        self: &Arc<Self>,
         reading: Reading,
         why: Miss,
         stale: Option<Arc<Entry>>,
@@ -186,7 +187,7 @@ impl Gateway {
         let limited = Need::IfLimited;
         if let Some(entry) = &stale
             && self.may_stand_in(&reading, entry, limited)
-            && self.budgets.must_wait(&self.wish(&reading.ask))
+            && self.budgets.must_wait(&self.attempts.wish(&reading.ask))
         {
             let reply = self.stale(&reading, entry, limited, None);
             self.refresh_behind(reading, entry, limited);
@@ -197,7 +198,7 @@ impl Gateway {
     }
 
     /// Asks the API for the header alone; what is stored for GET is compared with it.
-    async fn head(&self, reading: Reading, why: Miss) -> Result<Reply, GatewayError> {
+    async fn head(self: &Arc<Self>, reading: Reading, why: Miss) -> Result<Reply, GatewayError> {
         let Reading { ask, at, .. } = reading;
         let status = CacheStatus::alone(why, Some(at.primary.hash()));
         let reply = self.pass(ask, status).await?;
@@ -207,7 +208,11 @@ impl Gateway {
         Ok(reply)
     }
 
-    async fn fetch_or_join(&self, reading: &Reading, stale: Option<&Arc<Entry>>) -> Told {
+    async fn fetch_or_join(
+        self: &Arc<Self>,
+        reading: &Reading,
+        stale: Option<&Arc<Entry>>,
+    ) -> Told {
         let Some(tags) = tags(&reading.ask) else {
             let status = CacheStatus::bypass(Bypass::Names);
             return self.pass(reading.ask.clone(), status).await;
@@ -256,7 +261,7 @@ impl Gateway {
     }
 
     /// Asks for this reader alone.
-    async fn alone(&self, reading: &Reading, why: Miss) -> Told {
+    async fn alone(self: &Arc<Self>, reading: &Reading, why: Miss) -> Told {
         let status = CacheStatus::alone(why, Some(reading.key()));
         let began = self.clock.now();
         let reply = self.pass(reading.ask.clone(), status).await?;
@@ -266,7 +271,12 @@ impl Gateway {
     }
 
     /// Fetches for this reader and everybody who joins.
-    async fn lead(&self, reading: &Reading, leader: Leader<GatewayError>, impatient: bool) -> Told {
+    async fn lead(
+        self: &Arc<Self>,
+        reading: &Reading,
+        leader: Leader<GatewayError>,
+        impatient: bool,
+    ) -> Told {
         let ask = &reading.ask;
         self.quotas.charge(&ask.caller)?;
         let (tell, told) = oneshot::channel();
@@ -278,16 +288,16 @@ impl Gateway {
                 biased;
                 told = told => told,
                 // A 429, or no connection: it waits for its budget, and goes on for the others.
-                () = progress.turned_back(), if impatient => Err(self.expired(ask)),
+                () = progress.turned_back(), if impatient => Err(self.attempts.expired(ask)),
             }
         };
-        let Some(gone) = self.given_up_at(ask) else {
+        let Some(gone) = self.attempts.given_up_at(ask) else {
             return told.await;
         };
         match timeout_at(gone.into(), told).await {
             Ok(told) => told,
             Err(_) if progress.has_departed() => Err(GatewayError::UpstreamTimeout),
-            Err(_) => Err(self.expired(ask)),
+            Err(_) => Err(self.attempts.expired(ask)),
         }
     }
 
@@ -307,6 +317,7 @@ impl Gateway {
         };
         let answered = ask.accepted + ask.patience + self.settings.get().longest_answer;
         let end = self
+            .attempts
             .given_up_at(ask)
             .map_or(answered, |gone| gone.min(answered));
         let flown = loop {
@@ -318,7 +329,7 @@ impl Gateway {
                     // Now or never: its own place in the line tells how long it would be.
                     return Ok(Joined::Alone(Miss::NotWaiting));
                 }
-                return Err(self.expired(ask));
+                return Err(self.attempts.expired(ask));
             }
             match timeout_at(end.into(), follower.wait()).await {
                 Ok(Some(flown)) => break flown,
@@ -401,15 +412,6 @@ impl Gateway {
         let now = self.clock.now();
         self.cache.may_stand_in(entry, &reading.wants, need, now)
             && !must_not_decode(reading, entry)
-    }
-
-    /// It waited for its budget as long as it may. The line tells when to come back.
-    pub(crate) fn expired(&self, ask: &Ask) -> GatewayError {
-        let refused = self.budgets.join(&self.wish(ask)).err().map(refused);
-        let retry_after = refused.and_then(|refused| refused.retry_after());
-        GatewayError::QueueExpired {
-            retry_after: retry_after.unwrap_or(Duration::from_secs(1)),
-        }
     }
 
     fn hit(&self, reading: &Reading, entry: &Entry, now: Instant) -> Reply {

@@ -1,8 +1,8 @@
 //! The body of a request as it comes from a connection, and that of an answer as it leaves.
 
 use super::notes::{BodyComing, Exchange, Notes};
+use crate::exchange::body::BoxError;
 use crate::exchange::body::OuterBody;
-use crate::gateway::flow::BoxError;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;

@@ -5,7 +5,7 @@ use super::line::{Line, Patience};
 use super::notes::{Interim, Notes};
 use super::refusals::Refusals;
 use crate::exchange::body::OuterBody;
-use crate::gateway::flow::AmbiguousFraming;
+use crate::exchange::request::AmbiguousFraming;
 use crate::metrics::Malformed;
 use http::{HeaderValue, Request, Response, Version, header};
 use hyper::body::Incoming;

@@ -19,20 +19,29 @@ pub mod model;
 mod reads;
 pub mod verdict;
 
-pub use copied::Copied;
-
+use crate::attempt::{Attempts, Handles};
+use crate::cache::Cache;
+use crate::clock::Clock;
 use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::exchange::body_memory::Room;
+use crate::exchange::callers::Quotas;
 use crate::exchange::edge;
-use crate::gateway::Gateway;
-use crate::gateway::flow::{Ask, Reply, Timing};
+use crate::exchange::request::Ask;
+use crate::exchange::response::Reply;
+use crate::exchange::settings::Settings;
+use crate::exchange::timing::Timing;
 use crate::limit::learn::Allowance;
 use crate::merge::{self, Parts};
+use crate::metrics::Metrics;
 use crate::metrics::Origin;
+use crate::read::Reads;
 use crate::read::pass::unanswered;
 use crate::route::policy::Effect;
+use crate::swap::Swap;
+use crate::tasks::Tasks;
 use crate::upstream::{AnswerBody, Attempt, NewConnection, NotSent, Unknown};
+use crate::write::Writes;
 use crate::write::held::{Unsettled, touched};
 use crate::write::retry::unknown;
 use bytes::Bytes;
@@ -54,6 +63,15 @@ pub struct Shadow {
     model: Mutex<Model<BudgetKey, Parts>>,
     /// The memory of all copies of answers. Without room an answer passes and is not judged.
     copies: Room,
+    attempts: Arc<Attempts>,
+    reads: Arc<Reads>,
+    writes: Arc<Writes>,
+    cache: Arc<Cache<GatewayError>>,
+    quotas: Arc<Quotas>,
+    metrics: Arc<Metrics>,
+    tasks: Tasks,
+    settings: Arc<Swap<Settings>>,
+    clock: Clock,
 }
 
 /// Bytes of all copies together.
@@ -69,10 +87,25 @@ impl Passenger for Parts {
 
 impl Shadow {
     /// Lines within these bounds, in which nobody waits.
-    pub fn new(bounds: Bounds) -> Self {
+    pub fn new(
+        bounds: Bounds,
+        handles: &Handles,
+        attempts: Arc<Attempts>,
+        reads: Arc<Reads>,
+        writes: Arc<Writes>,
+    ) -> Self {
         Self {
             model: Mutex::new(Model::new(bounds)),
             copies: Room::new(COPIES),
+            attempts,
+            reads,
+            writes,
+            cache: handles.cache.clone(),
+            quotas: handles.quotas.clone(),
+            metrics: handles.metrics.clone(),
+            tasks: handles.tasks.clone(),
+            settings: handles.router.settings.clone(),
+            clock: handles.clock.clone(),
         }
     }
 }
@@ -81,10 +114,10 @@ fn budget_of(ask: &Ask) -> BudgetKey {
     (ask.credential, ask.operation.budget.name.clone())
 }
 
-impl Gateway {
+impl Shadow {
     /// The whole life of a request in shadow mode, whatever it is.
-    pub(crate) async fn forward_at_once(&self, shadow: &Shadow, ask: Ask) -> Reply {
-        let request = self.forwarded(&ask);
+    pub(crate) async fn forward_at_once(self: &Arc<Self>, ask: Ask) -> Reply {
+        let request = ask.forwarded();
         let (mut foreseen, keep) = match ask.operation.effect {
             effect if ask.lacks_credential() => {
                 let cached = match effect {
@@ -94,33 +127,34 @@ impl Gateway {
                 let refused = Foreseen::not_taken(cached, NotTaken::NoCredential);
                 (refused, Keep::Nothing)
             }
-            Effect::Read => self.foresee_read(shadow, &ask),
-            Effect::Write => (self.foresee_write(shadow, &ask, &request), Keep::Nothing),
+            Effect::Read => self.foresee_read(&ask),
+            Effect::Write => (self.foresee_write(&ask, &request), Keep::Nothing),
         };
         let name = &ask.operation.name;
         let (cached, wait) = (foreseen.cached.as_str(), foreseen.wait());
         self.metrics
             .foreseen(name, foreseen.verdict(), cached, wait);
         let mut timing = Timing::of(&ask);
-        self.leaves(&ask, &mut timing);
+        self.attempts.leaves(&ask, &mut timing);
         let (tell, told) = oneshot::channel();
-        let (gateway, its) = (self.clone(), ask.clone());
+        let (shadow, its) = (self.clone(), ask.clone());
         self.tasks.spawn("shadow", async move {
-            drop(tell.send(gateway.forward(&its, request).await));
+            drop(tell.send(shadow.forward(&its, request).await));
         });
         let (attempt, took) = match told.await {
             Ok(came) => came,
-            Err(_) => return Reply::error(&GatewayError::Internal).in_shadow(foreseen),
+            Err(_) => return Reply::error(&GatewayError::Internal).in_shadow(foreseen.value()),
         };
         timing.upstream = took;
         match attempt {
             Attempt::Answered(response) => {
-                self.heed(shadow, &ask, &foreseen, &response);
+                self.heed(&ask, &foreseen, &response);
                 let (response, same) = keep.pass_on(self, response).await;
                 foreseen.same = same;
-                Reply::as_it_came(response, ask.operation.effect, timing).in_shadow(foreseen)
+                Reply::as_it_came(response, ask.operation.effect, timing)
+                    .in_shadow(foreseen.value())
             }
-            other => Reply::error(&error_of(&other, &ask)).in_shadow(foreseen),
+            other => Reply::error(&error_of(&other, &ask)).in_shadow(foreseen.value()),
         }
     }
 
@@ -128,10 +162,11 @@ impl Gateway {
     /// anybody hears of it.
     async fn forward(&self, ask: &Ask, mut request: Request<Bytes>) -> (Attempt, Duration) {
         let unsettled = (ask.operation.effect == Effect::Write)
-            .then(|| Unsettled::without_place(self.clone(), touched(ask)));
+            .then(|| Unsettled::without_place(self.writes.clone(), touched(ask)));
         let mut tries = 1;
         let (mut attempt, took) = loop {
             let (attempt, took) = self
+                .attempts
                 .exchange(&ask.operation, ask.credential, request.clone())
                 .await;
             let again = match attempt {
@@ -168,8 +203,8 @@ impl Gateway {
     }
 
     /// What would become of a write.
-    fn foresee_write(&self, shadow: &Shadow, ask: &Ask, request: &Request<Bytes>) -> Foreseen {
-        let Ok(durable) = self.wants_durable(ask) else {
+    fn foresee_write(&self, ask: &Ask, request: &Request<Bytes>) -> Foreseen {
+        let Ok(durable) = self.writes.wants_durable(ask) else {
             return Foreseen::not_taken(Cached::Write, NotTaken::Key);
         };
         let deferred = durable.as_ref().is_some_and(|wanted| wanted.is_deferred());
@@ -194,29 +229,23 @@ impl Gateway {
             bytes: ask.weight(),
             parts,
         };
-        self.foresee(shadow, ask, Cached::Write, wish)
+        self.foresee(ask, Cached::Write, wish)
     }
 
     /// What would become of a request that needs the API.
-    fn foresee(&self, shadow: &Shadow, ask: &Ask, cached: Cached, wish: Wish<Parts>) -> Foreseen {
+    fn foresee(&self, ask: &Ask, cached: Cached, wish: Wish<Parts>) -> Foreseen {
         if self.quotas.charge(&ask.caller).is_err() {
             return Foreseen::not_taken(cached, NotTaken::Quota);
         }
         let rate = ask.operation.budget.rate;
-        let mut model = shadow.model.lock();
+        let mut model = self.model.lock();
         let departure = model.arrive(&budget_of(ask), rate, wish, self.clock.now());
         Foreseen::leaves(cached, departure)
     }
 
     /// What an answer says of its budget, and whether it is a 429 that the gateway would have
     /// prevented.
-    fn heed(
-        &self,
-        shadow: &Shadow,
-        ask: &Ask,
-        foreseen: &Foreseen,
-        response: &Response<AnswerBody>,
-    ) {
+    fn heed(&self, ask: &Ask, foreseen: &Foreseen, response: &Response<AnswerBody>) {
         let operation = &ask.operation;
         if response.status() == StatusCode::TOO_MANY_REQUESTS {
             self.metrics.throttled(&operation.name, Origin::Upstream);
@@ -232,7 +261,7 @@ impl Gateway {
             } else {
                 observed
             };
-            shadow.model.lock().learn(&budget_of(ask), limit);
+            self.model.lock().learn(&budget_of(ask), limit);
         }
     }
 }

@@ -12,8 +12,7 @@ use crate::cache::reuse::{Need, Use};
 use crate::cache::{Board, Found, Located, Purpose, conditional, request};
 use crate::error::GatewayError;
 use crate::exchange::body::Body;
-use crate::gateway::Gateway;
-use crate::gateway::flow::Ask;
+use crate::exchange::request::Ask;
 use crate::merge::Parts;
 use crate::read::serve::{Reading, must_not_decode, tags, wish};
 use crate::shadow::copied::Copied;
@@ -24,6 +23,7 @@ use crate::upstream::AnswerBody;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
+use http_body_util::combinators::UnsyncBoxBody;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -46,7 +46,7 @@ pub(super) enum Keep {
 /// Judges an answer once all of it is there.
 #[derive(Debug)]
 pub(super) struct Judge {
-    gateway: Gateway,
+    shadow: Arc<Shadow>,
     reading: Reading,
     /// What would have been shown in its place.
     shown: Option<Arc<Entry>>,
@@ -55,9 +55,9 @@ pub(super) struct Judge {
     headers: HeaderMap,
 }
 
-impl Gateway {
-    pub(super) fn foresee_read(&self, shadow: &Shadow, ask: &Ask) -> (Foreseen, Keep) {
-        let reading = match self.reading(ask) {
+impl Shadow {
+    pub(super) fn foresee_read(self: &Arc<Self>, ask: &Ask) -> (Foreseen, Keep) {
+        let reading = match self.reads.reading(ask) {
             Ok((rules, at, wants)) => Reading {
                 ask: ask.clone(),
                 rules,
@@ -65,18 +65,17 @@ impl Gateway {
                 wants,
             },
             Err(_) if request::is_only_if_cached(&ask.headers) => return not_cached(),
-            Err(_) => return (self.asks(shadow, ask, Cached::Bypass), Keep::Nothing),
+            Err(_) => return (self.asks(ask, Cached::Bypass), Keep::Nothing),
         };
         let now = self.clock.now();
         match self.cache.find(&reading.at, &reading.wants, now) {
-            Found::Shown(entry, how) => self.would_show(shadow, reading, entry, how, now),
-            Found::Not(_, stale) => self.would_ask(shadow, reading, stale, now),
+            Found::Shown(entry, how) => self.would_show(reading, entry, how, now),
+            Found::Not(_, stale) => self.would_ask(reading, stale, now),
         }
     }
 
     fn would_show(
-        &self,
-        shadow: &Shadow,
+        self: &Arc<Self>,
         reading: Reading,
         entry: Arc<Entry>,
         how: Use,
@@ -86,7 +85,7 @@ impl Gateway {
             if reading.wants.only_if_cached {
                 return not_cached();
             }
-            return self.would_ask_alone(shadow, &reading, now);
+            return self.would_ask_alone(&reading, now);
         }
         entry.note_shown();
         let ask = &reading.ask;
@@ -96,15 +95,15 @@ impl Gateway {
             _ if ask.method != Method::GET => false,
             Use::Fresh => {
                 let rate = ask.operation.budget.rate;
-                let spare = |shadow: &Shadow| {
-                    let mut model = shadow.model.lock();
+                let spare = || {
+                    let mut model = self.model.lock();
                     model.has_spare(&budget_of(ask), rate, now)
                 };
-                entry.is_due(now) && spare(shadow) && entry.claim_renewal()
+                entry.is_due(now) && spare() && entry.claim_renewal()
             }
             Use::Stale(need) => need == Need::WhileRevalidate && entry.claim_attempt(now),
         };
-        let leader = is_due.then(|| self.would_renew(shadow, &reading, now));
+        let leader = is_due.then(|| self.would_renew(&reading, now));
         let leader = leader.flatten();
         match how {
             Use::Fresh => {
@@ -120,8 +119,7 @@ impl Gateway {
     }
 
     fn would_ask(
-        &self,
-        shadow: &Shadow,
+        self: &Arc<Self>,
         reading: Reading,
         stale: Option<Arc<Entry>>,
         now: Instant,
@@ -131,35 +129,35 @@ impl Gateway {
             return not_cached();
         }
         if ask.method == Method::HEAD {
-            let foreseen = self.asks(shadow, ask, Cached::Miss);
+            let foreseen = self.asks(ask, Cached::Miss);
             return (foreseen, Keep::Head(reading.at));
         }
         let less = request::asks_for_less(&ask.headers);
         if less.is_some() && reading.rules.ttl.is_none() && stale.is_none() {
-            return (self.asks(shadow, ask, Cached::Bypass), Keep::Nothing);
+            return (self.asks(ask, Cached::Bypass), Keep::Nothing);
         }
         if let Some(entry) = &stale
-            && self.may_stand_in(&reading, entry, Need::IfLimited)
-            && shadow.model.lock().must_wait(&budget_of(ask), now)
+            && self.reads.may_stand_in(&reading, entry, Need::IfLimited)
+            && self.model.lock().must_wait(&budget_of(ask), now)
         {
             let leader = entry.claim_attempt(now);
-            let leader = leader.then(|| self.would_renew(shadow, &reading, now));
+            let leader = leader.then(|| self.would_renew(&reading, now));
             let keep = Keep::copy(self, reading, None, leader.flatten());
             return (Foreseen::answered(Cached::Stale), keep);
         }
         let Some(tags) = tags(ask) else {
-            return (self.asks(shadow, ask, Cached::Bypass), Keep::Nothing);
+            return (self.asks(ask, Cached::Bypass), Keep::Nothing);
         };
         let board = {
             let wish = wish(&reading, tags.as_deref(), Purpose::Show);
             self.cache.board(&wish, now)
         };
         match board {
-            Board::Hit(entry, how) => self.would_show(shadow, reading, entry, how, now),
+            Board::Hit(entry, how) => self.would_show(reading, entry, how, now),
             Board::Follow(_) => (Foreseen::answered(Cached::Joined), Keep::Nothing),
-            Board::Alone(_) => self.would_ask_alone(shadow, &reading, now),
+            Board::Alone(_) => self.would_ask_alone(&reading, now),
             Board::Lead(mut leader) => {
-                let foreseen = self.asks(shadow, ask, Cached::Miss);
+                let foreseen = self.asks(ask, Cached::Miss);
                 if !foreseen
                     .departure
                     .is_some_and(|departure| departure.is_granted())
@@ -175,31 +173,25 @@ impl Gateway {
         }
     }
 
-    fn would_ask_alone(
-        &self,
-        shadow: &Shadow,
-        reading: &Reading,
-        now: Instant,
-    ) -> (Foreseen, Keep) {
-        let foreseen = self.asks(shadow, &reading.ask, Cached::Miss);
+    fn would_ask_alone(self: &Arc<Self>, reading: &Reading, now: Instant) -> (Foreseen, Keep) {
+        let foreseen = self.asks(&reading.ask, Cached::Miss);
         (foreseen, Keep::Alone(reading.at.clone(), now))
     }
 
     /// A read that needs the API, alone or for others.
-    fn asks(&self, shadow: &Shadow, ask: &Ask, cached: Cached) -> Foreseen {
+    fn asks(self: &Arc<Self>, ask: &Ask, cached: Cached) -> Foreseen {
         let wish = Wish::<Parts> {
             patience: ask.patience,
             bytes: ask.weight(),
             parts: None,
         };
-        self.foresee(shadow, ask, cached, wish)
+        self.foresee(ask, cached, wish)
     }
 
     /// The fetch of a new answer in place of one that would have been shown, if the gateway would have
     /// begun one. The answer that passes is taken for the one it would have brought.
     fn would_renew(
-        &self,
-        shadow: &Shadow,
+        self: &Arc<Self>,
         reading: &Reading,
         now: Instant,
     ) -> Option<Leader<GatewayError>> {
@@ -209,7 +201,7 @@ impl Gateway {
             return None;
         };
         // It is no request of a caller's, but it has a slot.
-        let foreseen = self.asks(shadow, &reading.ask, Cached::Miss);
+        let foreseen = self.asks(&reading.ask, Cached::Miss);
         if !foreseen.departure?.is_granted() {
             return None;
         }
@@ -226,7 +218,7 @@ fn not_cached() -> (Foreseen, Keep) {
 impl Keep {
     /// The answer to this is compared with what would have been `shown`, and stored by `leader`.
     fn copy(
-        gateway: &Gateway,
+        shadow: &Arc<Shadow>,
         reading: Reading,
         shown: Option<Arc<Entry>>,
         leader: Option<Leader<GatewayError>>,
@@ -238,7 +230,7 @@ impl Keep {
             return Self::Nothing;
         }
         Self::Copy(Box::new(Judge {
-            gateway: gateway.clone(),
+            shadow: shadow.clone(),
             reading,
             shown,
             leader,
@@ -251,7 +243,7 @@ impl Keep {
     /// that is known by now.
     pub(super) async fn pass_on(
         self,
-        gateway: &Gateway,
+        shadow: &Arc<Shadow>,
         response: Response<AnswerBody>,
     ) -> (Response<Body>, Option<bool>) {
         let status = response.status();
@@ -259,10 +251,10 @@ impl Keep {
             Self::Nothing => {}
             Self::Head(at) => {
                 if status == StatusCode::OK {
-                    gateway.cache.compare_head(&at, response.headers());
+                    shadow.cache.compare_head(&at, response.headers());
                 }
             }
-            Self::Alone(at, began) => gateway.cache.answered_alone(&at, status, began),
+            Self::Alone(at, began) => shadow.cache.answered_alone(&at, status, began),
             Self::Copy(judge) => return judge.pass_on(response).await,
         }
         (response.map(|body| Body::Streamed(Box::new(body))), None)
@@ -277,8 +269,8 @@ impl Judge {
     ) -> (Response<Body>, Option<bool>) {
         let (head, body) = response.into_parts();
         let length = body.size_hint().lower();
-        let gateway = self.gateway.clone();
-        let most = self.gateway.settings.get().largest_stored;
+        let shadow = self.shadow.clone();
+        let most = self.shadow.settings.get().largest_stored;
         let (judge, same) = self.head(head.status, &head.headers, length);
         let Some(judge) = judge else {
             let body = Body::Streamed(Box::new(body));
@@ -286,17 +278,14 @@ impl Judge {
         };
         let compares = judge.shown.is_some();
         let peer = judge.reading.ask.caller.peer;
-        let room = match &gateway.shadow {
-            Some(shadow) => shadow.copies.nothing(peer),
-            None => gateway.bodies.nothing(peer),
-        };
+        let room = shadow.copies.nothing(peer);
         let mut copied = Copied::new(body, most, room, judge);
         if compares {
             // What has come by then is passed on with the head, the rest as it comes.
             drop(timeout(SOON, copied.read_ahead()).await);
         }
         let same = same.or(copied.same());
-        let body = Body::Copied(Box::new(copied));
+        let body = Body::Boxed(UnsyncBoxBody::new(copied));
         (Response::from_parts(head, body), same)
     }
 
@@ -327,7 +316,7 @@ impl Judge {
             // It answers the reader's own condition, not the question for the whole.
             self.leader = None;
         }
-        let arrival = self.gateway.arrival(&self.reading);
+        let arrival = self.shadow.reads.arrival(&self.reading);
         let refusal = self
             .leader
             .as_ref()
@@ -335,7 +324,7 @@ impl Judge {
         if let Some(refusal) = refusal
             && let Some(leader) = self.leader.take()
         {
-            leader.refuse(refusal, status, self.gateway.clock.now());
+            leader.refuse(refusal, status, self.shadow.clock.now());
         }
         let has_more = self.shown.is_some() || self.leader.is_some();
         (has_more.then_some(self), same)
@@ -362,7 +351,7 @@ impl Judge {
     /// Judges the whole answer, whose body is this. Whether it is what would have been shown, where
     /// that was the question.
     pub(super) fn whole(mut self: Box<Self>, body: &Bytes) -> Option<bool> {
-        let most = self.gateway.settings.get().largest_stored;
+        let most = self.shadow.settings.get().largest_stored;
         let same = self.shown.take().and_then(|shown| {
             let stored = (shown.body(), shown.coding());
             is_same_body(stored, &self.headers, body, most)
@@ -376,7 +365,7 @@ impl Judge {
                 headers: &self.headers,
                 body,
             };
-            leader.finish(&answer, &self.gateway.arrival(&self.reading));
+            leader.finish(&answer, &self.shadow.reads.arrival(&self.reading));
         }
         same
     }
@@ -385,14 +374,14 @@ impl Judge {
     pub(super) fn too_long(mut self: Box<Self>) {
         if let Some(leader) = self.leader.take() {
             let why = crate::cache::reason::Refusal::TooLarge;
-            leader.refuse(why, self.status, self.gateway.clock.now());
+            leader.refuse(why, self.status, self.shadow.clock.now());
         }
     }
 
     fn tell(&self, same: bool) {
         let ask = &self.reading.ask;
         let name = &ask.operation.name;
-        self.gateway.metrics.compared(name, compared(same));
+        self.shadow.metrics.compared(name, compared(same));
         if !same {
             tracing::info!(
                 operation = %name,

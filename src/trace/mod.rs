@@ -159,6 +159,11 @@ pub struct Spec {
     pub sample_percent: u32,
 }
 
+/// Names of OpenTelemetry's semantic conventions for HTTP: the status of an answer.
+pub const STATUS: &str = "http.response.status_code";
+/// Why there is no answer, or which error it was.
+pub const ERROR: &str = "error.type";
+
 /// Tells spans. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tracer {

@@ -4,8 +4,8 @@
 //! the first (PUT and DELETE), and then only for a while: later, somebody may have built on another
 //! state.
 
+use crate::attempt::backoff::backoff;
 use crate::journal::State;
-use crate::upstream::NotSent;
 use http::{Method, StatusCode};
 use std::time::Duration;
 
@@ -15,13 +15,6 @@ pub const REPEAT_FOR: Duration = Duration::from_secs(300);
 /// The pause before another attempt of a write that may have taken effect, and how far it grows.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// The pause before another connection is tried, and how far it grows: nothing was sent, and the API
-/// may accept connections again at any moment.
-const FIRST_RECONNECT: Duration = Duration::from_millis(100);
-const LONGEST_RECONNECT: Duration = Duration::from_secs(5);
-/// So many kept connections in a row that turn out to be closed are replaced without a pause.
-const MOST_CLOSED: u32 = 4;
 
 /// What came of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,39 +96,9 @@ pub fn is_in_doubt(came: Came) -> bool {
     }
 }
 
-/// The pause before another connection is tried after `failures` in a row, the last one for this
-/// reason; `None` if no other would come about as things are.
-pub fn reconnect(why: NotSent, failures: u32, dice: u64) -> Option<Duration> {
-    match why {
-        NotSent::Certificate | NotSent::Tls => None,
-        NotSent::ClosedBeforeSending if failures <= MOST_CLOSED => Some(Duration::ZERO),
-        NotSent::ClosedBeforeSending
-        | NotSent::Unresolved
-        | NotSent::Refused
-        | NotSent::ConnectTimeout
-        | NotSent::Proxy
-        | NotSent::Unprocessed => Some(reconnect_pause(failures, dice)),
-    }
-}
-
-/// The pause before another connection is tried by one that waits however long it takes.
-pub fn reconnect_pause(failures: u32, dice: u64) -> Duration {
-    backoff(FIRST_RECONNECT, LONGEST_RECONNECT, failures, dice)
-}
-
 /// The pause before the next attempt of a write after `failures` that may have taken effect.
 pub fn pause(failures: u32, dice: u64) -> Duration {
     backoff(FIRST_PAUSE, LONGEST_PAUSE, failures, dice)
-}
-
-/// A pause that doubles with each of `failures` in a row, of which `dice` (any number) spreads the
-/// second half, so that many do not come back in one moment.
-fn backoff(first: Duration, longest: Duration, failures: u32, dice: u64) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    let whole = first.saturating_mul(1 << doublings).min(longest);
-    let half = whole / 2;
-    let spread = u32::try_from(dice % 1_000).unwrap_or(0);
-    half + half * spread / 1_000
 }
 
 #[cfg(test)]
@@ -229,30 +192,6 @@ mod tests {
             ..waited_for
         };
         assert_eq!(verdict(of(401), &doubtful), Verdict::End(State::Unknown));
-    }
-
-    #[test]
-    fn a_connection_is_tried_again_unless_that_is_hopeless() {
-        for why in NotSent::ALL {
-            for failures in 1..200 {
-                let again = reconnect(why, failures, 7);
-                let expected = match why {
-                    NotSent::Certificate | NotSent::Tls => None,
-                    NotSent::ClosedBeforeSending if failures <= MOST_CLOSED => Some(Duration::ZERO),
-                    _ => Some(reconnect_pause(failures, 7)),
-                };
-                assert_eq!(again, expected, "{why} {failures}");
-            }
-        }
-        // It never waits longer than this, so an API that is back is found soon.
-        for dice in [0, 499, 999, u64::MAX] {
-            let pauses = (1..200).map(|failures| reconnect_pause(failures, dice));
-            let pauses = Vec::from_iter(pauses);
-            assert!(pauses.is_sorted(), "{pauses:?}");
-            assert!(pauses.iter().all(|pause| *pause <= LONGEST_RECONNECT));
-            assert!(pauses[0] >= FIRST_RECONNECT / 2);
-        }
-        assert_ne!(reconnect_pause(9, 1), reconnect_pause(9, 2), "jitter");
     }
 
     #[test]

@@ -7,29 +7,30 @@
 //! have taken effect and that does no harm, it is sent again ([`crate::write::retry`]): for its caller, so
 //! not once that has hung up.
 
-use crate::attempt::estimate::{Forecast, MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
+use crate::attempt::estimate::MOST_WAITING_IN_LANES;
 use crate::attempt::send::Came;
+use crate::attempt::wait::refused;
 use crate::cache::fence::Tag;
 use crate::credential;
 use crate::error::{GatewayError, Waited};
-use crate::gateway::Gateway;
-use crate::gateway::flow::{Ask, Reply, Timing};
-use crate::limit::budgets::{Admission, Readiness, Refusal, Wish};
-use crate::limit::ticket::{NoPermit, Permit, Ticket};
+use crate::exchange::request::Ask;
+use crate::exchange::response::Reply;
+use crate::limit::budgets::Readiness;
+use crate::limit::ticket::{Permit, Ticket};
 use crate::metrics::Outcome;
 use crate::queue::Place;
 use crate::queue::lanes::Keys;
 use crate::route::names;
 use crate::route::policy::Touches;
-use crate::upstream::NotSent;
+use crate::write::Writes;
 use crate::write::batch::{Merged, NoTurn, Turn};
-use crate::write::decision;
 use crate::write::retry::{Heard, Held, Next, unknown};
 use crate::write::settlement::{Affected, Scope};
 use http::{HeaderMap, StatusCode};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// What each name that a write acts on takes up in its lane, roughly.
@@ -81,8 +82,8 @@ impl Told {
     }
 }
 
-impl Gateway {
-    pub(crate) async fn write(&self, ask: Ask) -> Result<Reply, GatewayError> {
+impl Writes {
+    pub(crate) async fn write(self: &Arc<Self>, ask: Ask) -> Result<Reply, GatewayError> {
         if let Some(wanted) = self.wants_durable(&ask)? {
             return Box::pin(self.write_durably(ask, wanted)).await;
         }
@@ -98,9 +99,9 @@ impl Gateway {
             };
             let left = self.clock.now();
             if !held.timing.left {
-                self.first_attempt();
+                self.attempts.first_attempt();
             }
-            self.leaves(&held.ask, &mut held.timing);
+            self.attempts.leaves(&held.ask, &mut held.timing);
             held.ask.progress.ready(held.ticket.ready_since());
             let told = match turn {
                 Turn::Alone(permit, place) => {
@@ -145,7 +146,11 @@ impl Gateway {
             Told::Again(place, Came::NotSent(why)) => {
                 held.connects += 1;
                 let (turn, by) = (held.ticket.place(), held.ticket.deadline());
-                match self.pause_or_fail(why, held.connects, turn, by).await {
+                match self
+                    .attempts
+                    .pause_or_fail(why, held.connects, turn, by)
+                    .await
+                {
                     Ok(()) => ControlFlow::Continue(place),
                     Err(why) => {
                         drop(place);
@@ -161,31 +166,13 @@ impl Gateway {
 
     pub(crate) fn no_turn(&self, why: NoTurn, ask: &Ask, ticket: &Ticket) -> GatewayError {
         match why {
-            NoTurn::NoPermit(why) => self.not_permitted(why, ask, ticket),
+            NoTurn::NoPermit(why) => self.attempts.not_permitted(why, ask, ticket),
             NoTurn::Stopped => GatewayError::Internal,
             NoTurn::Broken(_) => GatewayError::UpstreamUnreachable {
                 message: "The API could not be reached or did not answer several times in a row, \
                     so the gateway sends it no writes for a moment.",
                 waited: Waited::InVain,
             },
-        }
-    }
-
-    /// A wish to leave at once, when it is its turn.
-    pub(crate) fn wish<'a>(&self, ask: &'a Ask) -> Wish<'a> {
-        Wish {
-            credential: ask.credential,
-            budget: &ask.operation.budget,
-            effect: ask.operation.effect,
-            caller: ask.caller.clone(),
-            urgency: ask.urgency,
-            bytes: ask.weight(),
-            not_before: None,
-            deadline: ask.accepted + ask.patience,
-            answer_by: self.given_up_at(ask),
-            forecast: None,
-            readiness: Readiness::Ready,
-            admission: Admission::Asked,
         }
     }
 
@@ -199,21 +186,21 @@ impl Gateway {
         let answer = self
             .budgets
             .answer_time(ask.credential, &ask.operation.budget);
-        let mut wish = self.wish(ask);
+        let mut wish = self.attempts.wish(ask);
         wish.bytes += keys.keys.len() * NAME_BYTES;
         wish.not_before = self.queue.expected_free(ask.credential, &keys, answer);
         wish.readiness = Readiness::Blocked;
         if let Some(leaves) = self.leaves_with_others(ask, &keys, is_durable) {
             wish.forecast = Some(leaves);
         } else if wish.not_before.is_some() {
-            let leaves = self.looks.look(&self.clock, || {
-                let forecast = self.forecast(&wish, MOST_WAITING_IN_LANES)?;
-                forecast.leaves(&self.newcomer(&wish, &keys))
+            let leaves = self.attempts.look(|| {
+                let forecast = self.attempts.forecast(&wish, MOST_WAITING_IN_LANES)?;
+                forecast.leaves(&self.attempts.newcomer(&wish, &keys))
             });
             wish.forecast = leaves.flatten();
         }
         let ticket = match self.budgets.join(&wish) {
-            Err(refusal) => self.look_closer(wish, &keys, refusal),
+            Err(refusal) => self.attempts.look_closer(wish, &keys, refusal),
             joined => joined,
         };
         let ticket = ticket.map_err(refused)?;
@@ -227,7 +214,11 @@ impl Gateway {
     /// What the write acts on.
     pub(crate) fn order_keys(&self, ask: &Ask) -> Keys {
         let (keys, barriers) = order_names(ask);
-        Keys::new(&self.hasher, keys.iter().map(String::as_str), barriers)
+        Keys::new(
+            &self.router.hasher,
+            keys.iter().map(String::as_str),
+            barriers,
+        )
     }
 
     /// When a write leaves that can travel with those that wait, if all of them fit together.
@@ -246,132 +237,18 @@ impl Gateway {
             .leaves_merged(ask.credential, budget, waiting.len(), dispatches)
     }
 
-    /// What waits besides, unless that is more than `most`.
-    fn forecast(&self, wish: &Wish<'_>, most: usize) -> Option<Forecast> {
-        let accounts = self.budgets.forecast(wish.credential, most)?;
-        let lanes = self.queue.lanes(wish.credential);
-        Some(Forecast {
-            accounts,
-            lanes,
-            now: self.clock.now(),
-        })
-    }
-
-    fn newcomer<'a>(&self, wish: &'a Wish<'_>, keys: &'a Keys) -> Newcomer<'a> {
-        let now = self.clock.now();
-        let answer = self.budgets.answer_time(wish.credential, wish.budget);
-        let answer_by = wish.answer_by.and_then(|by| by.checked_sub(answer));
-        let deadline = answer_by.map_or(wish.deadline, |by| by.min(wish.deadline));
-        Newcomer {
-            budget: &wish.budget.name,
-            caller: &wish.caller,
-            urgency: wish.urgency,
-            keys,
-            patience: deadline.saturating_duration_since(now),
-            most: self.budgets.most_per_budget(),
-        }
-    }
-
-    /// Whether a request must be refused indeed, and when it can come back.
-    pub(crate) fn look_closer(
-        &self,
-        wish: Wish<'_>,
-        keys: &Keys,
-        refusal: Refusal,
-    ) -> Result<Ticket, Refusal> {
-        let (Refusal::TooLong { .. } | Refusal::Full { .. }) = refusal else {
-            return Err(refusal);
-        };
-        let looked = self.looks.look(&self.clock, || {
-            let forecast = self.forecast(&wish, MOST_WAITING)?;
-            let newcomer = self.newcomer(&wish, keys);
-            let (now, leaves) = (forecast.now, forecast.leaves(&newcomer));
-            let is_in_time = leaves.is_some_and(|leaves| leaves <= now + newcomer.patience);
-            let is_admitted = is_in_time && matches!(refusal, Refusal::TooLong { .. });
-            let comes_back = (!is_admitted).then(|| forecast.comes_back(&newcomer));
-            Some((now, leaves, comes_back))
-        });
-        let Some((now, leaves, comes_back)) = looked.flatten() else {
-            return Err(refusal);
-        };
-        let Some(comes_back) = comes_back else {
-            let forecast = leaves;
-            return self.budgets.join(&Wish { forecast, ..wish });
-        };
-        Err(match (refusal, leaves) {
-            // Both have to agree: the bound of the budget alone knows less of the lanes, and is the
-            // one by which whoever comes back is looked at first.
-            (Refusal::TooLong { retry_after, .. }, Some(leaves)) => Refusal::TooLong {
-                estimate: leaves - now,
-                retry_after: retry_after.max(comes_back),
-            },
-            // What is full besides this budget is not in the forecast.
-            (Refusal::Full { retry_after }, _) => Refusal::Full {
-                retry_after: retry_after.max(comes_back),
-            },
-            (refusal, _) => refusal,
-        })
-    }
-
-    /// Waits for the lanes and then for a slot; order wins over turn.
-    pub(crate) async fn permitted(
-        &self,
-        ticket: &mut Ticket,
-        place: &mut Place,
-    ) -> Result<Permit, NoPermit> {
-        if !place.is_blocked() {
-            ticket.ready();
-        }
-        loop {
-            let blocked = place.is_blocked();
-            tokio::select! {
-                biased;
-                granted = ticket.granted() => return granted,
-                () = place.free(), if blocked => ticket.ready(),
-            }
-        }
-    }
-
-    /// Notes that a request leaves. Its wait is counted once, however often it is sent.
-    pub(crate) fn leaves(&self, ask: &Ask, timing: &mut Timing) {
-        let again = timing.left;
-        timing.left(self.clock.now(), ask.accepted);
-        if !again {
-            self.metrics.left(&ask.operation.name, timing.queued);
-        }
-    }
-
-    pub(crate) fn not_permitted(&self, why: NoPermit, ask: &Ask, ticket: &Ticket) -> GatewayError {
-        match why {
-            NoPermit::Refused(refusal) => refused(refusal),
-            NoPermit::Expired => {
-                let now = self.clock.now();
-                let wait = ticket.estimate_again().saturating_duration_since(now);
-                let retry_after = wait.max(Duration::from_secs(1));
-                if ask.patience.is_zero() {
-                    GatewayError::QueueWait {
-                        estimate: wait,
-                        retry_after,
-                    }
-                } else {
-                    GatewayError::QueueExpired { retry_after }
-                }
-            }
-        }
-    }
-
     /// Sends the write in a task of its own, which tells what became of it.
     fn dispatch(
-        &self,
+        self: &Arc<Self>,
         held: &Held,
         left: Instant,
         permit: Permit,
         place: Place,
     ) -> oneshot::Receiver<Told> {
         let (tell, told) = oneshot::channel();
-        let (gateway, ask, tries) = (self.clone(), held.ask.clone(), held.tries(left));
+        let (writes, ask, tries) = (self.clone(), held.ask.clone(), held.tries(left));
         self.tasks.spawn("write", async move {
-            let Some(told) = gateway.send_held(&ask, tries, permit, place).await else {
+            let Some(told) = writes.send_held(&ask, tries, permit, place).await else {
                 return;
             };
             // A caller that hung up meanwhile hears nothing. A write that was answered has been
@@ -386,7 +263,7 @@ impl Gateway {
 
     /// Waits for what is told of a write that has left.
     async fn hear(&self, ask: &Ask, told: oneshot::Receiver<Told>) -> Result<Told, GatewayError> {
-        let Some(given_up) = self.given_up_at(ask) else {
+        let Some(given_up) = self.attempts.given_up_at(ask) else {
             return told.await.map_err(|_| GatewayError::Internal);
         };
         match tokio::time::timeout_at(given_up.into(), told).await {
@@ -399,52 +276,30 @@ impl Gateway {
             }
         }
     }
-
-    /// Waits a little before another connection is tried, or gives up: if that is hopeless, or too
-    /// late. `place` tells those who wait apart.
-    pub(crate) async fn pause_or_fail(
-        &self,
-        why: NotSent,
-        failures: u32,
-        place: u64,
-        by: Instant,
-    ) -> Result<(), GatewayError> {
-        let dice = place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let pause = decision::reconnect(why, failures, dice + u64::from(failures));
-        let again = pause.map(|pause| self.clock.now() + pause);
-        let Some(again) = again.filter(|again| *again < by) else {
-            return Err(GatewayError::UpstreamUnreachable {
-                message: why.message(),
-                waited: why.into(),
-            });
-        };
-        tokio::time::sleep_until(again.into()).await;
-        Ok(())
-    }
 }
 
 /// A write that has left and whose outcome is not known yet. Dropped as it is, also by a panic,
 /// the outcome is unknown: what was cached is no longer believed, and the lanes stay closed for Q.
 /// What each end settles is said in [`settlement`](super::settlement).
 pub(crate) struct Unsettled {
-    gateway: Gateway,
+    writes: Arc<Writes>,
     affected: Affected,
     place: Option<Place>,
     settled: bool,
 }
 
 impl Unsettled {
-    pub(crate) fn new(gateway: Gateway, affected: Affected, place: Place) -> Self {
+    pub(crate) fn new(writes: Arc<Writes>, affected: Affected, place: Place) -> Self {
         Self {
-            gateway,
+            writes,
             affected,
             place: Some(place),
             settled: false,
         }
     }
 
-    pub(crate) fn gateway(&self) -> &Gateway {
-        &self.gateway
+    pub(crate) fn writes(&self) -> &Arc<Writes> {
+        &self.writes
     }
 
     /// Whether it may change anything, if its outcome stays unknown.
@@ -458,9 +313,9 @@ impl Unsettled {
     }
 
     /// The same of one that waits in no lane.
-    pub(crate) fn without_place(gateway: Gateway, affected: Affected) -> Self {
+    pub(crate) fn without_place(writes: Arc<Writes>, affected: Affected) -> Self {
         Self {
-            gateway,
+            writes,
             affected,
             place: None,
             settled: false,
@@ -479,7 +334,7 @@ impl Unsettled {
         self.settled = true;
         let mut place = self.place.take();
         if let Some(place) = place.as_mut().filter(|_| doubtful) {
-            place.stay_closed_for(self.gateway.settings.get().late);
+            place.stay_closed_for(self.writes.router.settings.get().late);
         }
         place
     }
@@ -487,9 +342,9 @@ impl Unsettled {
     /// The API answered one of several dispatches that stand for it, which may have had a part of
     /// its effect, whatever the next one is answered.
     pub(crate) fn heard_in_part(&mut self, status: StatusCode, headers: &HeaderMap) {
-        let authority = self.gateway.settings.get().authority.clone();
+        let authority = self.writes.router.settings.get().authority.clone();
         self.affected.also_named_by(headers, &authority);
-        self.gateway.settle_end(&self.affected, Some(status));
+        self.writes.settle_end(&self.affected, Some(status));
     }
 
     /// It did not take effect: nothing has changed, and its place is still its own.
@@ -506,9 +361,9 @@ impl Unsettled {
 
     fn end_unknown(&mut self) {
         self.settled = true;
-        self.gateway.settle_end(&self.affected, None);
+        self.writes.settle_end(&self.affected, None);
         if let Some(place) = &mut self.place {
-            place.stay_closed_for(self.gateway.settings.get().late);
+            place.stay_closed_for(self.writes.router.settings.get().late);
         }
     }
 }
@@ -529,21 +384,6 @@ fn merged_reply(merged: Merged, held: &mut Held) -> Result<Reply, GatewayError> 
     let mut timing = std::mem::take(&mut held.timing);
     (timing.upstream, timing.merged) = (merged.took, merged.members);
     Ok(Reply::merged(answer, timing, merged.standing))
-}
-
-pub(crate) fn refused(refusal: Refusal) -> GatewayError {
-    match refusal {
-        Refusal::TooLong {
-            estimate,
-            retry_after,
-        } => GatewayError::QueueWait {
-            estimate,
-            retry_after,
-        },
-        Refusal::Full { retry_after } => GatewayError::QueueFull { retry_after },
-        Refusal::TooManyBudgets => GatewayError::Overloaded,
-        Refusal::Draining => GatewayError::Draining,
-    }
 }
 
 /// What the write acts on. Where its names cannot be read it may act on anything of their class.

@@ -10,12 +10,12 @@
 
 use crate::cache::Touched;
 use crate::credential::Credential;
-use crate::gateway::Gateway;
-use crate::gateway::flow::Ask;
+use crate::exchange::request::Ask;
 use crate::journal::WriteId;
 use crate::limit::ledger::{Intent, Left, Name};
 use crate::queue::lanes::{ClassHash, Keys, OrderKey};
 use crate::route::policy::Operation;
+use crate::write::Writes;
 use crate::write::durable::Live;
 use crate::write::held::Unsettled;
 use std::collections::{BTreeSet, HashMap};
@@ -37,25 +37,25 @@ pub(crate) type Unfinished = HashMap<WriteId, (Credential, Option<Attempts>)>;
 impl Unsettled {
     /// What is recorded of a write that is about to leave.
     pub(crate) fn intent(&self, ask: &Ask, live: Option<&Live>) -> Intent {
-        let gateway = self.gateway();
+        let writes = self.writes();
         let first = live.and_then(|live| live.tries().first_doubt);
         Intent {
             credential: ask.credential,
-            operation: gateway.operation_hash(&ask.operation),
+            operation: writes.operation_hash(&ask.operation),
             everything: self.may_change_anything(),
             write: live.map(|live| *live.id.bytes()),
-            first: first.unwrap_or_else(|| gateway.clock.now()),
+            first: first.unwrap_or_else(|| writes.clock.now()),
             names: Some(names(&self.keys())),
         }
     }
 }
 
-impl Gateway {
+impl Writes {
     /// Closes the lanes and settles the answers of what an earlier process has sent; `None`: nobody
     /// knows what that was. Notes the attempts of writes that have not ended: those close their lanes
     /// themselves. To be called before any request.
     pub(crate) fn restore(&self, left: Option<&[Left]>, unfinished: &mut Unfinished) {
-        let (now, q) = (self.clock.now(), self.settings.get().late);
+        let (now, q) = (self.clock.now(), self.router.settings.get().late);
         let Some(left) = left else {
             self.queue.close_all(self.classes(), now + q);
             self.settle(&Touched::Everything, q);
@@ -110,7 +110,7 @@ impl Gateway {
     }
 
     fn settle_late(&self, intent: &Intent, until: Instant) {
-        let table = self.table.get();
+        let table = self.router.table.get();
         let mut operations = table.operations().iter();
         let known = operations.find(|known| self.operation_hash(known) == intent.operation);
         let changed = match known {
@@ -122,15 +122,18 @@ impl Gateway {
 
     /// The classes of all order keys.
     fn classes(&self) -> BTreeSet<ClassHash> {
-        let table = self.table.get();
+        let table = self.router.table.get();
         let templates = table.operations().iter().flat_map(|known| &known.order);
         templates
-            .map(|template| ClassHash::new(&self.hasher, template.class()))
+            .map(|template| ClassHash::new(&self.router.hasher, template.class()))
             .collect()
     }
 
     fn operation_hash(&self, operation: &Operation) -> [u8; 8] {
-        let hash = self.hasher.hash(&[b"operation", operation.name.as_bytes()]);
+        let hash = self
+            .router
+            .hasher
+            .hash(&[b"operation", operation.name.as_bytes()]);
         let [a, b, c, d, e, f, g, h, ..] = hash;
         [a, b, c, d, e, f, g, h]
     }

@@ -10,3 +10,120 @@ pub mod late_arrivals;
 pub mod locations;
 pub mod retry;
 pub mod settlement;
+
+use crate::attempt::send::may_land_later;
+use crate::attempt::{Attempts, Handles};
+use crate::cache::{Cache, Touched};
+use crate::clock::Clock;
+use crate::error::GatewayError;
+use crate::exchange::callers::Quotas;
+use crate::exchange::router::Router;
+use crate::limit::budgets::Budgets;
+use crate::metrics::Metrics;
+use crate::queue::Queue;
+use crate::tasks::Tasks;
+use crate::trace::Tracer;
+use batch::Platform;
+use durable::Durable;
+use held_limit::{Hold, Holds, NoRoom};
+use http::StatusCode;
+use settlement::Affected;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Carries writes through.
+#[derive(Debug)]
+pub struct Writes {
+    attempts: Arc<Attempts>,
+    router: Router,
+    cache: Arc<Cache<GatewayError>>,
+    budgets: Budgets,
+    /// The lanes.
+    queue: Queue,
+    /// Writes that may be batched.
+    platform: Platform,
+    /// Writes that outlast a crash.
+    durable: Durable,
+    /// Writes held at present.
+    holds: Holds,
+    quotas: Arc<Quotas>,
+    metrics: Arc<Metrics>,
+    tracer: Option<Tracer>,
+    tasks: Tasks,
+    clock: Clock,
+    draining: Arc<AtomicBool>,
+}
+
+impl Writes {
+    /// Writes by way of these attempts.
+    pub fn new(handles: &Handles, attempts: Arc<Attempts>, durable: Durable, holds: Holds) -> Self {
+        Self {
+            attempts,
+            router: handles.router.clone(),
+            cache: handles.cache.clone(),
+            budgets: handles.budgets.clone(),
+            queue: handles.queue.clone(),
+            platform: Platform::default(),
+            durable,
+            holds,
+            quotas: handles.quotas.clone(),
+            metrics: handles.metrics.clone(),
+            tracer: handles.tracer.clone(),
+            tasks: handles.tasks.clone(),
+            clock: handles.clock.clone(),
+            draining: handles.draining.clone(),
+        }
+    }
+
+    /// Writes that outlast a crash.
+    pub fn durable(&self) -> &Durable {
+        &self.durable
+    }
+
+    /// Whether the gateway is stopping.
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Room for one more held write of this peer's.
+    fn hold(&self, peer: IpAddr) -> Result<Hold, GatewayError> {
+        self.holds.take(peer).map_err(|why| {
+            let peer = match why {
+                NoRoom::AtAll => None,
+                NoRoom::ForThisPeer => Some(peer),
+            };
+            GatewayError::QueueFull {
+                retry_after: self.budgets.until_departure(peer),
+            }
+        })
+    }
+
+    /// Makes cached answers unbelievable that began before this instant, and those that begin
+    /// before the settling ends.
+    pub(crate) fn settle(&self, touched: &Touched, settling: Duration) {
+        let now = self.clock.now();
+        self.cache.settle(touched, now + settling);
+        match touched {
+            Touched::Everything => self.metrics.fence_moved("everything"),
+            Touched::Credential(_) => self.metrics.fence_moved("credential"),
+            Touched::Named { tags, .. } if tags.is_empty() => self.metrics.fence_moved("paths"),
+            Touched::Named { .. } | Touched::Operations(_) => self.metrics.fence_moved("tags"),
+        }
+    }
+
+    /// A write, or one dispatch of it, has ended with this status, or nobody knows how. To be called
+    /// before its caller hears.
+    pub(crate) fn settle_end(&self, affected: &Affected, status: Option<StatusCode>) {
+        let settings = self.router.settings.get();
+        let settling = if may_land_later(status) {
+            settings.late
+        } else {
+            settings.settling
+        };
+        if let Some(touched) = affected.settled(status) {
+            self.settle(&touched, settling);
+        }
+    }
+}

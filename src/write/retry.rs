@@ -7,13 +7,16 @@
 use crate::attempt::send::{Answer, Came};
 use crate::error::{GatewayError, Waited};
 use crate::exchange::body::{self, Body, Read};
-use crate::gateway::Gateway;
-use crate::gateway::flow::{Ask, Reply, Timing};
+use crate::exchange::request::Ask;
+use crate::exchange::response::Reply;
+use crate::exchange::timing::Timing;
 use crate::limit::budgets::Standing;
 use crate::limit::ticket::{Permit, Ticket};
 use crate::merge::Batching;
+use crate::metrics::Outcome;
 use crate::queue::Place;
 use crate::upstream::NewConnection;
+use crate::write::Writes;
 use crate::write::batch::{NoTurn, Turn};
 use crate::write::decision::{self, Known, REPEAT_FOR, Verdict, is_in_doubt, verdict};
 use crate::write::durable;
@@ -21,6 +24,7 @@ use crate::write::held::{Told, Unsettled, touched};
 use bytes::Bytes;
 use http::{Request, Response};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The body of an answer is kept up to this size while the write is repeated, and read for so long.
@@ -92,6 +96,16 @@ impl From<Answer> for Written {
 }
 
 impl Written {
+    /// The API's own answer to a write.
+    fn reply(self, mut timing: Timing) -> Reply {
+        timing.upstream = self.took;
+        Reply {
+            timing,
+            standing: self.standing,
+            ..Reply::new(self.response, Outcome::Written)
+        }
+    }
+
     /// Holds what there is of its body: the connection and the time for the answer end before the
     /// repetitions do. `None` if it breaks off or is too slow.
     async fn keep(self) -> Option<Self> {
@@ -142,7 +156,7 @@ impl Held {
 
     /// The reply to an attempt that is the last one.
     pub(crate) fn reply(&mut self, heard: Heard) -> Result<Reply, GatewayError> {
-        heard.map(|written| Reply::written(written, std::mem::take(&mut self.timing)))
+        heard.map(|written| written.reply(std::mem::take(&mut self.timing)))
     }
 
     /// The end of a write that is not sent, or not once more: what would be said of one that has no
@@ -168,7 +182,7 @@ pub(crate) fn unknown(ask: &Ask, waited: Waited) -> GatewayError {
     }
 }
 
-impl Gateway {
+impl Writes {
     /// Waits for the turn of a held write.
     ///
     /// # Errors
@@ -204,7 +218,7 @@ impl Gateway {
 
     /// Sends a held write once; what its task tells of that. `None` if there is nothing to tell.
     pub(crate) async fn send_held(
-        &self,
+        self: &Arc<Self>,
         ask: &Ask,
         tries: Tries,
         permit: Permit,
@@ -219,11 +233,13 @@ impl Gateway {
         }
         let unsettled = Unsettled::new(self.clone(), touched(ask), place);
         let permit = permit.carries(vec![unsettled.intent(ask, None)]);
-        let mut request = self.forwarded(ask);
+        let mut request = ask.forwarded();
         if tries.first_doubt.is_some() {
             request.extensions_mut().insert(NewConnection);
         }
-        let came = self.attempt(&ask.operation, ask.credential, permit, request);
+        let came = self
+            .attempts
+            .attempt(&ask.operation, ask.credential, permit, request);
         Some(match came.await {
             Came::Answer(answer) => {
                 let status = answer.response.status();
@@ -243,7 +259,7 @@ impl Gateway {
 
     /// Repeats the deletion of a list, one element after the other.
     async fn delete_held(
-        &self,
+        self: &Arc<Self>,
         ask: &Ask,
         tries: Tries,
         elements: Vec<Request<Bytes>>,
@@ -309,7 +325,7 @@ impl Gateway {
             trace_id = held.ask.ids.trace(),
             "a write may have taken effect and is repeated"
         );
-        place.stay_closed_for(self.settings.get().late);
+        place.stay_closed_for(self.router.settings.get().late);
         place.expect(self.clock.now());
         let heard = match heard {
             Ok(written) => {
@@ -346,9 +362,9 @@ impl Gateway {
             return false;
         }
         let operation = &held.ask.operation;
-        let given = self.take_repetition(operation).is_ok();
+        let given = self.attempts.take_repetition(operation).is_ok();
         if !given {
-            self.no_repetition(operation, &held.ask.ids);
+            self.attempts.no_repetition(operation, &held.ask.ids);
         }
         given
     }

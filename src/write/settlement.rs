@@ -59,11 +59,6 @@ pub fn extent(status: Option<StatusCode>, scope: Scope, is_credential_named: boo
     }
 }
 
-/// Whether the write may take effect later than its end: nobody knows, or a 5xx hides it.
-pub fn may_land_later(status: Option<StatusCode>) -> bool {
-    status.is_none_or(|status| status.is_server_error())
-}
-
 /// What a write may change, as far as the cache needs to know it.
 #[derive(Clone, Debug)]
 pub struct Affected {
@@ -104,6 +99,7 @@ impl Affected {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attempt::send::may_land_later;
     use Extent::{Credential, Everything, Named, Nothing, OwnMarks};
 
     const SCOPES: [Scope; 3] = [Scope::Named, Scope::Unnamed, Scope::Unmatched];

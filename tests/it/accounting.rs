@@ -446,7 +446,7 @@ async fn every_request_is_counted_under_one_outcome_and_the_sums_agree() {
         let world = &callers.world;
         let mut differ = Differences::default();
         requests(&counted, &callers.seen.lock().unwrap(), &mut differ);
-        let table = world.gateway.table.get();
+        let table = world.gateway.router().table.get();
         let cacheable = table.operations().iter();
         let cacheable = cacheable.filter(|operation| operation.cache.is_some());
         let cacheable = cacheable.map(|operation| operation.name.to_string());
@@ -506,7 +506,7 @@ async fn over_connections_every_head_is_one_request_and_garbage_is_none() {
     .await;
     drop(stop);
     eventually("all connections are closed", async || {
-        world.gateway.metrics.connections().open() == 0
+        world.gateway.metrics().connections().open() == 0
     })
     .await;
     let counted = all().await;

@@ -96,7 +96,7 @@ fn put() -> Request {
 }
 
 fn used(world: &World) -> u32 {
-    let budgets = world.gateway.budgets.snapshot();
+    let budgets = world.gateway.budgets().snapshot();
     budgets
         .iter()
         .map(|budget| budget.occupied + budget.under_way)
@@ -171,7 +171,7 @@ async fn broken_kept_connections_do_not_stop_writes() {
     }
     let lost = api.arrivals().len() - 8;
     assert_eq!(lost, 8);
-    assert!(!world.gateway.breaker.lock().is_open());
+    assert!(!world.gateway.attempts().breaker().lock().is_open());
 }
 
 #[tokio::test(start_paused = true)]

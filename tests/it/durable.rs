@@ -518,7 +518,10 @@ async fn what_had_not_left_goes_on_in_order_after_a_restart() {
         queued: 4,
         ..Recovered::default()
     };
-    assert_eq!(second.gateway.recover(Some(&[])).await.unwrap(), expected);
+    assert_eq!(
+        second.gateway.writes().recover(Some(&[])).await.unwrap(),
+        expected
+    );
     // A new one of the lane comes after those.
     let new = defer(&second, post(1)).await;
     assert!(new > locations[3], "ids grow");
@@ -535,7 +538,7 @@ async fn what_had_not_left_goes_on_in_order_after_a_restart() {
     assert_eq!(of_1, ["PUT", "POST", "PUT", "POST"]);
     assert_eq!(arrivals.len(), 5);
     assert_eq!(
-        second.gateway.recover(Some(&[])).await.unwrap(),
+        second.gateway.writes().recover(Some(&[])).await.unwrap(),
         Recovered::default()
     );
 }
@@ -565,7 +568,10 @@ async fn what_had_left_is_repeated_if_that_does_no_harm_and_unknown_otherwise() 
         repeated: 2,
         unknown: 2,
     };
-    assert_eq!(second.gateway.recover(Some(&[])).await.unwrap(), expected);
+    assert_eq!(
+        second.gateway.writes().recover(Some(&[])).await.unwrap(),
+        expected
+    );
     let state = |write: serde_json::Value| {
         let attempts = write["attempts"].as_u64().unwrap();
         (write["state"].as_str().unwrap().to_owned(), attempts)
@@ -626,7 +632,16 @@ async fn what_had_left_long_ago_is_not_repeated() {
         Duration::from_secs(10_302),
     );
     let second = setup.start();
-    assert_eq!(second.gateway.recover(Some(&[])).await.unwrap().unknown, 1);
+    assert_eq!(
+        second
+            .gateway
+            .writes()
+            .recover(Some(&[]))
+            .await
+            .unwrap()
+            .unknown,
+        1
+    );
     assert_eq!(ended(&second, &location).await["state"], "unknown");
 }
 
@@ -790,10 +805,10 @@ async fn a_refused_credential_pauses_what_was_deferred_with_it() {
     assert_eq!(held.status, 401);
     // After a day they have failed.
     sleep(Duration::from_secs(86_400 - 400)).await;
-    world.gateway.give_up_refused().await;
+    world.gateway.writes().give_up_refused().await;
     assert_eq!(state(&world, &first).await, "queued");
     sleep(Duration::from_secs(500)).await;
-    world.gateway.give_up_refused().await;
+    world.gateway.writes().give_up_refused().await;
     for location in [&first, &second] {
         assert_eq!(ended(&world, location).await["state"], "failed");
     }
@@ -818,10 +833,19 @@ async fn stopping_leaves_what_has_not_left_to_the_next_process() {
         world.send(deferred(put(97))).await.error_type(),
         "gateway-draining"
     );
-    world.gateway.tasks.idle().await;
+    world.gateway.tasks().idle().await;
     assert_eq!(state(&world, &waits).await, "queued");
     let second = Arc::new(keeping(slow(), &memory.copy()).await.start());
-    assert_eq!(second.gateway.recover(Some(&[])).await.unwrap().queued, 2);
+    assert_eq!(
+        second
+            .gateway
+            .writes()
+            .recover(Some(&[]))
+            .await
+            .unwrap()
+            .queued,
+        2
+    );
     assert_eq!(ended(&second, &waits).await["state"], "succeeded");
     let again = second.send(keyed(put(98), "k")).await;
     assert_eq!(again.status, 200);
@@ -856,10 +880,10 @@ async fn what_has_ended_is_forgotten_in_the_end() {
     let location = defer(&world, put(1)).await;
     ended(&world, &location).await;
     sleep(Duration::from_secs(86_000)).await;
-    world.gateway.forget_ended().await;
+    world.gateway.writes().forget_ended().await;
     assert_eq!(state(&world, &location).await, "succeeded");
     sleep(Duration::from_secs(1_000)).await;
-    world.gateway.forget_ended().await;
+    world.gateway.writes().forget_ended().await;
     assert_eq!(world.get(&location, "a").await.status, 404);
 }
 
@@ -1055,7 +1079,7 @@ async fn stopping_amid_a_refused_union_loses_nothing() {
     sleep(Duration::from_secs(2)).await;
     let copy = memory.copy();
     world.gateway.drain(Duration::from_secs(5));
-    world.gateway.tasks.idle().await;
+    world.gateway.tasks().idle().await;
     let left: Vec<_> = memory.unfinished().await.unwrap();
     assert!(left.len() > 10, "{}", left.len());
     assert_eq!(
@@ -1066,7 +1090,7 @@ async fn stopping_amid_a_refused_union_loses_nothing() {
     let mut setup = keeping(slow(), &memory.copy()).await;
     setup.sandbox = Arc::clone(&world.sandbox);
     let second = setup.start();
-    let recovered = second.gateway.recover(Some(&[])).await.unwrap();
+    let recovered = second.gateway.writes().recover(Some(&[])).await.unwrap();
     assert_eq!(recovered.unknown, 0, "{recovered:?}");
     for location in &locations[1..] {
         assert_eq!(ended(&second, location).await["state"], "succeeded");

@@ -84,7 +84,7 @@ async fn a_budget_that_is_finding_out_says_so() {
     let world = new_node(&script);
     for (used, starting) in [(1, true), (2, false)] {
         read(&world, used).await;
-        let budgets = world.gateway.budgets.snapshot();
+        let budgets = world.gateway.budgets().snapshot();
         assert_eq!(budgets[0].occupied as usize, used, "what is known");
         assert_eq!(budgets[0].starting, starting);
     }

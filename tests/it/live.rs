@@ -167,9 +167,9 @@ async fn the_page_permits_itself_alone() {
 
 /// Opens so many budgets, each used once, for as many credentials.
 fn open_budgets(world: &World, most: u16) {
-    let table = world.gateway.table.get();
+    let table = world.gateway.router().table.get();
     let budget = &table.operations()[0].budget;
-    let now = world.gateway.clock.now();
+    let now = world.gateway.clock().now();
     for n in 0..most {
         let [high, low] = n.to_be_bytes();
         let mut hash = [0; 16];
@@ -178,7 +178,7 @@ fn open_budgets(world: &World, most: u16) {
             peer: IpAddr::from([10, 0, 0, high]),
             name: None,
         };
-        let ticket = world.gateway.budgets.join(&Wish {
+        let ticket = world.gateway.budgets().join(&Wish {
             credential: Credential::from_bytes(hash),
             budget,
             effect: Effect::Read,

@@ -307,7 +307,7 @@ async fn whoever_hangs_up_is_not_taken_along_and_whoever_was_is_carried_through(
     );
     assert!(!invites.contains(&guest(11)));
     assert_eq!(world.sandbox.arrivals().len(), 5);
-    assert_eq!(world.gateway.budgets.waiting(), 0);
+    assert_eq!(world.gateway.budgets().waiting(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -419,7 +419,7 @@ async fn whoever_gets_no_permit_leaves_alone_and_nobody_hangs() {
             "{answer:?}"
         );
     }
-    assert_eq!(world.gateway.budgets.waiting(), 0);
+    assert_eq!(world.gateway.budgets().waiting(), 0);
 }
 
 /// A keyed write is admitted because of those with which it can travel.

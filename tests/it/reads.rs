@@ -96,7 +96,7 @@ async fn one_token_in_another_spelling_is_one_credential_and_passes_as_it_is() {
             .send(with(spelt(same), "cache-control", "no-cache"))
             .await;
     }
-    assert_eq!(world.gateway.budgets.snapshot().len(), 1, "one budget");
+    assert_eq!(world.gateway.budgets().snapshot().len(), 1, "one budget");
     for nobody in ["", "Bearer "] {
         let before = script.count();
         let refused = world.send(spelt(nobody)).await;
@@ -593,7 +593,7 @@ async fn an_answer_that_ends_in_the_middle_is_an_error_for_everyone_and_frees_it
             assert_eq!(answered.error_type(), kind);
         }
         assert_eq!(arrived.load(Ordering::SeqCst), 1, "they shared it");
-        let stats = world.gateway.cache.stats();
+        let stats = world.gateway.cache().stats();
         assert_eq!((stats.entries, stats.fetches), (0, 0));
         drop(world.spawn(ask()));
         sleep(Duration::from_millis(500)).await;
@@ -634,7 +634,7 @@ async fn what_is_named_at_length_is_not_remembered() {
         world.write(Method::PUT, &write, "a", "{}").await.status,
         200
     );
-    assert_eq!(world.gateway.cache.stats().marks, 0);
+    assert_eq!(world.gateway.cache().stats().marks, 0);
     assert!(
         !is_hit(&world.get("/roles", "a").await),
         "it may be anything"
@@ -801,7 +801,7 @@ async fn a_fetch_that_fails_fails_for_everyone_once_and_frees_its_key() {
             assert_eq!(failed.error_type(), kind);
         }
         assert_eq!(script.count(), 1, "{kind}");
-        assert_eq!(world.gateway.cache.stats().fetches, 0);
+        assert_eq!(world.gateway.cache().stats().fetches, 0);
         let next = world.get("/users", "a").await;
         assert_eq!(next.cache_status(), "segment-gateway; fwd=uri-miss; stored");
     }

@@ -193,7 +193,7 @@ fn table(text: &str) -> Table {
 fn replace(world: &World, new: Table) {
     world.gateway.replace(Replacement {
         table: Some(new),
-        settings: (*world.gateway.settings.get()).clone(),
+        settings: (*world.gateway.router().settings.get()).clone(),
         quotas: None,
         lines: LineBounds {
             per_budget: 10,

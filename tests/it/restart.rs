@@ -82,7 +82,12 @@ impl Place {
         };
         change(&mut setup);
         let world = script.world_of(setup);
-        let recovered = world.gateway.recover(opened.left.as_deref()).await.unwrap();
+        let recovered = world
+            .gateway
+            .writes()
+            .recover(opened.left.as_deref())
+            .await
+            .unwrap();
         self.starts += 1;
         (world, recovered)
     }

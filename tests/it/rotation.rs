@@ -120,7 +120,12 @@ async fn shown(world: &World, location: &str, token: &str) -> Value {
 fn hash(world: &World, token: &str) -> String {
     let mut headers = HeaderMap::new();
     headers.insert("authorization", bearer(token));
-    world.gateway.hasher.credential(&headers).to_string()
+    world
+        .gateway
+        .router()
+        .hasher
+        .credential(&headers)
+        .to_string()
 }
 
 async fn rebind(world: &World, to: Option<&str>, unchecked: bool) -> Result<Value, GatewayError> {
@@ -128,6 +133,7 @@ async fn rebind(world: &World, to: Option<&str>, unchecked: bool) -> Result<Valu
     let from = hash(world, "a");
     world
         .gateway
+        .writes()
         .operators_rebind(&from, to.as_ref(), unchecked)
         .await
 }
@@ -185,7 +191,7 @@ async fn writes_go_on_with_the_token_that_replaces_a_revoked_one() {
     // The second one waits for the first, which has the same lane.
     let users: Vec<_> = of_b.iter().map(|(_, target)| &target[12..17]).collect();
     assert_eq!(users, ["00002", "00003", "00002"]);
-    let listing = world.gateway.operators_list(&ALL).await;
+    let listing = world.gateway.writes().operators_list(&ALL).await;
     assert_eq!(listing.unwrap()["paused"], serde_json::json!([]));
     // The same request under the same key is the same write, with the new token.
     let again = world.send(of(keyed(post(2)), "b")).await;
@@ -302,10 +308,19 @@ async fn the_next_process_knows_the_new_owner() {
         credential: None,
         operation: Some("addPermissionsToUser".into()),
     };
-    assert!(world.gateway.operators_pause(&all).unwrap());
+    assert!(world.gateway.writes().operators_pause(&all).unwrap());
     assert_eq!(rebind(&world, Some("b"), true).await.unwrap()["moved"], 1);
     let second = api.start(&memory.copy(), false);
-    assert_eq!(second.gateway.recover(Some(&[])).await.unwrap().queued, 1);
+    assert_eq!(
+        second
+            .gateway
+            .writes()
+            .recover(Some(&[]))
+            .await
+            .unwrap()
+            .queued,
+        1
+    );
     sleep(Duration::from_secs(10)).await;
     assert_eq!(shown(&second, &location, "b").await["state"], "succeeded");
 }

@@ -33,7 +33,7 @@ async fn served_by(script: Arc<Script>) -> (Arc<Script>, Arc<World>, SocketAddr)
 
 /// The metrics.
 fn shown(world: &World) -> String {
-    let metrics = world.gateway.metrics.render(&[], &Default::default());
+    let metrics = world.gateway.metrics().render(&[], &Default::default());
     String::from_utf8(metrics).unwrap()
 }
 
@@ -232,16 +232,16 @@ async fn a_hang_up_in_the_queue_is_noticed_and_a_half_closed_caller_is_served() 
     // Its sending half is closed; it still waits.
     first.shutdown().await.unwrap();
     eventually("the first has left", async || script.count() == 1).await;
-    let waiting = world.gateway.budgets.waiting();
+    let waiting = world.gateway.budgets().waiting();
     let mut second = connect(address).await;
     second.write_all(put.as_bytes()).await.unwrap();
     eventually("the second waits for its lane", async || {
-        world.gateway.budgets.waiting() == waiting + 1
+        world.gateway.budgets().waiting() == waiting + 1
     })
     .await;
     drop(second);
     eventually("its hang-up is noticed", async || {
-        world.gateway.budgets.waiting() == waiting
+        world.gateway.budgets().waiting() == waiting
     })
     .await;
     let said = rest(&mut first).await;
@@ -317,7 +317,7 @@ async fn a_caller_that_does_not_read_its_answer_is_disconnected() {
         stream.write_all(ask.as_bytes()).await.unwrap();
         eventually("it is under way", async || script.count() == 1).await;
         eventually("it is closed", async || {
-            world.gateway.metrics.connections().open() == 0
+            world.gateway.metrics().connections().open() == 0
         })
         .await;
         assert!(rest(&mut stream).await.len() < LONG);
@@ -438,7 +438,7 @@ async fn a_write_goes_on_without_its_caller_and_both_are_told_of() {
     eventually("it has left", async || script.count() == 1).await;
     drop(stream);
     eventually("it is carried through", async || {
-        world.gateway.tasks.under_way() == 0
+        world.gateway.tasks().under_way() == 0
     })
     .await;
     let text = log.text();

@@ -109,7 +109,7 @@ async fn two_hundred_writes_reach_the_api_at_once_and_once() {
     assert_eq!(waits, counts([("replacePermissionsForUser", 180.0)]));
     let outcomes = by(&world, "segment_gateway_requests_total", "outcome").await;
     assert_eq!(outcomes, counts([("written", 200.0)]));
-    assert_eq!(world.gateway.budgets.waiting(), 0);
+    assert_eq!(world.gateway.budgets().waiting(), 0);
 }
 
 #[tokio::test(start_paused = true)]

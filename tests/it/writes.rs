@@ -132,7 +132,7 @@ async fn a_caller_that_hangs_up_in_the_queue_costs_nothing() {
     hung_up.abort();
     sleep(Duration::from_secs(120)).await;
     assert_eq!(world.sandbox.arrivals().len(), 60, "it never left");
-    assert_eq!(world.gateway.budgets.waiting(), 0);
+    assert_eq!(world.gateway.budgets().waiting(), 0);
     // Nor does it keep its lane.
     assert_eq!(
         world.send(with(put(1), "prefer", "wait=0")).await.status,
@@ -436,7 +436,7 @@ async fn what_may_have_taken_effect_is_never_said_not_to_have_been_sent() {
         sleep(Duration::from_millis(1)).await;
     }
     world.gateway.drain(Duration::from_secs(25));
-    world.gateway.budgets.end();
+    world.gateway.budgets().end();
     is_passed_on(&write.await.unwrap(), 503);
     assert_eq!(script.count(), 4);
 }
@@ -527,7 +527,7 @@ async fn a_write_is_not_repeated_for_a_caller_that_has_hung_up() {
         assert!(hung_up.is_err());
         sleep(Duration::from_secs(30)).await;
         assert_eq!(script.count(), 1, "{patience:?}");
-        assert_eq!(world.gateway.budgets.waiting(), 0);
+        assert_eq!(world.gateway.budgets().waiting(), 0);
         // Its lane stays closed, as after any unknown outcome.
         let refused = world.send(now(1)).await;
         assert_eq!(refused.error_type(), "gateway-queue-wait", "{refused:?}");
@@ -694,7 +694,7 @@ async fn stopping_refuses_those_whose_lanes_stay_closed_and_everybody_at_its_end
     world.gateway.drain(Duration::from_secs(10));
     sleep(Duration::from_secs(10)).await;
     assert!(!second.is_finished());
-    world.gateway.budgets.end();
+    world.gateway.budgets().end();
     assert_eq!(second.await.unwrap().error_type(), "gateway-draining");
     assert_eq!(first.await.unwrap().status, 200);
     assert_eq!(script.count(), 1);

@@ -17,11 +17,11 @@ pub(crate) use pool::{Passenger, Turn};
 use pool::OnPlatform;
 pub(crate) use run::Merged;
 
-use crate::gateway::Gateway;
-use crate::gateway::flow::Ask;
+use crate::exchange::request::Ask;
 use crate::limit::ticket::{NoPermit, Permit, Ticket};
 use crate::merge::{Batching, Parts};
 use crate::queue::Place;
+use crate::write::Writes;
 use crate::write::durable::Live;
 use crate::write::held::Told;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub(crate) enum NoTurn {
     Broken(Instant),
 }
 
-impl Gateway {
+impl Writes {
     /// Waits for the turn of a write: alone, ahead of others, or taken along by another, as
     /// `batching` permits. `live` is what is known of one that outlasts a crash.
     ///
@@ -73,7 +73,7 @@ impl Gateway {
         let permit = tokio::select! {
             biased;
             () = stopped(live) => return Err((NoTurn::Stopped, place)),
-            permit = self.permitted(ticket, &mut place) => permit,
+            permit = self.attempts.permitted(ticket, &mut place) => permit,
         };
         match self.unbroken(permit) {
             Ok(permit) => Ok(Turn::Alone(permit, place)),
@@ -149,7 +149,7 @@ impl Gateway {
     /// A permit, unless the API does not answer: then the slot is given back.
     fn unbroken(&self, permit: Result<Permit, NoPermit>) -> Result<Permit, NoTurn> {
         let permit = permit.map_err(NoTurn::NoPermit)?;
-        let may = self.breaker.lock().may(self.clock.now());
+        let may = self.attempts.breaker().lock().may(self.clock.now());
         may.map(|()| permit).map_err(NoTurn::Broken)
     }
 
@@ -166,7 +166,7 @@ impl Gateway {
         if !merges || ask.overridden || in_doubt {
             return None;
         }
-        let mut request = self.forwarded(ask);
+        let mut request = ask.forwarded();
         if live.is_some() {
             request.headers_mut().remove(super::idempotency::FIELD);
         }
@@ -177,7 +177,7 @@ impl Gateway {
 
     /// Sends everybody of a union in a task of its own; what becomes of the first of them.
     pub(crate) fn set_out(
-        &self,
+        self: &Arc<Self>,
         own: Passenger,
         others: Vec<Passenger>,
         permit: Permit,
@@ -185,7 +185,7 @@ impl Gateway {
         let mut crew = vec![own];
         crew.extend(others);
         crew.sort_by_key(|passenger| passenger.turn);
-        let gateway = self.clone();
+        let writes = self.clone();
         let mut told = None;
         for passenger in &mut crew {
             let (tell, hears) = oneshot::channel();
@@ -195,10 +195,8 @@ impl Gateway {
                 Some(departs) => drop(departs.send(hears)),
             }
         }
-        self.tasks.spawn(
-            "union",
-            async move { gateway.run_batch(crew, permit).await },
-        );
+        self.tasks
+            .spawn("union", async move { writes.run_batch(crew, permit).await });
         // There is always one that leads.
         told.unwrap_or_else(|| oneshot::channel().1)
     }

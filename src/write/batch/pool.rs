@@ -4,7 +4,7 @@
 //! one that hangs up and one that is taken along cannot both have their way.
 
 use crate::credential::Credential;
-use crate::gateway::flow::Ask;
+use crate::exchange::request::Ask;
 use crate::merge::{Batching, Bounds, Debt, Outcome, Parts, choose};
 use crate::queue::lanes::Turn as Order;
 use crate::queue::{Place, Queue};

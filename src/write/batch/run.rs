@@ -7,17 +7,18 @@
 use crate::attempt::send::{Answer, Came};
 use crate::error::GatewayError;
 use crate::exchange::body::{self, Read};
-use crate::gateway::Gateway;
 use crate::journal::{Change, JournalError, Record};
 use crate::limit::budgets::Standing;
 use crate::limit::ledger::Intent;
 use crate::limit::ticket::Permit;
 use crate::merge::{self, Outcome, Parts};
 use crate::queue::Place;
+use crate::write::Writes;
 use crate::write::batch::Passenger;
 use crate::write::held::{Told, Unsettled, touched};
 use bytes::Bytes;
 use http::Response;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The body of an answer to a batch is read up to this size.
@@ -56,9 +57,9 @@ struct Heard {
     took: Duration,
 }
 
-impl Gateway {
+impl Writes {
     /// Sends a batch and tells its members their outcomes.
-    pub(super) async fn run_batch(&self, passengers: Vec<Passenger>, permit: Permit) {
+    pub(super) async fn run_batch(self: &Arc<Self>, passengers: Vec<Passenger>, permit: Permit) {
         let Some(first) = passengers.first() else {
             return;
         };
@@ -78,7 +79,9 @@ impl Gateway {
         let permit = permit.carries(members.iter().filter_map(Member::intent).collect());
         request.extensions_mut().insert(ask.ids.clone());
         let operation = &ask.operation;
-        let came = self.attempt(operation, ask.credential, permit, request);
+        let came = self
+            .attempts
+            .attempt(operation, ask.credential, permit, request);
         let heard = match came.await {
             Came::Answer(answer) => Heard::read(answer).await,
             Came::Unknown(_) => Heard::default(),
@@ -221,17 +224,17 @@ impl Member {
     }
 
     /// The dispatch leaves.
-    fn leaves(&mut self, gateway: &Gateway) {
+    fn leaves(&mut self, writes: &Arc<Writes>) {
         if let Some(live) = &self.passenger.live {
             live.tried();
         }
         if let Some(place) = self.place.take() {
             let ask = &self.passenger.ask;
             let budget = &ask.operation.budget;
-            let answer = gateway.budgets.answer_time(ask.credential, budget);
-            place.expect(gateway.clock.now() + answer);
+            let answer = writes.budgets.answer_time(ask.credential, budget);
+            place.expect(writes.clock.now() + answer);
             let touched = touched(ask);
-            self.unsettled = Some(Unsettled::new(gateway.clone(), touched, place));
+            self.unsettled = Some(Unsettled::new(writes.clone(), touched, place));
         }
     }
 

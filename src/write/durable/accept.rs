@@ -4,14 +4,15 @@ use crate::credential::{self, Credential};
 use crate::error::{GatewayError, Waited};
 use crate::exchange::body::Body;
 use crate::exchange::edge::REPLAYED;
+use crate::exchange::request::Ask;
+use crate::exchange::response::Reply;
 use crate::exchange::{prefer, priority};
-use crate::gateway::Gateway;
-use crate::gateway::flow::{Ask, Reply};
 use crate::journal::{Change, JournalError, KeyHash, Record, State};
 use crate::limit::ticket::Ticket;
 use crate::metrics::Outcome;
 use crate::queue::Place;
 use crate::queue::lanes::Keys;
+use crate::write::Writes;
 use crate::write::durable::pending::{Birth, Ended, Key, Live, Stage};
 use crate::write::durable::record::{KeptAnswer, KeptRequest};
 use crate::write::durable::summary::Summary;
@@ -96,7 +97,7 @@ impl Durable {
     }
 }
 
-impl Gateway {
+impl Writes {
     /// Whether a write is to outlast a crash. Without a credential nobody could be told whose it
     /// is, and without a journal on a disk nothing could be promised to whoever does not wait.
     ///
@@ -110,7 +111,7 @@ impl Gateway {
     }
 
     pub(crate) async fn write_durably(
-        &self,
+        self: &Arc<Self>,
         ask: Ask,
         wanted: Wanted,
     ) -> Result<Reply, GatewayError> {
@@ -208,12 +209,14 @@ impl Gateway {
 
     /// Names an `Idempotency-Key` of a credential.
     pub(super) fn key_hash(&self, credential: Credential, key: &[u8]) -> KeyHash {
-        self.hasher.hash(&[b"idempotency", credential.bytes(), key])
+        self.router
+            .hasher
+            .hash(&[b"idempotency", credential.bytes(), key])
     }
 
     /// Looks whether its key is known, gives it its place, and hands it over to the journal.
     async fn take_in(
-        &self,
+        self: &Arc<Self>,
         ask: Ask,
         wanted: &Wanted,
         live: Arc<Live>,
@@ -244,10 +247,10 @@ impl Gateway {
             return Err(GatewayError::Internal);
         };
         let record = record(&own, kept.summary, kept.request);
-        let gateway = self.clone();
+        let writes = self.clone();
         // The journal has it whether or not its caller stays.
         self.tasks.spawn("accept", async move {
-            gateway.hand_over(own, record, waits).await;
+            writes.hand_over(own, record, waits).await;
         });
         if wanted.respond_async && until <= ask.accepted {
             return self.acknowledge(&live).await;
@@ -285,7 +288,7 @@ impl Gateway {
         Ok(Waits::Deferred(place))
     }
 
-    async fn hand_over(&self, live: Arc<Live>, record: Record, waits: Waits) {
+    async fn hand_over(self: &Arc<Self>, live: Arc<Live>, record: Record, waits: Waits) {
         let accepted = self.commit(vec![Change::Accept(Box::new(record))]).await;
         if let Err(error) = accepted {
             self.durable.refuse(&live, self.journal_failed(&error));
@@ -379,7 +382,8 @@ impl Gateway {
                     let moment = || until.max(self.clock.now() + MOMENT);
                     let until = *until_left.get_or_insert_with(moment);
                     Some(
-                        self.given_up_at(ask)
+                        self.attempts
+                            .given_up_at(ask)
                             .map_or(until, |given_up| given_up.min(until)),
                     )
                 }
@@ -478,7 +482,7 @@ fn reply(ended: &Ended) -> Result<Reply, GatewayError> {
         // Under this key it would be told the same again.
         return Err(unknown());
     };
-    Ok(Reply::recorded(respond(answer)?, ended))
+    Ok(ended.reply(respond(answer)?))
 }
 
 /// What the caller of a write is told that had ended before.

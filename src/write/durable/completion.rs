@@ -3,10 +3,10 @@
 use crate::attempt::send::Answer;
 use crate::credential::Credential;
 use crate::exchange::body::{self, Read};
-use crate::gateway::Gateway;
-use crate::gateway::flow::Timing;
+use crate::exchange::timing::Timing;
 use crate::journal::{Change, JournalError, State};
 use crate::limit::budgets::Standing;
+use crate::write::Writes;
 use crate::write::durable::accept::respond;
 use crate::write::durable::checks::Verdict;
 use crate::write::durable::pending::{Ended, Live};
@@ -50,7 +50,7 @@ impl Heard {
     }
 }
 
-impl Gateway {
+impl Writes {
     /// Records how a write ended, and then tells everybody. Its lanes must not open before.
     pub(super) async fn end(
         &self,

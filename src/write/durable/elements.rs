@@ -5,12 +5,12 @@
 //! gone, which is what was asked for.
 
 use crate::attempt::send::Came;
-use crate::gateway::Gateway;
-use crate::gateway::flow::Ask;
+use crate::exchange::request::Ask;
 use crate::limit::budgets::{Admission, Wish};
 use crate::limit::ticket::Permit;
 use crate::merge::{Parts, one_by_one};
 use crate::queue::Place;
+use crate::write::Writes;
 use crate::write::decision;
 use crate::write::durable::completion::{Heard, hear};
 use crate::write::durable::pending::Live;
@@ -18,16 +18,17 @@ use crate::write::durable::run::{Attempted, NEVER, PAUSE};
 use crate::write::held::{Unsettled, touched};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::time::timeout_at;
 
-impl Gateway {
+impl Writes {
     /// The requests that delete each of several elements; `None` if it is no such list.
     pub(crate) fn elements(&self, ask: &Ask) -> Option<Vec<Request<Bytes>>> {
         if ask.method != Method::DELETE || ask.overridden {
             return None;
         }
-        let mut request = self.forwarded(ask);
+        let mut request = ask.forwarded();
         request
             .headers_mut()
             .remove(crate::write::idempotency::FIELD);
@@ -41,7 +42,7 @@ impl Gateway {
             deadline: self.clock.now() + NEVER,
             answer_by: None,
             admission: Admission::Taken,
-            ..self.wish(ask)
+            ..self.attempts.wish(ask)
         };
         loop {
             match self.budgets.join(&wish) {
@@ -60,7 +61,7 @@ impl Gateway {
     /// Sends each of them, with a slot for each; the first one has its already. What has not left by
     /// then does not leave any more.
     pub(crate) async fn delete_each(
-        &self,
+        self: &Arc<Self>,
         (ask, live): (&Ask, Option<&Live>),
         requests: Vec<Request<Bytes>>,
         leave_by: Instant,
@@ -88,7 +89,9 @@ impl Gateway {
             let mut request = request.clone();
             request.extensions_mut().insert(ask.ids.clone());
             let slot = slot.carries(vec![unsettled.intent(ask, live)]);
-            let came = self.attempt(&ask.operation, ask.credential, slot, request);
+            let came = self
+                .attempts
+                .attempt(&ask.operation, ask.credential, slot, request);
             match came.await {
                 Came::Answer(answer) => {
                     let status = answer.response.status();

@@ -1,10 +1,11 @@
 //! From the journal into a budget's line.
 
 use crate::error::GatewayError;
-use crate::gateway::Gateway;
-use crate::gateway::flow::{Ask, Peer};
+use crate::exchange::ids::Ids;
+use crate::exchange::request::{Ask, Peer};
 use crate::limit::budgets::{Admission, Readiness, Refusal, Wish};
 use crate::limit::ticket::Ticket;
+use crate::write::Writes;
 use crate::write::durable::pending::Live;
 use crate::write::durable::record::KeptRequest;
 use crate::write::durable::run::{NEVER, PAUSE};
@@ -13,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-impl Gateway {
+impl Writes {
     /// Reads what a deferred write asks for and joins its budget's line; `None` if that cannot be
     /// done in this process.
     pub(super) async fn stand_in_line(
@@ -39,7 +40,7 @@ impl Gateway {
                 } else {
                     Readiness::Ready
                 },
-                ..self.wish(ask)
+                ..self.attempts.wish(ask)
             };
             match self.budgets.join(&wish) {
                 Ok(ticket) => return Some(ticket),
@@ -79,8 +80,8 @@ impl Gateway {
         request
             .extensions_mut()
             .insert(Peer(SocketAddr::new(kept.peer, 0)));
-        let ids = self.ids_of_kept(request.headers());
-        let mut ask = self.understand(request.into_parts().0, accepted)?;
+        let ids = Ids::resumed(request.headers(), self.tracer.as_ref());
+        let mut ask = self.router.understand(request.into_parts().0, accepted)?;
         ask.ids = ids;
         ask.body = kept.body;
         Ok(ask)

@@ -33,14 +33,14 @@ mod workspace;
 
 pub(crate) use completion::Heard;
 pub use operate::{Listing, Selection};
-pub(crate) use pending::{Ended, Live};
+pub(crate) use pending::Live;
 pub use recovery::{Recovered, RecoveryError};
 
 use crate::credential::Credential;
-use crate::gateway::Gateway;
 use crate::journal::{Journal, JournalError, KeyHash, Remembered, State, WriteId, WriteIds};
 use crate::metrics::DurableGauge;
 use crate::queue::lanes::Turn;
+use crate::write::Writes;
 use checks::Checks;
 use parking_lot::Mutex;
 use pending::{Birth, Stage, Tries};
@@ -121,7 +121,7 @@ enum Claim {
 }
 
 impl Durable {
-    /// None yet; what the journal has comes in by [`Gateway::recover`]. `newest` is the last id that
+    /// None yet; what the journal has comes in by [`Writes::recover`]. `newest` is the last id that
     /// an earlier process made.
     pub fn new(
         journal: Arc<dyn Journal>,
@@ -349,10 +349,10 @@ impl Drop for Brought {
     }
 }
 
-impl Gateway {
+impl Writes {
     /// Brings deferred writes before their budgets, for as long as the future is polled. Another
     /// one may take over from one that panicked.
-    pub async fn drive_deferred(self) {
+    pub async fn drive_deferred(self: Arc<Self>) {
         loop {
             let follows = |credential, turn, these: &_| self.queue.follows(credential, turn, these);
             let brought = self.durable.shared.feed.lock().bring(follows);

@@ -3,8 +3,8 @@
 
 use crate::credential::Credential;
 use crate::error::GatewayError;
-use crate::gateway::Gateway;
 use crate::journal::{Filter, State, WriteId};
+use crate::write::Writes;
 use crate::write::durable::requests::{document, rfc3339};
 use crate::write::durable::scheduler::Pause;
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ pub struct Listing {
     pub limit: usize,
 }
 
-impl Gateway {
+impl Writes {
     /// A page of writes, oldest first, and what is paused.
     ///
     /// # Errors
@@ -90,11 +90,11 @@ impl Gateway {
     ///
     /// # Errors
     /// If it has left or ended, or there is none, or the journal does not take it.
-    pub async fn operators_cancel(&self, id: WriteId) -> Result<Value, GatewayError> {
+    pub async fn operators_cancel(self: &Arc<Self>, id: WriteId) -> Result<Value, GatewayError> {
         if let Some(live) = self.durable.live(id) {
             let request_id = live.summary.request_id.clone();
-            let gateway = self.clone();
-            let cancelling = tokio::spawn(async move { gateway.cancel(&live).await });
+            let writes = self.clone();
+            let cancelling = tokio::spawn(async move { writes.cancel(&live).await });
             cancelling.await.map_err(|_| GatewayError::Internal)??;
             tracing::info!(%id, request_id, "an operator cancelled a write");
             return self.operators_show(id).await;
@@ -163,7 +163,7 @@ impl Gateway {
         let credential = selection.credential.as_deref();
         let credential = credential.map(|hash| self.named(hash)).transpose()?;
         if let Some(operation) = &selection.operation {
-            let table = self.table.get();
+            let table = self.router.table.get();
             let mut operations = table.operations().iter();
             if !operations.any(|known| known.name == *operation) {
                 return Err(GatewayError::BadRequest("There is no such operation"));

@@ -2,14 +2,19 @@
 
 use crate::credential::Credential;
 use crate::error::GatewayError;
+use crate::exchange::body::Body;
+use crate::exchange::response::Reply;
+use crate::exchange::timing::Timing;
 use crate::journal::{KeyHash, State, WriteId};
 use crate::limit::budgets::Standing;
 use crate::limit::turns::{Caller, Urgency};
+use crate::metrics::Outcome;
 use crate::queue::Place;
 use crate::queue::lanes::Turn;
 use crate::route::policy::Operation;
 use crate::write::durable::record::KeptAnswer;
 use crate::write::durable::summary::Summary;
+use http::Response;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -31,6 +36,25 @@ pub(crate) struct Ended {
     pub(crate) merged: usize,
     /// The budget that its last attempt drew on.
     pub(crate) standing: Option<Standing>,
+}
+
+impl Ended {
+    /// The API's own answer to a write, from the journal.
+    pub(crate) fn reply(&self, response: Response<Body>) -> Reply {
+        let timing = Timing {
+            queued: self.queued,
+            upstream: self.upstream,
+            throttled: self.throttled,
+            merged: self.merged,
+            left: true,
+            progress: Arc::default(),
+        };
+        Reply {
+            timing,
+            standing: self.standing.clone(),
+            ..Reply::new(response, Outcome::Written)
+        }
+    }
 }
 
 /// How far a write has come.

@@ -14,9 +14,9 @@
 
 use crate::credential::{self, Credential};
 use crate::error::GatewayError;
-use crate::gateway::Gateway;
-use crate::gateway::flow::Ask;
+use crate::exchange::request::Ask;
 use crate::journal::{Change, JournalError, Record, State};
+use crate::write::Writes;
 use crate::write::durable::Durable;
 use crate::write::durable::checks::Verdict;
 use crate::write::durable::pending::{Birth, Key, Live};
@@ -46,7 +46,7 @@ struct Held {
     changes: Vec<Change>,
 }
 
-impl Gateway {
+impl Writes {
     /// Gives the deferred writes of a credential to the one of this `Authorization`, once the API
     /// has said that both are of one workspace, or if `unchecked` says that the operator knows.
     /// Tells how many have changed hands and how many have not.
@@ -56,7 +56,7 @@ impl Gateway {
     /// another workspace, or that is not known; or if the journal fails: what had changed hands by
     /// then has.
     pub async fn operators_rebind(
-        &self,
+        self: &Arc<Self>,
         hash: &str,
         authorization: Option<&HeaderValue>,
         unchecked: bool,
@@ -70,7 +70,7 @@ impl Gateway {
             ));
         };
         let owner = Owner {
-            credential: self.hasher.credential(&headers),
+            credential: self.router.hasher.credential(&headers),
             authorization: authorization.clone(),
         };
         if owner.credential == from {
@@ -82,8 +82,8 @@ impl Gateway {
             self.check_workspace(from, &owner).await?;
         }
         // It goes on if the operator hangs up: nothing may stay held.
-        let gateway = self.clone();
-        let rebinding = tokio::spawn(async move { gateway.rebind(from, &owner).await });
+        let writes = self.clone();
+        let rebinding = tokio::spawn(async move { writes.rebind(from, &owner).await });
         rebinding.await.map_err(|_| GatewayError::Internal)?
     }
 

@@ -6,10 +6,11 @@
 //! its lanes stay closed for as long as it may still take effect.
 
 use crate::exchange::priority;
-use crate::gateway::Gateway;
-use crate::gateway::flow::{Ask, Timing};
+use crate::exchange::request::Ask;
+use crate::exchange::timing::Timing;
 use crate::journal::{JournalError, Record, State, WriteId};
 use crate::limit::ledger::Left;
+use crate::write::Writes;
 use crate::write::decision::REPEAT_FOR;
 use crate::write::durable::accept::summary_of;
 use crate::write::durable::pending::{Birth, Key, Tries};
@@ -57,7 +58,7 @@ pub struct Recovered {
     pub unknown: usize,
 }
 
-impl Gateway {
+impl Writes {
     /// Takes in what the last process left: the writes of the journal, and what the ledger says of
     /// attempts that may still take effect (`None`: nobody knows). To be called once, before any
     /// request.
@@ -111,7 +112,7 @@ impl Gateway {
             age.unwrap_or(REPEAT_FOR)
         });
         let first = now.checked_sub(age).unwrap_or(now);
-        (first, Some(now + self.settings.get().late))
+        (first, Some(now + self.router.settings.get().late))
     }
 
     async fn go_on(

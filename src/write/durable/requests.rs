@@ -12,9 +12,9 @@ use crate::credential::{self, Credential};
 use crate::error::GatewayError;
 use crate::exchange::body::Body;
 use crate::exchange::error_response::seconds;
-use crate::gateway::Gateway;
-use crate::gateway::flow::Reply;
+use crate::exchange::response::Reply;
 use crate::journal::{Change, Filter, JournalError, Record, State, WriteId};
+use crate::write::Writes;
 use crate::write::durable::pending::{Live, Stage, TooLate};
 use crate::write::durable::record::KeptAnswer;
 use crate::write::durable::summary::Summary;
@@ -38,10 +38,10 @@ enum Named {
     One(WriteId),
 }
 
-impl Gateway {
+impl Writes {
     /// Answers a request to one of the gateway's own paths.
     pub(crate) async fn own(
-        &self,
+        self: &Arc<Self>,
         method: &Method,
         uri: &Uri,
         headers: &HeaderMap,
@@ -50,7 +50,7 @@ impl Gateway {
         if !credential::is_named(headers) {
             return Err(GatewayError::Unauthorized);
         }
-        let credential = self.hasher.credential(headers);
+        let credential = self.router.hasher.credential(headers);
         match (named, method) {
             (Named::All, &Method::GET | &Method::HEAD) => {
                 self.list_writes(credential, uri.query()).await
@@ -111,11 +111,15 @@ impl Gateway {
         own.ok_or(GatewayError::NotFound)
     }
 
-    async fn take_back(&self, credential: Credential, id: WriteId) -> Result<Reply, GatewayError> {
+    async fn take_back(
+        self: &Arc<Self>,
+        credential: Credential,
+        id: WriteId,
+    ) -> Result<Reply, GatewayError> {
         if let Some(live) = self.live_of(credential, id) {
             // It goes on if its caller hangs up.
-            let gateway = self.clone();
-            let cancelling = tokio::spawn(async move { gateway.cancel(&live).await });
+            let writes = self.clone();
+            let cancelling = tokio::spawn(async move { writes.cancel(&live).await });
             cancelling.await.map_err(|_| GatewayError::Internal)??;
         }
         let record = self.record_of(credential, id).await?;

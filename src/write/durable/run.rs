@@ -3,10 +3,11 @@
 //! A write has one task at most. It may be stopped only while the write waits: from the moment that
 //! it is recorded as sent, it is carried to its end, or to where it may wait again.
 
+use crate::attempt::backoff;
 use crate::attempt::send::Came;
 use crate::error::{GatewayError, Waited};
-use crate::gateway::Gateway;
-use crate::gateway::flow::{Ask, Timing};
+use crate::exchange::request::Ask;
+use crate::exchange::timing::Timing;
 use crate::journal::{Change, JournalError, State};
 use crate::limit::budgets::Refusal;
 use crate::limit::ticket::{NoPermit, Permit, Ticket};
@@ -14,6 +15,7 @@ use crate::merge::Batching;
 use crate::queue::Place;
 use crate::route::query;
 use crate::upstream::NewConnection;
+use crate::write::Writes;
 use crate::write::batch::{Merged, NoTurn, Turn};
 use crate::write::decision::{self, Known, REPEAT_FOR, Verdict, is_in_doubt, verdict};
 use crate::write::durable::Brought;
@@ -61,10 +63,16 @@ type Unrepeated = (decision::Came, Option<Heard>, Place);
 /// What came of an attempt: what is kept of its answer, and the place of the write.
 pub(crate) type Attempted = (decision::Came, Option<Heard>, Option<Place>);
 
-impl Gateway {
+impl Writes {
     /// Carries a write that stands in its budget's line.
-    pub(super) fn carry_in_line(&self, live: Arc<Live>, ask: Ask, ticket: Ticket, place: Place) {
-        let gateway = self.clone();
+    pub(super) fn carry_in_line(
+        self: &Arc<Self>,
+        live: Arc<Live>,
+        ask: Ask,
+        ticket: Ticket,
+        place: Place,
+    ) {
+        let writes = self.clone();
         let timing = Timing::of(&ask);
         let carried = Carried {
             live: live.clone(),
@@ -77,20 +85,20 @@ impl Gateway {
         };
         self.guarded(
             live,
-            async move { gateway.carry(carried, place, None).await },
+            async move { writes.carry(carried, place, None).await },
         );
     }
 
     /// Brings a deferred write before its budget and carries it from there.
-    pub(super) fn bring(&self, live: Arc<Live>, brought: Brought) {
-        let gateway = self.clone();
+    pub(super) fn bring(self: &Arc<Self>, live: Arc<Live>, brought: Brought) {
+        let writes = self.clone();
         self.guarded(live.clone(), async move {
             let Some(mut place) = live.take_place() else {
                 return;
             };
             // It may have been brought to travel with others while its lanes are closed.
             place.look_again();
-            match gateway.stand_in_line(&live, place.is_blocked()).await {
+            match writes.stand_in_line(&live, place.is_blocked()).await {
                 Some((ask, ticket)) => {
                     place.waits_at(ticket.place());
                     let timing = Timing::of(&ask);
@@ -103,16 +111,16 @@ impl Gateway {
                         heard: None,
                         batching: Batching::default(),
                     };
-                    gateway.carry(carried, place, Some(brought)).await;
+                    writes.carry(carried, place, Some(brought)).await;
                 }
-                None if gateway.is_draining() => live.parked(place),
+                None if writes.is_draining() => live.parked(place),
                 None => {
                     tracing::error!(
                         id = %live.id,
                         request_id = live.request_id(),
                         "a durable write is no longer in the journal"
                     );
-                    gateway.durable.refuse(&live, GatewayError::WriteCancelled);
+                    writes.durable.refuse(&live, GatewayError::WriteCancelled);
                 }
             }
         });
@@ -120,8 +128,8 @@ impl Gateway {
 
     /// Runs the task of a write. One that panics leaves it as one of which nobody knows the outcome,
     /// if it had left.
-    fn guarded(&self, live: Arc<Live>, work: impl Future<Output = ()> + Send + 'static) {
-        let gateway = self.clone();
+    fn guarded(self: &Arc<Self>, live: Arc<Live>, work: impl Future<Output = ()> + Send + 'static) {
+        let writes = self.clone();
         drop(tokio::spawn(async move {
             if tokio::spawn(work).await.is_ok() {
                 return;
@@ -132,7 +140,7 @@ impl Gateway {
                 "the task of a durable write failed"
             );
             if matches!(live.stage(), Stage::Left) {
-                gateway
+                writes
                     .end(&live, State::Unknown, None, &Timing::default())
                     .await;
             } else {
@@ -152,7 +160,12 @@ impl Gateway {
         }
     }
 
-    async fn carry(&self, mut carried: Carried, mut place: Place, mut brought: Option<Brought>) {
+    async fn carry(
+        self: &Arc<Self>,
+        mut carried: Carried,
+        mut place: Place,
+        mut brought: Option<Brought>,
+    ) {
         loop {
             let turn = match self.next_turn(&mut carried, place).await {
                 Ok(turn) => turn,
@@ -221,9 +234,9 @@ impl Gateway {
         // What the last process had sent is repeated by this one.
         let is_first = !carried.timing.left && carried.live.tries().doubt.is_none();
         if is_first {
-            self.first_attempt();
+            self.attempts.first_attempt();
         }
-        self.leaves(&carried.ask, &mut carried.timing);
+        self.attempts.leaves(&carried.ask, &mut carried.timing);
         carried.ask.progress.ready(carried.ticket.ready_since());
     }
 
@@ -313,7 +326,12 @@ impl Gateway {
         }
     }
 
-    async fn take_turn(&self, carried: &mut Carried, permit: Permit, place: Place) -> Next {
+    async fn take_turn(
+        self: &Arc<Self>,
+        carried: &mut Carried,
+        permit: Permit,
+        place: Place,
+    ) -> Next {
         let live = carried.live.clone();
         let dispatch = Change::Dispatch(live.id, self.clock.wall());
         if let Err(error) = self.commit(vec![dispatch]).await {
@@ -342,13 +360,14 @@ impl Gateway {
             return Next::Over;
         };
         if is_in_doubt(came) {
-            let late = self.settings.get().late;
+            let late = self.router.settings.get().late;
             live.doubted(left, self.clock.now() + late);
             place.stay_closed_for(late);
         }
         let next = self.judge(carried, (came, heard, place)).await;
         if matches!(next, Next::Later(..)) {
-            self.no_repetition(&live.operation, &carried.ask.ids);
+            self.attempts
+                .no_repetition(&live.operation, &carried.ask.ids);
         }
         next
     }
@@ -369,12 +388,12 @@ impl Gateway {
                     Duration::ZERO
                 } else {
                     carried.failures += 1;
-                    decision::reconnect_pause(carried.failures, dice(live, carried.failures))
+                    backoff::reconnect_pause(carried.failures, dice(live, carried.failures))
                 };
                 self.waits_again(live).await;
                 Next::Again(place, pause)
             }
-            Verdict::Repeat => match self.take_repetition(&live.operation) {
+            Verdict::Repeat => match self.attempts.take_repetition(&live.operation) {
                 Ok(()) => {
                     carried.failures += 1;
                     carried.heard = heard;
@@ -393,7 +412,12 @@ impl Gateway {
     }
 
     /// Sends it once; what is kept of the answer, and its place.
-    async fn send_once(&self, carried: &mut Carried, permit: Permit, place: Place) -> Attempted {
+    async fn send_once(
+        self: &Arc<Self>,
+        carried: &mut Carried,
+        permit: Permit,
+        place: Place,
+    ) -> Attempted {
         let ask = &carried.ask;
         let elements = carried.live.tries().doubt.and_then(|_| self.elements(ask));
         if let Some(elements) = elements {
@@ -405,11 +429,13 @@ impl Gateway {
         }
         let unsettled = Unsettled::new(self.clone(), touched(ask), place);
         let permit = permit.carries(vec![unsettled.intent(ask, Some(&carried.live))]);
-        let mut request = self.forwarded(ask);
+        let mut request = ask.forwarded();
         if carried.live.tries().doubt.is_some() {
             request.extensions_mut().insert(NewConnection);
         }
-        let came = self.attempt(&ask.operation, ask.credential, permit, request);
+        let came = self
+            .attempts
+            .attempt(&ask.operation, ask.credential, permit, request);
         match came.await {
             Came::Answer(answer) => {
                 let status = answer.response.status();
@@ -471,7 +497,7 @@ impl Gateway {
     }
 }
 
-impl Gateway {
+impl Writes {
     /// Whether a write may be sent again after it may have taken effect. A list is deleted once more
     /// only where it can be taken apart.
     pub(crate) fn is_repeatable(&self, ask: &Ask) -> bool {

@@ -10,14 +10,15 @@ use crate::attempt::send::Came;
 use crate::credential::Credential;
 use crate::error::{GatewayError, Waited};
 use crate::exchange::body::{self, Read};
-use crate::gateway::Gateway;
-use crate::gateway::flow::Ask;
+use crate::exchange::request::Ask;
 use crate::journal::{Change, WorkspaceHash};
+use crate::write::Writes;
 use crate::write::durable::checks::{Look, Verdict};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -57,14 +58,14 @@ impl From<Unsaid> for GatewayError {
     }
 }
 
-impl Gateway {
+impl Writes {
     /// Asks the API whether it takes the credential of a write that is to be deferred, unless that is
     /// known. A write whose credential the API could not be asked about is accepted: that it outlasts
     /// such a time is what it is deferred for.
     ///
     /// # Errors
     /// If the API answers it with 401, or has done so lately; or if its caller asks too much.
-    pub(super) async fn check_credential(&self, ask: &Ask) -> Result<(), GatewayError> {
+    pub(super) async fn check_credential(self: &Arc<Self>, ask: &Ask) -> Result<(), GatewayError> {
         let durable = &self.durable.shared;
         let now = self.clock.now();
         let (mut answer, since) = {
@@ -84,7 +85,10 @@ impl Gateway {
             }
         };
         let until = since + LONGEST_CHECK;
-        let until = self.given_up_at(ask).map_or(until, |by| by.min(until));
+        let until = self
+            .attempts
+            .given_up_at(ask)
+            .map_or(until, |by| by.min(until));
         let answer = answer.wait_for(Option::is_some);
         let answer = tokio::time::timeout_at(until.into(), answer).await;
         let verdict = answer.ok().and_then(Result::ok).and_then(|answer| *answer);
@@ -101,24 +105,24 @@ impl Gateway {
     }
 
     /// Asks the API about the credential of a write, whoever hangs up meanwhile.
-    fn ask_about(&self, ask: &Ask, again: bool, tell: watch::Sender<Option<Verdict>>) {
-        let (gateway, credential) = (self.clone(), ask.credential);
+    fn ask_about(self: &Arc<Self>, ask: &Ask, again: bool, tell: watch::Sender<Option<Verdict>>) {
+        let (writes, credential) = (self.clone(), ask.credential);
         let authorization = ask.headers.get(AUTHORIZATION).cloned();
         // Not a task that stopping waits for: nothing depends on it.
         drop(tokio::spawn(async move {
             let verdict = match authorization {
-                Some(said_as) => gateway.ask_and_note(credential, &said_as, again).await,
+                Some(said_as) => writes.ask_and_note(credential, &said_as, again).await,
                 None => Verdict::Refused,
             };
-            let now = gateway.clock.now();
-            let checks = &gateway.durable.shared.checks;
+            let now = writes.clock.now();
+            let checks = &writes.durable.shared.checks;
             checks.lock().told(credential, verdict, now);
             let _ = tell.send(Some(verdict));
-            let waits = gateway.durable.has_writes(credential);
+            let waits = writes.durable.has_writes(credential);
             match verdict {
-                Verdict::Refused if waits => gateway.pause_credential(credential).await,
+                Verdict::Refused if waits => writes.pause_credential(credential).await,
                 // Whoever asked is accepted only now, and would wait as those before it did.
-                Verdict::Accepted => gateway.taken_again(credential).await,
+                Verdict::Accepted => writes.taken_again(credential).await,
                 Verdict::Refused | Verdict::Unanswered => {}
             }
         }));
@@ -174,8 +178,10 @@ impl Gateway {
     ) -> Result<WorkspaceHash, Unsaid> {
         let ask = self.ask_for_workspace(authorization)?;
         let permit = self.another_permit(&ask).await.ok_or(Unsaid::NoAnswer)?;
-        let request: Request<Bytes> = self.forwarded(&ask);
-        let came = self.attempt(&ask.operation, ask.credential, permit, request);
+        let request: Request<Bytes> = ask.forwarded();
+        let came = self
+            .attempts
+            .attempt(&ask.operation, ask.credential, permit, request);
         let Came::Answer(answer) = came.await else {
             return Err(Unsaid::NoAnswer);
         };
@@ -192,7 +198,7 @@ impl Gateway {
         let document: Value = serde_json::from_slice(&bytes).map_err(|_| Unsaid::NotTold)?;
         let id = document["data"]["workspace"]["id"].as_str();
         let id = id.ok_or(Unsaid::NotTold)?;
-        Ok(self.hasher.hash(&[b"workspace", id.as_bytes()]))
+        Ok(self.router.hasher.hash(&[b"workspace", id.as_bytes()]))
     }
 
     fn ask_for_workspace(&self, authorization: &HeaderValue) -> Result<Ask, Unsaid> {
@@ -201,7 +207,8 @@ impl Gateway {
         let mut request = Request::new(());
         *request.headers_mut() = headers;
         let (head, ()) = request.into_parts();
-        self.understand(head, self.clock.now())
+        self.router
+            .understand(head, self.clock.now())
             .map_err(|_| Unsaid::NoAnswer)
     }
 }

@@ -191,7 +191,7 @@ async fn what_is_not_whole_or_not_clear_is_not_stored() {
                 "{why}"
             ),
         }
-        assert_eq!(world.gateway.cache.stats().fetches, 0, "{why}");
+        assert_eq!(world.gateway.cache().stats().fetches, 0, "{why}");
         let second = world.get(LABELS, "a").await;
         assert_eq!(
             second.cache_status(),
@@ -313,7 +313,7 @@ async fn an_answer_without_an_end_streams_and_is_not_stored() {
             }
             drop(body);
             assert_eq!(asked.load(Ordering::SeqCst), n);
-            let stats = world.gateway.cache.stats();
+            let stats = world.gateway.cache().stats();
             assert_eq!((stats.entries, stats.fetches), (0, 0));
         }
     }
@@ -333,7 +333,7 @@ async fn an_answer_without_a_beginning_is_an_error_in_time() {
     );
     let answer = world.get(USERS, "a").await;
     assert_eq!(answer.error_type(), "gateway-upstream-timeout");
-    assert_eq!(world.gateway.cache.stats().fetches, 0);
+    assert_eq!(world.gateway.cache().stats().fetches, 0);
 }
 
 #[tokio::test(start_paused = true)]

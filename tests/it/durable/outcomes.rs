@@ -74,7 +74,7 @@ async fn an_unknown_write_says_what_it_was_until_it_is_forgotten() {
     }
     // The next process knows it, too.
     let second = script.world_of(keeping(slow(), &memory.copy()).await);
-    second.gateway.recover(Some(&[])).await.unwrap();
+    second.gateway.writes().recover(Some(&[])).await.unwrap();
     for write in shown(&second, &location).await {
         assert_eq!(write["state"], "unknown");
         assert_named(&write);

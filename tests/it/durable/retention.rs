@@ -73,7 +73,7 @@ async fn the_number_of_ended_writes_is_bounded_and_no_key_is_forgotten_within_an
         credential: None,
         operation: Some("createInvites".into()),
     };
-    assert!(world.gateway.operators_pause(&waits).unwrap());
+    assert!(world.gateway.writes().operators_pause(&waits).unwrap());
     let queued = defer(&world, invite("waits@example.com")).await;
     // One credential has half of it.
     for n in 1..=8 {
@@ -93,7 +93,7 @@ async fn the_number_of_ended_writes_is_bounded_and_no_key_is_forgotten_within_an
     // Without a key it passes, and what is recorded is told again.
     assert_eq!(world.send(post(9)).await.status, 200);
     assert_eq!(script.count(), 17);
-    world.gateway.forget_ended().await;
+    world.gateway.writes().forget_ended().await;
     for (token, n) in [("a", 1), ("b", 8)] {
         let again = world.send(write(token, n)).await;
         assert_eq!(again.header("idempotency-replayed"), "true");
@@ -101,7 +101,7 @@ async fn the_number_of_ended_writes_is_bounded_and_no_key_is_forgotten_within_an
     assert_eq!(world.send(write("c", 1)).await.status, 507);
     // After an hour the first that ended make room, and no more of them than have to.
     sleep(Duration::from_secs(3_601)).await;
-    world.gateway.forget_ended().await;
+    world.gateway.writes().forget_ended().await;
     let ended = async || {
         let all = memory.list(Filter::default(), 99).await.unwrap();
         all.iter().filter(|record| record.state.has_ended()).count()
@@ -123,7 +123,7 @@ async fn the_number_of_ended_writes_is_bounded_and_no_key_is_forgotten_within_an
     let mut setup = keeping(slow(), &memory.copy()).await;
     setup.config.journal.ended_writes = 16;
     let second = script.world_of(setup);
-    second.gateway.recover(Some(&[])).await.unwrap();
+    second.gateway.writes().recover(Some(&[])).await.unwrap();
     assert_eq!(second.send(write("d", 1)).await.status, 507);
 }
 
@@ -162,7 +162,7 @@ async fn what_has_not_ended_is_shared_by_the_credentials() {
         credential: None,
         operation: Some("addPermissionsToUser".into()),
     };
-    assert!(world.gateway.operators_pause(&waits).unwrap());
+    assert!(world.gateway.writes().operators_pause(&waits).unwrap());
     // From an address each.
     for n in 1..=4 {
         let accepted = world.send(from_peer(deferred(post(n)), n as u8)).await;
@@ -186,7 +186,7 @@ async fn a_recorded_answer_needs_no_room() {
         credential: None,
         operation: Some("createInvites".into()),
     };
-    assert!(world.gateway.operators_pause(&waits).unwrap());
+    assert!(world.gateway.writes().operators_pause(&waits).unwrap());
     defer(&world, invite("waits@example.com")).await;
     assert_eq!(world.send(write("a", 2)).await.status, 503);
     let again = world.send(write("a", 1)).await;

@@ -173,7 +173,7 @@ async fn the_pause_of_a_refused_token_and_its_beginning_survive_a_restart() {
     let later = Duration::from_secs(40_100);
     let kept = memory.copy();
     let second = api.start_at(&kept, later).await;
-    second.gateway.recover(Some(&[])).await.unwrap();
+    second.gateway.writes().recover(Some(&[])).await.unwrap();
     assert_eq!(second.durable().paused, 1);
     sleep(Duration::from_secs(1_000)).await;
     assert_eq!(
@@ -183,10 +183,10 @@ async fn the_pause_of_a_refused_token_and_its_beginning_survive_a_restart() {
     );
     // A day after the first 401, not after the restart.
     sleep(Duration::from_secs(86_400 - 41_200)).await;
-    second.gateway.give_up_refused().await;
+    second.gateway.writes().give_up_refused().await;
     assert_eq!(state(&second, &locations[59]).await, "queued");
     sleep(Duration::from_secs(200)).await;
-    second.gateway.give_up_refused().await;
+    second.gateway.writes().give_up_refused().await;
     assert_eq!(ended(&second, &locations[59]).await["state"], "failed");
     assert_eq!(kept.refused().await.unwrap(), []);
 }
@@ -263,15 +263,23 @@ async fn a_refused_token_that_is_given_writes_goes_on_with_its_own_too() {
         credential: None,
         operation,
     };
-    assert!(world.gateway.operators_pause(&all).unwrap());
+    assert!(world.gateway.writes().operators_pause(&all).unwrap());
     let given = world.send(of("b", 2)).await.header("location").to_owned();
     let mut headers = HeaderMap::new();
     headers.insert("authorization", HeaderValue::from_static("Bearer b"));
-    let from = world.gateway.hasher.credential(&headers).to_string();
+    let from = world
+        .gateway
+        .router()
+        .hasher
+        .credential(&headers)
+        .to_string();
     let to = HeaderValue::from_static("Bearer a");
-    let moved = world.gateway.operators_rebind(&from, Some(&to), false);
+    let moved = world
+        .gateway
+        .writes()
+        .operators_rebind(&from, Some(&to), false);
     assert_eq!(moved.await.unwrap()["moved"], 1);
-    assert!(world.gateway.operators_resume(&all).await.unwrap());
+    assert!(world.gateway.writes().operators_resume(&all).await.unwrap());
     sleep(Duration::from_secs(5)).await;
     for location in [&own, &given] {
         assert_eq!(state(&world, location).await, "succeeded");

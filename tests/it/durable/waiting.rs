@@ -100,10 +100,24 @@ async fn what_waited_for_too_long_is_not_repeated() {
     let mut headers = http::HeaderMap::new();
     headers.insert("authorization", "Bearer a".parse().unwrap());
     let of_a = Selection {
-        credential: Some(world.gateway.hasher.credential(&headers).to_string()),
+        credential: Some(
+            world
+                .gateway
+                .router()
+                .hasher
+                .credential(&headers)
+                .to_string(),
+        ),
         operation: None,
     };
-    assert!(world.gateway.operators_resume(&of_a).await.unwrap());
+    assert!(
+        world
+            .gateway
+            .writes()
+            .operators_resume(&of_a)
+            .await
+            .unwrap()
+    );
     let write = ended(&world, &location).await;
     assert_eq!((&write["state"], script.count()), (&"unknown".into(), 3));
 }

@@ -116,13 +116,13 @@ async fn nothing_is_left(stage: &Stage, wrong: &mut Vec<String>) {
     let life = stage.life().await;
     let gateway = &life.world.gateway;
     tokio::time::sleep(Duration::from_secs(1_200)).await;
-    let (waiting, tasks) = (gateway.budgets.waiting(), gateway.tasks.under_way());
-    let budgets = gateway.budgets.snapshot();
+    let (waiting, tasks) = (gateway.budgets().waiting(), gateway.tasks().under_way());
+    let budgets = gateway.budgets().snapshot();
     let held: u32 = budgets
         .iter()
         .map(|budget| budget.occupied + budget.under_way)
         .sum();
-    if (waiting, tasks, held, gateway.tasks.panicked()) != (0, 0, 0, 0) {
+    if (waiting, tasks, held, gateway.tasks().panicked()) != (0, 0, 0, 0) {
         wrong.push(format!(
             "left: {waiting} waiting, {tasks} tasks, {held} slots"
         ));

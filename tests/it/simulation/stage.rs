@@ -221,7 +221,7 @@ impl Stage {
         });
         let world = setup.start_over(connector);
         let gateway = world.gateway.clone();
-        let recovering = std::pin::pin!(gateway.recover(opened.left.as_deref()));
+        let recovering = std::pin::pin!(gateway.writes().recover(opened.left.as_deref()));
         // A journal in memory is there at once.
         let recovered = recovering.poll(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(recovered, Poll::Ready(Ok(_))));

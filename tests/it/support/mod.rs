@@ -17,9 +17,9 @@ use segment_gateway::clock::Clock;
 use segment_gateway::config::{self, Config, Loaded};
 use segment_gateway::credential::Hasher;
 use segment_gateway::exchange::body::OuterBody;
+use segment_gateway::exchange::request::Peer;
 use segment_gateway::gateway::Gateway;
 use segment_gateway::gateway::connection::{Answering, Door, Front};
-use segment_gateway::gateway::flow::Peer;
 use segment_gateway::limit::ledger::{History, Ledger};
 use segment_gateway::metrics::DurableGauge;
 use segment_gateway::sandbox::{Delay, Sandbox, SandboxSpec};
@@ -75,7 +75,7 @@ pub struct World {
     /// The simulated API.
     pub sandbox: Arc<Sandbox>,
     /// The gateway.
-    pub gateway: Gateway,
+    pub gateway: Arc<Gateway>,
     config: Config,
     front: Front<Full<Bytes>>,
     /// A connection of each peer's, over which all its requests come.
@@ -167,8 +167,8 @@ impl Setup {
         }
         .gateway()
         .expect("a gateway");
-        let driver = tokio::spawn(gateway.budgets.clone().drive());
-        let deferred = tokio::spawn(gateway.clone().drive_deferred());
+        let driver = tokio::spawn(gateway.budgets().clone().drive());
+        let deferred = tokio::spawn(gateway.writes().clone().drive_deferred());
         World {
             sandbox: self.sandbox,
             front: Front::new(gateway.clone(), stack_bounds(&config)),
@@ -310,7 +310,10 @@ impl World {
 
     /// The durable writes of this moment.
     pub fn durable(&self) -> DurableGauge {
-        self.gateway.durable.levels(self.gateway.clock.now())
+        self.gateway
+            .writes()
+            .durable()
+            .levels(self.gateway.clock().now())
     }
 
     /// Sends a request through the door and reads the whole answer. Dropping the future is hanging
@@ -339,8 +342,15 @@ impl World {
 
     /// Takes all of the retry budget, and what comes by itself for so long.
     pub fn spend_retry_budget(&self, for_so_long: Duration) {
-        let until = self.gateway.clock.now() + for_so_long;
-        while self.gateway.retry_budget.lock().repeat(until).is_ok() {}
+        let until = self.gateway.clock().now() + for_so_long;
+        while self
+            .gateway
+            .attempts()
+            .retry_budget()
+            .lock()
+            .repeat(until)
+            .is_ok()
+        {}
     }
 
     /// Ends the driver of the budgets, as a panic in it would.
@@ -360,7 +370,7 @@ impl World {
             listener,
             move |peer| front.connected(peer),
             segment_gateway::app::server_bounds(&self.config),
-            self.gateway.metrics.connections().clone(),
+            self.gateway.metrics().connections().clone(),
             stop,
         )));
         address

@@ -1,0 +1,61 @@
+//! The span of an attempt.
+
+use crate::attempt::Attempts;
+use crate::exchange::ids::Ids;
+use crate::route::policy::Operation;
+use crate::trace::{ERROR, STATUS, Span, SpanKind, Trail, attribute};
+use crate::upstream::Attempt;
+use http::header::HeaderMap;
+use std::time::{Duration, Instant};
+
+impl Attempts {
+    /// The place of an attempt, written into its fields, if the request that it is made for is
+    /// traced.
+    pub(crate) fn attempt_place(&self, ids: &Ids, headers: &mut HeaderMap) -> Option<Trail> {
+        let _ = self.tracer.as_ref()?;
+        let place = ids.trail()?.below();
+        place.put_into(headers);
+        Some(place)
+    }
+
+    /// Tells the span of an attempt.
+    pub(crate) fn tell_attempt(
+        &self,
+        place: &Trail,
+        operation: &Operation,
+        attempt: &Attempt,
+        (from, took): (Instant, Duration),
+    ) {
+        let Some(tracer) = &self.tracer else {
+            return;
+        };
+        let mut attributes = vec![
+            attribute("segment_gateway.operation", operation.name.to_string()),
+            attribute("segment_gateway.budget", operation.budget.name.to_string()),
+        ];
+        let failed = match attempt {
+            Attempt::Answered(response) => {
+                let status = response.status();
+                attributes.push(attribute(STATUS, i64::from(status.as_u16())));
+                status.is_client_error() || status.is_server_error()
+            }
+            Attempt::NotSent(why) => {
+                attributes.push(attribute(ERROR, why.as_str()));
+                true
+            }
+            Attempt::Unknown(why) => {
+                attributes.push(attribute(ERROR, why.as_str()));
+                true
+            }
+        };
+        tracer.tell(Span {
+            trail: place,
+            name: "upstream".into(),
+            kind: SpanKind::Client,
+            from,
+            to: from + took,
+            failed,
+            attributes,
+        });
+    }
+}

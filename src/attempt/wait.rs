@@ -1,0 +1,235 @@
+//! The wait before an attempt: the line of its budget, its lanes, and how long that takes.
+
+use crate::attempt::Attempts;
+use crate::attempt::backoff;
+use crate::attempt::estimate::{Forecast, MOST_WAITING, Newcomer};
+use crate::error::GatewayError;
+use crate::exchange::ids::Ids;
+use crate::exchange::request::Ask;
+use crate::exchange::timing::Timing;
+use crate::limit::budgets::{Admission, Readiness, Refusal, Wish};
+use crate::limit::ticket::{NoPermit, Permit, Ticket};
+use crate::queue::Place;
+use crate::queue::lanes::Keys;
+use crate::route::policy::Operation;
+use crate::upstream::NotSent;
+use std::time::{Duration, Instant};
+
+impl Attempts {
+    /// A wish to leave at once, when it is its turn.
+    pub(crate) fn wish<'a>(&self, ask: &'a Ask) -> Wish<'a> {
+        Wish {
+            credential: ask.credential,
+            budget: &ask.operation.budget,
+            effect: ask.operation.effect,
+            caller: ask.caller.clone(),
+            urgency: ask.urgency,
+            bytes: ask.weight(),
+            not_before: None,
+            deadline: ask.accepted + ask.patience,
+            answer_by: self.given_up_at(ask),
+            forecast: None,
+            readiness: Readiness::Ready,
+            admission: Admission::Asked,
+        }
+    }
+
+    /// The result of `look`, unless estimates have taken too much time lately.
+    pub(crate) fn look<T>(&self, look: impl FnOnce() -> T) -> Option<T> {
+        self.estimate_budget.look(&self.clock, look)
+    }
+
+    /// What waits besides, unless that is more than `most`.
+    pub(crate) fn forecast(&self, wish: &Wish<'_>, most: usize) -> Option<Forecast> {
+        let accounts = self.budgets.forecast(wish.credential, most)?;
+        let lanes = self.queue.lanes(wish.credential);
+        Some(Forecast {
+            accounts,
+            lanes,
+            now: self.clock.now(),
+        })
+    }
+
+    pub(crate) fn newcomer<'a>(&self, wish: &'a Wish<'_>, keys: &'a Keys) -> Newcomer<'a> {
+        let now = self.clock.now();
+        let answer = self.budgets.answer_time(wish.credential, wish.budget);
+        let answer_by = wish.answer_by.and_then(|by| by.checked_sub(answer));
+        let deadline = answer_by.map_or(wish.deadline, |by| by.min(wish.deadline));
+        Newcomer {
+            budget: &wish.budget.name,
+            caller: &wish.caller,
+            urgency: wish.urgency,
+            keys,
+            patience: deadline.saturating_duration_since(now),
+            most: self.budgets.most_per_budget(),
+        }
+    }
+
+    /// Whether a request must be refused indeed, and when it can come back.
+    pub(crate) fn look_closer(
+        &self,
+        wish: Wish<'_>,
+        keys: &Keys,
+        refusal: Refusal,
+    ) -> Result<Ticket, Refusal> {
+        let (Refusal::TooLong { .. } | Refusal::Full { .. }) = refusal else {
+            return Err(refusal);
+        };
+        let looked = self.look(|| {
+            let forecast = self.forecast(&wish, MOST_WAITING)?;
+            let newcomer = self.newcomer(&wish, keys);
+            let (now, leaves) = (forecast.now, forecast.leaves(&newcomer));
+            let is_in_time = leaves.is_some_and(|leaves| leaves <= now + newcomer.patience);
+            let is_admitted = is_in_time && matches!(refusal, Refusal::TooLong { .. });
+            let comes_back = (!is_admitted).then(|| forecast.comes_back(&newcomer));
+            Some((now, leaves, comes_back))
+        });
+        let Some((now, leaves, comes_back)) = looked.flatten() else {
+            return Err(refusal);
+        };
+        let Some(comes_back) = comes_back else {
+            let forecast = leaves;
+            return self.budgets.join(&Wish { forecast, ..wish });
+        };
+        Err(match (refusal, leaves) {
+            // Both have to agree: the bound of the budget alone knows less of the lanes, and is the
+            // one by which whoever comes back is looked at first.
+            (Refusal::TooLong { retry_after, .. }, Some(leaves)) => Refusal::TooLong {
+                estimate: leaves - now,
+                retry_after: retry_after.max(comes_back),
+            },
+            // What is full besides this budget is not in the forecast.
+            (Refusal::Full { retry_after }, _) => Refusal::Full {
+                retry_after: retry_after.max(comes_back),
+            },
+            (refusal, _) => refusal,
+        })
+    }
+
+    /// Waits for the lanes and then for a slot; order wins over turn.
+    pub(crate) async fn permitted(
+        &self,
+        ticket: &mut Ticket,
+        place: &mut Place,
+    ) -> Result<Permit, NoPermit> {
+        if !place.is_blocked() {
+            ticket.ready();
+        }
+        loop {
+            let blocked = place.is_blocked();
+            tokio::select! {
+                biased;
+                granted = ticket.granted() => return granted,
+                () = place.free(), if blocked => ticket.ready(),
+            }
+        }
+    }
+
+    /// Notes that a request leaves. Its wait is counted once, however often it is sent.
+    pub(crate) fn leaves(&self, ask: &Ask, timing: &mut Timing) {
+        let again = timing.left;
+        timing.left(self.clock.now(), ask.accepted);
+        if !again {
+            self.metrics.left(&ask.operation.name, timing.queued);
+        }
+    }
+
+    pub(crate) fn not_permitted(&self, why: NoPermit, ask: &Ask, ticket: &Ticket) -> GatewayError {
+        match why {
+            NoPermit::Refused(refusal) => refused(refusal),
+            NoPermit::Expired => {
+                let now = self.clock.now();
+                let wait = ticket.estimate_again().saturating_duration_since(now);
+                let retry_after = wait.max(Duration::from_secs(1));
+                if ask.patience.is_zero() {
+                    GatewayError::QueueWait {
+                        estimate: wait,
+                        retry_after,
+                    }
+                } else {
+                    GatewayError::QueueExpired { retry_after }
+                }
+            }
+        }
+    }
+
+    /// Waits a little before another connection is tried, or gives up: if that is hopeless, or too
+    /// late. `place` tells those who wait apart.
+    pub(crate) async fn pause_or_fail(
+        &self,
+        why: NotSent,
+        failures: u32,
+        place: u64,
+        by: Instant,
+    ) -> Result<(), GatewayError> {
+        let dice = place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let pause = backoff::reconnect(why, failures, dice + u64::from(failures));
+        let again = pause.map(|pause| self.clock.now() + pause);
+        let Some(again) = again.filter(|again| *again < by) else {
+            return Err(GatewayError::UpstreamUnreachable {
+                message: why.message(),
+                waited: why.into(),
+            });
+        };
+        tokio::time::sleep_until(again.into()).await;
+        Ok(())
+    }
+
+    /// It waited for its budget as long as it may. The line tells when to come back.
+    pub(crate) fn expired(&self, ask: &Ask) -> GatewayError {
+        let refused = self.budgets.join(&self.wish(ask)).err().map(refused);
+        let retry_after = refused.and_then(|refused| refused.retry_after());
+        GatewayError::QueueExpired {
+            retry_after: retry_after.unwrap_or(Duration::from_secs(1)),
+        }
+    }
+
+    /// A write leaves for the first time.
+    pub(crate) fn first_attempt(&self) {
+        self.retry_budget.lock().first_attempt(self.clock.now());
+    }
+
+    /// Takes a repetition of a write from the retry budget.
+    ///
+    /// # Errors
+    /// With the instant at which to ask again.
+    pub(crate) fn take_repetition(&self, operation: &Operation) -> Result<(), Instant> {
+        self.retry_budget.lock().repeat(self.clock.now())?;
+        self.metrics.repeated(&operation.name);
+        Ok(())
+    }
+
+    /// The retry budget has no repetition for a write.
+    pub(crate) fn no_repetition(&self, operation: &Operation, ids: &Ids) {
+        self.metrics.repetition_refused(&operation.name);
+        tracing::info!(
+            operation = %operation.name,
+            request_id = ids.request(),
+            trace_id = ids.trace(),
+            "the retry budget has no repetition left"
+        );
+    }
+
+    /// The instant at which whatever stands in front of the gateway gives up on a request.
+    pub(crate) fn given_up_at(&self, ask: &Ask) -> Option<Instant> {
+        self.settings
+            .get()
+            .caller_timeout
+            .map(|timeout| ask.accepted + timeout)
+    }
+}
+
+pub(crate) fn refused(refusal: Refusal) -> GatewayError {
+    match refusal {
+        Refusal::TooLong {
+            estimate,
+            retry_after,
+        } => GatewayError::QueueWait {
+            estimate,
+            retry_after,
+        },
+        Refusal::Full { retry_after } => GatewayError::QueueFull { retry_after },
+        Refusal::TooManyBudgets => GatewayError::Overloaded,
+        Refusal::Draining => GatewayError::Draining,
+    }
+}

@@ -1,0 +1,175 @@
+//! An answer, and what is to be reported about it.
+
+use crate::cache::reason::Bypass;
+use crate::error::GatewayError;
+use crate::exchange::body::Body;
+use crate::exchange::cache_status::CacheStatus;
+use crate::exchange::error_response;
+use crate::exchange::timing::Timing;
+use crate::journal::WriteId;
+use crate::limit::budgets::Standing;
+use crate::metrics::Outcome;
+use crate::route::policy::Effect;
+use bytes::Bytes;
+use http::Response;
+use http::header::HeaderValue;
+
+/// An answer, and what is to be told about it.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) response: Response<Body>,
+    pub(crate) outcome: Outcome,
+    pub(crate) cache: Option<CacheStatus>,
+    pub(crate) timing: Timing,
+    /// The budget that an attempt of its own drew on.
+    pub(crate) standing: Option<Standing>,
+    /// Whether the operation's budget is to be shown where no attempt of its own did draw on it.
+    pub(crate) shows_budget: bool,
+    /// The type of the gateway's own error.
+    pub(crate) error: Option<&'static str>,
+    /// What would have become of it, in shadow mode: the value of a field.
+    pub(crate) shadow: Option<HeaderValue>,
+    /// The durable write that it is about.
+    pub(crate) write_id: Option<WriteId>,
+}
+
+impl Reply {
+    pub(crate) fn new(response: Response<Body>, outcome: Outcome) -> Self {
+        Self {
+            response,
+            outcome,
+            cache: None,
+            timing: Timing::default(),
+            standing: None,
+            shows_budget: matches!(outcome, Outcome::Joined | Outcome::Expired),
+            error: None,
+            shadow: None,
+            write_id: None,
+        }
+    }
+
+    /// The same, about a durable write.
+    pub(crate) fn of_write(self, id: WriteId) -> Self {
+        Self {
+            write_id: Some(id),
+            ..self
+        }
+    }
+
+    /// From the store.
+    pub(crate) fn hit(response: Response<Body>) -> Self {
+        Self {
+            cache: Some(CacheStatus::hit()),
+            ..Self::new(response, Outcome::Hit)
+        }
+    }
+
+    /// From the store, although it is stale.
+    pub(crate) fn stale(response: Response<Body>, cache: CacheStatus) -> Self {
+        Self {
+            cache: Some(cache),
+            shows_budget: true,
+            ..Self::new(response, Outcome::Stale)
+        }
+    }
+
+    /// From a fetch.
+    pub(crate) fn read(
+        response: Response<Body>,
+        outcome: Outcome,
+        cache: CacheStatus,
+        timing: Timing,
+        standing: Option<Standing>,
+    ) -> Self {
+        Self {
+            cache: Some(cache),
+            timing,
+            standing,
+            ..Self::new(response, outcome)
+        }
+    }
+
+    /// The API's answer to a write that travelled with others.
+    pub(crate) fn merged(
+        response: Response<Bytes>,
+        timing: Timing,
+        standing: Option<Standing>,
+    ) -> Self {
+        Self {
+            timing,
+            standing,
+            ..Self::new(response.map(Body::held), Outcome::Written)
+        }
+    }
+
+    /// The same, of a write that another request asked for before.
+    pub(crate) fn from_journal(response: Response<Body>) -> Self {
+        Self::new(response, Outcome::Replayed)
+    }
+
+    /// Where to ask what has become of a write.
+    pub(crate) fn deferred(response: Response<Body>) -> Self {
+        Self {
+            shows_budget: true,
+            ..Self::new(response, Outcome::Deferred)
+        }
+    }
+
+    /// The API's answer as it came, whatever it is.
+    pub(crate) fn as_it_came(response: Response<Body>, effect: Effect, timing: Timing) -> Self {
+        let (outcome, cache) = match effect {
+            Effect::Read => (Outcome::Passed, Some(CacheStatus::bypass(Bypass::Shadow))),
+            Effect::Write => (Outcome::Written, None),
+        };
+        Self {
+            cache,
+            timing,
+            ..Self::new(response, outcome)
+        }
+    }
+
+    /// The same, with what would have become of the request otherwise.
+    pub(crate) fn in_shadow(self, foreseen: HeaderValue) -> Self {
+        Self {
+            shadow: Some(foreseen),
+            ..self
+        }
+    }
+
+    /// From one of the gateway's own resources.
+    pub(crate) fn own(response: Response<Body>) -> Self {
+        Self::new(response, Outcome::Own)
+    }
+
+    /// A 429 that could not be waited out within the deadline.
+    pub(crate) fn throttled(response: Response<Bytes>, timing: Timing) -> Self {
+        Self {
+            timing,
+            ..Self::new(response.map(Body::held), Outcome::Expired)
+        }
+    }
+
+    /// An error of the gateway's own.
+    pub(crate) fn error(error: &GatewayError) -> Self {
+        let outcome = match error {
+            GatewayError::QueueExpired { .. } => Outcome::Expired,
+            GatewayError::OutcomeUnknown { .. } => Outcome::Unknown,
+            GatewayError::UpstreamUnreachable { .. }
+            | GatewayError::UpstreamTimeout
+            | GatewayError::UpstreamBroken
+            | GatewayError::UpstreamUnreadable(_)
+            | GatewayError::Internal => Outcome::Failed,
+            _ => Outcome::Refused,
+        };
+        let write_id = match error {
+            GatewayError::WritePending { id, .. } => id.parse().ok(),
+            _ => None,
+        };
+        Self {
+            write_id,
+            error: Some(error.kind()),
+            shows_budget: error.concerns_budget(),
+            ..Self::new(error_response::error(error), outcome)
+        }
+    }
+}
