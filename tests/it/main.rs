@@ -49,6 +49,7 @@ mod shadow;
 mod shortcut;
 mod simulation;
 mod spans;
+mod spellings;
 mod support;
 mod tidy;
 mod writes;
