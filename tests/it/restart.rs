@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
+mod limits;
+
 const SOON: Duration = Duration::from_millis(50);
 /// How long an attempt waits for its answer, and Q.
 const GIVEN_UP: Duration = Duration::from_secs(30);
