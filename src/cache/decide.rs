@@ -7,6 +7,10 @@
 //! judging stored answers alone would let a reader who comes after a write share a fetch that began
 //! before it.
 //!
+//! A renewal that has not left is not joined by readers: it stands behind everybody in its line, and
+//! they would wait there too. A reader leads a fetch of its own instead, and the renewal does not leave
+//! any more.
+//!
 //! Of one key at most one fetch has left and one is to come: whoever can join neither leads the next
 //! one, which does not leave before the one under way has ended. So a crowd costs one fetch for each
 //! round trip, however often what it reads is written.
@@ -36,6 +40,8 @@ pub struct InFlight {
     pub stamp: Stamp,
     /// Whether it has left for the API.
     pub has_left: bool,
+    /// Whether it began without a reader; see [`Purpose::Renew`](super::Purpose::Renew).
+    pub is_renewal: bool,
 }
 
 /// What a reader accepts of the fetches of others.
@@ -71,6 +77,7 @@ pub fn seat(scene: &Scene<'_>, now: Instant) -> Seat {
     let sharing = scene.sharing;
     let is_settling = scene.fence.settling(scene.depends, now);
     let flight = scene.flight.filter(|_| sharing.is_shared);
+    let flight = flight.filter(|flight| flight.has_left || !flight.is_renewal || !sharing.shows);
     let has_left = match flight {
         Some(flight) if !flight.has_left => return Seat::Follow,
         Some(flight) => {
@@ -138,12 +145,24 @@ mod tests {
         let during = fence.stamp(now);
         let after = fence.stamp(end);
         let left = |stamp| {
-            let has_left = true;
-            Some(InFlight { stamp, has_left })
+            Some(InFlight {
+                stamp,
+                has_left: true,
+                is_renewal: false,
+            })
         };
         let to_come = |stamp| {
-            let has_left = false;
-            Some(InFlight { stamp, has_left })
+            Some(InFlight {
+                stamp,
+                has_left: false,
+                is_renewal: false,
+            })
+        };
+        let renewal = |flight: Option<InFlight>| {
+            flight.map(|flight| InFlight {
+                is_renewal: true,
+                ..flight
+            })
         };
         let (lead, next) = (Seat::Lead(after), Seat::LeadNext(after));
         let full = Seat::Alone(Miss::TooManyFetches);
@@ -172,6 +191,14 @@ mod tests {
             (to_come(before), 1, IMPATIENT, follow),
             (to_come(before), 1, RENEWAL, follow),
             (to_come(after), 1, UNSHARED, lead),
+            // Nobody waits behind everybody.
+            (renewal(to_come(after)), 1, READER, lead),
+            (renewal(to_come(before)), 1, IMPATIENT, lead),
+            (renewal(to_come(after)), 1, RELOAD, lead),
+            (renewal(to_come(after)), 0, READER, full),
+            (renewal(to_come(after)), 1, RENEWAL, follow),
+            (renewal(left(after)), 1, READER, follow),
+            (renewal(left(before)), 1, READER, next),
         ];
         let mut scene = Scene {
             fence: &fence,
@@ -204,6 +231,8 @@ mod tests {
             (to_come(before), 0, READER, follow),
             (to_come(during), 1, IMPATIENT, follow),
             (to_come(during), 1, UNSHARED, alone),
+            (renewal(to_come(before)), 1, READER, lead),
+            (renewal(to_come(before)), 1, RENEWAL, follow),
         ];
         for (flight, free, sharing, expected) in table {
             (scene.flight, scene.free, scene.sharing) = (flight, free, sharing);

@@ -6,7 +6,7 @@
 //!
 //! Of several fetches of one key, one is *current*: the latest to begin. Only it may be joined
 //! and, once it has left, only it may store its answer. An older one goes on for those who joined it
-//! before. Whether the current one has left for the API changes under the lock of the table, together
+//! before; a renewal that waits for its budget ends when its turn comes. Whether the current one has left for the API changes under the lock of the table, together
 //! with its stamp: who finds that it has not comes before it leaves.
 //!
 //! Whether a fetch may be joined, and whether another may begin, is not decided here: the caller
@@ -72,6 +72,7 @@ struct Flight<E> {
     number: u64,
     stamp: Stamp,
     has_left: bool,
+    is_renewal: bool,
     progress: Listener<Progress<E>>,
 }
 
@@ -83,6 +84,7 @@ impl<E> Current<'_, E> {
         InFlight {
             stamp: self.0.stamp,
             has_left: self.0.has_left,
+            is_renewal: self.0.is_renewal,
         }
     }
 
@@ -90,6 +92,7 @@ impl<E> Current<'_, E> {
     pub(super) fn follow(&self, why: Miss, now: Stamp) -> Follower<E> {
         Follower {
             progress: self.0.progress.clone(),
+            of_renewal: self.0.is_renewal,
             why,
             came: (!self.0.has_left).then_some(now),
         }
@@ -120,11 +123,12 @@ impl<E> Flights<E> {
         }
     }
 
-    /// Decides about a reader in one step: `plan` is told the current fetch of the key and how
-    /// many more may begin.
+    /// Decides about a reader, or a renewal, in one step: `plan` is told the current fetch of the key
+    /// and how many more may begin.
     pub(super) fn board<T>(
         self: &Arc<Self>,
         key: &Key,
+        is_renewal: bool,
         plan: impl FnOnce(Option<Current<'_, E>>, usize) -> Plan<T>,
     ) -> Result<(Ticket<E>, Stamp), T> {
         let mut table = self.table.lock();
@@ -136,7 +140,8 @@ impl<E> Flights<E> {
         };
         let current = table.current.get(key).filter(|_| is_next);
         let before = current.map(|flight| flight.progress.clone());
-        Ok((self.begin(&mut table, key, stamp, before), stamp))
+        let ticket = self.begin(&mut table, key, (stamp, is_renewal), before);
+        Ok((ticket, stamp))
     }
 
     /// How many fetches are under way.
@@ -154,7 +159,7 @@ impl<E> Flights<E> {
         self: &Arc<Self>,
         table: &mut Table<E>,
         key: &Key,
-        stamp: Stamp,
+        (stamp, is_renewal): (Stamp, bool),
         before: Option<Listener<Progress<E>>>,
     ) -> Ticket<E> {
         let teller = Teller::new(Progress::InLine);
@@ -166,6 +171,7 @@ impl<E> Flights<E> {
             number,
             stamp,
             has_left: false,
+            is_renewal,
             progress: teller.listen(),
         };
         // An older fetch of the key is no longer current; those who joined it hear its end.
@@ -174,6 +180,7 @@ impl<E> Flights<E> {
             flights: Arc::clone(self),
             key,
             number,
+            is_renewal,
             teller,
             before,
             ended: false,
@@ -194,6 +201,7 @@ pub(super) struct Ticket<E> {
     flights: Arc<Flights<E>>,
     key: Arc<Key>,
     number: u64,
+    is_renewal: bool,
     teller: Teller<Progress<E>>,
     /// The fetch of the key that is to end before this one leaves.
     before: Option<Listener<Progress<E>>>,
@@ -218,18 +226,21 @@ impl<E> Ticket<E> {
         }
     }
 
-    /// The fetch is sent, with the stamp of this moment: later than was thought when it began.
-    pub(super) fn depart(&self, stamp: impl FnOnce() -> Stamp) -> Stamp {
+    /// The fetch is sent, with the stamp of this moment: later than was thought when it began. `None`
+    /// if it is not to be sent: it is a renewal, and another fetch has taken its place.
+    pub(super) fn depart(&self, stamp: impl FnOnce() -> Stamp) -> Option<Stamp> {
         let stamp = {
             let mut table = self.flights.table.lock();
             let stamp = stamp();
-            if let Some(flight) = table.current_of(self) {
-                (flight.stamp, flight.has_left) = (stamp, true);
+            match table.current_of(self) {
+                Some(flight) => (flight.stamp, flight.has_left) = (stamp, true),
+                None if self.is_renewal => return None,
+                None => {}
             }
             stamp
         };
         self.teller.tell(Progress::Departed);
-        stamp
+        Some(stamp)
     }
 
     /// The attempt came to nothing: the fetch waits for its budget again.
@@ -244,6 +255,7 @@ impl<E> Ticket<E> {
     pub(super) fn follow(&self, why: Miss) -> Follower<E> {
         Follower {
             progress: self.teller.listen(),
+            of_renewal: self.is_renewal,
             why,
             came: None,
         }
@@ -286,6 +298,8 @@ impl<E> Drop for Ticket<E> {
 /// Someone who joined a fetch. Dropping it costs nobody anything.
 pub struct Follower<E> {
     progress: Listener<Progress<E>>,
+    /// Whether it does not wait where the fetch does: its own turn comes sooner.
+    of_renewal: bool,
     why: Miss,
     came: Option<Stamp>,
 }
@@ -306,9 +320,9 @@ impl<E: Clone> Follower<E> {
         self.progress.look(|progress, _| !progress.is_in_line())
     }
 
-    /// Waits until the fetch is sent, or has ended without it.
+    /// Waits until the fetch is sent, or has ended without it. A renewal is not waited for.
     pub async fn departure(&mut self) {
-        let left = |progress: &Progress<E>| !progress.is_in_line();
+        let left = |progress: &Progress<E>| self.of_renewal || !progress.is_in_line();
         // That it was given up is an end, too.
         self.progress.until(left).await;
     }
@@ -323,15 +337,15 @@ impl<E: Clone> Follower<E> {
         }
     }
 
-    /// How the fetch ends, or `None` if it waits for its budget, perhaps again. It does end: the
-    /// fetch is bounded in time by whoever carries it out.
+    /// How the fetch ends, or `None` if it waits for its budget, perhaps again; a renewal that does
+    /// is lost. It does end: the fetch is bounded in time by whoever carries it out.
     pub async fn wait(&mut self) -> Option<Outcome<E>> {
         let moved = |progress: &Progress<E>| !matches!(progress, Progress::Departed);
         self.progress.until(moved).await;
         self.progress.look(|progress, is_over| match progress {
             Progress::Ended(outcome) => Some(outcome.clone()),
             // Whoever carried it out may be gone: then it waits for nothing any more.
-            _ if is_over => Some(Outcome::Lost),
+            _ if is_over || self.of_renewal => Some(Outcome::Lost),
             _ => None,
         })
     }

@@ -71,14 +71,20 @@ impl<E> Leader<E> {
 
     /// To be called when the request is about to be sent, and before every further attempt: until
     /// then it may have waited for a budget, and writes that settled meanwhile do not make its
-    /// answer old. They do so to what is stored: a 304 then says nothing of it. Never call it once a byte of the request may have left.
-    pub fn departs(&mut self, now: Instant) {
-        self.stamp = self.ticket.depart(|| self.inner.marks.stamp(now));
+    /// answer old. They do so to what is stored: a 304 then says nothing of it. Never call it once a
+    /// byte of the request may have left. `false` if it is not to be sent: it is a renewal, and a
+    /// reader has begun a fetch of its own since, which may have ended already.
+    pub fn departs(&mut self, now: Instant) -> bool {
+        let Some(stamp) = self.ticket.depart(|| self.inner.marks.stamp(now)) else {
+            return false;
+        };
+        self.stamp = stamp;
         // A write may have settled while it waited; in this order, none does so unnoticed.
         self.stored = self
             .stored
             .take()
             .filter(|stored| self.inner.is_comparable(stored));
+        true
     }
 
     /// Whether it is to wait for another fetch of its key: see [`Leader::turn`].

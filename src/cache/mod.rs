@@ -312,42 +312,45 @@ impl<E> Cache<E> {
         let depends = dependencies(ask);
         let operation = ask.at.primary.operation();
         let is_shared = ask.rules.ttl.is_some() || !self.inner.unshared.lock().contains(&operation);
-        let boarded = self.inner.flights.board(ask.at.key(), |current, free| {
-            // What stood in the way of a hit may have ended since: a fetch stores its answer
-            // and leaves the table in one step, so here it is seen in one place or the other.
-            if current.is_none()
-                && shows
-                && let Found::Shown(entry, how) = self.find(ask.at, ask.wants, now)
-            {
-                return Plan::Other(Board::Hit(entry, how));
-            }
-            let scene = decide::Scene {
-                fence: &self.inner.marks.read(),
-                depends: &depends,
-                flight: current.as_ref().map(|current| current.state()),
-                free,
-                sharing: decide::Sharing {
-                    is_shared: !shows || is_shared,
-                    joins_under_way: !shows || !ask.wants.is_reload(),
-                    waits: shows && ask.waits,
-                    shows,
-                },
-            };
-            if scene.fence.settling(&depends, now) {
-                why = Miss::Settling;
-            }
-            match (decide::seat(&scene, now), current) {
-                (decide::Seat::Follow, Some(current)) => {
-                    let present = scene.fence.stamp(now);
-                    Plan::Other(Board::Follow(current.follow(why, present)))
+        let boarded = self
+            .inner
+            .flights
+            .board(ask.at.key(), !shows, |current, free| {
+                // What stood in the way of a hit may have ended since: a fetch stores its answer
+                // and leaves the table in one step, so here it is seen in one place or the other.
+                if current.is_none()
+                    && shows
+                    && let Found::Shown(entry, how) = self.find(ask.at, ask.wants, now)
+                {
+                    return Plan::Other(Board::Hit(entry, how));
                 }
-                (decide::Seat::Lead(stamp), _) => Plan::Lead(stamp),
-                (decide::Seat::LeadNext(stamp), _) => Plan::LeadNext(stamp),
-                (decide::Seat::Alone(why), _) => Plan::Other(Board::Alone(why)),
-                // A seat beside nobody: never given, and harmless.
-                (decide::Seat::Follow, None) => Plan::Other(Board::Alone(why)),
-            }
-        });
+                let scene = decide::Scene {
+                    fence: &self.inner.marks.read(),
+                    depends: &depends,
+                    flight: current.as_ref().map(|current| current.state()),
+                    free,
+                    sharing: decide::Sharing {
+                        is_shared: !shows || is_shared,
+                        joins_under_way: !shows || !ask.wants.is_reload(),
+                        waits: shows && ask.waits,
+                        shows,
+                    },
+                };
+                if scene.fence.settling(&depends, now) {
+                    why = Miss::Settling;
+                }
+                match (decide::seat(&scene, now), current) {
+                    (decide::Seat::Follow, Some(current)) => {
+                        let present = scene.fence.stamp(now);
+                        Plan::Other(Board::Follow(current.follow(why, present)))
+                    }
+                    (decide::Seat::Lead(stamp), _) => Plan::Lead(stamp),
+                    (decide::Seat::LeadNext(stamp), _) => Plan::LeadNext(stamp),
+                    (decide::Seat::Alone(why), _) => Plan::Other(Board::Alone(why)),
+                    // A seat beside nobody: never given, and harmless.
+                    (decide::Seat::Follow, None) => Plan::Other(Board::Alone(why)),
+                }
+            });
         match boarded {
             Err(board) => board,
             Ok((ticket, stamp)) => Board::Lead(Leader {

@@ -104,8 +104,13 @@ impl Reads {
             let connect_for = has_stand_in.then_some(STAND_IN_PATIENCE);
             let asked = self
                 .ask_api(ask, request, &mut timing, connect_for, |to| match to {
-                    Move::Departs(now) => leader.departs(now),
-                    Move::TurnsBack => leader.turns_back(),
+                    // A renewal whose place a reader's fetch has taken: nobody waits for it.
+                    Move::Departs(now) if !leader.departs(now) => Err(OUT_OF_TIME),
+                    Move::Departs(_) => Ok(()),
+                    Move::TurnsBack => {
+                        leader.turns_back();
+                        Ok(())
+                    }
                 })
                 .await;
             let answer = match asked {

@@ -67,6 +67,7 @@ impl Reads {
         let mut under_way = false;
         let asked = self.ask_api(&ask, request, &mut timing, None, |to| {
             under_way = matches!(to, Move::Departs(_));
+            Ok(())
         });
         let asked = match self.attempts.given_up_at(&ask) {
             None => Ok(asked.await),
@@ -115,14 +116,15 @@ impl Reads {
     /// Waits for the budget and asks; again after a 429 or a connection that could not be opened,
     /// within the deadline, and once, on a new connection, after a kept one that was lost.
     /// Where `connect_for` says so, no connection is waited for longer than that after the first one
-    /// that failed. `moves` is told before each attempt, and when it came to nothing.
+    /// that failed. `moves` is told before each attempt, and when it came to nothing; its error ends
+    /// the asking.
     pub(crate) async fn ask_api(
         self: &Arc<Self>,
         ask: &Ask,
         mut request: Request<Bytes>,
         timing: &mut Timing,
         connect_for: Option<Duration>,
-        mut moves: impl FnMut(Move),
+        mut moves: impl FnMut(Move) -> Result<(), GatewayError>,
     ) -> Result<Asked, GatewayError> {
         let wish = self.attempts.wish(ask);
         let ticket = match self.budgets.join(&wish) {
@@ -142,7 +144,7 @@ impl Reads {
                 Err(_) if is_repeated => return Ok(Asked::Lost),
                 Err(why) => return Err(self.attempts.not_permitted(why, ask, &ticket)),
             };
-            moves(Move::Departs(self.clock.now()));
+            moves(Move::Departs(self.clock.now()))?;
             self.attempts.leaves(ask, timing);
             match self.dispatch_read(ask, permit, request.clone()).await? {
                 Came::Answer(answer) => return Ok(Asked::Answer(answer)),
@@ -150,7 +152,7 @@ impl Reads {
                     if ticket.estimate_again() > ticket.deadline() {
                         return Ok(Asked::Lost);
                     }
-                    moves(Move::TurnsBack);
+                    moves(Move::TurnsBack)?;
                     is_repeated = true;
                     request.extensions_mut().insert(NewConnection);
                 }
@@ -160,10 +162,10 @@ impl Reads {
                     if ticket.estimate_again() > ticket.deadline() {
                         return Ok(Asked::Throttled(response));
                     }
-                    moves(Move::TurnsBack);
+                    moves(Move::TurnsBack)?;
                 }
                 Came::NotSent(why) => {
-                    moves(Move::TurnsBack);
+                    moves(Move::TurnsBack)?;
                     connects += 1;
                     let by = *connect_by.get_or_insert_with(|| {
                         connect_for.map_or(ticket.deadline(), |long| self.clock.now() + long)

@@ -1,7 +1,8 @@
 //! Fetches that no reader waits for: what was shown stale, and what will be stale soon.
 //!
 //! Of one key at most one is under way, as of all fetches. What was shown stale waits for its budget
-//! behind the readers of its caller, and rests for longer and longer while that fails. What is not
+//! behind the readers of its caller, and rests for longer and longer while that fails. No reader joins
+//! it there: it takes a place of its own, and the renewal ends when its turn comes. What is not
 //! stale yet never waits: it leaves only with a slot that would otherwise go unused in the window, so
 //! no reader waits longer because of it.
 

@@ -267,6 +267,7 @@ impl World {
             flight: self.joinable.map(|(_, stamp, has_left)| InFlight {
                 stamp,
                 has_left: has_left && self.doors.departure,
+                is_renewal: false,
             }),
             free: 3,
             sharing: Sharing {

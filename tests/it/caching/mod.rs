@@ -20,6 +20,7 @@ mod codings;
 mod invalidation;
 mod lifetimes;
 mod ranges;
+mod renewals;
 mod requests;
 mod routes;
 mod selecting;
