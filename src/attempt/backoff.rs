@@ -30,6 +30,12 @@ pub fn reconnect_pause(failures: u32, dice: u64) -> Duration {
     backoff(FIRST_RECONNECT, LONGEST_RECONNECT, failures, dice)
 }
 
+/// A number for a pause that those do not share who wait at different turns, or have failed more or
+/// less often.
+pub fn dice(turn: u64, failures: u32) -> u64 {
+    (turn.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) + u64::from(failures)
+}
+
 /// A pause that doubles with each of `failures` in a row, of which `dice` (any number) spreads the
 /// second half, so that many do not come back in one moment.
 pub(crate) fn backoff(first: Duration, longest: Duration, failures: u32, dice: u64) -> Duration {

@@ -162,8 +162,7 @@ impl Attempts {
         place: u64,
         by: Instant,
     ) -> Result<(), GatewayError> {
-        let dice = place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let pause = backoff::reconnect(why, failures, dice + u64::from(failures));
+        let pause = backoff::reconnect(why, failures, backoff::dice(place, failures));
         let again = pause.map(|pause| self.clock.now() + pause);
         let Some(again) = again.filter(|again| *again < by) else {
             return Err(GatewayError::UpstreamUnreachable {

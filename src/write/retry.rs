@@ -4,6 +4,7 @@
 //! the first such attempt on, its caller never hears that nothing was sent: if there is no other
 //! attempt, or that does not leave, it hears what the last one came to that may have taken effect.
 
+use crate::attempt::backoff;
 use crate::attempt::send::{Answer, Came};
 use crate::error::{GatewayError, Waited};
 use crate::exchange::body::{self, Body, Read};
@@ -309,9 +310,7 @@ impl Writes {
         let before = held.doubt.as_ref();
         let failures = before.map_or(0, |doubt| doubt.failures) + 1;
         let since = before.map_or(left, |doubt| doubt.since);
-        // Any number will do that others do not have.
-        let dice = place.turn().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let pause = decision::pause(failures, dice + u64::from(failures));
+        let pause = decision::pause(failures, backoff::dice(place.turn(), failures));
         if !self.may_repeat(held, since, pause) {
             drop(place);
             return ControlFlow::Break(held.reply(heard));

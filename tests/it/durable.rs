@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
+mod elements;
 mod outcomes;
 mod retention;
 mod tokens;

@@ -4,6 +4,7 @@
 //! refuse the rest because of that. So it is repeated one by one, and a 404 says that an element is
 //! gone, which is what was asked for.
 
+use crate::attempt::backoff;
 use crate::attempt::send::Came;
 use crate::exchange::request::Ask;
 use crate::limit::budgets::{Admission, Wish};
@@ -59,7 +60,7 @@ impl Writes {
     }
 
     /// Sends each of them, with a slot for each; the first one has its already. What has not left by
-    /// then does not leave any more.
+    /// `leave_by` does not leave any more.
     pub(crate) async fn delete_each(
         self: &Arc<Self>,
         (ask, live): (&Ask, Option<&Live>),
@@ -68,6 +69,7 @@ impl Writes {
         permit: Permit,
         place: Place,
     ) -> Attempted {
+        let (turn, mut connects) = (place.turn(), 0);
         let mut unsettled = Unsettled::new(self.clone(), touched(ask), place);
         let mut permit = Some(permit);
         let mut last: Option<Heard> = None;
@@ -94,6 +96,7 @@ impl Writes {
                 .attempt(&ask.operation, ask.credential, slot, request);
             match came.await {
                 Came::Answer(answer) => {
+                    connects = 0;
                     let status = answer.response.status();
                     let doubtful = answer.doubtful;
                     headers = answer.response.headers().clone();
@@ -112,7 +115,12 @@ impl Writes {
                 }
                 // The slot was given back, and the budget knows when there is another.
                 Came::Throttled(_) => {}
-                Came::NotSent(_) => tokio::time::sleep(PAUSE).await,
+                Came::NotSent(_) => {
+                    connects += 1;
+                    let pause = backoff::reconnect_pause(connects, backoff::dice(turn, connects));
+                    let again = (self.clock.now() + pause).min(leave_by);
+                    tokio::time::sleep_until(again.into()).await;
+                }
                 Came::Unknown(_) => {
                     return (decision::Came::NoAnswer, None, unsettled.in_doubt());
                 }

@@ -88,6 +88,11 @@ impl Script {
         self.refusals.store(connections, Ordering::SeqCst);
     }
 
+    /// How many connections are still to be refused.
+    pub fn refusals_left(&self) -> usize {
+        self.refusals.load(Ordering::SeqCst)
+    }
+
     /// A gateway with defaults in front of it.
     pub fn world(self: &Arc<Self>) -> Arc<World> {
         self.world_of(Setup::new(SandboxSpec::default()))
