@@ -205,7 +205,8 @@ fn operations(
     let mut problems = std::mem::take(&mut findings.problems);
     match Table::build(operations.clone(), config.routes.defaults(), 1) {
         Ok(table) if problems.is_empty() => {
-            warnings.extend(left_out(&operations).map(|count| {
+            let own = config.routes.file.as_ref();
+            warnings.extend(own.and_then(|_| left_out(&operations)).map(|count| {
                 format!(
                     "{name}: {count} operations of the API are left out. They have no limits, times \
                      or tags of their own, and their writes make every cached answer stale; \

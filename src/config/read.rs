@@ -32,7 +32,8 @@ const UNSAFE: [&str; 4] = [
 /// A TOML document, with the positions of all its keys.
 pub struct Document<'t> {
     file: Arc<str>,
-    text: &'t str,
+    /// Where each line ends.
+    line_ends: Vec<usize>,
     root: DeTable<'t>,
 }
 
@@ -40,14 +41,15 @@ impl<'t> Document<'t> {
     /// Parses a document; the first error of syntax is the problem. `file` is for messages.
     pub fn parse(file: &str, text: &'t str) -> Result<Self, Problem> {
         let file: Arc<str> = file.into();
+        let line_ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
         match DeTable::parse(text) {
             Ok(root) => Ok(Self {
                 file,
-                text,
+                line_ends,
                 root: root.into_inner(),
             }),
             Err(error) => {
-                let line = error.span().map_or(0, |span| line(text, &span));
+                let line = error.span().map_or(0, |span| line(&line_ends, &span));
                 Err(Problem {
                     place: Some(Place::Line(file, line)),
                     key: String::new(),
@@ -59,16 +61,13 @@ impl<'t> Document<'t> {
     }
 
     fn place(&self, span: &Range<usize>) -> Place {
-        Place::Line(self.file.clone(), line(self.text, span))
+        Place::Line(self.file.clone(), line(&self.line_ends, span))
     }
 }
 
-fn line(text: &str, span: &Range<usize>) -> usize {
-    text.bytes()
-        .take(span.start)
-        .filter(|byte| *byte == b'\n')
-        .count()
-        + 1
+/// The number of the line in which a span begins.
+fn line(line_ends: &[usize], span: &Range<usize>) -> usize {
+    line_ends.partition_point(|end| *end < span.start) + 1
 }
 
 /// The environment: values by key with its sections, from variables that begin with [`PREFIX`].

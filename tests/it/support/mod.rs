@@ -26,7 +26,7 @@ use segment_gateway::sandbox::{Delay, Sandbox, SandboxSpec};
 use segment_gateway::upstream::{Client, MemoryConnector, ProxyRules};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime};
 
 pub mod exposition;
@@ -46,7 +46,10 @@ pub fn clock() -> Clock {
 
 /// The default configuration.
 pub fn loaded() -> Loaded {
-    config::load(None, std::iter::empty()).expect("the defaults have no problems")
+    static LOADED: LazyLock<Loaded> = LazyLock::new(|| {
+        config::load(None, std::iter::empty()).expect("the defaults have no problems")
+    });
+    LOADED.clone()
 }
 
 /// The default configuration with this route table.
