@@ -1,8 +1,9 @@
 //! Memory for the bodies of messages, outside of the allocator where it is large.
 //!
-//! What is freed goes back to an allocator, which may keep it: after a peak of answers of some MiB each,
-//! most of the peak stayed resident. A large body has pages of its own (an anonymous mapping), which go
-//! back to the system with the last who reads it. A small one comes from the allocator.
+//! What is freed goes back to an allocator, which may keep it: after a peak of answers of some MiB
+//! each, most of the peak stayed resident. A large body has pages of its own (an anonymous
+//! mapping), which go back to the system with the last who reads it. A small one comes from the
+//! allocator.
 
 use bytes::{Bytes, BytesMut};
 use memmap2::MmapMut;

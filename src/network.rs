@@ -15,8 +15,8 @@ pub struct Network {
 pub const NETWORK: &str = "networks such as `10.0.0.0/8`, `::1/128` or a single address, with no bits set behind the prefix";
 
 impl Network {
-    /// Whether the address is in the network. An IPv4 address inside an IPv6 one (`::ffff:10.0.0.1`,
-    /// as a socket that listens on both shows it) counts as IPv4.
+    /// Whether the address is in the network. An IPv4 address inside an IPv6 one
+    /// (`::ffff:10.0.0.1`, as a socket that listens on both shows it) counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_ipv4() == self.address.is_ipv4()

@@ -80,8 +80,8 @@ fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// What is heard from whom. The HTTP libraries tell whole requests at lower levels, tokens included,
-/// so they are not listened to there, whatever the configuration says.
+/// What is heard from whom. The HTTP libraries tell whole requests at lower levels, tokens
+/// included, so they are not listened to there, whatever the configuration says.
 fn targets(level: LevelFilter) -> Targets {
     Targets::new()
         .with_default(level.min(LevelFilter::WARN))

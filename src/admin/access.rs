@@ -2,11 +2,11 @@
 //!
 //! In this order: the request is for this listener and not the work of a page of another site; what
 //! changes something says so; whoever asks may see the page. Where only this machine reaches the
-//! listener, its peers see everything, unless there is a token: then probes and metrics alone. Where
-//! others reach it, a peer on loopback is like any other: it may be a proxy, a sidecar or a forwarded
-//! port. Those see with `public` probes and metrics, with the token everything, and without one
-//! nothing else, unless `open` says so. Whoever opens the socket in the state directory is the user of
-//! the gateway, or root, and sees everything.
+//! listener, its peers see everything, unless there is a token: then probes and metrics alone.
+//! Where others reach it, a peer on loopback is like any other: it may be a proxy, a sidecar or a
+//! forwarded port. Those see with `public` probes and metrics, with the token everything, and
+//! without one nothing else, unless `open` says so. Whoever opens the socket in the state directory
+//! is the user of the gateway, or root, and sees everything.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -190,7 +190,8 @@ impl Denied {
 }
 
 impl Access {
-    /// Whether a request of this peer is answered. `is_paused` if no token of it is to be looked at.
+    /// Whether a request of this peer is answered. `is_paused` if no token of it is to be looked
+    /// at.
     ///
     /// # Errors
     /// With the first reason against it.

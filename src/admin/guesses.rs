@@ -37,8 +37,8 @@ impl Guesses {
         until.is_some_and(|until| now < *until)
     }
 
-    /// A token of this peer was wrong. Returns how many were since the log told of some, if it is to
-    /// tell now.
+    /// A token of this peer was wrong. Returns how many were since the log told of some, if it is
+    /// to tell now.
     pub(super) fn wrong(&mut self, peer: Peer, now: Instant) -> Option<u64> {
         if let Peer::Address(address) = peer {
             self.pause(whose(address), now);

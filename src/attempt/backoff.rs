@@ -3,8 +3,8 @@
 use crate::upstream::NotSent;
 use std::time::Duration;
 
-/// The pause before another connection is tried, and how far it grows: nothing was sent, and the API
-/// may accept connections again at any moment.
+/// The pause before another connection is tried, and how far it grows: nothing was sent, and the
+/// API may accept connections again at any moment.
 const FIRST_RECONNECT: Duration = Duration::from_millis(100);
 const LONGEST_RECONNECT: Duration = Duration::from_secs(5);
 /// So many kept connections in a row that turn out to be closed are replaced without a pause.

@@ -2,8 +2,8 @@
 //!
 //! After some attempts in a row that could not be sent, were not answered, or were answered by a
 //! gateway in front of the API (502, 503, 504), no write is sent for a moment; then one is, as a
-//! probe, and the others when that has been answered. The moment doubles while probes fail. A 429 says
-//! that the API is there: it closes the breaker rather than opening it.
+//! probe, and the others when that has been answered. The moment doubles while probes fail. A 429
+//! says that the API is there: it closes the breaker rather than opening it.
 
 use std::time::{Duration, Instant};
 
@@ -79,8 +79,8 @@ impl Breaker {
         Some(Changed::Opened(pause))
     }
 
-    /// An attempt has ended in a way that says nothing of the API. If it was the probe, another one may
-    /// be sent.
+    /// An attempt has ended in a way that says nothing of the API. If it was the probe, another one
+    /// may be sent.
     pub fn came_to_nothing(&mut self, now: Instant) {
         if let State::Probing(_, pause) = self.state {
             self.state = State::Open(now, pause);

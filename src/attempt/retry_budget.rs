@@ -1,9 +1,9 @@
 //! Pure. How often writes are repeated that may have taken effect.
 //!
 //! An API in trouble must not get its trouble back many times over. So repetitions are a share of
-//! what is sent anyway: each first attempt of a write adds a fifth of one, and each repetition takes
-//! one. Ten a minute come by themselves, so that a gateway with little to do can repeat as well. What
-//! is not taken is kept up to a bound.
+//! what is sent anyway: each first attempt of a write adds a fifth of one, and each repetition
+//! takes one. Ten a minute come by themselves, so that a gateway with little to do can repeat as
+//! well. What is not taken is kept up to a bound.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Pure. Dates in fields, in all three formats (RFC 9110, section 5.6.7), in whatever case (RFC 9111,
-//! section 4.2).
+//! Pure. Dates in fields, in all three formats (RFC 9110, section 5.6.7), in whatever case (RFC
+//! 9111, section 4.2).
 //!
 //! Promises that a year of two digits is read as that section says, which needs the present: the
 //! latest such year, on that weekday, that is not more than 50 years ahead.

@@ -1,19 +1,19 @@
 //! Pure. Where a reader without a stored answer is seated.
 //!
-//! Promises that a reader joins a fetch only if the answer is as new as one of its own would be. There
-//! are two such fetches. One that *has not left* yet leaves after the reader came, whatever was written
-//! before, and also while the API may still lag behind a write. One that *has left* is joined only if
-//! its answer would be believed had it been stored already: this is the second door of the fence, since
-//! judging stored answers alone would let a reader who comes after a write share a fetch that began
-//! before it.
+//! Promises that a reader joins a fetch only if the answer is as new as one of its own would be.
+//! There are two such fetches. One that *has not left* yet leaves after the reader came, whatever
+//! was written before, and also while the API may still lag behind a write. One that *has left* is
+//! joined only if its answer would be believed had it been stored already: this is the second door
+//! of the fence, since judging stored answers alone would let a reader who comes after a write
+//! share a fetch that began before it.
 //!
-//! A renewal that has not left is not joined by readers: it stands behind everybody in its line, and
-//! they would wait there too. A reader leads a fetch of its own instead, and the renewal does not leave
-//! any more.
+//! A renewal that has not left is not joined by readers: it stands behind everybody in its line,
+//! and they would wait there too. A reader leads a fetch of its own instead, and the renewal does
+//! not leave any more.
 //!
-//! Of one key at most one fetch has left and one is to come: whoever can join neither leads the next
-//! one, which does not leave before the one under way has ended. So a crowd costs one fetch for each
-//! round trip, however often what it reads is written.
+//! Of one key at most one fetch has left and one is to come: whoever can join neither leads the
+//! next one, which does not leave before the one under way has ended. So a crowd costs one fetch
+//! for each round trip, however often what it reads is written.
 
 use super::fence::{Dependency, Fence, Stamp};
 use super::reason::Miss;
@@ -24,8 +24,8 @@ use std::time::Instant;
 pub enum Seat {
     /// Joins the fetch at hand.
     Follow,
-    /// Fetches at once, for itself and for those who come while it does; replaces any fetch under way
-    /// as the one to join.
+    /// Fetches at once, for itself and for those who come while it does; replaces any fetch under
+    /// way as the one to join.
     Lead(Stamp),
     /// The same as soon as the fetch under way has ended.
     LeadNext(Stamp),

@@ -90,8 +90,8 @@ impl Stamp {
         self.generation
     }
 
-    /// Whether a fetch with this stamp began after whoever came with that one, so that its answer is
-    /// as new as one that they fetch themselves, also of data that settles.
+    /// Whether a fetch with this stamp began after whoever came with that one, so that its answer
+    /// is as new as one that they fetch themselves, also of data that settles.
     pub fn is_after(&self, came: &Self) -> bool {
         self.generation >= came.generation && self.at >= came.at
     }

@@ -1,8 +1,9 @@
 //! Pure. What becomes of the fields of a read that is a matter for the cache.
 //!
 //! Promises that no reader's own fields decide what others are shown: a fetch for everybody sends a
-//! field only if every key holds it, if the key of this reader does, or if it cannot change the answer.
-//! What is known to say nothing of the answer is left out; whatever is not known is a part of the key.
+//! field only if every key holds it, if the key of this reader does, or if it cannot change the
+//! answer. What is known to say nothing of the answer is left out; whatever is not known is a part
+//! of the key.
 //!
 //! Writes, and reads that pass alone, are sent with all their fields.
 

@@ -5,9 +5,10 @@
 //! and go away leave no trace.
 //!
 //! Of several fetches of one key, one is *current*: the latest to begin. Only it may be joined
-//! and, once it has left, only it may store its answer. An older one goes on for those who joined it
-//! before; a renewal that waits for its budget ends when its turn comes. Whether the current one has left for the API changes under the lock of the table, together
-//! with its stamp: who finds that it has not comes before it leaves.
+//! and, once it has left, only it may store its answer. An older one goes on for those who joined
+//! it before; a renewal that waits for its budget ends when its turn comes. Whether the current one
+//! has left for the API changes under the lock of the table, together with its stamp: who finds
+//! that it has not comes before it leaves.
 //!
 //! Whether a fetch may be joined, and whether another may begin, is not decided here: the caller
 //! decides under the lock of the table, so that nobody can slip in between. Nobody is woken and
@@ -123,8 +124,8 @@ impl<E> Flights<E> {
         }
     }
 
-    /// Decides about a reader, or a renewal, in one step: `plan` is told the current fetch of the key
-    /// and how many more may begin.
+    /// Decides about a reader, or a renewal, in one step: `plan` is told the current fetch of the
+    /// key and how many more may begin.
     pub(super) fn board<T>(
         self: &Arc<Self>,
         key: &Key,
@@ -226,8 +227,8 @@ impl<E> Ticket<E> {
         }
     }
 
-    /// The fetch is sent, with the stamp of this moment: later than was thought when it began. `None`
-    /// if it is not to be sent: it is a renewal, and another fetch has taken its place.
+    /// The fetch is sent, with the stamp of this moment: later than was thought when it began.
+    /// `None` if it is not to be sent: it is a renewal, and another fetch has taken its place.
     pub(super) fn depart(&self, stamp: impl FnOnce() -> Stamp) -> Option<Stamp> {
         let stamp = {
             let mut table = self.flights.table.lock();
@@ -261,9 +262,9 @@ impl<E> Ticket<E> {
         }
     }
 
-    /// Ends the fetch. If it is current, or the current one has not left, `store` is run before another
-    /// can become so: a reader finds either the fetch or what it stored, and no older answer lands on a
-    /// newer one.
+    /// Ends the fetch. If it is current, or the current one has not left, `store` is run before
+    /// another can become so: a reader finds either the fetch or what it stored, and no older
+    /// answer lands on a newer one.
     pub(super) fn land<T>(mut self, outcome: Outcome<E>, store: impl FnOnce() -> T) -> Option<T> {
         let stored = self.leave(store);
         self.teller.tell(Progress::Ended(outcome));

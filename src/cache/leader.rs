@@ -71,8 +71,8 @@ impl<E> Leader<E> {
 
     /// To be called when the request is about to be sent, and before every further attempt: until
     /// then it may have waited for a budget, and writes that settled meanwhile do not make its
-    /// answer old. They do so to what is stored: a 304 then says nothing of it. Never call it once a
-    /// byte of the request may have left. `false` if it is not to be sent: it is a renewal, and a
+    /// answer old. They do so to what is stored: a 304 then says nothing of it. Never call it once
+    /// a byte of the request may have left. `false` if it is not to be sent: it is a renewal, and a
     /// reader has begun a fetch of its own since, which may have ended already.
     pub fn departs(&mut self, now: Instant) -> bool {
         let Some(stamp) = self.ticket.depart(|| self.inner.marks.stamp(now)) else {

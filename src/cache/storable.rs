@@ -140,8 +140,8 @@ fn not_for_others(facts: &Facts<'_>, said: &Said) -> Option<Refusal> {
 }
 
 /// Whether an answer of this status takes the place of an older one although it is not stored
-/// itself: what is shown is to be the most recent (RFC 9111, section 4). Where the API fails, or refuses
-/// the credential or the moment, the older one may still be right.
+/// itself: what is shown is to be the most recent (RFC 9111, section 4). Where the API fails, or
+/// refuses the credential or the moment, the older one may still be right.
 pub fn is_last_word(status: StatusCode) -> bool {
     !status.is_server_error() && !matches!(status.as_u16(), 206 | 304 | 401 | 408 | 429)
 }

@@ -1,8 +1,8 @@
 //! Pure. Which fields of a request an answer depends on besides those that every key holds.
 //!
 //! Promises RFC 9111, section 4.1: an answer that was chosen by request fields is shown only to
-//! requests whose fields are the same after their lines are joined. Where else spaces mean nothing the
-//! grammar of each field would have to say. `Vary: *` matches nothing.
+//! requests whose fields are the same after their lines are joined. Where else spaces mean nothing
+//! the grammar of each field would have to say. `Vary: *` matches nothing.
 
 use super::control::tokens;
 use super::fields::is_left_out;
@@ -20,8 +20,8 @@ const IN_EVERY_KEY: [HeaderName; 4] = [
 /// An answer that depends on more fields than this is not stored.
 const MOST_FIELDS: usize = 8;
 
-/// The fields by which an answer was chosen, in lower case, sorted and each once, those left out that
-/// every key holds. `None` if nothing can be said: `*`, too many, or not names.
+/// The fields by which an answer was chosen, in lower case, sorted and each once, those left out
+/// that every key holds. `None` if nothing can be said: `*`, too many, or not names.
 pub fn fields(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
     let mut names = Vec::new();
     for token in tokens(headers.get_all(header::VARY)) {

@@ -1,4 +1,5 @@
-//! Asking a running gateway on its listener of operators, or through the socket in its state directory.
+//! Asking a running gateway on its listener of operators, or through the socket in its state
+//! directory.
 
 use super::complain;
 use crate::config::{Config, admin_token_environment, state_directory_environment};
@@ -40,12 +41,12 @@ const NEW_AUTHORIZATION: HeaderName = HeaderName::from_static("x-gateway-new-aut
 #[derive(Args, Debug)]
 pub(super) struct Listener {
     /// Admin listener: an address, or the path of the socket admin.sock in the state directory.
-    /// [default: that socket, in segment-gateway-state or in the directory that the environment variable
-    /// SEGMENT_GATEWAY__STATE__DIRECTORY names, if it exists; else 127.0.0.1:8081]
+    /// [default: that socket, in segment-gateway-state or in the directory that the environment
+    /// variable SEGMENT_GATEWAY__STATE__DIRECTORY names, if it exists; else 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR", value_parser = Endpoint::parse, global = true)]
     admin: Option<Endpoint>,
-    /// File with the admin token. Without it the environment variable SEGMENT_GATEWAY_ADMIN_TOKEN is
-    /// used.
+    /// File with the admin token. Without it the environment variable SEGMENT_GATEWAY_ADMIN_TOKEN
+    /// is used.
     #[arg(long, value_name = "FILE", global = true)]
     admin_token_file: Option<PathBuf>,
 }

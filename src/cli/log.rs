@@ -11,8 +11,8 @@ use std::process::ExitCode;
 pub struct LogCommand {
     #[command(flatten)]
     listener: Listener,
-    /// New level: error, warn, info, debug or trace, until the next change or restart. Without it the
-    /// current level is shown.
+    /// New level: error, warn, info, debug or trace, until the next change or restart. Without it
+    /// the current level is shown.
     level: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! What only using a value shows: the URL, certificates, keys, tokens, proxies. `serve`, a reload and
-//! `check` share it, so that none of them refuses what another accepts.
+//! What only using a value shows: the URL, certificates, keys, tokens, proxies. `serve`, a reload
+//! and `check` share it, so that none of them refuses what another accepts.
 
 use crate::config::{self, Config, Source, Unusable, units};
 use crate::journal::Key;

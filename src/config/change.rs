@@ -1,4 +1,5 @@
-//! Pure. What of a new configuration takes effect while the gateway runs, and what waits for a restart.
+//! Pure. What of a new configuration takes effect while the gateway runs, and what waits for a
+//! restart.
 
 use super::Config;
 

@@ -151,8 +151,9 @@ fn placed(unusable: Unusable, places: &check::Places) -> Problem {
     }
 }
 
-/// The variables of this process that concern the configuration, or look as if they did. One whose value is not UTF-8 is
-/// given with replacement characters, so that it is refused by the key that it sets.
+/// The variables of this process that concern the configuration, or look as if they did. One whose
+/// value is not UTF-8 is given with replacement characters, so that it is refused by the key that
+/// it sets.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;

@@ -183,13 +183,14 @@ pub struct Journal {
     pub writes: usize,
     /// See `writes`.
     pub bytes: Size,
-    /// Writes that have ended and are remembered, and the bytes of their answers; one credential may
-    /// have half of each.
+    /// Writes that have ended and are remembered, and the bytes of their answers; one credential
+    /// may have half of each.
     pub ended_writes: usize,
     /// See `ended_writes`.
     pub ended_bytes: Size,
-    /// Whether the API is asked once (`GET /`) whether it takes a credential that defers a write, and
-    /// which workspace that belongs to, so that its writes can be given to the token that replaces it.
+    /// Whether the API is asked once (`GET /`) whether it takes a credential that defers a write,
+    /// and which workspace that belongs to, so that its writes can be given to the token that
+    /// replaces it.
     pub workspaces: bool,
 }
 
@@ -264,8 +265,8 @@ pub struct Callers {
 }
 
 impl Config {
-    /// The peers whose `X-Gateway-Caller` is believed. A listener that others reach may have a proxy
-    /// or a sidecar beside it, so there a loopback address proves nothing by itself.
+    /// The peers whose `X-Gateway-Caller` is believed. A listener that others reach may have a
+    /// proxy or a sidecar beside it, so there a loopback address proves nothing by itself.
     pub fn trusted(&self) -> Vec<Network> {
         let given = self.callers.trust_header_from.clone();
         given.unwrap_or_else(|| {

@@ -20,8 +20,8 @@ pub use value::Value;
 
 /// What environment variables begin with.
 pub const PREFIX: &str = "SEGMENT_GATEWAY__";
-/// Keys that no message proposes for an unknown one: whoever mistypes a name must not be led to open
-/// something.
+/// Keys that no message proposes for an unknown one: whoever mistypes a name must not be led to
+/// open something.
 const UNSAFE: [&str; 4] = [
     "admin.open",
     "admin.public",

@@ -1,8 +1,8 @@
-//! How much memory answers take together that are read as a whole: from their first byte until their
-//! first reader has them. The stored copy is counted by the store.
+//! How much memory answers take together that are read as a whole: from their first byte until
+//! their first reader has them. The stored copy is counted by the store.
 //!
-//! An answer that finds no room is passed on as it comes, and not stored. So a peak of large answers
-//! takes no more than this, whatever its readers do.
+//! An answer that finds no room is passed on as it comes, and not stored. So a peak of large
+//! answers takes no more than this, whatever its readers do.
 
 use bytes::Bytes;
 use std::sync::Arc;
@@ -36,7 +36,8 @@ impl Answers {
         }
     }
 
-    /// Room for an answer: for so many bytes if that is known, at most for `most`, else for none yet.
+    /// Room for an answer: for so many bytes if that is known, at most for `most`, else for none
+    /// yet.
     pub(crate) fn take(&self, bytes: Option<u64>, most: usize) -> Option<Reservation> {
         let bytes = bytes.map(|bytes| usize::try_from(bytes).unwrap_or(most).min(most));
         let mut taken = Reservation {

@@ -4,9 +4,9 @@
 //! it. The quota is governor's: a smooth rate with a burst is what one wants at the front door,
 //! unlike for the upstream budgets. Only what needs the upstream is charged; hits are free.
 //!
-//! Each peer has the quota. What a trusted peer asks under names has one more, which names divide: it
-//! is charged to the name, which has half of a quota, and to all names of the peer. So no number of
-//! names gives a peer more than that, one name's flood leaves half of it to the others, and what
+//! Each peer has the quota. What a trusted peer asks under names has one more, which names divide:
+//! it is charged to the name, which has half of a quota, and to all names of the peer. So no number
+//! of names gives a peer more than that, one name's flood leaves half of it to the others, and what
 //! comes without a name leaves all of it to them.
 //!
 //! So many callers are told apart and no more. While the table is full, those in it go on as before

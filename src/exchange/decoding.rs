@@ -42,8 +42,8 @@ impl Decoding {
         }
     }
 
-    /// Decodes until there is something to hand out, which it keeps. False if what came by then is not
-    /// compressed as it says; how else it may end is told when it is read.
+    /// Decodes until there is something to hand out, which it keeps. False if what came by then is
+    /// not compressed as it says; how else it may end is told when it is read.
     pub async fn begins(&mut self) -> bool {
         self.ahead = poll_fn(|context| Pin::new(&mut *self).poll_frame(context)).await;
         !self.is_malformed

@@ -27,8 +27,9 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-/// Not sent upstream: what the gateway answers itself, and what is said among callers, balancers and
-/// meshes in front of it, which is no business of the API's. `traceparent` and `tracestate` pass.
+/// Not sent upstream: what the gateway answers itself, and what is said among callers, balancers
+/// and meshes in front of it, which is no business of the API's. `traceparent` and `tracestate`
+/// pass.
 const NOT_FORWARDED: [HeaderName; 13] = [
     // The gateway's own, which stands in its log.
     REQUEST_ID,

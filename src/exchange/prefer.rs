@@ -1,4 +1,5 @@
-//! Pure. The part of `Prefer` (RFC 7240) that the gateway understands: `wait=N` and `respond-async`.
+//! Pure. The part of `Prefer` (RFC 7240) that the gateway understands: `wait=N` and
+//! `respond-async`.
 //!
 //! A preference that is not understood, or whose value is not a number, is ignored, as the RFC
 //! asks; of several with one name the first counts. Commas and semicolons within quoted strings

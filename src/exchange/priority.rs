@@ -13,7 +13,8 @@ pub fn urgency(headers: &HeaderMap) -> Urgency {
     said(headers).unwrap_or_default()
 }
 
-/// The same of a write; one that nobody waits for is less urgent than the others if it does not say.
+/// The same of a write; one that nobody waits for is less urgent than the others if it does not
+/// say.
 pub fn urgency_of_write(headers: &HeaderMap, deferred: bool) -> Urgency {
     let unsaid = if deferred {
         Urgency::DEFERRED

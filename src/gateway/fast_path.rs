@@ -4,9 +4,9 @@
 //! then nothing has happened yet and the long way is to be taken. It never waits, and never reads a
 //! body.
 //!
-//! It takes only what it knows to be harmless. A field that is not on its list, whatever is odd, all
-//! requests where the layers are to tell of each: that goes the long way, so a rule that is added
-//! there holds here as long as its field is not listed here.
+//! It takes only what it knows to be harmless. A field that is not on its list, whatever is odd,
+//! all requests where the layers are to tell of each: that goes the long way, so a rule that is
+//! added there holds here as long as its field is not listed here.
 
 use crate::cache::coding::{Coding, accepts_gzip};
 use crate::cache::key::{Key, KeyParts, Lines};
@@ -38,8 +38,8 @@ const LONGEST_REMEMBERED: usize = 4 * 1024;
 /// More fields than this are not looked through.
 const MOST_FIELDS: usize = 32;
 
-/// Fields that mean nothing to the gateway in a read without a body, however often they come: no key
-/// holds them (see [`fields`](crate::cache::fields)).
+/// Fields that mean nothing to the gateway in a read without a body, however often they come: no
+/// key holds them (see [`fields`](crate::cache::fields)).
 const HARMLESS: [HeaderName; 7] = [
     header::UPGRADE,
     HeaderName::from_static("http2-settings"),

@@ -1,12 +1,12 @@
 //! The request path: what happens between a caller's request and its answer.
 //!
-//! [`connection`] serves a caller's connection: a plain read that is in the store is answered there,
-//! on the [`fast_path`]. For everything else [`stack`] lists the layers around the path, outermost
-//! first, and [`flow`] is the life of one request: a read ([`crate::read`]), a write
+//! [`connection`] serves a caller's connection: a plain read that is in the store is answered
+//! there, on the [`fast_path`]. For everything else [`stack`] lists the layers around the path,
+//! outermost first, and [`flow`] is the life of one request: a read ([`crate::read`]), a write
 //! ([`crate::write`]), or in shadow mode ([`crate::shadow`]) a request that is forwarded at once.
 //!
-//! The features that these compose do not know each other: the cache is asked with keys and tags, the
-//! queue with order keys, the budgets with credentials and callers.
+//! The features that these compose do not know each other: the cache is asked with keys and tags,
+//! the queue with order keys, the budgets with credentials and callers.
 
 pub mod connection;
 pub mod fast_path;

@@ -1,5 +1,6 @@
-//! The spans of a request: the request itself, and below it its look into the cache, its wait in the
-//! queue with the part that it spent waiting for a slot of its budget, and each attempt at the API.
+//! The spans of a request: the request itself, and below it its look into the cache, its wait in
+//! the queue with the part that it spent waiting for a slot of its budget, and each attempt at the
+//! API.
 
 use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::ids::Ids;

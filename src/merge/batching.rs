@@ -1,9 +1,9 @@
 //! Pure. How large a batch may be, so that refused batches cost little.
 //!
-//! A refused batch took a slot for nothing, and its members are sent again. They are divided once: a
-//! large batch into groups, which are proven good or refused, and the members of a refused group, or
-//! of a small batch, go alone. For each refused batch, [`REFUSAL`] writes of its operation have to be
-//! carried out before others are batched again.
+//! A refused batch took a slot for nothing, and its members are sent again. They are divided once:
+//! a large batch into groups, which are proven good or refused, and the members of a refused group,
+//! or of a small batch, go alone. For each refused batch, [`REFUSAL`] writes of its operation have
+//! to be carried out before others are batched again.
 //!
 //! Invariant: writes take at most a fifth more slots than they would without batches, whatever part
 //! of them the API refuses. A batch of [`LARGE`] writes or more comes to one refused batch and one

@@ -16,8 +16,8 @@ pub type Turn = u64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClassHash(pub u32);
 
-/// An order key, e.g. `user:u1`, by a keyed hash: a name that is kept across a restart is never kept
-/// in clear. Two names with one hash would only wait for each other.
+/// An order key, e.g. `user:u1`, by a keyed hash: a name that is kept across a restart is never
+/// kept in clear. Two names with one hash would only wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OrderKey {
     /// What stands before its first colon.
@@ -275,8 +275,8 @@ impl Lanes {
         self.all_before(turn, keys, classes, |_| false)
     }
 
-    /// Whether all writes before `turn` that share anything with `keys`, which are of these classes,
-    /// are as asked; the first of each lane that is not tells.
+    /// Whether all writes before `turn` that share anything with `keys`, which are of these
+    /// classes, are as asked; the first of each lane that is not tells.
     fn all_before(
         &self,
         turn: Turn,

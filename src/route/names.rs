@@ -163,9 +163,9 @@ impl Names {
     }
 }
 
-/// An email address in the form in which it is compared: without white space around it, in lower case
-/// and in the composed form of Unicode (NFC). The same person may be written in all of these ways; two
-/// people whom nothing else tells apart wait for each other, which is harmless.
+/// An email address in the form in which it is compared: without white space around it, in lower
+/// case and in the composed form of Unicode (NFC). The same person may be written in all of these
+/// ways; two people whom nothing else tells apart wait for each other, which is harmless.
 pub fn person(address: &str) -> String {
     let lower = address.trim().to_lowercase();
     if lower.is_ascii() {

@@ -105,8 +105,8 @@ pub fn split(path: &str) -> Option<Split<'_>> {
 
 /// The path that a lenient server may read where [`split`] finds none that is certain, or another
 /// one: without empty and dot segments and a slash at the end, without what follows a `;`, with a
-/// backslash as a slash, and with nothing encoded that need not be (RFC 3986, section 6.2.2). `None`
-/// if it is no path, or has too many segments.
+/// backslash as a slash, and with nothing encoded that need not be (RFC 3986, section 6.2.2).
+/// `None` if it is no path, or has too many segments.
 pub fn lenient(path: &str) -> Option<String> {
     let decoded = decode_plain(path.strip_prefix('/')?);
     let mut segments: Vec<&str> = Vec::new();

@@ -143,8 +143,8 @@ pub struct MergePolicy {
     pub people: bool,
     /// The most elements of a dispatch.
     pub most: usize,
-    /// The list in the `data` of the answer that repeats the elements; without one the answer is the
-    /// same to all.
+    /// The list in the `data` of the answer that repeats the elements; without one the answer is
+    /// the same to all.
     pub echoes: Option<Box<str>>,
 }
 
@@ -155,8 +155,8 @@ pub struct Operation {
     pub name: Arc<str>,
     /// Position in the table, dense from 0: an index for pre-resolved metrics.
     pub index: usize,
-    /// The method, or `None` for the two unmatched operations, and where the path is another spelling
-    /// of the template's.
+    /// The method, or `None` for the two unmatched operations, and where the path is another
+    /// spelling of the template's.
     pub method: Option<Method>,
     /// The path template, e.g. `/users/{userId}`.
     pub template: Box<str>,
@@ -180,8 +180,8 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Whether a write of this operation may change what that one shows. `None`: nothing is declared,
-    /// so that it may change what any shows.
+    /// Whether a write of this operation may change what that one shows. `None`: nothing is
+    /// declared, so that it may change what any shows.
     pub fn may_change(&self, shows: &Self) -> Option<bool> {
         let Touches::Tags(touched) = &self.touches else {
             return None;

@@ -272,8 +272,8 @@ fn hex(digit: u8) -> char {
 /// Lenient, because it is for order keys and tags, where one name too many costs little and one too
 /// few costs a promise. A value with a raw `+` is given twice, read as a space and as itself. One
 /// with commas is given whole, as the API documents it, and part by part, as servers read it that
-/// take a comma for the end of an element; one that is itself a list (`emails=emails.0%3Da`) whole and
-/// element by element. Malformed encoding is taken literally (see [`is_clear`]).
+/// take a comma for the end of an element; one that is itself a list (`emails=emails.0%3Da`) whole
+/// and element by element. Malformed encoding is taken literally (see [`is_clear`]).
 pub fn list_values(query: Option<&str>, name: &str) -> Vec<String> {
     let mut values = Vec::new();
     for pair in query.unwrap_or_default().split('&') {

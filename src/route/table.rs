@@ -67,7 +67,8 @@ pub struct OperationDef {
     pub path: Box<str>,
     /// The budget, or `None` for one of its own at the default rate.
     pub budget: Option<BudgetSpec>,
-    /// How long answers may be served from the cache; zero is never, `None` as long as the API says.
+    /// How long answers may be served from the cache; zero is never, `None` as long as the API
+    /// says.
     pub cache: Option<Duration>,
     /// How else answers are cached; its time and tags are those of `cache` and `reads`.
     pub caching: CachePolicy,
@@ -203,8 +204,8 @@ impl Table {
 
     /// The operation that a request means; `path` is the raw path, without the query. HEAD draws on
     /// the operation of GET. A path that a lenient server may take for one that a template matches
-    /// has that operation's budget and lanes. Whatever else no template matches is unmatched: a read
-    /// for GET, HEAD, OPTIONS and TRACE, a write for every other method, known or not.
+    /// has that operation's budget and lanes. Whatever else no template matches is unmatched: a
+    /// read for GET, HEAD, OPTIONS and TRACE, a write for every other method, known or not.
     pub fn find(&self, method: &Method, path: &str) -> Match {
         let exact = self.find_exactly(method, path, Case::Sensitive);
         exact

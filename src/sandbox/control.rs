@@ -5,8 +5,8 @@
 //!   the number to ask for `next`. `DELETE` forgets them.
 //! - `GET /_sandbox/faults`, `PUT /_sandbox/faults`: probabilities by name, and `late_by_ms`; a
 //!   member that is not named keeps its value.
-//! - `PUT /_sandbox/revoked` with `{"tokens": ["..."]}`: these, and no others, are answered 401 from
-//!   now on.
+//! - `PUT /_sandbox/revoked` with `{"tokens": ["..."]}`: these, and no others, are answered 401
+//!   from now on.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Pure. The count of one (token, operation): its window, and the others who use the same token.
 //!
-//! Other users are not simulated by a task but caught up with when the next request is counted: their
-//! arrivals are those that such a task would have made.
+//! Other users are not simulated by a task but caught up with when the next request is counted:
+//! their arrivals are those that such a task would have made.
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -5,8 +5,8 @@
 //! decides is in pure files (`core.rs` has the order of decisions); `serve.rs` has the connections.
 //!
 //! It imitates what the reference documents (envelopes, headers, media types, pages) and, where
-//! that promises nothing, offers every usual behaviour: four kinds of window, lists applied whole or
-//! partly, replication lag, late requests and lost answers. All chance is seeded.
+//! that promises nothing, offers every usual behaviour: four kinds of window, lists applied whole
+//! or partly, replication lag, late requests and lost answers. All chance is seeded.
 //!
 //! It does not imitate the permissions of tokens (all tokens share one workspace), and what it does
 //! not know of an operation's meaning it stores and returns as it came.

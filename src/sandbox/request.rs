@@ -222,7 +222,8 @@ pub(super) fn quoted(text: &str) -> String {
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// A cursor is the offset in decimal, in base64 (RFC 4648 section 4), as the reference's samples are.
+/// A cursor is the offset in decimal, in base64 (RFC 4648 section 4), as the reference's samples
+/// are.
 fn to_cursor(offset: usize) -> String {
     let text = offset.to_string();
     let mut out = String::new();

@@ -13,7 +13,8 @@ use std::task::{Context, Poll};
 /// next head, which has a deadline of its own.
 #[derive(Debug)]
 pub struct RequestBody {
-    // Dropped first: dropping the bytes wakes the connection, which may then wait for the next head.
+    // Dropped first: dropping the bytes wakes the connection, which may then wait for the next
+    // head.
     coming: Option<BodyComing>,
     inner: Incoming,
 }

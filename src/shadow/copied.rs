@@ -1,8 +1,8 @@
 //! The body of an answer that is passed on as it comes, and of which a copy is judged at its end.
 //!
-//! Promises that what is passed on is what came, trailers and breaking off included, whatever becomes
-//! of the copy; that the copy is no longer than its bound; and that it is judged as soon as the last
-//! byte is there, whether or not anybody asks for what comes after it.
+//! Promises that what is passed on is what came, trailers and breaking off included, whatever
+//! becomes of the copy; that the copy is no longer than its bound; and that it is judged as soon as
+//! the last byte is there, whether or not anybody asks for what comes after it.
 
 use crate::exchange::body_memory::Taken;
 use crate::shadow::reads::Judge;

@@ -1,18 +1,19 @@
-//! Shadow mode: every request is forwarded at once, as if the gateway were not there, and what would
-//! have become of it is only told.
+//! Shadow mode: every request is forwarded at once, as if the gateway were not there, and what
+//! would have become of it is only told.
 //!
 //! The life of a request in this mode: what the cache would have had for it is looked up (`reads`),
-//! when its budget would have let it go is computed ([`model`]); then it is sent, once, whatever that
-//! says, and the API's answer is passed on as it comes. What would have been is said in a field of the
-//! answer and in its line of the log ([`verdict`]), and in metrics.
+//! when its budget would have let it go is computed ([`model`]); then it is sent, once, whatever
+//! that says, and the API's answer is passed on as it comes. What would have been is said in a
+//! field of the answer and in its line of the log ([`verdict`]), and in metrics.
 //!
-//! The cache is kept warm under the rules that hold otherwise: an answer is stored where the gateway
-//! would have fetched it, and writes raise their marks. A copy of an answer is taken while it passes
-//! (`copied`); where something is stored that would have been shown in its place, the two are compared:
-//! how often they differ is what the time to live costs.
+//! The cache is kept warm under the rules that hold otherwise: an answer is stored where the
+//! gateway would have fetched it, and writes raise their marks. A copy of an answer is taken while
+//! it passes (`copied`); where something is stored that would have been shown in its place, the two
+//! are compared: how often they differ is what the time to live costs.
 //!
-//! A request is sent again only after a kept connection turned out to be closed, and only if no byte of
-//! it was written or it is a read: without the gateway there would have been no such connection.
+//! A request is sent again only after a kept connection turned out to be closed, and only if no
+//! byte of it was written or it is a read: without the gateway there would have been no such
+//! connection.
 
 mod copied;
 pub mod model;

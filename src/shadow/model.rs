@@ -1,11 +1,11 @@
 //! Pure. When requests would leave if budgets were kept: a virtual line for each budget.
 //!
-//! A budget of L slots per window W lets a request go at its arrival or, if that is later, W and the
-//! guard after the L-th last one: so no half-open interval of length W has more than L virtual
-//! departures ([`crate::limit::window`] says why that satisfies any kind of window). Requests leave in
-//! the order in which they came. One that would wait longer than it may is refused, and so is one for
-//! which the line has no room; neither takes a slot. A write that can travel with one that waits takes
-//! no slot either.
+//! A budget of L slots per window W lets a request go at its arrival or, if that is later, W and
+//! the guard after the L-th last one: so no half-open interval of length W has more than L virtual
+//! departures ([`crate::limit::window`] says why that satisfies any kind of window). Requests leave
+//! in the order in which they came. One that would wait longer than it may is refused, and so is
+//! one for which the line has no room; neither takes a slot. A write that can travel with one that
+//! waits takes no slot either.
 //!
 //! What it leaves out of what the gateway does when it enforces limits: the time that the API takes
 //! (slots are held from the departure on, not from the answer on, and no number of attempts under
@@ -213,8 +213,8 @@ impl<K: Eq + Hash + Clone, P: Passenger> Model<K, P> {
         }
     }
 
-    /// A request comes that draws on the budget `key`, whose rate is this as far as nothing else was
-    /// learned.
+    /// A request comes that draws on the budget `key`, whose rate is this as far as nothing else
+    /// was learned.
     pub fn arrive(&mut self, key: &K, rate: Rate, wish: Wish<P>, now: Instant) -> Departure {
         if !self.open(key, rate, now) {
             return Departure::Refused(Why::TooManyBudgets);

@@ -67,8 +67,8 @@ pub struct Foreseen {
     pub departure: Option<Departure>,
     /// Why not even that would have been asked.
     pub not_taken: Option<NotTaken>,
-    /// Whether the API's answer was the one that would have been shown from the store, as far as that
-    /// was known when its head was passed on.
+    /// Whether the API's answer was the one that would have been shown from the store, as far as
+    /// that was known when its head was passed on.
     pub same: Option<bool>,
 }
 
@@ -168,8 +168,8 @@ pub const fn compared(same: bool) -> &'static str {
     if same { "same" } else { "different" }
 }
 
-/// Whether a body with this header is what is stored as `stored`: equal bytes once both are decoded.
-/// Nothing if it cannot be decoded, or is longer than `most` then.
+/// Whether a body with this header is what is stored as `stored`: equal bytes once both are
+/// decoded. Nothing if it cannot be decoded, or is longer than `most` then.
 pub fn is_same_body(
     stored: (&Bytes, Coding),
     headers: &HeaderMap,

@@ -1,8 +1,8 @@
 //! Spans: what a request met, when, and for how long, told to an OpenTelemetry collector.
 //!
 //! A [`Trail`] names the place of a request in its trace: the caller's `traceparent` (W3C Trace
-//! Context) is taken up, or a new trace is begun. Spans are made when what they tell of has ended, so
-//! a request that is not traced costs a look at one field. They are handed over without waiting:
+//! Context) is taken up, or a new trace is begun. Spans are made when what they tell of has ended,
+//! so a request that is not traced costs a look at one field. They are handed over without waiting:
 //! where the collector is slow or away, spans are dropped and counted, never requests.
 
 mod export;
@@ -60,8 +60,8 @@ fn remote(headers: &HeaderMap) -> Option<SpanContext> {
     context.is_valid().then_some(context)
 }
 
-/// Whether the parts have their lengths; the library takes shorter ones for numbers. A later version
-/// may have more parts behind them.
+/// Whether the parts have their lengths; the library takes shorter ones for numbers. A later
+/// version may have more parts behind them.
 fn has_its_form(parent: &[u8]) -> bool {
     const LENGTH: usize = 55;
     let hyphens = [2, 35, 52].iter().all(|at| parent.get(*at) == Some(&b'-'));
@@ -154,8 +154,8 @@ pub struct Span<'t> {
 pub struct Spec {
     /// The collector.
     pub collector: Collector,
-    /// Of a hundred requests without a `traceparent` so many are traced; of those with one, the ones
-    /// whose caller traces them.
+    /// Of a hundred requests without a `traceparent` so many are traced; of those with one, the
+    /// ones whose caller traces them.
     pub sample_percent: u32,
 }
 

@@ -1,8 +1,8 @@
 //! Pure. The framing fields of what goes out and of what comes in: each message says how long it is
 //! in one way, which is true of the bytes in hand.
 //!
-//! hyper decides where an answer ends (RFC 9112, section 6.3), but leaves the fields as they came. A
-//! length that passed beside chunks, or that is none, would end the answer elsewhere for the next
+//! hyper decides where an answer ends (RFC 9112, section 6.3), but leaves the fields as they came.
+//! A length that passed beside chunks, or that is none, would end the answer elsewhere for the next
 //! reader.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -23,8 +23,8 @@ pub(super) fn of_request(headers: &mut HeaderMap, method: &Method, length: usize
 /// Leaves an answer at most one length, and none beside `Transfer-Encoding`, which overrides it
 /// (RFC 9112, section 6.3) and ends with this hop. Returns whether there were both.
 ///
-/// A list of equal lengths is one (RFC 9110, section 8.6). What is no length stands only in an answer
-/// without a body, e.g. to HEAD, because hyper takes no other, and says nothing.
+/// A list of equal lengths is one (RFC 9110, section 8.6). What is no length stands only in an
+/// answer without a body, e.g. to HEAD, because hyper takes no other, and says nothing.
 pub(super) fn of_answer(headers: &mut HeaderMap) -> bool {
     if headers.remove(TRANSFER_ENCODING).is_some() {
         return headers.remove(CONTENT_LENGTH).is_some();

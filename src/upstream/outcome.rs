@@ -2,8 +2,8 @@
 //!
 //! The line between the two kinds is the most important one in this module: a request that is
 //! [`NotSent`] may be sent again whatever it does; one that is [`Unknown`] may have taken effect,
-//! so it invalidates what is cached and a write is repeated only where that can do no more. In doubt
-//! it is unknown.
+//! so it invalidates what is cached and a write is repeated only where that can do no more. In
+//! doubt it is unknown.
 
 use std::fmt;
 
@@ -42,11 +42,11 @@ pub enum Unknown {
     TotalTimeout,
     /// The connection was lost.
     Broken,
-    /// A connection that had been kept was lost before an answer: as a rule the API closed it as idle
-    /// in that moment.
+    /// A connection that had been kept was lost before an answer: as a rule the API closed it as
+    /// idle in that moment.
     StaleConnection,
-    /// An answer came that cannot be read: not HTTP, too many fields, too long a head, or an unknown
-    /// transfer coding.
+    /// An answer came that cannot be read: not HTTP, too many fields, too long a head, or an
+    /// unknown transfer coding.
     Malformed,
 }
 

@@ -21,8 +21,9 @@ pub struct ProxyVariables<'a> {
     pub https: &'a str,
     /// `HTTP_PROXY`.
     pub http: &'a str,
-    /// `NO_PROXY`: names (with all names below them, with or without a leading `.` or `*.`), addresses
-    /// and networks, divided by commas, each for one port where `:port` follows; `*` is all.
+    /// `NO_PROXY`: names (with all names below them, with or without a leading `.` or `*.`),
+    /// addresses and networks, divided by commas, each for one port where `:port` follows; `*` is
+    /// all.
     pub no: &'a str,
 }
 

@@ -1,6 +1,6 @@
-//! Every order of two writes and three readers, with the real fence and the real seating; and of one
-//! of them less against an upstream that lags: it may show the state before a write until that has
-//! settled.
+//! Every order of two writes and three readers, with the real fence and the real seating; and of
+//! one of them less against an upstream that lags: it may show the state before a write until that
+//! has settled.
 //!
 //! The store, the upstream and the readers are a model here, because a state of it can be copied
 //! and compared; `cache/tests/schedules.rs` runs random orders on the real cache. The model leaves

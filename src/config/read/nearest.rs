@@ -3,8 +3,8 @@
 /// What a word must have to be taken for the beginning of another.
 const BEGINNING: usize = 3;
 
-/// The known word that is most likely meant: the least edits away, and by at most half of its length.
-/// One that begins with the word is next to it.
+/// The known word that is most likely meant: the least edits away, and by at most half of its
+/// length. One that begins with the word is next to it.
 pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let scored = known.map(|known| {
         let begins = word.len() >= BEGINNING && known.starts_with(word);

@@ -1,4 +1,5 @@
-//! Pure. Environment variables that begin like the program's name and are no keys of the configuration.
+//! Pure. Environment variables that begin like the program's name and are no keys of the
+//! configuration.
 //!
 //! A name that is mistyped by one underscore must not be passed over in silence. Known are the two
 //! secrets and what Kubernetes and Docker set for a service that is called as the gateway.
@@ -31,8 +32,8 @@ pub fn is_stranger(name: &str, value: &str) -> bool {
     begins && !is_known && !is_service_link(name, value)
 }
 
-/// Whether Kubernetes ("Environment variables", "Accessing the Service") or Docker's links set it for a
-/// service: `…_SERVICE_HOST`, `…_SERVICE_PORT_HTTP`, `…_PORT`, `…_PORT_80_TCP_ADDR`.
+/// Whether Kubernetes ("Environment variables", "Accessing the Service") or Docker's links set it
+/// for a service: `…_SERVICE_HOST`, `…_SERVICE_PORT_HTTP`, `…_PORT`, `…_PORT_80_TCP_ADDR`.
 fn is_service_link(name: &str, value: &str) -> bool {
     let is_port = || {
         let (_, rest) = name.split_once("_PORT_")?;
@@ -49,7 +50,8 @@ fn is_service_link(name: &str, value: &str) -> bool {
 
 /// What is expected in the place of an unknown variable; `known` are those that stand for keys.
 pub(super) fn expected(name: &str, known: &[String]) -> String {
-    // Underscores are what is mistyped most, and the part that all have in common is no resemblance.
+    // Underscores are what is mistyped most, and the part that all have in common is no
+    // resemblance.
     let bare = |name: &str| {
         let rest = name.get(PROGRAM.len()..).unwrap_or_default();
         rest.trim_start_matches('_')

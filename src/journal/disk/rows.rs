@@ -1,7 +1,7 @@
 //! The tables of the journal on disk, and every statement about them.
 //!
-//! Summaries, requests and answers go in and come out sealed; the rest is as in [`Record`], times in
-//! milliseconds. The last two stand at the end of a row, so that a list reads past none of them.
+//! Summaries, requests and answers go in and come out sealed; the rest is as in [`Record`], times
+//! in milliseconds. The last two stand at the end of a row, so that a list reads past none of them.
 
 use super::Fault;
 use crate::credential::Credential;
@@ -401,8 +401,8 @@ fn size(length: i64) -> u64 {
     u64::try_from(length).unwrap_or(0)
 }
 
-/// The rows of at most so many writes that ended before this, of one credential or of all, and their
-/// bytes; the first that ended first.
+/// The rows of at most so many writes that ended before this, of one credential or of all, and
+/// their bytes; the first that ended first.
 pub(super) fn oldest(
     connection: &Connection,
     of: Option<Credential>,

@@ -1,10 +1,10 @@
 //! Writes that travel together.
 //!
 //! A write that may be merged waits on the `pool` besides its lanes and its budget. When the first
-//! of them has a slot, it takes along those that fit ([`crate::merge::choose`]), and one task carries
-//! all of them through (`run`). Whoever is taken along is told that it leaves, and then what
-//! became of it; its caller may hang up as after any departure. If the API refuses the batch, each
-//! takes its own place again, to be sent with fewer others or alone.
+//! of them has a slot, it takes along those that fit ([`crate::merge::choose`]), and one task
+//! carries all of them through (`run`). Whoever is taken along is told that it leaves, and then
+//! what became of it; its caller may hang up as after any departure. If the API refuses the batch,
+//! each takes its own place again, to be sent with fewer others or alone.
 //!
 //! Nothing waits in order to be merged: only what waits already is taken along.
 
@@ -115,8 +115,8 @@ impl Writes {
                 }
             }
         };
-        // Without a permit it leaves alone: whoever was taken along and put back could believe the one
-        // and miss the other.
+        // Without a permit it leaves alone: whoever was taken along and put back could believe the
+        // one and miss the other.
         let left = match &came {
             Ok(_) => standing.leave(&self.queue, |live| self.may_leave(live)),
             Err(_) => standing.leave_alone().map(|own| (own, Vec::new())),

@@ -1,7 +1,7 @@
 //! Who waits and may be taken along. One lock, never held across an await.
 //!
-//! A write is on the platform or it is not: whoever takes it off has it, with its place in the lanes. So
-//! one that hangs up and one that is taken along cannot both have their way.
+//! A write is on the platform or it is not: whoever takes it off has it, with its place in the
+//! lanes. So one that hangs up and one that is taken along cannot both have their way.
 
 use crate::credential::Credential;
 use crate::exchange::request::Ask;
@@ -57,9 +57,9 @@ impl Passenger {
     }
 }
 
-/// Those of one credential and operation that wait, in the order of acceptance. Those that outlast a
-/// crash travel among themselves: a disk without room must not hold up others. So do those that have
-/// been refused together.
+/// Those of one credential and operation that wait, in the order of acceptance. Those that outlast
+/// a crash travel among themselves: a disk without room must not hold up others. So do those that
+/// have been refused together.
 type Line = (Credential, Arc<str>, bool, Batching);
 
 /// All that may be taken along. Cheap to clone.
@@ -127,8 +127,8 @@ impl Platform {
         }
     }
 
-    /// Those that a write of this operation could travel with, and in how many dispatches they would
-    /// leave at best.
+    /// Those that a write of this operation could travel with, and in how many dispatches they
+    /// would leave at best.
     pub(crate) fn waiting(&self, ask: &Ask, is_durable: bool) -> (BTreeSet<Order>, usize) {
         let name = ask.operation.name.clone();
         let line = (ask.credential, name, is_durable, Batching::Full);
@@ -194,8 +194,8 @@ impl Platform {
             .iter()
             .filter_map(|turn| waiting.remove(turn))
             .collect();
-        // One that is being taken back or has to wait does not leave, and those that follow it in its
-        // lanes may have been chosen because of it.
+        // One that is being taken back or has to wait does not leave, and those that follow it in
+        // its lanes may have been chosen because of it.
         let stays = others
             .iter()
             .position(|other| !other.live.as_ref().is_none_or(leave));
@@ -290,8 +290,9 @@ impl OnPlatform {
         std::future::pending().await
     }
 
-    /// Takes it off the platform, with those that fit; `None` if it has been taken along. `may_leave`
-    /// is asked under the lock of the platform, and says that a write leaves from then on.
+    /// Takes it off the platform, with those that fit; `None` if it has been taken along.
+    /// `may_leave` is asked under the lock of the platform, and says that a write leaves from then
+    /// on.
     pub(super) fn leave(
         &mut self,
         queue: &Queue,

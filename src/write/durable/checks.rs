@@ -1,9 +1,10 @@
-//! Pure. What is known of the credentials with which writes are deferred: whether the API takes them.
+//! Pure. What is known of the credentials with which writes are deferred: whether the API takes
+//! them.
 //!
 //! Who defers a write does not wait for the API, so without asking it, everybody's 202 would be as
-//! good as an invented token. The first write of a credential asks, others wait for the same answer.
-//! An accepted credential is not asked for again; a refused one, and one of which nothing is known,
-//! after [`AGAIN`].
+//! good as an invented token. The first write of a credential asks, others wait for the same
+//! answer. An accepted credential is not asked for again; a refused one, and one of which nothing
+//! is known, after [`AGAIN`].
 //!
 //! Bounded: beyond [`MOST`] credentials it begins anew, which costs a question each.
 

@@ -327,7 +327,8 @@ impl Live {
         place
     }
 
-    /// It could not be taken back, or given away, after all. Its place, unless what carried it has that still.
+    /// It could not be taken back, or given away, after all. Its place, unless what carried it has
+    /// that still.
     pub(super) fn not_cancelled(&self) -> Option<Place> {
         let mut inner = self.inner.lock();
         if matches!(inner.stage, Stage::Cancelling) {

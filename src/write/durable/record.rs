@@ -4,9 +4,9 @@
 //! version (1) | fields, each behind its length (4, little endian) | body, to the end
 //! ```
 //!
-//! The fields of a request are method, target, peer, `deferred` or nothing, and the names and values of its
-//! header; those of an answer are its status, whether the body is whole, and the same. A field that
-//! is added later gets another version, and what is older stays readable.
+//! The fields of a request are method, target, peer, `deferred` or nothing, and the names and
+//! values of its header; those of an answer are its status, whether the body is whole, and the
+//! same. A field that is added later gets another version, and what is older stays readable.
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;

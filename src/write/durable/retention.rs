@@ -1,10 +1,10 @@
 //! Pure. How much is remembered of the writes that have ended.
 //!
 //! They are remembered for a configured time, and within two bounds: how many, and how many bytes.
-//! One credential may have half of each. Beyond a bound the first that ended are forgotten first, but
-//! nobody's within [`AT_LEAST`]: an `Idempotency-Key` that was forgotten would let a write be carried
-//! out twice. So if what ended within that time reaches the number, new durable writes are refused;
-//! if it reaches the bytes, the bodies of further answers are not kept.
+//! One credential may have half of each. Beyond a bound the first that ended are forgotten first,
+//! but nobody's within [`AT_LEAST`]: an `Idempotency-Key` that was forgotten would let a write be
+//! carried out twice. So if what ended within that time reaches the number, new durable writes are
+//! refused; if it reaches the bytes, the bodies of further answers are not kept.
 
 use crate::credential::Credential;
 use crate::journal::Remembered;

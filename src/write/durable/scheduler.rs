@@ -1,11 +1,11 @@
 //! Pure. Which of the deferred writes are brought before their budgets.
 //!
-//! There may be a hundred thousand of them, far more than may wait for a budget. Of one credential's
-//! writes of one operation a few stand in line ([`AT_ONCE`]), enough that a slot never finds nobody
-//! and that as many travel together as may; callers take turns in being brought, and within a caller
-//! the more urgent come first, but every fourth is the one accepted first, so that nobody starves.
-//! Those whose lanes are closed wait here and keep nobody from the line, except that one which could
-//! travel with those that stand there is brought to them.
+//! There may be a hundred thousand of them, far more than may wait for a budget. Of one
+//! credential's writes of one operation a few stand in line ([`AT_ONCE`]), enough that a slot never
+//! finds nobody and that as many travel together as may; callers take turns in being brought, and
+//! within a caller the more urgent come first, but every fourth is the one accepted first, so that
+//! nobody starves. Those whose lanes are closed wait here and keep nobody from the line, except
+//! that one which could travel with those that stand there is brought to them.
 
 use crate::credential::Credential;
 use crate::limit::turns::{Caller, Urgency};

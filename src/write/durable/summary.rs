@@ -101,7 +101,8 @@ impl Summary {
         out.end(&Bytes::new())
     }
 
-    /// What these bytes say; `None` if they are not of this version, or damaged, or if there are none.
+    /// What these bytes say; `None` if they are not of this version, or damaged, or if there are
+    /// none.
     pub(super) fn decode(bytes: &Bytes) -> Option<Self> {
         let mut reader = Reader::new(bytes)?;
         let method = Method::from_bytes(reader.field()?).ok()?;
