@@ -137,9 +137,9 @@ impl Waited {
     /// For the caller of a write, after "The write was sent, but".
     fn why(self) -> &'static str {
         match self {
-            Self::TooLong => "the API did not answer in time",
-            Self::InVain => "the connection was lost before the answer came",
-            Self::Unreadable => "the API's answer could not be read (see the gateway's log)",
+            Self::TooLong => "the API did not respond in time",
+            Self::InVain => "the connection was lost before the response arrived",
+            Self::Unreadable => "the API's response could not be read (see the gateway's log)",
             Self::Divided => {
                 "in a list that the API refused, and it could not be sent again in time"
             }
@@ -339,31 +339,34 @@ impl GatewayError {
             Self::BodyTimeout => "The body did not arrive in time. Nothing was sent to the API; \
                 send the request again."
                 .into(),
-            Self::CallerQuota { .. } => "This caller sends more than its share through the \
-                gateway. Nothing was sent to the API; wait as long as Retry-After says."
-                .into(),
+            Self::CallerQuota { .. } => {
+                "This caller exceeds its quota. Nothing was sent to the API; \
+                wait for Retry-After."
+                    .into()
+            }
             Self::QueueWait { estimate, .. } => format!(
                 "The budget of this operation is in use: the wait would be about {} s, longer \
-                than this request may wait. Nothing was sent to the API; come back after \
+                than this request may wait. Nothing was sent to the API; send the request again after \
                 Retry-After, or allow a longer wait with 'Prefer: wait=N'.",
                 estimate.as_secs_f64().ceil()
             ),
-            Self::QueueFull { .. } => "Too many requests wait for this budget already. Nothing \
-                was sent to the API; come back after Retry-After."
-                .into(),
-            Self::QueueExpired { .. } => "The request waited for its budget until its deadline. \
-                It was not carried out; it is safe to send it again."
-                .into(),
-            Self::Draining => "The gateway is stopping. Nothing was sent to the API; send the \
-                request again."
-                .into(),
+            Self::QueueFull { .. } => {
+                "The queue of this budget is full. Nothing was sent to the API; \
+                send the request again after Retry-After."
+                    .into()
+            }
+            Self::QueueExpired { .. } => {
+                "The deadline of the request passed in the queue. It was not \
+                carried out; it is safe to send it again."
+                    .into()
+            }
             Self::OutcomeUnknown { waited, may_retry } => format!(
                 "The write was sent, but {}. It may or may not have taken effect{}",
                 waited.why(),
                 if *may_retry {
-                    "; sending it again cannot do more than the first."
+                    "; it is safe to send it again."
                 } else {
-                    ": read the present state before sending it again."
+                    ": read the current state before you send it again."
                 }
             ),
             Self::UpstreamUnreachable { .. }
@@ -371,6 +374,7 @@ impl GatewayError {
             | Self::UpstreamBroken
             | Self::UpstreamUnreadable(_) => self.message_of_upstream(),
             Self::NotCached
+            | Self::Draining
             | Self::Overloaded
             | Self::KeyReused
             | Self::WritePending { .. }
@@ -398,15 +402,17 @@ impl GatewayError {
             Self::UpstreamUnreachable { message, .. } => {
                 format!("{message} It is safe to send the request again.")
             }
-            Self::UpstreamTimeout => "The API did not answer in time. It was a read; it is safe \
+            Self::UpstreamTimeout => "The API did not respond in time. It was a read; it is safe \
                 to send it again."
                 .into(),
-            Self::UpstreamBroken => "The API's answer broke off, or is none to this request. It \
+            Self::UpstreamBroken => {
+                "The API's response broke off or does not match the request. It \
                 was a read; it is safe to send it again."
-                .into(),
+                    .into()
+            }
             Self::UpstreamUnreadable(why) => format!(
                 "{why}. It was a read; it is safe to send it again. If it ends like this again, \
-                look at what stands between the gateway and the API."
+                check what stands between the gateway and the API."
             ),
             _ => String::new(),
         }
@@ -416,68 +422,69 @@ impl GatewayError {
     fn message_of_own(&self) -> String {
         match self {
             Self::WrongListener => {
-                "This is the listener of callers of the API. The pages of operators (/, /metrics, /livez, /readyz, /status, /cache, /log, /writes) are on \
+                "This is the listener for callers. The pages for operators (/, /metrics, /livez, /readyz, /status, /cache, /log, /writes) are on \
                 the listener that admin.listen names, 127.0.0.1:8081 by default. Nothing was sent \
                 to the API."
                     .into()
             }
             Self::NotCached => "Nothing that the request accepts is stored, and 'only-if-cached' \
-                forbids to ask the API. Send it again without that directive."
+                forbids a request to the API. Send it again without that directive."
                 .into(),
-            Self::Overloaded => "The gateway handles as much as it is configured to. Nothing was \
-                sent to the API; send the request again."
+            Self::Draining => "The gateway is stopping. Nothing was sent to the API; send the \
+                request again."
+                .into(),
+            Self::Overloaded => "The gateway has reached a configured bound. Nothing was sent to the \
+                API; send the request again."
                 .into(),
             Self::KeyReused => {
-                "Another request came before under this Idempotency-Key. Nothing was \
-                sent to the API; use a new key for a new request."
+                "Another request used this Idempotency-Key first. Nothing was sent to the API; use a new \
+                key for a new request."
                     .into()
             }
             Self::WritePending { id, .. } => format!(
-                "The write is accepted and goes on, but has not ended. Send the same request with \
-                the same Idempotency-Key again after Retry-After, and it is answered as soon as it \
-                has; it is not carried out twice. GET /_gateway/writes/{id} shows how far it is."
+                "The write is accepted and continues. Send the same request with the same \
+                Idempotency-Key again after Retry-After to get its result; it is not carried out \
+                twice. GET /_gateway/writes/{id} shows its state."
             ),
             Self::WriteCancelled => "This write was cancelled before it was sent, and will not be \
-                carried out. Send it again under another Idempotency-Key if it is wanted after all."
+                carried out. To send it after all, use another Idempotency-Key."
                 .into(),
-            Self::WriteLeft => "The write has been sent to the API, or has ended: it cannot be \
-                cancelled any more."
+            Self::WriteLeft => "The write has been sent to the API or has ended. It can no longer be \
+                cancelled."
                 .into(),
             Self::AnswerLost(status) => format!(
-                "The API answered the write with {status}, but the body of its answer was lost or \
-                is too long to be kept. Do not send the write again; read the present state."
+                "The API responded to the write with {status}, but the body was lost or is too long to \
+                keep. Do not send the write again; read the current state."
             ),
-            Self::JournalFull => "There is no room on the gateway's disk to keep a write. Nothing \
-                was sent to the API; without `Prefer: respond-async` and Idempotency-Key the write \
-                is not kept, and passes."
+            Self::JournalFull => "The gateway's disk has no room for a write. Nothing was sent to the \
+                API. Without `Prefer: respond-async` and Idempotency-Key the write passes, but is not \
+                durable."
                 .into(),
             Self::TooManyEnded => "As many writes of this token, or of all, have ended within the \
                 last hour as the gateway can remember, and it does not forget an Idempotency-Key \
-                earlier. Nothing was sent to the API; come back after Retry-After, or send the \
-                write without `Prefer: respond-async` and Idempotency-Key."
+                earlier. Nothing was sent to the API; send the write again after Retry-After, or send it \
+                without `Prefer: respond-async` and Idempotency-Key."
                 .into(),
-            Self::TokenRefused => "The API does not take this token (401), so the write is not \
-                accepted; the gateway asks again after some seconds. Nothing was kept; send it with \
-                a token that the API takes."
+            Self::TokenRefused => "The API does not accept this token (401), so the gateway rejects the \
+                write; it asks again after some seconds. Nothing was kept; send it with a valid token."
                 .into(),
-            Self::JournalBroken => "The gateway cannot keep writes at present; its log says why. \
-                Nothing was sent to the API; without `Prefer: respond-async` and Idempotency-Key \
-                the write is not kept, and passes."
+            Self::JournalBroken => "The gateway cannot store writes; its log says why. Nothing was sent \
+                to the API. Without `Prefer: respond-async` and Idempotency-Key the write passes, but \
+                is not durable."
                 .into(),
             Self::GivenUp => {
-                "The API refused this write's credential (401) for a day. The write was \
-                not carried out; send it again with a credential that it takes."
+                "The API rejected this write's token (401) for a day. The write was not carried out; send \
+                it again with a valid token."
                     .into()
             }
-            Self::Unauthorized => "The writes of a credential are shown to that credential alone: \
-                send the Authorization with which the write was sent."
+            Self::Unauthorized => "Only the token that sent a write can see it: send the same \
+                Authorization."
                 .into(),
-            Self::NoCredential => "The request names no credential, and the API answers this \
-                operation for none: send `Authorization: Bearer <token>`. Nothing was sent to the \
-                API."
+            Self::NoCredential => "This operation needs a token: send `Authorization: Bearer <token>`. \
+                Nothing was sent to the API."
                 .into(),
             Self::NotAllowed(allowed) => {
-                format!("This resource of the gateway knows {allowed} alone.")
+                format!("This resource of the gateway accepts only {allowed}.")
             }
             _ => String::new(),
         }
