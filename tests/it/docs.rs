@@ -171,6 +171,45 @@ fn every_relative_link_leads_somewhere() {
     assert!(checked > 100, "{checked} links");
 }
 
+/// The source files that a document names: in backticks, from the root, `src` or the folder of the
+/// file that was named before.
+fn missing_files(document: &str) -> Vec<String> {
+    let (prose, _) = parse(document);
+    let prose = prose.join("\n");
+    let mut folder = root().join("src");
+    let mut missing = Vec::new();
+    let quoted = prose.split('`').skip(1).step_by(2);
+    let is_name = |name: &&str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+        name.ends_with(".rs") || name.ends_with('/') && name.chars().all(plain)
+    };
+    for name in quoted.filter(is_name) {
+        let places = [root().to_owned(), root().join("src"), folder.clone()];
+        match places
+            .iter()
+            .map(|place| place.join(name))
+            .find(|path| path.exists())
+        {
+            Some(path) if path.is_dir() => folder = path,
+            Some(path) => folder = path.parent().expect("a folder").to_owned(),
+            None => missing.push(name.to_owned()),
+        }
+    }
+    missing
+}
+
+#[test]
+fn the_source_files_that_are_named_exist() {
+    for document in ["docs/architecture.md", "CONTRIBUTING.md"] {
+        let missing = missing_files(&text(&root().join(document)));
+        assert_eq!(missing, Vec::<String>::new(), "{document}");
+    }
+    assert_eq!(
+        missing_files("`cache/` `key.rs` `lib.rs` `no.rs`"),
+        ["no.rs"]
+    );
+}
+
 #[test]
 fn anchors_are_those_of_github() {
     let made = anchors("# A `b.c`: d-e, f?\n```sh\n# none\n```\n## Same\n### Same\n");
