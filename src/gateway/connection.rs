@@ -1,8 +1,11 @@
-//! The door of the gateway: where a connection's requests come in and its answers go out.
+//! The connection service of the gateway: the hyper service behind each connection of a caller.
 //!
-//! A plain read that is in the store is answered at once, the [fast path](super::fast_path);
-//! everything else goes through the [layers](super::stack). Which way it was shows in nothing but
-//! the time it took.
+//! A plain read that is stored is answered at once, on the [fast path](super::fast_path). Every
+//! other request goes through the [layers](super::stack). Both give the same response; only the
+//! time differs.
+//!
+//! Invariant: the service never fails and never panics into hyper. Accepting connections, framing
+//! and stopping are not done here; see [`crate::server`].
 
 use crate::exchange::body::BoxError;
 use crate::exchange::body::LayeredBody;
@@ -28,10 +31,11 @@ use tower::util::BoxCloneSyncService;
 
 type Layers<B> = BoxCloneSyncService<Request<B>, Response<LayeredBody>, Infallible>;
 
-/// Opens a door for each connection.
+/// Creates the service of each connection.
 pub struct Front<B> {
     ways: Arc<Ways<B>>,
 }
+// What all connections of one gateway share.
 
 struct Ways<B> {
     gateway: Arc<Gateway>,
@@ -44,7 +48,8 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// The front of this gateway. What its connections do at once is bounded together.
+    /// Returns the factory for this gateway. One set of bounds applies to all its connections
+    /// together.
     pub fn new(gateway: Arc<Gateway>, bounds: StackBounds) -> Self {
         let ids = RequestIds::new();
         let ways = Ways {
@@ -57,7 +62,7 @@ where
         }
     }
 
-    /// The door for a connection from `peer`.
+    /// Returns the service for a connection from `peer`.
     pub fn connected(&self, peer: SocketAddr) -> Door<B> {
         Door {
             ways: Arc::clone(&self.ways),
@@ -73,10 +78,12 @@ impl<B> fmt::Debug for Front<B> {
     }
 }
 
-/// Answers the requests of one connection. Never fails.
+/// Responds to the requests of one connection. Never fails.
 pub struct Door<B> {
     ways: Arc<Ways<B>>,
     peer: Peer,
+    // The credential of the last request. It lives as long as the connection, and is shared with
+    // nobody.
     memory: Memory,
 }
 
@@ -85,8 +92,10 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// Answers one request.
+    /// Responds to one request, on the fast path or through the layers.
     pub fn answer(&self, mut request: Request<B>) -> Answering {
+        // Order: the fast path first. It has no effect unless it responds, so the layers see the
+        // request untouched.
         if let Some(answer) = self.at_once(&request) {
             return Answering(Way::Short(Some(answer)));
         }
@@ -96,7 +105,8 @@ where
         )))
     }
 
-    /// A panic here is told about, and the long way taken, which has a guard of its own.
+    /// Tries the fast path. A panic there is logged, and the request goes through the layers, which
+    /// have a panic guard of their own.
     fn at_once(&self, request: &Request<B>) -> Option<Response<OuterBody>> {
         let Ways { gateway, ids, .. } = &*self.ways;
         let answer = catch_unwind(AssertUnwindSafe(|| {
@@ -107,6 +117,7 @@ where
             tracing::error!(cause, "the short way of a hit panicked");
             None
         })?;
+        // The guard counts the body as in flight until its last byte is taken, as the layers do.
         let guard = gateway.metrics.body();
         Some(answer.map(|body| OuterBody::Held(Guarded::new(body, guard))))
     }
@@ -132,17 +143,18 @@ where
     }
 }
 
-/// The answer to come; dropping it is hanging up.
+/// A response in progress. Dropping the future cancels the request, as a caller that hangs up does.
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Answering(Way);
 
 impl Answering {
-    /// Whether it came by the short way, and is there already.
+    /// Returns whether the response came from the fast path and is ready.
     pub fn is_at_once(&self) -> bool {
         matches!(self.0, Way::Short(_))
     }
 }
 
+// Not boxed on the fast path: a hit allocates no future.
 enum Way {
     Short(Option<Response<OuterBody>>),
     Long(Pin<Box<dyn Future<Output = Result<Response<LayeredBody>, Infallible>> + Send>>),
@@ -155,7 +167,8 @@ impl Future for Answering {
         match &mut self.get_mut().0 {
             Way::Short(answer) => match answer.take() {
                 Some(answer) => Poll::Ready(Ok(answer)),
-                // It was taken, and nobody may ask again.
+                // The response was taken already. Polling a completed future is a mistake of the
+                // caller.
                 None => Poll::Pending,
             },
             Way::Long(answer) => answer

@@ -1,12 +1,13 @@
-//! The short way of a hit: a plain read that is in the store, answered before the layers.
+//! The fast path of a hit: a plain read that is stored, answered before the layers.
 //!
-//! Promises the very answer that the long way would give, counted under the same outcome, or none:
-//! then nothing has happened yet and the long way is to be taken. It never waits, and never reads a
-//! body.
+//! Promises exactly the response that the layers would give, counted under the same outcome, or
+//! none. If there is none, nothing has happened yet and the request takes the layers. The fast path
+//! never waits and never reads a body.
 //!
-//! It takes only what it knows to be harmless. A field that is not on its list, whatever is odd,
-//! all requests where the layers are to tell of each: that goes the long way, so a rule that is
-//! added there holds here as long as its field is not listed here.
+//! It accepts only what it knows to be harmless: the headers on its list, in their usual form. An
+//! unknown header, an unusual form or debug logging of every request sends the request through the
+//! layers. So a rule that is added to the layers holds here too, as long as its header is not on
+//! the list.
 
 use crate::cache::coding::{Coding, accepts_gzip};
 use crate::cache::key::{Key, KeyParts, Lines};
@@ -33,13 +34,13 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// Longer values of `Authorization`, in bytes, are not remembered.
+/// Values of `Authorization` that are longer, in bytes, are not remembered.
 const LONGEST_REMEMBERED: usize = 4 * 1024;
-/// More fields than this are not looked through.
+/// Requests with more header lines take the layers.
 const MOST_FIELDS: usize = 32;
 
-/// Fields that mean nothing to the gateway in a read without a body, however often they come: no
-/// key holds them (see [`fields`](crate::cache::fields)).
+/// Headers without meaning for the gateway in a read without a body, however often they occur. No
+/// cache key contains them (see [`fields`](crate::cache::fields)).
 const HARMLESS: [HeaderName; 7] = [
     header::UPGRADE,
     HeaderName::from_static("http2-settings"),
@@ -50,8 +51,9 @@ const HARMLESS: [HeaderName; 7] = [
     HeaderName::from_static("baggage"),
 ];
 
-/// What a connection remembers of its last request: the credential, because naming it takes a hash
-/// over the token. Nothing shows the token.
+/// The credential of a connection's last request with the `Authorization` that gave it. Naming a
+/// credential takes a keyed hash of the token, and most connections repeat theirs. `Debug` does not
+/// show the token.
 #[derive(Default)]
 pub(crate) struct Memory(Mutex<Option<(Box<[u8]>, Credential)>>);
 
@@ -62,8 +64,8 @@ impl fmt::Debug for Memory {
 }
 
 impl Memory {
-    /// The credential of these headers, which have this one `Authorization`; none if it names
-    /// nobody.
+    /// Returns the credential of `headers`, which have this one `Authorization`, or none if the
+    /// value names no credential.
     fn credential(
         &self,
         authorization: &HeaderValue,
@@ -80,7 +82,7 @@ impl Memory {
             return None;
         }
         let credential = hasher.credential(headers);
-        // A copy: the value is a part of what was read from the connection, which is much larger.
+        // Copied, because the value is a slice of the connection's much larger read buffer.
         if authorization.len() <= LONGEST_REMEMBERED {
             *last = Some((authorization.as_bytes().into(), credential));
         }
@@ -88,7 +90,7 @@ impl Memory {
     }
 }
 
-/// What matters of the header of a plain request.
+/// The headers of a plain request that matter to the fast path.
 #[derive(Clone, Copy, Debug, Default)]
 struct Plain<'r> {
     authorization: Option<&'r HeaderValue>,
@@ -102,13 +104,15 @@ struct Plain<'r> {
 }
 
 impl<'r> Plain<'r> {
-    /// Looks through the fields once; `None` if any of them needs a closer look.
+    /// Reads the headers once. Returns `None` if any header needs the rules of the layers.
     fn of(headers: &'r HeaderMap) -> Option<Self> {
         if headers.len() > MOST_FIELDS {
             return None;
         }
         let mut plain = Self::default();
         for (name, value) in headers {
+            // True if the header occurs once and in its usual form. A second line of the same name
+            // takes the layers, which have the rules for repeated headers.
             let first = if *name == header::AUTHORIZATION {
                 plain.authorization.replace(value).is_none()
             } else if *name == header::HOST {
@@ -142,7 +146,7 @@ impl<'r> Plain<'r> {
     }
 }
 
-/// Whether it asks for a path, as it is, and has no body.
+/// Returns whether the request is a `GET` over HTTP/1.1, in origin form and without a body.
 fn is_plain<B: http_body::Body>(request: &Request<B>) -> bool {
     let uri = request.uri();
     *request.method() == Method::GET
@@ -152,13 +156,13 @@ fn is_plain<B: http_body::Body>(request: &Request<B>) -> bool {
         && uri.scheme().is_none()
 }
 
-/// Whether it is a host name or address, perhaps with a port, in its usual form.
+/// Returns whether `Host` is a name or an address in its usual form, perhaps with a port.
 fn is_plain_host(host: &HeaderValue) -> bool {
     let usual = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':');
     host.as_bytes().iter().all(usual)
 }
 
-/// Whether the connection is to be kept, and an offer to upgrade it is all that it says besides.
+/// Returns whether the connection is kept alive, with no option besides an offer to upgrade.
 fn is_plain_connection(value: &HeaderValue) -> bool {
     let options: [&[u8]; 3] = [b"keep-alive", b"upgrade", b"http2-settings"];
     let value = value.as_bytes();
@@ -171,7 +175,7 @@ fn is_plain_connection(value: &HeaderValue) -> bool {
         })
 }
 
-/// A hit that is about to be answered.
+/// A hit that is about to be reported.
 struct Hit<'r> {
     operation: &'r Operation,
     method: &'r Method,
@@ -182,7 +186,11 @@ struct Hit<'r> {
 }
 
 impl Gateway {
-    /// The answer, if it is in the store and nothing but the answer is asked for.
+    /// Returns the response if it is stored, valid and fresh, and the request asks for nothing
+    /// else.
+    ///
+    /// The checks that cost least come first. Nothing is counted or noted before the last of them
+    /// has passed, so `None` leaves nothing in metrics, log or spans.
     pub(crate) fn at_once<B: http_body::Body>(
         &self,
         request: &Request<B>,
@@ -190,7 +198,7 @@ impl Gateway {
         memory: &Memory,
         ids: &RequestIds,
     ) -> Option<Response<Body>> {
-        // The layers tell of each request at debug level; in shadow mode nobody is shown a hit.
+        // At debug level the layers log every request. In shadow mode callers never see a hit.
         if self.shadow.is_some() || self.debug.load(Ordering::Relaxed) || !is_plain(request) {
             return None;
         }
@@ -198,7 +206,8 @@ impl Gateway {
         let (uri, headers) = (request.uri(), request.headers());
         let path = uri.path();
         let plain = Plain::of(headers)?;
-        // It is spelled in one way only, so that an own path would be known by its beginning.
+        // The table matches one spelling of a path only, so the prefix of the gateway's own paths
+        // is compared literally.
         let table = self.router.table.get();
         let operation = table.find_plain(request.method(), path)?;
         if path.starts_with(edge::OWN) {
@@ -217,17 +226,18 @@ impl Gateway {
             content: None,
         });
         let entry = self.cache.lookup(&key, now)?;
-        // Others are counted by their status.
+        // Hits with another status are counted by that status, which the layers do.
         if !entry.status().is_success() {
             return None;
         }
         if entry.coding() != Coding::Plain && !accepts_gzip(plain.accept_encoding) {
             return None;
         }
-        // The long way fetches a new one.
+        // An entry that is due for a refresh takes the layers, which start the refresh.
         if entry.is_due(now) {
             return None;
         }
+        // From here on the response is certain: nothing below returns `None`.
         entry.note_shown();
         let id = plain.id.cloned().unwrap_or_else(|| ids.next());
         let trail = self
@@ -235,7 +245,7 @@ impl Gateway {
             .as_ref()
             .and_then(|tracer| tracer.begin(headers));
         let is_logged = self.router.settings.get().access == AccessLog::All;
-        // Only where somebody is told of it.
+        // Ids are collected only for a log line or a span.
         let named = (is_logged || trail.is_some()).then(|| Ids::of_hit(headers, &id, trail));
         let shown = entry.hit_headers(now, Some(id));
         let answer = match plain.if_none_match {
@@ -257,7 +267,7 @@ impl Gateway {
         Some(answer)
     }
 
-    /// Counts a hit, and tells whoever is to be told of it.
+    /// Counts a hit, and writes its span and its log line where these are wanted.
     fn tell_of_hit(&self, hit: &Hit<'_>, named: Option<&Ids>) {
         let elapsed = self.clock.now().saturating_duration_since(hit.from);
         if hit.status.is_success() {

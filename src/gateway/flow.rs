@@ -1,6 +1,11 @@
-//! The life of one request, top to bottom: edge → route → plan → read, write or pass → reply.
+//! The life of one request, top to bottom: edge rules → operation → body → read or write →
+//! response.
 //!
-//! In [shadow mode](crate::shadow): edge → route → forwarded at once → reply.
+//! In [shadow mode](crate::shadow): edge rules → operation → body → forwarded at once → response.
+//!
+//! Promises that every request ends in exactly one outcome: its [`Watch`] is created first and
+//! finished last, and a dropped one counts itself. Decisions about reads and writes are not made
+//! here.
 
 use crate::buffer::Buffer;
 use crate::error::GatewayError;
@@ -21,7 +26,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 impl Gateway {
-    /// Answers one request, whatever happens; the answer is counted under exactly one outcome.
+    /// Responds to one request, whatever happens, and counts it under exactly one outcome.
     pub async fn answer<B>(self: &Arc<Self>, request: Request<B>) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes>,
@@ -35,7 +40,7 @@ impl Gateway {
         watch.finish(reply)
     }
 
-    /// Answers a request that a layer turned away; it is told about like any other.
+    /// Responds to a request that a layer rejected. The request is reported like any other.
     pub(crate) fn turn_away(
         self: &Arc<Self>,
         asker: Asker,
@@ -44,6 +49,13 @@ impl Gateway {
         Watch::new(self, asker).finish(Reply::error(error))
     }
 
+    // The order of the steps matters:
+    //
+    // 1. Edge rules come before everything, so that no ambiguous request is interpreted.
+    // 2. The gateway's own paths need no operation and no credential of the API.
+    // 3. The record learns the operation before the checks below, so that their failures are
+    //    reported under its name.
+    // 4. A missing credential is rejected before the body is read.
     async fn carry_out<B>(
         &self,
         request: Request<B>,
@@ -68,8 +80,8 @@ impl Gateway {
         if ask.lacks_credential() && self.shadow.is_none() {
             return Err(GatewayError::NoCredential);
         }
-        // Boxed is whatever a hit does not need: what is left is small, and is moved through the
-        // layers around with each request.
+        // Everything that a hit does not need is boxed. What is left is small, and moves through
+        // the surrounding layers with each request.
         if !body.is_end_stream() {
             let (body, room) = Box::pin(self.collect(body, ask.caller.peer)).await?;
             (ask.body, ask.room) = (body, Some(Arc::new(room)));
@@ -83,8 +95,12 @@ impl Gateway {
         }
     }
 
-    /// Reads the body, which a layer outside bounds in time. One that is announced to be too large
-    /// is not read at all.
+    /// Collects the body. A layer bounds the time that this takes. A body whose announced length is
+    /// too large is not read at all.
+    ///
+    /// # Errors
+    /// If the body is larger than the limit, breaks off, times out, or finds no room in the memory
+    /// for bodies.
     async fn collect<B>(&self, body: B, peer: IpAddr) -> Result<(Bytes, Taken), GatewayError>
     where
         B: http_body::Body<Data = Bytes>,
@@ -95,6 +111,8 @@ impl Gateway {
         if too_large(usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX)) {
             return Err(GatewayError::BodyTooLarge(most));
         }
+        // Memory is reserved as data arrives, not by the announced length: a caller that announces
+        // much and sends little must not keep others out.
         let mut room = self.bodies.nothing(peer);
         let (mut first, mut all) = (Bytes::new(), Buffer::new(0));
         let mut body = pin!(body);
@@ -106,7 +124,7 @@ impl Gateway {
                 return Err(GatewayError::BodyTooLarge(most));
             }
             room.grow(data.len())?;
-            // Most bodies come in one piece, which need not be copied.
+            // Most bodies come in one piece, which needs no copy.
             if first.is_empty() && all.is_empty() {
                 first = data;
             } else {
@@ -119,7 +137,7 @@ impl Gateway {
     }
 }
 
-/// Why a body ended before its end.
+/// Returns the error for a body that ended early.
 fn broken(error: BoxError) -> GatewayError {
     if is::<tower_http::timeout::TimeoutError>(error.as_ref()) {
         GatewayError::BodyTimeout
@@ -128,7 +146,7 @@ fn broken(error: BoxError) -> GatewayError {
     }
 }
 
-/// Whether the error or one of its causes is an `E`.
+/// Returns whether the error or one of its causes is an `E`.
 fn is<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<E>())
 }

@@ -1,12 +1,12 @@
-//! The request path: what happens between a caller's request and its answer.
+//! The request path: everything between a caller's request and its response.
 //!
-//! [`connection`] serves a caller's connection: a plain read that is in the store is answered
-//! there, on the [`fast_path`]. For everything else [`stack`] lists the layers around the path,
-//! outermost first, and [`flow`] is the life of one request: a read ([`crate::read`]), a write
-//! ([`crate::write`]), or in shadow mode ([`crate::shadow`]) a request that is forwarded at once.
+//! [`connection`] is the service of a caller's connection. It answers a plain read that is stored
+//! on the [`fast_path`]. For everything else [`stack`] lists the layers, outermost first, and
+//! [`flow`] is the life of one request: a read ([`crate::read`]), a write ([`crate::write`]), or in
+//! shadow mode ([`crate::shadow`]) a request that is forwarded at once.
 //!
-//! The features that these compose do not know each other: the cache is asked with keys and tags,
-//! the queue with order keys, the budgets with credentials and callers.
+//! The features composed here do not know each other: the cache works with keys and tags, the queue
+//! with order keys, the budgets with credentials and callers.
 
 pub mod connection;
 pub mod fast_path;
@@ -45,7 +45,7 @@ pub struct Gateway {
     router: Router,
     reads: Arc<Reads>,
     writes: Arc<Writes>,
-    /// In shadow mode, what would have been; otherwise the gateway does what it decides.
+    /// Shadow mode, if it is on. Otherwise the gateway enforces its decisions.
     shadow: Option<Arc<Shadow>>,
     attempts: Arc<Attempts>,
     cache: Arc<Cache<GatewayError>>,
@@ -55,18 +55,18 @@ pub struct Gateway {
     tracer: Option<Tracer>,
     tasks: Tasks,
     clock: Clock,
-    /// The memory of requests' bodies.
+    /// The memory for request bodies.
     bodies: Room,
-    /// What was refused lately.
+    /// The requests that the gateway rejected most recently.
     recent: Mutex<RecentRefusals>,
-    /// Whether no new work should be taken.
+    /// Whether the gateway is stopping and accepts no new work.
     draining: Arc<AtomicBool>,
-    /// Whether lines at debug level are wanted, such as those of the layers about every request.
+    /// Whether debug logging is on, as for the layers' lines about every request.
     debug: AtomicBool,
 }
 
 impl Gateway {
-    /// A gateway of these parts.
+    /// Builds a gateway from its parts.
     pub fn new(
         handles: Handles,
         reads: Arc<Reads>,
@@ -95,13 +95,14 @@ impl Gateway {
         }
     }
 
-    /// Stops taking work that could not be carried out by then; what waits longer is refused.
+    /// Stops accepting work that cannot complete within `within`, and rejects what is queued
+    /// longer.
     pub fn drain(&self, within: Duration) {
         self.draining.store(true, Ordering::Release);
         self.budgets.drain(self.clock.now() + within);
     }
 
-    /// `enforce`, or `shadow` if it only tells what it would do.
+    /// Returns `enforce`, or `shadow` if the gateway only reports what it would do.
     pub fn mode(&self) -> &'static str {
         match self.shadow {
             None => "enforce",
@@ -109,62 +110,62 @@ impl Gateway {
         }
     }
 
-    /// Whether it is stopping.
+    /// Returns whether the gateway is stopping.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Understands requests; it holds the operations and the plain values.
+    /// Returns the router, which holds the operations and the settings.
     pub fn router(&self) -> &Router {
         &self.router
     }
 
-    /// The writes that are under way.
+    /// Returns the writes in flight and queued.
     pub fn writes(&self) -> &Arc<Writes> {
         &self.writes
     }
 
-    /// The attempts at the API.
+    /// Returns the sender of attempts to the API.
     pub fn attempts(&self) -> &Attempts {
         &self.attempts
     }
 
-    /// Stored answers and shared fetches.
+    /// Returns the stored responses and the shared fetches.
     pub fn cache(&self) -> &Cache<GatewayError> {
         &self.cache
     }
 
-    /// The upstream's allowance.
+    /// Returns the budgets of the API.
     pub fn budgets(&self) -> &Budgets {
         &self.budgets
     }
 
-    /// The callers' quotas.
+    /// Returns the quotas of callers.
     pub fn quotas(&self) -> &Quotas {
         &self.quotas
     }
 
-    /// What is counted.
+    /// Returns the metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// Where spans go, if anywhere.
+    /// Returns the exporter of spans, if tracing is on.
     pub fn tracer(&self) -> Option<&Tracer> {
         self.tracer.as_ref()
     }
 
-    /// Work that outlives its caller.
+    /// Returns the tasks that outlive their caller.
     pub fn tasks(&self) -> &Tasks {
         &self.tasks
     }
 
-    /// Time.
+    /// Returns the clock.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// What was refused lately.
+    /// Returns the requests that the gateway rejected most recently.
     pub fn recent_refusals(&self) -> &Mutex<RecentRefusals> {
         &self.recent
     }

@@ -1,34 +1,34 @@
-//! The latest requests that the gateway refused itself, for operators who ask why.
+//! The requests that the gateway rejected most recently, for operators who ask why.
 //!
-//! Bounded: so many, and nothing of them that a caller chose.
+//! Bounded in number. An entry contains nothing that a caller chose.
 
 use http::StatusCode;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// How many are remembered.
+/// The number of entries kept.
 const MOST: usize = 20;
 
-/// One of them.
+/// A rejected request.
 #[derive(Clone, Debug)]
 pub struct RecentRefusal {
-    /// When it was answered.
+    /// The instant of the response.
     pub at: Instant,
-    /// What was asked for.
+    /// The operation, or `none` if it was not known.
     pub operation: Arc<str>,
-    /// The error's type.
+    /// The type of the error.
     pub kind: &'static str,
-    /// The status of the answer.
+    /// The status of the response.
     pub status: StatusCode,
 }
 
-/// The latest of them.
+/// The most recent rejections.
 #[derive(Debug, Default)]
 pub struct RecentRefusals(VecDeque<RecentRefusal>);
 
 impl RecentRefusals {
-    /// One more.
+    /// Adds an entry, and drops the oldest if there are too many.
     pub fn note(&mut self, refusal: RecentRefusal) {
         if self.0.len() == MOST {
             self.0.pop_back();
@@ -36,7 +36,7 @@ impl RecentRefusals {
         self.0.push_front(refusal);
     }
 
-    /// The newest first.
+    /// Returns the entries, newest first.
     pub fn newest_first(&self) -> impl Iterator<Item = &RecentRefusal> {
         self.0.iter()
     }

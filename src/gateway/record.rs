@@ -1,8 +1,10 @@
-//! What is told about a request: its fields in the answer, its metrics and its line in the log.
+//! The report about a request: headers of the response, metrics, spans and the log line.
 //!
-//! A watch begins with the request and is finished with its answer. One that is dropped
-//! unfinished was hung up on, or failed if a panic did it, and is counted as that: so every request
-//! ends in exactly one outcome.
+//! A [`Watch`] begins with the request and is finished with its response. One that is dropped
+//! unfinished belongs to a caller that hung up, or to a request that panicked, and is counted as
+//! that. So every request ends in exactly one outcome.
+//!
+//! Nothing is decided here. Hits of the fast path are reported by [`crate::gateway::fast_path`].
 
 use crate::cache::cache_status::CACHE_STATUS;
 use crate::credential::Credential;
@@ -32,10 +34,10 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// The longest method that the log shows, in bytes.
+/// The longest method shown in the log, in bytes.
 const LONGEST_METHOD: usize = 32;
 
-/// Who asks, as far as it is known before the request has been understood.
+/// The client of a request, as far as it is known before the operation is.
 #[derive(Clone, Debug)]
 pub(crate) struct Asker {
     method: Method,
@@ -53,17 +55,19 @@ impl Asker {
     }
 }
 
-/// Follows one request.
+/// The record of one request.
 #[derive(Debug)]
 pub(crate) struct Watch {
     gateway: Arc<Gateway>,
     accepted: Instant,
     asker: Asker,
+    /// `None` until the operation is known, and for requests that are rejected before that.
     known: Option<Known>,
+    /// Whether the response was reported. If not, `Drop` reports the request.
     finished: bool,
 }
 
-/// What is known once the request has been understood.
+/// The facts that are known once the operation is.
 #[derive(Debug)]
 struct Known {
     operation: Arc<Operation>,
@@ -87,11 +91,13 @@ impl Watch {
         self.accepted
     }
 
-    /// What names the request.
+    /// Returns the ids of the request.
     pub(crate) fn ids(&self) -> &Ids {
         &self.asker.ids
     }
 
+    // Called as soon as the operation is known, so that a later error or hang-up is reported under
+    // its name.
     pub(crate) fn understood(&mut self, ask: &Ask) {
         self.known = Some(Known {
             operation: ask.operation.clone(),
@@ -101,8 +107,12 @@ impl Watch {
         });
     }
 
-    /// Tells about the answer and returns it.
+    /// Reports the response and returns it with its headers.
+    ///
+    /// The order matters: [`complete`](Self::complete) fills in the times that metrics, log and
+    /// spans then show. The headers come last, because a hit returns before them.
     pub(crate) fn finish(mut self, mut reply: Reply) -> Response<Body> {
+        // Set first, so that a panic below does not count the request twice.
         self.finished = true;
         let elapsed = self.elapsed();
         self.complete(&mut reply, elapsed);
@@ -114,7 +124,7 @@ impl Watch {
         self.trace(&reply, elapsed);
         let mut response = reply.response;
         if hit {
-            // Its header is complete: see `Entry::hit_headers`.
+            // A hit has all its headers already: see `Entry::hit_headers`.
             return response;
         }
         let headers = response.headers_mut();
@@ -130,6 +140,7 @@ impl Watch {
         if let Some(shadow) = &reply.shadow {
             headers.insert(SHADOW, shadow.clone());
         }
+        // A request without an attempt of its own shows the present status of its budget.
         let standing = reply.standing.or_else(|| {
             let known = self.known.as_ref().filter(|_| reply.shows_budget)?;
             let budget = &known.operation.budget;
@@ -167,12 +178,12 @@ impl Watch {
         now.saturating_duration_since(self.accepted)
     }
 
-    /// Where the time of a request went whose reply does not say it: an error, or an answer that
-    /// was another request's.
+    /// Fills in the times of a response that does not carry them: an error, or the response of
+    /// another request that this one joined.
     fn complete(&self, reply: &mut Reply, elapsed: Duration) {
         let timing = &mut reply.timing;
         if reply.outcome == Outcome::Joined {
-            // The other one's way to the API and back, whatever that was.
+            // The time until the leader's response arrived, queued or in flight.
             (timing.left, timing.upstream) = (true, elapsed);
             return;
         }
@@ -185,7 +196,7 @@ impl Watch {
             (timing.left, timing.queued, timing.throttled) = (true, queued, throttled);
             timing.upstream = elapsed.saturating_sub(queued);
         } else if expired || reply.outcome == Outcome::Refused {
-            // It was told at once, or it had waited.
+            // Rejected at once, or expired in a queue. In both cases it was never sent.
             timing.queued = elapsed;
         }
     }
@@ -193,6 +204,8 @@ impl Watch {
     fn count(&self, reply: &Reply, elapsed: Duration) {
         let metrics = &self.gateway.metrics;
         let name = self.name();
+        // Hits have counters of their own, by index for the common case of a success: a map look-up
+        // would cost more than the hit.
         if reply.outcome == Outcome::Hit {
             let status = reply.response.status();
             let index = self.known.as_ref().map(|known| known.operation.index);
@@ -272,7 +285,7 @@ impl Watch {
         known.and_then(|known| known.caller.name.as_deref())
     }
 
-    /// Tells the spans of an answer.
+    /// Writes the spans of a response.
     fn trace(&self, reply: &Reply, elapsed: Duration) {
         self.tell_spans(&Ended {
             status: Some(reply.response.status()),
@@ -282,7 +295,7 @@ impl Watch {
         });
     }
 
-    /// What is known of a request without its answer.
+    /// Returns the facts for spans that are known without a response.
     fn ended<'r>(&'r self, outcome: Outcome, timing: &'r Timing, elapsed: Duration) -> Ended<'r> {
         let known = self.known.as_ref();
         Ended {
@@ -311,7 +324,7 @@ impl Drop for Watch {
         }
         let elapsed = self.elapsed();
         let metrics = &self.gateway.metrics;
-        // The panic guard answers, and says what the panic was.
+        // The panic guard responds, and logs the panic.
         let (outcome, status) = if std::thread::panicking() {
             metrics.refusal(self.name(), GatewayError::Internal.kind());
             (Outcome::Failed, Some(500))
@@ -346,7 +359,7 @@ impl Drop for Watch {
     }
 }
 
-/// The line in the log about a request that has its answer.
+/// The log line about a request that got its response.
 #[derive(Debug)]
 pub(crate) struct Line<'a> {
     pub(crate) operation: &'a str,
@@ -391,7 +404,7 @@ impl Line<'_> {
     }
 }
 
-/// Marks an error of the gateway's own: neither a hit nor forwarded.
+/// Marks an error of the gateway itself: neither a hit nor forwarded.
 pub(crate) fn mark_own(headers: &mut HeaderMap, kind: &str, via: &HeaderValue) {
     let value = HeaderValue::try_from(format!("segment-gateway; detail={kind}"));
     let value = value.unwrap_or(HeaderValue::from_static("segment-gateway"));
@@ -399,7 +412,7 @@ pub(crate) fn mark_own(headers: &mut HeaderMap, kind: &str, via: &HeaderValue) {
     headers.append(header::VIA, via.clone());
 }
 
-/// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers) of the budget used.
+/// Adds `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers) of the budget.
 fn show_budget(headers: &mut HeaderMap, standing: &Standing) {
     let name = &standing.budget;
     let window = standing.rate.window.as_secs_f64().ceil();
@@ -413,7 +426,7 @@ fn show_budget(headers: &mut HeaderMap, standing: &Standing) {
     }
 }
 
-/// A method as the log has it: somebody may have made up one that is as long as a head can be.
+/// Returns a method shortened for the log. A caller can invent one as long as a whole head.
 pub(crate) fn short(method: &Method) -> &str {
     let name = method.as_str();
     name.get(..LONGEST_METHOD).unwrap_or(name)

@@ -1,8 +1,9 @@
-//! What can be replaced while the gateway runs, and how: budgets, queues and stored writes keep
-//! their state.
+//! Replacing configuration while the gateway runs. Budgets, queues and stored responses keep their
+//! state.
 //!
-//! Whoever has been understood goes on as it was understood; what comes from then on is treated
-//! anew. So only what may differ between the two is replaced.
+//! Promises that a request goes on under the configuration with which it was understood. Later
+//! requests use the new one. Therefore only what may differ between the two is replaced. Which keys
+//! those are is decided in `config/change.rs`.
 
 use crate::cache::Touched;
 use crate::exchange::callers::Allowed;
@@ -16,25 +17,26 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// New values for all that can be replaced.
+/// New values for everything that can be replaced.
 #[derive(Debug)]
 pub struct Replacement {
-    /// The operations, if they are not as they were. They must be the same, in the same order, as
+    /// The operations, if they changed. They must be the same ones in the same order, as
     /// [`is_same`](Self::is_same) says; their terms may differ.
     pub table: Option<Table>,
-    /// Plain values.
+    /// The settings.
     pub settings: Settings,
-    /// The callers' quotas, if they are not as they were: all begin anew.
+    /// The quotas of callers, if they changed. All of them start again with nothing used.
     pub quotas: Option<Allowed>,
-    /// How much may wait.
+    /// The bounds of the queues.
     pub lines: LineBounds,
 }
 
 impl Replacement {
-    /// Whether requests that were understood with one table may go on beside those that were with
-    /// the other: each place has the same operation, whose writes are kept in the same order, touch
-    /// the same data and draw on the same budget. Otherwise a write that waits would not make stale
-    /// what a read depends on by then, or a budget would begin anew beside the one that is used.
+    /// Returns whether requests that were understood with either table may run side by side.
+    ///
+    /// At each index both tables must have the same operation, with the same write order, the same
+    /// data touched and the same budget. Otherwise a queued write would not invalidate what a read
+    /// depends on by then, or a second budget would start beside the one in use.
     pub fn is_same(one: &Table, other: &Table) -> bool {
         let same = |(a, b): (&Arc<Operation>, &Arc<Operation>)| {
             let tags = |op: &Operation| op.cache.as_ref().map(|cache| cache.tags.clone());
@@ -50,8 +52,10 @@ impl Replacement {
 }
 
 impl Gateway {
-    /// Takes over what is new.
+    /// Applies the new values.
     pub fn replace(&self, new: Replacement) {
+        // Values that stand alone come first. The table comes last: it changes budgets, and may
+        // invalidate the cache.
         self.router.settings.set(new.settings);
         self.budgets.set_line_bounds(new.lines);
         if let Some(allowed) = new.quotas {
@@ -61,23 +65,26 @@ impl Gateway {
             let running = self.router.table.get();
             let changed = changed(&budgets(&running), budgets(&table));
             let caches_otherwise = caching(&running).ne(caching(&table));
+            // The table first, then the invalidation below: a fetch that began under the old terms
+            // has an older stamp, so its response is not kept.
             self.router.table.set(table);
             self.budgets.configure(&changed);
             if caches_otherwise {
-                // What is stored was stored for other times. The API has changed nothing, so the
-                // next answer may be stored and shared at once.
+                // Stored responses have the lifetimes of the old terms. Nothing changed at the API,
+                // so the settle time is zero and the next response may be stored and shared at
+                // once.
                 self.writes.settle(&Touched::Everything, Duration::ZERO);
             }
         }
     }
 
-    /// Says whether lines at debug level are wanted.
+    /// Sets whether debug lines are wanted.
     pub fn set_debug(&self, wanted: bool) {
         self.debug.store(wanted, Ordering::Relaxed);
     }
 }
 
-/// How the answers of each operation are cached.
+/// Returns how the responses of each operation are cached.
 fn caching(table: &Table) -> impl Iterator<Item = Option<&CachePolicy>> {
     let operations = table.operations().iter();
     operations.map(|operation| operation.cache.as_ref())
@@ -85,7 +92,7 @@ fn caching(table: &Table) -> impl Iterator<Item = Option<&CachePolicy>> {
 
 type Specs = HashMap<Arc<str>, BudgetSpec>;
 
-/// The budgets that a table names.
+/// Returns the budgets that a table names.
 fn budgets(table: &Table) -> Specs {
     let specs = table.operations().iter().map(|operation| &operation.budget);
     specs
@@ -93,6 +100,8 @@ fn budgets(table: &Table) -> Specs {
         .collect()
 }
 
+// Keeps the budgets that exist in both and whose limits differ. A new budget is created at its
+// first use.
 fn changed(before: &Specs, mut now: Specs) -> Specs {
     now.retain(|name, spec| {
         let old = before.get(name);

@@ -1,6 +1,8 @@
-//! The spans of a request: the request itself, and below it its look into the cache, its wait in
-//! the queue with the part that it spent waiting for a slot of its budget, and each attempt at the
-//! API.
+//! The spans of a request.
+//!
+//! The request is the outer span. Below it are the cache lookup, the queue with the part spent
+//! waiting for a slot of the budget, and each attempt at the API (see `crate::attempt::spans`).
+//! Spans are built from recorded instants once the request has ended; nothing here is measured.
 
 use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::ids::Ids;
@@ -13,7 +15,7 @@ use http::{Method, StatusCode};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-/// What came of a request, for its spans.
+/// The end of a request, for its spans.
 #[derive(Debug)]
 pub(crate) struct Ended<'r> {
     pub(crate) method: &'r Method,
@@ -29,14 +31,14 @@ pub(crate) struct Ended<'r> {
 }
 
 impl Gateway {
-    /// Tells the spans of a request, if it is traced.
+    /// Writes the spans of a request, if it is traced.
     pub(crate) fn tell_request(&self, ids: &Ids, ended: &Ended<'_>) {
         if let (Some(tracer), Some(trail)) = (&self.tracer, ids.trail()) {
             tell_request(tracer, trail, ids, ended);
         }
     }
 
-    /// Tells the spans of a hit that took the short way: all of it is a look into the cache.
+    /// Writes the spans of a hit on the fast path: all its time is the cache lookup.
     pub(crate) fn tell_hit(
         &self,
         ids: &Ids,
@@ -63,11 +65,12 @@ impl Gateway {
     }
 }
 
-// Names of OpenTelemetry's semantic conventions for HTTP.
+// Attribute names of OpenTelemetry's semantic conventions for HTTP.
 const METHOD: &str = "http.request.method";
 const ROUTE: &str = "http.route";
 
 fn tell_request(tracer: &Tracer, trail: &Trail, ids: &Ids, ended: &Ended<'_>) {
+    // Writes a span of the gateway's own work and returns its trail, for spans below it.
     let to = ended.from + ended.elapsed;
     let below = |name: &'static str, parent: &Trail, (from, to), attributes| {
         let place = parent.below();
@@ -91,7 +94,7 @@ fn tell_request(tracer: &Tracer, trail: &Trail, ids: &Ids, ended: &Ended<'_>) {
         below("cache", trail, looked, attributes);
     }
     let timing = ended.timing;
-    // Whoever waited in vain has done so as well.
+    // A request that expired in the queue has a queue span as well, although it was never sent.
     if timing.left || ended.outcome == Outcome::Expired {
         let left = (ended.from + timing.queued).min(to);
         let attributes = vec![
@@ -139,7 +142,7 @@ fn tell_request(tracer: &Tracer, trail: &Trail, ids: &Ids, ended: &Ended<'_>) {
     });
 }
 
-/// A method that somebody made up is none of a few.
+/// Returns the name of a method. One that a caller invented is `_OTHER`, which bounds the values.
 fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

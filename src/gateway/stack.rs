@@ -1,11 +1,13 @@
-//! The layers around the path, outermost first.
+//! The layers around the request path, outermost first.
 //!
-//! Every request passes them but a plain read that is in the store; see [`crate::gateway::fast_path`].
+//! Every request passes them, except a hit on the [fast path](crate::gateway::fast_path).
 //!
-//! Layers end at the head of the answer; a body that streams and a fetch that was detached have
-//! their own guards ([`crate::tasks`], [`crate::exchange::body`]). What a layer turns away becomes an answer
-//! in the API's envelope here and is told about like any other, so that the server never sees an
-//! error and every request ends in exactly one outcome.
+//! Promises that the server never sees an error and that every request ends in exactly one outcome:
+//! an error of a layer becomes a response in the API's envelope here, and is reported like any
+//! other.
+//!
+//! Layers end at the head of the response. A streaming body and a detached fetch have guards of
+//! their own ([`crate::exchange::body`], [`crate::tasks`]).
 
 use crate::error::GatewayError;
 use crate::exchange::body::BoxError;
@@ -37,18 +39,20 @@ use tower_http::timeout::{RequestBodyDeadlineLayer, ResponseBodyDeadlineLayer};
 use tower_http::trace::{DefaultOnFailure, TraceLayer};
 use tracing::Level;
 
-/// Bounds of the layers.
+/// The bounds of the layers.
 #[derive(Clone, Copy, Debug)]
 pub struct StackBounds {
-    /// Requests handled at once; beyond it they are refused at once.
+    /// Requests handled at once. Requests beyond that are rejected at once.
     pub at_once: usize,
-    /// A request's body must have arrived by then.
+    /// The deadline for receiving a request's body.
     pub request_body: Duration,
-    /// An answer's body must have been taken by then.
+    /// The deadline for sending a response's body.
     pub response_body: Duration,
 }
 
-/// The layers and the path behind them: never fails, clones cheaply.
+/// Returns the layers and the path behind them. The service never fails and is cheap to clone.
+///
+/// The order is part of the behaviour; the comments say which neighbours depend on each other.
 pub(crate) fn stack<B>(
     gateway: Arc<Gateway>,
     ids: RequestIds,
@@ -63,33 +67,34 @@ where
 {
     let (outer, via) = (gateway.clone(), gateway.router.settings.get().via.clone());
     ServiceBuilder::new()
-        // A caller's id is believed only if it is harmless; it is given back with every answer.
+        // A caller's id is used only if it is harmless. Every response carries the id.
         .map_request(|mut request: Request<B>| {
             request_id::drop_unfit(request.headers_mut());
             request
         })
         .layer(SetRequestIdLayer::new(REQUEST_ID, ids))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
-        // A request that is shed below gets an answer and is told about.
+        // Outside the load shedding, so that a request shed there is reported and has an id.
         .layer(layer_fn(move |inner| Finish {
             inner,
             gateway: outer.clone(),
         }))
-        // More than can be handled is refused at once instead of waiting.
+        // Excess requests are rejected at once instead of waiting.
         .load_shed()
         .concurrency_limit(bounds.at_once)
+        // A panic in the path or in a layer below becomes a 500.
         .layer(CatchPanicLayer::custom(
             move |cause: Box<dyn Any + Send>| after_panic(cause.as_ref(), &via),
         ))
-        // No `Debug` of a request shows what is secret in it.
+        // `Debug` of a request shows none of these values.
         .layer(SetSensitiveRequestHeadersLayer::new([
             AUTHORIZATION,
             COOKIE,
         ]))
-        // The end of every body, at debug level.
+        // Logs the end of every body at debug level.
         .layer(
             TraceLayer::new_for_http()
-                // Not the target: a token may stand in a query, an address in a path.
+                // Without the target: a query may contain a token, a path an email address.
                 .make_span_with(|request: &Request<_>| {
                     let headers = request.headers();
                     let id = headers.get(REQUEST_ID).filter(|id| request_id::is_fit(id));
@@ -100,12 +105,13 @@ where
                         trace_id = trace::trace_id(headers).map(tracing::field::display),
                     )
                 })
-                // What failed has a line of its own already.
+                // Failures have a log line of their own.
                 .on_failure(DefaultOnFailure::new().level(Level::DEBUG)),
         )
         .layer(ResponseBodyDeadlineLayer::new(bounds.response_body))
         .layer(RequestBodyDeadlineLayer::new(bounds.request_body))
-        // The size of a body is bounded where it is read, so that a refusal is told about too.
+        // The size of a body is bounded where it is collected, so that this rejection is reported
+        // too.
         .service_fn(move |request| {
             let gateway = gateway.clone();
             async move {
@@ -115,7 +121,7 @@ where
         })
 }
 
-/// Turns the errors of the layers below into answers in the API's envelope.
+/// Turns the errors of the inner layers into responses in the API's envelope.
 #[derive(Clone, Debug)]
 struct Finish<S> {
     inner: S,
@@ -132,11 +138,12 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Response<LayeredBody>, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // The load shed is always ready: what it sheds fails when it is called.
+        // Load shedding is always ready: a request that it sheds fails when it is called.
         self.inner.poll_ready(context).map(|_| Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        // Taken before the call, which consumes the request.
         let asker = Asker::of(&self.gateway, &request);
         let answer = self.inner.call(request);
         let gateway = self.gateway.clone();
@@ -149,7 +156,7 @@ where
     }
 }
 
-/// The request itself has been counted when its watch was dropped.
+/// Responds after a panic. The request itself was counted when its record was dropped.
 fn after_panic(cause: &(dyn Any + Send), via: &HeaderValue) -> Response<LayeredBody> {
     tracing::error!(cause = panic_text(cause), "a request panicked");
     let error = GatewayError::Internal;
