@@ -1,7 +1,8 @@
-//! Pure. The `Cache-Status` field (RFC 9211): how the cache dealt with a request, for whoever
-//! reads the answer.
+//! Pure. The `Cache-Status` field (RFC 9211), which tells a client how the cache handled its
+//! request.
 //!
-//! It renders one member, named `segment-gateway`; what an upstream cache says stays before it.
+//! Renders one list member, named `segment-gateway`. The members of upstream caches stay before it.
+//! This module renders decisions and makes none.
 
 use super::key::KeyHash;
 use super::reason::{Bypass, Miss};
@@ -12,62 +13,64 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-/// The field.
+/// The name of the field.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// The name under which this cache speaks (RFC 9211, section 2).
+/// The name of this cache in the field (RFC 9211, section 2).
 const NAME: &str = "segment-gateway";
 
-/// What became of an answer that was fetched.
+/// Whether a fetched response was stored or shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// It was stored (`stored`).
+    /// Stored (`stored`).
     Stored,
-    /// It was not, and `detail` may say why.
+    /// Not stored. The reason, where given, becomes the `detail` parameter.
     NotStored(Option<&'static str>),
-    /// It was fetched for another reader and shared (`collapsed`, RFC 9211, section 2.6).
+    /// Fetched for another reader and shared (`collapsed`, RFC 9211, section 2.6).
     Collapsed,
 }
 
-/// A request that went upstream.
+/// A request that was forwarded upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forwarded {
-    /// Why.
+    /// The reason why the store did not serve the request.
     pub why: Miss,
-    /// The upstream's status, where it differs from the one the caller gets.
+    /// The status of the upstream, where it differs from the one that the caller gets.
     pub status: Option<StatusCode>,
-    /// What became of the answer.
+    /// Whether the response was stored or shared.
     pub kept: Kept,
-    /// The key, where there is one.
+    /// The key, where the request has one.
     pub key: Option<KeyHash>,
 }
 
-/// A stale answer that was shown.
+/// A stale response that was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stale {
-    /// Why.
+    /// The reason why a stale response was served.
     pub need: Need,
-    /// For how long it has been stale.
+    /// How long the response has been stale.
     pub by: Duration,
-    /// Whether the API was asked first, in vain, and what it said if it said something.
+    /// `Some` if a request to the API was tried first and failed. The inner value is the API's
+    /// status, or `None` without a response.
     pub asked: Option<Option<StatusCode>>,
-    /// The key.
+    /// The key of the response.
     pub key: KeyHash,
 }
 
-/// `segment-gateway; hit; ttl=12; key="…"`. `left` is in whole seconds.
+/// The member for a fresh hit: `segment-gateway; hit; ttl=12; key="…"`. `left` is in whole seconds.
 pub fn hit(left: u64, key: KeyHash) -> HeaderValue {
     value(format!("{NAME}; hit; ttl={left}; key=\"{key}\""))
 }
 
-/// A stale answer: a hit with a negative `ttl`, or, if the API was asked first, what was forwarded.
+/// The member for a stale response: `hit` with a negative `ttl`, or `fwd=stale` if a request to the
+/// API was tried first.
 pub fn stale(stale: &Stale) -> HeaderValue {
     let asked = match stale.asked {
         None => "hit".to_owned(),
         Some(None) => "fwd=stale".to_owned(),
         Some(Some(status)) => format!("fwd=stale; fwd-status={}", status.as_u16()),
     };
-    // Rounded up: what has been stale for less than a second is not fresh.
+    // Rounded up, so that a response that is stale by less than a second does not look fresh.
     let by = stale.by.as_secs() + u64::from(stale.by.subsec_nanos() > 0);
     let (key, need) = (stale.key, stale.need.as_str());
     let minus = if by > 0 { "-" } else { "" };
@@ -76,19 +79,19 @@ pub fn stale(stale: &Stale) -> HeaderValue {
     ))
 }
 
-/// The value of `Age` (RFC 9111, section 5.1). Whole seconds, rounded down.
+/// The value of `Age` (RFC 9111, section 5.1), in whole seconds, rounded down.
 pub fn age(age: Duration) -> HeaderValue {
     static USUAL: LazyLock<Usual> = LazyLock::new(Usual::new);
     USUAL.value(age.as_secs())
 }
 
-/// Numbers of seconds. Every hit has one, so the usual ones are made once, as text that lives as
-/// long as the process: a copy of such a value allocates nothing, and counts nothing that threads
-/// would have to share.
+/// Header values of small numbers of seconds. Every hit needs one, so they are made once from text
+/// that lives as long as the process. A clone of such a value allocates nothing and touches no
+/// reference count that threads share.
 struct Usual(Box<[HeaderValue]>);
 
 impl Usual {
-    /// Larger numbers are written each time. No default time to live is larger.
+    /// The first number that is formatted on each use. No default time to live is larger.
     const NUMBERS: u64 = 600;
 
     fn new() -> Self {
@@ -108,7 +111,7 @@ impl Usual {
     }
 }
 
-/// `segment-gateway; fwd=uri-miss; stored` and the like.
+/// The member for a forwarded request, such as `segment-gateway; fwd=uri-miss; stored`.
 pub fn forwarded(forwarded: &Forwarded) -> HeaderValue {
     let mut text = format!("{NAME}; fwd={}", reason(forwarded.why));
     if let Some(status) = forwarded.status {
@@ -130,7 +133,7 @@ pub fn forwarded(forwarded: &Forwarded) -> HeaderValue {
     value(text)
 }
 
-/// The registered reasons (RFC 9211, section 2.2).
+/// The registered reason for forwarding (RFC 9211, section 2.2).
 fn reason(why: Miss) -> &'static str {
     match why {
         Miss::Absent => "uri-miss",
@@ -143,7 +146,7 @@ fn reason(why: Miss) -> &'static str {
     }
 }
 
-/// Our own word, where the registered one does not say it all.
+/// The gateway's own reason, where the registered one is less exact.
 fn detail(why: Miss) -> Option<&'static str> {
     match why {
         Miss::Absent
@@ -156,7 +159,7 @@ fn detail(why: Miss) -> Option<&'static str> {
 }
 
 fn value(text: String) -> HeaderValue {
-    // Names and numbers only: it is always a valid value.
+    // Names and numbers only, so the value is always valid.
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(NAME))
 }
 

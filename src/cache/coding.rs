@@ -1,9 +1,9 @@
-//! Pure. Content codings: an answer is stored as it came, in `gzip` or plain, and shown to each
-//! reader in a coding that it understands (RFC 9110, section 12.5.3).
+//! Pure. Content codings. A response is stored as received, in `gzip` or plain, and each reader
+//! gets it in a coding that the reader accepts (RFC 9110, section 12.5.3).
 //!
-//! Promises that what is stored in `gzip` can be decoded and is not longer than the bound when it
-//! is: it is decoded once before it is stored. A reader that does not say what it understands gets
-//! plain bytes, although it would have to accept any.
+//! Promises that a response stored in `gzip` can be decoded and that its decoded length is within
+//! the bound: the body is decoded once before it is stored. A reader without `Accept-Encoding` gets
+//! plain bytes, although the RFC would permit any coding.
 
 use super::control::tokens;
 use bytes::Bytes;
@@ -11,24 +11,24 @@ use flate2::bufread::MultiGzDecoder;
 use http::header::{self, HeaderMap, HeaderValue};
 use std::io::{self, Read};
 
-/// What every shared fetch says that it understands; plain bytes are always understood.
+/// The `Accept-Encoding` of every shared fetch. Plain bytes are always acceptable.
 pub const ASKED: HeaderValue = HeaderValue::from_static("gzip");
 
-/// How the bytes of an answer stand for it.
+/// The coding in which a body is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
-    /// As they are.
+    /// Not compressed.
     Plain,
-    /// Compressed; decoded, they are so many.
+    /// Compressed with gzip. The number is the decoded length in bytes.
     Gzip(usize),
 }
 
-/// Whether the coding of an answer is one that can be stored.
+/// Whether a response with these headers has a coding that can be stored.
 pub fn is_known(headers: &HeaderMap) -> bool {
     is_gzip(headers).is_some()
 }
 
-/// Whether an answer is compressed; `None` if in a way that is not understood.
+/// Whether a response is compressed with gzip. `None` for any other compression.
 pub fn is_gzip(headers: &HeaderMap) -> Option<bool> {
     let mut gzip = false;
     for coding in tokens(headers.get_all(header::CONTENT_ENCODING)) {
@@ -45,19 +45,21 @@ fn names_gzip(coding: &[u8]) -> bool {
     coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip")
 }
 
-/// Why the coding of a body is none that can be stored.
+/// The reason why a body cannot be stored in its coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
-    /// The body is not what its header says, or nobody here knows the coding.
+    /// The body does not match its `Content-Encoding`, or the coding is not supported.
     Malformed,
-    /// Decoded, it is longer than it may be.
+    /// The decoded body is longer than the bound.
     TooLong,
 }
 
-/// The coding of a whole body of at most `most` bytes when it is decoded.
+/// Finds the coding of a complete body and checks that a compressed one decodes to at most `most`
+/// bytes. The length of a plain body is not checked.
 ///
 /// # Errors
-/// If it is not what its header says, or is longer.
+/// [`Unfit::Malformed`] if the body does not match its header, [`Unfit::TooLong`] if its decoded
+/// length exceeds `most`.
 pub fn examine(headers: &HeaderMap, body: &[u8], most: usize) -> Result<Coding, Unfit> {
     if !is_gzip(headers).ok_or(Unfit::Malformed)? {
         return Ok(Coding::Plain);
@@ -72,7 +74,7 @@ pub fn examine(headers: &HeaderMap, body: &[u8], most: usize) -> Result<Coding, 
     }
 }
 
-/// Whether a reader prefers compressed bytes to plain ones.
+/// Whether these values of `Accept-Encoding` prefer gzip to plain bytes.
 pub fn accepts_gzip<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> bool {
     let (mut gzip, mut any, mut plain) = (None, None, None);
     for element in tokens(values) {
@@ -91,7 +93,8 @@ pub fn accepts_gzip<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> bo
     gzip > 0 && plain.is_none_or(|plain| gzip >= plain)
 }
 
-/// A weight in thousandths; what cannot be read is none at all.
+/// The weight of an element in thousandths: 1000 without a `q` parameter, 0 if the parameter is
+/// malformed.
 fn weight<'a>(parameters: impl Iterator<Item = &'a [u8]>) -> u16 {
     for parameter in parameters {
         let parameter = parameter.trim_ascii();
@@ -105,7 +108,7 @@ fn weight<'a>(parameters: impl Iterator<Item = &'a [u8]>) -> u16 {
     1_000
 }
 
-/// A `qvalue` (RFC 9110, section 12.4.2).
+/// Parses a `qvalue` (RFC 9110, section 12.4.2) into thousandths.
 fn thousandths(text: &[u8]) -> Option<u16> {
     let (whole, fraction) = match text {
         [whole @ (b'0' | b'1')] => (whole, &[][..]),
@@ -124,7 +127,7 @@ fn thousandths(text: &[u8]) -> Option<u16> {
     (value <= 1_000).then_some(value)
 }
 
-/// The next plain bytes of a stored body, a piece at a time.
+/// Decodes a stored body piece by piece.
 #[derive(Debug)]
 pub struct Decoder {
     source: MultiGzDecoder<io::Cursor<Bytes>>,
@@ -135,7 +138,8 @@ pub struct Decoder {
 const PIECE: usize = 32 * 1024;
 
 impl Decoder {
-    /// Decodes a body that [`examine`] has found to be compressed and so long when it is decoded.
+    /// A decoder for a body that [`examine`] found to be compressed, with this decoded length in
+    /// bytes.
     pub fn new(body: Bytes, length: usize) -> Self {
         Self {
             source: MultiGzDecoder::new(io::Cursor::new(body)),
@@ -143,15 +147,16 @@ impl Decoder {
         }
     }
 
-    /// How many plain bytes are still to come.
+    /// The number of decoded bytes that are still to come.
     pub fn left(&self) -> usize {
         self.left
     }
 
-    /// The next piece, or `None` at the end.
+    /// Returns the next piece, or `None` at the end.
     ///
     /// # Errors
-    /// If the body is not what it was found to be, which nothing here can cause.
+    /// If the body does not decode to the length that [`examine`] found, which cannot happen with
+    /// an unchanged body.
     pub fn piece(&mut self) -> io::Result<Option<Bytes>> {
         if self.left == 0 {
             return Ok(None);

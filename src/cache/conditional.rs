@@ -1,9 +1,12 @@
-//! Pure. Conditional requests in both directions: of readers to us, and of ours to the API.
+//! Pure. Conditional requests in both directions: from readers to the gateway, and from the gateway
+//! to the API.
 //!
-//! Promises RFC 9110, section 13, and RFC 9111, section 4.3: a reader's `If-None-Match` is compared
-//! weakly and comes before `If-Modified-Since`; what we ask the API with is what it gave us, never a
-//! tag of our own; a 304 is taken for the stored answer only if it does not say that another one is
-//! meant. A tag that is not well-formed matches nothing and is used for nothing.
+//! Promises RFC 9110, section 13, and RFC 9111, section 4.3:
+//!
+//! - A reader's `If-None-Match` is compared weakly and takes precedence over `If-Modified-Since`.
+//! - A request to the API carries validators that the API gave, never a tag that the gateway made.
+//! - A 304 confirms the stored response unless its fields show that it is about another one.
+//! - A malformed tag matches nothing and is never sent.
 
 use super::control::{is_hop_by_hop, tokens};
 use super::date;
@@ -15,32 +18,32 @@ use std::time::{Duration, SystemTime};
 #[cfg(test)]
 mod tests;
 
-/// How our own tags begin; no request that has one is sent upstream with it.
+/// The prefix of the tags that the gateway makes. No request with such a tag goes upstream.
 const OWN: &str = "\"sg-";
 
 /// An entity tag (RFC 9110, section 8.8.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntityTag<'a> {
     weak: bool,
-    /// With its quotes.
+    /// The opaque part, with its quotes.
     opaque: &'a [u8],
 }
 
 impl<'a> EntityTag<'a> {
-    /// Reads one tag, or `None` if it is not well-formed.
+    /// Parses a single tag. `None` if it is malformed.
     pub fn parse(text: &'a [u8]) -> Option<Self> {
         let (tag, rest) = Self::first(text.trim_ascii())?;
         rest.is_empty().then_some(tag)
     }
 
-    /// The tag of an answer, if it has exactly one.
+    /// The tag of a response, if the response has exactly one.
     pub fn of(headers: &'a HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(header::ETAG).iter();
         let tag = Self::parse(values.next()?.as_bytes());
         tag.filter(|_| values.next().is_none())
     }
 
-    /// The tag at the beginning, and what comes after it.
+    /// Splits off the tag at the start of a text.
     fn first(text: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let (weak, quoted) = match text.strip_prefix(b"W/") {
             Some(rest) => (true, rest),
@@ -66,13 +69,13 @@ impl<'a> EntityTag<'a> {
         !self.weak && !other.weak && self.opaque == other.opaque
     }
 
-    /// Whether it promises equal bytes.
+    /// Whether the tag is strong, which promises equal bytes.
     pub fn is_strong(&self) -> bool {
         !self.weak
     }
 }
 
-/// Whether a tag is one of ours.
+/// Whether the gateway made this tag.
 pub fn is_own(tag: &HeaderValue) -> bool {
     let text = tag.as_bytes();
     text.strip_prefix(b"W/")
@@ -80,7 +83,7 @@ pub fn is_own(tag: &HeaderValue) -> bool {
         .starts_with(OWN.as_bytes())
 }
 
-/// A strong tag for a body that came without one: half of its SHA-256.
+/// A strong tag for a body that came without one: the first half of its SHA-256.
 pub fn own_tag(body: &[u8]) -> HeaderValue {
     let digest: [u8; 32] = Sha256::digest(body).into();
     let mut text = OWN.to_owned();
@@ -92,7 +95,8 @@ pub fn own_tag(body: &[u8]) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"sg-\""))
 }
 
-/// The same tag for a representation that means the same in other bytes, e.g. decoded.
+/// The weak form of a tag, for a representation with the same meaning in other bytes, such as a
+/// decoded one.
 pub fn weakened(tag: &HeaderValue) -> HeaderValue {
     if tag.as_bytes().starts_with(b"W/") {
         return tag.clone();
@@ -101,11 +105,12 @@ pub fn weakened(tag: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| tag.clone())
 }
 
-/// Removes our own tags from a read that is about to be sent to the API, which does not know them.
-/// Other conditions than `If-None-Match` fail there, which is what they are for.
+/// Removes `If-None-Match` from a read that goes to the API if it holds a tag that the gateway
+/// made, which the API does not know. Other conditions stay: with such a tag they fail at the API,
+/// as they should.
 pub fn without_own(headers: &mut HeaderMap) {
     let has_own = headers.get_all(header::IF_NONE_MATCH).iter().any(|value| {
-        // It stands anywhere in a list.
+        // The tag may stand anywhere in a list.
         memchr::memmem::find(value.as_bytes(), OWN.as_bytes()).is_some()
     });
     if has_own {
@@ -113,12 +118,12 @@ pub fn without_own(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a request can be answered with 304.
+/// Whether a request has a condition that a 304 can answer.
 pub fn has_condition(headers: &HeaderMap) -> bool {
     headers.contains_key(header::IF_NONE_MATCH) || headers.contains_key(header::IF_MODIFIED_SINCE)
 }
 
-/// What a stored answer can be asked about with: its tag, or its time of change.
+/// The validators of a stored response: its tag and its time of modification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Validators {
     tag: Option<HeaderValue>,
@@ -126,14 +131,14 @@ pub struct Validators {
 }
 
 impl Validators {
-    /// Those that the API gave, if any.
+    /// The validators that the API gave, if any.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let tag = headers
             .get(header::ETAG)
             .filter(|tag| EntityTag::of(headers).is_some() && !is_own(tag));
         let mut modified = headers.get_all(header::LAST_MODIFIED).iter();
         let modified = modified.next().filter(|_| modified.next().is_none());
-        // Which century is meant does not matter here.
+        // Only the syntax matters here, so any present will do for a year of two digits.
         let modified =
             modified.filter(|value| date::parse(value, SystemTime::UNIX_EPOCH).is_some());
         (tag.is_some() || modified.is_some()).then(|| Self {
@@ -142,14 +147,14 @@ impl Validators {
         })
     }
 
-    /// Whether it has a tag that promises equal bytes.
+    /// Whether the tag promises equal bytes.
     pub fn is_strong(&self) -> bool {
         let tag = self.tag.as_ref().map(HeaderValue::as_bytes);
         tag.and_then(EntityTag::parse)
             .is_some_and(|tag| tag.is_strong())
     }
 
-    /// Makes a request conditional on a change (RFC 9111, section 4.3.1).
+    /// Adds the conditions for a validation to a request (RFC 9111, section 4.3.1).
     pub fn put(&self, headers: &mut HeaderMap) {
         if let Some(tag) = &self.tag {
             headers.insert(header::IF_NONE_MATCH, tag.clone());
@@ -159,15 +164,16 @@ impl Validators {
         }
     }
 
-    /// Whether a 304 with these headers may be about the answer that these belong to (RFC 9111,
-    /// section 4.3.4). One that names nothing is believed: a single answer was asked about.
+    /// Whether a 304 with these headers may be about the response with these validators (RFC 9111,
+    /// section 4.3.4). A 304 without validators confirms it, because the request asked about a
+    /// single response.
     pub fn are_confirmed_by(&self, headers: &HeaderMap) -> bool {
         let asked = self.tag.as_ref().map(HeaderValue::as_bytes);
         let asked = asked.and_then(EntityTag::parse);
         match (asked, EntityTag::of(headers)) {
             (Some(asked), Some(named)) if named.is_strong() => asked.is_same(&named),
             (Some(asked), Some(named)) => asked.is_like(&named),
-            // It has a tag now and had none before: another one.
+            // The stored response has no tag, so a response with one is another.
             (None, Some(named)) if named.is_strong() => false,
             _ => match (&self.modified, headers.get(header::LAST_MODIFIED)) {
                 (Some(asked), Some(named)) => asked == named,
@@ -177,8 +183,8 @@ impl Validators {
     }
 }
 
-/// Whether a field describes the bytes that came with it, so that a 304, which has none, says
-/// nothing by it of those that are stored.
+/// Whether a field describes the bytes of the message that carries it. A 304 has no bytes, so such
+/// a field in it says nothing about the stored ones.
 pub fn is_of_the_bytes(name: &HeaderName) -> bool {
     const NAMES: [HeaderName; 5] = [
         header::CONTENT_ENCODING,
@@ -190,9 +196,9 @@ pub fn is_of_the_bytes(name: &HeaderName) -> bool {
     NAMES.contains(name)
 }
 
-/// Whether the header of a HEAD's answer is that of another answer than the one that is stored for
-/// GET, of so many bytes where they are counted in the HEAD's coding (RFC 9111, section 4.3.5). What
-/// the HEAD does not say tells nothing.
+/// Whether the header of a response to HEAD shows that the response stored for GET is outdated (RFC
+/// 9111, section 4.3.5). `bytes` is the length of the stored body in the coding of the HEAD, where
+/// it is known. A field that the HEAD lacks shows nothing.
 pub fn shows_another(head: &HeaderMap, stored: &HeaderMap, bytes: Option<usize>) -> bool {
     let tag = stored.get(header::ETAG).filter(|tag| !is_own(tag));
     let tag = tag.and_then(|_| EntityTag::of(stored));
@@ -207,8 +213,8 @@ pub fn shows_another(head: &HeaderMap, stored: &HeaderMap, bytes: Option<usize>)
     other_tag || other_time || other_length
 }
 
-/// The header of a stored answer after a 304 (RFC 9111, section 3.2): what the 304 says replaces
-/// what was stored, but for what belongs to the bytes or to the hop.
+/// The header of a stored response after a 304 (RFC 9111, section 3.2). Fields of the 304 replace
+/// stored ones, except for those that describe the bytes or belong to the hop.
 pub fn renewed(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
     let named: Vec<&[u8]> = tokens(not_modified.get_all(header::CONNECTION)).collect();
     let is_of_the_hop = |name: &HeaderName| {
@@ -228,8 +234,9 @@ pub fn renewed(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// Whether a reader has the answer already (RFC 9110, section 13.2.2; RFC 9111, section 4.3.2).
-/// `shown` is the header that it would be shown, of a status of 200; `received` is when it came.
+/// Whether a reader already has the response (RFC 9110, section 13.2.2; RFC 9111, section 4.3.2).
+/// `shown` is the header that the reader would otherwise get with a 200; `received` is the time at
+/// which the response was received.
 pub fn is_not_modified(request: &HeaderMap, shown: &HeaderMap, received: SystemTime) -> bool {
     if request.contains_key(header::IF_NONE_MATCH) {
         return none_match(request, shown);
@@ -260,7 +267,7 @@ fn none_match(request: &HeaderMap, shown: &HeaderMap) -> bool {
     })
 }
 
-/// Whether a list of tags has one like this; what is malformed ends the list.
+/// Whether a list of tags contains one that matches weakly. A malformed element ends the list.
 fn lists(mut text: &[u8], wanted: &EntityTag<'_>) -> bool {
     loop {
         while let Some((b',' | b' ' | b'\t', rest)) = text.split_first() {
@@ -280,8 +287,8 @@ fn lists(mut text: &[u8], wanted: &EntityTag<'_>) -> bool {
     }
 }
 
-/// Whether `If-Range` permits a part of the answer (RFC 9110, section 13.1.5): the same strong tag,
-/// or the very date of change, if it is old enough to be exact.
+/// Whether `If-Range` permits a partial response (RFC 9110, section 13.1.5). The condition must be
+/// the same strong tag, or the exact `Last-Modified` if that lies at least a second before `Date`.
 pub fn permits_range(request: &HeaderMap, shown: &HeaderMap, received: SystemTime) -> bool {
     let mut values = request.get_all(header::IF_RANGE).iter();
     let Some(condition) = values.next() else {

@@ -1,14 +1,16 @@
-//! Pure. `Cache-Control`, read so that what is unclear is never taken as permission.
+//! Pure. `Cache-Control`, parsed so that nothing unclear counts as a permission.
 //!
-//! Promises (RFC 9111, sections 4.2.1 and 5.2): names are compared without regard to case; an
-//! argument may be a token or a quoted string; unknown directives are ignored; a lifetime that is
-//! stated twice in different ways, or that cannot be read, is 0; a number too large for anyone is
-//! 2^31 seconds; a quoted string that never ends makes the field unreadable, which is taken as
-//! `no-store`. A qualified `no-cache="…"` or `private="…"` counts as the plain one, which section
-//! 5.2.2 permits.
+//! Promises (RFC 9111, sections 4.2.1 and 5.2):
 //!
-//! Requests and answers speak the same language with different words; who reads which is said
-//! where they are used ([`request`](super::request), [`lifetime`](super::lifetime)).
+//! - Names are compared without regard to case. Unknown directives are ignored.
+//! - An argument may be a token or a quoted string.
+//! - A lifetime that is unreadable, or stated twice with different values, is 0.
+//! - A number that is too large counts as 2^31 seconds.
+//! - A quoted string without an end makes the field unreadable, which counts as `no-store`.
+//! - A qualified `no-cache="…"` counts as an unqualified one, which section 5.2.2 permits.
+//!
+//! Requests and responses share the parser. [`request`](super::request) and
+//! [`lifetime`](super::lifetime) say which directives count in which.
 
 use http::header::{HeaderName, HeaderValue};
 use std::time::Duration;
@@ -19,7 +21,7 @@ mod tests;
 /// The largest lifetime, in seconds (RFC 9111, section 1.2.2).
 const LONGEST: u64 = 1 << 31;
 
-/// What the fields of one message say to a cache. Sections are those of RFC 9111.
+/// The directives of one message. Section numbers refer to RFC 9111.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Directives {
     /// `no-store` (5.2.1.5, 5.2.2.5).
@@ -42,20 +44,20 @@ pub struct Directives {
     pub only_if_cached: bool,
     /// `max-age` (5.2.1.1, 5.2.2.1).
     pub max_age: Option<Duration>,
-    /// `s-maxage`, which a shared cache takes before `max-age` (5.2.2.10).
+    /// `s-maxage`, which takes precedence over `max-age` in a shared cache (5.2.2.10).
     pub s_maxage: Option<Duration>,
     /// `stale-while-revalidate` (RFC 5861, section 3).
     pub stale_while_revalidate: Option<Duration>,
-    /// `stale-if-error`, in answers and in requests (RFC 5861, section 4).
+    /// `stale-if-error`, in responses and in requests (RFC 5861, section 4).
     pub stale_if_error: Option<Duration>,
-    /// `max-stale`; without an argument, any staleness (5.2.1.2).
+    /// `max-stale`, which without an argument accepts any staleness (5.2.1.2).
     pub max_stale: Option<Duration>,
     /// `min-fresh` (5.2.1.3).
     pub min_fresh: Option<Duration>,
 }
 
 impl Directives {
-    /// Reads all values of `Cache-Control` of one message.
+    /// Parses all values of `Cache-Control` of one message.
     pub fn parse<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> Self {
         let mut found = Self::default();
         for value in values {
@@ -64,13 +66,13 @@ impl Directives {
         found
     }
 
-    /// How long an answer may be used by a shared cache, if it says so.
+    /// The lifetime of a response in a shared cache, where it is stated.
     pub fn lifetime(&self) -> Option<Duration> {
         self.s_maxage.or(self.max_age)
     }
 
-    /// Whether an answer may be shown after its lifetime, where somebody permits it at all.
-    /// `s-maxage` has the meaning of `proxy-revalidate` in it (RFC 9111, section 5.2.2.10).
+    /// Whether nothing forbids serving a response after its lifetime. `s-maxage` implies
+    /// `proxy-revalidate` (RFC 9111, section 5.2.2.10).
     pub fn may_be_stale(&self) -> bool {
         !(self.must_revalidate || self.proxy_revalidate || self.no_cache || self.s_maxage.is_some())
     }
@@ -86,7 +88,7 @@ impl Directives {
 
     fn read(&mut self, directive: &[u8]) {
         let mut halves = directive.splitn(2, |byte| *byte == b'=');
-        // Stray quotes around a name are no reason to overlook it.
+        // Stray quotes around a name must not hide the directive.
         let name = trim(halves.next().unwrap_or_default(), is_padding);
         let argument = halves.next();
         if !self.set_flag(name) {
@@ -94,7 +96,7 @@ impl Directives {
         }
     }
 
-    /// Sets what has no argument; whether there is such a directive.
+    /// Sets a directive without an argument. Returns whether the name is one of those.
     pub(super) fn set_flag(&mut self, name: &[u8]) -> bool {
         let flag = match name.to_ascii_lowercase().as_slice() {
             b"no-store" => &mut self.no_store,
@@ -112,8 +114,8 @@ impl Directives {
         true
     }
 
-    /// Sets what has a number of seconds: `None` without an argument, `Some(None)` with one that
-    /// is not a number.
+    /// Sets a directive with a number of seconds. `None` means no argument, `Some(None)` an
+    /// argument that is not a number.
     pub(super) fn set_time(&mut self, name: &[u8], argument: Option<Option<Duration>>) {
         let read = argument.flatten();
         match name.to_ascii_lowercase().as_slice() {
@@ -126,7 +128,7 @@ impl Directives {
                 state(&mut self.max_stale, any.or(read));
             }
             b"min-fresh" => {
-                // What cannot be read asks for more than any answer has.
+                // An unreadable `min-fresh` demands more than any response can meet.
                 let read = read.unwrap_or(Duration::from_secs(LONGEST));
                 self.min_fresh = Some(self.min_fresh.map_or(read, |old| old.max(read)));
             }
@@ -135,7 +137,8 @@ impl Directives {
     }
 }
 
-/// A time as it is stated; unreadable, or stated before as another, it is 0 (RFC 9111, 4.2.1).
+/// Applies the rule for lifetimes: an unreadable value, or a second one that differs, makes the
+/// lifetime 0 (RFC 9111, section 4.2.1).
 fn state(time: &mut Option<Duration>, read: Option<Duration>) {
     let read = read.unwrap_or_default();
     *time = Some(match *time {
@@ -144,13 +147,13 @@ fn state(time: &mut Option<Duration>, read: Option<Duration>) {
     });
 }
 
-/// Whether a comma-separated field names this token in any of its values, without regard to case.
+/// Whether any value of a comma-separated field contains this token, without regard to case.
 pub fn lists_token<'a>(values: impl IntoIterator<Item = &'a HeaderValue>, token: &str) -> bool {
     tokens(values).any(|found| found.eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// The elements of a comma-separated field without quoted strings (RFC 9110, section 5.6.1);
-/// empty ones are left out.
+/// The elements of a comma-separated field without quoted strings (RFC 9110, section 5.6.1). Empty
+/// elements are skipped.
 pub fn tokens<'a>(
     values: impl IntoIterator<Item = &'a HeaderValue>,
 ) -> impl Iterator<Item = &'a [u8]> {
@@ -161,10 +164,9 @@ pub fn tokens<'a>(
         .filter(|token| !token.is_empty())
 }
 
-/// Whether a field of this name belongs to one connection only, so that a stored copy must not
-/// carry it.
+/// Whether a field belongs to one connection only, so that a stored copy must not contain it.
 pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    // RFC 9110, section 7.6.1, and the older names in use.
+    // RFC 9110, section 7.6.1, and older names that are still in use.
     const NAMES: [&str; 10] = [
         "connection",
         "keep-alive",
@@ -183,12 +185,13 @@ pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
 struct Piece<'a> {
     text: &'a [u8],
     rest: &'a [u8],
-    /// It ends within a quoted string.
+    /// Whether the text ends inside a quoted string.
     unclosed: bool,
 }
 
-/// Splits at the first comma outside quotes; a semicolon too, which some senders mistake for one.
-/// A quote opens a string only behind `=`: elsewhere it is a stray and must hide nothing.
+/// Splits at the first comma outside quotes. A semicolon also splits, because some senders mistake
+/// it for a comma. A quote opens a string only after `=`; elsewhere it is stray and must not hide
+/// directives.
 fn first_directive(line: &[u8]) -> Piece<'_> {
     let mut quoted = false;
     let mut before = b' ';
@@ -212,7 +215,7 @@ fn first_directive(line: &[u8]) -> Piece<'_> {
     }
 }
 
-/// A number of seconds, as a token or a quoted string; `None` if it is not one.
+/// Parses seconds from a token or a quoted string. `None` if the argument is not a number.
 fn seconds(argument: &[u8]) -> Option<Duration> {
     let argument = argument.trim_ascii_end();
     let digits = match argument {
@@ -222,7 +225,7 @@ fn seconds(argument: &[u8]) -> Option<Duration> {
     delta_seconds(digits)
 }
 
-/// Digits as seconds (RFC 9111, section 1.2.2): one or more, clamped to 2^31.
+/// Parses digits as seconds (RFC 9111, section 1.2.2): at least one digit, clamped to 2^31.
 pub(super) fn delta_seconds(digits: &[u8]) -> Option<Duration> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;

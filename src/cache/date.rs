@@ -1,8 +1,8 @@
-//! Pure. Dates in fields, in all three formats (RFC 9110, section 5.6.7), in whatever case (RFC
-//! 9111, section 4.2).
+//! Pure. Dates in header fields: all three formats (RFC 9110, section 5.6.7), in any letter case
+//! (RFC 9111, section 4.2).
 //!
-//! Promises that a year of two digits is read as that section says, which needs the present: the
-//! latest such year, on that weekday, that is not more than 50 years ahead.
+//! Promises the RFC's reading of years with two digits. It depends on the present: the latest
+//! matching year with that weekday that is at most 50 years ahead.
 
 use http::header::HeaderValue;
 use std::time::{Duration, SystemTime};
@@ -17,20 +17,21 @@ const WEEKDAYS: [&str; 7] = [
     "Sunday",
 ];
 
-/// The instant that a field means, or `None` if it is not a date.
+/// The instant that a field denotes. `None` if the field is not a date.
 pub fn parse(value: &HeaderValue, now: SystemTime) -> Option<SystemTime> {
     let text = &in_usual_case(value.to_str().ok()?.trim())?;
     match text.split_once(", ") {
-        // The obsolete format of RFC 850 alone has hyphens.
+        // Only the obsolete format of RFC 850 contains hyphens.
         Some((weekday, rest)) if rest.contains('-') => short_year(weekday, rest, now),
         _ => httpdate::parse_http_date(text).ok(),
     }
 }
 
-/// No date is longer: `Wednesday, 06-Nov-94 08:49:37 GMT`.
+/// The length of the longest date: `Wednesday, 06-Nov-94 08:49:37 GMT`.
 const LONGEST: usize = 33;
 
-/// Names of days and months begin with a capital letter, and the zone is all capitals.
+/// Rewrites a date in the letter case that the parser expects: capital initials, and `GMT` in
+/// capitals.
 fn in_usual_case(text: &str) -> Option<String> {
     if text.len() > LONGEST {
         return None;
@@ -59,6 +60,7 @@ fn in_usual_case(text: &str) -> Option<String> {
     Some(usual)
 }
 
+/// Parses a date of RFC 850, trying the next, the present and the last century in this order.
 fn short_year(weekday: &str, rest: &str, now: SystemTime) -> Option<SystemTime> {
     let weekday = WEEKDAYS.iter().find(|name| **name == weekday)?.get(..3)?;
     let (date, time) = rest.split_once(' ')?;

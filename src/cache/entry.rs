@@ -1,14 +1,15 @@
-//! A stored answer: what is shown of it, how old it is, and what it depends on.
+//! A stored response: its status, header and body, its age, and what it depends on.
 //!
-//! Promises that an entry holds on to no more memory than its weight says: the body and every
-//! header value are copied out of the buffers they were received in, which are much larger. It
-//! holds nothing that belongs to one exchange only: rate limits, ids, cookies and hop-by-hop
-//! fields are left out, and so are `Age` and `Content-Length`, which follow from it.
+//! Promises that an entry keeps no more memory alive than its weight says. The body and every
+//! header value are copied out of the much larger buffers in which they were received. An entry
+//! holds nothing that belongs to one exchange: rate limits, ids, cookies and hop-by-hop fields are
+//! left out. So are `Age` and `Content-Length`, which are computed when the entry is served.
 //!
-//! What differs from hit to hit has its places in the stored header already, so that showing an
-//! answer takes one copy of it and nothing grows.
+//! The stored header already contains placeholders for the values that differ from hit to hit. A
+//! hit therefore clones the header once, and the clone does not grow.
 //!
-//! It does not know the clock or the fence; both are asked with its instants and its stamp.
+//! This module reads neither the clock nor the fence. Callers pass the present instant, and give
+//! the entry's stamp to the fence.
 
 use super::cache_status::{self, CACHE_STATUS};
 use super::coding::{Coding, is_gzip};
@@ -27,102 +28,106 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// What an entry takes besides its parts, in bytes: its own fields, the store's bookkeeping.
+/// Fixed memory of an entry in bytes: its own fields and the bookkeeping of the store.
 const FIXED_BYTES: usize = 816;
-/// What a header takes in the map besides its text, in bytes, its share of the index included.
-/// The map has room for more headers than it holds: up to twice as many.
+/// Memory per header in bytes, besides its text: its slot in the map and its share of the index. A
+/// map allocates capacity for up to twice as many headers as it holds.
 const HEADER_BYTES: usize = 112;
-/// What a further value of the same header takes besides its text, in bytes; there is room for up
-/// to twice as many of these, too.
+/// Memory per further value of the same header in bytes, besides its text. Doubled, because the map
+/// may have allocated capacity for twice as many.
 const FURTHER_BYTES: usize = 2 * 72;
-/// What a name that is not one of the well-known takes besides its text, in bytes.
+/// Memory per header name in bytes, besides its text. Well-known names need none, but are counted
+/// too.
 const NAME_BYTES: usize = 16;
-/// What a dependency takes besides its text, in bytes.
+/// Memory per dependency in bytes, besides its text.
 const DEPENDENCY_BYTES: usize = 64;
 
-/// The id of the request that is answered; whoever shows an entry knows it.
+/// The id of the request. Only the code that serves an entry knows the id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Where [`Entry::hit_headers`] fills something in: the last values of a stored header, in this
-/// order. The last of them is not there if an upstream cache said something of its own.
+/// The placeholders that [`Entry::hit_headers`] fills in. They are the last values of a stored
+/// header, in this order. The last one is missing if an upstream cache sent a `Cache-Status` of its
+/// own.
 const PLACES: [HeaderName; 3] = [header::AGE, REQUEST_ID, CACHE_STATUS];
-/// What stands there in the store.
+/// The value of a placeholder in the store.
 const UNFILLED: HeaderValue = HeaderValue::from_static("");
 
-/// An answer as it came from upstream.
+/// A response as received from the API.
 #[derive(Clone, Debug)]
 pub struct Answer<'a> {
-    /// Its status.
+    /// The status.
     pub status: StatusCode,
-    /// Its headers, all of them.
+    /// All headers, unfiltered.
     pub headers: &'a HeaderMap,
-    /// Its body, complete.
+    /// The complete body.
     pub body: &'a [u8],
 }
 
-/// What is known about an answer besides itself.
+/// The facts about a response that its message does not contain.
 #[derive(Clone, Debug)]
 pub(super) struct About {
     pub stamp: Stamp,
     pub depends: Arc<[Dependency]>,
     pub life: Lifetime,
     pub coding: Coding,
-    /// Its bytes are not to be changed, not even decoded.
+    /// Whether the bytes must not be changed, not even decoded.
     pub no_transform: bool,
     pub variance: Option<Variance>,
-    /// The key without what varies.
+    /// The hash of the key, without the part that only variants have.
     pub key: KeyHash,
-    /// When it came, by the wall clock.
+    /// The wall-clock time at which the response was received.
     pub received: SystemTime,
 }
 
-/// How often an answer has to be asked for in its lifetime to be worth a new one before its end.
+/// The least number of hits in a lifetime that makes a refresh ahead of expiry worthwhile.
 const OFTEN: u32 = 5;
-/// The last part of a lifetime, in which a new one is fetched: one of so many.
+/// The part of the lifetime in which that refresh may start: the last eighth.
 const LAST_PART: u32 = 8;
 
-/// How long a stale answer rests after the first attempt to replace it, and at most, in
+/// The pause after the first failed refresh of a stale entry, and the longest pause, in
 /// milliseconds.
 const FIRST_REST: u64 = 1_000;
 const LONGEST_REST: u64 = 60_000;
 
-/// An answer that may be shown to more than one reader.
+/// A response that may be served to several readers.
 #[derive(Debug)]
 pub struct Entry {
     status: StatusCode,
     headers: HeaderMap,
-    /// How many values of the header precede the places.
+    /// The number of header values before the placeholders.
     own_values: usize,
     body: Bytes,
     about: About,
-    /// Until when it is fresh; `None` if it never is.
+    /// The end of freshness. `None` if the response is never fresh.
     fresh_until: Option<Instant>,
-    /// From when on a new one may be fetched before it is stale; `None` if never.
+    /// The instant from which a refresh ahead of expiry may start. `None` for never, as
+    /// for an immutable response.
     due_from: Option<Instant>,
-    /// The generation of the fence at which the stamp was last believed; 0 is none.
+    /// The generation at which the fence last found this entry valid. 0 for never.
     believed_at: AtomicU64,
-    /// How often it was shown.
+    /// The number of times that the entry was served.
     shown: AtomicU32,
-    /// Whether somebody has begun to fetch a new one before its end.
+    /// Whether the refresh ahead of expiry was claimed.
     renewed: AtomicBool,
-    /// How often a new one was fetched behind it in vain, and when that may be tried again, in
-    /// milliseconds since its fetch began.
+    /// The number of claimed background refreshes of this entry while stale, and the end of the
+    /// present pause, in milliseconds since the fetch of this entry began.
     attempts: AtomicU32,
     rests_until: AtomicU64,
-    /// What its hits of one second say in `Cache-Status`, and of which second of its lifetime.
+    /// The `Cache-Status` of hits within one second, with the remaining lifetime for which it was
+    /// made.
     status_of_hits: Mutex<Option<(u64, HeaderValue)>>,
 }
 
 impl Entry {
     pub(super) fn new(answer: &Answer<'_>, about: About) -> Self {
-        // What is shared at once and not kept may say what is left of the limit, and when to come
-        // again: it concerns all who wait for it.
+        // A response that is shared at once but not stored keeps its rate limits and `Retry-After`:
+        // they concern every reader that joined the fetch.
         let is_kept = !about.life.is_over() || answer.status.is_success();
         let headers = compact(answer.headers, &own_fields(answer, &about), is_kept);
         Self::of(answer.status, headers, buffer::copy(answer.body), about)
     }
 
-    /// The same answer with the header that a 304 has renewed. Its bytes are shared with the older
-    /// one.
+    /// The same response with the header that a 304 updated. Both entries share the bytes of the
+    /// body.
     pub(super) fn renewed(&self, headers: &HeaderMap, about: About) -> Self {
         Self::of(
             self.status,
@@ -137,7 +142,7 @@ impl Entry {
         for name in PLACES {
             headers.entry(name).or_insert(UNFILLED);
         }
-        // Hits compare instants: cheaper than what follows from ages.
+        // Hits compare instants, which is cheaper than computing an age.
         let life = &about.life;
         let span = life.fresh_for.saturating_sub(life.initial_age);
         let after = |time: Duration| {
@@ -168,11 +173,11 @@ impl Entry {
         self.status
     }
 
-    /// The headers that belong to the answer itself.
+    /// The headers that every reader gets, without placeholders.
     pub fn shared_headers(&self) -> HeaderMap {
         let mut headers = self.headers.clone();
         for name in PLACES {
-            // An upstream cache's word on it is the answer's own.
+            // A `Cache-Status` of an upstream cache belongs to the response and stays.
             if headers.get(&name) == Some(&UNFILLED) {
                 headers.remove(name);
             }
@@ -180,13 +185,14 @@ impl Entry {
         headers
     }
 
-    /// The whole header of a hit: besides the answer's own, its `Age`, its `Cache-Status` (behind
-    /// what upstream caches said) and the id of the request that it answers, if that has one.
+    /// The complete header of a hit: the shared headers, `Age`, `Cache-Status` after those of
+    /// upstream caches, and the id of the request if it has one.
     pub fn hit_headers(&self, now: Instant, id: Option<HeaderValue>) -> HeaderMap {
         let mut headers = self.headers.clone();
         let age = self.age(now);
         let mut status = Some(self.status_of_hit(age));
-        // In the order of PLACES: a look-up by name would cost more than all else here.
+        // In the order of `PLACES`. A lookup by name would cost more than the rest of this
+        // function.
         let mut places = headers.values_mut().skip(self.own_values);
         if let Some(place) = places.next() {
             *place = cache_status::age(age);
@@ -207,7 +213,8 @@ impl Entry {
         headers
     }
 
-    /// It is the same for all hits of one second, so it is written once for them.
+    /// The `Cache-Status` of a hit. All hits within one second share it, so it is formatted once
+    /// for them.
     fn status_of_hit(&self, age: Duration) -> HeaderValue {
         let left = self.about.life.fresh_for.saturating_sub(age).as_secs();
         let mut last = self.status_of_hits.lock();
@@ -221,47 +228,48 @@ impl Entry {
         }
     }
 
-    /// The body as it is stored. A clone of it copies nothing.
+    /// The stored body. Cloning it copies no bytes.
     pub fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// How the body stands for the answer.
+    /// The coding of the stored body.
     pub fn coding(&self) -> Coding {
         self.about.coding
     }
 
-    /// Whether its bytes must not be changed, not even decoded (RFC 9111, section 5.2.2.6).
+    /// Whether the bytes must not be changed, not even decoded (RFC 9111, section 5.2.2.6).
     pub fn no_transform(&self) -> bool {
         self.about.no_transform
     }
 
-    /// Which requests it is for, if not for all under its key.
+    /// The requests for which the response was chosen. `None` if it serves all requests with its
+    /// key.
     pub fn variance(&self) -> Option<&Variance> {
         self.about.variance.as_ref()
     }
 
-    /// Its key without what varies.
+    /// The hash of the key, without the part that only variants have.
     pub fn key(&self) -> KeyHash {
         self.about.key
     }
 
-    /// When it came, by the wall clock.
+    /// The wall-clock time at which the response was received.
     pub fn received(&self) -> SystemTime {
         self.about.received
     }
 
-    /// Its life.
+    /// The lifetime.
     pub fn life(&self) -> &Lifetime {
         &self.about.life
     }
 
-    /// What the API can be asked about it with.
+    /// The validators for a conditional request to the API.
     pub fn validators(&self) -> Option<Validators> {
         Validators::of(&self.headers)
     }
 
-    /// Whether a HEAD that was answered with this header shows that there is another answer now.
+    /// Whether this header of a response to HEAD shows that the entry is outdated.
     pub fn is_another_than(&self, head: &HeaderMap) -> bool {
         let bytes = match (self.about.coding, is_gzip(head)) {
             (Coding::Plain, Some(false)) | (Coding::Gzip(_), Some(true)) => Some(self.body.len()),
@@ -271,54 +279,55 @@ impl Entry {
         shows_another(head, &self.headers, bytes)
     }
 
-    /// Its age for the `Age` field (RFC 9111, section 4.2.3): counted from the beginning of its
-    /// fetch, so that the time on the way is included, plus the age it came with.
+    /// The age for the `Age` field (RFC 9111, section 4.2.3): the age at receipt plus the time
+    /// since the fetch began. The count starts with the fetch, so the time in transit is included.
     pub fn age(&self, now: Instant) -> Duration {
         self.about.life.initial_age + now.saturating_duration_since(self.about.stamp.at())
     }
 
-    /// How much longer it is fresh; zero if it no longer is.
+    /// The remaining freshness. Zero if the entry is stale.
     pub fn remaining(&self, now: Instant) -> Duration {
         self.about.life.fresh_for.saturating_sub(self.age(now))
     }
 
-    /// For how long it has been stale; zero if it is fresh.
+    /// How long the entry has been stale. Zero if it is fresh.
     pub fn stale_for(&self, now: Instant) -> Duration {
         self.age(now).saturating_sub(self.about.life.fresh_for)
     }
 
-    /// Whether it may be shown as far as its lifetime goes.
+    /// Whether the entry is within its lifetime. Says nothing about writes: the fence judges those.
     pub fn is_fresh(&self, now: Instant) -> bool {
         self.fresh_until.is_some_and(|end| now < end)
     }
 
-    /// It is shown once more.
+    /// Counts one more use of the entry.
     pub fn note_shown(&self) {
         self.shown.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often it was shown.
+    /// The number of times that the entry was served.
     pub fn shown(&self) -> u32 {
         self.shown.load(Ordering::Relaxed)
     }
 
-    /// Whether a new one should be fetched before it is stale: it is asked for often, the last
-    /// part of its lifetime has begun, and nobody has done so yet.
+    /// Whether to refresh the entry ahead of its expiry: it is requested often, the last part of
+    /// its lifetime has begun, and nobody has claimed the refresh yet.
     pub fn is_due(&self, now: Instant) -> bool {
         self.due_from.is_some_and(|begin| now > begin)
             && self.shown() >= OFTEN
             && !self.renewed.load(Ordering::Relaxed)
     }
 
-    /// Whether the caller is the one who fetches the new one.
+    /// Claims the refresh ahead of expiry. Returns `true` to exactly one caller.
     pub fn claim_renewal(&self) -> bool {
         !self.renewed.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether the caller is the one who fetches a new one behind it now that it is stale. After an
-    /// attempt that did not replace it the next one is made a second later, and after each more in
-    /// vain twice as long, a minute at most: stale answers must not ask an API in trouble as often as
-    /// they are shown.
+    /// Claims a background refresh of a stale entry. Returns `true` to one caller per pause.
+    ///
+    /// After an attempt that did not replace the entry, the next is allowed a second later. Each
+    /// further failure doubles the pause, up to a minute. Serving stale responses often must not
+    /// mean calling a failing API often.
     pub fn claim_attempt(&self, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.about.stamp.at());
         let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
@@ -338,17 +347,17 @@ impl Entry {
         claimed.is_ok()
     }
 
-    /// When its fetch began.
+    /// The stamp of the fetch.
     pub fn stamp(&self) -> Stamp {
         self.about.stamp
     }
 
-    /// What it depends on.
+    /// The dependencies of the response.
     pub fn depends(&self) -> &[Dependency] {
         &self.about.depends
     }
 
-    /// What it takes in memory, in bytes, its key not included.
+    /// The memory that the entry takes in bytes, without its key.
     pub fn weight_bytes(&self) -> usize {
         let map = &self.headers;
         let names = map.keys().map(|name| name.as_str().len() + NAME_BYTES);
@@ -361,20 +370,20 @@ impl Entry {
         FIXED_BYTES + self.body.len() + headers + depends
     }
 
-    /// Whether the stamp was already judged, and believed, at this generation.
+    /// Whether the fence found the entry valid at this generation.
     pub(super) fn is_believed_at(&self, generation: u64) -> bool {
         self.believed_at.load(Ordering::Relaxed) == generation
     }
 
-    /// Remembers that the stamp was believed at this generation. Readers that race set different
-    /// generations; either is true, and a lower one costs another judgement.
+    /// Records that the fence found the entry valid at this generation. Racing readers may store
+    /// different generations. Each is true, and a lower one only causes another check.
     pub(super) fn set_believed_at(&self, generation: u64) {
         self.believed_at.store(generation, Ordering::Relaxed);
     }
 }
 
-/// What the gateway adds to an answer that is stored: a tag where there is none, and that readers
-/// get it in different codings.
+/// The fields that the gateway adds to a stored response: an `ETag` if there is none, and a `Vary`
+/// if the stored coding is not the only one that readers get.
 pub(super) fn own_fields(answer: &Answer<'_>, about: &About) -> HeaderMap {
     let mut own = HeaderMap::new();
     let whole = matches!(answer.status.as_u16(), 200 | 203);
@@ -396,8 +405,9 @@ fn dependency_bytes(name: &Dependency) -> usize {
     }
 }
 
-/// Copies the headers that are kept, and `own` ones, their values into one buffer of exactly their
-/// length. Limits belong to one moment: they are left out of what is kept for longer.
+/// Copies the headers that are stored and the gateway's `own`, with all values in one buffer of
+/// exactly their length. Rate limits describe one moment, so a stored response loses them
+/// (`without_limits`).
 fn compact(headers: &HeaderMap, own: &HeaderMap, without_limits: bool) -> HeaderMap {
     let kept = || {
         let of_the_answer = headers
@@ -413,7 +423,7 @@ fn compact(headers: &HeaderMap, own: &HeaderMap, without_limits: bool) -> Header
     let mut copy = HeaderMap::with_capacity(kept().count() + PLACES.len());
     for (name, value) in kept() {
         let bytes = buffer.split_to(value.len());
-        // Both were valid a moment ago; a name or value that no longer is would be left out.
+        // Both were valid before the copy, so nothing is left out here.
         let name = HeaderName::from_bytes(name.as_str().as_bytes());
         if let (Ok(name), Ok(value)) = (name, HeaderValue::from_maybe_shared(bytes)) {
             copy.append(name, value);
@@ -431,7 +441,8 @@ fn is_of_limits(name: &HeaderName) -> bool {
     name == "retry-after" || name.starts_with("x-ratelimit") || name.starts_with("ratelimit")
 }
 
-/// Fields of one exchange: its ids, its timing, its cookies, and what follows from the copy.
+/// Whether a field belongs to one exchange (ids, timing, cookies), or is computed when the copy is
+/// served.
 fn is_of_exchange(name: &HeaderName) -> bool {
     const NAMES: [&str; 14] = [
         "age",

@@ -1,20 +1,25 @@
-//! Pure. The fence: which answers are too old to be believed, after a write.
+//! Pure. The fence decides which responses are too old to be served after a write.
 //!
-//! Promises that an answer is believed only if its fetch began after every write to the data it
-//! depends on had settled. One counter, the generation, grows with every settled write, and the
-//! *marks* of what the write touched take its value. A fetch notes its *stamp* before it asks
-//! upstream. A stamp is believed while no mark of its dependencies is above it.
+//! Promises that a response is valid only if its fetch began after every write to the data it
+//! depends on had settled. One counter, the *generation*, grows with every settled write. The
+//! *marks* of what the write touched take its value. A fetch notes its *stamp*, the present
+//! generation, before it sends its request. A response is valid while no mark of its dependencies
+//! is above its stamp.
 //!
-//! Why a mark also holds an instant: for a while after a write the API itself may answer with older
-//! data (it is *settling*), so a fetch that began in that time must not be believed either, not
-//! even afterwards. Comparing the fetch's beginning with the end of settling says exactly that,
-//! and needs no timer that raises the mark a second time.
+//! A mark also holds an instant, the end of the settle time. For a while after a write the API
+//! itself may answer with older data. A response whose fetch began in that time must never be
+//! valid, not even later. Comparing the beginning of the fetch with the end of the settle time
+//! expresses this without a timer that raises the mark a second time.
 //!
-//! Belief depends on marks and stamp alone, not on the present: what was believed at one generation
-//! is believed until the generation changes. The fast path of a cache hit rests on this.
+//! Validity depends on marks and stamp alone, not on the present. A response that is valid at one
+//! generation stays valid until the generation changes. The fast path of a cache hit relies on
+//! this.
 //!
 //! Nothing is scanned or deleted when a mark rises. The table is bounded: dropping the lowest mark
-//! raises the floor, a mark that every answer depends on, so forgetting only ever disbelieves.
+//! raises the floor, a mark that every response depends on. Forgetting a mark can therefore only
+//! invalidate responses.
+//!
+//! The fence does not know lifetimes, keeps no responses, and does not read the clock.
 
 use super::key::KeyHash;
 use std::collections::{BTreeSet, HashMap};
@@ -27,20 +32,20 @@ mod interleavings;
 #[cfg(test)]
 mod tests;
 
-/// A credential as its keyed hash; the token itself is never known here.
+/// The keyed hash of a token. The token itself is never known here.
 pub type CredentialHash = [u8; 16];
 
-/// A name for data that answers depend on, e.g. `users` or `user:42`. Cheap to clone.
+/// A name for data that responses depend on, such as `users` or `user:42`. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tag(Arc<str>);
 
 impl Tag {
-    /// The tag of this name.
+    /// Creates the tag of this name.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self(name.into())
     }
 
-    /// The name.
+    /// The name of the tag.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -52,27 +57,28 @@ impl fmt::Display for Tag {
     }
 }
 
-/// Something with a mark.
+/// Something that has a mark and that responses depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Dependency {
-    /// Data, for every credential alike.
+    /// Data, for all credentials alike.
     Tag(Tag),
-    /// Everything that one credential was shown.
+    /// All responses to one credential.
     Credential(CredentialHash),
-    /// What one credential was shown by one operation (its index in the route table).
+    /// All responses to one credential for one operation (its index in the route table).
     Access(CredentialHash, u32),
-    /// What anyone was shown by one operation.
+    /// All responses of one operation.
     Operation(u32),
-    /// What was shown under one path, whatever its query: the target of a write (RFC 9111, section
+    /// All responses for one path, whatever their query: the target of a write (RFC 9111, section
     /// 4.4).
     Path(Arc<str>),
-    /// What was shown under one key.
+    /// All responses with one key.
     Key(KeyHash),
-    /// What nobody can tell the writes of: any write may have changed it.
+    /// Data whose writes are unknown: any write may have changed it.
     AnyWrite,
 }
 
-/// When a fetch began: taken before the upstream is asked, never later.
+/// The beginning of a fetch: the generation and the instant. Taken before the request is sent,
+/// never later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Stamp {
     generation: u64,
@@ -85,23 +91,23 @@ impl Stamp {
         self.at
     }
 
-    /// The generation in which the fetch began.
+    /// The generation at which the fetch began.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Whether a fetch with this stamp began after whoever came with that one, so that its answer
-    /// is as new as one that they fetch themselves, also of data that settles.
+    /// Whether a fetch with this stamp began no earlier than the stamp `came` of a reader. Its
+    /// response is then as new as one that the reader fetches itself, even during a settle time.
     pub fn is_after(&self, came: &Self) -> bool {
         self.generation >= came.generation && self.at >= came.at
     }
 }
 
-/// When something was last written.
+/// The last write to something.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     generation: u64,
-    /// The end of settling.
+    /// The end of the settle time.
     settled: Instant,
 }
 
@@ -111,23 +117,24 @@ impl Mark {
     }
 }
 
-/// The marks, their floor and the generation.
+/// The marks, the floor and the generation.
 #[derive(Clone, Debug)]
 pub struct Fence {
     generation: u64,
     floor: Option<Mark>,
     floor_moves: u64,
     marks: HashMap<Dependency, Mark>,
-    /// The same marks by generation, so that the lowest is found without a scan.
+    /// The same marks ordered by generation, so that the lowest is found without a scan.
     order: BTreeSet<(u64, Dependency)>,
     max_marks: usize,
 }
 
 impl Fence {
-    /// A fence without marks, which believes everything and never holds more than `max_marks`.
+    /// Creates a fence without marks, for which every response is valid. It never holds more than
+    /// `max_marks`.
     pub fn new(max_marks: usize) -> Self {
         Self {
-            // Not 0, so that 0 can stand for "no generation" elsewhere.
+            // Not 0, because 0 stands for "no generation" elsewhere.
             generation: 1,
             floor: None,
             floor_moves: 0,
@@ -145,56 +152,58 @@ impl Fence {
         }
     }
 
-    /// Whether an answer with this stamp and these dependencies may be shown to a reader.
+    /// Whether a response with this stamp and these dependencies is valid.
     pub fn believes(&self, stamp: &Stamp, depends: &[Dependency]) -> bool {
         let permitted = |mark: Option<&Mark>| mark.is_none_or(|mark| mark.permits(stamp));
         permitted(self.floor.as_ref()) && depends.iter().all(|name| permitted(self.marks.get(name)))
     }
 
-    /// Whether a fetch that began now could never be believed, because something it depends on is
-    /// still settling. Its answer may be neither stored nor shared.
+    /// Whether a fetch that begins now could never become valid, because something that it depends
+    /// on is in its settle time. Its response may be neither stored nor shared.
     pub fn settling(&self, depends: &[Dependency], now: Instant) -> bool {
-        // Marks are never above the present generation, so only their instants can refuse.
+        // No mark is above the present generation, so only the instants can make the result `true`.
         !self.believes(&self.stamp(now), depends)
     }
 
-    /// A write to these ended; the API may answer with older data until `settled`. Without names
-    /// nothing changes.
+    /// Records that a write to these names ended. The API may answer with older data until
+    /// `settled`. Does nothing without names.
     pub fn raise(&mut self, names: impl IntoIterator<Item = Dependency>, settled: Instant) {
         let mut names = names.into_iter().peekable();
         if names.peek().is_none() {
             return;
         }
         self.generation += 1;
+        // One generation for all names: the write happened once.
         for name in names {
             self.mark(name, settled);
         }
     }
 
-    /// A write to nobody knows what ended: no answer with an earlier stamp is believed.
+    /// Records the end of a write whose effects are unknown: no response with an earlier stamp is
+    /// valid.
     pub fn raise_floor(&mut self, settled: Instant) {
         self.generation += 1;
         let floor = self.lift_floor(Mark {
             generation: self.generation,
             settled,
         });
-        // The others say nothing that the floor does not say.
+        // The floor implies all other marks, except those that settle later.
         self.marks.retain(|_, mark| mark.settled > floor.settled);
         let marks = &self.marks;
         self.order.retain(|(_, name)| marks.contains_key(name));
     }
 
-    /// Grows with every raise. While it stands still, so does every belief.
+    /// The present generation. It grows with every raise, and validity changes only with it.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// How many marks are held; at most the bound given at the start.
+    /// The number of marks, at most the bound given to [`Fence::new`].
     pub fn marks(&self) -> usize {
         self.marks.len()
     }
 
-    /// How often the floor was raised, by writes to everything and by dropped marks.
+    /// The number of times that the floor was raised, by writes to everything and by dropped marks.
     pub fn floor_moves(&self) -> u64 {
         self.floor_moves
     }
@@ -206,7 +215,7 @@ impl Fence {
         };
         if let Some(old) = self.marks.insert(name.clone(), mark) {
             self.order.remove(&(old.generation, name.clone()));
-            // A quick write does not shorten the settling of a slow one before it.
+            // A write that settles early must not shorten the settle time of an earlier write.
             if old.settled > settled {
                 mark.settled = old.settled;
                 self.marks.insert(name.clone(), mark);

@@ -1,26 +1,27 @@
-//! Pure. What becomes of the fields of a read that is a matter for the cache.
+//! Pure. The handling of each request field of a cacheable read.
 //!
-//! Promises that no reader's own fields decide what others are shown: a fetch for everybody sends a
-//! field only if every key holds it, if the key of this reader does, or if it cannot change the
-//! answer. What is known to say nothing of the answer is left out; whatever is not known is a part
-//! of the key.
+//! Promises that no reader's own fields decide what other readers get. A shared fetch sends a field
+//! only if it is part of every key, if it is part of this reader's key, or if it cannot change the
+//! response. Fields known to have no influence on the response are left out. Every unknown field
+//! becomes part of the key.
 //!
-//! Writes, and reads that pass alone, are sent with all their fields.
+//! Writes and uncacheable reads do not pass through here: they are sent with all their fields.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-/// What becomes of a field.
+/// The handling of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handling {
-    /// It is sent: every key holds it, or it follows the request on its way.
+    /// Sent upstream: every key contains it, or it only accompanies the request.
     Sent,
-    /// It is left out: it says nothing of the answer, or the cache itself heeds it.
+    /// Left out: it does not affect the response, or the cache itself acts on it.
     LeftOut,
-    /// It is sent, and a part of the key where it is there.
+    /// Sent upstream, and part of the key where present.
     Keyed,
 }
 
-/// See [`Handling::Sent`]. `Content-Type` and `Content-Encoding` are those of a body.
+/// The fields with [`Handling::Sent`]. `Content-Type` and `Content-Encoding` describe a body, which
+/// the key holds.
 const SENT: [HeaderName; 8] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
@@ -32,7 +33,7 @@ const SENT: [HeaderName; 8] = [
     HeaderName::from_static("tracestate"),
 ];
 
-/// Heeded here.
+/// Fields on which the gateway itself acts.
 const OURS: [&str; 17] = [
     "cache-control",
     "pragma",
@@ -53,7 +54,7 @@ const OURS: [&str; 17] = [
     "priority",
 ];
 
-/// Names of the client, the page, the way and the request: telemetry, whatever SDK it comes from.
+/// Telemetry: fields of any SDK that name the client, the page, the network path or the request.
 const TELEMETRY: [&str; 40] = [
     "user-agent",
     "via",
@@ -97,7 +98,7 @@ const TELEMETRY: [&str; 40] = [
     "x-ms-request-id",
 ];
 
-/// What the names of more such fields begin with.
+/// Prefixes of further fields that are left out.
 const LEFT_OUT: [&str; 13] = [
     "if-",
     "sec-",
@@ -114,9 +115,9 @@ const LEFT_OUT: [&str; 13] = [
     "cf-",
 ];
 
-/// What becomes of this field.
+/// The handling of this field.
 pub fn handling(name: &HeaderName, value: &HeaderValue) -> Handling {
-    // Any language is none in particular.
+    // `*` expresses no preference.
     let is_any = || *name == header::ACCEPT_LANGUAGE && value == "*";
     if SENT.contains(name) {
         Handling::Sent
@@ -127,7 +128,7 @@ pub fn handling(name: &HeaderName, value: &HeaderValue) -> Handling {
     }
 }
 
-/// Whether no fetch for everybody sends this field, whatever it says.
+/// Whether shared fetches leave this field out whatever its value.
 pub fn is_left_out(name: &HeaderName) -> bool {
     let name = name.as_str();
     OURS.contains(&name)
@@ -135,7 +136,8 @@ pub fn is_left_out(name: &HeaderName) -> bool {
         || LEFT_OUT.iter().any(|begin| name.starts_with(begin))
 }
 
-/// The fields of a request that its key holds besides those of every key, sorted and each once.
+/// The request fields that are part of the key, besides those of every key. Sorted, without
+/// duplicates.
 pub fn keyed(request: &HeaderMap) -> Vec<HeaderName> {
     let keyed =
         |(name, value): &(&HeaderName, &HeaderValue)| handling(name, value) == Handling::Keyed;
@@ -149,7 +151,7 @@ pub fn keyed(request: &HeaderMap) -> Vec<HeaderName> {
     names
 }
 
-/// Leaves in a request for everybody only what is sent with one.
+/// Copies the headers of a request without those that a shared fetch leaves out.
 pub fn keep_sent(request: &HeaderMap) -> HeaderMap {
     let kept = request
         .iter()

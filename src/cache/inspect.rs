@@ -1,7 +1,7 @@
-//! What operators ask of the cache: what stands under a key, and that something be forgotten.
+//! What operators ask of the cache: the state of a key, and a purge.
 //!
-//! Both look through the whole store, which takes its time (about a microsecond for each answer)
-//! and holds no lock meanwhile. Not on the path of a request.
+//! Both iterate over the whole store, which takes about a microsecond per response and holds no
+//! lock meanwhile. Neither is on the path of a request.
 
 use super::fence::{CredentialHash, Dependency};
 use super::key::KeyHash;
@@ -10,52 +10,53 @@ use super::{Cache, Purge};
 use http::StatusCode;
 use std::time::{Duration, Instant};
 
-/// What is known of one key.
+/// The state of one key.
 #[derive(Clone, Debug)]
 pub struct State {
-    /// The answers under it, one for each variant.
+    /// The stored responses, one for each variant.
     pub stored: Vec<Stored>,
-    /// Why the latest answer that was not stored was not, and how long ago that was.
+    /// The reason why a response was last rejected by the store, and how long ago.
     pub refused: Option<(Refusal, Duration)>,
 }
 
-/// A stored answer, as operators see it.
+/// A stored response, as operators see it.
 #[derive(Clone, Debug)]
 pub struct Stored {
-    /// Its status.
+    /// The status.
     pub status: StatusCode,
-    /// Whose answer it is.
+    /// The credential to which the response belongs.
     pub credential: CredentialHash,
-    /// The operation, by its index in the route table.
+    /// The operation, as an index in the route table.
     pub operation: u32,
-    /// Its age.
+    /// The age.
     pub age: Duration,
-    /// How much longer it is fresh.
+    /// The remaining freshness.
     pub fresh_for: Duration,
-    /// For how long it has been stale.
+    /// How long the response has been stale.
     pub stale_for: Duration,
-    /// Whether a write, or a purge, has made it unbelievable.
+    /// Whether a write or a purge invalidated the response.
     pub fenced: bool,
-    /// The generation of the fence in which its fetch began.
+    /// The generation of the fence at which the fetch began.
     pub generation: u64,
-    /// The tags that it depends on.
+    /// The tags on which the response depends.
     pub tags: Vec<String>,
-    /// Whether any write makes it unbelievable.
+    /// Whether any write invalidates the response.
     pub any_write: bool,
-    /// The request fields that it was chosen by.
+    /// The request fields by which the response was chosen.
     pub varies_by: Vec<String>,
-    /// What it weighs, in bytes, its key not included.
+    /// The memory that the response takes in bytes, without its key.
     pub bytes: usize,
-    /// How often it was shown.
+    /// The number of times that the response was served.
     pub shown: u32,
 }
 
 impl<E> Cache<E> {
-    /// Forgets what is meant: from the moment this returns it is not shown any more, and neither
-    /// is what was being fetched. Says how many stored answers that were.
+    /// Invalidates what `what` names and returns the number of stored responses removed. Once this
+    /// returns, none of them is served, and neither is the response of a fetch that was in flight.
     pub fn purge(&self, what: &Purge, now: Instant) -> u64 {
         let inner = &self.inner;
-        // The marks first: they are the promise, the rest counts and gives the memory back.
+        // The mark comes first, because it alone keeps the promise. Removing entries only frees
+        // memory and counts.
         let mark = match what {
             Purge::Everything => None,
             Purge::Tag(tag) => Some(Dependency::Tag(tag.clone())),
@@ -72,7 +73,7 @@ impl<E> Cache<E> {
         inner.marks.raise([mark.clone()], now);
         let mut count = 0;
         for (key, entry) in inner.store.answers() {
-            // One that was fetched after the mark is not meant.
+            // A response that was fetched after the mark rose is valid and stays.
             if entry.depends().contains(&mark) && !inner.marks.believes(&entry) {
                 inner.store.remove(&key);
                 count += 1;
@@ -81,12 +82,12 @@ impl<E> Cache<E> {
         count
     }
 
-    /// The credentials of stored answers, as often as they have some.
+    /// The credentials of stored responses, once for each response.
     pub fn credentials(&self) -> impl Iterator<Item = CredentialHash> + '_ {
         self.inner.store.answers().map(|(key, _)| key.credential())
     }
 
-    /// What is known of a key.
+    /// Returns the state of a key.
     pub fn state(&self, key: KeyHash, now: Instant) -> State {
         let inner = &self.inner;
         let stored = inner

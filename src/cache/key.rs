@@ -1,15 +1,14 @@
-//! Pure. The key of a stored answer.
+//! Pure. The key of a stored response.
 //!
-//! Promises that two requests have one key only if they have the same credential, operation, path,
-//! canonical query, `Accept`, `Origin` and, for a GET with a body, the same body,
-//! `Content-Type` and `Content-Encoding`, and the same fields that may shape an answer. Every
-//! variable part stands behind its length, so that no value can pose as the end of one part and the
-//! beginning of the next.
+//! Promises that two requests have the same key only if they agree in credential, operation, path,
+//! canonical query, `Accept`, `Origin`, every field that may shape the response and, for a GET with
+//! a body, in the body, `Content-Type` and `Content-Encoding`. Every variable part is preceded by
+//! its length, so that no value can imitate the boundary between two parts.
 //!
-//! No part has a default: what separates the readers of one upstream from each other must be
-//! named by whoever builds a key. Several lines of one header are joined with a comma, which
-//! means the same (RFC 9110, section 5.3); nothing else is normalised, since a key too many costs
-//! one fetch and a key too few shows someone the wrong answer.
+//! No part has a default: the code that builds a key must name everything that separates the
+//! readers of one upstream. Several lines of one header are joined with a comma, which does not
+//! change their meaning (RFC 9110, section 5.3). Nothing else is normalised. A key too many costs
+//! one fetch; a key too few serves someone the wrong response.
 
 use super::fence::CredentialHash;
 use super::vary::Selection;
@@ -21,39 +20,39 @@ use std::str::FromStr;
 #[cfg(test)]
 mod tests;
 
-/// Bytes before the first variable part.
+/// The length of the fixed parts at the start: credential and operation.
 const PREFIX: usize = 16 + 4;
-/// The length of a part that is not there; no real part is that long.
+/// The length that stands for an absent part. No real part is that long.
 const ABSENT: u32 = u32::MAX;
 
-/// What begins the part of a key that only variants have.
+/// The byte before the part that only variants have.
 const VARIANT: u8 = 2;
-/// What begins the part of a key that only requests with fields of their own have.
+/// The byte before the part that only requests with additional fields have.
 const FIELDS: u8 = 3;
 
-/// Between the lines of one field.
+/// The separator of joined lines.
 const SEPARATOR: &[u8] = b", ";
 
-/// What a key is made of.
+/// The parts of a key.
 #[derive(Debug)]
 pub struct KeyParts<'a> {
-    /// Whose answer it is.
+    /// The credential of the reader.
     pub credential: &'a CredentialHash,
-    /// The operation's index in the route table.
+    /// The operation, as an index in the route table.
     pub operation: u32,
-    /// The path as it was sent.
+    /// The path as received.
     pub path: &'a str,
-    /// The query in canonical form.
+    /// The canonical query.
     pub query: &'a str,
     /// The lines of `Accept`.
     pub accept: Lines<'a>,
     /// The lines of `Origin`.
     pub origin: Lines<'a>,
-    /// The request's body, if it has one.
+    /// The body of the request, if any.
     pub content: Option<Content<'a>>,
 }
 
-/// The body of a request, and what its header says of it.
+/// The body of a request, with the fields that describe it.
 #[derive(Debug)]
 pub struct Content<'a> {
     body: &'a [u8],
@@ -62,7 +61,7 @@ pub struct Content<'a> {
 }
 
 impl<'a> Content<'a> {
-    /// The body of a request with these headers; an empty one is none.
+    /// The body of a request with these headers. `None` if it is empty.
     pub fn of(body: &'a [u8], headers: &'a HeaderMap) -> Option<Self> {
         (!body.is_empty()).then(|| Self {
             body,
@@ -72,12 +71,12 @@ impl<'a> Content<'a> {
     }
 }
 
-/// The key of a stored answer. Two keys are equal only if all their parts are.
+/// The key of a stored response. Two keys are equal only if all their parts are.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key(Box<[u8]>);
 
 impl Key {
-    /// Puts the parts together, in one allocation.
+    /// Joins the parts, in one allocation.
     pub fn new(parts: &KeyParts<'_>) -> Self {
         let content = parts.content.as_ref().map(|content| {
             let digest: [u8; 32] = Sha256::digest(content.body).into();
@@ -103,12 +102,12 @@ impl Key {
         Self(bytes.into_boxed_slice())
     }
 
-    /// The key of an answer that was chosen by these fields besides, where they say this.
+    /// The key of a variant: the response chosen by these fields when they have this selection.
     pub fn variant(&self, fields: &[HeaderName], selection: &Selection) -> Self {
         self.selected(VARIANT, fields, selection)
     }
 
-    /// The key of a request that has these fields besides, which say this; see
+    /// The key of a request with additional fields that have this selection. See
     /// [`fields`](super::fields).
     pub fn with_fields(&self, fields: &[HeaderName], selection: &Selection) -> Self {
         self.selected(FIELDS, fields, selection)
@@ -127,31 +126,31 @@ impl Key {
         Self(bytes.into_boxed_slice())
     }
 
-    /// Names the key where its parts must not be read.
+    /// A short name for the key that does not reveal its parts.
     pub fn hash(&self) -> KeyHash {
         let digest: [u8; 32] = Sha256::digest(&self.0).into();
         KeyHash(digest.first_chunk().copied().unwrap_or_default())
     }
 
-    /// Whose answer it is.
+    /// The credential of the reader.
     pub fn credential(&self) -> CredentialHash {
         self.0.first_chunk().copied().unwrap_or_default()
     }
 
-    /// The operation's index in the route table.
+    /// The operation, as an index in the route table.
     pub fn operation(&self) -> u32 {
         let bytes = self.0.get(16..PREFIX).and_then(|part| part.first_chunk());
         bytes.copied().map(u32::from_le_bytes).unwrap_or_default()
     }
 
-    /// How many bytes the key takes.
+    /// The length of the key in bytes.
     pub fn len_bytes(&self) -> usize {
         self.0.len()
     }
 }
 
-/// A key as it is shown to people: 64 bits of a hash over all its parts. The keyed hash of the
-/// credential is among them, so what a path says cannot be guessed from it.
+/// The public name of a key: 64 bits of a hash over all its parts. The parts include the keyed hash
+/// of the credential, so nobody can guess a path from it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyHash([u8; 8]);
 
@@ -178,14 +177,15 @@ impl FromStr for KeyHash {
     }
 }
 
-/// Says nothing of the parts: a path may name a person.
+/// Omits the parts, because a path may name a person.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({} bytes)", self.0.len())
     }
 }
 
-/// A length that does not fit stands for "very long". Request heads are bounded far below that.
+/// The encoded length of a part. An oversized length is clamped; request heads are bounded far
+/// below it.
 fn length(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(ABSENT - 1)
 }
@@ -197,10 +197,10 @@ fn push(bytes: &mut Vec<u8>, part: &[u8]) {
 
 /// All lines of one field of a request.
 pub enum Lines<'h> {
-    /// Its only line, or none, for whoever went through the header and knows: no look-up by name is
-    /// needed then.
+    /// The only line, or none. For a caller that has already gone through the header, this saves
+    /// the lookup by name.
     Only(Option<&'h HeaderValue>),
-    /// As many as there are.
+    /// Any number of lines.
     All(GetAll<'h, HeaderValue>),
 }
 
@@ -241,7 +241,7 @@ impl<'h> Lines<'h> {
     }
 }
 
-/// Says nothing of them, nor of the header that they stand in.
+/// Omits the lines and the header that contains them.
 impl fmt::Debug for Lines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Lines")

@@ -1,13 +1,14 @@
-//! Pure. How long an answer is fresh, and in which need it may be shown after that.
+//! Pure. How long a response is fresh, and when it may be served stale.
 //!
-//! Promises RFC 9111, sections 4.2 and 4.2.4, RFC 5861 and RFC 9213, with the operator's word
-//! where one is given: a time to live of the operation, times of staleness, and whose word counts
-//! ([`Precedence`]). What forbids staleness forbids it whatever the operator has configured, unless
-//! the operator's word is the only one that counts.
+//! Promises RFC 9111, sections 4.2 and 4.2.4, RFC 5861 and RFC 9213, combined with what the
+//! operator configures: a time to live per operation, limits of staleness, and a [`Precedence`]. A
+//! directive that forbids stale responses prevails over the operator's limits, unless
+//! [`Precedence::Operator`] applies.
 //!
-//! Ages are counted from the sending of the request, so the time on the way is in them (section
-//! 4.2.3, `response_delay`). The wall clock is asked only where an HTTP/1.0 hop may have lost an
-//! `Age`; our clock and the API's need not agree otherwise.
+//! Ages count from the sending of the request, so the time in transit is included (section 4.2.3,
+//! `response_delay`). The wall clock matters only behind an HTTP/1.0 hop, which may have dropped an
+//! `Age`, and for a response without `Date`. Otherwise the clocks of gateway and API need not
+//! agree.
 
 use super::control::{Directives, delta_seconds, tokens};
 use super::{date, targeted};
@@ -17,55 +18,56 @@ use std::time::{Duration, SystemTime};
 #[cfg(test)]
 mod tests;
 
-/// A lifetime by guess is never longer (RFC 9111, section 4.2.2, asks for care).
+/// The longest heuristic lifetime (RFC 9111, section 4.2.2, recommends caution).
 const LONGEST_GUESS: Duration = Duration::from_secs(86_400);
 
-/// Whose word counts where the API and the operator both say something.
+/// The rule that applies where both the API and the operator state a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precedence {
-    /// The shorter of both times; what the API forbids is forbidden.
+    /// The shorter of both times. What the API forbids stays forbidden.
     #[default]
     Shorter,
-    /// The API's; the operator's where the API says nothing.
+    /// The API's time. The operator's applies where the API states none.
     Upstream,
-    /// The operator's; `Cache-Control`, `CDN-Cache-Control` and `Expires` are not looked at.
+    /// The operator's time. `Cache-Control`, `CDN-Cache-Control` and `Expires` are ignored, except
+    /// for `no-transform`.
     Operator,
 }
 
-/// What the operator has configured for an operation.
+/// The configuration of an operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Time to live of a success; without one the API's word alone counts.
+    /// The time to live of a success. Without it, only the API states lifetimes.
     pub ttl: Option<Duration>,
-    /// Whose word counts.
+    /// The rule for conflicting times.
     pub precedence: Precedence,
-    /// How long a stale answer may be shown while a new one is fetched.
+    /// How long a stale response may be served during its refresh.
     pub while_revalidate: Option<Duration>,
-    /// How long a stale answer may be shown when the API fails.
+    /// How long a stale response may be served when the API fails.
     pub if_error: Option<Duration>,
-    /// How long a stale answer may be shown when the budget is spent.
+    /// How long a stale response may be served when the budget is exhausted.
     pub if_limited: Option<Duration>,
-    /// Percent of the time since `Last-Modified` that an answer without a stated lifetime is
-    /// believed for; 0 is not at all.
+    /// The heuristic lifetime of a response without a stated one, in percent of the time since
+    /// `Last-Modified`. 0 disables it.
     pub heuristic_percent: u32,
 }
 
-/// What an answer says about its storing, after it is settled which fields count.
+/// The caching instructions of a response, after one of its fields has been chosen to count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Said {
     /// The directives in force.
     pub directives: Directives,
-    /// The lifetime that is stated, by a directive or by `Expires`.
+    /// The stated lifetime, from a directive or from `Expires`.
     pub stated: Option<Duration>,
 }
 
 impl Said {
-    /// Reads the header of an answer. `now` is the wall clock.
+    /// Reads the header of a response. `now` is the wall clock.
     pub fn of(headers: &HeaderMap, precedence: Precedence, now: SystemTime) -> Self {
         let general = Directives::parse(headers.get_all(header::CACHE_CONTROL));
         if precedence == Precedence::Operator {
             let directives = Directives {
-                // Not about storing: the bytes are the API's.
+                // Unrelated to storing: the bytes are still the API's to protect.
                 no_transform: general.no_transform,
                 ..Directives::default()
             };
@@ -91,38 +93,38 @@ impl Said {
     }
 }
 
-/// The life of a stored answer.
+/// The lifetime of a stored response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lifetime {
-    /// Its age when its fetch began.
+    /// The age at the beginning of the fetch.
     pub initial_age: Duration,
-    /// The age up to which it is fresh.
+    /// The age at which freshness ends.
     pub fresh_for: Duration,
-    /// How much longer it may be shown while a new one is fetched.
+    /// How much longer the response may be served during its refresh.
     pub while_revalidate: Duration,
-    /// How much longer it may be shown when the API fails.
+    /// How much longer the response may be served when the API fails.
     pub if_error: Duration,
-    /// How much longer it may be shown when the budget is spent.
+    /// How much longer the response may be served when the budget is exhausted.
     pub if_limited: Duration,
-    /// Whether it may be shown stale at all, also to readers who ask for it.
+    /// Whether the response may be served stale at all, even to a reader that accepts it.
     pub may_be_stale: bool,
-    /// It does not change while it is fresh (RFC 8246).
+    /// Whether the response does not change while it is fresh (RFC 8246).
     pub immutable: bool,
 }
 
-/// The kind of status, as far as lifetimes go.
+/// The class of a status, as far as lifetimes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A complete success, which the operator's time to live is meant for.
+    /// A complete success, to which the operator's time to live applies.
     Success,
-    /// Another status for which a lifetime may be guessed (RFC 9110, section 15.1).
+    /// Another status that permits a heuristic lifetime (RFC 9110, section 15.1).
     Guessable,
-    /// One that is stored with a stated lifetime only.
+    /// A status that is stored only with a stated lifetime.
     Other,
 }
 
 impl Kind {
-    /// The kind of a status.
+    /// The class of a status.
     pub fn of(status: u16) -> Self {
         match status {
             200 | 203 | 204 => Self::Success,
@@ -133,7 +135,7 @@ impl Kind {
 }
 
 impl Lifetime {
-    /// The life of an answer, or `None` if nobody gives it one. It may be over already.
+    /// The lifetime of a response. `None` if neither side gives it one. It may already be over.
     pub fn of(
         rules: &Rules,
         said: &Said,
@@ -144,7 +146,8 @@ impl Lifetime {
         let initial_age = initial_age(headers, now);
         let ttl = rules.ttl.filter(|_| kind == Kind::Success);
         let fresh_for = match (rules.precedence, said.stated, ttl) {
-            // An age from upstream says nothing about the operator's time.
+            // The operator's time counts from the receipt, so an age from upstream must not shorten
+            // it.
             (Precedence::Operator, _, ttl) => ttl? + initial_age,
             (Precedence::Upstream, Some(stated), _) => stated,
             (Precedence::Shorter, Some(stated), Some(ttl)) => stated.min(ttl),
@@ -177,7 +180,7 @@ impl Lifetime {
         })
     }
 
-    /// The life of an answer that has to be validated before each use.
+    /// The lifetime of a response that must be validated before each use.
     pub fn over(headers: &HeaderMap, now: SystemTime) -> Self {
         Self {
             initial_age: initial_age(headers, now),
@@ -185,13 +188,13 @@ impl Lifetime {
         }
     }
 
-    /// Whether it is over when the answer comes.
+    /// Whether the lifetime is over on receipt.
     pub fn is_over(&self) -> bool {
         self.fresh_for <= self.initial_age
     }
 }
 
-/// A lifetime by guess, where the operator wants one (RFC 9111, section 4.2.2).
+/// The heuristic lifetime, where the operator enables it (RFC 9111, section 4.2.2).
 fn guess(
     rules: &Rules,
     said: &Said,
@@ -209,8 +212,8 @@ fn guess(
     Some(part.min(LONGEST_GUESS))
 }
 
-/// The lifetime by `Expires` (RFC 9111, sections 4.2.1 and 5.3): from the answer's own `Date`.
-/// What cannot be read, or is there twice, is past.
+/// The lifetime from `Expires`, relative to `Date` (RFC 9111, sections 4.2.1 and 5.3). An
+/// unreadable or repeated `Expires` lies in the past.
 fn expires(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     if !headers.contains_key(header::EXPIRES) {
         return None;
@@ -220,23 +223,22 @@ fn expires(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(lifetime.unwrap_or_default())
 }
 
-/// When the answer was sent, by its `Date`; without one, now (RFC 9110, section 6.6.1).
+/// The time of the response by its `Date`, or else now (RFC 9110, section 6.6.1).
 fn sent(headers: &HeaderMap, now: SystemTime) -> SystemTime {
     let date = headers.get(header::DATE);
     date.and_then(|date| date::parse(date, now)).unwrap_or(now)
 }
 
-/// The only value of a field; none if there are several.
+/// The only value of a field. `None` if there are none or several.
 fn only(headers: &HeaderMap, name: HeaderName) -> Option<&http::HeaderValue> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;
     values.next().is_none().then_some(first)
 }
 
-/// The age of the answer when it came, the time on the way not included (RFC 9111, sections 4.2.3
-/// and 5.1): the first member of `Age`, or none if that is not a number. Behind an HTTP/1.0 hop,
-/// which need not send an `Age`, the time from its `Date` to the sending of the request if that is
-/// more.
+/// The age on receipt, without the time in transit (RFC 9111, sections 4.2.3 and 5.1): the first
+/// member of `Age`, or zero if it is not a number. An HTTP/1.0 hop need not send an `Age`. Behind
+/// one, the time from `Date` to the sending of the request counts if that is longer.
 fn initial_age(headers: &HeaderMap, now: SystemTime) -> Duration {
     let stated = tokens(headers.get_all(header::AGE)).next();
     let stated = stated.and_then(delta_seconds).unwrap_or_default();

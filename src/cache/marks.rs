@@ -1,8 +1,8 @@
-//! The fence among threads.
+//! The fence, shared among threads.
 //!
-//! Promises that once a raise has returned, no reader on any thread believes an older answer, and
-//! that a reader of an answer that was judged before and overtaken by nothing since takes no lock:
-//! while the generation stands still, so does every belief, and the generation is one atomic.
+//! Promises that once a raise has returned, no reader on any thread finds an older response valid.
+//! A reader takes no lock if the entry was checked at the present generation: validity changes only
+//! with the generation, and the generation is one atomic.
 
 use super::entry::Entry;
 use super::fence::{Dependency, Fence, Stamp};
@@ -10,11 +10,11 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// The fence, shared.
+/// The shared fence.
 #[derive(Debug)]
 pub(super) struct Marks {
     fence: RwLock<Fence>,
-    /// The fence's generation, published when a raise is complete.
+    /// The generation of the fence, published when a raise is complete.
     generation: AtomicU64,
 }
 
@@ -27,7 +27,7 @@ impl Marks {
         }
     }
 
-    /// The fence for more than one question at once. Never to be held over an await.
+    /// Locks the fence for several questions at once. The guard must not be held across an `await`.
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Fence> {
         self.fence.read()
     }
@@ -36,11 +36,13 @@ impl Marks {
         self.read().stamp(now)
     }
 
-    /// Whether the answer may be shown.
+    /// Whether the response may be served.
     pub(super) fn believes(&self, entry: &Entry) -> bool {
         if entry.is_believed_at(self.generation.load(Ordering::Acquire)) {
             return true;
         }
+        // The recorded generation is read under the same guard as the marks. Read after the guard
+        // is dropped, it could include a raise that this check has not seen.
         let fence = self.read();
         let believed = fence.believes(&entry.stamp(), entry.depends());
         if believed {
@@ -60,8 +62,8 @@ impl Marks {
     fn change(&self, change: impl FnOnce(&mut Fence)) {
         let mut fence = self.fence.write();
         change(&mut fence);
-        // Before the lock is let go, hence before the write's caller hears and any reader who
-        // comes after that.
+        // Published before the lock is released, hence before the write's caller gets its response.
+        // A read that this caller sends afterwards sees the new generation.
         self.generation.store(fence.generation(), Ordering::Release);
     }
 }
