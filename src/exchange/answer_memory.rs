@@ -1,34 +1,36 @@
-//! How much memory answers take together that are read as a whole: from their first byte until
-//! their first reader has them. The stored copy is counted by the store.
+//! The memory of responses that are read as a whole, from their first byte until their first reader
+//! has them. The store counts its own copy.
 //!
-//! An answer that finds no room is passed on as it comes, and not stored. So a peak of large
-//! answers takes no more than this, whatever its readers do.
+//! Promises a bound on the sum, whatever the readers do. A response that finds no room is streamed
+//! and not stored.
 
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The memory is counted in pieces of so many bytes.
+/// The unit of accounting, in bytes.
 const PIECE: usize = 16 * 1_024;
 
-/// The memory that all such answers share. Cheap to clone.
+/// The memory shared by all such responses. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Answers {
     room: Arc<Semaphore>,
 }
 
-/// What one answer takes, for as long as it lives.
+/// The memory reserved for one response, until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     answers: Answers,
+    /// Bytes reserved, a multiple of [`PIECE`].
     room: Option<OwnedSemaphorePermit>,
     taken: usize,
+    /// Bytes received.
     used: usize,
     was_refused: bool,
 }
 
 impl Answers {
-    /// Room for `most` bytes.
+    /// Creates a memory of `most` bytes.
     pub fn new(most: usize) -> Self {
         let pieces = (most / PIECE).min(Semaphore::MAX_PERMITS);
         Self {
@@ -36,8 +38,8 @@ impl Answers {
         }
     }
 
-    /// Room for an answer: for so many bytes if that is known, at most for `most`, else for none
-    /// yet.
+    /// Reserves memory for a response of `bytes`, at most for `most`. If the length is unknown,
+    /// nothing is reserved yet. Returns `None` if there is no room.
     pub(crate) fn take(&self, bytes: Option<u64>, most: usize) -> Option<Reservation> {
         let bytes = bytes.map(|bytes| usize::try_from(bytes).unwrap_or(most).min(most));
         let mut taken = Reservation {
@@ -52,7 +54,7 @@ impl Answers {
 }
 
 impl Reservation {
-    /// Whether there is room for so many bytes more.
+    /// Adds received bytes, and returns whether there is room for them.
     pub(crate) fn grow(&mut self, bytes: usize) -> bool {
         self.used += bytes;
         let has_room = self.widen(self.used);
@@ -60,11 +62,12 @@ impl Reservation {
         has_room
     }
 
-    /// Whether there was none once.
+    /// Returns whether a reservation failed at any time.
     pub(crate) fn was_refused(&self) -> bool {
         self.was_refused
     }
 
+    // Never waits for memory: readers that wait for each other's memory could deadlock.
     fn widen(&mut self, bytes: usize) -> bool {
         let Some(more) = bytes.checked_sub(self.taken).filter(|more| *more > 0) else {
             return true;
@@ -83,7 +86,7 @@ impl Reservation {
         true
     }
 
-    /// The same bytes, which take the room until nobody has them.
+    /// Returns the same bytes, which keep the reservation until the last clone is dropped.
     pub(crate) fn hold(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(ReservedBytes { bytes, _room: self })
     }

@@ -1,4 +1,6 @@
-//! The body of an answer: held bytes, or streamed from the API as it comes, as it is or decoded.
+//! The bodies of responses: held in memory, or streamed from the API, as they are or decoded.
+//!
+//! A body reports its own errors; this module does not decide which kind a response gets.
 
 use crate::buffer::Buffer;
 use crate::cache::coding::Decoder;
@@ -16,28 +18,28 @@ use std::task::{Context, Poll};
 /// Any error of a layer.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body of an answer once it has passed the layers.
+/// The body of a response that has passed the layers.
 pub type LayeredBody = tower_http::body::UnsyncBoxBody<Bytes, BoxError>;
 
-/// What the gateway answers with.
+/// The body of a response of the gateway.
 #[derive(Debug)]
 pub enum Body {
-    /// Bytes that are held: from the store, or the gateway's own.
+    /// Bytes in memory, from the store or of the gateway itself.
     Held(Full<Bytes>),
-    /// The API's answer as it arrives.
+    /// The API's body as it arrives.
     Streamed(Box<AnswerBody>),
-    /// Bytes that were read already, then the rest of the API's answer.
+    /// Bytes that were read already, followed by the rest of the API's body.
     Continued(Option<Bytes>, Box<AnswerBody>),
-    /// Held bytes, decoded as they are asked for.
+    /// Bytes in memory, decoded piece by piece as the caller takes them.
     Decoded(Box<Decoder>),
-    /// The API's answer, decoded as it arrives.
+    /// The API's body, decoded as it arrives.
     Decoding(Box<Decoding>),
-    /// Any other.
+    /// Any other body.
     Boxed(UnsyncBoxBody<Bytes, BodyError>),
 }
 
 impl Body {
-    /// A held body.
+    /// Returns a body of these bytes.
     pub fn held(bytes: impl Into<Bytes>) -> Self {
         Self::Held(Full::new(bytes.into()))
     }
@@ -68,7 +70,7 @@ impl HttpBody for Body {
             },
             Self::Decoded(decoder) => Poll::Ready(match decoder.piece() {
                 Ok(piece) => piece.map(|piece| Ok(Frame::data(piece))),
-                // It could be decoded when it was stored.
+                // Decoding succeeded when the response was stored.
                 Err(_) => Some(Err(BodyError::Broken)),
             }),
             Self::Decoding(body) => Pin::new(body).poll_frame(context),
@@ -94,6 +96,7 @@ impl HttpBody for Body {
             Self::Boxed(body) => body.size_hint(),
             Self::Continued(None, rest) => rest.size_hint(),
             Self::Decoded(decoder) => SizeHint::with_exact(decoder.left() as u64),
+            // Unknown until the last compressed byte has arrived.
             Self::Decoding(_) => SizeHint::default(),
             Self::Continued(Some(first), rest) => {
                 let mut hint = rest.size_hint();
@@ -108,8 +111,10 @@ impl HttpBody for Body {
     }
 }
 
-/// A body on its way to a caller: counted while it lives. A panic in it is an error like any other
-/// and ends its connection, not more; the layers around the head of an answer do not see it.
+/// A body in flight to a caller, counted while it lives.
+///
+/// A panic in the body becomes an error, which ends its connection and nothing else. The layers end
+/// at the head of the response and would not catch it.
 #[derive(Debug)]
 pub struct Guarded<B> {
     inner: B,
@@ -141,6 +146,7 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin> HttpBody for Guar
             return Poll::Ready(None);
         }
         let inner = Pin::new(&mut this.inner);
+        // `AssertUnwindSafe` is sound, because a body that panicked is never polled again.
         match catch_unwind(AssertUnwindSafe(|| inner.poll_frame(context))) {
             Ok(polled) => polled.map_err(Into::into),
             Err(cause) => {
@@ -162,23 +168,23 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin> HttpBody for Guar
     }
 }
 
-/// The body of an answer as the server gets it.
+/// The body of a response as the server gets it.
 pub enum OuterBody {
-    /// Held bytes that no layer has to watch: how long a caller takes for them is the connection's
-    /// matter.
+    /// Bytes in memory that no layer watches. The connection bounds how long a caller takes for
+    /// them.
     Held(Guarded<Body>),
-    /// One that has passed the layers, and its error, once it has one.
+    /// A body that has passed the layers, and its error once there is one.
     Layered(LayeredBody, Option<BoxError>),
 }
 
 impl OuterBody {
-    /// The bytes of an answer that is not the gateway's proper.
+    /// Returns a body for a response that is not part of the request path.
     pub fn plain(bytes: impl Into<Bytes>) -> Self {
         let body = Full::new(bytes.into()).map_err(|never| -> BoxError { match never {} });
         Self::layered(LayeredBody::new(body))
     }
 
-    /// One that has passed the layers.
+    /// Returns the body of a response that has passed the layers.
     pub fn layered(body: LayeredBody) -> Self {
         Self::Layered(body, None)
     }
@@ -209,9 +215,10 @@ impl HttpBody for OuterBody {
                 }
                 match Pin::new(body).poll_frame(context) {
                     Poll::Ready(Some(Err(broken))) => {
-                        // The connection is closed at an error, with whatever was not yet written.
-                        // It writes when it finds nothing to read: so the caller sees the head and
-                        // what came of the body.
+                        // hyper closes the connection at an error and discards what it has not
+                        // written. It writes when a poll is pending. So the error is reported at
+                        // the next poll, and the caller gets the head and the part of the body that
+                        // arrived.
                         *error = Some(broken);
                         context.waker().wake_by_ref();
                         Poll::Pending
@@ -240,11 +247,11 @@ impl HttpBody for OuterBody {
 /// A body read up to a bound.
 #[derive(Debug)]
 pub enum Read {
-    /// All of it.
+    /// The whole body.
     Whole(Bytes),
-    /// More than the bound: what was read, and the rest.
+    /// A body beyond the bound: the bytes read, and the rest.
     Longer(Bytes, Box<AnswerBody>),
-    /// It broke off.
+    /// A body that broke off.
     Broken(BodyError),
 }
 
@@ -253,7 +260,8 @@ pub async fn read(body: AnswerBody, most: usize) -> Read {
     read_within(body, most, |_| true).await
 }
 
-/// The same where each piece has to find room; without it the body counts as longer.
+/// Reads a body of at most `most` bytes, of which each piece must find room. A body that finds none
+/// is returned as [`Read::Longer`].
 pub(crate) async fn read_within(
     mut body: AnswerBody,
     most: usize,
@@ -265,6 +273,8 @@ pub(crate) async fn read_within(
     while let Some(frame) = body.frame().await {
         match frame.map(Frame::into_data) {
             Ok(Ok(data)) => {
+                // The piece is kept even without room for it: it was read, and belongs before the
+                // rest.
                 bytes.push(&data);
                 is_within &= has_room(data.len());
             }

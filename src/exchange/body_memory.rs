@@ -1,6 +1,8 @@
-//! How much memory the bodies of requests take together: from their first byte until their request
-//! is done with, wherever it waits meanwhile. One peer has at most half of it, so that its bodies
-//! leave room for those of others.
+//! The memory of request bodies, from their first byte until their request is done, wherever it is
+//! queued meanwhile.
+//!
+//! Promises a bound on the sum. One peer gets at most half of it, so that its bodies leave room for
+//! those of others.
 
 use crate::error::GatewayError;
 use parking_lot::Mutex;
@@ -8,7 +10,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// The memory that all bodies share. Cheap to clone.
+/// The memory shared by all bodies. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Room {
     most: usize,
@@ -21,7 +23,7 @@ struct State {
     peers: HashMap<IpAddr, usize>,
 }
 
-/// What one body takes, for as long as it lives.
+/// The memory reserved for one body, until this value is dropped.
 #[derive(Debug)]
 pub struct Taken {
     room: Room,
@@ -30,7 +32,7 @@ pub struct Taken {
 }
 
 impl Room {
-    /// Room for `most` bytes.
+    /// Creates a memory of `most` bytes.
     pub fn new(most: usize) -> Self {
         Self {
             most,
@@ -38,7 +40,7 @@ impl Room {
         }
     }
 
-    /// The place of a body of this peer's that has not begun.
+    /// Returns an empty reservation for a body from `peer`.
     pub fn nothing(&self, peer: IpAddr) -> Taken {
         Taken {
             room: self.clone(),
@@ -49,7 +51,10 @@ impl Room {
 }
 
 impl Taken {
-    /// Takes so many bytes more, if there is room for them.
+    /// Reserves `bytes` more.
+    ///
+    /// # Errors
+    /// [`GatewayError::Overloaded`] if the memory or the peer's half of it is used up.
     pub fn grow(&mut self, bytes: usize) -> Result<(), GatewayError> {
         let most = self.room.most;
         let mut state = self.room.state.lock();

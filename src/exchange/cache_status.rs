@@ -1,4 +1,4 @@
-//! How the cache dealt with a request, in the words of `Cache-Status`, metrics and log alike.
+//! The result of the cache for a request, in the same words for `Cache-Status`, metrics and log.
 
 use crate::cache::cache_status::{self, Forwarded, Kept, Stale};
 use crate::cache::key::KeyHash;
@@ -6,17 +6,17 @@ use crate::cache::leader::Landed;
 use crate::cache::reason::{Bypass, Miss};
 use http::{HeaderValue, StatusCode};
 
-/// What the cache had to do with an answer.
+/// The result of the cache for one response.
 #[derive(Clone, Debug)]
 pub struct CacheStatus {
-    /// `None` for a hit, whose header has it already.
+    /// `None` for a hit, whose headers contain it already.
     value: Option<HeaderValue>,
     result: &'static str,
     reason: &'static str,
 }
 
 impl CacheStatus {
-    /// From the store; the field stands in the answer's header already.
+    /// A hit. Its stored headers contain the field already.
     pub fn hit() -> Self {
         Self {
             value: None,
@@ -25,7 +25,7 @@ impl CacheStatus {
         }
     }
 
-    /// From the store, although it is stale.
+    /// A stale response from the store.
     pub fn stale(stale: &Stale) -> Self {
         Self {
             value: Some(cache_status::stale(stale)),
@@ -34,8 +34,8 @@ impl CacheStatus {
         }
     }
 
-    /// Fetched for this request, because of `why`. `status` is the API's, where the reader sees
-    /// another.
+    /// A response fetched for this request, because of `why`. `status` is the API's, if the reader
+    /// gets another.
     pub fn fetched(why: Miss, key: KeyHash, landed: &Landed, status: Option<StatusCode>) -> Self {
         let kept = match landed.stored {
             Ok(()) => Kept::Stored,
@@ -49,7 +49,7 @@ impl CacheStatus {
         })
     }
 
-    /// Fetched for another request and shared.
+    /// A response fetched for another request and shared.
     pub fn joined(why: Miss, key: KeyHash) -> Self {
         Self::forwarded(Forwarded {
             why,
@@ -59,7 +59,7 @@ impl CacheStatus {
         })
     }
 
-    /// Fetched for this request alone.
+    /// A response fetched for this request alone.
     pub fn alone(why: Miss, key: Option<KeyHash>) -> Self {
         Self::forwarded(Forwarded {
             why,
@@ -69,7 +69,7 @@ impl CacheStatus {
         })
     }
 
-    /// Not a matter for the cache.
+    /// A request that is not cacheable.
     pub fn bypass(why: Bypass) -> Self {
         Self::alone(Miss::Bypass(why), None)
     }
@@ -92,17 +92,17 @@ impl CacheStatus {
         }
     }
 
-    /// The field's value (RFC 9211), unless the answer's header has it already.
+    /// Returns the value of the field (RFC 9211), or `None` if the response's headers contain it.
     pub fn value(&self) -> Option<HeaderValue> {
         self.value.clone()
     }
 
-    /// `hit`, `stale`, `miss` or `bypass`.
+    /// Returns `hit`, `stale`, `miss` or `bypass`.
     pub fn result(&self) -> &'static str {
         self.result
     }
 
-    /// Why.
+    /// Returns the reason of the result.
     pub fn reason(&self) -> &'static str {
         self.reason
     }

@@ -1,16 +1,19 @@
-//! Who asks, and how much of the upstream each of them may ask for.
+//! Callers, and the quota of upstream requests that each of them has.
 //!
-//! A caller is the peer's address, divided by `X-Gateway-Caller` where that peer is trusted to set
-//! it. The quota is governor's: a smooth rate with a burst is what one wants at the front door,
-//! unlike for the upstream budgets. Only what needs the upstream is charged; hits are free.
+//! A caller is the peer's address, divided by `X-Gateway-Caller` where the peer is trusted to set
+//! it. Only requests that need the API are charged; hits are free. The quota is governor's: at the
+//! entrance a smooth rate with a burst is wanted, unlike for the budgets of the API.
 //!
-//! Each peer has the quota. What a trusted peer asks under names has one more, which names divide:
-//! it is charged to the name, which has half of a quota, and to all names of the peer. So no number
-//! of names gives a peer more than that, one name's flood leaves half of it to the others, and what
-//! comes without a name leaves all of it to them.
+//! Each peer has a quota. Named requests of a trusted peer have a second one, which their names
+//! divide. Such a request is charged to its name, which has half a quota, and to all names of the
+//! peer together. Hence:
 //!
-//! So many callers are told apart and no more. While the table is full, those in it go on as before
-//! and newcomers share one quota, until a timer has forgotten those that are idle.
+//! - No number of names gives a peer more than the second quota.
+//! - A flood under one name leaves half of it to the others.
+//! - Requests without a name leave all of it to the names.
+//!
+//! The number of tracked callers is bounded. While the table is full, its callers go on as before
+//! and new ones share one quota, until a timer forgets idle callers.
 
 use crate::error::GatewayError;
 use crate::limit::turns::Caller;
@@ -30,11 +33,14 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The longest name a caller may have, in bytes.
+/// The longest name of a caller, in bytes.
 const LONGEST_NAME: usize = 64;
 pub(crate) const CALLER: &str = "x-gateway-caller";
 
-/// Finds out who asks.
+/// Returns the caller of a request.
+///
+/// # Errors
+/// If a trusted peer sends an invalid `X-Gateway-Caller`, or several.
 pub fn identify(
     headers: &HeaderMap,
     peer: IpAddr,
@@ -57,14 +63,14 @@ pub fn identify(
             }
             Some(Arc::from(String::from_utf8_lossy(text)))
         }
-        // From anybody else the field means nothing.
+        // The header of an untrusted peer is ignored.
         _ => None,
     };
     Ok(Caller { peer, name })
 }
 
-/// The state of every caller's quota, of a bounded number of callers. A lock for all of them
-/// suffices, since hits are not charged.
+/// The state of each quota, for a bounded number of callers. One lock suffices, because hits are
+/// not charged.
 #[derive(Debug)]
 struct Table {
     states: Mutex<States>,
@@ -74,7 +80,7 @@ struct Table {
 #[derive(Debug, Default)]
 struct States {
     known: HashMap<Caller, Nanos>,
-    /// All those for whom there is no room.
+    /// The shared quota of all callers that the table has no room for.
     others: Option<Nanos>,
 }
 
@@ -124,7 +130,7 @@ impl ShrinkableKeyedStateStore<Caller> for Table {
 type Limiter<C> =
     RateLimiter<Caller, Table, C, NoOpMiddleware<<C as governor::clock::Clock>::Instant>>;
 
-/// The quota of every caller, on governor's clock or a test's.
+/// The quotas of all callers, on governor's clock or a test's.
 #[derive(Debug)]
 pub struct Quotas<C: governor::clock::Clock = QuantaClock> {
     limiters: Swap<Limiters<C>>,
@@ -133,7 +139,9 @@ pub struct Quotas<C: governor::clock::Clock = QuantaClock> {
 
 #[derive(Debug)]
 struct Limiters<C: governor::clock::Clock> {
+    /// One quota per peer, and one for all names of a peer together.
     peers: Limiter<C>,
+    /// Half a quota per name.
     names: Limiter<C>,
 }
 
@@ -142,11 +150,11 @@ struct Limiters<C: governor::clock::Clock> {
 pub struct Allowed {
     /// Requests per `per`.
     pub rate: NonZeroU32,
-    /// See `rate`; more than zero.
+    /// The period of `rate`; more than zero.
     pub per: Duration,
-    /// How many may come at once.
+    /// Requests that may come at once.
     pub burst: NonZeroU32,
-    /// Peers, and names, that are told apart.
+    /// The number of peers, and of names, that are tracked.
     pub tracked: usize,
 }
 
@@ -172,7 +180,7 @@ impl<C: governor::clock::Clock + Clone> Limiters<C> {
 }
 
 impl<C: governor::clock::Clock + Clone> Quotas<C> {
-    /// Quotas on `clock`.
+    /// Creates quotas on `clock`.
     pub fn new(allowed: Allowed, clock: C) -> Self {
         Self {
             limiters: Limiters::new(allowed, &clock).into(),
@@ -180,21 +188,24 @@ impl<C: governor::clock::Clock + Clone> Quotas<C> {
         }
     }
 
-    /// Puts others in their place, which know nothing of what was spent.
+    /// Replaces all quotas. The new ones start with nothing used.
     pub fn configure(&self, allowed: Allowed) {
         self.limiters.set(Limiters::new(allowed, &self.clock));
     }
 
-    /// Charges one request, or says when one will be accepted.
+    /// Charges one request.
+    ///
+    /// # Errors
+    /// [`GatewayError::CallerQuota`] with the time after which a request is accepted.
     pub fn charge(&self, caller: &Caller) -> Result<(), GatewayError> {
         let limiters = self.limiters.get();
-        // What is refused to a name is not charged to its peer.
+        // The name first: a request that its name has no quota for is not charged to the peer.
         if caller.name.is_some() {
             self.charge_to(&limiters.names, caller)?;
         }
         let together = Caller {
             peer: caller.peer,
-            // No name is empty.
+            // The empty name stands for all names of the peer. No name of a caller is empty.
             name: caller.name.as_ref().map(|_| Arc::from("")),
         };
         self.charge_to(&limiters.peers, &together)
@@ -208,7 +219,7 @@ impl<C: governor::clock::Clock + Clone> Quotas<C> {
             })
     }
 
-    /// Forgets callers whose quota is whole again. Call it on a timer.
+    /// Forgets callers whose quota is whole again. Call this on a timer.
     pub fn forget_idle(&self) {
         let limiters = self.limiters.get();
         for limiter in [&limiters.peers, &limiters.names] {
@@ -217,7 +228,7 @@ impl<C: governor::clock::Clock + Clone> Quotas<C> {
         }
     }
 
-    /// How many callers are tracked.
+    /// Returns the number of tracked callers.
     pub fn tracked(&self) -> usize {
         let limiters = self.limiters.get();
         limiters.peers.len() + limiters.names.len()

@@ -1,8 +1,8 @@
-//! A compressed answer that is not stored, for a reader who does not understand it.
+//! Decoding of a compressed response that is not stored, for a reader that does not accept `gzip`.
 //!
-//! Every shared fetch says that it understands `gzip`, also for readers who do not: what turns out
-//! not to be for others is decoded here, as it arrives. Bounded: a little is decoded at a time, so
-//! bytes that swell a thousandfold are as many pieces.
+//! Every shared fetch accepts `gzip`, also for readers that do not. A response that turns out not
+//! to be shareable is decoded here as it arrives. Memory is bounded: little is decoded at a time,
+//! so a body that expands a thousandfold becomes as many pieces.
 
 use crate::upstream::{AnswerBody, BodyError};
 use bytes::{Buf, Bytes};
@@ -14,24 +14,24 @@ use std::io::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// How many compressed bytes are decoded at a time.
+/// The number of compressed bytes decoded at a time.
 const BITE: usize = 1024;
 
-/// The decoded bytes of an answer.
+/// The decoded body of a response.
 pub struct Decoding {
-    /// What was read already, and what is still to come.
+    /// The compressed bytes received but not decoded, and the part still to come.
     pending: Bytes,
     rest: Option<AnswerBody>,
-    /// `None` once it has ended.
+    /// `None` once decoding has ended.
     decoder: Option<MultiGzDecoder<Vec<u8>>>,
-    /// What was decoded before it was asked for.
+    /// A frame that was decoded before the first poll.
     ahead: Option<Result<Frame<Bytes>, BodyError>>,
-    /// Whether something was not compressed as it says.
+    /// Whether some part was not valid `gzip`.
     is_malformed: bool,
 }
 
 impl Decoding {
-    /// Decodes an answer, of which `first` was read already.
+    /// Decodes a body of which `first` was read already.
     pub fn new(first: Option<Bytes>, rest: Option<AnswerBody>) -> Self {
         Self {
             pending: first.unwrap_or_default(),
@@ -42,19 +42,22 @@ impl Decoding {
         }
     }
 
-    /// Decodes until there is something to hand out, which it keeps. False if what came by then is
-    /// not compressed as it says; how else it may end is told when it is read.
+    /// Decodes the first frame and keeps it. Returns false if the data up to there is not valid
+    /// `gzip`. Any other error is returned when the body is read.
     pub async fn begins(&mut self) -> bool {
         self.ahead = poll_fn(|context| Pin::new(&mut *self).poll_frame(context)).await;
         !self.is_malformed
     }
 
-    /// Whether nothing is left.
+    /// Returns whether nothing is left.
     pub fn is_end_stream(&self) -> bool {
         self.decoder.is_none() && self.ahead.is_none()
     }
 
-    /// Decodes the next bite; `Err` at what is not compressed.
+    /// Decodes the next bite.
+    ///
+    /// # Errors
+    /// If it is not valid `gzip`.
     fn bite(&mut self) -> Result<(), BodyError> {
         let Some(decoder) = &mut self.decoder else {
             return Ok(());
@@ -70,13 +73,16 @@ impl Decoding {
         Ok(())
     }
 
-    /// What has been decoded since it was last asked for.
+    /// Takes the bytes decoded since the last call.
     fn decoded(&mut self) -> Option<Bytes> {
         let decoded = std::mem::take(self.decoder.as_mut()?.get_mut());
         (!decoded.is_empty()).then(|| decoded.into())
     }
 
-    /// The compressed bytes have ended: the rest, if they are whole.
+    /// Returns the last decoded bytes once the compressed ones have ended.
+    ///
+    /// # Errors
+    /// If the compressed data is truncated or its checksum is wrong.
     fn finish(&mut self) -> Result<Option<Bytes>, BodyError> {
         let Some(decoder) = self.decoder.take() else {
             return Ok(None);
@@ -109,7 +115,7 @@ impl Body for Decoding {
                 this.bite()
             } else if let Some(rest) = &mut this.rest {
                 match ready!(Pin::new(rest).poll_frame(context)) {
-                    // Trailers say nothing of the decoded bytes.
+                    // Trailers are dropped: they describe the compressed body.
                     Some(Ok(frame)) => {
                         this.pending = frame.into_data().unwrap_or_default();
                         Ok(())
@@ -126,6 +132,7 @@ impl Body for Decoding {
                     Err(error) => Some(Err(error)),
                 });
             };
+            // An error ends the body for good; later polls return the end.
             if let Err(error) = result {
                 (this.rest, this.decoder) = (None, None);
                 this.pending.clear();

@@ -1,8 +1,9 @@
-//! Pure. What of a request and of an answer passes the gateway, and what is refused at its edge.
+//! Pure. The edge rules: which parts of a request and of a response are forwarded, and which
+//! requests are rejected.
 //!
-//! Hop-by-hop fields do not pass (RFC 9110, section 7.6.1), nor do the gateway's own. What could be
-//! understood in two ways is refused rather than repaired, because the API might understand it in
-//! the other.
+//! Hop-by-hop headers are not forwarded (RFC 9110, section 7.6.1), nor are the gateway's own. A
+//! request that can be understood in two ways is rejected rather than repaired, because the API
+//! might understand it in the other way.
 
 use crate::cache::date;
 use crate::credential;
@@ -13,8 +14,8 @@ use http::uri::{Authority, PathAndQuery};
 use http::{Method, Request, Uri, Version};
 use std::time::SystemTime;
 
-/// Removed in both directions, besides whatever `Connection` names. An offer to upgrade is ignored,
-/// which every offer allows (RFC 9110, section 7.8).
+/// Headers removed in both directions, besides those that `Connection` names. An offer to upgrade
+/// is ignored, which every offer allows (RFC 9110, section 7.8).
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("http2-settings"),
@@ -27,11 +28,10 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-/// Not sent upstream: what the gateway answers itself, and what is said among callers, balancers
-/// and meshes in front of it, which is no business of the API's. `traceparent` and `tracestate`
-/// pass.
+/// Headers not sent to the API: those that the gateway answers itself, and those that concern
+/// callers, balancers and meshes in front of it. `traceparent` and `tracestate` are forwarded.
 const NOT_FORWARDED: [HeaderName; 13] = [
-    // The gateway's own, which stands in its log.
+    // The gateway's own id, which its log contains.
     REQUEST_ID,
     header::EXPECT,
     HeaderName::from_static("prefer"),
@@ -39,7 +39,7 @@ const NOT_FORWARDED: [HeaderName; 13] = [
     header::TRAILER,
     // Names of hosts in front (RFC 9110, section 7.6.3); the client adds its own.
     header::VIA,
-    // Properties of a trace, for one's own services (W3C Baggage, section 4).
+    // Properties of a trace, for the caller's own services (W3C Baggage, section 4).
     HeaderName::from_static("baggage"),
     // Addresses of callers.
     header::FORWARDED,
@@ -49,35 +49,37 @@ const NOT_FORWARDED: [HeaderName; 13] = [
     HeaderName::from_static("x-cluster-client-ip"),
     HeaderName::from_static("x-real-ip"),
 ];
-/// Beginnings of further names of that kind.
+/// Prefixes of further headers of that kind.
 const NOT_FORWARDED_PREFIXES: [&str; 3] = ["x-envoy-", "x-forwarded-", "x-gateway-"];
 
-/// Fields that `Connection` must not name: a later hop would see the request without them.
+/// Headers that `Connection` must not name: a later hop would see the request without them.
 const END_TO_END: [&str; 4] = ["authorization", "host", "accept", "cookie"];
 
-/// Says that an answer is the recorded one of an earlier request.
+/// Marks a response as the recorded one of an earlier request.
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// What begins the paths of the gateway's own.
+/// The prefix of the gateway's own paths.
 pub const OWN: &str = "/_gateway";
 
-/// Method-override fields in the field; with one of them a request may be any write.
+/// Headers that override the method. A request with one of them may be any write.
 const OVERRIDES: [&str; 3] = [
     "x-http-method-override",
     "x-http-method",
     "x-method-override",
 ];
 
-/// What probes, scrapers and people ask the listener of operators for; the API has none of these.
+/// Paths of the admin listener, for probes, scrapers and people. The API has none of them.
 const OPERATORS: [&str; 8] = [
     "/metrics", "/livez", "/readyz", "/status", "/live", "/cache", "/log", "/writes",
 ];
-/// What operators' own programs send, perhaps with the token of operators, which is nobody else's.
+/// A header of the gateway's admin clients. Such a request may carry the admin token, which must
+/// not reach the API.
 const OPERATORS_OWN: HeaderName = HeaderName::from_static("x-gateway-admin");
 
-/// Whether a page of operators is asked for, which somebody looks for on the wrong port: by a
-/// program of operators, or without a credential by its path, or at `/` by a browser. It would cost
-/// the API a request to say so.
+/// Returns whether the request is for the admin listener and came to the wrong port.
+///
+/// Such a request comes from an admin client, or without a credential for one of the admin paths,
+/// or from a browser for `/`. Rejecting it here saves a request to the API.
 fn is_lost<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     let path = request.uri().path();
@@ -94,7 +96,10 @@ fn is_lost<B>(request: &Request<B>) -> bool {
         && (OPERATORS.contains(&path) || path == "/" && wants_page())
 }
 
-/// Refuses what is never forwarded and what is ambiguous.
+/// Rejects requests that are never forwarded or are ambiguous.
+///
+/// # Errors
+/// With the first problem found. The message names the header or the rule.
 pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(GatewayError::MethodRefused);
@@ -159,10 +164,12 @@ pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
     Ok(())
 }
 
-/// Said where a message has both `Transfer-Encoding` and `Content-Length` (RFC 9112, 6.3).
+/// The message for a request with both `Transfer-Encoding` and `Content-Length` (RFC 9112, section
+/// 6.3).
 pub const AMBIGUOUS_LENGTH: &str = "The request has both Transfer-Encoding and Content-Length";
 
-/// A body in another coding than `chunked` could not be told from one in that coding alone.
+/// Rejects any transfer coding but `chunked`. A body in two codings cannot be told from one in the
+/// outer coding alone.
 fn check_encoding(headers: &HeaderMap) -> Result<(), GatewayError> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let plain = match (codings.next(), codings.next()) {
@@ -178,8 +185,8 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), GatewayError> {
     ))
 }
 
-/// A target in absolute form is accepted, and its authority is replaced like that of any other (RFC
-/// 9112, section 3.2.2).
+/// Checks the request target. The absolute form is accepted, and its authority is replaced like any
+/// other (RFC 9112, section 3.2.2).
 fn check_target(uri: &Uri) -> Result<(), GatewayError> {
     if uri
         .scheme_str()
@@ -204,7 +211,7 @@ fn check_target(uri: &Uri) -> Result<(), GatewayError> {
     Ok(())
 }
 
-/// Path and query of the target. A path that is left out is `/`.
+/// Returns path and query of the target. An absent path is `/`.
 pub(crate) fn target(uri: Uri) -> PathAndQuery {
     let root = PathAndQuery::from_static("/");
     match uri.into_parts().path_and_query {
@@ -214,8 +221,9 @@ pub(crate) fn target(uri: Uri) -> PathAndQuery {
     }
 }
 
-/// Whether the path is one of the gateway's own, which are never forwarded: as it is written, or as
-/// a server may read it that decodes paths, skips empty segments and resolves dots.
+/// Returns whether the path is one of the gateway's own, which are never forwarded. This holds for
+/// the path as written, and as a server reads it that decodes paths, skips empty segments and
+/// resolves dots.
 pub fn is_own(path: &str) -> bool {
     if path == OWN
         || path
@@ -228,7 +236,7 @@ pub fn is_own(path: &str) -> bool {
     !plain && first_segment(path).as_deref() == Some(OWN.trim_start_matches('/').as_bytes())
 }
 
-/// The first segment of the path that is meant.
+/// Returns the first segment of the path after such decoding.
 fn first_segment(path: &str) -> Option<Vec<u8>> {
     let decoded: Vec<u8> = percent_encoding::percent_decode_str(path).collect();
     let mut meant: Vec<&[u8]> = Vec::new();
@@ -242,12 +250,12 @@ fn first_segment(path: &str) -> Option<Vec<u8>> {
     meant.first().map(|first| first.to_vec())
 }
 
-/// Whether a field asks the API to treat the request as another method.
+/// Returns whether a header asks the API to treat the request as another method.
 pub fn overrides_method(headers: &HeaderMap) -> bool {
     OVERRIDES.iter().any(|name| headers.contains_key(*name))
 }
 
-/// The header of the request as it goes upstream. `Host` and `Via` are set by the client.
+/// Returns the headers to send to the API. The client sets `Host` and `Via`.
 pub fn request_headers(headers: &HeaderMap) -> HeaderMap {
     let named: Vec<String> = connection_names(headers).collect();
     let mut forwarded = HeaderMap::with_capacity(headers.len() + 1);
@@ -259,7 +267,7 @@ pub fn request_headers(headers: &HeaderMap) -> HeaderMap {
     forwarded
 }
 
-/// Whether a field of a request goes upstream, unless `Connection` names it.
+/// Returns whether a header is sent to the API, unless `Connection` names it.
 fn is_forwarded(name: &HeaderName) -> bool {
     let text = name.as_str();
     !(HOP_BY_HOP.contains(name)
@@ -271,8 +279,8 @@ fn is_forwarded(name: &HeaderName) -> bool {
             .any(|prefix| text.starts_with(prefix)))
 }
 
-/// Removes from an answer what belongs to the hop to the API, its id included, since the answer's
-/// own is the one that the log has, and what only the gateway may say, and adds `via`.
+/// Removes the headers that belong to the hop to the API or that only the gateway may set, and adds
+/// `via`. The API's request id is removed too, because the log contains the gateway's.
 pub fn clean_answer(headers: &mut HeaderMap, via: &HeaderValue) {
     headers.remove(REQUEST_ID);
     headers.remove(REPLAYED);
@@ -285,8 +293,7 @@ pub fn clean_answer(headers: &mut HeaderMap, via: &HeaderValue) {
     headers.append(header::VIA, via.clone());
 }
 
-/// Gives an answer the date at which it came if it has none that can be read (RFC 9110, section
-/// 6.6.1).
+/// Dates a response at its arrival if it has no valid date (RFC 9110, section 6.6.1).
 pub fn date_answer(headers: &mut HeaderMap, now: SystemTime) {
     let mut dates = headers.get_all(header::DATE).iter();
     let only = dates.next().filter(|_| dates.next().is_none());

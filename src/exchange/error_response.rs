@@ -1,6 +1,6 @@
-//! Errors of the gateway's own as answers: the only place that knows their status codes.
+//! Responses for the gateway's own errors, and the only place that knows their status codes.
 //!
-//! They have the envelope of the API, so that an SDK decodes them:
+//! They have the API's envelope, so that an SDK decodes them:
 //! `{"errors":[{"type":"gateway-…","message":"…","data":{…},"status":503}]}`.
 
 use crate::error::{Blame, GatewayError, Waited};
@@ -11,7 +11,7 @@ use http::{Response, StatusCode};
 use serde_json::json;
 use std::time::Duration;
 
-/// The status code of an error.
+/// Returns the status code of an error.
 pub fn status(error: &GatewayError) -> StatusCode {
     match error {
         GatewayError::BadRequest(_) => StatusCode::BAD_REQUEST,
@@ -65,12 +65,12 @@ pub fn status(error: &GatewayError) -> StatusCode {
     }
 }
 
-/// The answer to an error.
+/// Returns the response for an error.
 pub fn error(error: &GatewayError) -> Response<Body> {
     error_held(error).map(Body::held)
 }
 
-/// The answer to an error, with all of its body.
+/// Returns the response for an error, with its body in memory.
 pub fn error_held(error: &GatewayError) -> Response<Bytes> {
     let status = status(error);
     let mut data = json!({ "mayRetry": error.may_retry(), "sent": error.was_sent() });
@@ -119,14 +119,14 @@ pub fn error_held(error: &GatewayError) -> Response<Bytes> {
     );
     let full = matches!(error, GatewayError::Draining | GatewayError::Overloaded);
     if malformed && error.blame() == Blame::Caller || full {
-        // What follows on this connection may be the rest of what could not be understood, and the
-        // few connections beyond the bound are for telling everybody so, not for staying.
+        // After a malformed request the next bytes may be the rest of it. Connections beyond the
+        // bound exist only to deliver this error.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-/// Whole seconds, rounded up, at least one.
+/// Returns whole seconds, rounded up, at least one.
 pub fn seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }

@@ -1,14 +1,14 @@
-//! What names a request in every line of the log about it: its own id and that of its trace.
+//! The ids of a request in every log line about it: its own and that of its trace.
 //!
-//! They travel with the request to the API, among its extensions, so that whatever is told of an
-//! attempt names the request that it was made for.
+//! They accompany the request to the sender in its extensions, so that every report about an
+//! attempt names the request that it belongs to. Nothing here is sent to the API.
 
 use crate::exchange::request_id::REQUEST_ID;
 use crate::trace::{self, TraceId, Tracer, Trail};
 use http::HeaderMap;
 use http::header::HeaderValue;
 
-/// The names of a request.
+/// The ids of a request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ids {
     request: Option<HeaderValue>,
@@ -17,27 +17,27 @@ pub(crate) struct Ids {
 }
 
 impl Ids {
-    /// Its own id.
+    /// Returns the request's own id.
     pub(crate) fn request(&self) -> Option<&str> {
         self.request.as_ref().and_then(|id| id.to_str().ok())
     }
 
-    /// That of its trace, if its caller has said one or it is traced here.
+    /// Returns the id of its trace, if the caller sent one or the request is traced here.
     pub(crate) fn trace(&self) -> Option<impl tracing::Value + use<>> {
         self.trace.map(tracing::field::display)
     }
 
-    /// Its place in its trace, if spans are told of it.
+    /// Returns the place of the request in its trace, if its spans are exported.
     pub(crate) fn trail(&self) -> Option<&Trail> {
         self.trail.as_ref()
     }
 
-    /// The names of a request that comes in with these fields; spans are told of it by `tracer`.
+    /// Returns the ids of a request with these headers. `tracer` exports its spans.
     pub(crate) fn of(headers: &HeaderMap, tracer: Option<&Tracer>) -> Self {
         Self::with(headers, tracer.and_then(|tracer| tracer.begin(headers)))
     }
 
-    /// Those of a hit, which has got this id.
+    /// Returns the ids of a hit, whose own id is `id`.
     pub(crate) fn of_hit(headers: &HeaderMap, id: &HeaderValue, trail: Option<Trail>) -> Self {
         Self {
             request: Some(id.clone()),
@@ -45,7 +45,7 @@ impl Ids {
         }
     }
 
-    /// Those of a request that another process has taken in.
+    /// Returns the ids of a request that another process accepted.
     pub(crate) fn resumed(headers: &HeaderMap, tracer: Option<&Tracer>) -> Self {
         Self::with(headers, tracer.and_then(|tracer| tracer.resume(headers)))
     }

@@ -1,7 +1,7 @@
-//! What a request and an answer are: who asks, what the fields at the edge mean, bodies, and the
-//! gateway's own errors as answers.
+//! Requests and responses: callers, headers at the edge, bodies, and the gateway's own errors as
+//! responses.
 //!
-//! Nothing here waits for a budget or decides what becomes of a request.
+//! Nothing here waits for a budget or decides what happens to a request.
 
 pub mod answer_memory;
 pub mod body;

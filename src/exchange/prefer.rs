@@ -1,14 +1,13 @@
-//! Pure. The part of `Prefer` (RFC 7240) that the gateway understands: `wait=N` and
-//! `respond-async`.
+//! Pure. The supported part of `Prefer` (RFC 7240): `wait=N` and `respond-async`.
 //!
-//! A preference that is not understood, or whose value is not a number, is ignored, as the RFC
-//! asks; of several with one name the first counts. Commas and semicolons within quoted strings
-//! separate nothing, and a quoted string without an end is no preference.
+//! An unknown preference, or one whose value is not a number, is ignored, as the RFC asks. Of
+//! several preferences with one name the first counts. Commas and semicolons within quoted strings
+//! do not separate, and an unterminated quoted string is no preference.
 
 use http::HeaderMap;
 use std::time::Duration;
 
-/// The value of the first preference of this name; empty if it has none.
+/// Returns the value of the first preference with this name, or an empty string if it has none.
 fn preference(headers: &HeaderMap, name: &str) -> Option<String> {
     let lines = headers.get_all("prefer").into_iter();
     lines
@@ -22,8 +21,8 @@ fn preference(headers: &HeaderMap, name: &str) -> Option<String> {
         })
 }
 
-/// The parts of `text` between separators outside quoted strings (RFC 9110, section 5.6.4). What
-/// ends within a quoted string is no part.
+/// Returns the parts of `text` between separators outside quoted strings (RFC 9110, section 5.6.4).
+/// A part that ends within a quoted string is dropped.
 fn elements(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -45,7 +44,7 @@ fn elements(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A token as it is, or what a quoted string stands for.
+/// Returns a token as it is, or the content of a quoted string.
 fn word(value: &str) -> String {
     let inner = value
         .strip_prefix('"')
@@ -61,13 +60,13 @@ fn word(value: &str) -> String {
     inner.chars().filter(|c| is_text(c)).collect()
 }
 
-/// Whether the caller would rather be told where to ask than wait for the outcome.
+/// Returns whether the caller prefers a link to the outcome over waiting for it.
 pub fn respond_async(headers: &HeaderMap) -> bool {
-    // An empty value is as good as none (RFC 7240, section 2).
+    // An empty value equals none (RFC 7240, section 2).
     preference(headers, "respond-async").is_some_and(|value| value.is_empty())
 }
 
-/// How long the caller is willing to wait, if it says so.
+/// Returns how long the caller is willing to wait, if it says so.
 pub fn wait(headers: &HeaderMap) -> Option<Duration> {
     let seconds = preference(headers, "wait")?.parse::<u32>().ok()?;
     Some(Duration::from_secs(u64::from(seconds)))
@@ -76,16 +75,16 @@ pub fn wait(headers: &HeaderMap) -> Option<Duration> {
 /// The configured limits of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
-    /// Without a preference.
+    /// The wait without a preference.
     pub usual: Duration,
     /// The longest preference that is honoured.
     pub cap: Duration,
-    /// The shortest balancer timeout in front of the gateway, where known: no wait is longer.
+    /// The shortest balancer timeout in front of the gateway, if configured. No wait is longer.
     pub caller_timeout: Option<Duration>,
 }
 
 impl Patience {
-    /// How long this request may wait for its budget.
+    /// Returns how long a request may wait for its budget.
     pub fn of(&self, headers: &HeaderMap) -> Duration {
         let wait = wait(headers).map_or(self.usual, |wait| wait.min(self.cap));
         self.caller_timeout

@@ -1,20 +1,20 @@
-//! Pure. The part of `Priority` (RFC 9218) that the gateway understands: `u=0` to `u=7`.
+//! Pure. The supported part of `Priority` (RFC 9218): `u=0` to `u=7`.
 //!
-//! It orders what one caller has waiting and says nothing to other callers. A field that is no
-//! Dictionary (RFC 9651) is ignored as a whole, as the RFC asks (section 4), and so is what is not
-//! understood of one that is; of several `u` the last one counts.
+//! The urgency orders the queued requests of one caller, and does not affect other callers. A
+//! header that is no Dictionary (RFC 9651) is ignored as a whole, as the RFC asks (section 4).
+//! Unknown members of a Dictionary are ignored. Of several `u` the last one counts.
 
 use crate::cache::targeted::{Value, dictionary};
 use crate::limit::turns::Urgency;
 use http::HeaderMap;
 
-/// How urgent the request is; 3 if it does not say.
+/// Returns the urgency of a request; 3 by default.
 pub fn urgency(headers: &HeaderMap) -> Urgency {
     said(headers).unwrap_or_default()
 }
 
-/// The same of a write; one that nobody waits for is less urgent than the others if it does not
-/// say.
+/// Returns the urgency of a write. A deferred write, for which no caller waits, is less urgent by
+/// default.
 pub fn urgency_of_write(headers: &HeaderMap, deferred: bool) -> Urgency {
     let unsaid = if deferred {
         Urgency::DEFERRED

@@ -1,4 +1,5 @@
-//! A request once it has been understood, with all that the gateway needs to carry it out.
+//! The request context: a request whose operation is known, with everything that carrying it out
+//! needs.
 
 use crate::credential::{self, Credential};
 use crate::exchange::body_memory::Taken;
@@ -16,15 +17,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The address of the connection, put into the request by the server.
+/// The address of the connection. The server adds it to the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
-/// Put into the request by the server where its framing could be read in two ways.
+/// A mark that the server adds to a request whose framing can be read in two ways.
 #[derive(Clone, Copy, Debug)]
 pub struct AmbiguousFraming;
 
-/// What a caller asks for, with all that the gateway needs to carry it out.
+/// The context of one request.
 #[derive(Clone, Debug)]
 pub(crate) struct Ask {
     pub(crate) operation: Arc<Operation>,
@@ -33,20 +34,20 @@ pub(crate) struct Ask {
     pub(crate) target: PathAndQuery,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    /// What the body takes of the memory of all bodies.
+    /// The memory reserved for the body.
     pub(crate) room: Option<Arc<Taken>>,
-    /// How far it has come, for those who tell about it.
+    /// The progress, for reports about the request.
     pub(crate) progress: Arc<Progress>,
-    /// What names it.
+    /// The ids for log and traces.
     pub(crate) ids: Ids,
     pub(crate) credential: Credential,
     pub(crate) caller: Caller,
     pub(crate) accepted: Instant,
     /// How long it may wait for its budget.
     pub(crate) patience: Duration,
-    /// Among those of its caller that wait for the same budget.
+    /// The rank among the requests of the same caller that wait for the same budget.
     pub(crate) urgency: Urgency,
-    /// A field asks the API to treat it as another method.
+    /// Whether a header asks the API to treat it as another method.
     pub(crate) overridden: bool,
 }
 
@@ -59,12 +60,12 @@ impl Ask {
         names::Body::new(&self.body)
     }
 
-    /// Whether it names no credential, although its operation is for nobody without one.
+    /// Returns whether the request has no credential although its operation needs one.
     pub(crate) fn lacks_credential(&self) -> bool {
         self.operation.needs_credential() && !credential::is_named(&self.headers)
     }
 
-    /// Bytes kept while it waits, roughly.
+    /// Returns roughly how many bytes the request occupies while it waits.
     pub(crate) fn weight(&self) -> usize {
         let fields: usize = self
             .headers
@@ -74,7 +75,7 @@ impl Ask {
         self.body.len() + self.target.as_str().len() + fields + 512
     }
 
-    /// The request as it goes to the API.
+    /// Returns the request to send to the API.
     pub(crate) fn forwarded(&self) -> Request<Bytes> {
         let mut request = Request::new(self.body.clone());
         *request.method_mut() = self.method.clone();

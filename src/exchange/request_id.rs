@@ -1,7 +1,6 @@
-//! The id of a request: the caller's own if it is harmless, else one made here.
+//! The id of a request: the caller's own if it is harmless, otherwise a generated one.
 //!
-//! It stands in the answer and in every line of the log about the request, and is not sent to the
-//! API.
+//! The response and every log line about the request contain the id. The API does not get it.
 
 use http::Request;
 use http::header::{HeaderMap, HeaderValue};
@@ -9,15 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tower_http::request_id::{MakeRequestId, RequestId};
 
-/// The field that has it, in the request as in the answer.
+/// The header of the id, in requests and responses.
 pub use crate::cache::entry::REQUEST_ID;
 
-/// A caller's own id is kept if it is at most this long, in bytes.
+/// The longest id of a caller that is used, in bytes.
 const LONGEST: usize = 128;
 /// Sixteen digits and a hyphen.
 const PREFIX: usize = 17;
 
-/// Makes ids that are unique over processes and cost no randomness each. Cheap to clone.
+/// Generates ids that are unique across processes, without randomness for each. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestIds {
     prefix: [u8; PREFIX],
@@ -40,7 +39,7 @@ impl RequestIds {
         }
     }
 
-    /// The next one. Written without a formatter, because every hit needs one.
+    /// Returns the next id. Written without a formatter, because every hit needs one.
     pub(crate) fn next(&self) -> HeaderValue {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
@@ -52,7 +51,7 @@ impl RequestIds {
             text[end] = b"0123456789abcdef"[value as usize];
             end += 1;
         }
-        // Digits and a hyphen are a valid value.
+        // Hexadecimal digits and a hyphen are a valid value.
         HeaderValue::from_bytes(&text[..end]).unwrap_or(HeaderValue::from_static("none"))
     }
 }
@@ -63,13 +62,13 @@ impl MakeRequestId for RequestIds {
     }
 }
 
-/// Whether a caller's own id may be used: printable ASCII without spaces, not too long.
+/// Returns whether a caller's id may be used: printable ASCII without spaces, not too long.
 pub(crate) fn is_fit(id: &HeaderValue) -> bool {
     let id = id.as_bytes();
     !id.is_empty() && id.len() <= LONGEST && id.iter().all(|byte| (0x21..0x7f).contains(byte))
 }
 
-/// Removes ids that may not be used, so that one is made.
+/// Removes ids that may not be used, so that one is generated.
 pub(crate) fn drop_unfit(headers: &mut HeaderMap) {
     let mut ids = headers.get_all(REQUEST_ID).iter();
     let fit = match (ids.next(), ids.next()) {

@@ -1,4 +1,4 @@
-//! An answer, and what is to be reported about it.
+//! A response with the facts to report about it.
 
 use crate::cache::reason::Bypass;
 use crate::error::GatewayError;
@@ -14,22 +14,22 @@ use bytes::Bytes;
 use http::Response;
 use http::header::HeaderValue;
 
-/// An answer, and what is to be told about it.
+/// A response with the facts to report about it.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) response: Response<Body>,
     pub(crate) outcome: Outcome,
     pub(crate) cache: Option<CacheStatus>,
     pub(crate) timing: Timing,
-    /// The budget that an attempt of its own drew on.
+    /// The status of the budget that its own attempt used.
     pub(crate) standing: Option<Standing>,
-    /// Whether the operation's budget is to be shown where no attempt of its own did draw on it.
+    /// Whether to show the operation's budget although no attempt of its own used it.
     pub(crate) shows_budget: bool,
     /// The type of the gateway's own error.
     pub(crate) error: Option<&'static str>,
-    /// What would have become of it, in shadow mode: the value of a field.
+    /// In shadow mode, the value of the header that says how the gateway would have responded.
     pub(crate) shadow: Option<HeaderValue>,
-    /// The durable write that it is about.
+    /// The id of the durable write that the response is about.
     pub(crate) write_id: Option<WriteId>,
 }
 
@@ -48,7 +48,7 @@ impl Reply {
         }
     }
 
-    /// The same, about a durable write.
+    /// Adds the id of a durable write.
     pub(crate) fn of_write(self, id: WriteId) -> Self {
         Self {
             write_id: Some(id),
@@ -56,7 +56,7 @@ impl Reply {
         }
     }
 
-    /// From the store.
+    /// A hit.
     pub(crate) fn hit(response: Response<Body>) -> Self {
         Self {
             cache: Some(CacheStatus::hit()),
@@ -64,7 +64,7 @@ impl Reply {
         }
     }
 
-    /// From the store, although it is stale.
+    /// A stale response from the store.
     pub(crate) fn stale(response: Response<Body>, cache: CacheStatus) -> Self {
         Self {
             cache: Some(cache),
@@ -73,7 +73,7 @@ impl Reply {
         }
     }
 
-    /// From a fetch.
+    /// The response of a fetch.
     pub(crate) fn read(
         response: Response<Body>,
         outcome: Outcome,
@@ -89,7 +89,7 @@ impl Reply {
         }
     }
 
-    /// The API's answer to a write that travelled with others.
+    /// The API's response to a write that was sent in a batch.
     pub(crate) fn merged(
         response: Response<Bytes>,
         timing: Timing,
@@ -102,12 +102,12 @@ impl Reply {
         }
     }
 
-    /// The same, of a write that another request asked for before.
+    /// The recorded response of a write that an earlier request sent.
     pub(crate) fn from_journal(response: Response<Body>) -> Self {
         Self::new(response, Outcome::Replayed)
     }
 
-    /// Where to ask what has become of a write.
+    /// A 202 with the link to a deferred write's outcome.
     pub(crate) fn deferred(response: Response<Body>) -> Self {
         Self {
             shows_budget: true,
@@ -115,7 +115,7 @@ impl Reply {
         }
     }
 
-    /// The API's answer as it came, whatever it is.
+    /// The API's response in shadow mode, unchanged.
     pub(crate) fn as_it_came(response: Response<Body>, effect: Effect, timing: Timing) -> Self {
         let (outcome, cache) = match effect {
             Effect::Read => (Outcome::Passed, Some(CacheStatus::bypass(Bypass::Shadow))),
@@ -128,7 +128,7 @@ impl Reply {
         }
     }
 
-    /// The same, with what would have become of the request otherwise.
+    /// Adds the header of shadow mode.
     pub(crate) fn in_shadow(self, foreseen: HeaderValue) -> Self {
         Self {
             shadow: Some(foreseen),
@@ -136,12 +136,12 @@ impl Reply {
         }
     }
 
-    /// From one of the gateway's own resources.
+    /// The response of one of the gateway's own resources.
     pub(crate) fn own(response: Response<Body>) -> Self {
         Self::new(response, Outcome::Own)
     }
 
-    /// A 429 that could not be waited out within the deadline.
+    /// A 429 of the API that could not be waited out before the deadline.
     pub(crate) fn throttled(response: Response<Bytes>, timing: Timing) -> Self {
         Self {
             timing,
@@ -149,7 +149,7 @@ impl Reply {
         }
     }
 
-    /// An error of the gateway's own.
+    /// An error of the gateway itself.
     pub(crate) fn error(error: &GatewayError) -> Self {
         let outcome = match error {
             GatewayError::QueueExpired { .. } => Outcome::Expired,

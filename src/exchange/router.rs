@@ -1,4 +1,7 @@
-//! Which operation a request asks for, who asks, with which credential, and how long it may wait.
+//! The router: finds the operation, the caller and the credential of a request, and how long it may
+//! wait.
+//!
+//! It reads the head only. The body, the queue and the cache are not consulted.
 
 use crate::credential::Hasher;
 use crate::error::GatewayError;
@@ -15,24 +18,28 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What is needed to understand a request. Cheap to clone.
+/// The configuration that understanding a request needs. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Router {
     /// The operations of the API.
     pub table: Arc<Swap<Table>>,
-    /// Names credentials.
+    /// The keyed hash that names credentials.
     pub hasher: Hasher,
-    /// Plain values.
+    /// The settings.
     pub settings: Arc<Swap<Settings>>,
 }
 
 impl Router {
-    /// Which operation it is, who asks, with which credential, and how long it may wait.
+    /// Returns the context of a request with this head.
+    ///
+    /// # Errors
+    /// If the caller's name is invalid.
     pub(crate) fn understand(
         &self,
         head: request::Parts,
         accepted: Instant,
     ) -> Result<Ask, GatewayError> {
+        // Both are read once, so that a reload cannot mix old and new values within one request.
         let (settings, table) = (self.settings.get(), self.table.get());
         let peer = head.extensions.get::<Peer>();
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
@@ -41,6 +48,7 @@ impl Router {
         let overridden = edge::overrides_method(&head.headers);
         let matched = table.find(&head.method, target.path());
         let mut operation = matched.operation;
+        // The API may treat an overridden read as any write, so it goes by the rules of writes.
         if overridden && operation.effect == Effect::Read {
             operation = table.unmatched_write();
         }

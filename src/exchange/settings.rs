@@ -1,45 +1,46 @@
-//! Plain values that the path needs. They can be replaced while it runs.
+//! Settings of the request path. A reload replaces them as a whole.
 
 use crate::exchange::prefer::Patience;
 use crate::network::Network;
 use http::HeaderValue;
 use std::time::Duration;
 
-/// Which requests have a line in the log.
+/// The requests that get a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessLog {
-    /// What went upstream, was refused or failed.
+    /// Requests that were sent to the API, rejected or failed.
     Upstream,
-    /// Every request.
+    /// All requests.
     All,
 }
 
-/// Plain values that the path needs.
+/// Settings of the request path.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Names this gateway in `Via`.
+    /// The name of this gateway in `Via`.
     pub via: HeaderValue,
-    /// Host and port of the API, as its own answers may name them.
+    /// Host and port of the API, as its own responses may contain them.
     pub authority: String,
-    /// Peers whose `X-Gateway-Caller` is believed.
+    /// Peers whose `X-Gateway-Caller` is trusted.
     pub trusted: Vec<Network>,
-    /// How long writes and reads wait for their budgets.
+    /// How long writes wait for their budgets.
     pub write_patience: Patience,
-    /// See `write_patience`.
+    /// How long reads wait for their budgets.
     pub read_patience: Patience,
-    /// How long nothing under a written tag is stored or joined, because the API may lag.
+    /// The settle time: how long nothing under a written tag is stored or joined, because the API
+    /// may lag.
     pub settling: Duration,
-    /// Q: the same after an unknown outcome, and how long its lanes stay closed.
+    /// The late-arrival bound Q. After an unknown outcome it replaces the settle time, and the
+    /// lanes stay closed for as long.
     pub late: Duration,
-    /// The largest body of a request, in bytes, and of a stored answer.
+    /// The largest body of a request, in bytes.
     pub largest_body: usize,
-    /// See `largest_body`.
+    /// The largest body of a stored response, in bytes.
     pub largest_stored: usize,
-    /// The shortest timeout of what stands between the callers and the gateway, where known: no
-    /// wait of any kind is longer.
+    /// The shortest timeout between callers and the gateway, if configured. No wait is longer.
     pub caller_timeout: Option<Duration>,
-    /// The longest that an attempt can take, connecting included.
+    /// The longest time that an attempt can take, connecting included.
     pub longest_answer: Duration,
-    /// Which requests have a line in the log.
+    /// The requests that get a log line.
     pub access: AccessLog,
 }

@@ -1,28 +1,28 @@
-//! Where the time of a request goes, and how far it has come.
+//! The time of a request: where it was spent, and how far the request has come.
 
 use crate::exchange::request::Ask;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Where the time of a request went.
+/// The parts of a request's time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Timing {
-    /// Waiting for lanes and budgets, 429s and lost connections included.
+    /// The wait for lanes and budgets, including 429s and failed connections.
     pub(crate) queued: Duration,
-    /// From leaving to the head of the answer.
+    /// The time from sending to the head of the response.
     pub(crate) upstream: Duration,
-    /// 429s that the caller did not see.
+    /// The number of 429s that were retried.
     pub(crate) throttled: u32,
-    /// How many writes travelled together; 0 if it travelled alone.
+    /// The number of writes in the batch; 0 without a batch.
     pub(crate) merged: usize,
-    /// Whether it left at all.
+    /// Whether the request was sent at all.
     pub(crate) left: bool,
     pub(crate) progress: Arc<Progress>,
 }
 
 impl Timing {
-    /// That of a request which has just been accepted.
+    /// Starts the timing of a request that was just accepted.
     pub(crate) fn of(ask: &Ask) -> Self {
         Self {
             progress: ask.progress.clone(),
@@ -30,6 +30,7 @@ impl Timing {
         }
     }
 
+    // Overwrites earlier values: the last attempt counts, and all waiting before it is the queue's.
     pub(crate) fn left(&mut self, now: Instant, accepted: Instant) {
         self.queued = now.saturating_duration_since(accepted);
         self.left = true;
@@ -37,41 +38,43 @@ impl Timing {
     }
 }
 
-/// How far a request has come. It is known to whoever tells about the request, even if there is no
-/// reply to say it.
+/// The progress of a request. It is shared with the request's record, which reports it even if
+/// there is no response.
 #[derive(Debug, Default)]
 pub(crate) struct Progress(Mutex<Seen>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
-    /// How long it had waited and how often it had been refused by a 429 when it last left.
+    /// The time queued and the number of 429s at the last attempt.
     left: Option<(Duration, u32)>,
+    /// The cache lookup.
     looked: Option<Stretch>,
+    /// The instant from which only the budget was waited for.
     ready: Option<Instant>,
 }
 
-/// From when to when.
+/// The beginning and the end of a span of time.
 pub(crate) type Stretch = (Instant, Instant);
 
 impl Progress {
-    /// How long it had waited and how often it had been refused by a 429 when it last left for the
-    /// API; nothing as long as it has not left.
+    /// Returns the time queued and the number of 429s at the last attempt, or `None` before the
+    /// first.
     pub(crate) fn seen(&self) -> Option<(Duration, u32)> {
         self.0.lock().left
     }
 
-    /// It was looked for in the cache.
+    /// Notes the cache lookup.
     pub(crate) fn looked(&self, stretch: Stretch) {
         self.0.lock().looked = Some(stretch);
     }
 
-    /// Since this instant nothing but its budget keeps it; the first time counts.
+    /// Notes the instant from which only the budget is waited for. The first call counts.
     pub(crate) fn ready(&self, since: Option<Instant>) {
         let mut seen = self.0.lock();
         seen.ready = seen.ready.or(since);
     }
 
-    /// When it was looked for in the cache, and since when nothing but its budget kept it.
+    /// Returns the cache lookup and the instant from which only the budget was waited for.
     pub(crate) fn times(&self) -> (Option<Stretch>, Option<Instant>) {
         let seen = self.0.lock();
         (seen.looked, seen.ready)
