@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 /// The shortest key file that is accepted, in bytes.
 const SHORTEST_KEY: usize = 16;
 
+/// The key of credential hashes, in the state directory.
+const KEY: &str = "credential-hash.key";
+
 /// The socket of operators, in the state directory.
 pub const SOCKET: &str = "admin.sock";
 
@@ -118,6 +121,9 @@ impl State {
             return Err(failed(io::ErrorKind::NotADirectory.into()));
         }
         may_write(nearest).map_err(failed)?;
+        if exists {
+            ours(directory)?;
+        }
         if !directory.join("lock").exists() {
             return Ok(None);
         }
@@ -130,6 +136,27 @@ impl State {
     /// Whether a process has owned it before this one.
     pub fn was_used(&self) -> bool {
         self.was_used
+    }
+
+    /// Whether its files can be what they are to be, without changing anything: the ledger and, if it is
+    /// in use, the key of credential hashes.
+    ///
+    /// # Errors
+    /// With the first that is no file, or a key that cannot be read.
+    pub fn check_files(&self, uses_key: bool) -> Result<(), StateError> {
+        let key = self.directory.join(KEY);
+        for path in [self.ledger()].iter().chain(uses_key.then_some(&key)) {
+            let failed = |error| StateError::Directory(path.clone(), error);
+            match std::fs::metadata(path) {
+                Ok(there) if !there.is_file() => {
+                    return Err(failed(io::Error::other("it is not a file")));
+                }
+                Ok(_) if *path == key => drop(File::open(path).map_err(failed)?),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Where the ledger is.
@@ -159,7 +186,7 @@ impl State {
 
     /// The key kept in the directory; made at the first start, with mode 0600.
     pub fn key(&self) -> Result<[u8; 32], StateError> {
-        let path = self.directory.join("credential-hash.key");
+        let path = self.directory.join(KEY);
         let failed = |error| StateError::Directory(path.clone(), error);
         match std::fs::read(&path) {
             Ok(bytes) if bytes.len() == 32 => {

@@ -108,7 +108,7 @@ pub fn rekey(config: &Config, old: Option<&Path>) -> Result<usize, StartError> {
         error => failed(error),
     })?;
     journal::rekey(&path, &key, &new).map_err(|error| match error {
-        OpenError::WrongKey(_) if Disk::inspect(&path, &new).is_ok() => StartError(format!(
+        OpenError::WrongKey(_) if Disk::inspect(&path, Some(&new)).is_ok() => StartError(format!(
             "journal {}: it is already sealed under the configured key; there is nothing to do",
             path.display()
         )),

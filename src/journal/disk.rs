@@ -105,9 +105,10 @@ impl Disk {
         })
     }
 
-    /// Says why [`Disk::open`] would fail on the journal that is there, without changing it. Holds
-    /// its lock meanwhile, blocks, and reads the whole file once.
-    pub fn inspect(path: &Path, key: &Key) -> Result<(), OpenError> {
+    /// Says why [`Disk::open`] would fail on the journal that is there, or to make one, without changing
+    /// anything. Holds its lock meanwhile, blocks, and reads the whole file once. Without a key it
+    /// looks only whether there is something that is no journal.
+    pub fn inspect(path: &Path, key: Option<&Key>) -> Result<(), OpenError> {
         open::inspect(path, key)
     }
 

@@ -37,6 +37,8 @@ mod memory;
 mod merging;
 mod operations;
 mod operators;
+#[cfg(unix)]
+mod preflight;
 mod prometheus;
 mod purging;
 mod reads;

@@ -124,10 +124,12 @@ pub(super) fn open(path: &Path, key: &Key) -> Result<(Connection, Count, File), 
     Ok((connection, count, lock))
 }
 
-/// Finds what would keep a journal that is there from being opened. Changes nothing.
-pub(super) fn inspect(path: &Path, key: &Key) -> Result<(), OpenError> {
+/// Finds what would keep a journal that is there from being opened, or one from being made. Changes
+/// nothing.
+pub(super) fn inspect(path: &Path, key: Option<&Key>) -> Result<(), OpenError> {
     let _lock = lock(path)?;
-    if is_there(path)? {
+    let is_there = is_there(path)?;
+    if let Some(key) = key.filter(|_| is_there) {
         let connection = connect(path).map_err(|error| said(path, &error))?;
         check(&connection, path, key)?;
         check_count(&connection, path)?;
