@@ -8,7 +8,7 @@
 //!   A read waits for the transaction that is being written.
 //! - A disk without room refuses commits ([`JournalError::Full`]) and goes on being read.
 //! - What a write was to send is gone from the files a few seconds after it has ended: its page is
-//!   overwritten, and the log is emptied when it is quiet.
+//!   overwritten, and the log is emptied when it is quiet; the one that a kill left, at the start.
 //!
 //! Others' changes of what is not sealed are not noticed: who may write the file is trusted.
 
@@ -91,17 +91,20 @@ impl Disk {
     /// Opens the journal, or makes one where none is. Blocks, and reads the whole file once.
     pub fn open(path: &Path, key: Key) -> Result<Self, OpenError> {
         let (connection, count, lock) = open::open(path, &key)?;
+        let shared = Shared {
+            path: path.to_owned(),
+            key,
+            connection: Mutex::new(connection),
+            count: Mutex::new(count),
+            queue: Mutex::default(),
+            transactions: AtomicU64::new(0),
+            emptied: AtomicBool::new(false),
+            _lock: lock,
+        };
+        // A kill leaves it as it was.
+        shared.empty_log();
         Ok(Self {
-            shared: Arc::new(Shared {
-                path: path.to_owned(),
-                key,
-                connection: Mutex::new(connection),
-                count: Mutex::new(count),
-                queue: Mutex::default(),
-                transactions: AtomicU64::new(0),
-                emptied: AtomicBool::new(false),
-                _lock: lock,
-            }),
+            shared: Arc::new(shared),
         })
     }
 
@@ -285,7 +288,10 @@ impl From<rusqlite::Error> for Fault {
 
 /// Whether a change leaves something secret in the log that is no longer in the journal.
 fn erases(change: &Change) -> bool {
-    matches!(change, Change::End { .. } | Change::Rebind { .. })
+    matches!(
+        change,
+        Change::End { .. } | Change::Rebind { .. } | Change::Withdraw(_)
+    )
 }
 
 /// Moves the log into the journal and empties it.

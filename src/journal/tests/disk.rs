@@ -682,36 +682,73 @@ async fn a_number_of_commits_that_is_older_says_nothing() {
     }
 }
 
-/// Whoever has the key must not find the token of a write that has ended.
+/// The request of the only write, in sealed form.
+fn sealed_request(disk: &Disk) -> Vec<u8> {
+    let connection = disk.hold();
+    let sql = "SELECT request FROM writes";
+    connection.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+fn has(path: &Path, sealed: &[u8]) -> bool {
+    let bytes = std::fs::read(path).unwrap();
+    bytes.windows(sealed.len()).any(|window| window == sealed)
+}
+
+/// Whoever has the key must not find the token of a write that has ended or was withdrawn.
 #[tokio::test(start_paused = true)]
 async fn the_log_is_emptied_when_it_is_quiet_after_an_end() {
+    let succeeded = |id| end(id, State::Succeeded, 2);
+    for ends in [succeeded, Change::Withdraw] {
+        let (_folder, path) = place();
+        let disk = open(&path);
+        // Each time anew.
+        for _ in 0..2 {
+            let record = write(0);
+            disk.commit(vec![accept(&record)]).await.unwrap();
+            let sealed = sealed_request(&disk);
+            assert!(has(&log_of(&path), &sealed));
+            disk.commit(vec![ends(record.id)]).await.unwrap();
+            assert!(has(&log_of(&path), &sealed), "it is still there");
+            tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+            emptied(&path).await;
+            assert!(!has(&path, &sealed));
+            let sql = "DELETE FROM writes";
+            disk.hold().execute(sql, []).unwrap();
+        }
+        // What comes later is kept as before.
+        disk.commit(vec![accept(&write(1))]).await.unwrap();
+        let (_other, copy) = copy_of(&path);
+        assert_eq!(open(&copy).unfinished().await.unwrap().len(), 1);
+    }
+}
+
+/// Waits until the log is empty: the paused clock stands while another thread empties it.
+async fn emptied(path: &Path) {
+    for _ in 0..1_000 {
+        if std::fs::metadata(log_of(path)).unwrap().len() == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    panic!("the log is not emptied");
+}
+
+/// A kill leaves the log with what a write was to send that had ended a moment ago.
+#[tokio::test(start_paused = true)]
+async fn the_log_that_a_kill_left_is_emptied_at_the_start() {
     let (_folder, path) = place();
     let disk = open(&path);
     let record = write(0);
     disk.commit(vec![accept(&record)]).await.unwrap();
-    let sealed: Vec<u8> = {
-        let connection = disk.hold();
-        let sql = "SELECT request FROM writes";
-        connection.query_row(sql, [], |row| row.get(0)).unwrap()
-    };
-    let has = |path: &Path| {
-        let bytes = std::fs::read(path).unwrap();
-        bytes.windows(sealed.len()).any(|window| window == sealed)
-    };
-    assert!(has(&log_of(&path)));
+    let sealed = sealed_request(&disk);
     disk.commit(vec![end(record.id, State::Succeeded, 2)])
         .await
         .unwrap();
-    assert!(has(&log_of(&path)), "it is still there");
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
-    while std::fs::metadata(log_of(&path)).unwrap().len() > 0 {
-        tokio::task::yield_now().await;
-    }
-    assert!(!has(&path));
-    // What comes later is kept as before.
-    disk.commit(vec![accept(&write(1))]).await.unwrap();
-    let (_other, copy) = copy_of(&path);
-    assert_eq!(open(&copy).unfinished().await.unwrap().len(), 1);
+    let (_killed, copy) = copy_of(&path);
+    assert!(has(&log_of(&copy), &sealed));
+    let disk = open(&copy);
+    assert!(!has(&log_of(&copy), &sealed) && !has(&copy, &sealed));
+    assert!(disk.get(record.id).await.unwrap().is_some());
 }
 
 #[tokio::test(start_paused = true)]
