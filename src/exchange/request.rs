@@ -17,6 +17,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The longest method shown in the log, in bytes.
+const LONGEST_METHOD: usize = 32;
+
 /// The address of the connection. The server adds it to the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
@@ -83,5 +86,24 @@ impl Ask {
         *request.headers_mut() = edge::request_headers(&self.headers);
         request.extensions_mut().insert(self.ids.clone());
         request
+    }
+}
+
+/// Returns a method shortened for the log. A caller can invent one as long as a whole head.
+pub(crate) fn short(method: &Method) -> &str {
+    let name = method.as_str();
+    name.get(..LONGEST_METHOD).unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_made_up_method_does_not_fill_the_log() {
+        let long = "X".repeat(16 * 1024);
+        let long = Method::from_bytes(long.as_bytes()).unwrap();
+        assert_eq!(short(&long).len(), LONGEST_METHOD);
+        assert_eq!(short(&Method::DELETE), "DELETE");
     }
 }

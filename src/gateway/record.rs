@@ -12,7 +12,7 @@ use crate::error::GatewayError;
 use crate::exchange::body::Body;
 use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::ids::Ids;
-use crate::exchange::request::{Ask, Peer};
+use crate::exchange::request::{Ask, Peer, short};
 use crate::exchange::response::Reply;
 use crate::exchange::settings::AccessLog;
 use crate::exchange::timing::{Progress, Timing};
@@ -33,9 +33,6 @@ use std::time::{Duration, Instant};
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-
-/// The longest method shown in the log, in bytes.
-const LONGEST_METHOD: usize = 32;
 
 /// The client of a request, as far as it is known before the operation is.
 #[derive(Clone, Debug)]
@@ -426,25 +423,6 @@ fn show_budget(headers: &mut HeaderMap, standing: &Standing) {
     }
 }
 
-/// Returns a method shortened for the log. A caller can invent one as long as a whole head.
-pub(crate) fn short(method: &Method) -> &str {
-    let name = method.as_str();
-    name.get(..LONGEST_METHOD).unwrap_or(name)
-}
-
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_made_up_method_does_not_fill_the_log() {
-        let long = "X".repeat(16 * 1024);
-        let long = Method::from_bytes(long.as_bytes()).unwrap();
-        assert_eq!(short(&long).len(), LONGEST_METHOD);
-        assert_eq!(short(&Method::DELETE), "DELETE");
-    }
 }

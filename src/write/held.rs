@@ -13,7 +13,7 @@ use crate::attempt::wait::refused;
 use crate::cache::fence::Tag;
 use crate::credential;
 use crate::error::{GatewayError, Waited};
-use crate::exchange::request::Ask;
+use crate::exchange::request::{Ask, short};
 use crate::exchange::response::Reply;
 use crate::limit::budgets::Readiness;
 use crate::limit::ticket::{Permit, Ticket};
@@ -71,7 +71,7 @@ impl Told {
         };
         tracing::info!(
             operation = %ask.operation.name,
-            method = ask.method.as_str(),
+            method = short(&ask.method),
             status,
             outcome = outcome.as_str(),
             credential = %ask.credential,

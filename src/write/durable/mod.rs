@@ -37,6 +37,7 @@ pub(crate) use pending::Live;
 pub use recovery::{Recovered, RecoveryError};
 
 use crate::credential::Credential;
+use crate::exchange::request::short;
 use crate::journal::{Journal, JournalError, KeyHash, Remembered, State, WriteId, WriteIds};
 use crate::metrics::DurableGauge;
 use crate::queue::lanes::Turn;
@@ -429,7 +430,7 @@ impl Writes {
         if state == State::Unknown {
             tracing::warn!(
                 %id, request_id, %operation, %credential, attempts,
-                method = summary.method.as_str(),
+                method = short(&summary.method),
                 path = summary.path,
                 elements = summary.named(),
                 caller = summary.caller,

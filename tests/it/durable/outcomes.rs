@@ -119,3 +119,35 @@ async fn the_line_about_a_request_names_the_durable_write_that_it_is_about() {
     let location = format!("/_gateway/writes/{}", ids[0]);
     assert_eq!(state(&world, &location).await, "succeeded");
 }
+
+/// Somebody may have made up a method that is as long as a head can be.
+#[tokio::test(start_paused = true)]
+async fn no_line_about_a_write_is_filled_by_a_made_up_method() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let method = Method::from_bytes(&[b'X'; 5_000]).unwrap();
+    let ask = || request(method.clone(), "/labels", "a", "{}");
+    let script = Script::new(|_, n| match n {
+        0 => Step::Close,
+        _ => Step::Later(Duration::from_secs(1), answer(200, "{}")),
+    });
+    let world = script.world();
+    let location = defer(&world, ask()).await;
+    assert_eq!(ended(&world, &location).await["state"], "unknown");
+    // Another one, whose caller hangs up.
+    let asking = world.spawn(ask());
+    while script.count() < 2 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    asking.abort();
+    sleep(Duration::from_secs(2)).await;
+    let text = log.text();
+    for what in ["nobody knows what became of it", "whose caller had hung up"] {
+        let line = text.lines().find(|line| line.contains(what));
+        let line = line.unwrap_or_else(|| panic!("{what}: {text}"));
+        assert!(
+            line.contains(&format!("method=\"{}\"", "X".repeat(32))),
+            "{line}"
+        );
+    }
+}
