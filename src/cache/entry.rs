@@ -513,6 +513,7 @@ mod tests {
             ("retry-after", "3"),
             ("x-request-id", "1"),
             ("set-cookie", "a=b"),
+            ("set-cookie2", "a=b"),
             ("connection", "close, X-Hop"),
             ("x-hop", "1"),
             ("transfer-encoding", "chunked"),

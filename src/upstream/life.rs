@@ -137,6 +137,24 @@ fn idle_time(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+
+    /// Made for another request that then had a connection sooner, it may have been closed as well.
+    #[test]
+    fn a_connection_was_kept_unless_it_was_made_for_its_request() {
+        let now = Clock::system().now();
+        let before = now.checked_sub(Duration::from_millis(1)).unwrap();
+        for (born, first, was_kept) in [
+            (now, Use::First, false),
+            (before, Use::FirstAfterIdle, true),
+        ] {
+            let (life, _open) = Life::new(born, false);
+            let how = life.begin_request(now);
+            assert_eq!((how, how.was_kept()), (first, was_kept));
+            let again = life.begin_request(now);
+            assert_eq!((again, again.was_kept()), (Use::Again, true));
+        }
+    }
 
     #[test]
     fn the_idle_time_is_a_little_less_than_the_api_names() {

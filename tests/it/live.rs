@@ -233,15 +233,45 @@ async fn is_there<T>(answer: impl Future<Output = T>) -> bool {
     }
 }
 
-#[test]
-fn no_document_is_built_among_the_requests() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+/// A runtime with one thread for what blocks.
+fn with_one_other_thread() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .max_blocking_threads(1)
         .build()
-        .unwrap();
-    runtime.block_on(async {
+        .unwrap()
+}
+
+/// Whoever asks often takes no more than a thread.
+#[test]
+fn one_document_is_built_at_a_time() {
+    with_one_other_thread().block_on(async {
+        let world = World::new(SandboxSpec::default());
+        let admin = admin(&world);
+        let (free, busy) = std::sync::mpsc::channel::<()>();
+        drop(tokio::task::spawn_blocking(move || busy.recv()));
+        let mut asked: Vec<_> = (0..5)
+            .map(|_| Box::pin(ask(&admin, Method::GET, "/status")))
+            .collect();
+        for answer in &mut asked {
+            assert!(!is_there(answer).await);
+        }
+        // What comes now has its turn before most of them.
+        let other = tokio::task::spawn_blocking(|| ());
+        drop(free);
+        other.await.unwrap();
+        let mut built = 0;
+        for answer in &mut asked {
+            built += u32::from(is_there(answer).await);
+        }
+        assert!(built < 5, "{built}");
+    });
+}
+
+#[test]
+fn no_document_is_built_among_the_requests() {
+    with_one_other_thread().block_on(async {
         let world = World::new(SandboxSpec::default());
         let admin = admin(&world);
         let (free, busy) = std::sync::mpsc::channel::<()>();

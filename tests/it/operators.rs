@@ -242,6 +242,65 @@ async fn the_admin_token_never_leaves_by_the_callers_port() {
     assert_eq!(sent, 0.0);
 }
 
+/// Whatever the modes of the socket and its directories are, e.g. because somebody has changed them.
+#[cfg(unix)]
+#[tokio::test]
+async fn the_socket_answers_nobody_but_its_own_user() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+    let other = |arguments: &[&str]| {
+        let mut command = program(arguments, Path::new("/"));
+        command.uid(65_532).output()
+    };
+    if !other(&["--version"]).is_ok_and(|output| output.status.success()) {
+        eprintln!("not tried: this user may not start a program as another one");
+        return;
+    }
+    let running = Program::sandbox("[state]\ndirectory = \"state\"\n", &[], &[]).await;
+    for (name, mode) in [("", 0o711), ("state", 0o711), ("state/admin.sock", 0o666)] {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(running.file(name), mode).unwrap();
+    }
+    let socket = running.file("state/admin.sock");
+    let asks = ["log", "--admin", &socket.to_string_lossy()];
+    let own = program(&asks, Path::new("/")).output().unwrap();
+    assert_eq!(said(&own), "info\n");
+    let refused = other(&asks).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    let log = running.log();
+    assert!(log.contains("another user than the gateway's own"), "{log}");
+}
+
+/// A secret that every user can read is named in the log at the start, without what it is.
+#[cfg(unix)]
+#[tokio::test]
+async fn secrets_that_all_can_read_are_named() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let keys = [
+        ("credentials.key_file", 0o644),
+        ("journal.key_file", 0o604),
+        ("admin.token_file", 0o640),
+    ];
+    let secret = |key: &str| directory.path().join(key);
+    let mut configuration = "[state]\ndirectory = \"state\"\n".to_owned();
+    for (key, mode) in keys {
+        fs::write(secret(key), TOKEN).unwrap();
+        fs::set_permissions(secret(key), fs::Permissions::from_mode(mode)).unwrap();
+        let (section, name) = key.split_once('.').unwrap();
+        configuration += &format!("[{section}]\n{name} = \"{}\"\n", secret(key).display());
+    }
+    let running = Program::sandbox(&configuration, &[], &[]).await;
+    let log = running.log();
+    for (key, mode) in keys {
+        let file = secret(key).display().to_string();
+        let named = |line: &&str| line.contains("every user can read") && line.contains(&file);
+        let count = log.lines().filter(named).count();
+        assert_eq!(count, usize::from(mode & 0o004 != 0), "{key}: {log}");
+    }
+    assert!(!log.contains(TOKEN), "{log}");
+}
+
 /// A proxy, a sidecar or a forwarded port is a loopback peer.
 #[tokio::test]
 async fn where_others_can_connect_loopback_is_no_operator() {

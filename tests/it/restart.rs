@@ -1,7 +1,7 @@
 //! What a restart knows of writes whose outcome is unknown: while they may still take effect their
 //! lanes are closed and what they change is not stored, however often and however it is started.
 
-use super::support::scripted::{Script, Step, answer};
+use super::support::scripted::{Script, Step, answer, field};
 use super::support::{Setup, World, clock, request, with};
 use bytes::Bytes;
 use http::{Method, Request};
@@ -283,6 +283,64 @@ async fn what_else_is_written_and_read_after_a_restart_is_not_held_up() {
             read.cache_status()
         );
     }
+}
+
+/// What is read after a restart is not stored while these writes may take effect: one that was answered
+/// with a 5xx of the API's own, and one that may change anything because nobody can read what it names.
+#[tokio::test(start_paused = true)]
+async fn what_may_have_been_changed_is_not_stored_after_a_restart() {
+    let unreadable = request(Method::DELETE, "/users?userIds.0=user-00001", "a", "{}");
+    for (write, shows) in [(b(), "/users/user-00001"), (unreadable, "/invites")] {
+        let script = Script::new(|seen, _| match seen.method {
+            Method::PUT => {
+                let counted = field(answer(500, "{}"), "x-ratelimit-consumed", "1");
+                Step::Answer(field(counted, "x-ratelimit-remaining", "59"))
+            }
+            Method::DELETE => Step::Silent,
+            _ => Step::Later(SOON, answer(200, "{}")),
+        });
+        let mut place = Place::new();
+        let first = place.start(&script).await;
+        drop(first.spawn(write));
+        place.reach(Duration::from_secs(5)).await;
+        assert_eq!(script.count(), 1);
+        let second = place.start(&script).await;
+        for _ in 0..2 {
+            let read = second.get(shows, "a").await;
+            let status = read.cache_status();
+            assert!(!status.contains("hit"), "{shows}: {status}");
+        }
+        sleep(Q).await;
+        second.get(shows, "a").await;
+        let read = second.get(shows, "a").await;
+        assert!(read.cache_status().contains("hit"), "{shows}");
+    }
+}
+
+/// A list is deleted once more element by element, each of which may take effect late by itself.
+#[tokio::test(start_paused = true)]
+async fn nothing_overtakes_an_element_that_was_deleted_once_more() {
+    let script = Script::new(|seen, before| match seen.method {
+        Method::DELETE if before == 0 => Step::Close,
+        Method::DELETE if seen.target.contains("user-00001") => Step::Silent,
+        _ => Step::Later(SOON, answer(200, "{}")),
+    });
+    let mut place = Place::new();
+    let first = place.start(&script).await;
+    let list = "/users?userIds.0=user-00002&userIds.1=user-00001";
+    let list = with(request(Method::DELETE, list, "a", ""), "prefer", "wait=20");
+    let deleted = first.spawn(list);
+    assert_eq!(
+        deleted.await.unwrap().error_type(),
+        "gateway-outcome-unknown"
+    );
+    let sent = script.seen().last().unwrap().at - place.began;
+    assert_eq!(script.count(), 3);
+    place.reach(Duration::from_secs(40)).await;
+    let second = place.start(&script).await;
+    assert_eq!(second.send(b()).await.status, 200);
+    let arrives = arrived(&script, Method::PUT, place.began);
+    is_about(arrives, sent + GIVEN_UP + Q);
 }
 
 #[tokio::test(start_paused = true)]

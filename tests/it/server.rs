@@ -5,15 +5,18 @@ use super::support::scripted::{Script, Step, answer, field};
 use super::support::wire::{connect, eventually, exchange, read_until, rest};
 use super::support::{Setup, World, loaded, request};
 use http::Method;
-use segment_gateway::app::stack_bounds;
-use segment_gateway::config::Size;
+use segment_gateway::app::{server_bounds, stack_bounds};
+use segment_gateway::config::{Config, Size};
 use segment_gateway::gateway::connection::Front;
 use segment_gateway::sandbox::SandboxSpec;
+use segment_gateway::server::conn;
+use segment_gateway::server::refusals::Refusals;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, sleep};
 
 const SECRET: &str = "sgp_5ecretT0ken";
 
@@ -58,6 +61,36 @@ async fn a_connection_that_sends_nothing_or_half_a_head_is_closed() {
     let said = exchange(address, head("GET", "/users", "").as_bytes()).await;
     assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
     assert_eq!(script.count(), 1);
+}
+
+/// A balancer that pools its connections for a minute finds them open; the shorter time is for a head
+/// that has begun.
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_outlives_the_time_for_a_head() {
+    let world = Script::new(|_, _| Step::Answer(answer(200, "{}"))).world();
+    let config = Config::default();
+    let bounds = server_bounds(&config).each;
+    let front = Front::new(world.gateway.clone(), stack_bounds(&config));
+    let (mut caller, connection) = tokio::io::duplex(64 * 1024);
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+    let (service, refusals) = (front.connected(peer), Refusals::new(bounds.head_bytes));
+    drop(tokio::spawn(conn::serve(
+        connection, peer, service, bounds, refusals, stopped,
+    )));
+    for idle in [60, 60, 74] {
+        sleep(Duration::from_secs(idle)).await;
+        let ask = head("GET", "/users", "");
+        caller.write_all(ask.as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"\r\n\r\n{}") {
+            said.push(caller.read_u8().await.expect("it is open"));
+        }
+    }
+    caller.write_all(b"GET /us").await.unwrap();
+    let began = Instant::now();
+    assert!(caller.read_u8().await.is_err(), "it is closed");
+    assert_eq!(began.elapsed().as_secs(), 10);
 }
 
 #[tokio::test]
@@ -279,7 +312,7 @@ async fn a_half_closed_caller_has_the_whole_of_a_long_answer_and_nothing_else() 
     stream.write_all(ask.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
     // Long enough for a second question in the middle of the answer.
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    sleep(Duration::from_millis(1_200)).await;
     let said = rest(&mut stream).await;
     let (_, said) = said.split_once("HTTP/1.1 200 ").expect("an answer");
     let (_, body) = said.split_once("\r\n\r\n").expect("a body");

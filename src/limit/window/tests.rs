@@ -71,6 +71,23 @@ fn a_slot_comes_back_after_window_and_guard() {
     assert!(matches!(w.take(free), Taken::Slot(_)));
 }
 
+/// Whatever is known of many slots at once is one entry.
+#[test]
+fn what_is_noted_grows_neither_with_the_limit_nor_with_what_ends_together() {
+    let t = start();
+    let mut w = window(1_000_000, true, t);
+    w.without_history(t, t);
+    let first = slot(&mut w, t);
+    w.give_back(first, told(900_000, 100_000), t);
+    assert_eq!(w.occupied(t), 900_000);
+    assert_eq!(w.noted(), 1);
+    let slots: Vec<Slot> = (0..1_000).map(|_| slot(&mut w, t)).collect();
+    for slot in slots {
+        w.give_back(slot, End::NoAnswer, t);
+    }
+    assert_eq!((w.occupied(t), w.noted()), (901_000, 2));
+}
+
 #[test]
 fn an_unanswered_attempt_keeps_its_slot_for_window_and_q() {
     let t = start();

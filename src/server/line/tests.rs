@@ -315,6 +315,21 @@ async fn the_rest_of_a_body_is_dropped_but_not_for_ever() {
         (sleep(Duration::ZERO).deadline() - from).as_secs(),
         LINGER.as_secs()
     );
+    // However much comes in that time, not all of it is read.
+    let (mut caller, server) = tokio::io::duplex(64 * 1024);
+    let notes = Notes::default();
+    let line = over(server, &notes);
+    drop(notes.body_coming());
+    let sends = async move {
+        let piece = vec![0; 1024 * 1024];
+        let mut pieces = 0;
+        while pieces < (2 * LINGER_BYTES) >> 20 && caller.write_all(&piece).await.is_ok() {
+            pieces += 1;
+        }
+        pieces
+    };
+    let ((), pieces) = tokio::join!(line.close(std::future::pending()), sends);
+    assert_eq!(pieces, LINGER_BYTES >> 20);
     // Whoever has sent all that it announced is not waited for.
     let (_caller, server) = tokio::io::duplex(100);
     let notes = Notes::default();

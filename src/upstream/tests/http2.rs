@@ -142,18 +142,27 @@ async fn a_reset_is_not_sent_only_where_the_peer_promises_so() {
     ] {
         let ours = Authority::new();
         let (client, mut far) = secure(|spec| spec.ca_file = ours.file());
-        let serving = serve(&mut far, &ours, move |_, mut respond| {
-            respond.send_reset(reason)
+        let serving = serve(&mut far, &ours, move |request, mut respond| {
+            match request.uri().path() {
+                "/first" => drop(respond.send_response(ok(), true)),
+                _ => respond.send_reset(reason),
+            }
         });
+        let told = |attempt| {
+            if processed {
+                assert_eq!(unknown(attempt), Unknown::Broken, "{reason}");
+            } else {
+                let reason = not_sent(attempt);
+                assert_eq!((reason, reason.travelled()), (NotSent::Unprocessed, true));
+            }
+        };
         let (attempt, serving) = tokio::join!(client.send(get("/x")), serving);
-        if processed {
-            assert_eq!(unknown(attempt), Unknown::Broken, "{reason}");
-        } else {
-            let reason = not_sent(attempt);
-            assert_eq!((reason, reason.travelled()), (NotSent::Unprocessed, true));
-        }
+        told(attempt);
+        // Nor where its connection had been kept: that is there, and the peer has said what it did.
+        answered(client.send(get("/first")).await);
+        told(client.send(get("/x")).await);
         drop(client);
-        assert_eq!(serving.arrivals().await, 1, "arrivals after {reason}");
+        assert_eq!(serving.arrivals().await, 3, "arrivals after {reason}");
         assert_eq!(far.waiting(), 0);
     }
 }

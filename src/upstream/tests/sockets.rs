@@ -95,16 +95,21 @@ async fn the_same_under_tls() {
     };
     let client = Client::new(spec, Clock::system()).unwrap();
     let acceptor = ours.acceptor("localhost", &["http/1.1"]);
-    let mut sending = Box::pin(client.send(get("/slow")));
-    let mut stream = tokio::select! {
-        attempt = &mut sending => panic!("{attempt:?}"),
-        stream = async {
-            let (stream, _) = listener.accept().await.unwrap();
-            let mut stream = acceptor.accept(stream).await.unwrap();
-            read_head(&mut stream).await.unwrap();
-            stream
-        } => stream,
+    // Once it has been used nothing is left unread on it: that would make the system reset it.
+    let server = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = acceptor.accept(stream).await.unwrap();
+        read_head(&mut stream).await.unwrap();
+        stream.write_all(OK.as_bytes()).await.unwrap();
+        stream
     };
+    let (attempt, mut stream) = tokio::join!(client.send(get("/x")), server);
+    assert_eq!(text(answered(attempt)).await, "ok");
+    let mut sending = Box::pin(client.send(get("/slow")));
+    tokio::select! {
+        attempt = &mut sending => panic!("{attempt:?}"),
+        head = read_head(&mut stream) => assert!(head.unwrap().contains("/slow")),
+    }
     drop(sending);
     let error = stream.read(&mut [0; 1]).await.expect_err("a reset");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);

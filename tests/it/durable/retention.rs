@@ -127,6 +127,31 @@ async fn the_number_of_ended_writes_is_bounded_and_no_key_is_forgotten_within_an
     assert_eq!(second.send(write("d", 1)).await.status, 507);
 }
 
+/// Each bound by itself: what one credential has beyond its share, and what all have together.
+#[tokio::test(start_paused = true)]
+async fn what_ended_first_makes_room_within_a_share_and_within_the_whole() {
+    for (tokens, each, left) in [(&["a"][..], 8, 7), (&["a", "b", "c"], 5, 14)] {
+        let memory = Memory::default();
+        let mut setup = keeping(slow(), &memory).await;
+        setup.config.journal.ended_writes = 16;
+        let world = answering(r#"{"data":{}}"#).world_of(setup);
+        for token in tokens {
+            for n in 1..=each {
+                assert_eq!(world.send(write(token, n)).await.status, 200);
+            }
+        }
+        sleep(Duration::from_secs(3_601)).await;
+        world.gateway.writes().forget_ended().await;
+        let kept = memory.list(Filter::default(), 99).await.unwrap();
+        assert_eq!(kept.len(), left, "{tokens:?}");
+        // The first of all is not among them, and the second is.
+        for (n, replayed) in [(2, "true"), (1, "")] {
+            let again = world.send(write("a", n)).await;
+            assert_eq!(again.header("idempotency-replayed"), replayed, "{n}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn beyond_the_bytes_an_answer_is_remembered_without_its_body() {
     let body = format!(r#"{{"data":"{}"}}"#, "x".repeat(1_000));

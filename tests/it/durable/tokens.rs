@@ -221,6 +221,46 @@ async fn a_token_that_the_api_takes_again_goes_on_by_itself() {
     assert_eq!(memory.refused().await.unwrap(), []);
 }
 
+/// That the API took a token once, and told its workspace, says nothing once it has refused it.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_taken_once_and_is_refused_is_asked_about_again() {
+    let api = Api::new();
+    let world = api.start(&Memory::default()).await;
+    defer(&world, post(0)).await;
+    sleep(Duration::from_secs(5)).await;
+    api.revoke(true);
+    // Nothing is deferred, so nothing waits and nothing is paused.
+    assert_eq!(world.send(keyed(post(1), "k")).await.status, 401);
+    assert_eq!(world.durable().paused, 0);
+    let asked = api.script.count();
+    for (seconds, asks) in [(0, 0), (16, 1), (0, 1), (16, 2)] {
+        sleep(Duration::from_secs(seconds)).await;
+        let refused = world.send(of("a", 2)).await;
+        assert_eq!(refused.error_type(), "gateway-token-refused", "{refused:?}");
+        assert_eq!(api.script.count(), asked + asks);
+    }
+}
+
+/// The next process knows nothing of the token but that its writes wait.
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_a_refused_token_is_asked_about_before_it_is_given_more_to_keep() {
+    let api = Api::new();
+    let memory = Memory::default();
+    let world = api.start(&memory).await;
+    defer(&world, post(0)).await;
+    api.revoke(true);
+    let waits = defer(&world, post(1)).await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.durable().paused, 1);
+    let second = api.start_at(&memory.copy(), Duration::from_secs(100)).await;
+    second.gateway.writes().recover(Some(&[])).await.unwrap();
+    let refused = second.send(of("a", 2)).await;
+    assert_eq!(refused.error_type(), "gateway-token-refused", "{refused:?}");
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(second.durable().paused, 1);
+    assert_eq!(state(&second, &waits).await, "queued");
+}
+
 /// Nothing waits any more when the API takes the token again, so nothing but the next write can end
 /// the pause.
 #[tokio::test(start_paused = true)]
