@@ -1,6 +1,7 @@
 //! What a restart knows of writes whose outcome is unknown: while they may still take effect their
 //! lanes are closed and what they change is not stored, however often and however it is started.
 
+use super::support::program::Program;
 use super::support::scripted::{Script, Step, answer, field};
 use super::support::{Setup, World, clock, request, with};
 use bytes::Bytes;
@@ -310,7 +311,7 @@ async fn what_may_have_been_changed_is_not_stored_after_a_restart() {
             let status = read.cache_status();
             assert!(!status.contains("hit"), "{shows}: {status}");
         }
-        sleep(Q).await;
+        sleep(Q + SLACK).await;
         second.get(shows, "a").await;
         let read = second.get(shows, "a").await;
         assert!(read.cache_status().contains("hit"), "{shows}");
@@ -425,5 +426,39 @@ async fn the_wall_clock_decides_nothing_at_a_restart() {
             let expected = if is_repeated { (1, 0) } else { (0, 1) };
             assert_eq!(told, expected, "after {seconds} s, set by {shift}");
         }
+    }
+}
+
+/// Without the ledger only the wall clock says how long ago a write was sent; if it was set back, that
+/// is not known.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_was_sent_in_the_future_is_not_repeated() {
+    let script = Script::new(|_, _| Step::Silent);
+    let mut place = Place::new();
+    let first = place.start(&script).await;
+    let sent = first.send(with(b(), "prefer", "respond-async")).await;
+    assert_eq!(sent.status, 202);
+    place.reach(Duration::from_secs(5)).await;
+    std::fs::remove_file(place.ledger()).unwrap();
+    let uptime = place.clock.boot().unwrap().since;
+    let before = place.clock.wall() - Duration::from_secs(1_000);
+    place.clock = Clock::simulated(before, uptime);
+    let (_, recovered) = place.start_with(&script, |_| {}).await;
+    assert_eq!((recovered.repeated, recovered.unknown), (0, 1));
+}
+
+/// A directory that was used before has a ledger, or it was lost.
+#[tokio::test]
+async fn a_ledger_that_was_removed_is_missed_at_the_start() {
+    let state = tempfile::tempdir().unwrap();
+    let configuration = format!("[state]\ndirectory = \"{}\"\n", state.path().display());
+    let gone = "it is gone, although this directory has been used before";
+    for is_removed in [false, false, true] {
+        if is_removed {
+            std::fs::remove_file(state.path().join("ledger")).unwrap();
+        }
+        // It is killed at the end.
+        let program = Program::sandbox(&configuration, &[], &[]).await;
+        assert_eq!(program.log().contains(gone), is_removed);
     }
 }

@@ -676,7 +676,9 @@ async fn a_number_of_commits_that_is_older_says_nothing() {
     disk.commit(vec![accept(&write(1))]).await.unwrap();
     // A loss of power takes what was not synced.
     let (_other, copy) = copy_of(&path);
-    for count in [&older[..], &[], b"no number of commits....."] {
+    // The last one was half written.
+    let half = [&b"SGJcount"[..], &[0xff; 16]].concat();
+    for count in [&older[..], &[], b"no number of commits.....", &half] {
         std::fs::write(copy.with_extension("count"), count).unwrap();
         assert_eq!(open(&copy).unfinished().await.unwrap().len(), 2);
     }

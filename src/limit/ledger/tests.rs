@@ -150,6 +150,25 @@ async fn what_cannot_be_believed_is_a_new_node() {
     assert!(other.history.is_none() && other.note.unwrap().contains("another key"));
 }
 
+/// Each is whole, and one of them is not where it was written.
+#[tokio::test(start_paused = true)]
+async fn a_record_in_the_place_of_another_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let clock = clock(1000);
+    let mut opened = open(&path, &clock);
+    for account in [1, 2] {
+        opened.ledger.sent([account; 16], WQ, RATE, &[]);
+    }
+    drop(opened);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.copy_within(RECORD..2 * RECORD, 2 * RECORD);
+    std::fs::write(&path, &bytes).unwrap();
+    let opened = open(&path, &clock);
+    assert!(opened.history.is_none() && opened.left.is_none());
+    assert!(opened.note.unwrap().contains("damaged"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_file_is_compacted_and_loses_nothing_that_counts() {
     let dir = tempfile::tempdir().unwrap();

@@ -98,6 +98,33 @@ async fn an_unknown_write_says_what_it_was_until_it_is_forgotten() {
     assert!(!text.contains("Bearer"), "{text}");
 }
 
+/// The process that had sent it was killed, and the next one says what it was.
+#[tokio::test(start_paused = true)]
+async fn the_line_about_a_write_that_a_kill_left_unknown_names_it() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let script = Script::new(|_, _| Step::Silent);
+    let memory = Memory::default();
+    let world = script.world_of(keeping(slow(), &memory).await);
+    let location = defer(&world, request(Method::POST, "/invites", "a", TWO)).await;
+    while script.count() == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let second = script.world_of(keeping(slow(), &memory.copy()).await);
+    second.gateway.writes().recover(Some(&[])).await.unwrap();
+    assert_eq!(state(&second, &location).await, "unknown");
+    let text = log.text();
+    let line = text.lines().find(|line| line.contains("nobody knows"));
+    let line = line.unwrap_or_else(|| panic!("{text}"));
+    for part in [
+        "path=\"/invites\"",
+        "elements=\"person:a@example.com, person:b@example.com\"",
+        "caller=\"127.0.0.1\"",
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+}
+
 /// A keyed write that is held is named in the same way, by the answer that it has.
 #[tokio::test(start_paused = true)]
 async fn the_line_about_a_request_names_the_durable_write_that_it_is_about() {
