@@ -2,9 +2,9 @@
 //!
 //! Peers take turns, and the named callers behind one peer take turns within the peer's turn: a
 //! name divides what a peer has, it does not add to it. Within one caller the more urgent go first,
-//! and of equals those who came first; but each fourth of its turns is for whoever has
-//! waited longest, so that nobody starves. Urgency counts among a caller's own alone. Someone who is
-//! not ready (an earlier write of its lane has not settled) keeps its place without holding up the
+//! and of equals those who came first; but each fourth of its turns is for whoever has waited
+//! longest, so that nobody starves. Urgency counts among a caller's own alone. Someone who is not
+//! ready (an earlier write of its lane has not settled) keeps its place without holding up the
 //! others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -106,7 +106,7 @@ impl Names {
     /// At most those who go before a newcomer of theirs.
     fn before(&self, newcomer: Urgency, until: Option<Instant>) -> Ahead {
         let mut ahead = self.those(until, |of| of <= newcomer);
-        // Of each `OLDEST_EVERY` turns one may be for somebody less urgent, beginning with the next.
+        // Of each `OLDEST_EVERY` turns one may be for somebody less urgent, the next one first.
         let oldest = (ahead.count() + 1).div_ceil(OLDEST_EVERY - 1);
         ahead.join(self.those(until, |of| of > newcomer).first(oldest));
         ahead
@@ -547,8 +547,8 @@ mod tests {
 
     proptest! {
         /// Whatever happens, nobody is lost or served twice, arrival order holds among the equally
-        /// urgent of a caller, no peer with someone ready waits for more than one turn of each other, and nothing is
-        /// left behind.
+        /// urgent of a caller, no peer with someone ready waits for more than one turn of each
+        /// other, and nothing is left behind.
         #[test]
         fn everyone_is_served_once_in_turn(
             steps in prop::collection::vec((0u8..4, 0u8..4, 0u8..3, 0u64..200), 1..200)

@@ -220,6 +220,34 @@ async fn a_limit_that_was_only_configured_before_does_not_outlast_a_restart() {
     assert_eq!(state.occupied, 2, "what it has sent still counts");
 }
 
+/// Of an earlier process that was configured with a shorter window.
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_before_a_restart_counts_for_the_window_in_force_now() {
+    let before = bench(1);
+    drop(before.permit(1).await);
+    let id = {
+        let state = before.budgets.shared.state.lock();
+        state.accounts.values().next().unwrap().id
+    };
+    for (longer, expected) in [(Duration::ZERO, W / 2), (W, W / 2 + W)] {
+        let past = Past {
+            held: vec![before.clock.now() + W / 2],
+            rate: Rate {
+                limit: 1,
+                window: W,
+            },
+            is_learned: false,
+        };
+        let mut bench = bench_after(1, History::from([(id, past)]));
+        bench.spec.rate.window += longer;
+        let start = bench.clock.now();
+        drop(bench.permit(1).await);
+        let waited = bench.clock.now() - start;
+        assert!(waited >= expected, "{waited:?}");
+        assert!(waited <= expected + Duration::from_millis(2), "{waited:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_permit_comes_the_moment_a_slot_is_free() {
     let bench = bench(1);
