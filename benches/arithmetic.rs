@@ -95,7 +95,7 @@ fn windows(bench: &Bench, limit: u32) {
         let mut window = Window::new(rate, Some(limit), TERMS, start);
         // One slot comes free per step; a nanosecond more, so that rounding makes none late.
         let step = window.hold_answered() / limit + Duration::from_nanos(1);
-        window.restore((0..limit).map(|n| start + step * n));
+        window.restore((0..limit).map(|n| start + step * n), rate.window);
         (window, step)
     };
     let told = Allowance {
@@ -175,7 +175,7 @@ fn saturated_account(now: Instant) -> Account {
     let rate = budget().rate;
     let mut window = Window::new(rate, Some(rate.limit), TERMS, now);
     let seconds = |n: u32| Duration::from_secs(n.into());
-    window.restore((1..=rate.limit).map(|n| now + seconds(n)));
+    window.restore((1..=rate.limit).map(|n| now + seconds(n)), rate.window);
     Account::new(window, 4, now)
 }
 

@@ -412,9 +412,8 @@ mod tests {
         let now = Clock::system().now();
         for limit in [1_000, 1_000_000] {
             let mut account = account(limit, now);
-            account
-                .window()
-                .restore((0..limit).map(|n| now + Duration::from_millis(n.into())));
+            let until = (0..limit).map(|n| now + Duration::from_millis(n.into()));
+            account.window().restore(until, Duration::from_secs(60));
             assert_eq!(account.plan(now, 0).leaves.len(), 1);
             assert_eq!(account.plan(now, 9).leaves.len(), 10);
             let copy = account.forecast(now, 3);

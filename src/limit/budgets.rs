@@ -479,7 +479,8 @@ impl Budgets {
             window.alone_until_told();
         }
         match past {
-            Some(past) => window.restore(past.map(|past| past.held).unwrap_or_default()),
+            Some(Some(past)) => window.restore(past.held, past.rate.window),
+            Some(None) => {}
             None => window.without_history(self.shared.started, now),
         }
         let at_once = match wish.effect {

@@ -204,8 +204,10 @@ impl Window {
         self.probe = ProbeState::Needed(Probe::Start);
     }
 
-    /// Occupies one slot until each of these: attempts of an earlier process.
-    pub fn restore(&mut self, until: impl IntoIterator<Item = Instant>) {
+    /// Occupies one slot until each of these: attempts of an earlier process, by the `window` that
+    /// was in force there. Where a longer one is in force, they occupy it for so much longer.
+    pub fn restore(&mut self, until: impl IntoIterator<Item = Instant>, window: Duration) {
+        self.restored_window = window;
         let mut until: Vec<Instant> = until.into_iter().collect();
         until.sort_unstable();
         self.taken += until.len() as u64;

@@ -30,7 +30,8 @@ fn occupied(now: Instant, until: &[u64]) -> Account {
         unknown_slots: 1,
     };
     let mut window = Window::new(rate, None, terms, now);
-    window.restore(until.iter().map(|until| now + seconds(*until)));
+    let until = until.iter().map(|until| now + seconds(*until));
+    window.restore(until, rate.window);
     Account::new(window, 60, now)
 }
 
