@@ -131,6 +131,10 @@ pub enum Waited {
     Unreadable,
     /// The API refused the list in which it was sent, and it was not sent again in time.
     Divided,
+    /// An attempt may have taken effect, and the API refused the next one.
+    RetryRefused,
+    /// The journal has no answer to it.
+    Unrecorded,
 }
 
 impl Waited {
@@ -143,6 +147,10 @@ impl Waited {
             Self::Divided => {
                 "in a list that the API refused, and it could not be sent again in time"
             }
+            Self::RetryRefused => {
+                "the outcome of its first attempt is unknown, and the API refused the retry"
+            }
+            Self::Unrecorded => "no response is recorded that says what became of it",
         }
     }
 }

@@ -17,17 +17,15 @@ pub fn status(error: &GatewayError) -> StatusCode {
         GatewayError::BadRequest(_) => StatusCode::BAD_REQUEST,
         GatewayError::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
         GatewayError::NotFound | GatewayError::WrongListener => StatusCode::NOT_FOUND,
-        GatewayError::Unauthorized
-        | GatewayError::NoCredential
-        | GatewayError::TokenRefused => StatusCode::UNAUTHORIZED,
+        GatewayError::Unauthorized | GatewayError::NoCredential | GatewayError::TokenRefused => {
+            StatusCode::UNAUTHORIZED
+        }
         GatewayError::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
         GatewayError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
         GatewayError::WriteCancelled | GatewayError::WriteLeft | GatewayError::GivenUp => {
             StatusCode::CONFLICT
         }
-        GatewayError::JournalFull | GatewayError::TooManyEnded => {
-            StatusCode::INSUFFICIENT_STORAGE
-        }
+        GatewayError::JournalFull | GatewayError::TooManyEnded => StatusCode::INSUFFICIENT_STORAGE,
         GatewayError::AnswerLost(_) => StatusCode::BAD_GATEWAY,
         GatewayError::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         GatewayError::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -40,27 +38,18 @@ pub fn status(error: &GatewayError) -> StatusCode {
         | GatewayError::WritePending { .. }
         | GatewayError::JournalBroken
         | GatewayError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-        GatewayError::OutcomeUnknown {
-            waited: Waited::TooLong | Waited::Divided,
-            ..
-        }
-        | GatewayError::UpstreamUnreachable {
-            waited: Waited::TooLong | Waited::Divided,
-            ..
-        }
+        GatewayError::OutcomeUnknown { waited, .. }
+        | GatewayError::UpstreamUnreachable { waited, .. } => match waited {
+            Waited::TooLong | Waited::Divided => StatusCode::GATEWAY_TIMEOUT,
+            Waited::InVain | Waited::Unreadable | Waited::RetryRefused | Waited::Unrecorded => {
+                StatusCode::BAD_GATEWAY
+            }
+        },
         // RFC 9111, section 5.2.1.7.
-        | GatewayError::NotCached
-        | GatewayError::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-        GatewayError::OutcomeUnknown {
-            waited: Waited::InVain | Waited::Unreadable,
-            ..
+        GatewayError::NotCached | GatewayError::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+        GatewayError::UpstreamUnreadable(_) | GatewayError::UpstreamBroken => {
+            StatusCode::BAD_GATEWAY
         }
-        | GatewayError::UpstreamUnreachable {
-            waited: Waited::InVain | Waited::Unreadable,
-            ..
-        }
-        | GatewayError::UpstreamUnreadable(_)
-        | GatewayError::UpstreamBroken => StatusCode::BAD_GATEWAY,
         GatewayError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -10,7 +10,6 @@
 //!   wait in their lanes for nobody else.
 //! - [`outcomes`] says what the answer means to each of them. Where the API refuses the batch, that
 //!   is nothing: each is sent again, and [`Batching`] says with how many others.
-//! - [`one_by_one`] repeats a write element by element.
 //!
 //! Nothing here does I/O, waits or reads a clock.
 
@@ -23,7 +22,7 @@ mod union;
 pub use batching::{Batching, Debt};
 pub use outcome::{Outcome, is_refusal, outcomes};
 pub use parts::Parts;
-pub use union::{Bounds, choose, one_by_one, union};
+pub use union::{Bounds, choose, union};
 
 #[cfg(test)]
 mod tests;

@@ -89,15 +89,6 @@ pub fn union(first: &Request<Bytes>, members: &[&Parts]) -> Option<Request<Bytes
     members.first()?.request(first, elements)
 }
 
-/// One request for each element, to repeat a DELETE of a list of which nobody knows whether it took
-/// effect: 404 then means that it did.
-pub fn one_by_one(request: &Request<Bytes>, parts: &Parts) -> Vec<Request<Bytes>> {
-    let elements = parts.elements.iter();
-    elements
-        .filter_map(|element| parts.request(request, [element]))
-        .collect()
-}
-
 impl Parts {
     /// Whether it could leave together with these, of whom the first leads and all of whom do leave
     /// together.

@@ -5,7 +5,7 @@
 use crate::attempt::send::{Answer, Came};
 use crate::attempt::wait::refused;
 use crate::cache::conditional::{has_condition, without_own};
-use crate::error::{GatewayError, Waited};
+use crate::error::GatewayError;
 use crate::exchange::body::Body;
 use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::request::Ask;
@@ -45,10 +45,10 @@ pub(crate) enum Move {
 
 /// What the caller of a read hears that was not answered.
 pub(crate) fn unanswered(why: Unknown) -> GatewayError {
-    match why.into() {
-        Waited::TooLong | Waited::Divided => GatewayError::UpstreamTimeout,
-        Waited::InVain => GatewayError::UpstreamBroken,
-        Waited::Unreadable => GatewayError::UpstreamUnreadable(UNREADABLE),
+    match why {
+        Unknown::HeadTimeout | Unknown::TotalTimeout => GatewayError::UpstreamTimeout,
+        Unknown::Broken | Unknown::StaleConnection => GatewayError::UpstreamBroken,
+        Unknown::Malformed => GatewayError::UpstreamUnreadable(UNREADABLE),
     }
 }
 

@@ -34,6 +34,8 @@ pub enum Came {
 pub struct Known<'a> {
     /// Its method.
     pub method: &'a Method,
+    /// Whether it names more than one element, so that a refusal may be about any of them.
+    pub is_list: bool,
     /// Whether the same request may be sent again after an attempt of which nobody knows the
     /// outcome.
     pub repeatable: bool,
@@ -75,12 +77,12 @@ pub fn verdict(came: Came, known: &Known<'_>) -> Verdict {
             // Whatever failed there may have failed after the effect.
             500.. => Verdict::End(State::Unknown),
             401 if known.deferred => Verdict::Pause,
-            // It says nothing of an earlier attempt.
-            401 if known.doubtful => Verdict::End(State::Unknown),
             // What an earlier attempt has deleted is gone.
-            404 if known.doubtful && *known.method == Method::DELETE => {
+            404 if known.doubtful && *known.method == Method::DELETE && !known.is_list => {
                 Verdict::End(State::Succeeded)
             }
+            // It says nothing of an earlier attempt.
+            400..=499 if known.doubtful => Verdict::End(State::Unknown),
             400..=499 => Verdict::End(State::Failed),
             _ => Verdict::End(State::Succeeded),
         },
@@ -96,6 +98,11 @@ pub fn is_in_doubt(came: Came) -> bool {
     }
 }
 
+/// Whether the API refused an attempt.
+pub fn is_refusal(came: Came) -> bool {
+    matches!(came, Came::Status(status) if status.is_client_error())
+}
+
 /// The pause before the next attempt of a write after `failures` that may have taken effect.
 pub fn pause(failures: u32, dice: u64) -> Duration {
     backoff(FIRST_PAUSE, LONGEST_PAUSE, failures, dice)
@@ -107,6 +114,7 @@ mod tests {
 
     const PUT: Known<'_> = Known {
         method: &Method::PUT,
+        is_list: false,
         repeatable: true,
         doubtful: false,
         since_first: Duration::ZERO,
@@ -172,11 +180,37 @@ mod tests {
         };
         assert_eq!(verdict(of(404), &delete), Verdict::End(State::Failed));
         assert_eq!(verdict(of(404), &repeated), Verdict::End(State::Succeeded));
-        let put = Known {
-            doubtful: true,
-            ..PUT
+        let list = Known {
+            is_list: true,
+            ..repeated
         };
-        assert_eq!(verdict(of(404), &put), Verdict::End(State::Failed));
+        assert_eq!(verdict(of(404), &list), Verdict::End(State::Unknown));
+        assert_eq!(verdict(of(200), &list), Verdict::End(State::Succeeded));
+    }
+
+    #[test]
+    fn a_refused_retry_says_nothing_of_the_attempt_before() {
+        for method in [Method::PUT, Method::DELETE] {
+            for status in [400, 403, 404, 409, 410, 422] {
+                let known = |doubtful| Known {
+                    method: &method,
+                    doubtful,
+                    ..PUT
+                };
+                let first = verdict(of(status), &known(false));
+                assert_eq!(first, Verdict::End(State::Failed), "{method} {status}");
+                let is_gone = method == Method::DELETE && status == 404;
+                let again = match is_gone {
+                    true => State::Succeeded,
+                    false => State::Unknown,
+                };
+                assert_eq!(
+                    verdict(of(status), &known(true)),
+                    Verdict::End(again),
+                    "{method} {status}"
+                );
+            }
+        }
     }
 
     #[test]

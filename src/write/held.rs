@@ -330,21 +330,15 @@ impl Unsettled {
         headers: &HeaderMap,
         doubtful: bool,
     ) -> Option<Place> {
-        self.heard_in_part(status, headers);
+        let authority = self.writes.router.settings.get().authority.clone();
+        self.affected.also_named_by(headers, &authority);
+        self.writes.settle_end(&self.affected, Some(status));
         self.settled = true;
         let mut place = self.place.take();
         if let Some(place) = place.as_mut().filter(|_| doubtful) {
             place.stay_closed_for(self.writes.router.settings.get().late);
         }
         place
-    }
-
-    /// The API answered one of several dispatches that stand for it, which may have had a part of
-    /// its effect, whatever the next one is answered.
-    pub(crate) fn heard_in_part(&mut self, status: StatusCode, headers: &HeaderMap) {
-        let authority = self.writes.router.settings.get().authority.clone();
-        self.affected.also_named_by(headers, &authority);
-        self.writes.settle_end(&self.affected, Some(status));
     }
 
     /// It did not take effect: nothing has changed, and its place is still its own.

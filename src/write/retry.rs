@@ -11,19 +11,19 @@ use crate::exchange::body::{self, Body, Read};
 use crate::exchange::request::Ask;
 use crate::exchange::response::Reply;
 use crate::exchange::timing::Timing;
+use crate::journal::State;
 use crate::limit::budgets::Standing;
 use crate::limit::ticket::{Permit, Ticket};
 use crate::merge::Batching;
 use crate::metrics::Outcome;
 use crate::queue::Place;
+use crate::route::query;
 use crate::upstream::NewConnection;
 use crate::write::Writes;
 use crate::write::batch::{NoTurn, Turn};
-use crate::write::decision::{self, Known, REPEAT_FOR, Verdict, is_in_doubt, verdict};
-use crate::write::durable;
+use crate::write::decision::{self, Known, REPEAT_FOR, Verdict, is_in_doubt, is_refusal, verdict};
 use crate::write::held::{Told, Unsettled, touched};
-use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,8 +82,6 @@ pub(crate) struct Tries {
     pub(crate) left: Instant,
     /// When the first one left that may have had effect.
     first_doubt: Option<Instant>,
-    /// What is left to send has to leave by then.
-    leave_by: Instant,
 }
 
 impl From<Answer> for Written {
@@ -151,7 +149,6 @@ impl Held {
         Tries {
             left,
             first_doubt: self.doubt.as_ref().map(|doubt| doubt.since),
-            leave_by: self.ticket.deadline(),
         }
     }
 
@@ -179,8 +176,20 @@ impl Held {
 pub(crate) fn unknown(ask: &Ask, waited: Waited) -> GatewayError {
     GatewayError::OutcomeUnknown {
         waited,
-        may_retry: ask.operation.is_idempotent(&ask.method) && !ask.overridden,
+        may_retry: is_repeatable(ask),
     }
+}
+
+/// Whether a write may be sent again after it may have taken effect.
+pub(crate) fn is_repeatable(ask: &Ask) -> bool {
+    ask.operation.is_idempotent(&ask.method) && !ask.overridden
+}
+
+/// Whether a write names more than one element, as far as can be told: a body may list any number.
+pub(crate) fn is_list(ask: &Ask) -> bool {
+    let lists = ask.operation.lists.iter();
+    let values = lists.map(|name| query::list_values(ask.query(), name).len());
+    !ask.body.is_empty() || values.sum::<usize>() > 1
 }
 
 impl Writes {
@@ -225,13 +234,6 @@ impl Writes {
         permit: Permit,
         place: Place,
     ) -> Option<Told> {
-        let elements = tries.first_doubt.and_then(|_| self.elements(ask));
-        if let Some(elements) = elements {
-            return Some(
-                self.delete_held(ask, tries, elements, (permit, place))
-                    .await,
-            );
-        }
         let unsettled = Unsettled::new(self.clone(), touched(ask), place);
         let permit = permit.carries(vec![unsettled.intent(ask, None)]);
         let mut request = ask.forwarded();
@@ -258,23 +260,6 @@ impl Writes {
         })
     }
 
-    /// Repeats the deletion of a list, one element after the other.
-    async fn delete_held(
-        self: &Arc<Self>,
-        ask: &Ask,
-        tries: Tries,
-        elements: Vec<Request<Bytes>>,
-        (permit, place): (Permit, Place),
-    ) -> Told {
-        let deleted = self.delete_each((ask, None), elements, tries.leave_by, permit, place);
-        let (came, heard, place) = deleted.await;
-        let heard = match heard.and_then(durable::Heard::written) {
-            Some(written) => written,
-            None => Err(unknown(ask, Waited::InVain)),
-        };
-        self.tells(ask, tries, came, (heard, place))
-    }
-
     /// What a write's task tells of an attempt that had an effect, or may have had. If that is the
     /// last one, its lanes open before its caller hears.
     fn tells(
@@ -288,13 +273,18 @@ impl Writes {
         let first = tries.first_doubt.unwrap_or(tries.left);
         let known = Known {
             method: &ask.method,
-            repeatable: is_in_doubt(came) && self.is_repeatable(ask),
+            is_list: is_list(ask),
+            repeatable: is_in_doubt(came) && is_repeatable(ask),
             doubtful: tries.first_doubt.is_some(),
             since_first: now.saturating_duration_since(first),
             deferred: false,
         };
         match (verdict(came, &known), place) {
             (Verdict::Repeat, Some(place)) => Told::InDoubt(place, heard),
+            // What the API refuses now, an earlier attempt may have done.
+            (Verdict::End(State::Unknown), _) if is_refusal(came) => {
+                Told::Ended(Err(unknown(ask, Waited::RetryRefused)))
+            }
             _ => Told::Ended(heard),
         }
     }

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
+mod refused_retry;
+
 const NOTHING: &str = r#"{"permissions":[]}"#;
 
 fn slow(half: Duration) -> SandboxSpec {
@@ -442,44 +444,21 @@ async fn what_may_have_taken_effect_is_never_said_not_to_have_been_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_lost_answer_had_deleted_is_gone_and_a_list_is_repeated_one_by_one() {
+async fn what_a_lost_answer_had_deleted_is_gone() {
     let script = Script::new(|_, n| match n {
         0 => Step::Close,
         _ => Step::Answer(answer(404, FAILED)),
     });
     let world = script.world();
-    let delete = |target: &str| request(Method::DELETE, target, "a", "");
-    is_passed_on(&world.send(delete("/users?userIds.0=u")).await, 404);
+    let target = "/users?userIds.0=u";
+    is_passed_on(
+        &world.send(request(Method::DELETE, target, "a", "")).await,
+        404,
+    );
     assert_eq!(script.count(), 2);
     let text = exposition::metrics(&world).await;
     let written = "segment_gateway_requests_total{code=\"4xx\",operation=\"deleteUsers\",outcome=\"written\"} 1";
     assert!(text.contains(written), "{text}");
-
-    let script = Script::new(|_, n| match n {
-        0 => Step::Close,
-        1 => Step::Answer(answer(404, FAILED)),
-        _ => Step::Answer(answer(200, r#"{"data":{"status":"SUCCESS"}}"#)),
-    });
-    let world = script.world();
-    let target = "/invites?emails.0=a%40b.c&emails.1=d%40e.f";
-    let deleted = world.send(delete(target)).await;
-    assert_eq!(deleted.status, 200, "{deleted:?}");
-    assert_eq!(deleted.json()["data"]["status"], "SUCCESS");
-    let targets: Vec<_> = script.seen().into_iter().map(|seen| seen.target).collect();
-    let (one, two) = ("/invites?emails.0=a%40b.c", "/invites?emails.0=d%40e.f");
-    assert_eq!(targets, [target, one, two]);
-
-    // Its caller does not wait longer for the rest of a list than for its turn.
-    let script = Script::new(|_, n| match n {
-        0 => Step::Close,
-        1 => Step::Answer(answer(200, "{}")),
-        _ => Step::Answer(field(answer(429, "{}"), "retry-after", "600")),
-    });
-    let world = script.world();
-    let began = Instant::now();
-    is_unknown(&world.send(delete(target)).await, 502, true);
-    assert!(began.elapsed() < Duration::from_secs(152));
-    assert!(script.count() >= 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -250,20 +250,7 @@ fn a_dispatch_has_so_many_elements_and_bytes_at_most() {
 }
 
 #[test]
-fn a_list_is_repeated_one_by_one() {
-    let of = |line, body| {
-        let member = member(line, body);
-        let requests = one_by_one(&member.request, &member.parts);
-        requests.iter().map(shown).collect::<Vec<_>>()
-    };
-    let deletes = of("DELETE /group/g/users?emails=a%40b&emails=c&x=1", "");
-    assert_eq!(
-        deletes,
-        [
-            "DELETE /group/g/users?x=1&emails.0=a%40b",
-            "DELETE /group/g/users?x=1&emails.0=c"
-        ]
-    );
+fn of_nobody_there_is_no_union() {
     assert!(union(&request("DELETE /users", ""), &[]).is_none());
 }
 

@@ -366,7 +366,10 @@ impl Writes {
             let until = match &stage {
                 Stage::HandedOver => {
                     // Whoever has it now is told what becomes of it, and so is who waits here.
-                    live = self.durable.live(live.id).ok_or_else(unknown)?;
+                    live = self
+                        .durable
+                        .live(live.id)
+                        .ok_or_else(|| unknown(Waited::Unrecorded))?;
                     stages = live.watch();
                     continue;
                 }
@@ -475,13 +478,7 @@ fn reply(ended: &Ended) -> Result<Reply, GatewayError> {
     if ended.state == State::Cancelled {
         return Err(GatewayError::WriteCancelled);
     }
-    if ended.state == State::Failed && ended.answer.is_none() {
-        return Err(GatewayError::GivenUp);
-    }
-    let Some(answer) = &ended.answer else {
-        // Under this key it would be told the same again.
-        return Err(unknown());
-    };
+    let answer = recorded_answer(ended.state, ended.answer.as_ref())?;
     Ok(ended.reply(respond(answer)?))
 }
 
@@ -498,17 +495,31 @@ fn replay(record: &Record, key: &Key) -> Result<Reply, GatewayError> {
             sent: record.attempts > 0,
             id: record.id.to_string(),
         }),
-        State::Succeeded | State::Failed | State::Unknown => match answer() {
-            Some(answer) => Ok(Reply::replay(respond(&answer)?).of_write(record.id)),
-            None if record.state == State::Failed => Err(GatewayError::GivenUp),
-            None => Err(unknown()),
-        },
+        State::Succeeded | State::Failed | State::Unknown => {
+            let answer = answer();
+            let answer = recorded_answer(record.state, answer.as_ref())?;
+            Ok(Reply::replay(respond(answer)?).of_write(record.id))
+        }
     }
 }
 
-fn unknown() -> GatewayError {
+/// The recorded answer that the caller of a write that has ended is given. What the API refused after
+/// an attempt that may have taken effect is no refusal of the write.
+fn recorded_answer(state: State, answer: Option<&KeptAnswer>) -> Result<&KeptAnswer, GatewayError> {
+    match answer {
+        None if state == State::Failed => Err(GatewayError::GivenUp),
+        None => Err(unknown(Waited::Unrecorded)),
+        Some(answer) if state == State::Unknown && answer.status.is_client_error() => {
+            Err(unknown(Waited::RetryRefused))
+        }
+        Some(answer) => Ok(answer),
+    }
+}
+
+fn unknown(waited: Waited) -> GatewayError {
     GatewayError::OutcomeUnknown {
-        waited: Waited::InVain,
+        waited,
+        // Under this key it would be told the same again.
         may_retry: false,
     }
 }

@@ -7,13 +7,11 @@ use crate::exchange::timing::Timing;
 use crate::journal::{Change, JournalError, State};
 use crate::limit::budgets::Standing;
 use crate::write::Writes;
-use crate::write::durable::accept::respond;
 use crate::write::durable::checks::Verdict;
 use crate::write::durable::pending::{Ended, Live};
 use crate::write::durable::record::KeptAnswer;
 use crate::write::durable::run::PAUSE;
 use crate::write::durable::scheduler;
-use crate::write::retry::{self, Written};
 use bytes::Bytes;
 use http::StatusCode;
 use std::collections::BTreeSet;
@@ -26,7 +24,7 @@ const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
 
 /// What is recorded of an attempt that was answered.
 #[derive(Default)]
-pub(crate) struct Heard {
+pub(super) struct Heard {
     pub(super) answer: Option<KeptAnswer>,
     pub(super) standing: Option<Standing>,
     pub(super) took: Duration,
@@ -34,19 +32,8 @@ pub(crate) struct Heard {
 
 impl Heard {
     /// The status of what was heard.
-    pub(super) fn status(&self) -> Option<StatusCode> {
+    fn status(&self) -> Option<StatusCode> {
         self.answer.as_ref().map(|answer| answer.status)
-    }
-
-    /// What is passed on of it.
-    pub(crate) fn written(self) -> Option<retry::Heard> {
-        let answer = self.answer?;
-        let written = respond(&answer).map(|response| Written {
-            response,
-            standing: self.standing,
-            took: self.took,
-        });
-        Some(written)
     }
 }
 

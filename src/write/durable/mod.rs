@@ -1,8 +1,7 @@
 //! Writes that outlast a crash: deferred ones, and those with an `Idempotency-Key`.
 //!
 //! `accept` takes them in and answers their callers, `enqueue` reads them back when it is their turn,
-//! `run` sends them (`elements` a list once more, one by one), `completion` records what came of it,
-//! `recovery` goes on with what the last process left, `requests` shows them to those whose they are
+//! `run` sends them, `completion` records what came of it, `recovery` goes on with what the last process left, `requests` shows them to those whose they are
 //! and `operate` to operators; `rebind` gives them to another credential of the same workspace, which
 //! `workspace` asks for. `pending` is one of them, `scheduler` those that wait to be brought before their
 //! budgets. `checks` knows which credentials the API takes, `summary` is what is told of a write after
@@ -17,7 +16,6 @@
 mod accept;
 mod checks;
 mod completion;
-mod elements;
 mod enqueue;
 mod operate;
 mod pending;
@@ -31,7 +29,6 @@ mod scheduler;
 mod summary;
 mod workspace;
 
-pub(crate) use completion::Heard;
 pub use operate::{Listing, Selection};
 pub(crate) use pending::Live;
 pub use recovery::{Recovered, RecoveryError};

@@ -18,6 +18,7 @@ use crate::write::durable::record::KeptRequest;
 use crate::write::durable::scheduler::Pause;
 use crate::write::durable::summary::Summary;
 use crate::write::late_arrivals::{Attempts, Unfinished};
+use crate::write::retry::is_repeatable;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -149,7 +150,7 @@ impl Writes {
             place.stay_closed_until(until);
         }
         let age = now.saturating_duration_since(first);
-        if self.is_repeatable(&ask) && age < REPEAT_FOR {
+        if is_repeatable(&ask) && age < REPEAT_FOR {
             recovered.repeated += 1;
             self.metrics.repeated(&ask.operation.name);
             self.defer(&live, place);

@@ -13,7 +13,6 @@ use crate::limit::budgets::Refusal;
 use crate::limit::ticket::{NoPermit, Permit, Ticket};
 use crate::merge::Batching;
 use crate::queue::Place;
-use crate::route::query;
 use crate::upstream::NewConnection;
 use crate::write::Writes;
 use crate::write::batch::{Merged, NoTurn, Turn};
@@ -23,7 +22,7 @@ use crate::write::durable::completion::{Heard, hear};
 use crate::write::durable::pending::{Live, PutBack, Stage};
 use crate::write::durable::record::KeptAnswer;
 use crate::write::held::{Told, Unsettled, touched};
-use http::Method;
+use crate::write::retry::{is_list, is_repeatable};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -61,7 +60,7 @@ enum Next {
 type Unrepeated = (decision::Came, Option<Heard>, Place);
 
 /// What came of an attempt: what is kept of its answer, and the place of the write.
-pub(crate) type Attempted = (decision::Came, Option<Heard>, Option<Place>);
+type Attempted = (decision::Came, Option<Heard>, Option<Place>);
 
 impl Writes {
     /// Carries a write that stands in its budget's line.
@@ -419,14 +418,6 @@ impl Writes {
         place: Place,
     ) -> Attempted {
         let ask = &carried.ask;
-        let elements = carried.live.tries().doubt.and_then(|_| self.elements(ask));
-        if let Some(elements) = elements {
-            let never = self.clock.now() + NEVER;
-            let write = (ask, Some(&*carried.live));
-            return self
-                .delete_each(write, elements, never, permit, place)
-                .await;
-        }
         let unsettled = Unsettled::new(self.clone(), touched(ask), place);
         let permit = permit.carries(vec![unsettled.intent(ask, Some(&carried.live))]);
         let mut request = ask.forwarded();
@@ -463,7 +454,8 @@ impl Writes {
             .map(|at| now.saturating_duration_since(at));
         Known {
             method: &carried.ask.method,
-            repeatable: self.is_repeatable(&carried.ask),
+            is_list: is_list(&carried.ask),
+            repeatable: is_repeatable(&carried.ask),
             doubtful: tries.doubt.is_some(),
             since_first: since_first.unwrap_or_default(),
             deferred: carried.live.deferred,
@@ -494,20 +486,6 @@ impl Writes {
             let _ = self.journal_failed(&error);
         }
         live.set(Stage::Queued);
-    }
-}
-
-impl Writes {
-    /// Whether a write may be sent again after it may have taken effect. A list is deleted once more
-    /// only where it can be taken apart.
-    pub(crate) fn is_repeatable(&self, ask: &Ask) -> bool {
-        let lists = ask.operation.lists.iter();
-        let is_list = ask.method == Method::DELETE
-            && lists
-                .map(|name| query::list_values(ask.query(), name).len())
-                .any(|elements| elements > 1);
-        let is_idempotent = ask.operation.is_idempotent(&ask.method) && !ask.overridden;
-        is_idempotent && (!is_list || self.elements(ask).is_some())
     }
 }
 

@@ -12,8 +12,11 @@ use crate::error::{GatewayError, Waited};
 use crate::exchange::body::{self, Read};
 use crate::exchange::request::Ask;
 use crate::journal::{Change, WorkspaceHash};
+use crate::limit::budgets::{Admission, Wish};
+use crate::limit::ticket::Permit;
 use crate::write::Writes;
 use crate::write::durable::checks::{Look, Verdict};
+use crate::write::durable::run::{NEVER, PAUSE};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{HeaderMap, Request, StatusCode};
@@ -177,7 +180,7 @@ impl Writes {
         authorization: &HeaderValue,
     ) -> Result<WorkspaceHash, Unsaid> {
         let ask = self.ask_for_workspace(authorization)?;
-        let permit = self.another_permit(&ask).await.ok_or(Unsaid::NoAnswer)?;
+        let permit = self.next_permit(&ask).await.ok_or(Unsaid::NoAnswer)?;
         let request: Request<Bytes> = ask.forwarded();
         let came = self
             .attempts
@@ -199,6 +202,28 @@ impl Writes {
         let id = document["data"]["workspace"]["id"].as_str();
         let id = id.ok_or(Unsaid::NotTold)?;
         Ok(self.router.hasher.hash(&[b"workspace", id.as_bytes()]))
+    }
+
+    /// A permit, however long that takes; `None` if the gateway stops.
+    async fn next_permit(&self, ask: &Ask) -> Option<Permit> {
+        let wish = Wish {
+            deadline: self.clock.now() + NEVER,
+            answer_by: None,
+            admission: Admission::Taken,
+            ..self.attempts.wish(ask)
+        };
+        loop {
+            match self.budgets.join(&wish) {
+                Ok(mut ticket) => match ticket.granted().await {
+                    Ok(permit) => return Some(permit),
+                    Err(_) if self.is_draining() => return None,
+                    Err(_) => {}
+                },
+                Err(_) if self.is_draining() => return None,
+                Err(_) => {}
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     fn ask_for_workspace(&self, authorization: &HeaderValue) -> Result<Ask, Unsaid> {

@@ -237,11 +237,6 @@ impl<'a> Evidence<'a> {
             may_be_repeated && (is_lossy || matches!(arrival.status, 502..=504))
         };
         for (number, arrivals) in &self.of_write {
-            let first = arrivals[0];
-            if says_nothing(first) && first.target.matches("emails").count() > 1 {
-                // A list is repeated element by element.
-                continue;
-            }
             let is_final = |arrival: &&&Arrival| !arrival.refused() && !says_nothing(arrival);
             let others = arrivals.iter().filter(is_final).count();
             let goes_on = !arrivals.last().is_some_and(|last| is_final(&last));
