@@ -131,6 +131,8 @@ pub enum Waited {
     Unreadable,
     /// The API refused the list in which it was sent, and it was not sent again in time.
     Divided,
+    /// The API answered the batch in which it was sent, but not what became of it.
+    Unattributed,
     /// An attempt may have taken effect, and the API refused the next one.
     RetryRefused,
     /// The journal has no answer to it.
@@ -146,6 +148,10 @@ impl Waited {
             Self::Unreadable => "the API's response could not be read (see the gateway's log)",
             Self::Divided => {
                 "in a list that the API refused, and it could not be sent again in time"
+            }
+            Self::Unattributed => {
+                "the API's response to the batch that contained it does not say what became of this \
+                 write"
             }
             Self::RetryRefused => {
                 "the outcome of its first attempt is unknown, and the API refused the retry"

@@ -41,9 +41,11 @@ pub fn status(error: &GatewayError) -> StatusCode {
         GatewayError::OutcomeUnknown { waited, .. }
         | GatewayError::UpstreamUnreachable { waited, .. } => match waited {
             Waited::TooLong | Waited::Divided => StatusCode::GATEWAY_TIMEOUT,
-            Waited::InVain | Waited::Unreadable | Waited::RetryRefused | Waited::Unrecorded => {
-                StatusCode::BAD_GATEWAY
-            }
+            Waited::InVain
+            | Waited::Unreadable
+            | Waited::Unattributed
+            | Waited::RetryRefused
+            | Waited::Unrecorded => StatusCode::BAD_GATEWAY,
         },
         // RFC 9111, section 5.2.1.7.
         GatewayError::NotCached | GatewayError::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,

@@ -15,6 +15,7 @@
 
 mod batching;
 mod json;
+mod named;
 mod outcome;
 mod parts;
 mod union;

@@ -1,28 +1,33 @@
 //! Pure. What the answer to a batch says to each of its members.
 //!
-//! Invariant: a member hears what the API said of its own elements, or nothing. A refusal may be
+//! Invariant: a member hears what the API said of its own elements, or nothing; neither the body nor
+//! a field that it is shown names an element of another. A refusal may be
 //! about any element, so it is nobody's answer: each member is sent again, at last alone. It is never
 //! concluded from the state afterwards what the batch has done: somebody else may have caused that.
 
 use super::json;
+use super::named::Owners;
 use super::parts::Parts;
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::{Response, StatusCode};
 use serde_json::Value;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-/// Fields that describe a body other than the one that is sent with them now.
-const OF_ANOTHER_BODY: [HeaderName; 9] = [
-    header::CONTENT_LENGTH,
-    header::CONTENT_ENCODING,
-    header::ETAG,
-    header::LAST_MODIFIED,
+/// The fields of an answer to a batch that its members are shown, besides those of rate limits:
+/// they name no element, and are true of a part of its body as well.
+const SHOWN: [HeaderName; 11] = [
+    header::CACHE_CONTROL,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_TYPE,
+    header::DATE,
+    header::EXPIRES,
     header::RETRY_AFTER,
-    HeaderName::from_static("content-md5"),
-    HeaderName::from_static("digest"),
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("repr-digest"),
+    header::SERVER,
+    header::STRICT_TRANSPORT_SECURITY,
+    header::VARY,
+    header::WWW_AUTHENTICATE,
+    HeaderName::from_static("x-request-id"),
 ];
 
 /// What a member of a batch hears.
@@ -94,14 +99,15 @@ impl<'a> Attributed<'a> {
         };
         let echoes = merge.echoes.as_deref();
         let echoes = echoes.filter(|_| answer.status().is_success());
+        let owners = Owners::of(merge, members);
         let Some(mut body) = json::read(answer.body()) else {
-            this.obscure |= echoes.is_some() && !answer.body().is_empty();
+            // It may be coded, or escape what it names.
+            let text = std::str::from_utf8(answer.body()).ok();
+            let text = text.filter(|text| !text.contains('\\'));
+            this.obscure |= text.is_none() || echoes.is_some() && !answer.body().is_empty();
+            this.named = owners.named_in(text.unwrap_or_default());
             return this;
         };
-        let named =
-            |(at, parts): (usize, &&'a Parts)| Parts::names(parts).map(move |name| (name, at));
-        let owners: HashMap<&str, usize> = (0..).zip(members).flat_map(named).collect();
-        let owner = |text: &str| owners.get(&*merge.known_by(text)).copied();
         if let Some(list) = echoes.and_then(|list| body.get_mut("data")?.get_mut(list)) {
             this.echo = strings(list);
             if this.echo.is_some() {
@@ -109,8 +115,8 @@ impl<'a> Attributed<'a> {
             }
         }
         let echo = this.echo.iter().flatten();
-        this.all_known = echo.clone().all(|text| owner(text).is_some());
-        each_word(&body, &mut |text| this.named.extend(owner(text)));
+        this.all_known = echo.clone().all(|text| owners.owns(text));
+        each_string(&body, &mut |text| this.named.extend(owners.named_in(text)));
         this
     }
 
@@ -121,7 +127,7 @@ impl<'a> Attributed<'a> {
             return None;
         }
         let Some(echo) = &self.echo else {
-            return Some(self.answer.clone());
+            return Some(shown(self.answer, self.answer.body().clone()));
         };
         let own: Vec<_> = echo.iter().filter(|name| parts.owns(name)).collect();
         if own.len() != parts.len() && !self.all_known {
@@ -131,7 +137,7 @@ impl<'a> Attributed<'a> {
         *body
             .get_mut("data")?
             .get_mut(parts.merge.echoes.as_deref()?)? = own.into_iter().cloned().collect();
-        Some(with_body(self.answer, body.to_string()))
+        Some(shown(self.answer, body.to_string().into()))
     }
 }
 
@@ -143,31 +149,34 @@ fn strings(list: &Value) -> Option<Vec<String>> {
         .collect()
 }
 
-/// Every string of a JSON value, and every word of it.
-fn each_word(value: &Value, found: &mut impl FnMut(&str)) {
+/// Every string of a JSON value.
+fn each_string(value: &Value, found: &mut impl FnMut(&str)) {
     match value {
-        Value::String(text) => {
-            found(text);
-            let ends = |c: char| c.is_whitespace() || "\"'`(),;<>[]{}".contains(c);
-            text.split(ends)
-                .for_each(|word| found(word.trim_end_matches(['.', ':'])));
-        }
-        Value::Array(values) => values.iter().for_each(|value| each_word(value, found)),
+        Value::String(text) => found(text),
+        Value::Array(values) => values.iter().for_each(|value| each_string(value, found)),
         Value::Object(members) => members.iter().for_each(|(name, value)| {
             found(name);
-            each_word(value, found);
+            each_string(value, found);
         }),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
-fn with_body(like: &Response<Bytes>, body: String) -> Response<Bytes> {
-    let mut answer = Response::new(Bytes::from(body));
-    *answer.status_mut() = like.status();
-    *answer.version_mut() = like.version();
-    answer.headers_mut().clone_from(like.headers());
-    for name in &OF_ANOTHER_BODY {
-        answer.headers_mut().remove(name);
-    }
+/// The answer with this body and those of its fields that a member is shown.
+fn shown(whole: &Response<Bytes>, body: Bytes) -> Response<Bytes> {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = whole.status();
+    *answer.version_mut() = whole.version();
+    let fields = whole.headers().iter().filter(|(name, _)| is_shown(name));
+    let fields = fields.map(|(name, value)| (name.clone(), value.clone()));
+    answer.headers_mut().extend(fields);
     answer
+}
+
+fn is_shown(name: &HeaderName) -> bool {
+    let of_limits = ["ratelimit", "x-ratelimit-"];
+    SHOWN.contains(name)
+        || of_limits
+            .iter()
+            .any(|prefix| name.as_str().starts_with(prefix))
 }

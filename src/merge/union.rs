@@ -8,6 +8,7 @@ use super::batching::Batching;
 use super::parts::{Element, Parts};
 use crate::route::Elements;
 use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Request, Uri};
 use std::collections::{BTreeSet, HashSet};
@@ -83,10 +84,15 @@ pub fn choose<'p, T: Copy + Ord>(
 }
 
 /// The request for all elements of `members`; its header is that of `first`, the request of the
-/// first of them. `None` if there is nothing to ask for.
+/// first of them, but that it asks for an answer without codings, which can be divided. `None` if
+/// there is nothing to ask for.
 pub fn union(first: &Request<Bytes>, members: &[&Parts]) -> Option<Request<Bytes>> {
     let elements = members.iter().flat_map(|parts| &parts.elements);
-    members.first()?.request(first, elements)
+    let mut request = members.first()?.request(first, elements)?;
+    if let Some(codings) = request.headers_mut().get_mut(ACCEPT_ENCODING) {
+        *codings = HeaderValue::from_static("identity");
+    }
+    Some(request)
 }
 
 impl Parts {

@@ -63,8 +63,8 @@ impl Told {
             }
             Self::Ended(Err(_)) | Self::InDoubt(_, Err(_)) => (None, Outcome::Unknown),
             Self::Merged(merged) => match &merged.answer {
-                Some(answer) => (Some(answer.status().as_u16()), Outcome::Written),
-                None => (None, Outcome::Unknown),
+                Ok(answer) => (Some(answer.status().as_u16()), Outcome::Written),
+                Err(_) => (None, Outcome::Unknown),
             },
             Self::Again(..) | Self::Divided(..) | Self::NotRecorded(_) => (None, Outcome::HungUp),
             Self::Unknown(_) => (None, Outcome::Unknown),
@@ -372,9 +372,7 @@ impl Drop for Unsettled {
 
 /// The reply to a write that was batched; its lanes open.
 fn merged_reply(merged: Merged, held: &mut Held) -> Result<Reply, GatewayError> {
-    let answer = merged
-        .answer
-        .ok_or_else(|| unknown(&held.ask, Waited::InVain))?;
+    let answer = merged.answer.map_err(|waited| unknown(&held.ask, waited))?;
     let mut timing = std::mem::take(&mut held.timing);
     (timing.upstream, timing.merged) = (merged.took, merged.members);
     Ok(Reply::merged(answer, timing, merged.standing))

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
+mod attribution;
 mod refused;
 
 fn invite(email: &str) -> Request<Full<Bytes>> {

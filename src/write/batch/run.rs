@@ -5,7 +5,7 @@
 //! alone ([`Batching`](crate::merge::Batching)); no batch is sent twice.
 
 use crate::attempt::send::{Answer, Came};
-use crate::error::GatewayError;
+use crate::error::{GatewayError, Waited};
 use crate::exchange::body::{self, Read};
 use crate::journal::{Change, JournalError, Record};
 use crate::limit::budgets::Standing;
@@ -27,8 +27,8 @@ const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
 /// The outcome of a write that was batched.
 #[derive(Debug)]
 pub(crate) struct Merged {
-    /// The API's answer, as far as it concerns this one; `None` if the outcome is unknown.
-    pub(crate) answer: Option<Response<Bytes>>,
+    /// The API's answer, as far as it concerns this one, or why its outcome is unknown.
+    pub(crate) answer: Result<Response<Bytes>, Waited>,
     /// Its lanes open when this is dropped.
     pub(crate) place: Option<Place>,
     pub(crate) standing: Option<Standing>,
@@ -48,10 +48,9 @@ struct Member {
 }
 
 /// What the API answered to a batch.
-#[derive(Default)]
 struct Heard {
-    /// Read to its end.
-    answer: Option<Response<Bytes>>,
+    /// Read to its end; or why there is none.
+    answer: Result<Response<Bytes>, Waited>,
     doubtful: bool,
     standing: Option<Standing>,
     took: Duration,
@@ -84,7 +83,7 @@ impl Writes {
             .attempt(operation, ask.credential, permit, request);
         let heard = match came.await {
             Came::Answer(answer) => Heard::read(answer).await,
-            Came::Unknown(_) => Heard::default(),
+            Came::Unknown(why) => Heard::nothing(why.into()),
             Came::Throttled(response) => {
                 let again = |place| Told::Again(place, Came::Throttled(response.clone()));
                 return dissolve(members, again);
@@ -94,7 +93,7 @@ impl Writes {
             }
         };
         let parts: Vec<&Parts> = members.iter().map(|one| &one.passenger.parts).collect();
-        let outcomes = merge::outcomes(heard.answer.as_ref(), &parts);
+        let outcomes = merge::outcomes(heard.answer.as_ref().ok(), &parts);
         self.platform.batch_ended(&ask, &outcomes);
         if outcomes
             .iter()
@@ -103,7 +102,7 @@ impl Writes {
             tracing::info!(
                 operation = %operation.name,
                 credential = %ask.credential,
-                status = heard.answer.as_ref().map(|answer| answer.status().as_u16()),
+                status = heard.answer.as_ref().ok().map(|answer| answer.status().as_u16()),
                 members = members.len(),
                 request_id = ask.ids.request(),
                 trace_id = ask.ids.trace(),
@@ -190,19 +189,29 @@ fn dissolve(members: Vec<Member>, told: impl Fn(Place) -> Told) {
 }
 
 impl Heard {
+    fn nothing(why: Waited) -> Self {
+        Self {
+            answer: Err(why),
+            doubtful: false,
+            standing: None,
+            took: Duration::ZERO,
+        }
+    }
+
     async fn read(answer: Answer) -> Self {
         let (mut head, body) = answer.response.into_parts();
         let whole = match body::read(body, LONGEST_ANSWER).await {
             Read::Whole(bytes) => {
                 // It is that of a body that is held from now on.
                 head.headers.remove(http::header::CONTENT_LENGTH);
-                Some(Response::from_parts(head, bytes))
+                Ok(Response::from_parts(head, bytes))
             }
             // Members are sent again whatever it says.
             Read::Longer(..) | Read::Broken(_) if merge::is_refusal(head.status) => {
-                Some(Response::from_parts(head, Bytes::new()))
+                Ok(Response::from_parts(head, Bytes::new()))
             }
-            Read::Longer(..) | Read::Broken(_) => None,
+            Read::Longer(..) => Err(Waited::Unattributed),
+            Read::Broken(_) => Err(Waited::InVain),
         };
         Self {
             answer: whole,
@@ -244,23 +253,28 @@ impl Member {
         Some(unsettled.intent(&passenger.ask, passenger.live.as_deref()))
     }
 
-    /// Settles what it touches; its place and its answer, if there is one.
+    /// Settles what it touches, by the answer to the batch: a list may have been applied in part
+    /// before it was refused, and the fields that no member is shown may name what else has changed.
+    /// Its place, and its own answer.
     fn settle(
         &mut self,
         outcome: &Outcome,
         heard: &Heard,
-    ) -> (Option<Place>, Option<Response<Bytes>>) {
+    ) -> (Option<Place>, Result<Response<Bytes>, Waited>) {
         let unsettled = self.unsettled.take();
-        let (answer, doubtful, own) = match (outcome, &heard.answer) {
-            (Outcome::Answer(answer), _) => (answer, false, true),
-            (Outcome::Unknown(Some(answer)), _) => (answer, heard.doubtful, true),
-            // A list may have been applied in part before it was refused.
-            (Outcome::Refused | Outcome::Unattributed, Some(answer)) => (answer, false, false),
-            _ => return (unsettled.and_then(Unsettled::in_doubt), None),
+        let own = match (outcome, &heard.answer) {
+            (_, Err(why)) => Err(*why),
+            (Outcome::Answer(own) | Outcome::Unknown(Some(own)), Ok(_)) => Ok(own.clone()),
+            (Outcome::Refused, Ok(_)) => Err(Waited::Divided),
+            (Outcome::Unattributed | Outcome::Unknown(None), Ok(_)) => Err(Waited::Unattributed),
         };
-        let (status, headers) = (answer.status(), answer.headers());
-        let place = unsettled.and_then(|it| it.heard(status, headers, doubtful));
-        (place, own.then(|| answer.clone()))
+        let place = match &heard.answer {
+            Ok(whole) if !matches!(outcome, Outcome::Unknown(None)) => {
+                unsettled.and_then(|it| it.heard(whole.status(), whole.headers(), heard.doubtful))
+            }
+            _ => unsettled.and_then(Unsettled::in_doubt),
+        };
+        (place, own)
     }
 
     /// One whose caller hung up hears nothing; its place is given up with what it was told.

@@ -491,7 +491,7 @@ impl Writes {
 
 /// What came of being sent with others.
 fn attempted(merged: Merged) -> Attempted {
-    let Some(answer) = merged.answer else {
+    let Ok(answer) = merged.answer else {
         return (decision::Came::NoAnswer, None, merged.place);
     };
     let (head, body) = answer.into_parts();
