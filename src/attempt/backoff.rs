@@ -1,17 +1,17 @@
-//! Pure. The pause before the next try: exponential, with jitter.
+//! Pure. The pause before a retry: exponential, with jitter.
 
 use crate::upstream::NotSent;
 use std::time::Duration;
 
-/// The pause before another connection is tried, and how far it grows: nothing was sent, and the
-/// API may accept connections again at any moment.
+/// The bounds of the pause before a new connection. Nothing was sent, and the API may accept
+/// connections again at any moment, so the pause stays short.
 const FIRST_RECONNECT: Duration = Duration::from_millis(100);
 const LONGEST_RECONNECT: Duration = Duration::from_secs(5);
-/// So many kept connections in a row that turn out to be closed are replaced without a pause.
+/// The number of consecutive kept connections found closed that are replaced without a pause.
 const MOST_CLOSED: u32 = 4;
 
-/// The pause before another connection is tried after `failures` in a row, the last one for this
-/// reason; `None` if no other would come about as things are.
+/// Returns the pause before a new connection after `failures` in a row, the last one for the reason
+/// `why`. Returns `None` if a new connection cannot succeed as things are.
 pub fn reconnect(why: NotSent, failures: u32, dice: u64) -> Option<Duration> {
     match why {
         NotSent::Certificate | NotSent::Tls => None,
@@ -25,20 +25,20 @@ pub fn reconnect(why: NotSent, failures: u32, dice: u64) -> Option<Duration> {
     }
 }
 
-/// The pause before another connection is tried by one that waits however long it takes.
+/// Returns the pause before a new connection for work that waits as long as it takes.
 pub fn reconnect_pause(failures: u32, dice: u64) -> Duration {
     backoff(FIRST_RECONNECT, LONGEST_RECONNECT, failures, dice)
 }
 
-/// A number for a pause that those do not share who wait at different turns, or have failed more or
-/// less often.
+/// Returns a number that spreads pauses: it differs between turns and between counts of failures.
 pub fn dice(turn: u64, failures: u32) -> u64 {
     (turn.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) + u64::from(failures)
 }
 
-/// A pause that doubles with each of `failures` in a row, of which `dice` (any number) spreads the
-/// second half, so that many do not come back in one moment.
+/// Returns a pause that doubles with each of `failures` in a row. `dice`, any number, spreads its
+/// second half, so that many retries do not come at one moment.
 pub(crate) fn backoff(first: Duration, longest: Duration, failures: u32, dice: u64) -> Duration {
+    // Capped well below the width of the shift.
     let doublings = failures.saturating_sub(1).min(16);
     let whole = first.saturating_mul(1 << doublings).min(longest);
     let half = whole / 2;

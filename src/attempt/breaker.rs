@@ -1,23 +1,25 @@
-//! Pure. Whether writes are sent at all while the API does not answer.
+//! Pure. The circuit breaker for writes.
 //!
-//! After some attempts in a row that could not be sent, were not answered, or were answered by a
-//! gateway in front of the API (502, 503, 504), no write is sent for a moment; then one is, as a
-//! probe, and the others when that has been answered. The moment doubles while probes fail. A 429
-//! says that the API is there: it closes the breaker rather than opening it.
+//! An attempt fails here if it could not be sent, got no response, or was answered by a gateway in
+//! front of the API (502, 503, 504). After some failures in a row the breaker opens and no write is
+//! sent. After a pause one write is sent as a probe, and the others follow once it is answered. The
+//! pause doubles while probes fail. A 429 shows that the API is there: it closes the breaker.
+//!
+//! Reads are not held back.
 
 use std::time::{Duration, Instant};
 
-/// So many failures in a row open it.
+/// The number of consecutive failures that open the breaker.
 const FAILURES: u32 = 8;
-/// How long it is open at first, and at most.
+/// The first pause and the longest.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
-/// A probe that is not heard of for so long has failed in some other way.
+/// The time after which a probe without a result counts as lost.
 const PROBE: Duration = Duration::from_secs(40);
-/// How soon others ask again while a probe is under way.
+/// The interval at which writes ask again while a probe is in flight.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 
-/// Opens and closes.
+/// The circuit breaker.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Breaker {
     failures: u32,
@@ -28,26 +30,26 @@ pub struct Breaker {
 enum State {
     #[default]
     Closed,
-    /// Nothing is sent until then; how long it was open.
+    /// No write is sent before the instant. The second field is the pause that led there.
     Open(Instant, Duration),
-    /// A probe is under way, or was given up on by then.
+    /// A probe is in flight. At the instant it counts as lost. The second field is the last pause.
     Probing(Instant, Duration),
 }
 
-/// What changed.
+/// A change of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
-    /// It opened, for so long.
+    /// The breaker opened for this pause.
     Opened(Duration),
-    /// It closed.
+    /// The breaker closed.
     Closed,
 }
 
 impl Breaker {
-    /// Whether a write may be sent now.
+    /// Returns whether a write may be sent now. If a pause has passed, the write becomes the probe.
     ///
     /// # Errors
-    /// With the instant at which to ask again.
+    /// The instant at which to ask again.
     pub fn may(&mut self, now: Instant) -> Result<(), Instant> {
         match self.state {
             State::Closed => Ok(()),
@@ -60,7 +62,7 @@ impl Breaker {
         }
     }
 
-    /// An attempt has ended; true if the API was there.
+    /// Notes the end of an attempt. `is_there` says whether the API was there.
     pub fn came(&mut self, is_there: bool, now: Instant) -> Option<Changed> {
         if is_there {
             self.failures = 0;
@@ -72,22 +74,22 @@ impl Breaker {
         let pause = match self.state {
             State::Closed if self.failures >= FAILURES => FIRST,
             State::Probing(_, pause) => (pause * 2).min(LONGEST),
-            // Those that had left before it opened say nothing new.
+            // These attempts were sent before it opened, so their failures are known already.
             State::Closed | State::Open(..) => return None,
         };
         self.state = State::Open(now + pause, pause);
         Some(Changed::Opened(pause))
     }
 
-    /// An attempt has ended in a way that says nothing of the API. If it was the probe, another one
-    /// may be sent.
+    /// Notes the end of an attempt that says nothing about the API. If it was the probe, another
+    /// write may be sent.
     pub fn came_to_nothing(&mut self, now: Instant) {
         if let State::Probing(_, pause) = self.state {
             self.state = State::Open(now, pause);
         }
     }
 
-    /// Whether writes wait for the API to be there again.
+    /// Returns whether writes wait for the API.
     pub fn is_open(&self) -> bool {
         !matches!(self.state, State::Closed)
     }

@@ -1,10 +1,13 @@
-//! Pure. When a write would leave: copies of budgets and lanes are run forward until it does.
+//! Pure. The estimate of when a write is sent: copies of budgets and lanes run forward until it is.
 //!
-//! The estimate of one budget alone knows when lanes were expected to open when their writes were
-//! accepted, not what has happened to those since. Where it would refuse a write, this looks
-//! closer: it lets everybody who waits leave in turn, answers them after the time that answers
-//! take, and opens their lanes. What it finds holds if nothing new comes and answers take no
-//! longer than they did. It is given up where too many wait for it to be worth its time.
+//! The estimate of a single budget knows when lanes were expected to open at the time their writes
+//! were accepted, but not what has happened since. If that estimate would reject a write, this one
+//! looks closer. It sends everything that is queued in turn, completes each attempt after the usual
+//! response time, and opens the lanes. The result holds if nothing new arrives and responses take
+//! no longer than before.
+//!
+//! It does not run where too much is queued for it to be worth the time. It changes nothing outside
+//! its copies.
 
 use crate::limit::account::{Account, Next};
 use crate::limit::turns::{Caller, Place, Urgency};
@@ -15,27 +18,27 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Those who may wait for the budgets of a credential for it to be worth looking closer: before a
-/// write is refused, and before one is accepted whose lanes are closed.
+/// The most requests queued for the budgets of a credential for a run: before a write is rejected,
+/// and before a write with closed lanes is accepted.
 pub(crate) const MOST_WAITING: usize = 1_000;
 pub(crate) const MOST_WAITING_IN_LANES: usize = 200;
-/// How often another time to come back is tried.
+/// The number of times to come back that are tried.
 const MOST_TRIES: usize = 6;
-/// The newcomer's place and turn: after everybody's.
+/// The place and the turn of the new write: behind all others.
 const NEWCOMER: Place = Place::MAX;
 const LAST_TURN: Turn = Turn::MAX;
 const SECOND: Duration = Duration::from_secs(1);
-/// How much sooner somebody should leave who is told when to come back.
+/// The safety margin of a time to come back.
 const MARGIN: Duration = Duration::from_millis(250);
-/// How things may turn out. Where several are after one slot a moment decides who has it, so
-/// nothing is promised that would not hold in all of these cases.
+/// The circumstances of a run. Where several requests compete for a slot, a moment decides which
+/// gets it. So nothing is promised that does not hold under all circumstances.
 #[derive(Clone, Copy, Debug)]
 struct Luck {
-    /// How much later than it was told the newcomer comes.
+    /// The delay of the new write after the time that it was told.
     later: Duration,
-    /// How much later than the others it is ready.
+    /// The delay of the new write against others that become ready at the same time.
     handicap: Duration,
-    /// How much longer than is known each answer takes: timers are not exact.
+    /// The extra time of each response: timers are not exact.
     drift: Duration,
 }
 
@@ -65,36 +68,37 @@ impl Luck {
     ];
 }
 
-/// What waits for the budgets of one credential, and in its lanes.
+/// The requests queued for the budgets of one credential, and its lanes.
 #[derive(Clone, Debug)]
 pub struct Forecast {
-    /// Copies of the budgets, by name.
+    /// The copied budgets, by name.
     pub accounts: Vec<(Arc<str>, Account)>,
-    /// A copy of the lanes.
+    /// The copied lanes.
     pub lanes: Lanes,
-    /// The instant at which they were copied.
+    /// The instant of the copy.
     pub now: Instant,
 }
 
-/// A write that is not there yet.
+/// A write that is not queued yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Newcomer<'a> {
-    /// Its budget.
+    /// The name of its budget.
     pub budget: &'a str,
-    /// Who asks.
+    /// Its caller.
     pub caller: &'a Caller,
-    /// How urgent it is among what its caller has waiting.
+    /// Its urgency among the queued requests of its caller.
     pub urgency: Urgency,
-    /// What it acts on.
+    /// Its order keys.
     pub keys: &'a Keys,
-    /// How long it would wait.
+    /// The longest time that it would wait.
     pub patience: Duration,
-    /// How many may wait for its budget; one peer may have half of that.
+    /// The most requests that may be queued for its budget. One peer may have half of that.
     pub most: usize,
 }
 
 impl Forecast {
-    /// When the newcomer leaves if it comes now; `None` if there is no room for it, or no telling.
+    /// Returns when the new write would be sent if it arrived now. Returns `None` if there is no
+    /// room for it, or the run ends without a result.
     pub fn leaves(&self, newcomer: &Newcomer<'_>) -> Option<Instant> {
         let leaves = Run::new(self).until_it_leaves(newcomer, self.now, Luck::USUAL)?;
         if leaves == self.now {
@@ -104,14 +108,14 @@ impl Forecast {
         Some(loses.max(leaves))
     }
 
-    /// After how many seconds it can come back and leave within its patience; at the latest when
-    /// everybody else has gone.
+    /// Returns after how many seconds the write can come back and be sent within its patience. At
+    /// the latest that is when everything else has been sent.
     pub fn comes_back(&self, newcomer: &Newcomer<'_>) -> Duration {
         let first = self.leaves(newcomer).unwrap_or(self.now);
         let early = first.checked_sub(newcomer.patience).unwrap_or(self.now);
         if self.is_contended(newcomer) {
-            // Who gets which slot is decided by who is through its lanes a moment sooner. Only
-            // that everybody has left at some time is sure, and whoever comes has left by then.
+            // Which request gets which slot depends on which passes its lanes a moment earlier. The
+            // only certainty is when everything, this write included, has been sent.
             let all_left = Luck::ALL.map(|luck| Run::new(self).until_all_left(newcomer, luck));
             let all_left = all_left.into_iter().flatten().max().unwrap_or(self.now);
             let patience = newcomer.patience.saturating_sub(MARGIN);
@@ -126,8 +130,8 @@ impl Forecast {
                 let leaves = Run::new(self).until_it_leaves(newcomer, comes, luck)?;
                 Some(leaves.saturating_duration_since(comes))
             };
-            // Whoever can leave at once is accepted for that; of the others more is asked, and
-            // what they are told has to hold then as well (see `leaves`).
+            // A write that can be sent at once is accepted for that. Otherwise the promise must
+            // hold with a loss, too (see `leaves`).
             let at_once = waits(Luck::USUAL).is_some_and(|wait| wait.is_zero());
             let patience = newcomer.patience.saturating_sub(MARGIN);
             let late = Luck::ALL.map(|luck| {
@@ -136,7 +140,7 @@ impl Forecast {
                 } else {
                     patience
                 };
-                // Without a time there is no room yet.
+                // No result means that there is no room yet.
                 waits(luck).map_or(SECOND, |wait| wait.saturating_sub(allowed))
             });
             let late = late.into_iter().max().unwrap_or_default();
@@ -151,7 +155,8 @@ impl Forecast {
         after.max(whole_seconds(last.saturating_duration_since(self.now)))
     }
 
-    /// Whether somebody waits for a lane rather than for its turn, or the newcomer would.
+    /// Returns whether any request waits for a lane rather than for its turn, or the new write
+    /// would.
     fn is_contended(&self, newcomer: &Newcomer<'_>) -> bool {
         self.lanes.any_blocked() || !self.lanes.are_free(newcomer.keys)
     }
@@ -161,34 +166,42 @@ fn whole_seconds(time: Duration) -> Duration {
     Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(SECOND)
 }
 
-/// What happens at an instant.
+/// An event of a run.
+///
+/// The order of the variants is the order of events at one instant: settled writes open their lanes
+/// before the new write becomes ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// A write that had left before the run has settled.
+    /// A write that was in flight at the copy has settled.
     Settled(Turn),
-    /// An attempt of this budget that had left before the run is answered.
+    /// An attempt of this budget that was in flight at the copy got its response.
     AnsweredUnseen(usize),
-    /// The attempt with this number is answered.
+    /// The attempt with this number got its response.
     Answered(usize),
-    /// The newcomer may go.
+    /// The new write is ready for its turn.
     Ready,
 }
 
-/// An attempt that left during the run.
+/// An attempt sent during the run.
 struct Sent {
     account: usize,
     slot: Slot,
     turn: Option<Turn>,
 }
 
+/// A discrete-event simulation. `events` has the known future; each step moves `now` to the next
+/// event or to the next instant at which a budget has a slot.
 struct Run {
     accounts: Vec<(Arc<str>, Account)>,
     lanes: Lanes,
     now: Instant,
-    /// The write of each place, and the budget and place of each write.
+    /// The write at each place.
     turns: HashMap<Place, Turn>,
+    /// The budget and the place of each write.
     places: HashMap<Turn, (usize, Place)>,
+    /// The earliest event first.
     events: BinaryHeap<Reverse<(Instant, Event)>>,
+    /// The attempts in flight, by the number in [`Event::Answered`].
     sent: Vec<Option<Sent>>,
     luck: Luck,
 }
@@ -219,7 +232,7 @@ impl Run {
                     run.turns.insert(place, turn);
                     run.places.insert(turn, (*number, place));
                 }
-                // It has left: it settles when it is expected to.
+                // In flight: it settles at the expected time.
                 None => run
                     .events
                     .push(Reverse((expected.max(from.now), Event::Settled(turn)))),
@@ -228,7 +241,7 @@ impl Run {
         run
     }
 
-    /// Runs until the newcomer leaves who comes at `comes`.
+    /// Runs until the new write, which arrives at `comes`, is sent.
     fn until_it_leaves(
         mut self,
         newcomer: &Newcomer<'_>,
@@ -237,7 +250,8 @@ impl Run {
     ) -> Option<Instant> {
         self.luck = luck;
         let mut joined = false;
-        // Each step sends or ends somebody's attempt, or is a time at which that may be.
+        // Each step starts or ends an attempt, or is an instant at which that is possible. The
+        // bound protects against a run without end.
         for _ in 0..MOST_WAITING * 8 {
             self.happen();
             if !joined && self.now >= comes {
@@ -256,8 +270,8 @@ impl Run {
         None
     }
 
-    /// Runs until nobody waits any more for a budget that is the newcomer's or has to do with
-    /// lanes; the newcomer is counted, whether there is room for it or not.
+    /// Runs until nothing is queued for the budgets that have the new write or writes with lanes.
+    /// The new write is queued regardless of room.
     fn until_all_left(mut self, newcomer: &Newcomer<'_>, luck: Luck) -> Option<Instant> {
         self.luck = luck;
         self.join(newcomer)?;
@@ -274,7 +288,7 @@ impl Run {
         None
     }
 
-    /// On to the next instant at which something happens.
+    /// Moves to the next instant at which something happens. Returns `None` if there is none.
     fn step(&mut self, wake: Option<Instant>, coming: Option<Instant>) -> Option<()> {
         let next = self.events.peek().map(|Reverse((at, _))| *at);
         let next = [next, wake, coming].into_iter().flatten().min()?;
@@ -291,7 +305,7 @@ impl Run {
         })
     }
 
-    /// Whatever is due.
+    /// Applies all events that are due.
     fn happen(&mut self) {
         while let Some(Reverse((at, event))) = self.events.peek().copied() {
             if at > self.now {
@@ -312,6 +326,8 @@ impl Run {
                     };
                     let account = &mut self.accounts[sent.account].1;
                     let answer = account.answer_time();
+                    // A slot is returned before the lanes open, as in the real order: the response
+                    // ends the attempt, then the write settles.
                     account.end(sent.slot, End::Answered(None), answer, self.now);
                     if let Some(turn) = sent.turn {
                         self.settle(turn);
@@ -359,7 +375,8 @@ impl Run {
         self.events.push(Reverse((ready, Event::Ready)));
     }
 
-    /// Lets go whoever may; whether the newcomer was among them, and when to look again.
+    /// Sends everything that has a turn and a slot. Returns whether the new write was among it, and
+    /// when the next slot is free.
     fn send(&mut self) -> (bool, Option<Instant>) {
         let (mut left, mut wake) = (false, None::<Instant>);
         let turns = &self.turns;

@@ -1,24 +1,24 @@
-//! How much of the processor goes into looking closer at who could leave when.
+//! The processor time that estimates may take.
 //!
-//! A forecast of a thousand who wait takes milliseconds, and whoever is refused can ask for one a
-//! hundred times a second. One is made at a time, and after each there is none for so long that a
-//! small share of one processor goes into them; in between, the bounds of the budgets have to do.
+//! An estimate with a thousand queued requests takes milliseconds, and a rejected caller can ask
+//! for one a hundred times a second. So one estimate runs at a time, and a pause follows that keeps
+//! estimates to a small share of one processor. During the pause the bounds of the budgets decide.
 
 use crate::clock::Clock;
 use parking_lot::Mutex;
 use std::time::Instant;
 
-/// The pause after a look, in times that it took: a twentieth of one processor.
+/// The pause after an estimate, as a multiple of its duration: a twentieth of one processor.
 const PAUSE: u32 = 20;
 
-/// When to look again.
+/// The time at which the next estimate may run.
 #[derive(Debug, Default)]
 pub struct Looks {
     next: Mutex<Option<Instant>>,
 }
 
 impl Looks {
-    /// Looks, unless that would take too large a share.
+    /// Runs `look`, unless another estimate is running or that would exceed the share.
     pub(crate) fn look<T>(&self, clock: &Clock, look: impl FnOnce() -> T) -> Option<T> {
         let mut next = self.next.try_lock()?;
         let began = clock.now();

@@ -1,6 +1,7 @@
-//! One attempt at the API and the line before it.
+//! Attempts at the API, and the queue before each.
 //!
-//! [`send`] is the only sender. Whoever sends again takes a new permit.
+//! [`send`] is the only sender. Each attempt takes a permit of its own; a retry takes a new one.
+//! What to do after an attempt is decided by the reads and the writes, not here.
 
 pub mod backoff;
 pub mod breaker;
@@ -31,32 +32,32 @@ use retry_budget::RetryBudget;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// What the parts of the path share. Cheap to clone.
+/// The parts that reads, writes and shadow mode share. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handles {
-    /// Understands requests; it holds the operations and the plain values.
+    /// The router, which holds the operations and the settings.
     pub router: Router,
-    /// Stored answers and shared fetches.
+    /// The stored responses and the shared fetches.
     pub cache: Arc<Cache<GatewayError>>,
-    /// The upstream's allowance.
+    /// The budgets of the API.
     pub budgets: Budgets,
     /// The lanes.
     pub queue: Queue,
-    /// The callers' quotas.
+    /// The quotas of callers.
     pub quotas: Arc<Quotas>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Where spans go, if anywhere.
+    /// The exporter of spans, if tracing is on.
     pub tracer: Option<Tracer>,
-    /// Work that outlives its caller.
+    /// The tasks that outlive their caller.
     pub tasks: Tasks,
-    /// Time.
+    /// The clock.
     pub clock: Clock,
-    /// Whether no new work should be taken.
+    /// Whether the gateway is stopping and accepts no new work.
     pub draining: Arc<AtomicBool>,
 }
 
-/// Sends attempts, each with a permit of its own, and waits for the permit.
+/// Queues for permits, and sends one attempt with each.
 #[derive(Debug)]
 pub struct Attempts {
     client: Client,
@@ -67,15 +68,16 @@ pub struct Attempts {
     tracer: Option<Tracer>,
     settings: Arc<Swap<Settings>>,
     clock: Clock,
-    /// Whether writes are sent while the API does not answer.
+    /// The circuit breaker for writes.
     breaker: Mutex<Breaker>,
-    /// How often writes are retried that may have taken effect.
+    /// The budget for retries of writes that may have taken effect.
     retry_budget: Mutex<RetryBudget>,
+    /// The processor time for estimates.
     estimate_budget: Looks,
 }
 
 impl Attempts {
-    /// Attempts by way of this client.
+    /// Creates attempts through `client`.
     pub fn new(handles: &Handles, client: Client) -> Self {
         Self {
             client,
@@ -92,12 +94,12 @@ impl Attempts {
         }
     }
 
-    /// Whether writes are sent while the API does not answer.
+    /// Returns the circuit breaker for writes.
     pub fn breaker(&self) -> &Mutex<Breaker> {
         &self.breaker
     }
 
-    /// How often writes are retried that may have taken effect.
+    /// Returns the budget for retries of writes that may have taken effect.
     pub fn retry_budget(&self) -> &Mutex<RetryBudget> {
         &self.retry_budget
     }

@@ -1,26 +1,27 @@
-//! Pure. How often writes are repeated that may have taken effect.
+//! Pure. The budget for retries of writes that may have taken effect.
 //!
-//! An API in trouble must not get its trouble back many times over. So repetitions are a share of
-//! what is sent anyway: each first attempt of a write adds a fifth of one, and each repetition
-//! takes one. Ten a minute come by themselves, so that a gateway with little to do can repeat as
-//! well. What is not taken is kept up to a bound.
+//! Retries must not multiply the load on an API in trouble. So they are a share of the other
+//! traffic: each first attempt of a write adds a fifth of a retry, and each retry takes one. Ten a
+//! minute are added regardless, so that a gateway with little traffic can retry as well. Unused
+//! retries are kept up to a bound.
 
 use std::time::{Duration, Instant};
 
-/// What a repetition takes, in the unit that comes by itself each millisecond: ten a minute.
+/// The cost of a retry. One unit is added each millisecond, hence ten retries a minute.
 const REPETITION: u64 = 6_000;
-/// What the first attempt of a write adds.
+/// The amount that the first attempt of a write adds.
 const FIRST_ATTEMPT: u64 = REPETITION / 5;
-/// What is there at the beginning.
+/// The initial balance.
 const INITIAL: u64 = 10 * REPETITION;
-/// The most that is kept.
+/// The largest balance.
 const MOST: u64 = 60 * REPETITION;
 
-/// Gives repetitions.
+/// A token bucket of retries.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryBudget {
     balance: u64,
-    /// What comes by itself is in the balance up to this instant; `None` before the first use.
+    /// The instant up to which the balance includes the regular addition; `None` before the first
+    /// use.
     counted: Option<Instant>,
 }
 
@@ -34,16 +35,16 @@ impl Default for RetryBudget {
 }
 
 impl RetryBudget {
-    /// A write leaves for the first time.
+    /// Adds the share of a write's first attempt.
     pub fn first_attempt(&mut self, now: Instant) {
         self.count(now);
         self.balance = (self.balance + FIRST_ATTEMPT).min(MOST);
     }
 
-    /// Takes one repetition.
+    /// Takes one retry.
     ///
     /// # Errors
-    /// With the instant at which there is one, if nobody else takes it before.
+    /// The instant at which there is one, if nothing else takes it first.
     pub fn repeat(&mut self, now: Instant) -> Result<(), Instant> {
         let counted = self.count(now);
         match self.balance.checked_sub(REPETITION) {
@@ -55,7 +56,8 @@ impl RetryBudget {
         }
     }
 
-    /// Adds what has come by itself, in whole milliseconds; until when.
+    /// Adds the regular amount, in whole milliseconds, and returns the instant that it covers. The
+    /// fraction is left for the next call.
     fn count(&mut self, now: Instant) -> Instant {
         let before = self.counted.unwrap_or(now);
         let passed = now.saturating_duration_since(before).as_millis();

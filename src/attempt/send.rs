@@ -1,7 +1,7 @@
-//! One attempt: a permit, a request, and what came of it for the budget.
+//! One attempt: it takes a permit, sends a request, and reports the outcome to the budget.
 //!
-//! Always run in a task of its own, so that a caller who hangs up neither cuts a request short nor
-//! hides what it cost. Nothing below sends anything twice; whoever sends again takes a new permit.
+//! Always run in a task of its own, so that a caller that hangs up neither cuts off a request nor
+//! hides its cost. Nothing below sends anything twice; a retry takes a new permit.
 
 use crate::attempt::Attempts;
 use crate::attempt::breaker::Changed;
@@ -23,34 +23,34 @@ use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response, StatusCode};
 use std::time::Duration;
 
-/// The body of a 429 is read up to this size to learn how long to wait, and for so long: until
-/// then the budget is open to others who would be refused as well.
+/// The bounds within which the body of a 429 is read to learn how long to wait. The time is short,
+/// because the budget stays open meanwhile to attempts that would get a 429 as well.
 const LONGEST_REFUSAL: usize = 64 * 1024;
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
 
-/// What came of an attempt.
+/// The outcome of an attempt.
 #[derive(Debug)]
 pub(crate) enum Came {
-    /// A final answer other than 429.
+    /// A final response other than 429.
     Answer(Answer),
-    /// A 429: it did not take effect.
+    /// A 429: the request did not take effect.
     Throttled(Response<Bytes>),
-    /// It never left.
+    /// The request was not sent.
     NotSent(NotSent),
-    /// It left, and no answer came.
+    /// The request was sent, and no response came.
     Unknown(Unknown),
 }
 
-/// A final answer.
+/// A final response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) response: Response<AnswerBody>,
-    /// Whether it may come from a balancer ahead of the API (a 5xx without rate fields), so that
-    /// the request may still be under way behind it.
+    /// Whether it may come from a balancer in front of the API (a 5xx without rate headers). Then
+    /// the request may still be in flight behind it.
     pub(crate) doubtful: bool,
-    /// The budget it drew on.
+    /// The status of the budget used.
     pub(crate) standing: Option<Standing>,
-    /// From leaving to its head.
+    /// The time from sending to the head of the response.
     pub(crate) took: Duration,
 }
 
@@ -75,7 +75,10 @@ impl From<Unknown> for Waited {
 }
 
 impl Attempts {
-    /// Sends `request` of `credential` once and ends `permit` with what came of it.
+    /// Sends `request` of `credential` once and ends `permit` with the outcome.
+    ///
+    /// The order matters: the permit begins before anything is sent, and ends before the outcome is
+    /// returned. So the budget never lags behind what callers see.
     pub(crate) async fn attempt(
         &self,
         operation: &Operation,
@@ -94,7 +97,7 @@ impl Attempts {
             }
             Attempt::NotSent(why) => {
                 self.heard_of((why != NotSent::ClosedBeforeSending).then_some(false));
-                // A stream that the API reset as unprocessed did travel: something on the way may
+                // A stream that the API reset as unprocessed was sent, so something on the way may
                 // have counted it.
                 let _ = permit.end(if why.travelled() {
                     End::NoAnswer
@@ -111,8 +114,8 @@ impl Attempts {
         }
     }
 
-    /// Sends `request` of `credential` once, and notes what came of it and how long that took. It
-    /// costs nothing here: whoever calls it has a permit, or is held to no budget.
+    /// Sends `request` of `credential` once, and reports outcome and duration to metrics, log and
+    /// spans. No budget is charged: the caller has a permit, or runs in shadow mode.
     pub(crate) async fn exchange(
         &self,
         operation: &Operation,
@@ -160,14 +163,15 @@ impl Attempts {
         (attempt, took)
     }
 
-    /// An attempt has ended; whether the API was there. A kept connection that was closed meanwhile
-    /// does not tell.
+    /// Tells the breaker about the end of an attempt. `is_there` is `None` for a kept connection
+    /// that turned out to be closed, which says nothing about the API.
     fn heard_of(&self, is_there: Option<bool>) {
         let (now, mut breaker) = (self.clock.now(), self.breaker.lock());
         let Some(is_there) = is_there else {
             return breaker.came_to_nothing(now);
         };
         let changed = breaker.came(is_there, now);
+        // Logging happens outside the lock.
         drop(breaker);
         match changed {
             None => {}
@@ -187,6 +191,7 @@ impl Attempts {
         mut permit: Permit,
         (mut response, took, ids): (Response<AnswerBody>, Duration, &Ids),
     ) -> Came {
+        // Rate headers are read before the edge rules clean the response.
         let allowance = Allowance::of(response.headers());
         if response.status() != StatusCode::TOO_MANY_REQUESTS {
             let status = response.status();
@@ -210,13 +215,14 @@ impl Attempts {
                 took,
             });
         }
+        // A 429: its body may say how long to wait, so the permit ends only after reading it.
         let (mut head, body) = response.into_parts();
         let reading = body::read(body, LONGEST_REFUSAL);
         let body = match tokio::time::timeout(REFUSAL_TIME, reading).await {
             Ok(Read::Whole(bytes) | Read::Longer(bytes, _)) => bytes,
             Ok(Read::Broken(_)) | Err(_) => Bytes::new(),
         };
-        // It need not be the whole body that is held now.
+        // The bytes in memory need not be the whole body.
         head.headers.remove(CONTENT_LENGTH);
         let throttle = Throttle::of(&head.headers, &body);
         let ended = permit.end(End::Throttled(throttle));
@@ -239,8 +245,8 @@ impl Attempts {
         Came::Throttled(Response::from_parts(head, body))
     }
 
-    /// The API no longer knows this credential, or no longer for this operation: what was cached
-    /// for it is doubted before its caller hears.
+    /// Invalidates what is cached for a credential that the API no longer accepts, altogether or
+    /// for this operation. This happens before the caller gets the response.
     fn unauthorized(&self, operation: &Operation, credential: Credential) {
         let index = u32::try_from(operation.index).unwrap_or(u32::MAX);
         let is_workspace = operation.method == Some(Method::GET) && &*operation.template == "/";
@@ -254,7 +260,7 @@ impl Attempts {
         self.metrics.fence_moved("unauthorized");
     }
 
-    /// Tells log and metrics what an answer has taught.
+    /// Reports to log and metrics what a response taught about the budget.
     fn note_learned(&self, operation: &Operation, credential: Credential, learned: &Learned) {
         let budget = &operation.budget.name;
         if let Some((before, now)) = learned.limit {
@@ -273,12 +279,13 @@ impl Attempts {
     }
 }
 
-/// Whether the write may take effect later than its end: nobody knows, or a 5xx hides it.
+/// Returns whether a write may take effect after its end: the outcome is unknown, or a 5xx hides
+/// it.
 pub fn may_land_later(status: Option<StatusCode>) -> bool {
     status.is_none_or(|status| status.is_server_error())
 }
 
-/// The names of the request that this one was made for.
+/// Returns the ids of the request that this attempt belongs to.
 fn ids_of(request: &Request<Bytes>) -> Ids {
     let ids = request.extensions().get::<Ids>();
     ids.cloned().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! The span of an attempt.
+//! The span of an attempt, and the trace headers sent to the API.
 
 use crate::attempt::Attempts;
 use crate::exchange::ids::Ids;
@@ -9,8 +9,7 @@ use http::header::HeaderMap;
 use std::time::{Duration, Instant};
 
 impl Attempts {
-    /// The place of an attempt, written into its fields, if the request that it is made for is
-    /// traced.
+    /// Creates the place of an attempt and writes it into `headers`, if its request is traced.
     pub(crate) fn attempt_place(&self, ids: &Ids, headers: &mut HeaderMap) -> Option<Trail> {
         let _ = self.tracer.as_ref()?;
         let place = ids.trail()?.below();
@@ -18,7 +17,7 @@ impl Attempts {
         Some(place)
     }
 
-    /// Tells the span of an attempt.
+    /// Writes the span of an attempt.
     pub(crate) fn tell_attempt(
         &self,
         place: &Trail,

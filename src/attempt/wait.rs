@@ -1,4 +1,7 @@
-//! The wait before an attempt: the line of its budget, its lanes, and how long that takes.
+//! The queue before an attempt: the budget's line, the lanes, the estimate, and giving up.
+//!
+//! Promises that order wins over turn: an attempt gets a slot only after its lanes are open.
+//! Nothing is sent here.
 
 use crate::attempt::Attempts;
 use crate::attempt::backoff;
@@ -16,7 +19,7 @@ use crate::upstream::NotSent;
 use std::time::{Duration, Instant};
 
 impl Attempts {
-    /// A wish to leave at once, when it is its turn.
+    /// Returns a request for a slot as soon as it is this request's turn.
     pub(crate) fn wish<'a>(&self, ask: &'a Ask) -> Wish<'a> {
         Wish {
             credential: ask.credential,
@@ -34,12 +37,12 @@ impl Attempts {
         }
     }
 
-    /// The result of `look`, unless estimates have taken too much time lately.
+    /// Returns the result of `look`, unless estimates took too much time lately.
     pub(crate) fn look<T>(&self, look: impl FnOnce() -> T) -> Option<T> {
         self.estimate_budget.look(&self.clock, look)
     }
 
-    /// What waits besides, unless that is more than `most`.
+    /// Copies what else is queued, unless that is more than `most`.
     pub(crate) fn forecast(&self, wish: &Wish<'_>, most: usize) -> Option<Forecast> {
         let accounts = self.budgets.forecast(wish.credential, most)?;
         let lanes = self.queue.lanes(wish.credential);
@@ -53,6 +56,8 @@ impl Attempts {
     pub(crate) fn newcomer<'a>(&self, wish: &'a Wish<'_>, keys: &'a Keys) -> Newcomer<'a> {
         let now = self.clock.now();
         let answer = self.budgets.answer_time(wish.credential, wish.budget);
+        // A response that comes after the caller's balancer gave up is of no use. So the wait ends
+        // early enough for a usual response.
         let answer_by = wish.answer_by.and_then(|by| by.checked_sub(answer));
         let deadline = answer_by.map_or(wish.deadline, |by| by.min(wish.deadline));
         Newcomer {
@@ -65,7 +70,10 @@ impl Attempts {
         }
     }
 
-    /// Whether a request must be refused indeed, and when it can come back.
+    /// Decides finally about a request that its budget's own estimate rejects.
+    ///
+    /// # Errors
+    /// The rejection, with a time to come back that satisfies both estimates.
     pub(crate) fn look_closer(
         &self,
         wish: Wish<'_>,
@@ -87,18 +95,19 @@ impl Attempts {
         let Some((now, leaves, comes_back)) = looked.flatten() else {
             return Err(refusal);
         };
+        // The closer estimate is in time: the request joins the line with it.
         let Some(comes_back) = comes_back else {
             let forecast = leaves;
             return self.budgets.join(&Wish { forecast, ..wish });
         };
         Err(match (refusal, leaves) {
-            // Both have to agree: the bound of the budget alone knows less of the lanes, and is the
-            // one by which whoever comes back is looked at first.
+            // Both estimates have to agree. The budget's own knows less about lanes, but is the one
+            // that judges first when the caller comes back.
             (Refusal::TooLong { retry_after, .. }, Some(leaves)) => Refusal::TooLong {
                 estimate: leaves - now,
                 retry_after: retry_after.max(comes_back),
             },
-            // What is full besides this budget is not in the forecast.
+            // The forecast does not contain what is full besides this budget.
             (Refusal::Full { retry_after }, _) => Refusal::Full {
                 retry_after: retry_after.max(comes_back),
             },
@@ -106,7 +115,7 @@ impl Attempts {
         })
     }
 
-    /// Waits for the lanes and then for a slot; order wins over turn.
+    /// Waits for the lanes and then for a slot.
     pub(crate) async fn permitted(
         &self,
         ticket: &mut Ticket,
@@ -115,6 +124,8 @@ impl Attempts {
         if !place.is_blocked() {
             ticket.ready();
         }
+        // A ticket that is not ready keeps its place in the line. `biased` checks the grant first:
+        // it also brings a rejection or an expiry while lanes are closed.
         loop {
             let blocked = place.is_blocked();
             tokio::select! {
@@ -125,7 +136,7 @@ impl Attempts {
         }
     }
 
-    /// Notes that a request leaves. Its wait is counted once, however often it is sent.
+    /// Notes that a request is sent. Its wait is counted once, however many attempts follow.
     pub(crate) fn leaves(&self, ask: &Ask, timing: &mut Timing) {
         let again = timing.left;
         timing.left(self.clock.now(), ask.accepted);
@@ -153,8 +164,10 @@ impl Attempts {
         }
     }
 
-    /// Waits a little before another connection is tried, or gives up: if that is hopeless, or too
-    /// late. `place` tells those who wait apart.
+    /// Waits before a new connection is tried. `place` spreads the pauses of requests that wait.
+    ///
+    /// # Errors
+    /// If no connection can succeed, or the pause would end after `by`.
     pub(crate) async fn pause_or_fail(
         &self,
         why: NotSent,
@@ -174,7 +187,8 @@ impl Attempts {
         Ok(())
     }
 
-    /// It waited for its budget as long as it may. The line tells when to come back.
+    /// Returns the error for a request whose wait for its budget expired. The line says when to
+    /// come back.
     pub(crate) fn expired(&self, ask: &Ask) -> GatewayError {
         let refused = self.budgets.join(&self.wish(ask)).err().map(refused);
         let retry_after = refused.and_then(|refused| refused.retry_after());
@@ -183,22 +197,22 @@ impl Attempts {
         }
     }
 
-    /// A write leaves for the first time.
+    /// Notes the first attempt of a write, which adds to the retry budget.
     pub(crate) fn first_attempt(&self) {
         self.retry_budget.lock().first_attempt(self.clock.now());
     }
 
-    /// Takes a repetition of a write from the retry budget.
+    /// Takes a retry of a write from the retry budget.
     ///
     /// # Errors
-    /// With the instant at which to ask again.
+    /// The instant at which to ask again.
     pub(crate) fn take_repetition(&self, operation: &Operation) -> Result<(), Instant> {
         self.retry_budget.lock().repeat(self.clock.now())?;
         self.metrics.repeated(&operation.name);
         Ok(())
     }
 
-    /// The retry budget has no repetition for a write.
+    /// Reports that the retry budget had no retry for a write.
     pub(crate) fn no_repetition(&self, operation: &Operation, ids: &Ids) {
         self.metrics.repetition_refused(&operation.name);
         tracing::info!(
@@ -209,7 +223,8 @@ impl Attempts {
         );
     }
 
-    /// The instant at which whatever stands in front of the gateway gives up on a request.
+    /// Returns the instant at which the balancer in front of the gateway gives up on a request, if
+    /// known.
     pub(crate) fn given_up_at(&self, ask: &Ask) -> Option<Instant> {
         self.settings
             .get()

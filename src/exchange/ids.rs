@@ -1,7 +1,7 @@
 //! The ids of a request in every log line about it: its own and that of its trace.
 //!
 //! They accompany the request to the sender in its extensions, so that every report about an
-//! attempt names the request that it belongs to. Nothing here is sent to the API.
+//! attempt names the request that it belongs to.
 
 use crate::exchange::request_id::REQUEST_ID;
 use crate::trace::{self, TraceId, Tracer, Trail};
