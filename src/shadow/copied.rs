@@ -1,8 +1,11 @@
-//! The body of an answer that is passed on as it comes, and of which a copy is judged at its end.
+//! A streamed body with a copy that is judged at its end.
 //!
-//! Promises that what is passed on is what came, trailers and breaking off included, whatever
-//! becomes of the copy; that the copy is no longer than its bound; and that it is judged as soon as
-//! the last byte is there, whether or not anybody asks for what comes after it.
+//! Promises:
+//!
+//! - The caller gets exactly what arrived, trailers and errors included, whatever happens to the
+//!   copy.
+//! - The copy is no longer than its bound.
+//! - The copy is judged as soon as the last byte has arrived, even if nothing is polled after it.
 
 use crate::exchange::body_memory::Taken;
 use crate::shadow::reads::Judge;
@@ -15,23 +18,25 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+// The next frame, or the end.
 type Came = Option<Result<Frame<Bytes>, BodyError>>;
 
 /// A body and its copy.
 pub struct Copied {
-    /// What was read before it was asked for.
+    /// The frames that were read before they were polled.
     ahead: VecDeque<Result<Frame<Bytes>, BodyError>>,
     rest: AnswerBody,
-    /// Until it has been judged, or cannot be.
+    /// The copy and its judge. `None` once it has been judged, or cannot be.
     copy: Option<(BytesMut, Box<Judge>)>,
     most: usize,
-    /// What the copy takes of the memory of all copies.
+    /// The memory reserved for the copy.
     room: Taken,
+    /// The result of the comparison, once it is known.
     same: Option<bool>,
 }
 
 impl Copied {
-    /// A copy of at most `most` bytes, for which there is `room`, goes to `judge`.
+    /// Copies at most `most` bytes into `room`, for `judge`.
     pub(super) fn new(body: AnswerBody, most: usize, room: Taken, judge: Box<Judge>) -> Self {
         let mut copied = Self {
             ahead: VecDeque::new(),
@@ -41,11 +46,12 @@ impl Copied {
             room,
             same: None,
         };
+        // An empty body is at its end already.
         copied.judge_at_end();
         copied
     }
 
-    /// Reads until the copy has been judged, or cannot be. May be given up at any time.
+    /// Reads until the copy has been judged, or cannot be. Cancel safe: no frame is lost.
     pub(super) async fn read_ahead(&mut self) {
         while self.copy.is_some() {
             let Some(came) = poll_fn(|context| self.poll_rest(context)).await else {
@@ -55,7 +61,7 @@ impl Copied {
         }
     }
 
-    /// Whether the body is what it was compared with, if that is known by now.
+    /// Returns whether the body equals the stored one, if that is known by now.
     pub(super) fn same(&self) -> Option<bool> {
         self.same
     }
@@ -69,7 +75,7 @@ impl Copied {
                 }
                 self.judge_at_end();
             }
-            // It broke off: nobody knows the whole.
+            // Without its end the body cannot be judged.
             Some(Err(_)) => self.copy = None,
             None => self.judge(),
         }

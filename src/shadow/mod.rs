@@ -1,18 +1,20 @@
-//! Shadow mode: every request is forwarded at once, as if the gateway were not there, and what
-//! would have become of it is only told.
+//! Shadow mode: every request is forwarded at once, as if the gateway were not there, and what the
+//! gateway would have done is only reported.
 //!
-//! The life of a request in this mode: what the cache would have had for it is looked up (`reads`),
-//! when its budget would have let it go is computed ([`model`]); then it is sent, once, whatever
-//! that says, and the API's answer is passed on as it comes. What would have been is said in a
-//! field of the answer and in its line of the log ([`verdict`]), and in metrics.
+//! The life of a request in this mode:
 //!
-//! The cache is kept warm under the rules that hold otherwise: an answer is stored where the
-//! gateway would have fetched it, and writes raise their marks. A copy of an answer is taken while
-//! it passes (`copied`); where something is stored that would have been shown in its place, the two
-//! are compared: how often they differ is what the time to live costs.
+//! 1. `reads` looks up what the cache would have had.
+//! 2. [`model`] computes when its budget would have let it be sent.
+//! 3. The request is sent once, whatever these say, and the API's response is streamed unchanged.
+//! 4. [`verdict`] puts the prediction into a header, the log line and metrics.
 //!
-//! A request is sent again only after a kept connection turned out to be closed, and only if no
-//! byte of it was written or it is a read: without the gateway there would have been no such
+//! The cache is kept warm under the usual rules: a response is stored if the gateway would have
+//! fetched it, and writes raise their marks. A copy of the response is taken while it streams
+//! (`copied`). If a stored response would have been shown instead, the two are compared. How often
+//! they differ is the price of the time to live.
+//!
+//! A request is sent again only if a kept connection turned out to be closed, and only if none of
+//! its bytes were written or it is a read. Without the gateway there would have been no such
 //! connection.
 
 mod copied;
@@ -55,14 +57,14 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use verdict::{Cached, Foreseen, NotTaken};
 
-/// Kept connections that turn out to be closed, before a request counts as not sent.
+/// The number of kept connections found closed after which a request counts as not sent.
 const MOST_CLOSED: u32 = 4;
 
-/// What a gateway in shadow mode keeps of what would have been.
+/// The state of shadow mode.
 #[derive(Debug)]
 pub struct Shadow {
     model: Mutex<Model<BudgetKey, Parts>>,
-    /// The memory of all copies of answers. Without room an answer passes and is not judged.
+    /// The memory of all copies. A response without room for its copy is streamed and not judged.
     copies: Room,
     attempts: Arc<Attempts>,
     reads: Arc<Reads>,
@@ -75,7 +77,7 @@ pub struct Shadow {
     clock: Clock,
 }
 
-/// Bytes of all copies together.
+/// The size of that memory, in bytes.
 const COPIES: usize = 64 * 1024 * 1024;
 
 type BudgetKey = (Credential, Arc<str>);
@@ -87,7 +89,7 @@ impl Passenger for Parts {
 }
 
 impl Shadow {
-    /// Lines within these bounds, in which nobody waits.
+    /// Creates shadow mode with empty virtual queues within these bounds.
     pub fn new(
         bounds: Bounds,
         handles: &Handles,
@@ -116,7 +118,10 @@ fn budget_of(ask: &Ask) -> BudgetKey {
 }
 
 impl Shadow {
-    /// The whole life of a request in shadow mode, whatever it is.
+    /// Carries out a request in shadow mode.
+    ///
+    /// The prediction comes first, from the state before the request. It never changes what is
+    /// sent.
     pub(crate) async fn forward_at_once(self: &Arc<Self>, ask: Ask) -> Reply {
         let request = ask.forwarded();
         let (mut foreseen, keep) = match ask.operation.effect {
@@ -137,6 +142,7 @@ impl Shadow {
             .foreseen(name, foreseen.verdict(), cached, wait);
         let mut timing = Timing::of(&ask);
         self.attempts.leaves(&ask, &mut timing);
+        // A task of its own, because a caller that hangs up must not cut off the request.
         let (tell, told) = oneshot::channel();
         let (shadow, its) = (self.clone(), ask.clone());
         self.tasks.spawn("shadow", async move {
@@ -149,6 +155,8 @@ impl Shadow {
         timing.upstream = took;
         match attempt {
             Attempt::Answered(response) => {
+                // The limit is learned before the body streams, so that the next prediction uses
+                // it.
                 self.heed(&ask, &foreseen, &response);
                 let (response, same) = keep.pass_on(self, response).await;
                 foreseen.same = same;
@@ -159,9 +167,10 @@ impl Shadow {
         }
     }
 
-    /// Sends the request, in a task that its caller cannot end. A write's marks are raised before
-    /// anybody hears of it.
+    /// Sends the request, in a task that its caller cannot cancel. The marks of a write are raised
+    /// before its outcome is reported.
     async fn forward(&self, ask: &Ask, mut request: Request<Bytes>) -> (Attempt, Duration) {
+        // Created before sending. If this future is dropped, the write is settled as unknown.
         let unsettled = (ask.operation.effect == Effect::Write)
             .then(|| Unsettled::without_place(self.writes.clone(), touched(ask)));
         let mut tries = 1;
@@ -197,13 +206,13 @@ impl Shadow {
             (Attempt::Answered(_) | Attempt::NotSent(_), Some(unsettled)) => {
                 drop(unsettled.not_carried_out());
             }
-            // Nobody knows: dropped as it is, it says so.
+            // Dropped as it is, the write is settled with its outcome unknown.
             (Attempt::Unknown(_), Some(unsettled)) => drop(unsettled),
         }
         (attempt, took)
     }
 
-    /// What would become of a write.
+    /// Predicts the course of a write.
     fn foresee_write(&self, ask: &Ask, request: &Request<Bytes>) -> Foreseen {
         let Ok(durable) = self.writes.wants_durable(ask) else {
             return Foreseen::not_taken(Cached::Write, NotTaken::Key);
@@ -221,7 +230,7 @@ impl Shadow {
             Parts::of(&ask.operation, request)
         };
         let wish = Wish {
-            // What is deferred waits as long as it takes.
+            // A deferred write waits as long as it takes.
             patience: if deferred {
                 Duration::MAX
             } else {
@@ -233,8 +242,9 @@ impl Shadow {
         self.foresee(ask, Cached::Write, wish)
     }
 
-    /// What would become of a request that needs the API.
+    /// Predicts the course of a request that needs the API.
     fn foresee(&self, ask: &Ask, cached: Cached, wish: Wish<Parts>) -> Foreseen {
+        // Charged as when enforced: a request over its quota takes no slot in the model.
         if self.quotas.charge(&ask.caller).is_err() {
             return Foreseen::not_taken(cached, NotTaken::Quota);
         }
@@ -244,8 +254,7 @@ impl Shadow {
         Foreseen::leaves(cached, departure)
     }
 
-    /// What an answer says of its budget, and whether it is a 429 that the gateway would have
-    /// prevented.
+    /// Learns the limit from a response's rate headers, and counts a 429 with its prediction.
     fn heed(&self, ask: &Ask, foreseen: &Foreseen, response: &Response<AnswerBody>) {
         let operation = &ask.operation;
         if response.status() == StatusCode::TOO_MANY_REQUESTS {
@@ -267,7 +276,7 @@ impl Shadow {
     }
 }
 
-/// Why there is no answer.
+/// Returns the error for an attempt without a response.
 fn error_of(attempt: &Attempt, ask: &Ask) -> GatewayError {
     match attempt {
         Attempt::NotSent(why) => GatewayError::UpstreamUnreachable {

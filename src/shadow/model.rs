@@ -1,20 +1,25 @@
-//! Pure. When requests would leave if budgets were kept: a virtual line for each budget.
+//! Pure. When requests would be sent if budgets were kept: a virtual queue for each budget.
 //!
-//! A budget of L slots per window W lets a request go at its arrival or, if that is later, W and
-//! the guard after the L-th last one: so no half-open interval of length W has more than L virtual
-//! departures ([`crate::limit::window`] says why that satisfies any kind of window). Requests leave
-//! in the order in which they came. One that would wait longer than it may is refused, and so is
-//! one for which the line has no room; neither takes a slot. A write that can travel with one that
-//! waits takes no slot either.
+//! A budget has L slots per window W. A request departs at its arrival or, if that is later, W plus
+//! the guard after the L-th last departure. So no half-open interval of length W has more than L
+//! virtual departures; [`crate::limit::window`] says why that satisfies any kind of window.
+//! Requests depart in the order of arrival. A request is rejected if it would wait longer than it
+//! may, or if the queue has no room; it takes no slot then. A write that can join a queued batch
+//! takes no slot either.
 //!
-//! What it leaves out of what the gateway does when it enforces limits: the time that the API takes
-//! (slots are held from the departure on, not from the answer on, and no number of attempts under
-//! way is a bound), lanes that keep writes of one name in order, turns and shares among callers,
-//! urgency, others who use the same token, and what 429s teach. So it tells somewhat shorter waits,
-//! and fewer merged writes, since those also form behind attempts that are under way.
+//! The model is simpler than enforcement. It does without:
 //!
-//! Bounded: a budget has at most L departures and a full line; budgets are bounded in number, and
-//! those in which nothing happens any more are forgotten.
+//! - the response time of the API: a slot is held from the departure instead of from the response,
+//!   and the number of attempts in flight is not bounded
+//! - lanes, which keep related writes in order
+//! - turns and shares among callers, and urgency
+//! - other users of the token, and what 429s teach
+//!
+//! So it reports somewhat shorter waits. It also reports fewer batched writes, since batches form
+//! behind attempts in flight as well.
+//!
+//! Memory is bounded: a budget has at most L departures and a full queue. The number of budgets is
+//! bounded, and idle ones are forgotten.
 
 use crate::route::policy::Rate;
 use std::cmp::Reverse;
@@ -25,75 +30,75 @@ use std::time::{Duration, Instant};
 #[cfg(test)]
 mod tests;
 
-/// How often idle budgets are looked for.
+/// The interval at which idle budgets are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// How often room is looked for when there is none.
+/// The interval at which idle budgets are removed while there are too many.
 const MAKE_ROOM_EVERY: Duration = Duration::from_secs(1);
 
-/// What bounds the virtual lines.
+/// The bounds of the virtual queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// How much longer than its window a slot is kept; a thousandth of the window is added.
+    /// The time for which a slot is held beyond its window. A thousandth of the window is added.
     pub guard: Duration,
-    /// Requests that wait for one budget.
+    /// The most requests queued for one budget.
     pub per_budget: usize,
-    /// Requests that wait.
+    /// The most requests queued.
     pub total: usize,
-    /// The bytes of those.
+    /// The most bytes of queued requests.
     pub bytes: usize,
-    /// Budgets that are known at once.
+    /// The most budgets tracked.
     pub budgets: usize,
 }
 
-/// A request that may travel with others, as far as they are known to the model.
+/// A request that may be batched, as far as the model knows it.
 pub trait Passenger: Sized {
-    /// Whether there is room for it among these, of whom the first leads.
+    /// Returns whether it fits into the batch of `aboard`, whose first member leads.
     fn may_join(&self, aboard: &[Self]) -> bool;
 }
 
-/// What asks to leave.
+/// A request that wants to depart.
 #[derive(Clone, Copy, Debug)]
 pub struct Wish<P> {
-    /// How long it may wait.
+    /// The longest wait.
     pub patience: Duration,
-    /// What it takes of the memory of those who wait.
+    /// The memory that the request occupies while it is queued.
     pub bytes: usize,
-    /// What it could travel with others by.
+    /// The part that it would contribute to a batch.
     pub parts: Option<P>,
 }
 
-/// When a request would leave.
+/// The virtual departure of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Departure {
-    /// At its arrival.
+    /// Sent at its arrival.
     AtOnce,
-    /// After this wait.
+    /// Sent after this wait.
     Queued(Duration),
-    /// After this wait, with another, without a slot of its own.
+    /// Sent after this wait in a batch, without a slot of its own.
     Merged(Duration),
-    /// Never.
+    /// Rejected.
     Refused(Why),
 }
 
 impl Departure {
-    /// Whether it would leave at all.
+    /// Returns whether the request would be sent at all.
     pub fn is_granted(self) -> bool {
         !matches!(self, Self::Refused(_))
     }
 }
 
-/// Why a request would be refused.
+/// The reason of a rejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// It would have to wait for so long, and may not.
+    /// The wait would be this long, which is more than permitted.
     Wait(Duration),
-    /// As many wait as may.
+    /// The queue is full.
     Full,
-    /// As many budgets are in use as may be.
+    /// Too many budgets are in use.
     TooManyBudgets,
 }
 
-/// Those who wait: until when, and with how many bytes.
+/// The queued requests: the departure and the bytes of each.
 #[derive(Debug, Default)]
 struct Line {
     until: BinaryHeap<Reverse<(Instant, usize)>>,
@@ -120,7 +125,7 @@ impl Line {
     }
 }
 
-/// Requests that wait and would leave as one.
+/// Queued requests that would be sent as one.
 #[derive(Debug)]
 struct Union<P> {
     departs: Instant,
@@ -131,12 +136,12 @@ struct Union<P> {
 #[derive(Debug)]
 struct Account<P> {
     limit: usize,
-    /// W and the guard.
+    /// W plus the guard.
     hold: Duration,
-    /// Those that still hold a slot or are to come, in their order.
+    /// The departures that still hold a slot or are to come, in order.
     departures: VecDeque<Instant>,
     line: Line,
-    /// Those that have not left, in the order of their departures.
+    /// The batches that have not departed, in the order of departure.
     unions: VecDeque<Union<P>>,
 }
 
@@ -151,7 +156,7 @@ impl<P> Account<P> {
         }
     }
 
-    /// Time has passed.
+    /// Removes what lies in the past at `now`.
     fn pass(&mut self, now: Instant) {
         while self
             .departures
@@ -175,23 +180,24 @@ impl<P> Account<P> {
         self.departures.is_empty()
     }
 
-    /// When one that comes now would leave.
+    /// Returns when a request that arrives now would depart.
     fn next(&self, now: Instant) -> Instant {
+        // The L-th last departure frees the slot that this one takes.
         let before = self.departures.len().checked_sub(self.limit);
         let free = before.and_then(|before| self.departures.get(before));
         let free = free.map_or(now, |before| *before + self.hold);
-        // A limit that was raised meanwhile lets nobody overtake.
+        // After a limit was raised, a later request must not overtake an earlier one.
         let last = self.departures.back().copied().unwrap_or(now);
         free.max(last).max(now)
     }
 }
 
-/// No budget has no slot.
+/// A budget has at least one slot.
 fn slots(limit: u32) -> usize {
     limit.max(1) as usize
 }
 
-/// All virtual budgets. Time must not go back from one call to the next.
+/// The virtual budgets. Time must not go back from one call to the next.
 #[derive(Debug)]
 pub struct Model<K, P> {
     bounds: Bounds,
@@ -202,7 +208,7 @@ pub struct Model<K, P> {
 }
 
 impl<K: Eq + Hash + Clone, P: Passenger> Model<K, P> {
-    /// Nothing was sent before.
+    /// Creates a model without any past.
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
@@ -213,8 +219,11 @@ impl<K: Eq + Hash + Clone, P: Passenger> Model<K, P> {
         }
     }
 
-    /// A request comes that draws on the budget `key`, whose rate is this as far as nothing else
-    /// was learned.
+    /// Adds a request for the budget `key` and returns its departure. `rate` applies until another
+    /// limit is learned.
+    ///
+    /// The order matters: a rejected request changes nothing, so all checks come before the first
+    /// entry into a queue.
     pub fn arrive(&mut self, key: &K, rate: Rate, wish: Wish<P>, now: Instant) -> Departure {
         if !self.open(key, rate, now) {
             return Departure::Refused(Why::TooManyBudgets);
@@ -225,7 +234,7 @@ impl<K: Eq + Hash + Clone, P: Passenger> Model<K, P> {
         };
         account.pass(now);
         let bounds = &self.bounds;
-        // One that nobody waits before has room, however large.
+        // A request fits into an empty queue, however large it is.
         let most = bounds.bytes.max(wish.bytes);
         if account.line.len() >= bounds.per_budget
             || self.line.len() >= bounds.total
@@ -251,7 +260,7 @@ impl<K: Eq + Hash + Clone, P: Passenger> Model<K, P> {
             union.aboard.extend(wish.parts);
             return Departure::Merged(wait);
         }
-        // Nothing waits in order to be merged.
+        // A request that departs at once cannot be joined.
         if let Some(parts) = wish.parts.filter(|_| !wait.is_zero()) {
             account.unions.push_back(Union {
                 departs,
@@ -266,7 +275,7 @@ impl<K: Eq + Hash + Clone, P: Passenger> Model<K, P> {
         }
     }
 
-    /// Whether one that came now would have to wait.
+    /// Returns whether a request that arrived now would wait.
     pub fn must_wait(&mut self, key: &K, now: Instant) -> bool {
         self.accounts.get_mut(key).is_some_and(|account| {
             account.pass(now);
@@ -274,8 +283,8 @@ impl<K: Eq + Hash + Clone, P: Passenger> Model<K, P> {
         })
     }
 
-    /// Whether a request that nobody waits for could leave now without making one wait, if the next
-    /// window brought as many as the last one.
+    /// Returns whether a background request could depart now without making another wait, if the
+    /// next window brought as many requests as the last.
     pub fn has_spare(&mut self, key: &K, rate: Rate, now: Instant) -> bool {
         let Some(account) = self.accounts.get_mut(key) else {
             return rate.limit > 1;
@@ -284,20 +293,20 @@ impl<K: Eq + Hash + Clone, P: Passenger> Model<K, P> {
         account.departures.len() < account.limit / 2
     }
 
-    /// An answer of the API shows that the limit is this one.
+    /// Sets the limit that a response of the API showed.
     pub fn learn(&mut self, key: &K, limit: u32) {
         if let Some(account) = self.accounts.get_mut(key) {
             account.limit = slots(limit);
         }
     }
 
-    /// Budgets that are known.
+    /// Returns the number of budgets tracked.
     #[cfg(test)]
     pub fn budgets(&self) -> usize {
         self.accounts.len()
     }
 
-    /// Whether there is an account, made if need be.
+    /// Returns whether the budget is tracked, and adds it if there is room.
     fn open(&mut self, key: &K, rate: Rate, now: Instant) -> bool {
         if self.sweep_at.is_none_or(|at| at <= now) {
             self.sweep_at = Some(now + SWEEP_EVERY);

@@ -1,10 +1,12 @@
-//! What the cache would do with a read, and what it does with the answer.
+//! The cache in shadow mode: what it would do with a read, and what it does with the response.
 //!
-//! It follows [`read`](crate::read::serve) step by step: what is found there is shown to nobody here,
-//! and whoever would lead a fetch stores the answer to its own request. Two things are not the same:
-//! the API is asked with the reader's own fields, so the answer to a reader with conditions of its own
-//! (304), for a part, or in a coding that is not understood is not stored; and an answer is stored when
-//! it comes, not when it would have come.
+//! This follows [`read`](crate::read::serve) step by step. A response found in the store is not
+//! shown, and a read that would lead a fetch stores the response to its own request. Two
+//! differences remain:
+//!
+//! - The API is asked with the reader's own headers. So a 304 to the reader's own condition, a
+//!   part, or a response in an unknown coding is not stored.
+//! - A response is stored when it arrives, not when it would have arrived.
 
 use crate::cache::entry::{self, Entry};
 use crate::cache::leader::Leader;
@@ -28,34 +30,36 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// How long the head of an answer waits for its body where the two tell whether a stored answer was
-/// right; most bodies come with their heads.
+/// How long the head of a response waits for its body if both are needed to compare it with the
+/// stored one. Most bodies arrive with their heads.
 const SOON: Duration = Duration::from_millis(20);
 
-/// What is to be done with the answer besides passing it on.
+/// What to do with the response besides streaming it.
 pub(super) enum Keep {
     Nothing,
-    /// It is compared, stored, or both.
+    /// Compare it, store it, or both.
     Copy(Box<Judge>),
-    /// It was asked for with HEAD: what is stored for GET may be another.
+    /// The response to a `HEAD`: compare its headers with what is stored for `GET`.
     Head(Located),
-    /// It would have been for its reader alone, and was asked for then.
+    /// The response to a fetch that would have been unshared, and the instant of its request.
     Alone(Located, Instant),
 }
 
-/// Judges an answer once all of it is there.
+/// The judge of a response: compares and stores it once it is complete.
 #[derive(Debug)]
 pub(super) struct Judge {
     shadow: Arc<Shadow>,
     reading: Reading,
-    /// What would have been shown in its place.
+    /// The stored response that would have been shown.
     shown: Option<Arc<Entry>>,
+    /// The fetch that stores the response.
     leader: Option<Leader<GatewayError>>,
     status: StatusCode,
     headers: HeaderMap,
 }
 
 impl Shadow {
+    /// Predicts the course of a read, and says what to do with its response.
     pub(super) fn foresee_read(self: &Arc<Self>, ask: &Ask) -> (Foreseen, Keep) {
         let reading = match self.reads.reading(ask) {
             Ok((rules, at, wants)) => Reading {
@@ -89,9 +93,9 @@ impl Shadow {
         }
         entry.note_shown();
         let ask = &reading.ask;
-        // As the gateway would, it renews what is asked for often, or was shown while it is.
+        // As when enforced, this renews what is read often, or was shown while stale.
         let is_due = match how {
-            // What passes is not the whole.
+            // The response to `HEAD` has no body to store.
             _ if ask.method != Method::GET => false,
             Use::Fresh => {
                 let rate = ask.operation.budget.rate;
@@ -110,7 +114,7 @@ impl Shadow {
                 let keep = Keep::copy(self, reading, Some(entry), leader);
                 (Foreseen::answered(Cached::Hit), keep)
             }
-            // Nobody promises that it is what the API says now.
+            // A stale response is permitted to differ from the API's, so it is not compared.
             Use::Stale(_) => {
                 let keep = Keep::copy(self, reading, None, leader);
                 (Foreseen::answered(Cached::Stale), keep)
@@ -164,7 +168,7 @@ impl Shadow {
                 {
                     return (foreseen, Keep::Nothing);
                 }
-                // One that would wait for its turn can be joined until its answer is there.
+                // A fetch that would be queued can be joined until its response arrives.
                 if !leader.is_next() {
                     leader.departs(now);
                 }
@@ -178,7 +182,7 @@ impl Shadow {
         (foreseen, Keep::Alone(reading.at.clone(), now))
     }
 
-    /// A read that needs the API, alone or for others.
+    /// Predicts a read that needs the API, shared or not.
     fn asks(self: &Arc<Self>, ask: &Ask, cached: Cached) -> Foreseen {
         let wish = Wish::<Parts> {
             patience: ask.patience,
@@ -188,8 +192,8 @@ impl Shadow {
         self.foresee(ask, cached, wish)
     }
 
-    /// The fetch of a new answer in place of one that would have been shown, if the gateway would have
-    /// begun one. The answer that passes is taken for the one it would have brought.
+    /// Starts the refresh of a shown response, if the gateway would have started one. The response
+    /// that streams stands for the one that the refresh would bring.
     fn would_renew(
         self: &Arc<Self>,
         reading: &Reading,
@@ -200,7 +204,7 @@ impl Shadow {
         let Board::Lead(mut leader) = self.cache.board(&wish, now) else {
             return None;
         };
-        // It is no request of a caller's, but it has a slot.
+        // A refresh is no request of a caller, but takes a slot.
         let foreseen = self.asks(&reading.ask, Cached::Miss);
         if !foreseen.departure?.is_granted() {
             return None;
@@ -216,14 +220,14 @@ fn not_cached() -> (Foreseen, Keep) {
 }
 
 impl Keep {
-    /// The answer to this is compared with what would have been `shown`, and stored by `leader`.
+    /// Compares the response with `shown`, and stores it through `leader`.
     fn copy(
         shadow: &Arc<Shadow>,
         reading: Reading,
         shown: Option<Arc<Entry>>,
         leader: Option<Leader<GatewayError>>,
     ) -> Self {
-        // A part, or a head alone, is not what is stored.
+        // A part, or a head alone, cannot be compared or stored.
         let is_whole = reading.ask.method == Method::GET;
         let (shown, leader) = (shown.filter(|_| is_whole), leader.filter(|_| is_whole));
         if shown.is_none() && leader.is_none() {
@@ -239,8 +243,8 @@ impl Keep {
         }))
     }
 
-    /// The answer as it is passed on, and whether it is what would have been shown from the store, if
-    /// that is known by now.
+    /// Returns the response to stream, and whether it equals the one that the store would have
+    /// shown, if that is known by now.
     pub(super) async fn pass_on(
         self,
         shadow: &Arc<Shadow>,
@@ -262,7 +266,7 @@ impl Keep {
 }
 
 impl Judge {
-    /// The answer as it is passed on, with this judge at its end if its head is not enough.
+    /// Returns the response to stream. Its body ends in this judge if the head does not suffice.
     async fn pass_on(
         self: Box<Self>,
         response: Response<AnswerBody>,
@@ -271,6 +275,7 @@ impl Judge {
         let length = body.size_hint().lower();
         let shadow = self.shadow.clone();
         let most = self.shadow.settings.get().largest_stored;
+        // The head first: if it decides, no copy of the body is taken.
         let (judge, same) = self.head(head.status, &head.headers, length);
         let Some(judge) = judge else {
             let body = Body::Streamed(Box::new(body));
@@ -281,7 +286,7 @@ impl Judge {
         let room = shadow.copies.nothing(peer);
         let mut copied = Copied::new(body, most, room, judge);
         if compares {
-            // What has come by then is passed on with the head, the rest as it comes.
+            // The frames read here follow the head; the rest streams.
             drop(timeout(SOON, copied.read_ahead()).await);
         }
         let same = same.or(copied.same());
@@ -289,8 +294,8 @@ impl Judge {
         (Response::from_parts(head, body), same)
     }
 
-    /// Judges the head of the answer, whose body has so many bytes at least. Gives the judge back if
-    /// the body has to be judged as well, and what the head told already.
+    /// Judges the head of a response whose body has at least `length` bytes. Returns the judge if
+    /// the body must be judged, too, and the comparison if the head decides it.
     fn head(
         mut self: Box<Self>,
         status: StatusCode,
@@ -313,7 +318,7 @@ impl Judge {
             self.shown = None;
         }
         if is_part {
-            // It answers the reader's own condition, not the question for the whole.
+            // It answers the reader's own condition, not the request for the whole.
             self.leader = None;
         }
         let arrival = self.shadow.reads.arrival(&self.reading);
@@ -330,7 +335,7 @@ impl Judge {
         (has_more.then_some(self), same)
     }
 
-    /// Whether the answer is what would have been shown, as far as its head tells.
+    /// Returns whether the response equals the stored one, if its head decides that.
     fn same_by_head(&self) -> Option<bool> {
         let shown = self.shown.as_ref()?;
         match self.status {
@@ -342,14 +347,14 @@ impl Judge {
             }
             StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => None,
             status if status != shown.status() => Some(false),
-            // What errors say may name the request.
+            // The messages of errors may name the request, so they are not compared.
             status if status.as_u16() >= 400 => Some(true),
             _ => None,
         }
     }
 
-    /// Judges the whole answer, whose body is this. Whether it is what would have been shown, where
-    /// that was the question.
+    /// Judges the complete response. Returns whether it equals the stored one, if there is one to
+    /// compare.
     pub(super) fn whole(mut self: Box<Self>, body: &Bytes) -> Option<bool> {
         let most = self.shadow.settings.get().largest_stored;
         let same = self.shown.take().and_then(|shown| {
@@ -370,7 +375,7 @@ impl Judge {
         same
     }
 
-    /// The answer is longer than what is stored.
+    /// Ends the judgement of a response that is too large to be stored.
     pub(super) fn too_long(mut self: Box<Self>) {
         if let Some(leader) = self.leader.take() {
             let why = crate::cache::reason::Refusal::TooLarge;
@@ -395,7 +400,7 @@ impl Judge {
     }
 }
 
-/// Whether an answer says nothing of the data.
+/// Returns whether a response says nothing about the data.
 fn is_no_word(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }

@@ -1,8 +1,8 @@
-//! Pure. What would have become of a request, in the words of `X-Gateway-Shadow`, metrics and log
-//! alike.
+//! Pure. The prediction for a request, in the same words for `X-Gateway-Shadow`, metrics and log.
 //!
-//! The field is an item of RFC 9651 with parameters: what would have happened, then why or when.
-//! `hit; compared=same`, `queued; cache=miss; wait=12.345`, `refused; reason=wait; wait=170.000`.
+//! The header is an Item with parameters (RFC 9651): first what would have happened, then why or
+//! when. `hit; compared=same`, `queued; cache=miss; wait=12.345`, `refused; reason=wait;
+//! wait=170.000`.
 
 use crate::cache::coding::{self, Coding, Decoder};
 use crate::shadow::model::{Departure, Why};
@@ -11,28 +11,28 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// The field of an answer.
+/// The header of the prediction.
 pub const SHADOW: HeaderName = HeaderName::from_static("x-gateway-shadow");
 
-/// What the cache would have had for a request.
+/// The result of the cache lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cached {
-    /// A fresh answer.
+    /// A fresh response.
     Hit,
-    /// A stale answer, which somebody permits.
+    /// A stale response that may be served.
     Stale,
-    /// A fetch under way.
+    /// A fetch in flight that would be joined.
     Joined,
-    /// Nothing: the API would have been asked.
+    /// Nothing stored: the API would have been asked.
     Miss,
-    /// Nothing: it is no matter for the cache.
+    /// Not cacheable: the API would have been asked.
     Bypass,
-    /// It is a write.
+    /// A write.
     Write,
 }
 
 impl Cached {
-    /// The label.
+    /// Returns the label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
@@ -45,35 +45,35 @@ impl Cached {
     }
 }
 
-/// Why a request would have been refused before any line.
+/// The reason to reject a request before it is queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotTaken {
-    /// Its caller asks for more than its quota.
+    /// The caller's quota is used up.
     Quota,
-    /// It accepts nothing but what is stored (`only-if-cached`).
+    /// The request accepts only stored responses (`only-if-cached`).
     NotCached,
-    /// Its `Idempotency-Key` is none.
+    /// The `Idempotency-Key` is invalid.
     Key,
-    /// It needs a credential and names none.
+    /// The request has no credential and needs one.
     NoCredential,
 }
 
-/// What would have become of a request.
+/// The prediction for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Foreseen {
-    /// What the cache would have had.
+    /// The result of the cache lookup.
     pub cached: Cached,
-    /// When it would have left, if the API would have been asked for it alone.
+    /// The departure, if the request would have needed the API.
     pub departure: Option<Departure>,
-    /// Why not even that would have been asked.
+    /// The reason to reject the request before it is queued.
     pub not_taken: Option<NotTaken>,
-    /// Whether the API's answer was the one that would have been shown from the store, as far as
-    /// that was known when its head was passed on.
+    /// Whether the API's response equals the stored one, as far as that was known when its head was
+    /// sent.
     pub same: Option<bool>,
 }
 
 impl Foreseen {
-    /// It would have been answered without a request of its own to the API.
+    /// Predicts a response without a request to the API.
     pub fn answered(cached: Cached) -> Self {
         Self {
             cached,
@@ -83,7 +83,7 @@ impl Foreseen {
         }
     }
 
-    /// It would have left for the API.
+    /// Predicts a request to the API.
     pub fn leaves(cached: Cached, departure: Departure) -> Self {
         Self {
             departure: Some(departure),
@@ -91,7 +91,7 @@ impl Foreseen {
         }
     }
 
-    /// It would have been refused before any line.
+    /// Predicts a rejection before the queue.
     pub fn not_taken(cached: Cached, why: NotTaken) -> Self {
         Self {
             not_taken: Some(why),
@@ -99,7 +99,7 @@ impl Foreseen {
         }
     }
 
-    /// `hit`, `stale`, `joined`, `at-once`, `queued`, `merged` or `refused`.
+    /// Returns `hit`, `stale`, `joined`, `at-once`, `queued`, `merged` or `refused`.
     pub fn verdict(&self) -> &'static str {
         if self.not_taken.is_some() {
             return "refused";
@@ -113,7 +113,7 @@ impl Foreseen {
         }
     }
 
-    /// How long it would have waited for its budget; nothing if it would not have left.
+    /// Returns the wait for the budget, or `None` if the request would not have been sent.
     pub fn wait(&self) -> Option<Duration> {
         match self.departure? {
             Departure::AtOnce => Some(Duration::ZERO),
@@ -122,7 +122,7 @@ impl Foreseen {
         }
     }
 
-    /// Why it would have been refused: `quota`, `not-cached`, `key`, `no-credential`, `wait`,
+    /// Returns the reason of a rejection: `quota`, `not-cached`, `key`, `no-credential`, `wait`,
     /// `full` or `overloaded`.
     pub fn reason(&self) -> Option<&'static str> {
         match (self.not_taken, self.departure) {
@@ -139,7 +139,7 @@ impl Foreseen {
         }
     }
 
-    /// The value of the field.
+    /// Returns the value of the header.
     pub fn value(&self) -> HeaderValue {
         let mut text = self.verdict().to_owned();
         // Writing to a string does not fail.
@@ -163,13 +163,13 @@ impl Foreseen {
     }
 }
 
-/// How a comparison is named.
+/// Returns the word for a comparison.
 pub const fn compared(same: bool) -> &'static str {
     if same { "same" } else { "different" }
 }
 
-/// Whether a body with this header is what is stored as `stored`: equal bytes once both are
-/// decoded. Nothing if it cannot be decoded, or is longer than `most` then.
+/// Returns whether a body equals the `stored` one after decoding both. Returns `None` if it cannot
+/// be decoded, or is longer than `most` then.
 pub fn is_same_body(
     stored: (&Bytes, Coding),
     headers: &HeaderMap,
@@ -179,6 +179,7 @@ pub fn is_same_body(
     let coding = coding::examine(headers, body, most).ok()?;
     let (before, its) = stored;
     let is_plain = |coding| coding == Coding::Plain;
+    // Equal bytes in one coding are equal without decoding.
     if is_plain(its) == is_plain(coding) && before == body {
         return Some(true);
     }
