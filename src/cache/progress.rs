@@ -1,7 +1,8 @@
-//! A value that changes, told to all who wait for it, in the order in which they began to wait.
+//! A changing value, published to all waiting tasks in the order in which they began to wait.
 //!
-//! Why not the runtime's own channel for this: it wakes those who wait in an order by chance, and a
-//! simulation that fails for one seed has to fail for it again.
+//! Replaces the runtime's watch channel, which wakes waiting tasks in random order. A simulation
+//! that fails for one seed must fail for it again, so the order has to be reproducible.
+//! Intermediate values may be missed: a listener sees the latest one.
 
 use parking_lot::Mutex;
 use std::pin::pin;
@@ -18,10 +19,10 @@ struct State<T> {
     is_over: bool,
 }
 
-/// Changes the value. Dropping it says that the value will not change any more.
+/// Publishes the value. Dropping the handle marks the present value as final.
 pub(super) struct Teller<T>(Arc<Shared<T>>);
 
-/// Waits for the value. Dropping it costs nobody anything.
+/// Waits for the value. Dropping the handle affects nobody.
 pub(super) struct Listener<T>(Arc<Shared<T>>);
 
 impl<T> Teller<T> {
@@ -40,7 +41,7 @@ impl<T> Teller<T> {
         Listener(Arc::clone(&self.0))
     }
 
-    /// Changes the value and wakes everyone. The old value is dropped without a lock held.
+    /// Replaces the value and wakes all listeners. The old value is dropped outside the lock.
     pub(super) fn tell(&self, value: T) {
         let old = std::mem::replace(&mut self.0.state.lock().value, value);
         self.0.changed.notify_waiters();
@@ -56,17 +57,18 @@ impl<T> Drop for Teller<T> {
 }
 
 impl<T> Listener<T> {
-    /// Looks at the value, and whether it will not change any more.
+    /// Calls `look` with the present value and whether it is final.
     pub(super) fn look<R>(&self, look: impl FnOnce(&T, bool) -> R) -> R {
         let state = self.0.state.lock();
         look(&state.value, state.is_over)
     }
 
-    /// Waits until the value is so, or will not change any more.
+    /// Waits until the value satisfies the condition or is final.
     pub(super) async fn until(&self, is_so: impl Fn(&T) -> bool) {
         loop {
             let mut changed = pin!(self.0.changed.notified());
-            // From here on no change is missed.
+            // Registered before the value is checked, so that no change between check and wait is
+            // missed.
             changed.as_mut().enable();
             if self.look(|value, is_over| is_over || is_so(value)) {
                 return;

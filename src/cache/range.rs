@@ -1,23 +1,23 @@
-//! Pure. Byte ranges of a stored whole (RFC 9110, section 14).
+//! Pure. Byte ranges of a complete stored body (RFC 9110, section 14).
 //!
-//! Promises one range of bytes, or the whole: several ranges, another unit and what is malformed
-//! are answered with the whole, as section 14.2 permits. A range that begins behind the end is
-//! refused with its length (section 15.5.17).
+//! Promises a single range of bytes or the whole body. Several ranges, other units and malformed
+//! ranges yield the whole, as section 14.2 permits. A range that begins after the end is rejected
+//! with the length of the body (section 15.5.17).
 
 use http::header::{self, HeaderMap, HeaderValue};
 
-/// What a reader is to be shown of a body.
+/// The part of a body that a reader gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// All of it.
+    /// The whole body.
     Whole,
-    /// The bytes from the first up to the last of these, both included.
+    /// The bytes from the first to the second position, both included.
     Bytes(usize, usize),
-    /// Nothing: there are no such bytes.
+    /// None: the range cannot be satisfied.
     None,
 }
 
-/// What `Range` asks for of a body of so many bytes.
+/// The part that `Range` requests of a body of `length` bytes.
 pub fn part(request: &HeaderMap, length: usize) -> Part {
     let mut values = request.get_all(header::RANGE).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
@@ -32,7 +32,7 @@ fn parse(value: &[u8], length: usize) -> Option<Part> {
     if !unit.trim().eq_ignore_ascii_case("bytes") {
         return None;
     }
-    // Empty elements of a list mean nothing (RFC 9110, section 5.6.1).
+    // Empty list elements mean nothing (RFC 9110, section 5.6.1).
     let mut ranges = set
         .split(',')
         .map(str::trim)
@@ -64,19 +64,19 @@ fn parse(value: &[u8], length: usize) -> Option<Part> {
     })
 }
 
-/// Digits; too many of them are more than any body has.
+/// Parses digits. A number too large for the type is larger than any body.
 fn number(digits: &str) -> Option<usize> {
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| digits.parse().unwrap_or(usize::MAX))
 }
 
-/// `Content-Range` of a part of `length` bytes, or of a refusal.
+/// The `Content-Range` of a part, or of a rejected range without one, for a body of `length` bytes.
 pub fn content_range(part: Option<(usize, usize)>, length: usize) -> HeaderValue {
     let text = match part {
         Some((first, last)) => format!("bytes {first}-{last}/{length}"),
         None => format!("bytes */{length}"),
     };
-    // Digits only: it is always a valid value.
+    // Digits only, so the value is always valid.
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("bytes */0"))
 }
 

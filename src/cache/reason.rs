@@ -1,36 +1,36 @@
-//! Pure. Why an answer did not come from the store, and why one did not go into it.
+//! Pure. Why a response did not come from the store, and why one was not stored.
 //!
-//! One name for each reason, used for metrics, logs and `Cache-Status` alike, so that what an
-//! operator reads in one place is found in the others.
+//! Each reason has one label for metrics, logs and `Cache-Status`, so that an operator who reads a
+//! label in one place finds it in the others.
 
-/// Why a request is not a matter for the cache at all. The order is that of precedence: of several
-/// reasons the first is named.
+/// The reason why a request is not cacheable. The variants are in order of precedence: if several
+/// apply, the first is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Bypass {
-    /// Not a GET.
+    /// The method is neither GET nor HEAD.
     Method,
-    /// Without `Authorization` nobody knows whose answer it is.
+    /// Without `Authorization` the response cannot be attributed to a credential.
     NoCredential,
-    /// The operation's answers are not cached.
+    /// The responses of the operation are not cached.
     Uncached,
-    /// Carries a `Cookie`, which the key does not hold.
+    /// The request has a `Cookie`, which is not part of the key.
     Cookie,
-    /// Its `Connection` names a field that the key would hold, and that is not sent.
+    /// `Connection` names a field that would be part of the key but is not forwarded.
     Connection,
-    /// Asks for a part of an answer that is not known to be stored.
+    /// The request wants a part of a response, and no such response is known to be stored.
     Range,
-    /// Has a condition that is not for caches (`If-Match`), or any where the answer is not known
-    /// to be stored.
+    /// The request has a condition that caches cannot evaluate (`If-Match`), or another condition
+    /// while no response is known to be stored.
     Conditional,
-    /// Asks for its answer not to be stored (RFC 9111, section 5.2.1.5).
+    /// The request forbids storing its response (RFC 9111, section 5.2.1.5).
     NoStore,
-    /// Its query has no canonical form.
+    /// The query has no canonical form.
     Query,
-    /// What its answer depends on cannot be named, so nobody knows which writes make it stale.
+    /// The dependencies of the response cannot be named, so writes to them would go unnoticed.
     Names,
-    /// The cache is switched off.
+    /// The cache is disabled.
     Disabled,
-    /// The gateway shows nobody what it has: in shadow mode.
+    /// The gateway runs in shadow mode, which serves nothing from the store.
     Shadow,
 }
 
@@ -70,32 +70,32 @@ impl Bypass {
     }
 }
 
-/// Why a reader's answer did not come from the store.
+/// The reason why a response did not come from the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Miss {
     /// Nothing is stored under the key.
     Absent,
-    /// What is stored under the key was chosen by other request fields (`Vary`).
+    /// The response stored under the key was chosen by other request fields (`Vary`).
     Variant,
-    /// What is stored has outlived its lifetime, or has to be validated before each use.
+    /// The stored response is past its lifetime, or must be validated before each use.
     Expired,
-    /// What is stored began before the last write to what it depends on.
+    /// The fetch of the stored response began before the last write to its dependencies.
     Fenced,
-    /// The request asks for a new answer.
+    /// The request demands a new response.
     Reload,
-    /// The API may still lag behind a write; the answer is neither stored nor shared.
+    /// A settle time is in progress, so the response is neither stored nor shared.
     Settling,
-    /// Too many fetches are under way; the answer is neither stored nor shared.
+    /// Too many fetches are in flight, so the response is neither stored nor shared.
     TooManyFetches,
-    /// Two fetches that the reader joined were overtaken by writes; it fetched alone.
+    /// Writes overtook two fetches that the reader joined, so it fetched alone.
     FencedTwice,
-    /// The fetch that the reader joined brought an answer that is not for others.
+    /// The fetch that the reader joined returned a response that must not be shared.
     NotShared,
     /// The fetch that the reader joined was lost.
     Lost,
-    /// The fetch that the reader joined waited for its budget, and the reader does not wait.
+    /// The fetch that the reader joined was queued for its budget, and the reader does not wait.
     NotWaiting,
-    /// The request is not a matter for the cache.
+    /// The request is not cacheable.
     Bypass(Bypass),
 }
 
@@ -138,48 +138,49 @@ impl Miss {
     }
 }
 
-/// Why an answer was not stored.
+/// The reason why a response was not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// Its status is not one of those that are stored.
+    /// Responses with this status are not stored.
     Status,
-    /// It is a part of an answer.
+    /// The response is partial.
     Partial,
-    /// It says `no-store`.
+    /// The response has `no-store`.
     NoStore,
-    /// It says `no-cache`.
+    /// The response has `no-cache` and no validator to revalidate with.
     NoCache,
-    /// It sets a cookie.
+    /// The response sets a cookie.
     SetCookie,
-    /// It varies by everything, or by more fields than are told apart.
+    /// The response varies by everything, or by too many fields.
     Vary,
-    /// It has a content coding that is not understood here.
+    /// The content coding is not supported.
     ContentEncoding,
-    /// It is too large, as it came or decoded.
+    /// The body is too large, as received or decoded.
     TooLarge,
-    /// Other answers take the memory for such that are read as a whole.
+    /// Other responses occupy the memory for buffered bodies.
     NoRoom,
-    /// It was past its lifetime when it came.
+    /// The response was past its lifetime on receipt.
     Expired,
-    /// Nobody gives it a lifetime: neither the API nor the route.
+    /// Neither the API nor the route gives the response a lifetime.
     NoLifetime,
-    /// It says `must-understand`, and its status is not understood here.
+    /// The response has `must-understand`, and the gateway does not implement the caching rules of
+    /// its status.
     NotUnderstood,
-    /// A write to what it depends on ended after its fetch began.
+    /// A write to a dependency ended after the fetch began.
     Fenced,
-    /// The API may still lag behind a write to what it depends on.
+    /// A dependency is in its settle time.
     Settling,
-    /// A newer fetch of the same key took its place.
+    /// A newer fetch of the same key took the place of this one.
     Superseded,
-    /// Its body is not in the coding that its header names.
+    /// The body is not in the coding that its header names.
     Undecodable,
-    /// It has trailers, or another trait that a stored copy would lose.
+    /// The response has trailers, or another property that a stored copy would lose.
     Unsuitable,
 }
 
 impl Refusal {
-    /// Whether the answer says something of what others are to be shown from now on. One that came
-    /// amid writes does not, and neither does an error.
+    /// Whether the rejection follows from the response itself. Such a response shows what readers
+    /// should get from now on; an error, or a response that was received amid writes, does not.
     pub const fn is_of_the_answer(self) -> bool {
         !matches!(
             self,

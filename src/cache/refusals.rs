@@ -1,17 +1,18 @@
-//! Pure. Why answers were not stored, for whoever asks later.
+//! Pure. The reasons why responses were not stored, kept for later queries by operators.
 //!
-//! Bounded: the latest `max` keys are remembered.
+//! Bounded: the latest `max` rejections are kept.
 
 use super::key::KeyHash;
 use super::reason::Refusal;
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-/// The latest refusals, by key.
+/// The latest rejection of each key.
 #[derive(Debug)]
 pub(super) struct Refusals {
     latest: HashMap<KeyHash, (Refusal, Instant, u64)>,
-    /// The same keys in order, also where they were refused once more since; their numbers tell.
+    /// All kept rejections, oldest first. A key that was rejected again appears twice; the number
+    /// tells which is the latest.
     order: VecDeque<(KeyHash, u64)>,
     next: u64,
     max: usize,
@@ -27,7 +28,7 @@ impl Refusals {
         }
     }
 
-    /// An answer was refused.
+    /// Records that a response was not stored.
     pub(super) fn note(&mut self, key: KeyHash, why: Refusal, now: Instant) {
         let number = self.next;
         self.next += 1;
@@ -47,7 +48,7 @@ impl Refusals {
         }
     }
 
-    /// The latest refusal of a key, and when that was.
+    /// The latest rejection of a key, and its instant.
     pub(super) fn of(&self, key: KeyHash) -> Option<(Refusal, Instant)> {
         self.latest.get(&key).map(|(why, at, _)| (*why, *at))
     }

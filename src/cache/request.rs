@@ -1,11 +1,11 @@
-//! Pure. Which requests are a matter for the cache, and what they accept of it.
+//! Pure. Which requests are cacheable, and which stored responses they accept.
 //!
-//! Promises that only a GET or HEAD with a credential is answered from the store: what carries
-//! something the key does not hold, has a condition that only the API can judge (RFC 9110, section
-//! 13.1) or has no canonical query passes by. What a reader accepts is read from `Cache-Control`
-//! as RFC 9111, section 5.2.1, says, and from `Pragma` only without it (section 5.4).
+//! Promises that only a GET or HEAD with a credential is served from the store. A request is not
+//! cacheable if it carries something that the key lacks, has a condition that only the API can
+//! evaluate (RFC 9110, section 13.1), or has no canonical query. What a reader accepts follows from
+//! `Cache-Control` (RFC 9111, section 5.2.1), and from `Pragma` only in its absence (section 5.4).
 //!
-//! It does not know the operation: whether its answers are cached at all is the route's to say.
+//! This module does not know the operation: the route says whether its responses are cached at all.
 
 use super::control::{Directives, lists_token, tokens};
 use super::fields;
@@ -15,36 +15,37 @@ use http::Method;
 use http::header::{self, HeaderMap, HeaderName};
 use std::time::Duration;
 
-/// How a query is spelled.
+/// The spelling of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spelling {
-    /// It has a canonical form.
+    /// The query has a canonical form.
     Canonical,
-    /// It has none (repeated scalars, gaps, mixed spellings).
+    /// The query has no canonical form: repeated scalars, gaps, or mixed spellings.
     Odd,
 }
 
-/// What a reader accepts.
+/// The requirements of a reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wants {
-    /// Only what the API has confirmed after it asked (`no-cache`).
+    /// Accepts only a response that the API sends or confirms after this request (`no-cache`).
     pub no_cache: bool,
-    /// Nothing older (`max-age`).
+    /// Accepts no response of a greater age (`max-age`).
     pub max_age: Option<Duration>,
-    /// Also what is stale by less than this (`max-stale`).
+    /// Accepts a response that is stale by less than this (`max-stale`).
     pub max_stale: Duration,
-    /// Only what stays fresh for so long (`min-fresh`).
+    /// Accepts only a response that stays fresh for at least this long (`min-fresh`).
     pub min_fresh: Duration,
-    /// Also what is stale by less than this, if the API fails (`stale-if-error`, RFC 5861).
+    /// Accepts a response that is stale by less than this if the API fails (`stale-if-error`, RFC
+    /// 5861).
     pub stale_if_error: Duration,
-    /// Nothing that has to be asked for (`only-if-cached`).
+    /// Accepts no request to the API (`only-if-cached`).
     pub only_if_cached: bool,
-    /// The bytes as the API sends them (`no-transform`).
+    /// Accepts only the bytes as the API sends them (`no-transform`).
     pub no_transform: bool,
 }
 
 impl Wants {
-    /// Whatever is fresh.
+    /// Accepts any fresh response.
     pub const FRESH: Self = Self {
         no_cache: false,
         max_age: None,
@@ -55,16 +56,16 @@ impl Wants {
         no_transform: false,
     };
 
-    /// Only what is fetched or confirmed after it asked.
+    /// Accepts only a response that is fetched or validated after this request.
     pub const RELOAD: Self = Self {
         no_cache: true,
         ..Self::FRESH
     };
 
-    /// What the fields of a request accept, and whether its answer may be stored.
+    /// Reads the requirements from the fields of a request.
     ///
     /// # Errors
-    /// [`Bypass::NoStore`] if it may not.
+    /// [`Bypass::NoStore`] if the request forbids storing its response.
     pub fn of(headers: &HeaderMap) -> Result<Self, Bypass> {
         if !headers.contains_key(header::CACHE_CONTROL) {
             let reload = headers.contains_key(header::PRAGMA)
@@ -75,7 +76,7 @@ impl Wants {
         if asked.no_store {
             return Err(Bypass::NoStore);
         }
-        // `s-maxage` means nothing in a request.
+        // `s-maxage` has no meaning in a request.
         Ok(Self {
             no_cache: asked.no_cache,
             max_age: asked.max_age,
@@ -87,19 +88,22 @@ impl Wants {
         })
     }
 
-    /// Whether a fetch that began before it asked cannot be what it wants.
+    /// Whether the reader rejects every fetch that began before its request.
     pub fn is_reload(&self) -> bool {
         self.no_cache || self.max_age.is_some_and(|age| age.is_zero())
     }
 }
 
-/// Whether a request wants nothing that has to be asked for, whatever else it is.
+/// Whether a request has `only-if-cached`. Applies to uncacheable requests as well.
 pub fn is_only_if_cached(headers: &HeaderMap) -> bool {
     headers.contains_key(header::CACHE_CONTROL)
         && Directives::parse(headers.get_all(header::CACHE_CONTROL)).only_if_cached
 }
 
-/// Whether the cache may answer the request, and what it accepts; else why not.
+/// Returns the requirements of a cacheable request.
+///
+/// # Errors
+/// The first reason in order of precedence why the request is not cacheable.
 pub fn examine(method: &Method, headers: &HeaderMap, spelling: Spelling) -> Result<Wants, Bypass> {
     if *method != Method::GET && *method != Method::HEAD {
         return Err(Bypass::Method);
@@ -107,7 +111,7 @@ pub fn examine(method: &Method, headers: &HeaderMap, spelling: Spelling) -> Resu
     if !credential::is_named(headers) {
         return Err(Bypass::NoCredential);
     }
-    // One pass over the names instead of one look-up for each: this is on the path of every hit.
+    // One pass over the names instead of one lookup for each: every hit runs this.
     if let Some(reason) = headers.keys().filter_map(bypass_of).min() {
         return Err(reason);
     }
@@ -121,7 +125,7 @@ pub fn examine(method: &Method, headers: &HeaderMap, spelling: Spelling) -> Resu
     }
 }
 
-/// Conditions that a cache judges by what it has (RFC 9111, section 4.3.2).
+/// Conditions that a cache evaluates on its own (RFC 9111, section 4.3.2).
 const OURS: [HeaderName; 3] = [
     header::IF_NONE_MATCH,
     header::IF_MODIFIED_SINCE,
@@ -139,15 +143,15 @@ fn bypass_of(name: &HeaderName) -> Option<Bypass> {
     }
 }
 
-/// Whether the key would hold a field that is not sent, because `Connection` names it.
+/// Whether `Connection` names a field of the key, which would then not be forwarded.
 fn is_key_cut(headers: &HeaderMap) -> bool {
     tokens(headers.get_all(header::CONNECTION))
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .any(|name| headers.contains_key(&name) && !fields::is_left_out(&name))
 }
 
-/// Why a request passes where nothing is known to be stored: its fields ask for less than the whole
-/// answer, and the API may say so better.
+/// The reason to bypass the cache when no response is known to be stored: the request wants less
+/// than the whole response, and the API can serve that better.
 pub fn asks_for_less(headers: &HeaderMap) -> Option<Bypass> {
     if headers.contains_key(header::RANGE) {
         return Some(Bypass::Range);

@@ -1,41 +1,41 @@
-//! Pure. Whether a stored answer that is believed may be shown to a reader without asking the API.
+//! Pure. Whether a valid stored response may be served without a request to the API.
 //!
-//! Promises RFC 9111, sections 4, 4.2.4 and 5.2.1, RFC 5861 and RFC 8246: what is fresh and young
-//! enough for the reader is shown; what is stale only where nothing forbids it and the reader, the
-//! API or the operator permits it, and never longer than that.
+//! Promises RFC 9111, sections 4, 4.2.4 and 5.2.1, RFC 5861 and RFC 8246. A response that is fresh
+//! and young enough for the reader is served. A stale response is served only if nothing forbids it
+//! and the reader, the API or the operator permits it, and never for longer than permitted.
 //!
-//! It knows nothing of writes: whether an answer is believed is the [`fence`](super::fence)'s
-//! matter, and comes first.
+//! This module knows nothing about writes. The [`fence`](super::fence) decides first whether a
+//! response is valid.
 
 use super::lifetime::Lifetime;
 use super::reason::Miss;
 use super::request::Wants;
 use std::time::Duration;
 
-/// How a stored answer is used.
+/// The way in which a stored response is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// It is fresh.
+    /// Served fresh.
     Fresh,
-    /// It is stale, and shown.
+    /// Served stale.
     Stale(Need),
 }
 
-/// Why a stale answer is shown.
+/// The reason for serving a stale response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Need {
     /// The reader accepts it (`max-stale`).
     Accepted,
-    /// A new one is being fetched behind it (`stale-while-revalidate`).
+    /// A refresh runs in the background (`stale-while-revalidate`).
     WhileRevalidate,
     /// The API failed (`stale-if-error`).
     IfError,
-    /// The budget is spent.
+    /// The budget is exhausted.
     IfLimited,
 }
 
 impl Need {
-    /// Every need, for the labels of metrics.
+    /// Every reason, for the labels of metrics.
     pub const ALL: [Self; 4] = [
         Self::Accepted,
         Self::WhileRevalidate,
@@ -43,7 +43,7 @@ impl Need {
         Self::IfLimited,
     ];
 
-    /// The need as a label.
+    /// The reason as a label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "max-stale",
@@ -54,10 +54,11 @@ impl Need {
     }
 }
 
-/// Judges a stored answer of this age. Else it has to be validated or fetched, and why.
+/// Decides whether a stored response of this age may be served.
 ///
 /// # Errors
-/// [`Miss::Reload`] if the reader asks for more than it is, [`Miss::Expired`] if it is stale.
+/// [`Miss::Reload`] if the response does not meet the reader's requirements, [`Miss::Expired`] if
+/// it is stale. It must then be validated or fetched.
 pub fn judge(life: &Lifetime, age: Duration, wants: &Wants) -> Result<Use, Miss> {
     if wants.no_cache {
         return Err(Miss::Reload);
@@ -70,7 +71,7 @@ pub fn judge(life: &Lifetime, age: Duration, wants: &Wants) -> Result<Use, Miss>
         .checked_sub(age)
         .filter(|left| !left.is_zero())
     {
-        // What cannot change is not asked for anew, unless by `no-cache` (RFC 8246, section 2).
+        // Only `no-cache` reloads an immutable response while it is fresh (RFC 8246, section 2).
         return if too_old && !life.immutable || left < wants.min_fresh {
             Err(Miss::Reload)
         } else {
@@ -87,17 +88,17 @@ pub fn judge(life: &Lifetime, age: Duration, wants: &Wants) -> Result<Use, Miss>
     if by < wants.max_stale {
         return Ok(Use::Stale(Need::Accepted));
     }
-    // A `max-age` without `max-stale` refuses what is stale (RFC 9111, section 5.2.1.1).
+    // `max-age` without `max-stale` rejects stale responses (RFC 9111, section 5.2.1.1).
     if by < life.while_revalidate && wants.max_age.is_none() {
         return Ok(Use::Stale(Need::WhileRevalidate));
     }
     Err(Miss::Expired)
 }
 
-/// Whether a stored answer of this age may be shown although it has to be validated, because that
-/// is not possible for this `need`.
+/// Whether a stored response of this age may be served although it must be validated, because
+/// validation is impossible for the reason `need`.
 pub fn may_stand_in(life: &Lifetime, age: Duration, wants: &Wants, need: Need) -> bool {
-    // A reader that insists on something newer is told the truth.
+    // A reader with explicit requirements gets the failure instead.
     let insists = wants.no_cache || wants.max_age.is_some() || !wants.min_fresh.is_zero();
     let most = match need {
         Need::Accepted => wants.max_stale,

@@ -1,15 +1,15 @@
-//! Pure. Whether an answer may be stored, for how long, and whether those who joined its fetch
-//! may have it.
+//! Pure. Whether a response may be stored, for how long, and whether the readers that joined its
+//! fetch may share it.
 //!
-//! Promises RFC 9111, section 3, as a shared cache reads it, with one stated exception: the key
-//! holds the credential, so answers to requests with `Authorization`, and `private` ones, may be
-//! stored. Stricter than it has to be in three things: an answer that sets a cookie, one that says
-//! that the credential is not accepted, and parts of answers are never stored.
+//! Promises RFC 9111, section 3, for a shared cache, with one exception: the key contains the
+//! credential, so responses to requests with `Authorization`, and `private` ones, may be stored.
+//! Three rules are stricter than the RFC. Responses that set a cookie, responses that reject the
+//! credential, and partial responses are never stored.
 //!
-//! An answer that is not stored may still be shared with those who joined its fetch, if nothing
-//! in it is meant for one reader: what the credential may not see, what does not exist and what
-//! fails is the same for all of them; a cookie is not, nor what the request's own fields have
-//! brought about (400, 415, a redirect).
+//! A response that is not stored may still be shared with the readers that joined its fetch, unless
+//! it is meant for one of them. A denied permission, a missing resource and a failure are the same
+//! for all of them. A cookie is not, and neither is a status that the request's own fields caused
+//! (400, 415, a redirect).
 
 use super::coding;
 use super::conditional::Validators;
@@ -24,37 +24,38 @@ use std::time::SystemTime;
 #[cfg(test)]
 mod tests;
 
-/// What is known of an answer.
+/// The facts about a response.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
-    /// What the operator has configured.
+    /// The configuration of the operation.
     pub rules: &'a Rules,
-    /// Its status.
+    /// The status.
     pub status: StatusCode,
-    /// Its headers.
+    /// The headers.
     pub headers: &'a HeaderMap,
-    /// The length of its body in bytes; at least this many, as long as it is not complete.
+    /// The length of the body in bytes. A lower bound until the body is complete.
     pub body_bytes: usize,
     /// The largest body that is stored, in bytes.
     pub largest_body: usize,
-    /// The wall clock when the request for it was sent.
+    /// The wall-clock time at which the request was sent.
     pub now: SystemTime,
 }
 
-/// What may be done with an answer.
+/// The decision about a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Stored, and shared with those who joined its fetch.
+    /// Stored, and shared with the readers that joined the fetch.
     Store(Lifetime),
-    /// Stored, to be validated before it is used again; for the reader alone who asked.
+    /// Stored, and validated before each further use. Served only to the reader that led the fetch.
     Validate(Lifetime),
-    /// Shared with those who joined its fetch, not stored.
+    /// Not stored, but shared with the readers that joined the fetch.
     Share(Refusal),
-    /// For the reader alone who asked.
+    /// Not stored, and served only to the reader that led the fetch.
     Keep(Refusal),
 }
 
-/// Judges an answer. A head alone can only be judged worse later: what is kept stays so.
+/// Decides about a response. A head without its body gives a preliminary decision, which the body
+/// can only worsen: [`Verdict::Keep`] is final.
 pub fn judge(facts: &Facts<'_>) -> Verdict {
     let Facts {
         rules,
@@ -68,10 +69,12 @@ pub fn judge(facts: &Facts<'_>) -> Verdict {
     }
     let status = facts.status.as_u16();
     let unstored = match status {
-        // The operation's credential is in doubt: no answer of it outlives its own moment.
+        // The same for all readers of the key, so it can be shared, but not an answer for later
+        // requests.
         401 | 403..=404 | 500.. => Verdict::Share(Refusal::Status),
         _ => Verdict::Keep(Refusal::Status),
     };
+    // These describe the credential or the moment. They are not stored even with a stated lifetime.
     if matches!(status, 401 | 407 | 429) {
         return unstored;
     }
@@ -80,13 +83,13 @@ pub fn judge(facts: &Facts<'_>) -> Verdict {
     let success = kind == Kind::Success;
     match life {
         Some(life) if !life.is_over() => Verdict::Store(life),
-        // Nobody gives it a life, or it is over: what a later answer may be compared with is worth
-        // keeping all the same.
+        // Without a lifetime, or after it: a response with a validator is still worth storing,
+        // because a later request can validate it.
         _ if success && Validators::of(headers).is_some() => {
             Verdict::Validate(life.unwrap_or_else(|| Lifetime::over(headers, now)))
         }
         Some(_) if !success => unstored,
-        // Too old for the operator's own time to live, not for the API's.
+        // Too old for the operator's time to live, but not for the API's.
         Some(life) if said.stated.is_none_or(|stated| stated > life.initial_age) => {
             Verdict::Share(Refusal::Expired)
         }
@@ -103,8 +106,8 @@ fn not_for_others(facts: &Facts<'_>, said: &Said) -> Option<Refusal> {
         facts.status,
         StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED
     ) || headers.contains_key(header::CONTENT_RANGE);
-    // `must-understand` lifts `no-store` where the status is understood, and forbids storing where
-    // it is not (RFC 9111, section 5.2.2.3).
+    // `must-understand` overrides `no-store` for an understood status, and forbids storing any
+    // other (RFC 9111, section 5.2.2.3).
     let understood = is_understood(facts.status.as_u16());
     let no_store = directives.no_store && !(directives.must_understand && understood);
     let not_validatable = directives.no_cache && Validators::of(headers).is_none();
@@ -118,7 +121,7 @@ fn not_for_others(facts: &Facts<'_>, said: &Said) -> Option<Refusal> {
         ),
         (not_validatable, Refusal::NoCache),
         (
-            // The second was the same under another name (RFC 2965).
+            // `Set-Cookie2` is an obsolete equivalent (RFC 2965).
             headers.contains_key(header::SET_COOKIE) || headers.contains_key("set-cookie2"),
             Refusal::SetCookie,
         ),
@@ -139,14 +142,14 @@ fn not_for_others(facts: &Facts<'_>, said: &Said) -> Option<Refusal> {
         .map(|(_, reason)| reason)
 }
 
-/// Whether an answer of this status takes the place of an older one although it is not stored
-/// itself: what is shown is to be the most recent (RFC 9111, section 4). Where the API fails, or
-/// refuses the credential or the moment, the older one may still be right.
+/// Whether a response of this status replaces an older stored one although it is not stored itself.
+/// Readers should get the most recent response (RFC 9111, section 4). If the API fails, or rejects
+/// the credential or the moment, the older response may still be right.
 pub fn is_last_word(status: StatusCode) -> bool {
     !status.is_server_error() && !matches!(status.as_u16(), 206 | 304 | 401 | 408 | 429)
 }
 
-/// The statuses whose rules for caches are kept here (RFC 9110, section 15).
+/// The statuses whose caching rules the gateway implements (RFC 9110, section 15).
 fn is_understood(status: u16) -> bool {
     matches!(
         status,

@@ -1,16 +1,16 @@
-//! The store: answers by key, within a number of bytes.
+//! The store: responses by key, within a bound on bytes.
 //!
-//! Promises a bound on memory and nothing else. Freshness and belief are judged by others, with
-//! instants they are given: the map's own clock cannot be replaced in a test, and its predicates
-//! of invalidation miss some of what they match. So nothing here expires and nothing is scanned on
-//! the path of a request; what is dead is overwritten by the next answer under its key, or pushed
-//! out.
+//! Promises the bound on memory and nothing else. Other modules judge freshness and validity, at
+//! instants that they pass. The map's own expiry is not used, because tests cannot replace its
+//! clock. Neither are its predicates for invalidation, because they miss some matching entries. So
+//! nothing expires here, and no request causes a scan. A dead entry stays until the next response
+//! under its key overwrites it, or until it is evicted.
 //!
-//! Under a key stands an answer, or, where answers vary, which request fields choose among them:
-//! those stand under keys of their own.
+//! A key leads to a response. Where responses vary, it leads to the request fields that choose
+//! among them, and each variant has a key of its own.
 //!
-//! The least recently used goes first. A policy that prefers what was often used would keep dead
-//! entries that once were popular and turn fresh ones away.
+//! The least recently used entry is evicted first. A policy that favours frequent use would keep
+//! dead entries that once were popular, and reject fresh ones.
 
 use super::entry::Entry;
 use super::key::Key;
@@ -22,19 +22,19 @@ use moka::sync::Cache as Map;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a list of fields takes in the store besides their names, in bytes.
+/// The memory of a list of fields in bytes, without the names.
 const FIELDS_BYTES: usize = 256;
 
-/// What stands under a key.
+/// The value of a key.
 #[derive(Clone, Debug)]
 pub(super) enum Slot {
-    /// An answer.
+    /// A response.
     Answer(Arc<Entry>),
-    /// The fields by which the answers under this key were chosen.
+    /// The fields that choose among the responses under this key.
     Varies(Arc<[HeaderName]>),
 }
 
-/// Answers by key. Cheap to clone.
+/// Responses by key. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     map: Map<Key, Slot, RandomState>,
@@ -43,7 +43,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Holds at most about this many bytes; what exceeds it is pushed out soon, not at once.
+    /// Creates a store of about this many bytes. Excess entries are evicted soon, not at once.
     pub(super) fn new(capacity_bytes: u64) -> Self {
         let evictions = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&evictions);
@@ -56,9 +56,9 @@ impl Store {
                     counter.fetch_add(1, Ordering::Relaxed);
                 }
             })
-            // A key is looked up for every hit and is long. Its hash is quick and seeded by chance:
-            // who does not see hashes or time look-ups cannot choose paths that meet in one place,
-            // and what is stored at all has been answered by the API.
+            // Every hit hashes a long key, so the hash must be fast. Its seed is random: a client
+            // that sees neither hashes nor lookup times cannot choose paths that collide. Besides,
+            // only keys to which the API has responded are stored.
             .build_with_hasher(RandomState::default());
         Self {
             map,
@@ -71,10 +71,10 @@ impl Store {
         self.map.get(key)
     }
 
-    /// Stores what it is given in place of what is older; `false` if it is larger than the whole
-    /// store.
+    /// Stores a value in place of an older one. Returns `false` if the value is larger than the
+    /// whole store.
     pub(super) fn insert(&self, key: Key, slot: Slot) -> bool {
-        // The map would take it in and push it out again, and count it in between.
+        // The map would accept the value, evict it at once, and count it in between.
         if u64::from(weight(&key, &slot)) > self.capacity {
             return false;
         }
@@ -90,7 +90,7 @@ impl Store {
         self.map.invalidate_all();
     }
 
-    /// All answers, one after the other. It takes its time, and no lock over it.
+    /// Iterates over all responses. Slow, but holds no lock in between.
     pub(super) fn answers(&self) -> impl Iterator<Item = (Arc<Key>, Arc<Entry>)> + '_ {
         self.map.iter().filter_map(|(key, slot)| match slot {
             Slot::Answer(entry) => Some((key, entry)),
@@ -98,22 +98,22 @@ impl Store {
         })
     }
 
-    /// How many answers are held, and lists of fields; follows the truth within a moment.
+    /// The number of responses and lists of fields. Lags behind changes for a moment.
     pub(super) fn entries(&self) -> u64 {
         self.map.entry_count()
     }
 
-    /// How many bytes they weigh; follows the truth within a moment.
+    /// The weight of the contents in bytes. Lags behind changes for a moment.
     pub(super) fn bytes(&self) -> u64 {
         self.map.weighted_size()
     }
 
-    /// How many were pushed out for want of room.
+    /// The number of evicted values.
     pub(super) fn evictions(&self) -> u64 {
         self.evictions.load(Ordering::Relaxed)
     }
 
-    /// Does at once what the map otherwise does along the way, so that the counts are exact.
+    /// Runs the map's pending maintenance, so that the counts are exact.
     pub(super) fn tidy(&self) {
         self.map.run_pending_tasks();
     }
@@ -127,6 +127,6 @@ fn weight(key: &Key, slot: &Slot) -> u32 {
             FIELDS_BYTES + names.sum::<usize>()
         }
     };
-    // Neither comes near 4 GiB; if one did, it would not fit.
+    // No value comes near 4 GiB. If one did, it would not fit into the store.
     u32::try_from(bytes + key.len_bytes()).unwrap_or(u32::MAX)
 }

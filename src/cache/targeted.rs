@@ -1,9 +1,9 @@
-//! Pure. `CDN-Cache-Control` (RFC 9213): directives for shared caches alone.
+//! Pure. `CDN-Cache-Control` (RFC 9213): directives for shared caches only.
 //!
-//! Promises that where the field is there and can be read, it takes the place of `Cache-Control`
-//! and `Expires`; that where it is empty or malformed, it counts as absent (section 2.2). It is a
-//! Dictionary (RFC 9651): the last of repeated members counts, times are integers, and a member of
-//! another kind than its directive has is unclear, which is never taken as permission.
+//! Promises that a readable field takes the place of `Cache-Control` and `Expires`, and that an
+//! empty or malformed one counts as absent (section 2.2). The field is a Dictionary (RFC 9651): the
+//! last of repeated members counts, and times are integers. A member of the wrong type is unclear
+//! and never counts as a permission.
 
 use super::control::Directives;
 use http::header::{HeaderName, HeaderValue};
@@ -14,10 +14,10 @@ use sfv::{BareItemFromInput, KeyRef, Parser};
 use std::convert::Infallible;
 use std::time::Duration;
 
-/// The field.
+/// The name of the field.
 pub const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
-/// What the field says, or `None` if it is absent, empty or malformed.
+/// Parses the field. `None` if it is absent, empty or malformed.
 pub fn parse<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> Option<Directives> {
     let members = dictionary(values).filter(|members| !members.is_empty())?;
     let mut found = Directives::default();
@@ -27,8 +27,8 @@ pub fn parse<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> Option<Di
     Some(found)
 }
 
-/// The members of a Dictionary (RFC 9651, section 3.2) in order, repeated ones too; `None` if it is
-/// malformed.
+/// The members of a Dictionary (RFC 9651, section 3.2) in order, including repeated ones. `None` if
+/// it is malformed.
 pub fn dictionary<'a>(
     values: impl IntoIterator<Item = &'a HeaderValue>,
 ) -> Option<Vec<(String, Value)>> {
@@ -40,7 +40,7 @@ pub fn dictionary<'a>(
     parsed.ok().map(|()| members)
 }
 
-/// Of repeated members the last one counts.
+/// Keeps the last of repeated members.
 fn last_of_each(members: &[(String, Value)]) -> impl Iterator<Item = (&str, Value)> {
     let numbered = members.iter().enumerate();
     let last = numbered.filter(|(index, (name, _))| {
@@ -63,7 +63,8 @@ pub enum Value {
 
 impl Directives {
     fn read_member(&mut self, name: &str, value: Value) {
-        // `no-store=?0` says that it is not meant; a list of fields, or anything else, that it is.
+        // `no-store=?0` switches the directive off. Any other value, such as a list of fields,
+        // leaves it on.
         if value == Value::Flag(false) || self.set_flag(name.as_bytes()) {
             return;
         }
@@ -92,7 +93,7 @@ impl<'de> DictionaryVisitor<'de> for Members<'_> {
     }
 }
 
-/// Sees the value of one member; its parameters mean nothing here.
+/// Reads the value of one member. Parameters have no meaning here.
 struct Member<'m>(Option<&'m mut Value>);
 
 impl<'de> EntryVisitor<'de> for Member<'_> {

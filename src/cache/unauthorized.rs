@@ -1,12 +1,13 @@
-//! Pure. What an answer of 401 says about what is stored for that credential.
+//! Pure. What a 401 invalidates among the stored responses of a credential.
 //!
-//! Promises that a token that was revoked is not shown stored answers for long: one 401 doubts
-//! what the operation showed that credential (it may have lost one permission); a 401 to a second
-//! operation within [`WINDOW`], or one to `GET /`, which every token may call, doubts all that the
-//! credential was shown.
+//! Promises that a revoked token is not served stored responses for long. One 401 invalidates what
+//! the operation returned to that credential, which may only have lost one permission. A 401 for a
+//! second operation within [`WINDOW`], or one for `GET /`, which every token may call, invalidates
+//! all responses to the credential.
 //!
-//! Bounded: it remembers `max` credentials at a time, each for [`WINDOW`]. Beyond that, it doubts
-//! everything of a newcomer rather than forget anyone.
+//! Bounded: at most `max` credentials are remembered, each for [`WINDOW`]. When the table is full,
+//! a 401 to a new credential invalidates all of its responses, and no remembered credential is
+//! dropped.
 
 use super::fence::CredentialHash;
 use std::collections::{BTreeSet, HashMap};
@@ -15,32 +16,32 @@ use std::time::{Duration, Instant};
 #[cfg(test)]
 mod tests;
 
-/// How long a 401 to one operation counts against another.
+/// How long a 401 for one operation counts together with one for another.
 pub const WINDOW: Duration = Duration::from_secs(10);
 
-/// What was answered with 401.
+/// The operation that responded with 401.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// The operation with this index in the route table.
     Operation(u32),
-    /// `GET /` (also an operation): every valid token may call it.
+    /// `GET /`, with its index in the route table. Every valid token may call it.
     Workspace(u32),
 }
 
-/// What is to be doubted.
+/// The responses to invalidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
-    /// What this operation showed the credential.
+    /// The responses of this operation to the credential.
     Operation(u32),
-    /// Everything that the credential was shown.
+    /// All responses to the credential.
     Credential,
 }
 
-/// Remembers the latest refusals of each credential.
+/// The latest 401s of each credential.
 #[derive(Debug)]
 pub struct Unauthorized {
     seen: HashMap<CredentialHash, Recent>,
-    /// The same credentials by their latest refusal.
+    /// The same credentials ordered by their latest 401.
     order: BTreeSet<(Instant, CredentialHash)>,
     max: usize,
 }
@@ -48,12 +49,12 @@ pub struct Unauthorized {
 #[derive(Clone, Copy, Debug)]
 struct Recent {
     latest: (u32, Instant),
-    /// The latest refusal of any other operation than that.
+    /// The latest 401 of any other operation.
     other: Option<(u32, Instant)>,
 }
 
 impl Unauthorized {
-    /// Remembers at most `max` credentials at a time.
+    /// Creates a table for at most `max` credentials.
     pub fn new(max: usize) -> Self {
         Self {
             seen: HashMap::new(),
@@ -62,7 +63,7 @@ impl Unauthorized {
         }
     }
 
-    /// Notes a 401 and says what it makes doubtful.
+    /// Records a 401 and returns what it invalidates.
     pub fn note(&mut self, credential: CredentialHash, refused: Refused, now: Instant) -> Doubt {
         self.forget_old(now);
         let (operation, workspace) = match refused {
@@ -83,12 +84,12 @@ impl Unauthorized {
         doubt(operation, workspace || second)
     }
 
-    /// How many credentials are remembered.
+    /// The number of remembered credentials.
     pub fn len(&self) -> usize {
         self.seen.len()
     }
 
-    /// Whether none is.
+    /// Whether no credential is remembered.
     pub fn is_empty(&self) -> bool {
         self.seen.is_empty()
     }

@@ -1,8 +1,8 @@
-//! Pure. Which fields of a request an answer depends on besides those that every key holds.
+//! Pure. The request fields that choose among responses, besides those that are part of every key.
 //!
-//! Promises RFC 9111, section 4.1: an answer that was chosen by request fields is shown only to
-//! requests whose fields are the same after their lines are joined. Where else spaces mean nothing
-//! the grammar of each field would have to say. `Vary: *` matches nothing.
+//! Promises RFC 9111, section 4.1: a response that was chosen by request fields is served only to
+//! requests with equal fields, compared after joining their lines. No other normalisation takes
+//! place, because that would need the grammar of each field. `Vary: *` matches nothing.
 
 use super::control::tokens;
 use super::fields::is_left_out;
@@ -10,18 +10,18 @@ use http::header::{self, HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
-/// What every key holds of a request, or every fetch sends alike.
+/// Fields that are part of every key, or equal in every fetch.
 const IN_EVERY_KEY: [HeaderName; 4] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
     header::AUTHORIZATION,
     header::ORIGIN,
 ];
-/// An answer that depends on more fields than this is not stored.
+/// The largest number of fields by which a stored response may vary.
 const MOST_FIELDS: usize = 8;
 
-/// The fields by which an answer was chosen, in lower case, sorted and each once, those left out
-/// that every key holds. `None` if nothing can be said: `*`, too many, or not names.
+/// The fields that chose a response, without those of every key. In lower case, sorted, without
+/// duplicates. `None` for `*`, for too many fields, and for malformed names.
 pub fn fields(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
     let mut names = Vec::new();
     for token in tokens(headers.get_all(header::VARY)) {
@@ -29,7 +29,7 @@ pub fn fields(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
         if token == b"*" {
             return None;
         }
-        // What no fetch sends chooses nothing.
+        // A field that no fetch sends cannot choose a response.
         if !IN_EVERY_KEY.contains(&name) && !is_left_out(&name) {
             names.push(name);
         }
@@ -39,15 +39,15 @@ pub fn fields(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
     (names.len() <= MOST_FIELDS).then_some(names)
 }
 
-/// A request as seen by these fields: their values, hashed.
+/// The hashed values of the choosing fields in one request.
 pub type Selection = [u8; 32];
 
-/// What these fields of a request say.
+/// The selection of these fields in a request.
 pub fn selection(fields: &[HeaderName], request: &HeaderMap) -> Selection {
     let mut digest = Sha256::new();
     for name in fields {
         let mut lines = request.get_all(name).iter().peekable();
-        // A field that is absent is not one that is empty.
+        // An absent field differs from an empty one.
         digest.update([u8::from(lines.peek().is_some())]);
         for (nth, line) in lines.enumerate() {
             if nth > 0 {
@@ -55,23 +55,24 @@ pub fn selection(fields: &[HeaderName], request: &HeaderMap) -> Selection {
             }
             digest.update(line.as_bytes().trim_ascii());
         }
-        // No value holds this byte.
+        // A separator, which no value contains.
         digest.update([b'\n']);
     }
     digest.finalize().into()
 }
 
-/// Which requests an answer was chosen for, where it is not for all.
+/// The requests for which a response was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variance {
     /// The fields.
     pub fields: Arc<[HeaderName]>,
-    /// What they said.
+    /// Their values in the request of the fetch, hashed.
     pub selection: Selection,
 }
 
 impl Variance {
-    /// That of an answer with this header to a request with that one; `None` if it is for all.
+    /// The variance of a response to a request. `None` if the response serves all requests with the
+    /// key.
     pub fn of(answer: &HeaderMap, request: &HeaderMap) -> Option<Self> {
         let fields = fields(answer).filter(|fields| !fields.is_empty())?;
         Some(Self {
@@ -80,7 +81,7 @@ impl Variance {
         })
     }
 
-    /// Whether the answer is for this request as well.
+    /// Whether the response serves this request as well.
     pub fn permits(&self, request: &HeaderMap) -> bool {
         selection(&self.fields, request) == self.selection
     }
