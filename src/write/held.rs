@@ -24,6 +24,7 @@ use crate::route::names;
 use crate::route::policy::Touches;
 use crate::write::Writes;
 use crate::write::batch::{Merged, NoTurn, Turn};
+use crate::write::element_count;
 use crate::write::retry::{Heard, Held, Next, unknown};
 use crate::write::settlement::{Affected, Scope};
 use http::{HeaderMap, StatusCode};
@@ -417,6 +418,7 @@ pub(crate) fn touched(ask: &Ask) -> Affected {
         scope,
         tags: tags.into_iter().flatten().map(Tag::new).collect(),
         paths: vec![ask.target.path().into()],
+        may_be_partial: ask.overridden || element_count::may_be_several(ask.query(), &ask.body),
         credential: credential::is_named(&ask.headers).then_some(ask.credential),
     }
 }

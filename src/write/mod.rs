@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod decision;
 pub mod durable;
+pub mod element_count;
 pub mod held;
 pub mod held_limit;
 pub mod idempotency;

@@ -234,7 +234,8 @@ impl Writes {
         permit: Permit,
         place: Place,
     ) -> Option<Told> {
-        let unsettled = Unsettled::new(self.clone(), touched(ask), place);
+        let affected = touched(ask).sent_before(tries.first_doubt.is_some());
+        let unsettled = Unsettled::new(self.clone(), affected, place);
         let permit = permit.carries(vec![unsettled.intent(ask, None)]);
         let mut request = ask.forwarded();
         if tries.first_doubt.is_some() {

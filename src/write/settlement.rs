@@ -42,8 +42,14 @@ pub enum Extent {
 }
 
 /// What the end of a write settles. `status` is that of its answer, `None` if its outcome is unknown;
-/// `is_credential_named` says whether it was sent with a credential.
-pub fn extent(status: Option<StatusCode>, scope: Scope, is_credential_named: bool) -> Extent {
+/// `may_be_partial` is explained at [`Affected`]; `is_credential_named` says whether it was sent with
+/// a credential.
+pub fn extent(
+    status: Option<StatusCode>,
+    scope: Scope,
+    may_be_partial: bool,
+    is_credential_named: bool,
+) -> Extent {
     match (status.map(|status| status.as_u16()), scope) {
         (Some(429), _) => Extent::Nothing,
         // The API does not know who asks, and does nothing for them.
@@ -51,6 +57,7 @@ pub fn extent(status: Option<StatusCode>, scope: Scope, is_credential_named: boo
         (Some(401), _) => Extent::Nothing,
         // Nothing is there, or nothing that may be written.
         (Some(403 | 404 | 405 | 415), Scope::Unmatched) => Extent::Nothing,
+        (Some(403 | 404 | 405 | 415), _) if !may_be_partial => Extent::Nothing,
         (Some(400..=499), Scope::Unmatched) if is_credential_named => Extent::Credential,
         (Some(400..=499), Scope::Unmatched) => Extent::Nothing,
         // An answer that may hide an effect, or a list that may have been applied in part.
@@ -68,11 +75,20 @@ pub struct Affected {
     pub tags: Vec<Tag>,
     /// Its path first, then what its answers name.
     pub paths: Vec<Arc<str>>,
+    /// Whether a part of it may have taken effect although the API refuses it: it names several
+    /// elements, or travels with others, or has been sent before and may have taken effect then.
+    pub may_be_partial: bool,
     /// What it is sent with, if that is a credential.
     pub credential: Option<Credential>,
 }
 
 impl Affected {
+    /// The same of one that was sent before and may have taken effect then, if `in_doubt`.
+    pub fn sent_before(mut self, in_doubt: bool) -> Self {
+        self.may_be_partial |= in_doubt;
+        self
+    }
+
     /// An answer to it names further paths (RFC 9111, section 4.4), by references at `authority`.
     pub fn also_named_by(&mut self, answer: &HeaderMap, authority: &str) {
         let target = self.paths.first().map_or("/", |target| target);
@@ -82,7 +98,8 @@ impl Affected {
 
     /// What the cache is to be told of an end with this status; see [`extent`].
     pub fn settled(&self, status: Option<StatusCode>) -> Option<Touched> {
-        match extent(status, self.scope, self.credential.is_some()) {
+        let is_credential_named = self.credential.is_some();
+        match extent(status, self.scope, self.may_be_partial, is_credential_named) {
             Extent::Nothing | Extent::OwnMarks => None,
             Extent::Credential => self
                 .credential
@@ -106,7 +123,24 @@ mod tests {
 
     fn extents(status: u16) -> [Extent; 3] {
         let status = (status != 0).then(|| StatusCode::from_u16(status).unwrap());
-        SCOPES.map(|scope| extent(status, scope, true))
+        SCOPES.map(|scope| extent(status, scope, true, true))
+    }
+
+    #[test]
+    fn a_refusal_of_one_element_settles_nothing() {
+        for status in 100..=599 {
+            let whole = StatusCode::from_u16(status).ok();
+            let expected = match status {
+                403 | 404 | 405 | 415 => [Nothing; 3],
+                _ => extents(status),
+            };
+            let found = SCOPES.map(|scope| extent(whole, scope, false, true));
+            assert_eq!(found, expected, "{status}");
+        }
+        assert_eq!(
+            SCOPES.map(|scope| extent(None, scope, false, true)),
+            extents(0)
+        );
     }
 
     #[test]
@@ -137,8 +171,8 @@ mod tests {
         for status in 100..=599 {
             let status = StatusCode::from_u16(status).ok();
             for scope in SCOPES {
-                let found = extent(status, scope, false);
-                let named = extent(status, scope, true);
+                let found = extent(status, scope, true, false);
+                let named = extent(status, scope, true, true);
                 let expected = match named {
                     OwnMarks | Credential => Nothing,
                     other => other,

@@ -108,3 +108,29 @@ async fn a_crowd_that_waits_for_a_slot_waits_for_one() {
     let in_a_minute = crowd.fetches.iter().filter(|at| **at < first + minute);
     assert_eq!(in_a_minute.count(), 200);
 }
+
+/// Another token may not do what it asks for, again and again.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_refused_takes_nothing_from_the_readers_of_others() {
+    let script = Script::new(|seen, _| match seen.method {
+        Method::PUT => Step::Later(ROUND_TRIP, answer(403, "{}")),
+        _ => Step::Later(ROUND_TRIP, answer(200, "{}")),
+    });
+    let world = script.world();
+    let job = Arc::clone(&world);
+    drop(tokio::spawn(async move {
+        loop {
+            let body = r#"{"permissions":[{"roleId":"r","resources":[]}]}"#;
+            let write = request(Method::PUT, "/users/u/permissions", "job", body);
+            assert_eq!(job.send(write).await.status, 403);
+            sleep(3 * ROUND_TRIP).await;
+        }
+    }));
+    let read = || request(Method::GET, "/users", "reader", "");
+    assert_eq!(world.send(read()).await.status, 200);
+    for _ in 0..200 {
+        sleep(ROUND_TRIP).await;
+        let answer = world.send(read()).await;
+        assert!(answer.header("cache-status").contains("hit"), "{answer:?}");
+    }
+}

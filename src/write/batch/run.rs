@@ -16,6 +16,7 @@ use crate::queue::Place;
 use crate::write::Writes;
 use crate::write::batch::Passenger;
 use crate::write::held::{Told, Unsettled, touched};
+use crate::write::settlement::Affected;
 use bytes::Bytes;
 use http::Response;
 use std::sync::Arc;
@@ -242,7 +243,10 @@ impl Member {
             let budget = &ask.operation.budget;
             let answer = writes.budgets.answer_time(ask.credential, budget);
             place.expect(writes.clock.now() + answer);
-            let touched = touched(ask);
+            let touched = Affected {
+                may_be_partial: true,
+                ..touched(ask)
+            };
             self.unsettled = Some(Unsettled::new(writes.clone(), touched, place));
         }
     }

@@ -418,7 +418,8 @@ impl Writes {
         place: Place,
     ) -> Attempted {
         let ask = &carried.ask;
-        let unsettled = Unsettled::new(self.clone(), touched(ask), place);
+        let affected = touched(ask).sent_before(carried.live.tries().doubt.is_some());
+        let unsettled = Unsettled::new(self.clone(), affected, place);
         let permit = permit.carries(vec![unsettled.intent(ask, Some(&carried.live))]);
         let mut request = ask.forwarded();
         if carried.live.tries().doubt.is_some() {

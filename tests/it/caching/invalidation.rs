@@ -188,6 +188,8 @@ async fn any_write_ends_what_has_no_tags() {
         .hit(300),
         stored(rule("an error, with whatever tags"), USERS, ROLES)
             .api(says(404, &["cache-control: max-age=60"]))
+            .api(says::<&str>(200, &[]))
+            .api(says(404, &["cache-control: max-age=60"]))
             .ask_for(Method::GET, "/users/u")
             .status(404)
             .stored()
@@ -195,7 +197,6 @@ async fn any_write_ends_what_has_no_tags() {
             .status(404)
             .hit(60)
             .ask_for(Method::POST, "/sources")
-            .status(404)
             .ask_for(Method::GET, "/users/u")
             .status(404)
             .sees("fwd=stale; detail=fenced")
@@ -279,11 +280,21 @@ async fn a_refused_write_ends_no_more_than_it_can_have_changed() {
         let row = refused_write(UNKNOWN, status).on(USERS).get();
         rows.push(row.status(status).sees(ENDED));
     }
+    // Of one element that was not there or may not be written nothing was changed either.
+    for status in [403, 404, 405, 415] {
+        for target in [WRITE, LABELS] {
+            let row = refused_write(target, status).on(USERS).get().hit(60);
+            rows.push(row.on(ROLES).get().hit(300));
+        }
+    }
     // A known operation may have applied a list in part: its tags are settled, and nothing else.
-    for status in [400, 403, 404, 422, 500] {
-        let row = refused_write(WRITE, status).on(USERS).get();
-        let row = row.status(status).sees(ENDED);
-        rows.push(row.on(ROLES).get().hit(300));
+    let list = "/users/u/permissions?a.0=x&a.1=y";
+    for (target, statuses) in [(WRITE, [400, 422, 500]), (list, [403, 404, 500])] {
+        for status in statuses {
+            let row = refused_write(target, status).on(USERS).get();
+            let row = row.status(status).sees(ENDED);
+            rows.push(row.on(ROLES).get().hit(300));
+        }
     }
     hold(rows).await;
 }
