@@ -196,23 +196,6 @@ pub fn is_of_the_bytes(name: &HeaderName) -> bool {
     NAMES.contains(name)
 }
 
-/// Whether the header of a response to HEAD shows that the response stored for GET is outdated (RFC
-/// 9111, section 4.3.5). `bytes` is the length of the stored body in the coding of the HEAD, where
-/// it is known. A field that the HEAD lacks shows nothing.
-pub fn shows_another(head: &HeaderMap, stored: &HeaderMap, bytes: Option<usize>) -> bool {
-    let tag = stored.get(header::ETAG).filter(|tag| !is_own(tag));
-    let tag = tag.and_then(|_| EntityTag::of(stored));
-    let other_tag =
-        EntityTag::of(head).is_some_and(|named| tag.is_none_or(|tag| !tag.is_like(&named)));
-    let modified = head.get(header::LAST_MODIFIED);
-    let other_time = modified.is_some() && modified != stored.get(header::LAST_MODIFIED);
-    let length = head.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
-    let other_length = bytes
-        .zip(length)
-        .is_some_and(|(bytes, length)| bytes.to_string().as_bytes() != length);
-    other_tag || other_time || other_length
-}
-
 /// The header of a stored response after a 304 (RFC 9111, section 3.2). Fields of the 304 replace
 /// stored ones, except for those that describe the bytes or belong to the hop.
 pub fn renewed(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {

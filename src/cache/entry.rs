@@ -12,8 +12,8 @@
 //! the entry's stamp to the fence.
 
 use super::cache_status::{self, CACHE_STATUS};
-use super::coding::{Coding, is_gzip};
-use super::conditional::{Validators, own_tag, shows_another};
+use super::coding::Coding;
+use super::conditional::{Validators, own_tag};
 use super::control::{is_hop_by_hop, lists_token, tokens};
 use super::fence::{Dependency, Stamp};
 use super::key::KeyHash;
@@ -267,16 +267,6 @@ impl Entry {
     /// The validators for a conditional request to the API.
     pub fn validators(&self) -> Option<Validators> {
         Validators::of(&self.headers)
-    }
-
-    /// Whether this header of a response to HEAD shows that the entry is outdated.
-    pub fn is_another_than(&self, head: &HeaderMap) -> bool {
-        let bytes = match (self.about.coding, is_gzip(head)) {
-            (Coding::Plain, Some(false)) | (Coding::Gzip(_), Some(true)) => Some(self.body.len()),
-            (Coding::Gzip(decoded), Some(false)) => Some(decoded),
-            _ => None,
-        };
-        shows_another(head, &self.headers, bytes)
     }
 
     /// The age for the `Age` field (RFC 9111, section 4.2.3): the age at receipt plus the time

@@ -376,17 +376,6 @@ impl<E> Cache<E> {
             && (is_own() || self.inner.marks.believes(entry))
     }
 
-    /// A HEAD was answered by the API with this header: what is stored for GET is forgotten if it is
-    /// another answer (RFC 9111, section 4.3.5).
-    pub fn compare_head(&self, at: &Located, headers: &HeaderMap) {
-        let Some(Slot::Answer(entry)) = self.inner.store.get(at.key()) else {
-            return;
-        };
-        if entry.is_another_than(headers) {
-            self.inner.store.remove(at.key());
-        }
-    }
-
     /// The API has answered a request for itself alone, which left after `began`: what is stored is
     /// forgotten if it is older and there is nothing any more, or not for this credential.
     pub fn answered_alone(&self, at: &Located, status: StatusCode, began: Instant) {

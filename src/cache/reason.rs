@@ -7,7 +7,8 @@
 /// apply, the first is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Bypass {
-    /// The method is neither GET nor HEAD.
+    /// The method is neither GET nor HEAD, or it is HEAD and no response to GET is known to be
+    /// stored.
     Method,
     /// Without `Authorization` the response cannot be attributed to a credential.
     NoCredential,

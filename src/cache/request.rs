@@ -152,7 +152,10 @@ fn is_key_cut(headers: &HeaderMap) -> bool {
 
 /// The reason to bypass the cache when no response is known to be stored: the request wants less
 /// than the whole response, and the API can serve that better.
-pub fn asks_for_less(headers: &HeaderMap) -> Option<Bypass> {
+pub fn asks_for_less(method: &Method, headers: &HeaderMap) -> Option<Bypass> {
+    if *method == Method::HEAD {
+        return Some(Bypass::Method);
+    }
     if headers.contains_key(header::RANGE) {
         return Some(Bypass::Range);
     }
@@ -267,7 +270,10 @@ mod tests {
             ("if-range", Some(Bypass::Conditional)),
             ("accept", None),
         ] {
-            assert_eq!(asks_for_less(&headers(&[(name, "x")])), reason, "{name}");
+            let headers = headers(&[(name, "x")]);
+            assert_eq!(asks_for_less(&Method::GET, &headers), reason, "{name}");
+            let of_head = asks_for_less(&Method::HEAD, &headers);
+            assert_eq!(of_head, Some(Bypass::Method), "{name}");
         }
     }
 

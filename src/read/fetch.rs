@@ -27,7 +27,7 @@ use crate::read::serve::{Reading, must_not_decode, whole};
 use crate::upstream::{AnswerBody, BodyError};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Request, Response, StatusCode, response};
+use http::{Method, Request, Response, StatusCode, response};
 use http_body::Body as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,10 +160,12 @@ impl Reads {
         }
     }
 
-    /// The request for everybody: without what one reader has asked of the answer's form, and without
-    /// fields that others with its key need not have; see [`fields`].
+    /// The request for everybody: a GET, also for those who asked with HEAD; without what one reader
+    /// has asked of the answer's form, and without fields that others with its key need not have; see
+    /// [`fields`].
     fn shared_request(&self, reading: &Reading) -> Request<Bytes> {
         let mut request = reading.ask.forwarded();
+        *request.method_mut() = Method::GET;
         let mut headers = fields::keep_sent(request.headers());
         headers.insert(header::USER_AGENT, USER_AGENT);
         if request.body().is_empty() {
@@ -440,7 +442,8 @@ impl Reads {
         if matches!(body, Body::Decoding(_)) {
             representation::plain(&mut headers);
         }
-        let mut response = Response::new(body);
+        let is_head = reading.ask.method == Method::HEAD;
+        let mut response = Response::new(if is_head { Body::default() } else { body });
         *response.status_mut() = head.status;
         *response.headers_mut() = headers;
         // The API's own words, if they are not the usual ones.

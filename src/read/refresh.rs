@@ -13,7 +13,6 @@ use crate::exchange::request::Ask;
 use crate::limit::turns::Urgency;
 use crate::read::Reads;
 use crate::read::serve::{Reading, tags, wish};
-use http::Method;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,7 +53,6 @@ impl Reads {
     fn refresh(self: &Arc<Self>, mut reading: Reading, why: &'static str) {
         // It is a fetch for everybody now, of the whole.
         reading.ask = Ask {
-            method: Method::GET,
             accepted: self.clock.now(),
             // Whoever waits for an answer comes first.
             urgency: Urgency::LEAST,

@@ -32,7 +32,7 @@ use crate::read::representation::{Reader, Whole, show};
 use crate::route::policy::{CachePolicy, Directives};
 use crate::route::{names, query};
 use http::header;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -110,7 +110,7 @@ impl Reads {
         match found {
             Found::Shown(entry, how) => self.stored(reading, &entry, how, now).await,
             // Boxed, because a hit needs none of it.
-            Found::Not(why, stale) => Box::pin(self.ask_for(reading, why, stale)).await,
+            Found::Not(_, stale) => Box::pin(self.ask_for(reading, stale)).await,
         }
     }
 
@@ -170,16 +170,12 @@ impl Reads {
     async fn ask_for(
         self: &Arc<Self>,
         reading: Reading,
-        why: Miss,
         stale: Option<Arc<Entry>>,
     ) -> Result<Reply, GatewayError> {
         if reading.wants.only_if_cached {
             return Err(GatewayError::NotCached);
         }
-        if reading.ask.method == Method::HEAD {
-            return self.head(reading, why).await;
-        }
-        let less = request::asks_for_less(&reading.ask.headers);
+        let less = request::asks_for_less(&reading.ask.method, &reading.ask.headers);
         if let (Some(less), None, None) = (less, reading.rules.ttl, &stale) {
             // Nobody says that the whole would be stored: the API may answer with less.
             return self.pass(reading.ask, CacheStatus::bypass(less)).await;
@@ -195,17 +191,6 @@ impl Reads {
         }
         let result = self.fetch_or_join(&reading, stale.as_ref()).await;
         self.or_stale(&reading, stale.as_ref(), result)
-    }
-
-    /// Asks the API for the header alone; what is stored for GET is compared with it.
-    async fn head(self: &Arc<Self>, reading: Reading, why: Miss) -> Result<Reply, GatewayError> {
-        let Reading { ask, at, .. } = reading;
-        let status = CacheStatus::alone(why, Some(at.primary.hash()));
-        let reply = self.pass(ask, status).await?;
-        if reply.response.status() == StatusCode::OK {
-            self.cache.compare_head(&at, reply.response.headers());
-        }
-        Ok(reply)
     }
 
     async fn fetch_or_join(

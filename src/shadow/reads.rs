@@ -39,8 +39,6 @@ pub(super) enum Keep {
     Nothing,
     /// Compare it, store it, or both.
     Copy(Box<Judge>),
-    /// The response to a `HEAD`: compare its headers with what is stored for `GET`.
-    Head(Located),
     /// The response to a fetch that would have been unshared, and the instant of its request.
     Alone(Located, Instant),
 }
@@ -132,11 +130,7 @@ impl Shadow {
         if reading.wants.only_if_cached {
             return not_cached();
         }
-        if ask.method == Method::HEAD {
-            let foreseen = self.asks(ask, Cached::Miss);
-            return (foreseen, Keep::Head(reading.at));
-        }
-        let less = request::asks_for_less(&ask.headers);
+        let less = request::asks_for_less(&ask.method, &ask.headers);
         if less.is_some() && reading.rules.ttl.is_none() && stale.is_none() {
             return (self.asks(ask, Cached::Bypass), Keep::Nothing);
         }
@@ -253,11 +247,6 @@ impl Keep {
         let status = response.status();
         match self {
             Self::Nothing => {}
-            Self::Head(at) => {
-                if status == StatusCode::OK {
-                    shadow.cache.compare_head(&at, response.headers());
-                }
-            }
             Self::Alone(at, began) => shadow.cache.answered_alone(&at, status, began),
             Self::Copy(judge) => return judge.pass_on(response).await,
         }

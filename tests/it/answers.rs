@@ -124,6 +124,11 @@ const HEAD: Path = Path {
     request: "HEAD /labels HTTP/1.1\r\n",
     shadow: false,
 };
+const HEAD_FETCHED: Path = Path {
+    name: "HEAD of what is fetched with GET",
+    request: "HEAD /users HTTP/1.1\r\n",
+    shadow: false,
+};
 const HEAD_SHADOWED: Path = Path {
     name: "HEAD in shadow mode",
     request: "HEAD /labels HTTP/1.1\r\n",
@@ -202,6 +207,34 @@ async fn rfc_9110_section_8_6_what_is_no_length_does_not_pass() {
             "{}: {head}",
             path.name
         );
+    }
+}
+
+#[tokio::test]
+async fn rfc_9110_section_9_3_2_head_has_the_fields_of_the_answer_to_get() {
+    let mut gateways = Gateways::start().await;
+    let (chunked, known) = ("transfer-encoding: chunked\r\n", "content-length: 5\r\n");
+    // A kept answer has a length in any case; one that is passed on has what the API said.
+    for (fields, length) in [
+        (known.to_owned(), Some(5)),
+        (chunked.to_owned(), Some(5)),
+        (format!("{known}vary: *\r\n"), Some(5)),
+        (format!("{chunked}vary: *\r\n"), None),
+    ] {
+        let body = if fields.starts_with(known) {
+            "hello"
+        } else {
+            "5\r\nhello\r\n0\r\n\r\n"
+        };
+        let answer = format!("HTTP/1.1 200 OK\r\n{fields}x-kept: 1\r\n\r\n{body}");
+        let (head, body) = gateways.answer_to(&HEAD_FETCHED, &answer).await;
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(head.contains("\r\nx-kept: 1\r\n"), "{head}");
+        assert!(!head.contains("\r\ntransfer-encoding:"), "{head}");
+        let said = head.split_once("\r\ncontent-length: ");
+        let said = said.and_then(|(_, rest)| rest.split_once('\r')?.0.parse().ok());
+        assert_eq!(said, length, "{fields}: {head}");
+        assert_eq!(body, "");
     }
 }
 

@@ -21,25 +21,46 @@ struct Crowd {
     fetches: Vec<Instant>,
 }
 
-impl Crowd {
-    /// `seconds` of readers of one list, in the middle of whose first second a user is written.
-    async fn come(
-        settling: Duration,
-        seconds: u32,
-        field: Option<(&'static str, &'static str)>,
-    ) -> Self {
+/// What a crowd does.
+struct Plan {
+    settling: Duration,
+    /// 120 readers in each.
+    seconds: u32,
+    /// A field of each reader's request.
+    field: Option<(&'static str, &'static str)>,
+    /// What the n-th reader asks for.
+    read: fn(u32) -> (Method, String),
+    /// What is written in the middle of the first second.
+    write: &'static str,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            settling: Duration::from_secs(2),
+            seconds: 6,
+            field: None,
+            read: |_| (Method::GET, "/users".to_owned()),
+            write: "/users/u/permissions",
+        }
+    }
+}
+
+impl Plan {
+    async fn carry_out(self) -> Crowd {
         let script = Script::new(|_, _| Step::Later(ROUND_TRIP, answer(200, "{}")));
         let mut setup = Setup::new(SandboxSpec::default());
-        setup.config.cache.settling = settling;
+        setup.config.cache.settling = self.settling;
         let world = script.world_of(setup);
         let mut readers = Vec::new();
-        for number in 0..seconds * 120 {
+        for number in 0..self.seconds * 120 {
             if number == 60 {
-                let write = request(Method::PUT, "/users/u/permissions", "writer", "{}");
+                let write = request(Method::PUT, self.write, "writer", "{}");
                 drop(world.spawn(write));
             }
-            let mut ask = request(Method::GET, "/users", "reader", "");
-            if let Some((name, value)) = field {
+            let (method, target) = (self.read)(number);
+            let mut ask = request(method, &target, "reader", "");
+            if let Some((name, value)) = self.field {
                 ask = with(ask, name, value);
             }
             let (world, came) = (Arc::clone(&world), Instant::now());
@@ -54,17 +75,24 @@ impl Crowd {
             told.push(reader.await.expect("an answer"));
         }
         let fetches = script.seen().into_iter();
-        let fetches = fetches.filter(|seen| seen.method == Method::GET);
-        Self {
+        let fetches = fetches.filter(|seen| seen.method != Method::PUT);
+        Crowd {
             told,
             fetches: fetches.map(|seen| seen.at).collect(),
         }
     }
+}
+
+impl Crowd {
+    /// How many got no answer.
+    fn refused(&self) -> usize {
+        let refused = self.told.iter().filter(|(answer, _)| answer.status != 200);
+        refused.count()
+    }
 
     /// Nobody is refused, and one fetch at a time is under way.
     fn is_served(&self) {
-        let refused = self.told.iter().filter(|(answer, _)| answer.status != 200);
-        assert_eq!(refused.count(), 0);
+        assert_eq!(self.refused(), 0);
         let at_once = self.fetches.windows(2);
         let at_once = at_once.filter(|pair| pair[1] - pair[0] < ROUND_TRIP);
         assert_eq!(at_once.count(), 0, "{:?}", self.fetches);
@@ -78,7 +106,7 @@ impl Crowd {
 
 #[tokio::test(start_paused = true)]
 async fn a_write_of_what_a_crowd_reads_costs_one_fetch_for_each_round_trip() {
-    let crowd = Crowd::come(Duration::from_secs(2), 6, None).await;
+    let crowd = Plan::default().carry_out().await;
     crowd.is_served();
     let longest = crowd.longest();
     assert!(longest <= 2 * ROUND_TRIP, "{longest:?}");
@@ -90,9 +118,33 @@ async fn a_write_of_what_a_crowd_reads_costs_one_fetch_for_each_round_trip() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_who_ask_with_head_share_the_fetches_of_those_who_ask_with_get() {
+    let all: fn(u32) -> _ = |_| (Method::HEAD, "/users".to_owned());
+    let every_other: fn(u32) -> _ = |number| match number % 2 {
+        0 => (Method::HEAD, "/users".to_owned()),
+        _ => (Method::GET, "/users".to_owned()),
+    };
+    for read in [all, every_other] {
+        let plan = Plan {
+            read,
+            ..Plan::default()
+        };
+        let crowd = plan.carry_out().await;
+        crowd.is_served();
+        let fetches = crowd.fetches.len();
+        assert!(fetches <= 2 + 11, "{fetches}");
+        let (last, _) = crowd.told.last().expect("a reader");
+        assert!(last.header("cache-status").contains("hit"), "{last:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crowd_that_reloads_costs_one_fetch_for_each_round_trip() {
-    let no_cache = Some(("cache-control", "no-cache"));
-    let crowd = Crowd::come(Duration::from_secs(2), 6, no_cache).await;
+    let plan = Plan {
+        field: Some(("cache-control", "no-cache")),
+        ..Plan::default()
+    };
+    let crowd = plan.carry_out().await;
     crowd.is_served();
     let longest = crowd.longest();
     assert!(longest <= 2 * ROUND_TRIP, "{longest:?}");
@@ -101,7 +153,12 @@ async fn a_crowd_that_reloads_costs_one_fetch_for_each_round_trip() {
 #[tokio::test(start_paused = true)]
 async fn a_crowd_that_waits_for_a_slot_waits_for_one() {
     // Five fetches in a second spend the budget of 200 in a minute after 40 s.
-    let crowd = Crowd::come(Duration::from_secs(90), 70, None).await;
+    let plan = Plan {
+        settling: Duration::from_secs(90),
+        seconds: 70,
+        ..Plan::default()
+    };
+    let crowd = plan.carry_out().await;
     crowd.is_served();
     let first = crowd.fetches[0];
     let minute = Duration::from_secs(60);

@@ -16,7 +16,7 @@ async fn section_3_only_the_answer_to_a_get_is_stored() {
         rule("3: the answer to a HEAD is not")
             .api(fresh())
             .head()
-            .sees("fwd=uri-miss")
+            .sees("fwd=method")
             .get()
             .stored(),
         rule("3: the answer to an OPTIONS is not")
