@@ -165,6 +165,13 @@ impl Fence {
         !self.believes(&self.stamp(now), depends)
     }
 
+    /// When the API shows every write to these that has ended; `None` if none is known.
+    pub fn settled_at(&self, depends: &[Dependency]) -> Option<Instant> {
+        let marks = depends.iter().filter_map(|name| self.marks.get(name));
+        let marks = marks.chain(&self.floor);
+        marks.map(|mark| mark.settled).max()
+    }
+
     /// Records that a write to these names ended. The API may answer with older data until
     /// `settled`. Does nothing without names.
     pub fn raise(&mut self, names: impl IntoIterator<Item = Dependency>, settled: Instant) {

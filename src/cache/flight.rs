@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// How a fetch ended, for those who joined it.
 #[derive(Clone, Debug)]
@@ -75,6 +76,18 @@ struct Flight<E> {
     has_left: bool,
     is_renewal: bool,
     progress: Listener<Progress<E>>,
+    hurry: Hurry,
+}
+
+/// Says that somebody waits for a fetch who cannot wait for long.
+#[derive(Clone, Debug, Default)]
+pub struct Hurry(Arc<Notify>);
+
+impl Hurry {
+    /// Waits until somebody does.
+    pub async fn is_wanted(&self) {
+        self.0.notified().await;
+    }
 }
 
 /// The current fetch of a key, as long as the table is locked.
@@ -94,6 +107,7 @@ impl<E> Current<'_, E> {
         Follower {
             progress: self.0.progress.clone(),
             of_renewal: self.0.is_renewal,
+            hurry: self.0.hurry.clone(),
             why,
             came: (!self.0.has_left).then_some(now),
         }
@@ -163,7 +177,7 @@ impl<E> Flights<E> {
         (stamp, is_renewal): (Stamp, bool),
         before: Option<Listener<Progress<E>>>,
     ) -> Ticket<E> {
-        let teller = Teller::new(Progress::InLine);
+        let (teller, hurry) = (Teller::new(Progress::InLine), Hurry::default());
         let key = Arc::new(key.clone());
         let number = table.next;
         table.next += 1;
@@ -174,6 +188,7 @@ impl<E> Flights<E> {
             has_left: false,
             is_renewal,
             progress: teller.listen(),
+            hurry: hurry.clone(),
         };
         // An older fetch of the key is no longer current; those who joined it hear its end.
         table.current.insert(Arc::clone(&key), flight);
@@ -183,6 +198,7 @@ impl<E> Flights<E> {
             number,
             is_renewal,
             teller,
+            hurry,
             before,
             ended: false,
         }
@@ -204,6 +220,7 @@ pub(super) struct Ticket<E> {
     number: u64,
     is_renewal: bool,
     teller: Teller<Progress<E>>,
+    hurry: Hurry,
     /// The fetch of the key that is to end before this one leaves.
     before: Option<Listener<Progress<E>>>,
     ended: bool,
@@ -252,11 +269,17 @@ impl<E> Ticket<E> {
         self.teller.tell(Progress::InLineAgain);
     }
 
+    /// Tells whether somebody waits for it who cannot wait for long.
+    pub(super) fn hurry(&self) -> Hurry {
+        self.hurry.clone()
+    }
+
     /// Joins the fetch from within, current or not.
     pub(super) fn follow(&self, why: Miss) -> Follower<E> {
         Follower {
             progress: self.teller.listen(),
             of_renewal: self.is_renewal,
+            hurry: self.hurry(),
             why,
             came: None,
         }
@@ -301,6 +324,7 @@ pub struct Follower<E> {
     progress: Listener<Progress<E>>,
     /// Whether it does not wait where the fetch does: its own turn comes sooner.
     of_renewal: bool,
+    hurry: Hurry,
     why: Miss,
     came: Option<Stamp>,
 }
@@ -314,6 +338,11 @@ impl<E: Clone> Follower<E> {
     /// Of one that was joined before it left: the stamp of a fetch that would have begun then.
     pub fn came(&self) -> Option<Stamp> {
         self.came
+    }
+
+    /// Says that the reader cannot wait for long: the fetch is to leave as soon as it may.
+    pub fn hurry(&self) {
+        self.hurry.0.notify_one();
     }
 
     /// Whether the fetch was sent; until then it waits for its budget.

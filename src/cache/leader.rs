@@ -10,7 +10,7 @@ use super::coding::{self, Unfit};
 use super::conditional::{Validators, renewed};
 use super::entry::{About, Answer, Entry};
 use super::fence::{Dependency, Stamp, Tag};
-use super::flight::{Follower, Outcome, Ticket};
+use super::flight::{Follower, Hurry, Outcome, Ticket};
 use super::key::Key;
 use super::lifetime::{Lifetime, Rules, Said};
 use super::reason::{Miss, Refusal};
@@ -97,6 +97,16 @@ impl<E> Leader<E> {
     /// this likes.
     pub async fn turn(&mut self) {
         self.ticket.turn().await;
+    }
+
+    /// When the API shows every write to what the answer depends on, as far as is known.
+    pub fn settled_at(&self) -> Option<Instant> {
+        self.inner.marks.read().settled_at(&self.depends)
+    }
+
+    /// Tells whether somebody joined who cannot wait for long.
+    pub fn hurry(&self) -> Hurry {
+        self.ticket.hurry()
     }
 
     /// To be called when an attempt came to nothing and another one has to wait for its budget:

@@ -403,6 +403,27 @@ impl Budgets {
         })
     }
 
+    /// How many slots are free that nobody waits for, and of how many; all of them, as long as no
+    /// answer has told.
+    pub fn unclaimed(&self, credential: Credential, budget: &BudgetSpec) -> (u32, u32) {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.state.lock();
+        let Some(kept) = state.accounts.get_mut(&(credential, budget.name.clone())) else {
+            return (budget.rate.limit, budget.rate.limit);
+        };
+        let waiting = u32::try_from(kept.account.turns().len()).unwrap_or(u32::MAX);
+        let window = kept.account.window();
+        let limit = window.rate().limit;
+        if window.is_finding_out() {
+            return (limit, limit);
+        }
+        let occupied = window.occupied(now);
+        (
+            limit.saturating_sub(occupied).saturating_sub(waiting),
+            limit,
+        )
+    }
+
     /// Whether a request that nobody waits for may be sent now: nobody waits for the budget, and if
     /// the next window brought as many requests as the last one did, one slot would still be left.
     pub fn has_spare(&self, credential: Credential, budget: &BudgetSpec) -> bool {

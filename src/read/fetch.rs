@@ -21,7 +21,7 @@ use crate::exchange::response::Reply;
 use crate::exchange::timing::Timing;
 use crate::metrics::Outcome;
 use crate::read::Reads;
-use crate::read::pass::{Asked, Move};
+use crate::read::pass::{Asked, Move, Outlook};
 use crate::read::representation::{self, Whole, show};
 use crate::read::serve::{Reading, must_not_decode, whole};
 use crate::upstream::{AnswerBody, BodyError};
@@ -101,9 +101,12 @@ impl Reads {
             let may_stand_in =
                 |entry: &Arc<Entry>| self.may_stand_in(reading, entry, Need::IfError);
             let has_stand_in = leader.stored().is_some_and(may_stand_in);
-            let connect_for = has_stand_in.then_some(STAND_IN_PATIENCE);
+            let outlook = Outlook {
+                connect_for: has_stand_in.then_some(STAND_IN_PATIENCE),
+                settling: leader.settled_at().map(|settled| (settled, leader.hurry())),
+            };
             let asked = self
-                .ask_api(ask, request, &mut timing, connect_for, |to| match to {
+                .ask_api(ask, request, &mut timing, outlook, |to| match to {
                     // A renewal whose place a reader's fetch has taken: nobody waits for it.
                     Move::Departs(now) if !leader.departs(now) => Err(OUT_OF_TIME),
                     Move::Departs(_) => Ok(()),

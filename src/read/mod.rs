@@ -1,6 +1,7 @@
 //! A read: planned, joined or fetched in a single flight, and served.
 
 pub mod fetch;
+pub mod pace;
 pub mod pass;
 pub mod refresh;
 pub mod representation;

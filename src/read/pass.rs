@@ -5,23 +5,26 @@
 use crate::attempt::send::{Answer, Came};
 use crate::attempt::wait::refused;
 use crate::cache::conditional::{has_condition, without_own};
+use crate::cache::flight::Hurry;
 use crate::error::GatewayError;
 use crate::exchange::body::Body;
 use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::request::Ask;
 use crate::exchange::response::Reply;
 use crate::exchange::timing::Timing;
-use crate::limit::ticket::Permit;
+use crate::limit::budgets::{Readiness, Wish};
+use crate::limit::ticket::{Permit, Ticket};
 use crate::metrics::Outcome;
 use crate::queue::lanes::Keys;
 use crate::read::Reads;
+use crate::read::pace::{Facts, leaves_at};
 use crate::upstream::{NewConnection, UNREADABLE, Unknown};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use tokio::time::timeout_at;
+use tokio::time::{sleep_until, timeout_at};
 
 /// What asking the API came to.
 #[derive(Debug)]
@@ -41,6 +44,15 @@ pub(crate) enum Move {
     Departs(Instant),
     /// It came to nothing, and another one waits for the budget.
     TurnsBack,
+}
+
+/// What is known of a read before it is asked for, as far as it is fetched for others too.
+#[derive(Debug, Default)]
+pub(crate) struct Outlook {
+    /// No connection is waited for longer than this after the first one that failed.
+    pub(crate) connect_for: Option<Duration>,
+    /// When its answer can be stored, and whether somebody cannot wait for that.
+    pub(crate) settling: Option<(Instant, Hurry)>,
 }
 
 /// What the caller of a read hears that was not answered.
@@ -65,7 +77,7 @@ impl Reads {
         let has_condition = has_condition(request.headers());
         let mut timing = Timing::of(&ask);
         let mut under_way = false;
-        let asked = self.ask_api(&ask, request, &mut timing, None, |to| {
+        let asked = self.ask_api(&ask, request, &mut timing, Outlook::default(), |to| {
             under_way = matches!(to, Move::Departs(_));
             Ok(())
         });
@@ -115,23 +127,16 @@ impl Reads {
 
     /// Waits for the budget and asks; again after a 429 or a connection that could not be opened,
     /// within the deadline, and once, on a new connection, after a kept one that was lost.
-    /// Where `connect_for` says so, no connection is waited for longer than that after the first one
-    /// that failed. `moves` is told before each attempt, and when it came to nothing; its error ends
-    /// the asking.
+    /// `moves` is told before each attempt, and when it came to nothing; its error ends the asking.
     pub(crate) async fn ask_api(
         self: &Arc<Self>,
         ask: &Ask,
         mut request: Request<Bytes>,
         timing: &mut Timing,
-        connect_for: Option<Duration>,
+        outlook: Outlook,
         mut moves: impl FnMut(Move) -> Result<(), GatewayError>,
     ) -> Result<Asked, GatewayError> {
-        let wish = self.attempts.wish(ask);
-        let ticket = match self.budgets.join(&wish) {
-            Err(refusal) => self.attempts.look_closer(wish, &Keys::default(), refusal),
-            joined => joined,
-        };
-        let mut ticket = ticket.map_err(refused)?;
+        let mut ticket = self.take_place(ask, outlook.settling).await?;
         // A read has no lane: nothing but its budget keeps it.
         ask.progress.ready(Some(self.clock.now()));
         let mut connects = 0;
@@ -168,7 +173,8 @@ impl Reads {
                     moves(Move::TurnsBack)?;
                     connects += 1;
                     let by = *connect_by.get_or_insert_with(|| {
-                        connect_for.map_or(ticket.deadline(), |long| self.clock.now() + long)
+                        let long = outlook.connect_for;
+                        long.map_or(ticket.deadline(), |long| self.clock.now() + long)
                     });
                     self.attempts
                         .pause_or_fail(why, connects, ticket.place(), by)
@@ -177,6 +183,62 @@ impl Reads {
             }
             ticket.again();
         }
+    }
+
+    /// Takes a place in the budget's line, and waits there for the end of the settling if the read is
+    /// to leave no sooner.
+    async fn take_place(
+        &self,
+        ask: &Ask,
+        settling: Option<(Instant, Hurry)>,
+    ) -> Result<Ticket, GatewayError> {
+        let mut wish = self.attempts.wish(ask);
+        let wait = settling.and_then(|(settled, hurry)| {
+            let leaves = self.leaves_settled(&wish, settled)?;
+            Some((leaves, hurry))
+        });
+        if let Some((leaves, _)) = &wait {
+            wish.not_before = Some(*leaves);
+            wish.readiness = Readiness::Blocked;
+        }
+        let ticket = match self.budgets.join(&wish) {
+            Err(refusal) => self.attempts.look_closer(wish, &Keys::default(), refusal),
+            joined => joined,
+        };
+        let mut ticket = ticket.map_err(refused)?;
+        if let Some((leaves, hurry)) = wait {
+            let refused = tokio::select! {
+                biased;
+                () = sleep_until(leaves.into()) => None,
+                () = hurry.is_wanted() => None,
+                // Nobody is let go who is not ready: the gateway stops.
+                granted = ticket.granted() => Some(granted.err()),
+            };
+            if let Some(why) = refused {
+                let why = why.map(|why| self.attempts.not_permitted(why, ask, &ticket));
+                return Err(why.unwrap_or(GatewayError::Internal));
+            }
+            ticket.ready();
+        }
+        Ok(ticket)
+    }
+
+    /// When a read leaves whose answer can be stored from `settled` on, if it waits for that.
+    fn leaves_settled(&self, wish: &Wish<'_>, settled: Instant) -> Option<Instant> {
+        let now = self.clock.now();
+        if settled <= now {
+            return None;
+        }
+        let (free, limit) = self.budgets.unclaimed(wish.credential, wish.budget);
+        let keys = Keys::default();
+        leaves_at(&Facts {
+            free,
+            limit,
+            settled,
+            longest: self.settings.get().settling,
+            now,
+            leave_by: now + self.attempts.newcomer(wish, &keys).patience,
+        })
     }
 
     async fn dispatch_read(

@@ -300,11 +300,16 @@ impl Reads {
         } else {
             (ask.accepted + ask.patience).max(soon)
         };
-        let answered = ask.accepted + ask.patience + self.settings.get().longest_answer;
+        let settings = self.settings.get();
+        let answered = ask.accepted + ask.patience + settings.longest_answer;
         let end = self
             .attempts
             .given_up_at(ask)
             .map_or(answered, |gone| gone.min(answered));
+        if in_line.min(end) < self.clock.now() + settings.settling {
+            // No fetch waits longer than that for the end of a settling.
+            follower.hurry();
+        }
         let flown = loop {
             if timeout_at(in_line.into(), follower.departure())
                 .await

@@ -166,6 +166,58 @@ async fn a_crowd_that_waits_for_a_slot_waits_for_one() {
     assert_eq!(in_a_minute.count(), 200);
 }
 
+/// Forty users who are written together, by way of a group.
+const MANY: Plan = Plan {
+    settling: Duration::from_secs(2),
+    seconds: 10,
+    field: None,
+    read: |number| (Method::GET, format!("/users/u{}", number % 40)),
+    write: "/groups/g/permissions",
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_write_of_what_many_keys_show_does_not_spend_the_budget() {
+    let crowd = MANY.carry_out().await;
+    assert_eq!(crowd.refused(), 0);
+    // One of each before the write, one that is stored after it, and no more than half of the budget
+    // before that.
+    let fetches = crowd.fetches.len();
+    assert!(fetches <= 101 + 40, "{fetches}");
+    let longest = crowd.longest();
+    let most = MANY.settling + 4 * ROUND_TRIP;
+    assert!(longest <= most, "{longest:?}");
+    for (answer, _) in crowd.told.iter().rev().take(40) {
+        assert!(answer.header("cache-status").contains("hit"), "{answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_cannot_wait_for_the_end_of_the_settling_does_not() {
+    let script = Script::new(|_, _| Step::Later(ROUND_TRIP, answer(200, "{}")));
+    let world = script.world();
+    let user = |number: u32| request(Method::GET, &format!("/users/u{number}"), "reader", "");
+    let hasty = |number| with(user(number), "prefer", "wait=1");
+    // More than half of the budget is spent.
+    let first: Vec<_> = (0..101).map(|number| world.spawn(user(number))).collect();
+    for one in first {
+        assert_eq!(one.await.expect("an answer").status, 200);
+    }
+    let write = request(Method::PUT, "/groups/g/permissions", "writer", "{}");
+    assert_eq!(world.send(write).await.status, 200);
+    let before = script.count();
+    let patient = world.spawn(user(0));
+    sleep(ROUND_TRIP).await;
+    assert_eq!(script.count(), before, "it waits for the end");
+    // Whoever joins takes it along, and whoever leads does not wait.
+    for (number, asked) in [(0, 1), (1, 2)] {
+        let came = Instant::now();
+        assert_eq!(world.send(hasty(number)).await.status, 200);
+        assert!(came.elapsed() < 2 * ROUND_TRIP, "{:?}", came.elapsed());
+        assert_eq!(script.count(), before + asked);
+    }
+    assert_eq!(patient.await.expect("an answer").status, 200);
+}
+
 /// Another token may not do what it asks for, again and again.
 #[tokio::test(start_paused = true)]
 async fn a_token_that_is_refused_takes_nothing_from_the_readers_of_others() {
