@@ -44,7 +44,7 @@ fn is_refused_retry(heard: &Answer) {
     assert!(message.contains("refused the retry"), "{message}");
 }
 
-/// Sends a deferred write and waits for its end; the bare writes of the API.
+/// Sends a deferred write and waits for its end.
 async fn deferred_end(world: &World, write: Request<Full<Bytes>>) -> Value {
     let accepted = world.send(with(write, "prefer", "respond-async")).await;
     assert_eq!(accepted.status, 202, "{accepted:?}");
