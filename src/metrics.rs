@@ -1,7 +1,8 @@
-//! Every metric: its name, its help, its labels, and one method in domain words for each event.
+//! The metrics: names, helps and labels, and one method in domain words for each event.
 //!
-//! Labels are bounded: operations of the route table, budgets it names, and enums; never a path,
-//! a caller or a credential. Built once and handed down; there is no global.
+//! Labels are bounded: operations of the route table, budgets that it names, and enums. They never
+//! contain a path, a caller or a credential. Metrics are built once and passed down; there is no
+//! global. What a metric means for operators is in `docs/metrics.md`.
 
 use crate::version::{COMMIT, VERSION};
 use prometheus::{
@@ -24,41 +25,41 @@ use durable::DurableMetrics;
 use process::ProcessGauges;
 use shadow::ShadowMetrics;
 
-/// How a request ended. Every request ends in exactly one outcome.
+/// The outcome of a request. Every request ends in exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Answered from the store.
+    /// Served from the store.
     Hit,
-    /// Answered from the store with something stale, which somebody permits.
+    /// Served stale from the store, which some rule permits.
     Stale,
-    /// Answered by a fetch of its own that could be stored.
+    /// Served by a fetch of its own that could be stored.
     Fetched,
-    /// Answered by a fetch that another request had begun.
+    /// Served by a fetch that another request led.
     Joined,
-    /// A read that was passed through.
+    /// A read that bypassed the cache.
     Passed,
-    /// A write that the API answered.
+    /// A write that the API responded to.
     Written,
-    /// A write that was accepted to be carried out later.
+    /// A write accepted to be sent later.
     Deferred,
-    /// Answered with what an earlier request under the same key had drawn.
+    /// Served with the recorded response of an earlier request under the same key.
     Replayed,
-    /// Answered by one of the gateway's own resources.
+    /// Served by one of the gateway's own resources.
     Own,
-    /// Refused by the gateway; nothing was sent.
+    /// Rejected by the gateway; nothing was sent.
     Refused,
-    /// Its deadline passed in the queue; nothing was carried out.
+    /// The deadline passed in the queue; nothing took effect.
     Expired,
-    /// A write that was sent and not answered.
+    /// A write that was sent without a response.
     Unknown,
-    /// The API could not be reached or did not answer a read.
+    /// The API could not be reached, or did not respond to a read.
     Failed,
-    /// The caller hung up before the answer.
+    /// The caller hung up before the response.
     HungUp,
 }
 
 impl Outcome {
-    /// All of them.
+    /// All outcomes.
     pub const ALL: [Self; 14] = [
         Self::Hit,
         Self::Stale,
@@ -76,7 +77,7 @@ impl Outcome {
         Self::HungUp,
     ];
 
-    /// The label.
+    /// Returns the label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
@@ -97,14 +98,14 @@ impl Outcome {
     }
 }
 
-/// Where a 429 came from.
+/// The origin of a 429.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The API refused an attempt.
+    /// The API, for any other attempt.
     Upstream,
-    /// The API refused the first attempt of a budget without history.
+    /// The API, for the first attempt of a budget without history.
     Start,
-    /// The gateway refused a caller over its quota.
+    /// The gateway, for a caller over its quota.
     Gateway,
 }
 
@@ -121,50 +122,50 @@ impl Origin {
 /// One budget at the time of a scrape, over all credentials.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BudgetGauge {
-    /// The limit and the occupied slots of the credential that uses it most.
+    /// The limit of the credential that uses the budget most.
     pub limit: u32,
-    /// See `limit`.
+    /// The occupied slots of that credential.
     pub used: u32,
-    /// Requests waiting, over all credentials.
+    /// Requests queued, over all credentials.
     pub waiting: usize,
-    /// Seconds for which the first of them has waited.
+    /// Seconds that the first of them has waited.
     pub oldest: f64,
-    /// Seconds until a newcomer would leave, at worst.
+    /// Seconds until a new request would be sent, for the slowest credential.
     pub next_free: f64,
-    /// Credentials with this budget.
+    /// Credentials that use the budget.
     pub credentials: u32,
-    /// Seconds for which a 429 keeps it closed, at worst.
+    /// Seconds for which a 429 keeps the budget closed, for the slowest credential.
     pub closed: f64,
 }
 
-/// Everything else that is read at the time of a scrape.
+/// The other levels that are read at a scrape.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Levels {
-    /// Entries, bytes, evictions and shared fetches of the cache.
+    /// Entries of the cache.
     pub cache_entries: u64,
-    /// See `cache_entries`.
+    /// Bytes of the cache.
     pub cache_bytes: u64,
-    /// See `cache_entries`.
+    /// Entries evicted since the start.
     pub cache_evictions: u64,
-    /// See `cache_entries`.
+    /// Shared fetches in flight.
     pub fetches: usize,
     /// Marks of the fence.
     pub marks: usize,
-    /// Requests that wait for a budget.
+    /// Requests queued for a budget.
     pub waiting: usize,
-    /// Detached tasks under way, and how many panicked.
+    /// Running tasks.
     pub tasks: usize,
-    /// See `tasks`.
+    /// Tasks that panicked since the start.
     pub panics: usize,
-    /// Callers tracked by the quota.
+    /// Callers tracked by the quotas.
     pub callers: usize,
     /// Whether attempts are recorded for the next start.
     pub ledger: bool,
-    /// Whether the gateway takes requests.
+    /// Whether the gateway accepts requests.
     pub ready: bool,
-    /// Whether writes wait for the API to answer again.
+    /// Whether writes wait for the API to respond again.
     pub broken: bool,
-    /// Writes that outlast a crash.
+    /// Durable writes.
     pub durable: DurableGauge,
     /// Seconds since the start.
     pub uptime: f64,
@@ -182,7 +183,7 @@ struct Hits {
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
-    /// Resolved at an operation's first hit, so that only those that are cached have a series.
+    /// Resolved at an operation's first hit, so that only cached operations have a series.
     hits: Vec<(Arc<str>, OnceLock<Hits>)>,
     duration: HistogramVec,
     hit_duration: Histogram,
@@ -209,14 +210,14 @@ pub struct Metrics {
     levels: LevelGauges,
 }
 
-/// What is counted of a listener's connections. Cheap to clone.
+/// The connections of a listener. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Connections {
     open: IntGauge,
     malformed: IntCounterVec,
 }
 
-/// Counts a connection as open for as long as it lives.
+/// A guard that counts a connection as open.
 #[derive(Debug)]
 pub struct OpenConnection(IntGauge);
 
@@ -226,19 +227,19 @@ impl Drop for OpenConnection {
     }
 }
 
-/// What is wrong with bytes that were to be a request.
+/// The kind of bytes that are not a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// They are no head.
+    /// No valid head.
     Head,
-    /// The head is larger than it may be.
+    /// A head above the size limit.
     TooLarge,
-    /// They are the preface of HTTP/2.
+    /// The preface of HTTP/2.
     Http2,
 }
 
 impl Malformed {
-    /// The label.
+    /// Returns the label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Head => "head",
@@ -262,7 +263,7 @@ impl Connections {
         Ok(Self { open, malformed })
     }
 
-    /// Those of a listener that no metric tells of.
+    /// Returns counters that no scrape shows, for a listener without metrics.
     ///
     /// # Errors
     /// Only if a name is malformed, which a test excludes.
@@ -270,24 +271,24 @@ impl Connections {
         Self::new(&Maker(Registry::new()))
     }
 
-    /// One more, until the returned guard is dropped.
+    /// Counts an open connection until the returned guard is dropped.
     pub fn opened(&self) -> OpenConnection {
         self.open.inc();
         OpenConnection(self.open.clone())
     }
 
-    /// How many are open.
+    /// Returns the number of open connections.
     pub fn open(&self) -> i64 {
         self.open.get()
     }
 
-    /// One was closed because what came was no request.
+    /// Counts a connection closed because of bytes that are not a request.
     pub fn malformed(&self, reason: Malformed) {
         self.malformed.with_label_values(&[reason.as_str()]).inc();
     }
 }
 
-/// Counts the body of an answer as under way for as long as it lives.
+/// A guard that counts a response body as in flight.
 #[derive(Debug)]
 pub struct BodyUnderWay {
     under_way: IntGauge,
@@ -295,7 +296,7 @@ pub struct BodyUnderWay {
 }
 
 impl BodyUnderWay {
-    /// It panicked.
+    /// Counts a panic of the body.
     pub fn panicked(&self) {
         self.panics.inc();
     }
@@ -307,6 +308,7 @@ impl Drop for BodyUnderWay {
     }
 }
 
+// Read at each scrape, unlike the counters above.
 #[derive(Debug)]
 struct LevelGauges {
     budget_limit: IntGaugeVec,
@@ -332,7 +334,7 @@ struct LevelGauges {
     process: ProcessGauges,
 }
 
-/// Why requests of operators are refused.
+/// The reasons to reject admin requests.
 const DENIALS: [&str; 7] = [
     "host",
     "origin",
@@ -343,18 +345,20 @@ const DENIALS: [&str; 7] = [
     "paused",
 ];
 
-/// From 10 µs for hits to minutes for waits.
+/// From fast responses to waits of minutes.
 const REQUEST_BUCKETS: [f64; 15] = [
     0.000_05, 0.000_2, 0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 150.0,
 ];
+// From 10 µs, for hits.
 const HIT_BUCKETS: [f64; 9] = [
     0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.005, 0.05,
 ];
-/// From writes that need not wait to deferred ones that wait for hours.
+/// From writes sent at once to deferred ones that wait for hours.
 const WAIT_BUCKETS: [f64; 14] = [
     0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3_600.0, 10_800.0,
 ];
 
+// Builds collectors and registers them.
 struct Maker(Registry);
 
 impl Maker {
@@ -414,7 +418,7 @@ impl Maker {
 }
 
 impl Metrics {
-    /// Metrics for these operations, in the order of their indices.
+    /// Creates the metrics for these operations, in the order of their indices.
     ///
     /// # Errors
     /// Only if a name below is malformed or taken twice, which a test excludes.
@@ -547,7 +551,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// A cache hit: the hot path, without a look-up of labels after the first.
+    /// Counts a hit with a 2xx. This is the hot path: only the first hit looks up labels.
     pub fn hit(&self, operation: usize, elapsed: Duration) {
         if let Some((name, hits)) = self.hits.get(operation) {
             let hits = hits.get_or_init(|| Hits {
@@ -564,7 +568,7 @@ impl Metrics {
         self.hit_duration.observe(elapsed.as_secs_f64());
     }
 
-    /// A hit whose answer was not shown as a success, e.g. because the caller had it already.
+    /// Counts a hit with another status, such as a 304.
     pub fn other_hit(&self, operation: &str, status: u16, elapsed: Duration) {
         let labels = [operation, Outcome::Hit.as_str(), class(Some(status))];
         self.requests.with_label_values(&labels).inc();
@@ -574,7 +578,7 @@ impl Metrics {
         self.hit_duration.observe(elapsed.as_secs_f64());
     }
 
-    /// The end of any other request.
+    /// Counts the end of any other request.
     pub fn request(
         &self,
         operation: &str,
@@ -589,54 +593,55 @@ impl Metrics {
             .observe(elapsed.as_secs_f64());
     }
 
-    /// Time that one request spent in the gateway itself.
+    /// Records the time that a request spent in the gateway itself.
     pub fn own_time(&self, elapsed: Duration) {
         self.gateway_duration.observe(elapsed.as_secs_f64());
     }
 
-    /// A fetch was begun that no reader waits for.
+    /// Counts a fetch that no reader waits for.
     pub fn refreshed(&self, operation: &str, why: &str) {
         self.refreshes.with_label_values(&[operation, why]).inc();
     }
 
-    /// Why a read of a cacheable operation was not a hit. `result` is `stale`, `miss` or `bypass`.
+    /// Counts a read of a cacheable operation that was no hit. `result` is `stale`, `miss` or
+    /// `bypass`.
     pub fn not_a_hit(&self, operation: &str, result: &str, reason: &str) {
         self.cache
             .with_label_values(&[operation, result, reason])
             .inc();
     }
 
-    /// An error of the gateway's own.
+    /// Counts an error of the gateway itself.
     pub fn refusal(&self, operation: &str, kind: &str) {
         self.refusals.with_label_values(&[operation, kind]).inc();
     }
 
-    /// A request on the listener of operators was refused.
+    /// Counts a rejected request to the admin listener.
     pub fn operator_denied(&self, reason: &str) {
         self.operators_denied.with_label_values(&[reason]).inc();
     }
 
-    /// A 429.
+    /// Counts a 429.
     pub fn throttled(&self, operation: &str, origin: Origin) {
         self.throttled
             .with_label_values(&[operation, origin.as_str()])
             .inc();
     }
 
-    /// A request left for the API after this wait.
+    /// Records the wait of a request at its first attempt.
     pub fn left(&self, operation: &str, waited: Duration) {
         self.wait
             .with_label_values(&[operation])
             .observe(waited.as_secs_f64());
-        // From now on a 429 of this operation is an increase and not the birth of a series, which
-        // a rate would not see.
+        // Creates the series, so that the first 429 of this operation is an increase that `rate`
+        // sees.
         for origin in [Origin::Upstream, Origin::Start, Origin::Gateway] {
             self.throttled
                 .with_label_values(&[operation, origin.as_str()]);
         }
     }
 
-    /// An attempt ended with this status, after this time.
+    /// Counts an attempt that got a response with this status after this time.
     pub fn answered(&self, operation: &str, status: u16, elapsed: Duration) {
         let result = if status == 429 {
             "429"
@@ -649,39 +654,39 @@ impl Metrics {
             .observe(elapsed.as_secs_f64());
     }
 
-    /// An attempt ended without an answer: `not-sent` or `unknown`.
+    /// Counts an attempt without a response: `not-sent` or `unknown`.
     pub fn unanswered(&self, operation: &str, result: &str) {
         self.upstream.with_label_values(&[operation, result]).inc();
     }
 
-    /// Cached answers were made unbelievable.
+    /// Counts an invalidation of stored responses.
     pub fn fence_moved(&self, kind: &str) {
         self.fence.with_label_values(&[kind]).inc();
     }
 
-    /// Others use a token of ours.
+    /// Counts requests of other users of a token.
     pub fn foreign(&self, budget: &str, requests: u32) {
         self.foreign
             .with_label_values(&[budget])
             .inc_by(u64::from(requests));
     }
 
-    /// A write is sent again although it may have taken effect.
+    /// Counts a retry of a write that may have taken effect.
     pub fn repeated(&self, operation: &str) {
         self.repeated.with_label_values(&[operation]).inc();
     }
 
-    /// The retry budget has no repetition for a write.
+    /// Counts a write for which the retry budget had no retry.
     pub fn repetition_refused(&self, operation: &str) {
         self.not_repeated.with_label_values(&[operation]).inc();
     }
 
-    /// Connections of callers.
+    /// Returns the connections of callers.
     pub fn connections(&self) -> &Connections {
         &self.connections
     }
 
-    /// One more body of an answer is under way, until the returned guard is dropped.
+    /// Counts a response body as in flight until the returned guard is dropped.
     pub fn body(&self) -> BodyUnderWay {
         self.bodies.inc();
         BodyUnderWay {
@@ -690,10 +695,11 @@ impl Metrics {
         }
     }
 
-    /// The text exposition, with the levels of this moment.
+    /// Renders the text exposition with the present levels.
     pub fn render(&self, budgets: &[(Arc<str>, BudgetGauge)], levels: &Levels) -> Vec<u8> {
         self.levels.set(budgets, levels);
         self.durable.set(&levels.durable);
+        // Creates the series of each budget, so that the first foreign request is an increase.
         for (budget, _) in budgets {
             self.foreign.with_label_values(&[budget.as_ref()]);
         }
@@ -830,7 +836,7 @@ impl LevelGauges {
     }
 }
 
-/// Brings a counter up to what was counted elsewhere.
+/// Raises a counter to a total that was counted elsewhere.
 fn raise(counter: &IntCounter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
 }

@@ -1,4 +1,4 @@
-//! Whether the configuration that holds is the one that was written.
+//! Metrics of reloads: whether the configuration in use is the one that was written.
 
 use super::{Maker, Metrics};
 use prometheus::{Gauge, IntCounterVec, IntGauge};
@@ -51,12 +51,12 @@ impl ConfigurationMetrics {
 }
 
 impl Metrics {
-    /// The first configuration holds.
+    /// Notes the first configuration.
     pub fn configured(&self, at: SystemTime) {
         self.configuration.good(at);
     }
 
-    /// Another one holds; so many of its keys wait for a restart.
+    /// Notes a successful reload after which `waiting` keys wait for a restart.
     pub fn reconfigured(&self, at: SystemTime, waiting: usize) {
         self.configuration.good(at);
         self.configuration
@@ -67,7 +67,7 @@ impl Metrics {
         self.configuration.waiting.set(waiting);
     }
 
-    /// The new one could not be used.
+    /// Notes a failed reload. The previous configuration stays in use.
     pub fn not_reconfigured(&self) {
         self.configuration.is_good.set(0);
         self.configuration

@@ -1,10 +1,10 @@
-//! What is told of writes that outlast a crash, and of the journal that keeps them.
+//! Metrics of durable writes, of batches, and of the journal.
 
 use super::{Maker, Metrics};
 use prometheus::{Gauge, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 use std::time::Duration;
 
-/// From a fast disk to one that is waited for.
+/// From a fast disk to a disk that stalls.
 const COMMIT_BUCKETS: [f64; 10] = [
     0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 5.0,
 ];
@@ -12,13 +12,13 @@ const COMMIT_BUCKETS: [f64; 10] = [
 /// Durable writes at the time of a scrape.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct DurableGauge {
-    /// Waiting for their turns, and under way.
+    /// Writes waiting for their turn.
     pub queued: usize,
-    /// See `queued`.
+    /// Writes in flight.
     pub dispatched: usize,
-    /// Credentials and operations that are paused.
+    /// Paused credentials and operations.
     pub paused: usize,
-    /// Bytes of the requests of all.
+    /// Bytes of all their requests.
     pub bytes: usize,
     /// Seconds since the oldest of them was accepted.
     pub oldest: f64,
@@ -98,13 +98,13 @@ impl DurableMetrics {
 }
 
 impl Metrics {
-    /// A durable write has ended in this state.
+    /// Counts a durable write that ended in this state.
     pub fn durable_ended(&self, operation: &str, state: &str) {
         let ended = &self.durable.ended;
         ended.with_label_values(&[operation, state]).inc();
     }
 
-    /// So many writes travelled together, in so many dispatches.
+    /// Counts a batch run: `writes` that were sent with `dispatches` requests.
     pub fn travelled(&self, operation: &str, writes: u64, dispatches: u64) {
         let of = &[operation];
         self.durable.travelled.with_label_values(of).inc_by(writes);
@@ -113,7 +113,7 @@ impl Metrics {
         self.durable.saved.with_label_values(of).inc_by(saved);
     }
 
-    /// The journal was told of a change.
+    /// Counts a commit of the journal and its duration.
     pub fn journal_committed(&self, kept: bool, took: Duration) {
         let result = if kept { "kept" } else { "failed" };
         let commits = self.durable.commits.with_label_values(&[result]);

@@ -1,11 +1,11 @@
-//! This process, under the names that all exporters use, from `/proc/self`; zeros where the system
-//! has none.
+//! Metrics of this process, under the names that all exporters use. They come from `/proc/self`,
+//! and are zero on systems without it.
 
 use super::{Maker, whole};
 use prometheus::{Counter, IntGauge};
 use std::fs::read_to_string;
 
-/// The unit of CPU times in `/proc` on every Linux system in use.
+/// The unit of CPU times in `/proc`, the same on every Linux system in use.
 const TICKS_PER_SECOND: f64 = 100.0;
 const BYTES_PER_KIB: u64 = 1024;
 
@@ -50,6 +50,7 @@ impl ProcessGauges {
             .set(whole(of("VmSize:") * BYTES_PER_KIB));
         self.threads.set(whole(of("Threads:")));
         let stat = Stat::parse(&read_to_string("/proc/self/stat").unwrap_or_default());
+        // The kernel's total: a counter can only be raised, so the difference is added.
         self.cpu.inc_by((stat.cpu - self.cpu.get()).max(0.0));
         let booted = read_to_string("/proc/stat").unwrap_or_default();
         let booted = field(&booted, "btime").unwrap_or(0);
@@ -62,24 +63,24 @@ impl ProcessGauges {
     }
 }
 
-/// The first number behind a name at the beginning of a line.
+/// Returns the first number after `name` at the beginning of a line.
 fn field(text: &str, name: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// What `/proc/self/stat` says (proc_pid_stat(5)), in seconds.
+/// Values of `/proc/self/stat` (proc_pid_stat(5)), in seconds.
 #[derive(Debug, Default, PartialEq)]
 struct Stat {
     cpu: f64,
-    /// Since the machine was started.
+    /// The time since the boot of the machine.
     started: u64,
 }
 
 impl Stat {
     fn parse(text: &str) -> Self {
-        // The second field is a name in parentheses that may hold spaces; the first behind it is
-        // the third.
+        // The second field is a name in parentheses, which may contain spaces. The first field
+        // behind it is the third.
         let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest);
         let field = |nth: usize| {
             let field = fields.split_whitespace().nth(nth - 3);

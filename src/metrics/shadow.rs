@@ -1,4 +1,4 @@
-//! What is told in shadow mode: what would have become of requests.
+//! Metrics of shadow mode: what the gateway would have done.
 
 use super::{Maker, Metrics, WAIT_BUCKETS};
 use prometheus::{HistogramVec, IntCounterVec, IntGauge};
@@ -50,13 +50,13 @@ impl ShadowMetrics {
 }
 
 impl Metrics {
-    /// Whether requests are forwarded at once and no limit is enforced.
+    /// Sets whether shadow mode is on.
     pub fn in_shadow(&self, is_on: bool) {
         self.shadow.mode.set(i64::from(is_on));
     }
 
-    /// In shadow mode, what would have become of a request: the verdict, what the cache would have
-    /// had, and the wait of one that would have left.
+    /// Counts a prediction: the verdict, the result of the cache, and the wait of a request that
+    /// would have been sent.
     pub fn foreseen(&self, operation: &str, verdict: &str, cache: &str, wait: Option<Duration>) {
         let shadow = &self.shadow;
         let labels = [operation, verdict, cache];
@@ -66,20 +66,20 @@ impl Metrics {
             waits.observe(wait.as_secs_f64());
         }
         if verdict == "hit" {
-            // From now on a difference is an increase and not the birth of a series.
+            // Creates both series, so that the first difference is an increase that `rate` sees.
             for result in ["same", "different"] {
                 shadow.compared.with_label_values(&[operation, result]);
             }
         }
     }
 
-    /// In shadow mode, an answer that would have been shown was compared: `same` or `different`.
+    /// Counts a comparison of a stored response with the API's: `same` or `different`.
     pub fn compared(&self, operation: &str, result: &str) {
         let compared = &self.shadow.compared;
         compared.with_label_values(&[operation, result]).inc();
     }
 
-    /// In shadow mode, the API answered 429 to a request of which this would have become.
+    /// Counts a 429 of the API, by the prediction for its request.
     pub fn throttled_in_shadow(&self, operation: &str, verdict: &str) {
         let throttled = &self.shadow.throttled;
         throttled.with_label_values(&[operation, verdict]).inc();

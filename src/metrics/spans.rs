@@ -1,9 +1,9 @@
-//! How spans end.
+//! The metric of exported spans.
 
 use super::{Maker, Metrics};
 use prometheus::IntCounterVec;
 
-/// Of a span: the collector took it, did not, or it was not kept because too many waited.
+/// The results of a span: the collector took it, the collector did not, or the queue was full.
 const RESULTS: [&str; 3] = ["exported", "failed", "dropped"];
 
 pub(super) fn counter(make: &Maker) -> prometheus::Result<IntCounterVec> {
@@ -20,7 +20,7 @@ pub(super) fn counter(make: &Maker) -> prometheus::Result<IntCounterVec> {
 }
 
 impl Metrics {
-    /// So many spans ended like this.
+    /// Counts `count` spans with this result.
     pub fn spans(&self, result: &str, count: usize) {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         self.spans.with_label_values(&[result]).inc_by(count);

@@ -1,4 +1,4 @@
-//! What was counted so far, summed over operations: for people, who look at one page.
+//! Counters summed over operations, for people who look at one page.
 
 use super::Metrics;
 use prometheus::IntCounterVec;
@@ -22,7 +22,7 @@ pub struct Totals {
 }
 
 impl Metrics {
-    /// The sums at this moment. They are the same counters that `/metrics` shows.
+    /// Returns the sums at this moment, of the same counters that `/metrics` shows.
     pub fn totals(&self) -> Totals {
         Totals {
             requests: sums(&self.requests, "outcome"),
