@@ -1,7 +1,9 @@
-//! Takes spans to a collector in batches: OTLP over HTTP, in protobuf.
+//! The exporter: sends spans to a collector in batches, as OTLP over HTTP in protobuf.
 //!
-//! The library's batches are made in a thread of its own, which waits for an answer of the client that
-//! runs in the gateway's runtime: the library's own clients would need another one.
+//! The OpenTelemetry library builds batches in a thread of its own. That thread waits for a client
+//! that runs in the gateway's runtime, because the library's own clients would need another one.
+//!
+//! Promises that exporting never delays a request: spans are dropped and counted instead.
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -24,31 +26,31 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// Spans that wait to be taken; more are dropped.
+/// The most spans in the queue. Further spans are dropped.
 const MOST_WAITING: usize = 4_096;
-/// Spans taken together.
+/// The most spans in one batch.
 const BATCH: usize = 512;
-/// How long spans wait for others.
+/// The longest that a span waits for its batch to fill.
 const DELAY: Duration = Duration::from_secs(2);
-/// How long the collector may take for a batch.
+/// The timeout of the collector for a batch.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Where a collector takes spans (OTLP/HTTP request).
+/// The path for spans (OTLP/HTTP request).
 const PATH: &str = "/v1/traces";
-/// The largest answer of a collector that is read.
+/// The largest response of a collector that is read, in bytes.
 const LARGEST_ANSWER: usize = 64 * 1024;
 
-/// A collector that speaks OTLP over HTTP.
+/// A collector that accepts OTLP over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collector {
-    /// `http://` or `https://`, a host and perhaps a port and a path; `/v1/traces` is put behind it.
+    /// `http://` or `https://`, a host, and optionally a port and a path. `/v1/traces` is appended.
     pub endpoint: String,
     /// A PEM file of certificates to trust besides the public ones.
     pub ca_file: Option<PathBuf>,
-    /// By which name the gateway is known.
+    /// The service name of the gateway.
     pub service: String,
 }
 
-/// Why spans cannot be exported at all.
+/// The reason why spans cannot be exported at all.
 #[derive(Debug)]
 pub struct TraceError(String);
 
@@ -65,7 +67,7 @@ fn because(error: impl fmt::Display) -> TraceError {
 }
 
 impl Collector {
-    /// Scheme and authority, and the URL that takes spans.
+    /// Returns scheme and authority, and the URL for spans.
     ///
     /// # Errors
     /// If the endpoint is not the address of a collector.
@@ -89,16 +91,19 @@ impl Collector {
     }
 }
 
-/// Counts how spans end.
+/// The state of the export, shared between the queue and the batches.
 #[derive(Debug)]
 struct Account {
     metrics: Arc<Metrics>,
+    /// Spans in the queue or in a batch that is being sent.
     waiting: AtomicUsize,
+    /// Whether the last batch failed, so that a lasting failure is logged once.
     failing: AtomicBool,
+    /// Whether spans were dropped since the last success, so that this is logged once.
     dropping: AtomicBool,
 }
 
-/// Spans on their way.
+/// The queue of spans and its processor.
 #[derive(Debug)]
 pub(super) struct Export {
     processor: BatchSpanProcessor,
@@ -155,6 +160,7 @@ impl Export {
 
     pub(super) fn push(&self, span: SpanData) {
         let waiting = &self.account.waiting;
+        // Counted before the library's queue, which would drop the span silently.
         if waiting.fetch_add(1, Ordering::AcqRel) >= MOST_WAITING {
             waiting.fetch_sub(1, Ordering::AcqRel);
             self.account.metrics.spans("dropped", 1);
@@ -191,7 +197,7 @@ fn client(collector: &Collector, base: Base, clock: Clock) -> Result<Client, Tra
     Client::new(spec, clock).map_err(because)
 }
 
-/// Counts what the collector took.
+/// Counts the spans that the collector took.
 #[derive(Debug)]
 struct Counting<E> {
     inner: E,
@@ -230,7 +236,7 @@ impl<E: SpanExporter> SpanExporter for Counting<E> {
     }
 }
 
-/// Sends a batch from the thread of batches, in the gateway's runtime.
+/// Sends a batch from the library's thread through the gateway's runtime.
 #[derive(Clone)]
 struct Sender {
     client: Client,

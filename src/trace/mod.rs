@@ -1,9 +1,9 @@
-//! Spans: what a request met, when, and for how long, told to an OpenTelemetry collector.
+//! Spans for an OpenTelemetry collector: what a request did, when, and for how long.
 //!
-//! A [`Trail`] names the place of a request in its trace: the caller's `traceparent` (W3C Trace
-//! Context) is taken up, or a new trace is begun. Spans are made when what they tell of has ended,
-//! so a request that is not traced costs a look at one field. They are handed over without waiting:
-//! where the collector is slow or away, spans are dropped and counted, never requests.
+//! A [`Trail`] is the place of a request in its trace. It continues the caller's `traceparent` (W3C
+//! Trace Context) or starts a new trace. A span is built after the work that it describes has
+//! ended, so a request that is not traced costs the look at one header. Exporting never waits: if
+//! the collector is slow or away, spans are dropped and counted.
 
 mod export;
 
@@ -25,13 +25,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use opentelemetry::trace::{SpanKind, TraceId};
 
-/// The field that names a request's place in its trace (W3C Trace Context, section 3.2).
+/// The header that names a request's place in its trace (W3C Trace Context, section 3.2).
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// What a caller says of its trace, unless it says nothing, or something malformed, which begins a
-/// new one (section 3.2.2).
+/// Returns the caller's place in its trace. An absent or malformed header gives `None`, and a new
+/// trace starts (section 3.2.2).
 fn remote(headers: &HeaderMap) -> Option<SpanContext> {
     let mut parents = headers.get_all(TRACEPARENT).iter();
     let (Some(parent), None) = (parents.next(), parents.next()) else {
@@ -42,7 +42,7 @@ fn remote(headers: &HeaderMap) -> Option<SpanContext> {
     }
     let mut fields = HeaderMap::new();
     fields.insert(TRACEPARENT, parent.clone());
-    // Several lines are one list (section 3.3.1).
+    // Several lines form one list (section 3.3.1).
     let states: Vec<&[u8]> = headers
         .get_all(TRACESTATE)
         .iter()
@@ -60,8 +60,8 @@ fn remote(headers: &HeaderMap) -> Option<SpanContext> {
     context.is_valid().then_some(context)
 }
 
-/// Whether the parts have their lengths; the library takes shorter ones for numbers. A later
-/// version may have more parts behind them.
+/// Returns whether each part has its length; the library accepts shorter ones. A later version may
+/// add parts at the end.
 fn has_its_form(parent: &[u8]) -> bool {
     const LENGTH: usize = 55;
     let hyphens = [2, 35, 52].iter().all(|at| parent.get(*at) == Some(&b'-'));
@@ -72,29 +72,29 @@ fn has_its_form(parent: &[u8]) -> bool {
     hyphens && whole
 }
 
-/// The trace that a caller says its request belongs to; for the log.
+/// Returns the trace id that a caller sent, for the log.
 pub fn trace_id(headers: &HeaderMap) -> Option<TraceId> {
     remote(headers).map(|remote| remote.trace_id())
 }
 
-/// The place of a request in its trace. Only of one whose spans are told.
+/// The place of a request in its trace. Exists only for requests that are traced.
 #[derive(Clone, Debug)]
 pub struct Trail {
     context: SpanContext,
     parent: SpanId,
     parent_is_remote: bool,
-    /// An instant, and what the wall clock said then: one for all that is below, so that no span
-    /// begins before the one above it.
+    /// An instant and its wall-clock time. One pair serves the whole trace, so that no span begins
+    /// before its parent.
     anchor: (Instant, SystemTime),
 }
 
 impl Trail {
-    /// The trace.
+    /// Returns the id of the trace.
     pub fn trace_id(&self) -> TraceId {
         self.context.trace_id()
     }
 
-    /// A place below this one.
+    /// Returns a new place below this one.
     pub fn below(&self) -> Self {
         let context = &self.context;
         Self {
@@ -111,7 +111,7 @@ impl Trail {
         }
     }
 
-    /// What the wall clock says at this instant.
+    /// Returns the wall-clock time of an instant.
     fn wall(&self, at: Instant) -> SystemTime {
         let (anchor, wall) = self.anchor;
         match at.checked_duration_since(anchor) {
@@ -120,7 +120,7 @@ impl Trail {
         }
     }
 
-    /// Writes this place into the fields of a request, for whoever handles it next.
+    /// Writes this place into headers, for the next hop.
     pub fn put_into(&self, headers: &mut HeaderMap) {
         let context = opentelemetry::Context::new().with_remote_span_context(self.context.clone());
         TraceContextPropagator::new().inject_context(&context, &mut HeaderInjector(headers));
@@ -130,41 +130,41 @@ impl Trail {
     }
 }
 
-/// Something that has ended.
+/// A span that has ended.
 #[derive(Clone, Debug)]
 pub struct Span<'t> {
-    /// Its place.
+    /// The place of the span.
     pub trail: &'t Trail,
-    /// What it is, of few different values.
+    /// The name, one of few values.
     pub name: Cow<'static, str>,
-    /// Its side of an exchange.
+    /// The side of an exchange.
     pub kind: SpanKind,
-    /// When it began and ended.
+    /// The beginning.
     pub from: Instant,
-    /// See `from`.
+    /// The end.
     pub to: Instant,
-    /// Whether it failed.
+    /// Whether the work failed.
     pub failed: bool,
-    /// What else is known of it. No token, and nothing that a caller wrote, but for its request id.
+    /// Further facts. They never contain a token, and nothing of a caller except its request id.
     pub attributes: Vec<KeyValue>,
 }
 
-/// Which requests are traced of those whose callers do not say so, and where spans go.
+/// The collector, and which requests are traced.
 #[derive(Clone, Debug)]
 pub struct Spec {
     /// The collector.
     pub collector: Collector,
-    /// Of a hundred requests without a `traceparent` so many are traced; of those with one, the
-    /// ones whose caller traces them.
+    /// The percentage of requests without a `traceparent` that are traced. A request with one is
+    /// traced if its caller traces it.
     pub sample_percent: u32,
 }
 
-/// Names of OpenTelemetry's semantic conventions for HTTP: the status of an answer.
+/// The status of a response, in OpenTelemetry's semantic conventions for HTTP.
 pub const STATUS: &str = "http.response.status_code";
-/// Why there is no answer, or which error it was.
+/// The error, or the reason why there is no response.
 pub const ERROR: &str = "error.type";
 
-/// Tells spans. Cheap to clone.
+/// Exports spans. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tracer {
     shared: Arc<Shared>,
@@ -179,7 +179,7 @@ struct Shared {
 }
 
 impl Tracer {
-    /// Begins to export within the present runtime; connects to nothing yet.
+    /// Starts the export in the current runtime. No connection is made yet.
     ///
     /// # Errors
     /// If the collector's address cannot be used.
@@ -197,7 +197,7 @@ impl Tracer {
         })
     }
 
-    /// The place of a request that comes in with these fields, if it is to be traced.
+    /// Returns the place of a request with these headers, if it is to be traced.
     pub fn begin(&self, headers: &HeaderMap) -> Option<Trail> {
         let ids = RandomIdGenerator::default();
         if let Some(remote) = remote(headers) {
@@ -210,7 +210,7 @@ impl Tracer {
             return place.context.is_sampled().then(|| place.below());
         }
         let id = ids.new_trace_id();
-        // The last byte is as random as any: it decides, so that each trace is whole.
+        // The last byte of the id is random. It decides for the whole trace.
         let [.., last] = id.to_bytes();
         if u32::from(last) * 100 >= self.shared.sample_percent * 256 {
             return None;
@@ -235,13 +235,13 @@ impl Tracer {
         (clock.now(), clock.wall())
     }
 
-    /// The place of something that goes on for a caller that has long been answered: what is below
-    /// it is below the caller's own span.
+    /// Returns the place for work that continues after its caller got a response. Spans below it
+    /// belong to the caller's own span.
     pub fn resume(&self, headers: &HeaderMap) -> Option<Trail> {
         resume(headers, self.anchor())
     }
 
-    /// Tells of something that has ended. Never waits.
+    /// Queues a span for export. Never waits.
     pub fn tell(&self, span: Span<'_>) {
         let shared = &self.shared;
         let status = if span.failed {
@@ -266,7 +266,7 @@ impl Tracer {
         });
     }
 
-    /// Hands over what has been told, within this time. Blocks.
+    /// Exports the queued spans within this time. Blocks the thread.
     pub fn finish(&self, within: Duration) {
         self.shared.export.finish(within);
     }
@@ -282,7 +282,7 @@ fn resume(headers: &HeaderMap, anchor: (Instant, SystemTime)) -> Option<Trail> {
     })
 }
 
-/// What is known of something, for [`Span::attributes`].
+/// Returns an attribute for [`Span::attributes`].
 pub fn attribute(name: &'static str, value: impl Into<Value>) -> KeyValue {
     KeyValue::new(name, value)
 }
