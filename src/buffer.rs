@@ -1,17 +1,17 @@
-//! Memory for the bodies of messages, outside of the allocator where it is large.
+//! Memory for message bodies. Large ones do not come from the allocator.
 //!
-//! What is freed goes back to an allocator, which may keep it: after a peak of answers of some MiB
-//! each, most of the peak stayed resident. A large body has pages of its own (an anonymous
-//! mapping), which go back to the system with the last who reads it. A small one comes from the
-//! allocator.
+//! An allocator may keep freed memory: after a peak of responses of some MiB each, most of the peak
+//! stayed resident. So a large body has pages of its own, an anonymous mapping, which the system
+//! gets back with the last reader. A small body comes from the allocator. If the system gives no
+//! pages, the allocator does.
 
 use bytes::{Bytes, BytesMut};
 use memmap2::MmapMut;
 
-/// From this length on a body has pages of its own.
+/// The length in bytes from which a body has pages of its own.
 const LARGE: usize = 64 * 1024;
 
-/// A body that is being gathered.
+/// A body that is being collected.
 #[derive(Debug)]
 pub struct Buffer {
     expected: usize,
@@ -24,7 +24,7 @@ enum Memory {
     Large(Pages),
 }
 
-/// Pages, of which the first bytes are in use. Those that were never written to take no memory.
+/// A mapping of which the first `length` bytes are in use. Pages never written to take no memory.
 #[derive(Debug)]
 struct Pages {
     map: MmapMut,
@@ -38,13 +38,13 @@ impl AsRef<[u8]> for Pages {
 }
 
 impl Pages {
-    /// None if the system gives none.
+    /// Maps pages, or returns `None` if the system gives none.
     fn new(capacity: usize) -> Option<Self> {
         let map = MmapMut::map_anon(capacity).ok()?;
         Some(Self { map, length: 0 })
     }
 
-    /// Whether there was room for these.
+    /// Appends bytes, and returns whether there was room.
     fn push(&mut self, data: &[u8]) -> bool {
         let end = self.length + data.len();
         let Some(room) = self.map.get_mut(self.length..end) else {
@@ -57,8 +57,9 @@ impl Pages {
 }
 
 impl Buffer {
-    /// An empty one, for a body that is expected to have so many bytes.
+    /// Creates an empty buffer for a body of about `expected` bytes.
     pub fn new(expected: usize) -> Self {
+        // A large body starts empty, and gets pages once 64 KiB of it have arrived.
         let first = if expected < LARGE { expected } else { 0 };
         Self {
             expected,
@@ -66,12 +67,12 @@ impl Buffer {
         }
     }
 
-    /// How many bytes it has.
+    /// Returns the number of bytes.
     pub fn len(&self) -> usize {
         self.bytes().len()
     }
 
-    /// Whether it has none.
+    /// Returns whether the buffer is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -83,7 +84,7 @@ impl Buffer {
         }
     }
 
-    /// Adds these bytes.
+    /// Appends bytes.
     pub fn push(&mut self, data: &[u8]) {
         if let Memory::Large(pages) = &mut self.memory
             && pages.push(data)
@@ -92,6 +93,7 @@ impl Buffer {
         }
         let needed = self.len() + data.len();
         if needed >= LARGE {
+            // Growth by doubling copies each byte a bounded number of times.
             let capacity = self.expected.max(needed.next_power_of_two());
             if let Some(mut pages) = Pages::new(capacity)
                 && pages.push(self.bytes())
@@ -109,7 +111,7 @@ impl Buffer {
         self.memory = Memory::Small(bytes);
     }
 
-    /// All of it, to be shared.
+    /// Returns the whole body, to be shared.
     pub fn freeze(self) -> Bytes {
         match self.memory {
             Memory::Small(bytes) => bytes.freeze(),
@@ -118,7 +120,7 @@ impl Buffer {
     }
 }
 
-/// A copy that takes no more memory than it has to.
+/// Returns a copy that takes no more memory than necessary.
 pub fn copy(bytes: &[u8]) -> Bytes {
     if bytes.len() < LARGE {
         return Bytes::copy_from_slice(bytes);

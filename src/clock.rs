@@ -1,12 +1,12 @@
-//! The only reader of time.
+//! The clocks: the only reader of time.
 //!
-//! Everything else takes `now` as an argument, so that a decision can be tested at any instant.
-//! The monotonic clock is tokio's: where a test pauses it, the wall clock and the boot clock of
-//! [`Clock::simulated`] stand still and jump with it.
+//! All other code takes `now` as an argument, so that a decision can be tested at any instant. The
+//! monotonic clock is tokio's. When a test pauses it, the wall clock and the boot clock of
+//! [`Clock::simulated`] stop and jump with it.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// Reads the monotonic, the wall and the boot clock. Cheap to clone.
+/// The monotonic, the wall and the boot clock. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Clock {
     source: Source,
@@ -23,25 +23,25 @@ enum Source {
     },
 }
 
-/// A point on the clock that goes on across restarts of the process but not of the machine.
+/// An instant of a clock that survives restarts of the process, but not of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootTime {
-    /// Names the boot of the machine; times of different boots cannot be compared.
+    /// The id of the machine's boot. Times of different boots cannot be compared.
     pub id: [u8; 16],
-    /// Time since that boot, suspended time included. Resolution 10 ms, rounded down.
+    /// The time since the boot, including suspended time. Resolution 10 ms, rounded down.
     pub since: Duration,
 }
 
 impl Clock {
-    /// The clocks of this machine.
+    /// Returns the clocks of this machine.
     pub fn system() -> Self {
         Self {
             source: Source::System,
         }
     }
 
-    /// Clocks that move with tokio's clock alone, beginning at `wall` now.
-    /// `boot` is how long the imagined machine has been up.
+    /// Returns clocks that move with tokio's clock alone. The wall clock starts at `wall`. The
+    /// simulated machine has been up for `boot`.
     pub fn simulated(wall: SystemTime, boot: Duration) -> Self {
         let now = read_monotonic();
         let start = now.checked_sub(boot).unwrap_or(now);
@@ -54,13 +54,13 @@ impl Clock {
         }
     }
 
-    /// The monotonic clock.
+    /// Returns the time of the monotonic clock.
     pub fn now(&self) -> Instant {
         read_monotonic()
     }
 
-    /// The wall clock; only for what people and other machines read, never for a decision on a
-    /// budget.
+    /// Returns the time of the wall clock. Only people and other machines may read it; no decision
+    /// about a budget may depend on it.
     pub fn wall(&self) -> SystemTime {
         match &self.source {
             Source::System => read_wall(),
@@ -68,8 +68,8 @@ impl Clock {
         }
     }
 
-    /// The boot clock, or `None` where the system does not tell (then nothing is known about what
-    /// an earlier process sent).
+    /// Returns the time of the boot clock, or `None` if the system has none. Then nothing is known
+    /// about what an earlier process sent.
     pub fn boot(&self) -> Option<BootTime> {
         match &self.source {
             Source::System => read_boot(),
@@ -97,7 +97,8 @@ fn read_wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// Linux: `/proc/uptime` counts suspended time, as CLOCK_BOOTTIME does; the id is a UUID in text.
+/// Reads the boot clock of Linux. `/proc/uptime` includes suspended time, as `CLOCK_BOOTTIME` does.
+/// The boot id is a UUID in text.
 fn read_boot() -> Option<BootTime> {
     let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
     let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;

@@ -1,33 +1,33 @@
-//! The bearer token a request travels with, known only by a keyed hash.
+//! The bearer token of a request, known only as a keyed hash.
 //!
-//! The hash is keyed so that one seen in a log cannot be checked against a guessed token off-line.
-//! 128 bits of HMAC-SHA256: two tokens never share a cache entry or a budget. The key outlives
-//! the process (a file) wherever hashes do: the ledger of the state directory names budgets by it.
+//! The hash is keyed so that a hash from a log cannot be checked against guessed tokens off-line.
+//! It has 128 bits of HMAC-SHA256, so two tokens never share a cache entry or a budget. The key is
+//! kept in a file wherever hashes are: the ledger in the state directory names budgets by hash.
 
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
 use sha2::Sha256;
 use std::fmt;
 
-/// Names one credential. Two requests have equal ones exactly if the API sees one token in them, in
-/// whatever spelling of the scheme, or none in either.
+/// The hash of a credential. Two requests have equal ones exactly if the API sees the same token in
+/// both, however the scheme is spelled, or no token in either.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Credential([u8; 16]);
 
 impl Credential {
-    /// The credential whose hash was kept.
+    /// Restores a credential from a stored hash.
     pub fn from_bytes(hash: [u8; 16]) -> Self {
         Self(hash)
     }
 
-    /// The hash itself.
+    /// Returns the hash.
     pub fn bytes(&self) -> &[u8; 16] {
         &self.0
     }
 }
 
 impl fmt::Display for Credential {
-    /// The first 64 bits in hexadecimal: enough to tell credentials apart in a log.
+    /// Writes the first 64 bits in hexadecimal, which suffices to tell credentials apart in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0[..8]
             .iter()
@@ -41,7 +41,7 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// Hashes credentials with one key. Cheap to clone; its `Debug` shows nothing.
+/// Hashes credentials with one key. Cheap to clone. `Debug` shows nothing.
 #[derive(Clone)]
 pub struct Hasher {
     keyed: Hmac<Sha256>,
@@ -54,9 +54,9 @@ impl fmt::Debug for Hasher {
 }
 
 impl Hasher {
-    /// A hasher with this key.
+    /// Creates a hasher with this key.
     pub fn new(key: &[u8; 32]) -> Self {
-        // A key of 32 bytes fits the block of SHA-256, so it is used as it is (RFC 2104, 2).
+        // A key of 32 bytes fits the block of SHA-256 and is used as it is (RFC 2104, section 2).
         let mut block = hmac::digest::common::Key::<Hmac<Sha256>>::default();
         block[..32].copy_from_slice(key);
         Self {
@@ -64,13 +64,14 @@ impl Hasher {
         }
     }
 
-    /// The credential of a request; requests that name none share one.
+    /// Returns the credential of a request. Requests without one share a value.
     pub fn credential(&self, headers: &HeaderMap) -> Credential {
         let (scheme, secret) = shown(headers);
         Credential(self.hash(&[b"credential", scheme, secret]))
     }
 
-    /// A stable name of some parts under this key; each part is framed by its length.
+    /// Returns a stable name of some parts under this key. Each part is framed by its length, so
+    /// that different parts never hash alike.
     pub fn hash(&self, parts: &[&[u8]]) -> [u8; 16] {
         let mut mac = self.keyed.clone();
         for part in parts {
@@ -84,17 +85,18 @@ impl Hasher {
     }
 }
 
-/// Whether the request has a credential: a scheme of authentication and something after it. An
-/// `Authorization` that is empty, and a scheme or a token alone, says nothing of who asks. The API
-/// knows the scheme `Bearer` alone; another one is passed on, as a credential of its own.
+/// Returns whether the request has a credential: an authentication scheme and something after it.
+/// An empty `Authorization`, a scheme alone or a token alone identifies no one. The API knows only
+/// the scheme `Bearer`; any other scheme is forwarded, as a credential of its own.
 pub fn is_named(headers: &HeaderMap) -> bool {
     !shown(headers).1.is_empty()
 }
 
-/// What `Authorization` says, so that one token is one credential: schemes are compared without
-/// regard to case and followed by any number of spaces (RFC 9110, section 11.4). Of a scheme other
-/// than `bearer` nothing is known, and the value is taken as it stands. Nothing, where it names
-/// nobody.
+/// Returns scheme and token of `Authorization`, normalised so that one token is one credential.
+///
+/// Schemes are compared without regard to case, and any number of spaces follows them (RFC 9110,
+/// section 11.4). For a scheme other than `bearer`, the value is taken as it stands. Both parts are
+/// empty if the value identifies no one.
 fn shown(headers: &HeaderMap) -> (&'static [u8], &[u8]) {
     let value = headers.get(http::header::AUTHORIZATION);
     let value = value.map_or(&[][..], |value| value.as_bytes().trim_ascii());

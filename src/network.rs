@@ -11,12 +11,12 @@ pub struct Network {
     prefix: u8,
 }
 
-/// What is expected of a network.
+/// The expectation, for error messages.
 pub const NETWORK: &str = "networks such as `10.0.0.0/8`, `::1/128` or a single address, with no bits set behind the prefix";
 
 impl Network {
-    /// Whether the address is in the network. An IPv4 address inside an IPv6 one
-    /// (`::ffff:10.0.0.1`, as a socket that listens on both shows it) counts as IPv4.
+    /// Returns whether the address is in the network. An IPv4 address mapped into IPv6
+    /// (`::ffff:10.0.0.1`, as a dual-stack socket shows it) counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_ipv4() == self.address.is_ipv4()
@@ -33,7 +33,7 @@ impl FromStr for Network {
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| ())?;
-        // A mapped address would never match: addresses are compared in their canonical form.
+        // Addresses are compared in canonical form, so a mapped one would never match.
         if address != address.to_canonical() {
             return Err(());
         }
@@ -68,7 +68,7 @@ fn bits(address: IpAddr) -> u128 {
     }
 }
 
-/// The address with all bits behind the prefix cleared.
+/// Returns the address with all bits behind the prefix cleared.
 fn masked(address: IpAddr, prefix: u8) -> u128 {
     let behind = u32::from(width(address).saturating_sub(prefix));
     let bits = bits(address);

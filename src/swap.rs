@@ -1,27 +1,27 @@
-//! A value that is replaced as a whole while it is used.
+//! A value that is replaced as a whole while it is in use.
 
 use parking_lot::RwLock;
 use std::sync::Arc;
 
-/// Hands out the present value. Whoever has one keeps it, whatever comes after.
+/// A replaceable value. A holder of the old value keeps it after a replacement.
 #[derive(Debug)]
 pub struct Swap<T>(RwLock<Arc<T>>);
 
 impl<T> Swap<T> {
-    /// With this value to begin with.
+    /// Creates one with this value.
     pub fn new(value: T) -> Self {
         Self(RwLock::new(Arc::new(value)))
     }
 
-    /// The present value. Waits for no one: the lock is held for as long as a pointer is copied.
+    /// Returns the present value. The lock is held only while a pointer is copied.
     pub fn get(&self) -> Arc<T> {
         Arc::clone(&self.0.read())
     }
 
-    /// Puts another in its place.
+    /// Replaces the value.
     pub fn set(&self, value: T) {
         let value = Arc::new(value);
-        // What it replaces is dropped without the lock.
+        // The old value is dropped after the lock is released.
         let _old = std::mem::replace(&mut *self.0.write(), value);
     }
 }

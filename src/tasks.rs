@@ -1,7 +1,7 @@
-//! Work that goes on without the caller that began it: attempts and shared fetches.
+//! Tasks that outlive their caller: attempts and shared fetches.
 //!
-//! They are counted, so that stopping can wait for them, and a panic in one is counted and logged
-//! rather than lost; the layers around a request do not see it.
+//! Tasks are counted, so that stopping can wait for them. A panic in a task is counted and logged;
+//! the layers around a request do not see it. Tasks are never cancelled here.
 
 use std::any::Any;
 use std::future::Future;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
-/// Counts detached tasks. Cheap to clone.
+/// The counter of detached tasks. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
     shared: Arc<Shared>,
@@ -22,7 +22,7 @@ struct Shared {
     idle: Notify,
 }
 
-/// Counts as a task under way until it is dropped.
+/// A guard that counts as a task until it is dropped.
 pub struct Running {
     tasks: Tasks,
     name: &'static str,
@@ -30,18 +30,18 @@ pub struct Running {
 }
 
 impl Tasks {
-    /// Runs `work` to its end, whoever waits for it.
+    /// Runs `work` to its end, even if nothing waits for it.
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         let running = self.begin(name);
         drop(tokio::spawn(async move {
-            // The whole guard moves in, so that it ends with the task.
+            // The whole guard moves in, so that it is dropped with the task, at a panic as well.
             let mut running = running;
             work.await;
             running.finished = true;
         }));
     }
 
-    /// Counts something as a task from now on.
+    /// Counts a task from now until the returned guard is dropped.
     pub fn begin(&self, name: &'static str) -> Running {
         self.shared.under_way.fetch_add(1, Ordering::AcqRel);
         Running {
@@ -51,19 +51,20 @@ impl Tasks {
         }
     }
 
-    /// Tasks under way.
+    /// Returns the number of running tasks.
     pub fn under_way(&self) -> usize {
         self.shared.under_way.load(Ordering::Acquire)
     }
 
-    /// Tasks that panicked since the start.
+    /// Returns the number of tasks that panicked since the start.
     pub fn panicked(&self) -> usize {
         self.shared.panicked.load(Ordering::Acquire)
     }
 
-    /// Waits until no task is under way.
+    /// Waits until no task is running.
     pub async fn idle(&self) {
         loop {
+            // Registered before the check, so that a task that ends in between is not missed.
             let idle = self.shared.idle.notified();
             if self.under_way() == 0 {
                 return;
@@ -85,7 +86,7 @@ impl Drop for Running {
     }
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 pub fn panic_text(cause: &(dyn Any + Send)) -> &str {
     let text = cause.downcast_ref::<&str>().copied();
     text.or_else(|| cause.downcast_ref::<String>().map(String::as_str))
