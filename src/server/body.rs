@@ -1,4 +1,4 @@
-//! The body of a request as it comes from a connection, and that of an answer as it leaves.
+//! The bodies of a connection: of a request as it arrives, and of a response as it is sent.
 
 use super::notes::{BodyComing, Exchange, Notes};
 use crate::exchange::body::BoxError;
@@ -9,12 +9,11 @@ use hyper::body::Incoming;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// The bytes as the HTTP library reads them. While they come, the line does not take them for the
-/// next head, which has a deadline of its own.
+/// The body of a request as hyper reads it. While it arrives, the line does not take its bytes for
+/// the next head, which has a deadline of its own.
 #[derive(Debug)]
 pub struct RequestBody {
-    // Dropped first: dropping the bytes wakes the connection, which may then wait for the next
-    // head.
+    // Dropped first: dropping `inner` wakes the connection, which may then wait for the next head.
     coming: Option<BodyComing>,
     inner: Incoming,
 }
@@ -38,6 +37,7 @@ impl Body for RequestBody {
         let has_ended = self.inner.is_end_stream() || matches!(polled, Poll::Ready(None));
         if let Some(coming) = self.coming.take_if(|_| has_ended) {
             coming.ended();
+        // An error ends the body without having read all of it, so it stays noted as unread.
         } else if matches!(polled, Poll::Ready(Some(Err(_)))) {
             self.coming = None;
         }
@@ -53,7 +53,7 @@ impl Body for RequestBody {
     }
 }
 
-/// The body of an answer. Once the HTTP library has all of it, the exchange has ended.
+/// The body of a response. Once hyper has all of it and drops it, the exchange has ended.
 #[derive(Debug)]
 pub struct AnswerBody {
     inner: OuterBody,

@@ -1,4 +1,7 @@
-//! One connection of a caller: HTTP/1.1, with a deadline for every head and for every answer.
+//! One connection of a caller: HTTP/1.1, with a deadline for every head and for every response.
+//!
+//! hyper parses and writes; [`Line`] below it watches the bytes; [`Notes`] connect the two. What a
+//! request means is the service's business.
 
 use super::body::{AnswerBody, RequestBody};
 use super::line::{Line, Patience};
@@ -22,18 +25,20 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::coop::unconstrained;
 
-/// Bounds of one connection.
+/// The bounds of one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionBounds {
     /// The largest head, in bytes, at least 8 KiB.
     pub head_bytes: usize,
-    /// How long a caller may take for what it sends and for what is sent to it.
+    /// The time a caller may take to send, and to read what is sent.
     pub patience: Patience,
 }
 
-/// Serves one connection until it ends, or until `stopped` says so and its request has ended. Returns
-/// why it was closed if what came was no request: that was answered without anybody else seeing it.
-/// `stopped` is held to the end, because the listener waits until nobody does.
+/// Serves one connection until it ends, or until `stopped` is set and its request has ended.
+///
+/// Returns the reason if it was closed because of bytes that are not a request. The line has
+/// answered those, and no service has seen them. `stopped` is held to the end, because the listener
+/// waits until no receiver is left.
 pub async fn serve<I, S>(
     io: I,
     peer: SocketAddr,
@@ -53,13 +58,13 @@ where
     let of_service = notes.clone();
     let handle = service_fn(move |request| served(&service, &of_service, request));
     let mut connection = http1::Builder::new()
-        // The line has the deadline of a head.
+        // The line enforces the deadline of a head.
         .header_read_timeout(None)
-        // The end of the input is no hang-up; the line finds out who has gone.
+        // The end of the input is no hang-up. The line finds out whether the caller has gone.
         .half_close(true)
         .max_header_size(bounds.head_bytes)
         .max_buf_size(bounds.head_bytes.max(8 * 1024))
-        // Without pipeline_flush: it would keep the 400 to a malformed head from being sent.
+        // Without `pipeline_flush`, which would keep the 400 to a malformed head from being sent.
         .serve_connection(TokioIo::new(line), handle);
     let ended = match until(Pin::new(&mut connection), &mut stopped).await {
         Some(ended) => ended,
@@ -70,6 +75,8 @@ where
     };
     let error = ended.err();
     let reason = told(peer, &notes, error.as_ref());
+    // Only after a regular end or an unreadable head does the caller wait for a last response. Any
+    // other error means that the connection is lost.
     if error.as_ref().is_none_or(hyper::Error::is_parse) {
         let stop = async { drop(stopped.wait_for(|stopped| *stopped).await) };
         connection.into_parts().io.into_inner().close(stop).await;
@@ -77,7 +84,7 @@ where
     reason
 }
 
-/// Answers one request.
+/// Responds to one request.
 fn served<S>(
     service: &S,
     notes: &Notes,
@@ -94,13 +101,14 @@ where
         Version::HTTP_11 => Interim::Understood,
         _ => Interim::Unknown,
     };
+    // Noted before the service is called, so that the line watches the caller from the start.
     let (exchange, notes) = (notes.taken_up(interim), notes.clone());
     let answer = service.call(request);
     async move {
         let Ok(mut answer) = answer.await;
         exchange.answered();
         if notes.is_body_unread() {
-            // What is still to come of the body is dropped, and the connection closed.
+            // hyper drops the rest of the body and closes the connection.
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(header::CONNECTION, close);
         }
@@ -108,7 +116,7 @@ where
     }
 }
 
-/// Logs how a connection ended, if not as usual. Returns what was wrong with what was no request.
+/// Logs an unusual end of a connection. Returns the reason if its bytes were not a request.
 fn told(peer: SocketAddr, notes: &Notes, error: Option<&hyper::Error>) -> Option<Malformed> {
     let refused = notes.refused();
     let id = refused.and_then(|(_, id)| id.to_str().ok());
@@ -127,8 +135,8 @@ fn told(peer: SocketAddr, notes: &Notes, error: Option<&hyper::Error>) -> Option
     Some(reason)
 }
 
-/// Gives an answer an empty reason phrase if its status has no usual one (RFC 9112, section 4); hyper
-/// would make one up.
+/// Sets an empty reason phrase if the status has no usual one (RFC 9112, section 4). hyper would
+/// invent one.
 fn with_phrase<B>(mut answer: Response<B>) -> Response<B> {
     if answer.status().canonical_reason().is_none() {
         let extensions = answer.extensions_mut();
@@ -137,17 +145,17 @@ fn with_phrase<B>(mut answer: Response<B>) -> Response<B> {
     answer
 }
 
-/// What the connection comes to, or `None` as soon as `stopped` says so.
+/// Returns the result of the connection, or `None` as soon as `stopped` is set.
 ///
-/// The connection is polled for every request; waiting for `stopped` takes a lock each time it is
-/// polled, so it is polled only where that can make a difference.
+/// The connection is polled for every request. Waiting for `stopped` takes a lock at each poll, so
+/// it is polled only if that can make a difference: with a new waker, or after a change.
 async fn until<C: Future>(
     mut connection: Pin<&mut C>,
     stopped: &mut watch::Receiver<bool>,
 ) -> Option<C::Output> {
     let news = stopped.clone();
     let stop = async { drop(stopped.wait_for(|stopped| *stopped).await) };
-    // Out of turns of this task, it would wait without having been registered.
+    // A task out of its coop budget would get `Pending` here without being registered.
     let mut stop = pin!(unconstrained(stop));
     let mut wakes: Option<Waker> = None;
     poll_fn(|context| {

@@ -1,13 +1,13 @@
-//! Room for as many open files as the configured connections need.
+//! The limit of open files, raised to what the configured connections need.
 //!
-//! The soft limit is usually 1,024 for the sake of old programs; the hard one is what the operator
-//! allows. So the soft one is raised at the start, and what is still missing is said then, instead
-//! of when connections can no longer be accepted.
+//! The soft limit is usually 1,024 for the sake of old programs; the hard limit is what the
+//! operator permits. So the soft limit is raised at the start. A limit that is still too low is
+//! reported then, and not only when connections can no longer be accepted.
 
 /// Files besides connections: listeners, the ledger, the log, the runtime's own.
 const OTHERS: u64 = 64;
 
-/// Raises the limit of open files as far as it goes. Returns what to say if that is too little for
+/// Raises the limit of open files as far as possible. Returns a warning if that is too little for
 /// so many connections of callers, each with one to the API at worst.
 pub fn make_room(connections: usize) -> Option<String> {
     let wanted = wanted(connections);
@@ -22,6 +22,7 @@ pub fn make_room(connections: usize) -> Option<String> {
 }
 
 fn wanted(connections: usize) -> u64 {
+    // The listener accepts a sixteenth more, for clear rejections.
     let accepted = connections.saturating_add(connections.div_ceil(16));
     u64::try_from(accepted)
         .unwrap_or(u64::MAX)
@@ -29,7 +30,7 @@ fn wanted(connections: usize) -> u64 {
         .saturating_add(OTHERS)
 }
 
-/// The limit that holds in the end, at most `wanted` if it was raised; `None` if there is none.
+/// Returns the limit in force, at most `wanted` if it was raised, or `None` if there is no limit.
 #[cfg(unix)]
 fn raise(wanted: u64) -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

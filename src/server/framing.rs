@@ -1,66 +1,67 @@
-//! Pure. Finds requests whose framing could be read in two ways.
+//! Pure. Detection of requests whose framing can be read in two ways.
 //!
-//! A message with both `Transfer-Encoding` and `Content-Length` is the means of request smuggling
-//! and is refused (RFC 9112, section 6.3). The HTTP library drops the length of such a message
-//! before anybody sees its header, so the bytes of a connection themselves are looked at as they
-//! come.
+//! A message with both `Transfer-Encoding` and `Content-Length` is a means of request smuggling and
+//! is rejected (RFC 9112, section 6.3). hyper drops the length of such a message before a service
+//! sees its headers. So this state machine reads the bytes of a connection as they arrive.
 //!
-//! Only heads are looked at. Bodies are skipped by the framing that their head declares, so that
-//! nothing in a body is taken for a field. What is not framed as the library accepts it ends the
-//! connection there, and whatever is found here afterwards means nothing. Even an ambiguous request
-//! that were overlooked would do no harm: the library then goes by `Transfer-Encoding` alone and
-//! closes the connection.
+//! It reads heads only. Bodies are skipped by the framing that their head declares, so that nothing
+//! in a body is taken for a header. If hyper does not accept the framing, it ends the connection,
+//! and what is found here afterwards has no effect. Even an overlooked ambiguous request would do
+//! no harm: hyper then uses `Transfer-Encoding` alone and closes the connection.
 
 const LENGTH: &[u8] = b"content-length";
 const ENCODING: &[u8] = b"transfer-encoding";
-/// One byte more than the longer name: what is longer is neither.
+/// One byte more than the longer name. A name that does not fit is neither.
 const KEPT: usize = ENCODING.len() + 1;
 
-/// Where in the bytes of a connection the next one stands.
+/// The part of a message that the next byte belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Place {
-    /// In a line of a head, before any colon.
+    /// A line of a head, before any colon.
     #[default]
     Name,
-    /// In the rest of a line of a head.
+    /// The rest of a line of a head.
     Value,
-    /// In the value of `Content-Length`.
+    /// The value of `Content-Length`.
     Length,
-    /// This much of a body is to come.
+    /// A body, of which so many bytes are to come.
     Body(u64),
-    /// In the size of a chunk.
+    /// The size of a chunk.
     Size(u64),
-    /// Behind the size of a chunk, in the same line.
+    /// The rest of the line after the size of a chunk.
     Extension(u64),
-    /// This much of a chunk and the end of its line is to come.
+    /// A chunk and the end of its line, of which so many bytes are to come.
     Chunk(u64),
-    /// In a trailer, in a line that is empty so far or is not.
+    /// A trailer line, which is empty so far or not.
     Trailer { is_empty: bool },
 }
 
-/// What is known of the bytes of one connection so far.
+/// The state of one connection's bytes.
 #[derive(Debug, Default)]
 pub struct Framing {
     place: Place,
     /// The beginning of the present line of a head.
     name: [u8; KEPT],
     kept: usize,
+    /// The `Content-Length` of the present head.
     length: Option<u64>,
+    /// Whether the present head has a `Transfer-Encoding`.
     encoding: bool,
+    /// Whether any head had both.
     ambiguous: bool,
 }
 
 impl Framing {
-    /// Looks at the next bytes.
+    /// Reads the next bytes.
     pub fn feed(&mut self, bytes: &[u8]) {
-        // Every hit's head comes by here, nearly always alone and whole, and has no body.
+        // The head of every hit passes here, almost always alone, complete and without a body.
         if self.is_before_head() && ends_head(bytes) && !may_frame_body(bytes) {
             return;
         }
         self.feed_parts(bytes);
     }
 
-    /// Whether some head had both fields.
+    /// Returns whether some head had both headers.
     pub fn ambiguous(&self) -> bool {
         self.ambiguous
     }
@@ -69,6 +70,7 @@ impl Framing {
         self.place == Place::Name && self.kept == 0 && self.length.is_none() && !self.encoding
     }
 
+    // Bodies and values are skipped as a whole; everything else advances byte by byte.
     fn feed_parts(&mut self, mut bytes: &[u8]) {
         while let Some((byte, rest)) = bytes.split_first() {
             let skipped = match self.place {
@@ -90,7 +92,7 @@ impl Framing {
         }
     }
 
-    /// Skips what there is of the rest of a body or chunk. Returns how much that is.
+    /// Skips the available part of a body or chunk, and returns its length.
     fn skip(&mut self, left: u64, there: usize) -> usize {
         let skipped = usize::try_from(left).unwrap_or(usize::MAX).min(there);
         let left = left.saturating_sub(skipped as u64);
@@ -103,6 +105,7 @@ impl Framing {
         skipped
     }
 
+    // A wrong size or length needs no handling: hyper rejects the message.
     fn step(&mut self, byte: u8) {
         self.place = match (self.place, byte) {
             (Place::Name, b'\n') => self.end_line(),
@@ -118,6 +121,7 @@ impl Framing {
             }
             (Place::Size(size) | Place::Extension(size), b'\n') => match size {
                 0 => Place::Trailer { is_empty: true },
+                // The chunk, and CR and LF after it.
                 size => Place::Chunk(size.saturating_add(2)),
             },
             (Place::Size(size), digit) => match char::from(digit).to_digit(16) {
@@ -162,7 +166,7 @@ impl Framing {
         }
     }
 
-    /// Ends a line without a colon: an empty one ends the head.
+    /// Ends a line without a colon. An empty one ends the head.
     fn end_line(&mut self) -> Place {
         let line = self.name.get(..self.kept).unwrap_or_default();
         let is_empty = matches!(line, b"" | b"\r");
@@ -171,6 +175,7 @@ impl Framing {
             return Place::Name;
         }
         match (self.length.take(), std::mem::take(&mut self.encoding)) {
+            // As hyper does, `Transfer-Encoding` wins.
             (_, true) => Place::Size(0),
             (None | Some(0), false) => Place::Name,
             (Some(length), false) => Place::Body(length),
@@ -178,13 +183,13 @@ impl Framing {
     }
 }
 
-/// Whether an empty line is the last one.
+/// Returns whether the bytes end with an empty line.
 fn ends_head(bytes: &[u8]) -> bool {
     bytes.ends_with(b"\n\r\n") || bytes.ends_with(b"\n\n")
 }
 
-/// Whether any line begins like `Transfer-Encoding` or `Content-Length`. All bytes are compared,
-/// without a branch, so that the compiler can compare many at once.
+/// Returns whether any line may begin with `Transfer-Encoding` or `Content-Length`. All bytes are
+/// compared without a branch, so that the compiler vectorises the loop.
 fn may_frame_body(bytes: &[u8]) -> bool {
     let encoding = |byte: u8| byte | 0x20 == b't';
     let length = |first: u8, ninth: u8| (first | 0x20 == b'c') & (ninth | 0x20 == b'l');
@@ -197,7 +202,7 @@ fn may_frame_body(bytes: &[u8]) -> bool {
     let later = triples.fold(false, |any, ((before, first), ninth)| {
         any | ((*before == b'\n') & (encoding(*first) | length(*first, *ninth)))
     });
-    // Neither name fits into what the triples leave out.
+    // Neither name fits into the bytes that the triples leave out.
     later | encoding(first) | length(first, ninth)
 }
 

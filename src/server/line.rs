@@ -1,28 +1,29 @@
-//! A connection's bytes, watched for what the HTTP library does not tell: a head that could be
-//! read in two ways, a caller that has gone while it waits, and one that does not take its answer.
+//! The byte stream of a connection, watched for what hyper does not report: an ambiguous head, a
+//! caller that hung up while it waits, and a caller that does not read its response.
 //!
-//! A closed sending half is not a hang-up, but a caller that has gone looks just the same until
-//! something is sent to it. So while a request waits for the head of its answer, the end of the
-//! input is answered with an interim response, which every client must skip (RFC 9110, section
-//! 15.2). It is `100 Continue`, because some clients skip that one alone. Whoever has gone resets
-//! the connection, which is a hang-up; whoever is still there gets the answer. Once the answer has
-//! begun, nothing is written here and the end of the input means nothing.
+//! **Hang-ups.** A half-closed connection is no hang-up, but a caller that has gone looks the same
+//! until something is sent to it. So if the input ends while a request waits for its response head,
+//! the line sends an interim response, which every client must skip (RFC 9110, section 15.2). It is
+//! `100 Continue`, because some clients skip only that one. A caller that has gone resets the
+//! connection, which is a hang-up. A caller that is still there gets the response. Once the
+//! response has begun, the line writes nothing of its own, and the end of the input means nothing.
 //!
-//! The HTTP library polls the body of an answer, and with it the body's deadlines, only after the
-//! socket has taken what came before. So a caller that reads nothing is noticed here.
+//! **Slow readers.** hyper polls a response body, and with it the body's deadlines, only after the
+//! socket has accepted what came before. So a caller that reads nothing is detected here.
 //!
-//! The deadlines of idle connections and of heads are kept here as well, because the library sets
-//! and clears a timer for every single head. Here a timer runs on while heads come and go in time,
-//! and only when it ends is it looked what it should have been: callers that are quick cost no timer
-//! at all.
+//! **Deadlines of heads.** hyper would set and clear a timer for every head. Here a timer runs on
+//! while heads arrive in time, and is compared with the real deadline only when it fires. Callers
+//! that are quick cost no timer at all.
 //!
-//! What is no request the library answers itself, with a bare status. The line knows such an answer
-//! by its coming when no request is served and all that was written before has left, and writes one
-//! of the gateway's own instead ([`Refusals`]). Where a caller sends its next request behind one
-//! whose answer is still being written, the bare status passes.
+//! **Malformed requests.** hyper answers bytes that are not a request with a bare status. The line
+//! recognises that response, because it comes while no request is served and everything written
+//! before has been sent. It writes one of the gateway's own instead ([`Refusals`]). If a caller
+//! pipelines such bytes behind a request whose response is still being written, the bare status
+//! passes.
 //!
-//! A connection that is closed while bytes are still coming is reset, and the reset may overtake the
-//! answer. So [`Line::close`] reads and drops some of them first (RFC 9112, section 9.6).
+//! **Closing.** A connection that is closed while bytes still arrive is reset, and the reset may
+//! overtake the response. So [`Line::close`] reads and drops some of them first (RFC 9112, section
+//! 9.6).
 
 use super::framing::Framing;
 use super::notes::{Notes, Stage};
@@ -37,48 +38,47 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-/// A reset takes one round trip to come back.
+/// The time for a reset to arrive: one round trip.
 const RESET_WITHIN: Duration = Duration::from_millis(500);
-/// What is read ahead at most while a request waits.
+/// The most bytes read ahead while a request waits.
 const AHEAD: usize = 1024;
-/// The first line with which a client speaks HTTP/2 without asking (RFC 9113, section 3.4).
+/// The first line of HTTP/2 with prior knowledge (RFC 9113, section 3.4).
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
-/// What is read and dropped at most of the rest of a request that is answered already, and for how
-/// long at most.
+/// The bounds for reading and dropping the rest of a request that was answered already.
 const LINGER_BYTES: u64 = 64 * 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(10);
-/// The same once the gateway stops: time for the caller to read its answer.
+/// The time bound while the gateway stops: enough for the caller to read its response.
 const LINGER_STOPPED: Duration = Duration::from_secs(1);
 
-/// Bounds of what a caller may take its time for.
+/// The times that a caller may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// For the first byte of a request, from the beginning of the connection or the end of the last
-    /// answer.
+    /// For the first byte of a request, from the start of the connection or the end of the last
+    /// response.
     pub idle: Duration,
     /// For a whole head, from its first byte.
     pub head: Duration,
-    /// Between two pieces of what is sent to it.
+    /// Between two writes of a response that it accepts.
     pub piece: Duration,
-    /// For the rest of an answer, from when it was first waited for.
+    /// For the rest of a response, from the first write that it did not accept.
     pub answer: Duration,
 }
 
-/// How far the question whether the caller is still there has come.
+/// The state of the question whether the caller is still there.
 #[derive(Debug)]
 enum Presence {
     /// The input has not ended.
     Open,
-    /// This much of the interim response is written.
+    /// So many bytes of the interim response are written.
     Asking(usize, Round),
-    /// Waiting for a reset, which only the next write will show: a socket whose input has ended
-    /// goes on reading nothing.
+    /// Waiting for a reset. Only the next write reveals it: a socket whose input has ended keeps
+    /// reading nothing.
     Asked(Pin<Box<Sleep>>),
-    /// It closed its sending half, and is still there or cannot be asked.
+    /// The caller closed its sending half, and is still there or cannot be asked.
     Listening,
 }
 
-/// The first write makes whoever has gone send a reset, the second one meets it.
+/// The round of asking: the first write provokes the reset, the second one meets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Round {
     First,
@@ -86,6 +86,9 @@ enum Round {
 }
 
 /// A connection whose reads and writes are watched.
+///
+/// Heads are counted, of requests and of responses. Several fields keep the count at which they
+/// were set, and are valid only while it is unchanged. So nothing has to be reset for each request.
 #[derive(Debug)]
 pub struct Line<I> {
     inner: I,
@@ -93,26 +96,24 @@ pub struct Line<I> {
     patience: Patience,
     refusals: Refusals,
     framing: Framing,
-    /// How much of the preface of HTTP/2 the connection has begun with; nothing once it has begun
-    /// otherwise.
+    /// The length of the HTTP/2 preface read so far; `None` once the connection began otherwise.
     opening: Option<usize>,
-    /// The answer to what is no request, and how much of it is written.
+    /// The response to bytes that are not a request, and how much of it is written.
     refusal: Option<(Vec<u8>, usize)>,
-    /// After which head all that the library wrote had left, and no request was served.
+    /// The head count at which everything of hyper's was sent and no request was served.
     all_left: Option<u32>,
-    /// What was read while a request waited, for the HTTP library to read later.
+    /// The bytes read while a request waited, for hyper to read later.
     ahead: Vec<u8>,
     presence: Presence,
-    /// Running while the caller does not take what is sent.
+    /// A timer that runs while the caller accepts no bytes.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// After which head the caller first did not take it, and when it must have taken it all.
+    /// The head count and the deadline of the response that the caller is slow to accept.
     answer_by: Option<(u32, Instant)>,
-    /// After which head the next one was first waited for, when it must be there, and whether some
-    /// of it is.
+    /// The head count, the deadline of the next head, and whether part of that head has arrived.
     head_by: Option<(u32, Instant, bool)>,
-    /// After which head the last bytes of the next one came.
+    /// The head count at which the last bytes of a head arrived.
     head_began: Option<u32>,
-    /// Ends at the deadline of a head, or at that of an earlier one.
+    /// A timer that fires at the deadline of a head, or at that of an earlier one.
     head_timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -139,6 +140,7 @@ impl<I> Line<I> {
     }
 
     fn note(&mut self, read: &[u8]) {
+        // The stage decides what the bytes are. Between requests they belong to a head.
         if !read.is_empty() && self.notes.is_head_next() {
             self.head_began = Some(self.notes.heads());
         }
@@ -148,12 +150,12 @@ impl<I> Line<I> {
         }
     }
 
-    /// Whether what is written now answers no request: the library has found something else.
+    /// Returns whether bytes written now respond to no request: hyper found a malformed one.
     fn is_unasked(&self) -> bool {
         self.notes.stage() == Stage::None && self.all_left == Some(self.notes.heads())
     }
 
-    /// Answers what is no request.
+    /// Starts the response to bytes that are not a request. Only the first reason counts.
     fn refuse(&mut self, why: Malformed) {
         if self.refusal.is_none() {
             let refusal = self.refusals.answer(why);
@@ -162,8 +164,8 @@ impl<I> Line<I> {
         }
     }
 
-    /// Whether these first bytes of a connection may be, or are, the preface of HTTP/2. It is
-    /// answered, and the library sees nothing of it.
+    /// Returns whether the first bytes of a connection are, or may become, the HTTP/2 preface. The
+    /// line answers that, and hyper sees nothing of it.
     fn may_be_http2(&mut self, bytes: &[u8]) -> bool {
         let Some(matched) = self.opening else {
             return false;
@@ -181,7 +183,7 @@ impl<I> Line<I> {
         true
     }
 
-    /// Passes on what came of a write, and fails one that the caller keeps waiting too long.
+    /// Returns the result of a write, and fails one that the caller blocks for too long.
     fn in_time<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -195,8 +197,8 @@ impl<I> Line<I> {
         let answer_by = &mut self.answer_by;
         let stalled = self.stalled.get_or_insert_with(|| {
             let from_now = |time| sleep(time).deadline();
-            // Until now it took all that was sent: so this is where its time begins, and no clock
-            // has to be read for those who never make us wait.
+            // Until now the caller accepted everything, so its time begins here. Callers that never
+            // block cost no reading of the clock.
             let by = match *answer_by {
                 Some((same, by)) if same == head => by,
                 _ => from_now(patience.answer),
@@ -211,13 +213,14 @@ impl<I> Line<I> {
 }
 
 impl<I> Line<I> {
-    /// Nothing more came: fails the read of a head that does not come in time.
+    /// Fails a read that found nothing, if the head is overdue.
     fn head_in_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if !self.notes.is_head_next() {
             return Ok(());
         }
         let heads = self.notes.heads();
         let began = self.head_began == Some(heads);
+        // A new deadline for each head, and once more when its first byte has arrived.
         let by = match self.head_by {
             Some((same, by, had)) if same == heads && had == began => by,
             _ if began => sleep(self.patience.head).deadline(),
@@ -227,6 +230,7 @@ impl<I> Line<I> {
         let timer = self
             .head_timer
             .get_or_insert_with(|| Box::pin(sleep_until(by)));
+        // The timer is moved only to an earlier deadline; a later one is set when it fires.
         if timer.deadline() > by {
             timer.as_mut().reset(by);
         }
@@ -242,8 +246,8 @@ impl<I> Line<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
-    /// A request waits for the head of its answer, and all that was sent before has been taken:
-    /// finds out whether its caller is still there.
+    /// Finds out whether the caller is still there. Called while a request waits for its response
+    /// head, and after everything sent before was accepted.
     fn watch(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         loop {
             match &mut self.presence {
@@ -268,20 +272,20 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
                     }
                     self.presence = Presence::Asking(0, Round::Second);
                 }
-                // The head's deadline ends the connection after the answer.
+                // After the response, the deadline of the next head ends the connection.
                 Presence::Listening => return Ok(()),
             }
         }
     }
 
-    /// Whether the input has ended. What comes instead is kept, and the caller watched no more
-    /// until it has been read.
+    /// Returns whether the input has ended. Bytes that arrived instead are kept, and the caller is
+    /// not watched until hyper has read them.
     fn input_ends(&mut self, context: &mut Context<'_>) -> io::Result<bool> {
         let mut bytes = [0; AHEAD];
         let mut buffer = ReadBuf::new(&mut bytes);
         match Pin::new(&mut self.inner).poll_read(context, &mut buffer)? {
             Poll::Pending => return Ok(false),
-            // Whoever waits for it, e.g. for the rest of a request's body, must look again.
+            // A task that waits for them, for instance for the rest of a body, must look again.
             Poll::Ready(()) => context.waker().wake_by_ref(),
         }
         self.note(buffer.filled());
@@ -289,7 +293,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
         Ok(buffer.filled().is_empty())
     }
 
-    /// Writes what is left of the interim response, if one has been begun.
+    /// Writes the rest of an interim response that has begun.
     fn poll_asked(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Presence::Asking(written, round) = &mut self.presence {
             let rest = INTERIM.get(*written..).unwrap_or_default();
@@ -300,6 +304,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
                 };
                 break;
             }
+            // Checked before the first byte only: a begun interim response must be completed, or it
+            // would corrupt the response that follows.
             if *written == 0 && self.notes.stage() != Stage::Waiting {
                 self.presence = Presence::Listening;
                 break;
@@ -319,14 +325,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
-    /// Hands over what was read before.
+    /// Moves bytes read ahead into `buffer`.
     fn take_ahead(&mut self, buffer: &mut ReadBuf<'_>) {
         let most = buffer.remaining().min(self.ahead.len());
         buffer.put_slice(self.ahead.split_at(most).0);
         self.ahead.drain(..most);
     }
 
-    /// Writes what is left of the answer to what is no request.
+    /// Writes the rest of the response to bytes that are not a request.
     fn poll_refusal(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some((bytes, written)) = &self.refusal
             && let rest @ [_, ..] = bytes.get(*written..).unwrap_or_default()
@@ -344,8 +350,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
         Poll::Ready(Ok(()))
     }
 
-    /// Closes the connection. Where the caller may still be sending, what comes is read and dropped
-    /// for a while, so that no reset keeps it from reading its answer; for less once `stopped` ends.
+    /// Closes the connection.
+    ///
+    /// If the caller may still be sending, its bytes are read and dropped for a while, so that no
+    /// reset prevents it from reading its response. The time is shorter once `stopped` ends.
     pub async fn close(mut self, stopped: impl Future<Output = ()>) {
         if self.shutdown().await.is_err() {
             return;
@@ -365,7 +373,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
     }
 }
 
-/// What the library complains of in the answer that it would give.
+/// Returns the reason for which hyper would send this response.
 fn reason_of(answer: &[u8]) -> Malformed {
     match answer.get(9..12) {
         Some(b"431" | b"414") => Malformed::TooLarge,
@@ -386,7 +394,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<I> {
         }
         let before = buffer.filled().len();
         loop {
-            // The library takes it for the end and closes the connection.
+            // hyper takes this for the end of the input and closes the connection.
             if this.refusal.is_some() {
                 return Poll::Ready(Ok(()));
             }
@@ -407,7 +415,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<I> {
         }
         this.opening = None;
         if !this.ahead.is_empty() {
-            // It began like the preface of HTTP/2 and went on otherwise.
+            // The bytes began like the HTTP/2 preface and went on differently.
             let rest = buffer.filled().get(before..).unwrap_or_default();
             this.ahead.extend_from_slice(rest);
             buffer.set_filled(before);
@@ -423,8 +431,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<I> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // The interim response comes first: bytes of hyper's must not end up in the middle of it.
         ready!(self.poll_asked(context))?;
         if self.is_unasked() {
+            // Reported as written, so that hyper believes its bare status sent.
             self.refuse(reason_of(bytes));
             return Poll::Ready(Ok(bytes.len()));
         }
@@ -450,8 +460,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<I> {
         self.inner.is_write_vectored()
     }
 
-    /// The HTTP library flushes whenever it was polled and has written all it had, which is when
-    /// the caller can be watched.
+    /// hyper flushes after each poll in which it wrote everything. That is the moment to watch the
+    /// caller.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_refusal(context))?;
         let polled = Pin::new(&mut self.inner).poll_flush(context);

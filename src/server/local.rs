@@ -1,7 +1,7 @@
-//! A socket of this machine, for the user of this process alone.
+//! A Unix socket for the user of this process alone.
 //!
-//! The file has mode 0600, and whoever connects is asked the operating system for: the user of this
-//! process or root, nobody else, whatever the modes of the directories above it.
+//! The file has mode 0600. In addition the operating system names the user of each connection, and
+//! only the user of this process and root are served, whatever the modes of the directories above.
 
 use super::body::RequestBody;
 use super::conn::{self, ConnectionBounds};
@@ -21,15 +21,15 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 
-/// Connections served at once; what is beyond waits to be accepted.
+/// The most connections served at once. Further ones wait to be accepted.
 const MOST: usize = 64;
-/// Pause after a failure to accept.
+/// The pause after a failure to accept.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Opens the socket in the place of one that an earlier process left.
+/// Opens the socket, and replaces one that an earlier process left.
 ///
 /// # Errors
-/// If there is something else, or nothing can be made there.
+/// If the path is something else than a socket, or nothing can be created there.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
     if let Ok(found) = std::fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
@@ -43,8 +43,8 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves connections until `stop`, then lets requests under way end. `connected` makes the service of
-/// each.
+/// Serves connections until `stop`, then lets requests in flight end. `connected` creates the
+/// service of each connection.
 pub async fn serve<S>(
     listener: UnixListener,
     connected: impl Fn() -> S + Send,
@@ -81,13 +81,15 @@ pub async fn serve<S>(
         () = stop => {}
         () = accepting => {}
     }
+    // As in [`super::serve`]: close the listener, drop our own receiver, tell the connections, and
+    // wait until the last of them has dropped its receiver.
     drop(listener);
     drop(stopped);
     let _ = stopping.send(true);
     stopping.closed().await;
 }
 
-/// Whether the user of this process, or root, is at the other end.
+/// Returns whether the peer is the user of this process, or root.
 fn is_own(stream: &UnixStream) -> bool {
     let own = rustix::process::geteuid().as_raw();
     let peer = stream.peer_cred().map(|peer| peer.uid());

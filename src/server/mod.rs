@@ -1,9 +1,11 @@
-//! Bytes in: listeners, connections, and stopping.
+//! The server: listeners, connections, and stopping.
 //!
-//! The listener and the signal to stop come from outside, so that a test owns both. A connection
-//! that sends nothing, or half a head, is closed in time; their number is bounded. What is no
-//! request is answered here. What is a little beyond the bound is accepted and refused clearly by
-//! the load shed behind; the rest waits to be accepted.
+//! The listener and the signal to stop come from outside, so that a test controls both. The number
+//! of connections is bounded, and one that sends nothing or half a head is closed in time. Bytes
+//! that are not a request are answered here. A few connections beyond the bound are accepted, so
+//! that the load shedding behind can reject their requests clearly; the rest wait to be accepted.
+//!
+//! Nothing here knows what a request means.
 
 pub mod body;
 pub mod conn;
@@ -35,25 +37,25 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Sleep, sleep, timeout};
 
-/// Pause after a failure to accept, e.g. for want of file descriptors; it doubles.
+/// The pause after a failure to accept, such as a lack of file descriptors; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Failures to accept are logged once in this time.
+/// The interval at which failures to accept are logged.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
-/// Bounds of a listener.
+/// The bounds of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Connections served at once. A sixteenth more is accepted, for clear refusals.
+    /// Connections served at once. A sixteenth more is accepted, for clear rejections.
     pub connections: usize,
-    /// Connections of one peer; what is beyond is closed at once, so that the others get in.
+    /// Connections of one peer. Further ones are closed at once, so that other peers get in.
     pub per_peer: usize,
-    /// Bounds of each connection.
+    /// The bounds of each connection.
     pub each: ConnectionBounds,
 }
 
-/// Accepts and serves connections until `stop`, then lets requests under way end. Returns when
-/// every connection is closed. `connected` makes the service of each connection, by its peer.
+/// Accepts and serves connections until `stop`, then lets requests in flight end. Returns when
+/// every connection is closed. `connected` creates the service of each connection from its peer.
 pub async fn serve<S>(
     listener: TcpListener,
     connected: impl Fn(SocketAddr) -> S + Send,
@@ -74,6 +76,8 @@ pub async fn serve<S>(
     let peers = Peers::default();
     let refusals = Refusals::new(bounds.each.head_bytes);
     loop {
+        // The place comes before the connection: connections without one stay in the kernel's
+        // queue.
         let place = tokio::select! {
             biased;
             () = &mut stop => break,
@@ -86,7 +90,7 @@ pub async fn serve<S>(
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
-            // It was gone before it was accepted.
+            // The connection was closed before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
                 failures.told(&error).await;
@@ -107,7 +111,7 @@ pub async fn serve<S>(
         let (service, stopped, seen) = (connected(peer), stopped.clone(), seen.clone());
         let refusals = refusals.clone();
         drop(tokio::spawn(async move {
-            // All are given back whatever becomes of the connection.
+            // All three are released however the connection ends.
             let _held = (place, of_peer, seen.opened());
             let ended = conn::serve(stream, peer, service, bounds.each, refusals, stopped).await;
             if let Some(reason) = ended {
@@ -115,18 +119,20 @@ pub async fn serve<S>(
             }
         }));
     }
+    // The order matters: no new connections, then no receiver but those of connections, then the
+    // signal.
     drop(listener);
     drop(stopped);
     let _ = stopping.send(true);
-    // Every connection holds a receiver until it is closed.
+    // Each connection holds a receiver until it is closed.
     stopping.closed().await;
 }
 
-/// How many connections each peer has.
+/// The number of connections per peer.
 #[derive(Clone, Debug, Default)]
 struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
-/// One of a peer's connections, for as long as it lives.
+/// A guard that counts one connection of a peer.
 #[derive(Debug)]
 struct OfPeer(Peers, IpAddr);
 
@@ -134,7 +140,7 @@ impl Peers {
     fn take(&self, peer: IpAddr, most: usize) -> Option<OfPeer> {
         let mut peers = self.0.lock();
         let own = peers.entry(peer).or_default();
-        // Nothing is left behind by what is refused: it has some already.
+        // A rejected connection leaves no entry behind: the peer has connections already.
         if *own >= most {
             return None;
         }
@@ -155,7 +161,7 @@ impl Drop for OfPeer {
     }
 }
 
-/// Failures to accept: told of now and then, and paused after.
+/// Failures to accept: logged at intervals, each followed by a pause.
 #[derive(Debug, Default)]
 struct Failures {
     in_turn: u32,

@@ -1,11 +1,11 @@
-//! What the service of a connection and the line below it tell each other.
+//! The notes that a connection's service and the line below it exchange.
 
 use crate::metrics::Malformed;
 use http::HeaderValue;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// What the service tells the line, and the line the service. Cheap to clone.
+/// The shared notes of one connection. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Notes {
     shared: Arc<Shared>,
@@ -13,31 +13,32 @@ pub struct Notes {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Some head had both a length and a transfer encoding.
+    /// Whether some head had both a length and a transfer encoding.
     ambiguous: AtomicBool,
-    /// How far the present request has come; see [`Stage`].
+    /// The stage of the present request; see [`Stage`].
     stage: AtomicU8,
-    /// Counts heads, of requests and of answers. Only the connection's own task counts.
+    /// The number of heads so far, of requests and of responses. Only the connection's own task
+    /// counts.
     heads: AtomicU32,
-    /// Whether a request's body has not ended yet.
+    /// Whether the body of a request is still arriving.
     body: AtomicBool,
     /// Whether the body of the last request was not read to its end.
     unread: AtomicBool,
-    /// Why the line has answered instead of the service, and under which id.
+    /// The reason why the line responded instead of the service, and the id of that response.
     refused: OnceLock<(Malformed, HeaderValue)>,
 }
 
-/// How far the request that a connection serves has come.
+/// The stage of the request that a connection serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// There is none.
+    /// No request is served.
     None,
-    /// It waits for the head of its answer, and its caller cannot be asked whether it is still
+    /// The request waits for its response head, and its caller cannot be asked whether it is still
     /// there.
     WaitingSilently,
-    /// It waits for the head of its answer.
+    /// The request waits for its response head.
     Waiting,
-    /// The head of its answer is there, and perhaps not all of the body.
+    /// The response head is there; the body may be incomplete.
     Answered,
 }
 
@@ -48,7 +49,7 @@ const STAGES: [Stage; 4] = [
     Stage::Answered,
 ];
 
-/// Whether a caller understands interim responses: those of HTTP/1.0 do not.
+/// Whether a caller understands interim responses. HTTP/1.0 has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interim {
     /// HTTP/1.1.
@@ -57,12 +58,12 @@ pub enum Interim {
     Unknown,
 }
 
-/// Marks a request as being served for as long as it lives, which is to the end of its answer.
+/// A guard that marks a request as served, up to the end of its response.
 #[derive(Debug)]
 pub struct Exchange(Notes);
 
 impl Exchange {
-    /// The head of the answer is there.
+    /// Notes that the response head is there.
     pub fn answered(&self) {
         self.0.head();
         self.0.enter(Stage::Answered);
@@ -75,12 +76,12 @@ impl Drop for Exchange {
     }
 }
 
-/// Marks the body of a request as coming for as long as it lives.
+/// A guard that marks the body of a request as arriving.
 #[derive(Debug)]
 pub struct BodyComing(Notes);
 
 impl BodyComing {
-    /// All of it has been read.
+    /// Notes that the body was read to its end.
     pub fn ended(self) {
         self.0.shared.unread.store(false, Ordering::Release);
     }
@@ -93,12 +94,12 @@ impl Drop for BodyComing {
 }
 
 impl Notes {
-    /// Whether some head of the connection had both a length and a transfer encoding.
+    /// Returns whether some head had both a length and a transfer encoding.
     pub fn is_ambiguous(&self) -> bool {
         self.shared.ambiguous.load(Ordering::Acquire)
     }
 
-    /// A request has been taken up.
+    /// Notes the start of a request.
     pub fn taken_up(&self, interim: Interim) -> Exchange {
         self.head();
         self.enter(match interim {
@@ -108,19 +109,20 @@ impl Notes {
         Exchange(self.clone())
     }
 
-    /// A request has been taken up whose body is still to come, for all that is known.
+    /// Notes that the body of the present request may still be arriving.
     pub fn body_coming(&self) -> BodyComing {
         self.shared.body.store(true, Ordering::Release);
         self.shared.unread.store(true, Ordering::Release);
         BodyComing(self.clone())
     }
 
-    /// Whether the body of the last request was not read to its end, or not yet.
+    /// Returns whether the body of the last request was not read to its end, or not yet.
     pub fn is_body_unread(&self) -> bool {
         self.shared.unread.load(Ordering::Acquire)
     }
 
-    /// Why the line has answered instead of the service, and under which id.
+    /// Returns the reason why the line responded instead of the service, and the id of that
+    /// response.
     pub fn refused(&self) -> Option<&(Malformed, HeaderValue)> {
         self.shared.refused.get()
     }
@@ -142,7 +144,7 @@ impl Notes {
         self.shared.heads.load(Ordering::Acquire)
     }
 
-    /// Whether what is read now is the head of a request, or nothing.
+    /// Returns whether bytes read now belong to the head of a request.
     pub(super) fn is_head_next(&self) -> bool {
         self.stage() == Stage::None && !self.shared.body.load(Ordering::Acquire)
     }

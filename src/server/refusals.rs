@@ -1,5 +1,5 @@
-//! Answers to what never became a request: the line writes them itself, because the HTTP library
-//! shows such bytes to no service.
+//! Responses to bytes that are not a request. The line writes them itself, because hyper shows such
+//! bytes to no service.
 
 use crate::clock::Clock;
 use crate::error::GatewayError;
@@ -9,7 +9,7 @@ use crate::metrics::Malformed;
 use bytes::Bytes;
 use http::{HeaderValue, Response};
 
-/// Makes the answers of one listener. Cheap to clone.
+/// Creates the responses of one listener. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Refusals {
     ids: RequestIds,
@@ -17,7 +17,7 @@ pub struct Refusals {
     head_bytes: usize,
 }
 
-/// One answer as it is written, and the id that it has.
+/// A response as it is written, and its id.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) bytes: Vec<u8>,
@@ -25,7 +25,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusals {
-    /// Those of a listener that takes heads of so many bytes.
+    /// Creates them for a listener that accepts heads of up to `head_bytes`.
     pub fn new(head_bytes: usize) -> Self {
         Self {
             ids: RequestIds::new(),
@@ -34,7 +34,7 @@ impl Refusals {
         }
     }
 
-    /// The answer to bytes of which this is wrong. The connection is closed after it.
+    /// Returns the response for this reason. The connection is closed after it.
     pub(super) fn answer(&self, why: Malformed) -> Refusal {
         let error = match why {
             Malformed::Head => GatewayError::BadRequest(
@@ -57,7 +57,7 @@ impl Refusals {
     }
 }
 
-/// An answer as HTTP/1.1 writes it.
+/// Returns a response in the syntax of HTTP/1.1.
 fn written(answer: &Response<Bytes>, date: &str) -> Vec<u8> {
     let (status, body) = (answer.status(), answer.body());
     let reason = status.canonical_reason().unwrap_or_default();
