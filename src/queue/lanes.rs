@@ -1,42 +1,47 @@
 //! Pure. The order of one credential's writes that act on the same thing.
 //!
-//! A write may leave only when every earlier write that shares an order key with it has settled.
-//! A barrier against a class (`person`) shares a key with every write that has a key of that class,
-//! in both directions, but not with other barriers: deleting users names people by id, inviting
-//! them by email, and nobody outside the API knows which id is whose.
+//! Promises that a write may be sent only when every earlier write that shares an order key with it
+//! has settled. A barrier against a class (such as `person`) conflicts with every write that has a
+//! key of the class, in both directions, but not with other barriers. Barriers exist because
+//! deletions name users by id and invitations name them by email address, and only the API knows
+//! which address belongs to which id.
+//!
+//! This module does not wait and does not know budgets. It also knows nothing of other credentials:
+//! their writes are not ordered against these.
 
 use crate::credential::Hasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-/// Numbers writes in the order in which they were accepted.
+/// The number of a write, in the order of acceptance.
 pub type Turn = u64;
 
-/// A class of order keys, e.g. `person`, by a keyed hash of its name.
+/// A class of order keys, such as `person`, as a keyed hash of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClassHash(pub u32);
 
-/// An order key, e.g. `user:u1`, by a keyed hash: a name that is kept across a restart is never
-/// kept in clear. Two names with one hash would only wait for each other.
+/// An order key, such as `user:u1`, as a keyed hash. Keys survive a restart on disk, where names
+/// must not appear in clear. If two names had the same hash, their writes would only wait for each
+/// other needlessly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OrderKey {
-    /// What stands before its first colon.
+    /// The part of the name before its first colon.
     pub class: ClassHash,
-    /// All of it.
+    /// The whole name.
     pub name: u64,
 }
 
-/// What a write acts on.
+/// The order keys and barriers of a write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
-    /// Order keys.
+    /// The things on which the write acts.
     pub keys: BTreeSet<OrderKey>,
-    /// Classes that this write keeps apart.
+    /// The classes against which the write is a barrier.
     pub barriers: BTreeSet<ClassHash>,
 }
 
 impl ClassHash {
-    /// The class of this name.
+    /// Hashes the name of a class.
     pub fn new(hasher: &Hasher, class: &str) -> Self {
         let hash = hasher.hash(&[b"class", class.as_bytes()]);
         Self(u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]))
@@ -44,7 +49,7 @@ impl ClassHash {
 }
 
 impl OrderKey {
-    /// The order key of this name.
+    /// Hashes the name of an order key.
     pub fn new(hasher: &Hasher, name: &str) -> Self {
         let class = name.split_once(':').map_or(name, |(class, _)| class);
         let hash = hasher.hash(&[b"order-key", name.as_bytes()]);
@@ -57,7 +62,7 @@ impl OrderKey {
 }
 
 impl Keys {
-    /// The keys and barriers of these names.
+    /// Hashes the names of keys and barriers.
     pub fn new<'n>(
         hasher: &Hasher,
         keys: impl IntoIterator<Item = &'n str>,
@@ -73,7 +78,7 @@ impl Keys {
         }
     }
 
-    /// Whether the write shares nothing with any other.
+    /// Whether the write conflicts with no other.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.barriers.is_empty()
     }
@@ -85,19 +90,20 @@ impl Keys {
 
 #[derive(Clone, Debug, Default)]
 struct Class {
-    /// Writes with a key of the class, and writes that are a barrier against it.
+    /// Writes with a key of the class.
     members: BTreeSet<Turn>,
+    /// Writes that are a barrier against the class.
     barriers: BTreeSet<Turn>,
 }
 
 #[derive(Clone, Debug)]
 struct Write {
     keys: Keys,
-    /// The classes of its keys.
+    /// The classes of `keys`.
     classes: BTreeSet<ClassHash>,
-    /// When it is expected to have settled.
+    /// The instant at which the write is expected to have settled.
     expected: Instant,
-    /// Names it where it waits besides.
+    /// The place in the queue of its budget.
     place: u64,
     ready: bool,
 }
@@ -111,23 +117,24 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Whether no write is unsettled.
+    /// Whether every write has settled.
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
     }
 
-    /// Whether some write waits for another.
+    /// Whether any write waits for another.
     pub fn any_blocked(&self) -> bool {
         self.writes.values().any(|write| !write.ready)
     }
 
-    /// Whether a write on `keys` would have to wait for no other.
+    /// Whether a write on `keys` would have to wait for none.
     pub fn are_free(&self, keys: &Keys) -> bool {
         self.is_free(keys, &keys.classes(), Turn::MAX)
     }
 
-    /// When every unsettled write that shares something with `keys` is expected to have settled.
-    /// Those of one lane go one after the other and take at least `each` from now on.
+    /// Estimates when all unsettled writes that conflict with `keys` have settled. The writes of
+    /// one lane run one after the other and take at least `each` from now on. `None` if no write
+    /// conflicts.
     pub fn expected_free(&self, keys: &Keys, now: Instant, each: Duration) -> Option<Instant> {
         let classes = keys.classes();
         let classes = classes.iter().filter_map(|class| self.classes.get(class));
@@ -147,14 +154,15 @@ impl Lanes {
             .max()
     }
 
-    /// All unsettled writes, in the order of acceptance: turn, place and expected time.
+    /// All unsettled writes in the order of acceptance: turn, place in the queue of the budget, and
+    /// expected time.
     pub fn writes(&self) -> impl Iterator<Item = (Turn, u64, Instant)> {
         let writes = self.writes.iter();
         writes.map(|(turn, write)| (*turn, write.place, write.expected))
     }
 
-    /// Whether the write waits for no other than `these`, so that it may leave together with them;
-    /// true as well if it waits for none. What is unsettled but has left is never among `these`.
+    /// Whether a write waits only for writes in `these`, or for none, so that it may share a batch
+    /// with them. `these` must not contain a write that has already been sent.
     pub fn follows(&self, turn: Turn, these: &BTreeSet<Turn>) -> bool {
         let among = |earlier| these.contains(&earlier);
         self.writes
@@ -162,14 +170,15 @@ impl Lanes {
             .is_none_or(|write| self.all_before(turn, &write.keys, &write.classes, among))
     }
 
-    /// The same of a write on `keys` that is not there yet.
+    /// Whether a write on `keys` that has not been accepted yet would wait only for writes in
+    /// `these`.
     pub fn would_follow(&self, keys: &Keys, these: &BTreeSet<Turn>) -> bool {
         let among = |earlier| these.contains(&earlier);
         self.all_before(Turn::MAX, keys, &keys.classes(), among)
     }
 
-    /// Accepts a write, which must have a higher turn than any before it. True if it is ready.
-    /// `place` names it where it waits besides.
+    /// Accepts a write, whose turn must be higher than any before. Returns whether the write is
+    /// ready. `place` is its place in the queue of its budget.
     pub fn enter(&mut self, turn: Turn, keys: Keys, expected: Instant, place: u64) -> bool {
         let classes = keys.classes();
         let ready = self.is_free(&keys, &classes, turn);
@@ -200,35 +209,38 @@ impl Lanes {
         ready
     }
 
-    /// What an unsettled write acts on.
+    /// The keys of an unsettled write.
     pub fn keys(&self, turn: Turn) -> Option<&Keys> {
         self.writes.get(&turn).map(|write| &write.keys)
     }
 
-    /// Changes when a write is expected to have settled.
+    /// Sets the instant at which a write is expected to have settled.
     pub fn expect(&mut self, turn: Turn, expected: Instant) {
         if let Some(write) = self.writes.get_mut(&turn) {
             write.expected = expected;
         }
     }
 
-    /// Names a write by another place from now on.
+    /// Sets the place of a write in the queue of its budget.
     pub fn waits_at(&mut self, turn: Turn, place: u64) {
         if let Some(write) = self.writes.get_mut(&turn) {
             write.place = place;
         }
     }
 
-    /// Whether nothing keeps a write any more.
+    /// Whether a write waits for no other. Also `true` for a write that is not here.
     pub fn is_ready(&self, turn: Turn) -> bool {
         self.writes.get(&turn).is_none_or(|write| write.ready)
     }
 
-    /// Settles a write, or takes one out that was never sent. Returns those that became ready.
+    /// Settles a write, or removes one that was never sent. Returns the writes that became ready.
     pub fn settle(&mut self, turn: Turn) -> Vec<Turn> {
         let Some(write) = self.writes.remove(&turn) else {
             return Vec::new();
         };
+        // Only writes that this one blocked can become ready. Of a lane that is the first, because
+        // the rest still wait for it. Of a class it may be any, because barriers do not wait for
+        // each other.
         let mut candidates = BTreeSet::new();
         for key in &write.keys.keys {
             if let Some(lane) = self.keys.get_mut(key) {
@@ -270,13 +282,13 @@ impl Lanes {
         ready
     }
 
-    /// Whether no write before `turn` shares anything with `keys`, which are of these classes.
+    /// Whether no write before `turn` conflicts with `keys`, whose classes are `classes`.
     fn is_free(&self, keys: &Keys, classes: &BTreeSet<ClassHash>, turn: Turn) -> bool {
         self.all_before(turn, keys, classes, |_| false)
     }
 
-    /// Whether all writes before `turn` that share anything with `keys`, which are of these
-    /// classes, are as asked; the first of each lane that is not tells.
+    /// Whether `are` holds for all writes before `turn` that conflict with `keys`, whose classes
+    /// are `classes`. Stops at the first for which it does not.
     fn all_before(
         &self,
         turn: Turn,
@@ -288,7 +300,7 @@ impl Lanes {
             set.is_none_or(|set| set.range(..turn).all(|earlier| are(*earlier)))
         };
         let class = |name: &ClassHash| self.classes.get(name);
-        // The few barriers and classes come before the many keys.
+        // Barriers and classes are few, keys are many.
         keys.barriers
             .iter()
             .all(|name| all(class(name).map(|class| &class.members)))

@@ -1,9 +1,11 @@
-//! Writes in order: one lane for each thing that a credential's writes act on.
+//! Writes in order: one lane for each thing on which the writes of a credential act.
 //!
-//! [`lanes`] decides; this file waits. A [`Place`] is held from acceptance until the write has
-//! settled. Dropping it takes the write out as one that was never sent, unless it was told that
-//! the outcome is unknown: then its lanes stay closed for Q, because the write may still take
-//! effect.
+//! [`lanes`] decides, this module waits. A write holds a [`Place`] from its acceptance until it has
+//! settled. Dropping the place removes the write as one that was never sent. If
+//! [`Place::stay_closed_for`] was called, its lanes stay closed for that long, because a write with
+//! an unknown outcome may still take effect.
+//!
+//! This module knows no budgets: a write in an open lane may still be queued for its slot.
 
 pub mod lanes;
 
@@ -26,7 +28,7 @@ pub struct Queue {
 struct Shared {
     clock: Clock,
     state: Mutex<State>,
-    /// Somebody was freed who is to be named.
+    /// Notified when `State::freed` has grown.
     freed: Notify,
 }
 
@@ -34,32 +36,32 @@ struct Shared {
 struct State {
     next: Turn,
     lanes: HashMap<Credential, Lanes>,
-    /// Those who wait for their lanes.
+    /// The writes that wait for their lanes.
     blocked: HashMap<Turn, Waits>,
-    /// Those of them that were to be named and have become ready.
+    /// Those among the [`Waits::Named`] writes that have become ready and were not reported yet.
     freed: Vec<Turn>,
-    /// Until then, all lanes of every credential are closed.
+    /// Set while all lanes of every credential are closed.
     closed: Option<Closed>,
 }
 
-/// The barriers that close all lanes of a credential, and until when they do.
+/// Barriers that close all lanes of a credential, and the instant at which they end.
 #[derive(Clone, Debug)]
 struct Closed {
     barriers: BTreeSet<ClassHash>,
     until: Instant,
 }
 
-/// How one that waits for its lanes hears of it.
+/// The way in which a waiting write learns that its lanes have opened.
 #[derive(Debug)]
 enum Waits {
-    /// By its place.
+    /// Through its [`Place`].
     Alone(oneshot::Sender<()>),
-    /// By [`Queue::freed`].
+    /// Through [`Queue::freed`].
     Named,
 }
 
 impl Queue {
-    /// No writes yet.
+    /// A queue without writes.
     pub fn new(clock: Clock) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -70,8 +72,8 @@ impl Queue {
         }
     }
 
-    /// When the lanes of `keys` are expected to be free, where an answer takes `each`; `None` if
-    /// they are free now.
+    /// Estimates when the lanes of `keys` are free, if each response takes `each`. `None` if they
+    /// are free now.
     pub fn expected_free(
         &self,
         credential: Credential,
@@ -90,20 +92,22 @@ impl Queue {
         state.lanes.get(&credential).cloned().unwrap_or_default()
     }
 
-    /// Keeps the lanes of `keys` closed until then: an earlier process has sent a write that may
+    /// Keeps the lanes of `keys` closed until `until`, for a write of an earlier process that may
     /// still take effect.
     pub fn close(&self, credential: Credential, keys: Keys, until: Instant) {
         let mut place = self.enter_named(credential, keys, until);
         place.stay = Some(until);
     }
 
-    /// Keeps all lanes of every credential closed until then, with barriers against all classes: it
-    /// is not known what an earlier process has sent. To be called before any write enters.
+    /// Keeps all lanes of every credential closed until `until`, with barriers against all classes.
+    /// For a start at which the writes of an earlier process are unknown. Must be called before any
+    /// write enters.
     pub fn close_all(&self, barriers: BTreeSet<ClassHash>, until: Instant) {
         self.shared.state.lock().closed = Some(Closed { barriers, until });
     }
 
-    /// Closes the lanes of a credential that has none yet, if all are closed.
+    /// Adds the barriers of [`Queue::close_all`] to a credential that has no lanes yet. Credentials
+    /// are unknown at the start, so this happens on first use.
     fn close_new(&self, credential: Credential) {
         let now = self.shared.clock.now();
         let mut state = self.shared.state.lock();
@@ -139,8 +143,8 @@ impl Queue {
         }
     }
 
-    /// Accepts a write. `expected` is when it is expected to have settled, `place` names it where
-    /// it waits besides.
+    /// Accepts a write. `expected` is the instant at which it is expected to have settled, `place`
+    /// its place in the queue of its budget.
     pub fn enter(
         &self,
         credential: Credential,
@@ -161,8 +165,8 @@ impl Queue {
         self.place(credential, turn, blocked)
     }
 
-    /// Accepts a write that waits elsewhere, together with many others: [`Queue::freed`] names it
-    /// when its lanes open. Its [`Place::is_blocked`] says no; see [`Queue::is_ready`].
+    /// Accepts a write whose opening lanes [`Queue::freed`] reports, together with those of many
+    /// others. [`Place::is_blocked`] is `false` for such a write; use [`Queue::is_ready`].
     pub fn enter_named(&self, credential: Credential, keys: Keys, expected: Instant) -> Place {
         self.close_new(credential);
         let mut state = self.shared.state.lock();
@@ -181,14 +185,15 @@ impl Queue {
         lanes.is_none_or(|lanes| lanes.is_ready(turn))
     }
 
-    /// Whether a write waits in its lanes for no other than these.
+    /// Whether a write waits in its lanes only for writes in `these`, or for none.
     pub fn follows(&self, credential: Credential, turn: Turn, these: &BTreeSet<Turn>) -> bool {
         let state = self.shared.state.lock();
         let lanes = state.lanes.get(&credential);
         lanes.is_none_or(|lanes| lanes.follows(turn, these))
     }
 
-    /// The same of a write on `keys` that is not there yet.
+    /// Whether a write on `keys` that has not been accepted yet would wait only for writes in
+    /// `these`.
     pub fn would_follow(
         &self,
         credential: Credential,
@@ -200,7 +205,8 @@ impl Queue {
         lanes.is_none_or(|lanes| lanes.would_follow(keys, these))
     }
 
-    /// Waits until lanes have opened of writes that are to be named, and names them, each once.
+    /// Waits until lanes of named writes have opened, and returns these writes. Each is returned
+    /// once.
     pub async fn freed(&self) -> Vec<Turn> {
         loop {
             let freed = std::mem::take(&mut self.shared.state.lock().freed);
@@ -212,6 +218,8 @@ impl Queue {
     }
 
     fn settle(&self, credential: Credential, turn: Turn) {
+        // Decide and collect under the lock, wake outside it: a woken task may drop a place at
+        // once, which takes the lock again.
         let freed: Vec<oneshot::Sender<()>> = {
             let mut state = self.shared.state.lock();
             state.blocked.remove(&turn);
@@ -236,14 +244,15 @@ impl Queue {
             alone
         };
         for free in freed {
-            // Whoever hung up meanwhile settles its own turn when its place is dropped.
+            // A receiver that is gone belongs to a caller that hung up. Dropping its place settles
+            // its turn.
             let _ = free.send(());
         }
     }
 }
 
 impl State {
-    /// The turn of a new write, and whether its lanes are open.
+    /// Assigns the turn of a new write. Returns the turn and whether its lanes are open.
     fn enter(
         &mut self,
         credential: Credential,
@@ -261,27 +270,29 @@ impl State {
     }
 }
 
-/// The place of what waits for no budget yet.
+/// The place of a write that is not queued for a budget yet.
 const NOWHERE: u64 = u64::MAX - 1;
 
-/// A write's place in its lanes.
+/// The place of a write in its lanes. Dropping it settles the write, unless its lanes have to stay
+/// closed.
 #[derive(Debug)]
 pub struct Place {
     queue: Queue,
     credential: Credential,
     turn: Turn,
     blocked: Option<oneshot::Receiver<()>>,
-    /// The lanes stay closed until then, also if it is dropped before.
+    /// The lanes stay closed until this instant, even if the place is dropped before.
     stay: Option<Instant>,
 }
 
 impl Place {
-    /// Whether an earlier write of its lanes has not settled.
+    /// Whether the write waits for an earlier one of its lanes.
     pub fn is_blocked(&self) -> bool {
         self.blocked.is_some()
     }
 
-    /// Waits until every earlier write of its lanes has settled. May be dropped and called again.
+    /// Waits until every earlier write of its lanes has settled. Cancel safe: may be dropped and
+    /// called again.
     pub async fn free(&mut self) {
         if let Some(blocked) = &mut self.blocked {
             let _ = blocked.await;
@@ -289,13 +300,14 @@ impl Place {
         }
     }
 
-    /// Takes out what says that its lanes have opened; `None` if they are open. From then on
-    /// [`Place::is_blocked`] says no, until [`Place::look_again`].
+    /// Takes the receiver that resolves when the lanes open. `None` if they are open. Afterwards
+    /// [`Place::is_blocked`] is `false`, until [`Place::look_again`] is called.
     pub fn opening(&mut self) -> Option<oneshot::Receiver<()>> {
         self.blocked.take()
     }
 
-    /// Looks whether an earlier write of its lanes has not settled.
+    /// Checks again whether an earlier write of the lanes has not settled, and waits by itself from
+    /// now on.
     pub fn look_again(&mut self) {
         let mut state = self.queue.shared.state.lock();
         let lanes = state.lanes.get(&self.credential);
@@ -307,7 +319,7 @@ impl Place {
         }
     }
 
-    /// From now on [`Queue::freed`] names it when its lanes open, as if it had been accepted by
+    /// Makes [`Queue::freed`] report the write when its lanes open, as after
     /// [`Queue::enter_named`].
     pub fn wait_named(&mut self) {
         let mut state = self.queue.shared.state.lock();
@@ -318,7 +330,8 @@ impl Place {
         }
     }
 
-    /// Changes when the write is expected to have settled, which is not before its lanes may open.
+    /// Sets the instant at which the write is expected to have settled. The instant until which its
+    /// lanes stay closed is a lower bound.
     pub fn expect(&self, settled: Instant) {
         let settled = self.stay.map_or(settled, |stay| stay.max(settled));
         let mut state = self.queue.shared.state.lock();
@@ -327,18 +340,18 @@ impl Place {
         }
     }
 
-    /// Dropping the place keeps its lanes closed until `q` from now, or longer if that was said
-    /// before.
+    /// Keeps the lanes closed after a drop until `q` from now, or longer if an earlier call said
+    /// so.
     pub fn stay_closed_for(&mut self, q: Duration) {
         self.stay_closed_until(self.queue.shared.clock.now() + q);
     }
 
-    /// Dropping the place keeps its lanes closed until then, or longer if that was said before.
+    /// Keeps the lanes closed after a drop until `until`, or longer if an earlier call said so.
     pub fn stay_closed_until(&mut self, until: Instant) {
         self.stay = self.stay.max(Some(until));
     }
 
-    /// What the write acts on.
+    /// The order keys and barriers of the write.
     pub fn keys(&self) -> Keys {
         let state = self.queue.shared.state.lock();
         let lanes = state.lanes.get(&self.credential);
@@ -348,12 +361,12 @@ impl Place {
             .unwrap_or_default()
     }
 
-    /// Its turn, which names it in [`Queue::freed`].
+    /// The turn of the write, by which [`Queue::freed`] reports it.
     pub fn turn(&self) -> Turn {
         self.turn
     }
 
-    /// It waits at another place besides from now on.
+    /// Sets the place of the write in the queue of its budget.
     pub fn waits_at(&self, place: u64) {
         let mut state = self.queue.shared.state.lock();
         if let Some(lanes) = state.lanes.get_mut(&self.credential) {
@@ -361,7 +374,7 @@ impl Place {
         }
     }
 
-    /// The outcome is known after all: dropping the place opens its lanes.
+    /// Opens the lanes now: the outcome is known after all.
     pub fn settled(mut self) {
         self.stay = None;
     }
@@ -371,6 +384,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let (queue, credential, turn) = (self.queue.clone(), self.credential, self.turn);
         let now = self.queue.shared.clock.now();
+        // The write stays in its lanes and settles later, in a task, because `drop` cannot wait.
         let Some(until) = self.stay.filter(|until| *until > now) else {
             queue.settle(credential, turn);
             return;
@@ -383,7 +397,7 @@ impl Drop for Place {
                 tokio::time::sleep_until(until.into()).await;
                 queue.settle(credential, turn);
             })),
-            // The runtime is gone, and with it everybody who might wait.
+            // The runtime has ended, and with it every task that could wait.
             Err(_) => queue.settle(credential, turn),
         }
     }

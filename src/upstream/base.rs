@@ -1,7 +1,7 @@
-//! Pure. Where the API is: a scheme and an authority, checked once.
+//! Pure. The base URL of the API: a scheme and an authority, checked once.
 //!
-//! Every request goes there, whatever a caller wrote into its own `Host`. A path is not accepted,
-//! because paths of callers are sent on byte for byte and nothing is put before them.
+//! Promises that every request goes there, whatever `Host` a caller sent. A base with a path is
+//! rejected: the paths of callers are forwarded byte for byte, and nothing is put before them.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub struct Base {
     authority: Authority,
 }
 
-/// Why a text is not a [`Base`].
+/// The reason why a text is not a [`Base`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BaseError {
     /// Not a URL at all.
@@ -34,7 +34,11 @@ pub enum BaseError {
 }
 
 impl Base {
-    /// Reads `https://host`, `https://host:port` or the same with `http`; one slash may follow.
+    /// Parses `https://host`, `https://host:port`, or the same with `http`. A single trailing slash
+    /// is permitted.
+    ///
+    /// # Errors
+    /// The first part of the text that is not acceptable.
     pub fn parse(text: &str) -> Result<Self, BaseError> {
         if text.contains('#') {
             return Err(BaseError::Path);
@@ -62,7 +66,7 @@ impl Base {
         Ok(base)
     }
 
-    /// Whether the connection is encrypted.
+    /// Whether connections are encrypted.
     pub fn is_https(&self) -> bool {
         self.scheme == Scheme::HTTPS
     }
@@ -85,7 +89,7 @@ impl Base {
                 .is_ok_and(|address| address.is_loopback())
     }
 
-    /// The whole address of one request; `path` is taken as it is.
+    /// The URL of one request. `path` is taken unchanged.
     pub(super) fn join(&self, path: PathAndQuery) -> Option<Uri> {
         Uri::builder()
             .scheme(self.scheme.clone())
@@ -95,7 +99,7 @@ impl Base {
             .ok()
     }
 
-    /// The name that the certificate of the API must be for.
+    /// The name for which the certificate of the API must be valid.
     pub(super) fn server_name(&self) -> Option<ServerName<'static>> {
         ServerName::try_from(self.host().to_owned()).ok()
     }

@@ -1,9 +1,9 @@
-//! The body of an answer, with an end in time.
+//! The body of a response, with time limits.
 //!
-//! Two limits: how long the API may stay silent while someone waits for the next piece, and how
-//! long the whole exchange may take from its sending. The time in which nobody asks for the next
-//! piece is not held against the API. After an error or the end the connection is let go, so a
-//! body that is too slow cannot keep it.
+//! Two limits apply: the longest silence of the API while the caller waits for the next frame, and
+//! the longest time of the whole exchange since the request was sent. Time in which nobody polls
+//! for a frame does not count as silence. After an error or the end, the body lets go of the
+//! connection, so a body that is too slow cannot occupy one.
 
 use std::fmt;
 use std::pin::Pin;
@@ -18,42 +18,42 @@ use tokio::time::Sleep;
 use super::classify::chain;
 use crate::clock::Clock;
 
-/// How a body ended before its end. What was handed out until then is not the whole answer.
+/// The reason why a body ended early. The frames returned until then are not the whole response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyError {
-    /// The connection was lost or its framing is wrong; the body is shorter than announced.
+    /// The connection was lost, or the framing is wrong. The body is shorter than announced.
     Broken,
-    /// Nothing came for the idle time.
+    /// No frame arrived within the idle limit.
     IdleTimeout,
-    /// The exchange took longer than the total time.
+    /// The exchange exceeded its total limit.
     TotalTimeout,
 }
 
-/// When a body has to have made progress, and when to have ended.
+/// The time limits of a body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) idle: Duration,
     pub(super) end: Instant,
 }
 
-/// Who says that a body is whole.
+/// The signal that a body is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// The framing of HTTP/1.1, which hyper checks.
     Framing,
-    /// END_STREAM. hyper also ends an HTTP/2 body quietly when the peer resets the stream with
-    /// NO_ERROR (RFC 9113 section 8.1), which may be in the middle of it; what is cut off there
-    /// must not pass for the whole.
+    /// `END_STREAM`. hyper also ends an HTTP/2 body without an error when the peer resets the
+    /// stream with `NO_ERROR` (RFC 9113 section 8.1). That may happen in the middle of the body,
+    /// and a truncated body must not pass for a complete one.
     Stream,
 }
 
-/// The body of an answer. Data and trailers pass as they come.
+/// The body of a response. Passes data and trailers as they arrive.
 pub struct AnswerBody {
     inner: Option<Incoming>,
     end: End,
     limits: Limits,
     clock: Clock,
-    /// Runs while someone waits for the API.
+    /// The running time limit while the caller waits for the API.
     wait: Option<Wait>,
 }
 
@@ -105,13 +105,14 @@ impl Body for AnswerBody {
         let Some(inner) = this.inner.as_mut() else {
             return Poll::Ready(None);
         };
-        // A body that always has something ready never waits below, so time is looked at here too.
+        // A body that always has a frame ready never reaches the timer below, so the total limit is
+        // checked here too.
         if this.clock.now() >= this.limits.end {
             return this.fail(BodyError::TotalTimeout);
         }
         match Pin::new(&mut *inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                // h2 passes no empty data frames, so each of these is progress.
+                // h2 skips empty data frames, so every frame is progress.
                 this.wait = None;
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -1,17 +1,20 @@
-//! Which of the two kinds of failure an error is: certainly not sent, or unknown.
+//! The class of a failed attempt: certainly not sent, or outcome unknown.
 //!
-//! What the libraries guarantee, read in hyper 1.12, hyper-util 0.1.21 and h2 0.4.20:
+//! Relies on these guarantees, verified in the sources of hyper 1.12, hyper-util 0.1.21 and h2
+//! 0.4.20:
 //!
-//! - The client records the chosen connection in the same step in which it hands the request
-//!   over. No record, no byte.
-//! - A handed-over request comes back as a hyper error that `is_canceled` only with the request
-//!   itself in hand, unwritten, on HTTP/1.1 and HTTP/2 alike: it was still in the channel to the
-//!   connection. Everything later is another kind of error.
-//! - A stream reset by the peer with REFUSED_STREAM was not processed (RFC 9113 section 8.7), and
-//!   that error is made of nothing but such a frame on that stream.
-//! - A GOAWAY promises the same for streams above the one it names, but the same error also
-//!   reaches a stream at or below it when the frame arrives while hyper is between queueing and
-//!   awaiting it. That is not certainty, so it is unknown.
+//! - The client records the chosen connection in the same step in which it hands the request over.
+//!   Without a record, no byte was written.
+//! - A hyper error `is_canceled` only if the request itself comes back unwritten, on HTTP/1.1 and
+//!   HTTP/2 alike: it was still in the channel to the connection. Everything later is another kind
+//!   of error.
+//! - A stream that the peer reset with REFUSED_STREAM was not processed (RFC 9113 section 8.7), and
+//!   only such a frame on that stream causes the error.
+//! - A GOAWAY promises the same for streams above the one that it names. The same error also
+//!   reaches a stream at or below it if the frame arrives while hyper is between queueing and
+//!   awaiting that stream. That is not certain, so the outcome is unknown.
+//!
+//! Check these again before you upgrade one of the three libraries.
 
 use std::error::Error;
 use std::fmt;
@@ -21,7 +24,7 @@ use hyper_util::client::legacy;
 use super::client::Attempt;
 use super::outcome::{NotSent, Unknown};
 
-/// Why no connection came about.
+/// A failure to establish a connection.
 #[derive(Debug)]
 pub(super) struct ConnectFailure {
     pub(super) reason: NotSent,
@@ -46,25 +49,26 @@ impl Error for ConnectFailure {
     }
 }
 
-/// Whether a request had been given to a connection when it failed.
+/// Whether the failed request had been handed to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Handed {
-    /// It had not.
+    /// Not handed over: certainly not sent.
     Not,
-    /// It had, to one made for it: from here on, only proof makes it [`NotSent`].
+    /// Handed to a connection that was made for it. From here on, only proof makes the attempt
+    /// [`NotSent`].
     ToNew,
-    /// The same to one that had been kept, and that the peer may have closed in that moment.
+    /// Handed to a kept connection, which the peer may have closed at that moment.
     ToKept,
 }
 
-/// What became of a request whose sending ended in `error`.
+/// Classifies an attempt that failed with `error`. In doubt the outcome is unknown.
 pub(super) fn classify(error: &legacy::Error, handed: Handed) -> Attempt {
     if handed == Handed::Not {
         let reason = find::<ConnectFailure>(error)
             .map_or(NotSent::ClosedBeforeSending, |failure| failure.reason);
         return Attempt::NotSent(reason);
     }
-    // The first one is what the connection told; later ones are its causes.
+    // The first error is the one that the connection reported. The others are its causes.
     let told = find::<hyper::Error>(error);
     let stream = find::<h2::Error>(error);
     if told.is_some_and(hyper::Error::is_canceled) {
@@ -83,7 +87,7 @@ pub(super) fn classify(error: &legacy::Error, handed: Handed) -> Attempt {
     })
 }
 
-/// Whether the stream was reset on this side, because its answer is malformed or its head too long.
+/// Whether this side reset the stream, because the response is malformed or its head too long.
 fn is_ours(error: &h2::Error) -> bool {
     error.is_reset() && error.is_library()
 }
@@ -92,12 +96,12 @@ fn refused_stream(error: &h2::Error) -> bool {
     error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
 }
 
-/// The first error of type `T` in the chain, `error` included.
+/// The first error of type `T` in the chain, which starts with `error`.
 pub(super) fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     causes(error).find_map(|error| error.downcast_ref())
 }
 
-/// The whole chain in one line, for a log.
+/// The whole chain on one line, for logs.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     causes(error)
         .map(ToString::to_string)

@@ -1,13 +1,15 @@
-//! One attempt: a request goes out once, and its end is told without guessing.
+//! One attempt: sends a request once and reports its outcome without guessing.
 //!
-//! Time runs in two parts. Until a connection has been chosen, the connect time applies and
-//! nothing has been sent; from then on the head and total times apply and nothing is certain any
-//! more. The client is told which part it is in by hyper's record of the chosen connection.
+//! An attempt has two phases. Until a connection is chosen, the connect limit applies and nothing
+//! has been sent. Afterwards the head and total limits apply and nothing is certain any more.
+//! hyper's record of the chosen connection marks the transition.
 //!
-//! A connection serves new requests for [`Spec::connection_lifetime`], so that a changed address
-//! of the API is found; it ends when the last request on it has. Dropping [`Client::send`] is safe
-//! for this module (the connection or stream is given up), but loses the outcome: whoever charges
-//! a budget runs it in a task of its own.
+//! A connection accepts new requests for [`Spec::connection_lifetime`], so that a changed address
+//! of the API is noticed. It closes after its last request has ended. Dropping the future of
+//! [`Client::send`] is safe for this module, which gives up the connection or stream. The drop
+//! loses the outcome, so a caller that charges a budget runs the future in a task of its own.
+//!
+//! This module neither retries nor chooses headers.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -39,69 +41,70 @@ use super::start::StartError;
 use super::tls::{Offer, client_config};
 use crate::clock::Clock;
 
-/// The largest response head, and the most of a body that is read ahead, on HTTP/1.1. Bytes.
+/// The largest response head. On HTTP/1.1 also the most of a body that is read ahead. In bytes.
 const HEAD_BYTES: usize = 64 * 1024;
-/// The most header fields of a response on HTTP/1.1.
+/// The largest number of header fields in an HTTP/1.1 response.
 const HEAD_FIELDS: usize = 100;
-/// How much of one answer, and of all on one connection, HTTP/2 may send ahead. Bytes.
+/// The HTTP/2 receive windows of one stream and of one connection. In bytes.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
-/// Idle connections that are kept. More at once are possible; they close when done.
+/// The largest number of idle connections. More may be in use at once; those close when done.
 const IDLE_CONNECTIONS: usize = 64;
-/// An HTTP/2 connection in use that is silent this long is asked whether it lives, and has this
-/// long to say so.
+/// The silence after which an HTTP/2 connection in use gets a ping, and the time within which it
+/// must respond.
 const PING_AFTER: Duration = Duration::from_secs(20);
 const PING_ANSWER: Duration = Duration::from_secs(10);
-/// How much later than the connector this module ends the connect time: the connector knows why.
+/// The delay of this module's connect timeout after the connector's. The connector reports the
+/// cause, so its timeout should fire first.
 const CONNECT_GRACE: Duration = Duration::from_millis(50);
-/// No time limit is longer, so that adding one to an instant cannot overflow.
+/// The upper bound of every time limit. Adding one to an instant then cannot overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// What the client is built from.
+/// The settings of a client.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// Where the API is; authority and `Host` of every request.
+    /// The base URL of the API, which gives every request its authority and `Host`.
     pub base: Base,
-    /// A PEM file of certificates to trust besides the public roots.
+    /// A PEM file with certificates to trust in addition to the public roots.
     pub ca_file: Option<PathBuf>,
-    /// Longest time until a connection is ready: name, TCP, proxy and TLS.
+    /// Time limit for a ready connection: name resolution, TCP, proxy and TLS.
     pub connect: Duration,
-    /// Longest time from then to the head of the final response.
+    /// Time limit from then to the head of the final response.
     pub head: Duration,
-    /// Longest silence within a body.
+    /// Time limit for silence within a body.
     pub idle_body: Duration,
-    /// Longest time from sending to the end of the body.
+    /// Time limit from sending to the end of the body.
     pub total: Duration,
-    /// How long a connection serves new requests.
+    /// How long a connection accepts new requests.
     pub connection_lifetime: Duration,
-    /// How long an unused connection may still serve one.
+    /// How long an idle connection may be reused.
     pub connection_idle: Duration,
-    /// Q: how late a request that was given up on may still arrive.
+    /// The late-arrival bound: how late an abandoned request may still reach the API.
     pub late_arrival: Duration,
-    /// Whether HTTP/2 is offered. By ALPN alone (RFC 9113 section 3.2), so never without TLS.
+    /// Whether HTTP/2 is offered. Only by ALPN (RFC 9113 section 3.2), so never without TLS.
     pub http2: bool,
-    /// Which proxy to take, if any.
+    /// The rules that choose a proxy.
     pub proxy: ProxyRules,
-    /// Appended to `Via` of every request (RFC 9110 section 7.6.3).
+    /// The value appended to `Via` of every request (RFC 9110 section 7.6.3).
     pub via: HeaderValue,
 }
 
-/// Among the extensions of a request: it goes out on a connection of its own.
+/// A request extension that sends the request on a new connection.
 #[derive(Clone, Copy, Debug)]
 pub struct NewConnection;
 
-/// How one attempt ended.
+/// The outcome of one attempt.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "made once for each request, and mostly the large one"
 )]
 pub enum Attempt {
-    /// The head of the final response is here; the body follows.
+    /// The head of the final response arrived; the body follows.
     Answered(Response<AnswerBody>),
     /// The request was certainly not carried out.
     NotSent(NotSent),
-    /// It may have been.
+    /// The request may have been carried out.
     Unknown(Unknown),
 }
 
@@ -126,7 +129,7 @@ impl Spec {
 #[derive(Clone)]
 pub struct Client {
     http: legacy::Client<Connector, Full<Bytes>>,
-    /// Keeps no connections: each request has a new one.
+    /// The client for [`NewConnection`], which keeps no connections.
     unpooled: legacy::Client<Connector, Full<Bytes>>,
     spec: Spec,
     proxy_authorization: Option<HeaderValue>,
@@ -134,15 +137,18 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that connects over TCP. Reads the CA file, connects to nothing yet.
+    /// Creates a client that connects over TCP. Reads the CA file, but opens no connection yet.
+    ///
+    /// # Errors
+    /// If the CA file or the TLS settings are unusable.
     pub fn new(spec: Spec, clock: Clock) -> Result<Self, StartError> {
         let spec = spec.bounded();
         let dial = Dial::tcp(spec.connect, spec.late_arrival);
         Self::build(dial, spec, clock)
     }
 
-    /// A client over streams in memory, in plain HTTP/1.1 whatever the scheme of the base; proxy
-    /// and CA file are not used. For tests and simulation.
+    /// Creates a client over streams in memory, in plain HTTP/1.1 whatever the scheme of the base.
+    /// Proxy and CA file are ignored. For tests and simulation.
     pub fn over(connector: MemoryConnector, spec: Spec, clock: Clock) -> Self {
         let spec = spec.bounded();
         let plan = Plan {
@@ -162,7 +168,7 @@ impl Client {
         } else {
             Offer::Http1
         };
-        // A file that is named is checked even where it is not needed: a wrong path is a mistake.
+        // A configured file is checked even if it is not needed, because a wrong path is a mistake.
         let config = client_config(spec.ca_file.as_deref(), offer)?;
         let tls = spec.base.server_name().filter(|_| spec.base.is_https());
         let plan = Plan {
@@ -183,7 +189,7 @@ impl Client {
         };
         let connector = Connector::new(plan);
         let mut http = legacy::Client::builder(TokioExecutor::new());
-        // Every attempt is charged to a budget, so nothing may be sent again in here.
+        // Every attempt is charged to a budget, so the library must not retry by itself.
         http.retry_canceled_requests(false)
             .set_host(true)
             .timer(TokioTimer::new())
@@ -210,14 +216,14 @@ impl Client {
         }
     }
 
-    /// Where requests go.
+    /// The base URL of requests.
     pub fn base(&self) -> &Base {
         &self.spec.base
     }
 
-    /// Sends one request, once. Its path and query go out byte for byte; authority and `Host` are
-    /// those of the base, framing headers are made from the body, `Via` is added; all other
-    /// headers are the caller's business. Ends at the latest after the connect and head times.
+    /// Sends a request once. Path and query are forwarded byte for byte. Authority and `Host` come
+    /// from the base, the framing fields from the body, and `Via` is appended. The caller is
+    /// responsible for all other headers. Returns at the latest after the connect and head limits.
     pub async fn send(&self, request: Request<Bytes>) -> Attempt {
         let http = match request.extensions().get::<NewConnection>() {
             Some(NewConnection) => &self.unpooled,
@@ -230,16 +236,18 @@ impl Client {
         let mut captured = capture_connection(&mut request);
         let mut answer = pin!(http.request(request));
         let connect_end = began + self.spec.connect + CONNECT_GRACE;
-        // In this order: a connection that is chosen in the instant in which time runs out has
-        // the request already.
+        // The order matters. If a connection is chosen at the instant of the timeout, it already
+        // has the request.
         let early = tokio::select! {
             biased;
             result = &mut answer => Some(result),
             () = chosen(&mut captured) => None,
             () = tokio::time::sleep_until(connect_end.into()) => {
+                // No connection was chosen, so dropping the future cannot leave a request behind.
                 return Attempt::NotSent(NotSent::ConnectTimeout);
             }
         };
+        // From here on the request may have been sent, even if the attempt fails at once.
         let sent = self.clock.now();
         let connection = self.begin_request(&captured, began);
         let (head_end, late) = self.head_limit(sent);
@@ -283,8 +291,8 @@ impl Client {
             .spec
             .base
             .join(path.unwrap_or(PathAndQuery::from_static("/")))?;
-        // The version is negotiated here, not inherited from the caller; nor is anything that a
-        // server put into the extensions.
+        // The version is negotiated here, not inherited from the caller. The extensions of the
+        // server side do not belong to this hop either.
         parts.version = Version::HTTP_11;
         parts.extensions = Extensions::new();
         framing::of_request(&mut parts.headers, &parts.method, body.len());
@@ -305,7 +313,8 @@ impl Client {
     }
 
     fn answered(&self, response: Response<Incoming>, sent: Instant) -> Attempt {
-        // hyper keeps 1xx to itself, but for a 101 nobody asked for: that is not an answer.
+        // hyper consumes 1xx responses, except for a 101 without a request for it, which is no
+        // final response.
         if response.status().is_informational() {
             return Attempt::Unknown(Unknown::Malformed);
         }
@@ -327,7 +336,8 @@ impl Client {
         if framing::of_answer(response.headers_mut()) {
             tracing::warn!("an answer came in chunks and with a length, which is ignored");
         }
-        // Version and connection are those of this hop. A phrase that is not the usual one passes.
+        // Version and connection details belong to this hop. Only an unusual reason phrase is
+        // passed on.
         *response.version_mut() = Version::default();
         let phrase = response.extensions_mut().remove::<ReasonPhrase>();
         *response.extensions_mut() = Extensions::new();
@@ -337,9 +347,9 @@ impl Client {
         Attempt::Answered(response)
     }
 
-    /// Notes that a request was given to the connection that was chosen, if one was. Takes the
-    /// connection out of use at the end of its life: it ends what it carries, and no later request is
-    /// given to it.
+    /// Records that the request was handed to the chosen connection, if any. On the first use of a
+    /// connection, also starts the task that retires it at the end of its life. A retired
+    /// connection finishes its requests and gets no further ones.
     fn begin_request(&self, captured: &CaptureConnection, began: Instant) -> Option<(Life, Use)> {
         let mut extras = Extensions::new();
         if let Some(connected) = captured.connection_metadata().as_ref() {
@@ -363,7 +373,7 @@ impl Client {
     }
 }
 
-/// Resolves in the step in which the request was handed to a connection; never, if it is not.
+/// Resolves in the step in which the request is handed to a connection. Never resolves otherwise.
 async fn chosen(captured: &mut CaptureConnection) {
     let none = captured.wait_for_connection_metadata().await.is_none();
     if none {

@@ -1,9 +1,9 @@
-//! A connection that is ready for requests: dialled, through the proxy, encrypted, all within one
-//! time limit.
+//! Connections that are ready for requests: dialled, tunnelled through the proxy, encrypted, all
+//! within one time limit.
 //!
-//! The limit stands here as well as in the client, because hyper goes on with an attempt in the
-//! background when another connection became free first; such an attempt must end too.
-//! A change of what goes wrong is logged once, not at every attempt.
+//! The client has this time limit too. It is repeated here because hyper continues to connect in
+//! the background after another connection became free. Such an attempt must end as well. A failure
+//! is logged when its reason changes, not at every attempt.
 
 use std::error::Error;
 use std::io::{self, IoSlice};
@@ -37,15 +37,15 @@ pub(super) struct Connector {
     plan: Arc<Plan>,
 }
 
-/// What every connection has in common.
+/// The settings that all connections share.
 pub(super) struct Plan {
     pub(super) dial: Dial,
     pub(super) route: Route,
-    /// Absent for a plain upstream.
+    /// `None` for an upstream without TLS.
     pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     pub(super) limit: Duration,
     pub(super) clock: Clock,
-    /// The last failure that was logged; none while connecting works.
+    /// The last logged failure. `None` while connections succeed.
     pub(super) trouble: Mutex<Option<NotSent>>,
 }
 
@@ -129,7 +129,7 @@ fn proxy_failure(error: impl Error + Send + Sync + 'static) -> ConnectFailure {
     ConnectFailure::new(NotSent::Proxy, Some(Box::new(error)))
 }
 
-/// The stream under TLS, and whether the peer chose HTTP/2.
+/// Performs the TLS handshake. Returns the encrypted stream and whether the peer chose HTTP/2.
 async fn encrypt(
     stream: Stream,
     config: &Arc<ClientConfig>,
@@ -157,7 +157,8 @@ fn tls_failure(error: io::Error) -> ConnectFailure {
 
 struct Kind {
     h2: bool,
-    /// hyper then writes the whole URL into the request line.
+    /// Whether a proxy forwards the requests. hyper then writes the absolute URL into the request
+    /// line.
     forwarded: bool,
 }
 
@@ -166,7 +167,7 @@ pub(super) struct Link {
     io: Stream,
     kind: Kind,
     life: Life,
-    /// Dropped with the connection, which ends the watch over its life.
+    /// Dropped with the connection, which ends the task that would retire it.
     _open: watch::Sender<()>,
 }
 
@@ -184,6 +185,8 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
+        // A request has no response yet. A reset discards what the system has not delivered, so
+        // that nothing of the request arrives later.
         if self.life.is_waiting() {
             self.io.inner().reset_when_dropped();
         }
@@ -227,7 +230,8 @@ impl Write for Link {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What is to be reset must not end in order: the peer would carry out what it has.
+        // An orderly close would deliver a request that is to be abandoned, and the API would carry
+        // it out.
         if self.life.is_waiting() {
             return Poll::Ready(Ok(()));
         }

@@ -1,7 +1,7 @@
-//! How a stream of bytes to an address comes about: TCP, or memory for tests and simulation.
+//! Byte streams to an address: over TCP, or in memory for tests and simulation.
 //!
-//! Every new connection resolves the name anew and tries each of its addresses in turn. Nothing
-//! here knows of TLS, proxies or time limits of the whole; that is `connect.rs`.
+//! Every new connection resolves the name again and tries each of its addresses in turn. This
+//! module knows nothing of TLS, proxies, or the overall time limit; see `connect.rs`.
 
 use std::fmt;
 use std::io;
@@ -22,19 +22,20 @@ use tower::{Service, ServiceExt as _};
 use super::classify::{ConnectFailure, find};
 use super::outcome::NotSent;
 
-/// A connection on which nothing is acknowledged for so long is lost, whatever Q is.
+/// The longest time without an acknowledgement before a connection counts as lost, however large
+/// the late-arrival bound is.
 #[cfg(target_os = "linux")]
 const LONGEST_RETRANSMISSION: Duration = Duration::from_secs(30);
 
 pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What a connection is made of.
+/// A byte stream on which a connection is built.
 pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {
-    /// Has the connection reset when it is dropped. What was not delivered by then never will be: the
-    /// system throws it away instead of sending it until it arrives.
+    /// Makes a later drop reset the connection. The system then discards undelivered bytes instead
+    /// of retransmitting them until they arrive.
     fn reset_when_dropped(&self);
 
-    /// How long the system goes on sending what is not acknowledged.
+    /// How long the system retransmits unacknowledged bytes.
     #[cfg(all(test, target_os = "linux"))]
     fn user_timeout(&self) -> Option<Duration> {
         None
@@ -56,7 +57,7 @@ impl Io for TcpStream {
 }
 
 impl Io for DuplexStream {
-    /// Nothing is under way in memory once an end is dropped.
+    /// In memory, nothing is in flight once an end is dropped.
     fn reset_when_dropped(&self) {}
 }
 
@@ -66,18 +67,18 @@ impl Io for TlsStream<Box<dyn Io>> {
     }
 }
 
-/// A stream of any kind, in the shape that hyper takes.
+/// A stream of any kind, as hyper expects it.
 pub(super) type Stream = TokioIo<Box<dyn Io>>;
 
-/// Opens streams in memory: one call for each connection that the client would have made.
+/// Opens streams in memory, one for each connection of the client.
 #[derive(Clone)]
 pub struct MemoryConnector {
     open: Arc<dyn Fn() -> BoxFuture<io::Result<DuplexStream>> + Send + Sync>,
 }
 
 impl MemoryConnector {
-    /// `open` is called once for each connection and returns the client's end of it; an error is
-    /// taken for what TCP would have said.
+    /// Creates a connector. `open` is called for each connection and returns the client's end of
+    /// the stream. An error counts as a failed TCP connect.
     pub fn new<F, R>(open: F) -> Self
     where
         F: Fn() -> R + Send + Sync + 'static,
@@ -103,9 +104,9 @@ pub(super) enum Dial {
 }
 
 impl Dial {
-    /// `limit` is divided among the addresses of a name, so that one which swallows packets does
-    /// not use up the time of the others. What is sent arrives well within `late_arrival` or not at
-    /// all, on Linux.
+    /// Dials over TCP. `limit` is divided among the addresses of a name, so that an address that
+    /// drops packets does not use up the time of the others. On Linux, sent bytes arrive well
+    /// within `late_arrival` or not at all.
     pub(super) fn tcp(limit: Duration, late_arrival: Duration) -> Self {
         let mut connector = HttpConnector::new_with_resolver(Names(GaiResolver::new()));
         connector.enforce_http(false);
@@ -122,9 +123,9 @@ impl Dial {
     }
 }
 
-/// How long the system goes on sending what the peer does not acknowledge (RFC 5482). Less than the
-/// time within which a request that was given up on is expected to arrive, so that none arrives later;
-/// and no longer than the probes of a silent connection take.
+/// How long the system retransmits unacknowledged bytes (RFC 5482). Half of the late-arrival bound,
+/// so that no abandoned request arrives after the bound, and at most as long as the probes of a
+/// silent connection take.
 #[cfg(target_os = "linux")]
 fn user_timeout(late_arrival: Duration) -> Duration {
     (late_arrival / 2).clamp(Duration::from_millis(1), LONGEST_RETRANSMISSION)
@@ -172,7 +173,7 @@ fn dial_failure(error: Box<dyn std::error::Error + Send + Sync>) -> ConnectFailu
     ConnectFailure::new(reason, Some(error))
 }
 
-/// The system's resolver, with errors that can be told from those of connecting.
+/// The system's resolver, with errors that differ from those of connecting.
 #[derive(Clone)]
 pub(super) struct Names(GaiResolver);
 

@@ -1,30 +1,31 @@
-//! Pure. The framing fields of what goes out and of what comes in: each message says how long it is
-//! in one way, which is true of the bytes in hand.
+//! Pure. The framing fields of requests and responses. Each message states its length in one way,
+//! and the length is that of the actual bytes.
 //!
-//! hyper decides where an answer ends (RFC 9112, section 6.3), but leaves the fields as they came.
-//! A length that passed beside chunks, or that is none, would end the answer elsewhere for the next
-//! reader.
+//! hyper determines the end of a response (RFC 9112, section 6.3) but leaves its fields unchanged.
+//! A length beside chunked coding, or a malformed one, could make the next recipient see another
+//! end.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method};
 
-/// Says the length of a request's body in hand: a length or coding left over from elsewhere would
-/// make the peer see another request than the one that was sent (RFC 9112, section 11.2).
+/// Sets the length of a request from its body. A stale length or coding would make the API see
+/// another request than the one that was sent (RFC 9112, section 11.2).
 pub(super) fn of_request(headers: &mut HeaderMap, method: &Method, length: usize) {
     headers.remove(TRANSFER_ENCODING);
     headers.remove(CONTENT_LENGTH);
-    // RFC 9110, section 8.6: methods that give a body a meaning say that there is none.
+    // RFC 9110, section 8.6: methods that expect a body state its length even if it is zero.
     let expected = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
     if length > 0 || expected {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
 }
 
-/// Leaves an answer at most one length, and none beside `Transfer-Encoding`, which overrides it
-/// (RFC 9112, section 6.3) and ends with this hop. Returns whether there were both.
+/// Leaves a response with at most one length, and with none beside `Transfer-Encoding`. The coding
+/// overrides the length (RFC 9112, section 6.3) and ends with this hop. Returns whether the
+/// response had both.
 ///
-/// A list of equal lengths is one (RFC 9110, section 8.6). What is no length stands only in an
-/// answer without a body, e.g. to HEAD, because hyper takes no other, and says nothing.
+/// A list of equal lengths counts as one (RFC 9110, section 8.6). A malformed length is dropped. It
+/// occurs only in a response without a body, such as one to HEAD, because hyper rejects all others.
 pub(super) fn of_answer(headers: &mut HeaderMap) -> bool {
     if headers.remove(TRANSFER_ENCODING).is_some() {
         return headers.remove(CONTENT_LENGTH).is_some();
@@ -38,7 +39,7 @@ pub(super) fn of_answer(headers: &mut HeaderMap) -> bool {
     false
 }
 
-/// The one length that all fields name.
+/// The single length that all fields agree on.
 fn length(headers: &HeaderMap) -> Option<u64> {
     let fields = headers.get_all(CONTENT_LENGTH).iter();
     let mut lengths = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
@@ -50,13 +51,13 @@ fn length(headers: &HeaderMap) -> Option<u64> {
 
 fn digits(text: &[u8]) -> Option<u64> {
     let text = str::from_utf8(text.trim_ascii()).ok()?;
-    // `parse` would take a sign.
+    // `parse` would accept a sign.
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number)
 }
 
-/// Whether an answer's bytes are in another transfer coding than `chunked` (RFC 9112, section 6.1):
-/// none is asked for, and they would be taken for the answer's own.
+/// Whether a response has a transfer coding other than `chunked` (RFC 9112, section 6.1). The
+/// gateway requests none, and the coded bytes would be mistaken for the body.
 pub(super) fn has_unknown_coding(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(TRANSFER_ENCODING).iter();
     let mut codings = codings.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));

@@ -1,9 +1,11 @@
-//! The life of one connection: since when it serves, until when, and whether it ends in order or by a
-//! reset.
+//! The life of one connection: when it stops accepting requests, and whether it ends in order or by
+//! a reset.
 //!
-//! A connection takes no further request after its time, after the idle time that the API names in
-//! `Keep-Alive`, and after an error. One whose HTTP/1.1 request has no answer is reset when it ends, so
-//! that nothing of that request is delivered afterwards.
+//! A connection accepts no further request after its lifetime, after the idle time in the API's
+//! `Keep-Alive`, and after an error. An HTTP/1.1 connection whose request has no response is reset
+//! when it ends, so that nothing of that request is delivered afterwards.
+//!
+//! The decision to reset is recorded here; `connect.rs` carries it out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,28 +14,30 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderName};
 use tokio::sync::watch;
 
-/// How long before the end that the API names a connection is retired: a request is under way to the
-/// API for a part of this.
+/// How long before the end of the API's idle time a connection is retired. Part of this time passes
+/// while a request travels to the API.
 const MARGIN: Duration = Duration::from_secs(1);
-/// Longer idle times are of no interest.
+/// The upper bound of idle times.
 const LONGEST_IDLE: Duration = Duration::from_secs(24 * 3600);
 
-/// Since when a connection lives, and until when.
+/// The state of one connection. Clones share it.
 #[derive(Clone)]
 pub(super) struct Life {
     born: Instant,
-    /// HTTP/2: many requests at once, each of which can be reset by itself.
+    /// HTTP/2: carries many requests at once, each of which can be reset by itself.
     is_shared: bool,
     is_used: Arc<AtomicBool>,
-    /// Whether a request on it has no answer yet; never on a shared connection.
+    /// Whether a request has no response yet. Never set on a shared connection.
     is_waiting: Arc<AtomicBool>,
-    /// When it is retired unless another request is sent before.
+    /// The instant at which an idle connection is retired. `None` while a request is in flight or
+    /// if the API names no idle time.
     retire: Arc<watch::Sender<Option<Instant>>>,
     closed: watch::Receiver<()>,
 }
 
 impl Life {
-    /// A connection since `born`; the sender is dropped with it.
+    /// Creates the life of a connection made at `born`. The connection owns the sender: dropping it
+    /// marks the connection as closed.
     pub(super) fn new(born: Instant, is_shared: bool) -> (Self, watch::Sender<()>) {
         let (open, closed) = watch::channel(());
         let life = Self {
@@ -47,17 +51,18 @@ impl Life {
         (life, open)
     }
 
-    /// Since when it lives.
+    /// The instant at which the connection was made.
     pub(super) fn born(&self) -> Instant {
         self.born
     }
 
-    /// Notes that a request is sent on it, by an attempt that began at `began`. Returns how the
-    /// connection was before.
+    /// Records that an attempt that began at `began` sends a request. Returns how the connection
+    /// was used before.
     pub(super) fn begin_request(&self, began: Instant) -> Use {
         if self.retire.borrow().is_some() {
             self.retire.send_replace(None);
         }
+        // A connection that ends from here on is reset.
         self.is_waiting.store(!self.is_shared, Ordering::Release);
         if self.is_used.swap(true, Ordering::AcqRel) {
             Use::Again
@@ -68,7 +73,7 @@ impl Life {
         }
     }
 
-    /// Notes that the head of the answer is here.
+    /// Records that the head of the response arrived.
     pub(super) fn answered(&self, headers: &HeaderMap, now: Instant) {
         self.is_waiting.store(false, Ordering::Release);
         if let Some(idle) = idle_time(headers).filter(|_| !self.is_shared) {
@@ -76,12 +81,13 @@ impl Life {
         }
     }
 
-    /// Whether it has to be reset at its end.
+    /// Whether the connection must be reset when it ends.
     pub(super) fn is_waiting(&self) -> bool {
         self.is_waiting.load(Ordering::Acquire)
     }
 
-    /// Waits until it is to be retired, at the latest at `end`; false if it is gone before.
+    /// Waits until the connection is to be retired, at the latest at `end`. Returns `false` if it
+    /// closes before.
     pub(super) async fn expires(&mut self, end: Instant) -> bool {
         let mut retire = self.retire.subscribe();
         loop {
@@ -95,26 +101,26 @@ impl Life {
     }
 }
 
-/// How a connection was when a request was sent on it.
+/// The use of a connection before a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
-    /// It was made for this request.
+    /// None: the connection was made for this request.
     First,
-    /// It was made for another request and had not been used.
+    /// None, but the connection was made for another request and has been idle.
     FirstAfterIdle,
-    /// It had been used.
+    /// At least one request.
     Again,
 }
 
 impl Use {
-    /// Whether it had been kept, so that the API may have closed it meanwhile.
+    /// Whether the connection was kept idle or used, so that the API may have closed it meanwhile.
     pub(super) fn was_kept(self) -> bool {
         self != Self::First
     }
 }
 
-/// How long the connection of this answer may stay idle, if the API says so: a little less than the
-/// `timeout` of `Keep-Alive` (RFC 2068, section 19.7.1.1).
+/// How long a connection may stay idle after this response: slightly less than the `timeout` of
+/// `Keep-Alive` (RFC 2068, section 19.7.1.1). `None` if the API names none.
 fn idle_time(headers: &HeaderMap) -> Option<Duration> {
     let fields = headers
         .get_all(HeaderName::from_static("keep-alive"))

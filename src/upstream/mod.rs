@@ -1,13 +1,15 @@
-//! Bytes out: the one place that talks to the API.
+//! The connections to the API. Only this module talks to it.
 //!
-//! It promises three things. A request leaves at most once, because nothing below
-//! [`Client::send`] sends anything again. What becomes of it is told without guessing: answered,
-//! certainly not carried out, or unknown ([`Attempt`]). And everything is bounded: connecting, the
-//! head, the silence within a body, the whole exchange, the size of a head, the age of a
-//! connection.
+//! Promises three things:
 //!
-//! It does not decide when a request may leave, whether one is worth repeating, or which headers
-//! pass; that is for those who call it.
+//! - A request is sent at most once: nothing below [`Client::send`] retries.
+//! - The outcome is reported without guessing: a response, certainly not carried out, or unknown
+//!   ([`Attempt`]).
+//! - Everything is bounded: connecting, the response head, silence within a body, the whole
+//!   exchange, the size of a head, and the age of a connection.
+//!
+//! This module does not decide when to send a request, whether to retry it, or which headers to
+//! forward. Its callers do.
 
 mod base;
 mod body;

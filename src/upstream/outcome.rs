@@ -1,26 +1,26 @@
-//! Pure. What became of a request that has no answer.
+//! Pure. The outcome of a request without a response.
 //!
-//! The line between the two kinds is the most important one in this module: a request that is
-//! [`NotSent`] may be sent again whatever it does; one that is [`Unknown`] may have taken effect,
-//! so it invalidates what is cached and a write is repeated only where that can do no more. In
-//! doubt it is unknown.
+//! The distinction between the two types matters more than anything else in `upstream`. A request
+//! that is [`NotSent`] may always be retried. One that is [`Unknown`] may have taken effect: it
+//! invalidates what is cached, and a write is retried only if a second execution does no harm. In
+//! doubt the outcome is unknown.
 
 use std::fmt;
 
-/// Says what makes an answer [`Unknown::Malformed`].
+/// The explanation of [`Unknown::Malformed`] for operators.
 pub const UNREADABLE: &str = "The API's answer could not be read: its head is malformed, has more than \
     100 fields or more than 64 KiB, or its body is in a transfer coding that was not asked for";
 
 /// The request was certainly not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NotSent {
-    /// The name of the API has no address.
+    /// The API's name has no address.
     Unresolved,
-    /// No address of the API accepted a connection: refused, unreachable, no socket left.
+    /// No address of the API accepted a connection: refused, unreachable, or no socket left.
     Refused,
     /// No connection was ready within the connect time, TLS and proxy included.
     ConnectTimeout,
-    /// The certificate of the API is not one to trust, or not for its name.
+    /// The API's certificate is not trusted, or is not valid for its name.
     Certificate,
     /// The TLS handshake failed for another reason.
     Tls,
@@ -29,29 +29,29 @@ pub enum NotSent {
     /// The connection was lost before the first byte of this request was written.
     ClosedBeforeSending,
     /// The API reset the stream as not processed (REFUSED_STREAM, RFC 9113 section 8.7). The
-    /// request did travel, so a counter in front of the API may have seen it.
+    /// request was transmitted, so a counter in front of the API may have seen it.
     Unprocessed,
 }
 
-/// The request left, or may have, and no answer came.
+/// The request was sent, or may have been, and no response arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unknown {
-    /// No response head within the head time.
+    /// No response head arrived within the head limit.
     HeadTimeout,
-    /// No response head within the total time, where that is the shorter one.
+    /// No response head arrived within the total limit, where that is the shorter one.
     TotalTimeout,
     /// The connection was lost.
     Broken,
-    /// A connection that had been kept was lost before an answer: as a rule the API closed it as
-    /// idle in that moment.
+    /// A kept connection was lost before a response. Usually the API closed it as idle at that
+    /// moment.
     StaleConnection,
-    /// An answer came that cannot be read: not HTTP, too many fields, too long a head, or an
-    /// unknown transfer coding.
+    /// The response is unreadable: not HTTP, too many fields, a head that is too long, or an
+    /// unsupported transfer coding.
     Malformed,
 }
 
 impl NotSent {
-    /// All of them, for metrics that begin at zero.
+    /// All variants, for metrics that start at zero.
     pub const ALL: [Self; 8] = [
         Self::Unresolved,
         Self::Refused,
@@ -77,7 +77,7 @@ impl NotSent {
         }
     }
 
-    /// A sentence for whoever waits for the answer, with what to do.
+    /// A message for the caller, with a remedy.
     pub fn message(self) -> &'static str {
         match self {
             Self::Unresolved => {
@@ -113,20 +113,20 @@ impl NotSent {
         }
     }
 
-    /// Whether bytes of the request left this machine all the same. Such an attempt occupies its
-    /// slot as one without an answer does, because a counter on the way may have seen it.
+    /// Whether bytes of the request left this machine nevertheless. Such an attempt occupies its
+    /// slot like one without a response, because a counter on the path may have seen it.
     pub fn travelled(self) -> bool {
         self == Self::Unprocessed
     }
 
-    /// Whether the reason is time that ran out.
+    /// Whether the reason is a timeout.
     pub fn is_timeout(self) -> bool {
         self == Self::ConnectTimeout
     }
 }
 
 impl Unknown {
-    /// All of them, for metrics that begin at zero.
+    /// All variants, for metrics that start at zero.
     pub const ALL: [Self; 5] = [
         Self::HeadTimeout,
         Self::TotalTimeout,
@@ -146,7 +146,7 @@ impl Unknown {
         }
     }
 
-    /// A sentence for whoever waits for the answer, with what to do.
+    /// A message for the caller, with a remedy.
     pub fn message(self) -> &'static str {
         match self {
             Self::HeadTimeout | Self::TotalTimeout => {
@@ -164,7 +164,7 @@ impl Unknown {
         }
     }
 
-    /// Whether the reason is time that ran out.
+    /// Whether the reason is a timeout.
     pub fn is_timeout(self) -> bool {
         matches!(self, Self::HeadTimeout | Self::TotalTimeout)
     }

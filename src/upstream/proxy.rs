@@ -1,10 +1,11 @@
-//! Which way a connection takes: straight to the API or by way of a proxy.
+//! The route of a connection: directly to the API, or through a proxy.
 //!
-//! The values come from the caller, so that the environment is read in one place. `HTTPS_PROXY`
-//! is for an https upstream (a CONNECT tunnel), `HTTP_PROXY` for a plain one (the proxy is asked
-//! for the whole URL). A loopback upstream is never proxied: it is a sandbox on this machine,
-//! which a proxy elsewhere could not reach. Credentials in a proxy URL never appear in `Debug`.
-//! Not pure only because the reading of `NO_PROXY` is the library's.
+//! The caller passes the values of the environment variables, so that the environment is read in
+//! one place. `HTTPS_PROXY` applies to an https upstream, through a CONNECT tunnel. `HTTP_PROXY`
+//! applies to a plain one, and the proxy gets the absolute URL. A loopback upstream is never
+//! proxied: it is a sandbox on this machine, which a remote proxy could not reach. Credentials in a
+//! proxy URL never appear in `Debug`. The module is not marked pure only because a library
+//! evaluates `NO_PROXY`.
 
 use std::fmt;
 
@@ -14,20 +15,20 @@ use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use super::base::Base;
 use super::start::StartError;
 
-/// The values of the customary environment variables; empty where unset.
+/// The values of the usual environment variables. Empty where unset.
 #[derive(Clone, Copy, Default)]
 pub struct ProxyVariables<'a> {
     /// `HTTPS_PROXY`.
     pub https: &'a str,
     /// `HTTP_PROXY`.
     pub http: &'a str,
-    /// `NO_PROXY`: names (with all names below them, with or without a leading `.` or `*.`),
-    /// addresses and networks, divided by commas, each for one port where `:port` follows; `*` is
-    /// all.
+    /// `NO_PROXY`: names, addresses and networks, separated by commas. A name includes all names
+    /// below it, with or without a leading `.` or `*.`. A suffix `:port` restricts an entry to that
+    /// port. `*` matches everything.
     pub no: &'a str,
 }
 
-/// Checked rules on which destination takes which proxy.
+/// Validated rules that choose the proxy for a destination.
 #[derive(Clone, Default)]
 pub struct ProxyRules {
     https: Option<Way>,
@@ -40,18 +41,18 @@ struct Way {
     text: String,
 }
 
-/// The way to one destination.
+/// The route to one destination.
 #[derive(Clone, Debug)]
 pub(super) enum Route {
-    /// Straight to it.
+    /// Without a proxy.
     Direct,
-    /// A CONNECT tunnel through the proxy.
+    /// Through a CONNECT tunnel.
     Tunnel(Gate),
-    /// The proxy is asked for the whole URL.
+    /// Through a proxy that gets the absolute URL.
     Forward(Gate),
 }
 
-/// A proxy and how to present oneself to it.
+/// A proxy and the credentials for it.
 #[derive(Clone)]
 pub(super) struct Gate {
     pub(super) uri: Uri,
@@ -59,13 +60,16 @@ pub(super) struct Gate {
 }
 
 impl ProxyRules {
-    /// No proxy at all.
+    /// Rules without any proxy.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Checks the variables: a value that names no `http://` proxy is an error, because passing
-    /// over it would send requests past a proxy that someone meant them to take.
+    /// Validates the variables.
+    ///
+    /// # Errors
+    /// If a value is not the URL of an `http://` proxy. Ignoring it would send requests around a
+    /// proxy that someone meant to use.
     pub fn parse(variables: ProxyVariables<'_>) -> Result<Self, StartError> {
         Ok(Self {
             https: way("HTTPS_PROXY", variables.https)?,
@@ -74,7 +78,7 @@ impl ProxyRules {
         })
     }
 
-    /// The way to `base`.
+    /// The route to `base`.
     pub(super) fn route(&self, base: &Base) -> Route {
         let way = if base.is_https() {
             &self.https
@@ -97,7 +101,7 @@ impl ProxyRules {
     }
 }
 
-/// The port of a target, its scheme's if it names none.
+/// The port of a target, or the default port of its scheme.
 fn port(target: &Uri) -> Option<u16> {
     let usual = match target.scheme_str()? {
         "https" => 443,
@@ -106,7 +110,7 @@ fn port(target: &Uri) -> Option<u16> {
     Some(target.port_u16().unwrap_or(usual))
 }
 
-/// The entries of `NO_PROXY` that hold for this port, in the form that the library reads: it knows
+/// The entries of `NO_PROXY` that apply to this port, in the syntax of the library, which supports
 /// neither ports nor `*.`.
 fn exceptions(no: &str, port: Option<u16>) -> String {
     let entries = no.split(',').filter_map(|entry| {
@@ -119,7 +123,7 @@ fn exceptions(no: &str, port: Option<u16>) -> String {
     entries.collect::<Vec<_>>().join(",")
 }
 
-/// The host of an entry, without brackets, and its port if it names one.
+/// The host of an entry without brackets, and its port if the entry has one.
 fn split_port(entry: &str) -> (&str, Option<u16>) {
     if let Some((host, rest)) = entry
         .strip_prefix('[')
@@ -131,7 +135,7 @@ fn split_port(entry: &str) -> (&str, Option<u16>) {
         );
     }
     match entry.split_once(':') {
-        // With more than one colon it is an address of IPv6.
+        // An entry with several colons is an IPv6 address.
         Some((host, port)) if !port.contains(':') => (host, port.parse().ok()),
         _ => (entry, None),
     }

@@ -1,25 +1,25 @@
-//! Pure. Why the client cannot be built: every one of these ends the start of the program.
+//! Pure. The errors of building a client. Each of them ends the start of the program.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// A setting with which no request could ever be sent. `Display` names the setting and a remedy;
-/// what the system said is in `source`.
+/// A setting with which no request could be sent. `Display` names the setting and a remedy;
+/// `source` holds the error of the system.
 #[derive(Debug)]
 pub enum StartError {
     /// The CA file cannot be read.
     CaUnreadable(PathBuf, io::Error),
-    /// The CA file holds no certificate.
+    /// The CA file contains no certificate.
     CaEmpty(PathBuf),
-    /// The CA file is not PEM, or a certificate in it is not usable.
+    /// The CA file is not PEM, or a certificate in it is unusable.
     CaMalformed(PathBuf),
-    /// The named variable does not hold the URL of a proxy. Its value is not shown, because it
-    /// may hold a password.
+    /// The named variable does not hold the URL of a proxy. The value is not shown, because it may
+    /// contain a password.
     ProxyMalformed(&'static str),
-    /// The named variable holds a proxy that is not reached by plain HTTP.
+    /// The named variable holds a proxy that does not use plain HTTP.
     ProxyScheme(&'static str),
-    /// The TLS library refused its settings.
+    /// The TLS library rejected its settings.
     Tls(rustls::Error),
 }
 

@@ -1,8 +1,9 @@
-//! Whom to trust: the public roots, and those of one file besides.
+//! Trust: the public roots, and additionally those of one file.
 //!
 //! The roots are compiled in, so that the program works in an empty container. The cryptographic
-//! provider is named here and nowhere taken from the process, so that what another library
-//! installs changes nothing. TLS 1.2 and 1.3; certificates are always checked, there is no switch.
+//! provider is chosen explicitly, so that a provider which another library installs for the process
+//! has no effect. TLS 1.2 and 1.3 are offered. Certificates are always verified; there is no
+//! switch.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,16 +15,16 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::start::StartError;
 
-/// Which versions of HTTP are offered by ALPN (RFC 7301).
+/// The HTTP versions offered by ALPN (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Offer {
-    /// HTTP/2 first, else HTTP/1.1.
+    /// HTTP/2 preferred, or HTTP/1.1.
     Both,
-    /// HTTP/1.1 alone.
+    /// Only HTTP/1.1.
     Http1,
 }
 
-/// The settings of every TLS connection to the API.
+/// The TLS settings of all connections to the API.
 pub(super) fn client_config(
     ca_file: Option<&Path>,
     offer: Offer,
@@ -45,10 +46,10 @@ pub(super) fn client_config(
     Ok(Arc::new(config))
 }
 
-/// Whether a file of certificates could be used.
+/// Checks that a file of certificates is usable.
 ///
 /// # Errors
-/// If it cannot be read, or is not PEM, or holds no certificate.
+/// If the file cannot be read, is not PEM, or contains no certificate.
 pub fn check_ca_file(path: &Path) -> Result<(), StartError> {
     add_file(&mut RootCertStore::empty(), path)
 }
