@@ -1,8 +1,7 @@
-//! Pure. What the operations have in common: what they are asked, how lists are checked, and how
-//! what is named is found.
+//! Pure. The common parts of the operations: the call, the check of lists, and the look-up of ids.
 //!
-//! A list is applied element by element. Where one element is wrong, either nothing is applied or
-//! what stood before it ([`ListMode`]); the API promises neither, so clients must bear both.
+//! A list is applied element by element. If one element is wrong, either nothing is applied or the
+//! elements before it are ([`ListMode`]). The API promises neither, so clients must cope with both.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,40 +14,40 @@ use super::operations::Params;
 use super::request::{Problem, Query};
 use super::world::{Changed, Grant, Group, ROLES, User, World};
 
-/// How many resources one permission may name.
+/// The most resources that one permission may name.
 const MOST_RESOURCES: usize = 100;
 const RESOURCE_TYPES: [&str; 5] = ["FUNCTION", "SOURCE", "SPACE", "WAREHOUSE", "WORKSPACE"];
-/// What becomes of a list of which one element is wrong.
+/// The treatment of a list with a wrong element.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ListMode {
-    /// The error refuses all of it.
+    /// The whole list is rejected.
     #[default]
     Whole,
-    /// The elements before the wrong one take effect, then the error is answered.
+    /// The elements before the wrong one take effect, then the error is returned.
     Partly,
 }
 
-/// What an operation is asked.
+/// The input of an operation.
 pub(super) struct Call<'a> {
-    /// The operation's name.
+    /// The name of the operation.
     pub(super) name: &'static str,
     /// The values of the path's parameters.
     pub(super) params: &'a Params,
     /// The decoded query.
     pub(super) query: &'a Query,
-    /// The body as it came.
+    /// The body as received.
     pub(super) body: &'a [u8],
-    /// What becomes of a list of which one element is wrong.
+    /// The treatment of a list with a wrong element.
     pub(super) lists: ListMode,
 }
 
-/// A successful answer: its status and the JSON of `data`.
+/// A successful response: its status and the JSON of `data`.
 pub(super) type Success = (StatusCode, String);
-/// The answer of an operation.
+/// The response of an operation.
 pub(super) type Outcome = Result<Success, Problem>;
 
 impl ListMode {
-    /// The word used on the command line: `whole` or `partly`.
+    /// Returns the word for the command line: `whole` or `partly`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Whole => "whole",
@@ -75,18 +74,18 @@ impl FromStr for ListMode {
 }
 
 impl Call<'_> {
-    /// The first parameter of the path: the id of a user or group.
+    /// Returns the first parameter of the path: the id of a user or group.
     pub(super) fn id(&self) -> &str {
         self.params.first().map_or("", String::as_str)
     }
 }
 
-/// 200 with this `data`.
+/// Returns a 200 with this `data`.
 pub(super) fn ok(data: String) -> Success {
     (StatusCode::OK, data)
 }
 
-/// The user with an id.
+/// Returns the user with an id.
 pub(super) fn user<'a>(world: &'a World, id: &str) -> Result<&'a User, Problem> {
     match world.users.by_id.get(id) {
         Some(user) => Ok(user),
@@ -98,7 +97,7 @@ pub(super) fn user<'a>(world: &'a World, id: &str) -> Result<&'a User, Problem> 
     }
 }
 
-/// The group with an id.
+/// Returns the group with an id.
 pub(super) fn group<'a>(world: &'a World, id: &str) -> Result<&'a Group, Problem> {
     world
         .groups
@@ -107,21 +106,21 @@ pub(super) fn group<'a>(world: &'a World, id: &str) -> Result<&'a Group, Problem
         .ok_or_else(|| Problem::missing("user group", id))
 }
 
-/// A group as the answer.
+/// Returns the response with a group.
 pub(super) fn group_answer(status: StatusCode, id: &str, group: &Group) -> Success {
     (status, format!(r#"{{"userGroup":{}}}"#, group.json(id)))
 }
 
-/// How many elements of a list take effect, and the error that the rest is answered with.
+/// The number of elements that take effect, and the error for the rest.
 pub(super) struct Part {
-    /// The elements before this one.
+    /// The number of elements before the wrong one.
     pub(super) effective: usize,
-    /// Why not all of them.
+    /// The error, if not all elements take effect.
     pub(super) error: Option<Problem>,
 }
 
 impl Part {
-    /// What a write came to whose effective elements have been applied.
+    /// Returns the result of a write after its effective elements were applied.
     pub(super) fn conclude(self, success: Success) -> (Changed, Outcome) {
         let changed = if self.effective > 0 {
             Changed::Something
@@ -132,7 +131,7 @@ impl Part {
     }
 }
 
-/// Checks a list against the state before it, and that no element is repeated.
+/// Checks a list against the state before it, and for repeated elements.
 pub(super) fn check<T>(
     call: &Call<'_>,
     items: &[T],
@@ -166,7 +165,7 @@ pub(super) fn check<T>(
     }
 }
 
-/// The strings of a list in the body.
+/// Returns the strings of a list in the body.
 pub(super) fn strings(body: &Value, field: &str) -> Result<Vec<String>, Problem> {
     let wrong = || Problem::invalid(field, format!("{field} must be a list of strings"));
     let items = body[field].as_array().ok_or_else(wrong)?;
@@ -176,7 +175,7 @@ pub(super) fn strings(body: &Value, field: &str) -> Result<Vec<String>, Problem>
         .collect()
 }
 
-/// The elements of a list in the query, at least one.
+/// Returns the elements of a list in the query. There must be at least one.
 pub(super) fn named(call: &Call<'_>, field: &str) -> Result<Vec<String>, Problem> {
     let items = call.query.list(field);
     if items.is_empty() {
@@ -185,7 +184,7 @@ pub(super) fn named(call: &Call<'_>, field: &str) -> Result<Vec<String>, Problem
     Ok(items)
 }
 
-/// Whether a text may be an email address.
+/// Checks that a text may be an email address.
 pub(super) fn email(text: &str) -> Result<(), Problem> {
     let plausible = text.len() <= 320
         && text
@@ -201,7 +200,7 @@ pub(super) fn email(text: &str) -> Result<(), Problem> {
     }
 }
 
-/// One permission of a request.
+/// Parses one permission of a request.
 pub(super) fn grant(input: &Value) -> Result<Grant, Problem> {
     let wrong =
         |field: &str, message: &str| Problem::invalid(&format!("permissions.{field}"), message);

@@ -1,12 +1,11 @@
-//! Pure. `/_sandbox/*`: what tests and demonstrations ask of the sandbox itself. It needs no token
-//! and is not counted.
+//! Pure. `/_sandbox/*`: the sandbox's own paths, for tests and demonstrations. They need no token
+//! and are not counted.
 //!
 //! - `GET /_sandbox/requests?since=N`: at most 10,000 arrivals from number N on, newest last, and
-//!   the number to ask for `next`. `DELETE` forgets them.
-//! - `GET /_sandbox/faults`, `PUT /_sandbox/faults`: probabilities by name, and `late_by_ms`; a
-//!   member that is not named keeps its value.
-//! - `PUT /_sandbox/revoked` with `{"tokens": ["..."]}`: these, and no others, are answered 401
-//!   from now on.
+//!   the number to use for the `next` request. `DELETE` forgets all arrivals.
+//! - `GET /_sandbox/faults`, `PUT /_sandbox/faults`: probabilities by name, and `late_by_ms`. A
+//!   member that is absent keeps its value.
+//! - `PUT /_sandbox/revoked` with `{"tokens": ["..."]}`: exactly these tokens get 401 from now on.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -19,16 +18,16 @@ use super::reply::{self, Answer};
 use super::request::{Problem, Query, json as object};
 use super::spec::Faults;
 
-/// Everything below this path is the sandbox's own.
+/// The prefix of the sandbox's own paths.
 pub(super) const PREFIX: &str = "/_sandbox/";
 
 const MEDIA: &str = "application/json";
-/// How many arrivals one answer shows.
+/// The most arrivals in one response.
 const MOST_SHOWN: usize = 10_000;
-/// How many tokens may be revoked.
+/// The most tokens that may be revoked.
 const MOST_REVOKED: usize = 100;
 
-/// Answers a request below [`PREFIX`].
+/// Responds to a request below [`PREFIX`].
 pub(super) fn answer(core: &mut Core, request: &Request) -> Answer {
     let head = &request.head;
     let result = match (head.method.as_str(), &head.uri.path()[PREFIX.len()..]) {

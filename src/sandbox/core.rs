@@ -1,8 +1,8 @@
-//! Pure. The whole simulated API without its connections: what a request that arrives at a moment
-//! is answered, and what it changes.
+//! Pure. The whole simulated API without its connections: the response and the effect of a request
+//! that arrives at an instant.
 //!
-//! A request is judged in this order: balancer, token, operation, limit, its own content. So a
-//! refused one has no effect, and one that is wrong is charged all the same.
+//! A request is judged in this order: balancer, token, operation, limit, content. So a rejected
+//! request has no effect, and an invalid one still counts against the limit.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Instant, SystemTime};
@@ -25,7 +25,7 @@ use super::window::Verdict;
 use super::world::{Changed, History, World};
 use super::{reads, writes};
 
-/// How many different tokens are accepted where any is.
+/// The most different tokens accepted if any token is.
 const MOST_TOKENS: usize = 10_000;
 /// The state of a sandbox.
 pub(super) struct Core {
@@ -35,18 +35,18 @@ pub(super) struct Core {
     pub(super) log: Log,
     dice: Dice,
     tokens: HashMap<String, u32>,
-    /// Tokens that are accepted no longer.
+    /// The tokens that are no longer accepted.
     pub(super) revoked: HashSet<String>,
     counters: HashMap<(u32, usize), Counter>,
     start: Moment,
 }
 
-/// One instant on both clocks.
+/// One instant on two clocks.
 #[derive(Clone, Copy)]
 pub(super) struct Moment {
-    /// On the clock by which everything is decided.
+    /// The instant on the clock for decisions.
     pub(super) now: Instant,
-    /// On the clock that people and headers use.
+    /// The instant on the clock for people and headers.
     pub(super) wall: SystemTime,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Request {
     pub(super) body: Bytes,
 }
 
-/// What an answer is made of, and what is noted of it.
+/// A response, and the facts to log about it.
 struct Handled {
     answer: Answer,
     count: Count,
@@ -80,7 +80,7 @@ impl Handled {
 }
 
 impl Core {
-    /// A sandbox that begins at `start`.
+    /// Creates a sandbox that begins at `start`.
     pub(super) fn new(spec: SandboxSpec, start: Moment) -> Self {
         let world = World::populated(spec.seed, spec.users, spec.groups);
         Self {
@@ -96,7 +96,7 @@ impl Core {
         }
     }
 
-    /// When it began.
+    /// Returns the instant of the beginning.
     pub(super) fn start(&self) -> Instant {
         self.start.now
     }
@@ -106,7 +106,7 @@ impl Core {
         Fate::draw(&mut self.dice, &self.spec, &self.faults)
     }
 
-    /// What the answer to a read may have besides.
+    /// Compresses the response to a read and adds a validator, if so configured.
     fn finish_read(&self, request: &Request, answer: &mut Answer) {
         let head = &request.head;
         if head.method != http::Method::GET || answer.status() != StatusCode::OK {
@@ -120,7 +120,7 @@ impl Core {
         }
     }
 
-    /// Counts a request, lets it take effect, notes it and answers it.
+    /// Counts a request, applies it, logs it and responds to it.
     pub(super) fn arrive(&mut self, at: Moment, request: &Request, fate: &Fate) -> Answer {
         let path = request.head.uri.path();
         let found = find(request.head.method.as_str(), path);
@@ -198,6 +198,7 @@ impl Core {
             token,
             version: None,
         };
+        // A fault before the effect skips the operation; one after it replaces only the response.
         if fate.mishap != Some(Mishap::Before) {
             let (outcome, effect, version) =
                 self.perform(at.now, &OPERATIONS[*number], params, request);
@@ -216,7 +217,7 @@ impl Core {
         handled
     }
 
-    /// The number of the request's token, if it is accepted (RFC 6750 section 2.1).
+    /// Returns the number of the request's token, if it is accepted (RFC 6750, section 2.1).
     fn token(&mut self, request: &Request) -> Option<u32> {
         let value = request
             .head
@@ -247,7 +248,7 @@ impl Core {
         Some(number)
     }
 
-    /// Counts a request, after those that others have made since the last one.
+    /// Counts a request, after those of other users since the last one.
     fn count(&mut self, now: Instant, token: u32, number: usize) -> Verdict {
         let operation = &OPERATIONS[number];
         let (spec, start) = (&self.spec, self.start);

@@ -1,7 +1,7 @@
-//! Pure. The count of one (token, operation): its window, and the others who use the same token.
+//! Pure. The count of one token and operation: its window, and the other users of the token.
 //!
-//! Other users are not simulated by a task but caught up with when the next request is counted:
-//! their arrivals are those that such a task would have made.
+//! Other users are not tasks. Their arrivals are generated when the next request is counted, at the
+//! instants at which such a task would have sent them.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,18 +11,18 @@ use super::operations::Operation;
 use super::spec::SandboxSpec;
 use super::window::{Verdict, Window};
 
-/// How many arrivals of others are simulated at once, after a long time without a request.
+/// The most arrivals of others generated at once, after a long time without a request.
 const MOST_OTHERS: u32 = 10_000;
 
-/// The window of one (token, operation), and who else uses it.
+/// The window of one token and operation, and its other users.
 pub(super) struct Counter {
     window: Window,
     others: Option<Others>,
 }
 
 impl Counter {
-    /// An unused count of an operation that is used for the first time `now`. `salt` tells it from
-    /// others, `start` is when the sandbox began.
+    /// Creates the count of an operation that is first used `now`. `salt` distinguishes the counts,
+    /// `start` is the beginning of the sandbox.
     pub(super) fn new(
         spec: &SandboxSpec,
         operation: &Operation,
@@ -37,8 +37,7 @@ impl Counter {
         }
     }
 
-    /// Counts a request, after those that others have made since the last one; `happened` hears of
-    /// these.
+    /// Counts a request, after those of others since the last one, which are passed to `happened`.
     pub(super) fn count(
         &mut self,
         now: Instant,
@@ -59,7 +58,7 @@ struct Others {
 }
 
 impl Others {
-    /// The others of one window, or none. Their chances are the window's own.
+    /// Creates the others of one window, if there are any. Each window has a sequence of its own.
     fn new(spec: &SandboxSpec, salt: u64, now: Instant) -> Option<Self> {
         if !spec.other_users.is_finite() || spec.other_users <= 0.0 {
             return None;
@@ -73,8 +72,7 @@ impl Others {
         Some(Self { dice, mean, next })
     }
 
-    /// Lets everything happen that others have done up to `now`; after a long time only the latest
-    /// part of it.
+    /// Generates what others did up to `now`; after a long time only the latest part of it.
     fn catch_up(&mut self, now: Instant, mut happen: impl FnMut(Instant)) {
         let most = self.mean * MOST_OTHERS;
         if now.saturating_duration_since(self.next) > most {
@@ -87,7 +85,7 @@ impl Others {
     }
 }
 
-/// The limit of an operation and the length of its window.
+/// Returns the limit of an operation and the length of its window.
 fn limit(spec: &SandboxSpec, operation: &Operation) -> (u32, Duration) {
     let default = if operation.method == "GET" {
         spec.default_reads
@@ -100,7 +98,7 @@ fn limit(spec: &SandboxSpec, operation: &Operation) -> (u32, Duration) {
     (limit, per / spec.time_scale.max(1))
 }
 
-/// An instant at which an aligned window of this length begins, near the start.
+/// Returns an instant near the start at which an aligned window of this length begins.
 fn boundary(start: Moment, per: Duration) -> Instant {
     let since = start
         .wall

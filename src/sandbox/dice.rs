@@ -1,20 +1,20 @@
-//! Pure. The seeded source of chance: the same seed gives the same run.
+//! Pure. The seeded random numbers: the same seed gives the same run.
 //!
-//! Splitmix64 is small, has no bad seeds and is good enough for delays and faults; it decides
-//! nothing that an attacker would like to foresee.
+//! Splitmix64 is small, has no bad seeds, and suffices for delays and faults. Nothing that it
+//! decides is worth predicting for an attacker.
 
 use std::time::Duration;
 
-/// A sequence of numbers fixed by its seed.
+/// A sequence of numbers that is determined by its seed.
 pub(super) struct Dice(u64);
 
 impl Dice {
-    /// Begins the sequence of `seed`.
+    /// Starts the sequence of `seed`.
     pub(super) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next number, uniform over all of `u64`.
+    /// Returns the next number, uniform over all of `u64`.
     pub(super) fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -23,12 +23,12 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// The next number in `[0, 1)`, with 53 bits.
+    /// Returns the next number in `[0, 1)`, with 53 bits.
     pub(super) fn unit(&mut self) -> f64 {
         (self.number() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// The next number below `bound`; 0 where `bound` is 0.
+    /// Returns the next number below `bound`, or 0 if `bound` is 0.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         if bound == 0 {
             return 0;
@@ -37,14 +37,14 @@ impl Dice {
         (self.number() % bound as u64) as usize
     }
 
-    /// A duration uniform over `[0, most]`, in nanoseconds.
+    /// Returns a duration that is uniform over `[0, most]`, in nanoseconds.
     pub(super) fn up_to(&mut self, most: Duration) -> Duration {
         let nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX - 1);
         Duration::from_nanos(self.number() % (nanos + 1))
     }
 
-    /// The gap before the next arrival of a Poisson process whose mean gap is `mean`; at least
-    /// one nanosecond, so that a loop over arrivals ends.
+    /// Returns the gap before the next arrival of a Poisson process with this mean gap. It is at
+    /// least one nanosecond, so that a loop over arrivals ends.
     pub(super) fn gap(&mut self, mean: Duration) -> Duration {
         let nanos = -(1.0 - self.unit()).ln() * mean.as_nanos() as f64;
         Duration::from_nanos((nanos as u64).max(1))

@@ -1,7 +1,7 @@
-//! Pure. What chance has in store for one request: its delays and what goes wrong with it.
+//! Pure. The random events of one request: its delays and its faults.
 //!
-//! Everything is drawn at once and always in the same number of draws, so that a fault of one
-//! request does not shift the chances of the next.
+//! All of them are drawn at once and always with the same number of draws, so that a fault of one
+//! request does not shift the random numbers of the next.
 
 use std::time::Duration;
 
@@ -13,30 +13,30 @@ use super::spec::{Delay, Faults, SandboxSpec};
 /// The delays and the fault of one request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fate {
-    /// Until it is counted.
+    /// The delay until it is counted.
     pub(super) arrive: Duration,
-    /// From then until its answer is sent.
+    /// The delay from then until its response is sent.
     pub(super) reply: Duration,
-    /// What goes wrong while it is handled.
+    /// The fault while it is handled.
     pub(super) mishap: Option<Mishap>,
-    /// How its answer is lost.
+    /// The loss of its response.
     pub(super) loss: Option<Loss>,
 }
 
-/// What goes wrong while a request is handled.
+/// A fault while a request is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mishap {
-    /// 429, to be tried again after this time.
+    /// A 429 with this time to wait.
     Throttled(Duration),
-    /// A balancer answers; the API never sees it.
+    /// A response of a balancer; the API never sees the request.
     Balancer(StatusCode),
-    /// 500 before it took effect.
+    /// A 500 before the request takes effect.
     Before,
-    /// 500 after it took effect.
+    /// A 500 after the request took effect.
     After,
 }
 
-/// How an answer is lost.
+/// The way in which a response is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loss {
     /// The connection is closed.
@@ -46,7 +46,7 @@ pub(super) enum Loss {
 }
 
 impl Fate {
-    /// Draws the fate of the next request.
+    /// Draws the events of the next request.
     pub(super) fn draw(dice: &mut Dice, spec: &SandboxSpec, faults: &Faults) -> Self {
         let scale = spec.time_scale.max(1);
         let mut delay = |of: Delay| of.base / scale + dice.up_to(of.jitter / scale);

@@ -1,7 +1,8 @@
-//! Pure. All other operations: a store of JSON objects by path that gives the right envelopes.
+//! Pure. All other operations: a store of JSON objects by path, which returns the right envelopes.
 //!
-//! What a POST creates can be read, listed, changed and deleted below its path. Of what no
-//! operation creates (catalogues, usage, settings) there is always one, with the id asked for.
+//! An object that a POST creates can be read, listed, changed and deleted below its path. A
+//! resource that no operation creates (catalogues, usage, settings) always exists, with the
+//! requested id.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,12 +15,12 @@ use super::operations::Operation;
 use super::request::{Page, Problem, json};
 use super::world::{Changed, World};
 
-/// How many objects are stored.
+/// The most objects stored.
 const MOST_STORED: usize = 2_000;
-/// What one stored object may weigh in bytes.
+/// The largest stored object, in bytes.
 const MOST_BYTES: usize = 16 * 1024;
 
-/// Answers a read of anything.
+/// Responds to any read.
 pub(super) fn read(world: &World, operation: &Operation, path: &str, call: &Call<'_>) -> Outcome {
     if operation.name == "getWorkspace" {
         let workspace = r#"{"id":"workspace-1","name":"Sandbox","slug":"sandbox"}"#;
@@ -46,7 +47,7 @@ pub(super) fn read(world: &World, operation: &Operation, path: &str, call: &Call
     Ok((StatusCode::OK, format!(r#"{{"{name}":{thing}}}"#)))
 }
 
-/// Carries out a write of anything.
+/// Carries out any write.
 pub(super) fn write(
     world: &mut World,
     operation: &Operation,
@@ -64,7 +65,7 @@ pub(super) fn write(
     }
 }
 
-/// Answers what it was asked to: a message, a status or an error.
+/// Returns what the request asks for: a message, a status or an error.
 fn echo(call: &Call<'_>) -> Outcome {
     let asked = |name| call.query.get(name).is_some_and(|value| value == "true");
     let message = call.query.get("message").unwrap_or_default();
@@ -97,7 +98,7 @@ fn echo(call: &Call<'_>) -> Outcome {
     Ok((status, format!(r#"{{"message":{}}}"#, Value::from(message))))
 }
 
-/// The objects directly below a path.
+/// Returns the objects directly below a path.
 fn children<'a>(world: &'a World, path: &str) -> impl Iterator<Item = &'a str> {
     let below = format!("{path}/");
     let length = below.len();
@@ -113,7 +114,7 @@ fn last_segment(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
 }
 
-/// What is stored at a path, or one made up where nothing creates it.
+/// Returns the object at a path, or an invented one if no operation creates it.
 fn existing(world: &World, operation: &Operation, path: &str) -> Result<Arc<str>, Problem> {
     match world.things.get(path) {
         Some(thing) => Ok(Arc::clone(thing)),
@@ -165,7 +166,7 @@ fn create(
     ))
 }
 
-/// PUT replaces, PATCH merges member by member; the id stays.
+/// Replaces an object (PUT) or merges into it member by member (PATCH). The id stays.
 fn change(
     world: &mut World,
     operation: &Operation,
@@ -219,7 +220,7 @@ fn store(world: &mut World, path: &str, members: Map<String, Value>) -> Result<A
     Ok(thing)
 }
 
-/// `reverse-etl-models` as `reverseEtlModels`.
+/// Converts `reverse-etl-models` to `reverseEtlModels`.
 fn camel(noun: &str) -> String {
     let mut out = String::with_capacity(noun.len());
     for (place, word) in noun.split('-').enumerate() {

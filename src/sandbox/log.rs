@@ -1,84 +1,84 @@
-//! Pure. What arrived at the sandbox: the facts by which a gateway is judged.
+//! Pure. The log of arrivals at the sandbox: the facts by which a gateway is judged.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
-/// How many arrivals are kept; older ones are forgotten.
+/// The most arrivals kept; the oldest are dropped.
 pub const MOST_ARRIVALS: usize = 100_000;
-/// How many bytes of a request's body and of its target are kept: enough for a list of 50 emails.
+/// The most bytes kept of a body and of a target: enough for a list of 50 email addresses.
 const MOST_BYTES: usize = 4_096;
-/// How many bytes of bodies and targets are kept in all.
+/// The most bytes kept of all bodies and targets.
 const MOST_BYTES_IN_ALL: usize = 64 << 20;
 
 /// One request as it was counted.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// Its number, from 0, never given twice.
+    /// The number of the arrival, from 0, never given twice.
     pub index: u64,
-    /// When it was counted and, where it was applied, took effect.
+    /// The instant at which it was counted and, if applied, took effect.
     pub at: Instant,
-    /// Who made it.
+    /// The sender.
     pub by: By,
-    /// The number of its token in the order of first use, from 1; 0: none that is accepted.
+    /// The number of its token in the order of first use, from 1; 0 without an accepted token.
     pub token: u32,
-    /// The name of its operation; `unknown` where no operation has this path.
+    /// The name of its operation, or `unknown` if no operation has this path.
     pub operation: &'static str,
-    /// Its method, as it came.
+    /// The method as received.
     pub method: Box<str>,
-    /// Path and query, as they came (the first 4 KiB).
+    /// Path and query as received (the first 4 KiB).
     pub target: Box<str>,
-    /// The body, as it came (the first 4 KiB, bytes that are not UTF-8 replaced).
+    /// The body as received (the first 4 KiB, with bytes that are not UTF-8 replaced).
     pub body: Box<str>,
-    /// The status of its answer, even where that was lost.
+    /// The status of its response, even if that was lost.
     pub status: u16,
-    /// What the limit said.
+    /// The decision of the limit.
     pub count: Count,
-    /// Whether it changed the state, be it in part.
+    /// Whether it changed the state, at least in part.
     pub effect: Effect,
     /// The version of the state that it saw (reads) or left (writes).
     pub version: u64,
 }
 
-/// Who made a request.
+/// The sender of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
-    /// It came over a connection.
+    /// A client with a connection.
     Gateway,
     /// Another user of the token, simulated.
     Other,
 }
 
-/// What the limit of its operation said to a request.
+/// The decision of the operation's limit about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
     /// Counted and within the limit.
     Admitted,
-    /// Refused with 429, because the limit was reached.
+    /// Rejected with 429, because the limit was reached.
     Refused,
-    /// Counted and within the limit, but refused with 429 by an injected fault.
+    /// Counted and within the limit, but rejected with 429 by an injected fault.
     Injected,
-    /// Never counted: no operation, no token, or answered by a balancer ahead of the API.
+    /// Never counted: no operation, no token, or answered by a balancer in front of the API.
     Uncounted,
 }
 
 /// Whether a request changed the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// It did.
+    /// The request changed it.
     Applied,
-    /// It did not.
+    /// The request did not change it.
     Nothing,
 }
 
 impl Arrival {
-    /// Whether it was answered with 429, for whatever reason.
+    /// Returns whether it was answered with 429, for whatever reason.
     pub fn refused(&self) -> bool {
         matches!(self.count, Count::Refused | Count::Injected)
     }
 
-    /// Whether it changed the state.
+    /// Returns whether it changed the state.
     pub fn applied(&self) -> bool {
         self.effect == Effect::Applied
     }
@@ -87,7 +87,7 @@ impl Arrival {
         self.target.len() + self.body.len()
     }
 
-    /// As `GET /_sandbox/requests` shows it; times in milliseconds since `start`.
+    /// Returns the JSON of `GET /_sandbox/requests`; times in milliseconds since `start`.
     pub(super) fn to_json(&self, start: Instant) -> Value {
         let millis = self.at.saturating_duration_since(start).as_secs_f64() * 1_000.0;
         json!({
@@ -113,14 +113,14 @@ impl Arrival {
     }
 }
 
-/// The first 4 KiB of a text.
+/// Returns the first 4 KiB of a text.
 pub(super) fn shortened(bytes: &[u8]) -> Box<str> {
     let end = bytes.len().min(MOST_BYTES);
     String::from_utf8_lossy(&bytes[..end]).into()
 }
 
-/// The latest arrivals, in the order in which they were noted. Those of others are noted when
-/// the next request of the same operation is counted, so theirs may be earlier instants.
+/// The latest arrivals, in the order in which they were logged. Arrivals of others are logged when
+/// the next request of the same operation is counted, so their instants may be earlier.
 #[derive(Default)]
 pub(super) struct Log {
     kept: VecDeque<Arrival>,
@@ -129,7 +129,7 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Notes an arrival; its index is given here.
+    /// Logs an arrival and gives it an index.
     pub(super) fn note(&mut self, mut arrival: Arrival) {
         self.bytes += arrival.bytes();
         while self.kept.len() >= MOST_ARRIVALS || self.bytes > MOST_BYTES_IN_ALL {
@@ -143,7 +143,7 @@ impl Log {
         self.kept.push_back(arrival);
     }
 
-    /// What is kept of the arrivals from `index` on.
+    /// Returns the kept arrivals from `index` on.
     pub(super) fn since(&self, index: u64) -> impl Iterator<Item = &Arrival> {
         let first = self.next - self.kept.len() as u64;
         let skipped = usize::try_from(index.saturating_sub(first))
@@ -152,12 +152,12 @@ impl Log {
         self.kept.range(skipped..)
     }
 
-    /// The index of the next arrival.
+    /// Returns the index of the next arrival.
     pub(super) fn next(&self) -> u64 {
         self.next
     }
 
-    /// Forgets all arrivals; the numbers go on.
+    /// Forgets all arrivals; the numbers continue.
     pub(super) fn clear(&mut self) {
         self.kept.clear();
         self.bytes = 0;

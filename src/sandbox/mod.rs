@@ -1,15 +1,15 @@
 //! The sandbox: a simulated Segment Public API with state, limits, delays and faults.
 //!
-//! It is the second opinion on the gateway: it counts requests by windows of its own, has its own
-//! table of operations, and shares nothing with the gateway but the clock. Everything that it
-//! decides is in pure files (`core.rs` has the order of decisions); `serve.rs` has the connections.
+//! The sandbox is the second opinion on the gateway. It counts requests by windows of its own, has
+//! its own table of operations, and shares nothing with the gateway but the clock. All its
+//! decisions are in pure files (`core.rs` has their order); `serve.rs` has the connections.
 //!
-//! It imitates what the reference documents (envelopes, headers, media types, pages) and, where
-//! that promises nothing, offers every usual behaviour: four kinds of window, lists applied whole
-//! or partly, replication lag, late requests and lost answers. All chance is seeded.
+//! It imitates what the API reference documents: envelopes, headers, media types, pages. Where the
+//! reference promises nothing, it offers every usual behaviour: four kinds of window, lists applied
+//! whole or partly, replication lag, late requests and lost responses. All randomness is seeded.
 //!
-//! It does not imitate the permissions of tokens (all tokens share one workspace), and what it does
-//! not know of an operation's meaning it stores and returns as it came.
+//! It does not imitate the permissions of tokens; all tokens share one workspace. Resources without
+//! known semantics are stored and returned as received.
 
 mod call;
 mod control;
@@ -43,7 +43,7 @@ pub use spec::{Delay, Faults, SandboxSpec};
 pub use window::WindowKind;
 pub use world::Grant;
 
-/// How many requests may be on their way to be counted or answered at once; more are 503.
+/// The most requests in progress; further ones get a 503.
 const MOST_UNDER_WAY: usize = 10_000;
 
 /// A simulated API. Its methods may be called while it serves.
@@ -54,7 +54,7 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// A sandbox with its seeded population, at the clock's present time.
+    /// Creates a sandbox with its seeded population, at the clock's present time.
     pub fn new(spec: SandboxSpec, clock: Clock) -> Arc<Self> {
         let start = Moment {
             now: clock.now(),
@@ -68,39 +68,39 @@ impl Sandbox {
         })
     }
 
-    /// Changes what goes wrong from the next request on.
+    /// Changes the faults from the next request on.
     pub fn set_faults(&self, faults: Faults) {
         self.core.lock().faults = faults;
     }
 
-    /// The latest [`MOST_ARRIVALS`] arrivals in the order in which they were noted.
+    /// Returns the latest [`MOST_ARRIVALS`] arrivals in the order in which they were logged.
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.arrivals_since(0)
     }
 
-    /// As [`Self::arrivals`], from the one with this index on.
+    /// Returns the arrivals from `index` on, as [`Self::arrivals`] does.
     pub fn arrivals_since(&self, index: u64) -> Vec<Arrival> {
         self.core.lock().log.since(index).cloned().collect()
     }
 
-    /// Forgets the arrivals; their numbers go on.
+    /// Forgets the arrivals; their numbers continue.
     pub fn clear_arrivals(&self) {
         self.core.lock().log.clear();
     }
 
-    /// The version of the state: how many requests have changed it so far. Every answer carries the
-    /// version it saw or made in `X-Sandbox-Version`.
+    /// Returns the version of the state: the number of requests that changed it. Every response has
+    /// the version that it saw or made in `X-Sandbox-Version`.
     pub fn version(&self) -> u64 {
         self.core.lock().history.current().version
     }
 
-    /// The version that a read arriving now would see, given the replication lag.
+    /// Returns the version that a read arriving now would see, given the replication lag.
     pub fn visible_version(&self) -> u64 {
         let core = self.core.lock();
         core.history.seen(self.clock.now()).version
     }
 
-    /// The ids of all users, sorted.
+    /// Returns the ids of all users, sorted.
     pub fn users(&self) -> Vec<String> {
         self.core
             .lock()
@@ -113,7 +113,7 @@ impl Sandbox {
             .collect()
     }
 
-    /// The permissions of a user as they are, or `None` where there is no such user.
+    /// Returns the present permissions of a user, or `None` if there is no such user.
     pub fn permissions(&self, user: &str) -> Option<Vec<Grant>> {
         let core = self.core.lock();
         core.history
@@ -124,7 +124,7 @@ impl Sandbox {
             .map(|user| user.grants.clone())
     }
 
-    /// The emails of all invites, lower-cased and sorted.
+    /// Returns the emails of all invites, in lower case and sorted.
     pub fn invites(&self) -> Vec<String> {
         self.core
             .lock()
@@ -136,8 +136,8 @@ impl Sandbox {
             .collect()
     }
 
-    /// The emails of a group's members and invited people, lower-cased and sorted, or `None` where
-    /// there is no such group.
+    /// Returns the emails of a group's members and invited people, in lower case and sorted, or
+    /// `None` if there is no such group.
     pub fn members(&self, group: &str) -> Option<Vec<String>> {
         let core = self.core.lock();
         let group = core.history.current().groups.get(group)?;
@@ -146,8 +146,8 @@ impl Sandbox {
         Some(emails)
     }
 
-    /// Lets an invited person accept, which happens outside the API, and returns the new user's id;
-    /// `None` where there is no such invite.
+    /// Accepts an invite on behalf of the person, which happens outside the API. Returns the new
+    /// user's id, or `None` if there is no such invite.
     pub fn accept_invite(&self, email: &str) -> Option<String> {
         let accept = |world: &mut world::World| {
             let id = world.accept_invite(email);
@@ -171,10 +171,10 @@ impl Sandbox {
     }
 }
 
-/// An instant for tests of pure files; which one does not matter.
+/// Returns an instant for tests of pure files; which one does not matter.
 #[cfg(test)]
 fn some_instant() -> std::time::Instant {
-    // Far enough from the beginning of the clock to go back a little.
+    // Late enough to go back a little.
     Clock::system().now() + std::time::Duration::from_secs(1_000)
 }
 

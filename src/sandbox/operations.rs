@@ -1,8 +1,8 @@
-//! Pure. The operations of the API as the sandbox knows them: a table of its own, so that a mistake
-//! in the gateway's route table shows.
+//! Pure. The operations of the API as the sandbox knows them. The table is its own, so that a
+//! mistake in the gateway's route table is detected.
 //!
 //! `operations.txt` has one operation per line: name, method, path template, documented limit and
-//! its unit (`-` where none is documented), and whether its answer comes in pages.
+//! its unit (`-` if none is documented), and `paged` if its response comes in pages.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use percent_encoding::percent_decode_str;
 
 /// One operation of the API.
 pub(super) struct Operation {
-    /// Its name in the API's reference, such as `getUser`.
+    /// The name in the API's reference, such as `getUser`.
     pub(super) name: &'static str,
     /// The method in capitals.
     pub(super) method: &'static str,
     /// The path template, such as `/users/{userId}`.
     pub(super) template: &'static str,
-    /// The documented limit and the time it is for.
+    /// The documented limit and its period.
     pub(super) limit: Option<(u32, Duration)>,
-    /// Whether its answer comes in pages.
+    /// Whether its response comes in pages.
     pub(super) paged: bool,
     segments: Vec<Segment>,
 }
 
-/// One segment of a template; the order puts literals before parameters.
+/// One segment of a template. The order puts literals before parameters.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Segment {
     Literal(&'static str),
@@ -38,8 +38,9 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> =
 /// The decoded values of a template's parameters, from left to right.
 pub(super) type Params = Vec<String>;
 
-/// The number of the operation that a request means and the values of its parameters. Of several
-/// templates the one whose first differing segment is a literal wins. HEAD means the GET.
+/// Returns the number of the operation that a request means, and the values of its parameters. Of
+/// several matching templates, the one whose first differing segment is a literal wins. HEAD
+/// matches the GET.
 pub(super) fn find(method: &str, path: &str) -> Option<(usize, Params)> {
     let method = if method == "HEAD" { "GET" } else { method };
     let parts = split(path)?;
@@ -58,7 +59,7 @@ pub(super) fn find(method: &str, path: &str) -> Option<(usize, Params)> {
 }
 
 impl Operation {
-    /// The last literal segment of the template: what the resource is called in the plural.
+    /// Returns the last literal segment of the template: the plural name of the resource.
     pub(super) fn noun(&self) -> &'static str {
         self.segments
             .iter()
@@ -70,12 +71,12 @@ impl Operation {
             .unwrap_or("workspace")
     }
 
-    /// Whether the path names one resource of a collection rather than the collection.
+    /// Returns whether the path names one resource of a collection rather than the collection.
     pub(super) fn names_one(&self) -> bool {
         matches!(self.segments.last(), Some(Segment::Parameter(_)))
     }
 
-    /// Whether there is an operation that creates what this one names.
+    /// Returns whether some operation creates what this one names.
     pub(super) fn is_creatable(&self) -> bool {
         let parent = self
             .template
@@ -118,7 +119,7 @@ fn parse_line(line: &'static str) -> Option<Operation> {
     })
 }
 
-/// The segments of a path; none for `/`, and `None` where one of several is empty.
+/// Returns the segments of a path: none for `/`, and `None` if one of several is empty.
 fn split(path: &str) -> Option<Vec<&str>> {
     let rest = path.strip_prefix('/')?;
     if rest.is_empty() {
@@ -132,7 +133,7 @@ fn split(path: &str) -> Option<Vec<&str>> {
     }
 }
 
-/// The values of the parameters, or `None` where a literal differs or a value is not UTF-8.
+/// Returns the values of the parameters, or `None` if a literal differs or a value is not UTF-8.
 fn capture(segments: &[Segment], parts: &[&str]) -> Option<Params> {
     let mut params = Params::new();
     for (segment, part) in segments.iter().zip(parts) {

@@ -8,7 +8,7 @@ use super::call::{Call, Outcome, group, group_answer, ok, user};
 use super::request::{Page, quoted};
 use super::world::{Group, ROLES, World};
 
-/// Answers a read, or `None` where the operation is not one of these.
+/// Carries out a read, or returns `None` if the operation is not one of these.
 pub(super) fn read(world: &World, call: &Call<'_>) -> Option<Outcome> {
     let id = call.id();
     let outcome = match call.name {

@@ -1,4 +1,4 @@
-//! Pure. How answers look: envelopes, headers, media types.
+//! Pure. The form of responses: envelopes, headers, media types.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use super::request::{Problem, quoted};
 use super::window::Verdict;
 
-/// A finished answer.
+/// A finished response.
 pub(super) type Answer = Response<Bytes>;
 
 const MEDIA_TYPES: [&str; 4] = [
@@ -29,12 +29,12 @@ const MEDIA_TYPES: [&str; 4] = [
 const CONSUMED: HeaderName = HeaderName::from_static("x-ratelimit-consumed");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
-/// The version of the state that a read saw or a write made. The API has no such header; tests
-/// judge by it whether an answer was too old.
+/// The version of the state that a read saw or a write made. The API has no such header; tests use
+/// it to judge whether a response was too old.
 const VERSION: HeaderName = HeaderName::from_static("x-sandbox-version");
 
-/// The media type of the answer: of those that the API has, the one that `Accept` prefers (RFC 9110
-/// section 12.5.1; of equal ones the first named), else `application/json`.
+/// Returns the media type of the response: the one of the API's that `Accept` prefers, or
+/// `application/json` (RFC 9110, section 12.5.1). Of equally preferred ones the first counts.
 pub(super) fn media_type(headers: &HeaderMap) -> &'static str {
     let mut best = (0.0, MEDIA_TYPES[0]);
     let accepts = headers.get_all(http::header::ACCEPT);
@@ -63,12 +63,12 @@ pub(super) fn media_type(headers: &HeaderMap) -> &'static str {
     best.1
 }
 
-/// `{"data": …}` in a media type.
+/// Returns `{"data": …}` in a media type.
 pub(super) fn success(status: StatusCode, data: &str, media: &'static str) -> Answer {
     answer(status, format!(r#"{{"data":{data}}}"#), media)
 }
 
-/// `{"errors": […]}` with one problem.
+/// Returns `{"errors": […]}` with one problem.
 pub(super) fn failure(problem: &Problem, media: &'static str) -> Answer {
     let field = problem.field.as_deref().map_or_else(String::new, |field| {
         format!(r#","field":{}"#, quoted(field))
@@ -79,8 +79,8 @@ pub(super) fn failure(problem: &Problem, media: &'static str) -> Answer {
     answer(status, format!(r#"{{"errors":[{error}]}}"#), media)
 }
 
-/// 429: too many requests, `wait` until the next is admitted. Milliseconds and seconds are rounded
-/// up, so that who waits so long is not too early.
+/// Returns a 429 whose next request is admitted after `wait`. Milliseconds and seconds are rounded
+/// up, so that a client that waits as long is not too early.
 pub(super) fn throttled(consumed: u32, wait: Duration, media: &'static str) -> Answer {
     let millis = wait.as_nanos().div_ceil(1_000_000);
     let data =
@@ -98,7 +98,7 @@ pub(super) fn throttled(consumed: u32, wait: Duration, media: &'static str) -> A
     answer
 }
 
-/// 502 or 503 of a balancer ahead of the API: no envelope, no rate headers.
+/// Returns a 502 or 503 of a balancer in front of the API: no envelope, no rate headers.
 pub(super) fn balancer(status: StatusCode) -> Answer {
     let text = status.canonical_reason().unwrap_or("Error");
     answer(
@@ -108,7 +108,8 @@ pub(super) fn balancer(status: StatusCode) -> Answer {
     )
 }
 
-/// Adds the rate headers (the reset as an RFC 5322 date, whole seconds rounded down, as dates are).
+/// Adds the rate headers. The reset is an RFC 5322 date, in whole seconds rounded down, as dates
+/// are.
 pub(super) fn add_rate(answer: &mut Answer, verdict: &Verdict, wall: SystemTime) {
     let headers = answer.headers_mut();
     headers.insert(CONSUMED, HeaderValue::from(verdict.consumed));
@@ -123,7 +124,7 @@ pub(super) fn add_common(answer: &mut Answer, version: u64, wall: SystemTime) {
     headers.extend(date(wall).map(|value| (DATE, value)));
 }
 
-/// Compresses the body for a client that names `gzip`.
+/// Compresses the body for a client that accepts `gzip`.
 pub(super) fn compress(answer: &mut Answer, request: &HeaderMap) {
     let mut accepted = request.get_all(ACCEPT_ENCODING).iter();
     let named = accepted.any(|value| value.to_str().is_ok_and(|text| text.contains("gzip")));
@@ -140,7 +141,7 @@ pub(super) fn compress(answer: &mut Answer, request: &HeaderMap) {
     }
 }
 
-/// Adds a tag of the body, and leaves the body out if the client has it.
+/// Adds an entity tag, and replaces the response by a 304 if the client has it.
 pub(super) fn validate(answer: &mut Answer, request: &HeaderMap) {
     let digest: [u8; 32] = Sha256::digest(answer.body()).into();
     let mut tag = String::from("\"");
@@ -159,7 +160,7 @@ pub(super) fn validate(answer: &mut Answer, request: &HeaderMap) {
 }
 
 fn date(at: SystemTime) -> Option<HeaderValue> {
-    // The formatter knows the years 1970 to 9999.
+    // The formatter supports the years 1970 to 9999.
     let seconds = at.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
     if seconds >= 253_402_300_800 {
         return None;
@@ -167,7 +168,7 @@ fn date(at: SystemTime) -> Option<HeaderValue> {
     HeaderValue::try_from(httpdate::fmt_http_date(at)).ok()
 }
 
-/// An answer with a body in a media type.
+/// Returns a response with a body in a media type.
 pub(super) fn answer(status: StatusCode, body: String, media: &'static str) -> Answer {
     let mut answer = Response::new(Bytes::from(body));
     *answer.status_mut() = status;

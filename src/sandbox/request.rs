@@ -1,13 +1,13 @@
-//! Pure. What a request says: its query in all documented spellings, its body, its page.
+//! Pure. The parts of a request: its query in all documented spellings, its body, its page.
 //!
-//! The same list arrives as `emails.0=`, as `emails[0]=` (brackets usually percent-encoded) and as
-//! a repeated `emails=`; a member of an object as `pagination.count=` and `pagination[count]=`.
-//! The page may also stand in the body of a GET.
+//! A list may arrive as `emails.0=`, as `emails[0]=` (brackets usually percent-encoded), or as a
+//! repeated `emails=`. A member of an object may arrive as `pagination.count=` or
+//! `pagination[count]=`. The page may also be in the body of a GET.
 
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-/// Why a request is refused; becomes the API's error envelope.
+/// The reason to reject a request, which becomes the API's error envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
     /// The status code.
@@ -16,12 +16,12 @@ pub(super) struct Problem {
     pub(super) kind: &'static str,
     /// The `message` member.
     pub(super) message: String,
-    /// The `field` member: which part of the request is meant.
+    /// The `field` member: the part of the request that is wrong.
     pub(super) field: Option<String>,
 }
 
 impl Problem {
-    /// 422: a part of the request is missing or has the wrong form.
+    /// Returns a 422: a part of the request is missing or has the wrong form.
     pub(super) fn invalid(field: &str, message: impl Into<String>) -> Self {
         let field = Some(field.to_owned());
         Self {
@@ -32,7 +32,7 @@ impl Problem {
         }
     }
 
-    /// 404: what is named does not exist.
+    /// Returns a 404: the named thing does not exist.
     pub(super) fn missing(what: &str, name: &str) -> Self {
         let message = format!("{what} {name:?} was not found");
         Self {
@@ -44,11 +44,11 @@ impl Problem {
     }
 }
 
-/// The decoded pairs of a query, in their order.
+/// The decoded pairs of a query, in order.
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Decodes a query as a form: `+` is a space, bytes that are not UTF-8 are replaced.
+    /// Decodes a query as a form: `+` is a space, and bytes that are not UTF-8 are replaced.
     pub(super) fn parse(text: &str) -> Self {
         let decode = |part: &str| {
             let spaced = part.replace('+', " ");
@@ -63,7 +63,7 @@ impl Query {
         )
     }
 
-    /// The first value of a scalar.
+    /// Returns the first value of a scalar.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
@@ -71,7 +71,7 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
-    /// A member of an object in either spelling.
+    /// Returns a member of an object, in either spelling.
     pub(super) fn member(&self, object: &str, member: &str) -> Option<&str> {
         let bracketed = |key: &str| inside(key, object) == Some(member);
         let found = self
@@ -81,7 +81,7 @@ impl Query {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// The elements of a list in any spelling; indexed ones by their index.
+    /// Returns the elements of a list, in any spelling. Indexed ones are sorted by index.
     pub(super) fn list(&self, name: &str) -> Vec<String> {
         let mut found: Vec<(usize, &str)> = Vec::new();
         for (key, value) in &self.0 {
@@ -109,19 +109,19 @@ impl Query {
     }
 }
 
-/// `member` of `object.member`.
+/// Returns `member` of `object.member`.
 fn dotted<'a>(key: &'a str, object: &str) -> Option<&'a str> {
     key.strip_prefix(object)?.strip_prefix('.')
 }
 
-/// `member` of `object[member]`.
+/// Returns `member` of `object[member]`.
 fn inside<'a>(key: &'a str, object: &str) -> Option<&'a str> {
     key.strip_prefix(object)?
         .strip_prefix('[')?
         .strip_suffix(']')
 }
 
-/// Which part of a list is asked for.
+/// The requested part of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Page {
     offset: usize,
@@ -129,7 +129,7 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Reads the page from the query, else from the body. The count is 200 unless told, and from
+    /// Reads the page from the query, or else from the body. The count is 200 by default, and from
     /// 1 to 1000.
     pub(super) fn read(query: &Query, body: &[u8]) -> Result<Self, Problem> {
         let in_body = if body.is_empty() {
@@ -167,8 +167,8 @@ impl Page {
         Ok(Self { offset, count })
     }
 
-    /// The `data` of an answer: the page of `items` (JSON texts, `total` of them) under `name`, and
-    /// the cursors.
+    /// Returns the `data` of a response: the page of `items` under `name`, and the cursors. `items`
+    /// are JSON texts, `total` of them.
     pub(super) fn render<T: AsRef<str>>(
         self,
         name: &str,
@@ -206,7 +206,7 @@ impl Page {
     }
 }
 
-/// The body as a JSON object.
+/// Parses the body as a JSON object.
 pub(super) fn json(body: &[u8]) -> Result<Value, Problem> {
     match serde_json::from_slice(body) {
         Ok(value @ Value::Object(_)) => Ok(value),
@@ -215,15 +215,15 @@ pub(super) fn json(body: &[u8]) -> Result<Value, Problem> {
     }
 }
 
-/// Text as a JSON string with its quotes.
+/// Returns text as a JSON string with its quotes.
 pub(super) fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// A cursor is the offset in decimal, in base64 (RFC 4648 section 4), as the reference's samples
-/// are.
+/// Returns a cursor: the offset in decimal, in base64 (RFC 4648, section 4), like the samples in
+/// the reference.
 fn to_cursor(offset: usize) -> String {
     let text = offset.to_string();
     let mut out = String::new();
@@ -246,7 +246,7 @@ fn from_cursor(cursor: &str) -> Option<usize> {
     let mut bits = 0_u32;
     let mut digits = String::new();
     let text = cursor.trim_end_matches('=');
-    // The longest offset has 20 digits, 27 letters of base64.
+    // The longest offset has 20 digits, which are 27 letters of base64.
     if cursor.len() > 28 || !cursor.len().is_multiple_of(4) {
         return None;
     }

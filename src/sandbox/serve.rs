@@ -1,7 +1,7 @@
-//! The sandbox's connections: HTTP/1.1 over anything that is read and written.
+//! The sandbox's connections: HTTP/1.1 over any byte stream.
 //!
-//! Each request is handled in a task of its own. Whoever hangs up neither prevents that it arrives
-//! nor undoes what it did, as with a real API.
+//! Each request is handled in a task of its own. A client that hangs up neither prevents its
+//! arrival nor undoes its effect, as with a real API.
 
 use std::fmt;
 use std::future::{Future, pending};
@@ -29,18 +29,19 @@ use super::{Sandbox, control};
 
 /// The largest body that is read.
 const MOST_BODY: usize = 1 << 20;
-/// How many connections are served at once; further ones wait to be accepted.
+/// The most connections served at once; further ones wait to be accepted.
 const MOST_CONNECTIONS: usize = 1_024;
-/// How long a connection may be idle or a head may take. Longer than clients keep theirs.
+/// The timeout for idle connections and for heads. It is longer than clients keep their
+/// connections.
 const IDLE: Duration = Duration::from_secs(75);
-/// How long a body may take.
+/// The timeout for a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
-/// How long the listener rests after an error such as too many open files.
+/// The pause of the listener after an error such as too many open files.
 const REST: Duration = Duration::from_millis(50);
-/// The longest delay that `echo` can be asked for.
+/// The longest delay that `echo` accepts.
 const MOST_ECHO_DELAY: Duration = Duration::from_secs(30);
 
-/// Ends a connection without an answer.
+/// An error that ends a connection without a response.
 #[derive(Debug)]
 struct LostReply;
 
@@ -52,15 +53,15 @@ impl fmt::Display for LostReply {
 
 impl std::error::Error for LostReply {}
 
-/// What the task that handles a request hands to the connection.
+/// The result that the task of a request passes to the connection.
 enum Handed {
     Answer(Answer),
     Lost(Loss),
 }
 
 impl Sandbox {
-    /// Serves connections until `stop` ends, then drops them. Requests that are under way still
-    /// arrive and take effect.
+    /// Serves connections until `stop` ends, then drops them. Requests in progress still arrive and
+    /// take effect.
     pub async fn serve(
         self: Arc<Self>,
         listener: TcpListener,
@@ -96,7 +97,7 @@ impl Sandbox {
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE)
             .serve_connection(TokioIo::new(io), service);
-        // Errors are the client's affair or were asked for; the log of arrivals has the facts.
+        // Errors are the client's concern or injected; the log of arrivals has the facts.
         connection.await.ok();
     }
 
@@ -128,7 +129,7 @@ impl Sandbox {
         }
     }
 
-    /// Lets a request arrive, then hands over its answer, if anyone still waits for it.
+    /// Lets a request arrive, then passes on its response if the connection still waits for it.
     async fn handle(
         self: Arc<Self>,
         request: Request,
@@ -139,7 +140,7 @@ impl Sandbox {
         rest(fate.arrive).await;
         let answer = {
             let mut core = self.core.lock();
-            // Read under the lock: windows expect that time does not go back.
+            // Read under the lock, because windows expect that time does not go back.
             let at = self.moment();
             core.arrive(at, &request, &fate)
         };
@@ -148,20 +149,20 @@ impl Sandbox {
             None => Handed::Answer(answer),
         };
         rest(fate.reply + echo_delay(&request)).await;
-        // Who has hung up does not wait for it any more.
+        // A client that hung up no longer waits for it.
         hand.send(handed).ok();
         drop(permit);
     }
 }
 
-/// A timer costs something even if it has no time to run.
+/// Sleeps, without creating a timer for no time.
 async fn rest(time: Duration) {
     if !time.is_zero() {
         tokio::time::sleep(time).await;
     }
 }
 
-/// The delay in milliseconds that a request for `echo` asks for.
+/// Returns the delay in milliseconds that a request for `echo` asks for.
 fn echo_delay(request: &Request) -> Duration {
     let uri = &request.head.uri;
     if uri.path() != "/echo" {
@@ -201,7 +202,7 @@ fn refused(status: u16, kind: &'static str, message: &str) -> Answer {
         field: None,
     };
     let mut answer = reply::failure(&problem, "application/json");
-    // The rest of a body that was not read is still on the connection.
+    // The rest of an unread body is still on the connection.
     if StatusCode::SERVICE_UNAVAILABLE.as_u16() != status {
         answer.headers_mut().insert(
             http::header::CONNECTION,

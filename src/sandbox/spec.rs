@@ -1,4 +1,4 @@
-//! Pure. What a sandbox can be told to be.
+//! Pure. The options of a sandbox.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,67 +6,67 @@ use std::time::Duration;
 use super::call::ListMode;
 use super::window::WindowKind;
 
-/// How a sandbox behaves. The default is a well-behaved API without delay.
+/// The behaviour of a sandbox. The default is a well-behaved API without delay.
 #[derive(Clone)]
 pub struct SandboxSpec {
-    /// The seed of everything that is left to chance: population, delays, faults, other users.
+    /// The seed of everything random: population, delays, faults, other users.
     pub seed: u64,
-    /// How requests are counted against a limit.
+    /// The way of counting requests against a limit.
     pub window: WindowKind,
-    /// Divides the windows, [`Self::arrive`] and [`Self::reply`]; 0 counts as 1. The lag and the
-    /// lateness of requests are taken as they are.
+    /// Divides the windows, [`Self::arrive`] and [`Self::reply`]; 0 counts as 1. Replication lag
+    /// and lateness are not divided.
     pub time_scale: u32,
-    /// From the request's last byte to the moment at which it is counted and takes effect.
+    /// The time from a request's last byte to the moment at which it is counted and takes effect.
     pub arrive: Delay,
-    /// From that moment to the answer.
+    /// The time from that moment to the response.
     pub reply: Delay,
-    /// What goes wrong, and how often.
+    /// The faults and their probabilities.
     pub faults: Faults,
-    /// Reads see the state as it was this long ago; writes see and change it as it is.
+    /// The age of the state that reads see. Writes see and change the present state.
     pub replication_lag: Duration,
-    /// Requests per window-minute (real minute divided by the time scale) that other programs make
-    /// with the same token on each operation in use.
+    /// The requests that other programs make with the same token on each operation in use, per
+    /// window-minute (a real minute divided by the time scale).
     pub other_users: f64,
-    /// What becomes of a list of which one element is wrong.
+    /// The treatment of a list with a wrong element.
     pub lists: ListMode,
-    /// Reads are answered with an `ETag`, and with 304 to who has that already.
+    /// Whether reads have an `ETag`, and a 304 for clients that have it already.
     pub validators: bool,
-    /// Reads are answered compressed to who understands it.
+    /// Whether reads are compressed for clients that accept it.
     pub gzip: bool,
-    /// The limit per minute of reads that document none.
+    /// The limit per minute of reads without a documented one.
     pub default_reads: u32,
-    /// The limit per minute of writes that document none.
+    /// The limit per minute of writes without a documented one.
     pub default_writes: u32,
-    /// How many users there are in the beginning: `user-00001`, `user-00002`, … (at most 20,000).
+    /// The number of users at the start: `user-00001`, `user-00002`, … (at most 20,000).
     pub users: usize,
-    /// How many groups there are in the beginning: `group-00001`, … (at most 2,000).
+    /// The number of groups at the start: `group-00001`, … (at most 2,000).
     pub groups: usize,
-    /// The bearer tokens that are accepted; `None`: any (at most 10,000 different ones).
+    /// The accepted bearer tokens; `None` accepts any (at most 10,000 different ones).
     pub tokens: Option<Vec<String>>,
 }
 
-/// A delay of at least `base`, and up to `jitter` longer, uniformly.
+/// A delay, uniform between `base` and `base` plus `jitter`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delay {
-    /// The least that it takes.
+    /// The shortest delay.
     pub base: Duration,
-    /// How much longer it may take.
+    /// The range of the delay.
     pub jitter: Duration,
 }
 
-/// What goes wrong. Each number is a probability per request from 0 to 1, others are clamped.
+/// The faults. Each number is a probability per request from 0 to 1; others are clamped.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Faults {
     /// A 429 although the limit is not reached.
     pub throttle: f64,
-    /// A 5xx: by a balancer ahead of the API (not counted, no effect), by the API before the
-    /// request took effect, or after it; each a third.
+    /// A 5xx, each kind a third: from a balancer in front of the API (not counted, no effect), from
+    /// the API before the request takes effect, or after it did.
     pub server_error: f64,
-    /// The request takes effect, but the connection is closed or left without an answer.
+    /// A lost response: the request takes effect, but the connection is closed or stays silent.
     pub lost_reply: f64,
-    /// The request arrives [`Self::late_by`] late, whether or not the client still waits.
+    /// A late arrival: by [`Self::late_by`], even if the client no longer waits.
     pub late: f64,
-    /// How late a late request arrives.
+    /// The lateness of a late request.
     pub late_by: Duration,
 }
 
@@ -93,7 +93,7 @@ impl Default for SandboxSpec {
     }
 }
 
-// By hand, so that no token is ever printed.
+// Written by hand, so that no token is ever printed.
 impl fmt::Debug for SandboxSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SandboxSpec")

@@ -1,38 +1,38 @@
-//! Pure. Four ways in which an upstream may count requests against a limit.
+//! Pure. Four ways in which an API may count requests against a limit.
 //!
-//! The documentation of the API does not promise an algorithm, so the sandbox can be any of the
-//! usual ones, and a client that is right must satisfy all of them. Each takes `now` as an
-//! argument and expects that it never goes back. Every interval is half-open: an arrival exactly
-//! one window after another is in the next window.
+//! The API's documentation does not promise an algorithm. So the sandbox can use any of the usual
+//! ones, and a correct client must satisfy all of them. Each takes `now` as an argument and expects
+//! that it never goes back. Every interval is half-open: an arrival exactly one window after
+//! another is in the next window.
 //!
-//! Refused requests count as consumed in the two windows that begin anew (fixed and aligned); the
-//! rolling window and the token bucket charge only what they admit.
+//! Rejected requests count as consumed in the two windows that restart (fixed and aligned). The
+//! rolling window and the token bucket charge only admitted requests.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-/// How the sandbox counts requests against a limit.
+/// The way of counting requests against a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WindowKind {
-    /// A window begins with the first request after the last one ended (what the documented names
-    /// suggest).
+    /// A window begins with the first request after the previous one ended. The documented names
+    /// suggest this kind.
     #[default]
     Fixed,
     /// Windows begin at multiples of their length on the wall clock.
     Aligned,
     /// At most the limit in any interval of one window's length.
     Rolling,
-    /// A bucket of as many tokens as the limit, refilled evenly once per window.
+    /// A bucket with as many tokens as the limit, refilled evenly once per window.
     TokenBucket,
 }
 
 impl WindowKind {
-    /// All kinds, for tests and for help texts.
+    /// All kinds, for tests and help texts.
     pub const ALL: [Self; 4] = [Self::Fixed, Self::Aligned, Self::Rolling, Self::TokenBucket];
 
-    /// The word used on the command line: `fixed`, `aligned`, `rolling` or `token-bucket`.
+    /// Returns the word for the command line: `fixed`, `aligned`, `rolling` or `token-bucket`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fixed => "fixed",
@@ -62,22 +62,22 @@ impl FromStr for WindowKind {
     }
 }
 
-/// What the count of one request came to.
+/// The result of counting one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// Whether it was within the limit.
+    /// Whether the request was within the limit.
     pub(crate) admitted: bool,
-    /// Requests consumed, this one included where it counts.
+    /// Requests consumed, including this one if it counts.
     pub(crate) consumed: u32,
-    /// What is left of the limit.
+    /// The rest of the limit.
     pub(crate) remaining: u32,
-    /// Until nothing is consumed any more, if no request follows.
+    /// The time until nothing is consumed, if no request follows.
     pub(crate) until_reset: Duration,
-    /// Until the next request would be admitted, if none comes before it.
+    /// The time until the next request would be admitted, if none comes before.
     pub(crate) until_next: Duration,
 }
 
-/// The count of one (token, operation).
+/// The count of one token and operation.
 pub(crate) struct Window {
     limit: u32,
     per: Duration,
@@ -104,8 +104,8 @@ enum State {
 }
 
 impl Window {
-    /// An unused window of `limit` (at least 1) requests per `per` (at least 1 ns). `boundary` is
-    /// any instant at which an aligned window begins.
+    /// Creates an unused window of `limit` (at least 1) requests per `per` (at least 1 ns).
+    /// `boundary` is any instant at which an aligned window begins.
     pub(crate) fn new(kind: WindowKind, limit: u32, per: Duration, boundary: Instant) -> Self {
         let (limit, per) = (limit.max(1), per.max(Duration::from_nanos(1)));
         let state = match kind {
@@ -125,7 +125,7 @@ impl Window {
         Self { limit, per, state }
     }
 
-    /// Counts a request that arrives at `now` and says whether it is within the limit.
+    /// Counts a request that arrives at `now`.
     pub(crate) fn count(&mut self, now: Instant) -> Verdict {
         let (limit, per) = (self.limit, self.per);
         match &mut self.state {
@@ -158,7 +158,7 @@ impl Window {
     }
 }
 
-/// Counts in a window that begins anew in `left`: refused requests are consumed as well.
+/// Counts in a window that restarts in `left`. Rejected requests are consumed as well.
 fn renewed(limit: u32, used: &mut u32, left: Duration) -> Verdict {
     *used = used.saturating_add(1);
     Verdict {
@@ -170,14 +170,14 @@ fn renewed(limit: u32, used: &mut u32, left: Duration) -> Verdict {
     }
 }
 
-/// The end of the aligned window that contains `now`: the first boundary after it.
+/// Returns the end of the aligned window that contains `now`: the first boundary after it.
 fn aligned_end(boundary: Instant, per: Duration, now: Instant) -> Instant {
     let per_nanos = per.as_nanos();
     if now >= boundary {
         let into = (now - boundary).as_nanos() % per_nanos;
         now + nanos(per_nanos - into)
     } else {
-        // The boundary lies ahead; a whole window ahead or less is this window's own end.
+        // The boundary is ahead. If it is at most a window ahead, it is this window's own end.
         let ahead = (boundary - now).as_nanos();
         now + nanos((ahead - 1) % per_nanos + 1)
     }

@@ -1,8 +1,8 @@
-//! Pure. The state of the simulated workspace, and what it was a little earlier.
+//! Pure. The state of the simulated workspace, now and a little earlier.
 //!
-//! A [`World`] is four maps behind counted pointers. A write changes a map in place unless an
-//! earlier version of it is still kept for replication lag; only then is that one map copied.
-//! Reads copy nothing. What a list shows of a user is rendered once, when the user changes.
+//! A [`World`] is four maps behind counted pointers. A write changes a map in place, unless an
+//! earlier version of that map is still kept for the replication lag; then the map is copied. Reads
+//! copy nothing. The JSON of a user is rendered once, when the user changes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use super::dice::Dice;
 use super::request::quoted;
 
-/// How many things of one kind may exist; creating more is refused.
+/// The most things of one kind; creating more is rejected.
 pub(super) const MOST_THINGS: usize = 20_000;
-/// How many groups there may be, and how many people may be in one.
+/// The most groups, and the most people in one group.
 pub(super) const MOST_GROUPS: usize = 2_000;
-/// How many earlier versions are kept; beyond that the oldest reads see something newer.
+/// The most earlier versions kept. Beyond that the oldest reads see a newer state.
 const MOST_VERSIONS: usize = 500;
-/// The roles there are: id and name.
+/// The roles: id and name.
 pub(super) const ROLES: [(&str, &str); 6] = [
     ("workspace-owner", "Workspace Owner"),
     ("workspace-member", "Workspace Member"),
@@ -27,17 +27,17 @@ pub(super) const ROLES: [(&str, &str); 6] = [
     ("function-admin", "Function Admin"),
 ];
 
-/// One permission that someone has: a role on resources.
+/// One permission: a role on resources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The id of the role.
     pub role: String,
-    /// Id and type of each resource.
+    /// The id and the type of each resource.
     pub resources: Vec<(String, String)>,
 }
 
 impl Grant {
-    /// The members of the API's permission object, without the braces.
+    /// Returns the members of the API's permission object, without the braces.
     pub(super) fn members(&self) -> String {
         let name = ROLES
             .iter()
@@ -56,14 +56,14 @@ impl Grant {
 /// A user of the workspace.
 #[derive(Clone)]
 pub(super) struct User {
-    /// Lower-cased.
+    /// In lower case.
     pub(super) email: String,
     pub(super) grants: Vec<Grant>,
     /// The API's user object.
     pub(super) json: String,
 }
 
-/// A group of users; members and invited people are known by lower-cased email.
+/// A group of users. Members and invited people are identified by email in lower case.
 #[derive(Clone, Default)]
 pub(super) struct Group {
     pub(super) name: String,
@@ -72,20 +72,20 @@ pub(super) struct Group {
     pub(super) grants: Vec<Grant>,
 }
 
-/// Users by id, and their ids by lower-cased email.
+/// Users by id, and their ids by email in lower case.
 #[derive(Clone, Default)]
 pub(super) struct Users {
     pub(super) by_id: BTreeMap<String, Arc<User>>,
     pub(super) by_email: HashMap<String, String>,
 }
 
-/// The state at one moment. Cloning it copies four pointers.
+/// The state at one moment. Cloning copies four pointers.
 #[derive(Clone, Default)]
 pub(super) struct World {
-    /// Grows by one with every request that changed anything.
+    /// Incremented with every request that changes anything.
     pub(super) version: u64,
     pub(super) users: Arc<Users>,
-    /// Invited emails, lower-cased, and how they were written.
+    /// The invited emails, in lower case and as they were written.
     pub(super) invites: Arc<BTreeMap<String, String>>,
     pub(super) groups: Arc<BTreeMap<String, Arc<Group>>>,
     /// Everything else, by path: a JSON object each.
@@ -93,7 +93,7 @@ pub(super) struct World {
     created: u64,
 }
 
-/// The API's list of permission objects.
+/// Returns the API's list of permission objects.
 pub(super) fn grants_json(grants: &[Grant]) -> String {
     let each: Vec<String> = grants
         .iter()
@@ -103,8 +103,8 @@ pub(super) fn grants_json(grants: &[Grant]) -> String {
 }
 
 impl World {
-    /// A workspace with users `user-00001…` (email `user-00001@example.com`) and groups
-    /// `group-00001…`; roles and memberships depend on the seed.
+    /// Creates a workspace with users `user-00001…` (email `user-00001@example.com`) and groups
+    /// `group-00001…`. Roles and memberships depend on the seed.
     pub(super) fn populated(seed: u64, users: usize, groups: usize) -> Self {
         let mut dice = Dice::new(seed);
         let mut world = Self::default();
@@ -160,7 +160,7 @@ impl World {
         }
     }
 
-    /// Removes an invite and what it would have been a member of.
+    /// Removes an invite and its memberships.
     pub(super) fn remove_invite(&mut self, email: &str) {
         Arc::make_mut(&mut self.invites).remove(email);
         self.leave_groups(email);
@@ -171,13 +171,13 @@ impl World {
         Arc::make_mut(&mut self.groups).insert(id.to_owned(), Arc::new(group));
     }
 
-    /// An id that was not given before, such as `group-new-7`.
+    /// Returns an id that was not given before, such as `group-new-7`.
     pub(super) fn new_id(&mut self, kind: &str) -> String {
         self.created += 1;
         format!("{kind}-new-{}", self.created)
     }
 
-    /// Puts a person who is a user or invited into a group.
+    /// Adds a user or an invited person to a group.
     pub(super) fn join(&self, group: &mut Group, email: &str) {
         let email = email.to_lowercase();
         if self.users.by_email.contains_key(&email) {
@@ -187,8 +187,8 @@ impl World {
         }
     }
 
-    /// The invited person becomes a user, with the memberships that the invite had. Returns the
-    /// new user's id.
+    /// Makes the invited person a user, with the memberships of the invite. Returns the new user's
+    /// id.
     pub(super) fn accept_invite(&mut self, email: &str) -> Option<String> {
         let email = email.to_lowercase();
         Arc::make_mut(&mut self.invites).remove(&email)?;
@@ -222,7 +222,7 @@ impl World {
 }
 
 impl Group {
-    /// The API's group object. People who are invited count as members.
+    /// Returns the API's group object. Invited people count as members.
     pub(super) fn json(&self, id: &str) -> String {
         let (id, name, permissions) = (quoted(id), quoted(&self.name), grants_json(&self.grants));
         let count = self.members.len() + self.invites.len();
@@ -230,18 +230,18 @@ impl Group {
     }
 }
 
-/// The state now and, for as long as the lag, the states before it.
+/// The present state and, for as long as the lag, the states before it.
 pub(super) struct History {
     current: World,
-    /// Since when the current state has been valid; `None`: from the beginning.
+    /// The instant from which the current state has been valid; `None` means from the beginning.
     since: Option<Instant>,
-    /// Earlier states, oldest first, each with the instant from which it was valid.
+    /// The earlier states, oldest first, each with the instant from which it was valid.
     past: VecDeque<(Option<Instant>, World)>,
     lag: Duration,
 }
 
 impl History {
-    /// Begins with a state; reads will see it as it was `lag` ago.
+    /// Starts with a state. Reads see it with a delay of `lag`.
     pub(super) fn new(world: World, lag: Duration) -> Self {
         Self {
             current: world,
@@ -251,12 +251,12 @@ impl History {
         }
     }
 
-    /// The state as it is.
+    /// Returns the present state.
     pub(super) fn current(&self) -> &World {
         &self.current
     }
 
-    /// The state that a read at `now` sees: the one that was valid `lag` ago.
+    /// Returns the state that a read at `now` sees: the one that was valid `lag` ago.
     pub(super) fn seen(&self, now: Instant) -> &World {
         let visible = |since: Option<Instant>| since.is_none_or(|since| since + self.lag <= now);
         if visible(self.since) {
@@ -271,8 +271,8 @@ impl History {
         found.map_or(&self.current, |(_, world)| world)
     }
 
-    /// Changes the state at `now`, which must not go back. A change that `change` makes counts as
-    /// one version, however many parts it has.
+    /// Changes the state at `now`, which must not go back. One call of `change` counts as one
+    /// version, however many parts it changes.
     pub(super) fn write<R>(
         &mut self,
         now: Instant,
@@ -293,7 +293,7 @@ impl History {
     }
 
     fn prune(&mut self, now: Instant) {
-        // A state is of no use any more once its successor is visible to every later read.
+        // A state is useless once its successor is visible to every later read.
         let lag = self.lag;
         while self.past.len() > 1 {
             let successor = self.past.get(1).and_then(|(since, _)| *since);
@@ -309,7 +309,7 @@ impl History {
 /// Whether a request changed the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Changed {
-    /// It took effect, at least in part.
+    /// The request took effect, at least in part.
     Something,
     /// The state is as it was.
     Nothing,

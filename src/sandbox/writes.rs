@@ -1,4 +1,4 @@
-//! Pure. The writes of users, invites and groups: what they check, change and answer.
+//! Pure. The writes of users, invites and groups: their checks, changes and responses.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use super::request::{Problem, json, quoted};
 use super::world::{Changed, Grant, Group, MOST_GROUPS, MOST_THINGS, World};
 
 const SUCCESS: &str = r#"{"status":"SUCCESS"}"#;
-/// Permissions of one user or group; more are refused, so that answers stay bounded.
+/// The most permissions of one user or group. More are rejected, so that responses stay bounded.
 const MOST_GRANTS: usize = 500;
 
-/// Carries out a write, or `None` where the operation is not one of these.
+/// Carries out a write, or returns `None` if the operation is not one of these.
 pub(super) fn write(world: &mut World, call: &Call<'_>) -> Option<(Changed, Outcome)> {
     let result = match call.name {
         "addPermissionsToUser" | "replacePermissionsForUser" => user_permissions(world, call),
@@ -36,7 +36,7 @@ pub(super) fn write(world: &mut World, call: &Call<'_>) -> Option<(Changed, Outc
 
 type Written = Result<(Changed, Outcome), Problem>;
 
-/// The permissions of a request and which part of them takes effect.
+/// Returns the permissions of a request and the part of them that takes effect.
 fn grants(call: &Call<'_>) -> Result<(Vec<Grant>, Part), Problem> {
     let body = json(call.body)?;
     let wrong = || Problem::invalid("permissions", "permissions must be a list");
@@ -52,7 +52,7 @@ fn grants(call: &Call<'_>) -> Result<(Vec<Grant>, Part), Problem> {
     Ok((grants, part))
 }
 
-/// The permissions after a POST (added to what there is) or a PUT (in its place).
+/// Returns the permissions after a POST, which adds, or a PUT, which replaces.
 fn combine(call: &Call<'_>, before: &[Grant], given: Vec<Grant>) -> Result<Vec<Grant>, Problem> {
     let mut after = if call.name.starts_with("add") {
         before.to_vec()
@@ -69,7 +69,7 @@ fn combine(call: &Call<'_>, before: &[Grant], given: Vec<Grant>) -> Result<Vec<G
     Ok(after)
 }
 
-/// Whether the permissions of a write take effect: a replacement by nothing does as well.
+/// Returns whether the permissions of a write take effect. A replacement by nothing does, too.
 fn conclude_grants(part: Part, subject: (&str, &str), grants: &[Grant]) -> (Changed, Outcome) {
     let (id, kind) = (quoted(subject.0), subject.1);
     let policy = |(number, grant): (usize, &Grant)| {
@@ -186,7 +186,7 @@ fn delete_users(world: &mut World, call: &Call<'_>) -> Written {
     Ok(part.conclude(ok(SUCCESS.to_owned())))
 }
 
-/// Creates a group, or gives one another name.
+/// Creates a group, or renames one.
 fn name_group(world: &mut World, call: &Call<'_>) -> Written {
     let existing = match call.params.first() {
         Some(id) => Some((id.clone(), group(world, id)?.clone())),
@@ -217,7 +217,7 @@ fn delete_group(world: &mut World, call: &Call<'_>) -> Written {
     Ok((Changed::Something, Ok(ok(SUCCESS.to_owned()))))
 }
 
-/// Adds people to a group (POST) or puts them in the place of those who are in it (PUT).
+/// Adds people to a group (POST) or replaces its people (PUT).
 fn put_members(world: &mut World, call: &Call<'_>) -> Written {
     let mut changed = group(world, call.id())?.clone();
     let body = json(call.body)?;
