@@ -1,9 +1,9 @@
-//! What the API is: its operations, and which of them a request means.
+//! The API's operations, and the operation that a request means.
 //!
-//! A [`Table`] is total (every method and path has an operation, if only one of the two unmatched
-//! ones), unambiguous (building it fails where two operations could be meant) and immutable. The
-//! rest reads requests for it: [`query`] gives the canonical form of a query string, [`names`] the
-//! tags and order keys. Nothing here does I/O, waits or reads a clock.
+//! A [`Table`] is total: every method and path has an operation, if only one of the two unmatched
+//! ones. It is unambiguous: building it fails if two operations could match the same request. It is
+//! immutable. [`query`] gives the canonical form of a query string, [`names`] the tags and order
+//! keys of a request. Nothing here does I/O, waits, or reads a clock.
 
 pub mod names;
 pub mod pattern;

@@ -1,8 +1,8 @@
-//! Pure. Tags and order keys: templates of names, and the names they stand for in one request.
+//! Pure. Tags and order keys: templates of names, and their names in one request.
 //!
-//! A template is a prefix and at most one placeholder, which is last, so that two values never make
-//! one name. Where a value cannot be read, [`expand`] says so and gives no names at all: a write
-//! about which anything is unknown must be taken to act on everything, never on less than it does.
+//! A template is a prefix and at most one placeholder at its end, so two values never give the same
+//! name. If a value cannot be read, [`expand`] fails and returns no names at all. A write with an
+//! unreadable value must count as acting on everything, never on less than it does.
 
 use super::pattern::{Params, is_name};
 use super::policy::{NameTemplate, Source};
@@ -12,34 +12,34 @@ use std::collections::HashSet;
 use std::fmt;
 use unicode_normalization::UnicodeNormalization;
 
-/// The most names that one list of templates may stand for in one request; with more it is
+/// The largest number of names that one list of templates may give in one request. More names are
 /// [`Unreadable::TooMany`], which bounds the memory and the lanes of a single write.
 pub const MAX_NAMES: usize = 1000;
 
-/// The longest name, in bytes. Ids and email addresses of the API have at most 255 characters;
-/// what is longer is [`Unreadable::TooLong`], since names are kept where only their number is
-/// bounded.
+/// The longest name in bytes. Ids and email addresses of the API have at most 255 characters.
+/// Longer names are [`Unreadable::TooLong`], because the places that keep names bound only their
+/// number.
 pub const MAX_NAME_BYTES: usize = 320;
 
-/// The class of names whose values are email addresses; see [`person`].
+/// The prefix of names whose values are email addresses. See [`person`].
 const PERSON: &str = "person:";
 
-/// Why the names of a request cannot be told.
+/// The reason why the names of a request cannot be determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreadable {
     /// The body is not JSON (RFC 8259).
     NotJson,
-    /// A parameter or member that a placeholder names is absent.
+    /// A parameter or member of a placeholder is absent.
     Missing,
-    /// A member that a placeholder names is something else than a string.
+    /// A member of a placeholder is not a string.
     WrongType,
-    /// The query string is malformed, so that a value may hide in it.
+    /// The query string is malformed, so it may contain a value in disguise.
     Query,
-    /// A list is expected in the query, and there is a body, which may hold another.
+    /// A list is expected in the query, but the request has a body that may contain another.
     Elsewhere,
-    /// More than [`MAX_NAMES`].
+    /// The request gives more than [`MAX_NAMES`] names.
     TooMany,
-    /// A name of more than [`MAX_NAME_BYTES`].
+    /// A name is longer than [`MAX_NAME_BYTES`].
     TooLong,
 }
 
@@ -64,15 +64,15 @@ impl fmt::Display for Unreadable {
     }
 }
 
-/// The body of a request, read as JSON where a placeholder asks for it. It is never held in parsed
-/// form, which may be a hundred times its size. Of a member given twice the last counts, as
-/// everywhere in practice (RFC 8259, section 4).
+/// The body of a request, parsed as JSON when a placeholder needs it. It is never held in parsed
+/// form, which may take a hundred times its size. Of a repeated member the last one counts, as is
+/// common practice (RFC 8259, section 4).
 pub struct Body<'b> {
     bytes: &'b [u8],
 }
 
 impl<'b> Body<'b> {
-    /// Nothing is read yet.
+    /// Wraps the bytes without reading them.
     pub fn new(bytes: &'b [u8]) -> Self {
         Self { bytes }
     }
@@ -86,14 +86,17 @@ impl<'b> Body<'b> {
 }
 
 impl fmt::Debug for Body<'_> {
-    /// Only the length: bodies carry personal data.
+    /// Shows only the length, because bodies contain personal data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Body({} bytes)", self.bytes.len())
     }
 }
 
-/// The names that the templates stand for in one request, without repetition, in the order of the
-/// templates. An empty list in a JSON body gives no name and is no error; an absent one is.
+/// Returns the names that the templates give in one request, without duplicates, in the order of
+/// the templates. An empty list in a JSON body gives no name, which is no error.
+///
+/// # Errors
+/// The first reason why a name cannot be determined. An absent list is [`Unreadable::Missing`].
 pub fn expand(
     templates: &[NameTemplate],
     params: &Params,
@@ -111,8 +114,8 @@ pub fn expand(
                 if !query::is_clear(query) {
                     return Err(Unreadable::Query);
                 }
-                // The API takes parameters of some requests from the body as well. The SDKs send
-                // none with these.
+                // The API also accepts parameters of some requests in the body. The SDKs send no
+                // body with these.
                 if !body.bytes.is_empty() {
                     return Err(Unreadable::Elsewhere);
                 }
@@ -138,8 +141,8 @@ pub fn expand(
     }
 }
 
-/// The names found so far, without repetition: one more than [`MAX_NAMES`] at the most, however
-/// many there are.
+/// The names found so far, without duplicates. At most one more than [`MAX_NAMES`], however many
+/// there are.
 #[derive(Default)]
 struct Names {
     list: Vec<String>,
@@ -155,7 +158,7 @@ impl Names {
         Ok(())
     }
 
-    /// Forgets all but the first ones.
+    /// Removes all but the first `length` names.
     fn truncate(&mut self, length: usize) {
         for name in self.list.drain(length..) {
             self.seen.remove(&name);
@@ -163,9 +166,9 @@ impl Names {
     }
 }
 
-/// An email address in the form in which it is compared: without white space around it, in lower
-/// case and in the composed form of Unicode (NFC). The same person may be written in all of these
-/// ways; two people whom nothing else tells apart wait for each other, which is harmless.
+/// Normalises an email address for comparison: trimmed, in lower case, and in the composed form of
+/// Unicode (NFC). All these spellings may denote the same person. If they denote two, their writes
+/// wait for each other, which is harmless.
 pub fn person(address: &str) -> String {
     let lower = address.trim().to_lowercase();
     if lower.is_ascii() {
@@ -174,9 +177,9 @@ pub fn person(address: &str) -> String {
     lower.nfc().collect()
 }
 
-/// `prefix` and value; an email address in the form in which it is compared.
+/// Joins prefix and value. An email address is normalised.
 fn fill(template: &NameTemplate, value: &str) -> Result<String, Unreadable> {
-    // Lower-casing and composing may make a name longer by a few bytes, which does no harm.
+    // Normalising may lengthen a name by a few bytes, which is harmless.
     if template.prefix.len() + value.len() > MAX_NAME_BYTES {
         return Err(Unreadable::TooLong);
     }
@@ -190,8 +193,8 @@ fn fill(template: &NameTemplate, value: &str) -> Result<String, Unreadable> {
     Ok(name)
 }
 
-/// What is looked for in a JSON value: every string at the end of `members`, through arrays
-/// wherever there are any.
+/// The search in a JSON value: every string at the end of `members`, through arrays wherever they
+/// occur.
 struct Wanted<'a> {
     members: &'a [Box<str>],
     template: &'a NameTemplate,
@@ -208,11 +211,11 @@ impl Wanted<'_> {
     }
 }
 
-/// Reads one value as it passes and keeps nothing of it but names. All of it is read, also what
-/// nobody wants, so that what is not JSON is found anywhere; its depth is bounded by the parser.
+/// Reads one value in a stream and keeps only names. It reads unwanted parts as well, so that
+/// malformed JSON is found anywhere. The parser bounds the depth.
 struct Reading<'a>(Option<Wanted<'a>>);
 
-/// What is missing or of a wrong type ends no reading: the same member may come once more.
+/// A missing or wrong value does not end the reading, because the same member may occur again.
 type Found = Result<(), Unreadable>;
 
 impl<'de> DeserializeSeed<'de> for Reading<'_> {
@@ -283,6 +286,7 @@ impl<'de> Visitor<'de> for Reading<'_> {
                 let _ = object.next_value_seed(Reading(None))?;
                 continue;
             };
+            // The last occurrence of a member counts, so the names of earlier ones are dropped.
             wanted.names.truncate(before);
             wanted.members = rest;
             last = object.next_value_seed(Reading(Some(wanted)))?;
@@ -291,7 +295,7 @@ impl<'de> Visitor<'de> for Reading<'_> {
     }
 }
 
-/// Whether a member has this name.
+/// Compares the name of a member.
 struct IsNamed<'a>(Option<&'a str>);
 
 impl<'de> DeserializeSeed<'de> for IsNamed<'_> {
@@ -314,8 +318,10 @@ impl Visitor<'_> for IsNamed<'_> {
     }
 }
 
-/// Parses a template of a name: `users`, `user:{path.userId}`, `person:{body.invites.email}`.
-/// The error says what was expected.
+/// Parses a template: `users`, `user:{path.userId}`, `person:{body.invites.email}`.
+///
+/// # Errors
+/// A text that says what was expected.
 pub fn parse(text: &str) -> Result<NameTemplate, &'static str> {
     let (prefix, source) = match text.split_once('{') {
         None => (text, Source::Literal),
@@ -339,13 +345,16 @@ pub fn parse(text: &str) -> Result<NameTemplate, &'static str> {
     })
 }
 
-/// Parses a placeholder by itself: `{query.emails}`. The error says what was expected.
+/// Parses a placeholder alone: `{query.emails}`.
+///
+/// # Errors
+/// A text that says what was expected.
 pub fn parse_placeholder(text: &str) -> Result<Source, &'static str> {
     let inner = text.strip_prefix('{').and_then(|t| t.strip_suffix('}'));
     parse_source(inner.ok_or("a placeholder in braces")?)
 }
 
-/// Whether the values that fill this template are email addresses.
+/// Whether the values of this template are email addresses.
 pub fn names_people(template: &NameTemplate) -> bool {
     &*template.prefix == PERSON
 }
@@ -364,14 +373,14 @@ fn parse_source(inner: &str) -> Result<Source, &'static str> {
     }
 }
 
-/// The form that [`parse`] reads.
+/// Writes the syntax that [`parse`] reads.
 impl fmt::Display for NameTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.prefix, self.source)
     }
 }
 
-/// The form that [`parse_placeholder`] reads; nothing where there is none.
+/// Writes the syntax that [`parse_placeholder`] reads. Empty for a literal.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,27 +1,30 @@
-//! Pure. Path templates, and what a request path says.
+//! Pure. Path templates, and the parsing of request paths.
 //!
 //! A template such as `/users/{userId}` is a list of segments, each a literal or a parameter. A
-//! request path is split once into segments; one that could be spelt in another way without a
-//! change of meaning (RFC 3986, sections 2.3 and 6.2.2), or that servers are known to read
-//! differently from each other, is no candidate for any template. So what a template matches has
-//! exactly one reading, here and upstream, and the caller's own spelling can be sent on.
+//! request path is split into segments once. A path matches no template if it could be spelled
+//! differently without a change of meaning (RFC 3986, sections 2.3 and 6.2.2), or if servers are
+//! known to disagree about it. A matching path therefore has exactly one reading, here and
+//! upstream, and is forwarded as the caller spelled it.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// The longest template, in segments. A longer path matches nothing.
+/// The largest number of segments in a template. A longer path matches nothing.
 pub const MAX_SEGMENTS: usize = 16;
 
 /// One segment of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
-    /// Matches itself alone. Unreserved characters only, so that it has a single spelling.
+    /// Matches only itself. Consists of unreserved characters, so that it has a single spelling.
     Literal(Box<str>),
-    /// Matches any one segment and gives it this name.
+    /// Matches any single segment and captures it under this name.
     Parameter(Arc<str>),
 }
 
-/// Parses a template. The error says what was expected.
+/// Parses a template.
+///
+/// # Errors
+/// A text that says what was expected.
 pub fn parse(template: &str) -> Result<Vec<Segment>, &'static str> {
     let Some(rest) = template.strip_prefix('/') else {
         return Err("a path that begins with `/`");
@@ -60,22 +63,28 @@ fn parse_segment(text: &str) -> Result<Segment, &'static str> {
     Ok(Segment::Literal(text.into()))
 }
 
-/// Whether `name` can name a parameter or a query list: a letter, then letters, digits or `_`.
+/// Whether `name` is a valid name for a parameter or a query list: a letter, then letters, digits
+/// or `_`.
 pub fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// Whether RFC 3986, section 2.3, calls this byte unreserved.
+/// Whether the byte is unreserved in the sense of RFC 3986, section 2.3.
 pub fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// The raw segments of a request path, or `None` if no template may match it: it does not begin
-/// with `/`, has an empty or dot segment, ends in `/` (the root path aside), contains an encoded
-/// slash, a backslash in either form (some servers take it for a slash), a `;` (some cut off what
-/// follows it), an encoded unreserved character or malformed percent-encoding, or is longer than
-/// [`MAX_SEGMENTS`]. That a segment decodes to UTF-8 is checked where it is captured.
+/// Splits a request path into raw segments. `None` if the path
+///
+/// - does not begin with `/`, or ends in one (except for the root path),
+/// - has an empty segment or a dot segment,
+/// - contains an encoded slash, or a backslash in either form, which some servers take for a slash,
+/// - contains a `;`, at which some servers cut off a segment,
+/// - contains an encoded unreserved character or malformed percent-encoding, or
+/// - has more than [`MAX_SEGMENTS`] segments.
+///
+/// Whether a segment decodes to UTF-8 is checked when it is captured.
 pub fn split(path: &str) -> Option<Split<'_>> {
     let rest = path.strip_prefix('/')?;
     let mut split = Split {
@@ -103,10 +112,10 @@ pub fn split(path: &str) -> Option<Split<'_>> {
     plain.then_some(split)
 }
 
-/// The path that a lenient server may read where [`split`] finds none that is certain, or another
-/// one: without empty and dot segments and a slash at the end, without what follows a `;`, with a
-/// backslash as a slash, and with nothing encoded that need not be (RFC 3986, section 6.2.2).
-/// `None` if it is no path, or has too many segments.
+/// The reading of a path by a lenient server, for paths that [`split`] rejects. Removes empty and
+/// dot segments, a trailing slash, and everything after a `;`. Takes a backslash for a slash, and
+/// decodes whatever need not be encoded (RFC 3986, section 6.2.2). `None` if the text is not a path
+/// or has too many segments.
 pub fn lenient(path: &str) -> Option<String> {
     let decoded = decode_plain(path.strip_prefix('/')?);
     let mut segments: Vec<&str> = Vec::new();
@@ -120,7 +129,7 @@ pub fn lenient(path: &str) -> Option<String> {
     (segments.len() <= MAX_SEGMENTS).then(|| format!("/{}", segments.join("/")))
 }
 
-/// The path with the characters decoded that are the same encoded, or are taken for slashes.
+/// Decodes unreserved characters, slashes, backslashes and semicolons; leaves the rest encoded.
 fn decode_plain(path: &str) -> String {
     let mut decoded = String::with_capacity(path.len());
     let mut rest = path;
@@ -145,7 +154,7 @@ fn decode_plain(path: &str) -> String {
     decoded
 }
 
-/// The segments of one path, without allocation.
+/// The segments of one path. Needs no allocation.
 #[derive(Clone, Copy, Debug)]
 pub struct Split<'p> {
     segments: [&'p str; MAX_SEGMENTS],
@@ -153,7 +162,7 @@ pub struct Split<'p> {
 }
 
 impl<'p> Split<'p> {
-    /// The raw segments, from left to right; none for the root path.
+    /// The raw segments from left to right. Empty for the root path.
     pub fn segments(&self) -> &[&'p str] {
         &self.segments[..self.len]
     }
@@ -168,7 +177,7 @@ impl<'p> Split<'p> {
     }
 }
 
-/// Whether only what has to be is encoded.
+/// Whether only characters that require it are encoded.
 fn is_plainly_encoded(segment: &str) -> bool {
     let mut bytes = segment.bytes();
     while let Some(byte) = bytes.next() {
@@ -184,14 +193,14 @@ fn is_plainly_encoded(segment: &str) -> bool {
     true
 }
 
-/// The byte that two hexadecimal digits stand for, after a `%`.
+/// Decodes the two hexadecimal digits after a `%`.
 pub(super) fn encoded(digits: &mut impl Iterator<Item = u8>) -> Option<u8> {
     let high = char::from(digits.next()?).to_digit(16)?;
     let low = char::from(digits.next()?).to_digit(16)?;
     u8::try_from(high * 16 + low).ok()
 }
 
-/// The value of a raw segment, or `None` if it is not UTF-8.
+/// Decodes a raw segment. `None` if it is not UTF-8.
 pub(super) fn decode(segment: &str) -> Option<String> {
     if !segment.contains('%') {
         return Some(segment.to_owned());
@@ -213,7 +222,7 @@ pub(super) fn decode(segment: &str) -> Option<String> {
 pub struct Params(Vec<(Arc<str>, String)>);
 
 impl Params {
-    /// The value of a parameter; `None` where the template has no such parameter.
+    /// The value of a parameter. `None` if the template has no such parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
@@ -226,7 +235,7 @@ impl Params {
         self.0.iter().map(|(name, value)| (&**name, value.as_str()))
     }
 
-    /// What the parameters of `template` capture from `path`, which matched it segment by segment;
+    /// Captures the parameters of `template` from `path`, which must match it segment by segment.
     /// `None` if a captured value is not UTF-8.
     pub(super) fn capture(template: &[Segment], path: &[&str]) -> Option<Self> {
         let mut params = Vec::new();

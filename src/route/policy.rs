@@ -1,10 +1,11 @@
-//! Pure. What is known of one operation of the API: plain data, read by every other layer.
+//! Pure. The properties of one operation of the API: plain data that every other layer reads.
+//! Nothing here decides about a request.
 
 use http::Method;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A rate: `limit` requests in any half-open window of length `window`.
+/// A rate: at most `limit` requests in any half-open window of length `window`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// L, at least 1.
@@ -13,19 +14,19 @@ pub struct Rate {
     pub window: Duration,
 }
 
-/// The budget that an operation draws on. Operations that name one budget share it.
+/// The budget that an operation uses. Operations that name the same budget share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BudgetSpec {
-    /// The name in the route table; the operation's own name unless it names another.
+    /// The name in the route table. By default the name of the operation.
     pub name: Arc<str>,
-    /// The rate to begin with.
+    /// The initial rate.
     pub rate: Rate,
-    /// Whether the API documents this rate. A documented limit is a ceiling that answers may only
-    /// lower; an undocumented one is corrected both ways.
+    /// Whether the API documents this rate. Responses can only lower a documented limit. They
+    /// correct an undocumented one in both directions.
     pub documented: bool,
 }
 
-/// What a request does to the upstream, by its method (RFC 9110, section 9.2.1).
+/// The effect of a request on the upstream, by its method (RFC 9110, section 9.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// A safe method.
@@ -34,36 +35,37 @@ pub enum Effect {
     Write,
 }
 
-/// Where the values of a template come from.
+/// The source of the values of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// No placeholder: the template is a whole name.
+    /// No placeholder: the template is a complete name.
     Literal,
-    /// One value: a path parameter, percent-decoded.
+    /// A path parameter, percent-decoded: one value.
     Path(Box<str>),
-    /// One value for each element of a list in the query string, in any documented spelling.
+    /// A list in the query string, in any documented spelling: one value for each element.
     Query(Box<str>),
-    /// One value for each string found by following these members of a JSON body, through arrays
-    /// wherever there are any.
+    /// Members of a JSON body, followed through arrays wherever they occur: one value for each
+    /// string.
     Body(Vec<Box<str>>),
 }
 
-/// A name with at most one placeholder, e.g. `user:{path.userId}`: a tag or an order key.
+/// A name with at most one placeholder, such as `user:{path.userId}`. The template of a tag or an
+/// order key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameTemplate {
-    /// What stands before the placeholder (`user:`), or the whole name.
+    /// The text before the placeholder (`user:`), or the complete name.
     pub prefix: Box<str>,
-    /// What fills it.
+    /// The source of the placeholder's value.
     pub source: Source,
 }
 
 impl NameTemplate {
-    /// What stands before the first colon of its names.
+    /// The part of its names before the first colon.
     pub fn class(&self) -> &str {
         self.prefix.split(':').next().unwrap_or(&self.prefix)
     }
 
-    /// Whether both may stand for one name.
+    /// Whether both templates may give the same name.
     fn meets(&self, other: &Self) -> bool {
         let (a, b) = (&*self.prefix, &*other.prefix);
         match (&self.source, &other.source) {
@@ -75,139 +77,140 @@ impl NameTemplate {
     }
 }
 
-/// How answers of a read are cached. Without a time to live it is what the API says.
+/// The caching of an operation's responses. Without a time to live, the API decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CachePolicy {
-    /// Time to live of a success.
+    /// The time to live of a success.
     pub ttl: Option<Duration>,
-    /// The data that the answer depends on. Where none is declared, any write may change it.
+    /// The data on which a response depends. If none is declared, any write may change it.
     pub tags: Vec<NameTemplate>,
-    /// Whose word counts.
+    /// The rule for conflicting times.
     pub directives: Directives,
-    /// How long a stale answer may be shown while a new one is fetched.
+    /// How long a stale response may be served during its refresh.
     pub stale_while_revalidate: Option<Duration>,
-    /// How long a stale answer may be shown when the API fails.
+    /// How long a stale response may be served when the API fails.
     pub stale_if_error: Option<Duration>,
-    /// How long a stale answer may be shown when the budget is spent.
+    /// How long a stale response may be served when the budget is exhausted.
     pub stale_if_limited: Option<Duration>,
-    /// Percent of the time since its last change that an answer without any lifetime is believed
-    /// for; 0 is not at all.
+    /// The heuristic lifetime of a response without any other, in percent of the time since its
+    /// last change. 0 disables it.
     pub heuristic_percent: u32,
 }
 
-/// Whose word on caching counts where the API and the route table both say something.
+/// The rule that applies where both the API and the route table state a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Directives {
-    /// The shorter time of both, and what the API forbids is forbidden.
+    /// The shorter time. What the API forbids stays forbidden.
     #[default]
     Shorter,
-    /// The API's, and the route's where the API says nothing.
+    /// The API's time. The route's applies where the API states none.
     Upstream,
-    /// The route's alone.
+    /// Only the route's time.
     Operator,
 }
 
-/// What a write changes.
+/// The data that a write changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Touches {
-    /// Nothing is declared: every cached answer is doubted.
+    /// Nothing is declared: every cached response is invalidated.
     Everything,
-    /// These tags; an explicit empty list says that no cached answer depends on it.
+    /// These tags. An explicit empty list means that no cached response depends on the write.
     Tags(Vec<NameTemplate>),
 }
 
-/// Where the elements of a write are, each of which could be asked for by itself.
+/// The place of the elements of a write. Each element could be sent in a request of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Elements {
     /// A list in the query string, in any documented spelling.
     Query(Box<str>),
     /// A list that is a member of the JSON body.
     Body {
-        /// The member.
+        /// The name of the member.
         list: Box<str>,
-        /// The member of each element that names it; without one the whole element does.
+        /// The member of each element that identifies it. Without one, the whole element does.
         name: Option<Box<str>>,
     },
 }
 
-/// How waiting writes of one operation may travel as one. The API applies such a list as a whole or
-/// not at all.
+/// How queued writes of one operation are batched. The API applies such a list as a whole or not at
+/// all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MergePolicy {
-    /// Whether they do.
+    /// Whether batching is enabled.
     pub enabled: bool,
-    /// Where their elements are.
+    /// The place of the elements.
     pub elements: Elements,
-    /// Elements are named by email addresses, which are compared as order keys are
+    /// Whether email addresses identify the elements. They are compared as in order keys
     /// ([`names::person`](super::names::person)).
     pub people: bool,
-    /// The most elements of a dispatch.
+    /// The largest number of elements in a batch.
     pub most: usize,
-    /// The list in the `data` of the answer that repeats the elements; without one the answer is
-    /// the same to all.
+    /// The list in the `data` of a response that repeats the elements. Without one, every member of
+    /// the batch gets the same response.
     pub echoes: Option<Box<str>>,
 }
 
-/// One operation of the API, or one of the two that stand for every path that matches none.
+/// One operation of the API, or one of the two for paths that match none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// The API's name for it, e.g. `getUser`: the label of metrics and logs.
+    /// The API's name, such as `getUser`. A label of metrics and logs.
     pub name: Arc<str>,
-    /// Position in the table, dense from 0: an index for pre-resolved metrics.
+    /// The position in the table, dense from 0. Serves as an index, for example of pre-resolved
+    /// metrics.
     pub index: usize,
-    /// The method, or `None` for the two unmatched operations, and where the path is another
-    /// spelling of the template's.
+    /// The method. `None` for the two unmatched operations, and for a path that spells the template
+    /// differently.
     pub method: Option<Method>,
-    /// The path template, e.g. `/users/{userId}`.
+    /// The path template, such as `/users/{userId}`.
     pub template: Box<str>,
-    /// Read or write.
+    /// Whether the operation reads or writes.
     pub effect: Effect,
-    /// The budget it draws on.
+    /// The budget that the operation uses.
     pub budget: BudgetSpec,
-    /// `Some` where answers may be stored.
+    /// The caching of responses. `None` if they are not stored.
     pub cache: Option<CachePolicy>,
-    /// What a write touches; `Tags(vec![])` for a read.
+    /// The tags that a write touches. `Tags(vec![])` for a read.
     pub touches: Touches,
-    /// Order keys of a write, e.g. `person:{body.emails}`.
+    /// The order keys of a write, such as `person:{body.emails}`.
     pub order: Vec<NameTemplate>,
-    /// Classes of order keys (`person`) that a write of this operation keeps apart: it waits for
-    /// every earlier write with a key of the class, and the later ones wait for it.
+    /// The classes of order keys (`person`) against which a write is a barrier. It waits for every
+    /// earlier write with a key of the class, and later ones wait for it.
     pub barrier: Vec<Box<str>>,
-    /// Query parameters that are lists, e.g. `emails`; every other name is a scalar.
+    /// The query parameters that are lists, such as `emails`. All others are scalars.
     pub lists: Vec<Box<str>>,
-    /// `Some` for a write that can be merged with others of its kind.
+    /// The batching of a write. `None` if it cannot be batched.
     pub merge: Option<Arc<MergePolicy>>,
 }
 
 impl Operation {
-    /// Whether a write of this operation may change what that one shows. `None`: nothing is
-    /// declared, so that it may change what any shows.
+    /// Whether a write of this operation may change what `shows` returns. `None` if nothing is
+    /// declared: the write may then change anything.
     pub fn may_change(&self, shows: &Self) -> Option<bool> {
         let Touches::Tags(touched) = &self.touches else {
             return None;
         };
         let depends = shows.cache.as_ref().map_or(&[][..], |cache| &cache.tags);
         let met = |tag: &NameTemplate| depends.iter().any(|other| other.meets(tag));
-        // Its target is changed as well, whatever the tags say.
+        // A write changes its target, whatever the tags say.
         Some(touched.iter().any(met) || may_be_one_path(&self.template, &shows.template))
     }
 
-    /// Whether a repetition after an unknown outcome cannot do more than the first
-    /// (PUT and DELETE; RFC 9110, section 9.2.2).
+    /// Whether a retry after an unknown outcome does no more than the first attempt (PUT and
+    /// DELETE; RFC 9110, section 9.2.2). Always true for a read.
     pub fn is_idempotent(&self, method: &Method) -> bool {
         matches!(self.effect, Effect::Read) || matches!(*method, Method::PUT | Method::DELETE)
     }
 
-    /// Whether it is not even asked for without a credential: a write, which could only be refused,
-    /// and a read whose answers the table keeps for each credential (it gives them a time to live,
-    /// or tags). The API itself answers the other reads.
+    /// Whether a request without a credential is rejected before it is sent. True for a write,
+    /// which the API could only reject, and for a read whose responses are stored per credential
+    /// because the table gives them a time to live or tags. The API itself responds to other reads.
     pub fn needs_credential(&self) -> bool {
         let is_kept = |cache: &CachePolicy| cache.ttl.is_some() || !cache.tags.is_empty();
         self.effect == Effect::Write || self.cache.as_ref().is_some_and(is_kept)
     }
 }
 
-/// Whether both templates may stand for one path.
+/// Whether both templates may match the same path.
 fn may_be_one_path(a: &str, b: &str) -> bool {
     let is_parameter = |segment: &str| segment.starts_with('{');
     let (a, b) = (a.split('/'), b.split('/'));

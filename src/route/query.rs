@@ -1,30 +1,32 @@
-//! Pure. What a query string means.
+//! Pure. The meaning of a query string.
 //!
-//! The API takes one query in three spellings (API reference, "Pagination"; both SDKs):
-//! `pagination.count=2`, `pagination[count]=2` with the brackets usually percent-encoded, and for
-//! lists `emails.0=…`, `emails[0]=…` or `emails=…` repeated. [`canonical`] gives the same text for
-//! all of them, and never the same text for two queries of which anyone could say that they differ:
-//! a query that is not plainly one of these spellings is [`Odd`] and must not be looked up at all.
-//! Nothing here changes what is sent upstream.
+//! The API accepts a query in several spellings (API reference, "Pagination"; both SDKs). Nested
+//! names are `pagination.count=2`, or `pagination[count]=2` with the brackets usually
+//! percent-encoded. Lists are `emails.0=…`, `emails[0]=…`, or a repeated `emails=…`.
+//!
+//! Promises that [`canonical`] gives the same text for all spellings of a query, and never the same
+//! text for two queries that any server could tell apart. A query that is not clearly in one of
+//! these spellings is [`Odd`] and must not be used for a lookup. Nothing here changes what is sent
+//! upstream.
 
 use super::pattern::{encoded, is_unreserved};
 use std::borrow::Cow;
 use std::fmt;
 
-/// Why a query string has no canonical form.
+/// The reason why a query string has no canonical form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Odd {
-    /// Percent-encoding that is not two hexadecimal digits, or does not decode to UTF-8.
+    /// A percent sign without two hexadecimal digits, or a value that does not decode to UTF-8.
     Encoding,
-    /// A pair without `=`, without a name, or empty; or a `;`, which some servers take for `&`.
+    /// A pair that is empty or lacks a `=` or a name, or a `;`, which some servers take for `&`.
     Pair,
-    /// A name that is neither `a.b` nor `a[b]` all the way.
+    /// A name that is not consistently `a.b` or `a[b]`.
     Name,
-    /// A scalar given twice: servers differ in which of them counts.
+    /// A repeated scalar: servers differ in which value counts.
     Repeated,
     /// List indices that do not count up from 0.
     Gap,
-    /// Two of the spellings in one query, or in one list.
+    /// Two spellings in one query or in one list.
     Mixed,
 }
 
@@ -48,12 +50,15 @@ impl fmt::Display for Odd {
     }
 }
 
-/// The canonical form of a query string; `lists` are the parameters that are lists.
+/// Returns the canonical form of a query string. `lists` names the parameters that are lists.
 ///
-/// Parameters are sorted by name, lists keep their order and are written `name.0=…&name.1=…`.
-/// Everything but unreserved characters is percent-encoded with upper-case digits, save a raw `+`:
-/// it stays, because form encoding reads it as a space and RFC 3986 as itself, so it is neither
-/// `%20` nor `%2B`. No query and an empty one are the same.
+/// Parameters are sorted by name. Lists keep their order and are written `name.0=…&name.1=…`.
+/// Everything but unreserved characters is percent-encoded with upper-case digits. The exception is
+/// a raw `+`, which stays: form encoding reads it as a space and RFC 3986 as itself, so it equals
+/// neither `%20` nor `%2B`. A missing query equals an empty one.
+///
+/// # Errors
+/// The reason why the query has no canonical form.
 pub fn canonical(query: Option<&str>, lists: &[Box<str>]) -> Result<String, Odd> {
     let Some(query) = query.filter(|query| !query.is_empty()) else {
         return Ok(String::new());
@@ -65,10 +70,10 @@ pub fn canonical(query: Option<&str>, lists: &[Box<str>]) -> Result<String, Odd>
     reading.finish(query.len())
 }
 
-/// Reads pair after pair and remembers which spelling was seen.
+/// Reads the pairs in order and records the spelling in use.
 struct Reading<'l> {
     lists: &'l [Box<str>],
-    /// For each list: how it is spelt and how many elements it has.
+    /// The spelling and the number of elements of each list.
     seen: Vec<(ListSpelling, u32)>,
     nesting: Option<Nesting>,
     /// Canonical name, index in its list (0 for a scalar), canonical value.
@@ -146,7 +151,8 @@ impl<'l> Reading<'l> {
         Ok(name)
     }
 
-    /// The position of the next element of a list; `rest` is what follows the list's name.
+    /// The index of the next element of a list. `rest` is the part of the name after the list's
+    /// name.
     fn index(&mut self, list: usize, rest: Option<&str>) -> Result<u32, Odd> {
         let Some((spelling, count)) = self.seen.get_mut(list) else {
             return Err(Odd::Name);
@@ -196,7 +202,7 @@ impl<'l> Reading<'l> {
     }
 }
 
-/// `a[b][c]`, recoded, as `a.b.c`.
+/// Converts a recoded `a[b][c]` to `a.b.c`.
 fn unbracketed(name: &str) -> Result<String, Odd> {
     if name.contains('.') {
         return Err(Odd::Name);
@@ -222,17 +228,17 @@ fn unbracketed(name: &str) -> Result<String, Odd> {
 const OPEN: char = '[';
 const CLOSE: char = ']';
 
-/// Which half of a pair is recoded.
+/// The half of a pair that is recoded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Half {
-    /// Brackets come out raw, however they came in: they are read as nesting.
+    /// Brackets come out raw, however they were sent, because they denote nesting.
     Name,
     /// Brackets come out encoded.
     Value,
 }
 
-/// Decodes and encodes again, so that every character has one spelling. A raw `+` comes out as it
-/// is, an encoded one stays encoded.
+/// Decodes and encodes again, so that every character has one spelling. A raw `+` stays raw, an
+/// encoded one stays encoded.
 fn recode(raw: &str, half: Half) -> Result<String, Odd> {
     let mut text = String::with_capacity(raw.len());
     let mut beyond_ascii = false;
@@ -267,13 +273,17 @@ fn hex(digit: u8) -> char {
     char::from(b"0123456789ABCDEF"[usize::from(digit & 15)])
 }
 
-/// Every value of the parameter `name`, decoded, in any spelling and however they are mixed.
+/// Every decoded value of the parameter `name`, in any spelling or mixture of spellings.
 ///
-/// Lenient, because it is for order keys and tags, where one name too many costs little and one too
-/// few costs a promise. A value with a raw `+` is given twice, read as a space and as itself. One
-/// with commas is given whole, as the API documents it, and part by part, as servers read it that
-/// take a comma for the end of an element; one that is itself a list (`emails=emails.0%3Da`) whole
-/// and element by element. Malformed encoding is taken literally (see [`is_clear`]).
+/// Lenient on purpose: order keys and tags come from here. A name too many costs little; a missing
+/// one breaks a promise. Values with several readings appear once for each:
+///
+/// - With a raw `+`: read as a space, and read as itself.
+/// - With commas: the whole, as the API documents it, and each part, for servers that split at
+///   commas.
+/// - Itself a list (`emails=emails.0%3Da`): the whole, and each element.
+///
+/// Malformed encoding is taken literally. See [`is_clear`].
 pub fn list_values(query: Option<&str>, name: &str) -> Vec<String> {
     let mut values = Vec::new();
     for pair in query.unwrap_or_default().split('&') {
@@ -304,8 +314,8 @@ fn push_readings(values: &mut Vec<String>, value: &str) {
     }
 }
 
-/// Whether all of the query decodes and nothing in it separates parameters for some servers only:
-/// if not, [`list_values`] may have missed a value.
+/// Whether the whole query decodes and contains no separator that only some servers recognise. If
+/// not, [`list_values`] may have missed a value.
 pub fn is_clear(query: Option<&str>) -> bool {
     let query = query.unwrap_or_default();
     !query.contains(';')

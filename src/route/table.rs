@@ -1,14 +1,15 @@
-//! Pure. The route table: built once from definitions, then asked which operation a request means.
+//! Pure. The route table: built once from definitions, then used to find the operation of each
+//! request.
 //!
-//! Look-up walks a small tree of segments: a literal segment beats a parameter, from left to right,
-//! and where the better branch ends without an operation for the method the other one is tried. So
-//! two definitions compete only if their templates are equal up to the names of parameters, and
-//! that is refused when the table is built. Every other request has an operation too: one of the
-//! two unmatched ones, by the effect of its method (RFC 9110, section 9.2.1).
+//! A lookup walks a small tree of segments. From left to right, a literal segment takes precedence
+//! over a parameter. If that branch has no operation for the method, the other branch is tried. Two
+//! definitions therefore conflict only if their templates are equal except for parameter names, and
+//! building the table rejects those. Every other request has an operation too: one of the two
+//! unmatched ones, by the effect of its method (RFC 9110, section 9.2.1).
 //!
-//! A path that no template matches may still be a spelling of one that some template does, to a
-//! server that is lenient: it draws on the budget and waits in the lanes of that operation, and is
-//! else taken for what it is, a path of which nothing is known.
+//! A lenient server may read a path that matches no template as one that matches. Such a request
+//! uses the budget and the lanes of the matching operation. In all other respects it is treated as
+//! unknown.
 
 use super::pattern::{self, Params, Segment};
 use super::policy::{BudgetSpec, CachePolicy, Effect, NameTemplate, Operation, Rate, Touches};
@@ -25,22 +26,22 @@ pub use merging::MergeDef;
 pub use verify::Problem;
 use verify::Problems;
 
-/// Stands for reads of paths that no template matches.
+/// The name of the operation for reads of paths that match no template.
 pub const UNMATCHED_READ: &str = "unmatchedRead";
-/// Stands for writes to paths that no template matches; it touches everything.
+/// The name of the operation for writes to paths that match no template. It touches everything.
 pub const UNMATCHED_WRITE: &str = "unmatchedWrite";
 
-/// The rates of operations without a documented one, the unmatched ones included.
+/// The rates of operations without a documented one, including the unmatched ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defaults {
-    /// For each operation that reads.
+    /// The rate of each operation that reads.
     pub reads: Rate,
-    /// For each operation that writes.
+    /// The rate of each operation that writes.
     pub writes: Rate,
 }
 
 impl Default for Defaults {
-    /// 200 reads and 60 writes in a minute.
+    /// 200 reads and 60 writes per minute.
     fn default() -> Self {
         let minute = Duration::from_secs(60);
         Self {
@@ -56,38 +57,37 @@ impl Default for Defaults {
     }
 }
 
-/// One operation as it is written down.
+/// The definition of one operation, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationDef {
-    /// The API's name for it: a letter, then letters, digits or `_`.
+    /// The API's name: a letter, then letters, digits or `_`.
     pub name: Arc<str>,
-    /// The method; HEAD, OPTIONS, TRACE and CONNECT are not defined but answered by rule.
+    /// The method. HEAD, OPTIONS, TRACE and CONNECT cannot be defined; they follow fixed rules.
     pub method: Method,
-    /// The template of the path.
+    /// The path template.
     pub path: Box<str>,
-    /// The budget, or `None` for one of its own at the default rate.
+    /// The budget. `None` for one of its own at the default rate.
     pub budget: Option<BudgetSpec>,
-    /// How long answers may be served from the cache; zero is never, `None` as long as the API
-    /// says.
+    /// The time to live of responses. Zero disables caching, `None` leaves the time to the API.
     pub cache: Option<Duration>,
-    /// How else answers are cached; its time and tags are those of `cache` and `reads`.
+    /// Further caching settings. Time to live and tags come from `cache` and `reads`.
     pub caching: CachePolicy,
-    /// The tags of answers.
+    /// The tags of responses.
     pub reads: Vec<NameTemplate>,
-    /// The tags that a write touches; `None` is everything.
+    /// The tags that a write touches. `None` for everything.
     pub writes: Option<Vec<NameTemplate>>,
-    /// Order keys.
+    /// The templates of order keys.
     pub order: Vec<NameTemplate>,
-    /// Classes of order keys that a write is kept apart from.
+    /// The classes of order keys against which a write is a barrier.
     pub barrier: Vec<Box<str>>,
-    /// Query parameters that are lists.
+    /// The query parameters that are lists.
     pub lists: Vec<Box<str>>,
-    /// How writes are merged.
+    /// The batching of writes.
     pub merge: Option<MergeDef>,
 }
 
 impl OperationDef {
-    /// A definition without any of the optional parts.
+    /// A definition without optional parts.
     pub fn new(name: &str, method: Method, path: &str) -> Self {
         Self {
             name: name.into(),
@@ -106,12 +106,12 @@ impl OperationDef {
     }
 }
 
-/// Which operation a request means.
+/// The operation of a request.
 #[derive(Clone, Debug)]
 pub struct Match {
-    /// The operation; its `method` is `None` if no template matched.
+    /// The operation. Its `method` is `None` if no template matched exactly.
     pub operation: Arc<Operation>,
-    /// The values of the path parameters, decoded.
+    /// The decoded values of the path parameters.
     pub params: Params,
 }
 
@@ -119,7 +119,7 @@ pub struct Match {
 #[derive(Debug)]
 pub struct Table {
     operations: Vec<Arc<Operation>>,
-    /// How each operation is carried out under another spelling of its path.
+    /// The variant of each operation for other spellings of its path, by index.
     lenient: Vec<Arc<Operation>>,
     nodes: Vec<Node>,
     unmatched_read: Arc<Operation>,
@@ -133,7 +133,7 @@ struct Node {
     ends: Vec<End>,
 }
 
-/// A template that ends here, for one method.
+/// The end of a template, for one method.
 #[derive(Debug)]
 struct End {
     method: Method,
@@ -142,8 +142,11 @@ struct End {
 }
 
 impl Table {
-    /// Builds the table, or says everything that is wrong with the definitions. Every window is
-    /// divided by `time_scale` (0 counts as 1), for simulations that run faster than real time.
+    /// Builds the table. Every window is divided by `time_scale` (0 counts as 1), for simulations
+    /// that run faster than real time.
+    ///
+    /// # Errors
+    /// All problems of the definitions at once.
     pub fn build(
         defs: Vec<OperationDef>,
         defaults: Defaults,
@@ -202,10 +205,11 @@ impl Table {
         })
     }
 
-    /// The operation that a request means; `path` is the raw path, without the query. HEAD draws on
-    /// the operation of GET. A path that a lenient server may take for one that a template matches
-    /// has that operation's budget and lanes. Whatever else no template matches is unmatched: a
-    /// read for GET, HEAD, OPTIONS and TRACE, a write for every other method, known or not.
+    /// Finds the operation of a request. `path` is the raw path, without the query.
+    ///
+    /// HEAD uses the operation of GET. A path that a lenient server may read as a matching one uses
+    /// the budget and lanes of that operation. All others are unmatched: a read for GET, HEAD,
+    /// OPTIONS and TRACE, a write for every other method, known or not.
     pub fn find(&self, method: &Method, path: &str) -> Match {
         let exact = self.find_exactly(method, path, Case::Sensitive);
         exact
@@ -248,9 +252,9 @@ impl Table {
         })
     }
 
-    /// The operation that a request means, found quickly: its parameters are not looked at. `None`
-    /// if no template matches, or the path is not plain: it has something encoded, a segment that
-    /// begins with a dot, or what no template may match.
+    /// Finds the operation of a request quickly, without capturing parameters. `None` if no
+    /// template matches, or if the path has an encoded character, a segment that begins with a dot,
+    /// or anything else that no template may match.
     pub fn find_plain(&self, method: &Method, path: &str) -> Option<&Operation> {
         let rest = path.strip_prefix('/')?;
         let mut before = b'/';
@@ -268,19 +272,20 @@ impl Table {
         Some(&end.operation)
     }
 
-    /// Stands for writes of which nothing is known.
+    /// The operation for writes to paths that match no template.
     pub fn unmatched_write(&self) -> Arc<Operation> {
         self.unmatched_write.clone()
     }
 
-    /// Every operation in the order of definition, then the two unmatched ones; the position of
+    /// Every operation in the order of definition, then the two unmatched ones. The position of
     /// each is its `index`.
     pub fn operations(&self) -> &[Arc<Operation>] {
         &self.operations
     }
 
-    /// The tags, as written, that some write touches but no read carries: most likely a misspelling
-    /// that would leave answers in the cache. With the name of the operation that writes each.
+    /// The configured tags that some write touches but no read has, each with the name of the
+    /// writing operation. Most likely a misspelling, which would leave stale responses in the
+    /// cache.
     pub fn unread_tags(&self) -> Vec<(Arc<str>, String)> {
         let caches = self
             .operations
@@ -301,7 +306,7 @@ impl Table {
         unread
     }
 
-    /// Each node is visited once at most for one path, so the tree bounds the work.
+    /// Visits each node at most once per path, so the tree bounds the work.
     fn descend<'p>(
         &self,
         method: &Method,
@@ -326,15 +331,15 @@ impl Table {
     }
 }
 
-/// How the literals of templates are compared.
+/// The comparison of literals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Case {
     Sensitive,
     Insensitive,
 }
 
-/// What is left of a path without its first slash. They are short: bytes are compared one by one,
-/// which is quicker than a search that has to be set up.
+/// The segments of a path without its first slash. Paths are short, so a plain loop over the bytes
+/// is faster than a search with a setup cost.
 #[derive(Clone)]
 struct PlainSegments<'p>(Option<&'p str>);
 
@@ -366,7 +371,10 @@ struct Tree {
 }
 
 impl Tree {
-    /// Adds a template, or gives back the operation that already has it.
+    /// Adds a template.
+    ///
+    /// # Errors
+    /// The operation that already has an equal template and method.
     fn insert(
         &mut self,
         template: Vec<Segment>,
@@ -461,9 +469,9 @@ fn unmatched(
     }
 }
 
-/// An operation under another spelling of its path: its budget and its lanes. That it has this
-/// effect is not certain, so its answers are not stored, it travels alone, and what it changes is
-/// unknown, as with any path that no template matches.
+/// The variant of an operation for other spellings of its path: same budget, same lanes. Whether
+/// the API reads the path in this way is uncertain. So its responses are not stored, it is not
+/// batched, and its changes are unknown, as for any path that matches no template.
 fn lenient(operation: &Operation) -> Operation {
     Operation {
         method: None,
@@ -490,7 +498,7 @@ fn own_budget(name: &Arc<str>, effect: Effect, defaults: Defaults) -> BudgetSpec
 }
 
 fn scaled(mut budget: BudgetSpec, time_scale: u32) -> BudgetSpec {
-    // A window of nothing would be no window: the scale is for simulations, not for switching off.
+    // At least a microsecond: the scale is for simulations and must not switch off the budget.
     budget.rate.window = (budget.rate.window / time_scale.max(1)).max(Duration::from_micros(1));
     budget
 }

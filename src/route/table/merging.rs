@@ -1,5 +1,5 @@
-//! Pure. How writes of an operation are merged, as it is written down: what can be wrong with it,
-//! and what comes of it.
+//! Pure. The batching of an operation's writes: checks the definition and converts it into a
+//! policy.
 
 use super::OperationDef;
 use super::verify::Problems;
@@ -9,24 +9,24 @@ use crate::route::policy::{Elements, MergePolicy, NameTemplate, Source};
 use http::Method;
 use std::sync::Arc;
 
-/// `merge` of an operation as it is written down.
+/// The configured `merge` of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MergeDef {
-    /// Whether its writes are merged.
+    /// Whether batching is enabled.
     pub enabled: bool,
-    /// Where the elements are, by what names them.
+    /// The place of the elements, with the member that identifies them.
     pub elements: Source,
-    /// The most elements of a dispatch.
+    /// The largest number of elements in a batch.
     pub most: usize,
-    /// The list in the `data` of an answer that repeats the elements.
+    /// The list in the `data` of a response that repeats the elements.
     pub echoes: Option<Box<str>>,
 }
 
 impl MergeDef {
-    /// No dispatch has more elements than one write may have names.
+    /// The upper bound of `most`: a batch has no more elements than one write may have names.
     pub const MOST: usize = names::MAX_NAMES;
 
-    /// Merging with the defaults: up to 50 elements.
+    /// Batching with the defaults: up to 50 elements.
     pub fn new(elements: Source) -> Self {
         Self {
             enabled: true,
@@ -53,7 +53,7 @@ impl MergeDef {
     }
 }
 
-/// What the definition says; `None` as well where something is wrong with it.
+/// The policy of a definition. `None` if it has none or if the elements are invalid.
 pub(super) fn policy(def: &OperationDef) -> Option<Arc<MergePolicy>> {
     let merge = def.merge.as_ref()?;
     Some(Arc::new(MergePolicy {
@@ -65,13 +65,13 @@ pub(super) fn policy(def: &OperationDef) -> Option<Arc<MergePolicy>> {
     }))
 }
 
-/// Whether the elements are people, by the order keys that they stand for.
+/// Whether this order key consists of the elements and names people.
 fn names_people(key: &NameTemplate, merge: &MergeDef) -> bool {
     names::names_people(key) && key.source == merge.elements
 }
 
 impl Problems {
-    /// Each concerns one definition alone.
+    /// Checks the batching of each definition by itself.
     pub(super) fn merges(&mut self, defs: &[OperationDef]) {
         for (index, def) in defs.iter().enumerate() {
             let Some(merge) = &def.merge else { continue };
@@ -93,8 +93,8 @@ impl Problems {
         }
     }
 
-    /// Two writes that name one element have to share an order key: merged with a third they would
-    /// otherwise overtake each other.
+    /// Checks that two writes with a common element share an order key. Otherwise they could
+    /// overtake each other when one of them is batched with a third.
     fn elements(&mut self, index: usize, def: &OperationDef, merge: &MergeDef) {
         let mut wrong = |key, found: String, expected: &str| {
             self.add(index, &def.name, key, found, expected);

@@ -1,4 +1,5 @@
-//! Pure. What can be wrong with the definitions of operations.
+//! Pure. The checks of operation definitions. All problems are collected, so that an operator can
+//! correct them at once.
 
 use super::{OperationDef, UNMATCHED_READ, UNMATCHED_WRITE, effect};
 use crate::route::names;
@@ -9,18 +10,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// A definition that cannot stand.
+/// A problem of one definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Index of the definition.
+    /// The index of the definition.
     pub definition: usize,
     /// The name of the operation.
     pub operation: Arc<str>,
-    /// The member of the definition, as the configuration names it.
+    /// The member of the definition, as named in the configuration.
     pub key: &'static str,
-    /// What was found.
+    /// The text that was found.
     pub found: String,
-    /// What is expected.
+    /// The text that says what is expected.
     pub expected: String,
 }
 
@@ -40,7 +41,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Collects what is wrong.
+/// Collects problems.
 #[derive(Default)]
 pub(super) struct Problems {
     pub(super) found: Vec<Problem>,
@@ -87,7 +88,7 @@ impl Problems {
         }
     }
 
-    /// A budget is shared by name, so whoever names it must mean the same one.
+    /// Checks that all definitions that share a budget by name agree about it.
     pub(super) fn budgets(&mut self, defs: &[OperationDef]) {
         let mut known: BTreeMap<&str, &BudgetSpec> = BTreeMap::new();
         for (index, def) in defs.iter().enumerate() {
@@ -126,7 +127,7 @@ impl Problems {
         }
     }
 
-    /// Checks one definition by itself and gives its template.
+    /// Checks one definition by itself and returns its template.
     pub(super) fn definition(&mut self, index: usize, def: &OperationDef) -> Option<Vec<Segment>> {
         let template = pattern::parse(&def.path);
         self.method(index, def);
