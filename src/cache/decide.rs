@@ -1,78 +1,81 @@
-//! Pure. Where a reader without a stored answer is seated.
+//! Pure. The decision about a reader without a valid stored response: join a fetch, lead one, or
+//! fetch alone.
 //!
-//! Promises that a reader joins a fetch only if the answer is as new as one of its own would be.
-//! There are two such fetches. One that *has not left* yet leaves after the reader came, whatever
-//! was written before, and also while the API may still lag behind a write. One that *has left* is
-//! joined only if its answer would be believed had it been stored already: this is the second door
-//! of the fence, since judging stored answers alone would let a reader who comes after a write
-//! share a fetch that began before it.
+//! Promises that a reader joins a fetch only if the response is as new as one of its own would be.
+//! There are two such fetches:
 //!
-//! A renewal that has not left is not joined by readers: it stands behind everybody in its line,
-//! and they would wait there too. A reader leads a fetch of its own instead, and the renewal does
-//! not leave any more.
+//! - One that *has not been sent* yet. It is sent after the reader came, so its response is as new
+//!   as the reader's own, whatever was written before, and even during a settle time.
+//! - One that *has been sent* and whose response would be valid if it were stored already. This is
+//!   the second check of the fence. Checking stored responses alone would let a reader who comes
+//!   after a write share a fetch that began before it.
 //!
-//! Of one key at most one fetch has left and one is to come: whoever can join neither leads the
-//! next one, which does not leave before the one under way has ended. So a crowd costs one fetch
-//! for each round trip, however often what it reads is written.
+//! Readers do not join a refresh that is still queued: its priority is lower than theirs, and they
+//! would have to wait with it. A reader leads a fetch of its own instead, and the refresh is not
+//! sent any more.
+//!
+//! At most one fetch of a key has been sent and one is to follow. A reader that can join neither
+//! leads the next one, which is not sent before the one in flight has ended. A crowd therefore
+//! costs one fetch per round trip, however often its data is written.
 
 use super::fence::{Dependency, Fence, Stamp};
 use super::reason::Miss;
 use std::time::Instant;
 
-/// A reader's seat.
+/// The decision about a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seat {
-    /// Joins the fetch at hand.
+    /// Joins the present fetch.
     Follow,
-    /// Fetches at once, for itself and for those who come while it does; replaces any fetch under
-    /// way as the one to join.
+    /// Fetches at once, for itself and for readers who come meanwhile. Replaces the fetch in flight
+    /// as the one to join.
     Lead(Stamp),
-    /// The same as soon as the fetch under way has ended.
+    /// Fetches in the same way, as soon as the fetch in flight has ended.
     LeadNext(Stamp),
-    /// Fetches for itself alone; nothing is stored or shared.
+    /// Fetches for itself alone. Nothing is stored or shared.
     Alone(Miss),
 }
 
 /// The fetch of a key that others may join at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InFlight {
-    /// Its stamp; it takes another one when it leaves.
+    /// The stamp. It is replaced when the fetch is sent.
     pub stamp: Stamp,
-    /// Whether it has left for the API.
+    /// Whether the fetch has been sent to the API.
     pub has_left: bool,
-    /// Whether it began without a reader; see [`Purpose::Renew`](super::Purpose::Renew).
+    /// Whether the fetch began without a reader. See [`Purpose::Renew`](super::Purpose::Renew).
     pub is_renewal: bool,
 }
 
-/// What a reader accepts of the fetches of others.
+/// The reader's rules for sharing fetches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sharing {
-    /// Answers of this kind are for others as well, as far as is known.
+    /// Whether responses of this kind may be shared, as far as is known.
     pub is_shared: bool,
-    /// What another one asked for before it came will do.
+    /// Whether a response that was requested before the reader came is acceptable.
     pub joins_under_way: bool,
-    /// It waits for the end of the fetch under way before it begins the next.
+    /// Whether the reader waits for the end of the fetch in flight before it begins the next.
     pub waits: bool,
-    /// It wants an answer even if that cannot be stored.
+    /// Whether the reader needs a response even if that cannot be stored.
     pub shows: bool,
 }
 
-/// What a seat depends on.
+/// The input of the decision.
 #[derive(Debug)]
 pub struct Scene<'a> {
-    /// The marks.
+    /// The fence with its marks.
     pub fence: &'a Fence,
-    /// What the answer will depend on.
+    /// The dependencies of the response.
     pub depends: &'a [Dependency],
     /// The fetch of this key that others may join at present.
     pub flight: Option<InFlight>,
-    /// How many more fetches may be under way.
+    /// The number of further fetches that may begin.
     pub free: usize,
-    /// What the reader accepts.
+    /// The reader's rules for sharing fetches.
     pub sharing: Sharing,
 }
 
-/// Seats a reader who found no stored answer.
+/// Decides about a reader for whom the store has no response.
 pub fn seat(scene: &Scene<'_>, now: Instant) -> Seat {
     let sharing = scene.sharing;
     let is_settling = scene.fence.settling(scene.depends, now);
@@ -81,7 +84,7 @@ pub fn seat(scene: &Scene<'_>, now: Instant) -> Seat {
     let has_left = match flight {
         Some(flight) if !flight.has_left => return Seat::Follow,
         Some(flight) => {
-            // While anything settles, no stamp so far is believed.
+            // During a settle time no stamp is valid, so nobody joins a fetch that was sent.
             let is_believed = scene.fence.believes(&flight.stamp, scene.depends);
             if is_believed && sharing.joins_under_way {
                 return Seat::Follow;

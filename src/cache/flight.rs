@@ -1,18 +1,18 @@
-//! Fetches under way: one for each key, which others join.
+//! Single flight: one fetch per key, which further readers join.
 //!
-//! Promises that a fetch ends in exactly one way for everyone who joined it, also if whoever
-//! carries it out is dropped or panics; that its key is free from then on; that those who join
-//! and go away leave no trace.
+//! Promises that a fetch ends in exactly one way for all who joined it, even if its leader is
+//! dropped or panics; that its key is free afterwards; and that followers who leave have no effect
+//! on it.
 //!
-//! Of several fetches of one key, one is *current*: the latest to begin. Only it may be joined
-//! and, once it has left, only it may store its answer. An older one goes on for those who joined
-//! it before; a renewal that waits for its budget ends when its turn comes. Whether the current one
-//! has left for the API changes under the lock of the table, together with its stamp: who finds
-//! that it has not comes before it leaves.
+//! Of several fetches of one key, the latest to begin is *current*. Only the current one may be
+//! joined and, once it has been sent, store its response. An older one continues for those who
+//! joined it before, and a queued refresh ends when its turn comes. Whether the current fetch has
+//! been sent changes under the lock of the table, together with its stamp. A reader who finds it
+//! unsent therefore comes before it is sent.
 //!
-//! Whether a fetch may be joined, and whether another may begin, is not decided here: the caller
-//! decides under the lock of the table, so that nobody can slip in between. Nobody is woken and
-//! nothing is awaited under it. Lock order: this table, then the fence.
+//! This module does not decide whether a fetch may be joined or begun. The caller decides while the
+//! table is locked, so that nothing changes in between. No task is woken and nothing is awaited
+//! under the lock. Lock order: this table, then the fence.
 
 use super::decide::InFlight;
 use super::entry::Entry;
@@ -26,26 +26,26 @@ use std::fmt;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// How a fetch ended, for those who joined it.
+/// The outcome of a fetch, for those who joined it.
 #[derive(Clone, Debug)]
 pub enum Outcome<E> {
-    /// An answer that may be shown to all of them, once it has been judged again.
+    /// A response that all followers may share, after each has checked it again.
     Shared(Arc<Entry>),
-    /// An answer that was for the reader alone who began the fetch.
+    /// A response for the leading reader only.
     NotShared(Refusal),
-    /// No answer.
+    /// No response.
     Failed(E),
-    /// It was given up without an end: dropped, or a panic.
+    /// The fetch was dropped or panicked before it ended.
     Lost,
 }
 
-/// How far a fetch has come.
+/// The state of a fetch.
 enum Progress<E> {
-    /// It waits for its budget.
+    /// Queued for its budget.
     InLine,
-    /// It was sent, came to nothing, and waits for its budget again.
+    /// Sent, failed, and queued for its budget again.
     InLineAgain,
-    /// It was sent.
+    /// Sent.
     Departed,
     Ended(Outcome<E>),
 }
@@ -56,7 +56,7 @@ impl<E> Progress<E> {
     }
 }
 
-/// The table of fetches under way.
+/// The table of fetches in flight.
 pub(super) struct Flights<E> {
     table: Mutex<Table<E>>,
     limit: usize,
@@ -64,9 +64,10 @@ pub(super) struct Flights<E> {
 
 struct Table<E> {
     current: HashMap<Arc<Key>, Flight<E>>,
-    /// All fetches that have not ended, current or not.
+    /// The number of all fetches that have not ended, current or not.
     under_way: usize,
-    /// The number of the next; never used twice, so that an old one cannot pass for current.
+    /// The number of the next fetch. Never used twice, so that an old fetch cannot pass for the
+    /// current one.
     next: u64,
 }
 
@@ -79,18 +80,18 @@ struct Flight<E> {
     hurry: Hurry,
 }
 
-/// Says that somebody waits for a fetch who cannot wait for long.
+/// A signal that a follower of the fetch cannot wait for long.
 #[derive(Clone, Debug, Default)]
 pub struct Hurry(Arc<Notify>);
 
 impl Hurry {
-    /// Waits until somebody does.
+    /// Waits until a follower gives the signal.
     pub async fn is_wanted(&self) {
         self.0.notified().await;
     }
 }
 
-/// The current fetch of a key, as long as the table is locked.
+/// The current fetch of a key, while the table is locked.
 pub(super) struct Current<'a, E>(&'a Flight<E>);
 
 impl<E> Current<'_, E> {
@@ -102,7 +103,7 @@ impl<E> Current<'_, E> {
         }
     }
 
-    /// Joins it; `now` is the stamp of a fetch that would begin now.
+    /// Joins the fetch. `now` is the stamp of a fetch that would begin now.
     pub(super) fn follow(&self, why: Miss, now: Stamp) -> Follower<E> {
         Follower {
             progress: self.0.progress.clone(),
@@ -114,18 +115,18 @@ impl<E> Current<'_, E> {
     }
 }
 
-/// What is decided about a reader.
+/// The caller's decision about a reader.
 pub(super) enum Plan<T> {
-    /// It begins a fetch with this stamp, which becomes the current one.
+    /// Begins a fetch with this stamp, which becomes the current one.
     Lead(Stamp),
-    /// The same; it is to leave when the one that is current now has ended.
+    /// Begins such a fetch, which is sent only after the present current one has ended.
     LeadNext(Stamp),
     /// Anything else.
     Other(T),
 }
 
 impl<E> Flights<E> {
-    /// An empty table. `limit` is how many fetches may be under way.
+    /// An empty table for at most `limit` fetches at once.
     pub(super) fn new(limit: usize) -> Self {
         let table = Table {
             current: HashMap::new(),
@@ -138,14 +139,15 @@ impl<E> Flights<E> {
         }
     }
 
-    /// Decides about a reader, or a renewal, in one step: `plan` is told the current fetch of the
-    /// key and how many more may begin.
+    /// Decides about a reader or a refresh in one step. `plan` gets the current fetch of the key
+    /// and the number of fetches that may still begin.
     pub(super) fn board<T>(
         self: &Arc<Self>,
         key: &Key,
         is_renewal: bool,
         plan: impl FnOnce(Option<Current<'_, E>>, usize) -> Plan<T>,
     ) -> Result<(Ticket<E>, Stamp), T> {
+        // Held while `plan` decides, so that the decision still holds when the fetch begins.
         let mut table = self.table.lock();
         let free = self.limit.saturating_sub(table.under_way);
         let (stamp, is_next) = match plan(table.current.get(key).map(Current), free) {
@@ -159,12 +161,12 @@ impl<E> Flights<E> {
         Ok((ticket, stamp))
     }
 
-    /// How many fetches are under way.
+    /// The number of fetches that have not ended.
     pub(super) fn under_way(&self) -> usize {
         self.table.lock().under_way
     }
 
-    /// How many keys have a current fetch.
+    /// The number of keys with a current fetch.
     #[cfg(test)]
     pub(super) fn current(&self) -> usize {
         self.table.lock().current.len()
@@ -190,7 +192,8 @@ impl<E> Flights<E> {
             progress: teller.listen(),
             hurry: hurry.clone(),
         };
-        // An older fetch of the key is no longer current; those who joined it hear its end.
+        // Replaces an older fetch of the key as the current one. Those who joined the older one
+        // still learn its outcome.
         table.current.insert(Arc::clone(&key), flight);
         Ticket {
             flights: Arc::clone(self),
@@ -213,7 +216,7 @@ impl<E> Table<E> {
     }
 }
 
-/// Holds a place in the table: whoever has it carries out the fetch.
+/// A place in the table. Its holder carries out the fetch.
 pub(super) struct Ticket<E> {
     flights: Arc<Flights<E>>,
     key: Arc<Key>,
@@ -221,7 +224,7 @@ pub(super) struct Ticket<E> {
     is_renewal: bool,
     teller: Teller<Progress<E>>,
     hurry: Hurry,
-    /// The fetch of the key that is to end before this one leaves.
+    /// The fetch of the key that must end before this one is sent.
     before: Option<Listener<Progress<E>>>,
     ended: bool,
 }
@@ -231,12 +234,12 @@ impl<E> Ticket<E> {
         &self.key
     }
 
-    /// Whether a fetch before this one is to end first.
+    /// Whether an earlier fetch must end first.
     pub(super) fn is_next(&self) -> bool {
         self.before.is_some()
     }
 
-    /// Waits until the fetch before this one has ended, if it is to.
+    /// Waits until the earlier fetch has ended, if there is one.
     pub(super) async fn turn(&mut self) {
         if let Some(before) = self.before.take() {
             let has_ended = |progress: &Progress<E>| matches!(progress, Progress::Ended(_));
@@ -244,8 +247,9 @@ impl<E> Ticket<E> {
         }
     }
 
-    /// The fetch is sent, with the stamp of this moment: later than was thought when it began.
-    /// `None` if it is not to be sent: it is a renewal, and another fetch has taken its place.
+    /// Marks the fetch as sent, with the stamp of this moment, which replaces the one from its
+    /// beginning. `None` if it must not be sent, because it is a refresh and another fetch has
+    /// taken its place.
     pub(super) fn depart(&self, stamp: impl FnOnce() -> Stamp) -> Option<Stamp> {
         let stamp = {
             let mut table = self.flights.table.lock();
@@ -257,11 +261,12 @@ impl<E> Ticket<E> {
             }
             stamp
         };
+        // Outside the lock: no task is woken under it.
         self.teller.tell(Progress::Departed);
         Some(stamp)
     }
 
-    /// The attempt came to nothing: the fetch waits for its budget again.
+    /// Queues the fetch for its budget again, after an attempt without a result.
     pub(super) fn turn_back(&self) {
         if let Some(flight) = self.flights.table.lock().current_of(self) {
             flight.has_left = false;
@@ -269,12 +274,12 @@ impl<E> Ticket<E> {
         self.teller.tell(Progress::InLineAgain);
     }
 
-    /// Tells whether somebody waits for it who cannot wait for long.
+    /// The signal that a follower cannot wait for long.
     pub(super) fn hurry(&self) -> Hurry {
         self.hurry.clone()
     }
 
-    /// Joins the fetch from within, current or not.
+    /// Joins the fetch on behalf of its leading reader, whether the fetch is current or not.
     pub(super) fn follow(&self, why: Miss) -> Follower<E> {
         Follower {
             progress: self.teller.listen(),
@@ -285,9 +290,9 @@ impl<E> Ticket<E> {
         }
     }
 
-    /// Ends the fetch. If it is current, or the current one has not left, `store` is run before
-    /// another can become so: a reader finds either the fetch or what it stored, and no older
-    /// answer lands on a newer one.
+    /// Ends the fetch. Runs `store` if the fetch is current, or if the current one has not been
+    /// sent. The table stays locked meanwhile, so that a reader finds either the fetch or what it
+    /// stored, and no older response replaces a newer one.
     pub(super) fn land<T>(mut self, outcome: Outcome<E>, store: impl FnOnce() -> T) -> Option<T> {
         let stored = self.leave(store);
         self.teller.tell(Progress::Ended(outcome));
@@ -303,7 +308,7 @@ impl<E> Ticket<E> {
                 table.current.remove(&self.key);
                 Some(store())
             }
-            // The next one has not left: nothing newer is under way.
+            // The next fetch has not been sent, so no newer response can exist.
             Some(flight) if !flight.has_left => Some(store()),
             _ => None,
         }
@@ -311,7 +316,8 @@ impl<E> Ticket<E> {
 }
 
 impl<E> Drop for Ticket<E> {
-    /// Without an end, the key is freed here; the teller goes after that, and wakes everyone.
+    /// Frees the key of a fetch that did not end. The publisher is dropped after this and wakes all
+    /// followers.
     fn drop(&mut self) {
         if !self.ended {
             self.leave(|| ());
@@ -319,10 +325,11 @@ impl<E> Drop for Ticket<E> {
     }
 }
 
-/// Someone who joined a fetch. Dropping it costs nobody anything.
+/// A reader that joined a fetch. Dropping it has no effect on the fetch.
 pub struct Follower<E> {
     progress: Listener<Progress<E>>,
-    /// Whether it does not wait where the fetch does: its own turn comes sooner.
+    /// Whether the fetch is a refresh. A follower does not wait for one in a queue, because its own
+    /// turn comes sooner.
     of_renewal: bool,
     hurry: Hurry,
     why: Miss,
@@ -330,34 +337,36 @@ pub struct Follower<E> {
 }
 
 impl<E: Clone> Follower<E> {
-    /// Why the reader did not get a stored answer.
+    /// The reason why the store did not serve the reader.
     pub fn why(&self) -> Miss {
         self.why
     }
 
-    /// Of one that was joined before it left: the stamp of a fetch that would have begun then.
+    /// For a fetch that was joined before it was sent: the stamp of a fetch that would have begun
+    /// at that time.
     pub fn came(&self) -> Option<Stamp> {
         self.came
     }
 
-    /// Says that the reader cannot wait for long: the fetch is to leave as soon as it may.
+    /// Signals that the reader cannot wait for long, so that the fetch is sent as soon as possible.
     pub fn hurry(&self) {
         self.hurry.0.notify_one();
     }
 
-    /// Whether the fetch was sent; until then it waits for its budget.
+    /// Whether the fetch was sent. Until then it is queued for its budget.
     pub fn has_departed(&self) -> bool {
         self.progress.look(|progress, _| !progress.is_in_line())
     }
 
-    /// Waits until the fetch is sent, or has ended without it. A renewal is not waited for.
+    /// Waits until the fetch is sent, or has ended without that. Returns at once for a refresh.
     pub async fn departure(&mut self) {
         let left = |progress: &Progress<E>| self.of_renewal || !progress.is_in_line();
-        // That it was given up is an end, too.
+        // A fetch that was dropped has ended, too.
         self.progress.until(left).await;
     }
 
-    /// Waits until the fetch waits for its budget a second time; for ever, if it ends without that.
+    /// Waits until the fetch is queued for its budget a second time. Waits forever if the fetch
+    /// ends without that.
     pub async fn turned_back(&self) {
         let moved =
             |progress: &Progress<E>| matches!(progress, Progress::InLineAgain | Progress::Ended(_));
@@ -367,14 +376,14 @@ impl<E: Clone> Follower<E> {
         }
     }
 
-    /// How the fetch ends, or `None` if it waits for its budget, perhaps again; a renewal that does
-    /// is lost. It does end: the fetch is bounded in time by whoever carries it out.
+    /// Waits for the outcome. `None` if the fetch is queued for its budget, perhaps again; a queued
+    /// refresh counts as lost. The leader bounds the time of the fetch, so this returns.
     pub async fn wait(&mut self) -> Option<Outcome<E>> {
         let moved = |progress: &Progress<E>| !matches!(progress, Progress::Departed);
         self.progress.until(moved).await;
         self.progress.look(|progress, is_over| match progress {
             Progress::Ended(outcome) => Some(outcome.clone()),
-            // Whoever carried it out may be gone: then it waits for nothing any more.
+            // The leader may be gone. Then nothing more will happen.
             _ if is_over || self.of_renewal => Some(Outcome::Lost),
             _ => None,
         })

@@ -1,9 +1,11 @@
-//! The one who fetches an answer that others wait for.
+//! The leader of a fetch that other readers may join.
 //!
-//! Promises that an answer is stored only if it may be, if it is believed, and if no newer fetch
-//! of its key has begun; and that those who joined get what may be shared, whatever became of
-//! storing it. Owned by a task of its own, not by the first reader's: a reader who hangs up does
-//! not end the fetch of the rest.
+//! Promises that a response is stored only if that is permitted, if the response is valid, and if
+//! no newer fetch of its key has been sent. Followers get what may be shared, whether or not the
+//! response was stored. A task of its own owns the leader, not the task of the first reader, so
+//! that a reader who hangs up does not end the fetch for the others.
+//!
+//! The leader does not send requests. Its owner sends them and reports each step.
 
 use super::Inner;
 use super::coding::{self, Unfit};
@@ -23,14 +25,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-/// Carries out a fetch. Dropped without an end, it frees the key and those who joined find the
+/// Carries out a fetch. Dropping a leader before the end frees the key, and the followers find the
 /// fetch lost.
 pub struct Leader<E> {
     pub(super) inner: Arc<Inner<E>>,
     pub(super) ticket: Ticket<E>,
-    /// The key without what varies.
+    /// The key, without the part that only variants have.
     pub(super) primary: Key,
-    /// What is stored already, if the API may be asked about it or it may stand in for a failure.
+    /// The stored response, if it can be validated or may be served when the API fails.
     pub(super) stored: Option<Arc<Entry>>,
     pub(super) stamp: Stamp,
     pub(super) depends: Vec<Dependency>,
@@ -38,48 +40,51 @@ pub struct Leader<E> {
     pub(super) why: Miss,
 }
 
-/// When an answer came, and to what.
+/// The circumstances in which a response was received.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival<'a> {
-    /// The header of the request that was sent for it, as its reader wrote it.
+    /// The header of the request as its reader wrote it.
     pub request: &'a HeaderMap,
-    /// The moment.
+    /// The instant of receipt.
     pub now: Instant,
-    /// The same by the wall clock.
+    /// The wall-clock time of receipt.
     pub wall: SystemTime,
 }
 
-/// What became of an answer.
+/// The result of a fetch.
 #[derive(Clone, Debug)]
 pub struct Landed {
-    /// The answer as it is kept, unless it is for the first reader alone.
+    /// The response as stored or shared. `None` if it is for the first reader only.
     pub entry: Option<Arc<Entry>>,
-    /// Whether it was stored, else why not.
+    /// Whether the response was stored, or the reason why not.
     pub stored: Result<(), Refusal>,
 }
 
 impl<E> Leader<E> {
-    /// Why the first reader did not get a stored answer.
+    /// The reason why the store did not serve the first reader.
     pub fn why(&self) -> Miss {
         self.why
     }
 
-    /// The key of the fetch without what varies.
+    /// The key of the fetch, without the part that only variants have.
     pub fn key(&self) -> &Key {
         &self.primary
     }
 
-    /// To be called when the request is about to be sent, and before every further attempt: until
-    /// then it may have waited for a budget, and writes that settled meanwhile do not make its
-    /// answer old. They do so to what is stored: a 304 then says nothing of it. Never call it once
-    /// a byte of the request may have left. `false` if it is not to be sent: it is a renewal, and a
-    /// reader has begun a fetch of its own since, which may have ended already.
+    /// Marks the fetch as sent. Must be called right before the first attempt and before each
+    /// further one, and never after a byte of the request may have been sent.
+    ///
+    /// Until this call the fetch may have been queued, and writes that settled in that time do not
+    /// make its response old. They do invalidate the stored response, which a 304 then cannot
+    /// confirm. Returns `false` if the request must not be sent: it is a refresh, and a reader has
+    /// begun a fetch of its own since, which may already have ended.
     pub fn departs(&mut self, now: Instant) -> bool {
         let Some(stamp) = self.ticket.depart(|| self.inner.marks.stamp(now)) else {
             return false;
         };
         self.stamp = stamp;
-        // A write may have settled while it waited; in this order, none does so unnoticed.
+        // A write may have settled during the wait. The stamp is taken before this check, so no
+        // write can go unnoticed between the two.
         self.stored = self
             .stored
             .take()
@@ -87,56 +92,58 @@ impl<E> Leader<E> {
         true
     }
 
-    /// Whether it is to wait for another fetch of its key: see [`Leader::turn`].
+    /// Whether another fetch of the key must end first. See [`Leader::turn`].
     pub fn is_next(&self) -> bool {
         self.ticket.is_next()
     }
 
-    /// Waits until it is this fetch's turn: of one key, one at a time is under way. To be awaited
-    /// before a budget is asked for; a fetch that hangs is not waited for longer than whoever calls
-    /// this likes.
+    /// Waits for the turn of this fetch: fetches of one key run one at a time. Must be awaited
+    /// before the fetch is queued for its budget. The caller limits the wait, in case the other
+    /// fetch hangs.
     pub async fn turn(&mut self) {
         self.ticket.turn().await;
     }
 
-    /// When the API shows every write to what the answer depends on, as far as is known.
+    /// The instant from which the API reflects every known write to the dependencies.
     pub fn settled_at(&self) -> Option<Instant> {
         self.inner.marks.read().settled_at(&self.depends)
     }
 
-    /// Tells whether somebody joined who cannot wait for long.
+    /// The signal that a follower cannot wait for long.
     pub fn hurry(&self) -> Hurry {
         self.ticket.hurry()
     }
 
-    /// To be called when an attempt came to nothing and another one has to wait for its budget:
-    /// those who joined wait as long for that as they may themselves.
+    /// Reports that an attempt had no result and that the fetch is queued for its budget again.
+    /// Followers then decide for themselves how long they wait.
     pub fn turns_back(&self) {
         self.ticket.turn_back();
     }
 
-    /// For a reader who does not carry out the fetch but wants to know how far it has come.
+    /// Joins the fetch, for a reader who does not carry it out but wants its progress.
     pub fn follow(&self) -> Follower<E> {
         self.ticket.follow(self.why)
     }
 
-    /// The answer turned out to depend on these as well.
+    /// Adds dependencies that only the response revealed.
     pub fn add_tags(&mut self, tags: impl IntoIterator<Item = Tag>) {
         self.depends.extend(tags.into_iter().map(Dependency::Tag));
     }
 
-    /// What is stored already; see [`reuse`](super::reuse) for when it may be shown.
+    /// The stored response. See [`reuse`](super::reuse) for when it may be served.
     pub fn stored(&self) -> Option<&Arc<Entry>> {
         self.stored.as_ref()
     }
 
-    /// What the API is to be asked with, so that it need not send again what is stored.
+    /// The validators for a conditional request, which saves the API from sending the stored
+    /// response again.
     pub fn validators(&self) -> Option<Validators> {
         self.stored.as_ref()?.validators()
     }
 
-    /// Why the answer is for the first reader alone, if its head says so already: then nobody else
-    /// need wait for its body. Its length is that announced, 0 if none is.
+    /// The reason why the response is for the first reader only, if its head already shows that.
+    /// Followers then need not wait for the body. `length` is the announced length, 0 if there is
+    /// none.
     pub fn refusal(
         &self,
         status: StatusCode,
@@ -151,8 +158,8 @@ impl<E> Leader<E> {
         }
     }
 
-    /// The answer is there, complete: judges it, stores it if it may be, and hands it to those
-    /// who joined if it is not for the first reader alone.
+    /// Ends the fetch with a complete response: judges it, stores it if permitted, and hands it to
+    /// the followers if they may share it.
     pub fn finish(self, answer: &Answer<'_>, arrival: &Arrival<'_>) -> Landed {
         let verdict = self.judge(answer.status, answer.headers, answer.body.len(), arrival);
         let most = self.inner.largest_body;
@@ -175,13 +182,13 @@ impl<E> Leader<E> {
         self.land(verdict, answer.status, arrival, make)
     }
 
-    /// The API says that what is stored has not changed: it is as good as fetched now. Gives the
-    /// answer as it is from now on, for the first reader, and what became of it; if it may not be
-    /// kept any more, what was stored is forgotten.
+    /// Ends the fetch with a 304: the stored response counts as fetched now. Returns the response
+    /// for the first reader, and the result. If the response may not be stored any more, it is
+    /// removed.
     ///
     /// # Errors
-    /// With the leader, if the 304 was not asked for or names another answer; the next attempt
-    /// then asks for the whole.
+    /// Returns the leader if the 304 was not requested or is about another response. The next
+    /// attempt then requests the whole response.
     pub fn renew(
         mut self,
         headers: &HeaderMap,
@@ -212,8 +219,8 @@ impl<E> Leader<E> {
         Ok((shown, self.land(verdict, status, arrival, make)))
     }
 
-    /// The answer is for the first reader alone, or not wholly there: those who joined have to
-    /// ask for themselves.
+    /// Ends the fetch with a response that is incomplete or for the first reader only. Followers
+    /// have to fetch for themselves.
     pub fn refuse(self, reason: Refusal, status: StatusCode, now: Instant) -> Landed {
         self.end_older(reason, status);
         self.note(Err(reason), now);
@@ -224,7 +231,7 @@ impl<E> Leader<E> {
         }
     }
 
-    /// There is no answer; everyone who joined gets the error.
+    /// Ends the fetch without a response. All followers get the error.
     pub fn fail(self, error: E) {
         self.ticket.land(Outcome::Failed(error), || ());
     }
@@ -268,12 +275,13 @@ impl<E> Leader<E> {
         }
     }
 
-    /// A failure does not take the place of what may stand in for it (RFC 5861, section 4).
+    /// The reason not to store a failure: it would replace a response that may be served in its
+    /// place (RFC 5861, section 4).
     fn would_hide_better(&self, status: StatusCode, now: Instant) -> Option<Refusal> {
         (is_failure(status) && self.has_stand_in(now)).then_some(Refusal::Status)
     }
 
-    /// Whether something is stored that may be shown if the API fails.
+    /// Whether a stored response may be served if the API fails.
     pub fn has_stand_in(&self, now: Instant) -> bool {
         self.stored.as_ref().is_some_and(|stored| {
             may_stand_in(stored.life(), stored.age(now), &Wants::FRESH, Need::IfError)
@@ -281,7 +289,7 @@ impl<E> Leader<E> {
         })
     }
 
-    /// The answer is not stored: what is older than it is no longer shown in its place.
+    /// Removes an older stored response in favour of one that is not stored itself.
     fn end_older(&self, reason: Refusal, status: StatusCode) {
         let is_whole = matches!(reason, Refusal::Status | Refusal::NoRoom);
         let is_last = is_whole || reason.is_of_the_answer();
@@ -297,7 +305,7 @@ impl<E> Leader<E> {
         body_bytes: usize,
         arrival: &Arrival<'_>,
     ) -> Verdict {
-        // Ages are counted from the sending on.
+        // Ages count from the sending of the request.
         let way = arrival.now.saturating_duration_since(self.stamp.at());
         judge(&Facts {
             rules: &self.rules,
@@ -309,7 +317,7 @@ impl<E> Leader<E> {
         })
     }
 
-    /// What is known of an answer; without a life it is shared now and not stored.
+    /// The facts about a response. Without a lifetime, it is shared now but not stored.
     fn about(
         &self,
         status: StatusCode,
@@ -318,16 +326,16 @@ impl<E> Leader<E> {
         arrival: &Arrival<'_>,
     ) -> About {
         let mut depends = self.depends.clone();
-        // A 401 raises the marks of its own credential: those who wait for it would find it
-        // overtaken by itself, and each would fetch another.
+        // A 401 raises the marks of its own credential. With these dependencies, followers would
+        // find it invalidated by itself, and each would fetch again.
         if status == StatusCode::UNAUTHORIZED {
             let of_credential = |name: &Dependency| {
                 matches!(name, Dependency::Credential(_) | Dependency::Access(..))
             };
             depends.retain(|name| !of_credential(name));
         }
-        // What is refused or absent may be there after any write: the tags say what the answer
-        // shows, not what it depends on that it shows nothing.
+        // Any write may create what is missing, or permit what is denied. The tags name the data in
+        // a response, but not the data whose absence caused it.
         if life.is_some() && status.as_u16() >= 400 && !depends.contains(&Dependency::AnyWrite) {
             depends.push(Dependency::AnyWrite);
         }
@@ -350,7 +358,7 @@ impl<E> Leader<E> {
     }
 }
 
-/// The statuses that say that the API failed (RFC 5861, section 4).
+/// Whether the status means that the API failed (RFC 5861, section 4).
 pub fn is_failure(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }
