@@ -88,9 +88,13 @@ impl Attempts {
     ) -> Came {
         permit.begin();
         let ids = ids_of(&request);
+        // From here on the slot is in use, whatever happens; `permit` ends it even if it is
+        // dropped.
         let (attempt, took) = self.exchange(operation, credential, request).await;
         match attempt {
             Attempt::Answered(response) => {
+                // Any response shows that the API is there, unless a gateway in front of it sent
+                // it.
                 self.heard_of(Some(!matches!(response.status().as_u16(), 502..=504)));
                 let came = (response, took, &ids);
                 self.answered(operation, credential, permit, came).await
@@ -199,6 +203,8 @@ impl Attempts {
             if may_land_later(Some(status)) {
                 permit.may_take_effect_late();
             }
+            // A doubtful 5xx may be a balancer's, with the request still behind it. So the slot
+            // stays in use as if there were no response.
             let end = if doubtful {
                 End::NoAnswer
             } else {
@@ -224,9 +230,11 @@ impl Attempts {
         };
         // The bytes in memory need not be the whole body.
         head.headers.remove(CONTENT_LENGTH);
+        // Ending the permit closes the budget for the time that the 429 asks for.
         let throttle = Throttle::of(&head.headers, &body);
         let ended = permit.end(End::Throttled(throttle));
         self.note_learned(operation, credential, &ended.learned);
+        // The first attempt of a budget without history may meet a limit that was used up before.
         let origin = if ended.learned.at_start {
             Origin::Start
         } else {

@@ -80,14 +80,18 @@ impl Attempts {
         keys: &Keys,
         refusal: Refusal,
     ) -> Result<Ticket, Refusal> {
+        // Only these two depend on an estimate; other rejections are final.
         let (Refusal::TooLong { .. } | Refusal::Full { .. }) = refusal else {
             return Err(refusal);
         };
+        // The share of processor time is checked inside `look`. Without it the first estimate
+        // stands.
         let looked = self.look(|| {
             let forecast = self.forecast(&wish, MOST_WAITING)?;
             let newcomer = self.newcomer(&wish, keys);
             let (now, leaves) = (forecast.now, forecast.leaves(&newcomer));
             let is_in_time = leaves.is_some_and(|leaves| leaves <= now + newcomer.patience);
+            // A full line stays full: its estimate only tells when to come back.
             let is_admitted = is_in_time && matches!(refusal, Refusal::TooLong { .. });
             let comes_back = (!is_admitted).then(|| forecast.comes_back(&newcomer));
             Some((now, leaves, comes_back))
@@ -148,6 +152,7 @@ impl Attempts {
     pub(crate) fn not_permitted(&self, why: NoPermit, ask: &Ask, ticket: &Ticket) -> GatewayError {
         match why {
             NoPermit::Refused(refusal) => refused(refusal),
+            // A caller with `wait=0` learns the estimate instead of an expiry.
             NoPermit::Expired => {
                 let now = self.clock.now();
                 let wait = ticket.estimate_again().saturating_duration_since(now);
@@ -177,6 +182,7 @@ impl Attempts {
     ) -> Result<(), GatewayError> {
         let pause = backoff::reconnect(why, failures, backoff::dice(place, failures));
         let again = pause.map(|pause| self.clock.now() + pause);
+        // A pause beyond the deadline would only delay the error.
         let Some(again) = again.filter(|again| *again < by) else {
             return Err(GatewayError::UpstreamUnreachable {
                 message: why.message(),

@@ -72,6 +72,7 @@ impl Memory {
         headers: &HeaderMap,
         hasher: &Hasher,
     ) -> Option<Credential> {
+        // Requests of one connection come one by one, so the lock is never contended.
         let mut last = self.0.lock();
         if let Some((value, credential)) = &*last
             && **value == *authorization.as_bytes()
@@ -209,6 +210,7 @@ impl Gateway {
         // The table matches one spelling of a path only, so the prefix of the gateway's own paths
         // is compared literally.
         let table = self.router.table.get();
+        // Only operations with a cache policy can have a hit; the others take the layers.
         let operation = table.find_plain(request.method(), path)?;
         if path.starts_with(edge::OWN) {
             return None;
@@ -216,6 +218,8 @@ impl Gateway {
         operation.cache.as_ref()?;
         let query = query::canonical(uri.query(), &operation.lists).ok()?;
         let credential = memory.credential(plain.authorization?, headers, &self.router.hasher)?;
+        // The key must equal the one that `crate::read::serve` builds. Headers that would add to it
+        // are not on the list of harmless ones.
         let key = Key::new(&KeyParts {
             credential: credential.bytes(),
             operation: u32::try_from(operation.index).unwrap_or(u32::MAX),
@@ -230,6 +234,7 @@ impl Gateway {
         if !entry.status().is_success() {
             return None;
         }
+        // A response that would have to be decoded is left to the layers, too.
         if entry.coding() != Coding::Plain && !accepts_gzip(plain.accept_encoding) {
             return None;
         }
@@ -247,6 +252,7 @@ impl Gateway {
         let is_logged = self.router.settings.get().access == AccessLog::All;
         // Ids are collected only for a log line or a span.
         let named = (is_logged || trail.is_some()).then(|| Ids::of_hit(headers, &id, trail));
+        // The headers of a hit are complete here; no layer adds to them.
         let shown = entry.hit_headers(now, Some(id));
         let answer = match plain.if_none_match {
             None => from_store(&entry, shown),

@@ -3,7 +3,7 @@
 //!
 //! In [shadow mode](crate::shadow): edge rules → operation → body → forwarded at once → response.
 //!
-//! Promises that every request ends in exactly one outcome: its [`Watch`] is created first and
+//! Promises that every request ends in exactly one outcome: its `Watch` is created first and
 //! finished last, and a dropped one counts itself. Decisions about reads and writes are not made
 //! here.
 

@@ -35,6 +35,7 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// The client of a request, as far as it is known before the operation is.
+/// Created before the layers may reject a request, so that a rejection is reported with its ids.
 #[derive(Clone, Debug)]
 pub(crate) struct Asker {
     method: Method,
@@ -146,6 +147,7 @@ impl Watch {
         if let Some(standing) = &standing {
             show_budget(headers, standing);
         }
+        // `Server-Timing` only for requests that were queued or sent. `merged` counts the batch.
         let timing = &reply.timing;
         if timing.left || !timing.queued.is_zero() {
             let text = format!(
@@ -170,6 +172,7 @@ impl Watch {
         response
     }
 
+    /// Returns the time since the head of the request was accepted.
     fn elapsed(&self) -> Duration {
         let now = self.gateway.clock.now();
         now.saturating_duration_since(self.accepted)
@@ -184,6 +187,8 @@ impl Watch {
             (timing.left, timing.upstream) = (true, elapsed);
             return;
         }
+        // An error carries no times of its own. What the progress saw of the last attempt is used
+        // instead.
         let expired = reply.outcome == Outcome::Expired;
         if reply.error.is_none() && !expired {
             return;
@@ -198,6 +203,7 @@ impl Watch {
         }
     }
 
+    /// Counts the request in every metric that it belongs to, under the operation's name.
     fn count(&self, reply: &Reply, elapsed: Duration) {
         let metrics = &self.gateway.metrics;
         let name = self.name();
@@ -214,6 +220,7 @@ impl Watch {
         }
         let status = reply.response.status().as_u16();
         metrics.request(name, reply.outcome, Some(status), elapsed);
+        // The gateway's own time is what neither a queue nor the API took.
         metrics.own_time(elapsed.saturating_sub(reply.timing.queued + reply.timing.upstream));
         let cacheable = self
             .known
@@ -231,6 +238,7 @@ impl Watch {
         }
     }
 
+    /// Notes a rejection for the status page. It must contain nothing that a caller chose.
     fn note_refusal(&self, kind: &'static str, status: StatusCode) {
         let known = self.known.as_ref();
         self.gateway.recent.lock().note(RecentRefusal {
@@ -241,12 +249,14 @@ impl Watch {
         });
     }
 
+    /// Returns the operation's name, or `none` if the request was rejected before it was known.
     fn name(&self) -> &str {
         self.known
             .as_ref()
             .map_or("none", |known| &known.operation.name)
     }
 
+    /// Writes the log line. The token appears only as its hash, path and query not at all.
     fn log(&self, reply: &Reply, elapsed: Duration) {
         let line = Line {
             operation: self.name(),
@@ -314,6 +324,8 @@ impl Watch {
     }
 }
 
+// The outcome of a request without a response. Dropping the request's future is how hyper cancels
+// it, so this is also the only place that sees a caller hang up.
 impl Drop for Watch {
     fn drop(&mut self) {
         if self.finished {
@@ -330,6 +342,8 @@ impl Drop for Watch {
         };
         metrics.request(self.name(), outcome, status, elapsed);
         let progress = self.known.as_ref().and_then(|known| known.progress.seen());
+        // Only an attempt that was sent has a queue time; without one the request waited or was
+        // read.
         let mut timing = Timing::default();
         if let Some((queued, throttled)) = progress {
             (timing.left, timing.queued, timing.throttled) = (true, queued, throttled);
@@ -357,6 +371,7 @@ impl Drop for Watch {
 }
 
 /// The log line about a request that got its response.
+/// A hit of the fast path writes the same line without a record.
 #[derive(Debug)]
 pub(crate) struct Line<'a> {
     pub(crate) operation: &'a str,

@@ -163,6 +163,7 @@ impl Core {
         if let Some(Mishap::Balancer(status)) = fate.mishap {
             return Handled::uncounted(reply::balancer(status));
         }
+        // From here on every response is the API's: with an envelope, in the requested media type.
         let media = reply::media_type(&request.head.headers);
         let Some(token) = self.token(request) else {
             return Handled::uncounted(reply::failure(&unauthorized(), media));
@@ -174,6 +175,7 @@ impl Core {
                 ..Handled::uncounted(reply::failure(&problem, media))
             };
         };
+        // Counted before its content is read, as the API does.
         let verdict = self.count(at.now, token, *number);
         let wait = match fate.mishap {
             _ if !verdict.admitted => Some((Count::Refused, verdict.until_next)),
@@ -277,6 +279,7 @@ impl Core {
             body: &request.body,
             lists: self.spec.lists,
         };
+        // Reads see the state with its replication lag; writes see the present one.
         if operation.method == "GET" {
             let world = self.history.seen(now);
             let outcome = reads::read(world, &call)
