@@ -165,7 +165,8 @@ impl Fence {
         !self.believes(&self.stamp(now), depends)
     }
 
-    /// When the API shows every write to these that has ended; `None` if none is known.
+    /// The instant from which the API reflects every ended write to these dependencies. `None` if
+    /// no such write is known.
     pub fn settled_at(&self, depends: &[Dependency]) -> Option<Instant> {
         let marks = depends.iter().filter_map(|name| self.marks.get(name));
         let marks = marks.chain(&self.floor);

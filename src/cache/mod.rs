@@ -1,36 +1,39 @@
-//! Reads: answers that are stored, and fetches that are shared.
+//! The cache of reads: stored responses and shared fetches.
 //!
 //! Promises:
-//! - *Isolated.* No answer obtained with one credential is shown to another: the credential is
+//!
+//! - *Isolated.* No response obtained with one credential is served to another: the credential is
 //!   part of every key.
-//! - *Fresh.* Once a write has settled ([`Cache::settle`] has returned), no reader who comes after
-//!   it gets data older than a direct read at that moment would have brought: not from the store,
-//!   not from a fetch that was under way, not after joining one. Three doors see to it: stored
-//!   answers are judged when they are found, fetches when they are joined, and shared answers
-//!   once more when they are handed over ([`Cache::accepts`]). Who joined a fetch before it left needs
-//!   no door: its answer is as new as one of their own.
-//! - *One fetch.* Of those who ask for one thing at a time, one fetches; of one key at most one fetch
-//!   is under way and one to come, also while a write settles.
-//! - *Bounded.* The store in bytes, the fetches and the marks in number.
+//! - *Fresh.* Once a write has settled ([`Cache::settle`] has returned), no later reader gets data
+//!   older than a direct read at that moment would have returned. The fence is checked three times:
+//!   when a stored response is found, when a fetch is joined, and when a shared response is handed
+//!   over ([`Cache::accepts`]). A reader who joined a fetch before it was sent needs no check: the
+//!   response is as new as one of its own.
+//! - *Single flight.* Of the readers who want the same thing at the same time, one fetches. At most
+//!   one fetch of a key is in flight and one is to follow, even during a settle time.
+//! - *Bounded.* The store in bytes; the fetches and the marks in number.
 //!
-//! Pure parts: [`fence`] (what is believed), [`decide`] (who joins, who fetches), [`request`] (what
-//! a reader accepts), [`fields`] (what is sent of a request), [`storable`] and [`lifetime`] (what
-//! may be stored, and how long it lives), [`reuse`] (what may be shown), [`conditional`], [`range`], [`vary`], [`coding`], the languages
-//! [`control`], [`targeted`] and [`date`], [`key`], [`unauthorized`], [`cache_status`], [`reason`],
-//! `refusals`. The rest holds state: [`entry`], `store`, [`flight`], [`leader`], `marks`.
+//! Pure parts: [`fence`] (which responses are valid), [`decide`] (who joins, who fetches),
+//! [`request`] (what a reader accepts), [`fields`] (which request fields are sent), [`storable`]
+//! and [`lifetime`] (what may be stored, and for how long), [`reuse`] (what may be served),
+//! [`conditional`], [`range`], [`vary`], [`coding`], the parsers [`control`], [`targeted`] and
+//! [`date`], [`key`], [`unauthorized`], [`cache_status`], [`reason`], `refusals`. The others hold
+//! state: [`entry`], `store`, [`flight`], [`leader`], `marks`.
 //!
-//! How to use it, on the path of a read:
-//! 1. [`request::examine`] says whether it is a matter for the cache, and what the reader accepts;
-//!    [`Key::new`] names it, and [`Cache::locate`] finds the variant that is meant.
-//! 2. [`Cache::find`]. What it shows needs nothing else, not even the tags.
-//! 3. Otherwise [`Cache::board`]. A [`Leader`] moves into a task of its own, which awaits
-//!    [`Leader::turn`], calls [`Leader::departs`] when it sends, and ends it; the first reader gets
-//!    the whole answer from that task directly. A [`Follower`] waits, and what it gets shared is shown if
-//!    [`Cache::accepts`] it for that request; else the reader boards once more, and after that
-//!    fetches alone.
-//! 4. Where that fails, what [`Cache::find`] has found stale may stand in: see [`reuse`].
+//! Steps of a read:
 //!
-//! It fetches nothing itself and reads no clock.
+//! 1. [`request::examine`] says whether the request is cacheable and what the reader accepts.
+//!    [`Key::new`] builds its key, and [`Cache::locate`] finds the variant.
+//! 2. [`Cache::find`] looks into the store. A hit needs nothing else, not even the tags.
+//! 3. On a miss, [`Cache::board`] decides. A [`Leader`] moves into a task of its own, which awaits
+//!    [`Leader::turn`], calls [`Leader::departs`] when it sends, and ends the fetch. The first
+//!    reader gets the complete response directly from that task. A [`Follower`] waits, and serves a
+//!    shared response if [`Cache::accepts`] it for its request. Otherwise the reader tries once
+//!    more, and then fetches alone.
+//! 4. If the fetch fails, a stale response from [`Cache::find`] may be served instead. See
+//!    [`reuse`].
+//!
+//! The cache sends no requests and reads no clock.
 
 use entry::Entry;
 use fence::{CredentialHash, Dependency, Stamp, Tag};
@@ -80,146 +83,147 @@ mod tests;
 pub mod unauthorized;
 pub mod vary;
 
-/// How many credentials with a recent 401 are remembered; about 150 bytes each.
+/// The largest number of credentials with a recent 401 that are remembered, about 150 bytes each.
 const MAX_UNAUTHORIZED: usize = 10_000;
-/// How many keys are remembered whose answers were not stored; about 100 bytes each.
+/// The largest number of remembered rejections, about 100 bytes each.
 const MAX_REFUSALS: usize = 10_000;
 
 /// The bounds of a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// What all stored answers may weigh, headers, keys and bookkeeping included, in bytes.
+    /// The weight of all stored responses in bytes, including headers, keys and bookkeeping.
     pub bytes: u64,
     /// The largest body that is stored or shared, in bytes.
     pub largest_body: usize,
-    /// How many shared fetches may be under way.
+    /// The largest number of shared fetches at once.
     pub fetches: usize,
-    /// How many marks the fence holds.
+    /// The largest number of marks of the fence.
     pub marks: usize,
 }
 
-/// Where a request's answer stands: its key, and the key of the variant that is meant.
+/// The place of a response: the key of the request, and the key of the variant that applies to it.
 #[derive(Clone, Debug)]
 pub struct Located {
-    /// The key without what varies.
+    /// The key, without the part that only variants have.
     pub primary: Key,
-    /// The key of the variant, where the answers under `primary` are known to vary.
+    /// The key of the variant, if the responses under `primary` are known to vary.
     variant: Option<Key>,
 }
 
 impl Located {
-    /// The key under which the answer would stand.
+    /// The key under which the response is stored.
     pub fn key(&self) -> &Key {
         self.variant.as_ref().unwrap_or(&self.primary)
     }
 }
 
-/// What a reader asks for.
+/// The input of [`Cache::board`].
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
-    /// Where the answer would stand.
+    /// The place of the response.
     pub at: &'a Located,
-    /// What the answer will depend on, as far as the route knows; `None` if it does not, so that any
+    /// The tags on which the response will depend. `None` if the route declares none, so that any
     /// write may change it.
     pub tags: Option<&'a [Tag]>,
     /// The path of the request.
     pub path: &'a str,
-    /// What the operator has configured.
+    /// The configuration of the operation.
     pub rules: &'a Rules,
-    /// What the reader accepts.
+    /// The requirements of the reader.
     pub wants: &'a Wants,
-    /// Whether a reader waits for it.
+    /// Whether a reader waits for the response.
     pub purpose: Purpose,
-    /// Whether it may wait for the end of a fetch that is under way before it begins its own.
+    /// Whether the reader may wait for the end of a fetch in flight before it begins its own.
     pub waits: bool,
 }
 
-/// What a fetch is for.
+/// The purpose of a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// To show something to a reader.
+    /// Serves a reader.
     Show,
-    /// To have something newer in the store; nobody waits for it.
+    /// Refreshes the store. No reader waits for the response.
     Renew,
 }
 
-/// What the store has for a reader.
+/// The result of a lookup in the store.
 #[derive(Clone, Debug)]
 pub enum Found {
-    /// Show this.
+    /// A response that can be served.
     Shown(Arc<Entry>, Use),
-    /// Ask the API, and why. An answer that is stale but believed may stand in if that fails.
+    /// The reason to send a request to the API, and the stored response if it is valid but cannot
+    /// be served yet. It may be served if the request fails.
     Not(Miss, Option<Arc<Entry>>),
 }
 
-/// What a reader has to do.
+/// The next step of a reader.
 #[derive(Debug)]
 pub enum Board<E> {
-    /// Show this.
+    /// Serve this response.
     Hit(Arc<Entry>, Use),
-    /// Wait for a fetch under way.
+    /// Wait for another reader's fetch.
     Follow(Follower<E>),
-    /// Have it fetched, for everyone who asks meanwhile.
+    /// Have the response fetched, for all who ask meanwhile.
     Lead(Leader<E>),
-    /// Fetch for itself; nothing is stored or shared.
+    /// Fetch alone. Nothing is stored or shared.
     Alone(Miss),
 }
 
-/// What a write changed.
+/// The data that a write changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Touched {
-    /// Nobody knows: anything.
+    /// Unknown: any data.
     Everything,
-    /// What this credential is shown, at most.
+    /// At most the responses to this credential.
     Credential(CredentialHash),
-    /// What depends on these, and what nobody can tell the writes of.
+    /// Responses that depend on these names, and those that any write may have changed.
     Named {
-        /// The tags of its route.
+        /// The tags of the write's route.
         tags: Vec<Tag>,
-        /// Its target, and what its answer names (`Location`, `Content-Location`; RFC 9111,
-        /// section 4.4), whatever their queries.
+        /// The target of the write, and what its response names (`Location`, `Content-Location`;
+        /// RFC 9111, section 4.4), whatever their queries.
         paths: Vec<Arc<str>>,
     },
-    /// What any of these operations (their indices in the route table) showed anyone, and what
-    /// nobody can tell the writes of.
+    /// All responses of these operations (indices in the route table), and those that any write may
+    /// have changed.
     Operations(Vec<u32>),
 }
 
-/// What is to be forgotten.
+/// The responses that a purge invalidates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Purge {
-    /// All of it.
+    /// All responses.
     Everything,
-    /// What depends on this.
+    /// Responses that depend on this tag.
     Tag(Tag),
-    /// What this operation (its index in the route table) showed anyone.
+    /// All responses of this operation (its index in the route table).
     Operation(u32),
-    /// What this credential was shown.
+    /// All responses to this credential.
     Credential(CredentialHash),
-    /// What stands under this key, all variants of it.
+    /// All variants under this key.
     Key(KeyHash),
 }
 
-/// The cache's figures.
+/// The figures of a cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Stored answers; follows the truth within a moment.
+    /// The number of stored responses. Lags behind changes for a moment.
     pub entries: u64,
-    /// What they weigh, in bytes; follows the truth within a moment.
+    /// Their weight in bytes. Lags behind changes for a moment.
     pub bytes: u64,
-    /// Answers pushed out for want of room, since the start.
+    /// The number of evicted responses since the start.
     pub evictions: u64,
-    /// Shared fetches under way.
+    /// The number of shared fetches that have not ended.
     pub fetches: usize,
-    /// Marks of the fence.
+    /// The number of marks of the fence.
     pub marks: usize,
-    /// The fence's generation: how often a mark or the floor was raised, plus one.
+    /// The generation of the fence: the number of raises, plus one.
     pub generation: u64,
-    /// How often the fence's floor was raised, since the start.
+    /// The number of times that the floor of the fence was raised, since the start.
     pub floor_moves: u64,
 }
 
-/// The cache. Cheap to clone. `E` is the error of a failed fetch, handed to everyone who waits.
+/// The cache. Cheap to clone. `E` is the error of a failed fetch, which all followers get.
 pub struct Cache<E> {
     inner: Arc<Inner<E>>,
 }
@@ -230,9 +234,9 @@ pub(crate) struct Inner<E> {
     flights: Arc<Flights<E>>,
     unauthorized: Mutex<Unauthorized>,
     refusals: Mutex<Refusals>,
-    /// Operations without a time to live whose latest answer was not for others: of these, each
-    /// reader fetches for itself, so that nobody waits for an answer that is not for it. Otherwise
-    /// those who ask at a time wait for one fetch.
+    /// Operations without a time to live whose latest response could not be shared. Each reader
+    /// fetches for itself from these, so that nobody waits for a response that belongs to another.
+    /// Readers of all other operations wait for one fetch.
     unshared: Mutex<HashSet<u32>>,
     largest_body: usize,
 }
@@ -254,8 +258,8 @@ impl<E> Cache<E> {
         }
     }
 
-    /// The answer under a key that every request with it may be shown as a fresh one. Takes no lock
-    /// of ours while no write settles. For readers who want nothing in particular.
+    /// Returns a fresh response that every request with this key may get. For readers without
+    /// requirements. Takes none of the cache's own locks while no write settles.
     pub fn lookup(&self, key: &Key, now: Instant) -> Option<Arc<Entry>> {
         match self.inner.store.get(key) {
             Some(Slot::Answer(entry)) if entry.is_fresh(now) && entry.variance().is_none() => {
@@ -265,7 +269,7 @@ impl<E> Cache<E> {
         }
     }
 
-    /// Where the answer to a request with this header stands.
+    /// Locates the response to a request with this header.
     pub fn locate(&self, primary: Key, request: &HeaderMap) -> Located {
         let variant = match self.inner.store.get(&primary) {
             Some(Slot::Varies(fields)) => {
@@ -276,7 +280,8 @@ impl<E> Cache<E> {
         Located { primary, variant }
     }
 
-    /// What is stored for a reader who accepts this. Takes no lock of ours while no write settles.
+    /// Looks up a stored response that meets the reader's requirements. Takes none of the cache's
+    /// own locks while no write settles.
     pub fn find(&self, at: &Located, wants: &Wants, now: Instant) -> Found {
         let Some(Slot::Answer(entry)) = self.inner.store.get(at.key()) else {
             let why = if at.variant.is_some() {
@@ -295,13 +300,13 @@ impl<E> Cache<E> {
         }
     }
 
-    /// Whether a stale answer may be shown in this need, at this moment.
+    /// Whether a stale response may be served now for the reason `need`.
     pub fn may_stand_in(&self, entry: &Entry, wants: &Wants, need: Need, now: Instant) -> bool {
         reuse::may_stand_in(entry.life(), entry.age(now), wants, need)
             && self.inner.marks.believes(entry)
     }
 
-    /// Decides what a reader has to do.
+    /// Decides the next step of a reader: serve, join, lead, or fetch alone.
     pub fn board(&self, ask: &Ask<'_>, now: Instant) -> Board<E> {
         let shows = ask.purpose == Purpose::Show;
         let mut why = match self.find(ask.at, ask.wants, now) {
@@ -316,8 +321,9 @@ impl<E> Cache<E> {
             .inner
             .flights
             .board(ask.at.key(), !shows, |current, free| {
-                // What stood in the way of a hit may have ended since: a fetch stores its answer
-                // and leaves the table in one step, so here it is seen in one place or the other.
+                // The obstacle to a hit may have gone since the lookup. A fetch stores its response
+                // and leaves the table in one step, so a reader who looks here sees it in one place
+                // or the other.
                 if current.is_none()
                     && shows
                     && let Found::Shown(entry, how) = self.find(ask.at, ask.wants, now)
@@ -347,7 +353,7 @@ impl<E> Cache<E> {
                     (decide::Seat::Lead(stamp), _) => Plan::Lead(stamp),
                     (decide::Seat::LeadNext(stamp), _) => Plan::LeadNext(stamp),
                     (decide::Seat::Alone(why), _) => Plan::Other(Board::Alone(why)),
-                    // A seat beside nobody: never given, and harmless.
+                    // Cannot happen without a current fetch, and would be harmless.
                     (decide::Seat::Follow, None) => Plan::Other(Board::Alone(why)),
                 }
             });
@@ -366,9 +372,10 @@ impl<E> Cache<E> {
         }
     }
 
-    /// Whether a shared answer may be shown to this request at this moment: it may vary, and a write
-    /// may have settled since its fetch was joined. To whoever joined it before it left (`came`, see
-    /// [`Follower::came`]) that is as new as an answer of their own, whatever was written.
+    /// Whether a shared response may be served to this request now. The response may vary, and a
+    /// write may have settled since its fetch was joined. For a reader who joined before the fetch
+    /// was sent (`came`, see [`Follower::came`]), the response is as new as one of its own,
+    /// whatever was written.
     pub fn accepts(&self, entry: &Entry, came: Option<Stamp>, request: &HeaderMap) -> bool {
         let chosen = entry.variance();
         let is_own = || came.is_some_and(|came| entry.stamp().is_after(&came));
@@ -376,17 +383,19 @@ impl<E> Cache<E> {
             && (is_own() || self.inner.marks.believes(entry))
     }
 
-    /// The API has answered a request for itself alone, which left after `began`: what is stored is
-    /// forgotten if it is older and there is nothing any more, or not for this credential.
+    /// Reports the response to a request outside the cache that was sent after `began`. Removes an
+    /// older stored response if the status says that there is nothing any more, or not for this
+    /// credential.
     pub fn answered_alone(&self, at: &Located, status: StatusCode, began: Instant) {
         if matches!(status.as_u16(), 403 | 404 | 410) {
             self.inner.end_older(at.key(), began);
         }
     }
 
-    /// A write ended, or will never be known to have: from the moment this returns, nothing that
-    /// it touched is shown if its fetch began before. Until `settled` nothing it touched is
-    /// stored or shared, because the API may lag. To be called before the write's caller hears.
+    /// Applies the end of a write, or its unknown outcome, to the fence. Once this returns, nothing
+    /// that the write touched is served if its fetch began before. Until `settled`, nothing that it
+    /// touched is stored or shared, because the API may lag. Must be called before the write's
+    /// caller gets its response.
     pub fn settle(&self, touched: &Touched, settled: Instant) {
         let marks = &self.inner.marks;
         match touched {
@@ -406,8 +415,8 @@ impl<E> Cache<E> {
         }
     }
 
-    /// The upstream answered this credential with 401: see [`unauthorized`]. To be called before
-    /// the answer is handed on, whatever the request was.
+    /// Reports a 401 for this credential. See [`unauthorized`]. Must be called before the response
+    /// is passed on, whatever the request was.
     pub fn unauthorized(&self, credential: &CredentialHash, refused: Refused, now: Instant) {
         let doubt = self
             .inner
@@ -421,9 +430,9 @@ impl<E> Cache<E> {
         self.inner.marks.raise([name], now);
     }
 
-    /// The cache's figures.
+    /// The present figures.
     pub fn stats(&self) -> Stats {
-        // Before the fence is locked: elsewhere its lock is the inner one.
+        // Read before the fence is locked, because elsewhere its lock is the inner one.
         let fetches = self.inner.flights.under_way();
         let fence = self.inner.marks.read();
         Stats {
@@ -437,17 +446,16 @@ impl<E> Cache<E> {
         }
     }
 
-    /// Carries out what the store has put off, so that [`Cache::stats`] is exact and memory is
-    /// given back. Nobody here calls it: whoever asks for the figures does so before, and a timer
-    /// may where nobody asks. Not on the path of a request.
+    /// Runs the pending maintenance of the store, so that [`Cache::stats`] is exact and memory is
+    /// freed. The cache never calls it: a caller that needs exact figures does, or a timer. Not for
+    /// the path of a request.
     pub fn tidy(&self) {
         self.inner.store.tidy();
     }
 }
 
 impl<E> Inner<E> {
-    /// What the API can be asked about before the answer under a key is fetched anew, or may stand in
-    /// for a failure.
+    /// The stored response under a key, if it can be validated or may be served when the API fails.
     fn comparable(&self, key: &Key) -> Option<Arc<Entry>> {
         let Some(Slot::Answer(entry)) = self.store.get(key) else {
             return None;
@@ -455,13 +463,14 @@ impl<E> Inner<E> {
         self.is_comparable(&entry).then_some(entry)
     }
 
-    /// One that is not believed after a write is comparable only if its tag promises equal bytes.
+    /// Whether a 304 can confirm an entry. After a write that invalidated it, only a tag that
+    /// promises equal bytes can.
     fn is_comparable(&self, entry: &Entry) -> bool {
         let is_strong = || entry.validators().is_some_and(|own| own.is_strong());
         self.marks.believes(entry) || is_strong()
     }
 
-    /// Remembers what became of an answer: whether it was stored, and for others as well.
+    /// Records whether a response was stored, and whether it could be shared.
     fn note(&self, key: KeyHash, operation: u32, stored: Result<bool, Refusal>, now: Instant) {
         match stored {
             Ok(true) => drop(self.unshared.lock().remove(&operation)),
@@ -475,7 +484,7 @@ impl<E> Inner<E> {
         }
     }
 
-    /// Forgets what stands under a key if its fetch began before.
+    /// Removes the stored response under a key if its fetch began before `began`.
     fn end_older(&self, key: &Key, began: Instant) {
         if let Some(Slot::Answer(entry)) = self.store.get(key)
             && entry.stamp().at() < began
@@ -508,6 +517,7 @@ impl<E> Inner<E> {
                 primary.variant(&variance.fields, &variance.selection)
             }
         };
+        // A fetch that began later may have stored its response first.
         let newer = |slot: Slot| matches!(slot, Slot::Answer(old) if old.stamp() > entry.stamp());
         if self.store.get(&key).is_some_and(newer) {
             return Err(Refusal::Superseded);
@@ -520,7 +530,7 @@ impl<E> Inner<E> {
     }
 }
 
-/// What the answer to a reader will depend on, as far as is known before it is there.
+/// The dependencies of a response, as far as they are known before it is received.
 fn dependencies(ask: &Ask<'_>) -> Vec<Dependency> {
     let primary = &ask.at.primary;
     let (credential, operation) = (primary.credential(), primary.operation());
