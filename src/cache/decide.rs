@@ -14,9 +14,10 @@
 //! would have to wait with it. A reader leads a fetch of its own instead, and the refresh is not
 //! sent any more.
 //!
-//! At most one fetch of a key has been sent and one is to follow. A reader that can join neither
-//! leads the next one, which is not sent before the one in flight has ended. A crowd therefore
-//! costs one fetch per round trip, however often its data is written.
+//! As long as readers may wait, at most one fetch of a key has been sent and one is to follow. A
+//! reader that can join neither leads the next one, which is not sent before the one in flight has
+//! ended. A crowd therefore costs one fetch per round trip, however often its data is written. A
+//! reader that may not wait leads a fetch at once.
 
 use super::fence::{Dependency, Fence, Stamp};
 use super::reason::Miss;

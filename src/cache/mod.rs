@@ -9,8 +9,9 @@
 //!   when a stored response is found, when a fetch is joined, and when a shared response is handed
 //!   over ([`Cache::accepts`]). A reader who joined a fetch before it was sent needs no check: the
 //!   response is as new as one of its own.
-//! - *Single flight.* Of the readers who want the same thing at the same time, one fetches. At most
-//!   one fetch of a key is in flight and one is to follow, even during a settle time.
+//! - *Single flight.* Of the readers who want the same thing at the same time, one fetches. As long
+//!   as readers may wait ([`Ask::waits`]), at most one fetch of a key is in flight and one is to
+//!   follow, even during a settle time.
 //! - *Bounded.* The store in bytes; the fetches and the marks in number.
 //!
 //! Pure parts: [`fence`] (which responses are valid), [`decide`] (who joins, who fetches),
