@@ -1,40 +1,41 @@
-//! Pure. How large a batch may be, so that refused batches cost little.
+//! Pure. The size of batches, chosen so that rejected batches cost little.
 //!
-//! A refused batch took a slot for nothing, and its members are sent again. They are divided once:
-//! a large batch into groups, which are proven good or refused, and the members of a refused group,
-//! or of a small batch, go alone. For each refused batch, [`REFUSAL`] writes of its operation have
-//! to be carried out before others are batched again.
+//! A rejected batch used a slot for nothing, and its members are sent again. They are divided once.
+//! A large batch is divided into groups, each of which then succeeds or is rejected. The members of
+//! a rejected group, or of a small batch, are sent alone. After each rejected batch, [`REFUSAL`]
+//! writes of its operation must be carried out before others are batched again.
 //!
-//! Invariant: writes take at most a fifth more slots than they would without batches, whatever part
-//! of them the API refuses. A batch of [`LARGE`] writes or more comes to one refused batch and one
-//! refused group for each [`FEWEST`] of them, at worst; a smaller one to one refused batch.
+//! Invariant: batching uses at most a fifth more slots than no batching would, whichever writes the
+//! API rejects. In the worst case, a batch of at least [`LARGE`] writes costs one rejected batch
+//! and one rejected group for each [`FEWEST`] of them. A smaller one costs one rejected batch.
 
-/// The most and the fewest writes of a group.
+/// The largest and the smallest number of writes in a group.
 const GROUP: usize = 8;
 const FEWEST: usize = 6;
-/// A refused batch of so many writes is divided into groups.
+/// The smallest rejected batch that is divided into groups.
 const LARGE: usize = 20;
-/// What a refused batch costs, in writes that have to be carried out before the next batch.
+/// The cost of a rejected batch: the number of writes that must be carried out before the next
+/// batch.
 const REFUSAL: usize = 5;
-/// The same of a batch whose answer cannot be attributed to its members.
+/// The cost of a batch whose response cannot be attributed to its members.
 const UNATTRIBUTED: usize = 500;
-/// The most that is owed.
+/// The upper bound of the debt.
 const MOST_OWED: usize = 1_000;
 
-/// With how many others a write may be batched.
+/// The number of other writes with which a write may be batched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Batching {
-    /// With as many as a dispatch holds.
+    /// As many as a batch holds.
     #[default]
     Full,
-    /// With a few of those with which it was refused.
+    /// A few of those with which it was rejected.
     Group,
-    /// With none: it was refused in a batch, and only its own answer says more.
+    /// None: the write was rejected in a batch, and only a response of its own is conclusive.
     Alone,
 }
 
 impl Batching {
-    /// How a member of a refused batch of so many writes goes on.
+    /// The batching of a write after a rejected batch with this number of members.
     #[must_use]
     pub fn divided(self, members: usize) -> Self {
         match self {
@@ -43,7 +44,7 @@ impl Batching {
         }
     }
 
-    /// The fewest and the most writes that leave together.
+    /// The smallest and the largest number of writes in a batch.
     pub(super) fn members(self) -> (usize, usize) {
         match self {
             Self::Full => (1, usize::MAX),
@@ -53,12 +54,12 @@ impl Batching {
     }
 }
 
-/// What refused batches of one operation and credential have cost and has not been made up for.
+/// The cost of rejected batches of one operation and credential that is not made up for yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Debt(usize);
 
 impl Debt {
-    /// How such a write may be batched now.
+    /// The batching that the debt permits to a write.
     pub fn limit(self, batching: Batching) -> Batching {
         match batching {
             Batching::Full if self.0 > 0 => Batching::Alone,
@@ -66,22 +67,22 @@ impl Debt {
         }
     }
 
-    /// A batch was refused.
+    /// Records a rejected batch.
     pub fn refused(&mut self) {
         self.0 = (self.0 + REFUSAL).min(MOST_OWED);
     }
 
-    /// A batch succeeded, and nobody can tell its members their answers.
+    /// Records a batch that succeeded, but whose response cannot be attributed to its members.
     pub fn unattributed(&mut self) {
         self.0 = (self.0 + UNATTRIBUTED).min(MOST_OWED);
     }
 
-    /// So many writes have been carried out, alone or together.
+    /// Records writes that were carried out, alone or in a batch.
     pub fn carried_out(&mut self, writes: usize) {
         self.0 = self.0.saturating_sub(writes);
     }
 
-    /// How many of so many writes that wait leave alone because of it.
+    /// The number of the `waiting` writes that the debt forces to be sent alone.
     pub fn alone(self, waiting: usize) -> usize {
         self.0.min(waiting)
     }

@@ -1,12 +1,12 @@
-//! Pure. JSON that can be taken apart and put together again, and then says the same.
+//! Pure. JSON that keeps its meaning when it is taken apart and written again.
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// The value of a JSON text (RFC 8259). `None` as well where writing it anew might change what some
-/// reader makes of it: an object has a member twice, or a number is not an integer of 64 bits.
-/// Members are sorted, so that their order makes no difference.
+/// Parses a JSON text (RFC 8259). Members are sorted, so that their order makes no difference.
+/// `None` if the text is malformed, or if a reader might understand the rewritten text differently:
+/// an object has a member twice, or a number is not a 64-bit integer.
 pub(super) fn read(text: &[u8]) -> Option<Value> {
     let mut json = serde_json::Deserializer::from_slice(text);
     let value = Reading.deserialize(&mut json).ok()?;

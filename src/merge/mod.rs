@@ -1,17 +1,17 @@
-//! Waiting writes that travel as one.
+//! Batches: several queued writes in one request.
 //!
-//! A write of a list asks for nothing that its elements, one by one, would not ask for as well. So
-//! writes of one operation and credential that wait at the same time can leave as one dispatch whose
-//! list is the union of theirs, where everything else about them is equal:
+//! A write of a list has the same effect as one write for each of its elements. Queued writes of
+//! one operation and credential can therefore share a request whose list is the union of theirs, if
+//! they are equal in everything else:
 //!
-//! - [`Parts`] are the elements of one request and the rest of it. What cannot be taken apart with
-//!   certainty has none, and travels alone, byte for byte.
-//! - [`choose`] says which of the waiting may join the first: those that list other elements and
-//!   wait in their lanes for nobody else.
-//! - [`outcomes`] says what the answer means to each of them. Where the API refuses the batch, that
-//!   is nothing: each is sent again, and [`Batching`] says with how many others.
+//! - [`Parts`] are the elements of one request and the rest of it. A request that cannot be taken
+//!   apart with certainty has none, and is sent alone, byte for byte.
+//! - [`choose`] selects the queued writes that join the first: those that list other elements and
+//!   wait in their lanes only for members of the batch.
+//! - [`outcomes`] says what the response means for each member. If the API rejects the batch, it
+//!   means nothing for any of them: each is sent again, and [`Batching`] says with how many others.
 //!
-//! Nothing here does I/O, waits or reads a clock.
+//! Nothing here does I/O, waits, or reads a clock.
 
 mod batching;
 mod json;

@@ -1,19 +1,19 @@
-//! Pure. Finding in a text the elements that it names, and whose they are.
+//! Pure. Finds the elements that a text names, and the members to which they belong.
 //!
-//! A name is found plain or percent-encoded, also more than once, between characters that are neither
-//! letters nor digits; people in any spelling that is one person. Where one name is within another,
-//! the longer one counts. What a text hides in another way (masked, or in the entities of HTML) is not
-//! found.
+//! A name is found plain or percent-encoded, even several times encoded, between characters that
+//! are neither letters nor digits. Email addresses are found in any spelling of the same address.
+//! If one name contains another, the longer one counts. A text that hides names in another way
+//! (masked, or in HTML entities) is not understood.
 
 use super::parts::Parts;
 use crate::route::MergePolicy;
 use percent_encoding::percent_decode_str;
 use std::collections::{HashMap, HashSet};
 
-/// A link within a link within a link.
+/// The largest number of decoding rounds. Enough for a link within a link within a link.
 const MOST_DECODED: usize = 3;
 
-/// The elements of all members, and whose each is.
+/// The elements of all members, with the member to which each belongs.
 pub(super) struct Owners<'a> {
     merge: &'a MergePolicy,
     owners: HashMap<&'a str, usize>,
@@ -42,12 +42,12 @@ impl<'a> Owners<'a> {
         }
     }
 
-    /// Whether some member has this element.
+    /// Whether any member has this element.
     pub(super) fn owns(&self, written: &str) -> bool {
         self.owners.contains_key(&*self.merge.known_by(written))
     }
 
-    /// Whose elements a text names.
+    /// The members whose elements the text names.
     pub(super) fn named_in(&self, text: &str) -> HashSet<usize> {
         let mut named = HashSet::new();
         let mut text = text.to_owned();

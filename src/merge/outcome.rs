@@ -1,9 +1,9 @@
-//! Pure. What the answer to a batch says to each of its members.
+//! Pure. The meaning of a batch's response for each of its members.
 //!
-//! Invariant: a member hears what the API said of its own elements, or nothing; neither the body nor
-//! a field that it is shown names an element of another. A refusal may be
-//! about any element, so it is nobody's answer: each member is sent again, at last alone. It is never
-//! concluded from the state afterwards what the batch has done: somebody else may have caused that.
+//! Invariant: a member gets what the API said about its own elements, or nothing. Neither the body
+//! nor the fields that it gets name an element of another member. A rejection may concern any
+//! element, so no member gets it: each is sent again, in the end alone. The effect of a batch is
+//! never inferred from the later state of the data, because someone else may have caused that.
 
 use super::json;
 use super::named::Owners;
@@ -14,8 +14,8 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 use std::collections::HashSet;
 
-/// The fields of an answer to a batch that its members are shown, besides those of rate limits:
-/// they name no element, and are true of a part of its body as well.
+/// The response fields that members get, besides rate limits. They name no element and remain true
+/// for a part of the body.
 const SHOWN: [HeaderName; 11] = [
     header::CACHE_CONTROL,
     header::CONTENT_LANGUAGE,
@@ -30,21 +30,22 @@ const SHOWN: [HeaderName; 11] = [
     HeaderName::from_static("x-request-id"),
 ];
 
-/// What a member of a batch hears.
+/// The outcome of one member of a batch.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The API's answer, as far as it concerns this member.
+    /// The part of the API's response that concerns this member.
     Answer(Response<Bytes>),
-    /// Nobody knows whether it took effect; with the 5xx that says so little, if there was one.
+    /// Unknown whether the write took effect. Contains the 5xx response, if there was one and it
+    /// can be attributed.
     Unknown(Option<Response<Bytes>>),
-    /// The API succeeded, but its answer cannot be attributed to the members.
+    /// The API succeeded, but its response cannot be attributed to the members.
     Unattributed,
-    /// The API refused the batch, and with it nothing of this member in particular.
+    /// The API rejected the batch, which says nothing about this member in particular.
     Refused,
 }
 
-/// The outcomes of the members of one batch; `None` is no answer, or none that could be read to its
-/// end.
+/// Returns the outcomes of the members of one batch. `answer` is `None` without a response, or if
+/// it could not be read to its end.
 pub fn outcomes(answer: Option<&Response<Bytes>>, members: &[&Parts]) -> Vec<Outcome> {
     let all = |outcome: &dyn Fn() -> Outcome| members.iter().map(|_| outcome()).collect();
     let Some(answer) = answer else {
@@ -64,23 +65,23 @@ pub fn outcomes(answer: Option<&Response<Bytes>>, members: &[&Parts]) -> Vec<Out
     members.iter().enumerate().map(outcome).collect()
 }
 
-/// Whether a status refuses a batch for the sake of one element, perhaps; the others are about the
-/// caller or the moment.
+/// Whether a status may reject a batch because of one element. Other statuses concern the caller or
+/// the moment.
 pub fn is_refusal(status: StatusCode) -> bool {
     let of_all = [StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS];
     status.is_client_error() && !of_all.contains(&status)
 }
 
-/// An answer to a batch, taken apart.
+/// The response to a batch, taken apart.
 struct Attributed<'a> {
     answer: &'a Response<Bytes>,
-    /// The elements that it repeats; `None` where it repeats none.
+    /// The elements that the response repeats. `None` if it repeats none.
     echo: Option<Vec<String>>,
-    /// Whether each of those is an element of some member.
+    /// Whether each repeated element belongs to some member.
     all_known: bool,
-    /// The members whose elements it names elsewhere.
+    /// The members whose elements the response names elsewhere.
     named: HashSet<usize>,
-    /// Whether it cannot be told whom it is about.
+    /// Whether it is impossible to tell which members the response concerns.
     obscure: bool,
 }
 
@@ -91,7 +92,7 @@ impl<'a> Attributed<'a> {
             echo: None,
             all_known: false,
             named: HashSet::new(),
-            // It answers element by element, in a form that is not known here.
+            // A multi-status response treats each element separately, in a form unknown here.
             obscure: answer.status() == StatusCode::MULTI_STATUS,
         };
         let Some(merge) = members.first().map(|first| &first.merge) else {
@@ -101,7 +102,7 @@ impl<'a> Attributed<'a> {
         let echoes = echoes.filter(|_| answer.status().is_success());
         let owners = Owners::of(merge, members);
         let Some(mut body) = json::read(answer.body()) else {
-            // It may be coded, or escape what it names.
+            // The body may be encoded, or may escape the names in it.
             let text = std::str::from_utf8(answer.body()).ok();
             let text = text.filter(|text| !text.contains('\\'));
             this.obscure |= text.is_none() || echoes.is_some() && !answer.body().is_empty();
@@ -120,8 +121,9 @@ impl<'a> Attributed<'a> {
         this
     }
 
-    /// The answer as it concerns one member; `None` if that cannot be told. The echo may have fewer
-    /// elements than its request: the API leaves them out then, whoever else asks for others.
+    /// The part of the response that concerns one member. `None` if that is uncertain. The API may
+    /// leave elements out of the repeated list; their absence is then the same as in a response to
+    /// the member alone.
     fn share(&self, at: usize, parts: &Parts) -> Option<Response<Bytes>> {
         if self.obscure || self.named.iter().any(|other| *other != at) {
             return None;
@@ -149,7 +151,7 @@ fn strings(list: &Value) -> Option<Vec<String>> {
         .collect()
 }
 
-/// Every string of a JSON value.
+/// Calls `found` with every string of a JSON value, including the names of members.
 fn each_string(value: &Value, found: &mut impl FnMut(&str)) {
     match value {
         Value::String(text) => found(text),
@@ -162,7 +164,7 @@ fn each_string(value: &Value, found: &mut impl FnMut(&str)) {
     }
 }
 
-/// The answer with this body and those of its fields that a member is shown.
+/// A response with this body and the fields that members get.
 fn shown(whole: &Response<Bytes>, body: Bytes) -> Response<Bytes> {
     let mut answer = Response::new(body);
     *answer.status_mut() = whole.status();

@@ -1,4 +1,5 @@
-//! Pure. One request taken apart: the elements of its list, and the rest that has to be equal.
+//! Pure. One request taken apart: the elements of its list, and the rest, which must be equal in a
+//! batch.
 
 use super::json;
 use crate::route::names::MAX_NAME_BYTES;
@@ -11,16 +12,16 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-/// A body above this size is not taken apart: fifty invitations with many permissions fit, and what
-/// it takes up while it is read, some ten times its size, stays small.
+/// The largest body that is taken apart, in bytes. Fifty invitations with many permissions fit.
+/// Parsing takes some ten times this size in memory, which stays small.
 const LARGEST_BODY: usize = 128 * 1024;
 
-/// The longest name of an element; with the prefix of an order key it is not longer than a name of
-/// the lanes may be. The API's ids and addresses have at most 255 characters.
+/// The longest name of an element in bytes. With the prefix of an order key it stays within the
+/// bound of names. Ids and addresses of the API have at most 255 characters.
 const LONGEST_NAME: usize = MAX_NAME_BYTES - 64;
 
-/// Fields that say who asks or follow the request on its way; the API does not act on them. Those
-/// of the first writes go with a union.
+/// Fields that identify the client or accompany the request, and that the API does not act on. A
+/// batch carries those of its first write.
 const TELLTALE: [HeaderName; 5] = [
     header::USER_AGENT,
     HeaderName::from_static("x-request-id"),
@@ -29,8 +30,8 @@ const TELLTALE: [HeaderName; 5] = [
     HeaderName::from_static("baggage"),
 ];
 
-/// Fields that speak of one body or one request and would be wrong about a union: codings and
-/// digests (RFC 9110, 9530), signatures (RFC 9421), conditions, keys.
+/// Fields that apply to one body or one request and would be wrong for a batch: codings and digests
+/// (RFC 9110, 9530), signatures (RFC 9421), conditions, keys.
 const BINDING: [HeaderName; 13] = [
     header::CONTENT_ENCODING,
     header::CONTENT_RANGE,
@@ -55,39 +56,39 @@ pub struct Parts {
     pub(super) elements: Vec<Element>,
 }
 
-/// Everything in which two requests have to be equal to travel together.
+/// Everything in which two requests must be equal to share a batch.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Rest {
     operation: usize,
     method: Method,
     pub(super) path: Box<str>,
-    /// The query in canonical form, without the list.
+    /// The canonical query without the list.
     pub(super) query: String,
-    /// By name; the values of one name in their order.
+    /// Sorted by name. The values of one name keep their order.
     fields: Vec<(HeaderName, HeaderValue)>,
-    /// The body's other members; `None` where there is no body.
+    /// The other members of the body. `None` without a body.
     pub(super) members: Option<String>,
 }
 
 /// One element of the list.
 #[derive(Clone)]
 pub(super) struct Element {
-    /// What it is known by: equal ones are the same element.
+    /// The identity of the element: elements with equal names are the same.
     pub(super) name: String,
-    /// How it is sent: percent-encoded in a query, as JSON in a body.
+    /// The form in which it is sent: percent-encoded in a query, JSON in a body.
     pub(super) text: String,
 }
 
 impl Parts {
-    /// The parts of `request`, as it would go upstream. `None` if its operation is not merged or
-    /// anything about it can be understood in two ways; it then travels alone.
+    /// Takes apart `request`, as it would be sent to the API. `None` if its operation is not
+    /// batched or if anything in it is ambiguous. Such a request is sent alone.
     pub fn of(operation: &Operation, request: &Request<Bytes>) -> Option<Self> {
         let merge = operation.merge.as_ref().filter(|merge| merge.enabled)?;
         let canonical = query::canonical(request.uri().query(), &operation.lists).ok()?;
         let body = request.body();
         let (found, query, members) = match &merge.elements {
             Elements::Query(list) => {
-                // The API takes parameters of some requests from the body as well.
+                // The API also accepts parameters of some requests in the body.
                 if !body.is_empty() {
                     return None;
                 }
@@ -118,22 +119,22 @@ impl Parts {
         })
     }
 
-    /// How many elements there are: at least one.
+    /// The number of elements, at least one.
     pub fn len(&self) -> usize {
         self.elements.len()
     }
 
-    /// The most elements of a dispatch.
+    /// The largest number of elements in a batch.
     pub fn most(&self) -> usize {
         self.merge.most.max(1)
     }
 
-    /// Never.
+    /// Always `false`.
     pub fn is_empty(&self) -> bool {
         self.elements.is_empty()
     }
 
-    /// Whether an element has this name, in whatever spelling.
+    /// Whether the request has an element with this name, in any spelling.
     pub(super) fn owns(&self, written: &str) -> bool {
         let name = self.merge.known_by(written);
         self.elements.iter().any(|element| element.name == name)
@@ -141,8 +142,8 @@ impl Parts {
 }
 
 impl MergePolicy {
-    /// What an element is known by whose name is written so. Addresses are compared as order keys
-    /// are, so that whatever is one element is one lane as well.
+    /// The identity of an element with this written name. Addresses are compared as in order keys,
+    /// so that equal elements are in the same lane.
     pub(super) fn known_by(&self, written: &str) -> String {
         if self.people {
             names::person(written)
@@ -153,7 +154,7 @@ impl MergePolicy {
 }
 
 impl fmt::Debug for Parts {
-    /// Only a number: elements are personal data, and one of the fields is a token.
+    /// Shows only the number of elements: they are personal data, and one of the fields is a token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Parts({} elements)", self.elements.len())
     }
@@ -162,7 +163,7 @@ impl fmt::Debug for Parts {
 /// The written name and the text of each element.
 type Found = Vec<(String, String)>;
 
-/// The elements of a list in a canonical query, and the rest of the query.
+/// Splits a canonical query into the elements of a list and the rest.
 fn in_query(canonical: &str, list: &str) -> Option<(Found, String)> {
     let (mut found, mut rest) = (Vec::new(), Vec::new());
     for pair in canonical.split('&').filter(|pair| !pair.is_empty()) {
@@ -174,8 +175,8 @@ fn in_query(canonical: &str, list: &str) -> Option<(Found, String)> {
         let written = percent_encoding::percent_decode_str(value)
             .decode_utf8()
             .ok()?;
-        // A raw `+` may be a space; servers differ in whether a comma ends an element; and
-        // `emails=emails.0%3Da` may be a list within the value.
+        // Servers differ about such values. A raw `+` may be a space, a comma may end an element,
+        // and `emails=emails.0%3Da` may be a list within a value.
         if value.contains('+') || written.contains([',', '=']) {
             return None;
         }
@@ -184,7 +185,7 @@ fn in_query(canonical: &str, list: &str) -> Option<(Found, String)> {
     Some((found, rest.join("&")))
 }
 
-/// The elements of a list in a JSON object, and the object without the list.
+/// Splits a JSON object into the elements of a list and the object without the list.
 fn in_body(body: &[u8], list: &str, name: Option<&str>) -> Option<(Found, String)> {
     let Value::Object(mut members) = json::read(body)? else {
         return None;
@@ -208,7 +209,8 @@ fn in_body(body: &[u8], list: &str, name: Option<&str>) -> Option<(Found, String
     ))
 }
 
-/// The elements if there are some, not too many, each listed once and named plainly.
+/// The elements. `None` if there are none or too many, if one is listed twice, or if a name is not
+/// plain.
 fn distinct(found: Found, merge: &MergePolicy) -> Option<Vec<Element>> {
     if found.is_empty() || found.len() > merge.most {
         return None;
@@ -216,9 +218,10 @@ fn distinct(found: Found, merge: &MergePolicy) -> Option<Vec<Element>> {
     let mut seen = HashSet::with_capacity(found.len());
     let elements = found.into_iter().map(|(written, text)| {
         let name = merge.known_by(&written);
-        // The API may cut off spaces before it compares.
+        // The API may trim names before it compares them.
         let plain = !written.is_empty() && written.trim() == written;
-        // What is known by all it is, an object, names no lane.
+        // An object that is its own name does not occur in a lane, so the bound of names does not
+        // apply.
         let nameless = written == text && text.starts_with('{');
         let short = nameless || written.len() <= LONGEST_NAME;
         let fit = plain && short && seen.insert(name.clone());
@@ -227,7 +230,7 @@ fn distinct(found: Found, merge: &MergePolicy) -> Option<Vec<Element>> {
     elements.collect()
 }
 
-/// The fields that have to be equal, or `None` where one holds for this request alone.
+/// The fields that must be equal in a batch. `None` if one applies to this request alone.
 fn fields(headers: &HeaderMap) -> Option<Vec<(HeaderName, HeaderValue)>> {
     if BINDING.iter().any(|name| headers.contains_key(name)) {
         return None;
@@ -240,8 +243,8 @@ fn fields(headers: &HeaderMap) -> Option<Vec<(HeaderName, HeaderValue)>> {
     Some(fields)
 }
 
-/// Whether the body is said to be JSON in UTF-8: `application/json` or a type that ends in `+json`
-/// (RFC 6839, section 3.1), once.
+/// Whether `Content-Type` occurs once and says JSON in UTF-8: `application/json`, or a type that
+/// ends in `+json` (RFC 6839, section 3.1).
 fn is_json(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else {

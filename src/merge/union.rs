@@ -1,8 +1,8 @@
-//! Pure. Which writes travel together, and what they look like then.
+//! Pure. Which writes share a batch, and the request that carries them.
 //!
-//! A list in a query is written `emails.0=a%40b.c&emails.1=…`, as the reference and the Go SDK write
-//! it, after the other parameters in canonical form; a list in a body as compact JSON. Whatever
-//! travels alone is not written at all but sent as it came.
+//! A list in a query is written `emails.0=a%40b.c&emails.1=…`, as in the API reference and the Go
+//! SDK, after the other parameters in canonical form. A list in a body is written as compact JSON.
+//! A write that is sent alone is not rewritten; it is forwarded as received.
 
 use super::batching::Batching;
 use super::parts::{Element, Parts};
@@ -13,20 +13,20 @@ use http::uri::PathAndQuery;
 use http::{Request, Uri};
 use std::collections::{BTreeSet, HashSet};
 
-/// The size of a dispatch. How many elements it may have stands in the route table.
+/// The bounds of a batch. The route table bounds the number of elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Bytes of its body.
+    /// The size of the body in bytes.
     pub body: usize,
-    /// Bytes of its path and query.
+    /// The size of path and query in bytes.
     pub target: usize,
-    /// With how many others its writes may leave.
+    /// The number of other writes with which its members may be batched.
     pub batching: Batching,
 }
 
 impl Default for Bounds {
-    /// A body of 1 MiB, as callers may send it; a target of 8 KiB, the least that RFC 9110
-    /// (section 4.1) asks of everybody.
+    /// A body of 1 MiB, as callers may send it. A target of 8 KiB, the least that RFC 9110 (section
+    /// 4.1) recommends everyone to support.
     fn default() -> Self {
         Self {
             body: 1024 * 1024,
@@ -36,13 +36,15 @@ impl Default for Bounds {
     }
 }
 
-/// Which of the `waiting` leave together with `first`: it and those that may, in their order.
+/// Selects those `waiting` writes that share a batch with `first`, and returns `first` and them, in
+/// their order.
 ///
-/// A write may if everything but its elements is equal, it lists none that is listed already (that
-/// one waits for the next dispatch), and `follows` says that it waits in its lanes for no other than
-/// those chosen before it; see [`Lanes::follows`](../queue/lanes/struct.Lanes.html#method.follows).
-/// One for which there is no room is passed over. `waiting` had best come in the order of
-/// acceptance. Where fewer come together than have to, `first` leaves alone.
+/// A write joins under three conditions. It equals `first` in everything but its elements. It lists
+/// none that is already listed; otherwise it waits for the next batch. And `follows` confirms that
+/// it waits in its lanes only for writes selected before it; see
+/// [`Lanes::follows`](../queue/lanes/struct.Lanes.html#method.follows). A write that does not fit
+/// into the bounds is skipped. `waiting` should be in the order of acceptance. If fewer writes are
+/// selected than a batch needs, `first` is returned alone.
 pub fn choose<'p, T: Copy + Ord>(
     first: (T, &'p Parts),
     waiting: impl IntoIterator<Item = (T, &'p Parts)>,
@@ -83,9 +85,9 @@ pub fn choose<'p, T: Copy + Ord>(
     chosen
 }
 
-/// The request for all elements of `members`; its header is that of `first`, the request of the
-/// first of them, but that it asks for an answer without codings, which can be divided. `None` if
-/// there is nothing to ask for.
+/// Builds the request with all elements of `members`. Its header is that of `first`, the request of
+/// the first member, except that it requests a response without content coding, which can be
+/// divided. `None` if there are no elements.
 pub fn union(first: &Request<Bytes>, members: &[&Parts]) -> Option<Request<Bytes>> {
     let elements = members.iter().flat_map(|parts| &parts.elements);
     let mut request = members.first()?.request(first, elements)?;
@@ -96,8 +98,7 @@ pub fn union(first: &Request<Bytes>, members: &[&Parts]) -> Option<Request<Bytes
 }
 
 impl Parts {
-    /// Whether it could leave together with these, of whom the first leads and all of whom do leave
-    /// together.
+    /// Whether the write could join these, which share a batch led by the first.
     pub fn fits(&self, aboard: &[Self], bounds: Bounds) -> bool {
         let Some((first, others)) = aboard.split_first() else {
             return false;
@@ -111,7 +112,7 @@ impl Parts {
         chosen.last() == Some(&aboard.len())
     }
 
-    /// The same request for these elements.
+    /// The same request with these elements.
     pub(super) fn request<'e>(
         &self,
         like: &Request<Bytes>,
@@ -152,7 +153,7 @@ impl Parts {
         self.elements.iter().map(|element| element.name.as_str())
     }
 
-    /// The bytes that its elements take up in a union, at most.
+    /// The bytes that the elements take in a batch, at most.
     fn list_size(&self) -> usize {
         let each = match &self.merge.elements {
             // `&list.999=`
@@ -163,7 +164,8 @@ impl Parts {
         elements.map(|element| element.text.len() + each).sum()
     }
 
-    /// The bytes of a union without its elements, at most, where the elements are.
+    /// The bytes of a batch besides its elements, at most, in the part of the request that holds
+    /// the elements.
     fn rest_size(&self) -> usize {
         match &self.merge.elements {
             Elements::Query(_) => self.rest.path.len() + "?".len() + self.rest.query.len(),
