@@ -35,7 +35,7 @@ type Layers<B> = BoxCloneSyncService<Request<B>, Response<LayeredBody>, Infallib
 pub struct Front<B> {
     ways: Arc<Ways<B>>,
 }
-// What all connections of one gateway share.
+// The state shared by all connections of one gateway.
 
 struct Ways<B> {
     gateway: Arc<Gateway>,
@@ -82,8 +82,7 @@ impl<B> fmt::Debug for Front<B> {
 pub struct Door<B> {
     ways: Arc<Ways<B>>,
     peer: Peer,
-    // The credential of the last request. It lives as long as the connection, and is shared with
-    // nobody.
+    // The credential of the last request. It lives as long as the connection.
     memory: Memory,
 }
 

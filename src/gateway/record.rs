@@ -342,8 +342,7 @@ impl Drop for Watch {
         };
         metrics.request(self.name(), outcome, status, elapsed);
         let progress = self.known.as_ref().and_then(|known| known.progress.seen());
-        // Only an attempt that was sent has a queue time; without one the request waited or was
-        // read.
+        // Only a request that was sent has a known queue time.
         let mut timing = Timing::default();
         if let Some((queued, throttled)) = progress {
             (timing.left, timing.queued, timing.throttled) = (true, queued, throttled);

@@ -34,7 +34,7 @@ use tokio::time::timeout;
 /// stored one. Most bodies arrive with their heads.
 const SOON: Duration = Duration::from_millis(20);
 
-/// What to do with the response besides streaming it.
+/// The handling of the response besides streaming it.
 pub(super) enum Keep {
     Nothing,
     /// Compare it, store it, or both.
