@@ -1,8 +1,9 @@
-//! A shared fetch: asks the API once for all who want the same, in a task of its own.
+//! A shared fetch: asks the API once for all readers of a key, in a task of its own.
 //!
-//! It asks for a compressed answer, and where something is stored already whether that has
-//! changed. What the answer is for its first reader is made here as well: that reader sees the
-//! answer's own header, the others what is kept of it.
+//! It requests a compressed response, and revalidates a stored one. It also makes the response of
+//! the leader's reader, who gets the API's own headers; followers get those that are stored.
+//!
+//! Whether a response may be stored is decided by [`Leader`], not here.
 
 use crate::attempt::send::Answer;
 use crate::cache::coding::{self, Unfit};
@@ -34,38 +35,38 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// Asks for everybody, not for one reader's program.
+/// The user agent of a fetch for all readers.
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("segment-gateway/", env!("CARGO_PKG_VERSION")));
 
-/// How long a fetch waits for the one of its key that is under way.
+/// How long a fetch waits for the one of its key that is in flight.
 const LONGEST_TURN: Duration = Duration::from_secs(2);
 
-/// How long connections are tried where something stored may be shown instead.
+/// How long connections are tried if a stale response may be shown instead.
 const STAND_IN_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Said to those who joined where its reader's patience was at an end. They have their own, and one of
+/// The error for followers after the leader's patience ended. Each has its own patience, and one of
 /// them fetches for the others.
 const OUT_OF_TIME: GatewayError = GatewayError::QueueExpired {
     retry_after: Duration::from_secs(1),
 };
 
-/// What a fetch tells the reader that began it.
+/// The result of a fetch for its leader's reader.
 pub(crate) type Told = Result<Reply, GatewayError>;
 
-/// What came of asking, to be told to the first reader.
+/// A response that arrived, for the leader's reader.
 struct Arrived {
     head: response::Parts,
-    /// `None` if the reader cannot be given it: only the gateway had asked for its coding, and it cannot
-    /// be decoded.
+    /// `None` if it cannot be given to the reader: only the gateway asked for its coding, and it
+    /// cannot be decoded.
     body: Option<Body>,
-    /// Whether the body is wholly here, and how it stands for the answer.
+    /// The body and its coding, if all of it is in memory.
     whole: Option<(Bytes, coding::Coding)>,
     landed: Landed,
 }
 
 impl Reads {
-    /// Begins a fetch; whoever waits for it in particular is told.
+    /// Starts a fetch. Its result goes to `tell`, for the reader that leads it.
     pub(crate) fn fetch(
         self: &Arc<Self>,
         reading: Reading,
@@ -75,7 +76,7 @@ impl Reads {
         let gateway = self.clone();
         self.tasks.spawn("fetch", async move {
             let told = gateway.carry_out_fetch(&reading, leader).await;
-            // The reader that began it may have hung up; the others have what they need.
+            // The reader may have hung up. Its followers have what they need.
             if let Some(tell) = tell {
                 drop(tell.send(told));
             }
@@ -89,15 +90,16 @@ impl Reads {
     ) -> Told {
         let ask = &reading.ask;
         let mut timing = Timing::of(ask);
-        // One that hangs is not waited for: its readers have their own patience.
+        // A fetch that hangs is not waited for: its readers have their own patience.
         let _ = timeout(LONGEST_TURN, leader.turn()).await;
+        // One round, and further ones only after a 304 that did not match the stored response.
         loop {
             let validators = leader.validators();
             let mut request = self.shared_request(reading);
             if let Some(validators) = &validators {
                 validators.put(request.headers_mut());
             }
-            // Where something may stand in for its reader's answer, an outage is not waited out.
+            // With a stale response at hand an outage is not waited out.
             let may_stand_in =
                 |entry: &Arc<Entry>| self.may_stand_in(reading, entry, Need::IfError);
             let has_stand_in = leader.stored().is_some_and(may_stand_in);
@@ -107,7 +109,7 @@ impl Reads {
             };
             let asked = self
                 .ask_api(ask, request, &mut timing, outlook, |to| match to {
-                    // A renewal whose place a reader's fetch has taken: nobody waits for it.
+                    // A reader's fetch took the place of this refresh, which no reader waits for.
                     Move::Departs(now) if !leader.departs(now) => Err(OUT_OF_TIME),
                     Move::Departs(_) => Ok(()),
                     Move::TurnsBack => {
@@ -124,6 +126,7 @@ impl Reads {
                         entry: None,
                         stored: Err(Refusal::Status),
                     };
+                    // A follower may have more time than the leader, so it does not share the 429.
                     leader.fail(OUT_OF_TIME);
                     return Ok(Reply {
                         cache: Some(CacheStatus::fetched(why, key, &landed, None)),
@@ -154,7 +157,8 @@ impl Reads {
             match self.renew(reading, answer, leader, timing) {
                 Ok(Some(reply)) => return Ok(reply),
                 Ok(None) => return self.very_bytes(reading).await,
-                // It was about another answer: now the whole is asked for, with a slot of its own.
+                // The 304 was about another response. The whole is requested, with a slot of its
+                // own.
                 Err((again, so_far)) => {
                     (leader, timing) = (*again, so_far);
                     leader.turns_back();
@@ -163,29 +167,29 @@ impl Reads {
         }
     }
 
-    /// The request for everybody: a GET, also for those who asked with HEAD; without what one reader
-    /// has asked of the answer's form, and without fields that others with its key need not have; see
-    /// [`fields`].
+    /// Returns the request for all readers: a GET, even if the leader's reader sent a HEAD. It
+    /// omits what one reader asked of the form of the response, and headers that others with its
+    /// key need not have; see [`fields`].
     fn shared_request(&self, reading: &Reading) -> Request<Bytes> {
         let mut request = reading.ask.forwarded();
         *request.method_mut() = Method::GET;
         let mut headers = fields::keep_sent(request.headers());
         headers.insert(header::USER_AGENT, USER_AGENT);
         if request.body().is_empty() {
-            // There is nothing that they could describe.
+            // Without a body there is nothing that they could describe.
             headers.remove(header::CONTENT_TYPE);
             headers.remove(header::CONTENT_ENCODING);
         }
         if reading.wants.is_reload() || reading.wants.no_transform {
-            // These ask caches on the way for nothing but a newer answer, or its very bytes.
+            // These ask caches on the way for nothing but a newer response, or its original bytes.
             for name in [header::CACHE_CONTROL, header::PRAGMA] {
                 for value in request.headers().get_all(&name) {
                     headers.append(&name, value.clone());
                 }
             }
         }
-        // One answer for all who ask, whatever codings they know. Where it is not known to be for
-        // others, the reader's own word stands if it says something else.
+        // One response serves all readers, whatever codings they accept. If it may not be
+        // shareable, the reader's own header stands where it says something else.
         if reading.reader().accepts_gzip() || asks_for_others(reading) {
             headers.insert(header::ACCEPT_ENCODING, coding::ASKED);
         }
@@ -201,7 +205,11 @@ impl Reads {
         }
     }
 
-    /// What is stored has not changed; `None` if it may not be decoded for its reader.
+    /// Renews the stored response after a 304. Returns `None` if it may not be decoded for the
+    /// reader.
+    ///
+    /// # Errors
+    /// Returns the leader if the 304 is not about the stored response.
     fn renew(
         &self,
         reading: &Reading,
@@ -223,7 +231,7 @@ impl Reads {
         let status = CacheStatus::fetched(why, key, &landed, status);
         let mut headers = entry.shared_headers();
         for name in head.keys() {
-            // What is not kept is for this reader nonetheless.
+            // Headers that are not stored are for this reader nonetheless.
             if !headers.contains_key(name) && !is_of_the_bytes(name) {
                 for value in head.get_all(name) {
                     headers.append(name.clone(), value.clone());
@@ -239,7 +247,10 @@ impl Reads {
         )))
     }
 
-    /// Stores and shares the answer as far as it may be, and gives it to the first reader.
+    /// Stores and shares the response as far as permitted, and makes the reader's response.
+    ///
+    /// The head decides first: a response that may not be stored is streamed, and its followers
+    /// learn so before its body has arrived.
     async fn land(
         self: &Arc<Self>,
         reading: &Reading,
@@ -254,7 +265,7 @@ impl Reads {
         let arrival = self.arrival(reading);
         let refusal = leader.refusal(head.status, &head.headers, length, &arrival);
         let arrived = match refusal {
-            // Where something may stand in for an answer that breaks off, it is waited for.
+            // With a stale response at hand the body is read first, since it may break off.
             Some(refusal) if !leader.has_stand_in(begun) => Arrived {
                 landed: leader.refuse(refusal, head.status, begun),
                 body: self.streamed(reading, &head.headers, None, body).await,
@@ -263,7 +274,7 @@ impl Reads {
             },
             _ => self.read_whole(reading, head, body, leader).await?,
         };
-        // What is read here of the body is the API's time, not the gateway's.
+        // Reading the body here is the API's time, not the gateway's.
         timing.upstream = answer.took + self.clock.now().saturating_duration_since(begun);
         let status = CacheStatus::fetched(why, key, &arrived.landed, None);
         let headers = &arrived.head.headers;
@@ -283,14 +294,15 @@ impl Reads {
         ))
     }
 
-    /// The bytes as the API has them in a coding that the reader knows: nobody else may make one.
+    /// Fetches the original bytes in a coding that the reader accepts, since no one else may recode
+    /// them.
     async fn very_bytes(self: &Arc<Self>, reading: &Reading) -> Told {
         let key = reading.at.primary.hash();
         let status = CacheStatus::alone(Miss::NotShared, Some(key));
         Box::pin(self.pass(reading.ask.clone(), status)).await
     }
 
-    /// The answer as the API has it for the reader alone, after one that cannot be decoded.
+    /// Fetches for the reader alone, uncompressed, after a response that cannot be decoded.
     async fn without_gzip(self: &Arc<Self>, reading: &Reading) -> Told {
         tracing::warn!(
             operation = %reading.ask.operation.name,
@@ -301,12 +313,12 @@ impl Reads {
         let told = self.very_bytes(reading).await;
         told.map_err(|error| match error.was_sent() {
             true => error,
-            // The first attempt was.
+            // The first attempt was sent.
             false => GatewayError::UpstreamUnreadable(UNDECODABLE),
         })
     }
 
-    /// Reads an answer that others may have as well, and stores and shares it if it is not too long.
+    /// Reads a response that may be shared, and stores and shares it if it is not too large.
     async fn read_whole(
         &self,
         reading: &Reading,
@@ -315,6 +327,7 @@ impl Reads {
         leader: Leader<GatewayError>,
     ) -> Result<Arrived, GatewayError> {
         let most = self.settings.get().largest_stored;
+        // Memory first: without room the response is streamed and not stored.
         let Some(mut room) = self.answers.take(body.size_hint().exact(), most) else {
             let landed = leader.refuse(Refusal::NoRoom, head.status, self.clock.now());
             return Ok(self.passed_on(reading, head, landed, None, body).await);
@@ -371,13 +384,14 @@ impl Reads {
                     }
                     BodyError::Broken => GatewayError::UpstreamBroken,
                 };
+                // Nothing of the response was given to a reader yet, so all of them get the error.
                 leader.fail(error.clone());
                 Err(error)
             }
         }
     }
 
-    /// An answer that is not kept.
+    /// Returns a response that is not stored.
     async fn passed_on(
         &self,
         reading: &Reading,
@@ -394,7 +408,8 @@ impl Reads {
         }
     }
 
-    /// The body of an answer that is not kept, if the reader can be given it; see [`Arrived`].
+    /// Returns the body of a response that is not stored, if the reader can be given it; see
+    /// [`Arrived`].
     async fn streamed(
         &self,
         reading: &Reading,
@@ -406,7 +421,7 @@ impl Reads {
         let is_empty = first.is_none() && rest.is_end_stream();
         if is_gzip && !is_empty && !reading.reader().accepts_gzip() {
             let mut decoding = Decoding::new(first, Some(rest));
-            // Later nothing else can be done than to break off.
+            // An error after the first byte could only break off the response.
             let begins = decoding.begins().await;
             let is_given = begins || !asks_for_others(reading);
             return is_given.then(|| Body::Decoding(Box::new(decoding)));
@@ -417,7 +432,7 @@ impl Reads {
         })
     }
 
-    /// `None` if there is no body for it.
+    /// Returns the response for the leader's reader, or `None` if it has no body to give.
     fn for_first_reader(&self, reading: &Reading, arrived: Arrived) -> Option<Response<Body>> {
         let Arrived {
             head,
@@ -431,7 +446,7 @@ impl Reads {
             add_own_fields(&mut headers, &entry.shared_headers());
         }
         if let Some((body, coding)) = whole {
-            // It is said anew for what is shown.
+            // The representation sets the length again.
             headers.remove(header::CONTENT_LENGTH);
             let whole = Whole {
                 status: head.status,
@@ -449,22 +464,22 @@ impl Reads {
         let mut response = Response::new(if is_head { Body::default() } else { body });
         *response.status_mut() = head.status;
         *response.headers_mut() = headers;
-        // The API's own words, if they are not the usual ones.
+        // The API's own reason phrase, if it is unusual.
         *response.extensions_mut() = head.extensions;
         Some(response)
     }
 }
 
-/// Said where the API does not send in time what its first answer had in a wrong coding.
+/// The error if the API does not send in time, uncompressed, what it first sent in a wrong coding.
 const UNDECODABLE: &str = "The API's answer is not compressed as it says, and could not be had without compression in time";
 
-/// Whether a shared fetch says that it understands `gzip`, although its first reader does not.
+/// Returns whether a shared fetch accepts `gzip` although the leader's reader does not.
 fn asks_for_others(reading: &Reading) -> bool {
     let is_for_others = reading.rules.ttl.is_some() && !reading.wants.no_transform;
     is_for_others && !reading.reader().accepts_gzip()
 }
 
-/// What the gateway adds to an answer that is kept, for its first reader too.
+/// Adds the headers that the gateway adds to stored responses, for the leader's reader too.
 fn add_own_fields(headers: &mut HeaderMap, kept: &HeaderMap) {
     for name in [header::ETAG, header::VARY] {
         if let Some(first) = kept.get(&name) {

@@ -1,4 +1,8 @@
-//! A read: planned, joined or fetched in a single flight, and served.
+//! Reads: looked up, joined or fetched in a single flight, and served.
+//!
+//! [`serve`] is the life of a cacheable read, [`fetch`] the fetch that readers share, [`refresh`] a
+//! fetch without a reader, and [`pass`] a read that is not cacheable. What may be stored or shown
+//! is decided in [`crate::cache`].
 
 pub mod fetch;
 pub mod pace;
@@ -20,14 +24,14 @@ use crate::swap::Swap;
 use crate::tasks::Tasks;
 use std::sync::Arc;
 
-/// Serves reads.
+/// The service of reads.
 #[derive(Debug)]
 pub struct Reads {
     attempts: Arc<Attempts>,
     cache: Arc<Cache<GatewayError>>,
     budgets: Budgets,
     quotas: Arc<Quotas>,
-    /// The memory of answers that are read as a whole.
+    /// The memory of responses that are read as a whole.
     answers: Answers,
     metrics: Arc<Metrics>,
     tasks: Tasks,
@@ -36,7 +40,7 @@ pub struct Reads {
 }
 
 impl Reads {
-    /// Reads by way of these attempts.
+    /// Creates the service. Reads are sent through `attempts`.
     pub fn new(handles: &Handles, attempts: Arc<Attempts>, answers: Answers) -> Self {
         Self {
             attempts,

@@ -1,31 +1,32 @@
-//! Pure. When a fetch leaves whose answer cannot be stored yet, because the API may still lag behind a
-//! write.
+//! Pure. The departure of a fetch whose response cannot be stored yet, because the API may still
+//! lag behind a write.
 //!
-//! While data settles, each key of it is fetched again every round trip. Where slots are plentiful that
-//! is the quickest for the readers. Where they run short, a fetch waits for the end of the settling: it
-//! leaves after its readers came, so its answer is as new as one of their own, and it is stored. Then
-//! one fetch for each key is enough. A reader who cannot wait that long is not made to.
+//! During a settle time each key is fetched again every round trip. With plenty of slots that is
+//! fastest for the readers. If slots run short, a fetch waits for the end of the settle time. It
+//! then departs after its readers arrived, so its response is as new as one of their own, and it
+//! can be stored. One fetch per key suffices then. A reader that cannot wait that long does not
+//! have to.
 
 use std::time::{Duration, Instant};
 
-/// What the departure of a fetch depends on.
+/// The facts on which the departure of a fetch depends.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
-    /// Slots of its budget that are free and that nobody waits for.
+    /// The free slots of its budget that no request waits for.
     pub free: u32,
-    /// Slots of its budget.
+    /// The slots of its budget.
     pub limit: u32,
-    /// When its answer can be stored.
+    /// The instant from which its response can be stored.
     pub settled: Instant,
-    /// The longest that it waits for that: after an unknown outcome data settles for much longer.
+    /// The longest wait for that. After an unknown outcome the settle time is much longer.
     pub longest: Duration,
-    /// The present.
+    /// The present instant.
     pub now: Instant,
-    /// Its reader cannot wait beyond this.
+    /// The instant until which its reader can wait.
     pub leave_by: Instant,
 }
 
-/// When the fetch leaves; `None` if that is as soon as there is a slot.
+/// Returns when the fetch departs, or `None` for as soon as there is a slot.
 pub fn leaves_at(facts: &Facts) -> Option<Instant> {
     let is_short = facts.free < facts.limit.div_ceil(2);
     let at = facts.settled.min(facts.now + facts.longest);
@@ -41,8 +42,8 @@ mod tests {
     fn a_fetch_waits_where_slots_are_short_and_its_reader_can() {
         let now = Clock::system().now();
         let at = |tenths: u64| now + Duration::from_millis(100 * tenths);
-        // Free slots of how many, the end of the settling and of the patience, in tenths of a second
-        // from a second ago; when it leaves.
+        // Free slots, all slots, the end of the settle time, the end of the patience, and the
+        // departure. Times are in tenths of a second.
         let (past, soon, late, patient) = (5, 22, 600, 310);
         for (free, limit, settled, leave_by, leaves) in [
             (200, 200, soon, patient, None),

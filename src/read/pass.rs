@@ -1,6 +1,6 @@
-//! Reads that are not cached: they wait for their budget and stream through.
+//! Reads that are not cached: they wait for their budget and are streamed.
 //!
-//! The same way of asking the API serves shared fetches, which run it in a task of their own.
+//! Shared fetches ask the API in the same way, with `Reads::ask_api`, in a task of their own.
 
 use crate::attempt::send::{Answer, Came};
 use crate::attempt::wait::refused;
@@ -26,36 +26,36 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout_at};
 
-/// What asking the API came to.
+/// The outcome of asking the API.
 #[derive(Debug)]
 pub(crate) enum Asked {
-    /// A final answer.
+    /// A final response.
     Answer(Answer),
-    /// A 429 that could not be waited out within the deadline.
+    /// A 429 that could not be waited out before the deadline.
     Throttled(Response<Bytes>),
-    /// A kept connection that was lost, where no time was left to repeat the request.
+    /// A lost kept connection, with no time left to retry.
     Lost,
 }
 
-/// What those who wait for an attempt of another are told.
+/// A step of the asking, for those who wait for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Move {
-    /// It is about to leave.
+    /// An attempt is about to be sent.
     Departs(Instant),
-    /// It came to nothing, and another one waits for the budget.
+    /// An attempt failed, and another one is queued for the budget.
     TurnsBack,
 }
 
-/// What is known of a read before it is asked for, as far as it is fetched for others too.
+/// The limits of the asking for a shared fetch.
 #[derive(Debug, Default)]
 pub(crate) struct Outlook {
-    /// No connection is waited for longer than this after the first one that failed.
+    /// The longest time for new connections after the first one failed.
     pub(crate) connect_for: Option<Duration>,
-    /// When its answer can be stored, and whether somebody cannot wait for that.
+    /// The instant from which the response can be stored, and whether a reader cannot wait for it.
     pub(crate) settling: Option<(Instant, Hurry)>,
 }
 
-/// What the caller of a read hears that was not answered.
+/// Returns the error for a read that was sent without a response.
 pub(crate) fn unanswered(why: Unknown) -> GatewayError {
     match why {
         Unknown::HeadTimeout | Unknown::TotalTimeout => GatewayError::UpstreamTimeout,
@@ -65,7 +65,7 @@ pub(crate) fn unanswered(why: Unknown) -> GatewayError {
 }
 
 impl Reads {
-    /// Passes a read through. `cache` says why it is not a matter for the cache.
+    /// Sends a read that bypasses the cache and streams the response. `cache` says why.
     pub(crate) async fn pass(
         self: &Arc<Self>,
         ask: Ask,
@@ -85,7 +85,7 @@ impl Reads {
             None => Ok(asked.await),
             Some(gone) => timeout_at(gone.into(), asked).await,
         };
-        // Whoever has given up by then no longer waits for it.
+        // A caller that gave up by then no longer waits for the response.
         let asked = asked.unwrap_or_else(|_| {
             Err(if under_way {
                 GatewayError::UpstreamTimeout
@@ -97,7 +97,7 @@ impl Reads {
             Asked::Answer(answer)
                 if answer.response.status() == StatusCode::NOT_MODIFIED && !has_condition =>
             {
-                // Whoever has nothing can do nothing with it.
+                // A caller without a stored response cannot use a 304.
                 tracing::warn!(
                     request_id = ask.ids.request(),
                     trace_id = ask.ids.trace(),
@@ -125,9 +125,14 @@ impl Reads {
         }
     }
 
-    /// Waits for the budget and asks; again after a 429 or a connection that could not be opened,
-    /// within the deadline, and once, on a new connection, after a kept one that was lost.
-    /// `moves` is told before each attempt, and when it came to nothing; its error ends the asking.
+    /// Waits for the budget and asks the API.
+    ///
+    /// Retries, within the deadline, after a 429 or a connection that could not be opened. A kept
+    /// connection that was lost is retried once, on a new connection. `moves` is called before each
+    /// attempt and after each failed one; its error ends the asking.
+    ///
+    /// # Errors
+    /// If the request is rejected or expires in the queue, cannot be sent, or gets no response.
     pub(crate) async fn ask_api(
         self: &Arc<Self>,
         ask: &Ask,
@@ -137,7 +142,7 @@ impl Reads {
         mut moves: impl FnMut(Move) -> Result<(), GatewayError>,
     ) -> Result<Asked, GatewayError> {
         let mut ticket = self.take_place(ask, outlook.settling).await?;
-        // A read has no lane: nothing but its budget keeps it.
+        // A read has no lanes: only its budget keeps it waiting.
         ask.progress.ready(Some(self.clock.now()));
         let mut connects = 0;
         let mut connect_by = None;
@@ -145,15 +150,18 @@ impl Reads {
         loop {
             let permit = match ticket.granted().await {
                 Ok(permit) => permit,
-                // Something was sent.
+                // An earlier attempt was sent, so the request did not expire unsent.
                 Err(_) if is_repeated => return Ok(Asked::Lost),
                 Err(why) => return Err(self.attempts.not_permitted(why, ask, &ticket)),
             };
+            // The order matters: followers learn of the departure before the request can leave. A
+            // reader that arrives later must not join it during a settle time.
             moves(Move::Departs(self.clock.now()))?;
             self.attempts.leaves(ask, timing);
             match self.dispatch_read(ask, permit, request.clone()).await? {
                 Came::Answer(answer) => return Ok(Asked::Answer(answer)),
                 Came::Unknown(Unknown::StaleConnection) if !is_repeated => {
+                    // Without a slot before the deadline the retry would only expire in the queue.
                     if ticket.estimate_again() > ticket.deadline() {
                         return Ok(Asked::Lost);
                     }
@@ -172,6 +180,7 @@ impl Reads {
                 Came::NotSent(why) => {
                     moves(Move::TurnsBack)?;
                     connects += 1;
+                    // The time for connections begins at the first failure, not at the request.
                     let by = *connect_by.get_or_insert_with(|| {
                         let long = outlook.connect_for;
                         long.map_or(ticket.deadline(), |long| self.clock.now() + long)
@@ -185,8 +194,11 @@ impl Reads {
         }
     }
 
-    /// Takes a place in the budget's line, and waits there for the end of the settling if the read is
-    /// to leave no sooner.
+    /// Takes a place in the budget's line. If the read is to wait for the end of the settle time,
+    /// it waits there.
+    ///
+    /// # Errors
+    /// If the line rejects the read, or the gateway stops meanwhile.
     async fn take_place(
         &self,
         ask: &Ask,
@@ -198,6 +210,7 @@ impl Reads {
             Some((leaves, hurry))
         });
         if let Some((leaves, _)) = &wait {
+            // The place is taken now and becomes ready later, so that waiting costs no turn.
             wish.not_before = Some(*leaves);
             wish.readiness = Readiness::Blocked;
         }
@@ -211,7 +224,7 @@ impl Reads {
                 biased;
                 () = sleep_until(leaves.into()) => None,
                 () = hurry.is_wanted() => None,
-                // Nobody is let go who is not ready: the gateway stops.
+                // A ticket that is not ready is granted nothing, so the gateway is stopping.
                 granted = ticket.granted() => Some(granted.err()),
             };
             if let Some(why) = refused {
@@ -223,7 +236,8 @@ impl Reads {
         Ok(ticket)
     }
 
-    /// When a read leaves whose answer can be stored from `settled` on, if it waits for that.
+    /// Returns when a read departs whose response can be stored from `settled` on, if it waits for
+    /// that.
     fn leaves_settled(&self, wish: &Wish<'_>, settled: Instant) -> Option<Instant> {
         let now = self.clock.now();
         if settled <= now {
@@ -247,6 +261,8 @@ impl Reads {
         permit: Permit,
         request: Request<Bytes>,
     ) -> Result<Came, GatewayError> {
+        // A task of its own: a caller that hangs up must not cut off the request, which costs a
+        // slot.
         let (tell, told) = oneshot::channel();
         let (gateway, operation) = (self.clone(), ask.operation.clone());
         let credential = ask.credential;

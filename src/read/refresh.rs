@@ -1,10 +1,11 @@
-//! Fetches that no reader waits for: what was shown stale, and what will be stale soon.
+//! Refreshes: fetches without a waiting reader, for responses that were shown stale and for those
+//! that will soon be stale.
 //!
-//! Of one key at most one is under way, as of all fetches. What was shown stale waits for its budget
-//! behind the readers of its caller, and rests for longer and longer while that fails. No reader joins
-//! it there: it takes a place of its own, and the renewal ends when its turn comes. What is not
-//! stale yet never waits: it leaves only with a slot that would otherwise go unused in the window, so
-//! no reader waits longer because of it.
+//! At most one refresh per key is in flight, like all fetches. A refresh after a stale response
+//! waits for its budget behind the readers of its caller, and pauses for longer and longer while it
+//! fails. No reader joins it in the queue: the reader takes a place of its own, and the refresh
+//! ends when its turn comes. A refresh ahead of time never waits. It departs only with a slot that
+//! would otherwise stay unused in its window, so no reader waits longer because of it.
 
 use crate::cache::entry::Entry;
 use crate::cache::reuse::Need;
@@ -16,11 +17,11 @@ use crate::read::serve::{Reading, tags, wish};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Why a fetch is begun that nobody waits for, where nothing was shown stale.
+/// The reason of a refresh ahead of time, for metrics.
 const AHEAD: &str = "ahead";
 
 impl Reads {
-    /// A new answer in place of one that was shown stale.
+    /// Refreshes a response that was shown stale.
     pub(crate) fn refresh_behind(
         self: &Arc<Self>,
         mut reading: Reading,
@@ -30,13 +31,13 @@ impl Reads {
         if !entry.claim_attempt(self.clock.now()) {
             return;
         }
-        // Not as impatient as the reader, who has an answer.
+        // The patience of the reader may be short, because it got its response already.
         reading.ask.patience = self.settings.get().read_patience.usual;
         self.refresh(reading, need.as_str());
     }
 
-    /// A new answer in place of one that is asked for often and has not long to live, if the read
-    /// budget has a slot to spare.
+    /// Refreshes a response that is read often and soon stale, if the budget for reads has a slot
+    /// to spare.
     pub(crate) fn refresh_ahead(self: &Arc<Self>, mut reading: Reading, entry: &Entry) {
         let ask = &reading.ask;
         if !self
@@ -51,10 +52,10 @@ impl Reads {
     }
 
     fn refresh(self: &Arc<Self>, mut reading: Reading, why: &'static str) {
-        // It is a fetch for everybody now, of the whole.
+        // From here on it is a fetch for all readers, of the whole response.
         reading.ask = Ask {
             accepted: self.clock.now(),
-            // Whoever waits for an answer comes first.
+            // Waiting readers come first.
             urgency: Urgency::LEAST,
             ..reading.ask
         };
@@ -66,7 +67,7 @@ impl Reads {
             self.cache.board(&wish, self.clock.now())
         };
         let Board::Lead(leader) = board else {
-            // It is under way, or may not be kept at this moment.
+            // A fetch is in flight, or the response could not be stored at this moment.
             return;
         };
         if self.quotas.charge(&reading.ask.caller).is_err() {

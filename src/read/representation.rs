@@ -1,8 +1,8 @@
-//! Pure. How an answer is shown to one reader: whole, as a part, not at all because the reader has
-//! it, without its body, and in a coding that the reader understands.
+//! Pure. The representation of a response for one reader: whole, in part, as a 304, without a body,
+//! and in a coding that the reader accepts.
 //!
-//! Promises RFC 9110, sections 8.8, 9.3.2, 13 and 14, for answers that are wholly here. The order
-//! is that of section 13.2.2: conditions first, then the range.
+//! Promises RFC 9110, sections 8.8, 9.3.2, 13 and 14, for complete responses. The order is that of
+//! section 13.2.2: conditions first, then the range.
 
 use crate::cache::coding::{self, Coding, Decoder};
 use crate::cache::conditional::{self, weakened};
@@ -13,38 +13,38 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use std::time::SystemTime;
 
-/// Who is shown something.
+/// The reader of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
-    /// GET or HEAD.
+    /// The method: GET or HEAD.
     pub method: &'a Method,
-    /// The header of its request.
+    /// The headers of the request.
     pub headers: &'a HeaderMap,
 }
 
 impl Reader<'_> {
-    /// Whether it understands compressed bytes.
+    /// Returns whether the reader accepts `gzip`.
     pub fn accepts_gzip(&self) -> bool {
         coding::accepts_gzip(self.headers.get_all(header::ACCEPT_ENCODING))
     }
 }
 
-/// An answer that is wholly here.
+/// A complete response.
 #[derive(Clone, Debug)]
 pub struct Whole {
-    /// Its status.
+    /// The status.
     pub status: StatusCode,
-    /// Its header, complete.
+    /// The headers, complete.
     pub headers: HeaderMap,
-    /// Its body.
+    /// The body.
     pub body: Bytes,
-    /// How the body stands for the answer.
+    /// The coding of the body.
     pub coding: Coding,
-    /// When it came.
+    /// The time of its arrival.
     pub received: SystemTime,
 }
 
-/// What says something of the bytes, and is left out where there are none (RFC 9110, section
+/// Headers that describe the bytes, and are left out of a response without them (RFC 9110, section
 /// 15.4.5).
 const OF_THE_BYTES: [HeaderName; 6] = [
     header::CONTENT_ENCODING,
@@ -57,7 +57,7 @@ const OF_THE_BYTES: [HeaderName; 6] = [
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
-/// What is true of the bytes in their coding alone (the digests: RFC 9530, sections 2 and 3).
+/// Headers that hold only for the coded bytes (for digests: RFC 9530, sections 2 and 3).
 const OF_THE_CODED_BYTES: [HeaderName; 4] = [
     header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
@@ -65,7 +65,7 @@ const OF_THE_CODED_BYTES: [HeaderName; 4] = [
     HeaderName::from_static("repr-digest"),
 ];
 
-/// The answer as this reader is shown it.
+/// Returns the response for this reader.
 pub fn show(reader: &Reader<'_>, whole: Whole) -> Response<Body> {
     let Whole {
         status,
@@ -85,6 +85,7 @@ pub fn show(reader: &Reader<'_>, whole: Whole) -> Response<Body> {
         if conditional::is_not_modified(reader.headers, &headers, received) {
             return not_modified(headers);
         }
+        // A range of decoded bytes is not served: the stored bytes are coded ones.
         if decoded.is_none()
             && *reader.method == Method::GET
             && conditional::permits_range(reader.headers, &headers, received)
@@ -111,8 +112,8 @@ pub fn show(reader: &Reader<'_>, whole: Whole) -> Response<Body> {
     response
 }
 
-/// The header of the same answer without its coding. The bytes are others, so its tag promises
-/// less (RFC 9110, section 8.8.3.3).
+/// Changes the headers to those of the decoded response. Its bytes differ, so its entity tag
+/// becomes weak (RFC 9110, section 8.8.3.3).
 pub fn plain(headers: &mut HeaderMap) {
     for name in OF_THE_CODED_BYTES {
         headers.remove(name);
@@ -126,7 +127,7 @@ pub fn plain(headers: &mut HeaderMap) {
 fn not_modified(mut headers: HeaderMap) -> Response<Body> {
     let has_tag = headers.contains_key(header::ETAG);
     for name in OF_THE_BYTES {
-        // What changed last is said where there is no tag to say it.
+        // Without an entity tag, `Last-Modified` is what the reader can compare.
         if name != header::LAST_MODIFIED || has_tag {
             headers.remove(name);
         }
@@ -141,7 +142,7 @@ fn part(mut headers: HeaderMap, body: &Bytes, first: usize, last: usize) -> Resp
     let of = range::content_range(Some((first, last)), body.len());
     headers.insert(header::CONTENT_RANGE, of);
     headers.remove(header::CONTENT_LENGTH);
-    // It is of the whole content; `Repr-Digest` is of the representation and stays.
+    // This digest is of the whole content. `Repr-Digest` is of the representation and stays.
     headers.remove(CONTENT_DIGEST);
     let mut response = Response::new(Body::held(body.slice(first..=last)));
     *response.status_mut() = StatusCode::PARTIAL_CONTENT;

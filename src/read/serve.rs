@@ -1,12 +1,14 @@
-//! The life of a cacheable read: key → store → join or lead a fetch → answer, or something stale.
+//! The life of a cacheable read: key → store → join or lead a fetch → response, fresh or stale.
 //!
-//! A fetch runs in a task of its own ([`fetch`](super::fetch)): whoever began it may hang up without
-//! taking it from those who joined. What was joined is judged once more when it is handed over; a
-//! reader asks again at most once (and in the line of its variant, once that is known), and then
-//! fetches alone. Once it also asks again where no connection was found, and then hears that.
+//! A fetch runs in a task of its own ([`fetch`](super::fetch)), so its leader may hang up without
+//! cancelling it for the followers. A shared response is judged again when a follower receives it.
+//! A reader whose response was invalidated asks again at most once (and once more under the key of
+//! its variant, as soon as that is known), and then fetches alone. After a failed connection it
+//! also asks again once, and then reports the failure.
 //!
-//! Those who join share the fetch, not the patience of whoever began it: while it waits for its
-//! budget each waits as long as it may itself, and from then on for the answer.
+//! Followers share the fetch, but not the leader's patience. While the fetch is queued for its
+//! budget, each follower waits as long as it may itself; once the fetch is in flight, it waits for
+//! the response.
 
 use crate::cache::cache_status::{self, Stale};
 use crate::cache::coding::Coding;
@@ -39,15 +41,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-/// How long a reader who does not wait gives a fetch that has just begun to take a slot that is
-/// free; longer than this, it waits for its budget.
+/// How long a reader that does not wait gives a new fetch to take a free slot. A fetch without a
+/// slot by then is queued for its budget.
 const AT_ONCE: Duration = Duration::from_millis(20);
 
-/// How often a reader follows what an answer varies by to another line, where the API changes its
-/// mind about that.
+/// How often a reader follows `Vary` to another key, if the API keeps changing it.
 const MOST_MOVES: u32 = 2;
 
-/// A read that is a matter for the cache.
+/// A cacheable read.
 #[derive(Clone, Debug)]
 pub(crate) struct Reading {
     pub(crate) ask: Ask,
@@ -68,25 +69,26 @@ impl Reading {
         self.at.primary.hash()
     }
 
-    /// Whether compressed bytes would have to be decoded for the reader, and must not be, because
-    /// the API or the reader says so (RFC 9111, sections 5.2.1.6 and 5.2.2.6).
+    /// Returns whether a compressed response would have to be decoded for the reader although the
+    /// API or the reader forbids it (RFC 9111, sections 5.2.1.6 and 5.2.2.6).
     pub(crate) fn must_not_decode(&self, said_by_api: bool) -> bool {
         (said_by_api || self.wants.no_transform) && !self.reader().accepts_gzip()
     }
 }
 
-/// What came of a fetch that was joined.
+/// The outcome of a joined fetch.
 enum Joined {
     Reply(Box<Reply>),
-    /// It was overtaken by a write, lost, or refused for reasons of its leader's.
+    /// The response was overtaken by a write, lost, or denied for reasons of the leader's.
     Again,
-    /// Its leader found no connection as long as it waited for one.
+    /// The leader found no connection as long as it tried.
     NoConnection(GatewayError),
-    /// Its answer was for its leader alone.
+    /// The response may not be shared.
     Alone(Miss),
 }
 
 impl Reads {
+    /// Serves a read: from the store, from a fetch, or uncached.
     pub(crate) async fn read(self: &Arc<Self>, ask: Ask) -> Result<Reply, GatewayError> {
         let looks = ask.ids.trail().map(|_| self.clock.now());
         let reading = match self.reading(&ask) {
@@ -101,7 +103,7 @@ impl Reads {
             }
             Err(why) => return Box::pin(self.pass(ask, CacheStatus::bypass(why))).await,
         };
-        // Not the instant at which its head came: its body may have taken long since.
+        // Not the arrival of the head: the body may have taken long since.
         let now = self.clock.now();
         let found = self.cache.find(&reading.at, &reading.wants, now);
         if let Some(looks) = looks {
@@ -114,7 +116,10 @@ impl Reads {
         }
     }
 
-    /// What the cache needs to know of a read; else why it is none of its matter.
+    /// Returns the inputs of a cache lookup.
+    ///
+    /// # Errors
+    /// With the reason why the read is not cacheable.
     pub(crate) fn reading(&self, ask: &Ask) -> Result<(Rules, Located, Wants), Bypass> {
         let policy = ask.operation.cache.as_ref().ok_or(Bypass::Uncached)?;
         let canonical = canonical(ask);
@@ -132,7 +137,7 @@ impl Reads {
         ))
     }
 
-    /// Shows what is stored.
+    /// Serves a stored response.
     async fn stored(
         self: &Arc<Self>,
         reading: Reading,
@@ -141,12 +146,13 @@ impl Reads {
         now: Instant,
     ) -> Result<Reply, GatewayError> {
         if must_not_decode(&reading, entry) {
-            // Somebody wants the very bytes: the API has them in a coding that this reader knows.
+            // The reader needs the original bytes. The API has them in a coding that it accepts.
             if reading.wants.only_if_cached {
                 return Err(GatewayError::NotCached);
             }
             return Box::pin(self.alone(&reading, Miss::NotShared)).await;
         }
+        // Noted before the decision on a refresh, which depends on how often it is read.
         entry.note_shown();
         Ok(match how {
             Use::Fresh => {
@@ -166,7 +172,7 @@ impl Reads {
         })
     }
 
-    /// Nothing that is stored can be shown as it is.
+    /// Serves a read for which the store has nothing to show as it is.
     async fn ask_for(
         self: &Arc<Self>,
         reading: Reading,
@@ -177,7 +183,7 @@ impl Reads {
         }
         let less = request::asks_for_less(&reading.ask.method, &reading.ask.headers);
         if let (Some(less), None, None) = (less, reading.rules.ttl, &stale) {
-            // Nobody says that the whole would be stored: the API may answer with less.
+            // Without a `ttl` the whole might not be stored, and the API may respond with less.
             return self.pass(reading.ask, CacheStatus::bypass(less)).await;
         }
         let limited = Need::IfLimited;
@@ -203,9 +209,11 @@ impl Reads {
             return self.pass(reading.ask.clone(), status).await;
         };
         let mut reading = reading.clone();
-        // Something stale is better than waiting for a budget.
+        // A stale response is better than waiting for a budget.
         let impatient =
             stale.is_some_and(|entry| self.may_stand_in(&reading, entry, Need::IfLimited));
+        // Each way back to the lookup is bounded: one retry for an invalidated response, one for a
+        // failed connection, and [`MOST_MOVES`] changes of the key.
         let (mut asked_again, mut connected_again, mut moves) = (false, false, 0);
         loop {
             let now = self.clock.now();
@@ -223,7 +231,7 @@ impl Reads {
                 Joined::Reply(reply) => return Ok(*reply),
                 Joined::Alone(why) => return self.alone(&reading, why).await,
                 Joined::NoConnection(error) => {
-                    // Nobody fetches alone: in an outage that would be all of them.
+                    // No reader fetches alone here: in an outage all of them would.
                     let has_stand_in = stale
                         .is_some_and(|entry| self.may_stand_in(&reading, entry, Need::IfError));
                     if has_stand_in || std::mem::replace(&mut connected_again, true) {
@@ -231,7 +239,8 @@ impl Reads {
                     }
                 }
                 Joined::Again => {
-                    // What it varies by may have been learned since: then it has a line of its own.
+                    // Meanwhile the cache may have learned the variants: then this one has its own
+                    // key.
                     let primary = reading.at.primary.clone();
                     let at = self.cache.locate(primary, &reading.ask.headers);
                     let is_elsewhere = at.key() != reading.at.key() && moves < MOST_MOVES;
@@ -245,7 +254,7 @@ impl Reads {
         }
     }
 
-    /// Asks for this reader alone.
+    /// Fetches for this reader alone.
     async fn alone(self: &Arc<Self>, reading: &Reading, why: Miss) -> Told {
         let status = CacheStatus::alone(why, Some(reading.key()));
         let began = self.clock.now();
@@ -255,7 +264,7 @@ impl Reads {
         Ok(reply)
     }
 
-    /// Fetches for this reader and everybody who joins.
+    /// Leads a fetch for this reader and its followers.
     async fn lead(
         self: &Arc<Self>,
         reading: &Reading,
@@ -264,6 +273,7 @@ impl Reads {
     ) -> Told {
         let ask = &reading.ask;
         self.quotas.charge(&ask.caller)?;
+        // The follower is created before the fetch starts, so that it misses no departure.
         let (tell, told) = oneshot::channel();
         let progress = leader.follow();
         self.fetch(reading.clone(), leader, Some(tell));
@@ -272,7 +282,8 @@ impl Reads {
             tokio::select! {
                 biased;
                 told = told => told,
-                // A 429, or no connection: it waits for its budget, and goes on for the others.
+                // After a 429 or a failed connection the fetch is queued again, and continues for
+                // the others.
                 () = progress.turned_back(), if impatient => Err(self.attempts.expired(ask)),
             }
         };
@@ -286,7 +297,9 @@ impl Reads {
         }
     }
 
-    /// Waits for a fetch that another request began.
+    /// Waits for a fetch that another request leads.
+    ///
+    /// Two deadlines apply: `in_line` while the fetch is queued, `end` for its response.
     async fn follow(
         &self,
         reading: &Reading,
@@ -307,7 +320,7 @@ impl Reads {
             .given_up_at(ask)
             .map_or(answered, |gone| gone.min(answered));
         if in_line.min(end) < self.clock.now() + settings.settling {
-            // No fetch waits longer than that for the end of a settling.
+            // No fetch waits longer than a usual settle time before it departs.
             follower.hurry();
         }
         let flown = loop {
@@ -316,19 +329,21 @@ impl Reads {
                 .is_err()
             {
                 if ask.patience.is_zero() {
-                    // Now or never: its own place in the line tells how long it would be.
+                    // This reader does not wait. A request of its own tells it how long the queue
+                    // is.
                     return Ok(Joined::Alone(Miss::NotWaiting));
                 }
                 return Err(self.attempts.expired(ask));
             }
             match timeout_at(end.into(), follower.wait()).await {
                 Ok(Some(flown)) => break flown,
-                // A 429, or no connection: it waits for its budget again.
+                // After a 429 or a failed connection the fetch is queued again.
                 Ok(None) => {}
                 Err(_) => return Err(GatewayError::UpstreamTimeout),
             }
         };
         match flown {
+            // Judged again: a write may have settled since the reader joined.
             Flown::Shared(entry) if self.cache.accepts(&entry, follower.came(), &ask.headers) => {
                 if must_not_decode(reading, &entry) {
                     return Ok(Joined::Alone(Miss::NotShared));
@@ -344,7 +359,7 @@ impl Reads {
             }
             Flown::Shared(_) | Flown::Lost => Ok(Joined::Again),
             Flown::NotShared(_) => Ok(Joined::Alone(Miss::NotShared)),
-            // The leader's patience and quota are its own.
+            // The leader's patience and quota are not the follower's.
             Flown::Failed(
                 GatewayError::QueueWait { .. }
                 | GatewayError::QueueExpired { .. }
@@ -360,7 +375,7 @@ impl Reads {
         }
     }
 
-    /// Something stale in place of a failure or a refusal, where somebody permits it.
+    /// Replaces a failure or a rejection by a stale response, where that is permitted.
     fn or_stale(&self, reading: &Reading, stale: Option<&Arc<Entry>>, result: Told) -> Told {
         let Some(entry) = stale else {
             return result;
@@ -382,7 +397,7 @@ impl Reads {
                 | GatewayError::QueueExpired { .. }
                 | GatewayError::QueueFull { .. },
             ) => {
-                // One that left and was refused by a 429 was forwarded all the same.
+                // A request that got a 429 was forwarded nonetheless.
                 let left = reading.ask.progress.seen();
                 (Need::IfLimited, left.map(|_| None))
             }
@@ -398,6 +413,7 @@ impl Reads {
         Ok(reply)
     }
 
+    /// Returns whether the stale `entry` may be shown to this reader because of `need`.
     pub(crate) fn may_stand_in(&self, reading: &Reading, entry: &Arc<Entry>, need: Need) -> bool {
         let now = self.clock.now();
         self.cache.may_stand_in(entry, &reading.wants, need, now)
@@ -431,12 +447,13 @@ impl Reads {
     }
 }
 
-/// Whether a stored answer would have to be decoded for a reader, and must not be.
+/// Returns whether a stored response would have to be decoded for the reader although that is
+/// forbidden.
 pub(crate) fn must_not_decode(reading: &Reading, entry: &Entry) -> bool {
     entry.coding() != Coding::Plain && reading.must_not_decode(entry.no_transform())
 }
 
-/// A stored answer with this header.
+/// Returns a stored response with these headers, to be adapted to a reader.
 pub(crate) fn whole(entry: &Entry, headers: HeaderMap) -> Whole {
     Whole {
         status: entry.status(),
@@ -447,7 +464,7 @@ pub(crate) fn whole(entry: &Entry, headers: HeaderMap) -> Whole {
     }
 }
 
-/// A stored answer with this header, as it is stored.
+/// Returns a stored response with these headers, as it is stored.
 pub(crate) fn from_store(
     entry: &Entry,
     headers: HeaderMap,
@@ -458,13 +475,13 @@ pub(crate) fn from_store(
     response
 }
 
-/// What a query means: in canonical form where it is known what it may hold, as it is elsewhere.
+/// Returns the query of a key: in canonical form if the operation is known, as received otherwise.
 fn canonical(ask: &Ask) -> Option<Cow<'_, str>> {
     if ask.operation.method.is_some() {
         let canonical = query::canonical(ask.query(), &ask.operation.lists);
         return canonical.ok().map(Cow::Owned);
     }
-    // No query is another one than an empty one.
+    // No query differs from an empty one.
     Some(match ask.query() {
         Some(query) => Cow::Owned(format!("?{query}")),
         None => Cow::Borrowed(""),
@@ -488,8 +505,8 @@ fn key(ask: &Ask, query: &str) -> Key {
     key.with_fields(&keyed, &vary::selection(&keyed, &ask.headers))
 }
 
-/// What an answer will depend on, `Some(None)` if any write may change it; `None` if it cannot be
-/// named.
+/// Returns the tags that the response depends on, `Some(None)` if any write may change it, or
+/// `None` if they cannot be named.
 #[allow(clippy::option_option, reason = "three cases, each said above")]
 pub(crate) fn tags(ask: &Ask) -> Option<Option<Vec<Tag>>> {
     let templates = ask.operation.cache.as_ref().map(|policy| &policy.tags);
