@@ -236,12 +236,14 @@ pub fn is_not_modified(request: &HeaderMap, shown: &HeaderMap, received: SystemT
             .get(name)
             .and_then(|value| date::parse(value, received))
     };
+    // Without `Last-Modified`, the last change was at the latest when the response was sent.
     let changed = field(header::LAST_MODIFIED)
         .or_else(|| field(header::DATE))
         .unwrap_or(received);
     changed <= since
 }
 
+/// Evaluates `If-None-Match`: `*` matches any response, a tag one with the same opaque part.
 fn none_match(request: &HeaderMap, shown: &HeaderMap) -> bool {
     let current = EntityTag::of(shown);
     request.get_all(header::IF_NONE_MATCH).iter().any(|value| {

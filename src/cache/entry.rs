@@ -126,8 +126,8 @@ impl Entry {
         Self::of(answer.status, headers, buffer::copy(answer.body), about)
     }
 
-    /// The same response with the header that a 304 updated. Both entries share the bytes of the
-    /// body.
+    /// A copy of the response with the header that a 304 updated. Both entries share the bytes of
+    /// the body.
     pub(super) fn renewed(&self, headers: &HeaderMap, about: About) -> Self {
         Self::of(
             self.status,

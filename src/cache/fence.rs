@@ -7,7 +7,7 @@
 //! is above its stamp.
 //!
 //! A mark also holds an instant, the end of the settle time. For a while after a write the API
-//! itself may answer with older data. A response whose fetch began in that time must never be
+//! itself may return older data. A response whose fetch began in that time must never be
 //! valid, not even later. Comparing the beginning of the fetch with the end of the settle time
 //! expresses this without a timer that raises the mark a second time.
 //!
@@ -124,7 +124,7 @@ pub struct Fence {
     floor: Option<Mark>,
     floor_moves: u64,
     marks: HashMap<Dependency, Mark>,
-    /// The same marks ordered by generation, so that the lowest is found without a scan.
+    /// An index of the marks by generation, so that the lowest is found without a scan.
     order: BTreeSet<(u64, Dependency)>,
     max_marks: usize,
 }
@@ -173,7 +173,7 @@ impl Fence {
         marks.map(|mark| mark.settled).max()
     }
 
-    /// Records that a write to these names ended. The API may answer with older data until
+    /// Records that a write to these names ended. The API may return older data until
     /// `settled`. Does nothing without names.
     pub fn raise(&mut self, names: impl IntoIterator<Item = Dependency>, settled: Instant) {
         let mut names = names.into_iter().peekable();

@@ -1,4 +1,4 @@
-//! What operators ask of the cache: the state of a key, and a purge.
+//! Inspection for operators: the state of a key, and purges.
 //!
 //! Both iterate over the whole store, which takes about a microsecond per response and holds no
 //! lock meanwhile. Neither is on the path of a request.

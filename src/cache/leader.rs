@@ -212,8 +212,10 @@ impl<E> Leader<E> {
             };
             Arc::new(stored.renewed(&headers, about))
         };
+        // The first reader gets the response even if it may not be stored any more.
         let shown = make(&self, None);
         if let Verdict::Keep(_) | Verdict::Share(_) = verdict {
+            // Removed before the fetch ends, so that no reader finds it afterwards.
             self.inner.store.remove(self.ticket.key());
         }
         Ok((shown, self.land(verdict, status, arrival, make)))

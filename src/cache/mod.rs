@@ -512,6 +512,7 @@ impl<E> Inner<E> {
             None => primary.clone(),
             Some(variance) => {
                 let fields = Arc::clone(&variance.fields);
+                // The fields come first: a lookup finds the variant only through them.
                 if !self.store.insert(primary.clone(), Slot::Varies(fields)) {
                     return Err(Refusal::TooLarge);
                 }

@@ -69,8 +69,7 @@ pub fn judge(facts: &Facts<'_>) -> Verdict {
     }
     let status = facts.status.as_u16();
     let unstored = match status {
-        // The same for all readers of the key, so it can be shared, but not an answer for later
-        // requests.
+        // Equal for all readers of the key, so it can be shared even if it is not stored.
         401 | 403..=404 | 500.. => Verdict::Share(Refusal::Status),
         _ => Verdict::Keep(Refusal::Status),
     };

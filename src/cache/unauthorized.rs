@@ -41,7 +41,7 @@ pub enum Doubt {
 #[derive(Debug)]
 pub struct Unauthorized {
     seen: HashMap<CredentialHash, Recent>,
-    /// The same credentials ordered by their latest 401.
+    /// The credentials ordered by their latest 401.
     order: BTreeSet<(Instant, CredentialHash)>,
     max: usize,
 }

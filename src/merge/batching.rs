@@ -1,6 +1,6 @@
 //! Pure. The size of batches, chosen so that rejected batches cost little.
 //!
-//! A rejected batch used a slot for nothing, and its members are sent again. They are divided once.
+//! A rejected batch used a slot for nothing, and its members are retried. They are divided once.
 //! A large batch is divided into groups, each of which then succeeds or is rejected. The members of
 //! a rejected group, or of a small batch, are sent alone. After each rejected batch, [`REFUSAL`]
 //! writes of its operation must be carried out before others are batched again.

@@ -9,7 +9,7 @@
 //! - [`choose`] selects the queued writes that join the first: those that list other elements and
 //!   wait in their lanes only for members of the batch.
 //! - [`outcomes`] says what the response means for each member. If the API rejects the batch, it
-//!   means nothing for any of them: each is sent again, and [`Batching`] says with how many others.
+//!   means nothing for any of them: each is retried, and [`Batching`] says with how many others.
 //!
 //! Nothing here does I/O, waits, or reads a clock.
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a member gets what the API said about its own elements, or nothing. Neither the body
 //! nor the fields that it gets name an element of another member. A rejection may concern any
-//! element, so no member gets it: each is sent again, in the end alone. The effect of a batch is
+//! element, so no member gets it: each is retried, in the end alone. The effect of a batch is
 //! never inferred from the later state of the data, because someone else may have caused that.
 
 use super::json;
@@ -112,6 +112,7 @@ impl<'a> Attributed<'a> {
         if let Some(list) = echoes.and_then(|list| body.get_mut("data")?.get_mut(list)) {
             this.echo = strings(list);
             if this.echo.is_some() {
+                // Emptied, so that the search below finds only names in other places.
                 *list = Value::Null;
             }
         }
@@ -132,6 +133,7 @@ impl<'a> Attributed<'a> {
             return Some(shown(self.answer, self.answer.body().clone()));
         };
         let own: Vec<_> = echo.iter().filter(|name| parts.owns(name)).collect();
+        // An unknown element may be one of this member's in a spelling of the API's own.
         if own.len() != parts.len() && !self.all_known {
             return None;
         }

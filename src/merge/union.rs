@@ -63,10 +63,12 @@ pub fn choose<'p, T: Copy + Ord>(
     let (fewest, most_members) = bounds.batching.members();
     let mut size = parts.rest_size() + parts.list_size();
     for (turn, other) in waiting {
+        // The batch is full, so no further write can join.
         if listed.len() >= most || chosen.len() >= most_members {
             break;
         }
         let fits = listed.len() + other.elements.len() <= most && size + other.list_size() <= room;
+        // The cheap checks come first: `follows` walks the lanes.
         let joins = fits
             && !among.contains(&turn)
             && other.rest == parts.rest
@@ -112,7 +114,7 @@ impl Parts {
         chosen.last() == Some(&aboard.len())
     }
 
-    /// The same request with these elements.
+    /// Builds the request with these elements, and otherwise like this one.
     pub(super) fn request<'e>(
         &self,
         like: &Request<Bytes>,

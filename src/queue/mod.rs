@@ -38,7 +38,7 @@ struct State {
     lanes: HashMap<Credential, Lanes>,
     /// The writes that wait for their lanes.
     blocked: HashMap<Turn, Waits>,
-    /// Those among the [`Waits::Named`] writes that have become ready and were not reported yet.
+    /// The [`Waits::Named`] writes that have become ready and were not reported yet.
     freed: Vec<Turn>,
     /// Set while all lanes of every credential are closed.
     closed: Option<Closed>,
@@ -111,6 +111,7 @@ impl Queue {
     fn close_new(&self, credential: Credential) {
         let now = self.shared.clock.now();
         let mut state = self.shared.state.lock();
+        // After the end the barriers are forgotten, so that later calls cost nothing.
         let Some(closed) = state.closed.clone().filter(|closed| closed.until > now) else {
             state.closed = None;
             return;
@@ -124,6 +125,7 @@ impl Queue {
         };
         let (turn, _) = state.enter(credential, barrier, closed.until, NOWHERE);
         drop(state);
+        // Dropped at once: the barrier settles by itself at the end.
         let mut place = self.place(credential, turn, None);
         place.stay = Some(closed.until);
     }
@@ -239,6 +241,8 @@ impl Queue {
                 }
             }
             if !state.freed.is_empty() {
+                // `notify_one` keeps a permit if no task waits at this moment, so no report is
+                // lost.
                 self.shared.freed.notify_one();
             }
             alone
@@ -262,6 +266,7 @@ impl State {
     ) -> (Turn, bool) {
         let turn = self.next;
         self.next += 1;
+        // A write without keys conflicts with none and needs no lane.
         if keys.is_empty() {
             return (turn, true);
         }
@@ -313,6 +318,7 @@ impl Place {
         let lanes = state.lanes.get(&self.credential);
         self.blocked = None;
         if lanes.is_some_and(|lanes| !lanes.is_ready(self.turn)) {
+            // Checked and registered under one lock, so that no opening is missed.
             let (free, wait) = oneshot::channel();
             state.blocked.insert(self.turn, Waits::Alone(free));
             self.blocked = Some(wait);

@@ -202,6 +202,7 @@ struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
+    /// Reborrows the search for a nested value.
     fn again(&mut self) -> Wanted<'_> {
         Wanted {
             members: self.members,
@@ -261,6 +262,7 @@ impl<'de> Visitor<'de> for Reading<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut array: A) -> Result<Found, A::Error> {
+        // Every element is read even after an error, so that the whole body is checked.
         let mut all = Ok(());
         while let Some(found) =
             array.next_element_seed(Reading(self.0.as_mut().map(Wanted::again)))?
@@ -359,6 +361,7 @@ pub fn names_people(template: &NameTemplate) -> bool {
     &*template.prefix == PERSON
 }
 
+/// Parses the inside of a placeholder.
 fn parse_source(inner: &str) -> Result<Source, &'static str> {
     const EXPECTED: &str = "{path.name}, {query.name} or {body.member.member}";
     let (kind, rest) = inner.split_once('.').ok_or(EXPECTED)?;

@@ -108,6 +108,7 @@ pub fn split(path: &str) -> Option<Split<'_>> {
         }
     }
     split.push(rest.get(begin..)?)?;
+    // Most paths contain nothing encoded and skip this check.
     let plain = !encoded || split.segments().iter().all(|part| is_plainly_encoded(part));
     plain.then_some(split)
 }

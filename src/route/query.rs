@@ -175,6 +175,8 @@ impl<'l> Reading<'l> {
         }
     }
 
+    /// Sorts the pairs and writes them. Equal neighbours are then a repeated scalar, because the
+    /// elements of a list differ in their index.
     fn finish(mut self, capacity: usize) -> Result<String, Odd> {
         self.pairs
             .sort_unstable_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
@@ -307,6 +309,7 @@ pub fn list_values(query: Option<&str>, name: &str) -> Vec<String> {
     values
 }
 
+/// Adds a value, and its parts if commas may separate elements.
 fn push_readings(values: &mut Vec<String>, value: &str) {
     values.push(value.to_owned());
     if value.contains(',') {
@@ -324,6 +327,7 @@ pub fn is_clear(query: Option<&str>) -> bool {
             .all(|part| recode(part, Half::Value).is_ok())
 }
 
+/// Decodes a text without failing: malformed percent signs stay, invalid UTF-8 is replaced.
 fn lenient(raw: &str) -> Cow<'_, str> {
     percent_encoding::percent_decode_str(raw).decode_utf8_lossy()
 }

@@ -157,6 +157,7 @@ impl Table {
             nodes: vec![Node::default()],
         };
         let mut operations = Vec::with_capacity(defs.len() + 2);
+        // Everything is checked before the table is rejected, so that all problems are reported.
         problems.names(&defs);
         problems.budgets(&defs);
         problems.merges(&defs);
@@ -226,6 +227,7 @@ impl Table {
             })
     }
 
+    /// Matches the path as spelled. HEAD falls back to GET.
     fn find_exactly(&self, method: &Method, path: &str, case: Case) -> Option<Match> {
         let split = pattern::split(path)?;
         let segments = split.segments().iter().copied();
@@ -243,6 +245,7 @@ impl Table {
         })
     }
 
+    /// Matches the path as a lenient server may read it, without regard to case.
     fn find_leniently(&self, method: &Method, path: &str) -> Option<Match> {
         let path = pattern::lenient(path)?;
         let matched = self.find_exactly(method, &path, Case::Insensitive)?;
@@ -259,6 +262,7 @@ impl Table {
         let rest = path.strip_prefix('/')?;
         let mut before = b'/';
         for byte in rest.bytes() {
+            // Stricter than `pattern::split`, but a single pass over the bytes: every hit runs it.
             let odd_begin = before == b'/' && matches!(byte, b'/' | b'.');
             if odd_begin || matches!(byte, b'%' | b'\\' | b';') {
                 return None;
@@ -398,6 +402,7 @@ impl Tree {
         Ok(())
     }
 
+    /// The child of a node for this segment. It is added if it is missing.
     fn child(&mut self, at: usize, segment: &Segment) -> usize {
         let next = self.nodes.len();
         let node = &mut self.nodes[at];
@@ -412,6 +417,7 @@ impl Tree {
     }
 }
 
+/// Builds an operation from its definition. A read touches nothing; a write is not cached.
 fn operation(index: usize, def: OperationDef, defaults: Defaults, time_scale: u32) -> Operation {
     let effect = effect(&def.method);
     let is_cached = effect == Effect::Read && def.cache.is_none_or(|ttl| !ttl.is_zero());
@@ -442,6 +448,7 @@ fn operation(index: usize, def: OperationDef, defaults: Defaults, time_scale: u3
     }
 }
 
+/// Builds one of the two operations for paths that match no template.
 fn unmatched(
     index: usize,
     name: &str,
@@ -485,6 +492,7 @@ fn lenient(operation: &Operation) -> Operation {
     }
 }
 
+/// A budget for the operation alone, at the default rate.
 fn own_budget(name: &Arc<str>, effect: Effect, defaults: Defaults) -> BudgetSpec {
     let rate = match effect {
         Effect::Read => defaults.reads,
@@ -497,6 +505,7 @@ fn own_budget(name: &Arc<str>, effect: Effect, defaults: Defaults) -> BudgetSpec
     }
 }
 
+/// Divides the window by the time scale.
 fn scaled(mut budget: BudgetSpec, time_scale: u32) -> BudgetSpec {
     // At least a microsecond: the scale is for simulations and must not switch off the budget.
     budget.rate.window = (budget.rate.window / time_scale.max(1)).max(Duration::from_micros(1));

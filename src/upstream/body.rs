@@ -73,12 +73,14 @@ impl AnswerBody {
         }
     }
 
+    /// Ends the body with an error and lets go of the connection.
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.inner = None;
         self.wait = None;
         Poll::Ready(Some(Err(error)))
     }
 
+    /// Starts the timer of the limit that is reached first.
     fn begin_wait(&self) -> Wait {
         let idle = self.clock.now() + self.limits.idle;
         let (until, then) = if idle < self.limits.end {
@@ -121,6 +123,7 @@ impl Body for AnswerBody {
                 this.fail(BodyError::Broken)
             }
             Poll::Ready(None) => {
+                // The stream was reset without an error: see `End::Stream`.
                 if this.end == End::Stream && !Body::is_end_stream(inner) {
                     return this.fail(BodyError::Broken);
                 }
@@ -128,6 +131,7 @@ impl Body for AnswerBody {
                 this.wait = None;
                 Poll::Ready(None)
             }
+            // The timer starts at the first poll without a frame and runs until the next frame.
             Poll::Pending => {
                 let mut wait = this.wait.take().unwrap_or_else(|| this.begin_wait());
                 if wait.sleep.as_mut().poll(context).is_ready() {

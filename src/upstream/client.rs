@@ -262,6 +262,7 @@ impl Client {
         match result {
             Ok(response) => {
                 if let Some((life, _)) = &connection {
+                    // From here on the connection is not reset when it ends.
                     life.answered(response.headers(), self.clock.now());
                 }
                 self.answered(response, sent)
@@ -296,6 +297,7 @@ impl Client {
         parts.version = Version::HTTP_11;
         parts.extensions = Extensions::new();
         framing::of_request(&mut parts.headers, &parts.method, body.len());
+        // hyper sets `Host` from the URL.
         parts.headers.remove(HOST);
         parts.headers.append(VIA, self.spec.via.clone());
         if let Some(value) = &self.proxy_authorization {
@@ -362,6 +364,7 @@ impl Client {
         }
         let end = life.born() + self.spec.connection_lifetime;
         let (captured, known) = (captured.clone(), life.clone());
+        // One task per connection. The first request starts it; the end of the connection ends it.
         tokio::spawn(async move {
             if life.expires(end).await
                 && let Some(connected) = captured.connection_metadata().as_ref()

@@ -69,6 +69,7 @@ impl Service<Uri> for Connector {
     fn call(&mut self, target: Uri) -> Self::Future {
         let plan = Arc::clone(&self.plan);
         Box::pin(async move {
+            // Covers dialling, the proxy and the TLS handshake together.
             let limit = plan.clock.now() + plan.limit;
             let result = tokio::time::timeout_at(limit.into(), plan.connect(target))
                 .await
@@ -85,6 +86,7 @@ impl Plan {
         let (stream, forwarded) = match &self.route {
             Route::Direct => (dial.oneshot(target).await?, false),
             Route::Tunnel(gate) => (tunnel(dial, gate, target).await?, false),
+            // The connection ends at the proxy, which connects to the API by itself.
             Route::Forward(gate) => {
                 let stream = dial
                     .oneshot(gate.uri.clone())
@@ -116,6 +118,7 @@ impl Plan {
     }
 }
 
+/// Opens a CONNECT tunnel through the proxy to the target.
 async fn tunnel(dial: Dial, gate: &Gate, target: Uri) -> Result<Stream, ConnectFailure> {
     let tunnel = Tunnel::new(gate.uri.clone(), dial);
     let tunnel = match &gate.authorization {
@@ -125,6 +128,7 @@ async fn tunnel(dial: Dial, gate: &Gate, target: Uri) -> Result<Stream, ConnectF
     tunnel.oneshot(target).await.map_err(proxy_failure)
 }
 
+/// Attributes any failure up to the proxy's response to the proxy.
 fn proxy_failure(error: impl Error + Send + Sync + 'static) -> ConnectFailure {
     ConnectFailure::new(NotSent::Proxy, Some(Box::new(error)))
 }
@@ -144,6 +148,7 @@ async fn encrypt(
     Ok((TokioIo::new(Box::new(stream) as Box<dyn Io>), h2))
 }
 
+/// Separates a rejected certificate, for which operators have a remedy, from other TLS failures.
 fn tls_failure(error: io::Error) -> ConnectFailure {
     let cause = error
         .get_ref()
@@ -195,6 +200,7 @@ impl Drop for Link {
 
 impl Connection for Link {
     fn connected(&self) -> Connected {
+        // The client finds the life of the chosen connection among these extras.
         let connected = Connected::new()
             .proxy(self.kind.forwarded)
             .extra(self.life.clone());

@@ -109,9 +109,12 @@ impl Dial {
     /// within `late_arrival` or not at all.
     pub(super) fn tcp(limit: Duration, late_arrival: Duration) -> Self {
         let mut connector = HttpConnector::new_with_resolver(Names(GaiResolver::new()));
+        // The scheme may be https: TLS is added on top of the stream.
         connector.enforce_http(false);
+        // Requests are written in one piece, so waiting to fill a packet would only delay them.
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(limit));
+        // Probes find a dead idle connection within about a minute.
         connector.set_keepalive(Some(Duration::from_secs(30)));
         connector.set_keepalive_interval(Some(Duration::from_secs(10)));
         connector.set_keepalive_retries(Some(3));
@@ -160,6 +163,7 @@ impl Service<Uri> for Dial {
     }
 }
 
+/// Classifies a failed dial by the known errors in its chain.
 fn dial_failure(error: Box<dyn std::error::Error + Send + Sync>) -> ConnectFailure {
     let reason = if find::<Unresolvable>(error.as_ref()).is_some() {
         NotSent::Unresolved

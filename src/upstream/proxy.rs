@@ -141,11 +141,13 @@ fn split_port(entry: &str) -> (&str, Option<u16>) {
     }
 }
 
+/// Validates the URL of a proxy. `None` if the variable is empty.
 fn way(name: &'static str, value: &str) -> Result<Option<Way>, StartError> {
     let text = value.trim();
     if text.is_empty() {
         return Ok(None);
     }
+    // The library reveals what it understood only for a request, so a probe is matched.
     let probe = Uri::from_static("https://probe.invalid/");
     let matcher = Matcher::builder().all(text).build();
     let intercept = matcher
@@ -166,6 +168,7 @@ fn gate(intercept: &Intercept) -> Gate {
     Gate {
         uri: intercept.uri().clone(),
         authorization: intercept.basic_auth().cloned().map(|mut value| {
+            // Keeps the credentials out of `Debug`.
             value.set_sensitive(true);
             value
         }),
