@@ -43,7 +43,7 @@ mod tests {
         let now = Clock::system().now();
         let at = |tenths: u64| now + Duration::from_millis(100 * tenths);
         // Free slots, all slots, the end of the settle time, the end of the patience, and the
-        // departure. Times are in tenths of a second.
+        // departure. Times are in tenths of a second; 10 is the present.
         let (past, soon, late, patient) = (5, 22, 600, 310);
         for (free, limit, settled, leave_by, leaves) in [
             (200, 200, soon, patient, None),
