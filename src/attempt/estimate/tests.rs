@@ -47,7 +47,8 @@ fn keys(keys: &[&str]) -> Keys {
     Keys::new(&Hasher::new(&[0; 32]), keys.iter().copied(), [])
 }
 
-/// What is said to somebody who comes now from this peer: when it leaves, and when to come back.
+/// The estimate for a write that arrives now from this peer: when it is sent, and when to come
+/// back.
 fn told(forecast: &Forecast, from: u8, acts_on: &[&str], patience: u64) -> (Option<f64>, u64) {
     let (caller, keys) = (peer(from), keys(acts_on));
     let newcomer = Newcomer {
@@ -93,7 +94,8 @@ fn those_who_wait_leave_before_it_as_their_turns_say() {
     }
     let forecast = forecast(now, account, Lanes::default());
     assert_eq!(told(&forecast, 2, &[], 15), (Some(20.0), 6));
-    // Who cannot wait would have to come at the very moment, and is told when all have gone.
+    // A write that cannot wait would have to come at the exact moment. Its estimate is the
+    // instant at which everything else has been sent.
     assert_eq!(told(&forecast, 2, &[], 0), (Some(20.0), 40));
     // One peer may have half of the four places, and has more already.
     let (leaves, after) = told(&forecast, 1, &[], 0);

@@ -330,7 +330,7 @@ async fn the_rest_of_a_body_is_dropped_but_not_for_ever() {
     };
     let ((), pieces) = tokio::join!(line.close(std::future::pending()), sends);
     assert_eq!(pieces, LINGER_BYTES >> 20);
-    // Whoever has sent all that it announced is not waited for.
+    // A caller that has sent its whole request is not waited for.
     let (_caller, server) = tokio::io::duplex(100);
     let notes = Notes::default();
     let line = over(server, &notes);

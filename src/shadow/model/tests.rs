@@ -79,7 +79,7 @@ fn a_budget_lets_its_slots_go_and_then_as_they_come_back() {
         // A whole round later: 60.3 s after the one that leaves at 60.3 s.
         (20_000, 200, queued(100_600)),
         (60_300, 200, queued(70_300)),
-        // Whoever comes when its slot is free waits for nobody.
+        // A request that arrives when a slot is free does not wait.
         (200_000, 0, Departure::AtOnce),
     ];
     for (at, patience, expected) in table {
@@ -169,7 +169,7 @@ fn what_fits_a_union_that_waits_takes_no_slot() {
     for (index, (wish, expected)) in table.into_iter().enumerate() {
         assert_eq!(model.arrive(&"a", RATE, wish, now), expected, "{index}");
     }
-    // The unions that have left take nobody along.
+    // A batch that has departed cannot be joined.
     let wish = listing("y", &[10]);
     let departure = model.arrive(&"a", RATE, wish, now + HOLD);
     assert_eq!(departure, queued(60_300));
@@ -198,7 +198,7 @@ fn a_limit_that_was_learned_counts_from_then_on() {
     model.learn(&"a", 1);
     assert_eq!(model.arrive(&"a", RATE, wish(100), now), queued(60_300));
     model.learn(&"a", 5);
-    // Nobody is overtaken.
+    // No request is overtaken.
     assert_eq!(model.arrive(&"a", RATE, wish(100), now), queued(60_300));
     model.learn(&"a", 0);
     assert!(model.must_wait(&"a", now));
@@ -240,8 +240,8 @@ fn idle_budgets_are_forgotten_and_their_number_is_bounded() {
 }
 
 proptest! {
-    /// No half-open interval of a window's length has more departures than slots; nobody leaves
-    /// before it came or overtakes; nobody waits longer than it may, nor without need.
+    /// No half-open interval of a window's length has more departures than slots. No request
+    /// departs before its arrival, overtakes another, or waits longer than permitted or needed.
     #[test]
     fn the_departures_keep_the_budget(
         limit in 1_u32..8,
