@@ -299,23 +299,29 @@ async fn start(
     })?;
     let directory = config.state.directory.as_deref();
     let state = directory.map(State::open).transpose().map_err(failed)?;
-    warn_of_open_secrets(config);
+    for warning in open_secrets(config) {
+        tracing::warn!("{warning}");
+    }
     let key = match (&config.credentials.key_file, &state) {
         (Some(path), _) => state::key_file(path),
         (None, Some(state)) => state.key(),
         (None, None) => state::random_key(),
     };
     let hasher = Hasher::new(&key.map_err(failed)?);
+    // Before the ledger: a start that a journal of another key ends has changed nothing.
+    let keeping = Keeping::open(config, state.as_ref(), &hasher).await?;
     let none = || (Ledger::none(clock.clone()), None, Some(Vec::new()));
     let (ledger, history, left) = match &state {
         Some(state) if config.mode == Mode::Shadow => {
             // What is forwarded is not recorded: whoever enforces limits next must not believe that
             // it knows all that was sent.
             state.forget_ledger().map_err(failed)?;
+            state.mark_used().map_err(failed)?;
             none()
         }
         Some(state) => {
             let opened = open_ledger(config, state, &hasher, &clock)?;
+            state.mark_used().map_err(failed)?;
             (opened.ledger, opened.history, opened.left)
         }
         None if past == Past::Empty => (
@@ -329,7 +335,7 @@ async fn start(
         keeping: Keeping {
             // A simulated API ends with the process as well.
             outlasts: state.is_some() || past == Past::Empty,
-            ..Keeping::open(config, state.as_ref()).await?
+            ..keeping
         },
         config: config.clone(),
         table,
@@ -342,18 +348,27 @@ async fn start(
     Ok((state, assembly.gateway()?, left))
 }
 
-/// Names the secrets that others on this machine can read.
-fn warn_of_open_secrets(config: &Config) {
-    let files = [
+/// Names the secrets that others on this machine can read; one sentence each.
+pub fn open_secrets(config: &Config) -> Vec<String> {
+    let configured = [
         ("credentials.key_file", &config.credentials.key_file),
         ("journal.key_file", &config.journal.key_file),
         ("admin.token_file", &config.admin.token_file),
     ];
-    for (key, file) in files {
-        if let Some(file) = file.as_ref().filter(|file| state::is_readable_by_all(file)) {
-            tracing::warn!(key, file = %file.display(), "every user can read this secret; chmod o-r");
-        }
-    }
+    let configured = configured
+        .into_iter()
+        .filter_map(|(key, file)| Some((key, file.clone()?)));
+    let directory = config.state.directory.as_deref();
+    let own = directory.map(State::key_files).into_iter().flatten();
+    let own = own.map(|file| ("state.directory", file));
+    let open = configured
+        .chain(own)
+        .filter(|(_, file)| state::is_readable_by_all(file));
+    open.map(|(key, file)| {
+        let file = file.display();
+        format!("{key}: every user can read {file}; take that away: chmod o-r {file}")
+    })
+    .collect()
 }
 
 /// Opens the ledger of the state directory.

@@ -102,10 +102,10 @@ struct Serve {
     #[arg(long, value_name = "URL", conflicts_with = "sandbox")]
     upstream: Option<String>,
     /// Address for callers [default: 127.0.0.1:8080].
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     listen: Option<SocketAddr>,
     /// Address for operators [default: 127.0.0.1:8081].
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     admin_listen: Option<SocketAddr>,
     /// Shadow mode: forward every request at once and report what the gateway would have done. Limits
     /// are NOT enforced.
@@ -120,6 +120,7 @@ struct Serve {
         long,
         value_name = "ADDR",
         default_value = "127.0.0.1:8089",
+        value_parser = address,
         requires = "sandbox"
     )]
     sandbox_listen: SocketAddr,
@@ -130,7 +131,7 @@ struct Serve {
 #[derive(Args, Debug)]
 struct SandboxCommand {
     /// Address of the simulated API.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8089")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8089", value_parser = address)]
     listen: SocketAddr,
     #[command(flatten)]
     options: SandboxOptions,
@@ -204,6 +205,15 @@ where
     T::Err: std::fmt::Display,
 {
     text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse().ok();
+    address.ok_or_else(|| {
+        "expected an IP address and a port, such as 127.0.0.1:8080, or 0.0.0.0:8080 for all addresses \
+         of this machine"
+            .to_owned()
+    })
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -421,7 +431,11 @@ fn check(command: &Check) -> ExitCode {
         Ok(loaded) => loaded,
         Err(problems) => return unusable(&problems),
     };
-    for warning in &loaded.warnings {
+    let open_secrets = match command.elsewhere {
+        true => Vec::new(),
+        false => app::open_secrets(&loaded.config),
+    };
+    for warning in loaded.warnings.iter().chain(&open_secrets) {
         say(&format!("warning: {warning}"));
     }
     let name = file

@@ -19,8 +19,8 @@
 //! Imports go down only: `cli`, `app` → `config`, `telemetry` → `server`, `admin`, `sandbox` →
 //! `gateway` → `shadow` → `read`, `write` (which do not know each other) → `attempt` → `exchange` →
 //! `cache`, `journal`, `limit`, `merge`, `queue` (which do not know each other), `trace` →
-//! `upstream` → `route` → `buffer`, `clock`, `credential`, `error`, `metrics`, `network`, `swap`,
-//! `tasks`. The sandbox shares nothing with the gateway but the clock: it is the second opinion.
+//! `upstream` → `route` → `buffer`, `clock`, `credential`, `error`, `metrics`, `network`,
+//! `private_file`, `swap`, `tasks`. The sandbox shares nothing with the gateway but the clock: it is the second opinion.
 //!
 //! # Invariants
 //!
@@ -49,6 +49,7 @@ pub mod limit;
 pub mod merge;
 pub mod metrics;
 pub mod network;
+pub mod private_file;
 pub mod queue;
 pub mod read;
 pub mod route;

@@ -3,20 +3,45 @@
 //! One process owns it at a time: two that dispatch from one token would exceed its budgets. The
 //! lock is the operating system's, so it ends with the process however that ends.
 
+use crate::private_file;
 use sha2::{Digest, Sha256};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The shortest key file that is accepted, in bytes.
 const SHORTEST_KEY: usize = 16;
 
-/// The key of credential hashes, in the state directory.
-const KEY: &str = "credential-hash.key";
-
 /// The socket of operators, in the state directory.
 pub const SOCKET: &str = "admin.sock";
+const LOCK: &str = "lock";
+/// The length of the lock says how far whoever made it, or came later, has come: a length needs no
+/// room on the disk.
+const MADE: u64 = 1;
+const USED: u64 = 2;
+const LEDGER: &str = "ledger";
+const KEY: &str = "credential-hash.key";
+const JOURNAL: &str = "journal.db";
+const JOURNAL_KEY: &str = "journal.key";
+/// What is opened in it, here or by the ledger or the journal, under these names.
+const OWN: [&str; 14] = [
+    LOCK,
+    LEDGER,
+    "ledger.new",
+    KEY,
+    "credential-hash.key.new",
+    JOURNAL,
+    "journal.db-wal",
+    "journal.db-journal",
+    "journal.new",
+    "journal.new-wal",
+    "journal.count",
+    "journal.lock",
+    JOURNAL_KEY,
+    "journal.key.new",
+];
 
 /// Why the state directory or the key cannot be used; `Display` says what to do.
 #[derive(Debug)]
@@ -31,6 +56,8 @@ pub enum StateError {
     KeyUnreadable(PathBuf, io::Error),
     /// The key file is too short to be a key.
     KeyShort(PathBuf),
+    /// The key of the directory is gone, or is not whole, and there is a journal.
+    KeyLost(PathBuf),
     /// The system gives no randomness.
     Random,
 }
@@ -62,6 +89,14 @@ impl std::fmt::Display for StateError {
                  `head -c 32 /dev/urandom`",
                 path.display()
             ),
+            Self::KeyLost(path) => write!(
+                f,
+                "{}: it is gone or not whole, and without it neither the Idempotency-Keys nor the \
+                 owners of the writes in the journal are known; put back a copy, or name the file of \
+                 the key in credentials.key_file, or, to go on without those writes, move {JOURNAL} \
+                 and its -wal file away",
+                path.display()
+            ),
             Self::Random => write!(f, "the system gives no random bytes"),
         }
     }
@@ -74,8 +109,8 @@ impl std::error::Error for StateError {}
 pub struct State {
     directory: PathBuf,
     was_used: bool,
-    /// Held open: the lock is on it.
-    _lock: File,
+    /// Held open: the lock is on it. `None` in a directory that is only looked at, and has none yet.
+    lock: Option<File>,
 }
 
 impl State {
@@ -83,23 +118,19 @@ impl State {
     pub fn open(directory: &Path) -> Result<Self, StateError> {
         let failed = |error| StateError::Directory(directory.to_owned(), error);
         let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(directory).map_err(failed)?;
+        let made = builder.recursive(true).mode(0o700).create(directory);
+        made.map_err(failed)?;
         ours(directory)?;
-        let path = directory.join("lock");
-        let was_used = path.exists();
-        let lock = private(&path, false).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                directory: directory.to_owned(),
-                was_used,
-                _lock: lock,
-            }),
-            Err(std::fs::TryLockError::WouldBlock) => Err(StateError::Locked(directory.to_owned())),
-            Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+        let path = directory.join(LOCK);
+        let is_new = !path.exists();
+        let mut options = OpenOptions::new();
+        options.create(true).write(true).truncate(false);
+        let lock = options.mode(0o600).open(path).map_err(failed)?;
+        let state = Self::take(directory, Some(lock))?;
+        if is_new {
+            state.mark(MADE)?;
         }
+        Ok(state)
     }
 
     /// Looks at the directory without changing anything: `None` if it is to be made yet, or another
@@ -121,57 +152,69 @@ impl State {
             return Err(failed(io::ErrorKind::NotADirectory.into()));
         }
         may_write(nearest).map_err(failed)?;
-        if exists {
-            ours(directory)?;
-        }
-        if !directory.join("lock").exists() {
+        if !exists {
             return Ok(None);
         }
-        match Self::open(directory) {
+        ours(directory)?;
+        let lock = match OpenOptions::new().write(true).open(directory.join(LOCK)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            opened => Some(opened.map_err(failed)?),
+        };
+        match Self::take(directory, lock) {
             Err(StateError::Locked(_)) => Ok(None),
-            opened => opened.map(Some),
+            taken => taken.map(Some),
         }
     }
 
-    /// Whether a process has owned it before this one.
+    fn take(directory: &Path, lock: Option<File>) -> Result<Self, StateError> {
+        let failed = |error| StateError::Directory(directory.to_owned(), error);
+        match lock.as_ref().map_or(Ok(()), File::try_lock) {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StateError::Locked(directory.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let mark = lock
+            .as_ref()
+            .map_or(Ok(0), |lock| Ok(lock.metadata()?.len()));
+        let was_used = match mark.map_err(failed)? {
+            // Earlier versions did not mark the lock, but made a journal after the ledger.
+            0 => directory.join(JOURNAL).exists(),
+            mark => mark != MADE,
+        };
+        Ok(Self {
+            directory: directory.to_owned(),
+            was_used,
+            lock,
+        })
+    }
+
+    /// Whether a process that may have sent something has owned it before this one.
     pub fn was_used(&self) -> bool {
         self.was_used
     }
 
-    /// Whether its files can be what they are to be, without changing anything: the ledger and, if it is
-    /// in use, the key of credential hashes.
-    ///
-    /// # Errors
-    /// With the first that is no file, or a key that cannot be read.
-    pub fn check_files(&self, uses_key: bool) -> Result<(), StateError> {
-        let key = self.directory.join(KEY);
-        for path in [self.ledger()].iter().chain(uses_key.then_some(&key)) {
-            let failed = |error| StateError::Directory(path.clone(), error);
-            match std::fs::metadata(path) {
-                Ok(there) if !there.is_file() => {
-                    return Err(failed(io::Error::other("it is not a file")));
-                }
-                Ok(_) if *path == key => drop(File::open(path).map_err(failed)?),
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => {}
-            }
-        }
-        Ok(())
+    /// Marks it as used: from now on there is a ledger, or what was sent is not known.
+    pub fn mark_used(&self) -> Result<(), StateError> {
+        self.mark(USED)
+    }
+
+    fn mark(&self, mark: u64) -> Result<(), StateError> {
+        let marked = self.lock.as_ref().map_or(Ok(()), |lock| {
+            lock.set_len(mark)?;
+            lock.sync_all()
+        });
+        marked.map_err(|error| StateError::Directory(self.directory.join(LOCK), error))
     }
 
     /// Where the ledger is.
     pub fn ledger(&self) -> PathBuf {
-        self.directory.join("ledger")
+        self.directory.join(LEDGER)
     }
 
     /// Removes the ledger: nothing is known of what was sent.
     pub fn forget_ledger(&self) -> Result<(), StateError> {
-        match std::fs::remove_file(self.ledger()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(StateError::Directory(self.directory.clone(), error))
-            }
-            _ => Ok(()),
-        }
+        private_file::remove(&self.ledger())
+            .map_err(|error| StateError::Directory(self.directory.clone(), error))
     }
 
     /// Where operators of this user connect.
@@ -181,39 +224,47 @@ impl State {
 
     /// Where the journal is.
     pub fn journal(&self) -> PathBuf {
-        self.directory.join("journal.db")
+        self.directory.join(JOURNAL)
     }
 
     /// The key kept in the directory; made at the first start, with mode 0600.
     pub fn key(&self) -> Result<[u8; 32], StateError> {
+        if let Some(key) = self.key_found()? {
+            return Ok(key);
+        }
+        let (path, key) = (self.directory.join(KEY), random_key()?);
+        private_file::replace(&path, &key).map_err(|error| StateError::Directory(path, error))?;
+        Ok(key)
+    }
+
+    /// The key kept in the directory; `None` if it is to be made.
+    ///
+    /// # Errors
+    /// If it cannot be read, or there is a journal and the key is lost.
+    pub fn key_found(&self) -> Result<Option<[u8; 32]>, StateError> {
         let path = self.directory.join(KEY);
-        let failed = |error| StateError::Directory(path.clone(), error);
-        match std::fs::read(&path) {
-            Ok(bytes) if bytes.len() == 32 => {
-                let mut key = [0; 32];
-                key.copy_from_slice(&bytes);
-                Ok(key)
-            }
-            // A kill while it was first written leaves a part of it, which nothing used yet.
-            Ok(_) => self.make_key(&path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_key(&path),
-            Err(error) => Err(failed(error)),
+        let found = match std::fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(StateError::Directory(path, error)),
+            Ok(found) => found,
+        };
+        match <[u8; 32]>::try_from(found) {
+            Ok(key) => Ok(Some(key)),
+            Err(_) if self.journal().exists() => Err(StateError::KeyLost(path)),
+            // A kill of an earlier version may leave a part of it, which nothing used yet.
+            Err(_) => Ok(None),
         }
     }
 
-    fn make_key(&self, path: &Path) -> Result<[u8; 32], StateError> {
-        let key = random_key()?;
-        let failed = |error| StateError::Directory(path.to_owned(), error);
-        let mut file = private(path, true).map_err(failed)?;
-        file.write_all(&key)
-            .and_then(|()| file.sync_all())
-            .map_err(failed)?;
-        Ok(key)
+    /// The files of keys that may be there.
+    pub fn key_files(directory: &Path) -> [PathBuf; 2] {
+        [KEY, JOURNAL_KEY].map(|name| directory.join(name))
     }
 }
 
-/// Whether nobody else can change the directory, and none of its files leads elsewhere. From then on
-/// nobody but this user can put a link there.
+/// Whether nobody else can change the directory, none of its files leads elsewhere, and each that is
+/// opened is a file: the end of a pipe would be waited for. From then on nobody but this user can put
+/// another there.
 fn ours(directory: &Path) -> Result<(), StateError> {
     let failed = |error| StateError::Directory(directory.to_owned(), error);
     let unsafe_ = |why: String| Err(StateError::Unsafe(directory.to_owned(), why));
@@ -235,20 +286,45 @@ fn ours(directory: &Path) -> Result<(), StateError> {
     }
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        if entry.file_type().map_err(failed)?.is_symlink() {
-            let name = entry.file_name();
+        let (name, kind) = (entry.file_name(), entry.file_type().map_err(failed)?);
+        if kind.is_symlink() {
             return unsafe_(format!(
                 "{} in it is a symbolic link, which would be followed; remove it",
                 name.display()
+            ));
+        }
+        if is_own(&name) && !kind.is_file() {
+            return unsafe_(format!(
+                "{} in it is {}, and a file is expected; remove it",
+                name.display(),
+                shown(kind)
             ));
         }
     }
     Ok(())
 }
 
-/// Whether everybody on this machine can read a secret.
+/// Whether a file of this name is opened.
+fn is_own(name: &OsStr) -> bool {
+    OWN.iter().any(|own| name == *own)
+}
+
+fn shown(kind: std::fs::FileType) -> &'static str {
+    match kind {
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_fifo() => "a named pipe",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    }
+}
+
+/// Whether everybody on this machine can read a secret: the file, and each directory above it.
 pub fn is_readable_by_all(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|there| there.mode() & 0o004 != 0)
+    let allows = |path: &Path, bit| std::fs::metadata(path).is_ok_and(|at| at.mode() & bit != 0);
+    let Ok(path) = path.canonicalize() else {
+        return false;
+    };
+    allows(&path, 0o004) && path.ancestors().skip(1).all(|above| allows(above, 0o001))
 }
 
 /// The key in an operator's key file: all of its bytes count.
@@ -273,23 +349,9 @@ pub fn random_key() -> Result<[u8; 32], StateError> {
 }
 
 /// Whether this user may make files in a directory.
-#[cfg(unix)]
 fn may_write(directory: &Path) -> io::Result<()> {
     use rustix::fs::{Access, access};
     Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?)
-}
-
-#[cfg(not(unix))]
-fn may_write(_: &Path) -> io::Result<()> {
-    Ok(())
-}
-
-fn private(path: &Path, truncate: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.create(true).write(true).truncate(truncate);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 #[cfg(test)]
@@ -356,8 +418,104 @@ mod tests {
     }
 
     #[test]
+    fn looking_refuses_what_opening_refuses_and_makes_nothing() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        type Spoil = fn(&Path);
+        let mode = |path: &Path, mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(path, mode).unwrap();
+        };
+        let spoils: [(&str, Spoil); 5] = [
+            ("symbolic link", |at| {
+                symlink("/dev/null", at.join("x")).unwrap()
+            }),
+            ("ledger in it is a directory", |at| {
+                std::fs::create_dir(at.join(LEDGER)).unwrap();
+            }),
+            ("ledger in it is a named pipe", |at| pipe(&at.join(LEDGER))),
+            ("lock in it is a named pipe", |at| pipe(&at.join(LOCK))),
+            ("journal.key in it is a named pipe", |at| {
+                pipe(&at.join(JOURNAL_KEY));
+            }),
+        ];
+        for (why, spoil) in spoils {
+            let parent = tempfile::tempdir().unwrap();
+            let path = parent.path().join("state");
+            std::fs::create_dir(&path).unwrap();
+            mode(&path, 0o777);
+            let looked = State::inspect(&path).unwrap_err().to_string();
+            assert!(looked.contains("others may write"), "{looked}");
+            mode(&path, 0o700);
+            assert!(State::inspect(&path).unwrap().is_some());
+            assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
+            spoil(&path);
+            let looked = State::inspect(&path).unwrap_err().to_string();
+            assert!(looked.contains(why), "{looked}");
+            assert_eq!(State::open(&path).unwrap_err().to_string(), looked);
+        }
+    }
+
+    fn pipe(path: &Path) {
+        let made = std::process::Command::new("mkfifo").arg(path).status();
+        assert!(made.unwrap().success());
+    }
+
+    #[test]
+    fn a_directory_was_used_once_something_may_have_been_sent() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("state");
+        let state = State::open(&path).unwrap();
+        state.key().unwrap();
+        drop(state);
+        // That one was killed before it had a ledger, though it had a journal.
+        std::fs::write(path.join(JOURNAL), "").unwrap();
+        let state = State::open(&path).unwrap();
+        assert!(!state.was_used());
+        state.mark_used().unwrap();
+        drop(state);
+        assert!(State::open(&path).unwrap().was_used());
+        // An earlier version did not mark it.
+        std::fs::write(path.join(LOCK), "").unwrap();
+        assert!(State::open(&path).unwrap().was_used());
+        std::fs::remove_file(path.join(JOURNAL)).unwrap();
+        assert!(!State::open(&path).unwrap().was_used());
+    }
+
+    #[test]
+    fn a_key_that_is_lost_is_made_anew_only_where_nothing_depends_on_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("state");
+        let state = State::open(&path).unwrap();
+        let key = state.key().unwrap();
+        let file = path.join(KEY);
+        std::fs::write(&file, "torn").unwrap();
+        assert_eq!(state.key_found().unwrap(), None);
+        std::fs::write(path.join(JOURNAL), "").unwrap();
+        for is_torn in [true, false] {
+            if !is_torn {
+                std::fs::remove_file(&file).unwrap();
+            }
+            for found in [state.key().map(Some), state.key_found()] {
+                assert!(matches!(found, Err(StateError::KeyLost(_))));
+            }
+            assert_eq!(file.exists(), is_torn);
+        }
+        std::fs::write(&file, key).unwrap();
+        assert_eq!(state.key().unwrap(), key);
+    }
+
+    #[test]
     fn a_secret_that_all_can_read_is_noticed() {
         use std::os::unix::fs::PermissionsExt;
+        let hidden = tempfile::tempdir().unwrap();
+        std::fs::write(hidden.path().join("key"), "").unwrap();
+        let mode = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(hidden.path().join("key"), mode).unwrap();
+        for (mode, is_open) in [(0o700, false), (0o710, false), (0o711, true)] {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(hidden.path(), mode).unwrap();
+            assert_eq!(is_readable_by_all(&hidden.path().join("key")), is_open);
+        }
         let file = tempfile::NamedTempFile::new().unwrap();
         for (mode, is_open) in [(0o600, false), (0o640, false), (0o644, true)] {
             let mode = std::fs::Permissions::from_mode(mode);

@@ -2,10 +2,11 @@
 
 use super::{StartError, failed};
 use crate::config::{Config, journal_key_environment};
+use crate::credential::Hasher;
 use crate::journal::disk::{Disk, OpenError};
 use crate::journal::memory::Memory;
 use crate::journal::{self, Journal, Key, KeyError, WriteId};
-use crate::state::State;
+use crate::state::{self, State};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,13 +47,17 @@ impl Keeping {
     ///
     /// # Errors
     /// If there is one that cannot be used.
-    pub(super) async fn open(config: &Config, state: Option<&State>) -> Result<Self, StartError> {
+    pub(super) async fn open(
+        config: &Config,
+        state: Option<&State>,
+        hasher: &Hasher,
+    ) -> Result<Self, StartError> {
         let Some(state) = state else {
             return Ok(Self::in_memory());
         };
         let path = state.journal();
         let opened = match key(config, &path) {
-            Ok(key) => Disk::open(&path, key),
+            Ok(key) => Disk::open(&path, key.with_credentials(credentials_check(hasher))),
             // A key is made only where there is no journal yet.
             Err(KeyError::Unusable(_, error)) if error.kind() == io::ErrorKind::StorageFull => {
                 Err(OpenError::Full(path.clone()))
@@ -129,6 +134,35 @@ fn wrong_old_key(journal: &Path, found: &str) -> StartError {
          --old-key-file. Nothing was changed",
         journal.display()
     ))
+}
+
+/// Tells the key of the credential hashes from another one, without telling anything of it.
+fn credentials_check(hasher: &Hasher) -> [u8; 16] {
+    hasher.hash(&[b"journal"])
+}
+
+/// Looks whether the journal of a state directory would open. Changes nothing.
+///
+/// # Errors
+/// As [`Keeping::open`], and the key of the credential hashes before it, would have.
+pub(super) fn inspect(config: &Config, state: &State) -> Result<(), StartError> {
+    let journal = state.journal();
+    let hash_key = match &config.credentials.key_file {
+        // What is wrong with it is said elsewhere.
+        Some(path) => state::key_file(path).ok(),
+        None => state.key_found().map_err(failed)?,
+    };
+    if !Disk::is_there(&journal).map_err(failed)? {
+        return match configured_key(config).map_err(failed)? {
+            Some(_) => Ok(()),
+            None => Key::may_be_made(&journal).map_err(failed),
+        };
+    }
+    let mut key = key(config, &journal).map_err(failed)?;
+    if let Some(hash_key) = hash_key {
+        key = key.with_credentials(credentials_check(&Hasher::new(&hash_key)));
+    }
+    Disk::inspect(&journal, Some(&key)).map_err(failed)
 }
 
 /// The key that the configuration or the environment has for the journal.

@@ -8,7 +8,6 @@
 
 use super::keeping;
 use crate::config::{Config, Source, Unusable};
-use crate::journal::disk::Disk;
 use crate::state::State;
 use std::io;
 use std::net::SocketAddr;
@@ -64,23 +63,12 @@ fn directory_problem(config: &Config, directory: &Path) -> Option<String> {
         Err(error) => error,
         // Another process has it, or there is none yet: starting makes it.
         Ok(None) => return None,
-        Ok(Some(state)) => return files_problem(config, &state).err(),
+        Ok(Some(state)) => return keeping::inspect(config, &state).err().map(|error| error.0),
     };
     let error = error.to_string();
     let name = format!("state.directory {shown}: ");
     let why = error.strip_prefix(&name).unwrap_or(&error);
     Some(format!("{shown} ({why})"))
-}
-
-fn files_problem(config: &Config, state: &State) -> Result<(), String> {
-    let uses_key = config.credentials.key_file.is_none();
-    let checked = state.check_files(uses_key);
-    checked.map_err(|error| error.to_string())?;
-    let journal = state.journal();
-    // Where there is no journal, asking for its key would make one.
-    let key = journal.exists().then(|| keeping::key(config, &journal));
-    let key = key.transpose().map_err(|error| error.to_string())?;
-    Disk::inspect(&journal, key.as_ref()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

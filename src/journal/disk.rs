@@ -108,6 +108,14 @@ impl Disk {
         })
     }
 
+    /// Whether a journal is there; `false` if one is to be made.
+    ///
+    /// # Errors
+    /// If what is there is none.
+    pub fn is_there(path: &Path) -> Result<bool, OpenError> {
+        open::is_there(path)
+    }
+
     /// Says why [`Disk::open`] would fail on the journal that is there, or to make one, without changing
     /// anything. Holds its lock meanwhile, blocks, and reads the whole file once. Without a key it
     /// looks only whether there is something that is no journal.

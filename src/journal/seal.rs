@@ -13,12 +13,13 @@
 
 use super::WriteId;
 use super::disk::{OpenError, lock};
+use crate::private_file;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{digest, hmac};
 use bytes::Bytes;
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// The first byte of what is sealed in this way.
@@ -47,6 +48,8 @@ pub(super) struct Unsealed;
 pub struct Key {
     seal: RandomizedNonceKey,
     check: [u8; 32],
+    /// Tells the key of the credential hashes from another one, where it is known.
+    credentials: Option<[u8; 16]>,
 }
 
 impl fmt::Debug for Key {
@@ -116,7 +119,17 @@ impl Key {
             seal: RandomizedNonceKey::new(&AES_256_GCM, seal.as_ref())
                 .map_err(|_| KeyError::Random)?,
             check,
+            credentials: None,
         })
+    }
+
+    /// The key of a journal whose credentials are hashed under the key that this value tells from
+    /// others.
+    pub fn with_credentials(self, check: [u8; 16]) -> Self {
+        Self {
+            credentials: Some(check),
+            ..self
+        }
     }
 
     /// The key in an operator's file: all of its bytes count.
@@ -150,15 +163,20 @@ impl Key {
         }
         // Two that start at once must not make two keys and seal under the one that is lost.
         let _lock = lock(journal).map_err(KeyError::Journal)?;
-        let found = read(&path)?;
-        let is_new = !journal.exists();
-        match <[u8; MADE]>::try_from(found.as_slice()) {
-            Ok(secret) => Self::new(&secret),
-            // A kill while it was first written leaves a part of it, which nothing used yet.
-            Err(_) if is_new && found.len() < MADE => make(&path),
-            Err(_) if found.is_empty() => Err(KeyError::Lost(path)),
-            Err(_) => Err(KeyError::NotAKey(path)),
+        match found(journal, &path)? {
+            Some(secret) => Self::new(&secret),
+            None => make(&path),
         }
+    }
+
+    /// Says why there would be no key beside this journal, which is to be made.
+    pub fn may_be_made(journal: &Path) -> Result<(), KeyError> {
+        found(journal, &journal.with_extension("key")).map(drop)
+    }
+
+    /// Tells the key of the credential hashes from another one.
+    pub(super) fn credentials(&self) -> Option<&[u8; 16]> {
+        self.credentials.as_ref()
     }
 
     /// Tells this key from another one.
@@ -207,6 +225,18 @@ fn place(id: WriteId, kind: Kind) -> Aad<[u8; 18]> {
     Aad::from(place)
 }
 
+/// The secret beside this journal; `None` if it is to be made.
+fn found(journal: &Path, path: &Path) -> Result<Option<[u8; MADE]>, KeyError> {
+    let found = read(path)?;
+    match <[u8; MADE]>::try_from(found.as_slice()) {
+        Ok(secret) => Ok(Some(secret)),
+        // A kill of an earlier version may leave a part of it, which nothing used yet.
+        Err(_) if !journal.exists() && found.len() < MADE => Ok(None),
+        Err(_) if found.is_empty() => Err(KeyError::Lost(path.to_owned())),
+        Err(_) => Err(KeyError::NotAKey(path.to_owned())),
+    }
+}
+
 /// What is in the key file; nothing if there is none.
 fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
     match std::fs::read(path) {
@@ -219,13 +249,7 @@ fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
 fn make(path: &Path) -> Result<Key, KeyError> {
     let mut secret = [0; MADE];
     getrandom::fill(&mut secret).map_err(|_| KeyError::Random)?;
-    let mut options = OpenOptions::new();
-    options.create(true).write(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-        .open(path)
-        .and_then(|mut file| file.write_all(&secret).and_then(|()| file.sync_all()))
+    private_file::replace(path, &secret)
         .map_err(|error| KeyError::Unusable(path.to_owned(), error))?;
     Key::new(&secret)
 }
@@ -233,6 +257,8 @@ fn make(path: &Path) -> Result<Key, KeyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
     const ID: &str = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
 
@@ -283,12 +309,8 @@ mod tests {
         let journal = folder.path().join("journal.db");
         let file = folder.path().join("journal.key");
         let made = Key::beside(&journal).unwrap();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = std::fs::metadata(&file).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600);
-        }
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
         let secret = std::fs::read(&file).unwrap();
         let lock = lock(&journal).unwrap();
         std::fs::write(&file, "").unwrap();
@@ -299,8 +321,15 @@ mod tests {
         drop(lock);
         assert_eq!(Key::beside(&journal).unwrap().check(), made.check());
 
+        // Another name leads to it, and everybody can read it.
         std::fs::write(&file, "torn").unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+        let other = folder.path().join("other");
+        std::fs::hard_link(&file, &other).unwrap();
         assert_ne!(Key::beside(&journal).unwrap().check(), made.check());
+        assert_eq!(std::fs::read(&other).unwrap(), b"torn");
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
         std::fs::write(&file, [1; 64]).unwrap();
         assert!(matches!(Key::beside(&journal), Err(KeyError::NotAKey(_))));
 

@@ -22,12 +22,13 @@ pub use record::Name;
 use crate::clock::{BootTime, Clock};
 use crate::credential::Credential;
 use crate::limit::evidence::InForce;
+use crate::private_file;
 use crate::route::policy::Rate;
 use record::{Attempt, Head, RECORD, parse};
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -312,9 +313,7 @@ impl Disk {
             head.records = (bytes.len() / RECORD) as u64 - 1;
         }
         bytes[..RECORD].copy_from_slice(&head.encode());
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true);
-        let mut file = options.mode(0o600).open(&temporary)?;
+        let mut file = private_file::create(&temporary)?;
         file.write_all(&bytes)?;
         std::fs::rename(&temporary, path)?;
         let length = bytes.len() as u64;
@@ -348,11 +347,7 @@ impl Disk {
 
 /// Removes a ledger that would say less than was sent. Emptied it is as good as removed.
 fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(_) => OpenOptions::new().write(true).open(path)?.set_len(0),
-        Ok(()) => Ok(()),
-    }
+    private_file::remove(path).or_else(|_| OpenOptions::new().write(true).open(path)?.set_len(0))
 }
 
 /// How long its slot stays occupied from `now` on.

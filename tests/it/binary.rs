@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 mod rekey;
+mod state;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_segment-gateway");
 const NOTHING: &str = r#"{"permissions":[]}"#;
@@ -347,6 +348,12 @@ fn a_wrong_flag_is_named_as_it_was_typed() {
         said[0].contains("--upstream: upstream.url: found \"ftp://x\""),
         "{said:?}"
     );
+    for flag in ["--listen", "--admin-listen"] {
+        let output = run(&["serve", flag, "8080"], directory.path());
+        assert_eq!(output.status.code(), Some(2), "{flag}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("such as 127.0.0.1:8080"), "{said}");
+    }
     for flag in [
         ["--time-scale", "2"],
         ["--latency", "1ms"],

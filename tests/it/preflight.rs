@@ -57,7 +57,7 @@ fn check_finds_whatever_is_wrong_with_a_state_directory() {
         (
             "a lock that is none",
             |state| fs::create_dir(state.join("journal.lock")).unwrap(),
-            "journal.db",
+            "journal.lock",
         ),
     ];
     for (name, spoil, part) in cases {

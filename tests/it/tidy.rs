@@ -127,19 +127,19 @@ fn may_import(module: &str, used: &str) -> bool {
         return own(&FEATURES) || own(&PATH[..height]) && !is_beside;
     }
     match module {
-        "buffer" | "clock" | "credential" | "error" | "network" | "swap" | "tasks" | "version" => {
-            false
-        }
+        "buffer" | "clock" | "credential" | "error" | "network" | "private_file" | "swap"
+        | "tasks" | "version" => false,
         "metrics" => own(&["version"]),
         "route" => false,
-        "limit" => own(&["clock", "credential", "route", "swap"]),
+        "limit" => own(&["clock", "credential", "private_file", "route", "swap"]),
         "merge" => own(&["route"]),
-        "queue" | "journal" => own(&["clock", "credential"]),
+        "queue" => own(&["clock", "credential"]),
+        "journal" => own(&["clock", "credential", "private_file"]),
         "cache" => own(&["buffer", "clock", "credential"]),
         "upstream" | "sandbox" => own(&["clock"]),
         "trace" => own(&["clock", "metrics", "upstream"]),
         "config" => own(&["network", "route"]),
-        "state" => own(&["config"]),
+        "state" => own(&["private_file"]),
         "telemetry" => own(&["config"]),
         // A server of anything: it knows neither the gateway nor the configuration.
         "server" => own(&["clock", "error", "exchange", "metrics"]),

@@ -15,7 +15,7 @@ use super::count::{self, Beside, Count};
 use super::rows::{self, SCHEMA, complete};
 use crate::journal::Key;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -29,8 +29,9 @@ const APPLICATION: i64 = 0x5347_4A6C;
 pub(in crate::journal) const VERSION: i64 = 1;
 /// Bytes of a page.
 const PAGE: u64 = 4_096;
-/// Where the key's check is.
+/// Where the check of the key is, and that of the key of the credential hashes.
 const KEY_CHECK: &str = "key_check";
+const CREDENTIALS_CHECK: &str = "credentials_check";
 
 /// Why the journal cannot be opened; `Display` says what to do. Nothing was changed.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub enum OpenError {
     Newer(PathBuf, i64),
     /// It was sealed under another key.
     WrongKey(PathBuf),
+    /// The credentials in it were hashed under another key.
+    OtherCredentials(PathBuf),
     /// There is no room to make it.
     Full(PathBuf),
 }
@@ -93,6 +96,14 @@ impl fmt::Display for OpenError {
                  to begin a new one, which loses the writes in it",
                 path.display()
             ),
+            Self::OtherCredentials(path) => write!(
+                f,
+                "journal {}: the credentials in it were hashed under another key, and under this one \
+                 neither the Idempotency-Keys nor the owners of its writes are known; put back \
+                 credential-hash.key, or the file that credentials.key_file names, or, to go on \
+                 without those writes, move the journal and its -wal file away",
+                path.display()
+            ),
             Self::Full(path) => write!(
                 f,
                 "journal {}: there is no room on its disk; make some",
@@ -112,12 +123,10 @@ pub(super) fn open(path: &Path, key: &Key) -> Result<(Connection, Count, File), 
         forget_count(path);
     }
     let connection = connect(path).map_err(|error| said(path, &error))?;
-    let sealed = check(&connection, path, key)?;
+    check(&connection, path, key)?;
     let commits = check_count(&connection, path)?;
-    if sealed == Sealed::NothingYet {
-        set_key(&connection, key).map_err(|error| said(path, &error))?;
-    }
-    settle(&connection)
+    set_checks(&connection, key)
+        .and_then(|()| settle(&connection))
         .and_then(|()| complete(&connection))
         .map_err(|error| said(path, &error))?;
     let count = Count::open(&path.with_extension("count"), commits);
@@ -138,7 +147,7 @@ pub(super) fn inspect(path: &Path, key: Option<&Key>) -> Result<(), OpenError> {
 }
 
 /// Whether there is a file that may be a journal; `false` if one is to be made.
-fn is_there(path: &Path) -> Result<bool, OpenError> {
+pub(super) fn is_there(path: &Path) -> Result<bool, OpenError> {
     let damaged = |how: &str| Err(OpenError::Damaged(path.to_owned(), how.into()));
     match std::fs::metadata(path) {
         Ok(there) if !there.is_file() => damaged("it is not a file"),
@@ -165,16 +174,37 @@ pub(in crate::journal) fn rekey(path: &Path, old: &Key, new: &Key) -> Result<usi
     let transaction = connection.transaction().map_err(said)?;
     let writes = rows::seal_anew(&transaction, old, new)
         .map_err(|_| OpenError::Damaged(path.to_owned(), "a write does not open".into()))?;
-    set_key(&transaction, new).map_err(said)?;
+    set_checks(&transaction, new).map_err(said)?;
     transaction.commit().map_err(said)?;
     super::truncate_log(&connection).map_err(said)?;
     Ok(writes)
 }
 
-fn set_key(connection: &Connection, key: &Key) -> rusqlite::Result<()> {
-    let sql = "INSERT OR REPLACE INTO about (name, value) VALUES (?1, ?2)";
-    connection.execute(sql, params![KEY_CHECK, key.check()])?;
+/// The names and values by which a journal knows its keys.
+fn checks(key: &Key) -> impl Iterator<Item = (&'static str, &[u8])> {
+    let credentials = key
+        .credentials()
+        .map(|check| (CREDENTIALS_CHECK, &check[..]));
+    [(KEY_CHECK, &key.check()[..])]
+        .into_iter()
+        .chain(credentials)
+}
+
+/// Makes it a journal of this key.
+fn set_checks(connection: &Connection, key: &Key) -> rusqlite::Result<()> {
+    for (name, check) in checks(key) {
+        if kept_check(connection, name)?.as_deref() != Some(check) {
+            let sql = "INSERT OR REPLACE INTO about (name, value) VALUES (?1, ?2)";
+            connection.execute(sql, params![name, check])?;
+        }
+    }
     Ok(())
+}
+
+fn kept_check(connection: &Connection, name: &str) -> rusqlite::Result<Option<Vec<u8>>> {
+    let sql = "SELECT value FROM about WHERE name = ?1";
+    let kept = connection.query_row(sql, [name], |row| row.get(0));
+    kept.optional()
 }
 
 /// A journal that is gone begins anew, and so does the number of its commits.
@@ -239,10 +269,7 @@ fn make(path: &Path, key: &Key) -> Result<(), OpenError> {
         connection.execute_batch(&format!(
             "BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};"
         ))?;
-        connection.execute(
-            "INSERT INTO about (name, value) VALUES (?1, ?2)",
-            params![KEY_CHECK, key.check()],
-        )?;
+        set_checks(&connection, key)?;
         connection.execute_batch("COMMIT")?;
         // Closing it moves the log into the file, and syncs that.
         connection.close().map_err(|(_, error)| error)
@@ -273,17 +300,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// What is sealed in a journal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sealed {
-    /// All of it under the key that was given.
-    UnderIt,
-    /// Nothing so far: it takes any key.
-    NothingYet,
-}
-
-/// Whether it is a whole journal of this version and key.
-fn check(connection: &Connection, path: &Path, key: &Key) -> Result<Sealed, OpenError> {
+/// That it is a whole journal of this version and these keys. One without writes takes any keys.
+fn check(connection: &Connection, path: &Path, key: &Key) -> Result<(), OpenError> {
     let said = |error| said(path, &error);
     let damaged = |how: String| OpenError::Damaged(path.to_owned(), how);
     if connection.is_readonly("main").map_err(said)? {
@@ -307,17 +325,21 @@ fn check(connection: &Connection, path: &Path, key: &Key) -> Result<Sealed, Open
     if verdict != "ok" {
         return Err(damaged(verdict.replace('\n', " ")));
     }
-    let sql = "SELECT value FROM about WHERE name = ?1";
-    let kept: Vec<u8> = connection
-        .query_row(sql, [KEY_CHECK], |row| row.get(0))
-        .map_err(said)?;
-    if kept == key.check() {
-        return Ok(Sealed::UnderIt);
+    for (name, check) in checks(key) {
+        let is_other = match kept_check(connection, name).map_err(said)? {
+            Some(kept) => kept != check,
+            // Earlier versions did not keep that of the credentials.
+            None => name == KEY_CHECK,
+        };
+        if is_other && !rows::is_empty(connection).map_err(said)? {
+            let path = path.to_owned();
+            return Err(match name {
+                KEY_CHECK => OpenError::WrongKey(path),
+                _ => OpenError::OtherCredentials(path),
+            });
+        }
     }
-    if !rows::is_empty(connection).map_err(said)? {
-        return Err(OpenError::WrongKey(path.to_owned()));
-    }
-    Ok(Sealed::NothingYet)
+    Ok(())
 }
 
 /// How a journal is written.

@@ -792,3 +792,37 @@ async fn an_empty_journal_takes_another_key() {
         1
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn writes_of_credentials_that_were_hashed_under_another_key_are_not_served() {
+    let (_folder, path) = place();
+    let hashed = |n| key().with_credentials([n; 16]);
+    // An earlier version does not say, and an empty journal takes any.
+    drop(open(&path));
+    drop(Disk::open(&path, hashed(1)).unwrap());
+    let disk = Disk::open(&path, hashed(2)).unwrap();
+    disk.commit(vec![accept(&write(0))]).await.unwrap();
+    drop(disk);
+    let looked = Disk::inspect(&path, Some(&hashed(1)))
+        .unwrap_err()
+        .to_string();
+    assert!(looked.contains("credential-hash.key"), "{looked}");
+    let opened = Disk::open(&path, hashed(1));
+    assert!(matches!(opened, Err(OpenError::OtherCredentials(_))));
+    // Sealed under another key they are still the same credentials.
+    let other = Key::new(&[9; 32]).unwrap();
+    crate::journal::rekey(&path, &key(), &other).unwrap();
+    let opened = Disk::open(&path, other.with_credentials([1; 16]));
+    assert!(matches!(opened, Err(OpenError::OtherCredentials(_))));
+    let other = Key::new(&[9; 32]).unwrap().with_credentials([2; 16]);
+    Disk::open(&path, other).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_of_an_earlier_version_takes_the_key_of_its_credentials_at_first() {
+    let (_folder, path) = place();
+    filled(&path).await;
+    Disk::open(&path, key().with_credentials([1; 16])).unwrap();
+    let opened = Disk::open(&path, key().with_credentials([2; 16]));
+    assert!(matches!(opened, Err(OpenError::OtherCredentials(_))));
+}

@@ -1,0 +1,78 @@
+//! Files of this user alone, which are made whole or not at all.
+//!
+//! A file that is there is never written into: another name may lead to it, and its mode may let
+//! others read it.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Makes an empty file with mode 0600, to be read and written. What had the name before is removed.
+pub fn create(path: &Path) -> io::Result<File> {
+    remove(path)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    options.mode(0o600).open(path)
+}
+
+/// Gives the name to a file of mode 0600 with this content, which is synced. A kill leaves what was
+/// there, or all of this.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut name = OsString::from(path);
+    name.push(".new");
+    let new = Path::new(&name);
+    let written = create(new).and_then(|mut file| {
+        file.write_all(content)?;
+        file.sync_all()?;
+        std::fs::rename(new, path)
+    });
+    if written.is_err() {
+        let _ = remove(new);
+    }
+    written
+}
+
+/// Removes a file, if there is one.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_file_that_is_there_is_replaced_and_not_written_into() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("other"), "precious").unwrap();
+        let open = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(at("other"), open).unwrap();
+        for name in ["key", "key.new"] {
+            std::fs::hard_link(at("other"), at(name)).unwrap();
+        }
+        for content in ["one", "another"] {
+            replace(&at("key"), content.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(at("key")).unwrap(), content);
+        }
+        let mode = std::fs::metadata(at("key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!at("key.new").exists());
+        assert_eq!(std::fs::read_to_string(at("other")).unwrap(), "precious");
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::create_dir(&path).unwrap();
+        assert!(replace(&path, b"content").is_err());
+        assert!(!folder.path().join("key.new").exists());
+    }
+}
