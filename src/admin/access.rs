@@ -120,7 +120,7 @@ pub enum Denied {
     NoToken,
     /// It has another one.
     WrongToken,
-    /// It has one that is not looked at: another one was wrong a moment ago.
+    /// It has another one, soon after one that was wrong.
     Paused,
 }
 
@@ -174,8 +174,8 @@ impl Denied {
             }
             Self::WrongToken => "this is not the admin token\n",
             Self::Paused => {
-                "a wrong token came from this address a moment ago; this one was not looked at, \
-                 send it again in a second\n"
+                "this is not the admin token, nor was the one that came from this address a moment \
+                 ago; send the right one, which is let in at any time\n"
             }
         }
     }
@@ -190,8 +190,9 @@ impl Denied {
 }
 
 impl Access {
-    /// Whether a request of this peer is answered. `is_paused` if no token of it is to be looked
-    /// at.
+    /// Whether a request of this peer is answered. `is_paused` if a token of it was wrong a moment ago:
+    /// the right one is let in all the same, or one client with an old token would lock out all who
+    /// share its address.
     ///
     /// # Errors
     /// With the first reason against it.
@@ -229,8 +230,8 @@ impl Access {
         }
         match &self.token {
             Some(_) if !headers.contains_key(header::AUTHORIZATION) => Err(Denied::NoToken),
-            Some(_) if is_paused => Err(Denied::Paused),
             Some(token) if token.is_in(headers) => Ok(()),
+            Some(_) if is_paused => Err(Denied::Paused),
             Some(_) => Err(Denied::WrongToken),
             None if local => Ok(()),
             None if self.public => Err(Denied::Closed),

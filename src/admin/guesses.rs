@@ -1,16 +1,17 @@
-//! Pure. Wrong tokens of operators: how soon the next one of a peer is looked at, and when the log
-//! says that there were some.
+//! Pure. Wrong tokens of operators: how soon a peer is to send the next one, and when the log says
+//! that there were some.
 //!
-//! Each wrong token of a peer makes a pause in which none of its tokens is looked at, the right one
-//! included: otherwise whoever guesses would see by the answer which one is right. The table is
-//! bounded; while it is full of pauses, peers that are not in it share one.
+//! Each wrong token of a peer makes a pause in which another wrong one is answered with 429. The right
+//! one is let in at any time: peers behind a proxy share an address, and what keeps a token from being
+//! guessed is its length. The table is bounded; while it is full of pauses, peers that are not in it
+//! share one.
 
 use super::access::Peer;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-/// How long no token of a peer is looked at after a wrong one.
+/// How long a peer is to send no other token after a wrong one.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 /// The log tells of wrong tokens once in this time.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
@@ -28,7 +29,7 @@ pub(super) struct Guesses {
 }
 
 impl Guesses {
-    /// Whether no token of this peer is looked at.
+    /// Whether a token of this peer was wrong a moment ago.
     pub(super) fn is_paused(&self, peer: Peer, now: Instant) -> bool {
         let Peer::Address(address) = peer else {
             return false;

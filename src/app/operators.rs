@@ -17,27 +17,30 @@ use tokio::task::JoinHandle;
 const ADMIN_CONNECTIONS: usize = 512;
 const ADMIN_CONNECTIONS_OF_PEER: usize = 64;
 
-/// The token of operators, if there is one: the file's, or else the environment's.
+/// The token of operators, if there is one: the file's or the environment's. That not both are there
+/// is checked elsewhere.
 ///
 /// # Errors
 /// With what was found, if it cannot be used.
 pub fn admin_token(config: &Config) -> Result<Option<Token>, String> {
     /// More is no token.
     const MOST: u64 = 4 * 1024;
-    let unfit = |found: &str| format!("{found} that is no token");
+    let token = |secret: &[u8], whole: &str| {
+        let token = Token::new(secret).map(Some);
+        token.ok_or_else(|| match secret.trim_ascii().is_empty() {
+            true => format!("an empty {whole}"),
+            false => format!("a {whole} that is no token"),
+        })
+    };
     if let Some(path) = &config.admin.token_file {
         let mut secret = Vec::new();
         File::open(path)
             .and_then(|file| file.take(MOST).read_to_end(&mut secret))
             .map_err(|error| format!("no readable file at {} ({error})", path.display()))?;
-        return Token::new(&secret).map(Some).ok_or_else(|| unfit("a text"));
+        return token(&secret, "file");
     }
-    // One that is empty is one that somebody has not set.
-    let secret = admin_token_environment().filter(|secret| !secret.is_empty());
-    let token = secret.map(|secret| Token::new(secret.as_encoded_bytes()));
-    token
-        .map(|token| token.ok_or_else(|| unfit("a value")))
-        .transpose()
+    let secret = admin_token_environment();
+    secret.map_or(Ok(None), |secret| token(secret.as_encoded_bytes(), "value"))
 }
 
 /// Who may ask what of the listener of operators.

@@ -7,6 +7,9 @@ use crate::upstream::{self, Base, ProxyRules, ProxyVariables};
 use crate::{app, state};
 use std::path::Path;
 
+const ADMIN_TOKEN: &str = "SEGMENT_GATEWAY_ADMIN_TOKEN";
+const JOURNAL_KEY: &str = "SEGMENT_GATEWAY_JOURNAL_KEY";
+
 /// What only using a value shows: the URL, the CA file, the key file, the proxy variables.
 pub(super) fn unusable_values(config: &Config) -> Vec<Unusable> {
     let upstream = &config.upstream;
@@ -73,9 +76,38 @@ pub(super) fn unusable_values(config: &Config) -> Vec<Unusable> {
             expected: "a readable file of PEM certificates".to_owned(),
         });
     }
+    found.extend(given_twice(config));
     found.extend(journal_key(config).err());
     found.extend(operators_token(config).err());
     found
+}
+
+/// Secrets that a file and the environment give: one of them would count for nothing.
+fn given_twice(config: &Config) -> impl Iterator<Item = Unusable> {
+    let token = config::admin_token_environment().is_some();
+    let key = config::journal_key_environment().is_some();
+    let secrets = [
+        (
+            ADMIN_TOKEN,
+            token,
+            "admin.token_file",
+            &config.admin.token_file,
+        ),
+        (
+            JOURNAL_KEY,
+            key,
+            "journal.key_file",
+            &config.journal.key_file,
+        ),
+    ];
+    let twice = secrets.map(|(variable, is_set, key, file)| {
+        (is_set && file.is_some()).then(|| Unusable {
+            source: Source::Variable(variable),
+            found: format!("a value beside {key}"),
+            expected: "one of the two".to_owned(),
+        })
+    });
+    twice.into_iter().flatten()
 }
 
 /// Whether the key of the journal is one, where it is configured.
@@ -83,7 +115,7 @@ fn journal_key(config: &Config) -> Result<(), Unusable> {
     let (source, made) = match (&config.journal.key_file, config::journal_key_environment()) {
         (Some(path), _) => (Source::Key("journal.key_file"), Key::from_file(path)),
         (None, Some(secret)) => (
-            Source::Variable("SEGMENT_GATEWAY_JOURNAL_KEY"),
+            Source::Variable(JOURNAL_KEY),
             Key::from_secret(secret.as_encoded_bytes()),
         ),
         (None, None) => return Ok(()),
@@ -102,7 +134,7 @@ fn operators_token(config: &Config) -> Result<(), Unusable> {
     let token = app::admin_token(config).map_err(|found| Unusable {
         source: match admin.token_file {
             Some(_) => Source::Key("admin.token_file"),
-            None => Source::Variable("SEGMENT_GATEWAY_ADMIN_TOKEN"),
+            None => Source::Variable(ADMIN_TOKEN),
         },
         found,
         expected: "16 to 1024 printable characters without spaces".to_owned(),
@@ -112,9 +144,10 @@ fn operators_token(config: &Config) -> Result<(), Unusable> {
     }
     Err(Unusable {
         source: Source::Key("admin.listen"),
-        found: format!("{}, where nobody else may see anything", admin.listen),
-        expected: "a loopback address, or admin.token_file (or SEGMENT_GATEWAY_ADMIN_TOKEN) for \
-                   whoever has the token, or admin.public = true for probes and metrics alone"
+        found: format!("{}, which others reach, and no token", admin.listen),
+        expected: "a loopback address such as 127.0.0.1:8081; or a token, in admin.token_file (or \
+                   SEGMENT_GATEWAY_ADMIN_TOKEN), for whoever has it; or admin.public = true for \
+                   probes and metrics alone"
             .to_owned(),
     })
 }
