@@ -29,6 +29,8 @@ pub enum GatewayError {
     NotFound,
     /// The head is larger than this many bytes, or has too many fields.
     HeadTooLarge(usize),
+    /// The head did not arrive in time.
+    HeadTimeout,
     /// The body is larger than this many bytes.
     BodyTooLarge(usize),
     /// The body did not arrive in time.
@@ -169,6 +171,7 @@ impl GatewayError {
             Self::MethodRefused => "gateway-method-refused",
             Self::NotFound => "gateway-not-found",
             Self::HeadTooLarge(_) => "gateway-head-too-large",
+            Self::HeadTimeout => "gateway-head-timeout",
             Self::BodyTooLarge(_) => "gateway-body-too-large",
             Self::BodyTimeout => "gateway-body-timeout",
             Self::CallerQuota { .. } => "gateway-caller-quota",
@@ -209,6 +212,7 @@ impl GatewayError {
             | Self::HeadTooLarge(_)
             | Self::BodyTooLarge(_)
             | Self::BodyTimeout
+            | Self::HeadTimeout
             | Self::CallerQuota { .. }
             | Self::NotCached
             | Self::KeyReused
@@ -296,6 +300,7 @@ impl GatewayError {
             | Self::HeadTooLarge(_)
             | Self::BodyTooLarge(_)
             | Self::BodyTimeout
+            | Self::HeadTimeout
             | Self::CallerQuota { .. }
             | Self::NotCached
             | Self::Draining
@@ -350,9 +355,7 @@ impl GatewayError {
                 "The body is larger than {limit} bytes. Send less at a time, or raise \
                 server.body_bytes of the gateway. Nothing was sent to the API."
             ),
-            Self::BodyTimeout => "The body did not arrive in time. Nothing was sent to the API; \
-                send the request again."
-                .into(),
+            Self::HeadTimeout | Self::BodyTimeout => self.message_of_timeout().into(),
             Self::CallerQuota { .. } => {
                 "This caller exceeds its quota. Nothing was sent to the API; \
                 wait for Retry-After."
@@ -407,6 +410,20 @@ impl GatewayError {
             Self::Internal => "The gateway failed to handle this request. Its log has more under \
                 this X-Request-Id."
                 .into(),
+        }
+    }
+
+    /// The message for a request that did not arrive in time.
+    fn message_of_timeout(&self) -> &'static str {
+        match self {
+            Self::HeadTimeout => {
+                "The head of the request did not arrive in time. Nothing was sent to the API; send \
+                the request again."
+            }
+            _ => {
+                "The body did not arrive in time. Nothing was sent to the API; send the request \
+                again."
+            }
         }
     }
 

@@ -236,6 +236,8 @@ pub enum Malformed {
     TooLarge,
     /// The preface of HTTP/2.
     Http2,
+    /// The rest of a head did not come in time.
+    Timeout,
 }
 
 impl Malformed {
@@ -245,6 +247,7 @@ impl Malformed {
             Self::Head => "head",
             Self::TooLarge => "too-large",
             Self::Http2 => "http2",
+            Self::Timeout => "timeout",
         }
     }
 }
@@ -253,10 +256,11 @@ impl Connections {
     fn new(make: &Maker) -> prometheus::Result<Self> {
         let malformed = make.counters(
             "segment_gateway_malformed_requests_total",
-            "Connections closed because what came was no request, by reason: head, too-large, http2",
+            "Connections closed because what came was no request, by reason: head, too-large, http2, timeout",
             &["reason"],
         )?;
-        for reason in [Malformed::Head, Malformed::TooLarge, Malformed::Http2] {
+        let (head, large) = (Malformed::Head, Malformed::TooLarge);
+        for reason in [head, large, Malformed::Http2, Malformed::Timeout] {
             malformed.with_label_values(&[reason.as_str()]);
         }
         let open = make.gauge("segment_gateway_connections", "Open connections of callers")?;
@@ -527,7 +531,7 @@ impl Metrics {
             operators_denied: make.counters(
                 "segment_gateway_admin_refused_total",
                 "Requests of operators that were refused, by what was wrong: host, origin, header, \
-                address, no-token, wrong-token, paused (a token soon after a wrong one)",
+                address, no-token, wrong-token, paused (a wrong token soon after another)",
                 &["reason"],
             )?,
             configuration: ConfigurationMetrics::new(&make)?,

@@ -29,7 +29,7 @@ pub fn status(error: &GatewayError) -> StatusCode {
         GatewayError::AnswerLost(_) => StatusCode::BAD_GATEWAY,
         GatewayError::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         GatewayError::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        GatewayError::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+        GatewayError::HeadTimeout | GatewayError::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
         GatewayError::CallerQuota { .. } => StatusCode::TOO_MANY_REQUESTS,
         GatewayError::QueueWait { .. }
         | GatewayError::QueueFull { .. }
@@ -103,7 +103,7 @@ pub fn error_held(error: &GatewayError) -> Response<Bytes> {
     }
     let malformed = matches!(
         error,
-        GatewayError::BadRequest(_) | GatewayError::MethodRefused
+        GatewayError::BadRequest(_) | GatewayError::MethodRefused | GatewayError::HeadTimeout
     ) || matches!(
         error,
         GatewayError::HeadTooLarge(_) | GatewayError::BodyTooLarge(_) | GatewayError::BodyTimeout

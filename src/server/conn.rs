@@ -75,9 +75,9 @@ where
     };
     let error = ended.err();
     let reason = told(peer, &notes, error.as_ref());
-    // Only after a regular end or an unreadable head does the caller wait for a last response. Any
-    // other error means that the connection is lost.
-    if error.as_ref().is_none_or(hyper::Error::is_parse) {
+    // Only after a regular end, an unreadable head or a late one does the caller wait for a last
+    // response. Any other error means that the connection is lost.
+    if error.as_ref().is_none_or(hyper::Error::is_parse) || notes.refused().is_some() {
         let stop = async { drop(stopped.wait_for(|stopped| *stopped).await) };
         connection.into_parts().io.into_inner().close(stop).await;
     }

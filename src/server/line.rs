@@ -21,6 +21,9 @@
 //! pipelines such bytes behind a request whose response is still being written, the bare status
 //! passes.
 //!
+//! A head that began and is overdue is answered with 408. If nothing came, the connection is closed
+//! without a response.
+//!
 //! **Closing.** A connection that is closed while bytes still arrive is reset, and the reset may
 //! overtake the response. So [`Line::close`] reads and drops some of them first (RFC 9112, section
 //! 9.6).
@@ -213,7 +216,8 @@ impl<I> Line<I> {
 }
 
 impl<I> Line<I> {
-    /// Fails a read that found nothing, if the head is overdue.
+    /// Fails a read that found nothing, if the head is overdue, or answers what there is of it (RFC
+    /// 9110, section 15.5.9).
     fn head_in_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if !self.notes.is_head_next() {
             return Ok(());
@@ -236,6 +240,10 @@ impl<I> Line<I> {
         }
         while timer.as_mut().poll(context).is_ready() {
             if timer.deadline() >= by {
+                if began && self.is_unasked() {
+                    self.refuse(Malformed::Timeout);
+                    return Ok(());
+                }
                 let why = "the head of a request did not come in time";
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why));
             }
@@ -403,7 +411,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<I> {
                 .is_pending()
             {
                 this.head_in_time(context)?;
-                return Poll::Pending;
+                match this.refusal {
+                    Some(_) => continue,
+                    None => return Poll::Pending,
+                }
             }
             let read = buffer.filled().get(before..).unwrap_or_default();
             this.note(read);

@@ -46,6 +46,7 @@ impl Refusals {
                 client use HTTP/1.1, not HTTP/2 with prior knowledge (h2c)",
             ),
             Malformed::TooLarge => GatewayError::HeadTooLarge(self.head_bytes),
+            Malformed::Timeout => GatewayError::HeadTimeout,
         };
         let mut answer = error_response::error_held(&error);
         let id = self.ids.next();

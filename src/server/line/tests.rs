@@ -197,11 +197,27 @@ async fn a_head_has_its_time_from_its_first_byte() {
             sleep(Duration::from_millis(700)).await;
         }
     };
-    let seconds = tokio::select! {
-        seconds = given_up_after(&mut line) => seconds,
+    let from = sleep(Duration::ZERO).deadline();
+    line.flush().await.unwrap();
+    let mut seen = Vec::new();
+    tokio::select! {
+        read = line.read_to_end(&mut seen) => assert!(read.is_ok()),
         () = drips => unreachable!("it sends for ever"),
-    };
+    }
+    let seconds = (sleep(Duration::ZERO).deadline() - from).as_secs();
     assert_eq!(seconds, PATIENCE.head.as_secs());
+    assert_eq!(notes.refused().unwrap().0, Malformed::Timeout);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_head_is_not_answered_into_an_answer_that_has_not_left() {
+    let (mut caller, server) = tokio::io::duplex(100);
+    let notes = Notes::default();
+    let mut line = over(server, &notes);
+    notes.taken_up(Interim::Understood).answered();
+    caller.write_all(b"he").await.unwrap();
+    assert_eq!(given_up_after(&mut line).await, PATIENCE.head.as_secs());
+    assert!(notes.refused().is_none());
 }
 
 #[tokio::test(start_paused = true)]
