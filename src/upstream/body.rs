@@ -73,6 +73,11 @@ impl AnswerBody {
         }
     }
 
+    /// Ends the body here and drops the rest.
+    pub(super) fn forget(&mut self) {
+        self.inner = None;
+    }
+
     /// Ends the body with an error and lets go of the connection.
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.inner = None;

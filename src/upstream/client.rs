@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{HOST, PROXY_AUTHORIZATION, VIA};
 use http::uri::PathAndQuery;
-use http::{Extensions, HeaderValue, Request, Response, Version};
+use http::{Extensions, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
@@ -335,7 +335,11 @@ impl Client {
         };
         let mut response =
             response.map(|body| AnswerBody::new(body, end, limits, self.clock.clone()));
-        if framing::of_answer(response.headers_mut()) {
+        let status = response.status();
+        if status == StatusCode::RESET_CONTENT {
+            response.body_mut().forget();
+        }
+        if framing::of_answer(status, response.headers_mut()) {
             tracing::warn!("an answer came in chunks and with a length, which is ignored");
         }
         // Version and connection details belong to this hop. Only an unusual reason phrase is

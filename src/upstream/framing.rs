@@ -6,7 +6,7 @@
 //! end.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 /// Sets the length of a request from its body. A stale length or coding would make the API see
 /// another request than the one that was sent (RFC 9112, section 11.2).
@@ -26,7 +26,12 @@ pub(super) fn of_request(headers: &mut HeaderMap, method: &Method, length: usize
 ///
 /// A list of equal lengths counts as one (RFC 9110, section 8.6). A malformed length is dropped. It
 /// occurs only in a response without a body, such as one to HEAD, because hyper rejects all others.
-pub(super) fn of_answer(headers: &mut HeaderMap) -> bool {
+/// 204 and 205 keep no length: RFC 9110 forbids it for 204 (section 8.6), and a body, which the client
+/// drops, for 205 (section 15.3.6).
+pub(super) fn of_answer(status: StatusCode, headers: &mut HeaderMap) -> bool {
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
+        headers.remove(CONTENT_LENGTH);
+    }
     if headers.remove(TRANSFER_ENCODING).is_some() {
         return headers.remove(CONTENT_LENGTH).is_some();
     }
@@ -92,11 +97,16 @@ mod tests {
                 headers.append(CONTENT_LENGTH, length.parse().unwrap());
             }
             let mut chunked = headers.clone();
-            assert!(!of_answer(&mut headers), "{lengths:?}");
+            for status in [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT] {
+                let mut headers = headers.clone();
+                assert!(!of_answer(status, &mut headers), "{lengths:?}");
+                assert!(headers.is_empty(), "{status} {lengths:?}");
+            }
+            assert!(!of_answer(StatusCode::OK, &mut headers), "{lengths:?}");
             let left: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().collect();
             assert_eq!(left, Vec::from_iter(expected), "{lengths:?}");
             chunked.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            assert!(of_answer(&mut chunked), "{lengths:?}");
+            assert!(of_answer(StatusCode::OK, &mut chunked), "{lengths:?}");
             assert!(chunked.is_empty(), "{lengths:?}");
         }
     }

@@ -130,3 +130,24 @@ async fn a_broken_chunk_is_broken() {
     let error = answered(attempt).into_body().collect().await.unwrap_err();
     assert_eq!(error, BodyError::Broken);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_must_have_no_body_has_none_and_no_length() {
+    for (method, status) in [
+        ("HEAD", 204),
+        ("GET", 204),
+        ("HEAD", 205),
+        ("GET", 205),
+        ("POST", 205),
+    ] {
+        let (client, mut far) = plain();
+        let mut request = get("/x");
+        *request.method_mut() = method.parse().unwrap();
+        let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 5\r\n\r\nhello");
+        let (attempt, _held) = tokio::join!(client.send(request), serve_one(&mut far, &answer));
+        let response = answered(attempt);
+        let length = response.headers().get("content-length");
+        assert_eq!(length, None, "{method} {status}");
+        assert_eq!(text(response).await, "", "{method} {status}");
+    }
+}
