@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 const NEW_TOKEN: &str = "x-gateway-new-authorization";
 const PAGE: usize = 50;
 const LONGEST_PAGE: usize = 1_000;
+const NO_STATE: &str = "There is no such state; a write is queued, dispatched, succeeded, failed, \
+    unknown or cancelled";
 
 impl Admin {
     /// Answers a request below `/writes`.
@@ -63,7 +65,7 @@ impl Admin {
         if let Some(name) = given.remove("state") {
             let mut states = State::ALL.into_iter();
             let state = states.find(|state| state.as_str() == name);
-            listing.state = Some(state.ok_or(GatewayError::BadRequest("There is no such state"))?);
+            listing.state = Some(state.ok_or(GatewayError::BadRequest(NO_STATE))?);
         }
         if let Some(id) = given.remove("after") {
             let id = id.parse();
@@ -158,4 +160,16 @@ pub(super) fn refused(error: &GatewayError) -> Response<OuterBody> {
     };
     let answer = json!({ "error": error.kind(), "message": message });
     document(error_response::status(error), &answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_names_another_state_hears_of_all() {
+        for state in State::ALL {
+            assert!(NO_STATE.contains(state.as_str()), "{state:?}");
+        }
+    }
 }

@@ -63,7 +63,11 @@ impl Endpoint {
         match text.parse() {
             Ok(address) => Ok(Self::Address(address)),
             Err(_) if text.contains('/') => Ok(Self::Socket(text.into())),
-            Err(_) => Err("expected an IP address and a port, or the path of a socket".to_owned()),
+            Err(_) => Err(
+                "expected an IP address and a port, such as 127.0.0.1:8081 (names of hosts are not \
+                 looked up), or the path of a socket"
+                    .to_owned(),
+            ),
         }
     }
 }

@@ -257,12 +257,17 @@ async fn watch(listener: &Listener) -> Result<(), String> {
         sleep(LOOK_EVERY).await;
     };
     bar.finish_and_clear();
-    say(&format!(
-        "{} writes have ended: {}",
-        ended_since(&first, &ended),
-        tally(&first, &ended)
-    ));
+    say(&summary(&first, &ended));
     Ok(())
+}
+
+/// What has become of those that were watched.
+fn summary(first: &Value, ended: &Value) -> String {
+    match ended_since(first, ended) {
+        0 => "no write is under way".to_owned(),
+        1 => format!("1 write has ended: {}", tally(first, ended)),
+        n => format!("{n} writes have ended: {}", tally(first, ended)),
+    }
 }
 
 fn left(page: &Value) -> u64 {
@@ -310,5 +315,8 @@ mod tests {
         assert_eq!(ended_since(&first, &now), 3);
         assert_eq!(tally(&first, &now), "1 failed, 2 succeeded");
         assert_eq!(tally(&first, &first), "none yet");
+        let said = summary(&first, &now);
+        assert_eq!(said, "3 writes have ended: 1 failed, 2 succeeded");
+        assert_eq!(summary(&first, &first), "no write is under way");
     }
 }

@@ -266,7 +266,11 @@ fn text_of(path: &Path) -> Result<String, Problem> {
     match read() {
         Ok(text) if text.len() as u64 > LARGEST_FILE => Err(problem("a larger file".to_owned())),
         Ok(text) => Ok(text),
-        Err(error) => Err(problem(format!("no such text ({error})"))),
+        Err(error) => Err(problem(match error.kind() {
+            io::ErrorKind::NotFound => "no file of this name".to_owned(),
+            io::ErrorKind::InvalidData => "a file that is not UTF-8 text".to_owned(),
+            _ => format!("a file that cannot be read ({error})"),
+        })),
     }
 }
 

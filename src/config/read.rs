@@ -50,10 +50,17 @@ impl<'t> Document<'t> {
             }),
             Err(error) => {
                 let line = error.span().map_or(0, |span| line(&line_ends, &span));
+                let found = error.message().replace('\n', "; ");
+                let found = match error.span().and_then(|span| text.get(span)) {
+                    Some(key) if found == "duplicate key" => {
+                        format!("{} a second time", units::quoted(key.trim()))
+                    }
+                    _ => format!("wrong TOML ({found})"),
+                };
                 Err(Problem {
                     place: Some(Place::Line(file, line)),
                     key: String::new(),
-                    found: format!("wrong TOML ({})", error.message().replace('\n', "; ")),
+                    found,
                     expected: "a document of TOML 1.1".to_owned(),
                 })
             }

@@ -291,6 +291,11 @@ fn files_that_cannot_be_read_are_named() {
     let env = [("SEGMENT_GATEWAY__ROUTES__FILE", absent.to_str().unwrap())];
     let problems = load(None, pairs(&env)).unwrap_err();
     assert!(problems[0].to_string().contains("absent.toml"));
+    assert!(
+        problems[0]
+            .to_string()
+            .contains("found no file of this name")
+    );
 }
 
 #[test]
@@ -301,6 +306,19 @@ fn the_first_error_of_syntax_has_its_line() {
         problems[0].starts_with("FILE:2: found wrong TOML ("),
         "{problems:?}"
     );
+    for (text, found) in [
+        (
+            "listen = '127.0.0.1:1'\nlisten = '127.0.0.1:2'",
+            "FILE:2: found \"listen\" a second",
+        ),
+        (
+            "[cache]\n[log]\n[cache]\n",
+            "FILE:3: found \"cache\" a second",
+        ),
+    ] {
+        let problems = refused(text, &[]);
+        assert!(problems[0].starts_with(found), "{problems:?}");
+    }
 }
 
 /// Whoever mistypes a key must not be led to open something.

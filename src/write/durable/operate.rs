@@ -38,7 +38,7 @@ impl Writes {
     /// A page of writes, oldest first, and what is paused.
     ///
     /// # Errors
-    /// If the credential is not known, or the journal cannot be read.
+    /// If the credential or the operation is not known, or the journal cannot be read.
     pub async fn operators_list(&self, listing: &Listing) -> Result<Value, GatewayError> {
         let credential = listing.credential.as_deref();
         let filter = Filter {
@@ -49,6 +49,10 @@ impl Writes {
         };
         let listed = self.durable.journal().list(filter, listing.limit + 1).await;
         let mut records = listed.map_err(|error| self.journal_failed(&error))?;
+        // Those of an operation that a route table had before are still listed.
+        if let Some(operation) = listing.operation.as_ref().filter(|_| records.is_empty()) {
+            self.must_know(operation)?;
+        }
         let has_more = records.len() > listing.limit;
         records.truncate(listing.limit);
         let next = records.last().filter(|_| has_more);
@@ -159,15 +163,20 @@ impl Writes {
         paused.collect()
     }
 
+    fn must_know(&self, operation: &Arc<str>) -> Result<(), GatewayError> {
+        let table = self.router.table.get();
+        let mut operations = table.operations().iter();
+        let known = operations.find(|known| known.name == *operation);
+        known.map(drop).ok_or(GatewayError::BadRequest(
+            "There is no such operation; `segment-gateway routes` lists them",
+        ))
+    }
+
     fn selected(&self, selection: &Selection) -> Result<Pause, GatewayError> {
         let credential = selection.credential.as_deref();
         let credential = credential.map(|hash| self.named(hash)).transpose()?;
         if let Some(operation) = &selection.operation {
-            let table = self.router.table.get();
-            let mut operations = table.operations().iter();
-            if !operations.any(|known| known.name == *operation) {
-                return Err(GatewayError::BadRequest("There is no such operation"));
-            }
+            self.must_know(operation)?;
             return Ok(Pause::Operation(credential, operation.clone()));
         }
         credential
