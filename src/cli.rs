@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use unusable::unusable_values;
 
 /// A configuration or a command line that cannot be used.
@@ -78,8 +78,8 @@ struct ConfigFile {
 struct Check {
     #[command(flatten)]
     file: ConfigFile,
-    /// Do not check whether addresses and state directory can be used here: the gateway runs on another
-    /// machine or as another user.
+    /// Do not check whether addresses and state directory can be used here: the gateway runs on
+    /// another machine or as another user.
     #[arg(long)]
     elsewhere: bool,
 }
@@ -107,8 +107,8 @@ struct Serve {
     /// Address for operators [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDR", value_parser = address)]
     admin_listen: Option<SocketAddr>,
-    /// Shadow mode: forward every request at once and report what the gateway would have done. Limits
-    /// are NOT enforced.
+    /// Shadow mode: forward every request at once and report what the gateway would have done.
+    /// Limits are NOT enforced.
     #[arg(long)]
     shadow: bool,
     /// Start a simulated API inside the gateway and use it instead of the real one. Keeps no state
@@ -535,33 +535,66 @@ fn reload_signals() -> mpsc::Receiver<()> {
     told
 }
 
-/// SIGTERM or SIGINT; a second one ends the process at once.
-async fn stop_signal() {
-    wait_for_signal().await;
-    drop(tokio::spawn(async {
-        wait_for_signal().await;
+/// Waits for SIGTERM or SIGINT. Signals are handled from the call on, not only once the future is
+/// polled: until then a signal would end the process without a drain. A second one ends the process
+/// at once.
+fn stop_signal() -> impl Future<Output = ()> + Send {
+    let (tell, told) = oneshot::channel();
+    let mut signals = StopSignals::new();
+    drop(tokio::spawn(async move {
+        signals.recv().await;
+        let _ = tell.send(());
+        signals.recv().await;
         tracing::warn!("a second signal: stopping at once");
         std::process::exit(1);
     }));
+    async move {
+        if told.await.is_err() {
+            std::future::pending().await
+        }
+    }
 }
 
+/// SIGTERM and SIGINT; none if they cannot be handled.
 #[cfg(unix)]
-async fn wait_for_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        tracing::error!("cannot listen for signals; only SIGKILL will stop this process");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+struct StopSignals(Option<[tokio::signal::unix::Signal; 2]>);
+
+#[cfg(unix)]
+impl StopSignals {
+    fn new() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        let signals = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        );
+        let (Ok(terminate), Ok(interrupt)) = signals else {
+            tracing::error!("cannot listen for signals; only SIGKILL will stop this process");
+            return Self(None);
+        };
+        Self(Some([terminate, interrupt]))
+    }
+
+    async fn recv(&mut self) {
+        let Some([terminate, interrupt]) = &mut self.0 else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }
 
 #[cfg(not(unix))]
-async fn wait_for_signal() {
-    let _ = tokio::signal::ctrl_c().await;
+struct StopSignals;
+
+#[cfg(not(unix))]
+impl StopSignals {
+    fn new() -> Self {
+        Self
+    }
+
+    async fn recv(&mut self) {
+        let _ = tokio::signal::ctrl_c().await;
+    }
 }

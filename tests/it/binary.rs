@@ -450,16 +450,30 @@ async fn sigterm_carries_out_the_writes_that_are_held() {
     let refused = answers.iter().find(|answer| answer.status != 200);
     assert!(refused.is_none(), "{refused:?}");
     let proxy = running.proxy;
-    let mut ended = None;
+    assert_eq!(exit_code(&mut running).await, Some(0));
+    assert!(try_ask(proxy, put(1)).await.is_none(), "nobody listens");
+}
+
+/// The status with which the program exits; none if a signal ends it, or if it does not end.
+async fn exit_code(running: &mut Running) -> Option<i32> {
     for _ in 0..2_000 {
-        ended = running.child.try_wait().unwrap();
-        if ended.is_some() {
-            break;
+        if let Some(status) = running.child.try_wait().unwrap() {
+            return status.code();
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(ended.and_then(|status| status.code()), Some(0));
-    assert!(try_ask(proxy, put(1)).await.is_none(), "nobody listens");
+    None
+}
+
+/// A signal that comes as soon as the program can be asked is handled like any other.
+#[tokio::test]
+async fn sigterm_at_the_first_moment_is_a_drain_too() {
+    for _ in 0..8 {
+        let directory = tempfile::tempdir().unwrap();
+        let mut running = Running::sandbox(&[], directory.path()).await;
+        running.signal("-TERM");
+        assert_eq!(exit_code(&mut running).await, Some(0));
+    }
 }
 
 #[tokio::test]
