@@ -318,12 +318,12 @@ async fn what_may_have_been_changed_is_not_stored_after_a_restart() {
     }
 }
 
-/// A list is deleted once more element by element, each of which may take effect late by itself.
+/// The retry of a list may take effect late as well: the lanes stay closed from its end on.
 #[tokio::test(start_paused = true)]
-async fn nothing_overtakes_an_element_that_was_deleted_once_more() {
+async fn nothing_overtakes_a_list_that_was_deleted_once_more() {
     let script = Script::new(|seen, before| match seen.method {
         Method::DELETE if before == 0 => Step::Close,
-        Method::DELETE if seen.target.contains("user-00001") => Step::Silent,
+        Method::DELETE => Step::Silent,
         _ => Step::Later(SOON, answer(200, "{}")),
     });
     let mut place = Place::new();
@@ -336,7 +336,7 @@ async fn nothing_overtakes_an_element_that_was_deleted_once_more() {
         "gateway-outcome-unknown"
     );
     let sent = script.seen().last().unwrap().at - place.began;
-    assert_eq!(script.count(), 3);
+    assert_eq!(script.count(), 2);
     place.reach(Duration::from_secs(40)).await;
     let second = place.start(&script).await;
     assert_eq!(second.send(b()).await.status, 200);
