@@ -460,8 +460,8 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// Runs what must never end: without the driver of the budgets nobody who waits is served, and nobody
-/// else brings deferred writes there. One that panics is replaced.
+/// Runs what must never end: without the driver of the budgets nobody who waits is served, and
+/// nobody else brings deferred writes there. One that panics is replaced.
 async fn keep_running<F>(name: &'static str, driver: impl Fn() -> F)
 where
     F: Future<Output = ()> + Send + 'static,

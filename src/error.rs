@@ -1,8 +1,8 @@
 //! What the gateway itself refuses or could not do, whose fault it was, and whether the request
 //! may be sent again.
 //!
-//! `exchange/error_response.rs` alone turns these into status codes and bodies. An outcome that is unknown
-//! is never folded into a failure: it has its own variant, and only that one says "sent".
+//! `exchange/error_response.rs` alone turns these into status codes and bodies. An outcome that is
+//! unknown is never folded into a failure: it has its own variant, and only that one says "sent".
 
 use std::time::Duration;
 
@@ -102,7 +102,8 @@ pub enum GatewayError {
     AnswerLost(u16),
     /// There is no room to keep a write.
     JournalFull,
-    /// As many writes have ended lately as can be remembered, and none of them may be forgotten yet.
+    /// As many writes have ended lately as can be remembered, and none of them may be forgotten
+    /// yet.
     TooManyEnded,
     /// The API has answered this credential with 401, or did so a moment ago.
     TokenRefused,

@@ -109,7 +109,8 @@ impl std::error::Error for StateError {}
 pub struct State {
     directory: PathBuf,
     was_used: bool,
-    /// Held open: the lock is on it. `None` in a directory that is only looked at, and has none yet.
+    /// Held open: the lock is on it. `None` in a directory that is only looked at, and has none
+    /// yet.
     lock: Option<File>,
 }
 
@@ -262,9 +263,9 @@ impl State {
     }
 }
 
-/// Whether nobody else can change the directory, none of its files leads elsewhere, and each that is
-/// opened is a file: the end of a pipe would be waited for. From then on nobody but this user can put
-/// another there.
+/// Whether nobody else can change the directory, none of its files leads elsewhere, and each that
+/// is opened is a file: the end of a pipe would be waited for. From then on nobody but this user
+/// can put another there.
 fn ours(directory: &Path) -> Result<(), StateError> {
     let failed = |error| StateError::Directory(directory.to_owned(), error);
     let unsafe_ = |why: String| Err(StateError::Unsafe(directory.to_owned(), why));

@@ -190,9 +190,9 @@ impl Denied {
 }
 
 impl Access {
-    /// Whether a request of this peer is answered. `is_paused` if a token of it was wrong a moment ago:
-    /// the right one is let in all the same, or one client with an old token would lock out all who
-    /// share its address.
+    /// Whether a request of this peer is answered. `is_paused` if a token of it was wrong a moment
+    /// ago: the right one is let in all the same, or one client with an old token would lock out
+    /// all who share its address.
     ///
     /// # Errors
     /// With the first reason against it.

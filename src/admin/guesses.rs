@@ -1,10 +1,10 @@
 //! Pure. Wrong tokens of operators: how soon a peer is to send the next one, and when the log says
 //! that there were some.
 //!
-//! Each wrong token of a peer makes a pause in which another wrong one is answered with 429. The right
-//! one is let in at any time: peers behind a proxy share an address, and what keeps a token from being
-//! guessed is its length. The table is bounded; while it is full of pauses, peers that are not in it
-//! share one.
+//! Each wrong token of a peer makes a pause in which another wrong one is answered with 429. The
+//! right one is let in at any time: peers behind a proxy share an address, and what keeps a token
+//! from being guessed is its length. The table is bounded; while it is full of pauses, peers that
+//! are not in it share one.
 
 use super::access::Peer;
 use std::collections::HashMap;

@@ -4,16 +4,16 @@
 //! - `GET /metrics` — the metrics in Prometheus' text form
 //! - `GET /livez` — 200 as long as the process answers
 //! - `GET /readyz` — 200 if new requests are taken, else 503; says what is not ready
-//! - `GET /status` — budgets, lines, cache and tasks of this moment, as JSON; of many budgets the 200
-//!   in most trouble, and sums over all
+//! - `GET /status` — budgets, lines, cache and tasks of this moment, as JSON; of many budgets the
+//!   200 in most trouble, and sums over all
 //! - `/cache` — what is stored under a key, or why it is not; purging
 //! - `/log` — from which level on lines are written; changed while it runs
 //! - `/writes` — the writes that outlast a crash: listed, shown, cancelled, paused and resumed
 //!
 //! Never on the proxy's listener. A browser cannot be used against it: the `Host` must be a
 //! loopback name, an IP address or a configured name, and a request with a foreign `Origin` is
-//! refused. What changes something needs the header `X-Gateway-Admin`, which browsers do not send for
-//! another site without asking first. [`access`] says who else is refused what.
+//! refused. What changes something needs the header `X-Gateway-Admin`, which browsers do not send
+//! for another site without asking first. [`access`] says who else is refused what.
 
 pub mod access;
 mod cache;

@@ -1,4 +1,5 @@
-//! What the parts of a gateway are built from: the configuration's values, in each part's own terms.
+//! What the parts of a gateway are built from: the configuration's values, in each part's own
+//! terms.
 
 use super::{Keeping, StartError, failed};
 use crate::attempt::{Attempts, Handles};

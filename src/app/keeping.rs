@@ -79,12 +79,12 @@ impl Keeping {
     }
 }
 
-/// Seals the journal of the state directory anew under the configured key; how many writes that were.
-/// `old` is the file of the key under which it is sealed, `None` the one beside the journal.
+/// Seals the journal of the state directory anew under the configured key; how many writes that
+/// were. `old` is the file of the key under which it is sealed, `None` the one beside the journal.
 ///
 /// # Errors
-/// If no key is configured, there is no journal, a gateway has the directory, or the journal does not
-/// open under the old key. Nothing was changed.
+/// If no key is configured, there is no journal, a gateway has the directory, or the journal does
+/// not open under the old key. Nothing was changed.
 pub fn rekey(config: &Config, old: Option<&Path>) -> Result<usize, StartError> {
     let told = |why: &str| StartError(why.to_owned());
     let directory = config.state.directory.as_deref();

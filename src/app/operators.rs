@@ -17,8 +17,8 @@ use tokio::task::JoinHandle;
 const ADMIN_CONNECTIONS: usize = 512;
 const ADMIN_CONNECTIONS_OF_PEER: usize = 64;
 
-/// The token of operators, if there is one: the file's or the environment's. That not both are there
-/// is checked elsewhere.
+/// The token of operators, if there is one: the file's or the environment's. That not both are
+/// there is checked elsewhere.
 ///
 /// # Errors
 /// With what was found, if it cannot be used.
@@ -62,8 +62,8 @@ pub(super) struct Operators {
 }
 
 impl Operators {
-    /// Serves operators on the listener, and on a socket if there is a state directory. A socket that
-    /// cannot be opened is told of and done without.
+    /// Serves operators on the listener, and on a socket if there is a state directory. A socket
+    /// that cannot be opened is told of and done without.
     pub(super) fn start(
         admin: Admin,
         config: &Config,

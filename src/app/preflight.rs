@@ -1,10 +1,10 @@
 //! What only this machine shows of a configuration, found without starting: addresses that nothing
 //! can listen on, a state directory that cannot be used, a journal that does not open.
 //!
-//! Changes nothing, and may be asked while a gateway runs with the same configuration: an address in
-//! use and a directory that is locked are then its own, and what is in the directory is left alone.
-//! Where none runs, the locks of the directory and of its journal are held while the journal is
-//! read: a gateway that starts at that moment finds the directory in use.
+//! Changes nothing, and may be asked while a gateway runs with the same configuration: an address
+//! in use and a directory that is locked are then its own, and what is in the directory is left
+//! alone. Where none runs, the locks of the directory and of its journal are held while the journal
+//! is read: a gateway that starts at that moment finds the directory in use.
 
 use super::keeping;
 use crate::config::{Config, Source, Unusable};

@@ -1,8 +1,8 @@
 //! SIGHUP: the configuration is read anew while the gateway runs.
 //!
-//! All of it is checked before any of it holds: a bad file changes nothing. Budgets, queues, durable
-//! writes and connections keep their state. What cannot be taken over is named and waits for a
-//! restart.
+//! All of it is checked before any of it holds: a bad file changes nothing. Budgets, queues,
+//! durable writes and connections keep their state. What cannot be taken over is named and waits
+//! for a restart.
 
 use super::{access, assembly, scale_times};
 use crate::admin::Access;

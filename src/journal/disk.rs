@@ -4,8 +4,8 @@
 //! - A commit is answered after the transaction that has it was synced to the disk.
 //! - Commits that arrive while one is written are written together by the next transaction, with
 //!   one sync; each is whole by itself (a savepoint), so that one that is refused undoes no other.
-//! - Nothing here blocks the runtime: the file is read and written by blocking tasks, one at a time.
-//!   A read waits for the transaction that is being written.
+//! - Nothing here blocks the runtime: the file is read and written by blocking tasks, one at a
+//!   time. A read waits for the transaction that is being written.
 //! - A disk without room refuses commits ([`JournalError::Full`]) and goes on being read.
 //! - What a write was to send is gone from the files a few seconds after it has ended: its page is
 //!   overwritten, and the log is emptied when it is quiet; the one that a kill left, at the start.
@@ -39,8 +39,8 @@ pub(super) use open::{lock, rekey};
 
 /// At most so many commits share a transaction, so that the first does not wait for ever more.
 const MOST_TOGETHER: usize = 256;
-/// The log is emptied when nothing was written for so long after a write has ended, and at the latest
-/// after so many times.
+/// The log is emptied when nothing was written for so long after a write has ended, and at the
+/// latest after so many times.
 const QUIET: Duration = Duration::from_secs(1);
 const MOST_QUIETS: u32 = 10;
 /// So many are forgotten in one transaction, or counted in one go, so that commits get in between.
@@ -116,9 +116,9 @@ impl Disk {
         open::is_there(path)
     }
 
-    /// Says why [`Disk::open`] would fail on the journal that is there, or to make one, without changing
-    /// anything. Holds its lock meanwhile, blocks, and reads the whole file once. Without a key it
-    /// looks only whether there is something that is no journal.
+    /// Says why [`Disk::open`] would fail on the journal that is there, or to make one, without
+    /// changing anything. Holds its lock meanwhile, blocks, and reads the whole file once. Without
+    /// a key it looks only whether there is something that is no journal.
     pub fn inspect(path: &Path, key: Option<&Key>) -> Result<(), OpenError> {
         open::inspect(path, key)
     }

@@ -7,8 +7,8 @@
 //!   may bring it back.
 //! - *Whole.* All changes of one commit are kept, or none.
 //! - *In order.* [`Journal::unfinished`] gives writes in the order in which they were accepted.
-//! - *Secret.* At rest, what a request and an answer say (path, header, body) is encrypted, and so is
-//!   the summary of a write, which stays when its request is erased; times,
+//! - *Secret.* At rest, what a request and an answer say (path, header, body) is encrypted, and so
+//!   is the summary of a write, which stays when its request is erased; times,
 //!   states, operations and credential hashes are not. Nothing here shows them in its `Debug`.
 //! - *Bounded by its callers.* Commits that wait to be written are in memory, so whoever commits
 //!   has to bound how many are under way at once, and what it accepts without forgetting.
@@ -111,7 +111,8 @@ pub struct Record {
     pub key: Option<KeyHash>,
     /// Tells another request under the same key from the same one.
     pub fingerprint: [u8; 32],
-    /// What it was for, without its body and its credential, for as long as it is remembered; secret.
+    /// What it was for, without its body and its credential, for as long as it is remembered;
+    /// secret.
     pub summary: Bytes,
     /// What to send; secret. Empty once the write has ended.
     pub request: Bytes,
@@ -277,8 +278,8 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// The write of this credential that was accepted under this key.
     fn find(&self, credential: Credential, key: KeyHash) -> Later<'static, Option<Record>>;
 
-    /// At most so many writes, with their summaries but without their requests and answers, in order
-    /// of acceptance.
+    /// At most so many writes, with their summaries but without their requests and answers, in
+    /// order of acceptance.
     fn list(&self, filter: Filter, most: usize) -> Later<'static, Vec<Record>>;
 
     /// All writes that have not ended, in order of acceptance.
@@ -296,8 +297,8 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// How much is remembered of the writes that have ended, by credential.
     fn remembered(&self) -> Later<'static, HashMap<Credential, Remembered>>;
 
-    /// Forgets writes that ended before this, and what is known of credentials without any; how many
-    /// writes.
+    /// Forgets writes that ended before this, and what is known of credentials without any; how
+    /// many writes.
     fn forget(&self, ended_before: SystemTime) -> Later<'static, u64>;
 
     /// Forgets writes that ended before this, of one credential or of all, the first that ended

@@ -307,7 +307,8 @@ impl Budgets {
         room
     }
 
-    /// Copies of a credential's budgets for a forecast; `None` where more than `most` wait for them.
+    /// Copies of a credential's budgets for a forecast; `None` where more than `most` wait for
+    /// them.
     pub fn forecast(
         &self,
         credential: Credential,
@@ -344,8 +345,8 @@ impl Budgets {
         kept.map_or(FIRST_GUESS, |kept| kept.account.answer_time())
     }
 
-    /// At the latest when somebody leaves who comes after all who wait, if so many of those leave in
-    /// this many dispatches.
+    /// At the latest when somebody leaves who comes after all who wait, if so many of those leave
+    /// in this many dispatches.
     pub fn leaves_merged(
         &self,
         credential: Credential,

@@ -55,7 +55,8 @@ impl Allowance {
 pub struct Throttle {
     /// Time to wait, unclamped; `None` if it does not tell.
     pub wait: Option<Duration>,
-    /// Requests counted in the window, this one included where it counts; `None` if it does not tell.
+    /// Requests counted in the window, this one included where it counts; `None` if it does not
+    /// tell.
     pub consumed: Option<u32>,
 }
 

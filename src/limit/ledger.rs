@@ -3,15 +3,16 @@
 //! Records are appended before each attempt leaves, and one when it has ended. They are not synced:
 //! they have to survive SIGKILL, not power loss. A new process reads them and begins with the slots
 //! that are still occupied, the rates that were learned, and what writes may still take effect, so
-//! that a restart neither lets a budget through twice nor lets a write overtake an earlier one whose
-//! outcome is unknown. Where the ledger is missing, damaged, of another key or of another boot of the
-//! machine, nothing is known: every budget begins as on a new node, and any earlier write may still
-//! take effect.
+//! that a restart neither lets a budget through twice nor lets a write overtake an earlier one
+//! whose outcome is unknown. Where the ledger is missing, damaged, of another key or of another
+//! boot of the machine, nothing is known: every budget begins as on a new node, and any earlier
+//! write may still take effect.
 //!
 //! Another boot: the end of the file may be lost with the power, and a directory that is moved to
 //! another machine was written a moment ago, however long that machine has been up.
 //!
-//! A write that fails (a full disk) removes the file: an incomplete ledger would be worse than none.
+//! A write that fails (a full disk) removes the file: an incomplete ledger would be worse than
+//! none.
 
 mod record;
 #[cfg(test)]
@@ -250,8 +251,8 @@ impl Ledger {
         number
     }
 
-    /// Records that it has ended, that its slot stays occupied for `hold` from now, the rate that is
-    /// in force now, and what is known of its effect.
+    /// Records that it has ended, that its slot stays occupied for `hold` from now, the rate that
+    /// is in force now, and what is known of its effect.
     pub fn ended(
         &mut self,
         number: u64,

@@ -3,8 +3,8 @@
 //! Where a budget is saturated, nobody else is seen in the answers: whoever comes finds the
 //! upstream's window full. All that shows them is a 429 that our own slots do not explain. The
 //! first of each closing leaves more slots to them, for some windows, and at most half of the
-//! limit; they are taken back a few at a time. While any are left to others, ours are spread evenly over the window, so
-//! that there is room at any time, and answers say what others use.
+//! limit; they are taken back a few at a time. While any are left to others, ours are spread evenly
+//! over the window, so that there is room at any time, and answers say what others use.
 //!
 //! Taking slots back too early costs a 429 each time. The figures below keep those under 2 % of
 //! what is sent, whatever kind of window the upstream has; see the simulation.

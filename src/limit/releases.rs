@@ -108,7 +108,8 @@ impl Holds {
 }
 
 impl Releases {
-    /// Notes that `count` of this kind ended at `at`; of [`Kind::Restored`], that one comes free then.
+    /// Notes that `count` of this kind ended at `at`; of [`Kind::Restored`], that one comes free
+    /// then.
     pub fn push(&mut self, kind: Kind, at: Instant, count: u32) {
         self.runs[kind as usize].push(at, u64::from(count));
     }

@@ -1,8 +1,8 @@
 //! A place in a line, and what it turns into: a permit for one attempt.
 //!
-//! Both are guards. A [`Ticket`] leaves the line when it is dropped; a [`Permit`] gives its slot back
-//! when it is dropped, as unanswered if it had been begun. So a caller that hangs up and a task
-//! that panics leak neither.
+//! Both are guards. A [`Ticket`] leaves the line when it is dropped; a [`Permit`] gives its slot
+//! back when it is dropped, as unanswered if it had been begun. So a caller that hangs up and a
+//! task that panics leak neither.
 
 use super::budgets::{Budgets, Grant, Key, Refusal, Standing, Waiting};
 use super::ledger::{Effect, Intent};
@@ -93,8 +93,8 @@ impl Ticket {
         }
     }
 
-    /// Leaves the line for a while; [`Ticket::again`] takes its place again. A permit that was on its
-    /// way gives its slot back.
+    /// Leaves the line for a while; [`Ticket::again`] takes its place again. A permit that was on
+    /// its way gives its slot back.
     pub fn step_aside(&mut self) {
         let place = self.place;
         self.granted.close();

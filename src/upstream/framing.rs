@@ -26,8 +26,8 @@ pub(super) fn of_request(headers: &mut HeaderMap, method: &Method, length: usize
 ///
 /// A list of equal lengths counts as one (RFC 9110, section 8.6). A malformed length is dropped. It
 /// occurs only in a response without a body, such as one to HEAD, because hyper rejects all others.
-/// 204 and 205 keep no length: RFC 9110 forbids it for 204 (section 8.6), and a body, which the client
-/// drops, for 205 (section 15.3.6).
+/// 204 and 205 keep no length: RFC 9110 forbids it for 204 (section 8.6), and a body, which the
+/// client drops, for 205 (section 15.3.6).
 pub(super) fn of_answer(status: StatusCode, headers: &mut HeaderMap) -> bool {
     if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
         headers.remove(CONTENT_LENGTH);

@@ -18,8 +18,8 @@ fn may_list(query: &str) -> bool {
     query.contains(['&', ';', ',']) || query.to_ascii_lowercase().contains("%2c")
 }
 
-/// Whether an array in this JSON text has more than one element. Only the commas in arrays are looked
-/// for; what is no object or array, or does not end as it begins, is taken for a list.
+/// Whether an array in this JSON text has more than one element. Only the commas in arrays are
+/// looked for; what is no object or array, or does not end as it begins, is taken for a list.
 fn has_list(text: &[u8]) -> bool {
     let mut open = Vec::new();
     let (mut in_string, mut is_escaped) = (false, false);

@@ -2,10 +2,10 @@
 //!
 //! Its caller's connection waits. While it is queued the caller may hang up, and the write is gone
 //! without a trace; from the moment it leaves it is carried through by a task of its own, which
-//! raises the marks and opens the lanes before the caller hears. One exception: where the API refused
-//! the batch in which it left, it waits once more, and is gone if its caller has hung up. Where it may
-//! have taken effect and that does no harm, it is sent again ([`crate::write::retry`]): for its caller, so
-//! not once that has hung up.
+//! raises the marks and opens the lanes before the caller hears. One exception: where the API
+//! refused the batch in which it left, it waits once more, and is gone if its caller has hung up.
+//! Where it may have taken effect and that does no harm, it is sent again
+//! ([`crate::write::retry`]): for its caller, so not once that has hung up.
 
 use crate::attempt::estimate::MOST_WAITING_IN_LANES;
 use crate::attempt::send::Came;
@@ -323,8 +323,8 @@ impl Unsettled {
         }
     }
 
-    /// The API answered: dropping its place opens its lanes, if nothing may still be under way. A 5xx
-    /// may hide an effect that is still to come.
+    /// The API answered: dropping its place opens its lanes, if nothing may still be under way. A
+    /// 5xx may hide an effect that is still to come.
     pub(crate) fn heard(
         mut self,
         status: StatusCode,

@@ -1,9 +1,9 @@
 //! What writes of an earlier process may still do.
 //!
-//! A write that was sent and not answered may take effect until Q after its attempt ended. Before it
-//! leaves, the ledger is told what it acts on (its *intent*), and a new process keeps the same lanes
-//! closed and the same answers settling for the rest of Q, however often it is started meanwhile.
-//! Where the ledger cannot say, all lanes are closed and nothing is stored for Q.
+//! A write that was sent and not answered may take effect until Q after its attempt ended. Before
+//! it leaves, the ledger is told what it acts on (its *intent*), and a new process keeps the same
+//! lanes closed and the same answers settling for the rest of Q, however often it is started
+//! meanwhile. Where the ledger cannot say, all lanes are closed and nothing is stored for Q.
 //!
 //! Limit: what a write changes is known by its operation, so that for the rest of Q everything that
 //! such a write may change is settling, not only what this one acts on.
@@ -52,8 +52,8 @@ impl Unsettled {
 
 impl Writes {
     /// Closes the lanes and settles the answers of what an earlier process has sent; `None`: nobody
-    /// knows what that was. Notes the attempts of writes that have not ended: those close their lanes
-    /// themselves. To be called before any request.
+    /// knows what that was. Notes the attempts of writes that have not ended: those close their
+    /// lanes themselves. To be called before any request.
     pub(crate) fn restore(&self, left: Option<&[Left]>, unfinished: &mut Unfinished) {
         let (now, q) = (self.clock.now(), self.router.settings.get().late);
         let Some(left) = left else {

@@ -114,8 +114,8 @@ impl Writes {
         }
     }
 
-    /// A write, or one dispatch of it, has ended with this status, or nobody knows how. To be called
-    /// before its caller hears.
+    /// A write, or one dispatch of it, has ended with this status, or nobody knows how. To be
+    /// called before its caller hears.
     pub(crate) fn settle_end(&self, affected: &Affected, status: Option<StatusCode>) {
         let settings = self.router.settings.get();
         let settling = if may_land_later(status) {

@@ -1,8 +1,9 @@
 //! Sending a held write once more after an attempt that may have taken effect.
 //!
-//! Its caller waits, so it is repeated only as long as it can leave before the caller's deadline. From
-//! the first such attempt on, its caller never hears that nothing was sent: if there is no other
-//! attempt, or that does not leave, it hears what the last one came to that may have taken effect.
+//! Its caller waits, so it is repeated only as long as it can leave before the caller's deadline.
+//! From the first such attempt on, its caller never hears that nothing was sent: if there is no
+//! other attempt, or that does not leave, it hears what the last one came to that may have taken
+//! effect.
 
 use crate::attempt::backoff;
 use crate::attempt::send::{Answer, Came};
@@ -158,8 +159,9 @@ impl Held {
     }
 
     /// The end of a write that is not sent, or not once more: what would be said of one that has no
-    /// effect is not true of one that may have had. Nor is it of one that was sent in a batch: no part
-    /// of a list that the API refuses has effect, but that is what it documents, not what it answered.
+    /// effect is not true of one that may have had. Nor is it of one that was sent in a batch: no
+    /// part of a list that the API refuses has effect, but that is what it documents, not what it
+    /// answered.
     pub(crate) fn end(
         &mut self,
         without_effect: Result<Reply, GatewayError>,
@@ -343,8 +345,8 @@ impl Writes {
         ControlFlow::Continue(place)
     }
 
-    /// Whether a write may be repeated after this pause. Its deadline leaves time for the answer, where
-    /// it is known when whoever stands in front of the gateway gives up.
+    /// Whether a write may be repeated after this pause. Its deadline leaves time for the answer,
+    /// where it is known when whoever stands in front of the gateway gives up.
     fn may_repeat(&self, held: &Held, since: Instant, pause: Duration) -> bool {
         let leaves = held.ticket.estimate_again();
         let leaves = leaves.max(self.clock.now() + pause);

@@ -1,8 +1,9 @@
 //! Pure. What the end of a write settles: which cached answers are no longer believed from then on.
 //!
 //! One decision for held, durable, batched and shadowed writes. It promises that a write which may
-//! have changed something settles all that it may have changed, and that a refused one takes nothing
-//! from callers whom it cannot concern (RFC 9111, section 4.4, asks for non-error answers only).
+//! have changed something settles all that it may have changed, and that a refused one takes
+//! nothing from callers whom it cannot concern (RFC 9111, section 4.4, asks for non-error answers
+//! only).
 //!
 //! An end is that of one dispatch. A write that takes several is settled after each of them.
 
@@ -41,9 +42,9 @@ pub enum Extent {
     Everything,
 }
 
-/// What the end of a write settles. `status` is that of its answer, `None` if its outcome is unknown;
-/// `may_be_partial` is explained at [`Affected`]; `is_credential_named` says whether it was sent with
-/// a credential.
+/// What the end of a write settles. `status` is that of its answer, `None` if its outcome is
+/// unknown; `may_be_partial` is explained at [`Affected`]; `is_credential_named` says whether it
+/// was sent with a credential.
 pub fn extent(
     status: Option<StatusCode>,
     scope: Scope,

@@ -1,9 +1,10 @@
 //! How many transactions the journal has kept, where its log cannot take that along.
 //!
 //! SQLite takes a log that is missing, cut or damaged for a shorter one and says nothing. So each
-//! transaction counts itself in the journal, and once it is synced the same number is written beside
-//! the journal. If the number beside it is higher when the journal is opened, what it counted is
-//! lost. That number is not synced: after a loss of power it may be lower, which says nothing.
+//! transaction counts itself in the journal, and once it is synced the same number is written
+//! beside the journal. If the number beside it is higher when the journal is opened, what it
+//! counted is lost. That number is not synced: after a loss of power it may be lower, which says
+//! nothing.
 
 use std::fs::{File, OpenOptions};
 use std::io;

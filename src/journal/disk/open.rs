@@ -4,12 +4,13 @@
 //! - What is there is not touched until it is known to be a whole journal of this version and key:
 //!   every error leaves the files as they were.
 //! - A journal is made under another name and renamed when it is complete and synced, so that what
-//!   a crash leaves is either a journal or none. A file that is empty was one, and is not made anew.
+//!   a crash leaves is either a journal or none. A file that is empty was one, and is not made
+//!   anew.
 //! - One process has it: a lock of the operating system, which ends with the process however that
 //!   ends, and SQLite's own against other programs.
 //!
-//! Beside `journal.db` stand its log `journal.db-wal`, its lock `journal.lock` and the number of its
-//! commits `journal.count`.
+//! Beside `journal.db` stand its log `journal.db-wal`, its lock `journal.lock` and the number of
+//! its commits `journal.count`.
 
 use super::count::{self, Beside, Count};
 use super::rows::{self, SCHEMA, complete};

@@ -1,7 +1,7 @@
 //! Copies of the budgets for operators.
 //!
-//! Requests wait for the one lock of the budgets, so it is held for a few budgets at a time: what is
-//! seen of one budget is of one moment, of two budgets perhaps of two.
+//! Requests wait for the one lock of the budgets, so it is held for a few budgets at a time: what
+//! is seen of one budget is of one moment, of two budgets perhaps of two.
 
 use super::state::State;
 use super::{AccountState, Budgets, Key};

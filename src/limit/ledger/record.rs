@@ -6,10 +6,10 @@
 //! record:  kind (1) | flags (1) | names (1) | 0 | number (4) | attempt (8) | … | checksum (8)
 //! ```
 //!
-//! An attempt is told by a record when it is sent and by another when it has ended. Behind the first
-//! stand its intents: what each write that travels with it acts on. The head says how many records
-//! count, and is written after them: what stands behind those was never acted upon, and if there are
-//! fewer the file was cut.
+//! An attempt is told by a record when it is sent and by another when it has ended. Behind the
+//! first stand its intents: what each write that travels with it acts on. The head says how many
+//! records count, and is written after them: what stands behind those was never acted upon, and if
+//! there are fewer the file was cut.
 //!
 //! Order keys are keyed hashes; no name and no token is in the file.
 

@@ -217,8 +217,8 @@ async fn what_may_still_take_effect_is_known_at_each_start_until_it_no_longer_ma
     let ledger = &mut opened.ledger;
     let second = Duration::from_secs(1);
     let send = |ledger: &mut Ledger, intents: &[Intent]| ledger.sent([1; 16], WQ, RATE, intents);
-    // Without effect are one that was answered with 429, and one whose effect is known; the latter is
-    // needed where it is durable. The others may still take effect.
+    // Without effect are one that was answered with 429, and one whose effect is known; the latter
+    // is needed where it is durable. The others may still take effect.
     let writes = [
         (vec![intent(&clock, Some(8), 1)], Effect::None),
         (vec![intent(&clock, None, 1)], Effect::Known),

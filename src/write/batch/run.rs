@@ -1,8 +1,8 @@
 //! Carrying a batch through: one slot, the journal before it, one dispatch, and each member told.
 //!
-//! Invariant: all members have settled before any of their callers hears. Members of a refused batch
-//! take their own places again, with their own deadlines and turns, and are sent in smaller groups or
-//! alone ([`Batching`](crate::merge::Batching)); no batch is sent twice.
+//! Invariant: all members have settled before any of their callers hears. Members of a refused
+//! batch take their own places again, with their own deadlines and turns, and are sent in smaller
+//! groups or alone ([`Batching`](crate::merge::Batching)); no batch is sent twice.
 
 use crate::attempt::send::{Answer, Came};
 use crate::error::{GatewayError, Waited};
@@ -258,8 +258,8 @@ impl Member {
     }
 
     /// Settles what it touches, by the answer to the batch: a list may have been applied in part
-    /// before it was refused, and the fields that no member is shown may name what else has changed.
-    /// Its place, and its own answer.
+    /// before it was refused, and the fields that no member is shown may name what else has
+    /// changed. Its place, and its own answer.
     fn settle(
         &mut self,
         outcome: &Outcome,

@@ -503,8 +503,8 @@ fn replay(record: &Record, key: &Key) -> Result<Reply, GatewayError> {
     }
 }
 
-/// The recorded answer that the caller of a write that has ended is given. What the API refused after
-/// an attempt that may have taken effect is no refusal of the write.
+/// The recorded answer that the caller of a write that has ended is given. What the API refused
+/// after an attempt that may have taken effect is no refusal of the write.
 fn recorded_answer(state: State, answer: Option<&KeptAnswer>) -> Result<&KeptAnswer, GatewayError> {
     match answer {
         None if state == State::Failed => Err(GatewayError::GivenUp),

@@ -48,7 +48,8 @@ impl Writes {
     ) {
         let mut heard = heard.unwrap_or_default();
         let end = if heard.status() == Some(StatusCode::UNAUTHORIZED) {
-            // It says nothing of the write, so it is not what the next one under its key is to hear.
+            // It says nothing of the write, so it is not what the next one under its key is to
+            // hear.
             self.refused_lately(live.credential);
             match state {
                 State::Failed => Change::Withdraw(live.id),
@@ -170,8 +171,8 @@ impl Writes {
         }
     }
 
-    /// What was deferred with this credential no longer waits because the API refuses it; whether it
-    /// did.
+    /// What was deferred with this credential no longer waits because the API refuses it; whether
+    /// it did.
     pub(super) async fn admitted(&self, credential: Credential) -> bool {
         let pause = scheduler::Pause::Refused(credential);
         let waited = self.durable.shared.feed.lock().resume(&pause);

@@ -1,17 +1,18 @@
 //! Writes that outlast a crash: deferred ones, and those with an `Idempotency-Key`.
 //!
-//! `accept` takes them in and answers their callers, `enqueue` reads them back when it is their turn,
-//! `run` sends them, `completion` records what came of it, `recovery` goes on with what the last process left, `requests` shows them to those whose they are
-//! and `operate` to operators; `rebind` gives them to another credential of the same workspace, which
-//! `workspace` asks for. `pending` is one of them, `scheduler` those that wait to be brought before their
-//! budgets. `checks` knows which credentials the API takes, `summary` is what is told of a write after
-//! its request was erased, and `retention` says how much is remembered of those that have ended.
+//! `accept` takes them in and answers their callers, `enqueue` reads them back when it is their
+//! turn, `run` sends them, `completion` records what came of it, `recovery` goes on with what the
+//! last process left, `requests` shows them to those whose they are and `operate` to operators;
+//! `rebind` gives them to another credential of the same workspace, which `workspace` asks for.
+//! `pending` is one of them, `scheduler` those that wait to be brought before their budgets.
+//! `checks` knows which credentials the API takes, `summary` is what is told of a write after its
+//! request was erased, and `retention` says how much is remembered of those that have ended.
 //!
 //! Promises:
 //! - Nothing is acknowledged, and nothing leaves, before the journal has it on the disk.
 //! - What has been recorded as sent is sent again only if that can do no more than the first time.
-//! - The lanes of a write open after its end is on the disk: were it repeated after a crash, it would
-//!   otherwise undo what a later write of its lanes has done since.
+//! - The lanes of a write open after its end is on the disk: were it repeated after a crash, it
+//!   would otherwise undo what a later write of its lanes has done since.
 
 mod accept;
 mod checks;

@@ -205,8 +205,8 @@ impl Writes {
         })
     }
 
-    /// What is left of a write under the key of its old credential. Whoever asks under that key again
-    /// must not have it carried out once more; what becomes of it is for others to see.
+    /// What is left of a write under the key of its old credential. Whoever asks under that key
+    /// again must not have it carried out once more; what becomes of it is for others to see.
     fn left_under_key(&self, before: Record) -> Change {
         let now = self.clock.wall();
         Change::Accept(Box::new(Record {

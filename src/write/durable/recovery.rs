@@ -1,9 +1,9 @@
 //! Going on with what the last process left.
 //!
-//! Whatever had not ended takes its place in its lanes again, in the order of acceptance, before any
-//! new request is taken. What had been sent and has no recorded answer is sent again if that can do
-//! no more than the first time and is not long ago; otherwise nobody knows what became of it, and
-//! its lanes stay closed for as long as it may still take effect.
+//! Whatever had not ended takes its place in its lanes again, in the order of acceptance, before
+//! any new request is taken. What had been sent and has no recorded answer is sent again if that
+//! can do no more than the first time and is not long ago; otherwise nobody knows what became of
+//! it, and its lanes stay closed for as long as it may still take effect.
 
 use crate::exchange::priority;
 use crate::exchange::request::Ask;
@@ -100,9 +100,10 @@ impl Writes {
     }
 
     /// When a write may have taken effect for the first time, and until when it may. The ledger's
-    /// word counts, which goes by the boot clock. Without it the wall clock is asked how long ago the
-    /// write was sent, which may have been set since: if it says less than nothing, that is unknown,
-    /// and so long ago that the write is not repeated; and its lanes stay closed for all of Q.
+    /// word counts, which goes by the boot clock. Without it the wall clock is asked how long ago
+    /// the write was sent, which may have been set since: if it says less than nothing, that is
+    /// unknown, and so long ago that the write is not repeated; and its lanes stay closed for all
+    /// of Q.
     fn doubt(&self, record: &Record, attempts: Option<Attempts>) -> (Instant, Option<Instant>) {
         let now = self.clock.now();
         if let Some(Attempts { first, until }) = attempts {

@@ -125,8 +125,8 @@ impl Writes {
         });
     }
 
-    /// Runs the task of a write. One that panics leaves it as one of which nobody knows the outcome,
-    /// if it had left.
+    /// Runs the task of a write. One that panics leaves it as one of which nobody knows the
+    /// outcome, if it had left.
     fn guarded(self: &Arc<Self>, live: Arc<Live>, work: impl Future<Output = ()> + Send + 'static) {
         let writes = self.clone();
         drop(tokio::spawn(async move {

@@ -1,10 +1,10 @@
 //! Whether the API takes a credential, and which workspace it belongs to, as the API itself says
 //! (`GET /`).
 //!
-//! It is asked when a write is first deferred with a credential, which waits for the answer: a token
-//! that the API has never accepted gets no 202. The workspace is kept in the journal: later, when
-//! the API no longer takes that credential, there is nobody left to ask, and a token that is to take
-//! its place must not carry the writes into another workspace.
+//! It is asked when a write is first deferred with a credential, which waits for the answer: a
+//! token that the API has never accepted gets no 202. The workspace is kept in the journal: later,
+//! when the API no longer takes that credential, there is nobody left to ask, and a token that is
+//! to take its place must not carry the writes into another workspace.
 
 use crate::attempt::send::Came;
 use crate::credential::Credential;
@@ -62,9 +62,9 @@ impl From<Unsaid> for GatewayError {
 }
 
 impl Writes {
-    /// Asks the API whether it takes the credential of a write that is to be deferred, unless that is
-    /// known. A write whose credential the API could not be asked about is accepted: that it outlasts
-    /// such a time is what it is deferred for.
+    /// Asks the API whether it takes the credential of a write that is to be deferred, unless that
+    /// is known. A write whose credential the API could not be asked about is accepted: that it
+    /// outlasts such a time is what it is deferred for.
     ///
     /// # Errors
     /// If the API answers it with 401, or has done so lately; or if its caller asks too much.
