@@ -27,6 +27,7 @@ mod clients;
 mod connections;
 mod crash;
 mod crowds;
+mod dependencies;
 mod deploy;
 mod docs;
 mod durable;

@@ -1,6 +1,6 @@
 //! The rules of the code base that a compiler does not check.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -227,4 +227,225 @@ fn an_import_is_found_however_it_is_written() {
     assert_eq!(found("let x = crate::write::now();"), ["write"]);
     assert_eq!(found("use super::super::gateway::Gateway;"), ["gateway"]);
     assert_eq!(found("use super::entry::Entry; $crate::x"), ["x"]);
+}
+
+/// The code of a file, comments included, without its tests.
+fn without_tests(text: &str) -> &str {
+    let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+    &text[..end]
+}
+
+/// The most lines of a file without its tests.
+const MOST_LINES: usize = 400;
+
+/// Files that are longer still. The list only gets shorter.
+const LONG: [&str; 25] = [
+    "app.rs",
+    "attempt/estimate.rs",
+    "cache/entry.rs",
+    "cache/fence/interleavings.rs",
+    "cache/flight.rs",
+    "cache/mod.rs",
+    "cli.rs",
+    "config/read.rs",
+    "error.rs",
+    "gateway/record.rs",
+    "journal/disk.rs",
+    "journal/disk/rows.rs",
+    "limit/budgets.rs",
+    "limit/ledger.rs",
+    "limit/window.rs",
+    "metrics.rs",
+    "queue/mod.rs",
+    "read/fetch.rs",
+    "read/serve.rs",
+    "route/table.rs",
+    "server/line.rs",
+    "write/durable/accept.rs",
+    "write/durable/mod.rs",
+    "write/durable/run.rs",
+    "write/held.rs",
+];
+
+#[test]
+fn a_file_can_be_read_in_one_go() {
+    let files = sources().into_iter().filter(|(path, _)| !is_test(path));
+    let long: Vec<String> = files
+        .filter(|(_, text)| without_tests(text).trim_end().lines().count() > MOST_LINES)
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    assert_eq!(sorted(long), sorted(LONG.map(String::from).to_vec()));
+}
+
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names
+}
+
+#[test]
+fn a_comment_fits_into_its_line() {
+    for (path, text) in sources() {
+        for (at, line) in text.lines().enumerate() {
+            let is_comment = line.trim_start().starts_with("//");
+            let fits = line.chars().count() <= 100;
+            assert!(fits || !is_comment, "{}:{}", path.display(), at + 1);
+        }
+    }
+}
+
+/// Names of types that more than one module defines. The list only gets shorter.
+const DEFINED_TWICE: [&str; 105] = [
+    "Account",
+    "Action",
+    "Admin",
+    "Answer",
+    "AnswerBody",
+    "Arrival",
+    "Ask",
+    "Attempt",
+    "Attempts",
+    "Body",
+    "Bounds",
+    "Cache",
+    "Came",
+    "Change",
+    "Changed",
+    "Check",
+    "Claim",
+    "Count",
+    "Directives",
+    "Disk",
+    "Doubt",
+    "Effect",
+    "End",
+    "Ended",
+    "Facts",
+    "Found",
+    "Grant",
+    "Handed",
+    "Heard",
+    "Held",
+    "History",
+    "Holds",
+    "Inner",
+    "Intent",
+    "Journal",
+    "Kept",
+    "Key",
+    "KeyHash",
+    "Kind",
+    "Known",
+    "Landed",
+    "Line",
+    "Listener",
+    "Load",
+    "Log",
+    "Member",
+    "Memory",
+    "Names",
+    "Next",
+    "Operation",
+    "Others",
+    "Outcome",
+    "Page",
+    "Params",
+    "Part",
+    "Passenger",
+    "Past",
+    "Patience",
+    "Peer",
+    "Place",
+    "Plan",
+    "Problem",
+    "Progress",
+    "Queue",
+    "Read",
+    "Reader",
+    "Reading",
+    "Refusal",
+    "Refusals",
+    "Routes",
+    "Run",
+    "Seen",
+    "Segment",
+    "Selection",
+    "Shared",
+    "Size",
+    "Slot",
+    "Source",
+    "Spec",
+    "Stage",
+    "StartError",
+    "State",
+    "Stream",
+    "Table",
+    "Taken",
+    "Ticket",
+    "Told",
+    "Tries",
+    "Turn",
+    "Use",
+    "Value",
+    "Verdict",
+    "Wait",
+    "Waiting",
+    "Waits",
+    "Wanted",
+    "Way",
+    "What",
+    "Window",
+    "Wish",
+    "World",
+    "Write",
+    "Writer",
+    "Writes",
+    "Written",
+];
+
+/// The types that a file defines.
+fn types(text: &str) -> Vec<String> {
+    let lines = without_tests(text).lines();
+    let declared = lines.filter_map(|line| {
+        let line = match line.strip_prefix("pub(") {
+            Some(rest) => rest.split_once(") ")?.1,
+            None => line.strip_prefix("pub ").unwrap_or(line),
+        };
+        let kinds = ["struct ", "enum ", "trait ", "type "];
+        kinds.iter().find_map(|kind| line.strip_prefix(kind))
+    });
+    declared.map(first_word).collect()
+}
+
+#[test]
+fn a_name_means_one_thing() {
+    let mut defined: BTreeMap<String, BTreeSet<PathBuf>> = BTreeMap::new();
+    for (path, text) in sources().into_iter().filter(|(path, _)| !is_test(path)) {
+        for name in types(&text) {
+            defined.entry(name).or_default().insert(path.clone());
+        }
+    }
+    defined.retain(|_, files| files.len() > 1);
+    let unknown: Vec<_> = defined
+        .iter()
+        .filter(|(name, _)| !DEFINED_TWICE.contains(&name.as_str()))
+        .collect();
+    assert!(unknown.is_empty(), "defined more than once: {unknown:#?}");
+    let unique: Vec<_> = DEFINED_TWICE
+        .iter()
+        .filter(|name| !defined.contains_key(**name))
+        .collect();
+    assert!(unique.is_empty(), "no longer defined twice: {unique:?}");
+}
+
+/// The life of a request is the first thing that the file of that name shows.
+#[test]
+fn the_flow_of_a_request_begins_its_file() {
+    let (_, text) = sources()
+        .into_iter()
+        .find(|(path, _)| path == Path::new("gateway/flow.rs"))
+        .expect("gateway/flow.rs");
+    let at = text
+        .lines()
+        .position(|line| line.contains("async fn carry_out"));
+    assert!(at.is_some_and(|at| at < 60), "{at:?}");
 }
