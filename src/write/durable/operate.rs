@@ -129,7 +129,7 @@ impl Writes {
     /// Deferred writes of the selection leave again; false if they were not paused.
     ///
     /// # Errors
-    /// See [`Gateway::operators_pause`].
+    /// See [`Writes::operators_pause`].
     pub async fn operators_resume(&self, selection: &Selection) -> Result<bool, GatewayError> {
         let pause = self.selected(selection)?;
         let refused = match &pause {

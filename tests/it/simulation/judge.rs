@@ -396,13 +396,16 @@ impl<'a> Evidence<'a> {
         let arrived = arrivals.last().map_or(write.began.at, |arrival| arrival.at);
         match write.heard() {
             Some(heard) if write.error() == "gateway-outcome-unknown" => {
-                // One that was to be repeated is told of later.
-                let mut counted = arrivals.iter().filter(|arrival| !arrival.refused());
-                let found = match counted.next_back() {
-                    Some(last) if arrivals.len() > 1 => heard.at.min(last.at),
-                    _ => heard.at,
+                // The attempt that may have had effect had ended when a retry left, and when the API
+                // refused that one. One that never arrived ended when nobody saw it.
+                let may_have_effect = |arrival: &&&Arrival| {
+                    !arrival.refused() && !(400..500).contains(&arrival.status)
                 };
-                arrived.max(found + Q)
+                match arrivals.iter().rev().find(may_have_effect) {
+                    Some(last) if arrivals.len() > 1 => arrived.max(heard.at.min(last.at) + Q),
+                    Some(_) => arrived.max(heard.at + Q),
+                    None => arrived,
+                }
             }
             Some(heard) => arrived.max(heard.at),
             None => arrived,
