@@ -396,20 +396,50 @@ impl<'a> Evidence<'a> {
         let arrived = arrivals.last().map_or(write.began.at, |arrival| arrival.at);
         match write.heard() {
             Some(heard) if write.error() == "gateway-outcome-unknown" => {
-                // The attempt that may have had effect had ended when a retry left, and when the API
-                // refused that one. One that never arrived ended when nobody saw it.
-                let may_have_effect = |arrival: &&&Arrival| {
-                    !arrival.refused() && !(400..500).contains(&arrival.status)
-                };
-                match arrivals.iter().rev().find(may_have_effect) {
-                    Some(last) if arrivals.len() > 1 => arrived.max(heard.at.min(last.at) + Q),
-                    Some(_) => arrived.max(heard.at + Q),
-                    None => arrived,
+                let mut counted: Vec<_> = arrivals.iter().filter(|it| !it.refused()).collect();
+                if write.is_retry_refused() {
+                    // The refused retry has no effect of its own, and the attempt before it had ended
+                    // when it left. Where that one never arrived nobody saw its end.
+                    let retry = counted
+                        .iter()
+                        .rposition(|it| (400..500).contains(&it.status));
+                    retry.map(|at| counted.remove(at));
+                    return counted
+                        .last()
+                        .map_or(arrived, |last| arrived.max(last.at + Q));
                 }
+                // One that was to be repeated is told of later.
+                let found = match counted.last() {
+                    Some(last) if arrivals.len() > 1 => heard.at.min(last.at),
+                    _ => heard.at,
+                };
+                arrived.max(found + Q)
             }
             Some(heard) => arrived.max(heard.at),
             None => arrived,
         }
+    }
+
+    /// Whether a lane of this write is closed when it is accepted, because an earlier process was killed
+    /// before the answer to a write of that lane: order wins over turn.
+    fn waits_for_a_kill(&self, request: &Request) -> bool {
+        let What::Write(write) = &request.what else {
+            return false;
+        };
+        self.requests.iter().any(|earlier| {
+            let What::Write(other) = &earlier.what else {
+                return false;
+            };
+            let Some(kill) = self.scenario.restarts.get(earlier.life) else {
+                return false;
+            };
+            earlier.life < request.life
+                && earlier.token == request.token
+                && earlier.heard().is_none()
+                && self.of_write.contains_key(&earlier.number)
+                && other.keys.iter().any(|key| write.keys.contains(key))
+                && request.began.at < self.began + kill.at + kill.down + Q
+        })
     }
 
     /// Between the acceptance and the arrival of a caller with a single write, each other peer
@@ -422,7 +452,7 @@ impl<'a> Evidence<'a> {
         for request in self
             .requests
             .iter()
-            .filter(|request| request.peer == PATIENT)
+            .filter(|request| request.peer == PATIENT && !self.waits_for_a_kill(request))
         {
             let Some([own]) = self.of_write.get(&request.number).map(Vec::as_slice) else {
                 continue;

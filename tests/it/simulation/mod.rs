@@ -6,7 +6,7 @@
 //! `judge.rs` compares what they heard with what the sandbox saw.
 //!
 //! `SEGMENT_GATEWAY_SIM_SEEDS=1000 cargo test simulation` runs more seeds for each window than the
-//! usual 24, `SEGMENT_GATEWAY_SIM_SEED=17` one alone, `SEGMENT_GATEWAY_SIM_MINUTES=600` longer ones.
+//! usual 32, `SEGMENT_GATEWAY_SIM_SEED=17` one alone, `SEGMENT_GATEWAY_SIM_MINUTES=600` longer ones.
 
 mod callers;
 mod judge;
@@ -133,8 +133,7 @@ async fn nothing_is_left(stage: &Stage, wrong: &mut Vec<String>) {
 fn seeds(window: WindowKind) {
     let seeds = match setting("SEED") {
         Some(seed) => seed..seed + 1,
-        // Seed 29 shows a peer that has two turns before another one, which is not mended yet.
-        None => 0..setting("SEEDS").unwrap_or(24),
+        None => 0..setting("SEEDS").unwrap_or(32),
     };
     let mut sum = Figures::default();
     for seed in seeds {

@@ -18,6 +18,8 @@ pub enum End {
         status: StatusCode,
         /// The type of an error.
         error: String,
+        /// Whether a retry was refused of a write whose outcome is unknown.
+        retry_refused: bool,
         /// What a 429 asks to wait.
         wait: Option<Duration>,
         /// The state that the answer shows.
@@ -80,5 +82,18 @@ impl Request {
             Some((_, End::Answered { error, .. })) => error,
             _ => "",
         }
+    }
+
+    pub fn is_retry_refused(&self) -> bool {
+        matches!(
+            self.ended,
+            Some((
+                _,
+                End::Answered {
+                    retry_refused: true,
+                    ..
+                }
+            ))
+        )
     }
 }

@@ -375,10 +375,13 @@ pub fn number_of(target: &str) -> Option<usize> {
 
 fn heard(answer: &Answer) -> End {
     let cache = answer.header("cache-status");
-    let wait = answer.json()["errors"][0]["data"]["msBeforeNext"].as_f64();
+    let document = answer.json();
+    let message = document["errors"][0]["message"].as_str();
+    let wait = document["errors"][0]["data"]["msBeforeNext"].as_f64();
     End::Answered {
         status: answer.status,
         error: answer.error_type(),
+        retry_refused: message.is_some_and(|text| text.contains("refused the retry")),
         wait: wait.map(|ms| Duration::from_secs_f64(ms / 1000.0)),
         version: answer.header("x-sandbox-version").parse().ok(),
         shared: ["; hit", "; collapsed", "detail=stale-if"]
