@@ -8,11 +8,11 @@ use crate::clock::Clock;
 use crate::config::{Config, LogAccess, Mode, proxy_environment};
 use crate::credential::Hasher;
 use crate::exchange::answer_memory::Answers;
-use crate::exchange::body_memory::Room;
 use crate::exchange::callers::{Allowed, Quotas};
 use crate::exchange::prefer::Patience;
 use crate::exchange::router::Router;
 use crate::exchange::settings::{AccessLog, Settings};
+use crate::exchange::share::Share;
 use crate::gateway::Gateway;
 use crate::gateway::stack::StackBounds;
 use crate::journal::Remembered;
@@ -32,7 +32,6 @@ use crate::trace::{self, Collector, Tracer};
 use crate::upstream::{Base, Client, ProxyRules, ProxyVariables, Spec};
 use crate::write::Writes;
 use crate::write::durable::{Durable, DurableBounds};
-use crate::write::held_limit::Holds;
 use governor::clock::QuantaClock;
 use http::HeaderValue;
 use std::num::NonZeroU32;
@@ -119,15 +118,15 @@ impl Assembly {
         let answers = Answers::new(config.cache.bytes.0);
         let reads = Arc::new(Reads::new(&handles, attempts.clone(), answers));
         // Half of the callers' connections.
-        let holds = Holds::new(config.server.connections / 2);
+        let held = Share::new(config.server.connections / 2);
         let durable = durable(&config, keeping);
-        let writes = Arc::new(Writes::new(&handles, attempts.clone(), durable, holds));
+        let writes = Arc::new(Writes::new(&handles, attempts.clone(), durable, held));
         let shadow = shadow(&config).map(|bounds| {
             let attempts = attempts.clone();
             let shadow = Shadow::new(bounds, &handles, attempts, reads.clone(), writes.clone());
             Arc::new(shadow)
         });
-        let bodies = Room::new(config.server.bodies_bytes.0);
+        let bodies = Share::new(config.server.bodies_bytes.0);
         let gateway = Gateway::new(handles, reads, writes, shadow, attempts, bodies);
         gateway.set_debug(config.log.level.tells_of_requests());
         Ok(Arc::new(gateway))

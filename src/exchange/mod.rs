@@ -5,7 +5,6 @@
 
 pub mod answer_memory;
 pub mod body;
-pub mod body_memory;
 pub mod cache_status;
 pub mod callers;
 pub mod decoding;
@@ -19,4 +18,5 @@ pub mod request_id;
 pub mod response;
 pub mod router;
 pub mod settings;
+pub mod share;
 pub mod timing;

@@ -2,9 +2,9 @@
 //! needs.
 
 use crate::credential::{self, Credential};
-use crate::exchange::body_memory::Taken;
 use crate::exchange::edge;
 use crate::exchange::ids::Ids;
+use crate::exchange::share::Portion;
 use crate::exchange::timing::Progress;
 use crate::limit::turns::{Caller, Urgency};
 use crate::route::names;
@@ -38,7 +38,7 @@ pub(crate) struct Ask {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     /// The memory reserved for the body.
-    pub(crate) room: Option<Arc<Taken>>,
+    pub(crate) room: Option<Arc<Portion>>,
     /// The progress, for reports about the request.
     pub(crate) progress: Arc<Progress>,
     /// The ids for log and traces.

@@ -11,10 +11,10 @@ use crate::buffer::Buffer;
 use crate::error::GatewayError;
 use crate::exchange::body::Body;
 use crate::exchange::body::BoxError;
-use crate::exchange::body_memory::Taken;
 use crate::exchange::edge;
 use crate::exchange::request::AmbiguousFraming;
 use crate::exchange::response::Reply;
+use crate::exchange::share::Portion;
 use crate::gateway::Gateway;
 use crate::gateway::record::{Asker, Watch};
 use crate::route::policy::Effect;
@@ -101,7 +101,7 @@ impl Gateway {
     /// # Errors
     /// If the body is larger than the limit, breaks off, times out, or finds no room in the memory
     /// for bodies.
-    async fn collect<B>(&self, body: B, peer: IpAddr) -> Result<(Bytes, Taken), GatewayError>
+    async fn collect<B>(&self, body: B, peer: IpAddr) -> Result<(Bytes, Portion), GatewayError>
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -113,7 +113,7 @@ impl Gateway {
         }
         // Memory is reserved as data arrives, not by the announced length: a caller that announces
         // much and sends little must not keep others out.
-        let mut room = self.bodies.nothing(peer);
+        let mut room = self.bodies.portion(peer);
         let (mut first, mut all) = (Bytes::new(), Buffer::new(0));
         let mut body = pin!(body);
         while let Some(frame) = body.as_mut().frame().await {

@@ -23,9 +23,9 @@ use crate::attempt::{Attempts, Handles};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::error::GatewayError;
-use crate::exchange::body_memory::Room;
 use crate::exchange::callers::Quotas;
 use crate::exchange::router::Router;
+use crate::exchange::share::Share;
 use crate::limit::budgets::Budgets;
 use crate::metrics::Metrics;
 use crate::read::Reads;
@@ -56,7 +56,7 @@ pub struct Gateway {
     tasks: Tasks,
     clock: Clock,
     /// The memory for request bodies.
-    bodies: Room,
+    bodies: Share,
     /// The requests that the gateway rejected most recently.
     recent: Mutex<RecentRefusals>,
     /// Whether the gateway is stopping and accepts no new work.
@@ -73,7 +73,7 @@ impl Gateway {
         writes: Arc<Writes>,
         shadow: Option<Arc<Shadow>>,
         attempts: Arc<Attempts>,
-        bodies: Room,
+        bodies: Share,
     ) -> Self {
         Self {
             router: handles.router,

@@ -7,7 +7,7 @@
 //! - The copy is no longer than its bound.
 //! - The copy is judged as soon as the last byte has arrived, even if nothing is polled after it.
 
-use crate::exchange::body_memory::Taken;
+use crate::exchange::share::Portion;
 use crate::shadow::reads::Judge;
 use crate::upstream::{AnswerBody, BodyError};
 use bytes::{Bytes, BytesMut};
@@ -30,14 +30,14 @@ pub struct Copied {
     copy: Option<(BytesMut, Box<Judge>)>,
     most: usize,
     /// The memory reserved for the copy.
-    room: Taken,
+    room: Portion,
     /// The result of the comparison, once it is known.
     same: Option<bool>,
 }
 
 impl Copied {
     /// Copies at most `most` bytes into `room`, for `judge`.
-    pub(super) fn new(body: AnswerBody, most: usize, room: Taken, judge: Box<Judge>) -> Self {
+    pub(super) fn new(body: AnswerBody, most: usize, room: Portion, judge: Box<Judge>) -> Self {
         let mut copied = Self {
             ahead: VecDeque::new(),
             rest: body,

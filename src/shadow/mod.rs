@@ -27,12 +27,12 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::credential::Credential;
 use crate::error::GatewayError;
-use crate::exchange::body_memory::Room;
 use crate::exchange::callers::Quotas;
 use crate::exchange::edge;
 use crate::exchange::request::Ask;
 use crate::exchange::response::Reply;
 use crate::exchange::settings::Settings;
+use crate::exchange::share::Share;
 use crate::exchange::timing::Timing;
 use crate::limit::learn::Allowance;
 use crate::merge::{self, Parts};
@@ -65,7 +65,7 @@ const MOST_CLOSED: u32 = 4;
 pub struct Shadow {
     model: Mutex<Model<BudgetKey, Parts>>,
     /// The memory of all copies. A response without room for its copy is streamed and not judged.
-    copies: Room,
+    copies: Share,
     attempts: Arc<Attempts>,
     reads: Arc<Reads>,
     writes: Arc<Writes>,
@@ -99,7 +99,7 @@ impl Shadow {
     ) -> Self {
         Self {
             model: Mutex::new(Model::new(bounds)),
-            copies: Room::new(COPIES),
+            copies: Share::new(COPIES),
             attempts,
             reads,
             writes,

@@ -272,7 +272,7 @@ impl Judge {
         };
         let compares = judge.shown.is_some();
         let peer = judge.reading.ask.caller.peer;
-        let room = shadow.copies.nothing(peer);
+        let room = shadow.copies.portion(peer);
         let mut copied = Copied::new(body, most, room, judge);
         if compares {
             // The frames read here follow the head; the rest streams.

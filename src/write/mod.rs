@@ -5,7 +5,6 @@ pub mod decision;
 pub mod durable;
 pub mod element_count;
 pub mod held;
-pub mod held_limit;
 pub mod idempotency;
 pub mod late_arrivals;
 pub mod locations;
@@ -19,6 +18,7 @@ use crate::clock::Clock;
 use crate::error::GatewayError;
 use crate::exchange::callers::Quotas;
 use crate::exchange::router::Router;
+use crate::exchange::share::{Full, Portion, Share};
 use crate::limit::budgets::Budgets;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
@@ -26,7 +26,6 @@ use crate::tasks::Tasks;
 use crate::trace::Tracer;
 use batch::Platform;
 use durable::Durable;
-use held_limit::{Hold, Holds, NoRoom};
 use http::StatusCode;
 use settlement::Affected;
 use std::net::IpAddr;
@@ -48,7 +47,7 @@ pub struct Writes {
     /// Writes that outlast a crash.
     durable: Durable,
     /// Writes held at present.
-    holds: Holds,
+    held: Share,
     quotas: Arc<Quotas>,
     metrics: Arc<Metrics>,
     tracer: Option<Tracer>,
@@ -59,7 +58,7 @@ pub struct Writes {
 
 impl Writes {
     /// Writes by way of these attempts.
-    pub fn new(handles: &Handles, attempts: Arc<Attempts>, durable: Durable, holds: Holds) -> Self {
+    pub fn new(handles: &Handles, attempts: Arc<Attempts>, durable: Durable, held: Share) -> Self {
         Self {
             attempts,
             router: handles.router.clone(),
@@ -68,7 +67,7 @@ impl Writes {
             queue: handles.queue.clone(),
             platform: Platform::default(),
             durable,
-            holds,
+            held,
             quotas: handles.quotas.clone(),
             metrics: handles.metrics.clone(),
             tracer: handles.tracer.clone(),
@@ -89,16 +88,15 @@ impl Writes {
     }
 
     /// Room for one more held write of this peer's.
-    fn hold(&self, peer: IpAddr) -> Result<Hold, GatewayError> {
-        self.holds.take(peer).map_err(|why| {
-            let peer = match why {
-                NoRoom::AtAll => None,
-                NoRoom::ForThisPeer => Some(peer),
-            };
+    fn hold(&self, peer: IpAddr) -> Result<Portion, GatewayError> {
+        let mut held = self.held.portion(peer);
+        held.grow(1).map_err(|full| {
+            let peer = (full == Full::ForPeer).then_some(peer);
             GatewayError::QueueFull {
                 retry_after: self.budgets.until_departure(peer),
             }
-        })
+        })?;
+        Ok(held)
     }
 
     /// Makes cached answers unbelievable that began before this instant, and those that begin

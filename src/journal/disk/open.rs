@@ -15,6 +15,7 @@
 use super::count::{self, Beside, Count};
 use super::rows::{self, SCHEMA, complete};
 use crate::journal::Key;
+use crate::private_file;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use std::ffi::OsString;
@@ -243,7 +244,7 @@ fn check_count(connection: &Connection, path: &Path) -> Result<u64, OpenError> {
 /// Takes the journal for this process, whether or not it is there.
 pub(in crate::journal) fn lock(path: &Path) -> Result<File, OpenError> {
     let denied = |error: io::Error| OpenError::Denied(path.to_owned(), error.to_string());
-    let lock = private(&path.with_extension("lock"), false).map_err(denied)?;
+    let lock = private(&path.with_extension("lock")).map_err(denied)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
@@ -259,10 +260,10 @@ fn make(path: &Path, key: &Key) -> Result<(), OpenError> {
     };
     let new = path.with_extension("new");
     // What a crash has left of an earlier attempt.
-    for tail in ["", "-wal", "-journal"] {
-        let _ = std::fs::remove_file(beside(&new, tail));
+    for tail in ["-wal", "-journal"] {
+        let _ = private_file::remove(&beside(&new, tail));
     }
-    private(&new, true).map_err(denied)?;
+    private_file::create(&new).map_err(denied)?;
     let fill = || -> rusqlite::Result<()> {
         let connection = connect(&new)?;
         connection.pragma_update(None, "page_size", PAGE as i64)?;
@@ -385,9 +386,9 @@ fn beside(path: &Path, tail: &str) -> PathBuf {
     name.into()
 }
 
-fn private(path: &Path, is_new: bool) -> io::Result<File> {
+fn private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.create(true).create_new(is_new).write(true);
+    options.create(true).truncate(false).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
