@@ -177,6 +177,31 @@ async fn every_refusal_of_a_batch_is_divided_except_that_of_the_token() {
     assert_eq!(script.count(), 5);
 }
 
+/// A part of a list may have taken effect although the API refuses it: a list that was stored before
+/// is not shown after it, although none of its members alone could have changed anything.
+#[tokio::test(start_paused = true)]
+async fn a_refused_batch_invalidates_what_a_part_of_it_may_have_changed() {
+    for (merged, hits) in [(false, true), (true, false)] {
+        let script = Script::new(|seen, _| match seen.method {
+            Method::GET => Step::Later(TAKES, answer(200, r#"{"data":{"invites":[]}}"#)),
+            _ => Step::Later(TAKES, answer(403, "{}")),
+        });
+        let world = script.world();
+        world.get("/invites", "a").await;
+        let mut asks: Vec<_> = ahead().collect();
+        if merged {
+            asks.extend(["x@x.com", "y@x.com"].map(invite));
+        }
+        let count = asks.len();
+        assert_eq!(statuses(&all(&world, asks).await), vec![403; count]);
+        let lists = |seen: &Seen| seen.body.iter().filter(|byte| **byte == b'@').count() > 1;
+        assert_eq!(script.seen().iter().any(lists), merged);
+        let shown = world.get("/invites", "a").await;
+        let status = shown.header("cache-status");
+        assert_eq!(status.contains("; hit"), hits, "{status}");
+    }
+}
+
 /// The status says it all, also where the text is longer than what is read.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_need_not_be_read_to_its_end() {
