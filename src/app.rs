@@ -147,7 +147,7 @@ pub async fn serve(
         upstream = %config.upstream.url,
         version = VERSION,
         commit = COMMIT,
-        "the gateway listens"
+        "listening"
     );
     operators.tell(&access.get(), &config);
     let front = Front::new(gateway.clone(), stack_bounds(&config));
@@ -191,7 +191,7 @@ async fn drain(
     tracing::info!(
         within_s = within.as_secs_f64(),
         waiting = gateway.budgets().waiting(),
-        "stopping: no new connections, requests under way go on"
+        "draining: no new connections are accepted, requests in flight continue"
     );
     gateway.drain(within);
     let _ = stopping.send(true);
@@ -215,11 +215,11 @@ async fn drain(
         tracing::warn!(
             tasks = gateway.tasks().under_way(),
             waiting = gateway.budgets().waiting(),
-            "stopped at the drain deadline with requests under way; writes that were sent and not \
+            "drain deadline reached with requests in flight; writes that were sent but not \
              answered may have taken effect"
         );
     } else {
-        tracing::info!("stopped: every request under way has ended");
+        tracing::info!("drained: no request is in flight");
     }
 }
 
@@ -249,7 +249,7 @@ async fn tell_progress(gateway: &Arc<Gateway>, deadline: Instant) {
                     .saturating_duration_since(next)
                     .as_secs_f64()
                     .round(),
-                "stopping: requests are still under way"
+                "draining: requests are still in flight"
             );
         }
     }
@@ -272,8 +272,8 @@ async fn go_on(gateway: &Arc<Gateway>, left: Option<&[Left]>) -> Result<(), Star
             queued = recovered.queued,
             repeated = recovered.repeated,
             unknown = recovered.unknown,
-            "the last process left writes: those that had not left go on, those that had left are \
-             repeated where that does no harm, and of the others nobody knows what became"
+            "recovered durable writes of the previous process: unsent writes are queued, sent \
+             writes are retried where a retry is safe, the outcome of the others is unknown"
         );
     }
     Ok(())
@@ -392,15 +392,15 @@ fn open_ledger(
     })?;
     if let Some(note) = &opened.note {
         tracing::error!(
-            "{note}; what the last process sent is not known: budgets begin as on a new node, and \
-             any of its writes may still take effect"
+            "{note}; what the previous process sent is unknown: budgets start as on a new node, \
+             and any of its writes may still take effect"
         );
     }
     if let Some(why) = &opened.unkept {
         tracing::error!(
             ledger = %path.display(),
-            "no ledger is kept: {why}; a restart will begin as if anything could have been sent. Make \
-             room on the disk, then restart"
+            "no ledger is kept: {why}; after a restart the gateway assumes that anything could \
+             have been sent. Free disk space, then restart"
         );
     }
     Ok(opened)
@@ -421,7 +421,7 @@ async fn start_inside(
 ) -> Result<String, StartError> {
     let listener = bind(inside.listen, "sandbox").await?;
     let address = listener.local_addr().map_err(failed)?;
-    tracing::info!(%address, "the sandbox listens");
+    tracing::info!(%address, "sandbox listening");
     let sandbox = Sandbox::new(inside.spec, clock);
     drop(tokio::spawn(sandbox.serve(listener, stop)));
     Ok(format!("http://{address}"))
@@ -439,7 +439,7 @@ pub async fn sandbox(
     tracing::info!(
         address = %listener.local_addr().map_err(failed)?,
         window = %inside.spec.window,
-        "the sandbox listens"
+        "sandbox listening"
     );
     Sandbox::new(inside.spec, Clock::system())
         .serve(listener, stop)
@@ -471,7 +471,11 @@ where
         let mut running = JoinSet::new();
         running.spawn(driver());
         let ended = running.join_next().await;
-        tracing::error!(name, ?ended, "a driver ended; it is started again");
+        tracing::error!(
+            name,
+            ?ended,
+            "background task ended unexpectedly and is restarted"
+        );
         tokio::time::sleep(DRIVER_PAUSE).await;
     }
 }

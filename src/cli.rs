@@ -527,7 +527,7 @@ fn reload_signals() -> mpsc::Receiver<()> {
                     let _ = tell.try_send(());
                 }
             })),
-            Err(error) => tracing::error!(%error, "cannot listen for SIGHUP: it ends this process"),
+            Err(error) => tracing::error!(%error, "cannot handle SIGHUP: it will end this process"),
         }
     }
     #[cfg(not(unix))]
@@ -545,7 +545,7 @@ fn stop_signal() -> impl Future<Output = ()> + Send {
         signals.recv().await;
         let _ = tell.send(());
         signals.recv().await;
-        tracing::warn!("a second signal: stopping at once");
+        tracing::warn!("second signal: stopping immediately");
         std::process::exit(1);
     }));
     async move {
@@ -568,7 +568,7 @@ impl StopSignals {
             signal(SignalKind::interrupt()),
         );
         let (Ok(terminate), Ok(interrupt)) = signals else {
-            tracing::error!("cannot listen for signals; only SIGKILL will stop this process");
+            tracing::error!("cannot handle signals: only SIGKILL will stop this process");
             return Self(None);
         };
         Self(Some([terminate, interrupt]))

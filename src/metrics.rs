@@ -256,14 +256,17 @@ impl Connections {
     fn new(make: &Maker) -> prometheus::Result<Self> {
         let malformed = make.counters(
             "segment_gateway_malformed_requests_total",
-            "Connections closed because what came was no request, by reason: head, too-large, http2, timeout",
+            "Connections closed because of a malformed request, by reason: head, too-large, http2",
             &["reason"],
         )?;
         let (head, large) = (Malformed::Head, Malformed::TooLarge);
         for reason in [head, large, Malformed::Http2, Malformed::Timeout] {
             malformed.with_label_values(&[reason.as_str()]);
         }
-        let open = make.gauge("segment_gateway_connections", "Open connections of callers")?;
+        let open = make.gauge(
+            "segment_gateway_connections",
+            "Open connections from callers",
+        )?;
         Ok(Self { open, malformed })
     }
 
@@ -434,23 +437,23 @@ impl Metrics {
         let make = Maker(Registry::new());
         let requests = make.counters(
             "segment_gateway_requests_total",
-            "Requests of callers, each under exactly one outcome",
+            "Requests from callers. Each has exactly one outcome",
             &["operation", "outcome", "code"],
         )?;
         let cache = make.counters(
             "segment_gateway_cache_requests_total",
-            "Reads by result (hit, stale, miss, bypass) and reason, as Cache-Status has it",
+            "Reads by result (hit, stale, miss, bypass) and reason, as in Cache-Status",
             &["operation", "result", "reason"],
         )?;
         let duration = make.histograms(
             "segment_gateway_request_duration_seconds",
-            "Time from the request's head to the answer's head, by outcome; of hits in another one",
+            "Time from request head to response head, by outcome, without cache hits",
             &["outcome"],
             &REQUEST_BUCKETS,
         )?;
         let build = make.gauges(
             "segment_gateway_build_info",
-            "Always 1; which build it is is in the labels",
+            "Always 1. The labels name the build",
             &["version", "commit"],
         )?;
         build.with_label_values(&[VERSION, COMMIT]).set(1);
@@ -460,89 +463,89 @@ impl Metrics {
                 .map(|name| (name.clone(), OnceLock::new()))
                 .collect(),
             hit_duration: make.histogram(
-                "segment_gateway_hit_duration_seconds",
-                "Time from the request's head to the answer's head of cache hits",
+                "segment_gateway_cache_hit_duration_seconds",
+                "Time from request head to response head of cache hits",
                 &HIT_BUCKETS,
             )?,
             gateway_duration: make.histogram(
-                "segment_gateway_own_duration_seconds",
-                "Time that requests spent in the gateway itself: neither waiting nor upstream",
+                "segment_gateway_overhead_duration_seconds",
+                "Time a request spent in the gateway itself, neither queued nor upstream",
                 &REQUEST_BUCKETS,
             )?,
             requests,
             cache,
             duration,
             refusals: make.counters(
-                "segment_gateway_refusals_total",
-                "Requests that the gateway answered with an error of its own, by its type",
+                "segment_gateway_rejections_total",
+                "Requests rejected by the gateway with an error of its own, by type",
                 &["operation", "type"],
             )?,
             throttled: make.counters(
                 "segment_gateway_throttled_total",
-                "429s by origin: upstream (the API), start (first attempt of a budget without \
-                history), gateway (a caller's quota)",
+                "429 responses by origin: upstream (the API), start (first attempt of a budget \
+                 without history), gateway (caller quota)",
                 &["operation", "origin"],
             )?,
             wait: make.histograms(
-                "segment_gateway_queue_wait_seconds",
-                "Time between acceptance and leaving for the API",
+                "segment_gateway_queue_duration_seconds",
+                "Time from acceptance to the first attempt",
                 &["operation"],
                 &WAIT_BUCKETS,
             )?,
             upstream: make.counters(
                 "segment_gateway_upstream_requests_total",
-                "Attempts by result: the status class, 429, not-sent, or unknown",
+                "Attempts by result: status class, 429, not-sent, or unknown",
                 &["operation", "result"],
             )?,
             upstream_duration: make.histograms(
                 "segment_gateway_upstream_duration_seconds",
-                "Time from leaving to the head of the API's answer",
+                "Time from sending an attempt to the response head",
                 &["operation"],
                 &REQUEST_BUCKETS,
             )?,
             fence: make.counters(
-                "segment_gateway_fence_moves_total",
-                "Times that cached answers were made unbelievable, by kind: tags, paths, credential, \
-                everything, unauthorized, purge",
+                "segment_gateway_cache_invalidations_total",
+                "Invalidations of cached responses, by kind: tags, paths, credential, \
+                 everything, unauthorized, purge",
                 &["kind"],
             )?,
             foreign: make.counters(
                 "segment_gateway_foreign_requests_total",
-                "Requests that others were seen to make with a token of ours",
+                "Requests that other users of the token were seen to make",
                 &["budget"],
             )?,
             refreshes: make.counters(
                 "segment_gateway_cache_refreshes_total",
-                "Fetches that no reader waited for, by what was shown stale, or ahead of its end",
+                "Background fetches, by reason: the kind of stale response served, or ahead of \
+                 expiry",
                 &["operation", "reason"],
             )?,
             repeated: make.counters(
-                "segment_gateway_writes_repeated_total",
-                "Repetitions of writes that may have taken effect",
+                "segment_gateway_write_retries_total",
+                "Retries of writes that may have taken effect",
                 &["operation"],
             )?,
             not_repeated: make.counters(
-                "segment_gateway_repetitions_refused_total",
-                "Repetitions that the retry budget did not give: a held write has ended, a durable \
-                one waits for it",
+                "segment_gateway_write_retries_denied_total",
+                "Retries denied by the retry budget: a held write ends, a durable write waits",
                 &["operation"],
             )?,
             connections: Connections::new(&make)?,
             operators_denied: make.counters(
-                "segment_gateway_admin_refused_total",
-                "Requests of operators that were refused, by what was wrong: host, origin, header, \
-                address, no-token, wrong-token, paused (a wrong token soon after another)",
+                "segment_gateway_admin_rejections_total",
+                "Admin requests rejected, by reason: host, origin, header, address, no-token, \
+                 wrong-token, paused (a token soon after a wrong one)",
                 &["reason"],
             )?,
             configuration: ConfigurationMetrics::new(&make)?,
             spans: spans::counter(&make)?,
             bodies: make.gauge(
-                "segment_gateway_bodies",
-                "Bodies of answers that are under way to callers",
+                "segment_gateway_response_bodies_in_flight",
+                "Response bodies being sent to callers",
             )?,
             body_panics: make.counter(
-                "segment_gateway_body_panics_total",
-                "Bodies of answers that panicked and ended their connection",
+                "segment_gateway_response_body_panics_total",
+                "Response bodies that panicked and ended their connection",
             )?,
             durable: DurableMetrics::new(&make)?,
             shadow: ShadowMetrics::new(&make)?,
@@ -732,17 +735,17 @@ impl LevelGauges {
         Ok(Self {
             budget_limit: make.gauges(
                 "segment_gateway_budget_limit",
-                "Requests per window, of the credential that uses the budget most",
+                "Requests per window, for the credential that uses most of the budget",
                 budget,
             )?,
             budget_used: make.gauges(
                 "segment_gateway_budget_used",
-                "Slots occupied, of the credential that uses the budget most",
+                "Slots in use, for the credential that uses most of the budget",
                 budget,
             )?,
             budget_next_free: make.reals(
-                "segment_gateway_budget_next_free_seconds",
-                "Time until a newcomer would leave, over all credentials at worst",
+                "segment_gateway_budget_next_slot_seconds",
+                "Time until the next request would be sent, for the worst credential",
                 budget,
             )?,
             budget_credentials: make.gauges(
@@ -752,48 +755,57 @@ impl LevelGauges {
             )?,
             budget_closed: make.reals(
                 "segment_gateway_budget_closed_seconds",
-                "Time for which a 429 keeps the budget closed, at worst",
+                "Time for which a 429 still closes the budget, for the worst credential",
                 budget,
             )?,
             queue_length: make.gauges(
                 "segment_gateway_queue_length",
-                "Requests that wait for the budget, over all credentials",
+                "Requests queued for the budget, over all credentials",
                 budget,
             )?,
             queue_oldest: make.reals(
-                "segment_gateway_queue_oldest_seconds",
-                "Time for which the first of those who wait for the budget has waited",
+                "segment_gateway_queue_oldest_age_seconds",
+                "Age of the oldest request queued for the budget",
                 budget,
             )?,
-            cache_entries: make.gauge("segment_gateway_cache_entries", "Stored answers")?,
+            cache_entries: make.gauge("segment_gateway_cache_entries", "Cached responses")?,
             cache_bytes: make.gauge(
                 "segment_gateway_cache_bytes",
-                "Bytes of stored answers, keys included",
+                "Size of cached responses, keys included",
             )?,
             cache_evictions: make.counter(
                 "segment_gateway_cache_evictions_total",
-                "Answers dropped for want of room",
+                "Cached responses evicted to make room",
             )?,
-            fetches: make.gauge("segment_gateway_fetches", "Shared fetches under way")?,
-            marks: make.gauge("segment_gateway_marks", "Tags with a mark in the fence")?,
+            fetches: make.gauge(
+                "segment_gateway_cache_fetches_in_flight",
+                "Shared fetches in flight",
+            )?,
+            marks: make.gauge(
+                "segment_gateway_cache_invalidation_marks",
+                "Tags with an invalidation mark",
+            )?,
             waiting: make.gauge(
-                "segment_gateway_waiting",
-                "Requests that wait for any budget",
+                "segment_gateway_queued_requests",
+                "Requests queued for any budget",
             )?,
-            tasks: make.gauge("segment_gateway_tasks", "Attempts and fetches under way")?,
+            tasks: make.gauge(
+                "segment_gateway_tasks_in_flight",
+                "Attempts and fetches in flight",
+            )?,
             panics: make.counter("segment_gateway_task_panics_total", "Tasks that panicked")?,
             callers: make.gauge(
                 "segment_gateway_callers",
                 "Callers tracked by the caller quota",
             )?,
             ledger: make.gauge(
-                "segment_gateway_ledger",
+                "segment_gateway_ledger_active",
                 "1 if attempts are recorded for the next start",
             )?,
-            ready: make.gauge("segment_gateway_ready", "1 if the gateway takes requests")?,
+            ready: make.gauge("segment_gateway_ready", "1 if the gateway accepts requests")?,
             broken: make.gauge(
                 "segment_gateway_breaker_open",
-                "1 while the API does not answer and writes wait for it",
+                "1 while the circuit breaker holds back writes because the API does not answer",
             )?,
             uptime: make.real("segment_gateway_uptime_seconds", "Time since the start")?,
             process: ProcessGauges::new(make)?,

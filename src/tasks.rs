@@ -78,7 +78,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         if !self.finished && std::thread::panicking() {
             self.tasks.shared.panicked.fetch_add(1, Ordering::AcqRel);
-            tracing::error!(task = self.name, "a task panicked");
+            tracing::error!(task = self.name, "task panicked");
         }
         if self.tasks.shared.under_way.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.tasks.shared.idle.notify_waiters();

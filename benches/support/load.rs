@@ -273,7 +273,7 @@ impl Reader {
         while !self.is_complete() {
             let room = &mut self.buffer[self.length..];
             match stream.read(room) {
-                Ok(0) => return Err(self.complain("an answer broke off")),
+                Ok(0) => return Err(self.complain("response ended early")),
                 Ok(read) => self.length += read,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     looks += 1;

@@ -122,7 +122,7 @@ impl Admin {
             _ => return Err(GatewayError::BadRequest(WHAT)),
         };
         let purged = purge(cache, what, now).await?;
-        tracing::warn!(by, purged, "an operator purged the cache");
+        tracing::warn!(by, purged, "cache purged by an operator");
         self.gateway.metrics().fence_moved("purge");
         Ok(Some(json!({ "purged": purged })))
     }

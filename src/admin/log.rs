@@ -57,7 +57,7 @@ impl Admin {
             tracing::error!(
                 from = before.as_str(),
                 to = level.as_str(),
-                "an operator changed the level of the log"
+                "log level changed by an operator"
             );
         }
         Ok(())

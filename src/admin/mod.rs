@@ -160,7 +160,7 @@ impl Admin {
             && let Peer::Address(address) = peer
             && let Some(count) = self.guesses.lock().wrong(peer, now)
         {
-            tracing::warn!(peer = %address, count, "somebody sent a wrong admin token");
+            tracing::warn!(peer = %address, count, "admin request rejected: wrong token");
         }
         let mut refused = text(why.status(), why.message());
         if why == Denied::Paused {

@@ -66,7 +66,7 @@ impl Keeping {
         };
         let journal = match opened {
             Err(error @ OpenError::Full(_)) => {
-                tracing::error!("{error}, and restart: until then durable writes are refused");
+                tracing::error!("{error}, and restart: until then durable writes are rejected");
                 return Ok(Self::refusing());
             }
             opened => opened.map_err(failed)?,
@@ -186,8 +186,8 @@ pub(super) fn key(config: &Config, journal: &Path) -> Result<Key, KeyError> {
     if is_new {
         tracing::warn!(
             key = %journal.with_extension("key").display(),
-            "no key is configured for the journal: one was made beside it. Whoever can read the \
-             directory can read the writes in it; set journal.key_file"
+            "no journal key is configured, so one was created in the state directory. Anyone who \
+             can read the directory can read the writes in the journal; set journal.key_file"
         );
     }
     Ok(key)

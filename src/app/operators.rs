@@ -95,8 +95,8 @@ impl Operators {
                 Err(error) => tracing::warn!(
                     socket = %path.display(),
                     %error,
-                    "cannot open the socket for operators: `segment-gateway writes`, `cache` and \
-                     `log` need --admin with the address of the admin listener"
+                    "cannot open the admin socket: `segment-gateway writes`, `cache` and `log` \
+                     need --admin with the address of the admin listener"
                 ),
             }
         }
@@ -126,7 +126,7 @@ impl Operators {
             } else {
                 named.join(", ")
             },
-            "who may do what: the user of the gateway may do everything through the socket"
+            "admin access: the user of the gateway may do everything through the socket"
         );
     }
 

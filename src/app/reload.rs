@@ -125,11 +125,11 @@ impl Reloader {
 
     fn failed(&self, problems: &[String]) {
         for problem in problems {
-            tracing::error!(%problem, "the new configuration cannot be used");
+            tracing::error!(%problem, "configuration is invalid");
         }
         tracing::error!(
             problems = problems.len(),
-            "the configuration was not reloaded: nothing has changed"
+            "configuration reload failed: the previous configuration stays in effect"
         );
         self.targets.gateway.metrics().not_reconfigured();
     }
@@ -184,12 +184,12 @@ impl Reloader {
         tracing::info!(
             changed = change.applied.join(", "),
             operations = has_table,
-            "the configuration was reloaded"
+            "configuration reloaded"
         );
         if !change.waiting.is_empty() {
             tracing::warn!(
                 keys = change.waiting.join(", "),
-                "these keys have new values that wait for a restart"
+                "changed keys take effect at the next restart"
             );
         }
         present.config = change.config;

@@ -150,7 +150,7 @@ impl Attempts {
                     reason = why.as_str(),
                     request_id = ids.request(),
                     trace_id = ids.trace(),
-                    "not sent"
+                    "attempt failed: request not sent"
                 );
             }
             Attempt::Unknown(why) => {
@@ -160,7 +160,7 @@ impl Attempts {
                     reason = why.as_str(),
                     request_id = ids.request(),
                     trace_id = ids.trace(),
-                    "sent, but not answered"
+                    "attempt failed: request sent, no response"
                 );
             }
         }
@@ -181,10 +181,12 @@ impl Attempts {
             None => {}
             Some(Changed::Opened(pause)) => tracing::error!(
                 pause_s = pause.as_secs_f64(),
-                "the API could not be reached or did not answer several times in a row: no write is \
-                 sent for a while, then one as a probe"
+                "circuit breaker opened: the API was unreachable or did not answer several times \
+                 in a row; writes are held back, then one is sent as a probe"
             ),
-            Some(Changed::Closed) => tracing::warn!("the API answers again: writes are sent"),
+            Some(Changed::Closed) => {
+                tracing::warn!("circuit breaker closed: the API answers again")
+            }
         }
     }
 
@@ -247,7 +249,7 @@ impl Attempts {
             wait_ms = throttle.wait.map(|wait| wait.as_millis()),
             request_id = ids.request(),
             trace_id = ids.trace(),
-            "the API answered 429; waiting and trying again"
+            "upstream 429: the budget is closed and the request is queued again"
         );
         edge::clean_answer(&mut head.headers, &self.settings.get().via);
         Came::Throttled(Response::from_parts(head, body))
@@ -272,16 +274,16 @@ impl Attempts {
     fn note_learned(&self, operation: &Operation, credential: Credential, learned: &Learned) {
         let budget = &operation.budget.name;
         if let Some((before, now)) = learned.limit {
-            tracing::info!(%budget, %credential, before, now, "the API's limit is another");
+            tracing::info!(%budget, %credential, before, now, "learned a new limit from the API");
         }
         if let Some(window) = learned.window {
-            tracing::info!(%budget, %credential, ?window, "the API's window is another");
+            tracing::info!(%budget, %credential, ?window, "learned a new window from the API");
         }
         if learned.foreign > 0 {
             self.metrics.foreign(budget, learned.foreign);
             tracing::info!(
                 %budget, %credential, requests = learned.foreign,
-                "others use this token; leaving them room"
+                "other users of this token detected: slots are left for them"
             );
         }
     }

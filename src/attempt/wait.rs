@@ -225,7 +225,7 @@ impl Attempts {
             operation = %operation.name,
             request_id = ids.request(),
             trace_id = ids.trace(),
-            "the retry budget has no repetition left"
+            "retry denied by the retry budget"
         );
     }
 

@@ -153,7 +153,7 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin> HttpBody for Guar
                 this.panicked = true;
                 this.under_way.panicked();
                 let cause = crate::tasks::panic_text(cause.as_ref());
-                tracing::error!(cause, "the body of an answer panicked");
+                tracing::error!(cause, "response body panicked");
                 Poll::Ready(Some(Err("the body panicked".into())))
             }
         }
@@ -331,12 +331,12 @@ mod tests {
         let metrics = Metrics::new(&[]).unwrap();
         let shown = || String::from_utf8(metrics.render(&[], &Levels::default())).unwrap();
         let mut body = Guarded::new(Panics, metrics.body());
-        assert!(shown().contains("segment_gateway_bodies 1\n"));
+        assert!(shown().contains("segment_gateway_response_bodies_in_flight 1\n"));
         assert!(body.frame().await.unwrap().is_err());
         assert!(body.frame().await.is_none());
         drop(body);
-        assert!(shown().contains("segment_gateway_bodies 0\n"));
-        assert!(shown().contains("segment_gateway_body_panics_total 1\n"));
+        assert!(shown().contains("segment_gateway_response_bodies_in_flight 0\n"));
+        assert!(shown().contains("segment_gateway_response_body_panics_total 1\n"));
     }
 
     #[tokio::test]

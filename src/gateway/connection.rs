@@ -113,7 +113,7 @@ where
         }));
         let answer = answer.unwrap_or_else(|cause| {
             let cause = panic_text(cause.as_ref());
-            tracing::error!(cause, "the short way of a hit panicked");
+            tracing::error!(cause, "fast path panicked");
             None
         })?;
         // The guard counts the body as in flight until its last byte is taken, as the layers do.

@@ -364,7 +364,7 @@ impl Drop for Watch {
             caller = self.caller(),
             request_id = self.asker.ids.request(),
             trace_id = self.asker.ids.trace(),
-            "request ended without its answer"
+            "request ended without a response"
         );
     }
 }

@@ -159,7 +159,7 @@ where
 
 /// Responds after a panic. The request itself was counted when its record was dropped.
 fn after_panic(cause: &(dyn Any + Send), via: &HeaderValue) -> Response<LayeredBody> {
-    tracing::error!(cause = panic_text(cause), "a request panicked");
+    tracing::error!(cause = panic_text(cause), "request panicked");
     let error = GatewayError::Internal;
     let mut answer = error_response::error(&error);
     mark_own(answer.headers_mut(), error.kind(), via);

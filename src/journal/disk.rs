@@ -315,8 +315,8 @@ impl Shared {
         if let Err(error) = truncate_log(&connection) {
             tracing::warn!(
                 %error,
-                "the journal's log cannot be emptied: it still has what writes were to send that \
-                 have ended"
+                "cannot truncate the journal's WAL: it still contains the requests of writes \
+                 that have ended"
             );
         }
     }

@@ -256,7 +256,7 @@ pub enum JournalError {
 impl fmt::Display for JournalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full => f.write_str("there is no room on the disk of the journal"),
+            Self::Full => f.write_str("the journal's disk is full"),
             Self::Taken => f.write_str("a write of this name is there already"),
             Self::Absent => f.write_str("there is no such write, or it has ended"),
             Self::Broken(why) => f.write_str(why),

@@ -292,8 +292,8 @@ impl Ledger {
         if let Err(error) = disk.append(&attempt, boot.since) {
             tracing::error!(
                 error = %error,
-                "cannot write the ledger; it is removed, and a restart will begin as if anything \
-                 could have been sent"
+                "cannot write the ledger; it is removed, and after a restart the gateway assumes \
+                 that anything could have been sent"
             );
             if let Err(error) = remove(&disk.path) {
                 tracing::error!(error = %error, "cannot remove the ledger; remove it before a restart");

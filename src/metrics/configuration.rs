@@ -19,7 +19,7 @@ impl ConfigurationMetrics {
     pub(super) fn new(make: &Maker) -> prometheus::Result<Self> {
         let reloads = make.counters(
             "segment_gateway_config_reloads_total",
-            "Times that the configuration was read anew, by result: applied, failed",
+            "Configuration reloads by result: applied, failed",
             &["result"],
         )?;
         for result in [APPLIED, FAILED] {
@@ -29,16 +29,15 @@ impl ConfigurationMetrics {
             reloads,
             is_good: make.gauge(
                 "segment_gateway_config_last_reload_successful",
-                "1 if the configuration that was read last could be used, else 0: then the one \
-                before it holds",
+                "1 if the last reload succeeded. If 0, the previous configuration is in effect",
             )?,
             since: make.real(
                 "segment_gateway_config_last_reload_success_timestamp_seconds",
-                "When the configuration that holds was read, in seconds since 1970",
+                "Unix time of the last successful load of the configuration",
             )?,
             waiting: make.gauge(
                 "segment_gateway_config_restart_pending",
-                "Keys whose new values wait for a restart",
+                "Changed keys that take effect at the next restart",
             )?,
         })
     }

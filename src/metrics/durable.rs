@@ -42,18 +42,18 @@ impl DurableMetrics {
         Ok(Self {
             ended: make.counters(
                 "segment_gateway_durable_writes_ended_total",
-                "Durable writes by how they ended: succeeded, failed, unknown, cancelled",
+                "Durable writes by final state: succeeded, failed, unknown, cancelled",
                 &["operation", "state"],
             )?,
             commits: make.histograms(
-                "segment_gateway_journal_commit_seconds",
-                "Time until the disk has a change of the journal, by result: kept, failed",
+                "segment_gateway_journal_commit_duration_seconds",
+                "Time to commit a change of the journal to disk, by result: kept, failed",
                 &["result"],
                 &COMMIT_BUCKETS,
             )?,
             writes: make.gauges(
                 "segment_gateway_durable_writes",
-                "Durable writes that have not ended, by state: queued, dispatched",
+                "Durable writes in progress, by state: queued, dispatched",
                 &["state"],
             )?,
             paused: make.gauge(
@@ -61,27 +61,27 @@ impl DurableMetrics {
                 "Credentials and operations whose deferred writes are paused",
             )?,
             travelled: make.counters(
-                "segment_gateway_merged_writes_total",
-                "Writes that travelled with others",
+                "segment_gateway_batched_writes_total",
+                "Writes sent as part of a batch",
                 &["operation"],
             )?,
             dispatches: make.counters(
-                "segment_gateway_unions_total",
-                "Groups of writes that travelled together",
+                "segment_gateway_batches_total",
+                "Batches sent",
                 &["operation"],
             )?,
             saved: make.counters(
-                "segment_gateway_merge_savings_total",
-                "Requests to the API that were saved because writes travelled together",
+                "segment_gateway_batch_requests_saved_total",
+                "Upstream requests saved by batching",
                 &["operation"],
             )?,
             oldest: make.real(
-                "segment_gateway_durable_oldest_seconds",
-                "Time since the oldest durable write that has not ended was accepted",
+                "segment_gateway_durable_oldest_age_seconds",
+                "Age of the oldest durable write in progress",
             )?,
             bytes: make.gauge(
                 "segment_gateway_durable_bytes",
-                "Bytes of the requests of durable writes that have not ended",
+                "Size of the requests of durable writes in progress",
             )?,
         })
     }

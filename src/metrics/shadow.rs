@@ -18,31 +18,30 @@ impl ShadowMetrics {
         Ok(Self {
             mode: make.gauge(
                 "segment_gateway_shadow_mode",
-                "1 in shadow mode: requests are forwarded at once, no limit is enforced",
+                "1 in shadow mode: requests are forwarded at once and no limit is enforced",
             )?,
             requests: make.counters(
                 "segment_gateway_shadow_requests_total",
-                "In shadow mode, requests by what would have become of them (verdict: hit, stale, \
-                joined, at-once, queued, merged, refused) and what the cache would have had (cache: \
-                hit, stale, joined, miss, bypass; none for writes)",
+                "Requests in shadow mode, by would-be outcome (verdict: hit, stale, joined, \
+                 at-once, queued, merged, refused) and would-be cache result (cache: hit, stale, \
+                 joined, miss, bypass; none for writes)",
                 &["operation", "verdict", "cache"],
             )?,
             wait: make.histograms(
-                "segment_gateway_shadow_wait_seconds",
-                "In shadow mode, time that requests would have waited for their budgets, of those \
-                that would have left",
+                "segment_gateway_shadow_queue_duration_seconds",
+                "Would-be time in queue in shadow mode, for requests that would have been sent",
                 &["operation"],
                 &WAIT_BUCKETS,
             )?,
             compared: make.counters(
                 "segment_gateway_shadow_compared_total",
-                "In shadow mode, answers that would have been shown from the store, compared with \
-                the API's own, by result: same, different",
+                "Would-be cache hits in shadow mode compared with the API's response, by result: \
+                 same, different",
                 &["operation", "result"],
             )?,
             throttled: make.counters(
                 "segment_gateway_shadow_throttled_total",
-                "In shadow mode, 429s of the API, by what would have become of the request (verdict)",
+                "Upstream 429s in shadow mode, by would-be outcome of the request (verdict)",
                 &["operation", "verdict"],
             )?,
         })

@@ -9,8 +9,7 @@ const RESULTS: [&str; 3] = ["exported", "failed", "dropped"];
 pub(super) fn counter(make: &Maker) -> prometheus::Result<IntCounterVec> {
     let spans = make.counters(
         "segment_gateway_spans_total",
-        "Spans by what became of them: exported, failed (the collector did not take them), dropped \
-        (too many waited)",
+        "Spans by result: exported, failed (rejected by the collector), dropped (queue full)",
         &["result"],
     )?;
     for result in RESULTS {

@@ -149,7 +149,7 @@ impl Reads {
                 tracing::warn!(
                     request_id = reading.ask.ids.request(),
                     trace_id = reading.ask.ids.trace(),
-                    "the API answered 304 to a request without a condition"
+                    "unexpected 304: the request had no condition"
                 );
                 leader.fail(GatewayError::UpstreamBroken);
                 return Err(GatewayError::UpstreamBroken);
@@ -308,7 +308,7 @@ impl Reads {
             operation = %reading.ask.operation.name,
             request_id = reading.ask.ids.request(),
             trace_id = reading.ask.ids.trace(),
-            "an answer is not compressed as it says; it is asked for as it is"
+            "response is not compressed as its header says; fetching it without compression"
         );
         let told = self.very_bytes(reading).await;
         told.map_err(|error| match error.was_sent() {
@@ -376,7 +376,7 @@ impl Reads {
                     reason = error.as_str(),
                     request_id = reading.ask.ids.request(),
                     trace_id = reading.ask.ids.trace(),
-                    "an answer broke off"
+                    "response ended early"
                 );
                 let error = match error {
                     BodyError::IdleTimeout | BodyError::TotalTimeout => {

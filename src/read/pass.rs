@@ -101,7 +101,7 @@ impl Reads {
                 tracing::warn!(
                     request_id = ask.ids.request(),
                     trace_id = ask.ids.trace(),
-                    "the API answered 304 to a request without a condition"
+                    "unexpected 304: the request had no condition"
                 );
                 Err(GatewayError::UpstreamBroken)
             }

@@ -125,13 +125,13 @@ fn told(peer: SocketAddr, notes: &Notes, error: Option<&hyper::Error>) -> Option
         (None, Some(error)) if error.is_parse_too_large() => Malformed::TooLarge,
         (None, Some(error)) if error.is_parse() => Malformed::Head,
         (None, Some(error)) => {
-            tracing::debug!(%peer, error = %error, "a connection ended with an error");
+            tracing::debug!(%peer, error = %error, "connection ended with an error");
             return None;
         }
         (None, None) => return None,
     };
     let error = error.map(tracing::field::display);
-    tracing::info!(%peer, reason = reason.as_str(), error, request_id = id, "what came was no request");
+    tracing::info!(%peer, reason = reason.as_str(), error, request_id = id, "malformed request");
     Some(reason)
 }
 

@@ -65,7 +65,7 @@ pub async fn serve<S>(
                 continue;
             };
             if !is_own(&stream) {
-                tracing::warn!("another user than the gateway's own asked for the admin socket");
+                tracing::warn!("admin socket: connection from another user rejected");
                 continue;
             }
             let (service, stopped) = (connected(), stopped.clone());

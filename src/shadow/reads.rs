@@ -383,7 +383,7 @@ impl Judge {
                 key = %self.reading.at.primary.hash(),
                 request_id = ask.ids.request(),
                 trace_id = ask.ids.trace(),
-                "a stored answer would have been shown that is not what the API says now"
+                "a would-be cache hit differs from the API's response"
             );
         }
     }

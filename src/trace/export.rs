@@ -165,7 +165,9 @@ impl Export {
             waiting.fetch_sub(1, Ordering::AcqRel);
             self.account.metrics.spans("dropped", 1);
             if !self.account.dropping.swap(true, Ordering::AcqRel) {
-                tracing::warn!("the collector is too slow: spans that would wait are dropped");
+                tracing::warn!(
+                    "span queue is full because the collector is too slow: spans are dropped"
+                );
             }
             return;
         }
@@ -174,7 +176,7 @@ impl Export {
 
     pub(super) fn finish(&self, within: Duration) {
         if let Err(error) = self.processor.shutdown_with_timeout(within) {
-            tracing::warn!(%error, "the last spans could not be handed over");
+            tracing::warn!(%error, "cannot export the last spans");
         }
     }
 }
@@ -219,9 +221,9 @@ impl<E: SpanExporter> SpanExporter for Counting<E> {
         match &done {
             Err(error) if !was_failing => tracing::warn!(
                 %error,
-                "the collector takes no spans; they are dropped until it does"
+                "the collector rejects spans: they are dropped until it accepts them"
             ),
-            Ok(()) if was_failing => tracing::info!("the collector takes spans again"),
+            Ok(()) if was_failing => tracing::info!("the collector accepts spans again"),
             _ => {}
         }
         done

@@ -124,7 +124,7 @@ impl Body for AnswerBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                tracing::debug!(detail = %chain(&error), "an upstream body broke off");
+                tracing::debug!(detail = %chain(&error), "upstream body ended early");
                 this.fail(BodyError::Broken)
             }
             Poll::Ready(None) => {

@@ -276,9 +276,9 @@ impl Client {
                 let attempt = classify(&error, handed);
                 let detail = chain(&error);
                 if matches!(attempt, Attempt::Unknown(Unknown::Malformed)) {
-                    tracing::warn!(%detail, "an answer cannot be read");
+                    tracing::warn!(%detail, "response is malformed");
                 } else {
-                    tracing::debug!(%detail, ?handed, "an attempt failed");
+                    tracing::debug!(%detail, ?handed, "attempt failed");
                 }
                 attempt
             }
@@ -325,7 +325,7 @@ impl Client {
             end: sent + self.spec.total,
         };
         if framing::has_unknown_coding(response.headers()) {
-            tracing::warn!("an answer came in a transfer coding that is not understood");
+            tracing::warn!("response has an unsupported transfer coding");
             return Attempt::Unknown(Unknown::Malformed);
         }
         let end = if response.version() == Version::HTTP_2 {
@@ -340,7 +340,9 @@ impl Client {
             response.body_mut().forget();
         }
         if framing::of_answer(status, response.headers_mut()) {
-            tracing::warn!("an answer came in chunks and with a length, which is ignored");
+            tracing::warn!(
+                "response has both Transfer-Encoding and Content-Length: Content-Length is ignored"
+            );
         }
         // Version and connection details belong to this hop. Only an unusual reason phrase is
         // passed on.

@@ -107,11 +107,11 @@ impl Plan {
         match result {
             Ok(_) if trouble.is_some() => {
                 *trouble = None;
-                tracing::info!("the upstream accepts connections again");
+                tracing::info!("upstream accepts connections again");
             }
             Err(failure) if *trouble != Some(failure.reason) => {
                 *trouble = Some(failure.reason);
-                tracing::warn!(reason = failure.reason.as_str(), detail = %chain(failure), "no connection to the upstream");
+                tracing::warn!(reason = failure.reason.as_str(), detail = %chain(failure), "cannot connect to the upstream");
             }
             _ => {}
         }

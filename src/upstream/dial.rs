@@ -51,7 +51,7 @@ impl Io for TcpStream {
 
     fn reset_when_dropped(&self) {
         if let Err(error) = self.set_zero_linger() {
-            tracing::debug!(%error, "a connection cannot be reset");
+            tracing::debug!(%error, "cannot reset a connection");
         }
     }
 }

@@ -78,7 +78,7 @@ impl Told {
             credential = %ask.credential,
             request_id = ask.ids.request(),
             trace_id = ask.ids.trace(),
-            "the result of a write whose caller had hung up"
+            "write ended after its caller hung up"
         );
     }
 }

@@ -61,8 +61,8 @@ impl Writes {
             self.settle(&Touched::Everything, q);
             tracing::warn!(
                 for_s = q.as_secs_f64(),
-                "it is not known which writes of the last process may still take effect: until then \
-                 nothing is stored, and writes wait"
+                "writes of the previous process may still take effect, and it is unknown which: \
+                 nothing is cached and writes wait until they no longer can"
             );
             return;
         };
@@ -90,8 +90,8 @@ impl Writes {
         if closed > 0 {
             tracing::warn!(
                 attempts = closed,
-                "writes of the last process may still take effect: their lanes are closed, and what \
-                 they may change is not stored, until they no longer can"
+                "writes of the previous process may still take effect: their lanes are closed \
+                 and what they may change is not cached until they no longer can"
             );
         }
     }

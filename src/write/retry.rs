@@ -315,7 +315,7 @@ impl Writes {
             pause_ms = pause.as_millis(),
             request_id = held.ask.ids.request(),
             trace_id = held.ask.ids.trace(),
-            "a write may have taken effect and is repeated"
+            "retry: the write may have taken effect"
         );
         place.stay_closed_for(self.router.settings.get().late);
         place.expect(self.clock.now());

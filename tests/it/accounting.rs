@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 
 const REQUESTS: &str = "segment_gateway_requests_total";
 const CACHE: &str = "segment_gateway_cache_requests_total";
-const REFUSALS: &str = "segment_gateway_refusals_total";
+const REFUSALS: &str = "segment_gateway_rejections_total";
 const UPSTREAM: &str = "segment_gateway_upstream_requests_total";
 const ENDED: &str = "segment_gateway_durable_writes_ended_total";
 const THROTTLED: &str = "segment_gateway_throttled_total";
@@ -364,14 +364,14 @@ fn requests(counted: &Counted, seen: &Seen, differ: &mut Differences) {
     differ.compare("errors", counted.by(REFUSALS, "type"), seen.errors.clone());
     for outcome in Outcome::ALL {
         let timed = if outcome == Outcome::Hit {
-            counted.sum("segment_gateway_hit_duration_seconds_count", &[])
+            counted.sum("segment_gateway_cache_hit_duration_seconds_count", &[])
         } else {
             let label = ("outcome", outcome.as_str());
             counted.sum("segment_gateway_request_duration_seconds_count", &[label])
         };
         differ.compare(outcome.as_str(), of(outcome), timed);
     }
-    let own = counted.sum("segment_gateway_own_duration_seconds_count", &[]);
+    let own = counted.sum("segment_gateway_overhead_duration_seconds_count", &[]);
     let answered = all - of(Outcome::Hit) - of(Outcome::HungUp);
     differ.compare("answered, no hits", answered, own);
 }
@@ -407,10 +407,10 @@ fn operations(counted: &Counted, cacheable: &BTreeSet<String>, differ: &mut Diff
         let quota = sum(REFUSALS, &[("type", "gateway-caller-quota")]);
         let throttled = sum(THROTTLED, &[("origin", "gateway")]);
         differ.compare(&format!("quota of {name}"), throttled, quota);
-        let merged = sum("segment_gateway_merged_writes_total", &[]);
-        let saved = sum("segment_gateway_merge_savings_total", &[]);
+        let merged = sum("segment_gateway_batched_writes_total", &[]);
+        let saved = sum("segment_gateway_batch_requests_saved_total", &[]);
         let attempts = sum(UPSTREAM, &[]);
-        if merged - saved > attempts || merged < 2 * sum("segment_gateway_unions_total", &[]) {
+        if merged - saved > attempts || merged < 2 * sum("segment_gateway_batches_total", &[]) {
             let figures = format!("{merged} {saved} {attempts}");
             differ.0.push(format!("{name} travels together: {figures}"));
         }
@@ -476,7 +476,7 @@ async fn every_request_is_counted_under_one_outcome_and_the_sums_agree() {
                 assert!(by.contains_key(value), "seed {seed}: no {value} in {by:?}");
             }
         }
-        assert!(counted.sum("segment_gateway_merged_writes_total", &[]) > 0);
+        assert!(counted.sum("segment_gateway_batched_writes_total", &[]) > 0);
     }
 }
 

@@ -204,7 +204,7 @@ fn the_log_tells_the_ports_that_were_free() {
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let line = lines
         .map_while(Result::ok)
-        .find(|line| line.contains("the gateway listens"));
+        .find(|line| line.contains("listening"));
     child.kill().unwrap();
     child.wait().unwrap();
     let line = line.expect("it listens");
@@ -239,7 +239,7 @@ async fn in_shadow_mode_it_warns_shows_nobody_a_hit_and_leaves_no_ledger() {
     let mut said = Vec::new();
     let listens = lines.by_ref().map_while(Result::ok).find(|line| {
         said.push(line.clone());
-        line.contains("the gateway listens")
+        line.contains("listening")
     });
     let port = |line: String| {
         let (_, address) = line.split_once("listen=").unwrap();
@@ -441,7 +441,7 @@ async fn sigterm_carries_out_the_writes_that_are_held() {
         let (_, metrics) = running.page("/metrics").await.unwrap();
         let line = metrics
             .lines()
-            .find(|line| line.starts_with("segment_gateway_waiting "));
+            .find(|line| line.starts_with("segment_gateway_queued_requests "));
         line.is_some_and(|line| line.ends_with(" 10"))
     })
     .await;
@@ -502,7 +502,7 @@ async fn a_restart_after_sigkill_goes_on_with_the_budget() {
         let ask = Request::get("/_sandbox/requests").header("host", "sandbox");
         try_ask(sandbox, ask.body(Full::default()).unwrap()).await
     };
-    eventually("the sandbox listens", async || arrivals().await.is_some()).await;
+    eventually("sandbox listening", async || arrivals().await.is_some()).await;
     let upstream = format!("http://{sandbox}");
     let arguments = ["--config", "gateway.toml", "--upstream", &upstream];
     let mut killed = Running::serve(&arguments, directory.path()).await;
@@ -622,7 +622,7 @@ async fn the_level_of_the_log_changes_while_it_runs() {
     let (status, _, complaint) = level(&["loud"]);
     assert_eq!(status, Some(1));
     assert!(complaint[0].contains("one of error, warn, info, debug and trace"));
-    assert!(lines().contains("an operator changed the level of the log"));
+    assert!(lines().contains("log level changed by an operator"));
 }
 
 /// Runs `check` and `serve` with this configuration and this environment; what both complain about.

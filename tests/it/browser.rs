@@ -152,7 +152,7 @@ async fn the_page_loads_tells_the_truth_and_comes_back() {
     let shown = browser.text("#figures li:nth-child(1) .more").await;
     assert_eq!(number(&shown), requests, "{shown}");
     let shown = browser.text("#figures li:nth-child(6) .more").await;
-    let refused = place.counted("segment_gateway_refusals_total").await;
+    let refused = place.counted("segment_gateway_rejections_total").await;
     assert_eq!((number(&shown), refused), (1.0, 1.0), "{shown}");
     let answered = place
         .counted("segment_gateway_upstream_requests_total")

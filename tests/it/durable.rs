@@ -976,7 +976,7 @@ async fn operators_see_pause_and_cancel_the_writes_of_all() {
         "segment_gateway_durable_writes{state=\"queued\"} 0",
         "segment_gateway_durable_writes_ended_total{operation=\"createInvites\",state=\"succeeded\"} 1",
         "segment_gateway_durable_paused 0",
-        "segment_gateway_journal_commit_seconds_count{result=\"kept\"}",
+        "segment_gateway_journal_commit_duration_seconds_count{result=\"kept\"}",
     ] {
         assert!(text.contains(line), "{line} is not in {text}");
     }

@@ -89,7 +89,7 @@ async fn the_stream_tells_what_the_metrics_tell_once_a_second() {
             "segment_gateway_upstream_requests_total",
             "result",
         ),
-        ("refusals", "segment_gateway_refusals_total", "type"),
+        ("refusals", "segment_gateway_rejections_total", "type"),
         ("throttled", "segment_gateway_throttled_total", "origin"),
     ] {
         let told: BTreeMap<String, f64> =

@@ -76,9 +76,9 @@ async fn what_waits_already_travels_together_and_each_hears_its_own() {
     assert_eq!(merged(&answers[4]), 50);
     let text = metrics(&world).await;
     for line in [
-        "segment_gateway_merged_writes_total{operation=\"createInvites\"} 196",
-        "segment_gateway_unions_total{operation=\"createInvites\"} 4",
-        "segment_gateway_merge_savings_total{operation=\"createInvites\"} 192",
+        "segment_gateway_batched_writes_total{operation=\"createInvites\"} 196",
+        "segment_gateway_batches_total{operation=\"createInvites\"} 4",
+        "segment_gateway_batch_requests_saved_total{operation=\"createInvites\"} 192",
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }

@@ -158,11 +158,12 @@ async fn the_token_opens_it_to_programs_browsers_and_the_command_line() {
     // Probes need none, and metrics tell of those who were refused.
     let metrics = running.page("/metrics", "").await.unwrap().text();
     let paused = running
-        .value("segment_gateway_admin_refused_total", Some("paused"))
+        .value("segment_gateway_admin_rejections_total", Some("paused"))
         .await;
     assert!(paused >= 1.0, "{paused}");
     for (reason, count) in [("no-token", 2), ("address", 0)] {
-        let line = format!("segment_gateway_admin_refused_total{{reason=\"{reason}\"}} {count}\n");
+        let line =
+            format!("segment_gateway_admin_rejections_total{{reason=\"{reason}\"}} {count}\n");
         assert!(metrics.contains(&line), "{line}");
     }
     let admin = running.admin.to_string();
@@ -181,10 +182,7 @@ async fn the_token_opens_it_to_programs_browsers_and_the_command_line() {
     let output = log.env(VARIABLE, TOKEN).output().unwrap();
     assert_eq!(said(&output), "debug\n");
     let log = running.log();
-    assert!(
-        log.contains("wrong admin token") && !log.contains(TOKEN),
-        "{log}"
-    );
+    assert!(log.contains("wrong token") && !log.contains(TOKEN), "{log}");
 }
 
 /// Somebody opens the dashboard on the callers' port, or points an SDK at the operators' one.
@@ -335,11 +333,11 @@ async fn where_others_can_connect_loopback_is_no_operator() {
         assert_eq!(answer.status, 403, "{path}");
     }
     let said = "everybody may read probes and metrics";
-    eventually("the log says who may do what", async || {
+    eventually("the log says admin access", async || {
         running.page("/livez", "").await.unwrap();
         let log = running.log();
         let mut lines = log.lines();
-        lines.any(|line| line.contains("who may do what") && line.contains(said))
+        lines.any(|line| line.contains("admin access") && line.contains(said))
     })
     .await;
 }

@@ -167,7 +167,7 @@ async fn a_drain_tells_how_far_it_has_come() {
     reload(&running, "[shutdown]\ndrain = '20s'\n").await;
     let read = request(Method::GET, "/users/user-00001", "t", "");
     let read = tokio::spawn(try_ask(running.proxy, read));
-    let under_way = "segment_gateway_tasks";
+    let under_way = "segment_gateway_tasks_in_flight";
     eventually("it is under way", async || {
         running.value(under_way, None).await > 0.0
     })

@@ -217,7 +217,7 @@ async fn waiting_is_not_counted_as_the_gateways_own_time_whatever_came_of_it() {
     let own = samples(&metrics(&world).await);
     let own = own
         .into_iter()
-        .find(|(name, ..)| name == "segment_gateway_own_duration_seconds_sum");
+        .find(|(name, ..)| name == "segment_gateway_overhead_duration_seconds_sum");
     assert!(own.as_ref().is_some_and(|own| own.2 < 0.1), "{own:?}");
 }
 

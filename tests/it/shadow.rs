@@ -102,7 +102,7 @@ async fn two_hundred_writes_reach_the_api_at_once_and_once() {
     assert_eq!(throttled, counts([("queued", 120.0), ("refused", 20.0)]));
     let waits = by(
         &world,
-        "segment_gateway_shadow_wait_seconds_count",
+        "segment_gateway_shadow_queue_duration_seconds_count",
         "operation",
     )
     .await;
@@ -182,7 +182,7 @@ async fn a_would_be_hit_is_forwarded_and_compared() {
         "{text}"
     );
     assert!(
-        text.contains("not what the API says now operation=getUser"),
+        text.contains("differs from the API's response operation=getUser"),
         "{text}"
     );
     // It would have been shown until the end of its time, so it is stored for as long.

@@ -242,7 +242,7 @@ async fn what_comes_by_the_short_way_is_counted_like_any_hit() {
         let shown = crate::support::exposition::metrics(&world).await;
         assert!(shown.contains(&format!("{hits} {sent}\n")), "{shown}");
         assert!(shown.contains(&format!("hit_duration_seconds_count {sent}\n")));
-        assert!(shown.contains("segment_gateway_bodies 0\n"));
+        assert!(shown.contains("segment_gateway_response_bodies_in_flight 0\n"));
     }
     let unchanged = get(USER, &[("if-none-match", "*")]);
     let answer = at_once(&world, unchanged).await.expect("a hit");

@@ -350,7 +350,7 @@ async fn a_collector_that_is_away_costs_spans_and_no_request() {
     assert_eq!(running.spans_counted("exported").await, 0.0);
     let log = running.program.log();
     assert_eq!(
-        log.matches("the collector takes no spans").count(),
+        log.matches("the collector rejects spans").count(),
         1,
         "{log}"
     );

@@ -361,7 +361,7 @@ async fn a_write_that_may_have_taken_effect_is_repeated_if_that_does_no_more() {
                 (&two[1].method, &two[1].target, &two[1].body)
             );
         }
-        let repeated = counted(&world, "segment_gateway_writes_repeated_total").await;
+        let repeated = counted(&world, "segment_gateway_write_retries_total").await;
         assert_eq!(repeated, 2.0);
         assert_eq!(counted(&world, "segment_gateway_requests_total").await, 1.0);
     }
@@ -379,7 +379,7 @@ async fn a_write_is_not_repeated_once_its_caller_does_not_wait_or_there_is_no_re
         let world = script.world();
         heard(&world.send(now(1)).await);
         assert_eq!(script.count(), 1);
-        let refused = "segment_gateway_repetitions_refused_total";
+        let refused = "segment_gateway_write_retries_denied_total";
         assert_eq!(counted(&world, refused).await, 0.0);
         world.spend_retry_budget(Duration::ZERO);
         heard(&world.send(put(2)).await);

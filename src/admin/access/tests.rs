@@ -204,7 +204,7 @@ fn every_reason_has_a_series_before_it_happens() {
     let text = String::from_utf8(text).unwrap();
     for why in Denied::ALL {
         let line = format!(
-            "segment_gateway_admin_refused_total{{reason=\"{}\"}} 0",
+            "segment_gateway_admin_rejections_total{{reason=\"{}\"}} 0",
             why.as_str()
         );
         assert!(text.contains(&line), "{line}");

@@ -85,8 +85,8 @@ impl Count {
         if let Err(error) = file.write_all_at(&bytes, 0) {
             tracing::warn!(
                 %error,
-                "the number of commits cannot be written beside the journal; damage to its log would \
-                 not be noticed at the next start"
+                "cannot write journal.count: damage to the journal's WAL would go unnoticed at \
+                 the next start"
             );
             self.file = None;
         }

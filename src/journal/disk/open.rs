@@ -216,7 +216,7 @@ fn forget_count(path: &Path) {
         tracing::error!(
             journal = %path.display(),
             commits,
-            "the journal is gone, and the writes in it with it; a new one is begun"
+            "the journal is missing, and so are its writes; a new one is created"
         );
     }
     let _ = std::fs::remove_file(beside);
@@ -233,8 +233,7 @@ fn check_count(connection: &Connection, path: &Path) -> Result<u64, OpenError> {
         }
         Beside::Damaged => tracing::error!(
             file = %beside.display(),
-            "the number of commits beside the journal is damaged: whether the journal has all that \
-             was kept is not known"
+            "journal.count is damaged: whether the journal is complete is unknown"
         ),
         Beside::Commits(_) | Beside::Nothing => {}
     }

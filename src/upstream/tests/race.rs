@@ -14,7 +14,9 @@ async fn a_request_arrives_at_most_once_and_not_sent_means_never() {
             let (attempt, arrivals) = one_race(close_after, send_after).await;
             let end = match attempt {
                 Attempt::Answered(_) => "answered",
-                Attempt::NotSent(NotSent::ClosedBeforeSending) => "not sent",
+                Attempt::NotSent(NotSent::ClosedBeforeSending) => {
+                    "attempt failed: request not sent"
+                }
                 Attempt::Unknown(Unknown::StaleConnection) => "unknown",
                 other => panic!("{other:?}"),
             };
@@ -24,7 +26,9 @@ async fn a_request_arrives_at_most_once_and_not_sent_means_never() {
             );
             match end {
                 "answered" => assert_eq!(arrivals, 1),
-                "not sent" => assert_eq!(arrivals, 0, "({close_after}, {send_after})"),
+                "attempt failed: request not sent" => {
+                    assert_eq!(arrivals, 0, "({close_after}, {send_after})")
+                }
                 _ => {}
             }
             *ends.entry(end).or_default() += 1;

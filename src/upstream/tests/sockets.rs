@@ -202,7 +202,7 @@ async fn send_many(client: Client, worker: usize) -> Vec<(String, &'static str)>
         let attempt = client.send(get(&path)).await;
         let end = match &attempt {
             Attempt::Answered(_) => "answered",
-            Attempt::NotSent(_) => "not sent",
+            Attempt::NotSent(_) => "attempt failed: request not sent",
             Attempt::Unknown(_) => "unknown",
         };
         if let Attempt::Answered(response) = attempt {
@@ -229,7 +229,7 @@ async fn under_load_nothing_arrives_twice_and_not_sent_means_never() {
             let count = arrivals.lock().get(&path).copied().unwrap_or(0);
             match end {
                 "answered" => assert_eq!(count, 1, "{path}"),
-                "not sent" => assert_eq!(count, 0, "{path}"),
+                "attempt failed: request not sent" => assert_eq!(count, 0, "{path}"),
                 _ => assert!(count <= 1, "{path} arrived {count} times"),
             }
         }

@@ -107,7 +107,7 @@ impl Writes {
                 members = members.len(),
                 request_id = ask.ids.request(),
                 trace_id = ask.ids.trace(),
-                "the API refused a batch, and its members are sent again in smaller ones or alone"
+                "batch rejected by the API: its members are sent in smaller batches or alone"
             );
         } else {
             self.metrics

@@ -326,11 +326,11 @@ impl Writes {
     pub(crate) fn journal_failed(&self, error: &JournalError) -> GatewayError {
         match error {
             JournalError::Full => {
-                tracing::error!("there is no room on the disk of the journal");
+                tracing::error!("the journal's disk is full");
                 GatewayError::JournalFull
             }
             other => {
-                tracing::error!(error = %other, "the journal failed");
+                tracing::error!(error = %other, "journal failure");
                 GatewayError::JournalBroken
             }
         }

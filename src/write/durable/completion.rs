@@ -161,9 +161,9 @@ impl Writes {
         }
         tracing::error!(
             %credential,
-            "the API refuses this credential (401): its deferred writes wait until they are \
-             given to another token (`segment-gateway writes rebind`), the API takes it again, they \
-             are resumed or cancelled, or fail after a day"
+            "the API rejects this credential (401): its deferred writes are paused until they \
+             are moved to another token (`segment-gateway writes rebind`), the API accepts it \
+             again, they are resumed or cancelled, or a day has passed"
         );
         let refused = Change::Refused(credential, self.clock.wall());
         if let Err(error) = self.commit(vec![refused]).await {

@@ -63,7 +63,7 @@ impl Writes {
                         id = %live.id,
                         request_id = live.request_id(),
                         %error,
-                        "a durable write cannot be read"
+                        "cannot read a durable write from the journal"
                     );
                     tokio::time::sleep(PAUSE).await;
                 }

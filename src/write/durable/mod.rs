@@ -378,7 +378,7 @@ impl Writes {
     /// Forgets what has ended long ago, and what there is too much of.
     pub async fn forget_ended(&self) {
         if let Err(error) = self.forget().await {
-            tracing::warn!(%error, "cannot forget writes that have ended");
+            tracing::warn!(%error, "cannot delete ended writes");
         }
     }
 
@@ -406,13 +406,13 @@ impl Writes {
         };
         self.durable.shared.registry.lock().ended = ended;
         if old > 0 {
-            tracing::debug!(writes = old, "forgot writes that had ended");
+            tracing::debug!(writes = old, "ended writes deleted");
         }
         if forgotten.writes > 0 {
             tracing::warn!(
                 writes = forgotten.writes,
-                "forgot writes before their time, because more have ended than journal.ended_writes \
-                 and journal.ended_bytes have room for"
+                "ended writes deleted early: journal.ended_writes or journal.ended_bytes is \
+                 reached"
             );
         }
         Ok(())
@@ -432,13 +432,13 @@ impl Writes {
                 path = summary.path,
                 elements = summary.named(),
                 caller = summary.caller,
-                "a durable write was sent, and nobody knows what became of it: read the present \
-                 state before sending it again"
+                "durable write ended: outcome unknown; check the current state before you send \
+                 it again"
             );
         } else {
             tracing::info!(
                 %id, request_id, %operation, %credential, attempts, state = state.as_str(),
-                "a durable write has ended"
+                "durable write ended"
             );
         }
     }

@@ -100,7 +100,7 @@ impl Writes {
             let writes = self.clone();
             let cancelling = tokio::spawn(async move { writes.cancel(&live).await });
             cancelling.await.map_err(|_| GatewayError::Internal)??;
-            tracing::info!(%id, request_id, "an operator cancelled a write");
+            tracing::info!(%id, request_id, "write cancelled by an operator");
             return self.operators_show(id).await;
         }
         let write = self.operators_show(id).await?;
@@ -122,7 +122,7 @@ impl Writes {
             .feed
             .lock()
             .pause(pause, self.clock.now());
-        tracing::warn!(?selection, "an operator paused deferred writes");
+        tracing::warn!(?selection, "deferred writes paused by an operator");
         Ok(changed)
     }
 
@@ -138,7 +138,7 @@ impl Writes {
         };
         let changed = self.durable.shared.feed.lock().resume(&pause) || refused;
         self.durable.shared.hungry.notify_one();
-        tracing::warn!(?selection, "an operator resumed deferred writes");
+        tracing::warn!(?selection, "deferred writes resumed by an operator");
         Ok(changed)
     }
 

@@ -128,7 +128,7 @@ impl Writes {
         }
         self.durable.shared.hungry.notify_one();
         let to = owner.credential;
-        tracing::warn!(%from, %to, moved, left, "an operator gave deferred writes to another credential");
+        tracing::warn!(%from, %to, moved, left, "deferred writes moved to another credential by an operator");
         Ok(json!({ "credential": to.to_string(), "moved": moved, "left": left }))
     }
 

@@ -117,7 +117,7 @@ impl Writes {
                     tracing::error!(
                         id = %live.id,
                         request_id = live.request_id(),
-                        "a durable write is no longer in the journal"
+                        "durable write is missing from the journal"
                     );
                     writes.durable.refuse(&live, GatewayError::WriteCancelled);
                 }
@@ -136,7 +136,7 @@ impl Writes {
             tracing::error!(
                 id = %live.id,
                 request_id = live.request_id(),
-                "the task of a durable write failed"
+                "task of a durable write failed"
             );
             if matches!(live.stage(), Stage::Left) {
                 writes

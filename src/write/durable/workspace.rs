@@ -100,8 +100,7 @@ impl Writes {
             tracing::warn!(
                 credential = %ask.credential,
                 request_id = ask.ids.request(),
-                "the API did not say whether it takes this credential: a write is deferred with it \
-                 all the same"
+                "cannot check the credential with the API: the write is accepted anyway"
             );
         }
         told(verdict)
@@ -138,7 +137,7 @@ impl Writes {
         if waited && self.admitted(credential).await {
             tracing::warn!(
                 %credential,
-                "the API takes this credential again: what was deferred with it leaves"
+                "the API accepts this credential again: its deferred writes continue"
             );
         }
     }

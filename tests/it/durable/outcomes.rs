@@ -86,7 +86,7 @@ async fn an_unknown_write_says_what_it_was_until_it_is_forgotten() {
     for line in &lines {
         assert!(line.contains("r-77"), "{line}");
     }
-    let unknown = lines.iter().find(|line| line.contains("nobody knows"));
+    let unknown = lines.iter().find(|line| line.contains("outcome unknown"));
     for part in [
         "path=\"/invites\"",
         "elements=\"person:a@example.com, person:b@example.com\"",
@@ -114,7 +114,7 @@ async fn the_line_about_a_write_that_a_kill_left_unknown_names_it() {
     second.gateway.writes().recover(Some(&[])).await.unwrap();
     assert_eq!(state(&second, &location).await, "unknown");
     let text = log.text();
-    let line = text.lines().find(|line| line.contains("nobody knows"));
+    let line = text.lines().find(|line| line.contains("outcome unknown"));
     let line = line.unwrap_or_else(|| panic!("{text}"));
     for part in [
         "path=\"/invites\"",

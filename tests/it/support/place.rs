@@ -54,10 +54,7 @@ impl Place {
                 .args(arguments)
                 .current_dir(self.directory.path()),
         );
-        eventually("the gateway listens", async || {
-            self.page("/livez").await.is_some()
-        })
-        .await;
+        eventually("listening", async || self.page("/livez").await.is_some()).await;
         process.expect("the program")
     }
 
