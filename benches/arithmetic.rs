@@ -24,11 +24,13 @@ mod stored;
 use http::HeaderMap;
 use segment_gateway::cache::fence::{Dependency, Fence, Tag};
 use segment_gateway::cache::key::Key;
-use segment_gateway::cache::{Cache, Spec, Touched};
+use segment_gateway::cache::{Cache, Invalidation, Spec};
 use segment_gateway::clock::Clock;
 use segment_gateway::credential::{Credential, Hasher};
 use segment_gateway::limit::account::{Account, Next};
-use segment_gateway::limit::budgets::{Admission, Bounds, Budgets, LineBounds, Readiness, Wish};
+use segment_gateway::limit::budgets::{
+    Admission, Bounds, BudgetRequest, Budgets, LineBounds, Readiness,
+};
 use segment_gateway::limit::learn::Allowance;
 use segment_gateway::limit::ledger::{History, Ledger};
 use segment_gateway::limit::ticket::Ticket;
@@ -233,7 +235,7 @@ impl Line {
     }
 
     fn join(&self, caller: &Caller) -> Ticket {
-        let joined = self.budgets.join(&Wish {
+        let joined = self.budgets.join(&BudgetRequest {
             credential: self.credential,
             budget: &self.budget,
             effect: Effect::Write,
@@ -305,8 +307,8 @@ fn cache() -> Cache<()> {
 }
 
 /// What a write to these changes.
-fn touched(tags: &[Tag]) -> Touched {
-    Touched::Named {
+fn touched(tags: &[Tag]) -> Invalidation {
+    Invalidation::Named {
         tags: tags.to_vec(),
         paths: Vec::new(),
     }
@@ -347,7 +349,7 @@ fn settlings(bench: &Bench, tags: usize) {
     let plural = if tags == 1 { "tag" } else { "tags" };
     // More than there is room for: whichever comes next has been dropped long ago.
     let pool = others(3 * MARKS);
-    let writes: Vec<Touched> = pool.chunks(tags).map(touched).collect();
+    let writes: Vec<Invalidation> = pool.chunks(tags).map(touched).collect();
     let alone = cache();
     bench.row(&format!("{tags} {plural}, no other marks"), || {
         alone.settle(black_box(&writes[0]), now);

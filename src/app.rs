@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Loaded, Mode};
 use crate::credential::Hasher;
 use crate::gateway::Gateway;
-use crate::gateway::connection::Front;
+use crate::gateway::connection::ConnectionServices;
 use crate::limit::ledger::{History, Ledger, Left, Opened, Spec};
 use crate::sandbox::{Sandbox, SandboxSpec};
 use crate::server;
@@ -26,7 +26,7 @@ use crate::state::{self, State};
 use crate::swap::Swap;
 use crate::telemetry::Log;
 use crate::version::{COMMIT, VERSION};
-use crate::write::decision::REPEAT_FOR;
+use crate::write::decision::RETRY_FOR;
 use crate::write::durable::Recovered;
 use operators::{Operators, access};
 use reload::{Reloader, Targets};
@@ -150,7 +150,7 @@ pub async fn serve(
         "listening"
     );
     operators.tell(&access.get(), &config);
-    let front = Front::new(gateway.clone(), stack_bounds(&config));
+    let front = ConnectionServices::new(gateway.clone(), stack_bounds(&config));
     let serving = tokio::spawn(server::serve(
         proxy_listener,
         move |peer| front.connected(peer),
@@ -381,7 +381,7 @@ fn open_ledger(
     let path = state.ledger();
     let spec = Spec {
         key_check: hasher.hash(&[b"ledger"]),
-        keep: config.budget.late_arrival.max(REPEAT_FOR),
+        keep: config.budget.late_arrival.max(RETRY_FOR),
         expected: state.was_used(),
     };
     let opened = Ledger::open(&path, spec, clock.clone()).map_err(|error| {

@@ -86,7 +86,7 @@ impl Kind {
 }
 
 /// What was asked for on the command line.
-struct Wish {
+struct BudgetRequest {
     rounds: usize,
     warm_up: Duration,
     /// What one run adds up to.
@@ -94,9 +94,9 @@ struct Wish {
     gateway: PathBuf,
 }
 
-impl Wish {
+impl BudgetRequest {
     fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self, Failure> {
-        let mut wish = Self {
+        let mut budget_request = Self {
             rounds: 5,
             warm_up: Duration::from_secs(1),
             measured: Duration::from_secs(5),
@@ -107,14 +107,14 @@ impl Wish {
                 // Cargo says so to every bench.
                 "--bench" => {}
                 "--quick" => {
-                    wish.rounds = 1;
-                    wish.warm_up = Duration::from_millis(300);
-                    wish.measured = Duration::from_secs(1);
+                    budget_request.rounds = 1;
+                    budget_request.warm_up = Duration::from_millis(300);
+                    budget_request.measured = Duration::from_secs(1);
                 }
                 "--gateway" => {
                     let path = arguments.next().ok_or("--gateway needs a path")?;
                     // The servers run in a directory of their own.
-                    wish.gateway = std::fs::canonicalize(&path)
+                    budget_request.gateway = std::fs::canonicalize(&path)
                         .map_err(|error| format!("--gateway {path}: {error}"))?;
                 }
                 other => {
@@ -122,7 +122,7 @@ impl Wish {
                 }
             }
         }
-        Ok(wish)
+        Ok(budget_request)
     }
 }
 
@@ -130,7 +130,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
     let ended = match arguments.next_if(|first| first == bare::COMMAND) {
         Some(_) => bare::main(arguments.next().as_deref().map(Path::new)),
-        None => Wish::read(arguments).and_then(|wish| compare(&wish)),
+        None => BudgetRequest::read(arguments).and_then(|budget_request| compare(&budget_request)),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -142,7 +142,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs all in turn and prints what came of it.
-fn compare(wish: &Wish) -> Result<(), Failure> {
+fn compare(budget_request: &BudgetRequest) -> Result<(), Failure> {
     if cfg!(debug_assertions) {
         println!("WARNING: a debug build, these figures mean nothing; use `cargo bench`");
     }
@@ -153,21 +153,21 @@ fn compare(wish: &Wish) -> Result<(), Failure> {
     let servers = Servers {
         cores: &cores,
         folder: folder.path(),
-        gateway: &wish.gateway,
+        gateway: &budget_request.gateway,
         upstream: upstream.address(),
     };
     println!(
         "a cache hit over loopback: {BODY_BYTES} B body, {CONNECTIONS} keep-alive connections, \
          {} runs of {:.1} s each after {:.1} s of warming up, interleaved by {:.1} s\n{cores}\n",
-        wish.rounds,
-        wish.measured.as_secs_f64(),
-        wish.warm_up.as_secs_f64(),
+        budget_request.rounds,
+        budget_request.measured.as_secs_f64(),
+        budget_request.warm_up.as_secs_f64(),
         SLICE.as_secs_f64(),
     );
     let mut runs: Vec<(Kind, Run)> = Vec::new();
     let mut sample = Vec::new();
-    for round in 0..wish.rounds {
-        for (kind, run) in one_round(round, wish, &servers, &upstream, &mut sample)? {
+    for round in 0..budget_request.rounds {
+        for (kind, run) in one_round(round, budget_request, &servers, &upstream, &mut sample)? {
             report::line(round, kind.name(), &run);
             runs.push((kind, run));
         }
@@ -179,7 +179,7 @@ fn compare(wish: &Wish) -> Result<(), Failure> {
 /// One run of each: new processes, their warm-up, their measurement in turn.
 fn one_round(
     round: usize,
-    wish: &Wish,
+    budget_request: &BudgetRequest,
     servers: &Servers<'_>,
     upstream: &Upstream,
     sample: &mut Vec<u8>,
@@ -202,7 +202,7 @@ fn one_round(
         let mut load = Load::connect(server.address, CONNECTIONS, question)?;
         // The only fetch; all that follow are hits.
         load.fetch()?;
-        let warmed = load.run(wish.warm_up, server.id())?;
+        let warmed = load.run(budget_request.warm_up, server.id())?;
         if sample.is_empty() {
             sample.clone_from(&warmed.sample);
             report::answer(sample, BODY_BYTES);
@@ -221,7 +221,10 @@ fn one_round(
     let asked_before = upstream.asked();
     // What comes first or last is not always the same one.
     under_way.rotate_left(round % Kind::ALL.len());
-    while under_way.iter().any(|(.., run)| run.lasted < wish.measured) {
+    while under_way
+        .iter()
+        .any(|(.., run)| run.lasted < budget_request.measured)
+    {
         for (_, server, load, run) in &mut under_way {
             run.add(load.run(SLICE, server.id())?);
         }

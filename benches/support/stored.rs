@@ -7,7 +7,7 @@ use segment_gateway::cache::key::{Key, KeyParts, Lines};
 use segment_gateway::cache::leader::Arrival;
 use segment_gateway::cache::lifetime::Rules;
 use segment_gateway::cache::request::Wants;
-use segment_gateway::cache::{Ask, Board, Cache, Purpose};
+use segment_gateway::cache::{Cache, Join, JoinRequest, Purpose};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Whose answers they are.
@@ -41,8 +41,8 @@ pub(crate) fn store(
 ) {
     let tags = [Tag::new("users"), Tag::new(format!("user:user-{user:05}"))];
     let request = HeaderMap::new();
-    let board = cache.board(
-        &Ask {
+    let join = cache.join(
+        &JoinRequest {
             at: &cache.locate(key(user), &request),
             tags: Some(&tags),
             path: &path(user),
@@ -56,16 +56,16 @@ pub(crate) fn store(
         },
         now,
     );
-    let Board::Lead(mut leader) = board else {
-        panic!("nobody else fetches, yet: {board:?}")
+    let Join::Lead(mut leader) = join else {
+        panic!("nobody else fetches, yet: {join:?}")
     };
-    leader.departs(now);
+    leader.start(now);
     let answer = Answer {
         status: StatusCode::OK,
         headers,
         body,
     };
-    let landed = leader.finish(
+    let completed = leader.finish(
         &answer,
         &Arrival {
             request: &request,
@@ -74,5 +74,5 @@ pub(crate) fn store(
             wall: SystemTime::UNIX_EPOCH,
         },
     );
-    assert_eq!(landed.stored, Ok(()));
+    assert_eq!(completed.stored, Ok(()));
 }

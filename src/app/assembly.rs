@@ -7,7 +7,7 @@ use crate::cache::{self, Cache};
 use crate::clock::Clock;
 use crate::config::{Config, LogAccess, Mode, proxy_environment};
 use crate::credential::Hasher;
-use crate::exchange::answer_memory::Answers;
+use crate::exchange::answer_memory::AnswerMemory;
 use crate::exchange::callers::{Allowed, Quotas};
 use crate::exchange::prefer::Patience;
 use crate::exchange::router::Router;
@@ -115,7 +115,7 @@ impl Assembly {
         };
         let attempts = Arc::new(Attempts::new(&handles, client));
         // As much again as what is stored.
-        let answers = Answers::new(config.cache.bytes.0);
+        let answers = AnswerMemory::new(config.cache.bytes.0);
         let reads = Arc::new(Reads::new(&handles, attempts.clone(), answers));
         // Half of the callers' connections.
         let held = Share::new(config.server.connections / 2);

@@ -12,7 +12,7 @@ const MOST_CLOSED: u32 = 4;
 
 /// Returns the pause before a new connection after `failures` in a row, the last one for the reason
 /// `why`. Returns `None` if a new connection cannot succeed as things are.
-pub fn reconnect(why: NotSent, failures: u32, dice: u64) -> Option<Duration> {
+pub fn reconnect(why: NotSent, failures: u32, jitter: u64) -> Option<Duration> {
     match why {
         NotSent::Certificate | NotSent::Tls => None,
         NotSent::ClosedBeforeSending if failures <= MOST_CLOSED => Some(Duration::ZERO),
@@ -21,28 +21,28 @@ pub fn reconnect(why: NotSent, failures: u32, dice: u64) -> Option<Duration> {
         | NotSent::Refused
         | NotSent::ConnectTimeout
         | NotSent::Proxy
-        | NotSent::Unprocessed => Some(reconnect_pause(failures, dice)),
+        | NotSent::Unprocessed => Some(reconnect_pause(failures, jitter)),
     }
 }
 
 /// Returns the pause before a new connection for work that waits as long as it takes.
-pub fn reconnect_pause(failures: u32, dice: u64) -> Duration {
-    backoff(FIRST_RECONNECT, LONGEST_RECONNECT, failures, dice)
+pub fn reconnect_pause(failures: u32, jitter: u64) -> Duration {
+    backoff(FIRST_RECONNECT, LONGEST_RECONNECT, failures, jitter)
 }
 
 /// Returns a number that spreads pauses: it differs between turns and between counts of failures.
-pub fn dice(turn: u64, failures: u32) -> u64 {
+pub fn jitter(turn: u64, failures: u32) -> u64 {
     (turn.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) + u64::from(failures)
 }
 
-/// Returns a pause that doubles with each of `failures` in a row. `dice`, any number, spreads its
+/// Returns a pause that doubles with each of `failures` in a row. `jitter`, any number, spreads its
 /// second half, so that many retries do not come at one moment.
-pub(crate) fn backoff(first: Duration, longest: Duration, failures: u32, dice: u64) -> Duration {
+pub(crate) fn backoff(first: Duration, longest: Duration, failures: u32, jitter: u64) -> Duration {
     // Capped well below the width of the shift.
     let doublings = failures.saturating_sub(1).min(16);
     let whole = first.saturating_mul(1 << doublings).min(longest);
     let half = whole / 2;
-    let spread = u32::try_from(dice % 1_000).unwrap_or(0);
+    let spread = u32::try_from(jitter % 1_000).unwrap_or(0);
     half + half * spread / 1_000
 }
 
@@ -64,8 +64,8 @@ mod tests {
             }
         }
         // It never waits longer than this, so an API that is back is found soon.
-        for dice in [0, 499, 999, u64::MAX] {
-            let pauses = (1..200).map(|failures| reconnect_pause(failures, dice));
+        for jitter in [0, 499, 999, u64::MAX] {
+            let pauses = (1..200).map(|failures| reconnect_pause(failures, jitter));
             let pauses = Vec::from_iter(pauses);
             assert!(pauses.is_sorted(), "{pauses:?}");
             assert!(pauses.iter().all(|pause| *pause <= LONGEST_RECONNECT));

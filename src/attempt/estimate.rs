@@ -10,7 +10,7 @@
 //! its copies.
 
 use crate::limit::account::{Account, Next};
-use crate::limit::turns::{Caller, Place, Urgency};
+use crate::limit::turns::{Caller, LinePosition, Urgency};
 use crate::limit::window::{End, Slot};
 use crate::queue::lanes::{Keys, Lanes, Turn};
 use std::cmp::Reverse;
@@ -25,7 +25,7 @@ pub(crate) const MOST_WAITING_IN_LANES: usize = 200;
 /// The number of times to come back that are tried.
 const MOST_TRIES: usize = 6;
 /// The place and the turn of the new write: behind all others.
-const NEWCOMER: Place = Place::MAX;
+const NEWCOMER: LinePosition = LinePosition::MAX;
 const LAST_TURN: Turn = Turn::MAX;
 const SECOND: Duration = Duration::from_secs(1);
 /// The safety margin of a time to come back.
@@ -70,7 +70,7 @@ impl Luck {
 
 /// The requests queued for the budgets of one credential, and its lanes.
 #[derive(Clone, Debug)]
-pub struct Forecast {
+pub struct Estimate {
     /// The copied budgets, by name.
     pub accounts: Vec<(Arc<str>, Account)>,
     /// The copied lanes.
@@ -96,7 +96,7 @@ pub struct Newcomer<'a> {
     pub most: usize,
 }
 
-impl Forecast {
+impl Estimate {
     /// Returns when the new write would be sent if it arrived now. Returns `None` if there is no
     /// room for it, or the run ends without a result.
     pub fn leaves(&self, newcomer: &Newcomer<'_>) -> Option<Instant> {
@@ -196,9 +196,9 @@ struct Run {
     lanes: Lanes,
     now: Instant,
     /// The write at each place.
-    turns: HashMap<Place, Turn>,
+    turns: HashMap<LinePosition, Turn>,
     /// The budget and the place of each write.
-    places: HashMap<Turn, (usize, Place)>,
+    places: HashMap<Turn, (usize, LinePosition)>,
     /// The earliest event first.
     events: BinaryHeap<Reverse<(Instant, Event)>>,
     /// The attempts in flight, by the number in [`Event::Answered`].
@@ -207,7 +207,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(from: &Forecast) -> Self {
+    fn new(from: &Estimate) -> Self {
         let mut run = Self {
             accounts: from.accounts.clone(),
             lanes: from.lanes.clone(),

@@ -13,11 +13,11 @@ const PAUSE: u32 = 20;
 
 /// The time at which the next estimate may run.
 #[derive(Debug, Default)]
-pub struct Looks {
+pub struct EstimateBudget {
     next: Mutex<Option<Instant>>,
 }
 
-impl Looks {
+impl EstimateBudget {
     /// Runs `look`, unless another estimate is running or that would exceed the share.
     pub(crate) fn look<T>(&self, clock: &Clock, look: impl FnOnce() -> T) -> Option<T> {
         let mut next = self.next.try_lock()?;
@@ -40,13 +40,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_look_that_took_long_is_not_repeated_soon() {
         let clock = Clock::simulated(SystemTime::UNIX_EPOCH, Duration::ZERO);
-        let looks = Looks::default();
-        assert_eq!(looks.look(&clock, || 1), Some(1));
-        assert_eq!(looks.look(&clock, || 2), Some(2), "it took no time");
-        *looks.next.lock() = Some(clock.now() + Duration::from_secs(1));
-        assert_eq!(looks.look(&clock, || 3), None);
+        let estimate_budget = EstimateBudget::default();
+        assert_eq!(estimate_budget.look(&clock, || 1), Some(1));
+        assert_eq!(
+            estimate_budget.look(&clock, || 2),
+            Some(2),
+            "it took no time"
+        );
+        *estimate_budget.next.lock() = Some(clock.now() + Duration::from_secs(1));
+        assert_eq!(estimate_budget.look(&clock, || 3), None);
         tokio::time::advance(Duration::from_secs(1)).await;
-        let nested = looks.look(&clock, || looks.look(&clock, || 4));
+        let nested = estimate_budget.look(&clock, || estimate_budget.look(&clock, || 4));
         assert_eq!(nested, Some(None), "one at a time");
     }
 }

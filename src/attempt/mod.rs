@@ -26,7 +26,7 @@ use crate::tasks::Tasks;
 use crate::trace::Tracer;
 use crate::upstream::Client;
 use breaker::Breaker;
-use estimate_budget::Looks;
+use estimate_budget::EstimateBudget;
 use parking_lot::Mutex;
 use retry_budget::RetryBudget;
 use std::sync::Arc;
@@ -73,7 +73,7 @@ pub struct Attempts {
     /// The budget for retries of writes that may have taken effect.
     retry_budget: Mutex<RetryBudget>,
     /// The processor time for estimates.
-    estimate_budget: Looks,
+    estimate_budget: EstimateBudget,
 }
 
 impl Attempts {
@@ -90,7 +90,7 @@ impl Attempts {
             clock: handles.clock.clone(),
             breaker: Mutex::default(),
             retry_budget: Mutex::default(),
-            estimate_budget: Looks::default(),
+            estimate_budget: EstimateBudget::default(),
         }
     }
 

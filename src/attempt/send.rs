@@ -11,7 +11,7 @@ use crate::error::Waited;
 use crate::exchange::body::{self, Read};
 use crate::exchange::edge;
 use crate::exchange::ids::Ids;
-use crate::limit::budgets::Standing;
+use crate::limit::budgets::BudgetStatus;
 use crate::limit::learn::{Allowance, Throttle};
 use crate::limit::ticket::Permit;
 use crate::limit::window::{End, Learned};
@@ -30,9 +30,9 @@ const REFUSAL_TIME: Duration = Duration::from_secs(2);
 
 /// The outcome of an attempt.
 #[derive(Debug)]
-pub(crate) enum Came {
+pub(crate) enum AttemptOutcome {
     /// A final response other than 429.
-    Answer(Answer),
+    Answer(FinalAnswer),
     /// A 429: the request did not take effect.
     Throttled(Response<Bytes>),
     /// The request was not sent.
@@ -43,13 +43,13 @@ pub(crate) enum Came {
 
 /// A final response.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct FinalAnswer {
     pub(crate) response: Response<AnswerBody>,
     /// Whether it may come from a balancer in front of the API (a 5xx without rate headers). Then
     /// the request may still be in flight behind it.
     pub(crate) doubtful: bool,
     /// The status of the budget used.
-    pub(crate) standing: Option<Standing>,
+    pub(crate) standing: Option<BudgetStatus>,
     /// The time from sending to the head of the response.
     pub(crate) took: Duration,
 }
@@ -85,7 +85,7 @@ impl Attempts {
         credential: Credential,
         mut permit: Permit,
         request: Request<Bytes>,
-    ) -> Came {
+    ) -> AttemptOutcome {
         permit.begin();
         let ids = ids_of(&request);
         // From here on the slot is in use, whatever happens; `permit` ends it even if it is
@@ -95,12 +95,12 @@ impl Attempts {
             Attempt::Answered(response) => {
                 // Any response shows that the API is there, unless a gateway in front of it sent
                 // it.
-                self.heard_of(Some(!matches!(response.status().as_u16(), 502..=504)));
+                self.note_reachability(Some(!matches!(response.status().as_u16(), 502..=504)));
                 let came = (response, took, &ids);
                 self.answered(operation, credential, permit, came).await
             }
             Attempt::NotSent(why) => {
-                self.heard_of((why != NotSent::ClosedBeforeSending).then_some(false));
+                self.note_reachability((why != NotSent::ClosedBeforeSending).then_some(false));
                 // A stream that the API reset as unprocessed was sent, so something on the way may
                 // have counted it.
                 let _ = permit.end(if why.travelled() {
@@ -108,12 +108,12 @@ impl Attempts {
                 } else {
                     End::NotSent
                 });
-                Came::NotSent(why)
+                AttemptOutcome::NotSent(why)
             }
             Attempt::Unknown(why) => {
-                self.heard_of((why != Unknown::StaleConnection).then_some(false));
+                self.note_reachability((why != Unknown::StaleConnection).then_some(false));
                 let _ = permit.end(End::NoAnswer);
-                Came::Unknown(why)
+                AttemptOutcome::Unknown(why)
             }
         }
     }
@@ -128,12 +128,12 @@ impl Attempts {
     ) -> (Attempt, Duration) {
         let name = &operation.name;
         let ids = ids_of(&request);
-        let place = self.attempt_place(&ids, request.headers_mut());
+        let place = self.attempt_trail(&ids, request.headers_mut());
         let began = self.clock.now();
         let attempt = self.client.send(request).await;
         let took = self.clock.now().saturating_duration_since(began);
         if let Some(place) = &place {
-            self.tell_attempt(place, operation, &attempt, (began, took));
+            self.report_attempt(place, operation, &attempt, (began, took));
         }
         match &attempt {
             Attempt::Answered(response) => {
@@ -169,7 +169,7 @@ impl Attempts {
 
     /// Tells the breaker about the end of an attempt. `is_there` is `None` for a kept connection
     /// that turned out to be closed, which says nothing about the API.
-    fn heard_of(&self, is_there: Option<bool>) {
+    fn note_reachability(&self, is_there: Option<bool>) {
         let (now, mut breaker) = (self.clock.now(), self.breaker.lock());
         let Some(is_there) = is_there else {
             return breaker.came_to_nothing(now);
@@ -196,7 +196,7 @@ impl Attempts {
         credential: Credential,
         mut permit: Permit,
         (mut response, took, ids): (Response<AnswerBody>, Duration, &Ids),
-    ) -> Came {
+    ) -> AttemptOutcome {
         // Rate headers are read before the edge rules clean the response.
         let allowance = Allowance::of(response.headers());
         if response.status() != StatusCode::TOO_MANY_REQUESTS {
@@ -213,10 +213,10 @@ impl Attempts {
                 End::Answered(allowance)
             };
             let ended = permit.end(end);
-            self.note_learned(operation, credential, &ended.learned);
+            self.report_learned(operation, credential, &ended.learned);
             edge::clean_answer(response.headers_mut(), &self.settings.get().via);
             edge::date_answer(response.headers_mut(), self.clock.wall());
-            return Came::Answer(Answer {
+            return AttemptOutcome::Answer(FinalAnswer {
                 response,
                 doubtful,
                 standing: ended.standing,
@@ -235,7 +235,7 @@ impl Attempts {
         // Ending the permit closes the budget for the time that the 429 asks for.
         let throttle = Throttle::of(&head.headers, &body);
         let ended = permit.end(End::Throttled(throttle));
-        self.note_learned(operation, credential, &ended.learned);
+        self.report_learned(operation, credential, &ended.learned);
         // The first attempt of a budget without history may meet a limit that was used up before.
         let origin = if ended.learned.at_start {
             Origin::Start
@@ -252,7 +252,7 @@ impl Attempts {
             "upstream 429: the budget is closed and the request is queued again"
         );
         edge::clean_answer(&mut head.headers, &self.settings.get().via);
-        Came::Throttled(Response::from_parts(head, body))
+        AttemptOutcome::Throttled(Response::from_parts(head, body))
     }
 
     /// Invalidates what is cached for a credential that the API no longer accepts, altogether or
@@ -271,7 +271,7 @@ impl Attempts {
     }
 
     /// Reports to log and metrics what a response taught about the budget.
-    fn note_learned(&self, operation: &Operation, credential: Credential, learned: &Learned) {
+    fn report_learned(&self, operation: &Operation, credential: Credential, learned: &Learned) {
         let budget = &operation.budget.name;
         if let Some((before, now)) = learned.limit {
             tracing::info!(%budget, %credential, before, now, "learned a new limit from the API");

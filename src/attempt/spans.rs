@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 impl Attempts {
     /// Creates the place of an attempt and writes it into `headers`, if its request is traced.
-    pub(crate) fn attempt_place(&self, ids: &Ids, headers: &mut HeaderMap) -> Option<Trail> {
+    pub(crate) fn attempt_trail(&self, ids: &Ids, headers: &mut HeaderMap) -> Option<Trail> {
         let _ = self.tracer.as_ref()?;
         let place = ids.trail()?.below();
         place.put_into(headers);
@@ -18,7 +18,7 @@ impl Attempts {
     }
 
     /// Writes the span of an attempt.
-    pub(crate) fn tell_attempt(
+    pub(crate) fn report_attempt(
         &self,
         place: &Trail,
         operation: &Operation,

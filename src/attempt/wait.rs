@@ -5,14 +5,14 @@
 
 use crate::attempt::Attempts;
 use crate::attempt::backoff;
-use crate::attempt::estimate::{Forecast, MOST_WAITING, Newcomer};
+use crate::attempt::estimate::{Estimate, MOST_WAITING, Newcomer};
 use crate::error::GatewayError;
 use crate::exchange::ids::Ids;
-use crate::exchange::request::Ask;
+use crate::exchange::request::RequestContext;
 use crate::exchange::timing::Timing;
-use crate::limit::budgets::{Admission, Readiness, Refusal, Wish};
-use crate::limit::ticket::{NoPermit, Permit, Ticket};
-use crate::queue::Place;
+use crate::limit::budgets::{Admission, BudgetRefusal, BudgetRequest, Readiness};
+use crate::limit::ticket::{Permit, PermitError, Ticket};
+use crate::queue::LanePosition;
 use crate::queue::lanes::Keys;
 use crate::route::policy::Operation;
 use crate::upstream::NotSent;
@@ -20,17 +20,17 @@ use std::time::{Duration, Instant};
 
 impl Attempts {
     /// Returns a request for a slot as soon as it is this request's turn.
-    pub(crate) fn wish<'a>(&self, ask: &'a Ask) -> Wish<'a> {
-        Wish {
-            credential: ask.credential,
-            budget: &ask.operation.budget,
-            effect: ask.operation.effect,
-            caller: ask.caller.clone(),
-            urgency: ask.urgency,
-            bytes: ask.weight(),
+    pub(crate) fn budget_request<'a>(&self, context: &'a RequestContext) -> BudgetRequest<'a> {
+        BudgetRequest {
+            credential: context.credential,
+            budget: &context.operation.budget,
+            effect: context.operation.effect,
+            caller: context.caller.clone(),
+            urgency: context.urgency,
+            bytes: context.weight(),
             not_before: None,
-            deadline: ask.accepted + ask.patience,
-            answer_by: self.given_up_at(ask),
+            deadline: context.accepted + context.patience,
+            answer_by: self.given_up_at(context),
             forecast: None,
             readiness: Readiness::Ready,
             admission: Admission::Asked,
@@ -43,27 +43,41 @@ impl Attempts {
     }
 
     /// Copies what else is queued, unless that is more than `most`.
-    pub(crate) fn forecast(&self, wish: &Wish<'_>, most: usize) -> Option<Forecast> {
-        let accounts = self.budgets.forecast(wish.credential, most)?;
-        let lanes = self.queue.lanes(wish.credential);
-        Some(Forecast {
+    pub(crate) fn forecast(
+        &self,
+        budget_request: &BudgetRequest<'_>,
+        most: usize,
+    ) -> Option<Estimate> {
+        let accounts = self.budgets.forecast(budget_request.credential, most)?;
+        let lanes = self.queue.lanes(budget_request.credential);
+        Some(Estimate {
             accounts,
             lanes,
             now: self.clock.now(),
         })
     }
 
-    pub(crate) fn newcomer<'a>(&self, wish: &'a Wish<'_>, keys: &'a Keys) -> Newcomer<'a> {
+    pub(crate) fn newcomer<'a>(
+        &self,
+        budget_request: &'a BudgetRequest<'_>,
+        keys: &'a Keys,
+    ) -> Newcomer<'a> {
         let now = self.clock.now();
-        let answer = self.budgets.answer_time(wish.credential, wish.budget);
+        let answer = self
+            .budgets
+            .answer_time(budget_request.credential, budget_request.budget);
         // A response that comes after the caller's balancer gave up is of no use. So the wait ends
         // early enough for a usual response.
-        let answer_by = wish.answer_by.and_then(|by| by.checked_sub(answer));
-        let deadline = answer_by.map_or(wish.deadline, |by| by.min(wish.deadline));
+        let answer_by = budget_request
+            .answer_by
+            .and_then(|by| by.checked_sub(answer));
+        let deadline = answer_by.map_or(budget_request.deadline, |by| {
+            by.min(budget_request.deadline)
+        });
         Newcomer {
-            budget: &wish.budget.name,
-            caller: &wish.caller,
-            urgency: wish.urgency,
+            budget: &budget_request.budget.name,
+            caller: &budget_request.caller,
+            urgency: budget_request.urgency,
             keys,
             patience: deadline.saturating_duration_since(now),
             most: self.budgets.most_per_budget(),
@@ -76,23 +90,23 @@ impl Attempts {
     /// The rejection, with a time to come back that satisfies both estimates.
     pub(crate) fn look_closer(
         &self,
-        wish: Wish<'_>,
+        budget_request: BudgetRequest<'_>,
         keys: &Keys,
-        refusal: Refusal,
-    ) -> Result<Ticket, Refusal> {
+        refusal: BudgetRefusal,
+    ) -> Result<Ticket, BudgetRefusal> {
         // Only these two depend on an estimate; other rejections are final.
-        let (Refusal::TooLong { .. } | Refusal::Full { .. }) = refusal else {
+        let (BudgetRefusal::TooLong { .. } | BudgetRefusal::Full { .. }) = refusal else {
             return Err(refusal);
         };
         // The share of processor time is checked inside `look`. Without it the first estimate
         // stands.
         let looked = self.look(|| {
-            let forecast = self.forecast(&wish, MOST_WAITING)?;
-            let newcomer = self.newcomer(&wish, keys);
+            let forecast = self.forecast(&budget_request, MOST_WAITING)?;
+            let newcomer = self.newcomer(&budget_request, keys);
             let (now, leaves) = (forecast.now, forecast.leaves(&newcomer));
             let is_in_time = leaves.is_some_and(|leaves| leaves <= now + newcomer.patience);
             // A full line stays full: its estimate only tells when to come back.
-            let is_admitted = is_in_time && matches!(refusal, Refusal::TooLong { .. });
+            let is_admitted = is_in_time && matches!(refusal, BudgetRefusal::TooLong { .. });
             let comes_back = (!is_admitted).then(|| forecast.comes_back(&newcomer));
             Some((now, leaves, comes_back))
         });
@@ -102,17 +116,20 @@ impl Attempts {
         // The closer estimate is in time: the request joins the line with it.
         let Some(comes_back) = comes_back else {
             let forecast = leaves;
-            return self.budgets.join(&Wish { forecast, ..wish });
+            return self.budgets.join(&BudgetRequest {
+                forecast,
+                ..budget_request
+            });
         };
         Err(match (refusal, leaves) {
             // Both estimates have to agree. The budget's own knows less about lanes, but is the one
             // that judges first when the caller comes back.
-            (Refusal::TooLong { retry_after, .. }, Some(leaves)) => Refusal::TooLong {
+            (BudgetRefusal::TooLong { retry_after, .. }, Some(leaves)) => BudgetRefusal::TooLong {
                 estimate: leaves - now,
                 retry_after: retry_after.max(comes_back),
             },
             // The forecast does not contain what is full besides this budget.
-            (Refusal::Full { retry_after }, _) => Refusal::Full {
+            (BudgetRefusal::Full { retry_after }, _) => BudgetRefusal::Full {
                 retry_after: retry_after.max(comes_back),
             },
             (refusal, _) => refusal,
@@ -123,8 +140,8 @@ impl Attempts {
     pub(crate) async fn permitted(
         &self,
         ticket: &mut Ticket,
-        place: &mut Place,
-    ) -> Result<Permit, NoPermit> {
+        place: &mut LanePosition,
+    ) -> Result<Permit, PermitError> {
         if !place.is_blocked() {
             ticket.ready();
         }
@@ -141,23 +158,28 @@ impl Attempts {
     }
 
     /// Notes that a request is sent. Its wait is counted once, however many attempts follow.
-    pub(crate) fn leaves(&self, ask: &Ask, timing: &mut Timing) {
+    pub(crate) fn leaves(&self, context: &RequestContext, timing: &mut Timing) {
         let again = timing.left;
-        timing.left(self.clock.now(), ask.accepted);
+        timing.left(self.clock.now(), context.accepted);
         if !again {
-            self.metrics.left(&ask.operation.name, timing.queued);
+            self.metrics.left(&context.operation.name, timing.queued);
         }
     }
 
-    pub(crate) fn not_permitted(&self, why: NoPermit, ask: &Ask, ticket: &Ticket) -> GatewayError {
+    pub(crate) fn not_permitted(
+        &self,
+        why: PermitError,
+        context: &RequestContext,
+        ticket: &Ticket,
+    ) -> GatewayError {
         match why {
-            NoPermit::Refused(refusal) => refused(refusal),
+            PermitError::Refused(refusal) => refused(refusal),
             // A caller with `wait=0` learns the estimate instead of an expiry.
-            NoPermit::Expired => {
+            PermitError::Expired => {
                 let now = self.clock.now();
                 let wait = ticket.estimate_again().saturating_duration_since(now);
                 let retry_after = wait.max(Duration::from_secs(1));
-                if ask.patience.is_zero() {
+                if context.patience.is_zero() {
                     GatewayError::QueueWait {
                         estimate: wait,
                         retry_after,
@@ -180,7 +202,7 @@ impl Attempts {
         place: u64,
         by: Instant,
     ) -> Result<(), GatewayError> {
-        let pause = backoff::reconnect(why, failures, backoff::dice(place, failures));
+        let pause = backoff::reconnect(why, failures, backoff::jitter(place, failures));
         let again = pause.map(|pause| self.clock.now() + pause);
         // A pause beyond the deadline would only delay the error.
         let Some(again) = again.filter(|again| *again < by) else {
@@ -195,8 +217,12 @@ impl Attempts {
 
     /// Returns the error for a request whose wait for its budget expired. The line says when to
     /// come back.
-    pub(crate) fn expired(&self, ask: &Ask) -> GatewayError {
-        let refused = self.budgets.join(&self.wish(ask)).err().map(refused);
+    pub(crate) fn expired(&self, context: &RequestContext) -> GatewayError {
+        let refused = self
+            .budgets
+            .join(&self.budget_request(context))
+            .err()
+            .map(refused);
         let retry_after = refused.and_then(|refused| refused.retry_after());
         GatewayError::QueueExpired {
             retry_after: retry_after.unwrap_or(Duration::from_secs(1)),
@@ -212,14 +238,14 @@ impl Attempts {
     ///
     /// # Errors
     /// The instant at which to ask again.
-    pub(crate) fn take_repetition(&self, operation: &Operation) -> Result<(), Instant> {
+    pub(crate) fn take_retry(&self, operation: &Operation) -> Result<(), Instant> {
         self.retry_budget.lock().repeat(self.clock.now())?;
         self.metrics.repeated(&operation.name);
         Ok(())
     }
 
     /// Reports that the retry budget had no retry for a write.
-    pub(crate) fn no_repetition(&self, operation: &Operation, ids: &Ids) {
+    pub(crate) fn report_no_retry(&self, operation: &Operation, ids: &Ids) {
         self.metrics.repetition_refused(&operation.name);
         tracing::info!(
             operation = %operation.name,
@@ -231,25 +257,25 @@ impl Attempts {
 
     /// Returns the instant at which the balancer in front of the gateway gives up on a request, if
     /// known.
-    pub(crate) fn given_up_at(&self, ask: &Ask) -> Option<Instant> {
+    pub(crate) fn given_up_at(&self, context: &RequestContext) -> Option<Instant> {
         self.settings
             .get()
             .caller_timeout
-            .map(|timeout| ask.accepted + timeout)
+            .map(|timeout| context.accepted + timeout)
     }
 }
 
-pub(crate) fn refused(refusal: Refusal) -> GatewayError {
+pub(crate) fn refused(refusal: BudgetRefusal) -> GatewayError {
     match refusal {
-        Refusal::TooLong {
+        BudgetRefusal::TooLong {
             estimate,
             retry_after,
         } => GatewayError::QueueWait {
             estimate,
             retry_after,
         },
-        Refusal::Full { retry_after } => GatewayError::QueueFull { retry_after },
-        Refusal::TooManyBudgets => GatewayError::Overloaded,
-        Refusal::Draining => GatewayError::Draining,
+        BudgetRefusal::Full { retry_after } => GatewayError::QueueFull { retry_after },
+        BudgetRefusal::TooManyBudgets => GatewayError::Overloaded,
+        BudgetRefusal::Draining => GatewayError::Draining,
     }
 }

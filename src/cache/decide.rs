@@ -25,7 +25,7 @@ use std::time::Instant;
 
 /// The decision about a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seat {
+pub enum LookupDecision {
     /// Joins the present fetch.
     Follow,
     /// Fetches at once, for itself and for readers who come meanwhile. Replaces the fetch in flight
@@ -63,7 +63,7 @@ pub struct Sharing {
 
 /// The input of the decision.
 #[derive(Debug)]
-pub struct Scene<'a> {
+pub struct LookupInput<'a> {
     /// The fence with its marks.
     pub fence: &'a Fence,
     /// The dependencies of the response.
@@ -77,18 +77,18 @@ pub struct Scene<'a> {
 }
 
 /// Decides about a reader for whom the store has no response.
-pub fn seat(scene: &Scene<'_>, now: Instant) -> Seat {
-    let sharing = scene.sharing;
-    let is_settling = scene.fence.settling(scene.depends, now);
-    let flight = scene.flight.filter(|_| sharing.is_shared);
+pub fn decision(input: &LookupInput<'_>, now: Instant) -> LookupDecision {
+    let sharing = input.sharing;
+    let is_settling = input.fence.settling(input.depends, now);
+    let flight = input.flight.filter(|_| sharing.is_shared);
     let flight = flight.filter(|flight| flight.has_left || !flight.is_renewal || !sharing.shows);
     let has_left = match flight {
-        Some(flight) if !flight.has_left => return Seat::Follow,
+        Some(flight) if !flight.has_left => return LookupDecision::Follow,
         Some(flight) => {
             // During a settle time no stamp is valid, so nobody joins a fetch that was sent.
-            let is_believed = scene.fence.believes(&flight.stamp, scene.depends);
+            let is_believed = input.fence.believes(&flight.stamp, input.depends);
             if is_believed && sharing.joins_under_way {
-                return Seat::Follow;
+                return LookupDecision::Follow;
             }
             true
         }
@@ -96,13 +96,13 @@ pub fn seat(scene: &Scene<'_>, now: Instant) -> Seat {
     };
     let leads_while_settling = sharing.shows && sharing.is_shared && (sharing.waits || !has_left);
     if is_settling && !leads_while_settling {
-        Seat::Alone(Miss::Settling)
-    } else if scene.free == 0 {
-        Seat::Alone(Miss::TooManyFetches)
+        LookupDecision::Alone(Miss::Settling)
+    } else if input.free == 0 {
+        LookupDecision::Alone(Miss::TooManyFetches)
     } else if has_left && sharing.waits {
-        Seat::LeadNext(scene.fence.stamp(now))
+        LookupDecision::LeadNext(input.fence.stamp(now))
     } else {
-        Seat::Lead(scene.fence.stamp(now))
+        LookupDecision::Lead(input.fence.stamp(now))
     }
 }
 
@@ -168,9 +168,9 @@ mod tests {
                 ..flight
             })
         };
-        let (lead, next) = (Seat::Lead(after), Seat::LeadNext(after));
-        let full = Seat::Alone(Miss::TooManyFetches);
-        let follow = Seat::Follow;
+        let (lead, next) = (LookupDecision::Lead(after), LookupDecision::LeadNext(after));
+        let full = LookupDecision::Alone(Miss::TooManyFetches);
+        let follow = LookupDecision::Follow;
         // Everyone comes at the end of settling.
         let table = [
             (None, 1, READER, lead),
@@ -204,7 +204,7 @@ mod tests {
             (renewal(left(after)), 1, READER, follow),
             (renewal(left(before)), 1, READER, next),
         ];
-        let mut scene = Scene {
+        let mut input = LookupInput {
             fence: &fence,
             depends: &users,
             flight: None,
@@ -212,12 +212,15 @@ mod tests {
             sharing: READER,
         };
         for (flight, free, sharing, expected) in table {
-            (scene.flight, scene.free, scene.sharing) = (flight, free, sharing);
-            assert_eq!(seat(&scene, end), expected, "{scene:?}");
+            (input.flight, input.free, input.sharing) = (flight, free, sharing);
+            assert_eq!(decision(&input, end), expected, "{input:?}");
         }
         // And here while it settles.
-        let (lead, next) = (Seat::Lead(during), Seat::LeadNext(during));
-        let alone = Seat::Alone(Miss::Settling);
+        let (lead, next) = (
+            LookupDecision::Lead(during),
+            LookupDecision::LeadNext(during),
+        );
+        let alone = LookupDecision::Alone(Miss::Settling);
         let table = [
             (None, 1, READER, lead),
             (None, 1, RELOAD, lead),
@@ -239,14 +242,14 @@ mod tests {
             (renewal(to_come(before)), 1, RENEWAL, follow),
         ];
         for (flight, free, sharing, expected) in table {
-            (scene.flight, scene.free, scene.sharing) = (flight, free, sharing);
-            assert_eq!(seat(&scene, now), expected, "{scene:?}");
+            (input.flight, input.free, input.sharing) = (flight, free, sharing);
+            assert_eq!(decision(&input, now), expected, "{input:?}");
         }
         // What was not written neither settles nor parts anyone.
-        scene.depends = &[];
+        input.depends = &[];
         for flight in [left(before), left(during), to_come(before)] {
-            (scene.flight, scene.free, scene.sharing) = (flight, 0, READER);
-            assert_eq!(seat(&scene, now), follow, "{scene:?}");
+            (input.flight, input.free, input.sharing) = (flight, 0, READER);
+            assert_eq!(decision(&input, now), follow, "{input:?}");
         }
     }
 }

@@ -19,7 +19,7 @@ use super::entry::Entry;
 use super::fence::Stamp;
 use super::key::Key;
 use super::progress::{Listener, Teller};
-use super::reason::{Miss, Refusal};
+use super::reason::{Miss, StoreRefusal};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
@@ -32,7 +32,7 @@ pub enum Outcome<E> {
     /// A response that all followers may share, after each has checked it again.
     Shared(Arc<Entry>),
     /// A response for the leading reader only.
-    NotShared(Refusal),
+    NotShared(StoreRefusal),
     /// No response.
     Failed(E),
     /// The fetch was dropped or panicked before it ended.
@@ -141,12 +141,12 @@ impl<E> Flights<E> {
 
     /// Decides about a reader or a refresh in one step. `plan` gets the current fetch of the key
     /// and the number of fetches that may still begin.
-    pub(super) fn board<T>(
+    pub(super) fn join<T>(
         self: &Arc<Self>,
         key: &Key,
         is_renewal: bool,
         plan: impl FnOnce(Option<Current<'_, E>>, usize) -> Plan<T>,
-    ) -> Result<(Ticket<E>, Stamp), T> {
+    ) -> Result<(FlightGuard<E>, Stamp), T> {
         // Held while `plan` decides, so that the decision still holds when the fetch begins.
         let mut table = self.table.lock();
         let free = self.limit.saturating_sub(table.under_way);
@@ -178,7 +178,7 @@ impl<E> Flights<E> {
         key: &Key,
         (stamp, is_renewal): (Stamp, bool),
         before: Option<Listener<Progress<E>>>,
-    ) -> Ticket<E> {
+    ) -> FlightGuard<E> {
         let (teller, hurry) = (Teller::new(Progress::InLine), Hurry::default());
         let key = Arc::new(key.clone());
         let number = table.next;
@@ -195,7 +195,7 @@ impl<E> Flights<E> {
         // Replaces an older fetch of the key as the current one. Those who joined the older one
         // still learn its outcome.
         table.current.insert(Arc::clone(&key), flight);
-        Ticket {
+        FlightGuard {
             flights: Arc::clone(self),
             key,
             number,
@@ -210,14 +210,14 @@ impl<E> Flights<E> {
 
 impl<E> Table<E> {
     /// The fetch of this ticket, if it is current.
-    fn current_of(&mut self, ticket: &Ticket<E>) -> Option<&mut Flight<E>> {
+    fn current_of(&mut self, ticket: &FlightGuard<E>) -> Option<&mut Flight<E>> {
         let flight = self.current.get_mut(&ticket.key)?;
         (flight.number == ticket.number).then_some(flight)
     }
 }
 
 /// A place in the table. Its holder carries out the fetch.
-pub(super) struct Ticket<E> {
+pub(super) struct FlightGuard<E> {
     flights: Arc<Flights<E>>,
     key: Arc<Key>,
     number: u64,
@@ -229,7 +229,7 @@ pub(super) struct Ticket<E> {
     ended: bool,
 }
 
-impl<E> Ticket<E> {
+impl<E> FlightGuard<E> {
     pub(super) fn key(&self) -> &Key {
         &self.key
     }
@@ -293,7 +293,11 @@ impl<E> Ticket<E> {
     /// Ends the fetch. Runs `store` if the fetch is current, or if the current one has not been
     /// sent. The table stays locked meanwhile, so that a reader finds either the fetch or what it
     /// stored, and no older response replaces a newer one.
-    pub(super) fn land<T>(mut self, outcome: Outcome<E>, store: impl FnOnce() -> T) -> Option<T> {
+    pub(super) fn complete<T>(
+        mut self,
+        outcome: Outcome<E>,
+        store: impl FnOnce() -> T,
+    ) -> Option<T> {
         let stored = self.leave(store);
         self.teller.tell(Progress::Ended(outcome));
         stored
@@ -315,7 +319,7 @@ impl<E> Ticket<E> {
     }
 }
 
-impl<E> Drop for Ticket<E> {
+impl<E> Drop for FlightGuard<E> {
     /// Frees the key of a fetch that did not end. The publisher is dropped after this and wakes all
     /// followers.
     fn drop(&mut self) {
@@ -354,12 +358,12 @@ impl<E: Clone> Follower<E> {
     }
 
     /// Whether the fetch was sent. Until then it is queued for its budget.
-    pub fn has_departed(&self) -> bool {
+    pub fn has_started(&self) -> bool {
         self.progress.look(|progress, _| !progress.is_in_line())
     }
 
     /// Waits until the fetch is sent, or has ended without that. Returns at once for a refresh.
-    pub async fn departure(&mut self) {
+    pub async fn started(&mut self) {
         let left = |progress: &Progress<E>| self.of_renewal || !progress.is_in_line();
         // A fetch that was dropped has ended, too.
         self.progress.until(left).await;
@@ -367,7 +371,7 @@ impl<E: Clone> Follower<E> {
 
     /// Waits until the fetch is queued for its budget a second time. Waits forever if the fetch
     /// ends without that.
-    pub async fn turned_back(&self) {
+    pub async fn requeued(&self) {
         let moved =
             |progress: &Progress<E>| matches!(progress, Progress::InLineAgain | Progress::Ended(_));
         self.progress.until(moved).await;
@@ -396,7 +400,7 @@ impl<E> fmt::Debug for Flights<E> {
     }
 }
 
-impl<E> fmt::Debug for Ticket<E> {
+impl<E> fmt::Debug for FlightGuard<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Ticket({})", self.number)
     }

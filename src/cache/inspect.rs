@@ -5,7 +5,7 @@
 
 use super::fence::{CredentialHash, Dependency};
 use super::key::KeyHash;
-use super::reason::Refusal;
+use super::reason::StoreRefusal;
 use super::{Cache, Purge};
 use http::StatusCode;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ pub struct State {
     /// The stored responses, one for each variant.
     pub stored: Vec<Stored>,
     /// The reason why a response was last rejected by the store, and how long ago.
-    pub refused: Option<(Refusal, Duration)>,
+    pub refused: Option<(StoreRefusal, Duration)>,
 }
 
 /// A stored response, as operators see it.

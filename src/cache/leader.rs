@@ -12,13 +12,13 @@ use super::coding::{self, Unfit};
 use super::conditional::{Validators, renewed};
 use super::entry::{About, Answer, Entry};
 use super::fence::{Dependency, Stamp, Tag};
-use super::flight::{Follower, Hurry, Outcome, Ticket};
+use super::flight::{FlightGuard, Follower, Hurry, Outcome};
 use super::key::Key;
 use super::lifetime::{Lifetime, Rules, Said};
-use super::reason::{Miss, Refusal};
+use super::reason::{Miss, StoreRefusal};
 use super::request::Wants;
 use super::reuse::{Need, may_stand_in};
-use super::storable::{Facts, Verdict, is_last_word, judge};
+use super::storable::{Facts, Storability, is_last_word, judge};
 use super::vary::Variance;
 use http::{HeaderMap, StatusCode};
 use std::fmt;
@@ -29,7 +29,7 @@ use std::time::{Instant, SystemTime};
 /// fetch lost.
 pub struct Leader<E> {
     pub(super) inner: Arc<Inner<E>>,
-    pub(super) ticket: Ticket<E>,
+    pub(super) ticket: FlightGuard<E>,
     /// The key, without the part that only variants have.
     pub(super) primary: Key,
     /// The stored response, if it can be validated or may be served when the API fails.
@@ -53,11 +53,11 @@ pub struct Arrival<'a> {
 
 /// The result of a fetch.
 #[derive(Clone, Debug)]
-pub struct Landed {
+pub struct Completed {
     /// The response as stored or shared. `None` if it is for the first reader only.
     pub entry: Option<Arc<Entry>>,
     /// Whether the response was stored, or the reason why not.
-    pub stored: Result<(), Refusal>,
+    pub stored: Result<(), StoreRefusal>,
 }
 
 impl<E> Leader<E> {
@@ -78,7 +78,7 @@ impl<E> Leader<E> {
     /// make its response old. They do invalidate the stored response, which a 304 then cannot
     /// confirm. Returns `false` if the request must not be sent: it is a refresh, and a reader has
     /// begun a fetch of its own since, which may already have ended.
-    pub fn departs(&mut self, now: Instant) -> bool {
+    pub fn start(&mut self, now: Instant) -> bool {
         let Some(stamp) = self.ticket.depart(|| self.inner.marks.stamp(now)) else {
             return false;
         };
@@ -116,7 +116,7 @@ impl<E> Leader<E> {
 
     /// Reports that an attempt had no result and that the fetch is queued for its budget again.
     /// Followers then decide for themselves how long they wait.
-    pub fn turns_back(&self) {
+    pub fn requeue(&self) {
         self.ticket.turn_back();
     }
 
@@ -150,26 +150,26 @@ impl<E> Leader<E> {
         headers: &HeaderMap,
         length: u64,
         arrival: &Arrival<'_>,
-    ) -> Option<Refusal> {
+    ) -> Option<StoreRefusal> {
         let body_bytes = usize::try_from(length).unwrap_or(usize::MAX);
         match self.judge(status, headers, body_bytes, arrival) {
-            Verdict::Keep(reason) => Some(reason),
-            Verdict::Share(_) | Verdict::Validate(_) | Verdict::Store(_) => None,
+            Storability::Private(reason) => Some(reason),
+            Storability::Share(_) | Storability::Validate(_) | Storability::Store(_) => None,
         }
     }
 
     /// Ends the fetch with a complete response: judges it, stores it if permitted, and hands it to
     /// the followers if they may share it.
-    pub fn finish(self, answer: &Answer<'_>, arrival: &Arrival<'_>) -> Landed {
+    pub fn finish(self, answer: &Answer<'_>, arrival: &Arrival<'_>) -> Completed {
         let verdict = self.judge(answer.status, answer.headers, answer.body.len(), arrival);
         let most = self.inner.largest_body;
         let coding = match coding::examine(answer.headers, answer.body, most) {
             Ok(coding) => coding,
             Err(Unfit::TooLong) => {
-                return self.refuse(Refusal::TooLarge, answer.status, arrival.now);
+                return self.refuse(StoreRefusal::TooLarge, answer.status, arrival.now);
             }
             Err(Unfit::Malformed) => {
-                return self.refuse(Refusal::Undecodable, answer.status, arrival.now);
+                return self.refuse(StoreRefusal::Undecodable, answer.status, arrival.now);
             }
         };
         let make = |leader: &Self, life: Option<Lifetime>| {
@@ -179,7 +179,7 @@ impl<E> Leader<E> {
             };
             Arc::new(Entry::new(answer, about))
         };
-        self.land(verdict, answer.status, arrival, make)
+        self.complete(verdict, answer.status, arrival, make)
     }
 
     /// Ends the fetch with a 304: the stored response counts as fetched now. Returns the response
@@ -193,7 +193,7 @@ impl<E> Leader<E> {
         mut self,
         headers: &HeaderMap,
         arrival: &Arrival<'_>,
-    ) -> Result<(Arc<Entry>, Landed), Box<Self>> {
+    ) -> Result<(Arc<Entry>, Completed), Box<Self>> {
         let stored = self.stored.take();
         let confirmed = |stored: &Arc<Entry>| {
             let validators = stored.validators();
@@ -214,20 +214,20 @@ impl<E> Leader<E> {
         };
         // The first reader gets the response even if it may not be stored any more.
         let shown = make(&self, None);
-        if let Verdict::Keep(_) | Verdict::Share(_) = verdict {
+        if let Storability::Private(_) | Storability::Share(_) = verdict {
             // Removed before the fetch ends, so that no reader finds it afterwards.
             self.inner.store.remove(self.ticket.key());
         }
-        Ok((shown, self.land(verdict, status, arrival, make)))
+        Ok((shown, self.complete(verdict, status, arrival, make)))
     }
 
     /// Ends the fetch with a response that is incomplete or for the first reader only. Followers
     /// have to fetch for themselves.
-    pub fn refuse(self, reason: Refusal, status: StatusCode, now: Instant) -> Landed {
+    pub fn refuse(self, reason: StoreRefusal, status: StatusCode, now: Instant) -> Completed {
         self.end_older(reason, status);
         self.note(Err(reason), now);
-        self.ticket.land(Outcome::NotShared(reason), || ());
-        Landed {
+        self.ticket.complete(Outcome::NotShared(reason), || ());
+        Completed {
             entry: None,
             stored: Err(reason),
         }
@@ -235,22 +235,22 @@ impl<E> Leader<E> {
 
     /// Ends the fetch without a response. All followers get the error.
     pub fn fail(self, error: E) {
-        self.ticket.land(Outcome::Failed(error), || ());
+        self.ticket.complete(Outcome::Failed(error), || ());
     }
 
-    fn land(
+    fn complete(
         self,
-        verdict: Verdict,
+        verdict: Storability,
         status: StatusCode,
         arrival: &Arrival<'_>,
         make: impl Fn(&Self, Option<Lifetime>) -> Arc<Entry>,
-    ) -> Landed {
+    ) -> Completed {
         let now = arrival.now;
         let (life, is_shared, refusal) = match verdict {
-            Verdict::Keep(reason) => return self.refuse(reason, status, now),
-            Verdict::Share(reason) => (None, true, Some(reason)),
-            Verdict::Validate(life) => (Some(life), false, None),
-            Verdict::Store(life) => (Some(life), true, None),
+            Storability::Private(reason) => return self.refuse(reason, status, now),
+            Storability::Share(reason) => (None, true, Some(reason)),
+            Storability::Validate(life) => (Some(life), false, None),
+            Storability::Store(life) => (Some(life), true, None),
         };
         let entry = make(&self, life);
         let refusal = refusal.or_else(|| self.would_hide_better(status, now));
@@ -260,18 +260,18 @@ impl<E> Leader<E> {
         let outcome = if is_shared {
             Outcome::Shared(Arc::clone(&entry))
         } else {
-            Outcome::NotShared(Refusal::NoCache)
+            Outcome::NotShared(StoreRefusal::NoCache)
         };
         let (inner, primary) = (Arc::clone(&self.inner), self.primary.clone());
         let noted = (primary.hash(), primary.operation());
         let copy = Arc::clone(&entry);
-        let stored = self.ticket.land(outcome, || match refusal {
+        let stored = self.ticket.complete(outcome, || match refusal {
             Some(reason) => Err(reason),
             None => inner.store_if_believed(&primary, &copy, now),
         });
-        let stored = stored.unwrap_or(Err(refusal.unwrap_or(Refusal::Superseded)));
+        let stored = stored.unwrap_or(Err(refusal.unwrap_or(StoreRefusal::Superseded)));
         inner.note(noted.0, noted.1, stored.map(|()| is_shared), now);
-        Landed {
+        Completed {
             entry: Some(entry),
             stored,
         }
@@ -279,8 +279,8 @@ impl<E> Leader<E> {
 
     /// The reason not to store a failure: it would replace a response that may be served in its
     /// place (RFC 5861, section 4).
-    fn would_hide_better(&self, status: StatusCode, now: Instant) -> Option<Refusal> {
-        (is_failure(status) && self.has_stand_in(now)).then_some(Refusal::Status)
+    fn would_hide_better(&self, status: StatusCode, now: Instant) -> Option<StoreRefusal> {
+        (is_failure(status) && self.has_stand_in(now)).then_some(StoreRefusal::Status)
     }
 
     /// Whether a stored response may be served if the API fails.
@@ -292,8 +292,8 @@ impl<E> Leader<E> {
     }
 
     /// Removes an older stored response in favour of one that is not stored itself.
-    fn end_older(&self, reason: Refusal, status: StatusCode) {
-        let is_whole = matches!(reason, Refusal::Status | Refusal::NoRoom);
+    fn end_older(&self, reason: StoreRefusal, status: StatusCode) {
+        let is_whole = matches!(reason, StoreRefusal::Status | StoreRefusal::NoRoom);
         let is_last = is_whole || reason.is_of_the_answer();
         if is_last && is_last_word(status) {
             self.inner.end_older(self.ticket.key(), self.stamp.at());
@@ -306,7 +306,7 @@ impl<E> Leader<E> {
         headers: &HeaderMap,
         body_bytes: usize,
         arrival: &Arrival<'_>,
-    ) -> Verdict {
+    ) -> Storability {
         // Ages count from the sending of the request.
         let way = arrival.now.saturating_duration_since(self.stamp.at());
         judge(&Facts {
@@ -354,7 +354,7 @@ impl<E> Leader<E> {
         }
     }
 
-    fn note(&self, stored: Result<bool, Refusal>, now: Instant) {
+    fn note(&self, stored: Result<bool, StoreRefusal>, now: Instant) {
         let (key, operation) = (self.primary.hash(), self.primary.operation());
         self.inner.note(key, operation, stored, now);
     }

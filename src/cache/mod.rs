@@ -10,7 +10,7 @@
 //!   over ([`Cache::accepts`]). A reader who joined a fetch before it was sent needs no check: the
 //!   response is as new as one of its own.
 //! - *Single flight.* Of the readers who want the same thing at the same time, one fetches. As long
-//!   as readers may wait ([`Ask::waits`]), at most one fetch of a key is in flight and one is to
+//!   as readers may wait ([`JoinRequest::waits`]), at most one fetch of a key is in flight and one is to
 //!   follow, even during a settle time.
 //! - *Bounded.* The store in bytes; the fetches and the marks in number.
 //!
@@ -26,8 +26,8 @@
 //! 1. [`request::examine`] says whether the request is cacheable and what the reader accepts.
 //!    [`Key::new`] builds its key, and [`Cache::locate`] finds the variant.
 //! 2. [`Cache::find`] looks into the store. A hit needs nothing else, not even the tags.
-//! 3. On a miss, [`Cache::board`] decides. A [`Leader`] moves into a task of its own, which awaits
-//!    [`Leader::turn`], calls [`Leader::departs`] when it sends, and ends the fetch. The first
+//! 3. On a miss, [`Cache::join`] decides. A [`Leader`] moves into a task of its own, which awaits
+//!    [`Leader::turn`], calls [`Leader::start`] when it sends, and ends the fetch. The first
 //!    reader gets the complete response directly from that task. A [`Follower`] waits, and serves a
 //!    shared response if [`Cache::accepts`] it for its request. Otherwise the reader tries once
 //!    more, and then fetches alone.
@@ -45,7 +45,7 @@ use leader::Leader;
 use lifetime::Rules;
 use marks::Marks;
 use parking_lot::Mutex;
-use reason::{Miss, Refusal};
+use reason::{Miss, StoreRefusal};
 use refusals::Refusals;
 use request::Wants;
 use reuse::{Need, Use};
@@ -118,9 +118,9 @@ impl Located {
     }
 }
 
-/// The input of [`Cache::board`].
+/// The input of [`Cache::join`].
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
+pub struct JoinRequest<'a> {
     /// The place of the response.
     pub at: &'a Located,
     /// The tags on which the response will depend. `None` if the route declares none, so that any
@@ -159,7 +159,7 @@ pub enum Found {
 
 /// The next step of a reader.
 #[derive(Debug)]
-pub enum Board<E> {
+pub enum Join<E> {
     /// Serve this response.
     Hit(Arc<Entry>, Use),
     /// Wait for another reader's fetch.
@@ -172,7 +172,7 @@ pub enum Board<E> {
 
 /// The data that a write changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Touched {
+pub enum Invalidation {
     /// Unknown: any data.
     Everything,
     /// At most the responses to this credential.
@@ -308,20 +308,20 @@ impl<E> Cache<E> {
     }
 
     /// Decides the next step of a reader: serve, join, lead, or fetch alone.
-    pub fn board(&self, ask: &Ask<'_>, now: Instant) -> Board<E> {
+    pub fn join(&self, ask: &JoinRequest<'_>, now: Instant) -> Join<E> {
         let shows = ask.purpose == Purpose::Show;
         let mut why = match self.find(ask.at, ask.wants, now) {
-            Found::Shown(entry, how) if shows => return Board::Hit(entry, how),
+            Found::Shown(entry, how) if shows => return Join::Hit(entry, how),
             Found::Shown(..) => Miss::Expired,
             Found::Not(why, _) => why,
         };
         let depends = dependencies(ask);
         let operation = ask.at.primary.operation();
         let is_shared = ask.rules.ttl.is_some() || !self.inner.unshared.lock().contains(&operation);
-        let boarded = self
+        let joined = self
             .inner
             .flights
-            .board(ask.at.key(), !shows, |current, free| {
+            .join(ask.at.key(), !shows, |current, free| {
                 // The obstacle to a hit may have gone since the lookup. A fetch stores its response
                 // and leaves the table in one step, so a reader who looks here sees it in one place
                 // or the other.
@@ -329,9 +329,9 @@ impl<E> Cache<E> {
                     && shows
                     && let Found::Shown(entry, how) = self.find(ask.at, ask.wants, now)
                 {
-                    return Plan::Other(Board::Hit(entry, how));
+                    return Plan::Other(Join::Hit(entry, how));
                 }
-                let scene = decide::Scene {
+                let input = decide::LookupInput {
                     fence: &self.inner.marks.read(),
                     depends: &depends,
                     flight: current.as_ref().map(|current| current.state()),
@@ -343,24 +343,24 @@ impl<E> Cache<E> {
                         shows,
                     },
                 };
-                if scene.fence.settling(&depends, now) {
+                if input.fence.settling(&depends, now) {
                     why = Miss::Settling;
                 }
-                match (decide::seat(&scene, now), current) {
-                    (decide::Seat::Follow, Some(current)) => {
-                        let present = scene.fence.stamp(now);
-                        Plan::Other(Board::Follow(current.follow(why, present)))
+                match (decide::decision(&input, now), current) {
+                    (decide::LookupDecision::Follow, Some(current)) => {
+                        let present = input.fence.stamp(now);
+                        Plan::Other(Join::Follow(current.follow(why, present)))
                     }
-                    (decide::Seat::Lead(stamp), _) => Plan::Lead(stamp),
-                    (decide::Seat::LeadNext(stamp), _) => Plan::LeadNext(stamp),
-                    (decide::Seat::Alone(why), _) => Plan::Other(Board::Alone(why)),
+                    (decide::LookupDecision::Lead(stamp), _) => Plan::Lead(stamp),
+                    (decide::LookupDecision::LeadNext(stamp), _) => Plan::LeadNext(stamp),
+                    (decide::LookupDecision::Alone(why), _) => Plan::Other(Join::Alone(why)),
                     // Cannot happen without a current fetch, and would be harmless.
-                    (decide::Seat::Follow, None) => Plan::Other(Board::Alone(why)),
+                    (decide::LookupDecision::Follow, None) => Plan::Other(Join::Alone(why)),
                 }
             });
-        match boarded {
-            Err(board) => board,
-            Ok((ticket, stamp)) => Board::Lead(Leader {
+        match joined {
+            Err(join) => join,
+            Ok((ticket, stamp)) => Join::Lead(Leader {
                 inner: Arc::clone(&self.inner),
                 primary: ask.at.primary.clone(),
                 stored: self.inner.comparable(ask.at.key()),
@@ -397,19 +397,19 @@ impl<E> Cache<E> {
     /// that the write touched is served if its fetch began before. Until `settled`, nothing that it
     /// touched is stored or shared, because the API may lag. Must be called before the write's
     /// caller gets its response.
-    pub fn settle(&self, touched: &Touched, settled: Instant) {
+    pub fn settle(&self, touched: &Invalidation, settled: Instant) {
         let marks = &self.inner.marks;
         match touched {
-            Touched::Everything => marks.raise_floor(settled),
-            Touched::Credential(credential) => {
+            Invalidation::Everything => marks.raise_floor(settled),
+            Invalidation::Credential(credential) => {
                 marks.raise([Dependency::Credential(*credential)], settled);
             }
-            Touched::Named { tags, paths } => {
+            Invalidation::Named { tags, paths } => {
                 let tags = tags.iter().cloned().map(Dependency::Tag);
                 let paths = paths.iter().cloned().map(Dependency::Path);
                 marks.raise(tags.chain(paths).chain([Dependency::AnyWrite]), settled);
             }
-            Touched::Operations(operations) => {
+            Invalidation::Operations(operations) => {
                 let shown = operations.iter().copied().map(Dependency::Operation);
                 marks.raise(shown.chain([Dependency::AnyWrite]), settled);
             }
@@ -472,7 +472,7 @@ impl<E> Inner<E> {
     }
 
     /// Records whether a response was stored, and whether it could be shared.
-    fn note(&self, key: KeyHash, operation: u32, stored: Result<bool, Refusal>, now: Instant) {
+    fn note(&self, key: KeyHash, operation: u32, stored: Result<bool, StoreRefusal>, now: Instant) {
         match stored {
             Ok(true) => drop(self.unshared.lock().remove(&operation)),
             Ok(false) => drop(self.unshared.lock().insert(operation)),
@@ -499,13 +499,13 @@ impl<E> Inner<E> {
         primary: &Key,
         entry: &Arc<Entry>,
         now: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), StoreRefusal> {
         if !self.marks.believes(entry) {
             let settling = self.marks.read().settling(entry.depends(), now);
             return Err(if settling {
-                Refusal::Settling
+                StoreRefusal::Settling
             } else {
-                Refusal::Fenced
+                StoreRefusal::Fenced
             });
         }
         let key = match entry.variance() {
@@ -514,7 +514,7 @@ impl<E> Inner<E> {
                 let fields = Arc::clone(&variance.fields);
                 // The fields come first: a lookup finds the variant only through them.
                 if !self.store.insert(primary.clone(), Slot::Varies(fields)) {
-                    return Err(Refusal::TooLarge);
+                    return Err(StoreRefusal::TooLarge);
                 }
                 primary.variant(&variance.fields, &variance.selection)
             }
@@ -522,18 +522,18 @@ impl<E> Inner<E> {
         // A fetch that began later may have stored its response first.
         let newer = |slot: Slot| matches!(slot, Slot::Answer(old) if old.stamp() > entry.stamp());
         if self.store.get(&key).is_some_and(newer) {
-            return Err(Refusal::Superseded);
+            return Err(StoreRefusal::Superseded);
         }
         if self.store.insert(key, Slot::Answer(Arc::clone(entry))) {
             Ok(())
         } else {
-            Err(Refusal::TooLarge)
+            Err(StoreRefusal::TooLarge)
         }
     }
 }
 
 /// The dependencies of a response, as far as they are known before it is received.
-fn dependencies(ask: &Ask<'_>) -> Vec<Dependency> {
+fn dependencies(ask: &JoinRequest<'_>) -> Vec<Dependency> {
     let primary = &ask.at.primary;
     let (credential, operation) = (primary.credential(), primary.operation());
     let mut depends = vec![

@@ -141,7 +141,7 @@ impl Miss {
 
 /// The reason why a response was not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Refusal {
+pub enum StoreRefusal {
     /// Responses with this status are not stored.
     Status,
     /// The response is partial.
@@ -179,7 +179,7 @@ pub enum Refusal {
     Unsuitable,
 }
 
-impl Refusal {
+impl StoreRefusal {
     /// Whether the rejection follows from the response itself. Such a response shows what readers
     /// should get from now on; an error, or a response that was received amid writes, does not.
     pub const fn is_of_the_answer(self) -> bool {

@@ -3,14 +3,14 @@
 //! Bounded: the latest `max` rejections are kept.
 
 use super::key::KeyHash;
-use super::reason::Refusal;
+use super::reason::StoreRefusal;
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 /// The latest rejection of each key.
 #[derive(Debug)]
 pub(super) struct Refusals {
-    latest: HashMap<KeyHash, (Refusal, Instant, u64)>,
+    latest: HashMap<KeyHash, (StoreRefusal, Instant, u64)>,
     /// All kept rejections, oldest first. A key that was rejected again appears twice; the number
     /// tells which is the latest.
     order: VecDeque<(KeyHash, u64)>,
@@ -29,7 +29,7 @@ impl Refusals {
     }
 
     /// Records that a response was not stored.
-    pub(super) fn note(&mut self, key: KeyHash, why: Refusal, now: Instant) {
+    pub(super) fn note(&mut self, key: KeyHash, why: StoreRefusal, now: Instant) {
         let number = self.next;
         self.next += 1;
         self.latest.insert(key, (why, now, number));
@@ -49,7 +49,7 @@ impl Refusals {
     }
 
     /// The latest rejection of a key, and its instant.
-    pub(super) fn of(&self, key: KeyHash) -> Option<(Refusal, Instant)> {
+    pub(super) fn of(&self, key: KeyHash) -> Option<(StoreRefusal, Instant)> {
         self.latest.get(&key).map(|(why, at, _)| (*why, *at))
     }
 }
@@ -65,12 +65,12 @@ mod tests {
         let key = |n: u64| format!("{n:016x}").parse::<KeyHash>().unwrap();
         let mut refusals = Refusals::new(3);
         for n in 0..10 {
-            refusals.note(key(n % 5), Refusal::Vary, now);
-            refusals.note(key(7), Refusal::NoStore, now);
+            refusals.note(key(n % 5), StoreRefusal::Vary, now);
+            refusals.note(key(7), StoreRefusal::NoStore, now);
             assert!(refusals.latest.len() <= 3 && refusals.order.len() <= 3);
         }
-        assert_eq!(refusals.of(key(7)), Some((Refusal::NoStore, now)));
-        assert_eq!(refusals.of(key(4)), Some((Refusal::Vary, now)));
+        assert_eq!(refusals.of(key(7)), Some((StoreRefusal::NoStore, now)));
+        assert_eq!(refusals.of(key(4)), Some((StoreRefusal::Vary, now)));
         assert_eq!(refusals.of(key(0)), None);
     }
 }

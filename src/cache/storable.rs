@@ -15,7 +15,7 @@ use super::coding;
 use super::conditional::Validators;
 use super::control::tokens;
 use super::lifetime::{Kind, Lifetime, Rules, Said};
-use super::reason::Refusal;
+use super::reason::StoreRefusal;
 use super::vary;
 use http::StatusCode;
 use http::header::{self, HeaderMap};
@@ -43,20 +43,20 @@ pub struct Facts<'a> {
 
 /// The decision about a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Storability {
     /// Stored, and shared with the readers that joined the fetch.
     Store(Lifetime),
     /// Stored, and validated before each further use. Served only to the reader that led the fetch.
     Validate(Lifetime),
     /// Not stored, but shared with the readers that joined the fetch.
-    Share(Refusal),
+    Share(StoreRefusal),
     /// Not stored, and served only to the reader that led the fetch.
-    Keep(Refusal),
+    Private(StoreRefusal),
 }
 
 /// Decides about a response. A head without its body gives a preliminary decision, which the body
-/// can only worsen: [`Verdict::Keep`] is final.
-pub fn judge(facts: &Facts<'_>) -> Verdict {
+/// can only worsen: [`Storability::Private`] is final.
+pub fn judge(facts: &Facts<'_>) -> Storability {
     let Facts {
         rules,
         headers,
@@ -65,13 +65,13 @@ pub fn judge(facts: &Facts<'_>) -> Verdict {
     } = *facts;
     let said = Said::of(headers, rules.precedence, now);
     if let Some(reason) = not_for_others(facts, &said) {
-        return Verdict::Keep(reason);
+        return Storability::Private(reason);
     }
     let status = facts.status.as_u16();
     let unstored = match status {
         // Equal for all readers of the key, so it can be shared even if it is not stored.
-        401 | 403..=404 | 500.. => Verdict::Share(Refusal::Status),
-        _ => Verdict::Keep(Refusal::Status),
+        401 | 403..=404 | 500.. => Storability::Share(StoreRefusal::Status),
+        _ => Storability::Private(StoreRefusal::Status),
     };
     // These describe the credential or the moment. They are not stored even with a stated lifetime.
     if matches!(status, 401 | 407 | 429) {
@@ -81,24 +81,24 @@ pub fn judge(facts: &Facts<'_>) -> Verdict {
     let life = Lifetime::of(rules, &said, kind, headers, now);
     let success = kind == Kind::Success;
     match life {
-        Some(life) if !life.is_over() => Verdict::Store(life),
+        Some(life) if !life.is_over() => Storability::Store(life),
         // Without a lifetime, or after it: a response with a validator is still worth storing,
         // because a later request can validate it.
         _ if success && Validators::of(headers).is_some() => {
-            Verdict::Validate(life.unwrap_or_else(|| Lifetime::over(headers, now)))
+            Storability::Validate(life.unwrap_or_else(|| Lifetime::over(headers, now)))
         }
         Some(_) if !success => unstored,
         // Too old for the operator's time to live, but not for the API's.
         Some(life) if said.stated.is_none_or(|stated| stated > life.initial_age) => {
-            Verdict::Share(Refusal::Expired)
+            Storability::Share(StoreRefusal::Expired)
         }
-        Some(_) => Verdict::Keep(Refusal::Expired),
-        None if success => Verdict::Keep(Refusal::NoLifetime),
+        Some(_) => Storability::Private(StoreRefusal::Expired),
+        None if success => Storability::Private(StoreRefusal::NoLifetime),
         None => unstored,
     }
 }
 
-fn not_for_others(facts: &Facts<'_>, said: &Said) -> Option<Refusal> {
+fn not_for_others(facts: &Facts<'_>, said: &Said) -> Option<StoreRefusal> {
     let headers = facts.headers;
     let directives = &said.directives;
     let partial = matches!(
@@ -111,29 +111,35 @@ fn not_for_others(facts: &Facts<'_>, said: &Said) -> Option<Refusal> {
     let no_store = directives.no_store && !(directives.must_understand && understood);
     let not_validatable = directives.no_cache && Validators::of(headers).is_none();
     let table = [
-        (partial, Refusal::Partial),
-        (facts.status.is_informational(), Refusal::Status),
-        (no_store, Refusal::NoStore),
+        (partial, StoreRefusal::Partial),
+        (facts.status.is_informational(), StoreRefusal::Status),
+        (no_store, StoreRefusal::NoStore),
         (
             directives.must_understand && !understood,
-            Refusal::NotUnderstood,
+            StoreRefusal::NotUnderstood,
         ),
-        (not_validatable, Refusal::NoCache),
+        (not_validatable, StoreRefusal::NoCache),
         (
             // `Set-Cookie2` is an obsolete equivalent (RFC 2965).
             headers.contains_key(header::SET_COOKIE) || headers.contains_key("set-cookie2"),
-            Refusal::SetCookie,
+            StoreRefusal::SetCookie,
         ),
-        (vary::fields(headers).is_none(), Refusal::Vary),
-        (!coding::is_known(headers), Refusal::ContentEncoding),
-        (headers.contains_key(header::TRAILER), Refusal::Unsuitable),
+        (vary::fields(headers).is_none(), StoreRefusal::Vary),
+        (!coding::is_known(headers), StoreRefusal::ContentEncoding),
+        (
+            headers.contains_key(header::TRAILER),
+            StoreRefusal::Unsuitable,
+        ),
         (
             tokens(headers.get_all(header::CONTENT_LENGTH))
                 .nth(1)
                 .is_some(),
-            Refusal::Unsuitable,
+            StoreRefusal::Unsuitable,
         ),
-        (facts.body_bytes > facts.largest_body, Refusal::TooLarge),
+        (
+            facts.body_bytes > facts.largest_body,
+            StoreRefusal::TooLarge,
+        ),
     ];
     table
         .into_iter()

@@ -13,14 +13,14 @@ const PIECE: usize = 16 * 1_024;
 
 /// The memory shared by all such responses. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Answers {
+pub struct AnswerMemory {
     room: Arc<Semaphore>,
 }
 
 /// The memory reserved for one response, until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation {
-    answers: Answers,
+    answers: AnswerMemory,
     /// Bytes reserved, a multiple of [`PIECE`].
     room: Option<OwnedSemaphorePermit>,
     taken: usize,
@@ -29,7 +29,7 @@ pub(crate) struct Reservation {
     was_refused: bool,
 }
 
-impl Answers {
+impl AnswerMemory {
     /// Creates a memory of `most` bytes.
     pub fn new(most: usize) -> Self {
         let pieces = (most / PIECE).min(Semaphore::MAX_PERMITS);
@@ -107,13 +107,13 @@ impl AsRef<[u8]> for ReservedBytes {
 mod tests {
     use super::*;
 
-    fn take(answers: &Answers, bytes: usize) -> Option<Reservation> {
+    fn take(answers: &AnswerMemory, bytes: usize) -> Option<Reservation> {
         answers.take(Some(bytes as u64), 100 * PIECE)
     }
 
     #[test]
     fn room_is_taken_until_nobody_has_the_bytes() {
-        let answers = Answers::new(8 * PIECE);
+        let answers = AnswerMemory::new(8 * PIECE);
         let first = take(&answers, 4 * PIECE).unwrap();
         let mut second = answers.take(None, 1).unwrap();
         for _ in 0..4 {
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_was_taken_before_is_used_first() {
-        let answers = Answers::new(3 * PIECE);
+        let answers = AnswerMemory::new(3 * PIECE);
         let mut taken = take(&answers, 2 * PIECE).unwrap();
         for _ in 0..20 {
             assert!(taken.grow(PIECE / 10));

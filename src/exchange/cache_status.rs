@@ -2,7 +2,7 @@
 
 use crate::cache::cache_status::{self, Forwarded, Kept, Stale};
 use crate::cache::key::KeyHash;
-use crate::cache::leader::Landed;
+use crate::cache::leader::Completed;
 use crate::cache::reason::{Bypass, Miss};
 use http::{HeaderValue, StatusCode};
 
@@ -36,8 +36,13 @@ impl CacheStatus {
 
     /// A response fetched for this request, because of `why`. `status` is the API's, if the reader
     /// gets another.
-    pub fn fetched(why: Miss, key: KeyHash, landed: &Landed, status: Option<StatusCode>) -> Self {
-        let kept = match landed.stored {
+    pub fn fetched(
+        why: Miss,
+        key: KeyHash,
+        completed: &Completed,
+        status: Option<StatusCode>,
+    ) -> Self {
+        let kept = match completed.stored {
             Ok(()) => Kept::Stored,
             Err(refusal) => Kept::NotStored(Some(refusal.as_str())),
         };

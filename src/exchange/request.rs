@@ -30,7 +30,7 @@ pub struct AmbiguousFraming;
 
 /// The context of one request.
 #[derive(Clone, Debug)]
-pub(crate) struct Ask {
+pub(crate) struct RequestContext {
     pub(crate) operation: Arc<Operation>,
     pub(crate) params: Params,
     pub(crate) method: Method,
@@ -54,7 +54,7 @@ pub(crate) struct Ask {
     pub(crate) overridden: bool,
 }
 
-impl Ask {
+impl RequestContext {
     pub(crate) fn query(&self) -> Option<&str> {
         self.target.query()
     }

@@ -7,7 +7,7 @@ use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::error_response;
 use crate::exchange::timing::Timing;
 use crate::journal::WriteId;
-use crate::limit::budgets::Standing;
+use crate::limit::budgets::BudgetStatus;
 use crate::metrics::Outcome;
 use crate::route::policy::Effect;
 use bytes::Bytes;
@@ -22,7 +22,7 @@ pub(crate) struct Reply {
     pub(crate) cache: Option<CacheStatus>,
     pub(crate) timing: Timing,
     /// The status of the budget that its own attempt used.
-    pub(crate) standing: Option<Standing>,
+    pub(crate) standing: Option<BudgetStatus>,
     /// Whether to show the operation's budget although no attempt of its own used it.
     pub(crate) shows_budget: bool,
     /// The type of the gateway's own error.
@@ -79,7 +79,7 @@ impl Reply {
         outcome: Outcome,
         cache: CacheStatus,
         timing: Timing,
-        standing: Option<Standing>,
+        standing: Option<BudgetStatus>,
     ) -> Self {
         Self {
             cache: Some(cache),
@@ -93,7 +93,7 @@ impl Reply {
     pub(crate) fn merged(
         response: Response<Bytes>,
         timing: Timing,
-        standing: Option<Standing>,
+        standing: Option<BudgetStatus>,
     ) -> Self {
         Self {
             timing,

@@ -6,7 +6,7 @@
 use crate::credential::Hasher;
 use crate::error::GatewayError;
 use crate::exchange::ids::Ids;
-use crate::exchange::request::{Ask, Peer};
+use crate::exchange::request::{Peer, RequestContext};
 use crate::exchange::settings::Settings;
 use crate::exchange::{callers, edge, priority};
 use crate::route::policy::Effect;
@@ -38,7 +38,7 @@ impl Router {
         &self,
         head: request::Parts,
         accepted: Instant,
-    ) -> Result<Ask, GatewayError> {
+    ) -> Result<RequestContext, GatewayError> {
         // Both are read once, so that a reload cannot mix old and new values within one request.
         let (settings, table) = (self.settings.get(), self.table.get());
         let peer = head.extensions.get::<Peer>();
@@ -56,7 +56,7 @@ impl Router {
             Effect::Write => &settings.write_patience,
             Effect::Read => &settings.read_patience,
         };
-        Ok(Ask {
+        Ok(RequestContext {
             patience: patience.of(&head.headers),
             urgency: priority::urgency(&head.headers),
             credential: self.hasher.credential(&head.headers),

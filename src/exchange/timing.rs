@@ -1,6 +1,6 @@
 //! The time of a request: where it was spent, and how far the request has come.
 
-use crate::exchange::request::Ask;
+use crate::exchange::request::RequestContext;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,9 +23,9 @@ pub(crate) struct Timing {
 
 impl Timing {
     /// Starts the timing of a request that was just accepted.
-    pub(crate) fn of(ask: &Ask) -> Self {
+    pub(crate) fn of(context: &RequestContext) -> Self {
         Self {
-            progress: ask.progress.clone(),
+            progress: context.progress.clone(),
             ..Self::default()
         }
     }

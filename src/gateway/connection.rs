@@ -13,7 +13,7 @@ use crate::exchange::body::{Guarded, OuterBody};
 use crate::exchange::request::Peer;
 use crate::exchange::request_id::RequestIds;
 use crate::gateway::Gateway;
-use crate::gateway::fast_path::Memory;
+use crate::gateway::fast_path::CredentialCache;
 use crate::gateway::stack::{StackBounds, stack};
 use crate::tasks::panic_text;
 use bytes::Bytes;
@@ -32,18 +32,18 @@ use tower::util::BoxCloneSyncService;
 type Layers<B> = BoxCloneSyncService<Request<B>, Response<LayeredBody>, Infallible>;
 
 /// Creates the service of each connection.
-pub struct Front<B> {
-    ways: Arc<Ways<B>>,
+pub struct ConnectionServices<B> {
+    ways: Arc<Paths<B>>,
 }
 // The state shared by all connections of one gateway.
 
-struct Ways<B> {
+struct Paths<B> {
     gateway: Arc<Gateway>,
     ids: RequestIds,
     layers: Layers<B>,
 }
 
-impl<B> Front<B>
+impl<B> ConnectionServices<B>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -52,7 +52,7 @@ where
     /// together.
     pub fn new(gateway: Arc<Gateway>, bounds: StackBounds) -> Self {
         let ids = RequestIds::new();
-        let ways = Ways {
+        let ways = Paths {
             layers: BoxCloneSyncService::new(stack(gateway.clone(), ids.clone(), bounds)),
             gateway,
             ids,
@@ -63,53 +63,53 @@ where
     }
 
     /// Returns the service for a connection from `peer`.
-    pub fn connected(&self, peer: SocketAddr) -> Door<B> {
-        Door {
+    pub fn connected(&self, peer: SocketAddr) -> ConnectionService<B> {
+        ConnectionService {
             ways: Arc::clone(&self.ways),
             peer: Peer(peer),
-            memory: Memory::default(),
+            memory: CredentialCache::default(),
         }
     }
 }
 
-impl<B> fmt::Debug for Front<B> {
+impl<B> fmt::Debug for ConnectionServices<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Front")
     }
 }
 
 /// Responds to the requests of one connection. Never fails.
-pub struct Door<B> {
-    ways: Arc<Ways<B>>,
+pub struct ConnectionService<B> {
+    ways: Arc<Paths<B>>,
     peer: Peer,
     // The credential of the last request. It lives as long as the connection.
-    memory: Memory,
+    memory: CredentialCache,
 }
 
-impl<B> Door<B>
+impl<B> ConnectionService<B>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     /// Responds to one request, on the fast path or through the layers.
-    pub fn answer(&self, mut request: Request<B>) -> Answering {
+    pub fn answer(&self, mut request: Request<B>) -> ResponseFuture {
         // Order: the fast path first. It has no effect unless it responds, so the layers see the
         // request untouched.
-        if let Some(answer) = self.at_once(&request) {
-            return Answering(Way::Short(Some(answer)));
+        if let Some(answer) = self.try_fast_path(&request) {
+            return ResponseFuture(Path::Fast(Some(answer)));
         }
         request.extensions_mut().insert(self.peer);
-        Answering(Way::Long(Box::pin(
+        ResponseFuture(Path::Full(Box::pin(
             self.ways.layers.clone().oneshot(request),
         )))
     }
 
     /// Tries the fast path. A panic there is logged, and the request goes through the layers, which
     /// have a panic guard of their own.
-    fn at_once(&self, request: &Request<B>) -> Option<Response<OuterBody>> {
-        let Ways { gateway, ids, .. } = &*self.ways;
+    fn try_fast_path(&self, request: &Request<B>) -> Option<Response<OuterBody>> {
+        let Paths { gateway, ids, .. } = &*self.ways;
         let answer = catch_unwind(AssertUnwindSafe(|| {
-            gateway.at_once(request, self.peer, &self.memory, ids)
+            gateway.try_fast_path(request, self.peer, &self.memory, ids)
         }));
         let answer = answer.unwrap_or_else(|cause| {
             let cause = panic_text(cause.as_ref());
@@ -122,55 +122,55 @@ where
     }
 }
 
-impl<B> fmt::Debug for Door<B> {
+impl<B> fmt::Debug for ConnectionService<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Door({})", self.peer.0)
     }
 }
 
-impl<B> hyper::service::Service<Request<B>> for Door<B>
+impl<B> hyper::service::Service<Request<B>> for ConnectionService<B>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     type Response = Response<OuterBody>;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = ResponseFuture;
 
-    fn call(&self, request: Request<B>) -> Answering {
+    fn call(&self, request: Request<B>) -> ResponseFuture {
         self.answer(request)
     }
 }
 
 /// A response in progress. Dropping the future cancels the request, as a caller that hangs up does.
 #[must_use = "a future does nothing unless it is polled"]
-pub struct Answering(Way);
+pub struct ResponseFuture(Path);
 
-impl Answering {
+impl ResponseFuture {
     /// Returns whether the response came from the fast path and is ready.
-    pub fn is_at_once(&self) -> bool {
-        matches!(self.0, Way::Short(_))
+    pub fn is_fast_path(&self) -> bool {
+        matches!(self.0, Path::Fast(_))
     }
 }
 
 // Not boxed on the fast path: a hit allocates no future.
-enum Way {
-    Short(Option<Response<OuterBody>>),
-    Long(Pin<Box<dyn Future<Output = Result<Response<LayeredBody>, Infallible>> + Send>>),
+enum Path {
+    Fast(Option<Response<OuterBody>>),
+    Full(Pin<Box<dyn Future<Output = Result<Response<LayeredBody>, Infallible>> + Send>>),
 }
 
-impl Future for Answering {
+impl Future for ResponseFuture {
     type Output = Result<Response<OuterBody>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.get_mut().0 {
-            Way::Short(answer) => match answer.take() {
+            Path::Fast(answer) => match answer.take() {
                 Some(answer) => Poll::Ready(Ok(answer)),
                 // The response was taken already. Polling a completed future is a mistake of the
                 // caller.
                 None => Poll::Pending,
             },
-            Way::Long(answer) => answer
+            Path::Full(answer) => answer
                 .as_mut()
                 .poll(context)
                 .map_ok(|answer| answer.map(OuterBody::layered)),
@@ -178,7 +178,7 @@ impl Future for Answering {
     }
 }
 
-impl fmt::Debug for Answering {
+impl fmt::Debug for ResponseFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Answering")
     }

@@ -21,7 +21,7 @@ use crate::exchange::request_id::{self, REQUEST_ID, RequestIds};
 use crate::exchange::settings::AccessLog;
 use crate::exchange::timing::Timing;
 use crate::gateway::Gateway;
-use crate::gateway::record::Line;
+use crate::gateway::record::LogLine;
 use crate::metrics::Outcome;
 use crate::read::representation::{Reader, show};
 use crate::read::serve::{from_store, whole};
@@ -55,15 +55,15 @@ const HARMLESS: [HeaderName; 7] = [
 /// credential takes a keyed hash of the token, and most connections repeat theirs. `Debug` does not
 /// show the token.
 #[derive(Default)]
-pub(crate) struct Memory(Mutex<Option<(Box<[u8]>, Credential)>>);
+pub(crate) struct CredentialCache(Mutex<Option<(Box<[u8]>, Credential)>>);
 
-impl fmt::Debug for Memory {
+impl fmt::Debug for CredentialCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Memory")
     }
 }
 
-impl Memory {
+impl CredentialCache {
     /// Returns the credential of `headers`, which have this one `Authorization`, or none if the
     /// value names no credential.
     fn credential(
@@ -192,11 +192,11 @@ impl Gateway {
     ///
     /// The checks that cost least come first. Nothing is counted or noted before the last of them
     /// has passed, so `None` leaves nothing in metrics, log or spans.
-    pub(crate) fn at_once<B: http_body::Body>(
+    pub(crate) fn try_fast_path<B: http_body::Body>(
         &self,
         request: &Request<B>,
         peer: Peer,
-        memory: &Memory,
+        memory: &CredentialCache,
         ids: &RequestIds,
     ) -> Option<Response<Body>> {
         // At debug level the layers log every request. In shadow mode callers never see a hit.
@@ -269,12 +269,12 @@ impl Gateway {
             peer,
             from: now,
         };
-        self.tell_of_hit(&hit, named.as_ref());
+        self.report_hit(&hit, named.as_ref());
         Some(answer)
     }
 
     /// Counts a hit, and writes its span and its log line where these are wanted.
-    fn tell_of_hit(&self, hit: &Hit<'_>, named: Option<&Ids>) {
+    fn report_hit(&self, hit: &Hit<'_>, named: Option<&Ids>) {
         let elapsed = self.clock.now().saturating_duration_since(hit.from);
         if hit.status.is_success() {
             self.metrics.hit(hit.operation.index, elapsed);
@@ -286,9 +286,9 @@ impl Gateway {
             return;
         };
         let stretch = (hit.from, elapsed);
-        self.tell_hit(ids, hit.method, hit.operation, hit.status, stretch);
+        self.report_hit_span(ids, hit.method, hit.operation, hit.status, stretch);
         if self.router.settings.get().access == AccessLog::All {
-            let line = Line {
+            let line = LogLine {
                 operation: &hit.operation.name,
                 method: hit.method,
                 status: hit.status,

@@ -3,7 +3,7 @@
 //!
 //! In [shadow mode](crate::shadow): edge rules → operation → body → forwarded at once → response.
 //!
-//! Promises that every request ends in exactly one outcome: its `Watch` is created first and
+//! Promises that every request ends in exactly one outcome: its `RequestRecord` is created first and
 //! finished last, and a dropped one counts itself. Decisions about reads and writes are not made
 //! here.
 
@@ -16,7 +16,7 @@ use crate::exchange::request::AmbiguousFraming;
 use crate::exchange::response::Reply;
 use crate::exchange::share::Portion;
 use crate::gateway::Gateway;
-use crate::gateway::record::{Asker, Watch};
+use crate::gateway::record::{RequestRecord, RequestSource};
 use crate::route::policy::Effect;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -32,21 +32,21 @@ impl Gateway {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let mut watch = Watch::new(self, Asker::of(self, &request));
-        let reply = match self.carry_out(request, &mut watch).await {
+        let mut record = RequestRecord::new(self, RequestSource::of(self, &request));
+        let reply = match self.handle(request, &mut record).await {
             Ok(reply) => reply,
             Err(error) => Reply::error(&error),
         };
-        watch.finish(reply)
+        record.finish(reply)
     }
 
     /// Responds to a request that a layer rejected. The request is reported like any other.
     pub(crate) fn turn_away(
         self: &Arc<Self>,
-        asker: Asker,
+        source: RequestSource,
         error: &GatewayError,
     ) -> Response<Body> {
-        Watch::new(self, asker).finish(Reply::error(error))
+        RequestRecord::new(self, source).finish(Reply::error(error))
     }
 
     // The order of the steps matters:
@@ -56,10 +56,10 @@ impl Gateway {
     // 3. The record learns the operation before the checks below, so that their failures are
     //    reported under its name.
     // 4. A missing credential is rejected before the body is read.
-    async fn carry_out<B>(
+    async fn handle<B>(
         &self,
         request: Request<B>,
-        watch: &mut Watch,
+        record: &mut RequestRecord,
     ) -> Result<Reply, GatewayError>
     where
         B: http_body::Body<Data = Bytes>,
@@ -74,24 +74,24 @@ impl Gateway {
             return Box::pin(self.writes.own(&head.method, &head.uri, &head.headers)).await;
         }
         let (head, body) = request.into_parts();
-        let mut ask = self.router.understand(head, watch.accepted())?;
-        ask.ids = watch.ids().clone();
-        watch.understood(&ask);
-        if ask.lacks_credential() && self.shadow.is_none() {
+        let mut context = self.router.understand(head, record.accepted())?;
+        context.ids = record.ids().clone();
+        record.understood(&context);
+        if context.lacks_credential() && self.shadow.is_none() {
             return Err(GatewayError::NoCredential);
         }
         // Everything that a hit does not need is boxed. What is left is small, and moves through
         // the surrounding layers with each request.
         if !body.is_end_stream() {
-            let (body, room) = Box::pin(self.collect(body, ask.caller.peer)).await?;
-            (ask.body, ask.room) = (body, Some(Arc::new(room)));
+            let (body, room) = Box::pin(self.collect(body, context.caller.peer)).await?;
+            (context.body, context.room) = (body, Some(Arc::new(room)));
         }
         if let Some(shadow) = &self.shadow {
-            return Ok(Box::pin(shadow.forward_at_once(ask)).await);
+            return Ok(Box::pin(shadow.forward_at_once(context)).await);
         }
-        match ask.operation.effect {
-            Effect::Write => Box::pin(self.writes.write(ask)).await,
-            Effect::Read => self.reads.read(ask).await,
+        match context.operation.effect {
+            Effect::Write => Box::pin(self.writes.write(context)).await,
+            Effect::Read => self.reads.read(context).await,
         }
     }
 

@@ -1,8 +1,8 @@
 //! The report about a request: headers of the response, metrics, spans and the log line.
 //!
-//! A [`Watch`] begins with the request and is finished with its response. One that is dropped
-//! unfinished belongs to a caller that hung up, or to a request that panicked, and is counted as
-//! that. So every request ends in exactly one outcome.
+//! A [`RequestRecord`] begins with the request and is finished with its response. One that is
+//! dropped unfinished belongs to a caller that hung up, or to a request that panicked, and is
+//! counted as that. So every request ends in exactly one outcome.
 //!
 //! Nothing is decided here. Hits of the fast path are reported by [`crate::gateway::fast_path`].
 
@@ -12,15 +12,15 @@ use crate::error::GatewayError;
 use crate::exchange::body::Body;
 use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::ids::Ids;
-use crate::exchange::request::{Ask, Peer, short};
+use crate::exchange::request::{Peer, RequestContext, short};
 use crate::exchange::response::Reply;
 use crate::exchange::settings::AccessLog;
 use crate::exchange::timing::{Progress, Timing};
 use crate::gateway::Gateway;
 use crate::gateway::recent::RecentRefusal;
-use crate::gateway::spans::Ended;
+use crate::gateway::spans::SpanFacts;
 use crate::journal::WriteId;
-use crate::limit::budgets::Standing;
+use crate::limit::budgets::BudgetStatus;
 use crate::limit::turns::Caller;
 use crate::metrics::{Origin, Outcome};
 use crate::route::policy::Operation;
@@ -37,13 +37,13 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 /// The client of a request, as far as it is known before the operation is.
 /// Created before the layers may reject a request, so that a rejection is reported with its ids.
 #[derive(Clone, Debug)]
-pub(crate) struct Asker {
+pub(crate) struct RequestSource {
     method: Method,
     ids: Ids,
     peer: Option<Peer>,
 }
 
-impl Asker {
+impl RequestSource {
     pub(crate) fn of<B>(gateway: &Arc<Gateway>, request: &Request<B>) -> Self {
         Self {
             method: request.method().clone(),
@@ -55,31 +55,31 @@ impl Asker {
 
 /// The record of one request.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct RequestRecord {
     gateway: Arc<Gateway>,
     accepted: Instant,
-    asker: Asker,
+    source: RequestSource,
     /// `None` until the operation is known, and for requests that are rejected before that.
-    known: Option<Known>,
+    known: Option<Understood>,
     /// Whether the response was reported. If not, `Drop` reports the request.
     finished: bool,
 }
 
 /// The facts that are known once the operation is.
 #[derive(Debug)]
-struct Known {
+struct Understood {
     operation: Arc<Operation>,
     progress: Arc<Progress>,
     credential: Credential,
     caller: Caller,
 }
 
-impl Watch {
-    pub(crate) fn new(gateway: &Arc<Gateway>, asker: Asker) -> Self {
+impl RequestRecord {
+    pub(crate) fn new(gateway: &Arc<Gateway>, source: RequestSource) -> Self {
         Self {
             gateway: gateway.clone(),
             accepted: gateway.clock.now(),
-            asker,
+            source,
             known: None,
             finished: false,
         }
@@ -91,17 +91,17 @@ impl Watch {
 
     /// Returns the ids of the request.
     pub(crate) fn ids(&self) -> &Ids {
-        &self.asker.ids
+        &self.source.ids
     }
 
     // Called as soon as the operation is known, so that a later error or hang-up is reported under
     // its name.
-    pub(crate) fn understood(&mut self, ask: &Ask) {
-        self.known = Some(Known {
-            operation: ask.operation.clone(),
-            progress: ask.progress.clone(),
-            credential: ask.credential,
-            caller: ask.caller.clone(),
+    pub(crate) fn understood(&mut self, context: &RequestContext) {
+        self.known = Some(Understood {
+            operation: context.operation.clone(),
+            progress: context.progress.clone(),
+            credential: context.credential,
+            caller: context.caller.clone(),
         });
     }
 
@@ -258,9 +258,9 @@ impl Watch {
 
     /// Writes the log line. The token appears only as its hash, path and query not at all.
     fn log(&self, reply: &Reply, elapsed: Duration) {
-        let line = Line {
+        let line = LogLine {
             operation: self.name(),
-            method: &self.asker.method,
+            method: &self.source.method,
             status: reply.response.status(),
             outcome: reply.outcome,
             error: reply.error,
@@ -269,9 +269,9 @@ impl Watch {
             elapsed,
             timing: &reply.timing,
             credential: self.known.as_ref().map(|known| known.credential),
-            peer: self.asker.peer,
+            peer: self.source.peer,
             caller: self.caller(),
-            ids: &self.asker.ids,
+            ids: &self.source.ids,
             write_id: reply.write_id,
         };
         line.write();
@@ -283,7 +283,7 @@ impl Watch {
     }
 
     fn peer(&self) -> Option<impl tracing::Value> {
-        let peer = self.asker.peer;
+        let peer = self.source.peer;
         peer.map(|peer| tracing::field::display(peer.0.ip()))
     }
 
@@ -294,7 +294,7 @@ impl Watch {
 
     /// Writes the spans of a response.
     fn trace(&self, reply: &Reply, elapsed: Duration) {
-        self.tell_spans(&Ended {
+        self.report_spans(&SpanFacts {
             status: Some(reply.response.status()),
             error: reply.error,
             cache: reply.cache.as_ref(),
@@ -303,10 +303,15 @@ impl Watch {
     }
 
     /// Returns the facts for spans that are known without a response.
-    fn ended<'r>(&'r self, outcome: Outcome, timing: &'r Timing, elapsed: Duration) -> Ended<'r> {
+    fn ended<'r>(
+        &'r self,
+        outcome: Outcome,
+        timing: &'r Timing,
+        elapsed: Duration,
+    ) -> SpanFacts<'r> {
         let known = self.known.as_ref();
-        Ended {
-            method: &self.asker.method,
+        SpanFacts {
+            method: &self.source.method,
             operation: known.map(|known| &*known.operation),
             outcome,
             status: None,
@@ -319,14 +324,14 @@ impl Watch {
         }
     }
 
-    fn tell_spans(&self, ended: &Ended<'_>) {
-        self.gateway.tell_request(&self.asker.ids, ended);
+    fn report_spans(&self, ended: &SpanFacts<'_>) {
+        self.gateway.report_request(&self.source.ids, ended);
     }
 }
 
 // The outcome of a request without a response. Dropping the request's future is how hyper cancels
 // it, so this is also the only place that sees a caller hang up.
-impl Drop for Watch {
+impl Drop for RequestRecord {
     fn drop(&mut self) {
         if self.finished {
             return;
@@ -347,13 +352,13 @@ impl Drop for Watch {
         if let Some((queued, throttled)) = progress {
             (timing.left, timing.queued, timing.throttled) = (true, queued, throttled);
         }
-        self.tell_spans(&Ended {
+        self.report_spans(&SpanFacts {
             status: status.and_then(|status| StatusCode::from_u16(status).ok()),
             ..self.ended(outcome, &timing, elapsed)
         });
         tracing::info!(
             operation = self.name(),
-            method = short(&self.asker.method),
+            method = short(&self.source.method),
             status,
             outcome = outcome.as_str(),
             left = progress.is_some(),
@@ -362,8 +367,8 @@ impl Drop for Watch {
             credential = self.credential(),
             peer = self.peer(),
             caller = self.caller(),
-            request_id = self.asker.ids.request(),
-            trace_id = self.asker.ids.trace(),
+            request_id = self.source.ids.request(),
+            trace_id = self.source.ids.trace(),
             "request ended without a response"
         );
     }
@@ -372,7 +377,7 @@ impl Drop for Watch {
 /// The log line about a request that got its response.
 /// A hit of the fast path writes the same line without a record.
 #[derive(Debug)]
-pub(crate) struct Line<'a> {
+pub(crate) struct LogLine<'a> {
     pub(crate) operation: &'a str,
     pub(crate) method: &'a Method,
     pub(crate) status: StatusCode,
@@ -389,7 +394,7 @@ pub(crate) struct Line<'a> {
     pub(crate) write_id: Option<WriteId>,
 }
 
-impl Line<'_> {
+impl LogLine<'_> {
     pub(crate) fn write(&self) {
         tracing::info!(
             operation = self.operation,
@@ -424,7 +429,7 @@ pub(crate) fn mark_own(headers: &mut HeaderMap, kind: &str, via: &HeaderValue) {
 }
 
 /// Adds `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers) of the budget.
-fn show_budget(headers: &mut HeaderMap, standing: &Standing) {
+fn show_budget(headers: &mut HeaderMap, standing: &BudgetStatus) {
     let name = &standing.budget;
     let window = standing.rate.window.as_secs_f64().ceil();
     let reset = standing.reset.as_secs_f64().ceil();

@@ -5,7 +5,7 @@
 //! requests use the new one. Therefore only what may differ between the two is replaced. Which keys
 //! those are is decided in `config/change.rs`.
 
-use crate::cache::Touched;
+use crate::cache::Invalidation;
 use crate::exchange::callers::Allowed;
 use crate::exchange::settings::Settings;
 use crate::gateway::Gateway;
@@ -73,7 +73,8 @@ impl Gateway {
                 // Stored responses have the lifetimes of the old terms. Nothing changed at the API,
                 // so the settle time is zero and the next response may be stored and shared at
                 // once.
-                self.writes.settle(&Touched::Everything, Duration::ZERO);
+                self.writes
+                    .settle(&Invalidation::Everything, Duration::ZERO);
             }
         }
     }

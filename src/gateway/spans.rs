@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// The end of a request, for its spans.
 #[derive(Debug)]
-pub(crate) struct Ended<'r> {
+pub(crate) struct SpanFacts<'r> {
     pub(crate) method: &'r Method,
     pub(crate) operation: Option<&'r Operation>,
     pub(crate) outcome: Outcome,
@@ -32,14 +32,14 @@ pub(crate) struct Ended<'r> {
 
 impl Gateway {
     /// Writes the spans of a request, if it is traced.
-    pub(crate) fn tell_request(&self, ids: &Ids, ended: &Ended<'_>) {
+    pub(crate) fn report_request(&self, ids: &Ids, ended: &SpanFacts<'_>) {
         if let (Some(tracer), Some(trail)) = (&self.tracer, ids.trail()) {
-            tell_request(tracer, trail, ids, ended);
+            report_request(tracer, trail, ids, ended);
         }
     }
 
     /// Writes the spans of a hit on the fast path: all its time is the cache lookup.
-    pub(crate) fn tell_hit(
+    pub(crate) fn report_hit_span(
         &self,
         ids: &Ids,
         method: &Method,
@@ -49,7 +49,7 @@ impl Gateway {
     ) {
         let progress = Progress::default();
         progress.looked((from, from + elapsed));
-        let ended = Ended {
+        let ended = SpanFacts {
             method,
             operation: Some(operation),
             outcome: Outcome::Hit,
@@ -61,7 +61,7 @@ impl Gateway {
             from,
             elapsed,
         };
-        self.tell_request(ids, &ended);
+        self.report_request(ids, &ended);
     }
 }
 
@@ -69,7 +69,7 @@ impl Gateway {
 const METHOD: &str = "http.request.method";
 const ROUTE: &str = "http.route";
 
-fn tell_request(tracer: &Tracer, trail: &Trail, ids: &Ids, ended: &Ended<'_>) {
+fn report_request(tracer: &Tracer, trail: &Trail, ids: &Ids, ended: &SpanFacts<'_>) {
     // Writes a span of the gateway's own work and returns its trail, for spans below it.
     let to = ended.from + ended.elapsed;
     let below = |name: &'static str, parent: &Trail, (from, to), attributes| {

@@ -17,7 +17,7 @@ use crate::exchange::error_response;
 use crate::exchange::request::short;
 use crate::exchange::request_id::{self, REQUEST_ID, RequestIds};
 use crate::gateway::Gateway;
-use crate::gateway::record::{Asker, mark_own};
+use crate::gateway::record::{RequestSource, mark_own};
 use crate::tasks::panic_text;
 use crate::trace;
 use bytes::Bytes;
@@ -145,13 +145,13 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         // Taken before the call, which consumes the request.
-        let asker = Asker::of(&self.gateway, &request);
+        let source = RequestSource::of(&self.gateway, &request);
         let answer = self.inner.call(request);
         let gateway = self.gateway.clone();
         Box::pin(async move {
             Ok(match answer.await {
                 Ok(answer) => answer,
-                Err(_shed) => boxed(gateway.turn_away(asker, &GatewayError::Overloaded)),
+                Err(_shed) => boxed(gateway.turn_away(source, &GatewayError::Overloaded)),
             })
         })
     }

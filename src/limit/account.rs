@@ -3,7 +3,7 @@
 //! An attempt leaves when a slot is free, the number under way is below its cap and it is its
 //! turn. The cap grows with the answer time so that it never costs throughput.
 
-use crate::limit::turns::{Ahead, Caller, Place, Turns, Urgency};
+use crate::limit::turns::{Ahead, Caller, LinePosition, Turns, Urgency};
 use crate::limit::window::{End, Learned, Slot, Taken, Window};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -21,7 +21,7 @@ pub const FIRST_GUESS: Duration = Duration::from_millis(500);
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     /// This place's attempt may leave, with this slot.
-    Go(Place, Slot),
+    Go(LinePosition, Slot),
     /// Nothing before this instant.
     Wait(Instant),
     /// Nothing until an attempt ends or somebody is ready.
@@ -196,7 +196,7 @@ impl Account {
     }
 
     /// When each of those who wait leaves at the latest, in the order of their turns.
-    pub fn schedule(&mut self, now: Instant) -> Vec<(Place, Instant)> {
+    pub fn schedule(&mut self, now: Instant) -> Vec<(LinePosition, Instant)> {
         let order = self.turns.in_order();
         let plan = self.plan(now, order.len());
         order
@@ -333,9 +333,9 @@ mod tests {
     }
 
     /// Runs until nobody waits; every attempt is answered after ANSWER. When each place left.
-    fn run(account: &mut Account, mut now: Instant) -> Vec<(Place, Instant)> {
+    fn run(account: &mut Account, mut now: Instant) -> Vec<(LinePosition, Instant)> {
         let mut left = Vec::new();
-        let mut ends: BTreeMap<(Instant, Place), Slot> = BTreeMap::new();
+        let mut ends: BTreeMap<(Instant, LinePosition), Slot> = BTreeMap::new();
         while !account.turns().is_empty() || !ends.is_empty() {
             while let Some(entry) = ends.first_entry().filter(|entry| entry.key().0 <= now) {
                 account.end(entry.remove(), End::Answered(None), ANSWER, now);
@@ -375,7 +375,7 @@ mod tests {
             account.turns().ready(place);
         }
         promised.extend(account.schedule(now));
-        let left: BTreeMap<Place, Instant> = run(&mut account, now).into_iter().collect();
+        let left: BTreeMap<LinePosition, Instant> = run(&mut account, now).into_iter().collect();
         for (place, estimate) in promised {
             assert!(left[&place] <= estimate, "{place} left after its estimate");
             assert!(

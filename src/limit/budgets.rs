@@ -8,7 +8,7 @@ use crate::credential::{Credential, Hasher};
 use crate::limit::account::{Account, FIRST_GUESS, Next};
 use crate::limit::ledger::{History, Ledger};
 use crate::limit::ticket::{Permit, Ticket};
-use crate::limit::turns::Place;
+use crate::limit::turns::LinePosition;
 use crate::limit::window::Window;
 use crate::route::policy::{BudgetSpec, Effect, Rate};
 use crate::swap::Swap;
@@ -21,14 +21,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
+mod budget_request;
 mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
-mod wish;
 
+pub use budget_request::{
+    AccountState, Admission, Bounds, BudgetRefusal, BudgetRequest, BudgetStatus, LineBounds,
+    Readiness,
+};
 pub(super) use state::{Grant, Key, Waiting};
-pub use wish::{AccountState, Admission, Bounds, LineBounds, Readiness, Refusal, Standing, Wish};
 
 /// Budgets that are kept at once, half of them at most opened by one peer; beyond it, requests
 /// for a new one are refused.
@@ -184,12 +187,15 @@ impl Budgets {
     }
 
     /// Takes a place in the line, or says why not.
-    pub fn join(&self, wish: &Wish<'_>) -> Result<Ticket, Refusal> {
+    pub fn join(&self, budget_request: &BudgetRequest<'_>) -> Result<Ticket, BudgetRefusal> {
         let now = self.shared.clock.now();
-        let key: Key = (wish.credential, wish.budget.name.clone());
+        let key: Key = (
+            budget_request.credential,
+            budget_request.budget.name.clone(),
+        );
         let mut grants = Grants::new();
         let mut state = self.shared.state.lock();
-        let result = self.admit(&mut state, wish, &key, now, &mut grants);
+        let result = self.admit(&mut state, budget_request, &key, now, &mut grants);
         drop(state);
         tell(grants);
         result
@@ -198,43 +204,50 @@ impl Budgets {
     fn admit(
         &self,
         state: &mut State,
-        wish: &Wish<'_>,
+        budget_request: &BudgetRequest<'_>,
         key: &Key,
         now: Instant,
         grants: &mut Grants,
-    ) -> Result<Ticket, Refusal> {
-        self.open_account(state, wish, key, now)?;
+    ) -> Result<Ticket, BudgetRefusal> {
+        self.open_account(state, budget_request, key, now)?;
         let drain_until = state.drain_until;
-        let asks = wish.admission == Admission::Asked;
-        let room = asks.then(|| self.room(state, wish, key, now)).flatten();
+        let asks = budget_request.admission == Admission::Asked;
+        let room = asks
+            .then(|| self.room(state, budget_request, key, now))
+            .flatten();
         let Some(kept) = state.accounts.get_mut(key) else {
-            return Err(Refusal::TooManyBudgets);
+            return Err(BudgetRefusal::TooManyBudgets);
         };
-        let in_lane = wish.not_before.unwrap_or(now);
-        let estimate = match wish.forecast {
+        let in_lane = budget_request.not_before.unwrap_or(now);
+        let estimate = match budget_request.forecast {
             Some(forecast) => forecast.max(now),
-            None => kept
-                .account
-                .estimate(&wish.caller, wish.urgency, in_lane, now),
+            None => {
+                kept.account
+                    .estimate(&budget_request.caller, budget_request.urgency, in_lane, now)
+            }
         };
         let answer = kept.account.answer_time();
         if drain_until.is_some_and(|until| estimate + answer > until) {
-            return Err(Refusal::Draining);
+            return Err(BudgetRefusal::Draining);
         }
         // A wait of zero allows what can leave this instant. The patience is what a returning
         // caller will have, too, by which it can come back sooner.
-        let answer_by = wish.answer_by.and_then(|by| by.checked_sub(answer));
-        let deadline = answer_by.map_or(wish.deadline, |by| by.min(wish.deadline));
+        let answer_by = budget_request
+            .answer_by
+            .and_then(|by| by.checked_sub(answer));
+        let deadline = answer_by.map_or(budget_request.deadline, |by| {
+            by.min(budget_request.deadline)
+        });
         let deadline = deadline.max(now);
         let patience = deadline - now;
         if let Some(room) = room {
             let at = room.max(estimate.checked_sub(patience).unwrap_or(now));
-            return Err(Refusal::Full {
+            return Err(BudgetRefusal::Full {
                 retry_after: whole_seconds(at.saturating_duration_since(now)),
             });
         }
         if asks && estimate > deadline {
-            return Err(Refusal::TooLong {
+            return Err(BudgetRefusal::TooLong {
                 estimate: estimate - now,
                 retry_after: whole_seconds(estimate - now - patience),
             });
@@ -244,13 +257,13 @@ impl Budgets {
         let (grant, granted) = oneshot::channel();
         let waiting = Waiting {
             grant,
-            bytes: wish.bytes,
-            peer: wish.caller.peer,
-            urgency: wish.urgency,
+            bytes: budget_request.bytes,
+            peer: budget_request.caller.peer,
+            urgency: budget_request.urgency,
             since: now,
         };
-        state.enter(key, place, wish.caller.clone(), in_lane, waiting);
-        if wish.readiness == Readiness::Ready {
+        state.enter(key, place, budget_request.caller.clone(), in_lane, waiting);
+        if budget_request.readiness == Readiness::Ready {
             state.make_ready(key, place);
             self.pump(state, key, now, grants);
         }
@@ -258,10 +271,10 @@ impl Budgets {
             budgets: self.clone(),
             key: key.clone(),
             place,
-            caller: wish.caller.clone(),
-            urgency: wish.urgency,
+            caller: budget_request.caller.clone(),
+            urgency: budget_request.urgency,
             since: now,
-            bytes: wish.bytes,
+            bytes: budget_request.bytes,
             deadline,
             estimate,
             answer,
@@ -271,9 +284,15 @@ impl Budgets {
     }
 
     /// Where a bound is reached, when there will be room if nothing new comes.
-    fn room(&self, state: &mut State, wish: &Wish<'_>, key: &Key, now: Instant) -> Option<Instant> {
+    fn room(
+        &self,
+        state: &mut State,
+        budget_request: &BudgetRequest<'_>,
+        key: &Key,
+        now: Instant,
+    ) -> Option<Instant> {
         let bounds = self.shared.lines.get();
-        let peer = wish.caller.peer;
+        let peer = budget_request.caller.peer;
         let load = state.peers.get(&peer).copied().unwrap_or_default();
         let mut room = None;
         let mut not_before = |at: Option<Instant>| room = room.max(at.or(Some(now)));
@@ -283,11 +302,14 @@ impl Budgets {
         if load.waiting >= bounds.total.div_ceil(2) {
             not_before(state.next_departure(Some(peer), now));
         }
-        let excess = |used: usize, most: usize| (used + wish.bytes).saturating_sub(most);
+        let excess = |used: usize, most: usize| (used + budget_request.bytes).saturating_sub(most);
         let (of_all, of_peer) = (
             // One that nobody waits before has room, however large.
-            excess(state.bytes, bounds.bytes.max(wish.bytes)),
-            excess(load.bytes, bounds.bytes.div_ceil(2).max(wish.bytes)),
+            excess(state.bytes, bounds.bytes.max(budget_request.bytes)),
+            excess(
+                load.bytes,
+                bounds.bytes.div_ceil(2).max(budget_request.bytes),
+            ),
         );
         if of_all > 0 {
             not_before(state.freed(of_all, None, now));
@@ -300,7 +322,10 @@ impl Budgets {
             if account.turns().len() >= bounds.per_budget {
                 not_before(account.next_departure(None, now));
             }
-            if account.turns().has_share(&wish.caller, bounds.per_budget) {
+            if account
+                .turns()
+                .has_share(&budget_request.caller, bounds.per_budget)
+            {
                 not_before(account.next_departure(Some(peer), now));
             }
         }
@@ -384,7 +409,7 @@ impl Budgets {
     }
 
     /// How a budget stands at this moment; `None` if nothing has asked for it lately.
-    pub fn standing(&self, credential: Credential, budget: &BudgetSpec) -> Option<Standing> {
+    pub fn standing(&self, credential: Credential, budget: &BudgetSpec) -> Option<BudgetStatus> {
         let now = self.shared.clock.now();
         let mut state = self.shared.state.lock();
         let kept = state.accounts.get_mut(&(credential, budget.name.clone()))?;
@@ -392,15 +417,16 @@ impl Budgets {
     }
 
     /// Whether somebody who came now would have to wait.
-    pub fn must_wait(&self, wish: &Wish<'_>) -> bool {
+    pub fn must_wait(&self, budget_request: &BudgetRequest<'_>) -> bool {
         let now = self.shared.clock.now();
         let mut state = self.shared.state.lock();
-        let kept = state
-            .accounts
-            .get_mut(&(wish.credential, wish.budget.name.clone()));
+        let kept = state.accounts.get_mut(&(
+            budget_request.credential,
+            budget_request.budget.name.clone(),
+        ));
         kept.is_some_and(|kept| {
             let account = &mut kept.account;
-            account.estimate(&wish.caller, wish.urgency, now, now) > now
+            account.estimate(&budget_request.caller, budget_request.urgency, now, now) > now
         })
     }
 
@@ -451,14 +477,14 @@ impl Budgets {
     fn open_account(
         &self,
         state: &mut State,
-        wish: &Wish<'_>,
+        budget_request: &BudgetRequest<'_>,
         key: &Key,
         now: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), BudgetRefusal> {
         if state.accounts.contains_key(key) {
             return Ok(());
         }
-        let peer = wish.caller.peer;
+        let peer = budget_request.caller.peer;
         let is_full = |state: &State| {
             let own = state.opened.get(&peer).copied().unwrap_or_default();
             state.accounts.len() >= MOST_ACCOUNTS || own >= MOST_ACCOUNTS / 2
@@ -468,14 +494,15 @@ impl Budgets {
             state.forget_idle_after(now, Duration::ZERO);
         }
         if is_full(state) {
-            return Err(Refusal::TooManyBudgets);
+            return Err(BudgetRefusal::TooManyBudgets);
         }
-        let spec = state.configured.get(&wish.budget.name).cloned();
-        let spec = spec.as_ref().unwrap_or(wish.budget);
-        let id =
-            self.shared
-                .hasher
-                .hash(&[b"account", wish.credential.bytes(), spec.name.as_bytes()]);
+        let spec = state.configured.get(&budget_request.budget.name).cloned();
+        let spec = spec.as_ref().unwrap_or(budget_request.budget);
+        let id = self.shared.hasher.hash(&[
+            b"account",
+            budget_request.credential.bytes(),
+            spec.name.as_bytes(),
+        ]);
         let bounds = &self.shared.bounds;
         let past = state.history.as_mut().map(|history| history.remove(&id));
         // What was only configured then gives way to what is configured now.
@@ -505,7 +532,7 @@ impl Budgets {
             Some(None) => {}
             None => window.without_history(self.shared.started, now),
         }
-        let at_once = match wish.effect {
+        let at_once = match budget_request.effect {
             Effect::Write => bounds.writes_at_once,
             Effect::Read => bounds.reads_at_once,
         };
@@ -623,7 +650,7 @@ impl Budgets {
         {
             let mut state = self.shared.state.lock();
             state.drain_until = Some(until.unwrap_or(now));
-            let mut late: Vec<(Key, Place)> = Vec::new();
+            let mut late: Vec<(Key, LinePosition)> = Vec::new();
             for (key, kept) in &mut state.accounts {
                 let answer = kept.account.answer_time();
                 let schedule = kept.account.schedule(now).into_iter();
@@ -634,7 +661,7 @@ impl Budgets {
             let left = late
                 .into_iter()
                 .filter_map(|(key, place)| state.leave(&key, place));
-            refused.extend(left.map(|waiting| (waiting.grant, Err(Refusal::Draining))));
+            refused.extend(left.map(|waiting| (waiting.grant, Err(BudgetRefusal::Draining))));
         }
         tell(refused);
     }

@@ -4,9 +4,9 @@
 //! back when it is dropped, as unanswered if it had been begun. So a caller that hangs up and a
 //! task that panics leak neither.
 
-use super::budgets::{Budgets, Grant, Key, Refusal, Standing, Waiting};
+use super::budgets::{BudgetRefusal, BudgetStatus, Budgets, Grant, Key, Waiting};
 use super::ledger::{Effect, Intent};
-use super::turns::{Caller, Place, Urgency};
+use super::turns::{Caller, LinePosition, Urgency};
 use super::window::{End, Learned, Slot};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 pub struct Ticket {
     pub(super) budgets: Budgets,
     pub(super) key: Key,
-    pub(super) place: Place,
+    pub(super) place: LinePosition,
     pub(super) caller: Caller,
     pub(super) urgency: Urgency,
     pub(super) since: Instant,
@@ -30,11 +30,11 @@ pub struct Ticket {
 
 /// Why a ticket got no permit. Nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoPermit {
+pub enum PermitError {
     /// Its deadline passed in the line.
     Expired,
     /// It was refused after all.
-    Refused(Refusal),
+    Refused(BudgetRefusal),
 }
 
 impl Ticket {
@@ -44,7 +44,7 @@ impl Ticket {
     }
 
     /// Its place among all who wait for any budget.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> LinePosition {
         self.place
     }
 
@@ -83,13 +83,13 @@ impl Ticket {
     }
 
     /// Waits for its turn, until its deadline.
-    pub async fn granted(&mut self) -> Result<Permit, NoPermit> {
+    pub async fn granted(&mut self) -> Result<Permit, PermitError> {
         match tokio::time::timeout_at(self.deadline.into(), &mut self.granted).await {
             Ok(Ok(Ok(permit))) => Ok(permit),
-            Ok(Ok(Err(refusal))) => Err(NoPermit::Refused(refusal)),
+            Ok(Ok(Err(refusal))) => Err(PermitError::Refused(refusal)),
             // Its budget was forgotten while it was out of the line, for want of room.
-            Ok(Err(_)) => Err(NoPermit::Refused(Refusal::TooManyBudgets)),
-            Err(_) => Err(NoPermit::Expired),
+            Ok(Err(_)) => Err(PermitError::Refused(BudgetRefusal::TooManyBudgets)),
+            Err(_) => Err(PermitError::Expired),
         }
     }
 
@@ -149,7 +149,7 @@ impl Drop for Ticket {
 #[derive(Clone, Debug, Default)]
 pub struct Ended {
     /// The budget from now on; `None` if it is no longer known.
-    pub standing: Option<Standing>,
+    pub standing: Option<BudgetStatus>,
     /// What the answer taught.
     pub learned: Learned,
 }

@@ -22,7 +22,7 @@ pub struct Caller {
 }
 
 /// A place in the line: places are numbered in order of arrival.
-pub type Place = u64;
+pub type LinePosition = u64;
 
 /// How urgent, from 0 (most) to 7 (RFC 9218, section 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,11 +55,11 @@ const OLDEST_EVERY: usize = 4;
 #[derive(Clone, Debug, Default)]
 struct Names {
     /// Those who could go at once, in order of arrival.
-    ready: BTreeSet<Place>,
+    ready: BTreeSet<LinePosition>,
     /// The same, the more urgent first.
-    urgent: BTreeSet<(Urgency, Place)>,
+    urgent: BTreeSet<(Urgency, LinePosition)>,
     /// The others, and when each is expected to be ready.
-    blocked: BTreeMap<Place, (Instant, Urgency)>,
+    blocked: BTreeMap<LinePosition, (Instant, Urgency)>,
     /// Turns since one was for whoever had waited longest.
     turns: usize,
 }
@@ -69,14 +69,14 @@ impl Names {
         self.ready.is_empty() && self.blocked.is_empty()
     }
 
-    fn remove(&mut self, place: Place, urgency: Urgency) -> bool {
+    fn remove(&mut self, place: LinePosition, urgency: Urgency) -> bool {
         self.blocked.remove(&place);
         self.urgent.remove(&(urgency, place));
         self.ready.remove(&place)
     }
 
     /// Whose turn it is.
-    fn next(&mut self) -> Option<Place> {
+    fn next(&mut self) -> Option<LinePosition> {
         let place = if self.turns + 1 >= OLDEST_EVERY {
             self.turns = 0;
             *self.ready.first()?
@@ -158,7 +158,7 @@ pub struct Turns {
     peers: HashMap<IpAddr, Peer>,
     /// Peers with someone ready, whose turn comes first in front.
     ring: VecDeque<IpAddr>,
-    callers: HashMap<Place, (Caller, Urgency)>,
+    callers: HashMap<LinePosition, (Caller, Urgency)>,
 }
 
 impl Turns {
@@ -178,7 +178,7 @@ impl Turns {
     }
 
     /// The places of all who wait, in no order.
-    pub fn places(&self) -> impl Iterator<Item = Place> {
+    pub fn places(&self) -> impl Iterator<Item = LinePosition> {
         self.callers.keys().copied()
     }
 
@@ -211,7 +211,13 @@ impl Turns {
     }
 
     /// Takes a place, not ready; `expected` is when it is expected to be.
-    pub fn join(&mut self, place: Place, caller: Caller, urgency: Urgency, expected: Instant) {
+    pub fn join(
+        &mut self,
+        place: LinePosition,
+        caller: Caller,
+        urgency: Urgency,
+        expected: Instant,
+    ) {
         let peer = self.peers.entry(caller.peer).or_default();
         peer.waiting += 1;
         peer.names
@@ -223,7 +229,7 @@ impl Turns {
     }
 
     /// Says that `place` could go at once. Nothing happens if it is not in the line.
-    pub fn ready(&mut self, place: Place) {
+    pub fn ready(&mut self, place: LinePosition) {
         let Some((caller, urgency)) = self.callers.get(&place) else {
             return;
         };
@@ -247,7 +253,7 @@ impl Turns {
     }
 
     /// Leaves the line; false if it was not in it.
-    pub fn leave(&mut self, place: Place) -> bool {
+    pub fn leave(&mut self, place: LinePosition) -> bool {
         let Some((caller, urgency)) = self.callers.remove(&place) else {
             return false;
         };
@@ -275,7 +281,7 @@ impl Turns {
 
     /// Whose turn it is among those ready; they leave the line, and their caller's and peer's
     /// next turn comes after everybody else's.
-    pub fn pop(&mut self) -> Option<Place> {
+    pub fn pop(&mut self) -> Option<LinePosition> {
         let address = self.ring.pop_front()?;
         let peer = self.peers.get_mut(&address)?;
         let name = peer.ring.pop_front()?;
@@ -348,7 +354,7 @@ impl Turns {
 
     /// All who wait in the order in which they would go if all were ready and nobody came, each
     /// with the time at which it is expected to be ready, if it is not.
-    pub fn in_order(&self) -> Vec<(Place, Option<Instant>)> {
+    pub fn in_order(&self) -> Vec<(LinePosition, Option<Instant>)> {
         let mut expected = HashMap::new();
         for names in self.peers.values().flat_map(|peer| peer.names.values()) {
             let blocked = names.blocked.iter();
@@ -356,7 +362,7 @@ impl Turns {
         }
         // From whose turn it is now; those who are not ready would come after, as they arrived.
         let mut copy = self.clone();
-        let mut blocked: Vec<Place> = expected.keys().copied().collect();
+        let mut blocked: Vec<LinePosition> = expected.keys().copied().collect();
         blocked.sort_unstable();
         for place in blocked {
             copy.ready(place);
@@ -397,7 +403,7 @@ mod tests {
         Clock::system().now()
     }
 
-    fn everyone(turns: &mut Turns) -> Vec<Place> {
+    fn everyone(turns: &mut Turns) -> Vec<LinePosition> {
         std::iter::from_fn(|| turns.pop()).collect()
     }
 
@@ -450,7 +456,7 @@ mod tests {
     #[test]
     fn the_urgent_go_first_and_nobody_starves() {
         let mut turns = Turns::default();
-        let urgency = |place: Place| Urgency(if place < 10 { 7 } else { 0 });
+        let urgency = |place: LinePosition| Urgency(if place < 10 { 7 } else { 0 });
         for place in 0..40 {
             turns.join(place, caller(1, None), urgency(place), now());
             turns.ready(place);
@@ -481,7 +487,7 @@ mod tests {
             turns.pop();
             let mut all_ready = turns.clone();
             all_ready.ready(7);
-            let order: Vec<Place> = turns
+            let order: Vec<LinePosition> = turns
                 .in_order()
                 .into_iter()
                 .map(|(place, _)| place)
@@ -554,7 +560,7 @@ mod tests {
             steps in prop::collection::vec((0u8..4, 0u8..4, 0u8..3, 0u64..200), 1..200)
         ) {
             let mut turns = Turns::default();
-            let mut waiting: Vec<(Place, Caller, bool, Urgency)> = Vec::new();
+            let mut waiting: Vec<(LinePosition, Caller, bool, Urgency)> = Vec::new();
             let mut next = 0;
             let mut passed: HashMap<IpAddr, HashMap<IpAddr, usize>> = HashMap::new();
             for (what, peer, name, pick) in steps {
@@ -588,7 +594,7 @@ mod tests {
                         let at = waiting.iter().position(|w| w.0 == served).unwrap();
                         let (_, who, ready, urgency) = waiting.remove(at);
                         prop_assert!(ready);
-                        let before = |w: &&(Place, Caller, bool, Urgency)| {
+                        let before = |w: &&(LinePosition, Caller, bool, Urgency)| {
                             w.2 && w.1 == who && w.0 < served
                         };
                         prop_assert!(!waiting.iter().filter(before).any(|w| w.3 == urgency));
@@ -604,7 +610,7 @@ mod tests {
                     }
                 }
             }
-            let left: Vec<Place> = waiting.iter().map(|w| w.0).collect();
+            let left: Vec<LinePosition> = waiting.iter().map(|w| w.0).collect();
             prop_assert_eq!(turns.in_order().len(), left.len());
             for place in left {
                 prop_assert!(turns.leave(place));

@@ -1,8 +1,8 @@
 //! Writes in order: one lane for each thing on which the writes of a credential act.
 //!
-//! [`lanes`] decides, this module waits. A write holds a [`Place`] from its acceptance until it has
+//! [`lanes`] decides, this module waits. A write holds a [`LanePosition`] from its acceptance until it has
 //! settled. Dropping the place removes the write as one that was never sent. If
-//! [`Place::stay_closed_for`] was called, its lanes stay closed for that long, because a write with
+//! [`LanePosition::stay_closed_for`] was called, its lanes stay closed for that long, because a write with
 //! an unknown outcome may still take effect.
 //!
 //! This module knows no budgets: a write in an open lane may still be queued for its slot.
@@ -54,7 +54,7 @@ struct Closed {
 /// The way in which a waiting write learns that its lanes have opened.
 #[derive(Debug)]
 enum Waits {
-    /// Through its [`Place`].
+    /// Through its [`LanePosition`].
     Alone(oneshot::Sender<()>),
     /// Through [`Queue::freed`].
     Named,
@@ -135,8 +135,8 @@ impl Queue {
         credential: Credential,
         turn: Turn,
         blocked: Option<oneshot::Receiver<()>>,
-    ) -> Place {
-        Place {
+    ) -> LanePosition {
+        LanePosition {
             queue: self.clone(),
             credential,
             turn,
@@ -153,7 +153,7 @@ impl Queue {
         keys: Keys,
         expected: Instant,
         place: u64,
-    ) -> Place {
+    ) -> LanePosition {
         self.close_new(credential);
         let mut state = self.shared.state.lock();
         let (turn, is_ready) = state.enter(credential, keys, expected, place);
@@ -168,8 +168,13 @@ impl Queue {
     }
 
     /// Accepts a write whose opening lanes [`Queue::freed`] reports, together with those of many
-    /// others. [`Place::is_blocked`] is `false` for such a write; use [`Queue::is_ready`].
-    pub fn enter_named(&self, credential: Credential, keys: Keys, expected: Instant) -> Place {
+    /// others. [`LanePosition::is_blocked`] is `false` for such a write; use [`Queue::is_ready`].
+    pub fn enter_named(
+        &self,
+        credential: Credential,
+        keys: Keys,
+        expected: Instant,
+    ) -> LanePosition {
         self.close_new(credential);
         let mut state = self.shared.state.lock();
         let (turn, is_ready) = state.enter(credential, keys, expected, NOWHERE);
@@ -281,7 +286,7 @@ const NOWHERE: u64 = u64::MAX - 1;
 /// The place of a write in its lanes. Dropping it settles the write, unless its lanes have to stay
 /// closed.
 #[derive(Debug)]
-pub struct Place {
+pub struct LanePosition {
     queue: Queue,
     credential: Credential,
     turn: Turn,
@@ -290,7 +295,7 @@ pub struct Place {
     stay: Option<Instant>,
 }
 
-impl Place {
+impl LanePosition {
     /// Whether the write waits for an earlier one of its lanes.
     pub fn is_blocked(&self) -> bool {
         self.blocked.is_some()
@@ -306,7 +311,7 @@ impl Place {
     }
 
     /// Takes the receiver that resolves when the lanes open. `None` if they are open. Afterwards
-    /// [`Place::is_blocked`] is `false`, until [`Place::look_again`] is called.
+    /// [`LanePosition::is_blocked`] is `false`, until [`LanePosition::look_again`] is called.
     pub fn opening(&mut self) -> Option<oneshot::Receiver<()>> {
         self.blocked.take()
     }
@@ -386,7 +391,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for LanePosition {
     fn drop(&mut self) {
         let (queue, credential, turn) = (self.queue.clone(), self.credential, self.turn);
         let now = self.queue.shared.clock.now();

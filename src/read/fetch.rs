@@ -5,14 +5,14 @@
 //!
 //! Whether a response may be stored is decided by [`Leader`], not here.
 
-use crate::attempt::send::Answer;
+use crate::attempt::send::FinalAnswer;
 use crate::cache::coding::{self, Unfit};
 use crate::cache::conditional::is_of_the_bytes;
 use crate::cache::control::Directives;
 use crate::cache::entry::{self, Entry};
 use crate::cache::fields;
-use crate::cache::leader::{Arrival, Landed, Leader};
-use crate::cache::reason::{Miss, Refusal};
+use crate::cache::leader::{Arrival, Completed, Leader};
+use crate::cache::reason::{Miss, StoreRefusal};
 use crate::cache::reuse::Need;
 use crate::error::GatewayError;
 use crate::exchange::body::{self, Body, Read};
@@ -22,9 +22,9 @@ use crate::exchange::response::Reply;
 use crate::exchange::timing::Timing;
 use crate::metrics::Outcome;
 use crate::read::Reads;
-use crate::read::pass::{Asked, Move, Outlook};
+use crate::read::pass::{AttemptEvent, Outlook, PassOutcome};
 use crate::read::representation::{self, Whole, show};
-use crate::read::serve::{Reading, must_not_decode, whole};
+use crate::read::serve::{CacheableRead, must_not_decode, whole};
 use crate::upstream::{AnswerBody, BodyError};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -52,44 +52,44 @@ const OUT_OF_TIME: GatewayError = GatewayError::QueueExpired {
 };
 
 /// The result of a fetch for its leader's reader.
-pub(crate) type Told = Result<Reply, GatewayError>;
+pub(crate) type FetchResult = Result<Reply, GatewayError>;
 
 /// A response that arrived, for the leader's reader.
-struct Arrived {
+struct FetchedAnswer {
     head: response::Parts,
     /// `None` if it cannot be given to the reader: only the gateway asked for its coding, and it
     /// cannot be decoded.
     body: Option<Body>,
     /// The body and its coding, if all of it is in memory.
     whole: Option<(Bytes, coding::Coding)>,
-    landed: Landed,
+    completed: Completed,
 }
 
 impl Reads {
-    /// Starts a fetch. Its result goes to `tell`, for the reader that leads it.
+    /// Starts a fetch. Its result goes to `sender`, for the reader that leads it.
     pub(crate) fn fetch(
         self: &Arc<Self>,
-        reading: Reading,
+        reading: CacheableRead,
         leader: Leader<GatewayError>,
-        tell: Option<oneshot::Sender<Told>>,
+        sender: Option<oneshot::Sender<FetchResult>>,
     ) {
         let gateway = self.clone();
         self.tasks.spawn("fetch", async move {
-            let told = gateway.carry_out_fetch(&reading, leader).await;
+            let result = gateway.carry_out_fetch(&reading, leader).await;
             // The reader may have hung up. Its followers have what they need.
-            if let Some(tell) = tell {
-                drop(tell.send(told));
+            if let Some(sender) = sender {
+                drop(sender.send(result));
             }
         });
     }
 
     async fn carry_out_fetch(
         self: &Arc<Self>,
-        reading: &Reading,
+        reading: &CacheableRead,
         mut leader: Leader<GatewayError>,
-    ) -> Told {
-        let ask = &reading.ask;
-        let mut timing = Timing::of(ask);
+    ) -> FetchResult {
+        let context = &reading.context;
+        let mut timing = Timing::of(context);
         // A fetch that hangs is not waited for: its readers have their own patience.
         let _ = timeout(LONGEST_TURN, leader.turn()).await;
         // One round, and further ones only after a 304 that did not match the stored response.
@@ -107,33 +107,33 @@ impl Reads {
                 connect_for: has_stand_in.then_some(STAND_IN_PATIENCE),
                 settling: leader.settled_at().map(|settled| (settled, leader.hurry())),
             };
-            let asked = self
-                .ask_api(ask, request, &mut timing, outlook, |to| match to {
+            let outcome = self
+                .request_upstream(context, request, &mut timing, outlook, |to| match to {
                     // A reader's fetch took the place of this refresh, which no reader waits for.
-                    Move::Departs(now) if !leader.departs(now) => Err(OUT_OF_TIME),
-                    Move::Departs(_) => Ok(()),
-                    Move::TurnsBack => {
-                        leader.turns_back();
+                    AttemptEvent::Started(now) if !leader.start(now) => Err(OUT_OF_TIME),
+                    AttemptEvent::Started(_) => Ok(()),
+                    AttemptEvent::Requeued => {
+                        leader.requeue();
                         Ok(())
                     }
                 })
                 .await;
-            let answer = match asked {
-                Ok(Asked::Answer(answer)) => answer,
-                Ok(Asked::Throttled(response)) => {
+            let answer = match outcome {
+                Ok(PassOutcome::Answer(answer)) => answer,
+                Ok(PassOutcome::Throttled(response)) => {
                     let (why, key) = (leader.why(), leader.key().hash());
-                    let landed = Landed {
+                    let completed = Completed {
                         entry: None,
-                        stored: Err(Refusal::Status),
+                        stored: Err(StoreRefusal::Status),
                     };
                     // A follower may have more time than the leader, so it does not share the 429.
                     leader.fail(OUT_OF_TIME);
                     return Ok(Reply {
-                        cache: Some(CacheStatus::fetched(why, key, &landed, None)),
+                        cache: Some(CacheStatus::fetched(why, key, &completed, None)),
                         ..Reply::throttled(response, timing)
                     });
                 }
-                Ok(Asked::Lost) => {
+                Ok(PassOutcome::Lost) => {
                     leader.fail(OUT_OF_TIME);
                     return Err(GatewayError::UpstreamBroken);
                 }
@@ -147,8 +147,8 @@ impl Reads {
             }
             if validators.is_none() {
                 tracing::warn!(
-                    request_id = reading.ask.ids.request(),
-                    trace_id = reading.ask.ids.trace(),
+                    request_id = reading.context.ids.request(),
+                    trace_id = reading.context.ids.trace(),
                     "unexpected 304: the request had no condition"
                 );
                 leader.fail(GatewayError::UpstreamBroken);
@@ -161,7 +161,7 @@ impl Reads {
                 // own.
                 Err((again, so_far)) => {
                     (leader, timing) = (*again, so_far);
-                    leader.turns_back();
+                    leader.requeue();
                 }
             }
         }
@@ -170,8 +170,8 @@ impl Reads {
     /// Returns the request for all readers: a GET, even if the leader's reader sent a HEAD. It
     /// omits what one reader asked of the form of the response, and headers that others with its
     /// key need not have; see [`fields`].
-    fn shared_request(&self, reading: &Reading) -> Request<Bytes> {
-        let mut request = reading.ask.forwarded();
+    fn shared_request(&self, reading: &CacheableRead) -> Request<Bytes> {
+        let mut request = reading.context.forwarded();
         *request.method_mut() = Method::GET;
         let mut headers = fields::keep_sent(request.headers());
         headers.insert(header::USER_AGENT, USER_AGENT);
@@ -197,9 +197,9 @@ impl Reads {
         request
     }
 
-    pub(crate) fn arrival<'a>(&self, reading: &'a Reading) -> Arrival<'a> {
+    pub(crate) fn arrival<'a>(&self, reading: &'a CacheableRead) -> Arrival<'a> {
         Arrival {
-            request: &reading.ask.headers,
+            request: &reading.context.headers,
             now: self.clock.now(),
             wall: self.clock.wall(),
         }
@@ -212,14 +212,14 @@ impl Reads {
     /// Returns the leader if the 304 is not about the stored response.
     fn renew(
         &self,
-        reading: &Reading,
-        answer: Answer,
+        reading: &CacheableRead,
+        answer: FinalAnswer,
         leader: Leader<GatewayError>,
         mut timing: Timing,
     ) -> Result<Option<Reply>, (Box<Leader<GatewayError>>, Timing)> {
         let (why, key) = (leader.why(), leader.key().hash());
         let head = answer.response.headers();
-        let (entry, landed) = match leader.renew(head, &self.arrival(reading)) {
+        let (entry, completed) = match leader.renew(head, &self.arrival(reading)) {
             Ok(renewed) => renewed,
             Err(leader) => return Err((leader, timing)),
         };
@@ -228,7 +228,7 @@ impl Reads {
         }
         timing.upstream = answer.took;
         let status = Some(StatusCode::NOT_MODIFIED);
-        let status = CacheStatus::fetched(why, key, &landed, status);
+        let status = CacheStatus::fetched(why, key, &completed, status);
         let mut headers = entry.shared_headers();
         for name in head.keys() {
             // Headers that are not stored are for this reader nonetheless.
@@ -253,11 +253,11 @@ impl Reads {
     /// learn so before its body has arrived.
     async fn land(
         self: &Arc<Self>,
-        reading: &Reading,
-        answer: Answer,
+        reading: &CacheableRead,
+        answer: FinalAnswer,
         leader: Leader<GatewayError>,
         mut timing: Timing,
-    ) -> Told {
+    ) -> FetchResult {
         let (why, key) = (leader.why(), leader.key().hash());
         let begun = self.clock.now();
         let (head, body) = answer.response.into_parts();
@@ -266,8 +266,8 @@ impl Reads {
         let refusal = leader.refusal(head.status, &head.headers, length, &arrival);
         let arrived = match refusal {
             // With a stale response at hand the body is read first, since it may break off.
-            Some(refusal) if !leader.has_stand_in(begun) => Arrived {
-                landed: leader.refuse(refusal, head.status, begun),
+            Some(refusal) if !leader.has_stand_in(begun) => FetchedAnswer {
+                completed: leader.refuse(refusal, head.status, begun),
                 body: self.streamed(reading, &head.headers, None, body).await,
                 whole: None,
                 head,
@@ -276,7 +276,7 @@ impl Reads {
         };
         // Reading the body here is the API's time, not the gateway's.
         timing.upstream = answer.took + self.clock.now().saturating_duration_since(begun);
-        let status = CacheStatus::fetched(why, key, &arrived.landed, None);
+        let status = CacheStatus::fetched(why, key, &arrived.completed, None);
         let headers = &arrived.head.headers;
         if coding::is_gzip(headers) == Some(true) && reading.must_not_decode(no_transform(headers))
         {
@@ -296,22 +296,22 @@ impl Reads {
 
     /// Fetches the original bytes in a coding that the reader accepts, since no one else may recode
     /// them.
-    async fn very_bytes(self: &Arc<Self>, reading: &Reading) -> Told {
+    async fn very_bytes(self: &Arc<Self>, reading: &CacheableRead) -> FetchResult {
         let key = reading.at.primary.hash();
         let status = CacheStatus::alone(Miss::NotShared, Some(key));
-        Box::pin(self.pass(reading.ask.clone(), status)).await
+        Box::pin(self.pass(reading.context.clone(), status)).await
     }
 
     /// Fetches for the reader alone, uncompressed, after a response that cannot be decoded.
-    async fn without_gzip(self: &Arc<Self>, reading: &Reading) -> Told {
+    async fn without_gzip(self: &Arc<Self>, reading: &CacheableRead) -> FetchResult {
         tracing::warn!(
-            operation = %reading.ask.operation.name,
-            request_id = reading.ask.ids.request(),
-            trace_id = reading.ask.ids.trace(),
+            operation = %reading.context.operation.name,
+            request_id = reading.context.ids.request(),
+            trace_id = reading.context.ids.trace(),
             "response is not compressed as its header says; fetching it without compression"
         );
-        let told = self.very_bytes(reading).await;
-        told.map_err(|error| match error.was_sent() {
+        let result = self.very_bytes(reading).await;
+        result.map_err(|error| match error.was_sent() {
             true => error,
             // The first attempt was sent.
             false => GatewayError::UpstreamUnreadable(UNDECODABLE),
@@ -321,16 +321,16 @@ impl Reads {
     /// Reads a response that may be shared, and stores and shares it if it is not too large.
     async fn read_whole(
         &self,
-        reading: &Reading,
+        reading: &CacheableRead,
         head: response::Parts,
         body: AnswerBody,
         leader: Leader<GatewayError>,
-    ) -> Result<Arrived, GatewayError> {
+    ) -> Result<FetchedAnswer, GatewayError> {
         let most = self.settings.get().largest_stored;
         // Memory first: without room the response is streamed and not stored.
         let Some(mut room) = self.answers.take(body.size_hint().exact(), most) else {
-            let landed = leader.refuse(Refusal::NoRoom, head.status, self.clock.now());
-            return Ok(self.passed_on(reading, head, landed, None, body).await);
+            let completed = leader.refuse(StoreRefusal::NoRoom, head.status, self.clock.now());
+            return Ok(self.passed_on(reading, head, completed, None, body).await);
         };
         match body::read_within(body, most, |bytes| room.grow(bytes)).await {
             Read::Whole(bytes) => {
@@ -340,8 +340,8 @@ impl Reads {
                     headers: &head.headers,
                     body: &bytes,
                 };
-                let landed = leader.finish(&answer, &self.arrival(reading));
-                let coding = match &landed.entry {
+                let completed = leader.finish(&answer, &self.arrival(reading));
+                let coding = match &completed.entry {
                     Some(entry) => Ok(entry.coding()),
                     None => coding::examine(&head.headers, &bytes, most),
                 };
@@ -354,28 +354,28 @@ impl Reads {
                 } else {
                     Some(Body::held(bytes.clone()))
                 };
-                Ok(Arrived {
+                Ok(FetchedAnswer {
                     whole: coding.ok().map(|coding| (bytes, coding)),
                     body,
-                    landed,
+                    completed,
                     head,
                 })
             }
             Read::Longer(first, rest) => {
                 let refusal = if room.was_refused() {
-                    Refusal::NoRoom
+                    StoreRefusal::NoRoom
                 } else {
-                    Refusal::TooLarge
+                    StoreRefusal::TooLarge
                 };
-                let landed = leader.refuse(refusal, head.status, self.clock.now());
+                let completed = leader.refuse(refusal, head.status, self.clock.now());
                 let first = Some(room.hold(first));
-                Ok(self.passed_on(reading, head, landed, first, *rest).await)
+                Ok(self.passed_on(reading, head, completed, first, *rest).await)
             }
             Read::Broken(error) => {
                 tracing::warn!(
                     reason = error.as_str(),
-                    request_id = reading.ask.ids.request(),
-                    trace_id = reading.ask.ids.trace(),
+                    request_id = reading.context.ids.request(),
+                    trace_id = reading.context.ids.trace(),
                     "response ended early"
                 );
                 let error = match error {
@@ -394,25 +394,25 @@ impl Reads {
     /// Returns a response that is not stored.
     async fn passed_on(
         &self,
-        reading: &Reading,
+        reading: &CacheableRead,
         head: response::Parts,
-        landed: Landed,
+        completed: Completed,
         first: Option<Bytes>,
         rest: AnswerBody,
-    ) -> Arrived {
-        Arrived {
+    ) -> FetchedAnswer {
+        FetchedAnswer {
             body: self.streamed(reading, &head.headers, first, rest).await,
-            landed,
+            completed,
             whole: None,
             head,
         }
     }
 
     /// Returns the body of a response that is not stored, if the reader can be given it; see
-    /// [`Arrived`].
+    /// [`FetchedAnswer`].
     async fn streamed(
         &self,
-        reading: &Reading,
+        reading: &CacheableRead,
         headers: &HeaderMap,
         first: Option<Bytes>,
         rest: AnswerBody,
@@ -433,16 +433,20 @@ impl Reads {
     }
 
     /// Returns the response for the leader's reader, or `None` if it has no body to give.
-    fn for_first_reader(&self, reading: &Reading, arrived: Arrived) -> Option<Response<Body>> {
-        let Arrived {
+    fn for_first_reader(
+        &self,
+        reading: &CacheableRead,
+        arrived: FetchedAnswer,
+    ) -> Option<Response<Body>> {
+        let FetchedAnswer {
             head,
             body,
             whole,
-            landed,
+            completed,
         } = arrived;
         let body = body?;
         let mut headers = head.headers;
-        if let Some(entry) = &landed.entry {
+        if let Some(entry) = &completed.entry {
             add_own_fields(&mut headers, &entry.shared_headers());
         }
         if let Some((body, coding)) = whole {
@@ -460,7 +464,7 @@ impl Reads {
         if matches!(body, Body::Decoding(_)) {
             representation::plain(&mut headers);
         }
-        let is_head = reading.ask.method == Method::HEAD;
+        let is_head = reading.context.method == Method::HEAD;
         let mut response = Response::new(if is_head { Body::default() } else { body });
         *response.status_mut() = head.status;
         *response.headers_mut() = headers;
@@ -474,7 +478,7 @@ impl Reads {
 const UNDECODABLE: &str = "The API's answer is not compressed as it says, and could not be had without compression in time";
 
 /// Returns whether a shared fetch accepts `gzip` although the leader's reader does not.
-fn asks_for_others(reading: &Reading) -> bool {
+fn asks_for_others(reading: &CacheableRead) -> bool {
     let is_for_others = reading.rules.ttl.is_some() && !reading.wants.no_transform;
     is_for_others && !reading.reader().accepts_gzip()
 }

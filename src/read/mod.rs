@@ -15,7 +15,7 @@ use crate::attempt::{Attempts, Handles};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::error::GatewayError;
-use crate::exchange::answer_memory::Answers;
+use crate::exchange::answer_memory::AnswerMemory;
 use crate::exchange::callers::Quotas;
 use crate::exchange::settings::Settings;
 use crate::limit::budgets::Budgets;
@@ -32,7 +32,7 @@ pub struct Reads {
     budgets: Budgets,
     quotas: Arc<Quotas>,
     /// The memory of responses that are read as a whole.
-    answers: Answers,
+    answers: AnswerMemory,
     metrics: Arc<Metrics>,
     tasks: Tasks,
     settings: Arc<Swap<Settings>>,
@@ -41,7 +41,7 @@ pub struct Reads {
 
 impl Reads {
     /// Creates the service. Reads are sent through `attempts`.
-    pub fn new(handles: &Handles, attempts: Arc<Attempts>, answers: Answers) -> Self {
+    pub fn new(handles: &Handles, attempts: Arc<Attempts>, answers: AnswerMemory) -> Self {
         Self {
             attempts,
             cache: handles.cache.clone(),

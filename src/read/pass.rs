@@ -2,17 +2,17 @@
 //!
 //! Shared fetches ask the API in the same way, with `Reads::ask_api`, in a task of their own.
 
-use crate::attempt::send::{Answer, Came};
+use crate::attempt::send::{AttemptOutcome, FinalAnswer};
 use crate::attempt::wait::refused;
 use crate::cache::conditional::{has_condition, without_own};
 use crate::cache::flight::Hurry;
 use crate::error::GatewayError;
 use crate::exchange::body::Body;
 use crate::exchange::cache_status::CacheStatus;
-use crate::exchange::request::Ask;
+use crate::exchange::request::RequestContext;
 use crate::exchange::response::Reply;
 use crate::exchange::timing::Timing;
-use crate::limit::budgets::{Readiness, Wish};
+use crate::limit::budgets::{BudgetRequest, Readiness};
 use crate::limit::ticket::{Permit, Ticket};
 use crate::metrics::Outcome;
 use crate::queue::lanes::Keys;
@@ -28,9 +28,9 @@ use tokio::time::{sleep_until, timeout_at};
 
 /// The outcome of asking the API.
 #[derive(Debug)]
-pub(crate) enum Asked {
+pub(crate) enum PassOutcome {
     /// A final response.
-    Answer(Answer),
+    Answer(FinalAnswer),
     /// A 429 that could not be waited out before the deadline.
     Throttled(Response<Bytes>),
     /// A lost kept connection, with no time left to retry.
@@ -39,11 +39,11 @@ pub(crate) enum Asked {
 
 /// A step of the asking, for those who wait for it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Move {
+pub(crate) enum AttemptEvent {
     /// An attempt is about to be sent.
-    Departs(Instant),
+    Started(Instant),
     /// An attempt failed, and another one is queued for the budget.
-    TurnsBack,
+    Requeued,
 }
 
 /// The limits of the asking for a shared fetch.
@@ -68,44 +68,45 @@ impl Reads {
     /// Sends a read that bypasses the cache and streams the response. `cache` says why.
     pub(crate) async fn pass(
         self: &Arc<Self>,
-        ask: Ask,
+        context: RequestContext,
         cache: CacheStatus,
     ) -> Result<Reply, GatewayError> {
-        self.quotas.charge(&ask.caller)?;
-        let mut request = ask.forwarded();
+        self.quotas.charge(&context.caller)?;
+        let mut request = context.forwarded();
         without_own(request.headers_mut());
         let has_condition = has_condition(request.headers());
-        let mut timing = Timing::of(&ask);
+        let mut timing = Timing::of(&context);
         let mut under_way = false;
-        let asked = self.ask_api(&ask, request, &mut timing, Outlook::default(), |to| {
-            under_way = matches!(to, Move::Departs(_));
-            Ok(())
-        });
-        let asked = match self.attempts.given_up_at(&ask) {
-            None => Ok(asked.await),
-            Some(gone) => timeout_at(gone.into(), asked).await,
+        let outcome =
+            self.request_upstream(&context, request, &mut timing, Outlook::default(), |to| {
+                under_way = matches!(to, AttemptEvent::Started(_));
+                Ok(())
+            });
+        let outcome = match self.attempts.given_up_at(&context) {
+            None => Ok(outcome.await),
+            Some(gone) => timeout_at(gone.into(), outcome).await,
         };
         // A caller that gave up by then no longer waits for the response.
-        let asked = asked.unwrap_or_else(|_| {
+        let outcome = outcome.unwrap_or_else(|_| {
             Err(if under_way {
                 GatewayError::UpstreamTimeout
             } else {
-                self.attempts.expired(&ask)
+                self.attempts.expired(&context)
             })
         });
-        match asked? {
-            Asked::Answer(answer)
+        match outcome? {
+            PassOutcome::Answer(answer)
                 if answer.response.status() == StatusCode::NOT_MODIFIED && !has_condition =>
             {
                 // A caller without a stored response cannot use a 304.
                 tracing::warn!(
-                    request_id = ask.ids.request(),
-                    trace_id = ask.ids.trace(),
+                    request_id = context.ids.request(),
+                    trace_id = context.ids.trace(),
                     "unexpected 304: the request had no condition"
                 );
                 Err(GatewayError::UpstreamBroken)
             }
-            Asked::Answer(answer) => {
+            PassOutcome::Answer(answer) => {
                 timing.upstream = answer.took;
                 let standing = answer.standing;
                 let response = answer.response.map(|body| Body::Streamed(Box::new(body)));
@@ -117,8 +118,8 @@ impl Reads {
                     standing,
                 ))
             }
-            Asked::Lost => Err(GatewayError::UpstreamBroken),
-            Asked::Throttled(response) => Ok(Reply {
+            PassOutcome::Lost => Err(GatewayError::UpstreamBroken),
+            PassOutcome::Throttled(response) => Ok(Reply {
                 cache: Some(cache),
                 ..Reply::throttled(response, timing)
             }),
@@ -128,22 +129,22 @@ impl Reads {
     /// Waits for the budget and asks the API.
     ///
     /// Retries, within the deadline, after a 429 or a connection that could not be opened. A kept
-    /// connection that was lost is retried once, on a new connection. `moves` is called before each
+    /// connection that was lost is retried once, on a new connection. `on_event` is called before each
     /// attempt and after each failed one; its error ends the asking.
     ///
     /// # Errors
     /// If the request is rejected or expires in the queue, cannot be sent, or gets no response.
-    pub(crate) async fn ask_api(
+    pub(crate) async fn request_upstream(
         self: &Arc<Self>,
-        ask: &Ask,
+        context: &RequestContext,
         mut request: Request<Bytes>,
         timing: &mut Timing,
         outlook: Outlook,
-        mut moves: impl FnMut(Move) -> Result<(), GatewayError>,
-    ) -> Result<Asked, GatewayError> {
-        let mut ticket = self.take_place(ask, outlook.settling).await?;
+        mut on_event: impl FnMut(AttemptEvent) -> Result<(), GatewayError>,
+    ) -> Result<PassOutcome, GatewayError> {
+        let mut ticket = self.take_place(context, outlook.settling).await?;
         // A read has no lanes: only its budget keeps it waiting.
-        ask.progress.ready(Some(self.clock.now()));
+        context.progress.ready(Some(self.clock.now()));
         let mut connects = 0;
         let mut connect_by = None;
         let mut is_repeated = false;
@@ -151,34 +152,34 @@ impl Reads {
             let permit = match ticket.granted().await {
                 Ok(permit) => permit,
                 // An earlier attempt was sent, so the request did not expire unsent.
-                Err(_) if is_repeated => return Ok(Asked::Lost),
-                Err(why) => return Err(self.attempts.not_permitted(why, ask, &ticket)),
+                Err(_) if is_repeated => return Ok(PassOutcome::Lost),
+                Err(why) => return Err(self.attempts.not_permitted(why, context, &ticket)),
             };
             // The order matters: followers learn of the departure before the request can leave. A
             // reader that arrives later must not join it during a settle time.
-            moves(Move::Departs(self.clock.now()))?;
-            self.attempts.leaves(ask, timing);
-            match self.dispatch_read(ask, permit, request.clone()).await? {
-                Came::Answer(answer) => return Ok(Asked::Answer(answer)),
-                Came::Unknown(Unknown::StaleConnection) if !is_repeated => {
+            on_event(AttemptEvent::Started(self.clock.now()))?;
+            self.attempts.leaves(context, timing);
+            match self.dispatch_read(context, permit, request.clone()).await? {
+                AttemptOutcome::Answer(answer) => return Ok(PassOutcome::Answer(answer)),
+                AttemptOutcome::Unknown(Unknown::StaleConnection) if !is_repeated => {
                     // Without a slot before the deadline the retry would only expire in the queue.
                     if ticket.estimate_again() > ticket.deadline() {
-                        return Ok(Asked::Lost);
+                        return Ok(PassOutcome::Lost);
                     }
-                    moves(Move::TurnsBack)?;
+                    on_event(AttemptEvent::Requeued)?;
                     is_repeated = true;
                     request.extensions_mut().insert(NewConnection);
                 }
-                Came::Unknown(why) => return Err(unanswered(why)),
-                Came::Throttled(response) => {
+                AttemptOutcome::Unknown(why) => return Err(unanswered(why)),
+                AttemptOutcome::Throttled(response) => {
                     timing.throttled += 1;
                     if ticket.estimate_again() > ticket.deadline() {
-                        return Ok(Asked::Throttled(response));
+                        return Ok(PassOutcome::Throttled(response));
                     }
-                    moves(Move::TurnsBack)?;
+                    on_event(AttemptEvent::Requeued)?;
                 }
-                Came::NotSent(why) => {
-                    moves(Move::TurnsBack)?;
+                AttemptOutcome::NotSent(why) => {
+                    on_event(AttemptEvent::Requeued)?;
                     connects += 1;
                     // The time for connections begins at the first failure, not at the request.
                     let by = *connect_by.get_or_insert_with(|| {
@@ -201,21 +202,23 @@ impl Reads {
     /// If the line rejects the read, or the gateway stops meanwhile.
     async fn take_place(
         &self,
-        ask: &Ask,
+        context: &RequestContext,
         settling: Option<(Instant, Hurry)>,
     ) -> Result<Ticket, GatewayError> {
-        let mut wish = self.attempts.wish(ask);
+        let mut budget_request = self.attempts.budget_request(context);
         let wait = settling.and_then(|(settled, hurry)| {
-            let leaves = self.leaves_settled(&wish, settled)?;
+            let leaves = self.leaves_settled(&budget_request, settled)?;
             Some((leaves, hurry))
         });
         if let Some((leaves, _)) = &wait {
             // The place is taken now and becomes ready later, so that waiting costs no turn.
-            wish.not_before = Some(*leaves);
-            wish.readiness = Readiness::Blocked;
+            budget_request.not_before = Some(*leaves);
+            budget_request.readiness = Readiness::Blocked;
         }
-        let ticket = match self.budgets.join(&wish) {
-            Err(refusal) => self.attempts.look_closer(wish, &Keys::default(), refusal),
+        let ticket = match self.budgets.join(&budget_request) {
+            Err(refusal) => self
+                .attempts
+                .look_closer(budget_request, &Keys::default(), refusal),
             joined => joined,
         };
         let mut ticket = ticket.map_err(refused)?;
@@ -228,7 +231,7 @@ impl Reads {
                 granted = ticket.granted() => Some(granted.err()),
             };
             if let Some(why) = refused {
-                let why = why.map(|why| self.attempts.not_permitted(why, ask, &ticket));
+                let why = why.map(|why| self.attempts.not_permitted(why, context, &ticket));
                 return Err(why.unwrap_or(GatewayError::Internal));
             }
             ticket.ready();
@@ -238,12 +241,18 @@ impl Reads {
 
     /// Returns when a read departs whose response can be stored from `settled` on, if it waits for
     /// that.
-    fn leaves_settled(&self, wish: &Wish<'_>, settled: Instant) -> Option<Instant> {
+    fn leaves_settled(
+        &self,
+        budget_request: &BudgetRequest<'_>,
+        settled: Instant,
+    ) -> Option<Instant> {
         let now = self.clock.now();
         if settled <= now {
             return None;
         }
-        let (free, limit) = self.budgets.unclaimed(wish.credential, wish.budget);
+        let (free, limit) = self
+            .budgets
+            .unclaimed(budget_request.credential, budget_request.budget);
         let keys = Keys::default();
         leaves_at(&Facts {
             free,
@@ -251,21 +260,21 @@ impl Reads {
             settled,
             longest: self.settings.get().settling,
             now,
-            leave_by: now + self.attempts.newcomer(wish, &keys).patience,
+            leave_by: now + self.attempts.newcomer(budget_request, &keys).patience,
         })
     }
 
     async fn dispatch_read(
         self: &Arc<Self>,
-        ask: &Ask,
+        context: &RequestContext,
         permit: Permit,
         request: Request<Bytes>,
-    ) -> Result<Came, GatewayError> {
+    ) -> Result<AttemptOutcome, GatewayError> {
         // A task of its own: a caller that hangs up must not cut off the request, which costs a
         // slot.
         let (tell, told) = oneshot::channel();
-        let (gateway, operation) = (self.clone(), ask.operation.clone());
-        let credential = ask.credential;
+        let (gateway, operation) = (self.clone(), context.operation.clone());
+        let credential = context.credential;
         self.tasks.spawn("read", async move {
             drop(
                 tell.send(

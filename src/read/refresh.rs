@@ -9,11 +9,11 @@
 
 use crate::cache::entry::Entry;
 use crate::cache::reuse::Need;
-use crate::cache::{Board, Purpose};
-use crate::exchange::request::Ask;
+use crate::cache::{Join, Purpose};
+use crate::exchange::request::RequestContext;
 use crate::limit::turns::Urgency;
 use crate::read::Reads;
-use crate::read::serve::{Reading, tags, wish};
+use crate::read::serve::{CacheableRead, join_request, tags};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ impl Reads {
     /// Refreshes a response that was shown stale.
     pub(crate) fn refresh_behind(
         self: &Arc<Self>,
-        mut reading: Reading,
+        mut reading: CacheableRead,
         entry: &Entry,
         need: Need,
     ) {
@@ -32,48 +32,48 @@ impl Reads {
             return;
         }
         // The patience of the reader may be short, because it got its response already.
-        reading.ask.patience = self.settings.get().read_patience.usual;
+        reading.context.patience = self.settings.get().read_patience.usual;
         self.refresh(reading, need.as_str());
     }
 
     /// Refreshes a response that is read often and soon stale, if the budget for reads has a slot
     /// to spare.
-    pub(crate) fn refresh_ahead(self: &Arc<Self>, mut reading: Reading, entry: &Entry) {
-        let ask = &reading.ask;
+    pub(crate) fn refresh_ahead(self: &Arc<Self>, mut reading: CacheableRead, entry: &Entry) {
+        let context = &reading.context;
         if !self
             .budgets
-            .has_spare(ask.credential, &ask.operation.budget)
+            .has_spare(context.credential, &context.operation.budget)
             || !entry.claim_renewal()
         {
             return;
         }
-        reading.ask.patience = Duration::ZERO;
+        reading.context.patience = Duration::ZERO;
         self.refresh(reading, AHEAD);
     }
 
-    fn refresh(self: &Arc<Self>, mut reading: Reading, why: &'static str) {
+    fn refresh(self: &Arc<Self>, mut reading: CacheableRead, why: &'static str) {
         // From here on it is a fetch for all readers, of the whole response.
-        reading.ask = Ask {
+        reading.context = RequestContext {
             accepted: self.clock.now(),
             // Waiting readers come first.
             urgency: Urgency::LEAST,
-            ..reading.ask
+            ..reading.context
         };
-        let Some(tags) = tags(&reading.ask) else {
+        let Some(tags) = tags(&reading.context) else {
             return;
         };
-        let board = {
-            let wish = wish(&reading, tags.as_deref(), Purpose::Renew);
-            self.cache.board(&wish, self.clock.now())
+        let join = {
+            let join_request = join_request(&reading, tags.as_deref(), Purpose::Renew);
+            self.cache.join(&join_request, self.clock.now())
         };
-        let Board::Lead(leader) = board else {
+        let Join::Lead(leader) = join else {
             // A fetch is in flight, or the response could not be stored at this moment.
             return;
         };
-        if self.quotas.charge(&reading.ask.caller).is_err() {
+        if self.quotas.charge(&reading.context.caller).is_err() {
             return;
         }
-        self.metrics.refreshed(&reading.ask.operation.name, why);
+        self.metrics.refreshed(&reading.context.operation.name, why);
         self.fetch(reading, leader, None);
     }
 }

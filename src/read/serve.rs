@@ -20,16 +20,16 @@ use crate::cache::lifetime::{Precedence, Rules};
 use crate::cache::reason::{Bypass, Miss};
 use crate::cache::request::{self, Spelling, Wants};
 use crate::cache::reuse::{Need, Use};
-use crate::cache::{self, Board, Found, Located, Purpose, fence::Tag, fields, vary};
+use crate::cache::{self, Found, Join, Located, Purpose, fence::Tag, fields, vary};
 use crate::error::GatewayError;
 use crate::exchange::cache_status::CacheStatus;
-use crate::exchange::request::Ask;
+use crate::exchange::request::RequestContext;
 use crate::exchange::request_id::REQUEST_ID;
 use crate::exchange::response::Reply;
 use crate::exchange::timing::Timing;
 use crate::metrics::Outcome;
 use crate::read::Reads;
-use crate::read::fetch::Told;
+use crate::read::fetch::FetchResult;
 use crate::read::representation::{Reader, Whole, show};
 use crate::route::policy::{CachePolicy, Directives};
 use crate::route::{names, query};
@@ -50,18 +50,18 @@ const MOST_MOVES: u32 = 2;
 
 /// A cacheable read.
 #[derive(Clone, Debug)]
-pub(crate) struct Reading {
-    pub(crate) ask: Ask,
+pub(crate) struct CacheableRead {
+    pub(crate) context: RequestContext,
     pub(crate) rules: Rules,
     pub(crate) at: Located,
     pub(crate) wants: Wants,
 }
 
-impl Reading {
+impl CacheableRead {
     pub(crate) fn reader(&self) -> Reader<'_> {
         Reader {
-            method: &self.ask.method,
-            headers: &self.ask.headers,
+            method: &self.context.method,
+            headers: &self.context.headers,
         }
     }
 
@@ -77,7 +77,7 @@ impl Reading {
 }
 
 /// The outcome of a joined fetch.
-enum Joined {
+enum FollowResult {
     Reply(Box<Reply>),
     /// The response was overtaken by a write, lost, or denied for reasons of the leader's.
     Again,
@@ -89,25 +89,28 @@ enum Joined {
 
 impl Reads {
     /// Serves a read: from the store, from a fetch, or uncached.
-    pub(crate) async fn read(self: &Arc<Self>, ask: Ask) -> Result<Reply, GatewayError> {
-        let looks = ask.ids.trail().map(|_| self.clock.now());
-        let reading = match self.reading(&ask) {
-            Ok((rules, at, wants)) => Reading {
-                ask,
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        context: RequestContext,
+    ) -> Result<Reply, GatewayError> {
+        let looks = context.ids.trail().map(|_| self.clock.now());
+        let reading = match self.reading(&context) {
+            Ok((rules, at, wants)) => CacheableRead {
+                context,
                 rules,
                 at,
                 wants,
             },
-            Err(_) if request::is_only_if_cached(&ask.headers) => {
+            Err(_) if request::is_only_if_cached(&context.headers) => {
                 return Err(GatewayError::NotCached);
             }
-            Err(why) => return Box::pin(self.pass(ask, CacheStatus::bypass(why))).await,
+            Err(why) => return Box::pin(self.pass(context, CacheStatus::bypass(why))).await,
         };
         // Not the arrival of the head: the body may have taken long since.
         let now = self.clock.now();
         let found = self.cache.find(&reading.at, &reading.wants, now);
         if let Some(looks) = looks {
-            reading.ask.progress.looked((looks, self.clock.now()));
+            reading.context.progress.looked((looks, self.clock.now()));
         }
         match found {
             Found::Shown(entry, how) => self.stored(reading, &entry, how, now).await,
@@ -120,19 +123,22 @@ impl Reads {
     ///
     /// # Errors
     /// With the reason why the read is not cacheable.
-    pub(crate) fn reading(&self, ask: &Ask) -> Result<(Rules, Located, Wants), Bypass> {
-        let policy = ask.operation.cache.as_ref().ok_or(Bypass::Uncached)?;
-        let canonical = canonical(ask);
+    pub(crate) fn reading(
+        &self,
+        context: &RequestContext,
+    ) -> Result<(Rules, Located, Wants), Bypass> {
+        let policy = context.operation.cache.as_ref().ok_or(Bypass::Uncached)?;
+        let canonical = canonical(context);
         let spelling = if canonical.is_some() {
             Spelling::Canonical
         } else {
             Spelling::Odd
         };
-        let wants = request::examine(&ask.method, &ask.headers, spelling)?;
-        let primary = key(ask, canonical.as_deref().unwrap_or_default());
+        let wants = request::examine(&context.method, &context.headers, spelling)?;
+        let primary = key(context, canonical.as_deref().unwrap_or_default());
         Ok((
             rules(policy),
-            self.cache.locate(primary, &ask.headers),
+            self.cache.locate(primary, &context.headers),
             wants,
         ))
     }
@@ -140,7 +146,7 @@ impl Reads {
     /// Serves a stored response.
     async fn stored(
         self: &Arc<Self>,
-        reading: Reading,
+        reading: CacheableRead,
         entry: &Arc<Entry>,
         how: Use,
         now: Instant,
@@ -175,21 +181,23 @@ impl Reads {
     /// Serves a read for which the store has nothing to show as it is.
     async fn ask_for(
         self: &Arc<Self>,
-        reading: Reading,
+        reading: CacheableRead,
         stale: Option<Arc<Entry>>,
     ) -> Result<Reply, GatewayError> {
         if reading.wants.only_if_cached {
             return Err(GatewayError::NotCached);
         }
-        let less = request::asks_for_less(&reading.ask.method, &reading.ask.headers);
+        let less = request::asks_for_less(&reading.context.method, &reading.context.headers);
         if let (Some(less), None, None) = (less, reading.rules.ttl, &stale) {
             // Without a `ttl` the whole might not be stored, and the API may respond with less.
-            return self.pass(reading.ask, CacheStatus::bypass(less)).await;
+            return self.pass(reading.context, CacheStatus::bypass(less)).await;
         }
         let limited = Need::IfLimited;
         if let Some(entry) = &stale
             && self.may_stand_in(&reading, entry, limited)
-            && self.budgets.must_wait(&self.attempts.wish(&reading.ask))
+            && self
+                .budgets
+                .must_wait(&self.attempts.budget_request(&reading.context))
         {
             let reply = self.stale(&reading, entry, limited, None);
             self.refresh_behind(reading, entry, limited);
@@ -201,12 +209,12 @@ impl Reads {
 
     async fn fetch_or_join(
         self: &Arc<Self>,
-        reading: &Reading,
+        reading: &CacheableRead,
         stale: Option<&Arc<Entry>>,
-    ) -> Told {
-        let Some(tags) = tags(&reading.ask) else {
+    ) -> FetchResult {
+        let Some(tags) = tags(&reading.context) else {
             let status = CacheStatus::bypass(Bypass::Names);
-            return self.pass(reading.ask.clone(), status).await;
+            return self.pass(reading.context.clone(), status).await;
         };
         let mut reading = reading.clone();
         // A stale response is better than waiting for a budget.
@@ -214,23 +222,23 @@ impl Reads {
             stale.is_some_and(|entry| self.may_stand_in(&reading, entry, Need::IfLimited));
         // Each way back to the lookup is bounded: one retry for an invalidated response, one for a
         // failed connection, and [`MOST_MOVES`] changes of the key.
-        let (mut asked_again, mut connected_again, mut moves) = (false, false, 0);
+        let (mut asked_again, mut connected_again, mut on_event) = (false, false, 0);
         loop {
             let now = self.clock.now();
-            let boarded = {
-                let wish = wish(&reading, tags.as_deref(), Purpose::Show);
-                self.cache.board(&wish, now)
+            let joined = {
+                let join_request = join_request(&reading, tags.as_deref(), Purpose::Show);
+                self.cache.join(&join_request, now)
             };
-            let follower = match boarded {
-                Board::Hit(entry, how) => return self.stored(reading, &entry, how, now).await,
-                Board::Alone(why) => return self.alone(&reading, why).await,
-                Board::Lead(leader) => return self.lead(&reading, leader, impatient).await,
-                Board::Follow(follower) => follower,
+            let follower = match joined {
+                Join::Hit(entry, how) => return self.stored(reading, &entry, how, now).await,
+                Join::Alone(why) => return self.alone(&reading, why).await,
+                Join::Lead(leader) => return self.lead(&reading, leader, impatient).await,
+                Join::Follow(follower) => follower,
             };
             match self.follow(&reading, follower, impatient).await? {
-                Joined::Reply(reply) => return Ok(*reply),
-                Joined::Alone(why) => return self.alone(&reading, why).await,
-                Joined::NoConnection(error) => {
+                FollowResult::Reply(reply) => return Ok(*reply),
+                FollowResult::Alone(why) => return self.alone(&reading, why).await,
+                FollowResult::NoConnection(error) => {
                     // No reader fetches alone here: in an outage all of them would.
                     let has_stand_in = stale
                         .is_some_and(|entry| self.may_stand_in(&reading, entry, Need::IfError));
@@ -238,14 +246,14 @@ impl Reads {
                         return Err(error);
                     }
                 }
-                Joined::Again => {
+                FollowResult::Again => {
                     // Meanwhile the cache may have learned the variants: then this one has its own
                     // key.
                     let primary = reading.at.primary.clone();
-                    let at = self.cache.locate(primary, &reading.ask.headers);
-                    let is_elsewhere = at.key() != reading.at.key() && moves < MOST_MOVES;
+                    let at = self.cache.locate(primary, &reading.context.headers);
+                    let is_elsewhere = at.key() != reading.at.key() && on_event < MOST_MOVES;
                     reading.at = at;
-                    moves += 1;
+                    on_event += 1;
                     if !is_elsewhere && std::mem::replace(&mut asked_again, true) {
                         return self.alone(&reading, Miss::FencedTwice).await;
                     }
@@ -255,10 +263,10 @@ impl Reads {
     }
 
     /// Fetches for this reader alone.
-    async fn alone(self: &Arc<Self>, reading: &Reading, why: Miss) -> Told {
+    async fn alone(self: &Arc<Self>, reading: &CacheableRead, why: Miss) -> FetchResult {
         let status = CacheStatus::alone(why, Some(reading.key()));
         let began = self.clock.now();
-        let reply = self.pass(reading.ask.clone(), status).await?;
+        let reply = self.pass(reading.context.clone(), status).await?;
         let answered = reply.response.status();
         self.cache.answered_alone(&reading.at, answered, began);
         Ok(reply)
@@ -267,33 +275,33 @@ impl Reads {
     /// Leads a fetch for this reader and its followers.
     async fn lead(
         self: &Arc<Self>,
-        reading: &Reading,
+        reading: &CacheableRead,
         leader: Leader<GatewayError>,
         impatient: bool,
-    ) -> Told {
-        let ask = &reading.ask;
-        self.quotas.charge(&ask.caller)?;
+    ) -> FetchResult {
+        let context = &reading.context;
+        self.quotas.charge(&context.caller)?;
         // The follower is created before the fetch starts, so that it misses no departure.
-        let (tell, told) = oneshot::channel();
+        let (sender, result) = oneshot::channel();
         let progress = leader.follow();
-        self.fetch(reading.clone(), leader, Some(tell));
-        let told = async { told.await.unwrap_or(Err(GatewayError::Internal)) };
-        let told = async {
+        self.fetch(reading.clone(), leader, Some(sender));
+        let result = async { result.await.unwrap_or(Err(GatewayError::Internal)) };
+        let result = async {
             tokio::select! {
                 biased;
-                told = told => told,
+                result = result => result,
                 // After a 429 or a failed connection the fetch is queued again, and continues for
                 // the others.
-                () = progress.turned_back(), if impatient => Err(self.attempts.expired(ask)),
+                () = progress.requeued(), if impatient => Err(self.attempts.expired(context)),
             }
         };
-        let Some(gone) = self.attempts.given_up_at(ask) else {
-            return told.await;
+        let Some(gone) = self.attempts.given_up_at(context) else {
+            return result.await;
         };
-        match timeout_at(gone.into(), told).await {
-            Ok(told) => told,
-            Err(_) if progress.has_departed() => Err(GatewayError::UpstreamTimeout),
-            Err(_) => Err(self.attempts.expired(ask)),
+        match timeout_at(gone.into(), result).await {
+            Ok(result) => result,
+            Err(_) if progress.has_started() => Err(GatewayError::UpstreamTimeout),
+            Err(_) => Err(self.attempts.expired(context)),
         }
     }
 
@@ -302,38 +310,38 @@ impl Reads {
     /// Two deadlines apply: `in_line` while the fetch is queued, `end` for its response.
     async fn follow(
         &self,
-        reading: &Reading,
+        reading: &CacheableRead,
         mut follower: Follower<GatewayError>,
         impatient: bool,
-    ) -> Result<Joined, GatewayError> {
-        let (ask, why) = (&reading.ask, follower.why());
+    ) -> Result<FollowResult, GatewayError> {
+        let (context, why) = (&reading.context, follower.why());
         let soon = self.clock.now() + AT_ONCE;
         let in_line = if impatient {
             soon
         } else {
-            (ask.accepted + ask.patience).max(soon)
+            (context.accepted + context.patience).max(soon)
         };
         let settings = self.settings.get();
-        let answered = ask.accepted + ask.patience + settings.longest_answer;
+        let answered = context.accepted + context.patience + settings.longest_answer;
         let end = self
             .attempts
-            .given_up_at(ask)
+            .given_up_at(context)
             .map_or(answered, |gone| gone.min(answered));
         if in_line.min(end) < self.clock.now() + settings.settling {
             // No fetch waits longer than a usual settle time before it departs.
             follower.hurry();
         }
         let flown = loop {
-            if timeout_at(in_line.into(), follower.departure())
+            if timeout_at(in_line.into(), follower.started())
                 .await
                 .is_err()
             {
-                if ask.patience.is_zero() {
+                if context.patience.is_zero() {
                     // This reader does not wait. A request of its own tells it how long the queue
                     // is.
-                    return Ok(Joined::Alone(Miss::NotWaiting));
+                    return Ok(FollowResult::Alone(Miss::NotWaiting));
                 }
-                return Err(self.attempts.expired(ask));
+                return Err(self.attempts.expired(context));
             }
             match timeout_at(end.into(), follower.wait()).await {
                 Ok(Some(flown)) => break flown,
@@ -344,12 +352,16 @@ impl Reads {
         };
         match flown {
             // Judged again: a write may have settled since the reader joined.
-            Flown::Shared(entry) if self.cache.accepts(&entry, follower.came(), &ask.headers) => {
+            Flown::Shared(entry)
+                if self
+                    .cache
+                    .accepts(&entry, follower.came(), &context.headers) =>
+            {
                 if must_not_decode(reading, &entry) {
-                    return Ok(Joined::Alone(Miss::NotShared));
+                    return Ok(FollowResult::Alone(Miss::NotShared));
                 }
                 let status = CacheStatus::joined(why, reading.key());
-                Ok(Joined::Reply(Box::new(Reply::read(
+                Ok(FollowResult::Reply(Box::new(Reply::read(
                     show(&reading.reader(), whole(&entry, entry.shared_headers())),
                     Outcome::Joined,
                     status,
@@ -357,30 +369,35 @@ impl Reads {
                     None,
                 ))))
             }
-            Flown::Shared(_) | Flown::Lost => Ok(Joined::Again),
-            Flown::NotShared(_) => Ok(Joined::Alone(Miss::NotShared)),
+            Flown::Shared(_) | Flown::Lost => Ok(FollowResult::Again),
+            Flown::NotShared(_) => Ok(FollowResult::Alone(Miss::NotShared)),
             // The leader's patience and quota are not the follower's.
             Flown::Failed(
                 GatewayError::QueueWait { .. }
                 | GatewayError::QueueExpired { .. }
                 | GatewayError::QueueFull { .. }
                 | GatewayError::CallerQuota { .. },
-            ) => Ok(Joined::Again),
+            ) => Ok(FollowResult::Again),
             Flown::Failed(error @ GatewayError::UpstreamUnreachable { .. })
-                if self.clock.now() < ask.accepted + ask.patience =>
+                if self.clock.now() < context.accepted + context.patience =>
             {
-                Ok(Joined::NoConnection(error))
+                Ok(FollowResult::NoConnection(error))
             }
             Flown::Failed(error) => Err(error),
         }
     }
 
     /// Replaces a failure or a rejection by a stale response, where that is permitted.
-    fn or_stale(&self, reading: &Reading, stale: Option<&Arc<Entry>>, result: Told) -> Told {
+    fn or_stale(
+        &self,
+        reading: &CacheableRead,
+        stale: Option<&Arc<Entry>>,
+        result: FetchResult,
+    ) -> FetchResult {
         let Some(entry) = stale else {
             return result;
         };
-        let (need, asked) = match &result {
+        let (need, outcome) = match &result {
             Ok(reply) if reply.outcome == Outcome::Expired => {
                 (Need::IfLimited, Some(Some(reply.response.status())))
             }
@@ -398,7 +415,7 @@ impl Reads {
                 | GatewayError::QueueFull { .. },
             ) => {
                 // A request that got a 429 was forwarded nonetheless.
-                let left = reading.ask.progress.seen();
+                let left = reading.context.progress.seen();
                 (Need::IfLimited, left.map(|_| None))
             }
             _ => return result,
@@ -406,7 +423,7 @@ impl Reads {
         if !self.may_stand_in(reading, entry, need) {
             return result;
         }
-        let mut reply = self.stale(reading, entry, need, asked);
+        let mut reply = self.stale(reading, entry, need, outcome);
         if let Ok(failed) = result {
             reply.timing = failed.timing;
         }
@@ -414,24 +431,29 @@ impl Reads {
     }
 
     /// Returns whether the stale `entry` may be shown to this reader because of `need`.
-    pub(crate) fn may_stand_in(&self, reading: &Reading, entry: &Arc<Entry>, need: Need) -> bool {
+    pub(crate) fn may_stand_in(
+        &self,
+        reading: &CacheableRead,
+        entry: &Arc<Entry>,
+        need: Need,
+    ) -> bool {
         let now = self.clock.now();
         self.cache.may_stand_in(entry, &reading.wants, need, now)
             && !must_not_decode(reading, entry)
     }
 
-    fn hit(&self, reading: &Reading, entry: &Entry, now: Instant) -> Reply {
-        let id = reading.ask.headers.get(REQUEST_ID).cloned();
+    fn hit(&self, reading: &CacheableRead, entry: &Entry, now: Instant) -> Reply {
+        let id = reading.context.headers.get(REQUEST_ID).cloned();
         let headers = entry.hit_headers(now, id);
         Reply::hit(show(&reading.reader(), whole(entry, headers)))
     }
 
     fn stale(
         &self,
-        reading: &Reading,
+        reading: &CacheableRead,
         entry: &Entry,
         need: Need,
-        asked: Option<Option<StatusCode>>,
+        outcome: Option<Option<StatusCode>>,
     ) -> Reply {
         let now = self.clock.now();
         let mut headers = entry.shared_headers();
@@ -440,7 +462,7 @@ impl Reads {
         let status = CacheStatus::stale(&Stale {
             need,
             by: entry.stale_for(now),
-            asked,
+            asked: outcome,
             key: entry.key(),
         });
         Reply::stale(show(&reading.reader(), whole(entry, headers)), status)
@@ -449,7 +471,7 @@ impl Reads {
 
 /// Returns whether a stored response would have to be decoded for the reader although that is
 /// forbidden.
-pub(crate) fn must_not_decode(reading: &Reading, entry: &Entry) -> bool {
+pub(crate) fn must_not_decode(reading: &CacheableRead, entry: &Entry) -> bool {
     entry.coding() != Coding::Plain && reading.must_not_decode(entry.no_transform())
 }
 
@@ -476,61 +498,66 @@ pub(crate) fn from_store(
 }
 
 /// Returns the query of a key: in canonical form if the operation is known, as received otherwise.
-fn canonical(ask: &Ask) -> Option<Cow<'_, str>> {
-    if ask.operation.method.is_some() {
-        let canonical = query::canonical(ask.query(), &ask.operation.lists);
+fn canonical(context: &RequestContext) -> Option<Cow<'_, str>> {
+    if context.operation.method.is_some() {
+        let canonical = query::canonical(context.query(), &context.operation.lists);
         return canonical.ok().map(Cow::Owned);
     }
     // No query differs from an empty one.
-    Some(match ask.query() {
+    Some(match context.query() {
         Some(query) => Cow::Owned(format!("?{query}")),
         None => Cow::Borrowed(""),
     })
 }
 
-fn key(ask: &Ask, query: &str) -> Key {
+fn key(context: &RequestContext, query: &str) -> Key {
     let key = Key::new(&KeyParts {
-        credential: ask.credential.bytes(),
-        operation: u32::try_from(ask.operation.index).unwrap_or(u32::MAX),
-        path: ask.target.path(),
+        credential: context.credential.bytes(),
+        operation: u32::try_from(context.operation.index).unwrap_or(u32::MAX),
+        path: context.target.path(),
         query,
-        accept: Lines::of(&ask.headers, header::ACCEPT),
-        origin: Lines::of(&ask.headers, header::ORIGIN),
-        content: Content::of(&ask.body, &ask.headers),
+        accept: Lines::of(&context.headers, header::ACCEPT),
+        origin: Lines::of(&context.headers, header::ORIGIN),
+        content: Content::of(&context.body, &context.headers),
     });
-    let keyed = fields::keyed(&ask.headers);
+    let keyed = fields::keyed(&context.headers);
     if keyed.is_empty() {
         return key;
     }
-    key.with_fields(&keyed, &vary::selection(&keyed, &ask.headers))
+    key.with_fields(&keyed, &vary::selection(&keyed, &context.headers))
 }
 
 /// Returns the tags that the response depends on, `Some(None)` if any write may change it, or
 /// `None` if they cannot be named.
 #[allow(clippy::option_option, reason = "three cases, each said above")]
-pub(crate) fn tags(ask: &Ask) -> Option<Option<Vec<Tag>>> {
-    let templates = ask.operation.cache.as_ref().map(|policy| &policy.tags);
+pub(crate) fn tags(context: &RequestContext) -> Option<Option<Vec<Tag>>> {
+    let templates = context.operation.cache.as_ref().map(|policy| &policy.tags);
     let Some(templates) = templates.filter(|templates| !templates.is_empty()) else {
         return Some(None);
     };
-    let expanded = names::expand(templates, &ask.params, ask.query(), &ask.document());
+    let expanded = names::expand(
+        templates,
+        &context.params,
+        context.query(),
+        &context.document(),
+    );
     let names = expanded.ok()?;
     Some(Some(names.into_iter().map(Tag::new).collect()))
 }
 
-pub(crate) fn wish<'a>(
-    reading: &'a Reading,
+pub(crate) fn join_request<'a>(
+    reading: &'a CacheableRead,
     tags: Option<&'a [Tag]>,
     purpose: Purpose,
-) -> cache::Ask<'a> {
-    cache::Ask {
+) -> cache::JoinRequest<'a> {
+    cache::JoinRequest {
         at: &reading.at,
         tags,
-        path: reading.ask.target.path(),
+        path: reading.context.target.path(),
         rules: &reading.rules,
         wants: &reading.wants,
         purpose,
-        waits: !reading.ask.patience.is_zero(),
+        waits: !reading.context.patience.is_zero(),
     }
 }
 

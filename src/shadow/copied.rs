@@ -8,7 +8,7 @@
 //! - The copy is judged as soon as the last byte has arrived, even if nothing is polled after it.
 
 use crate::exchange::share::Portion;
-use crate::shadow::reads::Judge;
+use crate::shadow::reads::Comparison;
 use crate::upstream::{AnswerBody, BodyError};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
@@ -27,7 +27,7 @@ pub struct Copied {
     ahead: VecDeque<Result<Frame<Bytes>, BodyError>>,
     rest: AnswerBody,
     /// The copy and its judge. `None` once it has been judged, or cannot be.
-    copy: Option<(BytesMut, Box<Judge>)>,
+    copy: Option<(BytesMut, Box<Comparison>)>,
     most: usize,
     /// The memory reserved for the copy.
     room: Portion,
@@ -37,7 +37,12 @@ pub struct Copied {
 
 impl Copied {
     /// Copies at most `most` bytes into `room`, for `judge`.
-    pub(super) fn new(body: AnswerBody, most: usize, room: Portion, judge: Box<Judge>) -> Self {
+    pub(super) fn new(
+        body: AnswerBody,
+        most: usize,
+        room: Portion,
+        judge: Box<Comparison>,
+    ) -> Self {
         let mut copied = Self {
             ahead: VecDeque::new(),
             rest: body,

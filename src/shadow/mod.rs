@@ -29,7 +29,7 @@ use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::exchange::callers::Quotas;
 use crate::exchange::edge;
-use crate::exchange::request::Ask;
+use crate::exchange::request::RequestContext;
 use crate::exchange::response::Reply;
 use crate::exchange::settings::Settings;
 use crate::exchange::share::Share;
@@ -49,13 +49,13 @@ use crate::write::held::{Unsettled, touched};
 use crate::write::retry::unknown;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use model::{Bounds, Model, Passenger, Wish};
+use model::{BatchRules, Bounds, Model, ModelRequest};
 use parking_lot::Mutex;
-use reads::Keep;
+use reads::CopyPlan;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use verdict::{Cached, Foreseen, NotTaken};
+use verdict::{Cached, NotTaken, Prediction};
 
 /// The number of kept connections found closed after which a request counts as not sent.
 const MOST_CLOSED: u32 = 4;
@@ -82,7 +82,7 @@ const COPIES: usize = 64 * 1024 * 1024;
 
 type BudgetKey = (Credential, Arc<str>);
 
-impl Passenger for Parts {
+impl BatchRules for Parts {
     fn may_join(&self, aboard: &[Self]) -> bool {
         self.fits(aboard, merge::Bounds::default())
     }
@@ -113,8 +113,8 @@ impl Shadow {
     }
 }
 
-fn budget_of(ask: &Ask) -> BudgetKey {
-    (ask.credential, ask.operation.budget.name.clone())
+fn budget_of(context: &RequestContext) -> BudgetKey {
+    (context.credential, context.operation.budget.name.clone())
 }
 
 impl Shadow {
@@ -122,67 +122,71 @@ impl Shadow {
     ///
     /// The prediction comes first, from the state before the request. It never changes what is
     /// sent.
-    pub(crate) async fn forward_at_once(self: &Arc<Self>, ask: Ask) -> Reply {
-        let request = ask.forwarded();
-        let (mut foreseen, keep) = match ask.operation.effect {
-            effect if ask.lacks_credential() => {
+    pub(crate) async fn forward_at_once(self: &Arc<Self>, context: RequestContext) -> Reply {
+        let request = context.forwarded();
+        let (mut prediction, keep) = match context.operation.effect {
+            effect if context.lacks_credential() => {
                 let cached = match effect {
                     Effect::Read => Cached::Bypass,
                     Effect::Write => Cached::Write,
                 };
-                let refused = Foreseen::not_taken(cached, NotTaken::NoCredential);
-                (refused, Keep::Nothing)
+                let refused = Prediction::not_taken(cached, NotTaken::NoCredential);
+                (refused, CopyPlan::Nothing)
             }
-            Effect::Read => self.foresee_read(&ask),
-            Effect::Write => (self.foresee_write(&ask, &request), Keep::Nothing),
+            Effect::Read => self.predict_read(&context),
+            Effect::Write => (self.predict_write(&context, &request), CopyPlan::Nothing),
         };
-        let name = &ask.operation.name;
-        let (cached, wait) = (foreseen.cached.as_str(), foreseen.wait());
+        let name = &context.operation.name;
+        let (cached, wait) = (prediction.cached.as_str(), prediction.wait());
         self.metrics
-            .foreseen(name, foreseen.verdict(), cached, wait);
-        let mut timing = Timing::of(&ask);
-        self.attempts.leaves(&ask, &mut timing);
+            .foreseen(name, prediction.verdict(), cached, wait);
+        let mut timing = Timing::of(&context);
+        self.attempts.leaves(&context, &mut timing);
         // A task of its own, because a caller that hangs up must not cut off the request.
         let (tell, told) = oneshot::channel();
-        let (shadow, its) = (self.clone(), ask.clone());
+        let (shadow, its) = (self.clone(), context.clone());
         self.tasks.spawn("shadow", async move {
             drop(tell.send(shadow.forward(&its, request).await));
         });
         let (attempt, took) = match told.await {
             Ok(came) => came,
-            Err(_) => return Reply::error(&GatewayError::Internal).in_shadow(foreseen.value()),
+            Err(_) => return Reply::error(&GatewayError::Internal).in_shadow(prediction.value()),
         };
         timing.upstream = took;
         match attempt {
             Attempt::Answered(response) => {
                 // The limit is learned before the body streams, so that the next prediction uses
                 // it.
-                self.heed(&ask, &foreseen, &response);
+                self.learn_from(&context, &prediction, &response);
                 let (response, same) = keep.pass_on(self, response).await;
-                foreseen.same = same;
-                Reply::as_it_came(response, ask.operation.effect, timing)
-                    .in_shadow(foreseen.value())
+                prediction.same = same;
+                Reply::as_it_came(response, context.operation.effect, timing)
+                    .in_shadow(prediction.value())
             }
-            other => Reply::error(&error_of(&other, &ask)).in_shadow(foreseen.value()),
+            other => Reply::error(&error_of(&other, &context)).in_shadow(prediction.value()),
         }
     }
 
     /// Sends the request, in a task that its caller cannot cancel. The marks of a write are raised
     /// before its outcome is reported.
-    async fn forward(&self, ask: &Ask, mut request: Request<Bytes>) -> (Attempt, Duration) {
+    async fn forward(
+        &self,
+        context: &RequestContext,
+        mut request: Request<Bytes>,
+    ) -> (Attempt, Duration) {
         // Created before sending. If this future is dropped, the write is settled as unknown.
-        let unsettled = (ask.operation.effect == Effect::Write)
-            .then(|| Unsettled::without_place(self.writes.clone(), touched(ask)));
+        let unsettled = (context.operation.effect == Effect::Write)
+            .then(|| Unsettled::without_place(self.writes.clone(), touched(context)));
         let mut tries = 1;
         let (mut attempt, took) = loop {
             let (attempt, took) = self
                 .attempts
-                .exchange(&ask.operation, ask.credential, request.clone())
+                .exchange(&context.operation, context.credential, request.clone())
                 .await;
             let again = match attempt {
                 Attempt::NotSent(NotSent::ClosedBeforeSending) => true,
                 Attempt::Unknown(Unknown::StaleConnection) => {
-                    let is_read = ask.operation.effect == Effect::Read;
+                    let is_read = context.operation.effect == Effect::Read;
                     is_read && request.extensions_mut().insert(NewConnection).is_none()
                 }
                 _ => false,
@@ -213,54 +217,64 @@ impl Shadow {
     }
 
     /// Predicts the course of a write.
-    fn foresee_write(&self, ask: &Ask, request: &Request<Bytes>) -> Foreseen {
-        let Ok(durable) = self.writes.wants_durable(ask) else {
-            return Foreseen::not_taken(Cached::Write, NotTaken::Key);
+    fn predict_write(&self, context: &RequestContext, request: &Request<Bytes>) -> Prediction {
+        let Ok(durable) = self.writes.wants_durable(context) else {
+            return Prediction::not_taken(Cached::Write, NotTaken::Key);
         };
         let deferred = durable.as_ref().is_some_and(|wanted| wanted.is_deferred());
-        let parts = if ask.overridden {
+        let parts = if context.overridden {
             None
         } else if durable.is_some() {
             let mut request = request.clone();
             request
                 .headers_mut()
                 .remove(crate::write::idempotency::FIELD);
-            Parts::of(&ask.operation, &request)
+            Parts::of(&context.operation, &request)
         } else {
-            Parts::of(&ask.operation, request)
+            Parts::of(&context.operation, request)
         };
-        let wish = Wish {
+        let wish = ModelRequest {
             // A deferred write waits as long as it takes.
             patience: if deferred {
                 Duration::MAX
             } else {
-                ask.patience
+                context.patience
             },
-            bytes: ask.weight(),
+            bytes: context.weight(),
             parts,
         };
-        self.foresee(ask, Cached::Write, wish)
+        self.predict(context, Cached::Write, wish)
     }
 
     /// Predicts the course of a request that needs the API.
-    fn foresee(&self, ask: &Ask, cached: Cached, wish: Wish<Parts>) -> Foreseen {
+    fn predict(
+        &self,
+        context: &RequestContext,
+        cached: Cached,
+        wish: ModelRequest<Parts>,
+    ) -> Prediction {
         // Charged as when enforced: a request over its quota takes no slot in the model.
-        if self.quotas.charge(&ask.caller).is_err() {
-            return Foreseen::not_taken(cached, NotTaken::Quota);
+        if self.quotas.charge(&context.caller).is_err() {
+            return Prediction::not_taken(cached, NotTaken::Quota);
         }
-        let rate = ask.operation.budget.rate;
+        let rate = context.operation.budget.rate;
         let mut model = self.model.lock();
-        let departure = model.arrive(&budget_of(ask), rate, wish, self.clock.now());
-        Foreseen::leaves(cached, departure)
+        let started = model.arrive(&budget_of(context), rate, wish, self.clock.now());
+        Prediction::leaves(cached, started)
     }
 
     /// Learns the limit from a response's rate headers, and counts a 429 with its prediction.
-    fn heed(&self, ask: &Ask, foreseen: &Foreseen, response: &Response<AnswerBody>) {
-        let operation = &ask.operation;
+    fn learn_from(
+        &self,
+        context: &RequestContext,
+        prediction: &Prediction,
+        response: &Response<AnswerBody>,
+    ) {
+        let operation = &context.operation;
         if response.status() == StatusCode::TOO_MANY_REQUESTS {
             self.metrics.throttled(&operation.name, Origin::Upstream);
             self.metrics
-                .throttled_in_shadow(&operation.name, foreseen.verdict());
+                .throttled_in_shadow(&operation.name, prediction.verdict());
             return;
         }
         if let Some(allowance) = Allowance::of(response.headers()) {
@@ -271,20 +285,20 @@ impl Shadow {
             } else {
                 observed
             };
-            self.model.lock().learn(&budget_of(ask), limit);
+            self.model.lock().learn(&budget_of(context), limit);
         }
     }
 }
 
 /// Returns the error for an attempt without a response.
-fn error_of(attempt: &Attempt, ask: &Ask) -> GatewayError {
+fn error_of(attempt: &Attempt, context: &RequestContext) -> GatewayError {
     match attempt {
         Attempt::NotSent(why) => GatewayError::UpstreamUnreachable {
             message: why.message(),
             waited: (*why).into(),
         },
-        Attempt::Unknown(why) if ask.operation.effect == Effect::Write => {
-            unknown(ask, (*why).into())
+        Attempt::Unknown(why) if context.operation.effect == Effect::Write => {
+            unknown(context, (*why).into())
         }
         Attempt::Unknown(why) => unanswered(*why),
         Attempt::Answered(_) => GatewayError::UpstreamBroken,

@@ -51,14 +51,14 @@ pub struct Bounds {
 }
 
 /// A request that may be batched, as far as the model knows it.
-pub trait Passenger: Sized {
+pub trait BatchRules: Sized {
     /// Returns whether it fits into the batch of `aboard`, whose first member leads.
     fn may_join(&self, aboard: &[Self]) -> bool;
 }
 
 /// A request that wants to depart.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish<P> {
+pub struct ModelRequest<P> {
     /// The longest wait.
     pub patience: Duration,
     /// The memory that the request occupies while it is queued.
@@ -127,8 +127,8 @@ impl Line {
 
 /// Queued requests that would be sent as one.
 #[derive(Debug)]
-struct Union<P> {
-    departs: Instant,
+struct ModelBatch<P> {
+    start: Instant,
     aboard: Vec<P>,
 }
 
@@ -142,7 +142,7 @@ struct Account<P> {
     departures: VecDeque<Instant>,
     line: Line,
     /// The batches that have not departed, in the order of departure.
-    unions: VecDeque<Union<P>>,
+    unions: VecDeque<ModelBatch<P>>,
 }
 
 impl<P> Account<P> {
@@ -165,11 +165,7 @@ impl<P> Account<P> {
         {
             self.departures.pop_front();
         }
-        while self
-            .unions
-            .front()
-            .is_some_and(|union| union.departs <= now)
-        {
+        while self.unions.front().is_some_and(|union| union.start <= now) {
             self.unions.pop_front();
         }
         self.line.pass(now);
@@ -207,7 +203,7 @@ pub struct Model<K, P> {
     make_room_at: Option<Instant>,
 }
 
-impl<K: Eq + Hash + Clone, P: Passenger> Model<K, P> {
+impl<K: Eq + Hash + Clone, P: BatchRules> Model<K, P> {
     /// Creates a model without any past.
     pub fn new(bounds: Bounds) -> Self {
         Self {
@@ -224,7 +220,13 @@ impl<K: Eq + Hash + Clone, P: Passenger> Model<K, P> {
     ///
     /// The order matters: a rejected request changes nothing, so all checks come before the first
     /// entry into a queue.
-    pub fn arrive(&mut self, key: &K, rate: Rate, wish: Wish<P>, now: Instant) -> Departure {
+    pub fn arrive(
+        &mut self,
+        key: &K,
+        rate: Rate,
+        wish: ModelRequest<P>,
+        now: Instant,
+    ) -> Departure {
         if !self.open(key, rate, now) {
             return Departure::Refused(Why::TooManyBudgets);
         }
@@ -246,15 +248,15 @@ impl<K: Eq + Hash + Clone, P: Passenger> Model<K, P> {
             let mut unions = account.unions.iter();
             unions.position(|union| parts.may_join(&union.aboard))
         });
-        let departs = union.and_then(|at| account.unions.get(at));
-        let departs = departs.map_or_else(|| account.next(now), |union| union.departs);
-        let wait = departs.saturating_duration_since(now);
+        let start = union.and_then(|at| account.unions.get(at));
+        let start = start.map_or_else(|| account.next(now), |union| union.start);
+        let wait = start.saturating_duration_since(now);
         if wait > wish.patience {
             return Departure::Refused(Why::Wait(wait));
         }
         if !wait.is_zero() {
-            account.line.enter(departs, wish.bytes);
-            self.line.enter(departs, wish.bytes);
+            account.line.enter(start, wish.bytes);
+            self.line.enter(start, wish.bytes);
         }
         if let Some(union) = union.and_then(|at| account.unions.get_mut(at)) {
             union.aboard.extend(wish.parts);
@@ -262,12 +264,12 @@ impl<K: Eq + Hash + Clone, P: Passenger> Model<K, P> {
         }
         // A request that departs at once cannot be joined.
         if let Some(parts) = wish.parts.filter(|_| !wait.is_zero()) {
-            account.unions.push_back(Union {
-                departs,
+            account.unions.push_back(ModelBatch {
+                start,
                 aboard: vec![parts],
             });
         }
-        account.departures.push_back(departs);
+        account.departures.push_back(start);
         if wait.is_zero() {
             Departure::AtOnce
         } else {

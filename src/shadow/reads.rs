@@ -11,15 +11,15 @@
 use crate::cache::entry::{self, Entry};
 use crate::cache::leader::Leader;
 use crate::cache::reuse::{Need, Use};
-use crate::cache::{Board, Found, Located, Purpose, conditional, request};
+use crate::cache::{Found, Join, Located, Purpose, conditional, request};
 use crate::error::GatewayError;
 use crate::exchange::body::Body;
-use crate::exchange::request::Ask;
+use crate::exchange::request::RequestContext;
 use crate::merge::Parts;
-use crate::read::serve::{Reading, must_not_decode, tags, wish};
+use crate::read::serve::{CacheableRead, join_request, must_not_decode, tags};
 use crate::shadow::copied::Copied;
-use crate::shadow::model::Wish;
-use crate::shadow::verdict::{Cached, Foreseen, NotTaken, compared, is_same_body};
+use crate::shadow::model::ModelRequest;
+use crate::shadow::verdict::{Cached, NotTaken, Prediction, compared, is_same_body};
 use crate::shadow::{Shadow, budget_of};
 use crate::upstream::AnswerBody;
 use bytes::Bytes;
@@ -35,19 +35,19 @@ use tokio::time::timeout;
 const SOON: Duration = Duration::from_millis(20);
 
 /// The handling of the response besides streaming it.
-pub(super) enum Keep {
+pub(super) enum CopyPlan {
     Nothing,
     /// Compare it, store it, or both.
-    Copy(Box<Judge>),
+    Copy(Box<Comparison>),
     /// The response to a fetch that would have been unshared, and the instant of its request.
     Alone(Located, Instant),
 }
 
 /// The judge of a response: compares and stores it once it is complete.
 #[derive(Debug)]
-pub(super) struct Judge {
+pub(super) struct Comparison {
     shadow: Arc<Shadow>,
-    reading: Reading,
+    reading: CacheableRead,
     /// The stored response that would have been shown.
     shown: Option<Arc<Entry>>,
     /// The fetch that stores the response.
@@ -58,176 +58,186 @@ pub(super) struct Judge {
 
 impl Shadow {
     /// Predicts the course of a read, and says what to do with its response.
-    pub(super) fn foresee_read(self: &Arc<Self>, ask: &Ask) -> (Foreseen, Keep) {
-        let reading = match self.reads.reading(ask) {
-            Ok((rules, at, wants)) => Reading {
-                ask: ask.clone(),
+    pub(super) fn predict_read(
+        self: &Arc<Self>,
+        context: &RequestContext,
+    ) -> (Prediction, CopyPlan) {
+        let reading = match self.reads.reading(context) {
+            Ok((rules, at, wants)) => CacheableRead {
+                context: context.clone(),
                 rules,
                 at,
                 wants,
             },
-            Err(_) if request::is_only_if_cached(&ask.headers) => return not_cached(),
-            Err(_) => return (self.asks(ask, Cached::Bypass), Keep::Nothing),
+            Err(_) if request::is_only_if_cached(&context.headers) => return not_cached(),
+            Err(_) => return (self.asks(context, Cached::Bypass), CopyPlan::Nothing),
         };
         let now = self.clock.now();
         match self.cache.find(&reading.at, &reading.wants, now) {
-            Found::Shown(entry, how) => self.would_show(reading, entry, how, now),
-            Found::Not(_, stale) => self.would_ask(reading, stale, now),
+            Found::Shown(entry, how) => self.predict_hit(reading, entry, how, now),
+            Found::Not(_, stale) => self.predict_miss(reading, stale, now),
         }
     }
 
-    fn would_show(
+    fn predict_hit(
         self: &Arc<Self>,
-        reading: Reading,
+        reading: CacheableRead,
         entry: Arc<Entry>,
         how: Use,
         now: Instant,
-    ) -> (Foreseen, Keep) {
+    ) -> (Prediction, CopyPlan) {
         if must_not_decode(&reading, &entry) {
             if reading.wants.only_if_cached {
                 return not_cached();
             }
-            return self.would_ask_alone(&reading, now);
+            return self.predict_fetch_alone(&reading, now);
         }
         entry.note_shown();
-        let ask = &reading.ask;
+        let context = &reading.context;
         // As when enforced, this renews what is read often, or was shown while stale.
         let is_due = match how {
             // The response to `HEAD` has no body to store.
-            _ if ask.method != Method::GET => false,
+            _ if context.method != Method::GET => false,
             Use::Fresh => {
-                let rate = ask.operation.budget.rate;
+                let rate = context.operation.budget.rate;
                 let spare = || {
                     let mut model = self.model.lock();
-                    model.has_spare(&budget_of(ask), rate, now)
+                    model.has_spare(&budget_of(context), rate, now)
                 };
                 entry.is_due(now) && spare() && entry.claim_renewal()
             }
             Use::Stale(need) => need == Need::WhileRevalidate && entry.claim_attempt(now),
         };
-        let leader = is_due.then(|| self.would_renew(&reading, now));
+        let leader = is_due.then(|| self.predict_renewal(&reading, now));
         let leader = leader.flatten();
         match how {
             Use::Fresh => {
-                let keep = Keep::copy(self, reading, Some(entry), leader);
-                (Foreseen::answered(Cached::Hit), keep)
+                let keep = CopyPlan::copy(self, reading, Some(entry), leader);
+                (Prediction::answered(Cached::Hit), keep)
             }
             // A stale response is permitted to differ from the API's, so it is not compared.
             Use::Stale(_) => {
-                let keep = Keep::copy(self, reading, None, leader);
-                (Foreseen::answered(Cached::Stale), keep)
+                let keep = CopyPlan::copy(self, reading, None, leader);
+                (Prediction::answered(Cached::Stale), keep)
             }
         }
     }
 
-    fn would_ask(
+    fn predict_miss(
         self: &Arc<Self>,
-        reading: Reading,
+        reading: CacheableRead,
         stale: Option<Arc<Entry>>,
         now: Instant,
-    ) -> (Foreseen, Keep) {
-        let ask = &reading.ask;
+    ) -> (Prediction, CopyPlan) {
+        let context = &reading.context;
         if reading.wants.only_if_cached {
             return not_cached();
         }
-        let less = request::asks_for_less(&ask.method, &ask.headers);
+        let less = request::asks_for_less(&context.method, &context.headers);
         if less.is_some() && reading.rules.ttl.is_none() && stale.is_none() {
-            return (self.asks(ask, Cached::Bypass), Keep::Nothing);
+            return (self.asks(context, Cached::Bypass), CopyPlan::Nothing);
         }
         if let Some(entry) = &stale
             && self.reads.may_stand_in(&reading, entry, Need::IfLimited)
-            && self.model.lock().must_wait(&budget_of(ask), now)
+            && self.model.lock().must_wait(&budget_of(context), now)
         {
             let leader = entry.claim_attempt(now);
-            let leader = leader.then(|| self.would_renew(&reading, now));
-            let keep = Keep::copy(self, reading, None, leader.flatten());
-            return (Foreseen::answered(Cached::Stale), keep);
+            let leader = leader.then(|| self.predict_renewal(&reading, now));
+            let keep = CopyPlan::copy(self, reading, None, leader.flatten());
+            return (Prediction::answered(Cached::Stale), keep);
         }
-        let Some(tags) = tags(ask) else {
-            return (self.asks(ask, Cached::Bypass), Keep::Nothing);
+        let Some(tags) = tags(context) else {
+            return (self.asks(context, Cached::Bypass), CopyPlan::Nothing);
         };
-        let board = {
-            let wish = wish(&reading, tags.as_deref(), Purpose::Show);
-            self.cache.board(&wish, now)
+        let join = {
+            let join_request = join_request(&reading, tags.as_deref(), Purpose::Show);
+            self.cache.join(&join_request, now)
         };
-        match board {
-            Board::Hit(entry, how) => self.would_show(reading, entry, how, now),
-            Board::Follow(_) => (Foreseen::answered(Cached::Joined), Keep::Nothing),
-            Board::Alone(_) => self.would_ask_alone(&reading, now),
-            Board::Lead(mut leader) => {
-                let foreseen = self.asks(ask, Cached::Miss);
-                if !foreseen
-                    .departure
-                    .is_some_and(|departure| departure.is_granted())
+        match join {
+            Join::Hit(entry, how) => self.predict_hit(reading, entry, how, now),
+            Join::Follow(_) => (Prediction::answered(Cached::Joined), CopyPlan::Nothing),
+            Join::Alone(_) => self.predict_fetch_alone(&reading, now),
+            Join::Lead(mut leader) => {
+                let prediction = self.asks(context, Cached::Miss);
+                if !prediction
+                    .started
+                    .is_some_and(|started| started.is_granted())
                 {
-                    return (foreseen, Keep::Nothing);
+                    return (prediction, CopyPlan::Nothing);
                 }
                 // A fetch that would be queued can be joined until its response arrives.
                 if !leader.is_next() {
-                    leader.departs(now);
+                    leader.start(now);
                 }
-                (foreseen, Keep::copy(self, reading, None, Some(leader)))
+                (
+                    prediction,
+                    CopyPlan::copy(self, reading, None, Some(leader)),
+                )
             }
         }
     }
 
-    fn would_ask_alone(self: &Arc<Self>, reading: &Reading, now: Instant) -> (Foreseen, Keep) {
-        let foreseen = self.asks(&reading.ask, Cached::Miss);
-        (foreseen, Keep::Alone(reading.at.clone(), now))
+    fn predict_fetch_alone(
+        self: &Arc<Self>,
+        reading: &CacheableRead,
+        now: Instant,
+    ) -> (Prediction, CopyPlan) {
+        let prediction = self.asks(&reading.context, Cached::Miss);
+        (prediction, CopyPlan::Alone(reading.at.clone(), now))
     }
 
     /// Predicts a read that needs the API, shared or not.
-    fn asks(self: &Arc<Self>, ask: &Ask, cached: Cached) -> Foreseen {
-        let wish = Wish::<Parts> {
-            patience: ask.patience,
-            bytes: ask.weight(),
+    fn asks(self: &Arc<Self>, context: &RequestContext, cached: Cached) -> Prediction {
+        let join_request = ModelRequest::<Parts> {
+            patience: context.patience,
+            bytes: context.weight(),
             parts: None,
         };
-        self.foresee(ask, cached, wish)
+        self.predict(context, cached, join_request)
     }
 
     /// Starts the refresh of a shown response, if the gateway would have started one. The response
     /// that streams stands for the one that the refresh would bring.
-    fn would_renew(
+    fn predict_renewal(
         self: &Arc<Self>,
-        reading: &Reading,
+        reading: &CacheableRead,
         now: Instant,
     ) -> Option<Leader<GatewayError>> {
-        let tags = tags(&reading.ask)?;
-        let wish = wish(reading, tags.as_deref(), Purpose::Renew);
-        let Board::Lead(mut leader) = self.cache.board(&wish, now) else {
+        let tags = tags(&reading.context)?;
+        let join_request = join_request(reading, tags.as_deref(), Purpose::Renew);
+        let Join::Lead(mut leader) = self.cache.join(&join_request, now) else {
             return None;
         };
         // A refresh is no request of a caller, but takes a slot.
-        let foreseen = self.asks(&reading.ask, Cached::Miss);
-        if !foreseen.departure?.is_granted() {
+        let prediction = self.asks(&reading.context, Cached::Miss);
+        if !prediction.started?.is_granted() {
             return None;
         }
-        leader.departs(now);
+        leader.start(now);
         Some(leader)
     }
 }
 
-fn not_cached() -> (Foreseen, Keep) {
-    let foreseen = Foreseen::not_taken(Cached::Miss, NotTaken::NotCached);
-    (foreseen, Keep::Nothing)
+fn not_cached() -> (Prediction, CopyPlan) {
+    let prediction = Prediction::not_taken(Cached::Miss, NotTaken::NotCached);
+    (prediction, CopyPlan::Nothing)
 }
 
-impl Keep {
+impl CopyPlan {
     /// Compares the response with `shown`, and stores it through `leader`.
     fn copy(
         shadow: &Arc<Shadow>,
-        reading: Reading,
+        reading: CacheableRead,
         shown: Option<Arc<Entry>>,
         leader: Option<Leader<GatewayError>>,
     ) -> Self {
         // A part, or a head alone, cannot be compared or stored.
-        let is_whole = reading.ask.method == Method::GET;
+        let is_whole = reading.context.method == Method::GET;
         let (shown, leader) = (shown.filter(|_| is_whole), leader.filter(|_| is_whole));
         if shown.is_none() && leader.is_none() {
             return Self::Nothing;
         }
-        Self::Copy(Box::new(Judge {
+        Self::Copy(Box::new(Comparison {
             shadow: shadow.clone(),
             reading,
             shown,
@@ -254,7 +264,7 @@ impl Keep {
     }
 }
 
-impl Judge {
+impl Comparison {
     /// Returns the response to stream. Its body ends in this judge if the head does not suffice.
     async fn pass_on(
         self: Box<Self>,
@@ -271,7 +281,7 @@ impl Judge {
             return (Response::from_parts(head, body), same);
         };
         let compares = judge.shown.is_some();
-        let peer = judge.reading.ask.caller.peer;
+        let peer = judge.reading.context.caller.peer;
         let room = shadow.copies.portion(peer);
         let mut copied = Copied::new(body, most, room, judge);
         if compares {
@@ -330,7 +340,7 @@ impl Judge {
         match self.status {
             status if is_no_word(status) => None,
             StatusCode::NOT_MODIFIED => {
-                let (asked, stored) = (&self.reading.ask.headers, shown.shared_headers());
+                let (asked, stored) = (&self.reading.context.headers, shown.shared_headers());
                 let received = shown.received();
                 Some(conditional::is_not_modified(asked, &stored, received))
             }
@@ -367,22 +377,22 @@ impl Judge {
     /// Ends the judgement of a response that is too large to be stored.
     pub(super) fn too_long(mut self: Box<Self>) {
         if let Some(leader) = self.leader.take() {
-            let why = crate::cache::reason::Refusal::TooLarge;
+            let why = crate::cache::reason::StoreRefusal::TooLarge;
             leader.refuse(why, self.status, self.shadow.clock.now());
         }
     }
 
     fn tell(&self, same: bool) {
-        let ask = &self.reading.ask;
-        let name = &ask.operation.name;
+        let context = &self.reading.context;
+        let name = &context.operation.name;
         self.shadow.metrics.compared(name, compared(same));
         if !same {
             tracing::info!(
                 operation = %name,
-                credential = %ask.credential,
+                credential = %context.credential,
                 key = %self.reading.at.primary.hash(),
-                request_id = ask.ids.request(),
-                trace_id = ask.ids.trace(),
+                request_id = context.ids.request(),
+                trace_id = context.ids.trace(),
                 "a would-be cache hit differs from the API's response"
             );
         }

@@ -60,11 +60,11 @@ pub enum NotTaken {
 
 /// The prediction for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Foreseen {
+pub struct Prediction {
     /// The result of the cache lookup.
     pub cached: Cached,
     /// The departure, if the request would have needed the API.
-    pub departure: Option<Departure>,
+    pub started: Option<Departure>,
     /// The reason to reject the request before it is queued.
     pub not_taken: Option<NotTaken>,
     /// Whether the API's response equals the stored one, as far as that was known when its head was
@@ -72,21 +72,21 @@ pub struct Foreseen {
     pub same: Option<bool>,
 }
 
-impl Foreseen {
+impl Prediction {
     /// Predicts a response without a request to the API.
     pub fn answered(cached: Cached) -> Self {
         Self {
             cached,
-            departure: None,
+            started: None,
             not_taken: None,
             same: None,
         }
     }
 
     /// Predicts a request to the API.
-    pub fn leaves(cached: Cached, departure: Departure) -> Self {
+    pub fn leaves(cached: Cached, started: Departure) -> Self {
         Self {
-            departure: Some(departure),
+            started: Some(started),
             ..Self::answered(cached)
         }
     }
@@ -104,7 +104,7 @@ impl Foreseen {
         if self.not_taken.is_some() {
             return "refused";
         }
-        match self.departure {
+        match self.started {
             None => self.cached.as_str(),
             Some(Departure::AtOnce) => "at-once",
             Some(Departure::Queued(_)) => "queued",
@@ -115,7 +115,7 @@ impl Foreseen {
 
     /// Returns the wait for the budget, or `None` if the request would not have been sent.
     pub fn wait(&self) -> Option<Duration> {
-        match self.departure? {
+        match self.started? {
             Departure::AtOnce => Some(Duration::ZERO),
             Departure::Queued(wait) | Departure::Merged(wait) => Some(wait),
             Departure::Refused(_) => None,
@@ -125,7 +125,7 @@ impl Foreseen {
     /// Returns the reason of a rejection: `quota`, `not-cached`, `key`, `no-credential`, `wait`,
     /// `full` or `overloaded`.
     pub fn reason(&self) -> Option<&'static str> {
-        match (self.not_taken, self.departure) {
+        match (self.not_taken, self.started) {
             (Some(NotTaken::Quota), _) => Some("quota"),
             (Some(NotTaken::NotCached), _) => Some("not-cached"),
             (Some(NotTaken::Key), _) => Some("key"),
@@ -149,7 +149,7 @@ impl Foreseen {
         if let Some(reason) = self.reason() {
             let _ = write!(text, "; reason={reason}");
         }
-        let shown = match self.departure {
+        let shown = match self.started {
             Some(Departure::Refused(Why::Wait(wait))) => Some(wait),
             _ => self.wait().filter(|wait| !wait.is_zero()),
         };
@@ -211,25 +211,25 @@ mod tests {
     #[test]
     fn the_field_says_what_would_have_happened() {
         let seconds = Duration::from_secs;
-        let leaves = Foreseen::leaves;
+        let leaves = Prediction::leaves;
         let table = [
-            (Foreseen::answered(Cached::Hit), "hit"),
+            (Prediction::answered(Cached::Hit), "hit"),
             (
-                Foreseen {
+                Prediction {
                     same: Some(true),
-                    ..Foreseen::answered(Cached::Hit)
+                    ..Prediction::answered(Cached::Hit)
                 },
                 "hit; compared=same",
             ),
             (
-                Foreseen {
+                Prediction {
                     same: Some(false),
-                    ..Foreseen::answered(Cached::Hit)
+                    ..Prediction::answered(Cached::Hit)
                 },
                 "hit; compared=different",
             ),
-            (Foreseen::answered(Cached::Stale), "stale"),
-            (Foreseen::answered(Cached::Joined), "joined"),
+            (Prediction::answered(Cached::Stale), "stale"),
+            (Prediction::answered(Cached::Joined), "joined"),
             (leaves(Cached::Write, Departure::AtOnce), "at-once"),
             (
                 leaves(Cached::Bypass, Departure::AtOnce),
@@ -259,22 +259,22 @@ mod tests {
                 "refused; reason=overloaded",
             ),
             (
-                Foreseen::not_taken(Cached::Miss, NotTaken::NotCached),
+                Prediction::not_taken(Cached::Miss, NotTaken::NotCached),
                 "refused; cache=miss; reason=not-cached",
             ),
             (
-                Foreseen::not_taken(Cached::Write, NotTaken::Quota),
+                Prediction::not_taken(Cached::Write, NotTaken::Quota),
                 "refused; reason=quota",
             ),
             (
-                Foreseen::not_taken(Cached::Write, NotTaken::Key),
+                Prediction::not_taken(Cached::Write, NotTaken::Key),
                 "refused; reason=key",
             ),
         ];
-        for (foreseen, expected) in table {
-            assert_eq!(foreseen.value(), expected, "{foreseen:?}");
+        for (prediction, expected) in table {
+            assert_eq!(prediction.value(), expected, "{prediction:?}");
             let verdict = expected.split(';').next().unwrap();
-            assert_eq!(foreseen.verdict(), verdict);
+            assert_eq!(prediction.verdict(), verdict);
         }
     }
 

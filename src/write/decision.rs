@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use std::time::Duration;
 
 /// How long after its first attempt an idempotent write may be repeated.
-pub const REPEAT_FOR: Duration = Duration::from_secs(300);
+pub const RETRY_FOR: Duration = Duration::from_secs(300);
 
 /// The pause before another attempt of a write that may have taken effect, and how far it grows.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What came of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Came {
+pub enum OutcomeClass {
     /// A final answer other than 429.
     Status(StatusCode),
     /// A 429: it did not take effect.
@@ -31,7 +31,7 @@ pub enum Came {
 
 /// What is known of the write.
 #[derive(Clone, Copy, Debug)]
-pub struct Known<'a> {
+pub struct WriteFacts<'a> {
     /// Its method.
     pub method: &'a Method,
     /// Whether it names more than one element, so that a refusal may be about any of them.
@@ -49,70 +49,70 @@ pub struct Known<'a> {
 
 /// What follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Decision {
     /// It has ended.
     End(State),
     /// It waits for its turn again: it did not take effect.
-    Again,
+    Requeue,
     /// It is repeated although it may have taken effect.
-    Repeat,
+    Retry,
     /// The credential is refused: its writes wait until somebody sees to it.
     Pause,
 }
 
 /// What follows from an attempt.
-pub fn verdict(came: Came, known: &Known<'_>) -> Verdict {
+pub fn decide(outcome: OutcomeClass, known: &WriteFacts<'_>) -> Decision {
     let in_doubt = || {
-        if known.repeatable && known.since_first < REPEAT_FOR {
-            Verdict::Repeat
+        if known.repeatable && known.since_first < RETRY_FOR {
+            Decision::Retry
         } else {
-            Verdict::End(State::Unknown)
+            Decision::End(State::Unknown)
         }
     };
-    match came {
-        Came::Throttled | Came::NotSent => Verdict::Again,
-        Came::NoAnswer => in_doubt(),
-        Came::Status(status) => match status.as_u16() {
+    match outcome {
+        OutcomeClass::Throttled | OutcomeClass::NotSent => Decision::Requeue,
+        OutcomeClass::NoAnswer => in_doubt(),
+        OutcomeClass::Status(status) => match status.as_u16() {
             502..=504 => in_doubt(),
             // Whatever failed there may have failed after the effect.
-            500.. => Verdict::End(State::Unknown),
-            401 if known.deferred => Verdict::Pause,
+            500.. => Decision::End(State::Unknown),
+            401 if known.deferred => Decision::Pause,
             // What an earlier attempt has deleted is gone.
             404 if known.doubtful && *known.method == Method::DELETE && !known.is_list => {
-                Verdict::End(State::Succeeded)
+                Decision::End(State::Succeeded)
             }
             // It says nothing of an earlier attempt.
-            400..=499 if known.doubtful => Verdict::End(State::Unknown),
-            400..=499 => Verdict::End(State::Failed),
-            _ => Verdict::End(State::Succeeded),
+            400..=499 if known.doubtful => Decision::End(State::Unknown),
+            400..=499 => Decision::End(State::Failed),
+            _ => Decision::End(State::Succeeded),
         },
     }
 }
 
 /// Whether the write may have taken effect by an attempt of which this came.
-pub fn is_in_doubt(came: Came) -> bool {
-    match came {
-        Came::NoAnswer => true,
-        Came::Status(status) => status.is_server_error(),
-        Came::Throttled | Came::NotSent => false,
+pub fn is_in_doubt(outcome: OutcomeClass) -> bool {
+    match outcome {
+        OutcomeClass::NoAnswer => true,
+        OutcomeClass::Status(status) => status.is_server_error(),
+        OutcomeClass::Throttled | OutcomeClass::NotSent => false,
     }
 }
 
 /// Whether the API refused an attempt.
-pub fn is_refusal(came: Came) -> bool {
-    matches!(came, Came::Status(status) if status.is_client_error())
+pub fn is_refusal(outcome: OutcomeClass) -> bool {
+    matches!(outcome, OutcomeClass::Status(status) if status.is_client_error())
 }
 
 /// The pause before the next attempt of a write after `failures` that may have taken effect.
-pub fn pause(failures: u32, dice: u64) -> Duration {
-    backoff(FIRST_PAUSE, LONGEST_PAUSE, failures, dice)
+pub fn pause(failures: u32, jitter: u64) -> Duration {
+    backoff(FIRST_PAUSE, LONGEST_PAUSE, failures, jitter)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PUT: Known<'_> = Known {
+    const PUT: WriteFacts<'_> = WriteFacts {
         method: &Method::PUT,
         is_list: false,
         repeatable: true,
@@ -120,43 +120,43 @@ mod tests {
         since_first: Duration::ZERO,
         deferred: true,
     };
-    const POST: Known<'_> = Known {
+    const POST: WriteFacts<'_> = WriteFacts {
         method: &Method::POST,
         repeatable: false,
         ..PUT
     };
 
-    fn of(status: u16) -> Came {
-        Came::Status(StatusCode::from_u16(status).unwrap())
+    fn of(status: u16) -> OutcomeClass {
+        OutcomeClass::Status(StatusCode::from_u16(status).unwrap())
     }
 
     #[test]
     fn what_may_have_taken_effect_is_repeated_only_if_that_does_no_more() {
-        for came in [Came::NoAnswer, of(502), of(503), of(504)] {
-            assert_eq!(verdict(came, &PUT), Verdict::Repeat, "{came:?}");
-            let unknown = Verdict::End(State::Unknown);
-            assert_eq!(verdict(came, &POST), unknown, "{came:?}");
-            let late = Known {
-                since_first: REPEAT_FOR,
+        for outcome in [OutcomeClass::NoAnswer, of(502), of(503), of(504)] {
+            assert_eq!(decide(outcome, &PUT), Decision::Retry, "{outcome:?}");
+            let unknown = Decision::End(State::Unknown);
+            assert_eq!(decide(outcome, &POST), unknown, "{outcome:?}");
+            let late = WriteFacts {
+                since_first: RETRY_FOR,
                 ..PUT
             };
-            assert_eq!(verdict(came, &late), unknown, "{came:?}");
+            assert_eq!(decide(outcome, &late), unknown, "{outcome:?}");
         }
     }
 
     #[test]
     fn what_did_not_take_effect_is_always_sent_again() {
         for known in [PUT, POST] {
-            for came in [Came::Throttled, Came::NotSent] {
-                assert_eq!(verdict(came, &known), Verdict::Again);
+            for outcome in [OutcomeClass::Throttled, OutcomeClass::NotSent] {
+                assert_eq!(decide(outcome, &known), Decision::Requeue);
             }
         }
     }
 
     #[test]
     fn an_answer_ends_it() {
-        let ends = |known: &Known<'_>, status| match verdict(of(status), known) {
-            Verdict::End(state) => state,
+        let ends = |known: &WriteFacts<'_>, status| match decide(of(status), known) {
+            Decision::End(state) => state,
             other => panic!("{status}: {other:?}"),
         };
         for known in [PUT, POST] {
@@ -170,43 +170,43 @@ mod tests {
 
     #[test]
     fn what_an_earlier_attempt_deleted_is_gone() {
-        let delete = Known {
+        let delete = WriteFacts {
             method: &Method::DELETE,
             ..PUT
         };
-        let repeated = Known {
+        let repeated = WriteFacts {
             doubtful: true,
             ..delete
         };
-        assert_eq!(verdict(of(404), &delete), Verdict::End(State::Failed));
-        assert_eq!(verdict(of(404), &repeated), Verdict::End(State::Succeeded));
-        let list = Known {
+        assert_eq!(decide(of(404), &delete), Decision::End(State::Failed));
+        assert_eq!(decide(of(404), &repeated), Decision::End(State::Succeeded));
+        let list = WriteFacts {
             is_list: true,
             ..repeated
         };
-        assert_eq!(verdict(of(404), &list), Verdict::End(State::Unknown));
-        assert_eq!(verdict(of(200), &list), Verdict::End(State::Succeeded));
+        assert_eq!(decide(of(404), &list), Decision::End(State::Unknown));
+        assert_eq!(decide(of(200), &list), Decision::End(State::Succeeded));
     }
 
     #[test]
     fn a_refused_retry_says_nothing_of_the_attempt_before() {
         for method in [Method::PUT, Method::DELETE] {
             for status in [400, 403, 404, 409, 410, 422] {
-                let known = |doubtful| Known {
+                let known = |doubtful| WriteFacts {
                     method: &method,
                     doubtful,
                     ..PUT
                 };
-                let first = verdict(of(status), &known(false));
-                assert_eq!(first, Verdict::End(State::Failed), "{method} {status}");
+                let first = decide(of(status), &known(false));
+                assert_eq!(first, Decision::End(State::Failed), "{method} {status}");
                 let is_gone = method == Method::DELETE && status == 404;
                 let again = match is_gone {
                     true => State::Succeeded,
                     false => State::Unknown,
                 };
                 assert_eq!(
-                    verdict(of(status), &known(true)),
-                    Verdict::End(again),
+                    decide(of(status), &known(true)),
+                    Decision::End(again),
                     "{method} {status}"
                 );
             }
@@ -215,25 +215,25 @@ mod tests {
 
     #[test]
     fn a_refused_credential_stops_what_nobody_waits_for() {
-        assert_eq!(verdict(of(401), &POST), Verdict::Pause);
-        let waited_for = Known {
+        assert_eq!(decide(of(401), &POST), Decision::Pause);
+        let waited_for = WriteFacts {
             deferred: false,
             ..POST
         };
-        assert_eq!(verdict(of(401), &waited_for), Verdict::End(State::Failed));
-        let doubtful = Known {
+        assert_eq!(decide(of(401), &waited_for), Decision::End(State::Failed));
+        let doubtful = WriteFacts {
             doubtful: true,
             ..waited_for
         };
-        assert_eq!(verdict(of(401), &doubtful), Verdict::End(State::Unknown));
+        assert_eq!(decide(of(401), &doubtful), Decision::End(State::Unknown));
     }
 
     #[test]
     fn pauses_grow_and_end_growing() {
         let mut last = Duration::ZERO;
         for failures in 1..40 {
-            for dice in [0, 499, 999, u64::MAX] {
-                let pause = pause(failures, dice);
+            for jitter in [0, 499, 999, u64::MAX] {
+                let pause = pause(failures, jitter);
                 let whole = FIRST_PAUSE * 2_u32.pow((failures - 1).min(10));
                 let whole = whole.min(LONGEST_PAUSE);
                 assert!(pause >= whole / 2 && pause <= whole, "{failures} {pause:?}");

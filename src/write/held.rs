@@ -8,24 +8,24 @@
 //! ([`crate::write::retry`]): for its caller, so not once that has hung up.
 
 use crate::attempt::estimate::MOST_WAITING_IN_LANES;
-use crate::attempt::send::Came;
+use crate::attempt::send::AttemptOutcome;
 use crate::attempt::wait::refused;
 use crate::cache::fence::Tag;
 use crate::credential;
 use crate::error::{GatewayError, Waited};
-use crate::exchange::request::{Ask, short};
+use crate::exchange::request::{RequestContext, short};
 use crate::exchange::response::Reply;
 use crate::limit::budgets::Readiness;
 use crate::limit::ticket::{Permit, Ticket};
 use crate::metrics::Outcome;
-use crate::queue::Place;
+use crate::queue::LanePosition;
 use crate::queue::lanes::Keys;
 use crate::route::names;
 use crate::route::policy::Touches;
 use crate::write::Writes;
-use crate::write::batch::{Merged, NoTurn, Turn};
+use crate::write::batch::{BatchResult, SendTurn, TurnError};
 use crate::write::element_count;
-use crate::write::retry::{Heard, Held, Next, unknown};
+use crate::write::retry::{CallerResult, HeldWrite, NextStep, unknown};
 use crate::write::settlement::{Affected, Scope};
 use http::{HeaderMap, StatusCode};
 use std::collections::BTreeSet;
@@ -39,62 +39,67 @@ const NAME_BYTES: usize = 256;
 
 /// What a write's task tells its caller.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum AttemptReport {
     /// What its last attempt came to.
-    Ended(Heard),
+    Ended(CallerResult),
     /// The same of one that may have taken effect; it may be repeated in its place.
-    InDoubt(Place, Heard),
+    Uncertain(LanePosition, CallerResult),
     /// What became of it, together with others.
-    Merged(Box<Merged>),
+    Batched(Box<BatchResult>),
     /// The API refused the batch of so many in which it was sent; it takes its place again.
-    Divided(Place, usize),
+    BatchRefused(LanePosition, usize),
     /// It did not take effect; it may take its place again.
-    Again(Place, Came),
+    Requeue(LanePosition, AttemptOutcome),
     /// It has not left, because the journal could not be told.
-    NotRecorded(Place),
+    NotRecorded(LanePosition),
     Unknown(Waited),
 }
 
-impl Told {
+impl AttemptReport {
     /// Tells of the result that nobody waited for.
-    pub(crate) fn log(&self, ask: &Ask) {
+    pub(crate) fn log(&self, context: &RequestContext) {
         let (status, outcome) = match self {
-            Self::Ended(Ok(written)) | Self::InDoubt(_, Ok(written)) => {
+            Self::Ended(Ok(written)) | Self::Uncertain(_, Ok(written)) => {
                 (Some(written.response.status().as_u16()), Outcome::Written)
             }
-            Self::Ended(Err(_)) | Self::InDoubt(_, Err(_)) => (None, Outcome::Unknown),
-            Self::Merged(merged) => match &merged.answer {
+            Self::Ended(Err(_)) | Self::Uncertain(_, Err(_)) => (None, Outcome::Unknown),
+            Self::Batched(merged) => match &merged.answer {
                 Ok(answer) => (Some(answer.status().as_u16()), Outcome::Written),
                 Err(_) => (None, Outcome::Unknown),
             },
-            Self::Again(..) | Self::Divided(..) | Self::NotRecorded(_) => (None, Outcome::HungUp),
+            Self::Requeue(..) | Self::BatchRefused(..) | Self::NotRecorded(_) => {
+                (None, Outcome::HungUp)
+            }
             Self::Unknown(_) => (None, Outcome::Unknown),
         };
         tracing::info!(
-            operation = %ask.operation.name,
-            method = short(&ask.method),
+            operation = %context.operation.name,
+            method = short(&context.method),
             status,
             outcome = outcome.as_str(),
-            credential = %ask.credential,
-            request_id = ask.ids.request(),
-            trace_id = ask.ids.trace(),
+            credential = %context.credential,
+            request_id = context.ids.request(),
+            trace_id = context.ids.trace(),
             "write ended after its caller hung up"
         );
     }
 }
 
 impl Writes {
-    pub(crate) async fn write(self: &Arc<Self>, ask: Ask) -> Result<Reply, GatewayError> {
-        if let Some(wanted) = self.wants_durable(&ask)? {
-            return Box::pin(self.write_durably(ask, wanted)).await;
+    pub(crate) async fn write(
+        self: &Arc<Self>,
+        context: RequestContext,
+    ) -> Result<Reply, GatewayError> {
+        if let Some(wanted) = self.wants_durable(&context)? {
+            return Box::pin(self.write_durably(context, wanted)).await;
         }
-        let _held = self.hold(ask.caller.peer)?;
-        self.quotas.charge(&ask.caller)?;
-        let keys = self.order_keys(&ask);
-        let (ticket, mut place) = self.accept(&ask, keys, false)?;
-        let mut held = Held::new(ask, ticket);
+        let _held = self.hold(context.caller.peer)?;
+        self.quotas.charge(&context.caller)?;
+        let keys = self.order_keys(&context);
+        let (ticket, mut place) = self.accept(&context, keys, false)?;
+        let mut held = HeldWrite::new(context, ticket);
         loop {
-            let turn = match self.next_turn_of(&mut held, place).await {
+            let turn = match self.wait_for_turn(&mut held, place).await {
                 Ok(turn) => turn,
                 Err(why) => return held.end(Err(why)),
             };
@@ -102,18 +107,18 @@ impl Writes {
             if !held.timing.left {
                 self.attempts.first_attempt();
             }
-            self.attempts.leaves(&held.ask, &mut held.timing);
-            held.ask.progress.ready(held.ticket.ready_since());
-            let told = match turn {
-                Turn::Alone(permit, place) => {
+            self.attempts.leaves(&held.context, &mut held.timing);
+            held.context.progress.ready(held.ticket.ready_since());
+            let report = match turn {
+                SendTurn::Alone(permit, place) => {
                     place.expect(left + held.ticket.answer_time());
                     self.dispatch(&held, left, permit, place)
                 }
-                Turn::Leads(permit, own, others) => self.set_out(*own, others, permit),
-                Turn::Rides(told) => told,
+                SendTurn::Leader(permit, own, others) => self.send_batch(*own, others, permit),
+                SendTurn::Member(report) => report,
             };
-            let told = self.hear(&held.ask, told).await?;
-            place = match self.after(&mut held, left, told).await {
+            let report = self.await_report(&held.context, report).await?;
+            place = match self.next_step(&mut held, left, report).await {
                 ControlFlow::Break(reply) => return reply,
                 ControlFlow::Continue(place) => place,
             };
@@ -123,19 +128,28 @@ impl Writes {
     }
 
     /// What follows from what is told of an attempt that left at this instant.
-    async fn after(&self, held: &mut Held, left: Instant, told: Told) -> Next {
-        match told {
-            Told::Ended(heard) => ControlFlow::Break(held.reply(heard)),
-            Told::InDoubt(place, heard) => self.repeat(held, left, place, heard).await,
-            Told::Merged(merged) => ControlFlow::Break(merged_reply(*merged, held)),
-            Told::Divided(place, members) => {
+    async fn next_step(
+        &self,
+        held: &mut HeldWrite,
+        left: Instant,
+        report: AttemptReport,
+    ) -> NextStep {
+        match report {
+            AttemptReport::Ended(heard) => ControlFlow::Break(held.reply(heard)),
+            AttemptReport::Uncertain(place, heard) => {
+                self.wait_for_retry(held, left, place, heard).await
+            }
+            AttemptReport::Batched(merged) => ControlFlow::Break(merged_reply(*merged, held)),
+            AttemptReport::BatchRefused(place, members) => {
                 held.batching = held.batching.divided(members);
                 // One that could not be written as part of a list is divided before it is sent.
                 held.divided |= members > 1;
                 ControlFlow::Continue(place)
             }
-            Told::Unknown(waited) => ControlFlow::Break(Err(unknown(&held.ask, waited))),
-            Told::Again(place, Came::Throttled(response)) => {
+            AttemptReport::Unknown(waited) => {
+                ControlFlow::Break(Err(unknown(&held.context, waited)))
+            }
+            AttemptReport::Requeue(place, AttemptOutcome::Throttled(response)) => {
                 held.timing.throttled += 1;
                 if held.ticket.estimate_again() <= held.ticket.deadline() {
                     return ControlFlow::Continue(place);
@@ -144,7 +158,7 @@ impl Writes {
                 let timing = held.timing.clone();
                 ControlFlow::Break(held.end(Ok(Reply::throttled(response, timing))))
             }
-            Told::Again(place, Came::NotSent(why)) => {
+            AttemptReport::Requeue(place, AttemptOutcome::NotSent(why)) => {
                 held.connects += 1;
                 let (turn, by) = (held.ticket.place(), held.ticket.deadline());
                 match self
@@ -159,17 +173,22 @@ impl Writes {
                     }
                 }
             }
-            Told::Again(..) | Told::NotRecorded(_) => {
+            AttemptReport::Requeue(..) | AttemptReport::NotRecorded(_) => {
                 ControlFlow::Break(Err(GatewayError::Internal))
             }
         }
     }
 
-    pub(crate) fn no_turn(&self, why: NoTurn, ask: &Ask, ticket: &Ticket) -> GatewayError {
+    pub(crate) fn no_turn(
+        &self,
+        why: TurnError,
+        context: &RequestContext,
+        ticket: &Ticket,
+    ) -> GatewayError {
         match why {
-            NoTurn::NoPermit(why) => self.attempts.not_permitted(why, ask, ticket),
-            NoTurn::Stopped => GatewayError::Internal,
-            NoTurn::Broken(_) => GatewayError::UpstreamUnreachable {
+            TurnError::PermitError(why) => self.attempts.not_permitted(why, context, ticket),
+            TurnError::Stopped => GatewayError::Internal,
+            TurnError::BreakerOpen(_) => GatewayError::UpstreamUnreachable {
                 message: "The API could not be reached or did not answer several times in a row, \
                     so the gateway sends it no writes for a moment.",
                 waited: Waited::InVain,
@@ -180,41 +199,43 @@ impl Writes {
     /// Takes a place in the budget's line and in the lanes.
     pub(crate) fn accept(
         &self,
-        ask: &Ask,
+        context: &RequestContext,
         keys: Keys,
         is_durable: bool,
-    ) -> Result<(Ticket, Place), GatewayError> {
+    ) -> Result<(Ticket, LanePosition), GatewayError> {
         let answer = self
             .budgets
-            .answer_time(ask.credential, &ask.operation.budget);
-        let mut wish = self.attempts.wish(ask);
-        wish.bytes += keys.keys.len() * NAME_BYTES;
-        wish.not_before = self.queue.expected_free(ask.credential, &keys, answer);
-        wish.readiness = Readiness::Blocked;
-        if let Some(leaves) = self.leaves_with_others(ask, &keys, is_durable) {
-            wish.forecast = Some(leaves);
-        } else if wish.not_before.is_some() {
+            .answer_time(context.credential, &context.operation.budget);
+        let mut budget_request = self.attempts.budget_request(context);
+        budget_request.bytes += keys.keys.len() * NAME_BYTES;
+        budget_request.not_before = self.queue.expected_free(context.credential, &keys, answer);
+        budget_request.readiness = Readiness::Blocked;
+        if let Some(leaves) = self.leaves_with_others(context, &keys, is_durable) {
+            budget_request.forecast = Some(leaves);
+        } else if budget_request.not_before.is_some() {
             let leaves = self.attempts.look(|| {
-                let forecast = self.attempts.forecast(&wish, MOST_WAITING_IN_LANES)?;
-                forecast.leaves(&self.attempts.newcomer(&wish, &keys))
+                let forecast = self
+                    .attempts
+                    .forecast(&budget_request, MOST_WAITING_IN_LANES)?;
+                forecast.leaves(&self.attempts.newcomer(&budget_request, &keys))
             });
-            wish.forecast = leaves.flatten();
+            budget_request.forecast = leaves.flatten();
         }
-        let ticket = match self.budgets.join(&wish) {
-            Err(refusal) => self.attempts.look_closer(wish, &keys, refusal),
+        let ticket = match self.budgets.join(&budget_request) {
+            Err(refusal) => self.attempts.look_closer(budget_request, &keys, refusal),
             joined => joined,
         };
         let ticket = ticket.map_err(refused)?;
         let settled = ticket.estimate() + ticket.answer_time();
         let place = self
             .queue
-            .enter(ask.credential, keys, settled, ticket.place());
+            .enter(context.credential, keys, settled, ticket.place());
         Ok((ticket, place))
     }
 
     /// What the write acts on.
-    pub(crate) fn order_keys(&self, ask: &Ask) -> Keys {
-        let (keys, barriers) = order_names(ask);
+    pub(crate) fn order_keys(&self, context: &RequestContext) -> Keys {
+        let (keys, barriers) = order_names(context);
         Keys::new(
             &self.router.hasher,
             keys.iter().map(String::as_str),
@@ -223,57 +244,66 @@ impl Writes {
     }
 
     /// When a write leaves that can travel with those that wait, if all of them fit together.
-    fn leaves_with_others(&self, ask: &Ask, keys: &Keys, is_durable: bool) -> Option<Instant> {
-        let merges = ask.operation.merge.as_ref()?.enabled;
-        if !merges || ask.overridden {
+    fn leaves_with_others(
+        &self,
+        context: &RequestContext,
+        keys: &Keys,
+        is_durable: bool,
+    ) -> Option<Instant> {
+        let merges = context.operation.merge.as_ref()?.enabled;
+        if !merges || context.overridden {
             return None;
         }
-        let (waiting, dispatches) = self.platform.waiting(ask, is_durable);
-        let follows = self.queue.would_follow(ask.credential, keys, &waiting);
+        let (waiting, dispatches) = self.pool.waiting(context, is_durable);
+        let follows = self.queue.would_follow(context.credential, keys, &waiting);
         if waiting.is_empty() || !follows {
             return None;
         }
-        let budget = &ask.operation.budget;
+        let budget = &context.operation.budget;
         self.budgets
-            .leaves_merged(ask.credential, budget, waiting.len(), dispatches)
+            .leaves_merged(context.credential, budget, waiting.len(), dispatches)
     }
 
     /// Sends the write in a task of its own, which tells what became of it.
     fn dispatch(
         self: &Arc<Self>,
-        held: &Held,
+        held: &HeldWrite,
         left: Instant,
         permit: Permit,
-        place: Place,
-    ) -> oneshot::Receiver<Told> {
-        let (tell, told) = oneshot::channel();
-        let (writes, ask, tries) = (self.clone(), held.ask.clone(), held.tries(left));
+        place: LanePosition,
+    ) -> oneshot::Receiver<AttemptReport> {
+        let (tell, report) = oneshot::channel();
+        let (writes, context, history) = (self.clone(), held.context.clone(), held.history(left));
         self.tasks.spawn("write", async move {
-            let Some(told) = writes.send_held(&ask, tries, permit, place).await else {
+            let Some(report) = writes.send_held(&context, history, permit, place).await else {
                 return;
             };
             // A caller that hung up meanwhile hears nothing. A write that was answered has been
             // carried through; one that had no effect ends here, and so does one that may have had:
             // it is not repeated for nobody.
-            if let Err(unheard) = tell.send(told) {
-                unheard.log(&ask);
+            if let Err(unheard) = tell.send(report) {
+                unheard.log(&context);
             }
         });
-        told
+        report
     }
 
     /// Waits for what is told of a write that has left.
-    async fn hear(&self, ask: &Ask, told: oneshot::Receiver<Told>) -> Result<Told, GatewayError> {
-        let Some(given_up) = self.attempts.given_up_at(ask) else {
-            return told.await.map_err(|_| GatewayError::Internal);
+    async fn await_report(
+        &self,
+        context: &RequestContext,
+        report: oneshot::Receiver<AttemptReport>,
+    ) -> Result<AttemptReport, GatewayError> {
+        let Some(given_up) = self.attempts.given_up_at(context) else {
+            return report.await.map_err(|_| GatewayError::Internal);
         };
-        match tokio::time::timeout_at(given_up.into(), told).await {
-            Ok(told) => told.map_err(|_| GatewayError::Internal),
+        match tokio::time::timeout_at(given_up.into(), report).await {
+            Ok(report) => report.map_err(|_| GatewayError::Internal),
             Err(_) => {
                 // The caller is told before anybody in front of the gateway makes up an answer.
                 // The task goes on, and settles the write once more when its outcome is known.
-                self.settle_end(&touched(ask), None);
-                Ok(Told::Unknown(Waited::TooLong))
+                self.settle_end(&touched(context), None);
+                Ok(AttemptReport::Unknown(Waited::TooLong))
             }
         }
     }
@@ -285,12 +315,12 @@ impl Writes {
 pub(crate) struct Unsettled {
     writes: Arc<Writes>,
     affected: Affected,
-    place: Option<Place>,
+    place: Option<LanePosition>,
     settled: bool,
 }
 
 impl Unsettled {
-    pub(crate) fn new(writes: Arc<Writes>, affected: Affected, place: Place) -> Self {
+    pub(crate) fn new(writes: Arc<Writes>, affected: Affected, place: LanePosition) -> Self {
         Self {
             writes,
             affected,
@@ -310,7 +340,10 @@ impl Unsettled {
 
     /// What the write acts on.
     pub(crate) fn keys(&self) -> Keys {
-        self.place.as_ref().map(Place::keys).unwrap_or_default()
+        self.place
+            .as_ref()
+            .map(LanePosition::keys)
+            .unwrap_or_default()
     }
 
     /// The same of one that waits in no lane.
@@ -330,7 +363,7 @@ impl Unsettled {
         status: StatusCode,
         headers: &HeaderMap,
         doubtful: bool,
-    ) -> Option<Place> {
+    ) -> Option<LanePosition> {
         let authority = self.writes.router.settings.get().authority.clone();
         self.affected.also_named_by(headers, &authority);
         self.writes.settle_end(&self.affected, Some(status));
@@ -343,13 +376,13 @@ impl Unsettled {
     }
 
     /// It did not take effect: nothing has changed, and its place is still its own.
-    pub(crate) fn not_carried_out(mut self) -> Option<Place> {
+    pub(crate) fn not_carried_out(mut self) -> Option<LanePosition> {
         self.settled = true;
         self.place.take()
     }
 
     /// Nobody knows, and it may be sent again: its place is still its own.
-    pub(crate) fn in_doubt(mut self) -> Option<Place> {
+    pub(crate) fn in_doubt(mut self) -> Option<LanePosition> {
         self.end_unknown();
         self.place.take()
     }
@@ -372,22 +405,24 @@ impl Drop for Unsettled {
 }
 
 /// The reply to a write that was batched; its lanes open.
-fn merged_reply(merged: Merged, held: &mut Held) -> Result<Reply, GatewayError> {
-    let answer = merged.answer.map_err(|waited| unknown(&held.ask, waited))?;
+fn merged_reply(merged: BatchResult, held: &mut HeldWrite) -> Result<Reply, GatewayError> {
+    let answer = merged
+        .answer
+        .map_err(|waited| unknown(&held.context, waited))?;
     let mut timing = std::mem::take(&mut held.timing);
     (timing.upstream, timing.merged) = (merged.took, merged.members);
     Ok(Reply::merged(answer, timing, merged.standing))
 }
 
 /// What the write acts on. Where its names cannot be read it may act on anything of their class.
-pub(crate) fn order_names(ask: &Ask) -> (Vec<String>, BTreeSet<&str>) {
-    let operation = &ask.operation;
+pub(crate) fn order_names(context: &RequestContext) -> (Vec<String>, BTreeSet<&str>) {
+    let operation = &context.operation;
     let mut barriers: BTreeSet<&str> = operation.barrier.iter().map(|class| &**class).collect();
     let mut keys = Vec::new();
-    let document = ask.document();
+    let document = context.document();
     for template in &operation.order {
         let one = std::slice::from_ref(template);
-        match names::expand(one, &ask.params, ask.query(), &document) {
+        match names::expand(one, &context.params, context.query(), &document) {
             Ok(names) => keys.extend(names),
             Err(_) => {
                 // It keeps apart from everything of the class, and from others like itself.
@@ -401,24 +436,29 @@ pub(crate) fn order_names(ask: &Ask) -> (Vec<String>, BTreeSet<&str>) {
 }
 
 /// What the write may change. Where its names cannot be read that may be anything.
-pub(crate) fn touched(ask: &Ask) -> Affected {
-    let tags = match &ask.operation.touches {
-        Touches::Tags(templates) if !ask.overridden => {
-            names::expand(templates, &ask.params, ask.query(), &ask.document()).ok()
-        }
+pub(crate) fn touched(context: &RequestContext) -> Affected {
+    let tags = match &context.operation.touches {
+        Touches::Tags(templates) if !context.overridden => names::expand(
+            templates,
+            &context.params,
+            context.query(),
+            &context.document(),
+        )
+        .ok(),
         _ => None,
     };
     let scope = match tags {
         Some(_) => Scope::Named,
         // Under the method that a field asks for, it may be the path of some route.
-        None if ask.operation.method.is_none() && !ask.overridden => Scope::Unmatched,
+        None if context.operation.method.is_none() && !context.overridden => Scope::Unmatched,
         None => Scope::Unnamed,
     };
     Affected {
         scope,
         tags: tags.into_iter().flatten().map(Tag::new).collect(),
-        paths: vec![ask.target.path().into()],
-        may_be_partial: ask.overridden || element_count::may_be_several(ask.query(), &ask.body),
-        credential: credential::is_named(&ask.headers).then_some(ask.credential),
+        paths: vec![context.target.path().into()],
+        may_be_partial: context.overridden
+            || element_count::may_be_several(context.query(), &context.body),
+        credential: credential::is_named(&context.headers).then_some(context.credential),
     }
 }

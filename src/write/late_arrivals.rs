@@ -8,15 +8,15 @@
 //! Limit: what a write changes is known by its operation, so that for the rest of Q everything that
 //! such a write may change is settling, not only what this one acts on.
 
-use crate::cache::Touched;
+use crate::cache::Invalidation;
 use crate::credential::Credential;
-use crate::exchange::request::Ask;
+use crate::exchange::request::RequestContext;
 use crate::journal::WriteId;
 use crate::limit::ledger::{Intent, Left, Name};
 use crate::queue::lanes::{ClassHash, Keys, OrderKey};
 use crate::route::policy::Operation;
 use crate::write::Writes;
-use crate::write::durable::Live;
+use crate::write::durable::PendingWrite;
 use crate::write::held::Unsettled;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use std::time::Instant;
 
 /// What the ledger says of the attempts of a durable write that has not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Attempts {
+pub(crate) struct EarlierAttempts {
     /// When the first one left.
     pub(crate) first: Instant,
     /// Until when one of them may take effect.
@@ -32,18 +32,22 @@ pub(crate) struct Attempts {
 }
 
 /// Whose the durable writes are that have not ended, and what the ledger says of their attempts.
-pub(crate) type Unfinished = HashMap<WriteId, (Credential, Option<Attempts>)>;
+pub(crate) type Unfinished = HashMap<WriteId, (Credential, Option<EarlierAttempts>)>;
 
 impl Unsettled {
     /// What is recorded of a write that is about to leave.
-    pub(crate) fn intent(&self, ask: &Ask, live: Option<&Live>) -> Intent {
+    pub(crate) fn intent(
+        &self,
+        context: &RequestContext,
+        pending: Option<&PendingWrite>,
+    ) -> Intent {
         let writes = self.writes();
-        let first = live.and_then(|live| live.tries().first_doubt);
+        let first = pending.and_then(|pending| pending.tries().first_doubt);
         Intent {
-            credential: ask.credential,
-            operation: writes.operation_hash(&ask.operation),
+            credential: context.credential,
+            operation: writes.operation_hash(&context.operation),
             everything: self.may_change_anything(),
-            write: live.map(|live| *live.id.bytes()),
+            write: pending.map(|pending| *pending.id.bytes()),
             first: first.unwrap_or_else(|| writes.clock.now()),
             names: Some(names(&self.keys())),
         }
@@ -58,7 +62,7 @@ impl Writes {
         let (now, q) = (self.clock.now(), self.router.settings.get().late);
         let Some(left) = left else {
             self.queue.close_all(self.classes(), now + q);
-            self.settle(&Touched::Everything, q);
+            self.settle(&Invalidation::Everything, q);
             tracing::warn!(
                 for_s = q.as_secs_f64(),
                 "writes of the previous process may still take effect, and it is unknown which: \
@@ -115,7 +119,7 @@ impl Writes {
         let known = operations.find(|known| self.operation_hash(known) == intent.operation);
         let changed = match known {
             Some(known) if !intent.everything => changed(known, table.operations()),
-            _ => Touched::Everything,
+            _ => Invalidation::Everything,
         };
         self.cache.settle(&changed, until);
     }
@@ -139,23 +143,23 @@ impl Writes {
     }
 }
 
-fn note(attempts: &mut Option<Attempts>, first: Instant, until: Option<Instant>) {
-    let attempts = attempts.get_or_insert(Attempts { first, until });
+fn note(attempts: &mut Option<EarlierAttempts>, first: Instant, until: Option<Instant>) {
+    let attempts = attempts.get_or_insert(EarlierAttempts { first, until });
     attempts.first = attempts.first.min(first);
     attempts.until = attempts.until.max(until);
 }
 
 /// What a write of this operation may change.
-fn changed(write: &Operation, operations: &[Arc<Operation>]) -> Touched {
+fn changed(write: &Operation, operations: &[Arc<Operation>]) -> Invalidation {
     let mut changed = Vec::new();
     for shows in operations {
         match write.may_change(shows) {
             Some(true) => changed.push(u32::try_from(shows.index).unwrap_or(u32::MAX)),
             Some(false) => {}
-            None => return Touched::Everything,
+            None => return Invalidation::Everything,
         }
     }
-    Touched::Operations(changed)
+    Invalidation::Operations(changed)
 }
 
 /// Order keys as the ledger keeps them. Without a name stands a barrier.

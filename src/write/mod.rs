@@ -13,7 +13,7 @@ pub mod settlement;
 
 use crate::attempt::send::may_land_later;
 use crate::attempt::{Attempts, Handles};
-use crate::cache::{Cache, Touched};
+use crate::cache::{Cache, Invalidation};
 use crate::clock::Clock;
 use crate::error::GatewayError;
 use crate::exchange::callers::Quotas;
@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::tasks::Tasks;
 use crate::trace::Tracer;
-use batch::Platform;
+use batch::BatchPool;
 use durable::Durable;
 use http::StatusCode;
 use settlement::Affected;
@@ -43,7 +43,7 @@ pub struct Writes {
     /// The lanes.
     queue: Queue,
     /// Writes that may be batched.
-    platform: Platform,
+    pool: BatchPool,
     /// Writes that outlast a crash.
     durable: Durable,
     /// Writes held at present.
@@ -65,7 +65,7 @@ impl Writes {
             cache: handles.cache.clone(),
             budgets: handles.budgets.clone(),
             queue: handles.queue.clone(),
-            platform: Platform::default(),
+            pool: BatchPool::default(),
             durable,
             held,
             quotas: handles.quotas.clone(),
@@ -101,14 +101,18 @@ impl Writes {
 
     /// Makes cached answers unbelievable that began before this instant, and those that begin
     /// before the settling ends.
-    pub(crate) fn settle(&self, touched: &Touched, settling: Duration) {
+    pub(crate) fn settle(&self, touched: &Invalidation, settling: Duration) {
         let now = self.clock.now();
         self.cache.settle(touched, now + settling);
         match touched {
-            Touched::Everything => self.metrics.fence_moved("everything"),
-            Touched::Credential(_) => self.metrics.fence_moved("credential"),
-            Touched::Named { tags, .. } if tags.is_empty() => self.metrics.fence_moved("paths"),
-            Touched::Named { .. } | Touched::Operations(_) => self.metrics.fence_moved("tags"),
+            Invalidation::Everything => self.metrics.fence_moved("everything"),
+            Invalidation::Credential(_) => self.metrics.fence_moved("credential"),
+            Invalidation::Named { tags, .. } if tags.is_empty() => {
+                self.metrics.fence_moved("paths")
+            }
+            Invalidation::Named { .. } | Invalidation::Operations(_) => {
+                self.metrics.fence_moved("tags")
+            }
         }
     }
 

@@ -6,24 +6,26 @@
 //! effect.
 
 use crate::attempt::backoff;
-use crate::attempt::send::{Answer, Came};
+use crate::attempt::send::{AttemptOutcome, FinalAnswer};
 use crate::error::{GatewayError, Waited};
 use crate::exchange::body::{self, Body, Read};
-use crate::exchange::request::Ask;
+use crate::exchange::request::RequestContext;
 use crate::exchange::response::Reply;
 use crate::exchange::timing::Timing;
 use crate::journal::State;
-use crate::limit::budgets::Standing;
+use crate::limit::budgets::BudgetStatus;
 use crate::limit::ticket::{Permit, Ticket};
 use crate::merge::Batching;
 use crate::metrics::Outcome;
-use crate::queue::Place;
+use crate::queue::LanePosition;
 use crate::route::query;
 use crate::upstream::NewConnection;
 use crate::write::Writes;
-use crate::write::batch::{NoTurn, Turn};
-use crate::write::decision::{self, Known, REPEAT_FOR, Verdict, is_in_doubt, is_refusal, verdict};
-use crate::write::held::{Told, Unsettled, touched};
+use crate::write::batch::{SendTurn, TurnError};
+use crate::write::decision::{
+    self, Decision, OutcomeClass, RETRY_FOR, WriteFacts, decide, is_in_doubt, is_refusal,
+};
+use crate::write::held::{AttemptReport, Unsettled, touched};
 use http::Response;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -35,21 +37,21 @@ const KEEPING_TIME: Duration = Duration::from_secs(2);
 
 /// The API's answer to a write.
 #[derive(Debug)]
-pub(crate) struct Written {
+pub(crate) struct WriteAnswer {
     pub(crate) response: Response<Body>,
     /// The budget it drew on.
-    pub(crate) standing: Option<Standing>,
+    pub(crate) standing: Option<BudgetStatus>,
     /// From leaving to its head.
     pub(crate) took: Duration,
 }
 
 /// What the caller hears of an attempt: the API's answer, or why there is none.
-pub(crate) type Heard = Result<Written, GatewayError>;
+pub(crate) type CallerResult = Result<WriteAnswer, GatewayError>;
 
 /// A write whose caller waits for it.
 #[derive(Debug)]
-pub(crate) struct Held {
-    pub(crate) ask: Ask,
+pub(crate) struct HeldWrite {
+    pub(crate) context: RequestContext,
     pub(crate) ticket: Ticket,
     pub(crate) timing: Timing,
     /// Connections that could not be opened.
@@ -59,34 +61,34 @@ pub(crate) struct Held {
     /// Whether the API refused a batch in which it was sent.
     pub(crate) divided: bool,
     /// Once an attempt may have taken effect.
-    doubt: Option<Doubt>,
+    doubt: Option<Uncertainty>,
 }
 
 /// What is known of a write that may have taken effect.
 #[derive(Debug)]
-struct Doubt {
+struct Uncertainty {
     /// When the first attempt left that may have had effect.
     since: Instant,
     /// Attempts that may have had effect.
     failures: u32,
     /// What the last of them came to.
-    heard: Heard,
+    heard: CallerResult,
 }
 
 /// What follows from an attempt: its caller hears this, or it takes its place in the line again.
-pub(crate) type Next = ControlFlow<Result<Reply, GatewayError>, Place>;
+pub(crate) type NextStep = ControlFlow<Result<Reply, GatewayError>, LanePosition>;
 
 /// What the task of an attempt knows of its write.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Tries {
+pub(crate) struct AttemptHistory {
     /// When this attempt leaves.
     pub(crate) left: Instant,
     /// When the first one left that may have had effect.
     first_doubt: Option<Instant>,
 }
 
-impl From<Answer> for Written {
-    fn from(answer: Answer) -> Self {
+impl From<FinalAnswer> for WriteAnswer {
+    fn from(answer: FinalAnswer) -> Self {
         Self {
             response: answer.response.map(|body| Body::Streamed(Box::new(body))),
             standing: answer.standing,
@@ -95,7 +97,7 @@ impl From<Answer> for Written {
     }
 }
 
-impl Written {
+impl WriteAnswer {
     /// The API's own answer to a write.
     fn reply(self, mut timing: Timing) -> Reply {
         timing.upstream = self.took;
@@ -132,11 +134,11 @@ impl Written {
     }
 }
 
-impl Held {
-    pub(crate) fn new(ask: Ask, ticket: Ticket) -> Self {
+impl HeldWrite {
+    pub(crate) fn new(context: RequestContext, ticket: Ticket) -> Self {
         Self {
-            timing: Timing::of(&ask),
-            ask,
+            timing: Timing::of(&context),
+            context,
             ticket,
             connects: 0,
             batching: Batching::default(),
@@ -146,15 +148,15 @@ impl Held {
     }
 
     /// What is known of it when an attempt leaves at this instant.
-    pub(crate) fn tries(&self, left: Instant) -> Tries {
-        Tries {
+    pub(crate) fn history(&self, left: Instant) -> AttemptHistory {
+        AttemptHistory {
             left,
             first_doubt: self.doubt.as_ref().map(|doubt| doubt.since),
         }
     }
 
     /// The reply to an attempt that is the last one.
-    pub(crate) fn reply(&mut self, heard: Heard) -> Result<Reply, GatewayError> {
+    pub(crate) fn reply(&mut self, heard: CallerResult) -> Result<Reply, GatewayError> {
         heard.map(|written| written.reply(std::mem::take(&mut self.timing)))
     }
 
@@ -167,7 +169,7 @@ impl Held {
         without_effect: Result<Reply, GatewayError>,
     ) -> Result<Reply, GatewayError> {
         match self.doubt.take() {
-            None if self.divided => Err(unknown(&self.ask, Waited::Divided)),
+            None if self.divided => Err(unknown(&self.context, Waited::Divided)),
             None => without_effect,
             Some(doubt) => self.reply(doubt.heard),
         }
@@ -175,55 +177,58 @@ impl Held {
 }
 
 /// Nobody knows whether the write took effect.
-pub(crate) fn unknown(ask: &Ask, waited: Waited) -> GatewayError {
+pub(crate) fn unknown(context: &RequestContext, waited: Waited) -> GatewayError {
     GatewayError::OutcomeUnknown {
         waited,
-        may_retry: is_repeatable(ask),
+        may_retry: is_repeatable(context),
     }
 }
 
 /// Whether a write may be sent again after it may have taken effect.
-pub(crate) fn is_repeatable(ask: &Ask) -> bool {
-    ask.operation.is_idempotent(&ask.method) && !ask.overridden
+pub(crate) fn is_repeatable(context: &RequestContext) -> bool {
+    context.operation.is_idempotent(&context.method) && !context.overridden
 }
 
 /// Whether a write names more than one element, as far as can be told: a body may list any number.
-pub(crate) fn is_list(ask: &Ask) -> bool {
-    let lists = ask.operation.lists.iter();
-    let values = lists.map(|name| query::list_values(ask.query(), name).len());
-    !ask.body.is_empty() || values.sum::<usize>() > 1
+pub(crate) fn is_list(context: &RequestContext) -> bool {
+    let lists = context.operation.lists.iter();
+    let values = lists.map(|name| query::list_values(context.query(), name).len());
+    !context.body.is_empty() || values.sum::<usize>() > 1
 }
 
 impl Writes {
     /// Waits for the turn of a held write.
     ///
     /// # Errors
-    /// Why it has none; see [`Held::end`].
-    pub(crate) async fn next_turn_of(
+    /// Why it has none; see [`HeldWrite::end`].
+    pub(crate) async fn wait_for_turn(
         &self,
-        held: &mut Held,
-        mut place: Place,
-    ) -> Result<Turn, GatewayError> {
+        held: &mut HeldWrite,
+        mut place: LanePosition,
+    ) -> Result<SendTurn, GatewayError> {
         loop {
-            let (ask, ticket) = (&held.ask, &mut held.ticket);
+            let (context, ticket) = (&held.context, &mut held.ticket);
             let turn = match held.doubt {
-                None => self.turn(ask, (None, held.batching), ticket, place).await,
+                None => {
+                    self.turn(context, (None, held.batching), ticket, place)
+                        .await
+                }
                 // A repetition is judged by its own answers alone.
                 Some(_) => self.turn_alone(None, ticket, place).await,
             };
-            let over = held.doubt.as_ref().map(|doubt| doubt.since + REPEAT_FOR);
+            let over = held.doubt.as_ref().map(|doubt| doubt.since + RETRY_FOR);
             match turn {
                 Ok(_) if over.is_some_and(|over| over <= self.clock.now()) => {
-                    return Err(unknown(ask, Waited::InVain));
+                    return Err(unknown(context, Waited::InVain));
                 }
                 Ok(turn) => return Ok(turn),
-                Err((NoTurn::Broken(until), back)) if until <= ticket.deadline() => {
+                Err((TurnError::BreakerOpen(until), back)) if until <= ticket.deadline() => {
                     tokio::time::sleep_until(until.into()).await;
                     place = back;
                     place.look_again();
                     ticket.again_blocked();
                 }
-                Err((why, _)) => return Err(self.no_turn(why, ask, ticket)),
+                Err((why, _)) => return Err(self.no_turn(why, context, ticket)),
             }
         }
     }
@@ -231,90 +236,90 @@ impl Writes {
     /// Sends a held write once; what its task tells of that. `None` if there is nothing to tell.
     pub(crate) async fn send_held(
         self: &Arc<Self>,
-        ask: &Ask,
-        tries: Tries,
+        context: &RequestContext,
+        history: AttemptHistory,
         permit: Permit,
-        place: Place,
-    ) -> Option<Told> {
-        let affected = touched(ask).sent_before(tries.first_doubt.is_some());
+        place: LanePosition,
+    ) -> Option<AttemptReport> {
+        let affected = touched(context).sent_before(history.first_doubt.is_some());
         let unsettled = Unsettled::new(self.clone(), affected, place);
-        let permit = permit.carries(vec![unsettled.intent(ask, None)]);
-        let mut request = ask.forwarded();
-        if tries.first_doubt.is_some() {
+        let permit = permit.carries(vec![unsettled.intent(context, None)]);
+        let mut request = context.forwarded();
+        if history.first_doubt.is_some() {
             request.extensions_mut().insert(NewConnection);
         }
         let came = self
             .attempts
-            .attempt(&ask.operation, ask.credential, permit, request);
+            .attempt(&context.operation, context.credential, permit, request);
         Some(match came.await {
-            Came::Answer(answer) => {
+            AttemptOutcome::Answer(answer) => {
                 let status = answer.response.status();
                 let headers = answer.response.headers();
                 let place = unsettled.heard(status, headers, answer.doubtful);
-                let came = decision::Came::Status(status);
-                self.tells(ask, tries, came, (Ok(answer.into()), place))
+                let came = OutcomeClass::Status(status);
+                self.report_of(context, history, came, (Ok(answer.into()), place))
             }
-            Came::Unknown(why) => {
+            AttemptOutcome::Unknown(why) => {
                 let place = unsettled.in_doubt();
-                let heard = Err(unknown(ask, why.into()));
-                self.tells(ask, tries, decision::Came::NoAnswer, (heard, place))
+                let heard = Err(unknown(context, why.into()));
+                self.report_of(context, history, OutcomeClass::NoAnswer, (heard, place))
             }
-            came => Told::Again(unsettled.not_carried_out()?, came),
+            came => AttemptReport::Requeue(unsettled.not_carried_out()?, came),
         })
     }
 
     /// What a write's task tells of an attempt that had an effect, or may have had. If that is the
     /// last one, its lanes open before its caller hears.
-    fn tells(
+    fn report_of(
         &self,
-        ask: &Ask,
-        tries: Tries,
-        came: decision::Came,
-        (heard, place): (Heard, Option<Place>),
-    ) -> Told {
+        context: &RequestContext,
+        history: AttemptHistory,
+        came: OutcomeClass,
+        (heard, place): (CallerResult, Option<LanePosition>),
+    ) -> AttemptReport {
         let now = self.clock.now();
-        let first = tries.first_doubt.unwrap_or(tries.left);
-        let known = Known {
-            method: &ask.method,
-            is_list: is_list(ask),
-            repeatable: is_in_doubt(came) && is_repeatable(ask),
-            doubtful: tries.first_doubt.is_some(),
+        let first = history.first_doubt.unwrap_or(history.left);
+        let known = WriteFacts {
+            method: &context.method,
+            is_list: is_list(context),
+            repeatable: is_in_doubt(came) && is_repeatable(context),
+            doubtful: history.first_doubt.is_some(),
             since_first: now.saturating_duration_since(first),
             deferred: false,
         };
-        match (verdict(came, &known), place) {
-            (Verdict::Repeat, Some(place)) => Told::InDoubt(place, heard),
+        match (decide(came, &known), place) {
+            (Decision::Retry, Some(place)) => AttemptReport::Uncertain(place, heard),
             // What the API refuses now, an earlier attempt may have done.
-            (Verdict::End(State::Unknown), _) if is_refusal(came) => {
-                Told::Ended(Err(unknown(ask, Waited::RetryRefused)))
+            (Decision::End(State::Unknown), _) if is_refusal(came) => {
+                AttemptReport::Ended(Err(unknown(context, Waited::RetryRefused)))
             }
-            _ => Told::Ended(heard),
+            _ => AttemptReport::Ended(heard),
         }
     }
 
     /// Lets a write wait that may have taken effect, until it may be sent again.
-    pub(crate) async fn repeat(
+    pub(crate) async fn wait_for_retry(
         &self,
-        held: &mut Held,
+        held: &mut HeldWrite,
         left: Instant,
-        mut place: Place,
-        heard: Heard,
-    ) -> Next {
+        mut place: LanePosition,
+        heard: CallerResult,
+    ) -> NextStep {
         let before = held.doubt.as_ref();
         let failures = before.map_or(0, |doubt| doubt.failures) + 1;
         let since = before.map_or(left, |doubt| doubt.since);
-        let pause = decision::pause(failures, backoff::dice(place.turn(), failures));
-        if !self.may_repeat(held, since, pause) {
+        let pause = decision::pause(failures, backoff::jitter(place.turn(), failures));
+        if !self.may_retry(held, since, pause) {
             drop(place);
             return ControlFlow::Break(held.reply(heard));
         }
         tracing::info!(
-            operation = %held.ask.operation.name,
-            credential = %held.ask.credential,
+            operation = %held.context.operation.name,
+            credential = %held.context.credential,
             attempts = failures,
             pause_ms = pause.as_millis(),
-            request_id = held.ask.ids.request(),
-            trace_id = held.ask.ids.trace(),
+            request_id = held.context.ids.request(),
+            trace_id = held.context.ids.trace(),
             "retry: the write may have taken effect"
         );
         place.stay_closed_for(self.router.settings.get().late);
@@ -322,11 +327,11 @@ impl Writes {
         let heard = match heard {
             Ok(written) => {
                 let kept = written.keep().await;
-                kept.ok_or_else(|| unknown(&held.ask, Waited::InVain))
+                kept.ok_or_else(|| unknown(&held.context, Waited::InVain))
             }
             Err(why) => Err(why),
         };
-        held.doubt = Some(Doubt {
+        held.doubt = Some(Uncertainty {
             since,
             failures,
             heard,
@@ -347,16 +352,16 @@ impl Writes {
 
     /// Whether a write may be repeated after this pause. Its deadline leaves time for the answer,
     /// where it is known when whoever stands in front of the gateway gives up.
-    fn may_repeat(&self, held: &Held, since: Instant, pause: Duration) -> bool {
+    fn may_retry(&self, held: &HeldWrite, since: Instant, pause: Duration) -> bool {
         let leaves = held.ticket.estimate_again();
         let leaves = leaves.max(self.clock.now() + pause);
-        if leaves > held.ticket.deadline() || leaves >= since + REPEAT_FOR {
+        if leaves > held.ticket.deadline() || leaves >= since + RETRY_FOR {
             return false;
         }
-        let operation = &held.ask.operation;
-        let given = self.attempts.take_repetition(operation).is_ok();
+        let operation = &held.context.operation;
+        let given = self.attempts.take_retry(operation).is_ok();
         if !given {
-            self.attempts.no_repetition(operation, &held.ask.ids);
+            self.attempts.report_no_retry(operation, &held.context.ids);
         }
         given
     }

@@ -7,7 +7,7 @@
 //!
 //! An end is that of one dispatch. A write that takes several is settled after each of them.
 
-use crate::cache::Touched;
+use crate::cache::Invalidation;
 use crate::cache::fence::Tag;
 use crate::credential::Credential;
 use crate::write::locations;
@@ -98,18 +98,18 @@ impl Affected {
     }
 
     /// What the cache is to be told of an end with this status; see [`extent`].
-    pub fn settled(&self, status: Option<StatusCode>) -> Option<Touched> {
+    pub fn settled(&self, status: Option<StatusCode>) -> Option<Invalidation> {
         let is_credential_named = self.credential.is_some();
         match extent(status, self.scope, self.may_be_partial, is_credential_named) {
             Extent::Nothing | Extent::OwnMarks => None,
             Extent::Credential => self
                 .credential
-                .map(|credential| Touched::Credential(*credential.bytes())),
-            Extent::Named => Some(Touched::Named {
+                .map(|credential| Invalidation::Credential(*credential.bytes())),
+            Extent::Named => Some(Invalidation::Named {
                 tags: self.tags.clone(),
                 paths: self.paths.clone(),
             }),
-            Extent::Everything => Some(Touched::Everything),
+            Extent::Everything => Some(Invalidation::Everything),
         }
     }
 }

@@ -9,7 +9,7 @@ use hyper::service::Service;
 use segment_gateway::admin::{Access, Admin};
 use segment_gateway::credential::Credential;
 use segment_gateway::exchange::body::OuterBody;
-use segment_gateway::limit::budgets::{Admission, Readiness, Wish};
+use segment_gateway::limit::budgets::{Admission, BudgetRequest, Readiness};
 use segment_gateway::limit::turns::{Caller, Urgency};
 use segment_gateway::route::policy::Effect;
 use segment_gateway::sandbox::SandboxSpec;
@@ -178,7 +178,7 @@ fn open_budgets(world: &World, most: u16) {
             peer: IpAddr::from([10, 0, 0, high]),
             name: None,
         };
-        let ticket = world.gateway.budgets().join(&Wish {
+        let ticket = world.gateway.budgets().join(&BudgetRequest {
             credential: Credential::from_bytes(hash),
             budget,
             effect: Effect::Read,

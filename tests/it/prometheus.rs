@@ -6,7 +6,7 @@
 //! `SEGMENT_GATEWAY_NEEDS_PROMETHEUS` is set.
 
 use super::deploy::expressions;
-use super::support::place::{Place, Process};
+use super::support::place::{LinePosition, Process};
 use super::support::wire::{eventually, free, try_ask};
 use super::support::{request, routes_with, with};
 use http::{Method, Request};
@@ -152,7 +152,7 @@ async fn interfere(sandbox: SocketAddr) {
 }
 
 /// Asks for all that the row of shadow mode shows, until it is dropped.
-fn shadow_load(place: &Place) -> JoinSet<()> {
+fn shadow_load(place: &LinePosition) -> JoinSet<()> {
     let mut callers = JoinSet::new();
     callers.spawn(read_in_shadow(place.proxy));
     callers.spawn(interfere(place.sandbox));
@@ -224,7 +224,11 @@ async fn rules(prometheus: SocketAddr) -> Vec<Value> {
 
 #[tokio::test]
 async fn every_query_of_the_dashboard_returns_data() {
-    let (place, shadow, directory) = (Place::new(), Place::new(), tempfile::tempdir().unwrap());
+    let (place, shadow, directory) = (
+        LinePosition::new(),
+        LinePosition::new(),
+        tempfile::tempdir().unwrap(),
+    );
     let admins = [place.admin, shadow.admin];
     let Some((process, prometheus)) = start(admins, directory.path()) else {
         let needed = std::env::var_os("SEGMENT_GATEWAY_NEEDS_PROMETHEUS").is_some();

@@ -7,7 +7,7 @@ use super::support::{Setup, World, loaded, request};
 use http::Method;
 use segment_gateway::app::{server_bounds, stack_bounds};
 use segment_gateway::config::{Config, Size};
-use segment_gateway::gateway::connection::Front;
+use segment_gateway::gateway::connection::ConnectionServices;
 use segment_gateway::sandbox::SandboxSpec;
 use segment_gateway::server::conn;
 use segment_gateway::server::refusals::Refusals;
@@ -73,7 +73,7 @@ async fn an_idle_connection_outlives_the_time_for_a_head() {
     let world = Script::new(|_, _| Step::Answer(answer(200, "{}"))).world();
     let config = Config::default();
     let bounds = server_bounds(&config).each;
-    let front = Front::new(world.gateway.clone(), stack_bounds(&config));
+    let front = ConnectionServices::new(world.gateway.clone(), stack_bounds(&config));
     let (mut caller, connection) = tokio::io::duplex(64 * 1024);
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -456,7 +456,8 @@ async fn a_request_that_panics_has_failed_and_was_not_hung_up_on() {
     let _guard = log.listen();
     let (_script, world, _address) = served().await;
     let bounds = stack_bounds(&loaded().config);
-    let door = Front::new(world.gateway.clone(), bounds).connected(([127, 0, 0, 1], 1).into());
+    let door = ConnectionServices::new(world.gateway.clone(), bounds)
+        .connected(([127, 0, 0, 1], 1).into());
     let ask = request(Method::POST, "/labels", "t", "").map(|_| Panics);
     let answer = door.answer(ask).await;
     let answer = answer.unwrap();

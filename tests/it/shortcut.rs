@@ -25,7 +25,7 @@ fn get(target: &str, fields: &[(&str, &str)]) -> Ask {
 /// The answer, if it came by the short way.
 async fn at_once(world: &World, ask: Ask) -> Option<Answer> {
     let answer = world.door(&ask).answer(ask);
-    if answer.is_at_once() {
+    if answer.is_fast_path() {
         Some(whole(answer).await)
     } else {
         None

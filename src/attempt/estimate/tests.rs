@@ -35,8 +35,8 @@ fn occupied(now: Instant, until: &[u64]) -> Account {
     Account::new(window, 60, now)
 }
 
-fn forecast(now: Instant, account: Account, lanes: Lanes) -> Forecast {
-    Forecast {
+fn forecast(now: Instant, account: Account, lanes: Lanes) -> Estimate {
+    Estimate {
         accounts: vec![(BUDGET.into(), account)],
         lanes,
         now,
@@ -49,7 +49,7 @@ fn keys(keys: &[&str]) -> Keys {
 
 /// The estimate for a write that arrives now from this peer: when it is sent, and when to come
 /// back.
-fn told(forecast: &Forecast, from: u8, acts_on: &[&str], patience: u64) -> (Option<f64>, u64) {
+fn told(forecast: &Estimate, from: u8, acts_on: &[&str], patience: u64) -> (Option<f64>, u64) {
     let (caller, keys) = (peer(from), keys(acts_on));
     let newcomer = Newcomer {
         budget: BUDGET,

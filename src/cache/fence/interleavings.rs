@@ -7,7 +7,7 @@
 //! out doors on demand, which shows that the enumeration would notice.
 
 use super::*;
-use crate::cache::decide::{InFlight, Scene, Seat, Sharing, seat};
+use crate::cache::decide::{InFlight, LookupDecision, LookupInput, Sharing, decision};
 use crate::clock::Clock;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -47,14 +47,14 @@ struct Doors {
     join: bool,
     hand_over: bool,
     /// A fetch that has left is told from one that has not.
-    departure: bool,
+    started: bool,
 }
 
 const ALL: Doors = Doors {
     lookup: true,
     join: true,
     hand_over: true,
-    departure: true,
+    started: true,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,7 +95,7 @@ enum Fetch {
 }
 
 /// How a flight ended: its stamp at the end and the version it brought.
-type Landed = Option<(Stamp, u8)>;
+type Completed = Option<(Stamp, u8)>;
 
 #[derive(Clone)]
 struct World {
@@ -106,10 +106,10 @@ struct World {
     /// The versions there are, and those that the upstream shows.
     version: u8,
     visible: u8,
-    store: Landed,
+    store: Completed,
     /// The flight that may be joined, and whether it has left.
     joinable: Option<(u8, Stamp, bool)>,
-    flights: Vec<Landed>,
+    flights: Vec<Completed>,
     writes: [Write; 2],
     readers: [Reader; 3],
     /// What each reader may at least expect: the newest version that was answered and shown when
@@ -125,9 +125,9 @@ struct World {
 struct Seen(
     (u64, Instant, Instant),
     (u8, u8, u8),
-    Landed,
+    Completed,
     Option<(u8, Stamp, bool)>,
-    Vec<Landed>,
+    Vec<Completed>,
     [Write; 2],
     [Reader; 3],
     [Option<u8>; 3],
@@ -221,7 +221,7 @@ impl World {
                     Fetch::InLine(_) => Fetch::Left(self.depart(flight)),
                     Fetch::Left(stamp) => Fetch::Answered(stamp, self.visible),
                     Fetch::Answered(stamp, version) => {
-                        self.land(flight, stamp, version);
+                        self.complete(flight, stamp, version);
                         return self.show(index, version).map(|()| true);
                     }
                 };
@@ -261,12 +261,12 @@ impl World {
         {
             return self.show(index, version);
         }
-        let scene = Scene {
+        let input = LookupInput {
             fence: &self.fence,
             depends: &users(),
             flight: self.joinable.map(|(_, stamp, has_left)| InFlight {
                 stamp,
-                has_left: has_left && self.doors.departure,
+                has_left: has_left && self.doors.started,
                 is_renewal: false,
             }),
             free: 3,
@@ -277,29 +277,33 @@ impl World {
                 shows: true,
             },
         };
-        let seat = match (seat(&scene, self.now), self.joinable) {
-            (Seat::Lead(_) | Seat::LeadNext(_), Some(_)) if !self.doors.join => Seat::Follow,
-            (seat, _) => seat,
+        let decision = match (decision(&input, self.now), self.joinable) {
+            (LookupDecision::Lead(_) | LookupDecision::LeadNext(_), Some(_))
+                if !self.doors.join =>
+            {
+                LookupDecision::Follow
+            }
+            (decision, _) => decision,
         };
-        self.readers[index] = match (seat, self.joinable) {
-            (Seat::Follow, Some((flight, _, has_left))) => Reader::Following {
+        self.readers[index] = match (decision, self.joinable) {
+            (LookupDecision::Follow, Some((flight, _, has_left))) => Reader::Following {
                 flight,
-                came: (!has_left || !self.doors.departure).then(|| self.fence.stamp(self.now)),
+                came: (!has_left || !self.doors.started).then(|| self.fence.stamp(self.now)),
             },
             // It may leave before the one under way has ended: that one may hang.
-            (Seat::Lead(stamp) | Seat::LeadNext(stamp), _) => {
+            (LookupDecision::Lead(stamp) | LookupDecision::LeadNext(stamp), _) => {
                 let flight = u8::try_from(self.flights.len()).unwrap();
                 self.flights.push(None);
                 self.joinable = Some((flight, stamp, false));
                 let fetch = Fetch::InLine(stamp);
                 Reader::Leading { flight, fetch }
             }
-            (seat, _) => panic!("nobody is seated like this here: {seat:?}"),
+            (decision, _) => panic!("an unexpected decision: {decision:?}"),
         };
         Ok(())
     }
 
-    fn land(&mut self, flight: u8, stamp: Stamp, version: u8) {
+    fn complete(&mut self, flight: u8, stamp: Stamp, version: u8) {
         self.flights[usize::from(flight)] = Some((stamp, version));
         let may_store = match self.joinable {
             Some((current, ..)) if current == flight => {
@@ -383,7 +387,7 @@ fn the_enumeration_notices_a_missing_door() {
         ..ALL
     };
     let takes_any_fetch_for_one_to_come = Doors {
-        departure: false,
+        started: false,
         ..ALL
     };
     assert!(enumerate(no_fence_at_flights).1 > 0);

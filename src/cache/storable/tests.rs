@@ -14,7 +14,12 @@ fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
     headers
 }
 
-fn judged_by(rules: &Rules, status: u16, lines: &[(&'static str, &str)], body: usize) -> Verdict {
+fn judged_by(
+    rules: &Rules,
+    status: u16,
+    lines: &[(&'static str, &str)],
+    body: usize,
+) -> Storability {
     judge(&Facts {
         rules,
         status: StatusCode::from_u16(status).unwrap(),
@@ -32,14 +37,14 @@ fn with_ttl() -> Rules {
     }
 }
 
-fn judged(status: u16, lines: &[(&'static str, &str)], body: usize) -> Verdict {
+fn judged(status: u16, lines: &[(&'static str, &str)], body: usize) -> Storability {
     judged_by(&with_ttl(), status, lines, body)
 }
 
 /// Seconds for which an answer is fresh, if it is stored.
-fn fresh(verdict: Verdict) -> Option<u64> {
+fn fresh(verdict: Storability) -> Option<u64> {
     match verdict {
-        Verdict::Store(life) => Some(life.fresh_for.as_secs()),
+        Storability::Store(life) => Some(life.fresh_for.as_secs()),
         _ => None,
     }
 }
@@ -50,13 +55,13 @@ fn without_a_word_of_the_api_only_complete_successes_are_stored() {
         assert_eq!(fresh(judged(status, &[], 10)), Some(60), "{status}");
     }
     for status in [401, 403, 404, 500, 502, 503, 504] {
-        let shared = Verdict::Share(Refusal::Status);
+        let shared = Storability::Share(StoreRefusal::Status);
         assert_eq!(judged(status, &[], 10), shared, "{status}");
     }
     for status in [
         201, 202, 205, 301, 302, 307, 400, 406, 409, 410, 412, 413, 415, 416, 417, 422, 429, 431,
     ] {
-        let kept = Verdict::Keep(Refusal::Status);
+        let kept = Storability::Private(StoreRefusal::Status);
         assert_eq!(judged(status, &[], 10), kept, "{status}");
     }
 }
@@ -73,62 +78,71 @@ fn with_a_stated_lifetime_every_final_status_is_stored_unknown_ones_too() {
     // The operator's time is for successes, and the shorter word counts.
     assert_eq!(fresh(judged(200, STATED, 10)), Some(60));
     for status in [206, 304] {
-        let partial = Verdict::Keep(Refusal::Partial);
+        let partial = Storability::Private(StoreRefusal::Partial);
         assert_eq!(judged(status, STATED, 10), partial, "{status}");
     }
     for status in [100, 103, 199] {
-        let kept = Verdict::Keep(Refusal::Status);
+        let kept = Storability::Private(StoreRefusal::Status);
         assert_eq!(judged(status, STATED, 10), kept, "{status}");
     }
     // What says that the credential is in doubt outlives no moment.
-    assert_eq!(judged(401, STATED, 10), Verdict::Share(Refusal::Status));
+    assert_eq!(
+        judged(401, STATED, 10),
+        Storability::Share(StoreRefusal::Status)
+    );
     for status in [407, 429] {
-        assert_eq!(judged(status, STATED, 10), Verdict::Keep(Refusal::Status));
+        assert_eq!(
+            judged(status, STATED, 10),
+            Storability::Private(StoreRefusal::Status)
+        );
     }
 }
 
 #[test]
 fn what_is_for_one_reader_alone() {
-    let table: [(&[(&'static str, &str)], Refusal); 14] = [
-        (&[("cache-control", "no-store")], Refusal::NoStore),
-        (&[("cache-control", "no-cache")], Refusal::NoCache),
-        (&[("cache-control", "private=\"x")], Refusal::NoStore),
-        (&[("set-cookie", "a=b")], Refusal::SetCookie),
-        (&[("set-cookie2", "a=b")], Refusal::SetCookie),
-        (&[("vary", "accept, *")], Refusal::Vary),
-        (&[("vary", "a,b,c,d,e,f,g,h,i")], Refusal::Vary),
-        (&[("content-encoding", "br")], Refusal::ContentEncoding),
+    let table: [(&[(&'static str, &str)], StoreRefusal); 14] = [
+        (&[("cache-control", "no-store")], StoreRefusal::NoStore),
+        (&[("cache-control", "no-cache")], StoreRefusal::NoCache),
+        (&[("cache-control", "private=\"x")], StoreRefusal::NoStore),
+        (&[("set-cookie", "a=b")], StoreRefusal::SetCookie),
+        (&[("set-cookie2", "a=b")], StoreRefusal::SetCookie),
+        (&[("vary", "accept, *")], StoreRefusal::Vary),
+        (&[("vary", "a,b,c,d,e,f,g,h,i")], StoreRefusal::Vary),
+        (&[("content-encoding", "br")], StoreRefusal::ContentEncoding),
         (
             &[("content-encoding", "identity, br")],
-            Refusal::ContentEncoding,
+            StoreRefusal::ContentEncoding,
         ),
         (
             &[("content-encoding", "gzip, gzip")],
-            Refusal::ContentEncoding,
+            StoreRefusal::ContentEncoding,
         ),
-        (&[("content-range", "bytes 0-1/2")], Refusal::Partial),
-        (&[("trailer", "x")], Refusal::Unsuitable),
+        (&[("content-range", "bytes 0-1/2")], StoreRefusal::Partial),
+        (&[("trailer", "x")], StoreRefusal::Unsuitable),
         (
             &[("content-length", "2"), ("content-length", "3")],
-            Refusal::Unsuitable,
+            StoreRefusal::Unsuitable,
         ),
-        (&[("cdn-cache-control", "no-store")], Refusal::NoStore),
+        (&[("cdn-cache-control", "no-store")], StoreRefusal::NoStore),
     ];
     for (lines, reason) in table {
         for status in [200, 503] {
             assert_eq!(
                 judged(status, lines, 10),
-                Verdict::Keep(reason),
+                Storability::Private(reason),
                 "{status} {lines:?}"
             );
         }
     }
     assert_eq!(
         judged(200, &[("cache-control", "max-age=0")], 10),
-        Verdict::Keep(Refusal::Expired)
+        Storability::Private(StoreRefusal::Expired)
     );
     assert_eq!(fresh(judged(200, &[], 1_000)), Some(60));
-    assert_eq!(judged(200, &[], 1_001), Verdict::Keep(Refusal::TooLarge));
+    assert_eq!(
+        judged(200, &[], 1_001),
+        Storability::Private(StoreRefusal::TooLarge)
+    );
 }
 
 #[test]
@@ -157,11 +171,14 @@ fn must_understand_lifts_no_store_where_the_status_is_understood() {
     const FIELD: &[(&str, &str)] = &[("cache-control", "max-age=9, no-store, must-understand")];
     assert_eq!(fresh(judged(200, FIELD, 10)), Some(9));
     assert_eq!(fresh(judged(404, FIELD, 10)), Some(9));
-    assert_eq!(judged(299, FIELD, 10), Verdict::Keep(Refusal::NoStore));
+    assert_eq!(
+        judged(299, FIELD, 10),
+        Storability::Private(StoreRefusal::NoStore)
+    );
     let alone: &[_] = &[("cache-control", "max-age=9, must-understand")];
     assert_eq!(
         judged(299, alone, 10),
-        Verdict::Keep(Refusal::NotUnderstood)
+        Storability::Private(StoreRefusal::NotUnderstood)
     );
 }
 
@@ -171,37 +188,40 @@ fn what_cannot_be_used_at_once_is_stored_if_it_can_be_validated() {
     for field in ["no-cache", "no-cache=\"a\"", "max-age=0"] {
         let verdict = judged(200, &[TAG, ("cache-control", field)], 10);
         assert!(
-            matches!(verdict, Verdict::Validate(life) if life.is_over()),
+            matches!(verdict, Storability::Validate(life) if life.is_over()),
             "{field}"
         );
     }
     let api_alone = |lines: &[(&'static str, &str)]| judged_by(&Rules::default(), 200, lines, 10);
-    assert!(matches!(api_alone(&[TAG]), Verdict::Validate(_)));
+    assert!(matches!(api_alone(&[TAG]), Storability::Validate(_)));
     assert!(matches!(
         api_alone(&[("last-modified", "Mon, 23 Nov 2026 19:26:00 GMT")]),
-        Verdict::Validate(_)
+        Storability::Validate(_)
     ));
-    assert_eq!(api_alone(&[]), Verdict::Keep(Refusal::NoLifetime));
+    assert_eq!(
+        api_alone(&[]),
+        Storability::Private(StoreRefusal::NoLifetime)
+    );
     assert_eq!(
         api_alone(&[("etag", "x")]),
-        Verdict::Keep(Refusal::NoLifetime)
+        Storability::Private(StoreRefusal::NoLifetime)
     );
     let error = judged(404, &[TAG, ("cache-control", "max-age=0")], 10);
-    assert_eq!(error, Verdict::Share(Refusal::Status));
+    assert_eq!(error, Storability::Share(StoreRefusal::Status));
 }
 
 #[test]
 fn ages_and_lifetimes() {
-    let table: [(&[(&'static str, &str)], Verdict); 3] = [
+    let table: [(&[(&'static str, &str)], Storability); 3] = [
         (
             &[("cache-control", "max-age=10"), ("age", "10")],
-            Verdict::Keep(Refusal::Expired),
+            Storability::Private(StoreRefusal::Expired),
         ),
         (
             &[("cache-control", "max-age=100"), ("age", "70")],
-            Verdict::Share(Refusal::Expired),
+            Storability::Share(StoreRefusal::Expired),
         ),
-        (&[("age", "70")], Verdict::Share(Refusal::Expired)),
+        (&[("age", "70")], Storability::Share(StoreRefusal::Expired)),
     ];
     for (lines, expected) in table {
         assert_eq!(judged(200, lines, 10), expected, "{lines:?}");
@@ -225,15 +245,18 @@ fn the_operators_word_is_not_for_cookies_and_parts() {
         assert_eq!(fresh(verdict), Some(60), "{field}");
     }
     for (line, reason) in [
-        (("set-cookie", "a=b"), Refusal::SetCookie),
-        (("vary", "*"), Refusal::Vary),
-        (("content-range", "bytes 0-1/2"), Refusal::Partial),
+        (("set-cookie", "a=b"), StoreRefusal::SetCookie),
+        (("vary", "*"), StoreRefusal::Vary),
+        (("content-range", "bytes 0-1/2"), StoreRefusal::Partial),
     ] {
-        assert_eq!(judged_by(&rules, 200, &[line], 10), Verdict::Keep(reason));
+        assert_eq!(
+            judged_by(&rules, 200, &[line], 10),
+            Storability::Private(reason)
+        );
     }
     assert_eq!(
         judged_by(&rules, 404, &[], 10),
-        Verdict::Share(Refusal::Status)
+        Storability::Share(StoreRefusal::Status)
     );
 }
 
@@ -249,9 +272,9 @@ proptest! {
         body_bytes in 0usize..2_000,
     ) {
         let head = judged(status, &[line], 0);
-        if matches!(head, Verdict::Keep(_)) {
+        if matches!(head, Storability::Private(_)) {
             let whole = judged(status, &[line], body_bytes);
-            prop_assert!(matches!(whole, Verdict::Keep(_)), "{whole:?}");
+            prop_assert!(matches!(whole, Storability::Private(_)), "{whole:?}");
         }
     }
 
@@ -267,9 +290,9 @@ proptest! {
         lines.extend(no_store.then_some(("cache-control", "no-store")));
         let verdict = judged(status, &lines, 10);
         if cookie || no_store {
-            prop_assert!(matches!(verdict, Verdict::Keep(_)));
+            prop_assert!(matches!(verdict, Storability::Private(_)));
         }
-        if let Verdict::Store(life) = verdict {
+        if let Storability::Store(life) = verdict {
             prop_assert!(status >= 200 && !life.is_over());
         }
     }

@@ -14,7 +14,7 @@ fn the_store_stays_within_its_bytes() {
     let body = "x".repeat(5_000);
     for number in 0..200 {
         let key = key(ALICE, &format!("/users/{number}"));
-        finish(leads(board(&cache, &key, at)), &body, at);
+        finish(leads(join(&cache, &key, at)), &body, at);
         cache.tidy();
         assert!(cache.stats().bytes <= 50_000);
         assert!(
@@ -37,9 +37,9 @@ fn an_answer_larger_than_the_store_is_refused() {
     });
     let key = key(ALICE, "/users");
     let at = now();
-    let landed = finish(leads(board(&cache, &key, at)), &"x".repeat(9_000), at);
-    assert_eq!(landed.stored, Err(Refusal::TooLarge));
-    assert!(landed.entry.is_some(), "those who wait can have it");
+    let completed = finish(leads(join(&cache, &key, at)), &"x".repeat(9_000), at);
+    assert_eq!(completed.stored, Err(StoreRefusal::TooLarge));
+    assert!(completed.entry.is_some(), "those who wait can have it");
     assert_eq!(look(&cache, &key, at).unwrap_err(), Miss::Absent);
 }
 
@@ -48,7 +48,7 @@ fn marks_and_refused_credentials_are_bounded() {
     let cache = cache();
     let at = now();
     let key = key(BOB, "/users");
-    finish(leads(board(&cache, &key, at)), "{}", at);
+    finish(leads(join(&cache, &key, at)), "{}", at);
     for number in 0..20_000u32 {
         let mut credential = [0; 16];
         credential[..4].copy_from_slice(&number.to_le_bytes());
@@ -69,9 +69,9 @@ async fn those_who_come_and_go_leave_no_trace() {
     let key = key(ALICE, "/users");
     let at = now();
     for _ in 0..1_000 {
-        let leader = leads(board(&cache, &key, at));
+        let leader = leads(join(&cache, &key, at));
         for _ in 0..10 {
-            drop(follows(board(&cache, &key, at)));
+            drop(follows(join(&cache, &key, at)));
         }
         drop(leader);
     }

@@ -7,15 +7,15 @@ use tokio::sync::oneshot;
 async fn a_hundred_readers_share_one_fetch() {
     let cache = cache();
     let key = key(ALICE, "/users");
-    let leader = leads(board(&cache, &key, now()));
+    let leader = leads(join(&cache, &key, now()));
     assert_eq!(leader.why(), Miss::Absent);
     let mut readers = JoinSet::new();
     for _ in 0..99 {
-        readers.spawn(ended(follows(board(&cache, &key, now()))));
+        readers.spawn(ended(follows(join(&cache, &key, now()))));
     }
     settle_tasks().await;
-    let landed = finish(leader, "{}", now());
-    assert_eq!(landed.stored, Ok(()));
+    let completed = finish(leader, "{}", now());
+    assert_eq!(completed.stored, Ok(()));
     let mut answered = 0;
     while let Some(outcome) = readers.join_next().await {
         let entry = shared(outcome.unwrap());
@@ -24,7 +24,7 @@ async fn a_hundred_readers_share_one_fetch() {
         answered += 1;
     }
     assert_eq!(answered, 99);
-    assert!(matches!(board(&cache, &key, now()), Board::Hit(..)));
+    assert!(matches!(join(&cache, &key, now()), Join::Hit(..)));
     assert_eq!(cache.stats().fetches, 0);
 }
 
@@ -51,14 +51,14 @@ async fn the_first_reader_hangs_up_and_the_others_do_not_notice() {
     let first = tokio::spawn({
         let (cache, key) = (cache.clone(), key.clone());
         async move {
-            let leader = leads(board(&cache, &key, now()));
+            let leader = leads(join(&cache, &key, now()));
             let _ = of_first.send(fetch(leader));
             std::future::pending::<()>().await;
         }
     });
     let (upstream, _) = first_leads.await.unwrap();
-    let second = tokio::spawn(ended(follows(board(&cache, &key, now()))));
-    let third = tokio::spawn(ended(follows(board(&cache, &key, now()))));
+    let second = tokio::spawn(ended(follows(join(&cache, &key, now()))));
+    let third = tokio::spawn(ended(follows(join(&cache, &key, now()))));
     first.abort();
     third.abort();
     assert!(first.await.unwrap_err().is_cancelled());
@@ -71,14 +71,14 @@ async fn the_first_reader_hangs_up_and_the_others_do_not_notice() {
 async fn a_fetch_that_panics_frees_its_key_and_wakes_everyone() {
     let cache = cache();
     let key = key(ALICE, "/users");
-    let (upstream, task) = fetch(leads(board(&cache, &key, now())));
-    let waiting = tokio::spawn(ended(follows(board(&cache, &key, now()))));
+    let (upstream, task) = fetch(leads(join(&cache, &key, now())));
+    let waiting = tokio::spawn(ended(follows(join(&cache, &key, now()))));
     settle_tasks().await;
     upstream.send("panic").unwrap();
     assert!(task.await.unwrap_err().is_panic());
     assert!(matches!(waiting.await.unwrap(), Outcome::Lost));
     assert_eq!(cache.stats().fetches, 0);
-    finish(leads(board(&cache, &key, now())), "{}", now());
+    finish(leads(join(&cache, &key, now())), "{}", now());
     assert!(look(&cache, &key, now()).is_ok());
 }
 
@@ -86,13 +86,13 @@ async fn a_fetch_that_panics_frees_its_key_and_wakes_everyone() {
 async fn a_fetch_that_is_aborted_or_fails_frees_its_key_and_wakes_everyone() {
     let cache = cache();
     let key = key(ALICE, "/users");
-    let (_upstream, task) = fetch(leads(board(&cache, &key, now())));
-    let waiting = follows(board(&cache, &key, now()));
+    let (_upstream, task) = fetch(leads(join(&cache, &key, now())));
+    let waiting = follows(join(&cache, &key, now()));
     task.abort();
     assert!(matches!(ended(waiting).await, Outcome::Lost));
 
-    let (upstream, _task) = fetch(leads(board(&cache, &key, now())));
-    let waiting = follows(board(&cache, &key, now()));
+    let (upstream, _task) = fetch(leads(join(&cache, &key, now())));
+    let waiting = follows(join(&cache, &key, now()));
     drop(upstream);
     assert!(matches!(
         ended(waiting).await,
@@ -105,33 +105,33 @@ async fn a_fetch_that_is_aborted_or_fails_frees_its_key_and_wakes_everyone() {
 async fn whoever_joined_learns_when_the_fetch_is_sent() {
     let cache = cache();
     let key = key(ALICE, "/users");
-    let mut leader = leads(board(&cache, &key, now()));
-    let mut waiting = follows(board(&cache, &key, now()));
+    let mut leader = leads(join(&cache, &key, now()));
+    let mut waiting = follows(join(&cache, &key, now()));
     let first = leader.follow();
-    let early = tokio::time::timeout(SECOND, waiting.departure()).await;
-    assert!(early.is_err() && !waiting.has_departed() && !first.has_departed());
-    leader.departs(now());
-    waiting.departure().await;
-    let mut late = follows(board(&cache, &key, now()));
-    late.departure().await;
-    assert!(waiting.has_departed() && late.has_departed() && first.has_departed());
+    let early = tokio::time::timeout(SECOND, waiting.started()).await;
+    assert!(early.is_err() && !waiting.has_started() && !first.has_started());
+    leader.start(now());
+    waiting.started().await;
+    let mut late = follows(join(&cache, &key, now()));
+    late.started().await;
+    assert!(waiting.has_started() && late.has_started() && first.has_started());
     // A 429: it waits for its budget again, and they with it.
-    leader.turns_back();
+    leader.requeue();
     assert!(waiting.wait().await.is_none());
-    let again = tokio::time::timeout(SECOND, waiting.departure()).await;
-    assert!(again.is_err() && !late.has_departed());
-    leader.departs(now());
-    waiting.departure().await;
+    let again = tokio::time::timeout(SECOND, waiting.started()).await;
+    assert!(again.is_err() && !late.has_started());
+    leader.start(now());
+    waiting.started().await;
     finish(leader, "{}", now());
     for follower in [waiting, late, first] {
         assert_eq!(shared(ended(follower).await).body().as_ref(), b"{}");
     }
     // One that is given up before it was sent has ended as well.
     cache.purge(&Purge::Everything, now());
-    let leader = leads(board(&cache, &key, now()));
-    let mut waiting = follows(board(&cache, &key, now()));
+    let leader = leads(join(&cache, &key, now()));
+    let mut waiting = follows(join(&cache, &key, now()));
     drop(leader);
-    waiting.departure().await;
+    waiting.started().await;
     assert!(matches!(ended(waiting).await, Outcome::Lost));
 }
 
@@ -139,8 +139,8 @@ async fn whoever_joined_learns_when_the_fetch_is_sent() {
 async fn whoever_joined_learns_the_end_also_after_it() {
     let cache = cache();
     let key = key(ALICE, "/users");
-    let leader = leads(board(&cache, &key, now()));
-    let late = follows(board(&cache, &key, now()));
+    let leader = leads(join(&cache, &key, now()));
+    let late = follows(join(&cache, &key, now()));
     finish(leader, "{}", now());
     assert_eq!(shared(ended(late).await).body().as_ref(), b"{}");
 }
@@ -149,10 +149,10 @@ async fn whoever_joined_learns_the_end_also_after_it() {
 async fn an_error_is_shared_and_not_stored() {
     let cache = cache();
     let key = key(ALICE, "/users");
-    let leader = leads(board(&cache, &key, now()));
-    let waiting = follows(board(&cache, &key, now()));
-    let landed = finish_with(leader, 503, &HeaderMap::new(), "down", now());
-    assert_eq!(landed.stored, Err(Refusal::Status));
+    let leader = leads(join(&cache, &key, now()));
+    let waiting = follows(join(&cache, &key, now()));
+    let completed = finish_with(leader, 503, &HeaderMap::new(), "down", now());
+    assert_eq!(completed.stored, Err(StoreRefusal::Status));
     let entry = shared(ended(waiting).await);
     assert!(accepts(&cache, &entry));
     assert_eq!(entry.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -163,22 +163,28 @@ async fn an_error_is_shared_and_not_stored() {
 async fn what_is_for_one_reader_is_not_shared() {
     let cache = cache();
     let key = key(ALICE, "/users");
-    let leader = leads(board(&cache, &key, now()));
-    let waiting = follows(board(&cache, &key, now()));
+    let leader = leads(join(&cache, &key, now()));
+    let waiting = follows(join(&cache, &key, now()));
     let mut headers = HeaderMap::new();
     headers.append("set-cookie", HeaderValue::from_static("a=b"));
-    let landed = finish_with(leader, 200, &headers, "{}", now());
-    assert!(landed.entry.is_none());
+    let completed = finish_with(leader, 200, &headers, "{}", now());
+    assert!(completed.entry.is_none());
     let outcome = ended(waiting).await;
-    assert!(matches!(outcome, Outcome::NotShared(Refusal::SetCookie)));
+    assert!(matches!(
+        outcome,
+        Outcome::NotShared(StoreRefusal::SetCookie)
+    ));
     assert_eq!(look(&cache, &key, now()).unwrap_err(), Miss::Absent);
 
     // The body turned out to be endless while it was streamed to the first reader.
-    let leader = leads(board(&cache, &key, now()));
-    let waiting = follows(board(&cache, &key, now()));
-    leader.refuse(Refusal::TooLarge, StatusCode::OK, now());
+    let leader = leads(join(&cache, &key, now()));
+    let waiting = follows(join(&cache, &key, now()));
+    leader.refuse(StoreRefusal::TooLarge, StatusCode::OK, now());
     let outcome = ended(waiting).await;
-    assert!(matches!(outcome, Outcome::NotShared(Refusal::TooLarge)));
+    assert!(matches!(
+        outcome,
+        Outcome::NotShared(StoreRefusal::TooLarge)
+    ));
 }
 
 #[test]
@@ -186,37 +192,37 @@ fn no_more_fetches_than_the_bound() {
     let cache = cache();
     let path = |number: usize| key(ALICE, &format!("/users/{number}"));
     let mut leaders: Vec<_> = (0..4)
-        .map(|number| leads(board(&cache, &path(number), now())))
+        .map(|number| leads(join(&cache, &path(number), now())))
         .collect();
-    let why = alone(board(&cache, &path(4), now()));
+    let why = alone(join(&cache, &path(4), now()));
     assert_eq!(why, Miss::TooManyFetches);
     // Joining costs nothing.
-    follows(board(&cache, &path(0), now()));
+    follows(join(&cache, &path(0), now()));
     // A fetch that is no longer current counts as well.
     let at = now();
-    leaders[0].departs(at);
+    leaders[0].start(at);
     let why = alone(board_as(&cache, &path(0), Wants::RELOAD, at));
     assert_eq!(why, Miss::TooManyFetches);
     leaders.pop();
-    leads(board(&cache, &path(4), now()));
+    leads(join(&cache, &path(4), now()));
 }
 
 #[tokio::test]
 async fn a_reload_neither_hits_nor_joins_what_has_left_and_takes_the_place_of_older_fetches() {
     let cache = cache();
     let key = key(ALICE, "/users");
-    finish(leads(board(&cache, &key, now())), "old", now());
+    finish(leads(join(&cache, &key, now())), "old", now());
     let mut reload = leads(board_as(&cache, &key, Wants::RELOAD, now()));
     assert_eq!(reload.why(), Miss::Reload);
     // Others are content with what is stored.
-    assert!(matches!(board(&cache, &key, now()), Board::Hit(..)));
+    assert!(matches!(join(&cache, &key, now()), Join::Hit(..)));
     // It has not left: what it brings is new enough for another one who reloads.
     follows(board_as(&cache, &key, Wants::RELOAD, now()));
-    reload.departs(now());
+    reload.start(now());
     let newer = leads(board_as(&cache, &key, Wants::RELOAD, now()));
     assert_eq!(finish(newer, "newest", now()).stored, Ok(()));
-    let landed = finish(reload, "late", now());
-    assert_eq!(landed.stored, Err(Refusal::Superseded));
+    let completed = finish(reload, "late", now());
+    assert_eq!(completed.stored, Err(StoreRefusal::Superseded));
     let stored = look(&cache, &key, now()).unwrap();
     assert_eq!(stored.body().as_ref(), b"newest");
 }
@@ -232,8 +238,8 @@ fn threads_that_race_for_a_key_never_fetch_it_twice() {
             let key = key(ALICE, &format!("/users/{number}"));
             start.wait();
             // Whoever misses just before the answer is stored must still find it.
-            match board(&cache, &key, at) {
-                Board::Lead(leader) => finish(leader, "{}", at).stored.is_ok(),
+            match join(&cache, &key, at) {
+                Join::Lead(leader) => finish(leader, "{}", at).stored.is_ok(),
                 _ => false,
             }
         };
@@ -253,27 +259,27 @@ async fn of_one_key_one_fetch_is_under_way_and_one_to_come() {
     let at = now();
     cache.settle(&wrote_users(), at + 60 * SECOND);
     // The first one finds nothing under way.
-    let mut first = leads(board(&cache, &key, at));
+    let mut first = leads(join(&cache, &key, at));
     assert!(!first.is_next());
     first.turn().await;
-    first.departs(at);
+    first.start(at);
     // The next one waits for it, and everybody who comes meanwhile joins that one.
-    let mut next = leads(board(&cache, &key, at + SECOND));
+    let mut next = leads(join(&cache, &key, at + SECOND));
     assert!(next.is_next());
     let crowd: Vec<_> = (0..100)
-        .map(|_| follows(board(&cache, &key, at + SECOND)))
+        .map(|_| follows(join(&cache, &key, at + SECOND)))
         .collect();
     let early = tokio::time::timeout(SECOND, next.turn()).await;
     assert!(early.is_err(), "the first has not ended");
-    assert_eq!(finish(first, "1", at).stored, Err(Refusal::Settling));
+    assert_eq!(finish(first, "1", at).stored, Err(StoreRefusal::Settling));
     // Whoever was given up while it waited does not wait again.
     next.turn().await;
-    next.departs(at + 2 * SECOND);
+    next.start(at + 2 * SECOND);
     // A write comes between: its answer is for those who came before it left all the same.
     cache.settle(&wrote_users(), at + 60 * SECOND);
-    let late = leads(board(&cache, &key, at + 2 * SECOND));
+    let late = leads(join(&cache, &key, at + 2 * SECOND));
     assert!(late.is_next());
-    assert_eq!(finish(next, "2", at).stored, Err(Refusal::Settling));
+    assert_eq!(finish(next, "2", at).stored, Err(StoreRefusal::Settling));
     for follower in crowd {
         let came = follower.came();
         assert!(came.is_some());
@@ -296,7 +302,7 @@ fn a_crowd_that_reloads_does_not_keep_its_answers_out_of_the_store() {
     assert_eq!(finish(first, "1", at).stored, Ok(()));
     assert_eq!(look(&cache, &key, at).unwrap().body().as_ref(), b"1");
     let mut next = next;
-    next.departs(at + SECOND);
+    next.start(at + SECOND);
     assert_eq!(finish(next, "2", at + SECOND).stored, Ok(()));
     assert_eq!(look(&cache, &key, at).unwrap().body().as_ref(), b"2");
 }
@@ -307,15 +313,15 @@ async fn a_fetch_whose_turn_it_waits_for_may_be_lost() {
     let key = key(ALICE, "/users");
     let at = now();
     cache.settle(&wrote_users(), at + 60 * SECOND);
-    let first = leaves(board(&cache, &key, at), at);
-    let mut next = leads(board(&cache, &key, at));
+    let first = leaves(join(&cache, &key, at), at);
+    let mut next = leads(join(&cache, &key, at));
     drop(first);
     next.turn().await;
     // It may be joined again after a 429: it has to leave once more.
-    next.departs(at);
-    assert!(leads(board(&cache, &key, at)).is_next());
-    let mut next = leads(board(&cache, &key, at));
-    next.departs(at);
-    next.turns_back();
-    follows(board(&cache, &key, at));
+    next.start(at);
+    assert!(leads(join(&cache, &key, at)).is_next());
+    let mut next = leads(join(&cache, &key, at));
+    next.start(at);
+    next.requeue();
+    follows(join(&cache, &key, at));
 }

@@ -11,8 +11,8 @@ fn a_write_ends_what_any_credential_was_shown() {
         key(BOB, "/groups"),
     );
     let at = now();
-    finish(leads(board(&cache, &mine, at)), "a", at);
-    finish(leads(board(&cache, &yours, at)), "b", at);
+    finish(leads(join(&cache, &mine, at)), "a", at);
+    finish(leads(join(&cache, &yours, at)), "b", at);
     let groups = [Tag::new("groups")];
     let board_groups = board_with(&cache, &other, Some(&groups), Wants::FRESH, at);
     finish(leads(board_groups), "c", at);
@@ -24,7 +24,7 @@ fn a_write_ends_what_any_credential_was_shown() {
     assert!(look(&cache, &other, at).is_ok());
     cache.settle(&touched(Vec::new()), at);
     assert!(look(&cache, &other, at).is_ok());
-    cache.settle(&Touched::Everything, at);
+    cache.settle(&Invalidation::Everything, at);
     assert_eq!(look(&cache, &other, at).unwrap_err(), Miss::Fenced);
 }
 
@@ -33,7 +33,7 @@ fn answers_expire_by_the_clock_they_are_given() {
     let cache = cache();
     let key = key(ALICE, "/users");
     let at = now();
-    finish(leads(board(&cache, &key, at)), "a", at + 5 * SECOND);
+    finish(leads(join(&cache, &key, at)), "a", at + 5 * SECOND);
     let entry = look(&cache, &key, at + 59 * SECOND).unwrap();
     assert_eq!(entry.age(at + 59 * SECOND), 59 * SECOND);
     let expired = look(&cache, &key, at + 60 * SECOND).unwrap_err();
@@ -45,16 +45,16 @@ async fn a_fetch_that_began_before_a_write_is_not_joined_and_not_stored() {
     let cache = cache();
     let key = key(ALICE, "/users");
     let at = now();
-    let old = leaves(board(&cache, &key, at), at);
-    let joined_before = follows(board(&cache, &key, at));
+    let old = leaves(join(&cache, &key, at), at);
+    let joined_before = follows(join(&cache, &key, at));
     cache.settle(&wrote_users(), at);
     // The write has ended: this reader must not get what was fetched before.
-    let new = leads(board(&cache, &key, at));
-    let joined_after = follows(board(&cache, &key, at));
-    assert_eq!(finish(old, "old", at).stored, Err(Refusal::Fenced));
+    let new = leads(join(&cache, &key, at));
+    let joined_after = follows(join(&cache, &key, at));
+    assert_eq!(finish(old, "old", at).stored, Err(StoreRefusal::Fenced));
     assert_eq!(look(&cache, &key, at).unwrap_err(), Miss::Absent);
     // The end of the old fetch did not end the new one for others.
-    follows(board(&cache, &key, at));
+    follows(join(&cache, &key, at));
     assert_eq!(finish(new, "new", at).stored, Ok(()));
     let before = shared(ended(joined_before).await);
     assert_eq!(before.body().as_ref(), b"old");
@@ -72,9 +72,9 @@ fn an_old_fetch_that_ends_last_does_not_land_on_the_new_answer() {
     let cache = cache();
     let key = key(ALICE, "/users");
     let at = now();
-    let old = leaves(board(&cache, &key, at), at);
+    let old = leaves(join(&cache, &key, at), at);
     cache.settle(&wrote_users(), at);
-    finish(leads(board(&cache, &key, at)), "new", at);
+    finish(leads(join(&cache, &key, at)), "new", at);
     finish(old, "old", at);
     assert_eq!(look(&cache, &key, at).unwrap().body().as_ref(), b"new");
 }
@@ -84,9 +84,9 @@ fn a_fetch_overtaken_by_a_write_is_not_stored() {
     let cache = cache();
     let key = key(ALICE, "/users");
     let at = now();
-    let leader = leads(board(&cache, &key, at));
+    let leader = leads(join(&cache, &key, at));
     cache.settle(&wrote_users(), at);
-    assert_eq!(finish(leader, "old", at).stored, Err(Refusal::Fenced));
+    assert_eq!(finish(leader, "old", at).stored, Err(StoreRefusal::Fenced));
     assert_eq!(look(&cache, &key, at).unwrap_err(), Miss::Absent);
 }
 
@@ -95,15 +95,15 @@ async fn a_write_between_the_answer_and_its_hand_over_is_noticed() {
     let cache = cache();
     let key = key(ALICE, "/users");
     let at = now();
-    let leader = leaves(board(&cache, &key, at), at);
-    let waiting = follows(board(&cache, &key, at));
+    let leader = leaves(join(&cache, &key, at), at);
+    let waiting = follows(join(&cache, &key, at));
     finish(leader, "old", at);
     let entry = shared(ended(waiting).await);
     assert!(accepts(&cache, &entry));
     cache.settle(&wrote_users(), at);
     assert!(!accepts(&cache, &entry));
     // It asks again, and this time it is the one who fetches.
-    let again = leads(board(&cache, &key, at));
+    let again = leads(join(&cache, &key, at));
     assert_eq!(again.why(), Miss::Fenced);
 }
 
@@ -112,19 +112,19 @@ fn while_the_api_settles_nothing_is_stored_and_nothing_that_has_left_is_joined()
     let cache = cache();
     let key = key(ALICE, "/users");
     let at = now();
-    let early = leaves(board(&cache, &key, at), at);
+    let early = leaves(join(&cache, &key, at), at);
     cache.settle(&wrote_users(), at + 2 * SECOND);
-    let landed = finish(early, "a", at + SECOND);
-    assert_eq!(landed.stored, Err(Refusal::Settling));
+    let completed = finish(early, "a", at + SECOND);
+    assert_eq!(completed.stored, Err(StoreRefusal::Settling));
     for mode in [Wants::FRESH, Wants::RELOAD] {
         let leader = leads(board_as(&cache, &key, mode, at + SECOND));
         assert_eq!(leader.why(), Miss::Settling);
         follows(board_as(&cache, &key, mode, at + SECOND));
-        let landed = finish(leader, "a", at + SECOND);
-        assert_eq!(landed.stored, Err(Refusal::Settling));
+        let completed = finish(leader, "a", at + SECOND);
+        assert_eq!(completed.stored, Err(StoreRefusal::Settling));
     }
     let after = at + 2 * SECOND;
-    finish(leads(board(&cache, &key, after)), "b", after);
+    finish(leads(join(&cache, &key, after)), "b", after);
     assert!(look(&cache, &key, after).is_ok());
 }
 
@@ -133,11 +133,11 @@ async fn waiting_for_a_budget_does_not_make_an_answer_old() {
     let cache = cache();
     let key = key(ALICE, "/users");
     let at = now();
-    let mut leader = leads(board(&cache, &key, at));
-    let waiting = follows(board(&cache, &key, at));
+    let mut leader = leads(join(&cache, &key, at));
+    let waiting = follows(join(&cache, &key, at));
     cache.settle(&wrote_users(), at + SECOND);
-    leader.departs(at + 3 * SECOND);
-    follows(board(&cache, &key, at + 3 * SECOND));
+    leader.start(at + 3 * SECOND);
+    follows(join(&cache, &key, at + 3 * SECOND));
     assert_eq!(finish(leader, "new", at + 4 * SECOND).stored, Ok(()));
     let entry = shared(ended(waiting).await);
     assert!(accepts(&cache, &entry));
@@ -149,15 +149,15 @@ fn a_fetch_that_lost_its_place_does_not_regain_it_by_departing() {
     let cache = cache();
     let key = key(ALICE, "/users");
     let at = now();
-    let mut old = leaves(board(&cache, &key, at), at);
+    let mut old = leaves(join(&cache, &key, at), at);
     cache.settle(&wrote_users(), at);
-    let new = leaves(board(&cache, &key, at), at);
+    let new = leaves(join(&cache, &key, at), at);
     cache.settle(&wrote_users(), at);
-    old.departs(at);
+    old.start(at);
     // Nor does the fetch in its place become younger by it.
-    let newest = leaves(board(&cache, &key, at), at);
-    assert_eq!(finish(old, "old", at).stored, Err(Refusal::Superseded));
-    assert_eq!(finish(new, "new", at).stored, Err(Refusal::Superseded));
+    let newest = leaves(join(&cache, &key, at), at);
+    assert_eq!(finish(old, "old", at).stored, Err(StoreRefusal::Superseded));
+    assert_eq!(finish(new, "new", at).stored, Err(StoreRefusal::Superseded));
     assert_eq!(finish(newest, "newest", at).stored, Ok(()));
 }
 
@@ -166,13 +166,13 @@ async fn tags_that_the_answer_brings_count_at_hand_over() {
     let cache = cache();
     let key = key(ALICE, "/users/1");
     let at = now();
-    let mut leader = leaves(board(&cache, &key, at), at);
-    let waiting = follows(board(&cache, &key, at));
+    let mut leader = leaves(join(&cache, &key, at), at);
+    let waiting = follows(join(&cache, &key, at));
     cache.settle(&touched(vec![Tag::new("groups")]), at);
     // Joining is allowed: nobody knows yet that the answer names groups.
-    let unaware = follows(board(&cache, &key, at));
+    let unaware = follows(join(&cache, &key, at));
     leader.add_tags([Tag::new("groups")]);
-    assert_eq!(finish(leader, "{}", at).stored, Err(Refusal::Fenced));
+    assert_eq!(finish(leader, "{}", at).stored, Err(StoreRefusal::Fenced));
     for waiting in [waiting, unaware] {
         assert!(!accepts(&cache, &shared(ended(waiting).await)));
     }
@@ -183,8 +183,8 @@ async fn a_refused_credential_loses_what_it_was_shown() {
     let cache = cache();
     let at = now();
     let (mine, yours) = (key(ALICE, "/users"), key(BOB, "/users"));
-    finish(leads(board(&cache, &mine, at)), "a", at);
-    finish(leads(board(&cache, &yours, at)), "b", at);
+    finish(leads(join(&cache, &mine, at)), "a", at);
+    finish(leads(join(&cache, &yours, at)), "b", at);
     // Another operation (this one has index 7): one refusal says nothing of this one.
     cache.unauthorized(&ALICE, Refused::Operation(1), at);
     assert!(look(&cache, &mine, at).is_ok());
@@ -200,11 +200,11 @@ async fn those_who_wait_for_a_401_share_it() {
     let cache = cache();
     let key = key(ALICE, "/users");
     let at = now();
-    let leader = leads(board(&cache, &key, at));
-    let waiting = follows(board(&cache, &key, at));
+    let leader = leads(join(&cache, &key, at));
+    let waiting = follows(join(&cache, &key, at));
     cache.unauthorized(&ALICE, Refused::Operation(7), at);
-    let landed = finish_with(leader, 401, &HeaderMap::new(), "no", at);
-    assert_eq!(landed.stored, Err(Refusal::Status));
+    let completed = finish_with(leader, 401, &HeaderMap::new(), "no", at);
+    assert_eq!(completed.stored, Err(StoreRefusal::Status));
     assert!(accepts(&cache, &shared(ended(waiting).await)));
 }
 
@@ -213,11 +213,11 @@ fn a_purge_reaches_what_is_stored_and_what_is_under_way() {
     let cache = cache();
     let at = now();
     let (stored, fetched) = (key(ALICE, "/users"), key(ALICE, "/users/1"));
-    finish(leads(board(&cache, &stored, at)), "a", at);
-    let under_way = leads(board(&cache, &fetched, at));
+    finish(leads(join(&cache, &stored, at)), "a", at);
+    let under_way = leads(join(&cache, &fetched, at));
     cache.purge(&Purge::Everything, at);
     assert_eq!(look(&cache, &stored, at).unwrap_err(), Miss::Absent);
-    assert_eq!(finish(under_way, "b", at).stored, Err(Refusal::Fenced));
+    assert_eq!(finish(under_way, "b", at).stored, Err(StoreRefusal::Fenced));
     assert!(look(&cache, &fetched, at).is_err());
 }
 
@@ -227,13 +227,13 @@ fn what_a_write_ended_while_its_fetch_waited_is_renewed_by_a_strong_tag_alone() 
         let (cache, key, at) = (cache(), key(ALICE, "/users"), now());
         let mut headers = HeaderMap::new();
         headers.insert("etag", HeaderValue::from_static(tag));
-        let first = leads(board(&cache, &key, at));
+        let first = leads(join(&cache, &key, at));
         finish_with(first, 200, &headers, "old", at);
         let later = at + 60 * SECOND;
-        let mut leader = leads(board(&cache, &key, later));
+        let mut leader = leads(join(&cache, &key, later));
         assert!(leader.validators().is_some(), "{tag}");
         cache.settle(&wrote_users(), later);
-        leader.departs(later);
+        leader.start(later);
         let arrival = Arrival {
             request: &HeaderMap::new(),
             now: later,

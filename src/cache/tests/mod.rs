@@ -50,12 +50,12 @@ fn users() -> Vec<Tag> {
     vec![Tag::new("users")]
 }
 
-fn wrote_users() -> Touched {
+fn wrote_users() -> Invalidation {
     touched(users())
 }
 
-fn touched(tags: Vec<Tag>) -> Touched {
-    Touched::Named {
+fn touched(tags: Vec<Tag>) -> Invalidation {
+    Invalidation::Named {
         tags,
         paths: Vec::new(),
     }
@@ -75,7 +75,7 @@ fn minute() -> Rules {
     }
 }
 
-fn board_as(cache: &TestCache, key: &Key, wants: Wants, now: Instant) -> Board<&'static str> {
+fn board_as(cache: &TestCache, key: &Key, wants: Wants, now: Instant) -> Join<&'static str> {
     board_with(cache, key, Some(&users()), wants, now)
 }
 
@@ -85,8 +85,8 @@ fn board_with(
     tags: Option<&[Tag]>,
     wants: Wants,
     now: Instant,
-) -> Board<&'static str> {
-    let ask = Ask {
+) -> Join<&'static str> {
+    let ask = JoinRequest {
         at: &cache.locate(key.clone(), &HeaderMap::new()),
         tags,
         path: "/path",
@@ -95,10 +95,10 @@ fn board_with(
         purpose: Purpose::Show,
         waits: true,
     };
-    cache.board(&ask, now)
+    cache.join(&ask, now)
 }
 
-fn board(cache: &TestCache, key: &Key, now: Instant) -> Board<&'static str> {
+fn join(cache: &TestCache, key: &Key, now: Instant) -> Join<&'static str> {
     board_as(cache, key, Wants::FRESH, now)
 }
 
@@ -116,38 +116,38 @@ fn accepts(cache: &TestCache, entry: &Entry) -> bool {
 }
 
 #[track_caller]
-fn leads(board: Board<&'static str>) -> Leader<&'static str> {
-    match board {
-        Board::Lead(leader) => leader,
+fn leads(join: Join<&'static str>) -> Leader<&'static str> {
+    match join {
+        Join::Lead(leader) => leader,
         other => panic!("expected to lead: {other:?}"),
     }
 }
 
 /// Leads a fetch that leaves at once.
 #[track_caller]
-fn leaves(board: Board<&'static str>, now: Instant) -> Leader<&'static str> {
-    let mut leader = leads(board);
-    leader.departs(now);
+fn leaves(join: Join<&'static str>, now: Instant) -> Leader<&'static str> {
+    let mut leader = leads(join);
+    leader.start(now);
     leader
 }
 
 #[track_caller]
-fn follows(board: Board<&'static str>) -> Follower<&'static str> {
-    match board {
-        Board::Follow(follower) => follower,
+fn follows(join: Join<&'static str>) -> Follower<&'static str> {
+    match join {
+        Join::Follow(follower) => follower,
         other => panic!("expected to follow: {other:?}"),
     }
 }
 
 #[track_caller]
-fn alone(board: Board<&'static str>) -> Miss {
-    match board {
-        Board::Alone(why) => why,
+fn alone(join: Join<&'static str>) -> Miss {
+    match join {
+        Join::Alone(why) => why,
         other => panic!("expected to be alone: {other:?}"),
     }
 }
 
-fn finish(leader: Leader<&'static str>, body: &str, now: Instant) -> leader::Landed {
+fn finish(leader: Leader<&'static str>, body: &str, now: Instant) -> leader::Completed {
     finish_with(leader, 200, &HeaderMap::new(), body, now)
 }
 
@@ -157,7 +157,7 @@ fn finish_with(
     headers: &HeaderMap,
     body: &str,
     now: Instant,
-) -> leader::Landed {
+) -> leader::Completed {
     let answer = Answer {
         status: StatusCode::from_u16(status).unwrap(),
         headers,
@@ -174,7 +174,7 @@ fn finish_with(
 /// How a fetch ends for somebody who joined it, however often it goes back into the line.
 async fn ended(mut follower: Follower<&'static str>) -> Outcome<&'static str> {
     loop {
-        follower.departure().await;
+        follower.started().await;
         if let Some(outcome) = follower.wait().await {
             return outcome;
         }

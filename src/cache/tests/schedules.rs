@@ -140,18 +140,18 @@ impl World {
         };
         let key = key(credential, "/users");
         let expected = self.expected();
-        self.seat(expected, key, mode);
+        self.decision(expected, key, mode);
     }
 
-    fn seat(&mut self, expected: u64, key: Key, mode: Wants) {
+    fn decision(&mut self, expected: u64, key: Key, mode: Wants) {
         let reader = match board_as(&self.cache, &key, mode, self.now) {
-            Board::Hit(entry, _) => {
+            Join::Hit(entry, _) => {
                 self.hits += 1;
                 return self.show(expected, &entry);
             }
-            Board::Follow(follower) => Reader::Waiting(follower.came(), Box::pin(ended(follower))),
-            Board::Lead(leader) => Reader::Queued(leader),
-            Board::Alone(_) => Reader::Alone,
+            Join::Follow(follower) => Reader::Waiting(follower.came(), Box::pin(ended(follower))),
+            Join::Lead(leader) => Reader::Queued(leader),
+            Join::Alone(_) => Reader::Alone,
         };
         self.readers.push((expected, key, reader));
     }
@@ -166,22 +166,22 @@ impl World {
             Reader::Queued(leader) if self.below(10) == 0 => return drop(leader),
             Reader::Queued(mut leader) => {
                 if !matches!(self.gateway, Gateway::LeavesInSilence) {
-                    leader.departs(self.now);
+                    leader.start(self.now);
                 }
                 Reader::Sent(leader)
             }
             // A 429.
             Reader::Sent(leader) if self.below(10) == 0 => {
-                leader.turns_back();
+                leader.requeue();
                 Reader::Queued(leader)
             }
             Reader::Sent(leader) => Reader::Answered(leader, self.visible),
             Reader::Answered(mut leader, version) => {
                 if matches!(self.gateway, Gateway::StampsAfterwards) {
-                    leader.departs(self.now);
+                    leader.start(self.now);
                 }
-                let landed = finish(leader, &version.to_string(), self.now);
-                return self.show(expected, &landed.entry.unwrap());
+                let completed = finish(leader, &version.to_string(), self.now);
+                return self.show(expected, &completed.entry.unwrap());
             }
             Reader::Waiting(came, mut waiting) => {
                 let accepts = |entry: &Entry| self.cache.accepts(entry, came, &HeaderMap::new());
@@ -193,7 +193,7 @@ impl World {
                     Poll::Ready(Outcome::Shared(entry)) if accepts(&entry) => {
                         return self.show(expected, &entry);
                     }
-                    Poll::Ready(_) => return self.seat(expected, key, Wants::FRESH),
+                    Poll::Ready(_) => return self.decision(expected, key, Wants::FRESH),
                 }
             }
             // Straight from upstream at this moment.

@@ -34,7 +34,7 @@ pub struct LineBounds {
 
 /// A request for one attempt.
 #[derive(Clone, Debug)]
-pub struct Wish<'a> {
+pub struct BudgetRequest<'a> {
     /// Whose budget.
     pub credential: Credential,
     /// Which.
@@ -81,7 +81,7 @@ pub enum Readiness {
 
 /// Why a wish was refused. Nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum BudgetRefusal {
     /// The estimated wait ends after the deadline.
     TooLong {
         /// The estimated wait.
@@ -91,7 +91,7 @@ pub enum Refusal {
     },
     /// The line is full, or this peer's half of it.
     Full {
-        /// See [`Refusal::TooLong`].
+        /// See [`BudgetRefusal::TooLong`].
         retry_after: Duration,
     },
     /// More budgets are in use than are kept.
@@ -129,7 +129,7 @@ pub struct AccountState {
 
 /// The budget an answer drew on, for the `RateLimit` fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct BudgetStatus {
     /// The budget's name.
     pub budget: Arc<str>,
     /// The rate in force.

@@ -1,12 +1,12 @@
 //! What stands behind the one lock of the budgets: their accounts, who waits for them, and what
 //! all of those take together.
 
-use super::wish::{Refusal, Standing};
+use super::budget_request::{BudgetRefusal, BudgetStatus};
 use crate::credential::Credential;
 use crate::limit::account::Account;
 use crate::limit::ledger::{AccountId, History, LEARNED_FOR, Ledger, MOST_LEARNED};
 use crate::limit::ticket::Permit;
-use crate::limit::turns::{Caller, Place, Urgency};
+use crate::limit::turns::{Caller, LinePosition, Urgency};
 use crate::route::policy::{BudgetSpec, Rate};
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -29,7 +29,7 @@ pub(in crate::limit) struct State {
     pub(super) learned: HashMap<AccountId, (Rate, Instant)>,
     /// Budgets whose limit is another than at the start, by name: as many as the route table has.
     pub(super) configured: HashMap<Arc<str>, BudgetSpec>,
-    pub(super) next_place: Place,
+    pub(super) next_place: LinePosition,
     pub(super) waiting: usize,
     pub(super) bytes: usize,
     pub(super) peers: HashMap<IpAddr, Load>,
@@ -45,7 +45,7 @@ pub(in crate::limit) struct Kept {
     pub(in crate::limit) account: Account,
     pub(in crate::limit) id: AccountId,
     pub(super) opened_by: IpAddr,
-    pub(super) waiting: HashMap<Place, Waiting>,
+    pub(super) waiting: HashMap<LinePosition, Waiting>,
     pub(super) wake: Option<Instant>,
 }
 
@@ -65,11 +65,11 @@ pub(super) struct Load {
 }
 
 pub(in crate::limit) type Key = (Credential, Arc<str>);
-pub(in crate::limit) type Grant = Result<Permit, Refusal>;
+pub(in crate::limit) type Grant = Result<Permit, BudgetRefusal>;
 
 impl Kept {
     /// What the `RateLimit` fields say of it.
-    pub(in crate::limit) fn standing(&mut self, budget: &Arc<str>, now: Instant) -> Standing {
+    pub(in crate::limit) fn standing(&mut self, budget: &Arc<str>, now: Instant) -> BudgetStatus {
         let window = self.account.window();
         let rate = window.rate();
         let remaining = rate.limit.saturating_sub(window.occupied(now));
@@ -78,7 +78,7 @@ impl Kept {
             Some(at) if remaining > 0 => at,
             _ => self.account.leaves_at(0, now),
         };
-        Standing {
+        BudgetStatus {
             budget: budget.clone(),
             rate,
             remaining,
@@ -92,7 +92,7 @@ impl State {
     pub(in crate::limit) fn enter(
         &mut self,
         key: &Key,
-        place: Place,
+        place: LinePosition,
         caller: Caller,
         ready: Instant,
         waiting: Waiting,
@@ -112,7 +112,12 @@ impl State {
     }
 
     /// Refuses somebody who went back into the line and could not have an answer in time.
-    pub(in crate::limit) fn refuse_if_late(&mut self, key: &Key, place: Place, now: Instant) {
+    pub(in crate::limit) fn refuse_if_late(
+        &mut self,
+        key: &Key,
+        place: LinePosition,
+        now: Instant,
+    ) {
         let Some(until) = self.drain_until else {
             return;
         };
@@ -124,7 +129,7 @@ impl State {
             && let Some(waiting) = self.leave(key, place)
         {
             // Nobody is woken under the lock but whoever asks just now.
-            drop(waiting.grant.send(Err(Refusal::Draining)));
+            drop(waiting.grant.send(Err(BudgetRefusal::Draining)));
         }
     }
 
@@ -177,13 +182,13 @@ impl State {
         enough.map(|(at, _)| at)
     }
 
-    pub(in crate::limit) fn make_ready(&mut self, key: &Key, place: Place) {
+    pub(in crate::limit) fn make_ready(&mut self, key: &Key, place: LinePosition) {
         if let Some(kept) = self.accounts.get_mut(key) {
             kept.account.turns().ready(place);
         }
     }
 
-    pub(in crate::limit) fn leave(&mut self, key: &Key, place: Place) -> Option<Waiting> {
+    pub(in crate::limit) fn leave(&mut self, key: &Key, place: LinePosition) -> Option<Waiting> {
         let kept = self.accounts.get_mut(key)?;
         let waiting = kept.waiting.remove(&place)?;
         kept.account.turns().leave(place);

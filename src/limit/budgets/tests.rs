@@ -3,7 +3,7 @@
 use super::*;
 use crate::limit::learn::Allowance;
 use crate::limit::ledger::Past;
-use crate::limit::ticket::NoPermit;
+use crate::limit::ticket::PermitError;
 use crate::limit::turns::{Caller, Urgency};
 use crate::limit::window::End;
 use crate::limit::window::Terms;
@@ -70,16 +70,22 @@ fn peer(n: u8) -> Caller {
 }
 
 impl Bench {
-    fn join(&self, who: u8, patience: Duration) -> Result<Ticket, Refusal> {
+    fn join(&self, who: u8, patience: Duration) -> Result<Ticket, BudgetRefusal> {
         self.join_with(who, patience, 100)
     }
 
-    fn join_with(&self, who: u8, patience: Duration, bytes: usize) -> Result<Ticket, Refusal> {
-        self.budgets.join(&self.wish(who, patience, bytes))
+    fn join_with(
+        &self,
+        who: u8,
+        patience: Duration,
+        bytes: usize,
+    ) -> Result<Ticket, BudgetRefusal> {
+        self.budgets
+            .join(&self.budget_request(who, patience, bytes))
     }
 
-    fn wish(&self, who: u8, patience: Duration, bytes: usize) -> Wish<'_> {
-        Wish {
+    fn budget_request(&self, who: u8, patience: Duration, bytes: usize) -> BudgetRequest<'_> {
+        BudgetRequest {
             credential: Hasher::new(&[1; 32]).credential(&http::HeaderMap::new()),
             budget: &self.spec,
             effect: Effect::Write,
@@ -307,7 +313,7 @@ async fn a_refusal_names_a_time_at_which_there_is_room() {
                 Err(refusal) => break refusal,
             }
         };
-        let Refusal::TooLong { retry_after, .. } = refusal else {
+        let BudgetRefusal::TooLong { retry_after, .. } = refusal else {
             panic!("the wait is too long for it")
         };
         for mut ticket in queued {
@@ -333,7 +339,10 @@ async fn a_wait_of_nothing_takes_what_is_free_and_no_more() {
     let mut ticket = bench.join(1, Duration::ZERO).unwrap();
     let _held = ticket.granted().await.unwrap();
     let second = bench.join(1, Duration::ZERO);
-    assert!(matches!(second, Err(Refusal::TooLong { .. })), "{second:?}");
+    assert!(
+        matches!(second, Err(BudgetRefusal::TooLong { .. })),
+        "{second:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -342,11 +351,14 @@ async fn one_peer_has_half_of_every_bound() {
     let _held = bench.permit(9).await;
     let long = W * 100;
     let mut tickets: Vec<Ticket> = (0..5).map(|_| bench.join(1, long).unwrap()).collect();
-    assert!(matches!(bench.join(1, long), Err(Refusal::Full { .. })));
+    assert!(matches!(
+        bench.join(1, long),
+        Err(BudgetRefusal::Full { .. })
+    ));
     tickets.extend((0..5).map(|_| bench.join(2, long).unwrap()));
     let full = bench.join(3, long);
     assert!(
-        matches!(full, Err(Refusal::Full { .. })),
+        matches!(full, Err(BudgetRefusal::Full { .. })),
         "the budget's line is full: {full:?}"
     );
     drop(tickets);
@@ -363,14 +375,14 @@ async fn one_name_leaves_room_for_the_others_of_its_peer() {
             name: Some(name.into()),
             ..peer(1)
         };
-        bench.budgets.join(&Wish {
+        bench.budgets.join(&BudgetRequest {
             caller,
-            ..bench.wish(1, W * 100, 100)
+            ..bench.budget_request(1, W * 100, 100)
         })
     };
     let _bulk: Vec<Ticket> = (0..3).map(|_| join("bulk").unwrap()).collect();
     assert!(
-        matches!(join("bulk"), Err(Refusal::Full { .. })),
+        matches!(join("bulk"), Err(BudgetRefusal::Full { .. })),
         "a quarter of ten"
     );
     let _billing = join("billing").unwrap();
@@ -382,7 +394,7 @@ async fn a_deadline_in_the_line_is_kept() {
     let held = bench.permit(9).await;
     let mut ticket = bench.join(1, W * 2).unwrap();
     let before = bench.clock.now();
-    assert!(matches!(ticket.granted().await, Err(NoPermit::Expired)));
+    assert!(matches!(ticket.granted().await, Err(PermitError::Expired)));
     assert_eq!(bench.clock.now() - before, W * 2);
     drop(held);
 }
@@ -398,10 +410,13 @@ async fn stopping_refuses_at_once_whoever_could_not_leave_in_time() {
         .drain(bench.clock.now() + W + Duration::from_secs(5));
     assert!(matches!(
         late.granted().await,
-        Err(NoPermit::Refused(Refusal::Draining))
+        Err(PermitError::Refused(BudgetRefusal::Draining))
     ));
     let _held = soon.granted().await.unwrap();
-    assert!(matches!(bench.join(2, W * 10), Err(Refusal::Draining)));
+    assert!(matches!(
+        bench.join(2, W * 10),
+        Err(BudgetRefusal::Draining)
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -434,7 +449,7 @@ async fn whoever_finds_no_room_for_its_bytes_is_told_when_there_is_enough() {
         }));
     }
     // 2,000 of 10,000 are left, and two have to leave for 5,000.
-    let Err(Refusal::Full { retry_after }) = bench.join_with(5, W * 9, 5_000) else {
+    let Err(BudgetRefusal::Full { retry_after }) = bench.join_with(5, W * 9, 5_000) else {
         panic!("there is no room")
     };
     assert!(
@@ -446,7 +461,10 @@ async fn whoever_finds_no_room_for_its_bytes_is_told_when_there_is_enough() {
     // A peer has half of it.
     let _own = bench.join_with(6, W * 9, 1_000).unwrap();
     let refused = bench.join_with(6, W * 9, 4_500);
-    assert!(matches!(refused, Err(Refusal::Full { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(BudgetRefusal::Full { .. })),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -516,7 +534,10 @@ async fn less_room_keeps_those_who_wait() {
     };
     bench.budgets.set_line_bounds(lines);
     assert_eq!(bench.budgets.waiting(), 2);
-    assert!(matches!(bench.join(3, W * 9), Err(Refusal::Full { .. })));
+    assert!(matches!(
+        bench.join(3, W * 9),
+        Err(BudgetRefusal::Full { .. })
+    ));
     drop(tickets);
     assert!(bench.join(3, W * 9).is_ok());
 }

@@ -21,7 +21,7 @@ const BOUNDS: Bounds = Bounds {
 #[derive(Clone, Debug)]
 struct Elements(&'static str, Vec<u32>);
 
-impl Passenger for Elements {
+impl BatchRules for Elements {
     fn may_join(&self, aboard: &[Self]) -> bool {
         let all = || aboard.iter().flat_map(|other| &other.1);
         aboard.iter().all(|other| other.0 == self.0)
@@ -34,16 +34,16 @@ fn model(bounds: Bounds) -> Model<&'static str, Elements> {
     Model::new(bounds)
 }
 
-fn wish(patience: u64) -> Wish<Elements> {
-    Wish {
+fn wish(patience: u64) -> ModelRequest<Elements> {
+    ModelRequest {
         patience: Duration::from_secs(patience),
         bytes: 10,
         parts: None,
     }
 }
 
-fn listing(list: &'static str, elements: &[u32]) -> Wish<Elements> {
-    Wish {
+fn listing(list: &'static str, elements: &[u32]) -> ModelRequest<Elements> {
+    ModelRequest {
         parts: Some(Elements(list, elements.to_vec())),
         ..wish(1_000)
     }
@@ -182,7 +182,7 @@ fn one_that_would_be_merged_too_late_is_refused() {
     for n in 0..4 {
         model.arrive(&"a", RATE, listing("x", &[n]), now);
     }
-    let wish = Wish {
+    let wish = ModelRequest {
         patience: Duration::from_secs(60),
         ..listing("x", &[9])
     };
@@ -266,7 +266,7 @@ proptest! {
             let first = candidates.chain([now]).filter(|at| *at >= now && free(*at)).min();
             let wait = first.unwrap() - now;
             let waiting = departures.iter().filter(|left| **left > now).count();
-            let wish = Wish { patience, bytes: 1, parts: None };
+            let wish = ModelRequest { patience, bytes: 1, parts: None };
             match model.arrive(&"a", rate, wish, now) {
                 Departure::AtOnce => prop_assert!(wait.is_zero()),
                 Departure::Queued(told) => prop_assert_eq!(told, wait),

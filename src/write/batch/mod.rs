@@ -11,74 +11,77 @@
 mod pool;
 mod run;
 
-pub use pool::Platform;
-pub(crate) use pool::{Passenger, Turn};
+pub use pool::BatchPool;
+pub(crate) use pool::{Candidate, SendTurn};
 
-use pool::OnPlatform;
-pub(crate) use run::Merged;
+use pool::PoolEntry;
+pub(crate) use run::BatchResult;
 
-use crate::exchange::request::Ask;
-use crate::limit::ticket::{NoPermit, Permit, Ticket};
+use crate::exchange::request::RequestContext;
+use crate::limit::ticket::{Permit, PermitError, Ticket};
 use crate::merge::{Batching, Parts};
-use crate::queue::Place;
+use crate::queue::LanePosition;
 use crate::write::Writes;
-use crate::write::durable::Live;
-use crate::write::held::Told;
+use crate::write::durable::PendingWrite;
+use crate::write::held::AttemptReport;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// Why a write has no turn. It has not left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoTurn {
+pub(crate) enum TurnError {
     /// It got no permit.
-    NoPermit(NoPermit),
+    PermitError(PermitError),
     /// It is being taken back.
     Stopped,
     /// The API does not answer; it stepped aside until then.
-    Broken(Instant),
+    BreakerOpen(Instant),
 }
 
 impl Writes {
     /// Waits for the turn of a write: alone, ahead of others, or taken along by another, as
-    /// `batching` permits. `live` is what is known of one that outlasts a crash.
+    /// `batching` permits. `pending` is what is known of one that outlasts a crash.
     ///
     /// # Errors
     /// With its place, if there is no permit for it, or it is taken back.
     pub(crate) async fn turn(
         &self,
-        ask: &Ask,
-        (live, batching): (Option<&Arc<Live>>, Batching),
+        context: &RequestContext,
+        (pending, batching): (Option<&Arc<PendingWrite>>, Batching),
         ticket: &mut Ticket,
-        mut place: Place,
-    ) -> Result<Turn, (NoTurn, Place)> {
+        mut place: LanePosition,
+    ) -> Result<SendTurn, (TurnError, LanePosition)> {
         if batching == Batching::Alone {
-            let turn = self.turn_alone(live, ticket, place).await?;
-            self.platform.left_alone(ask);
+            let turn = self.turn_alone(pending, ticket, place).await?;
+            self.pool.sent_alone(context);
             return Ok(turn);
         }
-        match self.steps_up(ask, (live, batching), &mut place) {
-            Some(standing) => self.turn_among_others(standing, place, live, ticket).await,
-            None => self.turn_alone(live, ticket, place).await,
+        match self.enter_pool(context, (pending, batching), &mut place) {
+            Some(standing) => {
+                self.turn_among_others(standing, place, pending, ticket)
+                    .await
+            }
+            None => self.turn_alone(pending, ticket, place).await,
         }
     }
 
     /// The same, of a write that travels with no other.
     pub(crate) async fn turn_alone(
         &self,
-        live: Option<&Arc<Live>>,
+        pending: Option<&Arc<PendingWrite>>,
         ticket: &mut Ticket,
-        mut place: Place,
-    ) -> Result<Turn, (NoTurn, Place)> {
+        mut place: LanePosition,
+    ) -> Result<SendTurn, (TurnError, LanePosition)> {
         let permit = tokio::select! {
             biased;
-            () = stopped(live) => return Err((NoTurn::Stopped, place)),
+            () = stopped(pending) => return Err((TurnError::Stopped, place)),
             permit = self.attempts.permitted(ticket, &mut place) => permit,
         };
-        match self.unbroken(permit) {
-            Ok(permit) => Ok(Turn::Alone(permit, place)),
+        match self.unless_breaker_open(permit) {
+            Ok(permit) => Ok(SendTurn::Alone(permit, place)),
             Err(why) => {
-                if matches!(why, NoTurn::Broken(_)) {
+                if matches!(why, TurnError::BreakerOpen(_)) {
                     ticket.step_aside();
                 }
                 Err((why, place))
@@ -89,11 +92,11 @@ impl Writes {
     /// The same, of a write that may be taken along.
     async fn turn_among_others(
         &self,
-        mut standing: OnPlatform,
-        place: Place,
-        live: Option<&Arc<Live>>,
+        mut standing: PoolEntry,
+        place: LanePosition,
+        pending: Option<&Arc<PendingWrite>>,
         ticket: &mut Ticket,
-    ) -> Result<Turn, (NoTurn, Place)> {
+    ) -> Result<SendTurn, (TurnError, LanePosition)> {
         standing.take(place);
         let mut free = standing.free();
         if free.is_none() {
@@ -103,12 +106,12 @@ impl Writes {
             let blocked = free.is_some();
             tokio::select! {
                 biased;
-                told = standing.departs() => {
+                report = standing.departs() => {
                     ticket.step_aside();
-                    return Ok(Turn::Rides(told));
+                    return Ok(SendTurn::Member(report));
                 }
-                () = stopped(live) => break Err(NoTurn::Stopped),
-                granted = ticket.granted() => break self.unbroken(granted),
+                () = stopped(pending) => break Err(TurnError::Stopped),
+                granted = ticket.granted() => break self.unless_breaker_open(granted),
                 () = opened(&mut free), if blocked => {
                     free = None;
                     ticket.ready();
@@ -118,23 +121,23 @@ impl Writes {
         // Without a permit it leaves alone: whoever was taken along and put back could believe the
         // one and miss the other.
         let left = match &came {
-            Ok(_) => standing.leave(&self.queue, |live| self.may_leave(live)),
+            Ok(_) => standing.leave(&self.queue, |pending| self.may_leave(pending)),
             Err(_) => standing.leave_alone().map(|own| (own, Vec::new())),
         };
         let Some((mut own, others)) = left else {
             // Somebody took it along in this very moment: the slot is given back.
             drop(came);
             ticket.step_aside();
-            return Ok(Turn::Rides(standing.departs().await));
+            return Ok(SendTurn::Member(standing.departs().await));
         };
         match (came, own.place.take()) {
-            (Ok(permit), Some(place)) if others.is_empty() => Ok(Turn::Alone(permit, place)),
+            (Ok(permit), Some(place)) if others.is_empty() => Ok(SendTurn::Alone(permit, place)),
             (Ok(permit), place) => {
                 own.place = place;
-                Ok(Turn::Leads(permit, Box::new(own), others))
+                Ok(SendTurn::Leader(permit, Box::new(own), others))
             }
             (Err(why), place) => {
-                if matches!(why, NoTurn::Broken(_)) {
+                if matches!(why, TurnError::BreakerOpen(_)) {
                     ticket.step_aside();
                 }
                 match place {
@@ -147,65 +150,70 @@ impl Writes {
     }
 
     /// A permit, unless the API does not answer: then the slot is given back.
-    fn unbroken(&self, permit: Result<Permit, NoPermit>) -> Result<Permit, NoTurn> {
-        let permit = permit.map_err(NoTurn::NoPermit)?;
+    fn unless_breaker_open(
+        &self,
+        permit: Result<Permit, PermitError>,
+    ) -> Result<Permit, TurnError> {
+        let permit = permit.map_err(TurnError::PermitError)?;
         let may = self.attempts.breaker().lock().may(self.clock.now());
-        may.map(|()| permit).map_err(NoTurn::Broken)
+        may.map(|()| permit).map_err(TurnError::BreakerOpen)
     }
 
     /// A place on the platform, if the write can be merged.
-    fn steps_up(
+    fn enter_pool(
         &self,
-        ask: &Ask,
-        (live, batching): (Option<&Arc<Live>>, Batching),
-        place: &mut Place,
-    ) -> Option<OnPlatform> {
-        let merges = ask.operation.merge.as_ref()?.enabled;
+        context: &RequestContext,
+        (pending, batching): (Option<&Arc<PendingWrite>>, Batching),
+        place: &mut LanePosition,
+    ) -> Option<PoolEntry> {
+        let merges = context.operation.merge.as_ref()?.enabled;
         // A repetition of what may have taken effect is judged by its own answers alone.
-        let in_doubt = live.is_some_and(|live| live.tries().doubt.is_some());
-        if !merges || ask.overridden || in_doubt {
+        let in_doubt = pending.is_some_and(|pending| pending.tries().doubt.is_some());
+        if !merges || context.overridden || in_doubt {
             return None;
         }
-        let mut request = ask.forwarded();
-        if live.is_some() {
+        let mut request = context.forwarded();
+        if pending.is_some() {
             request.headers_mut().remove(super::idempotency::FIELD);
         }
-        let parts = Parts::of(&ask.operation, &request)?;
+        let parts = Parts::of(&context.operation, &request)?;
         let waiting = (request, parts, batching);
-        Some(self.platform.enter(ask, live, waiting, place))
+        Some(self.pool.enter(context, pending, waiting, place))
     }
 
     /// Sends everybody of a union in a task of its own; what becomes of the first of them.
-    pub(crate) fn set_out(
+    pub(crate) fn send_batch(
         self: &Arc<Self>,
-        own: Passenger,
-        others: Vec<Passenger>,
+        own: Candidate,
+        others: Vec<Candidate>,
         permit: Permit,
-    ) -> oneshot::Receiver<Told> {
-        let mut crew = vec![own];
-        crew.extend(others);
-        crew.sort_by_key(|passenger| passenger.turn);
+    ) -> oneshot::Receiver<AttemptReport> {
+        let mut members = vec![own];
+        members.extend(others);
+        members.sort_by_key(|candidate| candidate.turn);
         let writes = self.clone();
-        let mut told = None;
-        for passenger in &mut crew {
+        let mut report = None;
+        for candidate in &mut members {
             let (tell, hears) = oneshot::channel();
-            match passenger.depart(tell) {
+            match candidate.depart(tell) {
                 // The one that leads listens here.
-                None => told = Some(hears),
+                None => report = Some(hears),
                 Some(departs) => drop(departs.send(hears)),
             }
         }
-        self.tasks
-            .spawn("union", async move { writes.run_batch(crew, permit).await });
+        self.tasks.spawn(
+            "batch",
+            async move { writes.run_batch(members, permit).await },
+        );
         // There is always one that leads.
-        told.unwrap_or_else(|| oneshot::channel().1)
+        report.unwrap_or_else(|| oneshot::channel().1)
     }
 }
 
 /// Waits until nothing may make it leave any more.
-async fn stopped(live: Option<&Arc<Live>>) {
-    match live {
-        Some(live) => live.stopped().await,
+async fn stopped(pending: Option<&Arc<PendingWrite>>) {
+    match pending {
+        Some(pending) => pending.stopped().await,
         None => std::future::pending().await,
     }
 }

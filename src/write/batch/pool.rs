@@ -4,12 +4,12 @@
 //! lanes. So one that hangs up and one that is taken along cannot both have their way.
 
 use crate::credential::Credential;
-use crate::exchange::request::Ask;
+use crate::exchange::request::RequestContext;
 use crate::merge::{Batching, Bounds, Debt, Outcome, Parts, choose};
 use crate::queue::lanes::Turn as Order;
-use crate::queue::{Place, Queue};
-use crate::write::durable::Live;
-use crate::write::held::Told;
+use crate::queue::{LanePosition, Queue};
+use crate::write::durable::PendingWrite;
+use crate::write::held::AttemptReport;
 use bytes::Bytes;
 use http::Request;
 use parking_lot::Mutex;
@@ -23,35 +23,35 @@ const MOST_LOOKED_AT: usize = 1_000;
 const MOST_DEBTS: usize = 10_000;
 
 /// What a write's turn is.
-pub(crate) enum Turn {
+pub(crate) enum SendTurn {
     /// It leaves alone.
-    Alone(crate::limit::ticket::Permit, Place),
+    Alone(crate::limit::ticket::Permit, LanePosition),
     /// It leaves, and takes others along.
-    Leads(crate::limit::ticket::Permit, Box<Passenger>, Vec<Passenger>),
+    Leader(crate::limit::ticket::Permit, Box<Candidate>, Vec<Candidate>),
     /// Another took it along, and tells what became of it.
-    Rides(oneshot::Receiver<Told>),
+    Member(oneshot::Receiver<AttemptReport>),
 }
 
-type Departs = oneshot::Sender<oneshot::Receiver<Told>>;
+type Departs = oneshot::Sender<oneshot::Receiver<AttemptReport>>;
 
 /// One that travels with others, or may.
-pub(crate) struct Passenger {
+pub(crate) struct Candidate {
     pub(crate) turn: Order,
-    pub(crate) ask: Ask,
-    pub(crate) live: Option<Arc<Live>>,
+    pub(crate) context: RequestContext,
+    pub(crate) pending: Option<Arc<PendingWrite>>,
     pub(crate) request: Request<Bytes>,
     pub(crate) parts: Parts,
     /// Its place in the lanes; whoever takes it off the platform takes it over.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<LanePosition>,
     /// Tells it that it leaves; `None` of the one that leads.
     departs: Option<Departs>,
     /// Tells what became of it.
-    pub(crate) tell: Option<oneshot::Sender<Told>>,
+    pub(crate) tell: Option<oneshot::Sender<AttemptReport>>,
 }
 
-impl Passenger {
+impl Candidate {
     /// It leaves. Its way to be told so, if another takes it along.
-    pub(super) fn depart(&mut self, tell: oneshot::Sender<Told>) -> Option<Departs> {
+    pub(super) fn depart(&mut self, tell: oneshot::Sender<AttemptReport>) -> Option<Departs> {
         self.tell = Some(tell);
         self.departs.take()
     }
@@ -64,79 +64,83 @@ type Line = (Credential, Arc<str>, bool, Batching);
 
 /// All that may be taken along. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Platform {
+pub struct BatchPool {
     shared: Arc<Mutex<Shared>>,
 }
 
 #[derive(Default)]
 struct Shared {
-    lines: HashMap<Line, BTreeMap<Order, Passenger>>,
+    lines: HashMap<Line, BTreeMap<Order, Candidate>>,
     /// What refused batches have cost, where that has not been made up for.
     debts: HashMap<(Credential, Arc<str>), Debt>,
 }
 
-impl std::fmt::Debug for Platform {
+impl std::fmt::Debug for BatchPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Platform")
+        f.write_str("BatchPool")
     }
 }
 
 /// A write's place on the platform, until it is dropped.
-pub(crate) struct OnPlatform {
-    platform: Platform,
+pub(crate) struct PoolEntry {
+    pool: BatchPool,
     line: Line,
     turn: Order,
-    waiting: Option<Box<dyn FnOnce(Place, Departs) -> Passenger + Send>>,
+    waiting: Option<Box<dyn FnOnce(LanePosition, Departs) -> Candidate + Send>>,
     free: Option<oneshot::Receiver<()>>,
-    told: Option<oneshot::Receiver<oneshot::Receiver<Told>>>,
+    report: Option<oneshot::Receiver<oneshot::Receiver<AttemptReport>>>,
 }
 
-impl Platform {
-    /// Prepares a place for a write; [`OnPlatform::take`] takes it.
+impl BatchPool {
+    /// Prepares a place for a write; [`PoolEntry::take`] takes it.
     pub(super) fn enter(
         &self,
-        ask: &Ask,
-        live: Option<&Arc<Live>>,
+        context: &RequestContext,
+        pending: Option<&Arc<PendingWrite>>,
         (request, parts, batching): (Request<Bytes>, Parts, Batching),
-        place: &mut Place,
-    ) -> OnPlatform {
-        let (ask, live, turn) = (ask.clone(), live.cloned(), place.turn());
+        place: &mut LanePosition,
+    ) -> PoolEntry {
+        let (context, pending, turn) = (context.clone(), pending.cloned(), place.turn());
         let line = (
-            ask.credential,
-            ask.operation.name.clone(),
-            live.is_some(),
+            context.credential,
+            context.operation.name.clone(),
+            pending.is_some(),
             batching,
         );
-        let waiting = move |place: Place, departs| Passenger {
+        let waiting = move |place: LanePosition, departs| Candidate {
             turn,
-            ask,
-            live,
+            context,
+            pending,
             request,
             parts,
             place: Some(place),
             departs: Some(departs),
             tell: None,
         };
-        OnPlatform {
-            platform: self.clone(),
+        PoolEntry {
+            pool: self.clone(),
             line,
             turn,
             waiting: Some(Box::new(waiting)),
             free: place.opening(),
-            told: None,
+            report: None,
         }
     }
 
     /// Those that a write of this operation could travel with, and in how many dispatches they
     /// would leave at best.
-    pub(crate) fn waiting(&self, ask: &Ask, is_durable: bool) -> (BTreeSet<Order>, usize) {
-        let name = ask.operation.name.clone();
-        let line = (ask.credential, name, is_durable, Batching::Full);
+    pub(crate) fn waiting(
+        &self,
+        context: &RequestContext,
+        is_durable: bool,
+    ) -> (BTreeSet<Order>, usize) {
+        let name = context.operation.name.clone();
+        let line = (context.credential, name, is_durable, Batching::Full);
         let shared = self.shared.lock();
         let mut elements: HashMap<&str, (usize, usize)> = HashMap::new();
         let waiting = shared.lines.get(&line).into_iter().flatten();
         let turns = waiting.map(|(turn, other)| {
-            let path = other.ask.target.path();
+            let path = other.context.target.path();
             let sum = elements.entry(path).or_insert((0, other.parts.most()));
             sum.0 += other.parts.len();
             *turn
@@ -148,20 +152,20 @@ impl Platform {
         (turns, dispatches + alone)
     }
 
-    fn remove(&self, line: &Line, turn: Order) -> Option<Passenger> {
+    fn remove(&self, line: &Line, turn: Order) -> Option<Candidate> {
         let mut shared = self.shared.lock();
         let waiting = shared.lines.get_mut(line)?;
-        let passenger = waiting.remove(&turn);
+        let candidate = waiting.remove(&turn);
         if waiting.is_empty() {
             shared.lines.remove(line);
         }
-        passenger
+        candidate
     }
 
-    fn add(&self, line: &Line, passenger: Passenger) {
+    fn add(&self, line: &Line, candidate: Candidate) {
         let mut shared = self.shared.lock();
         let waiting = shared.lines.entry(line.clone()).or_default();
-        waiting.insert(passenger.turn, passenger);
+        waiting.insert(candidate.turn, candidate);
     }
 
     /// Takes one off the platform, and those that fit with it and may leave.
@@ -170,14 +174,14 @@ impl Platform {
         line: &Line,
         turn: Order,
         queue: &Queue,
-        may_leave: impl Fn(&Live) -> bool,
-    ) -> Option<(Passenger, Vec<Passenger>)> {
+        may_leave: impl Fn(&PendingWrite) -> bool,
+    ) -> Option<(Candidate, Vec<Candidate>)> {
         let mut shared = self.shared.lock();
         let batching = shared.debt(line).limit(line.3);
         let waiting = shared.lines.get_mut(line)?;
         let own = waiting.remove(&turn)?;
-        let leave = |live: &Arc<Live>| may_leave(live);
-        if !own.live.as_ref().is_none_or(leave) {
+        let leave = |pending: &Arc<PendingWrite>| may_leave(pending);
+        if !own.pending.as_ref().is_none_or(leave) {
             // It is being taken back or has to wait, and takes nobody along.
             return Some((own, Vec::new()));
         }
@@ -190,7 +194,7 @@ impl Platform {
             ..Bounds::default()
         };
         let chosen = choose(first, candidates, bounds, follows);
-        let mut others: Vec<Passenger> = chosen
+        let mut others: Vec<Candidate> = chosen
             .iter()
             .filter_map(|turn| waiting.remove(turn))
             .collect();
@@ -198,11 +202,11 @@ impl Platform {
         // its lanes may have been chosen because of it.
         let stays = others
             .iter()
-            .position(|other| !other.live.as_ref().is_none_or(leave));
+            .position(|other| !other.pending.as_ref().is_none_or(leave));
         if let Some(stays) = stays {
             for (at, other) in others.drain(..).enumerate() {
-                if let Some(live) = other.live.as_ref().filter(|_| at < stays) {
-                    live.stays();
+                if let Some(pending) = other.pending.as_ref().filter(|_| at < stays) {
+                    pending.stays();
                 }
                 waiting.insert(other.turn, other);
             }
@@ -217,14 +221,14 @@ impl Platform {
     }
 
     /// A write that was refused with others leaves alone.
-    pub(super) fn left_alone(&self, ask: &Ask) {
-        let name = &ask.operation.name;
+    pub(super) fn sent_alone(&self, context: &RequestContext) {
+        let name = &context.operation.name;
         let paid = |debt: &mut Debt| debt.carried_out(1);
-        self.shared.lock().change(ask.credential, name, paid);
+        self.shared.lock().change(context.credential, name, paid);
     }
 
     /// A batch has come to this.
-    pub(super) fn batch_ended(&self, ask: &Ask, outcomes: &[Outcome]) {
+    pub(super) fn batch_ended(&self, context: &RequestContext, outcomes: &[Outcome]) {
         let change = |debt: &mut Debt| match outcomes.first() {
             Some(Outcome::Refused) => debt.refused(),
             _ if outcomes
@@ -235,8 +239,8 @@ impl Platform {
             }
             _ => debt.carried_out(outcomes.len()),
         };
-        let name = &ask.operation.name;
-        self.shared.lock().change(ask.credential, name, change);
+        let name = &context.operation.name;
+        self.shared.lock().change(context.credential, name, change);
     }
 }
 
@@ -265,13 +269,13 @@ impl Shared {
     }
 }
 
-impl OnPlatform {
+impl PoolEntry {
     /// Takes the place: from now on it may be taken along.
-    pub(super) fn take(&mut self, place: Place) {
-        let (departs, told) = oneshot::channel();
-        self.told = Some(told);
+    pub(super) fn take(&mut self, place: LanePosition) {
+        let (departs, report) = oneshot::channel();
+        self.report = Some(report);
         if let Some(waiting) = self.waiting.take() {
-            self.platform.add(&self.line, waiting(place, departs));
+            self.pool.add(&self.line, waiting(place, departs));
         }
     }
 
@@ -281,11 +285,11 @@ impl OnPlatform {
     }
 
     /// Waits until another takes it along.
-    pub(super) async fn departs(&mut self) -> oneshot::Receiver<Told> {
-        if let Some(told) = &mut self.told
-            && let Ok(told) = told.await
+    pub(super) async fn departs(&mut self) -> oneshot::Receiver<AttemptReport> {
+        if let Some(report) = &mut self.report
+            && let Ok(report) = report.await
         {
-            return told;
+            return report;
         }
         std::future::pending().await
     }
@@ -296,23 +300,23 @@ impl OnPlatform {
     pub(super) fn leave(
         &mut self,
         queue: &Queue,
-        may_leave: impl Fn(&Live) -> bool,
-    ) -> Option<(Passenger, Vec<Passenger>)> {
-        let platform = &self.platform;
-        let (mut own, others) = platform.take_along(&self.line, self.turn, queue, may_leave)?;
+        may_leave: impl Fn(&PendingWrite) -> bool,
+    ) -> Option<(Candidate, Vec<Candidate>)> {
+        let pool = &self.pool;
+        let (mut own, others) = pool.take_along(&self.line, self.turn, queue, may_leave)?;
         own.departs = None;
         Some((own, others))
     }
 
     /// Takes it off the platform alone; `None` if it has been taken along.
-    pub(super) fn leave_alone(&mut self) -> Option<Passenger> {
-        self.platform.remove(&self.line, self.turn)
+    pub(super) fn leave_alone(&mut self) -> Option<Candidate> {
+        self.pool.remove(&self.line, self.turn)
     }
 }
 
-impl Drop for OnPlatform {
+impl Drop for PoolEntry {
     fn drop(&mut self) {
         // Its place in the lanes goes with it, after the lock is released.
-        drop(self.platform.remove(&self.line, self.turn));
+        drop(self.pool.remove(&self.line, self.turn));
     }
 }

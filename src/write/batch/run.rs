@@ -4,18 +4,18 @@
 //! batch take their own places again, with their own deadlines and turns, and are sent in smaller
 //! groups or alone ([`Batching`](crate::merge::Batching)); no batch is sent twice.
 
-use crate::attempt::send::{Answer, Came};
+use crate::attempt::send::{AttemptOutcome, FinalAnswer};
 use crate::error::{GatewayError, Waited};
 use crate::exchange::body::{self, Read};
 use crate::journal::{Change, JournalError, Record};
-use crate::limit::budgets::Standing;
+use crate::limit::budgets::BudgetStatus;
 use crate::limit::ledger::Intent;
 use crate::limit::ticket::Permit;
 use crate::merge::{self, Outcome, Parts};
-use crate::queue::Place;
+use crate::queue::LanePosition;
 use crate::write::Writes;
-use crate::write::batch::Passenger;
-use crate::write::held::{Told, Unsettled, touched};
+use crate::write::batch::Candidate;
+use crate::write::held::{AttemptReport, Unsettled, touched};
 use crate::write::settlement::Affected;
 use bytes::Bytes;
 use http::Response;
@@ -27,12 +27,12 @@ const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
 
 /// The outcome of a write that was batched.
 #[derive(Debug)]
-pub(crate) struct Merged {
+pub(crate) struct BatchResult {
     /// The API's answer, as far as it concerns this one, or why its outcome is unknown.
     pub(crate) answer: Result<Response<Bytes>, Waited>,
     /// Its lanes open when this is dropped.
-    pub(crate) place: Option<Place>,
-    pub(crate) standing: Option<Standing>,
+    pub(crate) place: Option<LanePosition>,
+    pub(crate) standing: Option<BudgetStatus>,
     /// How long the dispatch took.
     pub(crate) took: Duration,
     /// How many were batched.
@@ -41,86 +41,94 @@ pub(crate) struct Merged {
 
 /// A member of a batch.
 struct Member {
-    passenger: Passenger,
+    candidate: Candidate,
     /// From the dispatch on.
     unsettled: Option<Unsettled>,
     /// Before that.
-    place: Option<Place>,
+    place: Option<LanePosition>,
 }
 
 /// What the API answered to a batch.
-struct Heard {
+struct BatchAnswer {
     /// Read to its end; or why there is none.
     answer: Result<Response<Bytes>, Waited>,
     doubtful: bool,
-    standing: Option<Standing>,
+    standing: Option<BudgetStatus>,
     took: Duration,
 }
 
 impl Writes {
     /// Sends a batch and tells its members their outcomes.
-    pub(super) async fn run_batch(self: &Arc<Self>, passengers: Vec<Passenger>, permit: Permit) {
-        let Some(first) = passengers.first() else {
+    pub(super) async fn run_batch(self: &Arc<Self>, candidates: Vec<Candidate>, permit: Permit) {
+        let Some(first) = candidates.first() else {
             return;
         };
-        let ask = first.ask.clone();
-        let parts: Vec<&Parts> = passengers.iter().map(|one| &one.parts).collect();
+        let context = first.context.clone();
+        let parts: Vec<&Parts> = candidates.iter().map(|one| &one.parts).collect();
         let request = merge::union(&first.request, &parts);
-        let mut members: Vec<Member> = passengers.into_iter().map(Member::new).collect();
+        let mut members: Vec<Member> = candidates.into_iter().map(Member::new).collect();
         let Some(mut request) = request else {
             // It cannot be written as one: all of them leave alone.
-            return dissolve(members, |place| Told::Divided(place, 1));
+            return dissolve(members, |place| AttemptReport::BatchRefused(place, 1));
         };
         if !self.record(&members).await {
             drop(permit);
-            return dissolve(members, Told::NotRecorded);
+            return dissolve(members, AttemptReport::NotRecorded);
         }
         members.iter_mut().for_each(|member| member.leaves(self));
         let permit = permit.carries(members.iter().filter_map(Member::intent).collect());
-        request.extensions_mut().insert(ask.ids.clone());
-        let operation = &ask.operation;
+        request.extensions_mut().insert(context.ids.clone());
+        let operation = &context.operation;
         let came = self
             .attempts
-            .attempt(operation, ask.credential, permit, request);
-        let heard = match came.await {
-            Came::Answer(answer) => Heard::read(answer).await,
-            Came::Unknown(why) => Heard::nothing(why.into()),
-            Came::Throttled(response) => {
-                let again = |place| Told::Again(place, Came::Throttled(response.clone()));
+            .attempt(operation, context.credential, permit, request);
+        let answer_read = match came.await {
+            AttemptOutcome::Answer(answer) => BatchAnswer::read(answer).await,
+            AttemptOutcome::Unknown(why) => BatchAnswer::nothing(why.into()),
+            AttemptOutcome::Throttled(response) => {
+                let again = |place| {
+                    AttemptReport::Requeue(place, AttemptOutcome::Throttled(response.clone()))
+                };
                 return dissolve(members, again);
             }
-            Came::NotSent(why) => {
-                return dissolve(members, |place| Told::Again(place, Came::NotSent(why)));
+            AttemptOutcome::NotSent(why) => {
+                return dissolve(members, |place| {
+                    AttemptReport::Requeue(place, AttemptOutcome::NotSent(why))
+                });
             }
         };
-        let parts: Vec<&Parts> = members.iter().map(|one| &one.passenger.parts).collect();
-        let outcomes = merge::outcomes(heard.answer.as_ref().ok(), &parts);
-        self.platform.batch_ended(&ask, &outcomes);
+        let parts: Vec<&Parts> = members.iter().map(|one| &one.candidate.parts).collect();
+        let outcomes = merge::outcomes(answer_read.answer.as_ref().ok(), &parts);
+        self.pool.batch_ended(&context, &outcomes);
         if outcomes
             .iter()
             .any(|outcome| matches!(outcome, Outcome::Refused))
         {
             tracing::info!(
                 operation = %operation.name,
-                credential = %ask.credential,
-                status = heard.answer.as_ref().ok().map(|answer| answer.status().as_u16()),
+                credential = %context.credential,
+                status = answer_read.answer.as_ref().ok().map(|answer| answer.status().as_u16()),
                 members = members.len(),
-                request_id = ask.ids.request(),
-                trace_id = ask.ids.trace(),
+                request_id = context.ids.request(),
+                trace_id = context.ids.trace(),
                 "batch rejected by the API: its members are sent in smaller batches or alone"
             );
         } else {
             self.metrics
                 .travelled(&operation.name, members.len() as u64, 1);
         }
-        self.conclude_batch(members, outcomes, heard);
+        self.conclude_batch(members, outcomes, answer_read);
     }
 
     /// Tells the journal which of its writes leave; false if it cannot keep that.
     async fn record(&self, members: &[Member]) -> bool {
         let now = self.clock.wall();
-        let lives = members.iter().filter_map(|it| it.passenger.live.as_ref());
-        let changes: Vec<Change> = lives.map(|live| Change::Dispatch(live.id, now)).collect();
+        let pendings = members
+            .iter()
+            .filter_map(|it| it.candidate.pending.as_ref());
+        let changes: Vec<Change> = pendings
+            .map(|pending| Change::Dispatch(pending.id, now))
+            .collect();
         if changes.is_empty() {
             return true;
         }
@@ -139,57 +147,65 @@ impl Writes {
 
     /// Nobody is to send what has ended in the journal, or is no longer there.
     async fn leave_out_ended(&self, members: &[Member]) {
-        for live in members.iter().filter_map(|it| it.passenger.live.as_ref()) {
-            let record = self.durable.journal().get(live.id).await;
+        for pending in members
+            .iter()
+            .filter_map(|it| it.candidate.pending.as_ref())
+        {
+            let record = self.durable.journal().get(pending.id).await;
             let has_ended = |record: &Option<Record>| {
                 record
                     .as_ref()
                     .is_none_or(|record| record.state.has_ended())
             };
             if record.as_ref().is_ok_and(has_ended) {
-                self.durable.refuse(live, GatewayError::WriteCancelled);
+                self.durable.refuse(pending, GatewayError::WriteCancelled);
             }
         }
     }
 
     /// Settles all members, and then tells each of them.
-    fn conclude_batch(&self, members: Vec<Member>, outcomes: Vec<Outcome>, heard: Heard) {
+    fn conclude_batch(
+        &self,
+        members: Vec<Member>,
+        outcomes: Vec<Outcome>,
+        answer_read: BatchAnswer,
+    ) {
         let count = members.len();
         let each = members.into_iter().zip(outcomes);
         let settled: Vec<_> = each
             .map(|(mut member, outcome)| {
-                let (place, answer) = member.settle(&outcome, &heard);
-                let told = match (outcome, place) {
-                    (Outcome::Refused, Some(place)) => Told::Divided(place, count),
-                    (_, place) => Told::Merged(Box::new(Merged {
+                let (place, answer) = member.settle(&outcome, &answer_read);
+                let report = match (outcome, place) {
+                    (Outcome::Refused, Some(place)) => AttemptReport::BatchRefused(place, count),
+                    (_, place) => AttemptReport::Batched(Box::new(BatchResult {
                         answer,
                         place,
-                        standing: heard.standing.clone(),
-                        took: heard.took,
+                        standing: answer_read.standing.clone(),
+                        took: answer_read.took,
                         members: count,
                     })),
                 };
-                (member, told)
+                (member, report)
             })
             .collect();
-        for (member, told) in settled {
-            member.tell(told);
+        for (member, report) in settled {
+            member.tell(report);
         }
     }
 }
 
 /// Nothing was carried out: everybody takes its own place again.
-fn dissolve(members: Vec<Member>, told: impl Fn(Place) -> Told) {
+fn dissolve(members: Vec<Member>, report: impl Fn(LanePosition) -> AttemptReport) {
     for mut member in members {
         let unsettled = member.unsettled.take();
         let place = unsettled.and_then(Unsettled::not_carried_out);
         if let Some(place) = place.or_else(|| member.place.take()) {
-            member.tell(told(place));
+            member.tell(report(place));
         }
     }
 }
 
-impl Heard {
+impl BatchAnswer {
     fn nothing(why: Waited) -> Self {
         Self {
             answer: Err(why),
@@ -199,7 +215,7 @@ impl Heard {
         }
     }
 
-    async fn read(answer: Answer) -> Self {
+    async fn read(answer: FinalAnswer) -> Self {
         let (mut head, body) = answer.response.into_parts();
         let whole = match body::read(body, LONGEST_ANSWER).await {
             Read::Whole(bytes) => {
@@ -224,10 +240,10 @@ impl Heard {
 }
 
 impl Member {
-    fn new(mut passenger: Passenger) -> Self {
-        let place = passenger.place.take();
+    fn new(mut candidate: Candidate) -> Self {
+        let place = candidate.place.take();
         Self {
-            passenger,
+            candidate,
             unsettled: None,
             place,
         }
@@ -235,26 +251,26 @@ impl Member {
 
     /// The dispatch leaves.
     fn leaves(&mut self, writes: &Arc<Writes>) {
-        if let Some(live) = &self.passenger.live {
-            live.tried();
+        if let Some(pending) = &self.candidate.pending {
+            pending.tried();
         }
         if let Some(place) = self.place.take() {
-            let ask = &self.passenger.ask;
-            let budget = &ask.operation.budget;
-            let answer = writes.budgets.answer_time(ask.credential, budget);
+            let context = &self.candidate.context;
+            let budget = &context.operation.budget;
+            let answer = writes.budgets.answer_time(context.credential, budget);
             place.expect(writes.clock.now() + answer);
             let touched = Affected {
                 may_be_partial: true,
-                ..touched(ask)
+                ..touched(context)
             };
             self.unsettled = Some(Unsettled::new(writes.clone(), touched, place));
         }
     }
 
     fn intent(&self) -> Option<Intent> {
-        let passenger = &self.passenger;
+        let candidate = &self.candidate;
         let unsettled = self.unsettled.as_ref()?;
-        Some(unsettled.intent(&passenger.ask, passenger.live.as_deref()))
+        Some(unsettled.intent(&candidate.context, candidate.pending.as_deref()))
     }
 
     /// Settles what it touches, by the answer to the batch: a list may have been applied in part
@@ -263,30 +279,29 @@ impl Member {
     fn settle(
         &mut self,
         outcome: &Outcome,
-        heard: &Heard,
-    ) -> (Option<Place>, Result<Response<Bytes>, Waited>) {
+        answer_read: &BatchAnswer,
+    ) -> (Option<LanePosition>, Result<Response<Bytes>, Waited>) {
         let unsettled = self.unsettled.take();
-        let own = match (outcome, &heard.answer) {
+        let own = match (outcome, &answer_read.answer) {
             (_, Err(why)) => Err(*why),
             (Outcome::Answer(own) | Outcome::Unknown(Some(own)), Ok(_)) => Ok(own.clone()),
             (Outcome::Refused, Ok(_)) => Err(Waited::Divided),
             (Outcome::Unattributed | Outcome::Unknown(None), Ok(_)) => Err(Waited::Unattributed),
         };
-        let place = match &heard.answer {
-            Ok(whole) if !matches!(outcome, Outcome::Unknown(None)) => {
-                unsettled.and_then(|it| it.heard(whole.status(), whole.headers(), heard.doubtful))
-            }
+        let place = match &answer_read.answer {
+            Ok(whole) if !matches!(outcome, Outcome::Unknown(None)) => unsettled
+                .and_then(|it| it.heard(whole.status(), whole.headers(), answer_read.doubtful)),
             _ => unsettled.and_then(Unsettled::in_doubt),
         };
         (place, own)
     }
 
     /// One whose caller hung up hears nothing; its place is given up with what it was told.
-    fn tell(mut self, told: Told) {
-        if let Some(tell) = self.passenger.tell.take()
-            && let Err(unheard) = tell.send(told)
+    fn tell(mut self, report: AttemptReport) {
+        if let Some(tell) = self.candidate.tell.take()
+            && let Err(unheard) = tell.send(report)
         {
-            unheard.log(&self.passenger.ask);
+            unheard.log(&self.candidate.context);
         }
     }
 }

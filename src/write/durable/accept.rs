@@ -4,16 +4,16 @@ use crate::credential::{self, Credential};
 use crate::error::{GatewayError, Waited};
 use crate::exchange::body::Body;
 use crate::exchange::edge::REPLAYED;
-use crate::exchange::request::Ask;
+use crate::exchange::request::RequestContext;
 use crate::exchange::response::Reply;
 use crate::exchange::{prefer, priority};
 use crate::journal::{Change, JournalError, KeyHash, Record, State};
 use crate::limit::ticket::Ticket;
 use crate::metrics::Outcome;
-use crate::queue::Place;
+use crate::queue::LanePosition;
 use crate::queue::lanes::Keys;
 use crate::write::Writes;
-use crate::write::durable::pending::{Birth, Ended, Key, Live, Stage};
+use crate::write::durable::pending::{Completion, Key, NewWrite, PendingWrite, Stage};
 use crate::write::durable::record::{KeptAnswer, KeptRequest};
 use crate::write::durable::summary::Summary;
 use crate::write::durable::{Claim, Durable};
@@ -50,27 +50,27 @@ impl Wanted {
 /// Gives a claim back unless the write is handed over to the journal.
 struct Claimed {
     durable: Durable,
-    live: Option<Arc<Live>>,
+    pending: Option<Arc<PendingWrite>>,
 }
 
 impl Claimed {
-    fn keep(mut self) -> Option<Arc<Live>> {
-        self.live.take()
+    fn keep(mut self) -> Option<Arc<PendingWrite>> {
+        self.pending.take()
     }
 
     /// Nobody has to ask the journal for this one.
     fn refused(mut self, error: &GatewayError) {
-        if let Some(live) = self.live.take() {
-            self.durable.refuse(&live, error.clone());
+        if let Some(pending) = self.pending.take() {
+            self.durable.refuse(&pending, error.clone());
         }
     }
 }
 
 impl Drop for Claimed {
     fn drop(&mut self) {
-        if let Some(live) = &self.live {
-            self.durable.release(live);
-            live.set(Stage::Released(None));
+        if let Some(pending) = &self.pending {
+            self.durable.release(pending);
+            pending.set(Stage::Released(None));
         }
     }
 }
@@ -85,15 +85,15 @@ struct Kept {
 /// How a write waits, once it has been taken in.
 enum Waits {
     /// In its budget's line, as any held write.
-    InLine(Box<Ask>, Ticket, Place),
+    InLine(Box<RequestContext>, Ticket, LanePosition),
     /// To be brought there.
-    Deferred(Place),
+    Deferred(LanePosition),
 }
 
 impl Durable {
-    pub(crate) fn refuse(&self, live: &Live, error: GatewayError) {
-        self.release(live);
-        live.set(Stage::Released(Some(error)));
+    pub(crate) fn refuse(&self, pending: &PendingWrite, error: GatewayError) {
+        self.release(pending);
+        pending.set(Stage::Released(Some(error)));
     }
 }
 
@@ -103,108 +103,111 @@ impl Writes {
     ///
     /// # Errors
     /// If its key is none.
-    pub(crate) fn wants_durable(&self, ask: &Ask) -> Result<Option<Wanted>, GatewayError> {
-        let key = idempotency::key(&ask.headers)?;
-        let respond_async = self.durable.shared.outlasts && prefer::respond_async(&ask.headers);
-        let wanted = credential::is_named(&ask.headers) && (key.is_some() || respond_async);
+    pub(crate) fn wants_durable(
+        &self,
+        context: &RequestContext,
+    ) -> Result<Option<Wanted>, GatewayError> {
+        let key = idempotency::key(&context.headers)?;
+        let respond_async = self.durable.shared.outlasts && prefer::respond_async(&context.headers);
+        let wanted = credential::is_named(&context.headers) && (key.is_some() || respond_async);
         Ok(wanted.then_some(Wanted { key, respond_async }))
     }
 
     pub(crate) async fn write_durably(
         self: &Arc<Self>,
-        ask: Ask,
+        context: RequestContext,
         wanted: Wanted,
     ) -> Result<Reply, GatewayError> {
         if self.is_draining() {
             return Err(GatewayError::Draining);
         }
         if wanted.respond_async {
-            self.check_credential(&ask).await?;
+            self.check_credential(&context).await?;
         }
-        let until = self.waits_until(&ask, &wanted);
+        let until = self.waits_until(&context, &wanted);
         // A connection that is held is one of those that writes may hold.
-        let _held = (until > ask.accepted)
-            .then(|| self.hold(ask.caller.peer))
+        let _held = (until > context.accepted)
+            .then(|| self.hold(context.caller.peer))
             .transpose()?;
         loop {
-            let (birth, kept) = self.birth(&ask, &wanted);
-            let key = birth.key;
-            let live = match self.durable.claim(birth) {
-                Claim::New(live) => live,
+            let (new_write, kept) = self.new_write(&context, &wanted);
+            let key = new_write.key;
+            let pending = match self.durable.claim(new_write) {
+                Claim::New(pending) => pending,
                 Claim::Full => {
                     // What is recorded is told again, whatever else waits.
-                    if let Some(reply) = self.recorded(ask.credential, key.as_ref()).await? {
+                    if let Some(reply) = self.recorded(context.credential, key.as_ref()).await? {
                         return Ok(reply);
                     }
                     let retry_after = self.budgets.until_departure(None);
                     return Err(GatewayError::QueueFull { retry_after });
                 }
-                Claim::UnderWay(live) => {
-                    if live.key.as_deref() != key.as_ref() {
+                Claim::UnderWay(pending) => {
+                    if pending.key.as_deref() != key.as_ref() {
                         return Err(GatewayError::KeyReused);
                     }
-                    match self.await_end(&live, &ask, &wanted, until).await? {
+                    match self.await_end(&pending, &context, &wanted, until).await? {
                         Some(reply) => return Ok(reply.replayed()),
                         // It was known after all, and the journal says how it ended.
                         None => continue,
                     }
                 }
             };
-            return self.take_in(ask, &wanted, live, kept, until).await;
+            return self.take_in(context, &wanted, pending, kept, until).await;
         }
     }
 
     /// How long its caller waits for what becomes of it.
-    fn waits_until(&self, ask: &Ask, wanted: &Wanted) -> Instant {
+    fn waits_until(&self, context: &RequestContext, wanted: &Wanted) -> Instant {
         let patience = if wanted.respond_async {
-            prefer::wait(&ask.headers).map_or(Duration::ZERO, |_| ask.patience)
+            prefer::wait(&context.headers).map_or(Duration::ZERO, |_| context.patience)
         } else {
-            ask.patience
+            context.patience
         };
-        ask.accepted + patience
+        context.accepted + patience
     }
 
     /// A write before it is claimed, and what the journal keeps of it.
-    fn birth(&self, ask: &Ask, wanted: &Wanted) -> (Birth, Kept) {
+    fn new_write(&self, context: &RequestContext, wanted: &Wanted) -> (NewWrite, Kept) {
         let request = KeptRequest {
-            method: ask.method.clone(),
-            target: ask.target.clone(),
-            peer: ask.caller.peer,
+            method: context.method.clone(),
+            target: context.target.clone(),
+            peer: context.caller.peer,
             deferred: wanted.respond_async,
-            headers: ask.headers.clone(),
-            body: ask.body.clone(),
+            headers: context.headers.clone(),
+            body: context.body.clone(),
         };
-        let keys = self.order_keys(ask);
-        let summary = summary_of(ask);
+        let keys = self.order_keys(context);
+        let summary = summary_of(context);
         let kept = Kept {
             request: request.encode(),
             summary: summary.encode(),
             keys,
         };
         let key = wanted.key.as_ref().map(|key| Key {
-            hash: self.key_hash(ask.credential, key),
+            hash: self.key_hash(context.credential, key),
             fingerprint: idempotency::fingerprint(
-                &ask.method,
-                ask.target.as_str(),
-                &ask.headers,
-                &ask.body,
+                &context.method,
+                context.target.as_str(),
+                &context.headers,
+                &context.body,
             ),
         });
         let now = self.clock.wall();
-        let birth = Birth {
+        let new_write = NewWrite {
             id: self.durable.shared.ids.next(now),
-            credential: ask.credential,
-            operation: ask.operation.clone(),
-            caller: ask.caller.clone(),
-            urgency: priority::urgency_of_write(&ask.headers, wanted.respond_async),
+            credential: context.credential,
+            operation: context.operation.clone(),
+            caller: context.caller.clone(),
+            urgency: priority::urgency_of_write(&context.headers, wanted.respond_async),
             key,
             summary: Arc::new(summary.shortened()),
             bytes: kept.request.len() + kept.summary.len(),
             deferred: wanted.respond_async,
             since: now,
-            accepted: ask.accepted,
+            accepted: context.accepted,
         };
-        (birth, kept)
+        (new_write, kept)
     }
 
     /// Names an `Idempotency-Key` of a credential.
@@ -217,22 +220,24 @@ impl Writes {
     /// Looks whether its key is known, gives it its place, and hands it over to the journal.
     async fn take_in(
         self: &Arc<Self>,
-        ask: Ask,
+        context: RequestContext,
         wanted: &Wanted,
-        live: Arc<Live>,
+        pending: Arc<PendingWrite>,
         kept: Kept,
         until: Instant,
     ) -> Result<Reply, GatewayError> {
         let claimed = Claimed {
             durable: self.durable.clone(),
-            live: Some(live.clone()),
+            pending: Some(pending.clone()),
         };
-        let recorded = self.recorded(ask.credential, live.key.as_deref()).await;
+        let recorded = self
+            .recorded(context.credential, pending.key.as_deref())
+            .await;
         if let Some(reply) = recorded? {
             return Ok(reply);
         }
-        let place = match self.durable.has_room_for_end(ask.credential) {
-            true => self.give_place(&ask, &live, kept.keys),
+        let place = match self.durable.has_room_for_end(context.credential) {
+            true => self.give_place(&context, &pending, kept.keys),
             false => Err(GatewayError::TooManyEnded),
         };
         let waits = match place {
@@ -252,10 +257,10 @@ impl Writes {
         self.tasks.spawn("accept", async move {
             writes.hand_over(own, record, waits).await;
         });
-        if wanted.respond_async && until <= ask.accepted {
-            return self.acknowledge(&live).await;
+        if wanted.respond_async && until <= context.accepted {
+            return self.acknowledge(&pending).await;
         }
-        match self.await_end(&live, &ask, wanted, until).await? {
+        match self.await_end(&pending, &context, wanted, until).await? {
             Some(reply) => Ok(reply),
             None => Err(GatewayError::Internal),
         }
@@ -275,42 +280,49 @@ impl Writes {
         found.map(|record| replay(&record, key)).transpose()
     }
 
-    fn give_place(&self, ask: &Ask, live: &Live, keys: Keys) -> Result<Waits, GatewayError> {
-        self.quotas.charge(&ask.caller)?;
-        if !live.deferred {
-            let (ticket, place) = self.accept(ask, keys, true)?;
-            return Ok(Waits::InLine(Box::new(ask.clone()), ticket, place));
+    fn give_place(
+        &self,
+        context: &RequestContext,
+        pending: &PendingWrite,
+        keys: Keys,
+    ) -> Result<Waits, GatewayError> {
+        self.quotas.charge(&context.caller)?;
+        if !pending.deferred {
+            let (ticket, place) = self.accept(context, keys, true)?;
+            return Ok(Waits::InLine(Box::new(context.clone()), ticket, place));
         }
-        let ahead = self.durable.shared.feed.lock().len();
-        let budget = &live.operation.budget;
-        let expected = self.budgets.leaves_behind(live.credential, budget, ahead);
-        let place = self.queue.enter_named(live.credential, keys, expected);
+        let ahead = self.durable.shared.scheduler.lock().len();
+        let budget = &pending.operation.budget;
+        let expected = self
+            .budgets
+            .leaves_behind(pending.credential, budget, ahead);
+        let place = self.queue.enter_named(pending.credential, keys, expected);
         Ok(Waits::Deferred(place))
     }
 
-    async fn hand_over(self: &Arc<Self>, live: Arc<Live>, record: Record, waits: Waits) {
+    async fn hand_over(self: &Arc<Self>, pending: Arc<PendingWrite>, record: Record, waits: Waits) {
         let accepted = self.commit(vec![Change::Accept(Box::new(record))]).await;
         if let Err(error) = accepted {
-            self.durable.refuse(&live, self.journal_failed(&error));
+            self.durable.refuse(&pending, self.journal_failed(&error));
             return;
         }
         match waits {
-            Waits::InLine(ask, ticket, place) => {
-                live.queued(None);
-                self.carry_in_line(live, *ask, ticket, place);
+            Waits::InLine(context, ticket, place) => {
+                pending.queued(None);
+                self.carry_in_line(pending, *context, ticket, place);
             }
-            Waits::Deferred(place) => self.defer(&live, place),
+            Waits::Deferred(place) => self.defer(&pending, place),
         }
     }
 
     /// Lets a write wait to be brought before its budget.
-    pub(super) fn defer(&self, live: &Arc<Live>, mut place: Place) {
+    pub(super) fn defer(&self, pending: &Arc<PendingWrite>, mut place: LanePosition) {
         place.wait_named();
         let turn = place.turn();
-        live.queued(Some(place));
-        let (queue, credential) = (self.queue.clone(), live.credential);
+        pending.queued(Some(place));
+        let (queue, credential) = (self.queue.clone(), pending.credential);
         self.durable
-            .feed(live, turn, move || queue.is_ready(credential, turn));
+            .scheduler(pending, turn, move || queue.is_ready(credential, turn));
     }
 
     /// One change of the journal, and how long it took.
@@ -337,28 +349,28 @@ impl Writes {
     }
 
     /// Tells where to ask as soon as the journal has the write.
-    async fn acknowledge(&self, live: &Arc<Live>) -> Result<Reply, GatewayError> {
-        let mut stages = live.watch();
+    async fn acknowledge(&self, pending: &Arc<PendingWrite>) -> Result<Reply, GatewayError> {
+        let mut stages = pending.watch();
         let is_kept = |stage: &Stage| !matches!(stage, Stage::Accepting);
         let stage = stages.wait_for(is_kept).await;
         let stage = stage.map_err(|_| GatewayError::Internal)?.clone();
         if let Stage::Released(why) = stage {
             return Err(why.unwrap_or(GatewayError::Internal));
         }
-        Ok(self.accepted_reply(live, self.until_end(live)))
+        Ok(self.accepted_reply(pending, self.until_end(pending)))
     }
 
     /// Waits for what becomes of a write, until this instant, whatever its stage; `None` if it was
     /// not accepted because the journal knows its key.
     async fn await_end(
         &self,
-        live: &Arc<Live>,
-        ask: &Ask,
+        pending: &Arc<PendingWrite>,
+        context: &RequestContext,
         wanted: &Wanted,
         until: Instant,
     ) -> Result<Option<Reply>, GatewayError> {
-        let mut live = live.clone();
-        let mut stages = live.watch();
+        let mut pending = pending.clone();
+        let mut stages = pending.watch();
         // From the first attempt on that is seen here, through all that follow.
         let mut until_left = None;
         loop {
@@ -366,31 +378,31 @@ impl Writes {
             let until = match &stage {
                 Stage::HandedOver => {
                     // Whoever has it now is told what becomes of it, and so is who waits here.
-                    live = self
+                    pending = self
                         .durable
-                        .live(live.id)
+                        .pending(pending.id)
                         .ok_or_else(|| unknown(Waited::Unrecorded))?;
-                    stages = live.watch();
+                    stages = pending.watch();
                     continue;
                 }
                 Stage::Ended(ended) => {
-                    return reply(ended).map(|reply| Some(reply.of_write(live.id)));
+                    return reply(ended).map(|reply| Some(reply.of_write(pending.id)));
                 }
                 Stage::Released(None) => return Ok(None),
                 Stage::Released(Some(error)) => return Err(error.clone()),
                 // Without a key nothing true can be said before the journal has it.
                 Stage::Accepting if wanted.key.is_none() => None,
-                Stage::Accepting => Some(until.max(ask.accepted + MOMENT)),
+                Stage::Accepting => Some(until.max(context.accepted + MOMENT)),
                 Stage::Left if !wanted.respond_async => {
                     let moment = || until.max(self.clock.now() + MOMENT);
                     let until = *until_left.get_or_insert_with(moment);
                     Some(
                         self.attempts
-                            .given_up_at(ask)
+                            .given_up_at(context)
                             .map_or(until, |given_up| given_up.min(until)),
                     )
                 }
-                Stage::Parked => Some(ask.accepted),
+                Stage::Parked => Some(context.accepted),
                 Stage::Queued | Stage::Cancelling | Stage::Left => {
                     Some(until_left.unwrap_or(until))
                 }
@@ -407,23 +419,23 @@ impl Writes {
             if changed {
                 continue;
             }
-            let estimate = self.until_end(&live);
+            let estimate = self.until_end(&pending);
             if wanted.respond_async && !matches!(stage, Stage::Accepting) {
-                return Ok(Some(self.accepted_reply(&live, estimate)));
+                return Ok(Some(self.accepted_reply(&pending, estimate)));
             }
             // One that waits to be repeated has been sent as well.
-            let sent = matches!(stage, Stage::Left) || live.tries().doubt.is_some();
+            let sent = matches!(stage, Stage::Left) || pending.tries().doubt.is_some();
             return Err(GatewayError::WritePending {
                 retry_after: estimate,
                 sent,
-                id: live.id.to_string(),
+                id: pending.id.to_string(),
             });
         }
     }
 
     /// 202, with where to ask.
-    fn accepted_reply(&self, live: &Arc<Live>, estimate: Duration) -> Reply {
-        let document = self.document_of(live).to_string();
+    fn accepted_reply(&self, pending: &Arc<PendingWrite>, estimate: Duration) -> Reply {
+        let document = self.document_of(pending).to_string();
         let mut response = Response::new(Body::held(document));
         *response.status_mut() = StatusCode::ACCEPTED;
         let headers = response.headers_mut();
@@ -431,7 +443,7 @@ impl Writes {
             http::header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),
         );
-        if let Ok(location) = HeaderValue::try_from(format!("/_gateway/writes/{}", live.id)) {
+        if let Ok(location) = HeaderValue::try_from(format!("/_gateway/writes/{}", pending.id)) {
             headers.insert(LOCATION, location);
         }
         headers.insert(
@@ -442,31 +454,31 @@ impl Writes {
             RETRY_AFTER,
             HeaderValue::from(crate::exchange::error_response::seconds(estimate)),
         );
-        Reply::deferred(response).of_write(live.id)
+        Reply::deferred(response).of_write(pending.id)
     }
 }
 
 /// What is told of a write as long as it is remembered.
-pub(super) fn summary_of(ask: &Ask) -> Summary {
-    let named = (&ask.method, ask.target.path());
-    let (names, _) = order_names(ask);
-    Summary::of(named, names, &ask.caller, ask.ids.request())
+pub(super) fn summary_of(context: &RequestContext) -> Summary {
+    let named = (&context.method, context.target.path());
+    let (names, _) = order_names(context);
+    Summary::of(named, names, &context.caller, context.ids.request())
 }
 
 /// A write as the journal takes it in.
-fn record(live: &Live, summary: Bytes, request: Bytes) -> Record {
-    let key = live.key.as_ref();
+fn record(pending: &PendingWrite, summary: Bytes, request: Bytes) -> Record {
+    let key = pending.key.as_ref();
     Record {
-        id: live.id,
-        credential: live.credential,
-        operation: live.operation.name.clone(),
+        id: pending.id,
+        credential: pending.credential,
+        operation: pending.operation.name.clone(),
         key: key.map(|key| key.hash),
         fingerprint: key.map_or([0; 32], |key| key.fingerprint),
         summary,
         request,
         state: State::Queued,
         attempts: 0,
-        accepted: live.since,
+        accepted: pending.since,
         dispatched: None,
         ended: None,
         answer: None,
@@ -474,7 +486,7 @@ fn record(live: &Live, summary: Bytes, request: Bytes) -> Record {
 }
 
 /// What the caller of a write that has ended is told.
-fn reply(ended: &Ended) -> Result<Reply, GatewayError> {
+fn reply(ended: &Completion) -> Result<Reply, GatewayError> {
     if ended.state == State::Cancelled {
         return Err(GatewayError::WriteCancelled);
     }

@@ -33,14 +33,14 @@ pub(super) enum Verdict {
 #[derive(Clone, Debug)]
 enum Known<W> {
     Asking(W, Instant),
-    Told(Verdict, Instant),
+    Answered(Verdict, Instant),
 }
 
 /// What a write that comes now has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Look<W> {
     /// The API said this.
-    Told(Verdict),
+    Answered(Verdict),
     /// Another one has asked at this instant: its answer is to be waited for.
     Join(W, Instant),
     /// Nobody knows: it has to ask, perhaps again.
@@ -69,8 +69,8 @@ impl<W: Clone> Checks<W> {
     pub(super) fn look(&self, credential: Credential, now: Instant) -> Look<W> {
         match self.known.get(&credential) {
             Some(Known::Asking(wait, since)) => Look::Join(wait.clone(), *since),
-            Some(Known::Told(verdict, at)) if is_current(*verdict, *at, now) => {
-                Look::Told(*verdict)
+            Some(Known::Answered(verdict, at)) if is_current(*verdict, *at, now) => {
+                Look::Answered(*verdict)
             }
             known => Look::Ask {
                 again: known.is_some(),
@@ -87,7 +87,7 @@ impl<W: Clone> Checks<W> {
     /// The API has told.
     pub(super) fn told(&mut self, credential: Credential, verdict: Verdict, now: Instant) {
         self.make_room(now);
-        self.known.insert(credential, Known::Told(verdict, now));
+        self.known.insert(credential, Known::Answered(verdict, now));
     }
 
     fn make_room(&mut self, now: Instant) {
@@ -96,7 +96,7 @@ impl<W: Clone> Checks<W> {
         }
         self.known.retain(|_, known| match known {
             Known::Asking(..) => true,
-            Known::Told(verdict, at) => is_current(*verdict, *at, now),
+            Known::Answered(verdict, at) => is_current(*verdict, *at, now),
         });
         if self.known.len() >= MOST {
             self.known.clear();
@@ -134,14 +134,14 @@ mod tests {
         let now = Clock::system().now();
         let (before, after) = (AGAIN - Duration::from_millis(1), AGAIN);
         for (verdict, then) in [
-            (Verdict::Accepted, Look::Told(Verdict::Accepted)),
+            (Verdict::Accepted, Look::Answered(Verdict::Accepted)),
             (Verdict::Refused, Look::Ask { again: true }),
             (Verdict::Unanswered, Look::Ask { again: true }),
         ] {
             let mut checks: Checks<()> = Checks::default();
             checks.told(credential(1), verdict, now);
             let look = |after| checks.look(credential(1), now + after);
-            assert_eq!(look(before), Look::Told(verdict));
+            assert_eq!(look(before), Look::Answered(verdict));
             assert_eq!(look(after), then);
         }
     }

@@ -1,14 +1,14 @@
 //! The end of a write: recorded, and then told.
 
-use crate::attempt::send::Answer;
+use crate::attempt::send::FinalAnswer;
 use crate::credential::Credential;
 use crate::exchange::body::{self, Read};
 use crate::exchange::timing::Timing;
 use crate::journal::{Change, JournalError, State};
-use crate::limit::budgets::Standing;
+use crate::limit::budgets::BudgetStatus;
 use crate::write::Writes;
 use crate::write::durable::checks::Verdict;
-use crate::write::durable::pending::{Ended, Live};
+use crate::write::durable::pending::{Completion, PendingWrite};
 use crate::write::durable::record::KeptAnswer;
 use crate::write::durable::run::PAUSE;
 use crate::write::durable::scheduler;
@@ -24,13 +24,13 @@ const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
 
 /// What is recorded of an attempt that was answered.
 #[derive(Default)]
-pub(super) struct Heard {
+pub(super) struct KeptOutcome {
     pub(super) answer: Option<KeptAnswer>,
-    pub(super) standing: Option<Standing>,
+    pub(super) standing: Option<BudgetStatus>,
     pub(super) took: Duration,
 }
 
-impl Heard {
+impl KeptOutcome {
     /// The status of what was heard.
     fn status(&self) -> Option<StatusCode> {
         self.answer.as_ref().map(|answer| answer.status)
@@ -41,25 +41,25 @@ impl Writes {
     /// Records how a write ended, and then tells everybody. Its lanes must not open before.
     pub(super) async fn end(
         &self,
-        live: &Live,
+        pending: &PendingWrite,
         state: State,
-        heard: Option<Heard>,
+        heard: Option<KeptOutcome>,
         timing: &Timing,
     ) {
         let mut heard = heard.unwrap_or_default();
         let end = if heard.status() == Some(StatusCode::UNAUTHORIZED) {
             // It says nothing of the write, so it is not what the next one under its key is to
             // hear.
-            self.refused_lately(live.credential);
+            self.refused_lately(pending.credential);
             match state {
-                State::Failed => Change::Withdraw(live.id),
+                State::Failed => Change::Withdraw(pending.id),
                 _ => {
                     heard.answer = None;
-                    self.end_of(live, state, None)
+                    self.end_of(pending, state, None)
                 }
             }
         } else {
-            self.end_of(live, state, heard.answer.as_ref())
+            self.end_of(pending, state, heard.answer.as_ref())
         };
         while let Err(error) = self.commit(vec![end.clone()]).await {
             if error == JournalError::Absent {
@@ -69,8 +69,8 @@ impl Writes {
             tokio::time::sleep(PAUSE).await;
         }
         self.told(
-            live,
-            Ended {
+            pending,
+            Completion {
                 state,
                 answer: heard.answer,
                 queued: timing.queued,
@@ -84,19 +84,19 @@ impl Writes {
 
     /// The end of a write for the journal. The body of its answer is left out if as much is
     /// remembered as may be.
-    fn end_of(&self, live: &Live, state: State, answer: Option<&KeptAnswer>) -> Change {
+    fn end_of(&self, pending: &PendingWrite, state: State, answer: Option<&KeptAnswer>) -> Change {
         let encoded = answer.map(KeptAnswer::encode);
         let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len) as u64;
         let mut registry = self.durable.shared.registry.lock();
         let retention = self.durable.retention();
-        let is_kept = retention.keeps(&registry.ended, live.credential, length(&encoded));
+        let is_kept = retention.keeps(&registry.ended, pending.credential, length(&encoded));
         let answer = match answer {
             Some(answer) if !is_kept => Some(answer.without_body().encode()),
             _ => encoded,
         };
-        registry.ended.add(live.credential, length(&answer));
+        registry.ended.add(pending.credential, length(&answer));
         Change::End {
-            id: live.id,
+            id: pending.id,
             state,
             at: self.clock.wall(),
             answer,
@@ -104,10 +104,10 @@ impl Writes {
     }
 
     /// The journal knows that it was taken back.
-    pub(super) fn cancelled(&self, live: &Live) {
+    pub(super) fn cancelled(&self, pending: &PendingWrite) {
         self.told(
-            live,
-            Ended {
+            pending,
+            Completion {
                 state: State::Cancelled,
                 answer: None,
                 queued: Duration::ZERO,
@@ -119,13 +119,13 @@ impl Writes {
         );
     }
 
-    fn told(&self, live: &Live, ended: Ended) {
-        self.durable.release(live);
-        if let Some(turn) = live.turn() {
-            self.durable.shared.feed.lock().leave(turn);
+    fn told(&self, pending: &PendingWrite, ended: Completion) {
+        self.durable.release(pending);
+        if let Some(turn) = pending.turn() {
+            self.durable.shared.scheduler.lock().leave(turn);
         }
-        self.tell_end(live, ended.state, live.tries().attempts);
-        drop(live.ended(ended));
+        self.report_end(pending, ended.state, pending.tries().attempts);
+        drop(pending.ended(ended));
     }
 
     /// Writes of a credential that the API has refused for a day have failed.
@@ -134,14 +134,14 @@ impl Writes {
         let Some(since) = now.checked_sub(REFUSED_FOR) else {
             return;
         };
-        let given_up = self.durable.shared.feed.lock().given_up(since);
+        let given_up = self.durable.shared.scheduler.lock().given_up(since);
         let credentials: BTreeSet<Credential> =
-            given_up.iter().map(|live| live.credential).collect();
-        for live in given_up {
+            given_up.iter().map(|pending| pending.credential).collect();
+        for pending in given_up {
             // One that is being taken back at this moment is ended by that.
-            if let Some(place) = live.take_place() {
+            if let Some(place) = pending.take_place() {
                 let timing = Timing::default();
-                self.end(&live, State::Failed, None, &timing).await;
+                self.end(&pending, State::Failed, None, &timing).await;
                 drop(place);
             }
         }
@@ -156,7 +156,7 @@ impl Writes {
         self.refused_lately(credential);
         let pause = scheduler::Pause::Refused(credential);
         let now = self.clock.now();
-        if !self.durable.shared.feed.lock().pause(pause, now) {
+        if !self.durable.shared.scheduler.lock().pause(pause, now) {
             return;
         }
         tracing::error!(
@@ -175,11 +175,11 @@ impl Writes {
     /// it did.
     pub(super) async fn admitted(&self, credential: Credential) -> bool {
         let pause = scheduler::Pause::Refused(credential);
-        let waited = self.durable.shared.feed.lock().resume(&pause);
+        let waited = self.durable.shared.scheduler.lock().resume(&pause);
         if let Err(error) = self.commit(vec![Change::Admitted(credential)]).await {
             let _ = self.journal_failed(&error);
         }
-        self.durable.shared.hungry.notify_one();
+        self.durable.shared.wakeup.notify_one();
         waited
     }
 
@@ -191,7 +191,7 @@ impl Writes {
 }
 
 /// All of an answer that is kept.
-pub(super) async fn hear(answer: Answer) -> Heard {
+pub(super) async fn keep_outcome(answer: FinalAnswer) -> KeptOutcome {
     let (mut head, body) = answer.response.into_parts();
     let body = match body::read(body, LONGEST_ANSWER).await {
         Read::Whole(bytes) => Some(bytes),
@@ -199,7 +199,7 @@ pub(super) async fn hear(answer: Answer) -> Heard {
     };
     // It is that of a body that is held from now on.
     head.headers.remove(http::header::CONTENT_LENGTH);
-    Heard {
+    KeptOutcome {
         answer: Some(KeptAnswer {
             status: head.status,
             headers: head.headers,

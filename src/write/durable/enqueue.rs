@@ -2,11 +2,11 @@
 
 use crate::error::GatewayError;
 use crate::exchange::ids::Ids;
-use crate::exchange::request::{Ask, Peer};
-use crate::limit::budgets::{Admission, Readiness, Refusal, Wish};
+use crate::exchange::request::{Peer, RequestContext};
+use crate::limit::budgets::{Admission, BudgetRefusal, BudgetRequest, Readiness};
 use crate::limit::ticket::Ticket;
 use crate::write::Writes;
-use crate::write::durable::pending::Live;
+use crate::write::durable::pending::PendingWrite;
 use crate::write::durable::record::KeptRequest;
 use crate::write::durable::run::{NEVER, PAUSE};
 use http::Request;
@@ -19,19 +19,24 @@ impl Writes {
     /// done in this process.
     pub(super) async fn stand_in_line(
         &self,
-        live: &Arc<Live>,
+        pending: &Arc<PendingWrite>,
         blocked: bool,
-    ) -> Option<(Ask, Ticket)> {
-        let ask = self.read_back(live).await?;
-        let ticket = self.join(live, &ask, blocked).await?;
-        Some((ask, ticket))
+    ) -> Option<(RequestContext, Ticket)> {
+        let context = self.read_back(pending).await?;
+        let ticket = self.join(pending, &context, blocked).await?;
+        Some((context, ticket))
     }
 
     /// A place in the line of its budget, whatever the bounds of that; `None` if the gateway stops.
-    pub(super) async fn join(&self, live: &Live, ask: &Ask, blocked: bool) -> Option<Ticket> {
+    pub(super) async fn join(
+        &self,
+        pending: &PendingWrite,
+        context: &RequestContext,
+        blocked: bool,
+    ) -> Option<Ticket> {
         loop {
-            let wish = Wish {
-                urgency: live.urgency,
+            let budget_request = BudgetRequest {
+                urgency: pending.urgency,
                 deadline: self.clock.now() + NEVER,
                 answer_by: None,
                 admission: Admission::Taken,
@@ -40,28 +45,28 @@ impl Writes {
                 } else {
                     Readiness::Ready
                 },
-                ..self.attempts.wish(ask)
+                ..self.attempts.budget_request(context)
             };
-            match self.budgets.join(&wish) {
+            match self.budgets.join(&budget_request) {
                 Ok(ticket) => return Some(ticket),
-                Err(Refusal::Draining) => return None,
+                Err(BudgetRefusal::Draining) => return None,
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
     }
 
-    async fn read_back(&self, live: &Live) -> Option<Ask> {
+    async fn read_back(&self, pending: &PendingWrite) -> Option<RequestContext> {
         loop {
-            match self.durable.journal().get(live.id).await {
+            match self.durable.journal().get(pending.id).await {
                 Ok(Some(record)) => {
                     let kept = KeptRequest::decode(&record.request)?;
-                    return self.ask_of(kept, live.accepted).ok();
+                    return self.ask_of(kept, pending.accepted).ok();
                 }
                 Ok(None) => return None,
                 Err(error) => {
                     tracing::error!(
-                        id = %live.id,
-                        request_id = live.request_id(),
+                        id = %pending.id,
+                        request_id = pending.request_id(),
                         %error,
                         "cannot read a durable write from the journal"
                     );
@@ -72,7 +77,11 @@ impl Writes {
     }
 
     /// What a kept request asks for, by the routes of today.
-    pub(super) fn ask_of(&self, kept: KeptRequest, accepted: Instant) -> Result<Ask, GatewayError> {
+    pub(super) fn ask_of(
+        &self,
+        kept: KeptRequest,
+        accepted: Instant,
+    ) -> Result<RequestContext, GatewayError> {
         let mut request = Request::new(());
         *request.method_mut() = kept.method;
         *request.uri_mut() = kept.target.into();
@@ -81,9 +90,9 @@ impl Writes {
             .extensions_mut()
             .insert(Peer(SocketAddr::new(kept.peer, 0)));
         let ids = Ids::resumed(request.headers(), self.tracer.as_ref());
-        let mut ask = self.router.understand(request.into_parts().0, accepted)?;
-        ask.ids = ids;
-        ask.body = kept.body;
-        Ok(ask)
+        let mut context = self.router.understand(request.into_parts().0, accepted)?;
+        context.ids = ids;
+        context.body = kept.body;
+        Ok(context)
     }
 }

@@ -31,7 +31,7 @@ mod summary;
 mod workspace;
 
 pub use operate::{Listing, Selection};
-pub(crate) use pending::Live;
+pub(crate) use pending::PendingWrite;
 pub use recovery::{Recovered, RecoveryError};
 
 use crate::credential::Credential;
@@ -42,9 +42,9 @@ use crate::queue::lanes::Turn;
 use crate::write::Writes;
 use checks::Checks;
 use parking_lot::Mutex;
-use pending::{Birth, Stage, Tries};
+use pending::{NewWrite, Stage, Tries};
 use retention::{AT_LEAST, Ended as EndedBefore, Retention};
-use scheduler::{Feed, LineKey};
+use scheduler::{LineKey, Scheduler};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -82,11 +82,11 @@ struct Shared {
     bounds: DurableBounds,
     ids: WriteIds,
     registry: Mutex<Registry>,
-    feed: Mutex<Feed<Arc<Live>>>,
+    scheduler: Mutex<Scheduler<Arc<PendingWrite>>>,
     /// Which credentials the API takes.
     checks: Mutex<Checks<watch::Receiver<Option<checks::Verdict>>>>,
     /// More may be brought than was.
-    hungry: Notify,
+    wakeup: Notify,
     /// How many have ended since the start: in the order of [`State::ALL`].
     ended: [AtomicU64; 6],
 }
@@ -94,8 +94,8 @@ struct Shared {
 /// Those that have been accepted and have not ended.
 #[derive(Debug, Default)]
 struct Registry {
-    by_id: HashMap<WriteId, Arc<Live>>,
-    by_key: HashMap<(Credential, KeyHash), Arc<Live>>,
+    by_id: HashMap<WriteId, Arc<PendingWrite>>,
+    by_key: HashMap<(Credential, KeyHash), Arc<PendingWrite>>,
     bytes: usize,
     peers: HashMap<IpAddr, Load>,
     credentials: HashMap<Credential, Load>,
@@ -112,9 +112,9 @@ struct Load {
 /// What came of claiming a place for a write.
 enum Claim {
     /// It is there, for this one.
-    New(Arc<Live>),
+    New(Arc<PendingWrite>),
     /// One with the same key is under way.
-    UnderWay(Arc<Live>),
+    UnderWay(Arc<PendingWrite>),
     /// There are as many as may be.
     Full,
 }
@@ -135,9 +135,9 @@ impl Durable {
                 bounds,
                 ids: newest.map_or_else(WriteIds::default, WriteIds::after),
                 registry: Mutex::default(),
-                feed: Mutex::default(),
+                scheduler: Mutex::default(),
                 checks: Mutex::default(),
-                hungry: Notify::new(),
+                wakeup: Notify::new(),
                 ended: Default::default(),
             }),
         }
@@ -146,15 +146,19 @@ impl Durable {
     /// How many are in which state.
     pub fn levels(&self, now: Instant) -> DurableGauge {
         let registry = self.shared.registry.lock();
-        let is_under_way = |live: &&Arc<Live>| matches!(live.stage(), Stage::Left);
+        let is_under_way = |pending: &&Arc<PendingWrite>| matches!(pending.stage(), Stage::Left);
         let dispatched = registry.by_id.values().filter(is_under_way).count();
         let (all, bytes) = (registry.by_id.len(), registry.bytes);
-        let first = registry.by_id.values().map(|live| live.accepted).min();
+        let first = registry
+            .by_id
+            .values()
+            .map(|pending| pending.accepted)
+            .min();
         drop(registry);
         DurableGauge {
             queued: all - dispatched,
             dispatched,
-            paused: self.shared.feed.lock().paused().count(),
+            paused: self.shared.scheduler.lock().paused().count(),
             bytes,
             oldest: first.map_or(0.0, |since| {
                 now.saturating_duration_since(since).as_secs_f64()
@@ -195,48 +199,53 @@ impl Durable {
         registry.credentials.contains_key(&credential)
     }
 
-    fn live(&self, id: WriteId) -> Option<Arc<Live>> {
+    fn pending(&self, id: WriteId) -> Option<Arc<PendingWrite>> {
         self.shared.registry.lock().by_id.get(&id).cloned()
     }
 
     /// Room for one more, unless its key is known.
-    fn claim(&self, birth: Birth) -> Claim {
+    fn claim(&self, new_write: NewWrite) -> Claim {
         let bounds = &self.shared.bounds;
         let mut registry = self.shared.registry.lock();
-        let key = birth.key.map(|key| (birth.credential, key.hash));
+        let key = new_write.key.map(|key| (new_write.credential, key.hash));
         if let Some(under_way) = key.and_then(|key| registry.by_key.get(&key)) {
             return Claim::UnderWay(under_way.clone());
         }
-        let peer = registry.peers.get(&birth.caller.peer);
-        let loads = [peer, registry.credentials.get(&birth.credential)];
+        let peer = registry.peers.get(&new_write.caller.peer);
+        let loads = [peer, registry.credentials.get(&new_write.credential)];
         let is_share_full = loads.into_iter().flatten().any(|own| {
             own.writes >= bounds.writes.div_ceil(2)
-                || own.bytes + birth.bytes > bounds.bytes.div_ceil(2)
+                || own.bytes + new_write.bytes > bounds.bytes.div_ceil(2)
         });
         let is_full = is_share_full
             || registry.by_id.len() >= bounds.writes
-            || registry.bytes + birth.bytes > bounds.bytes
-            || birth.bytes > bounds.bytes.div_ceil(2);
+            || registry.bytes + new_write.bytes > bounds.bytes
+            || new_write.bytes > bounds.bytes.div_ceil(2);
         if is_full {
             return Claim::Full;
         }
-        let live = Arc::new(Live::new(birth, Tries::default()));
-        registry.add(live.clone());
-        Claim::New(live)
+        let pending = Arc::new(PendingWrite::new(new_write, Tries::default()));
+        registry.add(pending.clone());
+        Claim::New(pending)
     }
 
     /// Takes in one that the last process left, whatever the bounds are now.
-    fn adopt(&self, birth: Birth, tries: Tries) -> Arc<Live> {
-        let live = Arc::new(Live::new(birth, tries));
-        self.shared.registry.lock().add(live.clone());
-        live
+    fn adopt(&self, new_write: NewWrite, tries: Tries) -> Arc<PendingWrite> {
+        let pending = Arc::new(PendingWrite::new(new_write, tries));
+        self.shared.registry.lock().add(pending.clone());
+        pending
     }
 
     /// Another takes the place of this one, under the same id.
-    fn replace(&self, live: &Live, birth: Birth, tries: Tries) -> Arc<Live> {
-        let next = Arc::new(Live::new(birth, tries));
+    fn replace(
+        &self,
+        pending: &PendingWrite,
+        new_write: NewWrite,
+        tries: Tries,
+    ) -> Arc<PendingWrite> {
+        let next = Arc::new(PendingWrite::new(new_write, tries));
         let mut registry = self.shared.registry.lock();
-        registry.remove(live);
+        registry.remove(pending);
         registry.add(next.clone());
         next
     }
@@ -253,30 +262,30 @@ impl Durable {
         self.retention().takes(&registry.ended, credential)
     }
 
-    fn release(&self, live: &Live) {
-        self.shared.registry.lock().remove(live);
+    fn release(&self, pending: &PendingWrite) {
+        self.shared.registry.lock().remove(pending);
     }
 
     /// Lets a deferred one wait to be brought before its budget.
-    fn feed(&self, live: &Arc<Live>, turn: Turn, is_ready: impl Fn() -> bool) {
-        let line = line_of(live);
-        let mut feed = self.shared.feed.lock();
-        feed.enter(turn, live.clone(), line, live.urgency, false);
+    fn scheduler(&self, pending: &Arc<PendingWrite>, turn: Turn, is_ready: impl Fn() -> bool) {
+        let line = line_of(pending);
+        let mut scheduler = self.shared.scheduler.lock();
+        scheduler.enter(turn, pending.clone(), line, pending.urgency, false);
         // Its lanes may have opened before it was here to be named.
         if is_ready() {
-            feed.ready(turn);
+            scheduler.ready(turn);
         }
-        drop(feed);
-        self.shared.hungry.notify_one();
+        drop(scheduler);
+        self.shared.wakeup.notify_one();
     }
 }
 
-fn line_of(live: &Live) -> LineKey {
+fn line_of(pending: &PendingWrite) -> LineKey {
     LineKey {
-        credential: live.credential,
-        operation: live.operation.name.clone(),
-        caller: live.caller.clone(),
-        merges: live
+        credential: pending.credential,
+        operation: pending.operation.name.clone(),
+        caller: pending.caller.clone(),
+        merges: pending
             .operation
             .merge
             .as_ref()
@@ -299,52 +308,56 @@ impl Load {
 }
 
 impl Registry {
-    fn add(&mut self, live: Arc<Live>) {
-        self.bytes += live.bytes;
-        let peer = self.peers.entry(live.caller.peer).or_default();
-        peer.add(live.bytes);
-        let own = self.credentials.entry(live.credential).or_default();
-        own.add(live.bytes);
-        if let Some(key) = &live.key {
+    fn add(&mut self, pending: Arc<PendingWrite>) {
+        self.bytes += pending.bytes;
+        let peer = self.peers.entry(pending.caller.peer).or_default();
+        peer.add(pending.bytes);
+        let own = self.credentials.entry(pending.credential).or_default();
+        own.add(pending.bytes);
+        if let Some(key) = &pending.key {
             self.by_key
-                .insert((live.credential, key.hash), live.clone());
+                .insert((pending.credential, key.hash), pending.clone());
         }
-        self.by_id.insert(live.id, live);
+        self.by_id.insert(pending.id, pending);
     }
 
-    fn remove(&mut self, live: &Live) {
+    fn remove(&mut self, pending: &PendingWrite) {
         // Another credential may have it under the same id by now.
-        let known = self.by_id.get(&live.id);
-        if !known.is_some_and(|known| std::ptr::eq(&**known, live)) {
+        let known = self.by_id.get(&pending.id);
+        if !known.is_some_and(|known| std::ptr::eq(&**known, pending)) {
             return;
         }
-        self.by_id.remove(&live.id);
-        if let Some(key) = &live.key {
-            self.by_key.remove(&(live.credential, key.hash));
+        self.by_id.remove(&pending.id);
+        if let Some(key) = &pending.key {
+            self.by_key.remove(&(pending.credential, key.hash));
         }
-        self.bytes = self.bytes.saturating_sub(live.bytes);
-        let peer = self.peers.get_mut(&live.caller.peer);
-        if peer.is_some_and(|peer| !peer.remove(live.bytes)) {
-            self.peers.remove(&live.caller.peer);
+        self.bytes = self.bytes.saturating_sub(pending.bytes);
+        let peer = self.peers.get_mut(&pending.caller.peer);
+        if peer.is_some_and(|peer| !peer.remove(pending.bytes)) {
+            self.peers.remove(&pending.caller.peer);
         }
-        let own = self.credentials.get_mut(&live.credential);
-        if own.is_some_and(|own| !own.remove(live.bytes)) {
-            self.credentials.remove(&live.credential);
+        let own = self.credentials.get_mut(&pending.credential);
+        if own.is_some_and(|own| !own.remove(pending.bytes)) {
+            self.credentials.remove(&pending.credential);
         }
     }
 }
 
 /// Stands before a budget until it is dropped.
-struct Brought {
+struct Scheduled {
     durable: Durable,
     turn: Turn,
     line: LineKey,
 }
 
-impl Drop for Brought {
+impl Drop for Scheduled {
     fn drop(&mut self) {
-        self.durable.shared.feed.lock().gone(self.turn, &self.line);
-        self.durable.shared.hungry.notify_one();
+        self.durable
+            .shared
+            .scheduler
+            .lock()
+            .gone(self.turn, &self.line);
+        self.durable.shared.wakeup.notify_one();
     }
 }
 
@@ -354,21 +367,21 @@ impl Writes {
     pub async fn drive_deferred(self: Arc<Self>) {
         loop {
             let follows = |credential, turn, these: &_| self.queue.follows(credential, turn, these);
-            let brought = self.durable.shared.feed.lock().bring(follows);
-            for (live, turn, line) in brought {
-                let brought = Brought {
+            let scheduled = self.durable.shared.scheduler.lock().schedule(follows);
+            for (pending, turn, line) in scheduled {
+                let scheduled = Scheduled {
                     durable: self.durable.clone(),
                     turn,
                     line,
                 };
-                self.bring(live, brought);
+                self.schedule(pending, scheduled);
             }
             tokio::select! {
-                () = self.durable.shared.hungry.notified() => {}
+                () = self.durable.shared.wakeup.notified() => {}
                 freed = self.queue.freed() => {
-                    let mut feed = self.durable.shared.feed.lock();
+                    let mut scheduler = self.durable.shared.scheduler.lock();
                     for turn in freed {
-                        feed.ready(turn);
+                        scheduler.ready(turn);
                     }
                 }
             }
@@ -419,12 +432,12 @@ impl Writes {
     }
 
     /// What became of a write is told under its state.
-    fn tell_end(&self, live: &Live, state: State, attempts: u32) {
+    fn report_end(&self, pending: &PendingWrite, state: State, attempts: u32) {
         self.durable.count_end(state);
         self.metrics
-            .durable_ended(&live.operation.name, state.as_str());
-        let (operation, credential) = (&live.operation.name, live.credential);
-        let (id, request_id, summary) = (live.id, live.request_id(), &live.summary);
+            .durable_ended(&pending.operation.name, state.as_str());
+        let (operation, credential) = (&pending.operation.name, pending.credential);
+        let (id, request_id, summary) = (pending.id, pending.request_id(), &pending.summary);
         if state == State::Unknown {
             tracing::warn!(
                 %id, request_id, %operation, %credential, attempts,

@@ -82,8 +82,8 @@ impl Writes {
         let found = self.durable.journal().get(id).await;
         let found = found.map_err(|error| self.journal_failed(&error))?;
         let record = found.ok_or(GatewayError::NotFound)?;
-        let mut write = match self.durable.live(id) {
-            Some(live) => self.document_of(&live)["data"]["write"].take(),
+        let mut write = match self.durable.pending(id) {
+            Some(pending) => self.document_of(&pending)["data"]["write"].take(),
             None => document(&record),
         };
         write["credential"] = json!(record.credential.to_string());
@@ -95,10 +95,10 @@ impl Writes {
     /// # Errors
     /// If it has left or ended, or there is none, or the journal does not take it.
     pub async fn operators_cancel(self: &Arc<Self>, id: WriteId) -> Result<Value, GatewayError> {
-        if let Some(live) = self.durable.live(id) {
-            let request_id = live.summary.request_id.clone();
+        if let Some(pending) = self.durable.pending(id) {
+            let request_id = pending.summary.request_id.clone();
             let writes = self.clone();
-            let cancelling = tokio::spawn(async move { writes.cancel(&live).await });
+            let cancelling = tokio::spawn(async move { writes.cancel(&pending).await });
             cancelling.await.map_err(|_| GatewayError::Internal)??;
             tracing::info!(%id, request_id, "write cancelled by an operator");
             return self.operators_show(id).await;
@@ -119,7 +119,7 @@ impl Writes {
         let changed = self
             .durable
             .shared
-            .feed
+            .scheduler
             .lock()
             .pause(pause, self.clock.now());
         tracing::warn!(?selection, "deferred writes paused by an operator");
@@ -136,16 +136,16 @@ impl Writes {
             Pause::Credential(credential) => self.admitted(*credential).await,
             _ => false,
         };
-        let changed = self.durable.shared.feed.lock().resume(&pause) || refused;
-        self.durable.shared.hungry.notify_one();
+        let changed = self.durable.shared.scheduler.lock().resume(&pause) || refused;
+        self.durable.shared.wakeup.notify_one();
         tracing::warn!(?selection, "deferred writes resumed by an operator");
         Ok(changed)
     }
 
     fn paused(&self) -> Vec<Value> {
-        let feed = self.durable.shared.feed.lock();
+        let scheduler = self.durable.shared.scheduler.lock();
         let (now, wall) = (self.clock.now(), self.clock.wall());
-        let paused = feed.paused().map(|(pause, since)| {
+        let paused = scheduler.paused().map(|(pause, since)| {
             let mut paused = match pause {
                 Pause::Credential(credential) => json!({ "credential": credential.to_string() }),
                 Pause::Refused(credential) => json!({

@@ -6,10 +6,10 @@ use crate::exchange::body::Body;
 use crate::exchange::response::Reply;
 use crate::exchange::timing::Timing;
 use crate::journal::{KeyHash, State, WriteId};
-use crate::limit::budgets::Standing;
+use crate::limit::budgets::BudgetStatus;
 use crate::limit::turns::{Caller, Urgency};
 use crate::metrics::Outcome;
-use crate::queue::Place;
+use crate::queue::LanePosition;
 use crate::queue::lanes::Turn;
 use crate::route::policy::Operation;
 use crate::write::durable::record::KeptAnswer;
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 /// How a write ended.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct Completion {
     pub(crate) state: State,
     /// The API's last answer, if there was one.
     pub(crate) answer: Option<KeptAnswer>,
@@ -35,10 +35,10 @@ pub(crate) struct Ended {
     /// How many writes travelled together; 0 if it travelled alone.
     pub(crate) merged: usize,
     /// The budget that its last attempt drew on.
-    pub(crate) standing: Option<Standing>,
+    pub(crate) standing: Option<BudgetStatus>,
 }
 
-impl Ended {
+impl Completion {
     /// The API's own answer to a write, from the journal.
     pub(crate) fn reply(&self, response: Response<Body>) -> Reply {
         let timing = Timing {
@@ -75,7 +75,7 @@ pub(crate) enum Stage {
     /// It was not accepted, for this reason, or because its key is known already.
     Released(Option<GatewayError>),
     /// It has ended, and the journal knows.
-    Ended(Arc<Ended>),
+    Ended(Arc<Completion>),
 }
 
 /// Its `Idempotency-Key`, hashed, and what tells another request under it.
@@ -87,7 +87,7 @@ pub(crate) struct Key {
 
 /// One write.
 #[derive(Debug)]
-pub(crate) struct Live {
+pub(crate) struct PendingWrite {
     pub(crate) id: WriteId,
     pub(crate) credential: Credential,
     pub(crate) operation: Arc<Operation>,
@@ -112,7 +112,7 @@ struct Inner {
     /// Made when the first wants to know.
     watch: Option<watch::Sender<Stage>>,
     /// Its place in the lanes, while nothing carries it.
-    place: Option<Place>,
+    place: Option<LanePosition>,
     /// Its turn among all writes, once it has one.
     turn: Option<Turn>,
     tries: Tries,
@@ -135,7 +135,7 @@ pub(super) enum PutBack {
     /// It is kept for whoever carries the write on.
     Kept,
     /// The write can go on at once.
-    GoesOn(Place),
+    GoesOn(LanePosition),
 }
 
 /// Why a write cannot be taken back.
@@ -149,7 +149,7 @@ pub(super) enum TooLate {
 
 /// What a write is made of.
 #[derive(Debug)]
-pub(super) struct Birth {
+pub(super) struct NewWrite {
     pub(super) id: WriteId,
     pub(super) credential: Credential,
     pub(super) operation: Arc<Operation>,
@@ -163,20 +163,20 @@ pub(super) struct Birth {
     pub(super) accepted: Instant,
 }
 
-impl Live {
-    pub(super) fn new(birth: Birth, tries: Tries) -> Self {
+impl PendingWrite {
+    pub(super) fn new(new_write: NewWrite, tries: Tries) -> Self {
         Self {
-            id: birth.id,
-            credential: birth.credential,
-            operation: birth.operation,
-            caller: birth.caller,
-            urgency: birth.urgency,
-            key: birth.key.map(Box::new),
-            summary: birth.summary,
-            bytes: birth.bytes,
-            deferred: birth.deferred,
-            since: birth.since,
-            accepted: birth.accepted,
+            id: new_write.id,
+            credential: new_write.credential,
+            operation: new_write.operation,
+            caller: new_write.caller,
+            urgency: new_write.urgency,
+            key: new_write.key.map(Box::new),
+            summary: new_write.summary,
+            bytes: new_write.bytes,
+            deferred: new_write.deferred,
+            since: new_write.since,
+            accepted: new_write.accepted,
             inner: Mutex::new(Inner {
                 stage: Stage::Accepting,
                 watch: None,
@@ -213,9 +213,9 @@ impl Live {
     }
 
     /// The journal has it, and it waits in its lanes.
-    pub(super) fn queued(&self, place: Option<Place>) {
+    pub(super) fn queued(&self, place: Option<LanePosition>) {
         let mut inner = self.inner.lock();
-        inner.turn = place.as_ref().map(Place::turn).or(inner.turn);
+        inner.turn = place.as_ref().map(LanePosition::turn).or(inner.turn);
         inner.place = place;
         inner.set(Stage::Queued);
     }
@@ -234,7 +234,7 @@ impl Live {
     }
 
     /// Its place, for whoever carries it from now on; `None` if it is being taken back.
-    pub(super) fn take_place(&self) -> Option<Place> {
+    pub(super) fn take_place(&self) -> Option<LanePosition> {
         let mut inner = self.inner.lock();
         if !matches!(inner.stage, Stage::Queued) {
             return None;
@@ -243,7 +243,7 @@ impl Live {
     }
 
     /// Puts its place back: nothing carries it for now.
-    pub(super) fn put_back(&self, place: Place) -> PutBack {
+    pub(super) fn put_back(&self, place: LanePosition) -> PutBack {
         let mut inner = self.inner.lock();
         match inner.stage {
             Stage::Queued => PutBack::GoesOn(place),
@@ -293,7 +293,7 @@ impl Live {
 
     /// It goes on in the next process; its lanes stay closed until this one ends. One that is being
     /// taken back keeps its place for that, and one that has ended needs none.
-    pub(super) fn parked(&self, place: Place) {
+    pub(super) fn parked(&self, place: LanePosition) {
         let mut inner = self.inner.lock();
         match inner.stage {
             Stage::Ended(_) | Stage::Released(_) | Stage::HandedOver => {
@@ -320,7 +320,7 @@ impl Live {
     }
 
     /// Another credential has it now. Gives its place, if nothing carries it.
-    pub(super) fn handed_over(&self) -> Option<Place> {
+    pub(super) fn handed_over(&self) -> Option<LanePosition> {
         let mut inner = self.inner.lock();
         let place = inner.place.take();
         inner.set(Stage::HandedOver);
@@ -329,7 +329,7 @@ impl Live {
 
     /// It could not be taken back, or given away, after all. Its place, unless what carried it has
     /// that still.
-    pub(super) fn not_cancelled(&self) -> Option<Place> {
+    pub(super) fn not_cancelled(&self) -> Option<LanePosition> {
         let mut inner = self.inner.lock();
         if matches!(inner.stage, Stage::Cancelling) {
             inner.set(Stage::Queued);
@@ -355,7 +355,7 @@ impl Live {
     }
 
     /// Tells everybody how it ended. Gives its place, if nothing carries it.
-    pub(super) fn ended(&self, ended: Ended) -> Option<Place> {
+    pub(super) fn ended(&self, ended: Completion) -> Option<LanePosition> {
         let mut inner = self.inner.lock();
         let place = inner.place.take();
         inner.set(Stage::Ended(Arc::new(ended)));

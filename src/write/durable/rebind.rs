@@ -14,12 +14,12 @@
 
 use crate::credential::{self, Credential};
 use crate::error::GatewayError;
-use crate::exchange::request::Ask;
+use crate::exchange::request::RequestContext;
 use crate::journal::{Change, JournalError, Record, State};
 use crate::write::Writes;
 use crate::write::durable::Durable;
 use crate::write::durable::checks::Verdict;
-use crate::write::durable::pending::{Birth, Key, Live};
+use crate::write::durable::pending::{Key, NewWrite, PendingWrite};
 use crate::write::durable::record::KeptRequest;
 use crate::write::idempotency;
 use bytes::Bytes;
@@ -39,8 +39,8 @@ struct Owner {
 
 /// A write that is held, and what the journal is to be told.
 struct Held {
-    live: Arc<Live>,
-    ask: Ask,
+    pending: Arc<PendingWrite>,
+    context: RequestContext,
     key: Option<Key>,
     bytes: usize,
     changes: Vec<Change>,
@@ -117,26 +117,30 @@ impl Writes {
     }
 
     async fn rebind(&self, from: Credential, owner: &Owner) -> Result<Value, GatewayError> {
-        let lives = self.durable.deferred_of(from);
+        let pendings = self.durable.deferred_of(from);
         let mut moved = 0;
-        for some in lives.chunks(TOGETHER) {
+        for some in pendings.chunks(TOGETHER) {
             moved += self.rebind_some(some, owner).await?;
         }
         let left = self.durable.deferred_of(from).len();
         if left == 0 {
             self.admitted(from).await;
         }
-        self.durable.shared.hungry.notify_one();
+        self.durable.shared.wakeup.notify_one();
         let to = owner.credential;
         tracing::warn!(%from, %to, moved, left, "deferred writes moved to another credential by an operator");
         Ok(json!({ "credential": to.to_string(), "moved": moved, "left": left }))
     }
 
     /// How many of these have changed hands.
-    async fn rebind_some(&self, some: &[Arc<Live>], owner: &Owner) -> Result<usize, GatewayError> {
+    async fn rebind_some(
+        &self,
+        some: &[Arc<PendingWrite>],
+        owner: &Owner,
+    ) -> Result<usize, GatewayError> {
         let mut commits = Vec::with_capacity(some.len());
-        for live in some {
-            if let Some(held) = self.hold_for(live, owner).await {
+        for pending in some {
+            if let Some(held) = self.hold_for(pending, owner).await {
                 // It is under way from here on, and the next ones with it.
                 let committed = self.durable.journal().commit(held.changes.clone());
                 commits.push((held, committed));
@@ -155,29 +159,29 @@ impl Writes {
                 Err(JournalError::Taken | JournalError::Absent) => {}
                 Err(error) => result = Err(self.journal_failed(&error)),
             }
-            self.let_go(&held.live);
+            self.let_go(&held.pending);
         }
         result.map(|()| moved)
     }
 
     /// Keeps a write from leaving, if it has not, and says what changes.
-    async fn hold_for(&self, live: &Arc<Live>, owner: &Owner) -> Option<Held> {
-        if !live.hold() {
+    async fn hold_for(&self, pending: &Arc<PendingWrite>, owner: &Owner) -> Option<Held> {
+        if !pending.hold() {
             return None;
         }
-        let held = self.rewritten(live, owner).await;
+        let held = self.rewritten(pending, owner).await;
         if held.is_none() {
-            self.let_go(live);
+            self.let_go(pending);
         }
         held
     }
 
-    async fn rewritten(&self, live: &Arc<Live>, owner: &Owner) -> Option<Held> {
-        let record = self.durable.journal().get(live.id).await.ok()??;
+    async fn rewritten(&self, pending: &Arc<PendingWrite>, owner: &Owner) -> Option<Held> {
+        let record = self.durable.journal().get(pending.id).await.ok()??;
         let mut kept = KeptRequest::decode(&record.request)?;
         kept.headers
             .insert(AUTHORIZATION, owner.authorization.clone());
-        let key = match &live.key {
+        let key = match &pending.key {
             None => None,
             Some(before) => {
                 let key = idempotency::key(&kept.headers).ok()??;
@@ -190,15 +194,15 @@ impl Writes {
         let request: Bytes = kept.encode();
         let bytes = request.len() + record.summary.len();
         let mut changes = vec![Change::Rebind {
-            id: live.id,
+            id: pending.id,
             credential: owner.credential,
             key: key.as_ref().map(|key| key.hash),
             request,
         }];
         changes.extend(key.map(|_| self.left_under_key(record)));
         Some(Held {
-            live: live.clone(),
-            ask: self.asked(kept, live.id).ok()?,
+            pending: pending.clone(),
+            context: self.asked(kept, pending.id).ok()?,
             bytes,
             changes,
             key,
@@ -219,41 +223,43 @@ impl Writes {
     }
 
     /// It leaves with the token that it has, after all.
-    fn let_go(&self, live: &Arc<Live>) {
-        if let Some(place) = live.not_cancelled() {
-            self.defer(live, place);
+    fn let_go(&self, pending: &Arc<PendingWrite>) {
+        if let Some(place) = pending.not_cancelled() {
+            self.defer(pending, place);
         }
     }
 
     /// The journal has its new owner: so it waits in the lanes of that one.
     fn change_hands(&self, held: Held, owner: &Owner) {
-        let Held { live, ask, .. } = held;
-        let tries = live.tries();
-        let birth = Birth {
-            id: live.id,
+        let Held {
+            pending, context, ..
+        } = held;
+        let tries = pending.tries();
+        let new_write = NewWrite {
+            id: pending.id,
             credential: owner.credential,
-            operation: ask.operation.clone(),
-            caller: live.caller.clone(),
-            urgency: live.urgency,
+            operation: context.operation.clone(),
+            caller: pending.caller.clone(),
+            urgency: pending.urgency,
             key: held.key,
-            summary: live.summary.clone(),
+            summary: pending.summary.clone(),
             bytes: held.bytes,
             deferred: true,
-            since: live.since,
-            accepted: live.accepted,
+            since: pending.since,
+            accepted: pending.accepted,
         };
-        let next = self.durable.replace(&live, birth, tries);
-        let mut feed = self.durable.shared.feed.lock();
-        if let Some(turn) = live.turn() {
-            feed.leave(turn);
+        let next = self.durable.replace(&pending, new_write, tries);
+        let mut scheduler = self.durable.shared.scheduler.lock();
+        if let Some(turn) = pending.turn() {
+            scheduler.leave(turn);
         }
-        let ahead = feed.len();
-        drop(feed);
+        let ahead = scheduler.len();
+        drop(scheduler);
         // Its place in the old lanes, unless whoever carried it gives that back.
-        drop(live.handed_over());
-        let budget = &ask.operation.budget;
+        drop(pending.handed_over());
+        let budget = &context.operation.budget;
         let expected = self.budgets.leaves_behind(owner.credential, budget, ahead);
-        let keys = self.order_keys(&ask);
+        let keys = self.order_keys(&context);
         let mut place = self.queue.enter_named(owner.credential, keys, expected);
         if let Some(until) = tries.doubt {
             place.stay_closed_for(until.saturating_duration_since(self.clock.now()));
@@ -264,12 +270,12 @@ impl Writes {
 
 impl Durable {
     /// A credential's writes for which nobody waits, in the order of acceptance.
-    fn deferred_of(&self, credential: Credential) -> Vec<Arc<Live>> {
+    fn deferred_of(&self, credential: Credential) -> Vec<Arc<PendingWrite>> {
         let registry = self.shared.registry.lock();
-        let lives = registry.by_id.values();
-        let own = lives.filter(|live| live.credential == credential && live.deferred);
+        let pendings = registry.by_id.values();
+        let own = pendings.filter(|pending| pending.credential == credential && pending.deferred);
         let mut own: Vec<_> = own.cloned().collect();
-        own.sort_unstable_by_key(|live| live.id);
+        own.sort_unstable_by_key(|pending| pending.id);
         own
     }
 }

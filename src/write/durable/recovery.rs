@@ -6,18 +6,18 @@
 //! it, and its lanes stay closed for as long as it may still take effect.
 
 use crate::exchange::priority;
-use crate::exchange::request::Ask;
+use crate::exchange::request::RequestContext;
 use crate::exchange::timing::Timing;
 use crate::journal::{JournalError, Record, State, WriteId};
 use crate::limit::ledger::Left;
 use crate::write::Writes;
-use crate::write::decision::REPEAT_FOR;
+use crate::write::decision::RETRY_FOR;
 use crate::write::durable::accept::summary_of;
-use crate::write::durable::pending::{Birth, Key, Tries};
+use crate::write::durable::pending::{Key, NewWrite, Tries};
 use crate::write::durable::record::KeptRequest;
 use crate::write::durable::scheduler::Pause;
 use crate::write::durable::summary::Summary;
-use crate::write::late_arrivals::{Attempts, Unfinished};
+use crate::write::late_arrivals::{EarlierAttempts, Unfinished};
 use crate::write::retry::is_repeatable;
 use std::fmt;
 use std::sync::Arc;
@@ -90,11 +90,11 @@ impl Writes {
     async fn still_refused(&self) -> Result<(), JournalError> {
         let refused = self.durable.journal().refused().await?;
         let (now, wall) = (self.clock.now(), self.clock.wall());
-        let mut feed = self.durable.shared.feed.lock();
+        let mut scheduler = self.durable.shared.scheduler.lock();
         for (credential, since) in refused {
             let age = wall.duration_since(since).unwrap_or_default();
             let since = now.checked_sub(age).unwrap_or(now);
-            feed.pause(Pause::Refused(credential), since);
+            scheduler.pause(Pause::Refused(credential), since);
         }
         Ok(())
     }
@@ -104,14 +104,18 @@ impl Writes {
     /// the write was sent, which may have been set since: if it says less than nothing, that is
     /// unknown, and so long ago that the write is not repeated; and its lanes stay closed for all
     /// of Q.
-    fn doubt(&self, record: &Record, attempts: Option<Attempts>) -> (Instant, Option<Instant>) {
+    fn doubt(
+        &self,
+        record: &Record,
+        attempts: Option<EarlierAttempts>,
+    ) -> (Instant, Option<Instant>) {
         let now = self.clock.now();
-        if let Some(Attempts { first, until }) = attempts {
+        if let Some(EarlierAttempts { first, until }) = attempts {
             return (first, until);
         }
         let age = record.dispatched.map_or(Duration::ZERO, |at| {
             let age = self.clock.wall().duration_since(at);
-            age.unwrap_or(REPEAT_FOR)
+            age.unwrap_or(RETRY_FOR)
         });
         let first = now.checked_sub(age).unwrap_or(now);
         (first, Some(now + self.router.settings.get().late))
@@ -121,11 +125,11 @@ impl Writes {
         &self,
         record: &Record,
         kept: KeptRequest,
-        attempts: Option<Attempts>,
+        attempts: Option<EarlierAttempts>,
         recovered: &mut Recovered,
     ) -> Result<(), RecoveryError> {
         let bytes = record.request.len() + record.summary.len();
-        let ask = self.asked(kept, record.id)?;
+        let context = self.asked(kept, record.id)?;
         let had_left = record.state == State::Dispatched;
         let (first, until) = self.doubt(record, attempts);
         let now = self.clock.now();
@@ -134,56 +138,67 @@ impl Writes {
             first_doubt: had_left.then_some(first),
             doubt: had_left.then(|| until.unwrap_or(now)),
         };
-        let keys = self.order_keys(&ask);
-        let summary = summary_of(&ask).shortened();
-        let birth = birth(record, &ask, summary, bytes);
-        let live = self.durable.adopt(birth, tries);
-        let ahead = self.durable.shared.feed.lock().len();
-        let budget = &ask.operation.budget;
-        let expected = self.budgets.leaves_behind(ask.credential, budget, ahead);
-        let mut place = self.queue.enter_named(ask.credential, keys, expected);
+        let keys = self.order_keys(&context);
+        let summary = summary_of(&context).shortened();
+        let new_write = new_write(record, &context, summary, bytes);
+        let pending = self.durable.adopt(new_write, tries);
+        let ahead = self.durable.shared.scheduler.lock().len();
+        let budget = &context.operation.budget;
+        let expected = self
+            .budgets
+            .leaves_behind(context.credential, budget, ahead);
+        let mut place = self.queue.enter_named(context.credential, keys, expected);
         if !had_left {
             recovered.queued += 1;
-            self.defer(&live, place);
+            self.defer(&pending, place);
             return Ok(());
         }
         if let Some(until) = until {
             place.stay_closed_until(until);
         }
         let age = now.saturating_duration_since(first);
-        if is_repeatable(&ask) && age < REPEAT_FOR {
+        if is_repeatable(&context) && age < RETRY_FOR {
             recovered.repeated += 1;
-            self.metrics.repeated(&ask.operation.name);
-            self.defer(&live, place);
+            self.metrics.repeated(&context.operation.name);
+            self.defer(&pending, place);
             return Ok(());
         }
         recovered.unknown += 1;
-        self.end(&live, State::Unknown, None, &Timing::of(&ask))
+        self.end(&pending, State::Unknown, None, &Timing::of(&context))
             .await;
         drop(place);
         Ok(())
     }
 
     /// What a kept request asks for, whatever its caller's name is worth now.
-    pub(super) fn asked(&self, kept: KeptRequest, id: WriteId) -> Result<Ask, RecoveryError> {
+    pub(super) fn asked(
+        &self,
+        kept: KeptRequest,
+        id: WriteId,
+    ) -> Result<RequestContext, RecoveryError> {
         let accepted = self.clock.now();
         let mut nameless = kept.clone();
         self.ask_of(kept, accepted).or_else(|_| {
             // The name that its caller gave was believed, or was not, by other rules.
             nameless.headers.remove(crate::exchange::callers::CALLER);
-            let ask = self.ask_of(nameless, accepted);
-            ask.map_err(|_| RecoveryError::NotUnderstood(id))
+            let context = self.ask_of(nameless, accepted);
+            context.map_err(|_| RecoveryError::NotUnderstood(id))
         })
     }
 }
 
-fn birth(record: &Record, ask: &Ask, summary: Summary, bytes: usize) -> Birth {
-    Birth {
+fn new_write(
+    record: &Record,
+    context: &RequestContext,
+    summary: Summary,
+    bytes: usize,
+) -> NewWrite {
+    NewWrite {
         id: record.id,
-        credential: ask.credential,
-        operation: ask.operation.clone(),
-        caller: ask.caller.clone(),
-        urgency: priority::urgency_of_write(&ask.headers, true),
+        credential: context.credential,
+        operation: context.operation.clone(),
+        caller: context.caller.clone(),
+        urgency: priority::urgency_of_write(&context.headers, true),
         key: record.key.map(|hash| Key {
             hash,
             fingerprint: record.fingerprint,
@@ -193,6 +208,6 @@ fn birth(record: &Record, ask: &Ask, summary: Summary, bytes: usize) -> Birth {
         // Nobody waits for it any more.
         deferred: true,
         since: record.accepted,
-        accepted: ask.accepted,
+        accepted: context.accepted,
     }
 }

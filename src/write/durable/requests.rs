@@ -15,7 +15,7 @@ use crate::exchange::error_response::seconds;
 use crate::exchange::response::Reply;
 use crate::journal::{Change, Filter, JournalError, Record, State, WriteId};
 use crate::write::Writes;
-use crate::write::durable::pending::{Live, Stage, TooLate};
+use crate::write::durable::pending::{PendingWrite, Stage, TooLate};
 use crate::write::durable::record::KeptAnswer;
 use crate::write::durable::summary::Summary;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -86,9 +86,9 @@ impl Writes {
     }
 
     async fn show_write(&self, credential: Credential, id: WriteId) -> Result<Reply, GatewayError> {
-        if let Some(live) = self.live_of(credential, id) {
-            let look_again = self.until_end(&live).min(LOOK_AGAIN);
-            return Ok(own(&self.document_of(&live), Some(look_again)));
+        if let Some(pending) = self.live_of(credential, id) {
+            let look_again = self.until_end(&pending).min(LOOK_AGAIN);
+            return Ok(own(&self.document_of(&pending), Some(look_again)));
         }
         let record = self.record_of(credential, id).await?;
         Ok(own(
@@ -98,10 +98,10 @@ impl Writes {
     }
 
     /// A write that has been acknowledged and has not ended.
-    fn live_of(&self, credential: Credential, id: WriteId) -> Option<Arc<Live>> {
-        let live = self.durable.live(id)?;
-        let is_accepted = !matches!(live.stage(), Stage::Accepting | Stage::Released(_));
-        (live.credential == credential && is_accepted).then_some(live)
+    fn live_of(&self, credential: Credential, id: WriteId) -> Option<Arc<PendingWrite>> {
+        let pending = self.durable.pending(id)?;
+        let is_accepted = !matches!(pending.stage(), Stage::Accepting | Stage::Released(_));
+        (pending.credential == credential && is_accepted).then_some(pending)
     }
 
     async fn record_of(&self, credential: Credential, id: WriteId) -> Result<Record, GatewayError> {
@@ -116,10 +116,10 @@ impl Writes {
         credential: Credential,
         id: WriteId,
     ) -> Result<Reply, GatewayError> {
-        if let Some(live) = self.live_of(credential, id) {
+        if let Some(pending) = self.live_of(credential, id) {
             // It goes on if its caller hangs up.
             let writes = self.clone();
-            let cancelling = tokio::spawn(async move { writes.cancel(&live).await });
+            let cancelling = tokio::spawn(async move { writes.cancel(&pending).await });
             cancelling.await.map_err(|_| GatewayError::Internal)??;
         }
         let record = self.record_of(credential, id).await?;
@@ -133,20 +133,20 @@ impl Writes {
     }
 
     /// Ends a write that has not left.
-    pub(super) async fn cancel(&self, live: &Arc<Live>) -> Result<(), GatewayError> {
+    pub(super) async fn cancel(&self, pending: &Arc<PendingWrite>) -> Result<(), GatewayError> {
         loop {
-            match live.cancel() {
+            match pending.cancel() {
                 Ok(()) => break,
                 Err(TooLate::Left) => return Err(GatewayError::WriteLeft),
-                Err(TooLate::Cancelling) => live.settled().await,
+                Err(TooLate::Cancelling) => pending.settled().await,
             }
             // Whoever had it has taken it back, or lets it go.
-            if matches!(live.stage(), Stage::Ended(_)) {
+            if matches!(pending.stage(), Stage::Ended(_)) {
                 return Ok(());
             }
         }
         let end = Change::End {
-            id: live.id,
+            id: pending.id,
             state: State::Cancelled,
             at: self.clock.wall(),
             answer: None,
@@ -154,66 +154,68 @@ impl Writes {
         match self.commit(vec![end]).await {
             Ok(()) | Err(JournalError::Absent) => {}
             Err(error) => {
-                if let Some(place) = live.not_cancelled() {
-                    self.defer(live, place);
+                if let Some(place) = pending.not_cancelled() {
+                    self.defer(pending, place);
                 }
                 return Err(self.journal_failed(&error));
             }
         }
-        self.cancelled(live);
+        self.cancelled(pending);
         Ok(())
     }
 
     /// How many of its operation and credential were accepted before it and have not left, where
     /// that is known: those that wait to be brought before the budget, and those that were.
-    fn ahead(&self, live: &Live) -> Option<(usize, usize)> {
-        let turn = live.turn()?;
-        let feed = self.durable.shared.feed.lock();
-        Some(feed.before(turn, live.credential, &live.operation.name))
+    fn ahead(&self, pending: &PendingWrite) -> Option<(usize, usize)> {
+        let turn = pending.turn()?;
+        let scheduler = self.durable.shared.scheduler.lock();
+        Some(scheduler.before(turn, pending.credential, &pending.operation.name))
     }
 
     /// How long until it has probably ended.
-    pub(super) fn until_end(&self, live: &Live) -> Duration {
-        let budget = &live.operation.budget;
-        let answer = self.budgets.answer_time(live.credential, budget);
-        if matches!(live.stage(), Stage::Left) {
+    pub(super) fn until_end(&self, pending: &PendingWrite) -> Duration {
+        let budget = &pending.operation.budget;
+        let answer = self.budgets.answer_time(pending.credential, budget);
+        if matches!(pending.stage(), Stage::Left) {
             return answer;
         }
         // Those before the budget are counted there.
-        let ahead = self.ahead(live).map_or(0, |(waiting, _)| waiting);
-        let leaves = self.budgets.leaves_behind(live.credential, budget, ahead);
+        let ahead = self.ahead(pending).map_or(0, |(waiting, _)| waiting);
+        let leaves = self
+            .budgets
+            .leaves_behind(pending.credential, budget, ahead);
         leaves.saturating_duration_since(self.clock.now()) + answer
     }
 
     /// What is told of a write that has not ended.
-    pub(super) fn document_of(&self, live: &Live) -> Value {
-        let tries = live.tries();
+    pub(super) fn document_of(&self, pending: &PendingWrite) -> Value {
+        let tries = pending.tries();
         let is_paused = {
-            let feed = self.durable.shared.feed.lock();
-            feed.is_paused(&crate::write::durable::line_of(live))
+            let scheduler = self.durable.shared.scheduler.lock();
+            scheduler.is_paused(&crate::write::durable::line_of(pending))
         };
-        let state = match live.stage() {
+        let state = match pending.stage() {
             Stage::Left => State::Dispatched,
             // It waits to be repeated, and cannot be taken back.
             Stage::Queued if tries.doubt.is_some() => State::Dispatched,
             Stage::Ended(ended) => ended.state,
             _ => State::Queued,
         };
-        let estimate = self.until_end(live);
+        let estimate = self.until_end(pending);
         let mut write = json!({
-            "id": live.id.to_string(),
-            "operation": &*live.operation.name,
+            "id": pending.id.to_string(),
+            "operation": &*pending.operation.name,
             "state": state.as_str(),
             "paused": is_paused,
             "attempts": tries.attempts,
-            "acceptedAt": rfc3339(live.since),
+            "acceptedAt": rfc3339(pending.since),
             "estimatedWaitMs": millis(estimate),
         });
         if state == State::Queued {
-            let ahead = self.ahead(live);
-            write["position"] = json!(ahead.map(|(waiting, brought)| waiting + brought + 1));
+            let ahead = self.ahead(pending);
+            write["position"] = json!(ahead.map(|(waiting, scheduled)| waiting + scheduled + 1));
         }
-        live.summary.tell(&mut write);
+        pending.summary.tell(&mut write);
         json!({ "data": { "write": write } })
     }
 }

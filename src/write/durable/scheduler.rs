@@ -64,7 +64,7 @@ impl Line {
 
 /// All that wait to be brought; `T` is what a write is.
 #[derive(Debug)]
-pub struct Feed<T> {
+pub struct Scheduler<T> {
     lines: HashMap<LineKey, Line>,
     /// Lines, whose turn comes first in front. It may have some that are gone.
     ring: VecDeque<LineKey>,
@@ -87,7 +87,7 @@ pub enum Pause {
     Operation(Option<Credential>, Arc<str>),
 }
 
-impl<T> Default for Feed<T> {
+impl<T> Default for Scheduler<T> {
     fn default() -> Self {
         Self {
             lines: HashMap::new(),
@@ -100,7 +100,7 @@ impl<T> Default for Feed<T> {
     }
 }
 
-impl<T> Feed<T> {
+impl<T> Scheduler<T> {
     /// How many wait here.
     pub fn len(&self) -> usize {
         self.writes.len()
@@ -154,13 +154,13 @@ impl<T> Feed<T> {
         Some(write)
     }
 
-    /// Those that are brought now, each with its turn and line: it counts until [`Feed::gone`] is
+    /// Those that are brought now, each with its turn and line: it counts until [`Scheduler::gone`] is
     /// called with them. `follows` says whether a write waits in its lanes for no other than these.
-    pub fn bring(
+    pub fn schedule(
         &mut self,
         follows: impl Fn(Credential, Turn, &BTreeSet<Turn>) -> bool,
     ) -> Vec<(T, Turn, LineKey)> {
-        let mut brought = Vec::new();
+        let mut scheduled = Vec::new();
         // Lines that bring nobody in a row: when all do, it is over.
         let mut idle = 0;
         while idle < self.ring.len() && self.stand < MOST {
@@ -175,7 +175,7 @@ impl<T> Feed<T> {
                     let group = (key.credential, key.operation.clone());
                     self.standing.entry(group).or_default().insert(turn);
                     self.stand += 1;
-                    brought.push((write, turn, key.clone()));
+                    scheduled.push((write, turn, key.clone()));
                     idle = 0;
                 }
                 None => idle += 1,
@@ -184,7 +184,7 @@ impl<T> Feed<T> {
                 self.ring.push_back(key);
             }
         }
-        brought
+        scheduled
     }
 
     fn next_of(
@@ -230,7 +230,7 @@ impl<T> Feed<T> {
         is_new
     }
 
-    /// See [`Feed::pause`]; false if they were not paused.
+    /// See [`Scheduler::pause`]; false if they were not paused.
     pub fn resume(&mut self, pause: &Pause) -> bool {
         self.paused.remove(pause).is_some()
     }
@@ -339,124 +339,125 @@ mod tests {
         Urgency::new(u).unwrap()
     }
 
-    fn brought(feed: &mut Feed<Turn>) -> Vec<Turn> {
-        let brought = feed.bring(|_, _, _| false).into_iter();
-        let brought = brought.map(|(write, turn, key)| {
-            feed.gone(turn, &key);
+    fn scheduled(scheduler: &mut Scheduler<Turn>) -> Vec<Turn> {
+        let scheduled = scheduler.schedule(|_, _, _| false).into_iter();
+        let scheduled = scheduled.map(|(write, turn, key)| {
+            scheduler.gone(turn, &key);
             write
         });
-        brought.collect()
+        scheduled.collect()
     }
 
     #[test]
     fn a_few_are_brought_and_more_when_those_are_gone() {
-        let mut feed = Feed::default();
+        let mut scheduler = Scheduler::default();
         for turn in 0..140 {
-            feed.enter(turn, turn, line(0), urgency(3), true);
+            scheduler.enter(turn, turn, line(0), urgency(3), true);
         }
         let nobody = |_, _, _: &BTreeSet<Turn>| false;
-        let first = feed.bring(nobody);
+        let first = scheduler.schedule(nobody);
         assert_eq!(first.len(), AT_ONCE);
-        assert!(feed.bring(nobody).is_empty());
-        feed.gone(7, &line(0));
-        assert_eq!(feed.bring(nobody)[0].0, AT_ONCE as Turn);
-        let before = feed.before(139, line(0).credential, "createInvites");
+        assert!(scheduler.schedule(nobody).is_empty());
+        scheduler.gone(7, &line(0));
+        assert_eq!(scheduler.schedule(nobody)[0].0, AT_ONCE as Turn);
+        let before = scheduler.before(139, line(0).credential, "createInvites");
         assert_eq!(before, (139 - AT_ONCE - 1, AT_ONCE));
     }
 
     #[test]
     fn the_urgent_come_first_and_nobody_starves() {
-        let mut feed = Feed::default();
-        feed.enter(0, 0, line(0), urgency(7), true);
+        let mut scheduler = Scheduler::default();
+        scheduler.enter(0, 0, line(0), urgency(7), true);
         for turn in 1..9 {
-            feed.enter(turn, turn, line(0), urgency(1), true);
+            scheduler.enter(turn, turn, line(0), urgency(1), true);
         }
-        assert_eq!(brought(&mut feed), [1, 2, 3, 0, 4, 5, 6, 7, 8]);
+        assert_eq!(scheduled(&mut scheduler), [1, 2, 3, 0, 4, 5, 6, 7, 8]);
     }
 
     #[test]
     fn callers_take_turns_and_all_of_an_operation_share_the_line() {
-        let mut feed = Feed::default();
+        let mut scheduler = Scheduler::default();
         for turn in 0..200 {
             let who = if turn == 199 { 1 } else { 0 };
-            feed.enter(turn, turn, line(who), urgency(3), true);
+            scheduler.enter(turn, turn, line(who), urgency(3), true);
         }
-        let first = feed.bring(|_, _, _| false);
+        let first = scheduler.schedule(|_, _, _| false);
         assert_eq!(first.len(), AT_ONCE);
         assert_eq!(first[1].0, 199, "the second is the other caller's");
     }
 
     #[test]
     fn one_that_can_travel_with_those_in_line_is_brought_to_them() {
-        let mut feed = Feed::default();
+        let mut scheduler = Scheduler::default();
         let merging = LineKey {
             merges: true,
             ..line(0)
         };
         for turn in 0..5 {
-            feed.enter(turn, turn, merging.clone(), urgency(3), turn == 0);
+            scheduler.enter(turn, turn, merging.clone(), urgency(3), turn == 0);
         }
         // Each waits for the one before it.
-        let brought = feed.bring(|_, turn, these| turn == 3 || these.contains(&(turn - 1)));
-        let turns: Vec<Turn> = brought.iter().map(|(_, turn, _)| *turn).collect();
+        let scheduled =
+            scheduler.schedule(|_, turn, these| turn == 3 || these.contains(&(turn - 1)));
+        let turns: Vec<Turn> = scheduled.iter().map(|(_, turn, _)| *turn).collect();
         assert_eq!(turns, [0, 1, 2, 3, 4]);
-        feed.enter(9, 9, line(0), urgency(3), false);
+        scheduler.enter(9, 9, line(0), urgency(3), false);
         assert!(
-            feed.bring(|_, _, _| true).is_empty(),
+            scheduler.schedule(|_, _, _| true).is_empty(),
             "these are not merged"
         );
     }
 
     #[test]
     fn closed_lanes_keep_nobody_else() {
-        let mut feed = Feed::default();
+        let mut scheduler = Scheduler::default();
         for turn in 0..100 {
-            feed.enter(turn, turn, line(0), urgency(3), turn == 99);
+            scheduler.enter(turn, turn, line(0), urgency(3), turn == 99);
         }
-        assert_eq!(brought(&mut feed), [99]);
-        feed.ready(50);
-        feed.ready(50);
-        feed.ready(1_000);
-        assert_eq!(brought(&mut feed), [50]);
-        assert_eq!(feed.leave(3), Some(3));
-        assert_eq!(feed.leave(3), None);
-        feed.ready(3);
-        assert!(brought(&mut feed).is_empty());
+        assert_eq!(scheduled(&mut scheduler), [99]);
+        scheduler.ready(50);
+        scheduler.ready(50);
+        scheduler.ready(1_000);
+        assert_eq!(scheduled(&mut scheduler), [50]);
+        assert_eq!(scheduler.leave(3), Some(3));
+        assert_eq!(scheduler.leave(3), None);
+        scheduler.ready(3);
+        assert!(scheduled(&mut scheduler).is_empty());
     }
 
     #[test]
     fn what_is_paused_waits_and_nothing_else() {
-        let mut feed = Feed::default();
+        let mut scheduler = Scheduler::default();
         let all = Pause::Operation(None, "createInvites".into());
         let one = Pause::Credential(line(0).credential);
         for n in [0, 2] {
-            feed.enter(n.into(), n.into(), line(n), urgency(3), true);
+            scheduler.enter(n.into(), n.into(), line(n), urgency(3), true);
         }
         let now = Clock::system().now();
-        assert!(feed.pause(one.clone(), now) && !feed.pause(one.clone(), now));
-        assert_eq!(brought(&mut feed), [2]);
-        assert!(feed.pause(all.clone(), now) && feed.resume(&one));
-        assert!(brought(&mut feed).is_empty());
-        assert!(feed.resume(&all));
-        assert_eq!(brought(&mut feed), [0]);
+        assert!(scheduler.pause(one.clone(), now) && !scheduler.pause(one.clone(), now));
+        assert_eq!(scheduled(&mut scheduler), [2]);
+        assert!(scheduler.pause(all.clone(), now) && scheduler.resume(&one));
+        assert!(scheduled(&mut scheduler).is_empty());
+        assert!(scheduler.resume(&all));
+        assert_eq!(scheduled(&mut scheduler), [0]);
     }
 
     #[test]
     fn what_was_refused_for_long_is_given_up_and_nothing_else() {
-        let mut feed = Feed::default();
+        let mut scheduler = Scheduler::default();
         let now = Clock::system().now();
         for n in [0, 1, 2] {
-            feed.enter(n.into(), n.into(), line(n), urgency(3), n == 0);
+            scheduler.enter(n.into(), n.into(), line(n), urgency(3), n == 0);
         }
-        feed.pause(Pause::Credential(line(2).credential), now);
-        feed.pause(
+        scheduler.pause(Pause::Credential(line(2).credential), now);
+        scheduler.pause(
             Pause::Refused(line(0).credential),
             now + Duration::from_secs(1),
         );
-        assert!(feed.given_up(now).is_empty() && brought(&mut feed).is_empty());
-        assert_eq!(feed.given_up(now + Duration::from_secs(1)), [0, 1]);
-        assert_eq!(feed.paused().count(), 1);
-        assert_eq!(feed.len(), 1);
+        assert!(scheduler.given_up(now).is_empty() && scheduled(&mut scheduler).is_empty());
+        assert_eq!(scheduler.given_up(now + Duration::from_secs(1)), [0, 1]);
+        assert_eq!(scheduler.paused().count(), 1);
+        assert_eq!(scheduler.len(), 1);
     }
 
     proptest! {
@@ -465,35 +466,35 @@ mod tests {
         fn nothing_is_lost_and_nothing_comes_twice(
             steps in prop::collection::vec((0u8..4, 0u8..4, any::<bool>(), 0u8..8), 1..200)
         ) {
-            let mut feed = Feed::default();
+            let mut scheduler = Scheduler::default();
             let (mut standing, mut seen) = (Vec::new(), Vec::new());
             let mut left = 0;
             for (turn, (what, n, is_ready, u)) in steps.iter().enumerate() {
                 let turn = turn as Turn;
                 match what {
-                    0 | 1 => feed.enter(turn, turn, line(*n), urgency(*u), *is_ready),
+                    0 | 1 => scheduler.enter(turn, turn, line(*n), urgency(*u), *is_ready),
                     2 => {
-                        for (write, turn, key) in feed.bring(|_, _, _| false) {
+                        for (write, turn, key) in scheduler.schedule(|_, _, _| false) {
                             standing.push((turn, key));
                             seen.push(write);
                         }
                         if let Some((turn, key)) = standing.pop() {
-                            feed.gone(turn, &key);
+                            scheduler.gone(turn, &key);
                         }
                     }
-                    _ => left += usize::from(feed.leave(Turn::from(*u)).is_some()),
+                    _ => left += usize::from(scheduler.leave(Turn::from(*u)).is_some()),
                 }
             }
             for turn in 0..steps.len() {
-                feed.ready(turn as Turn);
+                scheduler.ready(turn as Turn);
             }
             for (turn, key) in standing {
-                feed.gone(turn, &key);
+                scheduler.gone(turn, &key);
             }
-            while !feed.is_empty() {
-                for (write, turn, key) in feed.bring(|_, _, _| false) {
+            while !scheduler.is_empty() {
+                for (write, turn, key) in scheduler.schedule(|_, _, _| false) {
                     seen.push(write);
-                    feed.gone(turn, &key);
+                    scheduler.gone(turn, &key);
                 }
             }
             let entered = steps.iter().filter(|step| step.0 < 2).count();
@@ -501,8 +502,8 @@ mod tests {
             seen.sort_unstable();
             seen.dedup();
             prop_assert_eq!(seen.len() + left, entered);
-            prop_assert!(feed.lines.is_empty() && feed.standing.is_empty());
-            prop_assert_eq!(feed.stand, 0);
+            prop_assert!(scheduler.lines.is_empty() && scheduler.standing.is_empty());
+            prop_assert_eq!(scheduler.stand, 0);
         }
     }
 }

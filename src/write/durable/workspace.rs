@@ -6,13 +6,13 @@
 //! when the API no longer takes that credential, there is nobody left to ask, and a token that is
 //! to take its place must not carry the writes into another workspace.
 
-use crate::attempt::send::Came;
+use crate::attempt::send::AttemptOutcome;
 use crate::credential::Credential;
 use crate::error::{GatewayError, Waited};
 use crate::exchange::body::{self, Read};
-use crate::exchange::request::Ask;
+use crate::exchange::request::RequestContext;
 use crate::journal::{Change, WorkspaceHash};
-use crate::limit::budgets::{Admission, Wish};
+use crate::limit::budgets::{Admission, BudgetRequest};
 use crate::limit::ticket::Permit;
 use crate::write::Writes;
 use crate::write::durable::checks::{Look, Verdict};
@@ -68,21 +68,24 @@ impl Writes {
     ///
     /// # Errors
     /// If the API answers it with 401, or has done so lately; or if its caller asks too much.
-    pub(super) async fn check_credential(self: &Arc<Self>, ask: &Ask) -> Result<(), GatewayError> {
+    pub(super) async fn check_credential(
+        self: &Arc<Self>,
+        context: &RequestContext,
+    ) -> Result<(), GatewayError> {
         let durable = &self.durable.shared;
         let now = self.clock.now();
         let (mut answer, since) = {
             let mut checks = durable.checks.lock();
-            match checks.look(ask.credential, now) {
-                Look::Told(verdict) => return told(verdict),
+            match checks.look(context.credential, now) {
+                Look::Answered(verdict) => return told(verdict),
                 Look::Join(answer, since) => (answer, since),
                 Look::Ask { .. } if !durable.bounds.workspaces => return Ok(()),
                 Look::Ask { again } => {
-                    self.quotas.charge(&ask.caller)?;
+                    self.quotas.charge(&context.caller)?;
                     let (tell, answer) = watch::channel(None);
-                    checks.asking(ask.credential, answer.clone(), now);
+                    checks.asking(context.credential, answer.clone(), now);
                     drop(checks);
-                    self.ask_about(ask, again, tell);
+                    self.ask_about(context, again, tell);
                     (answer, now)
                 }
             }
@@ -90,7 +93,7 @@ impl Writes {
         let until = since + LONGEST_CHECK;
         let until = self
             .attempts
-            .given_up_at(ask)
+            .given_up_at(context)
             .map_or(until, |by| by.min(until));
         let answer = answer.wait_for(Option::is_some);
         let answer = tokio::time::timeout_at(until.into(), answer).await;
@@ -98,8 +101,8 @@ impl Writes {
         let verdict = verdict.unwrap_or(Verdict::Unanswered);
         if verdict == Verdict::Unanswered {
             tracing::warn!(
-                credential = %ask.credential,
-                request_id = ask.ids.request(),
+                credential = %context.credential,
+                request_id = context.ids.request(),
                 "cannot check the credential with the API: the write is accepted anyway"
             );
         }
@@ -107,9 +110,14 @@ impl Writes {
     }
 
     /// Asks the API about the credential of a write, whoever hangs up meanwhile.
-    fn ask_about(self: &Arc<Self>, ask: &Ask, again: bool, tell: watch::Sender<Option<Verdict>>) {
-        let (writes, credential) = (self.clone(), ask.credential);
-        let authorization = ask.headers.get(AUTHORIZATION).cloned();
+    fn ask_about(
+        self: &Arc<Self>,
+        context: &RequestContext,
+        again: bool,
+        tell: watch::Sender<Option<Verdict>>,
+    ) {
+        let (writes, credential) = (self.clone(), context.credential);
+        let authorization = context.headers.get(AUTHORIZATION).cloned();
         // Not a task that stopping waits for: nothing depends on it.
         drop(tokio::spawn(async move {
             let verdict = match authorization {
@@ -133,7 +141,7 @@ impl Writes {
     /// The API takes a credential: what waited because it did not leaves, and what comes does not
     /// wait.
     pub(super) async fn taken_again(&self, credential: Credential) {
-        let waited = self.durable.shared.feed.lock().is_refused(credential);
+        let waited = self.durable.shared.scheduler.lock().is_refused(credential);
         if waited && self.admitted(credential).await {
             tracing::warn!(
                 %credential,
@@ -148,7 +156,7 @@ impl Writes {
         said_as: &HeaderValue,
         again: bool,
     ) -> Verdict {
-        let is_refused = self.durable.shared.feed.lock().is_refused(credential);
+        let is_refused = self.durable.shared.scheduler.lock().is_refused(credential);
         if !again && !is_refused {
             // The last process may have asked.
             let known = self.durable.journal().workspace(credential).await;
@@ -178,13 +186,13 @@ impl Writes {
         &self,
         authorization: &HeaderValue,
     ) -> Result<WorkspaceHash, Unsaid> {
-        let ask = self.ask_for_workspace(authorization)?;
-        let permit = self.next_permit(&ask).await.ok_or(Unsaid::NoAnswer)?;
-        let request: Request<Bytes> = ask.forwarded();
+        let context = self.ask_for_workspace(authorization)?;
+        let permit = self.next_permit(&context).await.ok_or(Unsaid::NoAnswer)?;
+        let request: Request<Bytes> = context.forwarded();
         let came = self
             .attempts
-            .attempt(&ask.operation, ask.credential, permit, request);
-        let Came::Answer(answer) = came.await else {
+            .attempt(&context.operation, context.credential, permit, request);
+        let AttemptOutcome::Answer(answer) = came.await else {
             return Err(Unsaid::NoAnswer);
         };
         let (head, body) = answer.response.into_parts();
@@ -204,15 +212,15 @@ impl Writes {
     }
 
     /// A permit, however long that takes; `None` if the gateway stops.
-    async fn next_permit(&self, ask: &Ask) -> Option<Permit> {
-        let wish = Wish {
+    async fn next_permit(&self, context: &RequestContext) -> Option<Permit> {
+        let budget_request = BudgetRequest {
             deadline: self.clock.now() + NEVER,
             answer_by: None,
             admission: Admission::Taken,
-            ..self.attempts.wish(ask)
+            ..self.attempts.budget_request(context)
         };
         loop {
-            match self.budgets.join(&wish) {
+            match self.budgets.join(&budget_request) {
                 Ok(mut ticket) => match ticket.granted().await {
                     Ok(permit) => return Some(permit),
                     Err(_) if self.is_draining() => return None,
@@ -225,7 +233,7 @@ impl Writes {
         }
     }
 
-    fn ask_for_workspace(&self, authorization: &HeaderValue) -> Result<Ask, Unsaid> {
+    fn ask_for_workspace(&self, authorization: &HeaderValue) -> Result<RequestContext, Unsaid> {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, authorization.clone());
         let mut request = Request::new(());

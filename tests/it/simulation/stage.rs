@@ -11,7 +11,7 @@ use segment_gateway::config::Config;
 use segment_gateway::limit::ledger::{History, Ledger, Spec};
 use segment_gateway::sandbox::Sandbox;
 use segment_gateway::upstream::MemoryConnector;
-use segment_gateway::write::decision::REPEAT_FOR;
+use segment_gateway::write::decision::RETRY_FOR;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -191,7 +191,7 @@ impl Stage {
         let path = self.directory.path().join(format!("ledger-{number}"));
         let spec = Spec {
             key_check: [1; 16],
-            keep: REPEAT_FOR,
+            keep: RETRY_FOR,
             expected: number > 0,
         };
         let opened = Ledger::open(&path, spec, self.clock.clone()).unwrap();

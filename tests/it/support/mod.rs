@@ -19,7 +19,7 @@ use segment_gateway::credential::Hasher;
 use segment_gateway::exchange::body::OuterBody;
 use segment_gateway::exchange::request::Peer;
 use segment_gateway::gateway::Gateway;
-use segment_gateway::gateway::connection::{Answering, Door, Front};
+use segment_gateway::gateway::connection::{ConnectionService, ConnectionServices, ResponseFuture};
 use segment_gateway::limit::ledger::{History, Ledger};
 use segment_gateway::metrics::DurableGauge;
 use segment_gateway::sandbox::{Delay, Sandbox, SandboxSpec};
@@ -80,9 +80,9 @@ pub struct World {
     /// The gateway.
     pub gateway: Arc<Gateway>,
     config: Config,
-    front: Front<Full<Bytes>>,
+    front: ConnectionServices<Full<Bytes>>,
     /// A connection of each peer's, over which all its requests come.
-    doors: Mutex<HashMap<SocketAddr, Arc<Door<Full<Bytes>>>>>,
+    doors: Mutex<HashMap<SocketAddr, Arc<ConnectionService<Full<Bytes>>>>>,
     driver: tokio::task::JoinHandle<()>,
     deferred: tokio::task::JoinHandle<()>,
 }
@@ -174,7 +174,7 @@ impl Setup {
         let deferred = tokio::spawn(gateway.writes().clone().drive_deferred());
         World {
             sandbox: self.sandbox,
-            front: Front::new(gateway.clone(), stack_bounds(&config)),
+            front: ConnectionServices::new(gateway.clone(), stack_bounds(&config)),
             doors: Mutex::default(),
             gateway,
             config,
@@ -290,7 +290,7 @@ pub fn with(mut request: Request<Full<Bytes>>, name: &str, value: &str) -> Reque
 }
 
 /// Waits for all of an answer.
-pub async fn whole(answer: Answering) -> Answer {
+pub async fn whole(answer: ResponseFuture) -> Answer {
     all_of(answer.await.expect("a door never fails")).await
 }
 
@@ -327,7 +327,7 @@ impl World {
     }
 
     /// The connection over which a request comes.
-    pub fn door(&self, request: &Request<Full<Bytes>>) -> Arc<Door<Full<Bytes>>> {
+    pub fn door(&self, request: &Request<Full<Bytes>>) -> Arc<ConnectionService<Full<Bytes>>> {
         let peer = request.extensions().get::<Peer>().expect("a peer").0;
         let mut doors = self.doors.lock().expect("doors");
         let door = doors.entry(peer);
@@ -368,7 +368,7 @@ impl World {
             .await
             .expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let front = Front::new(self.gateway.clone(), stack_bounds(&self.config));
+        let front = ConnectionServices::new(self.gateway.clone(), stack_bounds(&self.config));
         drop(tokio::spawn(segment_gateway::server::serve(
             listener,
             move |peer| front.connected(peer),

@@ -27,14 +27,14 @@ impl Drop for Process {
 }
 
 /// Where the program listens.
-pub struct Place {
+pub struct LinePosition {
     pub proxy: SocketAddr,
     pub admin: SocketAddr,
     pub sandbox: SocketAddr,
     directory: tempfile::TempDir,
 }
 
-impl Place {
+impl LinePosition {
     pub fn new() -> Self {
         Self {
             proxy: free(),
