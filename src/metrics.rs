@@ -318,13 +318,7 @@ impl Drop for BodyUnderWay {
 // Read at each scrape, unlike the counters above.
 #[derive(Debug)]
 struct LevelGauges {
-    budget_limit: IntGaugeVec,
-    budget_used: IntGaugeVec,
-    budget_next_free: GaugeVec,
-    budget_credentials: IntGaugeVec,
-    budget_closed: GaugeVec,
-    queue_length: IntGaugeVec,
-    queue_oldest: GaugeVec,
+    budgets: BudgetGauges,
     cache_entries: IntGauge,
     cache_bytes: IntGauge,
     cache_evictions: IntCounter,
@@ -729,31 +723,43 @@ fn class(status: Option<u16>) -> &'static str {
     }
 }
 
-impl LevelGauges {
+/// What budgets are like, by name.
+#[derive(Debug)]
+struct BudgetGauges {
+    limit: IntGaugeVec,
+    used: IntGaugeVec,
+    next_free: GaugeVec,
+    credentials: IntGaugeVec,
+    closed: GaugeVec,
+    queue_length: IntGaugeVec,
+    queue_oldest: GaugeVec,
+}
+
+impl BudgetGauges {
     fn new(make: &Maker) -> prometheus::Result<Self> {
         let budget = &["budget"];
         Ok(Self {
-            budget_limit: make.gauges(
+            limit: make.gauges(
                 "segment_gateway_budget_limit",
                 "Requests per window, for the credential that uses most of the budget",
                 budget,
             )?,
-            budget_used: make.gauges(
+            used: make.gauges(
                 "segment_gateway_budget_used",
                 "Slots in use, for the credential that uses most of the budget",
                 budget,
             )?,
-            budget_next_free: make.reals(
+            next_free: make.reals(
                 "segment_gateway_budget_next_slot_seconds",
                 "Time until the next request would be sent, for the worst credential",
                 budget,
             )?,
-            budget_credentials: make.gauges(
+            credentials: make.gauges(
                 "segment_gateway_budget_credentials",
                 "Credentials that use the budget",
                 budget,
             )?,
-            budget_closed: make.reals(
+            closed: make.reals(
                 "segment_gateway_budget_closed_seconds",
                 "Time for which a 429 still closes the budget, for the worst credential",
                 budget,
@@ -768,6 +774,35 @@ impl LevelGauges {
                 "Age of the oldest request queued for the budget",
                 budget,
             )?,
+        })
+    }
+
+    fn set(&self, budgets: &[(Arc<str>, BudgetGauge)]) {
+        for (name, gauge) in budgets {
+            let label = &[name.as_ref()];
+            self.limit
+                .with_label_values(label)
+                .set(i64::from(gauge.limit));
+            self.used
+                .with_label_values(label)
+                .set(i64::from(gauge.used));
+            self.next_free.with_label_values(label).set(gauge.next_free);
+            self.credentials
+                .with_label_values(label)
+                .set(i64::from(gauge.credentials));
+            self.closed.with_label_values(label).set(gauge.closed);
+            self.queue_length
+                .with_label_values(label)
+                .set(whole(gauge.waiting as u64));
+            self.queue_oldest.with_label_values(label).set(gauge.oldest);
+        }
+    }
+}
+
+impl LevelGauges {
+    fn new(make: &Maker) -> prometheus::Result<Self> {
+        Ok(Self {
+            budgets: BudgetGauges::new(make)?,
             cache_entries: make.gauge("segment_gateway_cache_entries", "Cached responses")?,
             cache_bytes: make.gauge(
                 "segment_gateway_cache_bytes",
@@ -813,28 +848,7 @@ impl LevelGauges {
     }
 
     fn set(&self, budgets: &[(Arc<str>, BudgetGauge)], levels: &Levels) {
-        for (name, gauge) in budgets {
-            let label = &[name.as_ref()];
-            self.budget_limit
-                .with_label_values(label)
-                .set(i64::from(gauge.limit));
-            self.budget_used
-                .with_label_values(label)
-                .set(i64::from(gauge.used));
-            self.budget_next_free
-                .with_label_values(label)
-                .set(gauge.next_free);
-            self.budget_credentials
-                .with_label_values(label)
-                .set(i64::from(gauge.credentials));
-            self.budget_closed
-                .with_label_values(label)
-                .set(gauge.closed);
-            self.queue_length
-                .with_label_values(label)
-                .set(whole(gauge.waiting as u64));
-            self.queue_oldest.with_label_values(label).set(gauge.oldest);
-        }
+        self.budgets.set(budgets);
         self.cache_entries.set(whole(levels.cache_entries));
         self.cache_bytes.set(whole(levels.cache_bytes));
         raise(&self.cache_evictions, levels.cache_evictions);
