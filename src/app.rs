@@ -147,7 +147,7 @@ pub async fn serve(
         upstream = %config.upstream.url,
         version = VERSION,
         commit = COMMIT,
-        "listening"
+        "gateway listening"
     );
     operators.tell(&access.get(), &config);
     let front = ConnectionServices::new(gateway.clone(), stack_bounds(&config));

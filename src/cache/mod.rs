@@ -10,8 +10,8 @@
 //!   over ([`Cache::accepts`]). A reader who joined a fetch before it was sent needs no check: the
 //!   response is as new as one of its own.
 //! - *Single flight.* Of the readers who want the same thing at the same time, one fetches. As long
-//!   as readers may wait ([`JoinRequest::waits`]), at most one fetch of a key is in flight and one is to
-//!   follow, even during a settle time.
+//!   as readers may wait ([`JoinRequest::waits`]), at most one fetch of a key is in flight and one
+//!   is to follow, even during a settle time.
 //! - *Bounded.* The store in bytes; the fetches and the marks in number.
 //!
 //! Pure parts: [`fence`] (which responses are valid), [`decide`] (who joins, who fetches),

@@ -3,9 +3,9 @@
 //!
 //! In [shadow mode](crate::shadow): edge rules → operation → body → forwarded at once → response.
 //!
-//! Promises that every request ends in exactly one outcome: its `RequestRecord` is created first and
-//! finished last, and a dropped one counts itself. Decisions about reads and writes are not made
-//! here.
+//! Promises that every request ends in exactly one outcome: its `RequestRecord` is created first
+//! and finished last, and a dropped one counts itself. Decisions about reads and writes are not
+//! made here.
 
 use crate::buffer::Buffer;
 use crate::error::GatewayError;

@@ -1,9 +1,9 @@
 //! Writes in order: one lane for each thing on which the writes of a credential act.
 //!
-//! [`lanes`] decides, this module waits. A write holds a [`LanePosition`] from its acceptance until it has
-//! settled. Dropping the place removes the write as one that was never sent. If
-//! [`LanePosition::stay_closed_for`] was called, its lanes stay closed for that long, because a write with
-//! an unknown outcome may still take effect.
+//! [`lanes`] decides, this module waits. A write holds a [`LanePosition`] from its acceptance until
+//! it has settled. Dropping the place removes the write as one that was never sent. If
+//! [`LanePosition::stay_closed_for`] was called, its lanes stay closed for that long, because a
+//! write with an unknown outcome may still take effect.
 //!
 //! This module knows no budgets: a write in an open lane may still be queued for its slot.
 

@@ -129,8 +129,8 @@ impl Reads {
     /// Waits for the budget and asks the API.
     ///
     /// Retries, within the deadline, after a 429 or a connection that could not be opened. A kept
-    /// connection that was lost is retried once, on a new connection. `on_event` is called before each
-    /// attempt and after each failed one; its error ends the asking.
+    /// connection that was lost is retried once, on a new connection. `on_event` is called before
+    /// each attempt and after each failed one; its error ends the asking.
     ///
     /// # Errors
     /// If the request is rejected or expires in the queue, cannot be sent, or gets no response.

@@ -204,7 +204,7 @@ fn the_log_tells_the_ports_that_were_free() {
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let line = lines
         .map_while(Result::ok)
-        .find(|line| line.contains("listening"));
+        .find(|line| line.contains("gateway listening"));
     child.kill().unwrap();
     child.wait().unwrap();
     let line = line.expect("it listens");
@@ -239,7 +239,7 @@ async fn in_shadow_mode_it_warns_shows_nobody_a_hit_and_leaves_no_ledger() {
     let mut said = Vec::new();
     let listens = lines.by_ref().map_while(Result::ok).find(|line| {
         said.push(line.clone());
-        line.contains("listening")
+        line.contains("gateway listening")
     });
     let port = |line: String| {
         let (_, address) = line.split_once("listen=").unwrap();
@@ -502,7 +502,7 @@ async fn a_restart_after_sigkill_goes_on_with_the_budget() {
         let ask = Request::get("/_sandbox/requests").header("host", "sandbox");
         try_ask(sandbox, ask.body(Full::default()).unwrap()).await
     };
-    eventually("sandbox listening", async || arrivals().await.is_some()).await;
+    eventually("the sandbox listens", async || arrivals().await.is_some()).await;
     let upstream = format!("http://{sandbox}");
     let arguments = ["--config", "gateway.toml", "--upstream", &upstream];
     let mut killed = Running::serve(&arguments, directory.path()).await;

@@ -693,7 +693,7 @@ async fn what_the_retry_budget_does_not_give_is_waited_for() {
     // A fifth of a repetition came with the write itself.
     assert!(seen[1].at - seen[0].at >= Duration::from_millis(4_800));
     let text = metrics(&world).await;
-    for name in ["writes_repeated", "repetitions_refused"] {
+    for name in ["write_retries", "write_retries_denied"] {
         let once =
             format!("segment_gateway_{name}_total{{operation=\"replacePermissionsForUser\"}} 1\n");
         assert!(text.contains(&once), "{once} is not in {text}");

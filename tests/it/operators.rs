@@ -288,7 +288,10 @@ async fn the_socket_answers_nobody_but_its_own_user() {
     let refused = other(&asks).unwrap();
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
     let log = running.log();
-    assert!(log.contains("another user than the gateway's own"), "{log}");
+    assert!(
+        log.contains("connection from another user rejected"),
+        "{log}"
+    );
 }
 
 /// A secret that every user can read is named in the log at the start, without what it is.

@@ -493,7 +493,7 @@ async fn a_write_goes_on_without_its_caller_and_both_are_told_of() {
     };
     let (gone, result) = (
         line("outcome=\"hung-up\""),
-        line("whose caller had hung up"),
+        line("after its caller hung up"),
     );
     for field in [
         "method=\"PUT\"",

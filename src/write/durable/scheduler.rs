@@ -154,8 +154,9 @@ impl<T> Scheduler<T> {
         Some(write)
     }
 
-    /// Those that are brought now, each with its turn and line: it counts until [`Scheduler::gone`] is
-    /// called with them. `follows` says whether a write waits in its lanes for no other than these.
+    /// Those that are brought now, each with its turn and line: it counts until [`Scheduler::gone`]
+    /// is called with them. `follows` says whether a write waits in its lanes for no other than
+    /// these.
     pub fn schedule(
         &mut self,
         follows: impl Fn(Credential, Turn, &BTreeSet<Turn>) -> bool,

@@ -129,7 +129,7 @@ async fn a_start_that_was_killed_before_it_had_a_ledger_has_sent_nothing() {
             .spawn()
             .unwrap();
         let lines = || fs::read_to_string(directory.path().join("log")).unwrap();
-        eventually("it listens", async || lines().contains("listening")).await;
+        eventually("it listens", async || lines().contains("gateway listening")).await;
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(lines().contains("it is gone"), is_lost, "{}", lines());

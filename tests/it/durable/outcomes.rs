@@ -169,7 +169,7 @@ async fn no_line_about_a_write_is_filled_by_a_made_up_method() {
     asking.abort();
     sleep(Duration::from_secs(2)).await;
     let text = log.text();
-    for what in ["nobody knows what became of it", "whose caller had hung up"] {
+    for what in ["outcome unknown", "after its caller hung up"] {
         let line = text.lines().find(|line| line.contains(what));
         let line = line.unwrap_or_else(|| panic!("{what}: {text}"));
         assert!(
