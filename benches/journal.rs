@@ -12,6 +12,10 @@
 //! compare. The goals: one caller at least 0.5 of bare, 64 at once above it.
 
 #![allow(
+    clippy::disallowed_methods,
+    reason = "a bench has no task that stopping waits for"
+)]
+#![allow(
     clippy::print_stdout,
     reason = "the figures are what this program is for"
 )]

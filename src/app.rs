@@ -24,6 +24,7 @@ use crate::sandbox::{Sandbox, SandboxSpec};
 use crate::server;
 use crate::state::{self, State};
 use crate::swap::Swap;
+use crate::tasks;
 use crate::telemetry::Log;
 use crate::version::{COMMIT, VERSION};
 use crate::write::decision::RETRY_FOR;
@@ -151,14 +152,14 @@ pub async fn serve(
     );
     operators.tell(&access.get(), &config);
     let front = ConnectionServices::new(gateway.clone(), stack_bounds(&config));
-    let serving = tokio::spawn(server::serve(
+    let serving = tasks::detached(server::serve(
         proxy_listener,
         move |peer| front.connected(peer),
         server_bounds(&config),
         gateway.metrics().connections().clone(),
         until(stopped),
     ));
-    let following = tokio::spawn(reloader.clone().follow(reloads));
+    let following = tasks::detached(reloader.clone().follow(reloads));
     stop.await;
     following.abort();
     drain(&gateway, reloader.drain_time(), &stopping, serving).await;
@@ -423,7 +424,7 @@ async fn start_inside(
     let address = listener.local_addr().map_err(failed)?;
     tracing::info!(%address, "sandbox listening");
     let sandbox = Sandbox::new(inside.spec, clock);
-    drop(tokio::spawn(sandbox.serve(listener, stop)));
+    tasks::detached(sandbox.serve(listener, stop));
     Ok(format!("http://{address}"))
 }
 

@@ -11,6 +11,7 @@ use crate::app::{self, Inside, Reloads};
 use crate::config::{self, Config, Loaded, Place, Problem, units};
 use crate::sandbox::{Delay, Faults, ListMode, SandboxSpec, WindowKind};
 use crate::server::descriptors;
+use crate::tasks;
 use crate::telemetry::{self, Log};
 use crate::version;
 use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
@@ -522,7 +523,7 @@ fn reload_signals() -> mpsc::Receiver<()> {
         use tokio::signal::unix::{SignalKind, signal};
         // Listened to from now on: until then it would end the process.
         match signal(SignalKind::hangup()) {
-            Ok(mut hangups) => drop(tokio::spawn(async move {
+            Ok(mut hangups) => drop(tasks::detached(async move {
                 while hangups.recv().await.is_some() {
                     let _ = tell.try_send(());
                 }
@@ -541,13 +542,13 @@ fn reload_signals() -> mpsc::Receiver<()> {
 fn stop_signal() -> impl Future<Output = ()> + Send {
     let (tell, told) = oneshot::channel();
     let mut signals = StopSignals::new();
-    drop(tokio::spawn(async move {
+    tasks::detached(async move {
         signals.recv().await;
         let _ = tell.send(());
         signals.recv().await;
         tracing::warn!("second signal: stopping immediately");
         std::process::exit(1);
-    }));
+    });
     async move {
         if told.await.is_err() {
             std::future::pending().await

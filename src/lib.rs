@@ -20,7 +20,7 @@
 //! `gateway` → `shadow` → `read`, `write` (which do not know each other) → `attempt` → `exchange` →
 //! `cache`, `journal`, `limit`, `merge`, `queue` (which do not know each other), `trace` →
 //! `upstream` → `route` → `buffer`, `clock`, `credential`, `error`, `metrics`, `network`,
-//! `private_file`, `swap`, `tasks`. The sandbox shares nothing with the gateway but the clock: it
+//! `private_file`, `swap`, `tasks`. The sandbox shares nothing with the gateway but the clock and `tasks`: it
 //! is the second opinion.
 //!
 //! # Invariants
@@ -32,6 +32,14 @@
 //!   codes of the gateway's own errors, only [`metrics`] the names of metrics.
 //! - Nothing but `attempt/send.rs` sends anything to the API, and each attempt has a permit of its
 //!   own; but in shadow mode, in which what callers send has none.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "unit tests read tokio's paused clock and begin tasks as they like"
+    )
+)]
 
 pub mod admin;
 pub mod app;

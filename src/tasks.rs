@@ -2,12 +2,16 @@
 //!
 //! Tasks are counted, so that stopping can wait for them. A panic in a task is counted and logged;
 //! the layers around a request do not see it. Tasks are never cancelled here.
+//!
+//! Everything that runs beside its caller begins here, so that each such place says whether
+//! stopping waits for it: [`Tasks::spawn`] if it does, [`detached`] if it does not.
 
 use std::any::Any;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 /// The counter of detached tasks. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -33,12 +37,12 @@ impl Tasks {
     /// Runs `work` to its end, even if nothing waits for it.
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         let running = self.begin(name);
-        drop(tokio::spawn(async move {
+        detached(async move {
             // The whole guard moves in, so that it is dropped with the task, at a panic as well.
             let mut running = running;
             work.await;
             running.finished = true;
-        }));
+        });
     }
 
     /// Counts a task from now until the returned guard is dropped.
@@ -84,6 +88,18 @@ impl Drop for Running {
             self.tasks.shared.idle.notify_waiters();
         }
     }
+}
+
+/// Runs `work` beside its caller, and to its end even if the returned handle is dropped. Stopping
+/// does not wait for it: what must not be lost belongs into [`Tasks::spawn`].
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place at which a task begins"
+)]
+pub fn detached<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
+    tokio::spawn(work)
 }
 
 /// Returns the message of a panic.

@@ -27,6 +27,10 @@
 //! The exit status tells whether it could measure, not whether the goal is met.
 
 #![allow(
+    clippy::disallowed_methods,
+    reason = "a bench has no task that stopping waits for"
+)]
+#![allow(
     clippy::print_stdout,
     reason = "the figures are what this program is for"
 )]

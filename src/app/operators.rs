@@ -6,6 +6,7 @@ use crate::config::{self, Config, admin_token_environment};
 use crate::metrics::Connections;
 use crate::server::{self, Bounds as ServerBounds};
 use crate::state::State;
+use crate::tasks;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -84,7 +85,7 @@ impl Operators {
             match server::local::listen(&path) {
                 Ok(listener) => {
                     let admin = admin.clone();
-                    serving.push(tokio::spawn(server::local::serve(
+                    serving.push(tasks::detached(server::local::serve(
                         listener,
                         move || admin.connected(Peer::Socket),
                         bounds.each,
@@ -102,7 +103,7 @@ impl Operators {
         }
         #[cfg(not(unix))]
         let _ = state;
-        serving.push(tokio::spawn(server::serve(
+        serving.push(tasks::detached(server::serve(
             listener,
             move |peer| admin.connected(peer.into()),
             bounds,

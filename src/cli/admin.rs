@@ -4,6 +4,7 @@
 use super::complain;
 use crate::config::{Config, admin_token_environment, state_directory_environment};
 use crate::state::SOCKET;
+use crate::tasks;
 use bytes::Bytes;
 use clap::Args;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
@@ -210,7 +211,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    drop(tokio::spawn(connection));
+    tasks::detached(connection);
     let answer = sender.send_request(request).await?;
     let is_success = answer.status().is_success();
     Ok((is_success, answer.into_body().collect().await?.to_bytes()))

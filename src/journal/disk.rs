@@ -17,6 +17,7 @@ use super::{
     WriteId, millis,
 };
 use crate::credential::Credential;
+use crate::tasks;
 use count::Count;
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
@@ -129,7 +130,7 @@ impl Disk {
             return;
         }
         let shared = Arc::downgrade(&self.shared);
-        drop(tokio::spawn(async move {
+        tasks::detached(async move {
             let mut before = None;
             for _ in 0..MOST_QUIETS {
                 tokio::time::sleep(QUIET).await;
@@ -145,7 +146,7 @@ impl Disk {
                 return;
             };
             drop(spawn_blocking(move || shared.empty_log()));
-        }));
+        });
     }
 
     /// How many transactions have kept commits: less than one per commit under load.

@@ -26,6 +26,7 @@ use super::fate::Loss;
 use super::reply::{self, Answer};
 use super::request::{Problem, Query};
 use super::{Sandbox, control};
+use crate::tasks;
 
 /// The largest body that is read.
 const MOST_BODY: usize = 1 << 20;
@@ -120,7 +121,7 @@ impl Sandbox {
             );
         };
         let (hand, handed) = oneshot::channel();
-        tokio::spawn(self.handle(request, hand, permit));
+        tasks::detached(self.handle(request, hand, permit));
         match handed.await {
             Ok(Handed::Answer(answer)) => Ok(answer.map(Full::new)),
             Ok(Handed::Lost(Loss::Closed)) => Err(LostReply),

@@ -7,6 +7,7 @@ use super::body::RequestBody;
 use super::conn::{self, ConnectionBounds};
 use super::refusals::Refusals;
 use crate::exchange::body::OuterBody;
+use crate::tasks;
 use http::{Request, Response};
 use hyper::service::Service;
 use std::convert::Infallible;
@@ -70,11 +71,11 @@ pub async fn serve<S>(
             }
             let (service, stopped) = (connected(), stopped.clone());
             let refusals = refusals.clone();
-            drop(tokio::spawn(async move {
+            tasks::detached(async move {
                 let _place = place;
                 let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
                 let _ = conn::serve(stream, nowhere, service, bounds, refusals, stopped).await;
-            }));
+            });
         }
     };
     tokio::select! {

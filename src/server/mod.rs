@@ -19,6 +19,7 @@ pub mod refusals;
 
 use crate::exchange::body::OuterBody;
 use crate::metrics::Connections;
+use crate::tasks;
 use body::RequestBody;
 use conn::ConnectionBounds;
 use http::{Request, Response};
@@ -110,14 +111,14 @@ pub async fn serve<S>(
         }
         let (service, stopped, seen) = (connected(peer), stopped.clone(), seen.clone());
         let refusals = refusals.clone();
-        drop(tokio::spawn(async move {
+        tasks::detached(async move {
             // All three are released however the connection ends.
             let _held = (place, of_peer, seen.opened());
             let ended = conn::serve(stream, peer, service, bounds.each, refusals, stopped).await;
             if let Some(reason) = ended {
                 seen.malformed(reason);
             }
-        }));
+        });
     }
     // The order matters: no new connections, then no receiver but those of connections, then the
     // signal.

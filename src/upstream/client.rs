@@ -40,6 +40,7 @@ use super::proxy::{ProxyRules, Route};
 use super::start::StartError;
 use super::tls::{Offer, client_config};
 use crate::clock::Clock;
+use crate::tasks;
 
 /// The largest response head. On HTTP/1.1 also the most of a body that is read ahead. In bytes.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -371,7 +372,7 @@ impl Client {
         let end = life.born() + self.spec.connection_lifetime;
         let (captured, known) = (captured.clone(), life.clone());
         // One task per connection. The first request starts it; the end of the connection ends it.
-        tokio::spawn(async move {
+        tasks::detached(async move {
             if life.expires(end).await
                 && let Some(connected) = captured.connection_metadata().as_ref()
             {

@@ -4,6 +4,7 @@
 use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::journal::{Filter, State, WriteId};
+use crate::tasks;
 use crate::write::Writes;
 use crate::write::durable::requests::{document, rfc3339};
 use crate::write::durable::scheduler::Pause;
@@ -98,7 +99,7 @@ impl Writes {
         if let Some(pending) = self.durable.pending(id) {
             let request_id = pending.summary.request_id.clone();
             let writes = self.clone();
-            let cancelling = tokio::spawn(async move { writes.cancel(&pending).await });
+            let cancelling = tasks::detached(async move { writes.cancel(&pending).await });
             cancelling.await.map_err(|_| GatewayError::Internal)??;
             tracing::info!(%id, request_id, "write cancelled by an operator");
             return self.operators_show(id).await;

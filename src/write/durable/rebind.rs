@@ -16,6 +16,7 @@ use crate::credential::{self, Credential};
 use crate::error::GatewayError;
 use crate::exchange::request::RequestContext;
 use crate::journal::{Change, JournalError, Record, State};
+use crate::tasks;
 use crate::write::Writes;
 use crate::write::durable::Durable;
 use crate::write::durable::checks::Verdict;
@@ -83,7 +84,7 @@ impl Writes {
         }
         // It goes on if the operator hangs up: nothing may stay held.
         let writes = self.clone();
-        let rebinding = tokio::spawn(async move { writes.rebind(from, &owner).await });
+        let rebinding = tasks::detached(async move { writes.rebind(from, &owner).await });
         rebinding.await.map_err(|_| GatewayError::Internal)?
     }
 

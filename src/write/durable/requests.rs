@@ -14,6 +14,7 @@ use crate::exchange::body::Body;
 use crate::exchange::error_response::seconds;
 use crate::exchange::response::Reply;
 use crate::journal::{Change, Filter, JournalError, Record, State, WriteId};
+use crate::tasks;
 use crate::write::Writes;
 use crate::write::durable::pending::{PendingWrite, Stage, TooLate};
 use crate::write::durable::record::KeptAnswer;
@@ -119,7 +120,7 @@ impl Writes {
         if let Some(pending) = self.live_of(credential, id) {
             // It goes on if its caller hangs up.
             let writes = self.clone();
-            let cancelling = tokio::spawn(async move { writes.cancel(&pending).await });
+            let cancelling = tasks::detached(async move { writes.cancel(&pending).await });
             cancelling.await.map_err(|_| GatewayError::Internal)??;
         }
         let record = self.record_of(credential, id).await?;

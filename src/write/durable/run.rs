@@ -13,6 +13,7 @@ use crate::limit::budgets::BudgetRefusal;
 use crate::limit::ticket::{Permit, PermitError, Ticket};
 use crate::merge::Batching;
 use crate::queue::LanePosition;
+use crate::tasks;
 use crate::upstream::NewConnection;
 use crate::write::Writes;
 use crate::write::batch::{BatchResult, SendTurn, TurnError};
@@ -136,8 +137,8 @@ impl Writes {
         work: impl Future<Output = ()> + Send + 'static,
     ) {
         let writes = self.clone();
-        drop(tokio::spawn(async move {
-            if tokio::spawn(work).await.is_ok() {
+        tasks::detached(async move {
+            if tasks::detached(work).await.is_ok() {
                 return;
             }
             tracing::error!(
@@ -152,7 +153,7 @@ impl Writes {
             } else {
                 pending.set(Stage::Parked);
             }
-        }));
+        });
     }
 
     /// Leaves a write to whoever takes it back, to the next process if the gateway stops, and lets

@@ -14,6 +14,7 @@ use crate::exchange::request::RequestContext;
 use crate::journal::{Change, WorkspaceHash};
 use crate::limit::budgets::{Admission, BudgetRequest};
 use crate::limit::ticket::Permit;
+use crate::tasks;
 use crate::write::Writes;
 use crate::write::durable::checks::{Look, Verdict};
 use crate::write::durable::run::{NEVER, PAUSE};
@@ -119,7 +120,7 @@ impl Writes {
         let (writes, credential) = (self.clone(), context.credential);
         let authorization = context.headers.get(AUTHORIZATION).cloned();
         // Not a task that stopping waits for: nothing depends on it.
-        drop(tokio::spawn(async move {
+        tasks::detached(async move {
             let verdict = match authorization {
                 Some(said_as) => writes.ask_and_note(credential, &said_as, again).await,
                 None => Verdict::Refused,
@@ -135,7 +136,7 @@ impl Writes {
                 Verdict::Accepted => writes.taken_again(credential).await,
                 Verdict::Refused | Verdict::Unanswered => {}
             }
-        }));
+        });
     }
 
     /// The API takes a credential: what waited because it did not leaves, and what comes does not
