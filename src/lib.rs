@@ -18,7 +18,7 @@
 //!
 //! Imports go down only: `cli`, `app` → `config`, `telemetry` → `server`, `admin`, `sandbox` →
 //! `gateway` → `shadow` → `read`, `write` (which do not know each other) → `attempt` → `exchange` →
-//! `cache`, `journal`, `limit`, `merge`, `queue` (which do not know each other), `trace` →
+//! `cache`, `journal`, `lanes`, `limit`, `merge` (which do not know each other), `trace` →
 //! `upstream` → `route` → `buffer`, `clock`, `credential`, `error`, `metrics`, `network`,
 //! `private_file`, `swap`, `tasks`. The sandbox shares nothing with the gateway but the clock and `tasks`: it
 //! is the second opinion.
@@ -54,12 +54,12 @@ pub mod error;
 pub mod exchange;
 pub mod gateway;
 pub mod journal;
+pub mod lanes;
 pub mod limit;
 pub mod merge;
 pub mod metrics;
 pub mod network;
 pub mod private_file;
-pub mod queue;
 pub mod read;
 pub mod route;
 pub mod sandbox;

@@ -16,11 +16,11 @@ use crate::exchange::share::Share;
 use crate::gateway::Gateway;
 use crate::gateway::stack::StackBounds;
 use crate::journal::Remembered;
+use crate::lanes::Lanes;
 use crate::limit::budgets::{Bounds, Budgets, LineBounds, MOST_ACCOUNTS};
 use crate::limit::ledger::{History, Ledger};
 use crate::limit::window::Terms;
 use crate::metrics::Metrics;
-use crate::queue::Queue;
 use crate::read::Reads;
 use crate::route::Table;
 use crate::server::Bounds as ServerBounds;
@@ -105,7 +105,7 @@ impl Assembly {
                 marks: config.cache.marks,
             })),
             budgets,
-            queue: Queue::new(clock.clone()),
+            lanes: Lanes::new(clock.clone()),
             quotas: Arc::new(Quotas::new(allowed(&config), QuantaClock::default())),
             tracer: tracer(&config, &metrics, &clock)?,
             metrics,

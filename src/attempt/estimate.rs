@@ -9,10 +9,10 @@
 //! It does not run where too much is queued for it to be worth the time. It changes nothing outside
 //! its copies.
 
+use crate::lanes::{Keys, LaneOrder, Turn};
 use crate::limit::account::{Account, Next};
 use crate::limit::turns::{Caller, LinePosition, Urgency};
 use crate::limit::window::{End, Slot};
-use crate::queue::lanes::{Keys, Lanes, Turn};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
@@ -74,7 +74,7 @@ pub struct Estimate {
     /// The copied budgets, by name.
     pub accounts: Vec<(Arc<str>, Account)>,
     /// The copied lanes.
-    pub lanes: Lanes,
+    pub lanes: LaneOrder,
     /// The instant of the copy.
     pub now: Instant,
 }
@@ -193,7 +193,7 @@ struct Sent {
 /// event or to the next instant at which a budget has a slot.
 struct Run {
     accounts: Vec<(Arc<str>, Account)>,
-    lanes: Lanes,
+    lanes: LaneOrder,
     now: Instant,
     /// The write at each place.
     turns: HashMap<LinePosition, Turn>,

@@ -18,9 +18,9 @@ use crate::error::GatewayError;
 use crate::exchange::callers::Quotas;
 use crate::exchange::router::Router;
 use crate::exchange::settings::Settings;
+use crate::lanes::Lanes;
 use crate::limit::budgets::Budgets;
 use crate::metrics::Metrics;
-use crate::queue::Queue;
 use crate::swap::Swap;
 use crate::tasks::Tasks;
 use crate::trace::Tracer;
@@ -42,7 +42,7 @@ pub struct Handles {
     /// The budgets of the API.
     pub budgets: Budgets,
     /// The lanes.
-    pub queue: Queue,
+    pub lanes: Lanes,
     /// The quotas of callers.
     pub quotas: Arc<Quotas>,
     /// The metrics.
@@ -63,7 +63,7 @@ pub struct Attempts {
     client: Client,
     cache: Arc<Cache<GatewayError>>,
     budgets: Budgets,
-    queue: Queue,
+    lanes: Lanes,
     metrics: Arc<Metrics>,
     tracer: Option<Tracer>,
     settings: Arc<Swap<Settings>>,
@@ -83,7 +83,7 @@ impl Attempts {
             client,
             cache: handles.cache.clone(),
             budgets: handles.budgets.clone(),
-            queue: handles.queue.clone(),
+            lanes: handles.lanes.clone(),
             metrics: handles.metrics.clone(),
             tracer: handles.tracer.clone(),
             settings: handles.router.settings.clone(),

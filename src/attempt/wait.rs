@@ -10,10 +10,10 @@ use crate::error::GatewayError;
 use crate::exchange::ids::Ids;
 use crate::exchange::request::RequestContext;
 use crate::exchange::timing::Timing;
+use crate::lanes::Keys;
+use crate::lanes::LanePosition;
 use crate::limit::budgets::{Admission, BudgetRefusal, BudgetRequest, Readiness};
 use crate::limit::ticket::{Permit, PermitError, Ticket};
-use crate::queue::LanePosition;
-use crate::queue::lanes::Keys;
 use crate::route::policy::Operation;
 use crate::upstream::NotSent;
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ impl Attempts {
         most: usize,
     ) -> Option<Estimate> {
         let accounts = self.budgets.forecast(budget_request.credential, most)?;
-        let lanes = self.queue.lanes(budget_request.credential);
+        let lanes = self.lanes.order(budget_request.credential);
         Some(Estimate {
             accounts,
             lanes,

@@ -42,7 +42,7 @@ impl Default for Bounds {
 /// A write joins under three conditions. It equals `first` in everything but its elements. It lists
 /// none that is already listed; otherwise it waits for the next batch. And `follows` confirms that
 /// it waits in its lanes only for writes selected before it; see
-/// [`Lanes::follows`](../queue/lanes/struct.Lanes.html#method.follows). A write that does not fit
+/// [`LaneOrder::follows`](../lanes/struct.LaneOrder.html#method.follows). A write that does not fit
 /// into the bounds is skipped. `waiting` should be in the order of acceptance. If fewer writes are
 /// selected than a batch needs, `first` is returned alone.
 pub fn choose<'p, T: Copy + Ord>(

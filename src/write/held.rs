@@ -15,11 +15,11 @@ use crate::credential;
 use crate::error::{GatewayError, Waited};
 use crate::exchange::request::{RequestContext, short};
 use crate::exchange::response::Reply;
+use crate::lanes::Keys;
+use crate::lanes::LanePosition;
 use crate::limit::budgets::Readiness;
 use crate::limit::ticket::{Permit, Ticket};
 use crate::metrics::Outcome;
-use crate::queue::LanePosition;
-use crate::queue::lanes::Keys;
 use crate::route::names;
 use crate::route::policy::Touches;
 use crate::write::Writes;
@@ -208,7 +208,7 @@ impl Writes {
             .answer_time(context.credential, &context.operation.budget);
         let mut budget_request = self.attempts.budget_request(context);
         budget_request.bytes += keys.keys.len() * NAME_BYTES;
-        budget_request.not_before = self.queue.expected_free(context.credential, &keys, answer);
+        budget_request.not_before = self.lanes.expected_free(context.credential, &keys, answer);
         budget_request.readiness = Readiness::Blocked;
         if let Some(leaves) = self.leaves_with_others(context, &keys, is_durable) {
             budget_request.forecast = Some(leaves);
@@ -228,7 +228,7 @@ impl Writes {
         let ticket = ticket.map_err(refused)?;
         let settled = ticket.estimate() + ticket.answer_time();
         let place = self
-            .queue
+            .lanes
             .enter(context.credential, keys, settled, ticket.place());
         Ok((ticket, place))
     }
@@ -255,7 +255,7 @@ impl Writes {
             return None;
         }
         let (waiting, dispatches) = self.pool.waiting(context, is_durable);
-        let follows = self.queue.would_follow(context.credential, keys, &waiting);
+        let follows = self.lanes.would_follow(context.credential, keys, &waiting);
         if waiting.is_empty() || !follows {
             return None;
         }

@@ -12,8 +12,8 @@ use crate::cache::Invalidation;
 use crate::credential::Credential;
 use crate::exchange::request::RequestContext;
 use crate::journal::WriteId;
+use crate::lanes::{ClassHash, Keys, OrderKey};
 use crate::limit::ledger::{Intent, Left, Name};
-use crate::queue::lanes::{ClassHash, Keys, OrderKey};
 use crate::route::policy::Operation;
 use crate::write::Writes;
 use crate::write::durable::PendingWrite;
@@ -61,7 +61,7 @@ impl Writes {
     pub(crate) fn restore(&self, left: Option<&[Left]>, unfinished: &mut Unfinished) {
         let (now, q) = (self.clock.now(), self.router.settings.get().late);
         let Some(left) = left else {
-            self.queue.close_all(self.classes(), now + q);
+            self.lanes.close_all(self.classes(), now + q);
             self.settle(&Invalidation::Everything, q);
             tracing::warn!(
                 for_s = q.as_secs_f64(),
@@ -109,7 +109,7 @@ impl Writes {
             },
         };
         if !keys.is_empty() {
-            self.queue.close(intent.credential, keys, until);
+            self.lanes.close(intent.credential, keys, until);
         }
     }
 

@@ -19,9 +19,9 @@ use crate::error::GatewayError;
 use crate::exchange::callers::Quotas;
 use crate::exchange::router::Router;
 use crate::exchange::share::{Full, Portion, Share};
+use crate::lanes::Lanes;
 use crate::limit::budgets::Budgets;
 use crate::metrics::Metrics;
-use crate::queue::Queue;
 use crate::tasks::Tasks;
 use crate::trace::Tracer;
 use batch::BatchPool;
@@ -41,7 +41,7 @@ pub struct Writes {
     cache: Arc<Cache<GatewayError>>,
     budgets: Budgets,
     /// The lanes.
-    queue: Queue,
+    lanes: Lanes,
     /// Writes that may be batched.
     pool: BatchPool,
     /// Writes that outlast a crash.
@@ -64,7 +64,7 @@ impl Writes {
             router: handles.router.clone(),
             cache: handles.cache.clone(),
             budgets: handles.budgets.clone(),
-            queue: handles.queue.clone(),
+            lanes: handles.lanes.clone(),
             pool: BatchPool::default(),
             durable,
             held,

@@ -35,7 +35,7 @@ fn occupied(now: Instant, until: &[u64]) -> Account {
     Account::new(window, 60, now)
 }
 
-fn forecast(now: Instant, account: Account, lanes: Lanes) -> Estimate {
+fn forecast(now: Instant, account: Account, lanes: LaneOrder) -> Estimate {
     Estimate {
         accounts: vec![(BUDGET.into(), account)],
         lanes,
@@ -69,14 +69,14 @@ fn told(forecast: &Estimate, from: u8, acts_on: &[&str], patience: u64) -> (Opti
 #[test]
 fn with_a_slot_free_and_nobody_there_it_leaves_at_once() {
     let now = Clock::system().now();
-    let forecast = forecast(now, occupied(now, &[0, 10]), Lanes::default());
+    let forecast = forecast(now, occupied(now, &[0, 10]), LaneOrder::default());
     assert_eq!(told(&forecast, 1, &["user:a"], 0).0, Some(0.0));
 }
 
 #[test]
 fn it_leaves_with_the_first_slot_and_may_come_back_so_much_sooner_as_it_can_wait() {
     let now = Clock::system().now();
-    let forecast = forecast(now, occupied(now, &[10, 20]), Lanes::default());
+    let forecast = forecast(now, occupied(now, &[10, 20]), LaneOrder::default());
     for (patience, after) in [(0, 10), (4, 7), (9, 2), (60, 1)] {
         assert_eq!(told(&forecast, 1, &[], patience), (Some(10.0), after));
     }
@@ -92,7 +92,7 @@ fn those_who_wait_leave_before_it_as_their_turns_say() {
             .join(place, peer(1), Urgency::default(), now);
         account.turns().ready(place);
     }
-    let forecast = forecast(now, account, Lanes::default());
+    let forecast = forecast(now, account, LaneOrder::default());
     assert_eq!(told(&forecast, 2, &[], 15), (Some(20.0), 6));
     // A write that cannot wait would have to come at the exact moment. Its estimate is the
     // instant at which everything else has been sent.
@@ -106,7 +106,7 @@ fn those_who_wait_leave_before_it_as_their_turns_say() {
 #[test]
 fn it_waits_for_its_lane_as_well() {
     let now = Clock::system().now();
-    let mut lanes = Lanes::default();
+    let mut lanes = LaneOrder::default();
     // It has left already: no budget has it in its line.
     assert!(lanes.enter(0, keys(&["user:a"]), now + seconds(5), 77));
     let forecast = forecast(now, occupied(now, &[0, 0]), lanes);
@@ -122,7 +122,7 @@ fn it_waits_for_its_lane_as_well() {
 fn whoever_waits_for_a_lane_is_answered_before_those_behind_it_leave() {
     let now = Clock::system().now();
     let mut account = occupied(now, &[10, 10]);
-    let mut lanes = Lanes::default();
+    let mut lanes = LaneOrder::default();
     account.turns().join(3, peer(1), Urgency::default(), now);
     account.turns().ready(3);
     assert!(lanes.enter(0, keys(&["user:a"]), now + seconds(11), 3));
@@ -142,7 +142,7 @@ fn where_lanes_decide_who_has_a_slot_nobody_is_told_to_come_before_all_have_left
     // Two of the four slots come free soon, and two write to the same thing: whether the second
     // one is through its lane in time for a slot is a matter of moments.
     let mut account = occupied(now, &[5, 6, 50, 60]);
-    let mut lanes = Lanes::default();
+    let mut lanes = LaneOrder::default();
     for place in 0..2 {
         let turns = account.turns();
         turns.join(place, peer(1), Urgency::default(), now + seconds(6));
@@ -155,14 +155,14 @@ fn where_lanes_decide_who_has_a_slot_nobody_is_told_to_come_before_all_have_left
     assert!(leaves.is_some_and(|at| at < 7.0), "{leaves:?}");
     // Of three that are after four slots the last has left when the third slot is free.
     assert!((40..=41).contains(&after), "{after}");
-    let alone = forecast(now, account, Lanes::default());
+    let alone = forecast(now, account, LaneOrder::default());
     assert_eq!(told(&alone, 2, &["user:b"], 10).1, 1);
 }
 
 #[test]
 fn nothing_is_told_of_a_budget_that_is_not_there() {
     let now = Clock::system().now();
-    let mut forecast = forecast(now, occupied(now, &[0]), Lanes::default());
+    let mut forecast = forecast(now, occupied(now, &[0]), LaneOrder::default());
     forecast.accounts.clear();
     assert_eq!(told(&forecast, 1, &[], 0).0, None);
 }

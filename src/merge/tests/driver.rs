@@ -4,7 +4,7 @@ use super::model::{Kind, World};
 use super::*;
 use crate::clock::Clock;
 use crate::credential::Hasher;
-use crate::queue::lanes::{Keys, Lanes, Turn};
+use crate::lanes::{Keys, LaneOrder, Turn};
 use crate::route;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -122,7 +122,7 @@ pub(super) struct Driver {
     conditions: Conditions,
     step: usize,
     pub(super) world: World,
-    lanes: Lanes,
+    lanes: LaneOrder,
     debt: Debt,
     pub(super) writes: Vec<Write>,
     waiting: BTreeSet<Turn>,
@@ -136,7 +136,7 @@ impl Driver {
             conditions,
             step: 0,
             world,
-            lanes: Lanes::default(),
+            lanes: LaneOrder::default(),
             debt: Debt::default(),
             writes: Vec::new(),
             waiting: BTreeSet::new(),

@@ -3,7 +3,7 @@
 
 use super::driver::{Conditions, Driver, Heard, Wish, Write};
 use super::model::{Kind, World};
-use crate::queue::lanes::Keys;
+use crate::lanes::Keys;
 use proptest::prelude::*;
 use serde_json::Value;
 use std::collections::BTreeSet;

@@ -18,9 +18,9 @@ use pool::PoolEntry;
 pub(crate) use run::BatchResult;
 
 use crate::exchange::request::RequestContext;
+use crate::lanes::LanePosition;
 use crate::limit::ticket::{Permit, PermitError, Ticket};
 use crate::merge::{Batching, Parts};
-use crate::queue::LanePosition;
 use crate::write::Writes;
 use crate::write::durable::PendingWrite;
 use crate::write::held::AttemptReport;
@@ -121,7 +121,7 @@ impl Writes {
         // Without a permit it leaves alone: whoever was taken along and put back could believe the
         // one and miss the other.
         let left = match &came {
-            Ok(_) => standing.leave(&self.queue, |pending| self.may_leave(pending)),
+            Ok(_) => standing.leave(&self.lanes, |pending| self.may_leave(pending)),
             Err(_) => standing.leave_alone().map(|own| (own, Vec::new())),
         };
         let Some((mut own, others)) = left else {

@@ -5,9 +5,9 @@
 
 use crate::credential::Credential;
 use crate::exchange::request::RequestContext;
+use crate::lanes::Turn as Order;
+use crate::lanes::{LanePosition, Lanes};
 use crate::merge::{Batching, Bounds, Debt, Outcome, Parts, choose};
-use crate::queue::lanes::Turn as Order;
-use crate::queue::{LanePosition, Queue};
 use crate::write::durable::PendingWrite;
 use crate::write::held::AttemptReport;
 use bytes::Bytes;
@@ -173,7 +173,7 @@ impl BatchPool {
         &self,
         line: &Line,
         turn: Order,
-        queue: &Queue,
+        lanes: &Lanes,
         may_leave: impl Fn(&PendingWrite) -> bool,
     ) -> Option<(Candidate, Vec<Candidate>)> {
         let mut shared = self.shared.lock();
@@ -187,7 +187,7 @@ impl BatchPool {
         }
         let looked_at = waiting.iter().take(MOST_LOOKED_AT);
         let candidates = looked_at.map(|(turn, other)| (*turn, &other.parts));
-        let follows = |turn, these: &_| queue.follows(line.0, turn, these);
+        let follows = |turn, these: &_| lanes.follows(line.0, turn, these);
         let first = (turn, &own.parts);
         let bounds = Bounds {
             batching,
@@ -299,11 +299,11 @@ impl PoolEntry {
     /// on.
     pub(super) fn leave(
         &mut self,
-        queue: &Queue,
+        lanes: &Lanes,
         may_leave: impl Fn(&PendingWrite) -> bool,
     ) -> Option<(Candidate, Vec<Candidate>)> {
         let pool = &self.pool;
-        let (mut own, others) = pool.take_along(&self.line, self.turn, queue, may_leave)?;
+        let (mut own, others) = pool.take_along(&self.line, self.turn, lanes, may_leave)?;
         own.departs = None;
         Some((own, others))
     }

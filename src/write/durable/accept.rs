@@ -8,10 +8,10 @@ use crate::exchange::request::RequestContext;
 use crate::exchange::response::Reply;
 use crate::exchange::{prefer, priority};
 use crate::journal::{Change, JournalError, KeyHash, Record, State};
+use crate::lanes::Keys;
+use crate::lanes::LanePosition;
 use crate::limit::ticket::Ticket;
 use crate::metrics::Outcome;
-use crate::queue::LanePosition;
-use crate::queue::lanes::Keys;
 use crate::write::Writes;
 use crate::write::durable::pending::{Completion, Key, NewWrite, PendingWrite, Stage};
 use crate::write::durable::record::{KeptAnswer, KeptRequest};
@@ -296,7 +296,7 @@ impl Writes {
         let expected = self
             .budgets
             .leaves_behind(pending.credential, budget, ahead);
-        let place = self.queue.enter_named(pending.credential, keys, expected);
+        let place = self.lanes.enter_named(pending.credential, keys, expected);
         Ok(Waits::Deferred(place))
     }
 
@@ -320,9 +320,9 @@ impl Writes {
         place.wait_named();
         let turn = place.turn();
         pending.queued(Some(place));
-        let (queue, credential) = (self.queue.clone(), pending.credential);
+        let (lanes, credential) = (self.lanes.clone(), pending.credential);
         self.durable
-            .scheduler(pending, turn, move || queue.is_ready(credential, turn));
+            .scheduler(pending, turn, move || lanes.is_ready(credential, turn));
     }
 
     /// One change of the journal, and how long it took.

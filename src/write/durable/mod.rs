@@ -37,8 +37,8 @@ pub use recovery::{Recovered, RecoveryError};
 use crate::credential::Credential;
 use crate::exchange::request::short;
 use crate::journal::{Journal, JournalError, KeyHash, Remembered, State, WriteId, WriteIds};
+use crate::lanes::Turn;
 use crate::metrics::DurableGauge;
-use crate::queue::lanes::Turn;
 use crate::write::Writes;
 use checks::Checks;
 use parking_lot::Mutex;
@@ -366,7 +366,7 @@ impl Writes {
     /// one may take over from one that panicked.
     pub async fn drive_deferred(self: Arc<Self>) {
         loop {
-            let follows = |credential, turn, these: &_| self.queue.follows(credential, turn, these);
+            let follows = |credential, turn, these: &_| self.lanes.follows(credential, turn, these);
             let scheduled = self.durable.shared.scheduler.lock().schedule(follows);
             for (pending, turn, line) in scheduled {
                 let scheduled = Scheduled {
@@ -378,7 +378,7 @@ impl Writes {
             }
             tokio::select! {
                 () = self.durable.shared.wakeup.notified() => {}
-                freed = self.queue.freed() => {
+                freed = self.lanes.freed() => {
                     let mut scheduler = self.durable.shared.scheduler.lock();
                     for turn in freed {
                         scheduler.ready(turn);

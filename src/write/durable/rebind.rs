@@ -261,7 +261,7 @@ impl Writes {
         let budget = &context.operation.budget;
         let expected = self.budgets.leaves_behind(owner.credential, budget, ahead);
         let keys = self.order_keys(&context);
-        let mut place = self.queue.enter_named(owner.credential, keys, expected);
+        let mut place = self.lanes.enter_named(owner.credential, keys, expected);
         if let Some(until) = tries.doubt {
             place.stay_closed_for(until.saturating_duration_since(self.clock.now()));
         }

@@ -147,7 +147,7 @@ impl Writes {
         let expected = self
             .budgets
             .leaves_behind(context.credential, budget, ahead);
-        let mut place = self.queue.enter_named(context.credential, keys, expected);
+        let mut place = self.lanes.enter_named(context.credential, keys, expected);
         if !had_left {
             recovered.queued += 1;
             self.defer(&pending, place);

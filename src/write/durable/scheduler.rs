@@ -8,8 +8,8 @@
 //! that one which could travel with those that stand there is brought to them.
 
 use crate::credential::Credential;
+use crate::lanes::Turn;
 use crate::limit::turns::{Caller, Urgency};
-use crate::queue::lanes::Turn;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,17 +1,19 @@
 //! Writes in order: one lane for each thing on which the writes of a credential act.
 //!
-//! [`lanes`] decides, this module waits. A write holds a [`LanePosition`] from its acceptance until
-//! it has settled. Dropping the place removes the write as one that was never sent. If
+//! [`LaneOrder`] decides, this module waits. A write holds a [`LanePosition`] from its acceptance
+//! until it has settled. Dropping the position removes the write as one that was never sent. If
 //! [`LanePosition::stay_closed_for`] was called, its lanes stay closed for that long, because a
 //! write with an unknown outcome may still take effect.
 //!
-//! This module knows no budgets: a write in an open lane may still be queued for its slot.
+//! This module knows no budgets: a write in an open lane may still wait for its slot. The line of a
+//! budget is in `limit/turns.rs`.
 
-pub mod lanes;
+mod order;
+
+pub use order::{ClassHash, Keys, LaneOrder, OrderKey, Turn};
 
 use crate::clock::Clock;
 use crate::credential::Credential;
-use lanes::{ClassHash, Keys, Lanes, Turn};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use tokio::sync::{Notify, oneshot};
 
 /// The lanes of all credentials. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Queue {
+pub struct Lanes {
     shared: Arc<Shared>,
 }
 
@@ -35,7 +37,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     next: Turn,
-    lanes: HashMap<Credential, Lanes>,
+    lanes: HashMap<Credential, LaneOrder>,
     /// The writes that wait for their lanes.
     blocked: HashMap<Turn, Waits>,
     /// The [`Waits::Named`] writes that have become ready and were not reported yet.
@@ -56,12 +58,12 @@ struct Closed {
 enum Waits {
     /// Through its [`LanePosition`].
     Alone(oneshot::Sender<()>),
-    /// Through [`Queue::freed`].
+    /// Through [`Lanes::freed`].
     Named,
 }
 
-impl Queue {
-    /// A queue without writes.
+impl Lanes {
+    /// Lanes without writes.
     pub fn new(clock: Clock) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -87,7 +89,7 @@ impl Queue {
     }
 
     /// A copy of a credential's lanes.
-    pub fn lanes(&self, credential: Credential) -> Lanes {
+    pub fn order(&self, credential: Credential) -> LaneOrder {
         let state = self.shared.state.lock();
         state.lanes.get(&credential).cloned().unwrap_or_default()
     }
@@ -106,7 +108,7 @@ impl Queue {
         self.shared.state.lock().closed = Some(Closed { barriers, until });
     }
 
-    /// Adds the barriers of [`Queue::close_all`] to a credential that has no lanes yet. Credentials
+    /// Adds the barriers of [`Lanes::close_all`] to a credential that has no lanes yet. Credentials
     /// are unknown at the start, so this happens on first use.
     fn close_new(&self, credential: Credential) {
         let now = self.shared.clock.now();
@@ -137,7 +139,7 @@ impl Queue {
         blocked: Option<oneshot::Receiver<()>>,
     ) -> LanePosition {
         LanePosition {
-            queue: self.clone(),
+            lanes: self.clone(),
             credential,
             turn,
             blocked,
@@ -167,8 +169,8 @@ impl Queue {
         self.place(credential, turn, blocked)
     }
 
-    /// Accepts a write whose opening lanes [`Queue::freed`] reports, together with those of many
-    /// others. [`LanePosition::is_blocked`] is `false` for such a write; use [`Queue::is_ready`].
+    /// Accepts a write whose opening lanes [`Lanes::freed`] reports, together with those of many
+    /// others. [`LanePosition::is_blocked`] is `false` for such a write; use [`Lanes::is_ready`].
     pub fn enter_named(
         &self,
         credential: Credential,
@@ -287,7 +289,7 @@ const NOWHERE: u64 = u64::MAX - 1;
 /// closed.
 #[derive(Debug)]
 pub struct LanePosition {
-    queue: Queue,
+    lanes: Lanes,
     credential: Credential,
     turn: Turn,
     blocked: Option<oneshot::Receiver<()>>,
@@ -319,7 +321,7 @@ impl LanePosition {
     /// Checks again whether an earlier write of the lanes has not settled, and waits by itself from
     /// now on.
     pub fn look_again(&mut self) {
-        let mut state = self.queue.shared.state.lock();
+        let mut state = self.lanes.shared.state.lock();
         let lanes = state.lanes.get(&self.credential);
         self.blocked = None;
         if lanes.is_some_and(|lanes| !lanes.is_ready(self.turn)) {
@@ -330,10 +332,10 @@ impl LanePosition {
         }
     }
 
-    /// Makes [`Queue::freed`] report the write when its lanes open, as after
-    /// [`Queue::enter_named`].
+    /// Makes [`Lanes::freed`] report the write when its lanes open, as after
+    /// [`Lanes::enter_named`].
     pub fn wait_named(&mut self) {
-        let mut state = self.queue.shared.state.lock();
+        let mut state = self.lanes.shared.state.lock();
         let lanes = state.lanes.get(&self.credential);
         self.blocked = None;
         if lanes.is_some_and(|lanes| !lanes.is_ready(self.turn)) {
@@ -345,7 +347,7 @@ impl LanePosition {
     /// lanes stay closed is a lower bound.
     pub fn expect(&self, settled: Instant) {
         let settled = self.stay.map_or(settled, |stay| stay.max(settled));
-        let mut state = self.queue.shared.state.lock();
+        let mut state = self.lanes.shared.state.lock();
         if let Some(lanes) = state.lanes.get_mut(&self.credential) {
             lanes.expect(self.turn, settled);
         }
@@ -354,7 +356,7 @@ impl LanePosition {
     /// Keeps the lanes closed after a drop until `q` from now, or longer if an earlier call said
     /// so.
     pub fn stay_closed_for(&mut self, q: Duration) {
-        self.stay_closed_until(self.queue.shared.clock.now() + q);
+        self.stay_closed_until(self.lanes.shared.clock.now() + q);
     }
 
     /// Keeps the lanes closed after a drop until `until`, or longer if an earlier call said so.
@@ -364,7 +366,7 @@ impl LanePosition {
 
     /// The order keys and barriers of the write.
     pub fn keys(&self) -> Keys {
-        let state = self.queue.shared.state.lock();
+        let state = self.lanes.shared.state.lock();
         let lanes = state.lanes.get(&self.credential);
         lanes
             .and_then(|lanes| lanes.keys(self.turn))
@@ -372,14 +374,14 @@ impl LanePosition {
             .unwrap_or_default()
     }
 
-    /// The turn of the write, by which [`Queue::freed`] reports it.
+    /// The turn of the write, by which [`Lanes::freed`] reports it.
     pub fn turn(&self) -> Turn {
         self.turn
     }
 
     /// Sets the place of the write in the queue of its budget.
     pub fn waits_at(&self, place: u64) {
-        let mut state = self.queue.shared.state.lock();
+        let mut state = self.lanes.shared.state.lock();
         if let Some(lanes) = state.lanes.get_mut(&self.credential) {
             lanes.waits_at(self.turn, place);
         }
@@ -393,23 +395,23 @@ impl LanePosition {
 
 impl Drop for LanePosition {
     fn drop(&mut self) {
-        let (queue, credential, turn) = (self.queue.clone(), self.credential, self.turn);
-        let now = self.queue.shared.clock.now();
+        let (lanes, credential, turn) = (self.lanes.clone(), self.credential, self.turn);
+        let now = self.lanes.shared.clock.now();
         // The write stays in its lanes and settles later, in a task, because `drop` cannot wait.
         let Some(until) = self.stay.filter(|until| *until > now) else {
-            queue.settle(credential, turn);
+            lanes.settle(credential, turn);
             return;
         };
-        if let Some(lanes) = queue.shared.state.lock().lanes.get_mut(&credential) {
+        if let Some(lanes) = lanes.shared.state.lock().lanes.get_mut(&credential) {
             lanes.expect(turn, until);
         }
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(async move {
                 tokio::time::sleep_until(until.into()).await;
-                queue.settle(credential, turn);
+                lanes.settle(credential, turn);
             })),
             // The runtime has ended, and with it every task that could wait.
-            Err(_) => queue.settle(credential, turn),
+            Err(_) => lanes.settle(credential, turn),
         }
     }
 }
@@ -424,21 +426,21 @@ mod tests {
         Keys::new(&Hasher::new(&[0; 32]), [&*format!("user:{id}")], [])
     }
 
-    fn queue() -> (Queue, Credential) {
+    fn lanes() -> (Lanes, Credential) {
         let clock = Clock::simulated(SystemTime::UNIX_EPOCH, Duration::from_secs(1000));
         (
-            Queue::new(clock),
+            Lanes::new(clock),
             Hasher::new(&[0; 32]).credential(&http::HeaderMap::new()),
         )
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_later_write_waits_for_the_earlier_one() {
-        let (queue, who) = queue();
-        let now = queue.shared.clock.now();
-        let first = queue.enter(who, user("a"), now, 0);
-        let mut second = queue.enter(who, user("a"), now, 0);
-        let mut third = queue.enter(who, user("a"), now, 0);
+        let (lanes, who) = lanes();
+        let now = lanes.shared.clock.now();
+        let first = lanes.enter(who, user("a"), now, 0);
+        let mut second = lanes.enter(who, user("a"), now, 0);
+        let mut third = lanes.enter(who, user("a"), now, 0);
         assert!(!first.is_blocked() && second.is_blocked());
         let hung_up = tokio::time::timeout(Duration::from_secs(1), second.free()).await;
         assert!(hung_up.is_err());
@@ -446,75 +448,75 @@ mod tests {
         first.settled();
         third.free().await;
         third.settled();
-        assert!(queue.shared.state.lock().lanes.is_empty());
-        assert!(queue.shared.state.lock().blocked.is_empty());
+        assert!(lanes.shared.state.lock().lanes.is_empty());
+        assert!(lanes.shared.state.lock().blocked.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn those_that_wait_elsewhere_are_named_when_their_lanes_open() {
-        let (queue, who) = queue();
-        let now = queue.shared.clock.now();
-        let first = queue.enter_named(who, user("a"), now);
-        let second = queue.enter_named(who, user("a"), now);
-        assert!(queue.is_ready(who, first.turn()) && !queue.is_ready(who, second.turn()));
-        let mut held = queue.enter(who, user("a"), now, 0);
-        let waiting = tokio::time::timeout(Duration::from_secs(1), queue.freed()).await;
+        let (lanes, who) = lanes();
+        let now = lanes.shared.clock.now();
+        let first = lanes.enter_named(who, user("a"), now);
+        let second = lanes.enter_named(who, user("a"), now);
+        assert!(lanes.is_ready(who, first.turn()) && !lanes.is_ready(who, second.turn()));
+        let mut held = lanes.enter(who, user("a"), now, 0);
+        let waiting = tokio::time::timeout(Duration::from_secs(1), lanes.freed()).await;
         assert!(waiting.is_err());
         drop(first);
-        assert_eq!(queue.freed().await, [second.turn()]);
-        assert!(queue.is_ready(who, second.turn()));
+        assert_eq!(lanes.freed().await, [second.turn()]);
+        assert!(lanes.is_ready(who, second.turn()));
         drop(second);
         held.free().await;
         held.settled();
-        assert!(queue.shared.state.lock().lanes.is_empty());
-        assert!(queue.shared.state.lock().freed.is_empty());
+        assert!(lanes.shared.state.lock().lanes.is_empty());
+        assert!(lanes.shared.state.lock().freed.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_lane_with_an_unknown_outcome_stays_closed_for_q() {
-        let (queue, who) = queue();
-        let now = queue.shared.clock.now();
+        let (lanes, who) = lanes();
+        let now = lanes.shared.clock.now();
         let q = Duration::from_secs(60);
-        let mut lost = queue.enter(who, user("a"), now, 0);
+        let mut lost = lanes.enter(who, user("a"), now, 0);
         lost.stay_closed_for(q);
         drop(lost);
-        let expected = queue.expected_free(who, &user("a"), Duration::ZERO);
+        let expected = lanes.expected_free(who, &user("a"), Duration::ZERO);
         assert_eq!(expected, Some(now + q));
-        let mut next = queue.enter(who, user("a"), now, 0);
+        let mut next = lanes.enter(who, user("a"), now, 0);
         next.free().await;
-        assert_eq!(queue.shared.clock.now(), now + q);
+        assert_eq!(lanes.shared.clock.now(), now + q);
     }
 
     #[tokio::test(start_paused = true)]
     async fn lanes_that_are_closed_from_the_start_open_in_time() {
-        let (queue, who) = queue();
-        let (now, q) = (queue.shared.clock.now(), Duration::from_secs(60));
-        queue.close(who, user("a"), now + q);
-        let mut closed = queue.enter(who, user("a"), now, 0);
-        assert!(closed.is_blocked() && !queue.enter(who, user("b"), now, 0).is_blocked());
-        let expected = queue.expected_free(who, &user("a"), Duration::ZERO);
+        let (lanes, who) = lanes();
+        let (now, q) = (lanes.shared.clock.now(), Duration::from_secs(60));
+        lanes.close(who, user("a"), now + q);
+        let mut closed = lanes.enter(who, user("a"), now, 0);
+        assert!(closed.is_blocked() && !lanes.enter(who, user("b"), now, 0).is_blocked());
+        let expected = lanes.expected_free(who, &user("a"), Duration::ZERO);
         assert_eq!(expected, Some(now + q));
         closed.free().await;
-        assert_eq!(queue.shared.clock.now(), now + q);
+        assert_eq!(lanes.shared.clock.now(), now + q);
     }
 
     #[tokio::test(start_paused = true)]
     async fn all_lanes_can_be_closed_from_the_start() {
-        let (queue, who) = queue();
-        let (now, q) = (queue.shared.clock.now(), Duration::from_secs(60));
+        let (lanes, who) = lanes();
+        let (now, q) = (lanes.shared.clock.now(), Duration::from_secs(60));
         let class = ClassHash::new(&Hasher::new(&[0; 32]), "user");
-        queue.close_all([class].into(), now + q);
-        let expected = queue.expected_free(who, &user("a"), Duration::ZERO);
+        lanes.close_all([class].into(), now + q);
+        let expected = lanes.expected_free(who, &user("a"), Duration::ZERO);
         assert_eq!(expected, Some(now + q));
         let (mut a, mut b) = (
-            queue.enter(who, user("a"), now, 0),
-            queue.enter(who, user("b"), now, 0),
+            lanes.enter(who, user("a"), now, 0),
+            lanes.enter(who, user("b"), now, 0),
         );
         a.free().await;
         b.free().await;
-        assert_eq!(queue.shared.clock.now(), now + q);
+        assert_eq!(lanes.shared.clock.now(), now + q);
         drop((a, b));
-        assert!(!queue.enter(who, user("a"), now, 0).is_blocked());
-        assert!(queue.shared.state.lock().lanes.is_empty());
+        assert!(!lanes.enter(who, user("a"), now, 0).is_blocked());
+        assert!(lanes.shared.state.lock().lanes.is_empty());
     }
 }

@@ -110,13 +110,13 @@ struct Write {
 
 /// The unsettled writes of one credential.
 #[derive(Clone, Debug, Default)]
-pub struct Lanes {
+pub struct LaneOrder {
     writes: BTreeMap<Turn, Write>,
     keys: HashMap<OrderKey, BTreeSet<Turn>>,
     classes: HashMap<ClassHash, Class>,
 }
 
-impl Lanes {
+impl LaneOrder {
     /// Whether every write has settled.
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn writes_of_one_thing_go_one_after_the_other() {
         let now = Clock::system().now();
-        let mut lanes = Lanes::default();
+        let mut lanes = LaneOrder::default();
         assert!(lanes.enter(0, keys(&["user:a"], &[]), now, 0));
         assert!(!lanes.enter(1, keys(&["user:a", "user:b"], &[]), now, 0));
         assert!(!lanes.enter(2, keys(&["user:b"], &[]), now, 0));
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn deleting_users_is_a_barrier_against_people_named_by_email() {
         let now = Clock::system().now();
-        let mut lanes = Lanes::default();
+        let mut lanes = LaneOrder::default();
         assert!(lanes.enter(0, keys(&["person:x@a.b"], &[]), now, 0));
         assert!(!lanes.enter(1, keys(&["user:1"], &["person"]), now, 0));
         assert!(
@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn a_write_may_leave_with_those_it_waits_for() {
         let now = Clock::system().now();
-        let mut lanes = Lanes::default();
+        let mut lanes = LaneOrder::default();
         lanes.enter(0, keys(&["group:g", "person:a"], &[]), now, 0);
         lanes.enter(1, keys(&["group:g", "person:b"], &[]), now, 0);
         lanes.enter(2, keys(&["person:c"], &[]), now, 0);
@@ -388,11 +388,11 @@ mod tests {
     fn the_wait_for_a_lane_is_expected() {
         let now = Clock::system().now();
         let later = now + Duration::from_secs(9);
-        let mut lanes = Lanes::default();
+        let mut lanes = LaneOrder::default();
         lanes.enter(0, keys(&["user:a"], &[]), now, 0);
         lanes.enter(1, keys(&["user:a"], &[]), later, 0);
         let (second, nothing) = (Duration::from_secs(1), Duration::ZERO);
-        let expected = |lanes: &Lanes, of: &Keys, each| lanes.expected_free(of, now, each);
+        let expected = |lanes: &LaneOrder, of: &Keys, each| lanes.expected_free(of, now, each);
         let (a, other) = (keys(&["user:a"], &[]), keys(&["user:b"], &["person"]));
         assert_eq!(expected(&lanes, &a, nothing), Some(later));
         assert_eq!(expected(&lanes, &other, second), None);
@@ -413,7 +413,7 @@ mod tests {
                 (any::<bool>(), prop::collection::btree_set(0u8..6, 0..3), 0u8..8, 0usize..50), 1..80)
         ) {
             let now = Clock::system().now();
-            let mut lanes = Lanes::default();
+            let mut lanes = LaneOrder::default();
             let mut open: Vec<(Turn, Keys, bool)> = Vec::new();
             for (turn, (add, names, barrier, pick)) in steps.into_iter().enumerate() {
                 if add || open.is_empty() {
