@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod circles;
+
 fn sources() -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
         for entry in fs::read_dir(folder).expect("a folder").flatten() {
@@ -199,6 +201,19 @@ fn module_of(path: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
+/// The modules that lead to a file from the crate's root.
+fn module_path(path: &Path) -> Vec<String> {
+    let parts = path.with_extension("");
+    let mut parts: Vec<String> = parts
+        .iter()
+        .map(|part| part.to_string_lossy().into_owned())
+        .collect();
+    if parts.last().is_some_and(|last| last == "mod") || parts == ["lib"] {
+        parts.pop();
+    }
+    parts
+}
+
 /// Imports go down only; see the crate's documentation.
 #[test]
 fn layers_import_downwards_only() {
@@ -272,19 +287,10 @@ const LONG: &[&str] = &[
 #[test]
 fn a_file_can_be_read_in_one_go() {
     let files = sources().into_iter().filter(|(path, _)| !is_test(path));
-    let long: Vec<String> = files
+    let long = files
         .filter(|(_, text)| without_tests(text).trim_end().lines().count() > MOST_LINES)
-        .map(|(path, _)| path.display().to_string())
-        .collect();
-    assert_eq!(
-        sorted(long),
-        sorted(LONG.iter().map(|path| (*path).to_owned()).collect())
-    );
-}
-
-fn sorted(mut names: Vec<String>) -> Vec<String> {
-    names.sort();
-    names
+        .map(|(path, _)| path.display().to_string());
+    assert_list("too long", long.collect(), LONG);
 }
 
 #[test]
@@ -353,39 +359,313 @@ const DEFINED_TWICE: &[&str] = &[
     "Writes",
 ];
 
-/// The types that a file shows to others. Private types of two files may share a name.
-fn public_types(text: &str) -> Vec<String> {
-    let lines = without_tests(text).lines();
-    let declared = lines.filter_map(|line| {
-        let line = match line.strip_prefix("pub(") {
-            Some(rest) => rest.split_once(") ")?.1,
-            None => line.strip_prefix("pub ")?,
+/// The types that a file defines, each with whether others may use it.
+fn declared(text: &str) -> impl Iterator<Item = (bool, String)> {
+    without_tests(text).lines().filter_map(|line| {
+        let shown = match line.strip_prefix("pub(") {
+            Some(rest) => Some(rest.split_once(") ")?.1),
+            None => line.strip_prefix("pub "),
         };
         let kinds = ["struct ", "enum ", "trait ", "type "];
-        kinds.iter().find_map(|kind| line.strip_prefix(kind))
-    });
-    declared.map(first_word).collect()
+        let name = kinds
+            .iter()
+            .find_map(|kind| shown.unwrap_or(line).strip_prefix(kind))?;
+        Some((shown.is_some(), first_word(name)))
+    })
 }
 
 #[test]
 fn a_name_means_one_thing() {
     let mut defined: BTreeMap<String, BTreeSet<PathBuf>> = BTreeMap::new();
     for (path, text) in sources().into_iter().filter(|(path, _)| !is_test(path)) {
-        for name in public_types(&text) {
+        // Private types of two files may share a name.
+        for (_, name) in declared(&text).filter(|(is_public, _)| *is_public) {
             defined.entry(name).or_default().insert(path.clone());
         }
     }
     defined.retain(|_, files| files.len() > 1);
-    let unknown: Vec<_> = defined
+    assert_list(
+        "defined twice",
+        defined.into_keys().collect(),
+        DEFINED_TWICE,
+    );
+}
+
+/// Files from which a way of imports leads back to themselves. The list only gets shorter; guards
+/// that give back what they hold stay.
+#[rustfmt::skip]
+const IN_CIRCLES: &[&str] = &[
+    "admin/live.rs",
+    "admin/mod.rs",
+    "app.rs",
+    "app/assembly.rs",
+    "app/keeping.rs",
+    "app/operators.rs",
+    "app/preflight.rs",
+    "app/reload.rs",
+    "cache/fence.rs",
+    "cache/key.rs",
+    "cache/leader.rs",
+    "cache/mod.rs",
+    "cli.rs",
+    "cli/admin.rs",
+    "cli/cache.rs",
+    "cli/journal.rs",
+    "cli/log.rs",
+    "cli/writes.rs",
+    "config/change.rs",
+    "config/check.rs",
+    "config/file.rs",
+    "config/load.rs",
+    "config/mod.rs",
+    "config/read.rs",
+    "config/read/value.rs",
+    "config/reference.rs",
+    "config/routes.rs",
+    "exchange/request.rs",
+    "exchange/timing.rs",
+    "gateway/mod.rs",
+    "gateway/reload.rs",
+    "journal/disk.rs",
+    "journal/disk/open.rs",
+    "journal/disk/rows.rs",
+    "journal/mod.rs",
+    "journal/seal.rs",
+    "limit/budgets.rs",
+    "limit/budgets/state.rs",
+    "limit/ledger.rs",
+    "limit/ledger/record.rs",
+    "limit/ticket.rs",
+    "metrics.rs",
+    "metrics/configuration.rs",
+    "metrics/durable.rs",
+    "metrics/process.rs",
+    "metrics/shadow.rs",
+    "metrics/spans.rs",
+    "read/fetch.rs",
+    "read/serve.rs",
+    "route/table.rs",
+    "route/table/merging.rs",
+    "route/table/verify.rs",
+    "sandbox/core.rs",
+    "sandbox/count.rs",
+    "shadow/copied.rs",
+    "shadow/mod.rs",
+    "shadow/reads.rs",
+    "trace/export.rs",
+    "trace/mod.rs",
+    "upstream/body.rs",
+    "upstream/classify.rs",
+    "upstream/client.rs",
+    "upstream/connect.rs",
+    "upstream/dial.rs",
+    "write/batch/mod.rs",
+    "write/batch/pool.rs",
+    "write/batch/run.rs",
+    "write/durable/accept.rs",
+    "write/durable/completion.rs",
+    "write/durable/mod.rs",
+    "write/durable/operate.rs",
+    "write/durable/recovery.rs",
+    "write/durable/requests.rs",
+    "write/durable/run.rs",
+    "write/held.rs",
+    "write/late_arrivals.rs",
+    "write/mod.rs",
+    "write/retry.rs",
+];
+
+#[test]
+fn no_circle_of_files() {
+    let uses = circles::Crate::new(sources()).uses();
+    let found: Vec<String> = circles::in_circles(&uses)
         .iter()
-        .filter(|(name, _)| !DEFINED_TWICE.contains(&name.as_str()))
+        .map(|file| file.display().to_string())
         .collect();
-    assert!(unknown.is_empty(), "defined more than once: {unknown:#?}");
-    let unique: Vec<_> = DEFINED_TWICE
-        .iter()
-        .filter(|name| !defined.contains_key(**name))
+    assert_list("in a circle", found, IN_CIRCLES);
+}
+
+/// Files of more than [`SHORT`] lines with too few comments. The list only gets shorter.
+#[rustfmt::skip]
+const SPARSELY_COMMENTED: &[&str] = &[
+    "admin/access.rs",
+    "admin/mod.rs",
+    "app.rs",
+    "app/assembly.rs",
+    "app/reload.rs",
+    "attempt/estimate.rs",
+    "attempt/send.rs",
+    "attempt/wait.rs",
+    "cache/conditional.rs",
+    "cache/fence/interleavings.rs",
+    "cache/flight.rs",
+    "cache/key.rs",
+    "cache/leader.rs",
+    "cli.rs",
+    "cli/admin.rs",
+    "cli/writes.rs",
+    "config/check.rs",
+    "config/load.rs",
+    "config/read.rs",
+    "config/read/value.rs",
+    "error.rs",
+    "exchange/body.rs",
+    "exchange/callers.rs",
+    "exchange/edge.rs",
+    "gateway/fast_path.rs",
+    "gateway/record.rs",
+    "journal/disk.rs",
+    "journal/disk/open.rs",
+    "journal/disk/rows.rs",
+    "journal/memory.rs",
+    "journal/seal.rs",
+    "limit/account.rs",
+    "limit/budgets.rs",
+    "limit/budgets/state.rs",
+    "limit/evidence.rs",
+    "limit/ledger.rs",
+    "limit/ledger/record.rs",
+    "limit/releases.rs",
+    "limit/ticket.rs",
+    "limit/turns.rs",
+    "limit/window.rs",
+    "merge/parts.rs",
+    "metrics.rs",
+    "queue/lanes.rs",
+    "queue/mod.rs",
+    "read/fetch.rs",
+    "read/pass.rs",
+    "read/serve.rs",
+    "route/names.rs",
+    "route/pattern.rs",
+    "route/query.rs",
+    "route/table.rs",
+    "route/table/verify.rs",
+    "sandbox/call.rs",
+    "sandbox/core.rs",
+    "sandbox/generic.rs",
+    "sandbox/request.rs",
+    "sandbox/serve.rs",
+    "sandbox/window.rs",
+    "sandbox/world.rs",
+    "sandbox/writes.rs",
+    "server/framing.rs",
+    "server/line.rs",
+    "shadow/mod.rs",
+    "shadow/reads.rs",
+    "shadow/verdict.rs",
+    "state.rs",
+    "trace/export.rs",
+    "trace/mod.rs",
+    "upstream/client.rs",
+    "upstream/connect.rs",
+    "upstream/dial.rs",
+    "upstream/proxy.rs",
+    "write/batch/mod.rs",
+    "write/batch/pool.rs",
+    "write/batch/run.rs",
+    "write/durable/accept.rs",
+    "write/durable/completion.rs",
+    "write/durable/mod.rs",
+    "write/durable/pending.rs",
+    "write/durable/rebind.rs",
+    "write/durable/recovery.rs",
+    "write/durable/requests.rs",
+    "write/durable/run.rs",
+    "write/durable/scheduler.rs",
+    "write/durable/workspace.rs",
+    "write/held.rs",
+    "write/retry.rs",
+];
+
+/// Lines of a file that explains itself.
+const SHORT: usize = 200;
+/// The least lines of comment per hundred lines of a longer file.
+const COMMENTS: usize = 20;
+
+#[test]
+fn long_files_are_explained() {
+    let files = sources().into_iter().filter(|(path, _)| !is_test(path));
+    let sparse = files.filter(|(_, text)| {
+        let lines: Vec<&str> = without_tests(text).trim_end().lines().collect();
+        let is_comment = |line: &&&str| line.trim_start().starts_with("//");
+        let comments = lines.iter().filter(is_comment).count();
+        lines.len() > SHORT && comments * 100 < lines.len() * COMMENTS
+    });
+    let sparse = sparse.map(|(path, _)| path.display().to_string());
+    assert_list("sparsely commented", sparse.collect(), SPARSELY_COMMENTED);
+}
+
+/// Types with methods outside the file or folder that defines them. The list only gets shorter.
+#[rustfmt::skip]
+const METHODS_ELSEWHERE: &[&str] = &[
+    "MergePolicy in merge/parts.rs",
+    "Reply in write/durable/accept.rs",
+];
+
+#[test]
+fn methods_stand_where_their_type_is_defined() {
+    let sources: Vec<_> = sources()
+        .into_iter()
+        .filter(|(path, _)| !is_test(path))
         .collect();
-    assert!(unique.is_empty(), "no longer defined twice: {unique:?}");
+    let mut defined: BTreeMap<String, Vec<&Path>> = BTreeMap::new();
+    for (path, text) in &sources {
+        for (_, name) in declared(text) {
+            defined.entry(name).or_default().push(path);
+        }
+    }
+    let mut elsewhere = Vec::new();
+    for (path, text) in &sources {
+        for name in code(text).lines().filter_map(with_methods) {
+            let homes = defined.get(&name);
+            if homes.is_some_and(|homes| !homes.iter().any(|home| is_at_home(path, home))) {
+                elsewhere.push(format!("{name} in {}", path.display()));
+            }
+        }
+    }
+    elsewhere.dedup();
+    assert_list("has methods elsewhere", elsewhere, METHODS_ELSEWHERE);
+}
+
+/// The type whose own methods begin on this line.
+fn with_methods(line: &str) -> Option<String> {
+    let rest = line.strip_prefix("impl")?;
+    let rest = match rest.strip_prefix('<') {
+        // A bound may have brackets of its own.
+        Some(generics) => {
+            let mut depth = 1;
+            let end = generics.find(|c| {
+                depth += usize::from(c == '<');
+                depth -= usize::from(c == '>');
+                depth == 0
+            })?;
+            &generics[end + 1..]
+        }
+        None => rest,
+    };
+    (!rest.contains(" for ")).then(|| first_word(rest.trim_start()))
+}
+
+/// Whether a file is the home of a type, in its folder, or in the folder of that name.
+fn is_at_home(path: &Path, home: &Path) -> bool {
+    let folder = home.parent().expect("a folder");
+    let own = home.with_extension("");
+    let is_beside = folder != Path::new("") && path.starts_with(folder);
+    path == home || path.starts_with(own) || is_beside
+}
+
+/// Compares what was found with a list that only gets shorter.
+fn assert_list(what: &str, found: Vec<String>, listed: &[&str]) {
+    let listed: BTreeSet<String> = listed.iter().map(|name| (*name).to_owned()).collect();
+    let found: BTreeSet<String> = found.into_iter().collect();
+    let new: Vec<_> = found.difference(&listed).collect();
+    assert!(new.is_empty(), "{what}: {new:#?}");
+    let gone: Vec<_> = listed.difference(&found).collect();
+    assert!(
+        gone.is_empty(),
+        "no longer {what}; shorten the list: {gone:#?}"
+    );
 }
 
 /// The life of a request is the first thing that the file of that name shows.
