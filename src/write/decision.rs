@@ -5,7 +5,9 @@
 //! state.
 
 use crate::attempt::backoff::backoff;
+use crate::exchange::request::RequestContext;
 use crate::journal::State;
+use crate::route::query;
 use http::{Method, StatusCode};
 use std::time::Duration;
 
@@ -101,6 +103,18 @@ pub fn is_in_doubt(outcome: OutcomeClass) -> bool {
 /// Whether the API refused an attempt.
 pub fn is_refusal(outcome: OutcomeClass) -> bool {
     matches!(outcome, OutcomeClass::Status(status) if status.is_client_error())
+}
+
+/// Returns whether a write may be sent again after it may have taken effect.
+pub(crate) fn is_repeatable(context: &RequestContext) -> bool {
+    context.operation.is_idempotent(&context.method) && !context.overridden
+}
+
+/// Returns whether a write may name more than one element. A body may list any number.
+pub(crate) fn is_list(context: &RequestContext) -> bool {
+    let lists = context.operation.lists.iter();
+    let values = lists.map(|name| query::list_values(context.query(), name).len());
+    !context.body.is_empty() || values.sum::<usize>() > 1
 }
 
 /// The pause before the next attempt of a write after `failures` that may have taken effect.

@@ -17,7 +17,7 @@ use crate::limit::ledger::{Intent, Left, Name};
 use crate::route::policy::Operation;
 use crate::write::Writes;
 use crate::write::durable::PendingWrite;
-use crate::write::held::Unsettled;
+use crate::write::unsettled::Unsettled;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,15 +1,18 @@
 //! A write: accepted, queued in its lanes and its budget, sent, settled.
 
-pub mod batch;
+pub mod accept;
 pub mod decision;
+mod dispatch;
 pub mod durable;
 pub mod element_count;
-pub mod held;
 pub mod idempotency;
 pub mod late_arrivals;
 pub mod locations;
+mod pool;
 pub mod retry;
 pub mod settlement;
+mod turn;
+pub mod unsettled;
 
 use crate::attempt::send::may_land_later;
 use crate::attempt::{Attempts, Handles};
@@ -24,9 +27,9 @@ use crate::limit::budgets::Budgets;
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
 use crate::trace::Tracer;
-use batch::BatchPool;
 use durable::Durable;
 use http::StatusCode;
+use pool::BatchPool;
 use settlement::Affected;
 use std::net::IpAddr;
 use std::sync::Arc;

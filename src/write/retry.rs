@@ -18,14 +18,16 @@ use crate::limit::budgets::BudgetStatus;
 use crate::limit::ticket::{Permit, Ticket};
 use crate::merge::Batching;
 use crate::metrics::Outcome;
-use crate::route::query;
 use crate::upstream::NewConnection;
 use crate::write::Writes;
-use crate::write::batch::{SendTurn, TurnError};
+use crate::write::accept::{AttemptReport, touched};
 use crate::write::decision::{
-    self, Decision, OutcomeClass, RETRY_FOR, WriteFacts, decide, is_in_doubt, is_refusal,
+    self, Decision, OutcomeClass, RETRY_FOR, WriteFacts, decide, is_in_doubt, is_list, is_refusal,
+    is_repeatable,
 };
-use crate::write::held::{AttemptReport, Unsettled, touched};
+use crate::write::pool::SendTurn;
+use crate::write::turn::TurnError;
+use crate::write::unsettled::Unsettled;
 use http::Response;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -182,18 +184,6 @@ pub(crate) fn unknown(context: &RequestContext, waited: Waited) -> GatewayError 
         waited,
         may_retry: is_repeatable(context),
     }
-}
-
-/// Whether a write may be sent again after it may have taken effect.
-pub(crate) fn is_repeatable(context: &RequestContext) -> bool {
-    context.operation.is_idempotent(&context.method) && !context.overridden
-}
-
-/// Whether a write names more than one element, as far as can be told: a body may list any number.
-pub(crate) fn is_list(context: &RequestContext) -> bool {
-    let lists = context.operation.lists.iter();
-    let values = lists.map(|name| query::list_values(context.query(), name).len());
-    !context.body.is_empty() || values.sum::<usize>() > 1
 }
 
 impl Writes {

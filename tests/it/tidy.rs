@@ -281,7 +281,6 @@ const LONG: &[&str] = &[
     "write/durable/accept.rs",
     "write/durable/mod.rs",
     "write/durable/run.rs",
-    "write/held.rs",
 ];
 
 #[test]
@@ -459,9 +458,9 @@ const IN_CIRCLES: &[&str] = &[
     "upstream/client.rs",
     "upstream/connect.rs",
     "upstream/dial.rs",
-    "write/batch/mod.rs",
-    "write/batch/pool.rs",
-    "write/batch/run.rs",
+    "write/turn.rs",
+    "write/pool.rs",
+    "write/dispatch.rs",
     "write/durable/accept.rs",
     "write/durable/completion.rs",
     "write/durable/mod.rs",
@@ -469,10 +468,11 @@ const IN_CIRCLES: &[&str] = &[
     "write/durable/recovery.rs",
     "write/durable/requests.rs",
     "write/durable/run.rs",
-    "write/held.rs",
+    "write/accept.rs",
     "write/late_arrivals.rs",
     "write/mod.rs",
     "write/retry.rs",
+    "write/unsettled.rs",
 ];
 
 #[test]
@@ -561,9 +561,9 @@ const SPARSELY_COMMENTED: &[&str] = &[
     "upstream/connect.rs",
     "upstream/dial.rs",
     "upstream/proxy.rs",
-    "write/batch/mod.rs",
-    "write/batch/pool.rs",
-    "write/batch/run.rs",
+    "write/turn.rs",
+    "write/pool.rs",
+    "write/dispatch.rs",
     "write/durable/accept.rs",
     "write/durable/completion.rs",
     "write/durable/mod.rs",
@@ -574,7 +574,7 @@ const SPARSELY_COMMENTED: &[&str] = &[
     "write/durable/run.rs",
     "write/durable/scheduler.rs",
     "write/durable/workspace.rs",
-    "write/held.rs",
+    "write/accept.rs",
     "write/retry.rs",
 ];
 

@@ -16,16 +16,19 @@ use crate::merge::Batching;
 use crate::tasks;
 use crate::upstream::NewConnection;
 use crate::write::Writes;
-use crate::write::batch::{BatchResult, SendTurn, TurnError};
+use crate::write::accept::{AttemptReport, touched};
 use crate::write::decision::{
-    self, Decision, OutcomeClass, RETRY_FOR, WriteFacts, decide, is_in_doubt,
+    self, Decision, OutcomeClass, RETRY_FOR, WriteFacts, decide, is_in_doubt, is_list,
+    is_repeatable,
 };
+use crate::write::dispatch::BatchResult;
 use crate::write::durable::Scheduled;
 use crate::write::durable::completion::{KeptOutcome, keep_outcome};
 use crate::write::durable::pending::{PendingWrite, PutBack, Stage};
 use crate::write::durable::record::KeptAnswer;
-use crate::write::held::{AttemptReport, Unsettled, touched};
-use crate::write::retry::{is_list, is_repeatable};
+use crate::write::pool::SendTurn;
+use crate::write::turn::TurnError;
+use crate::write::unsettled::Unsettled;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;

@@ -8,22 +8,14 @@
 //!
 //! Nothing waits in order to be merged: only what waits already is taken along.
 
-mod pool;
-mod run;
-
-pub use pool::BatchPool;
-pub(crate) use pool::{Candidate, SendTurn};
-
-use pool::PoolEntry;
-pub(crate) use run::BatchResult;
-
 use crate::exchange::request::RequestContext;
 use crate::lanes::LanePosition;
 use crate::limit::ticket::{Permit, PermitError, Ticket};
 use crate::merge::{Batching, Parts};
 use crate::write::Writes;
+use crate::write::accept::AttemptReport;
 use crate::write::durable::PendingWrite;
-use crate::write::held::AttemptReport;
+use crate::write::pool::{Candidate, PoolEntry, SendTurn};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -174,7 +166,9 @@ impl Writes {
         }
         let mut request = context.forwarded();
         if pending.is_some() {
-            request.headers_mut().remove(super::idempotency::FIELD);
+            request
+                .headers_mut()
+                .remove(crate::write::idempotency::FIELD);
         }
         let parts = Parts::of(&context.operation, &request)?;
         let waiting = (request, parts, batching);
