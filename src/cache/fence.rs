@@ -28,8 +28,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 #[cfg(test)]
-mod interleavings;
-#[cfg(test)]
 mod tests;
 
 /// The keyed hash of a token. The token itself is never known here.

@@ -255,11 +255,10 @@ const MOST_LINES: usize = 400;
 
 /// Files that are longer still. The list only gets shorter.
 #[rustfmt::skip]
-const LONG: &[&str] = &[
+const LONG: [&str; 24] = [
     "app.rs",
     "attempt/estimate.rs",
     "cache/entry.rs",
-    "cache/fence/interleavings.rs",
     "cache/flight.rs",
     "cache/mod.rs",
     "cli.rs",
@@ -305,7 +304,7 @@ fn a_comment_fits_into_its_line() {
 
 /// Names of public types that more than one file defines. The list only gets shorter.
 #[rustfmt::skip]
-const DEFINED_TWICE: &[&str] = &[
+const DEFINED_TWICE: [&str; 50] = [
     "Admin",
     "Answer",
     "AnswerBody",

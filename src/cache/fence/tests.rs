@@ -3,6 +3,8 @@ use crate::clock::Clock;
 use proptest::prelude::*;
 use std::time::Duration;
 
+mod interleavings;
+
 fn tag(name: &str) -> Dependency {
     Dependency::Tag(Tag::new(name))
 }

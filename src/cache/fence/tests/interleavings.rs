@@ -6,7 +6,7 @@
 //! and compared; `cache/tests/schedules.rs` runs random orders on the real cache. The model leaves
 //! out doors on demand, which shows that the enumeration would notice.
 
-use super::*;
+use super::super::*;
 use crate::cache::decide::{InFlight, LookupDecision, LookupInput, Sharing, decision};
 use crate::clock::Clock;
 use std::collections::HashSet;
