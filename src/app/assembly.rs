@@ -195,9 +195,9 @@ pub(super) fn line_bounds(config: &Config) -> LineBounds {
 }
 
 /// The virtual lines of shadow mode, with the bounds of those that would be kept.
-fn shadow(config: &Config) -> Option<model::Bounds> {
+fn shadow(config: &Config) -> Option<model::ModelBounds> {
     let bounds = bounds(config);
-    let bounds = model::Bounds {
+    let bounds = model::ModelBounds {
         guard: bounds.terms.guard,
         per_budget: bounds.lines.per_budget,
         total: bounds.lines.total,
@@ -253,7 +253,7 @@ fn authority(url: &str) -> String {
 /// The layers' bounds that a configuration asks for.
 pub fn stack_bounds(config: &Config) -> StackBounds {
     StackBounds {
-        at_once: config.server.connections,
+        concurrent_requests: config.server.connections,
         request_body: config.server.body_timeout,
         response_body: config.server.response_timeout,
     }

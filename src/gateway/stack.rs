@@ -43,8 +43,8 @@ use tracing::Level;
 /// The bounds of the layers.
 #[derive(Clone, Copy, Debug)]
 pub struct StackBounds {
-    /// Requests handled at once. Requests beyond that are rejected at once.
-    pub at_once: usize,
+    /// The most requests handled concurrently. Requests beyond that are rejected immediately.
+    pub concurrent_requests: usize,
     /// The deadline for receiving a request's body.
     pub request_body: Duration,
     /// The deadline for sending a response's body.
@@ -80,9 +80,9 @@ where
             inner,
             gateway: outer.clone(),
         }))
-        // Excess requests are rejected at once instead of waiting.
+        // Excess requests are rejected immediately instead of waiting.
         .load_shed()
-        .concurrency_limit(bounds.at_once)
+        .concurrency_limit(bounds.concurrent_requests)
         // A panic in the path or in a layer below becomes a 500.
         .layer(CatchPanicLayer::custom(
             move |cause: Box<dyn Any + Send>| after_panic(cause.as_ref(), &via),

@@ -25,7 +25,6 @@ pub mod verdict;
 use crate::attempt::{Attempts, Handles};
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::exchange::callers::Quotas;
 use crate::exchange::edge;
@@ -35,7 +34,7 @@ use crate::exchange::settings::Settings;
 use crate::exchange::share::Share;
 use crate::exchange::timing::Timing;
 use crate::limit::learn::Allowance;
-use crate::merge::{self, Parts};
+use crate::merge::Parts;
 use crate::metrics::Metrics;
 use crate::metrics::Origin;
 use crate::read::Reads;
@@ -50,7 +49,7 @@ use crate::write::retry::unknown;
 use crate::write::unsettled::Unsettled;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use model::{BatchRules, Bounds, Model, ModelRequest};
+use model::{BudgetKey, Model, ModelBounds, ModelRequest};
 use parking_lot::Mutex;
 use reads::CopyPlan;
 use std::sync::Arc;
@@ -64,13 +63,13 @@ const MOST_CLOSED: u32 = 4;
 /// The state of shadow mode.
 #[derive(Debug)]
 pub struct Shadow {
-    model: Mutex<Model<BudgetKey, Parts>>,
+    model: Mutex<Model>,
     /// The memory of all copies. A response without room for its copy is streamed and not judged.
     copies: Share,
     attempts: Arc<Attempts>,
     reads: Arc<Reads>,
     writes: Arc<Writes>,
-    cache: Arc<Cache<GatewayError>>,
+    cache: Arc<Cache>,
     quotas: Arc<Quotas>,
     metrics: Arc<Metrics>,
     tasks: Tasks,
@@ -81,18 +80,10 @@ pub struct Shadow {
 /// The size of that memory, in bytes.
 const COPIES: usize = 64 * 1024 * 1024;
 
-type BudgetKey = (Credential, Arc<str>);
-
-impl BatchRules for Parts {
-    fn may_join(&self, aboard: &[Self]) -> bool {
-        self.fits(aboard, merge::Bounds::default())
-    }
-}
-
 impl Shadow {
     /// Creates shadow mode with empty virtual queues within these bounds.
     pub fn new(
-        bounds: Bounds,
+        bounds: ModelBounds,
         handles: &Handles,
         attempts: Arc<Attempts>,
         reads: Arc<Reads>,
@@ -234,7 +225,7 @@ impl Shadow {
         } else {
             Parts::of(&context.operation, request)
         };
-        let wish = ModelRequest {
+        let request = ModelRequest {
             // A deferred write waits as long as it takes.
             patience: if deferred {
                 Duration::MAX
@@ -244,7 +235,7 @@ impl Shadow {
             bytes: context.weight(),
             parts,
         };
-        self.predict(context, Cached::Write, wish)
+        self.predict(context, Cached::Write, request)
     }
 
     /// Predicts the course of a request that needs the API.
@@ -252,7 +243,7 @@ impl Shadow {
         &self,
         context: &RequestContext,
         cached: Cached,
-        wish: ModelRequest<Parts>,
+        request: ModelRequest,
     ) -> Prediction {
         // Charged as when enforced: a request over its quota takes no slot in the model.
         if self.quotas.charge(&context.caller).is_err() {
@@ -260,7 +251,7 @@ impl Shadow {
         }
         let rate = context.operation.budget.rate;
         let mut model = self.model.lock();
-        let started = model.arrive(&budget_of(context), rate, wish, self.clock.now());
+        let started = model.arrive(budget_of(context), rate, request, self.clock.now());
         Prediction::leaves(cached, started)
     }
 

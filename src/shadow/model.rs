@@ -21,10 +21,12 @@
 //! Memory is bounded: a budget has at most L departures and a full queue. The number of budgets is
 //! bounded, and idle ones are forgotten.
 
+use crate::credential::Credential;
+use crate::merge::{self, Parts};
 use crate::route::policy::Rate;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::hash::Hash;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[cfg(test)]
@@ -33,11 +35,11 @@ mod tests;
 /// The interval at which idle budgets are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// The interval at which idle budgets are removed while there are too many.
-const MAKE_ROOM_EVERY: Duration = Duration::from_secs(1);
+const FULL_SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// The bounds of the virtual queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct ModelBounds {
     /// The time for which a slot is held beyond its window. A thousandth of the window is added.
     pub guard: Duration,
     /// The most requests queued for one budget.
@@ -50,28 +52,25 @@ pub struct Bounds {
     pub budgets: usize,
 }
 
-/// A request that may be batched, as far as the model knows it.
-pub trait BatchRules: Sized {
-    /// Returns whether it fits into the batch of `aboard`, whose first member leads.
-    fn may_join(&self, aboard: &[Self]) -> bool;
-}
+/// The credential and the name of a budget.
+pub(super) type BudgetKey = (Credential, Arc<str>);
 
 /// A request that wants to depart.
-#[derive(Clone, Copy, Debug)]
-pub struct ModelRequest<P> {
+#[derive(Clone, Debug)]
+pub(super) struct ModelRequest {
     /// The longest wait.
     pub patience: Duration,
     /// The memory that the request occupies while it is queued.
     pub bytes: usize,
     /// The part that it would contribute to a batch.
-    pub parts: Option<P>,
+    pub parts: Option<Parts>,
 }
 
 /// The virtual departure of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Departure {
     /// Sent at its arrival.
-    AtOnce,
+    Immediate,
     /// Sent after this wait.
     Queued(Duration),
     /// Sent after this wait in a batch, without a slot of its own.
@@ -100,18 +99,19 @@ pub enum Why {
 
 /// The queued requests: the departure and the bytes of each.
 #[derive(Debug, Default)]
-struct Line {
+struct VirtualQueue {
     until: BinaryHeap<Reverse<(Instant, usize)>>,
     bytes: usize,
 }
 
-impl Line {
+impl VirtualQueue {
     fn enter(&mut self, until: Instant, bytes: usize) {
         self.until.push(Reverse((until, bytes)));
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    fn pass(&mut self, now: Instant) {
+    /// Removes the requests that have departed by `now`.
+    fn advance(&mut self, now: Instant) {
         while let Some(Reverse((until, bytes))) = self.until.peek().copied()
             && until <= now
         {
@@ -127,53 +127,49 @@ impl Line {
 
 /// Queued requests that would be sent as one.
 #[derive(Debug)]
-struct ModelBatch<P> {
+struct VirtualBatch {
     start: Instant,
-    aboard: Vec<P>,
+    members: Vec<Parts>,
 }
 
 /// One budget of one credential.
 #[derive(Debug)]
-struct Account<P> {
+struct VirtualBudget {
     limit: usize,
     /// W plus the guard.
     hold: Duration,
     /// The departures that still hold a slot or are to come, in order.
     departures: VecDeque<Instant>,
-    line: Line,
+    queue: VirtualQueue,
     /// The batches that have not departed, in the order of departure.
-    unions: VecDeque<ModelBatch<P>>,
+    batches: VecDeque<VirtualBatch>,
 }
 
-impl<P> Account<P> {
+impl VirtualBudget {
     fn new(rate: Rate, guard: Duration) -> Self {
         Self {
             limit: slots(rate.limit),
             hold: rate.window + guard + rate.window / 1000,
             departures: VecDeque::new(),
-            line: Line::default(),
-            unions: VecDeque::new(),
+            queue: VirtualQueue::default(),
+            batches: VecDeque::new(),
         }
     }
 
     /// Removes what lies in the past at `now`.
-    fn pass(&mut self, now: Instant) {
+    fn advance(&mut self, now: Instant) {
+        let hold = self.hold;
         while self
             .departures
-            .front()
-            .is_some_and(|at| *at + self.hold <= now)
-        {
-            self.departures.pop_front();
-        }
-        while self.unions.front().is_some_and(|union| union.start <= now) {
-            self.unions.pop_front();
-        }
-        self.line.pass(now);
-    }
-
-    fn is_idle(&mut self, now: Instant) -> bool {
-        self.pass(now);
-        self.departures.is_empty()
+            .pop_front_if(|at| *at + hold <= now)
+            .is_some()
+        {}
+        while self
+            .batches
+            .pop_front_if(|batch| batch.start <= now)
+            .is_some()
+        {}
+        self.queue.advance(now);
     }
 
     /// Returns when a request that arrives now would depart.
@@ -195,23 +191,22 @@ fn slots(limit: u32) -> usize {
 
 /// The virtual budgets. Time must not go back from one call to the next.
 #[derive(Debug)]
-pub struct Model<K, P> {
-    bounds: Bounds,
-    accounts: HashMap<K, Account<P>>,
-    line: Line,
-    sweep_at: Option<Instant>,
-    make_room_at: Option<Instant>,
+pub(super) struct Model {
+    bounds: ModelBounds,
+    budgets: HashMap<BudgetKey, VirtualBudget>,
+    /// All queued requests, whatever their budget.
+    queue: VirtualQueue,
+    swept: Option<Instant>,
 }
 
-impl<K: Eq + Hash + Clone, P: BatchRules> Model<K, P> {
+impl Model {
     /// Creates a model without any past.
-    pub fn new(bounds: Bounds) -> Self {
+    pub fn new(bounds: ModelBounds) -> Self {
         Self {
             bounds,
-            accounts: HashMap::new(),
-            line: Line::default(),
-            sweep_at: None,
-            make_room_at: None,
+            budgets: HashMap::new(),
+            queue: VirtualQueue::default(),
+            swept: None,
         }
     }
 
@@ -222,115 +217,99 @@ impl<K: Eq + Hash + Clone, P: BatchRules> Model<K, P> {
     /// entry into a queue.
     pub fn arrive(
         &mut self,
-        key: &K,
+        key: BudgetKey,
         rate: Rate,
-        wish: ModelRequest<P>,
+        request: ModelRequest,
         now: Instant,
     ) -> Departure {
-        if !self.open(key, rate, now) {
+        self.forget_idle(now);
+        let bounds = self.bounds;
+        if self.budgets.len() >= bounds.budgets && !self.budgets.contains_key(&key) {
             return Departure::Refused(Why::TooManyBudgets);
         }
-        self.line.pass(now);
-        let Some(account) = self.accounts.get_mut(key) else {
-            return Departure::Refused(Why::TooManyBudgets);
-        };
-        account.pass(now);
-        let bounds = &self.bounds;
+        let opened = || VirtualBudget::new(rate, bounds.guard);
+        let budget = self.budgets.entry(key).or_insert_with(opened);
+        budget.advance(now);
+        self.queue.advance(now);
         // A request fits into an empty queue, however large it is.
-        let most = bounds.bytes.max(wish.bytes);
-        if account.line.len() >= bounds.per_budget
-            || self.line.len() >= bounds.total
-            || self.line.bytes.saturating_add(wish.bytes) > most
+        let most = bounds.bytes.max(request.bytes);
+        if budget.queue.len() >= bounds.per_budget
+            || self.queue.len() >= bounds.total
+            || self.queue.bytes.saturating_add(request.bytes) > most
         {
             return Departure::Refused(Why::Full);
         }
-        let union = wish.parts.as_ref().and_then(|parts| {
-            let mut unions = account.unions.iter();
-            unions.position(|union| parts.may_join(&union.aboard))
+        let next = budget.next(now);
+        let batch = request.parts.as_ref().and_then(|parts| {
+            let fits =
+                |batch: &&mut VirtualBatch| parts.fits(&batch.members, merge::Bounds::default());
+            budget.batches.iter_mut().find(fits)
         });
-        let start = union.and_then(|at| account.unions.get(at));
-        let start = start.map_or_else(|| account.next(now), |union| union.start);
+        let start = batch.as_ref().map_or(next, |batch| batch.start);
         let wait = start.saturating_duration_since(now);
-        if wait > wish.patience {
+        if wait > request.patience {
             return Departure::Refused(Why::Wait(wait));
         }
-        if !wait.is_zero() {
-            account.line.enter(start, wish.bytes);
-            self.line.enter(start, wish.bytes);
+        if wait.is_zero() {
+            // A request that departs at its arrival cannot be joined.
+            budget.departures.push_back(start);
+            return Departure::Immediate;
         }
-        if let Some(union) = union.and_then(|at| account.unions.get_mut(at)) {
-            union.aboard.extend(wish.parts);
+        budget.queue.enter(start, request.bytes);
+        self.queue.enter(start, request.bytes);
+        if let Some(batch) = batch {
+            batch.members.extend(request.parts);
             return Departure::Merged(wait);
         }
-        // A request that departs at once cannot be joined.
-        if let Some(parts) = wish.parts.filter(|_| !wait.is_zero()) {
-            account.unions.push_back(ModelBatch {
-                start,
-                aboard: vec![parts],
-            });
-        }
-        account.departures.push_back(start);
-        if wait.is_zero() {
-            Departure::AtOnce
-        } else {
-            Departure::Queued(wait)
-        }
+        budget.departures.push_back(start);
+        let batch = request.parts.map(|parts| VirtualBatch {
+            start,
+            members: vec![parts],
+        });
+        budget.batches.extend(batch);
+        Departure::Queued(wait)
     }
 
     /// Returns whether a request that arrived now would wait.
-    pub fn must_wait(&mut self, key: &K, now: Instant) -> bool {
-        self.accounts.get_mut(key).is_some_and(|account| {
-            account.pass(now);
-            account.next(now) > now
+    pub fn must_wait(&mut self, key: &BudgetKey, now: Instant) -> bool {
+        self.budgets.get_mut(key).is_some_and(|budget| {
+            budget.advance(now);
+            budget.next(now) > now
         })
     }
 
     /// Returns whether a background request could depart now without making another wait, if the
     /// next window brought as many requests as the last.
-    pub fn has_spare(&mut self, key: &K, rate: Rate, now: Instant) -> bool {
-        let Some(account) = self.accounts.get_mut(key) else {
+    pub fn has_spare(&mut self, key: &BudgetKey, rate: Rate, now: Instant) -> bool {
+        let Some(budget) = self.budgets.get_mut(key) else {
             return rate.limit > 1;
         };
-        account.pass(now);
-        account.departures.len() < account.limit / 2
+        budget.advance(now);
+        budget.departures.len() < budget.limit / 2
     }
 
     /// Sets the limit that a response of the API showed.
-    pub fn learn(&mut self, key: &K, limit: u32) {
-        if let Some(account) = self.accounts.get_mut(key) {
-            account.limit = slots(limit);
+    pub fn learn(&mut self, key: &BudgetKey, limit: u32) {
+        if let Some(budget) = self.budgets.get_mut(key) {
+            budget.limit = slots(limit);
         }
     }
 
-    /// Returns the number of budgets tracked.
-    #[cfg(test)]
-    pub fn budgets(&self) -> usize {
-        self.accounts.len()
-    }
-
-    /// Returns whether the budget is tracked, and adds it if there is room.
-    fn open(&mut self, key: &K, rate: Rate, now: Instant) -> bool {
-        if self.sweep_at.is_none_or(|at| at <= now) {
-            self.sweep_at = Some(now + SWEEP_EVERY);
-            self.forget_idle(now);
-        }
-        if self.accounts.contains_key(key) {
-            return true;
-        }
-        let is_full = |model: &Self| model.accounts.len() >= model.bounds.budgets;
-        if is_full(self) && self.make_room_at.is_none_or(|at| at <= now) {
-            self.make_room_at = Some(now + MAKE_ROOM_EVERY);
-            self.forget_idle(now);
-        }
-        if is_full(self) {
-            return false;
-        }
-        let account = Account::new(rate, self.bounds.guard);
-        self.accounts.insert(key.clone(), account);
-        true
-    }
-
+    /// Removes the budgets without a slot in use, from time to time.
     fn forget_idle(&mut self, now: Instant) {
-        self.accounts.retain(|_, account| !account.is_idle(now));
+        let is_full = self.budgets.len() >= self.bounds.budgets;
+        let pause = if is_full {
+            FULL_SWEEP_EVERY
+        } else {
+            SWEEP_EVERY
+        };
+        if self.swept.is_some_and(|at| now < at + pause) {
+            return;
+        }
+        self.swept = Some(now);
+        self.budgets.retain(|_, budget| {
+            budget.advance(now);
+            !budget.departures.is_empty()
+        });
     }
 }

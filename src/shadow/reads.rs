@@ -12,10 +12,8 @@ use crate::cache::entry::{self, Entry};
 use crate::cache::leader::Leader;
 use crate::cache::reuse::{Need, Use};
 use crate::cache::{Found, Join, Located, Purpose, conditional, request};
-use crate::error::GatewayError;
 use crate::exchange::body::Body;
 use crate::exchange::request::RequestContext;
-use crate::merge::Parts;
 use crate::read::serve::{CacheableRead, join_request, must_not_decode, tags};
 use crate::shadow::copied::Copied;
 use crate::shadow::model::ModelRequest;
@@ -51,7 +49,7 @@ pub(super) struct Comparison {
     /// The stored response that would have been shown.
     shown: Option<Arc<Entry>>,
     /// The fetch that stores the response.
-    leader: Option<Leader<GatewayError>>,
+    leader: Option<Leader>,
     status: StatusCode,
     headers: HeaderMap,
 }
@@ -188,21 +186,17 @@ impl Shadow {
 
     /// Predicts a read that needs the API, shared or not.
     fn asks(self: &Arc<Self>, context: &RequestContext, cached: Cached) -> Prediction {
-        let join_request = ModelRequest::<Parts> {
+        let request = ModelRequest {
             patience: context.patience,
             bytes: context.weight(),
             parts: None,
         };
-        self.predict(context, cached, join_request)
+        self.predict(context, cached, request)
     }
 
     /// Starts the refresh of a shown response, if the gateway would have started one. The response
     /// that streams stands for the one that the refresh would bring.
-    fn predict_renewal(
-        self: &Arc<Self>,
-        reading: &CacheableRead,
-        now: Instant,
-    ) -> Option<Leader<GatewayError>> {
+    fn predict_renewal(self: &Arc<Self>, reading: &CacheableRead, now: Instant) -> Option<Leader> {
         let tags = tags(&reading.context)?;
         let join_request = join_request(reading, tags.as_deref(), Purpose::Renew);
         let Join::Lead(mut leader) = self.cache.join(&join_request, now) else {
@@ -229,7 +223,7 @@ impl CopyPlan {
         shadow: &Arc<Shadow>,
         reading: CacheableRead,
         shown: Option<Arc<Entry>>,
-        leader: Option<Leader<GatewayError>>,
+        leader: Option<Leader>,
     ) -> Self {
         // A part, or a head alone, cannot be compared or stored.
         let is_whole = reading.context.method == Method::GET;

@@ -106,7 +106,7 @@ impl Prediction {
         }
         match self.started {
             None => self.cached.as_str(),
-            Some(Departure::AtOnce) => "at-once",
+            Some(Departure::Immediate) => "at-once",
             Some(Departure::Queued(_)) => "queued",
             Some(Departure::Merged(_)) => "merged",
             Some(Departure::Refused(_)) => "refused",
@@ -116,7 +116,7 @@ impl Prediction {
     /// Returns the wait for the budget, or `None` if the request would not have been sent.
     pub fn wait(&self) -> Option<Duration> {
         match self.started? {
-            Departure::AtOnce => Some(Duration::ZERO),
+            Departure::Immediate => Some(Duration::ZERO),
             Departure::Queued(wait) | Departure::Merged(wait) => Some(wait),
             Departure::Refused(_) => None,
         }
@@ -230,9 +230,9 @@ mod tests {
             ),
             (Prediction::answered(Cached::Stale), "stale"),
             (Prediction::answered(Cached::Joined), "joined"),
-            (leaves(Cached::Write, Departure::AtOnce), "at-once"),
+            (leaves(Cached::Write, Departure::Immediate), "at-once"),
             (
-                leaves(Cached::Bypass, Departure::AtOnce),
+                leaves(Cached::Bypass, Departure::Immediate),
                 "at-once; cache=bypass",
             ),
             (

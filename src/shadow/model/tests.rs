@@ -1,6 +1,10 @@
 use super::*;
 use crate::clock::Clock;
+use crate::route::Table;
+use bytes::Bytes;
+use http::{Method, Request};
 use proptest::prelude::*;
+use std::sync::LazyLock;
 
 const GUARD: Duration = Duration::from_millis(240);
 /// With a thousandth of the window, the guard of a minute is 300 ms.
@@ -9,7 +13,7 @@ const RATE: Rate = Rate {
     limit: 3,
     window: Duration::from_secs(60),
 };
-const BOUNDS: Bounds = Bounds {
+const BOUNDS: ModelBounds = ModelBounds {
     guard: GUARD,
     per_budget: 100,
     total: 1_000,
@@ -17,24 +21,20 @@ const BOUNDS: Bounds = Bounds {
     budgets: 10,
 };
 
-/// Some elements of a list that has room for four.
-#[derive(Clone, Debug)]
-struct Elements(&'static str, Vec<u32>);
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let loaded = crate::config::load(None, std::iter::empty()).unwrap();
+    loaded.table(1).unwrap()
+});
 
-impl BatchRules for Elements {
-    fn may_join(&self, aboard: &[Self]) -> bool {
-        let all = || aboard.iter().flat_map(|other| &other.1);
-        aboard.iter().all(|other| other.0 == self.0)
-            && all().count() + self.1.len() <= 4
-            && !all().any(|element| self.1.contains(element))
-    }
-}
-
-fn model(bounds: Bounds) -> Model<&'static str, Elements> {
+fn model(bounds: ModelBounds) -> Model {
     Model::new(bounds)
 }
 
-fn wish(patience: u64) -> ModelRequest<Elements> {
+fn budget(name: &str) -> BudgetKey {
+    (Credential::from_bytes([1; 16]), name.into())
+}
+
+fn wish(patience: u64) -> ModelRequest {
     ModelRequest {
         patience: Duration::from_secs(patience),
         bytes: 10,
@@ -42,9 +42,18 @@ fn wish(patience: u64) -> ModelRequest<Elements> {
     }
 }
 
-fn listing(list: &'static str, elements: &[u32]) -> ModelRequest<Elements> {
+/// Some elements of a list that has room for four.
+fn listing(list: &str, elements: &[u32]) -> ModelRequest {
+    let path = format!("/groups/{list}/users");
+    let mut operation = (*TABLE.find(&Method::POST, &path).operation).clone();
+    let merge = operation.merge.as_mut().map(Arc::make_mut).unwrap();
+    (merge.enabled, merge.most) = (true, 4);
+    let emails: Vec<String> = elements.iter().map(u32::to_string).collect();
+    let body = serde_json::json!({ "emails": emails }).to_string();
+    let request = Request::post(path).header("content-type", "application/json");
+    let request = request.body(Bytes::from(body)).unwrap();
     ModelRequest {
-        parts: Some(Elements(list, elements.to_vec())),
+        parts: Some(Parts::of(&operation, &request).unwrap()),
         ..wish(1_000)
     }
 }
@@ -67,9 +76,9 @@ fn a_budget_lets_its_slots_go_and_then_as_they_come_back() {
     let start = start();
     // After so many milliseconds, with so many seconds of patience.
     let table = [
-        (0, 0, Departure::AtOnce),
-        (10_000, 0, Departure::AtOnce),
-        (20_000, 0, Departure::AtOnce),
+        (0, 0, Departure::Immediate),
+        (10_000, 0, Departure::Immediate),
+        (20_000, 0, Departure::Immediate),
         // The first slot comes back 60.3 s after it was taken.
         (20_000, 40, too_long(40_300)),
         (20_000, 41, queued(40_300)),
@@ -80,11 +89,11 @@ fn a_budget_lets_its_slots_go_and_then_as_they_come_back() {
         (20_000, 200, queued(100_600)),
         (60_300, 200, queued(70_300)),
         // A request that arrives when a slot is free does not wait.
-        (200_000, 0, Departure::AtOnce),
+        (200_000, 0, Departure::Immediate),
     ];
     for (at, patience, expected) in table {
         let now = start + Duration::from_millis(at);
-        let departure = model.arrive(&"a", RATE, wish(patience), now);
+        let departure = model.arrive(budget("a"), RATE, wish(patience), now);
         assert_eq!(departure, expected, "at {at} ms, patience {patience} s");
     }
 }
@@ -95,12 +104,12 @@ fn budgets_do_not_know_each_other() {
     let now = start();
     for key in ["a", "b", "c"] {
         for _ in 0..3 {
-            let departure = model.arrive(&key, RATE, wish(0), now);
-            assert_eq!(departure, Departure::AtOnce, "{key}");
+            let departure = model.arrive(budget(key), RATE, wish(0), now);
+            assert_eq!(departure, Departure::Immediate, "{key}");
         }
-        assert!(model.must_wait(&key, now));
+        assert!(model.must_wait(&budget(key), now));
     }
-    assert!(!model.must_wait(&"d", now));
+    assert!(!model.must_wait(&budget("d"), now));
 }
 
 #[test]
@@ -108,12 +117,15 @@ fn the_lines_are_bounded() {
     let full = Departure::Refused(Why::Full);
     let now = start();
     let later = now + HOLD;
-    let fill = |model: &mut Model<_, _>, key| {
+    let fill = |model: &mut Model, key| {
         for _ in 0..3 {
-            assert_eq!(model.arrive(&key, RATE, wish(0), now), Departure::AtOnce);
+            assert_eq!(
+                model.arrive(budget(key), RATE, wish(0), now),
+                Departure::Immediate
+            );
         }
     };
-    let bounds = Bounds {
+    let bounds = ModelBounds {
         per_budget: 2,
         total: 3,
         ..BOUNDS
@@ -122,37 +134,47 @@ fn the_lines_are_bounded() {
     fill(&mut one, "a");
     fill(&mut one, "b");
     for expected in [queued(60_300), queued(60_300), full] {
-        assert_eq!(one.arrive(&"a", RATE, wish(100), now), expected);
+        assert_eq!(one.arrive(budget("a"), RATE, wish(100), now), expected);
     }
     for expected in [queued(60_300), full] {
-        assert_eq!(one.arrive(&"b", RATE, wish(100), now), expected, "in all");
+        assert_eq!(
+            one.arrive(budget("b"), RATE, wish(100), now),
+            expected,
+            "in all"
+        );
     }
-    assert_eq!(one.arrive(&"c", RATE, wish(0), now), full, "in all");
+    assert_eq!(one.arrive(budget("c"), RATE, wish(0), now), full, "in all");
     // They have left.
-    assert_eq!(one.arrive(&"c", RATE, wish(0), later), Departure::AtOnce);
-    assert_eq!(one.arrive(&"a", RATE, wish(0), later), Departure::AtOnce);
+    assert_eq!(
+        one.arrive(budget("c"), RATE, wish(0), later),
+        Departure::Immediate
+    );
+    assert_eq!(
+        one.arrive(budget("a"), RATE, wish(0), later),
+        Departure::Immediate
+    );
 
-    let bounds = Bounds {
+    let bounds = ModelBounds {
         bytes: 25,
         ..BOUNDS
     };
     let mut one = model(bounds);
     fill(&mut one, "a");
     for expected in [queued(60_300), queued(60_300), full] {
-        assert_eq!(one.arrive(&"a", RATE, wish(100), now), expected);
+        assert_eq!(one.arrive(budget("a"), RATE, wish(100), now), expected);
     }
 }
 
 #[test]
-fn what_fits_a_union_that_waits_takes_no_slot() {
+fn what_fits_a_batch_that_waits_takes_no_slot() {
     let mut model = model(BOUNDS);
     let now = start();
     let merged = Departure::Merged(HOLD);
     let table = [
         // Nothing waits in order to be merged.
-        (listing("x", &[1]), Departure::AtOnce),
-        (listing("x", &[2]), Departure::AtOnce),
-        (listing("x", &[3]), Departure::AtOnce),
+        (listing("x", &[1]), Departure::Immediate),
+        (listing("x", &[2]), Departure::Immediate),
+        (listing("x", &[3]), Departure::Immediate),
         (listing("x", &[4, 5]), queued(60_300)),
         (listing("x", &[6]), merged),
         // It is listed already; it leads the next one.
@@ -167,11 +189,15 @@ fn what_fits_a_union_that_waits_takes_no_slot() {
         (wish(1_000), queued(120_600)),
     ];
     for (index, (wish, expected)) in table.into_iter().enumerate() {
-        assert_eq!(model.arrive(&"a", RATE, wish, now), expected, "{index}");
+        assert_eq!(
+            model.arrive(budget("a"), RATE, wish, now),
+            expected,
+            "{index}"
+        );
     }
     // A batch that has departed cannot be joined.
     let wish = listing("y", &[10]);
-    let departure = model.arrive(&"a", RATE, wish, now + HOLD);
+    let departure = model.arrive(budget("a"), RATE, wish, now + HOLD);
     assert_eq!(departure, queued(60_300));
 }
 
@@ -180,28 +206,34 @@ fn one_that_would_be_merged_too_late_is_refused() {
     let mut model = model(BOUNDS);
     let now = start();
     for n in 0..4 {
-        model.arrive(&"a", RATE, listing("x", &[n]), now);
+        model.arrive(budget("a"), RATE, listing("x", &[n]), now);
     }
     let wish = ModelRequest {
         patience: Duration::from_secs(60),
         ..listing("x", &[9])
     };
-    assert_eq!(model.arrive(&"a", RATE, wish, now), too_long(60_300));
+    assert_eq!(model.arrive(budget("a"), RATE, wish, now), too_long(60_300));
 }
 
 #[test]
 fn a_limit_that_was_learned_counts_from_then_on() {
     let mut model = model(BOUNDS);
     let now = start();
-    model.learn(&"a", 9);
-    model.arrive(&"a", RATE, wish(0), now);
-    model.learn(&"a", 1);
-    assert_eq!(model.arrive(&"a", RATE, wish(100), now), queued(60_300));
-    model.learn(&"a", 5);
+    model.learn(&budget("a"), 9);
+    model.arrive(budget("a"), RATE, wish(0), now);
+    model.learn(&budget("a"), 1);
+    assert_eq!(
+        model.arrive(budget("a"), RATE, wish(100), now),
+        queued(60_300)
+    );
+    model.learn(&budget("a"), 5);
     // No request is overtaken.
-    assert_eq!(model.arrive(&"a", RATE, wish(100), now), queued(60_300));
-    model.learn(&"a", 0);
-    assert!(model.must_wait(&"a", now));
+    assert_eq!(
+        model.arrive(budget("a"), RATE, wish(100), now),
+        queued(60_300)
+    );
+    model.learn(&budget("a"), 0);
+    assert!(model.must_wait(&budget("a"), now));
 }
 
 #[test]
@@ -209,34 +241,41 @@ fn there_is_a_slot_to_spare_while_half_of_them_are_unused() {
     let mut model = model(BOUNDS);
     let now = start();
     let rate = Rate { limit: 4, ..RATE };
-    assert!(model.has_spare(&"a", rate, now));
-    model.arrive(&"a", rate, wish(0), now);
-    assert!(model.has_spare(&"a", rate, now));
-    model.arrive(&"a", rate, wish(0), now);
-    assert!(!model.has_spare(&"a", rate, now));
-    assert!(model.has_spare(&"a", rate, now + HOLD));
+    assert!(model.has_spare(&budget("a"), rate, now));
+    model.arrive(budget("a"), rate, wish(0), now);
+    assert!(model.has_spare(&budget("a"), rate, now));
+    model.arrive(budget("a"), rate, wish(0), now);
+    assert!(!model.has_spare(&budget("a"), rate, now));
+    assert!(model.has_spare(&budget("a"), rate, now + HOLD));
 }
 
 #[test]
 fn idle_budgets_are_forgotten_and_their_number_is_bounded() {
-    let bounds = Bounds {
+    let bounds = ModelBounds {
         budgets: 2,
         ..BOUNDS
     };
     let mut model = model(bounds);
     let now = start();
     for (key, expected) in [
-        ("a", Departure::AtOnce),
-        ("b", Departure::AtOnce),
+        ("a", Departure::Immediate),
+        ("b", Departure::Immediate),
         ("c", Departure::Refused(Why::TooManyBudgets)),
-        ("a", Departure::AtOnce),
+        ("a", Departure::Immediate),
     ] {
-        assert_eq!(model.arrive(&key, RATE, wish(0), now), expected, "{key}");
+        assert_eq!(
+            model.arrive(budget(key), RATE, wish(0), now),
+            expected,
+            "{key}"
+        );
     }
-    assert_eq!(model.budgets(), 2);
+    assert_eq!(model.budgets.len(), 2);
     let later = now + HOLD;
-    assert_eq!(model.arrive(&"c", RATE, wish(0), later), Departure::AtOnce);
-    assert_eq!(model.budgets(), 1);
+    assert_eq!(
+        model.arrive(budget("c"), RATE, wish(0), later),
+        Departure::Immediate
+    );
+    assert_eq!(model.budgets.len(), 1);
 }
 
 proptest! {
@@ -249,7 +288,7 @@ proptest! {
         asks in prop::collection::vec((0_u64..900, 0_u64..4_000), 1..300),
     ) {
         let rate = Rate { limit, window: Duration::from_millis(window) };
-        let mut model = model(Bounds { guard: Duration::from_millis(1), ..BOUNDS });
+        let mut model = model(ModelBounds { guard: Duration::from_millis(1), ..BOUNDS });
         let hold = rate.window + Duration::from_millis(1) + rate.window / 1000;
         let mut now = start();
         let mut departures: Vec<Instant> = Vec::new();
@@ -267,8 +306,8 @@ proptest! {
             let wait = first.unwrap() - now;
             let waiting = departures.iter().filter(|left| **left > now).count();
             let wish = ModelRequest { patience, bytes: 1, parts: None };
-            match model.arrive(&"a", rate, wish, now) {
-                Departure::AtOnce => prop_assert!(wait.is_zero()),
+            match model.arrive(budget("a"), rate, wish, now) {
+                Departure::Immediate => prop_assert!(wait.is_zero()),
                 Departure::Queued(told) => prop_assert_eq!(told, wait),
                 Departure::Refused(Why::Wait(told)) => {
                     prop_assert_eq!(told, wait);
