@@ -40,6 +40,7 @@ use segment_gateway::route::policy::{BudgetSpec, Effect, Rate};
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stored::{CREDENTIAL, key, store};
 
@@ -297,13 +298,13 @@ fn beliefs(bench: &Bench, marks: usize) {
     );
 }
 
-fn cache() -> Cache<()> {
-    Cache::new(&Spec {
+fn cache() -> Arc<Cache> {
+    Arc::new(Cache::new(&Spec {
         bytes: 256 << 20,
         largest_body: 4 << 20,
         fetches: 256,
         marks: MARKS,
-    })
+    }))
 }
 
 /// What a write to these changes.

@@ -11,6 +11,7 @@ use segment_gateway::cache::key::Key;
 use segment_gateway::cache::{Cache, Spec};
 use segment_gateway::clock::Clock;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Large enough for all of them.
@@ -21,7 +22,7 @@ const BATCH: u32 = 20_000;
 
 /// A cache with answers about so many users.
 struct Filled {
-    cache: Cache<()>,
+    cache: Arc<Cache>,
     users: u32,
     /// What storing took for each, in microseconds.
     storing: f64,
@@ -84,12 +85,12 @@ pub(crate) fn measure(quick: bool) -> Result<(), Failure> {
 
 impl Filled {
     fn new(users: u32, clock: &Clock) -> Result<Self, Failure> {
-        let cache = Cache::new(&Spec {
+        let cache = Arc::new(Cache::new(&Spec {
             bytes: CACHE_BYTES,
             largest_body: 4 << 20,
             fetches: 256,
             marks: 100_000,
-        });
+        }));
         let headers = headers();
         let before = resident()?;
         let began = clock.now();

@@ -8,6 +8,7 @@ use segment_gateway::cache::leader::Arrival;
 use segment_gateway::cache::lifetime::Rules;
 use segment_gateway::cache::request::Wants;
 use segment_gateway::cache::{Cache, Join, JoinRequest, Purpose};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Whose answers they are.
@@ -34,7 +35,7 @@ pub(crate) fn key(user: u32) -> Key {
 
 /// Stores this header and body as the answer about a user, which has 2 tags.
 pub(crate) fn store(
-    cache: &Cache<()>,
+    cache: &Arc<Cache>,
     user: u32,
     (headers, body): (&HeaderMap, &[u8]),
     now: Instant,

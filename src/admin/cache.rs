@@ -154,7 +154,7 @@ impl Admin {
     }
 }
 
-async fn purge(cache: Cache<GatewayError>, what: Purge, now: Instant) -> Result<u64, GatewayError> {
+async fn purge(cache: Arc<Cache>, what: Purge, now: Instant) -> Result<u64, GatewayError> {
     beside(move || cache.purge(&what, now)).await
 }
 

@@ -14,7 +14,6 @@ pub mod wait;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::error::GatewayError;
 use crate::exchange::callers::Quotas;
 use crate::exchange::router::Router;
 use crate::exchange::settings::Settings;
@@ -38,7 +37,7 @@ pub struct Handles {
     /// The router, which holds the operations and the settings.
     pub router: Router,
     /// The stored responses and the shared fetches.
-    pub cache: Arc<Cache<GatewayError>>,
+    pub cache: Arc<Cache>,
     /// The budgets of the API.
     pub budgets: Budgets,
     /// The lanes.
@@ -61,7 +60,7 @@ pub struct Handles {
 #[derive(Debug)]
 pub struct Attempts {
     client: Client,
-    cache: Arc<Cache<GatewayError>>,
+    cache: Arc<Cache>,
     budgets: Budgets,
     lanes: Lanes,
     metrics: Arc<Metrics>,

@@ -140,7 +140,7 @@ fn reason(why: Miss) -> &'static str {
         Miss::Variant => "vary-miss",
         Miss::Expired | Miss::Fenced => "stale",
         Miss::Reload => "request",
-        Miss::NotShared | Miss::Lost | Miss::NotWaiting | Miss::FencedTwice => "miss",
+        Miss::NotShared | Miss::NotWaiting | Miss::FencedTwice => "miss",
         Miss::Bypass(Bypass::Method) => "method",
         Miss::Settling | Miss::TooManyFetches | Miss::Bypass(_) => "bypass",
     }

@@ -20,6 +20,7 @@ use super::fence::Stamp;
 use super::key::Key;
 use super::progress::{Listener, Teller};
 use super::reason::{Miss, StoreRefusal};
+use crate::error::GatewayError;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
@@ -28,42 +29,42 @@ use tokio::sync::Notify;
 
 /// The outcome of a fetch, for those who joined it.
 #[derive(Clone, Debug)]
-pub enum Outcome<E> {
+pub enum Outcome {
     /// A response that all followers may share, after each has checked it again.
     Shared(Arc<Entry>),
     /// A response for the leading reader only.
     NotShared(StoreRefusal),
     /// No response.
-    Failed(E),
+    Failed(GatewayError),
     /// The fetch was dropped or panicked before it ended.
     Lost,
 }
 
 /// The state of a fetch.
-enum Progress<E> {
+enum Progress {
     /// Queued for its budget.
     InLine,
     /// Sent, failed, and queued for its budget again.
     InLineAgain,
     /// Sent.
     Departed,
-    Ended(Outcome<E>),
+    Ended(Outcome),
 }
 
-impl<E> Progress<E> {
+impl Progress {
     fn is_in_line(&self) -> bool {
         matches!(self, Self::InLine | Self::InLineAgain)
     }
 }
 
 /// The table of fetches in flight.
-pub(super) struct Flights<E> {
-    table: Mutex<Table<E>>,
+pub(super) struct Flights {
+    table: Mutex<Table>,
     limit: usize,
 }
 
-struct Table<E> {
-    current: HashMap<Arc<Key>, Flight<E>>,
+struct Table {
+    current: HashMap<Arc<Key>, Flight>,
     /// The number of all fetches that have not ended, current or not.
     under_way: usize,
     /// The number of the next fetch. Never used twice, so that an old fetch cannot pass for the
@@ -71,12 +72,12 @@ struct Table<E> {
     next: u64,
 }
 
-struct Flight<E> {
+struct Flight {
     number: u64,
     stamp: Stamp,
     has_left: bool,
     is_renewal: bool,
-    progress: Listener<Progress<E>>,
+    progress: Listener<Progress>,
     hurry: Hurry,
 }
 
@@ -92,9 +93,9 @@ impl Hurry {
 }
 
 /// The current fetch of a key, while the table is locked.
-pub(super) struct Current<'a, E>(&'a Flight<E>);
+pub(super) struct Current<'a>(&'a Flight);
 
-impl<E> Current<'_, E> {
+impl Current<'_> {
     pub(super) fn state(&self) -> InFlight {
         InFlight {
             stamp: self.0.stamp,
@@ -104,7 +105,7 @@ impl<E> Current<'_, E> {
     }
 
     /// Joins the fetch. `now` is the stamp of a fetch that would begin now.
-    pub(super) fn follow(&self, why: Miss, now: Stamp) -> Follower<E> {
+    pub(super) fn follow(&self, why: Miss, now: Stamp) -> Follower {
         Follower {
             progress: self.0.progress.clone(),
             of_renewal: self.0.is_renewal,
@@ -125,7 +126,7 @@ pub(super) enum Plan<T> {
     Other(T),
 }
 
-impl<E> Flights<E> {
+impl Flights {
     /// An empty table for at most `limit` fetches at once.
     pub(super) fn new(limit: usize) -> Self {
         let table = Table {
@@ -145,8 +146,8 @@ impl<E> Flights<E> {
         self: &Arc<Self>,
         key: &Key,
         is_renewal: bool,
-        plan: impl FnOnce(Option<Current<'_, E>>, usize) -> Plan<T>,
-    ) -> Result<(FlightGuard<E>, Stamp), T> {
+        plan: impl FnOnce(Option<Current<'_>>, usize) -> Plan<T>,
+    ) -> Result<(FlightGuard, Stamp), T> {
         // Held while `plan` decides, so that the decision still holds when the fetch begins.
         let mut table = self.table.lock();
         let free = self.limit.saturating_sub(table.under_way);
@@ -174,11 +175,11 @@ impl<E> Flights<E> {
 
     fn begin(
         self: &Arc<Self>,
-        table: &mut Table<E>,
+        table: &mut Table,
         key: &Key,
         (stamp, is_renewal): (Stamp, bool),
-        before: Option<Listener<Progress<E>>>,
-    ) -> FlightGuard<E> {
+        before: Option<Listener<Progress>>,
+    ) -> FlightGuard {
         let (teller, hurry) = (Teller::new(Progress::InLine), Hurry::default());
         let key = Arc::new(key.clone());
         let number = table.next;
@@ -208,28 +209,28 @@ impl<E> Flights<E> {
     }
 }
 
-impl<E> Table<E> {
+impl Table {
     /// The fetch of this ticket, if it is current.
-    fn current_of(&mut self, ticket: &FlightGuard<E>) -> Option<&mut Flight<E>> {
+    fn current_of(&mut self, ticket: &FlightGuard) -> Option<&mut Flight> {
         let flight = self.current.get_mut(&ticket.key)?;
         (flight.number == ticket.number).then_some(flight)
     }
 }
 
 /// A place in the table. Its holder carries out the fetch.
-pub(super) struct FlightGuard<E> {
-    flights: Arc<Flights<E>>,
+pub(super) struct FlightGuard {
+    flights: Arc<Flights>,
     key: Arc<Key>,
     number: u64,
     is_renewal: bool,
-    teller: Teller<Progress<E>>,
+    teller: Teller<Progress>,
     hurry: Hurry,
     /// The fetch of the key that must end before this one is sent.
-    before: Option<Listener<Progress<E>>>,
+    before: Option<Listener<Progress>>,
     ended: bool,
 }
 
-impl<E> FlightGuard<E> {
+impl FlightGuard {
     pub(super) fn key(&self) -> &Key {
         &self.key
     }
@@ -242,7 +243,7 @@ impl<E> FlightGuard<E> {
     /// Waits until the earlier fetch has ended, if there is one.
     pub(super) async fn turn(&mut self) {
         if let Some(before) = self.before.take() {
-            let has_ended = |progress: &Progress<E>| matches!(progress, Progress::Ended(_));
+            let has_ended = |progress: &Progress| matches!(progress, Progress::Ended(_));
             before.until(has_ended).await;
         }
     }
@@ -280,7 +281,7 @@ impl<E> FlightGuard<E> {
     }
 
     /// Joins the fetch on behalf of its leading reader, whether the fetch is current or not.
-    pub(super) fn follow(&self, why: Miss) -> Follower<E> {
+    pub(super) fn follow(&self, why: Miss) -> Follower {
         Follower {
             progress: self.teller.listen(),
             of_renewal: self.is_renewal,
@@ -293,11 +294,7 @@ impl<E> FlightGuard<E> {
     /// Ends the fetch. Runs `store` if the fetch is current, or if the current one has not been
     /// sent. The table stays locked meanwhile, so that a reader finds either the fetch or what it
     /// stored, and no older response replaces a newer one.
-    pub(super) fn complete<T>(
-        mut self,
-        outcome: Outcome<E>,
-        store: impl FnOnce() -> T,
-    ) -> Option<T> {
+    pub(super) fn complete<T>(mut self, outcome: Outcome, store: impl FnOnce() -> T) -> Option<T> {
         let stored = self.leave(store);
         self.teller.tell(Progress::Ended(outcome));
         stored
@@ -319,7 +316,7 @@ impl<E> FlightGuard<E> {
     }
 }
 
-impl<E> Drop for FlightGuard<E> {
+impl Drop for FlightGuard {
     /// Frees the key of a fetch that did not end. The publisher is dropped after this and wakes all
     /// followers.
     fn drop(&mut self) {
@@ -330,8 +327,8 @@ impl<E> Drop for FlightGuard<E> {
 }
 
 /// A reader that joined a fetch. Dropping it has no effect on the fetch.
-pub struct Follower<E> {
-    progress: Listener<Progress<E>>,
+pub struct Follower {
+    progress: Listener<Progress>,
     /// Whether the fetch is a refresh. A follower does not wait for one in a queue, because its own
     /// turn comes sooner.
     of_renewal: bool,
@@ -340,7 +337,7 @@ pub struct Follower<E> {
     came: Option<Stamp>,
 }
 
-impl<E: Clone> Follower<E> {
+impl Follower {
     /// The reason why the store did not serve the reader.
     pub fn why(&self) -> Miss {
         self.why
@@ -364,7 +361,7 @@ impl<E: Clone> Follower<E> {
 
     /// Waits until the fetch is sent, or has ended without that. Returns at once for a refresh.
     pub async fn started(&mut self) {
-        let left = |progress: &Progress<E>| self.of_renewal || !progress.is_in_line();
+        let left = |progress: &Progress| self.of_renewal || !progress.is_in_line();
         // A fetch that was dropped has ended, too.
         self.progress.until(left).await;
     }
@@ -373,7 +370,7 @@ impl<E: Clone> Follower<E> {
     /// ends without that.
     pub async fn requeued(&self) {
         let moved =
-            |progress: &Progress<E>| matches!(progress, Progress::InLineAgain | Progress::Ended(_));
+            |progress: &Progress| matches!(progress, Progress::InLineAgain | Progress::Ended(_));
         self.progress.until(moved).await;
         if !self.progress.look(|progress, _| progress.is_in_line()) {
             std::future::pending::<()>().await;
@@ -382,8 +379,8 @@ impl<E: Clone> Follower<E> {
 
     /// Waits for the outcome. `None` if the fetch is queued for its budget, perhaps again; a queued
     /// refresh counts as lost. The leader bounds the time of the fetch, so this returns.
-    pub async fn wait(&mut self) -> Option<Outcome<E>> {
-        let moved = |progress: &Progress<E>| !matches!(progress, Progress::Departed);
+    pub async fn wait(&mut self) -> Option<Outcome> {
+        let moved = |progress: &Progress| !matches!(progress, Progress::Departed);
         self.progress.until(moved).await;
         self.progress.look(|progress, is_over| match progress {
             Progress::Ended(outcome) => Some(outcome.clone()),
@@ -394,19 +391,19 @@ impl<E: Clone> Follower<E> {
     }
 }
 
-impl<E> fmt::Debug for Flights<E> {
+impl fmt::Debug for Flights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Flights({} under way)", self.under_way())
     }
 }
 
-impl<E> fmt::Debug for FlightGuard<E> {
+impl fmt::Debug for FlightGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Ticket({})", self.number)
     }
 }
 
-impl<E> fmt::Debug for Follower<E> {
+impl fmt::Debug for Follower {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Follower({})", self.why.as_str())
     }

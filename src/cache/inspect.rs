@@ -50,11 +50,10 @@ pub struct Stored {
     pub shown: u32,
 }
 
-impl<E> Cache<E> {
+impl Cache {
     /// Invalidates what `what` names and returns the number of stored responses removed. Once this
     /// returns, none of them is served, and neither is the response of a fetch that was in flight.
     pub fn purge(&self, what: &Purge, now: Instant) -> u64 {
-        let inner = &self.inner;
         // The mark comes first, because it alone keeps the promise. Removing entries only frees
         // memory and counts.
         let mark = match what {
@@ -65,17 +64,17 @@ impl<E> Cache<E> {
             Purge::Key(key) => Some(Dependency::Key(*key)),
         };
         let Some(mark) = mark else {
-            inner.marks.raise_floor(now);
-            let count = inner.store.answers().count() as u64;
-            inner.store.clear();
+            self.marks.raise_floor(now);
+            let count = self.store.answers().count() as u64;
+            self.store.clear();
             return count;
         };
-        inner.marks.raise([mark.clone()], now);
+        self.marks.raise([mark.clone()], now);
         let mut count = 0;
-        for (key, entry) in inner.store.answers() {
+        for (key, entry) in self.store.answers() {
             // A response that was fetched after the mark rose is valid and stays.
-            if entry.depends().contains(&mark) && !inner.marks.believes(&entry) {
-                inner.store.remove(&key);
+            if entry.depends().contains(&mark) && !self.marks.believes(&entry) {
+                self.store.remove(&key);
                 count += 1;
             }
         }
@@ -84,13 +83,12 @@ impl<E> Cache<E> {
 
     /// The credentials of stored responses, once for each response.
     pub fn credentials(&self) -> impl Iterator<Item = CredentialHash> + '_ {
-        self.inner.store.answers().map(|(key, _)| key.credential())
+        self.store.answers().map(|(key, _)| key.credential())
     }
 
     /// Returns the state of a key.
     pub fn state(&self, key: KeyHash, now: Instant) -> State {
-        let inner = &self.inner;
-        let stored = inner
+        let stored = self
             .store
             .answers()
             .filter(|(_, entry)| entry.key() == key)
@@ -107,7 +105,7 @@ impl<E> Cache<E> {
                     age: entry.age(now),
                     fresh_for: entry.remaining(now),
                     stale_for: entry.stale_for(now),
-                    fenced: !inner.marks.believes(&entry),
+                    fenced: !self.marks.believes(&entry),
                     generation: entry.stamp().generation(),
                     tags: tags.collect(),
                     any_write: entry.depends().contains(&Dependency::AnyWrite),
@@ -121,7 +119,7 @@ impl<E> Cache<E> {
                 }
             })
             .collect();
-        let refused = inner.refusals.lock().of(key);
+        let refused = self.refusals.lock().of(key);
         State {
             stored,
             refused: refused.map(|(why, at)| (why, now.saturating_duration_since(at))),

@@ -7,11 +7,11 @@
 //!
 //! The leader does not send requests. Its owner sends them and reports each step.
 
-use super::Inner;
+use super::Cache;
 use super::coding::{self, Unfit};
 use super::conditional::{Validators, renewed};
 use super::entry::{About, Answer, Entry};
-use super::fence::{Dependency, Stamp, Tag};
+use super::fence::{Dependency, Stamp};
 use super::flight::{FlightGuard, Follower, Hurry, Outcome};
 use super::key::Key;
 use super::lifetime::{Lifetime, Rules, Said};
@@ -20,6 +20,7 @@ use super::request::Wants;
 use super::reuse::{Need, may_stand_in};
 use super::storable::{Facts, Storability, is_last_word, judge};
 use super::vary::Variance;
+use crate::error::GatewayError;
 use http::{HeaderMap, StatusCode};
 use std::fmt;
 use std::sync::Arc;
@@ -27,9 +28,9 @@ use std::time::{Instant, SystemTime};
 
 /// Carries out a fetch. Dropping a leader before the end frees the key, and the followers find the
 /// fetch lost.
-pub struct Leader<E> {
-    pub(super) inner: Arc<Inner<E>>,
-    pub(super) ticket: FlightGuard<E>,
+pub struct Leader {
+    pub(super) cache: Arc<Cache>,
+    pub(super) ticket: FlightGuard,
     /// The key, without the part that only variants have.
     pub(super) primary: Key,
     /// The stored response, if it can be validated or may be served when the API fails.
@@ -60,7 +61,7 @@ pub struct Completed {
     pub stored: Result<(), StoreRefusal>,
 }
 
-impl<E> Leader<E> {
+impl Leader {
     /// The reason why the store did not serve the first reader.
     pub fn why(&self) -> Miss {
         self.why
@@ -79,7 +80,7 @@ impl<E> Leader<E> {
     /// confirm. Returns `false` if the request must not be sent: it is a refresh, and a reader has
     /// begun a fetch of its own since, which may already have ended.
     pub fn start(&mut self, now: Instant) -> bool {
-        let Some(stamp) = self.ticket.depart(|| self.inner.marks.stamp(now)) else {
+        let Some(stamp) = self.ticket.depart(|| self.cache.marks.stamp(now)) else {
             return false;
         };
         self.stamp = stamp;
@@ -88,7 +89,7 @@ impl<E> Leader<E> {
         self.stored = self
             .stored
             .take()
-            .filter(|stored| self.inner.is_comparable(stored));
+            .filter(|stored| self.cache.is_comparable(stored));
         true
     }
 
@@ -106,7 +107,7 @@ impl<E> Leader<E> {
 
     /// The instant from which the API reflects every known write to the dependencies.
     pub fn settled_at(&self) -> Option<Instant> {
-        self.inner.marks.read().settled_at(&self.depends)
+        self.cache.marks.read().settled_at(&self.depends)
     }
 
     /// The signal that a follower cannot wait for long.
@@ -121,13 +122,8 @@ impl<E> Leader<E> {
     }
 
     /// Joins the fetch, for a reader who does not carry it out but wants its progress.
-    pub fn follow(&self) -> Follower<E> {
+    pub fn follow(&self) -> Follower {
         self.ticket.follow(self.why)
-    }
-
-    /// Adds dependencies that only the response revealed.
-    pub fn add_tags(&mut self, tags: impl IntoIterator<Item = Tag>) {
-        self.depends.extend(tags.into_iter().map(Dependency::Tag));
     }
 
     /// The stored response. See [`reuse`](super::reuse) for when it may be served.
@@ -162,7 +158,7 @@ impl<E> Leader<E> {
     /// the followers if they may share it.
     pub fn finish(self, answer: &Answer<'_>, arrival: &Arrival<'_>) -> Completed {
         let verdict = self.judge(answer.status, answer.headers, answer.body.len(), arrival);
-        let most = self.inner.largest_body;
+        let most = self.cache.largest_body;
         let coding = match coding::examine(answer.headers, answer.body, most) {
             Ok(coding) => coding,
             Err(Unfit::TooLong) => {
@@ -216,7 +212,7 @@ impl<E> Leader<E> {
         let shown = make(&self, None);
         if let Storability::Private(_) | Storability::Share(_) = verdict {
             // Removed before the fetch ends, so that no reader finds it afterwards.
-            self.inner.store.remove(self.ticket.key());
+            self.cache.store.remove(self.ticket.key());
         }
         Ok((shown, self.complete(verdict, status, arrival, make)))
     }
@@ -234,7 +230,7 @@ impl<E> Leader<E> {
     }
 
     /// Ends the fetch without a response. All followers get the error.
-    pub fn fail(self, error: E) {
+    pub fn fail(self, error: GatewayError) {
         self.ticket.complete(Outcome::Failed(error), || ());
     }
 
@@ -262,15 +258,15 @@ impl<E> Leader<E> {
         } else {
             Outcome::NotShared(StoreRefusal::NoCache)
         };
-        let (inner, primary) = (Arc::clone(&self.inner), self.primary.clone());
+        let (cache, primary) = (Arc::clone(&self.cache), self.primary.clone());
         let noted = (primary.hash(), primary.operation());
         let copy = Arc::clone(&entry);
         let stored = self.ticket.complete(outcome, || match refusal {
             Some(reason) => Err(reason),
-            None => inner.store_if_believed(&primary, &copy, now),
+            None => cache.store_if_believed(&primary, &copy, now),
         });
         let stored = stored.unwrap_or(Err(refusal.unwrap_or(StoreRefusal::Superseded)));
-        inner.note(noted.0, noted.1, stored.map(|()| is_shared), now);
+        cache.note(noted.0, noted.1, stored.map(|()| is_shared), now);
         Completed {
             entry: Some(entry),
             stored,
@@ -287,7 +283,7 @@ impl<E> Leader<E> {
     pub fn has_stand_in(&self, now: Instant) -> bool {
         self.stored.as_ref().is_some_and(|stored| {
             may_stand_in(stored.life(), stored.age(now), &Wants::FRESH, Need::IfError)
-                && self.inner.marks.believes(stored)
+                && self.cache.marks.believes(stored)
         })
     }
 
@@ -296,7 +292,7 @@ impl<E> Leader<E> {
         let is_whole = matches!(reason, StoreRefusal::Status | StoreRefusal::NoRoom);
         let is_last = is_whole || reason.is_of_the_answer();
         if is_last && is_last_word(status) {
-            self.inner.end_older(self.ticket.key(), self.stamp.at());
+            self.cache.end_older(self.ticket.key(), self.stamp.at());
         }
     }
 
@@ -314,7 +310,7 @@ impl<E> Leader<E> {
             status,
             headers,
             body_bytes,
-            largest_body: self.inner.largest_body,
+            largest_body: self.cache.largest_body,
             now: arrival.wall.checked_sub(way).unwrap_or(arrival.wall),
         })
     }
@@ -356,7 +352,7 @@ impl<E> Leader<E> {
 
     fn note(&self, stored: Result<bool, StoreRefusal>, now: Instant) {
         let (key, operation) = (self.primary.hash(), self.primary.operation());
-        self.inner.note(key, operation, stored, now);
+        self.cache.note(key, operation, stored, now);
     }
 }
 
@@ -365,7 +361,7 @@ pub fn is_failure(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }
 
-impl<E> fmt::Debug for Leader<E> {
+impl fmt::Debug for Leader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Leader({})", self.why.as_str())
     }

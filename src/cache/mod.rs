@@ -159,13 +159,13 @@ pub enum Found {
 
 /// The next step of a reader.
 #[derive(Debug)]
-pub enum Join<E> {
+pub enum Join {
     /// Serve this response.
     Hit(Arc<Entry>, Use),
     /// Wait for another reader's fetch.
-    Follow(Follower<E>),
+    Follow(Follower),
     /// Have the response fetched, for all who ask meanwhile.
-    Lead(Leader<E>),
+    Lead(Leader),
     /// Fetch alone. Nothing is stored or shared.
     Alone(Miss),
 }
@@ -224,15 +224,11 @@ pub struct Stats {
     pub floor_moves: u64,
 }
 
-/// The cache. Cheap to clone. `E` is the error of a failed fetch, which all followers get.
-pub struct Cache<E> {
-    inner: Arc<Inner<E>>,
-}
-
-pub(crate) struct Inner<E> {
+/// The cache of reads.
+pub struct Cache {
     store: Store,
     marks: Marks,
-    flights: Arc<Flights<E>>,
+    flights: Arc<Flights>,
     unauthorized: Mutex<Unauthorized>,
     refusals: Mutex<Refusals>,
     /// Operations without a time to live whose latest response could not be shared. Each reader
@@ -242,10 +238,10 @@ pub(crate) struct Inner<E> {
     largest_body: usize,
 }
 
-impl<E> Cache<E> {
+impl Cache {
     /// An empty cache within these bounds.
     pub fn new(spec: &Spec) -> Self {
-        let inner = Inner {
+        Self {
             store: Store::new(spec.bytes),
             marks: Marks::new(spec.marks),
             flights: Arc::new(Flights::new(spec.fetches)),
@@ -253,18 +249,15 @@ impl<E> Cache<E> {
             refusals: Mutex::new(Refusals::new(MAX_REFUSALS)),
             unshared: Mutex::default(),
             largest_body: spec.largest_body,
-        };
-        Self {
-            inner: Arc::new(inner),
         }
     }
 
     /// Returns a fresh response that every request with this key may get. For readers without
     /// requirements. Takes none of the cache's own locks while no write settles.
     pub fn lookup(&self, key: &Key, now: Instant) -> Option<Arc<Entry>> {
-        match self.inner.store.get(key) {
+        match self.store.get(key) {
             Some(Slot::Answer(entry)) if entry.is_fresh(now) && entry.variance().is_none() => {
-                self.inner.marks.believes(&entry).then_some(entry)
+                self.marks.believes(&entry).then_some(entry)
             }
             _ => None,
         }
@@ -272,7 +265,7 @@ impl<E> Cache<E> {
 
     /// Locates the response to a request with this header.
     pub fn locate(&self, primary: Key, request: &HeaderMap) -> Located {
-        let variant = match self.inner.store.get(&primary) {
+        let variant = match self.store.get(&primary) {
             Some(Slot::Varies(fields)) => {
                 Some(primary.variant(&fields, &vary::selection(&fields, request)))
             }
@@ -284,7 +277,7 @@ impl<E> Cache<E> {
     /// Looks up a stored response that meets the reader's requirements. Takes none of the cache's
     /// own locks while no write settles.
     pub fn find(&self, at: &Located, wants: &Wants, now: Instant) -> Found {
-        let Some(Slot::Answer(entry)) = self.inner.store.get(at.key()) else {
+        let Some(Slot::Answer(entry)) = self.store.get(at.key()) else {
             let why = if at.variant.is_some() {
                 Miss::Variant
             } else {
@@ -292,7 +285,7 @@ impl<E> Cache<E> {
             };
             return Found::Not(why, None);
         };
-        if !self.inner.marks.believes(&entry) {
+        if !self.marks.believes(&entry) {
             return Found::Not(Miss::Fenced, None);
         }
         match reuse::judge(entry.life(), entry.age(now), wants) {
@@ -303,12 +296,11 @@ impl<E> Cache<E> {
 
     /// Whether a stale response may be served now for the reason `need`.
     pub fn may_stand_in(&self, entry: &Entry, wants: &Wants, need: Need, now: Instant) -> bool {
-        reuse::may_stand_in(entry.life(), entry.age(now), wants, need)
-            && self.inner.marks.believes(entry)
+        reuse::may_stand_in(entry.life(), entry.age(now), wants, need) && self.marks.believes(entry)
     }
 
     /// Decides the next step of a reader: serve, join, lead, or fetch alone.
-    pub fn join(&self, ask: &JoinRequest<'_>, now: Instant) -> Join<E> {
+    pub fn join(self: &Arc<Self>, ask: &JoinRequest<'_>, now: Instant) -> Join {
         let shows = ask.purpose == Purpose::Show;
         let mut why = match self.find(ask.at, ask.wants, now) {
             Found::Shown(entry, how) if shows => return Join::Hit(entry, how),
@@ -317,53 +309,50 @@ impl<E> Cache<E> {
         };
         let depends = dependencies(ask);
         let operation = ask.at.primary.operation();
-        let is_shared = ask.rules.ttl.is_some() || !self.inner.unshared.lock().contains(&operation);
-        let joined = self
-            .inner
-            .flights
-            .join(ask.at.key(), !shows, |current, free| {
-                // The obstacle to a hit may have gone since the lookup. A fetch stores its response
-                // and leaves the table in one step, so a reader who looks here sees it in one place
-                // or the other.
-                if current.is_none()
-                    && shows
-                    && let Found::Shown(entry, how) = self.find(ask.at, ask.wants, now)
-                {
-                    return Plan::Other(Join::Hit(entry, how));
+        let is_shared = ask.rules.ttl.is_some() || !self.unshared.lock().contains(&operation);
+        let joined = self.flights.join(ask.at.key(), !shows, |current, free| {
+            // The obstacle to a hit may have gone since the lookup. A fetch stores its response
+            // and leaves the table in one step, so a reader who looks here sees it in one place
+            // or the other.
+            if current.is_none()
+                && shows
+                && let Found::Shown(entry, how) = self.find(ask.at, ask.wants, now)
+            {
+                return Plan::Other(Join::Hit(entry, how));
+            }
+            let input = decide::LookupInput {
+                fence: &self.marks.read(),
+                depends: &depends,
+                flight: current.as_ref().map(|current| current.state()),
+                free,
+                sharing: decide::Sharing {
+                    is_shared: !shows || is_shared,
+                    joins_under_way: !shows || !ask.wants.is_reload(),
+                    waits: shows && ask.waits,
+                    shows,
+                },
+            };
+            if input.fence.settling(&depends, now) {
+                why = Miss::Settling;
+            }
+            match (decide::decision(&input, now), current) {
+                (decide::LookupDecision::Follow, Some(current)) => {
+                    let present = input.fence.stamp(now);
+                    Plan::Other(Join::Follow(current.follow(why, present)))
                 }
-                let input = decide::LookupInput {
-                    fence: &self.inner.marks.read(),
-                    depends: &depends,
-                    flight: current.as_ref().map(|current| current.state()),
-                    free,
-                    sharing: decide::Sharing {
-                        is_shared: !shows || is_shared,
-                        joins_under_way: !shows || !ask.wants.is_reload(),
-                        waits: shows && ask.waits,
-                        shows,
-                    },
-                };
-                if input.fence.settling(&depends, now) {
-                    why = Miss::Settling;
-                }
-                match (decide::decision(&input, now), current) {
-                    (decide::LookupDecision::Follow, Some(current)) => {
-                        let present = input.fence.stamp(now);
-                        Plan::Other(Join::Follow(current.follow(why, present)))
-                    }
-                    (decide::LookupDecision::Lead(stamp), _) => Plan::Lead(stamp),
-                    (decide::LookupDecision::LeadNext(stamp), _) => Plan::LeadNext(stamp),
-                    (decide::LookupDecision::Alone(why), _) => Plan::Other(Join::Alone(why)),
-                    // Cannot happen without a current fetch, and would be harmless.
-                    (decide::LookupDecision::Follow, None) => Plan::Other(Join::Alone(why)),
-                }
-            });
+                (decide::LookupDecision::Lead(stamp), _) => Plan::Lead(stamp),
+                (decide::LookupDecision::LeadNext(stamp), _) => Plan::LeadNext(stamp),
+                (decide::LookupDecision::Alone(why), _) => Plan::Other(Join::Alone(why)),
+                // Cannot happen without a current fetch, and would be harmless.
+                (decide::LookupDecision::Follow, None) => Plan::Other(Join::Alone(why)),
+            }
+        });
         match joined {
             Err(join) => join,
             Ok((ticket, stamp)) => Join::Lead(Leader {
-                inner: Arc::clone(&self.inner),
+                cache: Arc::clone(self),
                 primary: ask.at.primary.clone(),
-                stored: self.inner.comparable(ask.at.key()),
+                stored: self.comparable(ask.at.key()),
                 ticket,
                 stamp,
                 depends,
@@ -381,7 +370,7 @@ impl<E> Cache<E> {
         let chosen = entry.variance();
         let is_own = || came.is_some_and(|came| entry.stamp().is_after(&came));
         chosen.is_none_or(|variance| variance.permits(request))
-            && (is_own() || self.inner.marks.believes(entry))
+            && (is_own() || self.marks.believes(entry))
     }
 
     /// Reports the response to a request outside the cache that was sent after `began`. Removes an
@@ -389,7 +378,7 @@ impl<E> Cache<E> {
     /// credential.
     pub fn answered_alone(&self, at: &Located, status: StatusCode, began: Instant) {
         if matches!(status.as_u16(), 403 | 404 | 410) {
-            self.inner.end_older(at.key(), began);
+            self.end_older(at.key(), began);
         }
     }
 
@@ -398,7 +387,7 @@ impl<E> Cache<E> {
     /// touched is stored or shared, because the API may lag. Must be called before the write's
     /// caller gets its response.
     pub fn settle(&self, touched: &Invalidation, settled: Instant) {
-        let marks = &self.inner.marks;
+        let marks = &self.marks;
         match touched {
             Invalidation::Everything => marks.raise_floor(settled),
             Invalidation::Credential(credential) => {
@@ -419,27 +408,23 @@ impl<E> Cache<E> {
     /// Reports a 401 for this credential. See [`unauthorized`]. Must be called before the response
     /// is passed on, whatever the request was.
     pub fn unauthorized(&self, credential: &CredentialHash, refused: Refused, now: Instant) {
-        let doubt = self
-            .inner
-            .unauthorized
-            .lock()
-            .note(*credential, refused, now);
+        let doubt = self.unauthorized.lock().note(*credential, refused, now);
         let name = match doubt {
             Doubt::Operation(operation) => Dependency::Access(*credential, operation),
             Doubt::Credential => Dependency::Credential(*credential),
         };
-        self.inner.marks.raise([name], now);
+        self.marks.raise([name], now);
     }
 
     /// The present figures.
     pub fn stats(&self) -> Stats {
         // Read before the fence is locked, because elsewhere its lock is the inner one.
-        let fetches = self.inner.flights.under_way();
-        let fence = self.inner.marks.read();
+        let fetches = self.flights.under_way();
+        let fence = self.marks.read();
         Stats {
-            entries: self.inner.store.entries(),
-            bytes: self.inner.store.bytes(),
-            evictions: self.inner.store.evictions(),
+            entries: self.store.entries(),
+            bytes: self.store.bytes(),
+            evictions: self.store.evictions(),
             fetches,
             marks: fence.marks(),
             generation: fence.generation(),
@@ -451,11 +436,9 @@ impl<E> Cache<E> {
     /// freed. The cache never calls it: a caller that needs exact figures does, or a timer. Not for
     /// the path of a request.
     pub fn tidy(&self) {
-        self.inner.store.tidy();
+        self.store.tidy();
     }
-}
 
-impl<E> Inner<E> {
     /// The stored response under a key, if it can be validated or may be served when the API fails.
     fn comparable(&self, key: &Key) -> Option<Arc<Entry>> {
         let Some(Slot::Answer(entry)) = self.store.get(key) else {
@@ -550,16 +533,8 @@ fn dependencies(ask: &JoinRequest<'_>) -> Vec<Dependency> {
     depends
 }
 
-impl<E> Clone for Cache<E> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-        }
-    }
-}
-
-impl<E> std::fmt::Debug for Cache<E> {
+impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Cache({:?})", self.inner.flights)
+        write!(f, "Cache({:?})", self.flights)
     }
 }

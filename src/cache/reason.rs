@@ -29,15 +29,13 @@ pub enum Bypass {
     Query,
     /// The dependencies of the response cannot be named, so writes to them would go unnoticed.
     Names,
-    /// The cache is disabled.
-    Disabled,
     /// The gateway runs in shadow mode, which serves nothing from the store.
     Shadow,
 }
 
 impl Bypass {
     /// Every reason, for the labels of metrics.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 11] = [
         Self::Method,
         Self::NoCredential,
         Self::Uncached,
@@ -48,7 +46,6 @@ impl Bypass {
         Self::NoStore,
         Self::Query,
         Self::Names,
-        Self::Disabled,
         Self::Shadow,
     ];
 
@@ -65,7 +62,6 @@ impl Bypass {
             Self::NoStore => "request-no-store",
             Self::Query => "query",
             Self::Names => "names",
-            Self::Disabled => "disabled",
             Self::Shadow => "shadow",
         }
     }
@@ -92,8 +88,6 @@ pub enum Miss {
     FencedTwice,
     /// The fetch that the reader joined returned a response that must not be shared.
     NotShared,
-    /// The fetch that the reader joined was lost.
-    Lost,
     /// The fetch that the reader joined was queued for its budget, and the reader does not wait.
     NotWaiting,
     /// The request is not cacheable.
@@ -113,7 +107,6 @@ impl Miss {
             Self::TooManyFetches => "too-many-fetches",
             Self::FencedTwice => "fenced-twice",
             Self::NotShared => "not-shared",
-            Self::Lost => "lost",
             Self::NotWaiting => "not-waiting",
             Self::Bypass(bypass) => bypass.as_str(),
         }
@@ -131,7 +124,6 @@ impl Miss {
             Self::TooManyFetches,
             Self::FencedTwice,
             Self::NotShared,
-            Self::Lost,
             Self::NotWaiting,
         ]
         .into_iter()

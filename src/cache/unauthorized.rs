@@ -85,13 +85,9 @@ impl Unauthorized {
     }
 
     /// The number of remembered credentials.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
         self.seen.len()
-    }
-
-    /// Whether no credential is remembered.
-    pub fn is_empty(&self) -> bool {
-        self.seen.is_empty()
     }
 
     fn note_first(

@@ -22,7 +22,6 @@ pub use reload::Replacement;
 use crate::attempt::{Attempts, Handles};
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::error::GatewayError;
 use crate::exchange::callers::Quotas;
 use crate::exchange::router::Router;
 use crate::exchange::share::Share;
@@ -48,7 +47,7 @@ pub struct Gateway {
     /// Shadow mode, if it is on. Otherwise the gateway enforces its decisions.
     shadow: Option<Arc<Shadow>>,
     attempts: Arc<Attempts>,
-    cache: Arc<Cache<GatewayError>>,
+    cache: Arc<Cache>,
     budgets: Budgets,
     quotas: Arc<Quotas>,
     metrics: Arc<Metrics>,
@@ -131,7 +130,7 @@ impl Gateway {
     }
 
     /// Returns the stored responses and the shared fetches.
-    pub fn cache(&self) -> &Cache<GatewayError> {
+    pub fn cache(&self) -> &Arc<Cache> {
         &self.cache
     }
 

@@ -70,7 +70,7 @@ impl Reads {
     pub(crate) fn fetch(
         self: &Arc<Self>,
         reading: CacheableRead,
-        leader: Leader<GatewayError>,
+        leader: Leader,
         sender: Option<oneshot::Sender<FetchResult>>,
     ) {
         let gateway = self.clone();
@@ -86,7 +86,7 @@ impl Reads {
     async fn carry_out_fetch(
         self: &Arc<Self>,
         reading: &CacheableRead,
-        mut leader: Leader<GatewayError>,
+        mut leader: Leader,
     ) -> FetchResult {
         let context = &reading.context;
         let mut timing = Timing::of(context);
@@ -214,9 +214,9 @@ impl Reads {
         &self,
         reading: &CacheableRead,
         answer: FinalAnswer,
-        leader: Leader<GatewayError>,
+        leader: Leader,
         mut timing: Timing,
-    ) -> Result<Option<Reply>, (Box<Leader<GatewayError>>, Timing)> {
+    ) -> Result<Option<Reply>, (Box<Leader>, Timing)> {
         let (why, key) = (leader.why(), leader.key().hash());
         let head = answer.response.headers();
         let (entry, completed) = match leader.renew(head, &self.arrival(reading)) {
@@ -255,7 +255,7 @@ impl Reads {
         self: &Arc<Self>,
         reading: &CacheableRead,
         answer: FinalAnswer,
-        leader: Leader<GatewayError>,
+        leader: Leader,
         mut timing: Timing,
     ) -> FetchResult {
         let (why, key) = (leader.why(), leader.key().hash());
@@ -324,7 +324,7 @@ impl Reads {
         reading: &CacheableRead,
         head: response::Parts,
         body: AnswerBody,
-        leader: Leader<GatewayError>,
+        leader: Leader,
     ) -> Result<FetchedAnswer, GatewayError> {
         let most = self.settings.get().largest_stored;
         // Memory first: without room the response is streamed and not stored.

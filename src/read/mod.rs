@@ -14,7 +14,6 @@ pub mod serve;
 use crate::attempt::{Attempts, Handles};
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::error::GatewayError;
 use crate::exchange::answer_memory::AnswerMemory;
 use crate::exchange::callers::Quotas;
 use crate::exchange::settings::Settings;
@@ -28,7 +27,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Reads {
     attempts: Arc<Attempts>,
-    cache: Arc<Cache<GatewayError>>,
+    cache: Arc<Cache>,
     budgets: Budgets,
     quotas: Arc<Quotas>,
     /// The memory of responses that are read as a whole.

@@ -276,7 +276,7 @@ impl Reads {
     async fn lead(
         self: &Arc<Self>,
         reading: &CacheableRead,
-        leader: Leader<GatewayError>,
+        leader: Leader,
         impatient: bool,
     ) -> FetchResult {
         let context = &reading.context;
@@ -311,7 +311,7 @@ impl Reads {
     async fn follow(
         &self,
         reading: &CacheableRead,
-        mut follower: Follower<GatewayError>,
+        mut follower: Follower,
         impatient: bool,
     ) -> Result<FollowResult, GatewayError> {
         let (context, why) = (&reading.context, follower.why());

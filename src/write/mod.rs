@@ -41,7 +41,7 @@ use std::time::Duration;
 pub struct Writes {
     attempts: Arc<Attempts>,
     router: Router,
-    cache: Arc<Cache<GatewayError>>,
+    cache: Arc<Cache>,
     budgets: Budgets,
     /// The lanes.
     lanes: Lanes,

@@ -4,12 +4,12 @@ use super::*;
 
 #[test]
 fn the_store_stays_within_its_bytes() {
-    let cache = TestCache::new(&Spec {
+    let cache = Arc::new(Cache::new(&Spec {
         bytes: 50_000,
         largest_body: 10_000,
         fetches: 1,
         marks: 1,
-    });
+    }));
     let at = now();
     let body = "x".repeat(5_000);
     for number in 0..200 {
@@ -29,12 +29,12 @@ fn the_store_stays_within_its_bytes() {
 
 #[test]
 fn an_answer_larger_than_the_store_is_refused() {
-    let cache = TestCache::new(&Spec {
+    let cache = Arc::new(Cache::new(&Spec {
         bytes: 4_000,
         largest_body: 10_000,
         fetches: 1,
         marks: 1,
-    });
+    }));
     let key = key(ALICE, "/users");
     let at = now();
     let completed = finish(leads(join(&cache, &key, at)), &"x".repeat(9_000), at);
@@ -58,7 +58,7 @@ fn marks_and_refused_credentials_are_bounded() {
     let stats = cache.stats();
     assert_eq!(stats.marks, 64);
     assert!(stats.floor_moves > 0);
-    assert!(cache.inner.unauthorized.lock().len() <= MAX_UNAUTHORIZED);
+    assert!(cache.unauthorized.lock().len() <= MAX_UNAUTHORIZED);
     // Forgetting marks only disbelieves.
     assert_eq!(look(&cache, &key, at).unwrap_err(), Miss::Fenced);
 }
@@ -76,6 +76,6 @@ async fn those_who_come_and_go_leave_no_trace() {
         drop(leader);
     }
     assert_eq!(cache.stats().fetches, 0);
-    assert_eq!(cache.inner.flights.current(), 0);
-    assert_eq!(Arc::strong_count(&cache.inner.flights), 1);
+    assert_eq!(cache.flights.current(), 0);
+    assert_eq!(Arc::strong_count(&cache.flights), 1);
 }

@@ -1,6 +1,7 @@
 //! Who fetches, who waits, and how it ends for them.
 
 use super::*;
+use crate::error::GatewayError;
 use tokio::sync::oneshot;
 
 #[tokio::test(start_paused = true)]
@@ -29,7 +30,7 @@ async fn a_hundred_readers_share_one_fetch() {
 }
 
 /// The task that fetches, as the gateway has it: it ends when the upstream answers.
-fn fetch(leader: Leader<&'static str>) -> (oneshot::Sender<&'static str>, JoinHandle<()>) {
+fn fetch(leader: Leader) -> (oneshot::Sender<&'static str>, JoinHandle<()>) {
     let (upstream, answer) = oneshot::channel();
     let task = tokio::spawn(async move {
         match answer.await {
@@ -37,7 +38,7 @@ fn fetch(leader: Leader<&'static str>) -> (oneshot::Sender<&'static str>, JoinHa
             Ok(body) => {
                 finish(leader, body, now());
             }
-            Err(_) => leader.fail("no upstream"),
+            Err(_) => leader.fail(GatewayError::Internal),
         }
     });
     (upstream, task)
@@ -96,7 +97,7 @@ async fn a_fetch_that_is_aborted_or_fails_frees_its_key_and_wakes_everyone() {
     drop(upstream);
     assert!(matches!(
         ended(waiting).await,
-        Outcome::Failed("no upstream")
+        Outcome::Failed(GatewayError::Internal)
     ));
     assert_eq!(cache.stats().fetches, 0);
 }

@@ -162,23 +162,6 @@ fn a_fetch_that_lost_its_place_does_not_regain_it_by_departing() {
 }
 
 #[tokio::test]
-async fn tags_that_the_answer_brings_count_at_hand_over() {
-    let cache = cache();
-    let key = key(ALICE, "/users/1");
-    let at = now();
-    let mut leader = leaves(join(&cache, &key, at), at);
-    let waiting = follows(join(&cache, &key, at));
-    cache.settle(&touched(vec![Tag::new("groups")]), at);
-    // Joining is allowed: nobody knows yet that the answer names groups.
-    let unaware = follows(join(&cache, &key, at));
-    leader.add_tags([Tag::new("groups")]);
-    assert_eq!(finish(leader, "{}", at).stored, Err(StoreRefusal::Fenced));
-    for waiting in [waiting, unaware] {
-        assert!(!accepts(&cache, &shared(ended(waiting).await)));
-    }
-}
-
-#[tokio::test]
 async fn a_refused_credential_loses_what_it_was_shown() {
     let cache = cache();
     let at = now();

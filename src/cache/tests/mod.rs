@@ -15,19 +15,17 @@ mod flights;
 mod freshness;
 mod schedules;
 
-type TestCache = Cache<&'static str>;
-
 const SECOND: Duration = Duration::from_secs(1);
 const ALICE: CredentialHash = [1; 16];
 const BOB: CredentialHash = [2; 16];
 
-fn cache() -> TestCache {
-    Cache::new(&Spec {
+fn cache() -> Arc<Cache> {
+    Arc::new(Cache::new(&Spec {
         bytes: 1 << 20,
         largest_body: 10_000,
         fetches: 4,
         marks: 64,
-    })
+    }))
 }
 
 fn now() -> Instant {
@@ -75,17 +73,17 @@ fn minute() -> Rules {
     }
 }
 
-fn board_as(cache: &TestCache, key: &Key, wants: Wants, now: Instant) -> Join<&'static str> {
+fn board_as(cache: &Arc<Cache>, key: &Key, wants: Wants, now: Instant) -> Join {
     board_with(cache, key, Some(&users()), wants, now)
 }
 
 fn board_with(
-    cache: &TestCache,
+    cache: &Arc<Cache>,
     key: &Key,
     tags: Option<&[Tag]>,
     wants: Wants,
     now: Instant,
-) -> Join<&'static str> {
+) -> Join {
     let ask = JoinRequest {
         at: &cache.locate(key.clone(), &HeaderMap::new()),
         tags,
@@ -98,12 +96,12 @@ fn board_with(
     cache.join(&ask, now)
 }
 
-fn join(cache: &TestCache, key: &Key, now: Instant) -> Join<&'static str> {
+fn join(cache: &Arc<Cache>, key: &Key, now: Instant) -> Join {
     board_as(cache, key, Wants::FRESH, now)
 }
 
 /// What a reader is shown who wants nothing in particular.
-fn look(cache: &TestCache, key: &Key, now: Instant) -> Result<Arc<Entry>, Miss> {
+fn look(cache: &Arc<Cache>, key: &Key, now: Instant) -> Result<Arc<Entry>, Miss> {
     match cache.find(&at(key), &Wants::FRESH, now) {
         Found::Shown(entry, _) => Ok(entry),
         Found::Not(why, _) => Err(why),
@@ -111,12 +109,12 @@ fn look(cache: &TestCache, key: &Key, now: Instant) -> Result<Arc<Entry>, Miss> 
 }
 
 /// Whether whoever joined a fetch after it had left may be shown its answer.
-fn accepts(cache: &TestCache, entry: &Entry) -> bool {
+fn accepts(cache: &Arc<Cache>, entry: &Entry) -> bool {
     cache.accepts(entry, None, &HeaderMap::new())
 }
 
 #[track_caller]
-fn leads(join: Join<&'static str>) -> Leader<&'static str> {
+fn leads(join: Join) -> Leader {
     match join {
         Join::Lead(leader) => leader,
         other => panic!("expected to lead: {other:?}"),
@@ -125,14 +123,14 @@ fn leads(join: Join<&'static str>) -> Leader<&'static str> {
 
 /// Leads a fetch that leaves at once.
 #[track_caller]
-fn leaves(join: Join<&'static str>, now: Instant) -> Leader<&'static str> {
+fn leaves(join: Join, now: Instant) -> Leader {
     let mut leader = leads(join);
     leader.start(now);
     leader
 }
 
 #[track_caller]
-fn follows(join: Join<&'static str>) -> Follower<&'static str> {
+fn follows(join: Join) -> Follower {
     match join {
         Join::Follow(follower) => follower,
         other => panic!("expected to follow: {other:?}"),
@@ -140,19 +138,19 @@ fn follows(join: Join<&'static str>) -> Follower<&'static str> {
 }
 
 #[track_caller]
-fn alone(join: Join<&'static str>) -> Miss {
+fn alone(join: Join) -> Miss {
     match join {
         Join::Alone(why) => why,
         other => panic!("expected to be alone: {other:?}"),
     }
 }
 
-fn finish(leader: Leader<&'static str>, body: &str, now: Instant) -> leader::Completed {
+fn finish(leader: Leader, body: &str, now: Instant) -> leader::Completed {
     finish_with(leader, 200, &HeaderMap::new(), body, now)
 }
 
 fn finish_with(
-    leader: Leader<&'static str>,
+    leader: Leader,
     status: u16,
     headers: &HeaderMap,
     body: &str,
@@ -172,7 +170,7 @@ fn finish_with(
 }
 
 /// How a fetch ends for somebody who joined it, however often it goes back into the line.
-async fn ended(mut follower: Follower<&'static str>) -> Outcome<&'static str> {
+async fn ended(mut follower: Follower) -> Outcome {
     loop {
         follower.started().await;
         if let Some(outcome) = follower.wait().await {
@@ -182,7 +180,7 @@ async fn ended(mut follower: Follower<&'static str>) -> Outcome<&'static str> {
 }
 
 #[track_caller]
-fn shared(outcome: Outcome<&'static str>) -> Arc<Entry> {
+fn shared(outcome: Outcome) -> Arc<Entry> {
     match outcome {
         Outcome::Shared(entry) => entry,
         other => panic!("expected an answer: {other:?}"),

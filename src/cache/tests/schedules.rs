@@ -28,13 +28,10 @@ enum Gateway {
 
 /// The state of one reader; its answer is a number of visible writes.
 enum Reader {
-    Queued(Leader<&'static str>),
-    Sent(Leader<&'static str>),
-    Answered(Leader<&'static str>, u64),
-    Waiting(
-        Option<Stamp>,
-        Pin<Box<dyn Future<Output = Outcome<&'static str>>>>,
-    ),
+    Queued(Leader),
+    Sent(Leader),
+    Answered(Leader, u64),
+    Waiting(Option<Stamp>, Pin<Box<dyn Future<Output = Outcome>>>),
     Alone,
 }
 
@@ -42,7 +39,7 @@ struct World {
     random: u64,
     gateway: Gateway,
     now: Instant,
-    cache: TestCache,
+    cache: Arc<Cache>,
     /// For each write that took effect: whether it was answered, and when it is visible at last.
     writes: Vec<(bool, Instant)>,
     /// What was visible once stays so.
