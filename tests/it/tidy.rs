@@ -137,7 +137,7 @@ fn may_import(module: &str, used: &str) -> bool {
         "merge" => own(&["route"]),
         "lanes" => own(&["clock", "credential"]),
         "journal" => own(&["clock", "credential", "private_file", "tasks"]),
-        "cache" => own(&["buffer", "clock", "credential"]),
+        "cache" => own(&["buffer", "clock", "credential", "error"]),
         "upstream" | "sandbox" => own(&["clock", "tasks"]),
         "trace" => own(&["clock", "metrics", "upstream"]),
         "config" => own(&["network", "route"]),
@@ -255,7 +255,7 @@ const MOST_LINES: usize = 400;
 
 /// Files that are longer still. The list only gets shorter.
 #[rustfmt::skip]
-const LONG: [&str; 23] = [
+const LONG: &[&str] = &[
     "app.rs",
     "attempt/estimate.rs",
     "cache/entry.rs",
@@ -303,7 +303,7 @@ fn a_comment_fits_into_its_line() {
 
 /// Names of public types that more than one file defines. The list only gets shorter.
 #[rustfmt::skip]
-const DEFINED_TWICE: [&str; 50] = [
+const DEFINED_TWICE: &[&str] = &[
     "Admin",
     "Answer",
     "AnswerBody",
@@ -338,7 +338,6 @@ const DEFINED_TWICE: [&str; 50] = [
     "Peer",
     "Plan",
     "Problem",
-    "Queue",
     "Read",
     "Reader",
     "Refusals",
@@ -495,7 +494,6 @@ const SPARSELY_COMMENTED: &[&str] = &[
     "attempt/send.rs",
     "attempt/wait.rs",
     "cache/conditional.rs",
-    "cache/fence/interleavings.rs",
     "cache/flight.rs",
     "cache/key.rs",
     "cache/leader.rs",
