@@ -123,7 +123,7 @@ impl Admin {
         };
         let purged = purge(cache, what, now).await?;
         tracing::warn!(by, purged, "cache purged by an operator");
-        self.gateway.metrics().fence_moved("purge");
+        self.gateway.metrics().invalidated("purge");
         Ok(Some(json!({ "purged": purged })))
     }
 

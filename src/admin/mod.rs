@@ -154,7 +154,7 @@ impl Admin {
     }
 
     fn deny(&self, why: Denied, peer: Peer, now: Instant) -> Response<OuterBody> {
-        self.gateway.metrics().operator_denied(why.as_str());
+        self.gateway.metrics().admin_rejected(why.as_str());
         // Whoever scrapes without being let in does so for ever; whoever guesses is to be seen.
         if why == Denied::WrongToken
             && let Peer::Address(address) = peer

@@ -115,9 +115,7 @@ impl Reloader {
         match taken {
             Ok(waiting) => {
                 let gateway = &self.targets.gateway;
-                gateway
-                    .metrics()
-                    .reconfigured(gateway.clock().wall(), waiting);
+                gateway.metrics().reloaded(gateway.clock().wall(), waiting);
             }
             Err(problems) => self.failed(&problems),
         }
@@ -131,7 +129,7 @@ impl Reloader {
             problems = problems.len(),
             "configuration reload failed: the previous configuration stays in effect"
         );
-        self.targets.gateway.metrics().not_reconfigured();
+        self.targets.gateway.metrics().reload_failed();
     }
 
     /// Takes over what can be; how many keys wait for a restart. Everything that can fail comes

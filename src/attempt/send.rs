@@ -267,7 +267,7 @@ impl Attempts {
         };
         self.cache
             .unauthorized(credential.bytes(), refused, self.clock.now());
-        self.metrics.fence_moved("unauthorized");
+        self.metrics.invalidated("unauthorized");
     }
 
     /// Reports to log and metrics what a response taught about the budget.

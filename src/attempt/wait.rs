@@ -162,7 +162,7 @@ impl Attempts {
         let again = timing.left;
         timing.left(self.clock.now(), context.accepted);
         if !again {
-            self.metrics.left(&context.operation.name, timing.queued);
+            self.metrics.queued(&context.operation.name, timing.queued);
         }
     }
 
@@ -240,13 +240,13 @@ impl Attempts {
     /// The instant at which to ask again.
     pub(crate) fn take_retry(&self, operation: &Operation) -> Result<(), Instant> {
         self.retry_budget.lock().repeat(self.clock.now())?;
-        self.metrics.repeated(&operation.name);
+        self.metrics.retried(&operation.name);
         Ok(())
     }
 
     /// Reports that the retry budget had no retry for a write.
     pub(crate) fn report_no_retry(&self, operation: &Operation, ids: &Ids) {
-        self.metrics.repetition_refused(&operation.name);
+        self.metrics.retry_denied(&operation.name);
         tracing::info!(
             operation = %operation.name,
             request_id = ids.request(),

@@ -221,7 +221,7 @@ impl RequestRecord {
         let status = reply.response.status().as_u16();
         metrics.request(name, reply.outcome, Some(status), elapsed);
         // The gateway's own time is what neither a queue nor the API took.
-        metrics.own_time(elapsed.saturating_sub(reply.timing.queued + reply.timing.upstream));
+        metrics.overhead(elapsed.saturating_sub(reply.timing.queued + reply.timing.upstream));
         let cacheable = self
             .known
             .as_ref()
@@ -230,7 +230,7 @@ impl RequestRecord {
             metrics.not_a_hit(name, cache.result(), cache.reason());
         }
         if let Some(kind) = reply.error {
-            metrics.refusal(name, kind);
+            metrics.rejected(name, kind);
             self.note_refusal(kind, reply.response.status());
             if status == 429 {
                 metrics.throttled(name, Origin::Gateway);
@@ -340,7 +340,7 @@ impl Drop for RequestRecord {
         let metrics = &self.gateway.metrics;
         // The panic guard responds, and logs the panic.
         let (outcome, status) = if std::thread::panicking() {
-            metrics.refusal(self.name(), GatewayError::Internal.kind());
+            metrics.rejected(self.name(), GatewayError::Internal.kind());
             (Outcome::Failed, Some(500))
         } else {
             (Outcome::HungUp, None)

@@ -1,66 +1,36 @@
 //! Metrics of this process, under the names that all exporters use. They come from `/proc/self`,
 //! and are zero on systems without it.
 
-use super::{Maker, whole};
-use prometheus::{Counter, IntGauge};
+use super::families::Families;
+use super::levels::whole;
 use std::fs::read_to_string;
 
 /// The unit of CPU times in `/proc`, the same on every Linux system in use.
 const TICKS_PER_SECOND: f64 = 100.0;
 const BYTES_PER_KIB: u64 = 1024;
 
-#[derive(Debug)]
-pub(super) struct ProcessGauges {
-    cpu: Counter,
-    resident: IntGauge,
-    virtual_memory: IntGauge,
-    threads: IntGauge,
-    files: IntGauge,
-    most_files: IntGauge,
-    started: IntGauge,
-}
-
-impl ProcessGauges {
-    pub(super) fn new(make: &Maker) -> prometheus::Result<Self> {
-        Ok(Self {
-            cpu: make.own(Counter::new(
-                "process_cpu_seconds_total",
-                "User and system CPU time",
-            ))?,
-            resident: make.gauge("process_resident_memory_bytes", "Resident memory")?,
-            virtual_memory: make.gauge("process_virtual_memory_bytes", "Virtual memory")?,
-            threads: make.gauge("process_threads", "Threads")?,
-            files: make.gauge("process_open_fds", "Open file descriptors")?,
-            most_files: make.gauge(
-                "process_max_fds",
-                "Most file descriptors that may be open; 0 if there is no limit",
-            )?,
-            started: make.gauge(
-                "process_start_time_seconds",
-                "When the process started, as seconds since 1970",
-            )?,
-        })
-    }
-
-    pub(super) fn set(&self) {
-        let status = read_to_string("/proc/self/status").unwrap_or_default();
-        let of = |name: &str| field(&status, name).unwrap_or(0);
-        self.resident.set(whole(of("VmRSS:") * BYTES_PER_KIB));
-        self.virtual_memory
-            .set(whole(of("VmSize:") * BYTES_PER_KIB));
-        self.threads.set(whole(of("Threads:")));
-        let stat = Stat::parse(&read_to_string("/proc/self/stat").unwrap_or_default());
-        // The kernel's total: a counter can only be raised, so the difference is added.
-        self.cpu.inc_by((stat.cpu - self.cpu.get()).max(0.0));
-        let booted = read_to_string("/proc/stat").unwrap_or_default();
-        let booted = field(&booted, "btime").unwrap_or(0);
-        self.started.set(whole(booted + stat.started));
-        let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-        self.files.set(whole(files as u64));
-        let limits = read_to_string("/proc/self/limits").unwrap_or_default();
-        let most = field(&limits, "Max open files");
-        self.most_files.set(whole(most.unwrap_or(0)));
-    }
+/// Reads the state of this process and shows it.
+pub(super) fn set(families: &Families) {
+    let status = read_to_string("/proc/self/status").unwrap_or_default();
+    let of = |name: &str| field(&status, name).unwrap_or(0);
+    families.resident.set(whole(of("VmRSS:") * BYTES_PER_KIB));
+    families
+        .virtual_memory
+        .set(whole(of("VmSize:") * BYTES_PER_KIB));
+    families.threads.set(whole(of("Threads:")));
+    let stat = Stat::parse(&read_to_string("/proc/self/stat").unwrap_or_default());
+    // The kernel's total: a counter can only be raised, so the difference is added.
+    families
+        .cpu
+        .inc_by((stat.cpu - families.cpu.get()).max(0.0));
+    let booted = read_to_string("/proc/stat").unwrap_or_default();
+    let booted = field(&booted, "btime").unwrap_or(0);
+    families.started.set(whole(booted + stat.started));
+    let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    families.files.set(whole(files as u64));
+    let limits = read_to_string("/proc/self/limits").unwrap_or_default();
+    let most = field(&limits, "Max open files");
+    families.most_files.set(whole(most.unwrap_or(0)));
 }
 
 /// Returns the first number after `name` at the beginning of a line.

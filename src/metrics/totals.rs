@@ -1,6 +1,6 @@
 //! Counters summed over operations, for people who look at one page.
 
-use super::Metrics;
+use super::families::Families;
 use prometheus::IntCounterVec;
 use prometheus::core::Collector;
 use std::collections::BTreeMap;
@@ -21,14 +21,13 @@ pub struct Totals {
     pub throttled: Counts,
 }
 
-impl Metrics {
-    /// Returns the sums at this moment, of the same counters that `/metrics` shows.
-    pub fn totals(&self) -> Totals {
-        Totals {
-            requests: sums(&self.requests, "outcome"),
-            upstream: sums(&self.upstream, "result"),
-            refusals: sums(&self.refusals, "type"),
-            throttled: sums(&self.throttled, "origin"),
+impl Totals {
+    pub(super) fn new(families: &Families) -> Self {
+        Self {
+            requests: sums(&families.requests, "outcome"),
+            upstream: sums(&families.upstream, "result"),
+            refusals: sums(&families.rejections, "type"),
+            throttled: sums(&families.throttled, "origin"),
         }
     }
 }

@@ -131,7 +131,7 @@ impl Shadow {
         let name = &context.operation.name;
         let (cached, wait) = (prediction.cached.as_str(), prediction.wait());
         self.metrics
-            .foreseen(name, prediction.verdict(), cached, wait);
+            .predicted(name, prediction.verdict(), cached, wait);
         let mut timing = Timing::of(&context);
         self.attempts.leaves(&context, &mut timing);
         // A task of its own, because a caller that hangs up must not cut off the request.

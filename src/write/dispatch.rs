@@ -116,7 +116,7 @@ impl Writes {
             );
         } else {
             self.metrics
-                .travelled(&operation.name, members.len() as u64, 1);
+                .batched(&operation.name, members.len() as u64, 1);
         }
         self.conclude_batch(members, outcomes, answer_read);
     }

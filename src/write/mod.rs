@@ -108,13 +108,13 @@ impl Writes {
         let now = self.clock.now();
         self.cache.settle(touched, now + settling);
         match touched {
-            Invalidation::Everything => self.metrics.fence_moved("everything"),
-            Invalidation::Credential(_) => self.metrics.fence_moved("credential"),
+            Invalidation::Everything => self.metrics.invalidated("everything"),
+            Invalidation::Credential(_) => self.metrics.invalidated("credential"),
             Invalidation::Named { tags, .. } if tags.is_empty() => {
-                self.metrics.fence_moved("paths")
+                self.metrics.invalidated("paths")
             }
             Invalidation::Named { .. } | Invalidation::Operations(_) => {
-                self.metrics.fence_moved("tags")
+                self.metrics.invalidated("tags")
             }
         }
     }

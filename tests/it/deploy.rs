@@ -163,39 +163,39 @@ fn eventful() -> String {
     for outcome in Outcome::ALL {
         metrics.request("getUser", outcome, Some(500), SOON);
     }
-    metrics.own_time(SOON);
+    metrics.overhead(SOON);
     metrics.not_a_hit("getUser", "miss", "absent");
     metrics.not_a_hit("getUser", "stale", "if-error");
     metrics.refreshed("getUser", "ahead");
-    metrics.refusal("getUser", "gateway-queue-wait");
+    metrics.rejected("getUser", "gateway-queue-wait");
     for origin in [Origin::Upstream, Origin::Start, Origin::Gateway] {
         metrics.throttled("getUser", origin);
     }
-    metrics.left("getUser", SOON);
+    metrics.queued("getUser", SOON);
     metrics.answered("getUser", 500, SOON);
     for result in ["not-sent", "unknown"] {
         metrics.unanswered("getUser", result);
     }
     for kind in ["tags", "everything", "unauthorized"] {
-        metrics.fence_moved(kind);
+        metrics.invalidated(kind);
     }
     metrics.foreign("getUser", 1);
-    metrics.repeated("getUser");
-    metrics.repetition_refused("getUser");
+    metrics.retried("getUser");
+    metrics.retry_denied("getUser");
     metrics.connections().malformed(Malformed::TooLarge);
     for state in ["succeeded", "failed", "unknown", "cancelled"] {
         metrics.durable_ended("getUser", state);
     }
-    metrics.travelled("getUser", 2, 1);
+    metrics.batched("getUser", 2, 1);
     for kept in [true, false] {
         metrics.journal_committed(kept, SOON);
     }
     metrics.in_shadow(true);
     for verdict in ["hit", "stale", "joined"] {
-        metrics.foreseen("getUser", verdict, verdict, None);
+        metrics.predicted("getUser", verdict, verdict, None);
     }
     for verdict in ["at-once", "refused"] {
-        metrics.foreseen("getUser", verdict, "none", Some(SOON));
+        metrics.predicted("getUser", verdict, "none", Some(SOON));
         metrics.throttled_in_shadow("getUser", verdict);
     }
     let budgets = [(Arc::from("getUser"), BudgetGauge::default())];

@@ -158,7 +158,7 @@ impl Writes {
         let age = now.saturating_duration_since(first);
         if is_repeatable(&context) && age < RETRY_FOR {
             recovered.repeated += 1;
-            self.metrics.repeated(&context.operation.name);
+            self.metrics.retried(&context.operation.name);
             self.defer(&pending, place);
             return Ok(());
         }

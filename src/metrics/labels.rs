@@ -1,0 +1,132 @@
+//! Pure. The values of labels that are enums.
+
+/// The outcome of a request. Every request ends in exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Served from the store.
+    Hit,
+    /// Served stale from the store, which some rule permits.
+    Stale,
+    /// Served by a fetch of its own that could be stored.
+    Fetched,
+    /// Served by a fetch that another request led.
+    Joined,
+    /// A read that bypassed the cache.
+    Passed,
+    /// A write that the API responded to.
+    Written,
+    /// A write accepted to be sent later.
+    Deferred,
+    /// Served with the recorded response of an earlier request under the same key.
+    Replayed,
+    /// Served by one of the gateway's own resources.
+    Own,
+    /// Rejected by the gateway; nothing was sent.
+    Refused,
+    /// The deadline passed in the queue; nothing took effect.
+    Expired,
+    /// A write that was sent without a response.
+    Unknown,
+    /// The API could not be reached, or did not respond to a read.
+    Failed,
+    /// The caller hung up before the response.
+    HungUp,
+}
+
+impl Outcome {
+    /// All outcomes.
+    pub const ALL: [Self; 14] = [
+        Self::Hit,
+        Self::Stale,
+        Self::Fetched,
+        Self::Joined,
+        Self::Passed,
+        Self::Written,
+        Self::Deferred,
+        Self::Replayed,
+        Self::Own,
+        Self::Refused,
+        Self::Expired,
+        Self::Unknown,
+        Self::Failed,
+        Self::HungUp,
+    ];
+
+    /// Returns the label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Fetched => "fetched",
+            Self::Joined => "joined",
+            Self::Passed => "passed",
+            Self::Written => "written",
+            Self::Deferred => "deferred",
+            Self::Replayed => "replayed",
+            Self::Own => "own",
+            Self::Refused => "refused",
+            Self::Expired => "expired",
+            Self::Unknown => "unknown",
+            Self::Failed => "failed",
+            Self::HungUp => "hung-up",
+        }
+    }
+}
+
+/// The origin of a 429.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The API, for any other attempt.
+    Upstream,
+    /// The API, for the first attempt of a budget without history.
+    Start,
+    /// The gateway, for a caller over its quota.
+    Gateway,
+}
+
+impl Origin {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::Start => "start",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// The kind of bytes that are not a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// No valid head.
+    Head,
+    /// A head above the size limit.
+    TooLarge,
+    /// The preface of HTTP/2.
+    Http2,
+    /// The rest of a head did not come in time.
+    Timeout,
+}
+
+impl Malformed {
+    /// Returns the label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::TooLarge => "too-large",
+            Self::Http2 => "http2",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// Returns the class of a status; `none` without a response.
+pub(super) fn class(status: Option<u16>) -> &'static str {
+    match status {
+        Some(100..=199) => "1xx",
+        Some(200..=299) => "2xx",
+        Some(300..=399) => "3xx",
+        Some(400..=499) => "4xx",
+        Some(_) => "5xx",
+        None => "none",
+    }
+}

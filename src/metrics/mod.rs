@@ -1,0 +1,375 @@
+//! The metrics: one method in domain words for each event.
+//!
+//! Promises that a hit costs no lookup of a label after the first of its operation. Metrics are
+//! built once and passed down; there is no global. `families.rs` is the table of all names;
+//! `docs/metrics.md` says what a metric means for operators. Nothing here decides what an event is.
+
+use crate::version::{COMMIT, VERSION};
+use prometheus::{Encoder, HistogramVec, IntCounter, IntCounterVec, Registry, TextEncoder};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+mod connections;
+mod families;
+mod labels;
+mod levels;
+mod process;
+mod totals;
+
+pub use connections::{BodyUnderWay, Connections, OpenConnection};
+use families::Families;
+use labels::class;
+pub use labels::{Malformed, Origin, Outcome};
+use levels::whole;
+pub use levels::{BudgetGauge, DurableGauge, Levels};
+pub use totals::{Counts, Totals};
+
+/// The results of a reload.
+const APPLIED: &str = "applied";
+const FAILED: &str = "failed";
+/// The results of a comparison in shadow mode.
+const COMPARISONS: [&str; 2] = ["same", "different"];
+
+/// The reasons to reject admin requests.
+const DENIALS: [&str; 7] = [
+    "host",
+    "origin",
+    "header",
+    "address",
+    "no-token",
+    "wrong-token",
+    "paused",
+];
+
+/// The two counters of a hit.
+#[derive(Debug)]
+struct Hits {
+    requests: IntCounter,
+    cache: IntCounter,
+}
+
+/// All metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    families: Families,
+    connections: Connections,
+    /// Resolved at an operation's first hit, so that only cached operations have a series.
+    hits: Vec<(Arc<str>, OnceLock<Hits>)>,
+}
+
+impl Metrics {
+    /// Creates the metrics for these operations, in the order of their indices.
+    ///
+    /// # Errors
+    /// Only if a name is malformed or taken twice, which a test excludes.
+    pub fn new(operations: &[Arc<str>]) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let families = Families::new(&registry)?;
+        create_series(&families);
+        let hits = operations.iter().cloned();
+        Ok(Self {
+            hits: hits.map(|name| (name, OnceLock::new())).collect(),
+            connections: Connections::new(&families),
+            families,
+            registry,
+        })
+    }
+
+    /// Counts a hit with a 2xx. This is the hot path: only the first hit looks up labels.
+    pub fn hit(&self, operation: usize, elapsed: Duration) {
+        if let Some((name, hits)) = self.hits.get(operation) {
+            let hits = hits.get_or_init(|| Hits {
+                requests: self.families.requests.with_label_values(&[
+                    name,
+                    Outcome::Hit.as_str(),
+                    "2xx",
+                ]),
+                cache: self
+                    .families
+                    .cache
+                    .with_label_values(&[name.as_ref(), "hit", "fresh"]),
+            });
+            hits.requests.inc();
+            hits.cache.inc();
+        }
+        self.families.hit_duration.observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts a hit with another status, such as a 304.
+    pub fn other_hit(&self, operation: &str, status: u16, elapsed: Duration) {
+        let labels = [operation, Outcome::Hit.as_str(), class(Some(status))];
+        count(&self.families.requests, &labels);
+        count(&self.families.cache, &[operation, "hit", "fresh"]);
+        self.families.hit_duration.observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts the end of any other request.
+    pub fn request(
+        &self,
+        operation: &str,
+        outcome: Outcome,
+        status: Option<u16>,
+        elapsed: Duration,
+    ) {
+        let labels = [operation, outcome.as_str(), class(status)];
+        count(&self.families.requests, &labels);
+        time(&self.families.duration, &[outcome.as_str()], elapsed);
+    }
+
+    /// Records the time that a request spent in the gateway itself.
+    pub fn overhead(&self, elapsed: Duration) {
+        self.families.overhead.observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts a fetch that no reader waits for.
+    pub fn refreshed(&self, operation: &str, why: &str) {
+        count(&self.families.refreshes, &[operation, why]);
+    }
+
+    /// Counts a read of a cacheable operation that was no hit. `result` is `stale`, `miss` or
+    /// `bypass`.
+    pub fn not_a_hit(&self, operation: &str, result: &str, reason: &str) {
+        count(&self.families.cache, &[operation, result, reason]);
+    }
+
+    /// Counts an error of the gateway itself.
+    pub fn rejected(&self, operation: &str, kind: &str) {
+        count(&self.families.rejections, &[operation, kind]);
+    }
+
+    /// Counts a rejected request to the admin listener.
+    pub fn admin_rejected(&self, reason: &str) {
+        count(&self.families.admin_rejections, &[reason]);
+    }
+
+    /// Counts a 429.
+    pub fn throttled(&self, operation: &str, origin: Origin) {
+        count(&self.families.throttled, &[operation, origin.as_str()]);
+    }
+
+    /// Records the wait of a request at its first attempt.
+    pub fn queued(&self, operation: &str, waited: Duration) {
+        time(&self.families.queue_duration, &[operation], waited);
+        // Creates the series, so that the first 429 of this operation is an increase that `rate`
+        // sees.
+        for origin in [Origin::Upstream, Origin::Start, Origin::Gateway] {
+            self.families
+                .throttled
+                .with_label_values(&[operation, origin.as_str()]);
+        }
+    }
+
+    /// Counts an attempt that got a response with this status after this time.
+    pub fn answered(&self, operation: &str, status: u16, elapsed: Duration) {
+        let result = if status == 429 {
+            "429"
+        } else {
+            class(Some(status))
+        };
+        count(&self.families.upstream, &[operation, result]);
+        time(&self.families.upstream_duration, &[operation], elapsed);
+    }
+
+    /// Counts an attempt without a response: `not-sent` or `unknown`.
+    pub fn unanswered(&self, operation: &str, result: &str) {
+        count(&self.families.upstream, &[operation, result]);
+    }
+
+    /// Counts an invalidation of stored responses.
+    pub fn invalidated(&self, kind: &str) {
+        count(&self.families.invalidations, &[kind]);
+    }
+
+    /// Counts requests of other users of a token.
+    pub fn foreign(&self, budget: &str, requests: u32) {
+        self.families
+            .foreign
+            .with_label_values(&[budget])
+            .inc_by(u64::from(requests));
+    }
+
+    /// Counts a retry of a write that may have taken effect.
+    pub fn retried(&self, operation: &str) {
+        count(&self.families.retries, &[operation]);
+    }
+
+    /// Counts a write for which the retry budget had no retry.
+    pub fn retry_denied(&self, operation: &str) {
+        count(&self.families.retries_denied, &[operation]);
+    }
+
+    /// Returns the connections of callers.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// Counts a response body as in flight until the returned guard is dropped.
+    pub fn body(&self) -> BodyUnderWay {
+        BodyUnderWay::new(&self.families)
+    }
+
+    /// Counts a durable write that ended in this state.
+    pub fn durable_ended(&self, operation: &str, state: &str) {
+        count(&self.families.durable_ended, &[operation, state]);
+    }
+
+    /// Counts a batch run: `writes` that were sent with `dispatches` requests.
+    pub fn batched(&self, operation: &str, writes: u64, dispatches: u64) {
+        let of = &[operation];
+        self.families.batched.with_label_values(of).inc_by(writes);
+        count(&self.families.batches, of);
+        let saved = writes.saturating_sub(dispatches);
+        self.families.saved.with_label_values(of).inc_by(saved);
+    }
+
+    /// Counts a commit of the journal and its duration.
+    pub fn journal_committed(&self, kept: bool, took: Duration) {
+        let result = if kept { "kept" } else { "failed" };
+        time(&self.families.commits, &[result], took);
+    }
+
+    /// Sets whether shadow mode is on.
+    pub fn in_shadow(&self, is_on: bool) {
+        self.families.shadow_mode.set(i64::from(is_on));
+    }
+
+    /// Counts a prediction: the verdict, the result of the cache, and the wait of a request that
+    /// would have been sent.
+    pub fn predicted(&self, operation: &str, verdict: &str, cache: &str, wait: Option<Duration>) {
+        let families = &self.families;
+        count(&families.shadow_requests, &[operation, verdict, cache]);
+        if let Some(wait) = wait {
+            time(&families.shadow_wait, &[operation], wait);
+        }
+        if verdict == "hit" {
+            // Creates both series, so that the first difference is an increase that `rate` sees.
+            for result in COMPARISONS {
+                families
+                    .shadow_compared
+                    .with_label_values(&[operation, result]);
+            }
+        }
+    }
+
+    /// Counts a comparison of a stored response with the API's: `same` or `different`.
+    pub fn compared(&self, operation: &str, result: &str) {
+        count(&self.families.shadow_compared, &[operation, result]);
+    }
+
+    /// Counts a 429 of the API, by the prediction for its request.
+    pub fn throttled_in_shadow(&self, operation: &str, verdict: &str) {
+        count(&self.families.shadow_throttled, &[operation, verdict]);
+    }
+
+    /// Notes the first configuration.
+    pub fn configured(&self, at: SystemTime) {
+        self.families.reload_successful.set(1);
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.families.reload_time.set(since.as_secs_f64());
+    }
+
+    /// Notes a successful reload after which `waiting` keys wait for a restart.
+    pub fn reloaded(&self, at: SystemTime, waiting: usize) {
+        self.configured(at);
+        count(&self.families.reloads, &[APPLIED]);
+        self.families.restart_pending.set(whole(waiting as u64));
+    }
+
+    /// Notes a failed reload. The previous configuration stays in use.
+    pub fn reload_failed(&self) {
+        self.families.reload_successful.set(0);
+        count(&self.families.reloads, &[FAILED]);
+    }
+
+    /// Counts `count` spans with this result.
+    pub fn spans(&self, result: &str, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.families
+            .spans
+            .with_label_values(&[result])
+            .inc_by(count);
+    }
+
+    /// Renders the text exposition with the present levels.
+    pub fn render(&self, budgets: &[(Arc<str>, BudgetGauge)], levels: &Levels) -> Vec<u8> {
+        levels::set(&self.families, budgets, levels);
+        process::set(&self.families);
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(error = %error, "cannot render the metrics");
+        }
+        text
+    }
+
+    /// Returns sums over operations at this moment, of the counters that `/metrics` shows.
+    pub fn totals(&self) -> Totals {
+        Totals::new(&self.families)
+    }
+}
+
+fn count(family: &IntCounterVec, labels: &[&str]) {
+    family.with_label_values(labels).inc();
+}
+
+fn time(family: &HistogramVec, labels: &[&str], elapsed: Duration) {
+    family
+        .with_label_values(labels)
+        .observe(elapsed.as_secs_f64());
+}
+
+/// Creates the series of labels with few values, so that the first event is an increase that `rate`
+/// sees.
+fn create_series(families: &Families) {
+    let malformed = [
+        Malformed::Head,
+        Malformed::TooLarge,
+        Malformed::Http2,
+        Malformed::Timeout,
+    ]
+    .map(Malformed::as_str);
+    let series: [(&IntCounterVec, &[&str]); 4] = [
+        (&families.malformed, &malformed),
+        (&families.admin_rejections, &DENIALS),
+        (&families.reloads, &[APPLIED, FAILED]),
+        (&families.spans, &["exported", "failed", "dropped"]),
+    ];
+    for (family, values) in series {
+        for value in values {
+            family.with_label_values(&[value]);
+        }
+    }
+    families.build.with_label_values(&[VERSION, COMMIT]).set(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_valid_and_every_event_is_counted_once() {
+        let metrics = Metrics::new(&[Arc::from("getUser"), Arc::from("listUsers")]).unwrap();
+        metrics.hit(1, Duration::from_micros(20));
+        metrics.request(
+            "getUser",
+            Outcome::Fetched,
+            Some(200),
+            Duration::from_millis(80),
+        );
+        metrics.throttled("getUser", Origin::Start);
+        let text = String::from_utf8(metrics.render(&[], &Levels::default())).unwrap();
+        for line in [
+            r#"segment_gateway_requests_total{code="2xx",operation="listUsers",outcome="hit"} 1"#,
+            r#"segment_gateway_requests_total{code="2xx",operation="getUser",outcome="fetched"} 1"#,
+            r#"segment_gateway_cache_requests_total{operation="listUsers",reason="fresh",result="hit"} 1"#,
+            r#"segment_gateway_throttled_total{operation="getUser",origin="start"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_hit_of_an_operation_outside_the_table_is_no_panic() {
+        Metrics::new(&[]).unwrap().hit(7, Duration::ZERO);
+    }
+}
