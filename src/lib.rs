@@ -20,8 +20,8 @@
 //! `gateway` → `shadow` → `read`, `write` (which do not know each other) → `attempt` → `exchange` →
 //! `cache`, `journal`, `lanes`, `limit`, `merge` (which do not know each other), `trace` →
 //! `upstream` → `route` → `buffer`, `clock`, `credential`, `error`, `metrics`, `network`,
-//! `private_file`, `swap`, `tasks`. The sandbox shares nothing with the gateway but the clock and `tasks`: it
-//! is the second opinion.
+//! `private_file`, `swap`, `tasks`. The sandbox shares nothing with the gateway but the clock and
+//! `tasks`: it is the second opinion.
 //!
 //! # Invariants
 //!

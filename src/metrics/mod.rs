@@ -3,6 +3,11 @@
 //! Promises that a hit costs no lookup of a label after the first of its operation. Metrics are
 //! built once and passed down; there is no global. `families.rs` is the table of all names;
 //! `docs/metrics.md` says what a metric means for operators. Nothing here decides what an event is.
+//!
+//! A new metric is a row in `families.rs`. What happens now and then gets a method here, which the
+//! place where it happens calls. A level gets a field of [`Levels`] and is read at each scrape. A
+//! series that has few values is created at the start, because Prometheus sees no increase in a
+//! series that begins at 1.
 
 use crate::version::{COMMIT, VERSION};
 use prometheus::{Encoder, HistogramVec, IntCounter, IntCounterVec, Registry, TextEncoder};
@@ -48,7 +53,8 @@ struct Hits {
     cache: IntCounter,
 }
 
-/// All metrics.
+/// All metrics. Every method may be called from any thread and takes no lock that is held for
+/// longer than a look-up.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -104,7 +110,8 @@ impl Metrics {
         self.families.hit_duration.observe(elapsed.as_secs_f64());
     }
 
-    /// Counts the end of any other request.
+    /// Counts the end of any other request; `status` is that of the response, `None` if the caller
+    /// hung up before it.
     pub fn request(
         &self,
         operation: &str,
@@ -122,7 +129,8 @@ impl Metrics {
         self.families.overhead.observe(elapsed.as_secs_f64());
     }
 
-    /// Counts a fetch that no reader waits for.
+    /// Counts a fetch that no reader waits for. `why` is the kind of stale response that was served
+    /// meanwhile, or `ahead` of its expiry.
     pub fn refreshed(&self, operation: &str, why: &str) {
         count(&self.families.refreshes, &[operation, why]);
     }
@@ -133,7 +141,7 @@ impl Metrics {
         count(&self.families.cache, &[operation, result, reason]);
     }
 
-    /// Counts an error of the gateway itself.
+    /// Counts an error of the gateway itself; `kind` is the type that its body names.
     pub fn rejected(&self, operation: &str, kind: &str) {
         count(&self.families.rejections, &[operation, kind]);
     }
@@ -143,7 +151,7 @@ impl Metrics {
         count(&self.families.admin_rejections, &[reason]);
     }
 
-    /// Counts a 429.
+    /// Counts a 429 that a caller or an attempt got.
     pub fn throttled(&self, operation: &str, origin: Origin) {
         count(&self.families.throttled, &[operation, origin.as_str()]);
     }
@@ -160,7 +168,8 @@ impl Metrics {
         }
     }
 
-    /// Counts an attempt that got a response with this status after this time.
+    /// Counts an attempt that got a response with this status after this time. A 429 has a result
+    /// of its own, because it says something about the budget and not about the request.
     pub fn answered(&self, operation: &str, status: u16, elapsed: Duration) {
         let result = if status == 429 {
             "429"
@@ -171,12 +180,13 @@ impl Metrics {
         time(&self.families.upstream_duration, &[operation], elapsed);
     }
 
-    /// Counts an attempt without a response: `not-sent` or `unknown`.
+    /// Counts an attempt without a response: `not-sent` if it certainly had no effect, `unknown` if
+    /// it may have had one.
     pub fn unanswered(&self, operation: &str, result: &str) {
         count(&self.families.upstream, &[operation, result]);
     }
 
-    /// Counts an invalidation of stored responses.
+    /// Counts an invalidation of stored responses, by what it names; see the row.
     pub fn invalidated(&self, kind: &str) {
         count(&self.families.invalidations, &[kind]);
     }
@@ -214,7 +224,8 @@ impl Metrics {
         count(&self.families.durable_ended, &[operation, state]);
     }
 
-    /// Counts a batch run: `writes` that were sent with `dispatches` requests.
+    /// Counts a batch run: `writes` that were sent with `dispatches` requests. The difference is
+    /// what batching saves of the budget.
     pub fn batched(&self, operation: &str, writes: u64, dispatches: u64) {
         let of = &[operation];
         self.families.batched.with_label_values(of).inc_by(writes);
@@ -223,7 +234,8 @@ impl Metrics {
         self.families.saved.with_label_values(of).inc_by(saved);
     }
 
-    /// Counts a commit of the journal and its duration.
+    /// Counts a commit of the journal and its duration, from the call until it is on disk or has
+    /// failed.
     pub fn journal_committed(&self, kept: bool, took: Duration) {
         let result = if kept { "kept" } else { "failed" };
         time(&self.families.commits, &[result], took);
@@ -262,7 +274,7 @@ impl Metrics {
         count(&self.families.shadow_throttled, &[operation, verdict]);
     }
 
-    /// Notes the first configuration.
+    /// Notes the first configuration. It counts as no reload.
     pub fn configured(&self, at: SystemTime) {
         self.families.reload_successful.set(1);
         let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -308,10 +320,12 @@ impl Metrics {
     }
 }
 
+/// Counts one event in the series of these labels, in the order of the row.
 fn count(family: &IntCounterVec, labels: &[&str]) {
     family.with_label_values(labels).inc();
 }
 
+/// Records a duration in the series of these labels.
 fn time(family: &HistogramVec, labels: &[&str], elapsed: Duration) {
     family
         .with_label_values(labels)
