@@ -1,24 +1,19 @@
-//! What the gateway itself refuses or could not do, whose fault it was, and whether the request
-//! may be sent again.
+//! The gateway's own errors: what it refuses or could not do, and what each means to the caller.
 //!
-//! `exchange/error_response.rs` alone turns these into status codes and bodies. An outcome that is
-//! unknown is never folded into a failure: it has its own variant, and only that one says "sent".
+//! One row of [`GatewayError::facts`] per error holds its `type`, its status code, whether anything
+//! was sent and whether the request may be sent again. Everything else reads that row: responses,
+//! metrics, the access log and the test of `docs/errors.md`.
+//!
+//! An outcome that is unknown is never folded into a failure: it has a variant of its own. This
+//! file decides nothing: which error a request ends in is decided where it ends.
 
+mod message;
+
+use crate::metrics::Outcome;
+use http::StatusCode;
 use std::time::Duration;
 
-/// Who has to act.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
-    /// The caller's request.
-    Caller,
-    /// The API or the way to it.
-    Upstream,
-    /// This gateway or its configuration.
-    Gateway,
-}
-
-/// An error of the gateway's own. [`GatewayError::was_sent`] says which of them mean that something
-/// was sent upstream.
+/// An error of the gateway's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GatewayError {
     /// The request is malformed, ambiguous or of a form that is not accepted.
@@ -44,7 +39,7 @@ pub enum GatewayError {
     QueueWait {
         /// The estimated wait.
         estimate: Duration,
-        /// Who returns after this is admitted if nothing new came.
+        /// When the request is admitted if nothing new arrives.
         retry_after: Duration,
     },
     /// A bound of the queue is reached.
@@ -61,11 +56,11 @@ pub enum GatewayError {
     Draining,
     /// Too many requests or budgets at once.
     Overloaded,
-    /// A write was sent and no answer of its own came: it may or may not have taken effect.
+    /// A write was sent and has no response: it may or may not have taken effect.
     OutcomeUnknown {
-        /// Why not.
+        /// How the wait for its response ended.
         waited: Waited,
-        /// Whether a repetition cannot do more than the first (PUT and DELETE).
+        /// Whether a retry has no further effect (PUT and DELETE).
         may_retry: bool,
     },
     /// The API could not be reached; nothing was sent.
@@ -75,471 +70,221 @@ pub enum GatewayError {
         /// Whether time ran out.
         waited: Waited,
     },
-    /// A read was not answered in time.
+    /// A read had no response in time.
     UpstreamTimeout,
-    /// A read's connection was lost, or its answer was malformed.
+    /// A read's connection was lost, or its response was malformed.
     UpstreamBroken,
-    /// A read was answered in a way that cannot be read, for this reason.
+    /// A read's response cannot be read, for this reason.
     UpstreamUnreadable(&'static str),
-    /// A read wanted nothing that has to be asked for, and nothing is stored for it.
+    /// A read with `only-if-cached`, and nothing suitable is stored.
     NotCached,
     /// Another request came before under the same `Idempotency-Key`.
     KeyReused,
-    /// A durable write was accepted and has not ended, and its caller's time is up.
+    /// A durable write was accepted and continues, and its caller's time is up.
     WritePending {
         /// When it has probably ended.
         retry_after: Duration,
-        /// Whether an attempt has left.
+        /// Whether an attempt was sent.
         sent: bool,
         /// The write's id.
         id: String,
     },
-    /// The write was taken back before it left.
+    /// The write was cancelled before it was sent.
     WriteCancelled,
-    /// The write has left or ended: it cannot be taken back.
+    /// The write was sent or has ended: it can no longer be cancelled.
     WriteLeft,
-    /// The API answered with this status, but the body of the answer was lost.
+    /// The API responded to a write with this status, but the body was lost.
     AnswerLost(u16),
-    /// There is no room to keep a write.
+    /// The journal has no room for a write.
     JournalFull,
-    /// As many writes have ended lately as can be remembered, and none of them may be forgotten
-    /// yet.
+    /// As many writes have ended lately as can be remembered, and none may be forgotten yet.
     TooManyEnded,
     /// The API has answered this credential with 401, or did so a moment ago.
     TokenRefused,
-    /// Writes cannot be kept.
+    /// The journal cannot store writes.
     JournalBroken,
-    /// The API refused its credential for as long as a write waits for another.
+    /// The API rejected the credential of a write for as long as one waits for another.
     GivenUp,
-    /// One of the gateway's own resources was asked for without a credential.
+    /// A resource of the gateway was asked for without the credential that it needs.
     Unauthorized,
     /// A write, or a read of what is cached for each credential, names no credential.
     NoCredential,
-    /// A page of operators, which are on a listener of their own.
+    /// A page for operators, asked for on the listener for callers.
     WrongListener,
-    /// One of the gateway's own resources does not know the method; these it knows.
+    /// A resource of the gateway does not know the method; these it knows.
     NotAllowed(&'static str),
     /// A bug; the log has more.
     Internal,
 }
 
-/// How waiting for an answer ended.
+/// How the wait for a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waited {
     /// Time ran out.
     TooLong,
     /// The connection was lost.
     InVain,
-    /// The answer cannot be read.
+    /// The response cannot be read.
     Unreadable,
-    /// The API refused the list in which it was sent, and it was not sent again in time.
+    /// The API refused the list in which the write was sent, and no retry was in time.
     Divided,
-    /// The API answered the batch in which it was sent, but not what became of it.
+    /// The API's response to the batch does not say what became of the write.
     Unattributed,
     /// An attempt may have taken effect, and the API refused the next one.
     RetryRefused,
-    /// The journal has no answer to it.
+    /// The journal has no response.
     Unrecorded,
 }
 
 impl Waited {
-    /// For the caller of a write, after "The write was sent, but".
-    fn why(self) -> &'static str {
+    /// Returns the status code of an error in which a wait ended so.
+    fn status(self) -> u16 {
         match self {
-            Self::TooLong => "the API did not respond in time",
-            Self::InVain => "the connection was lost before the response arrived",
-            Self::Unreadable => "the API's response could not be read (see the gateway's log)",
-            Self::Divided => {
-                "in a list that the API refused, and it could not be sent again in time"
-            }
-            Self::Unattributed => {
-                "the API's response to the batch that contained it does not say what became of this \
-                 write"
-            }
-            Self::RetryRefused => {
-                "the outcome of its first attempt is unknown, and the API refused the retry"
-            }
-            Self::Unrecorded => "no response is recorded that says what became of it",
+            Self::TooLong | Self::Divided => 504,
+            Self::InVain
+            | Self::Unreadable
+            | Self::Unattributed
+            | Self::RetryRefused
+            | Self::Unrecorded => 502,
         }
     }
 }
 
-impl GatewayError {
+/// What an error means to whoever handles or reports it.
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorFacts {
     /// The `type` member of the error's envelope, also its name in metrics and logs.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::BadRequest(_) => "gateway-bad-request",
-            Self::MethodRefused => "gateway-method-refused",
-            Self::NotFound => "gateway-not-found",
-            Self::HeadTooLarge(_) => "gateway-head-too-large",
-            Self::HeadTimeout => "gateway-head-timeout",
-            Self::BodyTooLarge(_) => "gateway-body-too-large",
-            Self::BodyTimeout => "gateway-body-timeout",
-            Self::CallerQuota { .. } => "gateway-caller-quota",
-            Self::QueueWait { .. } => "gateway-queue-wait",
-            Self::QueueFull { .. } => "gateway-queue-full",
-            Self::QueueExpired { .. } => "gateway-queue-expired",
-            Self::Draining => "gateway-draining",
-            Self::Overloaded => "gateway-overloaded",
-            Self::OutcomeUnknown { .. } => "gateway-outcome-unknown",
-            Self::UpstreamUnreachable { .. } => "gateway-upstream-unreachable",
-            Self::UpstreamTimeout => "gateway-upstream-timeout",
-            Self::UpstreamBroken | Self::UpstreamUnreadable(_) => "gateway-upstream-broken",
-            Self::NotCached => "gateway-not-cached",
-            Self::KeyReused => "gateway-key-reused",
-            Self::WritePending { .. } => "gateway-write-pending",
-            Self::WriteCancelled => "gateway-write-cancelled",
-            Self::WriteLeft => "gateway-write-left",
-            Self::AnswerLost(_) => "gateway-answer-lost",
-            Self::JournalFull => "gateway-journal-full",
-            Self::TooManyEnded => "gateway-too-many-ended",
-            Self::TokenRefused => "gateway-token-refused",
-            Self::JournalBroken => "gateway-journal-broken",
-            Self::GivenUp => "gateway-given-up",
-            Self::Unauthorized => "gateway-unauthorized",
-            Self::NoCredential => "gateway-no-credential",
-            Self::WrongListener => "gateway-wrong-listener",
-            Self::NotAllowed(_) => "gateway-method-not-allowed",
-            Self::Internal => "gateway-internal",
-        }
-    }
-
-    /// Who has to act.
-    pub fn blame(&self) -> Blame {
-        match self {
-            Self::BadRequest(_)
-            | Self::MethodRefused
-            | Self::NotFound
-            | Self::HeadTooLarge(_)
-            | Self::BodyTooLarge(_)
-            | Self::BodyTimeout
-            | Self::HeadTimeout
-            | Self::CallerQuota { .. }
-            | Self::NotCached
-            | Self::KeyReused
-            | Self::WriteCancelled
-            | Self::WriteLeft
-            | Self::GivenUp
-            | Self::TokenRefused
-            | Self::Unauthorized
-            | Self::NoCredential
-            | Self::WrongListener
-            | Self::NotAllowed(_) => Blame::Caller,
-            Self::OutcomeUnknown { .. }
-            | Self::UpstreamUnreachable { .. }
-            | Self::UpstreamTimeout
-            | Self::UpstreamBroken
-            | Self::UpstreamUnreadable(_)
-            | Self::AnswerLost(_) => Blame::Upstream,
-            Self::QueueWait { .. }
-            | Self::QueueFull { .. }
-            | Self::QueueExpired { .. }
-            | Self::Draining
-            | Self::Overloaded
-            | Self::WritePending { .. }
-            | Self::JournalFull
-            | Self::TooManyEnded
-            | Self::JournalBroken
-            | Self::Internal => Blame::Gateway,
-        }
-    }
-
+    pub kind: &'static str,
+    /// The status code of the response.
+    pub status: StatusCode,
     /// Whether the same request may be sent again without risk.
-    pub fn may_retry(&self) -> bool {
-        match self {
-            Self::OutcomeUnknown { may_retry, .. } => *may_retry,
-            Self::BadRequest(_)
-            | Self::MethodRefused
-            | Self::NotFound
-            | Self::HeadTooLarge(_)
-            | Self::BodyTooLarge(_)
-            | Self::KeyReused
-            | Self::WriteCancelled
-            | Self::WriteLeft
-            | Self::AnswerLost(_)
-            | Self::GivenUp
-            | Self::TokenRefused
-            | Self::Unauthorized
-            | Self::NoCredential
-            | Self::WrongListener
-            | Self::NotAllowed(_)
-            | Self::Internal => false,
-            _ => true,
-        }
-    }
-
-    /// Whether the request, or part of it, may have reached the API.
-    pub fn was_sent(&self) -> bool {
-        matches!(
-            self,
-            Self::WritePending { sent: true, .. }
-                | Self::AnswerLost(_)
-                | Self::OutcomeUnknown { .. }
-                | Self::UpstreamTimeout
-                | Self::UpstreamBroken
-                | Self::UpstreamUnreadable(_)
-                | Self::Internal
-        )
-    }
-
-    /// Whether the budget of the operation had a part in it: how that stands is worth showing.
-    pub fn concerns_budget(&self) -> bool {
-        match self {
-            Self::QueueWait { .. }
-            | Self::QueueFull { .. }
-            | Self::QueueExpired { .. }
-            | Self::OutcomeUnknown { .. }
-            | Self::UpstreamUnreachable { .. }
-            | Self::UpstreamTimeout
-            | Self::UpstreamBroken
-            | Self::UpstreamUnreadable(_)
-            | Self::WritePending { .. }
-            | Self::AnswerLost(_) => true,
-            Self::BadRequest(_)
-            | Self::MethodRefused
-            | Self::NotFound
-            | Self::HeadTooLarge(_)
-            | Self::BodyTooLarge(_)
-            | Self::BodyTimeout
-            | Self::HeadTimeout
-            | Self::CallerQuota { .. }
-            | Self::NotCached
-            | Self::Draining
-            | Self::Overloaded
-            | Self::KeyReused
-            | Self::WriteCancelled
-            | Self::WriteLeft
-            | Self::JournalFull
-            | Self::TooManyEnded
-            | Self::JournalBroken
-            | Self::GivenUp
-            | Self::TokenRefused
-            | Self::Unauthorized
-            | Self::NoCredential
-            | Self::WrongListener
-            | Self::NotAllowed(_)
-            | Self::Internal => false,
-        }
-    }
-
+    pub may_retry: bool,
     /// When to come back, where that is known.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::CallerQuota { retry_after }
-            | Self::QueueWait { retry_after, .. }
-            | Self::QueueFull { retry_after }
-            | Self::QueueExpired { retry_after }
-            | Self::WritePending { retry_after, .. } => Some(*retry_after),
-            Self::JournalFull | Self::JournalBroken => Some(Duration::from_secs(10)),
-            Self::TooManyEnded => Some(Duration::from_secs(60)),
-            Self::Draining | Self::Overloaded => Some(Duration::from_secs(1)),
-            Self::UpstreamUnreachable { .. } => Some(Duration::from_secs(5)),
-            _ => None,
+    pub retry_after: Option<Duration>,
+    /// Whether the request, or part of it, may have reached the API.
+    pub sent: bool,
+    /// How the metrics count the request.
+    pub outcome: Outcome,
+    /// Whether the response shows how the budget of the operation stands.
+    pub shows_budget: bool,
+    /// Whether the connection is closed after the response. After a malformed request the next
+    /// bytes may be the rest of it, and connections beyond the bound exist only to deliver this
+    /// error.
+    pub closes: bool,
+}
+
+/// What a row says besides type and status. Without any, nothing was sent, and the same request
+/// must not be sent again.
+enum Fact {
+    Retry,
+    RetryAfter(Duration),
+    Sent,
+    Counts(Outcome),
+    ShowsBudget,
+    Closes,
+}
+
+fn row(kind: &'static str, status: u16, more: &[Fact]) -> ErrorFacts {
+    let mut facts = ErrorFacts {
+        kind,
+        status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        may_retry: false,
+        retry_after: None,
+        sent: false,
+        outcome: Outcome::Refused,
+        shows_budget: false,
+        closes: false,
+    };
+    for fact in more {
+        match *fact {
+            Fact::Retry => facts.may_retry = true,
+            Fact::RetryAfter(wait) => {
+                facts.may_retry = true;
+                facts.retry_after = Some(wait);
+            }
+            Fact::Sent => facts.sent = true,
+            Fact::Counts(outcome) => facts.outcome = outcome,
+            Fact::ShowsBudget => facts.shows_budget = true,
+            Fact::Closes => facts.closes = true,
         }
     }
+    facts
+}
 
-    /// For the caller: what happened and what to do.
-    pub fn message(&self) -> String {
+impl GatewayError {
+    /// Returns the row of this error.
+    #[rustfmt::skip] // a table
+    pub fn facts(&self) -> ErrorFacts {
+        use Fact::{Closes, Counts, Retry, RetryAfter, Sent, ShowsBudget};
+        use Outcome::{Expired, Failed, Unknown};
+        let seconds = Duration::from_secs;
         match self {
-            Self::BadRequest(why) => format!("{why}. Nothing was sent to the API."),
-            Self::MethodRefused => "CONNECT and TRACE are not accepted. Send the request to \
-                the API's own operations."
-                .into(),
-            Self::NotFound => "No such resource of the gateway. Paths under /_gateway/ are never \
-                forwarded to the API."
-                .into(),
-            Self::HeadTooLarge(limit) => format!(
-                "The head of the request is larger than {limit} bytes, or has more than 100 fields. \
-                Send less, or raise server.header_bytes of the gateway. Nothing was sent to the API."
-            ),
-            Self::BodyTooLarge(limit) => format!(
-                "The body is larger than {limit} bytes. Send less at a time, or raise \
-                server.body_bytes of the gateway. Nothing was sent to the API."
-            ),
-            Self::HeadTimeout | Self::BodyTimeout => self.message_of_timeout().into(),
-            Self::CallerQuota { .. } => {
-                "This caller exceeds its quota. Nothing was sent to the API; \
-                wait for Retry-After."
-                    .into()
-            }
-            Self::QueueWait { estimate, .. } => format!(
-                "The budget of this operation is in use: the wait would be about {} s, longer \
-                than this request may wait. Nothing was sent to the API; send the request again after \
-                Retry-After, or allow a longer wait with 'Prefer: wait=N'.",
-                estimate.as_secs_f64().ceil()
-            ),
-            Self::QueueFull { .. } => {
-                "The queue of this budget is full. Nothing was sent to the API; \
-                send the request again after Retry-After."
-                    .into()
-            }
-            Self::QueueExpired { .. } => {
-                "The deadline of the request passed in the queue. It was not \
-                carried out; it is safe to send it again."
-                    .into()
-            }
-            Self::OutcomeUnknown { waited, may_retry } => format!(
-                "The write was sent, but {}. It may or may not have taken effect{}",
-                waited.why(),
-                if *may_retry {
-                    "; it is safe to send it again."
-                } else {
-                    ": read the current state before you send it again."
-                }
-            ),
-            Self::UpstreamUnreachable { .. }
-            | Self::UpstreamTimeout
-            | Self::UpstreamBroken
-            | Self::UpstreamUnreadable(_) => self.message_of_upstream(),
-            Self::NotCached
-            | Self::Draining
-            | Self::Overloaded
-            | Self::KeyReused
-            | Self::WritePending { .. }
-            | Self::WriteCancelled
-            | Self::WriteLeft
-            | Self::AnswerLost(_)
-            | Self::JournalFull
-            | Self::TooManyEnded
-            | Self::JournalBroken
-            | Self::GivenUp
-            | Self::TokenRefused
-            | Self::Unauthorized
-            | Self::NoCredential
-            | Self::WrongListener
-            | Self::NotAllowed(_) => self.message_of_own(),
-            Self::Internal => "The gateway failed to handle this request. Its log has more under \
-                this X-Request-Id."
-                .into(),
-        }
-    }
+            // The request is not acceptable.
+            Self::BadRequest(_) => row("gateway-bad-request", 400, &[Closes]),
+            Self::NoCredential => row("gateway-no-credential", 401, &[]),
+            Self::NotFound => row("gateway-not-found", 404, &[]),
+            Self::WrongListener => row("gateway-wrong-listener", 404, &[]),
+            Self::MethodRefused => row("gateway-method-refused", 405, &[Closes]),
+            Self::HeadTimeout => row("gateway-head-timeout", 408, &[Retry, Closes]),
+            Self::BodyTimeout => row("gateway-body-timeout", 408, &[Retry, Closes]),
+            Self::BodyTooLarge(_) => row("gateway-body-too-large", 413, &[Closes]),
+            Self::HeadTooLarge(_) => row("gateway-head-too-large", 431, &[Closes]),
 
-    /// The message for a request that did not arrive in time.
-    fn message_of_timeout(&self) -> &'static str {
-        match self {
-            Self::HeadTimeout => {
-                "The head of the request did not arrive in time. Nothing was sent to the API; send \
-                the request again."
-            }
-            _ => {
-                "The body did not arrive in time. Nothing was sent to the API; send the request \
-                again."
-            }
-        }
-    }
+            // A limit is reached.
+            Self::CallerQuota { retry_after } =>
+                row("gateway-caller-quota", 429, &[RetryAfter(*retry_after)]),
+            Self::QueueWait { retry_after, .. } =>
+                row("gateway-queue-wait", 503, &[RetryAfter(*retry_after), ShowsBudget]),
+            Self::QueueFull { retry_after } =>
+                row("gateway-queue-full", 503, &[RetryAfter(*retry_after), ShowsBudget]),
+            Self::QueueExpired { retry_after } => row(
+                "gateway-queue-expired", 503,
+                &[RetryAfter(*retry_after), Counts(Expired), ShowsBudget],
+            ),
+            Self::Draining => row("gateway-draining", 503, &[RetryAfter(seconds(1)), Closes]),
+            Self::Overloaded => row("gateway-overloaded", 503, &[RetryAfter(seconds(1)), Closes]),
+            // RFC 9111, section 5.2.1.7.
+            Self::NotCached => row("gateway-not-cached", 504, &[Retry]),
 
-    /// What is said where the API did not answer as it should.
-    fn message_of_upstream(&self) -> String {
-        match self {
-            Self::UpstreamUnreachable { message, .. } => {
-                format!("{message} It is safe to send the request again.")
-            }
-            Self::UpstreamTimeout => "The API did not respond in time. It was a read; it is safe \
-                to send it again."
-                .into(),
-            Self::UpstreamBroken => {
-                "The API's response broke off or does not match the request. It \
-                was a read; it is safe to send it again."
-                    .into()
-            }
-            Self::UpstreamUnreadable(why) => format!(
-                "{why}. It was a read; it is safe to send it again. If it ends like this again, \
-                check what stands between the gateway and the API."
+            // The API or the way to it failed.
+            Self::UpstreamUnreachable { waited, .. } => row(
+                "gateway-upstream-unreachable", waited.status(),
+                &[RetryAfter(seconds(5)), Counts(Failed), ShowsBudget],
             ),
-            _ => String::new(),
-        }
-    }
+            Self::UpstreamTimeout =>
+                row("gateway-upstream-timeout", 504, &[Retry, Sent, Counts(Failed), ShowsBudget]),
+            Self::UpstreamBroken | Self::UpstreamUnreadable(_) =>
+                row("gateway-upstream-broken", 502, &[Retry, Sent, Counts(Failed), ShowsBudget]),
+            Self::OutcomeUnknown { waited, may_retry } => ErrorFacts {
+                may_retry: *may_retry,
+                ..row(
+                    "gateway-outcome-unknown", waited.status(),
+                    &[Sent, Counts(Unknown), ShowsBudget],
+                )
+            },
 
-    /// What is said about writes that outlast a crash, and about credentials.
-    fn message_of_own(&self) -> String {
-        match self {
-            Self::WrongListener => {
-                "This is the listener for callers. The pages for operators (/, /metrics, /livez, /readyz, /status, /cache, /log, /writes) are on \
-                the listener that admin.listen names, 127.0.0.1:8081 by default. Nothing was sent \
-                to the API."
-                    .into()
-            }
-            Self::NotCached => "Nothing that the request accepts is stored, and 'only-if-cached' \
-                forbids a request to the API. Send it again without that directive."
-                .into(),
-            Self::Draining => "The gateway is stopping. Nothing was sent to the API; send the \
-                request again."
-                .into(),
-            Self::Overloaded => "The gateway has reached a configured bound. Nothing was sent to the \
-                API; send the request again."
-                .into(),
-            Self::KeyReused => {
-                "Another request used this Idempotency-Key first. Nothing was sent to the API; use a new \
-                key for a new request."
-                    .into()
-            }
-            Self::WritePending { id, .. } => format!(
-                "The write is accepted and continues. Send the same request with the same \
-                Idempotency-Key again after Retry-After to get its result; it is not carried out \
-                twice. GET /_gateway/writes/{id} shows its state."
-            ),
-            Self::WriteCancelled => "This write was cancelled before it was sent, and will not be \
-                carried out. To send it after all, use another Idempotency-Key."
-                .into(),
-            Self::WriteLeft => "The write has been sent to the API or has ended. It can no longer be \
-                cancelled."
-                .into(),
-            Self::AnswerLost(status) => format!(
-                "The API responded to the write with {status}, but the body was lost or is too long to \
-                keep. Do not send the write again; read the current state."
-            ),
-            Self::JournalFull => "The gateway's disk has no room for a write. Nothing was sent to the \
-                API. Without `Prefer: respond-async` and Idempotency-Key the write passes, but is not \
-                durable."
-                .into(),
-            Self::TooManyEnded => "As many writes of this token, or of all, have ended within the \
-                last hour as the gateway can remember, and it does not forget an Idempotency-Key \
-                earlier. Nothing was sent to the API; send the write again after Retry-After, or send it \
-                without `Prefer: respond-async` and Idempotency-Key."
-                .into(),
-            Self::TokenRefused => "The API does not accept this token (401), so the gateway rejects the \
-                write; it asks again after some seconds. Nothing was kept; send it with a valid token."
-                .into(),
-            Self::JournalBroken => "The gateway cannot store writes; its log says why. Nothing was sent \
-                to the API. Without `Prefer: respond-async` and Idempotency-Key the write passes, but \
-                is not durable."
-                .into(),
-            Self::GivenUp => {
-                "The API rejected this write's token (401) for a day. The write was not carried out; send \
-                it again with a valid token."
-                    .into()
-            }
-            Self::Unauthorized => "Only the token that sent a write can see it: send the same \
-                Authorization."
-                .into(),
-            Self::NoCredential => "This operation needs a token: send `Authorization: Bearer <token>`. \
-                Nothing was sent to the API."
-                .into(),
-            Self::NotAllowed(allowed) => {
-                format!("This resource of the gateway accepts only {allowed}.")
-            }
-            _ => String::new(),
+            // A durable write.
+            Self::TokenRefused => row("gateway-token-refused", 401, &[]),
+            Self::Unauthorized => row("gateway-unauthorized", 401, &[]),
+            Self::NotAllowed(_) => row("gateway-method-not-allowed", 405, &[]),
+            Self::WriteCancelled => row("gateway-write-cancelled", 409, &[]),
+            Self::GivenUp => row("gateway-given-up", 409, &[]),
+            Self::WriteLeft => row("gateway-write-left", 409, &[]),
+            Self::KeyReused => row("gateway-key-reused", 422, &[]),
+            Self::AnswerLost(_) => row("gateway-answer-lost", 502, &[Sent, ShowsBudget]),
+            Self::WritePending { retry_after, sent, .. } => ErrorFacts {
+                sent: *sent,
+                ..row("gateway-write-pending", 503, &[RetryAfter(*retry_after), ShowsBudget])
+            },
+            Self::JournalBroken => row("gateway-journal-broken", 503, &[RetryAfter(seconds(10))]),
+            Self::JournalFull => row("gateway-journal-full", 507, &[RetryAfter(seconds(10))]),
+            Self::TooManyEnded => row("gateway-too-many-ended", 507, &[RetryAfter(seconds(60))]),
+
+            // A bug.
+            Self::Internal => row("gateway-internal", 500, &[Sent, Counts(Failed)]),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_was_sent_may_have_taken_effect() {
-        let unknown = GatewayError::OutcomeUnknown {
-            waited: Waited::TooLong,
-            may_retry: false,
-        };
-        assert!(unknown.was_sent() && !unknown.may_retry());
-        assert!(unknown.message().contains("may or may not"));
-        let wait = GatewayError::QueueWait {
-            estimate: Duration::from_millis(1_200),
-            retry_after: Duration::from_secs(2),
-        };
-        assert!(!wait.was_sent() && wait.may_retry());
-        assert!(wait.message().contains("about 2 s"));
-    }
-}
+mod tests;

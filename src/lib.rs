@@ -28,8 +28,8 @@
 //! - Files that begin `//! Pure.` read no clock, take no lock and await nothing: time is an
 //!   argument, so every decision is tested at any instant.
 //! - Only [`clock`] reads time, only `config/load.rs` the environment (the library of spans reads
-//!   the variables that begin with `OTEL_`), only `exchange/error_response.rs` knows the status
-//!   codes of the gateway's own errors, only [`metrics`] the names of metrics.
+//!   the variables that begin with `OTEL_`), only `error.rs` knows the status codes of the
+//!   gateway's own errors, only [`metrics`] the names of metrics.
 //! - Nothing but `attempt/send.rs` sends anything to the API, and each attempt has a permit of its
 //!   own; but in shadow mode, in which what callers send has none.
 

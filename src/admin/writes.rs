@@ -3,7 +3,6 @@
 use super::{Admin, document, text};
 use crate::error::GatewayError;
 use crate::exchange::body::OuterBody;
-use crate::exchange::error_response;
 use crate::journal::State;
 use crate::write::durable::{Listing, Selection};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -158,8 +157,9 @@ pub(super) fn refused(error: &GatewayError) -> Response<OuterBody> {
         GatewayError::BadRequest(why) => format!("{why}."),
         other => other.message(),
     };
-    let answer = json!({ "error": error.kind(), "message": message });
-    document(error_response::status(error), &answer)
+    let facts = error.facts();
+    let answer = json!({ "error": facts.kind, "message": message });
+    document(facts.status, &answer)
 }
 
 #[cfg(test)]

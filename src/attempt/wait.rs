@@ -223,7 +223,7 @@ impl Attempts {
             .join(&self.budget_request(context))
             .err()
             .map(refused);
-        let retry_after = refused.and_then(|refused| refused.retry_after());
+        let retry_after = refused.and_then(|refused| refused.facts().retry_after);
         GatewayError::QueueExpired {
             retry_after: retry_after.unwrap_or(Duration::from_secs(1)),
         }

@@ -1,60 +1,15 @@
-//! Responses for the gateway's own errors, and the only place that knows their status codes.
+//! Responses for the gateway's own errors: a row of [`GatewayError::facts`] as bytes and headers.
 //!
 //! They have the API's envelope, so that an SDK decodes them:
 //! `{"errors":[{"type":"gateway-…","message":"…","data":{…},"status":503}]}`.
 
-use crate::error::{Blame, GatewayError, Waited};
+use crate::error::GatewayError;
 use crate::exchange::body::Body;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::json;
 use std::time::Duration;
-
-/// Returns the status code of an error.
-pub fn status(error: &GatewayError) -> StatusCode {
-    match error {
-        GatewayError::BadRequest(_) => StatusCode::BAD_REQUEST,
-        GatewayError::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
-        GatewayError::NotFound | GatewayError::WrongListener => StatusCode::NOT_FOUND,
-        GatewayError::Unauthorized | GatewayError::NoCredential | GatewayError::TokenRefused => {
-            StatusCode::UNAUTHORIZED
-        }
-        GatewayError::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-        GatewayError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-        GatewayError::WriteCancelled | GatewayError::WriteLeft | GatewayError::GivenUp => {
-            StatusCode::CONFLICT
-        }
-        GatewayError::JournalFull | GatewayError::TooManyEnded => StatusCode::INSUFFICIENT_STORAGE,
-        GatewayError::AnswerLost(_) => StatusCode::BAD_GATEWAY,
-        GatewayError::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        GatewayError::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        GatewayError::HeadTimeout | GatewayError::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-        GatewayError::CallerQuota { .. } => StatusCode::TOO_MANY_REQUESTS,
-        GatewayError::QueueWait { .. }
-        | GatewayError::QueueFull { .. }
-        | GatewayError::QueueExpired { .. }
-        | GatewayError::Draining
-        | GatewayError::WritePending { .. }
-        | GatewayError::JournalBroken
-        | GatewayError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-        GatewayError::OutcomeUnknown { waited, .. }
-        | GatewayError::UpstreamUnreachable { waited, .. } => match waited {
-            Waited::TooLong | Waited::Divided => StatusCode::GATEWAY_TIMEOUT,
-            Waited::InVain
-            | Waited::Unreadable
-            | Waited::Unattributed
-            | Waited::RetryRefused
-            | Waited::Unrecorded => StatusCode::BAD_GATEWAY,
-        },
-        // RFC 9111, section 5.2.1.7.
-        GatewayError::NotCached | GatewayError::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-        GatewayError::UpstreamUnreadable(_) | GatewayError::UpstreamBroken => {
-            StatusCode::BAD_GATEWAY
-        }
-        GatewayError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
 
 /// Returns the response for an error.
 pub fn error(error: &GatewayError) -> Response<Body> {
@@ -63,8 +18,8 @@ pub fn error(error: &GatewayError) -> Response<Body> {
 
 /// Returns the response for an error, with its body in memory.
 pub fn error_held(error: &GatewayError) -> Response<Bytes> {
-    let status = status(error);
-    let mut data = json!({ "mayRetry": error.may_retry(), "sent": error.was_sent() });
+    let facts = error.facts();
+    let mut data = json!({ "mayRetry": facts.may_retry, "sent": facts.sent });
     if let GatewayError::QueueWait { estimate, .. } = error {
         data["estimatedWaitMs"] = json!(u64::try_from(estimate.as_millis()).unwrap_or(u64::MAX));
     }
@@ -72,46 +27,35 @@ pub fn error_held(error: &GatewayError) -> Response<Bytes> {
         data["writeId"] = json!(id);
     }
     let document = json!({ "errors": [{
-        "type": error.kind(),
+        "type": facts.kind,
         "message": error.message(),
         "data": data,
-        "status": status.as_u16(),
+        "status": facts.status.as_u16(),
     }]});
     let mut response = Response::new(Bytes::from(document.to_string()));
-    *response.status_mut() = status;
+    *response.status_mut() = facts.status;
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
-    if let Some(wait) = error.retry_after() {
+    if let Some(wait) = facts.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(wait)));
     }
-    if status == StatusCode::UNAUTHORIZED {
+    if facts.status == StatusCode::UNAUTHORIZED {
         // RFC 9110, section 11.6.1.
         let bearer = HeaderValue::from_static("Bearer");
         headers.insert(header::WWW_AUTHENTICATE, bearer);
     }
-    if matches!(error, GatewayError::MethodRefused) {
-        headers.insert(
-            header::ALLOW,
-            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-        );
-    }
-    if let GatewayError::NotAllowed(allowed) = error {
+    let allowed = match error {
+        GatewayError::MethodRefused => Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+        GatewayError::NotAllowed(allowed) => Some(*allowed),
+        _ => None,
+    };
+    if let Some(allowed) = allowed {
         headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
     }
-    let malformed = matches!(
-        error,
-        GatewayError::BadRequest(_) | GatewayError::MethodRefused | GatewayError::HeadTimeout
-    ) || matches!(
-        error,
-        GatewayError::HeadTooLarge(_) | GatewayError::BodyTooLarge(_) | GatewayError::BodyTimeout
-    );
-    let full = matches!(error, GatewayError::Draining | GatewayError::Overloaded);
-    if malformed && error.blame() == Blame::Caller || full {
-        // After a malformed request the next bytes may be the rest of it. Connections beyond the
-        // bound exist only to deliver this error.
+    if facts.closes {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -159,15 +103,5 @@ mod tests {
                 .is_some_and(|value| value == "close");
             assert_eq!(close, closes, "{refused:?}");
         }
-    }
-
-    #[test]
-    fn unknown_outcomes_tell_timeouts_from_lost_connections() {
-        let unknown = |waited| GatewayError::OutcomeUnknown {
-            waited,
-            may_retry: false,
-        };
-        assert_eq!(status(&unknown(Waited::TooLong)), 504);
-        assert_eq!(status(&unknown(Waited::InVain)), 502);
     }
 }

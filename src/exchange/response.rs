@@ -151,25 +151,16 @@ impl Reply {
 
     /// An error of the gateway itself.
     pub(crate) fn error(error: &GatewayError) -> Self {
-        let outcome = match error {
-            GatewayError::QueueExpired { .. } => Outcome::Expired,
-            GatewayError::OutcomeUnknown { .. } => Outcome::Unknown,
-            GatewayError::UpstreamUnreachable { .. }
-            | GatewayError::UpstreamTimeout
-            | GatewayError::UpstreamBroken
-            | GatewayError::UpstreamUnreadable(_)
-            | GatewayError::Internal => Outcome::Failed,
-            _ => Outcome::Refused,
-        };
+        let facts = error.facts();
         let write_id = match error {
             GatewayError::WritePending { id, .. } => id.parse().ok(),
             _ => None,
         };
         Self {
             write_id,
-            error: Some(error.kind()),
-            shows_budget: error.concerns_budget(),
-            ..Self::new(error_response::error(error), outcome)
+            error: Some(facts.kind),
+            shows_budget: facts.shows_budget,
+            ..Self::new(error_response::error(error), facts.outcome)
         }
     }
 }

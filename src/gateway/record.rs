@@ -340,7 +340,7 @@ impl Drop for RequestRecord {
         let metrics = &self.gateway.metrics;
         // The panic guard responds, and logs the panic.
         let (outcome, status) = if std::thread::panicking() {
-            metrics.rejected(self.name(), GatewayError::Internal.kind());
+            metrics.rejected(self.name(), GatewayError::Internal.facts().kind);
             (Outcome::Failed, Some(500))
         } else {
             (Outcome::HungUp, None)

@@ -162,7 +162,7 @@ fn after_panic(cause: &(dyn Any + Send), via: &HeaderValue) -> Response<LayeredB
     tracing::error!(cause = panic_text(cause), "request panicked");
     let error = GatewayError::Internal;
     let mut answer = error_response::error(&error);
-    mark_own(answer.headers_mut(), error.kind(), via);
+    mark_own(answer.headers_mut(), error.facts().kind, via);
     boxed(answer)
 }
 

@@ -311,7 +311,7 @@ impl Reads {
             "response is not compressed as its header says; fetching it without compression"
         );
         let result = self.very_bytes(reading).await;
-        result.map_err(|error| match error.was_sent() {
+        result.map_err(|error| match error.facts().sent {
             true => error,
             // The first attempt was sent.
             false => GatewayError::UpstreamUnreadable(UNDECODABLE),

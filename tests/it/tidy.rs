@@ -129,8 +129,9 @@ fn may_import(module: &str, used: &str) -> bool {
         return own(&FEATURES) || own(&PATH[..height]) && !is_beside;
     }
     match module {
-        "buffer" | "clock" | "credential" | "error" | "network" | "private_file" | "swap"
-        | "tasks" | "version" => false,
+        "buffer" | "clock" | "credential" | "network" | "private_file" | "swap" | "tasks"
+        | "version" => false,
+        "error" => own(&["metrics"]),
         "metrics" => own(&["version"]),
         "route" => false,
         "limit" => own(&["clock", "credential", "private_file", "route", "swap"]),
@@ -263,7 +264,6 @@ const LONG: &[&str] = &[
     "cache/mod.rs",
     "cli.rs",
     "config/read.rs",
-    "error.rs",
     "gateway/record.rs",
     "journal/disk.rs",
     "journal/disk/rows.rs",
