@@ -1,15 +1,13 @@
 //! Pure. IP networks in CIDR form (RFC 4632, section 3.1; RFC 4291, section 2.3).
 
+use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 /// A network of IPv4 or IPv6 addresses, e.g. `127.0.0.0/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    prefix: u8,
-}
+pub struct Network(IpNet);
 
 /// The expectation, for error messages.
 pub const NETWORK: &str = "networks such as `10.0.0.0/8`, `::1/128` or a single address, with no bits set behind the prefix";
@@ -18,9 +16,7 @@ impl Network {
     /// Returns whether the address is in the network. An IPv4 address mapped into IPv6
     /// (`::ffff:10.0.0.1`, as a dual-stack socket shows it) counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        address.is_ipv4() == self.address.is_ipv4()
-            && masked(address, self.prefix) == bits(self.address)
+        self.0.contains(&address.to_canonical())
     }
 }
 
@@ -28,53 +24,23 @@ impl FromStr for Network {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
+        let network: IpNet = match text.parse::<IpAddr>() {
+            Ok(address) => address.into(),
+            Err(_) => text.parse().map_err(|_| ())?,
         };
-        let address: IpAddr = address.parse().map_err(|_| ())?;
         // Addresses are compared in canonical form, so a mapped one would never match.
-        if address != address.to_canonical() {
-            return Err(());
-        }
-        let prefix = match prefix {
-            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
-                digits.parse().map_err(|_| ())?
-            }
-            Some(_) => return Err(()),
-            None => width(address),
-        };
-        if prefix > width(address) || masked(address, prefix) != bits(address) {
-            return Err(());
-        }
-        Ok(Self { address, prefix })
+        let is_canonical = network.addr() == network.addr().to_canonical();
+        let is_network = network == network.trunc();
+        (is_canonical && is_network)
+            .then_some(Self(network))
+            .ok_or(())
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
+        self.0.fmt(f)
     }
-}
-
-fn width(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => u128::from(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits(),
-    }
-}
-
-/// Returns the address with all bits behind the prefix cleared.
-fn masked(address: IpAddr, prefix: u8) -> u128 {
-    let behind = u32::from(width(address).saturating_sub(prefix));
-    let bits = bits(address);
-    bits.checked_shr(behind)
-        .and_then(|kept| kept.checked_shl(behind))
-        .unwrap_or(0)
 }
 
 #[cfg(test)]

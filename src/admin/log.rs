@@ -35,12 +35,8 @@ impl Admin {
 
     fn set_log_level(&self, query: Option<&str>) -> Result<(), GatewayError> {
         let given = parameters(query, &["level"])?;
-        let named = given.get("level");
-        let level = named.and_then(|named| {
-            LogLevel::ALL
-                .into_iter()
-                .find(|level| level.as_str() == named)
-        });
+        let level = given.get("level");
+        let level = level.and_then(|level| LogLevel::named(level));
         let level = level.ok_or(GatewayError::BadRequest(
             "Say the level: one of error, warn, info, debug and trace",
         ))?;

@@ -1,7 +1,9 @@
 //! Pure. What must hold between values, and what is allowed but probably not meant.
 
+use super::keys::{Config, UpstreamConfig};
 use super::problem::{Place, Problem};
-use super::{Config, Mode, Upstream, units};
+use super::units;
+use super::words::Mode;
 use http::Uri;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -122,7 +124,7 @@ impl Check<'_> {
         }
     }
 
-    fn upstream(&mut self, upstream: &Upstream) {
+    fn upstream(&mut self, upstream: &UpstreamConfig) {
         const KEY: &[&str] = &["upstream.url"];
         if let Err((found, expected)) = url(upstream) {
             self.add(KEY, found, expected);
@@ -233,7 +235,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 type Wrong = (String, &'static str);
 
 /// Checks the address of the API. A URL with user information is not shown: it may be a secret.
-fn url(upstream: &Upstream) -> Result<(), Wrong> {
+fn url(upstream: &UpstreamConfig) -> Result<(), Wrong> {
     const EXPECTED: &str =
         "`http://` or `https://`, a host and perhaps a port, such as `https://api.segmentapis.com`";
     let text = upstream.url.as_str();

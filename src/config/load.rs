@@ -3,9 +3,10 @@
 //! Everything is read anew with each call, so that a running program can load a changed file and
 //! keep what it has if that one is wrong. Relative paths are taken from the working directory.
 
+use super::keys::{self, Config};
 use super::problem::{Place, Problem, sort};
 use super::read::{Document, Environment, Findings, PREFIX, variables};
-use super::{Config, check, file, routes, units};
+use super::{check, routes, units};
 use crate::route::{OperationDef, Table};
 use std::ffi::OsString;
 use std::io;
@@ -104,7 +105,7 @@ fn load_with(
         .transpose();
     let document = document.map_err(|problem| vec![problem])?;
     let mut findings = Findings::default();
-    let mut config = file::read(document.as_ref(), environment, &mut findings);
+    let mut config = keys::read(document.as_ref(), environment, &mut findings);
     let mut problems = findings.problems;
     problems.extend(check::problems(&config, &findings.places));
     for unusable in probe(&config) {

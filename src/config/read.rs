@@ -6,17 +6,16 @@
 
 use super::problem::{Place, Problem};
 use super::units;
+use super::value::{Raw, Value};
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 mod nearest;
-mod value;
 pub mod variables;
 
 use nearest::nearest;
-pub use value::Value;
 
 /// What environment variables begin with.
 pub const PREFIX: &str = "SEGMENT_GATEWAY__";
@@ -133,15 +132,6 @@ pub struct Facts {
     pub default: String,
     /// The bounds of the value, or its form; empty for any text.
     pub accepts: String,
-}
-
-/// One value as it is written.
-#[derive(Clone, Copy)]
-pub enum Raw<'a> {
-    /// In a document.
-    Toml(&'a DeValue<'a>),
-    /// In the environment: always text.
-    Text(&'a str),
 }
 
 /// A table of a document, or the part of the environment that stands for one, or both.
@@ -378,29 +368,6 @@ impl<'a> Section<'a> {
 /// Whether a message may propose this key.
 fn is_safe(path: &str) -> bool {
     !UNSAFE.contains(&path)
-}
-
-impl Raw<'_> {
-    /// The value as a message shows it.
-    pub fn shown(&self) -> String {
-        match self {
-            Self::Text(text) => units::quoted(text),
-            Self::Toml(DeValue::String(text)) => units::quoted(text),
-            Self::Toml(DeValue::Integer(number)) => number.to_string(),
-            Self::Toml(DeValue::Float(number)) => number.to_string(),
-            Self::Toml(DeValue::Boolean(value)) => value.to_string(),
-            Self::Toml(DeValue::Datetime(_)) => "a date or time".to_owned(),
-            Self::Toml(DeValue::Array(elements)) => {
-                let elements: Vec<_> = elements
-                    .iter()
-                    .take(8)
-                    .map(|e| Raw::Toml(e.get_ref()).shown())
-                    .collect();
-                format!("[{}]", elements.join(", "))
-            }
-            Self::Toml(DeValue::Table(_)) => "a table".to_owned(),
-        }
-    }
 }
 
 #[cfg(test)]

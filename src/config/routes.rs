@@ -1,7 +1,8 @@
 //! Pure. The route table as it is written: `[operations.<name>]` and `[budgets.<name>]`.
 
 use super::problem::Problem;
-use super::read::{Document, Environment, Findings, Section, Value};
+use super::read::{Document, Environment, Findings, Section};
+use super::value::Value;
 use crate::route::{BudgetSpec, CachePolicy, MergeDef, OperationDef, Rate, Source, table};
 use http::Method;
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,7 +3,7 @@
 //!
 //! Promises that a request goes on under the configuration with which it was understood. Later
 //! requests use the new one. Therefore only what may differ between the two is replaced. Which keys
-//! those are is decided in `config/change.rs`.
+//! those are is decided in `config/keys.rs`.
 
 use crate::cache::Invalidation;
 use crate::exchange::callers::Allowed;

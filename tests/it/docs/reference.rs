@@ -1,7 +1,7 @@
 //! What the documents list is what the program has: keys of the configuration, errors, reasons.
 
 use super::{generated, root, text};
-use segment_gateway::config::{self, Key};
+use segment_gateway::config::{self, ConfigKey};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -44,7 +44,7 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
-fn accepts(key: &Key) -> String {
+fn accepts(key: &ConfigKey) -> String {
     let bounds = key.accepts.strip_prefix("a value from ");
     match bounds.and_then(|bounds| bounds.split_once(" to ")) {
         Some(("\"\"", high)) => format!("up to {high}"),
@@ -56,8 +56,8 @@ fn accepts(key: &Key) -> String {
 }
 
 /// The tables of all keys, one for each section.
-fn tables(explained: &[Explained], keys: &[Key]) -> String {
-    let keys: BTreeMap<&str, &Key> = keys.iter().map(|key| (&*key.name, key)).collect();
+fn tables(explained: &[Explained], keys: &[ConfigKey]) -> String {
+    let keys: BTreeMap<&str, &ConfigKey> = keys.iter().map(|key| (key.name, key)).collect();
     let mut tables = String::new();
     let mut section = None;
     for Explained {
@@ -103,7 +103,7 @@ fn the_reference_of_the_configuration_has_every_key() {
     };
     assert_eq!(
         names(explained.iter().map(|key| key.name.clone()).collect()),
-        names(keys.iter().map(|key| key.name.clone()).collect()),
+        names(keys.iter().map(|key| key.name.to_owned()).collect()),
         "the example file and the program have the same keys"
     );
     for key in &explained {

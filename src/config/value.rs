@@ -1,10 +1,8 @@
 //! Pure. The kinds of values a configuration has: how each is read, from TOML or from the
 //! environment, and how it is shown.
 
-use super::Raw;
-use crate::config::units::{self, Size};
-use crate::config::{LogAccess, LogFormat, LogLevel, Mode, Network};
-use crate::network;
+use super::units::{self, Size};
+use crate::network::{self, Network};
 use crate::route::{Directives, NameTemplate, Rate, Source, names};
 use http::Method;
 use std::net::SocketAddr;
@@ -21,7 +19,17 @@ pub trait Value: Sized {
     fn show(&self) -> String;
 }
 
+/// One value as it is written.
+#[derive(Clone, Copy)]
+pub enum Raw<'a> {
+    /// In a document.
+    Toml(&'a DeValue<'a>),
+    /// In the environment: always text.
+    Text(&'a str),
+}
+
 impl<'a> Raw<'a> {
+    /// Returns the value if it is text.
     fn text(self) -> Option<&'a str> {
         match self {
             Self::Text(text) => Some(text),
@@ -47,6 +55,27 @@ impl<'a> Raw<'a> {
             _ => self.text().map_or("", units::advice),
         }
     }
+
+    /// Returns the value as a message shows it.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Text(text) => units::quoted(text),
+            Self::Toml(DeValue::String(text)) => units::quoted(text),
+            Self::Toml(DeValue::Integer(number)) => number.to_string(),
+            Self::Toml(DeValue::Float(number)) => number.to_string(),
+            Self::Toml(DeValue::Boolean(value)) => value.to_string(),
+            Self::Toml(DeValue::Datetime(_)) => "a date or time".to_owned(),
+            Self::Toml(DeValue::Array(elements)) => {
+                let elements: Vec<_> = elements
+                    .iter()
+                    .take(8)
+                    .map(|e| Raw::Toml(e.get_ref()).shown())
+                    .collect();
+                format!("[{}]", elements.join(", "))
+            }
+            Self::Toml(DeValue::Table(_)) => "a table".to_owned(),
+        }
+    }
 }
 
 impl Value for bool {
@@ -65,8 +94,7 @@ impl Value for bool {
 
 impl Value for u32 {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
-        let number = raw.integer().and_then(|number| number.try_into().ok());
-        number.ok_or_else(|| "a whole number of 0 or more".to_owned())
+        integer(raw)
     }
 
     fn show(&self) -> String {
@@ -76,8 +104,7 @@ impl Value for u32 {
 
 impl Value for usize {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
-        let number = raw.integer().and_then(|number| number.try_into().ok());
-        number.ok_or_else(|| "a whole number of 0 or more".to_owned())
+        integer(raw)
     }
 
     fn show(&self) -> String {
@@ -85,10 +112,29 @@ impl Value for usize {
     }
 }
 
+/// What is expected where any text will do.
+const TEXT: &str = "text in quotes";
+
+/// Reads a value that is written as text; `expected` says what is, where `parse` refuses it.
+fn parsed<T, E: Into<String>>(
+    raw: Raw<'_>,
+    parse: impl FnOnce(&str) -> Option<T>,
+    expected: impl FnOnce() -> E,
+) -> Result<T, String> {
+    raw.text().and_then(parse).ok_or_else(|| expected().into())
+}
+
+/// Reads a number; the binary, octal and hexadecimal forms of TOML are numbers too.
+fn integer<T: TryFrom<u64>>(raw: Raw<'_>) -> Result<T, String> {
+    let number = raw.integer().and_then(|number| number.try_into().ok());
+    number.ok_or_else(|| "a whole number of 0 or more".to_owned())
+}
+
 impl Value for Duration {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
-        let duration = raw.text().and_then(units::duration);
-        duration.ok_or_else(|| format!("{}{}", units::DURATION, raw.advice()))
+        parsed(raw, units::duration, || {
+            format!("{}{}", units::DURATION, raw.advice())
+        })
     }
 
     fn show(&self) -> String {
@@ -98,8 +144,9 @@ impl Value for Duration {
 
 impl Value for Size {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
-        let size = raw.text().and_then(units::size);
-        size.ok_or_else(|| format!("{}{}", units::SIZE, raw.advice()))
+        parsed(raw, units::size, || {
+            format!("{}{}", units::SIZE, raw.advice())
+        })
     }
 
     fn show(&self) -> String {
@@ -109,9 +156,9 @@ impl Value for Size {
 
 impl Value for Rate {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
-        raw.text()
-            .and_then(units::rate)
-            .ok_or_else(|| format!("{}{}", units::RATE, raw.advice()))
+        parsed(raw, units::rate, || {
+            format!("{}{}", units::RATE, raw.advice())
+        })
     }
 
     fn show(&self) -> String {
@@ -121,9 +168,7 @@ impl Value for Rate {
 
 impl Value for String {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
-        raw.text()
-            .map(str::to_owned)
-            .ok_or_else(|| "text in quotes".to_owned())
+        parsed(raw, |text| Some(text.to_owned()), || TEXT)
     }
 
     fn show(&self) -> String {
@@ -142,12 +187,13 @@ impl Value for Box<str> {
 }
 
 impl Value for PathBuf {
+    /// No file has an empty name or one with a NUL.
     fn read(raw: Raw<'_>) -> Result<Self, String> {
-        let path = raw
-            .text()
-            .filter(|text| !text.is_empty() && !text.contains('\0'));
-        path.map(Into::into)
-            .ok_or_else(|| "the path of a file or directory".to_owned())
+        let path = |text: &str| {
+            let is_path = !text.is_empty() && !text.contains('\0');
+            is_path.then(|| text.into())
+        };
+        parsed(raw, path, || "the path of a file or directory")
     }
 
     fn show(&self) -> String {
@@ -159,9 +205,7 @@ impl Value for SocketAddr {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         const EXPECTED: &str =
             "an IP address and a port, such as `127.0.0.1:8080`, `0.0.0.0:8080` or `[::1]:8080`";
-        raw.text()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| EXPECTED.to_owned())
+        parsed(raw, |text| text.parse().ok(), || EXPECTED)
     }
 
     fn show(&self) -> String {
@@ -171,8 +215,7 @@ impl Value for SocketAddr {
 
 impl Value for Network {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
-        let network = raw.text().and_then(|text| text.parse().ok());
-        network.ok_or_else(|| network::NETWORK.to_owned())
+        parsed(raw, |text| text.parse().ok(), || network::NETWORK)
     }
 
     fn show(&self) -> String {
@@ -182,17 +225,9 @@ impl Value for Network {
 
 impl Value for Method {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
-        let known = [
-            Method::GET,
-            Method::POST,
-            Method::PUT,
-            Method::PATCH,
-            Method::DELETE,
-        ];
-        let method = known
-            .into_iter()
-            .find(|method| raw.text() == Some(method.as_str()));
-        method.ok_or_else(|| "GET, POST, PUT, PATCH or DELETE".to_owned())
+        let known = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+        let method = |text: &str| known.contains(&text).then(|| text.parse().ok())?;
+        parsed(raw, method, || "GET, POST, PUT, PATCH or DELETE")
     }
 
     fn show(&self) -> String {
@@ -202,7 +237,7 @@ impl Value for Method {
 
 impl Value for NameTemplate {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
-        names::parse(raw.text().ok_or("text in quotes")?).map_err(str::to_owned)
+        names::parse(raw.text().ok_or(TEXT)?).map_err(str::to_owned)
     }
 
     fn show(&self) -> String {
@@ -212,7 +247,7 @@ impl Value for NameTemplate {
 
 impl Value for Source {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
-        names::parse_placeholder(raw.text().ok_or("text in quotes")?).map_err(str::to_owned)
+        names::parse_placeholder(raw.text().ok_or(TEXT)?).map_err(str::to_owned)
     }
 
     fn show(&self) -> String {
@@ -267,39 +302,38 @@ impl<T: Value> Value for Vec<T> {
     }
 }
 
-/// One of a few words.
-macro_rules! words {
-    ($kind:ty { $($word:literal => $value:path),+ $(,)? }) => {
-        impl Value for $kind {
-            fn read(raw: Raw<'_>) -> Result<Self, String> {
-                match raw.text() {
-                    $(Some($word) => Ok($value),)+
-                    _ => Err(format!("one of {}", [$(concat!("\"", $word, "\"")),+].join(", "))),
-                }
-            }
+impl Value for Directives {
+    fn read(raw: Raw<'_>) -> Result<Self, String> {
+        let known = [Self::Shorter, Self::Upstream, Self::Operator];
+        one_of(raw, &known, directives)
+    }
 
-            fn show(&self) -> String {
-                match self {
-                    $($value => $word,)+
-                }
-                .to_owned()
-            }
-        }
-    };
+    fn show(&self) -> String {
+        directives(*self).to_owned()
+    }
 }
 
-words!(Directives {
-    "shorter" => Directives::Shorter,
-    "upstream" => Directives::Upstream,
-    "operator" => Directives::Operator,
-});
-words!(Mode { "enforce" => Mode::Enforce, "shadow" => Mode::Shadow });
-words!(LogFormat { "text" => LogFormat::Text, "json" => LogFormat::Json });
-words!(LogAccess { "upstream" => LogAccess::Upstream, "all" => LogAccess::All });
-words!(LogLevel {
-    "error" => LogLevel::Error,
-    "warn" => LogLevel::Warn,
-    "info" => LogLevel::Info,
-    "debug" => LogLevel::Debug,
-    "trace" => LogLevel::Trace,
-});
+fn directives(value: Directives) -> &'static str {
+    match value {
+        Directives::Shorter => "shorter",
+        Directives::Upstream => "upstream",
+        Directives::Operator => "operator",
+    }
+}
+
+/// Reads one of a few words.
+pub(super) fn one_of<T: Copy>(
+    raw: Raw<'_>,
+    known: &[T],
+    word: fn(T) -> &'static str,
+) -> Result<T, String> {
+    let mut values = known.iter().copied();
+    let value = values.find(|value| raw.text() == Some(word(*value)));
+    value.ok_or_else(|| {
+        let words: Vec<_> = known
+            .iter()
+            .map(|value| units::quoted(word(*value)))
+            .collect();
+        format!("one of {}", words.join(", "))
+    })
+}

@@ -1,0 +1,92 @@
+//! Pure. Values that are one of a few words.
+
+use super::value::{Raw, Value, one_of};
+
+/// Makes an enum whose variants are written as words in a configuration.
+macro_rules! words {
+    ($(
+        $(#[$about:meta])*
+        $name:ident { $( $(#[$doc:meta])* $variant:ident = $word:literal, )+ }
+    )+) => { $(
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $( $(#[$doc])* $variant, )+
+        }
+
+        impl $name {
+            /// All values, in the order in which messages list them.
+            const ALL: &[Self] = &[$( Self::$variant ),+];
+
+            /// Returns the value that a configuration calls `word`.
+            pub fn named(word: &str) -> Option<Self> {
+                let mut values = Self::ALL.iter().copied();
+                values.find(|value| value.as_str() == word)
+            }
+
+            /// Returns the word of the configuration.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $( Self::$variant => $word, )+
+                }
+            }
+        }
+
+        impl Value for $name {
+            fn read(raw: Raw<'_>) -> Result<Self, String> {
+                one_of(raw, Self::ALL, Self::as_str)
+            }
+
+            fn show(&self) -> String {
+                self.as_str().to_owned()
+            }
+        }
+    )+ };
+}
+
+words! {
+    /// Whether the gateway applies its decisions.
+    Mode {
+        /// It does: limits are enforced, reads come from the cache.
+        Enforce = "enforce",
+        /// It forwards everything at once and reports what it would have done.
+        Shadow = "shadow",
+    }
+
+    /// The form of a log line.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object per line.
+        Json = "json",
+    }
+
+    /// The level from which log lines are written, the quietest first.
+    LogLevel {
+        /// Something is lost or about to be.
+        Error = "error",
+        /// Something is worse than it should be.
+        Warn = "warn",
+        /// A state has changed.
+        Info = "info",
+        /// What happens to each request.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+
+    /// Which requests have a line in the access log.
+    LogAccess {
+        /// Those that went upstream, were rejected or failed.
+        Upstream = "upstream",
+        /// Everything, responses from the cache included.
+        All = "all",
+    }
+}
+
+impl LogLevel {
+    /// Returns whether there are lines about each request.
+    pub fn tells_of_requests(self) -> bool {
+        matches!(self, Self::Debug | Self::Trace)
+    }
+}
