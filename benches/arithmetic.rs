@@ -29,13 +29,13 @@ use segment_gateway::clock::Clock;
 use segment_gateway::credential::{Credential, Hasher};
 use segment_gateway::limit::account::{Account, Next};
 use segment_gateway::limit::budgets::{
-    Admission, Bounds, BudgetRequest, Budgets, LineBounds, Readiness,
+    Admission, BudgetBounds, BudgetRequest, Budgets, LineBounds, Readiness,
 };
 use segment_gateway::limit::learn::Allowance;
-use segment_gateway::limit::ledger::{History, Ledger};
+use segment_gateway::limit::ledger::{Ledger, PastUsage};
 use segment_gateway::limit::ticket::Ticket;
 use segment_gateway::limit::turns::{Caller, Urgency};
-use segment_gateway::limit::window::{End, Slot, Taken, Terms, Window};
+use segment_gateway::limit::window::{AttemptEnd, Slot, Taken, Terms, Window};
 use segment_gateway::route::policy::{BudgetSpec, Effect, Rate};
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -95,7 +95,7 @@ fn windows(bench: &Bench, limit: u32) {
     };
     let start = bench.clock.now();
     let saturated = || {
-        let mut window = Window::new(rate, Some(limit), TERMS, start);
+        let mut window = Window::new(rate, rate, true, TERMS, start);
         // One slot comes free per step; a nanosecond more, so that rounding makes none late.
         let step = window.hold_answered() / limit + Duration::from_nanos(1);
         window.restore((0..limit).map(|n| start + step * n), rate.window);
@@ -114,13 +114,13 @@ fn windows(bench: &Bench, limit: u32) {
         let mut now = start;
         bench.row(&format!("L = {limit}: {name}"), || {
             let slot = taken(&mut window, now);
-            black_box(window.give_back(slot, End::Answered(answer), now));
+            black_box(window.give_back(slot, AttemptEnd::Answered(answer), now));
             now += step;
         });
     }
     let (mut window, _) = saturated();
     let slot = taken(&mut window, start);
-    window.give_back(slot, End::Answered(None), start);
+    window.give_back(slot, AttemptEnd::Answered(None), start);
     bench.row(&format!("L = {limit}: none is free: take refused"), || {
         black_box(window.take(black_box(start)));
     });
@@ -176,7 +176,7 @@ fn estimates(bench: &Bench, waiting: u32) {
 /// A budget of 60 a minute whose slots are all in use.
 fn saturated_account(now: Instant) -> Account {
     let rate = budget().rate;
-    let mut window = Window::new(rate, Some(rate.limit), TERMS, now);
+    let mut window = Window::new(rate, rate, true, TERMS, now);
     let seconds = |n: u32| Duration::from_secs(n.into());
     window.restore((1..=rate.limit).map(|n| now + seconds(n)), rate.window);
     Account::new(window, 4, now)
@@ -207,10 +207,10 @@ impl Line {
     fn new(clock: &Clock, waiting: u32, caller: NthCaller) -> Self {
         let hasher = Hasher::new(&[7; 32]);
         let budget = budget();
-        let bounds = Bounds {
+        let bounds = BudgetBounds {
             terms: TERMS,
-            writes_at_once: budget.rate.limit,
-            reads_at_once: budget.rate.limit,
+            writes_in_flight: budget.rate.limit,
+            reads_in_flight: budget.rate.limit,
             // One peer may have half of it.
             lines: LineBounds {
                 per_budget: 10_000,
@@ -219,7 +219,7 @@ impl Line {
             },
         };
         let ledger = Ledger::none(clock.clone());
-        let history = Some(History::new());
+        let history = Some(PastUsage::new());
         let mut line = Self {
             credential: hasher.credential(&HeaderMap::new()),
             budgets: Budgets::new(bounds, ledger, history, hasher, clock.clone()),

@@ -19,7 +19,7 @@ use crate::config::{Config, Loaded, Mode};
 use crate::credential::Hasher;
 use crate::gateway::Gateway;
 use crate::gateway::connection::ConnectionServices;
-use crate::limit::ledger::{History, Ledger, Left, Opened, Spec};
+use crate::limit::ledger::{Ledger, LedgerSpec, Left, Opened, PastUsage};
 use crate::sandbox::{Sandbox, SandboxSpec};
 use crate::server;
 use crate::state::{self, State};
@@ -327,7 +327,7 @@ async fn start(
         }
         None if past == Past::Empty => (
             Ledger::none(clock.clone()),
-            Some(History::new()),
+            Some(PastUsage::new()),
             Some(Vec::new()),
         ),
         None => none(),
@@ -380,7 +380,7 @@ fn open_ledger(
     clock: &Clock,
 ) -> Result<Opened, StartError> {
     let path = state.ledger();
-    let spec = Spec {
+    let spec = LedgerSpec {
         key_check: hasher.hash(&[b"ledger"]),
         keep: config.budget.late_arrival.max(RETRY_FOR),
         expected: state.was_used(),

@@ -17,8 +17,8 @@ use crate::gateway::Gateway;
 use crate::gateway::stack::StackBounds;
 use crate::journal::Remembered;
 use crate::lanes::Lanes;
-use crate::limit::budgets::{Bounds, Budgets, LineBounds, MOST_ACCOUNTS};
-use crate::limit::ledger::{History, Ledger};
+use crate::limit::budgets::{BudgetBounds, Budgets, LineBounds, MOST_ACCOUNTS};
+use crate::limit::ledger::{Ledger, PastUsage};
 use crate::limit::window::Terms;
 use crate::metrics::Metrics;
 use crate::read::Reads;
@@ -53,7 +53,7 @@ pub struct Assembly {
     /// Where attempts are recorded.
     pub ledger: Ledger,
     /// What an earlier process sent; `None` on a new node.
-    pub history: Option<History>,
+    pub history: Option<PastUsage>,
     /// Where writes that outlast a crash are kept.
     pub keeping: Keeping,
     /// Names credentials.
@@ -172,16 +172,16 @@ fn durable(config: &Config, keeping: Keeping) -> Durable {
     Durable::new(keeping.journal, keeping.outlasts, keeping.newest, bounds)
 }
 
-fn bounds(config: &Config) -> Bounds {
+fn bounds(config: &Config) -> BudgetBounds {
     let at_once = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Bounds {
+    BudgetBounds {
         terms: Terms {
             guard: config.budget.guard,
             late: config.budget.late_arrival,
             unknown_slots: config.budget.unknown_slots,
         },
-        writes_at_once: at_once(config.budget.writes_at_once),
-        reads_at_once: at_once(config.budget.reads_at_once),
+        writes_in_flight: at_once(config.budget.writes_at_once),
+        reads_in_flight: at_once(config.budget.reads_at_once),
         lines: line_bounds(config),
     }
 }

@@ -12,7 +12,7 @@
 use crate::lanes::{Keys, LaneOrder, Turn};
 use crate::limit::account::{Account, Next};
 use crate::limit::turns::{Caller, LinePosition, Urgency};
-use crate::limit::window::{End, Slot};
+use crate::limit::window::{AttemptEnd, Slot};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
@@ -328,7 +328,7 @@ impl Run {
                     let answer = account.answer_time();
                     // A slot is returned before the lanes open, as in the real order: the response
                     // ends the attempt, then the write settles.
-                    account.end(sent.slot, End::Answered(None), answer, self.now);
+                    account.end(sent.slot, AttemptEnd::Answered(None), answer, self.now);
                     if let Some(turn) = sent.turn {
                         self.settle(turn);
                     }

@@ -14,7 +14,7 @@ use crate::exchange::ids::Ids;
 use crate::limit::budgets::BudgetStatus;
 use crate::limit::learn::{Allowance, Throttle};
 use crate::limit::ticket::Permit;
-use crate::limit::window::{End, Learned};
+use crate::limit::window::{AttemptEnd, Learned};
 use crate::metrics::Origin;
 use crate::route::policy::Operation;
 use crate::upstream::{AnswerBody, Attempt, NotSent, Unknown};
@@ -104,15 +104,15 @@ impl Attempts {
                 // A stream that the API reset as unprocessed was sent, so something on the way may
                 // have counted it.
                 let _ = permit.end(if why.travelled() {
-                    End::NoAnswer
+                    AttemptEnd::NoAnswer
                 } else {
-                    End::NotSent
+                    AttemptEnd::NotSent
                 });
                 AttemptOutcome::NotSent(why)
             }
             Attempt::Unknown(why) => {
                 self.note_reachability((why != Unknown::StaleConnection).then_some(false));
-                let _ = permit.end(End::NoAnswer);
+                let _ = permit.end(AttemptEnd::NoAnswer);
                 AttemptOutcome::Unknown(why)
             }
         }
@@ -208,9 +208,9 @@ impl Attempts {
             // A doubtful 5xx may be a balancer's, with the request still behind it. So the slot
             // stays in use as if there were no response.
             let end = if doubtful {
-                End::NoAnswer
+                AttemptEnd::NoAnswer
             } else {
-                End::Answered(allowance)
+                AttemptEnd::Answered(allowance)
             };
             let ended = permit.end(end);
             self.report_learned(operation, credential, &ended.learned);
@@ -234,7 +234,7 @@ impl Attempts {
         head.headers.remove(CONTENT_LENGTH);
         // Ending the permit closes the budget for the time that the 429 asks for.
         let throttle = Throttle::of(&head.headers, &body);
-        let ended = permit.end(End::Throttled(throttle));
+        let ended = permit.end(AttemptEnd::Throttled(throttle));
         self.report_learned(operation, credential, &ended.learned);
         // The first attempt of a budget without history may meet a limit that was used up before.
         let origin = if ended.learned.at_start {

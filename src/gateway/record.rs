@@ -142,7 +142,7 @@ impl RequestRecord {
         let standing = reply.standing.or_else(|| {
             let known = self.known.as_ref().filter(|_| reply.shows_budget)?;
             let budget = &known.operation.budget;
-            self.gateway.budgets.standing(known.credential, budget)
+            self.gateway.budgets.status(known.credential, budget)
         });
         if let Some(standing) = &standing {
             show_budget(headers, standing);

@@ -1,30 +1,37 @@
-//! Pure. One budget of one credential: its slots, who waits, and how many leave at once.
+//! Pure. One budget of one credential: its slots, its line, and its attempts in flight.
 //!
-//! An attempt leaves when a slot is free, the number under way is below its cap and it is its
-//! turn. The cap grows with the answer time so that it never costs throughput.
+//! An attempt is sent when a slot is free, the number in flight is below the cap, and it is its
+//! turn. The cap protects an API that has become slow. It grows with the response time, so that it
+//! never costs throughput.
+//!
+//! The account also estimates when requests will be sent. An estimate is an upper bound as long as
+//! responses take no longer than they did, lanes open when they are expected to, and nothing else
+//! uses the token. It is arithmetic, not a simulation: it takes a time that does not depend on the
+//! limit, and any number of estimates is read from one forecast. The simulation that looks closer,
+//! at lanes as well, is in `attempt/estimate.rs`; it runs a copy of this account.
 
 use crate::limit::turns::{Ahead, Caller, LinePosition, Turns, Urgency};
-use crate::limit::window::{End, Learned, Slot, Taken, Window};
+use crate::limit::window::{AttemptEnd, Learned, Slot, Taken, Window};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Answer times remembered for the cap and for estimates.
+/// The number of response times that are remembered for the cap and for estimates.
 const REMEMBERED: usize = 64;
-/// How often an estimate is looked at again without those who turn out to come later.
+/// The number of times that an estimate is improved by leaving out requests that go later.
 const MOST_ROUNDS: usize = 4;
-/// How long an answer is assumed to take before the first one.
+/// The assumed response time before the first response.
 pub const FIRST_GUESS: Duration = Duration::from_millis(500);
 
-/// What can be done next.
+/// The next thing that can be done.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// This place's attempt may leave, with this slot.
+    /// The request at this position may be sent, with this slot.
     Go(LinePosition, Slot),
-    /// Nothing before this instant.
+    /// Nothing can be done before this instant.
     Wait(Instant),
-    /// Nothing until an attempt ends or somebody is ready.
+    /// Nothing can be done until an attempt ends or a request is ready.
     Idle,
 }
 
@@ -33,51 +40,52 @@ pub enum Next {
 pub struct Account {
     window: Window,
     turns: Turns,
-    /// When each of the attempts under way left, and how many there may be at least.
-    under_way: VecDeque<Instant>,
-    at_once: u32,
+    /// When each attempt in flight was sent, the earliest first.
+    in_flight: VecDeque<Instant>,
+    /// The cap on attempts in flight, at least.
+    least_cap: u32,
     answer_times: VecDeque<Duration>,
     last_used: Instant,
 }
 
 impl Account {
-    /// `at_once` is the least number of attempts that may be under way together.
-    pub fn new(window: Window, at_once: u32, now: Instant) -> Self {
+    /// An account without requests. `least_cap` is the cap on attempts in flight, at least.
+    pub fn new(window: Window, least_cap: u32, now: Instant) -> Self {
         Self {
             window,
             turns: Turns::default(),
-            under_way: VecDeque::new(),
-            at_once: at_once.max(1),
+            in_flight: VecDeque::new(),
+            least_cap: least_cap.max(1),
             answer_times: VecDeque::new(),
             last_used: now,
         }
     }
 
-    /// A copy for a forecast of at most so many attempts besides those who wait. Those under way
-    /// are answered by [`Account::answered_unseen`].
+    /// A copy for a simulation of at most so many attempts besides those in the line. Of those in
+    /// flight the copy has no slots; their ends are noted by [`Account::answered_unseen`].
     pub fn forecast(&mut self, now: Instant, attempts: usize) -> Self {
         let answers = self.answers(now);
         let attempts = attempts.saturating_add(self.turns.len());
         Self {
             window: self.window.forecast(now, &answers, attempts),
             turns: self.turns.clone(),
-            under_way: self.under_way.clone(),
-            at_once: self.at_once,
+            in_flight: self.in_flight.clone(),
+            least_cap: self.least_cap,
             answer_times: self.answer_times.clone(),
             last_used: now,
         }
     }
 
-    /// When each of those under way is answered at the latest, as far as is known.
+    /// When each attempt in flight gets its response at the latest, as far as is known.
     pub fn answers(&self, now: Instant) -> Vec<Instant> {
         let answer = self.answer_time();
-        let left = self.under_way.iter();
+        let left = self.in_flight.iter();
         left.map(|left| (*left + answer).max(now)).collect()
     }
 
-    /// Of a copy: one that was under way when it was made has been answered.
+    /// In a copy: notes the response to an attempt that was in flight when the copy was made.
     pub fn answered_unseen(&mut self) {
-        self.under_way.pop_front();
+        self.in_flight.pop_front();
     }
 
     /// The slots.
@@ -85,35 +93,36 @@ impl Account {
         &mut self.window
     }
 
-    /// Those who wait.
+    /// The line.
     pub fn turns(&mut self) -> &mut Turns {
         &mut self.turns
     }
 
-    /// When it was last used.
+    /// When an attempt was last sent.
     pub fn last_used(&self) -> Instant {
         self.last_used
     }
 
-    /// Attempts under way.
-    pub fn under_way(&self) -> u32 {
-        u32::try_from(self.under_way.len()).unwrap_or(u32::MAX)
+    /// The number of attempts in flight.
+    pub fn in_flight(&self) -> u32 {
+        u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX)
     }
 
-    /// Lets the next one go, or says when to ask again.
+    /// Takes a slot for the next request, or says when to ask again. The caller must send the
+    /// request right away, or end the attempt as not sent.
     pub fn next(&mut self, now: Instant) -> Next {
-        if !self.turns.has_ready() || self.under_way() >= self.cap() {
+        if !self.turns.has_ready() || self.in_flight() >= self.cap() {
             return Next::Idle;
         }
         match self.window.take(now) {
             Taken::Slot(slot) => match self.turns.pop() {
                 Some(place) => {
-                    self.under_way.push_back(now);
+                    self.in_flight.push_back(now);
                     self.last_used = now;
                     Next::Go(place, slot)
                 }
                 None => {
-                    self.window.give_back(slot, End::NotSent, now);
+                    self.window.give_back(slot, AttemptEnd::NotSent, now);
                     Next::Idle
                 }
             },
@@ -122,16 +131,22 @@ impl Account {
         }
     }
 
-    /// Ends an attempt that took `answer_time` from leaving to its end.
-    pub fn end(&mut self, slot: Slot, end: End, answer_time: Duration, now: Instant) -> Learned {
-        // Which of them it was does not matter but for its time.
+    /// Ends an attempt that took `answer_time` from its sending to its end.
+    pub fn end(
+        &mut self,
+        slot: Slot,
+        end: AttemptEnd,
+        answer_time: Duration,
+        now: Instant,
+    ) -> Learned {
+        // Attempts in flight differ only in when they were sent, so that time identifies one.
         let left = self
-            .under_way
+            .in_flight
             .partition_point(|left| *left + answer_time < now);
-        if self.under_way.remove(left).is_none() {
-            self.under_way.pop_front();
+        if self.in_flight.remove(left).is_none() {
+            self.in_flight.pop_front();
         }
-        if matches!(end, End::Answered(_)) {
+        if matches!(end, AttemptEnd::Answered(_)) {
             if self.answer_times.len() == REMEMBERED {
                 self.answer_times.pop_front();
             }
@@ -140,7 +155,7 @@ impl Account {
         self.window.give_back(slot, end, now)
     }
 
-    /// The longest answer time remembered: an upper bound for estimates.
+    /// The longest response time remembered: an upper bound for estimates.
     pub fn answer_time(&self) -> Duration {
         self.answer_times
             .iter()
@@ -149,8 +164,8 @@ impl Account {
             .unwrap_or(FIRST_GUESS)
     }
 
-    /// Attempts that may be under way together: at least 2·L/W·answer time, so that the cap
-    /// never costs throughput.
+    /// The cap on attempts in flight: at least twice what the rate needs (2·L/W·response time),
+    /// so that it never costs throughput.
     pub fn cap(&self) -> u32 {
         let rate = self.window.rate();
         let per_second = f64::from(rate.limit) / rate.window.as_secs_f64();
@@ -164,12 +179,10 @@ impl Account {
             reason = "bounded just above, and never negative"
         )]
         let needed = needed as u32;
-        needed.max(self.at_once)
+        needed.max(self.least_cap)
     }
 
-    /// At the latest when a newcomer of `caller` would leave that is ready at `ready`, if nobody
-    /// else came: an upper bound as long as answers take no longer than they did, lanes open when
-    /// they are expected to, and nobody else uses the token.
+    /// When a new request of `caller` that is ready at `ready` would be sent at the latest.
     pub fn estimate(
         &mut self,
         caller: &Caller,
@@ -183,7 +196,7 @@ impl Account {
         if everyone.blocked.is_empty() {
             return estimate;
         }
-        // Whoever is ready only after that goes later: without those it may be sooner.
+        // Requests that are ready only after that go later. Without them it may be sooner.
         for _ in 0..MOST_ROUNDS {
             let ahead = self.turns.ahead_of(caller, urgency, Some(estimate));
             let sooner = plan.after(&ahead, ready);
@@ -195,7 +208,7 @@ impl Account {
         estimate
     }
 
-    /// When each of those who wait leaves at the latest, in the order of their turns.
+    /// When each request in the line is sent at the latest, in the order of their turns.
     pub fn schedule(&mut self, now: Instant) -> Vec<(LinePosition, Instant)> {
         let order = self.turns.in_order();
         let plan = self.plan(now, order.len());
@@ -209,37 +222,38 @@ impl Account {
             .collect()
     }
 
-    /// When the one with `ahead` others before it leaves at the latest.
+    /// When a request with `ahead` others before it is sent at the latest.
     pub fn leaves_at(&mut self, ahead: usize, now: Instant) -> Instant {
         self.plan(now, ahead).leaves_at(ahead)
     }
 
-    /// When a newcomer leaves at the latest who lets everybody go first.
+    /// When a new request that lets all others go first is sent at the latest.
     pub fn leaves_last(&mut self, now: Instant) -> Instant {
         let everyone = self.turns.everyone();
         self.plan(now, everyone.count()).after(&everyone, now)
     }
 
-    /// When one of those who wait leaves at the latest, of one peer alone if one is given. `None`
-    /// if nobody waits.
+    /// When a request of the line is sent at the latest, of one peer alone if one is given. `None`
+    /// if none waits.
     pub fn next_departure(&mut self, peer: Option<IpAddr>, now: Instant) -> Option<Instant> {
         let ready = self.turns.first_ready(peer, now)?;
-        // A peer's turn comes after one of each other's.
+        // A peer's turn comes after one turn of each other peer.
         let turn = peer.map_or(0, |_| self.turns.peers().saturating_sub(1));
         Some(self.leaves_at(turn, now).max(ready))
     }
 
-    /// A forecast that is good for somebody with `ahead` others before it.
-    fn plan(&mut self, now: Instant, ahead: usize) -> Plan {
+    /// A forecast for requests with up to `ahead` others before them.
+    fn plan(&mut self, now: Instant, ahead: usize) -> SlotForecast {
         let answer = self.answer_time();
-        let left = &self.under_way;
+        let left = &self.in_flight;
         let free = self
             .window
             .free_at(now, answer, left, ahead.saturating_add(1));
         let cap = self.cap() as usize;
         let mut leaves: Vec<Instant> = Vec::with_capacity(free.len());
         for (place, at) in free.into_iter().enumerate() {
-            // Those under way need their answers before others take their places.
+            // With as many in flight as the cap permits, one needs its response before another is
+            // sent.
             let earlier = match place.checked_sub(cap) {
                 Some(earlier) => leaves.get(earlier).copied(),
                 None => (left.len() + place)
@@ -249,7 +263,7 @@ impl Account {
             let place_free = earlier.map_or(now, |left| (left + answer).max(now));
             leaves.push(at.max(place_free));
         }
-        Plan {
+        SlotForecast {
             now,
             leaves,
             slots: self.window.usable() as usize,
@@ -259,16 +273,20 @@ impl Account {
 }
 
 /// A forecast of one budget, from which any number of estimates is read.
-struct Plan {
+///
+/// It lists one use of each slot. Later uses follow at a distance of one round each, because a slot
+/// is occupied for that long.
+struct SlotForecast {
     now: Instant,
-    /// When the next attempts leave at the latest, of at most one use of each slot; never empty.
+    /// When the next attempts are sent at the latest, one for each slot at most. Never empty.
     leaves: Vec<Instant>,
     slots: usize,
-    /// How long one use of a slot occupies it, answer time included.
+    /// How long one use occupies a slot, response time included.
     round: Duration,
 }
 
-impl Plan {
+impl SlotForecast {
+    /// When a request with `ahead` others before it is sent.
     fn leaves_at(&self, ahead: usize) -> Instant {
         let slots = self.slots.max(1);
         let rounds = u32::try_from(ahead / slots).unwrap_or(u32::MAX);
@@ -276,14 +294,14 @@ impl Plan {
         first + self.round.saturating_mul(rounds)
     }
 
-    /// When somebody leaves who is ready at `ready`, after those ahead who are ready before it
-    /// could go.
+    /// When a request that is ready at `ready` is sent, after those `ahead` that are ready before
+    /// it could be sent.
     fn after(&self, ahead: &Ahead, ready: Instant) -> Instant {
         let first = self.leaves_at(ahead.ready).max(ready);
         if ahead.blocked.first().is_none_or(|at| *at > first) {
             return first;
         }
-        // Each of the others takes one slot, so no more of them are looked at.
+        // Each blocked request takes one slot, so no more slots than that matter.
         let slots = self.slots.clamp(1, ahead.blocked.len() + 1);
         let mut free: BinaryHeap<Reverse<Instant>> = (ahead.ready..ahead.ready + slots)
             .map(|used| Reverse(self.leaves_at(used)))
@@ -329,7 +347,7 @@ mod tests {
             late: Duration::from_secs(60),
             unknown_slots: 1,
         };
-        Account::new(Window::new(rate, Some(limit), terms, now), 4, now)
+        Account::new(Window::new(rate, rate, true, terms, now), 4, now)
     }
 
     /// Runs until nobody waits; every attempt is answered after ANSWER. When each place left.
@@ -338,7 +356,7 @@ mod tests {
         let mut ends: BTreeMap<(Instant, LinePosition), Slot> = BTreeMap::new();
         while !account.turns().is_empty() || !ends.is_empty() {
             while let Some(entry) = ends.first_entry().filter(|entry| entry.key().0 <= now) {
-                account.end(entry.remove(), End::Answered(None), ANSWER, now);
+                account.end(entry.remove(), AttemptEnd::Answered(None), ANSWER, now);
             }
             match account.next(now) {
                 Next::Go(place, slot) => {
@@ -463,7 +481,12 @@ mod tests {
         assert_eq!(slots.len(), 4);
         // Slow answers raise the cap: 2 · 1/s · 10 s.
         for slot in slots {
-            account.end(slot, End::Answered(None), Duration::from_secs(10), now);
+            account.end(
+                slot,
+                AttemptEnd::Answered(None),
+                Duration::from_secs(10),
+                now,
+            );
         }
         assert_eq!(account.cap(), 20);
     }

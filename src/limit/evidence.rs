@@ -1,10 +1,11 @@
-//! Pure. What the answers of a budget are believed to say of its limit and its window.
+//! Pure. The rate of a budget, as far as it can be learned from rate headers.
 //!
-//! One answer may be wrong: a number that does not fit, a `Reset` of another clock. So whatever
-//! would let more requests through needs two answers, and at most doubles what is in force or
-//! restores what is configured. A lower limit holds at once. A longer window is believed when two
-//! answers of different windows say so; until then what one of them claims is respected as long as
-//! no other answer contradicts it, and never for longer than twice the window without asking again.
+//! A single response may be wrong: a number that does not fit, a `Reset` by another clock. So
+//! whatever would let more requests through needs two responses, and at most doubles what is in
+//! force or restores what is configured. A lower limit holds at once. A longer window is believed
+//! when two responses from different windows show it. Until then the claim of one of them is
+//! respected as long as no other response contradicts it, but never for longer than twice the
+//! window without asking again.
 //!
 //! A documented limit is never exceeded, and a documented window is not learned.
 
@@ -15,70 +16,60 @@ use std::time::{Duration, Instant};
 #[cfg(test)]
 mod tests;
 
-/// Times that are derived from dates are whole seconds, and rounded up by up to two.
+/// Times that are derived from dates are whole seconds, rounded up by at most two.
 const ROUNDING: Duration = Duration::from_secs(2);
-/// A window that is longer is nonsense.
+/// The longest window that is believed.
 const LONGEST: Duration = Duration::from_secs(2 * 86_400);
-/// How much shorter than believed a window must be seen to be: answers may be late.
+/// How much shorter than believed a window must be seen to be, because responses may be late.
 const SHORTER: Duration = Duration::from_secs(60);
 
-/// The rate of one budget, and what supports it.
+/// The rate of one budget, and the evidence for it.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     rate: Rate,
-    /// What is configured.
+    /// The configured rate.
     base: Rate,
     is_documented: bool,
-    /// Whether an answer has said what the limit is.
+    /// Whether any response has said what the limit is.
     told: bool,
-    /// A higher limit than the one in force, as the last answer had it.
+    /// The limit that the last response implied, if it is higher than the one in force.
     higher: Option<u32>,
-    claim: Option<Claim>,
-    /// The last answer that was the first one of a window: when that window ends, and the time
+    claim: Option<WindowClaim>,
+    /// The last response that was the first one of a window: when that window ends, and the time
     /// that was left of it.
     opening: Option<(Instant, Duration)>,
 }
 
-/// A longer window that one answer has shown.
+/// A longer window that a single response has shown.
 #[derive(Clone, Copy, Debug)]
-struct Claim {
+struct WindowClaim {
     window: Duration,
-    /// When the window of that answer ends.
+    /// When the window of that response ends.
     end: Instant,
     /// When to ask again, if nothing is free until then.
     ask_at: Instant,
 }
 
-/// A rate that is in force, and whether answers have taught it, so that it is another than the
-/// configured one.
+/// The rate in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InForce {
     /// The rate.
     pub rate: Rate,
-    /// See above.
+    /// Whether responses have taught it, so that it differs from the configured one.
     pub is_learned: bool,
 }
 
-impl From<Rate> for InForce {
-    fn from(rate: Rate) -> Self {
-        Self {
-            rate,
-            is_learned: false,
-        }
-    }
-}
-
-/// What an answer has changed.
+/// The changes made by one response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// The limit changed from the first to the second.
+    /// The old and the new limit, if it changed.
     pub limit: Option<(u32, u32)>,
-    /// The window is another one: this.
+    /// The new window, if it changed.
     pub window: Option<Duration>,
 }
 
 impl Evidence {
-    /// Begins with `rate`; `base` is configured, and documented or assumed.
+    /// Begins with `rate`. `base` is configured, and either documented or assumed.
     pub fn new(rate: Rate, base: Rate, is_documented: bool) -> Self {
         let at_least_one = |rate: Rate| Rate {
             limit: rate.limit.max(1),
@@ -100,42 +91,40 @@ impl Evidence {
         self.rate
     }
 
-    /// Whether an answer has said what the limit is.
-    pub fn is_told(&self) -> bool {
-        self.told
+    /// The rate in force, and whether it is learned.
+    pub fn in_force(&self) -> InForce {
+        InForce {
+            rate: self.rate,
+            is_learned: self.rate != self.base,
+        }
     }
 
-    /// Whether answers have taught another rate than the configured one.
-    pub fn is_learned(&self) -> bool {
-        self.rate != self.base
-    }
-
-    /// By how much longer than the window an answer claims that it is.
+    /// The time by which a response claims the window to be longer than it is believed to be.
     pub fn claimed(&self) -> Duration {
-        let longer = |claim: Claim| claim.window.saturating_sub(self.rate.window);
+        let longer = |claim: WindowClaim| claim.window.saturating_sub(self.rate.window);
         self.claim.map_or(Duration::ZERO, longer)
     }
 
-    /// When to ask whether the claim holds, should it leave no slot free.
+    /// When to ask whether the claim holds, if it leaves no slot free.
     pub fn ask_at(&self) -> Option<Instant> {
         self.claim.map(|claim| claim.ask_at)
     }
 
-    /// Puts off the next question about the claim.
+    /// Postpones the next question about the claim.
     pub fn asked(&mut self, now: Instant) {
         if let Some(claim) = &mut self.claim {
             claim.ask_at = now + self.rate.window * 2;
         }
     }
 
-    /// Another limit is configured, for the same window. It holds at once; what answers have
-    /// taught holds on: a limit below the document before stays as low, and one that only answers
-    /// know stays as they said.
+    /// Applies another configured limit for the same window. It holds at once, but what responses
+    /// have taught is kept: a limit below the documented one stays as low, and an undocumented one
+    /// stays as they said.
     pub fn configure(&mut self, limit: u32, is_documented: bool) {
         let is_learned = if self.is_documented {
             self.rate.limit < self.base.limit
         } else {
-            self.told || self.is_learned()
+            self.told || self.rate != self.base
         };
         self.base.limit = limit.max(1);
         self.is_documented = is_documented;
@@ -146,7 +135,7 @@ impl Evidence {
         }
     }
 
-    /// Hears what an answer says.
+    /// Learns from the rate headers of a response.
     pub fn hear(&mut self, allowance: Allowance, now: Instant) -> Changes {
         let before = self.rate;
         self.told = true;
@@ -163,6 +152,7 @@ impl Evidence {
         }
     }
 
+    /// Learns the limit: a lower one at once, a higher one when two responses in a row imply it.
     fn hear_limit(&mut self, observed: u32) {
         let observed = if self.is_documented {
             observed.min(self.base.limit)
@@ -183,11 +173,12 @@ impl Evidence {
         self.rate.limit = before.min(observed).min(most);
     }
 
-    /// `left` is left of the window of an answer, of which it is the first one if `is_first`.
+    /// Learns the window. `left` is the time left of the window of a response, which is its first
+    /// one if `is_first`.
     fn hear_window(&mut self, is_first: bool, left: Duration, now: Instant) {
         let window = self.rate.window;
         let end = now + left;
-        let is_early = |claim: &Claim| end + SHORTER < claim.end;
+        let is_early = |claim: &WindowClaim| end + SHORTER < claim.end;
         let mut contradicted = self.claim.as_ref().is_some_and(is_early);
         if contradicted {
             self.claim = None;
@@ -195,14 +186,14 @@ impl Evidence {
         if !is_first {
             return;
         }
-        // A window that begins decides about the claim: it cannot be the one that was claimed.
-        let is_same = |claim: Claim| end <= claim.end + ROUNDING;
+        // A window that begins decides about the claim, because it cannot be the claimed one.
+        let is_same = |claim: WindowClaim| end <= claim.end + ROUNDING;
         contradicted |= self.claim.take().is_some_and(is_same);
         let before = self.opening.replace((end, left));
         if let Some((before_end, before_left)) = before
             && end > before_end + ROUNDING
         {
-            // Two windows: each is as long as what was left of it at least, and neither is longer
+            // Two windows. Each is at least as long as what was left of it, and neither is longer
             // than the time between their ends.
             let both = left.min(before_left);
             let between = end - before_end;
@@ -216,7 +207,7 @@ impl Evidence {
             }
         }
         if !contradicted && left > window + ROUNDING {
-            self.claim = Some(Claim {
+            self.claim = Some(WindowClaim {
                 window: left,
                 end,
                 ask_at: now + window * 2,

@@ -1,10 +1,10 @@
-//! Pure. What an answer of the API says of a budget.
+//! Pure. What a response of the API says of its budget.
 //!
-//! Successful answers carry `X-RateLimit-Consumed`, `-Remaining` and `-Reset` (a date in RFC 5322
-//! form); a 429 carries `msBeforeNext` in its body, or `Retry-After`. The wall clock of this
-//! machine is never compared with theirs: a time is `Reset` minus the same answer's `Date`, plus
-//! one second for the rounding of dates. Nothing here is trusted further than the window's own
-//! arithmetic bounds it.
+//! Successful responses carry `X-RateLimit-Consumed`, `-Remaining` and `-Reset` (a date in the form
+//! of RFC 5322). A 429 carries `msBeforeNext` in its body, or `Retry-After`. The wall clock of this
+//! machine is never compared with theirs: a time is `Reset` minus the `Date` of the same response,
+//! plus one second for the rounding of dates. Nothing here is trusted beyond the bounds that the
+//! arithmetic of the window sets.
 
 use http::{HeaderMap, HeaderName, header};
 use serde_json::Value;
@@ -17,28 +17,28 @@ pub const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining
 /// See [`CONSUMED`].
 pub const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// No limit of the API is near this; a larger number says no more than that there is enough.
+/// The largest number that is believed. No limit of the API is near it.
 const LARGEST: u32 = 10_000_000;
 
-/// What a successful answer says of its budget.
+/// The rate headers of a successful response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowance {
-    /// Requests counted in the upstream's window, this one included.
+    /// The requests counted in the API's window, this one included.
     pub consumed: u32,
-    /// Requests left in it.
+    /// The requests left in that window.
     pub remaining: u32,
-    /// Time until the window ends, by the answer's own clock plus one second; `None` if it does
-    /// not tell.
+    /// The time until the window ends, by the clock of the response, plus one second. `None` if the
+    /// response does not say.
     pub reset_in: Option<Duration>,
 }
 
 impl Allowance {
-    /// The limit that the answer implies: consumed plus remaining, at least 1.
+    /// The limit that the response implies: consumed plus remaining, at least 1.
     pub fn limit(&self) -> u32 {
         self.consumed.saturating_add(self.remaining).max(1)
     }
 
-    /// Reads the headers; `None` unless both counts are there once and are numbers.
+    /// Reads the headers. `None` unless both counts are there once and are numbers.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let consumed = number(headers, &CONSUMED)?;
         let remaining = number(headers, &REMAINING)?;
@@ -50,13 +50,13 @@ impl Allowance {
     }
 }
 
-/// What a 429 asks for.
+/// The demand of a 429.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Throttle {
-    /// Time to wait, unclamped; `None` if it does not tell.
+    /// The time to wait, without bounds. `None` if the response does not say.
     pub wait: Option<Duration>,
-    /// Requests counted in the window, this one included where it counts; `None` if it does not
-    /// tell.
+    /// The requests counted in the window, this one included if it counts. `None` if the response
+    /// does not say.
     pub consumed: Option<u32>,
 }
 
@@ -64,9 +64,11 @@ impl Throttle {
     /// Reads a 429: `msBeforeNext` in the body, else `Retry-After` in either form
     /// (RFC 9110, section 10.2.3), else `X-RateLimit-Reset`.
     pub fn of(headers: &HeaderMap, body: &[u8]) -> Self {
-        let data = error_data(body);
-        let longest = data.iter().filter_map(ms_before_next).max();
-        let most = data.iter().filter_map(consumed_points).max();
+        let document: Value = serde_json::from_slice(body).unwrap_or_default();
+        let errors = document["errors"].as_array().into_iter().flatten();
+        let data = errors.map(|error| &error["data"]);
+        let longest = data.clone().filter_map(ms_before_next).max();
+        let most = data.filter_map(consumed_points).max();
         Self {
             wait: longest
                 .or_else(|| retry_after(headers))
@@ -74,18 +76,6 @@ impl Throttle {
             consumed: most.or_else(|| number(headers, &CONSUMED)),
         }
     }
-}
-
-/// The data of each error that a body lists.
-fn error_data(body: &[u8]) -> Vec<Value> {
-    let document = serde_json::from_slice::<Value>(body).ok();
-    let errors = document
-        .as_ref()
-        .and_then(|document| document.get("errors"));
-    let errors = errors.and_then(Value::as_array).into_iter().flatten();
-    errors
-        .filter_map(|error| error.get("data").cloned())
-        .collect()
 }
 
 fn ms_before_next(data: &Value) -> Option<Duration> {
@@ -116,7 +106,7 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u32> {
 
 fn date(headers: &HeaderMap, name: &HeaderName) -> Option<std::time::SystemTime> {
     let text = headers.get(name)?.to_str().ok()?.trim();
-    // RFC 5322 writes the zone as +0000 where HTTP writes GMT; both are in the field.
+    // RFC 5322 writes the zone as +0000 where HTTP writes GMT. Both occur.
     let text = text
         .strip_suffix("+0000")
         .or_else(|| text.strip_suffix("UTC"))
@@ -124,7 +114,7 @@ fn date(headers: &HeaderMap, name: &HeaderName) -> Option<std::time::SystemTime>
     httpdate::parse_http_date(&text).ok()
 }
 
-/// `at` minus the answer's own `Date`, plus one second; nothing if it lies in the past.
+/// `at` minus the `Date` of the same response, plus one second. `None` if `at` lies in the past.
 fn until(headers: &HeaderMap, at: std::time::SystemTime) -> Option<Duration> {
     let sent = date(headers, &header::DATE)?;
     let left = at.duration_since(sent).ok()?;

@@ -1,13 +1,13 @@
-//! Pure. The slots that are left to others who use the same token.
+//! Pure. The slots that are left to other users of the token.
 //!
-//! Where a budget is saturated, nobody else is seen in the answers: whoever comes finds the
-//! upstream's window full. All that shows them is a 429 that our own slots do not explain. The
-//! first of each closing leaves more slots to them, for some windows, and at most half of the
-//! limit; they are taken back a few at a time. While any are left to others, ours are spread evenly
-//! over the window, so that there is room at any time, and answers say what others use.
+//! While a budget is saturated, responses do not show other users: their requests find the API's
+//! window full. All that shows them is a 429 that our own slots do not explain. The first one after
+//! each opening leaves more slots to them for some windows, at most half of the limit. The slots
+//! are taken back a few at a time. While any are left to others, our attempts are spread evenly
+//! over the window, so that there is room at any time and responses show what others use.
 //!
-//! Taking slots back too early costs a 429 each time. The figures below keep those under 2 % of
-//! what is sent, whatever kind of window the upstream has; see the simulation.
+//! Taking slots back too early costs one 429 each time. The figures below keep those under 2 % of
+//! what is sent, whatever kind of window the API has; see the simulation.
 
 use crate::route::policy::Rate;
 use std::time::{Duration, Instant};
@@ -15,27 +15,27 @@ use std::time::{Duration, Instant};
 #[cfg(test)]
 mod tests;
 
-/// An unexplained 429 leaves this part of the limit more to others.
+/// An unexplained 429 leaves a sixteenth of the limit more to others.
 const STEP: u32 = 16;
-/// Slots are taken back after so many windows in which nothing showed that they are needed, ...
+/// The number of windows without a sign that slots are needed after which some are taken back.
 const EVERY: u32 = 2;
-/// ... and this part of what others were not seen to use.
+/// A quarter of the slots that others were not seen to use is taken back at a time.
 const PART: u32 = 4;
 
-/// Slots left to others.
+/// The slots left to other users of the token.
 #[derive(Clone, Copy, Debug)]
-pub struct Others {
+pub struct OtherUsers {
     slots: u32,
-    /// The most that they were seen to use since slots were last taken back.
+    /// The most slots that others were seen to use since some were last taken back.
     seen: u32,
-    /// When slots are taken back.
+    /// When slots are taken back next.
     until: Instant,
-    /// When the next attempt of ours may leave.
+    /// When our next attempt may be sent.
     next: Instant,
 }
 
-impl Others {
-    /// Nobody else.
+impl OtherUsers {
+    /// No other users.
     pub fn none(now: Instant) -> Self {
         Self {
             slots: 0,
@@ -45,22 +45,22 @@ impl Others {
         }
     }
 
-    /// How many slots are left to others.
+    /// The number of slots left to others.
     pub fn slots(&self) -> u32 {
         self.slots
     }
 
-    /// When there will be fewer.
+    /// When that number is reduced next.
     pub fn until(&self) -> Option<Instant> {
         (self.slots > 0).then_some(self.until)
     }
 
-    /// When the next attempt of ours may leave.
+    /// When our next attempt may be sent.
     pub fn next(&self) -> Option<Instant> {
         (self.slots > 0).then_some(self.next)
     }
 
-    /// The time between two attempts of ours.
+    /// The interval between two of our attempts.
     pub fn pace(&self, rate: Rate) -> Duration {
         match self.slots {
             0 => Duration::ZERO,
@@ -68,14 +68,14 @@ impl Others {
         }
     }
 
-    /// An attempt of ours leaves.
+    /// Notes that an attempt of ours is sent.
     pub fn leaves(&mut self, rate: Rate, now: Instant) {
         self.next = now + self.pace(rate);
     }
 
-    /// A 429 came that our slots do not explain; it shows that others use `used` slots at least.
-    /// Only the first one of a closing leaves more to them than that: what had left by then was
-    /// refused for the same reason.
+    /// Notes a 429 that our slots do not explain, and that shows that others use at least `used`
+    /// slots. Only the first one of a closing leaves more to them than that, because attempts that
+    /// were in flight by then got theirs for the same reason.
     pub fn refused(&mut self, used: u32, is_first: bool, rate: Rate, now: Instant) {
         let step = if is_first {
             (rate.limit / STEP).max(1)
@@ -87,7 +87,7 @@ impl Others {
         self.until = now + rate.window * EVERY;
     }
 
-    /// Answers show that others use so many slots now.
+    /// Notes that responses show others to use `used` slots now.
     pub fn seen(&mut self, used: u32, rate: Rate, now: Instant) {
         let used = used.min(rate.limit / 2);
         self.seen = self.seen.max(used);
@@ -97,7 +97,7 @@ impl Others {
         }
     }
 
-    /// Takes back what is due.
+    /// Takes back the slots that are due.
     pub fn release(&mut self, rate: Rate, now: Instant) {
         while self.slots > 0 && now >= self.until {
             let unused = self.slots.saturating_sub(self.seen);

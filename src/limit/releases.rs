@@ -1,12 +1,11 @@
-//! Pure. When the occupied slots of a budget come free.
+//! Pure. When the occupied slots of a budget are returned.
 //!
-//! Attempts are noted when they end, and how long an end occupies a slot is looked up when it is
-//! asked for: so another window applies to all of them at once. Ends of one kind come in order,
-//! so each kind is a sorted queue of instants with counts, and everything here takes a time that
-//! is logarithmic in the slots in use, or proportional to what is read. Nothing depends on the
-//! limit.
+//! The end of each attempt is noted, and how long it occupies a slot is looked up on each question.
+//! So another window applies to all of them at once. The ends of one kind come in order, so each
+//! kind is a sorted queue of instants with counts. Each operation takes a time that is logarithmic
+//! in the slots in use, or proportional to what is read. None depends on the limit.
 //!
-//! Slots that were given back stay given back: a longer window holds back what is still noted.
+//! Returned slots stay returned: a longer window holds back only what is still noted.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,47 +13,47 @@ use std::time::{Duration, Instant};
 #[cfg(test)]
 mod tests;
 
-/// Why a slot is occupied, which decides for how long.
+/// The reason why a slot is occupied, which decides for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// An attempt of ours was answered.
+pub enum SlotUse {
+    /// An attempt of ours got a response.
     Answered,
-    /// An attempt of ours ended without an answer.
+    /// An attempt of ours ended without a response.
     Unanswered,
-    /// Someone else who uses the token was seen to use it.
+    /// Another user of the token was seen to use the slot.
     Foreign,
-    /// An earlier process used it.
+    /// An earlier process used the slot.
     Restored,
 }
 
-/// How long an end of each kind occupies a slot.
+/// How long each use occupies a slot from its end on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holds {
-    /// See [`Kind::Answered`].
+    /// See [`SlotUse::Answered`].
     pub answered: Duration,
-    /// See [`Kind::Unanswered`].
+    /// See [`SlotUse::Unanswered`].
     pub unanswered: Duration,
-    /// See [`Kind::Foreign`].
+    /// See [`SlotUse::Foreign`].
     pub foreign: Duration,
-    /// By how much longer than it was told is one of these occupied.
+    /// See [`SlotUse::Restored`]. Counts from the instant that was noted for the slot.
     pub restored: Duration,
 }
 
-/// Instants in order, and how many up to and including each, over the life of the queue.
+/// Instants in order, and the number of ends up to and including each, over the life of the queue.
 #[derive(Clone, Debug, Default)]
-struct Run {
+struct EndTimes {
     ends: VecDeque<(Instant, u64)>,
-    /// How many were removed from the front.
+    /// The number of ends removed from the front.
     gone: u64,
 }
 
-/// The occupied slots whose end is known.
+/// The occupied slots whose return is known, by use.
 #[derive(Clone, Debug, Default)]
 pub struct Releases {
-    runs: [Run; 4],
+    runs: [EndTimes; 4],
 }
 
-impl Run {
+impl EndTimes {
     fn total(&self) -> u64 {
         self.ends.back().map_or(self.gone, |(_, total)| *total)
     }
@@ -65,13 +64,13 @@ impl Run {
         }
         let total = self.total() + count;
         match self.ends.back_mut() {
-            // Never before one that is there: later is safe.
+            // Never before one that is noted already: too late is safe.
             Some(last) if last.0 >= at => last.1 = total,
             _ => self.ends.push_back((at, total)),
         }
     }
 
-    /// Forgets those up to and including `at`.
+    /// Forgets the ends up to and including `at`.
     fn expire(&mut self, at: Instant) {
         while let Some((end, total)) = self.ends.front().copied() {
             if end > at {
@@ -86,7 +85,7 @@ impl Run {
         self.total() - self.gone
     }
 
-    /// How many up to and including `at`.
+    /// The number of ends up to and including `at`.
     fn until(&self, at: Instant) -> u64 {
         let index = self.ends.partition_point(|(end, _)| *end <= at);
         match index.checked_sub(1) {
@@ -108,13 +107,13 @@ impl Holds {
 }
 
 impl Releases {
-    /// Notes that `count` of this kind ended at `at`; of [`Kind::Restored`], that one comes free
-    /// then.
-    pub fn push(&mut self, kind: Kind, at: Instant, count: u32) {
+    /// Notes that `count` uses of this kind ended at `at`. For [`SlotUse::Restored`] that is the
+    /// instant at which the slot is returned.
+    pub fn push(&mut self, kind: SlotUse, at: Instant, count: u32) {
         self.runs[kind as usize].push(at, u64::from(count));
     }
 
-    /// Gives back whatever is free at `now`.
+    /// Returns all slots that are free at `now`.
     pub fn expire(&mut self, holds: &Holds, now: Instant) {
         for (kind, run) in self.runs.iter_mut().enumerate() {
             if let Some(ended) = now.checked_sub(holds.of(kind)) {
@@ -123,35 +122,35 @@ impl Releases {
         }
     }
 
-    /// How many are noted.
+    /// The number of occupied slots.
     pub fn count(&self) -> u64 {
-        self.runs.iter().map(Run::len).sum()
+        self.runs.iter().map(EndTimes::len).sum()
     }
 
-    /// Entries in memory.
+    /// The number of entries in memory.
     #[cfg(test)]
     pub fn entries(&self) -> usize {
         self.runs.iter().map(|run| run.ends.len()).sum()
     }
 
-    /// How many of this kind are noted.
-    pub fn of(&self, kind: Kind) -> u64 {
+    /// The number of slots occupied by this kind of use.
+    pub fn of(&self, kind: SlotUse) -> u64 {
         self.runs[kind as usize].len()
     }
 
-    /// How many of those noted are free at `at`.
+    /// The number of the occupied slots that are free at `at`.
     pub fn free_at(&self, holds: &Holds, at: Instant) -> u64 {
         let runs = self.runs.iter().enumerate();
         runs.filter_map(|(kind, run)| Some(run.until(at.checked_sub(holds.of(kind))?)))
             .sum()
     }
 
-    /// When so many and one more are free, of all that are noted.
+    /// When `number` + 1 of the occupied slots are free.
     pub fn nth(&self, holds: &Holds, number: u64) -> Option<Instant> {
         if number == 0 {
             return self.first(holds);
         }
-        let first_enough = |(kind, run): (usize, &Run)| {
+        let first_enough = |(kind, run): (usize, &EndTimes)| {
             let hold = holds.of(kind);
             let enough = |end: Instant| self.free_at(holds, end + hold) > number;
             let index = run.ends.partition_point(|(end, _)| !enough(*end));
@@ -160,20 +159,20 @@ impl Releases {
         self.runs.iter().enumerate().filter_map(first_enough).min()
     }
 
-    /// When the first of them is free.
+    /// When the first occupied slot is free.
     pub fn first(&self, holds: &Holds) -> Option<Instant> {
         let runs = self.runs.iter().enumerate();
         runs.filter_map(|(kind, run)| Some(run.ends.front()?.0 + holds.of(kind)))
             .min()
     }
 
-    /// When each comes free, soonest first, without the `skipped` that are first.
+    /// When each is free, the soonest first, without the first `skipped`.
     pub fn after<'r>(
         &'r self,
         holds: &'r Holds,
         skipped: u64,
     ) -> impl Iterator<Item = Instant> + 'r {
-        // Those that are free before the first one that is not skipped, of each kind.
+        // Of each kind, those that are free before the first one that is not skipped.
         let start = self.nth(holds, skipped);
         let mut next: [(usize, u64); 4] = Default::default();
         let mut passed = 0;
@@ -211,7 +210,7 @@ impl Releases {
         })
     }
 
-    /// A copy that is exact for the first `most` and no more optimistic for the others.
+    /// A copy that is exact for the first `most`, and for the others no more optimistic.
     pub fn first_of(&self, most: usize) -> Self {
         let mut copy = Self::default();
         for (mine, run) in copy.runs.iter_mut().zip(&self.runs) {

@@ -1,18 +1,22 @@
-//! Pure. Whose turn it is among those who wait for one budget.
+//! Pure. The line of one budget: whose turn it is among those who wait for a slot.
 //!
 //! Peers take turns, and the named callers behind one peer take turns within the peer's turn: a
-//! name divides what a peer has, it does not add to it. Within one caller the more urgent go first,
-//! and of equals those who came first; but each fourth of its turns is for whoever has waited
-//! longest, so that nobody starves. Urgency counts among a caller's own alone. Someone who is not
-//! ready (an earlier write of its lane has not settled) keeps its place without holding up the
-//! others.
+//! name divides what a peer has, it does not add to it. Within one caller the more urgent requests
+//! go first, and of equal ones the earlier. But one of [`OLDEST_EVERY`] of its turns is for the
+//! request that has waited longest, so that none starves. Urgency counts among a caller's own
+//! requests alone. A request that is not ready (an earlier write of its lanes has not settled)
+//! keeps its position without holding up the others.
+//!
+//! Invariant: a peer is in the ring of peers exactly if one of its callers is in the peer's own
+//! ring, and a caller is in that exactly if one of its requests is ready. So a turn costs the same
+//! however long the line is. This module knows neither slots nor time limits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Who asks: the peer's address, divided by a name that a trusted peer may give.
+/// The caller of a request: the peer's address, divided by a name that a trusted peer may give.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Caller {
     /// The address of the connection.
@@ -21,21 +25,21 @@ pub struct Caller {
     pub name: Option<Arc<str>>,
 }
 
-/// A place in the line: places are numbered in order of arrival.
+/// A position in the line. Positions are numbered in the order of arrival.
 pub type LinePosition = u64;
 
-/// How urgent, from 0 (most) to 7 (RFC 9218, section 4.1).
+/// The urgency of a request, from 0 (most) to 7 (RFC 9218, section 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Urgency(u8);
 
 impl Urgency {
-    /// Of what nobody waits for, if nothing else is said.
+    /// The default of a deferred write, for which no caller waits.
     pub const DEFERRED: Self = Self(5);
 
-    /// Of what may wait for everything else.
+    /// The urgency of work that may wait for everything else.
     pub const LEAST: Self = Self(7);
 
-    /// Of `u`, if it is one.
+    /// The urgency `u`. `None` if it is above 7.
     pub fn new(u: u8) -> Option<Self> {
         (u <= 7).then_some(Self(u))
     }
@@ -48,50 +52,40 @@ impl Default for Urgency {
     }
 }
 
-/// So many of a caller's turns come before one of them is for whoever has waited longest.
+/// Of so many turns of a caller, one is for the request that has waited longest.
 const OLDEST_EVERY: usize = 4;
 
-/// Those of one caller.
+/// The waiting requests of one caller.
 #[derive(Clone, Debug, Default)]
-struct Names {
-    /// Those who could go at once, in order of arrival.
+struct CallerLine {
+    /// The requests that are ready, in the order of arrival.
     ready: BTreeSet<LinePosition>,
-    /// The same, the more urgent first.
+    /// The same requests, the more urgent first.
     urgent: BTreeSet<(Urgency, LinePosition)>,
-    /// The others, and when each is expected to be ready.
+    /// The other requests, and when each is expected to be ready.
     blocked: BTreeMap<LinePosition, (Instant, Urgency)>,
-    /// Turns since one was for whoever had waited longest.
+    /// The turns since one was for the request that had waited longest.
     turns: usize,
 }
 
-impl Names {
-    fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.blocked.is_empty()
-    }
-
-    fn remove(&mut self, place: LinePosition, urgency: Urgency) -> bool {
-        self.blocked.remove(&place);
-        self.urgent.remove(&(urgency, place));
-        self.ready.remove(&place)
-    }
-
-    /// Whose turn it is.
-    fn next(&mut self) -> Option<LinePosition> {
-        let place = if self.turns + 1 >= OLDEST_EVERY {
+impl CallerLine {
+    /// Takes the next turn of the caller, and returns the request whose turn it is. The request
+    /// stays in the line.
+    fn take_turn(&mut self) -> Option<LinePosition> {
+        if self.turns + 1 >= OLDEST_EVERY {
             self.turns = 0;
-            *self.ready.first()?
-        } else {
-            self.turns += 1;
-            self.urgent.first()?.1
-        };
-        Some(place)
+            return self.ready.first().copied();
+        }
+        self.turns += 1;
+        self.urgent.first().map(|(_, place)| *place)
     }
 
-    /// All who are ready, or expected to be by then.
+    /// The requests that are ready, or expected to be at `until`.
     fn by(&self, until: Option<Instant>) -> Ahead {
         self.those(until, |_| true)
     }
 
+    /// The same, of the urgencies that `which` selects.
     fn those(&self, until: Option<Instant>, which: impl Fn(Urgency) -> bool) -> Ahead {
         let ready = self.urgent.iter().filter(|(of, _)| which(*of)).count();
         let blocked = self.blocked.values();
@@ -103,7 +97,7 @@ impl Names {
         Ahead { ready, blocked }
     }
 
-    /// At most those who go before a newcomer of theirs.
+    /// The requests that may go before a new one of the same caller: an upper bound.
     fn before(&self, newcomer: Urgency, until: Option<Instant>) -> Ahead {
         let mut ahead = self.those(until, |of| of <= newcomer);
         // Of each `OLDEST_EVERY` turns one may be for somebody less urgent, the next one first.
@@ -113,22 +107,22 @@ impl Names {
     }
 }
 
-/// Those who may go before a newcomer.
+/// The requests that may go before a new one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ahead {
-    /// How many of them could go at once.
+    /// The number of those that are ready.
     pub ready: usize,
-    /// When each of the others is expected to be ready, soonest first.
+    /// When each of the others is expected to be ready, the soonest first.
     pub blocked: Vec<Instant>,
 }
 
 impl Ahead {
-    /// How many they are.
+    /// The number of all of them.
     pub fn count(&self) -> usize {
         self.ready + self.blocked.len()
     }
 
-    /// The `most` of them that could go soonest.
+    /// The `most` of them that can go soonest.
     fn first(mut self, most: usize) -> Self {
         self.ready = self.ready.min(most);
         self.blocked.truncate(most - self.ready);
@@ -144,73 +138,71 @@ impl Ahead {
     }
 }
 
+/// The waiting requests of one peer, by the name of the caller.
 #[derive(Clone, Debug, Default)]
-struct Peer {
-    names: HashMap<Option<Arc<str>>, Names>,
-    /// Names with someone ready, whose turn comes first in front.
+struct PeerLine {
+    names: HashMap<Option<Arc<str>>, CallerLine>,
+    /// The names with a request that is ready. The next turn is that of the first.
     ring: VecDeque<Option<Arc<str>>>,
     waiting: usize,
 }
 
-/// Those who wait for one budget.
+/// The requests that wait for one budget.
 #[derive(Clone, Debug, Default)]
 pub struct Turns {
-    peers: HashMap<IpAddr, Peer>,
-    /// Peers with someone ready, whose turn comes first in front.
+    peers: HashMap<IpAddr, PeerLine>,
+    /// The peers with a request that is ready. The next turn is that of the first.
     ring: VecDeque<IpAddr>,
     callers: HashMap<LinePosition, (Caller, Urgency)>,
 }
 
 impl Turns {
-    /// All who wait, ready or not.
+    /// The number of waiting requests, ready or not.
     pub fn len(&self) -> usize {
         self.callers.len()
     }
 
-    /// Whether nobody waits.
+    /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.callers.is_empty()
     }
 
-    /// Whether somebody could go at once.
+    /// Whether any request is ready.
     pub fn has_ready(&self) -> bool {
         !self.ring.is_empty()
     }
 
-    /// The places of all who wait, in no order.
+    /// The positions of all waiting requests, in no order.
     pub fn places(&self) -> impl Iterator<Item = LinePosition> {
         self.callers.keys().copied()
     }
 
-    /// How many peers wait: each of them goes once before any goes twice.
+    /// The number of peers with waiting requests. Each of them goes once before any goes twice.
     pub fn peers(&self) -> usize {
         self.peers.len()
     }
 
-    /// All of one peer who wait, under whatever name.
-    pub fn of_peer(&self, peer: IpAddr) -> usize {
-        self.peers.get(&peer).map_or(0, |peer| peer.waiting)
-    }
-
-    /// Whether a caller has its share of `most` places: a peer half of them, and its names together
-    /// as many again, of which one name has half.
+    /// Whether a caller has its share of `most` positions. A peer without a name has half of them.
+    /// Its names have as many together, and one name half of that.
     pub fn has_share(&self, caller: &Caller, most: usize) -> bool {
+        let Some(peer) = self.peers.get(&caller.peer) else {
+            return most == 0;
+        };
         let of = |name: &Option<Arc<str>>| {
-            let names = self.peers.get(&caller.peer);
-            let names = names.and_then(|peer| peer.names.get(name));
-            names.map_or(0, |names| names.ready.len() + names.blocked.len())
+            let line = peer.names.get(name);
+            line.map_or(0, |line| line.ready.len() + line.blocked.len())
         };
         let nameless = of(&None);
         match &caller.name {
             None => nameless >= most.div_ceil(2),
             Some(_) => {
-                let together = self.of_peer(caller.peer) - nameless;
-                together >= most.div_ceil(2) || of(&caller.name) >= most.div_ceil(4)
+                let named = peer.waiting - nameless;
+                named >= most.div_ceil(2) || of(&caller.name) >= most.div_ceil(4)
             }
         }
     }
 
-    /// Takes a place, not ready; `expected` is when it is expected to be.
+    /// Adds a request that is not ready. `expected` is when it is expected to be.
     pub fn join(
         &mut self,
         place: LinePosition,
@@ -228,7 +220,7 @@ impl Turns {
         self.callers.insert(place, (caller, urgency));
     }
 
-    /// Says that `place` could go at once. Nothing happens if it is not in the line.
+    /// Makes a request ready. Nothing happens if it is not in the line.
     pub fn ready(&mut self, place: LinePosition) {
         let Some((caller, urgency)) = self.callers.get(&place) else {
             return;
@@ -252,7 +244,7 @@ impl Turns {
         names.urgent.insert((*urgency, place));
     }
 
-    /// Leaves the line; false if it was not in it.
+    /// Removes a request from the line. Returns `false` if it was not in it.
     pub fn leave(&mut self, place: LinePosition) -> bool {
         let Some((caller, urgency)) = self.callers.remove(&place) else {
             return false;
@@ -260,18 +252,11 @@ impl Turns {
         let Some(peer) = self.peers.get_mut(&caller.peer) else {
             return false;
         };
-        peer.waiting -= 1;
-        if let Some(names) = peer.names.get_mut(&caller.name) {
-            let was_ready = names.remove(place, urgency);
-            if was_ready && names.ready.is_empty() {
-                peer.ring.retain(|name| *name != caller.name);
-                if peer.ring.is_empty() {
-                    self.ring.retain(|peer| *peer != caller.peer);
-                }
-            }
-            if names.is_empty() {
-                peer.names.remove(&caller.name);
-            }
+        if !peer.remove(&caller.name, place, urgency) {
+            peer.ring.retain(|name| *name != caller.name);
+        }
+        if peer.ring.is_empty() {
+            self.ring.retain(|peer| *peer != caller.peer);
         }
         if peer.waiting == 0 {
             self.peers.remove(&caller.peer);
@@ -279,22 +264,16 @@ impl Turns {
         true
     }
 
-    /// Whose turn it is among those ready; they leave the line, and their caller's and peer's
-    /// next turn comes after everybody else's.
+    /// Removes the request whose turn it is, and returns its position. The next turn of its caller
+    /// and of its peer comes after everybody else's.
     pub fn pop(&mut self) -> Option<LinePosition> {
         let address = self.ring.pop_front()?;
         let peer = self.peers.get_mut(&address)?;
         let name = peer.ring.pop_front()?;
-        let names = peer.names.get_mut(&name)?;
-        let place = names.next()?;
+        let place = peer.names.get_mut(&name)?.take_turn()?;
         let (_, urgency) = self.callers.remove(&place)?;
-        names.remove(place, urgency);
-        peer.waiting -= 1;
-        if !names.ready.is_empty() {
-            peer.ring.push_back(name.clone());
-        }
-        if names.is_empty() {
-            peer.names.remove(&name);
+        if peer.remove(&name, place, urgency) {
+            peer.ring.push_back(name);
         }
         if !peer.ring.is_empty() {
             self.ring.push_back(address);
@@ -305,9 +284,9 @@ impl Turns {
         Some(place)
     }
 
-    /// At most those of the ones who wait who go before a newcomer of `caller`, if nobody else
-    /// came; only those who are expected to be ready by `until`, where it is known that the
-    /// newcomer will have gone by then.
+    /// The requests that may go before a new one of `caller`, if no other arrives: an upper bound.
+    /// With `until`, only those that are expected to be ready by then, for a new request that is
+    /// known to go by then.
     pub fn ahead_of(&self, caller: &Caller, urgency: Urgency, until: Option<Instant>) -> Ahead {
         let mut ahead = Ahead::default();
         if let Some(peer) = self.peers.get(&caller.peer) {
@@ -326,7 +305,7 @@ impl Turns {
         ahead
     }
 
-    /// The same for all who wait, as for a newcomer who lets everybody go first.
+    /// All waiting requests, as for a new one that lets all others go first.
     pub fn everyone(&self) -> Ahead {
         let mut all = Ahead::default();
         for peer in self.peers.values() {
@@ -335,8 +314,8 @@ impl Turns {
         all
     }
 
-    /// When the first of those who wait is expected to be ready, of one peer alone if one is
-    /// given; `now` if somebody is. `None` if nobody waits.
+    /// When the first request is expected to be ready, of one peer alone if one is given. `now` if
+    /// one is ready, `None` if none waits.
     pub fn first_ready(&self, peer: Option<IpAddr>, now: Instant) -> Option<Instant> {
         let peers = self.peers.iter();
         let peers = peers.filter(|(address, _)| peer.is_none_or(|peer| peer == **address));
@@ -352,15 +331,15 @@ impl Turns {
             .min()
     }
 
-    /// All who wait in the order in which they would go if all were ready and nobody came, each
-    /// with the time at which it is expected to be ready, if it is not.
+    /// All waiting requests in the order in which they would go if all were ready and no other
+    /// arrived. Each has the time at which it is expected to be ready, if it is not.
     pub fn in_order(&self) -> Vec<(LinePosition, Option<Instant>)> {
         let mut expected = HashMap::new();
         for names in self.peers.values().flat_map(|peer| peer.names.values()) {
             let blocked = names.blocked.iter();
             expected.extend(blocked.map(|(place, (at, _))| (*place, *at)));
         }
-        // From whose turn it is now; those who are not ready would come after, as they arrived.
+        // From the present turn on. Requests that are not ready come after, as they arrived.
         let mut copy = self.clone();
         let mut blocked: Vec<LinePosition> = expected.keys().copied().collect();
         blocked.sort_unstable();
@@ -373,7 +352,24 @@ impl Turns {
     }
 }
 
-impl Peer {
+impl PeerLine {
+    /// Removes a request. Returns whether another one of that name is ready.
+    fn remove(&mut self, name: &Option<Arc<str>>, place: LinePosition, urgency: Urgency) -> bool {
+        let Some(line) = self.names.get_mut(name) else {
+            return false;
+        };
+        self.waiting -= 1;
+        line.blocked.remove(&place);
+        line.urgent.remove(&(urgency, place));
+        line.ready.remove(&place);
+        let is_ready = !line.ready.is_empty();
+        if !is_ready && line.blocked.is_empty() {
+            self.names.remove(name);
+        }
+        is_ready
+    }
+
+    /// The requests that are ready, or expected to be at `until`.
     fn by(&self, until: Option<Instant>) -> Ahead {
         let mut all = Ahead::default();
         for names in self.names.values() {

@@ -99,7 +99,7 @@ fn used(world: &World) -> u32 {
     let budgets = world.gateway.budgets().snapshot();
     budgets
         .iter()
-        .map(|budget| budget.occupied + budget.under_way)
+        .map(|budget| budget.occupied + budget.in_flight)
         .sum()
 }
 

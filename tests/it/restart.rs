@@ -11,7 +11,7 @@ use segment_gateway::app::Keeping;
 use segment_gateway::clock::Clock;
 use segment_gateway::journal::Journal;
 use segment_gateway::journal::memory::Memory;
-use segment_gateway::limit::ledger::{History, Ledger, Spec};
+use segment_gateway::limit::ledger::{Ledger, LedgerSpec, PastUsage};
 use segment_gateway::sandbox::SandboxSpec;
 use segment_gateway::write::decision::RETRY_FOR;
 use segment_gateway::write::durable::Recovered;
@@ -65,7 +65,7 @@ impl LinePosition {
         script: &Arc<Script>,
         change: impl FnOnce(&mut Setup),
     ) -> (Arc<World>, Recovered) {
-        let spec = Spec {
+        let spec = LedgerSpec {
             key_check: [1; 16],
             keep: RETRY_FOR,
             expected: self.starts > 0,
@@ -79,7 +79,7 @@ impl LinePosition {
                 newest: self.memory.newest().await.unwrap(),
             },
             ledger: opened.ledger,
-            history: opened.history.or_else(|| Some(History::new())),
+            history: opened.history.or_else(|| Some(PastUsage::new())),
             clock: self.clock.clone(),
             ..Setup::new(SandboxSpec::default())
         };

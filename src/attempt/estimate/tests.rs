@@ -29,7 +29,7 @@ fn occupied(now: Instant, until: &[u64]) -> Account {
         late: seconds(60),
         unknown_slots: 1,
     };
-    let mut window = Window::new(rate, None, terms, now);
+    let mut window = Window::new(rate, rate, false, terms, now);
     let until = until.iter().map(|until| now + seconds(*until));
     window.restore(until, rate.window);
     Account::new(window, 60, now)

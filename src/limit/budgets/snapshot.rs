@@ -1,19 +1,19 @@
 //! Copies of the budgets for operators.
 //!
-//! Requests wait for the one lock of the budgets, so it is held for a few budgets at a time: what
-//! is seen of one budget is of one moment, of two budgets perhaps of two.
+//! Requests wait for the one lock of the budgets, so it is held for a few budgets at a time. The
+//! copy of one budget is consistent; two budgets may be from different moments.
 
-use super::state::State;
-use super::{AccountState, Budgets, Key};
+use super::state::{AccountKey, BudgetsState};
+use super::{AccountState, Budgets};
 use crate::credential::Credential;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-/// Budgets that are copied under one locking.
+/// The number of budgets that are copied under one locking.
 const PER_LOCKING: usize = 64;
 
 impl Budgets {
-    /// Every budget in use, in the order of names.
+    /// Returns every budget in use, in the order of names.
     pub fn snapshot(&self) -> Vec<AccountState> {
         let mut keys = self.keys();
         keys.sort_unstable_by(|a, b| (&a.1, a.0).cmp(&(&b.1, b.0)));
@@ -27,28 +27,32 @@ impl Budgets {
         pieces.flatten().collect()
     }
 
-    /// The credentials that have budgets.
+    /// Returns the credentials that have budgets.
     pub fn credentials(&self) -> BTreeSet<Credential> {
         self.keys().into_iter().map(|(of, _)| of).collect()
     }
 
-    fn keys(&self) -> Vec<Key> {
+    fn keys(&self) -> Vec<AccountKey> {
         self.shared.state.lock().accounts.keys().cloned().collect()
     }
 }
 
-impl State {
-    /// What operators see of a budget; `None` if it was forgotten meanwhile.
-    fn account(&mut self, key: &Key, now: Instant) -> Option<AccountState> {
-        let kept = self.accounts.get_mut(key)?;
-        let first = kept.waiting.values().map(|waiting| waiting.since).min();
-        let account = &mut kept.account;
+impl BudgetsState {
+    /// Returns what operators see of a budget. `None` if it was forgotten meanwhile.
+    fn account(&mut self, key: &AccountKey, now: Instant) -> Option<AccountState> {
+        let open = self.accounts.get_mut(key)?;
+        let first = open
+            .waiting
+            .values()
+            .map(|waiting| waiting.waiter.since)
+            .min();
+        let account = &mut open.account;
         Some(AccountState {
             credential: key.0,
             budget: key.1.clone(),
             rate: account.window().rate(),
             occupied: account.window().known(now),
-            under_way: account.under_way(),
+            in_flight: account.in_flight(),
             waiting: account.turns().len(),
             oldest: first.map(|since| now.saturating_duration_since(since)),
             next_free: account.leaves_last(now).saturating_duration_since(now),

@@ -1,10 +1,10 @@
-//! What stands behind the one lock of the budgets: their accounts, who waits for them, and what
-//! all of those take together.
+//! The state behind the one lock of the budgets: the open ones, their lines, and the load that all
+//! lines make together.
 
-use super::budget_request::{BudgetRefusal, BudgetStatus};
+use super::request::{BudgetRefusal, BudgetStatus};
 use crate::credential::Credential;
 use crate::limit::account::Account;
-use crate::limit::ledger::{AccountId, History, LEARNED_FOR, Ledger, MOST_LEARNED};
+use crate::limit::ledger::{AccountId, LEARNED_FOR, Ledger, MOST_LEARNED, PastUsage};
 use crate::limit::ticket::Permit;
 use crate::limit::turns::{Caller, LinePosition, Urgency};
 use crate::route::policy::{BudgetSpec, Rate};
@@ -14,66 +14,88 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// A budget that has been idle this long is forgotten, but for the rate that it had learned.
-const FORGET_AFTER: Duration = Duration::from_secs(3_600);
-
 #[derive(Debug)]
-pub(in crate::limit) struct State {
-    pub(in crate::limit) accounts: HashMap<Key, Kept>,
+pub(in crate::limit) struct BudgetsState {
+    pub(in crate::limit) accounts: HashMap<AccountKey, OpenBudget>,
     /// When to look at which budget again.
-    pub(super) wakes: BTreeSet<(Instant, Key)>,
+    pub(super) wakes: BTreeSet<(Instant, AccountKey)>,
     pub(in crate::limit) ledger: Ledger,
-    /// What an earlier process left and no budget has taken over yet; `None` on a new node.
-    pub(super) history: Option<History>,
-    /// Rates that answers have taught and no budget in use knows, and since when.
+    /// The usage by earlier processes of budgets that are not open yet. `None` on a new node.
+    pub(super) history: Option<PastUsage>,
+    /// The learned rates of budgets that are not open, and since when they are not.
     pub(super) learned: HashMap<AccountId, (Rate, Instant)>,
-    /// Budgets whose limit is another than at the start, by name: as many as the route table has.
+    /// The budgets whose configured limit has changed since the start, by name. At most as many as
+    /// the route table has.
     pub(super) configured: HashMap<Arc<str>, BudgetSpec>,
     pub(super) next_place: LinePosition,
-    pub(super) waiting: usize,
-    pub(super) bytes: usize,
-    pub(super) peers: HashMap<IpAddr, Load>,
-    /// Budgets opened by each peer.
+    /// The load of all lines, and the part of each peer.
+    pub(super) load: LineLoad,
+    pub(super) peers: HashMap<IpAddr, LineLoad>,
+    /// The number of open budgets by the peer that opened them.
     pub(super) opened: HashMap<IpAddr, usize>,
-    /// When to look for room again.
+    /// When idle budgets may be looked for again to make room.
     pub(super) make_room_at: Instant,
     pub(super) drain_until: Option<Instant>,
 }
 
+/// A budget in use.
 #[derive(Debug)]
-pub(in crate::limit) struct Kept {
+pub(in crate::limit) struct OpenBudget {
     pub(in crate::limit) account: Account,
     pub(in crate::limit) id: AccountId,
     pub(super) opened_by: IpAddr,
     pub(super) waiting: HashMap<LinePosition, Waiting>,
+    /// The instant under which the budget is in [`BudgetsState::wakes`].
     pub(super) wake: Option<Instant>,
 }
 
-#[derive(Debug)]
-pub(in crate::limit) struct Waiting {
-    pub(in crate::limit) grant: oneshot::Sender<Grant>,
-    pub(in crate::limit) bytes: usize,
-    pub(in crate::limit) peer: IpAddr,
+/// A request in a line.
+#[derive(Clone, Debug)]
+pub(in crate::limit) struct Waiter {
+    pub(in crate::limit) caller: Caller,
     pub(in crate::limit) urgency: Urgency,
+    pub(in crate::limit) bytes: usize,
     pub(in crate::limit) since: Instant,
 }
 
+/// A request in a line, and the way to its ticket.
+#[derive(Debug)]
+pub(in crate::limit) struct Waiting {
+    pub(super) waiter: Waiter,
+    pub(super) grant: oneshot::Sender<Grant>,
+}
+
+/// Requests in lines, and the bytes of their bodies.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Load {
-    pub(super) waiting: usize,
+pub(super) struct LineLoad {
+    pub(super) requests: usize,
     pub(super) bytes: usize,
 }
 
-pub(in crate::limit) type Key = (Credential, Arc<str>);
+impl LineLoad {
+    fn add(&mut self, bytes: usize) {
+        self.requests += 1;
+        self.bytes += bytes;
+    }
+
+    fn remove(&mut self, bytes: usize) {
+        self.requests = self.requests.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+/// The credential and the name of a budget.
+pub(in crate::limit) type AccountKey = (Credential, Arc<str>);
+/// What a ticket gets.
 pub(in crate::limit) type Grant = Result<Permit, BudgetRefusal>;
 
-impl Kept {
-    /// What the `RateLimit` fields say of it.
-    pub(in crate::limit) fn standing(&mut self, budget: &Arc<str>, now: Instant) -> BudgetStatus {
+impl OpenBudget {
+    /// The status for the `RateLimit` fields.
+    pub(in crate::limit) fn status(&mut self, budget: &Arc<str>, now: Instant) -> BudgetStatus {
         let window = self.account.window();
         let rate = window.rate();
         let remaining = rate.limit.saturating_sub(window.occupied(now));
-        // With some left, `reset` is when there are more; with none, when there is one.
+        // With free slots, `reset` is when there are more; without, when there is one.
         let more = match window.next_end() {
             Some(at) if remaining > 0 => at,
             _ => self.account.leaves_at(0, now),
@@ -87,75 +109,84 @@ impl Kept {
     }
 }
 
-impl State {
-    /// Puts somebody into a line; whoever finds none is told that there is no such budget.
+impl BudgetsState {
+    /// Adds a request to a line, not ready yet. Without such a budget the request is dropped, which
+    /// its ticket learns as [`BudgetRefusal::TooManyBudgets`].
     pub(in crate::limit) fn enter(
         &mut self,
-        key: &Key,
+        key: &AccountKey,
         place: LinePosition,
-        caller: Caller,
-        ready: Instant,
-        waiting: Waiting,
+        waiter: Waiter,
+        grant: oneshot::Sender<Grant>,
+        expected_ready: Instant,
     ) {
-        let Some(kept) = self.accounts.get_mut(key) else {
+        let Some(open) = self.accounts.get_mut(key) else {
             return;
         };
-        self.waiting += 1;
-        self.bytes += waiting.bytes;
-        let load = self.peers.entry(waiting.peer).or_default();
-        load.waiting += 1;
-        load.bytes += waiting.bytes;
-        kept.account
+        self.load.add(waiter.bytes);
+        let peer = self.peers.entry(waiter.caller.peer).or_default();
+        peer.add(waiter.bytes);
+        let (caller, urgency) = (waiter.caller.clone(), waiter.urgency);
+        open.account
             .turns()
-            .join(place, caller, waiting.urgency, ready);
-        kept.waiting.insert(place, waiting);
+            .join(place, caller, urgency, expected_ready);
+        open.waiting.insert(place, Waiting { waiter, grant });
     }
 
-    /// Refuses somebody who went back into the line and could not have an answer in time.
+    /// Refuses a request that has rejoined its line and could not have a response before the
+    /// gateway stops.
     pub(in crate::limit) fn refuse_if_late(
         &mut self,
-        key: &Key,
+        key: &AccountKey,
         place: LinePosition,
         now: Instant,
     ) {
-        let Some(until) = self.drain_until else {
+        let (Some(until), Some(open)) = (self.drain_until, self.accounts.get_mut(key)) else {
             return;
         };
-        let Some(kept) = self.accounts.get_mut(key) else {
-            return;
-        };
-        let leaves = kept.account.leaves_at(0, now) + kept.account.answer_time();
-        if leaves > until
+        let answered = open.account.leaves_at(0, now) + open.account.answer_time();
+        if answered > until
             && let Some(waiting) = self.leave(key, place)
         {
-            // Nobody is woken under the lock but whoever asks just now.
+            // Wakes nobody under the lock but the task that calls this.
             drop(waiting.grant.send(Err(BudgetRefusal::Draining)));
         }
     }
 
+    /// When the next request leaves its line at the latest, of one peer alone if one is given.
     pub(super) fn next_departure(&mut self, peer: Option<IpAddr>, now: Instant) -> Option<Instant> {
-        let kept = self.accounts.values_mut();
-        let waited_for = kept.filter(|kept| !kept.waiting.is_empty());
+        let open = self.accounts.values_mut();
+        let waited_for = open.filter(|open| !open.waiting.is_empty());
         waited_for
-            .filter_map(|kept| kept.account.next_departure(peer, now))
+            .filter_map(|open| open.account.next_departure(peer, now))
             .min()
     }
 
-    /// Has every budget looked at that somebody waits for: nobody may have noted when to.
-    pub(super) fn wake_all(&mut self, now: Instant) {
-        for (key, kept) in &mut self.accounts {
-            if kept.waiting.is_empty() {
-                continue;
-            }
-            if let Some(at) = kept.wake.replace(now) {
-                self.wakes.remove(&(at, key.clone()));
-            }
-            self.wakes.insert((now, key.clone()));
+    /// Notes when to look at a budget again.
+    pub(super) fn set_wake(&mut self, key: &AccountKey, wake: Option<Instant>) {
+        let Some(open) = self.accounts.get_mut(key) else {
+            return;
+        };
+        if let Some(at) = std::mem::replace(&mut open.wake, wake) {
+            self.wakes.remove(&(at, key.clone()));
+        }
+        if let Some(at) = wake {
+            self.wakes.insert((at, key.clone()));
         }
     }
 
-    /// When those who have left, of one peer alone if one is given, have given back so many bytes;
-    /// looks at everybody who waits.
+    /// Makes the driver look at every budget with a line, because when to do so may not have been
+    /// noted.
+    pub(super) fn wake_all(&mut self, now: Instant) {
+        let open = self.accounts.iter();
+        let keys = open.filter(|(_, open)| !open.waiting.is_empty());
+        for key in keys.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.set_wake(&key, Some(now));
+        }
+    }
+
+    /// When the requests that have left their lines by then had `bytes` together, of one peer alone
+    /// if one is given. Takes a time that is proportional to all lines.
     pub(super) fn freed(
         &mut self,
         bytes: usize,
@@ -163,14 +194,15 @@ impl State {
         now: Instant,
     ) -> Option<Instant> {
         let mut releases: Vec<(Instant, usize)> = Vec::new();
-        for kept in self.accounts.values_mut() {
-            if kept.waiting.is_empty() {
+        for open in self.accounts.values_mut() {
+            if open.waiting.is_empty() {
                 continue;
             }
-            for (place, at) in kept.account.schedule(now) {
-                let waiting = kept.waiting.get(&place);
-                let counted = waiting.filter(|who| peer.is_none_or(|peer| who.peer == peer));
-                releases.extend(counted.map(|who| (at, who.bytes)));
+            for (place, at) in open.account.schedule(now) {
+                let waiting = open.waiting.get(&place);
+                let counted = waiting
+                    .filter(|waiting| peer.is_none_or(|peer| waiting.waiter.caller.peer == peer));
+                releases.extend(counted.map(|waiting| (at, waiting.waiter.bytes)));
             }
         }
         releases.sort_unstable();
@@ -182,51 +214,53 @@ impl State {
         enough.map(|(at, _)| at)
     }
 
-    pub(in crate::limit) fn make_ready(&mut self, key: &Key, place: LinePosition) {
-        if let Some(kept) = self.accounts.get_mut(key) {
-            kept.account.turns().ready(place);
+    /// Lets a request be sent as soon as it is its turn.
+    pub(in crate::limit) fn make_ready(&mut self, key: &AccountKey, place: LinePosition) {
+        if let Some(open) = self.accounts.get_mut(key) {
+            open.account.turns().ready(place);
         }
     }
 
-    pub(in crate::limit) fn leave(&mut self, key: &Key, place: LinePosition) -> Option<Waiting> {
-        let kept = self.accounts.get_mut(key)?;
-        let waiting = kept.waiting.remove(&place)?;
-        kept.account.turns().leave(place);
-        self.unload(waiting.peer, waiting.bytes);
+    /// Removes a request from its line.
+    pub(in crate::limit) fn leave(
+        &mut self,
+        key: &AccountKey,
+        place: LinePosition,
+    ) -> Option<Waiting> {
+        let open = self.accounts.get_mut(key)?;
+        let waiting = open.waiting.remove(&place)?;
+        open.account.turns().leave(place);
+        self.unload(&waiting.waiter);
         Some(waiting)
     }
 
-    pub(super) fn unload(&mut self, peer: IpAddr, bytes: usize) {
-        self.waiting = self.waiting.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(bytes);
-        if let Some(load) = self.peers.get_mut(&peer) {
-            load.waiting = load.waiting.saturating_sub(1);
-            load.bytes = load.bytes.saturating_sub(bytes);
-            if load.waiting == 0 {
-                self.peers.remove(&peer);
+    /// Subtracts a request that has left its line from the load.
+    pub(super) fn unload(&mut self, waiter: &Waiter) {
+        self.load.remove(waiter.bytes);
+        if let Some(peer) = self.peers.get_mut(&waiter.caller.peer) {
+            peer.remove(waiter.bytes);
+            if peer.requests == 0 {
+                self.peers.remove(&waiter.caller.peer);
             }
         }
     }
 
-    pub(super) fn forget_idle(&mut self, now: Instant) {
-        self.forget_idle_after(now, FORGET_AFTER);
-    }
-
-    /// A budget is forgotten only while all of its slots are free, so that forgetting it never
-    /// hands out a fresh window.
-    pub(super) fn forget_idle_after(&mut self, now: Instant, idle: Duration) {
+    /// Forgets the budgets that have been idle for so long, except for the rates that they have
+    /// learned. A budget is forgotten only if all of its slots are free, so that forgetting it
+    /// never opens a fresh window.
+    pub(super) fn forget_idle(&mut self, now: Instant, idle: Duration) {
         let (opened, learned) = (&mut self.opened, &mut self.learned);
         learned.retain(|_, (_, since)| now.saturating_duration_since(*since) < LEARNED_FOR);
-        self.accounts.retain(|_, kept| {
-            let stays = !kept.waiting.is_empty()
-                || now.saturating_duration_since(kept.account.last_used()) < idle
-                || !kept.account.window().is_idle(now);
-            if !stays && let Some(count) = opened.get_mut(&kept.opened_by) {
+        self.accounts.retain(|_, open| {
+            let stays = !open.waiting.is_empty()
+                || now.saturating_duration_since(open.account.last_used()) < idle
+                || !open.account.window().is_idle(now);
+            if !stays && let Some(count) = opened.get_mut(&open.opened_by) {
                 *count = count.saturating_sub(1);
             }
-            let window = kept.account.window();
-            if !stays && window.is_learned() && learned.len() < MOST_LEARNED {
-                learned.insert(kept.id, (window.rate(), now));
+            let rate = open.account.window().in_force();
+            if !stays && rate.is_learned && learned.len() < MOST_LEARNED {
+                learned.insert(open.id, (rate.rate, now));
             }
             stays
         });

@@ -1,12 +1,16 @@
 //! Lines and permits under a paused clock.
 
 use super::*;
+use crate::limit::evidence::InForce;
 use crate::limit::learn::Allowance;
-use crate::limit::ledger::Past;
-use crate::limit::ticket::PermitError;
+use crate::limit::ledger::PastBudget;
+use crate::limit::ticket::{Permit, PermitError, Ticket};
 use crate::limit::turns::{Caller, Urgency};
-use crate::limit::window::End;
+use crate::limit::window::AttemptEnd;
 use crate::limit::window::Terms;
+use crate::route::policy::{Effect, Rate};
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 const W: Duration = Duration::from_secs(60);
@@ -25,19 +29,19 @@ impl Drop for Bench {
 }
 
 fn bench(limit: u32) -> Bench {
-    bench_after(limit, History::new())
+    bench_after(limit, PastUsage::new())
 }
 
-fn bench_after(limit: u32, history: History) -> Bench {
+fn bench_after(limit: u32, history: PastUsage) -> Bench {
     let clock = Clock::simulated(SystemTime::UNIX_EPOCH, Duration::from_secs(5_000));
-    let bounds = Bounds {
+    let bounds = BudgetBounds {
         terms: Terms {
             guard: Duration::from_millis(250),
             late: Duration::from_secs(60),
             unknown_slots: 1,
         },
-        writes_at_once: 4,
-        reads_at_once: 8,
+        writes_in_flight: 4,
+        reads_in_flight: 8,
         lines: LineBounds {
             per_budget: 10,
             total: 15,
@@ -110,8 +114,8 @@ impl Bench {
 }
 
 /// An answer that tells that so much of a limit is consumed.
-fn told(consumed: u32, limit: u32) -> End {
-    End::Answered(Some(Allowance {
+fn told(consumed: u32, limit: u32) -> AttemptEnd {
+    AttemptEnd::Answered(Some(Allowance {
         consumed,
         remaining: limit - consumed,
         reset_in: None,
@@ -143,7 +147,7 @@ async fn a_budget_that_had_learned_begins_one_at_a_time_until_an_answer_tells() 
         first.end(if tells {
             told(1, 30)
         } else {
-            End::Answered(None)
+            AttemptEnd::Answered(None)
         });
         // Where none tells, what was learned is believed after a window.
         if !tells {
@@ -170,7 +174,7 @@ async fn what_was_learned_is_known_when_a_budget_is_used_again() {
     for _ in 0..2 {
         let permit = at_once(&bench).await.unwrap();
         assert_eq!(bench.budgets.snapshot()[0].rate.limit, 2);
-        permit.end(End::Answered(None));
+        permit.end(AttemptEnd::Answered(None));
     }
     tokio::time::sleep(Duration::from_secs(50)).await;
     assert!(at_once(&bench).await.is_none());
@@ -188,12 +192,14 @@ async fn what_an_earlier_process_has_learned_is_known() {
         let kept = state.accounts.values_mut().next().unwrap();
         (kept.id, kept.account.window().rate())
     };
-    let past = Past {
+    let past = PastBudget {
         held: Vec::new(),
-        rate,
-        is_learned: true,
+        rate: InForce {
+            rate,
+            is_learned: true,
+        },
     };
-    let bench = bench_after(60, History::from([(id, past)]));
+    let bench = bench_after(60, PastUsage::from([(id, past)]));
     tokio::time::sleep(Duration::from_secs(3 * 3_600)).await;
     let _first = at_once(&bench).await.unwrap();
     let state = &bench.budgets.snapshot()[0];
@@ -211,15 +217,17 @@ async fn a_limit_that_was_only_configured_before_does_not_outlast_a_restart() {
         let id = state.accounts.values().next().unwrap().id;
         (id, before.clock.now() + W)
     };
-    let past = Past {
+    let past = PastBudget {
         held: vec![until],
-        rate: Rate {
-            limit: 2,
-            window: W,
+        rate: InForce {
+            rate: Rate {
+                limit: 2,
+                window: W,
+            },
+            is_learned: false,
         },
-        is_learned: false,
     };
-    let bench = bench_after(60, History::from([(id, past)]));
+    let bench = bench_after(60, PastUsage::from([(id, past)]));
     let _first = at_once(&bench).await.unwrap();
     let state = &bench.budgets.snapshot()[0];
     assert_eq!((state.rate.limit, state.starting), (60, false));
@@ -236,15 +244,17 @@ async fn what_was_sent_before_a_restart_counts_for_the_window_in_force_now() {
         state.accounts.values().next().unwrap().id
     };
     for (longer, expected) in [(Duration::ZERO, W / 2), (W, W / 2 + W)] {
-        let past = Past {
+        let past = PastBudget {
             held: vec![before.clock.now() + W / 2],
-            rate: Rate {
-                limit: 1,
-                window: W,
+            rate: InForce {
+                rate: Rate {
+                    limit: 1,
+                    window: W,
+                },
+                is_learned: false,
             },
-            is_learned: false,
         };
-        let mut bench = bench_after(1, History::from([(id, past)]));
+        let mut bench = bench_after(1, PastUsage::from([(id, past)]));
         bench.spec.rate.window += longer;
         let start = bench.clock.now();
         drop(bench.permit(1).await);
@@ -258,7 +268,7 @@ async fn what_was_sent_before_a_restart_counts_for_the_window_in_force_now() {
 async fn a_permit_comes_the_moment_a_slot_is_free() {
     let bench = bench(1);
     let permit = bench.permit(1).await;
-    permit.end(End::Answered(None));
+    permit.end(AttemptEnd::Answered(None));
     let answered = bench.clock.now();
     let next = bench.permit(1).await;
     let waited = bench.clock.now() - answered;
@@ -280,7 +290,7 @@ async fn whoever_hangs_up_costs_nothing() {
     );
     drop(gone);
     assert_eq!(bench.budgets.waiting(), 1);
-    held.end(End::NotSent);
+    held.end(AttemptEnd::NotSent);
     let permit = stays.granted().await.unwrap();
     // A permit that was handed over and never begun was never sent either.
     drop(permit);
@@ -305,7 +315,7 @@ async fn a_refusal_names_a_time_at_which_there_is_room() {
     ] {
         let bench = bench(2);
         // The answer time becomes known.
-        bench.permit(9).await.end(End::Answered(None));
+        bench.permit(9).await.end(AttemptEnd::Answered(None));
         let mut queued = Vec::new();
         let refusal = loop {
             match bench.join(1, patience) {
@@ -320,7 +330,7 @@ async fn a_refusal_names_a_time_at_which_there_is_room() {
             drop(tokio::spawn(async move {
                 let mut permit = ticket.granted().await.unwrap();
                 permit.begin();
-                permit.end(End::Answered(None));
+                permit.end(AttemptEnd::Answered(None));
             }));
         }
         tokio::time::sleep(retry_after).await;
@@ -402,7 +412,7 @@ async fn a_deadline_in_the_line_is_kept() {
 #[tokio::test(start_paused = true)]
 async fn stopping_refuses_at_once_whoever_could_not_leave_in_time() {
     let bench = bench(1);
-    bench.permit(9).await.end(End::Answered(None));
+    bench.permit(9).await.end(AttemptEnd::Answered(None));
     let mut soon = bench.join(1, W * 10).unwrap();
     let mut late = bench.join(1, W * 10).unwrap();
     bench
@@ -422,12 +432,12 @@ async fn stopping_refuses_at_once_whoever_could_not_leave_in_time() {
 #[tokio::test(start_paused = true)]
 async fn a_budget_is_forgotten_only_when_all_of_its_slots_are_free() {
     let bench = bench(1);
-    bench.permit(1).await.end(End::Answered(None));
+    bench.permit(1).await.end(AttemptEnd::Answered(None));
     let now = bench.clock.now();
     let mut state = bench.budgets.shared.state.lock();
-    state.forget_idle_after(now, Duration::ZERO);
+    state.forget_idle(now, Duration::ZERO);
     assert_eq!(state.accounts.len(), 1);
-    state.forget_idle_after(now + W + Duration::from_secs(1), Duration::ZERO);
+    state.forget_idle(now + W + Duration::from_secs(1), Duration::ZERO);
     assert!(state.accounts.is_empty());
 }
 
@@ -436,7 +446,7 @@ async fn whoever_finds_no_room_for_its_bytes_is_told_when_there_is_enough() {
     let bench = bench(2);
     // Answered one after the other, so that their slots come back one after the other.
     for _ in 0..2 {
-        bench.permit(9).await.end(End::Answered(None));
+        bench.permit(9).await.end(AttemptEnd::Answered(None));
         tokio::time::sleep(Duration::from_secs(10)).await;
     }
     let mut waiting = Vec::new();
@@ -445,7 +455,7 @@ async fn whoever_finds_no_room_for_its_bytes_is_told_when_there_is_enough() {
         waiting.push(tokio::spawn(async move {
             let mut permit = ticket.granted().await.unwrap();
             permit.begin();
-            permit.end(End::Answered(None));
+            permit.end(AttemptEnd::Answered(None));
         }));
     }
     // 2,000 of 10,000 are left, and two have to leave for 5,000.
@@ -470,7 +480,7 @@ async fn whoever_finds_no_room_for_its_bytes_is_told_when_there_is_enough() {
 #[tokio::test(start_paused = true)]
 async fn another_driver_takes_over_from_one_that_panics() {
     let mut bench = bench(1);
-    bench.permit(1).await.end(End::Answered(None));
+    bench.permit(1).await.end(AttemptEnd::Answered(None));
     let mut first = bench.join(1, W * 3).unwrap();
     let mut second = bench.join(2, W * 3).unwrap();
     bench.budgets.shared.panics.store(true, Ordering::Release);
@@ -482,7 +492,7 @@ async fn another_driver_takes_over_from_one_that_panics() {
     assert!(first.granted().await.is_err());
     let mut permit = second.granted().await.unwrap();
     permit.begin();
-    permit.end(End::Answered(None));
+    permit.end(AttemptEnd::Answered(None));
     let mut third = bench.join(3, W * 3).unwrap();
     bench.driver = tokio::spawn(bench.budgets.clone().drive());
     drop(third.granted().await.unwrap());

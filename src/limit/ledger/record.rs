@@ -6,15 +6,16 @@
 //! record:  kind (1) | flags (1) | names (1) | 0 | number (4) | attempt (8) | … | checksum (8)
 //! ```
 //!
-//! An attempt is told by a record when it is sent and by another when it has ended. Behind the
-//! first stand its intents: what each write that travels with it acts on. The head says how many
-//! records count, and is written after them: what stands behind those was never acted upon, and if
-//! there are fewer the file was cut.
+//! An attempt has one record when it is sent and another when it has ended. Its intents follow the
+//! first: the things on which each of its writes acts. The head says how many records count, and is
+//! written after them. Records behind those were never acted upon; fewer mean that the file was
+//! cut.
 //!
 //! Order keys are keyed hashes; no name and no token is in the file.
 
 use crate::credential::Credential;
-use crate::limit::ledger::{AccountId, Effect};
+use crate::limit::evidence::InForce;
+use crate::limit::ledger::{Charge, Intent, KnownEffect};
 use crate::route::policy::Rate;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,51 +35,30 @@ const ENDED: u8 = 2;
 const INTENT: u8 = 3;
 const NAMES: u8 = 4;
 
-/// Of a record that tells of an end: what is known of the effect.
-const NO_EFFECT: u8 = 0;
-const KNOWN: u8 = 1;
-const LATE: u8 = 2;
-/// Of an intent: it may change anything.
+/// What is known of the effect, by the number in a record.
+const EFFECTS: [KnownEffect; 3] = [KnownEffect::None, KnownEffect::Final, KnownEffect::Late];
+
+/// Flags of an intent: the write may change anything; it may act on anything of its credential; it
+/// is a durable write.
 const EVERYTHING: u8 = 1;
-/// Of an intent: it may act on anything of its credential.
 const ALL_LANES: u8 = 2;
-/// Of an intent: it is that of a durable write.
 const DURABLE: u8 = 4;
 
-/// What a write acts on, by keyed hashes: four bytes of its class and eight of itself. Without the
-/// latter it is a barrier against the class.
+/// A name on which a write acts, by keyed hashes: four bytes of its class and eight of itself.
+/// Without the latter it is a barrier against the class.
 pub type Name = [u8; NAME];
 
-/// What an attempt does for one write.
+/// An attempt as the ledger knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Intent {
-    pub(super) credential: Credential,
-    pub(super) operation: [u8; 8],
-    pub(super) everything: bool,
-    pub(super) write: Option<[u8; 16]>,
-    /// When the first attempt left that may have taken effect, since the boot of the machine.
-    pub(super) first: Duration,
-    /// `None`: it may act on anything of its credential.
-    pub(super) names: Option<Vec<Name>>,
-}
-
-/// An attempt, as far as the ledger tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Attempt {
+pub(super) struct AttemptRecord {
     pub(super) number: u64,
-    pub(super) account: AccountId,
-    /// When it was sent, or ended; since the boot of the machine.
+    /// When it was sent, or ended, since the boot of the machine.
     pub(super) at: Duration,
-    /// How long its slot stays occupied from its end on.
-    pub(super) hold: Duration,
-    /// The rate that was in force.
-    pub(super) rate: Rate,
-    /// Whether answers had taught it.
-    pub(super) is_learned: bool,
+    pub(super) charge: Charge,
     pub(super) ended: bool,
-    /// What is known of its effect; [`Effect::Late`] while it is under way.
-    pub(super) effect: Effect,
-    pub(super) intents: Vec<Intent>,
+    /// What is known of its effect; [`KnownEffect::Late`] while it is in flight.
+    pub(super) effect: KnownEffect,
+    pub(super) intents: Vec<Intent<Duration>>,
 }
 
 /// What a ledger must have been written under to be believed, and how much of it counts.
@@ -102,23 +82,24 @@ impl Head {
     }
 }
 
-impl Attempt {
+impl AttemptRecord {
     /// Appends its records, of which the first has this number.
     pub(super) fn encode(&self, number: u64, out: &mut Vec<u8>) {
-        let mut writer = Writer { number, out };
+        let mut writer = RecordWriter { number, out };
         let mut bytes = [0; RECORD];
         bytes[0] = if self.ended { ENDED } else { SENT };
-        bytes[1] = match self.effect {
-            Effect::None => NO_EFFECT,
-            Effect::Known => KNOWN,
-            Effect::Late => LATE,
-        };
-        bytes[16..32].copy_from_slice(&self.account);
+        bytes[1] = self.effect as u8;
+        let Charge {
+            account,
+            hold,
+            rate: InForce { rate, is_learned },
+        } = self.charge;
+        bytes[16..32].copy_from_slice(&account);
         bytes[32..40].copy_from_slice(&millis(self.at).to_be_bytes());
-        bytes[40..48].copy_from_slice(&millis(self.hold).to_be_bytes());
-        bytes[48..52].copy_from_slice(&self.rate.limit.to_be_bytes());
-        bytes[52..60].copy_from_slice(&millis(self.rate.window).to_be_bytes());
-        bytes[60] = self.is_learned.into();
+        bytes[40..48].copy_from_slice(&millis(hold).to_be_bytes());
+        bytes[48..52].copy_from_slice(&rate.limit.to_be_bytes());
+        bytes[52..60].copy_from_slice(&millis(rate.window).to_be_bytes());
+        bytes[60] = is_learned.into();
         writer.put(bytes, self.number);
         for intent in &self.intents {
             intent.encode(self.number, &mut writer);
@@ -126,8 +107,8 @@ impl Attempt {
     }
 }
 
-impl Intent {
-    fn encode(&self, attempt: u64, writer: &mut Writer<'_>) {
+impl Intent<Duration> {
+    fn encode(&self, attempt: u64, writer: &mut RecordWriter<'_>) {
         let flag = |is: bool, flag| if is { flag } else { 0 };
         let mut bytes = [0; RECORD];
         bytes[0] = INTENT;
@@ -167,12 +148,12 @@ impl Intent {
     }
 }
 
-struct Writer<'o> {
+struct RecordWriter<'o> {
     number: u64,
     out: &'o mut Vec<u8>,
 }
 
-impl Writer<'_> {
+impl RecordWriter<'_> {
     fn put(&mut self, mut bytes: [u8; RECORD], attempt: u64) {
         bytes[4..8].copy_from_slice(&short(self.number));
         bytes[8..16].copy_from_slice(&attempt.to_be_bytes());
@@ -183,7 +164,7 @@ impl Writer<'_> {
 }
 
 /// The attempts of a file, or why it cannot be believed.
-pub(super) fn parse(bytes: &[u8], expected: Head) -> Result<Vec<Attempt>, &'static str> {
+pub(super) fn parse(bytes: &[u8], expected: Head) -> Result<Vec<AttemptRecord>, &'static str> {
     let damaged = "the ledger is damaged";
     let (head, rest) = bytes
         .split_at_checked(RECORD)
@@ -217,35 +198,35 @@ pub(super) fn parse(bytes: &[u8], expected: Head) -> Result<Vec<Attempt>, &'stat
     Ok(attempts.into_values().collect())
 }
 
-/// What a record says of its attempt. `None` if it makes no sense.
-fn replay(record: &[u8], attempts: &mut BTreeMap<u64, Attempt>) -> Option<()> {
+/// Applies a record to its attempt. `None` if it makes no sense.
+fn replay(record: &[u8], attempts: &mut BTreeMap<u64, AttemptRecord>) -> Option<()> {
     let attempt = number(record, 8)?;
     let known = attempts.get_mut(&attempt);
     match *record.first()? {
         kind @ (SENT | ENDED) => {
-            let effect = match *record.get(1)? {
-                NO_EFFECT => Effect::None,
-                KNOWN => Effect::Known,
-                LATE => Effect::Late,
-                _ => return None,
-            };
-            let known = known.filter(|_| effect != Effect::None);
+            let effect = *EFFECTS.get(usize::from(*record.get(1)?))?;
+            let known = known.filter(|_| effect != KnownEffect::None);
             let intents = known.map(|known| std::mem::take(&mut known.intents));
-            let told = Attempt {
+            let rate = Rate {
+                limit: u32::from_be_bytes(record.get(48..52)?.try_into().ok()?),
+                window: Duration::from_millis(number(record, 52)?),
+            };
+            let recorded = AttemptRecord {
                 number: attempt,
-                account: record.get(16..32)?.try_into().ok()?,
                 at: Duration::from_millis(number(record, 32)?),
-                hold: Duration::from_millis(number(record, 40)?),
-                rate: Rate {
-                    limit: u32::from_be_bytes(record.get(48..52)?.try_into().ok()?),
-                    window: Duration::from_millis(number(record, 52)?),
+                charge: Charge {
+                    account: record.get(16..32)?.try_into().ok()?,
+                    hold: Duration::from_millis(number(record, 40)?),
+                    rate: InForce {
+                        rate,
+                        is_learned: *record.get(60)? == 1,
+                    },
                 },
-                is_learned: *record.get(60)? == 1,
                 ended: kind == ENDED,
                 effect,
                 intents: intents.unwrap_or_default(),
             };
-            attempts.insert(attempt, told);
+            attempts.insert(attempt, recorded);
         }
         INTENT => known?.intents.push(Intent::decode(record)?),
         NAMES => {

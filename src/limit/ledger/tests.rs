@@ -1,4 +1,7 @@
 use super::*;
+use crate::route::policy::Rate;
+use record::RECORD;
+use replay::ROUNDING;
 use std::time::SystemTime;
 
 const W: Duration = Duration::from_secs(60);
@@ -8,8 +11,25 @@ const RATE: Rate = Rate {
     window: W,
 };
 
+fn charge(account: AccountId, hold: Duration, rate: impl Into<InForce>) -> Charge {
+    Charge {
+        account,
+        hold,
+        rate: rate.into(),
+    }
+}
+
+impl From<Rate> for InForce {
+    fn from(rate: Rate) -> Self {
+        Self {
+            rate,
+            is_learned: false,
+        }
+    }
+}
+
 const KEEP: Duration = Duration::from_secs(300);
-const SPEC: Spec = Spec {
+const SPEC: LedgerSpec = LedgerSpec {
     key_check: [9; 16],
     keep: KEEP,
     expected: false,
@@ -34,13 +54,21 @@ async fn a_restart_finds_the_slots_that_are_still_occupied() {
     let mut opened = open(&path, &clock);
     assert!(opened.history.is_none(), "a new node knows nothing");
     let ledger = &mut opened.ledger;
-    let done = ledger.sent([1; 16], WQ, RATE, &[]);
-    ledger.ended(done, [1; 16], (W, Effect::Known), RATE);
-    let old = ledger.sent([1; 16], WQ, RATE, &[]);
-    ledger.ended(old, [1; 16], (Duration::from_secs(3), Effect::Known), RATE);
-    let never = ledger.sent([1; 16], WQ, RATE, &[]);
-    ledger.ended(never, [1; 16], (Duration::ZERO, Effect::Known), RATE);
-    ledger.sent([2; 16], WQ, RATE, &[]);
+    let done = ledger.sent(charge([1; 16], WQ, RATE), &[]);
+    ledger.ended(done, charge([1; 16], W, RATE), KnownEffect::Final);
+    let old = ledger.sent(charge([1; 16], WQ, RATE), &[]);
+    ledger.ended(
+        old,
+        charge([1; 16], Duration::from_secs(3), RATE),
+        KnownEffect::Final,
+    );
+    let never = ledger.sent(charge([1; 16], WQ, RATE), &[]);
+    ledger.ended(
+        never,
+        charge([1; 16], Duration::ZERO, RATE),
+        KnownEffect::Final,
+    );
+    ledger.sent(charge([2; 16], WQ, RATE), &[]);
     drop(opened);
 
     tokio::time::advance(Duration::from_secs(10)).await;
@@ -68,12 +96,17 @@ async fn a_restart_goes_on_with_the_rate_that_was_learned() {
         limit: 1_000,
         window: Duration::from_secs(3_600),
     };
-    let first = opened.ledger.sent([1; 16], WQ, RATE, &[]);
-    opened
-        .ledger
-        .ended(first, [1; 16], (learned.window, Effect::Known), learned);
+    let first = opened.ledger.sent(charge([1; 16], WQ, RATE), &[]);
+    opened.ledger.ended(
+        first,
+        charge([1; 16], learned.window, learned),
+        KnownEffect::Final,
+    );
     drop(opened);
-    assert_eq!(open(&path, &clock).history.unwrap()[&[1; 16]].rate, learned);
+    assert_eq!(
+        open(&path, &clock).history.unwrap()[&[1; 16]].rate.rate,
+        learned
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,7 +115,7 @@ async fn another_boot_or_machine_is_a_new_node() {
     let path = dir.path().join("ledger");
     let clock = clock(50_000);
     let mut opened = open(&path, &clock);
-    opened.ledger.sent([1; 16], WQ, RATE, &[]);
+    opened.ledger.sent(charge([1; 16], WQ, RATE), &[]);
     drop(opened);
     let bytes = std::fs::read(&path).unwrap();
     let here = Head {
@@ -95,10 +128,10 @@ async fn another_boot_or_machine_is_a_new_node() {
         boot: [1; 16],
         ..here
     };
-    Disk::rewrite(&path, elsewhere, KEEP, &records).unwrap();
+    LedgerFile::rewrite(&path, elsewhere, KEEP, &records).unwrap();
     let opened = open(&path, &clock);
     assert!(opened.history.is_none() && opened.note.unwrap().contains("another one"));
-    assert_eq!(open(&path, &clock).history, Some(History::new()));
+    assert_eq!(open(&path, &clock).history, Some(PastUsage::new()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,7 +140,7 @@ async fn what_cannot_be_believed_is_a_new_node() {
     let path = dir.path().join("ledger");
     let clock = clock(1000);
     let mut opened = open(&path, &clock);
-    opened.ledger.sent([1; 16], WQ, RATE, &[]);
+    opened.ledger.sent(charge([1; 16], WQ, RATE), &[]);
     drop(opened);
     let whole = std::fs::read(&path).unwrap();
 
@@ -142,7 +175,7 @@ async fn what_cannot_be_believed_is_a_new_node() {
         );
     }
     std::fs::write(&path, &whole).unwrap();
-    let other = Spec {
+    let other = LedgerSpec {
         key_check: [8; 16],
         ..SPEC
     };
@@ -158,7 +191,7 @@ async fn a_record_in_the_place_of_another_is_damage() {
     let clock = clock(1000);
     let mut opened = open(&path, &clock);
     for account in [1, 2] {
-        opened.ledger.sent([account; 16], WQ, RATE, &[]);
+        opened.ledger.sent(charge([account; 16], WQ, RATE), &[]);
     }
     drop(opened);
     let mut bytes = std::fs::read(&path).unwrap();
@@ -175,24 +208,22 @@ async fn the_file_is_compacted_and_loses_nothing_that_counts() {
     let path = dir.path().join("ledger");
     let clock = clock(1000);
     let mut opened = open(&path, &clock);
-    if let Some(disk) = &mut opened.ledger.disk {
-        disk.compact_at = 40 * RECORD as u64;
+    if let Some(file) = &mut opened.ledger.file {
+        file.compact_at = 40 * RECORD as u64;
     }
     for _ in 0..1000 {
-        let attempt = opened.ledger.sent([1; 16], WQ, RATE, &[]);
-        opened.ledger.ended(
-            attempt,
-            [1; 16],
-            (Duration::from_millis(1), Effect::Known),
-            RATE,
-        );
+        let attempt = opened.ledger.sent(charge([1; 16], WQ, RATE), &[]);
+        let hold = Duration::from_millis(1);
+        opened
+            .ledger
+            .ended(attempt, charge([1; 16], hold, RATE), KnownEffect::Final);
         tokio::time::advance(Duration::from_millis(100)).await;
     }
-    opened.ledger.sent([3; 16], WQ, RATE, &[]);
-    if let Some(disk) = &mut opened.ledger.disk {
-        disk.compact_at = 0;
+    opened.ledger.sent(charge([3; 16], WQ, RATE), &[]);
+    if let Some(file) = &mut opened.ledger.file {
+        file.compact_at = 0;
     }
-    opened.ledger.sent([3; 16], WQ, RATE, &[]);
+    opened.ledger.sent(charge([3; 16], WQ, RATE), &[]);
     assert!(std::fs::metadata(&path).unwrap().len() < 10 * RECORD as u64);
     assert_eq!(open(&path, &clock).history.unwrap()[&[3; 16]].held.len(), 2);
 }
@@ -216,23 +247,27 @@ async fn what_may_still_take_effect_is_known_at_each_start_until_it_no_longer_ma
     let mut opened = open(&path, &clock);
     let ledger = &mut opened.ledger;
     let second = Duration::from_secs(1);
-    let send = |ledger: &mut Ledger, intents: &[Intent]| ledger.sent([1; 16], WQ, RATE, intents);
+    let send =
+        |ledger: &mut Ledger, intents: &[Intent]| ledger.sent(charge([1; 16], WQ, RATE), intents);
     // Without effect are one that was answered with 429, and one whose effect is known; the latter
     // is needed where it is durable. The others may still take effect.
     let writes = [
-        (vec![intent(&clock, Some(8), 1)], Effect::None),
-        (vec![intent(&clock, None, 1)], Effect::Known),
+        (vec![intent(&clock, Some(8), 1)], KnownEffect::None),
+        (vec![intent(&clock, None, 1)], KnownEffect::Final),
         (
             vec![intent(&clock, None, 0), intent(&clock, None, 3)],
-            Effect::Late,
+            KnownEffect::Late,
         ),
-        (vec![intent(&clock, None, 50)], Effect::Late),
-        (vec![intent(&clock, Some(7), 4)], Effect::Known),
-        (vec![intent(&clock, None, MOST_NAMES + 1)], Effect::Late),
+        (vec![intent(&clock, None, 50)], KnownEffect::Late),
+        (vec![intent(&clock, Some(7), 4)], KnownEffect::Final),
+        (
+            vec![intent(&clock, None, MOST_NAMES + 1)],
+            KnownEffect::Late,
+        ),
     ];
     for (intents, effect) in &writes {
         let attempt = send(ledger, intents);
-        ledger.ended(attempt, [1; 16], (second, *effect), RATE);
+        ledger.ended(attempt, charge([1; 16], second, RATE), *effect);
     }
     let under_way = intent(&clock, None, 5);
     send(ledger, std::slice::from_ref(&under_way));
@@ -273,7 +308,7 @@ async fn a_ledger_that_is_gone_is_not_taken_for_a_new_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ledger");
     let clock = clock(1000);
-    let expected = Spec {
+    let expected = LedgerSpec {
         expected: true,
         ..SPEC
     };
@@ -293,7 +328,7 @@ async fn one_that_cannot_be_written_is_believed_once_and_removed() {
     let mut opened = open(&path, &clock);
     opened
         .ledger
-        .sent([1; 16], WQ, RATE, &[intent(&clock, None, 1)]);
+        .sent(charge([1; 16], WQ, RATE), &[intent(&clock, None, 1)]);
     drop(opened);
     // As on a disk without room, a new file cannot be made.
     std::fs::create_dir(path.with_extension("new")).unwrap();
@@ -331,16 +366,16 @@ async fn what_was_learned_outlasts_quiet_windows_and_restarts() {
     };
     let mut opened = open(&path, &clock);
     for (account, learned) in [(1, true), (2, false), (3, true)] {
-        let attempt = opened.ledger.sent([account; 16], WQ, RATE, &[]);
+        let attempt = opened.ledger.sent(charge([account; 16], WQ, RATE), &[]);
         let rate = if learned { low } else { RATE.into() };
         opened
             .ledger
-            .ended(attempt, [account; 16], (W, Effect::Known), rate);
+            .ended(attempt, charge([account; 16], W, rate), KnownEffect::Final);
     }
-    let later = opened.ledger.sent([3; 16], WQ, low, &[]);
+    let later = opened.ledger.sent(charge([3; 16], WQ, low), &[]);
     opened
         .ledger
-        .ended(later, [3; 16], (W, Effect::Known), RATE);
+        .ended(later, charge([3; 16], W, RATE), KnownEffect::Final);
     drop(opened);
     let day = Duration::from_secs(86_400);
     for days in 1..=8 {
@@ -350,11 +385,10 @@ async fn what_was_learned_outlasts_quiet_windows_and_restarts() {
             assert!(history.is_empty(), "it is too old");
             continue;
         }
-        let past = Past {
+        let past = PastBudget {
             held: Vec::new(),
-            rate: low.rate,
-            is_learned: true,
+            rate: low,
         };
-        assert_eq!(history, History::from([([1; 16], past)]));
+        assert_eq!(history, PastUsage::from([([1; 16], past)]));
     }
 }

@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::limit::account::{Account, Next};
 use crate::limit::learn::{Allowance, Throttle};
 use crate::limit::turns::{Caller, Urgency};
-use crate::limit::window::{End, Slot, Terms, Window};
+use crate::limit::window::{AttemptEnd, Slot, Terms, Window};
 use crate::route::policy::Rate;
 use crate::sandbox::window::{Window as Counter, WindowKind};
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ struct Report {
 #[derive(Debug)]
 enum Event {
     Arrives(Slot, Instant),
-    Answered(Slot, End, Instant),
+    Answered(Slot, AttemptEnd, Instant),
     SomebodyElse,
     Look,
 }
@@ -54,7 +54,7 @@ impl Run {
             late: W,
             unknown_slots: 1,
         };
-        let window = Window::new(rate, Some(limit), terms, start);
+        let window = Window::new(rate, rate, true, terms, start);
         let mut run = Self {
             account: Account::new(window, 8, start),
             counter: Counter::new(kind, limit, W, start + Duration::from_secs(17)),
@@ -139,13 +139,13 @@ fn run(kind: WindowKind, limit: u32, each: Duration, until: Duration, seed: u64)
                 report.own += counts;
                 report.own_refused += counts * u32::from(!verdict.admitted);
                 let end = if verdict.admitted {
-                    End::Answered(Some(Allowance {
+                    AttemptEnd::Answered(Some(Allowance {
                         consumed: verdict.consumed,
                         remaining: verdict.remaining,
                         reset_in: None,
                     }))
                 } else {
-                    End::Throttled(Throttle {
+                    AttemptEnd::Throttled(Throttle {
                         wait: Some(verdict.until_next),
                         consumed: Some(verdict.consumed),
                     })

@@ -10,15 +10,15 @@ const HOLDS: Holds = Holds {
     foreign: Duration::from_secs(50),
     restored: Duration::ZERO,
 };
-const KINDS: [Kind; 4] = [
-    Kind::Answered,
-    Kind::Unanswered,
-    Kind::Foreign,
-    Kind::Restored,
+const KINDS: [SlotUse; 4] = [
+    SlotUse::Answered,
+    SlotUse::Unanswered,
+    SlotUse::Foreign,
+    SlotUse::Restored,
 ];
 
 /// The same as a list of instants at which a slot is free.
-fn plain(pushed: &[(Kind, Instant, u32)], now: Instant) -> Vec<Instant> {
+fn plain(pushed: &[(SlotUse, Instant, u32)], now: Instant) -> Vec<Instant> {
     let mut all: Vec<Instant> = pushed
         .iter()
         .flat_map(|(kind, at, count)| {
@@ -69,7 +69,7 @@ proptest! {
 fn another_window_holds_for_what_is_noted() {
     let start = Clock::system().now();
     let mut releases = Releases::default();
-    releases.push(Kind::Answered, start, 1);
+    releases.push(SlotUse::Answered, start, 1);
     let longer = Holds {
         answered: Duration::from_secs(3_600),
         ..HOLDS

@@ -1,7 +1,7 @@
 //! Pure. When the slots of a budget come free, for estimates: what has not ended is guessed.
 
 use super::{Probe, ProbeState, Window};
-use crate::limit::releases::Kind;
+use crate::limit::releases::SlotUse;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -93,7 +93,7 @@ impl Window {
             ..*self
         };
         for at in answers {
-            copy.held.push(Kind::Answered, *at, 1);
+            copy.held.push(SlotUse::Answered, *at, 1);
         }
         copy.in_use = 0;
         if self.probe != ProbeState::Idle && !self.is_paced() {

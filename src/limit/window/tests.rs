@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::clock::Clock;
+use crate::limit::learn::Throttle;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,12 +26,8 @@ fn ms(n: u64) -> Duration {
 }
 
 fn window(limit: u32, documented: bool, now: Instant) -> Window {
-    Window::new(
-        Rate { limit, window: W },
-        documented.then_some(limit),
-        terms(),
-        now,
-    )
+    let rate = Rate { limit, window: W };
+    Window::new(rate, rate, documented, terms(), now)
 }
 
 fn slot(window: &mut Window, now: Instant) -> Slot {
@@ -47,8 +44,8 @@ fn throttle(wait: Option<Duration>) -> Throttle {
     }
 }
 
-fn told(consumed: u32, remaining: u32) -> End {
-    End::Answered(Some(Allowance {
+fn told(consumed: u32, remaining: u32) -> AttemptEnd {
+    AttemptEnd::Answered(Some(Allowance {
         consumed,
         remaining,
         reset_in: None,
@@ -61,7 +58,7 @@ fn a_slot_comes_back_after_window_and_guard() {
     let mut w = window(1, true, t);
     let s = slot(&mut w, t);
     assert_eq!(w.take(t), Taken::AfterAnswer);
-    w.give_back(s, End::Answered(None), t + ms(200));
+    w.give_back(s, AttemptEnd::Answered(None), t + ms(200));
     let free = t + ms(200) + W + ms(250) + ms(60);
     assert_eq!(w.take(t + ms(200)), Taken::NotBefore(free));
     assert!(matches!(
@@ -83,7 +80,7 @@ fn what_is_noted_grows_neither_with_the_limit_nor_with_what_ends_together() {
     assert_eq!(w.noted(), 1);
     let slots: Vec<Slot> = (0..1_000).map(|_| slot(&mut w, t)).collect();
     for slot in slots {
-        w.give_back(slot, End::NoAnswer, t);
+        w.give_back(slot, AttemptEnd::NoAnswer, t);
     }
     assert_eq!((w.occupied(t), w.noted()), (901_000, 2));
 }
@@ -93,7 +90,7 @@ fn an_unanswered_attempt_keeps_its_slot_for_window_and_q() {
     let t = start();
     let mut w = window(1, true, t);
     let s = slot(&mut w, t);
-    w.give_back(s, End::NoAnswer, t + ms(5));
+    w.give_back(s, AttemptEnd::NoAnswer, t + ms(5));
     assert_eq!(
         w.take(t + ms(6)),
         Taken::NotBefore(t + ms(5) + W + terms().late)
@@ -106,7 +103,7 @@ fn what_was_never_sent_costs_nothing() {
     let mut w = window(1, true, t);
     for _ in 0..100 {
         let s = slot(&mut w, t);
-        w.give_back(s, End::NotSent, t);
+        w.give_back(s, AttemptEnd::NotSent, t);
     }
     assert_eq!(w.occupied(t), 0);
 }
@@ -146,7 +143,7 @@ fn a_claimed_window_is_respected_until_it_is_asked_about() {
             remaining: 2 - consumed,
             ..hour
         };
-        w.give_back(s, End::Answered(Some(allowance)), t);
+        w.give_back(s, AttemptEnd::Answered(Some(allowance)), t);
     }
     assert_eq!(w.rate().window, W, "not believed yet");
     let ask_at = t + W * 2;
@@ -155,15 +152,15 @@ fn a_claimed_window_is_respected_until_it_is_asked_about() {
     assert_eq!(w.take(ask_at), Taken::AfterAnswer, "one alone");
     // It is as was claimed: the next question comes as much later.
     let wait = Some(Duration::from_secs(3_480));
-    let learned = w.give_back(question, End::Throttled(throttle(wait)), ask_at);
-    assert_eq!(learned.closed_for, Some(W * 2));
+    w.give_back(question, AttemptEnd::Throttled(throttle(wait)), ask_at);
+    assert_eq!(w.closed_for(ask_at), Some(W * 2));
     let again = slot(&mut w, ask_at + W * 2);
     // It was not: all that the shorter window has given back is free.
     let short = Allowance {
         reset_in: Some(W),
         ..hour
     };
-    w.give_back(again, End::Answered(Some(short)), ask_at + W * 2);
+    w.give_back(again, AttemptEnd::Answered(Some(short)), ask_at + W * 2);
     assert_eq!(w.occupied(ask_at + W * 2 + ms(1)), 1);
 }
 
@@ -177,7 +174,7 @@ fn a_documented_window_is_not_learned() {
         remaining: 59,
         reset_in: Some(Duration::from_secs(9999)),
     };
-    w.give_back(s, End::Answered(Some(odd)), t);
+    w.give_back(s, AttemptEnd::Answered(Some(odd)), t);
     assert_eq!(w.rate().window, W);
 }
 
@@ -213,18 +210,22 @@ fn a_429_closes_the_budget_then_one_probe_leaves() {
     let mut w = window(60, true, t);
     let a = slot(&mut w, t);
     let b = slot(&mut w, t);
-    let learned = w.give_back(a, End::Throttled(throttle(Some(ms(7_000)))), t);
-    assert_eq!(learned.closed_for, Some(ms(7_000)));
+    let learned = w.give_back(a, AttemptEnd::Throttled(throttle(Some(ms(7_000)))), t);
+    assert_eq!(w.closed_for(t), Some(ms(7_000)));
     assert!(!learned.at_start);
     // A shorter wait told later does not open it sooner.
-    w.give_back(b, End::Throttled(throttle(Some(ms(1_000)))), t + ms(1));
+    w.give_back(
+        b,
+        AttemptEnd::Throttled(throttle(Some(ms(1_000)))),
+        t + ms(1),
+    );
     assert_eq!(w.take(t + ms(6_999)), Taken::NotBefore(t + ms(7_000)));
     let probe = slot(&mut w, t + ms(7_000));
     assert_eq!(w.take(t + ms(7_001)), Taken::AfterAnswer);
     // Refused again: closed again, for as long as it says and no longer; then one probe again.
     w.give_back(
         probe,
-        End::Throttled(throttle(Some(ms(1_000)))),
+        AttemptEnd::Throttled(throttle(Some(ms(1_000)))),
         t + ms(7_100),
     );
     let probe = slot(&mut w, t + ms(8_100));
@@ -248,7 +249,7 @@ fn what_one_closing_leaves_to_others_does_not_grow_with_the_number_of_its_429s()
     let mut w = window(160, true, t);
     let refused = |consumed| {
         let wait = Some(ms(1_000));
-        End::Throttled(Throttle { wait, consumed })
+        AttemptEnd::Throttled(Throttle { wait, consumed })
     };
     let mut under_way: Vec<Slot> = (0..8).map(|_| slot(&mut w, t)).collect();
     let late = under_way.pop().unwrap();
@@ -265,7 +266,7 @@ fn what_one_closing_leaves_to_others_does_not_grow_with_the_number_of_its_429s()
     assert_eq!(w.left_to_others(), 60 - 8);
     // The next closing is a new one.
     let probe = slot(&mut w, t + ms(6_000));
-    w.give_back(probe, End::Answered(None), t + ms(6_100));
+    w.give_back(probe, AttemptEnd::Answered(None), t + ms(6_100));
     let next = slot(&mut w, t + ms(8_000));
     w.give_back(next, refused(None), t + ms(8_100));
     assert_eq!(w.left_to_others(), 60 - 8 + 10);
@@ -278,11 +279,11 @@ fn a_wait_is_clamped_to_two_windows() {
     for (wait, expected) in [(Some(Duration::from_secs(86_400)), W * 2), (None, W)] {
         let mut w2 = window(60, true, t);
         let s = slot(&mut w2, t);
-        let learned = w2.give_back(s, End::Throttled(throttle(wait)), t);
-        assert_eq!(learned.closed_for, Some(expected));
+        w2.give_back(s, AttemptEnd::Throttled(throttle(wait)), t);
+        assert_eq!(w2.closed_for(t), Some(expected));
     }
     let s = slot(&mut w, t);
-    w.give_back(s, End::NotSent, t);
+    w.give_back(s, AttemptEnd::NotSent, t);
 }
 
 #[test]
@@ -303,7 +304,7 @@ fn without_history_the_first_goes_alone_and_its_answer_opens_the_rest() {
 }
 
 /// How first attempts end that tell nothing.
-const TELL_NOTHING: [End; 2] = [End::Answered(None), End::NoAnswer];
+const TELL_NOTHING: [AttemptEnd; 2] = [AttemptEnd::Answered(None), AttemptEnd::NoAnswer];
 
 #[test]
 fn first_attempts_that_tell_nothing_are_followed_at_the_pace_of_the_limit() {
@@ -376,13 +377,13 @@ fn a_429_ends_the_pace() {
     w.without_history(t, t);
     for _ in 0..2 {
         let s = slot(&mut w, t);
-        w.give_back(s, End::Answered(None), t);
+        w.give_back(s, AttemptEnd::Answered(None), t);
     }
     let (a, b) = (slot(&mut w, t + ms(1_000)), slot(&mut w, t + ms(2_000)));
     let wait = Some(ms(5_000));
-    let learned = w.give_back(a, End::Throttled(throttle(wait)), t + ms(2_000));
+    let learned = w.give_back(a, AttemptEnd::Throttled(throttle(wait)), t + ms(2_000));
     assert!(learned.at_start);
-    w.give_back(b, End::Answered(None), t + ms(2_100));
+    w.give_back(b, AttemptEnd::Answered(None), t + ms(2_100));
     assert_eq!(w.take(t + ms(2_100)), Taken::NotBefore(t + ms(7_000)));
     let probe = slot(&mut w, t + ms(7_000));
     assert_eq!(w.take(t + ms(9_000)), Taken::AfterAnswer);
@@ -399,7 +400,7 @@ fn a_429_at_the_end_of_what_is_unknown_is_followed_by_one_probe() {
     let late = t + W + terms().late - ms(1_000);
     let s = slot(&mut w, late);
     let wait = Some(ms(5_000));
-    w.give_back(s, End::Throttled(throttle(wait)), late);
+    w.give_back(s, AttemptEnd::Throttled(throttle(wait)), late);
     let _probe = slot(&mut w, late + ms(5_000));
     assert_eq!(w.take(late + ms(5_000)), Taken::AfterAnswer);
 }
@@ -410,7 +411,7 @@ fn a_429_on_the_first_probe_is_counted_as_start() {
     let mut w = window(60, true, t);
     w.without_history(t, t);
     let probe = slot(&mut w, t);
-    let learned = w.give_back(probe, End::Throttled(throttle(Some(ms(500)))), t);
+    let learned = w.give_back(probe, AttemptEnd::Throttled(throttle(Some(ms(500)))), t);
     assert!(learned.at_start);
     let probe = slot(&mut w, t + ms(500));
     assert_eq!(w.take(t + ms(500)), Taken::AfterAnswer);
@@ -437,7 +438,7 @@ fn starts_that_are_refused_at_once_wait_and_need_a_free_slot() {
     for _ in 0..3 {
         let s = slot(&mut w, now);
         let at_once = throttle(Some(Duration::ZERO));
-        w.give_back(s, End::Throttled(at_once), now);
+        w.give_back(s, AttemptEnd::Throttled(at_once), now);
         let Taken::NotBefore(later) = w.take(now) else {
             panic!("at once")
         };
@@ -455,7 +456,7 @@ fn a_longer_window_holds_back_what_the_shorter_one_has_not_given_back() {
     let t = start();
     let hour = Duration::from_secs(3_600);
     let mut w = window(3, false, t);
-    let opens = End::Answered(Some(Allowance {
+    let opens = AttemptEnd::Answered(Some(Allowance {
         consumed: 1,
         remaining: 2,
         reset_in: Some(hour),
@@ -464,7 +465,7 @@ fn a_longer_window_holds_back_what_the_shorter_one_has_not_given_back() {
     w.give_back(s, opens, t);
     let next = t + hour + ms(2_500);
     let s = slot(&mut w, next - ms(2_000));
-    w.give_back(s, End::NoAnswer, next - ms(2_000));
+    w.give_back(s, AttemptEnd::NoAnswer, next - ms(2_000));
     let s = slot(&mut w, next);
     assert_eq!(w.give_back(s, opens, next).window, Some(hour));
     assert_eq!(w.occupied(next + W * 3), 2);
@@ -476,11 +477,11 @@ fn a_429_from_before_the_probe_closes_the_budget_once_more() {
     let t = start();
     let mut w = window(10, true, t);
     let (first, late) = (slot(&mut w, t), slot(&mut w, t));
-    let wait = |wait| End::Throttled(throttle(Some(wait)));
+    let wait = |wait| AttemptEnd::Throttled(throttle(Some(wait)));
     w.give_back(first, wait(ms(1_000)), t);
     let probe = slot(&mut w, t + ms(1_000));
     w.give_back(late, wait(ms(5_000)), t + ms(1_100));
-    w.give_back(probe, End::Answered(None), t + ms(1_200));
+    w.give_back(probe, AttemptEnd::Answered(None), t + ms(1_200));
     assert_eq!(w.take(t + ms(1_200)), Taken::NotBefore(t + ms(6_100)));
     let _probe = slot(&mut w, t + ms(6_100));
     assert_eq!(w.take(t + ms(6_100)), Taken::AfterAnswer, "one alone");
@@ -491,7 +492,7 @@ fn a_closed_budgets_probe_leaves_when_it_opens_and_the_others_after_its_answer()
     let t = start();
     let mut w = window(16, true, t);
     let s = slot(&mut w, t);
-    w.give_back(s, End::Throttled(throttle(Some(ms(9_000)))), t);
+    w.give_back(s, AttemptEnd::Throttled(throttle(Some(ms(9_000)))), t);
     let free = w.free_at(t, ms(500), &VecDeque::new(), 9);
     // One slot is left to others, and the rest is spread.
     let probe = t + ms(9_000);
@@ -505,7 +506,7 @@ fn estimates_name_every_slot_and_no_instant_before_it_is_free() {
     let t = start();
     let mut w = window(3, true, t);
     let a = slot(&mut w, t);
-    w.give_back(a, End::Answered(None), t);
+    w.give_back(a, AttemptEnd::Answered(None), t);
     let _b = slot(&mut w, t);
     let free = w.free_at(t, ms(200), &VecDeque::from([t]), 9);
     assert_eq!(
@@ -531,7 +532,8 @@ fn arrivals_of_a_changing_run(
     if !guarded {
         terms.late = Duration::ZERO;
     }
-    let mut w = Window::new(Rate { limit, window: W }, Some(limit), terms, t);
+    let rate = Rate { limit, window: W };
+    let mut w = Window::new(rate, rate, true, terms, t);
     let mut now = Duration::ZERO;
     let mut arrivals = Vec::new();
     // Ends of attempts: when, whether answered, the slot.
@@ -542,9 +544,9 @@ fn arrivals_of_a_changing_run(
             while let Some(entry) = ends.first_entry().filter(|e| e.key().0 <= now) {
                 let ((at, _), (answered, slot)) = entry.remove_entry();
                 let end = if answered {
-                    End::Answered(None)
+                    AttemptEnd::Answered(None)
                 } else {
-                    End::NoAnswer
+                    AttemptEnd::NoAnswer
                 };
                 w.give_back(slot, end, t + at);
             }
@@ -604,7 +606,7 @@ proptest! {
     ) {
         let change = |index: usize, window: &mut Window| {
             let now = changes[index % changes.len()].min(limit);
-            window.configure(now, Some(now));
+            window.configure(now, true);
         };
         let arrivals = arrivals_of_a_changing_run(limit, &delays, true, change);
         prop_assert!(most_in_a_window(&arrivals) <= limit as usize);
@@ -639,7 +641,7 @@ proptest! {
         }
         let mut now = Duration::ZERO;
         let mut arrivals = Vec::new();
-        let mut under_way: BTreeMap<(Duration, usize), (End, Slot)> = BTreeMap::new();
+        let mut under_way: BTreeMap<(Duration, usize), (AttemptEnd, Slot)> = BTreeMap::new();
         for (index, (end, most, used, reset)) in ends.iter().enumerate() {
             let slot = loop {
                 while let Some(entry) = under_way.first_entry().filter(|e| e.key().0 <= now) {
@@ -656,16 +658,16 @@ proptest! {
             let (there, back) = (ms(delays[index].0), ms(delays[index].1));
             let most = (*most).min(limit);
             let end = match end {
-                0 => End::NoAnswer,
-                1 => End::Throttled(throttle(Some(ms(100 * reset)))),
-                2 | 3 => End::Answered(Some(Allowance {
+                0 => AttemptEnd::NoAnswer,
+                1 => AttemptEnd::Throttled(throttle(Some(ms(100 * reset)))),
+                2 | 3 => AttemptEnd::Answered(Some(Allowance {
                     consumed: (*used).min(most),
                     remaining: most - (*used).min(most),
                     reset_in: Some(Duration::from_secs(*reset)),
                 })),
-                _ => End::Answered(None),
+                _ => AttemptEnd::Answered(None),
             };
-            if end == End::NoAnswer {
+            if end == AttemptEnd::NoAnswer {
                 arrivals.push(now + back + (there * 3).min(Duration::from_secs(60)));
                 under_way.insert((now + back, index), (end, slot));
             } else {
@@ -691,19 +693,19 @@ fn another_limit_holds_at_once_and_frees_nothing() {
     let t = start();
     let mut w = window(2, true, t);
     let first = slot(&mut w, t);
-    w.give_back(first, End::Answered(None), t);
+    w.give_back(first, AttemptEnd::Answered(None), t);
     let under_way = slot(&mut w, t);
     // More room is there at once.
-    w.configure(3, Some(3));
+    w.configure(3, true);
     let third = slot(&mut w, t);
-    w.give_back(third, End::NotSent, t);
+    w.give_back(third, AttemptEnd::NotSent, t);
     // Less: what is occupied stays so, and counts.
-    w.configure(1, Some(1));
+    w.configure(1, true);
     assert_eq!(w.occupied(t), 2);
     assert!(matches!(w.take(t), Taken::AfterAnswer));
-    w.give_back(under_way, End::Answered(None), t);
+    w.give_back(under_way, AttemptEnd::Answered(None), t);
     assert_eq!(w.occupied(t + W), 2);
-    w.configure(0, Some(0));
+    w.configure(0, true);
     assert_eq!(w.rate().limit, 1, "a limit is at least 1");
 }
 
@@ -731,7 +733,7 @@ fn what_answers_taught_outlasts_another_limit() {
                 w.give_back(s, told(consumed, limit - consumed), t);
             }
         }
-        w.configure(now.unwrap_or(7), now);
+        w.configure(now.unwrap_or(7), now.is_some());
         let case = (before, told_limit, now);
         assert_eq!(w.rate().limit, holds, "{case:?}");
         assert_eq!(w.rate().window, W);

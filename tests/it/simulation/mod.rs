@@ -120,7 +120,7 @@ async fn nothing_is_left(stage: &Stage, wrong: &mut Vec<String>) {
     let budgets = gateway.budgets().snapshot();
     let held: u32 = budgets
         .iter()
-        .map(|budget| budget.occupied + budget.under_way)
+        .map(|budget| budget.occupied + budget.in_flight)
         .sum();
     if (waiting, tasks, held, gateway.tasks().panicked()) != (0, 0, 0, 0) {
         wrong.push(format!(

@@ -8,7 +8,7 @@ use http_body_util::Full;
 use segment_gateway::app::Keeping;
 use segment_gateway::clock::Clock;
 use segment_gateway::config::Config;
-use segment_gateway::limit::ledger::{History, Ledger, Spec};
+use segment_gateway::limit::ledger::{Ledger, LedgerSpec, PastUsage};
 use segment_gateway::sandbox::Sandbox;
 use segment_gateway::upstream::MemoryConnector;
 use segment_gateway::write::decision::RETRY_FOR;
@@ -189,14 +189,14 @@ impl Stage {
     pub fn start(&self, ledger: LedgerFate) {
         let number = self.lives.lock().unwrap().len();
         let path = self.directory.path().join(format!("ledger-{number}"));
-        let spec = Spec {
+        let spec = LedgerSpec {
             key_check: [1; 16],
             keep: RETRY_FOR,
             expected: number > 0,
         };
         let opened = Ledger::open(&path, spec, self.clock.clone()).unwrap();
         let history = match (number, ledger) {
-            (0, _) => Some(History::new()),
+            (0, _) => Some(PastUsage::new()),
             (_, LedgerFate::Kept) => Some(opened.history.expect("a ledger that is whole")),
             (_, LedgerFate::Lost) => None,
         };

@@ -20,7 +20,7 @@ use segment_gateway::exchange::body::OuterBody;
 use segment_gateway::exchange::request::Peer;
 use segment_gateway::gateway::Gateway;
 use segment_gateway::gateway::connection::{ConnectionService, ConnectionServices, ResponseFuture};
-use segment_gateway::limit::ledger::{History, Ledger};
+use segment_gateway::limit::ledger::{Ledger, PastUsage};
 use segment_gateway::metrics::DurableGauge;
 use segment_gateway::sandbox::{Delay, Sandbox, SandboxSpec};
 use segment_gateway::upstream::{Client, MemoryConnector, ProxyRules};
@@ -103,7 +103,7 @@ pub struct Setup {
     /// What an earlier gateway left.
     pub ledger: Ledger,
     /// See `ledger`.
-    pub history: Option<History>,
+    pub history: Option<PastUsage>,
     /// All windows of the gateway are divided by this.
     pub time_scale: u32,
     /// Where durable writes are kept.
@@ -125,7 +125,7 @@ impl Setup {
             sandbox: Sandbox::new(spec, clock.clone()),
             config,
             ledger: Ledger::none(clock.clone()),
-            history: Some(History::new()),
+            history: Some(PastUsage::new()),
             time_scale: 1,
             keeping: Keeping {
                 outlasts: true,
