@@ -24,7 +24,7 @@ mod stored;
 use http::HeaderMap;
 use segment_gateway::cache::fence::{Dependency, Fence, Tag};
 use segment_gateway::cache::key::Key;
-use segment_gateway::cache::{Cache, Invalidation, Spec};
+use segment_gateway::cache::{Cache, CacheSpec, Invalidation};
 use segment_gateway::clock::Clock;
 use segment_gateway::credential::{Credential, Hasher};
 use segment_gateway::limit::account::{Account, Next};
@@ -299,7 +299,7 @@ fn beliefs(bench: &Bench, marks: usize) {
 }
 
 fn cache() -> Arc<Cache> {
-    Arc::new(Cache::new(&Spec {
+    Arc::new(Cache::new(&CacheSpec {
         bytes: 256 << 20,
         largest_body: 4 << 20,
         fetches: 256,

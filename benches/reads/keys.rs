@@ -8,7 +8,7 @@ use crate::stored::{key, store};
 use crate::{Failure, grouped, spread};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use segment_gateway::cache::key::Key;
-use segment_gateway::cache::{Cache, Spec};
+use segment_gateway::cache::{Cache, CacheSpec};
 use segment_gateway::clock::Clock;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ pub(crate) fn measure(quick: bool) -> Result<(), Failure> {
 
 impl Filled {
     fn new(users: u32, clock: &Clock) -> Result<Self, Failure> {
-        let cache = Arc::new(Cache::new(&Spec {
+        let cache = Arc::new(Cache::new(&CacheSpec {
             bytes: CACHE_BYTES,
             largest_body: 4 << 20,
             fetches: 256,

@@ -1,10 +1,10 @@
 //! Answers stored as a fetch stores them: users, each under a key of its own.
 
 use http::{HeaderMap, StatusCode};
-use segment_gateway::cache::entry::Answer;
 use segment_gateway::cache::fence::Tag;
+use segment_gateway::cache::headers::ReceivedResponse;
 use segment_gateway::cache::key::{Key, KeyParts, Lines};
-use segment_gateway::cache::leader::Arrival;
+use segment_gateway::cache::leader::Receipt;
 use segment_gateway::cache::lifetime::Rules;
 use segment_gateway::cache::request::Wants;
 use segment_gateway::cache::{Cache, Join, JoinRequest, Purpose};
@@ -61,14 +61,14 @@ pub(crate) fn store(
         panic!("nobody else fetches, yet: {join:?}")
     };
     leader.start(now);
-    let answer = Answer {
+    let answer = ReceivedResponse {
         status: StatusCode::OK,
         headers,
         body,
     };
     let completed = leader.finish(
         &answer,
-        &Arrival {
+        &Receipt {
             request: &request,
             now,
             // Earlier than any `Date`, so that no answer has an age when it comes.

@@ -5,9 +5,9 @@
 
 use super::writes::{parameters, refused};
 use super::{Admin, document, text};
-use crate::cache::fence::{CredentialHash, Tag};
-use crate::cache::inspect::{State, Stored};
-use crate::cache::key::KeyHash;
+use crate::cache::fence::Tag;
+use crate::cache::inspect::{KeyState, Stored};
+use crate::cache::key::{CredentialHash, KeyHash};
 use crate::cache::{Cache, Purge};
 use crate::credential::Credential;
 use crate::error::GatewayError;
@@ -61,7 +61,7 @@ impl Admin {
         Ok(Some(self.state(key, &state)))
     }
 
-    fn state(&self, key: KeyHash, state: &State) -> Value {
+    fn state(&self, key: KeyHash, state: &KeyState) -> Value {
         let shown = state.stored.iter().take(MOST_VARIANTS);
         let stored: Vec<Value> = shown.map(|one| self.stored(one)).collect();
         let refused = state

@@ -98,7 +98,7 @@ impl Assembly {
                 settings: Arc::new(settings(&config).into()),
                 hasher,
             },
-            cache: Arc::new(Cache::new(&cache::Spec {
+            cache: Arc::new(Cache::new(&cache::CacheSpec {
                 bytes: config.cache.bytes.0 as u64,
                 largest_body: config.cache.largest_body.0,
                 fetches: config.cache.fetches,

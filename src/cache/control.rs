@@ -23,7 +23,7 @@ const LONGEST: u64 = 1 << 31;
 
 /// The directives of one message. Section numbers refer to RFC 9111.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Directives {
+pub struct CacheControl {
     /// `no-store` (5.2.1.5, 5.2.2.5).
     pub no_store: bool,
     /// `no-cache`, also with a list of fields (5.2.1.4, 5.2.2.4).
@@ -56,7 +56,7 @@ pub struct Directives {
     pub min_fresh: Option<Duration>,
 }
 
-impl Directives {
+impl CacheControl {
     /// Parses all values of `Cache-Control` of one message.
     pub fn parse<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> Self {
         let mut found = Self::default();

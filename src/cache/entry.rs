@@ -13,14 +13,14 @@
 
 use super::cache_status::{self, CACHE_STATUS};
 use super::coding::Coding;
-use super::conditional::{Validators, own_tag};
-use super::control::{is_hop_by_hop, lists_token, tokens};
+use super::conditional::Validators;
 use super::fence::{Dependency, Stamp};
+use super::headers::{ReceivedResponse, compact, own_fields};
 use super::key::KeyHash;
 use super::lifetime::Lifetime;
 use super::vary::Variance;
 use crate::buffer;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
@@ -50,17 +50,6 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PLACES: [HeaderName; 3] = [header::AGE, REQUEST_ID, CACHE_STATUS];
 /// The value of a placeholder in the store.
 const UNFILLED: HeaderValue = HeaderValue::from_static("");
-
-/// A response as received from the API.
-#[derive(Clone, Debug)]
-pub struct Answer<'a> {
-    /// The status.
-    pub status: StatusCode,
-    /// All headers, unfiltered.
-    pub headers: &'a HeaderMap,
-    /// The complete body.
-    pub body: &'a [u8],
-}
 
 /// The facts about a response that its message does not contain.
 #[derive(Clone, Debug)]
@@ -118,11 +107,12 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(answer: &Answer<'_>, about: About) -> Self {
+    pub(super) fn new(answer: &ReceivedResponse<'_>, about: About) -> Self {
         // A response that is shared at once but not stored keeps its rate limits and `Retry-After`:
         // they concern every reader that joined the fetch.
         let is_kept = !about.life.is_over() || answer.status.is_success();
-        let headers = compact(answer.headers, &own_fields(answer, &about), is_kept);
+        let own = own_fields(answer, about.coding);
+        let headers = compact(answer.headers, &own, is_kept, PLACES.len());
         Self::of(answer.status, headers, buffer::copy(answer.body), about)
     }
 
@@ -131,7 +121,7 @@ impl Entry {
     pub(super) fn renewed(&self, headers: &HeaderMap, about: About) -> Self {
         Self::of(
             self.status,
-            compact(headers, &HeaderMap::new(), true),
+            compact(headers, &HeaderMap::new(), true, PLACES.len()),
             self.body.clone(),
             about,
         )
@@ -372,90 +362,12 @@ impl Entry {
     }
 }
 
-/// The fields that the gateway adds to a stored response: an `ETag` if there is none, and a `Vary`
-/// if the stored coding is not the only one that readers get.
-pub(super) fn own_fields(answer: &Answer<'_>, about: &About) -> HeaderMap {
-    let mut own = HeaderMap::new();
-    let whole = matches!(answer.status.as_u16(), 200 | 203);
-    if whole && !answer.headers.contains_key(header::ETAG) {
-        own.insert(header::ETAG, own_tag(answer.body));
-    }
-    let said = lists_token(answer.headers.get_all(header::VARY), "accept-encoding");
-    if about.coding != Coding::Plain && !said {
-        own.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
-    }
-    own
-}
-
 fn dependency_bytes(name: &Dependency) -> usize {
     match name {
         Dependency::Tag(tag) => tag.as_str().len() + DEPENDENCY_BYTES,
         Dependency::Path(path) => path.len() + DEPENDENCY_BYTES,
         _ => DEPENDENCY_BYTES,
     }
-}
-
-/// Copies the headers that are stored and the gateway's `own`, with all values in one buffer of
-/// exactly their length. Rate limits describe one moment, so a stored response loses them
-/// (`without_limits`).
-fn compact(headers: &HeaderMap, own: &HeaderMap, without_limits: bool) -> HeaderMap {
-    let kept = || {
-        let of_the_answer = headers
-            .iter()
-            .filter(|(name, _)| is_kept(name, headers) && !(without_limits && is_of_limits(name)));
-        of_the_answer.chain(own)
-    };
-    let mut buffer = BytesMut::with_capacity(kept().map(|(_, value)| value.len()).sum());
-    for (_, value) in kept() {
-        buffer.extend_from_slice(value.as_bytes());
-    }
-    let mut buffer = buffer.freeze();
-    let mut copy = HeaderMap::with_capacity(kept().count() + PLACES.len());
-    for (name, value) in kept() {
-        let bytes = buffer.split_to(value.len());
-        // Both were valid before the copy, so nothing is left out here.
-        let name = HeaderName::from_bytes(name.as_str().as_bytes());
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_maybe_shared(bytes)) {
-            copy.append(name, value);
-        }
-    }
-    copy
-}
-
-fn is_kept(name: &HeaderName, headers: &HeaderMap) -> bool {
-    !is_of_exchange(name) && !is_hop_by_hop(name) && !is_named_by_connection(name, headers)
-}
-
-fn is_of_limits(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    name == "retry-after" || name.starts_with("x-ratelimit") || name.starts_with("ratelimit")
-}
-
-/// Whether a field belongs to one exchange (ids, timing, cookies), or is computed when the copy is
-/// served.
-fn is_of_exchange(name: &HeaderName) -> bool {
-    const NAMES: [&str; 14] = [
-        "age",
-        "cf-ray",
-        "content-length",
-        "request-id",
-        "server-timing",
-        "set-cookie",
-        "set-cookie2",
-        "traceparent",
-        "tracestate",
-        "x-amz-cf-id",
-        "x-amzn-requestid",
-        "x-amzn-trace-id",
-        "x-correlation-id",
-        "x-request-id",
-    ];
-    NAMES.contains(&name.as_str())
-}
-
-fn is_named_by_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
-    tokens(headers.get_all(header::CONNECTION))
-        .any(|named| named.eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 
 #[cfg(test)]
@@ -465,7 +377,7 @@ mod tests {
     use crate::clock::Clock;
 
     fn entry(status: u16, headers: &HeaderMap, body: &[u8], now: Instant) -> Entry {
-        let answer = Answer {
+        let answer = ReceivedResponse {
             status: StatusCode::from_u16(status).unwrap(),
             headers,
             body,

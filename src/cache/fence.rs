@@ -21,7 +21,7 @@
 //!
 //! The fence does not know lifetimes, keeps no responses, and does not read the clock.
 
-use super::key::KeyHash;
+use super::key::{CredentialHash, KeyHash};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -29,9 +29,6 @@ use std::time::Instant;
 
 #[cfg(test)]
 mod tests;
-
-/// The keyed hash of a token. The token itself is never known here.
-pub type CredentialHash = [u8; 16];
 
 /// A name for data that responses depend on, such as `users` or `user:42`. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -18,10 +18,10 @@ use super::decide::InFlight;
 use super::entry::Entry;
 use super::fence::Stamp;
 use super::key::Key;
-use super::progress::{Listener, Teller};
+use super::progress::{Publisher, Subscriber};
 use super::reason::{Miss, StoreRefusal};
 use crate::error::GatewayError;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 
 /// The outcome of a fetch, for those who joined it.
 #[derive(Clone, Debug)]
-pub enum Outcome {
+pub enum FetchOutcome {
     /// A response that all followers may share, after each has checked it again.
     Shared(Arc<Entry>),
     /// A response for the leading reader only.
@@ -48,7 +48,7 @@ enum Progress {
     InLineAgain,
     /// Sent.
     Departed,
-    Ended(Outcome),
+    Ended(FetchOutcome),
 }
 
 impl Progress {
@@ -59,14 +59,14 @@ impl Progress {
 
 /// The table of fetches in flight.
 pub(super) struct Flights {
-    table: Mutex<Table>,
+    table: Mutex<FlightTable>,
     limit: usize,
 }
 
-struct Table {
+struct FlightTable {
     current: HashMap<Arc<Key>, Flight>,
     /// The number of all fetches that have not ended, current or not.
-    under_way: usize,
+    count: usize,
     /// The number of the next fetch. Never used twice, so that an old fetch cannot pass for the
     /// current one.
     next: u64,
@@ -74,10 +74,8 @@ struct Table {
 
 struct Flight {
     number: u64,
-    stamp: Stamp,
-    has_left: bool,
-    is_renewal: bool,
-    progress: Listener<Progress>,
+    state: InFlight,
+    progress: Subscriber<Progress>,
     hurry: Hurry,
 }
 
@@ -92,46 +90,12 @@ impl Hurry {
     }
 }
 
-/// The current fetch of a key, while the table is locked.
-pub(super) struct Current<'a>(&'a Flight);
-
-impl Current<'_> {
-    pub(super) fn state(&self) -> InFlight {
-        InFlight {
-            stamp: self.0.stamp,
-            has_left: self.0.has_left,
-            is_renewal: self.0.is_renewal,
-        }
-    }
-
-    /// Joins the fetch. `now` is the stamp of a fetch that would begin now.
-    pub(super) fn follow(&self, why: Miss, now: Stamp) -> Follower {
-        Follower {
-            progress: self.0.progress.clone(),
-            of_renewal: self.0.is_renewal,
-            hurry: self.0.hurry.clone(),
-            why,
-            came: (!self.0.has_left).then_some(now),
-        }
-    }
-}
-
-/// The caller's decision about a reader.
-pub(super) enum Plan<T> {
-    /// Begins a fetch with this stamp, which becomes the current one.
-    Lead(Stamp),
-    /// Begins such a fetch, which is sent only after the present current one has ended.
-    LeadNext(Stamp),
-    /// Anything else.
-    Other(T),
-}
-
 impl Flights {
-    /// An empty table for at most `limit` fetches at once.
+    /// Creates an empty table for at most `limit` fetches at once.
     pub(super) fn new(limit: usize) -> Self {
-        let table = Table {
+        let table = FlightTable {
             current: HashMap::new(),
-            under_way: 0,
+            count: 0,
             next: 0,
         };
         Self {
@@ -140,68 +104,80 @@ impl Flights {
         }
     }
 
-    /// Decides about a reader or a refresh in one step. `plan` gets the current fetch of the key
-    /// and the number of fetches that may still begin.
-    pub(super) fn join<T>(
-        self: &Arc<Self>,
-        key: &Key,
-        is_renewal: bool,
-        plan: impl FnOnce(Option<Current<'_>>, usize) -> Plan<T>,
-    ) -> Result<(FlightGuard, Stamp), T> {
-        // Held while `plan` decides, so that the decision still holds when the fetch begins.
-        let mut table = self.table.lock();
-        let free = self.limit.saturating_sub(table.under_way);
-        let (stamp, is_next) = match plan(table.current.get(key).map(Current), free) {
-            Plan::Other(other) => return Err(other),
-            Plan::Lead(stamp) => (stamp, false),
-            Plan::LeadNext(stamp) => (stamp, true),
-        };
-        let current = table.current.get(key).filter(|_| is_next);
-        let before = current.map(|flight| flight.progress.clone());
-        let ticket = self.begin(&mut table, key, (stamp, is_renewal), before);
-        Ok((ticket, stamp))
+    /// Locks the table for a decision about a reader or a refresh, and for what follows from it.
+    pub(super) fn lock(self: &Arc<Self>) -> LockedFlights<'_> {
+        LockedFlights {
+            flights: self,
+            table: self.table.lock(),
+        }
     }
 
-    /// The number of fetches that have not ended.
-    pub(super) fn under_way(&self) -> usize {
-        self.table.lock().under_way
+    /// Returns the number of fetches that have not ended.
+    pub(super) fn count(&self) -> usize {
+        self.table.lock().count
     }
 
-    /// The number of keys with a current fetch.
+    /// Returns the number of keys with a current fetch.
     #[cfg(test)]
     pub(super) fn current(&self) -> usize {
         self.table.lock().current.len()
     }
+}
 
-    fn begin(
-        self: &Arc<Self>,
-        table: &mut Table,
-        key: &Key,
-        (stamp, is_renewal): (Stamp, bool),
-        before: Option<Listener<Progress>>,
-    ) -> FlightGuard {
-        let (teller, hurry) = (Teller::new(Progress::InLine), Hurry::default());
+/// The table while it is locked.
+pub(super) struct LockedFlights<'a> {
+    flights: &'a Arc<Flights>,
+    table: MutexGuard<'a, FlightTable>,
+}
+
+impl LockedFlights<'_> {
+    /// Returns the state of the current fetch of a key.
+    pub(super) fn current(&self, key: &Key) -> Option<InFlight> {
+        self.table.current.get(key).map(|flight| flight.state)
+    }
+
+    /// Returns the number of fetches that may still begin.
+    pub(super) fn free(&self) -> usize {
+        self.flights.limit.saturating_sub(self.table.count)
+    }
+
+    /// Joins the current fetch of a key. `now` is the stamp of a fetch that would begin now.
+    pub(super) fn follow(&self, key: &Key, why: Miss, now: Stamp) -> Option<Follower> {
+        let flight = self.table.current.get(key)?;
+        Some(Follower {
+            progress: flight.progress.clone(),
+            of_renewal: flight.state.is_renewal,
+            hurry: flight.hurry.clone(),
+            why,
+            came: (!flight.state.has_left).then_some(now),
+        })
+    }
+
+    /// Begins a fetch, which becomes the current one of its key, and unlocks the table. With
+    /// `is_next` it is sent only after the present current one has ended.
+    ///
+    /// Those who joined an older fetch of the key still learn its outcome.
+    pub(super) fn begin(mut self, key: &Key, state: InFlight, is_next: bool) -> FlightGuard {
+        let before = self.table.current.get(key).filter(|_| is_next);
+        let before = before.map(|flight| flight.progress.clone());
+        let (publisher, hurry) = (Publisher::new(Progress::InLine), Hurry::default());
         let key = Arc::new(key.clone());
-        let number = table.next;
-        table.next += 1;
-        table.under_way += 1;
+        let number = self.table.next;
+        self.table.next += 1;
+        self.table.count += 1;
         let flight = Flight {
             number,
-            stamp,
-            has_left: false,
-            is_renewal,
-            progress: teller.listen(),
+            state,
+            progress: publisher.subscribe(),
             hurry: hurry.clone(),
         };
-        // Replaces an older fetch of the key as the current one. Those who joined the older one
-        // still learn its outcome.
-        table.current.insert(Arc::clone(&key), flight);
+        self.table.current.insert(Arc::clone(&key), flight);
         FlightGuard {
-            flights: Arc::clone(self),
+            flights: Arc::clone(self.flights),
             key,
             number,
-            is_renewal,
-            teller,
+            is_renewal: state.is_renewal,
+            publisher,
             hurry,
             before,
             ended: false,
@@ -209,24 +185,25 @@ impl Flights {
     }
 }
 
-impl Table {
-    /// The fetch of this ticket, if it is current.
-    fn current_of(&mut self, ticket: &FlightGuard) -> Option<&mut Flight> {
-        let flight = self.current.get_mut(&ticket.key)?;
-        (flight.number == ticket.number).then_some(flight)
+impl FlightTable {
+    /// Returns the fetch of this guard, if it is current.
+    fn current_of(&mut self, guard: &FlightGuard) -> Option<&mut Flight> {
+        let flight = self.current.get_mut(&guard.key)?;
+        (flight.number == guard.number).then_some(flight)
     }
 }
 
-/// A place in the table. Its holder carries out the fetch.
-pub(super) struct FlightGuard {
+/// A place in the table. Its holder carries out the fetch. Dropping it frees the key, and the
+/// followers find the fetch lost.
+pub struct FlightGuard {
     flights: Arc<Flights>,
     key: Arc<Key>,
     number: u64,
     is_renewal: bool,
-    teller: Teller<Progress>,
+    publisher: Publisher<Progress>,
     hurry: Hurry,
     /// The fetch of the key that must end before this one is sent.
-    before: Option<Listener<Progress>>,
+    before: Option<Subscriber<Progress>>,
     ended: bool,
 }
 
@@ -235,13 +212,15 @@ impl FlightGuard {
         &self.key
     }
 
-    /// Whether an earlier fetch must end first.
-    pub(super) fn is_next(&self) -> bool {
+    /// Returns whether an earlier fetch of the key must end first. See [`turn`](Self::turn).
+    pub fn is_next(&self) -> bool {
         self.before.is_some()
     }
 
-    /// Waits until the earlier fetch has ended, if there is one.
-    pub(super) async fn turn(&mut self) {
+    /// Waits until the earlier fetch has ended, if there is one: fetches of one key run one at a
+    /// time. Must be awaited before the fetch is queued for its budget. The caller limits the wait,
+    /// in case the other fetch hangs.
+    pub async fn turn(&mut self) {
         if let Some(before) = self.before.take() {
             let has_ended = |progress: &Progress| matches!(progress, Progress::Ended(_));
             before.until(has_ended).await;
@@ -256,34 +235,35 @@ impl FlightGuard {
             let mut table = self.flights.table.lock();
             let stamp = stamp();
             match table.current_of(self) {
-                Some(flight) => (flight.stamp, flight.has_left) = (stamp, true),
+                Some(flight) => (flight.state.stamp, flight.state.has_left) = (stamp, true),
                 None if self.is_renewal => return None,
                 None => {}
             }
             stamp
         };
         // Outside the lock: no task is woken under it.
-        self.teller.tell(Progress::Departed);
+        self.publisher.publish(Progress::Departed);
         Some(stamp)
     }
 
-    /// Queues the fetch for its budget again, after an attempt without a result.
-    pub(super) fn turn_back(&self) {
+    /// Reports that an attempt had no result and that the fetch is queued for its budget again.
+    /// Followers then decide for themselves how long they wait.
+    pub fn requeue(&self) {
         if let Some(flight) = self.flights.table.lock().current_of(self) {
-            flight.has_left = false;
+            flight.state.has_left = false;
         }
-        self.teller.tell(Progress::InLineAgain);
+        self.publisher.publish(Progress::InLineAgain);
     }
 
-    /// The signal that a follower cannot wait for long.
-    pub(super) fn hurry(&self) -> Hurry {
+    /// Returns the signal that a follower cannot wait for long.
+    pub fn hurry(&self) -> Hurry {
         self.hurry.clone()
     }
 
     /// Joins the fetch on behalf of its leading reader, whether the fetch is current or not.
-    pub(super) fn follow(&self, why: Miss) -> Follower {
+    pub fn follow(&self, why: Miss) -> Follower {
         Follower {
-            progress: self.teller.listen(),
+            progress: self.publisher.subscribe(),
             of_renewal: self.is_renewal,
             hurry: self.hurry(),
             why,
@@ -294,23 +274,27 @@ impl FlightGuard {
     /// Ends the fetch. Runs `store` if the fetch is current, or if the current one has not been
     /// sent. The table stays locked meanwhile, so that a reader finds either the fetch or what it
     /// stored, and no older response replaces a newer one.
-    pub(super) fn complete<T>(mut self, outcome: Outcome, store: impl FnOnce() -> T) -> Option<T> {
+    pub(super) fn complete<T>(
+        mut self,
+        outcome: FetchOutcome,
+        store: impl FnOnce() -> T,
+    ) -> Option<T> {
         let stored = self.leave(store);
-        self.teller.tell(Progress::Ended(outcome));
+        self.publisher.publish(Progress::Ended(outcome));
         stored
     }
 
     fn leave<T>(&mut self, store: impl FnOnce() -> T) -> Option<T> {
         let mut table = self.flights.table.lock();
         self.ended = true;
-        table.under_way = table.under_way.saturating_sub(1);
+        table.count = table.count.saturating_sub(1);
         match table.current.get(&self.key) {
             Some(flight) if flight.number == self.number => {
                 table.current.remove(&self.key);
                 Some(store())
             }
             // The next fetch has not been sent, so no newer response can exist.
-            Some(flight) if !flight.has_left => Some(store()),
+            Some(flight) if !flight.state.has_left => Some(store()),
             _ => None,
         }
     }
@@ -328,7 +312,7 @@ impl Drop for FlightGuard {
 
 /// A reader that joined a fetch. Dropping it has no effect on the fetch.
 pub struct Follower {
-    progress: Listener<Progress>,
+    progress: Subscriber<Progress>,
     /// Whether the fetch is a refresh. A follower does not wait for one in a queue, because its own
     /// turn comes sooner.
     of_renewal: bool,
@@ -356,7 +340,7 @@ impl Follower {
 
     /// Whether the fetch was sent. Until then it is queued for its budget.
     pub fn has_started(&self) -> bool {
-        self.progress.look(|progress, _| !progress.is_in_line())
+        self.progress.read(|progress, _| !progress.is_in_line())
     }
 
     /// Waits until the fetch is sent, or has ended without that. Returns at once for a refresh.
@@ -372,20 +356,20 @@ impl Follower {
         let moved =
             |progress: &Progress| matches!(progress, Progress::InLineAgain | Progress::Ended(_));
         self.progress.until(moved).await;
-        if !self.progress.look(|progress, _| progress.is_in_line()) {
+        if !self.progress.read(|progress, _| progress.is_in_line()) {
             std::future::pending::<()>().await;
         }
     }
 
     /// Waits for the outcome. `None` if the fetch is queued for its budget, perhaps again; a queued
     /// refresh counts as lost. The leader bounds the time of the fetch, so this returns.
-    pub async fn wait(&mut self) -> Option<Outcome> {
+    pub async fn wait(&mut self) -> Option<FetchOutcome> {
         let moved = |progress: &Progress| !matches!(progress, Progress::Departed);
         self.progress.until(moved).await;
-        self.progress.look(|progress, is_over| match progress {
+        self.progress.read(|progress, is_over| match progress {
             Progress::Ended(outcome) => Some(outcome.clone()),
             // The leader may be gone. Then nothing more will happen.
-            _ if is_over || self.of_renewal => Some(Outcome::Lost),
+            _ if is_over || self.of_renewal => Some(FetchOutcome::Lost),
             _ => None,
         })
     }
@@ -393,13 +377,13 @@ impl Follower {
 
 impl fmt::Debug for Flights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Flights({} under way)", self.under_way())
+        write!(f, "Flights({})", self.count())
     }
 }
 
 impl fmt::Debug for FlightGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ticket({})", self.number)
+        write!(f, "FlightGuard({})", self.number)
     }
 }
 

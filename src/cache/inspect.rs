@@ -3,8 +3,8 @@
 //! Both iterate over the whole store, which takes about a microsecond per response and holds no
 //! lock meanwhile. Neither is on the path of a request.
 
-use super::fence::{CredentialHash, Dependency};
-use super::key::KeyHash;
+use super::fence::Dependency;
+use super::key::{CredentialHash, KeyHash};
 use super::reason::StoreRefusal;
 use super::{Cache, Purge};
 use http::StatusCode;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// The state of one key.
 #[derive(Clone, Debug)]
-pub struct State {
+pub struct KeyState {
     /// The stored responses, one for each variant.
     pub stored: Vec<Stored>,
     /// The reason why a response was last rejected by the store, and how long ago.
@@ -64,17 +64,17 @@ impl Cache {
             Purge::Key(key) => Some(Dependency::Key(*key)),
         };
         let Some(mark) = mark else {
-            self.marks.raise_floor(now);
-            let count = self.store.answers().count() as u64;
-            self.store.clear();
+            self.responses.marks.raise_floor(now);
+            let count = self.responses.store.answers().count() as u64;
+            self.responses.store.clear();
             return count;
         };
-        self.marks.raise([mark.clone()], now);
+        self.responses.marks.raise([mark.clone()], now);
         let mut count = 0;
-        for (key, entry) in self.store.answers() {
+        for (key, entry) in self.responses.store.answers() {
             // A response that was fetched after the mark rose is valid and stays.
-            if entry.depends().contains(&mark) && !self.marks.believes(&entry) {
-                self.store.remove(&key);
+            if entry.depends().contains(&mark) && !self.responses.marks.believes(&entry) {
+                self.responses.store.remove(&key);
                 count += 1;
             }
         }
@@ -83,12 +83,16 @@ impl Cache {
 
     /// The credentials of stored responses, once for each response.
     pub fn credentials(&self) -> impl Iterator<Item = CredentialHash> + '_ {
-        self.store.answers().map(|(key, _)| key.credential())
+        self.responses
+            .store
+            .answers()
+            .map(|(key, _)| key.credential())
     }
 
     /// Returns the state of a key.
-    pub fn state(&self, key: KeyHash, now: Instant) -> State {
+    pub fn state(&self, key: KeyHash, now: Instant) -> KeyState {
         let stored = self
+            .responses
             .store
             .answers()
             .filter(|(_, entry)| entry.key() == key)
@@ -105,7 +109,7 @@ impl Cache {
                     age: entry.age(now),
                     fresh_for: entry.remaining(now),
                     stale_for: entry.stale_for(now),
-                    fenced: !self.marks.believes(&entry),
+                    fenced: !self.responses.marks.believes(&entry),
                     generation: entry.stamp().generation(),
                     tags: tags.collect(),
                     any_write: entry.depends().contains(&Dependency::AnyWrite),
@@ -119,8 +123,8 @@ impl Cache {
                 }
             })
             .collect();
-        let refused = self.refusals.lock().of(key);
-        State {
+        let refused = self.responses.refused(key);
+        KeyState {
             stored,
             refused: refused.map(|(why, at)| (why, now.saturating_duration_since(at))),
         }

@@ -10,8 +10,7 @@
 //! change their meaning (RFC 9110, section 5.3). Nothing else is normalised. A key too many costs
 //! one fetch; a key too few serves someone the wrong response.
 
-use super::fence::CredentialHash;
-use super::vary::Selection;
+use super::vary::SelectionHash;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, GetAll, HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -19,6 +18,9 @@ use std::str::FromStr;
 
 #[cfg(test)]
 mod tests;
+
+/// The keyed hash of a token. The token itself is never known here.
+pub type CredentialHash = [u8; 16];
 
 /// The length of the fixed parts at the start: credential and operation.
 const PREFIX: usize = 16 + 4;
@@ -103,17 +105,17 @@ impl Key {
     }
 
     /// The key of a variant: the response chosen by these fields when they have this selection.
-    pub fn variant(&self, fields: &[HeaderName], selection: &Selection) -> Self {
+    pub fn variant(&self, fields: &[HeaderName], selection: &SelectionHash) -> Self {
         self.selected(VARIANT, fields, selection)
     }
 
     /// The key of a request with additional fields that have this selection. See
     /// [`fields`](super::fields).
-    pub fn with_fields(&self, fields: &[HeaderName], selection: &Selection) -> Self {
+    pub fn with_fields(&self, fields: &[HeaderName], selection: &SelectionHash) -> Self {
         self.selected(FIELDS, fields, selection)
     }
 
-    fn selected(&self, begin: u8, fields: &[HeaderName], selection: &Selection) -> Self {
+    fn selected(&self, begin: u8, fields: &[HeaderName], selection: &SelectionHash) -> Self {
         let names = fields.iter().map(|name| name.as_str().len() + 4);
         let size = self.0.len() + 1 + names.sum::<usize>() + selection.len();
         let mut bytes = Vec::with_capacity(size);

@@ -7,18 +7,19 @@
 //!
 //! The leader does not send requests. Its owner sends them and reports each step.
 
-use super::Cache;
 use super::coding::{self, Unfit};
 use super::conditional::{Validators, renewed};
-use super::entry::{About, Answer, Entry};
+use super::entry::{About, Entry};
 use super::fence::{Dependency, Stamp};
-use super::flight::{FlightGuard, Follower, Hurry, Outcome};
+use super::flight::{FetchOutcome, FlightGuard};
+use super::headers::ReceivedResponse;
 use super::key::Key;
 use super::lifetime::{Lifetime, Rules, Said};
 use super::reason::{Miss, StoreRefusal};
 use super::request::Wants;
-use super::reuse::{Need, may_stand_in};
-use super::storable::{Facts, Storability, is_last_word, judge};
+use super::responses::Responses;
+use super::reuse::Need;
+use super::storable::{ResponseFacts, Storability, is_last_word, judge};
 use super::vary::Variance;
 use crate::error::GatewayError;
 use http::{HeaderMap, StatusCode};
@@ -29,8 +30,9 @@ use std::time::{Instant, SystemTime};
 /// Carries out a fetch. Dropping a leader before the end frees the key, and the followers find the
 /// fetch lost.
 pub struct Leader {
-    pub(super) cache: Arc<Cache>,
-    pub(super) ticket: FlightGuard,
+    /// The place in the table of fetches. It tells the followers how far the fetch has come.
+    pub flight: FlightGuard,
+    pub(super) responses: Arc<Responses>,
     /// The key, without the part that only variants have.
     pub(super) primary: Key,
     /// The stored response, if it can be validated or may be served when the API fails.
@@ -43,7 +45,7 @@ pub struct Leader {
 
 /// The circumstances in which a response was received.
 #[derive(Clone, Copy, Debug)]
-pub struct Arrival<'a> {
+pub struct Receipt<'a> {
     /// The header of the request as its reader wrote it.
     pub request: &'a HeaderMap,
     /// The instant of receipt.
@@ -80,7 +82,7 @@ impl Leader {
     /// confirm. Returns `false` if the request must not be sent: it is a refresh, and a reader has
     /// begun a fetch of its own since, which may already have ended.
     pub fn start(&mut self, now: Instant) -> bool {
-        let Some(stamp) = self.ticket.depart(|| self.cache.marks.stamp(now)) else {
+        let Some(stamp) = self.flight.depart(|| self.responses.marks.stamp(now)) else {
             return false;
         };
         self.stamp = stamp;
@@ -89,41 +91,13 @@ impl Leader {
         self.stored = self
             .stored
             .take()
-            .filter(|stored| self.cache.is_comparable(stored));
+            .filter(|stored| self.responses.is_comparable(stored));
         true
-    }
-
-    /// Whether another fetch of the key must end first. See [`Leader::turn`].
-    pub fn is_next(&self) -> bool {
-        self.ticket.is_next()
-    }
-
-    /// Waits for the turn of this fetch: fetches of one key run one at a time. Must be awaited
-    /// before the fetch is queued for its budget. The caller limits the wait, in case the other
-    /// fetch hangs.
-    pub async fn turn(&mut self) {
-        self.ticket.turn().await;
     }
 
     /// The instant from which the API reflects every known write to the dependencies.
     pub fn settled_at(&self) -> Option<Instant> {
-        self.cache.marks.read().settled_at(&self.depends)
-    }
-
-    /// The signal that a follower cannot wait for long.
-    pub fn hurry(&self) -> Hurry {
-        self.ticket.hurry()
-    }
-
-    /// Reports that an attempt had no result and that the fetch is queued for its budget again.
-    /// Followers then decide for themselves how long they wait.
-    pub fn requeue(&self) {
-        self.ticket.turn_back();
-    }
-
-    /// Joins the fetch, for a reader who does not carry it out but wants its progress.
-    pub fn follow(&self) -> Follower {
-        self.ticket.follow(self.why)
+        self.responses.marks.read().settled_at(&self.depends)
     }
 
     /// The stored response. See [`reuse`](super::reuse) for when it may be served.
@@ -145,10 +119,10 @@ impl Leader {
         status: StatusCode,
         headers: &HeaderMap,
         length: u64,
-        arrival: &Arrival<'_>,
+        receipt: &Receipt<'_>,
     ) -> Option<StoreRefusal> {
         let body_bytes = usize::try_from(length).unwrap_or(usize::MAX);
-        match self.judge(status, headers, body_bytes, arrival) {
+        match self.judge(status, headers, body_bytes, receipt) {
             Storability::Private(reason) => Some(reason),
             Storability::Share(_) | Storability::Validate(_) | Storability::Store(_) => None,
         }
@@ -156,26 +130,26 @@ impl Leader {
 
     /// Ends the fetch with a complete response: judges it, stores it if permitted, and hands it to
     /// the followers if they may share it.
-    pub fn finish(self, answer: &Answer<'_>, arrival: &Arrival<'_>) -> Completed {
-        let verdict = self.judge(answer.status, answer.headers, answer.body.len(), arrival);
-        let most = self.cache.largest_body;
+    pub fn finish(self, answer: &ReceivedResponse<'_>, receipt: &Receipt<'_>) -> Completed {
+        let verdict = self.judge(answer.status, answer.headers, answer.body.len(), receipt);
+        let most = self.responses.largest_body;
         let coding = match coding::examine(answer.headers, answer.body, most) {
             Ok(coding) => coding,
             Err(Unfit::TooLong) => {
-                return self.refuse(StoreRefusal::TooLarge, answer.status, arrival.now);
+                return self.refuse(StoreRefusal::TooLarge, answer.status, receipt.now);
             }
             Err(Unfit::Malformed) => {
-                return self.refuse(StoreRefusal::Undecodable, answer.status, arrival.now);
+                return self.refuse(StoreRefusal::Undecodable, answer.status, receipt.now);
             }
         };
         let make = |leader: &Self, life: Option<Lifetime>| {
             let about = About {
                 coding,
-                ..leader.about(answer.status, answer.headers, life, arrival)
+                ..leader.about(answer.status, answer.headers, life, receipt)
             };
             Arc::new(Entry::new(answer, about))
         };
-        self.complete(verdict, answer.status, arrival, make)
+        self.complete(verdict, answer.status, receipt, make)
     }
 
     /// Ends the fetch with a 304: the stored response counts as fetched now. Returns the response
@@ -188,7 +162,7 @@ impl Leader {
     pub fn renew(
         mut self,
         headers: &HeaderMap,
-        arrival: &Arrival<'_>,
+        receipt: &Receipt<'_>,
     ) -> Result<(Arc<Entry>, Completed), Box<Self>> {
         let stored = self.stored.take();
         let confirmed = |stored: &Arc<Entry>| {
@@ -200,11 +174,11 @@ impl Leader {
         };
         let headers = renewed(&stored.shared_headers(), headers);
         let status = stored.status();
-        let verdict = self.judge(status, &headers, stored.body().len(), arrival);
+        let verdict = self.judge(status, &headers, stored.body().len(), receipt);
         let make = |leader: &Self, life: Option<Lifetime>| {
             let about = About {
                 coding: stored.coding(),
-                ..leader.about(status, &headers, life, arrival)
+                ..leader.about(status, &headers, life, receipt)
             };
             Arc::new(stored.renewed(&headers, about))
         };
@@ -212,17 +186,17 @@ impl Leader {
         let shown = make(&self, None);
         if let Storability::Private(_) | Storability::Share(_) = verdict {
             // Removed before the fetch ends, so that no reader finds it afterwards.
-            self.cache.store.remove(self.ticket.key());
+            self.responses.store.remove(self.flight.key());
         }
-        Ok((shown, self.complete(verdict, status, arrival, make)))
+        Ok((shown, self.complete(verdict, status, receipt, make)))
     }
 
     /// Ends the fetch with a response that is incomplete or for the first reader only. Followers
     /// have to fetch for themselves.
     pub fn refuse(self, reason: StoreRefusal, status: StatusCode, now: Instant) -> Completed {
         self.end_older(reason, status);
-        self.note(Err(reason), now);
-        self.ticket.complete(Outcome::NotShared(reason), || ());
+        self.responses.note(&self.primary, Err(reason), now);
+        self.flight.complete(FetchOutcome::NotShared(reason), || ());
         Completed {
             entry: None,
             stored: Err(reason),
@@ -231,17 +205,17 @@ impl Leader {
 
     /// Ends the fetch without a response. All followers get the error.
     pub fn fail(self, error: GatewayError) {
-        self.ticket.complete(Outcome::Failed(error), || ());
+        self.flight.complete(FetchOutcome::Failed(error), || ());
     }
 
     fn complete(
         self,
         verdict: Storability,
         status: StatusCode,
-        arrival: &Arrival<'_>,
+        receipt: &Receipt<'_>,
         make: impl Fn(&Self, Option<Lifetime>) -> Arc<Entry>,
     ) -> Completed {
-        let now = arrival.now;
+        let now = receipt.now;
         let (life, is_shared, refusal) = match verdict {
             Storability::Private(reason) => return self.refuse(reason, status, now),
             Storability::Share(reason) => (None, true, Some(reason)),
@@ -254,19 +228,17 @@ impl Leader {
             self.end_older(reason, status);
         }
         let outcome = if is_shared {
-            Outcome::Shared(Arc::clone(&entry))
+            FetchOutcome::Shared(Arc::clone(&entry))
         } else {
-            Outcome::NotShared(StoreRefusal::NoCache)
+            FetchOutcome::NotShared(StoreRefusal::NoCache)
         };
-        let (cache, primary) = (Arc::clone(&self.cache), self.primary.clone());
-        let noted = (primary.hash(), primary.operation());
-        let copy = Arc::clone(&entry);
-        let stored = self.ticket.complete(outcome, || match refusal {
+        let (responses, primary) = (self.responses, self.primary);
+        let stored = self.flight.complete(outcome, || match refusal {
             Some(reason) => Err(reason),
-            None => cache.store_if_believed(&primary, &copy, now),
+            None => responses.store_if_believed(&primary, &entry, now),
         });
         let stored = stored.unwrap_or(Err(refusal.unwrap_or(StoreRefusal::Superseded)));
-        cache.note(noted.0, noted.1, stored.map(|()| is_shared), now);
+        responses.note(&primary, stored.map(|()| is_shared), now);
         Completed {
             entry: Some(entry),
             stored,
@@ -282,8 +254,8 @@ impl Leader {
     /// Whether a stored response may be served if the API fails.
     pub fn has_stand_in(&self, now: Instant) -> bool {
         self.stored.as_ref().is_some_and(|stored| {
-            may_stand_in(stored.life(), stored.age(now), &Wants::FRESH, Need::IfError)
-                && self.cache.marks.believes(stored)
+            let (wants, need) = (&Wants::FRESH, Need::IfError);
+            self.responses.may_stand_in(stored, wants, need, now)
         })
     }
 
@@ -292,7 +264,7 @@ impl Leader {
         let is_whole = matches!(reason, StoreRefusal::Status | StoreRefusal::NoRoom);
         let is_last = is_whole || reason.is_of_the_answer();
         if is_last && is_last_word(status) {
-            self.cache.end_older(self.ticket.key(), self.stamp.at());
+            self.responses.end_older(self.flight.key(), self.stamp.at());
         }
     }
 
@@ -301,17 +273,17 @@ impl Leader {
         status: StatusCode,
         headers: &HeaderMap,
         body_bytes: usize,
-        arrival: &Arrival<'_>,
+        receipt: &Receipt<'_>,
     ) -> Storability {
         // Ages count from the sending of the request.
-        let way = arrival.now.saturating_duration_since(self.stamp.at());
-        judge(&Facts {
+        let way = receipt.now.saturating_duration_since(self.stamp.at());
+        judge(&ResponseFacts {
             rules: &self.rules,
             status,
             headers,
             body_bytes,
-            largest_body: self.cache.largest_body,
-            now: arrival.wall.checked_sub(way).unwrap_or(arrival.wall),
+            largest_body: self.responses.largest_body,
+            now: receipt.wall.checked_sub(way).unwrap_or(receipt.wall),
         })
     }
 
@@ -321,7 +293,7 @@ impl Leader {
         status: StatusCode,
         headers: &HeaderMap,
         life: Option<Lifetime>,
-        arrival: &Arrival<'_>,
+        receipt: &Receipt<'_>,
     ) -> About {
         let mut depends = self.depends.clone();
         // A 401 raises the marks of its own credential. With these dependencies, followers would
@@ -337,22 +309,17 @@ impl Leader {
         if life.is_some() && status.as_u16() >= 400 && !depends.contains(&Dependency::AnyWrite) {
             depends.push(Dependency::AnyWrite);
         }
-        let said = Said::of(headers, self.rules.precedence, arrival.wall);
+        let said = Said::of(headers, self.rules.precedence, receipt.wall);
         About {
             stamp: self.stamp,
             depends: depends.into(),
             life: life.unwrap_or_default(),
             coding: coding::Coding::Plain,
             no_transform: said.directives.no_transform,
-            variance: Variance::of(headers, arrival.request),
+            variance: Variance::of(headers, receipt.request),
             key: self.primary.hash(),
-            received: arrival.wall,
+            received: receipt.wall,
         }
-    }
-
-    fn note(&self, stored: Result<bool, StoreRefusal>, now: Instant) {
-        let (key, operation) = (self.primary.hash(), self.primary.operation());
-        self.cache.note(key, operation, stored, now);
     }
 }
 

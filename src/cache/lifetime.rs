@@ -10,7 +10,7 @@
 //! `Age`, and for a response without `Date`. Otherwise the clocks of gateway and API need not
 //! agree.
 
-use super::control::{Directives, delta_seconds, tokens};
+use super::control::{CacheControl, delta_seconds, tokens};
 use super::{date, targeted};
 use http::header::{self, HeaderMap, HeaderName};
 use std::time::{Duration, SystemTime};
@@ -56,7 +56,7 @@ pub struct Rules {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Said {
     /// The directives in force.
-    pub directives: Directives,
+    pub directives: CacheControl,
     /// The stated lifetime, from a directive or from `Expires`.
     pub stated: Option<Duration>,
 }
@@ -64,12 +64,12 @@ pub struct Said {
 impl Said {
     /// Reads the header of a response. `now` is the wall clock.
     pub fn of(headers: &HeaderMap, precedence: Precedence, now: SystemTime) -> Self {
-        let general = Directives::parse(headers.get_all(header::CACHE_CONTROL));
+        let general = CacheControl::parse(headers.get_all(header::CACHE_CONTROL));
         if precedence == Precedence::Operator {
-            let directives = Directives {
+            let directives = CacheControl {
                 // Unrelated to storing: the bytes are still the API's to protect.
                 no_transform: general.no_transform,
-                ..Directives::default()
+                ..CacheControl::default()
             };
             return Self {
                 directives,
@@ -77,7 +77,7 @@ impl Said {
             };
         }
         if let Some(targeted) = targeted::parse(headers.get_all(targeted::CDN_CACHE_CONTROL)) {
-            let directives = Directives {
+            let directives = CacheControl {
                 no_transform: targeted.no_transform || general.no_transform,
                 ..targeted
             };
@@ -114,7 +114,7 @@ pub struct Lifetime {
 
 /// The class of a status, as far as lifetimes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum StatusClass {
     /// A complete success, to which the operator's time to live applies.
     Success,
     /// Another status that permits a heuristic lifetime (RFC 9110, section 15.1).
@@ -123,7 +123,7 @@ pub enum Kind {
     Other,
 }
 
-impl Kind {
+impl StatusClass {
     /// The class of a status.
     pub fn of(status: u16) -> Self {
         match status {
@@ -139,12 +139,12 @@ impl Lifetime {
     pub fn of(
         rules: &Rules,
         said: &Said,
-        kind: Kind,
+        kind: StatusClass,
         headers: &HeaderMap,
         now: SystemTime,
     ) -> Option<Self> {
         let initial_age = initial_age(headers, now);
-        let ttl = rules.ttl.filter(|_| kind == Kind::Success);
+        let ttl = rules.ttl.filter(|_| kind == StatusClass::Success);
         let fresh_for = match (rules.precedence, said.stated, ttl) {
             // The operator's time counts from the receipt, so an age from upstream must not shorten
             // it.
@@ -198,11 +198,11 @@ impl Lifetime {
 fn guess(
     rules: &Rules,
     said: &Said,
-    kind: Kind,
+    kind: StatusClass,
     headers: &HeaderMap,
     now: SystemTime,
 ) -> Option<Duration> {
-    let guessable = kind != Kind::Other || said.directives.public;
+    let guessable = kind != StatusClass::Other || said.directives.public;
     if rules.heuristic_percent == 0 || !guessable {
         return None;
     }

@@ -19,7 +19,7 @@
 //! and [`lifetime`] (what may be stored, and for how long), [`reuse`] (what may be served),
 //! [`conditional`], [`range`], [`vary`], [`coding`], the parsers [`control`], [`targeted`] and
 //! [`date`], [`key`], [`unauthorized`], [`cache_status`], [`reason`], `refusals`. The others hold
-//! state: [`entry`], `store`, [`flight`], [`leader`], `marks`.
+//! state: [`entry`], `store` and `marks` (together in `responses`), [`flight`], [`leader`].
 //!
 //! Steps of a read:
 //!
@@ -36,23 +36,23 @@
 //!
 //! The cache sends no requests and reads no clock.
 
+pub use responses::Found;
+
 use entry::Entry;
-use fence::{CredentialHash, Dependency, Stamp, Tag};
-use flight::{Flights, Follower, Plan};
+use fence::{Dependency, Stamp, Tag};
+use flight::{Flights, Follower};
 use http::{HeaderMap, StatusCode};
-use key::{Key, KeyHash};
+use key::{CredentialHash, Key, KeyHash};
 use leader::Leader;
 use lifetime::Rules;
-use marks::Marks;
 use parking_lot::Mutex;
-use reason::{Miss, StoreRefusal};
-use refusals::Refusals;
+use reason::Miss;
 use request::Wants;
-use reuse::{Need, Use};
-use std::collections::HashSet;
+use responses::Responses;
+use reuse::{Freshness, Need};
 use std::sync::Arc;
 use std::time::Instant;
-use store::{Slot, Store};
+use store::StoredValue;
 use unauthorized::{Doubt, Refused, Unauthorized};
 
 pub mod cache_status;
@@ -65,6 +65,7 @@ pub mod entry;
 pub mod fence;
 pub mod fields;
 pub mod flight;
+pub mod headers;
 pub mod inspect;
 pub mod key;
 pub mod leader;
@@ -75,6 +76,7 @@ pub mod range;
 pub mod reason;
 mod refusals;
 pub mod request;
+mod responses;
 pub mod reuse;
 pub mod storable;
 mod store;
@@ -86,12 +88,10 @@ pub mod vary;
 
 /// The largest number of credentials with a recent 401 that are remembered, about 150 bytes each.
 const MAX_UNAUTHORIZED: usize = 10_000;
-/// The largest number of remembered rejections, about 100 bytes each.
-const MAX_REFUSALS: usize = 10_000;
 
 /// The bounds of a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spec {
+pub struct CacheSpec {
     /// The weight of all stored responses in bytes, including headers, keys and bookkeeping.
     pub bytes: u64,
     /// The largest body that is stored or shared, in bytes.
@@ -147,21 +147,11 @@ pub enum Purpose {
     Renew,
 }
 
-/// The result of a lookup in the store.
-#[derive(Clone, Debug)]
-pub enum Found {
-    /// A response that can be served.
-    Shown(Arc<Entry>, Use),
-    /// The reason to send a request to the API, and the stored response if it is valid but cannot
-    /// be served yet. It may be served if the request fails.
-    Not(Miss, Option<Arc<Entry>>),
-}
-
 /// The next step of a reader.
 #[derive(Debug)]
 pub enum Join {
     /// Serve this response.
-    Hit(Arc<Entry>, Use),
+    Hit(Arc<Entry>, Freshness),
     /// Wait for another reader's fetch.
     Follow(Follower),
     /// Have the response fetched, for all who ask meanwhile.
@@ -226,47 +216,32 @@ pub struct Stats {
 
 /// The cache of reads.
 pub struct Cache {
-    store: Store,
-    marks: Marks,
+    responses: Arc<Responses>,
     flights: Arc<Flights>,
     unauthorized: Mutex<Unauthorized>,
-    refusals: Mutex<Refusals>,
-    /// Operations without a time to live whose latest response could not be shared. Each reader
-    /// fetches for itself from these, so that nobody waits for a response that belongs to another.
-    /// Readers of all other operations wait for one fetch.
-    unshared: Mutex<HashSet<u32>>,
-    largest_body: usize,
 }
 
 impl Cache {
-    /// An empty cache within these bounds.
-    pub fn new(spec: &Spec) -> Self {
+    /// Creates an empty cache within these bounds.
+    pub fn new(spec: &CacheSpec) -> Self {
+        let responses = Responses::new(spec.bytes, spec.marks, spec.largest_body);
         Self {
-            store: Store::new(spec.bytes),
-            marks: Marks::new(spec.marks),
+            responses: Arc::new(responses),
             flights: Arc::new(Flights::new(spec.fetches)),
             unauthorized: Mutex::new(Unauthorized::new(MAX_UNAUTHORIZED)),
-            refusals: Mutex::new(Refusals::new(MAX_REFUSALS)),
-            unshared: Mutex::default(),
-            largest_body: spec.largest_body,
         }
     }
 
     /// Returns a fresh response that every request with this key may get. For readers without
     /// requirements. Takes none of the cache's own locks while no write settles.
     pub fn lookup(&self, key: &Key, now: Instant) -> Option<Arc<Entry>> {
-        match self.store.get(key) {
-            Some(Slot::Answer(entry)) if entry.is_fresh(now) && entry.variance().is_none() => {
-                self.marks.believes(&entry).then_some(entry)
-            }
-            _ => None,
-        }
+        self.responses.lookup(key, now)
     }
 
     /// Locates the response to a request with this header.
     pub fn locate(&self, primary: Key, request: &HeaderMap) -> Located {
-        let variant = match self.store.get(&primary) {
-            Some(Slot::Varies(fields)) => {
+        let variant = match self.responses.store.get(&primary) {
+            Some(StoredValue::Varies(fields)) => {
                 Some(primary.variant(&fields, &vary::selection(&fields, request)))
             }
             _ => None,
@@ -277,89 +252,89 @@ impl Cache {
     /// Looks up a stored response that meets the reader's requirements. Takes none of the cache's
     /// own locks while no write settles.
     pub fn find(&self, at: &Located, wants: &Wants, now: Instant) -> Found {
-        let Some(Slot::Answer(entry)) = self.store.get(at.key()) else {
-            let why = if at.variant.is_some() {
-                Miss::Variant
-            } else {
-                Miss::Absent
-            };
-            return Found::Not(why, None);
+        let absent = match at.variant {
+            Some(_) => Miss::Variant,
+            None => Miss::Absent,
         };
-        if !self.marks.believes(&entry) {
-            return Found::Not(Miss::Fenced, None);
-        }
-        match reuse::judge(entry.life(), entry.age(now), wants) {
-            Ok(how) => Found::Shown(entry, how),
-            Err(why) => Found::Not(why, Some(entry)),
-        }
+        self.responses.find(at.key(), wants, absent, now)
     }
 
-    /// Whether a stale response may be served now for the reason `need`.
+    /// Returns whether a stale response may be served now for the reason `need`.
     pub fn may_stand_in(&self, entry: &Entry, wants: &Wants, need: Need, now: Instant) -> bool {
-        reuse::may_stand_in(entry.life(), entry.age(now), wants, need) && self.marks.believes(entry)
+        self.responses.may_stand_in(entry, wants, need, now)
     }
 
     /// Decides the next step of a reader: serve, join, lead, or fetch alone.
-    pub fn join(self: &Arc<Self>, ask: &JoinRequest<'_>, now: Instant) -> Join {
-        let shows = ask.purpose == Purpose::Show;
-        let mut why = match self.find(ask.at, ask.wants, now) {
+    ///
+    /// The table of fetches stays locked from the decision until the reader has joined or begun a
+    /// fetch, so that nothing changes in between.
+    pub fn join(&self, request: &JoinRequest<'_>, now: Instant) -> Join {
+        let shows = request.purpose == Purpose::Show;
+        let why = match self.find(request.at, request.wants, now) {
             Found::Shown(entry, how) if shows => return Join::Hit(entry, how),
             Found::Shown(..) => Miss::Expired,
             Found::Not(why, _) => why,
         };
-        let depends = dependencies(ask);
-        let operation = ask.at.primary.operation();
-        let is_shared = ask.rules.ttl.is_some() || !self.unshared.lock().contains(&operation);
-        let joined = self.flights.join(ask.at.key(), !shows, |current, free| {
-            // The obstacle to a hit may have gone since the lookup. A fetch stores its response
-            // and leaves the table in one step, so a reader who looks here sees it in one place
-            // or the other.
-            if current.is_none()
-                && shows
-                && let Found::Shown(entry, how) = self.find(ask.at, ask.wants, now)
-            {
-                return Plan::Other(Join::Hit(entry, how));
-            }
-            let input = decide::LookupInput {
-                fence: &self.marks.read(),
-                depends: &depends,
-                flight: current.as_ref().map(|current| current.state()),
-                free,
-                sharing: decide::Sharing {
-                    is_shared: !shows || is_shared,
-                    joins_under_way: !shows || !ask.wants.is_reload(),
-                    waits: shows && ask.waits,
-                    shows,
-                },
-            };
-            if input.fence.settling(&depends, now) {
-                why = Miss::Settling;
-            }
-            match (decide::decision(&input, now), current) {
-                (decide::LookupDecision::Follow, Some(current)) => {
-                    let present = input.fence.stamp(now);
-                    Plan::Other(Join::Follow(current.follow(why, present)))
-                }
-                (decide::LookupDecision::Lead(stamp), _) => Plan::Lead(stamp),
-                (decide::LookupDecision::LeadNext(stamp), _) => Plan::LeadNext(stamp),
-                (decide::LookupDecision::Alone(why), _) => Plan::Other(Join::Alone(why)),
-                // Cannot happen without a current fetch, and would be harmless.
-                (decide::LookupDecision::Follow, None) => Plan::Other(Join::Alone(why)),
-            }
-        });
-        match joined {
-            Err(join) => join,
-            Ok((ticket, stamp)) => Join::Lead(Leader {
-                cache: Arc::clone(self),
-                primary: ask.at.primary.clone(),
-                stored: self.comparable(ask.at.key()),
-                ticket,
-                stamp,
-                depends,
-                rules: *ask.rules,
-                why,
-            }),
+        let key = request.at.key();
+        let depends = dependencies(request);
+        let is_shared = request.rules.ttl.is_some() || {
+            let unshared = self.responses.unshared.lock();
+            !unshared.contains(&key.operation())
+        };
+        let flights = self.flights.lock();
+        let flight = flights.current(key);
+        // The obstacle to a hit may have gone since the lookup. A fetch stores its response and
+        // leaves the table in one step, so a reader who looks here sees it in one place or the
+        // other.
+        if flight.is_none()
+            && shows
+            && let Found::Shown(entry, how) = self.find(request.at, request.wants, now)
+        {
+            return Join::Hit(entry, how);
         }
+        let fence = self.responses.marks.read();
+        let why = match fence.settling(&depends, now) {
+            true => Miss::Settling,
+            false => why,
+        };
+        let input = decide::LookupInput {
+            fence: &fence,
+            depends: &depends,
+            flight,
+            free: flights.free(),
+            sharing: decide::Sharing {
+                is_shared: !shows || is_shared,
+                joins_under_way: !shows || !request.wants.is_reload(),
+                waits: shows && request.waits,
+                shows,
+            },
+        };
+        let (stamp, is_next) = match decide::decision(&input, now) {
+            decide::LookupDecision::Follow => {
+                let follower = flights.follow(key, why, fence.stamp(now));
+                // The decision follows a current fetch only.
+                return follower.map_or(Join::Alone(why), Join::Follow);
+            }
+            decide::LookupDecision::Alone(why) => return Join::Alone(why),
+            decide::LookupDecision::Lead(stamp) => (stamp, false),
+            decide::LookupDecision::LeadNext(stamp) => (stamp, true),
+        };
+        drop(fence);
+        let begun = decide::InFlight {
+            stamp,
+            has_left: false,
+            is_renewal: !shows,
+        };
+        Join::Lead(Leader {
+            flight: flights.begin(key, begun, is_next),
+            responses: Arc::clone(&self.responses),
+            primary: request.at.primary.clone(),
+            stored: self.responses.comparable(key),
+            stamp,
+            depends,
+            rules: *request.rules,
+            why,
+        })
     }
 
     /// Whether a shared response may be served to this request now. The response may vary, and a
@@ -370,7 +345,7 @@ impl Cache {
         let chosen = entry.variance();
         let is_own = || came.is_some_and(|came| entry.stamp().is_after(&came));
         chosen.is_none_or(|variance| variance.permits(request))
-            && (is_own() || self.marks.believes(entry))
+            && (is_own() || self.responses.marks.believes(entry))
     }
 
     /// Reports the response to a request outside the cache that was sent after `began`. Removes an
@@ -378,7 +353,7 @@ impl Cache {
     /// credential.
     pub fn answered_alone(&self, at: &Located, status: StatusCode, began: Instant) {
         if matches!(status.as_u16(), 403 | 404 | 410) {
-            self.end_older(at.key(), began);
+            self.responses.end_older(at.key(), began);
         }
     }
 
@@ -387,7 +362,7 @@ impl Cache {
     /// touched is stored or shared, because the API may lag. Must be called before the write's
     /// caller gets its response.
     pub fn settle(&self, touched: &Invalidation, settled: Instant) {
-        let marks = &self.marks;
+        let marks = &self.responses.marks;
         match touched {
             Invalidation::Everything => marks.raise_floor(settled),
             Invalidation::Credential(credential) => {
@@ -413,18 +388,18 @@ impl Cache {
             Doubt::Operation(operation) => Dependency::Access(*credential, operation),
             Doubt::Credential => Dependency::Credential(*credential),
         };
-        self.marks.raise([name], now);
+        self.responses.marks.raise([name], now);
     }
 
     /// The present figures.
     pub fn stats(&self) -> Stats {
         // Read before the fence is locked, because elsewhere its lock is the inner one.
-        let fetches = self.flights.under_way();
-        let fence = self.marks.read();
+        let fetches = self.flights.count();
+        let fence = self.responses.marks.read();
         Stats {
-            entries: self.store.entries(),
-            bytes: self.store.bytes(),
-            evictions: self.store.evictions(),
+            entries: self.responses.store.entries(),
+            bytes: self.responses.store.bytes(),
+            evictions: self.responses.store.evictions(),
             fetches,
             marks: fence.marks(),
             generation: fence.generation(),
@@ -436,82 +411,7 @@ impl Cache {
     /// freed. The cache never calls it: a caller that needs exact figures does, or a timer. Not for
     /// the path of a request.
     pub fn tidy(&self) {
-        self.store.tidy();
-    }
-
-    /// The stored response under a key, if it can be validated or may be served when the API fails.
-    fn comparable(&self, key: &Key) -> Option<Arc<Entry>> {
-        let Some(Slot::Answer(entry)) = self.store.get(key) else {
-            return None;
-        };
-        self.is_comparable(&entry).then_some(entry)
-    }
-
-    /// Whether a 304 can confirm an entry. After a write that invalidated it, only a tag that
-    /// promises equal bytes can.
-    fn is_comparable(&self, entry: &Entry) -> bool {
-        let is_strong = || entry.validators().is_some_and(|own| own.is_strong());
-        self.marks.believes(entry) || is_strong()
-    }
-
-    /// Records whether a response was stored, and whether it could be shared.
-    fn note(&self, key: KeyHash, operation: u32, stored: Result<bool, StoreRefusal>, now: Instant) {
-        match stored {
-            Ok(true) => drop(self.unshared.lock().remove(&operation)),
-            Ok(false) => drop(self.unshared.lock().insert(operation)),
-            Err(why) => {
-                if why.is_of_the_answer() {
-                    self.unshared.lock().insert(operation);
-                }
-                self.refusals.lock().note(key, why, now);
-            }
-        }
-    }
-
-    /// Removes the stored response under a key if its fetch began before `began`.
-    fn end_older(&self, key: &Key, began: Instant) {
-        if let Some(Slot::Answer(entry)) = self.store.get(key)
-            && entry.stamp().at() < began
-        {
-            self.store.remove(key);
-        }
-    }
-
-    fn store_if_believed(
-        &self,
-        primary: &Key,
-        entry: &Arc<Entry>,
-        now: Instant,
-    ) -> Result<(), StoreRefusal> {
-        if !self.marks.believes(entry) {
-            let settling = self.marks.read().settling(entry.depends(), now);
-            return Err(if settling {
-                StoreRefusal::Settling
-            } else {
-                StoreRefusal::Fenced
-            });
-        }
-        let key = match entry.variance() {
-            None => primary.clone(),
-            Some(variance) => {
-                let fields = Arc::clone(&variance.fields);
-                // The fields come first: a lookup finds the variant only through them.
-                if !self.store.insert(primary.clone(), Slot::Varies(fields)) {
-                    return Err(StoreRefusal::TooLarge);
-                }
-                primary.variant(&variance.fields, &variance.selection)
-            }
-        };
-        // A fetch that began later may have stored its response first.
-        let newer = |slot: Slot| matches!(slot, Slot::Answer(old) if old.stamp() > entry.stamp());
-        if self.store.get(&key).is_some_and(newer) {
-            return Err(StoreRefusal::Superseded);
-        }
-        if self.store.insert(key, Slot::Answer(Arc::clone(entry))) {
-            Ok(())
-        } else {
-            Err(StoreRefusal::TooLarge)
-        }
+        self.responses.store.tidy();
     }
 }
 

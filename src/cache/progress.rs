@@ -2,7 +2,7 @@
 //!
 //! Replaces the runtime's watch channel, which wakes waiting tasks in random order. A simulation
 //! that fails for one seed must fail for it again, so the order has to be reproducible.
-//! Intermediate values may be missed: a listener sees the latest one.
+//! Intermediate values may be missed: a subscriber sees the latest one.
 
 use parking_lot::Mutex;
 use std::pin::pin;
@@ -20,12 +20,12 @@ struct State<T> {
 }
 
 /// Publishes the value. Dropping the handle marks the present value as final.
-pub(super) struct Teller<T>(Arc<Shared<T>>);
+pub(super) struct Publisher<T>(Arc<Shared<T>>);
 
 /// Waits for the value. Dropping the handle affects nobody.
-pub(super) struct Listener<T>(Arc<Shared<T>>);
+pub(super) struct Subscriber<T>(Arc<Shared<T>>);
 
-impl<T> Teller<T> {
+impl<T> Publisher<T> {
     pub(super) fn new(value: T) -> Self {
         let state = State {
             value,
@@ -37,30 +37,30 @@ impl<T> Teller<T> {
         }))
     }
 
-    pub(super) fn listen(&self) -> Listener<T> {
-        Listener(Arc::clone(&self.0))
+    pub(super) fn subscribe(&self) -> Subscriber<T> {
+        Subscriber(Arc::clone(&self.0))
     }
 
-    /// Replaces the value and wakes all listeners. The old value is dropped outside the lock.
-    pub(super) fn tell(&self, value: T) {
+    /// Replaces the value and wakes all subscribers. The old value is dropped outside the lock.
+    pub(super) fn publish(&self, value: T) {
         let old = std::mem::replace(&mut self.0.state.lock().value, value);
         self.0.changed.notify_waiters();
         drop(old);
     }
 }
 
-impl<T> Drop for Teller<T> {
+impl<T> Drop for Publisher<T> {
     fn drop(&mut self) {
         self.0.state.lock().is_over = true;
         self.0.changed.notify_waiters();
     }
 }
 
-impl<T> Listener<T> {
-    /// Calls `look` with the present value and whether it is final.
-    pub(super) fn look<R>(&self, look: impl FnOnce(&T, bool) -> R) -> R {
+impl<T> Subscriber<T> {
+    /// Calls `read` with the present value and whether it is final.
+    pub(super) fn read<R>(&self, read: impl FnOnce(&T, bool) -> R) -> R {
         let state = self.0.state.lock();
-        look(&state.value, state.is_over)
+        read(&state.value, state.is_over)
     }
 
     /// Waits until the value satisfies the condition or is final.
@@ -70,7 +70,7 @@ impl<T> Listener<T> {
             // Registered before the value is checked, so that no change between check and wait is
             // missed.
             changed.as_mut().enable();
-            if self.look(|value, is_over| is_over || is_so(value)) {
+            if self.read(|value, is_over| is_over || is_so(value)) {
                 return;
             }
             changed.await;
@@ -78,7 +78,7 @@ impl<T> Listener<T> {
     }
 }
 
-impl<T> Clone for Listener<T> {
+impl<T> Clone for Subscriber<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
@@ -90,20 +90,20 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_wait_are_woken_in_their_order() {
-        let teller = Teller::new(0);
+        let publisher = Publisher::new(0);
         let woken = Arc::new(Mutex::new(Vec::new()));
         let waiting: Vec<_> = (0..50)
             .map(|number| {
-                let (listener, woken) = (teller.listen(), Arc::clone(&woken));
+                let (subscriber, woken) = (publisher.subscribe(), Arc::clone(&woken));
                 tokio::spawn(async move {
-                    listener.until(|value| *value == 2).await;
+                    subscriber.until(|value| *value == 2).await;
                     woken.lock().push(number);
                 })
             })
             .collect();
         for value in [1, 2] {
             tokio::task::yield_now().await;
-            teller.tell(value);
+            publisher.publish(value);
         }
         for task in waiting {
             task.await.unwrap();
@@ -113,13 +113,13 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_for_what_will_not_come() {
-        let teller = Teller::new(0);
-        let (early, late) = (teller.listen(), teller.listen());
+        let publisher = Publisher::new(0);
+        let (early, late) = (publisher.subscribe(), publisher.subscribe());
         let early = tokio::spawn(async move { early.until(|value| *value == 2).await });
         tokio::task::yield_now().await;
-        drop(teller);
+        drop(publisher);
         early.await.unwrap();
         late.until(|value| *value == 2).await;
-        assert!(late.look(|value, is_over| *value == 0 && is_over));
+        assert!(late.read(|value, is_over| *value == 0 && is_over));
     }
 }

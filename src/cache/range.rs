@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 
 /// The part of a body that a reader gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum RangeSelection {
     /// The whole body.
     Whole,
     /// The bytes from the first to the second position, both included.
@@ -18,15 +18,15 @@ pub enum Part {
 }
 
 /// The part that `Range` requests of a body of `length` bytes.
-pub fn part(request: &HeaderMap, length: usize) -> Part {
+pub fn part(request: &HeaderMap, length: usize) -> RangeSelection {
     let mut values = request.get_all(header::RANGE).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
-        return Part::Whole;
+        return RangeSelection::Whole;
     };
-    parse(value.as_bytes(), length).unwrap_or(Part::Whole)
+    parse(value.as_bytes(), length).unwrap_or(RangeSelection::Whole)
 }
 
-fn parse(value: &[u8], length: usize) -> Option<Part> {
+fn parse(value: &[u8], length: usize) -> Option<RangeSelection> {
     let text = std::str::from_utf8(value).ok()?;
     let (unit, set) = text.split_once('=')?;
     if !unit.trim().eq_ignore_ascii_case("bytes") {
@@ -44,8 +44,8 @@ fn parse(value: &[u8], length: usize) -> Option<Part> {
     if first.is_empty() {
         let most = number(last)?;
         return Some(match (most.min(length), length) {
-            (0, _) | (_, 0) => Part::None,
-            (count, length) => Part::Bytes(length - count, length - 1),
+            (0, _) | (_, 0) => RangeSelection::None,
+            (count, length) => RangeSelection::Bytes(length - count, length - 1),
         });
     }
     let first = number(first)?;
@@ -58,9 +58,9 @@ fn parse(value: &[u8], length: usize) -> Option<Part> {
         return None;
     }
     Some(if first >= length {
-        Part::None
+        RangeSelection::None
     } else {
-        Part::Bytes(first, last.min(length - 1))
+        RangeSelection::Bytes(first, last.min(length - 1))
     })
 }
 
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn of(value: &str, length: usize) -> Part {
+    fn of(value: &str, length: usize) -> RangeSelection {
         let mut headers = HeaderMap::new();
         headers.insert(header::RANGE, HeaderValue::from_str(value).unwrap());
         part(&headers, length)
@@ -94,42 +94,45 @@ mod tests {
     #[test]
     fn one_range_of_bytes_or_the_whole() {
         for (value, expected) in [
-            ("bytes=0-0", Part::Bytes(0, 0)),
-            ("bytes=2-4", Part::Bytes(2, 4)),
-            ("Bytes = 2-4", Part::Bytes(2, 4)),
-            ("bytes=,2-4,", Part::Bytes(2, 4)),
-            ("bytes=2-", Part::Bytes(2, 9)),
-            ("bytes=2-99999999999999999999999", Part::Bytes(2, 9)),
-            ("bytes=-3", Part::Bytes(7, 9)),
-            ("bytes=-99", Part::Bytes(0, 9)),
-            ("bytes=9-", Part::Bytes(9, 9)),
-            ("bytes=10-", Part::None),
-            ("bytes=99999999999999999999999-", Part::None),
-            ("bytes=-0", Part::None),
-            ("bytes=4-2", Part::Whole),
-            ("bytes=0-1,3-4", Part::Whole),
-            ("bytes=", Part::Whole),
-            ("bytes=-", Part::Whole),
-            ("bytes=a-b", Part::Whole),
-            ("bytes=+1-2", Part::Whole),
-            ("items=0-1", Part::Whole),
-            ("bytes", Part::Whole),
-            ("", Part::Whole),
+            ("bytes=0-0", RangeSelection::Bytes(0, 0)),
+            ("bytes=2-4", RangeSelection::Bytes(2, 4)),
+            ("Bytes = 2-4", RangeSelection::Bytes(2, 4)),
+            ("bytes=,2-4,", RangeSelection::Bytes(2, 4)),
+            ("bytes=2-", RangeSelection::Bytes(2, 9)),
+            (
+                "bytes=2-99999999999999999999999",
+                RangeSelection::Bytes(2, 9),
+            ),
+            ("bytes=-3", RangeSelection::Bytes(7, 9)),
+            ("bytes=-99", RangeSelection::Bytes(0, 9)),
+            ("bytes=9-", RangeSelection::Bytes(9, 9)),
+            ("bytes=10-", RangeSelection::None),
+            ("bytes=99999999999999999999999-", RangeSelection::None),
+            ("bytes=-0", RangeSelection::None),
+            ("bytes=4-2", RangeSelection::Whole),
+            ("bytes=0-1,3-4", RangeSelection::Whole),
+            ("bytes=", RangeSelection::Whole),
+            ("bytes=-", RangeSelection::Whole),
+            ("bytes=a-b", RangeSelection::Whole),
+            ("bytes=+1-2", RangeSelection::Whole),
+            ("items=0-1", RangeSelection::Whole),
+            ("bytes", RangeSelection::Whole),
+            ("", RangeSelection::Whole),
         ] {
             assert_eq!(of(value, 10), expected, "{value:?}");
         }
-        assert_eq!(of("bytes=0-", 0), Part::None);
-        assert_eq!(of("bytes=-1", 0), Part::None);
+        assert_eq!(of("bytes=0-", 0), RangeSelection::None);
+        assert_eq!(of("bytes=-1", 0), RangeSelection::None);
         let mut twice = HeaderMap::new();
         twice.append(header::RANGE, HeaderValue::from_static("bytes=0-1"));
         twice.append(header::RANGE, HeaderValue::from_static("bytes=0-1"));
-        assert_eq!(part(&twice, 10), Part::Whole);
+        assert_eq!(part(&twice, 10), RangeSelection::Whole);
     }
 
     proptest! {
         #[test]
         fn a_part_is_always_within_the_body(value in "(bytes)?=?[0-9, -]{0,12}", length in 0usize..20) {
-            if let Part::Bytes(first, last) = of(&value, length) {
+            if let RangeSelection::Bytes(first, last) = of(&value, length) {
                 prop_assert!(first <= last && last < length);
             }
         }

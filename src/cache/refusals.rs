@@ -9,7 +9,7 @@ use std::time::Instant;
 
 /// The latest rejection of each key.
 #[derive(Debug)]
-pub(super) struct Refusals {
+pub(super) struct StoreRefusals {
     latest: HashMap<KeyHash, (StoreRefusal, Instant, u64)>,
     /// All kept rejections, oldest first. A key that was rejected again appears twice; the number
     /// tells which is the latest.
@@ -18,7 +18,7 @@ pub(super) struct Refusals {
     max: usize,
 }
 
-impl Refusals {
+impl StoreRefusals {
     pub(super) fn new(max: usize) -> Self {
         Self {
             latest: HashMap::new(),
@@ -63,7 +63,7 @@ mod tests {
     fn the_latest_are_remembered_and_no_more() {
         let now = Clock::system().now();
         let key = |n: u64| format!("{n:016x}").parse::<KeyHash>().unwrap();
-        let mut refusals = Refusals::new(3);
+        let mut refusals = StoreRefusals::new(3);
         for n in 0..10 {
             refusals.note(key(n % 5), StoreRefusal::Vary, now);
             refusals.note(key(7), StoreRefusal::NoStore, now);

@@ -7,7 +7,7 @@
 //!
 //! This module does not know the operation: the route says whether its responses are cached at all.
 
-use super::control::{Directives, lists_token, tokens};
+use super::control::{CacheControl, lists_token, tokens};
 use super::fields;
 use super::reason::Bypass;
 use crate::credential;
@@ -72,7 +72,7 @@ impl Wants {
                 && lists_token(headers.get_all(header::PRAGMA), "no-cache");
             return Ok(if reload { Self::RELOAD } else { Self::FRESH });
         }
-        let asked = Directives::parse(headers.get_all(header::CACHE_CONTROL));
+        let asked = CacheControl::parse(headers.get_all(header::CACHE_CONTROL));
         if asked.no_store {
             return Err(Bypass::NoStore);
         }
@@ -97,7 +97,7 @@ impl Wants {
 /// Whether a request has `only-if-cached`. Applies to uncacheable requests as well.
 pub fn is_only_if_cached(headers: &HeaderMap) -> bool {
     headers.contains_key(header::CACHE_CONTROL)
-        && Directives::parse(headers.get_all(header::CACHE_CONTROL)).only_if_cached
+        && CacheControl::parse(headers.get_all(header::CACHE_CONTROL)).only_if_cached
 }
 
 /// Returns the requirements of a cacheable request.

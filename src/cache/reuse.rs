@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// The way in which a stored response is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
+pub enum Freshness {
     /// Served fresh.
     Fresh,
     /// Served stale.
@@ -59,7 +59,7 @@ impl Need {
 /// # Errors
 /// [`Miss::Reload`] if the response does not meet the reader's requirements, [`Miss::Expired`] if
 /// it is stale. It must then be validated or fetched.
-pub fn judge(life: &Lifetime, age: Duration, wants: &Wants) -> Result<Use, Miss> {
+pub fn judge(life: &Lifetime, age: Duration, wants: &Wants) -> Result<Freshness, Miss> {
     if wants.no_cache {
         return Err(Miss::Reload);
     }
@@ -75,7 +75,7 @@ pub fn judge(life: &Lifetime, age: Duration, wants: &Wants) -> Result<Use, Miss>
         return if too_old && !life.immutable || left < wants.min_fresh {
             Err(Miss::Reload)
         } else {
-            Ok(Use::Fresh)
+            Ok(Freshness::Fresh)
         };
     }
     if too_old {
@@ -86,11 +86,11 @@ pub fn judge(life: &Lifetime, age: Duration, wants: &Wants) -> Result<Use, Miss>
         return Err(Miss::Expired);
     }
     if by < wants.max_stale {
-        return Ok(Use::Stale(Need::Accepted));
+        return Ok(Freshness::Stale(Need::Accepted));
     }
     // `max-age` without `max-stale` rejects stale responses (RFC 9111, section 5.2.1.1).
     if by < life.while_revalidate && wants.max_age.is_none() {
-        return Ok(Use::Stale(Need::WhileRevalidate));
+        return Ok(Freshness::Stale(Need::WhileRevalidate));
     }
     Err(Miss::Expired)
 }
@@ -134,9 +134,9 @@ mod tests {
 
     #[test]
     fn what_may_be_shown_without_asking() {
-        let fresh = Ok(Use::Fresh);
-        let revalidate = Ok(Use::Stale(Need::WhileRevalidate));
-        let accepted = Ok(Use::Stale(Need::Accepted));
+        let fresh = Ok(Freshness::Fresh);
+        let revalidate = Ok(Freshness::Stale(Need::WhileRevalidate));
+        let accepted = Ok(Freshness::Stale(Need::Accepted));
         let (expired, reload) = (Err(Miss::Expired), Err(Miss::Reload));
         let any = wants(|_| {});
         let no_cache = wants(|w| w.no_cache = true);
@@ -193,7 +193,7 @@ mod tests {
             ..life()
         };
         let reload = wants(|w| w.max_age = Some(Duration::ZERO));
-        assert_eq!(judge(&immutable, 3 * SECOND, &reload), Ok(Use::Fresh));
+        assert_eq!(judge(&immutable, 3 * SECOND, &reload), Ok(Freshness::Fresh));
         assert_eq!(judge(&immutable, 11 * SECOND, &reload), Err(Miss::Reload));
         assert_eq!(judge(&immutable, SECOND, &Wants::RELOAD), Err(Miss::Reload));
     }

@@ -14,7 +14,7 @@
 use super::coding;
 use super::conditional::Validators;
 use super::control::tokens;
-use super::lifetime::{Kind, Lifetime, Rules, Said};
+use super::lifetime::{Lifetime, Rules, Said, StatusClass};
 use super::reason::StoreRefusal;
 use super::vary;
 use http::StatusCode;
@@ -26,7 +26,7 @@ mod tests;
 
 /// The facts about a response.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
+pub struct ResponseFacts<'a> {
     /// The configuration of the operation.
     pub rules: &'a Rules,
     /// The status.
@@ -56,8 +56,8 @@ pub enum Storability {
 
 /// Decides about a response. A head without its body gives a preliminary decision, which the body
 /// can only worsen: [`Storability::Private`] is final.
-pub fn judge(facts: &Facts<'_>) -> Storability {
-    let Facts {
+pub fn judge(facts: &ResponseFacts<'_>) -> Storability {
+    let ResponseFacts {
         rules,
         headers,
         now,
@@ -77,9 +77,9 @@ pub fn judge(facts: &Facts<'_>) -> Storability {
     if matches!(status, 401 | 407 | 429) {
         return unstored;
     }
-    let kind = Kind::of(status);
+    let kind = StatusClass::of(status);
     let life = Lifetime::of(rules, &said, kind, headers, now);
-    let success = kind == Kind::Success;
+    let success = kind == StatusClass::Success;
     match life {
         Some(life) if !life.is_over() => Storability::Store(life),
         // Without a lifetime, or after it: a response with a validator is still worth storing,
@@ -98,7 +98,7 @@ pub fn judge(facts: &Facts<'_>) -> Storability {
     }
 }
 
-fn not_for_others(facts: &Facts<'_>, said: &Said) -> Option<StoreRefusal> {
+fn not_for_others(facts: &ResponseFacts<'_>, said: &Said) -> Option<StoreRefusal> {
     let headers = facts.headers;
     let directives = &said.directives;
     let partial = matches!(

@@ -27,7 +27,7 @@ const FIELDS_BYTES: usize = 256;
 
 /// The value of a key.
 #[derive(Clone, Debug)]
-pub(super) enum Slot {
+pub(super) enum StoredValue {
     /// A response.
     Answer(Arc<Entry>),
     /// The fields that choose among the responses under this key.
@@ -37,7 +37,7 @@ pub(super) enum Slot {
 /// Responses by key. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
-    map: Map<Key, Slot, RandomState>,
+    map: Map<Key, StoredValue, RandomState>,
     capacity: u64,
     evictions: Arc<AtomicU64>,
 }
@@ -67,13 +67,13 @@ impl Store {
         }
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<Slot> {
+    pub(super) fn get(&self, key: &Key) -> Option<StoredValue> {
         self.map.get(key)
     }
 
     /// Stores a value in place of an older one. Returns `false` if the value is larger than the
     /// whole store.
-    pub(super) fn insert(&self, key: Key, slot: Slot) -> bool {
+    pub(super) fn insert(&self, key: Key, slot: StoredValue) -> bool {
         // The map would accept the value, evict it at once, and count it in between.
         if u64::from(weight(&key, &slot)) > self.capacity {
             return false;
@@ -93,8 +93,8 @@ impl Store {
     /// Iterates over all responses. Slow, but holds no lock in between.
     pub(super) fn answers(&self) -> impl Iterator<Item = (Arc<Key>, Arc<Entry>)> + '_ {
         self.map.iter().filter_map(|(key, slot)| match slot {
-            Slot::Answer(entry) => Some((key, entry)),
-            Slot::Varies(_) => None,
+            StoredValue::Answer(entry) => Some((key, entry)),
+            StoredValue::Varies(_) => None,
         })
     }
 
@@ -119,10 +119,10 @@ impl Store {
     }
 }
 
-fn weight(key: &Key, slot: &Slot) -> u32 {
+fn weight(key: &Key, slot: &StoredValue) -> u32 {
     let bytes = match slot {
-        Slot::Answer(entry) => entry.weight_bytes(),
-        Slot::Varies(fields) => {
+        StoredValue::Answer(entry) => entry.weight_bytes(),
+        StoredValue::Varies(fields) => {
             let names = fields.iter().map(|name| name.as_str().len() + 32);
             FIELDS_BYTES + names.sum::<usize>()
         }

@@ -5,7 +5,7 @@
 //! last of repeated members counts, and times are integers. A member of the wrong type is unclear
 //! and never counts as a permission.
 
-use super::control::Directives;
+use super::control::CacheControl;
 use http::header::{HeaderName, HeaderValue};
 use sfv::visitor::{
     DictionaryVisitor, EntryVisitor, Ignored, InnerListVisitor, ItemVisitor, ParameterVisitor,
@@ -18,9 +18,9 @@ use std::time::Duration;
 pub const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
 /// Parses the field. `None` if it is absent, empty or malformed.
-pub fn parse<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> Option<Directives> {
+pub fn parse<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> Option<CacheControl> {
     let members = dictionary(values).filter(|members| !members.is_empty())?;
-    let mut found = Directives::default();
+    let mut found = CacheControl::default();
     for (name, value) in last_of_each(&members) {
         found.read_member(name, value);
     }
@@ -31,7 +31,7 @@ pub fn parse<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> Option<Di
 /// it is malformed.
 pub fn dictionary<'a>(
     values: impl IntoIterator<Item = &'a HeaderValue>,
-) -> Option<Vec<(String, Value)>> {
+) -> Option<Vec<(String, MemberValue)>> {
     let lines: Vec<&[u8]> = values.into_iter().map(HeaderValue::as_bytes).collect();
     let field = lines.join(&b", "[..]);
     let mut members = Vec::new();
@@ -41,7 +41,7 @@ pub fn dictionary<'a>(
 }
 
 /// Keeps the last of repeated members.
-fn last_of_each(members: &[(String, Value)]) -> impl Iterator<Item = (&str, Value)> {
+fn last_of_each(members: &[(String, MemberValue)]) -> impl Iterator<Item = (&str, MemberValue)> {
     let numbered = members.iter().enumerate();
     let last = numbered.filter(|(index, (name, _))| {
         let mut later = members.iter().skip(index + 1);
@@ -52,7 +52,7 @@ fn last_of_each(members: &[(String, Value)]) -> impl Iterator<Item = (&str, Valu
 
 /// The value of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value {
+pub enum MemberValue {
     /// A Boolean.
     Flag(bool),
     /// An Integer.
@@ -61,30 +61,30 @@ pub enum Value {
     Other,
 }
 
-impl Directives {
-    fn read_member(&mut self, name: &str, value: Value) {
+impl CacheControl {
+    fn read_member(&mut self, name: &str, value: MemberValue) {
         // `no-store=?0` switches the directive off. Any other value, such as a list of fields,
         // leaves it on.
-        if value == Value::Flag(false) || self.set_flag(name.as_bytes()) {
+        if value == MemberValue::Flag(false) || self.set_flag(name.as_bytes()) {
             return;
         }
         let seconds = match value {
-            Value::Number(number) => u64::try_from(number).ok().map(Duration::from_secs),
-            Value::Flag(_) | Value::Other => None,
+            MemberValue::Number(number) => u64::try_from(number).ok().map(Duration::from_secs),
+            MemberValue::Flag(_) | MemberValue::Other => None,
         };
         self.set_time(name.as_bytes(), Some(seconds));
     }
 }
 
 /// Collects the members of a dictionary in order.
-struct Members<'m>(&'m mut Vec<(String, Value)>);
+struct Members<'m>(&'m mut Vec<(String, MemberValue)>);
 
 impl<'de> DictionaryVisitor<'de> for Members<'_> {
     type Out = ();
     type Error = Infallible;
 
     fn entry(&mut self, key: &'de KeyRef) -> Result<impl EntryVisitor<'de>, Infallible> {
-        self.0.push((key.as_str().to_owned(), Value::Other));
+        self.0.push((key.as_str().to_owned(), MemberValue::Other));
         Ok(Member(self.0.last_mut().map(|(_, value)| value)))
     }
 
@@ -94,7 +94,7 @@ impl<'de> DictionaryVisitor<'de> for Members<'_> {
 }
 
 /// Reads the value of one member. Parameters have no meaning here.
-struct Member<'m>(Option<&'m mut Value>);
+struct Member<'m>(Option<&'m mut MemberValue>);
 
 impl<'de> EntryVisitor<'de> for Member<'_> {
     type Error = Infallible;
@@ -118,9 +118,9 @@ impl<'de> ItemVisitor<'de> for Member<'_> {
     ) -> Result<impl ParameterVisitor<'de, Out = ()>, Infallible> {
         if let Some(value) = self.0 {
             *value = match (item.as_boolean(), item.as_integer()) {
-                (Some(flag), _) => Value::Flag(flag),
-                (_, Some(number)) => Value::Number(number.into()),
-                _ => Value::Other,
+                (Some(flag), _) => MemberValue::Flag(flag),
+                (_, Some(number)) => MemberValue::Number(number.into()),
+                _ => MemberValue::Other,
             };
         }
         Ok(Ignored)
@@ -131,7 +131,7 @@ impl<'de> ItemVisitor<'de> for Member<'_> {
 mod tests {
     use super::*;
 
-    fn parsed(lines: &[&str]) -> Option<Directives> {
+    fn parsed(lines: &[&str]) -> Option<CacheControl> {
         let values: Vec<_> = lines
             .iter()
             .map(|line| HeaderValue::from_str(line).unwrap())

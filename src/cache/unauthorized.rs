@@ -9,7 +9,7 @@
 //! a 401 to a new credential invalidates all of its responses, and no remembered credential is
 //! dropped.
 
-use super::fence::CredentialHash;
+use super::key::CredentialHash;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 

@@ -40,10 +40,10 @@ pub fn fields(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
 }
 
 /// The hashed values of the choosing fields in one request.
-pub type Selection = [u8; 32];
+pub type SelectionHash = [u8; 32];
 
 /// The selection of these fields in a request.
-pub fn selection(fields: &[HeaderName], request: &HeaderMap) -> Selection {
+pub fn selection(fields: &[HeaderName], request: &HeaderMap) -> SelectionHash {
     let mut digest = Sha256::new();
     for name in fields {
         let mut lines = request.get_all(name).iter().peekable();
@@ -67,7 +67,7 @@ pub struct Variance {
     /// The fields.
     pub fields: Arc<[HeaderName]>,
     /// Their values in the request of the fetch, hashed.
-    pub selection: Selection,
+    pub selection: SelectionHash,
 }
 
 impl Variance {

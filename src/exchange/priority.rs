@@ -4,7 +4,7 @@
 //! header that is no Dictionary (RFC 9651) is ignored as a whole, as the RFC asks (section 4).
 //! Unknown members of a Dictionary are ignored. Of several `u` the last one counts.
 
-use crate::cache::targeted::{Value, dictionary};
+use crate::cache::targeted::{MemberValue, dictionary};
 use crate::limit::turns::Urgency;
 use http::HeaderMap;
 
@@ -28,8 +28,8 @@ fn said(headers: &HeaderMap) -> Option<Urgency> {
     let members = dictionary(headers.get_all("priority"))?;
     let (_, value) = members.iter().rfind(|(name, _)| name == "u")?;
     match value {
-        Value::Number(number) => u8::try_from(*number).ok().and_then(Urgency::new),
-        Value::Flag(_) | Value::Other => None,
+        MemberValue::Number(number) => u8::try_from(*number).ok().and_then(Urgency::new),
+        MemberValue::Flag(_) | MemberValue::Other => None,
     }
 }
 

@@ -23,7 +23,7 @@ use crate::exchange::timing::Timing;
 use crate::gateway::Gateway;
 use crate::gateway::record::LogLine;
 use crate::metrics::Outcome;
-use crate::read::representation::{Reader, show};
+use crate::read::representation::{Recipient, show};
 use crate::read::serve::{from_store, whole};
 use crate::route::policy::Operation;
 use crate::route::query;
@@ -258,7 +258,7 @@ impl Gateway {
             None => from_store(&entry, shown),
             Some(_) => {
                 let method = request.method();
-                show(&Reader { method, headers }, whole(&entry, shown))
+                show(&Recipient { method, headers }, whole(&entry, shown))
             }
         };
         let hit = Hit {

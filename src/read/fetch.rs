@@ -8,10 +8,11 @@
 use crate::attempt::send::FinalAnswer;
 use crate::cache::coding::{self, Unfit};
 use crate::cache::conditional::is_of_the_bytes;
-use crate::cache::control::Directives;
-use crate::cache::entry::{self, Entry};
+use crate::cache::control::CacheControl;
+use crate::cache::entry::Entry;
 use crate::cache::fields;
-use crate::cache::leader::{Arrival, Completed, Leader};
+use crate::cache::headers::ReceivedResponse;
+use crate::cache::leader::{Completed, Leader, Receipt};
 use crate::cache::reason::{Miss, StoreRefusal};
 use crate::cache::reuse::Need;
 use crate::error::GatewayError;
@@ -91,7 +92,7 @@ impl Reads {
         let context = &reading.context;
         let mut timing = Timing::of(context);
         // A fetch that hangs is not waited for: its readers have their own patience.
-        let _ = timeout(LONGEST_TURN, leader.turn()).await;
+        let _ = timeout(LONGEST_TURN, leader.flight.turn()).await;
         // One round, and further ones only after a 304 that did not match the stored response.
         loop {
             let validators = leader.validators();
@@ -105,7 +106,9 @@ impl Reads {
             let has_stand_in = leader.stored().is_some_and(may_stand_in);
             let outlook = Outlook {
                 connect_for: has_stand_in.then_some(STAND_IN_PATIENCE),
-                settling: leader.settled_at().map(|settled| (settled, leader.hurry())),
+                settling: leader
+                    .settled_at()
+                    .map(|settled| (settled, leader.flight.hurry())),
             };
             let outcome = self
                 .request_upstream(context, request, &mut timing, outlook, |to| match to {
@@ -113,7 +116,7 @@ impl Reads {
                     AttemptEvent::Started(now) if !leader.start(now) => Err(OUT_OF_TIME),
                     AttemptEvent::Started(_) => Ok(()),
                     AttemptEvent::Requeued => {
-                        leader.requeue();
+                        leader.flight.requeue();
                         Ok(())
                     }
                 })
@@ -161,7 +164,7 @@ impl Reads {
                 // own.
                 Err((again, so_far)) => {
                     (leader, timing) = (*again, so_far);
-                    leader.requeue();
+                    leader.flight.requeue();
                 }
             }
         }
@@ -197,8 +200,8 @@ impl Reads {
         request
     }
 
-    pub(crate) fn arrival<'a>(&self, reading: &'a CacheableRead) -> Arrival<'a> {
-        Arrival {
+    pub(crate) fn receipt<'a>(&self, reading: &'a CacheableRead) -> Receipt<'a> {
+        Receipt {
             request: &reading.context.headers,
             now: self.clock.now(),
             wall: self.clock.wall(),
@@ -219,7 +222,7 @@ impl Reads {
     ) -> Result<Option<Reply>, (Box<Leader>, Timing)> {
         let (why, key) = (leader.why(), leader.key().hash());
         let head = answer.response.headers();
-        let (entry, completed) = match leader.renew(head, &self.arrival(reading)) {
+        let (entry, completed) = match leader.renew(head, &self.receipt(reading)) {
             Ok(renewed) => renewed,
             Err(leader) => return Err((leader, timing)),
         };
@@ -262,8 +265,8 @@ impl Reads {
         let begun = self.clock.now();
         let (head, body) = answer.response.into_parts();
         let length = body.size_hint().lower();
-        let arrival = self.arrival(reading);
-        let refusal = leader.refusal(head.status, &head.headers, length, &arrival);
+        let receipt = self.receipt(reading);
+        let refusal = leader.refusal(head.status, &head.headers, length, &receipt);
         let arrived = match refusal {
             // With a stale response at hand the body is read first, since it may break off.
             Some(refusal) if !leader.has_stand_in(begun) => FetchedAnswer {
@@ -335,12 +338,12 @@ impl Reads {
         match body::read_within(body, most, |bytes| room.grow(bytes)).await {
             Read::Whole(bytes) => {
                 let bytes = room.hold(bytes);
-                let answer = entry::Answer {
+                let answer = ReceivedResponse {
                     status: head.status,
                     headers: &head.headers,
                     body: &bytes,
                 };
-                let completed = leader.finish(&answer, &self.arrival(reading));
+                let completed = leader.finish(&answer, &self.receipt(reading));
                 let coding = match &completed.entry {
                     Some(entry) => Ok(entry.coding()),
                     None => coding::examine(&head.headers, &bytes, most),
@@ -496,5 +499,5 @@ fn add_own_fields(headers: &mut HeaderMap, kept: &HeaderMap) {
 }
 
 fn no_transform(headers: &HeaderMap) -> bool {
-    Directives::parse(headers.get_all(header::CACHE_CONTROL)).no_transform
+    CacheControl::parse(headers.get_all(header::CACHE_CONTROL)).no_transform
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// The facts on which the departure of a fetch depends.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts {
+pub struct DepartureFacts {
     /// The free slots of its budget that no request waits for.
     pub free: u32,
     /// The slots of its budget.
@@ -27,7 +27,7 @@ pub struct Facts {
 }
 
 /// Returns when the fetch departs, or `None` for as soon as there is a slot.
-pub fn leaves_at(facts: &Facts) -> Option<Instant> {
+pub fn leaves_at(facts: &DepartureFacts) -> Option<Instant> {
     let is_short = facts.free < facts.limit.div_ceil(2);
     let at = facts.settled.min(facts.now + facts.longest);
     (is_short && facts.now < at && at <= facts.leave_by).then_some(at)
@@ -63,7 +63,7 @@ mod tests {
             (0, 200, late, 29, None),
             (200, 200, late, patient, None),
         ] {
-            let facts = Facts {
+            let facts = DepartureFacts {
                 free,
                 limit,
                 settled: at(settled),

@@ -17,7 +17,7 @@ use crate::limit::budgets::{BudgetRequest, Readiness};
 use crate::limit::ticket::{Permit, Ticket};
 use crate::metrics::Outcome;
 use crate::read::Reads;
-use crate::read::pace::{Facts, leaves_at};
+use crate::read::pace::{DepartureFacts, leaves_at};
 use crate::upstream::{NewConnection, UNREADABLE, Unknown};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -254,7 +254,7 @@ impl Reads {
             .budgets
             .unclaimed(budget_request.credential, budget_request.budget);
         let keys = Keys::default();
-        leaves_at(&Facts {
+        leaves_at(&DepartureFacts {
             free,
             limit,
             settled,

@@ -6,7 +6,7 @@
 
 use crate::cache::coding::{self, Coding, Decoder};
 use crate::cache::conditional::{self, weakened};
-use crate::cache::range::{self, Part};
+use crate::cache::range::{self, RangeSelection};
 use crate::exchange::body::Body;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -15,14 +15,14 @@ use std::time::SystemTime;
 
 /// The reader of a response.
 #[derive(Clone, Copy, Debug)]
-pub struct Reader<'a> {
+pub struct Recipient<'a> {
     /// The method: GET or HEAD.
     pub method: &'a Method,
     /// The headers of the request.
     pub headers: &'a HeaderMap,
 }
 
-impl Reader<'_> {
+impl Recipient<'_> {
     /// Returns whether the reader accepts `gzip`.
     pub fn accepts_gzip(&self) -> bool {
         coding::accepts_gzip(self.headers.get_all(header::ACCEPT_ENCODING))
@@ -66,7 +66,7 @@ const OF_THE_CODED_BYTES: [HeaderName; 4] = [
 ];
 
 /// Returns the response for this reader.
-pub fn show(reader: &Reader<'_>, whole: Whole) -> Response<Body> {
+pub fn show(reader: &Recipient<'_>, whole: Whole) -> Response<Body> {
     let Whole {
         status,
         mut headers,
@@ -91,9 +91,9 @@ pub fn show(reader: &Reader<'_>, whole: Whole) -> Response<Body> {
             && conditional::permits_range(reader.headers, &headers, received)
         {
             match range::part(reader.headers, body.len()) {
-                Part::Whole => {}
-                Part::Bytes(first, last) => return part(headers, &body, first, last),
-                Part::None => return no_part(headers, body.len()),
+                RangeSelection::Whole => {}
+                RangeSelection::Bytes(first, last) => return part(headers, &body, first, last),
+                RangeSelection::None => return no_part(headers, body.len()),
             }
         }
     }

@@ -13,13 +13,13 @@
 use crate::cache::cache_status::{self, Stale};
 use crate::cache::coding::Coding;
 use crate::cache::entry::Entry;
-use crate::cache::flight::{Follower, Outcome as Flown};
+use crate::cache::flight::{FetchOutcome, Follower};
 use crate::cache::key::{Content, Key, KeyHash, KeyParts, Lines};
 use crate::cache::leader::{Leader, is_failure};
 use crate::cache::lifetime::{Precedence, Rules};
 use crate::cache::reason::{Bypass, Miss};
 use crate::cache::request::{self, Spelling, Wants};
-use crate::cache::reuse::{Need, Use};
+use crate::cache::reuse::{Freshness, Need};
 use crate::cache::{self, Found, Join, Located, Purpose, fence::Tag, fields, vary};
 use crate::error::GatewayError;
 use crate::exchange::cache_status::CacheStatus;
@@ -30,7 +30,7 @@ use crate::exchange::timing::Timing;
 use crate::metrics::Outcome;
 use crate::read::Reads;
 use crate::read::fetch::FetchResult;
-use crate::read::representation::{Reader, Whole, show};
+use crate::read::representation::{Recipient, Whole, show};
 use crate::route::policy::{CachePolicy, Directives};
 use crate::route::{names, query};
 use http::header;
@@ -58,8 +58,8 @@ pub(crate) struct CacheableRead {
 }
 
 impl CacheableRead {
-    pub(crate) fn reader(&self) -> Reader<'_> {
-        Reader {
+    pub(crate) fn reader(&self) -> Recipient<'_> {
+        Recipient {
             method: &self.context.method,
             headers: &self.context.headers,
         }
@@ -148,7 +148,7 @@ impl Reads {
         self: &Arc<Self>,
         reading: CacheableRead,
         entry: &Arc<Entry>,
-        how: Use,
+        how: Freshness,
         now: Instant,
     ) -> Result<Reply, GatewayError> {
         if must_not_decode(&reading, entry) {
@@ -161,14 +161,14 @@ impl Reads {
         // Noted before the decision on a refresh, which depends on how often it is read.
         entry.note_shown();
         Ok(match how {
-            Use::Fresh => {
+            Freshness::Fresh => {
                 let reply = self.hit(&reading, entry, now);
                 if entry.is_due(now) {
                     self.refresh_ahead(reading, entry);
                 }
                 reply
             }
-            Use::Stale(need) => {
+            Freshness::Stale(need) => {
                 let reply = self.stale(&reading, entry, need, None);
                 if need == Need::WhileRevalidate {
                     self.refresh_behind(reading, entry, need);
@@ -283,7 +283,7 @@ impl Reads {
         self.quotas.charge(&context.caller)?;
         // The follower is created before the fetch starts, so that it misses no departure.
         let (sender, result) = oneshot::channel();
-        let progress = leader.follow();
+        let progress = leader.flight.follow(leader.why());
         self.fetch(reading.clone(), leader, Some(sender));
         let result = async { result.await.unwrap_or(Err(GatewayError::Internal)) };
         let result = async {
@@ -352,7 +352,7 @@ impl Reads {
         };
         match flown {
             // Judged again: a write may have settled since the reader joined.
-            Flown::Shared(entry)
+            FetchOutcome::Shared(entry)
                 if self
                     .cache
                     .accepts(&entry, follower.came(), &context.headers) =>
@@ -369,21 +369,21 @@ impl Reads {
                     None,
                 ))))
             }
-            Flown::Shared(_) | Flown::Lost => Ok(FollowResult::Again),
-            Flown::NotShared(_) => Ok(FollowResult::Alone(Miss::NotShared)),
+            FetchOutcome::Shared(_) | FetchOutcome::Lost => Ok(FollowResult::Again),
+            FetchOutcome::NotShared(_) => Ok(FollowResult::Alone(Miss::NotShared)),
             // The leader's patience and quota are not the follower's.
-            Flown::Failed(
+            FetchOutcome::Failed(
                 GatewayError::QueueWait { .. }
                 | GatewayError::QueueExpired { .. }
                 | GatewayError::QueueFull { .. }
                 | GatewayError::CallerQuota { .. },
             ) => Ok(FollowResult::Again),
-            Flown::Failed(error @ GatewayError::UpstreamUnreachable { .. })
+            FetchOutcome::Failed(error @ GatewayError::UpstreamUnreachable { .. })
                 if self.clock.now() < context.accepted + context.patience =>
             {
                 Ok(FollowResult::NoConnection(error))
             }
-            Flown::Failed(error) => Err(error),
+            FetchOutcome::Failed(error) => Err(error),
         }
     }
 

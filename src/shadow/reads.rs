@@ -8,9 +8,10 @@
 //!   part, or a response in an unknown coding is not stored.
 //! - A response is stored when it arrives, not when it would have arrived.
 
-use crate::cache::entry::{self, Entry};
+use crate::cache::entry::Entry;
+use crate::cache::headers::ReceivedResponse;
 use crate::cache::leader::Leader;
-use crate::cache::reuse::{Need, Use};
+use crate::cache::reuse::{Freshness, Need};
 use crate::cache::{Found, Join, Located, Purpose, conditional, request};
 use crate::exchange::body::Body;
 use crate::exchange::request::RequestContext;
@@ -81,7 +82,7 @@ impl Shadow {
         self: &Arc<Self>,
         reading: CacheableRead,
         entry: Arc<Entry>,
-        how: Use,
+        how: Freshness,
         now: Instant,
     ) -> (Prediction, CopyPlan) {
         if must_not_decode(&reading, &entry) {
@@ -96,7 +97,7 @@ impl Shadow {
         let is_due = match how {
             // The response to `HEAD` has no body to store.
             _ if context.method != Method::GET => false,
-            Use::Fresh => {
+            Freshness::Fresh => {
                 let rate = context.operation.budget.rate;
                 let spare = || {
                     let mut model = self.model.lock();
@@ -104,17 +105,17 @@ impl Shadow {
                 };
                 entry.is_due(now) && spare() && entry.claim_renewal()
             }
-            Use::Stale(need) => need == Need::WhileRevalidate && entry.claim_attempt(now),
+            Freshness::Stale(need) => need == Need::WhileRevalidate && entry.claim_attempt(now),
         };
         let leader = is_due.then(|| self.predict_renewal(&reading, now));
         let leader = leader.flatten();
         match how {
-            Use::Fresh => {
+            Freshness::Fresh => {
                 let keep = CopyPlan::copy(self, reading, Some(entry), leader);
                 (Prediction::answered(Cached::Hit), keep)
             }
             // A stale response is permitted to differ from the API's, so it is not compared.
-            Use::Stale(_) => {
+            Freshness::Stale(_) => {
                 let keep = CopyPlan::copy(self, reading, None, leader);
                 (Prediction::answered(Cached::Stale), keep)
             }
@@ -164,7 +165,7 @@ impl Shadow {
                     return (prediction, CopyPlan::Nothing);
                 }
                 // A fetch that would be queued can be joined until its response arrives.
-                if !leader.is_next() {
+                if !leader.flight.is_next() {
                     leader.start(now);
                 }
                 (
@@ -314,11 +315,11 @@ impl Comparison {
             // It answers the reader's own condition, not the request for the whole.
             self.leader = None;
         }
-        let arrival = self.shadow.reads.arrival(&self.reading);
+        let receipt = self.shadow.reads.receipt(&self.reading);
         let refusal = self
             .leader
             .as_ref()
-            .and_then(|leader| leader.refusal(status, headers, length, &arrival));
+            .and_then(|leader| leader.refusal(status, headers, length, &receipt));
         if let Some(refusal) = refusal
             && let Some(leader) = self.leader.take()
         {
@@ -358,12 +359,12 @@ impl Comparison {
             self.tell(same);
         }
         if let Some(leader) = self.leader.take() {
-            let answer = entry::Answer {
+            let answer = ReceivedResponse {
                 status: self.status,
                 headers: &self.headers,
                 body,
             };
-            leader.finish(&answer, &self.shadow.reads.arrival(&self.reading));
+            leader.finish(&answer, &self.shadow.reads.receipt(&self.reading));
         }
         same
     }

@@ -1,12 +1,12 @@
 use super::*;
 use proptest::prelude::*;
 
-fn parse(lines: &[&[u8]]) -> Directives {
+fn parse(lines: &[&[u8]]) -> CacheControl {
     let values: Vec<_> = lines
         .iter()
         .map(|line| HeaderValue::from_bytes(line).unwrap())
         .collect();
-    Directives::parse(&values)
+    CacheControl::parse(&values)
 }
 
 fn secs(seconds: u64) -> Option<Duration> {
@@ -129,7 +129,7 @@ proptest! {
     #[test]
     fn no_field_is_too_strange(line in prop::collection::vec(any::<u8>(), 0..80)) {
         if let Ok(value) = HeaderValue::from_bytes(&line) {
-            Directives::parse([&value]);
+            CacheControl::parse([&value]);
             tokens([&value]).count();
         }
     }

@@ -25,7 +25,7 @@ fn secs(seconds: u64) -> Duration {
 fn lifetime(rules: &Rules, status: u16, lines: &[(&'static str, &str)]) -> Option<Lifetime> {
     let headers = headers(lines);
     let said = Said::of(&headers, rules.precedence, now());
-    Lifetime::of(rules, &said, Kind::of(status), &headers, now())
+    Lifetime::of(rules, &said, StatusClass::of(status), &headers, now())
 }
 
 fn with_ttl(ttl: u64, precedence: Precedence) -> Rules {

@@ -20,7 +20,7 @@ fn judged_by(
     lines: &[(&'static str, &str)],
     body: usize,
 ) -> Storability {
-    judge(&Facts {
+    judge(&ResponseFacts {
         rules,
         status: StatusCode::from_u16(status).unwrap(),
         headers: &headers(lines),

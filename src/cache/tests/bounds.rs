@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn the_store_stays_within_its_bytes() {
-    let cache = Arc::new(Cache::new(&Spec {
+    let cache = Arc::new(Cache::new(&CacheSpec {
         bytes: 50_000,
         largest_body: 10_000,
         fetches: 1,
@@ -29,7 +29,7 @@ fn the_store_stays_within_its_bytes() {
 
 #[test]
 fn an_answer_larger_than_the_store_is_refused() {
-    let cache = Arc::new(Cache::new(&Spec {
+    let cache = Arc::new(Cache::new(&CacheSpec {
         bytes: 4_000,
         largest_body: 10_000,
         fetches: 1,

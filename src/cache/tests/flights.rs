@@ -77,7 +77,7 @@ async fn a_fetch_that_panics_frees_its_key_and_wakes_everyone() {
     settle_tasks().await;
     upstream.send("panic").unwrap();
     assert!(task.await.unwrap_err().is_panic());
-    assert!(matches!(waiting.await.unwrap(), Outcome::Lost));
+    assert!(matches!(waiting.await.unwrap(), FetchOutcome::Lost));
     assert_eq!(cache.stats().fetches, 0);
     finish(leads(join(&cache, &key, now())), "{}", now());
     assert!(look(&cache, &key, now()).is_ok());
@@ -90,14 +90,14 @@ async fn a_fetch_that_is_aborted_or_fails_frees_its_key_and_wakes_everyone() {
     let (_upstream, task) = fetch(leads(join(&cache, &key, now())));
     let waiting = follows(join(&cache, &key, now()));
     task.abort();
-    assert!(matches!(ended(waiting).await, Outcome::Lost));
+    assert!(matches!(ended(waiting).await, FetchOutcome::Lost));
 
     let (upstream, _task) = fetch(leads(join(&cache, &key, now())));
     let waiting = follows(join(&cache, &key, now()));
     drop(upstream);
     assert!(matches!(
         ended(waiting).await,
-        Outcome::Failed(GatewayError::Internal)
+        FetchOutcome::Failed(GatewayError::Internal)
     ));
     assert_eq!(cache.stats().fetches, 0);
 }
@@ -108,7 +108,7 @@ async fn whoever_joined_learns_when_the_fetch_is_sent() {
     let key = key(ALICE, "/users");
     let mut leader = leads(join(&cache, &key, now()));
     let mut waiting = follows(join(&cache, &key, now()));
-    let first = leader.follow();
+    let first = leader.flight.follow(Miss::Absent);
     let early = tokio::time::timeout(SECOND, waiting.started()).await;
     assert!(early.is_err() && !waiting.has_started() && !first.has_started());
     leader.start(now());
@@ -117,7 +117,7 @@ async fn whoever_joined_learns_when_the_fetch_is_sent() {
     late.started().await;
     assert!(waiting.has_started() && late.has_started() && first.has_started());
     // A 429: it waits for its budget again, and they with it.
-    leader.requeue();
+    leader.flight.requeue();
     assert!(waiting.wait().await.is_none());
     let again = tokio::time::timeout(SECOND, waiting.started()).await;
     assert!(again.is_err() && !late.has_started());
@@ -133,7 +133,7 @@ async fn whoever_joined_learns_when_the_fetch_is_sent() {
     let mut waiting = follows(join(&cache, &key, now()));
     drop(leader);
     waiting.started().await;
-    assert!(matches!(ended(waiting).await, Outcome::Lost));
+    assert!(matches!(ended(waiting).await, FetchOutcome::Lost));
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn what_is_for_one_reader_is_not_shared() {
     let outcome = ended(waiting).await;
     assert!(matches!(
         outcome,
-        Outcome::NotShared(StoreRefusal::SetCookie)
+        FetchOutcome::NotShared(StoreRefusal::SetCookie)
     ));
     assert_eq!(look(&cache, &key, now()).unwrap_err(), Miss::Absent);
 
@@ -184,7 +184,7 @@ async fn what_is_for_one_reader_is_not_shared() {
     let outcome = ended(waiting).await;
     assert!(matches!(
         outcome,
-        Outcome::NotShared(StoreRefusal::TooLarge)
+        FetchOutcome::NotShared(StoreRefusal::TooLarge)
     ));
 }
 
@@ -261,25 +261,25 @@ async fn of_one_key_one_fetch_is_under_way_and_one_to_come() {
     cache.settle(&wrote_users(), at + 60 * SECOND);
     // The first one finds nothing under way.
     let mut first = leads(join(&cache, &key, at));
-    assert!(!first.is_next());
-    first.turn().await;
+    assert!(!first.flight.is_next());
+    first.flight.turn().await;
     first.start(at);
     // The next one waits for it, and everybody who comes meanwhile joins that one.
     let mut next = leads(join(&cache, &key, at + SECOND));
-    assert!(next.is_next());
+    assert!(next.flight.is_next());
     let crowd: Vec<_> = (0..100)
         .map(|_| follows(join(&cache, &key, at + SECOND)))
         .collect();
-    let early = tokio::time::timeout(SECOND, next.turn()).await;
+    let early = tokio::time::timeout(SECOND, next.flight.turn()).await;
     assert!(early.is_err(), "the first has not ended");
     assert_eq!(finish(first, "1", at).stored, Err(StoreRefusal::Settling));
     // Whoever was given up while it waited does not wait again.
-    next.turn().await;
+    next.flight.turn().await;
     next.start(at + 2 * SECOND);
     // A write comes between: its answer is for those who came before it left all the same.
     cache.settle(&wrote_users(), at + 60 * SECOND);
     let late = leads(join(&cache, &key, at + 2 * SECOND));
-    assert!(late.is_next());
+    assert!(late.flight.is_next());
     assert_eq!(finish(next, "2", at).stored, Err(StoreRefusal::Settling));
     for follower in crowd {
         let came = follower.came();
@@ -317,12 +317,12 @@ async fn a_fetch_whose_turn_it_waits_for_may_be_lost() {
     let first = leaves(join(&cache, &key, at), at);
     let mut next = leads(join(&cache, &key, at));
     drop(first);
-    next.turn().await;
+    next.flight.turn().await;
     // It may be joined again after a 429: it has to leave once more.
     next.start(at);
-    assert!(leads(join(&cache, &key, at)).is_next());
+    assert!(leads(join(&cache, &key, at)).flight.is_next());
     let mut next = leads(join(&cache, &key, at));
     next.start(at);
-    next.requeue();
+    next.flight.requeue();
     follows(join(&cache, &key, at));
 }

@@ -217,12 +217,12 @@ fn what_a_write_ended_while_its_fetch_waited_is_renewed_by_a_strong_tag_alone() 
         assert!(leader.validators().is_some(), "{tag}");
         cache.settle(&wrote_users(), later);
         leader.start(later);
-        let arrival = Arrival {
+        let receipt = Receipt {
             request: &HeaderMap::new(),
             now: later,
             wall: SystemTime::UNIX_EPOCH,
         };
-        match leader.renew(&HeaderMap::new(), &arrival) {
+        match leader.renew(&HeaderMap::new(), &receipt) {
             Ok(_) => assert!(is_renewed, "{tag}"),
             Err(again) => {
                 assert!(!is_renewed, "{tag}");

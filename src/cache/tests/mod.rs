@@ -2,11 +2,12 @@
 
 use super::*;
 use crate::clock::Clock;
-use entry::Answer;
-use flight::Outcome;
+use flight::FetchOutcome;
+use headers::ReceivedResponse;
 use http::{HeaderValue, StatusCode};
 use key::{KeyParts, Lines};
-use leader::Arrival;
+use leader::Receipt;
+use reason::StoreRefusal;
 use std::time::{Duration, SystemTime};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -20,7 +21,7 @@ const ALICE: CredentialHash = [1; 16];
 const BOB: CredentialHash = [2; 16];
 
 fn cache() -> Arc<Cache> {
-    Arc::new(Cache::new(&Spec {
+    Arc::new(Cache::new(&CacheSpec {
         bytes: 1 << 20,
         largest_body: 10_000,
         fetches: 4,
@@ -156,21 +157,21 @@ fn finish_with(
     body: &str,
     now: Instant,
 ) -> leader::Completed {
-    let answer = Answer {
+    let answer = ReceivedResponse {
         status: StatusCode::from_u16(status).unwrap(),
         headers,
         body: body.as_bytes(),
     };
-    let arrival = Arrival {
+    let receipt = Receipt {
         request: &HeaderMap::new(),
         now,
         wall: SystemTime::UNIX_EPOCH,
     };
-    leader.finish(&answer, &arrival)
+    leader.finish(&answer, &receipt)
 }
 
 /// How a fetch ends for somebody who joined it, however often it goes back into the line.
-async fn ended(mut follower: Follower) -> Outcome {
+async fn ended(mut follower: Follower) -> FetchOutcome {
     loop {
         follower.started().await;
         if let Some(outcome) = follower.wait().await {
@@ -180,9 +181,9 @@ async fn ended(mut follower: Follower) -> Outcome {
 }
 
 #[track_caller]
-fn shared(outcome: Outcome) -> Arc<Entry> {
+fn shared(outcome: FetchOutcome) -> Arc<Entry> {
     match outcome {
-        Outcome::Shared(entry) => entry,
+        FetchOutcome::Shared(entry) => entry,
         other => panic!("expected an answer: {other:?}"),
     }
 }

@@ -31,7 +31,7 @@ enum Reader {
     Queued(Leader),
     Sent(Leader),
     Answered(Leader, u64),
-    Waiting(Option<Stamp>, Pin<Box<dyn Future<Output = Outcome>>>),
+    Waiting(Option<Stamp>, Pin<Box<dyn Future<Output = FetchOutcome>>>),
     Alone,
 }
 
@@ -169,7 +169,7 @@ impl World {
             }
             // A 429.
             Reader::Sent(leader) if self.below(10) == 0 => {
-                leader.requeue();
+                leader.flight.requeue();
                 Reader::Queued(leader)
             }
             Reader::Sent(leader) => Reader::Answered(leader, self.visible),
@@ -187,7 +187,7 @@ impl World {
                     .poll(&mut Context::from_waker(Waker::noop()))
                 {
                     Poll::Pending => Reader::Waiting(came, waiting),
-                    Poll::Ready(Outcome::Shared(entry)) if accepts(&entry) => {
+                    Poll::Ready(FetchOutcome::Shared(entry)) if accepts(&entry) => {
                         return self.show(expected, &entry);
                     }
                     Poll::Ready(_) => return self.decision(expected, key, Wants::FRESH),
