@@ -5,7 +5,7 @@
 //! mutex is never held across an await, and permits are handed over after it is released, because
 //! dropping one takes it again.
 //!
-//! - `admission`: a request joins a line, or is refused; a budget is opened for the first one.
+//! - `admission`: a request joins a line, or is refused; `opening`: the first one opens the budget.
 //! - `driver`: serves the lines as slots are returned.
 //! - `outlook`: when requests would be sent, for those that ask before they join.
 //! - `snapshot`: copies for operators.
@@ -29,6 +29,7 @@ use tokio::sync::{Notify, oneshot};
 
 mod admission;
 mod driver;
+mod opening;
 mod outlook;
 mod request;
 mod snapshot;
@@ -36,10 +37,9 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use admission::MOST_ACCOUNTS;
 pub use request::{
     AccountState, Admission, BudgetBounds, BudgetRefusal, BudgetRequest, BudgetStatus, LineBounds,
-    Readiness,
+    MOST_ACCOUNTS, Readiness,
 };
 pub(super) use state::{AccountKey, Grant, Waiter};
 

@@ -5,7 +5,7 @@
 //! If one name contains another, the longer one counts. A text that hides names in another way
 //! (masked, or in HTML entities) is not understood.
 
-use super::parts::Parts;
+use super::parts::{Parts, known_by};
 use crate::route::MergePolicy;
 use percent_encoding::percent_decode_str;
 use std::collections::{HashMap, HashSet};
@@ -44,7 +44,7 @@ impl<'a> Owners<'a> {
 
     /// Whether any member has this element.
     pub(super) fn owns(&self, written: &str) -> bool {
-        self.owners.contains_key(&*self.merge.known_by(written))
+        self.owners.contains_key(&*known_by(self.merge, written))
     }
 
     /// The members whose elements the text names.
@@ -52,7 +52,7 @@ impl<'a> Owners<'a> {
         let mut named = HashSet::new();
         let mut text = text.to_owned();
         for _ in 0..=MOST_DECODED {
-            self.search(&self.merge.known_by(&text), &mut named);
+            self.search(&known_by(self.merge, &text), &mut named);
             let plain = percent_decode_str(&text).decode_utf8_lossy();
             if plain == text {
                 break;

@@ -136,20 +136,18 @@ impl Parts {
 
     /// Whether the request has an element with this name, in any spelling.
     pub(super) fn owns(&self, written: &str) -> bool {
-        let name = self.merge.known_by(written);
+        let name = known_by(&self.merge, written);
         self.elements.iter().any(|element| element.name == name)
     }
 }
 
-impl MergePolicy {
-    /// The identity of an element with this written name. Addresses are compared as in order keys,
-    /// so that equal elements are in the same lane.
-    pub(super) fn known_by(&self, written: &str) -> String {
-        if self.people {
-            names::person(written)
-        } else {
-            written.to_owned()
-        }
+/// The identity of an element with this written name. Addresses are compared as in order keys, so
+/// that equal elements are in the same lane.
+pub(super) fn known_by(merge: &MergePolicy, written: &str) -> String {
+    if merge.people {
+        names::person(written)
+    } else {
+        written.to_owned()
     }
 }
 
@@ -217,7 +215,7 @@ fn distinct(found: Found, merge: &MergePolicy) -> Option<Vec<Element>> {
     }
     let mut seen = HashSet::with_capacity(found.len());
     let elements = found.into_iter().map(|(written, text)| {
-        let name = merge.known_by(&written);
+        let name = known_by(merge, &written);
         // The API may trim names before it compares them.
         let plain = !written.is_empty() && written.trim() == written;
         // An object that is its own name does not occur in a lane, so the bound of names does not

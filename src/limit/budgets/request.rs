@@ -7,6 +7,10 @@ use crate::route::policy::{BudgetSpec, Effect, Rate};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The number of budgets that are kept. One peer may open half of them. Requests for more are
+/// refused.
+pub const MOST_ACCOUNTS: usize = 20_000;
+
 /// The bounds of the lines, and how budgets begin.
 #[derive(Clone, Debug)]
 pub struct BudgetBounds {

@@ -13,9 +13,9 @@
 //!
 //! Order keys are keyed hashes; no name and no token is in the file.
 
+use super::entry::{Charge, Intent, KnownEffect, NAME, Name};
 use crate::credential::Credential;
 use crate::limit::evidence::InForce;
-use crate::limit::ledger::{Charge, Intent, KnownEffect};
 use crate::route::policy::Rate;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,8 +25,7 @@ pub(super) const RECORD: usize = 128;
 const MAGIC: &[u8; 4] = b"SGL2";
 /// Where the checksum is.
 const SUM: usize = RECORD - 8;
-/// Bytes of a name, and where they are in the two kinds of records that have names.
-const NAME: usize = 12;
+/// Where the names are in the two kinds of records that have names.
 const FIRST_NAMES: std::ops::Range<usize> = 64..112;
 const MORE_NAMES: std::ops::Range<usize> = 16..112;
 
@@ -43,10 +42,6 @@ const EFFECTS: [KnownEffect; 3] = [KnownEffect::None, KnownEffect::Final, KnownE
 const EVERYTHING: u8 = 1;
 const ALL_LANES: u8 = 2;
 const DURABLE: u8 = 4;
-
-/// A name on which a write acts, by keyed hashes: four bytes of its class and eight of itself.
-/// Without the latter it is a barrier against the class.
-pub type Name = [u8; NAME];
 
 /// An attempt as the ledger knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,9 @@
 //! Pure. What the records of a ledger still mean at a later moment.
 
+use super::entry::{
+    AccountId, KnownEffect, LEARNED_FOR, Left, MOST_LEARNED, PastBudget, PastUsage,
+};
 use super::record::AttemptRecord;
-use super::{AccountId, KnownEffect, LEARNED_FOR, Left, MOST_LEARNED, PastBudget, PastUsage};
 use crate::clock::BootTime;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};

@@ -1,4 +1,6 @@
 use super::*;
+use crate::credential::Credential;
+use crate::limit::evidence::InForce;
 use crate::route::policy::Rate;
 use record::RECORD;
 use replay::ROUNDING;
