@@ -106,7 +106,7 @@ impl std::error::Error for StateError {}
 
 /// An owned state directory.
 #[derive(Debug)]
-pub struct State {
+pub struct StateDirectory {
     directory: PathBuf,
     was_used: bool,
     /// Held open: the lock is on it. `None` in a directory that is only looked at, and has none
@@ -114,7 +114,7 @@ pub struct State {
     lock: Option<File>,
 }
 
-impl State {
+impl StateDirectory {
     /// Takes the directory, creating it with mode 0700 if need be.
     pub fn open(directory: &Path) -> Result<Self, StateError> {
         let failed = |error| StateError::Directory(directory.to_owned(), error);
@@ -138,7 +138,7 @@ impl State {
     /// process owns it.
     ///
     /// # Errors
-    /// As [`State::open`] would.
+    /// As [`StateDirectory::open`] would.
     pub fn inspect(directory: &Path) -> Result<Option<Self>, StateError> {
         let failed = |error| StateError::Directory(directory.to_owned(), error);
         let exists = directory.exists();
@@ -363,12 +363,12 @@ mod tests {
     fn a_second_process_is_kept_out_and_the_key_stays() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("a/b");
-        let state = State::open(&path).unwrap();
+        let state = StateDirectory::open(&path).unwrap();
         let key = state.key().unwrap();
-        let second = State::open(&path).unwrap_err();
+        let second = StateDirectory::open(&path).unwrap_err();
         assert!(second.to_string().contains("another segment-gateway"));
         drop(state);
-        assert_eq!(State::open(&path).unwrap().key().unwrap(), key);
+        assert_eq!(StateDirectory::open(&path).unwrap().key().unwrap(), key);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -383,15 +383,15 @@ mod tests {
         use std::os::unix::fs::{PermissionsExt, chown, symlink};
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("state");
-        let refused = || State::open(&path).unwrap_err().to_string();
+        let refused = || StateDirectory::open(&path).unwrap_err().to_string();
         let mode = |mode| {
             let mode = std::fs::Permissions::from_mode(mode);
             std::fs::set_permissions(&path, mode).unwrap();
         };
-        drop(State::open(&path).unwrap());
+        drop(StateDirectory::open(&path).unwrap());
         for (open, is_refused) in [(0o777, true), (0o770, true), (0o755, false), (0o700, false)] {
             mode(open);
-            assert_eq!(State::open(&path).is_err(), is_refused, "{open:o}");
+            assert_eq!(StateDirectory::open(&path).is_err(), is_refused, "{open:o}");
         }
         mode(0o770);
         assert!(refused().contains("others may write"));
@@ -444,15 +444,15 @@ mod tests {
             let path = parent.path().join("state");
             std::fs::create_dir(&path).unwrap();
             mode(&path, 0o777);
-            let looked = State::inspect(&path).unwrap_err().to_string();
+            let looked = StateDirectory::inspect(&path).unwrap_err().to_string();
             assert!(looked.contains("others may write"), "{looked}");
             mode(&path, 0o700);
-            assert!(State::inspect(&path).unwrap().is_some());
+            assert!(StateDirectory::inspect(&path).unwrap().is_some());
             assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
             spoil(&path);
-            let looked = State::inspect(&path).unwrap_err().to_string();
+            let looked = StateDirectory::inspect(&path).unwrap_err().to_string();
             assert!(looked.contains(why), "{looked}");
-            assert_eq!(State::open(&path).unwrap_err().to_string(), looked);
+            assert_eq!(StateDirectory::open(&path).unwrap_err().to_string(), looked);
         }
     }
 
@@ -465,28 +465,28 @@ mod tests {
     fn a_directory_was_used_once_something_may_have_been_sent() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("state");
-        let state = State::open(&path).unwrap();
+        let state = StateDirectory::open(&path).unwrap();
         state.key().unwrap();
         drop(state);
         // That one was killed before it had a ledger, though it had a journal.
         std::fs::write(path.join(JOURNAL), "").unwrap();
-        let state = State::open(&path).unwrap();
+        let state = StateDirectory::open(&path).unwrap();
         assert!(!state.was_used());
         state.mark_used().unwrap();
         drop(state);
-        assert!(State::open(&path).unwrap().was_used());
+        assert!(StateDirectory::open(&path).unwrap().was_used());
         // An earlier version did not mark it.
         std::fs::write(path.join(LOCK), "").unwrap();
-        assert!(State::open(&path).unwrap().was_used());
+        assert!(StateDirectory::open(&path).unwrap().was_used());
         std::fs::remove_file(path.join(JOURNAL)).unwrap();
-        assert!(!State::open(&path).unwrap().was_used());
+        assert!(!StateDirectory::open(&path).unwrap().was_used());
     }
 
     #[test]
     fn a_key_that_is_lost_is_made_anew_only_where_nothing_depends_on_it() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("state");
-        let state = State::open(&path).unwrap();
+        let state = StateDirectory::open(&path).unwrap();
         let key = state.key().unwrap();
         let file = path.join(KEY);
         std::fs::write(&file, "torn").unwrap();

@@ -11,12 +11,12 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 /// The log of this process, whose level can be changed while it runs.
-pub struct Log {
+pub struct LogHandle {
     level: Mutex<LogLevel>,
     apply: Box<dyn Fn(Targets) -> bool + Send + Sync>,
 }
 
-impl Log {
+impl LogHandle {
     /// From which level on lines are written.
     pub fn level(&self) -> LogLevel {
         *self.level.lock()
@@ -33,7 +33,7 @@ impl Log {
     }
 }
 
-impl fmt::Debug for Log {
+impl fmt::Debug for LogHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Log({})", self.level().as_str())
     }
@@ -43,7 +43,7 @@ impl fmt::Debug for Log {
 ///
 /// # Errors
 /// If the process has a log already.
-pub fn start(format: LogFormat, level: LogLevel) -> Result<Log, TryInitError> {
+pub fn start(format: LogFormat, level: LogLevel) -> Result<LogHandle, TryInitError> {
     let (targets, handle) = reload::Layer::new(targets(filter(level)));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
@@ -64,7 +64,7 @@ pub fn start(format: LogFormat, level: LogLevel) -> Result<Log, TryInitError> {
             )
             .try_init(),
     }?;
-    Ok(Log {
+    Ok(LogHandle {
         level: Mutex::new(level),
         apply: Box::new(move |targets| handle.reload(targets).is_ok()),
     })

@@ -75,14 +75,14 @@ impl fmt::Debug for Token {
 
 /// Who has connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
+pub enum AdminPeer {
     /// Somebody at this address.
     Address(IpAddr),
     /// The user of the gateway, through the socket in the state directory.
     Socket,
 }
 
-impl From<SocketAddr> for Peer {
+impl From<SocketAddr> for AdminPeer {
     fn from(address: SocketAddr) -> Self {
         Self::Address(address.ip())
     }
@@ -199,11 +199,11 @@ impl Access {
     pub fn admit<B>(
         &self,
         request: &Request<B>,
-        peer: Peer,
+        peer: AdminPeer,
         is_paused: bool,
     ) -> Result<(), Denied> {
         // No browser comes this way.
-        let Peer::Address(peer) = peer else {
+        let AdminPeer::Address(peer) = peer else {
             return Ok(());
         };
         let headers = request.headers();

@@ -6,7 +6,7 @@
 //! from being guessed is its length. The table is bounded; while it is full of pauses, peers that
 //! are not in it share one.
 
-use super::access::Peer;
+use super::access::AdminPeer;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -30,8 +30,8 @@ pub(super) struct Guesses {
 
 impl Guesses {
     /// Whether a token of this peer was wrong a moment ago.
-    pub(super) fn is_paused(&self, peer: Peer, now: Instant) -> bool {
-        let Peer::Address(address) = peer else {
+    pub(super) fn is_paused(&self, peer: AdminPeer, now: Instant) -> bool {
+        let AdminPeer::Address(address) = peer else {
             return false;
         };
         let until = self.paused.get(&whose(address)).or(self.others.as_ref());
@@ -40,8 +40,8 @@ impl Guesses {
 
     /// A token of this peer was wrong. Returns how many were since the log told of some, if it is
     /// to tell now.
-    pub(super) fn wrong(&mut self, peer: Peer, now: Instant) -> Option<u64> {
-        if let Peer::Address(address) = peer {
+    pub(super) fn wrong(&mut self, peer: AdminPeer, now: Instant) -> Option<u64> {
+        if let AdminPeer::Address(address) = peer {
             self.pause(whose(address), now);
         }
         self.untold += 1;
@@ -82,8 +82,8 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
 
-    fn peer(n: u32) -> Peer {
-        Peer::Address(IpAddr::from((0x0A00_0000 + n).to_be_bytes()))
+    fn peer(n: u32) -> AdminPeer {
+        AdminPeer::Address(IpAddr::from((0x0A00_0000 + n).to_be_bytes()))
     }
 
     #[test]
@@ -93,16 +93,16 @@ mod tests {
         let one: IpAddr = "2001:db8::1".parse().unwrap();
         let same: IpAddr = "2001:db8::2".parse().unwrap();
         let other: IpAddr = "2001:db8:0:1::1".parse().unwrap();
-        guesses.wrong(Peer::Address(one), now);
+        guesses.wrong(AdminPeer::Address(one), now);
         guesses.wrong(peer(1), now);
         for (peer, is_paused) in [
             (peer(1), true),
-            (Peer::Address("::ffff:10.0.0.1".parse().unwrap()), true),
+            (AdminPeer::Address("::ffff:10.0.0.1".parse().unwrap()), true),
             (peer(2), false),
-            (Peer::Address(one), true),
-            (Peer::Address(same), true),
-            (Peer::Address(other), false),
-            (Peer::Socket, false),
+            (AdminPeer::Address(one), true),
+            (AdminPeer::Address(same), true),
+            (AdminPeer::Address(other), false),
+            (AdminPeer::Socket, false),
         ] {
             assert_eq!(guesses.is_paused(peer, now), is_paused, "{peer:?}");
             assert!(!guesses.is_paused(peer, now + PAUSE), "{peer:?}");

@@ -23,14 +23,14 @@ mod log;
 mod overview;
 mod writes;
 
-pub use access::{Access, Peer, Token};
+pub use access::{Access, AdminPeer, Token};
 
 use crate::exchange::body::OuterBody;
 use crate::gateway::Gateway;
 use crate::limit::budgets::AccountState;
 use crate::metrics::Levels;
 use crate::swap::Swap;
-use crate::telemetry::Log;
+use crate::telemetry::LogHandle;
 use crate::version::{COMMIT, VERSION};
 use access::Denied;
 use bytes::Bytes;
@@ -60,7 +60,7 @@ pub struct Admin {
     guesses: Arc<parking_lot::Mutex<Guesses>>,
     /// One document is built at a time: whoever asks often takes no more than a thread.
     building: Arc<Semaphore>,
-    log: Option<Arc<Log>>,
+    log: Option<Arc<LogHandle>>,
 }
 
 impl Admin {
@@ -81,7 +81,7 @@ impl Admin {
     }
 
     /// With a log whose level can be changed.
-    pub fn with_log(self, log: Arc<Log>) -> Self {
+    pub fn with_log(self, log: Arc<LogHandle>) -> Self {
         Self {
             log: Some(log),
             ..self
@@ -91,7 +91,7 @@ impl Admin {
     /// The service of a connection of `peer`, for [`crate::server`].
     pub fn connected<B: http_body::Body + 'static>(
         &self,
-        peer: Peer,
+        peer: AdminPeer,
     ) -> impl Service<Request<B>, Response = Response<OuterBody>, Error = Infallible, Future: Send>
     + Send
     + use<B> {
@@ -107,7 +107,7 @@ impl Admin {
         })
     }
 
-    async fn answer(&self, request: &Request<()>, peer: Peer) -> Response<OuterBody> {
+    async fn answer(&self, request: &Request<()>, peer: AdminPeer) -> Response<OuterBody> {
         let now = self.gateway.clock().now();
         let is_paused = self.guesses.lock().is_paused(peer, now);
         let admitted = self.access.get().admit(request, peer, is_paused);
@@ -153,11 +153,11 @@ impl Admin {
         }
     }
 
-    fn deny(&self, why: Denied, peer: Peer, now: Instant) -> Response<OuterBody> {
+    fn deny(&self, why: Denied, peer: AdminPeer, now: Instant) -> Response<OuterBody> {
         self.gateway.metrics().admin_rejected(why.as_str());
         // Whoever scrapes without being let in does so for ever; whoever guesses is to be seen.
         if why == Denied::WrongToken
-            && let Peer::Address(address) = peer
+            && let AdminPeer::Address(address) = peer
             && let Some(count) = self.guesses.lock().wrong(peer, now)
         {
             tracing::warn!(peer = %address, count, "admin request rejected: wrong token");

@@ -1,7 +1,8 @@
 //! What the parts of a gateway are built from: the configuration's values, in each part's own
 //! terms.
 
-use super::{Keeping, StartError, failed};
+use super::keeping::Keeping;
+use super::start_error::{AppError, failed};
 use crate::attempt::{Attempts, Handles};
 use crate::cache::{self, Cache};
 use crate::clock::Clock;
@@ -23,9 +24,9 @@ use crate::limit::window::Terms;
 use crate::metrics::Metrics;
 use crate::read::Reads;
 use crate::route::Table;
-use crate::server::Bounds as ServerBounds;
+use crate::server::ServerBounds;
 use crate::server::conn::ConnectionBounds;
-use crate::server::line::Patience as LinePatience;
+use crate::server::line::LinePatience;
 use crate::shadow::{Shadow, model};
 use crate::tasks::Tasks;
 use crate::trace::{self, Collector, Tracer};
@@ -67,7 +68,7 @@ impl Assembly {
     ///
     /// # Errors
     /// If a metric's name is malformed, which a test excludes.
-    pub fn gateway(self) -> Result<Arc<Gateway>, StartError> {
+    pub fn gateway(self) -> Result<Arc<Gateway>, AppError> {
         let Self {
             config,
             table,
@@ -147,7 +148,7 @@ fn tracer(
     config: &Config,
     metrics: &Arc<Metrics>,
     clock: &Clock,
-) -> Result<Option<Tracer>, StartError> {
+) -> Result<Option<Tracer>, AppError> {
     let started = collector(config).map(|collector| {
         let spec = trace::Spec {
             collector,
@@ -281,7 +282,7 @@ pub fn server_bounds(config: &Config) -> ServerBounds {
 ///
 /// # Errors
 /// If the URL, the CA file or a proxy variable is not usable.
-pub fn client(config: &Config, clock: &Clock) -> Result<Client, StartError> {
+pub fn client(config: &Config, clock: &Clock) -> Result<Client, AppError> {
     let [https, http, no] = proxy_environment();
     let proxy = ProxyRules::parse(ProxyVariables {
         https: &https,
@@ -299,7 +300,7 @@ pub fn client(config: &Config, clock: &Clock) -> Result<Client, StartError> {
 ///
 /// # Errors
 /// If the URL is not usable.
-pub fn upstream_spec(config: &Config, proxy: ProxyRules) -> Result<Spec, StartError> {
+pub fn upstream_spec(config: &Config, proxy: ProxyRules) -> Result<Spec, AppError> {
     let upstream = &config.upstream;
     Ok(Spec {
         base: Base::parse(&upstream.url).map_err(failed)?,
@@ -315,4 +316,11 @@ pub fn upstream_spec(config: &Config, proxy: ProxyRules) -> Result<Spec, StartEr
         proxy,
         via: VIA,
     })
+}
+
+/// Divides the times that belong to the API by `scale`, as the route table does with windows.
+pub fn scale_times(config: &mut Config, scale: u32) {
+    config.budget.guard /= scale;
+    config.budget.late_arrival /= scale;
+    config.cache.settling /= scale;
 }

@@ -1,12 +1,12 @@
 //! Where writes that outlast a crash are kept: the journal of the state directory.
 
-use super::{StartError, failed};
+use super::start_error::{AppError, failed};
 use crate::config::{Config, journal_key_environment};
 use crate::credential::Hasher;
 use crate::journal::disk::{Disk, OpenError};
 use crate::journal::memory::Memory;
 use crate::journal::{self, Journal, Key, KeyError, WriteId};
-use crate::state::{self, State};
+use crate::state::{self, StateDirectory};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,9 +49,9 @@ impl Keeping {
     /// If there is one that cannot be used.
     pub(super) async fn open(
         config: &Config,
-        state: Option<&State>,
+        state: Option<&StateDirectory>,
         hasher: &Hasher,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, AppError> {
         let Some(state) = state else {
             return Ok(Self::in_memory());
         };
@@ -85,8 +85,8 @@ impl Keeping {
 /// # Errors
 /// If no key is configured, there is no journal, a gateway has the directory, or the journal does
 /// not open under the old key. Nothing was changed.
-pub fn rekey(config: &Config, old: Option<&Path>) -> Result<usize, StartError> {
-    let told = |why: &str| StartError(why.to_owned());
+pub fn rekey(config: &Config, old: Option<&Path>) -> Result<usize, AppError> {
+    let told = |why: &str| AppError(why.to_owned());
     let directory = config.state.directory.as_deref();
     let directory =
         directory.ok_or_else(|| told("state.directory is \"\": there is no journal"))?;
@@ -97,7 +97,7 @@ pub fn rekey(config: &Config, old: Option<&Path>) -> Result<usize, StartError> {
     if !directory.exists() {
         return Err(none());
     }
-    let state = State::open(directory).map_err(failed)?;
+    let state = StateDirectory::open(directory).map_err(failed)?;
     let path = state.journal();
     if !path.exists() {
         return Err(none());
@@ -113,7 +113,7 @@ pub fn rekey(config: &Config, old: Option<&Path>) -> Result<usize, StartError> {
         error => failed(error),
     })?;
     journal::rekey(&path, &key, &new).map_err(|error| match error {
-        OpenError::WrongKey(_) if Disk::inspect(&path, Some(&new)).is_ok() => StartError(format!(
+        OpenError::WrongKey(_) if Disk::inspect(&path, Some(&new)).is_ok() => AppError(format!(
             "journal {}: it is already sealed under the configured key; there is nothing to do",
             path.display()
         )),
@@ -128,8 +128,8 @@ pub fn rekey(config: &Config, old: Option<&Path>) -> Result<usize, StartError> {
 }
 
 /// The journal cannot be sealed anew because its key was not given.
-fn wrong_old_key(journal: &Path, found: &str) -> StartError {
-    StartError(format!(
+fn wrong_old_key(journal: &Path, found: &str) -> AppError {
+    AppError(format!(
         "journal {}: {found}; name the file of the key under which it is sealed with \
          --old-key-file. Nothing was changed",
         journal.display()
@@ -145,7 +145,7 @@ fn credentials_check(hasher: &Hasher) -> [u8; 16] {
 ///
 /// # Errors
 /// As [`Keeping::open`], and the key of the credential hashes before it, would have.
-pub(super) fn inspect(config: &Config, state: &State) -> Result<(), StartError> {
+pub(super) fn inspect(config: &Config, state: &StateDirectory) -> Result<(), AppError> {
     let journal = state.journal();
     let hash_key = match &config.credentials.key_file {
         // What is wrong with it is said elsewhere.

@@ -1,11 +1,13 @@
 //! The admin listener, and the socket in the state directory: who may ask, and serving them.
 
-use super::{StartError, failed, server_bounds, until};
-use crate::admin::{Access, Admin, Peer, Token};
+use super::assembly::server_bounds;
+use super::listen::until;
+use super::start_error::{AppError, failed};
+use crate::admin::{Access, Admin, AdminPeer, Token};
 use crate::config::{self, Config, admin_token_environment};
 use crate::metrics::Connections;
-use crate::server::{self, Bounds as ServerBounds};
-use crate::state::State;
+use crate::server::{self, ServerBounds};
+use crate::state::StateDirectory;
 use crate::tasks;
 use std::fs::File;
 use std::io::Read as _;
@@ -45,12 +47,12 @@ pub fn admin_token(config: &Config) -> Result<Option<Token>, String> {
 }
 
 /// Who may ask what of the listener of operators.
-pub(super) fn access(config: &Config) -> Result<Access, StartError> {
+pub(super) fn access(config: &Config) -> Result<Access, AppError> {
     Ok(Access {
         loopback: config::is_loopback(config.admin.listen),
         public: config.admin.public,
         open: config.admin.open,
-        token: admin_token(config).map_err(StartError)?,
+        token: admin_token(config).map_err(AppError)?,
         hosts: config.admin.hosts.clone(),
     })
 }
@@ -69,9 +71,9 @@ impl Operators {
         admin: Admin,
         config: &Config,
         listener: TcpListener,
-        state: Option<&State>,
+        state: Option<&StateDirectory>,
         stop: watch::Receiver<bool>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, AppError> {
         let bounds = ServerBounds {
             connections: ADMIN_CONNECTIONS,
             per_peer: ADMIN_CONNECTIONS_OF_PEER,
@@ -81,13 +83,13 @@ impl Operators {
         // Before the listener: whoever finds that one serving finds the socket as well.
         let (mut serving, mut socket) = (Vec::new(), None);
         #[cfg(unix)]
-        if let Some(path) = state.map(State::socket) {
+        if let Some(path) = state.map(StateDirectory::socket) {
             match server::local::listen(&path) {
                 Ok(listener) => {
                     let admin = admin.clone();
                     serving.push(tasks::detached(server::local::serve(
                         listener,
-                        move || admin.connected(Peer::Socket),
+                        move || admin.connected(AdminPeer::Socket),
                         bounds.each,
                         until(stop.clone()),
                     )));
@@ -114,7 +116,7 @@ impl Operators {
     }
 
     /// Says in the log who may do what.
-    pub(super) fn tell(&self, access: &Access, config: &Config) {
+    pub(super) fn report(&self, access: &Access, config: &Config) {
         let named: Vec<String> = config.trusted().iter().map(ToString::to_string).collect();
         tracing::info!(
             admin_listener = access.summary(),

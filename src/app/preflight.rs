@@ -7,8 +7,8 @@
 //! is read: a gateway that starts at that moment finds the directory in use.
 
 use super::keeping;
-use crate::config::{Config, Source, Unusable};
-use crate::state::State;
+use crate::config::{Config, Unusable, ValueSource};
+use crate::state::{self, StateDirectory};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -23,7 +23,7 @@ pub fn preflight(config: &Config) -> Vec<Unusable> {
     ] {
         let error = bind(address).err();
         found.extend(error.map(|error| Unusable {
-            source: Source::Key(key),
+            source: ValueSource::Key(key),
             found: format!("{address} ({error})"),
             expected: "an address of this machine that this user may listen on".to_owned(),
         }));
@@ -32,7 +32,7 @@ pub fn preflight(config: &Config) -> Vec<Unusable> {
         let why = directory_problem(config, directory);
         found.extend(why.map(|why| {
             Unusable {
-                source: Source::Key("state.directory"),
+                source: ValueSource::Key("state.directory"),
                 found: why,
                 expected:
                     "a directory that this user may write, with a journal that opens with the \
@@ -42,6 +42,32 @@ pub fn preflight(config: &Config) -> Vec<Unusable> {
         }));
     }
     found
+}
+
+/// Names the secrets that others on this machine can read; one sentence each.
+pub fn open_secrets(config: &Config) -> Vec<String> {
+    let configured = [
+        ("credentials.key_file", &config.credentials.key_file),
+        ("journal.key_file", &config.journal.key_file),
+        ("admin.token_file", &config.admin.token_file),
+    ];
+    let configured = configured
+        .into_iter()
+        .filter_map(|(key, file)| Some((key, file.clone()?)));
+    let directory = config.state.directory.as_deref();
+    let own = directory
+        .map(StateDirectory::key_files)
+        .into_iter()
+        .flatten();
+    let own = own.map(|file| ("state.directory", file));
+    let open = configured
+        .chain(own)
+        .filter(|(_, file)| state::is_readable_by_all(file));
+    open.map(|(key, file)| {
+        let file = file.display();
+        format!("{key}: every user can read {file}; take that away: chmod o-r {file}")
+    })
+    .collect()
 }
 
 /// Takes the address without listening on it. One that is in use is somebody's, perhaps the running
@@ -59,7 +85,7 @@ fn bind(address: SocketAddr) -> io::Result<()> {
 
 fn directory_problem(config: &Config, directory: &Path) -> Option<String> {
     let shown = directory.display();
-    let error = match State::inspect(directory) {
+    let error = match StateDirectory::inspect(directory) {
         Err(error) => error,
         // Another process has it, or there is none yet: starting makes it.
         Ok(None) => return None,

@@ -4,13 +4,14 @@
 //! durable writes and connections keep their state. What cannot be taken over is named and waits
 //! for a restart.
 
-use super::{access, assembly, scale_times};
+use super::assembly;
+use super::operators::access;
 use crate::admin::Access;
-use crate::config::{self, Change, Config, Loaded, Problem};
+use crate::config::{self, Config, ConfigChange, ConfigProblem, Loaded};
 use crate::gateway::{Gateway, Replacement};
 use crate::route::{OperationDef, Table};
 use crate::swap::Swap;
-use crate::telemetry::Log;
+use crate::telemetry::LogHandle;
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
@@ -25,14 +26,14 @@ const OPERATIONS: &str = "the operations of the route table (added, removed, mov
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reads the configuration that holds without what only this start knows.
-pub type Source = Arc<dyn Fn() -> Result<Loaded, Vec<Problem>> + Send + Sync>;
+pub type ConfigSource = Arc<dyn Fn() -> Result<Loaded, Vec<ConfigProblem>> + Send + Sync>;
 
 /// Where configurations come from after the first one.
 pub struct Reloads {
     /// A message for each time that it is to be read anew.
     pub asked: mpsc::Receiver<()>,
     /// Reads it.
-    pub source: Source,
+    pub source: ConfigSource,
 }
 
 impl fmt::Debug for Reloads {
@@ -53,7 +54,7 @@ struct Present {
 pub(super) struct Targets {
     pub(super) gateway: Arc<Gateway>,
     pub(super) access: Arc<Swap<Access>>,
-    pub(super) log: Arc<Log>,
+    pub(super) log: Arc<LogHandle>,
     /// The API is simulated inside, wherever the configuration says that it is.
     pub(super) simulated: bool,
     /// Divides what belongs to the API's time.
@@ -109,7 +110,7 @@ impl Reloader {
         }
     }
 
-    fn came(&self, loaded: Result<Loaded, Vec<Problem>>) {
+    fn came(&self, loaded: Result<Loaded, Vec<ConfigProblem>>) {
         let taken = loaded.map_err(|problems| texts(&problems));
         let taken = taken.and_then(|loaded| self.take_over(loaded));
         match taken {
@@ -138,13 +139,13 @@ impl Reloader {
         // Before the lock: the file may be one that is not read in time. It may have another token
         // under the same name.
         let access = access(&loaded.config).map_err(|why| vec![why.0])?;
-        scale_times(&mut loaded.config, self.targets.scale);
+        assembly::scale_times(&mut loaded.config, self.targets.scale);
         let mut present = self.present.lock();
         if self.targets.simulated {
             let url = &present.config.upstream.url;
             loaded.config.upstream.url.clone_from(url);
         }
-        let mut change = Change::of(&present.config, &loaded.config);
+        let mut change = ConfigChange::of(&present.config, &loaded.config);
         let table = self.table(&present, &loaded, &change)?;
         let running = self.targets.gateway.router().table.get();
         let is_same = |table: &Table| Replacement::is_same(&running, table);
@@ -199,7 +200,7 @@ impl Reloader {
         &self,
         present: &Present,
         loaded: &Loaded,
-        change: &Change,
+        change: &ConfigChange,
     ) -> Result<Option<Table>, Vec<String>> {
         let is_new = loaded.operations != present.operations
             || change.config.routes != present.config.routes;
@@ -211,12 +212,12 @@ impl Reloader {
     }
 }
 
-fn texts(problems: &[Problem]) -> Vec<String> {
+fn texts(problems: &[ConfigProblem]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
 /// New values beside old ones that wait for a restart have to make sense as well.
-fn agree(change: &Change) -> Result<(), Vec<String>> {
+fn agree(change: &ConfigChange) -> Result<(), Vec<String>> {
     let problems = texts(&config::contradictions(&change.config));
     if problems.is_empty() {
         return Ok(());
@@ -227,7 +228,7 @@ fn agree(change: &Change) -> Result<(), Vec<String>> {
 }
 
 /// What is probably not meant, of what holds from now on.
-fn warn(loaded: &Loaded, change: &Change) {
+fn warn(loaded: &Loaded, change: &ConfigChange) {
     let of_file = config::warnings(&loaded.config);
     let of_routes = loaded.warnings.iter();
     let of_routes = of_routes.filter(|warning| !of_file.contains(warning));

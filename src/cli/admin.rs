@@ -1,7 +1,8 @@
 //! Asking a running gateway on its listener of operators, or through the socket in its state
 //! directory.
 
-use super::complain;
+use super::output::Failure;
+use super::process;
 use crate::config::{Config, admin_token_environment, state_directory_environment};
 use crate::state::SOCKET;
 use crate::tasks;
@@ -18,10 +19,10 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::runtime::Builder;
 use tokio::time::timeout;
 
 /// An answer takes no longer.
@@ -40,7 +41,7 @@ const NEW_AUTHORIZATION: HeaderName = HeaderName::from_static("x-gateway-new-aut
 
 /// Which gateway is asked.
 #[derive(Args, Debug)]
-pub(super) struct Listener {
+pub(super) struct AdminTarget {
     /// Admin listener: an address, or the path of the socket admin.sock in the state directory.
     /// [default: that socket, in segment-gateway-state or in the directory that the environment
     /// variable SEGMENT_GATEWAY__STATE__DIRECTORY names, if it exists; else 127.0.0.1:8081]
@@ -82,7 +83,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-impl Listener {
+impl AdminTarget {
     /// The one that was named, or else the socket if there is one.
     fn endpoint(&self) -> Endpoint {
         self.admin.clone().unwrap_or_else(|| {
@@ -115,22 +116,10 @@ impl Listener {
     }
 }
 
-/// Runs what asks; exit status 1 if the gateway refuses or cannot be reached.
-pub(super) fn run(act: impl Future<Output = Result<(), String>>) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let done = match runtime {
-        Ok(runtime) => runtime.block_on(act),
-        Err(error) => Err(format!("cannot start the runtime: {error}")),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            complain(&why);
-            ExitCode::FAILURE
-        }
-    }
+/// Runs what asks a gateway.
+pub(super) fn run(act: impl Future<Output = Result<(), String>>) -> Result<(), Failure> {
+    let runtime = process::runtime(&mut Builder::new_current_thread())?;
+    Ok(runtime.block_on(act)?)
 }
 
 /// An argument as one segment of a path or one value of a query, whatever stands in it.
@@ -141,7 +130,7 @@ pub(super) fn encoded(argument: &str) -> String {
 /// Asks the gateway; what it refuses is an error in its own words. The values of the parameters are
 /// encoded here; an argument that is a part of the path is encoded before.
 pub(super) async fn ask(
-    listener: &Listener,
+    listener: &AdminTarget,
     method: Method,
     path: &str,
     parameters: &[(&'static str, String)],

@@ -1,16 +1,15 @@
 //! `segment-gateway cache`: what operators ask a running gateway about what it has stored.
 
-use super::admin::{self, Listener, ask};
-use super::say;
+use super::admin::{AdminTarget, ask};
+use super::output::say;
 use clap::{Args, Subcommand};
 use http::Method;
-use std::process::ExitCode;
 
 /// The command and its flags.
 #[derive(Args, Debug)]
 pub struct CacheCommand {
     #[command(flatten)]
-    listener: Listener,
+    target: AdminTarget,
     #[command(subcommand)]
     action: Action,
 }
@@ -64,21 +63,17 @@ impl What {
     }
 }
 
-/// Runs the command; exit status 1 if the gateway refuses or cannot be reached.
-pub fn run(command: &CacheCommand) -> ExitCode {
-    admin::run(act(command))
-}
-
-async fn act(command: &CacheCommand) -> Result<(), String> {
+/// Runs the command.
+pub(super) async fn act(command: &CacheCommand) -> Result<(), String> {
     match &command.action {
         Action::Show { key } => {
             let key = [("key", key.clone())];
-            let shown = ask(&command.listener, Method::GET, "/cache", &key, None).await?;
+            let shown = ask(&command.target, Method::GET, "/cache", &key, None).await?;
             say(&format!("{shown:#}"));
         }
         Action::Purge(what) => {
             let what = [what.parameter()];
-            let done = ask(&command.listener, Method::POST, "/cache/purge", &what, None).await?;
+            let done = ask(&command.target, Method::POST, "/cache/purge", &what, None).await?;
             let purged = done["purged"].as_u64().unwrap_or_default();
             let answers = if purged == 1 { "answer" } else { "answers" };
             say(&format!("{purged} {answers} purged"));

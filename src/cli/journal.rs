@@ -1,10 +1,10 @@
 //! `segment-gateway journal`: what is done to the journal while no gateway runs.
 
-use super::{ConfigFile, UNUSABLE, complain, say, unusable};
-use crate::{app, config};
+use super::check::ConfigFile;
+use super::output::{Failure, say};
+use crate::app;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 /// The command and its subcommands.
 #[derive(Args, Debug)]
@@ -29,25 +29,15 @@ struct Rekey {
     old_key_file: Option<PathBuf>,
 }
 
-/// Runs the command; exit status 2 if the configuration or the journal cannot be used.
-pub fn run(command: &JournalCommand) -> ExitCode {
+/// Runs the command.
+pub(super) fn run(command: &JournalCommand) -> Result<(), Failure> {
     let What::Rekey(command) = &command.what;
-    let file = command.file.config.as_deref();
-    let loaded = match config::load(file, config::environment()) {
-        Ok(loaded) => loaded,
-        Err(problems) => return unusable(&problems),
-    };
-    match app::rekey(&loaded.config, command.old_key_file.as_deref()) {
-        Ok(writes) => {
-            say(&format!(
-                "{writes} writes are sealed under the configured key; remove the old key once no \
-                 copy of the journal needs it"
-            ));
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            complain(&error.to_string());
-            ExitCode::from(UNUSABLE)
-        }
-    }
+    let config = command.file.load()?.config;
+    let writes = app::rekey(&config, command.old_key_file.as_deref())
+        .map_err(|error| Failure::Unusable(vec![error.0]))?;
+    say(&format!(
+        "{writes} writes are sealed under the configured key; remove the old key once no copy of \
+         the journal needs it"
+    ));
+    Ok(())
 }

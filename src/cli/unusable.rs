@@ -1,7 +1,7 @@
 //! What only using a value shows: the URL, certificates, keys, tokens, proxies. `serve`, a reload
 //! and `check` share it, so that none of them refuses what another accepts.
 
-use crate::config::{self, Config, Source, Unusable, units};
+use crate::config::{self, Config, Unusable, ValueSource, units};
 use crate::journal::Key;
 use crate::upstream::{self, Base, ProxyRules, ProxyVariables};
 use crate::{app, state};
@@ -25,21 +25,21 @@ pub(super) fn unusable_values(config: &Config) -> Vec<Unusable> {
     if let Err(error) = Base::parse(&upstream.url) {
         let text = format!("{} ({error})", units::quoted(&upstream.url));
         let expected = "scheme, host and perhaps a port, such as `https://api.segmentapis.com`";
-        add(Source::Key("upstream.url"), text, expected);
+        add(ValueSource::Key("upstream.url"), text, expected);
     }
     if let Some(path) = &upstream.ca_file
         && let Err(error) = upstream::check_ca_file(path)
     {
-        let text = format!("{} ({})", shown(path), causes(&error));
+        let text = format!("{} ({})", shown(path), app::causes(&error));
         let expected = "a readable file of PEM certificates";
-        add(Source::Key("upstream.ca_file"), text, expected);
+        add(ValueSource::Key("upstream.ca_file"), text, expected);
     }
     if let Some(path) = &config.credentials.key_file
         && let Err(error) = state::key_file(path)
     {
         let text = format!("{} ({error})", shown(path));
         let expected = "a readable file of 16 bytes or more";
-        add(Source::Key("credentials.key_file"), text, expected);
+        add(ValueSource::Key("credentials.key_file"), text, expected);
     }
     let [https, http, no] = config::proxy_environment();
     for (https, http, name) in [(&*https, "", "HTTPS_PROXY"), ("", &*http, "HTTP_PROXY")] {
@@ -51,14 +51,14 @@ pub(super) fn unusable_values(config: &Config) -> Vec<Unusable> {
         if let Err(error) = ProxyRules::parse(variables) {
             // Its value may hold a password.
             let text = format!("a value that cannot be used ({error})");
-            add(Source::Variable(name), text, "`http://host:port`");
+            add(ValueSource::Variable(name), text, "`http://host:port`");
         }
     }
     if let Some(collector) = app::collector(config)
         && let Err(error) = collector.address()
     {
         found.push(Unusable {
-            source: Source::Key("tracing.otlp_endpoint"),
+            source: ValueSource::Key("tracing.otlp_endpoint"),
             found: if collector.endpoint.contains('@') {
                 "a URL with user information".to_owned()
             } else {
@@ -71,8 +71,8 @@ pub(super) fn unusable_values(config: &Config) -> Vec<Unusable> {
         && let Err(error) = upstream::check_ca_file(path)
     {
         found.push(Unusable {
-            source: Source::Key("tracing.ca_file"),
-            found: format!("{} ({})", shown(path), causes(&error)),
+            source: ValueSource::Key("tracing.ca_file"),
+            found: format!("{} ({})", shown(path), app::causes(&error)),
             expected: "a readable file of PEM certificates".to_owned(),
         });
     }
@@ -102,7 +102,7 @@ fn given_twice(config: &Config) -> impl Iterator<Item = Unusable> {
     ];
     let twice = secrets.map(|(variable, is_set, key, file)| {
         (is_set && file.is_some()).then(|| Unusable {
-            source: Source::Variable(variable),
+            source: ValueSource::Variable(variable),
             found: format!("a value beside {key}"),
             expected: "one of the two".to_owned(),
         })
@@ -113,9 +113,9 @@ fn given_twice(config: &Config) -> impl Iterator<Item = Unusable> {
 /// Whether the key of the journal is one, where it is configured.
 fn journal_key(config: &Config) -> Result<(), Unusable> {
     let (source, made) = match (&config.journal.key_file, config::journal_key_environment()) {
-        (Some(path), _) => (Source::Key("journal.key_file"), Key::from_file(path)),
+        (Some(path), _) => (ValueSource::Key("journal.key_file"), Key::from_file(path)),
         (None, Some(secret)) => (
-            Source::Variable(JOURNAL_KEY),
+            ValueSource::Variable(JOURNAL_KEY),
             Key::from_secret(secret.as_encoded_bytes()),
         ),
         (None, None) => return Ok(()),
@@ -133,8 +133,8 @@ fn operators_token(config: &Config) -> Result<(), Unusable> {
     let admin = &config.admin;
     let token = app::admin_token(config).map_err(|found| Unusable {
         source: match admin.token_file {
-            Some(_) => Source::Key("admin.token_file"),
-            None => Source::Variable(ADMIN_TOKEN),
+            Some(_) => ValueSource::Key("admin.token_file"),
+            None => ValueSource::Variable(ADMIN_TOKEN),
         },
         found,
         expected: "16 to 1024 printable characters without spaces".to_owned(),
@@ -143,18 +143,11 @@ fn operators_token(config: &Config) -> Result<(), Unusable> {
         return Ok(());
     }
     Err(Unusable {
-        source: Source::Key("admin.listen"),
+        source: ValueSource::Key("admin.listen"),
         found: format!("{}, which others reach, and no token", admin.listen),
         expected: "a loopback address such as 127.0.0.1:8081; or a token, in admin.token_file (or \
                    SEGMENT_GATEWAY_ADMIN_TOKEN), for whoever has it; or admin.public = true for \
                    probes and metrics alone"
             .to_owned(),
     })
-}
-
-/// An error with what is behind it.
-fn causes(error: &dyn std::error::Error) -> String {
-    let all = std::iter::successors(Some(error), |error| error.source());
-    let all: Vec<_> = all.map(ToString::to_string).collect();
-    all.join(": ")
 }

@@ -1,7 +1,7 @@
 //! `segment-gateway writes`: what operators ask a running gateway about the writes it keeps.
 
-use super::admin::{self, Listener, ask, encoded};
-use super::say;
+use super::admin::{AdminTarget, ask, encoded};
+use super::output::say;
 use clap::{Args, Subcommand};
 use http::Method;
 use http::header::HeaderValue;
@@ -10,7 +10,6 @@ use serde_json::Value;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -19,9 +18,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The command and its flags.
 #[derive(Args, Debug)]
-pub struct Writes {
+pub struct WritesCommand {
     #[command(flatten)]
-    listener: Listener,
+    target: AdminTarget,
     #[command(subcommand)]
     action: Action,
 }
@@ -96,16 +95,12 @@ impl Which {
     }
 }
 
-/// Runs the command; exit status 1 if the gateway refuses or cannot be reached.
-pub fn run(writes: &Writes) -> ExitCode {
-    admin::run(act(writes))
-}
-
-async fn act(writes: &Writes) -> Result<(), String> {
+/// Runs the command.
+pub(super) async fn act(command: &WritesCommand) -> Result<(), String> {
     let ask = async |method: Method, path: &str, parameters: &[(&'static str, String)]| {
-        ask(&writes.listener, method, path, parameters, None).await
+        ask(&command.target, method, path, parameters, None).await
     };
-    match &writes.action {
+    match &command.action {
         Action::List {
             which,
             state,
@@ -156,9 +151,9 @@ async fn act(writes: &Writes) -> Result<(), String> {
             let token = read_token(token_file)?;
             let mut parameters = vec![("credential", credential.clone())];
             parameters.extend(unchecked.then(|| ("unchecked", "true".to_owned())));
-            rebind(&writes.listener, &parameters, token).await
+            rebind(&command.target, &parameters, token).await
         }
-        Action::Watch => watch(&writes.listener).await,
+        Action::Watch => watch(&command.target).await,
     }
 }
 
@@ -182,12 +177,12 @@ fn read_token(file: &Path) -> Result<HeaderValue, String> {
 }
 
 async fn rebind(
-    listener: &Listener,
+    target: &AdminTarget,
     parameters: &[(&'static str, String)],
     token: HeaderValue,
 ) -> Result<(), String> {
     let path = "/writes/rebind";
-    let done = ask(listener, Method::POST, path, parameters, Some(token)).await?;
+    let done = ask(target, Method::POST, path, parameters, Some(token)).await?;
     say(&format!(
         "{} writes are those of {} now",
         done["moved"],
@@ -229,10 +224,10 @@ fn list(page: &Value) {
 }
 
 /// Follows a bulk to its end.
-async fn watch(listener: &Listener) -> Result<(), String> {
+async fn watch(target: &AdminTarget) -> Result<(), String> {
     let look = async || {
         ask(
-            listener,
+            target,
             Method::GET,
             "/writes",
             &[("limit", "1".to_owned())],

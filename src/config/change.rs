@@ -5,7 +5,7 @@ use super::keys::Config;
 
 /// What a new configuration changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct ConfigChange {
     /// What holds from now on: the new values where they can be taken over, the old ones elsewhere.
     pub config: Config,
     /// The keys whose new values are in it.
@@ -14,7 +14,7 @@ pub struct Change {
     pub waiting: Vec<&'static str>,
 }
 
-impl Change {
+impl ConfigChange {
     /// Returns the change from `running` to `wanted`.
     pub fn of(running: &Config, wanted: &Config) -> Self {
         let mut config = running.clone();
@@ -61,10 +61,10 @@ mod tests {
         let running = Config::default();
         let mut wanted = running.clone();
         wanted.admin.open = true;
-        assert_eq!(Change::of(&running, &wanted).applied, ["admin.open"]);
+        assert_eq!(ConfigChange::of(&running, &wanted).applied, ["admin.open"]);
         wanted.admin.listen.set_port(1);
         wanted.log.level = LogLevel::Debug;
-        let change = Change::of(&running, &wanted);
+        let change = ConfigChange::of(&running, &wanted);
         assert_eq!(change.applied, ["log.level"]);
         assert_eq!(change.waiting, ["admin.listen", "admin.open"]);
         assert_eq!(change.config.admin, running.admin);
@@ -78,13 +78,13 @@ mod tests {
         wanted.log.level = LogLevel::Debug;
         wanted.listen.set_port(1);
         wanted.cache.bytes = Size(5);
-        let change = Change::of(&running, &wanted);
+        let change = ConfigChange::of(&running, &wanted);
         assert_eq!(change.applied, ["write.max_wait", "log.level"]);
         assert_eq!(change.waiting, ["listen", "cache.bytes"]);
         assert_eq!(change.config.write, wanted.write);
         assert_eq!(change.config.listen, running.listen);
         // The same again changes nothing more, and still waits.
-        let again = Change::of(&change.config, &wanted);
+        let again = ConfigChange::of(&change.config, &wanted);
         assert_eq!(again.applied, Vec::<&str>::new());
         assert_eq!(again.waiting, change.waiting);
         assert_eq!(again.config, change.config);

@@ -1,7 +1,7 @@
 //! Pure. What must hold between values, and what is allowed but probably not meant.
 
 use super::keys::{Config, UpstreamConfig};
-use super::problem::{Place, Problem};
+use super::problem::{ConfigProblem, Place};
 use super::units;
 use super::words::Mode;
 use http::Uri;
@@ -13,7 +13,7 @@ pub type Places = BTreeMap<String, Place>;
 
 /// Everything that is wrong with a configuration as a whole. Where several values contradict each
 /// other, the problem stands at the first that was written.
-pub fn problems(config: &Config, places: &Places) -> Vec<Problem> {
+pub fn problems(config: &Config, places: &Places) -> Vec<ConfigProblem> {
     let mut check = Check {
         places,
         problems: Vec::new(),
@@ -26,7 +26,7 @@ pub fn problems(config: &Config, places: &Places) -> Vec<Problem> {
 }
 
 /// Everything that is wrong with a configuration of which nobody knows where it is written.
-pub fn contradictions(config: &Config) -> Vec<Problem> {
+pub fn contradictions(config: &Config) -> Vec<ConfigProblem> {
     problems(config, &Places::new())
 }
 
@@ -89,7 +89,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
 
 struct Check<'p> {
     places: &'p Places,
-    problems: Vec<Problem>,
+    problems: Vec<ConfigProblem>,
 }
 
 impl Check<'_> {
@@ -99,7 +99,7 @@ impl Check<'_> {
         let Some(key) = written.or(keys.first()) else {
             return;
         };
-        self.problems.push(Problem {
+        self.problems.push(ConfigProblem {
             place: self.places.get(*key).cloned(),
             key: (*key).to_owned(),
             found: found.into(),

@@ -4,7 +4,7 @@
 //! keep what it has if that one is wrong. Relative paths are taken from the working directory.
 
 use super::keys::{self, Config};
-use super::problem::{Place, Problem, sort};
+use super::problem::{ConfigProblem, Place, sort};
 use super::read::{Document, Environment, Findings, PREFIX, variables};
 use super::{check, routes, units};
 use crate::route::{OperationDef, Table};
@@ -32,7 +32,7 @@ pub struct Loaded {
 
 impl Loaded {
     /// The route table, with all windows divided by `time_scale`.
-    pub fn table(&self, time_scale: u32) -> Result<Table, Vec<Problem>> {
+    pub fn table(&self, time_scale: u32) -> Result<Table, Vec<ConfigProblem>> {
         let built = Table::build(
             self.operations.clone(),
             self.config.routes.defaults(),
@@ -52,7 +52,7 @@ impl Loaded {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unusable {
     /// Where the value comes from.
-    pub source: Source,
+    pub source: ValueSource,
     /// What was found.
     pub found: String,
     /// What is expected.
@@ -61,7 +61,7 @@ pub struct Unusable {
 
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum ValueSource {
     /// A key of the configuration.
     Key(&'static str),
     /// A variable that is not of the configuration's own.
@@ -73,7 +73,7 @@ pub fn load_usable(
     path: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
     probe: impl Fn(&Config) -> Vec<Unusable>,
-) -> Result<Loaded, Vec<Problem>> {
+) -> Result<Loaded, Vec<ConfigProblem>> {
     load_with(path, &Environment::new(env), &probe)
 }
 
@@ -83,7 +83,7 @@ pub fn load_usable(
 pub fn load(
     path: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
-) -> Result<Loaded, Vec<Problem>> {
+) -> Result<Loaded, Vec<ConfigProblem>> {
     load_with(path, &Environment::new(env), &|_| Vec::new())
 }
 
@@ -91,7 +91,7 @@ fn load_with(
     path: Option<&Path>,
     environment: &Environment,
     probe: &dyn Fn(&Config) -> Vec<Unusable>,
-) -> Result<Loaded, Vec<Problem>> {
+) -> Result<Loaded, Vec<ConfigProblem>> {
     let text = path
         .map(text_of)
         .transpose()
@@ -139,12 +139,12 @@ fn load_with(
     }
 }
 
-fn placed(unusable: Unusable, places: &check::Places) -> Problem {
+fn placed(unusable: Unusable, places: &check::Places) -> ConfigProblem {
     let (place, key) = match unusable.source {
-        Source::Key(key) => (places.get(key).cloned(), key),
-        Source::Variable(name) => (Some(Place::Variable(name.to_owned())), ""),
+        ValueSource::Key(key) => (places.get(key).cloned(), key),
+        ValueSource::Variable(name) => (Some(Place::Variable(name.to_owned())), ""),
     };
-    Problem {
+    ConfigProblem {
         place,
         key: key.to_owned(),
         found: unusable.found,
@@ -192,7 +192,7 @@ pub fn proxy_environment() -> [String; 3] {
 fn operations(
     config: &Config,
     warnings: &mut Vec<String>,
-) -> Result<Vec<OperationDef>, Vec<Problem>> {
+) -> Result<Vec<OperationDef>, Vec<ConfigProblem>> {
     let (name, text) = match &config.routes.file {
         None => (EMBEDDED_NAME.to_owned(), EMBEDDED_ROUTES.to_owned()),
         Some(path) => (
@@ -251,14 +251,14 @@ fn is_same_route(one: &OperationDef, other: &OperationDef) -> bool {
 }
 
 /// The text of a file, or the problem that names it.
-fn text_of(path: &Path) -> Result<String, Problem> {
+fn text_of(path: &Path) -> Result<String, ConfigProblem> {
     let read = || {
         let mut text = String::new();
         let mut file = io::Read::take(std::fs::File::open(path)?, LARGEST_FILE + 1);
         io::Read::read_to_string(&mut file, &mut text)?;
         Ok::<_, io::Error>(text)
     };
-    let problem = |found: String| Problem {
+    let problem = |found: String| ConfigProblem {
         place: Some(Place::Line(path.display().to_string().into(), 0)),
         key: String::new(),
         found,

@@ -22,14 +22,14 @@ pub mod units;
 mod value;
 mod words;
 
-pub use change::Change;
+pub use change::ConfigChange;
 pub use check::{contradictions, warnings};
 pub use keys::{Config, ConfigKey, is_loopback, keys};
 pub use load::{
-    EMBEDDED_ROUTES, Loaded, Source, Unusable, admin_token_environment, environment,
+    EMBEDDED_ROUTES, Loaded, Unusable, ValueSource, admin_token_environment, environment,
     journal_key_environment, load, load_usable, proxy_environment, state_directory_environment,
 };
-pub use problem::{Place, Problem};
+pub use problem::{ConfigProblem, Place};
 pub use render::render_routes;
 pub use units::Size;
 pub use words::{LogAccess, LogFormat, LogLevel, Mode};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 /// One thing that is wrong, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// Where it was found; `None` where nothing was written and a default is meant.
     pub place: Option<Place>,
     /// The key with its sections, e.g. `upstream.url`; empty for a whole file.
@@ -40,7 +40,7 @@ impl Place {
 }
 
 /// Puts the problems of one file, and of the environment over it, into the order of reading.
-pub fn sort(problems: &mut [Problem]) {
+pub fn sort(problems: &mut [ConfigProblem]) {
     problems.sort_by_key(|problem| Place::position(problem.place.as_ref()));
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for Place {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(place) = &self.place {
             write!(f, "{place}: ")?;

@@ -4,9 +4,9 @@
 //! What is wrong is collected, not returned: one run finds every wrong value and every unknown key.
 //! Only the syntax of TOML stops at its first error, since nothing behind it can be trusted.
 
-use super::problem::{Place, Problem};
+use super::problem::{ConfigProblem, Place};
 use super::units;
-use super::value::{Raw, Value};
+use super::value::{ConfigValue, Raw};
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub struct Document<'t> {
 
 impl<'t> Document<'t> {
     /// Parses a document; the first error of syntax is the problem. `file` is for messages.
-    pub fn parse(file: &str, text: &'t str) -> Result<Self, Problem> {
+    pub fn parse(file: &str, text: &'t str) -> Result<Self, ConfigProblem> {
         let file: Arc<str> = file.into();
         let line_ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
         match DeTable::parse(text) {
@@ -56,7 +56,7 @@ impl<'t> Document<'t> {
                     }
                     _ => format!("wrong TOML ({found})"),
                 };
-                Err(Problem {
+                Err(ConfigProblem {
                     place: Some(Place::Line(file, line)),
                     key: String::new(),
                     found,
@@ -117,17 +117,17 @@ fn variable(key: &str) -> String {
 #[derive(Default)]
 pub struct Findings {
     /// Everything that is wrong.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<ConfigProblem>,
     /// Where each value that was written stands, by key.
     pub places: BTreeMap<String, Place>,
     /// All keys that were asked for, with their sections.
     pub known: Vec<String>,
     /// The default and the accepted values of each, in the same order.
-    pub facts: Vec<Facts>,
+    pub facts: Vec<KeyFacts>,
 }
 
 /// A key's value without a configuration, and the values that it accepts.
-pub struct Facts {
+pub struct KeyFacts {
     /// The value without a configuration.
     pub default: String,
     /// The bounds of the value, or its form; empty for any text.
@@ -218,14 +218,14 @@ impl<'a> Section<'a> {
     }
 
     /// Reads the value of a key into `target`, which stays as it is without one.
-    pub fn key<T: Value>(&mut self, key: &str, target: &mut T) {
+    pub fn key<T: ConfigValue>(&mut self, key: &str, target: &mut T) {
         // No form but plain text takes this, so that the refusal names the form.
         let form = T::read(Raw::Text("\0")).err().unwrap_or_default();
         self.read(key, target, form, |_| true);
     }
 
     /// The same for a value that must lie within bounds.
-    pub fn within<T: Value + PartialOrd>(
+    pub fn within<T: ConfigValue + PartialOrd>(
         &mut self,
         key: &str,
         target: &mut T,
@@ -240,7 +240,7 @@ impl<'a> Section<'a> {
     pub fn problem(&mut self, key: &str, found: impl Into<String>, expected: impl Into<String>) {
         let place = self.place(key);
         let (key, found, expected) = (self.path_of(key), found.into(), expected.into());
-        self.findings.problems.push(Problem {
+        self.findings.problems.push(ConfigProblem {
             place,
             key,
             found,
@@ -256,7 +256,7 @@ impl<'a> Section<'a> {
             "`{}`, which is required",
             key.rsplit('.').next().unwrap_or(&key)
         );
-        self.findings.problems.push(Problem {
+        self.findings.problems.push(ConfigProblem {
             place,
             key,
             found,
@@ -265,7 +265,7 @@ impl<'a> Section<'a> {
     }
 
     /// Reads the value of a key; `form` describes the values that `fits` accepts.
-    fn read<T: Value>(
+    fn read<T: ConfigValue>(
         &mut self,
         key: &str,
         target: &mut T,
@@ -275,7 +275,7 @@ impl<'a> Section<'a> {
         let path = self.path_of(key);
         self.keys.push(key.to_owned());
         self.findings.known.push(path.clone());
-        self.findings.facts.push(Facts {
+        self.findings.facts.push(KeyFacts {
             default: target.show(),
             accepts: form.clone(),
         });
@@ -345,7 +345,7 @@ impl<'a> Section<'a> {
             };
             let place = Some(Place::Variable(name.clone()));
             let (key, found) = (key.clone(), "an unknown key".to_owned());
-            self.findings.problems.push(Problem {
+            self.findings.problems.push(ConfigProblem {
                 place,
                 key,
                 found,
@@ -355,7 +355,7 @@ impl<'a> Section<'a> {
         for name in &self.environment.strangers {
             let known = self.findings.known.iter().filter(|key| is_safe(key));
             let known: Vec<String> = known.map(|key| variable(key)).collect();
-            self.findings.problems.push(Problem {
+            self.findings.problems.push(ConfigProblem {
                 place: Some(Place::Variable(name.clone())),
                 key: String::new(),
                 found: "an unknown variable".to_owned(),

@@ -1,8 +1,8 @@
 //! Pure. The route table as it is written: `[operations.<name>]` and `[budgets.<name>]`.
 
-use super::problem::Problem;
+use super::problem::ConfigProblem;
 use super::read::{Document, Environment, Findings, Section};
-use super::value::Value;
+use super::value::ConfigValue;
 use crate::route::{BudgetSpec, CachePolicy, MergeDef, OperationDef, Rate, Source, table};
 use http::Method;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +34,7 @@ pub fn read(document: &Document<'_>, findings: &mut Findings) -> Vec<OperationDe
     });
     for name in rates.keys().filter(|name| !drawn.contains(*name)) {
         let key = format!("budgets.{name}");
-        findings.problems.push(Problem {
+        findings.problems.push(ConfigProblem {
             place: findings.places.get(&format!("{key}.limit")).cloned(),
             key,
             found: "a budget that no operation draws on".to_owned(),
@@ -44,7 +44,7 @@ pub fn read(document: &Document<'_>, findings: &mut Findings) -> Vec<OperationDe
     definitions
 }
 
-fn required<T: Value>(section: &mut Section<'_>, key: &str, target: &mut Option<T>) {
+fn required<T: ConfigValue>(section: &mut Section<'_>, key: &str, target: &mut Option<T>) {
     if !section.has(key) {
         section.missing(key);
     }
@@ -147,7 +147,7 @@ fn budget(
 }
 
 /// What the table finds wrong with the definitions, with the places where they are written.
-pub fn placed(problem: table::Problem, findings: &Findings) -> Problem {
+pub fn placed(problem: table::Problem, findings: &Findings) -> ConfigProblem {
     let operation = format!("operations.{}", problem.operation);
     let key = format!("{operation}.{}", problem.key);
     let path = format!("{operation}.path");
@@ -159,7 +159,7 @@ pub fn placed(problem: table::Problem, findings: &Findings) -> Problem {
         .or_else(|| first().map(|(_, place)| place))
         .or_else(|| places.get(&path))
         .cloned();
-    Problem {
+    ConfigProblem {
         place,
         key,
         found: problem.found,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 /// A kind of value.
-pub trait Value: Sized {
+pub trait ConfigValue: Sized {
     /// Reads the value, or says what is expected.
     fn read(raw: Raw<'_>) -> Result<Self, String>;
 
@@ -78,7 +78,7 @@ impl<'a> Raw<'a> {
     }
 }
 
-impl Value for bool {
+impl ConfigValue for bool {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         match raw {
             Raw::Toml(DeValue::Boolean(value)) => Ok(*value),
@@ -92,7 +92,7 @@ impl Value for bool {
     }
 }
 
-impl Value for u32 {
+impl ConfigValue for u32 {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         integer(raw)
     }
@@ -102,7 +102,7 @@ impl Value for u32 {
     }
 }
 
-impl Value for usize {
+impl ConfigValue for usize {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         integer(raw)
     }
@@ -130,7 +130,7 @@ fn integer<T: TryFrom<u64>>(raw: Raw<'_>) -> Result<T, String> {
     number.ok_or_else(|| "a whole number of 0 or more".to_owned())
 }
 
-impl Value for Duration {
+impl ConfigValue for Duration {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         parsed(raw, units::duration, || {
             format!("{}{}", units::DURATION, raw.advice())
@@ -142,7 +142,7 @@ impl Value for Duration {
     }
 }
 
-impl Value for Size {
+impl ConfigValue for Size {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         parsed(raw, units::size, || {
             format!("{}{}", units::SIZE, raw.advice())
@@ -154,7 +154,7 @@ impl Value for Size {
     }
 }
 
-impl Value for Rate {
+impl ConfigValue for Rate {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         parsed(raw, units::rate, || {
             format!("{}{}", units::RATE, raw.advice())
@@ -166,7 +166,7 @@ impl Value for Rate {
     }
 }
 
-impl Value for String {
+impl ConfigValue for String {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         parsed(raw, |text| Some(text.to_owned()), || TEXT)
     }
@@ -176,7 +176,7 @@ impl Value for String {
     }
 }
 
-impl Value for Box<str> {
+impl ConfigValue for Box<str> {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         String::read(raw).map(Into::into)
     }
@@ -186,7 +186,7 @@ impl Value for Box<str> {
     }
 }
 
-impl Value for PathBuf {
+impl ConfigValue for PathBuf {
     /// No file has an empty name or one with a NUL.
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         let path = |text: &str| {
@@ -201,7 +201,7 @@ impl Value for PathBuf {
     }
 }
 
-impl Value for SocketAddr {
+impl ConfigValue for SocketAddr {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         const EXPECTED: &str =
             "an IP address and a port, such as `127.0.0.1:8080`, `0.0.0.0:8080` or `[::1]:8080`";
@@ -213,7 +213,7 @@ impl Value for SocketAddr {
     }
 }
 
-impl Value for Network {
+impl ConfigValue for Network {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         parsed(raw, |text| text.parse().ok(), || network::NETWORK)
     }
@@ -223,7 +223,7 @@ impl Value for Network {
     }
 }
 
-impl Value for Method {
+impl ConfigValue for Method {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         let known = ["GET", "POST", "PUT", "PATCH", "DELETE"];
         let method = |text: &str| known.contains(&text).then(|| text.parse().ok())?;
@@ -235,7 +235,7 @@ impl Value for Method {
     }
 }
 
-impl Value for NameTemplate {
+impl ConfigValue for NameTemplate {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         names::parse(raw.text().ok_or(TEXT)?).map_err(str::to_owned)
     }
@@ -245,7 +245,7 @@ impl Value for NameTemplate {
     }
 }
 
-impl Value for Source {
+impl ConfigValue for Source {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         names::parse_placeholder(raw.text().ok_or(TEXT)?).map_err(str::to_owned)
     }
@@ -256,7 +256,7 @@ impl Value for Source {
 }
 
 /// In the environment an absent value is written as an empty one.
-impl<T: Value> Value for Option<T> {
+impl<T: ConfigValue> ConfigValue for Option<T> {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         if raw.text() == Some("") {
             Ok(None)
@@ -266,12 +266,13 @@ impl<T: Value> Value for Option<T> {
     }
 
     fn show(&self) -> String {
-        self.as_ref().map_or_else(|| "\"\"".to_owned(), Value::show)
+        self.as_ref()
+            .map_or_else(|| "\"\"".to_owned(), ConfigValue::show)
     }
 }
 
 /// In the environment the elements of a list are separated by commas.
-impl<T: Value> Value for Vec<T> {
+impl<T: ConfigValue> ConfigValue for Vec<T> {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         match raw {
             Raw::Toml(DeValue::Array(elements)) => {
@@ -297,12 +298,12 @@ impl<T: Value> Value for Vec<T> {
     }
 
     fn show(&self) -> String {
-        let elements: Vec<String> = self.iter().map(Value::show).collect();
+        let elements: Vec<String> = self.iter().map(ConfigValue::show).collect();
         format!("[{}]", elements.join(", "))
     }
 }
 
-impl Value for Directives {
+impl ConfigValue for Directives {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         let known = [Self::Shorter, Self::Upstream, Self::Operator];
         one_of(raw, &known, directives)

@@ -1,6 +1,6 @@
 //! Pure. Values that are one of a few words.
 
-use super::value::{Raw, Value, one_of};
+use super::value::{ConfigValue, Raw, one_of};
 
 /// Makes an enum whose variants are written as words in a configuration.
 macro_rules! words {
@@ -32,7 +32,7 @@ macro_rules! words {
             }
         }
 
-        impl Value for $name {
+        impl ConfigValue for $name {
             fn read(raw: Raw<'_>) -> Result<Self, String> {
                 one_of(raw, Self::ALL, Self::as_str)
             }

@@ -55,12 +55,12 @@ impl Body for RequestBody {
 
 /// The body of a response. Once hyper has all of it and drops it, the exchange has ended.
 #[derive(Debug)]
-pub struct AnswerBody {
+pub struct ResponseBody {
     inner: OuterBody,
     _exchange: Exchange,
 }
 
-impl AnswerBody {
+impl ResponseBody {
     pub(super) fn new(inner: OuterBody, exchange: Exchange) -> Self {
         Self {
             inner,
@@ -69,7 +69,7 @@ impl AnswerBody {
     }
 }
 
-impl Body for AnswerBody {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BoxError;
 

@@ -3,10 +3,10 @@
 //! hyper parses and writes; [`Line`] below it watches the bytes; [`Notes`] connect the two. What a
 //! request means is the service's business.
 
-use super::body::{AnswerBody, RequestBody};
-use super::line::{Line, Patience};
+use super::body::{RequestBody, ResponseBody};
+use super::line::{Line, LinePatience};
 use super::notes::{Interim, Notes};
-use super::refusals::Refusals;
+use super::refusals::MalformedReplies;
 use crate::exchange::body::OuterBody;
 use crate::exchange::request::AmbiguousFraming;
 use crate::metrics::Malformed;
@@ -31,7 +31,7 @@ pub struct ConnectionBounds {
     /// The largest head, in bytes, at least 8 KiB.
     pub head_bytes: usize,
     /// The time a caller may take to send, and to read what is sent.
-    pub patience: Patience,
+    pub patience: LinePatience,
 }
 
 /// Serves one connection until it ends, or until `stopped` is set and its request has ended.
@@ -44,7 +44,7 @@ pub async fn serve<I, S>(
     peer: SocketAddr,
     service: S,
     bounds: ConnectionBounds,
-    refusals: Refusals,
+    refusals: MalformedReplies,
     mut stopped: watch::Receiver<bool>,
 ) -> Option<Malformed>
 where
@@ -89,7 +89,7 @@ fn served<S>(
     service: &S,
     notes: &Notes,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + use<S>
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + use<S>
 where
     S: Service<Request<RequestBody>, Response = Response<OuterBody>, Error = Infallible>,
 {
@@ -112,7 +112,7 @@ where
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(header::CONNECTION, close);
         }
-        Ok(with_phrase(answer).map(|body| AnswerBody::new(body, exchange)))
+        Ok(with_phrase(answer).map(|body| ResponseBody::new(body, exchange)))
     }
 }
 
@@ -182,7 +182,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::time::sleep;
 
-    const PATIENCE: Patience = Patience {
+    const PATIENCE: LinePatience = LinePatience {
         idle: Duration::from_secs(75),
         head: Duration::from_secs(10),
         piece: Duration::from_secs(30),
@@ -203,7 +203,7 @@ mod tests {
             let (mut caller, server) = tokio::io::duplex(10_000);
             caller.write_all(b"nonsense\r\n\r\n").await.unwrap();
             let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-            let refusals = Refusals::new(bounds.head_bytes);
+            let refusals = MalformedReplies::new(bounds.head_bytes);
             let from = sleep(Duration::ZERO).deadline();
             let served = serve(server, peer, service, bounds, refusals, stopped);
             let stops = async {

@@ -17,7 +17,7 @@
 //!
 //! **Malformed requests.** hyper answers bytes that are not a request with a bare status. The line
 //! recognises that response, because it comes while no request is served and everything written
-//! before has been sent. It writes one of the gateway's own instead ([`Refusals`]). If a caller
+//! before has been sent. It writes one of the gateway's own instead ([`MalformedReplies`]). If a caller
 //! pipelines such bytes behind a request whose response is still being written, the bare status
 //! passes.
 //!
@@ -29,8 +29,8 @@
 //! 9.6).
 
 use super::framing::Framing;
-use super::notes::{Notes, Stage};
-use super::refusals::Refusals;
+use super::notes::{ConnectionStage, Notes};
+use super::refusals::MalformedReplies;
 use crate::metrics::Malformed;
 use std::future::Future;
 use std::io;
@@ -55,7 +55,7 @@ const LINGER_STOPPED: Duration = Duration::from_secs(1);
 
 /// The times that a caller may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct LinePatience {
     /// For the first byte of a request, from the start of the connection or the end of the last
     /// response.
     pub idle: Duration,
@@ -96,8 +96,8 @@ enum Round {
 pub struct Line<I> {
     inner: I,
     notes: Notes,
-    patience: Patience,
-    refusals: Refusals,
+    patience: LinePatience,
+    refusals: MalformedReplies,
     framing: Framing,
     /// The length of the HTTP/2 preface read so far; `None` once the connection began otherwise.
     opening: Option<usize>,
@@ -122,7 +122,7 @@ pub struct Line<I> {
 
 impl<I> Line<I> {
     /// Watches `inner`.
-    pub fn new(inner: I, notes: Notes, patience: Patience, refusals: Refusals) -> Self {
+    pub fn new(inner: I, notes: Notes, patience: LinePatience, refusals: MalformedReplies) -> Self {
         Self {
             inner,
             notes,
@@ -155,7 +155,7 @@ impl<I> Line<I> {
 
     /// Returns whether bytes written now respond to no request: hyper found a malformed one.
     fn is_unasked(&self) -> bool {
-        self.notes.stage() == Stage::None && self.all_left == Some(self.notes.heads())
+        self.notes.stage() == ConnectionStage::None && self.all_left == Some(self.notes.heads())
     }
 
     /// Starts the response to bytes that are not a request. Only the first reason counts.
@@ -263,7 +263,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
                     if !self.ahead.is_empty() || !self.input_ends(context)? {
                         return Ok(());
                     }
-                    self.presence = if self.notes.stage() == Stage::Waiting {
+                    self.presence = if self.notes.stage() == ConnectionStage::Waiting {
                         Presence::Asking(0, Round::First)
                     } else {
                         Presence::Listening
@@ -314,7 +314,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
             }
             // Checked before the first byte only: a begun interim response must be completed, or it
             // would corrupt the response that follows.
-            if *written == 0 && self.notes.stage() != Stage::Waiting {
+            if *written == 0 && self.notes.stage() != ConnectionStage::Waiting {
                 self.presence = Presence::Listening;
                 break;
             }
@@ -478,9 +478,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<I> {
         let polled = Pin::new(&mut self.inner).poll_flush(context);
         ready!(self.in_time(context, polled))?;
         match self.notes.stage() {
-            Stage::None => self.all_left = Some(self.notes.heads()),
-            Stage::Waiting | Stage::WaitingSilently => self.watch(context)?,
-            Stage::Answered => {}
+            ConnectionStage::None => self.all_left = Some(self.notes.heads()),
+            ConnectionStage::Waiting | ConnectionStage::WaitingSilently => self.watch(context)?,
+            ConnectionStage::Answered => {}
         }
         Poll::Ready(Ok(()))
     }

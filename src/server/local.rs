@@ -5,7 +5,7 @@
 
 use super::body::RequestBody;
 use super::conn::{self, ConnectionBounds};
-use super::refusals::Refusals;
+use super::refusals::MalformedReplies;
 use crate::exchange::body::OuterBody;
 use crate::tasks;
 use http::{Request, Response};
@@ -57,7 +57,7 @@ pub async fn serve<S>(
     S::Future: Send,
 {
     let room = Arc::new(Semaphore::new(MOST));
-    let refusals = Refusals::new(bounds.head_bytes);
+    let refusals = MalformedReplies::new(bounds.head_bytes);
     let (stopping, stopped) = watch::channel(false);
     let accepting = async {
         while let Ok(place) = room.clone().acquire_owned().await {

@@ -25,7 +25,7 @@ use conn::ConnectionBounds;
 use http::{Request, Response};
 use hyper::service::Service;
 use parking_lot::Mutex;
-use refusals::Refusals;
+use refusals::MalformedReplies;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
@@ -46,7 +46,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// The bounds of a listener.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct ServerBounds {
     /// Connections served at once. A sixteenth more is accepted, for clear rejections.
     pub connections: usize,
     /// Connections of one peer. Further ones are closed at once, so that other peers get in.
@@ -60,7 +60,7 @@ pub struct Bounds {
 pub async fn serve<S>(
     listener: TcpListener,
     connected: impl Fn(SocketAddr) -> S + Send,
-    bounds: Bounds,
+    bounds: ServerBounds,
     seen: Connections,
     stop: impl Future<Output = ()> + Send,
 ) where
@@ -75,7 +75,7 @@ pub async fn serve<S>(
     tokio::pin!(stop);
     let mut failures = Failures::default();
     let peers = Peers::default();
-    let refusals = Refusals::new(bounds.each.head_bytes);
+    let refusals = MalformedReplies::new(bounds.each.head_bytes);
     loop {
         // The place comes before the connection: connections without one stay in the kernel's
         // queue.

@@ -15,7 +15,7 @@ pub struct Notes {
 struct Shared {
     /// Whether some head had both a length and a transfer encoding.
     ambiguous: AtomicBool,
-    /// The stage of the present request; see [`Stage`].
+    /// The stage of the present request; see [`ConnectionStage`].
     stage: AtomicU8,
     /// The number of heads so far, of requests and of responses. Only the connection's own task
     /// counts.
@@ -30,7 +30,7 @@ struct Shared {
 
 /// The stage of the request that a connection serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum ConnectionStage {
     /// No request is served.
     None,
     /// The request waits for its response head, and its caller cannot be asked whether it is still
@@ -42,11 +42,11 @@ pub(super) enum Stage {
     Answered,
 }
 
-const STAGES: [Stage; 4] = [
-    Stage::None,
-    Stage::WaitingSilently,
-    Stage::Waiting,
-    Stage::Answered,
+const STAGES: [ConnectionStage; 4] = [
+    ConnectionStage::None,
+    ConnectionStage::WaitingSilently,
+    ConnectionStage::Waiting,
+    ConnectionStage::Answered,
 ];
 
 /// Whether a caller understands interim responses. HTTP/1.0 has none.
@@ -66,13 +66,13 @@ impl Exchange {
     /// Notes that the response head is there.
     pub fn answered(&self) {
         self.0.head();
-        self.0.enter(Stage::Answered);
+        self.0.enter(ConnectionStage::Answered);
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.0.enter(Stage::None);
+        self.0.enter(ConnectionStage::None);
     }
 }
 
@@ -103,8 +103,8 @@ impl Notes {
     pub fn taken_up(&self, interim: Interim) -> Exchange {
         self.head();
         self.enter(match interim {
-            Interim::Understood => Stage::Waiting,
-            Interim::Unknown => Stage::WaitingSilently,
+            Interim::Understood => ConnectionStage::Waiting,
+            Interim::Unknown => ConnectionStage::WaitingSilently,
         });
         Exchange(self.clone())
     }
@@ -135,9 +135,9 @@ impl Notes {
         let _ = self.shared.refused.set((why, id));
     }
 
-    pub(super) fn stage(&self) -> Stage {
+    pub(super) fn stage(&self) -> ConnectionStage {
         let stage = usize::from(self.shared.stage.load(Ordering::Acquire));
-        STAGES.get(stage).copied().unwrap_or(Stage::None)
+        STAGES.get(stage).copied().unwrap_or(ConnectionStage::None)
     }
 
     pub(super) fn heads(&self) -> u32 {
@@ -146,10 +146,10 @@ impl Notes {
 
     /// Returns whether bytes read now belong to the head of a request.
     pub(super) fn is_head_next(&self) -> bool {
-        self.stage() == Stage::None && !self.shared.body.load(Ordering::Acquire)
+        self.stage() == ConnectionStage::None && !self.shared.body.load(Ordering::Acquire)
     }
 
-    fn enter(&self, stage: Stage) {
+    fn enter(&self, stage: ConnectionStage) {
         self.shared.stage.store(stage as u8, Ordering::Release);
     }
 

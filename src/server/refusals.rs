@@ -11,7 +11,7 @@ use http::{HeaderValue, Response};
 
 /// Creates the responses of one listener. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Refusals {
+pub struct MalformedReplies {
     ids: RequestIds,
     clock: Clock,
     head_bytes: usize,
@@ -19,12 +19,12 @@ pub struct Refusals {
 
 /// A response as it is written, and its id.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct MalformedReply {
     pub(super) bytes: Vec<u8>,
     pub(super) id: HeaderValue,
 }
 
-impl Refusals {
+impl MalformedReplies {
     /// Creates them for a listener that accepts heads of up to `head_bytes`.
     pub fn new(head_bytes: usize) -> Self {
         Self {
@@ -35,7 +35,7 @@ impl Refusals {
     }
 
     /// Returns the response for this reason. The connection is closed after it.
-    pub(super) fn answer(&self, why: Malformed) -> Refusal {
+    pub(super) fn answer(&self, why: Malformed) -> MalformedReply {
         let error = match why {
             Malformed::Head => GatewayError::BadRequest(
                 "What came is no request, or its head is malformed. This listener takes requests of \
@@ -51,7 +51,7 @@ impl Refusals {
         let mut answer = error_response::error_held(&error);
         let id = self.ids.next();
         answer.headers_mut().insert(REQUEST_ID, id.clone());
-        Refusal {
+        MalformedReply {
             bytes: written(&answer, &httpdate::fmt_http_date(self.clock.wall())),
             id,
         }

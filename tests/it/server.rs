@@ -10,7 +10,7 @@ use segment_gateway::config::{Config, Size};
 use segment_gateway::gateway::connection::ConnectionServices;
 use segment_gateway::sandbox::SandboxSpec;
 use segment_gateway::server::conn;
-use segment_gateway::server::refusals::Refusals;
+use segment_gateway::server::refusals::MalformedReplies;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ async fn an_idle_connection_outlives_the_time_for_a_head() {
     let (mut caller, connection) = tokio::io::duplex(64 * 1024);
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-    let (service, refusals) = (front.connected(peer), Refusals::new(bounds.head_bytes));
+    let (service, refusals) = (front.connected(peer), MalformedReplies::new(bounds.head_bytes));
     drop(tokio::spawn(conn::serve(
         connection, peer, service, bounds, refusals, stopped,
     )));

@@ -12,8 +12,8 @@ fn asked(access: &Access, peer: &str, path: &str, authorization: &str) -> Result
     access.admit(&request.body(()).unwrap(), at(peer), false)
 }
 
-fn at(peer: &str) -> Peer {
-    Peer::Address(peer.parse().unwrap())
+fn at(peer: &str) -> AdminPeer {
+    AdminPeer::Address(peer.parse().unwrap())
 }
 
 fn access(public: bool, open: bool, token: bool) -> Access {
@@ -258,7 +258,7 @@ fn a_loopback_peer_is_like_others_where_others_can_connect() {
 fn whoever_opens_the_socket_may_do_everything() {
     let request = Request::delete("/writes/1").body(()).unwrap();
     let access = access(false, false, true);
-    assert_eq!(access.admit(&request, Peer::Socket, true), Ok(()));
+    assert_eq!(access.admit(&request, AdminPeer::Socket, true), Ok(()));
 }
 
 #[test]

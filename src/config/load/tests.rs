@@ -14,7 +14,7 @@ fn load_text(text: &str, env: &[(&str, &str)]) -> Result<Loaded, Vec<String>> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
     let name = file.path().display().to_string();
-    let shown = |problem: &Problem| problem.to_string().replace(&name, "FILE");
+    let shown = |problem: &ConfigProblem| problem.to_string().replace(&name, "FILE");
     load(Some(file.path()), pairs(env)).map_err(|problems| problems.iter().map(shown).collect())
 }
 

@@ -1,7 +1,7 @@
 use super::super::notes::Interim;
 use super::*;
 
-const PATIENCE: Patience = Patience {
+const PATIENCE: LinePatience = LinePatience {
     idle: Duration::from_secs(75),
     head: Duration::from_secs(10),
     piece: Duration::from_secs(30),
@@ -9,7 +9,12 @@ const PATIENCE: Patience = Patience {
 };
 
 fn over<I>(inner: I, notes: &Notes) -> Line<I> {
-    Line::new(inner, notes.clone(), PATIENCE, Refusals::new(32 * 1024))
+    Line::new(
+        inner,
+        notes.clone(),
+        PATIENCE,
+        MalformedReplies::new(32 * 1024),
+    )
 }
 
 /// A flush, again and again, as the HTTP library does: ends with the error.

@@ -1,0 +1,80 @@
+//! `segment-gateway check` and `routes`: a configuration, looked at without starting.
+
+use super::output::{Failure, say};
+use super::unusable::unusable_values;
+use crate::app;
+use crate::config::{self, Config, Loaded};
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Args, Debug)]
+pub(super) struct ConfigFile {
+    /// Configuration file. Without it the defaults apply. Environment variables
+    /// SEGMENT_GATEWAY__SECTION__KEY override it.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    /// Loads the file, with the environment over it.
+    pub(super) fn load(&self) -> Result<Loaded, Failure> {
+        Ok(config::load(self.config.as_deref(), config::environment())?)
+    }
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CheckCommand {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Do not check whether addresses and state directory can be used here: the gateway runs on
+    /// another machine or as another user.
+    #[arg(long)]
+    elsewhere: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RoutesCommand {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print the embedded table as TOML, to edit and name in routes.file.
+    #[arg(long, conflicts_with = "config")]
+    toml: bool,
+}
+
+/// Runs `check`.
+pub(super) fn check(command: &CheckCommand) -> Result<(), Failure> {
+    let file = command.file.config.as_deref();
+    let probe = |config: &Config| {
+        let mut found = unusable_values(config);
+        if !command.elsewhere {
+            found.extend(app::preflight(config));
+        }
+        found
+    };
+    let loaded = config::load_usable(file, config::environment(), probe)?;
+    let open_secrets = match command.elsewhere {
+        true => Vec::new(),
+        false => app::open_secrets(&loaded.config),
+    };
+    for warning in loaded.warnings.iter().chain(&open_secrets) {
+        say(&format!("warning: {warning}"));
+    }
+    let name = file.map_or("the defaults".into(), |path| path.display().to_string());
+    say(&format!(
+        "{name}: no problems; {} operations, upstream {}",
+        loaded.operations.len(),
+        loaded.config.upstream.url
+    ));
+    Ok(())
+}
+
+/// Runs `routes`.
+pub(super) fn routes(command: &RoutesCommand) -> Result<(), Failure> {
+    if command.toml {
+        say(config::EMBEDDED_ROUTES.trim_end());
+        return Ok(());
+    }
+    let table = command.file.load()?.table(1)?;
+    say(config::render_routes(&table).trim_end());
+    Ok(())
+}

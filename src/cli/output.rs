@@ -1,0 +1,52 @@
+//! What a command prints, and how it fails.
+
+use crate::app::AppError;
+use crate::config::ConfigProblem;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Why a command failed.
+pub(super) enum Failure {
+    /// A configuration, command line or key that cannot be used, one mistake a line. Status 2.
+    Unusable(Vec<String>),
+    /// Anything else. Status 1.
+    Failed(String),
+}
+
+impl From<Vec<ConfigProblem>> for Failure {
+    fn from(problems: Vec<ConfigProblem>) -> Self {
+        Self::Unusable(problems.iter().map(ToString::to_string).collect())
+    }
+}
+
+impl From<AppError> for Failure {
+    fn from(error: AppError) -> Self {
+        Self::Failed(error.0)
+    }
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
+
+impl Failure {
+    /// Prints the failure on standard error and returns the exit status.
+    pub(super) fn report(&self) -> ExitCode {
+        let (lines, status) = match self {
+            Self::Unusable(problems) => (problems.as_slice(), 2),
+            Self::Failed(why) => (std::slice::from_ref(why), 1),
+        };
+        for line in lines {
+            let _ = writeln!(std::io::stderr(), "segment-gateway: {line}");
+        }
+        ExitCode::from(status)
+    }
+}
+
+/// Prints a line on standard output.
+pub(super) fn say(line: &str) {
+    // A reader that has closed the pipe wants no more.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
