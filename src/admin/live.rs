@@ -18,37 +18,15 @@ use http_body::{Body, Frame};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
-use tokio::task::spawn_blocking;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 const PAGE: &str = include_str!("live/page.html");
 /// How often a stream tells.
 const PERIOD: Duration = Duration::from_secs(1);
-/// A document is shown to others for so long; a little less than the period.
-const SHARED_FOR: Duration = Duration::from_millis(900);
-/// So many may follow at once.
-const MOST_STREAMS: usize = 32;
-
-/// The streams of one listener.
-#[derive(Clone, Debug)]
-pub(super) struct Streams {
-    room: Arc<Semaphore>,
-    /// The latest event, and when it was made.
-    latest: Arc<Mutex<Option<(Instant, Bytes)>>>,
-}
-
-impl Default for Streams {
-    fn default() -> Self {
-        Self {
-            room: Arc::new(Semaphore::new(MOST_STREAMS)),
-            latest: Arc::default(),
-        }
-    }
-}
 
 impl Admin {
     /// The page.
@@ -67,7 +45,7 @@ impl Admin {
 
     /// A stream of events; none if too many follow already.
     pub(super) fn live(&self) -> Response<OuterBody> {
-        let Ok(place) = Arc::clone(&self.streams.room).try_acquire_owned() else {
+        let Some(place) = self.streams.place() else {
             return text(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "32 streams are being followed already; close a page, or ask for /status\n",
@@ -87,23 +65,15 @@ impl Admin {
         response
     }
 
-    /// The event of this moment, the same for all streams; `None` if it cannot be built.
+    /// Returns the event of this moment, the same for all streams; `None` if it cannot be built.
     async fn event(self) -> Option<Bytes> {
         let now = self.gateway.clock().now();
-        let mut latest = self.streams.latest.lock().await;
-        if let Some((made, event)) = &*latest
-            && now.saturating_duration_since(*made) < SHARED_FOR
-        {
-            return Some(event.clone());
-        }
-        let admin = self.clone();
-        let built = spawn_blocking(move || {
-            let status = admin.live_status(now);
+        let streams = self.streams.clone();
+        let build = move || {
+            let status = self.live_status(now);
             Bytes::from(format!("event: status\ndata: {status}\n\n"))
-        });
-        let event = built.await.ok()?;
-        *latest = Some((now, event.clone()));
-        Some(event)
+        };
+        streams.event(now, build).await
     }
 
     fn live_status(&self, now: Instant) -> Value {

@@ -21,6 +21,7 @@ mod guesses;
 mod live;
 mod log;
 mod overview;
+mod streams;
 mod writes;
 
 pub use access::{Access, AdminPeer, Token};
@@ -44,6 +45,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use streams::Streams;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -56,7 +58,7 @@ pub struct Admin {
     started: Instant,
     /// Budgets shown before: their gauges must fall to zero when they are forgotten.
     shown: Arc<parking_lot::Mutex<BTreeSet<Arc<str>>>>,
-    streams: live::Streams,
+    streams: Streams,
     guesses: Arc<parking_lot::Mutex<Guesses>>,
     /// One document is built at a time: whoever asks often takes no more than a thread.
     building: Arc<Semaphore>,
@@ -73,7 +75,7 @@ impl Admin {
             upstream: upstream.into(),
             started,
             shown: Arc::default(),
-            streams: live::Streams::default(),
+            streams: Streams::default(),
             guesses: Arc::default(),
             building: Arc::new(Semaphore::new(1)),
             log: None,

@@ -26,7 +26,7 @@ use crate::read::Reads;
 use crate::route::Table;
 use crate::server::ServerBounds;
 use crate::server::conn::ConnectionBounds;
-use crate::server::line::LinePatience;
+use crate::server::deadlines::LinePatience;
 use crate::shadow::{Shadow, model};
 use crate::tasks::Tasks;
 use crate::trace::{self, Collector, Tracer};

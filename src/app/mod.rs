@@ -1,5 +1,5 @@
-//! The program: builds every part from the configuration, wires the parts, and starts and stops them
-//! in order.
+//! The program: builds every part from the configuration, wires the parts, and starts and stops
+//! them in order.
 //!
 //! `serve.rs` is the life of the process, in order: listeners, state, gateway, admin listener,
 //! callers, then the drain. `start.rs` opens what the last process left and builds the gateway,

@@ -6,7 +6,7 @@ use super::listen::{bind, until};
 use super::operators::{Operators, access};
 use super::reload::{Reloader, Reloads, Targets};
 use super::sandbox::{Inside, start_inside};
-use super::start::{Past, Started, recover, start};
+use super::start::{EarlierTraffic, Started, recover, start};
 use super::start_error::{AppError, failed};
 use crate::admin::Admin;
 use crate::clock::Clock;
@@ -49,9 +49,9 @@ pub async fn serve(
     // The simulated API outlasts the drain, as the real one does.
     let (sandbox_stopping, sandbox_stopped) = watch::channel(false);
     let past = if inside.is_some() {
-        Past::Empty
+        EarlierTraffic::Empty
     } else {
-        Past::Unknown
+        EarlierTraffic::Unknown
     };
     let scale = inside
         .as_ref()
@@ -82,7 +82,7 @@ pub async fn serve(
         gateway: gateway.clone(),
         access: access.clone(),
         log: log.clone(),
-        simulated: past == Past::Empty,
+        simulated: past == EarlierTraffic::Empty,
         scale,
     };
     let reloader = Arc::new(Reloader::new(targets, loaded));

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// What was sent to the API before this process started, where no ledger says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Past {
+pub(super) enum EarlierTraffic {
     /// Nothing: the API is a sandbox that has just been started.
     Empty,
     /// Anything.
@@ -40,7 +40,7 @@ pub(super) struct Started {
 pub(super) async fn start(
     loaded: &Loaded,
     scale: u32,
-    past: Past,
+    past: EarlierTraffic,
     clock: Clock,
 ) -> Result<Started, AppError> {
     let config = &loaded.config;
@@ -79,7 +79,7 @@ pub(super) async fn start(
             state.mark_used().map_err(failed)?;
             (opened.ledger, opened.history, opened.left)
         }
-        None if past == Past::Empty => (
+        None if past == EarlierTraffic::Empty => (
             Ledger::none(clock.clone()),
             Some(PastUsage::new()),
             Some(Vec::new()),
@@ -89,7 +89,7 @@ pub(super) async fn start(
     let assembly = Assembly {
         keeping: Keeping {
             // A simulated API ends with the process as well.
-            outlasts: state.is_some() || past == Past::Empty,
+            outlasts: state.is_some() || past == EarlierTraffic::Empty,
             ..keeping
         },
         config: config.clone(),

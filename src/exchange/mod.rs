@@ -13,6 +13,7 @@ pub mod error_response;
 pub mod ids;
 pub mod prefer;
 pub mod priority;
+pub(crate) mod progress;
 pub mod request;
 pub mod request_id;
 pub mod response;

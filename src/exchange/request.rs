@@ -4,8 +4,8 @@
 use crate::credential::{self, Credential};
 use crate::exchange::edge;
 use crate::exchange::ids::Ids;
+use crate::exchange::progress::Progress;
 use crate::exchange::share::Portion;
-use crate::exchange::timing::Progress;
 use crate::limit::turns::{Caller, Urgency};
 use crate::route::names;
 use crate::route::pattern::Params;

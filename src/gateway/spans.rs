@@ -6,7 +6,8 @@
 
 use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::ids::Ids;
-use crate::exchange::timing::{Progress, Timing};
+use crate::exchange::progress::Progress;
+use crate::exchange::timing::Timing;
 use crate::gateway::Gateway;
 use crate::metrics::Outcome;
 use crate::route::policy::Operation;

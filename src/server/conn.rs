@@ -4,7 +4,8 @@
 //! request means is the service's business.
 
 use super::body::{RequestBody, ResponseBody};
-use super::line::{Line, LinePatience};
+use super::deadlines::LinePatience;
+use super::line::Line;
 use super::notes::{Interim, Notes};
 use super::refusals::MalformedReplies;
 use crate::exchange::body::OuterBody;

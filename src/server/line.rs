@@ -11,15 +11,11 @@
 //! **Slow readers.** hyper polls a response body, and with it the body's deadlines, only after the
 //! socket has accepted what came before. So a caller that reads nothing is detected here.
 //!
-//! **Deadlines of heads.** hyper would set and clear a timer for every head. Here a timer runs on
-//! while heads arrive in time, and is compared with the real deadline only when it fires. Callers
-//! that are quick cost no timer at all.
-//!
 //! **Malformed requests.** hyper answers bytes that are not a request with a bare status. The line
 //! recognises that response, because it comes while no request is served and everything written
-//! before has been sent. It writes one of the gateway's own instead ([`MalformedReplies`]). If a caller
-//! pipelines such bytes behind a request whose response is still being written, the bare status
-//! passes.
+//! before has been sent. It writes one of the gateway's own instead ([`MalformedReplies`]). If a
+//! caller pipelines such bytes behind a request whose response is still being written, the bare
+//! status passes.
 //!
 //! A head that began and is overdue is answered with 408. If nothing came, the connection is closed
 //! without a response.
@@ -28,6 +24,7 @@
 //! overtake the response. So [`Line::close`] reads and drops some of them first (RFC 9112, section
 //! 9.6).
 
+use super::deadlines::{HeadDeadline, HeadPart, LinePatience, WriteDeadline};
 use super::framing::Framing;
 use super::notes::{ConnectionStage, Notes};
 use super::refusals::MalformedReplies;
@@ -38,7 +35,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// The time for a reset to arrive: one round trip.
@@ -52,20 +49,6 @@ const LINGER_BYTES: u64 = 64 * 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(10);
 /// The time bound while the gateway stops: enough for the caller to read its response.
 const LINGER_STOPPED: Duration = Duration::from_secs(1);
-
-/// The times that a caller may take.
-#[derive(Clone, Copy, Debug)]
-pub struct LinePatience {
-    /// For the first byte of a request, from the start of the connection or the end of the last
-    /// response.
-    pub idle: Duration,
-    /// For a whole head, from its first byte.
-    pub head: Duration,
-    /// Between two writes of a response that it accepts.
-    pub piece: Duration,
-    /// For the rest of a response, from the first write that it did not accept.
-    pub answer: Duration,
-}
 
 /// The state of the question whether the caller is still there.
 #[derive(Debug)]
@@ -108,16 +91,8 @@ pub struct Line<I> {
     /// The bytes read while a request waited, for hyper to read later.
     ahead: Vec<u8>,
     presence: Presence,
-    /// A timer that runs while the caller accepts no bytes.
-    stalled: Option<Pin<Box<Sleep>>>,
-    /// The head count and the deadline of the response that the caller is slow to accept.
-    answer_by: Option<(u32, Instant)>,
-    /// The head count, the deadline of the next head, and whether part of that head has arrived.
-    head_by: Option<(u32, Instant, bool)>,
-    /// The head count at which the last bytes of a head arrived.
-    head_began: Option<u32>,
-    /// A timer that fires at the deadline of a head, or at that of an earlier one.
-    head_timer: Option<Pin<Box<Sleep>>>,
+    writes: WriteDeadline,
+    next_head: HeadDeadline,
 }
 
 impl<I> Line<I> {
@@ -134,18 +109,15 @@ impl<I> Line<I> {
             all_left: Some(0),
             ahead: Vec::new(),
             presence: Presence::Open,
-            stalled: None,
-            answer_by: None,
-            head_by: None,
-            head_began: None,
-            head_timer: None,
+            writes: WriteDeadline::default(),
+            next_head: HeadDeadline::default(),
         }
     }
 
     fn note(&mut self, read: &[u8]) {
         // The stage decides what the bytes are. Between requests they belong to a head.
         if !read.is_empty() && self.notes.is_head_next() {
-            self.head_began = Some(self.notes.heads());
+            self.next_head.note_bytes(self.notes.heads());
         }
         self.framing.feed(read);
         if self.framing.ambiguous() {
@@ -192,30 +164,10 @@ impl<I> Line<I> {
         context: &mut Context<'_>,
         polled: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.stalled = None;
-            return polled;
-        }
-        let (patience, head) = (self.patience, self.notes.heads());
-        let answer_by = &mut self.answer_by;
-        let stalled = self.stalled.get_or_insert_with(|| {
-            let from_now = |time| sleep(time).deadline();
-            // Until now the caller accepted everything, so its time begins here. Callers that never
-            // block cost no reading of the clock.
-            let by = match *answer_by {
-                Some((same, by)) if same == head => by,
-                _ => from_now(patience.answer),
-            };
-            *answer_by = Some((head, by));
-            Box::pin(sleep_until(by.min(from_now(patience.piece))))
-        });
-        ready!(stalled.as_mut().poll(context));
-        let why = "the caller does not take its answer";
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
+        let heads = self.notes.heads();
+        self.writes.in_time(context, polled, heads, &self.patience)
     }
-}
 
-impl<I> Line<I> {
     /// Fails a read that found nothing, if the head is overdue, or answers what there is of it (RFC
     /// 9110, section 15.5.9).
     fn head_in_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
@@ -223,33 +175,17 @@ impl<I> Line<I> {
             return Ok(());
         }
         let heads = self.notes.heads();
-        let began = self.head_began == Some(heads);
-        // A new deadline for each head, and once more when its first byte has arrived.
-        let by = match self.head_by {
-            Some((same, by, had)) if same == heads && had == began => by,
-            _ if began => sleep(self.patience.head).deadline(),
-            _ => sleep(self.patience.idle).deadline(),
-        };
-        self.head_by = Some((heads, by, began));
-        let timer = self
-            .head_timer
-            .get_or_insert_with(|| Box::pin(sleep_until(by)));
-        // The timer is moved only to an earlier deadline; a later one is set when it fires.
-        if timer.deadline() > by {
-            timer.as_mut().reset(by);
-        }
-        while timer.as_mut().poll(context).is_ready() {
-            if timer.deadline() >= by {
-                if began && self.is_unasked() {
-                    self.refuse(Malformed::Timeout);
-                    return Ok(());
-                }
-                let why = "the head of a request did not come in time";
-                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        match self.next_head.poll_overdue(context, heads, &self.patience) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(HeadPart::Some) if self.is_unasked() => {
+                self.refuse(Malformed::Timeout);
+                Ok(())
             }
-            timer.as_mut().reset(by);
+            Poll::Ready(_) => {
+                let why = "the head of a request did not come in time";
+                Err(io::Error::new(io::ErrorKind::TimedOut, why))
+            }
         }
-        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@
 
 pub mod body;
 pub mod conn;
+pub mod deadlines;
 pub mod descriptors;
 pub mod framing;
 pub mod line;

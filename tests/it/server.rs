@@ -77,7 +77,10 @@ async fn an_idle_connection_outlives_the_time_for_a_head() {
     let (mut caller, connection) = tokio::io::duplex(64 * 1024);
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-    let (service, refusals) = (front.connected(peer), MalformedReplies::new(bounds.head_bytes));
+    let (service, refusals) = (
+        front.connected(peer),
+        MalformedReplies::new(bounds.head_bytes),
+    );
     drop(tokio::spawn(conn::serve(
         connection, peer, service, bounds, refusals, stopped,
     )));

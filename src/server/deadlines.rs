@@ -1,0 +1,127 @@
+//! How long a caller may take to send a head and to accept a response.
+//!
+//! hyper would set and clear a timer for every head. Here a timer runs on while heads arrive in
+//! time, and is compared with the real deadline only when it fires. Callers that are quick cost no
+//! timer at all.
+//!
+//! The connection counts heads. A deadline is kept with the count at which it was set and is valid
+//! only while that is unchanged, so nothing has to be reset for each request.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+/// The times that a caller may take.
+#[derive(Clone, Copy, Debug)]
+pub struct LinePatience {
+    /// For the first byte of a request, from the start of the connection or the end of the last
+    /// response.
+    pub idle: Duration,
+    /// For a whole head, from its first byte.
+    pub head: Duration,
+    /// Between two writes of a response that it accepts.
+    pub piece: Duration,
+    /// For the rest of a response, from the first write that it did not accept.
+    pub answer: Duration,
+}
+
+/// The deadline of the response that a caller is slow to accept.
+#[derive(Debug, Default)]
+pub(super) struct WriteDeadline {
+    /// A timer that runs while the caller accepts no bytes.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// The head count and the deadline of the response.
+    answer_by: Option<(u32, Instant)>,
+}
+
+impl WriteDeadline {
+    /// Returns the result of a write, and fails one that the caller blocks for too long.
+    pub(super) fn in_time<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+        heads: u32,
+        patience: &LinePatience,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.stalled = None;
+            return polled;
+        }
+        let answer_by = &mut self.answer_by;
+        let stalled = self.stalled.get_or_insert_with(|| {
+            let from_now = |time| sleep(time).deadline();
+            // Until now the caller accepted everything, so its time begins here. Callers that never
+            // block cost no reading of the clock.
+            let by = match *answer_by {
+                Some((same, by)) if same == heads => by,
+                _ => from_now(patience.answer),
+            };
+            *answer_by = Some((heads, by));
+            Box::pin(sleep_until(by.min(from_now(patience.piece))))
+        });
+        ready!(stalled.as_mut().poll(context));
+        let why = "the caller does not take its answer";
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
+    }
+}
+
+/// What has arrived of a head that is overdue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeadPart {
+    /// Some of its bytes.
+    Some,
+    /// Nothing.
+    Nothing,
+}
+
+/// The deadline of the next head.
+#[derive(Debug, Default)]
+pub(super) struct HeadDeadline {
+    /// The head count, the deadline, and whether part of the head had arrived when it was set.
+    by: Option<(u32, Instant, bool)>,
+    /// The head count at which the last bytes of a head arrived.
+    began: Option<u32>,
+    /// A timer that fires at the deadline of a head, or at that of an earlier one.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl HeadDeadline {
+    /// Notes that bytes of the next head arrived.
+    pub(super) fn note_bytes(&mut self, heads: u32) {
+        self.began = Some(heads);
+    }
+
+    /// Resolves when the head is overdue. Called while one is expected and has not arrived.
+    pub(super) fn poll_overdue(
+        &mut self,
+        context: &mut Context<'_>,
+        heads: u32,
+        patience: &LinePatience,
+    ) -> Poll<HeadPart> {
+        let began = self.began == Some(heads);
+        // A new deadline for each head, and once more when its first byte has arrived.
+        let by = match self.by {
+            Some((same, by, had)) if same == heads && had == began => by,
+            _ if began => sleep(patience.head).deadline(),
+            _ => sleep(patience.idle).deadline(),
+        };
+        self.by = Some((heads, by, began));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(by)));
+        // The timer is moved only to an earlier deadline; a later one is set when it fires.
+        if timer.deadline() > by {
+            timer.as_mut().reset(by);
+        }
+        loop {
+            ready!(timer.as_mut().poll(context));
+            if timer.deadline() >= by {
+                return Poll::Ready(match began {
+                    true => HeadPart::Some,
+                    false => HeadPart::Nothing,
+                });
+            }
+            timer.as_mut().reset(by);
+        }
+    }
+}
