@@ -16,6 +16,13 @@ pub struct Inside {
     pub spec: SandboxSpec,
 }
 
+impl Inside {
+    /// Returns by how much windows and latencies are shorter than the API's.
+    pub(super) fn time_scale(&self) -> u32 {
+        self.spec.time_scale.max(1)
+    }
+}
+
 /// Starts a simulated API beside the gateway and returns its URL.
 pub(super) async fn start_inside(
     inside: Inside,

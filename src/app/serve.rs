@@ -6,7 +6,7 @@ use super::listen::{bind, until};
 use super::operators::{Operators, access};
 use super::reload::{Reloader, Reloads, Targets};
 use super::sandbox::{Inside, start_inside};
-use super::start::{EarlierTraffic, Started, recover, start};
+use super::start::{EarlierTraffic, recover, start};
 use super::start_error::{AppError, failed};
 use crate::admin::Admin;
 use crate::clock::Clock;
@@ -53,9 +53,7 @@ pub async fn serve(
     } else {
         EarlierTraffic::Unknown
     };
-    let scale = inside
-        .as_ref()
-        .map_or(1, |inside| inside.spec.time_scale.max(1));
+    let scale = inside.as_ref().map_or(1, Inside::time_scale);
     scale_times(&mut loaded.config, scale);
     if let Some(inside) = inside {
         let url = start_inside(inside, clock.clone(), until(sandbox_stopped)).await?;
@@ -68,12 +66,9 @@ pub async fn serve(
     let listen = proxy_listener.local_addr().map_err(failed)?;
     let admin_listen = admin_listener.local_addr().map_err(failed)?;
     // The state is held until the end: the lock of the directory is on it.
-    let Started {
-        state,
-        gateway,
-        left,
-    } = start(&loaded, scale, past, clock).await?;
-    recover(&gateway, left.as_deref()).await?;
+    let started = start(&loaded, scale, past, clock).await?;
+    let gateway = started.gateway.clone();
+    recover(&gateway, started.left.as_deref()).await?;
     // Dropping this aborts the drivers.
     let _drivers = drivers(&gateway);
     let (admin_stopping, admin_stopped) = watch::channel(false);
@@ -91,7 +86,7 @@ pub async fn serve(
         admin,
         &config,
         admin_listener,
-        state.as_ref(),
+        started.state.as_ref(),
         admin_stopped,
     )?;
     tracing::info!(
