@@ -89,19 +89,6 @@ impl Reply {
         }
     }
 
-    /// The API's response to a write that was sent in a batch.
-    pub(crate) fn merged(
-        response: Response<Bytes>,
-        timing: Timing,
-        standing: Option<BudgetStatus>,
-    ) -> Self {
-        Self {
-            timing,
-            standing,
-            ..Self::new(response.map(Body::held), Outcome::Written)
-        }
-    }
-
     /// The recorded response of a write that an earlier request sent.
     pub(crate) fn from_journal(response: Response<Body>) -> Self {
         Self::new(response, Outcome::Replayed)

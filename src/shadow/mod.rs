@@ -44,8 +44,8 @@ use crate::swap::Swap;
 use crate::tasks::Tasks;
 use crate::upstream::{AnswerBody, Attempt, NewConnection, NotSent, Unknown};
 use crate::write::Writes;
-use crate::write::accept::touched;
-use crate::write::retry::unknown;
+use crate::write::answer::unknown;
+use crate::write::settlement::Affected;
 use crate::write::unsettled::Unsettled;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -168,7 +168,7 @@ impl Shadow {
     ) -> (Attempt, Duration) {
         // Created before sending. If this future is dropped, the write is settled as unknown.
         let unsettled = (context.operation.effect == Effect::Write)
-            .then(|| Unsettled::without_place(self.writes.clone(), touched(context)));
+            .then(|| Unsettled::without_place(self.writes.clone(), Affected::of(context)));
         let mut tries = 1;
         let (mut attempt, took) = loop {
             let (attempt, took) = self

@@ -23,11 +23,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub enum OutcomeClass {
     /// A final answer other than 429.
     Status(StatusCode),
-    /// A 429: it did not take effect.
-    Throttled,
-    /// It never left.
-    NotSent,
-    /// It left, and no answer came.
+    /// It did not take effect: a 429, or it was not sent, or its batch was refused.
+    NoEffect,
+    /// It was sent, and no answer came.
     NoAnswer,
 }
 
@@ -72,7 +70,7 @@ pub fn decide(outcome: OutcomeClass, known: &WriteFacts<'_>) -> Decision {
         }
     };
     match outcome {
-        OutcomeClass::Throttled | OutcomeClass::NotSent => Decision::Requeue,
+        OutcomeClass::NoEffect => Decision::Requeue,
         OutcomeClass::NoAnswer => in_doubt(),
         OutcomeClass::Status(status) => match status.as_u16() {
             502..=504 => in_doubt(),
@@ -96,7 +94,7 @@ pub fn is_in_doubt(outcome: OutcomeClass) -> bool {
     match outcome {
         OutcomeClass::NoAnswer => true,
         OutcomeClass::Status(status) => status.is_server_error(),
-        OutcomeClass::Throttled | OutcomeClass::NotSent => false,
+        OutcomeClass::NoEffect => false,
     }
 }
 
@@ -161,9 +159,7 @@ mod tests {
     #[test]
     fn what_did_not_take_effect_is_always_sent_again() {
         for known in [PUT, POST] {
-            for outcome in [OutcomeClass::Throttled, OutcomeClass::NotSent] {
-                assert_eq!(decide(outcome, &known), Decision::Requeue);
-            }
+            assert_eq!(decide(OutcomeClass::NoEffect, &known), Decision::Requeue);
         }
     }
 

@@ -1,8 +1,16 @@
-//! Carrying a batch through: one slot, the journal before it, one dispatch, and each member told.
+//! One attempt for one write or a batch: the journal before it, one request, and for each member
+//! its settling and its report.
 //!
-//! Invariant: all members have settled before any of their callers hears. Members of a refused
-//! batch take their own places again, with their own deadlines and turns, and are sent in smaller
-//! groups or alone ([`Batching`](crate::merge::Batching)); no batch is sent twice.
+//! It runs in a task of its own, whoever hangs up meanwhile.
+//!
+//! Invariants:
+//! - Nothing is sent before the journal has recorded it for all durable members.
+//! - All members have settled before any of them hears.
+//! - No batch is sent twice. Members of a refused batch take their own places again, with their own
+//!   deadlines and turns, and are sent in smaller batches or alone
+//!   ([`Batching`](crate::merge::Batching)).
+//!
+//! What follows from a report is decided by the engine of each member.
 
 use crate::attempt::send::{AttemptOutcome, FinalAnswer};
 use crate::error::{GatewayError, Waited};
@@ -11,124 +19,108 @@ use crate::journal::{Change, JournalError, Record};
 use crate::lanes::LanePosition;
 use crate::limit::budgets::BudgetStatus;
 use crate::limit::ledger::Intent;
-use crate::limit::ticket::Permit;
 use crate::merge::{self, Outcome, Parts};
+use crate::upstream::NewConnection;
 use crate::write::Writes;
-use crate::write::accept::{AttemptReport, touched};
-use crate::write::pool::Candidate;
+use crate::write::answer::{AnswerContent, LONGEST_ANSWER, WriteAnswer};
+use crate::write::member::{AttemptReport, Batchable, Member, MemberEnd, ReportRecipient};
 use crate::write::settlement::Affected;
+use crate::write::turn::Dispatch;
 use crate::write::unsettled::Unsettled;
 use bytes::Bytes;
-use http::Response;
+use http::header::CONTENT_LENGTH;
+use http::{Request, Response};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The body of an answer to a batch is read up to this size.
-const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
-
-/// The outcome of a write that was batched.
-#[derive(Debug)]
-pub(crate) struct BatchResult {
-    /// The API's answer, as far as it concerns this one, or why its outcome is unknown.
-    pub(crate) answer: Result<Response<Bytes>, Waited>,
-    /// Its lanes open when this is dropped.
-    pub(crate) place: Option<LanePosition>,
-    pub(crate) standing: Option<BudgetStatus>,
-    /// How long the dispatch took.
-    pub(crate) took: Duration,
-    /// How many were batched.
-    pub(crate) members: usize,
+/// A member whose attempt is on its way.
+struct Sent {
+    recipient: ReportRecipient,
+    batchable: Option<Batchable>,
+    unsettled: Unsettled,
 }
 
-/// A member of a batch.
-struct Member {
-    candidate: Candidate,
-    /// From the dispatch on.
-    unsettled: Option<Unsettled>,
-    /// Before that.
-    place: Option<LanePosition>,
-}
-
-/// What the API answered to a batch.
+/// The answer of the API to a batch.
 struct BatchAnswer {
-    /// Read to its end; or why there is none.
-    answer: Result<Response<Bytes>, Waited>,
+    /// The whole answer, or why there is none.
+    whole: Result<Response<Bytes>, Waited>,
+    /// Whether the batch may still be in flight behind a balancer that answered.
     doubtful: bool,
     standing: Option<BudgetStatus>,
     took: Duration,
 }
 
 impl Writes {
-    /// Sends a batch and tells its members their outcomes.
-    pub(super) async fn run_batch(self: &Arc<Self>, candidates: Vec<Candidate>, permit: Permit) {
-        let Some(first) = candidates.first() else {
-            return;
-        };
-        let context = first.context.clone();
-        let parts: Vec<&Parts> = candidates.iter().map(|one| &one.parts).collect();
-        let request = merge::union(&first.request, &parts);
-        let mut members: Vec<Member> = candidates.into_iter().map(Member::new).collect();
-        let Some(mut request) = request else {
-            // It cannot be written as one: all of them leave alone.
-            return dissolve(members, |place| AttemptReport::BatchRefused(place, 1));
-        };
-        if !self.record(&members).await {
-            drop(permit);
-            return dissolve(members, AttemptReport::NotRecorded);
-        }
-        members.iter_mut().for_each(|member| member.leaves(self));
-        let permit = permit.carries(members.iter().filter_map(Member::intent).collect());
-        request.extensions_mut().insert(context.ids.clone());
-        let operation = &context.operation;
-        let came = self
-            .attempts
-            .attempt(operation, context.credential, permit, request);
-        let answer_read = match came.await {
-            AttemptOutcome::Answer(answer) => BatchAnswer::read(answer).await,
-            AttemptOutcome::Unknown(why) => BatchAnswer::nothing(why.into()),
-            AttemptOutcome::Throttled(response) => {
-                let again = |place| {
-                    AttemptReport::Requeue(place, AttemptOutcome::Throttled(response.clone()))
-                };
-                return dissolve(members, again);
-            }
-            AttemptOutcome::NotSent(why) => {
-                return dissolve(members, |place| {
-                    AttemptReport::Requeue(place, AttemptOutcome::NotSent(why))
-                });
-            }
-        };
-        let parts: Vec<&Parts> = members.iter().map(|one| &one.candidate.parts).collect();
-        let outcomes = merge::outcomes(answer_read.answer.as_ref().ok(), &parts);
-        self.pool.batch_ended(&context, &outcomes);
-        if outcomes
-            .iter()
-            .any(|outcome| matches!(outcome, Outcome::Refused))
-        {
-            tracing::info!(
-                operation = %operation.name,
-                credential = %context.credential,
-                status = answer_read.answer.as_ref().ok().map(|answer| answer.status().as_u16()),
-                members = members.len(),
-                request_id = context.ids.request(),
-                trace_id = context.ids.trace(),
-                "batch rejected by the API: its members are sent in smaller batches or alone"
-            );
-        } else {
-            self.metrics
-                .batched(&operation.name, members.len() as u64, 1);
-        }
-        self.conclude_batch(members, outcomes, answer_read);
+    /// Begins an attempt.
+    pub(super) fn dispatch(self: &Arc<Self>, dispatch: Dispatch) {
+        let writes = self.clone();
+        self.tasks
+            .spawn("write", async move { writes.send_attempt(dispatch).await });
     }
 
-    /// Tells the journal which of its writes leave; false if it cannot keep that.
-    async fn record(&self, members: &[Member]) -> bool {
+    // The order matters: journal, slot, request, settling, reports.
+    async fn send_attempt(self: &Arc<Self>, dispatch: Dispatch) {
+        let Dispatch { permit, members } = dispatch;
+        let Some(first) = members.first() else {
+            return;
+        };
+        let context = &first.recipient.context;
+        let (operation, credential) = (context.operation.clone(), context.credential);
+        let count = members.len();
+        let Some(request) = request_of(&members) else {
+            // They cannot be written as one. Nothing was refused, and each is sent alone.
+            return put_back(members, 1, || MemberEnd::BatchRefused);
+        };
+        if !self.record_dispatch(&members).await {
+            // Gives the slot back before the members ask for another.
+            drop(permit);
+            return put_back(members, count, || MemberEnd::NotRecorded);
+        }
+        let sent = members
+            .into_iter()
+            .map(|member| Sent::new(self, member, count > 1));
+        let (sent, intents): (Vec<Sent>, Vec<Intent>) = sent.unzip();
+        let permit = permit.carries(intents);
+        let outcome = self
+            .attempts
+            .attempt(&operation, credential, permit, request)
+            .await;
+        let reports = match outcome {
+            AttemptOutcome::Throttled(response) => {
+                without_effect(sent, || MemberEnd::Throttled(response.clone()))
+            }
+            AttemptOutcome::NotSent(why) => without_effect(sent, || MemberEnd::NotSent(why)),
+            AttemptOutcome::Answer(answer) if count > 1 => {
+                let answer = BatchAnswer::read(answer).await;
+                self.settle_batch(sent, &answer)
+            }
+            AttemptOutcome::Unknown(why) if count > 1 => {
+                self.settle_batch(sent, &BatchAnswer::none(why.into()))
+            }
+            AttemptOutcome::Answer(answer) => answered(sent, answer),
+            AttemptOutcome::Unknown(why) => {
+                let reports = sent.into_iter().map(|one| {
+                    let place = one.unsettled.in_doubt();
+                    (one.recipient, MemberEnd::NoAnswer(why.into()), place)
+                });
+                reports.collect()
+            }
+        };
+        for (recipient, end, place) in reports {
+            recipient.tell(AttemptReport {
+                end,
+                members: count,
+                place,
+            });
+        }
+    }
+
+    /// Records in the journal which of its writes are sent. Returns `false` if it could not.
+    async fn record_dispatch(&self, members: &[Member]) -> bool {
         let now = self.clock.wall();
-        let pendings = members
-            .iter()
-            .filter_map(|it| it.candidate.pending.as_ref());
-        let changes: Vec<Change> = pendings
-            .map(|pending| Change::Dispatch(pending.id, now))
+        let entries = members.iter().filter_map(|member| member.entry.as_ref());
+        let changes: Vec<Change> = entries
+            .map(|entry| Change::Dispatch(entry.id, now))
             .collect();
         if changes.is_empty() {
             return true;
@@ -146,70 +138,172 @@ impl Writes {
         }
     }
 
-    /// Nobody is to send what has ended in the journal, or is no longer there.
+    /// Keeps from being sent again what has ended in the journal, or was removed from it.
     async fn leave_out_ended(&self, members: &[Member]) {
-        for pending in members
-            .iter()
-            .filter_map(|it| it.candidate.pending.as_ref())
-        {
-            let record = self.durable.journal().get(pending.id).await;
+        for entry in members.iter().filter_map(|member| member.entry.as_ref()) {
+            let record = self.durable.journal().get(entry.id).await;
             let has_ended = |record: &Option<Record>| {
                 record
                     .as_ref()
                     .is_none_or(|record| record.state.has_ended())
             };
             if record.as_ref().is_ok_and(has_ended) {
-                self.durable.refuse(pending, GatewayError::WriteCancelled);
+                self.durable.refuse(entry, GatewayError::WriteCancelled);
             }
         }
     }
 
-    /// Settles all members, and then tells each of them.
-    fn conclude_batch(
-        &self,
-        members: Vec<Member>,
-        outcomes: Vec<Outcome>,
-        answer_read: BatchAnswer,
-    ) {
-        let count = members.len();
-        let each = members.into_iter().zip(outcomes);
-        let settled: Vec<_> = each
-            .map(|(mut member, outcome)| {
-                let (place, answer) = member.settle(&outcome, &answer_read);
-                let report = match (outcome, place) {
-                    (Outcome::Refused, Some(place)) => AttemptReport::BatchRefused(place, count),
-                    (_, place) => AttemptReport::Batched(Box::new(BatchResult {
-                        answer,
-                        place,
-                        standing: answer_read.standing.clone(),
-                        took: answer_read.took,
-                        members: count,
-                    })),
-                };
-                (member, report)
-            })
-            .collect();
-        for (member, report) in settled {
-            member.tell(report);
+    /// Divides the answer to a batch among its members and settles all of them.
+    fn settle_batch(&self, sent: Vec<Sent>, answer: &BatchAnswer) -> Vec<SettledMember> {
+        let Some(context) = sent.first().map(|first| &first.recipient.context) else {
+            return Vec::new();
+        };
+        let parts: Vec<&Parts> = sent.iter().filter_map(Sent::parts).collect();
+        let outcomes = merge::outcomes(answer.whole.as_ref().ok(), &parts);
+        self.pool.batch_ended(context, &outcomes);
+        let (operation, members) = (&context.operation.name, sent.len());
+        let is_refused = |outcome: &Outcome| matches!(outcome, Outcome::Refused);
+        if outcomes.iter().any(is_refused) {
+            tracing::info!(
+                %operation,
+                credential = %context.credential,
+                status = answer.whole.as_ref().ok().map(|answer| answer.status().as_u16()),
+                members,
+                request_id = context.ids.request(),
+                trace_id = context.ids.trace(),
+                "batch rejected by the API: its members are sent in smaller batches or alone"
+            );
+        } else {
+            self.metrics.batched(operation, members as u64, 1);
         }
+        let each = sent.into_iter().zip(outcomes);
+        each.map(|(one, outcome)| one.settle_in_batch(outcome, answer))
+            .collect()
     }
 }
 
-/// Nothing was carried out: everybody takes its own place again.
-fn dissolve(members: Vec<Member>, report: impl Fn(LanePosition) -> AttemptReport) {
-    for mut member in members {
-        let unsettled = member.unsettled.take();
-        let place = unsettled.and_then(Unsettled::not_carried_out);
-        if let Some(place) = place.or_else(|| member.place.take()) {
-            member.tell(report(place));
+/// A member that has settled, and what is reported to it.
+type SettledMember = (ReportRecipient, MemberEnd, Option<LanePosition>);
+
+/// Returns the request of an attempt: that of its write, or the merged one of a batch. `None` if
+/// these writes cannot be written as one.
+fn request_of(members: &[Member]) -> Option<Request<Bytes>> {
+    let first = members.first()?;
+    let context = &first.recipient.context;
+    if members.len() > 1 {
+        let parts: Vec<&Parts> = members.iter().filter_map(Member::parts).collect();
+        let mut request = merge::union(&first.batchable.as_ref()?.request, &parts)?;
+        request.extensions_mut().insert(context.ids.clone());
+        return Some(request);
+    }
+    let mut request = context.forwarded();
+    if first.recipient.first_doubt.is_some() {
+        request.extensions_mut().insert(NewConnection);
+    }
+    Some(request)
+}
+
+/// Returns members to their lines. They were not sent.
+fn put_back(members: Vec<Member>, count: usize, end: impl Fn() -> MemberEnd) {
+    for member in members {
+        let Member {
+            recipient, place, ..
+        } = member;
+        recipient.tell(AttemptReport {
+            end: end(),
+            members: count,
+            place: Some(place),
+        });
+    }
+}
+
+/// Settles the members of an attempt that had no effect.
+fn without_effect(sent: Vec<Sent>, end: impl Fn() -> MemberEnd) -> Vec<SettledMember> {
+    let settled = sent
+        .into_iter()
+        .map(|one| (one.recipient, end(), one.unsettled.not_carried_out()));
+    settled.collect()
+}
+
+/// Settles a write that was sent alone. Its answer streams.
+fn answered(sent: Vec<Sent>, answer: FinalAnswer) -> Vec<SettledMember> {
+    let (status, doubtful) = (answer.response.status(), answer.doubtful);
+    let Some(one) = sent.into_iter().next() else {
+        return Vec::new();
+    };
+    let place = one
+        .unsettled
+        .heard(status, answer.response.headers(), doubtful);
+    let end = MemberEnd::Answered(Box::new(answer.into()));
+    vec![(one.recipient, end, place)]
+}
+
+impl Sent {
+    /// Marks a member as sent. Returns it with what the ledger keeps of it while it may take
+    /// effect.
+    fn new(writes: &Arc<Writes>, member: Member, is_batched: bool) -> (Self, Intent) {
+        let Member {
+            recipient,
+            entry,
+            batchable,
+            place,
+        } = member;
+        if let Some(entry) = &entry {
+            entry.tried();
         }
+        let context = &recipient.context;
+        let budget = &context.operation.budget;
+        let answer = writes.budgets.answer_time(context.credential, budget);
+        place.expect(writes.clock.now() + answer);
+        // A part of it may have taken effect although the API refuses the whole.
+        let is_partial = is_batched || recipient.first_doubt.is_some();
+        let affected = Affected::of(context).partial_if(is_partial);
+        let unsettled = Unsettled::new(writes.clone(), affected, place);
+        let intent = unsettled.intent(context, entry.as_deref());
+        let sent = Self {
+            recipient,
+            batchable,
+            unsettled,
+        };
+        (sent, intent)
+    }
+
+    fn parts(&self) -> Option<&Parts> {
+        self.batchable.as_ref().map(|batchable| &batchable.parts)
+    }
+
+    /// Settles a member by the answer to its batch: a list may have been applied in part before it
+    /// was refused, and fields that no member is shown may name what else has changed.
+    fn settle_in_batch(self, outcome: Outcome, answer: &BatchAnswer) -> SettledMember {
+        let is_refused = matches!(outcome, Outcome::Refused);
+        let is_unknown = matches!(outcome, Outcome::Unknown(None));
+        let place = match &answer.whole {
+            Ok(whole) if !is_unknown => {
+                self.unsettled
+                    .heard(whole.status(), whole.headers(), answer.doubtful)
+            }
+            _ => self.unsettled.in_doubt(),
+        };
+        let end = match (outcome, &answer.whole) {
+            (_, Err(why)) => MemberEnd::NoAnswer(*why),
+            (Outcome::Answer(own) | Outcome::Unknown(Some(own)), Ok(_)) => {
+                MemberEnd::Answered(Box::new(WriteAnswer {
+                    response: own.map(AnswerContent::Whole),
+                    standing: answer.standing.clone(),
+                    took: answer.took,
+                }))
+            }
+            _ if is_refused => MemberEnd::BatchRefused,
+            _ => MemberEnd::NoAnswer(Waited::Unattributed),
+        };
+        (self.recipient, end, place)
     }
 }
 
 impl BatchAnswer {
-    fn nothing(why: Waited) -> Self {
+    fn none(why: Waited) -> Self {
         Self {
-            answer: Err(why),
+            whole: Err(why),
             doubtful: false,
             standing: None,
             took: Duration::ZERO,
@@ -220,11 +314,11 @@ impl BatchAnswer {
         let (mut head, body) = answer.response.into_parts();
         let whole = match body::read(body, LONGEST_ANSWER).await {
             Read::Whole(bytes) => {
-                // It is that of a body that is held from now on.
-                head.headers.remove(http::header::CONTENT_LENGTH);
+                // The server computes the length of a body in memory.
+                head.headers.remove(CONTENT_LENGTH);
                 Ok(Response::from_parts(head, bytes))
             }
-            // Members are sent again whatever it says.
+            // The members are sent again, whatever the body says.
             Read::Longer(..) | Read::Broken(_) if merge::is_refusal(head.status) => {
                 Ok(Response::from_parts(head, Bytes::new()))
             }
@@ -232,77 +326,10 @@ impl BatchAnswer {
             Read::Broken(_) => Err(Waited::InVain),
         };
         Self {
-            answer: whole,
+            whole,
             doubtful: answer.doubtful,
             standing: answer.standing,
             took: answer.took,
-        }
-    }
-}
-
-impl Member {
-    fn new(mut candidate: Candidate) -> Self {
-        let place = candidate.place.take();
-        Self {
-            candidate,
-            unsettled: None,
-            place,
-        }
-    }
-
-    /// The dispatch leaves.
-    fn leaves(&mut self, writes: &Arc<Writes>) {
-        if let Some(pending) = &self.candidate.pending {
-            pending.tried();
-        }
-        if let Some(place) = self.place.take() {
-            let context = &self.candidate.context;
-            let budget = &context.operation.budget;
-            let answer = writes.budgets.answer_time(context.credential, budget);
-            place.expect(writes.clock.now() + answer);
-            let touched = Affected {
-                may_be_partial: true,
-                ..touched(context)
-            };
-            self.unsettled = Some(Unsettled::new(writes.clone(), touched, place));
-        }
-    }
-
-    fn intent(&self) -> Option<Intent> {
-        let candidate = &self.candidate;
-        let unsettled = self.unsettled.as_ref()?;
-        Some(unsettled.intent(&candidate.context, candidate.pending.as_deref()))
-    }
-
-    /// Settles what it touches, by the answer to the batch: a list may have been applied in part
-    /// before it was refused, and the fields that no member is shown may name what else has
-    /// changed. Its place, and its own answer.
-    fn settle(
-        &mut self,
-        outcome: &Outcome,
-        answer_read: &BatchAnswer,
-    ) -> (Option<LanePosition>, Result<Response<Bytes>, Waited>) {
-        let unsettled = self.unsettled.take();
-        let own = match (outcome, &answer_read.answer) {
-            (_, Err(why)) => Err(*why),
-            (Outcome::Answer(own) | Outcome::Unknown(Some(own)), Ok(_)) => Ok(own.clone()),
-            (Outcome::Refused, Ok(_)) => Err(Waited::Divided),
-            (Outcome::Unattributed | Outcome::Unknown(None), Ok(_)) => Err(Waited::Unattributed),
-        };
-        let place = match &answer_read.answer {
-            Ok(whole) if !matches!(outcome, Outcome::Unknown(None)) => unsettled
-                .and_then(|it| it.heard(whole.status(), whole.headers(), answer_read.doubtful)),
-            _ => unsettled.and_then(Unsettled::in_doubt),
-        };
-        (place, own)
-    }
-
-    /// One whose caller hung up hears nothing; its place is given up with what it was told.
-    fn tell(mut self, report: AttemptReport) {
-        if let Some(tell) = self.candidate.tell.take()
-            && let Err(unheard) = tell.send(report)
-        {
-            unheard.log(&self.candidate.context);
         }
     }
 }

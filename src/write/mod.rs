@@ -1,15 +1,19 @@
 //! A write: accepted, queued in its lanes and its budget, sent, settled.
 
 pub mod accept;
+mod active;
+pub(crate) mod answer;
 pub mod decision;
 mod dispatch;
 pub mod durable;
 pub mod element_count;
+mod engine;
 pub mod idempotency;
 pub mod late_arrivals;
 pub mod locations;
+mod member;
 mod pool;
-pub mod retry;
+mod retry;
 pub mod settlement;
 mod turn;
 pub mod unsettled;

@@ -9,8 +9,11 @@
 
 use crate::cache::Invalidation;
 use crate::cache::fence::Tag;
-use crate::credential::Credential;
-use crate::write::locations;
+use crate::credential::{self, Credential};
+use crate::exchange::request::RequestContext;
+use crate::route::names;
+use crate::route::policy::Touches;
+use crate::write::{element_count, locations};
 use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
 
@@ -84,9 +87,37 @@ pub struct Affected {
 }
 
 impl Affected {
-    /// The same of one that was sent before and may have taken effect then, if `in_doubt`.
-    pub fn sent_before(mut self, in_doubt: bool) -> Self {
-        self.may_be_partial |= in_doubt;
+    /// What a write may change: anything, if its names cannot be read.
+    pub(crate) fn of(context: &RequestContext) -> Self {
+        let tags = match &context.operation.touches {
+            Touches::Tags(templates) if !context.overridden => names::expand(
+                templates,
+                &context.params,
+                context.query(),
+                &context.document(),
+            )
+            .ok(),
+            _ => None,
+        };
+        let scope = match tags {
+            Some(_) => Scope::Named,
+            // Under the method that a field asks for, it may be the path of some route.
+            None if context.operation.method.is_none() && !context.overridden => Scope::Unmatched,
+            None => Scope::Unnamed,
+        };
+        Self {
+            scope,
+            tags: tags.into_iter().flatten().map(Tag::new).collect(),
+            paths: vec![context.target.path().into()],
+            may_be_partial: context.overridden
+                || element_count::may_be_several(context.query(), &context.body),
+            credential: credential::is_named(&context.headers).then_some(context.credential),
+        }
+    }
+
+    /// Adds that a part of it may have taken effect, for a reason outside the request.
+    pub fn partial_if(mut self, is_partial: bool) -> Self {
+        self.may_be_partial |= is_partial;
         self
     }
 

@@ -1,219 +1,222 @@
-//! Writes that travel together.
+//! The wait of a write for its turn: its lanes, then a slot of its budget.
 //!
-//! A write that may be merged waits on the `pool` besides its lanes and its budget. When the first
-//! of them has a slot, it takes along those that fit ([`crate::merge::choose`]), and one task
-//! carries all of them through (`run`). Whoever is taken along is told that it leaves, and then
-//! what became of it; its caller may hang up as after any departure. If the API refuses the batch,
-//! each takes its own place again, to be sent with fewer others or alone.
+//! A write that may be batched waits in the [pool](super::pool) as well. The first of those that
+//! gets a slot leads an attempt and takes others along, as many as fit ([`crate::merge::choose`]).
+//! They give up their own wait for a slot. Nothing waits in order to be batched: only what waits
+//! already is taken along.
 //!
-//! Nothing waits in order to be merged: only what waits already is taken along.
+//! Invariant: a write has one place in its lanes. Whoever takes it out of the pool has that place,
+//! so that a write cannot be sent by another and give up at the same time.
 
-use crate::exchange::request::RequestContext;
+use crate::error::{GatewayError, Waited};
 use crate::lanes::LanePosition;
-use crate::limit::ticket::{Permit, PermitError, Ticket};
+use crate::limit::ticket::{Permit, PermitError};
 use crate::merge::{Batching, Parts};
 use crate::write::Writes;
-use crate::write::accept::AttemptReport;
+use crate::write::active::{ActiveWrite, stopped};
+use crate::write::answer::unknown;
+use crate::write::decision::RETRY_FOR;
 use crate::write::durable::PendingWrite;
-use crate::write::pool::{Candidate, PoolEntry, SendTurn};
-use std::sync::Arc;
+use crate::write::idempotency;
+use crate::write::member::{AttemptReport, Batchable, Member};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
-/// Why a write has no turn. It has not left.
+/// The turn of a write.
+pub(super) enum SendTurn {
+    /// It leads an attempt, which is to be dispatched now, and hears of its own part in it here.
+    Leads(Dispatch, oneshot::Receiver<AttemptReport>),
+    /// It is part of an attempt that another write leads.
+    Joins(oneshot::Receiver<AttemptReport>),
+}
+
+/// An attempt that is about to leave: the slot, and the writes that share it, in order.
+pub(super) struct Dispatch {
+    pub(super) permit: Permit,
+    pub(super) members: Vec<Member>,
+}
+
+/// Why a write has no turn, and its place. It was not sent.
+pub(super) struct NoTurn {
+    pub(super) why: TurnError,
+    pub(super) place: LanePosition,
+}
+
+/// Why a write has no turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TurnError {
-    /// It got no permit.
-    PermitError(PermitError),
-    /// It is being taken back.
+pub(super) enum TurnError {
+    /// Its budget gave it no permit.
+    NoPermit(PermitError),
+    /// It is taken back or given to another credential, or its credential is refused.
     Stopped,
-    /// The API does not answer; it stepped aside until then.
+    /// It may have taken effect too long ago to be retried.
+    TooLate,
+    /// The API does not answer. It is out of the line until then.
     BreakerOpen(Instant),
 }
 
 impl Writes {
-    /// Waits for the turn of a write: alone, ahead of others, or taken along by another, as
-    /// `batching` permits. `pending` is what is known of one that outlasts a crash.
+    /// Waits for the turn of a write.
     ///
     /// # Errors
-    /// With its place, if there is no permit for it, or it is taken back.
-    pub(crate) async fn turn(
+    /// If its budget gives it no permit, it is stopped, or it is not to be sent now.
+    pub(super) async fn turn(
         &self,
-        context: &RequestContext,
-        (pending, batching): (Option<&Arc<PendingWrite>>, Batching),
-        ticket: &mut Ticket,
-        mut place: LanePosition,
-    ) -> Result<SendTurn, (TurnError, LanePosition)> {
-        if batching == Batching::Alone {
-            let turn = self.turn_alone(pending, ticket, place).await?;
-            self.pool.sent_alone(context);
+        write: &mut ActiveWrite,
+        place: LanePosition,
+    ) -> Result<SendTurn, NoTurn> {
+        // A retry is judged by its own answers alone.
+        if write.first_doubt().is_some() {
+            return self.turn_alone(write, place).await;
+        }
+        if write.batching == Batching::Alone {
+            let turn = self.turn_alone(write, place).await?;
+            self.pool.sent_alone(&write.context);
             return Ok(turn);
         }
-        match self.enter_pool(context, (pending, batching), &mut place) {
-            Some(standing) => {
-                self.turn_among_others(standing, place, pending, ticket)
-                    .await
-            }
-            None => self.turn_alone(pending, ticket, place).await,
+        match batchable(write) {
+            Some(batchable) => self.turn_in_pool(write, batchable, place).await,
+            None => self.turn_alone(write, place).await,
         }
     }
 
-    /// The same, of a write that travels with no other.
-    pub(crate) async fn turn_alone(
+    /// Waits for the turn of a write that is not batched.
+    async fn turn_alone(
         &self,
-        pending: Option<&Arc<PendingWrite>>,
-        ticket: &mut Ticket,
+        write: &mut ActiveWrite,
         mut place: LanePosition,
-    ) -> Result<SendTurn, (TurnError, LanePosition)> {
-        let permit = tokio::select! {
+    ) -> Result<SendTurn, NoTurn> {
+        let ActiveWrite { entry, ticket, .. } = write;
+        let granted = tokio::select! {
             biased;
-            () = stopped(pending) => return Err((TurnError::Stopped, place)),
-            permit = self.attempts.permitted(ticket, &mut place) => permit,
-        };
-        match self.unless_breaker_open(permit) {
-            Ok(permit) => Ok(SendTurn::Alone(permit, place)),
-            Err(why) => {
-                if matches!(why, TurnError::BreakerOpen(_)) {
-                    ticket.step_aside();
-                }
-                Err((why, place))
+            () = stopped(entry.as_deref()) => Err(TurnError::Stopped),
+            granted = self.attempts.permitted(ticket, &mut place) => {
+                granted.map_err(TurnError::NoPermit)
             }
+        };
+        match granted.and_then(|permit| self.unless_held_back(write, permit)) {
+            Ok(permit) => {
+                let (member, report) = write.member(None, place);
+                let members = vec![member];
+                Ok(SendTurn::Leads(Dispatch { permit, members }, report))
+            }
+            Err(why) => Err(no_turn(write, why, place)),
         }
     }
 
-    /// The same, of a write that may be taken along.
-    async fn turn_among_others(
+    /// Waits for the turn of a write that leads a batch, or is taken along by another write.
+    async fn turn_in_pool(
         &self,
-        mut standing: PoolEntry,
-        place: LanePosition,
-        pending: Option<&Arc<PendingWrite>>,
-        ticket: &mut Ticket,
-    ) -> Result<SendTurn, (TurnError, LanePosition)> {
-        standing.take(place);
-        let mut free = standing.free();
-        if free.is_none() {
-            ticket.ready();
+        write: &mut ActiveWrite,
+        batchable: Batchable,
+        mut place: LanePosition,
+    ) -> Result<SendTurn, NoTurn> {
+        let mut opening = place.opening();
+        let (member, report) = write.member(Some(batchable), place);
+        let mut standing = self.pool.enter(write.batching, member);
+        if opening.is_none() {
+            write.ticket.ready();
         }
-        let came = loop {
-            let blocked = free.is_some();
+        let ActiveWrite { entry, ticket, .. } = write;
+        let granted = loop {
+            let is_blocked = opening.is_some();
             tokio::select! {
                 biased;
-                report = standing.departs() => {
+                () = standing.taken() => {
                     ticket.step_aside();
-                    return Ok(SendTurn::Member(report));
+                    return Ok(SendTurn::Joins(report));
                 }
-                () = stopped(pending) => break Err(TurnError::Stopped),
-                granted = ticket.granted() => break self.unless_breaker_open(granted),
-                () = opened(&mut free), if blocked => {
-                    free = None;
+                () = stopped(entry.as_deref()) => break Err(TurnError::Stopped),
+                granted = ticket.granted() => break granted.map_err(TurnError::NoPermit),
+                () = opened(&mut opening), if is_blocked => {
+                    opening = None;
                     ticket.ready();
                 }
             }
         };
-        // Without a permit it leaves alone: whoever was taken along and put back could believe the
-        // one and miss the other.
-        let left = match &came {
-            Ok(_) => standing.leave(&self.lanes, |pending| self.may_leave(pending)),
-            Err(_) => standing.leave_alone().map(|own| (own, Vec::new())),
-        };
-        let Some((mut own, others)) = left else {
-            // Somebody took it along in this very moment: the slot is given back.
-            drop(came);
-            ticket.step_aside();
-            return Ok(SendTurn::Member(standing.departs().await));
-        };
-        match (came, own.place.take()) {
-            (Ok(permit), Some(place)) if others.is_empty() => Ok(SendTurn::Alone(permit, place)),
-            (Ok(permit), place) => {
-                own.place = place;
-                Ok(SendTurn::Leader(permit, Box::new(own), others))
-            }
-            (Err(why), place) => {
-                if matches!(why, TurnError::BreakerOpen(_)) {
-                    ticket.step_aside();
+        match granted.and_then(|permit| self.unless_held_back(write, permit)) {
+            Ok(permit) => {
+                let dispatch = |entry: &PendingWrite| self.try_dispatch(entry);
+                if let Some(members) = standing.leave_with_others(&self.lanes, dispatch) {
+                    return Ok(SendTurn::Leads(Dispatch { permit, members }, report));
                 }
-                match place {
-                    Some(place) => Err((why, place)),
-                    // Whoever is on the platform has a place.
-                    None => std::future::pending().await,
+            }
+            // Without a permit it takes nobody along.
+            Err(why) => {
+                if let Some(own) = standing.leave() {
+                    return Err(no_turn(write, why, own.place));
                 }
             }
         }
+        // Another write took it along in this very moment: the slot was given back.
+        write.ticket.step_aside();
+        Ok(SendTurn::Joins(report))
     }
 
-    /// A permit, unless the API does not answer: then the slot is given back.
-    fn unless_breaker_open(
-        &self,
-        permit: Result<Permit, PermitError>,
-    ) -> Result<Permit, TurnError> {
-        let permit = permit.map_err(TurnError::PermitError)?;
-        let may = self.attempts.breaker().lock().may(self.clock.now());
-        may.map(|()| permit).map_err(TurnError::BreakerOpen)
-    }
-
-    /// A place on the platform, if the write can be merged.
-    fn enter_pool(
-        &self,
-        context: &RequestContext,
-        (pending, batching): (Option<&Arc<PendingWrite>>, Batching),
-        place: &mut LanePosition,
-    ) -> Option<PoolEntry> {
-        let merges = context.operation.merge.as_ref()?.enabled;
-        // A repetition of what may have taken effect is judged by its own answers alone.
-        let in_doubt = pending.is_some_and(|pending| pending.tries().doubt.is_some());
-        if !merges || context.overridden || in_doubt {
-            return None;
+    /// Returns the permit of a write that may be sent now, and gives it back otherwise. A durable
+    /// write counts as sent from here on.
+    fn unless_held_back(&self, write: &ActiveWrite, permit: Permit) -> Result<Permit, TurnError> {
+        let now = self.clock.now();
+        self.attempts
+            .breaker()
+            .lock()
+            .may(now)
+            .map_err(TurnError::BreakerOpen)?;
+        let entry = write.entry.as_deref();
+        let is_late = write
+            .first_doubt()
+            .is_some_and(|since| now >= since + RETRY_FOR);
+        if is_late && entry.is_none_or(PendingWrite::may_leave) {
+            return Err(TurnError::TooLate);
         }
-        let mut request = context.forwarded();
-        if pending.is_some() {
-            request
-                .headers_mut()
-                .remove(crate::write::idempotency::FIELD);
+        match entry.is_none_or(|entry| self.try_dispatch(entry)) {
+            true => Ok(permit),
+            false => Err(TurnError::Stopped),
         }
-        let parts = Parts::of(&context.operation, &request)?;
-        let waiting = (request, parts, batching);
-        Some(self.pool.enter(context, pending, waiting, place))
     }
 
-    /// Sends everybody of a union in a task of its own; what becomes of the first of them.
-    pub(crate) fn send_batch(
-        self: &Arc<Self>,
-        own: Candidate,
-        others: Vec<Candidate>,
-        permit: Permit,
-    ) -> oneshot::Receiver<AttemptReport> {
-        let mut members = vec![own];
-        members.extend(others);
-        members.sort_by_key(|candidate| candidate.turn);
-        let writes = self.clone();
-        let mut report = None;
-        for candidate in &mut members {
-            let (tell, hears) = oneshot::channel();
-            match candidate.depart(tell) {
-                // The one that leads listens here.
-                None => report = Some(hears),
-                Some(departs) => drop(departs.send(hears)),
+    /// Returns the error for a write that has no turn.
+    pub(super) fn no_turn_error(&self, why: TurnError, write: &ActiveWrite) -> GatewayError {
+        match why {
+            TurnError::NoPermit(why) => {
+                self.attempts
+                    .not_permitted(why, &write.context, &write.ticket)
             }
+            TurnError::BreakerOpen(_) => GatewayError::UpstreamUnreachable {
+                message: "The API could not be reached or did not answer several times in a row, \
+                    so the gateway sends it no writes for a moment.",
+                waited: Waited::InVain,
+            },
+            TurnError::TooLate => unknown(&write.context, Waited::InVain),
+            TurnError::Stopped => GatewayError::Internal,
         }
-        self.tasks.spawn(
-            "batch",
-            async move { writes.run_batch(members, permit).await },
-        );
-        // There is always one that leads.
-        report.unwrap_or_else(|| oneshot::channel().1)
     }
 }
 
-/// Waits until nothing may make it leave any more.
-async fn stopped(pending: Option<&Arc<PendingWrite>>) {
-    match pending {
-        Some(pending) => pending.stopped().await,
-        None => std::future::pending().await,
+/// Returns what a write brings to a batch, if it can be batched.
+fn batchable(write: &ActiveWrite) -> Option<Batchable> {
+    let context = &write.context;
+    if !context.operation.merge.as_ref()?.enabled || context.overridden {
+        return None;
     }
+    let mut request = context.forwarded();
+    if write.entry.is_some() {
+        request.headers_mut().remove(idempotency::FIELD);
+    }
+    let parts = Parts::of(&context.operation, &request)?;
+    Some(Batchable { request, parts })
 }
 
-async fn opened(free: &mut Option<oneshot::Receiver<()>>) {
-    if let Some(free) = free {
-        let _ = free.await;
+fn no_turn(write: &mut ActiveWrite, why: TurnError, place: LanePosition) -> NoTurn {
+    if matches!(why, TurnError::BreakerOpen(_)) {
+        write.ticket.step_aside();
+    }
+    NoTurn { why, place }
+}
+
+/// Waits until the lanes open; at once if they are open.
+async fn opened(opening: &mut Option<oneshot::Receiver<()>>) {
+    if let Some(opening) = opening {
+        let _ = opening.await;
     }
 }

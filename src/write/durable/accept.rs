@@ -14,10 +14,12 @@ use crate::limit::ticket::Ticket;
 use crate::metrics::Outcome;
 use crate::write::Writes;
 use crate::write::accept::order_names;
+use crate::write::active::ActiveWrite;
+use crate::write::durable::Durable;
 use crate::write::durable::pending::{Completion, Key, NewWrite, PendingWrite, Stage};
 use crate::write::durable::record::{KeptAnswer, KeptRequest};
+use crate::write::durable::registry::Claim;
 use crate::write::durable::summary::Summary;
-use crate::write::durable::{Claim, Durable};
 use crate::write::idempotency;
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
@@ -147,7 +149,7 @@ impl Writes {
                         return Err(GatewayError::KeyReused);
                     }
                     match self.await_end(&pending, &context, &wanted, until).await? {
-                        Some(reply) => return Ok(reply.replayed()),
+                        Some(reply) => return Ok(replayed(reply)),
                         // It was known after all, and the journal says how it ended.
                         None => continue,
                     }
@@ -309,7 +311,8 @@ impl Writes {
         match waits {
             Waits::InLine(context, ticket, place) => {
                 pending.queued(None);
-                self.carry_in_line(pending, *context, ticket, place);
+                let write = ActiveWrite::new(*context, ticket, Some(pending.clone()));
+                self.drive(pending, write, place);
             }
             Waits::Deferred(place) => self.defer(&pending, place),
         }
@@ -510,7 +513,8 @@ fn replay(record: &Record, key: &Key) -> Result<Reply, GatewayError> {
         State::Succeeded | State::Failed | State::Unknown => {
             let answer = answer();
             let answer = recorded_answer(record.state, answer.as_ref())?;
-            Ok(Reply::replay(respond(answer)?).of_write(record.id))
+            let reply = replayed(Reply::from_journal(respond(answer)?));
+            Ok(reply.of_write(record.id))
         }
     }
 }
@@ -547,22 +551,15 @@ pub(super) fn respond(answer: &KeptAnswer) -> Result<Response<Body>, GatewayErro
     Ok(response)
 }
 
-impl Reply {
-    /// Marks the answer as one that an earlier request drew.
-    fn replayed(mut self) -> Self {
-        if self.error.is_none() && self.response.status() != StatusCode::ACCEPTED {
-            let headers = self.response.headers_mut();
-            headers.insert(REPLAYED, HeaderValue::from_static("true"));
-            // Whoever joined a write that was under way has asked nothing of the API either.
-            if self.outcome == Outcome::Written {
-                self.outcome = Outcome::Replayed;
-            }
+/// Marks a reply as the answer that an earlier request drew.
+fn replayed(mut reply: Reply) -> Reply {
+    if reply.error.is_none() && reply.response.status() != StatusCode::ACCEPTED {
+        let headers = reply.response.headers_mut();
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        // A request that joined a write that was on its way asked nothing of the API either.
+        if reply.outcome == Outcome::Written {
+            reply.outcome = Outcome::Replayed;
         }
-        self
     }
-
-    /// The recorded answer of a write that had ended before.
-    fn replay(response: Response<Body>) -> Self {
-        Self::from_journal(response).replayed()
-    }
+    reply
 }

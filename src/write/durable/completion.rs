@@ -1,16 +1,14 @@
 //! The end of a write: recorded, and then told.
 
-use crate::attempt::send::FinalAnswer;
 use crate::credential::Credential;
-use crate::exchange::body::{self, Read};
 use crate::exchange::timing::Timing;
 use crate::journal::{Change, JournalError, State};
-use crate::limit::budgets::BudgetStatus;
 use crate::write::Writes;
+use crate::write::answer::WriteAnswer;
+use crate::write::durable::PAUSE;
 use crate::write::durable::checks::Verdict;
 use crate::write::durable::pending::{Completion, PendingWrite};
 use crate::write::durable::record::KeptAnswer;
-use crate::write::durable::run::PAUSE;
 use crate::write::durable::scheduler;
 use bytes::Bytes;
 use http::StatusCode;
@@ -19,23 +17,6 @@ use std::time::Duration;
 
 /// How long writes wait for a credential that the API refuses.
 const REFUSED_FOR: Duration = Duration::from_secs(86_400);
-/// An answer's body is kept up to this size.
-const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
-
-/// What is recorded of an attempt that was answered.
-#[derive(Default)]
-pub(super) struct KeptOutcome {
-    pub(super) answer: Option<KeptAnswer>,
-    pub(super) standing: Option<BudgetStatus>,
-    pub(super) took: Duration,
-}
-
-impl KeptOutcome {
-    /// The status of what was heard.
-    fn status(&self) -> Option<StatusCode> {
-        self.answer.as_ref().map(|answer| answer.status)
-    }
-}
 
 impl Writes {
     /// Records how a write ended, and then tells everybody. Its lanes must not open before.
@@ -43,23 +24,26 @@ impl Writes {
         &self,
         pending: &PendingWrite,
         state: State,
-        heard: Option<KeptOutcome>,
+        heard: Option<WriteAnswer>,
         timing: &Timing,
     ) {
-        let mut heard = heard.unwrap_or_default();
-        let end = if heard.status() == Some(StatusCode::UNAUTHORIZED) {
+        let standing = heard.as_ref().and_then(|heard| heard.standing.clone());
+        let upstream = heard.as_ref().map_or(Duration::ZERO, |heard| heard.took);
+        let mut answer = heard.map(KeptAnswer::from);
+        let status = answer.as_ref().map(|answer| answer.status);
+        let end = if status == Some(StatusCode::UNAUTHORIZED) {
             // It says nothing of the write, so it is not what the next one under its key is to
             // hear.
             self.refused_lately(pending.credential);
             match state {
                 State::Failed => Change::Withdraw(pending.id),
                 _ => {
-                    heard.answer = None;
+                    answer = None;
                     self.end_of(pending, state, None)
                 }
             }
         } else {
-            self.end_of(pending, state, heard.answer.as_ref())
+            self.end_of(pending, state, answer.as_ref())
         };
         while let Err(error) = self.commit(vec![end.clone()]).await {
             if error == JournalError::Absent {
@@ -72,12 +56,12 @@ impl Writes {
             pending,
             Completion {
                 state,
-                answer: heard.answer,
+                answer,
                 queued: timing.queued,
-                upstream: timing.upstream,
+                upstream,
                 throttled: timing.throttled,
                 merged: timing.merged,
-                standing: heard.standing,
+                standing,
             },
         );
     }
@@ -187,25 +171,5 @@ impl Writes {
     fn refused_lately(&self, credential: Credential) {
         let (mut checks, now) = (self.durable.shared.checks.lock(), self.clock.now());
         checks.told(credential, Verdict::Refused, now);
-    }
-}
-
-/// All of an answer that is kept.
-pub(super) async fn keep_outcome(answer: FinalAnswer) -> KeptOutcome {
-    let (mut head, body) = answer.response.into_parts();
-    let body = match body::read(body, LONGEST_ANSWER).await {
-        Read::Whole(bytes) => Some(bytes),
-        Read::Longer(..) | Read::Broken(_) => None,
-    };
-    // It is that of a body that is held from now on.
-    head.headers.remove(http::header::CONTENT_LENGTH);
-    KeptOutcome {
-        answer: Some(KeptAnswer {
-            status: head.status,
-            headers: head.headers,
-            body,
-        }),
-        standing: answer.standing,
-        took: answer.took,
     }
 }

@@ -8,7 +8,7 @@ use crate::limit::ticket::Ticket;
 use crate::write::Writes;
 use crate::write::durable::pending::PendingWrite;
 use crate::write::durable::record::KeptRequest;
-use crate::write::durable::run::{NEVER, PAUSE};
+use crate::write::durable::{NEVER, PAUSE};
 use http::Request;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Writes {
     }
 
     /// A place in the line of its budget, whatever the bounds of that; `None` if the gateway stops.
-    pub(super) async fn join(
+    pub(crate) async fn join(
         &self,
         pending: &PendingWrite,
         context: &RequestContext,

@@ -260,8 +260,13 @@ impl PendingWrite {
         }
     }
 
-    /// It is about to leave, unless it is being taken back.
-    pub(crate) fn leaves(&self) -> bool {
+    /// Returns whether it may be sent as far as it is concerned.
+    pub(crate) fn may_leave(&self) -> bool {
+        matches!(self.inner.lock().stage, Stage::Queued | Stage::Left)
+    }
+
+    /// Marks it as sent, unless it is being taken back. Returns whether it may be sent.
+    pub(crate) fn try_dispatch(&self) -> bool {
         let mut inner = self.inner.lock();
         let goes = matches!(inner.stage, Stage::Queued | Stage::Left);
         if goes {
@@ -270,8 +275,8 @@ impl PendingWrite {
         goes
     }
 
-    /// It does not leave after all.
-    pub(crate) fn stays(&self) {
+    /// Lets it wait again after an attempt without effect, unless an earlier one may have had one.
+    pub(crate) fn requeued(&self) {
         let mut inner = self.inner.lock();
         if matches!(inner.stage, Stage::Left) && inner.tries.doubt.is_none() {
             inner.set(Stage::Queued);
@@ -285,7 +290,7 @@ impl PendingWrite {
     }
 
     /// The attempt that left at this instant may take effect until then.
-    pub(super) fn doubted(&self, left: Instant, until: Instant) {
+    pub(crate) fn doubted(&self, left: Instant, until: Instant) {
         let tries = &mut self.inner.lock().tries;
         tries.first_doubt.get_or_insert(left);
         tries.doubt = tries.doubt.max(Some(until));

@@ -8,6 +8,7 @@
 //! values of its header; those of an answer are its status, whether the body is whole, and the
 //! same. A field that is added later gets another version, and what is older stays readable.
 
+use crate::write::answer::{AnswerContent, WriteAnswer};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -75,6 +76,21 @@ impl KeptRequest {
             headers,
             body: reader.rest(),
         })
+    }
+}
+
+impl From<WriteAnswer> for KeptAnswer {
+    /// Keeps a body that was read to its end.
+    fn from(answer: WriteAnswer) -> Self {
+        let (head, content) = answer.response.into_parts();
+        Self {
+            status: head.status,
+            headers: head.headers,
+            body: match content {
+                AnswerContent::Whole(bytes) => Some(bytes),
+                AnswerContent::Streamed(_) | AnswerContent::Lost => None,
+            },
+        }
     }
 }
 

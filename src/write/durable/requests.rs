@@ -193,7 +193,7 @@ impl Writes {
         let tries = pending.tries();
         let is_paused = {
             let scheduler = self.durable.shared.scheduler.lock();
-            scheduler.is_paused(&crate::write::durable::line_of(pending))
+            scheduler.is_paused(&crate::write::durable::registry::line_of(pending))
         };
         let state = match pending.stage() {
             Stage::Left => State::Dispatched,

@@ -17,7 +17,7 @@ use crate::limit::ticket::Permit;
 use crate::tasks;
 use crate::write::Writes;
 use crate::write::durable::checks::{Look, Verdict};
-use crate::write::durable::run::{NEVER, PAUSE};
+use crate::write::durable::{NEVER, PAUSE};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{HeaderMap, Request, StatusCode};

@@ -1,0 +1,352 @@
+//! The durable writes that have been accepted and have not ended, and what bounds them.
+//!
+//! Promises bounds on their number and on the bytes of their requests; one peer may have half of
+//! each, and so may one credential. Each write is known here by its id, and by its key, from before
+//! the journal has it until after the journal has its end.
+//!
+//! It carries nothing and waits for nothing.
+
+use crate::credential::Credential;
+use crate::journal::{Journal, KeyHash, Remembered, State, WriteId, WriteIds};
+use crate::lanes::Turn;
+use crate::metrics::DurableGauge;
+use crate::write::durable::checks::{self, Checks};
+use crate::write::durable::pending::{NewWrite, PendingWrite, Stage, Tries};
+use crate::write::durable::retention::{Ended as EndedBefore, Retention};
+use crate::write::durable::scheduler::{LineKey, Scheduler};
+use parking_lot::Mutex;
+use serde_json::Value;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+
+/// The bounds of what is accepted and has not ended, and of what is remembered of the rest.
+#[derive(Clone, Copy, Debug)]
+pub struct DurableBounds {
+    /// The most writes; one peer may have half of them, and so may one credential.
+    pub writes: usize,
+    /// The most bytes of their requests; shared in the same way.
+    pub bytes: usize,
+    /// The time for which those that have ended are remembered.
+    pub keep: Duration,
+    /// The most of them that is remembered; one credential may have half of it.
+    pub ended: Remembered,
+    /// Whether the API is asked which workspace a credential belongs to.
+    pub workspaces: bool,
+}
+
+/// The durable writes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Durable {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) journal: Arc<dyn Journal>,
+    /// Whether the journal outlasts the process.
+    pub(super) outlasts: bool,
+    pub(super) bounds: DurableBounds,
+    pub(super) ids: WriteIds,
+    pub(super) registry: Mutex<Registry>,
+    /// The deferred writes that wait to be scheduled.
+    pub(super) scheduler: Mutex<Scheduler<Arc<PendingWrite>>>,
+    /// Which credentials the API takes.
+    pub(super) checks: Mutex<Checks<watch::Receiver<Option<checks::Verdict>>>>,
+    /// Wakes the scheduler: a write waits, or there is room before a budget.
+    pub(super) wakeup: Notify,
+    /// The number of writes that ended since the start, in the order of [`State::ALL`].
+    pub(super) ended: [AtomicU64; 6],
+}
+
+/// The writes that have been accepted and have not ended. One lock: a write is here by its id, by
+/// its key and in the loads, or in none of them.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    pub(super) by_id: HashMap<WriteId, Arc<PendingWrite>>,
+    by_key: HashMap<(Credential, KeyHash), Arc<PendingWrite>>,
+    bytes: usize,
+    peers: HashMap<IpAddr, Load>,
+    credentials: HashMap<Credential, Load>,
+    /// What is remembered of those that have ended.
+    pub(super) ended: EndedBefore,
+}
+
+/// The writes of one peer or of one credential.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    writes: usize,
+    bytes: usize,
+}
+
+/// The result of claiming room for a write.
+pub(super) enum Claim {
+    /// There is room, and this is its entry.
+    New(Arc<PendingWrite>),
+    /// A write with the same key has not ended.
+    UnderWay(Arc<PendingWrite>),
+    /// There is no room.
+    Full,
+}
+
+impl Durable {
+    /// Creates an empty registry. Recovery adds what the journal has.
+    ///
+    /// `outlasts` says whether the journal outlasts the process. `newest` is the last id that an
+    /// earlier process made: those made here are above it.
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        outlasts: bool,
+        newest: Option<WriteId>,
+        bounds: DurableBounds,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                journal,
+                outlasts,
+                bounds,
+                ids: newest.map_or_else(WriteIds::default, WriteIds::after),
+                registry: Mutex::default(),
+                scheduler: Mutex::default(),
+                checks: Mutex::default(),
+                wakeup: Notify::new(),
+                ended: Default::default(),
+            }),
+        }
+    }
+
+    /// Returns the number of writes in each state.
+    pub fn levels(&self, now: Instant) -> DurableGauge {
+        let registry = self.shared.registry.lock();
+        let is_under_way = |pending: &&Arc<PendingWrite>| matches!(pending.stage(), Stage::Left);
+        let dispatched = registry.by_id.values().filter(is_under_way).count();
+        let (all, bytes) = (registry.by_id.len(), registry.bytes);
+        let first = registry
+            .by_id
+            .values()
+            .map(|pending| pending.accepted)
+            .min();
+        drop(registry);
+        DurableGauge {
+            queued: all - dispatched,
+            dispatched,
+            paused: self.shared.scheduler.lock().paused().count(),
+            bytes,
+            oldest: first.map_or(0.0, |since| {
+                now.saturating_duration_since(since).as_secs_f64()
+            }),
+        }
+    }
+
+    /// Returns the number of writes that ended since the start, by state.
+    pub(super) fn ended(&self) -> serde_json::Map<String, Value> {
+        let counted = State::ALL.into_iter().zip(&self.shared.ended);
+        let ended = counted.filter(|(state, _)| state.has_ended());
+        ended
+            .map(|(state, n)| (state.as_str().to_owned(), n.load(Ordering::Relaxed).into()))
+            .collect()
+    }
+
+    /// Counts a write that ended in this state.
+    pub(super) fn count_end(&self, state: State) {
+        let mut counted = State::ALL.iter().zip(&self.shared.ended);
+        if let Some((_, n)) = counted.find(|(of, _)| **of == state) {
+            n.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the journal, which keeps what has to outlast this process.
+    pub(crate) fn journal(&self) -> &dyn Journal {
+        &*self.shared.journal
+    }
+
+    /// Returns the credentials with writes that have not ended.
+    pub(super) fn credentials(&self) -> BTreeSet<Credential> {
+        let registry = self.shared.registry.lock();
+        registry.credentials.keys().copied().collect()
+    }
+
+    /// Returns whether this credential has writes that have not ended.
+    pub(super) fn has_writes(&self, credential: Credential) -> bool {
+        let registry = self.shared.registry.lock();
+        registry.credentials.contains_key(&credential)
+    }
+
+    /// Returns a write that has not ended.
+    pub(super) fn pending(&self, id: WriteId) -> Option<Arc<PendingWrite>> {
+        self.shared.registry.lock().by_id.get(&id).cloned()
+    }
+
+    /// Claims room for a write, unless its key is known.
+    ///
+    /// Two requests with one key cannot both claim it: the write is sent once, however often it is
+    /// repeated meanwhile.
+    pub(super) fn claim(&self, new_write: NewWrite) -> Claim {
+        let bounds = &self.shared.bounds;
+        let mut registry = self.shared.registry.lock();
+        let key = new_write.key.map(|key| (new_write.credential, key.hash));
+        if let Some(under_way) = key.and_then(|key| registry.by_key.get(&key)) {
+            return Claim::UnderWay(under_way.clone());
+        }
+        // Nobody gets more than half, not even by one write.
+        let peer = registry.peers.get(&new_write.caller.peer);
+        let loads = [peer, registry.credentials.get(&new_write.credential)];
+        let is_share_full = loads.into_iter().flatten().any(|own| {
+            own.writes >= bounds.writes.div_ceil(2)
+                || own.bytes + new_write.bytes > bounds.bytes.div_ceil(2)
+        });
+        let is_full = is_share_full
+            || registry.by_id.len() >= bounds.writes
+            || registry.bytes + new_write.bytes > bounds.bytes
+            || new_write.bytes > bounds.bytes.div_ceil(2);
+        if is_full {
+            return Claim::Full;
+        }
+        let pending = Arc::new(PendingWrite::new(new_write, Tries::default()));
+        registry.add(pending.clone());
+        Claim::New(pending)
+    }
+
+    /// Adds a write that the last process left, whatever the bounds are now.
+    pub(super) fn adopt(&self, new_write: NewWrite, tries: Tries) -> Arc<PendingWrite> {
+        let pending = Arc::new(PendingWrite::new(new_write, tries));
+        self.shared.registry.lock().add(pending.clone());
+        pending
+    }
+
+    /// Replaces a write by another with the same id: it was given to another credential.
+    pub(super) fn replace(
+        &self,
+        pending: &PendingWrite,
+        new_write: NewWrite,
+        tries: Tries,
+    ) -> Arc<PendingWrite> {
+        let next = Arc::new(PendingWrite::new(new_write, tries));
+        let mut registry = self.shared.registry.lock();
+        registry.remove(pending);
+        registry.add(next.clone());
+        next
+    }
+
+    /// Returns the bounds of what is remembered of ended writes.
+    pub(super) fn retention(&self) -> Retention {
+        Retention {
+            most: self.shared.bounds.ended,
+        }
+    }
+
+    /// Returns whether one more write of this credential can be remembered when it ends.
+    pub(super) fn has_room_for_end(&self, credential: Credential) -> bool {
+        let registry = self.shared.registry.lock();
+        self.retention().takes(&registry.ended, credential)
+    }
+
+    /// Removes a write that has ended, or was not accepted.
+    pub(super) fn release(&self, pending: &PendingWrite) {
+        self.shared.registry.lock().remove(pending);
+    }
+
+    /// Lets a deferred write wait to be scheduled.
+    pub(super) fn scheduler(
+        &self,
+        pending: &Arc<PendingWrite>,
+        turn: Turn,
+        is_ready: impl Fn() -> bool,
+    ) {
+        let line = line_of(pending);
+        let mut scheduler = self.shared.scheduler.lock();
+        scheduler.enter(turn, pending.clone(), line, pending.urgency, false);
+        // Its lanes may have opened before the scheduler knew it. Nobody reports that again.
+        if is_ready() {
+            scheduler.ready(turn);
+        }
+        drop(scheduler);
+        self.shared.wakeup.notify_one();
+    }
+}
+
+/// Returns what a write has in common with those that take turns with it in being scheduled.
+pub(super) fn line_of(pending: &PendingWrite) -> LineKey {
+    LineKey {
+        credential: pending.credential,
+        operation: pending.operation.name.clone(),
+        caller: pending.caller.clone(),
+        merges: pending
+            .operation
+            .merge
+            .as_ref()
+            .is_some_and(|merge| merge.enabled),
+    }
+}
+
+impl Load {
+    fn add(&mut self, bytes: usize) {
+        self.writes += 1;
+        self.bytes += bytes;
+    }
+
+    /// Removes a write of so many bytes. Returns whether there are others.
+    fn remove(&mut self, bytes: usize) -> bool {
+        self.writes = self.writes.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.writes > 0
+    }
+}
+
+impl Registry {
+    fn add(&mut self, pending: Arc<PendingWrite>) {
+        self.bytes += pending.bytes;
+        let peer = self.peers.entry(pending.caller.peer).or_default();
+        peer.add(pending.bytes);
+        let own = self.credentials.entry(pending.credential).or_default();
+        own.add(pending.bytes);
+        if let Some(key) = &pending.key {
+            self.by_key
+                .insert((pending.credential, key.hash), pending.clone());
+        }
+        self.by_id.insert(pending.id, pending);
+    }
+
+    fn remove(&mut self, pending: &PendingWrite) {
+        // Another credential may have it under the same id by now.
+        let known = self.by_id.get(&pending.id);
+        if !known.is_some_and(|known| std::ptr::eq(&**known, pending)) {
+            return;
+        }
+        self.by_id.remove(&pending.id);
+        if let Some(key) = &pending.key {
+            self.by_key.remove(&(pending.credential, key.hash));
+        }
+        self.bytes = self.bytes.saturating_sub(pending.bytes);
+        let peer = self.peers.get_mut(&pending.caller.peer);
+        if peer.is_some_and(|peer| !peer.remove(pending.bytes)) {
+            self.peers.remove(&pending.caller.peer);
+        }
+        let own = self.credentials.get_mut(&pending.credential);
+        if own.is_some_and(|own| !own.remove(pending.bytes)) {
+            self.credentials.remove(&pending.credential);
+        }
+    }
+}
+
+/// Counts a write among those that stand before a budget. Dropping it makes room for the next one,
+/// which the scheduler then chooses. A write drops it when it has its turn, or leaves its task.
+pub(crate) struct ScheduledGuard {
+    pub(super) durable: Durable,
+    pub(super) turn: Turn,
+    pub(super) line: LineKey,
+}
+
+impl Drop for ScheduledGuard {
+    fn drop(&mut self) {
+        self.durable
+            .shared
+            .scheduler
+            .lock()
+            .gone(self.turn, &self.line);
+        self.durable.shared.wakeup.notify_one();
+    }
+}
