@@ -290,11 +290,11 @@ impl Entry {
         self.shown.load(Ordering::Relaxed)
     }
 
-    /// Whether to refresh the entry ahead of its expiry: it is requested often, the last part of
-    /// its lifetime has begun, and nobody has claimed the refresh yet.
+    /// Returns whether to refresh the entry ahead of its expiry if it is served now: it is served
+    /// often, the last part of its lifetime has begun, and no reader has claimed the refresh yet.
     pub fn is_due(&self, now: Instant) -> bool {
         self.due_from.is_some_and(|begin| now > begin)
-            && self.shown() >= OFTEN
+            && self.shown().saturating_add(1) >= OFTEN
             && !self.renewed.load(Ordering::Relaxed)
     }
 

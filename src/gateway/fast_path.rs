@@ -23,8 +23,9 @@ use crate::exchange::timing::Timing;
 use crate::gateway::Gateway;
 use crate::gateway::record::LogLine;
 use crate::metrics::Outcome;
+use crate::read::plan::{ReadFacts, ReadPlan, StoredServing, plan};
 use crate::read::representation::{Recipient, show};
-use crate::read::serve::{from_store, whole};
+use crate::read::stored::{from_store, whole};
 use crate::route::policy::Operation;
 use crate::route::query;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -218,7 +219,7 @@ impl Gateway {
         operation.cache.as_ref()?;
         let query = query::canonical(uri.query(), &operation.lists).ok()?;
         let credential = memory.credential(plain.authorization?, headers, &self.router.hasher)?;
-        // The key must equal the one that `crate::read::serve` builds. Headers that would add to it
+        // The key must equal the one that `crate::read::cacheable` builds. Headers that would add to it
         // are not on the list of harmless ones.
         let key = Key::new(&KeyParts {
             credential: credential.bytes(),
@@ -229,17 +230,22 @@ impl Gateway {
             origin: Lines::Only(plain.origin),
             content: None,
         });
-        let entry = self.cache.lookup(&key, now)?;
+        let facts = ReadFacts::fresh(self.cache.lookup(&key, now)?, now);
+        // An entry that is due for a refresh takes the layers, which start the refresh.
+        let ReadPlan::Serve(StoredServing {
+            entry,
+            renew: false,
+            ..
+        }) = plan(facts, false, || false)
+        else {
+            return None;
+        };
         // Hits with another status are counted by that status, which the layers do.
         if !entry.status().is_success() {
             return None;
         }
         // A response that would have to be decoded is left to the layers, too.
         if entry.coding() != Coding::Plain && !accepts_gzip(plain.accept_encoding) {
-            return None;
-        }
-        // An entry that is due for a refresh takes the layers, which start the refresh.
-        if entry.is_due(now) {
             return None;
         }
         // From here on the response is certain: nothing below returns `None`.

@@ -11,13 +11,13 @@
 pub mod connection;
 pub mod fast_path;
 pub mod flow;
+mod headers;
+mod log_line;
 pub mod recent;
 mod record;
-mod reload;
+pub mod reload;
 mod spans;
 pub mod stack;
-
-pub use reload::Replacement;
 
 use crate::attempt::{Attempts, Handles};
 use crate::cache::Cache;

@@ -4,13 +4,13 @@
 //! dropped unfinished belongs to a caller that hung up, or to a request that panicked, and is
 //! counted as that. So every request ends in exactly one outcome.
 //!
+//! Invariant: headers, metrics, spans and the log line of a request say the same.
+//!
 //! Nothing is decided here. Hits of the fast path are reported by [`crate::gateway::fast_path`].
 
-use crate::cache::cache_status::CACHE_STATUS;
 use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::exchange::body::Body;
-use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::ids::Ids;
 use crate::exchange::progress::Progress;
 use crate::exchange::request::{Peer, RequestContext, short};
@@ -18,33 +18,32 @@ use crate::exchange::response::Reply;
 use crate::exchange::settings::AccessLog;
 use crate::exchange::timing::Timing;
 use crate::gateway::Gateway;
+use crate::gateway::headers::{show_budget, show_cache, show_timing};
+use crate::gateway::log_line::{LogLine, millis};
 use crate::gateway::recent::RecentRefusal;
 use crate::gateway::spans::SpanFacts;
-use crate::journal::WriteId;
-use crate::limit::budgets::BudgetStatus;
 use crate::limit::turns::Caller;
 use crate::metrics::{Origin, Outcome};
 use crate::route::policy::Operation;
 use crate::shadow::verdict::SHADOW;
-use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-
 /// The client of a request, as far as it is known before the operation is.
+///
 /// Created before the layers may reject a request, so that a rejection is reported with its ids.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestSource {
     method: Method,
+    /// The ids under which logs and spans show the request.
     ids: Ids,
+    /// The address of the connection, unless the request came from within.
     peer: Option<Peer>,
 }
 
 impl RequestSource {
+    /// Returns the client of a request, before any layer has looked at it.
     pub(crate) fn of<B>(gateway: &Arc<Gateway>, request: &Request<B>) -> Self {
         Self {
             method: request.method().clone(),
@@ -58,6 +57,7 @@ impl RequestSource {
 #[derive(Debug)]
 pub(crate) struct RequestRecord {
     gateway: Arc<Gateway>,
+    /// The instant at which the head of the request was complete.
     accepted: Instant,
     source: RequestSource,
     /// `None` until the operation is known, and for requests that are rejected before that.
@@ -70,12 +70,14 @@ pub(crate) struct RequestRecord {
 #[derive(Debug)]
 struct Understood {
     operation: Arc<Operation>,
+    /// How far the request has come. Whoever sends it writes, and the record reads at the end.
     progress: Arc<Progress>,
     credential: Credential,
     caller: Caller,
 }
 
 impl RequestRecord {
+    /// Begins the record, and with it the time of the request.
     pub(crate) fn new(gateway: &Arc<Gateway>, source: RequestSource) -> Self {
         Self {
             gateway: gateway.clone(),
@@ -86,6 +88,7 @@ impl RequestRecord {
         }
     }
 
+    /// Returns the instant at which the request was accepted. Patience counts from it.
     pub(crate) fn accepted(&self) -> Instant {
         self.accepted
     }
@@ -95,8 +98,8 @@ impl RequestRecord {
         &self.source.ids
     }
 
-    // Called as soon as the operation is known, so that a later error or hang-up is reported under
-    // its name.
+    /// Notes what is known about the request. Called as soon as the operation is, so that a later
+    /// error or hang-up is reported under its name.
     pub(crate) fn understood(&mut self, context: &RequestContext) {
         self.known = Some(Understood {
             operation: context.operation.clone(),
@@ -111,11 +114,14 @@ impl RequestRecord {
     /// The order matters: [`complete`](Self::complete) fills in the times that metrics, log and
     /// spans then show. The headers come last, because a hit returns before them.
     pub(crate) fn finish(mut self, mut reply: Reply) -> Response<Body> {
-        // Set first, so that a panic below does not count the request twice.
+        // Set first, so that a panic below does not count the request twice: the drop of the record
+        // would report it again.
         self.finished = true;
+        // One reading of the clock, so that headers, metrics, log and spans agree.
         let elapsed = self.elapsed();
         self.complete(&mut reply, elapsed);
         self.count(&reply, elapsed);
+        // Hits are most of the requests, so they get a line only if the operator wants one.
         let hit = reply.outcome == Outcome::Hit;
         if !hit || self.gateway.router.settings.get().access == AccessLog::All {
             self.log(&reply, elapsed);
@@ -127,18 +133,12 @@ impl RequestRecord {
             return response;
         }
         let headers = response.headers_mut();
-        match (&reply.cache, reply.error) {
-            (_, Some(kind)) => mark_own(headers, kind, &self.gateway.router.settings.get().via),
-            (cache, None) => {
-                let write = CacheStatus::write();
-                if let Some(value) = cache.as_ref().unwrap_or(&write).value() {
-                    headers.append(CACHE_STATUS, value);
-                }
-            }
-        }
+        let via = &self.gateway.router.settings.get().via;
+        show_cache(headers, reply.cache.as_ref(), reply.error, via);
         if let Some(shadow) = &reply.shadow {
             headers.insert(SHADOW, shadow.clone());
         }
+        // The last attempt saw the API's headers about the budget.
         // A request without an attempt of its own shows the present status of its budget.
         let standing = reply.standing.or_else(|| {
             let known = self.known.as_ref().filter(|_| reply.shows_budget)?;
@@ -148,28 +148,7 @@ impl RequestRecord {
         if let Some(standing) = &standing {
             show_budget(headers, standing);
         }
-        // `Server-Timing` only for requests that were queued or sent. `merged` counts the batch.
-        let timing = &reply.timing;
-        if timing.left || !timing.queued.is_zero() {
-            let text = format!(
-                "queue;dur={:.1}, upstream;dur={:.1}{}{}",
-                millis(timing.queued),
-                millis(timing.upstream),
-                if timing.throttled > 0 {
-                    format!(", throttled;desc=\"{}\"", timing.throttled)
-                } else {
-                    String::new()
-                },
-                if timing.merged > 1 {
-                    format!(", merged;desc=\"{}\"", timing.merged)
-                } else {
-                    String::new()
-                }
-            );
-            if let Ok(value) = HeaderValue::try_from(text) {
-                headers.append(SERVER_TIMING, value);
-            }
-        }
+        show_timing(headers, &reply.timing);
         response
     }
 
@@ -184,7 +163,8 @@ impl RequestRecord {
     fn complete(&self, reply: &mut Reply, elapsed: Duration) {
         let timing = &mut reply.timing;
         if reply.outcome == Outcome::Joined {
-            // The time until the leader's response arrived, queued or in flight.
+            // The time until the leader's response arrived, queued or in flight. The follower
+            // cannot tell the two apart.
             (timing.left, timing.upstream) = (true, elapsed);
             return;
         }
@@ -199,12 +179,14 @@ impl RequestRecord {
             (timing.left, timing.queued, timing.throttled) = (true, queued, throttled);
             timing.upstream = elapsed.saturating_sub(queued);
         } else if expired || reply.outcome == Outcome::Refused {
-            // Rejected at once, or expired in a queue. In both cases it was never sent.
+            // Rejected immediately, or expired in a queue. In both cases it was never sent, so all
+            // of its time counts as queued.
             timing.queued = elapsed;
         }
     }
 
-    /// Counts the request in every metric that it belongs to, under the operation's name.
+    /// Counts the request in every metric that it belongs to, under the operation's name. A request
+    /// that was not understood counts under `none`.
     fn count(&self, reply: &Reply, elapsed: Duration) {
         let metrics = &self.gateway.metrics;
         let name = self.name();
@@ -219,10 +201,12 @@ impl RequestRecord {
             }
             return;
         }
+        // Every request counts here once, under its outcome.
         let status = reply.response.status().as_u16();
         metrics.request(name, reply.outcome, Some(status), elapsed);
         // The gateway's own time is what neither a queue nor the API took.
         metrics.overhead(elapsed.saturating_sub(reply.timing.queued + reply.timing.upstream));
+        // The result of the cache counts for operations that are cached at all.
         let cacheable = self
             .known
             .as_ref()
@@ -239,7 +223,8 @@ impl RequestRecord {
         }
     }
 
-    /// Notes a rejection for the status page. It must contain nothing that a caller chose.
+    /// Notes a rejection for the status page, which has room for a few. It must contain nothing
+    /// that a caller chose.
     fn note_refusal(&self, kind: &'static str, status: StatusCode) {
         let known = self.known.as_ref();
         self.gateway.recent.lock().note(RecentRefusal {
@@ -251,13 +236,14 @@ impl RequestRecord {
     }
 
     /// Returns the operation's name, or `none` if the request was rejected before it was known.
+    /// Both are labels of metrics, so no text of a caller may appear here.
     fn name(&self) -> &str {
         self.known
             .as_ref()
             .map_or("none", |known| &known.operation.name)
     }
 
-    /// Writes the log line. The token appears only as its hash, path and query not at all.
+    /// Writes the log line about a request that got its response.
     fn log(&self, reply: &Reply, elapsed: Duration) {
         let line = LogLine {
             operation: self.name(),
@@ -278,22 +264,26 @@ impl RequestRecord {
         line.write();
     }
 
+    /// Returns the hash of the token, as far as the request is understood.
     fn credential(&self) -> Option<impl tracing::Value> {
         let known = self.known.as_ref();
         known.map(|known| tracing::field::display(known.credential))
     }
 
+    /// Returns the address of the peer, without its port: every connection has another.
     fn peer(&self) -> Option<impl tracing::Value> {
         let peer = self.source.peer;
         peer.map(|peer| tracing::field::display(peer.0.ip()))
     }
 
+    /// Returns the name that a trusted peer gave its caller.
     fn caller(&self) -> Option<&str> {
         let known = self.known.as_ref();
         known.and_then(|known| known.caller.name.as_deref())
     }
 
-    /// Writes the spans of a response.
+    /// Writes the spans of a request that got its response, with its status and the result of the
+    /// cache.
     fn trace(&self, reply: &Reply, elapsed: Duration) {
         self.report_spans(&SpanFacts {
             status: Some(reply.response.status()),
@@ -303,13 +293,15 @@ impl RequestRecord {
         });
     }
 
-    /// Returns the facts for spans that are known without a response.
+    /// Returns the facts for spans that are known without a response. Those of the response are added
+    /// by [`trace`](Self::trace).
     fn ended<'r>(
         &'r self,
         outcome: Outcome,
         timing: &'r Timing,
         elapsed: Duration,
     ) -> SpanFacts<'r> {
+        // Status and error follow from the response, if there is one.
         let known = self.known.as_ref();
         SpanFacts {
             method: &self.source.method,
@@ -325,6 +317,7 @@ impl RequestRecord {
         }
     }
 
+    /// Writes the spans of the request, if it is traced.
     fn report_spans(&self, ended: &SpanFacts<'_>) {
         self.gateway.report_request(&self.source.ids, ended);
     }
@@ -339,6 +332,7 @@ impl Drop for RequestRecord {
         }
         let elapsed = self.elapsed();
         let metrics = &self.gateway.metrics;
+        // A panic unwinds through this drop; a caller that hangs up does not.
         // The panic guard responds, and logs the panic.
         let (outcome, status) = if std::thread::panicking() {
             metrics.rejected(self.name(), GatewayError::Internal.facts().kind);
@@ -347,8 +341,9 @@ impl Drop for RequestRecord {
             (Outcome::HungUp, None)
         };
         metrics.request(self.name(), outcome, status, elapsed);
+        // `left` in the line says whether the API may have got the request.
         let progress = self.known.as_ref().and_then(|known| known.progress.seen());
-        // Only a request that was sent has a known queue time.
+        // Only a request that was sent has a known queue time. Where the others waited is unknown.
         let mut timing = Timing::default();
         if let Some((queued, throttled)) = progress {
             (timing.left, timing.queued, timing.throttled) = (true, queued, throttled);
@@ -373,76 +368,4 @@ impl Drop for RequestRecord {
             "request ended without a response"
         );
     }
-}
-
-/// The log line about a request that got its response.
-/// A hit of the fast path writes the same line without a record.
-#[derive(Debug)]
-pub(crate) struct LogLine<'a> {
-    pub(crate) operation: &'a str,
-    pub(crate) method: &'a Method,
-    pub(crate) status: StatusCode,
-    pub(crate) outcome: Outcome,
-    pub(crate) error: Option<&'static str>,
-    pub(crate) cache: Option<&'static str>,
-    pub(crate) shadow: Option<&'a str>,
-    pub(crate) elapsed: Duration,
-    pub(crate) timing: &'a Timing,
-    pub(crate) credential: Option<Credential>,
-    pub(crate) peer: Option<Peer>,
-    pub(crate) caller: Option<&'a str>,
-    pub(crate) ids: &'a Ids,
-    pub(crate) write_id: Option<WriteId>,
-}
-
-impl LogLine<'_> {
-    pub(crate) fn write(&self) {
-        tracing::info!(
-            operation = self.operation,
-            method = short(self.method),
-            status = self.status.as_u16(),
-            outcome = self.outcome.as_str(),
-            error = self.error,
-            cache = self.cache,
-            shadow = self.shadow,
-            elapsed_ms = millis(self.elapsed),
-            queue_ms = millis(self.timing.queued),
-            upstream_ms = millis(self.timing.upstream),
-            throttled = self.timing.throttled,
-            merged = self.timing.merged,
-            credential = self.credential.map(tracing::field::display),
-            peer = self.peer.map(|peer| tracing::field::display(peer.0.ip())),
-            caller = self.caller,
-            request_id = self.ids.request(),
-            trace_id = self.ids.trace(),
-            write_id = self.write_id.map(tracing::field::display),
-            "request"
-        );
-    }
-}
-
-/// Marks an error of the gateway itself: neither a hit nor forwarded.
-pub(crate) fn mark_own(headers: &mut HeaderMap, kind: &str, via: &HeaderValue) {
-    let value = HeaderValue::try_from(format!("segment-gateway; detail={kind}"));
-    let value = value.unwrap_or(HeaderValue::from_static("segment-gateway"));
-    headers.append(CACHE_STATUS, value);
-    headers.append(header::VIA, via.clone());
-}
-
-/// Adds `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers) of the budget.
-fn show_budget(headers: &mut HeaderMap, standing: &BudgetStatus) {
-    let name = &standing.budget;
-    let window = standing.rate.window.as_secs_f64().ceil();
-    let reset = standing.reset.as_secs_f64().ceil();
-    let policy = format!("\"{name}\";q={};w={window}", standing.rate.limit);
-    let state = format!("\"{name}\";r={};t={reset}", standing.remaining);
-    for (field, text) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, state)] {
-        if let Ok(value) = HeaderValue::try_from(text) {
-            headers.append(field, value);
-        }
-    }
-}
-
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }

@@ -6,30 +6,28 @@
 //! Whether a response may be stored is decided by [`Leader`], not here.
 
 use crate::attempt::send::FinalAnswer;
-use crate::cache::coding::{self, Unfit};
+use crate::cache::coding;
 use crate::cache::conditional::is_of_the_bytes;
 use crate::cache::control::CacheControl;
 use crate::cache::entry::Entry;
 use crate::cache::fields;
-use crate::cache::headers::ReceivedResponse;
 use crate::cache::leader::{Completed, Leader, Receipt};
 use crate::cache::reason::{Miss, StoreRefusal};
 use crate::cache::reuse::Need;
 use crate::error::GatewayError;
-use crate::exchange::body::{self, Body, Read};
 use crate::exchange::cache_status::CacheStatus;
-use crate::exchange::decoding::Decoding;
 use crate::exchange::response::Reply;
 use crate::exchange::timing::Timing;
 use crate::metrics::Outcome;
-use crate::read::Reads;
+use crate::read::cacheable::CacheableRead;
+use crate::read::first_reader::FetchedAnswer;
 use crate::read::pass::{AttemptEvent, Outlook, PassOutcome};
-use crate::read::representation::{self, Whole, show};
-use crate::read::serve::{CacheableRead, must_not_decode, whole};
-use crate::upstream::{AnswerBody, BodyError};
+use crate::read::representation::show;
+use crate::read::stored::whole;
+use crate::read::{ReadResult, Reads};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, StatusCode, response};
+use http::{Method, Request, StatusCode};
 use http_body::Body as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,31 +50,17 @@ const OUT_OF_TIME: GatewayError = GatewayError::QueueExpired {
     retry_after: Duration::from_secs(1),
 };
 
-/// The result of a fetch for its leader's reader.
-pub(crate) type FetchResult = Result<Reply, GatewayError>;
-
-/// A response that arrived, for the leader's reader.
-struct FetchedAnswer {
-    head: response::Parts,
-    /// `None` if it cannot be given to the reader: only the gateway asked for its coding, and it
-    /// cannot be decoded.
-    body: Option<Body>,
-    /// The body and its coding, if all of it is in memory.
-    whole: Option<(Bytes, coding::Coding)>,
-    completed: Completed,
-}
-
 impl Reads {
     /// Starts a fetch. Its result goes to `sender`, for the reader that leads it.
     pub(crate) fn fetch(
         self: &Arc<Self>,
         reading: CacheableRead,
         leader: Leader,
-        sender: Option<oneshot::Sender<FetchResult>>,
+        sender: Option<oneshot::Sender<ReadResult>>,
     ) {
-        let gateway = self.clone();
+        let reads = self.clone();
         self.tasks.spawn("fetch", async move {
-            let result = gateway.carry_out_fetch(&reading, leader).await;
+            let result = reads.carry_out_fetch(&reading, leader).await;
             // The reader may have hung up. Its followers have what they need.
             if let Some(sender) = sender {
                 drop(sender.send(result));
@@ -88,7 +72,7 @@ impl Reads {
         self: &Arc<Self>,
         reading: &CacheableRead,
         mut leader: Leader,
-    ) -> FetchResult {
+    ) -> ReadResult {
         let context = &reading.context;
         let mut timing = Timing::of(context);
         // A fetch that hangs is not waited for: its readers have their own patience.
@@ -101,8 +85,9 @@ impl Reads {
                 validators.put(request.headers_mut());
             }
             // With a stale response at hand an outage is not waited out.
-            let may_stand_in =
-                |entry: &Arc<Entry>| self.may_stand_in(reading, entry, Need::IfError);
+            let may_stand_in = |entry: &Arc<Entry>| {
+                self.may_stand_in(reading, entry, Need::IfError, self.clock.now())
+            };
             let has_stand_in = leader.stored().is_some_and(may_stand_in);
             let outlook = Outlook {
                 connect_for: has_stand_in.then_some(STAND_IN_PATIENCE),
@@ -157,13 +142,13 @@ impl Reads {
                 leader.fail(GatewayError::UpstreamBroken);
                 return Err(GatewayError::UpstreamBroken);
             }
-            match self.renew(reading, answer, leader, timing) {
+            match self.renew(reading, answer, leader, &timing) {
                 Ok(Some(reply)) => return Ok(reply),
-                Ok(None) => return self.very_bytes(reading).await,
+                Ok(None) => return Box::pin(self.alone(reading, Miss::NotShared)).await,
                 // The 304 was about another response. The whole is requested, with a slot of its
                 // own.
-                Err((again, so_far)) => {
-                    (leader, timing) = (*again, so_far);
+                Err(again) => {
+                    leader = *again;
                     leader.flight.requeue();
                 }
             }
@@ -193,7 +178,7 @@ impl Reads {
         }
         // One response serves all readers, whatever codings they accept. If it may not be
         // shareable, the reader's own header stands where it says something else.
-        if reading.reader().accepts_gzip() || asks_for_others(reading) {
+        if reading.recipient().accepts_gzip() || reading.asks_for_others() {
             headers.insert(header::ACCEPT_ENCODING, coding::ASKED);
         }
         *request.headers_mut() = headers;
@@ -218,18 +203,21 @@ impl Reads {
         reading: &CacheableRead,
         answer: FinalAnswer,
         leader: Leader,
-        mut timing: Timing,
-    ) -> Result<Option<Reply>, (Box<Leader>, Timing)> {
+        timing: &Timing,
+    ) -> Result<Option<Reply>, Box<Leader>> {
         let (why, key) = (leader.why(), leader.key().hash());
         let head = answer.response.headers();
         let (entry, completed) = match leader.renew(head, &self.receipt(reading)) {
             Ok(renewed) => renewed,
-            Err(leader) => return Err((leader, timing)),
+            Err(leader) => return Err(leader),
         };
-        if must_not_decode(reading, &entry) {
+        if reading.must_not_decode_entry(&entry) {
             return Ok(None);
         }
-        timing.upstream = answer.took;
+        let timing = Timing {
+            upstream: answer.took,
+            ..timing.clone()
+        };
         let status = Some(StatusCode::NOT_MODIFIED);
         let status = CacheStatus::fetched(why, key, &completed, status);
         let mut headers = entry.shared_headers();
@@ -242,7 +230,7 @@ impl Reads {
             }
         }
         Ok(Some(Reply::read(
-            show(&reading.reader(), whole(&entry, headers)),
+            show(&reading.recipient(), whole(&entry, headers)),
             Outcome::Fetched,
             status,
             timing,
@@ -260,7 +248,7 @@ impl Reads {
         answer: FinalAnswer,
         leader: Leader,
         mut timing: Timing,
-    ) -> FetchResult {
+    ) -> ReadResult {
         let (why, key) = (leader.why(), leader.key().hash());
         let begun = self.clock.now();
         let (head, body) = answer.response.into_parts();
@@ -283,7 +271,7 @@ impl Reads {
         let headers = &arrived.head.headers;
         if coding::is_gzip(headers) == Some(true) && reading.must_not_decode(no_transform(headers))
         {
-            return self.very_bytes(reading).await;
+            return Box::pin(self.alone(reading, Miss::NotShared)).await;
         }
         let Some(response) = self.for_first_reader(reading, arrived) else {
             return self.without_gzip(reading).await;
@@ -297,206 +285,25 @@ impl Reads {
         ))
     }
 
-    /// Fetches the original bytes in a coding that the reader accepts, since no one else may recode
-    /// them.
-    async fn very_bytes(self: &Arc<Self>, reading: &CacheableRead) -> FetchResult {
-        let key = reading.at.primary.hash();
-        let status = CacheStatus::alone(Miss::NotShared, Some(key));
-        Box::pin(self.pass(reading.context.clone(), status)).await
-    }
-
     /// Fetches for the reader alone, uncompressed, after a response that cannot be decoded.
-    async fn without_gzip(self: &Arc<Self>, reading: &CacheableRead) -> FetchResult {
+    async fn without_gzip(self: &Arc<Self>, reading: &CacheableRead) -> ReadResult {
         tracing::warn!(
             operation = %reading.context.operation.name,
             request_id = reading.context.ids.request(),
             trace_id = reading.context.ids.trace(),
             "response is not compressed as its header says; fetching it without compression"
         );
-        let result = self.very_bytes(reading).await;
+        let result = Box::pin(self.alone(reading, Miss::NotShared)).await;
         result.map_err(|error| match error.facts().sent {
             true => error,
             // The first attempt was sent.
             false => GatewayError::UpstreamUnreadable(UNDECODABLE),
         })
     }
-
-    /// Reads a response that may be shared, and stores and shares it if it is not too large.
-    async fn read_whole(
-        &self,
-        reading: &CacheableRead,
-        head: response::Parts,
-        body: AnswerBody,
-        leader: Leader,
-    ) -> Result<FetchedAnswer, GatewayError> {
-        let most = self.settings.get().largest_stored;
-        // Memory first: without room the response is streamed and not stored.
-        let Some(mut room) = self.answers.take(body.size_hint().exact(), most) else {
-            let completed = leader.refuse(StoreRefusal::NoRoom, head.status, self.clock.now());
-            return Ok(self.passed_on(reading, head, completed, None, body).await);
-        };
-        match body::read_within(body, most, |bytes| room.grow(bytes)).await {
-            Read::Whole(bytes) => {
-                let bytes = room.hold(bytes);
-                let answer = ReceivedResponse {
-                    status: head.status,
-                    headers: &head.headers,
-                    body: &bytes,
-                };
-                let completed = leader.finish(&answer, &self.receipt(reading));
-                let coding = match &completed.entry {
-                    Some(entry) => Ok(entry.coding()),
-                    None => coding::examine(&head.headers, &bytes, most),
-                };
-                let is_gzip = coding::is_gzip(&head.headers) == Some(true);
-                let body = if coding == Err(Unfit::TooLong) && !reading.reader().accepts_gzip() {
-                    let decoding = Decoding::new(Some(bytes.clone()), None);
-                    Some(Body::Decoding(Box::new(decoding)))
-                } else if coding == Err(Unfit::Malformed) && is_gzip && asks_for_others(reading) {
-                    (bytes.is_empty()).then(Body::default)
-                } else {
-                    Some(Body::held(bytes.clone()))
-                };
-                Ok(FetchedAnswer {
-                    whole: coding.ok().map(|coding| (bytes, coding)),
-                    body,
-                    completed,
-                    head,
-                })
-            }
-            Read::Longer(first, rest) => {
-                let refusal = if room.was_refused() {
-                    StoreRefusal::NoRoom
-                } else {
-                    StoreRefusal::TooLarge
-                };
-                let completed = leader.refuse(refusal, head.status, self.clock.now());
-                let first = Some(room.hold(first));
-                Ok(self.passed_on(reading, head, completed, first, *rest).await)
-            }
-            Read::Broken(error) => {
-                tracing::warn!(
-                    reason = error.as_str(),
-                    request_id = reading.context.ids.request(),
-                    trace_id = reading.context.ids.trace(),
-                    "response ended early"
-                );
-                let error = match error {
-                    BodyError::IdleTimeout | BodyError::TotalTimeout => {
-                        GatewayError::UpstreamTimeout
-                    }
-                    BodyError::Broken => GatewayError::UpstreamBroken,
-                };
-                // Nothing of the response was given to a reader yet, so all of them get the error.
-                leader.fail(error.clone());
-                Err(error)
-            }
-        }
-    }
-
-    /// Returns a response that is not stored.
-    async fn passed_on(
-        &self,
-        reading: &CacheableRead,
-        head: response::Parts,
-        completed: Completed,
-        first: Option<Bytes>,
-        rest: AnswerBody,
-    ) -> FetchedAnswer {
-        FetchedAnswer {
-            body: self.streamed(reading, &head.headers, first, rest).await,
-            completed,
-            whole: None,
-            head,
-        }
-    }
-
-    /// Returns the body of a response that is not stored, if the reader can be given it; see
-    /// [`FetchedAnswer`].
-    async fn streamed(
-        &self,
-        reading: &CacheableRead,
-        headers: &HeaderMap,
-        first: Option<Bytes>,
-        rest: AnswerBody,
-    ) -> Option<Body> {
-        let is_gzip = coding::is_gzip(headers) == Some(true);
-        let is_empty = first.is_none() && rest.is_end_stream();
-        if is_gzip && !is_empty && !reading.reader().accepts_gzip() {
-            let mut decoding = Decoding::new(first, Some(rest));
-            // An error after the first byte could only break off the response.
-            let begins = decoding.begins().await;
-            let is_given = begins || !asks_for_others(reading);
-            return is_given.then(|| Body::Decoding(Box::new(decoding)));
-        }
-        Some(match first {
-            Some(first) => Body::Continued(Some(first), Box::new(rest)),
-            None => Body::Streamed(Box::new(rest)),
-        })
-    }
-
-    /// Returns the response for the leader's reader, or `None` if it has no body to give.
-    fn for_first_reader(
-        &self,
-        reading: &CacheableRead,
-        arrived: FetchedAnswer,
-    ) -> Option<Response<Body>> {
-        let FetchedAnswer {
-            head,
-            body,
-            whole,
-            completed,
-        } = arrived;
-        let body = body?;
-        let mut headers = head.headers;
-        if let Some(entry) = &completed.entry {
-            add_own_fields(&mut headers, &entry.shared_headers());
-        }
-        if let Some((body, coding)) = whole {
-            // The representation sets the length again.
-            headers.remove(header::CONTENT_LENGTH);
-            let whole = Whole {
-                status: head.status,
-                headers,
-                body,
-                coding,
-                received: self.clock.wall(),
-            };
-            return Some(show(&reading.reader(), whole));
-        }
-        if matches!(body, Body::Decoding(_)) {
-            representation::plain(&mut headers);
-        }
-        let is_head = reading.context.method == Method::HEAD;
-        let mut response = Response::new(if is_head { Body::default() } else { body });
-        *response.status_mut() = head.status;
-        *response.headers_mut() = headers;
-        // The API's own reason phrase, if it is unusual.
-        *response.extensions_mut() = head.extensions;
-        Some(response)
-    }
 }
 
 /// The error if the API does not send in time, uncompressed, what it first sent in a wrong coding.
 const UNDECODABLE: &str = "The API's answer is not compressed as it says, and could not be had without compression in time";
-
-/// Returns whether a shared fetch accepts `gzip` although the leader's reader does not.
-fn asks_for_others(reading: &CacheableRead) -> bool {
-    let is_for_others = reading.rules.ttl.is_some() && !reading.wants.no_transform;
-    is_for_others && !reading.reader().accepts_gzip()
-}
-
-/// Adds the headers that the gateway adds to stored responses, for the leader's reader too.
-fn add_own_fields(headers: &mut HeaderMap, kept: &HeaderMap) {
-    for name in [header::ETAG, header::VARY] {
-        if let Some(first) = kept.get(&name) {
-            headers.insert(&name, first.clone());
-            for further in kept.get_all(&name).iter().skip(1) {
-                headers.append(&name, further.clone());
-            }
-        }
-    }
-}
 
 fn no_transform(headers: &HeaderMap) -> bool {
     CacheControl::parse(headers.get_all(header::CACHE_CONTROL)).no_transform

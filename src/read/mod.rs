@@ -4,24 +4,34 @@
 //! fetch without a reader, and [`pass`] a read that is not cacheable. What may be stored or shown
 //! is decided in [`crate::cache`].
 
+pub mod cacheable;
 pub mod fetch;
+pub mod first_reader;
 pub mod pace;
 pub mod pass;
+pub mod plan;
 pub mod refresh;
 pub mod representation;
 pub mod serve;
+pub mod share;
+pub mod stored;
 
 use crate::attempt::{Attempts, Handles};
 use crate::cache::Cache;
 use crate::clock::Clock;
+use crate::error::GatewayError;
 use crate::exchange::answer_memory::AnswerMemory;
 use crate::exchange::callers::Quotas;
+use crate::exchange::response::Reply;
 use crate::exchange::settings::Settings;
 use crate::limit::budgets::Budgets;
 use crate::metrics::Metrics;
 use crate::swap::Swap;
 use crate::tasks::Tasks;
 use std::sync::Arc;
+
+/// The result of a read.
+pub(crate) type ReadResult = Result<Reply, GatewayError>;
 
 /// The service of reads.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use crate::attempt::send::{AttemptOutcome, FinalAnswer};
 use crate::attempt::wait::refused;
 use crate::cache::conditional::{has_condition, without_own};
 use crate::cache::flight::Hurry;
+use crate::cache::reason::Miss;
 use crate::error::GatewayError;
 use crate::exchange::body::Body;
 use crate::exchange::cache_status::CacheStatus;
@@ -16,8 +17,9 @@ use crate::lanes::Keys;
 use crate::limit::budgets::{BudgetRequest, Readiness};
 use crate::limit::ticket::{Permit, Ticket};
 use crate::metrics::Outcome;
-use crate::read::Reads;
+use crate::read::cacheable::CacheableRead;
 use crate::read::pace::{DepartureFacts, leaves_at};
+use crate::read::{ReadResult, Reads};
 use crate::upstream::{NewConnection, UNREADABLE, Unknown};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -70,7 +72,7 @@ impl Reads {
         self: &Arc<Self>,
         context: RequestContext,
         cache: CacheStatus,
-    ) -> Result<Reply, GatewayError> {
+    ) -> ReadResult {
         self.quotas.charge(&context.caller)?;
         let mut request = context.forwarded();
         without_own(request.headers_mut());
@@ -124,6 +126,16 @@ impl Reads {
                 ..Reply::throttled(response, timing)
             }),
         }
+    }
+
+    /// Fetches for this reader alone, outside the cache, because of `why`.
+    pub(crate) async fn alone(self: &Arc<Self>, reading: &CacheableRead, why: Miss) -> ReadResult {
+        let status = CacheStatus::alone(why, Some(reading.key()));
+        let began = self.clock.now();
+        let reply = self.pass(reading.context.clone(), status).await?;
+        let answered = reply.response.status();
+        self.cache.answered_alone(&reading.at, answered, began);
+        Ok(reply)
     }
 
     /// Waits for the budget and asks the API.

@@ -13,7 +13,7 @@ use crate::cache::{Join, Purpose};
 use crate::exchange::request::RequestContext;
 use crate::limit::turns::Urgency;
 use crate::read::Reads;
-use crate::read::serve::{CacheableRead, join_request, tags};
+use crate::read::cacheable::CacheableRead;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,14 +59,7 @@ impl Reads {
             urgency: Urgency::LEAST,
             ..reading.context
         };
-        let Some(tags) = tags(&reading.context) else {
-            return;
-        };
-        let join = {
-            let join_request = join_request(&reading, tags.as_deref(), Purpose::Renew);
-            self.cache.join(&join_request, self.clock.now())
-        };
-        let Join::Lead(leader) = join else {
+        let Join::Lead(leader) = self.join(&reading, Purpose::Renew, self.clock.now()) else {
             // A fetch is in flight, or the response could not be stored at this moment.
             return;
         };

@@ -8,7 +8,7 @@
 //! - The copy is judged as soon as the last byte has arrived, even if nothing is polled after it.
 
 use crate::exchange::share::Portion;
-use crate::shadow::reads::Comparison;
+use crate::shadow::comparison::Comparison;
 use crate::upstream::{AnswerBody, BodyError};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};

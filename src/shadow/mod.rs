@@ -17,7 +17,9 @@
 //! its bytes were written or it is a read. Without the gateway there would have been no such
 //! connection.
 
+mod comparison;
 mod copied;
+mod forward;
 pub mod model;
 mod reads;
 pub mod verdict;
@@ -25,40 +27,19 @@ pub mod verdict;
 use crate::attempt::{Attempts, Handles};
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::error::GatewayError;
 use crate::exchange::callers::Quotas;
-use crate::exchange::edge;
 use crate::exchange::request::RequestContext;
-use crate::exchange::response::Reply;
 use crate::exchange::settings::Settings;
 use crate::exchange::share::Share;
-use crate::exchange::timing::Timing;
-use crate::limit::learn::Allowance;
-use crate::merge::Parts;
 use crate::metrics::Metrics;
-use crate::metrics::Origin;
 use crate::read::Reads;
-use crate::read::pass::unanswered;
-use crate::route::policy::Effect;
 use crate::swap::Swap;
 use crate::tasks::Tasks;
-use crate::upstream::{AnswerBody, Attempt, NewConnection, NotSent, Unknown};
 use crate::write::Writes;
-use crate::write::answer::unknown;
-use crate::write::settlement::Affected;
-use crate::write::unsettled::Unsettled;
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
 use model::{BudgetKey, Model, ModelBounds, ModelRequest};
 use parking_lot::Mutex;
-use reads::CopyPlan;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::oneshot;
 use verdict::{Cached, NotTaken, Prediction};
-
-/// The number of kept connections found closed after which a request counts as not sent.
-const MOST_CLOSED: u32 = 4;
 
 /// The state of shadow mode.
 #[derive(Debug)]
@@ -110,134 +91,6 @@ fn budget_of(context: &RequestContext) -> BudgetKey {
 }
 
 impl Shadow {
-    /// Carries out a request in shadow mode.
-    ///
-    /// The prediction comes first, from the state before the request. It never changes what is
-    /// sent.
-    pub(crate) async fn forward_at_once(self: &Arc<Self>, context: RequestContext) -> Reply {
-        let request = context.forwarded();
-        let (mut prediction, keep) = match context.operation.effect {
-            effect if context.lacks_credential() => {
-                let cached = match effect {
-                    Effect::Read => Cached::Bypass,
-                    Effect::Write => Cached::Write,
-                };
-                let refused = Prediction::not_taken(cached, NotTaken::NoCredential);
-                (refused, CopyPlan::Nothing)
-            }
-            Effect::Read => self.predict_read(&context),
-            Effect::Write => (self.predict_write(&context, &request), CopyPlan::Nothing),
-        };
-        let name = &context.operation.name;
-        let (cached, wait) = (prediction.cached.as_str(), prediction.wait());
-        self.metrics
-            .predicted(name, prediction.verdict(), cached, wait);
-        let mut timing = Timing::of(&context);
-        self.attempts.leaves(&context, &mut timing);
-        // A task of its own, because a caller that hangs up must not cut off the request.
-        let (tell, told) = oneshot::channel();
-        let (shadow, its) = (self.clone(), context.clone());
-        self.tasks.spawn("shadow", async move {
-            drop(tell.send(shadow.forward(&its, request).await));
-        });
-        let (attempt, took) = match told.await {
-            Ok(came) => came,
-            Err(_) => return Reply::error(&GatewayError::Internal).in_shadow(prediction.value()),
-        };
-        timing.upstream = took;
-        match attempt {
-            Attempt::Answered(response) => {
-                // The limit is learned before the body streams, so that the next prediction uses
-                // it.
-                self.learn_from(&context, &prediction, &response);
-                let (response, same) = keep.pass_on(self, response).await;
-                prediction.same = same;
-                Reply::as_it_came(response, context.operation.effect, timing)
-                    .in_shadow(prediction.value())
-            }
-            other => Reply::error(&error_of(&other, &context)).in_shadow(prediction.value()),
-        }
-    }
-
-    /// Sends the request, in a task that its caller cannot cancel. The marks of a write are raised
-    /// before its outcome is reported.
-    async fn forward(
-        &self,
-        context: &RequestContext,
-        mut request: Request<Bytes>,
-    ) -> (Attempt, Duration) {
-        // Created before sending. If this future is dropped, the write is settled as unknown.
-        let unsettled = (context.operation.effect == Effect::Write)
-            .then(|| Unsettled::without_place(self.writes.clone(), Affected::of(context)));
-        let mut tries = 1;
-        let (mut attempt, took) = loop {
-            let (attempt, took) = self
-                .attempts
-                .exchange(&context.operation, context.credential, request.clone())
-                .await;
-            let again = match attempt {
-                Attempt::NotSent(NotSent::ClosedBeforeSending) => true,
-                Attempt::Unknown(Unknown::StaleConnection) => {
-                    let is_read = context.operation.effect == Effect::Read;
-                    is_read && request.extensions_mut().insert(NewConnection).is_none()
-                }
-                _ => false,
-            };
-            if !again || tries >= MOST_CLOSED {
-                break (attempt, took);
-            }
-            tries += 1;
-        };
-        if let Attempt::Answered(response) = &mut attempt {
-            edge::clean_answer(response.headers_mut(), &self.settings.get().via);
-            edge::date_answer(response.headers_mut(), self.clock.wall());
-        }
-        match (&attempt, unsettled) {
-            (_, None) => {}
-            (Attempt::Answered(response), Some(unsettled))
-                if response.status() != StatusCode::TOO_MANY_REQUESTS =>
-            {
-                drop(unsettled.heard(response.status(), response.headers(), false));
-            }
-            (Attempt::Answered(_) | Attempt::NotSent(_), Some(unsettled)) => {
-                drop(unsettled.not_carried_out());
-            }
-            // Dropped as it is, the write is settled with its outcome unknown.
-            (Attempt::Unknown(_), Some(unsettled)) => drop(unsettled),
-        }
-        (attempt, took)
-    }
-
-    /// Predicts the course of a write.
-    fn predict_write(&self, context: &RequestContext, request: &Request<Bytes>) -> Prediction {
-        let Ok(durable) = self.writes.wants_durable(context) else {
-            return Prediction::not_taken(Cached::Write, NotTaken::Key);
-        };
-        let deferred = durable.as_ref().is_some_and(|wanted| wanted.is_deferred());
-        let parts = if context.overridden {
-            None
-        } else if durable.is_some() {
-            let mut request = request.clone();
-            request
-                .headers_mut()
-                .remove(crate::write::idempotency::FIELD);
-            Parts::of(&context.operation, &request)
-        } else {
-            Parts::of(&context.operation, request)
-        };
-        let request = ModelRequest {
-            // A deferred write waits as long as it takes.
-            patience: if deferred {
-                Duration::MAX
-            } else {
-                context.patience
-            },
-            bytes: context.weight(),
-            parts,
-        };
-        self.predict(context, Cached::Write, request)
-    }
-
     /// Predicts the course of a request that needs the API.
     fn predict(
         &self,
@@ -253,46 +106,5 @@ impl Shadow {
         let mut model = self.model.lock();
         let started = model.arrive(budget_of(context), rate, request, self.clock.now());
         Prediction::leaves(cached, started)
-    }
-
-    /// Learns the limit from a response's rate headers, and counts a 429 with its prediction.
-    fn learn_from(
-        &self,
-        context: &RequestContext,
-        prediction: &Prediction,
-        response: &Response<AnswerBody>,
-    ) {
-        let operation = &context.operation;
-        if response.status() == StatusCode::TOO_MANY_REQUESTS {
-            self.metrics.throttled(&operation.name, Origin::Upstream);
-            self.metrics
-                .throttled_in_shadow(&operation.name, prediction.verdict());
-            return;
-        }
-        if let Some(allowance) = Allowance::of(response.headers()) {
-            let budget = &operation.budget;
-            let observed = allowance.limit();
-            let limit = if budget.documented {
-                observed.min(budget.rate.limit)
-            } else {
-                observed
-            };
-            self.model.lock().learn(&budget_of(context), limit);
-        }
-    }
-}
-
-/// Returns the error for an attempt without a response.
-fn error_of(attempt: &Attempt, context: &RequestContext) -> GatewayError {
-    match attempt {
-        Attempt::NotSent(why) => GatewayError::UpstreamUnreachable {
-            message: why.message(),
-            waited: (*why).into(),
-        },
-        Attempt::Unknown(why) if context.operation.effect == Effect::Write => {
-            unknown(context, (*why).into())
-        }
-        Attempt::Unknown(why) => unanswered(*why),
-        Attempt::Answered(_) => GatewayError::UpstreamBroken,
     }
 }

@@ -4,7 +4,7 @@ use super::support::program::Program;
 use super::support::wire::{ask, eventually, try_ask};
 use super::support::{Answer, World, loaded_with, request, routes_with};
 use http::Method;
-use segment_gateway::gateway::Replacement;
+use segment_gateway::gateway::reload::Replacement;
 use segment_gateway::limit::budgets::LineBounds;
 use segment_gateway::route::Table;
 use segment_gateway::sandbox::SandboxSpec;
