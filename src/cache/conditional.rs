@@ -24,6 +24,7 @@ const OWN: &str = "\"sg-";
 /// An entity tag (RFC 9110, section 8.8.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntityTag<'a> {
+    /// Whether the tag promises an equal meaning only, not equal bytes.
     weak: bool,
     /// The opaque part, with its quotes.
     opaque: &'a [u8],
@@ -49,8 +50,10 @@ impl<'a> EntityTag<'a> {
             Some(rest) => (true, rest),
             None => (false, text),
         };
+        // A backslash escapes nothing in a tag, so the next quote ends it.
         let inner = quoted.strip_prefix(b"\"")?;
         let end = inner.iter().position(|byte| *byte == b'"')?;
+        // Visible characters except the quote, and anything beyond ASCII.
         let fit = |byte: &u8| *byte == 0x21 || *byte >= 0x23 && *byte != 0x7f;
         if !inner[..end].iter().all(fit) {
             return None;
@@ -59,12 +62,14 @@ impl<'a> EntityTag<'a> {
         Some((Self { weak, opaque }, rest))
     }
 
-    /// Weak comparison (RFC 9110, section 8.8.3.2).
+    /// Compares weakly (RFC 9110, section 8.8.3.2): the two may stand for different bytes of equal
+    /// meaning.
     pub fn is_like(&self, other: &Self) -> bool {
         self.opaque == other.opaque
     }
 
-    /// Strong comparison.
+    /// Compares strongly (same section): the two promise equal bytes. A weak tag equals none, not
+    /// even itself.
     pub fn is_same(&self, other: &Self) -> bool {
         !self.weak && !other.weak && self.opaque == other.opaque
     }
@@ -83,7 +88,8 @@ pub fn is_own(tag: &HeaderValue) -> bool {
         .starts_with(OWN.as_bytes())
 }
 
-/// A strong tag for a body that came without one: the first half of its SHA-256.
+/// A strong tag for a body that came without one: the first half of its SHA-256. Equal bytes get
+/// equal tags, also after they were evicted and fetched again.
 pub fn own_tag(body: &[u8]) -> HeaderValue {
     let digest: [u8; 32] = Sha256::digest(body).into();
     let mut text = OWN.to_owned();
@@ -91,6 +97,7 @@ pub fn own_tag(body: &[u8]) -> HeaderValue {
         // Writing to a string does not fail.
         let _ = write!(text, "{byte:02x}");
     }
+    // Half of the digest is enough: a tag need not withstand a forger of bodies.
     text.push('"');
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"sg-\""))
 }
@@ -126,16 +133,20 @@ pub fn has_condition(headers: &HeaderMap) -> bool {
 /// The validators of a stored response: its tag and its time of modification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Validators {
+    /// The API's entity tag, never one that the gateway made.
     tag: Option<HeaderValue>,
+    /// The value of `Last-Modified`, as the API wrote it.
     modified: Option<HeaderValue>,
 }
 
 impl Validators {
     /// The validators that the API gave, if any.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
+        // Several tags say nothing, and the API does not know one that the gateway made.
         let tag = headers
             .get(header::ETAG)
             .filter(|tag| EntityTag::of(headers).is_some() && !is_own(tag));
+        // A repeated `Last-Modified` says nothing, either.
         let mut modified = headers.get_all(header::LAST_MODIFIED).iter();
         let modified = modified.next().filter(|_| modified.next().is_none());
         // Only the syntax matters here, so any present will do for a year of two digits.
@@ -154,7 +165,8 @@ impl Validators {
             .is_some_and(|tag| tag.is_strong())
     }
 
-    /// Adds the conditions for a validation to a request (RFC 9111, section 4.3.1).
+    /// Adds the conditions for a validation to a request (RFC 9111, section 4.3.1): both, since a
+    /// server that knows no tags compares the time.
     pub fn put(&self, headers: &mut HeaderMap) {
         if let Some(tag) = &self.tag {
             headers.insert(header::IF_NONE_MATCH, tag.clone());
@@ -170,6 +182,7 @@ impl Validators {
     pub fn are_confirmed_by(&self, headers: &HeaderMap) -> bool {
         let asked = self.tag.as_ref().map(HeaderValue::as_bytes);
         let asked = asked.and_then(EntityTag::parse);
+        // The first of three that both name decides: a strong tag, a weak one, the time.
         match (asked, EntityTag::of(headers)) {
             (Some(asked), Some(named)) if named.is_strong() => asked.is_same(&named),
             (Some(asked), Some(named)) => asked.is_like(&named),
@@ -205,6 +218,7 @@ pub fn renewed(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
         is_hop_by_hop(name) || named.iter().any(|other| other.eq_ignore_ascii_case(text))
     };
     let mut headers = stored.clone();
+    // All values of a field are replaced, even if there were more of them.
     for name in not_modified.keys() {
         if is_of_the_bytes(name) || is_of_the_hop(name) {
             continue;

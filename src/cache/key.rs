@@ -84,6 +84,7 @@ impl Key {
             let digest: [u8; 32] = Sha256::digest(content.body).into();
             (digest, [&content.content_type, &content.content_encoding])
         });
+        // Each part with a length takes four bytes more; the flag for a body takes one.
         let mut size = PREFIX + 4 * 4 + 1 + parts.path.len() + parts.query.len();
         size += parts.accept.len() + parts.origin.len();
         if let Some((digest, [kind, encoding])) = &content {
@@ -115,6 +116,7 @@ impl Key {
         self.selected(FIELDS, fields, selection)
     }
 
+    /// Appends fields with their selection. `begin` keeps the two kinds of such parts apart.
     fn selected(&self, begin: u8, fields: &[HeaderName], selection: &SelectionHash) -> Self {
         let names = fields.iter().map(|name| name.as_str().len() + 4);
         let size = self.0.len() + 1 + names.sum::<usize>() + selection.len();
@@ -192,6 +194,7 @@ fn length(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(ABSENT - 1)
 }
 
+/// Appends a part after its length, so that no value can imitate the boundary between two parts.
 fn push(bytes: &mut Vec<u8>, part: &[u8]) {
     bytes.extend_from_slice(&length(part.len()).to_le_bytes());
     bytes.extend_from_slice(part);
@@ -222,6 +225,7 @@ impl<'h> Lines<'h> {
         }
     }
 
+    /// Appends the lines as one part. Absence differs from an empty line.
     fn push_to(&self, bytes: &mut Vec<u8>) {
         let (first, further) = match self {
             Self::Only(line) => (*line, None),

@@ -208,6 +208,8 @@ impl Leader {
         self.flight.complete(FetchOutcome::Failed(error), || ());
     }
 
+    /// Ends the fetch as the decision says. `make` builds the entry with its lifetime, or without
+    /// one if it is only shared.
     fn complete(
         self,
         verdict: Storability,
@@ -233,6 +235,8 @@ impl Leader {
             FetchOutcome::NotShared(StoreRefusal::NoCache)
         };
         let (responses, primary) = (self.responses, self.primary);
+        // Stored under the lock of the fetches, so that a reader finds either the fetch or what it
+        // stored.
         let stored = self.flight.complete(outcome, || match refusal {
             Some(reason) => Err(reason),
             None => responses.store_if_believed(&primary, &entry, now),
@@ -268,6 +272,7 @@ impl Leader {
         }
     }
 
+    /// Decides whether the response may be stored or shared.
     fn judge(
         &self,
         status: StatusCode,

@@ -4,6 +4,10 @@
 //! none. If there is none, nothing has happened yet and the request takes the layers. The fast path
 //! never waits and never reads a body.
 //!
+//! The steps, cheapest first: form of the request → headers → operation → credential → key → store
+//! → [plan](crate::read::plan) → response → report. A hit takes no lock that another connection
+//! may hold for long, and allocates little more than its key and its headers.
+//!
 //! It accepts only what it knows to be harmless: the headers on its list, in their usual form. An
 //! unknown header, an unusual form or debug logging of every request sends the request through the
 //! layers. So a rule that is added to the layers holds here too, as long as its header is not on
@@ -21,7 +25,7 @@ use crate::exchange::request_id::{self, REQUEST_ID, RequestIds};
 use crate::exchange::settings::AccessLog;
 use crate::exchange::timing::Timing;
 use crate::gateway::Gateway;
-use crate::gateway::record::LogLine;
+use crate::gateway::log_line::LogLine;
 use crate::metrics::Outcome;
 use crate::read::plan::{ReadFacts, ReadPlan, StoredServing, plan};
 use crate::read::representation::{Recipient, show};
@@ -101,7 +105,9 @@ struct Plain<'r> {
     id: Option<&'r HeaderValue>,
     accept_encoding: Option<&'r HeaderValue>,
     if_none_match: Option<&'r HeaderValue>,
+    /// Whether there was a `Host`. Its value is not used.
     host: bool,
+    /// Whether there was a `Content-Type`. Without a body it has no meaning.
     content_type: bool,
 }
 
@@ -111,6 +117,7 @@ impl<'r> Plain<'r> {
         if headers.len() > MOST_FIELDS {
             return None;
         }
+        // One pass over all headers, since an unknown one anywhere ends the fast path.
         let mut plain = Self::default();
         for (name, value) in headers {
             // True if the header occurs once and in its usual form. A second line of the same name
@@ -177,13 +184,15 @@ fn is_plain_connection(value: &HeaderValue) -> bool {
         })
 }
 
-/// A hit that is about to be reported.
+/// A hit that is about to be reported. Borrowed from the request, so that nothing is copied for the
+/// report.
 struct Hit<'r> {
     operation: &'r Operation,
     method: &'r Method,
     status: StatusCode,
     credential: Credential,
     peer: Peer,
+    /// The instant at which the request was received.
     from: Instant,
 }
 
@@ -204,6 +213,7 @@ impl Gateway {
         if self.shadow.is_some() || self.debug.load(Ordering::Relaxed) || !is_plain(request) {
             return None;
         }
+        // The only reading of the clock before the response: freshness and latency count from it.
         let now = self.clock.now();
         let (uri, headers) = (request.uri(), request.headers());
         let path = uri.path();
@@ -211,16 +221,19 @@ impl Gateway {
         // The table matches one spelling of a path only, so the prefix of the gateway's own paths
         // is compared literally.
         let table = self.router.table.get();
-        // Only operations with a cache policy can have a hit; the others take the layers.
+        // Only operations with a cache policy can have a hit; the others take the layers. Paths in
+        // another spelling than the template's are not found here.
         let operation = table.find_plain(request.method(), path)?;
         if path.starts_with(edge::OWN) {
             return None;
         }
         operation.cache.as_ref()?;
+        // A query without a canonical form has no key.
         let query = query::canonical(uri.query(), &operation.lists).ok()?;
+        // Without a token, or with one that is malformed, there is no key.
         let credential = memory.credential(plain.authorization?, headers, &self.router.hasher)?;
-        // The key must equal the one that `crate::read::cacheable` builds. Headers that would add to it
-        // are not on the list of harmless ones.
+        // The key must equal the one that `crate::read::cacheable` builds. Headers that would add
+        // to it are not on the list of harmless ones.
         let key = Key::new(&KeyParts {
             credential: credential.bytes(),
             operation: u32::try_from(operation.index).unwrap_or(u32::MAX),
@@ -230,6 +243,7 @@ impl Gateway {
             origin: Lines::Only(plain.origin),
             content: None,
         });
+        // The same plan as behind the layers, for a reader that requires nothing.
         let facts = ReadFacts::fresh(self.cache.lookup(&key, now)?, now);
         // An entry that is due for a refresh takes the layers, which start the refresh.
         let ReadPlan::Serve(StoredServing {
@@ -260,6 +274,7 @@ impl Gateway {
         let named = (is_logged || trail.is_some()).then(|| Ids::of_hit(headers, &id, trail));
         // The headers of a hit are complete here; no layer adds to them.
         let shown = entry.hit_headers(now, Some(id));
+        // Without a condition the stored response is the answer. With one it may be a 304.
         let answer = match plain.if_none_match {
             None => from_store(&entry, shown),
             Some(_) => {
@@ -280,8 +295,12 @@ impl Gateway {
     }
 
     /// Counts a hit, and writes its span and its log line where these are wanted.
+    ///
+    /// The record of the layers is not used: it would be created before it is known that there is a
+    /// hit, and allocates.
     fn report_hit(&self, hit: &Hit<'_>, named: Option<&Ids>) {
         let elapsed = self.clock.now().saturating_duration_since(hit.from);
+        // Counters are found by index. A map look-up would cost more than the rest of the report.
         if hit.status.is_success() {
             self.metrics.hit(hit.operation.index, elapsed);
         } else {
@@ -291,9 +310,11 @@ impl Gateway {
         let Some(ids) = named else {
             return;
         };
+        // The whole time of a hit is its lookup.
         let stretch = (hit.from, elapsed);
         self.report_hit_span(ids, hit.method, hit.operation, hit.status, stretch);
         if self.router.settings.get().access == AccessLog::All {
+            // The line of the layers, without what a hit never has.
             let line = LogLine {
                 operation: &hit.operation.name,
                 method: hit.method,

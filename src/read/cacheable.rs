@@ -26,16 +26,21 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A cacheable read.
+/// A cacheable read: a request with the inputs of its lookup.
 #[derive(Clone, Debug)]
 pub(crate) struct CacheableRead {
+    /// The request.
     pub(crate) context: RequestContext,
+    /// The operation's configuration of the cache.
     pub(crate) rules: Rules,
+    /// The key, and that of the variant, as far as it is known.
     pub(crate) at: Located,
+    /// What the reader requires of a stored response.
     pub(crate) wants: Wants,
 }
 
 impl CacheableRead {
+    /// Returns what the form of the response depends on.
     pub(crate) fn recipient(&self) -> Recipient<'_> {
         Recipient {
             method: &self.context.method,
@@ -43,6 +48,7 @@ impl CacheableRead {
         }
     }
 
+    /// Returns the public name of the key, for `Cache-Status` and logs.
     pub(crate) fn key(&self) -> KeyHash {
         self.at.primary.hash()
     }
@@ -91,14 +97,17 @@ impl Reads {
         &self,
         context: &RequestContext,
     ) -> Result<(Rules, Located, Wants), Bypass> {
+        // The cheapest check first: most operations are not cached.
         let policy = context.operation.cache.as_ref().ok_or(Bypass::Uncached)?;
         let canonical = canonical(context);
+        // A query without a canonical form is no key. It is reported last, after better reasons.
         let spelling = if canonical.is_some() {
             Spelling::Canonical
         } else {
             Spelling::Odd
         };
         let wants = request::examine(&context.method, &context.headers, spelling)?;
+        // The variants of a key are known once one of them is stored.
         let primary = key(context, canonical.as_deref().unwrap_or_default());
         let at = self.cache.locate(primary, &context.headers);
         Ok((rules(policy), at, wants))
@@ -114,7 +123,9 @@ impl Reads {
     ) -> ReadPlan {
         let facts = match self.cache.find(&reading.at, &reading.wants, now) {
             Found::Shown(entry, freshness) => reading.stored(entry, freshness, now),
+            // The reason of the miss is found again when the read joins a fetch.
             Found::Not(_, stale) => {
+                // A stale response that could be shown is preferred to waiting for the budget.
                 let stand_in = |entry| self.may_stand_in(reading, entry, Need::IfLimited, now);
                 let context = &reading.context;
                 ReadFacts::Missing {
@@ -136,6 +147,7 @@ impl Reads {
         need: Need,
         now: Instant,
     ) -> bool {
+        // Judged each time: a write may have invalidated it since it was found.
         self.cache.may_stand_in(entry, &reading.wants, need, now)
             && !reading.must_not_decode_entry(entry)
     }
@@ -143,8 +155,9 @@ impl Reads {
     /// Joins the fetch of this read, or begins one. A read whose dependencies cannot be named
     /// fetches alone, since writes to them would go unnoticed.
     pub(crate) fn join(&self, reading: &CacheableRead, purpose: Purpose, now: Instant) -> Join {
-        let Some(tags) = tags(&reading.context) else {
-            return Join::Alone(Miss::Bypass(Bypass::Names));
+        let tags = match tags(&reading.context) {
+            Ok(tags) => tags,
+            Err(why) => return Join::Alone(Miss::Bypass(why)),
         };
         let request = JoinRequest {
             at: &reading.at,
@@ -160,18 +173,21 @@ impl Reads {
 }
 
 /// Returns the query of a key: in canonical form if the operation is known, as received otherwise.
+/// `None` if it has no canonical form.
 fn canonical(context: &RequestContext) -> Option<Cow<'_, str>> {
     if context.operation.method.is_some() {
         let canonical = query::canonical(context.query(), &context.operation.lists);
         return canonical.ok().map(Cow::Owned);
     }
-    // No query differs from an empty one.
+    // The spelling of an unknown operation's query may matter, and so may a `?` without a query.
     Some(match context.query() {
         Some(query) => Cow::Owned(format!("?{query}")),
         None => Cow::Borrowed(""),
     })
 }
 
+/// Returns the key of a request with this canonical query. Plain requests have the same key on the
+/// fast path.
 fn key(context: &RequestContext, query: &str) -> Key {
     let key = Key::new(&KeyParts {
         credential: context.credential.bytes(),
@@ -180,8 +196,10 @@ fn key(context: &RequestContext, query: &str) -> Key {
         query,
         accept: Lines::of(&context.headers, header::ACCEPT),
         origin: Lines::of(&context.headers, header::ORIGIN),
+        // A GET with a body is a request of its own for each body.
         content: Content::of(&context.body, &context.headers),
     });
+    // Unknown request fields may shape the response, so they separate readers.
     let keyed = fields::keyed(&context.headers);
     if keyed.is_empty() {
         return key;
@@ -189,13 +207,15 @@ fn key(context: &RequestContext, query: &str) -> Key {
     key.with_fields(&keyed, &vary::selection(&keyed, &context.headers))
 }
 
-/// Returns the tags that the response depends on, `Some(None)` if any write may change it, or
-/// `None` if they cannot be named.
-#[allow(clippy::option_option, reason = "three cases, each said above")]
-fn tags(context: &RequestContext) -> Option<Option<Vec<Tag>>> {
+/// Returns the tags that the response depends on, or `None` if any write may change it.
+///
+/// # Errors
+/// [`Bypass::Names`] if the tags cannot be named.
+fn tags(context: &RequestContext) -> Result<Option<Vec<Tag>>, Bypass> {
     let templates = context.operation.cache.as_ref().map(|policy| &policy.tags);
+    // An operation without tags is invalidated by any write.
     let Some(templates) = templates.filter(|templates| !templates.is_empty()) else {
-        return Some(None);
+        return Ok(None);
     };
     let expanded = names::expand(
         templates,
@@ -203,10 +223,11 @@ fn tags(context: &RequestContext) -> Option<Option<Vec<Tag>>> {
         context.query(),
         &context.document(),
     );
-    let names = expanded.ok()?;
-    Some(Some(names.into_iter().map(Tag::new).collect()))
+    let names = expanded.map_err(|_| Bypass::Names)?;
+    Ok(Some(names.into_iter().map(Tag::new).collect()))
 }
 
+/// Returns the configuration of an operation in the cache's own terms.
 fn rules(policy: &CachePolicy) -> Rules {
     Rules {
         ttl: policy.ttl,

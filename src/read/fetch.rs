@@ -1,5 +1,8 @@
 //! A shared fetch: asks the API once for all readers of a key, in a task of its own.
 //!
+//! The steps: its turn among the fetches of the key → request → budget and attempts
+//! ([`pass`](super::pass)) → 304 or response → stored, shared, and given to the first reader.
+//!
 //! It requests a compressed response, and revalidates a stored one. It also makes the response of
 //! the leader's reader, who gets the API's own headers; followers get those that are stored.
 //!
@@ -38,7 +41,8 @@ use tokio::time::timeout;
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("segment-gateway/", env!("CARGO_PKG_VERSION")));
 
-/// How long a fetch waits for the one of its key that is in flight.
+/// How long a fetch waits for the one of its key that is in flight. Longer than a round trip takes
+/// as a rule.
 const LONGEST_TURN: Duration = Duration::from_secs(2);
 
 /// How long connections are tried if a stale response may be shown instead.
@@ -51,7 +55,8 @@ const OUT_OF_TIME: GatewayError = GatewayError::QueueExpired {
 };
 
 impl Reads {
-    /// Starts a fetch. Its result goes to `sender`, for the reader that leads it.
+    /// Starts a fetch. Its result goes to `sender`, for the reader that leads it; a refresh has
+    /// none.
     pub(crate) fn fetch(
         self: &Arc<Self>,
         reading: CacheableRead,
@@ -68,6 +73,10 @@ impl Reads {
         });
     }
 
+    /// Fetches, and ends the fetch for all who joined it.
+    ///
+    /// # Errors
+    /// Those of the fetch, which the followers get as well, where they are not the leader's own.
     async fn carry_out_fetch(
         self: &Arc<Self>,
         reading: &CacheableRead,
@@ -75,10 +84,12 @@ impl Reads {
     ) -> ReadResult {
         let context = &reading.context;
         let mut timing = Timing::of(context);
+        // One fetch of a key at a time, so that a crowd costs one fetch per round trip.
         // A fetch that hangs is not waited for: its readers have their own patience.
         let _ = timeout(LONGEST_TURN, leader.flight.turn()).await;
         // One round, and further ones only after a 304 that did not match the stored response.
         loop {
+            // With a stored response at hand, a 304 saves the API from sending it again.
             let validators = leader.validators();
             let mut request = self.shared_request(reading);
             if let Some(validators) = &validators {
@@ -95,6 +106,8 @@ impl Reads {
                     .settled_at()
                     .map(|settled| (settled, leader.flight.hurry())),
             };
+            // The followers learn of each step: until the departure their own patience counts, and
+            // the stamp of the fetch is taken at its departure, not at its beginning.
             let outcome = self
                 .request_upstream(context, request, &mut timing, outlook, |to| match to {
                     // A reader's fetch took the place of this refresh, which no reader waits for.
@@ -122,17 +135,22 @@ impl Reads {
                     });
                 }
                 Ok(PassOutcome::Lost) => {
+                    // Not retried here for want of time; a follower may have it.
                     leader.fail(OUT_OF_TIME);
                     return Err(GatewayError::UpstreamBroken);
                 }
+                // All followers get the error. Which of them try again, they decide themselves.
                 Err(error) => {
                     leader.fail(error.clone());
                     return Err(error);
                 }
             };
+            // From here on there is a final response. Exactly one of `land` and `renew` ends the
+            // fetch, or the stored response is dropped and another round begins.
             if answer.response.status() != StatusCode::NOT_MODIFIED {
                 return self.land(reading, answer, leader, timing).await;
             }
+            // Without a condition there is nothing that a 304 could confirm.
             if validators.is_none() {
                 tracing::warn!(
                     request_id = reading.context.ids.request(),
@@ -144,6 +162,7 @@ impl Reads {
             }
             match self.renew(reading, answer, leader, &timing) {
                 Ok(Some(reply)) => return Ok(reply),
+                // The original bytes, in a coding that the reader accepts.
                 Ok(None) => return Box::pin(self.alone(reading, Miss::NotShared)).await,
                 // The 304 was about another response. The whole is requested, with a slot of its
                 // own.
@@ -176,8 +195,9 @@ impl Reads {
                 }
             }
         }
-        // One response serves all readers, whatever codings they accept. If it may not be
-        // shareable, the reader's own header stands where it says something else.
+        // One response serves all readers, whatever codings they accept; it is decoded for those
+        // that do not accept `gzip`. If it may not be shareable, the reader's own header stands
+        // where it says something else.
         if reading.recipient().accepts_gzip() || reading.asks_for_others() {
             headers.insert(header::ACCEPT_ENCODING, coding::ASKED);
         }
@@ -198,6 +218,7 @@ impl Reads {
     ///
     /// # Errors
     /// Returns the leader if the 304 is not about the stored response.
+    // Taking the leader ends the fetch: its followers get the renewed response.
     fn renew(
         &self,
         reading: &CacheableRead,
@@ -220,6 +241,7 @@ impl Reads {
         };
         let status = Some(StatusCode::NOT_MODIFIED);
         let status = CacheStatus::fetched(why, key, &completed, status);
+        // The stored headers, which the 304 has updated, and those of this exchange.
         let mut headers = entry.shared_headers();
         for name in head.keys() {
             // Headers that are not stored are for this reader nonetheless.
@@ -238,7 +260,7 @@ impl Reads {
         )))
     }
 
-    /// Stores and shares the response as far as permitted, and makes the reader's response.
+    /// Stores and shares the response as far as permitted, and makes the first reader's response.
     ///
     /// The head decides first: a response that may not be stored is streamed, and its followers
     /// learn so before its body has arrived.
@@ -251,12 +273,14 @@ impl Reads {
     ) -> ReadResult {
         let (why, key) = (leader.why(), leader.key().hash());
         let begun = self.clock.now();
+        // The length that is announced suffices to reject what is too large.
         let (head, body) = answer.response.into_parts();
         let length = body.size_hint().lower();
         let receipt = self.receipt(reading);
         let refusal = leader.refusal(head.status, &head.headers, length, &receipt);
         let arrived = match refusal {
-            // With a stale response at hand the body is read first, since it may break off.
+            // With a stale response at hand the body is read first, since it may break off. The
+            // reader then gets the stale response instead of half of this one.
             Some(refusal) if !leader.has_stand_in(begun) => FetchedAnswer {
                 completed: leader.refuse(refusal, head.status, begun),
                 body: self.streamed(reading, &head.headers, None, body).await,
@@ -268,11 +292,13 @@ impl Reads {
         // Reading the body here is the API's time, not the gateway's.
         timing.upstream = answer.took + self.clock.now().saturating_duration_since(begun);
         let status = CacheStatus::fetched(why, key, &arrived.completed, None);
+        // The reader or the API forbids decoding, and the reader does not accept `gzip`.
         let headers = &arrived.head.headers;
         if coding::is_gzip(headers) == Some(true) && reading.must_not_decode(no_transform(headers))
         {
             return Box::pin(self.alone(reading, Miss::NotShared)).await;
         }
+        // Nothing was sent to the reader so far, so another request may still follow.
         let Some(response) = self.for_first_reader(reading, arrived) else {
             return self.without_gzip(reading).await;
         };
@@ -296,7 +322,7 @@ impl Reads {
         let result = Box::pin(self.alone(reading, Miss::NotShared)).await;
         result.map_err(|error| match error.facts().sent {
             true => error,
-            // The first attempt was sent.
+            // The first attempt was sent, so the request as a whole was.
             false => GatewayError::UpstreamUnreadable(UNDECODABLE),
         })
     }
@@ -305,6 +331,7 @@ impl Reads {
 /// The error if the API does not send in time, uncompressed, what it first sent in a wrong coding.
 const UNDECODABLE: &str = "The API's answer is not compressed as it says, and could not be had without compression in time";
 
+/// Returns whether the API forbids changing the bytes.
 fn no_transform(headers: &HeaderMap) -> bool {
     CacheControl::parse(headers.get_all(header::CACHE_CONTROL)).no_transform
 }

@@ -25,17 +25,23 @@ use http_body::Body as _;
 
 /// A response that arrived, for the leader's reader.
 pub(super) struct FetchedAnswer {
+    /// Status and headers, as the API sent them.
     pub(super) head: response::Parts,
     /// `None` if it cannot be given to the reader: only the gateway asked for its coding, and it
     /// cannot be decoded.
     pub(super) body: Option<Body>,
     /// The body and its coding, if all of it is in memory.
     pub(super) whole: Option<(Bytes, coding::Coding)>,
+    /// What became of it in the cache.
     pub(super) completed: Completed,
 }
 
 impl Reads {
     /// Reads a response that may be shared, and stores and shares it if it is not too large.
+    ///
+    /// # Errors
+    /// If the body breaks off or times out. Nothing was given to a reader then, so a stale response
+    /// may follow.
     pub(super) async fn read_whole(
         &self,
         reading: &CacheableRead,
@@ -44,13 +50,16 @@ impl Reads {
         leader: Leader,
     ) -> Result<FetchedAnswer, GatewayError> {
         let most = self.settings.get().largest_stored;
-        // Memory first: without room the response is streamed and not stored.
+        // Memory first: without room the response is streamed and not stored. A body of unknown
+        // length reserves more as it grows.
         let Some(mut room) = self.answers.take(body.size_hint().exact(), most) else {
             let completed = leader.refuse(StoreRefusal::NoRoom, head.status, self.clock.now());
             return Ok(self.passed_on(reading, head, completed, None, body).await);
         };
         match body::read_within(body, most, |bytes| room.grow(bytes)).await {
             Read::Whole(bytes) => {
+                // Stored and shared before this reader gets it, so that its followers do not wait
+                // for a slow connection.
                 let bytes = room.hold(bytes);
                 let answer = ReceivedResponse {
                     status: head.status,
@@ -58,11 +67,15 @@ impl Reads {
                     body: &bytes,
                 };
                 let completed = leader.finish(&answer, &self.receipt(reading));
+                // An entry was examined when it was made.
                 let coding = match &completed.entry {
                     Some(entry) => Ok(entry.coding()),
                     None => coding::examine(&head.headers, &bytes, most),
                 };
                 let is_gzip = coding::is_gzip(&head.headers) == Some(true);
+                // Three bodies can be given to this reader: one too long to be decoded in memory is
+                // decoded as it is sent, one that is not what its header says only if this reader
+                // asked for that coding itself, any other as it is.
                 let body = if coding == Err(Unfit::TooLong) && !reading.recipient().accepts_gzip() {
                     let decoding = Decoding::new(Some(bytes.clone()), None);
                     Some(Body::Decoding(Box::new(decoding)))
@@ -79,6 +92,8 @@ impl Reads {
                 })
             }
             Read::Longer(first, rest) => {
+                // The followers learn now that they must fetch for themselves; this reader gets
+                // what was read, and the rest as it arrives.
                 let refusal = if room.was_refused() {
                     StoreRefusal::NoRoom
                 } else {
@@ -108,7 +123,7 @@ impl Reads {
         }
     }
 
-    /// Returns a response that is not stored.
+    /// Returns a response that is not stored. Its body streams: `first` was read already.
     async fn passed_on(
         &self,
         reading: &CacheableRead,
@@ -135,12 +150,15 @@ impl Reads {
         rest: AnswerBody,
     ) -> Option<Body> {
         let is_gzip = coding::is_gzip(headers) == Some(true);
+        // A response without a body has nothing to decode, whatever its header says.
         let is_empty = first.is_none() && rest.is_end_stream();
         if is_gzip && !is_empty && !reading.recipient().accepts_gzip() {
             let mut decoding = Decoding::new(first, Some(rest));
             // An error after the first byte could only break off the response.
             let begins = decoding.begins().await;
             let is_given = begins || !reading.asks_for_others();
+            // Other readers of the key may accept `gzip`, so only the gateway asked for it. If this
+            // reader did, it gets the broken response like anyone who asks the API.
             return is_given.then(|| Body::Decoding(Box::new(decoding)));
         }
         Some(match first {
@@ -149,7 +167,8 @@ impl Reads {
         })
     }
 
-    /// Returns the response for the leader's reader, or `None` if it has no body to give.
+    /// Returns the response for the leader's reader, or `None` if it has no body to give. A
+    /// complete one gets the form that any reader gets, so conditions and ranges hold here too.
     pub(super) fn for_first_reader(
         &self,
         reading: &CacheableRead,
@@ -163,11 +182,12 @@ impl Reads {
         } = arrived;
         let body = body?;
         let mut headers = head.headers;
+        // Shared or stored: then the gateway has added headers of its own.
         if let Some(entry) = &completed.entry {
             add_own_fields(&mut headers, &entry.shared_headers());
         }
         if let Some((body, coding)) = whole {
-            // The representation sets the length again.
+            // The representation sets the length again, since it may send a part or decode.
             headers.remove(header::CONTENT_LENGTH);
             let whole = Whole {
                 status: head.status,
@@ -179,19 +199,22 @@ impl Reads {
             return Some(show(&reading.recipient(), whole));
         }
         if matches!(body, Body::Decoding(_)) {
+            // Its bytes are no longer those that the headers describe.
             representation::plain(&mut headers);
         }
+        // The fetch is a GET even for a HEAD.
         let is_head = reading.context.method == Method::HEAD;
         let mut response = Response::new(if is_head { Body::default() } else { body });
         *response.status_mut() = head.status;
         *response.headers_mut() = headers;
-        // The API's own reason phrase, if it is unusual.
+        // Contain the API's own reason phrase, if it is unusual.
         *response.extensions_mut() = head.extensions;
         Some(response)
     }
 }
 
-/// Adds the headers that the gateway adds to stored responses, for the leader's reader too.
+/// Adds the headers that the gateway adds to stored responses, for the leader's reader too: it may
+/// revalidate by them like any other.
 fn add_own_fields(headers: &mut HeaderMap, kept: &HeaderMap) {
     for name in [header::ETAG, header::VARY] {
         if let Some(first) = kept.get(&name) {

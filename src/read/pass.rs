@@ -1,6 +1,13 @@
-//! Reads that are not cached: they wait for their budget and are streamed.
+//! Reads that ask the API: they wait for their budget, are sent, and are streamed.
 //!
-//! Shared fetches ask the API in the same way, with `Reads::ask_api`, in a task of their own.
+//! Reads that are not cached do so on their own ([`Reads::pass`]). Shared fetches do so in a task
+//! of theirs (`Reads::request_upstream`).
+//!
+//! Promises that each attempt has a permit, that a read is retried only within its deadline, and
+//! that an attempt that was sent runs to its end even if its caller hangs up: it has cost a slot,
+//! and its response says what is left of the budget.
+//!
+//! Nothing is stored here.
 
 use crate::attempt::send::{AttemptOutcome, FinalAnswer};
 use crate::attempt::wait::refused;
@@ -28,7 +35,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout_at};
 
-/// The outcome of asking the API.
+/// The outcome of asking the API, for those that decide what a reader gets.
 #[derive(Debug)]
 pub(crate) enum PassOutcome {
     /// A final response.
@@ -51,7 +58,8 @@ pub(crate) enum AttemptEvent {
 /// The limits of the asking for a shared fetch.
 #[derive(Debug, Default)]
 pub(crate) struct Outlook {
-    /// The longest time for new connections after the first one failed.
+    /// The longest time for new connections after the first one failed. `None` for as long as the
+    /// read may wait.
     pub(crate) connect_for: Option<Duration>,
     /// The instant from which the response can be stored, and whether a reader cannot wait for it.
     pub(crate) settling: Option<(Instant, Hurry)>,
@@ -74,10 +82,12 @@ impl Reads {
         cache: CacheStatus,
     ) -> ReadResult {
         self.quotas.charge(&context.caller)?;
+        // The reader's own conditions go to the API, but not a tag that only the gateway knows.
         let mut request = context.forwarded();
         without_own(request.headers_mut());
         let has_condition = has_condition(request.headers());
         let mut timing = Timing::of(&context);
+        // Whether an attempt is in flight, for the error after the deadline.
         let mut under_way = false;
         let outcome =
             self.request_upstream(&context, request, &mut timing, Outlook::default(), |to| {
@@ -88,7 +98,8 @@ impl Reads {
             None => Ok(outcome.await),
             Some(gone) => timeout_at(gone.into(), outcome).await,
         };
-        // A caller that gave up by then no longer waits for the response.
+        // A caller that gave up by then no longer waits for the response. What was sent goes on in
+        // its task.
         let outcome = outcome.unwrap_or_else(|_| {
             Err(if under_way {
                 GatewayError::UpstreamTimeout
@@ -157,6 +168,7 @@ impl Reads {
         let mut ticket = self.take_place(context, outlook.settling).await?;
         // A read has no lanes: only its budget keeps it waiting.
         context.progress.ready(Some(self.clock.now()));
+        // The number of failed connections, and the end of the time for them.
         let mut connects = 0;
         let mut connect_by = None;
         let mut is_repeated = false;
@@ -172,6 +184,7 @@ impl Reads {
             on_event(AttemptEvent::Started(self.clock.now()))?;
             self.attempts.leaves(context, timing);
             match self.dispatch_read(context, permit, request.clone()).await? {
+                // Any final response ends it, errors of the API included.
                 AttemptOutcome::Answer(answer) => return Ok(PassOutcome::Answer(answer)),
                 AttemptOutcome::Unknown(Unknown::StaleConnection) if !is_repeated => {
                     // Without a slot before the deadline the retry would only expire in the queue.
@@ -182,8 +195,11 @@ impl Reads {
                     is_repeated = true;
                     request.extensions_mut().insert(NewConnection);
                 }
+                // Sent and without a response. The caller decides whether to send it again.
                 AttemptOutcome::Unknown(why) => return Err(unanswered(why)),
                 AttemptOutcome::Throttled(response) => {
+                    // The budget has learned from the 429 already. The next permit comes when the
+                    // API's window has passed.
                     timing.throttled += 1;
                     if ticket.estimate_again() > ticket.deadline() {
                         return Ok(PassOutcome::Throttled(response));
@@ -203,6 +219,7 @@ impl Reads {
                         .await?;
                 }
             }
+            // At the old position in the line.
             ticket.again();
         }
     }
@@ -227,6 +244,7 @@ impl Reads {
             budget_request.not_before = Some(*leaves);
             budget_request.readiness = Readiness::Blocked;
         }
+        // A refusal rests on a rough estimate, so a closer one is made before the read is rejected.
         let ticket = match self.budgets.join(&budget_request) {
             Err(refusal) => self
                 .attempts
@@ -276,6 +294,10 @@ impl Reads {
         })
     }
 
+    /// Sends one attempt with its permit, and waits for its outcome.
+    ///
+    /// # Errors
+    /// If the task panics.
     async fn dispatch_read(
         self: &Arc<Self>,
         context: &RequestContext,

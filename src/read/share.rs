@@ -38,10 +38,12 @@ const SLOT_GRACE: Duration = Duration::from_millis(20);
 /// How often a reader follows `Vary` to another key, if the API keeps changing it.
 const MOST_MOVES: u32 = 2;
 
-/// The outcome of a joined fetch.
+/// The outcome of a joined fetch, for one follower.
 enum FollowResult {
+    /// The response, in the form for this reader.
     Reply(Box<Reply>),
-    /// The response was overtaken by a write, lost, or denied for reasons of the leader's.
+    /// No response: it was overtaken by a write, lost, or denied for reasons that are the leader's
+    /// own. The follower looks into the store again.
     Again,
     /// The leader found no connection as long as it tried.
     NoConnection(GatewayError),
@@ -50,8 +52,11 @@ enum FollowResult {
 }
 
 impl Reads {
-    /// Joins the fetch of this read or leads one. `impatient`: the reader would rather get the stale
-    /// response than wait for a budget.
+    /// Joins the fetch of this read or leads one. `stale` may be served if that fails. An
+    /// `impatient` reader would rather get it than wait for a budget.
+    ///
+    /// # Errors
+    /// If the reader's patience ends, or the fetch fails and trying again would not help.
     ///
     /// Each way back to the lookup is bounded: one retry for an invalidated response, one for a
     /// failed connection, and [`MOST_MOVES`] changes of the key.
@@ -65,6 +70,7 @@ impl Reads {
         let (mut asked_again, mut connected_again, mut moves) = (false, false, 0);
         loop {
             let now = self.clock.now();
+            // The store is searched again here, under the lock of the fetches.
             let follower = match self.join(&reading, Purpose::Show, now) {
                 Join::Hit(entry, freshness) => {
                     let facts = reading.stored(entry, freshness, now);
@@ -73,6 +79,7 @@ impl Reads {
                         _ => self.alone(&reading, Miss::NotShared).await,
                     };
                 }
+                // Nothing is ever stored for it, so it is no miss.
                 Join::Alone(Miss::Bypass(why)) => {
                     return self.pass(reading.context, CacheStatus::bypass(why)).await;
                 }
@@ -94,13 +101,15 @@ impl Reads {
                     }
                 }
                 FollowResult::Again => {
-                    // Meanwhile the cache may have learned the variants: then this one has its own
-                    // key.
+                    // Meanwhile the cache may have learned from a `Vary` by which fields the
+                    // responses differ. Then this variant has a key of its own.
                     let primary = reading.at.primary.clone();
                     let at = self.cache.locate(primary, &reading.context.headers);
                     let is_elsewhere = at.key() != reading.at.key() && moves < MOST_MOVES;
                     reading.at = at;
                     moves += 1;
+                    // A second invalidation: writes come faster than fetches end. Alone, the
+                    // reader gets its response whatever is written.
                     if !is_elsewhere && std::mem::replace(&mut asked_again, true) {
                         return self.alone(&reading, Miss::FencedTwice).await;
                     }
@@ -109,7 +118,10 @@ impl Reads {
         }
     }
 
-    /// Leads a fetch for this reader and its followers.
+    /// Leads a fetch for this reader and its followers. The fetch goes on if this reader gives up.
+    ///
+    /// # Errors
+    /// If the caller's quota is used up, the fetch fails, or the reader's patience ends first.
     async fn lead(
         self: &Arc<Self>,
         reading: &CacheableRead,
@@ -133,6 +145,7 @@ impl Reads {
             }
         };
         let Some(gone) = self.attempts.given_up_at(context) else {
+            // The fetch itself has a deadline.
             return result.await;
         };
         match timeout_at(gone.into(), result).await {
@@ -165,10 +178,12 @@ impl Reads {
             .given_up_at(context)
             .map_or(answered, |gone| gone.min(answered));
         if in_line.min(end) < self.clock.now() + settings.settling {
-            // No fetch waits longer than a usual settle time before it departs.
+            // A fetch waits at most a usual settle time before it departs, so that its response can
+            // be stored. A reader that may give up before that signals that it cannot wait.
             follower.hurry();
         }
         let flown = loop {
+            // Queued for the budget: the follower's own patience counts.
             if timeout_at(in_line.into(), follower.started())
                 .await
                 .is_err()
@@ -180,6 +195,7 @@ impl Reads {
                 }
                 return Err(self.attempts.expired(context));
             }
+            // In flight: the response is awaited, as with a request of its own.
             match timeout_at(end.into(), follower.wait()).await {
                 Ok(Some(flown)) => break flown,
                 // After a 429 or a failed connection the fetch is queued again.
@@ -207,6 +223,7 @@ impl Reads {
                 ))))
             }
             FetchOutcome::Shared(_) | FetchOutcome::Lost => Ok(FollowResult::Again),
+            // A response for the leader's reader alone, such as one that sets a cookie.
             FetchOutcome::NotShared(_) => Ok(FollowResult::Alone(Miss::NotShared)),
             // The leader's patience and quota are not the follower's.
             FetchOutcome::Failed(

@@ -1,5 +1,7 @@
 //! The life of a request in shadow mode: prediction → forwarded at once → learned from → response.
 //!
+//! Predictions of reads are made in [`reads`](super::reads), those of writes here.
+//!
 //! Promises that the prediction never changes what is sent, and that the marks of a write are
 //! raised before its caller gets the response, as when the gateway enforces.
 
@@ -27,7 +29,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// The number of kept connections found closed after which a request counts as not sent.
+/// The number of kept connections found closed after which a request counts as not sent. Enough for
+/// a few that closed together.
 const MOST_CLOSED: u32 = 4;
 
 impl Shadow {
@@ -37,6 +40,7 @@ impl Shadow {
     /// sent.
     pub(crate) async fn forward_at_once(self: &Arc<Self>, context: RequestContext) -> Reply {
         let request = context.forwarded();
+        // A request without a credential would be rejected before it is queued.
         let (mut prediction, keep) = match context.operation.effect {
             effect if context.lacks_credential() => {
                 let cached = match effect {
@@ -49,20 +53,22 @@ impl Shadow {
             Effect::Read => self.predict_read(&context),
             Effect::Write => (self.predict_write(&context, &request), CopyPlan::Nothing),
         };
+        // Counted before it is sent, so that a caller that hangs up is counted as well.
         let name = &context.operation.name;
         let (cached, wait) = (prediction.cached.as_str(), prediction.wait());
         self.metrics
             .predicted(name, prediction.verdict(), cached, wait);
+        // Sent now: it was never queued.
         let mut timing = Timing::of(&context);
         self.attempts.leaves(&context, &mut timing);
         // A task of its own, because a caller that hangs up must not cut off the request.
-        let (tell, told) = oneshot::channel();
+        let (sender, outcome) = oneshot::channel();
         let (shadow, its) = (self.clone(), context.clone());
         self.tasks.spawn("shadow", async move {
-            drop(tell.send(shadow.forward(&its, request).await));
+            drop(sender.send(shadow.forward(&its, request).await));
         });
-        let (attempt, took) = match told.await {
-            Ok(came) => came,
+        let (attempt, took) = match outcome.await {
+            Ok(outcome) => outcome,
             Err(_) => return Reply::error(&GatewayError::Internal).in_shadow(prediction.value()),
         };
         timing.upstream = took;
@@ -76,12 +82,15 @@ impl Shadow {
                 Reply::as_it_came(response, context.operation.effect, timing)
                     .in_shadow(prediction.value())
             }
+            // The error that callers of the gateway would get for such an attempt.
             other => Reply::error(&error_of(&other, &context)).in_shadow(prediction.value()),
         }
     }
 
     /// Sends the request, in a task that its caller cannot cancel. The marks of a write are raised
     /// before its outcome is reported.
+    ///
+    /// Nothing else happens to the request on the way: it waits for no budget and for no lane.
     async fn forward(
         &self,
         context: &RequestContext,
@@ -90,12 +99,15 @@ impl Shadow {
         // Created before sending. If this future is dropped, the write is settled as unknown.
         let unsettled = (context.operation.effect == Effect::Write)
             .then(|| Unsettled::without_place(self.writes.clone(), Affected::of(context)));
+        // A pool may hold several connections that the API has closed meanwhile.
         let mut tries = 1;
         let (mut attempt, took) = loop {
             let (attempt, took) = self
                 .attempts
                 .exchange(&context.operation, context.credential, request.clone())
                 .await;
+            // Neither is a retry in the gateway's sense: without the gateway there would have been
+            // no kept connection to be found closed.
             let again = match attempt {
                 Attempt::NotSent(NotSent::ClosedBeforeSending) => true,
                 Attempt::Unknown(Unknown::StaleConnection) => {
@@ -109,6 +121,7 @@ impl Shadow {
             }
             tries += 1;
         };
+        // The response is cleaned as when enforced, so that it differs in nothing but its header.
         if let Attempt::Answered(response) = &mut attempt {
             edge::clean_answer(response.headers_mut(), &self.settings.get().via);
             edge::date_answer(response.headers_mut(), self.clock.wall());
@@ -120,6 +133,7 @@ impl Shadow {
             {
                 drop(unsettled.heard(response.status(), response.headers(), false));
             }
+            // A 429 and an unsent request changed nothing.
             (Attempt::Answered(_) | Attempt::NotSent(_), Some(unsettled)) => {
                 drop(unsettled.not_carried_out());
             }
@@ -129,12 +143,17 @@ impl Shadow {
         (attempt, took)
     }
 
-    /// Predicts the course of a write.
+    /// Predicts the course of a write. Its lanes are not modelled, only its budget and its batch.
+    ///
+    /// The write itself is forwarded as it is: durable or not, it is sent once.
     fn predict_write(&self, context: &RequestContext, request: &Request<Bytes>) -> Prediction {
+        // An invalid `Idempotency-Key` would be rejected before anything else.
         let Ok(durable) = self.writes.wants_durable(context) else {
             return Prediction::not_taken(Cached::Write, NotTaken::Key);
         };
+        // Its caller would not wait for the response.
         let deferred = durable.as_ref().is_some_and(|wanted| wanted.is_deferred());
+        // What the write would contribute to a batch. The key is not part of what is compared.
         let parts = if context.overridden {
             None
         } else if durable.is_some() {
@@ -159,7 +178,10 @@ impl Shadow {
         self.predict(context, Cached::Write, request)
     }
 
-    /// Learns the limit from a response's rate headers, and counts a 429 with its prediction.
+    /// Learns the limit from a response's rate headers, and counts a 429 with its prediction. A 429
+    /// teaches no limit: the model knows nothing of other users of the token.
+    ///
+    /// Without such headers the documented limit stays.
     fn learn_from(
         &self,
         context: &RequestContext,
@@ -168,13 +190,16 @@ impl Shadow {
     ) {
         let operation = &context.operation;
         if response.status() == StatusCode::TOO_MANY_REQUESTS {
+            // Its prediction shows whether the gateway would have prevented it.
             self.metrics.throttled(&operation.name, Origin::Upstream);
             self.metrics
                 .throttled_in_shadow(&operation.name, prediction.verdict());
             return;
         }
+        // A documented limit is an upper bound: more is never used, whatever the API grants.
         if let Some(allowance) = Allowance::of(response.headers()) {
             let budget = &operation.budget;
+            // The model is changed, not a real budget: nothing waits for it.
             let observed = allowance.limit();
             let limit = if budget.documented {
                 observed.min(budget.rate.limit)
@@ -186,7 +211,8 @@ impl Shadow {
     }
 }
 
-/// Returns the error for an attempt without a response.
+/// Returns the error for an attempt without a response. A write that was sent is reported as
+/// unknown, never as failed.
 fn error_of(attempt: &Attempt, context: &RequestContext) -> GatewayError {
     match attempt {
         Attempt::NotSent(why) => GatewayError::UpstreamUnreachable {

@@ -41,6 +41,9 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use verdict::{Cached, NotTaken, Prediction};
 
+/// The memory of all copies, in bytes.
+const COPIES: usize = 64 * 1024 * 1024;
+
 /// The state of shadow mode.
 #[derive(Debug)]
 pub struct Shadow {
@@ -57,9 +60,6 @@ pub struct Shadow {
     settings: Arc<Swap<Settings>>,
     clock: Clock,
 }
-
-/// The size of that memory, in bytes.
-const COPIES: usize = 64 * 1024 * 1024;
 
 impl Shadow {
     /// Creates shadow mode with empty virtual queues within these bounds.
@@ -84,13 +84,7 @@ impl Shadow {
             clock: handles.clock.clone(),
         }
     }
-}
 
-fn budget_of(context: &RequestContext) -> BudgetKey {
-    (context.credential, context.operation.budget.name.clone())
-}
-
-impl Shadow {
     /// Predicts the course of a request that needs the API.
     fn predict(
         &self,
@@ -107,4 +101,8 @@ impl Shadow {
         let started = model.arrive(budget_of(context), rate, request, self.clock.now());
         Prediction::leaves(cached, started)
     }
+}
+
+fn budget_of(context: &RequestContext) -> BudgetKey {
+    (context.credential, context.operation.budget.name.clone())
 }

@@ -31,11 +31,12 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// How long the head of a response waits for its body if both are needed to compare it with the
-/// stored one. Most bodies arrive with their heads.
+/// stored one. Most bodies arrive with their heads, and the header can then say the result.
 const SOON: Duration = Duration::from_millis(20);
 
 /// The handling of the response besides streaming it.
 pub(super) enum CopyPlan {
+    /// Only stream it.
     Nothing,
     /// Compare it, store it, or both.
     Copy(Box<Comparison>),
@@ -45,6 +46,9 @@ pub(super) enum CopyPlan {
 
 impl Shadow {
     /// Predicts the course of a read, and says what to do with its response.
+    ///
+    /// The predictions have the effects that the read would have had on cache and model: a fetch
+    /// begins, a slot is taken, a refresh is claimed.
     pub(super) fn predict_read(
         self: &Arc<Self>,
         context: &RequestContext,
@@ -56,6 +60,7 @@ impl Shadow {
                 at,
                 wants,
             },
+            // Not cacheable, but `only-if-cached` is respected even so.
             Err(why) => {
                 let only_if_cached = request::is_only_if_cached(&context.headers);
                 return match plan(ReadFacts::Uncacheable(why), only_if_cached, || false) {
@@ -66,6 +71,7 @@ impl Shadow {
         };
         let now = self.clock.now();
         let must_wait = || self.model.lock().must_wait(&budget_of(context), now);
+        // The same plan as when enforced; only the budget is the model's.
         match self.reads.plan(&reading, now, must_wait) {
             ReadPlan::Serve(stored) => self.predict_stored(reading, stored, now),
             ReadPlan::JoinOrLead { .. } => self.predict_join(reading, now),
@@ -75,6 +81,7 @@ impl Shadow {
         }
     }
 
+    /// Predicts a read that bypasses the cache. Its response is only streamed.
     fn predict_bypass(&self, context: &RequestContext) -> (Prediction, CopyPlan) {
         (self.asks(context, Cached::Bypass), CopyPlan::Nothing)
     }
@@ -92,8 +99,10 @@ impl Shadow {
             freshness,
             renew,
         } = stored;
+        // Counted as if it had been shown, since refreshes depend on that.
         entry.note_shown();
         let context = &reading.context;
+        // The model's budget decides, as the real one would.
         let has_spare = || {
             let (key, rate) = (budget_of(context), context.operation.budget.rate);
             self.model.lock().has_spare(&key, rate, now)
@@ -105,6 +114,7 @@ impl Shadow {
                 Freshness::Fresh => has_spare() && entry.claim_renewal(),
                 Freshness::Stale(_) => entry.claim_attempt(now),
             };
+        // The claims above are made once for each entry or pause, as when enforced.
         let leader = is_renewed.then(|| self.predict_renewal(&reading, now));
         let leader = leader.flatten();
         let (cached, shown) = match freshness {
@@ -116,12 +126,14 @@ impl Shadow {
         (Prediction::answered(cached), keep)
     }
 
-    /// Predicts a read that joins a fetch or leads one.
+    /// Predicts a read that joins a fetch or leads one. A leader is kept with the response, which
+    /// it then stores; a follower's response is only streamed, since the leader's is stored.
     fn predict_join(
         self: &Arc<Self>,
         reading: CacheableRead,
         now: Instant,
     ) -> (Prediction, CopyPlan) {
+        // The table of fetches is the real one: what is predicted here is fetched and stored.
         let mut leader = match self.reads.join(&reading, Purpose::Show, now) {
             Join::Hit(entry, freshness) => {
                 return match plan(reading.stored(entry, freshness, now), false, || false) {
@@ -129,11 +141,14 @@ impl Shadow {
                     _ => self.predict_fetch_alone(&reading, now),
                 };
             }
+            // The leader's response will be stored; this one only streams.
             Join::Follow(_) => return (Prediction::answered(Cached::Joined), CopyPlan::Nothing),
             Join::Alone(Miss::Bypass(_)) => return self.predict_bypass(&reading.context),
             Join::Alone(_) => return self.predict_fetch_alone(&reading, now),
             Join::Lead(leader) => leader,
         };
+        // Rejected by its budget, the gateway would not have fetched, and its followers would have
+        // got the error. Dropping the leader frees the key.
         let prediction = self.asks(&reading.context, Cached::Miss);
         let started = prediction.started;
         if !started.is_some_and(|started| started.is_granted()) {
@@ -147,12 +162,13 @@ impl Shadow {
         (prediction, keep)
     }
 
+    /// Predicts a fetch that is not shared. Its response may end an older stored one.
     fn predict_fetch_alone(&self, reading: &CacheableRead, now: Instant) -> (Prediction, CopyPlan) {
         let prediction = self.asks(&reading.context, Cached::Miss);
         (prediction, CopyPlan::Alone(reading.at.clone(), now))
     }
 
-    /// Predicts a read that needs the API, shared or not.
+    /// Predicts a read that needs the API, shared or not. It is never batched.
     fn asks(&self, context: &RequestContext, cached: Cached) -> Prediction {
         let request = ModelRequest {
             patience: context.patience,
@@ -165,6 +181,7 @@ impl Shadow {
     /// Starts the refresh of a shown response, if the gateway would have started one. The response
     /// that streams stands for the one that the refresh would bring.
     fn predict_renewal(&self, reading: &CacheableRead, now: Instant) -> Option<Leader> {
+        // A fetch of the key may be in flight already, or nothing may be stored at this moment.
         let Join::Lead(mut leader) = self.reads.join(reading, Purpose::Renew, now) else {
             return None;
         };
@@ -178,6 +195,7 @@ impl Shadow {
     }
 }
 
+/// Returns the prediction for a read that accepts only a stored response, and there is none.
 fn not_cached() -> (Prediction, CopyPlan) {
     let prediction = Prediction::not_taken(Cached::Miss, NotTaken::NotCached);
     (prediction, CopyPlan::Nothing)
@@ -191,7 +209,7 @@ impl CopyPlan {
         shown: Option<Arc<Entry>>,
         leader: Option<Leader>,
     ) -> Self {
-        // A part, or a head alone, cannot be compared or stored.
+        // The response to a HEAD has no body to compare or store.
         let is_whole = reading.context.method == Method::GET;
         let (shown, leader) = (shown.filter(|_| is_whole), leader.filter(|_| is_whole));
         if shown.is_none() && leader.is_none() {
@@ -207,8 +225,8 @@ impl CopyPlan {
         }))
     }
 
-    /// Returns the response to stream, and whether it equals the one that the store would have
-    /// shown, if that is known by now.
+    /// Carries out the plan. Returns the response to stream, and whether it equals the one that the
+    /// store would have shown, if that is known by now.
     pub(super) async fn pass_on(
         self,
         shadow: &Arc<Shadow>,
@@ -231,6 +249,7 @@ async fn judged(
     response: Response<AnswerBody>,
 ) -> (Response<Body>, Option<bool>) {
     let (head, body) = response.into_parts();
+    // A lower bound, which suffices to reject what is too large to be stored.
     let length = body.size_hint().lower();
     let shadow = judge.shadow.clone();
     let most = judge.shadow.settings.get().largest_stored;
@@ -242,10 +261,12 @@ async fn judged(
     };
     let compares = judge.shown.is_some();
     let peer = judge.reading.context.caller.peer;
+    // Copies share one memory. Without room this one ends, and the response streams on.
     let room = shadow.copies.portion(peer);
     let mut copied = Copied::new(body, most, room, judge);
     if compares {
-        // The frames read here follow the head; the rest streams.
+        // The frames read here follow the head; the rest streams. If the body takes longer, the
+        // comparison appears in metrics and log only.
         drop(timeout(SOON, copied.read_ahead()).await);
     }
     let same = same.or(copied.same());

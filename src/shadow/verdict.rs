@@ -142,13 +142,15 @@ impl Prediction {
     /// Returns the value of the header.
     pub fn value(&self) -> HeaderValue {
         let mut text = self.verdict().to_owned();
-        // Writing to a string does not fail.
+        // Writing to a string does not fail. A hit and a write say nothing about the cache: the
+        // first word does.
         if matches!(self.cached, Cached::Miss | Cached::Bypass) {
             let _ = write!(text, "; cache={}", self.cached.as_str());
         }
         if let Some(reason) = self.reason() {
             let _ = write!(text, "; reason={reason}");
         }
+        // Also how long a rejected request would have had to wait.
         let shown = match self.started {
             Some(Departure::Refused(Why::Wait(wait))) => Some(wait),
             _ => self.wait().filter(|wait| !wait.is_zero()),
@@ -176,6 +178,7 @@ pub fn is_same_body(
     body: &Bytes,
     most: usize,
 ) -> Option<bool> {
+    // Two codings of the same bytes are the same response to a reader.
     let coding = coding::examine(headers, body, most).ok()?;
     let (before, its) = stored;
     let is_plain = |coding| coding == Coding::Plain;

@@ -263,8 +263,6 @@ const LONG: &[&str] = &[
     "journal/disk.rs",
     "journal/disk/rows.rs",
     "lanes/mod.rs",
-    "read/fetch.rs",
-    "read/serve.rs",
     "route/table.rs",
     "server/line.rs",
     "write/durable/accept.rs",
