@@ -13,19 +13,20 @@
 //! layers. So a rule that is added to the layers holds here too, as long as its header is not on
 //! the list.
 
+use crate::cache::cache_status::CacheStatus;
 use crate::cache::coding::{Coding, accepts_gzip};
 use crate::cache::key::{Key, KeyParts, Lines};
 use crate::credential::{self, Credential, Hasher};
 use crate::exchange::body::Body;
-use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::edge;
 use crate::exchange::ids::Ids;
+use crate::exchange::progress::Progress;
 use crate::exchange::request::Peer;
 use crate::exchange::request_id::{self, REQUEST_ID, RequestIds};
 use crate::exchange::settings::AccessLog;
 use crate::exchange::timing::Timing;
 use crate::gateway::Gateway;
-use crate::gateway::log_line::LogLine;
+use crate::gateway::report::RequestReport;
 use crate::metrics::Outcome;
 use crate::read::plan::{ReadFacts, ReadPlan, StoredServing, plan};
 use crate::read::representation::{Recipient, show};
@@ -311,27 +312,29 @@ impl Gateway {
             return;
         };
         // The whole time of a hit is its lookup.
-        let stretch = (hit.from, elapsed);
-        self.report_hit_span(ids, hit.method, hit.operation, hit.status, stretch);
+        let progress = Progress::default();
+        progress.looked((hit.from, hit.from + elapsed));
+        let report = RequestReport {
+            ids,
+            method: hit.method,
+            operation: Some(hit.operation),
+            credential: Some(hit.credential),
+            peer: Some(hit.peer),
+            caller: None,
+            outcome: Outcome::Hit,
+            status: Some(hit.status),
+            error: None,
+            cache: Some(&CacheStatus::hit()),
+            shadow: None,
+            write_id: None,
+            timing: &Timing::default(),
+            progress: Some(&progress),
+            from: hit.from,
+            elapsed,
+        };
+        self.report_spans(&report);
         if self.router.settings.get().access == AccessLog::All {
-            // The line of the layers, without what a hit never has.
-            let line = LogLine {
-                operation: &hit.operation.name,
-                method: hit.method,
-                status: hit.status,
-                outcome: Outcome::Hit,
-                error: None,
-                cache: Some(CacheStatus::hit().reason()),
-                shadow: None,
-                elapsed,
-                timing: &Timing::default(),
-                credential: Some(hit.credential),
-                peer: Some(hit.peer),
-                caller: None,
-                ids,
-                write_id: None,
-            };
-            line.write();
+            report.write_line();
         }
     }
 }

@@ -3,10 +3,9 @@
 //!
 //! A hit gets none of these here: its stored headers are complete.
 
-use crate::cache::cache_status::CACHE_STATUS;
-use crate::exchange::cache_status::CacheStatus;
+use crate::cache::cache_status::{CACHE_STATUS, CacheStatus};
 use crate::exchange::timing::Timing;
-use crate::gateway::log_line::millis;
+use crate::gateway::report::millis;
 use crate::limit::budgets::BudgetStatus;
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};

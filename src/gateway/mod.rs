@@ -12,10 +12,10 @@ pub mod connection;
 pub mod fast_path;
 pub mod flow;
 mod headers;
-mod log_line;
 pub mod recent;
 mod record;
 pub mod reload;
+mod report;
 mod spans;
 pub mod stack;
 

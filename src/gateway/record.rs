@@ -13,15 +13,14 @@ use crate::error::GatewayError;
 use crate::exchange::body::Body;
 use crate::exchange::ids::Ids;
 use crate::exchange::progress::Progress;
-use crate::exchange::request::{Peer, RequestContext, short};
+use crate::exchange::request::{Peer, RequestContext};
 use crate::exchange::response::Reply;
 use crate::exchange::settings::AccessLog;
 use crate::exchange::timing::Timing;
 use crate::gateway::Gateway;
 use crate::gateway::headers::{show_budget, show_cache, show_timing};
-use crate::gateway::log_line::{LogLine, millis};
 use crate::gateway::recent::RecentRefusal;
-use crate::gateway::spans::SpanFacts;
+use crate::gateway::report::RequestReport;
 use crate::limit::turns::Caller;
 use crate::metrics::{Origin, Outcome};
 use crate::route::policy::Operation;
@@ -121,14 +120,9 @@ impl RequestRecord {
         let elapsed = self.elapsed();
         self.complete(&mut reply, elapsed);
         self.count(&reply, elapsed);
-        // Hits are most of the requests, so they get a line only if the operator wants one.
-        let hit = reply.outcome == Outcome::Hit;
-        if !hit || self.gateway.router.settings.get().access == AccessLog::All {
-            self.log(&reply, elapsed);
-        }
-        self.trace(&reply, elapsed);
+        self.report(&reply, elapsed);
         let mut response = reply.response;
-        if hit {
+        if reply.outcome == Outcome::Hit {
             // A hit has all its headers already: see `Entry::hit_headers`.
             return response;
         }
@@ -243,73 +237,27 @@ impl RequestRecord {
             .map_or("none", |known| &known.operation.name)
     }
 
-    /// Writes the log line about a request that got its response.
-    fn log(&self, reply: &Reply, elapsed: Duration) {
-        let line = LogLine {
-            operation: self.name(),
-            method: &self.source.method,
-            status: reply.response.status(),
-            outcome: reply.outcome,
-            error: reply.error,
-            cache: reply.cache.as_ref().map(|cache| cache.reason()),
-            shadow: reply.shadow.as_ref().and_then(|value| value.to_str().ok()),
-            elapsed,
-            timing: &reply.timing,
-            credential: self.known.as_ref().map(|known| known.credential),
-            peer: self.source.peer,
-            caller: self.caller(),
-            ids: &self.source.ids,
-            write_id: reply.write_id,
-        };
-        line.write();
-    }
-
-    /// Returns the hash of the token, as far as the request is understood.
-    fn credential(&self) -> Option<impl tracing::Value> {
-        let known = self.known.as_ref();
-        known.map(|known| tracing::field::display(known.credential))
-    }
-
-    /// Returns the address of the peer, without its port: every connection has another.
-    fn peer(&self) -> Option<impl tracing::Value> {
-        let peer = self.source.peer;
-        peer.map(|peer| tracing::field::display(peer.0.ip()))
-    }
-
-    /// Returns the name that a trusted peer gave its caller.
-    fn caller(&self) -> Option<&str> {
-        let known = self.known.as_ref();
-        known.and_then(|known| known.caller.name.as_deref())
-    }
-
-    /// Writes the spans of a request that got its response, with its status and the result of the
-    /// cache.
-    fn trace(&self, reply: &Reply, elapsed: Duration) {
-        self.report_spans(&SpanFacts {
-            status: Some(reply.response.status()),
-            error: reply.error,
-            cache: reply.cache.as_ref(),
-            ..self.ended(reply.outcome, &reply.timing, elapsed)
-        });
-    }
-
-    /// Returns the facts for spans that are known without a response. Those of the response are added
-    /// by [`trace`](Self::trace).
+    /// Returns the facts about the request that are known without a response.
     fn ended<'r>(
         &'r self,
         outcome: Outcome,
         timing: &'r Timing,
         elapsed: Duration,
-    ) -> SpanFacts<'r> {
-        // Status and error follow from the response, if there is one.
+    ) -> RequestReport<'r> {
         let known = self.known.as_ref();
-        SpanFacts {
+        RequestReport {
+            ids: &self.source.ids,
             method: &self.source.method,
             operation: known.map(|known| &*known.operation),
+            credential: known.map(|known| known.credential),
+            peer: self.source.peer,
+            caller: known.and_then(|known| known.caller.name.as_deref()),
             outcome,
             status: None,
             error: None,
             cache: None,
+            shadow: None,
+            write_id: None,
             timing,
             progress: known.map(|known| &*known.progress),
             from: self.accepted,
@@ -317,9 +265,22 @@ impl RequestRecord {
         }
     }
 
-    /// Writes the spans of the request, if it is traced.
-    fn report_spans(&self, ended: &SpanFacts<'_>) {
-        self.gateway.report_request(&self.source.ids, ended);
+    /// Writes the log line and the spans of a request that got its response.
+    fn report(&self, reply: &Reply, elapsed: Duration) {
+        let report = RequestReport {
+            status: Some(reply.response.status()),
+            error: reply.error,
+            cache: reply.cache.as_ref(),
+            shadow: reply.shadow.as_ref().and_then(|value| value.to_str().ok()),
+            write_id: reply.write_id,
+            ..self.ended(reply.outcome, &reply.timing, elapsed)
+        };
+        // Hits are most of the requests, so they get a line only if the operator wants one.
+        let is_hit = reply.outcome == Outcome::Hit;
+        if !is_hit || self.gateway.router.settings.get().access == AccessLog::All {
+            report.write_line();
+        }
+        self.gateway.report_spans(&report);
     }
 }
 
@@ -341,31 +302,17 @@ impl Drop for RequestRecord {
             (Outcome::HungUp, None)
         };
         metrics.request(self.name(), outcome, status, elapsed);
-        // `left` in the line says whether the API may have got the request.
         let progress = self.known.as_ref().and_then(|known| known.progress.seen());
         // Only a request that was sent has a known queue time. Where the others waited is unknown.
         let mut timing = Timing::default();
         if let Some((queued, throttled)) = progress {
             (timing.left, timing.queued, timing.throttled) = (true, queued, throttled);
         }
-        self.report_spans(&SpanFacts {
+        let report = RequestReport {
             status: status.and_then(|status| StatusCode::from_u16(status).ok()),
             ..self.ended(outcome, &timing, elapsed)
-        });
-        tracing::info!(
-            operation = self.name(),
-            method = short(&self.source.method),
-            status,
-            outcome = outcome.as_str(),
-            left = progress.is_some(),
-            elapsed_ms = millis(elapsed),
-            queue_ms = progress.map(|(queued, _)| millis(queued)),
-            credential = self.credential(),
-            peer = self.peer(),
-            caller = self.caller(),
-            request_id = self.source.ids.request(),
-            trace_id = self.source.ids.trace(),
-            "request ended without a response"
-        );
+        };
+        self.gateway.report_spans(&report);
+        report.write_unanswered();
     }
 }

@@ -4,65 +4,20 @@
 //! waiting for a slot of the budget, and each attempt at the API (see `crate::attempt::spans`).
 //! Spans are built from recorded instants once the request has ended; nothing here is measured.
 
-use crate::exchange::cache_status::CacheStatus;
-use crate::exchange::ids::Ids;
 use crate::exchange::progress::Progress;
-use crate::exchange::timing::Timing;
 use crate::gateway::Gateway;
+use crate::gateway::report::RequestReport;
 use crate::metrics::Outcome;
-use crate::route::policy::Operation;
 use crate::trace::{ERROR, STATUS, Span, SpanKind, Tracer, Trail, attribute};
-use http::{Method, StatusCode};
+use http::Method;
 use std::borrow::Cow;
-use std::time::{Duration, Instant};
-
-/// The end of a request, for its spans.
-#[derive(Debug)]
-pub(crate) struct SpanFacts<'r> {
-    pub(crate) method: &'r Method,
-    pub(crate) operation: Option<&'r Operation>,
-    pub(crate) outcome: Outcome,
-    pub(crate) status: Option<StatusCode>,
-    pub(crate) error: Option<&'static str>,
-    pub(crate) cache: Option<&'r CacheStatus>,
-    pub(crate) timing: &'r Timing,
-    pub(crate) progress: Option<&'r Progress>,
-    pub(crate) from: Instant,
-    pub(crate) elapsed: Duration,
-}
 
 impl Gateway {
     /// Writes the spans of a request, if it is traced.
-    pub(crate) fn report_request(&self, ids: &Ids, ended: &SpanFacts<'_>) {
-        if let (Some(tracer), Some(trail)) = (&self.tracer, ids.trail()) {
-            report_request(tracer, trail, ids, ended);
+    pub(crate) fn report_spans(&self, report: &RequestReport<'_>) {
+        if let (Some(tracer), Some(trail)) = (&self.tracer, report.ids.trail()) {
+            report_request(tracer, trail, report);
         }
-    }
-
-    /// Writes the spans of a hit on the fast path: all its time is the cache lookup.
-    pub(crate) fn report_hit_span(
-        &self,
-        ids: &Ids,
-        method: &Method,
-        operation: &Operation,
-        status: StatusCode,
-        (from, elapsed): (Instant, Duration),
-    ) {
-        let progress = Progress::default();
-        progress.looked((from, from + elapsed));
-        let ended = SpanFacts {
-            method,
-            operation: Some(operation),
-            outcome: Outcome::Hit,
-            status: Some(status),
-            error: None,
-            cache: Some(&CacheStatus::hit()),
-            timing: &Timing::default(),
-            progress: Some(&progress),
-            from,
-            elapsed,
-        };
-        self.report_request(ids, &ended);
     }
 }
 
@@ -70,7 +25,7 @@ impl Gateway {
 const METHOD: &str = "http.request.method";
 const ROUTE: &str = "http.route";
 
-fn report_request(tracer: &Tracer, trail: &Trail, ids: &Ids, ended: &SpanFacts<'_>) {
+fn report_request(tracer: &Tracer, trail: &Trail, ended: &RequestReport<'_>) {
     // Writes a span of the gateway's own work and returns its trail, for spans below it.
     let to = ended.from + ended.elapsed;
     let below = |name: &'static str, parent: &Trail, (from, to), attributes| {
@@ -119,7 +74,7 @@ fn report_request(tracer: &Tracer, trail: &Trail, ids: &Ids, ended: &SpanFacts<'
     if let Some(error) = ended.error {
         attributes.push(attribute(ERROR, error));
     }
-    if let Some(id) = ids.request() {
+    if let Some(id) = ended.ids.request() {
         attributes.push(attribute("segment_gateway.request_id", id.to_owned()));
     }
     let mut name = Cow::Borrowed(method(ended.method));
