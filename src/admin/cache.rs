@@ -12,7 +12,7 @@ use crate::cache::{Cache, Purge};
 use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::exchange::body::OuterBody;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderName, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,8 +62,9 @@ impl Admin {
     }
 
     fn state(&self, key: KeyHash, state: &KeyState) -> Value {
+        let now = self.gateway.clock().now();
         let shown = state.stored.iter().take(MOST_VARIANTS);
-        let stored: Vec<Value> = shown.map(|one| self.stored(one)).collect();
+        let stored: Vec<Value> = shown.map(|one| self.stored(one, now)).collect();
         let refused = state
             .refused
             .map(|(why, ago)| json!({ "reason": why.as_str(), "secondsAgo": whole(ago) }));
@@ -75,22 +76,24 @@ impl Admin {
         })
     }
 
-    fn stored(&self, stored: &Stored) -> Value {
+    fn stored(&self, stored: &Stored, now: Instant) -> Value {
+        let (key, entry) = (&stored.key, &stored.entry);
+        let fields = stored.varies_by().iter().map(HeaderName::as_str);
         json!({
-            "operation": self.operation_name(stored.operation).as_ref(),
-            "credential": Credential::from_bytes(stored.credential).to_string(),
-            "status": stored.status.as_u16(),
-            "ageSeconds": whole(stored.age),
-            "freshForSeconds": whole(stored.fresh_for),
-            "staleForSeconds": whole(stored.stale_for),
+            "operation": self.operation_name(key.operation()).as_ref(),
+            "credential": Credential::from_bytes(key.credential()).to_string(),
+            "status": entry.status().as_u16(),
+            "ageSeconds": whole(entry.age(now)),
+            "freshForSeconds": whole(entry.remaining(now)),
+            "staleForSeconds": whole(entry.stale_for(now)),
             // A write, a purge or a 401 came after its fetch had begun.
             "believed": !stored.fenced,
-            "stamp": stored.generation,
-            "tags": stored.tags,
-            "staleAfterAnyWrite": stored.any_write,
-            "variesBy": stored.varies_by,
-            "bytes": stored.bytes,
-            "shown": stored.shown,
+            "stamp": entry.stamp().generation(),
+            "tags": stored.tags().collect::<Vec<_>>(),
+            "staleAfterAnyWrite": stored.any_write(),
+            "variesBy": fields.collect::<Vec<_>>(),
+            "bytes": entry.weight_bytes(),
+            "shown": entry.shown(),
         })
     }
 

@@ -5,7 +5,7 @@
 //! This module renders decisions and makes none.
 
 use super::key::KeyHash;
-use super::reason::{Bypass, Miss};
+use super::reason::{Bypass, Miss, StoreRefusal};
 use super::reuse::Need;
 use http::header::HeaderName;
 use http::{HeaderValue, StatusCode};
@@ -19,28 +19,15 @@ pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// The name of this cache in the field (RFC 9211, section 2).
 const NAME: &str = "segment-gateway";
 
-/// Whether a fetched response was stored or shared.
+/// The request to the API before a stale response was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// Stored (`stored`).
-    Stored,
-    /// Not stored. The reason, where given, becomes the `detail` parameter.
-    NotStored(Option<&'static str>),
-    /// Fetched for another reader and shared (`collapsed`, RFC 9211, section 2.6).
-    Collapsed,
-}
-
-/// A request that was forwarded upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forwarded {
-    /// The reason why the store did not serve the request.
-    pub why: Miss,
-    /// The status of the upstream, where it differs from the one that the caller gets.
-    pub status: Option<StatusCode>,
-    /// Whether the response was stored or shared.
-    pub kept: Kept,
-    /// The key, where the request has one.
-    pub key: Option<KeyHash>,
+pub enum ApiAttempt {
+    /// There was none.
+    None,
+    /// It got no response.
+    Unanswered,
+    /// It failed with this status.
+    Failed(StatusCode),
 }
 
 /// A stale response that was served.
@@ -50,11 +37,121 @@ pub struct Stale {
     pub need: Need,
     /// How long the response has been stale.
     pub by: Duration,
-    /// `Some` if a request to the API was tried first and failed. The inner value is the API's
-    /// status, or `None` without a response.
-    pub asked: Option<Option<StatusCode>>,
+    /// The request to the API that was tried first, if any.
+    pub tried: ApiAttempt,
     /// The key of the response.
     pub key: KeyHash,
+}
+
+/// The result of the cache for one response, in the same words for `Cache-Status`, metrics and log.
+#[derive(Clone, Debug)]
+pub struct CacheStatus {
+    /// `None` for a hit, whose headers contain it already.
+    value: Option<HeaderValue>,
+    result: &'static str,
+    reason: &'static str,
+}
+
+impl CacheStatus {
+    /// Returns the status of a hit. Its stored headers contain the field already.
+    pub fn hit() -> Self {
+        Self {
+            value: None,
+            result: "hit",
+            reason: "fresh",
+        }
+    }
+
+    /// Returns the status of a stale response from the store.
+    pub fn stale(served: &Stale) -> Self {
+        Self {
+            value: Some(stale(served)),
+            result: "stale",
+            reason: served.need.as_str(),
+        }
+    }
+
+    /// Returns the status of a response fetched for this request, because of `why`. `status` is the
+    /// API's, if the reader gets another.
+    pub fn fetched(
+        why: Miss,
+        key: KeyHash,
+        stored: Result<(), StoreRefusal>,
+        status: Option<StatusCode>,
+    ) -> Self {
+        let (kept, refusal) = match stored {
+            Ok(()) => (Some("stored"), None),
+            Err(refusal) => (None, Some(refusal.as_str())),
+        };
+        Self::forwarded(why, status, kept, refusal, Some(key))
+    }
+
+    /// Returns the status of a response fetched for another request and shared (RFC 9211, section
+    /// 2.6).
+    pub fn joined(why: Miss, key: KeyHash) -> Self {
+        Self::forwarded(why, None, Some("collapsed"), None, Some(key))
+    }
+
+    /// Returns the status of a response fetched for this request alone.
+    pub fn alone(why: Miss, key: Option<KeyHash>) -> Self {
+        Self::forwarded(why, None, None, None, key)
+    }
+
+    /// Returns the status of a request that is not cacheable.
+    pub fn bypass(why: Bypass) -> Self {
+        Self::alone(Miss::Bypass(why), None)
+    }
+
+    /// Returns the status of a write.
+    pub fn write() -> Self {
+        Self::bypass(Bypass::Method)
+    }
+
+    /// Returns the status of a forwarded request, such as `segment-gateway; fwd=uri-miss; stored`.
+    /// `kept` says what became of the response, or `refusal` why it was not stored.
+    fn forwarded(
+        why: Miss,
+        status: Option<StatusCode>,
+        kept: Option<&str>,
+        refusal: Option<&str>,
+        key: Option<KeyHash>,
+    ) -> Self {
+        let mut text = format!("{NAME}; fwd={}", reason(why));
+        // Writing to a string does not fail.
+        if let Some(status) = status {
+            let _ = write!(text, "; fwd-status={}", status.as_u16());
+        }
+        if let Some(kept) = kept {
+            let _ = write!(text, "; {kept}");
+        }
+        if let Some(key) = key {
+            let _ = write!(text, "; key=\"{key}\"");
+        }
+        if let Some(detail) = detail(why).or(refusal) {
+            let _ = write!(text, "; detail={detail}");
+        }
+        let is_bypass = matches!(why, Miss::Bypass(_));
+        Self {
+            value: Some(value(text)),
+            result: if is_bypass { "bypass" } else { "miss" },
+            reason: why.as_str(),
+        }
+    }
+
+    /// Returns the value of the field, or `None` if the response's headers contain it.
+    pub fn value(&self) -> Option<HeaderValue> {
+        self.value.clone()
+    }
+
+    /// Returns `hit`, `stale`, `miss` or `bypass`.
+    pub fn result(&self) -> &'static str {
+        self.result
+    }
+
+    /// Returns the reason of the result.
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
 }
 
 /// The member for a fresh hit: `segment-gateway; hit; ttl=12; key="…"`. `left` is in whole seconds.
@@ -64,11 +161,11 @@ pub fn hit(left: u64, key: KeyHash) -> HeaderValue {
 
 /// The member for a stale response: `hit` with a negative `ttl`, or `fwd=stale` if a request to the
 /// API was tried first.
-pub fn stale(stale: &Stale) -> HeaderValue {
-    let asked = match stale.asked {
-        None => "hit".to_owned(),
-        Some(None) => "fwd=stale".to_owned(),
-        Some(Some(status)) => format!("fwd=stale; fwd-status={}", status.as_u16()),
+fn stale(stale: &Stale) -> HeaderValue {
+    let asked = match stale.tried {
+        ApiAttempt::None => "hit".to_owned(),
+        ApiAttempt::Unanswered => "fwd=stale".to_owned(),
+        ApiAttempt::Failed(status) => format!("fwd=stale; fwd-status={}", status.as_u16()),
     };
     // Rounded up, so that a response that is stale by less than a second does not look fresh.
     let by = stale.by.as_secs() + u64::from(stale.by.subsec_nanos() > 0);
@@ -111,28 +208,6 @@ impl Usual {
     }
 }
 
-/// The member for a forwarded request, such as `segment-gateway; fwd=uri-miss; stored`.
-pub fn forwarded(forwarded: &Forwarded) -> HeaderValue {
-    let mut text = format!("{NAME}; fwd={}", reason(forwarded.why));
-    if let Some(status) = forwarded.status {
-        // Writing to a string does not fail.
-        let _ = write!(text, "; fwd-status={}", status.as_u16());
-    }
-    let mut detail = detail(forwarded.why);
-    match forwarded.kept {
-        Kept::Stored => text.push_str("; stored"),
-        Kept::Collapsed => text.push_str("; collapsed"),
-        Kept::NotStored(why) => detail = detail.or(why),
-    }
-    if let Some(key) = forwarded.key {
-        let _ = write!(text, "; key=\"{key}\"");
-    }
-    if let Some(detail) = detail {
-        let _ = write!(text, "; detail={detail}");
-    }
-    value(text)
-}
-
 /// The registered reason for forwarding (RFC 9211, section 2.2).
 fn reason(why: Miss) -> &'static str {
     match why {
@@ -169,72 +244,65 @@ mod tests {
 
     #[test]
     fn rendered() {
-        let not_stored = Kept::NotStored(None);
-        let because = Kept::NotStored(Some("set-cookie"));
+        let (stored, shared) = (Some("stored"), Some("collapsed"));
+        let because = Some("set-cookie");
         let ok = Some(StatusCode::OK);
+        let cookie = Miss::Bypass(Bypass::Cookie);
+        let method = Miss::Bypass(Bypass::Method);
         let table = [
-            (Miss::Absent, None, Kept::Stored, "fwd=uri-miss; stored"),
+            (Miss::Absent, None, stored, None, "fwd=uri-miss; stored"),
             (
                 Miss::Absent,
                 ok,
+                None,
                 because,
                 "fwd=uri-miss; fwd-status=200; detail=set-cookie",
             ),
-            (
-                Miss::Absent,
-                None,
-                Kept::Collapsed,
-                "fwd=uri-miss; collapsed",
-            ),
-            (Miss::Expired, None, Kept::Stored, "fwd=stale; stored"),
+            (Miss::Absent, None, shared, None, "fwd=uri-miss; collapsed"),
+            (Miss::Expired, None, stored, None, "fwd=stale; stored"),
             (
                 Miss::Fenced,
                 None,
-                Kept::Stored,
+                stored,
+                None,
                 "fwd=stale; stored; detail=fenced",
             ),
-            (Miss::Fenced, None, because, "fwd=stale; detail=fenced"),
-            (Miss::Reload, None, Kept::Stored, "fwd=request; stored"),
+            (
+                Miss::Fenced,
+                None,
+                None,
+                because,
+                "fwd=stale; detail=fenced",
+            ),
+            (Miss::Reload, None, stored, None, "fwd=request; stored"),
             (
                 Miss::Settling,
                 None,
-                not_stored,
+                None,
+                None,
                 "fwd=bypass; detail=settling",
             ),
-            (
-                Miss::Bypass(Bypass::Cookie),
-                None,
-                not_stored,
-                "fwd=bypass; detail=cookie",
-            ),
-            (Miss::Bypass(Bypass::Method), None, not_stored, "fwd=method"),
+            (cookie, None, None, None, "fwd=bypass; detail=cookie"),
+            (method, None, None, None, "fwd=method"),
             (
                 Miss::FencedTwice,
                 None,
-                not_stored,
+                None,
+                None,
                 "fwd=miss; detail=fenced-twice",
             ),
         ];
-        for (why, status, kept, expected) in table {
-            let mut ours = Forwarded {
-                why,
-                status,
-                kept,
-                key: None,
+        for (why, status, kept, refusal, expected) in table {
+            let rendered = |key| {
+                let found = CacheStatus::forwarded(why, status, kept, refusal, key);
+                found.value().unwrap().to_str().unwrap().to_owned()
             };
-            assert_eq!(forwarded(&ours), format!("segment-gateway; {expected}"));
-            ours.key = Some(key());
-            let with_key = forwarded(&ours).to_str().unwrap().to_owned();
-            assert!(
-                with_key.contains("; key=\"00000000000000ff\""),
-                "{with_key}"
-            );
-            assert_eq!(
-                with_key.replace("; key=\"00000000000000ff\"", ""),
-                forwarded(&Forwarded { key: None, ..ours })
-                    .to_str()
-                    .unwrap()
-            );
+            let expected = format!("segment-gateway; {expected}");
+            assert_eq!(rendered(None), expected);
+            let with_key = rendered(Some(key()));
+            let named = "; key=\"00000000000000ff\"";
+            assert!(with_key.contains(named), "{with_key}");
+            assert_eq!(with_key.replace(named, ""), expected);
         }
     }
 
@@ -250,34 +318,34 @@ mod tests {
             (
                 Need::Accepted,
                 3,
-                None,
+                ApiAttempt::None,
                 "hit; ttl=-3; key=\"00000000000000ff\"; detail=max-stale",
             ),
             (
                 Need::WhileRevalidate,
                 0,
-                None,
+                ApiAttempt::None,
                 "hit; ttl=0; key=\"00000000000000ff\"; detail=stale-while-revalidate",
             ),
             (
                 Need::IfError,
                 9,
-                Some(Some(StatusCode::SERVICE_UNAVAILABLE)),
+                ApiAttempt::Failed(StatusCode::SERVICE_UNAVAILABLE),
                 "fwd=stale; fwd-status=503; ttl=-9; key=\"00000000000000ff\"; detail=stale-if-error",
             ),
             (
                 Need::IfError,
                 9,
-                Some(None),
+                ApiAttempt::Unanswered,
                 "fwd=stale; ttl=-9; key=\"00000000000000ff\"; detail=stale-if-error",
             ),
         ];
-        for (need, by, asked, expected) in table {
+        for (need, by, tried, expected) in table {
             let by = Duration::from_secs(by);
             let rendered = stale(&Stale {
                 need,
                 by,
-                asked,
+                tried,
                 key: key(),
             });
             assert_eq!(rendered, of(expected));
@@ -307,15 +375,8 @@ mod tests {
                 detail.chars().all(|c| c.is_ascii_lowercase() || c == '-'),
                 "{detail}"
             );
-            assert_ne!(
-                forwarded(&Forwarded {
-                    why,
-                    status: None,
-                    kept: Kept::Stored,
-                    key: None,
-                }),
-                NAME
-            );
+            let found = CacheStatus::fetched(why, key(), Ok(()), None);
+            assert_ne!(found.value().unwrap(), NAME);
         }
     }
 }

@@ -3,11 +3,13 @@
 //! Both iterate over the whole store, which takes about a microsecond per response and holds no
 //! lock meanwhile. Neither is on the path of a request.
 
+use super::entry::Entry;
 use super::fence::Dependency;
-use super::key::{CredentialHash, KeyHash};
+use super::key::{CredentialHash, Key, KeyHash};
 use super::reason::StoreRefusal;
 use super::{Cache, Purge};
-use http::StatusCode;
+use http::HeaderName;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The state of one key.
@@ -22,32 +24,34 @@ pub struct KeyState {
 /// A stored response, as operators see it.
 #[derive(Clone, Debug)]
 pub struct Stored {
-    /// The status.
-    pub status: StatusCode,
-    /// The credential to which the response belongs.
-    pub credential: CredentialHash,
-    /// The operation, as an index in the route table.
-    pub operation: u32,
-    /// The age.
-    pub age: Duration,
-    /// The remaining freshness.
-    pub fresh_for: Duration,
-    /// How long the response has been stale.
-    pub stale_for: Duration,
+    /// The key under which the response is stored: that of its variant.
+    pub key: Arc<Key>,
+    /// The response.
+    pub entry: Arc<Entry>,
     /// Whether a write or a purge invalidated the response.
     pub fenced: bool,
-    /// The generation of the fence at which the fetch began.
-    pub generation: u64,
-    /// The tags on which the response depends.
-    pub tags: Vec<String>,
-    /// Whether any write invalidates the response.
-    pub any_write: bool,
-    /// The request fields by which the response was chosen.
-    pub varies_by: Vec<String>,
-    /// The memory that the response takes in bytes, without its key.
-    pub bytes: usize,
-    /// The number of times that the response was served.
-    pub shown: u32,
+}
+
+impl Stored {
+    /// Returns the tags on which the response depends.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        let depends = self.entry.depends().iter();
+        depends.filter_map(|name| match name {
+            Dependency::Tag(tag) => Some(tag.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Returns whether any write invalidates the response.
+    pub fn any_write(&self) -> bool {
+        self.entry.depends().contains(&Dependency::AnyWrite)
+    }
+
+    /// Returns the request fields by which the response was chosen.
+    pub fn varies_by(&self) -> &[HeaderName] {
+        let variance = self.entry.variance();
+        variance.map_or(&[], |variance| &variance.fields)
+    }
 }
 
 impl Cache {
@@ -96,31 +100,10 @@ impl Cache {
             .store
             .answers()
             .filter(|(_, entry)| entry.key() == key)
-            .map(|(stored_under, entry)| {
-                let tags = entry.depends().iter().filter_map(|name| match name {
-                    Dependency::Tag(tag) => Some(tag.to_string()),
-                    _ => None,
-                });
-                let fields = entry.variance().map(|variance| variance.fields.iter());
-                Stored {
-                    status: entry.status(),
-                    credential: stored_under.credential(),
-                    operation: stored_under.operation(),
-                    age: entry.age(now),
-                    fresh_for: entry.remaining(now),
-                    stale_for: entry.stale_for(now),
-                    fenced: !self.responses.marks.believes(&entry),
-                    generation: entry.stamp().generation(),
-                    tags: tags.collect(),
-                    any_write: entry.depends().contains(&Dependency::AnyWrite),
-                    varies_by: fields
-                        .into_iter()
-                        .flatten()
-                        .map(ToString::to_string)
-                        .collect(),
-                    bytes: entry.weight_bytes(),
-                    shown: entry.shown(),
-                }
+            .map(|(key, entry)| Stored {
+                fenced: !self.responses.marks.believes(&entry),
+                key,
+                entry,
             })
             .collect();
         let refused = self.responses.refused(key);

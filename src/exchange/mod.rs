@@ -5,7 +5,6 @@
 
 pub mod answer_memory;
 pub mod body;
-pub mod cache_status;
 pub mod callers;
 pub mod decoding;
 pub mod edge;

@@ -1,9 +1,9 @@
 //! A response with the facts to report about it.
 
+use crate::cache::cache_status::CacheStatus;
 use crate::cache::reason::Bypass;
 use crate::error::GatewayError;
 use crate::exchange::body::Body;
-use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::error_response;
 use crate::exchange::timing::Timing;
 use crate::journal::WriteId;

@@ -9,16 +9,16 @@
 //! Whether a response may be stored is decided by [`Leader`], not here.
 
 use crate::attempt::send::FinalAnswer;
+use crate::cache::cache_status::CacheStatus;
 use crate::cache::coding;
 use crate::cache::conditional::is_of_the_bytes;
 use crate::cache::control::CacheControl;
 use crate::cache::entry::Entry;
 use crate::cache::fields;
-use crate::cache::leader::{Completed, Leader, Receipt};
+use crate::cache::leader::{Leader, Receipt};
 use crate::cache::reason::{Miss, StoreRefusal};
 use crate::cache::reuse::Need;
 use crate::error::GatewayError;
-use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::response::Reply;
 use crate::exchange::timing::Timing;
 use crate::metrics::Outcome;
@@ -123,14 +123,15 @@ impl Reads {
                 Ok(PassOutcome::Answer(answer)) => answer,
                 Ok(PassOutcome::Throttled(response)) => {
                     let (why, key) = (leader.why(), leader.key().hash());
-                    let completed = Completed {
-                        entry: None,
-                        stored: Err(StoreRefusal::Status),
-                    };
                     // A follower may have more time than the leader, so it does not share the 429.
                     leader.fail(OUT_OF_TIME);
                     return Ok(Reply {
-                        cache: Some(CacheStatus::fetched(why, key, &completed, None)),
+                        cache: Some(CacheStatus::fetched(
+                            why,
+                            key,
+                            Err(StoreRefusal::Status),
+                            None,
+                        )),
                         ..Reply::throttled(response, timing)
                     });
                 }
@@ -240,7 +241,7 @@ impl Reads {
             ..timing.clone()
         };
         let status = Some(StatusCode::NOT_MODIFIED);
-        let status = CacheStatus::fetched(why, key, &completed, status);
+        let status = CacheStatus::fetched(why, key, completed.stored, status);
         // The stored headers, which the 304 has updated, and those of this exchange.
         let mut headers = entry.shared_headers();
         for name in head.keys() {
@@ -291,7 +292,7 @@ impl Reads {
         };
         // Reading the body here is the API's time, not the gateway's.
         timing.upstream = answer.took + self.clock.now().saturating_duration_since(begun);
-        let status = CacheStatus::fetched(why, key, &arrived.completed, None);
+        let status = CacheStatus::fetched(why, key, arrived.completed.stored, None);
         // The reader or the API forbids decoding, and the reader does not accept `gzip`.
         let headers = &arrived.head.headers;
         if coding::is_gzip(headers) == Some(true) && reading.must_not_decode(no_transform(headers))

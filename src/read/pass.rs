@@ -11,12 +11,12 @@
 
 use crate::attempt::send::{AttemptOutcome, FinalAnswer};
 use crate::attempt::wait::refused;
+use crate::cache::cache_status::CacheStatus;
 use crate::cache::conditional::{has_condition, without_own};
 use crate::cache::flight::Hurry;
 use crate::cache::reason::Miss;
 use crate::error::GatewayError;
 use crate::exchange::body::Body;
-use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::request::RequestContext;
 use crate::exchange::response::Reply;
 use crate::exchange::timing::Timing;

@@ -6,12 +6,12 @@
 //! one reader alone. What remains here is their order, and the last resort after a failure: a stale
 //! response.
 
+use crate::cache::cache_status::{ApiAttempt, CacheStatus};
 use crate::cache::entry::Entry;
 use crate::cache::leader::is_failure;
 use crate::cache::request;
 use crate::cache::reuse::Need;
 use crate::error::GatewayError;
-use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::request::RequestContext;
 use crate::metrics::Outcome;
 use crate::read::cacheable::CacheableRead;
@@ -97,33 +97,36 @@ impl Reads {
         let Some(entry) = stale else {
             return result;
         };
-        let (need, outcome) = match &result {
+        let (need, tried) = match &result {
             Ok(reply) if reply.outcome == Outcome::Expired => {
-                (Need::IfLimited, Some(Some(reply.response.status())))
+                (Need::IfLimited, ApiAttempt::Failed(reply.response.status()))
             }
             Ok(reply) if is_failure(reply.response.status()) => {
-                (Need::IfError, Some(Some(reply.response.status())))
+                (Need::IfError, ApiAttempt::Failed(reply.response.status()))
             }
             Err(
                 GatewayError::UpstreamUnreachable { .. }
                 | GatewayError::UpstreamTimeout
                 | GatewayError::UpstreamBroken,
-            ) => (Need::IfError, Some(None)),
+            ) => (Need::IfError, ApiAttempt::Unanswered),
             Err(
                 GatewayError::QueueWait { .. }
                 | GatewayError::QueueExpired { .. }
                 | GatewayError::QueueFull { .. },
             ) => {
                 // A request that got a 429 was forwarded nonetheless.
-                let left = reading.context.progress.seen();
-                (Need::IfLimited, left.map(|_| None))
+                let tried = match reading.context.progress.seen() {
+                    Some(_) => ApiAttempt::Unanswered,
+                    None => ApiAttempt::None,
+                };
+                (Need::IfLimited, tried)
             }
             _ => return result,
         };
         if !self.may_stand_in(reading, entry, need, self.clock.now()) {
             return result;
         }
-        let mut reply = self.stale(reading, entry, need, outcome);
+        let mut reply = self.stale(reading, entry, need, tried);
         if let Ok(failed) = result {
             reply.timing = failed.timing;
         }

@@ -10,6 +10,7 @@
 //! budget, each follower waits as long as it may itself; once the fetch is in flight, it waits for
 //! the response.
 
+use crate::cache::cache_status::CacheStatus;
 use crate::cache::entry::Entry;
 use crate::cache::flight::{FetchOutcome, Follower};
 use crate::cache::leader::Leader;
@@ -17,7 +18,6 @@ use crate::cache::reason::Miss;
 use crate::cache::reuse::Need;
 use crate::cache::{Join, Purpose};
 use crate::error::GatewayError;
-use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::response::Reply;
 use crate::exchange::timing::Timing;
 use crate::metrics::Outcome;

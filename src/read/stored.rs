@@ -4,18 +4,17 @@
 //! refresh that the plan asks for starts after the response is made. What may be served is decided
 //! in [`plan`](super::plan), the form for one reader in [`representation`](super::representation).
 
-use crate::cache::cache_status::{self, Stale};
+use crate::cache::cache_status::{self, ApiAttempt, CacheStatus, Stale};
 use crate::cache::entry::Entry;
 use crate::cache::reuse::{Freshness, Need};
 use crate::exchange::body::Body;
-use crate::exchange::cache_status::CacheStatus;
 use crate::exchange::request_id::REQUEST_ID;
 use crate::exchange::response::Reply;
 use crate::read::Reads;
 use crate::read::cacheable::CacheableRead;
 use crate::read::plan::StoredServing;
 use crate::read::representation::{Whole, show};
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, Response, header};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -34,7 +33,7 @@ impl Reads {
         } = stored;
         let reply = match freshness {
             Freshness::Fresh => self.hit(&reading, &entry, now),
-            Freshness::Stale(need) => self.stale(&reading, &entry, need, None),
+            Freshness::Stale(need) => self.stale(&reading, &entry, need, ApiAttempt::None),
         };
         match freshness {
             Freshness::Fresh if renew => self.refresh_ahead(reading, &entry),
@@ -52,14 +51,13 @@ impl Reads {
         Reply::hit(show(&reading.recipient(), whole(entry, headers)))
     }
 
-    /// Returns the reply with a stale response. `outcome` is that of a request to the API, if one
-    /// failed before: its status, or `None` without a response.
+    /// Returns the reply with a stale response, after the request to the API that was `tried`.
     pub(crate) fn stale(
         &self,
         reading: &CacheableRead,
         entry: &Entry,
         need: Need,
-        outcome: Option<Option<StatusCode>>,
+        tried: ApiAttempt,
     ) -> Reply {
         entry.note_shown();
         let now = self.clock.now();
@@ -69,7 +67,7 @@ impl Reads {
         let status = CacheStatus::stale(&Stale {
             need,
             by: entry.stale_for(now),
-            asked: outcome,
+            tried,
             key: entry.key(),
         });
         Reply::stale(show(&reading.recipient(), whole(entry, headers)), status)
