@@ -48,7 +48,9 @@ pub struct Stale {
 pub struct CacheStatus {
     /// `None` for a hit, whose headers contain it already.
     value: Option<HeaderValue>,
+    /// `hit`, `stale`, `miss` or `bypass`.
     result: &'static str,
+    /// The gateway's own word for why.
     reason: &'static str,
 }
 
@@ -92,7 +94,8 @@ impl CacheStatus {
         Self::forwarded(why, None, Some("collapsed"), None, Some(key))
     }
 
-    /// Returns the status of a response fetched for this request alone.
+    /// Returns the status of a response fetched for this request alone: neither stored nor shared.
+    /// `key` is its key, if it has one.
     pub fn alone(why: Miss, key: Option<KeyHash>) -> Self {
         Self::forwarded(why, None, None, None, key)
     }
@@ -102,7 +105,7 @@ impl CacheStatus {
         Self::alone(Miss::Bypass(why), None)
     }
 
-    /// Returns the status of a write.
+    /// Returns the status of a write, which no cache serves.
     pub fn write() -> Self {
         Self::bypass(Bypass::Method)
     }
@@ -127,6 +130,7 @@ impl CacheStatus {
         if let Some(key) = key {
             let _ = write!(text, "; key=\"{key}\"");
         }
+        // Why the store did not serve it is worth more than why the response was not stored.
         if let Some(detail) = detail(why).or(refusal) {
             let _ = write!(text, "; detail={detail}");
         }
@@ -170,6 +174,7 @@ fn stale(stale: &Stale) -> HeaderValue {
     // Rounded up, so that a response that is stale by less than a second does not look fresh.
     let by = stale.by.as_secs() + u64::from(stale.by.subsec_nanos() > 0);
     let (key, need) = (stale.key, stale.need.as_str());
+    // RFC 9211, section 2.4: a stale response has a negative `ttl`.
     let minus = if by > 0 { "-" } else { "" };
     value(format!(
         "{NAME}; {asked}; ttl={minus}{by}; key=\"{key}\"; detail={need}"

@@ -95,17 +95,7 @@ impl Reads {
             if let Some(validators) = &validators {
                 validators.put(request.headers_mut());
             }
-            // With a stale response at hand an outage is not waited out.
-            let may_stand_in = |entry: &Arc<Entry>| {
-                self.may_stand_in(reading, entry, Need::IfError, self.clock.now())
-            };
-            let has_stand_in = leader.stored().is_some_and(may_stand_in);
-            let outlook = Outlook {
-                connect_for: has_stand_in.then_some(STAND_IN_PATIENCE),
-                settling: leader
-                    .settled_at()
-                    .map(|settled| (settled, leader.flight.hurry())),
-            };
+            let outlook = self.outlook(reading, &leader);
             // The followers learn of each step: until the departure their own patience counts, and
             // the stamp of the fetch is taken at its departure, not at its beginning.
             let outcome = self
@@ -175,6 +165,20 @@ impl Reads {
         }
     }
 
+    /// Returns the limits of asking the API for this fetch.
+    fn outlook(&self, reading: &CacheableRead, leader: &Leader) -> Outlook {
+        // With a stale response at hand an outage is not waited out.
+        let now = self.clock.now();
+        let may_stand_in =
+            |entry: &Arc<Entry>| self.may_stand_in(reading, entry, Need::IfError, now);
+        let has_stand_in = leader.stored().is_some_and(may_stand_in);
+        let settled = leader.settled_at();
+        Outlook {
+            connect_for: has_stand_in.then_some(STAND_IN_PATIENCE),
+            settling: settled.map(|settled| (settled, leader.flight.hurry())),
+        }
+    }
+
     /// Returns the request for all readers: a GET, even if the leader's reader sent a HEAD. It
     /// omits what one reader asked of the form of the response, and headers that others with its
     /// key need not have; see [`fields`].
@@ -214,12 +218,11 @@ impl Reads {
         }
     }
 
-    /// Renews the stored response after a 304. Returns `None` if it may not be decoded for the
-    /// reader.
+    /// Renews the stored response after a 304, which ends the fetch: its followers get the renewed
+    /// response. Returns `None` if it may not be decoded for the first reader.
     ///
     /// # Errors
     /// Returns the leader if the 304 is not about the stored response.
-    // Taking the leader ends the fetch: its followers get the renewed response.
     fn renew(
         &self,
         reading: &CacheableRead,
@@ -229,10 +232,7 @@ impl Reads {
     ) -> Result<Option<Reply>, Box<Leader>> {
         let (why, key) = (leader.why(), leader.key().hash());
         let head = answer.response.headers();
-        let (entry, completed) = match leader.renew(head, &self.receipt(reading)) {
-            Ok(renewed) => renewed,
-            Err(leader) => return Err(leader),
-        };
+        let (entry, completed) = leader.renew(head, &self.receipt(reading))?;
         if reading.must_not_decode_entry(&entry) {
             return Ok(None);
         }
