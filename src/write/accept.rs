@@ -27,6 +27,9 @@ const NAME_BYTES: usize = 256;
 
 impl Writes {
     /// Accepts a write and carries it to its end.
+    ///
+    /// # Errors
+    /// If it is rejected, expires, or its outcome is unknown.
     pub(crate) async fn write(
         self: &Arc<Self>,
         context: RequestContext,
@@ -44,7 +47,10 @@ impl Writes {
         write.reply(end)
     }
 
-    /// Takes a place in the budget's line and in the lanes.
+    /// Takes a place in the line of its budget and in its lanes.
+    ///
+    /// # Errors
+    /// If the line is full, or the write could not be sent before its deadline.
     pub(crate) fn accept(
         &self,
         context: &RequestContext,
@@ -81,7 +87,7 @@ impl Writes {
         Ok((ticket, place))
     }
 
-    /// What the write acts on.
+    /// Returns the order keys of a write.
     pub(crate) fn order_keys(&self, context: &RequestContext) -> Keys {
         let (keys, barriers) = order_names(context);
         Keys::new(
@@ -91,7 +97,8 @@ impl Writes {
         )
     }
 
-    /// When a write leaves that can travel with those that wait, if all of them fit together.
+    /// Returns when a write can be sent in a batch with those that wait already, if all of them fit
+    /// together.
     fn leaves_with_others(
         &self,
         context: &RequestContext,
@@ -113,7 +120,7 @@ impl Writes {
     }
 }
 
-/// What the write acts on. Where its names cannot be read it may act on anything of their class.
+/// Returns what a write acts on. If its names cannot be read it may act on anything of their class.
 pub(crate) fn order_names(context: &RequestContext) -> (Vec<String>, BTreeSet<&str>) {
     let operation = &context.operation;
     let mut barriers: BTreeSet<&str> = operation.barrier.iter().map(|class| &**class).collect();
@@ -124,7 +131,7 @@ pub(crate) fn order_names(context: &RequestContext) -> (Vec<String>, BTreeSet<&s
         match names::expand(one, &context.params, context.query(), &document) {
             Ok(names) => keys.extend(names),
             Err(_) => {
-                // It keeps apart from everything of the class, and from others like itself.
+                // It conflicts with everything of the class, and with others like itself.
                 let class = template.class();
                 barriers.insert(class);
                 keys.push(format!("{class}:"));

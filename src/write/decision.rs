@@ -1,8 +1,8 @@
-//! Pure. What follows from what came of an attempt: the end of a write, or another attempt.
+//! Pure. What follows from the outcome of an attempt: the end of a write, or another attempt.
 //!
-//! A write that may have taken effect is never sent again unless a repetition cannot do more than
-//! the first (PUT and DELETE), and then only for a while: later, somebody may have built on another
-//! state.
+//! A write that may have taken effect is never sent again unless a retry cannot do more than the
+//! first attempt (PUT and DELETE), and then only for a while: later, somebody may have built on
+//! another state.
 
 use crate::attempt::backoff::backoff;
 use crate::exchange::request::RequestContext;
@@ -11,14 +11,14 @@ use crate::route::query;
 use http::{Method, StatusCode};
 use std::time::Duration;
 
-/// How long after its first attempt an idempotent write may be repeated.
+/// The time after its first attempt in which an idempotent write may be retried.
 pub const RETRY_FOR: Duration = Duration::from_secs(300);
 
-/// The pause before another attempt of a write that may have taken effect, and how far it grows.
+/// The first and the longest pause before another attempt of a write that may have taken effect.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// What came of an attempt.
+/// The outcome of an attempt, as far as the decision depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutcomeClass {
     /// A final answer other than 429.
@@ -36,12 +36,11 @@ pub struct WriteFacts<'a> {
     pub method: &'a Method,
     /// Whether it names more than one element, so that a refusal may be about any of them.
     pub is_list: bool,
-    /// Whether the same request may be sent again after an attempt of which nobody knows the
-    /// outcome.
+    /// Whether the same request may be sent again after an attempt with an unknown outcome.
     pub repeatable: bool,
     /// Whether an earlier attempt may have taken effect.
     pub doubtful: bool,
-    /// Time since it was first sent.
+    /// The time since it was first sent.
     pub since_first: Duration,
     /// Whether nobody waits for it, so that it can wait for another credential.
     pub deferred: bool,
@@ -54,13 +53,13 @@ pub enum Decision {
     End(State),
     /// It waits for its turn again: it did not take effect.
     Requeue,
-    /// It is repeated although it may have taken effect.
+    /// It is sent again although it may have taken effect.
     Retry,
-    /// The credential is refused: its writes wait until somebody sees to it.
+    /// The credential is refused: its writes wait until an operator or the API admits it.
     Pause,
 }
 
-/// What follows from an attempt.
+/// Decides what follows from an attempt.
 pub fn decide(outcome: OutcomeClass, known: &WriteFacts<'_>) -> Decision {
     let in_doubt = || {
         if known.repeatable && known.since_first < RETRY_FOR {
@@ -74,14 +73,14 @@ pub fn decide(outcome: OutcomeClass, known: &WriteFacts<'_>) -> Decision {
         OutcomeClass::NoAnswer => in_doubt(),
         OutcomeClass::Status(status) => match status.as_u16() {
             502..=504 => in_doubt(),
-            // Whatever failed there may have failed after the effect.
+            // What failed there may have failed after the effect.
             500.. => Decision::End(State::Unknown),
             401 if known.deferred => Decision::Pause,
             // What an earlier attempt has deleted is gone.
             404 if known.doubtful && *known.method == Method::DELETE && !known.is_list => {
                 Decision::End(State::Succeeded)
             }
-            // It says nothing of an earlier attempt.
+            // The refusal says nothing about an earlier attempt.
             400..=499 if known.doubtful => Decision::End(State::Unknown),
             400..=499 => Decision::End(State::Failed),
             _ => Decision::End(State::Succeeded),
@@ -89,7 +88,7 @@ pub fn decide(outcome: OutcomeClass, known: &WriteFacts<'_>) -> Decision {
     }
 }
 
-/// Whether the write may have taken effect by an attempt of which this came.
+/// Returns whether the write may have taken effect by an attempt with this outcome.
 pub fn is_in_doubt(outcome: OutcomeClass) -> bool {
     match outcome {
         OutcomeClass::NoAnswer => true,
@@ -98,7 +97,7 @@ pub fn is_in_doubt(outcome: OutcomeClass) -> bool {
     }
 }
 
-/// Whether the API refused an attempt.
+/// Returns whether the API refused an attempt.
 pub fn is_refusal(outcome: OutcomeClass) -> bool {
     matches!(outcome, OutcomeClass::Status(status) if status.is_client_error())
 }
@@ -115,7 +114,8 @@ pub(crate) fn is_list(context: &RequestContext) -> bool {
     !context.body.is_empty() || values.sum::<usize>() > 1
 }
 
-/// The pause before the next attempt of a write after `failures` that may have taken effect.
+/// Returns the pause before the next attempt of a write after `failures` that may have taken
+/// effect.
 pub fn pause(failures: u32, jitter: u64) -> Duration {
     backoff(FIRST_PAUSE, LONGEST_PAUSE, failures, jitter)
 }

@@ -1,7 +1,7 @@
 //! One attempt for one write or a batch: the journal before it, one request, and for each member
 //! its settling and its report.
 //!
-//! It runs in a task of its own, whoever hangs up meanwhile.
+//! It runs in a task of its own, which does not end if a caller hangs up.
 //!
 //! Invariants:
 //! - Nothing is sent before the journal has recorded it for all durable members.

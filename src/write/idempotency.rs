@@ -1,22 +1,22 @@
-//! Pure. `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header-07): which key a request has,
-//! and what tells another request under it from the same one.
+//! Pure. `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header-07): the key of a request,
+//! and the fingerprint that tells another request under it apart.
 //!
 //! The draft's value is a quoted string (RFC 9651, section 3.3.3); most clients send it bare, so
-//! both are read, and `"a"` and `a` are one key. A field that is neither is refused: whoever sends
-//! a key relies on it.
+//! both are read, and `"a"` and `a` are one key. A field that is neither is refused: a client that
+//! sends a key relies on it.
 
 use crate::error::GatewayError;
 use http::{HeaderMap, HeaderName, Method, header};
 use sha2::{Digest, Sha256};
 
 /// The field. The gateway honours it itself and does not send it on, so that writes with different
-/// keys may travel together.
+/// keys may be batched.
 pub const FIELD: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The longest key, in bytes; the API's ids are shorter, and so are those of all usual generators.
 pub const LONGEST: usize = 255;
 
-/// The key of a request, without its quotes.
+/// Returns the key of a request, without its quotes.
 ///
 /// # Errors
 /// If there are several, or it is empty, too long, or of characters that a key cannot have.
@@ -66,7 +66,7 @@ fn unquoted(value: &[u8]) -> Option<Vec<u8>> {
     bytes.next().is_none().then_some(key)
 }
 
-/// What tells requests under one key apart: method, target, media type and body.
+/// Returns the fingerprint of a request: of its method, target, media type and body.
 pub fn fingerprint(method: &Method, target: &str, headers: &HeaderMap, body: &[u8]) -> [u8; 32] {
     let media_type = headers.get(header::CONTENT_TYPE);
     let media_type = media_type.map_or(&b""[..], |value| value.as_bytes());

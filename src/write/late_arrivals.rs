@@ -1,7 +1,7 @@
-//! What writes of an earlier process may still do.
+//! What the writes of an earlier process may still do.
 //!
 //! A write that was sent and not answered may take effect until Q after its attempt ended. Before
-//! it leaves, the ledger is told what it acts on (its *intent*), and a new process keeps the same
+//! it is sent, the ledger records what it acts on (its *intent*). A new process keeps the same
 //! lanes closed and the same answers settling for the rest of Q, however often it is started
 //! meanwhile. Where the ledger cannot say, all lanes are closed and nothing is stored for Q.
 //!
@@ -25,17 +25,18 @@ use std::time::Instant;
 /// What the ledger says of the attempts of a durable write that has not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EarlierAttempts {
-    /// When the first one left.
+    /// When the first one was sent.
     pub(crate) first: Instant,
     /// Until when one of them may take effect.
     pub(crate) until: Option<Instant>,
 }
 
-/// Whose the durable writes are that have not ended, and what the ledger says of their attempts.
+/// The durable writes that have not ended: the credential of each, and what the ledger says of its
+/// attempts.
 pub(crate) type Unfinished = HashMap<WriteId, (Credential, Option<EarlierAttempts>)>;
 
 impl Unsettled {
-    /// What is recorded of a write that is about to leave.
+    /// Returns what the ledger keeps of a write that is about to be sent.
     pub(crate) fn intent(
         &self,
         context: &RequestContext,
@@ -55,9 +56,9 @@ impl Unsettled {
 }
 
 impl Writes {
-    /// Closes the lanes and settles the answers of what an earlier process has sent; `None`: nobody
-    /// knows what that was. Notes the attempts of writes that have not ended: those close their
-    /// lanes themselves. To be called before any request.
+    /// Closes the lanes and settles the answers of what an earlier process has sent. `None`: that
+    /// is unknown. Notes the attempts of writes that have not ended, which close their lanes
+    /// themselves. Call it before any request.
     pub(crate) fn restore(&self, left: Option<&[Left]>, unfinished: &mut Unfinished) {
         let (now, q) = (self.clock.now(), self.router.settings.get().late);
         let Some(left) = left else {
@@ -124,7 +125,7 @@ impl Writes {
         self.cache.settle(&changed, until);
     }
 
-    /// The classes of all order keys.
+    /// Returns the classes of all order keys.
     fn classes(&self) -> BTreeSet<ClassHash> {
         let table = self.router.table.get();
         let templates = table.operations().iter().flat_map(|known| &known.order);
@@ -149,7 +150,7 @@ fn note(attempts: &mut Option<EarlierAttempts>, first: Instant, until: Option<In
     attempts.until = attempts.until.max(until);
 }
 
-/// What a write of this operation may change.
+/// Returns what a write of this operation may change.
 fn changed(write: &Operation, operations: &[Arc<Operation>]) -> Invalidation {
     let mut changed = Vec::new();
     for shows in operations {
@@ -162,7 +163,7 @@ fn changed(write: &Operation, operations: &[Arc<Operation>]) -> Invalidation {
     Invalidation::Operations(changed)
 }
 
-/// Order keys as the ledger keeps them. Without a name stands a barrier.
+/// Returns order keys as the ledger keeps them. A barrier has no name.
 fn names(keys: &Keys) -> Vec<Name> {
     let name = |class: ClassHash, name: u64| {
         let mut bytes = Name::default();

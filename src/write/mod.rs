@@ -1,4 +1,11 @@
-//! A write: accepted, queued in its lanes and its budget, sent, settled.
+//! Writes: accepted, carried by one engine, settled.
+//!
+//! [`accept`] gives a write its places. `engine` has the loop: `turn` waits for a slot, `dispatch`
+//! records, sends and settles, [`decision`] says what follows. `active` is what the engine knows of
+//! a write. [`durable`] keeps writes that outlast a crash.
+//!
+//! What all of them use stands here: the parts, the bound of held writes, and what a settled write
+//! invalidates.
 
 pub mod accept;
 mod active;
@@ -40,20 +47,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Carries writes through.
+/// The writes of all callers, and the parts that carry them.
 #[derive(Debug)]
 pub struct Writes {
     attempts: Arc<Attempts>,
     router: Router,
     cache: Arc<Cache>,
     budgets: Budgets,
-    /// The lanes.
+    /// The lanes, which keep writes in order.
     lanes: Lanes,
     /// Writes that may be batched.
     pool: BatchPool,
-    /// Writes that outlast a crash.
+    /// Durable writes.
     durable: Durable,
-    /// Writes held at present.
+    /// The room for held writes.
     held: Share,
     quotas: Arc<Quotas>,
     metrics: Arc<Metrics>,
@@ -64,7 +71,7 @@ pub struct Writes {
 }
 
 impl Writes {
-    /// Writes by way of these attempts.
+    /// Creates writes that are sent by `attempts`.
     pub fn new(handles: &Handles, attempts: Arc<Attempts>, durable: Durable, held: Share) -> Self {
         Self {
             attempts,
@@ -84,17 +91,20 @@ impl Writes {
         }
     }
 
-    /// Writes that outlast a crash.
+    /// Returns the durable writes.
     pub fn durable(&self) -> &Durable {
         &self.durable
     }
 
-    /// Whether the gateway is stopping.
+    /// Returns whether the gateway is stopping.
     fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Room for one more held write of this peer's.
+    /// Takes room for one more held write of this peer, until the portion is dropped.
+    ///
+    /// # Errors
+    /// If there is no room, or the peer has its half.
     fn hold(&self, peer: IpAddr) -> Result<Portion, GatewayError> {
         let mut held = self.held.portion(peer);
         held.grow(1).map_err(|full| {
@@ -106,8 +116,8 @@ impl Writes {
         Ok(held)
     }
 
-    /// Makes cached answers unbelievable that began before this instant, and those that begin
-    /// before the settling ends.
+    /// Invalidates cached answers that began before now, and those that begin before the settle
+    /// time ends.
     pub(crate) fn settle(&self, touched: &Invalidation, settling: Duration) {
         let now = self.clock.now();
         self.cache.settle(touched, now + settling);
@@ -123,8 +133,8 @@ impl Writes {
         }
     }
 
-    /// A write, or one dispatch of it, has ended with this status, or nobody knows how. To be
-    /// called before its caller hears.
+    /// Settles the end of a write, or of one attempt of it, with this status; `None` if the outcome
+    /// is unknown. Call it before its caller hears.
     pub(crate) fn settle_end(&self, affected: &Affected, status: Option<StatusCode>) {
         let settings = self.router.settings.get();
         let settling = if may_land_later(status) {

@@ -1,7 +1,7 @@
 //! The pool of writes that wait and may be taken along in a batch. One lock, never held across an
 //! await.
 //!
-//! Invariant: a write is in the pool or it is not. Whoever takes it out has it, with its place in
+//! Invariant: a write is in the pool or it is not. Who takes it out has it, with its place in
 //! the lanes. So a caller that hangs up and a batch that takes the write along cannot both succeed.
 //!
 //! It does not send, and does not know slots.

@@ -34,8 +34,8 @@ pub enum Extent {
     /// Nothing has changed.
     Nothing,
     /// What the credential was shown by this operation, or all of it: see
-    /// [`unauthorized`](crate::cache::unauthorized). Whoever hears the 401 sees to that, of reads
-    /// and writes alike.
+    /// [`unauthorized`](crate::cache::unauthorized). The attempt that gets the 401 sees to that,
+    /// for reads and writes alike.
     OwnMarks,
     /// What the credential was shown.
     Credential,
@@ -45,8 +45,8 @@ pub enum Extent {
     Everything,
 }
 
-/// What the end of a write settles. `status` is that of its answer, `None` if its outcome is
-/// unknown; `may_be_partial` is explained at [`Affected`]; `is_credential_named` says whether it
+/// Returns what the end of a write settles. `status` is that of its answer, `None` if its outcome
+/// is unknown; `may_be_partial` is explained at [`Affected`]; `is_credential_named` says whether it
 /// was sent with a credential.
 pub fn extent(
     status: Option<StatusCode>,
@@ -56,7 +56,7 @@ pub fn extent(
 ) -> Extent {
     match (status.map(|status| status.as_u16()), scope) {
         (Some(429), _) => Extent::Nothing,
-        // The API does not know who asks, and does nothing for them.
+        // The API does not know the caller, and does nothing for it.
         (Some(401), _) if is_credential_named => Extent::OwnMarks,
         (Some(401), _) => Extent::Nothing,
         // Nothing is there, or nothing that may be written.
@@ -80,14 +80,14 @@ pub struct Affected {
     /// Its path first, then what its answers name.
     pub paths: Vec<Arc<str>>,
     /// Whether a part of it may have taken effect although the API refuses it: it names several
-    /// elements, or travels with others, or has been sent before and may have taken effect then.
+    /// elements, or is batched, or an earlier attempt may have taken effect.
     pub may_be_partial: bool,
-    /// What it is sent with, if that is a credential.
+    /// The credential that it is sent with, if any.
     pub credential: Option<Credential>,
 }
 
 impl Affected {
-    /// What a write may change: anything, if its names cannot be read.
+    /// Returns what a write may change: anything, if its names cannot be read.
     pub(crate) fn of(context: &RequestContext) -> Self {
         let tags = match &context.operation.touches {
             Touches::Tags(templates) if !context.overridden => names::expand(
@@ -121,14 +121,14 @@ impl Affected {
         self
     }
 
-    /// An answer to it names further paths (RFC 9111, section 4.4), by references at `authority`.
+    /// Adds the paths that an answer names (RFC 9111, section 4.4), by references at `authority`.
     pub fn also_named_by(&mut self, answer: &HeaderMap, authority: &str) {
         let target = self.paths.first().map_or("/", |target| target);
         let named = locations::named(answer, target, authority);
         self.paths.extend(named);
     }
 
-    /// What the cache is to be told of an end with this status; see [`extent`].
+    /// Returns what an end with this status invalidates; see [`extent`].
     pub fn settled(&self, status: Option<StatusCode>) -> Option<Invalidation> {
         let is_credential_named = self.credential.is_some();
         match extent(status, self.scope, self.may_be_partial, is_credential_named) {
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_each_end_settles() {
-        // By a route with tags, by one without, by none. Without a status nobody knows.
+        // By a route with tags, by one without, by none. Without a status it is unknown.
         let whole = [Named, Everything, Everything];
         let table: [(&[u16], [Extent; 3]); 7] = [
             (&[0], whole),

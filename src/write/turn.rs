@@ -5,7 +5,7 @@
 //! They give up their own wait for a slot. Nothing waits in order to be batched: only what waits
 //! already is taken along.
 //!
-//! Invariant: a write has one place in its lanes. Whoever takes it out of the pool has that place,
+//! Invariant: a write has one place in its lanes. Who takes it out of the pool has that place,
 //! so that a write cannot be sent by another and give up at the same time.
 
 use crate::error::{GatewayError, Waited};

@@ -34,12 +34,12 @@ impl Unsettled {
         &self.writes
     }
 
-    /// Whether it may change anything, if its outcome stays unknown.
+    /// Returns whether it may change anything, if its outcome stays unknown.
     pub(crate) fn may_change_anything(&self) -> bool {
         self.affected.scope != Scope::Named
     }
 
-    /// What the write acts on.
+    /// Returns what the write acts on.
     pub(crate) fn keys(&self) -> Keys {
         self.place
             .as_ref()
@@ -47,7 +47,7 @@ impl Unsettled {
             .unwrap_or_default()
     }
 
-    /// The same of one that waits in no lane.
+    /// A write that waits in no lane: shadow mode orders nothing.
     pub(crate) fn without_place(writes: Arc<Writes>, affected: Affected) -> Self {
         Self {
             writes,
@@ -57,8 +57,8 @@ impl Unsettled {
         }
     }
 
-    /// The API answered: dropping its place opens its lanes, if nothing may still be under way. A
-    /// 5xx may hide an effect that is still to come.
+    /// Settles a write that the API answered. Dropping the place opens its lanes, unless the write
+    /// may still be in flight: a 5xx may hide an effect that is still to come.
     pub(crate) fn heard(
         mut self,
         status: StatusCode,
@@ -76,13 +76,14 @@ impl Unsettled {
         place
     }
 
-    /// It did not take effect: nothing has changed, and its place is still its own.
+    /// Settles an attempt without effect: nothing has changed. The place is still that of the
+    /// write.
     pub(crate) fn not_carried_out(mut self) -> Option<LanePosition> {
         self.settled = true;
         self.place.take()
     }
 
-    /// Nobody knows, and it may be sent again: its place is still its own.
+    /// Settles an attempt with an unknown outcome. The write may be sent again in its place.
     pub(crate) fn in_doubt(mut self) -> Option<LanePosition> {
         self.end_unknown();
         self.place.take()

@@ -1,4 +1,11 @@
-//! Taking a write in, and answering its caller: now, in a while, or with where to ask.
+//! Accepting a durable write, and answering its caller: with the API's answer, or with where to ask
+//! for it.
+//!
+//! Promises that nothing is acknowledged before the journal has it, and that one key is one write:
+//! a request with a known key joins the write or gets its recorded answer.
+//!
+//! The write is sent by its own task (`run`). This file waits for callers only, and a caller that
+//! hangs up changes nothing.
 
 use crate::credential::{self, Credential};
 use crate::error::{GatewayError, Waited};
@@ -27,29 +34,29 @@ use http::{Response, StatusCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Says which preference was followed (RFC 7240, section 3).
+/// The preference that was followed (RFC 7240, section 3).
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-/// How long a write that has left is waited for, however little time its caller has: with `wait=0`
-/// it would otherwise never hear the answer to a write that leaves at once.
+/// The least time that a caller waits for a write that was sent: with `wait=0` it would otherwise
+/// never hear the answer to a write that is sent at once.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// Why a write is to outlast a crash.
+/// Why a write is durable.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
-    /// Its `Idempotency-Key`.
+    /// The `Idempotency-Key` of the request.
     key: Option<Vec<u8>>,
-    /// `Prefer: respond-async`.
+    /// Whether the request says `Prefer: respond-async`.
     respond_async: bool,
 }
 
 impl Wanted {
-    /// Whether its caller does not wait for what becomes of it.
+    /// Returns whether its caller does not wait for the outcome.
     pub(crate) fn is_deferred(&self) -> bool {
         self.respond_async
     }
 }
 
-/// Gives a claim back unless the write is handed over to the journal.
+/// A claim, which is given back when this is dropped, unless the journal gets the write.
 struct Claimed {
     durable: Durable,
     pending: Option<Arc<PendingWrite>>,
@@ -60,7 +67,7 @@ impl Claimed {
         self.pending.take()
     }
 
-    /// Nobody has to ask the journal for this one.
+    /// Ends the claim with an error. Others that joined the write hear the same.
     fn refused(mut self, error: &GatewayError) {
         if let Some(pending) = self.pending.take() {
             self.durable.refuse(&pending, error.clone());
@@ -84,11 +91,11 @@ struct Kept {
     keys: Keys,
 }
 
-/// How a write waits, once it has been taken in.
+/// The way in which an accepted write waits.
 enum Waits {
-    /// In its budget's line, as any held write.
+    /// In the line of its budget, like a held write.
     InLine(Box<RequestContext>, Ticket, LanePosition),
-    /// To be brought there.
+    /// For the scheduler, which brings it there.
     Deferred(LanePosition),
 }
 
@@ -100,11 +107,12 @@ impl Durable {
 }
 
 impl Writes {
-    /// Whether a write is to outlast a crash. Without a credential nobody could be told whose it
-    /// is, and without a journal on a disk nothing could be promised to whoever does not wait.
+    /// Returns why a write is to be durable, or `None`. Without a credential nobody could be told
+    /// whose it is. Without a journal on a disk nothing could be promised to a caller that does not
+    /// wait.
     ///
     /// # Errors
-    /// If its key is none.
+    /// If its key is malformed.
     pub(crate) fn wants_durable(
         &self,
         context: &RequestContext,
@@ -127,7 +135,7 @@ impl Writes {
             self.check_credential(&context).await?;
         }
         let until = self.waits_until(&context, &wanted);
-        // A connection that is held is one of those that writes may hold.
+        // The connection of a caller that waits is one of those that writes may hold.
         let _held = (until > context.accepted)
             .then(|| self.hold(context.caller.peer))
             .transpose()?;
@@ -137,7 +145,7 @@ impl Writes {
             let pending = match self.durable.claim(new_write) {
                 Claim::New(pending) => pending,
                 Claim::Full => {
-                    // What is recorded is told again, whatever else waits.
+                    // A recorded answer needs no room.
                     if let Some(reply) = self.recorded(context.credential, key.as_ref()).await? {
                         return Ok(reply);
                     }
@@ -150,7 +158,7 @@ impl Writes {
                     }
                     match self.await_end(&pending, &context, &wanted, until).await? {
                         Some(reply) => return Ok(replayed(reply)),
-                        // It was known after all, and the journal says how it ended.
+                        // The journal knew its key after all, and says how it ended.
                         None => continue,
                     }
                 }
@@ -159,7 +167,7 @@ impl Writes {
         }
     }
 
-    /// How long its caller waits for what becomes of it.
+    /// Returns until when its caller waits for the outcome.
     fn waits_until(&self, context: &RequestContext, wanted: &Wanted) -> Instant {
         let patience = if wanted.respond_async {
             prefer::wait(&context.headers).map_or(Duration::ZERO, |_| context.patience)
@@ -169,7 +177,7 @@ impl Writes {
         context.accepted + patience
     }
 
-    /// A write before it is claimed, and what the journal keeps of it.
+    /// Returns a write before it is claimed, and what the journal keeps of it.
     fn new_write(&self, context: &RequestContext, wanted: &Wanted) -> (NewWrite, Kept) {
         let request = KeptRequest {
             method: context.method.clone(),
@@ -212,14 +220,15 @@ impl Writes {
         (new_write, kept)
     }
 
-    /// Names an `Idempotency-Key` of a credential.
+    /// Returns the hash of an `Idempotency-Key` of a credential.
     pub(super) fn key_hash(&self, credential: Credential, key: &[u8]) -> KeyHash {
         self.router
             .hasher
             .hash(&[b"idempotency", credential.bytes(), key])
     }
 
-    /// Looks whether its key is known, gives it its place, and hands it over to the journal.
+    /// Checks whether its key is known, gives the write its places, and hands it over to the
+    /// journal.
     async fn take_in(
         self: &Arc<Self>,
         context: RequestContext,
@@ -245,7 +254,7 @@ impl Writes {
         let waits = match place {
             Ok(waits) => waits,
             Err(error) => {
-                // Whoever joined it meanwhile asks for the same.
+                // A request that joined it meanwhile asks for the same.
                 claimed.refused(&error);
                 return Err(error);
             }
@@ -255,7 +264,7 @@ impl Writes {
         };
         let record = record(&own, kept.summary, kept.request);
         let writes = self.clone();
-        // The journal has it whether or not its caller stays.
+        // The journal gets it whether or not its caller stays.
         self.tasks.spawn("accept", async move {
             writes.hand_over(own, record, waits).await;
         });
@@ -268,7 +277,7 @@ impl Writes {
         }
     }
 
-    /// What is told of a write that the journal has under this key.
+    /// Returns the reply to a write that the journal has under this key.
     async fn recorded(
         &self,
         credential: Credential,
@@ -318,7 +327,7 @@ impl Writes {
         }
     }
 
-    /// Lets a write wait to be brought before its budget.
+    /// Lets a write wait for the scheduler.
     pub(super) fn defer(&self, pending: &Arc<PendingWrite>, mut place: LanePosition) {
         place.wait_named();
         let turn = place.turn();
@@ -328,7 +337,7 @@ impl Writes {
             .scheduler(pending, turn, move || lanes.is_ready(credential, turn));
     }
 
-    /// One change of the journal, and how long it took.
+    /// Commits changes to the journal, and reports how long that took.
     pub(crate) async fn commit(&self, changes: Vec<Change>) -> Result<(), JournalError> {
         let began = self.clock.now();
         let result = self.durable.journal().commit(changes).await;
@@ -337,7 +346,7 @@ impl Writes {
         result
     }
 
-    /// What a caller hears of a journal that cannot do what it should.
+    /// Logs a failure of the journal, and returns the error for the caller.
     pub(crate) fn journal_failed(&self, error: &JournalError) -> GatewayError {
         match error {
             JournalError::Full => {
@@ -351,7 +360,7 @@ impl Writes {
         }
     }
 
-    /// Tells where to ask as soon as the journal has the write.
+    /// Replies with where to ask as soon as the journal has the write.
     async fn acknowledge(&self, pending: &Arc<PendingWrite>) -> Result<Reply, GatewayError> {
         let mut stages = pending.watch();
         let is_kept = |stage: &Stage| !matches!(stage, Stage::Accepting);
@@ -363,7 +372,7 @@ impl Writes {
         Ok(self.accepted_reply(pending, self.until_end(pending)))
     }
 
-    /// Waits for what becomes of a write, until this instant, whatever its stage; `None` if it was
+    /// Waits for the outcome of a write until this instant, whatever its stage. `None` if it was
     /// not accepted because the journal knows its key.
     async fn await_end(
         &self,
@@ -374,13 +383,13 @@ impl Writes {
     ) -> Result<Option<Reply>, GatewayError> {
         let mut pending = pending.clone();
         let mut stages = pending.watch();
-        // From the first attempt on that is seen here, through all that follow.
+        // Counts from the first attempt that is seen here, through all that follow.
         let mut until_left = None;
         loop {
             let stage = stages.borrow_and_update().clone();
             let until = match &stage {
                 Stage::HandedOver => {
-                    // Whoever has it now is told what becomes of it, and so is who waits here.
+                    // The write of the other credential goes on under the same id.
                     pending = self
                         .durable
                         .pending(pending.id)
@@ -426,7 +435,7 @@ impl Writes {
             if wanted.respond_async && !matches!(stage, Stage::Accepting) {
                 return Ok(Some(self.accepted_reply(&pending, estimate)));
             }
-            // One that waits to be repeated has been sent as well.
+            // A write that waits for a retry has been sent as well.
             let sent = matches!(stage, Stage::Left) || pending.tries().doubt.is_some();
             return Err(GatewayError::WritePending {
                 retry_after: estimate,
@@ -436,7 +445,7 @@ impl Writes {
         }
     }
 
-    /// 202, with where to ask.
+    /// Returns a 202 with where to ask.
     fn accepted_reply(&self, pending: &Arc<PendingWrite>, estimate: Duration) -> Reply {
         let document = self.document_of(pending).to_string();
         let mut response = Response::new(Body::held(document));
@@ -461,14 +470,14 @@ impl Writes {
     }
 }
 
-/// What is told of a write as long as it is remembered.
+/// Returns what is shown of a write as long as it is remembered.
 pub(super) fn summary_of(context: &RequestContext) -> Summary {
     let named = (&context.method, context.target.path());
     let (names, _) = order_names(context);
     Summary::of(named, names, &context.caller, context.ids.request())
 }
 
-/// A write as the journal takes it in.
+/// Returns a write as the journal takes it in.
 fn record(pending: &PendingWrite, summary: Bytes, request: Bytes) -> Record {
     let key = pending.key.as_ref();
     Record {
@@ -488,7 +497,7 @@ fn record(pending: &PendingWrite, summary: Bytes, request: Bytes) -> Record {
     }
 }
 
-/// What the caller of a write that has ended is told.
+/// Returns the reply to the caller of a write that has ended.
 fn reply(ended: &Completion) -> Result<Reply, GatewayError> {
     if ended.state == State::Cancelled {
         return Err(GatewayError::WriteCancelled);
@@ -497,7 +506,7 @@ fn reply(ended: &Completion) -> Result<Reply, GatewayError> {
     Ok(ended.reply(respond(answer)?))
 }
 
-/// What the caller of a write is told that had ended before.
+/// Returns the reply to a request whose write had ended before.
 fn replay(record: &Record, key: &Key) -> Result<Reply, GatewayError> {
     if record.fingerprint != key.fingerprint {
         return Err(GatewayError::KeyReused);
@@ -519,8 +528,8 @@ fn replay(record: &Record, key: &Key) -> Result<Reply, GatewayError> {
     }
 }
 
-/// The recorded answer that the caller of a write that has ended is given. What the API refused
-/// after an attempt that may have taken effect is no refusal of the write.
+/// Returns the recorded answer for the caller of a write that has ended. What the API refused after
+/// an attempt that may have taken effect is no refusal of the write.
 fn recorded_answer(state: State, answer: Option<&KeptAnswer>) -> Result<&KeptAnswer, GatewayError> {
     match answer {
         None if state == State::Failed => Err(GatewayError::GivenUp),
@@ -535,12 +544,12 @@ fn recorded_answer(state: State, answer: Option<&KeptAnswer>) -> Result<&KeptAns
 fn unknown(waited: Waited) -> GatewayError {
     GatewayError::OutcomeUnknown {
         waited,
-        // Under this key it would be told the same again.
+        // Under this key the caller would hear the same again.
         may_retry: false,
     }
 }
 
-/// The API's answer once more.
+/// Returns the API's answer once more.
 pub(super) fn respond(answer: &KeptAnswer) -> Result<Response<Body>, GatewayError> {
     let Some(body) = answer.body.clone() else {
         return Err(GatewayError::AnswerLost(answer.status.as_u16()));

@@ -1,27 +1,27 @@
-//! Pure. What is known of the credentials with which writes are deferred: whether the API takes
+//! Pure. What is known of the credentials with which writes are deferred: whether the API accepts
 //! them.
 //!
-//! Who defers a write does not wait for the API, so without asking it, everybody's 202 would be as
-//! good as an invented token. The first write of a credential asks, others wait for the same
-//! answer. An accepted credential is not asked for again; a refused one, and one of which nothing
-//! is known, after [`AGAIN`].
+//! A caller that defers a write does not wait for the API. Without asking it, an invented token
+//! would get a 202 as well. The first write of a credential asks, and others wait for the same
+//! answer. An accepted credential is not asked about again. A refused one, and one without an
+//! answer, is asked about after [`AGAIN`].
 //!
-//! Bounded: beyond [`MOST`] credentials it begins anew, which costs a question each.
+//! Bounded: beyond [`MOST`] credentials it forgets, which costs a question each.
 
 use crate::credential::Credential;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// For so long the API is not asked again about a credential that it has refused, or about which it
-/// did not answer.
+/// The time after which the API is asked again about a credential that it has refused, or about
+/// which it did not answer.
 pub(super) const AGAIN: Duration = Duration::from_secs(15);
-/// So many credentials are known at a time.
+/// The most credentials that are known at a time.
 const MOST: usize = 10_000;
 
-/// What the API says of a credential.
+/// What the API says about a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It takes it.
+    /// It accepts it.
     Accepted,
     /// It answered 401.
     Refused,
@@ -29,28 +29,28 @@ pub(super) enum Verdict {
     Unanswered,
 }
 
-/// What is known of one; `W` is how to wait for an answer that is on its way.
+/// What is known of one credential; `W` waits for an answer that is on its way.
 #[derive(Clone, Debug)]
 enum Known<W> {
     Asking(W, Instant),
     Answered(Verdict, Instant),
 }
 
-/// What a write that comes now has to do.
+/// What a write that arrives now has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Look<W> {
     /// The API said this.
     Answered(Verdict),
-    /// Another one has asked at this instant: its answer is to be waited for.
+    /// Another write asked at this instant: its answer is to be waited for.
     Join(W, Instant),
-    /// Nobody knows: it has to ask, perhaps again.
+    /// Nothing is known: it has to ask, perhaps again.
     Ask {
-        /// Whether it has been asked before.
+        /// Whether the API was asked before.
         again: bool,
     },
 }
 
-/// All that is known.
+/// All credentials of which something is known.
 #[derive(Debug)]
 pub(super) struct Checks<W> {
     known: HashMap<Credential, Known<W>>,
@@ -65,7 +65,7 @@ impl<W> Default for Checks<W> {
 }
 
 impl<W: Clone> Checks<W> {
-    /// What is known of a credential now.
+    /// Returns what is known of a credential now.
     pub(super) fn look(&self, credential: Credential, now: Instant) -> Look<W> {
         match self.known.get(&credential) {
             Some(Known::Asking(wait, since)) => Look::Join(wait.clone(), *since),
@@ -78,13 +78,13 @@ impl<W: Clone> Checks<W> {
         }
     }
 
-    /// The API is asked about a credential.
+    /// Notes that the API is being asked about a credential.
     pub(super) fn asking(&mut self, credential: Credential, wait: W, now: Instant) {
         self.make_room(now);
         self.known.insert(credential, Known::Asking(wait, now));
     }
 
-    /// The API has told.
+    /// Notes what the API said.
     pub(super) fn told(&mut self, credential: Credential, verdict: Verdict, now: Instant) {
         self.make_room(now);
         self.known.insert(credential, Known::Answered(verdict, now));

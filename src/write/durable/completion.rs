@@ -1,4 +1,9 @@
-//! The end of a write: recorded, and then told.
+//! The end of a durable write: recorded in the journal, and then told to everybody who waits.
+//!
+//! Invariant: nobody hears of an end, and no lane opens, before the journal has it.
+//!
+//! What a refused credential does to other writes stands here as well: a 401 pauses what is
+//! deferred with it.
 
 use crate::credential::Credential;
 use crate::exchange::timing::Timing;
@@ -15,7 +20,7 @@ use http::StatusCode;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// How long writes wait for a credential that the API refuses.
+/// The time for which writes wait for a credential that the API refuses.
 const REFUSED_FOR: Duration = Duration::from_secs(86_400);
 
 impl Writes {
@@ -32,8 +37,8 @@ impl Writes {
         let mut answer = heard.map(KeptAnswer::from);
         let status = answer.as_ref().map(|answer| answer.status);
         let end = if status == Some(StatusCode::UNAUTHORIZED) {
-            // It says nothing of the write, so it is not what the next one under its key is to
-            // hear.
+            // A 401 says nothing about the write, so it is not what the next one under its key
+            // hears.
             self.refused_lately(pending.credential);
             match state {
                 State::Failed => Change::Withdraw(pending.id),
@@ -66,8 +71,8 @@ impl Writes {
         );
     }
 
-    /// The end of a write for the journal. The body of its answer is left out if as much is
-    /// remembered as may be.
+    /// Returns the end of a write for the journal. The body of its answer is left out if the
+    /// journal keeps as many as it may.
     fn end_of(&self, pending: &PendingWrite, state: State, answer: Option<&KeptAnswer>) -> Change {
         let encoded = answer.map(KeptAnswer::encode);
         let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len) as u64;
@@ -87,7 +92,7 @@ impl Writes {
         }
     }
 
-    /// The journal knows that it was taken back.
+    /// Ends a write that was taken back, which the journal knows.
     pub(super) fn cancelled(&self, pending: &PendingWrite) {
         self.told(
             pending,
@@ -112,7 +117,7 @@ impl Writes {
         drop(pending.ended(ended));
     }
 
-    /// Writes of a credential that the API has refused for a day have failed.
+    /// Fails the writes of credentials that the API has refused for a day.
     pub async fn give_up_refused(&self) {
         let now = self.clock.now();
         let Some(since) = now.checked_sub(REFUSED_FOR) else {
@@ -122,7 +127,7 @@ impl Writes {
         let credentials: BTreeSet<Credential> =
             given_up.iter().map(|pending| pending.credential).collect();
         for pending in given_up {
-            // One that is being taken back at this moment is ended by that.
+            // A write that is being taken back at this moment is ended by that.
             if let Some(place) = pending.take_place() {
                 let timing = Timing::default();
                 self.end(&pending, State::Failed, None, &timing).await;
@@ -134,8 +139,8 @@ impl Writes {
         }
     }
 
-    /// The API no longer takes this credential: what else was deferred with it waits, also in the
-    /// next process.
+    /// Pauses what is deferred with a credential that the API no longer accepts, also in the next
+    /// process.
     pub(super) async fn pause_credential(&self, credential: Credential) {
         self.refused_lately(credential);
         let pause = scheduler::Pause::Refused(credential);
@@ -155,8 +160,8 @@ impl Writes {
         }
     }
 
-    /// What was deferred with this credential no longer waits because the API refuses it; whether
-    /// it did.
+    /// Ends the pause of what is deferred with a credential that the API refused. Returns whether
+    /// there was one.
     pub(super) async fn admitted(&self, credential: Credential) -> bool {
         let pause = scheduler::Pause::Refused(credential);
         let waited = self.durable.shared.scheduler.lock().resume(&pause);
@@ -167,7 +172,7 @@ impl Writes {
         waited
     }
 
-    /// The API has just answered this credential with 401.
+    /// Notes that the API has just answered this credential with 401.
     fn refused_lately(&self, credential: Credential) {
         let (mut checks, now) = (self.durable.shared.checks.lock(), self.clock.now());
         checks.told(credential, Verdict::Refused, now);

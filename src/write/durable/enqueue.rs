@@ -1,4 +1,7 @@
-//! From the journal into a budget's line.
+//! Loading a deferred write from the journal into the line of its budget.
+//!
+//! The request is read back only now: of a hundred thousand deferred writes, memory holds little
+//! more than their ids.
 
 use crate::error::GatewayError;
 use crate::exchange::ids::Ids;
@@ -15,8 +18,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl Writes {
-    /// Reads what a deferred write asks for and joins its budget's line; `None` if that cannot be
-    /// done in this process.
+    /// Reads a deferred write back and joins the line of its budget. `None` if that cannot be done
+    /// in this process.
     pub(super) async fn stand_in_line(
         &self,
         pending: &Arc<PendingWrite>,
@@ -27,7 +30,7 @@ impl Writes {
         Some((context, ticket))
     }
 
-    /// A place in the line of its budget, whatever the bounds of that; `None` if the gateway stops.
+    /// Joins the line of its budget, whatever the bounds of that. `None` if the gateway stops.
     pub(crate) async fn join(
         &self,
         pending: &PendingWrite,
@@ -76,7 +79,7 @@ impl Writes {
         }
     }
 
-    /// What a kept request asks for, by the routes of today.
+    /// Interprets a kept request by the present routes.
     pub(super) fn ask_of(
         &self,
         kept: KeptRequest,

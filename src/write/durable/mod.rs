@@ -1,18 +1,22 @@
 //! Writes that outlast a crash: deferred ones, and those with an `Idempotency-Key`.
 //!
-//! `accept` takes them in and answers their callers, `enqueue` reads them back when it is their
-//! turn, `run` sends them, `completion` records what came of it, `recovery` goes on with what the
-//! last process left, `requests` shows them to those whose they are and `operate` to operators;
-//! `rebind` gives them to another credential of the same workspace, which `workspace` asks for.
-//! `pending` is one of them, `scheduler` those that wait to be brought before their budgets.
-//! `checks` knows which credentials the API takes, `summary` is what is told of a write after its
-//! request was erased, and `retention` says how much is remembered of those that have ended.
+//! A durable write is carried by the [engine](super::engine), with an entry in the journal:
+//! - `accept` takes it in and answers its caller; `pending` is the entry, `registry` all of them.
+//! - `scheduler` chooses which deferred writes stand before their budgets, `enqueue` loads them.
+//! - `run` is the task of a write, `completion` records its end.
+//! - `recovery` goes on with what the last process left.
+//! - `requests` shows writes to the callers that made them, `operate` to operators.
+//! - `rebind` moves them to another credential of the same workspace, which `workspace` asks the
+//!   API about. `checks` is what is known of credentials.
+//! - `summary` is what is shown of a write, `record` what the journal keeps, `retention` for how
+//!   long.
 //!
 //! Promises:
-//! - Nothing is acknowledged, and nothing leaves, before the journal has it on the disk.
-//! - What has been recorded as sent is sent again only if that can do no more than the first time.
-//! - The lanes of a write open after its end is on the disk: were it repeated after a crash, it
-//!   would otherwise undo what a later write of its lanes has done since.
+//! - Nothing is acknowledged, and nothing is sent, before the journal has it on the disk.
+//! - What has been recorded as sent is sent again only if that can do no more than the first
+//!   attempt.
+//! - The lanes of a write open after its end is on the disk. Otherwise a retry after a crash would
+//!   undo what a later write of its lanes has done since.
 
 mod accept;
 mod checks;
@@ -51,7 +55,7 @@ pub(crate) const NEVER: Duration = Duration::from_secs(86_400 * 365);
 
 impl Writes {
     /// Brings deferred writes before their budgets, for as long as the future is polled. Another
-    /// one may take over from one that panicked.
+    /// future may take over from one that panicked.
     pub async fn drive_deferred(self: Arc<Self>) {
         loop {
             let follows = |credential, turn, these: &_| self.lanes.follows(credential, turn, these);
@@ -76,7 +80,7 @@ impl Writes {
         }
     }
 
-    /// Forgets what has ended long ago, and what there is too much of.
+    /// Deletes the writes that ended long ago, and those beyond the bounds.
     pub async fn forget_ended(&self) {
         if let Err(error) = self.forget().await {
             tracing::warn!(%error, "cannot delete ended writes");
@@ -119,7 +123,7 @@ impl Writes {
         Ok(())
     }
 
-    /// What became of a write is told under its state.
+    /// Reports the end of a write under its state.
     fn report_end(&self, pending: &PendingWrite, state: State, attempts: u32) {
         self.durable.count_end(state);
         self.metrics

@@ -1,4 +1,4 @@
-//! What operators may do with durable writes: look at them, whoever's they are, take them back, and
+//! What operators may do with the durable writes of anybody: look at them, take them back, and
 //! pause and resume those that are deferred.
 
 use crate::credential::Credential;
@@ -11,7 +11,7 @@ use crate::write::durable::scheduler::Pause;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Which writes are meant: of a credential, of an operation, or of one operation of a credential.
+/// A selection of writes: of a credential, of an operation, or of one operation of a credential.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
     /// The hash of the credential, as logs and lists show it.
@@ -20,23 +20,23 @@ pub struct Selection {
     pub operation: Option<Arc<str>>,
 }
 
-/// Which page of which writes.
+/// The page of a list that an operator asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
-    /// Of a credential alone.
+    /// Only those of this credential.
     pub credential: Option<String>,
-    /// Of an operation alone.
+    /// Only those of this operation.
     pub operation: Option<Arc<str>>,
-    /// In this state alone.
+    /// Only those in this state.
     pub state: Option<State>,
-    /// Accepted after this one.
+    /// Only those accepted after this one.
     pub after: Option<WriteId>,
-    /// At most so many.
+    /// The most writes of the page.
     pub limit: usize,
 }
 
 impl Writes {
-    /// A page of writes, oldest first, and what is paused.
+    /// Returns a page of writes, oldest first, and what is paused.
     ///
     /// # Errors
     /// If the credential or the operation is not known, or the journal cannot be read.
@@ -50,7 +50,7 @@ impl Writes {
         };
         let listed = self.durable.journal().list(filter, listing.limit + 1).await;
         let mut records = listed.map_err(|error| self.journal_failed(&error))?;
-        // Those of an operation that a route table had before are still listed.
+        // Writes of an operation that only an earlier route table had are still listed.
         if let Some(operation) = listing.operation.as_ref().filter(|_| records.is_empty()) {
             self.must_know(operation)?;
         }
@@ -75,7 +75,7 @@ impl Writes {
         }))
     }
 
-    /// One write, with the API's answer.
+    /// Returns one write, with the API's answer.
     ///
     /// # Errors
     /// If there is none, or the journal cannot be read.
@@ -91,10 +91,10 @@ impl Writes {
         Ok(write)
     }
 
-    /// Takes a write back that has not left.
+    /// Takes a write back that was not sent.
     ///
     /// # Errors
-    /// If it has left or ended, or there is none, or the journal does not take it.
+    /// If it was sent or has ended, does not exist, or the journal fails.
     pub async fn operators_cancel(self: &Arc<Self>, id: WriteId) -> Result<Value, GatewayError> {
         if let Some(pending) = self.durable.pending(id) {
             let request_id = pending.summary.request_id.clone();
@@ -111,7 +111,7 @@ impl Writes {
         }
     }
 
-    /// Deferred writes of the selection no longer leave; false if they were paused already.
+    /// Pauses the deferred writes of the selection. Returns `false` if they were paused already.
     ///
     /// # Errors
     /// If the selection is empty, or names a credential or an operation that is not known.
@@ -127,7 +127,7 @@ impl Writes {
         Ok(changed)
     }
 
-    /// Deferred writes of the selection leave again; false if they were not paused.
+    /// Resumes the deferred writes of the selection. Returns `false` if they were not paused.
     ///
     /// # Errors
     /// See [`Writes::operators_pause`].
@@ -187,7 +187,7 @@ impl Writes {
             ))
     }
 
-    /// The credential of this hash, of those that have writes or budgets at present.
+    /// Returns the credential with this hash, of those that have writes or budgets at present.
     pub(super) fn named(&self, hash: &str) -> Result<Credential, GatewayError> {
         let is_named = |credential: &Credential| credential.to_string() == hash;
         let with_writes = self.durable.credentials();

@@ -1,4 +1,9 @@
-//! A write that has been accepted and has not ended: how far it has come, and who wants to know.
+//! A durable write that has been accepted and has not ended: its stage, and who follows it.
+//!
+//! Invariant: every change of stage goes through one lock. So of taking a write back, giving it to
+//! another credential and sending it, one succeeds.
+//!
+//! Its place in the lanes is here while no task carries the write. Nothing here records or sends.
 
 use crate::credential::Credential;
 use crate::error::GatewayError;
@@ -26,20 +31,20 @@ pub(crate) struct Completion {
     pub(crate) state: State,
     /// The API's last answer, if there was one.
     pub(crate) answer: Option<KeptAnswer>,
-    /// From acceptance to its last attempt.
+    /// The time from acceptance to its last attempt.
     pub(crate) queued: Duration,
-    /// How long the last attempt took.
+    /// The time that the last attempt took.
     pub(crate) upstream: Duration,
-    /// 429s that it waited out.
+    /// The number of 429s that it waited out.
     pub(crate) throttled: u32,
-    /// How many writes travelled together; 0 if it travelled alone.
+    /// The number of writes in its batch; 0 without a batch.
     pub(crate) merged: usize,
-    /// The budget that its last attempt drew on.
+    /// The status of the budget that its last attempt used.
     pub(crate) standing: Option<BudgetStatus>,
 }
 
 impl Completion {
-    /// The API's own answer to a write, from the journal.
+    /// Returns the reply with this response, the API's own answer from the journal.
     pub(crate) fn reply(&self, response: Response<Body>) -> Reply {
         let timing = Timing {
             queued: self.queued,
@@ -57,16 +62,16 @@ impl Completion {
     }
 }
 
-/// How far a write has come.
+/// The stage of a write.
 #[derive(Clone, Debug)]
 pub(crate) enum Stage {
     /// It is not in the journal yet.
     Accepting,
     /// It waits for its turn.
     Queued,
-    /// It is being taken back, or given to another credential; it will not leave meanwhile.
+    /// It is being taken back, or given to another credential. It is not sent meanwhile.
     Cancelling,
-    /// An attempt is under way, or one of which the outcome is unknown is about to be repeated.
+    /// An attempt is in flight, or a retry waits after one with an unknown outcome.
     Left,
     /// It goes on in the next process.
     Parked,
@@ -78,14 +83,14 @@ pub(crate) enum Stage {
     Ended(Arc<Completion>),
 }
 
-/// Its `Idempotency-Key`, hashed, and what tells another request under it.
+/// An `Idempotency-Key`, hashed, and the fingerprint of the request under it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) hash: KeyHash,
     pub(crate) fingerprint: [u8; 32],
 }
 
-/// One write.
+/// A durable write that has not ended.
 #[derive(Debug)]
 pub(crate) struct PendingWrite {
     pub(crate) id: WriteId,
@@ -94,9 +99,9 @@ pub(crate) struct PendingWrite {
     pub(crate) caller: Caller,
     pub(crate) urgency: Urgency,
     pub(crate) key: Option<Box<Key>>,
-    /// What it is for, in short.
+    /// What it is about, in short.
     pub(super) summary: Arc<Summary>,
-    /// Bytes of its request.
+    /// The bytes of its request.
     pub(crate) bytes: usize,
     /// Whether its caller does not wait for it.
     pub(crate) deferred: bool,
@@ -109,30 +114,30 @@ pub(crate) struct PendingWrite {
 #[derive(Debug)]
 struct Inner {
     stage: Stage,
-    /// Made when the first wants to know.
+    /// Created for the first who follows it.
     watch: Option<watch::Sender<Stage>>,
-    /// Its place in the lanes, while nothing carries it.
+    /// Its place in the lanes, while no task carries it.
     place: Option<LanePosition>,
     /// Its turn among all writes, once it has one.
     turn: Option<Turn>,
     tries: Tries,
 }
 
-/// What is known of a write's attempts.
+/// What is known of the attempts of a write.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tries {
-    /// How many there were.
+    /// The number of attempts.
     pub(crate) attempts: u32,
-    /// When the first left of which the outcome is unknown.
+    /// When the first was sent that may have taken effect.
     pub(crate) first_doubt: Option<Instant>,
-    /// Until when one of which the outcome is unknown may take effect.
+    /// Until when one of them may still take effect.
     pub(crate) doubt: Option<Instant>,
 }
 
-/// What came of putting a place back.
+/// The result of putting a place back.
 #[derive(Debug)]
 pub(super) enum PutBack {
-    /// It is kept for whoever carries the write on.
+    /// It is kept for who carries the write on.
     Kept,
     /// The write can go on at once.
     GoesOn(LanePosition),
@@ -141,13 +146,13 @@ pub(super) enum PutBack {
 /// Why a write cannot be taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TooLate {
-    /// It has left, or is about to end.
+    /// It was sent, or is about to end.
     Left,
-    /// Somebody else takes it back at this moment.
+    /// Another request takes it back at this moment.
     Cancelling,
 }
 
-/// What a write is made of.
+/// What a write is created from.
 #[derive(Debug)]
 pub(super) struct NewWrite {
     pub(super) id: WriteId,
@@ -187,7 +192,7 @@ impl PendingWrite {
         }
     }
 
-    /// The id of the request that asked for it, for the log.
+    /// Returns the id of the request that asked for it, for the log.
     pub(crate) fn request_id(&self) -> Option<&str> {
         self.summary.request_id.as_deref()
     }
@@ -212,7 +217,7 @@ impl PendingWrite {
         self.inner.lock().set(stage);
     }
 
-    /// The journal has it, and it waits in its lanes.
+    /// Notes that the journal has it, and that it waits in its lanes.
     pub(super) fn queued(&self, place: Option<LanePosition>) {
         let mut inner = self.inner.lock();
         inner.turn = place.as_ref().map(LanePosition::turn).or(inner.turn);
@@ -220,7 +225,7 @@ impl PendingWrite {
         inner.set(Stage::Queued);
     }
 
-    /// Its turn, if it has been deferred.
+    /// Returns its turn, if it has been deferred.
     pub(super) fn turn(&self) -> Option<Turn> {
         self.inner.lock().turn
     }
@@ -233,7 +238,7 @@ impl PendingWrite {
             .await;
     }
 
-    /// Its place, for whoever carries it from now on; `None` if it is being taken back.
+    /// Takes its place, for a task that carries it from now on. `None` if it is being taken back.
     pub(super) fn take_place(&self) -> Option<LanePosition> {
         let mut inner = self.inner.lock();
         if !matches!(inner.stage, Stage::Queued) {
@@ -242,14 +247,14 @@ impl PendingWrite {
         inner.place.take()
     }
 
-    /// Puts its place back: nothing carries it for now.
+    /// Puts its place back: no task carries it for now.
     pub(super) fn put_back(&self, place: LanePosition) -> PutBack {
         let mut inner = self.inner.lock();
         match inner.stage {
             Stage::Queued => PutBack::GoesOn(place),
             Stage::Ended(_) | Stage::Released(_) | Stage::HandedOver => {
                 drop(inner);
-                // It has ended meanwhile, or another has it: its lanes are free.
+                // It has ended meanwhile, or another credential has it: its lanes are free.
                 drop(place);
                 PutBack::Kept
             }
@@ -260,7 +265,7 @@ impl PendingWrite {
         }
     }
 
-    /// Returns whether it may be sent as far as it is concerned.
+    /// Returns whether its stage lets it be sent.
     pub(crate) fn may_leave(&self) -> bool {
         matches!(self.inner.lock().stage, Stage::Queued | Stage::Left)
     }
@@ -283,21 +288,21 @@ impl PendingWrite {
         }
     }
 
-    /// An attempt of it leaves.
+    /// Counts an attempt.
     pub(crate) fn tried(&self) {
         let tries = &mut self.inner.lock().tries;
         tries.attempts = tries.attempts.saturating_add(1);
     }
 
-    /// The attempt that left at this instant may take effect until then.
+    /// Notes that the attempt that was sent at `left` may take effect until `until`.
     pub(crate) fn doubted(&self, left: Instant, until: Instant) {
         let tries = &mut self.inner.lock().tries;
         tries.first_doubt.get_or_insert(left);
         tries.doubt = tries.doubt.max(Some(until));
     }
 
-    /// It goes on in the next process; its lanes stay closed until this one ends. One that is being
-    /// taken back keeps its place for that, and one that has ended needs none.
+    /// Leaves it to the next process; its lanes stay closed until this one ends. A write that is
+    /// being taken back keeps its place for that, and one that has ended needs none.
     pub(super) fn parked(&self, place: LanePosition) {
         let mut inner = self.inner.lock();
         match inner.stage {
@@ -313,8 +318,8 @@ impl PendingWrite {
         }
     }
 
-    /// Keeps it from leaving while it is given to another credential; false if it has left, or is
-    /// being taken back.
+    /// Keeps it from being sent while it is given to another credential. Returns `false` if it was
+    /// sent, or is being taken back.
     pub(super) fn hold(&self) -> bool {
         let mut inner = self.inner.lock();
         let waits = matches!(inner.stage, Stage::Queued);
@@ -324,7 +329,7 @@ impl PendingWrite {
         waits
     }
 
-    /// Another credential has it now. Gives its place, if nothing carries it.
+    /// Notes that another credential has it now. Returns its place, if no task carries it.
     pub(super) fn handed_over(&self) -> Option<LanePosition> {
         let mut inner = self.inner.lock();
         let place = inner.place.take();
@@ -332,8 +337,8 @@ impl PendingWrite {
         place
     }
 
-    /// It could not be taken back, or given away, after all. Its place, unless what carried it has
-    /// that still.
+    /// Lets it go on: it could not be taken back, or given away. Returns its place, unless a task
+    /// has that still.
     pub(super) fn not_cancelled(&self) -> Option<LanePosition> {
         let mut inner = self.inner.lock();
         if matches!(inner.stage, Stage::Cancelling) {
@@ -342,7 +347,10 @@ impl PendingWrite {
         inner.place.take()
     }
 
-    /// Nobody can make it leave from now on.
+    /// Begins to take it back: from now on it is not sent.
+    ///
+    /// # Errors
+    /// If it was sent, or is being taken back already.
     pub(super) fn cancel(&self) -> Result<(), TooLate> {
         let mut inner = self.inner.lock();
         match inner.stage {
@@ -359,7 +367,7 @@ impl PendingWrite {
         }
     }
 
-    /// Tells everybody how it ended. Gives its place, if nothing carries it.
+    /// Tells everybody how it ended. Returns its place, if no task carries it.
     pub(super) fn ended(&self, ended: Completion) -> Option<LanePosition> {
         let mut inner = self.inner.lock();
         let place = inner.place.take();
@@ -367,7 +375,7 @@ impl PendingWrite {
         place
     }
 
-    /// Waits until nothing may make it leave any more.
+    /// Waits until it may not be sent any more.
     pub(crate) async fn stopped(&self) {
         let mut stage = self.watch();
         let stops = |stage: &Stage| {

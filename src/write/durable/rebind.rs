@@ -1,13 +1,13 @@
-//! Giving the deferred writes of one credential to another, because its token was replaced.
+//! Moving the deferred writes of one credential to another, because its token was replaced.
 //!
 //! Promises:
 //! - The new token is of the workspace that the writes were meant for: the API has said so of both,
 //!   unless an operator takes that on themselves.
-//! - A write is held while it changes hands, so it leaves once: with the old token or with the new
-//!   one. What has left with the old one stays with it.
-//! - The journal has the new owner before anything leaves with its token.
+//! - A write is held while it is moved, so it is sent once: with the old token or with the new one.
+//!   What was sent with the old one stays with it.
+//! - The journal has the new owner before anything is sent with its token.
 //!
-//! - Under its `Idempotency-Key` a write is carried out once, whichever of both tokens asks for it.
+//! - Under its `Idempotency-Key` a write is carried out once, by whichever token it is asked for.
 //!
 //! Writes keep their order among themselves. Those that the new credential has in the same lanes
 //! already stay before them.
@@ -29,16 +29,16 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// So many change hands together, with one sync of the journal.
+/// The number of writes that are moved with one sync of the journal.
 const TOGETHER: usize = 64;
 
-/// Whose the writes are from now on. Nothing shows the token.
+/// The new owner of the writes. Nothing shows the token.
 struct Owner {
     credential: Credential,
     authorization: HeaderValue,
 }
 
-/// A write that is held, and what the journal is to be told.
+/// A write that is held, and the changes for the journal.
 struct Held {
     pending: Arc<PendingWrite>,
     context: RequestContext,
@@ -48,14 +48,14 @@ struct Held {
 }
 
 impl Writes {
-    /// Gives the deferred writes of a credential to the one of this `Authorization`, once the API
-    /// has said that both are of one workspace, or if `unchecked` says that the operator knows.
-    /// Tells how many have changed hands and how many have not.
+    /// Moves the deferred writes of a credential to that of this `Authorization`, once the API has
+    /// said that both are of one workspace, or if `unchecked` says that the operator knows. Returns
+    /// how many were moved and how many were not.
     ///
     /// # Errors
-    /// If the credential is not known, the new one is none, the same, refused by the API or of
-    /// another workspace, or that is not known; or if the journal fails: what had changed hands by
-    /// then has.
+    /// If the old credential is unknown. If the new one is missing, the same, refused by the API,
+    /// of another workspace, or its workspace is unknown. If the journal fails; what was moved by
+    /// then stays moved.
     pub async fn operators_rebind(
         self: &Arc<Self>,
         hash: &str,
@@ -106,7 +106,7 @@ impl Writes {
         let belongs = Change::Belongs(owner.credential, workspace);
         let noted = self.commit(vec![belongs]).await;
         noted.map_err(|error| self.journal_failed(&error))?;
-        // The API may have refused the new token before: it has just taken it.
+        // The API may have refused the new token before. It has just accepted it.
         let (to, now) = (owner.credential, self.clock.now());
         self.durable
             .shared
@@ -133,7 +133,7 @@ impl Writes {
         Ok(json!({ "credential": to.to_string(), "moved": moved, "left": left }))
     }
 
-    /// How many of these have changed hands.
+    /// Returns how many of these were moved.
     async fn rebind_some(
         &self,
         some: &[Arc<PendingWrite>],
@@ -142,7 +142,7 @@ impl Writes {
         let mut commits = Vec::with_capacity(some.len());
         for pending in some {
             if let Some(held) = self.hold_for(pending, owner).await {
-                // It is under way from here on, and the next ones with it.
+                // The commit begins here, and the next ones join it.
                 let committed = self.durable.journal().commit(held.changes.clone());
                 commits.push((held, committed));
             }
@@ -165,7 +165,7 @@ impl Writes {
         result.map(|()| moved)
     }
 
-    /// Keeps a write from leaving, if it has not, and says what changes.
+    /// Keeps a write from being sent, if it was not sent yet, and returns what changes.
     async fn hold_for(&self, pending: &Arc<PendingWrite>, owner: &Owner) -> Option<Held> {
         if !pending.hold() {
             return None;
@@ -210,8 +210,8 @@ impl Writes {
         })
     }
 
-    /// What is left of a write under the key of its old credential. Whoever asks under that key
-    /// again must not have it carried out once more; what becomes of it is for others to see.
+    /// Returns what stays under the key of the old credential. A request under that key must not
+    /// have the write carried out once more, and does not hear its outcome.
     fn left_under_key(&self, before: Record) -> Change {
         let now = self.clock.wall();
         Change::Accept(Box::new(Record {
@@ -223,14 +223,14 @@ impl Writes {
         }))
     }
 
-    /// It leaves with the token that it has, after all.
+    /// Lets a write go on with the token that it has.
     fn let_go(&self, pending: &Arc<PendingWrite>) {
         if let Some(place) = pending.not_cancelled() {
             self.defer(pending, place);
         }
     }
 
-    /// The journal has its new owner: so it waits in the lanes of that one.
+    /// Moves a write to the lanes of its new owner, which the journal has.
     fn change_hands(&self, held: Held, owner: &Owner) {
         let Held {
             pending, context, ..
@@ -256,7 +256,7 @@ impl Writes {
         }
         let ahead = scheduler.len();
         drop(scheduler);
-        // Its place in the old lanes, unless whoever carried it gives that back.
+        // Gives up its place in the old lanes, unless a task has that still.
         drop(pending.handed_over());
         let budget = &context.operation.budget;
         let expected = self.budgets.leaves_behind(owner.credential, budget, ahead);
@@ -270,7 +270,7 @@ impl Writes {
 }
 
 impl Durable {
-    /// A credential's writes for which nobody waits, in the order of acceptance.
+    /// Returns the deferred writes of a credential in the order of acceptance.
     fn deferred_of(&self, credential: Credential) -> Vec<Arc<PendingWrite>> {
         let registry = self.shared.registry.lock();
         let pendings = registry.by_id.values();

@@ -16,14 +16,14 @@ use std::net::IpAddr;
 
 const VERSION: u8 = 1;
 
-/// A request, as it came.
+/// A request as it was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptRequest {
     /// The method.
     pub method: Method,
     /// Path and query.
     pub target: PathAndQuery,
-    /// The address of whoever sent it.
+    /// The address of the sender.
     pub peer: IpAddr,
     /// Whether its caller does not wait for it.
     pub deferred: bool,
@@ -38,14 +38,14 @@ pub struct KeptRequest {
 pub struct KeptAnswer {
     /// The status.
     pub status: StatusCode,
-    /// The header, without what belongs to the hop.
+    /// The header, without the fields of the hop.
     pub headers: HeaderMap,
     /// The body; `None` if it broke off or was too long to be kept.
     pub body: Option<Bytes>,
 }
 
 impl KeptRequest {
-    /// Its bytes.
+    /// Returns its bytes.
     pub fn encode(&self) -> Bytes {
         let mut out = Writer::new(self.body.len() + 512);
         out.field(self.method.as_str().as_bytes());
@@ -56,7 +56,7 @@ impl KeptRequest {
         out.end(&self.body)
     }
 
-    /// What these bytes say; `None` if they are not of this version, or damaged.
+    /// Reads the bytes of a request; `None` if they are of another version, or damaged.
     pub fn decode(bytes: &Bytes) -> Option<Self> {
         let mut reader = Reader::new(bytes)?;
         let method = Method::from_bytes(reader.field()?).ok()?;
@@ -95,7 +95,7 @@ impl From<WriteAnswer> for KeptAnswer {
 }
 
 impl KeptAnswer {
-    /// What is left of it where there is no room for its body.
+    /// Returns the answer without its body, for which there is no room.
     pub fn without_body(&self) -> Self {
         Self {
             body: None,
@@ -103,7 +103,7 @@ impl KeptAnswer {
         }
     }
 
-    /// See [`KeptRequest::encode`].
+    /// Returns its bytes; see [`KeptRequest::encode`].
     pub fn encode(&self) -> Bytes {
         let body = self.body.as_ref();
         let mut out = Writer::new(body.map_or(0, Bytes::len) + 512);
@@ -113,7 +113,7 @@ impl KeptAnswer {
         out.end(body.unwrap_or(&Bytes::new()))
     }
 
-    /// See [`KeptRequest::decode`].
+    /// Reads the bytes of an answer; see [`KeptRequest::decode`].
     pub fn decode(bytes: &Bytes) -> Option<Self> {
         let mut reader = Reader::new(bytes)?;
         let status = StatusCode::from_bytes(reader.field()?).ok()?;
@@ -141,7 +141,7 @@ impl Writer {
         Self(bytes)
     }
 
-    /// Nothing that came through the edge is as long as four bytes can say.
+    /// Writes a field. Nothing that passed the edge is as long as four bytes can say.
     pub(super) fn field(&mut self, bytes: &[u8]) {
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.0.extend_from_slice(&length.to_le_bytes());

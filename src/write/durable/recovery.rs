@@ -1,9 +1,9 @@
-//! Going on with what the last process left.
+//! Recovery of what the last process left.
 //!
-//! Whatever had not ended takes its place in its lanes again, in the order of acceptance, before
-//! any new request is taken. What had been sent and has no recorded answer is sent again if that
-//! can do no more than the first time and is not long ago; otherwise nobody knows what became of
-//! it, and its lanes stay closed for as long as it may still take effect.
+//! What had not ended takes its places in its lanes again, in the order of acceptance, before any
+//! new request is accepted. What had been sent and has no recorded answer is sent again if that can
+//! do no more than the first attempt and is not long ago. Otherwise its outcome is unknown, and its
+//! lanes stay closed for as long as it may still take effect.
 
 use crate::exchange::priority;
 use crate::exchange::request::RequestContext;
@@ -22,8 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Why what the last process left cannot be gone on with; `Display` says what to do. Nothing was
-/// changed.
+/// Why recovery failed; `Display` says what to do. Nothing was changed.
 #[derive(Debug)]
 pub enum RecoveryError {
     /// The journal cannot be read.
@@ -47,21 +46,20 @@ impl fmt::Display for RecoveryError {
 
 impl std::error::Error for RecoveryError {}
 
-/// What the last process left.
+/// The number of writes that the last process left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Writes that had not left: they go on.
+    /// Writes that had not been sent: they go on.
     pub queued: usize,
-    /// Writes that had left and are sent again.
+    /// Writes that had been sent and are sent again.
     pub repeated: usize,
-    /// Writes that had left, of which nobody knows what became.
+    /// Writes that had been sent and whose outcome is unknown.
     pub unknown: usize,
 }
 
 impl Writes {
-    /// Takes in what the last process left: the writes of the journal, and what the ledger says of
-    /// attempts that may still take effect (`None`: nobody knows). To be called once, before any
-    /// request.
+    /// Recovers the writes of the journal, and what the ledger says of attempts that may still take
+    /// effect (`None`: that is unknown). Call it once, before any request.
     ///
     /// # Errors
     /// If the journal cannot be read, or has something that is not understood.
@@ -85,7 +83,8 @@ impl Writes {
         Ok(recovered)
     }
 
-    /// What the API refused to the last process is not asked of it again write by write.
+    /// Restores the pauses of refused credentials, so that the API is not asked again write by
+    /// write.
     async fn still_refused(&self) -> Result<(), JournalError> {
         let refused = self.durable.journal().refused().await?;
         let (now, wall) = (self.clock.now(), self.clock.wall());
@@ -98,11 +97,11 @@ impl Writes {
         Ok(())
     }
 
-    /// When a write may have taken effect for the first time, and until when it may. The ledger's
-    /// word counts, which goes by the boot clock. Without it the wall clock is asked how long ago
-    /// the write was sent, which may have been set since: if it says less than nothing, that is
-    /// unknown, and so long ago that the write is not repeated; and its lanes stay closed for all
-    /// of Q.
+    /// Returns when a write may have taken effect for the first time, and until when it may.
+    ///
+    /// The ledger's word counts, which goes by the boot clock. Without it the wall clock says how
+    /// long ago the write was sent. It may have been set since: if it says less than nothing, the
+    /// write was sent so long ago that it is not retried, and its lanes stay closed for all of Q.
     fn doubt(
         &self,
         record: &Record,
@@ -169,7 +168,7 @@ impl Writes {
         Ok(())
     }
 
-    /// What a kept request asks for, whatever its caller's name is worth now.
+    /// Interprets a kept request, whatever its caller's name is worth now.
     pub(super) fn asked(
         &self,
         kept: KeptRequest,
@@ -204,7 +203,7 @@ fn new_write(
         }),
         summary: Arc::new(summary),
         bytes,
-        // Nobody waits for it any more.
+        // No caller waits for it.
         deferred: true,
         since: record.accepted,
         accepted: context.accepted,

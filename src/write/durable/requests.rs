@@ -1,9 +1,9 @@
-//! `/_gateway/writes`: where callers ask for what became of their writes, and take them back.
+//! `/_gateway/writes`: where callers ask for the outcome of their writes, and take them back.
 //!
 //! ```text
 //! GET    /_gateway/writes?state=queued&limit=50&after={id}   a credential's own, oldest first
 //! GET    /_gateway/writes/{id}                               one of them, with the API's answer
-//! DELETE /_gateway/writes/{id}                               takes it back, if it has not left
+//! DELETE /_gateway/writes/{id}                               takes it back, if it was not sent
 //! ```
 //!
 //! Only the credential that made a write sees it; to every other one it does not exist.
@@ -25,15 +25,15 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// The path of them all.
+/// The path of all writes.
 pub(crate) const PATH: &str = "/_gateway/writes";
-/// How many a page has, unless it says so, and at most.
+/// The length of a page by default and at most.
 const PAGE: usize = 50;
 const LONGEST_PAGE: usize = 500;
-/// How long to wait at most before looking again.
+/// The longest time after which a caller is told to look again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// What of the gateway's own a path names.
+/// The resource that a path names.
 enum Named {
     All,
     One(WriteId),
@@ -98,7 +98,7 @@ impl Writes {
         ))
     }
 
-    /// A write that has been acknowledged and has not ended.
+    /// Returns a write that has been acknowledged and has not ended.
     fn live_of(&self, credential: Credential, id: WriteId) -> Option<Arc<PendingWrite>> {
         let pending = self.durable.pending(id)?;
         let is_accepted = !matches!(pending.stage(), Stage::Accepting | Stage::Released(_));
@@ -133,7 +133,10 @@ impl Writes {
         }
     }
 
-    /// Ends a write that has not left.
+    /// Ends a write that was not sent.
+    ///
+    /// # Errors
+    /// If it was sent or has ended, or the journal fails.
     pub(super) async fn cancel(&self, pending: &Arc<PendingWrite>) -> Result<(), GatewayError> {
         loop {
             match pending.cancel() {
@@ -141,7 +144,7 @@ impl Writes {
                 Err(TooLate::Left) => return Err(GatewayError::WriteLeft),
                 Err(TooLate::Cancelling) => pending.settled().await,
             }
-            // Whoever had it has taken it back, or lets it go.
+            // The other request has taken it back, or lets it go.
             if matches!(pending.stage(), Stage::Ended(_)) {
                 return Ok(());
             }
@@ -165,15 +168,15 @@ impl Writes {
         Ok(())
     }
 
-    /// How many of its operation and credential were accepted before it and have not left, where
-    /// that is known: those that wait to be brought before the budget, and those that were.
+    /// Returns how many of its operation and credential were accepted before it and were not sent,
+    /// if that is known: those that wait for the scheduler, and those before the budget.
     fn ahead(&self, pending: &PendingWrite) -> Option<(usize, usize)> {
         let turn = pending.turn()?;
         let scheduler = self.durable.shared.scheduler.lock();
         Some(scheduler.before(turn, pending.credential, &pending.operation.name))
     }
 
-    /// How long until it has probably ended.
+    /// Returns the time until it has probably ended.
     pub(super) fn until_end(&self, pending: &PendingWrite) -> Duration {
         let budget = &pending.operation.budget;
         let answer = self.budgets.answer_time(pending.credential, budget);
@@ -188,7 +191,7 @@ impl Writes {
         leaves.saturating_duration_since(self.clock.now()) + answer
     }
 
-    /// What is told of a write that has not ended.
+    /// Returns what is shown of a write that has not ended.
     pub(super) fn document_of(&self, pending: &PendingWrite) -> Value {
         let tries = pending.tries();
         let is_paused = {
@@ -197,7 +200,7 @@ impl Writes {
         };
         let state = match pending.stage() {
             Stage::Left => State::Dispatched,
-            // It waits to be repeated, and cannot be taken back.
+            // It waits for a retry, and cannot be taken back.
             Stage::Queued if tries.doubt.is_some() => State::Dispatched,
             Stage::Ended(ended) => ended.state,
             _ => State::Queued,
@@ -229,7 +232,7 @@ fn named(path: &str) -> Option<Named> {
     rest.strip_prefix('/')?.parse().ok().map(Named::One)
 }
 
-/// What of a list is asked for.
+/// The page of a list that a query asks for.
 #[derive(Debug, PartialEq, Eq)]
 struct Page {
     state: Option<State>,
@@ -279,7 +282,7 @@ fn state(name: &str) -> Result<State, GatewayError> {
     ))
 }
 
-/// What is told of a write as the journal has it.
+/// Returns what is shown of a write in the journal.
 pub(super) fn document(record: &Record) -> Value {
     let mut write = json!({
         "id": record.id.to_string(),
@@ -305,7 +308,7 @@ pub(super) fn document(record: &Record) -> Value {
     write
 }
 
-/// The API's answer: its body as JSON where it is that, else as text where it is that.
+/// Returns what is shown of the API's answer. Its body is JSON or text.
 fn answer_document(answer: &KeptAnswer) -> Value {
     let mut headers = serde_json::Map::new();
     for name in answer.headers.keys() {
@@ -327,7 +330,7 @@ fn answer_document(answer: &KeptAnswer) -> Value {
     })
 }
 
-/// An answer of the gateway's own.
+/// Returns a response of the gateway's own.
 fn own(document: &Value, look_again: Option<Duration>) -> Reply {
     let mut response = Response::new(Body::held(document.to_string()));
     let headers = response.headers_mut();

@@ -1,8 +1,8 @@
 //! Pure. How much is remembered of the writes that have ended.
 //!
-//! They are remembered for a configured time, and within two bounds: how many, and how many bytes.
+//! They are remembered for a configured time, and within two bounds: their number and their bytes.
 //! One credential may have half of each. Beyond a bound the first that ended are forgotten first,
-//! but nobody's within [`AT_LEAST`]: an `Idempotency-Key` that was forgotten would let a write be
+//! but none within [`AT_LEAST`]: an `Idempotency-Key` that was forgotten would let a write be
 //! carried out twice. So if what ended within that time reaches the number, new durable writes are
 //! refused; if it reaches the bytes, the bodies of further answers are not kept.
 
@@ -11,7 +11,7 @@ use crate::journal::Remembered;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// For so long a write that has ended is remembered in any case, unless `keep` is shorter.
+/// The time for which a write that has ended is remembered in any case, unless `keep` is shorter.
 pub(super) const AT_LEAST: Duration = Duration::from_secs(3_600);
 
 /// The bounds of all.
@@ -29,7 +29,7 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    /// What the journal has counted.
+    /// Takes over what the journal has counted.
     pub(super) fn counted(of: HashMap<Credential, Remembered>) -> Self {
         let mut all = Remembered::default();
         for one in of.values() {
@@ -39,7 +39,7 @@ impl Ended {
         Self { of, all }
     }
 
-    /// One more has ended.
+    /// Counts one that ended.
     pub(super) fn add(&mut self, credential: Credential, bytes: u64) {
         self.of.entry(credential).or_default().add(bytes);
         self.all.add(bytes);
@@ -58,18 +58,18 @@ impl Retention {
         }
     }
 
-    /// Whether one more write of this credential can be remembered when it ends.
+    /// Returns whether one more write of this credential can be remembered when it ends.
     pub(super) fn takes(&self, ended: &Ended, credential: Credential) -> bool {
         ended.all.writes < self.most.writes && ended.own(credential).writes < self.share().writes
     }
 
-    /// Whether a body of so many bytes can be remembered.
+    /// Returns whether a body of so many bytes can be remembered.
     pub(super) fn keeps(&self, ended: &Ended, credential: Credential, bytes: u64) -> bool {
         ended.all.bytes.saturating_add(bytes) <= self.most.bytes
             && ended.own(credential).bytes.saturating_add(bytes) <= self.share().bytes
     }
 
-    /// What each credential has beyond its share, in the order of the credentials.
+    /// Returns what each credential has beyond its share, in the order of the credentials.
     pub(super) fn beyond_shares(&self, ended: &Ended) -> Vec<(Credential, Remembered)> {
         let own = ended.of.iter();
         let beyond = own.filter_map(|(of, own)| Some((*of, beyond(*own, self.share())?)));
@@ -78,7 +78,7 @@ impl Retention {
         beyond
     }
 
-    /// What all have together beyond the bounds, once this has been forgotten.
+    /// Returns what all have together beyond the bounds, once this has been forgotten.
     pub(super) fn beyond(&self, ended: &Ended, forgotten: Remembered) -> Option<Remembered> {
         let left = Remembered {
             writes: ended.all.writes.saturating_sub(forgotten.writes),
@@ -88,8 +88,8 @@ impl Retention {
     }
 }
 
-/// How much is to be forgotten so that an eighth of the bound is free for what ends until the next
-/// look; nothing as long as there is some room.
+/// Returns how much is to be forgotten so that an eighth of the bound is free for what ends until
+/// the next look; nothing while there is some room.
 fn beyond(there: Remembered, most: Remembered) -> Option<Remembered> {
     let comfortable = |most: u64| most - most / 8;
     let surplus = Remembered {

@@ -1,11 +1,11 @@
 //! Pure. Which of the deferred writes are brought before their budgets.
 //!
-//! There may be a hundred thousand of them, far more than may wait for a budget. Of one
-//! credential's writes of one operation a few stand in line ([`AT_ONCE`]), enough that a slot never
-//! finds nobody and that as many travel together as may; callers take turns in being brought, and
-//! within a caller the more urgent come first, but every fourth is the one accepted first, so that
-//! nobody starves. Those whose lanes are closed wait here and keep nobody from the line, except
-//! that one which could travel with those that stand there is brought to them.
+//! There may be a hundred thousand of them, far more than may wait for a budget. Of the writes of
+//! one credential and operation a few stand before the budget ([`AT_ONCE`]): enough that no slot is
+//! left unused, and that a batch can be full. Callers take turns in being scheduled. Within a
+//! caller the more urgent come first, but every fourth is the oldest, so that none starves. Writes
+//! whose lanes are closed wait here and keep no other from the line, with one exception: a write
+//! that could join a batch with those before the budget is scheduled as well.
 
 use crate::credential::Credential;
 use crate::lanes::Turn;
@@ -14,25 +14,25 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// How many of one credential and operation stand before their budget at once, and how many of all:
-/// a tenth of what may wait for budgets by default.
+/// The most writes of one credential and operation before their budget, and the most of all: a
+/// tenth of what may wait for budgets by default.
 pub const AT_ONCE: usize = 64;
 const MOST: usize = 1_000;
-/// How many with closed lanes are looked at for one that can travel with others.
+/// The most writes with closed lanes that are looked at for one that can join a batch.
 const LOOKED_AT: usize = 64;
-/// Of so many that are brought one is the oldest.
+/// One of so many scheduled writes is the oldest.
 const OLDEST_EVERY: usize = 4;
 
-/// Those of one caller's writes that take turns among themselves.
+/// What the writes have in common that take turns among themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LineKey {
     /// Whose budget.
     pub credential: Credential,
     /// The operation's name.
     pub operation: Arc<str>,
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
-    /// Whether its writes may travel together.
+    /// Whether its writes may be batched.
     pub merges: bool,
 }
 
@@ -40,9 +40,9 @@ pub struct LineKey {
 struct Line {
     ready: BTreeSet<Turn>,
     urgent: BTreeSet<(Urgency, Turn)>,
-    /// Those whose lanes are closed.
+    /// Writes whose lanes are closed.
     blocked: BTreeSet<Turn>,
-    /// Brought since the oldest was.
+    /// The number scheduled since the oldest was.
     since_oldest: usize,
 }
 
@@ -62,28 +62,28 @@ impl Line {
     }
 }
 
-/// All that wait to be brought; `T` is what a write is.
+/// All writes that wait to be scheduled; `T` is a write.
 #[derive(Debug)]
 pub struct Scheduler<T> {
     lines: HashMap<LineKey, Line>,
-    /// Lines, whose turn comes first in front. It may have some that are gone.
+    /// The lines in the order of their turns. It may contain lines that are gone.
     ring: VecDeque<LineKey>,
-    /// Those that stand before their budgets, by credential and operation, and how many that are.
+    /// The writes before their budgets, by credential and operation, and their number.
     standing: HashMap<(Credential, Arc<str>), BTreeSet<Turn>>,
     stand: usize,
     writes: HashMap<Turn, (T, LineKey, Urgency)>,
-    /// And since when.
+    /// The pauses, and since when.
     paused: HashMap<Pause, Instant>,
 }
 
-/// What is not brought for now.
+/// A set of writes that are not scheduled for now.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Pause {
-    /// Of a credential, everything.
+    /// All of a credential.
     Credential(Credential),
-    /// The same, because the API no longer takes it.
+    /// All of a credential that the API no longer accepts.
     Refused(Credential),
-    /// Of one operation, of one credential or of all.
+    /// Those of one operation, of one credential or of all.
     Operation(Option<Credential>, Arc<str>),
 }
 
@@ -101,7 +101,7 @@ impl<T> Default for Scheduler<T> {
 }
 
 impl<T> Scheduler<T> {
-    /// How many wait here.
+    /// Returns the number of writes that wait here.
     pub fn len(&self) -> usize {
         self.writes.len()
     }
@@ -112,7 +112,7 @@ impl<T> Scheduler<T> {
         self.writes.is_empty()
     }
 
-    /// Takes a write in; the turn is that of its lanes, and `is_ready` says whether they are open.
+    /// Adds a write; the turn is that of its lanes, and `is_ready` says whether they are open.
     pub fn enter(&mut self, turn: Turn, write: T, line: LineKey, urgency: Urgency, is_ready: bool) {
         if !self.lines.contains_key(&line) {
             self.ring.push_back(line.clone());
@@ -127,7 +127,7 @@ impl<T> Scheduler<T> {
         self.writes.insert(turn, (write, line, urgency));
     }
 
-    /// Its lanes have opened. Nothing happens if it is not here.
+    /// Notes that the lanes of a write have opened. Nothing happens if it is not here.
     pub fn ready(&mut self, turn: Turn) {
         let Some((_, key, urgency)) = self.writes.get(&turn) else {
             return;
@@ -140,7 +140,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// Takes a write out.
+    /// Removes a write.
     pub fn leave(&mut self, turn: Turn) -> Option<T> {
         let (write, key, urgency) = self.writes.remove(&turn)?;
         if let Some(line) = self.lines.get_mut(&key) {
@@ -154,15 +154,15 @@ impl<T> Scheduler<T> {
         Some(write)
     }
 
-    /// Those that are brought now, each with its turn and line: it counts until [`Scheduler::gone`]
-    /// is called with them. `follows` says whether a write waits in its lanes for no other than
-    /// these.
+    /// Returns the writes that are brought before their budgets now, each with its turn and line.
+    /// They count until [`Scheduler::gone`] is called with these. `follows` says whether a write
+    /// waits in its lanes for no others than these.
     pub fn schedule(
         &mut self,
         follows: impl Fn(Credential, Turn, &BTreeSet<Turn>) -> bool,
     ) -> Vec<(T, Turn, LineKey)> {
         let mut scheduled = Vec::new();
-        // Lines that bring nobody in a row: when all do, it is over.
+        // The number of lines in a row without a write to schedule. When all have none, it is over.
         let mut idle = 0;
         while idle < self.ring.len() && self.stand < MOST {
             let Some(key) = self.ring.pop_front() else {
@@ -211,7 +211,7 @@ impl<T> Scheduler<T> {
         Some((turn, self.leave(turn)?))
     }
 
-    /// One that was brought no longer stands before its budget.
+    /// Notes that a scheduled write no longer stands before its budget.
     pub fn gone(&mut self, turn: Turn, key: &LineKey) {
         let group = (key.credential, key.operation.clone());
         if let Some(standing) = self.standing.get_mut(&group)
@@ -224,20 +224,20 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// Nothing of these is brought until they are resumed; false if they were paused already.
+    /// Pauses writes until they are resumed. Returns `false` if they were paused already.
     pub fn pause(&mut self, pause: Pause, now: Instant) -> bool {
         let is_new = !self.paused.contains_key(&pause);
         self.paused.entry(pause).or_insert(now);
         is_new
     }
 
-    /// See [`Scheduler::pause`]; false if they were not paused.
+    /// Ends a pause. Returns `false` if there was none.
     pub fn resume(&mut self, pause: &Pause) -> bool {
         self.paused.remove(pause).is_some()
     }
 
-    /// Takes out all writes of credentials that the API has refused since before this, and ends
-    /// their pause.
+    /// Removes all writes of credentials that the API has refused since before `since`, and ends
+    /// their pauses.
     pub fn given_up(&mut self, since: Instant) -> Vec<T> {
         let refused = self.paused.iter().filter(|(_, at)| **at <= since);
         let refused: HashSet<Credential> = refused
@@ -263,23 +263,23 @@ impl<T> Scheduler<T> {
             .collect()
     }
 
-    /// Whether nothing of this line is brought.
+    /// Returns whether the writes of this line are paused.
     pub fn is_paused(&self, line: &LineKey) -> bool {
         is_paused(&self.paused, line)
     }
 
-    /// What is paused, and since when.
+    /// Returns what is paused, and since when.
     pub fn paused(&self) -> impl Iterator<Item = (&Pause, Instant)> {
         self.paused.iter().map(|(pause, since)| (pause, *since))
     }
 
-    /// Whether everything of this credential waits because the API refuses it.
+    /// Returns whether the writes of this credential are paused because the API refuses it.
     pub fn is_refused(&self, credential: Credential) -> bool {
         self.paused.contains_key(&Pause::Refused(credential))
     }
 
-    /// How many of these wait here that were accepted before this turn, and how many stand before
-    /// their budget.
+    /// Returns how many of these wait here that were accepted before this turn, and how many stand
+    /// before their budget.
     pub fn before(&self, turn: Turn, credential: Credential, operation: &str) -> (usize, usize) {
         let mut ahead = 0;
         for (key, line) in &self.lines {
@@ -292,7 +292,7 @@ impl<T> Scheduler<T> {
     }
 }
 
-/// How many are below `turn`. Most who ask are among the last: those are found quickly.
+/// Returns how many are below `turn`. Most who ask are among the last, which are counted quickly.
 fn below(turns: &BTreeSet<Turn>, turn: Turn) -> usize {
     const FEW: usize = 256;
     let not_below = turns.range(turn..).take(FEW).count();

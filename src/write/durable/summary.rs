@@ -1,5 +1,5 @@
-//! Pure. What is told of a write for as long as it is remembered: which method and path it had, on
-//! what it acted, who asked, and under which request id. Neither its body nor its credential.
+//! Pure. What is shown of a write for as long as it is remembered: its method and path, what it
+//! acted on, who asked, and under which request id. Neither its body nor its credential.
 //!
 //! ```text
 //! version (1) | method, path, caller, request id, names, each behind its length
@@ -11,10 +11,11 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
 
-/// So many names, and so many bytes of one or of a path, are kept in memory and told in a log.
+/// The bounds of what is kept in memory and logged: the number of names, and the bytes of a name or
+/// a path.
 const SHORT: usize = 8;
 const SHORT_BYTES: usize = 128;
-/// So many names are shown in a document.
+/// The most names in a document.
 const SHOWN: usize = 100;
 
 /// The summary of a write.
@@ -24,18 +25,18 @@ pub(crate) struct Summary {
     pub(super) method: Method,
     /// The path, without its query.
     pub(super) path: String,
-    /// The order keys: what it acts on, e.g. `person:a@example.com`.
+    /// The order keys: what it acts on, for example `person:a@example.com`.
     pub(super) elements: Vec<String>,
-    /// How many there are, if some of them have been left out.
+    /// The number of all names, if some of them have been left out.
     pub(super) count: usize,
-    /// The address of whoever asked for it, with the name that it goes by, if it has one.
+    /// The address of the caller, with its name, if it has one.
     pub(super) caller: String,
     /// The id of the request.
     pub(super) request_id: Option<String>,
 }
 
 impl Summary {
-    /// What is told of a request that acts on these.
+    /// Summarizes a request that acts on these names.
     pub(super) fn of(
         (method, path): (&Method, &str),
         mut names: Vec<String>,
@@ -55,8 +56,7 @@ impl Summary {
         }
     }
 
-    /// The same with a few short names, which every write may have in memory and a line of the log
-    /// has room for.
+    /// Returns the summary with a few short names, as memory and the log have room for.
     pub(super) fn shortened(&self) -> Self {
         let elements = self.elements.iter().take(SHORT);
         Self {
@@ -66,7 +66,7 @@ impl Summary {
         }
     }
 
-    /// What it acts on, for a line of the log.
+    /// Returns what it acts on, for a line of the log.
     pub(super) fn named(&self) -> String {
         let more = self.count.saturating_sub(self.elements.len());
         let names = self.elements.join(", ");
@@ -76,7 +76,7 @@ impl Summary {
         }
     }
 
-    /// Adds what is told to a document about the write.
+    /// Adds the summary to a document about the write.
     pub(super) fn tell(&self, write: &mut Value) {
         write["method"] = json!(self.method.as_str());
         write["path"] = json!(self.path);
@@ -87,7 +87,7 @@ impl Summary {
         write["requestId"] = json!(self.request_id);
     }
 
-    /// Its bytes.
+    /// Returns its bytes for the journal.
     pub(super) fn encode(&self) -> Bytes {
         let mut out = Writer::new(256);
         out.field(self.method.as_str().as_bytes());
@@ -101,8 +101,7 @@ impl Summary {
         out.end(&Bytes::new())
     }
 
-    /// What these bytes say; `None` if they are not of this version, or damaged, or if there are
-    /// none.
+    /// Reads the bytes of a summary; `None` if they are of another version, damaged or empty.
     pub(super) fn decode(bytes: &Bytes) -> Option<Self> {
         let mut reader = Reader::new(bytes)?;
         let method = Method::from_bytes(reader.field()?).ok()?;
@@ -121,7 +120,7 @@ impl Summary {
     }
 }
 
-/// The beginning of a text.
+/// Returns the beginning of a text.
 fn cut(text: &str) -> String {
     if text.len() <= SHORT_BYTES {
         return text.to_owned();

@@ -1,10 +1,10 @@
-//! Whether the API takes a credential, and which workspace it belongs to, as the API itself says
+//! Whether the API accepts a credential, and which workspace it belongs to, as the API itself says
 //! (`GET /`).
 //!
-//! It is asked when a write is first deferred with a credential, which waits for the answer: a
-//! token that the API has never accepted gets no 202. The workspace is kept in the journal: later,
-//! when the API no longer takes that credential, there is nobody left to ask, and a token that is
-//! to take its place must not carry the writes into another workspace.
+//! The API is asked when a write is first deferred with a credential, and the write waits for the
+//! answer: a token that the API has never accepted gets no 202. The journal keeps the workspace.
+//! Later, when the API no longer accepts that credential, it cannot be asked any more, and a token
+//! that replaces it must not carry the writes into another workspace.
 
 use crate::attempt::send::AttemptOutcome;
 use crate::credential::Credential;
@@ -26,13 +26,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// An answer about a workspace is read up to this size, in bytes.
+/// The longest answer about a workspace that is read, in bytes.
 const LONGEST_ANSWER: usize = 64 * 1024;
-/// Writes that are to be deferred wait for an answer about their credential until so long after the
-/// question.
+/// The time after the question until which writes wait for an answer about their credential.
 const LONGEST_CHECK: Duration = Duration::from_secs(5);
 
-/// What a write is told about its credential.
+/// Returns what a write hears about its credential.
 fn told(verdict: Verdict) -> Result<(), GatewayError> {
     match verdict {
         Verdict::Refused => Err(GatewayError::TokenRefused),
@@ -40,11 +39,11 @@ fn told(verdict: Verdict) -> Result<(), GatewayError> {
     }
 }
 
-/// Why it is not known.
+/// Why a workspace is unknown.
 pub(super) enum Unsaid {
-    /// The API does not take the credential.
+    /// The API does not accept the credential.
     Refused,
-    /// It takes it, but does not tell its workspace, or not in a way that is understood.
+    /// It accepts it, but its answer names no workspace that is understood.
     NotTold,
     /// It could not be asked, or did not answer.
     NoAnswer,
@@ -63,12 +62,12 @@ impl From<Unsaid> for GatewayError {
 }
 
 impl Writes {
-    /// Asks the API whether it takes the credential of a write that is to be deferred, unless that
-    /// is known. A write whose credential the API could not be asked about is accepted: that it
-    /// outlasts such a time is what it is deferred for.
+    /// Asks the API whether it accepts the credential of a write that is to be deferred, unless
+    /// that is known. Without an answer the write is accepted: to outlast such a time is what it is
+    /// deferred for.
     ///
     /// # Errors
-    /// If the API answers it with 401, or has done so lately; or if its caller asks too much.
+    /// If the API answers with 401, or has done so lately; or if its caller asks too often.
     pub(super) async fn check_credential(
         self: &Arc<Self>,
         context: &RequestContext,
@@ -110,7 +109,7 @@ impl Writes {
         told(verdict)
     }
 
-    /// Asks the API about the credential of a write, whoever hangs up meanwhile.
+    /// Asks the API about the credential of a write. That goes on if the caller hangs up.
     fn ask_about(
         self: &Arc<Self>,
         context: &RequestContext,
@@ -119,7 +118,7 @@ impl Writes {
     ) {
         let (writes, credential) = (self.clone(), context.credential);
         let authorization = context.headers.get(AUTHORIZATION).cloned();
-        // Not a task that stopping waits for: nothing depends on it.
+        // Stopping does not wait for this task: nothing depends on it.
         tasks::detached(async move {
             let verdict = match authorization {
                 Some(said_as) => writes.ask_and_note(credential, &said_as, again).await,
@@ -132,15 +131,14 @@ impl Writes {
             let waits = writes.durable.has_writes(credential);
             match verdict {
                 Verdict::Refused if waits => writes.pause_credential(credential).await,
-                // Whoever asked is accepted only now, and would wait as those before it did.
+                // The write that asked is accepted only now, and would wait like those before it.
                 Verdict::Accepted => writes.taken_again(credential).await,
                 Verdict::Refused | Verdict::Unanswered => {}
             }
         });
     }
 
-    /// The API takes a credential: what waited because it did not leaves, and what comes does not
-    /// wait.
+    /// Ends the pause of a credential that the API accepts again.
     pub(super) async fn taken_again(&self, credential: Credential) {
         let waited = self.durable.shared.scheduler.lock().is_refused(credential);
         if waited && self.admitted(credential).await {
@@ -212,7 +210,7 @@ impl Writes {
         Ok(self.router.hasher.hash(&[b"workspace", id.as_bytes()]))
     }
 
-    /// A permit, however long that takes; `None` if the gateway stops.
+    /// Waits for a permit, however long that takes. `None` if the gateway stops.
     async fn next_permit(&self, context: &RequestContext) -> Option<Permit> {
         let budget_request = BudgetRequest {
             deadline: self.clock.now() + NEVER,
