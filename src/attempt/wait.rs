@@ -68,12 +68,7 @@ impl Attempts {
             .answer_time(budget_request.credential, budget_request.budget);
         // A response that comes after the caller's balancer gave up is of no use. So the wait ends
         // early enough for a usual response.
-        let answer_by = budget_request
-            .answer_by
-            .and_then(|by| by.checked_sub(answer));
-        let deadline = answer_by.map_or(budget_request.deadline, |by| {
-            by.min(budget_request.deadline)
-        });
+        let deadline = budget_request.latest(answer);
         Newcomer {
             budget: &budget_request.budget.name,
             caller: &budget_request.caller,

@@ -147,7 +147,7 @@ fn budget(
 }
 
 /// What the table finds wrong with the definitions, with the places where they are written.
-pub fn placed(problem: table::Problem, findings: &Findings) -> ConfigProblem {
+pub fn placed(problem: table::RouteProblem, findings: &Findings) -> ConfigProblem {
     let operation = format!("operations.{}", problem.operation);
     let key = format!("{operation}.{}", problem.key);
     let path = format!("{operation}.path");

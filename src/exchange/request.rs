@@ -8,7 +8,7 @@ use crate::exchange::progress::Progress;
 use crate::exchange::share::Portion;
 use crate::limit::turns::{Caller, Urgency};
 use crate::route::names;
-use crate::route::pattern::Params;
+use crate::route::pattern::PathParams;
 use crate::route::policy::Operation;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -32,7 +32,7 @@ pub struct AmbiguousFraming;
 #[derive(Clone, Debug)]
 pub(crate) struct RequestContext {
     pub(crate) operation: Arc<Operation>,
-    pub(crate) params: Params,
+    pub(crate) params: PathParams,
     pub(crate) method: Method,
     pub(crate) target: PathAndQuery,
     pub(crate) headers: HeaderMap,

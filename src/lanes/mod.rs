@@ -34,6 +34,7 @@ struct Shared {
     freed: Notify,
 }
 
+/// The lanes, and who waits for them.
 #[derive(Debug, Default)]
 struct State {
     next: Turn,
@@ -97,8 +98,9 @@ impl Lanes {
     /// Keeps the lanes of `keys` closed until `until`, for a write of an earlier process that may
     /// still take effect.
     pub fn close(&self, credential: Credential, keys: Keys, until: Instant) {
-        let mut place = self.enter_named(credential, keys, until);
-        place.stay = Some(until);
+        // Dropped at once: the write settles by itself when it is time.
+        let mut position = self.add(credential, keys, until, NOWHERE);
+        position.stay = Some(until);
     }
 
     /// Keeps all lanes of every credential closed until `until`, with barriers against all classes.
@@ -125,31 +127,25 @@ impl Lanes {
             barriers: closed.barriers,
             ..Keys::default()
         };
-        let (turn, _) = state.enter(credential, barrier, closed.until, NOWHERE);
+        let turn = state.enter(credential, barrier, closed.until, NOWHERE);
         drop(state);
         // Dropped at once: the barrier settles by itself at the end.
-        let mut place = self.place(credential, turn, None);
-        place.stay = Some(closed.until);
+        let mut position = self.position(credential, turn);
+        position.stay = Some(closed.until);
     }
 
-    fn place(
-        &self,
-        credential: Credential,
-        turn: Turn,
-        blocked: Option<oneshot::Receiver<()>>,
-    ) -> LanePosition {
+    fn position(&self, credential: Credential, turn: Turn) -> LanePosition {
         LanePosition {
             lanes: self.clone(),
             credential,
             turn,
-            blocked,
+            blocked: None,
             stay: None,
         }
     }
 
-    /// Accepts a write. `expected` is the instant at which it is expected to have settled, `place`
-    /// its place in the queue of its budget.
-    pub fn enter(
+    /// Adds a write, which does not learn yet when its lanes open.
+    fn add(
         &self,
         credential: Credential,
         keys: Keys,
@@ -158,15 +154,23 @@ impl Lanes {
     ) -> LanePosition {
         self.close_new(credential);
         let mut state = self.shared.state.lock();
-        let (turn, is_ready) = state.enter(credential, keys, expected, place);
-        let mut blocked = None;
-        if !is_ready {
-            let (free, wait) = oneshot::channel();
-            state.blocked.insert(turn, Waits::Alone(free));
-            blocked = Some(wait);
-        }
+        let turn = state.enter(credential, keys, expected, place);
         drop(state);
-        self.place(credential, turn, blocked)
+        self.position(credential, turn)
+    }
+
+    /// Accepts a write, which waits by itself. `expected` is the instant at which it is expected to
+    /// have settled, `place` its position in the line of its budget.
+    pub fn enter(
+        &self,
+        credential: Credential,
+        keys: Keys,
+        expected: Instant,
+        place: u64,
+    ) -> LanePosition {
+        let mut position = self.add(credential, keys, expected, place);
+        position.look_again();
+        position
     }
 
     /// Accepts a write whose opening lanes [`Lanes::freed`] reports, together with those of many
@@ -177,14 +181,9 @@ impl Lanes {
         keys: Keys,
         expected: Instant,
     ) -> LanePosition {
-        self.close_new(credential);
-        let mut state = self.shared.state.lock();
-        let (turn, is_ready) = state.enter(credential, keys, expected, NOWHERE);
-        if !is_ready {
-            state.blocked.insert(turn, Waits::Named);
-        }
-        drop(state);
-        self.place(credential, turn, None)
+        let mut position = self.add(credential, keys, expected, NOWHERE);
+        position.wait_named();
+        position
     }
 
     /// Whether the lanes of a write are open.
@@ -227,7 +226,7 @@ impl Lanes {
     }
 
     fn settle(&self, credential: Credential, turn: Turn) {
-        // Decide and collect under the lock, wake outside it: a woken task may drop a place at
+        // Decide and collect under the lock, wake outside it: a woken task may drop a position at
         // once, which takes the lock again.
         let freed: Vec<oneshot::Sender<()>> = {
             let mut state = self.shared.state.lock();
@@ -255,45 +254,39 @@ impl Lanes {
             alone
         };
         for free in freed {
-            // A receiver that is gone belongs to a caller that hung up. Dropping its place settles
-            // its turn.
+            // A receiver that is gone belongs to a caller that hung up. Dropping its position
+            // settles its turn.
             let _ = free.send(());
         }
     }
 }
 
 impl State {
-    /// Assigns the turn of a new write. Returns the turn and whether its lanes are open.
-    fn enter(
-        &mut self,
-        credential: Credential,
-        keys: Keys,
-        expected: Instant,
-        place: u64,
-    ) -> (Turn, bool) {
+    /// Adds a new write to its lanes, and returns its turn.
+    fn enter(&mut self, credential: Credential, keys: Keys, expected: Instant, place: u64) -> Turn {
         let turn = self.next;
         self.next += 1;
         // A write without keys conflicts with none and needs no lane.
-        if keys.is_empty() {
-            return (turn, true);
+        if !keys.is_empty() {
+            let lanes = self.lanes.entry(credential).or_default();
+            lanes.enter(turn, keys, expected, place);
         }
-        let lanes = self.lanes.entry(credential).or_default();
-        (turn, lanes.enter(turn, keys, expected, place))
+        turn
     }
 }
 
-/// The place of a write that is not queued for a budget yet.
+/// The position of a write that is in no line of a budget yet.
 const NOWHERE: u64 = u64::MAX - 1;
 
-/// The place of a write in its lanes. Dropping it settles the write, unless its lanes have to stay
-/// closed.
+/// The position of a write in its lanes: a guard. Dropping it settles the write and opens its
+/// lanes, unless they have to stay closed; then a task opens them in time.
 #[derive(Debug)]
 pub struct LanePosition {
     lanes: Lanes,
     credential: Credential,
     turn: Turn,
     blocked: Option<oneshot::Receiver<()>>,
-    /// The lanes stay closed until this instant, even if the place is dropped before.
+    /// The lanes stay closed until this instant, even if the position is dropped before.
     stay: Option<Instant>,
 }
 
@@ -321,26 +314,28 @@ impl LanePosition {
     /// Checks again whether an earlier write of the lanes has not settled, and waits by itself from
     /// now on.
     pub fn look_again(&mut self) {
-        let mut state = self.lanes.shared.state.lock();
-        let lanes = state.lanes.get(&self.credential);
-        self.blocked = None;
-        if lanes.is_some_and(|lanes| !lanes.is_ready(self.turn)) {
-            // Checked and registered under one lock, so that no opening is missed.
-            let (free, wait) = oneshot::channel();
-            state.blocked.insert(self.turn, Waits::Alone(free));
-            self.blocked = Some(wait);
-        }
+        let (free, wait) = oneshot::channel();
+        self.blocked = self.register(Waits::Alone(free)).then_some(wait);
     }
 
     /// Makes [`Lanes::freed`] report the write when its lanes open, as after
     /// [`Lanes::enter_named`].
     pub fn wait_named(&mut self) {
+        self.blocked = None;
+        self.register(Waits::Named);
+    }
+
+    /// Notes how the write learns that its lanes have opened. Returns `false`, and notes nothing,
+    /// if they are open.
+    fn register(&self, waits: Waits) -> bool {
+        // Checked and noted under one lock, so that no opening is missed.
         let mut state = self.lanes.shared.state.lock();
         let lanes = state.lanes.get(&self.credential);
-        self.blocked = None;
-        if lanes.is_some_and(|lanes| !lanes.is_ready(self.turn)) {
-            state.blocked.insert(self.turn, Waits::Named);
+        let is_blocked = lanes.is_some_and(|lanes| !lanes.is_ready(self.turn));
+        if is_blocked {
+            state.blocked.insert(self.turn, waits);
         }
+        is_blocked
     }
 
     /// Sets the instant at which the write is expected to have settled. The instant until which its
@@ -379,17 +374,12 @@ impl LanePosition {
         self.turn
     }
 
-    /// Sets the place of the write in the queue of its budget.
+    /// Sets the position of the write in the line of its budget.
     pub fn waits_at(&self, place: u64) {
         let mut state = self.lanes.shared.state.lock();
         if let Some(lanes) = state.lanes.get_mut(&self.credential) {
             lanes.waits_at(self.turn, place);
         }
-    }
-
-    /// Opens the lanes now: the outcome is known after all.
-    pub fn settled(mut self) {
-        self.stay = None;
     }
 }
 
@@ -445,9 +435,9 @@ mod tests {
         let hung_up = tokio::time::timeout(Duration::from_secs(1), second.free()).await;
         assert!(hung_up.is_err());
         drop(second);
-        first.settled();
+        drop(first);
         third.free().await;
-        third.settled();
+        drop(third);
         assert!(lanes.shared.state.lock().lanes.is_empty());
         assert!(lanes.shared.state.lock().blocked.is_empty());
     }
@@ -467,7 +457,7 @@ mod tests {
         assert!(lanes.is_ready(who, second.turn()));
         drop(second);
         held.free().await;
-        held.settled();
+        drop(held);
         assert!(lanes.shared.state.lock().lanes.is_empty());
         assert!(lanes.shared.state.lock().freed.is_empty());
     }

@@ -88,6 +88,7 @@ impl Keys {
     }
 }
 
+/// The unsettled writes that concern one class of order keys.
 #[derive(Clone, Debug, Default)]
 struct Class {
     /// Writes with a key of the class.
@@ -96,6 +97,7 @@ struct Class {
     barriers: BTreeSet<Turn>,
 }
 
+/// An unsettled write.
 #[derive(Clone, Debug)]
 struct Write {
     keys: Keys,
@@ -103,7 +105,7 @@ struct Write {
     classes: BTreeSet<ClassHash>,
     /// The instant at which the write is expected to have settled.
     expected: Instant,
-    /// The place in the queue of its budget.
+    /// The position in the line of its budget.
     place: u64,
     ready: bool,
 }
@@ -154,8 +156,8 @@ impl LaneOrder {
             .max()
     }
 
-    /// All unsettled writes in the order of acceptance: turn, place in the queue of the budget, and
-    /// expected time.
+    /// All unsettled writes in the order of acceptance: turn, position in the line of its budget,
+    /// and expected time.
     pub fn writes(&self) -> impl Iterator<Item = (Turn, u64, Instant)> {
         let writes = self.writes.iter();
         writes.map(|(turn, write)| (*turn, write.place, write.expected))
@@ -178,7 +180,7 @@ impl LaneOrder {
     }
 
     /// Accepts a write, whose turn must be higher than any before. Returns whether the write is
-    /// ready. `place` is its place in the queue of its budget.
+    /// ready. `place` is its position in the line of its budget.
     pub fn enter(&mut self, turn: Turn, keys: Keys, expected: Instant, place: u64) -> bool {
         let classes = keys.classes();
         let ready = self.is_free(&keys, &classes, turn);
@@ -221,7 +223,7 @@ impl LaneOrder {
         }
     }
 
-    /// Sets the place of a write in the queue of its budget.
+    /// Sets the position of a write in the line of its budget.
     pub fn waits_at(&mut self, turn: Turn, place: u64) {
         if let Some(write) = self.writes.get_mut(&turn) {
             write.place = place;

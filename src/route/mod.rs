@@ -12,9 +12,9 @@ pub mod query;
 pub mod table;
 
 pub use names::{Body, Unreadable, expand};
-pub use pattern::Params;
+pub use pattern::PathParams;
 pub use policy::{
     BudgetSpec, CachePolicy, Directives, Effect, Elements, MergePolicy, NameTemplate, Operation,
     Rate, Source, Touches,
 };
-pub use table::{Defaults, Match, MergeDef, OperationDef, Problem, Table};
+pub use table::{Defaults, Match, MergeDef, OperationDef, RouteProblem, Table};

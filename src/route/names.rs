@@ -4,7 +4,7 @@
 //! name. If a value cannot be read, [`expand`] fails and returns no names at all. A write with an
 //! unreadable value must count as acting on everything, never on less than it does.
 
-use super::pattern::{Params, is_name};
+use super::pattern::{PathParams, is_name};
 use super::policy::{NameTemplate, Source};
 use super::query;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -99,7 +99,7 @@ impl fmt::Debug for Body<'_> {
 /// The first reason why a name cannot be determined. An absent list is [`Unreadable::Missing`].
 pub fn expand(
     templates: &[NameTemplate],
-    params: &Params,
+    params: &PathParams,
     query: Option<&str>,
     body: &Body<'_>,
 ) -> Result<Vec<String>, Unreadable> {

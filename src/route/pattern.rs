@@ -6,6 +6,8 @@
 //! known to disagree about it. A matching path therefore has exactly one reading, here and
 //! upstream, and is forwarded as the caller spelled it.
 
+use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ pub const MAX_SEGMENTS: usize = 16;
 
 /// One segment of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Segment {
+pub enum TemplateSegment {
     /// Matches only itself. Consists of unreserved characters, so that it has a single spelling.
     Literal(Box<str>),
     /// Matches any single segment and captures it under this name.
@@ -25,17 +27,17 @@ pub enum Segment {
 ///
 /// # Errors
 /// A text that says what was expected.
-pub fn parse(template: &str) -> Result<Vec<Segment>, &'static str> {
+pub fn parse(template: &str) -> Result<Vec<TemplateSegment>, &'static str> {
     let Some(rest) = template.strip_prefix('/') else {
         return Err("a path that begins with `/`");
     };
     if rest.is_empty() {
         return Ok(Vec::new());
     }
-    let mut segments: Vec<Segment> = Vec::new();
+    let mut segments: Vec<TemplateSegment> = Vec::new();
     for text in rest.split('/') {
         let segment = parse_segment(text)?;
-        if matches!(segment, Segment::Parameter(_)) && segments.contains(&segment) {
+        if matches!(segment, TemplateSegment::Parameter(_)) && segments.contains(&segment) {
             return Err("every path parameter named once");
         }
         segments.push(segment);
@@ -46,10 +48,10 @@ pub fn parse(template: &str) -> Result<Vec<Segment>, &'static str> {
     Ok(segments)
 }
 
-fn parse_segment(text: &str) -> Result<Segment, &'static str> {
+fn parse_segment(text: &str) -> Result<TemplateSegment, &'static str> {
     if let Some(name) = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) {
         return if is_name(name) {
-            Ok(Segment::Parameter(name.into()))
+            Ok(TemplateSegment::Parameter(name.into()))
         } else {
             Err("a parameter named by letters and digits, as in `/users/{userId}`")
         };
@@ -60,7 +62,7 @@ fn parse_segment(text: &str) -> Result<Segment, &'static str> {
     if !text.bytes().all(is_unreserved) {
         return Err("path segments of letters, digits and `-._~`, or a whole segment in braces");
     }
-    Ok(Segment::Literal(text.into()))
+    Ok(TemplateSegment::Literal(text.into()))
 }
 
 /// Whether `name` is a valid name for a parameter or a query list: a letter, then letters, digits
@@ -132,26 +134,21 @@ pub fn lenient(path: &str) -> Option<String> {
 
 /// Decodes unreserved characters, slashes, backslashes and semicolons; leaves the rest encoded.
 fn decode_plain(path: &str) -> String {
-    let mut decoded = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some(at) = rest.find('%') {
-        let (before, from) = rest.split_at(at);
-        decoded.push_str(before);
-        let byte = encoded(&mut from.bytes().skip(1));
-        let plain = byte.filter(|byte| is_unreserved(*byte) || matches!(byte, b'/' | b'\\' | b';'));
-        let taken = match plain {
+    let is_plain = |byte: &u8| is_unreserved(*byte) || matches!(byte, b'/' | b'\\' | b';');
+    let mut parts = path.split('%');
+    let mut decoded = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match encoded(part).filter(is_plain) {
             Some(byte) => {
                 decoded.push(char::from(byte));
-                3
+                decoded.push_str(part.get(2..).unwrap_or_default());
             }
             None => {
                 decoded.push('%');
-                1
+                decoded.push_str(part);
             }
-        };
-        rest = from.get(taken..).unwrap_or_default();
+        }
     }
-    decoded.push_str(rest);
     decoded
 }
 
@@ -180,49 +177,30 @@ impl<'p> Split<'p> {
 
 /// Whether only characters that require it are encoded.
 fn is_plainly_encoded(segment: &str) -> bool {
-    let mut bytes = segment.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            continue;
-        }
-        match encoded(&mut bytes) {
-            Some(b'/' | b'\\') | None => return false,
-            Some(byte) if is_unreserved(byte) => return false,
-            Some(_) => {}
-        }
-    }
-    true
+    let required = |byte: u8| !is_unreserved(byte) && !matches!(byte, b'/' | b'\\');
+    let mut after_signs = segment.split('%').skip(1);
+    after_signs.all(|rest| encoded(rest).is_some_and(required))
 }
 
-/// Decodes the two hexadecimal digits after a `%`.
-pub(super) fn encoded(digits: &mut impl Iterator<Item = u8>) -> Option<u8> {
-    let high = char::from(digits.next()?).to_digit(16)?;
-    let low = char::from(digits.next()?).to_digit(16)?;
-    u8::try_from(high * 16 + low).ok()
+/// The byte that a text after a `%` encodes. `None` without two hexadecimal digits.
+fn encoded(rest: &str) -> Option<u8> {
+    let mut digits = rest.chars().map(|digit| digit.to_digit(16));
+    let byte = digits.next()?? * 16 + digits.next()??;
+    u8::try_from(byte).ok()
 }
 
-/// Decodes a raw segment. `None` if it is not UTF-8.
-pub(super) fn decode(segment: &str) -> Option<String> {
-    if !segment.contains('%') {
-        return Some(segment.to_owned());
-    }
-    let mut decoded = Vec::with_capacity(segment.len());
-    let mut bytes = segment.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(if byte == b'%' {
-            encoded(&mut bytes)?
-        } else {
-            byte
-        });
-    }
-    String::from_utf8(decoded).ok()
+/// Decodes a text. `None` if its percent-encoding is malformed, or if it is not UTF-8.
+pub(super) fn decode(raw: &str) -> Option<Cow<'_, str>> {
+    let is_well_formed = raw.split('%').skip(1).all(|rest| encoded(rest).is_some());
+    let decoded = is_well_formed.then(|| percent_decode_str(raw).decode_utf8());
+    decoded?.ok()
 }
 
 /// The path parameters of one request, percent-decoded, in the order of the template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Params(Vec<(Arc<str>, String)>);
+pub struct PathParams(Vec<(Arc<str>, String)>);
 
-impl Params {
+impl PathParams {
     /// The value of a parameter. `None` if the template has no such parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0
@@ -238,18 +216,18 @@ impl Params {
 
     /// Captures the parameters of `template` from `path`, which must match it segment by segment.
     /// `None` if a captured value is not UTF-8.
-    pub(super) fn capture(template: &[Segment], path: &[&str]) -> Option<Self> {
+    pub(super) fn capture(template: &[TemplateSegment], path: &[&str]) -> Option<Self> {
         let mut params = Vec::new();
         for (segment, raw) in template.iter().zip(path) {
-            if let Segment::Parameter(name) = segment {
-                params.push((name.clone(), decode(raw)?));
+            if let TemplateSegment::Parameter(name) = segment {
+                params.push((name.clone(), decode(raw)?.into_owned()));
             }
         }
         Some(Self(params))
     }
 }
 
-impl fmt::Display for Segment {
+impl fmt::Display for TemplateSegment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Literal(text) => f.write_str(text),

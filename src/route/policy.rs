@@ -35,6 +35,16 @@ pub enum Effect {
     Write,
 }
 
+impl Effect {
+    /// The effect of a method. Unknown methods are writes.
+    pub fn of(method: &Method) -> Self {
+        match *method {
+            Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE => Self::Read,
+            _ => Self::Write,
+        }
+    }
+}
+
 /// The source of the values of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {

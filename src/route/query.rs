@@ -9,7 +9,8 @@
 //! these spellings is [`Odd`] and must not be used for a lookup. Nothing here changes what is sent
 //! upstream.
 
-use super::pattern::{encoded, is_unreserved};
+use super::pattern::decode;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -109,8 +110,8 @@ impl<'l> Reading<'l> {
         if name.is_empty() || pair.contains(';') {
             return Err(Odd::Pair);
         }
-        let name = self.nested(recode(name, Half::Name)?)?;
-        let value = recode(value, Half::Value)?;
+        let name = self.nested(recode(name, IN_NAME)?)?;
+        let value = recode(value, IN_VALUE)?;
         let (base, rest) = match name.split_once('.') {
             Some((base, rest)) => (base, Some(rest)),
             None => (name.as_str(), None),
@@ -133,11 +134,8 @@ impl<'l> Reading<'l> {
         } else {
             return Ok(name);
         };
-        if self
-            .nesting
-            .replace(nesting)
-            .is_some_and(|before| before != nesting)
-        {
+        let before = self.nesting.replace(nesting);
+        if before.is_some_and(|before| before != nesting) {
             return Err(Odd::Mixed);
         }
         let name = if nesting == Nesting::Bracketed {
@@ -230,49 +228,28 @@ fn unbracketed(name: &str) -> Result<String, Odd> {
 const OPEN: char = '[';
 const CLOSE: char = ']';
 
-/// The half of a pair that is recoded.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Half {
-    /// Brackets come out raw, however they were sent, because they denote nesting.
-    Name,
-    /// Brackets come out encoded.
-    Value,
-}
+/// The characters that are encoded in a canonical value: all but the unreserved ones.
+const IN_VALUE: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+/// The characters that are encoded in a name. Brackets come out raw, however they were sent,
+/// because they denote nesting.
+const IN_NAME: &AsciiSet = &IN_VALUE.remove(b'[').remove(b']');
 
-/// Decodes and encodes again, so that every character has one spelling. A raw `+` stays raw, an
-/// encoded one stays encoded.
-fn recode(raw: &str, half: Half) -> Result<String, Odd> {
+/// Decodes a text and encodes `reserved` characters again, so that every character has one
+/// spelling. A raw `+` stays raw, an encoded one stays encoded.
+fn recode(raw: &str, reserved: &'static AsciiSet) -> Result<String, Odd> {
     let mut text = String::with_capacity(raw.len());
-    let mut beyond_ascii = false;
-    let mut bytes = raw.bytes();
-    while let Some(byte) = bytes.next() {
-        let byte = match byte {
-            b'%' => encoded(&mut bytes).ok_or(Odd::Encoding)?,
-            b'+' => {
-                text.push('+');
-                continue;
-            }
-            byte => byte,
-        };
-        beyond_ascii |= !byte.is_ascii();
-        if is_unreserved(byte) || (half == Half::Name && matches!(byte, b'[' | b']')) {
-            text.push(char::from(byte));
-        } else {
-            text.push('%');
-            text.push(hex(byte >> 4));
-            text.push(hex(byte & 15));
+    for (at, part) in raw.split('+').enumerate() {
+        if at > 0 {
+            text.push('+');
         }
+        let decoded = decode(part).ok_or(Odd::Encoding)?;
+        text.extend(utf8_percent_encode(&decoded, reserved));
     }
-    let decoded = || percent_encoding::percent_decode_str(raw).decode_utf8();
-    if beyond_ascii && decoded().is_err() {
-        Err(Odd::Encoding)
-    } else {
-        Ok(text)
-    }
-}
-
-fn hex(digit: u8) -> char {
-    char::from(b"0123456789ABCDEF"[usize::from(digit & 15)])
+    Ok(text)
 }
 
 /// Every decoded value of the parameter `name`, in any spelling or mixture of spellings.
@@ -321,15 +298,12 @@ fn push_readings(values: &mut Vec<String>, value: &str) {
 /// not, [`list_values`] may have missed a value.
 pub fn is_clear(query: Option<&str>) -> bool {
     let query = query.unwrap_or_default();
-    !query.contains(';')
-        && query
-            .split(['&', '='])
-            .all(|part| recode(part, Half::Value).is_ok())
+    !query.contains(';') && query.split(['&', '=']).all(|part| decode(part).is_some())
 }
 
 /// Decodes a text without failing: malformed percent signs stay, invalid UTF-8 is replaced.
 fn lenient(raw: &str) -> Cow<'_, str> {
-    percent_encoding::percent_decode_str(raw).decode_utf8_lossy()
+    percent_decode_str(raw).decode_utf8_lossy()
 }
 
 #[cfg(test)]

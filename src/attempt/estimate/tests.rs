@@ -1,6 +1,9 @@
 use super::*;
 use crate::clock::Clock;
 use crate::credential::Hasher;
+use crate::lanes::{Keys, LaneOrder};
+use crate::limit::account::Account;
+use crate::limit::turns::{Caller, Urgency};
 use crate::limit::window::{Terms, Window};
 use crate::route::policy::Rate;
 use std::net::IpAddr;

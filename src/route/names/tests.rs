@@ -7,9 +7,9 @@ fn templates(texts: &[&str]) -> Vec<NameTemplate> {
     texts.iter().map(|text| parse(text).unwrap()).collect()
 }
 
-fn params(template: &str, path: &str) -> Params {
+fn params(template: &str, path: &str) -> PathParams {
     let template = pattern::parse(template).unwrap();
-    Params::capture(&template, pattern::split(path).unwrap().segments()).unwrap()
+    PathParams::capture(&template, pattern::split(path).unwrap().segments()).unwrap()
 }
 
 fn names(texts: &[&str], query: Option<&str>, body: &str) -> Result<Vec<String>, Unreadable> {
@@ -248,7 +248,7 @@ fn plainly(template: &str, body: &[u8]) -> Result<Vec<String>, Unreadable> {
 fn streamed(template: &str, body: &[u8]) -> Result<Vec<String>, Unreadable> {
     expand(
         &templates(&[template]),
-        &Params::default(),
+        &PathParams::default(),
         None,
         &Body::new(body),
     )
@@ -369,7 +369,7 @@ proptest! {
         let template = templates(&["user:{body.id}"]);
         let name = |value: &str| {
             let body = serde_json::json!({ "id": value }).to_string();
-            expand(&template, &Params::default(), None, &Body::new(body.as_bytes())).unwrap()
+            expand(&template, &PathParams::default(), None, &Body::new(body.as_bytes())).unwrap()
         };
         prop_assert_ne!(name(&left), name(&right));
     }
@@ -378,7 +378,7 @@ proptest! {
     fn no_request_panics(text in "\\PC{0,20}", query in "\\PC{0,20}", body in "\\PC{0,20}") {
         if let Ok(template) = parse(&text) {
             let body = Body::new(body.as_bytes());
-            let _ = expand(&[template], &Params::default(), Some(&query), &body);
+            let _ = expand(&[template], &PathParams::default(), Some(&query), &body);
         }
     }
 }

@@ -7,9 +7,9 @@ fn templates_are_segments() {
     assert_eq!(
         parse("/users/{userId}/groups").unwrap(),
         vec![
-            Segment::Literal("users".into()),
-            Segment::Parameter("userId".into()),
-            Segment::Literal("groups".into()),
+            TemplateSegment::Literal("users".into()),
+            TemplateSegment::Parameter("userId".into()),
+            TemplateSegment::Literal("groups".into()),
         ]
     );
 }
@@ -138,7 +138,7 @@ proptest! {
         let path = format!("/users/{raw}");
         let split = split(&path).unwrap();
         let template = parse("/users/{userId}").unwrap();
-        let params = Params::capture(&template, split.segments()).unwrap();
+        let params = PathParams::capture(&template, split.segments()).unwrap();
         prop_assert_eq!(params.get("userId"), Some(value.as_str()));
         prop_assert_eq!(params.get("other"), None);
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::route::pattern::is_unreserved;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 

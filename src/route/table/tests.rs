@@ -1,13 +1,14 @@
 use super::*;
 use crate::route::names;
-use crate::route::{Directives, Source};
+use crate::route::policy::{BudgetSpec, Directives, NameTemplate, Rate, Source};
 use proptest::prelude::*;
+use std::time::Duration;
 
 fn def(name: &str, method: &str, path: &str) -> OperationDef {
     OperationDef::new(name, Method::from_bytes(method.as_bytes()).unwrap(), path)
 }
 
-fn build(defs: Vec<OperationDef>) -> Result<Table, Vec<Problem>> {
+fn build(defs: Vec<OperationDef>) -> Result<Table, Vec<RouteProblem>> {
     Table::build(defs, Defaults::default(), 1)
 }
 
@@ -333,12 +334,12 @@ fn naive<'d>(defs: &'d [OperationDef], method: &Method, path: &str) -> Option<&'
                     .iter()
                     .zip(split.segments())
                     .all(|(segment, raw)| match segment {
-                        Segment::Literal(text) => **text == **raw,
-                        Segment::Parameter(_) => true,
+                        TemplateSegment::Literal(text) => **text == **raw,
+                        TemplateSegment::Parameter(_) => true,
                     });
             let rank: Vec<bool> = template
                 .iter()
-                .map(|s| matches!(s, Segment::Parameter(_)))
+                .map(|s| matches!(s, TemplateSegment::Parameter(_)))
                 .collect();
             fits.then_some((rank, &*def.name))
         });
@@ -389,7 +390,7 @@ proptest! {
         let table = build(vec![def("a", "GET", "/{a}"), def("b", "GET", "/{a}/b")]).unwrap();
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let found = table.find(&method, &path);
-        prop_assert_eq!(found.operation.effect, effect(&method));
+        prop_assert_eq!(found.operation.effect, Effect::of(&method));
     }
 }
 

@@ -1,18 +1,18 @@
 //! Pure. The checks of operation definitions. All problems are collected, so that an operator can
 //! correct them at once.
 
-use super::{OperationDef, UNMATCHED_READ, UNMATCHED_WRITE, effect};
+use super::definition::{OperationDef, UNMATCHED_READ, UNMATCHED_WRITE};
 use crate::route::names;
-use crate::route::pattern::{self, Segment};
+use crate::route::pattern::{self, TemplateSegment};
 use crate::route::policy::{BudgetSpec, Directives, Effect, NameTemplate, Source};
 use http::Method;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 /// A problem of one definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct RouteProblem {
     /// The index of the definition.
     pub definition: usize,
     /// The name of the operation.
@@ -25,7 +25,7 @@ pub struct Problem {
     pub expected: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for RouteProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             operation,
@@ -44,7 +44,7 @@ impl fmt::Display for Problem {
 /// Collects problems.
 #[derive(Default)]
 pub(super) struct Problems {
-    pub(super) found: Vec<Problem>,
+    pub(super) found: Vec<RouteProblem>,
 }
 
 impl Problems {
@@ -57,7 +57,7 @@ impl Problems {
         expected: impl Into<String>,
     ) {
         let (operation, expected) = (name.clone(), expected.into());
-        self.found.push(Problem {
+        self.found.push(RouteProblem {
             definition: index,
             operation,
             key,
@@ -66,25 +66,30 @@ impl Problems {
         });
     }
 
+    /// The check of one definition.
+    pub(super) fn of<'p>(&'p mut self, index: usize, def: &'p OperationDef) -> DefinitionCheck<'p> {
+        DefinitionCheck {
+            problems: self,
+            index,
+            def,
+        }
+    }
+
+    /// Checks that names are valid and unique.
     pub(super) fn names(&mut self, defs: &[OperationDef]) {
-        let mut seen = BTreeMap::new();
+        let mut seen = BTreeSet::new();
         for (index, def) in defs.iter().enumerate() {
-            let found = format!("`{}`", def.name);
-            if !pattern::is_name(&def.name) {
-                let expected = "a name: a letter, then letters, digits or `_`";
-                self.add(index, &def.name, "name", found, expected);
+            let expected = if !pattern::is_name(&def.name) {
+                "a name: a letter, then letters, digits or `_`"
             } else if [UNMATCHED_READ, UNMATCHED_WRITE].contains(&&*def.name) {
-                let expected = "another name: this one stands for paths that match nothing";
-                self.add(index, &def.name, "name", found, expected);
-            } else if seen.insert(def.name.clone(), index).is_some() {
-                self.add(
-                    index,
-                    &def.name,
-                    "name",
-                    found,
-                    "every operation defined once",
-                );
-            }
+                "another name: this one stands for paths that match nothing"
+            } else if !seen.insert(&def.name) {
+                "every operation defined once"
+            } else {
+                continue;
+            };
+            let mut check = self.of(index, def);
+            check.wrong("name", format!("`{}`", def.name), expected);
         }
     }
 
@@ -93,90 +98,83 @@ impl Problems {
         let mut known: BTreeMap<&str, &BudgetSpec> = BTreeMap::new();
         for (index, def) in defs.iter().enumerate() {
             let Some(budget) = &def.budget else { continue };
+            let mut check = self.of(index, def);
             let found = format!("`{}`", budget.name);
             if budget.rate.limit == 0 || budget.rate.window.is_zero() {
-                self.add(
-                    index,
-                    &def.name,
-                    "limit",
-                    "a rate of nothing".into(),
-                    "a limit and a window above 0",
-                );
+                check.wrong("limit", "a rate of nothing", "a limit and a window above 0");
             }
-            if known
-                .insert(&budget.name, budget)
-                .is_some_and(|other| other != budget)
-            {
-                self.add(
-                    index,
-                    &def.name,
-                    "budget",
-                    found.clone(),
-                    "one rate for all that share it",
-                );
+            let before = known.insert(&budget.name, budget);
+            if before.is_some_and(|other| other != budget) {
+                let expected = "one rate for all that share it";
+                check.wrong("budget", &*found, expected);
             }
-            let other = defs
-                .iter()
-                .find(|other| other.name == budget.name && other.name != def.name);
+            let is_other =
+                |other: &&OperationDef| other.name == budget.name && other.name != def.name;
+            let other = defs.iter().find(is_other);
             if other.is_some_and(|other| other.budget.as_ref() != Some(budget))
                 || [UNMATCHED_READ, UNMATCHED_WRITE].contains(&&*budget.name)
             {
                 let expected = "a name that is not that of an operation with a budget of its own";
-                self.add(index, &def.name, "budget", found, expected);
+                check.wrong("budget", found, expected);
             }
         }
     }
+}
 
-    /// Checks one definition by itself and returns its template.
-    pub(super) fn definition(&mut self, index: usize, def: &OperationDef) -> Option<Vec<Segment>> {
-        let template = pattern::parse(&def.path);
-        self.method(index, def);
-        self.cache(index, def);
-        self.write(index, def);
+/// The check of one definition by itself.
+pub(super) struct DefinitionCheck<'p> {
+    problems: &'p mut Problems,
+    index: usize,
+    pub(super) def: &'p OperationDef,
+}
+
+impl DefinitionCheck<'_> {
+    /// Adds a problem.
+    pub(super) fn wrong(
+        &mut self,
+        key: &'static str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) {
+        let name = &self.def.name;
+        self.problems
+            .add(self.index, name, key, found.into(), expected);
+    }
+
+    /// Checks everything that is not about other definitions, and returns the template.
+    pub(super) fn run(&mut self) -> Option<Vec<TemplateSegment>> {
+        let def = self.def;
+        self.method();
+        self.cache();
+        self.write();
         for list in def.lists.iter().filter(|list| !pattern::is_name(list)) {
-            self.add(
-                index,
-                &def.name,
-                "lists",
-                format!("`{list}`"),
-                "names of query parameters",
-            );
+            self.wrong("lists", format!("`{list}`"), "names of query parameters");
         }
-        match template {
+        match pattern::parse(&def.path) {
             Ok(template) => {
-                self.placeholders(index, def, &template);
+                self.placeholders(&template);
                 Some(template)
             }
             Err(expected) => {
-                self.add(
-                    index,
-                    &def.name,
-                    "path",
-                    format!("`{}`", def.path),
-                    expected,
-                );
+                self.wrong("path", format!("`{}`", def.path), expected);
                 None
             }
         }
     }
 
-    fn method(&mut self, index: usize, def: &OperationDef) {
+    fn method(&mut self) {
         if !matches!(
-            def.method,
+            self.def.method,
             Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE
         ) {
-            let found = format!("`{}`", def.method);
-            self.add(
-                index,
-                &def.name,
-                "method",
-                found,
-                "GET, POST, PUT, PATCH or DELETE",
-            );
+            let found = format!("`{}`", self.def.method);
+            self.wrong("method", found, "GET, POST, PUT, PATCH or DELETE");
         }
     }
 
-    fn cache(&mut self, index: usize, def: &OperationDef) {
+    /// Checks that the caching keys fit each other. The first problem of a kind ends the check.
+    fn cache(&mut self) {
+        let def = self.def;
         let (caching, ttl) = (&def.caching, def.cache);
         let stale = [
             ("stale_while_revalidate", caching.stale_while_revalidate),
@@ -196,58 +194,48 @@ impl Problems {
         if def.method != Method::GET {
             for (key, _) in used {
                 let expected = format!("`{key}` with GET only");
-                self.add(index, &def.name, key, "a write".into(), expected);
+                self.wrong(key, "a write", expected);
             }
             return;
         }
         if ttl.is_some_and(|ttl| ttl.is_zero()) {
             for (key, _) in used.skip(1) {
                 let expected = "no such key where nothing is stored";
-                self.add(index, &def.name, key, "`cache` of 0".into(), expected);
+                self.wrong(key, "`cache` of 0", expected);
             }
             return;
         }
         if ttl.is_some() && def.reads.is_empty() {
             let expected = "`reads` with the tags that tell when an answer is stale";
-            self.add(index, &def.name, "cache", "no `reads`".into(), expected);
+            self.wrong("cache", "no `reads`", expected);
         }
         if ttl.is_some() && caching.heuristic_percent > 0 {
             let expected = "one of `cache` and `heuristic_percent`";
-            self.add(
-                index,
-                &def.name,
-                "heuristic_percent",
-                "both".into(),
-                expected,
-            );
+            self.wrong("heuristic_percent", "both", expected);
         }
         if caching.heuristic_percent > 100 {
             let found = caching.heuristic_percent.to_string();
-            self.add(index, &def.name, "heuristic_percent", found, "0 to 100");
+            self.wrong("heuristic_percent", found, "0 to 100");
         }
         if ttl.is_none() && caching.directives == Directives::Operator {
             let expected = "`cache` with the time that is to count";
-            self.add(
-                index,
-                &def.name,
-                "cache_directives",
-                "no `cache`".into(),
-                expected,
-            );
+            self.wrong("cache_directives", "no `cache`", expected);
         }
         for tag in &def.reads {
             if matches!(tag.source, Source::Body(_)) {
                 let expected = "tags of an answer from its path or query";
-                self.add(index, &def.name, "reads", format!("`{tag}`"), expected);
+                self.wrong("reads", format!("`{tag}`"), expected);
             }
         }
     }
 
-    fn write(&mut self, index: usize, def: &OperationDef) {
-        if effect(&def.method) == Effect::Write {
+    /// Checks that only a write has the keys of a write.
+    fn write(&mut self) {
+        let def = self.def;
+        if Effect::of(&def.method) == Effect::Write {
             for class in def.barrier.iter().filter(|class| !pattern::is_name(class)) {
                 let expected = "what stands before the colon of an order key, as in `person`";
-                self.add(index, &def.name, "barrier", format!("`{class}`"), expected);
+                self.wrong("barrier", format!("`{class}`"), expected);
             }
             return;
         }
@@ -257,17 +245,13 @@ impl Problems {
             ("barrier", !def.barrier.is_empty()),
         ];
         for (key, _) in used.into_iter().filter(|(_, used)| *used) {
-            self.add(
-                index,
-                &def.name,
-                key,
-                "a read".into(),
-                format!("`{key}` of a write only"),
-            );
+            self.wrong(key, "a read", format!("`{key}` of a write only"));
         }
     }
 
-    fn placeholders(&mut self, index: usize, def: &OperationDef, template: &[Segment]) {
+    /// Checks that every placeholder stands for something that the operation has.
+    fn placeholders(&mut self, template: &[TemplateSegment]) {
+        let def = self.def;
         let of = |key, templates: &[NameTemplate]| {
             templates
                 .iter()
@@ -280,7 +264,7 @@ impl Problems {
         for (key, name) in all {
             let expected = match &name.source {
                 Source::Path(parameter)
-                    if !template.contains(&Segment::Parameter((**parameter).into())) =>
+                    if !template.contains(&TemplateSegment::Parameter((**parameter).into())) =>
                 {
                     format!("a parameter of `{}`", def.path)
                 }
@@ -292,7 +276,7 @@ impl Problems {
                     _ => "a name with at most one placeholder, at its end".to_owned(),
                 },
             };
-            self.add(index, &def.name, key, format!("`{name}`"), expected);
+            self.wrong(key, format!("`{name}`"), expected);
         }
     }
 }

@@ -1,11 +1,12 @@
 use super::*;
-use crate::route::table::{Defaults, Problem, Table};
+use crate::route::policy::Elements;
+use crate::route::table::{Defaults, RouteProblem, Table};
 
 fn def(name: &str, method: &str, path: &str) -> OperationDef {
     OperationDef::new(name, Method::from_bytes(method.as_bytes()).unwrap(), path)
 }
 
-fn build(defs: Vec<OperationDef>) -> Result<Table, Vec<Problem>> {
+fn build(defs: Vec<OperationDef>) -> Result<Table, Vec<RouteProblem>> {
     Table::build(defs, Defaults::default(), 1)
 }
 
