@@ -11,11 +11,14 @@
 
 mod run;
 
+use crate::lanes::LaneOrder;
+use crate::limit::account::Account;
 use crate::limit::budgets::whole_seconds;
 use run::{Luck, Run};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(crate) use run::{Estimate, MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
+pub(crate) use run::{MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
 
 /// The number of times to come back that are tried.
 const MOST_TRIES: usize = 6;
@@ -23,15 +26,34 @@ const MOST_TRIES: usize = 6;
 const SECOND: Duration = Duration::from_secs(1);
 /// The safety margin of a time to come back.
 const MARGIN: Duration = Duration::from_millis(250);
+/// The requests queued for the budgets of one credential, and its lanes.
+#[derive(Clone, Debug)]
+pub struct Estimate {
+    /// The copied budgets, by name.
+    pub accounts: Vec<(Arc<str>, Account)>,
+    /// The copied lanes.
+    pub lanes: LaneOrder,
+    /// The instant of the copy.
+    pub now: Instant,
+}
+
 impl Estimate {
+    fn run(&self) -> Run {
+        Run::new(self.accounts.clone(), self.lanes.clone(), self.now)
+    }
+
     /// Returns when the new write would be sent if it arrived now. Returns `None` if there is no
     /// room for it, or the run ends without a result.
     pub fn leaves(&self, newcomer: &Newcomer<'_>) -> Option<Instant> {
-        let leaves = Run::new(self).until_it_leaves(newcomer, self.now, Luck::USUAL)?;
+        let leaves = self
+            .run()
+            .until_it_leaves(newcomer, self.now, Luck::USUAL)?;
         if leaves == self.now {
             return Some(leaves);
         }
-        let loses = Run::new(self).until_it_leaves(newcomer, self.now, Luck::LOSES)?;
+        let loses = self
+            .run()
+            .until_it_leaves(newcomer, self.now, Luck::LOSES)?;
         Some(loses.max(leaves))
     }
 
@@ -43,7 +65,7 @@ impl Estimate {
         if self.is_contended(newcomer) {
             // Which request gets which slot depends on which passes its lanes a moment earlier. The
             // only certainty is when everything, this write included, has been sent.
-            let all_left = Luck::ALL.map(|luck| Run::new(self).until_all_left(newcomer, luck));
+            let all_left = Luck::ALL.map(|luck| self.run().until_all_left(newcomer, luck));
             let all_left = all_left.into_iter().flatten().max().unwrap_or(self.now);
             let patience = newcomer.patience.saturating_sub(MARGIN);
             let early = early.max(all_left.checked_sub(patience).unwrap_or(self.now));
@@ -54,7 +76,7 @@ impl Estimate {
             let comes = self.now + after;
             let waits = |luck: Luck| {
                 let comes = comes + luck.later;
-                let leaves = Run::new(self).until_it_leaves(newcomer, comes, luck)?;
+                let leaves = self.run().until_it_leaves(newcomer, comes, luck)?;
                 Some(leaves.saturating_duration_since(comes))
             };
             // A write that can be sent without a wait is accepted for that. Otherwise the promise

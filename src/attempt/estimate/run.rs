@@ -34,40 +34,34 @@ pub(super) struct Luck {
 }
 
 impl Luck {
+    /// Everything happens when it is expected to.
     pub(super) const USUAL: Self = Self {
         later: Duration::ZERO,
         handicap: Duration::ZERO,
         drift: Duration::from_millis(3),
     };
+    /// The new write is ready at the same time as others, and all of them go first.
     pub(super) const LOSES: Self = Self {
         handicap: Duration::from_millis(500),
         ..Self::USUAL
     };
+    /// The caller comes back a little late, and others have come before it.
     const COMES_LATE: Self = Self {
         later: Duration::from_millis(100),
         ..Self::USUAL
     };
+    /// Each response takes longer than any before.
     const ALL_IS_SLOW: Self = Self {
         drift: Duration::from_millis(50),
         ..Self::USUAL
     };
+    /// All circumstances under which a promise must hold.
     pub(super) const ALL: [Self; 4] = [
         Self::USUAL,
         Self::LOSES,
         Self::COMES_LATE,
         Self::ALL_IS_SLOW,
     ];
-}
-
-/// The requests queued for the budgets of one credential, and its lanes.
-#[derive(Clone, Debug)]
-pub struct Estimate {
-    /// The copied budgets, by name.
-    pub accounts: Vec<(Arc<str>, Account)>,
-    /// The copied lanes.
-    pub lanes: LaneOrder,
-    /// The instant of the copy.
-    pub now: Instant,
 }
 
 /// A write that is not queued yet.
@@ -103,66 +97,76 @@ enum Event {
     Ready,
 }
 
-/// An attempt sent during the run.
+/// An attempt sent during the run. `account` is the index of its budget; `turn` is that of a write,
+/// and `None` for a read.
 struct Sent {
     account: usize,
     slot: Slot,
     turn: Option<Turn>,
 }
 
-/// A discrete-event simulation. `events` has the known future; each step moves `now` to the next
-/// event or to the next instant at which a budget has a slot.
+/// A discrete-event simulation. `events` has the known future. Each step moves `now` to the next
+/// event or to the next instant at which a budget has a slot, and then does what the gateway would
+/// do: it opens lanes, lets the new write join, and sends whatever has a turn and a slot.
+///
+/// The budgets are copies of the real accounts, so that the simulation takes turns and slots by the
+/// very rules of the gateway. Only the response times are guesses.
 pub(super) struct Run {
     accounts: Vec<(Arc<str>, Account)>,
     lanes: LaneOrder,
     now: Instant,
-    /// The write at each place.
+    /// The write at each position. Reads are in the lines as well, but not here.
     turns: HashMap<LinePosition, Turn>,
-    /// The budget and the place of each write.
+    /// The budget of each write, by its index, and the position in its line.
     places: HashMap<Turn, (usize, LinePosition)>,
     /// The earliest event first.
     events: BinaryHeap<Reverse<(Instant, Event)>>,
-    /// The attempts in flight, by the number in [`Event::Answered`].
+    /// The attempts sent during the run, by the number in [`Event::Answered`]. `None` once
+    /// answered.
     sent: Vec<Option<Sent>>,
     luck: Luck,
 }
 
 impl Run {
-    pub(super) fn new(from: &Estimate) -> Self {
+    /// A run that begins at `now` with these budgets and lanes, which it uses up.
+    pub(super) fn new(accounts: Vec<(Arc<str>, Account)>, lanes: LaneOrder, now: Instant) -> Self {
         let mut run = Self {
-            accounts: from.accounts.clone(),
-            lanes: from.lanes.clone(),
-            now: from.now,
+            accounts,
+            lanes,
+            now,
             turns: HashMap::new(),
             places: HashMap::new(),
             events: BinaryHeap::new(),
             sent: Vec::new(),
             luck: Luck::USUAL,
         };
+        // What is in flight ends at its usual time; nothing else is known of it.
         let mut budgets = HashMap::new();
         for (number, (_, account)) in run.accounts.iter_mut().enumerate() {
             budgets.extend(account.turns().places().map(|place| (place, number)));
-            for answered in account.answers(from.now) {
+            for answered in account.answers(now) {
                 run.events
                     .push(Reverse((answered, Event::AnsweredUnseen(number))));
             }
         }
-        for (turn, place, expected) in from.lanes.writes() {
+        // A write that is in no line was sent before the copy, or waits for something that is not a
+        // budget. It keeps its lanes closed until it is expected to have settled.
+        for (turn, place, expected) in run.lanes.writes() {
             match budgets.get(&place) {
                 Some(number) => {
                     run.turns.insert(place, turn);
                     run.places.insert(turn, (*number, place));
                 }
-                // In flight: it settles at the expected time.
                 None => run
                     .events
-                    .push(Reverse((expected.max(from.now), Event::Settled(turn)))),
+                    .push(Reverse((expected.max(now), Event::Settled(turn)))),
             }
         }
         run
     }
 
-    /// Runs until the new write, which arrives at `comes`, is sent.
+    /// Runs until the new write, which arrives at `comes`, is sent. Returns `None` if there is no
+    /// room when it arrives, or if the run ends without a result.
     pub(super) fn until_it_leaves(
         mut self,
         newcomer: &Newcomer<'_>,
@@ -170,10 +174,13 @@ impl Run {
         luck: Luck,
     ) -> Option<Instant> {
         self.luck = luck;
+        // The events of an instant come first: a settled write may open the lanes of the new one,
+        // and a response may return the slot that it gets.
         let mut joined = false;
         for _ in 0..MOST_STEPS {
             self.happen();
             if !joined && self.now >= comes {
+                // What was sent until then has made room; what is left may still fill the line.
                 if !self.has_room(newcomer) {
                     return None;
                 }
@@ -215,6 +222,7 @@ impl Run {
         Some(())
     }
 
+    /// Whether the line of the new write's budget has room for it.
     fn has_room(&mut self, newcomer: &Newcomer<'_>) -> bool {
         let mut accounts = self.accounts.iter_mut();
         let own = accounts.find(|(name, _)| **name == *newcomer.budget);
@@ -256,6 +264,7 @@ impl Run {
         }
     }
 
+    /// Opens the lanes of a write. Those that only waited for it are ready for their turn.
     fn settle(&mut self, turn: Turn) {
         for ready in self.lanes.settle(turn) {
             if ready == LAST_TURN {
@@ -266,6 +275,8 @@ impl Run {
         }
     }
 
+    /// Adds the new write to its lanes and to the line of its budget, behind all others. Returns
+    /// `None` if the budget is not among the copies.
     fn join(&mut self, newcomer: &Newcomer<'_>) -> Option<()> {
         let accounts = self.accounts.iter();
         let number = accounts
@@ -289,6 +300,7 @@ impl Run {
         Some(())
     }
 
+    /// Makes the new write ready for its turn, after its handicap.
     fn newcomer_is_ready(&mut self) {
         let ready = self.now + self.luck.handicap;
         self.events.push(Reverse((ready, Event::Ready)));
@@ -297,6 +309,7 @@ impl Run {
     /// Sends everything that has a turn and a slot. Returns whether the new write was among it, and
     /// when the next slot is free.
     fn send(&mut self) -> (bool, Option<Instant>) {
+        // A budget without a slot wakes the run when it has one; a response may come earlier.
         let (mut left, mut wake) = (false, None::<Instant>);
         let turns = &self.turns;
         for (number, (_, account)) in self.accounts.iter_mut().enumerate() {

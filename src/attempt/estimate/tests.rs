@@ -1,8 +1,7 @@
 use super::*;
 use crate::clock::Clock;
 use crate::credential::Hasher;
-use crate::lanes::{Keys, LaneOrder};
-use crate::limit::account::Account;
+use crate::lanes::Keys;
 use crate::limit::turns::{Caller, Urgency};
 use crate::limit::window::{Terms, Window};
 use crate::route::policy::Rate;

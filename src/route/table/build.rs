@@ -6,6 +6,7 @@ use super::verify::{Problems, RouteProblem};
 use super::{Node, Table, TemplateEnd};
 use crate::route::pattern::TemplateSegment;
 use crate::route::policy::{BudgetSpec, CachePolicy, Effect, Operation, Touches};
+use http::Method;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,10 +33,7 @@ impl Table {
         for (index, def) in defs.into_iter().enumerate() {
             let template = problems.of(index, &def).run();
             let path = def.path.clone();
-            let merge = merging::policy(&def);
-            let mut operation = operation(index, def, defaults, time_scale);
-            operation.merge = merge;
-            let operation = Arc::new(operation);
+            let operation = Arc::new(operation(index, def, defaults, time_scale));
             if let Some(template) = template
                 && let Err(other) = tree.insert(template, &operation)
             {
@@ -49,19 +47,18 @@ impl Table {
         if !problems.found.is_empty() {
             return Err(problems.found);
         }
-        let mut unmatched = |name, effect| {
-            let operation = Arc::new(unmatched(
-                operations.len(),
-                name,
-                effect,
-                defaults,
-                time_scale,
-            ));
+        // Their definitions only supply the defaults of a read and of a write.
+        let mut unmatched = |name, method| {
+            let def = OperationDef::new(name, method, "");
+            let operation = Arc::new(Operation {
+                method: None,
+                ..operation(operations.len(), def, defaults, time_scale)
+            });
             operations.push(operation.clone());
             operation
         };
-        let unmatched_read = unmatched(UNMATCHED_READ, Effect::Read);
-        let unmatched_write = unmatched(UNMATCHED_WRITE, Effect::Write);
+        let unmatched_read = unmatched(UNMATCHED_READ, Method::GET);
+        let unmatched_write = unmatched(UNMATCHED_WRITE, Method::POST);
         let lenient = operations
             .iter()
             .map(|operation| Arc::new(lenient(operation)));
@@ -126,6 +123,7 @@ impl Tree {
 /// Builds an operation from its definition. A read touches nothing; a write is not cached.
 fn operation(index: usize, def: OperationDef, defaults: Defaults, time_scale: u32) -> Operation {
     let effect = Effect::of(&def.method);
+    let merge = merging::policy(&def);
     let is_cached = effect == Effect::Read && def.cache.is_none_or(|ttl| !ttl.is_zero());
     let budget = def
         .budget
@@ -150,35 +148,7 @@ fn operation(index: usize, def: OperationDef, defaults: Defaults, time_scale: u3
         order: def.order,
         barrier: def.barrier,
         lists: def.lists,
-        merge: None,
-    }
-}
-
-/// Builds one of the two operations for paths that match no template.
-fn unmatched(
-    index: usize,
-    name: &str,
-    effect: Effect,
-    defaults: Defaults,
-    time_scale: u32,
-) -> Operation {
-    let name: Arc<str> = name.into();
-    Operation {
-        index,
-        budget: scaled(own_budget(&name, effect, defaults), time_scale),
-        name,
-        method: None,
-        template: "".into(),
-        effect,
-        cache: (effect == Effect::Read).then(CachePolicy::default),
-        touches: match effect {
-            Effect::Read => Touches::Tags(Vec::new()),
-            Effect::Write => Touches::Everything,
-        },
-        order: Vec::new(),
-        barrier: Vec::new(),
-        lists: Vec::new(),
-        merge: None,
+        merge,
     }
 }
 
