@@ -14,13 +14,7 @@ const JOURNAL_KEY: &str = "SEGMENT_GATEWAY_JOURNAL_KEY";
 pub(super) fn unusable_values(config: &Config) -> Vec<Unusable> {
     let upstream = &config.upstream;
     let mut found = Vec::new();
-    let mut add = |source, found_text: String, expected: &str| {
-        found.push(Unusable {
-            source,
-            found: found_text,
-            expected: expected.to_owned(),
-        });
-    };
+    let mut add = |source, text, expected| found.push(Unusable::new(source, text, expected));
     let shown = |path: &Path| units::quoted(&path.display().to_string());
     if let Err(error) = Base::parse(&upstream.url) {
         let text = format!("{} ({error})", units::quoted(&upstream.url));
@@ -57,24 +51,20 @@ pub(super) fn unusable_values(config: &Config) -> Vec<Unusable> {
     if let Some(collector) = app::collector(config)
         && let Err(error) = collector.address()
     {
-        found.push(Unusable {
-            source: ValueSource::Key("tracing.otlp_endpoint"),
-            found: if collector.endpoint.contains('@') {
-                "a URL with user information".to_owned()
-            } else {
-                format!("{} ({error})", units::quoted(&collector.endpoint))
-            },
-            expected: "the address of a collector, such as `http://127.0.0.1:4318`".to_owned(),
-        });
+        let text = if collector.endpoint.contains('@') {
+            "a URL with user information".to_owned()
+        } else {
+            format!("{} ({error})", units::quoted(&collector.endpoint))
+        };
+        let expected = "the address of a collector, such as `http://127.0.0.1:4318`";
+        add(ValueSource::Key("tracing.otlp_endpoint"), text, expected);
     }
     if let Some(path) = &config.tracing.ca_file
         && let Err(error) = upstream::check_ca_file(path)
     {
-        found.push(Unusable {
-            source: ValueSource::Key("tracing.ca_file"),
-            found: format!("{} ({})", shown(path), app::causes(&error)),
-            expected: "a readable file of PEM certificates".to_owned(),
-        });
+        let text = format!("{} ({})", shown(path), app::causes(&error));
+        let expected = "a readable file of PEM certificates";
+        add(ValueSource::Key("tracing.ca_file"), text, expected);
     }
     found.extend(given_twice(config));
     found.extend(journal_key(config).err());
@@ -101,10 +91,9 @@ fn given_twice(config: &Config) -> impl Iterator<Item = Unusable> {
         ),
     ];
     let twice = secrets.map(|(variable, is_set, key, file)| {
-        (is_set && file.is_some()).then(|| Unusable {
-            source: ValueSource::Variable(variable),
-            found: format!("a value beside {key}"),
-            expected: "one of the two".to_owned(),
+        (is_set && file.is_some()).then(|| {
+            let found = format!("a value beside {key}");
+            Unusable::new(ValueSource::Variable(variable), found, "one of the two")
         })
     });
     twice.into_iter().flatten()
@@ -120,12 +109,11 @@ fn journal_key(config: &Config) -> Result<(), Unusable> {
         ),
         (None, None) => return Ok(()),
     };
-    let unusable = |error| Unusable {
-        source,
-        found: format!("a key that cannot be used ({error})"),
-        expected: "16 bytes or more, in a readable file or in the variable".to_owned(),
-    };
-    made.map(drop).map_err(unusable)
+    made.map(drop).map_err(|error| {
+        let found = format!("a key that cannot be used ({error})");
+        let expected = "16 bytes or more, in a readable file or in the variable";
+        Unusable::new(source, found, expected)
+    })
 }
 
 /// Whether operators can use their listener, and whether it is open to others than they mean.

@@ -3,6 +3,7 @@
 use super::keys::{Config, UpstreamConfig};
 use super::problem::{ConfigProblem, Place};
 use super::units;
+use super::value::ConfigValue;
 use super::words::Mode;
 use http::Uri;
 use std::collections::BTreeMap;
@@ -99,28 +100,18 @@ impl Check<'_> {
         let Some(key) = written.or(keys.first()) else {
             return;
         };
-        self.problems.push(ConfigProblem {
-            place: self.places.get(*key).cloned(),
-            key: (*key).to_owned(),
-            found: found.into(),
-            expected: expected.into(),
-        });
+        let place = self.places.get(*key).cloned();
+        let problem = ConfigProblem::new(place, *key, found, expected);
+        self.problems.push(problem);
     }
 
-    /// That the value of the first key is not above that of the second.
-    fn ordered<T: PartialOrd>(
-        &mut self,
-        low: (&str, &T),
-        high: (&str, &T),
-        show: fn(&T) -> String,
-    ) {
+    /// Requires that the value of the first key is not above that of the second.
+    fn ordered<T: PartialOrd + ConfigValue>(&mut self, low: (&str, &T), high: (&str, &T)) {
         if low.1 > high.1 {
-            let found = format!("{} {} and {} {}", low.0, show(low.1), high.0, show(high.1));
-            self.add(
-                &[low.0, high.0],
-                found,
-                format!("{} of at most {}", low.0, high.0),
-            );
+            let (low_value, high_value) = (low.1.show(), high.1.show());
+            let found = format!("{} {low_value} and {} {high_value}", low.0, high.0);
+            let expected = format!("{} of at most {}", low.0, high.0);
+            self.add(&[low.0, high.0], found, expected);
         }
     }
 
@@ -135,7 +126,7 @@ impl Check<'_> {
             ("upstream.head_timeout", &upstream.head_timeout),
             ("upstream.idle_body_timeout", &upstream.idle_body_timeout),
         ] {
-            self.ordered((key, value), total, |time| units::show_duration(*time));
+            self.ordered((key, value), total);
         }
         self.ordered(
             ("upstream.connection_idle", &upstream.connection_idle),
@@ -143,7 +134,6 @@ impl Check<'_> {
                 "upstream.connection_lifetime",
                 &upstream.connection_lifetime,
             ),
-            |time| units::show_duration(*time),
         );
     }
 
@@ -173,12 +163,11 @@ impl Check<'_> {
     }
 
     fn waits(&mut self, config: &Config) {
-        let show = |time: &_| units::show_duration(*time);
         let cap = ("wait.cap", &config.wait.cap);
-        self.ordered(("write.max_wait", &config.write.max_wait), cap, show);
-        self.ordered(("read.max_wait", &config.read.max_wait), cap, show);
+        self.ordered(("write.max_wait", &config.write.max_wait), cap);
+        self.ordered(("read.max_wait", &config.read.max_wait), cap);
         let late = ("budget.late_arrival", &config.budget.late_arrival);
-        self.ordered(("cache.settling", &config.cache.settling), late, show);
+        self.ordered(("cache.settling", &config.cache.settling), late);
         if config
             .wait
             .caller_timeout
@@ -196,12 +185,10 @@ impl Check<'_> {
         self.ordered(
             ("cache.largest_body", &config.cache.largest_body),
             ("cache.bytes", &config.cache.bytes),
-            ToString::to_string,
         );
         self.ordered(
             ("server.body_bytes", &config.server.body_bytes),
             ("queue.bytes", &config.queue.bytes),
-            ToString::to_string,
         );
         let (body, bodies) = (config.server.body_bytes, config.server.bodies_bytes);
         if body.0 > bodies.0 / 2 {
@@ -214,12 +201,10 @@ impl Check<'_> {
         self.ordered(
             ("server.body_bytes", &config.server.body_bytes),
             ("journal.bytes", &config.journal.bytes),
-            ToString::to_string,
         );
         self.ordered(
             ("queue.per_budget", &config.queue.per_budget),
             ("queue.total", &config.queue.total),
-            ToString::to_string,
         );
     }
 }

@@ -59,6 +59,17 @@ pub struct Unusable {
     pub expected: String,
 }
 
+impl Unusable {
+    /// Returns what is wrong with the value from `source`.
+    pub fn new(source: ValueSource, found: String, expected: &str) -> Self {
+        Self {
+            source,
+            found,
+            expected: expected.to_owned(),
+        }
+    }
+}
+
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueSource {
@@ -144,12 +155,7 @@ fn placed(unusable: Unusable, places: &check::Places) -> ConfigProblem {
         ValueSource::Key(key) => (places.get(key).cloned(), key),
         ValueSource::Variable(name) => (Some(Place::Variable(name.to_owned())), ""),
     };
-    ConfigProblem {
-        place,
-        key: key.to_owned(),
-        found: unusable.found,
-        expected: unusable.expected,
-    }
+    ConfigProblem::new(place, key, unusable.found, unusable.expected)
 }
 
 /// The variables of this process that concern the configuration, or look as if they did. One whose

@@ -16,6 +16,23 @@ pub struct ConfigProblem {
     pub expected: String,
 }
 
+impl ConfigProblem {
+    /// Returns the problem of one key.
+    pub(super) fn new(
+        place: Option<Place>,
+        key: impl Into<String>,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self {
+            place,
+            key: key.into(),
+            found: found.into(),
+            expected: expected.into(),
+        }
+    }
+}
+
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {

@@ -56,12 +56,9 @@ impl<'t> Document<'t> {
                     }
                     _ => format!("wrong TOML ({found})"),
                 };
-                Err(ConfigProblem {
-                    place: Some(Place::Line(file, line)),
-                    key: String::new(),
-                    found,
-                    expected: "a document of TOML 1.1".to_owned(),
-                })
+                let place = Some(Place::Line(file, line));
+                let expected = "a document of TOML 1.1";
+                Err(ConfigProblem::new(place, "", found, expected))
             }
         }
     }
@@ -239,29 +236,16 @@ impl<'a> Section<'a> {
     /// Notes that the value of a key of this section is wrong.
     pub fn problem(&mut self, key: &str, found: impl Into<String>, expected: impl Into<String>) {
         let place = self.place(key);
-        let (key, found, expected) = (self.path_of(key), found.into(), expected.into());
-        self.findings.problems.push(ConfigProblem {
-            place,
-            key,
-            found,
-            expected,
-        });
+        let problem = ConfigProblem::new(place, self.path_of(key), found, expected);
+        self.findings.problems.push(problem);
     }
 
     /// Notes that a key is absent, at the place of its section.
     pub fn missing(&mut self, key: &str) {
         let place = self.table.and(self.header.clone());
-        let (key, found) = (self.path_of(key), "nothing".to_owned());
-        let expected = format!(
-            "`{}`, which is required",
-            key.rsplit('.').next().unwrap_or(&key)
-        );
-        self.findings.problems.push(ConfigProblem {
-            place,
-            key,
-            found,
-            expected,
-        });
+        let expected = format!("`{key}`, which is required");
+        let problem = ConfigProblem::new(place, self.path_of(key), "nothing", expected);
+        self.findings.problems.push(problem);
     }
 
     /// Reads the value of a key; `form` describes the values that `fits` accepts.
@@ -344,23 +328,16 @@ impl<'a> Section<'a> {
                 None => format!("{PREFIX}SECTION__KEY with a section and key of the configuration"),
             };
             let place = Some(Place::Variable(name.clone()));
-            let (key, found) = (key.clone(), "an unknown key".to_owned());
-            self.findings.problems.push(ConfigProblem {
-                place,
-                key,
-                found,
-                expected,
-            });
+            let problem = ConfigProblem::new(place, key, "an unknown key", expected);
+            self.findings.problems.push(problem);
         }
         for name in &self.environment.strangers {
             let known = self.findings.known.iter().filter(|key| is_safe(key));
             let known: Vec<String> = known.map(|key| variable(key)).collect();
-            self.findings.problems.push(ConfigProblem {
-                place: Some(Place::Variable(name.clone())),
-                key: String::new(),
-                found: "an unknown variable".to_owned(),
-                expected: variables::expected(name, &known),
-            });
+            let place = Some(Place::Variable(name.clone()));
+            let expected = variables::expected(name, &known);
+            let problem = ConfigProblem::new(place, "", "an unknown variable", expected);
+            self.findings.problems.push(problem);
         }
     }
 }

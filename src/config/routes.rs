@@ -34,12 +34,11 @@ pub fn read(document: &Document<'_>, findings: &mut Findings) -> Vec<OperationDe
     });
     for name in rates.keys().filter(|name| !drawn.contains(*name)) {
         let key = format!("budgets.{name}");
-        findings.problems.push(ConfigProblem {
-            place: findings.places.get(&format!("{key}.limit")).cloned(),
-            key,
-            found: "a budget that no operation draws on".to_owned(),
-            expected: "`budget` with this name in some operation".to_owned(),
-        });
+        let place = findings.places.get(&format!("{key}.limit")).cloned();
+        let found = "a budget that no operation draws on";
+        let expected = "`budget` with this name in some operation";
+        let problem = ConfigProblem::new(place, key, found, expected);
+        findings.problems.push(problem);
     }
     definitions
 }
@@ -159,12 +158,7 @@ pub fn placed(problem: table::RouteProblem, findings: &Findings) -> ConfigProble
         .or_else(|| first().map(|(_, place)| place))
         .or_else(|| places.get(&path))
         .cloned();
-    ConfigProblem {
-        place,
-        key,
-        found: problem.found,
-        expected: problem.expected,
-    }
+    ConfigProblem::new(place, key, problem.found, problem.expected)
 }
 
 #[cfg(test)]

@@ -1,12 +1,7 @@
 //! The byte stream of a connection, watched for what hyper does not report: an ambiguous head, a
 //! caller that hung up while it waits, and a caller that does not read its response.
 //!
-//! **Hang-ups.** A half-closed connection is no hang-up, but a caller that has gone looks the same
-//! until something is sent to it. So if the input ends while a request waits for its response head,
-//! the line sends an interim response, which every client must skip (RFC 9110, section 15.2). It is
-//! `100 Continue`, because some clients skip only that one. A caller that has gone resets the
-//! connection, which is a hang-up. A caller that is still there gets the response. Once the
-//! response has begun, the line writes nothing of its own, and the end of the input means nothing.
+//! **Hang-ups.** `presence.rs` says how they are found.
 //!
 //! **Slow readers.** hyper polls a response body, and with it the body's deadlines, only after the
 //! socket has accepted what came before. So a caller that reads nothing is detected here.
@@ -27,6 +22,7 @@
 use super::deadlines::{HeadDeadline, HeadPart, LinePatience, WriteDeadline};
 use super::framing::Framing;
 use super::notes::{ConnectionStage, Notes};
+use super::presence::{INTERIM, Presence, RESET_WITHIN, Round};
 use super::refusals::MalformedReplies;
 use crate::metrics::Malformed;
 use std::future::Future;
@@ -35,11 +31,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
-const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-/// The time for a reset to arrive: one round trip.
-const RESET_WITHIN: Duration = Duration::from_millis(500);
 /// The most bytes read ahead while a request waits.
 const AHEAD: usize = 1024;
 /// The first line of HTTP/2 with prior knowledge (RFC 9113, section 3.4).
@@ -49,27 +42,6 @@ const LINGER_BYTES: u64 = 64 * 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(10);
 /// The time bound while the gateway stops: enough for the caller to read its response.
 const LINGER_STOPPED: Duration = Duration::from_secs(1);
-
-/// The state of the question whether the caller is still there.
-#[derive(Debug)]
-enum Presence {
-    /// The input has not ended.
-    Open,
-    /// So many bytes of the interim response are written.
-    Asking(usize, Round),
-    /// Waiting for a reset. Only the next write reveals it: a socket whose input has ended keeps
-    /// reading nothing.
-    Asked(Pin<Box<Sleep>>),
-    /// The caller closed its sending half, and is still there or cannot be asked.
-    Listening,
-}
-
-/// The round of asking: the first write provokes the reset, the second one meets it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Round {
-    First,
-    Second,
-}
 
 /// A connection whose reads and writes are watched.
 ///

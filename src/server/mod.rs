@@ -16,6 +16,7 @@ pub mod line;
 #[cfg(unix)]
 pub mod local;
 pub mod notes;
+mod presence;
 pub mod refusals;
 
 use crate::exchange::body::OuterBody;
