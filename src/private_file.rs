@@ -1,7 +1,7 @@
-//! Files of this user alone, which are made whole or not at all.
+//! Files that only this user can read, and that are written as a whole or not at all.
 //!
-//! A file that is there is never written into: another name may lead to it, and its mode may let
-//! others read it.
+//! An existing file is never written into: another name may lead to it, and its mode may let others
+//! read it.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -9,7 +9,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Makes an empty file with mode 0600, to be read and written. What had the name before is removed.
+/// Creates an empty file with mode 0600, opened for reading and writing. A file that had the name
+/// is removed.
 pub fn create(path: &Path) -> io::Result<File> {
     remove(path)?;
     let mut options = OpenOptions::new();
@@ -17,8 +18,8 @@ pub fn create(path: &Path) -> io::Result<File> {
     options.mode(0o600).open(path)
 }
 
-/// Gives the name to a file of mode 0600 with this content, which is synced. A kill leaves what was
-/// there, or all of this.
+/// Replaces the file of this name by one of mode 0600 with this content, synced. A kill leaves the
+/// old file or the whole new one.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut name = OsString::from(path);
     name.push(".new");

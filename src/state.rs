@@ -1,6 +1,6 @@
-//! The state directory: its lock, the key of credential hashes, and where the ledger is.
+//! The state directory: its lock, the key of credential hashes, and the names of its files.
 //!
-//! One process owns it at a time: two that dispatch from one token would exceed its budgets. The
+//! One process owns it at a time: two that send with one token would exceed its budgets. The
 //! lock is the operating system's, so it ends with the process however that ends.
 
 use crate::private_file;
@@ -17,15 +17,14 @@ const SHORTEST_KEY: usize = 16;
 /// The socket of operators, in the state directory.
 pub const SOCKET: &str = "admin.sock";
 const LOCK: &str = "lock";
-/// The length of the lock says how far whoever made it, or came later, has come: a length needs no
-/// room on the disk.
+/// The length of the lock file says how far its owners got: a length needs no room on the disk.
 const MADE: u64 = 1;
 const USED: u64 = 2;
 const LEDGER: &str = "ledger";
 const KEY: &str = "credential-hash.key";
 const JOURNAL: &str = "journal.db";
 const JOURNAL_KEY: &str = "journal.key";
-/// What is opened in it, here or by the ledger or the journal, under these names.
+/// The names under which files are opened in it, here or by the ledger or the journal.
 const OWN: [&str; 14] = [
     LOCK,
     LEDGER,
@@ -48,7 +47,7 @@ const OWN: [&str; 14] = [
 pub enum StateError {
     /// The directory cannot be made or written.
     Directory(PathBuf, io::Error),
-    /// It or a file in it is another user's to change: why, and what to do.
+    /// Another user can change the directory or a file in it: why, and what to do.
     Unsafe(PathBuf, String),
     /// Another process owns it.
     Locked(PathBuf),
@@ -109,8 +108,8 @@ impl std::error::Error for StateError {}
 pub struct StateDirectory {
     directory: PathBuf,
     was_used: bool,
-    /// Held open: the lock is on it. `None` in a directory that is only looked at, and has none
-    /// yet.
+    /// Held open, since the lock is on it. `None` in a directory that is only inspected and has no
+    /// lock yet.
     lock: Option<File>,
 }
 
@@ -134,11 +133,11 @@ impl StateDirectory {
         Ok(state)
     }
 
-    /// Looks at the directory without changing anything: `None` if it is to be made yet, or another
-    /// process owns it.
+    /// Inspects the directory without changing anything. `None` if it does not exist yet, or
+    /// another process owns it.
     ///
     /// # Errors
-    /// As [`StateDirectory::open`] would.
+    /// As [`StateDirectory::open`] has.
     pub fn inspect(directory: &Path) -> Result<Option<Self>, StateError> {
         let failed = |error| StateError::Directory(directory.to_owned(), error);
         let exists = directory.exists();
@@ -189,12 +188,12 @@ impl StateDirectory {
         })
     }
 
-    /// Whether a process that may have sent something has owned it before this one.
+    /// Returns whether an earlier owner may have sent something.
     pub fn was_used(&self) -> bool {
         self.was_used
     }
 
-    /// Marks it as used: from now on there is a ledger, or what was sent is not known.
+    /// Marks the directory as used: from now on there is a ledger, or what was sent is unknown.
     pub fn mark_used(&self) -> Result<(), StateError> {
         self.mark(USED)
     }
@@ -207,28 +206,28 @@ impl StateDirectory {
         marked.map_err(|error| StateError::Directory(self.directory.join(LOCK), error))
     }
 
-    /// Where the ledger is.
+    /// Returns the path of the ledger.
     pub fn ledger(&self) -> PathBuf {
         self.directory.join(LEDGER)
     }
 
-    /// Removes the ledger: nothing is known of what was sent.
+    /// Removes the ledger: what was sent is unknown from now on.
     pub fn forget_ledger(&self) -> Result<(), StateError> {
         private_file::remove(&self.ledger())
             .map_err(|error| StateError::Directory(self.directory.clone(), error))
     }
 
-    /// Where operators of this user connect.
+    /// Returns the path of the admin socket.
     pub fn socket(&self) -> PathBuf {
         self.directory.join(SOCKET)
     }
 
-    /// Where the journal is.
+    /// Returns the path of the journal.
     pub fn journal(&self) -> PathBuf {
         self.directory.join(JOURNAL)
     }
 
-    /// The key kept in the directory; made at the first start, with mode 0600.
+    /// Returns the key in the directory, which the first start creates with mode 0600.
     pub fn key(&self) -> Result<[u8; 32], StateError> {
         if let Some(key) = self.key_found()? {
             return Ok(key);
@@ -238,10 +237,10 @@ impl StateDirectory {
         Ok(key)
     }
 
-    /// The key kept in the directory; `None` if it is to be made.
+    /// Returns the key in the directory; `None` if the next start creates it.
     ///
     /// # Errors
-    /// If it cannot be read, or there is a journal and the key is lost.
+    /// If the key cannot be read, or is lost although there is a journal.
     pub fn key_found(&self) -> Result<Option<[u8; 32]>, StateError> {
         let path = self.directory.join(KEY);
         let found = match std::fs::read(&path) {
@@ -257,15 +256,15 @@ impl StateDirectory {
         }
     }
 
-    /// The files of keys that may be there.
+    /// Returns the paths of the keys that may be in the directory.
     pub fn key_files(directory: &Path) -> [PathBuf; 2] {
         [KEY, JOURNAL_KEY].map(|name| directory.join(name))
     }
 }
 
-/// Whether nobody else can change the directory, none of its files leads elsewhere, and each that
-/// is opened is a file: the end of a pipe would be waited for. From then on nobody but this user
-/// can put another there.
+/// Checks that nobody else can change the directory, that none of its files leads elsewhere, and
+/// that each that is opened is a file: reading a pipe would wait for its writer. From then on
+/// nobody but this user can put another there.
 fn ours(directory: &Path) -> Result<(), StateError> {
     let failed = |error| StateError::Directory(directory.to_owned(), error);
     let unsafe_ = |why: String| Err(StateError::Unsafe(directory.to_owned(), why));
@@ -305,7 +304,7 @@ fn ours(directory: &Path) -> Result<(), StateError> {
     Ok(())
 }
 
-/// Whether a file of this name is opened.
+/// Returns whether a file of this name is opened.
 fn is_own(name: &OsStr) -> bool {
     OWN.iter().any(|own| name == *own)
 }
@@ -319,7 +318,8 @@ fn shown(kind: std::fs::FileType) -> &'static str {
     }
 }
 
-/// Whether everybody on this machine can read a secret: the file, and each directory above it.
+/// Returns whether every user of this machine can read a secret: the file and each directory above
+/// it.
 pub fn is_readable_by_all(path: &Path) -> bool {
     let allows = |path: &Path, bit| std::fs::metadata(path).is_ok_and(|at| at.mode() & bit != 0);
     let Ok(path) = path.canonicalize() else {
@@ -328,9 +328,9 @@ pub fn is_readable_by_all(path: &Path) -> bool {
     allows(&path, 0o004) && path.ancestors().skip(1).all(|above| allows(above, 0o001))
 }
 
-/// The key in an operator's key file: all of its bytes count.
+/// Returns the key in an operator's key file; all of its bytes count.
 pub fn key_file(path: &Path) -> Result<[u8; 32], StateError> {
-    /// A key is no longer than this; what is, is not a key file.
+    /// The bytes of a file that count.
     const LONGEST_KEY: u64 = 64 * 1024;
     let mut bytes = Vec::new();
     File::open(path)
@@ -342,14 +342,14 @@ pub fn key_file(path: &Path) -> Result<[u8; 32], StateError> {
     Ok(Sha256::digest(&bytes).into())
 }
 
-/// A key for this process alone.
+/// Returns a random key for this process alone.
 pub fn random_key() -> Result<[u8; 32], StateError> {
     let mut key = [0; 32];
     getrandom::fill(&mut key).map_err(|_| StateError::Random)?;
     Ok(key)
 }
 
-/// Whether this user may make files in a directory.
+/// Checks that this user may create files in a directory.
 fn may_write(directory: &Path) -> io::Result<()> {
     use rustix::fs::{Access, access};
     Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?)

@@ -1,4 +1,4 @@
-//! The log: where lines go, in which form, from which level on.
+//! The log of the process: destination, form and level of its lines.
 
 use crate::config::{LogFormat, LogLevel};
 use parking_lot::Mutex;
@@ -17,12 +17,12 @@ pub struct LogHandle {
 }
 
 impl LogHandle {
-    /// From which level on lines are written.
+    /// Returns the level from which lines are written.
     pub fn level(&self) -> LogLevel {
         *self.level.lock()
     }
 
-    /// Writes lines from this level on; whether that could be done.
+    /// Writes lines from this level on. Returns whether that could be done.
     pub fn set(&self, level: LogLevel) -> bool {
         let mut current = self.level.lock();
         let done = (self.apply)(targets(filter(level)));
@@ -39,7 +39,7 @@ impl fmt::Debug for LogHandle {
     }
 }
 
-/// Begins to log to standard error. Libraries are heard from `warn` on, this program from `level`.
+/// Starts the log on standard error: libraries from `warn` on, this program from `level` on.
 ///
 /// # Errors
 /// If the process has a log already.
@@ -80,8 +80,8 @@ fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// What is heard from whom. The HTTP libraries tell whole requests at lower levels, tokens
-/// included, so they are not listened to there, whatever the configuration says.
+/// Returns the levels by crate. HTTP libraries log whole requests below `warn`, tokens included, so
+/// those lines are never written, whatever the configuration says.
 fn targets(level: LevelFilter) -> Targets {
     Targets::new()
         .with_default(level.min(LevelFilter::WARN))

@@ -1,12 +1,18 @@
-//! Pure. Who may ask what on the listener of operators.
+//! Pure. Access to the admin listener: who may do what.
 //!
-//! In this order: the request is for this listener and not the work of a page of another site; what
-//! changes something says so; whoever asks may see the page. Where only this machine reaches the
-//! listener, its peers see everything, unless there is a token: then probes and metrics alone.
-//! Where others reach it, a peer on loopback is like any other: it may be a proxy, a sidecar or a
-//! forwarded port. Those see with `public` probes and metrics, with the token everything, and
-//! without one nothing else, unless `open` says so. Whoever opens the socket in the state directory
-//! is the user of the gateway, or root, and sees everything.
+//! The checks, in this order:
+//!
+//! 1. The request is meant for this listener: its `Host` is known, and no page of another site made
+//!    it.
+//! 2. A request that changes something says so in a header that browsers do not send across sites.
+//! 3. The client may see the page.
+//!
+//! If only this machine reaches the listener, its peers may do everything; with a token configured,
+//! they may read only probes and metrics without it. If others reach the listener, a peer on
+//! loopback is like any other, because it may be a proxy, a sidecar or a forwarded port. `public`
+//! then opens probes and metrics, the token opens everything, and `open` opens everything without
+//! one. A client of the socket in the state directory is the user of the gateway, or root, and may
+//! do everything.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,21 +22,21 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-/// The header without which nothing is changed: a browser does not send it for another site.
+/// The header of requests that change something. A browser does not send it for another site.
 pub const HEADER: HeaderName = HeaderName::from_static("x-gateway-admin");
-/// What probes and scrapers ask for.
+/// The pages of probes and scrapers.
 const PROBES: [&str; 3] = ["/metrics", "/livez", "/readyz"];
-/// Shorter ones could be guessed, in bytes.
+/// The bounds of a token, in bytes. A shorter one could be guessed.
 pub const SHORTEST_TOKEN: usize = 16;
 const LONGEST_TOKEN: usize = 1_024;
 
-/// The token of operators, as its hash. Nothing shows the token.
+/// The admin token, kept as its hash. Nothing shows the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token([u8; 32]);
 
 impl Token {
-    /// A token of 16 to 1024 printable ASCII characters without spaces; an end of line behind it is
-    /// not part of it.
+    /// Returns the token of 16 to 1024 printable ASCII characters without spaces. An end of line
+    /// behind it is not part of it.
     pub fn new(secret: &[u8]) -> Option<Self> {
         let secret = secret.trim_ascii_end();
         let is_fit = (SHORTEST_TOKEN..=LONGEST_TOKEN).contains(&secret.len())
@@ -42,9 +48,9 @@ impl Token {
         Self(Sha256::digest(secret).into())
     }
 
-    /// Whether the fields have it: as a bearer token (RFC 6750, section 2.1), or as the password of
-    /// whatever user (RFC 7617), which is how a browser asks for it. Takes the same time however
-    /// much of it is right.
+    /// Returns whether the headers have the token: as a bearer token (RFC 6750, section 2.1), or as
+    /// the password of any user (RFC 7617), which is how a browser sends it. The time that this
+    /// takes does not depend on how much of a wrong token is right.
     fn is_in(&self, headers: &HeaderMap) -> bool {
         let mut fields = headers.get_all(header::AUTHORIZATION).iter();
         let (Some(field), None) = (fields.next(), fields.next()) else {
@@ -73,10 +79,10 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Who has connected.
+/// The peer of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminPeer {
-    /// Somebody at this address.
+    /// A client at this address.
     Address(IpAddr),
     /// The user of the gateway, through the socket in the state directory.
     Socket,
@@ -88,44 +94,45 @@ impl From<SocketAddr> for AdminPeer {
     }
 }
 
-/// Who may ask.
+/// The access rules in effect.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// Only this machine reaches the listener, so its peers are operators where there is no token.
+    /// Whether only this machine reaches the listener, so that its peers are operators without a
+    /// token.
     pub loopback: bool,
-    /// Probes and metrics are open beyond loopback.
+    /// Whether probes and metrics are open beyond loopback.
     pub public: bool,
-    /// Everything is open to whoever can connect, without a token.
+    /// Whether everything is open to every client, without a token.
     pub open: bool,
-    /// What opens everything.
+    /// The token that opens everything.
     pub token: Option<Token>,
     /// Names accepted in `Host`, besides loopback names and IP addresses.
     pub hosts: Vec<String>,
 }
 
-/// Why a request is refused.
+/// The reason for which a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// Its `Host` is not a name of this listener.
+    /// `Host` is not a name of this listener.
     Host,
-    /// It is the work of a page of another site.
+    /// A page of another site made the request.
     Origin,
-    /// It would change something and does not say so.
+    /// The request changes something and lacks [`HEADER`].
     Header,
-    /// Its peer's address is not permitted to ask this.
+    /// The address of the peer may not ask this.
     Address,
-    /// The same, and it could not be with any token either.
+    /// The address may read probes and metrics alone, and no token is configured.
     Closed,
-    /// It has no token.
+    /// The token is missing.
     NoToken,
-    /// It has another one.
+    /// The token is wrong.
     WrongToken,
-    /// It has another one, soon after one that was wrong.
+    /// The token is wrong, soon after another wrong one.
     Paused,
 }
 
 impl Denied {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 8] = [
         Self::Host,
         Self::Origin,
@@ -137,7 +144,7 @@ impl Denied {
         Self::Paused,
     ];
 
-    /// The label.
+    /// Returns the label of the metric.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Host => "host",
@@ -150,7 +157,7 @@ impl Denied {
         }
     }
 
-    /// What to do about it.
+    /// Returns the message for the client: what to do.
     pub(super) fn message(self) -> &'static str {
         match self {
             Self::Host => "this Host is not accepted; add it to admin.hosts\n",
@@ -190,19 +197,19 @@ impl Denied {
 }
 
 impl Access {
-    /// Whether a request of this peer is answered. `is_paused` if a token of it was wrong a moment
-    /// ago: the right one is let in all the same, or one client with an old token would lock out
-    /// all who share its address.
+    /// Checks whether a request of this peer is answered. `is_paused` says that a token of this
+    /// peer was wrong a moment ago. The right token is accepted all the same, or one client with an
+    /// old token would lock out all that share its address.
     ///
     /// # Errors
-    /// With the first reason against it.
+    /// With the first reason for a rejection.
     pub fn admit<B>(
         &self,
         request: &Request<B>,
         peer: AdminPeer,
         is_paused: bool,
     ) -> Result<(), Denied> {
-        // No browser comes this way.
+        // No browser uses the socket.
         let AdminPeer::Address(peer) = peer else {
             return Ok(());
         };
@@ -239,7 +246,7 @@ impl Access {
         }
     }
 
-    /// Who may do what, in a sentence for the log.
+    /// Returns who may do what, as a sentence for the log.
     pub fn summary(&self) -> &'static str {
         match (self.open, &self.token, self.loopback, self.public) {
             (true, ..) => "everybody who can connect may do everything",

@@ -1,7 +1,7 @@
-//! `/cache` on the listener of operators: what `segment-gateway cache` asks for.
+//! `/cache` on the admin listener, for `segment-gateway cache`.
 //!
-//! Both look through the whole store, which takes a while where it is full, so they run beside the
-//! requests and not among them.
+//! Both requests scan the whole store, which takes a while if it is full. They run on threads of
+//! their own, so that no request waits for them.
 
 use super::writes::{parameters, refused};
 use super::{Admin, document, text};
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
 const WHAT: &str = "Say what is to be forgotten: a tag, an operation, a credential or a key, none of them empty, or everything";
-/// Of a key with more variants only so many are shown.
+/// The most variants of a key that are shown.
 const MOST_VARIANTS: usize = 100;
 
 impl Admin {
@@ -48,7 +48,7 @@ impl Admin {
         }
     }
 
-    /// What is known of a key; `None` if that is nothing.
+    /// Returns what is known about a key; `None` if that is nothing.
     async fn show_key(&self, query: Option<&str>) -> Result<Option<Value>, GatewayError> {
         let mut given = parameters(query, &["key"])?;
         let key = given.remove("key").unwrap_or_default();
@@ -140,7 +140,8 @@ impl Admin {
         ))
     }
 
-    /// The credential that logs and lists show by this hash, which is a part of the whole.
+    /// Returns the credential with this hash in logs and lists, which show a part of the whole
+    /// hash.
     async fn credential_hash(&self, hash: &str) -> Result<CredentialHash, GatewayError> {
         let hash = hash.to_ascii_lowercase();
         let (budgets, cache) = (self.gateway.budgets().clone(), self.gateway.cache().clone());
@@ -161,7 +162,7 @@ async fn purge(cache: Arc<Cache>, what: Purge, now: Instant) -> Result<u64, Gate
     beside(move || cache.purge(&what, now)).await
 }
 
-/// Carries out what takes its time beside the tasks of requests.
+/// Runs slow work on a thread of its own.
 async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, GatewayError> {

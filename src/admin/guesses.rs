@@ -1,35 +1,34 @@
-//! Pure. Wrong tokens of operators: how soon a peer is to send the next one, and when the log says
-//! that there were some.
+//! Pure. Wrong admin tokens: the pause of a peer after one, and when the log reports them.
 //!
-//! Each wrong token of a peer makes a pause in which another wrong one is answered with 429. The
-//! right one is let in at any time: peers behind a proxy share an address, and what keeps a token
-//! from being guessed is its length. The table is bounded; while it is full of pauses, peers that
-//! are not in it share one.
+//! Each wrong token of a peer starts a pause in which another wrong one is answered with 429. The
+//! right one is accepted at any time: peers behind a proxy share an address, and the length of a
+//! token is what protects it from guessing. The table is bounded; while it is full of pauses, peers
+//! that are not in it share one.
 
 use super::access::AdminPeer;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-/// How long a peer is to send no other token after a wrong one.
+/// The pause of a peer after a wrong token.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
-/// The log tells of wrong tokens once in this time.
+/// The interval at which the log reports wrong tokens.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
-/// Peers in a pause that are told apart.
+/// The most peers with a pause of their own.
 const MOST_PEERS: usize = 1_024;
 
-/// The wrong tokens of a moment ago.
+/// Recent wrong tokens.
 #[derive(Debug, Default)]
 pub(super) struct Guesses {
     paused: HashMap<IpAddr, Instant>,
-    /// The pause of all that found no room.
+    /// The shared pause of peers that found no room.
     others: Option<Instant>,
     told: Option<Instant>,
     untold: u64,
 }
 
 impl Guesses {
-    /// Whether a token of this peer was wrong a moment ago.
+    /// Returns whether a token of this peer was wrong a moment ago.
     pub(super) fn is_paused(&self, peer: AdminPeer, now: Instant) -> bool {
         let AdminPeer::Address(address) = peer else {
             return false;
@@ -38,8 +37,8 @@ impl Guesses {
         until.is_some_and(|until| now < *until)
     }
 
-    /// A token of this peer was wrong. Returns how many were since the log told of some, if it is
-    /// to tell now.
+    /// Notes a wrong token of this peer. Returns how many there were since the last report, if a
+    /// report is due.
     pub(super) fn wrong(&mut self, peer: AdminPeer, now: Instant) -> Option<u64> {
         if let AdminPeer::Address(address) = peer {
             self.pause(whose(address), now);
@@ -65,8 +64,8 @@ impl Guesses {
     }
 }
 
-/// The addresses that one machine can have at will count as one: a network of 64 bits of IPv6
-/// (RFC 4291, section 2.5.4).
+/// Returns the address under which a peer is counted. The addresses that one machine can choose
+/// from are one: an IPv6 network of 64 bits (RFC 4291, section 2.5.4).
 fn whose(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {

@@ -1,9 +1,9 @@
-//! `/` on the listener of operators: one page that shows what goes on, and `/live`, the stream that
-//! it follows.
+//! `/` on the admin listener, a page that shows what goes on, and `/live`, the stream that it
+//! follows.
 //!
-//! The page is embedded and needs nothing else; its `Content-Security-Policy` permits its own style
-//! and script alone, by their hashes. The stream has the document of `/status` once a second, made
-//! once for all who follow.
+//! The page is embedded and loads nothing else; its `Content-Security-Policy` permits its own style
+//! and script alone, by their hashes. The stream sends the document of `/status` once a second,
+//! built once for all readers.
 
 use super::{Admin, respond, text};
 use crate::exchange::body::BoxError;
@@ -25,11 +25,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 const PAGE: &str = include_str!("live/page.html");
-/// How often a stream tells.
+/// The interval of events in a stream.
 const PERIOD: Duration = Duration::from_secs(1);
 
 impl Admin {
-    /// The page.
+    /// Returns the page.
     pub(super) fn page() -> Response<OuterBody> {
         static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| policy(PAGE));
         let kind = HeaderValue::from_static("text/html; charset=utf-8");
@@ -43,7 +43,7 @@ impl Admin {
         page
     }
 
-    /// A stream of events; none if too many follow already.
+    /// Returns a stream of events, or 503 if too many readers follow already.
     pub(super) fn live(&self) -> Response<OuterBody> {
         let Some(place) = self.streams.place() else {
             return text(
@@ -103,11 +103,11 @@ impl Admin {
     }
 }
 
-/// Events until the reader goes or the listener is closed.
+/// The events of one reader, until it leaves or the listener is closed.
 struct Stream {
     admin: Admin,
     period: Interval,
-    /// The next event, once it is time for it.
+    /// The next event, while it is built.
     building: Option<Building>,
     _place: OwnedSemaphorePermit,
 }
@@ -136,7 +136,7 @@ impl Body for Stream {
     }
 }
 
-/// The policy that permits what is between the tags of the page's own style and script.
+/// Returns the policy that permits the page's own style and script alone.
 fn policy(page: &str) -> HeaderValue {
     let hash = |element: &str| {
         let inner = between(page, &format!("<{element}>"), &format!("</{element}>"));

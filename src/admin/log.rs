@@ -1,4 +1,4 @@
-//! `/log` on the listener of operators: from which level on the gateway logs.
+//! `/log` on the admin listener: the level from which the gateway logs.
 
 use super::writes::{parameters, refused};
 use super::{Admin, document, text};
@@ -49,7 +49,7 @@ impl Admin {
         }
         self.gateway.set_debug(level.tells_of_requests());
         if before != level {
-            // Also where the new level would hide it.
+            // At `error`, so that the new level does not hide it.
             tracing::error!(
                 from = before.as_str(),
                 to = level.as_str(),

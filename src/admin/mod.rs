@@ -1,19 +1,22 @@
-//! The listener of operators.
+//! The admin listener: probes, metrics and the pages and commands of operators.
 //!
-//! - `GET /` — a page that shows all of it to people, and follows `GET /live`, a stream of events
+//! - `GET /` — the live page for people, which follows `GET /live`, a stream of events
 //! - `GET /metrics` — the metrics in Prometheus' text form
 //! - `GET /livez` — 200 as long as the process answers
-//! - `GET /readyz` — 200 if new requests are taken, else 503; says what is not ready
-//! - `GET /status` — budgets, lines, cache and tasks of this moment, as JSON; of many budgets the
-//!   200 in most trouble, and sums over all
-//! - `/cache` — what is stored under a key, or why it is not; purging
-//! - `/log` — from which level on lines are written; changed while it runs
-//! - `/writes` — the writes that outlast a crash: listed, shown, cancelled, paused and resumed
+//! - `GET /readyz` — 200 if new requests are accepted, else 503 with the reasons
+//! - `GET /status` — budgets, queues, cache and tasks at this moment, as JSON; the 200 budgets in
+//!   most trouble, and sums over all
+//! - `/cache` — what is stored under a key, or why nothing is; purging
+//! - `/log` — the log level, which can be changed while the gateway runs
+//! - `/writes` — durable writes: listed, shown, cancelled, paused, resumed and rebound
 //!
-//! Never on the proxy's listener. A browser cannot be used against it: the `Host` must be a
-//! loopback name, an IP address or a configured name, and a request with a foreign `Origin` is
-//! refused. What changes something needs the header `X-Gateway-Admin`, which browsers do not send
-//! for another site without asking first. [`access`] says who else is refused what.
+//! None of this is on the listener for callers. A browser cannot be used against it: `Host` must be
+//! a loopback name, an IP address or a configured name, and a request with a foreign `Origin` is
+//! rejected. A request that changes something needs the header `X-Gateway-Admin`, which browsers do
+//! not send for another site without asking first. [`access`] has all the rules.
+//!
+//! Slow documents are built on threads of their own, one at a time, so that no request of a caller
+//! waits for an operator.
 
 pub mod access;
 mod cache;
@@ -56,17 +59,18 @@ pub struct Admin {
     access: Arc<Swap<Access>>,
     upstream: Arc<str>,
     started: Instant,
-    /// Budgets shown before: their gauges must fall to zero when they are forgotten.
+    /// The budgets in earlier scrapes: their gauges must fall to zero when they are forgotten.
     shown: Arc<parking_lot::Mutex<BTreeSet<Arc<str>>>>,
     streams: Streams,
     guesses: Arc<parking_lot::Mutex<Guesses>>,
-    /// One document is built at a time: whoever asks often takes no more than a thread.
+    /// The turn to build a document: one at a time, so that many requests take no more than a
+    /// thread.
     building: Arc<Semaphore>,
     log: Option<Arc<LogHandle>>,
 }
 
 impl Admin {
-    /// Shows `gateway`, which talks to `upstream`.
+    /// Creates the service of `gateway`, which talks to `upstream`.
     pub fn new(gateway: Arc<Gateway>, access: Arc<Swap<Access>>, upstream: &str) -> Self {
         let started = gateway.clock().now();
         Self {
@@ -82,7 +86,7 @@ impl Admin {
         }
     }
 
-    /// With a log whose level can be changed.
+    /// Adds a log whose level can be changed.
     pub fn with_log(self, log: Arc<LogHandle>) -> Self {
         Self {
             log: Some(log),
@@ -90,7 +94,7 @@ impl Admin {
         }
     }
 
-    /// The service of a connection of `peer`, for [`crate::server`].
+    /// Returns the service of a connection of `peer`, for [`crate::server`].
     pub fn connected<B: http_body::Body + 'static>(
         &self,
         peer: AdminPeer,
@@ -157,7 +161,7 @@ impl Admin {
 
     fn deny(&self, why: Denied, peer: AdminPeer, now: Instant) -> Response<OuterBody> {
         self.gateway.metrics().admin_rejected(why.as_str());
-        // Whoever scrapes without being let in does so for ever; whoever guesses is to be seen.
+        // A scraper without access tries for ever and is not logged; a wrong token is.
         if why == Denied::WrongToken
             && let AdminPeer::Address(address) = peer
             && let Some(count) = self.guesses.lock().wrong(peer, now)
@@ -183,8 +187,8 @@ impl Admin {
         refused
     }
 
-    /// Builds an answer on a thread of its own: with many budgets it takes a while, for which no
-    /// request is to wait.
+    /// Builds a response on a thread of its own: with many budgets it takes a while, and no request
+    /// is to wait for it.
     async fn built(
         &self,
         build: impl FnOnce(&Self) -> Response<OuterBody> + Send + 'static,
@@ -252,7 +256,7 @@ impl Admin {
             .saturating_duration_since(self.started)
     }
 
-    /// What keeps the gateway from taking requests.
+    /// Returns the reasons for which the gateway takes no requests; none if it is ready.
     fn not_ready(&self) -> Vec<&'static str> {
         let mut why = Vec::new();
         if self.gateway.is_draining() {

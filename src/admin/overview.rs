@@ -1,7 +1,7 @@
 //! Pure. What operators see of the budgets: those in most trouble, sums over all, and gauges.
 //!
 //! There may be thousands of budgets, one for each credential and operation. A document shows a
-//! bounded number of them and says how many it leaves out; nothing that it counts leaves any out.
+//! bounded number of them and says how many it leaves out; its sums are over all of them.
 
 use crate::limit::budgets::AccountState;
 use crate::metrics::BudgetGauge;
@@ -10,7 +10,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Budgets that a document shows.
+/// The most budgets that a document shows.
 pub(super) const MOST_SHOWN: usize = 200;
 
 /// The budgets in most trouble, and sums over all of them.
@@ -21,7 +21,7 @@ pub(super) struct Overview {
 }
 
 impl Overview {
-    /// Shows at most `most` of these.
+    /// Creates the overview that shows at most `most` of these.
     pub(super) fn of(mut accounts: Vec<AccountState>, most: usize) -> Self {
         let left_out = accounts.len().saturating_sub(most);
         let sums = sums(&accounts, left_out);
@@ -36,18 +36,19 @@ impl Overview {
         }
     }
 
-    /// The document of each budget that is shown, the one in most trouble first.
+    /// Returns the documents of the budgets that are shown, the one in most trouble first.
     pub(super) fn budgets(&self) -> Vec<Value> {
         self.shown.iter().map(document).collect()
     }
 
-    /// What is summed over all budgets, and how many are not shown.
+    /// Returns the sums over all budgets, and how many are not shown.
     pub(super) fn sums(&self) -> &Value {
         &self.sums
     }
 }
 
-/// Closed ones come first, then those with the longest lines, then those used most.
+/// Returns the rank of a budget: closed ones first, then those with the longest queues, then those
+/// used most.
 fn by_trouble(one: &AccountState, other: &AccountState) -> Ordering {
     let line = |account: &AccountState| Reverse((account.closed_for, account.waiting));
     let share = |of: &AccountState, against: &AccountState| {
@@ -91,7 +92,7 @@ fn document(account: &AccountState) -> Value {
     })
 }
 
-/// One gauge per budget: of the credential that uses it most, and sums over all.
+/// Returns one gauge per budget: of the credential that uses it most, and sums over all.
 pub(super) fn gauges(accounts: &[AccountState]) -> BTreeMap<Arc<str>, BudgetGauge> {
     let mut gauges: BTreeMap<Arc<str>, BudgetGauge> = BTreeMap::new();
     for account in accounts {

@@ -1,4 +1,4 @@
-//! `/writes` on the listener of operators: what `segment-gateway writes` asks for.
+//! `/writes` on the admin listener, for `segment-gateway writes`.
 
 use super::{Admin, document, text};
 use crate::error::GatewayError;
@@ -10,8 +10,8 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// The new token of somebody's writes, as its caller sends it in `Authorization`, which is the
-/// operator's own here.
+/// The header with the new token of a credential's writes, as a caller sends it in `Authorization`,
+/// which has the operator's own here.
 const NEW_TOKEN: &str = "x-gateway-new-authorization";
 const PAGE: usize = 50;
 const LONGEST_PAGE: usize = 1_000;
@@ -95,7 +95,7 @@ impl Admin {
         Ok(json!({ "paused": pause, "changed": changed }))
     }
 
-    /// The new token comes in a field: it is in no address that somebody logs.
+    /// Rebinds writes. The new token is in a header, because addresses are logged.
     async fn rebind(
         &self,
         query: Option<&str>,
@@ -127,7 +127,7 @@ impl Admin {
     }
 }
 
-/// The parameters of a query, of which these are known, decoded.
+/// Returns the decoded parameters of a query. Only `known` ones are accepted.
 pub(super) fn parameters(
     query: Option<&str>,
     known: &[&str],

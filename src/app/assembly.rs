@@ -1,5 +1,7 @@
-//! What the parts of a gateway are built from: the configuration's values, in each part's own
-//! terms.
+//! A gateway built from a configuration, whose values are translated into each part's own terms.
+//!
+//! The only place that knows both the configuration and the parts. Nothing is decided here, read
+//! from disk or sent: what has a past or a connection is given.
 
 use super::keeping::Keeping;
 use super::start_error::{AppError, failed};
@@ -38,33 +40,34 @@ use http::HeaderValue;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-/// Names this gateway in `Via`.
+/// The name of this gateway in `Via`.
 const VIA: HeaderValue = HeaderValue::from_static("1.1 segment-gateway");
 
-/// What a gateway is assembled from; the way to the API and the past come from outside, so that a
-/// simulation can provide its own.
+/// The parts of a gateway. The client and the past come from outside, so that a simulation can
+/// provide its own.
 #[derive(Debug)]
 pub struct Assembly {
     /// Values within their bounds.
     pub config: Config,
     /// The operations of the API.
     pub table: Table,
-    /// The way to the API.
+    /// The client of the API.
     pub client: Client,
-    /// Where attempts are recorded.
+    /// The record of attempts.
     pub ledger: Ledger,
-    /// What an earlier process sent; `None` on a new node.
+    /// The attempts of an earlier process; `None` on a new node.
     pub history: Option<PastUsage>,
-    /// Where writes that outlast a crash are kept.
+    /// The journal of durable writes.
     pub keeping: Keeping,
-    /// Names credentials.
+    /// The hash that stands for credentials.
     pub hasher: Hasher,
-    /// Time.
+    /// The clock.
     pub clock: Clock,
 }
 
 impl Assembly {
-    /// The gateway. Its budgets serve those who wait only while [`Budgets::drive`] is polled.
+    /// Builds the gateway. Its budgets serve queued requests only while [`Budgets::drive`] is
+    /// polled.
     ///
     /// # Errors
     /// If a metric's name is malformed, which a test excludes.
@@ -115,7 +118,7 @@ impl Assembly {
             clock,
         };
         let attempts = Arc::new(Attempts::new(&handles, client));
-        // As much again as what is stored.
+        // As much memory again as for stored responses.
         let answers = AnswerMemory::new(config.cache.bytes.0);
         let reads = Arc::new(Reads::new(&handles, attempts.clone(), answers));
         // Half of the callers' connections.
@@ -134,7 +137,7 @@ impl Assembly {
     }
 }
 
-/// Where a configuration sends spans.
+/// Returns the collector of spans that a configuration names.
 pub fn collector(config: &Config) -> Option<Collector> {
     let tracing = &config.tracing;
     Some(Collector {
@@ -195,7 +198,7 @@ pub(super) fn line_bounds(config: &Config) -> LineBounds {
     }
 }
 
-/// The virtual lines of shadow mode, with the bounds of those that would be kept.
+/// Returns the bounds of the virtual queues of shadow mode: those of the real ones.
 fn shadow(config: &Config) -> Option<model::ModelBounds> {
     let bounds = bounds(config);
     let bounds = model::ModelBounds {
@@ -244,14 +247,14 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
-/// Host and port of a URL that has been checked elsewhere.
+/// Returns host and port of a URL that was checked before.
 fn authority(url: &str) -> String {
     let uri = url.trim().parse::<http::Uri>().ok();
     let authority = uri.as_ref().and_then(http::Uri::authority);
     authority.map(ToString::to_string).unwrap_or_default()
 }
 
-/// The layers' bounds that a configuration asks for.
+/// Returns the bounds of the layers around a request.
 pub fn stack_bounds(config: &Config) -> StackBounds {
     StackBounds {
         concurrent_requests: config.server.connections,
@@ -260,11 +263,11 @@ pub fn stack_bounds(config: &Config) -> StackBounds {
     }
 }
 
-/// The listener's bounds that a configuration asks for.
+/// Returns the bounds of the listener for callers.
 pub fn server_bounds(config: &Config) -> ServerBounds {
     ServerBounds {
         connections: config.server.connections,
-        // All callers may come by one balancer.
+        // All callers may come through one load balancer.
         per_peer: usize::MAX,
         each: ConnectionBounds {
             head_bytes: config.server.header_bytes.0,
@@ -278,7 +281,7 @@ pub fn server_bounds(config: &Config) -> ServerBounds {
     }
 }
 
-/// The way to the API that a configuration describes.
+/// Builds the client of the API that a configuration describes.
 ///
 /// # Errors
 /// If the URL, the CA file or a proxy variable is not usable.
@@ -296,7 +299,7 @@ pub fn client(config: &Config, clock: &Clock) -> Result<Client, AppError> {
     .map_err(failed)
 }
 
-/// What the client is built from, with these proxy rules.
+/// Returns the description of the client, with these proxy rules.
 ///
 /// # Errors
 /// If the URL is not usable.

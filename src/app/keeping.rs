@@ -1,4 +1,4 @@
-//! Where writes that outlast a crash are kept: the journal of the state directory.
+//! The journal of the state directory, which keeps durable writes: opening, inspecting, rekeying.
 
 use super::start_error::{AppError, failed};
 use crate::config::{Config, journal_key_environment};
@@ -11,19 +11,19 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A journal, and what it had when it was opened.
+/// A journal, and its content when it was opened.
 #[derive(Clone, Debug)]
 pub struct Keeping {
     /// The journal.
     pub journal: Arc<dyn Journal>,
-    /// Whether it outlasts the process, or as long as the API does, which may be simulated inside.
+    /// Whether the journal outlasts the process, or the API, which may be simulated inside it.
     pub outlasts: bool,
-    /// The newest id that it has.
+    /// The newest id in the journal.
     pub newest: Option<WriteId>,
 }
 
 impl Keeping {
-    /// A journal that ends with the process.
+    /// Returns a journal that ends with the process.
     pub fn in_memory() -> Self {
         Self {
             journal: Arc::new(Memory::default()),
@@ -32,7 +32,7 @@ impl Keeping {
         }
     }
 
-    /// A journal for which there is no room: reads and held writes go on without it.
+    /// Returns a journal that rejects every write, for a full disk: reads and held writes go on.
     fn refusing() -> Self {
         let full = Memory::default();
         full.fail_next(usize::MAX);
@@ -43,10 +43,10 @@ impl Keeping {
         }
     }
 
-    /// The journal of the state directory, or one in memory where there is no directory. Blocks.
+    /// Opens the journal of the state directory, or one in memory without a directory. Blocks.
     ///
     /// # Errors
-    /// If there is one that cannot be used.
+    /// If there is a journal that cannot be used.
     pub(super) async fn open(
         config: &Config,
         state: Option<&StateDirectory>,
@@ -79,8 +79,8 @@ impl Keeping {
     }
 }
 
-/// Seals the journal of the state directory anew under the configured key; how many writes that
-/// were. `old` is the file of the key under which it is sealed, `None` the one beside the journal.
+/// Seals the journal of the state directory under the configured key and returns the number of its
+/// writes. `old` is the file of the present key, `None` the one beside the journal.
 ///
 /// # Errors
 /// If no key is configured, there is no journal, a gateway has the directory, or the journal does
@@ -127,7 +127,7 @@ pub fn rekey(config: &Config, old: Option<&Path>) -> Result<usize, AppError> {
     })
 }
 
-/// The journal cannot be sealed anew because its key was not given.
+/// Returns the error for a journal that the given old key does not open.
 fn wrong_old_key(journal: &Path, found: &str) -> AppError {
     AppError(format!(
         "journal {}: {found}; name the file of the key under which it is sealed with \
@@ -136,19 +136,20 @@ fn wrong_old_key(journal: &Path, found: &str) -> AppError {
     ))
 }
 
-/// Tells the key of the credential hashes from another one, without telling anything of it.
+/// Returns a value that tells the key of the credential hashes from others and reveals nothing of
+/// it.
 fn credentials_check(hasher: &Hasher) -> [u8; 16] {
     hasher.hash(&[b"journal"])
 }
 
-/// Looks whether the journal of a state directory would open. Changes nothing.
+/// Checks whether the journal of a state directory would open. Changes nothing.
 ///
 /// # Errors
-/// As [`Keeping::open`], and the key of the credential hashes before it, would have.
+/// As [`Keeping::open`] has, and the key of the credential hashes before it.
 pub(super) fn inspect(config: &Config, state: &StateDirectory) -> Result<(), AppError> {
     let journal = state.journal();
     let hash_key = match &config.credentials.key_file {
-        // What is wrong with it is said elsewhere.
+        // Its own check reports what is wrong with it.
         Some(path) => state::key_file(path).ok(),
         None => state.key_found().map_err(failed)?,
     };
@@ -165,7 +166,7 @@ pub(super) fn inspect(config: &Config, state: &StateDirectory) -> Result<(), App
     Disk::inspect(&journal, Some(&key)).map_err(failed)
 }
 
-/// The key that the configuration or the environment has for the journal.
+/// Returns the key of the journal in the configuration or the environment.
 fn configured_key(config: &Config) -> Result<Option<Key>, KeyError> {
     if let Some(path) = &config.journal.key_file {
         return Key::from_file(path).map(Some);
@@ -175,8 +176,8 @@ fn configured_key(config: &Config) -> Result<Option<Key>, KeyError> {
     key.transpose()
 }
 
-/// The key of the journal there; one is made beside it where none is configured and there is no
-/// journal yet.
+/// Returns the key of the journal. If none is configured and there is no journal yet, a key is
+/// created beside it.
 pub(super) fn key(config: &Config, journal: &Path) -> Result<Key, KeyError> {
     if let Some(key) = configured_key(config)? {
         return Ok(key);

@@ -1,4 +1,4 @@
-//! The admin listener, and the socket in the state directory: who may ask, and serving them.
+//! The admin listener and the admin socket in the state directory: access, start and end.
 
 use super::assembly::server_bounds;
 use super::listen::until;
@@ -16,17 +16,18 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Connections of operators, and of one peer of theirs: somebody who opens many keeps no probe out.
+/// Connections of operators at once, and those of one peer: a peer that opens many must not keep
+/// probes out.
 const ADMIN_CONNECTIONS: usize = 512;
 const ADMIN_CONNECTIONS_OF_PEER: usize = 64;
 
-/// The token of operators, if there is one: the file's or the environment's. That not both are
-/// there is checked elsewhere.
+/// Returns the admin token of the file or the environment, if there is one. `cli/unusable.rs`
+/// rejects a configuration with both.
 ///
 /// # Errors
-/// With what was found, if it cannot be used.
+/// With the finding, if the token cannot be used.
 pub fn admin_token(config: &Config) -> Result<Option<Token>, String> {
-    /// More is no token.
+    /// The longest file that may be a token, in bytes.
     const MOST: u64 = 4 * 1024;
     let token = |secret: &[u8], whole: &str| {
         let token = Token::new(secret).map(Some);
@@ -46,7 +47,7 @@ pub fn admin_token(config: &Config) -> Result<Option<Token>, String> {
     secret.map_or(Ok(None), |secret| token(secret.as_encoded_bytes(), "value"))
 }
 
-/// Who may ask what of the listener of operators.
+/// Returns who may do what on the admin listener.
 pub(super) fn access(config: &Config) -> Result<Access, AppError> {
     Ok(Access {
         loopback: config::is_loopback(config.admin.listen),
@@ -57,7 +58,7 @@ pub(super) fn access(config: &Config) -> Result<Access, AppError> {
     })
 }
 
-/// What serves operators.
+/// The tasks that serve operators.
 #[derive(Debug)]
 pub(super) struct Operators {
     serving: Vec<JoinHandle<()>>,
@@ -66,7 +67,7 @@ pub(super) struct Operators {
 
 impl Operators {
     /// Serves operators on the listener, and on a socket if there is a state directory. A socket
-    /// that cannot be opened is told of and done without.
+    /// that cannot be opened is reported and left out.
     pub(super) fn start(
         admin: Admin,
         config: &Config,
@@ -80,7 +81,7 @@ impl Operators {
             ..server_bounds(config)
         };
         let unseen = Connections::unseen().map_err(failed)?;
-        // Before the listener: whoever finds that one serving finds the socket as well.
+        // Before the listener: once that one answers, the socket does as well.
         let (mut serving, mut socket) = (Vec::new(), None);
         #[cfg(unix)]
         if let Some(path) = state.map(StateDirectory::socket) {
@@ -115,7 +116,7 @@ impl Operators {
         Ok(Self { serving, socket })
     }
 
-    /// Says in the log who may do what.
+    /// Reports in the log who may do what.
     pub(super) fn report(&self, access: &Access, config: &Config) {
         let named: Vec<String> = config.trusted().iter().map(ToString::to_string).collect();
         tracing::info!(
@@ -133,7 +134,7 @@ impl Operators {
         );
     }
 
-    /// Ends what is still served.
+    /// Aborts what is still served and removes the socket.
     pub(super) fn end(self) {
         for task in &self.serving {
             task.abort();

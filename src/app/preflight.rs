@@ -1,9 +1,9 @@
-//! What only this machine shows of a configuration, found without starting: addresses that nothing
-//! can listen on, a state directory that cannot be used, a journal that does not open.
+//! Checks of a configuration that only this machine can make, without starting: addresses that
+//! nothing can listen on, a state directory that cannot be used, a journal that does not open.
 //!
-//! Changes nothing, and may be asked while a gateway runs with the same configuration: an address
-//! in use and a directory that is locked are then its own, and what is in the directory is left
-//! alone. Where none runs, the locks of the directory and of its journal are held while the journal
+//! They change nothing and may run while a gateway uses the same configuration: an address in use
+//! and a locked directory are then its own, and the content of the directory is left alone. If none
+//! runs, the locks of the directory and of its journal are held while the journal
 //! is read: a gateway that starts at that moment finds the directory in use.
 
 use super::keeping;
@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use tokio::net::TcpSocket;
 
-/// What starting with this configuration, on this machine and as this user, would end with.
+/// Returns the values with which a start on this machine, as this user, would fail.
 pub fn preflight(config: &Config) -> Vec<Unusable> {
     let mut found = Vec::new();
     for (key, address) in [
@@ -70,8 +70,8 @@ pub fn open_secrets(config: &Config) -> Vec<String> {
     .collect()
 }
 
-/// Takes the address without listening on it. One that is in use is somebody's, perhaps the running
-/// gateway's.
+/// Binds the address without listening on it. An address in use is no error: the running gateway
+/// may use it.
 fn bind(address: SocketAddr) -> io::Result<()> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),

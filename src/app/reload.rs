@@ -1,8 +1,8 @@
-//! SIGHUP: the configuration is read anew while the gateway runs.
+//! SIGHUP: the configuration is read again while the gateway runs.
 //!
-//! All of it is checked before any of it holds: a bad file changes nothing. Budgets, queues,
-//! durable writes and connections keep their state. What cannot be taken over is named and waits
-//! for a restart.
+//! Everything is checked before anything is applied: a bad file changes nothing. Budgets, queues,
+//! durable writes and connections keep their state. What a reload does not apply is named in the
+//! log and waits for a restart.
 
 use super::assembly;
 use super::operators::access;
@@ -19,19 +19,19 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Stands for the operations of the route table among the keys that wait for a restart.
+/// The entry for the operations of the route table among the keys that wait for a restart.
 const OPERATIONS: &str = "the operations of the route table (added, removed, moved, or with other \
     tags, order, budgets or windows)";
 
-/// How long reading may take before somebody is told.
+/// How long reading may take before the log reports it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reads the configuration that holds without what only this start knows.
 pub type ConfigSource = Arc<dyn Fn() -> Result<Loaded, Vec<ConfigProblem>> + Send + Sync>;
 
-/// Where configurations come from after the first one.
+/// The source of configurations after the first one.
 pub struct Reloads {
-    /// A message for each time that it is to be read anew.
+    /// A message for each reload.
     pub asked: mpsc::Receiver<()>,
     /// Reads it.
     pub source: ConfigSource,
@@ -43,26 +43,26 @@ impl fmt::Debug for Reloads {
     }
 }
 
-/// What holds at present.
+/// The configuration in effect.
 #[derive(Debug)]
 struct Present {
     config: Config,
     operations: Vec<OperationDef>,
 }
 
-/// What a new configuration is applied to.
+/// The parts to which a new configuration is applied.
 #[derive(Debug)]
 pub(super) struct Targets {
     pub(super) gateway: Arc<Gateway>,
     pub(super) access: Arc<Swap<Access>>,
     pub(super) log: Arc<LogHandle>,
-    /// The API is simulated inside, wherever the configuration says that it is.
+    /// Whether the API is simulated inside, whatever `upstream.url` says.
     pub(super) simulated: bool,
-    /// Divides what belongs to the API's time.
+    /// The divisor of times that belong to the API.
     pub(super) scale: u32,
 }
 
-/// Takes over new configurations.
+/// Applies new configurations.
 #[derive(Debug)]
 pub(super) struct Reloader {
     targets: Targets,
@@ -70,7 +70,7 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// For a gateway that runs with `loaded`.
+    /// Creates the reloader of a gateway that runs with `loaded`.
     pub(super) fn new(targets: Targets, loaded: Loaded) -> Self {
         let gateway = &targets.gateway;
         gateway.metrics().configured(gateway.clock().wall());
@@ -83,16 +83,16 @@ impl Reloader {
         }
     }
 
-    /// How long requests may go on after the signal to stop.
+    /// Returns how long requests may go on after the signal to stop.
     pub(super) fn drain_time(&self) -> Duration {
         self.present.lock().config.shutdown.drain
     }
 
-    /// Takes over what comes, for as long as it is polled.
+    /// Applies what is asked for, as long as it is polled.
     pub(super) async fn follow(self: Arc<Self>, mut reloads: Reloads) {
         while reloads.asked.recv().await.is_some() {
             let (source, reloader) = (reloads.source.clone(), self.clone());
-            // It reads files, which may take as long as they like.
+            // Blocking: reading a file may take any time.
             let mut read = tokio::task::spawn_blocking(move || reloader.came(source()));
             let read = match tokio::time::timeout(PATIENCE, &mut read).await {
                 Ok(read) => read,
@@ -134,11 +134,11 @@ impl Reloader {
         self.targets.gateway.metrics().reload_failed();
     }
 
-    /// Takes over what can be; how many keys wait for a restart. Everything that can fail comes
-    /// first.
+    /// Applies what a reload can, and returns how many keys wait for a restart. Everything that can
+    /// fail comes first.
     fn take_over(&self, mut loaded: Loaded) -> Result<usize, Vec<String>> {
-        // Before the lock: the file may be one that is not read in time. It may have another token
-        // under the same name.
+        // Before the lock: reading the token file may take any time. It is read at each reload,
+        // because the file may have another token under the same name.
         let access = access(&loaded.config).map_err(|why| vec![why.0])?;
         assembly::scale_times(&mut loaded.config, self.targets.scale);
         let mut present = self.present.lock();
@@ -196,7 +196,7 @@ impl Reloader {
         Ok(change.waiting.len())
     }
 
-    /// The new route table, if there is one.
+    /// Returns the new route table, if it differs.
     fn table(
         &self,
         present: &Present,
@@ -217,7 +217,7 @@ fn texts(problems: &[ConfigProblem]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
-/// New values beside old ones that wait for a restart have to make sense as well.
+/// Checks that new values agree with old ones that wait for a restart.
 fn agree(change: &ConfigChange) -> Result<(), Vec<String>> {
     let problems = texts(&config::contradictions(&change.config));
     if problems.is_empty() {
@@ -228,7 +228,7 @@ fn agree(change: &ConfigChange) -> Result<(), Vec<String>> {
     Err(problems.into_iter().map(why).collect())
 }
 
-/// What is probably not meant, of what holds from now on.
+/// Logs the warnings about the configuration in effect from now on.
 fn warn(loaded: &Loaded, change: &ConfigChange) {
     let of_file = config::warnings(&loaded.config);
     let of_routes = loaded.warnings.iter();

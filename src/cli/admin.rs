@@ -1,4 +1,4 @@
-//! Asking a running gateway on its listener of operators, or through the socket in its state
+//! Requests to a running gateway, on its admin listener or through the socket in its state
 //! directory.
 
 use super::output::Failure;
@@ -25,21 +25,21 @@ use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 
-/// An answer takes no longer.
+/// The longest time for a response, and that for a request which moves many writes.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LONG_PATIENCE: Duration = Duration::from_secs(600);
 
-/// All but the unreserved characters (RFC 3986, section 2.3).
+/// The characters to encode: all but the unreserved ones (RFC 3986, section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// The token that a credential's writes are given to.
+/// The header with the token to which a credential's writes are given.
 const NEW_AUTHORIZATION: HeaderName = HeaderName::from_static("x-gateway-new-authorization");
 
-/// Which gateway is asked.
+/// The gateway to ask.
 #[derive(Args, Debug)]
 pub(super) struct AdminTarget {
     /// Admin listener: an address, or the path of the socket admin.sock in the state directory.
@@ -53,7 +53,7 @@ pub(super) struct AdminTarget {
     admin_token_file: Option<PathBuf>,
 }
 
-/// Where operators connect.
+/// The address or socket of an admin listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Endpoint {
     Address(SocketAddr),
@@ -84,7 +84,7 @@ impl fmt::Display for Endpoint {
 }
 
 impl AdminTarget {
-    /// The one that was named, or else the socket if there is one.
+    /// Returns the endpoint that was named, or else the socket if there is one.
     fn endpoint(&self) -> Endpoint {
         self.admin.clone().unwrap_or_else(|| {
             let usual = Config::default();
@@ -97,7 +97,7 @@ impl AdminTarget {
         })
     }
 
-    /// The field that shows who asks, if there is a token.
+    /// Returns the value of `Authorization`, if there is a token.
     fn authorization(&self) -> Result<Option<HeaderValue>, String> {
         let secret = match &self.admin_token_file {
             Some(path) => Some(std::fs::read(path).map_err(|error| {
@@ -122,13 +122,13 @@ pub(super) fn run(act: impl Future<Output = Result<(), String>>) -> Result<(), F
     Ok(runtime.block_on(act)?)
 }
 
-/// An argument as one segment of a path or one value of a query, whatever stands in it.
+/// Encodes an argument as one segment of a path or one value of a query.
 pub(super) fn encoded(argument: &str) -> String {
     utf8_percent_encode(argument, RESERVED).to_string()
 }
 
-/// Asks the gateway; what it refuses is an error in its own words. The values of the parameters are
-/// encoded here; an argument that is a part of the path is encoded before.
+/// Sends a request to the gateway. A rejection is an error in the gateway's own words. The values
+/// of the parameters are encoded here; an argument in the path is encoded by its caller.
 pub(super) async fn ask(
     listener: &AdminTarget,
     method: Method,
@@ -137,7 +137,7 @@ pub(super) async fn ask(
     token: Option<HeaderValue>,
 ) -> Result<Value, String> {
     let admin = listener.endpoint();
-    // Many writes change hands in one request.
+    // Only a rebind has a token, and it may move many writes.
     let patience = if token.is_some() {
         LONG_PATIENCE
     } else {

@@ -1,4 +1,4 @@
-//! `segment-gateway cache`: what operators ask a running gateway about what it has stored.
+//! `segment-gateway cache`: the stored responses of a running gateway.
 
 use super::admin::{AdminTarget, ask};
 use super::output::say;
@@ -25,7 +25,7 @@ enum Action {
     Purge(What),
 }
 
-/// What is forgotten.
+/// A selection of stored responses.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 struct What {

@@ -1,4 +1,4 @@
-//! `segment-gateway journal`: what is done to the journal while no gateway runs.
+//! `segment-gateway journal`: work on the journal while no gateway runs.
 
 use super::check::ConfigFile;
 use super::output::{Failure, say};

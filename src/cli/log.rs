@@ -1,4 +1,4 @@
-//! `segment-gateway log`: from which level on a running gateway logs.
+//! `segment-gateway log`: the log level of a running gateway.
 
 use super::admin::{AdminTarget, ask};
 use super::output::say;

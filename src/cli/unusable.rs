@@ -1,5 +1,5 @@
-//! What only using a value shows: the URL, certificates, keys, tokens, proxies. `serve`, a reload
-//! and `check` share it, so that none of them refuses what another accepts.
+//! Checks that only using a value can make: the URL, certificates, keys, tokens, proxies. `serve`,
+//! a reload and `check` share them, so that none rejects what another accepts.
 
 use crate::config::{self, Config, Unusable, ValueSource, units};
 use crate::journal::Key;
@@ -10,7 +10,7 @@ use std::path::Path;
 const ADMIN_TOKEN: &str = "SEGMENT_GATEWAY_ADMIN_TOKEN";
 const JOURNAL_KEY: &str = "SEGMENT_GATEWAY_JOURNAL_KEY";
 
-/// What only using a value shows: the URL, the CA file, the key file, the proxy variables.
+/// Returns the values that are well-formed and cannot be used.
 pub(super) fn unusable_values(config: &Config) -> Vec<Unusable> {
     let upstream = &config.upstream;
     let mut found = Vec::new();
@@ -72,7 +72,7 @@ pub(super) fn unusable_values(config: &Config) -> Vec<Unusable> {
     found
 }
 
-/// Secrets that a file and the environment give: one of them would count for nothing.
+/// Returns the secrets that both a file and the environment give: one would be ignored.
 fn given_twice(config: &Config) -> impl Iterator<Item = Unusable> {
     let token = config::admin_token_environment().is_some();
     let key = config::journal_key_environment().is_some();
@@ -99,7 +99,7 @@ fn given_twice(config: &Config) -> impl Iterator<Item = Unusable> {
     twice.into_iter().flatten()
 }
 
-/// Whether the key of the journal is one, where it is configured.
+/// Checks the key of the journal, if one is configured.
 fn journal_key(config: &Config) -> Result<(), Unusable> {
     let (source, made) = match (&config.journal.key_file, config::journal_key_environment()) {
         (Some(path), _) => (ValueSource::Key("journal.key_file"), Key::from_file(path)),
@@ -116,7 +116,8 @@ fn journal_key(config: &Config) -> Result<(), Unusable> {
     })
 }
 
-/// Whether operators can use their listener, and whether it is open to others than they mean.
+/// Checks that the admin token is one, and that others do not reach an admin listener without any
+/// protection.
 fn operators_token(config: &Config) -> Result<(), Unusable> {
     let admin = &config.admin;
     let token = app::admin_token(config).map_err(|found| Unusable {

@@ -1,4 +1,4 @@
-//! `segment-gateway writes`: what operators ask a running gateway about the writes it keeps.
+//! `segment-gateway writes`: the durable writes of a running gateway.
 
 use super::admin::{AdminTarget, ask, encoded};
 use super::output::say;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// How often progress is looked at.
+/// The interval at which progress is asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The command and its flags.
@@ -71,7 +71,7 @@ enum Action {
     Watch,
 }
 
-/// Whose writes, and which.
+/// A selection of writes.
 #[derive(Args, Debug)]
 struct Which {
     /// Hash of the credential, as lists and logs show it.
@@ -157,7 +157,7 @@ pub(super) async fn act(command: &WritesCommand) -> Result<(), String> {
     }
 }
 
-/// The token of a file, marked so that nothing shows it.
+/// Reads a token, marked so that nothing shows it.
 fn read_token(file: &Path) -> Result<HeaderValue, String> {
     let mut text = String::new();
     let read = if file == Path::new("-") {
@@ -223,7 +223,7 @@ fn list(page: &Value) {
     }
 }
 
-/// Follows a bulk to its end.
+/// Shows the progress of all writes until none is left.
 async fn watch(target: &AdminTarget) -> Result<(), String> {
     let look = async || {
         ask(
@@ -256,7 +256,7 @@ async fn watch(target: &AdminTarget) -> Result<(), String> {
     Ok(())
 }
 
-/// What has become of those that were watched.
+/// Returns a sentence about the writes that ended while they were watched.
 fn summary(first: &Value, ended: &Value) -> String {
     match ended_since(first, ended) {
         0 => "no write is under way".to_owned(),
@@ -272,7 +272,7 @@ fn left(page: &Value) -> u64 {
         .sum()
 }
 
-/// The numbers of those that have ended in the meantime, by state.
+/// Returns how many writes have ended since `first`, by state.
 fn by_state<'v>(first: &'v Value, now: &'v Value) -> impl Iterator<Item = (&'v str, u64)> {
     let states = now["ended"].as_object().into_iter().flatten();
     states.map(|(state, n)| {

@@ -3,10 +3,10 @@
 
 use super::keys::Config;
 
-/// What a new configuration changes.
+/// The effect of a new configuration on a running gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigChange {
-    /// What holds from now on: the new values where they can be taken over, the old ones elsewhere.
+    /// The configuration from now on: new values where a reload applies them, old ones elsewhere.
     pub config: Config,
     /// The keys whose new values are in it.
     pub applied: Vec<&'static str>,

@@ -12,8 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 /// The places of the values that were written, by key.
 pub type Places = BTreeMap<String, Place>;
 
-/// Everything that is wrong with a configuration as a whole. Where several values contradict each
-/// other, the problem stands at the first that was written.
+/// Returns everything that is wrong with a configuration as a whole. Where several values
+/// contradict each other, the problem is placed at the first that was written.
 pub fn problems(config: &Config, places: &Places) -> Vec<ConfigProblem> {
     let mut check = Check {
         places,
@@ -26,12 +26,12 @@ pub fn problems(config: &Config, places: &Places) -> Vec<ConfigProblem> {
     check.problems
 }
 
-/// Everything that is wrong with a configuration of which nobody knows where it is written.
+/// Returns everything that is wrong with a configuration that was not read from a document.
 pub fn contradictions(config: &Config) -> Vec<ConfigProblem> {
     problems(config, &Places::new())
 }
 
-/// What deserves a second look.
+/// Returns what is allowed but deserves a second look, one sentence each.
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     if config.mode == Mode::Shadow {
@@ -94,7 +94,7 @@ struct Check<'p> {
 }
 
 impl Check<'_> {
-    /// `keys` are those that contradict each other.
+    /// Adds a problem; `keys` are those that contradict each other.
     fn add(&mut self, keys: &[&str], found: impl Into<String>, expected: impl Into<String>) {
         let written = keys.iter().find(|key| self.places.contains_key(**key));
         let Some(key) = written.or(keys.first()) else {
@@ -209,7 +209,8 @@ impl Check<'_> {
     }
 }
 
-/// Whether one of two listeners would take the connections of the other. Port 0 is any free one.
+/// Returns whether one of two listeners would take the connections of the other. Port 0 is any free
+/// one.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
     one.port() == other.port()

@@ -1,6 +1,6 @@
 //! Reads files and the environment: the only place that does, for settings.
 //!
-//! Everything is read anew with each call, so that a running program can load a changed file and
+//! Everything is read again with each call, so that a running program can load a changed file and
 //! keep what it has if that one is wrong. Relative paths are taken from the working directory.
 
 use super::keys::{self, Config};
@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 
 /// The route table that is used unless `routes.file` names another.
 pub const EMBEDDED_ROUTES: &str = include_str!("../../config/segment.toml");
-/// How the embedded table is called in messages.
+/// The name of the embedded table in messages.
 const EMBEDDED_NAME: &str = "segment.toml (embedded)";
-/// The largest file that is read: what is larger is not a configuration.
+/// The largest file that is read, in bytes. A larger one is not a configuration.
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;
 
 /// A configuration without problems, and the route table that belongs to it.
@@ -26,12 +26,12 @@ pub struct Loaded {
     pub config: Config,
     /// The operations, in the order of the route table's file. They are known to make a table.
     pub operations: Vec<OperationDef>,
-    /// What is allowed but probably not meant; one sentence each.
+    /// Sentences about what is allowed but probably not meant.
     pub warnings: Vec<String>,
 }
 
 impl Loaded {
-    /// The route table, with all windows divided by `time_scale`.
+    /// Returns the route table, with all windows divided by `time_scale`.
     pub fn table(&self, time_scale: u32) -> Result<Table, Vec<ConfigProblem>> {
         let built = Table::build(
             self.operations.clone(),
@@ -48,14 +48,15 @@ impl Loaded {
     }
 }
 
-/// A value that is well-formed and cannot be used all the same, as whoever would use it finds.
+/// A value that is well-formed and cannot be used all the same: a file that does not exist, an
+/// address of another machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unusable {
     /// Where the value comes from.
     pub source: ValueSource,
-    /// What was found.
+    /// The finding, as the message shows it.
     pub found: String,
-    /// What is expected.
+    /// The expectation, as the message shows it.
     pub expected: String,
 }
 
@@ -70,16 +71,17 @@ impl Unusable {
     }
 }
 
-/// Where a value comes from.
+/// The origin of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueSource {
     /// A key of the configuration.
     Key(&'static str),
-    /// A variable that is not of the configuration's own.
+    /// An environment variable that stands for no key.
     Variable(&'static str),
 }
 
-/// As [`load`], and tries the values out: what `probe` finds to be unusable is said with the rest.
+/// Loads as [`load`] does and tries the values out: what `probe` finds to be unusable is reported
+/// with the rest.
 pub fn load_usable(
     path: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
@@ -158,9 +160,8 @@ fn placed(unusable: Unusable, places: &check::Places) -> ConfigProblem {
     ConfigProblem::new(place, key, unusable.found, unusable.expected)
 }
 
-/// The variables of this process that concern the configuration, or look as if they did. One whose
-/// value is not UTF-8 is given with replacement characters, so that it is refused by the key that
-/// it sets.
+/// Returns the variables of this process that concern the configuration, or look as if they did. A
+/// value that is not UTF-8 gets replacement characters, so that the key that it sets rejects it.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;
@@ -170,24 +171,24 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// The secret of the journal's key, where it is given in this way.
+/// Returns the secret of the journal's key, if the environment has it.
 pub fn journal_key_environment() -> Option<OsString> {
     std::env::var_os(variables::JOURNAL_KEY)
 }
 
-/// The token of operators, where it is given in this way.
+/// Returns the admin token, if the environment has it.
 pub fn admin_token_environment() -> Option<OsString> {
     std::env::var_os(variables::ADMIN_TOKEN)
 }
 
-/// The state directory, where the environment names one: for commands that read no configuration.
+/// Returns the state directory that the environment names, for commands that read no configuration.
 pub fn state_directory_environment() -> Option<PathBuf> {
     let named = std::env::var_os("SEGMENT_GATEWAY__STATE__DIRECTORY");
     named.filter(|named| !named.is_empty()).map(PathBuf::from)
 }
 
-/// The customary proxy variables: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, each in upper case or
-/// else in lower case, empty where unset.
+/// Returns the customary proxy variables: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, each in upper
+/// case or else in lower case, empty where unset.
 pub fn proxy_environment() -> [String; 3] {
     ["HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"].map(|name| {
         let value = std::env::var_os(name).or_else(|| std::env::var_os(name.to_lowercase()));
@@ -242,7 +243,7 @@ fn operations(
     }
 }
 
-/// How many operations of the embedded table are not among these, if any.
+/// Returns how many operations of the embedded table are not among these, if any.
 fn left_out(operations: &[OperationDef]) -> Option<usize> {
     let document = Document::parse(EMBEDDED_NAME, EMBEDDED_ROUTES).ok()?;
     let embedded = routes::read(&document, &mut Findings::default());
@@ -256,7 +257,7 @@ fn is_same_route(one: &OperationDef, other: &OperationDef) -> bool {
     one.method == other.method && one.path == other.path
 }
 
-/// The text of a file, or the problem that names it.
+/// Returns the text of a file, or the problem that names it.
 fn text_of(path: &Path) -> Result<String, ConfigProblem> {
     let read = || {
         let mut text = String::new();

@@ -3,16 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// One thing that is wrong, and what to do about it.
+/// One mistake, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigProblem {
-    /// Where it was found; `None` where nothing was written and a default is meant.
+    /// The place of the value; `None` where nothing was written and a default is meant.
     pub place: Option<Place>,
     /// The key with its sections, e.g. `upstream.url`; empty for a whole file.
     pub key: String,
-    /// What was found.
+    /// The finding.
     pub found: String,
-    /// What is expected.
+    /// The expectation.
     pub expected: String,
 }
 
@@ -33,7 +33,7 @@ impl ConfigProblem {
     }
 }
 
-/// Where a value was written.
+/// The place at which a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A line of a file, counted from 1; 0 is the file as a whole.
@@ -45,7 +45,8 @@ pub enum Place {
 }
 
 impl Place {
-    /// Sorts problems as people go through them: a file from top to bottom, then the environment.
+    /// Returns the rank of a problem in reading order: a file from top to bottom, the environment,
+    /// flags, then what was not written.
     fn position(place: Option<&Self>) -> (u8, usize) {
         match place {
             Some(Self::Line(_, line)) => (0, *line),
@@ -56,7 +57,7 @@ impl Place {
     }
 }
 
-/// Puts the problems of one file, and of the environment over it, into the order of reading.
+/// Sorts the problems of one file and of the environment into reading order.
 pub fn sort(problems: &mut [ConfigProblem]) {
     problems.sort_by_key(|problem| Place::position(problem.place.as_ref()));
 }

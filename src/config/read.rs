@@ -1,6 +1,6 @@
 //! Pure. Reads a TOML document section by section, with the environment laid over it.
 //!
-//! A [`Section`] is asked for its keys one by one, each with the place of the value it may replace.
+//! A [`Section`] is asked for its keys one by one, each with the value that it may replace.
 //! What is wrong is collected, not returned: one run finds every wrong value and every unknown key.
 //! Only the syntax of TOML stops at its first error, since nothing behind it can be trusted.
 
@@ -17,10 +17,10 @@ pub mod variables;
 
 use nearest::nearest;
 
-/// What environment variables begin with.
+/// The prefix of environment variables that stand for keys.
 pub const PREFIX: &str = "SEGMENT_GATEWAY__";
-/// Keys that no message proposes for an unknown one: whoever mistypes a name must not be led to
-/// open something.
+/// Keys that no message proposes for an unknown one: a typing mistake must not lead anybody to open
+/// something.
 const UNSAFE: [&str; 4] = [
     "admin.open",
     "admin.public",
@@ -31,13 +31,13 @@ const UNSAFE: [&str; 4] = [
 /// A TOML document, with the positions of all its keys.
 pub struct Document<'t> {
     file: Arc<str>,
-    /// Where each line ends.
+    /// The offset at which each line ends.
     line_ends: Vec<usize>,
     root: DeTable<'t>,
 }
 
 impl<'t> Document<'t> {
-    /// Parses a document; the first error of syntax is the problem. `file` is for messages.
+    /// Parses a document; the first error of syntax is the problem. `file` is its name in messages.
     pub fn parse(file: &str, text: &'t str) -> Result<Self, ConfigProblem> {
         let file: Arc<str> = file.into();
         let line_ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
@@ -68,7 +68,7 @@ impl<'t> Document<'t> {
     }
 }
 
-/// The number of the line in which a span begins.
+/// Returns the number of the line in which a span begins, counted from 1.
 fn line(line_ends: &[usize], span: &Range<usize>) -> usize {
     line_ends.partition_point(|end| *end < span.start) + 1
 }
@@ -82,9 +82,9 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Takes the variables that begin with [`PREFIX`]; of one given twice the last counts. A name
-    /// that is not in upper case is kept as it is and so will be unknown, and so is one that begins
-    /// like the program's name alone.
+    /// Takes the variables that begin with [`PREFIX`]; the last of the same name counts. A name
+    /// that is not in upper case is kept as it is, so that it is unknown later. A variable that
+    /// only begins like the program's name is kept as a stranger.
     pub fn new(pairs: impl Iterator<Item = (String, String)>) -> Self {
         let mut values = BTreeMap::new();
         let mut strangers = Vec::new();
@@ -105,17 +105,17 @@ impl Environment {
     }
 }
 
-/// The variable that stands for a key.
+/// Returns the variable that stands for a key.
 fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
 }
 
-/// What reading gathers besides the values.
+/// The findings of reading, besides the values.
 #[derive(Default)]
 pub struct Findings {
     /// Everything that is wrong.
     pub problems: Vec<ConfigProblem>,
-    /// Where each value that was written stands, by key.
+    /// The place of each value that was written, by key.
     pub places: BTreeMap<String, Place>,
     /// All keys that were asked for, with their sections.
     pub known: Vec<String>,
@@ -123,7 +123,7 @@ pub struct Findings {
     pub facts: Vec<KeyFacts>,
 }
 
-/// A key's value without a configuration, and the values that it accepts.
+/// The default of a key, and the values that it accepts.
 pub struct KeyFacts {
     /// The value without a configuration.
     pub default: String,
@@ -138,7 +138,7 @@ pub struct Section<'a> {
     table: Option<&'a DeTable<'a>>,
     /// Empty, or the names of the sections with a dot at the end.
     path: String,
-    /// Where the table begins.
+    /// The place at which the table begins.
     header: Option<Place>,
     findings: &'a mut Findings,
     keys: Vec<String>,
@@ -198,7 +198,7 @@ impl<'a> Section<'a> {
         section.unknown_keys();
     }
 
-    /// The names of the keys in the document, in the order in which they are written.
+    /// Returns the names of the keys in the document, in the order in which they are written.
     pub fn names(&self) -> Vec<String> {
         let entries = self.table.into_iter().flat_map(|table| table.iter());
         let mut names: Vec<_> = entries
@@ -208,7 +208,7 @@ impl<'a> Section<'a> {
         names.into_iter().map(|(_, name)| name).collect()
     }
 
-    /// Whether there is a value under this key.
+    /// Returns whether there is a value under this key.
     pub fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))
             || self.environment.values.contains_key(&self.path_of(key))
@@ -221,7 +221,7 @@ impl<'a> Section<'a> {
         self.read(key, target, form, |_| true);
     }
 
-    /// The same for a value that must lie within bounds.
+    /// Reads the value of a key, which must lie within bounds.
     pub fn within<T: ConfigValue + PartialOrd>(
         &mut self,
         key: &str,
@@ -287,7 +287,7 @@ impl<'a> Section<'a> {
             .to_owned()
     }
 
-    /// Where the value of a key is written: the environment goes before the document.
+    /// Returns the place of a value: the environment goes before the document.
     fn place(&self, key: &str) -> Option<Place> {
         if let Some((name, _)) = self.environment.values.get(&self.path_of(key)) {
             return Some(Place::Variable(name.clone()));
@@ -313,7 +313,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Variables are judged when everything has been asked for; their values are not shown, since
+    /// Reports unknown variables, after everything was asked for. Their values are not shown, since
     /// one that was meant for another program may be a secret.
     fn unknown_variables(&mut self) {
         let values = &self.environment.values;
@@ -342,7 +342,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Whether a message may propose this key.
+/// Returns whether a message may propose this key.
 fn is_safe(path: &str) -> bool {
     !UNSAFE.contains(&path)
 }

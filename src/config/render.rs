@@ -17,10 +17,10 @@ const HEADINGS: [&str; 9] = [
     "MERGE",
 ];
 
-/// The effective route table in aligned columns, one line for each operation. `~` before a limit
-/// says that the API does not document it; `-` is nothing, `*` is everything. Under CACHE stands a
-/// time, or `api` for as long as the API says, and what else is configured. Under MERGE stands the
-/// most elements of a dispatch, or `off` where merging is only described.
+/// Returns the effective route table in aligned columns, one line per operation. `~` marks a limit
+/// that the API does not document; `-` is nothing, `*` is everything. CACHE has a time, or `api`
+/// for as long as the API says, and what else is configured. MERGE has the most elements of a
+/// batch, or `off` where merging is only described.
 pub fn render_routes(table: &Table) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     rows.extend(table.operations().iter().map(|operation| row(operation)));

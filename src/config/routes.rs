@@ -7,8 +7,8 @@ use crate::route::{BudgetSpec, CachePolicy, MergeDef, OperationDef, Rate, Source
 use http::Method;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The definitions in a document, in the order in which they are written. What is wrong stands in
-/// the findings; an operation without method or path is then left out.
+/// Returns the definitions in a document, in the order in which they are written. Mistakes are in
+/// the findings; an operation without a path is left out.
 pub fn read(document: &Document<'_>, findings: &mut Findings) -> Vec<OperationDef> {
     let environment = Environment::default();
     let mut definitions = Vec::new();
@@ -53,7 +53,7 @@ fn required<T: ConfigValue>(section: &mut Section<'_>, key: &str, target: &mut O
 /// The rates of shared budgets, by name; `None` where the rate itself is wrong.
 type Rates = BTreeMap<String, Option<Rate>>;
 
-/// What stands for a method that cannot be read.
+/// Stand-ins for a method that cannot be read.
 const NO_WRITE: Method = Method::CONNECT;
 const NO_READ: Method = Method::TRACE;
 
@@ -88,7 +88,7 @@ fn operation(
     Some(def)
 }
 
-/// How answers are cached besides `cache` and `reads`.
+/// Reads how responses are cached, besides `cache` and `reads`.
 fn caching(section: &mut Section<'_>, caching: &mut CachePolicy) {
     section.key("cache_directives", &mut caching.directives);
     section.key(
@@ -100,7 +100,7 @@ fn caching(section: &mut Section<'_>, caching: &mut CachePolicy) {
     section.key("heuristic_percent", &mut caching.heuristic_percent);
 }
 
-/// How writes are merged, or `None` where it is not said of what.
+/// Reads how writes are merged; `None` if `elements` is missing.
 fn merge(section: &mut Section<'_>) -> Option<MergeDef> {
     let mut elements: Option<Source> = None;
     required(section, "elements", &mut elements);
@@ -111,7 +111,8 @@ fn merge(section: &mut Section<'_>) -> Option<MergeDef> {
     elements.map(|_| def)
 }
 
-/// The budget of an operation: its own with a documented limit, a shared one, or the default.
+/// Returns the budget of an operation: its own with a documented limit, a shared one, or `None` for
+/// the default.
 fn budget(
     name: &str,
     section: &mut Section<'_>,
@@ -145,7 +146,7 @@ fn budget(
     rate.map(|rate| spec(&shared, rate))
 }
 
-/// What the table finds wrong with the definitions, with the places where they are written.
+/// Returns a problem of the table with the place at which its definition is written.
 pub fn placed(problem: table::RouteProblem, findings: &Findings) -> ConfigProblem {
     let operation = format!("operations.{}", problem.operation);
     let key = format!("{operation}.{}", problem.key);

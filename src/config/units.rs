@@ -1,7 +1,8 @@
-//! Pure. How durations, sizes and rates are written: `250ms`, `64 MiB`, `60 per 1m`.
+//! Pure. Durations, sizes and rates as text: `250ms`, `64 MiB`, `60 per 1m`.
 //!
-//! Every quantity carries its unit; a bare number is refused, because the reader of a configuration
-//! cannot know whether 60 means seconds or milliseconds. What is rendered parses to the same value.
+//! Every quantity carries its unit; a bare number is rejected, because the reader of a
+//! configuration cannot know whether 60 means seconds or milliseconds. What is rendered parses to
+//! the same value.
 
 use crate::route::Rate;
 use std::fmt::{self, Write as _};
@@ -15,22 +16,22 @@ pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 pub struct Size(pub usize);
 
 impl Size {
-    /// So many KiB of 1,024 bytes.
+    /// Returns `count` KiB of 1,024 bytes.
     pub const fn kib(count: usize) -> Self {
         Self(count * 1024)
     }
 
-    /// So many MiB of 1,048,576 bytes.
+    /// Returns `count` MiB of 1,048,576 bytes.
     pub const fn mib(count: usize) -> Self {
         Self(count * 1024 * 1024)
     }
 }
 
-/// What is expected of a duration.
+/// The form of a duration, for messages.
 pub const DURATION: &str = "a duration with its unit, such as `250ms`, `30s`, `5m`, `1h` or `1d`";
-/// What is expected of a size.
+/// The form of a size, for messages.
 pub const SIZE: &str = "a size with its unit, such as `512 B`, `32 KiB`, `64 MiB` or `1 GiB`";
-/// What is expected of a rate.
+/// The form of a rate, for messages.
 pub const RATE: &str = "a rate, such as `60 per 1m`, `120 per 1d` or `100/s`";
 
 const DURATIONS: [(&str, u64); 5] = [
@@ -78,7 +79,8 @@ pub fn rate(text: &str) -> Option<Rate> {
     (limit > 0 && !window.is_zero()).then_some(Rate { limit, window })
 }
 
-/// Why `text` is no quantity, where something more helpful can be said than what is expected.
+/// Returns advice about a `text` that is no quantity, where the expected form alone is of little
+/// help.
 pub fn advice(text: &str) -> &'static str {
     let text = text.trim();
     if digits(text).is_some() {
@@ -94,7 +96,7 @@ pub fn advice(text: &str) -> &'static str {
     }
 }
 
-/// The shortest form that [`duration`] reads; fractions of a millisecond are dropped.
+/// Returns the shortest form that [`duration`] reads; fractions of a millisecond are dropped.
 pub fn show_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let unit = DURATIONS
@@ -106,13 +108,13 @@ pub fn show_duration(duration: Duration) -> String {
     }
 }
 
-/// The form that [`rate`] reads.
+/// Returns the form that [`rate`] reads.
 pub fn show_rate(rate: Rate) -> String {
     format!("{} per {}", rate.limit, show_duration(rate.window))
 }
 
 impl fmt::Display for Size {
-    /// The shortest form that [`size`] reads.
+    /// Writes the shortest form that [`size`] reads.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = SIZES
             .iter()
@@ -124,7 +126,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// A value as it is quoted in a message: on one line, and not longer than a line should be.
+/// Returns a value as a message quotes it: on one line, shortened to 60 characters.
 pub fn quoted(text: &str) -> String {
     const LENGTH: usize = 60;
     let mut quoted = String::from("\"");

@@ -1,4 +1,4 @@
-//! Pure. The kinds of values a configuration has: how each is read, from TOML or from the
+//! Pure. The kinds of values in a configuration: how each is read, from TOML or from the
 //! environment, and how it is shown.
 
 use super::units::{self, Size};
@@ -12,14 +12,14 @@ use toml::de::DeValue;
 
 /// A kind of value.
 pub trait ConfigValue: Sized {
-    /// Reads the value, or says what is expected.
+    /// Reads the value, or returns the expectation for the message.
     fn read(raw: Raw<'_>) -> Result<Self, String>;
 
-    /// The value in a message.
+    /// Returns the value as a message shows it.
     fn show(&self) -> String;
 }
 
-/// One value as it is written.
+/// One value as it was written.
 #[derive(Clone, Copy)]
 pub enum Raw<'a> {
     /// In a document.
@@ -48,7 +48,7 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// Advice for a quantity: a number without quotes is bare too.
+    /// Returns advice for a quantity; a number without quotes lacks its unit too.
     fn advice(self) -> &'static str {
         match self {
             Self::Toml(DeValue::Integer(_) | DeValue::Float(_)) => units::advice("1"),
@@ -112,7 +112,7 @@ impl ConfigValue for usize {
     }
 }
 
-/// What is expected where any text will do.
+/// The expectation where any text will do.
 const TEXT: &str = "text in quotes";
 
 /// Reads a value that is written as text; `expected` says what is, where `parse` refuses it.
@@ -255,7 +255,7 @@ impl ConfigValue for Source {
     }
 }
 
-/// In the environment an absent value is written as an empty one.
+/// In the environment an empty value stands for an absent one.
 impl<T: ConfigValue> ConfigValue for Option<T> {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         if raw.text() == Some("") {

@@ -1,7 +1,7 @@
 //! The byte stream of a connection, watched for what hyper does not report: an ambiguous head, a
 //! caller that hung up while it waits, and a caller that does not read its response.
 //!
-//! **Hang-ups.** `presence.rs` says how they are found.
+//! `presence.rs` says how hang-ups are found, `deadlines.rs` how heads and responses are timed.
 //!
 //! **Slow readers.** hyper polls a response body, and with it the body's deadlines, only after the
 //! socket has accepted what came before. So a caller that reads nothing is detected here.
@@ -12,8 +12,7 @@
 //! caller pipelines such bytes behind a request whose response is still being written, the bare
 //! status passes.
 //!
-//! A head that began and is overdue is answered with 408. If nothing came, the connection is closed
-//! without a response.
+//! An overdue head that began is answered with 408. Without a first byte there is no response.
 //!
 //! **Closing.** A connection that is closed while bytes still arrive is reset, and the reset may
 //! overtake the response. So [`Line::close`] reads and drops some of them first (RFC 9112, section
@@ -23,7 +22,7 @@ use super::deadlines::{HeadDeadline, HeadPart, LinePatience, WriteDeadline};
 use super::framing::Framing;
 use super::notes::{ConnectionStage, Notes};
 use super::presence::{INTERIM, Presence, RESET_WITHIN, Round};
-use super::refusals::MalformedReplies;
+use super::refusals::{MalformedReplies, reason_of};
 use crate::metrics::Malformed;
 use std::future::Future;
 use std::io;
@@ -286,14 +285,6 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
                 () = stopped => {}
             }
         }
-    }
-}
-
-/// Returns the reason for which hyper would send this response.
-fn reason_of(answer: &[u8]) -> Malformed {
-    match answer.get(9..12) {
-        Some(b"431" | b"414") => Malformed::TooLarge,
-        _ => Malformed::Head,
     }
 }
 

@@ -58,6 +58,14 @@ impl MalformedReplies {
     }
 }
 
+/// Returns the reason for which hyper would send this response.
+pub(super) fn reason_of(answer: &[u8]) -> Malformed {
+    match answer.get(9..12) {
+        Some(b"431" | b"414") => Malformed::TooLarge,
+        _ => Malformed::Head,
+    }
+}
+
 /// Returns a response in the syntax of HTTP/1.1.
 fn written(answer: &Response<Bytes>, date: &str) -> Vec<u8> {
     let (status, body) = (answer.status(), answer.body());

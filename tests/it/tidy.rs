@@ -261,7 +261,6 @@ const LONG: &[&str] = &[
     "journal/disk.rs",
     "journal/disk/rows.rs",
     "lanes/mod.rs",
-    "server/line.rs",
     "write/durable/accept.rs",
 ];
 

@@ -1,10 +1,10 @@
 //! Pure. Finds the word that was probably meant.
 
-/// What a word must have to be taken for the beginning of another.
+/// The characters that a word must have to be taken for the beginning of another.
 const BEGINNING: usize = 3;
 
-/// The known word that is most likely meant: the least edits away, and by at most half of its
-/// length. One that begins with the word is next to it.
+/// Returns the known word that is most likely meant: the fewest edits away, and at most half of its
+/// length. A known word that begins with `word` is one edit away.
 pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let scored = known.map(|known| {
         let begins = word.len() >= BEGINNING && known.starts_with(word);
@@ -14,8 +14,7 @@ pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> O
     (distance * 2 <= known.len()).then_some(known)
 }
 
-/// How many characters must be inserted, removed or replaced to make one word the other
-/// (Levenshtein). Long words are cut: they resemble no key.
+/// Returns the edit distance of two words (Levenshtein). Long words are cut: they resemble no key.
 fn edits(left: &str, right: &str) -> usize {
     let left: Vec<char> = left.chars().take(64).collect();
     let right: Vec<char> = right.chars().take(64).collect();

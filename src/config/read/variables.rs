@@ -1,18 +1,18 @@
 //! Pure. Environment variables that begin like the program's name and are no keys of the
 //! configuration.
 //!
-//! A name that is mistyped by one underscore must not be passed over in silence. Known are the two
-//! secrets and what Kubernetes and Docker set for a service that is called as the gateway.
+//! A name with one underscore too few must not be ignored in silence. Known are the two secrets and
+//! what Kubernetes and Docker set for a service with the gateway's name.
 
 use super::nearest::nearest;
 
-/// The token of operators.
+/// The admin token.
 pub const ADMIN_TOKEN: &str = "SEGMENT_GATEWAY_ADMIN_TOKEN";
 /// The secret of the journal's key.
 pub const JOURNAL_KEY: &str = "SEGMENT_GATEWAY_JOURNAL_KEY";
-/// What all of them begin with.
+/// The prefix of all of them.
 const PROGRAM: &str = "SEGMENT_GATEWAY";
-/// What variables of the build and of the tests begin with, which may be set all the same.
+/// Prefixes of variables of the build and of the tests, which may be set.
 const ELSEWHERE: [&str; 5] = [
     "SEGMENT_GATEWAY_COMMIT",
     "SEGMENT_GATEWAY_BLESS",
@@ -21,8 +21,7 @@ const ELSEWHERE: [&str; 5] = [
     "SEGMENT_GATEWAY_NEEDS_",
 ];
 
-/// Whether a variable begins like the program's name, whatever the case of its letters, and is not
-/// known.
+/// Returns whether a variable begins like the program's name, in any case, and is not known.
 pub fn is_stranger(name: &str, value: &str) -> bool {
     let begins = name
         .get(..PROGRAM.len())
@@ -32,8 +31,8 @@ pub fn is_stranger(name: &str, value: &str) -> bool {
     begins && !is_known && !is_service_link(name, value)
 }
 
-/// Whether Kubernetes ("Environment variables", "Accessing the Service") or Docker's links set it
-/// for a service: `…_SERVICE_HOST`, `…_SERVICE_PORT_HTTP`, `…_PORT`, `…_PORT_80_TCP_ADDR`.
+/// Returns whether Kubernetes ("Environment variables", "Accessing the Service") or Docker's links
+/// set it for a service: `…_SERVICE_HOST`, `…_SERVICE_PORT_HTTP`, `…_PORT`, `…_PORT_80_TCP_ADDR`.
 fn is_service_link(name: &str, value: &str) -> bool {
     let is_port = || {
         let (_, rest) = name.split_once("_PORT_")?;
@@ -48,7 +47,7 @@ fn is_service_link(name: &str, value: &str) -> bool {
         || is_port().unwrap_or(false)
 }
 
-/// What is expected in the place of an unknown variable; `known` are those that stand for keys.
+/// Returns the expectation in place of an unknown variable; `known` are those that stand for keys.
 pub(super) fn expected(name: &str, known: &[String]) -> String {
     // Underscores are what is mistyped most, and the part that all have in common is no
     // resemblance.
