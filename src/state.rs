@@ -2,6 +2,10 @@
 //!
 //! One process owns it at a time: two that send with one token would exceed its budgets. The
 //! lock is the operating system's, so it ends with the process however that ends.
+//!
+//! The directory belongs to one user, and nobody else can change it or what is in it: the ledger
+//! and the journal decide what is sent with a token. This file knows the names in the directory;
+//! what the ledger and the journal contain is theirs.
 
 use crate::private_file;
 use sha2::{Digest, Sha256};
@@ -24,7 +28,8 @@ const LEDGER: &str = "ledger";
 const KEY: &str = "credential-hash.key";
 const JOURNAL: &str = "journal.db";
 const JOURNAL_KEY: &str = "journal.key";
-/// The names under which files are opened in it, here or by the ledger or the journal.
+/// The names under which files are opened in it, here or by the ledger or the journal. What has
+/// another name is left alone.
 const OWN: [&str; 14] = [
     LOCK,
     LEDGER,
@@ -42,7 +47,7 @@ const OWN: [&str; 14] = [
     "journal.key.new",
 ];
 
-/// Why the state directory or the key cannot be used; `Display` says what to do.
+/// Why the state directory or the key cannot be used. `Display` names the path and says what to do.
 #[derive(Debug)]
 pub enum StateError {
     /// The directory cannot be made or written.
@@ -103,7 +108,7 @@ impl std::fmt::Display for StateError {
 
 impl std::error::Error for StateError {}
 
-/// An owned state directory.
+/// A state directory that this process owns. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct StateDirectory {
     directory: PathBuf,
@@ -114,12 +119,14 @@ pub struct StateDirectory {
 }
 
 impl StateDirectory {
-    /// Takes the directory, creating it with mode 0700 if need be.
+    /// Takes the directory, creating it with mode 0700 if need be. Blocks, and does not wait for
+    /// another owner.
     pub fn open(directory: &Path) -> Result<Self, StateError> {
         let failed = |error| StateError::Directory(directory.to_owned(), error);
         let mut builder = std::fs::DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(directory);
         made.map_err(failed)?;
+        // Before anything in it is opened.
         ours(directory)?;
         let path = directory.join(LOCK);
         let is_new = !path.exists();
@@ -127,6 +134,7 @@ impl StateDirectory {
         options.create(true).write(true).truncate(false);
         let lock = options.mode(0o600).open(path).map_err(failed)?;
         let state = Self::take(directory, Some(lock))?;
+        // A kill before this leaves an unmarked lock, which `take` judges by the journal.
         if is_new {
             state.mark(MADE)?;
         }
@@ -141,7 +149,7 @@ impl StateDirectory {
     pub fn inspect(directory: &Path) -> Result<Option<Self>, StateError> {
         let failed = |error| StateError::Directory(directory.to_owned(), error);
         let exists = directory.exists();
-        // Of one that is to be made, its nearest parent that is there.
+        // A directory that does not exist yet is created in its nearest existing parent.
         let mut above = directory.ancestors().skip(usize::from(!exists));
         let is_there = |path: &&Path| path.as_os_str().is_empty() || path.exists();
         let nearest = above
@@ -166,6 +174,7 @@ impl StateDirectory {
         }
     }
 
+    /// Takes the lock, and reads from its length what earlier owners did.
     fn take(directory: &Path, lock: Option<File>) -> Result<Self, StateError> {
         let failed = |error| StateError::Directory(directory.to_owned(), error);
         match lock.as_ref().map_or(Ok(()), File::try_lock) {
@@ -188,7 +197,8 @@ impl StateDirectory {
         })
     }
 
-    /// Returns whether an earlier owner may have sent something.
+    /// Returns whether an earlier owner may have sent something. If so, a missing ledger means that
+    /// what was sent is unknown, and not that nothing was.
     pub fn was_used(&self) -> bool {
         self.was_used
     }
@@ -198,6 +208,7 @@ impl StateDirectory {
         self.mark(USED)
     }
 
+    /// Sets the length of the lock file, synced.
     fn mark(&self, mark: u64) -> Result<(), StateError> {
         let marked = self.lock.as_ref().map_or(Ok(()), |lock| {
             lock.set_len(mark)?;
@@ -206,12 +217,13 @@ impl StateDirectory {
         marked.map_err(|error| StateError::Directory(self.directory.join(LOCK), error))
     }
 
-    /// Returns the path of the ledger.
+    /// Returns the path of the ledger of attempts.
     pub fn ledger(&self) -> PathBuf {
         self.directory.join(LEDGER)
     }
 
-    /// Removes the ledger: what was sent is unknown from now on.
+    /// Removes the ledger: what was sent is unknown from now on. Shadow mode does so, because it
+    /// forwards without recording.
     pub fn forget_ledger(&self) -> Result<(), StateError> {
         private_file::remove(&self.ledger())
             .map_err(|error| StateError::Directory(self.directory.clone(), error))
@@ -227,7 +239,8 @@ impl StateDirectory {
         self.directory.join(JOURNAL)
     }
 
-    /// Returns the key in the directory, which the first start creates with mode 0600.
+    /// Returns the key in the directory, which the first start creates with mode 0600. It is never
+    /// replaced while there is a journal: writes are kept under hashes of that key.
     pub fn key(&self) -> Result<[u8; 32], StateError> {
         if let Some(key) = self.key_found()? {
             return Ok(key);
@@ -309,6 +322,7 @@ fn is_own(name: &OsStr) -> bool {
     OWN.iter().any(|own| name == *own)
 }
 
+/// Returns what is there instead of a file, for a message.
 fn shown(kind: std::fs::FileType) -> &'static str {
     match kind {
         kind if kind.is_dir() => "a directory",
@@ -328,7 +342,8 @@ pub fn is_readable_by_all(path: &Path) -> bool {
     allows(&path, 0o004) && path.ancestors().skip(1).all(|above| allows(above, 0o001))
 }
 
-/// Returns the key in an operator's key file; all of its bytes count.
+/// Returns the key in an operator's key file: a hash of all its bytes, so that any file of random
+/// bytes or text will do.
 pub fn key_file(path: &Path) -> Result<[u8; 32], StateError> {
     /// The bytes of a file that count.
     const LONGEST_KEY: u64 = 64 * 1024;
@@ -342,14 +357,15 @@ pub fn key_file(path: &Path) -> Result<[u8; 32], StateError> {
     Ok(Sha256::digest(&bytes).into())
 }
 
-/// Returns a random key for this process alone.
+/// Returns a random key for this process alone. Without a kept key, hashes of credentials change
+/// with each start.
 pub fn random_key() -> Result<[u8; 32], StateError> {
     let mut key = [0; 32];
     getrandom::fill(&mut key).map_err(|_| StateError::Random)?;
     Ok(key)
 }
 
-/// Checks that this user may create files in a directory.
+/// Checks that this user may create files in a directory, without creating one.
 fn may_write(directory: &Path) -> io::Result<()> {
     use rustix::fs::{Access, access};
     Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?)

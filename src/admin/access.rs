@@ -187,6 +187,7 @@ impl Denied {
         }
     }
 
+    /// Returns the status code of the rejection.
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,
@@ -264,6 +265,8 @@ impl Access {
         }
     }
 
+    /// Returns whether the listener has this name: a loopback name, an IP address or a configured
+    /// one, with or without a port.
     fn knows(&self, host: &str) -> bool {
         let name = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,

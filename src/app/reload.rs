@@ -3,6 +3,9 @@
 //! Everything is checked before anything is applied: a bad file changes nothing. Budgets, queues,
 //! durable writes and connections keep their state. What a reload does not apply is named in the
 //! log and waits for a restart.
+//!
+//! Which keys a reload applies stands in `config/keys.rs`; `gateway/reload.rs` replaces the parts.
+//! Reloads come one after the other; several signals during one are one more.
 
 use super::assembly;
 use super::operators::access;
@@ -43,7 +46,7 @@ impl fmt::Debug for Reloads {
     }
 }
 
-/// The configuration in effect.
+/// The configuration in effect: that of the start, with the values that reloads applied.
 #[derive(Debug)]
 struct Present {
     config: Config,
@@ -83,7 +86,7 @@ impl Reloader {
         }
     }
 
-    /// Returns how long requests may go on after the signal to stop.
+    /// Returns how long requests may go on after the signal to stop, as the last reload has it.
     pub(super) fn drain_time(&self) -> Duration {
         self.present.lock().config.shutdown.drain
     }
@@ -94,6 +97,7 @@ impl Reloader {
             let (source, reloader) = (reloads.source.clone(), self.clone());
             // Blocking: reading a file may take any time.
             let mut read = tokio::task::spawn_blocking(move || reloader.came(source()));
+            // A read that hangs is reported once, then waited for: two must not run at a time.
             let read = match tokio::time::timeout(PATIENCE, &mut read).await {
                 Ok(read) => read,
                 Err(_) => {
@@ -111,6 +115,7 @@ impl Reloader {
         }
     }
 
+    /// Applies what was read, or reports why it cannot be.
     fn came(&self, loaded: Result<Loaded, Vec<ConfigProblem>>) {
         let taken = loaded.map_err(|problems| texts(&problems));
         let taken = taken.and_then(|loaded| self.take_over(loaded));
@@ -123,6 +128,7 @@ impl Reloader {
         }
     }
 
+    /// Reports a configuration that is not applied: each problem in the log, once in the metrics.
     fn failed(&self, problems: &[String]) {
         for problem in problems {
             tracing::error!(%problem, "configuration is invalid");
@@ -141,7 +147,9 @@ impl Reloader {
         // because the file may have another token under the same name.
         let access = access(&loaded.config).map_err(|why| vec![why.0])?;
         assembly::scale_times(&mut loaded.config, self.targets.scale);
+        // Held until the end: two reloads never mix.
         let mut present = self.present.lock();
+        // The address of a simulated API is this process's own, whatever the file says.
         if self.targets.simulated {
             let url = &present.config.upstream.url;
             loaded.config.upstream.url.clone_from(url);
@@ -149,6 +157,8 @@ impl Reloader {
         let mut change = ConfigChange::of(&present.config, &loaded.config);
         let table = self.table(&present, &loaded, &change)?;
         let running = self.targets.gateway.router().table.get();
+        // Only a table with the same operations, order and budgets is replaced while requests are
+        // in flight. Any other waits for a restart, together with all keys of its section.
         let is_same = |table: &Table| Replacement::is_same(&running, table);
         if table.as_ref().is_some_and(|table| !is_same(table)) {
             let routes = present.config.routes.clone();
@@ -156,6 +166,7 @@ impl Reloader {
             change.waiting.push(OPERATIONS);
         }
         let table = table.filter(is_same);
+        // Nothing below this line fails.
         agree(&change)?;
         warn(&loaded, &change);
         let has_table = table.is_some();
@@ -163,6 +174,7 @@ impl Reloader {
             present.operations = loaded.operations;
         }
         let quotas = assembly::allowed(&change.config);
+        // New quotas start with nothing used, so unchanged ones are kept.
         let has_quotas = quotas != assembly::allowed(&present.config);
         self.targets.gateway.replace(Replacement {
             table,
@@ -170,6 +182,7 @@ impl Reloader {
             quotas: has_quotas.then_some(quotas),
             lines: assembly::line_bounds(&change.config),
         });
+        // If a key of the section waits, so does the token: access is one decision.
         if change.config.admin == loaded.config.admin {
             if access.token != self.targets.access.get().token {
                 change.applied.push("the admin token");
@@ -196,7 +209,8 @@ impl Reloader {
         Ok(change.waiting.len())
     }
 
-    /// Returns the new route table, if it differs.
+    /// Returns the new route table, if it differs. It is built even if it will have to wait, so
+    /// that its mistakes are reported now.
     fn table(
         &self,
         present: &Present,
@@ -213,11 +227,13 @@ impl Reloader {
     }
 }
 
+/// Returns each problem as a line of the log.
 fn texts(problems: &[ConfigProblem]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
-/// Checks that new values agree with old ones that wait for a restart.
+/// Checks that new values agree with old ones that wait for a restart. Each configuration was
+/// checked as a whole; what is in effect now is a mixture of two.
 fn agree(change: &ConfigChange) -> Result<(), Vec<String>> {
     let problems = texts(&config::contradictions(&change.config));
     if problems.is_empty() {
@@ -230,6 +246,8 @@ fn agree(change: &ConfigChange) -> Result<(), Vec<String>> {
 
 /// Logs the warnings about the configuration in effect from now on.
 fn warn(loaded: &Loaded, change: &ConfigChange) {
+    // `loaded` has warnings about the file, which may differ from what is in effect: only those of
+    // its route table are taken over.
     let of_file = config::warnings(&loaded.config);
     let of_routes = loaded.warnings.iter();
     let of_routes = of_routes.filter(|warning| !of_file.contains(warning));

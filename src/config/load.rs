@@ -2,6 +2,10 @@
 //!
 //! Everything is read again with each call, so that a running program can load a changed file and
 //! keep what it has if that one is wrong. Relative paths are taken from the working directory.
+//!
+//! The order: the file is parsed; `keys.rs` reads values over the defaults, the environment before
+//! the file; `check.rs` compares keys; a probe tries values out; the route table is built. All
+//! mistakes of all steps are reported together. Only a file that cannot be parsed ends it early.
 
 use super::keys::{self, Config};
 use super::problem::{ConfigProblem, Place, sort};
@@ -14,17 +18,18 @@ use std::path::{Path, PathBuf};
 
 /// The route table that is used unless `routes.file` names another.
 pub const EMBEDDED_ROUTES: &str = include_str!("../../config/segment.toml");
-/// The name of the embedded table in messages.
+/// The name of the embedded table in messages, where others have their path.
 const EMBEDDED_NAME: &str = "segment.toml (embedded)";
 /// The largest file that is read, in bytes. A larger one is not a configuration.
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;
 
-/// A configuration without problems, and the route table that belongs to it.
+/// A configuration without problems, and the operations of its route table. It can be loaded again
+/// at any time and has no connection to a running gateway.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// Every value within its bounds.
     pub config: Config,
-    /// The operations, in the order of the route table's file. They are known to make a table.
+    /// The operations, in the order of the route table's file. A table was built from them.
     pub operations: Vec<OperationDef>,
     /// Sentences about what is allowed but probably not meant.
     pub warnings: Vec<String>,
@@ -100,6 +105,8 @@ pub fn load(
     load_with(path, &Environment::new(env), &|_| Vec::new())
 }
 
+/// Loads everything, in the order that the module describes. `probe` is asked even if there are
+/// problems already: what it says about sound values is worth reporting.
 fn load_with(
     path: Option<&Path>,
     environment: &Environment,
@@ -123,16 +130,18 @@ fn load_with(
     problems.extend(check::problems(&config, &findings.places));
     for unusable in probe(&config) {
         let problem = placed(unusable, &findings.places);
-        // What is malformed need not be said to be unusable too.
+        // One problem per key: a malformed value need not be reported as unusable too.
         if problem.key.is_empty() || problems.iter().all(|known| known.key != problem.key) {
             problems.push(problem);
         }
     }
     sort(&mut problems);
+    // The URL is joined with paths that begin with a slash.
     config
         .upstream
         .url
         .truncate(config.upstream.url.trim_end_matches('/').len());
+    // Warnings are reported only if there is no problem.
     let mut warnings = check::warnings(&config);
     let operations = match operations(&config, &mut warnings) {
         Ok(operations) => operations,
@@ -152,6 +161,7 @@ fn load_with(
     }
 }
 
+/// Returns a problem at the place where the unusable value was written.
 fn placed(unusable: Unusable, places: &check::Places) -> ConfigProblem {
     let (place, key) = match unusable.source {
         ValueSource::Key(key) => (places.get(key).cloned(), key),
@@ -196,6 +206,8 @@ pub fn proxy_environment() -> [String; 3] {
     })
 }
 
+/// Reads the route table of the configuration, or the embedded one. Adds warnings about what an
+/// own table leaves out, and about tags that no read has.
 fn operations(
     config: &Config,
     warnings: &mut Vec<String>,
@@ -210,7 +222,7 @@ fn operations(
     let document = Document::parse(&name, &text).map_err(|problem| vec![problem])?;
     let mut findings = Findings::default();
     let operations = routes::read(&document, &mut findings);
-    // Checked even where values are wrong, so that all is said at once.
+    // Built even if values are wrong, so that all mistakes are reported at once.
     let mut problems = std::mem::take(&mut findings.problems);
     match Table::build(operations.clone(), config.routes.defaults(), 1) {
         Ok(table) if problems.is_empty() => {
@@ -228,6 +240,7 @@ fn operations(
             }));
             Ok(operations)
         }
+        // A table that can be built from what is left, beside values that are wrong.
         Ok(_) => {
             sort(&mut problems);
             Err(problems)
@@ -243,7 +256,8 @@ fn operations(
     }
 }
 
-/// Returns how many operations of the embedded table are not among these, if any.
+/// Returns how many operations of the embedded table are not among these, if any. They are matched
+/// by method and path, because an own table may use other names.
 fn left_out(operations: &[OperationDef]) -> Option<usize> {
     let document = Document::parse(EMBEDDED_NAME, EMBEDDED_ROUTES).ok()?;
     let embedded = routes::read(&document, &mut Findings::default());
@@ -253,11 +267,13 @@ fn left_out(operations: &[OperationDef]) -> Option<usize> {
     Some(missing.count()).filter(|count| *count > 0)
 }
 
+/// Returns whether two definitions are of the same operation of the API.
 fn is_same_route(one: &OperationDef, other: &OperationDef) -> bool {
     one.method == other.method && one.path == other.path
 }
 
-/// Returns the text of a file, or the problem that names it.
+/// Returns the text of a file, or the problem that names it. The size is bounded while reading: a
+/// device or a pipe has no length.
 fn text_of(path: &Path) -> Result<String, ConfigProblem> {
     let read = || {
         let mut text = String::new();

@@ -13,7 +13,8 @@
 //! - Requests without a name leave all of it to the names.
 //!
 //! The number of tracked callers is bounded. While the table is full, its callers go on as before
-//! and new ones share one quota, until a timer forgets idle callers.
+//! and new ones share one quota, until a timer forgets idle callers. A reload with other quotas
+//! starts all of them afresh.
 
 use crate::error::GatewayError;
 use crate::limit::turns::Caller;
@@ -87,6 +88,8 @@ struct States {
 impl StateStore for Table {
     type Key = Caller;
 
+    /// Decides and stores the next state under one lock. A caller without room in the table shares
+    /// the state of the others.
     fn measure_and_replace<T, F, E>(&self, caller: &Caller, decide: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
@@ -127,6 +130,7 @@ impl ShrinkableKeyedStateStore<Caller> for Table {
     }
 }
 
+/// A quota per caller.
 type Limiter<C> =
     RateLimiter<Caller, Table, C, NoOpMiddleware<<C as governor::clock::Clock>::Instant>>;
 
@@ -159,6 +163,7 @@ pub struct Allowed {
 }
 
 impl<C: governor::clock::Clock + Clone> Limiters<C> {
+    /// Creates both quotas. Half a quota has half the rate and half the burst, rounded up.
     fn new(allowed: Allowed, clock: &C) -> Self {
         let each = allowed.per / allowed.rate.get();
         let limiter = |each: Duration, burst: NonZeroU32| {
@@ -211,6 +216,7 @@ impl<C: governor::clock::Clock + Clone> Quotas<C> {
         self.charge_to(&limiters.peers, &together)
     }
 
+    /// Charges one request to one quota, and says when the next would be accepted.
     fn charge_to(&self, limiter: &Limiter<C>, caller: &Caller) -> Result<(), GatewayError> {
         limiter
             .check_key(caller)

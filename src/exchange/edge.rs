@@ -104,10 +104,12 @@ pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(GatewayError::MethodRefused);
     }
+    // The target first: the rules below it read its path.
     check_target(request.uri())?;
     if is_lost(request) {
         return Err(GatewayError::WrongListener);
     }
+    // Of two values, the gateway and the API might read different ones.
     let headers = request.headers();
     for (name, problem) in [
         (header::HOST, "The request has more than one Host"),
@@ -128,11 +130,14 @@ pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
             return Err(GatewayError::BadRequest(problem));
         }
     }
+    // hyper removes `Content-Length` beside `Transfer-Encoding` before this sees it; the line of
+    // the connection notices both. This is for requests that come otherwise.
     if headers.contains_key(header::TRANSFER_ENCODING)
         && headers.contains_key(header::CONTENT_LENGTH)
     {
         return Err(GatewayError::BadRequest(AMBIGUOUS_LENGTH));
     }
+    // Only now is the framing of the body certain.
     check_encoding(headers)?;
     if request.version() == Version::HTTP_11 && !headers.contains_key(header::HOST) {
         return Err(GatewayError::BadRequest(
@@ -153,6 +158,8 @@ pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
             "Connection names something that is not a field",
         ));
     }
+    // `Connection: authorization` would remove the credential on the way (RFC 9110, section 7.6.1,
+    // forbids naming fields that are meant for all recipients).
     let names_end_to_end = connection_names(headers)
         .any(|name| END_TO_END.contains(&name.as_str()) || name.starts_with("content-"));
     if names_end_to_end {
@@ -185,8 +192,9 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), GatewayError> {
     ))
 }
 
-/// Checks the request target. The absolute form is accepted, and its authority is replaced like any
-/// other (RFC 9112, section 3.2.2).
+/// Checks the request target: scheme, user name and form. Paths are left as they are, because the
+/// API may tell apart what a normalisation would make equal. The absolute form is accepted, and its
+/// authority is replaced like any other (RFC 9112, section 3.2.2).
 fn check_target(uri: &Uri) -> Result<(), GatewayError> {
     if uri
         .scheme_str()
@@ -236,7 +244,8 @@ pub fn is_own(path: &str) -> bool {
     !plain && first_segment(path).as_deref() == Some(OWN.trim_start_matches('/').as_bytes())
 }
 
-/// Returns the first segment of the path after such decoding.
+/// Returns the first segment of the path after such decoding. Only a path that is written unusually
+/// comes here, so the copies do not matter.
 fn first_segment(path: &str) -> Option<Vec<u8>> {
     let decoded: Vec<u8> = percent_encoding::percent_decode_str(path).collect();
     let mut meant: Vec<&[u8]> = Vec::new();
@@ -267,7 +276,8 @@ pub fn request_headers(headers: &HeaderMap) -> HeaderMap {
     forwarded
 }
 
-/// Returns whether a header is sent to the API, unless `Connection` names it.
+/// Returns whether a header is sent to the API, unless `Connection` names it. What is not known is
+/// sent: the API may know it.
 fn is_forwarded(name: &HeaderName) -> bool {
     let text = name.as_str();
     !(HOP_BY_HOP.contains(name)
@@ -279,8 +289,9 @@ fn is_forwarded(name: &HeaderName) -> bool {
             .any(|prefix| text.starts_with(prefix)))
 }
 
-/// Removes the headers that belong to the hop to the API or that only the gateway may set, and adds
-/// `via`. The API's request id is removed too, because the log contains the gateway's.
+/// Cleans the headers of a response, before it is stored or passed on: removes those that belong to
+/// the hop to the API or that only the gateway may set, and adds `via`. The API's request id is
+/// removed too, because the log contains the gateway's.
 pub fn clean_answer(headers: &mut HeaderMap, via: &HeaderValue) {
     headers.remove(REQUEST_ID);
     headers.remove(REPLAYED);
@@ -305,6 +316,8 @@ pub fn date_answer(headers: &mut HeaderMap, now: SystemTime) {
     }
 }
 
+/// Returns the names in `Connection`, in lower case. The headers that they name belong to this hop
+/// (RFC 9110, section 7.6.1).
 fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = String> + '_ {
     headers
         .get_all(header::CONNECTION)

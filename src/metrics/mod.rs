@@ -29,13 +29,15 @@ use levels::whole;
 pub use levels::{BudgetGauge, DurableGauge, Levels};
 pub use totals::{Counts, Totals};
 
-/// The results of a reload.
+/// The results of a reload, as the label has them.
 const APPLIED: &str = "applied";
 const FAILED: &str = "failed";
-/// The results of a comparison in shadow mode.
+/// The results of a comparison in shadow mode, in which the API responds to every request and the
+/// cache is compared with it.
 const COMPARISONS: [&str; 2] = ["same", "different"];
 
-/// The reasons to reject admin requests.
+/// The reasons to reject admin requests, as `admin/access.rs` names them. They stand here as well,
+/// because metrics know no layer above them and create their series at the start.
 const DENIALS: [&str; 7] = [
     "host",
     "origin",
@@ -141,7 +143,8 @@ impl Metrics {
         count(&self.families.cache, &[operation, result, reason]);
     }
 
-    /// Counts an error of the gateway itself; `kind` is the type that its body names.
+    /// Counts an error of the gateway itself; `kind` is the type that its body names, which
+    /// `error.rs` has in its table.
     pub fn rejected(&self, operation: &str, kind: &str) {
         count(&self.families.rejections, &[operation, kind]);
     }
@@ -151,12 +154,13 @@ impl Metrics {
         count(&self.families.admin_rejections, &[reason]);
     }
 
-    /// Counts a 429 that a caller or an attempt got.
+    /// Counts a 429: one that the API gave an attempt, or one that a caller got.
     pub fn throttled(&self, operation: &str, origin: Origin) {
         count(&self.families.throttled, &[operation, origin.as_str()]);
     }
 
-    /// Records the wait of a request at its first attempt.
+    /// Records the wait of a request at its first attempt. The waits of
+    /// retries are not part of it.
     pub fn queued(&self, operation: &str, waited: Duration) {
         time(&self.families.queue_duration, &[operation], waited);
         // Creates the series, so that the first 429 of this operation is an increase that `rate`
@@ -191,7 +195,7 @@ impl Metrics {
         count(&self.families.invalidations, &[kind]);
     }
 
-    /// Counts requests of other users of a token.
+    /// Counts requests of other users of a token, as far as rate headers and 429s reveal them.
     pub fn foreign(&self, budget: &str, requests: u32) {
         self.families
             .foreign
@@ -241,7 +245,7 @@ impl Metrics {
         time(&self.families.commits, &[result], took);
     }
 
-    /// Sets whether shadow mode is on.
+    /// Sets whether shadow mode is on. This is set once, because a reload cannot change the mode.
     pub fn in_shadow(&self, is_on: bool) {
         self.families.shadow_mode.set(i64::from(is_on));
     }
@@ -288,7 +292,8 @@ impl Metrics {
         self.families.restart_pending.set(whole(waiting as u64));
     }
 
-    /// Notes a failed reload. The previous configuration stays in use.
+    /// Notes a failed reload. The previous configuration stays in use, so the instant of the last
+    /// successful one stays as it is.
     pub fn reload_failed(&self) {
         self.families.reload_successful.set(0);
         count(&self.families.reloads, &[FAILED]);
@@ -303,7 +308,8 @@ impl Metrics {
             .inc_by(count);
     }
 
-    /// Renders the text exposition with the present levels.
+    /// Renders the text exposition with the present levels. With many series this takes a while, so
+    /// the admin listener calls it on a thread of its own.
     pub fn render(&self, budgets: &[(Arc<str>, BudgetGauge)], levels: &Levels) -> Vec<u8> {
         levels::set(&self.families, budgets, levels);
         process::set(&self.families);

@@ -66,6 +66,7 @@ impl Framing {
         self.ambiguous
     }
 
+    /// Returns whether the next byte begins a head.
     fn is_before_head(&self) -> bool {
         self.place == Place::Name && self.kept == 0 && self.length.is_none() && !self.encoding
     }
@@ -105,7 +106,8 @@ impl Framing {
         skipped
     }
 
-    // A wrong size or length needs no handling: hyper rejects the message.
+    // One byte of a head, of a size line or of a trailer. A wrong size or length needs no handling:
+    // hyper rejects the message.
     fn step(&mut self, byte: u8) {
         self.place = match (self.place, byte) {
             (Place::Name, b'\n') => self.end_line(),
@@ -136,6 +138,8 @@ impl Framing {
         };
     }
 
+    /// Keeps a byte of a line that may be a name. A line longer than every name of interest is
+    /// skipped like a value.
     fn keep(&mut self, byte: u8) -> Place {
         match self.name.get_mut(self.kept) {
             Some(place) => {
@@ -150,6 +154,7 @@ impl Framing {
         }
     }
 
+    /// Ends a name at its colon, and decides what is read of its value.
     fn end_name(&mut self) -> Place {
         let name = self.name.get(..self.kept).unwrap_or_default();
         let is_length = name.eq_ignore_ascii_case(LENGTH);
