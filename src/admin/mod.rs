@@ -113,6 +113,7 @@ impl Admin {
         })
     }
 
+    /// Responds to one request: access first, then the page.
     async fn answer(&self, request: &Request<()>, peer: AdminPeer) -> Response<OuterBody> {
         let now = self.gateway.clock().now();
         let is_paused = self.guesses.lock().is_paused(peer, now);
@@ -120,6 +121,7 @@ impl Admin {
         if let Err(why) = admitted {
             return self.deny(why, peer, now);
         }
+        // These have methods of their own; everything behind them is only read.
         let path = request.uri().path();
         if path == "/cache" || path.starts_with("/cache/") {
             return self.cache(request).await;
@@ -159,6 +161,7 @@ impl Admin {
         }
     }
 
+    /// Responds to a request without access. Wrong tokens are counted and reported in the log.
     fn deny(&self, why: Denied, peer: AdminPeer, now: Instant) -> Response<OuterBody> {
         self.gateway.metrics().admin_rejected(why.as_str());
         // A scraper without access tries for ever and is not logged; a wrong token is.
@@ -207,6 +210,7 @@ impl Admin {
         })
     }
 
+    /// Returns the metrics. A budget that is forgotten keeps its gauges, at zero.
     fn metrics(&self) -> Response<OuterBody> {
         let accounts = self.gateway.budgets().snapshot();
         let mut gauges = gauges(&accounts);
@@ -226,6 +230,7 @@ impl Admin {
         respond(StatusCode::OK, kind, body)
     }
 
+    /// Returns the levels of this moment, which `/metrics` and `/status` share.
     fn levels(&self, accounts: &[AccountState]) -> Levels {
         let gateway = &self.gateway;
         // The store counts lazily; a scrape is often enough to bring it up to date.
@@ -268,6 +273,7 @@ impl Admin {
         why
     }
 
+    /// Returns 200 or 503, and the reasons.
     fn ready(&self) -> Response<OuterBody> {
         let not_ready = self.not_ready();
         let status = if not_ready.is_empty() {
@@ -279,6 +285,7 @@ impl Admin {
         document(status, &json!({ "ready": ready, "notReady": not_ready }))
     }
 
+    /// Returns the document of `/status`, which the live page shows as well.
     fn status(&self) -> Value {
         let accounts = self.gateway.budgets().snapshot();
         let levels = self.levels(&accounts);
@@ -329,6 +336,7 @@ fn document(status: StatusCode, document: &Value) -> Response<OuterBody> {
     respond(status, kind, format!("{document:#}\n"))
 }
 
+/// Returns a response that no cache keeps and no browser reinterprets.
 fn respond(status: StatusCode, kind: HeaderValue, body: impl Into<Bytes>) -> Response<OuterBody> {
     let mut response = Response::new(OuterBody::plain(body));
     *response.status_mut() = status;

@@ -82,6 +82,7 @@ impl Assembly {
             hasher,
             clock,
         } = self;
+        // Metrics first: they count from the start what the other parts do.
         let names: Vec<Arc<str>> = table
             .operations()
             .iter()
@@ -96,6 +97,7 @@ impl Assembly {
             hasher.clone(),
             clock.clone(),
         );
+        // What reads, writes and attempts share. Each gets clones, and none knows the gateway.
         let handles = Handles {
             router: Router {
                 table: Arc::new(table.into()),
@@ -117,11 +119,12 @@ impl Assembly {
             draining: Arc::default(),
             clock,
         };
+        // From the bottom up: attempts, then reads and writes, then shadow mode, then the gateway.
         let attempts = Arc::new(Attempts::new(&handles, client));
         // As much memory again as for stored responses.
         let answers = AnswerMemory::new(config.cache.bytes.0);
         let reads = Arc::new(Reads::new(&handles, attempts.clone(), answers));
-        // Half of the callers' connections.
+        // Held writes keep at most half of the callers' connections; the rest is for reads.
         let held = Share::new(config.server.connections / 2);
         let durable = durable(&config, keeping);
         let writes = Arc::new(Writes::new(&handles, attempts.clone(), durable, held));
@@ -147,6 +150,7 @@ pub fn collector(config: &Config) -> Option<Collector> {
     })
 }
 
+/// Starts the export of spans, if a collector is configured.
 fn tracer(
     config: &Config,
     metrics: &Arc<Metrics>,
@@ -162,6 +166,7 @@ fn tracer(
     started.transpose().map_err(failed)
 }
 
+/// Returns the durable writes over their journal. Nothing is recovered yet.
 fn durable(config: &Config, keeping: Keeping) -> Durable {
     let bounds = DurableBounds {
         writes: config.journal.writes,
@@ -176,6 +181,7 @@ fn durable(config: &Config, keeping: Keeping) -> Durable {
     Durable::new(keeping.journal, keeping.outlasts, keeping.newest, bounds)
 }
 
+/// Returns the bounds of budgets and of their queues.
 fn bounds(config: &Config) -> BudgetBounds {
     let at_once = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     BudgetBounds {
@@ -190,6 +196,7 @@ fn bounds(config: &Config) -> BudgetBounds {
     }
 }
 
+/// Returns the bounds of queues, which a reload replaces.
 pub(super) fn line_bounds(config: &Config) -> LineBounds {
     LineBounds {
         per_budget: config.queue.per_budget,
@@ -211,6 +218,7 @@ fn shadow(config: &Config) -> Option<model::ModelBounds> {
     (config.mode == Mode::Shadow).then_some(bounds)
 }
 
+/// Returns the quotas of callers.
 pub(super) fn allowed(config: &Config) -> Allowed {
     let callers = &config.callers;
     let positive = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
@@ -222,6 +230,7 @@ pub(super) fn allowed(config: &Config) -> Allowed {
     }
 }
 
+/// Returns what each request looks up. A reload replaces all of it at once.
 pub(super) fn settings(config: &Config) -> Settings {
     let patience = |usual| Patience {
         usual,

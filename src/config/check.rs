@@ -1,4 +1,10 @@
-//! Pure. What must hold between values, and what is allowed but probably not meant.
+//! Pure. Conditions between values: what must hold, and what is allowed but probably not meant.
+//!
+//! The bounds of single values are in `keys.rs`. Here every value is within its bounds, or is the
+//! default where it was not. A condition that fails is a problem, and the gateway does not start; a
+//! warning is a sentence in the log and in the output of `check`.
+//!
+//! A reload checks the mixture of new values and old ones that wait for a restart in the same way.
 
 use super::keys::{Config, UpstreamConfig};
 use super::problem::{ConfigProblem, Place};
@@ -88,6 +94,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
     warnings
 }
 
+/// The problems found so far, and the places where values were written.
 struct Check<'p> {
     places: &'p Places,
     problems: Vec<ConfigProblem>,
@@ -115,6 +122,7 @@ impl Check<'_> {
         }
     }
 
+    /// The URL, and timeouts that could never pass before the total one does.
     fn upstream(&mut self, upstream: &UpstreamConfig) {
         const KEY: &[&str] = &["upstream.url"];
         if let Err((found, expected)) = url(upstream) {
@@ -128,6 +136,7 @@ impl Check<'_> {
         ] {
             self.ordered((key, value), total);
         }
+        // A connection cannot be idle for longer than it lives.
         self.ordered(
             ("upstream.connection_idle", &upstream.connection_idle),
             (
@@ -137,6 +146,7 @@ impl Check<'_> {
         );
     }
 
+    /// Two listeners, and the names of the admin listener.
     fn listeners(&mut self, config: &Config) {
         if overlap(config.listen, config.admin.listen) {
             let found = format!("{} and {}", config.listen, config.admin.listen);
@@ -147,6 +157,7 @@ impl Check<'_> {
             );
         }
         for host in &config.admin.hosts {
+            // As `Host` has them: compared with what a client sends, without its port.
             let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
             if host.is_empty()
                 || !host.bytes().all(plain)
@@ -162,6 +173,7 @@ impl Check<'_> {
         }
     }
 
+    /// Waits up to the cap, and a settle time within the time in which a write may still arrive.
     fn waits(&mut self, config: &Config) {
         let cap = ("wait.cap", &config.wait.cap);
         self.ordered(("write.max_wait", &config.write.max_wait), cap);
@@ -181,6 +193,8 @@ impl Check<'_> {
         }
     }
 
+    /// Parts that fit into their wholes: otherwise the largest body that is accepted could never be
+    /// stored, queued or kept.
     fn sizes(&mut self, config: &Config) {
         self.ordered(
             ("cache.largest_body", &config.cache.largest_body),
@@ -190,6 +204,7 @@ impl Check<'_> {
             ("server.body_bytes", &config.server.body_bytes),
             ("queue.bytes", &config.queue.bytes),
         );
+        // A peer has at most half of the memory of bodies.
         let (body, bodies) = (config.server.body_bytes, config.server.bodies_bytes);
         if body.0 > bodies.0 / 2 {
             self.add(
@@ -218,6 +233,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
         && (a == b || a.is_unspecified() || b.is_unspecified())
 }
 
+/// What was found, and what is expected.
 type Wrong = (String, &'static str);
 
 /// Checks the address of the API. A URL with user information is not shown: it may be a secret.
@@ -241,6 +257,7 @@ fn url(upstream: &UpstreamConfig) -> Result<(), Wrong> {
         .as_str()
         .strip_prefix(authority.host())
         .unwrap_or_default();
+    // Parsing a URL does not bound its port.
     let wrong_port = !port.is_empty() && authority.port_u16().is_none_or(|port| port == 0);
     if authority.host().is_empty() || wrong_port || !matches!(scheme, "http" | "https") {
         return Err(wrong());
@@ -259,6 +276,7 @@ fn url(upstream: &UpstreamConfig) -> Result<(), Wrong> {
     Ok(())
 }
 
+/// Returns whether the host of a URL is this machine, by address or by the name `localhost`.
 fn is_loopback(host: &str) -> bool {
     let address = host
         .trim_start_matches('[')
