@@ -23,7 +23,7 @@ mod stored;
 
 use http::HeaderMap;
 use segment_gateway::cache::fence::{Dependency, Fence, Tag};
-use segment_gateway::cache::key::Key;
+use segment_gateway::cache::key::CacheKey;
 use segment_gateway::cache::{Cache, CacheSpec, Invalidation};
 use segment_gateway::clock::Clock;
 use segment_gateway::credential::{Credential, Hasher};
@@ -321,7 +321,7 @@ fn lookups(bench: &Bench, marks: usize) {
     // At least one, whose mark can be raised again without a new one.
     let others = others(marks.max(1));
     cache.settle(&touched(&others), now);
-    let keys: Vec<Key> = (0..ENTRIES).map(key).collect();
+    let keys: Vec<CacheKey> = (0..ENTRIES).map(key).collect();
     let (headers, body) = (HeaderMap::new(), [b'x'; 2_253]);
     (0..ENTRIES).for_each(|user| store(&cache, user, (&headers, &body), now));
     let find = |n: usize| {

@@ -7,7 +7,7 @@
 use crate::stored::{key, store};
 use crate::{Failure, grouped, spread};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use segment_gateway::cache::key::Key;
+use segment_gateway::cache::key::CacheKey;
 use segment_gateway::cache::{Cache, CacheSpec};
 use segment_gateway::clock::Clock;
 use std::hint::black_box;
@@ -48,7 +48,7 @@ pub(crate) fn measure(quick: bool) -> Result<(), Failure> {
     // In turn, and the first batch of each is the warm-up.
     for turn in 0..=batches {
         for (filled, took) in filled.iter().zip(&mut took) {
-            let keys: Vec<Key> = (0..BATCH)
+            let keys: Vec<CacheKey> = (0..BATCH)
                 .map(|_| key(random.u32(..filled.users)))
                 .collect();
             let each = filled.look_up(&keys, &clock)?;
@@ -114,9 +114,9 @@ impl Filled {
     }
 
     /// What a look-up takes, in nanoseconds.
-    fn look_up(&self, keys: &[Key], clock: &Clock) -> Result<f64, Failure> {
+    fn look_up(&self, keys: &[CacheKey], clock: &Clock) -> Result<f64, Failure> {
         let now = clock.now();
-        let found = |key: &Key| usize::from(self.find(key, now));
+        let found = |key: &CacheKey| usize::from(self.find(key, now));
         let hits: usize = keys.iter().map(found).sum();
         let took = clock.now() - now;
         if hits != keys.len() {
@@ -125,7 +125,7 @@ impl Filled {
         Ok(took.as_secs_f64() * 1e9 / keys.len() as f64)
     }
 
-    fn find(&self, key: &Key, now: Instant) -> bool {
+    fn find(&self, key: &CacheKey, now: Instant) -> bool {
         black_box(self.cache.lookup(black_box(key), now)).is_some()
     }
 }

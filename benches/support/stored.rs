@@ -3,7 +3,7 @@
 use http::{HeaderMap, StatusCode};
 use segment_gateway::cache::fence::Tag;
 use segment_gateway::cache::headers::ReceivedResponse;
-use segment_gateway::cache::key::{Key, KeyParts, Lines};
+use segment_gateway::cache::key::{CacheKey, KeyParts, Lines};
 use segment_gateway::cache::leader::Receipt;
 use segment_gateway::cache::lifetime::Rules;
 use segment_gateway::cache::request::Wants;
@@ -21,8 +21,8 @@ fn path(user: u32) -> String {
 }
 
 /// Where the answer about a user stands.
-pub(crate) fn key(user: u32) -> Key {
-    Key::new(&KeyParts {
+pub(crate) fn key(user: u32) -> CacheKey {
+    CacheKey::new(&KeyParts {
         credential: &CREDENTIAL,
         operation: 1,
         path: &path(user),

@@ -5,10 +5,10 @@
 
 use super::writes::{parameters, refused};
 use super::{Admin, document, text};
+use crate::cache::Cache;
 use crate::cache::fence::Tag;
-use crate::cache::inspect::{KeyState, Stored};
-use crate::cache::key::{CredentialHash, KeyHash};
-use crate::cache::{Cache, Purge};
+use crate::cache::inspect::{KeyState, Purge, Stored};
+use crate::cache::key::{CacheKeyHash, CredentialHash};
 use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::exchange::body::OuterBody;
@@ -61,7 +61,7 @@ impl Admin {
         Ok(Some(self.state(key, &state)))
     }
 
-    fn state(&self, key: KeyHash, state: &KeyState) -> Value {
+    fn state(&self, key: CacheKeyHash, state: &KeyState) -> Value {
         let now = self.gateway.clock().now();
         let shown = state.stored.iter().take(MOST_VARIANTS);
         let stored: Vec<Value> = shown.map(|one| self.stored(one, now)).collect();
@@ -171,7 +171,7 @@ async fn beside<T: Send + 'static>(
         .map_err(|_| GatewayError::Internal)
 }
 
-fn key_hash(text: &str) -> Result<KeyHash, GatewayError> {
+fn key_hash(text: &str) -> Result<CacheKeyHash, GatewayError> {
     let wrong = GatewayError::BadRequest("`key` is not a key as Cache-Status has them");
     text.parse().map_err(|_| wrong)
 }

@@ -4,7 +4,7 @@
 //! Renders one list member, named `segment-gateway`. The members of upstream caches stay before it.
 //! This module renders decisions and makes none.
 
-use super::key::KeyHash;
+use super::key::CacheKeyHash;
 use super::reason::{Bypass, Miss, StoreRefusal};
 use super::reuse::Need;
 use http::header::HeaderName;
@@ -40,7 +40,7 @@ pub struct Stale {
     /// The request to the API that was tried first, if any.
     pub tried: ApiAttempt,
     /// The key of the response.
-    pub key: KeyHash,
+    pub key: CacheKeyHash,
 }
 
 /// The result of the cache for one response, in the same words for `Cache-Status`, metrics and log.
@@ -77,7 +77,7 @@ impl CacheStatus {
     /// API's, if the reader gets another.
     pub fn fetched(
         why: Miss,
-        key: KeyHash,
+        key: CacheKeyHash,
         stored: Result<(), StoreRefusal>,
         status: Option<StatusCode>,
     ) -> Self {
@@ -90,13 +90,13 @@ impl CacheStatus {
 
     /// Returns the status of a response fetched for another request and shared (RFC 9211, section
     /// 2.6).
-    pub fn joined(why: Miss, key: KeyHash) -> Self {
+    pub fn joined(why: Miss, key: CacheKeyHash) -> Self {
         Self::forwarded(why, None, Some("collapsed"), None, Some(key))
     }
 
     /// Returns the status of a response fetched for this request alone: neither stored nor shared.
     /// `key` is its key, if it has one.
-    pub fn alone(why: Miss, key: Option<KeyHash>) -> Self {
+    pub fn alone(why: Miss, key: Option<CacheKeyHash>) -> Self {
         Self::forwarded(why, None, None, None, key)
     }
 
@@ -117,7 +117,7 @@ impl CacheStatus {
         status: Option<StatusCode>,
         kept: Option<&str>,
         refusal: Option<&str>,
-        key: Option<KeyHash>,
+        key: Option<CacheKeyHash>,
     ) -> Self {
         let mut text = format!("{NAME}; fwd={}", reason(why));
         // Writing to a string does not fail.
@@ -159,7 +159,7 @@ impl CacheStatus {
 }
 
 /// The member for a fresh hit: `segment-gateway; hit; ttl=12; key="…"`. `left` is in whole seconds.
-pub fn hit(left: u64, key: KeyHash) -> HeaderValue {
+pub fn hit(left: u64, key: CacheKeyHash) -> HeaderValue {
     value(format!("{NAME}; hit; ttl={left}; key=\"{key}\""))
 }
 
@@ -311,7 +311,7 @@ mod tests {
         }
     }
 
-    fn key() -> KeyHash {
+    fn key() -> CacheKeyHash {
         "00000000000000ff".parse().unwrap()
     }
 

@@ -17,7 +17,7 @@
 //! As long as readers may wait, at most one fetch of a key has been sent and one is to follow. A
 //! reader that can join neither leads the next one, which is not sent before the one in flight has
 //! ended. A crowd therefore costs one fetch per round trip, however often its data is written. A
-//! reader that may not wait leads a fetch at once.
+//! reader that may not wait leads a fetch immediately.
 
 use super::fence::{Dependency, Fence, Stamp};
 use super::reason::Miss;
@@ -28,8 +28,8 @@ use std::time::Instant;
 pub enum LookupDecision {
     /// Joins the present fetch.
     Follow,
-    /// Fetches at once, for itself and for readers who come meanwhile. Replaces the fetch in flight
-    /// as the one to join.
+    /// Fetches immediately, for itself and for readers who come meanwhile. Replaces the fetch in
+    /// flight as the one to join.
     Lead(Stamp),
     /// Fetches in the same way, as soon as the fetch in flight has ended.
     LeadNext(Stamp),
@@ -54,7 +54,7 @@ pub struct Sharing {
     /// Whether responses of this kind may be shared, as far as is known.
     pub is_shared: bool,
     /// Whether a response that was requested before the reader came is acceptable.
-    pub joins_under_way: bool,
+    pub joins_in_flight: bool,
     /// Whether the reader waits for the end of the fetch in flight before it begins the next.
     pub waits: bool,
     /// Whether the reader needs a response even if that cannot be stored.
@@ -85,9 +85,9 @@ pub fn decision(input: &LookupInput<'_>, now: Instant) -> LookupDecision {
     let has_left = match flight {
         Some(flight) if !flight.has_left => return LookupDecision::Follow,
         Some(flight) => {
-            // During a settle time no stamp is valid, so nobody joins a fetch that was sent.
+            // During a settle time no stamp is valid, so no reader joins a fetch that was sent.
             let is_believed = input.fence.believes(&flight.stamp, input.depends);
-            if is_believed && sharing.joins_under_way {
+            if is_believed && sharing.joins_in_flight {
                 return LookupDecision::Follow;
             }
             true
@@ -115,12 +115,12 @@ mod tests {
 
     const READER: Sharing = Sharing {
         is_shared: true,
-        joins_under_way: true,
+        joins_in_flight: true,
         waits: true,
         shows: true,
     };
     const RELOAD: Sharing = Sharing {
-        joins_under_way: false,
+        joins_in_flight: false,
         ..READER
     };
     const IMPATIENT: Sharing = Sharing {
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     #[expect(clippy::too_many_lines, reason = "two tables of cases")]
-    fn seats() {
+    fn readers_join_lead_or_fetch_alone() {
         let now = Clock::system().now();
         let end = now + Duration::from_secs(1);
         let users = [Dependency::Tag(Tag::new("users"))];

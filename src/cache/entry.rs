@@ -16,7 +16,7 @@ use super::coding::Coding;
 use super::conditional::Validators;
 use super::fence::{Dependency, Stamp};
 use super::headers::{ReceivedResponse, compact, own_fields};
-use super::key::KeyHash;
+use super::key::CacheKeyHash;
 use super::lifetime::Lifetime;
 use super::vary::Variance;
 use crate::buffer;
@@ -62,7 +62,7 @@ pub(super) struct About {
     pub no_transform: bool,
     pub variance: Option<Variance>,
     /// The hash of the key, without the part that only variants have.
-    pub key: KeyHash,
+    pub key: CacheKeyHash,
     /// The wall-clock time at which the response was received.
     pub received: SystemTime,
 }
@@ -108,7 +108,7 @@ pub struct Entry {
 
 impl Entry {
     pub(super) fn new(answer: &ReceivedResponse<'_>, about: About) -> Self {
-        // A response that is shared at once but not stored keeps its rate limits and `Retry-After`:
+        // A response that is shared but not stored keeps its rate limits and `Retry-After`:
         // they concern every reader that joined the fetch.
         let is_kept = !about.life.is_over() || answer.status.is_success();
         let own = own_fields(answer, about.coding);
@@ -240,7 +240,7 @@ impl Entry {
     }
 
     /// The hash of the key, without the part that only variants have.
-    pub fn key(&self) -> KeyHash {
+    pub fn key(&self) -> CacheKeyHash {
         self.about.key
     }
 

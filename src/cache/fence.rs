@@ -21,7 +21,7 @@
 //!
 //! The fence does not know lifetimes, keeps no responses, and does not read the clock.
 
-use super::key::{CredentialHash, KeyHash};
+use super::key::{CacheKeyHash, CredentialHash};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub enum Dependency {
     /// 4.4).
     Path(Arc<str>),
     /// All responses with one key.
-    Key(KeyHash),
+    Key(CacheKeyHash),
     /// Data whose writes are unknown: any write may have changed it.
     AnyWrite,
 }

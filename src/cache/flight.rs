@@ -17,7 +17,7 @@
 use super::decide::InFlight;
 use super::entry::Entry;
 use super::fence::Stamp;
-use super::key::Key;
+use super::key::CacheKey;
 use super::progress::{Publisher, Subscriber};
 use super::reason::{Miss, StoreRefusal};
 use crate::error::GatewayError;
@@ -64,7 +64,7 @@ pub(super) struct Flights {
 }
 
 struct FlightTable {
-    current: HashMap<Arc<Key>, Flight>,
+    current: HashMap<Arc<CacheKey>, Flight>,
     /// The number of all fetches that have not ended, current or not.
     count: usize,
     /// The number of the next fetch. Never used twice, so that an old fetch cannot pass for the
@@ -91,7 +91,7 @@ impl Hurry {
 }
 
 impl Flights {
-    /// Creates an empty table for at most `limit` fetches at once.
+    /// Creates an empty table for at most `limit` concurrent fetches.
     pub(super) fn new(limit: usize) -> Self {
         let table = FlightTable {
             current: HashMap::new(),
@@ -132,7 +132,7 @@ pub(super) struct LockedFlights<'a> {
 
 impl LockedFlights<'_> {
     /// Returns the state of the current fetch of a key.
-    pub(super) fn current(&self, key: &Key) -> Option<InFlight> {
+    pub(super) fn current(&self, key: &CacheKey) -> Option<InFlight> {
         self.table.current.get(key).map(|flight| flight.state)
     }
 
@@ -142,7 +142,7 @@ impl LockedFlights<'_> {
     }
 
     /// Joins the current fetch of a key. `now` is the stamp of a fetch that would begin now.
-    pub(super) fn follow(&self, key: &Key, why: Miss, now: Stamp) -> Option<Follower> {
+    pub(super) fn follow(&self, key: &CacheKey, why: Miss, now: Stamp) -> Option<Follower> {
         let flight = self.table.current.get(key)?;
         Some(Follower {
             progress: flight.progress.clone(),
@@ -157,7 +157,7 @@ impl LockedFlights<'_> {
     /// `is_next` it is sent only after the present current one has ended.
     ///
     /// Those who joined an older fetch of the key still learn its outcome.
-    pub(super) fn begin(mut self, key: &Key, state: InFlight, is_next: bool) -> FlightGuard {
+    pub(super) fn begin(mut self, key: &CacheKey, state: InFlight, is_next: bool) -> FlightGuard {
         let before = self.table.current.get(key).filter(|_| is_next);
         let before = before.map(|flight| flight.progress.clone());
         let (publisher, hurry) = (Publisher::new(Progress::InLine), Hurry::default());
@@ -197,7 +197,7 @@ impl FlightTable {
 /// followers find the fetch lost.
 pub struct FlightGuard {
     flights: Arc<Flights>,
-    key: Arc<Key>,
+    key: Arc<CacheKey>,
     number: u64,
     is_renewal: bool,
     publisher: Publisher<Progress>,
@@ -208,7 +208,7 @@ pub struct FlightGuard {
 }
 
 impl FlightGuard {
-    pub(super) fn key(&self) -> &Key {
+    pub(super) fn key(&self) -> &CacheKey {
         &self.key
     }
 
@@ -343,7 +343,7 @@ impl Follower {
         self.progress.read(|progress, _| !progress.is_in_line())
     }
 
-    /// Waits until the fetch is sent, or has ended without that. Returns at once for a refresh.
+    /// Waits until the fetch is sent, or has ended without that. Returns immediately for a refresh.
     pub async fn started(&mut self) {
         let left = |progress: &Progress| self.of_renewal || !progress.is_in_line();
         // A fetch that was dropped has ended, too.

@@ -1,16 +1,50 @@
-//! Inspection for operators: the state of a key, and purges.
+//! Inspection for operators: figures, the state of a key, and purges.
 //!
-//! Both iterate over the whole store, which takes about a microsecond per response and holds no
-//! lock meanwhile. Neither is on the path of a request.
+//! The last two iterate over the whole store, which takes about a microsecond per response and
+//! holds no lock meanwhile. None is on the path of a request.
 
+use super::Cache;
 use super::entry::Entry;
-use super::fence::Dependency;
-use super::key::{CredentialHash, Key, KeyHash};
+use super::fence::{Dependency, Tag};
+use super::key::{CacheKey, CacheKeyHash, CredentialHash};
 use super::reason::StoreRefusal;
-use super::{Cache, Purge};
 use http::HeaderName;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// The figures of a cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// The number of stored responses. Lags behind changes for a moment.
+    pub entries: u64,
+    /// Their weight in bytes. Lags behind changes for a moment.
+    pub bytes: u64,
+    /// The number of evicted responses since the start.
+    pub evictions: u64,
+    /// The number of shared fetches that have not ended.
+    pub fetches: usize,
+    /// The number of marks of the fence.
+    pub marks: usize,
+    /// The generation of the fence: the number of raises, plus one.
+    pub generation: u64,
+    /// The number of times that the floor of the fence was raised, since the start.
+    pub floor_moves: u64,
+}
+
+/// The responses that a purge invalidates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purge {
+    /// All responses.
+    Everything,
+    /// Responses that depend on this tag.
+    Tag(Tag),
+    /// All responses of this operation (its index in the route table).
+    Operation(u32),
+    /// All responses to this credential.
+    Credential(CredentialHash),
+    /// All variants under this key.
+    Key(CacheKeyHash),
+}
 
 /// The state of one key.
 #[derive(Clone, Debug)]
@@ -25,7 +59,7 @@ pub struct KeyState {
 #[derive(Clone, Debug)]
 pub struct Stored {
     /// The key under which the response is stored: that of its variant.
-    pub key: Arc<Key>,
+    pub key: Arc<CacheKey>,
     /// The response.
     pub entry: Arc<Entry>,
     /// Whether a write or a purge invalidated the response.
@@ -55,6 +89,29 @@ impl Stored {
 }
 
 impl Cache {
+    /// Returns the present figures.
+    pub fn stats(&self) -> Stats {
+        // Read before the fence is locked, because elsewhere its lock is the inner one.
+        let fetches = self.flights.count();
+        let fence = self.responses.marks.read();
+        Stats {
+            entries: self.responses.store.entries(),
+            bytes: self.responses.store.bytes(),
+            evictions: self.responses.store.evictions(),
+            fetches,
+            marks: fence.marks(),
+            generation: fence.generation(),
+            floor_moves: fence.floor_moves(),
+        }
+    }
+
+    /// Runs the pending maintenance of the store, so that [`Cache::stats`] is exact and memory is
+    /// freed. The cache never calls it: a caller that needs exact figures does, or a timer. Not for
+    /// the path of a request.
+    pub fn tidy(&self) {
+        self.responses.store.tidy();
+    }
+
     /// Invalidates what `what` names and returns the number of stored responses removed. Once this
     /// returns, none of them is served, and neither is the response of a fetch that was in flight.
     pub fn purge(&self, what: &Purge, now: Instant) -> u64 {
@@ -94,7 +151,7 @@ impl Cache {
     }
 
     /// Returns the state of a key.
-    pub fn state(&self, key: KeyHash, now: Instant) -> KeyState {
+    pub fn state(&self, key: CacheKeyHash, now: Instant) -> KeyState {
         let stored = self
             .responses
             .store

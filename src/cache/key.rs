@@ -75,9 +75,9 @@ impl<'a> Content<'a> {
 
 /// The key of a stored response. Two keys are equal only if all their parts are.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Key(Box<[u8]>);
+pub struct CacheKey(Box<[u8]>);
 
-impl Key {
+impl CacheKey {
     /// Joins the parts, in one allocation.
     pub fn new(parts: &KeyParts<'_>) -> Self {
         let content = parts.content.as_ref().map(|content| {
@@ -131,9 +131,9 @@ impl Key {
     }
 
     /// A short name for the key that does not reveal its parts.
-    pub fn hash(&self) -> KeyHash {
+    pub fn hash(&self) -> CacheKeyHash {
         let digest: [u8; 32] = Sha256::digest(&self.0).into();
-        KeyHash(digest.first_chunk().copied().unwrap_or_default())
+        CacheKeyHash(digest.first_chunk().copied().unwrap_or_default())
     }
 
     /// The credential of the reader.
@@ -154,23 +154,23 @@ impl Key {
 }
 
 /// The public name of a key: 64 bits of a hash over all its parts. The parts include the keyed hash
-/// of the credential, so nobody can guess a path from it.
+/// of the credential, so no path can be guessed from it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyHash([u8; 8]);
+pub struct CacheKeyHash([u8; 8]);
 
-impl fmt::Display for KeyHash {
+impl fmt::Display for CacheKeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", u64::from_be_bytes(self.0))
     }
 }
 
-impl fmt::Debug for KeyHash {
+impl fmt::Debug for CacheKeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl FromStr for KeyHash {
+impl FromStr for CacheKeyHash {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -182,9 +182,9 @@ impl FromStr for KeyHash {
 }
 
 /// Omits the parts, because a path may name a person.
-impl fmt::Debug for Key {
+impl fmt::Debug for CacheKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({} bytes)", self.0.len())
+        write!(f, "CacheKey({} bytes)", self.0.len())
     }
 }
 

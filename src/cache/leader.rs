@@ -13,7 +13,7 @@ use super::entry::{About, Entry};
 use super::fence::{Dependency, Stamp};
 use super::flight::{FetchOutcome, FlightGuard};
 use super::headers::ReceivedResponse;
-use super::key::Key;
+use super::key::CacheKey;
 use super::lifetime::{Lifetime, Rules, Said};
 use super::reason::{Miss, StoreRefusal};
 use super::request::Wants;
@@ -34,7 +34,7 @@ pub struct Leader {
     pub flight: FlightGuard,
     pub(super) responses: Arc<Responses>,
     /// The key, without the part that only variants have.
-    pub(super) primary: Key,
+    pub(super) primary: CacheKey,
     /// The stored response, if it can be validated or may be served when the API fails.
     pub(super) stored: Option<Arc<Entry>>,
     pub(super) stamp: Stamp,
@@ -70,7 +70,7 @@ impl Leader {
     }
 
     /// The key of the fetch, without the part that only variants have.
-    pub fn key(&self) -> &Key {
+    pub fn key(&self) -> &CacheKey {
         &self.primary
     }
 

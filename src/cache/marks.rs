@@ -27,7 +27,7 @@ impl Marks {
         }
     }
 
-    /// Locks the fence for several questions at once. The guard must not be held across an `await`.
+    /// Locks the fence for several questions. The guard must not be held across an `await`.
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Fence> {
         self.fence.read()
     }

@@ -24,7 +24,7 @@
 //! Steps of a read:
 //!
 //! 1. [`request::examine`] says whether the request is cacheable and what the reader accepts.
-//!    [`Key::new`] builds its key, and [`Cache::locate`] finds the variant.
+//!    [`CacheKey::new`] builds its key, and [`Cache::locate`] finds the variant.
 //! 2. [`Cache::find`] looks into the store. A hit needs nothing else, not even the tags.
 //! 3. On a miss, [`Cache::join`] decides. A [`Leader`] moves into a task of its own, which awaits
 //!    [`Leader::turn`], calls [`Leader::start`] when it sends, and ends the fetch. The first
@@ -42,7 +42,7 @@ use entry::Entry;
 use fence::{Dependency, Stamp, Tag};
 use flight::{Flights, Follower};
 use http::{HeaderMap, StatusCode};
-use key::{CredentialHash, Key, KeyHash};
+use key::{CacheKey, CredentialHash};
 use leader::Leader;
 use lifetime::Rules;
 use parking_lot::Mutex;
@@ -96,7 +96,7 @@ pub struct CacheSpec {
     pub bytes: u64,
     /// The largest body that is stored or shared, in bytes.
     pub largest_body: usize,
-    /// The largest number of shared fetches at once.
+    /// The largest number of concurrent shared fetches.
     pub fetches: usize,
     /// The largest number of marks of the fence.
     pub marks: usize,
@@ -106,14 +106,14 @@ pub struct CacheSpec {
 #[derive(Clone, Debug)]
 pub struct Located {
     /// The key, without the part that only variants have.
-    pub primary: Key,
+    pub primary: CacheKey,
     /// The key of the variant, if the responses under `primary` are known to vary.
-    variant: Option<Key>,
+    variant: Option<CacheKey>,
 }
 
 impl Located {
     /// The key under which the response is stored.
-    pub fn key(&self) -> &Key {
+    pub fn key(&self) -> &CacheKey {
         self.variant.as_ref().unwrap_or(&self.primary)
     }
 }
@@ -180,40 +180,6 @@ pub enum Invalidation {
     Operations(Vec<u32>),
 }
 
-/// The responses that a purge invalidates.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Purge {
-    /// All responses.
-    Everything,
-    /// Responses that depend on this tag.
-    Tag(Tag),
-    /// All responses of this operation (its index in the route table).
-    Operation(u32),
-    /// All responses to this credential.
-    Credential(CredentialHash),
-    /// All variants under this key.
-    Key(KeyHash),
-}
-
-/// The figures of a cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// The number of stored responses. Lags behind changes for a moment.
-    pub entries: u64,
-    /// Their weight in bytes. Lags behind changes for a moment.
-    pub bytes: u64,
-    /// The number of evicted responses since the start.
-    pub evictions: u64,
-    /// The number of shared fetches that have not ended.
-    pub fetches: usize,
-    /// The number of marks of the fence.
-    pub marks: usize,
-    /// The generation of the fence: the number of raises, plus one.
-    pub generation: u64,
-    /// The number of times that the floor of the fence was raised, since the start.
-    pub floor_moves: u64,
-}
-
 /// The cache of reads.
 pub struct Cache {
     responses: Arc<Responses>,
@@ -234,12 +200,12 @@ impl Cache {
 
     /// Returns a fresh response that every request with this key may get. For readers without
     /// requirements. Takes none of the cache's own locks while no write settles.
-    pub fn lookup(&self, key: &Key, now: Instant) -> Option<Arc<Entry>> {
+    pub fn lookup(&self, key: &CacheKey, now: Instant) -> Option<Arc<Entry>> {
         self.responses.lookup(key, now)
     }
 
     /// Locates the response to a request with this header.
-    pub fn locate(&self, primary: Key, request: &HeaderMap) -> Located {
+    pub fn locate(&self, primary: CacheKey, request: &HeaderMap) -> Located {
         let variant = match self.responses.store.get(&primary) {
             Some(StoredValue::Varies(fields)) => {
                 Some(primary.variant(&fields, &vary::selection(&fields, request)))
@@ -304,7 +270,7 @@ impl Cache {
             free: flights.free(),
             sharing: decide::Sharing {
                 is_shared: !shows || is_shared,
-                joins_under_way: !shows || !request.wants.is_reload(),
+                joins_in_flight: !shows || !request.wants.is_reload(),
                 waits: shows && request.waits,
                 shows,
             },
@@ -389,29 +355,6 @@ impl Cache {
             Doubt::Credential => Dependency::Credential(*credential),
         };
         self.responses.marks.raise([name], now);
-    }
-
-    /// The present figures.
-    pub fn stats(&self) -> Stats {
-        // Read before the fence is locked, because elsewhere its lock is the inner one.
-        let fetches = self.flights.count();
-        let fence = self.responses.marks.read();
-        Stats {
-            entries: self.responses.store.entries(),
-            bytes: self.responses.store.bytes(),
-            evictions: self.responses.store.evictions(),
-            fetches,
-            marks: fence.marks(),
-            generation: fence.generation(),
-            floor_moves: fence.floor_moves(),
-        }
-    }
-
-    /// Runs the pending maintenance of the store, so that [`Cache::stats`] is exact and memory is
-    /// freed. The cache never calls it: a caller that needs exact figures does, or a timer. Not for
-    /// the path of a request.
-    pub fn tidy(&self) {
-        self.responses.store.tidy();
     }
 }
 

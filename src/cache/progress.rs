@@ -22,7 +22,7 @@ struct State<T> {
 /// Publishes the value. Dropping the handle marks the present value as final.
 pub(super) struct Publisher<T>(Arc<Shared<T>>);
 
-/// Waits for the value. Dropping the handle affects nobody.
+/// Waits for the value. Dropping the handle has no effect on others.
 pub(super) struct Subscriber<T>(Arc<Shared<T>>);
 
 impl<T> Publisher<T> {

@@ -2,7 +2,7 @@
 //!
 //! Bounded: the latest `max` rejections are kept.
 
-use super::key::KeyHash;
+use super::key::CacheKeyHash;
 use super::reason::StoreRefusal;
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -10,10 +10,10 @@ use std::time::Instant;
 /// The latest rejection of each key.
 #[derive(Debug)]
 pub(super) struct StoreRefusals {
-    latest: HashMap<KeyHash, (StoreRefusal, Instant, u64)>,
+    latest: HashMap<CacheKeyHash, (StoreRefusal, Instant, u64)>,
     /// All kept rejections, oldest first. A key that was rejected again appears twice; the number
     /// tells which is the latest.
-    order: VecDeque<(KeyHash, u64)>,
+    order: VecDeque<(CacheKeyHash, u64)>,
     next: u64,
     max: usize,
 }
@@ -29,7 +29,7 @@ impl StoreRefusals {
     }
 
     /// Records that a response was not stored.
-    pub(super) fn note(&mut self, key: KeyHash, why: StoreRefusal, now: Instant) {
+    pub(super) fn note(&mut self, key: CacheKeyHash, why: StoreRefusal, now: Instant) {
         let number = self.next;
         self.next += 1;
         self.latest.insert(key, (why, now, number));
@@ -49,7 +49,7 @@ impl StoreRefusals {
     }
 
     /// The latest rejection of a key, and its instant.
-    pub(super) fn of(&self, key: KeyHash) -> Option<(StoreRefusal, Instant)> {
+    pub(super) fn of(&self, key: CacheKeyHash) -> Option<(StoreRefusal, Instant)> {
         self.latest.get(&key).map(|(why, at, _)| (*why, *at))
     }
 }
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn the_latest_are_remembered_and_no_more() {
         let now = Clock::system().now();
-        let key = |n: u64| format!("{n:016x}").parse::<KeyHash>().unwrap();
+        let key = |n: u64| format!("{n:016x}").parse::<CacheKeyHash>().unwrap();
         let mut refusals = StoreRefusals::new(3);
         for n in 0..10 {
             refusals.note(key(n % 5), StoreRefusal::Vary, now);

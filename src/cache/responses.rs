@@ -9,7 +9,7 @@
 //! response that could not be shared.
 
 use super::entry::Entry;
-use super::key::{Key, KeyHash};
+use super::key::{CacheKey, CacheKeyHash};
 use super::marks::Marks;
 use super::reason::{Miss, StoreRefusal};
 use super::refusals::StoreRefusals;
@@ -40,7 +40,7 @@ pub(super) struct Responses {
     pub marks: Marks,
     pub refusals: Mutex<StoreRefusals>,
     /// Operations without a time to live whose latest response could not be shared. Each reader
-    /// fetches for itself from these, so that nobody waits for a response that belongs to another.
+    /// fetches for itself from these, so that no reader waits for a response that belongs to another.
     /// Readers of all other operations wait for one fetch.
     pub unshared: Mutex<HashSet<u32>>,
     /// The largest body that is stored or shared, in bytes.
@@ -60,7 +60,7 @@ impl Responses {
     }
 
     /// Returns a fresh response that every request with this key may get.
-    pub fn lookup(&self, key: &Key, now: Instant) -> Option<Arc<Entry>> {
+    pub fn lookup(&self, key: &CacheKey, now: Instant) -> Option<Arc<Entry>> {
         match self.store.get(key) {
             Some(StoredValue::Answer(entry))
                 if entry.is_fresh(now) && entry.variance().is_none() =>
@@ -73,7 +73,7 @@ impl Responses {
 
     /// Looks up a response under `key` that meets the requirements. `absent` is the reason if there
     /// is none.
-    pub fn find(&self, key: &Key, wants: &Wants, absent: Miss, now: Instant) -> Found {
+    pub fn find(&self, key: &CacheKey, wants: &Wants, absent: Miss, now: Instant) -> Found {
         let Some(StoredValue::Answer(entry)) = self.store.get(key) else {
             return Found::Not(absent, None);
         };
@@ -94,7 +94,7 @@ impl Responses {
 
     /// Returns the stored response under a key, if it can be validated or may be served when the
     /// API fails.
-    pub fn comparable(&self, key: &Key) -> Option<Arc<Entry>> {
+    pub fn comparable(&self, key: &CacheKey) -> Option<Arc<Entry>> {
         let Some(StoredValue::Answer(entry)) = self.store.get(key) else {
             return None;
         };
@@ -109,7 +109,7 @@ impl Responses {
     }
 
     /// Records whether the response to a fetch was stored. `Ok` says whether it could be shared.
-    pub fn note(&self, key: &Key, stored: Result<bool, StoreRefusal>, now: Instant) {
+    pub fn note(&self, key: &CacheKey, stored: Result<bool, StoreRefusal>, now: Instant) {
         let operation = key.operation();
         match stored {
             Ok(true) => drop(self.unshared.lock().remove(&operation)),
@@ -124,12 +124,12 @@ impl Responses {
     }
 
     /// Returns why the store last rejected a response under this key, and when.
-    pub fn refused(&self, key: KeyHash) -> Option<(StoreRefusal, Instant)> {
+    pub fn refused(&self, key: CacheKeyHash) -> Option<(StoreRefusal, Instant)> {
         self.refusals.lock().of(key)
     }
 
     /// Removes the stored response under a key if its fetch began before `began`.
-    pub fn end_older(&self, key: &Key, began: Instant) {
+    pub fn end_older(&self, key: &CacheKey, began: Instant) {
         if let Some(StoredValue::Answer(entry)) = self.store.get(key)
             && entry.stamp().at() < began
         {
@@ -143,7 +143,7 @@ impl Responses {
     /// With the reason why it is not stored.
     pub fn store_if_believed(
         &self,
-        primary: &Key,
+        primary: &CacheKey,
         entry: &Arc<Entry>,
         now: Instant,
     ) -> Result<(), StoreRefusal> {

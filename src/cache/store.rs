@@ -13,7 +13,7 @@
 //! dead entries that once were popular, and reject fresh ones.
 
 use super::entry::Entry;
-use super::key::Key;
+use super::key::CacheKey;
 use foldhash::quality::RandomState;
 use http::HeaderName;
 use moka::notification::RemovalCause;
@@ -37,13 +37,13 @@ pub(super) enum StoredValue {
 /// Responses by key. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
-    map: Map<Key, StoredValue, RandomState>,
+    map: Map<CacheKey, StoredValue, RandomState>,
     capacity: u64,
     evictions: Arc<AtomicU64>,
 }
 
 impl Store {
-    /// Creates a store of about this many bytes. Excess entries are evicted soon, not at once.
+    /// Creates a store of about this many bytes. Excess entries are evicted soon, not immediately.
     pub(super) fn new(capacity_bytes: u64) -> Self {
         let evictions = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&evictions);
@@ -67,14 +67,14 @@ impl Store {
         }
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<StoredValue> {
+    pub(super) fn get(&self, key: &CacheKey) -> Option<StoredValue> {
         self.map.get(key)
     }
 
     /// Stores a value in place of an older one. Returns `false` if the value is larger than the
     /// whole store.
-    pub(super) fn insert(&self, key: Key, slot: StoredValue) -> bool {
-        // The map would accept the value, evict it at once, and count it in between.
+    pub(super) fn insert(&self, key: CacheKey, slot: StoredValue) -> bool {
+        // The map would accept the value, evict it immediately, and count it in between.
         if u64::from(weight(&key, &slot)) > self.capacity {
             return false;
         }
@@ -82,7 +82,7 @@ impl Store {
         true
     }
 
-    pub(super) fn remove(&self, key: &Key) {
+    pub(super) fn remove(&self, key: &CacheKey) {
         self.map.invalidate(key);
     }
 
@@ -91,7 +91,7 @@ impl Store {
     }
 
     /// Iterates over all responses. Slow, but holds no lock in between.
-    pub(super) fn answers(&self) -> impl Iterator<Item = (Arc<Key>, Arc<Entry>)> + '_ {
+    pub(super) fn answers(&self) -> impl Iterator<Item = (Arc<CacheKey>, Arc<Entry>)> + '_ {
         self.map.iter().filter_map(|(key, slot)| match slot {
             StoredValue::Answer(entry) => Some((key, entry)),
             StoredValue::Varies(_) => None,
@@ -119,7 +119,7 @@ impl Store {
     }
 }
 
-fn weight(key: &Key, slot: &StoredValue) -> u32 {
+fn weight(key: &CacheKey, slot: &StoredValue) -> u32 {
     let bytes = match slot {
         StoredValue::Answer(entry) => entry.weight_bytes(),
         StoredValue::Varies(fields) => {

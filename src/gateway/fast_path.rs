@@ -15,7 +15,7 @@
 
 use crate::cache::cache_status::CacheStatus;
 use crate::cache::coding::{Coding, accepts_gzip};
-use crate::cache::key::{Key, KeyParts, Lines};
+use crate::cache::key::{CacheKey, KeyParts, Lines};
 use crate::credential::{self, Credential, Hasher};
 use crate::exchange::body::Body;
 use crate::exchange::edge;
@@ -235,7 +235,7 @@ impl Gateway {
         let credential = memory.credential(plain.authorization?, headers, &self.router.hasher)?;
         // The key must equal the one that `crate::read::cacheable` builds. Headers that would add
         // to it are not on the list of harmless ones.
-        let key = Key::new(&KeyParts {
+        let key = CacheKey::new(&KeyParts {
             credential: credential.bytes(),
             operation: u32::try_from(operation.index).unwrap_or(u32::MAX),
             path,
@@ -327,6 +327,7 @@ impl Gateway {
             cache: Some(&CacheStatus::hit()),
             shadow: None,
             write_id: None,
+            // Neither queued nor sent.
             timing: &Timing::default(),
             progress: Some(&progress),
             from: hit.from,

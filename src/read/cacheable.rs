@@ -9,7 +9,7 @@
 use crate::cache::coding::Coding;
 use crate::cache::entry::Entry;
 use crate::cache::fence::Tag;
-use crate::cache::key::{Content, Key, KeyHash, KeyParts, Lines};
+use crate::cache::key::{CacheKey, CacheKeyHash, Content, KeyParts, Lines};
 use crate::cache::lifetime::{Precedence, Rules};
 use crate::cache::reason::{Bypass, Miss};
 use crate::cache::request::{self, Spelling, Wants};
@@ -49,7 +49,7 @@ impl CacheableRead {
     }
 
     /// Returns the public name of the key, for `Cache-Status` and logs.
-    pub(crate) fn key(&self) -> KeyHash {
+    pub(crate) fn key(&self) -> CacheKeyHash {
         self.at.primary.hash()
     }
 
@@ -188,8 +188,8 @@ fn canonical(context: &RequestContext) -> Option<Cow<'_, str>> {
 
 /// Returns the key of a request with this canonical query. Plain requests have the same key on the
 /// fast path.
-fn key(context: &RequestContext, query: &str) -> Key {
-    let key = Key::new(&KeyParts {
+fn key(context: &RequestContext, query: &str) -> CacheKey {
+    let key = CacheKey::new(&KeyParts {
         credential: context.credential.bytes(),
         operation: u32::try_from(context.operation.index).unwrap_or(u32::MAX),
         path: context.target.path(),

@@ -88,10 +88,10 @@ impl Reads {
         let has_condition = has_condition(request.headers());
         let mut timing = Timing::of(&context);
         // Whether an attempt is in flight, for the error after the deadline.
-        let mut under_way = false;
+        let mut is_in_flight = false;
         let outcome =
             self.request_upstream(&context, request, &mut timing, Outlook::default(), |to| {
-                under_way = matches!(to, AttemptEvent::Started(_));
+                is_in_flight = matches!(to, AttemptEvent::Started(_));
                 Ok(())
             });
         let outcome = match self.attempts.given_up_at(&context) {
@@ -101,7 +101,7 @@ impl Reads {
         // A caller that gave up by then no longer waits for the response. What was sent goes on in
         // its task.
         let outcome = outcome.unwrap_or_else(|_| {
-            Err(if under_way {
+            Err(if is_in_flight {
                 GatewayError::UpstreamTimeout
             } else {
                 self.attempts.expired(&context)
@@ -306,19 +306,15 @@ impl Reads {
     ) -> Result<AttemptOutcome, GatewayError> {
         // A task of its own: a caller that hangs up must not cut off the request, which costs a
         // slot.
-        let (tell, told) = oneshot::channel();
-        let (gateway, operation) = (self.clone(), context.operation.clone());
+        let (sender, outcome) = oneshot::channel();
+        let (reads, operation) = (self.clone(), context.operation.clone());
         let credential = context.credential;
         self.tasks.spawn("read", async move {
-            drop(
-                tell.send(
-                    gateway
-                        .attempts
-                        .attempt(&operation, credential, permit, request)
-                        .await,
-                ),
-            );
+            let attempts = &reads.attempts;
+            let outcome = attempts.attempt(&operation, credential, permit, request);
+            // The caller may have hung up.
+            drop(sender.send(outcome.await));
         });
-        told.await.map_err(|_| GatewayError::Internal)
+        outcome.await.map_err(|_| GatewayError::Internal)
     }
 }

@@ -182,7 +182,7 @@ impl Reads {
             // be stored. A reader that may give up before that signals that it cannot wait.
             follower.hurry();
         }
-        let flown = loop {
+        let outcome = loop {
             // Queued for the budget: the follower's own patience counts.
             if timeout_at(in_line.into(), follower.started())
                 .await
@@ -197,13 +197,13 @@ impl Reads {
             }
             // In flight: the response is awaited, as with a request of its own.
             match timeout_at(end.into(), follower.wait()).await {
-                Ok(Some(flown)) => break flown,
+                Ok(Some(outcome)) => break outcome,
                 // After a 429 or a failed connection the fetch is queued again.
                 Ok(None) => {}
                 Err(_) => return Err(GatewayError::UpstreamTimeout),
             }
         };
-        match flown {
+        match outcome {
             // Judged again: a write may have settled since the reader joined.
             FetchOutcome::Shared(entry)
                 if self

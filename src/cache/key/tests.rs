@@ -16,7 +16,7 @@ struct Owned {
     body: Option<(Vec<u8>, Option<String>, Option<String>)>,
 }
 
-fn key(parts: &Owned) -> Key {
+fn key(parts: &Owned) -> CacheKey {
     let mut headers = HeaderMap::new();
     let mut set = |name, value: &Option<String>| {
         if let Some(value) = value {
@@ -29,7 +29,7 @@ fn key(parts: &Owned) -> Key {
         set(CONTENT_TYPE, content_type);
         set(CONTENT_ENCODING, content_encoding);
     }
-    Key::new(&KeyParts {
+    CacheKey::new(&KeyParts {
         credential: &parts.credential,
         operation: parts.operation,
         path: &parts.path,
@@ -176,7 +176,7 @@ fn header_lines_are_joined_and_an_empty_body_is_none() {
             origin: Lines::of(&headers, ORIGIN),
             content: Content::of(b"", &headers),
         };
-        let key = Key::new(&parts);
+        let key = CacheKey::new(&parts);
         assert_eq!(key.0.len(), key.len_bytes());
         key
     };
@@ -184,7 +184,7 @@ fn header_lines_are_joined_and_an_empty_body_is_none() {
     assert_ne!(build(&["a", "b"], "x"), build(&["b", "a"], "x"));
     let known = |accept: Option<&'static str>| {
         let accept = accept.map(HeaderValue::from_static);
-        Key::new(&KeyParts {
+        CacheKey::new(&KeyParts {
             credential: &[0; 16],
             operation: 0,
             path: "/",
@@ -209,6 +209,6 @@ fn debug_output_shows_no_part() {
         origin: None,
         body: None,
     });
-    assert!(format!("{key:?}").starts_with("Key("));
+    assert!(format!("{key:?}").starts_with("CacheKey("));
     assert!(!format!("{key:?}").contains("jane"));
 }

@@ -5,6 +5,7 @@ use crate::clock::Clock;
 use flight::FetchOutcome;
 use headers::ReceivedResponse;
 use http::{HeaderValue, StatusCode};
+use inspect::Purge;
 use key::{KeyParts, Lines};
 use leader::Receipt;
 use reason::StoreRefusal;
@@ -33,8 +34,8 @@ fn now() -> Instant {
     Clock::system().now()
 }
 
-fn key(credential: CredentialHash, path: &str) -> Key {
-    Key::new(&KeyParts {
+fn key(credential: CredentialHash, path: &str) -> CacheKey {
+    CacheKey::new(&KeyParts {
         credential: &credential,
         operation: 7,
         path,
@@ -60,7 +61,7 @@ fn touched(tags: Vec<Tag>) -> Invalidation {
     }
 }
 
-fn at(key: &Key) -> Located {
+fn at(key: &CacheKey) -> Located {
     Located {
         primary: key.clone(),
         variant: None,
@@ -74,13 +75,13 @@ fn minute() -> Rules {
     }
 }
 
-fn board_as(cache: &Arc<Cache>, key: &Key, wants: Wants, now: Instant) -> Join {
+fn board_as(cache: &Arc<Cache>, key: &CacheKey, wants: Wants, now: Instant) -> Join {
     board_with(cache, key, Some(&users()), wants, now)
 }
 
 fn board_with(
     cache: &Arc<Cache>,
-    key: &Key,
+    key: &CacheKey,
     tags: Option<&[Tag]>,
     wants: Wants,
     now: Instant,
@@ -97,12 +98,12 @@ fn board_with(
     cache.join(&ask, now)
 }
 
-fn join(cache: &Arc<Cache>, key: &Key, now: Instant) -> Join {
+fn join(cache: &Arc<Cache>, key: &CacheKey, now: Instant) -> Join {
     board_as(cache, key, Wants::FRESH, now)
 }
 
 /// What a reader is shown who wants nothing in particular.
-fn look(cache: &Arc<Cache>, key: &Key, now: Instant) -> Result<Arc<Entry>, Miss> {
+fn look(cache: &Arc<Cache>, key: &CacheKey, now: Instant) -> Result<Arc<Entry>, Miss> {
     match cache.find(&at(key), &Wants::FRESH, now) {
         Found::Shown(entry, _) => Ok(entry),
         Found::Not(why, _) => Err(why),

@@ -44,7 +44,7 @@ struct World {
     writes: Vec<(bool, Instant)>,
     /// What was visible once stays so.
     visible: u64,
-    readers: Vec<(u64, Key, Reader)>,
+    readers: Vec<(u64, CacheKey, Reader)>,
     unsettled: Vec<Instant>,
     shown: u64,
     hits: u64,
@@ -140,7 +140,7 @@ impl World {
         self.decision(expected, key, mode);
     }
 
-    fn decision(&mut self, expected: u64, key: Key, mode: Wants) {
+    fn decision(&mut self, expected: u64, key: CacheKey, mode: Wants) {
         let reader = match board_as(&self.cache, &key, mode, self.now) {
             Join::Hit(entry, _) => {
                 self.hits += 1;

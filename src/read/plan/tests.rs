@@ -1,6 +1,6 @@
 use super::*;
 use crate::cache::headers::ReceivedResponse;
-use crate::cache::key::{Key, KeyParts, Lines};
+use crate::cache::key::{CacheKey, KeyParts, Lines};
 use crate::cache::leader::Receipt;
 use crate::cache::lifetime::Rules;
 use crate::cache::request::Wants;
@@ -18,7 +18,7 @@ fn entry() -> Arc<Entry> {
         marks: 1,
     });
     let now = Clock::system().now();
-    let key = Key::new(&KeyParts {
+    let key = CacheKey::new(&KeyParts {
         credential: &[1; 16],
         operation: 1,
         path: "/users",

@@ -272,7 +272,7 @@ impl World {
             free: 3,
             sharing: Sharing {
                 is_shared: true,
-                joins_under_way: true,
+                joins_in_flight: true,
                 waits: true,
                 shows: true,
             },
