@@ -40,8 +40,8 @@ pub(super) struct Responses {
     pub marks: Marks,
     pub refusals: Mutex<StoreRefusals>,
     /// Operations without a time to live whose latest response could not be shared. Each reader
-    /// fetches for itself from these, so that no reader waits for a response that belongs to another.
-    /// Readers of all other operations wait for one fetch.
+    /// fetches for itself from these, so that no reader waits for a response that belongs to
+    /// another. Readers of all other operations wait for one fetch.
     pub unshared: Mutex<HashSet<u32>>,
     /// The largest body that is stored or shared, in bytes.
     pub largest_body: usize,
