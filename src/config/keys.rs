@@ -99,7 +99,8 @@ configuration! {
         guard: Duration = Duration::from_millis(250), restart, in MOMENT..=DAY;
         /// Q: how late an abandoned request may still take effect.
         late_arrival: Duration = seconds(60), restart, in MOMENT..=DAY;
-        /// Responses without rate headers after which a budget without history goes on at its pace.
+        /// Responses without rate headers that a budget without history tolerates while it probes;
+        /// after one more it continues at the pace of its limit.
         unknown_slots: u32 = 1, restart, in 1..=1_000_000;
         /// Attempts of writes at once per budget, at first.
         writes_at_once: usize = 4, restart, in 1..=MANY;
@@ -136,7 +137,8 @@ configuration! {
 
     /// How credentials are hashed.
     credentials: CredentialsConfig {
-        /// The key of the hash; `None` is a new random one at each start.
+        /// The key of the hash. `None` uses one that is created once in the state directory, or a
+        /// random one at each start without that directory.
         key_file: Option<PathBuf> = None, restart;
     }
 
