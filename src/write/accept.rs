@@ -34,8 +34,8 @@ impl Writes {
         self: &Arc<Self>,
         context: RequestContext,
     ) -> Result<Reply, GatewayError> {
-        if let Some(wanted) = self.wants_durable(&context)? {
-            return Box::pin(self.write_durably(context, wanted)).await;
+        if let Some(durability) = self.wants_durable(&context)? {
+            return Box::pin(self.write_durably(context, durability)).await;
         }
         // Its connection is held until it has ended.
         let _held = self.hold(context.caller.peer)?;

@@ -37,6 +37,7 @@ use std::time::Duration;
 struct Sent {
     recipient: ReportRecipient,
     batchable: Option<Batchable>,
+    /// Settles the member as unknown if this is dropped, as by a panic.
     unsettled: Unsettled,
 }
 
@@ -51,7 +52,8 @@ struct BatchAnswer {
 }
 
 impl Writes {
-    /// Begins an attempt.
+    /// Begins an attempt in a task of its own, which stopping waits for. Each member hears its
+    /// outcome by its own channel.
     pub(super) fn dispatch(self: &Arc<Self>, dispatch: Dispatch) {
         let writes = self.clone();
         self.tasks
@@ -76,15 +78,18 @@ impl Writes {
             drop(permit);
             return put_back(members, count, || MemberEnd::NotRecorded);
         }
+        // From here on each member settles, whatever happens.
         let sent = members
             .into_iter()
             .map(|member| Sent::new(self, member, count > 1));
         let (sent, intents): (Vec<Sent>, Vec<Intent>) = sent.unzip();
+        // The ledger records them with the slot, right before the request is sent.
         let permit = permit.carries(intents);
         let outcome = self
             .attempts
             .attempt(&operation, credential, permit, request)
             .await;
+        // Settling. An attempt without effect leaves the lanes and the cache as they are.
         let reports = match outcome {
             AttemptOutcome::Throttled(response) => {
                 without_effect(sent, || MemberEnd::Throttled(response.clone()))
@@ -106,6 +111,7 @@ impl Writes {
                 reports.collect()
             }
         };
+        // All have settled, so who hears first reads nothing stale.
         for (recipient, end, place) in reports {
             recipient.tell(AttemptReport {
                 end,
@@ -115,7 +121,8 @@ impl Writes {
         }
     }
 
-    /// Records in the journal which of its writes are sent. Returns `false` if it could not.
+    /// Records in the journal which of its writes are sent, with one sync for all members. Returns
+    /// `false` if it could not: then nothing may be sent.
     async fn record_dispatch(&self, members: &[Member]) -> bool {
         let now = self.clock.wall();
         let entries = members.iter().filter_map(|member| member.entry.as_ref());
@@ -127,6 +134,7 @@ impl Writes {
         }
         match self.commit(changes).await {
             Ok(()) => true,
+            // One of them is no longer there. The others take their turns again.
             Err(JournalError::Absent) => {
                 self.leave_out_ended(members).await;
                 false
@@ -154,6 +162,9 @@ impl Writes {
     }
 
     /// Divides the answer to a batch among its members and settles all of them.
+    ///
+    /// A refusal may be about any element, so it is shown to none: each member is sent again. The
+    /// pool counts what that cost, and makes batches rarer.
     fn settle_batch(&self, sent: Vec<Sent>, answer: &BatchAnswer) -> Vec<SettledMember> {
         let Some(context) = sent.first().map(|first| &first.recipient.context) else {
             return Vec::new();
@@ -182,7 +193,7 @@ impl Writes {
     }
 }
 
-/// A member that has settled, and what is reported to it.
+/// A member that has settled, and what is reported to it: its own end, and its place in the lanes.
 type SettledMember = (ReportRecipient, MemberEnd, Option<LanePosition>);
 
 /// Returns the request of an attempt: that of its write, or the merged one of a batch. `None` if
@@ -197,13 +208,14 @@ fn request_of(members: &[Member]) -> Option<Request<Bytes>> {
         return Some(request);
     }
     let mut request = context.forwarded();
+    // A retry does not use the connection on which the earlier attempt may still be in flight.
     if first.recipient.first_doubt.is_some() {
         request.extensions_mut().insert(NewConnection);
     }
     Some(request)
 }
 
-/// Returns members to their lines. They were not sent.
+/// Returns members to their lines. They were not sent, so nothing has to settle.
 fn put_back(members: Vec<Member>, count: usize, end: impl Fn() -> MemberEnd) {
     for member in members {
         let Member {
@@ -225,7 +237,7 @@ fn without_effect(sent: Vec<Sent>, end: impl Fn() -> MemberEnd) -> Vec<SettledMe
     settled.collect()
 }
 
-/// Settles a write that was sent alone. Its answer streams.
+/// Settles a write that was sent alone. Its answer streams: the head is enough to settle it.
 fn answered(sent: Vec<Sent>, answer: FinalAnswer) -> Vec<SettledMember> {
     let (status, doubtful) = (answer.response.status(), answer.doubtful);
     let Some(one) = sent.into_iter().next() else {
@@ -254,6 +266,7 @@ impl Sent {
         let context = &recipient.context;
         let budget = &context.operation.budget;
         let answer = writes.budgets.answer_time(context.credential, budget);
+        // The estimates of later writes in its lanes count on this.
         place.expect(writes.clock.now() + answer);
         // A part of it may have taken effect although the API refuses the whole.
         let is_partial = is_batched || recipient.first_doubt.is_some();
@@ -268,6 +281,7 @@ impl Sent {
         (sent, intent)
     }
 
+    /// Returns its elements; every member of a batch has some.
     fn parts(&self) -> Option<&Parts> {
         self.batchable.as_ref().map(|batchable| &batchable.parts)
     }
@@ -301,6 +315,7 @@ impl Sent {
 }
 
 impl BatchAnswer {
+    /// No answer, for this reason.
     fn none(why: Waited) -> Self {
         Self {
             whole: Err(why),
@@ -310,6 +325,7 @@ impl BatchAnswer {
         }
     }
 
+    /// Reads an answer to its end: half of one cannot be divided.
     async fn read(answer: FinalAnswer) -> Self {
         let (mut head, body) = answer.response.into_parts();
         let whole = match body::read(body, LONGEST_ANSWER).await {

@@ -41,6 +41,7 @@ struct Candidate {
 }
 
 impl Candidate {
+    /// Takes the write out of the pool, and tells it so.
     fn take(self) -> Member {
         // A write that takes itself out does not listen.
         let _ = self.taken.send(());
@@ -54,6 +55,7 @@ pub struct BatchPool {
     shared: Arc<Mutex<Shared>>,
 }
 
+/// All that the lock guards. Empty lines are removed, so that memory is bounded by what waits.
 #[derive(Default)]
 struct Shared {
     /// Writes in the order of acceptance.
@@ -77,7 +79,7 @@ pub(super) struct PoolGuard {
 }
 
 impl BatchPool {
-    /// Adds a write: from now on it may be taken along.
+    /// Adds a write: from now on it may be taken along, until it leaves or the guard is dropped.
     pub(super) fn enter(&self, batching: Batching, member: Member) -> PoolGuard {
         let line = PoolLine {
             credential: member.recipient.context.credential,
@@ -101,6 +103,8 @@ impl BatchPool {
 
     /// Returns the writes with which a write of this operation could be batched, and the number of
     /// attempts that they need at best.
+    ///
+    /// It serves the estimate of a new write. Only writes on one path share a batch.
     pub(super) fn waiting(
         &self,
         context: &RequestContext,
@@ -161,12 +165,14 @@ impl Shared {
 
     fn change(&mut self, credential: Credential, name: &Arc<str>, by: impl FnOnce(&mut Debt)) {
         let key = (credential, name.clone());
+        // Most attempts change nothing: then no entry is made.
         let before = self.debts.get(&key).copied().unwrap_or_default();
         let mut debt = before;
         by(&mut debt);
         if debt == before {
             return;
         }
+        // What is paid takes no memory.
         if debt.is_paid() {
             self.debts.remove(&key);
             return;
@@ -182,6 +188,7 @@ impl Shared {
         let (Some(parts), Some(waiting)) = (own.parts(), self.lines.get(line)) else {
             return Vec::new();
         };
+        // The order is that of acceptance: an older write is taken along first.
         let waiting = waiting.iter().take(MOST_LOOKED_AT);
         let candidates = waiting.filter_map(|(turn, other)| Some((*turn, other.member.parts()?)));
         let follows = |turn, these: &_| lanes.follows(line.credential, turn, these);
@@ -204,7 +211,8 @@ impl Shared {
 }
 
 impl PoolGuard {
-    /// Waits until another write takes this one along.
+    /// Waits until another write takes this one along. From then on the write is part of that
+    /// attempt, and hears of it by its own channel.
     pub(super) async fn taken(&mut self) {
         let _ = (&mut self.taken).await;
     }
@@ -227,6 +235,7 @@ impl PoolGuard {
     ) -> Option<Vec<Member>> {
         let line = &self.line;
         let mut shared = self.pool.shared.lock();
+        // Taken out first: nobody else can take it along from here on.
         let own = shared.remove(line, self.turn)?.take();
         let chosen = shared.chosen(line, &own, lanes);
         let mut members = vec![own];
@@ -245,9 +254,11 @@ impl PoolGuard {
             }
             members.push(other.take());
         }
+        // A write that is sent alone makes up for a part of a refused batch.
         if members.len() == 1 {
             shared.change(line.credential, &line.operation, |debt| debt.carried_out(1));
         }
+        // The first of them gives the batch its header, not the one that got the slot.
         members.sort_by_key(Member::turn);
         Some(members)
     }

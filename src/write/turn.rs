@@ -22,7 +22,7 @@ use crate::write::member::{AttemptReport, Batchable, Member};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
-/// The turn of a write.
+/// The turn of a write. Either way it hears of the attempt by a channel of its own.
 pub(super) enum SendTurn {
     /// It leads an attempt, which is to be dispatched now, and hears of its own part in it here.
     Leads(Dispatch, oneshot::Receiver<AttemptReport>),
@@ -58,6 +58,9 @@ pub(super) enum TurnError {
 impl Writes {
     /// Waits for the turn of a write.
     ///
+    /// Dropping the future takes the write out of the pool, unless another write took it along
+    /// before: then the attempt goes on.
+    ///
     /// # Errors
     /// If its budget gives it no permit, it is stopped, or it is not to be sent now.
     pub(super) async fn turn(
@@ -71,6 +74,7 @@ impl Writes {
         }
         if write.batching == Batching::Alone {
             let turn = self.turn_alone(write, place).await?;
+            // It makes up for a part of what its refused batch cost.
             self.pool.sent_alone(&write.context);
             return Ok(turn);
         }
@@ -87,6 +91,7 @@ impl Writes {
         mut place: LanePosition,
     ) -> Result<SendTurn, NoTurn> {
         let ActiveWrite { entry, ticket, .. } = write;
+        // Stopping comes first: a write that is taken back uses no slot.
         let granted = tokio::select! {
             biased;
             () = stopped(entry.as_deref()) => Err(TurnError::Stopped),
@@ -111,6 +116,8 @@ impl Writes {
         batchable: Batchable,
         mut place: LanePosition,
     ) -> Result<SendTurn, NoTurn> {
+        // The place goes into the pool, so that who takes the write along has it. What waits for
+        // its lanes stays here.
         let mut opening = place.opening();
         let (member, report) = write.member(Some(batchable), place);
         let mut standing = self.pool.enter(write.batching, member);
@@ -123,6 +130,7 @@ impl Writes {
             tokio::select! {
                 biased;
                 () = standing.taken() => {
+                    // It shares the slot of another write, and frees its own place in the line.
                     ticket.step_aside();
                     return Ok(SendTurn::Joins(report));
                 }
@@ -157,12 +165,14 @@ impl Writes {
     /// write counts as sent from here on.
     fn unless_held_back(&self, write: &ActiveWrite, permit: Permit) -> Result<Permit, TurnError> {
         let now = self.clock.now();
+        // With an open breaker one write is sent as a probe, and the others wait for its outcome.
         self.attempts
             .breaker()
             .lock()
             .may(now)
             .map_err(TurnError::BreakerOpen)?;
         let entry = write.entry.as_deref();
+        // It was held up for so long that a retry could undo what others have done since.
         let is_late = write
             .first_doubt()
             .is_some_and(|since| now >= since + RETRY_FOR);
@@ -200,13 +210,18 @@ fn batchable(write: &ActiveWrite) -> Option<Batchable> {
         return None;
     }
     let mut request = context.forwarded();
+    // The key is honoured here, so it does not keep writes apart.
     if write.entry.is_some() {
         request.headers_mut().remove(idempotency::FIELD);
     }
+    // A request that cannot be taken apart is sent as it is, and alone. So is one whose elements
+    // the route table does not know.
     let parts = Parts::of(&context.operation, &request)?;
     Some(Batchable { request, parts })
 }
 
+/// Returns a write without a turn to the engine. Before a pause it leaves the line, so that its
+/// place there is not granted a slot meanwhile.
 fn no_turn(write: &mut ActiveWrite, why: TurnError, place: LanePosition) -> NoTurn {
     if matches!(why, TurnError::BreakerOpen(_)) {
         write.ticket.step_aside();

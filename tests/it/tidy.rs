@@ -260,7 +260,6 @@ const LONG: &[&str] = &[
     "journal/disk.rs",
     "journal/disk/rows.rs",
     "lanes/mod.rs",
-    "write/durable/accept.rs",
 ];
 
 #[test]
@@ -418,7 +417,6 @@ const SPARSELY_COMMENTED: &[&str] = &[
     "upstream/connect.rs",
     "upstream/dial.rs",
     "upstream/proxy.rs",
-    "write/turn.rs",
     "write/pool.rs",
     "write/dispatch.rs",
     "write/durable/accept.rs",

@@ -1,60 +1,31 @@
-//! Accepting a durable write, and answering its caller: with the API's answer, or with where to ask
-//! for it.
+//! Accepting a durable write: its key is looked up, it gets its places, and the journal gets it.
 //!
-//! Promises that nothing is acknowledged before the journal has it, and that one key is one write:
-//! a request with a known key joins the write or gets its recorded answer.
+//! Promises that one key is one write: a request with a known key joins the write, or gets its
+//! recorded answer. Nothing is acknowledged before the journal has it.
 //!
-//! The write is sent by its own task (`run`). This file waits for callers only, and a caller that
-//! hangs up changes nothing.
+//! The write is sent by its own task (`run`), and its caller is answered by `reply`.
 
 use crate::credential::{self, Credential};
-use crate::error::{GatewayError, Waited};
-use crate::exchange::body::Body;
-use crate::exchange::edge::REPLAYED;
+use crate::error::GatewayError;
 use crate::exchange::request::RequestContext;
 use crate::exchange::response::Reply;
 use crate::exchange::{prefer, priority};
 use crate::journal::{Change, JournalError, KeyHash, Record, State};
-use crate::lanes::Keys;
-use crate::lanes::LanePosition;
+use crate::lanes::{Keys, LanePosition};
 use crate::limit::ticket::Ticket;
-use crate::metrics::Outcome;
 use crate::write::Writes;
 use crate::write::accept::order_names;
 use crate::write::active::ActiveWrite;
 use crate::write::durable::Durable;
-use crate::write::durable::pending::{Completion, Key, NewWrite, PendingWrite, Stage};
-use crate::write::durable::record::{KeptAnswer, KeptRequest};
+use crate::write::durable::pending::{Key, NewWrite, PendingWrite, Stage};
+use crate::write::durable::record::KeptRequest;
 use crate::write::durable::registry::Claim;
+use crate::write::durable::reply::{Durability, replay, replayed};
 use crate::write::durable::summary::Summary;
 use crate::write::idempotency;
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
-use http::{Response, StatusCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// The preference that was followed (RFC 7240, section 3).
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-/// The least time that a caller waits for a write that was sent: with `wait=0` it would otherwise
-/// never hear the answer to a write that is sent at once.
-const MOMENT: Duration = Duration::from_secs(1);
-
-/// Why a write is durable.
-#[derive(Clone, Debug)]
-pub(crate) struct Wanted {
-    /// The `Idempotency-Key` of the request.
-    key: Option<Vec<u8>>,
-    /// Whether the request says `Prefer: respond-async`.
-    respond_async: bool,
-}
-
-impl Wanted {
-    /// Returns whether its caller does not wait for the outcome.
-    pub(crate) fn is_deferred(&self) -> bool {
-        self.respond_async
-    }
-}
 
 /// A claim, which is given back when this is dropped, unless the journal gets the write.
 struct Claimed {
@@ -116,31 +87,31 @@ impl Writes {
     pub(crate) fn wants_durable(
         &self,
         context: &RequestContext,
-    ) -> Result<Option<Wanted>, GatewayError> {
+    ) -> Result<Option<Durability>, GatewayError> {
         let key = idempotency::key(&context.headers)?;
         let respond_async = self.durable.shared.outlasts && prefer::respond_async(&context.headers);
-        let wanted = credential::is_named(&context.headers) && (key.is_some() || respond_async);
-        Ok(wanted.then_some(Wanted { key, respond_async }))
+        let durability = credential::is_named(&context.headers) && (key.is_some() || respond_async);
+        Ok(durability.then_some(Durability { key, respond_async }))
     }
 
     pub(crate) async fn write_durably(
         self: &Arc<Self>,
         context: RequestContext,
-        wanted: Wanted,
+        durability: Durability,
     ) -> Result<Reply, GatewayError> {
         if self.is_draining() {
             return Err(GatewayError::Draining);
         }
-        if wanted.respond_async {
+        if durability.respond_async {
             self.check_credential(&context).await?;
         }
-        let until = self.waits_until(&context, &wanted);
+        let until = self.waits_until(&context, &durability);
         // The connection of a caller that waits is one of those that writes may hold.
         let _held = (until > context.accepted)
             .then(|| self.hold(context.caller.peer))
             .transpose()?;
         loop {
-            let (new_write, kept) = self.new_write(&context, &wanted);
+            let (new_write, kept) = self.new_write(&context, &durability);
             let key = new_write.key;
             let pending = match self.durable.claim(new_write) {
                 Claim::New(pending) => pending,
@@ -156,20 +127,25 @@ impl Writes {
                     if pending.key.as_deref() != key.as_ref() {
                         return Err(GatewayError::KeyReused);
                     }
-                    match self.await_end(&pending, &context, &wanted, until).await? {
+                    match self
+                        .await_end(&pending, &context, &durability, until)
+                        .await?
+                    {
                         Some(reply) => return Ok(replayed(reply)),
                         // The journal knew its key after all, and says how it ended.
                         None => continue,
                     }
                 }
             };
-            return self.take_in(context, &wanted, pending, kept, until).await;
+            return self
+                .take_in(context, &durability, pending, kept, until)
+                .await;
         }
     }
 
     /// Returns until when its caller waits for the outcome.
-    fn waits_until(&self, context: &RequestContext, wanted: &Wanted) -> Instant {
-        let patience = if wanted.respond_async {
+    fn waits_until(&self, context: &RequestContext, durability: &Durability) -> Instant {
+        let patience = if durability.respond_async {
             prefer::wait(&context.headers).map_or(Duration::ZERO, |_| context.patience)
         } else {
             context.patience
@@ -178,12 +154,12 @@ impl Writes {
     }
 
     /// Returns a write before it is claimed, and what the journal keeps of it.
-    fn new_write(&self, context: &RequestContext, wanted: &Wanted) -> (NewWrite, Kept) {
+    fn new_write(&self, context: &RequestContext, durability: &Durability) -> (NewWrite, Kept) {
         let request = KeptRequest {
             method: context.method.clone(),
             target: context.target.clone(),
             peer: context.caller.peer,
-            deferred: wanted.respond_async,
+            deferred: durability.respond_async,
             headers: context.headers.clone(),
             body: context.body.clone(),
         };
@@ -194,7 +170,7 @@ impl Writes {
             summary: summary.encode(),
             keys,
         };
-        let key = wanted.key.as_ref().map(|key| Key {
+        let key = durability.key.as_ref().map(|key| Key {
             hash: self.key_hash(context.credential, key),
             fingerprint: idempotency::fingerprint(
                 &context.method,
@@ -209,11 +185,11 @@ impl Writes {
             credential: context.credential,
             operation: context.operation.clone(),
             caller: context.caller.clone(),
-            urgency: priority::urgency_of_write(&context.headers, wanted.respond_async),
+            urgency: priority::urgency_of_write(&context.headers, durability.respond_async),
             key,
             summary: Arc::new(summary.shortened()),
             bytes: kept.request.len() + kept.summary.len(),
-            deferred: wanted.respond_async,
+            deferred: durability.respond_async,
             since: now,
             accepted: context.accepted,
         };
@@ -232,7 +208,7 @@ impl Writes {
     async fn take_in(
         self: &Arc<Self>,
         context: RequestContext,
-        wanted: &Wanted,
+        durability: &Durability,
         pending: Arc<PendingWrite>,
         kept: Kept,
         until: Instant,
@@ -268,10 +244,13 @@ impl Writes {
         self.tasks.spawn("accept", async move {
             writes.hand_over(own, record, waits).await;
         });
-        if wanted.respond_async && until <= context.accepted {
+        if durability.respond_async && until <= context.accepted {
             return self.acknowledge(&pending).await;
         }
-        match self.await_end(&pending, &context, wanted, until).await? {
+        match self
+            .await_end(&pending, &context, durability, until)
+            .await?
+        {
             Some(reply) => Ok(reply),
             None => Err(GatewayError::Internal),
         }
@@ -359,115 +338,6 @@ impl Writes {
             }
         }
     }
-
-    /// Replies with where to ask as soon as the journal has the write.
-    async fn acknowledge(&self, pending: &Arc<PendingWrite>) -> Result<Reply, GatewayError> {
-        let mut stages = pending.watch();
-        let is_kept = |stage: &Stage| !matches!(stage, Stage::Accepting);
-        let stage = stages.wait_for(is_kept).await;
-        let stage = stage.map_err(|_| GatewayError::Internal)?.clone();
-        if let Stage::Released(why) = stage {
-            return Err(why.unwrap_or(GatewayError::Internal));
-        }
-        Ok(self.accepted_reply(pending, self.until_end(pending)))
-    }
-
-    /// Waits for the outcome of a write until this instant, whatever its stage. `None` if it was
-    /// not accepted because the journal knows its key.
-    async fn await_end(
-        &self,
-        pending: &Arc<PendingWrite>,
-        context: &RequestContext,
-        wanted: &Wanted,
-        until: Instant,
-    ) -> Result<Option<Reply>, GatewayError> {
-        let mut pending = pending.clone();
-        let mut stages = pending.watch();
-        // Counts from the first attempt that is seen here, through all that follow.
-        let mut until_left = None;
-        loop {
-            let stage = stages.borrow_and_update().clone();
-            let until = match &stage {
-                Stage::HandedOver => {
-                    // The write of the other credential goes on under the same id.
-                    pending = self
-                        .durable
-                        .pending(pending.id)
-                        .ok_or_else(|| unknown(Waited::Unrecorded))?;
-                    stages = pending.watch();
-                    continue;
-                }
-                Stage::Ended(ended) => {
-                    return reply(ended).map(|reply| Some(reply.of_write(pending.id)));
-                }
-                Stage::Released(None) => return Ok(None),
-                Stage::Released(Some(error)) => return Err(error.clone()),
-                // Without a key nothing true can be said before the journal has it.
-                Stage::Accepting if wanted.key.is_none() => None,
-                Stage::Accepting => Some(until.max(context.accepted + MOMENT)),
-                Stage::Left if !wanted.respond_async => {
-                    let moment = || until.max(self.clock.now() + MOMENT);
-                    let until = *until_left.get_or_insert_with(moment);
-                    Some(
-                        self.attempts
-                            .given_up_at(context)
-                            .map_or(until, |given_up| given_up.min(until)),
-                    )
-                }
-                Stage::Parked => Some(context.accepted),
-                Stage::Queued | Stage::Cancelling | Stage::Left => {
-                    Some(until_left.unwrap_or(until))
-                }
-            };
-            let changed = stages.changed();
-            let changed = match until {
-                None => changed.await.is_ok(),
-                Some(until) if until <= self.clock.now() => false,
-                Some(until) => matches!(
-                    tokio::time::timeout_at(until.into(), changed).await,
-                    Ok(Ok(()))
-                ),
-            };
-            if changed {
-                continue;
-            }
-            let estimate = self.until_end(&pending);
-            if wanted.respond_async && !matches!(stage, Stage::Accepting) {
-                return Ok(Some(self.accepted_reply(&pending, estimate)));
-            }
-            // A write that waits for a retry has been sent as well.
-            let sent = matches!(stage, Stage::Left) || pending.tries().doubt.is_some();
-            return Err(GatewayError::WritePending {
-                retry_after: estimate,
-                sent,
-                id: pending.id.to_string(),
-            });
-        }
-    }
-
-    /// Returns a 202 with where to ask.
-    fn accepted_reply(&self, pending: &Arc<PendingWrite>, estimate: Duration) -> Reply {
-        let document = self.document_of(pending).to_string();
-        let mut response = Response::new(Body::held(document));
-        *response.status_mut() = StatusCode::ACCEPTED;
-        let headers = response.headers_mut();
-        headers.insert(
-            http::header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
-        if let Ok(location) = HeaderValue::try_from(format!("/_gateway/writes/{}", pending.id)) {
-            headers.insert(LOCATION, location);
-        }
-        headers.insert(
-            PREFERENCE_APPLIED,
-            HeaderValue::from_static("respond-async"),
-        );
-        headers.insert(
-            RETRY_AFTER,
-            HeaderValue::from(crate::exchange::error_response::seconds(estimate)),
-        );
-        Reply::deferred(response).of_write(pending.id)
-    }
 }
 
 /// Returns what is shown of a write as long as it is remembered.
@@ -495,80 +365,4 @@ fn record(pending: &PendingWrite, summary: Bytes, request: Bytes) -> Record {
         ended: None,
         answer: None,
     }
-}
-
-/// Returns the reply to the caller of a write that has ended.
-fn reply(ended: &Completion) -> Result<Reply, GatewayError> {
-    if ended.state == State::Cancelled {
-        return Err(GatewayError::WriteCancelled);
-    }
-    let answer = recorded_answer(ended.state, ended.answer.as_ref())?;
-    Ok(ended.reply(respond(answer)?))
-}
-
-/// Returns the reply to a request whose write had ended before.
-fn replay(record: &Record, key: &Key) -> Result<Reply, GatewayError> {
-    if record.fingerprint != key.fingerprint {
-        return Err(GatewayError::KeyReused);
-    }
-    let answer = || record.answer.as_ref().and_then(KeptAnswer::decode);
-    match record.state {
-        State::Cancelled => Err(GatewayError::WriteCancelled),
-        State::Queued | State::Dispatched => Err(GatewayError::WritePending {
-            retry_after: Duration::from_secs(1),
-            sent: record.attempts > 0,
-            id: record.id.to_string(),
-        }),
-        State::Succeeded | State::Failed | State::Unknown => {
-            let answer = answer();
-            let answer = recorded_answer(record.state, answer.as_ref())?;
-            let reply = replayed(Reply::from_journal(respond(answer)?));
-            Ok(reply.of_write(record.id))
-        }
-    }
-}
-
-/// Returns the recorded answer for the caller of a write that has ended. What the API refused after
-/// an attempt that may have taken effect is no refusal of the write.
-fn recorded_answer(state: State, answer: Option<&KeptAnswer>) -> Result<&KeptAnswer, GatewayError> {
-    match answer {
-        None if state == State::Failed => Err(GatewayError::GivenUp),
-        None => Err(unknown(Waited::Unrecorded)),
-        Some(answer) if state == State::Unknown && answer.status.is_client_error() => {
-            Err(unknown(Waited::RetryRefused))
-        }
-        Some(answer) => Ok(answer),
-    }
-}
-
-fn unknown(waited: Waited) -> GatewayError {
-    GatewayError::OutcomeUnknown {
-        waited,
-        // Under this key the caller would hear the same again.
-        may_retry: false,
-    }
-}
-
-/// Returns the API's answer once more.
-pub(super) fn respond(answer: &KeptAnswer) -> Result<Response<Body>, GatewayError> {
-    let Some(body) = answer.body.clone() else {
-        return Err(GatewayError::AnswerLost(answer.status.as_u16()));
-    };
-    let mut response = Response::new(Body::held(body));
-    *response.status_mut() = answer.status;
-    *response.headers_mut() = answer.headers.clone();
-    Ok(response)
-}
-
-/// Marks a reply as the answer that an earlier request drew.
-fn replayed(mut reply: Reply) -> Reply {
-    if reply.error.is_none() && reply.response.status() != StatusCode::ACCEPTED {
-        let headers = reply.response.headers_mut();
-        headers.insert(REPLAYED, HeaderValue::from_static("true"));
-        // A request that joined a write that was on its way asked nothing of the API either.
-        if reply.outcome == Outcome::Written {
-            reply.outcome = Outcome::Replayed;
-        }
-    }
-    reply
 }

@@ -1,7 +1,8 @@
 //! Writes that outlast a crash: deferred ones, and those with an `Idempotency-Key`.
 //!
 //! A durable write is carried by the [engine](super::engine), with an entry in the journal:
-//! - `accept` takes it in and answers its caller; `pending` is the entry, `registry` all of them.
+//! - `accept` takes it in, `reply` answers its caller; `pending` is the entry, `registry` all of
+//!   them.
 //! - `scheduler` chooses which deferred writes stand before their budgets, `enqueue` loads them.
 //! - `run` is the task of a write, `completion` records its end.
 //! - `recovery` goes on with what the last process left.
@@ -28,6 +29,7 @@ mod rebind;
 mod record;
 mod recovery;
 mod registry;
+mod reply;
 mod requests;
 mod retention;
 mod run;
