@@ -5,9 +5,18 @@
 //! kept in a file wherever hashes are: the ledger in the state directory names budgets by hash.
 
 use hmac::{Hmac, KeyInit, Mac};
-use http::HeaderMap;
+use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, PROXY_AUTHORIZATION};
 use sha2::Sha256;
 use std::fmt;
+
+/// Headers that may carry a secret. Their values are marked as sensitive wherever a request is read,
+/// so that `Debug` never shows them. A header that must stay secret as well belongs here.
+pub static SECRET_HEADERS: [HeaderName; 4] = [
+    AUTHORIZATION,
+    PROXY_AUTHORIZATION,
+    COOKIE,
+    HeaderName::from_static("x-api-key"),
+];
 
 /// The hash of a credential. Two requests have equal ones exactly if the API sees the same token in
 /// both, however the scheme is spelled, or no token in either.
@@ -98,7 +107,7 @@ pub fn is_named(headers: &HeaderMap) -> bool {
 /// section 11.4). For a scheme other than `bearer`, the value is taken as it stands. Both parts are
 /// empty if the value identifies no one.
 fn shown(headers: &HeaderMap) -> (&'static [u8], &[u8]) {
-    let value = headers.get(http::header::AUTHORIZATION);
+    let value = headers.get(AUTHORIZATION);
     let value = value.map_or(&[][..], |value| value.as_bytes().trim_ascii());
     let end = value.iter().position(u8::is_ascii_whitespace);
     let (scheme, rest) = value.split_at(end.unwrap_or(value.len()));

@@ -9,6 +9,7 @@
 //! Layers end at the head of the response. A streaming body and a detached fetch have guards of
 //! their own ([`crate::exchange::body`], [`crate::tasks`]).
 
+use crate::credential::SECRET_HEADERS;
 use crate::error::GatewayError;
 use crate::exchange::body::BoxError;
 use crate::exchange::body::LayeredBody;
@@ -22,7 +23,7 @@ use crate::gateway::record::RequestSource;
 use crate::tasks::panic_text;
 use crate::trace;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE, HeaderValue};
+use http::header::HeaderValue;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use std::any::Any;
@@ -89,10 +90,9 @@ where
             move |cause: Box<dyn Any + Send>| after_panic(cause.as_ref(), &via),
         ))
         // `Debug` of a request shows none of these values.
-        .layer(SetSensitiveRequestHeadersLayer::new([
-            AUTHORIZATION,
-            COOKIE,
-        ]))
+        .layer(SetSensitiveRequestHeadersLayer::new(
+            SECRET_HEADERS.iter().cloned(),
+        ))
         // Logs the end of every body at debug level.
         .layer(
             TraceLayer::new_for_http()

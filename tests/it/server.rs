@@ -599,8 +599,10 @@ async fn no_token_is_in_a_log_an_error_or_a_metric() {
         _ => Step::Answer(answer(200, "{}")),
     });
     let (script, world, address) = served_by(script).await;
-    let token =
-        format!("Authorization: Bearer {SECRET}\r\nCookie: {SECRET}\r\nConnection: close\r\n");
+    let token = format!(
+        "Authorization: Bearer {SECRET}\r\nCookie: {SECRET}\r\nX-Api-Key: {SECRET}\r\n\
+         Proxy-Authorization: {SECRET}\r\nConnection: close\r\n"
+    );
     let mut answers = String::new();
     for (method, target) in [
         ("GET", "/users"),

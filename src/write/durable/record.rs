@@ -8,6 +8,7 @@
 //! values of its header; those of an answer are its status, whether the body is whole, and the
 //! same. A field that is added later gets another version, and what is older stays readable.
 
+use crate::credential::SECRET_HEADERS;
 use crate::write::answer::{AnswerContent, WriteAnswer};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -187,7 +188,8 @@ impl<'b> Reader<'b> {
         let mut headers = HeaderMap::new();
         for _ in 0..count {
             let name = HeaderName::from_bytes(self.field()?).ok()?;
-            let value = HeaderValue::from_bytes(self.field()?).ok()?;
+            let mut value = HeaderValue::from_bytes(self.field()?).ok()?;
+            value.set_sensitive(SECRET_HEADERS.contains(&name));
             headers.try_append(name, value).ok()?;
         }
         Some(headers)
@@ -230,6 +232,23 @@ mod tests {
             };
             assert_eq!(KeptAnswer::decode(&answer.encode()), Some(answer));
         }
+    }
+
+    #[test]
+    fn what_is_read_back_shows_no_token() {
+        let mut request = request();
+        for name in [
+            "authorization",
+            "proxy-authorization",
+            "cookie",
+            "x-api-key",
+        ] {
+            request.headers.insert(name, "sgp_secret".parse().unwrap());
+        }
+        let decoded = KeptRequest::decode(&request.encode()).unwrap();
+        assert!(format!("{request:?}").contains("sgp_secret"));
+        let shown = format!("{decoded:?}");
+        assert!(!shown.contains("sgp_secret"), "{shown}");
     }
 
     #[test]
