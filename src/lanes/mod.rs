@@ -9,13 +9,15 @@
 //! budget is in `limit/turns.rs`.
 
 mod order;
+mod state;
 
 pub use order::{ClassHash, Keys, LaneOrder, OrderKey, Turn};
 
 use crate::clock::Clock;
 use crate::credential::Credential;
 use parking_lot::Mutex;
-use std::collections::{BTreeSet, HashMap};
+use state::{Closed, LanesState, Waits};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
@@ -29,38 +31,9 @@ pub struct Lanes {
 #[derive(Debug)]
 struct Shared {
     clock: Clock,
-    state: Mutex<State>,
-    /// Notified when `State::freed` has grown.
+    state: Mutex<LanesState>,
+    /// Notified when `LanesState::freed` has grown.
     freed: Notify,
-}
-
-/// The lanes, and who waits for them.
-#[derive(Debug, Default)]
-struct State {
-    next: Turn,
-    lanes: HashMap<Credential, LaneOrder>,
-    /// The writes that wait for their lanes.
-    blocked: HashMap<Turn, Waits>,
-    /// The [`Waits::Named`] writes that have become ready and were not reported yet.
-    freed: Vec<Turn>,
-    /// Set while all lanes of every credential are closed.
-    closed: Option<Closed>,
-}
-
-/// Barriers that close all lanes of a credential, and the instant at which they end.
-#[derive(Clone, Debug)]
-struct Closed {
-    barriers: BTreeSet<ClassHash>,
-    until: Instant,
-}
-
-/// The way in which a waiting write learns that its lanes have opened.
-#[derive(Debug)]
-enum Waits {
-    /// Through its [`LanePosition`].
-    Alone(oneshot::Sender<()>),
-    /// Through [`Lanes::freed`].
-    Named,
 }
 
 impl Lanes {
@@ -225,53 +198,21 @@ impl Lanes {
         }
     }
 
+    /// Settles a write, and lets the writes know whose lanes it has opened.
     fn settle(&self, credential: Credential, turn: Turn) {
-        // Decide and collect under the lock, wake outside it: a woken task may drop a position at
-        // once, which takes the lock again.
-        let freed: Vec<oneshot::Sender<()>> = {
-            let mut state = self.shared.state.lock();
-            state.blocked.remove(&turn);
-            let Some(lanes) = state.lanes.get_mut(&credential) else {
-                return;
-            };
-            let ready = lanes.settle(turn);
-            if lanes.is_empty() {
-                state.lanes.remove(&credential);
-            }
-            let mut alone = Vec::new();
-            for turn in ready {
-                match state.blocked.remove(&turn) {
-                    Some(Waits::Alone(free)) => alone.push(free),
-                    Some(Waits::Named) => state.freed.push(turn),
-                    None => {}
-                }
-            }
-            if !state.freed.is_empty() {
-                // `notify_one` keeps a permit if no task waits at this moment, so no report is
-                // lost.
-                self.shared.freed.notify_one();
-            }
-            alone
-        };
-        for free in freed {
+        let mut state = self.shared.state.lock();
+        let opened = state.settle(credential, turn);
+        if !state.freed.is_empty() {
+            // `notify_one` keeps a permit if no task waits at this moment, so no report is lost.
+            self.shared.freed.notify_one();
+        }
+        drop(state);
+        // Woken outside the lock: a woken task may drop a position at once, which takes it again.
+        for free in opened {
             // A receiver that is gone belongs to a caller that hung up. Dropping its position
             // settles its turn.
             let _ = free.send(());
         }
-    }
-}
-
-impl State {
-    /// Adds a new write to its lanes, and returns its turn.
-    fn enter(&mut self, credential: Credential, keys: Keys, expected: Instant, place: u64) -> Turn {
-        let turn = self.next;
-        self.next += 1;
-        // A write without keys conflicts with none and needs no lane.
-        if !keys.is_empty() {
-            let lanes = self.lanes.entry(credential).or_default();
-            lanes.enter(turn, keys, expected, place);
-        }
-        turn
     }
 }
 
@@ -284,7 +225,9 @@ const NOWHERE: u64 = u64::MAX - 1;
 pub struct LanePosition {
     lanes: Lanes,
     credential: Credential,
+    /// The number by which the lanes know the write.
     turn: Turn,
+    /// Resolves when the lanes open. `None` if they are open, or if the write is named.
     blocked: Option<oneshot::Receiver<()>>,
     /// The lanes stay closed until this instant, even if the position is dropped before.
     stay: Option<Instant>,
@@ -328,14 +271,8 @@ impl LanePosition {
     /// Notes how the write learns that its lanes have opened. Returns `false`, and notes nothing,
     /// if they are open.
     fn register(&self, waits: Waits) -> bool {
-        // Checked and noted under one lock, so that no opening is missed.
         let mut state = self.lanes.shared.state.lock();
-        let lanes = state.lanes.get(&self.credential);
-        let is_blocked = lanes.is_some_and(|lanes| !lanes.is_ready(self.turn));
-        if is_blocked {
-            state.blocked.insert(self.turn, waits);
-        }
-        is_blocked
+        state.register(self.credential, self.turn, waits)
     }
 
     /// Sets the instant at which the write is expected to have settled. The instant until which its
@@ -363,10 +300,8 @@ impl LanePosition {
     pub fn keys(&self) -> Keys {
         let state = self.lanes.shared.state.lock();
         let lanes = state.lanes.get(&self.credential);
-        lanes
-            .and_then(|lanes| lanes.keys(self.turn))
-            .cloned()
-            .unwrap_or_default()
+        let keys = lanes.and_then(|lanes| lanes.keys(self.turn));
+        keys.cloned().unwrap_or_default()
     }
 
     /// The turn of the write, by which [`Lanes::freed`] reports it.
@@ -392,6 +327,7 @@ impl Drop for LanePosition {
             lanes.settle(credential, turn);
             return;
         };
+        // Estimates of later writes must not expect the lanes to open earlier.
         if let Some(lanes) = lanes.shared.state.lock().lanes.get_mut(&credential) {
             lanes.expect(turn, until);
         }

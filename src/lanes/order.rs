@@ -83,6 +83,7 @@ impl Keys {
         self.keys.is_empty() && self.barriers.is_empty()
     }
 
+    /// The classes of the order keys, each once.
     fn classes(&self) -> BTreeSet<ClassHash> {
         self.keys.iter().map(|key| key.class).collect()
     }
@@ -107,14 +108,18 @@ struct Write {
     expected: Instant,
     /// The position in the line of its budget.
     place: u64,
+    /// Whether the write waits for no other.
     ready: bool,
 }
 
 /// The unsettled writes of one credential.
 #[derive(Clone, Debug, Default)]
 pub struct LaneOrder {
+    /// All unsettled writes with keys or barriers, in the order of acceptance.
     writes: BTreeMap<Turn, Write>,
+    /// The lanes: the writes of each order key.
     keys: HashMap<OrderKey, BTreeSet<Turn>>,
+    /// The writes of each class, for barriers.
     classes: HashMap<ClassHash, Class>,
 }
 
@@ -276,6 +281,7 @@ impl LaneOrder {
                     .is_some_and(|write| self.is_free(&write.keys, &write.classes, *turn))
             })
             .collect();
+        // Marked at once, so that each write is returned only once.
         for turn in &ready {
             if let Some(write) = self.writes.get_mut(turn) {
                 write.ready = true;

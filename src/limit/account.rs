@@ -44,6 +44,7 @@ pub struct Account {
     in_flight: VecDeque<Instant>,
     /// The cap on attempts in flight, at least.
     least_cap: u32,
+    /// The latest response times, the oldest first; at most [`REMEMBERED`].
     answer_times: VecDeque<Duration>,
     last_used: Instant,
 }
@@ -169,6 +170,7 @@ impl Account {
     pub fn cap(&self) -> u32 {
         let rate = self.window.rate();
         let per_second = f64::from(rate.limit) / rate.window.as_secs_f64();
+        // Little's law, twice: what is in flight at the full rate, and as much again for jitter.
         let needed = (2.0 * per_second * self.answer_time().as_secs_f64()).ceil();
         if needed >= f64::from(u32::MAX) {
             return u32::MAX;
@@ -190,6 +192,7 @@ impl Account {
         ready: Instant,
         now: Instant,
     ) -> Instant {
+        // First as if all blocked requests went ahead, which is certainly too late.
         let everyone = self.turns.ahead_of(caller, urgency, None);
         let plan = self.plan(now, everyone.count());
         let mut estimate = plan.after(&everyone, ready);
@@ -197,6 +200,8 @@ impl Account {
             return estimate;
         }
         // Requests that are ready only after that go later. Without them it may be sooner.
+        // Each round can only be sooner, because it leaves out more. The first one that is not
+        // sooner is the answer.
         for _ in 0..MOST_ROUNDS {
             let ahead = self.turns.ahead_of(caller, urgency, Some(estimate));
             let sooner = plan.after(&ahead, ready);
@@ -216,6 +221,7 @@ impl Account {
             .into_iter()
             .enumerate()
             .map(|(ahead, (place, ready))| {
+                // A blocked request keeps its turn, but is not sent before it is ready.
                 let at = plan.leaves_at(ahead);
                 (place, ready.map_or(at, |ready| at.max(ready)))
             })
@@ -260,6 +266,7 @@ impl Account {
                     .checked_sub(cap)
                     .and_then(|earlier| left.get(earlier).copied()),
             };
+            // Both must hold: a slot is free, and so is a place below the cap.
             let place_free = earlier.map_or(now, |left| (left + answer).max(now));
             leaves.push(at.max(place_free));
         }
@@ -289,6 +296,7 @@ impl SlotForecast {
     /// When a request with `ahead` others before it is sent.
     fn leaves_at(&self, ahead: usize) -> Instant {
         let slots = self.slots.max(1);
+        // Each round uses every slot once, in the same order.
         let rounds = u32::try_from(ahead / slots).unwrap_or(u32::MAX);
         let first = self.leaves.get(ahead % slots).copied().unwrap_or(self.now);
         first + self.round.saturating_mul(rounds)
@@ -303,6 +311,7 @@ impl SlotForecast {
         }
         // Each blocked request takes one slot, so no more slots than that matter.
         let slots = self.slots.clamp(1, ahead.blocked.len() + 1);
+        // Of those, the one that is free first goes to the next request, as in the real line.
         let mut free: BinaryHeap<Reverse<Instant>> = (ahead.ready..ahead.ready + slots)
             .map(|used| Reverse(self.leaves_at(used)))
             .collect();

@@ -52,9 +52,12 @@ pub struct Budgets {
 #[derive(Debug)]
 pub(super) struct SharedBudgets {
     pub(super) clock: Clock,
+    /// Names budgets in the ledger.
     hasher: Hasher,
     bounds: BudgetBounds,
+    /// The bounds of the lines, which a reload may change.
     lines: Swap<LineBounds>,
+    /// One lock for all budgets: bounds such as the total of all lines concern them together.
     pub(super) state: Mutex<BudgetsState>,
     /// Notified when the driver has to wake earlier than it knew.
     woken: Notify,
@@ -63,6 +66,7 @@ pub(super) struct SharedBudgets {
     /// Makes the driver panic once when it has served a request.
     #[cfg(test)]
     panics: AtomicBool,
+    /// The start of the process. Without history, everything before is unknown.
     started: Instant,
 }
 
@@ -129,6 +133,7 @@ impl Budgets {
                 }
             }
             state.configured.extend(changed.clone());
+            // A higher limit may let requests through before the noted instants.
             state.wake_all(now);
         }
         self.shared.woken.notify_one();
@@ -150,12 +155,14 @@ impl Budgets {
         self.refuse(None);
     }
 
+    /// Refuses what could not have its response by `until`, or everything.
     fn refuse(&self, until: Option<Instant>) {
         let now = self.shared.clock.now();
         let mut refused = Grants::new();
         {
             let mut state = self.shared.state.lock();
             state.drain_until = Some(until.unwrap_or(now));
+            // Collected first, because leaving a line changes its schedule.
             let mut late: Vec<(AccountKey, LinePosition)> = Vec::new();
             for (key, open) in &mut state.accounts {
                 let answer = open.account.answer_time();
@@ -182,7 +189,9 @@ impl Budgets {
         self.shared.state.lock().ledger.is_kept()
     }
 
-    /// Changes the state of one budget, then serves its line.
+    /// Changes the state of one budget, then serves its line: whatever changed may let the next
+    /// request go. Every end of an attempt and every ready request comes through here, so that the
+    /// driver only has to wait for time.
     pub(super) fn change(&self, key: &AccountKey, change: impl FnOnce(&mut BudgetsState, Instant)) {
         let now = self.shared.clock.now();
         let mut grants = Grants::new();

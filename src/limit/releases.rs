@@ -42,6 +42,7 @@ pub struct Holds {
 /// Instants in order, and the number of ends up to and including each, over the life of the queue.
 #[derive(Clone, Debug, Default)]
 struct EndTimes {
+    /// Each instant once, with the number of ends up to and including it.
     ends: VecDeque<(Instant, u64)>,
     /// The number of ends removed from the front.
     gone: u64,
@@ -54,10 +55,12 @@ pub struct Releases {
 }
 
 impl EndTimes {
+    /// The number of all ends over the life of the queue.
     fn total(&self) -> u64 {
         self.ends.back().map_or(self.gone, |(_, total)| *total)
     }
 
+    /// Adds ends at an instant that is not before the last one.
     fn push(&mut self, at: Instant, count: u64) {
         if count == 0 {
             return;
@@ -72,6 +75,7 @@ impl EndTimes {
 
     /// Forgets the ends up to and including `at`.
     fn expire(&mut self, at: Instant) {
+        // Sorted, so the first one that is kept ends the search.
         while let Some((end, total)) = self.ends.front().copied() {
             if end > at {
                 return;
@@ -81,6 +85,7 @@ impl EndTimes {
         }
     }
 
+    /// The number of ends that are not forgotten.
     fn len(&self) -> u64 {
         self.total() - self.gone
     }
@@ -96,6 +101,7 @@ impl EndTimes {
 }
 
 impl Holds {
+    /// The hold of the queue with this index, in the order of [`SlotUse`].
     fn of(&self, kind: usize) -> Duration {
         match kind {
             0 => self.answered,
@@ -150,6 +156,8 @@ impl Releases {
         if number == 0 {
             return self.first(holds);
         }
+        // Of each queue, the first end by whose return enough slots are free in all of them. A
+        // binary search, because that number only grows along the queue.
         let first_enough = |(kind, run): (usize, &EndTimes)| {
             let hold = holds.of(kind);
             let enough = |end: Instant| self.free_at(holds, end + hold) > number;
@@ -181,6 +189,7 @@ impl Releases {
             let index = start.map_or(run.ends.len(), |start| {
                 run.ends.partition_point(|(end, _)| *end + hold < start)
             });
+            // The number before that index, over the life of the queue.
             let counted = match index.checked_sub(1) {
                 Some(last) => run.ends[last].1,
                 None => run.gone,
@@ -188,7 +197,9 @@ impl Releases {
             next[kind] = (index, counted);
             passed += counted - run.gone;
         }
+        // Of those that are free at the same instant as the first one, some are skipped as well.
         let mut surplus = skipped.saturating_sub(passed);
+        // The next return of all queues is the earliest of their next ones.
         let each = move || {
             let runs = self.runs.iter().enumerate();
             let heads = runs.filter_map(|(kind, run)| {
@@ -216,6 +227,7 @@ impl Releases {
         for (mine, run) in copy.runs.iter_mut().zip(&self.runs) {
             mine.gone = run.gone;
             mine.ends = run.ends.iter().take(most).copied().collect();
+            // The others are all taken to be returned with the last one.
             if run.ends.len() > most
                 && let Some(last) = run.ends.back()
             {

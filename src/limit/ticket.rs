@@ -20,10 +20,14 @@ pub struct Ticket {
     pub(super) budgets: Budgets,
     pub(super) key: AccountKey,
     pub(super) place: LinePosition,
+    /// What the line needs to know of the request, to join again.
     pub(super) waiter: Waiter,
     pub(super) deadline: Instant,
+    /// When the request would be sent at the latest, as estimated when it joined.
     pub(super) estimate: Instant,
+    /// The response time that was expected when it joined.
     pub(super) answer: Duration,
+    /// Brings the permit or a refusal.
     pub(super) granted: oneshot::Receiver<Grant>,
     pub(super) ready_since: Option<Instant>,
 }
@@ -94,6 +98,7 @@ impl Ticket {
     /// Leaves the line until [`Ticket::again`]. A permit on its way to the ticket returns its slot.
     pub fn step_aside(&mut self) {
         let place = self.place;
+        // Closed first: a permit that is granted from now on is dropped by the sender.
         self.granted.close();
         let unused = self.granted.try_recv();
         self.budgets
@@ -149,6 +154,7 @@ pub struct EndedAttempt {
 pub struct Permit {
     pub(super) budgets: Budgets,
     pub(super) key: AccountKey,
+    /// The slot, until it is returned.
     pub(super) slot: Option<Slot>,
     /// The number of the attempt in the ledger, once it has begun.
     pub(super) attempt: Option<u64>,
@@ -156,6 +162,7 @@ pub struct Permit {
     pub(super) intents: Vec<Intent>,
     /// Whether the attempt may take effect late although there was a response.
     pub(super) late: bool,
+    /// When the attempt was sent, or the permit granted.
     pub(super) since: Instant,
 }
 
@@ -201,6 +208,8 @@ impl Permit {
             return ended;
         };
         let (since, attempt) = (self.since, self.attempt);
+        // A 429 has no effect, and neither has a request that was not sent. Without a response, or
+        // with one that hides it, the effect may still come.
         let effect = match end {
             AttemptEnd::NotSent | AttemptEnd::Throttled(_) => KnownEffect::None,
             AttemptEnd::Answered(_) if !self.late => KnownEffect::Final,

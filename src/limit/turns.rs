@@ -72,6 +72,7 @@ impl CallerLine {
     /// Takes the next turn of the caller, and returns the request whose turn it is. The request
     /// stays in the line.
     fn take_turn(&mut self) -> Option<LinePosition> {
+        // Urgent requests that keep coming must not hold up an old one for ever.
         if self.turns + 1 >= OLDEST_EVERY {
             self.turns = 0;
             return self.ready.first().copied();
@@ -86,6 +87,7 @@ impl CallerLine {
     }
 
     /// The same, of the urgencies that `which` selects.
+    /// A request that is ready later than `until` cannot go before one that is sent by then.
     fn those(&self, until: Option<Instant>, which: impl Fn(Urgency) -> bool) -> Ahead {
         let ready = self.urgent.iter().filter(|(of, _)| which(*of)).count();
         let blocked = self.blocked.values();
@@ -123,12 +125,14 @@ impl Ahead {
     }
 
     /// The `most` of them that can go soonest.
+    /// Ready requests count as sooner than all others.
     fn first(mut self, most: usize) -> Self {
         self.ready = self.ready.min(most);
         self.blocked.truncate(most - self.ready);
         self
     }
 
+    /// Adds others. Both lists of times stay sorted.
     fn join(&mut self, mut other: Self) {
         self.ready += other.ready;
         if !other.blocked.is_empty() {
@@ -144,6 +148,7 @@ struct PeerLine {
     names: HashMap<Option<Arc<str>>, CallerLine>,
     /// The names with a request that is ready. The next turn is that of the first.
     ring: VecDeque<Option<Arc<str>>>,
+    /// The number of requests under all names, ready or not.
     waiting: usize,
 }
 
@@ -153,6 +158,7 @@ pub struct Turns {
     peers: HashMap<IpAddr, PeerLine>,
     /// The peers with a request that is ready. The next turn is that of the first.
     ring: VecDeque<IpAddr>,
+    /// The caller and the urgency of each request, by which it is found in the maps above.
     callers: HashMap<LinePosition, (Caller, Urgency)>,
 }
 
@@ -192,6 +198,7 @@ impl Turns {
             let line = peer.names.get(name);
             line.map_or(0, |line| line.ready.len() + line.blocked.len())
         };
+        // The requests without a name count apart from all named ones.
         let nameless = of(&None);
         match &caller.name {
             None => nameless >= most.div_ceil(2),
@@ -210,6 +217,7 @@ impl Turns {
         urgency: Urgency,
         expected: Instant,
     ) {
+        // Not in the rings yet: only a ready request has a turn.
         let peer = self.peers.entry(caller.peer).or_default();
         peer.waiting += 1;
         peer.names
@@ -234,6 +242,7 @@ impl Turns {
         if names.blocked.remove(&place).is_none() {
             return;
         }
+        // The first ready request of a caller gives it a turn, and its peer one if it had none.
         if names.ready.is_empty() {
             if peer.ring.is_empty() {
                 self.ring.push_back(caller.peer);
@@ -252,9 +261,11 @@ impl Turns {
         let Some(peer) = self.peers.get_mut(&caller.peer) else {
             return false;
         };
+        // The last ready request of a caller takes its turn along, and that of its peer.
         if !peer.remove(&caller.name, place, urgency) {
             peer.ring.retain(|name| *name != caller.name);
         }
+        // A peer without turns of its callers has none itself.
         if peer.ring.is_empty() {
             self.ring.retain(|peer| *peer != caller.peer);
         }
@@ -267,6 +278,7 @@ impl Turns {
     /// Removes the request whose turn it is, and returns its position. The next turn of its caller
     /// and of its peer comes after everybody else's.
     pub fn pop(&mut self) -> Option<LinePosition> {
+        // Caller and peer go to the back of their rings, if they have another ready request.
         let address = self.ring.pop_front()?;
         let peer = self.peers.get_mut(&address)?;
         let name = peer.ring.pop_front()?;
@@ -288,6 +300,8 @@ impl Turns {
     /// With `until`, only those that are expected to be ready by then, for a new request that is
     /// known to go by then.
     pub fn ahead_of(&self, caller: &Caller, urgency: Urgency, until: Option<Instant>) -> Ahead {
+        // Within the caller by urgency. Between names and between peers one turn each, so that each
+        // other one goes at most as often as this one, the new request included.
         let mut ahead = Ahead::default();
         if let Some(peer) = self.peers.get(&caller.peer) {
             if let Some(mine) = peer.names.get(&caller.name) {
@@ -334,6 +348,7 @@ impl Turns {
     /// All waiting requests in the order in which they would go if all were ready and no other
     /// arrived. Each has the time at which it is expected to be ready, if it is not.
     pub fn in_order(&self) -> Vec<(LinePosition, Option<Instant>)> {
+        // The turns are taken on a copy, so that they come out as they would in time.
         let mut expected = HashMap::new();
         for names in self.peers.values().flat_map(|peer| peer.names.values()) {
             let blocked = names.blocked.iter();

@@ -48,6 +48,7 @@ pub fn parse(template: &str) -> Result<Vec<TemplateSegment>, &'static str> {
     Ok(segments)
 }
 
+/// Parses one segment of a template.
 fn parse_segment(text: &str) -> Result<TemplateSegment, &'static str> {
     if let Some(name) = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) {
         return if is_name(name) {
@@ -98,6 +99,7 @@ pub fn split(path: &str) -> Option<Split<'_>> {
         return Some(split);
     }
     let mut begin = 0;
+    // A single pass, because every request that is not a plain hit takes it.
     for (at, byte) in rest.bytes().enumerate() {
         match byte {
             b'/' => {
@@ -121,6 +123,7 @@ pub fn split(path: &str) -> Option<Split<'_>> {
 /// or has too many segments.
 pub fn lenient(path: &str) -> Option<String> {
     let decoded = decode_plain(path.strip_prefix('/')?);
+    // As RFC 3986, section 5.2.4, removes dot segments.
     let mut segments: Vec<&str> = Vec::new();
     for segment in decoded.split(['/', '\\']) {
         match segment.split(';').next().unwrap_or_default() {
@@ -156,6 +159,7 @@ fn decode_plain(path: &str) -> String {
 #[derive(Clone, Copy, Debug)]
 pub struct Split<'p> {
     segments: [&'p str; MAX_SEGMENTS],
+    /// The number of segments; the rest of the array is empty.
     len: usize,
 }
 
@@ -165,6 +169,7 @@ impl<'p> Split<'p> {
         &self.segments[..self.len]
     }
 
+    /// Adds a segment. `None` if it is empty or a dot segment, or if there are too many.
     fn push(&mut self, segment: &'p str) -> Option<()> {
         if matches!(segment, "" | "." | "..") {
             return None;

@@ -76,11 +76,13 @@ struct Reading<'l> {
     lists: &'l [Box<str>],
     /// The spelling and the number of elements of each list.
     seen: Vec<(ListSpelling, u32)>,
+    /// The spelling of the nested names so far.
     nesting: Option<Nesting>,
     /// Canonical name, index in its list (0 for a scalar), canonical value.
     pairs: Vec<(String, u32, String)>,
 }
 
+/// The spelling of a list: `a=1&a=2`, or `a.0=1&a.1=2` in either nesting.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ListSpelling {
     Unseen,
@@ -88,6 +90,7 @@ enum ListSpelling {
     Indexed,
 }
 
+/// The spelling of nested names: `a.b` or `a[b]`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Nesting {
     Dotted,
@@ -105,6 +108,7 @@ impl<'l> Reading<'l> {
         }
     }
 
+    /// Reads one pair.
     fn read(&mut self, pair: &str) -> Result<(), Odd> {
         let (name, value) = pair.split_once('=').ok_or(Odd::Pair)?;
         if name.is_empty() || pair.contains(';') {
@@ -120,6 +124,7 @@ impl<'l> Reading<'l> {
             self.pairs.push((name, 0, value));
             return Ok(());
         };
+        // The canonical spelling counts, whichever was used.
         let index = self.index(list, rest)?;
         self.pairs.push((base.to_owned(), index, value));
         Ok(())
@@ -143,6 +148,7 @@ impl<'l> Reading<'l> {
         } else {
             name
         };
+        // `a..b`, `.a` and `a[]` are read differently by different servers.
         if name.split('.').any(str::is_empty) {
             return Err(Odd::Name);
         }
@@ -185,6 +191,7 @@ impl<'l> Reading<'l> {
         {
             return Err(Odd::Repeated);
         }
+        // The canonical form is hardly ever longer than what was sent.
         let mut text = String::with_capacity(capacity);
         for (name, index, value) in &self.pairs {
             if !text.is_empty() {

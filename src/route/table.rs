@@ -49,8 +49,11 @@ pub struct Table {
 /// A node of the tree: what may follow the segments that lead to it.
 #[derive(Debug, Default)]
 struct Node {
+    /// The next node by literal segment.
     literals: HashMap<Box<str>, usize, RandomState>,
+    /// The next node for any other segment.
     parameter: Option<usize>,
+    /// The templates that end here, at most one for each method.
     ends: Vec<TemplateEnd>,
 }
 
@@ -69,6 +72,7 @@ impl Table {
     /// the budget and lanes of that operation. All others are unmatched: a read for GET, HEAD,
     /// OPTIONS and TRACE, a write for every other method, known or not.
     pub fn find(&self, method: &Method, path: &str) -> Match {
+        // The exact spelling first, then a lenient reading, then by method alone.
         let exact = self.find_exactly(method, path, Case::Sensitive);
         exact
             .or_else(|| self.find_leniently(method, path))
@@ -117,6 +121,7 @@ impl Table {
     /// or anything else that no template may match.
     pub fn find_plain(&self, method: &Method, path: &str) -> Option<&Operation> {
         let rest = path.strip_prefix('/')?;
+        // `before` is the byte before the present one, as if the path had begun behind a slash.
         let mut before = b'/';
         for byte in rest.bytes() {
             // Stricter than `pattern::split`, but a single pass over the bytes: every hit runs it.
@@ -179,6 +184,7 @@ impl Table {
         let Some(first) = path.next() else {
             return node.ends.iter().find(|end| end.method == *method);
         };
+        // A literal wins over a parameter, but only if it leads to an operation of the method.
         let literal = match case {
             Case::Sensitive => node.literals.get(first),
             Case::Insensitive => {

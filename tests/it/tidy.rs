@@ -259,7 +259,6 @@ const MOST_LINES: usize = 400;
 const LONG: &[&str] = &[
     "journal/disk.rs",
     "journal/disk/rows.rs",
-    "lanes/mod.rs",
 ];
 
 #[test]
@@ -385,20 +384,9 @@ const SPARSELY_COMMENTED: &[&str] = &[
     "journal/disk/rows.rs",
     "journal/memory.rs",
     "journal/seal.rs",
-    "limit/account.rs",
-    "limit/budgets.rs",
-    "limit/budgets/state.rs",
     "limit/ledger/record.rs",
-    "limit/releases.rs",
-    "limit/ticket.rs",
-    "limit/turns.rs",
     "merge/parts.rs",
-    "lanes/order.rs",
-    "lanes/mod.rs",
     "route/names.rs",
-    "route/pattern.rs",
-    "route/query.rs",
-    "route/table.rs",
     "route/table/verify.rs",
     "sandbox/call.rs",
     "sandbox/core.rs",

@@ -14,8 +14,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
+/// Everything behind the lock.
 #[derive(Debug)]
 pub(in crate::limit) struct BudgetsState {
+    /// The budgets in use.
     pub(in crate::limit) accounts: HashMap<AccountKey, OpenBudget>,
     /// When to look at which budget again.
     pub(super) wakes: BTreeSet<(Instant, AccountKey)>,
@@ -27,6 +29,7 @@ pub(in crate::limit) struct BudgetsState {
     /// The budgets whose configured limit has changed since the start, by name. At most as many as
     /// the route table has.
     pub(super) configured: HashMap<Arc<str>, BudgetSpec>,
+    /// The position of the next request. Positions are unique among all lines.
     pub(super) next_place: LinePosition,
     /// The load of all lines, and the part of each peer.
     pub(super) load: LineLoad,
@@ -35,6 +38,7 @@ pub(in crate::limit) struct BudgetsState {
     pub(super) opened: HashMap<IpAddr, usize>,
     /// When idle budgets may be looked for again to make room.
     pub(super) make_room_at: Instant,
+    /// While the gateway stops: the instant by which each response must have come.
     pub(super) drain_until: Option<Instant>,
 }
 
@@ -42,8 +46,11 @@ pub(in crate::limit) struct BudgetsState {
 #[derive(Debug)]
 pub(in crate::limit) struct OpenBudget {
     pub(in crate::limit) account: Account,
+    /// The name of the budget in the ledger.
     pub(in crate::limit) id: AccountId,
+    /// The peer whose request opened the budget.
     pub(super) opened_by: IpAddr,
+    /// The requests in the line, ready or not. The account knows their order.
     pub(super) waiting: HashMap<LinePosition, Waiting>,
     /// The instant under which the budget is in [`BudgetsState::wakes`].
     pub(super) wake: Option<Instant>,
@@ -54,7 +61,9 @@ pub(in crate::limit) struct OpenBudget {
 pub(in crate::limit) struct Waiter {
     pub(in crate::limit) caller: Caller,
     pub(in crate::limit) urgency: Urgency,
+    /// The bytes that are kept while the request waits.
     pub(in crate::limit) bytes: usize,
+    /// When the request joined for the first time.
     pub(in crate::limit) since: Instant,
 }
 
@@ -62,6 +71,7 @@ pub(in crate::limit) struct Waiter {
 #[derive(Debug)]
 pub(in crate::limit) struct Waiting {
     pub(super) waiter: Waiter,
+    /// Brings the permit or a refusal. Dropped without either if there is no such budget any more.
     pub(super) grant: oneshot::Sender<Grant>,
 }
 
@@ -73,11 +83,13 @@ pub(super) struct LineLoad {
 }
 
 impl LineLoad {
+    /// Adds a request with a body of so many bytes.
     fn add(&mut self, bytes: usize) {
         self.requests += 1;
         self.bytes += bytes;
     }
 
+    /// Subtracts a request with a body of so many bytes.
     fn remove(&mut self, bytes: usize) {
         self.requests = self.requests.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
@@ -93,6 +105,7 @@ impl OpenBudget {
     /// The status for the `RateLimit` fields.
     pub(in crate::limit) fn status(&mut self, budget: &Arc<str>, now: Instant) -> BudgetStatus {
         let window = self.account.window();
+        // `occupied` counts slots of which nothing is known as well, so this is what may surely go.
         let rate = window.rate();
         let remaining = rate.limit.saturating_sub(window.occupied(now));
         // With free slots, `reset` is when there are more; without, when there is one.
@@ -123,6 +136,7 @@ impl BudgetsState {
         let Some(open) = self.accounts.get_mut(key) else {
             return;
         };
+        // The same numbers are subtracted in `unload` when the request leaves the line.
         self.load.add(waiter.bytes);
         let peer = self.peers.entry(waiter.caller.peer).or_default();
         peer.add(waiter.bytes);
@@ -154,6 +168,7 @@ impl BudgetsState {
     }
 
     /// When the next request leaves its line at the latest, of one peer alone if one is given.
+    /// `None` if no request waits.
     pub(super) fn next_departure(&mut self, peer: Option<IpAddr>, now: Instant) -> Option<Instant> {
         let open = self.accounts.values_mut();
         let waited_for = open.filter(|open| !open.waiting.is_empty());
@@ -167,6 +182,7 @@ impl BudgetsState {
         let Some(open) = self.accounts.get_mut(key) else {
             return;
         };
+        // Each budget is in `wakes` at most once, under the instant in `wake`.
         if let Some(at) = std::mem::replace(&mut open.wake, wake) {
             self.wakes.remove(&(at, key.clone()));
         }
@@ -198,6 +214,7 @@ impl BudgetsState {
             if open.waiting.is_empty() {
                 continue;
             }
+            // Bytes are returned when their request is sent.
             for (place, at) in open.account.schedule(now) {
                 let waiting = open.waiting.get(&place);
                 let counted = waiting
@@ -205,6 +222,7 @@ impl BudgetsState {
                 releases.extend(counted.map(|waiting| (at, waiting.waiter.bytes)));
             }
         }
+        // The first instant by which the sum is large enough.
         releases.sort_unstable();
         let mut sum = 0;
         let enough = releases.into_iter().find(|(_, released)| {
@@ -236,6 +254,7 @@ impl BudgetsState {
 
     /// Subtracts a request that has left its line from the load.
     pub(super) fn unload(&mut self, waiter: &Waiter) {
+        // A peer without requests is forgotten, which bounds the table by the lines.
         self.load.remove(waiter.bytes);
         if let Some(peer) = self.peers.get_mut(&waiter.caller.peer) {
             peer.remove(waiter.bytes);
@@ -252,6 +271,7 @@ impl BudgetsState {
         let (opened, learned) = (&mut self.opened, &mut self.learned);
         learned.retain(|_, (_, since)| now.saturating_duration_since(*since) < LEARNED_FOR);
         self.accounts.retain(|_, open| {
+            // Occupied slots must not be forgotten, however long the budget has been idle.
             let stays = !open.waiting.is_empty()
                 || now.saturating_duration_since(open.account.last_used()) < idle
                 || !open.account.window().is_idle(now);
@@ -264,7 +284,10 @@ impl BudgetsState {
             }
             stays
         });
+        // As above: no entry without a budget.
         opened.retain(|_, count| *count > 0);
+        // What earlier processes sent is of no interest once its slots are free. The rates that
+        // they learned are in `learned`.
         if let Some(history) = &mut self.history {
             history.retain(|_, past| past.held.iter().any(|until| *until > now));
         }
