@@ -92,7 +92,7 @@ pub enum GatewayError {
     /// The write was cancelled before it was sent.
     WriteCancelled,
     /// The write was sent or has ended: it can no longer be cancelled.
-    WriteLeft,
+    WriteSent,
     /// The API responded to a write with this status, but the body was lost.
     AnswerLost(u16),
     /// The journal has no room for a write.
@@ -269,7 +269,7 @@ impl GatewayError {
             Self::NotAllowed(_) => row("gateway-method-not-allowed", 405, &[]),
             Self::WriteCancelled => row("gateway-write-cancelled", 409, &[]),
             Self::GivenUp => row("gateway-given-up", 409, &[]),
-            Self::WriteLeft => row("gateway-write-left", 409, &[]),
+            Self::WriteSent => row("gateway-write-sent", 409, &[]),
             Self::KeyReused => row("gateway-key-reused", 422, &[]),
             Self::AnswerLost(_) => row("gateway-answer-lost", 502, &[Sent, ShowsBudget]),
             Self::WritePending { retry_after, sent, .. } => ErrorFacts {

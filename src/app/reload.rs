@@ -96,7 +96,7 @@ impl Reloader {
         while reloads.asked.recv().await.is_some() {
             let (source, reloader) = (reloads.source.clone(), self.clone());
             // Blocking: reading a file may take any time.
-            let mut read = tokio::task::spawn_blocking(move || reloader.came(source()));
+            let mut read = tokio::task::spawn_blocking(move || reloader.apply(source()));
             // A read that hangs is reported once, then waited for: two must not run at a time.
             let read = match tokio::time::timeout(PATIENCE, &mut read).await {
                 Ok(read) => read,
@@ -116,7 +116,7 @@ impl Reloader {
     }
 
     /// Applies what was read, or reports why it cannot be.
-    fn came(&self, loaded: Result<Loaded, Vec<ConfigProblem>>) {
+    fn apply(&self, loaded: Result<Loaded, Vec<ConfigProblem>>) {
         let taken = loaded.map_err(|problems| texts(&problems));
         let taken = taken.and_then(|loaded| self.take_over(loaded));
         match taken {

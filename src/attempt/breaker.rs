@@ -50,7 +50,7 @@ impl Breaker {
     ///
     /// # Errors
     /// The instant at which to ask again.
-    pub fn may(&mut self, now: Instant) -> Result<(), Instant> {
+    pub fn admit(&mut self, now: Instant) -> Result<(), Instant> {
         match self.state {
             State::Closed => Ok(()),
             State::Open(until, _) if now < until => Err(until),
@@ -63,7 +63,7 @@ impl Breaker {
     }
 
     /// Notes the end of an attempt. `is_there` says whether the API was there.
-    pub fn came(&mut self, is_there: bool, now: Instant) -> Option<Changed> {
+    pub fn record(&mut self, is_there: bool, now: Instant) -> Option<Changed> {
         if is_there {
             self.failures = 0;
             let was_open = !matches!(self.state, State::Closed);
@@ -83,7 +83,7 @@ impl Breaker {
 
     /// Notes the end of an attempt that says nothing about the API. If it was the probe, another
     /// write may be sent.
-    pub fn came_to_nothing(&mut self, now: Instant) {
+    pub fn record_inconclusive(&mut self, now: Instant) {
         if let State::Probing(_, pause) = self.state {
             self.state = State::Open(now, pause);
         }
@@ -105,32 +105,32 @@ mod tests {
         let mut now = Clock::system().now();
         let mut breaker = Breaker::default();
         for _ in 1..FAILURES {
-            assert_eq!(breaker.came(false, now), None);
+            assert_eq!(breaker.record(false, now), None);
         }
-        breaker.came(true, now);
+        breaker.record(true, now);
         for _ in 1..FAILURES {
-            assert_eq!(breaker.came(false, now), None);
-            assert_eq!(breaker.may(now), Ok(()));
+            assert_eq!(breaker.record(false, now), None);
+            assert_eq!(breaker.admit(now), Ok(()));
         }
         let mut pause = FIRST;
-        assert_eq!(breaker.came(false, now), Some(Changed::Opened(pause)));
-        assert_eq!(breaker.came(false, now), None, "it had left before");
+        assert_eq!(breaker.record(false, now), Some(Changed::Opened(pause)));
+        assert_eq!(breaker.record(false, now), None, "it had left before");
         for _ in 0..7 {
-            assert_eq!(breaker.may(now), Err(now + pause));
+            assert_eq!(breaker.admit(now), Err(now + pause));
             now += pause;
-            assert_eq!(breaker.may(now), Ok(()), "one goes ahead");
+            assert_eq!(breaker.admit(now), Ok(()), "one goes ahead");
             assert_eq!(
-                breaker.may(now),
+                breaker.admit(now),
                 Err(now + ASK_AGAIN),
                 "the others wait for it"
             );
             pause = (pause * 2).min(LONGEST);
-            assert_eq!(breaker.came(false, now), Some(Changed::Opened(pause)));
+            assert_eq!(breaker.record(false, now), Some(Changed::Opened(pause)));
         }
         now += pause;
-        assert_eq!(breaker.may(now), Ok(()));
-        assert_eq!(breaker.came(true, now), Some(Changed::Closed));
-        assert_eq!((breaker.may(now), breaker.may(now)), (Ok(()), Ok(())));
+        assert_eq!(breaker.admit(now), Ok(()));
+        assert_eq!(breaker.record(true, now), Some(Changed::Closed));
+        assert_eq!((breaker.admit(now), breaker.admit(now)), (Ok(()), Ok(())));
         assert!(!breaker.is_open());
     }
 
@@ -138,25 +138,25 @@ mod tests {
     fn a_probe_that_says_nothing_is_followed_by_another() {
         let now = Clock::system().now();
         let mut breaker = Breaker::default();
-        breaker.came_to_nothing(now);
-        assert_eq!(breaker.may(now), Ok(()));
+        breaker.record_inconclusive(now);
+        assert_eq!(breaker.admit(now), Ok(()));
         for _ in 0..FAILURES {
-            breaker.came(false, now);
+            breaker.record(false, now);
         }
-        breaker.came_to_nothing(now);
+        breaker.record_inconclusive(now);
         assert_eq!(
-            breaker.may(now),
+            breaker.admit(now),
             Err(now + FIRST),
             "it is open all the same"
         );
         let later = now + FIRST;
         for _ in 0..3 {
-            assert_eq!(breaker.may(later), Ok(()));
-            assert!(breaker.may(later).is_err());
-            breaker.came_to_nothing(later);
+            assert_eq!(breaker.admit(later), Ok(()));
+            assert!(breaker.admit(later).is_err());
+            breaker.record_inconclusive(later);
         }
-        assert_eq!(breaker.may(later), Ok(()));
-        assert_eq!(breaker.came(true, later), Some(Changed::Closed));
+        assert_eq!(breaker.admit(later), Ok(()));
+        assert_eq!(breaker.record(true, later), Some(Changed::Closed));
     }
 
     #[test]
@@ -164,11 +164,11 @@ mod tests {
         let now = Clock::system().now();
         let mut breaker = Breaker::default();
         for _ in 0..FAILURES {
-            breaker.came(false, now);
+            breaker.record(false, now);
         }
         let later = now + FIRST;
-        assert_eq!(breaker.may(later), Ok(()));
-        assert!(breaker.may(later + PROBE - ASK_AGAIN).is_err());
-        assert_eq!(breaker.may(later + PROBE), Ok(()));
+        assert_eq!(breaker.admit(later), Ok(()));
+        assert!(breaker.admit(later + PROBE - ASK_AGAIN).is_err());
+        assert_eq!(breaker.admit(later + PROBE), Ok(()));
     }
 }

@@ -172,9 +172,9 @@ impl Attempts {
     fn note_reachability(&self, is_there: Option<bool>) {
         let (now, mut breaker) = (self.clock.now(), self.breaker.lock());
         let Some(is_there) = is_there else {
-            return breaker.came_to_nothing(now);
+            return breaker.record_inconclusive(now);
         };
-        let changed = breaker.came(is_there, now);
+        let changed = breaker.record(is_there, now);
         // Logging happens outside the lock.
         drop(breaker);
         match changed {

@@ -153,9 +153,9 @@ impl Attempts {
     }
 
     /// Notes that a request is sent. Its wait is counted once, however many attempts follow.
-    pub(crate) fn leaves(&self, context: &RequestContext, timing: &mut Timing) {
-        let again = timing.left;
-        timing.left(self.clock.now(), context.accepted);
+    pub(crate) fn report_departure(&self, context: &RequestContext, timing: &mut Timing) {
+        let again = timing.sent;
+        timing.note_departure(self.clock.now(), context.accepted);
         if !again {
             self.metrics.queued(&context.operation.name, timing.queued);
         }

@@ -103,12 +103,12 @@ impl Stamp {
 struct Mark {
     generation: u64,
     /// The end of the settle time.
-    settled: Instant,
+    settle_end: Instant,
 }
 
 impl Mark {
     fn permits(&self, stamp: &Stamp) -> bool {
-        self.generation <= stamp.generation && self.settled <= stamp.at
+        self.generation <= stamp.generation && self.settle_end <= stamp.at
     }
 }
 
@@ -165,12 +165,12 @@ impl Fence {
     pub fn settled_at(&self, depends: &[Dependency]) -> Option<Instant> {
         let marks = depends.iter().filter_map(|name| self.marks.get(name));
         let marks = marks.chain(&self.floor);
-        marks.map(|mark| mark.settled).max()
+        marks.map(|mark| mark.settle_end).max()
     }
 
     /// Records that a write to these names ended. The API may return older data until
-    /// `settled`. Does nothing without names.
-    pub fn raise(&mut self, names: impl IntoIterator<Item = Dependency>, settled: Instant) {
+    /// `settle_end`. Does nothing without names.
+    pub fn raise(&mut self, names: impl IntoIterator<Item = Dependency>, settle_end: Instant) {
         let mut names = names.into_iter().peekable();
         if names.peek().is_none() {
             return;
@@ -178,20 +178,21 @@ impl Fence {
         self.generation += 1;
         // One generation for all names: the write happened once.
         for name in names {
-            self.mark(name, settled);
+            self.mark(name, settle_end);
         }
     }
 
     /// Records the end of a write whose effects are unknown: no response with an earlier stamp is
     /// valid.
-    pub fn raise_floor(&mut self, settled: Instant) {
+    pub fn raise_floor(&mut self, settle_end: Instant) {
         self.generation += 1;
         let floor = self.lift_floor(Mark {
             generation: self.generation,
-            settled,
+            settle_end,
         });
         // The floor implies all other marks, except those that settle later.
-        self.marks.retain(|_, mark| mark.settled > floor.settled);
+        self.marks
+            .retain(|_, mark| mark.settle_end > floor.settle_end);
         let marks = &self.marks;
         self.order.retain(|(_, name)| marks.contains_key(name));
     }
@@ -211,16 +212,16 @@ impl Fence {
         self.floor_moves
     }
 
-    fn mark(&mut self, name: Dependency, settled: Instant) {
+    fn mark(&mut self, name: Dependency, settle_end: Instant) {
         let mut mark = Mark {
             generation: self.generation,
-            settled,
+            settle_end,
         };
         if let Some(old) = self.marks.insert(name.clone(), mark) {
             self.order.remove(&(old.generation, name.clone()));
             // A write that settles early must not shorten the settle time of an earlier write.
-            if old.settled > settled {
-                mark.settled = old.settled;
+            if old.settle_end > settle_end {
+                mark.settle_end = old.settle_end;
                 self.marks.insert(name.clone(), mark);
             }
         }
@@ -244,7 +245,7 @@ impl Fence {
             None => mark,
             Some(floor) => Mark {
                 generation: floor.generation.max(mark.generation),
-                settled: floor.settled.max(mark.settled),
+                settle_end: floor.settle_end.max(mark.settle_end),
             },
         };
         self.floor = Some(floor);

@@ -101,7 +101,7 @@ impl GatewayError {
             Self::GivenUp =>
                 "The API rejected this write's token (401) for a day. The write was not carried \
                 out; send it again with a valid token.",
-            Self::WriteLeft =>
+            Self::WriteSent =>
                 "The write has been sent to the API or has ended. It can no longer be cancelled.",
             Self::KeyReused =>
                 "Another request used this Idempotency-Key first. Nothing was sent to the API; \

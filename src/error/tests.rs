@@ -74,7 +74,7 @@ fn one_of_each() -> Vec<GatewayError> {
         NotAllowed("GET"),
         WriteCancelled,
         GivenUp,
-        WriteLeft,
+        WriteSent,
         KeyReused,
         AnswerLost(200),
         pending(true),

@@ -11,7 +11,7 @@ pub(crate) struct Progress(Mutex<Seen>);
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     /// The time queued and the number of 429s at the last attempt.
-    left: Option<(Duration, u32)>,
+    departed: Option<(Duration, u32)>,
     /// The cache lookup.
     looked: Option<Stretch>,
     /// The instant from which only the budget was waited for.
@@ -23,14 +23,14 @@ pub(crate) type Stretch = (Instant, Instant);
 
 impl Progress {
     /// Notes the time queued and the number of 429s at an attempt. The last call counts.
-    pub(crate) fn left(&self, queued: Duration, throttled: u32) {
-        self.0.lock().left = Some((queued, throttled));
+    pub(crate) fn note_departure(&self, queued: Duration, throttled: u32) {
+        self.0.lock().departed = Some((queued, throttled));
     }
 
     /// Returns the time queued and the number of 429s at the last attempt, or `None` before the
     /// first.
     pub(crate) fn seen(&self) -> Option<(Duration, u32)> {
-        self.0.lock().left
+        self.0.lock().departed
     }
 
     /// Notes the cache lookup.

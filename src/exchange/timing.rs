@@ -17,7 +17,7 @@ pub(crate) struct Timing {
     /// The number of writes in the batch; 0 without a batch.
     pub(crate) merged: usize,
     /// Whether the request was sent at all.
-    pub(crate) left: bool,
+    pub(crate) sent: bool,
     pub(crate) progress: Arc<Progress>,
 }
 
@@ -31,9 +31,9 @@ impl Timing {
     }
 
     // Overwrites earlier values: the last attempt counts, and all waiting before it is the queue's.
-    pub(crate) fn left(&mut self, now: Instant, accepted: Instant) {
+    pub(crate) fn note_departure(&mut self, now: Instant, accepted: Instant) {
         self.queued = now.saturating_duration_since(accepted);
-        self.left = true;
-        self.progress.left(self.queued, self.throttled);
+        self.sent = true;
+        self.progress.note_departure(self.queued, self.throttled);
     }
 }

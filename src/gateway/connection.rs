@@ -33,7 +33,7 @@ type Layers<B> = BoxCloneSyncService<Request<B>, Response<LayeredBody>, Infallib
 
 /// Creates the service of each connection.
 pub struct ConnectionServices<B> {
-    ways: Arc<Paths<B>>,
+    paths: Arc<Paths<B>>,
 }
 // The state shared by all connections of one gateway.
 
@@ -52,20 +52,20 @@ where
     /// together.
     pub fn new(gateway: Arc<Gateway>, bounds: StackBounds) -> Self {
         let ids = RequestIds::new();
-        let ways = Paths {
+        let paths = Paths {
             layers: BoxCloneSyncService::new(stack(gateway.clone(), ids.clone(), bounds)),
             gateway,
             ids,
         };
         Self {
-            ways: Arc::new(ways),
+            paths: Arc::new(paths),
         }
     }
 
     /// Returns the service for a connection from `peer`.
     pub fn connected(&self, peer: SocketAddr) -> ConnectionService<B> {
         ConnectionService {
-            ways: Arc::clone(&self.ways),
+            paths: Arc::clone(&self.paths),
             peer: Peer(peer),
             memory: CredentialCache::default(),
         }
@@ -74,13 +74,13 @@ where
 
 impl<B> fmt::Debug for ConnectionServices<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Front")
+        f.write_str("ConnectionServices")
     }
 }
 
 /// Responds to the requests of one connection. Never fails.
 pub struct ConnectionService<B> {
-    ways: Arc<Paths<B>>,
+    paths: Arc<Paths<B>>,
     peer: Peer,
     // The credential of the last request. It lives as long as the connection.
     memory: CredentialCache,
@@ -100,14 +100,14 @@ where
         }
         request.extensions_mut().insert(self.peer);
         ResponseFuture(Path::Full(Box::pin(
-            self.ways.layers.clone().oneshot(request),
+            self.paths.layers.clone().oneshot(request),
         )))
     }
 
     /// Tries the fast path. A panic there is logged, and the request goes through the layers, which
     /// have a panic guard of their own.
     fn try_fast_path(&self, request: &Request<B>) -> Option<Response<OuterBody>> {
-        let Paths { gateway, ids, .. } = &*self.ways;
+        let Paths { gateway, ids, .. } = &*self.paths;
         let answer = catch_unwind(AssertUnwindSafe(|| {
             gateway.try_fast_path(request, self.peer, &self.memory, ids)
         }));
@@ -180,6 +180,6 @@ impl Future for ResponseFuture {
 
 impl fmt::Debug for ResponseFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Answering")
+        f.write_str("ResponseFuture")
     }
 }

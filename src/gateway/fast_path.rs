@@ -65,7 +65,7 @@ pub(crate) struct CredentialCache(Mutex<Option<(Box<[u8]>, Credential)>>);
 
 impl fmt::Debug for CredentialCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Memory")
+        f.write_str("CredentialCache")
     }
 }
 

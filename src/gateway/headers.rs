@@ -55,7 +55,7 @@ pub(crate) fn show_budget(headers: &mut HeaderMap, standing: &BudgetStatus) {
 
 /// Adds the times of a request that was queued or sent. `merged` is the size of its batch.
 pub(crate) fn show_timing(headers: &mut HeaderMap, timing: &Timing) {
-    if !timing.left && timing.queued.is_zero() {
+    if !timing.sent && timing.queued.is_zero() {
         return;
     }
     let (queued, upstream) = (millis(timing.queued), millis(timing.upstream));

@@ -159,7 +159,7 @@ impl RequestRecord {
         if reply.outcome == Outcome::Joined {
             // The time until the leader's response arrived, queued or in flight. The follower
             // cannot tell the two apart.
-            (timing.left, timing.upstream) = (true, elapsed);
+            (timing.sent, timing.upstream) = (true, elapsed);
             return;
         }
         // An error carries no times of its own. What the progress saw of the last attempt is used
@@ -170,7 +170,7 @@ impl RequestRecord {
         }
         let progress = self.known.as_ref().and_then(|known| known.progress.seen());
         if let Some((queued, throttled)) = progress {
-            (timing.left, timing.queued, timing.throttled) = (true, queued, throttled);
+            (timing.sent, timing.queued, timing.throttled) = (true, queued, throttled);
             timing.upstream = elapsed.saturating_sub(queued);
         } else if expired || reply.outcome == Outcome::Refused {
             // Rejected immediately, or expired in a queue. In both cases it was never sent, so all
@@ -306,7 +306,7 @@ impl Drop for RequestRecord {
         // Only a request that was sent has a known queue time. Where the others waited is unknown.
         let mut timing = Timing::default();
         if let Some((queued, throttled)) = progress {
-            (timing.left, timing.queued, timing.throttled) = (true, queued, throttled);
+            (timing.sent, timing.queued, timing.throttled) = (true, queued, throttled);
         }
         let report = RequestReport {
             status: status.and_then(|status| StatusCode::from_u16(status).ok()),

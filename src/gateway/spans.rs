@@ -51,7 +51,7 @@ fn report_request(tracer: &Tracer, trail: &Trail, ended: &RequestReport<'_>) {
     }
     let timing = ended.timing;
     // A request that expired in the queue has a queue span as well, although it was never sent.
-    if timing.left || ended.outcome == Outcome::Expired {
+    if timing.sent || ended.outcome == Outcome::Expired {
         let left = (ended.from + timing.queued).min(to);
         let attributes = vec![
             attribute("segment_gateway.throttled", i64::from(timing.throttled)),

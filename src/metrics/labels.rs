@@ -23,7 +23,8 @@ pub enum Outcome {
     Own,
     /// Rejected by the gateway; nothing was sent.
     Refused,
-    /// The deadline passed in the queue; nothing took effect.
+    /// The deadline passed in the queue, or the API's 429 could not be waited out; nothing took
+    /// effect.
     Expired,
     /// A write that was sent without a response.
     Unknown,

@@ -182,7 +182,7 @@ impl Reads {
             // The order matters: followers learn of the departure before the request can leave. A
             // reader that arrives later must not join it during a settle time.
             on_event(AttemptEvent::Started(self.clock.now()))?;
-            self.attempts.leaves(context, timing);
+            self.attempts.report_departure(context, timing);
             match self.dispatch_read(context, permit, request.clone()).await? {
                 // Any final response ends it, errors of the API included.
                 AttemptOutcome::Answer(answer) => return Ok(PassOutcome::Answer(answer)),

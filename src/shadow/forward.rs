@@ -60,7 +60,7 @@ impl Shadow {
             .predicted(name, prediction.verdict(), cached, wait);
         // Sent now: it was never queued.
         let mut timing = Timing::of(&context);
-        self.attempts.leaves(&context, &mut timing);
+        self.attempts.report_departure(&context, &mut timing);
         // A task of its own, because a caller that hangs up must not cut off the request.
         let (sender, outcome) = oneshot::channel();
         let (shadow, its) = (self.clone(), context.clone());

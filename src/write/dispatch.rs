@@ -71,7 +71,7 @@ impl Writes {
         let count = members.len();
         let Some(request) = request_of(&members) else {
             // They cannot be written as one. Nothing was refused, and each is sent alone.
-            return put_back(members, 1, || MemberEnd::BatchRefused);
+            return put_back(members, count, || MemberEnd::NotBatchable);
         };
         if !self.record_dispatch(&members).await {
             // Gives the slot back before the members ask for another.

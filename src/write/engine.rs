@@ -147,7 +147,7 @@ impl Writes {
                 }
                 (why, _) => {
                     let error = self.no_turn_error(why, write);
-                    return Break(write.unsent(State::Unknown, Err(error), place));
+                    return Break(write.end_without_effect(State::Unknown, Err(error), place));
                 }
             }
             // The wait of the place ended with its future.
@@ -166,10 +166,11 @@ impl Writes {
             write.running = Some(self.tasks.begin("durable write"));
         }
         // What the last process had sent is retried by this one.
-        if !write.timing.left && write.first_doubt().is_none() {
+        if !write.timing.sent && write.first_doubt().is_none() {
             self.attempts.first_attempt();
         }
-        self.attempts.leaves(&write.context, &mut write.timing);
+        self.attempts
+            .report_departure(&write.context, &mut write.timing);
         write.context.progress.ready(write.ticket.ready_since());
         now
     }
@@ -243,6 +244,7 @@ impl Writes {
             MemberEnd::Throttled(_)
             | MemberEnd::NotSent(_)
             | MemberEnd::BatchRefused
+            | MemberEnd::NotBatchable
             | MemberEnd::NotRecorded => Err(GatewayError::Internal),
         }
     }
@@ -267,9 +269,9 @@ impl Writes {
             }
             MemberEnd::BatchRefused => {
                 write.batching = write.batching.divided(members);
-                // One that could not be written as part of a list was not sent at all.
-                write.history.divided |= members > 1;
+                write.history.divided = true;
             }
+            MemberEnd::NotBatchable => write.batching = write.batching.divided(1),
             MemberEnd::NotSent(why) => {
                 write.history.not_sent += 1;
                 let failures = write.history.not_sent;
@@ -281,7 +283,7 @@ impl Writes {
                     let (turn, by) = (write.ticket.place(), write.ticket.deadline());
                     let paused = self.attempts.pause_or_fail(why, failures, turn, by);
                     if let Err(error) = paused.await {
-                        return Break(write.unsent(State::Failed, Err(error), place));
+                        return Break(write.end_without_effect(State::Failed, Err(error), place));
                     }
                 }
             }
@@ -292,7 +294,7 @@ impl Writes {
                 let is_late = write.ticket.estimate_again() > write.ticket.deadline();
                 if write.entry.is_none() && is_late {
                     let heard = Ok(Box::new(WriteAnswer::throttled(response)));
-                    return Break(write.unsent(State::Failed, heard, place));
+                    return Break(write.end_without_effect(State::Failed, heard, place));
                 }
             }
             // These may have had an effect.

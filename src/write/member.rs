@@ -78,6 +78,8 @@ pub(super) enum MemberEnd {
     NotSent(NotSent),
     /// The API refused the batch, which says nothing about this member.
     BatchRefused,
+    /// It was not sent, because its batch cannot be written as one request.
+    NotBatchable,
     /// It was not sent, because the journal could not record that.
     NotRecorded,
 }
@@ -88,9 +90,11 @@ impl MemberEnd {
         match self {
             Self::Answered(answer) => OutcomeClass::Status(answer.status()),
             Self::NoAnswer(_) => OutcomeClass::NoAnswer,
-            Self::Throttled(_) | Self::NotSent(_) | Self::BatchRefused | Self::NotRecorded => {
-                OutcomeClass::NoEffect
-            }
+            Self::Throttled(_)
+            | Self::NotSent(_)
+            | Self::BatchRefused
+            | Self::NotBatchable
+            | Self::NotRecorded => OutcomeClass::NoEffect,
         }
     }
 }

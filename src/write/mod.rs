@@ -142,7 +142,7 @@ impl Writes {
         } else {
             settings.settling
         };
-        if let Some(touched) = affected.settled(status) {
+        if let Some(touched) = affected.invalidation(status) {
             self.settle(&touched, settling);
         }
     }

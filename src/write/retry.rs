@@ -7,8 +7,6 @@
 //! Which writes may be retried is decided in [`decision`](super::decision).
 
 use crate::attempt::backoff;
-use crate::error::GatewayError;
-use crate::journal::State;
 use crate::lanes::LanePosition;
 use crate::write::Writes;
 use crate::write::active::{ActiveWrite, Step, Uncertainty};
@@ -37,7 +35,7 @@ impl Writes {
         write.history.doubt = Some(doubt);
         let pause = decision::pause(attempts, backoff::jitter(place.turn(), attempts));
         if write.entry.is_none() && !self.is_in_time(write, since, pause) {
-            return Break(write.unsent(State::Unknown, Err(GatewayError::Internal), place));
+            return Break(write.end_with_last_answer(place));
         }
         let mut place = self.take_retry(write, since, place).await?;
         place.stay_closed_for(self.router.settings.get().late);
@@ -85,7 +83,7 @@ impl Writes {
                 write.running = Some(self.tasks.begin("durable write"));
             }
             if write.entry.is_none() || self.clock.now() >= since + RETRY_FOR {
-                return Break(write.unsent(State::Unknown, Err(GatewayError::Internal), place));
+                return Break(write.end_with_last_answer(place));
             }
         }
         Continue(place)
@@ -111,7 +109,7 @@ impl Writes {
             biased;
             () = tokio::time::sleep(pause) => {}
             _refused = write.ticket.granted() => {
-                return Break(write.unsent(State::Unknown, Err(GatewayError::Draining), place));
+                return Break(write.end_with_last_answer(place));
             }
         }
         write.ticket.step_aside();

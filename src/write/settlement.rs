@@ -129,7 +129,7 @@ impl Affected {
     }
 
     /// Returns what an end with this status invalidates; see [`extent`].
-    pub fn settled(&self, status: Option<StatusCode>) -> Option<Invalidation> {
+    pub fn invalidation(&self, status: Option<StatusCode>) -> Option<Invalidation> {
         let is_credential_named = self.credential.is_some();
         match extent(status, self.scope, self.may_be_partial, is_credential_named) {
             Extent::Nothing | Extent::OwnMarks => None,

@@ -169,7 +169,7 @@ impl Writes {
         self.attempts
             .breaker()
             .lock()
-            .may(now)
+            .admit(now)
             .map_err(TurnError::BreakerOpen)?;
         let entry = write.entry.as_deref();
         // It was held up for so long that a retry could undo what others have done since.

@@ -56,8 +56,8 @@ impl Callers {
     /// Sends it and waits for its head, for so long.
     async fn send_for(&self, request: Request<Full<Bytes>>, patience: Duration) -> Option<Answer> {
         self.seen.lock().unwrap().sent += 1;
-        let door = self.world.door(&request);
-        let Ok(answer) = timeout(patience, door.answer(request)).await else {
+        let connection = self.world.connection(&request);
+        let Ok(answer) = timeout(patience, connection.answer(request)).await else {
             self.seen.lock().unwrap().hung_up += 1;
             return None;
         };

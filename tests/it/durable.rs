@@ -266,7 +266,7 @@ async fn one_that_has_not_left_can_be_taken_back() {
     let late = world.send(request(Method::DELETE, &behind, "a", "")).await;
     assert_eq!(
         (late.status.as_u16(), late.error_type().as_str()),
-        (409, "gateway-write-left")
+        (409, "gateway-write-sent")
     );
     sleep(Duration::from_secs(200)).await;
     let arrivals = world.sandbox.arrivals();

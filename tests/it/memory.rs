@@ -12,8 +12,11 @@ const LONG: usize = 1 << 20;
 /// Begins to read; the body is not taken.
 async fn begin(world: &World, n: usize) -> Response<OuterBody> {
     let ask = request(Method::GET, "/users/u1", &format!("token-{n}"), "");
-    let door = world.door(&ask);
-    door.answer(ask).await.expect("a door never fails")
+    let connection = world.connection(&ask);
+    connection
+        .answer(ask)
+        .await
+        .expect("a connection service never fails")
 }
 
 fn cache_status(answer: &Response<OuterBody>) -> String {

@@ -459,10 +459,10 @@ async fn a_request_that_panics_has_failed_and_was_not_hung_up_on() {
     let _guard = log.listen();
     let (_script, world, _address) = served().await;
     let bounds = stack_bounds(&loaded().config);
-    let door = ConnectionServices::new(world.gateway.clone(), bounds)
+    let connection = ConnectionServices::new(world.gateway.clone(), bounds)
         .connected(([127, 0, 0, 1], 1).into());
     let ask = request(Method::POST, "/labels", "t", "").map(|_| Panics);
-    let answer = door.answer(ask).await;
+    let answer = connection.answer(ask).await;
     let answer = answer.unwrap();
     assert_eq!(answer.status(), 500);
     let cache = answer.headers()["cache-status"].to_str().unwrap();
@@ -500,7 +500,7 @@ async fn a_write_goes_on_without_its_caller_and_both_are_told_of() {
     );
     for field in [
         "method=\"PUT\"",
-        "left=true",
+        "sent=true",
         "caller=\"billing\"",
         "peer=127",
         "credential=",

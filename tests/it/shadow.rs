@@ -570,7 +570,7 @@ async fn a_body_is_passed_on_as_it_comes() {
     ] {
         let began = Instant::now();
         let ask = get(USER);
-        let heard = world.door(&ask).answer(ask).await.unwrap();
+        let heard = world.connection(&ask).answer(ask).await.unwrap();
         assert!(began.elapsed() < Duration::from_millis(100), "{pieces:?}");
         assert_eq!(heard.headers()["x-gateway-shadow"], expected, "{pieces:?}");
         let mut body = heard.into_body();

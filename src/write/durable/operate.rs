@@ -107,7 +107,7 @@ impl Writes {
         let write = self.operators_show(id).await?;
         match write["state"] == State::Cancelled.as_str() {
             true => Ok(write),
-            false => Err(GatewayError::WriteLeft),
+            false => Err(GatewayError::WriteSent),
         }
     }
 

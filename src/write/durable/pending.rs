@@ -51,7 +51,7 @@ impl Completion {
             upstream: self.upstream,
             throttled: self.throttled,
             merged: self.merged,
-            left: true,
+            sent: true,
             progress: Arc::default(),
         };
         Reply {
@@ -72,7 +72,7 @@ pub(crate) enum Stage {
     /// It is being taken back, or given to another credential. It is not sent meanwhile.
     Cancelling,
     /// An attempt is in flight, or a retry waits after one with an unknown outcome.
-    Left,
+    Sent,
     /// It goes on in the next process.
     Parked,
     /// It goes on as another credential's, under its id.
@@ -147,7 +147,7 @@ pub(super) enum PutBack {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TooLate {
     /// It was sent, or is about to end.
-    Left,
+    Sent,
     /// Another request takes it back at this moment.
     Cancelling,
 }
@@ -231,7 +231,7 @@ impl PendingWrite {
     }
 
     /// Waits until it has ended, or was not taken back after all.
-    pub(super) async fn settled(&self) {
+    pub(super) async fn cancellation_ended(&self) {
         let mut stage = self.watch();
         let _ = stage
             .wait_for(|stage| !matches!(stage, Stage::Cancelling))
@@ -267,15 +267,15 @@ impl PendingWrite {
 
     /// Returns whether its stage lets it be sent.
     pub(crate) fn may_leave(&self) -> bool {
-        matches!(self.inner.lock().stage, Stage::Queued | Stage::Left)
+        matches!(self.inner.lock().stage, Stage::Queued | Stage::Sent)
     }
 
     /// Marks it as sent, unless it is being taken back. Returns whether it may be sent.
     pub(crate) fn try_dispatch(&self) -> bool {
         let mut inner = self.inner.lock();
-        let goes = matches!(inner.stage, Stage::Queued | Stage::Left);
+        let goes = matches!(inner.stage, Stage::Queued | Stage::Sent);
         if goes {
-            inner.set(Stage::Left);
+            inner.set(Stage::Sent);
         }
         goes
     }
@@ -283,7 +283,7 @@ impl PendingWrite {
     /// Lets it wait again after an attempt without effect, unless an earlier one may have had one.
     pub(crate) fn requeued(&self) {
         let mut inner = self.inner.lock();
-        if matches!(inner.stage, Stage::Left) && inner.tries.doubt.is_none() {
+        if matches!(inner.stage, Stage::Sent) && inner.tries.doubt.is_none() {
             inner.set(Stage::Queued);
         }
     }
@@ -357,13 +357,13 @@ impl PendingWrite {
             Stage::Queued | Stage::Parked => {
                 // What may have taken effect cannot be taken back.
                 if inner.tries.doubt.is_some() {
-                    return Err(TooLate::Left);
+                    return Err(TooLate::Sent);
                 }
                 inner.set(Stage::Cancelling);
                 Ok(())
             }
             Stage::Cancelling => Err(TooLate::Cancelling),
-            _ => Err(TooLate::Left),
+            _ => Err(TooLate::Sent),
         }
     }
 

@@ -121,7 +121,7 @@ impl Durable {
     /// Returns the number of writes in each state.
     pub fn levels(&self, now: Instant) -> DurableGauge {
         let registry = self.shared.registry.lock();
-        let is_under_way = |pending: &&Arc<PendingWrite>| matches!(pending.stage(), Stage::Left);
+        let is_under_way = |pending: &&Arc<PendingWrite>| matches!(pending.stage(), Stage::Sent);
         let dispatched = registry.by_id.values().filter(is_under_way).count();
         let (all, bytes) = (registry.by_id.len(), registry.bytes);
         let first = registry

@@ -102,7 +102,7 @@ impl Writes {
                 Stage::Accepting => Some(until.max(context.accepted + MOMENT)),
                 // A caller that waits hears the answer to an attempt that is on its way, but not
                 // after a balancer in front of the gateway gave up.
-                Stage::Left if !durability.respond_async => {
+                Stage::Sent if !durability.respond_async => {
                     let moment = || until.max(self.clock.now() + MOMENT);
                     let until = *until_left.get_or_insert_with(moment);
                     Some(
@@ -113,7 +113,7 @@ impl Writes {
                 }
                 // The gateway stops: there is nothing to wait for in this process.
                 Stage::Parked => Some(context.accepted),
-                Stage::Queued | Stage::Cancelling | Stage::Left => {
+                Stage::Queued | Stage::Cancelling | Stage::Sent => {
                     Some(until_left.unwrap_or(until))
                 }
             };
@@ -135,7 +135,7 @@ impl Writes {
                 return Ok(Some(self.accepted_reply(&pending, estimate)));
             }
             // A write that waits for a retry has been sent as well.
-            let sent = matches!(stage, Stage::Left) || pending.tries().doubt.is_some();
+            let sent = matches!(stage, Stage::Sent) || pending.tries().doubt.is_some();
             return Err(GatewayError::WritePending {
                 retry_after: estimate,
                 sent,

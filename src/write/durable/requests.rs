@@ -129,7 +129,7 @@ impl Writes {
                 &json!({ "data": { "write": document(&record) } }),
                 None,
             )),
-            _ => Err(GatewayError::WriteLeft),
+            _ => Err(GatewayError::WriteSent),
         }
     }
 
@@ -141,8 +141,8 @@ impl Writes {
         loop {
             match pending.cancel() {
                 Ok(()) => break,
-                Err(TooLate::Left) => return Err(GatewayError::WriteLeft),
-                Err(TooLate::Cancelling) => pending.settled().await,
+                Err(TooLate::Sent) => return Err(GatewayError::WriteSent),
+                Err(TooLate::Cancelling) => pending.cancellation_ended().await,
             }
             // The other request has taken it back, or lets it go.
             if matches!(pending.stage(), Stage::Ended(_)) {
@@ -180,7 +180,7 @@ impl Writes {
     pub(super) fn until_end(&self, pending: &PendingWrite) -> Duration {
         let budget = &pending.operation.budget;
         let answer = self.budgets.answer_time(pending.credential, budget);
-        if matches!(pending.stage(), Stage::Left) {
+        if matches!(pending.stage(), Stage::Sent) {
             return answer;
         }
         // Those before the budget are counted there.
@@ -199,7 +199,7 @@ impl Writes {
             scheduler.is_paused(&crate::write::durable::registry::line_of(pending))
         };
         let state = match pending.stage() {
-            Stage::Left => State::Dispatched,
+            Stage::Sent => State::Dispatched,
             // It waits for a retry, and cannot be taken back.
             Stage::Queued if tries.doubt.is_some() => State::Dispatched,
             Stage::Ended(ended) => ended.state,

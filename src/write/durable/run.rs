@@ -106,7 +106,7 @@ impl Writes {
                 request_id = entry.request_id(),
                 "task of a durable write failed"
             );
-            if matches!(entry.stage(), Stage::Left) {
+            if matches!(entry.stage(), Stage::Sent) {
                 writes
                     .end(&entry, State::Unknown, None, &Timing::default())
                     .await;

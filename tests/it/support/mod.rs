@@ -80,9 +80,9 @@ pub struct World {
     /// The gateway.
     pub gateway: Arc<Gateway>,
     config: Config,
-    front: ConnectionServices<Full<Bytes>>,
+    services: ConnectionServices<Full<Bytes>>,
     /// A connection of each peer's, over which all its requests come.
-    doors: Mutex<HashMap<SocketAddr, Arc<ConnectionService<Full<Bytes>>>>>,
+    connections: Mutex<HashMap<SocketAddr, Arc<ConnectionService<Full<Bytes>>>>>,
     driver: tokio::task::JoinHandle<()>,
     deferred: tokio::task::JoinHandle<()>,
 }
@@ -174,8 +174,8 @@ impl Setup {
         let deferred = tokio::spawn(gateway.writes().clone().drive_deferred());
         World {
             sandbox: self.sandbox,
-            front: ConnectionServices::new(gateway.clone(), stack_bounds(&config)),
-            doors: Mutex::default(),
+            services: ConnectionServices::new(gateway.clone(), stack_bounds(&config)),
+            connections: Mutex::default(),
             gateway,
             config,
             driver,
@@ -291,7 +291,7 @@ pub fn with(mut request: Request<Full<Bytes>>, name: &str, value: &str) -> Reque
 
 /// Waits for all of an answer.
 pub async fn whole(answer: ResponseFuture) -> Answer {
-    all_of(answer.await.expect("a door never fails")).await
+    all_of(answer.await.expect("a connection service never fails")).await
 }
 
 /// Reads the body of an answer whose head is there.
@@ -319,19 +319,22 @@ impl World {
             .levels(self.gateway.clock().now())
     }
 
-    /// Sends a request through the door and reads the whole answer. Dropping the future is hanging
+    /// Sends a request through the connection and reads the whole answer. Dropping the future is hanging
     /// up.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
-        let door = self.door(&request);
-        whole(door.answer(request)).await
+        let connection = self.connection(&request);
+        whole(connection.answer(request)).await
     }
 
     /// The connection over which a request comes.
-    pub fn door(&self, request: &Request<Full<Bytes>>) -> Arc<ConnectionService<Full<Bytes>>> {
+    pub fn connection(
+        &self,
+        request: &Request<Full<Bytes>>,
+    ) -> Arc<ConnectionService<Full<Bytes>>> {
         let peer = request.extensions().get::<Peer>().expect("a peer").0;
-        let mut doors = self.doors.lock().expect("doors");
-        let door = doors.entry(peer);
-        Arc::clone(door.or_insert_with(|| Arc::new(self.front.connected(peer))))
+        let mut connections = self.connections.lock().expect("connections");
+        let connection = connections.entry(peer);
+        Arc::clone(connection.or_insert_with(|| Arc::new(self.services.connected(peer))))
     }
 
     /// Sends it in a task of its own, as from another connection.

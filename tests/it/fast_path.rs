@@ -1,4 +1,4 @@
-//! The short way of a hit: it gives what the long way would, or leaves it to the long way.
+//! The fast path of a hit: it gives what the full path would, or leaves it to the full path.
 
 use crate::support::log::Log;
 use crate::support::{Answer, Setup, World, request, whole, with};
@@ -9,7 +9,7 @@ use segment_gateway::config::{LogAccess, LogLevel};
 use segment_gateway::sandbox::SandboxSpec;
 
 const USER: &str = "/users/user-00001";
-/// A field that the short way does not know, so that it leaves the request to the long way; no key
+/// A field that the fast path does not know, so that it leaves the request to the full path; no key
 /// holds it.
 const UNKNOWN: &str = "x-correlation-id";
 
@@ -22,9 +22,9 @@ fn get(target: &str, fields: &[(&str, &str)]) -> Ask {
     )
 }
 
-/// The answer, if it came by the short way.
+/// The answer, if it came by the fast path.
 async fn at_once(world: &World, ask: Ask) -> Option<Answer> {
-    let answer = world.door(&ask).answer(ask);
+    let answer = world.connection(&ask).answer(ask);
     if answer.is_fast_path() {
         Some(whole(answer).await)
     } else {
@@ -225,7 +225,7 @@ async fn the_short_way_gives_the_very_answer_of_the_long_one() {
         assert_eq!(answer.headers, expected.headers, "{shown}");
         assert_eq!(answer.body, expected.body, "{shown}");
     }
-    assert!(short > 1_000, "{short} by the short way");
+    assert!(short > 1_000, "{short} by the fast path");
 }
 
 #[tokio::test(start_paused = true)]
@@ -267,7 +267,7 @@ async fn tokens_that_share_a_connection_share_no_answers() {
             assert!(at_once(&world, ask(other)).await.is_none(), "{other}");
         }
     }
-    // One token in two spellings is one credential here as on the long way.
+    // One token in two spellings is one credential here as on the full path.
     let mut spelled = ask("t");
     let value = "bearer  t".parse().unwrap();
     spelled.headers_mut().insert("authorization", value);
