@@ -2,7 +2,7 @@
 //!
 //! Peers take turns, and the named callers behind one peer take turns within the peer's turn: a
 //! name divides what a peer has, it does not add to it. Within one caller the more urgent requests
-//! go first, and of equal ones the earlier. But one of [`OLDEST_EVERY`] of its turns is for the
+//! go first, and of equal ones the earlier. But one of `OLDEST_EVERY` of its turns is for the
 //! request that has waited longest, so that none starves. Urgency counts among a caller's own
 //! requests alone. A request that is not ready (an earlier write of its lanes has not settled)
 //! keeps its position without holding up the others.
