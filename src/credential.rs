@@ -9,8 +9,8 @@ use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, PROXY_AUTHORIZA
 use sha2::Sha256;
 use std::fmt;
 
-/// Headers that may carry a secret. Their values are marked as sensitive wherever a request is read,
-/// so that `Debug` never shows them. A header that must stay secret as well belongs here.
+/// Headers that may carry a secret. Their values are marked as sensitive wherever a request is
+/// read, so that `Debug` never shows them. A header that must stay secret as well belongs here.
 pub static SECRET_HEADERS: [HeaderName; 4] = [
     AUTHORIZATION,
     PROXY_AUTHORIZATION,

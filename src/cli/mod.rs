@@ -1,6 +1,6 @@
 //! The command line: what was typed, and what it means.
 //!
-//! Each command has a file and returns a [`Failure`] or nothing; only this file makes exit codes.
+//! Each command has a file and returns a `Failure` or nothing; only this file makes exit codes.
 //! `admin.rs` asks a running gateway, for the commands that need one.
 
 mod admin;

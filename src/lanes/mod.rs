@@ -1,10 +1,9 @@
 //! Writes in order: one lane for each thing on which the writes of a credential act.
 //!
 //! [`LaneOrder`] decides, this module waits. A write holds a [`LanePosition`] from its acceptance
-//! until it has settled. Dropping the position takes the write out of its lanes: cancelled if it was
-//! not sent, finished if it was. If
-//! [`LanePosition::stay_closed_for`] was called, its lanes stay closed for that long, because a
-//! write with an unknown outcome may still take effect.
+//! until it has settled. Dropping the position takes the write out of its lanes: cancelled if it
+//! was not sent, finished if it was. If [`LanePosition::stay_closed_for`] was called, its lanes
+//! stay closed for that long, because a write with an unknown outcome may still take effect.
 //!
 //! This module knows no budgets: a write in an open lane may still wait for its slot. The line of a
 //! budget is in `limit/turns.rs`.

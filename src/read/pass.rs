@@ -1,6 +1,6 @@
 //! Reads that ask the API: they wait for their budget, are sent, and are streamed.
 //!
-//! Reads that are not cached do so on their own ([`Reads::pass`]). Shared fetches do so in a task
+//! Reads that are not cached do so on their own (`Reads::pass`). Shared fetches do so in a task
 //! of theirs (`Reads::request_upstream`).
 //!
 //! Promises that each attempt has a permit, that a read is retried only within its deadline, and

@@ -1,6 +1,6 @@
 //! Accepting a write: its place in the line of its budget, and in its lanes.
 //!
-//! A held write is accepted here and handed to the [engine](super::engine), which its caller's
+//! A held write is accepted here and handed to the engine (`engine.rs`), which its caller's
 //! connection polls. A durable one goes through the journal first
 //! ([`durable`](super::durable)), and uses the same places.
 //!

@@ -156,10 +156,10 @@ impl ActiveWrite {
         self.end_without_effect(State::Unknown, Err(GatewayError::Internal), place)
     }
 
-    /// Ends a write whose last attempt had no effect, or that was not sent. What would be said of a write without
-    /// effect is not true of one that may have had an effect: its caller hears what the last such
-    /// attempt came to. Nor is it true of one that was sent in a batch: that no part of a refused
-    /// list takes effect is documented by the API, but it is not what it answered.
+    /// Ends a write whose last attempt had no effect, or that was not sent. What would be said of a
+    /// write without effect is not true of one that may have had an effect: its caller hears what
+    /// the last such attempt came to. Nor is it true of one that was sent in a batch: that no part
+    /// of a refused list takes effect is documented by the API, but it is not what it answered.
     pub(super) fn end_without_effect(
         &mut self,
         state: State,

@@ -1,6 +1,6 @@
 //! Writes that outlast a crash: deferred ones, and those with an `Idempotency-Key`.
 //!
-//! A durable write is carried by the [engine](super::engine), with an entry in the journal:
+//! A durable write is carried by the engine (`write/engine.rs`), with an entry in the journal:
 //! - `accept` takes it in, `reply` answers its caller; `pending` is the entry, `registry` all of
 //!   them.
 //! - `scheduler` chooses which deferred writes stand before their budgets, `enqueue` loads them.
