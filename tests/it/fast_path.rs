@@ -289,7 +289,7 @@ async fn what_comes_by_the_short_way_has_the_line_of_any_hit_where_all_have_one(
             let line = text.lines().find(|line| line.contains("outcome=\"hit\""));
             let line = line.unwrap_or_else(|| panic!("{text}"));
             // Without its time, and the span that is heard here because the test hears all levels.
-            line.split_once("record: ").unwrap().1.to_owned()
+            line.split_once("report: ").unwrap().1.to_owned()
         }
     };
     let ask = || get(USER, &[("x-request-id", "mine")]);
