@@ -10,9 +10,9 @@ use std::str::FromStr;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::operations::Params;
-use super::request::{Problem, Query};
-use super::world::{Changed, Grant, Group, ROLES, User, World};
+use super::operations::PathParams;
+use super::request::{ApiError, Query};
+use super::world::{Group, Permission, ROLES, User, World};
 
 /// The most resources that one permission may name.
 const MOST_RESOURCES: usize = 100;
@@ -32,7 +32,7 @@ pub(super) struct Call<'a> {
     /// The name of the operation.
     pub(super) name: &'static str,
     /// The values of the path's parameters.
-    pub(super) params: &'a Params,
+    pub(super) params: &'a PathParams,
     /// The decoded query.
     pub(super) query: &'a Query,
     /// The body as received.
@@ -44,7 +44,9 @@ pub(super) struct Call<'a> {
 /// A successful response: its status and the JSON of `data`.
 pub(super) type Success = (StatusCode, String);
 /// The response of an operation.
-pub(super) type Outcome = Result<Success, Problem>;
+pub(super) type ApiResult = Result<Success, ApiError>;
+/// Whether a write changed the state, at least in part, and its response.
+pub(super) type Concluded = (bool, ApiResult);
 
 impl ListMode {
     /// Returns the word for the command line: `whole` or `partly`.
@@ -86,11 +88,11 @@ pub(super) fn ok(data: String) -> Success {
 }
 
 /// Returns the user with an id.
-pub(super) fn user<'a>(world: &'a World, id: &str) -> Result<&'a User, Problem> {
+pub(super) fn user<'a>(world: &'a World, id: &str) -> Result<&'a User, ApiError> {
     match world.users.by_id.get(id) {
         Some(user) => Ok(user),
-        None if (1..=255).contains(&id.chars().count()) => Err(Problem::missing("user", id)),
-        None => Err(Problem::invalid(
+        None if (1..=255).contains(&id.chars().count()) => Err(ApiError::missing("user", id)),
+        None => Err(ApiError::invalid(
             "userId",
             "userId must have 1 to 255 characters",
         )),
@@ -98,12 +100,12 @@ pub(super) fn user<'a>(world: &'a World, id: &str) -> Result<&'a User, Problem> 
 }
 
 /// Returns the group with an id.
-pub(super) fn group<'a>(world: &'a World, id: &str) -> Result<&'a Group, Problem> {
+pub(super) fn group<'a>(world: &'a World, id: &str) -> Result<&'a Group, ApiError> {
     world
         .groups
         .get(id)
         .map(|group| &**group)
-        .ok_or_else(|| Problem::missing("user group", id))
+        .ok_or_else(|| ApiError::missing("user group", id))
 }
 
 /// Returns the response with a group.
@@ -112,22 +114,22 @@ pub(super) fn group_answer(status: StatusCode, id: &str, group: &Group) -> Succe
 }
 
 /// The number of elements that take effect, and the error for the rest.
-pub(super) struct Part {
+pub(super) struct ListCheck {
     /// The number of elements before the wrong one.
     pub(super) effective: usize,
     /// The error, if not all elements take effect.
-    pub(super) error: Option<Problem>,
+    pub(super) error: Option<ApiError>,
 }
 
-impl Part {
+impl ListCheck {
+    /// Returns whether anything is to be applied: some elements, or a list that is right and empty.
+    pub(super) fn takes_effect(&self) -> bool {
+        self.error.is_none() || self.effective > 0
+    }
+
     /// Returns the result of a write after its effective elements were applied.
-    pub(super) fn conclude(self, success: Success) -> (Changed, Outcome) {
-        let changed = if self.effective > 0 {
-            Changed::Something
-        } else {
-            Changed::Nothing
-        };
-        (changed, self.error.map_or(Ok(success), Err))
+    pub(super) fn conclude(self, success: Success) -> Concluded {
+        (self.effective > 0, self.error.map_or(Ok(success), Err))
     }
 }
 
@@ -136,38 +138,36 @@ pub(super) fn check<T>(
     call: &Call<'_>,
     items: &[T],
     name: impl Fn(&T) -> String,
-    valid: impl Fn(&T) -> Result<(), Problem>,
-) -> Part {
+    valid: impl Fn(&T) -> Result<(), ApiError>,
+) -> ListCheck {
     let mut seen = HashSet::new();
     for (place, item) in items.iter().enumerate() {
         let name = name(item);
-        let repeated = || Problem::invalid("body", format!("{name:?} is repeated in the list"));
-        let unique = if seen.insert(name.clone()) {
-            Ok(())
+        let checked = if seen.insert(name.clone()) {
+            valid(item)
         } else {
-            Err(repeated())
+            let message = format!("{name:?} is repeated in the list");
+            Err(ApiError::invalid("body", message))
         };
-        if let Err(problem) = unique.and_then(|()| valid(item)) {
-            let effective = if call.lists == ListMode::Whole {
-                0
-            } else {
-                place
-            };
-            return Part {
-                effective,
-                error: Some(problem),
+        if let Err(error) = checked {
+            return ListCheck {
+                effective: match call.lists {
+                    ListMode::Whole => 0,
+                    ListMode::Partly => place,
+                },
+                error: Some(error),
             };
         }
     }
-    Part {
+    ListCheck {
         effective: items.len(),
         error: None,
     }
 }
 
 /// Returns the strings of a list in the body.
-pub(super) fn strings(body: &Value, field: &str) -> Result<Vec<String>, Problem> {
-    let wrong = || Problem::invalid(field, format!("{field} must be a list of strings"));
+pub(super) fn strings(body: &Value, field: &str) -> Result<Vec<String>, ApiError> {
+    let wrong = || ApiError::invalid(field, format!("{field} must be a list of strings"));
     let items = body[field].as_array().ok_or_else(wrong)?;
     items
         .iter()
@@ -176,16 +176,16 @@ pub(super) fn strings(body: &Value, field: &str) -> Result<Vec<String>, Problem>
 }
 
 /// Returns the elements of a list in the query. There must be at least one.
-pub(super) fn named(call: &Call<'_>, field: &str) -> Result<Vec<String>, Problem> {
+pub(super) fn named(call: &Call<'_>, field: &str) -> Result<Vec<String>, ApiError> {
     let items = call.query.list(field);
     if items.is_empty() {
-        return Err(Problem::invalid(field, format!("{field} is missing")));
+        return Err(ApiError::invalid(field, format!("{field} is missing")));
     }
     Ok(items)
 }
 
 /// Checks that a text may be an email address.
-pub(super) fn email(text: &str) -> Result<(), Problem> {
+pub(super) fn email(text: &str) -> Result<(), ApiError> {
     let plausible = text.len() <= 320
         && text
             .split_once('@')
@@ -193,7 +193,7 @@ pub(super) fn email(text: &str) -> Result<(), Problem> {
     if plausible {
         Ok(())
     } else {
-        Err(Problem::invalid(
+        Err(ApiError::invalid(
             "email",
             format!("{text:?} is not an email address"),
         ))
@@ -201,14 +201,14 @@ pub(super) fn email(text: &str) -> Result<(), Problem> {
 }
 
 /// Parses one permission of a request.
-pub(super) fn grant(input: &Value) -> Result<Grant, Problem> {
+pub(super) fn permission(input: &Value) -> Result<Permission, ApiError> {
     let wrong =
-        |field: &str, message: &str| Problem::invalid(&format!("permissions.{field}"), message);
+        |field: &str, message: &str| ApiError::invalid(&format!("permissions.{field}"), message);
     let role = input["roleId"]
         .as_str()
         .ok_or_else(|| wrong("roleId", "roleId must be a string"))?;
     if !ROLES.iter().any(|(id, _)| *id == role) {
-        return Err(Problem::missing("role", role));
+        return Err(ApiError::missing("role", role));
     }
     let list = input["resources"]
         .as_array()
@@ -226,7 +226,7 @@ pub(super) fn grant(input: &Value) -> Result<Grant, Problem> {
     if resources.len() > MOST_RESOURCES {
         return Err(wrong("resources", "a permission may name 100 resources"));
     }
-    Ok(Grant {
+    Ok(Permission {
         role: role.to_owned(),
         resources,
     })

@@ -14,8 +14,8 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::core::{Core, Request};
-use super::reply::{self, Answer};
-use super::request::{Problem, Query, json as object};
+use super::reply::{self, ApiResponse};
+use super::request::{ApiError, Query, json as object};
 use super::spec::Faults;
 
 /// The prefix of the sandbox's own paths.
@@ -28,7 +28,7 @@ const MOST_SHOWN: usize = 10_000;
 const MOST_REVOKED: usize = 100;
 
 /// Responds to a request below [`PREFIX`].
-pub(super) fn answer(core: &mut Core, request: &Request) -> Answer {
+pub(super) fn answer(core: &mut Core, request: &Request) -> ApiResponse {
     let head = &request.head;
     let result = match (head.method.as_str(), &head.uri.path()[PREFIX.len()..]) {
         ("GET", "requests") => requests(core, head.uri.query().unwrap_or_default()),
@@ -45,7 +45,7 @@ pub(super) fn answer(core: &mut Core, request: &Request) -> Answer {
             core.revoked = tokens;
             json!({ "revoked": core.revoked.len() })
         }),
-        _ => Err(Problem::missing("path", head.uri.path())),
+        _ => Err(ApiError::missing("path", head.uri.path())),
     };
     match result {
         Ok(value) => reply::answer(StatusCode::OK, value.to_string(), MEDIA),
@@ -53,12 +53,12 @@ pub(super) fn answer(core: &mut Core, request: &Request) -> Answer {
     }
 }
 
-fn requests(core: &Core, query: &str) -> Result<Value, Problem> {
+fn requests(core: &Core, query: &str) -> Result<Value, ApiError> {
     let since = match Query::parse(query).get("since") {
         None => 0,
         Some(text) => text
             .parse()
-            .map_err(|_| Problem::invalid("since", "since must be a number"))?,
+            .map_err(|_| ApiError::invalid("since", "since must be a number"))?,
     };
     let start = core.start();
     let shown: Vec<Value> = core
@@ -72,8 +72,8 @@ fn requests(core: &Core, query: &str) -> Result<Value, Problem> {
     Ok(json!({ "requests": shown, "next": next }))
 }
 
-fn revoked(body: &[u8]) -> Result<HashSet<String>, Problem> {
-    let wrong = || Problem::invalid("tokens", "a list of at most 100 tokens is expected");
+fn revoked(body: &[u8]) -> Result<HashSet<String>, ApiError> {
+    let wrong = || ApiError::invalid("tokens", "a list of at most 100 tokens is expected");
     let body = object(body)?;
     let tokens = body["tokens"].as_array().ok_or_else(wrong)?;
     let tokens: Option<HashSet<String>> = tokens
@@ -95,13 +95,13 @@ fn shown(faults: &Faults) -> Value {
     })
 }
 
-fn changed(before: &Faults, body: &[u8]) -> Result<Faults, Problem> {
+fn changed(before: &Faults, body: &[u8]) -> Result<Faults, ApiError> {
     let mut faults = *before;
     let body = object(body)?;
     for (name, value) in body.as_object().into_iter().flatten() {
         let chance = || {
             let chance = value.as_f64().filter(|chance| (0.0..=1.0).contains(chance));
-            chance.ok_or_else(|| Problem::invalid(name, "a probability from 0 to 1 is expected"))
+            chance.ok_or_else(|| ApiError::invalid(name, "a probability from 0 to 1 is expected"))
         };
         match name.as_str() {
             "throttle" => faults.throttle = chance()?,
@@ -110,10 +110,10 @@ fn changed(before: &Faults, body: &[u8]) -> Result<Faults, Problem> {
             "late" => faults.late = chance()?,
             "late_by_ms" => {
                 let millis = value.as_u64().filter(|millis| *millis <= 86_400_000);
-                let wrong = || Problem::invalid(name, "milliseconds up to a day are expected");
+                let wrong = || ApiError::invalid(name, "milliseconds up to a day are expected");
                 faults.late_by = Duration::from_millis(millis.ok_or_else(wrong)?);
             }
-            _ => return Err(Problem::invalid(name, "no such fault")),
+            _ => return Err(ApiError::invalid(name, "no such fault")),
         }
     }
     Ok(faults)

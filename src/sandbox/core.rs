@@ -5,49 +5,41 @@
 //! request has no effect, and an invalid one still counts against the limit.
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{StatusCode, header};
 
-use super::call::{Call, Outcome};
-use super::count::Counter;
-use super::dice::Dice;
-use super::fate::{Fate, Mishap};
+use super::call::{ApiResult, Call};
+use super::count::{Counter, Moment};
+use super::faults::{Fault, FaultPlan};
 use super::generic;
-use super::log::{Arrival, By, Count, Effect, Log, shortened};
-use super::operations::{OPERATIONS, Operation, Params, find};
-use super::reply::{self, Answer};
-use super::request::{Problem, Query};
+use super::log::{Arrival, ArrivalLog, By, CountResult, shortened};
+use super::operations::{ApiOperation, OPERATIONS, PathParams, find};
+use super::rate_window::LimitDecision;
+use super::reply::{self, ApiResponse};
+use super::request::{ApiError, Query};
+use super::rng::Rng;
 use super::spec::{Faults, SandboxSpec};
-use super::window::Verdict;
-use super::world::{Changed, History, World};
+use super::world::{World, WorldHistory};
 use super::{reads, writes};
 
 /// The most different tokens accepted if any token is.
 const MOST_TOKENS: usize = 10_000;
+
 /// The state of a sandbox.
 pub(super) struct Core {
     pub(super) spec: SandboxSpec,
     pub(super) faults: Faults,
-    pub(super) history: History,
-    pub(super) log: Log,
-    dice: Dice,
+    pub(super) history: WorldHistory,
+    pub(super) log: ArrivalLog,
+    rng: Rng,
     tokens: HashMap<String, u32>,
     /// The tokens that are no longer accepted.
     pub(super) revoked: HashSet<String>,
     counters: HashMap<(u32, usize), Counter>,
     start: Moment,
-}
-
-/// One instant on two clocks.
-#[derive(Clone, Copy)]
-pub(super) struct Moment {
-    /// The instant on the clock for decisions.
-    pub(super) now: Instant,
-    /// The instant on the clock for people and headers.
-    pub(super) wall: SystemTime,
 }
 
 /// A request whose body has been read.
@@ -60,20 +52,22 @@ pub(super) struct Request {
 
 /// A response, and the facts to log about it.
 struct Handled {
-    answer: Answer,
-    count: Count,
-    effect: Effect,
+    response: ApiResponse,
+    count: CountResult,
+    applied: bool,
     token: u32,
+    /// The version of the state that the operation saw or left; `None` if it was not carried out.
     version: Option<u64>,
 }
 
 impl Handled {
-    fn uncounted(answer: Answer) -> Self {
+    /// Returns a rejection before the operation, which changes nothing.
+    fn rejected(response: ApiResponse, count: CountResult, token: u32) -> Self {
         Self {
-            answer,
-            count: Count::Uncounted,
-            effect: Effect::Nothing,
-            token: 0,
+            response,
+            count,
+            applied: false,
+            token,
             version: None,
         }
     }
@@ -86,9 +80,9 @@ impl Core {
         Self {
             faults: spec.faults,
             revoked: HashSet::new(),
-            history: History::new(world, spec.replication_lag),
-            log: Log::default(),
-            dice: Dice::new(spec.seed.wrapping_add(1)),
+            history: WorldHistory::new(world, spec.replication_lag),
+            log: ArrivalLog::default(),
+            rng: Rng::new(spec.seed.wrapping_add(1)),
             tokens: HashMap::new(),
             counters: HashMap::new(),
             start,
@@ -101,41 +95,43 @@ impl Core {
         self.start.now
     }
 
-    /// Draws the fate of the next request.
-    pub(super) fn fate(&mut self) -> Fate {
-        Fate::draw(&mut self.dice, &self.spec, &self.faults)
+    /// Draws the plan of the next request.
+    pub(super) fn plan(&mut self) -> FaultPlan {
+        FaultPlan::draw(&mut self.rng, &self.spec, &self.faults)
     }
 
     /// Compresses the response to a read and adds a validator, if so configured.
-    fn finish_read(&self, request: &Request, answer: &mut Answer) {
+    fn finish_read(&self, request: &Request, response: &mut ApiResponse) {
         let head = &request.head;
-        if head.method != http::Method::GET || answer.status() != StatusCode::OK {
+        if head.method != http::Method::GET || response.status() != StatusCode::OK {
             return;
         }
         if self.spec.gzip {
-            reply::compress(answer, &head.headers);
+            reply::compress(response, &head.headers);
         }
         if self.spec.validators {
-            reply::validate(answer, &head.headers);
+            reply::validate(response, &head.headers);
         }
     }
 
     /// Counts a request, applies it, logs it and responds to it.
-    pub(super) fn arrive(&mut self, at: Moment, request: &Request, fate: &Fate) -> Answer {
+    pub(super) fn arrive(
+        &mut self,
+        at: Moment,
+        request: &Request,
+        plan: &FaultPlan,
+    ) -> ApiResponse {
         let path = request.head.uri.path();
         let found = find(request.head.method.as_str(), path);
         let operation = found.as_ref().map(|(number, _)| &OPERATIONS[*number]);
-        let mut handled = self.handle(at, request, fate, found.as_ref());
+        let mut handled = self.handle(at, request, plan, found.as_ref());
         let version = handled
             .version
             .unwrap_or_else(|| self.history.current().version);
-        reply::add_common(&mut handled.answer, version, at.wall);
-        self.finish_read(request, &mut handled.answer);
-        let target = request
-            .head
-            .uri
-            .path_and_query()
-            .map_or(path, |target| target.as_str());
+        reply::add_common(&mut handled.response, version, at.wall);
+        self.finish_read(request, &mut handled.response);
+        let target = request.head.uri.path_and_query();
+        let target = target.map_or(path, |target| target.as_str());
         self.log.note(Arrival {
             index: 0,
             at: at.now,
@@ -145,78 +141,77 @@ impl Core {
             method: request.head.method.as_str().into(),
             target: shortened(target.as_bytes()),
             body: shortened(&request.body),
-            status: handled.answer.status().as_u16(),
+            status: handled.response.status().as_u16(),
             count: handled.count,
-            effect: handled.effect,
+            applied: handled.applied,
             version,
         });
-        handled.answer
+        handled.response
     }
 
+    /// Judges a request in the order that the module names.
     fn handle(
         &mut self,
         at: Moment,
         request: &Request,
-        fate: &Fate,
-        found: Option<&(usize, Params)>,
+        plan: &FaultPlan,
+        found: Option<&(usize, PathParams)>,
     ) -> Handled {
-        if let Some(Mishap::Balancer(status)) = fate.mishap {
-            return Handled::uncounted(reply::balancer(status));
+        if let Some(Fault::Balancer(status)) = plan.fault {
+            return Handled::rejected(reply::balancer(status), CountResult::Uncounted, 0);
         }
         // From here on every response is the API's: with an envelope, in the requested media type.
         let media = reply::media_type(&request.head.headers);
         let Some(token) = self.token(request) else {
-            return Handled::uncounted(reply::failure(&unauthorized(), media));
+            let error = ApiError::new(
+                401,
+                "UnauthorizedError",
+                "The token is missing or not accepted.",
+            );
+            return Handled::rejected(reply::failure(&error, media), CountResult::Uncounted, 0);
         };
         let Some((number, params)) = found else {
-            let problem = Problem::missing("path", request.head.uri.path());
-            return Handled {
-                token,
-                ..Handled::uncounted(reply::failure(&problem, media))
-            };
+            let error = ApiError::missing("path", request.head.uri.path());
+            return Handled::rejected(reply::failure(&error, media), CountResult::Uncounted, token);
         };
         // Counted before its content is read, as the API does.
-        let verdict = self.count(at.now, token, *number);
-        let wait = match fate.mishap {
-            _ if !verdict.admitted => Some((Count::Refused, verdict.until_next)),
-            Some(Mishap::Throttled(wait)) => Some((Count::Injected, wait)),
+        let decision = self.count(at.now, token, *number);
+        let wait = match plan.fault {
+            _ if !decision.admitted => Some((CountResult::Refused, decision.until_next)),
+            Some(Fault::Throttled(wait)) => Some((CountResult::Injected, wait)),
             _ => None,
         };
         if let Some((count, wait)) = wait {
-            let answer = reply::throttled(verdict.consumed, wait, media);
-            return Handled {
-                answer,
-                count,
-                effect: Effect::Nothing,
-                token,
-                version: None,
-            };
+            let response = reply::throttled(decision.consumed, wait, media);
+            return Handled::rejected(response, count, token);
         }
-        let broken = || reply::failure(&internal(), media);
-        let mut handled = Handled {
-            answer: broken(),
-            count: Count::Admitted,
-            effect: Effect::Nothing,
-            token,
-            version: None,
-        };
+        let internal = ApiError::new(
+            500,
+            "InternalServerError",
+            "Something went wrong (an injected fault).",
+        );
+        let internal = reply::failure(&internal, media);
         // A fault before the effect skips the operation; one after it replaces only the response.
-        if fate.mishap != Some(Mishap::Before) {
-            let (outcome, effect, version) =
-                self.perform(at.now, &OPERATIONS[*number], params, request);
-            (handled.effect, handled.version) = (effect, Some(version));
-            handled.answer = match outcome {
-                Ok((status, data)) => reply::success(status, &data, media),
-                Err(problem) => reply::failure(&problem, media),
-            };
+        if plan.fault == Some(Fault::Before) {
+            return Handled::rejected(internal, CountResult::Admitted, token);
         }
-        if fate.mishap == Some(Mishap::After) {
-            handled.answer = broken();
+        let (applied, result, version) =
+            self.perform(at.now, &OPERATIONS[*number], params, request);
+        let mut response = match result {
+            _ if plan.fault == Some(Fault::After) => internal,
+            Ok((status, data)) => reply::success(status, &data, media),
+            Err(error) => reply::failure(&error, media),
+        };
+        if response.status().is_success() {
+            reply::add_rate(&mut response, &decision, at.wall);
         }
-        if handled.answer.status().is_success() {
-            reply::add_rate(&mut handled.answer, &verdict, at.wall);
+        Handled {
+            response,
+            count: CountResult::Admitted,
+            applied,
+            token,
+            version: Some(version),
         }
-        handled
     }
 
     /// Returns the number of the request's token, if it is accepted (RFC 6750, section 2.1).
@@ -229,12 +224,10 @@ impl Core {
             .ok()?;
         let (scheme, token) = value.split_once(' ')?;
         let token = token.trim();
-        let known = match &self.spec.tokens {
-            Some(tokens) => tokens.iter().any(|known| known == token),
-            None => true,
-        };
-        let known = known && !self.revoked.contains(token);
-        if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || !known {
+        let accepted = self.spec.tokens.as_ref();
+        let is_accepted = accepted.is_none_or(|tokens| tokens.iter().any(|known| known == token));
+        let is_bearer = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty();
+        if !is_bearer || !is_accepted || self.revoked.contains(token) {
             return None;
         }
         if let Some(number) = self.tokens.get(token) {
@@ -243,33 +236,34 @@ impl Core {
         if self.tokens.len() >= MOST_TOKENS {
             return None;
         }
-        let number = u32::try_from(self.tokens.len())
-            .unwrap_or(u32::MAX)
-            .saturating_add(1);
+        let number = self.tokens.len() as u32 + 1;
         self.tokens.insert(token.to_owned(), number);
         Some(number)
     }
 
     /// Counts a request, after those of other users since the last one.
-    fn count(&mut self, now: Instant, token: u32, number: usize) -> Verdict {
+    fn count(&mut self, now: Instant, token: u32, number: usize) -> LimitDecision {
         let operation = &OPERATIONS[number];
         let (spec, start) = (&self.spec, self.start);
         let counter = self.counters.entry((token, number)).or_insert_with(|| {
             let salt = u64::from(token) << 32 | number as u64;
             Counter::new(spec, operation, salt, start, now)
         });
-        counter.count(now, |at, verdict| {
-            self.log.note(others_arrival(at, token, operation, verdict));
+        counter.count(now, |at, decision| {
+            self.log
+                .note(others_arrival(at, token, operation, decision));
         })
     }
 
+    /// Carries out an operation. Returns whether it changed the state, its result, and the version
+    /// of the state that it saw or left.
     fn perform(
         &mut self,
         now: Instant,
-        operation: &Operation,
-        params: &Params,
+        operation: &ApiOperation,
+        params: &PathParams,
         request: &Request,
-    ) -> (Outcome, Effect, u64) {
+    ) -> (bool, ApiResult, u64) {
         let query = Query::parse(request.head.uri.query().unwrap_or_default());
         let path = request.head.uri.path();
         let call = Call {
@@ -282,24 +276,24 @@ impl Core {
         // Reads see the state with its replication lag; writes see the present one.
         if operation.method == "GET" {
             let world = self.history.seen(now);
-            let outcome = reads::read(world, &call)
+            let result = reads::read(world, &call)
                 .unwrap_or_else(|| generic::read(world, operation, path, &call));
-            return (outcome, Effect::Nothing, world.version);
+            return (false, result, world.version);
         }
-        let (changed, outcome) = self.history.write(now, |world| {
+        let (applied, result) = self.history.write(now, |world| {
             writes::write(world, &call)
                 .unwrap_or_else(|| generic::write(world, operation, path, &call))
         });
-        let effect = if changed == Changed::Something {
-            Effect::Applied
-        } else {
-            Effect::Nothing
-        };
-        (outcome, effect, self.history.current().version)
+        (applied, result, self.history.current().version)
     }
 }
 
-fn others_arrival(at: Instant, token: u32, operation: &Operation, verdict: Verdict) -> Arrival {
+fn others_arrival(
+    at: Instant,
+    token: u32,
+    operation: &ApiOperation,
+    decision: LimitDecision,
+) -> Arrival {
     Arrival {
         index: 0,
         at,
@@ -309,33 +303,13 @@ fn others_arrival(at: Instant, token: u32, operation: &Operation, verdict: Verdi
         method: operation.method.into(),
         target: operation.template.into(),
         body: "".into(),
-        status: if verdict.admitted { 200 } else { 429 },
-        count: if verdict.admitted {
-            Count::Admitted
+        status: if decision.admitted { 200 } else { 429 },
+        count: if decision.admitted {
+            CountResult::Admitted
         } else {
-            Count::Refused
+            CountResult::Refused
         },
-        effect: Effect::Nothing,
+        applied: false,
         version: 0,
-    }
-}
-
-fn unauthorized() -> Problem {
-    let message = "The token is missing or not accepted.".to_owned();
-    Problem {
-        status: StatusCode::UNAUTHORIZED.as_u16(),
-        kind: "UnauthorizedError",
-        message,
-        field: None,
-    }
-}
-
-fn internal() -> Problem {
-    let message = "Something went wrong (an injected fault).".to_owned();
-    Problem {
-        status: StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
-        kind: "InternalServerError",
-        message,
-        field: None,
     }
 }

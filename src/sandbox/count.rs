@@ -5,18 +5,26 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::core::Moment;
-use super::dice::Dice;
-use super::operations::Operation;
+use super::operations::ApiOperation;
+use super::rate_window::{LimitDecision, RateWindow};
+use super::rng::Rng;
 use super::spec::SandboxSpec;
-use super::window::{Verdict, Window};
 
 /// The most arrivals of others generated at once, after a long time without a request.
 const MOST_OTHERS: u32 = 10_000;
 
+/// One instant on two clocks.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    /// The instant on the clock for decisions.
+    pub(super) now: Instant,
+    /// The instant on the clock for people and headers.
+    pub(super) wall: SystemTime,
+}
+
 /// The window of one token and operation, and its other users.
 pub(super) struct Counter {
-    window: Window,
+    window: RateWindow,
     others: Option<Others>,
 }
 
@@ -25,14 +33,14 @@ impl Counter {
     /// `start` is the beginning of the sandbox.
     pub(super) fn new(
         spec: &SandboxSpec,
-        operation: &Operation,
+        operation: &ApiOperation,
         salt: u64,
         start: Moment,
         now: Instant,
     ) -> Self {
         let (limit, per) = limit(spec, operation);
         Self {
-            window: Window::new(spec.window, limit, per, boundary(start, per)),
+            window: RateWindow::new(spec.window, limit, per, boundary(start, per)),
             others: Others::new(spec, salt, now),
         }
     }
@@ -41,8 +49,8 @@ impl Counter {
     pub(super) fn count(
         &mut self,
         now: Instant,
-        mut happened: impl FnMut(Instant, Verdict),
-    ) -> Verdict {
+        mut happened: impl FnMut(Instant, LimitDecision),
+    ) -> LimitDecision {
         if let Some(others) = &mut self.others {
             others.catch_up(now, |at| happened(at, self.window.count(at)));
         }
@@ -52,7 +60,7 @@ impl Counter {
 
 /// A Poisson process of other users' requests.
 struct Others {
-    dice: Dice,
+    rng: Rng,
     mean: Duration,
     next: Instant,
 }
@@ -67,9 +75,9 @@ impl Others {
         let mean = Duration::try_from_secs_f64(seconds)
             .ok()?
             .clamp(Duration::from_micros(1), Duration::from_secs(86_400));
-        let mut dice = Dice::new(spec.seed ^ salt.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let next = now + dice.gap(mean);
-        Some(Self { dice, mean, next })
+        let mut rng = Rng::new(spec.seed ^ salt.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let next = now + rng.gap(mean);
+        Some(Self { rng, mean, next })
     }
 
     /// Generates what others did up to `now`; after a long time only the latest part of it.
@@ -80,13 +88,13 @@ impl Others {
         }
         while self.next <= now {
             happen(self.next);
-            self.next += self.dice.gap(self.mean);
+            self.next += self.rng.gap(self.mean);
         }
     }
 }
 
 /// Returns the limit of an operation and the length of its window.
-fn limit(spec: &SandboxSpec, operation: &Operation) -> (u32, Duration) {
+fn limit(spec: &SandboxSpec, operation: &ApiOperation) -> (u32, Duration) {
     let default = if operation.method == "GET" {
         spec.default_reads
     } else {

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde_json::{Map, Value};
 
-use super::call::{Call, Outcome};
-use super::operations::Operation;
-use super::request::{Page, Problem, json};
-use super::world::{Changed, World};
+use super::call::{ApiResult, Call, Concluded};
+use super::operations::ApiOperation;
+use super::request::{ApiError, Page, json};
+use super::world::World;
 
 /// The most objects stored.
 const MOST_STORED: usize = 2_000;
@@ -21,7 +21,12 @@ const MOST_STORED: usize = 2_000;
 const MOST_BYTES: usize = 16 * 1024;
 
 /// Responds to any read.
-pub(super) fn read(world: &World, operation: &Operation, path: &str, call: &Call<'_>) -> Outcome {
+pub(super) fn read(
+    world: &World,
+    operation: &ApiOperation,
+    path: &str,
+    call: &Call<'_>,
+) -> ApiResult {
     if operation.name == "getWorkspace" {
         let workspace = r#"{"id":"workspace-1","name":"Sandbox","slug":"sandbox"}"#;
         return Ok((StatusCode::OK, format!(r#"{{"workspace":{workspace}}}"#)));
@@ -29,20 +34,13 @@ pub(super) fn read(world: &World, operation: &Operation, path: &str, call: &Call
     if operation.name == "echo" {
         return echo(call);
     }
-    let noun = camel(operation.noun());
     if operation.paged || operation.name.starts_with("list") {
         let page = Page::read(call.query, call.body)?;
         let items: Vec<&str> = children(world, path).collect();
-        return Ok((
-            StatusCode::OK,
-            page.render(&noun, items.len(), items.iter()),
-        ));
+        let data = page.render(&camel(operation.noun()), items.len(), items.iter());
+        return Ok((StatusCode::OK, data));
     }
-    let name = if operation.names_one() {
-        singular(&noun)
-    } else {
-        &noun
-    };
+    let name = member(operation);
     let thing = existing(world, operation, path)?;
     Ok((StatusCode::OK, format!(r#"{{"{name}":{thing}}}"#)))
 }
@@ -50,31 +48,23 @@ pub(super) fn read(world: &World, operation: &Operation, path: &str, call: &Call
 /// Carries out any write.
 pub(super) fn write(
     world: &mut World,
-    operation: &Operation,
+    operation: &ApiOperation,
     path: &str,
     call: &Call<'_>,
-) -> (Changed, Outcome) {
+) -> Concluded {
     let result = match operation.method {
         "DELETE" => delete(world, operation, path),
         "POST" => create(world, operation, path, call),
         _ => change(world, operation, path, call),
     };
-    match result {
-        Ok(success) => (Changed::Something, Ok(success)),
-        Err(problem) => (Changed::Nothing, Err(problem)),
-    }
+    (result.is_ok(), result)
 }
 
 /// Returns what the request asks for: a message, a status or an error.
-fn echo(call: &Call<'_>) -> Outcome {
+fn echo(call: &Call<'_>) -> ApiResult {
     let asked = |name| call.query.get(name).is_some_and(|value| value == "true");
     let message = call.query.get("message").unwrap_or_default();
-    let problem = |status: u16, kind| Problem {
-        status,
-        kind,
-        message: message.to_owned(),
-        field: None,
-    };
+    let problem = |status, kind| ApiError::new(status, kind, message);
     if asked("triggerUnexpectedError") {
         return Err(problem(500, "UnexpectedError"));
     }
@@ -88,7 +78,7 @@ fn echo(call: &Call<'_>) -> Outcome {
             .ok()
             .filter(|status| (200..=599).contains(status))
             .ok_or_else(|| {
-                Problem::invalid("statusCode", "statusCode must be a number from 200 to 599")
+                ApiError::invalid("statusCode", "statusCode must be a number from 200 to 599")
             })?,
     };
     if status >= 300 {
@@ -115,11 +105,11 @@ fn last_segment(path: &str) -> &str {
 }
 
 /// Returns the object at a path, or an invented one if no operation creates it.
-fn existing(world: &World, operation: &Operation, path: &str) -> Result<Arc<str>, Problem> {
+fn existing(world: &World, operation: &ApiOperation, path: &str) -> Result<Arc<str>, ApiError> {
     match world.things.get(path) {
         Some(thing) => Ok(Arc::clone(thing)),
         None if operation.names_one() && operation.is_creatable() => {
-            Err(Problem::missing("resource", last_segment(path)))
+            Err(ApiError::missing("resource", last_segment(path)))
         }
         None if operation.names_one() => {
             Ok(format!(r#"{{"id":{}}}"#, Value::from(last_segment(path))).into())
@@ -128,11 +118,7 @@ fn existing(world: &World, operation: &Operation, path: &str) -> Result<Arc<str>
     }
 }
 
-fn delete(
-    world: &mut World,
-    operation: &Operation,
-    path: &str,
-) -> Result<(StatusCode, String), Problem> {
+fn delete(world: &mut World, operation: &ApiOperation, path: &str) -> ApiResult {
     existing(world, operation, path)?;
     if world.things.contains_key(path) {
         Arc::make_mut(&mut world.things).remove(path);
@@ -140,39 +126,22 @@ fn delete(
     Ok((StatusCode::OK, r#"{"status":"SUCCESS"}"#.to_owned()))
 }
 
-fn create(
-    world: &mut World,
-    operation: &Operation,
-    path: &str,
-    call: &Call<'_>,
-) -> Result<(StatusCode, String), Problem> {
+fn create(world: &mut World, operation: &ApiOperation, path: &str, call: &Call<'_>) -> ApiResult {
     let mut members = object(call)?;
     let noun = camel(operation.noun());
     let name = singular(&noun);
     let id = world.new_id(name);
     members.insert("id".to_owned(), Value::from(id.as_str()));
-    let data = format!(
-        r#"{{"{name}":{}}}"#,
-        store(world, &format!("{path}/{id}"), members)?
-    );
-    let is_new = operation.name.starts_with("create");
-    Ok((
-        if is_new {
-            StatusCode::CREATED
-        } else {
-            StatusCode::OK
-        },
-        data,
-    ))
+    let thing = store(world, &format!("{path}/{id}"), members)?;
+    let status = match operation.name.starts_with("create") {
+        true => StatusCode::CREATED,
+        false => StatusCode::OK,
+    };
+    Ok((status, format!(r#"{{"{name}":{thing}}}"#)))
 }
 
 /// Replaces an object (PUT) or merges into it member by member (PATCH). The id stays.
-fn change(
-    world: &mut World,
-    operation: &Operation,
-    path: &str,
-    call: &Call<'_>,
-) -> Result<(StatusCode, String), Problem> {
+fn change(world: &mut World, operation: &ApiOperation, path: &str, call: &Call<'_>) -> ApiResult {
     let before = existing(world, operation, path)?;
     let before: Map<String, Value> = serde_json::from_str(&before).unwrap_or_default();
     let id = before.get("id").cloned();
@@ -185,19 +154,11 @@ fn change(
     if let Some(id) = id {
         members.insert("id".to_owned(), id);
     }
-    let noun = camel(operation.noun());
-    let name = if operation.names_one() {
-        singular(&noun)
-    } else {
-        &noun
-    };
-    Ok((
-        StatusCode::OK,
-        format!(r#"{{"{name}":{}}}"#, store(world, path, members)?),
-    ))
+    let (name, thing) = (member(operation), store(world, path, members)?);
+    Ok((StatusCode::OK, format!(r#"{{"{name}":{thing}}}"#)))
 }
 
-fn object(call: &Call<'_>) -> Result<Map<String, Value>, Problem> {
+fn object(call: &Call<'_>) -> Result<Map<String, Value>, ApiError> {
     if call.body.is_empty() {
         return Ok(Map::new());
     }
@@ -207,11 +168,11 @@ fn object(call: &Call<'_>) -> Result<Map<String, Value>, Problem> {
     }
 }
 
-fn store(world: &mut World, path: &str, members: Map<String, Value>) -> Result<Arc<str>, Problem> {
+fn store(world: &mut World, path: &str, members: Map<String, Value>) -> Result<Arc<str>, ApiError> {
     let thing: Arc<str> = Value::Object(members).to_string().into();
     let is_full = world.things.len() >= MOST_STORED && !world.things.contains_key(path);
     if is_full || thing.len() > MOST_BYTES {
-        return Err(Problem::invalid(
+        return Err(ApiError::invalid(
             "body",
             "the sandbox holds no more or no larger resources",
         ));
@@ -233,6 +194,15 @@ fn camel(noun: &str) -> String {
         }
     }
     out
+}
+
+/// Returns the member of `data` that holds what the operation names.
+fn member(operation: &ApiOperation) -> String {
+    let noun = camel(operation.noun());
+    match operation.names_one() {
+        true => singular(&noun).to_owned(),
+        false => noun,
+    }
 }
 
 fn singular(noun: &str) -> &str {

@@ -34,9 +34,9 @@ pub struct Arrival {
     /// The status of its response, even if that was lost.
     pub status: u16,
     /// The decision of the limit.
-    pub count: Count,
+    pub count: CountResult,
     /// Whether it changed the state, at least in part.
-    pub effect: Effect,
+    pub applied: bool,
     /// The version of the state that it saw (reads) or left (writes).
     pub version: u64,
 }
@@ -52,7 +52,7 @@ pub enum By {
 
 /// The decision of the operation's limit about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Count {
+pub enum CountResult {
     /// Counted and within the limit.
     Admitted,
     /// Rejected with 429, because the limit was reached.
@@ -63,24 +63,10 @@ pub enum Count {
     Uncounted,
 }
 
-/// Whether a request changed the state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// The request changed it.
-    Applied,
-    /// The request did not change it.
-    Nothing,
-}
-
 impl Arrival {
     /// Returns whether it was answered with 429, for whatever reason.
     pub fn refused(&self) -> bool {
-        matches!(self.count, Count::Refused | Count::Injected)
-    }
-
-    /// Returns whether it changed the state.
-    pub fn applied(&self) -> bool {
-        self.effect == Effect::Applied
+        matches!(self.count, CountResult::Refused | CountResult::Injected)
     }
 
     fn bytes(&self) -> usize {
@@ -101,13 +87,13 @@ impl Arrival {
             "body": &*self.body,
             "status": self.status,
             "count": match self.count {
-                Count::Admitted => "admitted",
-                Count::Refused => "refused",
-                Count::Injected => "injected",
-                Count::Uncounted => "uncounted",
+                CountResult::Admitted => "admitted",
+                CountResult::Refused => "refused",
+                CountResult::Injected => "injected",
+                CountResult::Uncounted => "uncounted",
             },
             "refused": self.refused(),
-            "applied": self.applied(),
+            "applied": self.applied,
             "version": self.version,
         })
     }
@@ -122,13 +108,13 @@ pub(super) fn shortened(bytes: &[u8]) -> Box<str> {
 /// The latest arrivals, in the order in which they were logged. Arrivals of others are logged when
 /// the next request of the same operation is counted, so their instants may be earlier.
 #[derive(Default)]
-pub(super) struct Log {
+pub(super) struct ArrivalLog {
     kept: VecDeque<Arrival>,
     next: u64,
     bytes: usize,
 }
 
-impl Log {
+impl ArrivalLog {
     /// Logs an arrival and gives it an index.
     pub(super) fn note(&mut self, mut arrival: Arrival) {
         self.bytes += arrival.bytes();
@@ -179,15 +165,15 @@ mod tests {
             target: "/users/u".into(),
             body: "".into(),
             status,
-            count: Count::Admitted,
-            effect: Effect::Nothing,
+            count: CountResult::Admitted,
+            applied: false,
             version: 0,
         }
     }
 
     #[test]
     fn the_log_is_bounded_and_numbers_go_on() {
-        let mut log = Log::default();
+        let mut log = ArrivalLog::default();
         for _ in 0..MOST_ARRIVALS + 5 {
             log.note(arrival(200));
         }
@@ -203,7 +189,7 @@ mod tests {
 
     #[test]
     fn long_texts_push_out_old_arrivals_sooner() {
-        let mut log = Log::default();
+        let mut log = ArrivalLog::default();
         for _ in 0..20_000 {
             log.note(Arrival {
                 body: shortened(&[b'a'; 5_000]),

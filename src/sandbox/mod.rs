@@ -15,17 +15,17 @@ mod call;
 mod control;
 mod core;
 mod count;
-mod dice;
-mod fate;
+mod faults;
 mod generic;
 mod log;
 mod operations;
+pub(crate) mod rate_window;
 mod reads;
 mod reply;
 mod request;
+mod rng;
 mod serve;
 mod spec;
-pub(crate) mod window;
 mod world;
 mod writes;
 
@@ -34,37 +34,35 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use self::core::{Core, Moment};
+use self::core::Core;
+use self::count::Moment;
+use self::world::World;
 use crate::clock::Clock;
 
 pub use call::ListMode;
-pub use log::{Arrival, By, Count, Effect, MOST_ARRIVALS};
+pub use log::{Arrival, By, CountResult, MOST_ARRIVALS};
+pub use rate_window::WindowKind;
 pub use spec::{Delay, Faults, SandboxSpec};
-pub use window::WindowKind;
-pub use world::Grant;
+pub use world::Permission;
 
 /// The most requests in progress; further ones get a 503.
-const MOST_UNDER_WAY: usize = 10_000;
+const MOST_IN_PROGRESS: usize = 10_000;
 
 /// A simulated API. Its methods may be called while it serves.
 pub struct Sandbox {
     core: Mutex<Core>,
     clock: Clock,
-    under_way: Arc<Semaphore>,
+    in_progress: Arc<Semaphore>,
 }
 
 impl Sandbox {
     /// Creates a sandbox with its seeded population, at the clock's present time.
     pub fn new(spec: SandboxSpec, clock: Clock) -> Arc<Self> {
-        let start = Moment {
-            now: clock.now(),
-            wall: clock.wall(),
-        };
-        let under_way = Arc::new(Semaphore::new(MOST_UNDER_WAY));
+        let start = moment(&clock);
         Arc::new(Self {
             core: Mutex::new(Core::new(spec, start)),
             clock,
-            under_way,
+            in_progress: Arc::new(Semaphore::new(MOST_IN_PROGRESS)),
         })
     }
 
@@ -102,72 +100,50 @@ impl Sandbox {
 
     /// Returns the ids of all users, sorted.
     pub fn users(&self) -> Vec<String> {
-        self.core
-            .lock()
-            .history
-            .current()
-            .users
-            .by_id
-            .keys()
-            .cloned()
-            .collect()
+        self.present(|world| world.users.by_id.keys().cloned().collect())
     }
 
     /// Returns the present permissions of a user, or `None` if there is no such user.
-    pub fn permissions(&self, user: &str) -> Option<Vec<Grant>> {
-        let core = self.core.lock();
-        core.history
-            .current()
-            .users
-            .by_id
-            .get(user)
-            .map(|user| user.grants.clone())
+    pub fn permissions(&self, user: &str) -> Option<Vec<Permission>> {
+        self.present(|world| Some(world.users.by_id.get(user)?.permissions.clone()))
     }
 
     /// Returns the emails of all invites, in lower case and sorted.
     pub fn invites(&self) -> Vec<String> {
-        self.core
-            .lock()
-            .history
-            .current()
-            .invites
-            .keys()
-            .cloned()
-            .collect()
+        self.present(|world| world.invites.keys().cloned().collect())
     }
 
     /// Returns the emails of a group's members and invited people, in lower case and sorted, or
     /// `None` if there is no such group.
     pub fn members(&self, group: &str) -> Option<Vec<String>> {
-        let core = self.core.lock();
-        let group = core.history.current().groups.get(group)?;
-        let mut emails: Vec<String> = group.members.union(&group.invites).cloned().collect();
-        emails.sort();
-        Some(emails)
+        self.present(|world| {
+            let group = world.groups.get(group)?;
+            Some(group.members.union(&group.invites).cloned().collect())
+        })
     }
 
     /// Accepts an invite on behalf of the person, which happens outside the API. Returns the new
     /// user's id, or `None` if there is no such invite.
     pub fn accept_invite(&self, email: &str) -> Option<String> {
-        let accept = |world: &mut world::World| {
-            let id = world.accept_invite(email);
-            let changed = if id.is_some() {
-                world::Changed::Something
-            } else {
-                world::Changed::Nothing
-            };
-            (changed, id)
-        };
         let mut core = self.core.lock();
         let now = self.clock.now();
-        core.history.write(now, accept).1
+        let (_, id) = core.history.write(now, |world| {
+            let id = world.accept_invite(email);
+            (id.is_some(), id)
+        });
+        id
     }
 
-    fn moment(&self) -> Moment {
-        Moment {
-            now: self.clock.now(),
-            wall: self.clock.wall(),
-        }
+    /// Reads the present state.
+    fn present<R>(&self, read: impl FnOnce(&World) -> R) -> R {
+        read(self.core.lock().history.current())
+    }
+}
+
+fn moment(clock: &Clock) -> Moment {
+    Moment {
+        now: clock.now(),
+        wall: clock.wall(),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 
 /// One operation of the API.
-pub(super) struct Operation {
+pub(super) struct ApiOperation {
     /// The name in the API's reference, such as `getUser`.
     pub(super) name: &'static str,
     /// The method in capitals.
@@ -32,16 +32,16 @@ enum Segment {
 }
 
 /// All operations, in the order in which a path is compared with them.
-pub(super) static OPERATIONS: LazyLock<Vec<Operation>> =
+pub(super) static OPERATIONS: LazyLock<Vec<ApiOperation>> =
     LazyLock::new(|| parse(include_str!("operations.txt")));
 
 /// The decoded values of a template's parameters, from left to right.
-pub(super) type Params = Vec<String>;
+pub(super) type PathParams = Vec<String>;
 
 /// Returns the number of the operation that a request means, and the values of its parameters. Of
 /// several matching templates, the one whose first differing segment is a literal wins. HEAD
 /// matches the GET.
-pub(super) fn find(method: &str, path: &str) -> Option<(usize, Params)> {
+pub(super) fn find(method: &str, path: &str) -> Option<(usize, PathParams)> {
     let method = if method == "HEAD" { "GET" } else { method };
     let parts = split(path)?;
     OPERATIONS
@@ -58,7 +58,7 @@ pub(super) fn find(method: &str, path: &str) -> Option<(usize, Params)> {
         })
 }
 
-impl Operation {
+impl ApiOperation {
     /// Returns the last literal segment of the template: the plural name of the resource.
     pub(super) fn noun(&self) -> &'static str {
         self.segments
@@ -88,13 +88,13 @@ impl Operation {
     }
 }
 
-fn parse(table: &'static str) -> Vec<Operation> {
-    let mut operations: Vec<Operation> = table.lines().filter_map(parse_line).collect();
+fn parse(table: &'static str) -> Vec<ApiOperation> {
+    let mut operations: Vec<ApiOperation> = table.lines().filter_map(parse_line).collect();
     operations.sort_by(|a, b| a.segments.cmp(&b.segments));
     operations
 }
 
-fn parse_line(line: &'static str) -> Option<Operation> {
+fn parse_line(line: &'static str) -> Option<ApiOperation> {
     let mut words = line.split_ascii_whitespace();
     let (name, method, template) = (words.next()?, words.next()?, words.next()?);
     let (limit, per, paged) = (words.next()?, words.next()?, words.next()?);
@@ -109,7 +109,7 @@ fn parse_line(line: &'static str) -> Option<Operation> {
         Some(parameter) => Segment::Parameter(parameter),
         None => Segment::Literal(part),
     };
-    Some(Operation {
+    Some(ApiOperation {
         name,
         method,
         template,
@@ -134,8 +134,8 @@ fn split(path: &str) -> Option<Vec<&str>> {
 }
 
 /// Returns the values of the parameters, or `None` if a literal differs or a value is not UTF-8.
-fn capture(segments: &[Segment], parts: &[&str]) -> Option<Params> {
-    let mut params = Params::new();
+fn capture(segments: &[Segment], parts: &[&str]) -> Option<PathParams> {
+    let mut params = PathParams::new();
     for (segment, part) in segments.iter().zip(parts) {
         match segment {
             Segment::Literal(text) if text == part => {}

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::call::{Call, Outcome, group, group_answer, ok, user};
+use super::call::{ApiResult, Call, group, group_answer, ok, user};
 use super::request::{Page, quoted};
 use super::world::{Group, ROLES, World};
 
 /// Carries out a read, or returns `None` if the operation is not one of these.
-pub(super) fn read(world: &World, call: &Call<'_>) -> Option<Outcome> {
+pub(super) fn read(world: &World, call: &Call<'_>) -> Option<ApiResult> {
     let id = call.id();
     let outcome = match call.name {
         "listUsers" => {
@@ -81,7 +81,7 @@ fn page<T: AsRef<str>>(
     name: &str,
     total: usize,
     items: impl Iterator<Item = T>,
-) -> Outcome {
+) -> ApiResult {
     let page = Page::read(call.query, call.body)?;
     Ok(ok(page.render(name, total, items)))
 }

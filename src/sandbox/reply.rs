@@ -1,6 +1,5 @@
 //! Pure. The form of responses: envelopes, headers, media types.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
@@ -14,11 +13,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use sha2::{Digest, Sha256};
 
-use super::request::{Problem, quoted};
-use super::window::Verdict;
+use super::rate_window::LimitDecision;
+use super::request::{ApiError, quoted};
 
 /// A finished response.
-pub(super) type Answer = Response<Bytes>;
+pub(super) type ApiResponse = Response<Bytes>;
 
 const MEDIA_TYPES: [&str; 4] = [
     "application/json",
@@ -64,12 +63,12 @@ pub(super) fn media_type(headers: &HeaderMap) -> &'static str {
 }
 
 /// Returns `{"data": …}` in a media type.
-pub(super) fn success(status: StatusCode, data: &str, media: &'static str) -> Answer {
+pub(super) fn success(status: StatusCode, data: &str, media: &'static str) -> ApiResponse {
     answer(status, format!(r#"{{"data":{data}}}"#), media)
 }
 
 /// Returns `{"errors": […]}` with one problem.
-pub(super) fn failure(problem: &Problem, media: &'static str) -> Answer {
+pub(super) fn failure(problem: &ApiError, media: &'static str) -> ApiResponse {
     let field = problem.field.as_deref().map_or_else(String::new, |field| {
         format!(r#","field":{}"#, quoted(field))
     });
@@ -81,7 +80,7 @@ pub(super) fn failure(problem: &Problem, media: &'static str) -> Answer {
 
 /// Returns a 429 whose next request is admitted after `wait`. Milliseconds and seconds are rounded
 /// up, so that a client that waits as long is not too early.
-pub(super) fn throttled(consumed: u32, wait: Duration, media: &'static str) -> Answer {
+pub(super) fn throttled(consumed: u32, wait: Duration, media: &'static str) -> ApiResponse {
     let millis = wait.as_nanos().div_ceil(1_000_000);
     let data =
         format!(r#"{{"remainingPoints":0,"msBeforeNext":{millis},"consumedPoints":{consumed}}}"#);
@@ -99,7 +98,7 @@ pub(super) fn throttled(consumed: u32, wait: Duration, media: &'static str) -> A
 }
 
 /// Returns a 502 or 503 of a balancer in front of the API: no envelope, no rate headers.
-pub(super) fn balancer(status: StatusCode) -> Answer {
+pub(super) fn balancer(status: StatusCode) -> ApiResponse {
     let text = status.canonical_reason().unwrap_or("Error");
     answer(
         status,
@@ -110,7 +109,7 @@ pub(super) fn balancer(status: StatusCode) -> Answer {
 
 /// Adds the rate headers. The reset is an RFC 5322 date, in whole seconds rounded down, as dates
 /// are.
-pub(super) fn add_rate(answer: &mut Answer, verdict: &Verdict, wall: SystemTime) {
+pub(super) fn add_rate(answer: &mut ApiResponse, verdict: &LimitDecision, wall: SystemTime) {
     let headers = answer.headers_mut();
     headers.insert(CONSUMED, HeaderValue::from(verdict.consumed));
     headers.insert(REMAINING, HeaderValue::from(verdict.remaining));
@@ -118,14 +117,14 @@ pub(super) fn add_rate(answer: &mut Answer, verdict: &Verdict, wall: SystemTime)
 }
 
 /// Adds `Date` and the version of the state.
-pub(super) fn add_common(answer: &mut Answer, version: u64, wall: SystemTime) {
+pub(super) fn add_common(answer: &mut ApiResponse, version: u64, wall: SystemTime) {
     let headers = answer.headers_mut();
     headers.insert(VERSION, HeaderValue::from(version));
     headers.extend(date(wall).map(|value| (DATE, value)));
 }
 
 /// Compresses the body for a client that accepts `gzip`.
-pub(super) fn compress(answer: &mut Answer, request: &HeaderMap) {
+pub(super) fn compress(answer: &mut ApiResponse, request: &HeaderMap) {
     let mut accepted = request.get_all(ACCEPT_ENCODING).iter();
     let named = accepted.any(|value| value.to_str().is_ok_and(|text| text.contains("gzip")));
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -142,13 +141,13 @@ pub(super) fn compress(answer: &mut Answer, request: &HeaderMap) {
 }
 
 /// Adds an entity tag, and replaces the response by a 304 if the client has it.
-pub(super) fn validate(answer: &mut Answer, request: &HeaderMap) {
+pub(super) fn validate(answer: &mut ApiResponse, request: &HeaderMap) {
     let digest: [u8; 32] = Sha256::digest(answer.body()).into();
-    let mut tag = String::from("\"");
-    for byte in &digest[..8] {
-        let _ = write!(tag, "{byte:02x}");
-    }
-    tag.push('"');
+    let tag: String = digest[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let tag = format!("\"{tag}\"");
     let mut known = request.get_all(IF_NONE_MATCH).iter();
     let is_known = known.any(|value| value.to_str().is_ok_and(|text| text.contains(&tag)));
     let headers = answer.headers_mut();
@@ -169,7 +168,7 @@ fn date(at: SystemTime) -> Option<HeaderValue> {
 }
 
 /// Returns a response with a body in a media type.
-pub(super) fn answer(status: StatusCode, body: String, media: &'static str) -> Answer {
+pub(super) fn answer(status: StatusCode, body: String, media: &'static str) -> ApiResponse {
     let mut answer = Response::new(Bytes::from(body));
     *answer.status_mut() = status;
     answer
@@ -218,7 +217,7 @@ mod tests {
 
     #[test]
     fn the_reset_is_a_date() {
-        let verdict = Verdict {
+        let verdict = LimitDecision {
             admitted: true,
             consumed: 1,
             remaining: 59,

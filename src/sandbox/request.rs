@@ -4,12 +4,14 @@
 //! repeated `emails=`. A member of an object may arrive as `pagination.count=` or
 //! `pagination[count]=`. The page may also be in the body of a GET.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 /// The reason to reject a request, which becomes the API's error envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Problem {
+pub(super) struct ApiError {
     /// The status code.
     pub(super) status: u16,
     /// The `type` member.
@@ -20,27 +22,32 @@ pub(super) struct Problem {
     pub(super) field: Option<String>,
 }
 
-impl Problem {
+impl ApiError {
+    /// Returns an error of no particular field.
+    pub(super) fn new(status: u16, kind: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            kind,
+            message: message.into(),
+            field: None,
+        }
+    }
+
     /// Returns a 422: a part of the request is missing or has the wrong form.
     pub(super) fn invalid(field: &str, message: impl Into<String>) -> Self {
-        let field = Some(field.to_owned());
         Self {
-            status: 422,
-            kind: "ValidationError",
-            message: message.into(),
-            field,
+            field: Some(field.to_owned()),
+            ..Self::new(422, "ValidationError", message)
         }
     }
 
     /// Returns a 404: the named thing does not exist.
     pub(super) fn missing(what: &str, name: &str) -> Self {
-        let message = format!("{what} {name:?} was not found");
-        Self {
-            status: 404,
-            kind: "NotFoundError",
-            message,
-            field: None,
-        }
+        Self::new(
+            404,
+            "NotFoundError",
+            format!("{what} {name:?} was not found"),
+        )
     }
 }
 
@@ -131,7 +138,7 @@ pub(super) struct Page {
 impl Page {
     /// Reads the page from the query, or else from the body. The count is 200 by default, and from
     /// 1 to 1000.
-    pub(super) fn read(query: &Query, body: &[u8]) -> Result<Self, Problem> {
+    pub(super) fn read(query: &Query, body: &[u8]) -> Result<Self, ApiError> {
         let in_body = if body.is_empty() {
             Value::Null
         } else {
@@ -155,13 +162,13 @@ impl Page {
                 .ok()
                 .filter(|count| (1..=1000).contains(count))
                 .ok_or_else(|| {
-                    Problem::invalid("pagination.count", "count must be a number from 1 to 1000")
+                    ApiError::invalid("pagination.count", "count must be a number from 1 to 1000")
                 })?,
         };
         let offset = match read("cursor") {
             None => 0,
             Some(text) => from_cursor(&text).ok_or_else(|| {
-                Problem::invalid("pagination.cursor", "cursor is not one of this API")
+                ApiError::invalid("pagination.cursor", "cursor is not one of this API")
             })?,
         };
         Ok(Self { offset, count })
@@ -175,43 +182,32 @@ impl Page {
         total: usize,
         items: impl Iterator<Item = T>,
     ) -> String {
-        let mut out = String::with_capacity(256);
-        out.push_str("{\"");
-        out.push_str(name);
-        out.push_str("\":[");
-        for (number, item) in items.skip(self.offset).take(self.count).enumerate() {
-            if number > 0 {
-                out.push(',');
+        let mut shown = String::with_capacity(256);
+        for item in items.skip(self.offset).take(self.count) {
+            if !shown.is_empty() {
+                shown.push(',');
             }
-            out.push_str(item.as_ref());
+            shown.push_str(item.as_ref());
         }
-        out.push_str("],\"pagination\":{\"current\":\"");
-        out.push_str(&to_cursor(self.offset));
-        out.push('"');
+        let cursor = |name: &str, offset| format!(r#""{name}":"{}","#, to_cursor(offset));
+        let mut cursors = cursor("current", self.offset);
         let end = self.offset.saturating_add(self.count);
         if end < total {
-            out.push_str(",\"next\":\"");
-            out.push_str(&to_cursor(end));
-            out.push('"');
+            cursors.push_str(&cursor("next", end));
         }
         if self.offset > 0 {
-            out.push_str(",\"previous\":\"");
-            out.push_str(&to_cursor(self.offset.saturating_sub(self.count)));
-            out.push('"');
+            cursors.push_str(&cursor("previous", self.offset.saturating_sub(self.count)));
         }
-        out.push_str(",\"totalEntries\":");
-        out.push_str(&total.to_string());
-        out.push_str("}}");
-        out
+        format!(r#"{{"{name}":[{shown}],"pagination":{{{cursors}"totalEntries":{total}}}}}"#)
     }
 }
 
 /// Parses the body as a JSON object.
-pub(super) fn json(body: &[u8]) -> Result<Value, Problem> {
+pub(super) fn json(body: &[u8]) -> Result<Value, ApiError> {
     match serde_json::from_slice(body) {
         Ok(value @ Value::Object(_)) => Ok(value),
-        Ok(_) => Err(Problem::invalid("body", "the body must be a JSON object")),
-        Err(_) => Err(Problem::invalid("body", "the body is not JSON")),
+        Ok(_) => Err(ApiError::invalid("body", "the body must be a JSON object")),
+        Err(_) => Err(ApiError::invalid("body", "the body is not JSON")),
     }
 }
 
@@ -220,45 +216,15 @@ pub(super) fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
 /// Returns a cursor: the offset in decimal, in base64 (RFC 4648, section 4), like the samples in
 /// the reference.
 fn to_cursor(offset: usize) -> String {
-    let text = offset.to_string();
-    let mut out = String::new();
-    for chunk in text.as_bytes().chunks(3) {
-        let byte = |n: usize| u32::from(chunk.get(n).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..4 {
-            let six = (bits >> (18 - 6 * place) & 63) as usize;
-            out.push(if place <= chunk.len() {
-                char::from(ALPHABET[six])
-            } else {
-                '='
-            });
-        }
-    }
-    out
+    STANDARD.encode(offset.to_string())
 }
 
 fn from_cursor(cursor: &str) -> Option<usize> {
-    let mut bits = 0_u32;
-    let mut digits = String::new();
-    let text = cursor.trim_end_matches('=');
-    // The longest offset has 20 digits, which are 27 letters of base64.
-    if cursor.len() > 28 || !cursor.len().is_multiple_of(4) {
-        return None;
-    }
-    for (number, letter) in text.bytes().enumerate() {
-        let six = ALPHABET.iter().position(|known| *known == letter)?;
-        bits = (bits << 6 | six as u32) & 0xFFFF;
-        if number % 4 > 0 {
-            let shift = 6 - 2 * (number % 4);
-            digits.push(char::from((bits >> shift & 0xFF) as u8));
-        }
-    }
-    digits.parse().ok()
+    let digits = STANDARD.decode(cursor).ok()?;
+    str::from_utf8(&digits).ok()?.parse().ok()
 }
 
 #[cfg(test)]

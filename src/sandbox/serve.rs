@@ -22,9 +22,9 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinSet;
 
 use super::core::Request;
-use super::fate::Loss;
-use super::reply::{self, Answer};
-use super::request::{Problem, Query};
+use super::faults::Loss;
+use super::reply::{self, ApiResponse};
+use super::request::{ApiError, Query};
 use super::{Sandbox, control};
 use crate::tasks;
 
@@ -56,7 +56,7 @@ impl std::error::Error for LostReply {}
 
 /// The result that the task of a request passes to the connection.
 enum Handed {
-    Answer(Answer),
+    Response(ApiResponse),
     Lost(Loss),
 }
 
@@ -115,7 +115,7 @@ impl Sandbox {
         if request.head.uri.path().starts_with(control::PREFIX) {
             return Ok(control::answer(&mut self.core.lock(), &request).map(Full::new));
         }
-        let Ok(permit) = Arc::clone(&self.under_way).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.in_progress).try_acquire_owned() else {
             return Ok(
                 refused(503, "OverloadedError", "Too many requests are under way.").map(Full::new),
             );
@@ -123,7 +123,7 @@ impl Sandbox {
         let (hand, handed) = oneshot::channel();
         tasks::detached(self.handle(request, hand, permit));
         match handed.await {
-            Ok(Handed::Answer(answer)) => Ok(answer.map(Full::new)),
+            Ok(Handed::Response(answer)) => Ok(answer.map(Full::new)),
             Ok(Handed::Lost(Loss::Closed)) => Err(LostReply),
             Ok(Handed::Lost(Loss::Silent)) => pending().await,
             Err(_) => Err(LostReply),
@@ -137,19 +137,19 @@ impl Sandbox {
         hand: oneshot::Sender<Handed>,
         permit: OwnedSemaphorePermit,
     ) {
-        let fate = self.core.lock().fate();
-        rest(fate.arrive).await;
+        let plan = self.core.lock().plan();
+        rest(plan.arrive).await;
         let answer = {
             let mut core = self.core.lock();
             // Read under the lock, because windows expect that time does not go back.
-            let at = self.moment();
-            core.arrive(at, &request, &fate)
+            let at = super::moment(&self.clock);
+            core.arrive(at, &request, &plan)
         };
-        let handed = match fate.loss {
+        let handed = match plan.loss {
             Some(loss) => Handed::Lost(loss),
-            None => Handed::Answer(answer),
+            None => Handed::Response(answer),
         };
-        rest(fate.reply + echo_delay(&request)).await;
+        rest(plan.reply + echo_delay(&request)).await;
         // A client that hung up no longer waits for it.
         hand.send(handed).ok();
         drop(permit);
@@ -177,7 +177,7 @@ fn echo_delay(request: &Request) -> Duration {
     Duration::from_millis(millis).min(MOST_ECHO_DELAY)
 }
 
-async fn read_body(body: Incoming) -> Result<Bytes, Answer> {
+async fn read_body(body: Incoming) -> Result<Bytes, ApiResponse> {
     let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, MOST_BODY).collect()).await;
     match collected {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
@@ -195,14 +195,9 @@ async fn read_body(body: Incoming) -> Result<Bytes, Answer> {
     }
 }
 
-fn refused(status: u16, kind: &'static str, message: &str) -> Answer {
-    let problem = Problem {
-        status,
-        kind,
-        message: message.to_owned(),
-        field: None,
-    };
-    let mut answer = reply::failure(&problem, "application/json");
+fn refused(status: u16, kind: &'static str, message: &str) -> ApiResponse {
+    let error = ApiError::new(status, kind, message);
+    let mut answer = reply::failure(&error, "application/json");
     // The rest of an unread body is still on the connection.
     if StatusCode::SERVICE_UNAVAILABLE.as_u16() != status {
         answer.headers_mut().insert(

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::call::ListMode;
-use super::window::WindowKind;
+use super::rate_window::WindowKind;
 
 /// The behaviour of a sandbox. The default is a well-behaved API without delay.
 #[derive(Clone)]

@@ -669,7 +669,7 @@ async fn a_lost_reply_takes_effect_exactly_once() {
     );
     let arrivals = sandbox.arrivals();
     assert_eq!(arrivals.len(), 20);
-    assert!(arrivals.iter().all(|a| a.applied() && a.status == 201));
+    assert!(arrivals.iter().all(|a| a.applied && a.status == 201));
     assert_eq!((sandbox.invites().len(), sandbox.version()), (20, 20));
     sandbox.set_faults(Faults::default());
     assert_eq!(
@@ -714,7 +714,7 @@ async fn a_late_request_arrives_after_the_client_has_left() {
     // Timers have a resolution of a millisecond.
     let arrived = arrivals[0].at - begin;
     assert!(arrived >= base + late_by && arrived <= base + late_by + Duration::from_millis(1));
-    assert!(arrivals[0].applied());
+    assert!(arrivals[0].applied);
     assert_eq!(sandbox.invites(), ["late@x.y"]);
 }
 
@@ -852,7 +852,7 @@ async fn a_list_with_an_error_is_refused_whole_or_applied_up_to_it() {
             expected,
             "{lists:?}"
         );
-        let applied = sandbox.arrivals().iter().filter(|a| a.applied()).count();
+        let applied = sandbox.arrivals().iter().filter(|a| a.applied).count();
         assert_eq!(applied, 4 * effective, "{lists:?}");
         assert_eq!(sandbox.version(), applied as u64);
     }
@@ -944,9 +944,9 @@ async fn server_errors_say_nothing_about_the_effect() {
     }
     let arrivals = sandbox.arrivals();
     let count = |is: &dyn Fn(&Arrival) -> bool| arrivals.iter().filter(|a| is(a)).count();
-    let balancer = count(&|a| a.count == Count::Uncounted && a.status != 500 && !a.applied());
-    let before = count(&|a| a.count == Count::Admitted && a.status == 500 && !a.applied());
-    let after = count(&|a| a.count == Count::Admitted && a.status == 500 && a.applied());
+    let balancer = count(&|a| a.count == CountResult::Uncounted && a.status != 500 && !a.applied);
+    let before = count(&|a| a.count == CountResult::Admitted && a.status == 500 && !a.applied);
+    let after = count(&|a| a.count == CountResult::Admitted && a.status == 500 && a.applied);
     assert!(
         balancer > 5 && before > 5 && after > 5,
         "{balancer} {before} {after}"

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::dice::Dice;
 use super::request::quoted;
+use super::rng::Rng;
 
 /// The most things of one kind; creating more is rejected.
 pub(super) const MOST_THINGS: usize = 20_000;
@@ -29,14 +29,14 @@ pub(super) const ROLES: [(&str, &str); 6] = [
 
 /// One permission: a role on resources.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
+pub struct Permission {
     /// The id of the role.
     pub role: String,
     /// The id and the type of each resource.
     pub resources: Vec<(String, String)>,
 }
 
-impl Grant {
+impl Permission {
     /// Returns the members of the API's permission object, without the braces.
     pub(super) fn members(&self) -> String {
         let name = ROLES
@@ -58,7 +58,7 @@ impl Grant {
 pub(super) struct User {
     /// In lower case.
     pub(super) email: String,
-    pub(super) grants: Vec<Grant>,
+    pub(super) permissions: Vec<Permission>,
     /// The API's user object.
     pub(super) json: String,
 }
@@ -69,7 +69,7 @@ pub(super) struct Group {
     pub(super) name: String,
     pub(super) members: BTreeSet<String>,
     pub(super) invites: BTreeSet<String>,
-    pub(super) grants: Vec<Grant>,
+    pub(super) permissions: Vec<Permission>,
 }
 
 /// Users by id, and their ids by email in lower case.
@@ -94,10 +94,10 @@ pub(super) struct World {
 }
 
 /// Returns the API's list of permission objects.
-pub(super) fn grants_json(grants: &[Grant]) -> String {
-    let each: Vec<String> = grants
+pub(super) fn permissions_json(permissions: &[Permission]) -> String {
+    let each: Vec<String> = permissions
         .iter()
-        .map(|grant| format!("{{{}}}", grant.members()))
+        .map(|permission| format!("{{{}}}", permission.members()))
         .collect();
     format!("[{}]", each.join(","))
 }
@@ -106,19 +106,19 @@ impl World {
     /// Creates a workspace with users `user-00001…` (email `user-00001@example.com`) and groups
     /// `group-00001…`. Roles and memberships depend on the seed.
     pub(super) fn populated(seed: u64, users: usize, groups: usize) -> Self {
-        let mut dice = Dice::new(seed);
+        let mut rng = Rng::new(seed);
         let mut world = Self::default();
         let users = users.min(MOST_THINGS);
         for number in 1..=users {
             let id = format!("user-{number:05}");
-            let role = ROLES[dice.below(ROLES.len())].0.to_owned();
+            let role = ROLES[rng.below(ROLES.len())].0.to_owned();
             let resources = vec![("workspace-1".to_owned(), "WORKSPACE".to_owned())];
             let email = format!("{id}@example.com");
-            world.put_user(&id, &email, vec![Grant { role, resources }]);
+            world.put_user(&id, &email, vec![Permission { role, resources }]);
         }
         for number in 1..=groups.min(MOST_GROUPS) {
             let members =
-                (0..users.min(3)).map(|_| format!("user-{:05}@example.com", dice.below(users) + 1));
+                (0..users.min(3)).map(|_| format!("user-{:05}@example.com", rng.below(users) + 1));
             let group = Group {
                 name: format!("Group {number}"),
                 members: members.collect(),
@@ -131,13 +131,13 @@ impl World {
     }
 
     /// Adds or replaces a user.
-    pub(super) fn put_user(&mut self, id: &str, email: &str, grants: Vec<Grant>) {
+    pub(super) fn put_user(&mut self, id: &str, email: &str, permissions: Vec<Permission>) {
         let email = email.to_lowercase();
         let name = email.split('@').next().unwrap_or_default();
         let (quoted_id, name, quoted_email) = (quoted(id), quoted(name), quoted(&email));
-        let permissions = grants_json(&grants);
+        let shown = permissions_json(&permissions);
         let json = format!(
-            r#"{{"id":{quoted_id},"name":{name},"email":{quoted_email},"permissions":{permissions}}}"#
+            r#"{{"id":{quoted_id},"name":{name},"email":{quoted_email},"permissions":{shown}}}"#
         );
         let users = Arc::make_mut(&mut self.users);
         users.by_email.insert(email.clone(), id.to_owned());
@@ -145,7 +145,7 @@ impl World {
             id.to_owned(),
             Arc::new(User {
                 email,
-                grants,
+                permissions,
                 json,
             }),
         );
@@ -224,14 +224,18 @@ impl World {
 impl Group {
     /// Returns the API's group object. Invited people count as members.
     pub(super) fn json(&self, id: &str) -> String {
-        let (id, name, permissions) = (quoted(id), quoted(&self.name), grants_json(&self.grants));
+        let (id, name, permissions) = (
+            quoted(id),
+            quoted(&self.name),
+            permissions_json(&self.permissions),
+        );
         let count = self.members.len() + self.invites.len();
         format!(r#"{{"id":{id},"name":{name},"memberCount":{count},"permissions":{permissions}}}"#)
     }
 }
 
 /// The present state and, for as long as the lag, the states before it.
-pub(super) struct History {
+pub(super) struct WorldHistory {
     current: World,
     /// The instant from which the current state has been valid; `None` means from the beginning.
     since: Option<Instant>,
@@ -240,7 +244,7 @@ pub(super) struct History {
     lag: Duration,
 }
 
-impl History {
+impl WorldHistory {
     /// Starts with a state. Reads see it with a delay of `lag`.
     pub(super) fn new(world: World, lag: Duration) -> Self {
         Self {
@@ -271,16 +275,16 @@ impl History {
         found.map_or(&self.current, |(_, world)| world)
     }
 
-    /// Changes the state at `now`, which must not go back. One call of `change` counts as one
-    /// version, however many parts it changes.
+    /// Changes the state at `now`, which must not go back. `change` says whether it changed
+    /// anything; that counts as one version, however many parts it changed.
     pub(super) fn write<R>(
         &mut self,
         now: Instant,
-        change: impl FnOnce(&mut World) -> (Changed, R),
-    ) -> (Changed, R) {
+        change: impl FnOnce(&mut World) -> (bool, R),
+    ) -> (bool, R) {
         let kept = (!self.lag.is_zero()).then(|| self.current.clone());
         let (changed, result) = change(&mut self.current);
-        if changed == Changed::Nothing {
+        if !changed {
             return (changed, result);
         }
         self.current.version += 1;
@@ -304,15 +308,6 @@ impl History {
             self.past.pop_front();
         }
     }
-}
-
-/// Whether a request changed the state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Changed {
-    /// The request took effect, at least in part.
-    Something,
-    /// The state is as it was.
-    Nothing,
 }
 
 #[cfg(test)]
@@ -388,13 +383,13 @@ mod tests {
         #[test]
         fn reads_lag_behind_exactly(lag in 0_u64..50, steps in prop::collection::vec((0_u64..30, any::<bool>()), 1..80)) {
             let lag = Duration::from_millis(lag);
-            let mut history = History::new(World::default(), lag);
+            let mut history = WorldHistory::new(World::default(), lag);
             let mut now = super::super::some_instant();
             let mut written = Vec::new();
             for (gap, is_write) in steps {
                 now += Duration::from_millis(gap);
                 if is_write {
-                    history.write(now, |_| (Changed::Something, ()));
+                    history.write(now, |_| (true, ()));
                     written.push(now);
                 }
                 let expected = written.iter().filter(|at| **at + lag <= now).count() as u64;
@@ -405,9 +400,9 @@ mod tests {
 
         #[test]
         fn a_kept_state_does_not_change(lag in 1_u64..50) {
-            let mut history = History::new(World::populated(1, 2, 0), Duration::from_millis(lag));
+            let mut history = WorldHistory::new(World::populated(1, 2, 0), Duration::from_millis(lag));
             let now = super::super::some_instant();
-            history.write(now, |world| { world.remove_user("user-00001"); (Changed::Something, ()) });
+            history.write(now, |world| { world.remove_user("user-00001"); (true, ()) });
             prop_assert_eq!(history.seen(now).users.by_id.len(), 2);
             let later = now + Duration::from_millis(lag);
             prop_assert_eq!(history.seen(later).users.by_id.len(), 1);

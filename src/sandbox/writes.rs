@@ -6,17 +6,18 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::call::{
-    Call, Outcome, Part, check, email, grant, group, group_answer, named, ok, strings, user,
+    Call, Concluded, ListCheck, check, email, group, group_answer, named, ok, permission, strings,
+    user,
 };
-use super::request::{Problem, json, quoted};
-use super::world::{Changed, Grant, Group, MOST_GROUPS, MOST_THINGS, World};
+use super::request::{ApiError, json, quoted};
+use super::world::{Group, MOST_GROUPS, MOST_THINGS, Permission, World};
 
 const SUCCESS: &str = r#"{"status":"SUCCESS"}"#;
 /// The most permissions of one user or group. More are rejected, so that responses stay bounded.
-const MOST_GRANTS: usize = 500;
+const MOST_PERMISSIONS: usize = 500;
 
 /// Carries out a write, or returns `None` if the operation is not one of these.
-pub(super) fn write(world: &mut World, call: &Call<'_>) -> Option<(Changed, Outcome)> {
+pub(super) fn write(world: &mut World, call: &Call<'_>) -> Option<Concluded> {
     let result = match call.name {
         "addPermissionsToUser" | "replacePermissionsForUser" => user_permissions(world, call),
         "createInvites" => create_invites(world, call),
@@ -31,90 +32,101 @@ pub(super) fn write(world: &mut World, call: &Call<'_>) -> Option<(Changed, Outc
         "removeUsersFromUserGroup" => remove_members(world, call),
         _ => return None,
     };
-    Some(result.unwrap_or_else(|problem| (Changed::Nothing, Err(problem))))
+    Some(result.unwrap_or_else(|problem| (false, Err(problem))))
 }
 
-type Written = Result<(Changed, Outcome), Problem>;
+/// Returns emails as they are compared.
+fn lower_case(emails: Vec<String>) -> Vec<String> {
+    emails.iter().map(|email| email.to_lowercase()).collect()
+}
+
+fn exists(known: bool, what: &str, name: &str) -> Result<(), ApiError> {
+    let missing = || ApiError::missing(what, name);
+    known.then_some(()).ok_or_else(missing)
+}
+
+type Written = Result<Concluded, ApiError>;
 
 /// Returns the permissions of a request and the part of them that takes effect.
-fn grants(call: &Call<'_>) -> Result<(Vec<Grant>, Part), Problem> {
+fn permissions(call: &Call<'_>) -> Result<(Vec<Permission>, ListCheck), ApiError> {
     let body = json(call.body)?;
-    let wrong = || Problem::invalid("permissions", "permissions must be a list");
+    let wrong = || ApiError::invalid("permissions", "permissions must be a list");
     let inputs = body["permissions"].as_array().ok_or_else(wrong)?;
     let part = check(call, inputs, Value::to_string, |input| {
-        grant(input).map(drop)
+        permission(input).map(drop)
     });
-    let grants = inputs
+    let permissions = inputs
         .iter()
         .take(part.effective)
-        .filter_map(|input| grant(input).ok())
+        .filter_map(|input| permission(input).ok())
         .collect();
-    Ok((grants, part))
+    Ok((permissions, part))
 }
 
 /// Returns the permissions after a POST, which adds, or a PUT, which replaces.
-fn combine(call: &Call<'_>, before: &[Grant], given: Vec<Grant>) -> Result<Vec<Grant>, Problem> {
+fn combine(
+    call: &Call<'_>,
+    before: &[Permission],
+    given: Vec<Permission>,
+) -> Result<Vec<Permission>, ApiError> {
     let mut after = if call.name.starts_with("add") {
         before.to_vec()
     } else {
         Vec::new()
     };
     after.extend(given);
-    if after.len() > MOST_GRANTS {
-        return Err(Problem::invalid(
+    if after.len() > MOST_PERMISSIONS {
+        return Err(ApiError::invalid(
             "permissions",
-            format!("more than {MOST_GRANTS} permissions"),
+            format!("more than {MOST_PERMISSIONS} permissions"),
         ));
     }
     Ok(after)
 }
 
 /// Returns whether the permissions of a write take effect. A replacement by nothing does, too.
-fn conclude_grants(part: Part, subject: (&str, &str), grants: &[Grant]) -> (Changed, Outcome) {
+fn conclude_permissions(
+    part: ListCheck,
+    subject: (&str, &str),
+    permissions: &[Permission],
+) -> Concluded {
     let (id, kind) = (quoted(subject.0), subject.1);
-    let policy = |(number, grant): (usize, &Grant)| {
-        let members = grant.members();
+    let policy = |(number, permission): (usize, &Permission)| {
+        let members = permission.members();
         format!(
             r#"{{{members},"policyId":"policy-{number}","subjectId":{id},"subjectType":"{kind}"}}"#
         )
     };
-    let permissions: Vec<String> = grants.iter().enumerate().map(policy).collect();
+    let permissions: Vec<String> = permissions.iter().enumerate().map(policy).collect();
     let success = ok(format!(r#"{{"permissions":[{}]}}"#, permissions.join(",")));
-    let (changed, outcome) = part.conclude(success);
-    (
-        if outcome.is_ok() {
-            Changed::Something
-        } else {
-            changed
-        },
-        outcome,
-    )
+    let (changed, result) = part.conclude(success);
+    (changed || result.is_ok(), result)
 }
 
 fn user_permissions(world: &mut World, call: &Call<'_>) -> Written {
     let before = user(world, call.id())?.clone();
-    let (given, part) = grants(call)?;
-    let after = combine(call, &before.grants, given)?;
-    if part.error.is_none() || part.effective > 0 {
+    let (given, part) = permissions(call)?;
+    let after = combine(call, &before.permissions, given)?;
+    if part.takes_effect() {
         world.put_user(call.id(), &before.email, after.clone());
     }
-    Ok(conclude_grants(part, (call.id(), "user"), &after))
+    Ok(conclude_permissions(part, (call.id(), "user"), &after))
 }
 
 fn group_permissions(world: &mut World, call: &Call<'_>) -> Written {
     let mut changed = group(world, call.id())?.clone();
-    let (given, part) = grants(call)?;
-    changed.grants = combine(call, &changed.grants, given)?;
-    let after = changed.grants.clone();
-    if part.error.is_none() || part.effective > 0 {
+    let (given, part) = permissions(call)?;
+    changed.permissions = combine(call, &changed.permissions, given)?;
+    let after = changed.permissions.clone();
+    if part.takes_effect() {
         world.put_group(call.id(), changed);
     }
-    Ok(conclude_grants(part, (call.id(), "group"), &after))
+    Ok(conclude_permissions(part, (call.id(), "group"), &after))
 }
 
 fn create_invites(world: &mut World, call: &Call<'_>) -> Written {
     let body = json(call.body)?;
-    let wrong = || Problem::invalid("invites", "invites must be a list of objects with an email");
+    let wrong = || ApiError::invalid("invites", "invites must be a list of objects with an email");
     let inputs = body["invites"]
         .as_array()
         .filter(|list| !list.is_empty())
@@ -124,22 +136,22 @@ fn create_invites(world: &mut World, call: &Call<'_>) -> Written {
         let known = address(input);
         email(&known)?;
         if world.invites.contains_key(&known) || world.users.by_email.contains_key(&known) {
-            return Err(Problem::invalid(
+            return Err(ApiError::invalid(
                 "email",
                 format!("{known:?} is already invited or a user"),
             ));
         }
         match &input["permissions"] {
             Value::Null => Ok(()),
-            Value::Array(list) => list.iter().try_for_each(|item| grant(item).map(drop)),
-            _ => Err(Problem::invalid(
+            Value::Array(list) => list.iter().try_for_each(|item| permission(item).map(drop)),
+            _ => Err(ApiError::invalid(
                 "permissions",
                 "permissions must be a list",
             )),
         }
     });
     if world.invites.len() + part.effective > MOST_THINGS {
-        return Err(Problem::invalid(
+        return Err(ApiError::invalid(
             "invites",
             "the sandbox holds no more invites",
         ));
@@ -160,16 +172,10 @@ fn create_invites(world: &mut World, call: &Call<'_>) -> Written {
 }
 
 fn delete_invites(world: &mut World, call: &Call<'_>) -> Written {
-    let emails: Vec<String> = named(call, "emails")?
-        .iter()
-        .map(|email| email.to_lowercase())
-        .collect();
+    let emails = lower_case(named(call, "emails")?);
     let part = check(call, &emails, String::clone, |email| {
-        if world.invites.contains_key(email) {
-            Ok(())
-        } else {
-            Err(Problem::missing("invite", email))
-        }
+        let known = world.invites.contains_key(email);
+        exists(known, "invite", email)
     });
     for email in emails.iter().take(part.effective) {
         world.remove_invite(email);
@@ -197,43 +203,39 @@ fn name_group(world: &mut World, call: &Call<'_>) -> Written {
         .as_str()
         .filter(|name| (1..=255).contains(&name.chars().count()));
     let name = name
-        .ok_or_else(|| Problem::invalid("name", "name must be a string of 1 to 255 characters"))?;
+        .ok_or_else(|| ApiError::invalid("name", "name must be a string of 1 to 255 characters"))?;
     let (status, id, mut group) = match existing {
         Some((id, group)) => (StatusCode::OK, id, group),
         None if world.groups.len() >= MOST_GROUPS => {
-            return Err(Problem::invalid("name", "the sandbox holds no more groups"));
+            return Err(ApiError::invalid(
+                "name",
+                "the sandbox holds no more groups",
+            ));
         }
         None => (StatusCode::CREATED, world.new_id("group"), Group::default()),
     };
     name.clone_into(&mut group.name);
     let answer = group_answer(status, &id, &group);
     world.put_group(&id, group);
-    Ok((Changed::Something, Ok(answer)))
+    Ok((true, Ok(answer)))
 }
 
 fn delete_group(world: &mut World, call: &Call<'_>) -> Written {
     group(world, call.id())?;
     Arc::make_mut(&mut world.groups).remove(call.id());
-    Ok((Changed::Something, Ok(ok(SUCCESS.to_owned()))))
+    Ok((true, Ok(ok(SUCCESS.to_owned()))))
 }
 
 /// Adds people to a group (POST) or replaces its people (PUT).
 fn put_members(world: &mut World, call: &Call<'_>) -> Written {
     let mut changed = group(world, call.id())?.clone();
     let body = json(call.body)?;
-    let emails: Vec<String> = strings(&body, "emails")?
-        .iter()
-        .map(|email| email.to_lowercase())
-        .collect();
+    let emails = lower_case(strings(&body, "emails")?);
     let part = check(call, &emails, String::clone, |email| {
         let known = world.users.by_email.contains_key(email) || world.invites.contains_key(email);
-        if known {
-            Ok(())
-        } else {
-            Err(Problem::missing("user or invite", email))
-        }
+        exists(known, "user or invite", email)
     });
-    if call.name.starts_with("replace") && part.error.as_ref().is_none_or(|_| part.effective > 0) {
+    if call.name.starts_with("replace") && part.takes_effect() {
         changed.members.clear();
         changed.invites.clear();
     }
@@ -241,37 +243,23 @@ fn put_members(world: &mut World, call: &Call<'_>) -> Written {
         world.join(&mut changed, email);
     }
     if changed.members.len() + changed.invites.len() > MOST_GROUPS {
-        return Err(Problem::invalid(
+        return Err(ApiError::invalid(
             "emails",
             "the sandbox holds no larger groups",
         ));
     }
     let answer = group_answer(StatusCode::OK, call.id(), &changed);
     world.put_group(call.id(), changed);
-    let (effect, outcome) = part.conclude(answer);
-    Ok((
-        if outcome.is_ok() {
-            Changed::Something
-        } else {
-            effect
-        },
-        outcome,
-    ))
+    let (changed, result) = part.conclude(answer);
+    Ok((changed || result.is_ok(), result))
 }
 
 fn remove_members(world: &mut World, call: &Call<'_>) -> Written {
     let mut changed = group(world, call.id())?.clone();
-    let emails: Vec<String> = named(call, "emails")?
-        .iter()
-        .map(|email| email.to_lowercase())
-        .collect();
+    let emails = lower_case(named(call, "emails")?);
     let part = check(call, &emails, String::clone, |email| {
         let within = changed.members.contains(email) || changed.invites.contains(email);
-        if within {
-            Ok(())
-        } else {
-            Err(Problem::missing("member", email))
-        }
+        exists(within, "member", email)
     });
     for email in emails.iter().take(part.effective) {
         changed.members.remove(email);

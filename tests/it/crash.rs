@@ -224,7 +224,7 @@ async fn keyed(place: &LinePosition, promises: &Promises, kind: Kind, marker: St
 /// How often each write took effect, by its marker.
 fn effects(arrivals: &[Arrival]) -> HashMap<String, usize> {
     let mut effects = HashMap::new();
-    for arrival in arrivals.iter().filter(|arrival| arrival.applied()) {
+    for arrival in arrivals.iter().filter(|arrival| arrival.applied) {
         // Several, where they travelled together; of a refused list, those before what is wrong.
         let end = arrival.body.find(WRONG).unwrap_or(arrival.body.len());
         let applied = &arrival.body[..end];

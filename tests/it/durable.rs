@@ -888,7 +888,7 @@ async fn lost_answers_double_nothing() {
         let email = format!("\"{n}@example.com\"");
         let applied = arrivals
             .iter()
-            .filter(|arrival| arrival.applied() && arrival.body.contains(&email))
+            .filter(|arrival| arrival.applied && arrival.body.contains(&email))
             .count();
         match write["state"].as_str().unwrap() {
             "succeeded" => assert_eq!(applied, 1),

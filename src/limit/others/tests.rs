@@ -7,7 +7,7 @@ use crate::limit::learn::{Allowance, Throttle};
 use crate::limit::turns::{Caller, Urgency};
 use crate::limit::window::{AttemptEnd, Slot, Terms, Window};
 use crate::route::policy::Rate;
-use crate::sandbox::window::{Window as Counter, WindowKind};
+use crate::sandbox::rate_window::{RateWindow as Counter, WindowKind};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

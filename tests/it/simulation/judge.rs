@@ -7,7 +7,7 @@ use super::callers::PATIENT;
 use super::record::{End, Moment, Request, What};
 use super::scenario::{LedgerFate, Scenario};
 use super::stage::{Stage, number_of};
-use segment_gateway::sandbox::{Arrival, By, Count};
+use segment_gateway::sandbox::{Arrival, By, CountResult};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
@@ -86,8 +86,14 @@ impl<'a> Evidence<'a> {
         let mut figures = Figures {
             requests: self.requests.len(),
             arrivals: self.own().count(),
-            refused: self.own().filter(|a| a.count == Count::Refused).count(),
-            injected: self.own().filter(|a| a.count == Count::Injected).count(),
+            refused: self
+                .own()
+                .filter(|a| a.count == CountResult::Refused)
+                .count(),
+            injected: self
+                .own()
+                .filter(|a| a.count == CountResult::Injected)
+                .count(),
             unknown: self
                 .requests
                 .iter()
@@ -178,7 +184,10 @@ impl<'a> Evidence<'a> {
             return;
         }
         let mut probes = BTreeSet::new();
-        for arrival in self.own().filter(|arrival| arrival.count == Count::Refused) {
+        for arrival in self
+            .own()
+            .filter(|arrival| arrival.count == CountResult::Refused)
+        {
             let epoch = self.epoch(arrival.at);
             let probe = (arrival.token, arrival.operation, epoch);
             if epoch == 0 || !probes.insert(probe) {
@@ -311,7 +320,7 @@ impl<'a> Evidence<'a> {
     /// The arrival by which a write took effect.
     fn applied(&self, request: &Request) -> Option<&Arrival> {
         let arrivals = self.of_write.get(&request.number)?;
-        arrivals.iter().find(|arrival| arrival.applied()).copied()
+        arrivals.iter().find(|arrival| arrival.applied).copied()
     }
 
     /// Writes of one lane arrive in the order of acceptance, each after the one before it has

@@ -7,25 +7,25 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::dice::Dice;
+use super::rng::Rng;
 use super::spec::{Delay, Faults, SandboxSpec};
 
 /// The delays and the fault of one request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fate {
+pub(super) struct FaultPlan {
     /// The delay until it is counted.
     pub(super) arrive: Duration,
     /// The delay from then until its response is sent.
     pub(super) reply: Duration,
     /// The fault while it is handled.
-    pub(super) mishap: Option<Mishap>,
+    pub(super) fault: Option<Fault>,
     /// The loss of its response.
     pub(super) loss: Option<Loss>,
 }
 
 /// A fault while a request is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mishap {
+pub(super) enum Fault {
     /// A 429 with this time to wait.
     Throttled(Duration),
     /// A response of a balancer; the API never sees the request.
@@ -45,35 +45,31 @@ pub(super) enum Loss {
     Silent,
 }
 
-impl Fate {
+impl FaultPlan {
     /// Draws the events of the next request.
-    pub(super) fn draw(dice: &mut Dice, spec: &SandboxSpec, faults: &Faults) -> Self {
+    pub(super) fn draw(rng: &mut Rng, spec: &SandboxSpec, faults: &Faults) -> Self {
         let scale = spec.time_scale.max(1);
-        let mut delay = |of: Delay| of.base / scale + dice.up_to(of.jitter / scale);
+        let mut delay = |of: Delay| of.base / scale + rng.up_to(of.jitter / scale);
         let (arrive, reply) = (delay(spec.arrive), delay(spec.reply));
-        let pause = Duration::from_millis(100) + dice.up_to(Duration::from_millis(2_900));
-        let (throttle, failure, lost, late) = (dice.unit(), dice.unit(), dice.unit(), dice.unit());
-        let mishap = match dice.below(6) {
-            _ if throttle < faults.throttle => Some(Mishap::Throttled(pause / scale)),
+        let pause = Duration::from_millis(100) + rng.up_to(Duration::from_millis(2_900));
+        let (throttle, failure, lost, late) = (rng.unit(), rng.unit(), rng.unit(), rng.unit());
+        let fault = match rng.below(6) {
+            _ if throttle < faults.throttle => Some(Fault::Throttled(pause / scale)),
             _ if failure >= faults.server_error => None,
-            0 => Some(Mishap::Balancer(StatusCode::BAD_GATEWAY)),
-            1 => Some(Mishap::Balancer(StatusCode::SERVICE_UNAVAILABLE)),
-            2 | 3 => Some(Mishap::Before),
-            _ => Some(Mishap::After),
+            0 => Some(Fault::Balancer(StatusCode::BAD_GATEWAY)),
+            1 => Some(Fault::Balancer(StatusCode::SERVICE_UNAVAILABLE)),
+            2 | 3 => Some(Fault::Before),
+            _ => Some(Fault::After),
         };
-        let loss = if dice.below(2) == 0 {
-            Loss::Closed
-        } else {
-            Loss::Silent
+        let loss = match rng.below(2) {
+            0 => Loss::Closed,
+            _ => Loss::Silent,
         };
+        let lateness = (late < faults.late).then_some(faults.late_by);
         Self {
-            arrive: if late < faults.late {
-                arrive + faults.late_by
-            } else {
-                arrive
-            },
+            arrive: arrive + lateness.unwrap_or_default(),
             reply,
-            mishap,
+            fault,
             loss: (lost < faults.lost_reply).then_some(loss),
         }
     }
@@ -93,9 +89,9 @@ mod tests {
             ..SandboxSpec::default()
         };
         let delays = |faults: Faults| -> Vec<Duration> {
-            let mut dice = Dice::new(5);
+            let mut rng = Rng::new(5);
             (0..20)
-                .map(|_| Fate::draw(&mut dice, &spec, &faults).arrive)
+                .map(|_| FaultPlan::draw(&mut rng, &spec, &faults).arrive)
                 .collect()
         };
         let calm = delays(Faults::default());
@@ -128,30 +124,30 @@ mod tests {
             late_by: Duration::from_secs(5),
             throttle: 0.05,
         };
-        let mut dice = Dice::new(9);
-        let fates: Vec<Fate> = (0..20_000)
-            .map(|_| Fate::draw(&mut dice, &spec, &faults))
+        let mut rng = Rng::new(9);
+        let plans: Vec<FaultPlan> = (0..20_000)
+            .map(|_| FaultPlan::draw(&mut rng, &spec, &faults))
             .collect();
-        let share = |is: &dyn Fn(&Fate) -> bool| {
-            fates.iter().filter(|fate| is(fate)).count() as f64 / 20_000.0
+        let share = |is: &dyn Fn(&FaultPlan) -> bool| {
+            plans.iter().filter(|plan| is(plan)).count() as f64 / 20_000.0
         };
         let near = |found: f64, expected: f64| {
             assert!((found - expected).abs() < 0.02, "{found} {expected}")
         };
         near(
             share(
-                &|fate| matches!(fate.mishap, Some(Mishap::Throttled(wait)) if wait.as_millis() <= 300),
+                &|plan| matches!(plan.fault, Some(Fault::Throttled(wait)) if wait.as_millis() <= 300),
             ),
             0.05,
         );
         near(
-            share(&|fate| matches!(fate.mishap, Some(Mishap::Balancer(_)))),
+            share(&|plan| matches!(plan.fault, Some(Fault::Balancer(_)))),
             0.095,
         );
-        near(share(&|fate| fate.mishap == Some(Mishap::Before)), 0.095);
-        near(share(&|fate| fate.mishap == Some(Mishap::After)), 0.095);
-        near(share(&|fate| fate.loss == Some(Loss::Closed)), 0.1);
-        near(share(&|fate| fate.loss == Some(Loss::Silent)), 0.1);
-        near(share(&|fate| fate.arrive == Duration::from_secs(5)), 0.1);
+        near(share(&|plan| plan.fault == Some(Fault::Before)), 0.095);
+        near(share(&|plan| plan.fault == Some(Fault::After)), 0.095);
+        near(share(&|plan| plan.loss == Some(Loss::Closed)), 0.1);
+        near(share(&|plan| plan.loss == Some(Loss::Silent)), 0.1);
+        near(share(&|plan| plan.arrive == Duration::from_secs(5)), 0.1);
     }
 }

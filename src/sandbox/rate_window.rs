@@ -64,7 +64,7 @@ impl FromStr for WindowKind {
 
 /// The result of counting one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Verdict {
+pub(crate) struct LimitDecision {
     /// Whether the request was within the limit.
     pub(crate) admitted: bool,
     /// Requests consumed, including this one if it counts.
@@ -78,7 +78,7 @@ pub(crate) struct Verdict {
 }
 
 /// The count of one token and operation.
-pub(crate) struct Window {
+pub(crate) struct RateWindow {
     limit: u32,
     per: Duration,
     state: State,
@@ -103,7 +103,7 @@ enum State {
     },
 }
 
-impl Window {
+impl RateWindow {
     /// Creates an unused window of `limit` (at least 1) requests per `per` (at least 1 ns).
     /// `boundary` is any instant at which an aligned window begins.
     pub(crate) fn new(kind: WindowKind, limit: u32, per: Duration, boundary: Instant) -> Self {
@@ -126,7 +126,7 @@ impl Window {
     }
 
     /// Counts a request that arrives at `now`.
-    pub(crate) fn count(&mut self, now: Instant) -> Verdict {
+    pub(crate) fn count(&mut self, now: Instant) -> LimitDecision {
         let (limit, per) = (self.limit, self.per);
         match &mut self.state {
             State::Fixed { start, used } => {
@@ -159,9 +159,9 @@ impl Window {
 }
 
 /// Counts in a window that restarts in `left`. Rejected requests are consumed as well.
-fn renewed(limit: u32, used: &mut u32, left: Duration) -> Verdict {
+fn renewed(limit: u32, used: &mut u32, left: Duration) -> LimitDecision {
     *used = used.saturating_add(1);
-    Verdict {
+    LimitDecision {
         admitted: *used <= limit,
         consumed: *used,
         remaining: limit.saturating_sub(*used),
@@ -183,7 +183,12 @@ fn aligned_end(boundary: Instant, per: Duration, now: Instant) -> Instant {
     }
 }
 
-fn rolling(limit: u32, per: Duration, admitted: &mut VecDeque<Instant>, now: Instant) -> Verdict {
+fn rolling(
+    limit: u32,
+    per: Duration,
+    admitted: &mut VecDeque<Instant>,
+    now: Instant,
+) -> LimitDecision {
     while admitted.front().is_some_and(|first| *first + per <= now) {
         admitted.pop_front();
     }
@@ -197,7 +202,7 @@ fn rolling(limit: u32, per: Duration, admitted: &mut VecDeque<Instant>, now: Ins
             (*at + per).saturating_duration_since(now)
         })
     };
-    Verdict {
+    LimitDecision {
         admitted: fits,
         consumed,
         remaining: limit.saturating_sub(consumed),
@@ -210,7 +215,7 @@ fn rolling(limit: u32, per: Duration, admitted: &mut VecDeque<Instant>, now: Ins
     }
 }
 
-fn bucket(limit: u32, per: Duration, level: &mut u128, elapsed_nanos: u128) -> Verdict {
+fn bucket(limit: u32, per: Duration, level: &mut u128, elapsed_nanos: u128) -> LimitDecision {
     let (rate, token) = (u128::from(limit), per.as_nanos());
     let full = rate * token;
     *level = level
@@ -221,7 +226,7 @@ fn bucket(limit: u32, per: Duration, level: &mut u128, elapsed_nanos: u128) -> V
         *level -= token;
     }
     let remaining = u32::try_from(*level / token).unwrap_or(u32::MAX);
-    Verdict {
+    LimitDecision {
         admitted: fits,
         consumed: limit - remaining.min(limit),
         remaining,

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use super::super::some_instant as origin;
 
 /// Counts arrivals (milliseconds after the origin; the aligned boundary is the origin).
-fn run(kind: WindowKind, limit: u32, per_ms: u64, arrivals: &[u64]) -> Vec<Verdict> {
+fn run(kind: WindowKind, limit: u32, per_ms: u64, arrivals: &[u64]) -> Vec<LimitDecision> {
     let start = origin();
-    let mut window = Window::new(kind, limit, Duration::from_millis(per_ms), start);
+    let mut window = RateWindow::new(kind, limit, Duration::from_millis(per_ms), start);
     let at = |ms: u64| start + Duration::from_millis(ms);
     arrivals.iter().map(|ms| window.count(at(*ms))).collect()
 }
@@ -60,7 +60,7 @@ fn verdicts_carry_what_the_headers_say() {
     ];
     for (kind, consumed, remaining, until_reset, until_next) in table {
         let last = *run(kind, 2, 100, &[0, 30, 40]).last().unwrap();
-        let expected = Verdict {
+        let expected = LimitDecision {
             admitted: false,
             consumed,
             remaining,
@@ -169,7 +169,7 @@ proptest! {
                 let start = origin();
                 let per = Duration::from_millis(50);
                 let replay = || {
-                    let mut window = Window::new(kind, limit, per, start);
+                    let mut window = RateWindow::new(kind, limit, per, start);
                     let mut last = None;
                     for ms in &arrivals[..end] {
                         last = Some(window.count(start + Duration::from_millis(*ms)));

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 /// A sequence of numbers that is determined by its seed.
-pub(super) struct Dice(u64);
+pub(super) struct Rng(u64);
 
-impl Dice {
+impl Rng {
     /// Starts the sequence of `seed`.
     pub(super) fn new(seed: u64) -> Self {
         Self(seed)
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn one_seed_is_one_sequence() {
-        let (mut a, mut b, mut c) = (Dice::new(1), Dice::new(1), Dice::new(2));
+        let (mut a, mut b, mut c) = (Rng::new(1), Rng::new(1), Rng::new(2));
         let first: Vec<u64> = (0..5).map(|_| a.number()).collect();
         assert_eq!(first, (0..5).map(|_| b.number()).collect::<Vec<_>>());
         assert_ne!(first, (0..5).map(|_| c.number()).collect::<Vec<_>>());
@@ -65,22 +65,22 @@ mod tests {
 
     #[test]
     fn draws_stay_in_range_and_near_their_mean() {
-        let mut dice = Dice::new(7);
+        let mut rng = Rng::new(7);
         let mean = Duration::from_secs(2);
         let (mut gaps, mut units) = (Duration::ZERO, 0.0);
         for _ in 0..20_000 {
-            let unit = dice.unit();
+            let unit = rng.unit();
             assert!((0.0..1.0).contains(&unit));
             units += unit;
-            gaps += dice.gap(mean);
-            assert!(dice.up_to(Duration::from_millis(3)) <= Duration::from_millis(3));
-            assert!(dice.below(5) < 5);
+            gaps += rng.gap(mean);
+            assert!(rng.up_to(Duration::from_millis(3)) <= Duration::from_millis(3));
+            assert!(rng.below(5) < 5);
         }
         assert!((units / 20_000.0 - 0.5).abs() < 0.02);
         assert!((gaps.as_secs_f64() / 20_000.0 - 2.0).abs() < 0.1);
-        assert_eq!(dice.below(0), 0);
-        assert_eq!(dice.up_to(Duration::ZERO), Duration::ZERO);
+        assert_eq!(rng.below(0), 0);
+        assert_eq!(rng.up_to(Duration::ZERO), Duration::ZERO);
         // The longest duration there is must not overflow.
-        dice.up_to(Duration::MAX);
+        rng.up_to(Duration::MAX);
     }
 }
