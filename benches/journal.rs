@@ -23,7 +23,6 @@
 use rusqlite::Connection;
 use segment_gateway::clock::Clock;
 use segment_gateway::credential::Credential;
-use segment_gateway::journal::disk::Disk;
 use segment_gateway::journal::{Change, Journal, Key, Record, State, WriteIds};
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -54,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         lasting,
     };
     let bare = bare(&folder.path().join("bare.db"))?;
-    let disk = Disk::open(&folder.path().join("journal.db"), Key::new(&[7; 32])?)?;
+    let disk = Journal::open(&folder.path().join("journal.db"), Key::new(&[7; 32])?)?;
     println!(
         "{:>10} {:>12} {:>6} {:>12} {:>6} {:>14}",
         "bare /s", "1 caller /s", "ratio", "64 callers/s", "ratio", "per transaction"
@@ -123,7 +122,7 @@ impl Bench {
     }
 
     /// Callers that each wait for the answer before they come again.
-    async fn accepts(&self, disk: &Disk, callers: usize) -> Result<Kept, Box<dyn Error>> {
+    async fn accepts(&self, disk: &Journal, callers: usize) -> Result<Kept, Box<dyn Error>> {
         let start = self.clock.now();
         let tasks: Vec<_> = (0..callers)
             .map(|_| {

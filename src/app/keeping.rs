@@ -3,19 +3,16 @@
 use super::start_error::{AppError, failed};
 use crate::config::{Config, journal_key_environment};
 use crate::credential::Hasher;
-use crate::journal::disk::{Disk, OpenError};
-use crate::journal::memory::Memory;
-use crate::journal::{self, Journal, Key, KeyError, WriteId};
+use crate::journal::{self, Journal, Key, KeyError, OpenError, WriteId};
 use crate::state::{self, StateDirectory};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 /// A journal, and its content when it was opened.
 #[derive(Clone, Debug)]
 pub struct Keeping {
     /// The journal.
-    pub journal: Arc<dyn Journal>,
+    pub journal: Journal,
     /// Whether the journal outlasts the process, or the API, which may be simulated inside it.
     pub outlasts: bool,
     /// The newest id in the journal.
@@ -24,23 +21,25 @@ pub struct Keeping {
 
 impl Keeping {
     /// Returns a journal that ends with the process.
-    pub fn in_memory() -> Self {
-        Self {
-            journal: Arc::new(Memory::default()),
+    ///
+    /// # Errors
+    /// If there is no memory or no randomness.
+    pub fn in_memory() -> Result<Self, AppError> {
+        Ok(Self {
+            journal: Journal::in_memory().map_err(failed)?,
             outlasts: false,
             newest: None,
-        }
+        })
     }
 
     /// Returns a journal that rejects every write, for a full disk: reads and held writes go on.
-    fn refusing() -> Self {
-        let full = Memory::default();
-        full.fail_next(usize::MAX);
-        Self {
-            journal: Arc::new(full),
+    fn refusing() -> Result<Self, AppError> {
+        let keeping = Self::in_memory()?;
+        keeping.journal.fail_next(usize::MAX);
+        Ok(Self {
             outlasts: true,
-            newest: None,
-        }
+            ..keeping
+        })
     }
 
     /// Opens the journal of the state directory, or one in memory without a directory. Blocks.
@@ -53,11 +52,11 @@ impl Keeping {
         hasher: &Hasher,
     ) -> Result<Self, AppError> {
         let Some(state) = state else {
-            return Ok(Self::in_memory());
+            return Self::in_memory();
         };
         let path = state.journal();
         let opened = match key(config, &path) {
-            Ok(key) => Disk::open(&path, key.with_credentials(credentials_check(hasher))),
+            Ok(key) => Journal::open(&path, key.with_credentials(credentials_check(hasher))),
             // A key is made only where there is no journal yet.
             Err(KeyError::Unusable(_, error)) if error.kind() == io::ErrorKind::StorageFull => {
                 Err(OpenError::Full(path.clone()))
@@ -67,13 +66,13 @@ impl Keeping {
         let journal = match opened {
             Err(error @ OpenError::Full(_)) => {
                 tracing::error!("{error}, and restart: until then durable writes are rejected");
-                return Ok(Self::refusing());
+                return Self::refusing();
             }
             opened => opened.map_err(failed)?,
         };
         Ok(Self {
             newest: journal.newest().await.map_err(failed)?,
-            journal: Arc::new(journal),
+            journal,
             outlasts: true,
         })
     }
@@ -113,7 +112,7 @@ pub fn rekey(config: &Config, old: Option<&Path>) -> Result<usize, AppError> {
         error => failed(error),
     })?;
     journal::rekey(&path, &key, &new).map_err(|error| match error {
-        OpenError::WrongKey(_) if Disk::inspect(&path, Some(&new)).is_ok() => AppError(format!(
+        OpenError::WrongKey(_) if journal::inspect(&path, Some(&new)).is_ok() => AppError(format!(
             "journal {}: it is already sealed under the configured key; there is nothing to do",
             path.display()
         )),
@@ -147,23 +146,23 @@ fn credentials_check(hasher: &Hasher) -> [u8; 16] {
 /// # Errors
 /// As [`Keeping::open`] has, and the key of the credential hashes before it.
 pub(super) fn inspect(config: &Config, state: &StateDirectory) -> Result<(), AppError> {
-    let journal = state.journal();
+    let path = state.journal();
     let hash_key = match &config.credentials.key_file {
         // Its own check reports what is wrong with it.
         Some(path) => state::key_file(path).ok(),
         None => state.key_found().map_err(failed)?,
     };
-    if !Disk::is_there(&journal).map_err(failed)? {
+    if !journal::exists(&path).map_err(failed)? {
         return match configured_key(config).map_err(failed)? {
             Some(_) => Ok(()),
-            None => Key::may_be_made(&journal).map_err(failed),
+            None => Key::may_be_made(&path).map_err(failed),
         };
     }
-    let mut key = key(config, &journal).map_err(failed)?;
+    let mut key = key(config, &path).map_err(failed)?;
     if let Some(hash_key) = hash_key {
         key = key.with_credentials(credentials_check(&Hasher::new(&hash_key)));
     }
-    Disk::inspect(&journal, Some(&key)).map_err(failed)
+    journal::inspect(&path, Some(&key)).map_err(failed)
 }
 
 /// Returns the key of the journal in the configuration or the environment.

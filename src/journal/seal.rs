@@ -1,18 +1,20 @@
-//! What a request and an answer say, sealed so that the file tells nothing of it.
+//! The encryption of the contents of requests, responses and summaries.
 //!
 //! Promises:
 //! - AES-256-GCM: what was not sealed under this key does not open.
-//! - A seal belongs to one write and one kind: it does not open in another place.
-//! - The key is never shown, and neither the file nor [`Key::check`] tells anything of it.
+//! - A seal belongs to one write and one part of it: it does not open in another place.
+//! - The key is never shown, and neither the file nor [`Key::check`] reveals anything of it.
 //!
 //! ```text
 //! version (1) | nonce (12) | ciphertext | tag (16)
 //! ```
 //!
-//! Nonces are random, which is safe for 2^32 seals under one key: twenty a second for six years.
+//! Nonces are random, which is safe for 2^32 seals under one key (NIST SP 800-38D, section 8.3):
+//! twenty a second for six years.
 
-use super::WriteId;
-use super::disk::{OpenError, lock};
+use super::error::OpenError;
+use super::lock::lock;
+use super::write_id::WriteId;
 use crate::private_file;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{digest, hmac};
@@ -22,33 +24,33 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// The first byte of what is sealed in this way.
+/// The version of the form above, the first byte of every seal.
 const VERSION: u8 = 1;
-/// Version and nonce.
+/// The length of version and nonce.
 const HEAD: usize = 1 + NONCE_LEN;
-/// The shortest key file that is accepted, in bytes, and the most that is read of one.
+/// The shortest key file that is accepted and the most that is read of one, in bytes.
 const SHORTEST: usize = 16;
 const LONGEST: u64 = 64 * 1024;
-/// The length of a key that is made here.
+/// The length of a generated secret, in bytes.
 const MADE: usize = 32;
 
-/// What is sealed.
+/// The part of a write that a seal holds. Its number is authenticated with the seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum SealedPart {
     Request = 1,
     Answer = 2,
     Summary = 3,
 }
 
-/// It cannot be sealed or opened. There is nothing more to know.
+/// The failure to seal or open, of which the cipher says nothing more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unsealed;
 
-/// The key under which a journal is sealed. Its `Debug` shows nothing.
+/// The key under which a journal is sealed. `Debug` shows nothing of it.
 pub struct Key {
     seal: RandomizedNonceKey,
     check: [u8; 32],
-    /// Tells the key of the credential hashes from another one, where it is known.
+    /// A value that differs for another key of the credential hashes, if that is known.
     credentials: Option<[u8; 16]>,
 }
 
@@ -58,20 +60,20 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Why there is no key; `Display` says what to do.
+/// The reason why there is no key. `Display` names a remedy.
 #[derive(Debug)]
 pub enum KeyError {
     /// The key file cannot be read or made.
     Unusable(PathBuf, io::Error),
-    /// The key file is not one.
+    /// The file has no key.
     NotAKey(PathBuf),
-    /// What is to make a key is too short.
+    /// The secret for a key is too short.
     Short,
-    /// There is a journal, but its key is gone.
+    /// A journal exists, but its key is missing.
     Lost(PathBuf),
-    /// The journal for which it is to be made cannot be taken.
+    /// The journal that it is for cannot be locked.
     Journal(OpenError),
-    /// The system gives no randomness, or the cipher refuses the key.
+    /// The system has no randomness, or the cipher rejects the key.
     Random,
 }
 
@@ -108,8 +110,9 @@ impl fmt::Display for KeyError {
 impl std::error::Error for KeyError {}
 
 impl Key {
-    /// The key that is derived from this secret.
+    /// Derives the key from this secret.
     pub fn new(secret: &[u8; 32]) -> Result<Self, KeyError> {
+        // Two labels give two independent values, so that the check reveals nothing of the key.
         let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
         let derive = |label: &[u8]| hmac::sign(&secret, label);
         let seal = derive(b"segment-gateway journal seal");
@@ -123,8 +126,8 @@ impl Key {
         })
     }
 
-    /// The key of a journal whose credentials are hashed under the key that this value tells from
-    /// others.
+    /// Adds a value that differs for another key of the credential hashes. A journal opens only
+    /// under the value that it was made with.
     pub fn with_credentials(self, check: [u8; 16]) -> Self {
         Self {
             credentials: Some(check),
@@ -132,7 +135,7 @@ impl Key {
         }
     }
 
-    /// The key in an operator's file: all of its bytes count.
+    /// Reads the key in an operator's file, all of whose bytes count.
     pub fn from_file(path: &Path) -> Result<Self, KeyError> {
         let mut bytes = Vec::new();
         File::open(path)
@@ -144,7 +147,8 @@ impl Key {
         })
     }
 
-    /// The key that all of these bytes make, which are at least 16.
+    /// Derives the key from all of these bytes, at least 16. Each of them counts, also a newline
+    /// at the end of a file.
     pub fn from_secret(bytes: &[u8]) -> Result<Self, KeyError> {
         if bytes.len() < SHORTEST {
             return Err(KeyError::Short);
@@ -154,14 +158,16 @@ impl Key {
         Self::new(&secret)
     }
 
-    /// The key beside this journal, in a file that ends in `.key`; made with mode 0600 if there is
-    /// no journal yet.
+    /// Reads the key beside this journal. Locks the journal if it has to make one.
+    ///
+    /// The key is in a file that ends in `.key`. Makes it, with mode 0600, if
+    /// there is no journal yet.
     pub fn beside(journal: &Path) -> Result<Self, KeyError> {
         let path = journal.with_extension("key");
         if let Ok(secret) = <[u8; MADE]>::try_from(read(&path)?) {
             return Self::new(&secret);
         }
-        // Two that start at once must not make two keys and seal under the one that is lost.
+        // Two processes that start at once must not make two keys and seal under the lost one.
         let _lock = lock(journal).map_err(KeyError::Journal)?;
         match found(journal, &path)? {
             Some(secret) => Self::new(&secret),
@@ -169,28 +175,34 @@ impl Key {
         }
     }
 
-    /// Says why there would be no key beside this journal, which is to be made.
+    /// Checks that a key could be made beside a journal that does not exist yet.
     pub fn may_be_made(journal: &Path) -> Result<(), KeyError> {
         found(journal, &journal.with_extension("key")).map(drop)
     }
 
-    /// Tells the key of the credential hashes from another one.
+    /// Returns the value that differs for another key of the credential hashes.
     pub(super) fn credentials(&self) -> Option<&[u8; 16]> {
         self.credentials.as_ref()
     }
 
-    /// Tells this key from another one.
+    /// Returns a value that differs for another key.
     pub(super) fn check(&self) -> &[u8; 32] {
         &self.check
     }
 
-    pub(super) fn seal(&self, id: WriteId, kind: Kind, plain: &[u8]) -> Result<Vec<u8>, Unsealed> {
+    /// Encrypts a part of a write with a new random nonce.
+    pub(super) fn seal(
+        &self,
+        id: WriteId,
+        part: SealedPart,
+        plain: &[u8],
+    ) -> Result<Vec<u8>, Unsealed> {
         let mut sealed = vec![VERSION; HEAD];
         sealed.extend_from_slice(plain);
         let body = sealed.get_mut(HEAD..).ok_or(Unsealed)?;
         let (nonce, tag) = self
             .seal
-            .seal_in_place_separate_tag(place(id, kind), body)
+            .seal_in_place_separate_tag(place(id, part), body)
             .map_err(|_| Unsealed)?;
         sealed
             .get_mut(1..HEAD)
@@ -200,16 +212,24 @@ impl Key {
         Ok(sealed)
     }
 
-    pub(super) fn open(&self, id: WriteId, kind: Kind, sealed: &[u8]) -> Result<Bytes, Unsealed> {
+    /// Decrypts what [`Self::seal`] returned for the same write and part. Any change of it, another
+    /// place or another key is an error.
+    pub(super) fn open(
+        &self,
+        id: WriteId,
+        part: SealedPart,
+        sealed: &[u8],
+    ) -> Result<Bytes, Unsealed> {
         let (head, body) = sealed.split_at_checked(HEAD).ok_or(Unsealed)?;
         let (&[VERSION], nonce) = head.split_at(1) else {
             return Err(Unsealed);
         };
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Unsealed)?;
+        // Decrypted in a copy of its own: the row stays as it is.
         let mut body = body.to_vec();
         let plain = self
             .seal
-            .open_in_place(nonce, place(id, kind), &mut body)
+            .open_in_place(nonce, place(id, part), &mut body)
             .map_err(|_| Unsealed)?
             .len();
         body.truncate(plain);
@@ -217,27 +237,31 @@ impl Key {
     }
 }
 
-/// Where a seal belongs: the write, the kind, and the way it was sealed.
-fn place(id: WriteId, kind: Kind) -> Aad<[u8; 18]> {
+/// Returns what is authenticated with a seal: the write, the part of it, and the version.
+fn place(id: WriteId, part: SealedPart) -> Aad<[u8; 18]> {
     let mut place = [VERSION; 18];
     place[..16].copy_from_slice(id.bytes());
-    place[16] = kind as u8;
+    place[16] = part as u8;
     Aad::from(place)
 }
 
-/// The secret beside this journal; `None` if it is to be made.
+/// Returns the secret beside this journal, or `None` if it is to be made.
 fn found(journal: &Path, path: &Path) -> Result<Option<[u8; MADE]>, KeyError> {
     let found = read(path)?;
     match <[u8; MADE]>::try_from(found.as_slice()) {
         Ok(secret) => Ok(Some(secret)),
-        // A kill of an earlier version may leave a part of it, which nothing used yet.
+        // An earlier version that was killed may have left a part of it, which nothing used yet.
         Err(_) if !journal.exists() && found.len() < MADE => Ok(None),
+        // With a journal, a missing secret is never replaced: what it sealed would be lost.
         Err(_) if found.is_empty() => Err(KeyError::Lost(path.to_owned())),
         Err(_) => Err(KeyError::NotAKey(path.to_owned())),
     }
 }
 
-/// What is in the key file; nothing if there is none.
+/// Returns the content of the key file, of any length, or nothing if it does not exist.
+///
+/// # Errors
+/// If it exists and cannot be read.
 fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(bytes),
@@ -246,6 +270,8 @@ fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
     }
 }
 
+/// Makes a secret and its file, which is written as a whole or not at all: a torn one would lose
+/// the journal.
 fn make(path: &Path) -> Result<Key, KeyError> {
     let mut secret = [0; MADE];
     getrandom::fill(&mut secret).map_err(|_| KeyError::Random)?;
@@ -271,13 +297,19 @@ mod tests {
         let id: WriteId = ID.parse().unwrap();
         let other: WriteId = ID.replace('8', "9").parse().unwrap();
         for plain in [&b""[..], b"secret", &[7; 100_000]] {
-            let sealed = key(1).seal(id, Kind::Request, plain).unwrap();
+            let sealed = key(1).seal(id, SealedPart::Request, plain).unwrap();
             assert_eq!(sealed.len(), HEAD + plain.len() + 16);
-            assert_eq!(key(1).open(id, Kind::Request, &sealed).unwrap(), plain);
-            assert_eq!(key(1).open(other, Kind::Request, &sealed), Err(Unsealed));
-            assert_eq!(key(1).open(id, Kind::Answer, &sealed), Err(Unsealed));
-            assert_eq!(key(2).open(id, Kind::Request, &sealed), Err(Unsealed));
-            let again = key(1).seal(id, Kind::Request, plain).unwrap();
+            assert_eq!(
+                key(1).open(id, SealedPart::Request, &sealed).unwrap(),
+                plain
+            );
+            assert_eq!(
+                key(1).open(other, SealedPart::Request, &sealed),
+                Err(Unsealed)
+            );
+            assert_eq!(key(1).open(id, SealedPart::Answer, &sealed), Err(Unsealed));
+            assert_eq!(key(2).open(id, SealedPart::Request, &sealed), Err(Unsealed));
+            let again = key(1).seal(id, SealedPart::Request, plain).unwrap();
             assert_ne!(again, sealed, "a nonce is never used twice");
         }
     }
@@ -285,13 +317,13 @@ mod tests {
     #[test]
     fn what_was_changed_does_not_open() {
         let id: WriteId = ID.parse().unwrap();
-        let sealed = key(1).seal(id, Kind::Answer, b"secret").unwrap();
+        let sealed = key(1).seal(id, SealedPart::Answer, b"secret").unwrap();
         for place in 0..sealed.len() {
             let mut bad = sealed.clone();
             bad[place] ^= 1;
-            let opened = key(1).open(id, Kind::Answer, &bad);
+            let opened = key(1).open(id, SealedPart::Answer, &bad);
             assert_eq!(opened, Err(Unsealed), "byte {place}");
-            let opened = key(1).open(id, Kind::Answer, &sealed[..place]);
+            let opened = key(1).open(id, SealedPart::Answer, &sealed[..place]);
             assert_eq!(opened, Err(Unsealed), "cut at {place}");
         }
     }

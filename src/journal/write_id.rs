@@ -1,41 +1,41 @@
-//! Pure. The name of a write: a UUID of version 7 (RFC 9562, section 5.7).
+//! Pure. The id of a write: a UUID of version 7 (RFC 9562, section 5.7).
 //!
 //! Promises:
-//! - Those that one maker makes grow strictly, also within a millisecond and when the wall clock
-//!   goes back: the time and the twelve bits after it count as one number, which is never less than
-//!   the last one plus one (section 6.2, method 1, whose overflow moves the time ahead).
-//! - Those of two makers differ, by 62 random bits.
-//! - One text per id: lowercase with hyphens. Nothing else is read as one.
+//! - The ids of one maker grow strictly, also within a millisecond and when the wall clock goes
+//!   back. The time and the twelve bits after it count as one number, which is at least the last
+//!   one plus one (section 6.2, method 1, whose overflow moves the time ahead).
+//! - The ids of two makers differ, by 62 random bits.
+//! - An id has one text: lowercase with hyphens. Nothing else is parsed.
 //!
-//! An id is a name, not a secret: whoever knows one may do no more than before.
+//! An id is a name, not a secret: knowing one gives no right to anything.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-/// Bits of the counter behind the milliseconds.
+/// The bits of the counter behind the milliseconds.
 const COUNTER: u32 = 12;
-/// Where the hyphens are in the text, which is this long.
+/// The places of the hyphens in the text, and its length.
 const HYPHENS: [usize; 4] = [8, 13, 18, 23];
 const LENGTH: usize = 36;
 
-/// Names one write. Ordered by its bytes, which is the order in which one maker made them.
+/// The id of a write. The order of the bytes is the order in which one maker made them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WriteId([u8; 16]);
 
-/// A text or bytes that are not a write's name.
+/// The error of a text or bytes that are not an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAWriteId;
 
 impl WriteId {
-    /// The id of these bytes.
+    /// Checks and wraps the bytes of an id.
     pub fn from_bytes(bytes: [u8; 16]) -> Result<Self, NotAWriteId> {
         let is_one = bytes[6] >> 4 == 0b0111 && bytes[8] >> 6 == 0b10;
         is_one.then_some(Self(bytes)).ok_or(NotAWriteId)
     }
 
-    /// Its bytes.
+    /// Returns the bytes.
     pub fn bytes(&self) -> &[u8; 16] {
         &self.0
     }
@@ -48,7 +48,7 @@ impl WriteId {
         Self((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
     }
 
-    /// The time and the counter as one number.
+    /// Returns the time and the counter as one number.
     fn step(self) -> u64 {
         let high = (u128::from_be_bytes(self.0) >> 64) as u64;
         high >> 16 << COUNTER | high & ((1 << COUNTER) - 1)
@@ -101,27 +101,27 @@ impl fmt::Display for NotAWriteId {
 
 impl std::error::Error for NotAWriteId {}
 
-/// Makes ids. May be shared by threads.
+/// A maker of ids, which threads may share.
 #[derive(Debug, Default)]
 pub struct WriteIds {
-    /// The time and the counter of the last one.
+    /// The time and the counter of the last id.
     last: AtomicU64,
 }
 
 impl WriteIds {
-    /// Makes ids that follow this one, the newest of an earlier process, however the wall clock has
-    /// changed since.
+    /// Creates a maker whose ids follow this one, the newest of an earlier process, however the
+    /// wall clock has changed since.
     pub fn after(newest: WriteId) -> Self {
         Self {
             last: AtomicU64::new(newest.step()),
         }
     }
 
-    /// The next one, at this time.
+    /// Returns the next id, at this time.
     pub fn next(&self, wall: SystemTime) -> WriteId {
         let mut random = [0; 8];
-        // Without randomness the ids still differ within this process, and a journal refuses those
-        // of another that it has already.
+        // Without randomness the ids still differ within this process, and a journal rejects an id
+        // of another process that it has already.
         let _ = getrandom::fill(&mut random);
         let since = wall.duration_since(SystemTime::UNIX_EPOCH);
         let millis = since.map_or(0, |since| since.as_millis() as u64) & ((1 << 48) - 1);

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::operations::PathParams;
+use super::operations::PathValues;
 use super::request::{ApiError, Query};
 use super::world::{Group, Permission, ROLES, User, World};
 
@@ -32,7 +32,7 @@ pub(super) struct Call<'a> {
     /// The name of the operation.
     pub(super) name: &'static str,
     /// The values of the path's parameters.
-    pub(super) params: &'a PathParams,
+    pub(super) params: &'a PathValues,
     /// The decoded query.
     pub(super) query: &'a Query,
     /// The body as received.

@@ -13,10 +13,10 @@ use http::{StatusCode, header};
 
 use super::call::{ApiResult, Call};
 use super::count::{Counter, Moment};
-use super::faults::{Fault, FaultPlan};
+use super::faults::{FaultPlan, InjectedFault};
 use super::generic;
 use super::log::{Arrival, ArrivalLog, By, CountResult, shortened};
-use super::operations::{ApiOperation, OPERATIONS, PathParams, find};
+use super::operations::{ApiOperation, OPERATIONS, PathValues, find};
 use super::rate_window::LimitDecision;
 use super::reply::{self, ApiResponse};
 use super::request::{ApiError, Query};
@@ -155,9 +155,9 @@ impl Core {
         at: Moment,
         request: &Request,
         plan: &FaultPlan,
-        found: Option<&(usize, PathParams)>,
+        found: Option<&(usize, PathValues)>,
     ) -> Handled {
-        if let Some(Fault::Balancer(status)) = plan.fault {
+        if let Some(InjectedFault::Balancer(status)) = plan.fault {
             return Handled::rejected(reply::balancer(status), CountResult::Uncounted, 0);
         }
         // From here on every response is the API's: with an envelope, in the requested media type.
@@ -178,7 +178,7 @@ impl Core {
         let decision = self.count(at.now, token, *number);
         let wait = match plan.fault {
             _ if !decision.admitted => Some((CountResult::Refused, decision.until_next)),
-            Some(Fault::Throttled(wait)) => Some((CountResult::Injected, wait)),
+            Some(InjectedFault::Throttled(wait)) => Some((CountResult::Injected, wait)),
             _ => None,
         };
         if let Some((count, wait)) = wait {
@@ -192,13 +192,13 @@ impl Core {
         );
         let internal = reply::failure(&internal, media);
         // A fault before the effect skips the operation; one after it replaces only the response.
-        if plan.fault == Some(Fault::Before) {
+        if plan.fault == Some(InjectedFault::Before) {
             return Handled::rejected(internal, CountResult::Admitted, token);
         }
         let (applied, result, version) =
             self.perform(at.now, &OPERATIONS[*number], params, request);
         let mut response = match result {
-            _ if plan.fault == Some(Fault::After) => internal,
+            _ if plan.fault == Some(InjectedFault::After) => internal,
             Ok((status, data)) => reply::success(status, &data, media),
             Err(error) => reply::failure(&error, media),
         };
@@ -261,7 +261,7 @@ impl Core {
         &mut self,
         now: Instant,
         operation: &ApiOperation,
-        params: &PathParams,
+        params: &PathValues,
         request: &Request,
     ) -> (bool, ApiResult, u64) {
         let query = Query::parse(request.head.uri.query().unwrap_or_default());

@@ -18,14 +18,14 @@ pub(super) struct FaultPlan {
     /// The delay from then until its response is sent.
     pub(super) reply: Duration,
     /// The fault while it is handled.
-    pub(super) fault: Option<Fault>,
+    pub(super) fault: Option<InjectedFault>,
     /// The loss of its response.
     pub(super) loss: Option<Loss>,
 }
 
 /// A fault while a request is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum InjectedFault {
     /// A 429 with this time to wait.
     Throttled(Duration),
     /// A response of a balancer; the API never sees the request.
@@ -54,12 +54,12 @@ impl FaultPlan {
         let pause = Duration::from_millis(100) + rng.up_to(Duration::from_millis(2_900));
         let (throttle, failure, lost, late) = (rng.unit(), rng.unit(), rng.unit(), rng.unit());
         let fault = match rng.below(6) {
-            _ if throttle < faults.throttle => Some(Fault::Throttled(pause / scale)),
+            _ if throttle < faults.throttle => Some(InjectedFault::Throttled(pause / scale)),
             _ if failure >= faults.server_error => None,
-            0 => Some(Fault::Balancer(StatusCode::BAD_GATEWAY)),
-            1 => Some(Fault::Balancer(StatusCode::SERVICE_UNAVAILABLE)),
-            2 | 3 => Some(Fault::Before),
-            _ => Some(Fault::After),
+            0 => Some(InjectedFault::Balancer(StatusCode::BAD_GATEWAY)),
+            1 => Some(InjectedFault::Balancer(StatusCode::SERVICE_UNAVAILABLE)),
+            2 | 3 => Some(InjectedFault::Before),
+            _ => Some(InjectedFault::After),
         };
         let loss = match rng.below(2) {
             0 => Loss::Closed,
@@ -136,16 +136,22 @@ mod tests {
         };
         near(
             share(
-                &|plan| matches!(plan.fault, Some(Fault::Throttled(wait)) if wait.as_millis() <= 300),
+                &|plan| matches!(plan.fault, Some(InjectedFault::Throttled(wait)) if wait.as_millis() <= 300),
             ),
             0.05,
         );
         near(
-            share(&|plan| matches!(plan.fault, Some(Fault::Balancer(_)))),
+            share(&|plan| matches!(plan.fault, Some(InjectedFault::Balancer(_)))),
             0.095,
         );
-        near(share(&|plan| plan.fault == Some(Fault::Before)), 0.095);
-        near(share(&|plan| plan.fault == Some(Fault::After)), 0.095);
+        near(
+            share(&|plan| plan.fault == Some(InjectedFault::Before)),
+            0.095,
+        );
+        near(
+            share(&|plan| plan.fault == Some(InjectedFault::After)),
+            0.095,
+        );
         near(share(&|plan| plan.loss == Some(Loss::Closed)), 0.1);
         near(share(&|plan| plan.loss == Some(Loss::Silent)), 0.1);
         near(share(&|plan| plan.arrive == Duration::from_secs(5)), 0.1);

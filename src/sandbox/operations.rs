@@ -36,12 +36,12 @@ pub(super) static OPERATIONS: LazyLock<Vec<ApiOperation>> =
     LazyLock::new(|| parse(include_str!("operations.txt")));
 
 /// The decoded values of a template's parameters, from left to right.
-pub(super) type PathParams = Vec<String>;
+pub(super) type PathValues = Vec<String>;
 
 /// Returns the number of the operation that a request means, and the values of its parameters. Of
 /// several matching templates, the one whose first differing segment is a literal wins. HEAD
 /// matches the GET.
-pub(super) fn find(method: &str, path: &str) -> Option<(usize, PathParams)> {
+pub(super) fn find(method: &str, path: &str) -> Option<(usize, PathValues)> {
     let method = if method == "HEAD" { "GET" } else { method };
     let parts = split(path)?;
     OPERATIONS
@@ -134,8 +134,8 @@ fn split(path: &str) -> Option<Vec<&str>> {
 }
 
 /// Returns the values of the parameters, or `None` if a literal differs or a value is not UTF-8.
-fn capture(segments: &[Segment], parts: &[&str]) -> Option<PathParams> {
-    let mut params = PathParams::new();
+fn capture(segments: &[Segment], parts: &[&str]) -> Option<PathValues> {
+    let mut params = PathValues::new();
     for (segment, part) in segments.iter().zip(parts) {
         match segment {
             Segment::Literal(text) if text == part => {}

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
 use segment_gateway::app::Keeping;
-use segment_gateway::journal::memory::Memory;
 use segment_gateway::journal::{Filter, Journal};
 use segment_gateway::sandbox::{Faults, SandboxSpec};
 use segment_gateway::write::durable::{Recovered, Selection};
@@ -29,10 +28,10 @@ const ONE: &str =
     r#"{"permissions":[{"roleId":"source-admin","resources":[{"id":"s","type":"SOURCE"}]}]}"#;
 
 /// A setup that keeps its writes here.
-async fn keeping(spec: SandboxSpec, memory: &Memory) -> Setup {
+async fn keeping(spec: SandboxSpec, memory: &Journal) -> Setup {
     Setup {
         keeping: Keeping {
-            journal: Arc::new(memory.clone()),
+            journal: memory.clone(),
             outlasts: true,
             newest: memory.newest().await.unwrap(),
         },
@@ -457,7 +456,7 @@ async fn a_key_that_is_none_is_refused_and_nothing_is_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn without_room_on_the_disk_durable_writes_are_refused_and_others_pass() {
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     let world = keeping(slow(), &memory).await.start();
     memory.fail_next(2);
     for write in [deferred(put(1)), keyed(put(1), "k")] {
@@ -482,7 +481,7 @@ async fn without_room_on_the_disk_durable_writes_are_refused_and_others_pass() {
 #[tokio::test(start_paused = true)]
 async fn without_a_disk_nobody_is_told_that_a_write_would_outlast_a_crash() {
     let setup = Setup {
-        keeping: Keeping::in_memory(),
+        keeping: Keeping::in_memory().unwrap(),
         ..Setup::new(slow())
     };
     let world = setup.start();
@@ -503,7 +502,7 @@ async fn without_a_disk_nobody_is_told_that_a_write_would_outlast_a_crash() {
 
 #[tokio::test(start_paused = true)]
 async fn what_had_not_left_goes_on_in_order_after_a_restart() {
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     // What leaves is refused, and waits again.
     let refuses = Script::new(|_, _| Step::Answer(field(answer(429, "{}"), "retry-after", "100")));
     let first = refuses.world_of(keeping(slow(), &memory).await);
@@ -513,7 +512,7 @@ async fn what_had_not_left_goes_on_in_order_after_a_restart() {
     }
     sleep(Duration::from_secs(1)).await;
     assert!(refuses.count() > 0);
-    let memory = memory.copy();
+    let memory = memory.copy().unwrap();
     let second = keeping(slow(), &memory).await.start();
     let expected = Recovered {
         queued: 4,
@@ -547,7 +546,7 @@ async fn what_had_not_left_goes_on_in_order_after_a_restart() {
 #[tokio::test(start_paused = true)]
 async fn what_had_left_is_repeated_if_that_does_no_harm_and_unknown_otherwise() {
     let silent = Script::new(|_, _| Step::Silent);
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     let first = silent.world_of(keeping(slow(), &memory).await);
     let safe = defer(&first, put(1)).await;
     let unsafe_ = defer(&first, post(2)).await;
@@ -561,7 +560,7 @@ async fn what_had_left_is_repeated_if_that_does_no_harm_and_unknown_otherwise() 
     let held = first.spawn(keyed(post(5), "k"));
     sleep(Duration::from_secs(1)).await;
     assert_eq!(silent.count(), 4);
-    let memory = memory.copy();
+    let memory = memory.copy().unwrap();
     drop(held);
     let second = Arc::new(keeping(slow(), &memory).await.start());
     let expected = Recovered {
@@ -597,11 +596,11 @@ async fn what_had_left_is_repeated_if_that_does_no_harm_and_unknown_otherwise() 
 #[tokio::test(start_paused = true)]
 async fn what_had_left_long_ago_is_not_repeated() {
     let silent = Script::new(|_, _| Step::Silent);
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     let first = silent.world_of(keeping(slow(), &memory).await);
     let location = defer(&first, put(1)).await;
     sleep(Duration::from_secs(1)).await;
-    let memory = memory.copy();
+    let memory = memory.copy().unwrap();
     drop(first);
     sleep(Duration::from_secs(301)).await;
     let mut setup = keeping(slow(), &memory).await;
@@ -796,7 +795,7 @@ async fn a_refused_credential_pauses_what_was_deferred_with_it() {
 
 #[tokio::test(start_paused = true)]
 async fn stopping_leaves_what_has_not_left_to_the_next_process() {
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     let world = Arc::new(keeping(slow(), &memory).await.start());
     for user in 1..=60 {
         defer(&world, put(user)).await;
@@ -814,7 +813,7 @@ async fn stopping_leaves_what_has_not_left_to_the_next_process() {
     );
     world.gateway.tasks().idle().await;
     assert_eq!(state(&world, &waits).await, "queued");
-    let second = Arc::new(keeping(slow(), &memory.copy()).await.start());
+    let second = Arc::new(keeping(slow(), &memory.copy().unwrap()).await.start());
     assert_eq!(
         second
             .gateway
@@ -1032,7 +1031,7 @@ async fn a_429_does_not_count_as_not_answering() {
 
 #[tokio::test(start_paused = true)]
 async fn stopping_amid_a_refused_union_loses_nothing() {
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     let world = Arc::new(keeping(slow(), &memory).await.start());
     let delete = |email: &str| {
         let target = format!("/invites?emails.0={}", email.replace('@', "%40"));
@@ -1056,7 +1055,7 @@ async fn stopping_amid_a_refused_union_loses_nothing() {
         locations.push(defer(&world, delete(&guest(n))).await);
     }
     sleep(Duration::from_secs(2)).await;
-    let copy = memory.copy();
+    let copy = memory.copy().unwrap();
     world.gateway.drain(Duration::from_secs(5));
     world.gateway.tasks().idle().await;
     let left: Vec<_> = memory.unfinished().await.unwrap();
@@ -1066,7 +1065,7 @@ async fn stopping_amid_a_refused_union_loses_nothing() {
         copy.unfinished().await.unwrap().len(),
         "as after a crash"
     );
-    let mut setup = keeping(slow(), &memory.copy()).await;
+    let mut setup = keeping(slow(), &memory.copy().unwrap()).await;
     setup.sandbox = Arc::clone(&world.sandbox);
     let second = setup.start();
     let recovered = second.gateway.writes().recover(Some(&[])).await.unwrap();
@@ -1079,7 +1078,7 @@ async fn stopping_amid_a_refused_union_loses_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_write_that_could_not_be_taken_back_goes_on() {
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     let world = Arc::new(keeping(slow(), &memory).await.start());
     let first = world.spawn(keyed(put(1), "k1"));
     let second = world.spawn(keyed(put(1), "k2"));

@@ -10,7 +10,6 @@ use http_body_util::Full;
 use segment_gateway::app::Keeping;
 use segment_gateway::clock::Clock;
 use segment_gateway::journal::Journal;
-use segment_gateway::journal::memory::Memory;
 use segment_gateway::limit::ledger::{Ledger, LedgerSpec, PastUsage};
 use segment_gateway::sandbox::SandboxSpec;
 use segment_gateway::write::decision::RETRY_FOR;
@@ -32,7 +31,7 @@ const SLACK: Duration = Duration::from_millis(200);
 /// What outlasts a gateway.
 struct LinePosition {
     directory: tempfile::TempDir,
-    memory: Memory,
+    memory: Journal,
     clock: Clock,
     starts: usize,
     began: Instant,
@@ -42,7 +41,7 @@ impl LinePosition {
     fn new() -> Self {
         Self {
             directory: tempfile::tempdir().unwrap(),
-            memory: Memory::default(),
+            memory: Journal::in_memory().unwrap(),
             clock: clock(),
             starts: 0,
             began: Instant::now(),
@@ -71,10 +70,10 @@ impl LinePosition {
             expected: self.starts > 0,
         };
         let opened = Ledger::open(&self.ledger(), spec, self.clock.clone()).unwrap();
-        self.memory = self.memory.copy();
+        self.memory = self.memory.copy().unwrap();
         let mut setup = Setup {
             keeping: Keeping {
-                journal: Arc::new(self.memory.clone()),
+                journal: self.memory.clone(),
                 outlasts: true,
                 newest: self.memory.newest().await.unwrap(),
             },
@@ -408,7 +407,7 @@ async fn the_wall_clock_decides_nothing_at_a_restart() {
             assert_eq!(sent.status, 202);
             place.reach(Duration::from_secs(5)).await;
             // It is killed, and started again later.
-            place.memory = place.memory.copy();
+            place.memory = place.memory.copy().unwrap();
             let left = std::fs::read(place.ledger()).unwrap();
             place.reach(Duration::from_secs(seconds)).await;
             std::fs::remove_file(place.ledger()).unwrap();

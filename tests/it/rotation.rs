@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::{Empty, Full};
 use segment_gateway::app::Keeping;
 use segment_gateway::error::GatewayError;
-use segment_gateway::journal::memory::Memory;
+use segment_gateway::journal::Journal;
 use segment_gateway::sandbox::SandboxSpec;
 use segment_gateway::write::durable::{Listing, Selection};
 use serde_json::Value;
@@ -61,11 +61,11 @@ impl Api {
         self.revoked.store(true, Ordering::SeqCst);
     }
 
-    fn start(&self, memory: &Memory, workspaces: bool) -> Arc<World> {
+    fn start(&self, memory: &Journal, workspaces: bool) -> Arc<World> {
         let mut setup = Setup::new(SandboxSpec::default());
         setup.config.journal.workspaces = workspaces;
         setup.keeping = Keeping {
-            journal: Arc::new(memory.clone()),
+            journal: memory.clone(),
             outlasts: true,
             newest: None,
         };
@@ -145,7 +145,7 @@ fn why(refused: Result<Value, GatewayError>) -> String {
 #[tokio::test(start_paused = true)]
 async fn writes_go_on_with_the_token_that_replaces_a_revoked_one() {
     let api = Api::new();
-    let world = api.start(&Memory::default(), true);
+    let world = api.start(&Journal::in_memory().unwrap(), true);
     // The workspace is asked for while the token is good, once.
     let mut locations = vec![defer(&world, post(1)).await];
     sleep(Duration::from_secs(1)).await;
@@ -207,7 +207,7 @@ async fn writes_go_on_with_the_token_that_replaces_a_revoked_one() {
 #[tokio::test(start_paused = true)]
 async fn whoever_waits_for_a_write_hears_what_becomes_of_it_with_the_new_token() {
     let api = Api::new();
-    let world = api.start(&Memory::default(), false);
+    let world = api.start(&Journal::in_memory().unwrap(), false);
     api.revoke();
     let waits = with(post(1), "prefer", "respond-async, wait=20");
     let waits = world.spawn(waits);
@@ -229,7 +229,7 @@ async fn whoever_waits_for_a_write_hears_what_becomes_of_it_with_the_new_token()
 async fn without_a_known_workspace_an_operator_has_to_say_that_it_is_the_same() {
     let api = Api::new();
     api.revoke();
-    let world = api.start(&Memory::default(), false);
+    let world = api.start(&Journal::in_memory().unwrap(), false);
     let location = defer(&world, post(1)).await;
     sleep(Duration::from_secs(10)).await;
     let said = why(rebind(&world, Some("b"), false).await);
@@ -243,7 +243,7 @@ async fn without_a_known_workspace_an_operator_has_to_say_that_it_is_the_same() 
 #[tokio::test(start_paused = true)]
 async fn a_write_leaves_once_however_far_it_had_come() {
     let api = Api::new();
-    let world = api.start(&Memory::default(), false);
+    let world = api.start(&Journal::in_memory().unwrap(), false);
     let mut locations = Vec::new();
     for user in 1..=200 {
         // Some of them wait for each other.
@@ -272,7 +272,7 @@ async fn a_write_leaves_once_however_far_it_had_come() {
 #[tokio::test(start_paused = true)]
 async fn what_the_new_credential_has_under_the_same_key_stays_its_own() {
     let api = Api::new();
-    let world = api.start(&Memory::default(), false);
+    let world = api.start(&Journal::in_memory().unwrap(), false);
     api.revoke();
     let keyed = |request| with(request, "idempotency-key", "k");
     let first = defer(&world, keyed(post(1))).await;
@@ -292,7 +292,7 @@ async fn what_the_new_credential_has_under_the_same_key_stays_its_own() {
 async fn the_next_process_knows_the_new_owner() {
     let api = Api::new();
     api.revoke();
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     let world = api.start(&memory, false);
     let location = defer(&world, post(1)).await;
     sleep(Duration::from_secs(10)).await;
@@ -310,7 +310,7 @@ async fn the_next_process_knows_the_new_owner() {
     };
     assert!(world.gateway.writes().operators_pause(&all).unwrap());
     assert_eq!(rebind(&world, Some("b"), true).await.unwrap()["moved"], 1);
-    let second = api.start(&memory.copy(), false);
+    let second = api.start(&memory.copy().unwrap(), false);
     assert_eq!(
         second
             .gateway
@@ -329,7 +329,7 @@ async fn the_next_process_knows_the_new_owner() {
 async fn operators_ask_for_it_on_their_listener() {
     let api = Api::new();
     api.revoke();
-    let world = api.start(&Memory::default(), false);
+    let world = api.start(&Journal::in_memory().unwrap(), false);
     let location = defer(&world, post(1)).await;
     sleep(Duration::from_secs(10)).await;
     let from = hash(&world, "a");

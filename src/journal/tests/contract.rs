@@ -10,16 +10,16 @@ macro_rules! contract {
         mod memory {
             $(#[tokio::test(start_paused = true)]
             async fn $name() {
-                super::$name(&crate::journal::memory::Memory::default()).await;
+                super::$name(&crate::journal::Journal::in_memory().unwrap()).await;
             })*
         }
         mod disk {
-            use crate::journal::disk::Disk;
+
             $(#[tokio::test(start_paused = true)]
             async fn $name() {
                 let folder = tempfile::tempdir().unwrap();
                 let path = folder.path().join("journal.db");
-                super::$name(&Disk::open(&path, crate::journal::tests::key()).unwrap()).await;
+                super::$name(&crate::journal::Journal::open(&path, crate::journal::tests::key()).unwrap()).await;
             })*
         }
     };
@@ -43,15 +43,15 @@ contract! {
     the_oldest_of_one_or_of_all_are_forgotten_and_no_more_than_has_to_be,
 }
 
-async fn kept(journal: &dyn Journal, record: &Record) {
+async fn kept(journal: &Journal, record: &Record) {
     journal.commit(vec![accept(record)]).await.unwrap();
 }
 
-async fn get(journal: &dyn Journal, record: &Record) -> Option<Record> {
+async fn get(journal: &Journal, record: &Record) -> Option<Record> {
     journal.get(record.id).await.unwrap()
 }
 
-async fn a_write_lives_from_acceptance_to_its_end(journal: &dyn Journal) {
+async fn a_write_lives_from_acceptance_to_its_end(journal: &Journal) {
     let mut expected = write(1);
     let id = expected.id;
     assert_eq!(get(journal, &expected).await, None);
@@ -80,7 +80,7 @@ async fn a_write_lives_from_acceptance_to_its_end(journal: &dyn Journal) {
     assert_eq!(journal.unfinished().await.unwrap(), []);
 }
 
-async fn what_has_ended_is_not_changed(journal: &dyn Journal) {
+async fn what_has_ended_is_not_changed(journal: &Journal) {
     let ends = [
         State::Succeeded,
         State::Failed,
@@ -117,7 +117,7 @@ async fn what_has_ended_is_not_changed(journal: &dyn Journal) {
     assert_eq!(get(journal, &record).await, Some(record));
 }
 
-async fn a_name_is_given_once(journal: &dyn Journal) {
+async fn a_name_is_given_once(journal: &Journal) {
     let keyed = |of: u8, key: Option<u8>| Record {
         key: key.map(|key| [key; 16]),
         ..write(of)
@@ -148,7 +148,7 @@ async fn a_name_is_given_once(journal: &dyn Journal) {
     assert_eq!(found, Some(first));
 }
 
-async fn a_commit_is_kept_whole_or_not_at_all(journal: &dyn Journal) {
+async fn a_commit_is_kept_whole_or_not_at_all(journal: &Journal) {
     let [there, a, b] = [(); 3].map(|()| write(1));
     kept(journal, &there).await;
     for last in [
@@ -172,7 +172,7 @@ async fn a_commit_is_kept_whole_or_not_at_all(journal: &dyn Journal) {
     assert_eq!(journal.unfinished().await.unwrap(), [there, a, b]);
 }
 
-async fn unfinished_writes_are_in_the_order_of_acceptance(journal: &dyn Journal) {
+async fn unfinished_writes_are_in_the_order_of_acceptance(journal: &Journal) {
     let writes: Vec<Record> = (0..20).map(write).collect();
     // Two commits may overtake each other on their way.
     for record in writes.iter().rev() {
@@ -192,7 +192,7 @@ async fn unfinished_writes_are_in_the_order_of_acceptance(journal: &dyn Journal)
     assert_eq!(ids, expected.map(|(_, one)| one.id).collect::<Vec<_>>());
 }
 
-async fn a_list_shows_what_is_asked_for(journal: &dyn Journal) {
+async fn a_list_shows_what_is_asked_for(journal: &Journal) {
     let writes: Vec<Record> = (0..12).map(|n| write(n % 3)).collect();
     for record in &writes {
         kept(journal, record).await;
@@ -241,7 +241,7 @@ async fn a_list_shows_what_is_asked_for(journal: &dyn Journal) {
     }
 }
 
-async fn what_ended_long_ago_is_forgotten(journal: &dyn Journal) {
+async fn what_ended_long_ago_is_forgotten(journal: &Journal) {
     let writes: Vec<Record> = (0..5)
         .map(|n| Record {
             key: Some([n; 16]),
@@ -269,7 +269,7 @@ async fn what_ended_long_ago_is_forgotten(journal: &dyn Journal) {
     kept(journal, &again).await;
 }
 
-async fn values_come_back_as_they_were(journal: &dyn Journal) {
+async fn values_come_back_as_they_were(journal: &Journal) {
     let epoch = std::time::SystemTime::UNIX_EPOCH;
     let strange = Record {
         operation: "".into(),
@@ -307,7 +307,7 @@ async fn values_come_back_as_they_were(journal: &dyn Journal) {
     assert_eq!(get(journal, &fine).await.unwrap().accepted, at(3));
 }
 
-async fn a_dropped_future_takes_nothing_back(journal: &dyn Journal) {
+async fn a_dropped_future_takes_nothing_back(journal: &Journal) {
     let [a, b] = [(); 2].map(|()| write(1));
     drop(journal.commit(vec![accept(&a)]));
     // What is committed later is kept later.
@@ -315,7 +315,7 @@ async fn a_dropped_future_takes_nothing_back(journal: &dyn Journal) {
     assert_eq!(journal.unfinished().await.unwrap(), [a, b]);
 }
 
-async fn nothing_shows_a_secret(journal: &dyn Journal) {
+async fn nothing_shows_a_secret(journal: &Journal) {
     let record = Record {
         answer: Some(SECRET.into()),
         ..write(1)
@@ -341,7 +341,7 @@ fn rebind(record: &Record, of: u8, key: Option<u8>) -> Change {
     }
 }
 
-async fn a_write_is_handed_to_another_credential(journal: &dyn Journal) {
+async fn a_write_is_handed_to_another_credential(journal: &Journal) {
     let keyed = |of: u8, key: u8| Record {
         key: Some([key; 16]),
         ..write(of)
@@ -375,7 +375,7 @@ async fn a_write_is_handed_to_another_credential(journal: &dyn Journal) {
     assert_eq!(late, Err(JournalError::Absent));
 }
 
-async fn what_is_known_of_a_credential_lasts_as_long_as_its_writes(journal: &dyn Journal) {
+async fn what_is_known_of_a_credential_lasts_as_long_as_its_writes(journal: &Journal) {
     let workspace = async |of: u8| journal.workspace(credential(of)).await.unwrap();
     let belongs = |of: u8, to: u8| Change::Belongs(credential(of), [to; 16]);
     assert_eq!(workspace(1).await, None);
@@ -401,7 +401,7 @@ async fn what_is_known_of_a_credential_lasts_as_long_as_its_writes(journal: &dyn
     assert_eq!(workspace(1).await, None);
 }
 
-async fn a_withdrawn_write_was_never_there(journal: &dyn Journal) {
+async fn a_withdrawn_write_was_never_there(journal: &Journal) {
     let record = Record {
         key: Some([1; 16]),
         ..write(1)
@@ -419,7 +419,7 @@ async fn a_withdrawn_write_was_never_there(journal: &dyn Journal) {
     assert!(get(journal, &record).await.is_some());
 }
 
-async fn a_refused_credential_is_remembered_with_the_first_time(journal: &dyn Journal) {
+async fn a_refused_credential_is_remembered_with_the_first_time(journal: &Journal) {
     let refused = async || journal.refused().await.unwrap();
     let since = |of: u8, millis| Change::Refused(credential(of), at(millis));
     for of in [1, 2] {
@@ -439,9 +439,7 @@ async fn a_refused_credential_is_remembered_with_the_first_time(journal: &dyn Jo
     assert_eq!(refused().await, [one, (credential(2), at(11))]);
 }
 
-async fn the_oldest_of_one_or_of_all_are_forgotten_and_no_more_than_has_to_be(
-    journal: &dyn Journal,
-) {
+async fn the_oldest_of_one_or_of_all_are_forgotten_and_no_more_than_has_to_be(journal: &Journal) {
     // Of two credentials in turn; the last one has not ended.
     let writes: Vec<Record> = (0..10).map(|n| write(n % 2)).collect();
     for (n, record) in writes.iter().enumerate() {

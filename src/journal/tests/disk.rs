@@ -1,8 +1,7 @@
 //! What only a journal on disk can do: outlast its process, be damaged, be full, keep secrets.
 
 use super::{SECRET, accept, at, bare, end, key, write};
-use crate::journal::disk::{Disk, OpenError};
-use crate::journal::{Change, Filter, Journal, JournalError, Key, Record, State};
+use crate::journal::{Change, Filter, Journal, JournalError, Key, OpenError, Record, State};
 use rusqlite::types::Value;
 use std::path::{Path, PathBuf};
 use std::task::{Context, Waker};
@@ -14,8 +13,8 @@ fn place() -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-fn open(path: &Path) -> Disk {
-    Disk::open(path, key()).unwrap()
+fn open(path: &Path) -> Journal {
+    Journal::open(path, key()).unwrap()
 }
 
 fn log_of(path: &Path) -> PathBuf {
@@ -220,7 +219,7 @@ async fn a_full_disk_refuses_and_goes_on() {
 }
 
 /// As if the disk had so many pages.
-fn limit(disk: &Disk, pages: u32) {
+fn limit(disk: &Journal, pages: u32) {
     let connection = disk.hold();
     connection
         .pragma_update(None, "max_page_count", pages)
@@ -231,7 +230,7 @@ fn limit(disk: &Disk, pages: u32) {
 async fn no_file_tells_what_was_sealed() {
     let (folder, path) = place();
     let made = Key::beside(&path).unwrap();
-    let disk = Disk::open(&path, made).unwrap();
+    let disk = Journal::open(&path, made).unwrap();
     let records = [write(1), write(2)];
     for record in &records {
         disk.commit(vec![accept(record)]).await.unwrap();
@@ -277,7 +276,7 @@ async fn no_file_tells_what_was_sealed() {
 async fn files_are_for_this_user_alone() {
     use std::os::unix::fs::PermissionsExt;
     let (folder, path) = place();
-    let disk = Disk::open(&path, Key::beside(&path).unwrap()).unwrap();
+    let disk = Journal::open(&path, Key::beside(&path).unwrap()).unwrap();
     disk.commit(vec![accept(&write(1))]).await.unwrap();
     let mut names: Vec<_> = std::fs::read_dir(folder.path())
         .unwrap()
@@ -347,7 +346,7 @@ fn files(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 /// Opens it in vain: nothing is changed, and one line says what to do.
 fn refused(path: &Path, key: Key) -> OpenError {
     let before = files(path);
-    let error = Disk::open(path, key).unwrap_err();
+    let error = Journal::open(path, key).unwrap_err();
     assert!(before == files(path), "{error} changed a file");
     let text = error.to_string();
     assert!(text.contains(&*path.to_string_lossy()), "{text}");
@@ -422,7 +421,7 @@ async fn one_process_has_it() {
 
     let other = rusqlite::Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let error = Disk::open(&path, key()).unwrap_err();
+    let error = Journal::open(&path, key()).unwrap_err();
     assert!(matches!(error, OpenError::InUse(_)), "{error}");
     drop(other);
     assert_eq!(open(&path).unfinished().await.unwrap().len(), 1);
@@ -440,7 +439,7 @@ async fn what_is_no_journal_is_not_made_one() {
     std::fs::create_dir(&path).unwrap();
     assert!(matches!(refused(&path, key()), OpenError::Damaged(..)));
     let nowhere = path.join("nowhere").join("journal.db");
-    let error = Disk::open(&nowhere, key()).unwrap_err();
+    let error = Journal::open(&nowhere, key()).unwrap_err();
     assert!(matches!(error, OpenError::Denied(..)), "{error}");
     assert!(error.to_string().contains("let this user"), "{error}");
 }
@@ -457,7 +456,7 @@ async fn a_file_that_may_not_be_written_is_said_to_be() {
         if std::fs::OpenOptions::new().append(true).open(&path).is_ok() {
             return;
         }
-        let error = Disk::open(&path, key()).unwrap_err();
+        let error = Journal::open(&path, key()).unwrap_err();
         assert!(matches!(error, OpenError::Denied(..)), "{error}");
     }
 }
@@ -496,7 +495,7 @@ async fn damage_is_said_and_never_believed() {
             _ => bad[place] ^= 1 << dice.u8(..8),
         }
         std::fs::write(&path, &bad).unwrap();
-        let disk = match Disk::open(&path, key()) {
+        let disk = match Journal::open(&path, key()) {
             Ok(disk) => disk,
             Err(error) => {
                 assert!(!error.to_string().contains('\n'), "{error}");
@@ -581,7 +580,7 @@ async fn what_was_added_to_the_format_since_is_added_to_a_journal_that_is_there(
 async fn inspecting_a_journal_changes_nothing() {
     let inspect = |path: &Path, key: Key| {
         let before = files(path);
-        let found = Disk::inspect(path, Some(&key));
+        let found = crate::journal::inspect(path, Some(&key));
         assert!(before == files(path), "it changed a file");
         found
     };
@@ -651,7 +650,7 @@ async fn a_log_that_is_gone_cut_or_damaged_is_noticed() {
                 std::fs::write(&log, bytes).unwrap();
             }
         }
-        let error = Disk::open(&copy, key()).unwrap_err();
+        let error = Journal::open(&copy, key()).unwrap_err();
         assert!(
             matches!(error, OpenError::Lost(_, 1..)),
             "{damage}: {error}"
@@ -685,7 +684,7 @@ async fn a_number_of_commits_that_is_older_says_nothing() {
 }
 
 /// The request of the only write, in sealed form.
-fn sealed_request(disk: &Disk) -> Vec<u8> {
+fn sealed_request(disk: &Journal) -> Vec<u8> {
     let connection = disk.hold();
     let sql = "SELECT request FROM writes";
     connection.query_row(sql, [], |row| row.get(0)).unwrap()
@@ -762,9 +761,9 @@ async fn a_journal_can_be_sealed_under_another_key() {
     assert!(matches!(wrong, Err(OpenError::WrongKey(_))));
     let sealed = crate::journal::rekey(&path, &key(), &other()).unwrap();
     assert_eq!(sealed, kept.len());
-    let refused = Disk::open(&path, key()).unwrap_err();
+    let refused = Journal::open(&path, key()).unwrap_err();
     assert!(refused.to_string().contains("journal rekey"), "{refused}");
-    let disk = Disk::open(&path, other()).unwrap();
+    let disk = Journal::open(&path, other()).unwrap();
     for record in &kept {
         assert_eq!(disk.get(record.id).await.unwrap().as_ref(), Some(record));
     }
@@ -775,15 +774,15 @@ async fn an_empty_journal_takes_another_key() {
     let (_folder, path) = place();
     drop(open(&path));
     let other = || Key::new(&[9; 32]).unwrap();
-    let disk = Disk::open(&path, other()).unwrap();
+    let disk = Journal::open(&path, other()).unwrap();
     disk.commit(vec![accept(&write(0))]).await.unwrap();
     drop(disk);
     assert!(matches!(
-        Disk::open(&path, key()),
+        Journal::open(&path, key()),
         Err(OpenError::WrongKey(_))
     ));
     assert_eq!(
-        Disk::open(&path, other())
+        Journal::open(&path, other())
             .unwrap()
             .unfinished()
             .await
@@ -799,30 +798,30 @@ async fn writes_of_credentials_that_were_hashed_under_another_key_are_not_served
     let hashed = |n| key().with_credentials([n; 16]);
     // An earlier version does not say, and an empty journal takes any.
     drop(open(&path));
-    drop(Disk::open(&path, hashed(1)).unwrap());
-    let disk = Disk::open(&path, hashed(2)).unwrap();
+    drop(Journal::open(&path, hashed(1)).unwrap());
+    let disk = Journal::open(&path, hashed(2)).unwrap();
     disk.commit(vec![accept(&write(0))]).await.unwrap();
     drop(disk);
-    let looked = Disk::inspect(&path, Some(&hashed(1)))
+    let looked = crate::journal::inspect(&path, Some(&hashed(1)))
         .unwrap_err()
         .to_string();
     assert!(looked.contains("credential-hash.key"), "{looked}");
-    let opened = Disk::open(&path, hashed(1));
+    let opened = Journal::open(&path, hashed(1));
     assert!(matches!(opened, Err(OpenError::OtherCredentials(_))));
     // Sealed under another key they are still the same credentials.
     let other = Key::new(&[9; 32]).unwrap();
     crate::journal::rekey(&path, &key(), &other).unwrap();
-    let opened = Disk::open(&path, other.with_credentials([1; 16]));
+    let opened = Journal::open(&path, other.with_credentials([1; 16]));
     assert!(matches!(opened, Err(OpenError::OtherCredentials(_))));
     let other = Key::new(&[9; 32]).unwrap().with_credentials([2; 16]);
-    Disk::open(&path, other).unwrap();
+    Journal::open(&path, other).unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_journal_of_an_earlier_version_takes_the_key_of_its_credentials_at_first() {
     let (_folder, path) = place();
     filled(&path).await;
-    Disk::open(&path, key().with_credentials([1; 16])).unwrap();
-    let opened = Disk::open(&path, key().with_credentials([2; 16]));
+    Journal::open(&path, key().with_credentials([1; 16])).unwrap();
+    let opened = Journal::open(&path, key().with_credentials([2; 16]));
     assert!(matches!(opened, Err(OpenError::OtherCredentials(_))));
 }

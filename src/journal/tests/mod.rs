@@ -2,9 +2,11 @@
 
 mod contract;
 mod disk;
+mod memory;
 mod model;
 
-use super::{Change, Key, Record, State, WriteId, WriteIds, time};
+use super::record::time;
+use super::{Change, Key, Record, State, WriteId, WriteIds};
 use crate::credential::Credential;
 use bytes::Bytes;
 use std::sync::OnceLock;

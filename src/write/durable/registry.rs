@@ -46,7 +46,7 @@ pub struct Durable {
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) journal: Arc<dyn Journal>,
+    pub(super) journal: Journal,
     /// Whether the journal outlasts the process.
     pub(super) outlasts: bool,
     pub(super) bounds: DurableBounds,
@@ -98,7 +98,7 @@ impl Durable {
     /// `outlasts` says whether the journal outlasts the process. `newest` is the last id that an
     /// earlier process made: those made here are above it.
     pub fn new(
-        journal: Arc<dyn Journal>,
+        journal: Journal,
         outlasts: bool,
         newest: Option<WriteId>,
         bounds: DurableBounds,
@@ -159,8 +159,8 @@ impl Durable {
     }
 
     /// Returns the journal, which keeps what has to outlast this process.
-    pub(crate) fn journal(&self) -> &dyn Journal {
-        &*self.shared.journal
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.shared.journal
     }
 
     /// Returns the credentials with writes that have not ended.

@@ -55,7 +55,7 @@ async fn an_unknown_write_says_what_it_was_until_it_is_forgotten() {
     let log = Log::default();
     let _listening = log.listen();
     let script = Script::new(|_, _| Step::Close);
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     let world = script.world_of(keeping(slow(), &memory).await);
     // A line of the log about the request names it as well.
     let asked = with(
@@ -73,7 +73,7 @@ async fn an_unknown_write_says_what_it_was_until_it_is_forgotten() {
         assert_named(&write);
     }
     // The next process knows it, too.
-    let second = script.world_of(keeping(slow(), &memory.copy()).await);
+    let second = script.world_of(keeping(slow(), &memory.copy().unwrap()).await);
     second.gateway.writes().recover(Some(&[])).await.unwrap();
     for write in shown(&second, &location).await {
         assert_eq!(write["state"], "unknown");
@@ -104,13 +104,13 @@ async fn the_line_about_a_write_that_a_kill_left_unknown_names_it() {
     let log = Log::default();
     let _listening = log.listen();
     let script = Script::new(|_, _| Step::Silent);
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     let world = script.world_of(keeping(slow(), &memory).await);
     let location = defer(&world, request(Method::POST, "/invites", "a", TWO)).await;
     while script.count() == 0 {
         sleep(Duration::from_millis(1)).await;
     }
-    let second = script.world_of(keeping(slow(), &memory.copy()).await);
+    let second = script.world_of(keeping(slow(), &memory.copy().unwrap()).await);
     second.gateway.writes().recover(Some(&[])).await.unwrap();
     assert_eq!(state(&second, &location).await, "unknown");
     let text = log.text();

@@ -25,7 +25,7 @@ async fn a_401_is_never_recorded_under_a_key() {
         0 => Step::Later(SOON, answer(401, "{}")),
         _ => Step::Later(SOON, answer(200, r#"{"data":{}}"#)),
     });
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     let world = script.world_of(keeping(slow(), &memory).await);
     // Whoever joins it hears the same.
     let joins: Vec<_> = (0..2).map(|_| world.spawn(write("a", 1))).collect();
@@ -65,7 +65,7 @@ async fn a_401_after_a_lost_answer_leaves_the_outcome_unknown() {
 #[tokio::test(start_paused = true)]
 async fn the_number_of_ended_writes_is_bounded_and_no_key_is_forgotten_within_an_hour() {
     let script = answering(r#"{"data":{}}"#);
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     let mut setup = keeping(slow(), &memory).await;
     setup.config.journal.ended_writes = 16;
     let world = script.world_of(setup);
@@ -120,7 +120,7 @@ async fn the_number_of_ended_writes_is_bounded_and_no_key_is_forgotten_within_an
         (200, "")
     );
     // The next process counts what is there.
-    let mut setup = keeping(slow(), &memory.copy()).await;
+    let mut setup = keeping(slow(), &memory.copy().unwrap()).await;
     setup.config.journal.ended_writes = 16;
     let second = script.world_of(setup);
     second.gateway.writes().recover(Some(&[])).await.unwrap();
@@ -131,7 +131,7 @@ async fn the_number_of_ended_writes_is_bounded_and_no_key_is_forgotten_within_an
 #[tokio::test(start_paused = true)]
 async fn what_ended_first_makes_room_within_a_share_and_within_the_whole() {
     for (tokens, each, left) in [(&["a"][..], 8, 7), (&["a", "b", "c"], 5, 14)] {
-        let memory = Memory::default();
+        let memory = Journal::in_memory().unwrap();
         let mut setup = keeping(slow(), &memory).await;
         setup.config.journal.ended_writes = 16;
         let world = answering(r#"{"data":{}}"#).world_of(setup);

@@ -42,12 +42,12 @@ impl Api {
         self.revoked.store(is_revoked, Ordering::SeqCst);
     }
 
-    async fn start(&self, memory: &Memory) -> Arc<World> {
+    async fn start(&self, memory: &Journal) -> Arc<World> {
         self.start_at(memory, Duration::ZERO).await
     }
 
     /// So long after the first.
-    async fn start_at(&self, memory: &Memory, later: Duration) -> Arc<World> {
+    async fn start_at(&self, memory: &Journal, later: Duration) -> Arc<World> {
         let mut setup = keeping(slow(), memory).await;
         setup.config.journal.workspaces = true;
         setup.clock = Clock::simulated(
@@ -80,7 +80,7 @@ fn of(token: &str, n: usize) -> Request<Full<Bytes>> {
 #[tokio::test(start_paused = true)]
 async fn a_token_that_the_api_does_not_take_gets_no_202_and_nothing_is_kept() {
     let api = Api::new();
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     let world = api.start(&memory).await;
     let refused = async |n: usize| {
         let asks = (0..n).map(|n| of("bad", n)).collect();
@@ -115,7 +115,7 @@ async fn a_token_that_the_api_does_not_take_gets_no_202_and_nothing_is_kept() {
 async fn the_first_write_waits_for_the_answer_and_others_with_it() {
     let told = answer(200, r#"{"data":{"workspace":{"id":"w1"}}}"#);
     let api = Api::with(Step::Later(Duration::from_secs(2), told));
-    let world = api.start(&Memory::default()).await;
+    let world = api.start(&Journal::in_memory().unwrap()).await;
     let began = Instant::now();
     let asks = (0..20).map(|n| of("a", n)).collect();
     for accepted in all(&world, asks).await {
@@ -132,7 +132,7 @@ async fn the_first_write_waits_for_the_answer_and_others_with_it() {
 async fn while_the_api_cannot_be_asked_writes_are_accepted() {
     for step in [Step::Silent, Step::Close, Step::Answer(answer(503, "{}"))] {
         let api = Api::with(step.clone());
-        let world = api.start(&Memory::default()).await;
+        let world = api.start(&Journal::in_memory().unwrap()).await;
         let began = Instant::now();
         let locations = [defer(&world, post(1)).await, defer(&world, post(2)).await];
         let took = began.elapsed();
@@ -147,7 +147,7 @@ async fn while_the_api_cannot_be_asked_writes_are_accepted() {
 #[tokio::test(start_paused = true)]
 async fn a_token_that_may_not_see_its_workspace_is_taken() {
     let api = Api::with(Step::Later(SOON, answer(403, "{}")));
-    let world = api.start(&Memory::default()).await;
+    let world = api.start(&Journal::in_memory().unwrap()).await;
     let location = defer(&world, post(1)).await;
     defer(&world, post(2)).await;
     assert_eq!(ended(&world, &location).await["state"], "succeeded");
@@ -157,7 +157,7 @@ async fn a_token_that_may_not_see_its_workspace_is_taken() {
 #[tokio::test(start_paused = true)]
 async fn the_pause_of_a_refused_token_and_its_beginning_survive_a_restart() {
     let api = Api::new();
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     let world = api.start(&memory).await;
     let mut locations = vec![defer(&world, post(0)).await];
     api.revoke(true);
@@ -171,7 +171,7 @@ async fn the_pause_of_a_refused_token_and_its_beginning_survive_a_restart() {
     assert_eq!(world.durable().paused, 1);
     sleep(Duration::from_secs(40_000)).await;
     let later = Duration::from_secs(40_100);
-    let kept = memory.copy();
+    let kept = memory.copy().unwrap();
     let second = api.start_at(&kept, later).await;
     second.gateway.writes().recover(Some(&[])).await.unwrap();
     assert_eq!(second.durable().paused, 1);
@@ -194,7 +194,7 @@ async fn the_pause_of_a_refused_token_and_its_beginning_survive_a_restart() {
 #[tokio::test(start_paused = true)]
 async fn a_token_that_the_api_takes_again_goes_on_by_itself() {
     let api = Api::new();
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     let world = api.start(&memory).await;
     api.revoke(true);
     let refused = world.send(of("a", 1)).await;
@@ -225,7 +225,7 @@ async fn a_token_that_the_api_takes_again_goes_on_by_itself() {
 #[tokio::test(start_paused = true)]
 async fn a_token_that_was_taken_once_and_is_refused_is_asked_about_again() {
     let api = Api::new();
-    let world = api.start(&Memory::default()).await;
+    let world = api.start(&Journal::in_memory().unwrap()).await;
     defer(&world, post(0)).await;
     sleep(Duration::from_secs(5)).await;
     api.revoke(true);
@@ -245,14 +245,16 @@ async fn a_token_that_was_taken_once_and_is_refused_is_asked_about_again() {
 #[tokio::test(start_paused = true)]
 async fn after_a_restart_a_refused_token_is_asked_about_before_it_is_given_more_to_keep() {
     let api = Api::new();
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     let world = api.start(&memory).await;
     defer(&world, post(0)).await;
     api.revoke(true);
     let waits = defer(&world, post(1)).await;
     sleep(Duration::from_secs(5)).await;
     assert_eq!(world.durable().paused, 1);
-    let second = api.start_at(&memory.copy(), Duration::from_secs(100)).await;
+    let second = api
+        .start_at(&memory.copy().unwrap(), Duration::from_secs(100))
+        .await;
     second.gateway.writes().recover(Some(&[])).await.unwrap();
     let refused = second.send(of("a", 2)).await;
     assert_eq!(refused.error_type(), "gateway-token-refused", "{refused:?}");
@@ -266,7 +268,7 @@ async fn after_a_restart_a_refused_token_is_asked_about_before_it_is_given_more_
 #[tokio::test(start_paused = true)]
 async fn a_token_that_the_api_takes_again_goes_on_also_if_nothing_waited_for_it() {
     let api = Api::new();
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     let world = api.start(&memory).await;
     defer(&world, post(0)).await;
     api.revoke(true);
@@ -290,7 +292,7 @@ async fn a_token_that_the_api_takes_again_goes_on_also_if_nothing_waited_for_it(
 #[tokio::test(start_paused = true)]
 async fn a_refused_token_that_is_given_writes_goes_on_with_its_own_too() {
     let api = Api::new();
-    let memory = Memory::default();
+    let memory = Journal::in_memory().unwrap();
     let world = api.start(&memory).await;
     defer(&world, post(0)).await;
     api.revoke(true);
@@ -331,7 +333,7 @@ async fn a_refused_token_that_is_given_writes_goes_on_with_its_own_too() {
 #[tokio::test(start_paused = true)]
 async fn lists_that_stand_in_line_when_their_token_is_refused_are_not_sent() {
     let api = Api::new();
-    let world = api.start(&Memory::default()).await;
+    let world = api.start(&Journal::in_memory().unwrap()).await;
     defer(&world, post(0)).await;
     api.revoke(true);
     for n in 0..60 {

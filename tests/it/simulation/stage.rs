@@ -210,7 +210,7 @@ impl Stage {
             ledger: opened.ledger,
             history,
             time_scale: 1,
-            keeping: Keeping::in_memory(),
+            keeping: Keeping::in_memory().unwrap(),
             clock: self.clock.clone(),
             routes: self.routes.clone(),
         };

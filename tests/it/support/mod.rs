@@ -129,7 +129,7 @@ impl Setup {
             time_scale: 1,
             keeping: Keeping {
                 outlasts: true,
-                ..Keeping::in_memory()
+                ..Keeping::in_memory().unwrap()
             },
             clock,
             routes: None,

@@ -1,22 +1,19 @@
-//! A journal that ends with its process: for tests, and the model that the one on disk is compared
-//! with.
+//! The model that the journal is compared with.
 
-use super::{
-    Change, Filter, Journal, JournalError, KeyHash, Later, Record, Remembered, State,
-    WorkspaceHash, WriteId, millis, not_an_end, time,
-};
 use crate::credential::Credential;
+use crate::journal::record::{millis, time};
+use crate::journal::{
+    Change, Filter, JournalError, KeyHash, Record, Remembered, State, WorkspaceHash, WriteId,
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
-use std::future::ready;
-use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Keeps writes in memory. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct Memory {
-    kept: Arc<Mutex<Kept>>,
+/// Keeps writes in memory.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    kept: Mutex<Kept>,
 }
 
 #[derive(Debug, Default)]
@@ -24,8 +21,6 @@ struct Kept {
     writes: BTreeMap<WriteId, Record>,
     workspaces: HashMap<Credential, WorkspaceHash>,
     refused: BTreeMap<Credential, SystemTime>,
-    /// How many of the next commits find no room.
-    failing: usize,
 }
 
 /// What a commit has changed: what was there before.
@@ -38,33 +33,8 @@ enum Before {
     Refused(Credential, Option<SystemTime>),
 }
 
-impl Memory {
-    /// What a crash would leave at this moment.
-    pub fn copy(&self) -> Self {
-        let here = self.kept.lock();
-        let kept = Kept {
-            writes: here.writes.clone(),
-            workspaces: here.workspaces.clone(),
-            refused: here.refused.clone(),
-            failing: 0,
-        };
-        Self {
-            kept: Arc::new(Mutex::new(kept)),
-        }
-    }
-
-    /// Lets the next commits fail as if the disk were full.
-    pub fn fail_next(&self, commits: usize) {
-        self.kept.lock().failing = commits;
-    }
-}
-
 impl Kept {
     fn commit(&mut self, changes: Vec<Change>) -> Result<(), JournalError> {
-        if self.failing > 0 {
-            self.failing -= 1;
-            return Err(JournalError::Full);
-        }
         let mut undo = Undo::new();
         let result = changes
             .into_iter()
@@ -102,7 +72,6 @@ impl Kept {
                 record.dispatched = Some(whole(at));
                 Ok(())
             }
-            Change::End { state, .. } if !state.has_ended() => Err(not_an_end(state)),
             Change::End {
                 id,
                 state,
@@ -194,16 +163,14 @@ fn kept_bytes(record: &Record) -> u64 {
     (answer + record.summary.len()) as u64
 }
 
-impl Filter {
-    fn shows(&self, record: &Record) -> bool {
-        self.credential.is_none_or(|of| of == record.credential)
-            && self
-                .operation
-                .as_ref()
-                .is_none_or(|operation| *operation == record.operation)
-            && self.state.is_none_or(|state| state == record.state)
-            && self.after.is_none_or(|after| after < record.id)
-    }
+fn shows(filter: &Filter, record: &Record) -> bool {
+    filter.credential.is_none_or(|of| of == record.credential)
+        && filter
+            .operation
+            .as_ref()
+            .is_none_or(|operation| *operation == record.operation)
+        && filter.state.is_none_or(|state| state == record.state)
+        && filter.after.is_none_or(|after| after < record.id)
 }
 
 /// The time as the one on disk keeps it.
@@ -211,73 +178,76 @@ fn whole(at: SystemTime) -> SystemTime {
     time(millis(at))
 }
 
-fn later<T: Send + 'static>(result: Result<T, JournalError>) -> Later<'static, T> {
-    Box::pin(ready(result))
-}
-
-impl Journal for Memory {
-    fn commit(&self, changes: Vec<Change>) -> Later<'static, ()> {
-        later(self.kept.lock().commit(changes))
+impl Memory {
+    pub(super) fn commit(&self, changes: Vec<Change>) -> Result<(), JournalError> {
+        self.kept.lock().commit(changes)
     }
 
-    fn get(&self, id: WriteId) -> Later<'static, Option<Record>> {
-        later(Ok(self.kept.lock().writes.get(&id).cloned()))
+    pub(super) fn get(&self, id: WriteId) -> Result<Option<Record>, JournalError> {
+        Ok(self.kept.lock().writes.get(&id).cloned())
     }
 
-    fn find(&self, credential: Credential, key: KeyHash) -> Later<'static, Option<Record>> {
-        later(Ok(self.kept.lock().find(credential, key).cloned()))
+    pub(super) fn find(
+        &self,
+        credential: Credential,
+        key: KeyHash,
+    ) -> Result<Option<Record>, JournalError> {
+        Ok(self.kept.lock().find(credential, key).cloned())
     }
 
-    fn list(&self, filter: Filter, most: usize) -> Later<'static, Vec<Record>> {
+    pub(super) fn list(&self, filter: Filter, most: usize) -> Result<Vec<Record>, JournalError> {
         let kept = self.kept.lock();
-        let shown = kept.writes.values().filter(|record| filter.shows(record));
+        let shown = kept.writes.values().filter(|record| shows(&filter, record));
         let bare = shown.take(most).map(|record| Record {
             request: Bytes::new(),
             answer: None,
             ..record.clone()
         });
-        later(Ok(bare.collect()))
+        Ok(bare.collect())
     }
 
-    fn unfinished(&self) -> Later<'static, Vec<Record>> {
+    pub(super) fn unfinished(&self) -> Result<Vec<Record>, JournalError> {
         let kept = self.kept.lock();
         let unfinished = kept
             .writes
             .values()
             .filter(|record| !record.state.has_ended());
-        later(Ok(unfinished.cloned().collect()))
+        Ok(unfinished.cloned().collect())
     }
 
-    fn newest(&self) -> Later<'static, Option<WriteId>> {
+    pub(super) fn newest(&self) -> Result<Option<WriteId>, JournalError> {
         let newest = self.kept.lock().writes.last_key_value().map(|(id, _)| *id);
-        Box::pin(ready(Ok(newest)))
+        Ok(newest)
     }
 
-    fn workspace(&self, credential: Credential) -> Later<'static, Option<WorkspaceHash>> {
-        later(Ok(self.kept.lock().workspaces.get(&credential).copied()))
+    pub(super) fn workspace(
+        &self,
+        credential: Credential,
+    ) -> Result<Option<WorkspaceHash>, JournalError> {
+        Ok(self.kept.lock().workspaces.get(&credential).copied())
     }
 
-    fn refused(&self) -> Later<'static, Vec<(Credential, SystemTime)>> {
+    pub(super) fn refused(&self) -> Result<Vec<(Credential, SystemTime)>, JournalError> {
         let kept = self.kept.lock();
-        later(Ok(kept.refused.iter().map(|(of, at)| (*of, *at)).collect()))
+        Ok(kept.refused.iter().map(|(of, at)| (*of, *at)).collect())
     }
 
-    fn remembered(&self) -> Later<'static, HashMap<Credential, Remembered>> {
+    pub(super) fn remembered(&self) -> Result<HashMap<Credential, Remembered>, JournalError> {
         let mut remembered: HashMap<Credential, Remembered> = HashMap::new();
         let kept = self.kept.lock();
         for record in kept.writes.values().filter(|it| it.ended.is_some()) {
             let of = remembered.entry(record.credential).or_default();
             of.add(kept_bytes(record));
         }
-        later(Ok(remembered))
+        Ok(remembered)
     }
 
-    fn forget_oldest(
+    pub(super) fn forget_oldest(
         &self,
         of: Option<Credential>,
         least: Remembered,
         ended_before: SystemTime,
-    ) -> Later<'static, Remembered> {
+    ) -> Result<Remembered, JournalError> {
         let mut kept = self.kept.lock();
         let before = whole(ended_before);
         let records = kept.writes.values();
@@ -295,10 +265,10 @@ impl Journal for Memory {
             kept.writes.remove(&id);
             forgotten.add(bytes);
         }
-        later(Ok(forgotten))
+        Ok(forgotten)
     }
 
-    fn forget(&self, ended_before: SystemTime) -> Later<'static, u64> {
+    pub(super) fn forget(&self, ended_before: SystemTime) -> Result<u64, JournalError> {
         let mut kept = self.kept.lock();
         let kept = &mut *kept;
         let all = kept.writes.len();
@@ -309,6 +279,6 @@ impl Journal for Memory {
         let has_any = |of: Credential| writes.values().any(|record| record.credential == of);
         kept.workspaces.retain(|credential, _| has_any(*credential));
         kept.refused.retain(|credential, _| has_any(*credential));
-        later(Ok((all - kept.writes.len()) as u64))
+        Ok((all - kept.writes.len()) as u64)
     }
 }

@@ -1,9 +1,9 @@
-//! How many transactions the journal has kept, where its log cannot take that along.
+//! The number of committed transactions, kept in a file beside the journal.
 //!
-//! SQLite takes a log that is missing, cut or damaged for a shorter one and says nothing. So each
-//! transaction counts itself in the journal, and once it is synced the same number is written
-//! beside the journal. If the number beside it is higher when the journal is opened, what it
-//! counted is lost. That number is not synced: after a loss of power it may be lower, which says
+//! SQLite takes a log that is missing, cut or damaged for a shorter one and reports nothing. So
+//! each transaction counts itself in the journal, and once it is synced, the same number is written
+//! to the file beside it. If that number is the higher one when the journal is opened, transactions
+//! are lost. The file is not synced: after a power failure its number may be lower, which means
 //! nothing.
 
 use std::fs::{File, OpenOptions};
@@ -11,37 +11,37 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Says what the file is, and its version.
+/// The first bytes of the file: its kind and version.
 const MAGIC: &[u8; 8] = b"SGJcount";
 const LENGTH: usize = 24;
 
-/// The number beside the journal.
+/// The file beside the journal, and the number in it.
 #[derive(Debug)]
-pub(super) struct Count {
-    /// `None` if it cannot be written: then a damaged log is not noticed.
+pub(super) struct CommitCount {
+    /// `None` if it cannot be written. Then damage to the log is not noticed.
     file: Option<File>,
     pub(super) commits: u64,
 }
 
-/// What stands beside the journal.
+/// The content of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Beside {
-    /// So many transactions were kept.
+pub(super) enum StoredCount {
+    /// The number of committed transactions.
     Commits(u64),
-    /// There is no such file, or none that was completed.
+    /// No file, or one that was never written.
     Nothing,
-    /// A file that makes no sense.
+    /// Neither of the two.
     Damaged,
 }
 
-/// Reads the number beside the journal.
-pub(super) fn read(path: &Path) -> io::Result<Beside> {
+/// Reads the file.
+pub(super) fn read(path: &Path) -> io::Result<StoredCount> {
     let bytes = match std::fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Beside::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(StoredCount::Nothing),
         read => read?,
     };
     if bytes.is_empty() {
-        return Ok(Beside::Nothing);
+        return Ok(StoredCount::Nothing);
     }
     let number = |range: std::ops::Range<usize>| {
         let bytes = bytes.get(range)?.try_into().ok()?;
@@ -51,14 +51,14 @@ pub(super) fn read(path: &Path) -> io::Result<Beside> {
         (Some(commits), Some(again))
             if bytes.len() == LENGTH && bytes.starts_with(MAGIC) && again == !commits =>
         {
-            Beside::Commits(commits)
+            StoredCount::Commits(commits)
         }
-        _ => Beside::Damaged,
+        _ => StoredCount::Damaged,
     })
 }
 
-impl Count {
-    /// Goes on from the number in the journal.
+impl CommitCount {
+    /// Opens the file and continues from the number in the journal.
     pub(super) fn open(path: &Path, commits: u64) -> Self {
         let mut options = OpenOptions::new();
         let file = options.create(true).write(true).truncate(false);
@@ -70,7 +70,7 @@ impl Count {
         count
     }
 
-    /// One more transaction was synced.
+    /// Counts a transaction that was synced.
     pub(super) fn add(&mut self) {
         self.commits += 1;
         self.write();
