@@ -27,9 +27,10 @@
 //!    [`CacheKey::new`] builds its key, and [`Cache::locate`] finds the variant.
 //! 2. [`Cache::find`] looks into the store. A hit needs nothing else, not even the tags.
 //! 3. On a miss, [`Cache::join`] decides. A [`Leader`] moves into a task of its own, which waits
-//!    for its turn, calls [`Leader::start`] when it sends, and ends the fetch. The first reader gets the complete response directly from that task. A [`Follower`] waits, and serves a
-//!    shared response if [`Cache::accepts`] it for its request. Otherwise the reader tries once
-//!    more, and then fetches alone.
+//!    for its turn, calls [`Leader::start`] when it sends, and ends the fetch. The first reader
+//!    gets the complete response directly from that task. A [`Follower`] waits, and serves a shared
+//!    response if [`Cache::accepts`] it for its request. Otherwise the reader tries once more, and
+//!    then fetches alone.
 //! 4. If the fetch fails, a stale response from [`Cache::find`] may be served instead. See
 //!    [`reuse`].
 //!
