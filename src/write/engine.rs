@@ -165,7 +165,8 @@ impl Writes {
         if write.entry.is_some() {
             write.running = Some(self.tasks.begin("durable write"));
         }
-        // What the last process had sent is retried by this one.
+        // What the last process had sent is retried by this one. Only a first attempt earns a share
+        // of the retry budget.
         if !write.timing.sent && write.first_doubt().is_none() {
             self.attempts.first_attempt();
         }

@@ -123,10 +123,9 @@ impl KeptAnswer {
             b"" => false,
             _ => return None,
         };
-        let headers = reader.headers()?;
         Some(Self {
             status,
-            headers,
+            headers: reader.headers()?,
             body: is_whole.then(|| reader.rest()),
         })
     }
