@@ -1,7 +1,8 @@
 //! One attempt for one write or a batch: the journal before it, one request, and for each member
 //! its settling and its report.
 //!
-//! It runs in a task of its own, which does not end if a caller hangs up.
+//! An attempt runs in a task of its own. A caller that hangs up neither cuts it off nor keeps it
+//! from settling, and stopping waits for it.
 //!
 //! Invariants:
 //! - Nothing is sent before the journal has recorded it for all durable members.
@@ -35,7 +36,10 @@ use std::time::Duration;
 
 /// A member whose attempt is on its way.
 struct Sent {
+    /// The request of the member, and the channel to its engine.
     recipient: ReportRecipient,
+    /// The elements by which the answer to a batch is divided. `None` for a write that is never
+    /// batched.
     batchable: Option<Batchable>,
     /// Settles the member as unknown if this is dropped, as by a panic.
     unsettled: Unsettled,
@@ -47,7 +51,9 @@ struct BatchAnswer {
     whole: Result<Response<Bytes>, Waited>,
     /// Whether the batch may still be in flight behind a balancer that answered.
     doubtful: bool,
+    /// The status of the budget after the attempt, which every member shows to its caller.
     standing: Option<BudgetStatus>,
+    /// The time from sending to the head of the response; zero without a response.
     took: Duration,
 }
 
@@ -60,7 +66,11 @@ impl Writes {
             .spawn("write", async move { writes.send_attempt(dispatch).await });
     }
 
-    // The order matters: journal, slot, request, settling, reports.
+    /// Carries out an attempt: journal, request, settling, reports. The order must not change.
+    ///
+    /// Until the journal has recorded it, a failure costs nothing: the members are put back. From
+    /// `Sent::new` on each member settles, even if this task panics. Reports come last, so that no
+    /// caller hears of a write that cache and lanes do not know yet.
     async fn send_attempt(self: &Arc<Self>, dispatch: Dispatch) {
         let Dispatch { permit, members } = dispatch;
         let Some(first) = members.first() else {
@@ -95,6 +105,7 @@ impl Writes {
                 without_effect(sent, || MemberEnd::Throttled(response.clone()))
             }
             AttemptOutcome::NotSent(why) => without_effect(sent, || MemberEnd::NotSent(why)),
+            // A batch is read whole before it settles, since each member settles by its own part.
             AttemptOutcome::Answer(answer) if count > 1 => {
                 let answer = BatchAnswer::read(answer).await;
                 self.settle_batch(sent, &answer)
@@ -104,6 +115,8 @@ impl Writes {
             }
             AttemptOutcome::Answer(answer) => answered(sent, answer),
             AttemptOutcome::Unknown(why) => {
+                // It may still take effect: each place keeps its lanes closed for the late-arrival
+                // bound.
                 let reports = sent.into_iter().map(|one| {
                     let place = one.unsettled.in_doubt();
                     (one.recipient, MemberEnd::NoAnswer(why.into()), place)
@@ -123,6 +136,9 @@ impl Writes {
 
     /// Records in the journal which of its writes are sent, with one sync for all members. Returns
     /// `false` if it could not: then nothing may be sent.
+    ///
+    /// The slot is occupied meanwhile. Held writes have no entry, so a batch of them does not wait
+    /// for a disk.
     async fn record_dispatch(&self, members: &[Member]) -> bool {
         let now = self.clock.wall();
         let entries = members.iter().filter_map(|member| member.entry.as_ref());
@@ -147,6 +163,8 @@ impl Writes {
     }
 
     /// Keeps from being sent again what has ended in the journal, or was removed from it.
+    ///
+    /// An entry that cannot be read is left alone: its next attempt is recorded first as well.
     async fn leave_out_ended(&self, members: &[Member]) {
         for entry in members.iter().filter_map(|member| member.entry.as_ref()) {
             let record = self.durable.journal().get(entry.id).await;
@@ -169,6 +187,7 @@ impl Writes {
         let Some(context) = sent.first().map(|first| &first.recipient.context) else {
             return Vec::new();
         };
+        // In the order of the members, by which outcomes and members are paired below.
         let parts: Vec<&Parts> = sent.iter().filter_map(Sent::parts).collect();
         let outcomes = merge::outcomes(answer.whole.as_ref().ok(), &parts);
         self.pool.batch_ended(context, &outcomes);
@@ -198,6 +217,9 @@ type SettledMember = (ReportRecipient, MemberEnd, Option<LanePosition>);
 
 /// Returns the request of an attempt: that of its write, or the merged one of a batch. `None` if
 /// these writes cannot be written as one.
+///
+/// A merged request has the header and the ids of its first member. So the log lines and spans of
+/// the attempt appear under that member's request.
 fn request_of(members: &[Member]) -> Option<Request<Bytes>> {
     let first = members.first()?;
     let context = &first.recipient.context;
@@ -230,6 +252,8 @@ fn put_back(members: Vec<Member>, count: usize, end: impl Fn() -> MemberEnd) {
 }
 
 /// Settles the members of an attempt that had no effect.
+///
+/// Their places stay theirs, so that no later write of their lanes overtakes them.
 fn without_effect(sent: Vec<Sent>, end: impl Fn() -> MemberEnd) -> Vec<SettledMember> {
     let settled = sent
         .into_iter()
@@ -238,6 +262,8 @@ fn without_effect(sent: Vec<Sent>, end: impl Fn() -> MemberEnd) -> Vec<SettledMe
 }
 
 /// Settles a write that was sent alone. Its answer streams: the head is enough to settle it.
+///
+/// A doubtful answer keeps the lanes closed, because the request may still be in flight.
 fn answered(sent: Vec<Sent>, answer: FinalAnswer) -> Vec<SettledMember> {
     let (status, doubtful) = (answer.response.status(), answer.doubtful);
     let Some(one) = sent.into_iter().next() else {
@@ -288,6 +314,9 @@ impl Sent {
 
     /// Settles a member by the answer to its batch: a list may have been applied in part before it
     /// was refused, and fields that no member is shown may name what else has changed.
+    ///
+    /// Without a whole answer, or without a part of it that is this member's own, the outcome is
+    /// unknown.
     fn settle_in_batch(self, outcome: Outcome, answer: &BatchAnswer) -> SettledMember {
         let is_refused = matches!(outcome, Outcome::Refused);
         let is_unknown = matches!(outcome, Outcome::Unknown(None));
@@ -300,6 +329,7 @@ impl Sent {
         };
         let end = match (outcome, &answer.whole) {
             (_, Err(why)) => MemberEnd::NoAnswer(*why),
+            // The engine decides what an answer without a clear outcome means for a member.
             (Outcome::Answer(own) | Outcome::Unknown(Some(own)), Ok(_)) => {
                 MemberEnd::Answered(Box::new(WriteAnswer {
                     response: own.map(AnswerContent::Whole),
@@ -326,6 +356,9 @@ impl BatchAnswer {
     }
 
     /// Reads an answer to its end: half of one cannot be divided.
+    ///
+    /// An answer that is longer than [`LONGEST_ANSWER`], or breaks off, leaves the outcome unknown,
+    /// unless its status is a refusal.
     async fn read(answer: FinalAnswer) -> Self {
         let (mut head, body) = answer.response.into_parts();
         let whole = match body::read(body, LONGEST_ANSWER).await {

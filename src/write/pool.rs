@@ -25,6 +25,7 @@ const MOST_DEBTS: usize = 10_000;
 /// What the writes of a batch have in common.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct PoolLine {
+    /// The token with which the batch is sent: budget and lanes are its own.
     credential: Credential,
     operation: Arc<str>,
     /// Durable writes are batched among themselves: a full disk must not hold up others.
@@ -61,6 +62,8 @@ struct Shared {
     /// Writes in the order of acceptance.
     lines: HashMap<PoolLine, BTreeMap<Turn, Candidate>>,
     /// The cost of refused batches that is not made up for yet.
+    ///
+    /// An entry exists only while something is owed. At most [`MOST_DEBTS`].
     debts: HashMap<(Credential, Arc<str>), Debt>,
 }
 
@@ -73,8 +76,10 @@ impl std::fmt::Debug for BatchPool {
 /// The entry of a write in the pool. Dropping it takes the write out, with its place in the lanes.
 pub(super) struct PoolGuard {
     pool: BatchPool,
+    /// The key of the write in the pool, together with its turn.
     line: PoolLine,
     turn: Turn,
+    /// Resolves when another write has taken this one along.
     taken: oneshot::Receiver<()>,
 }
 
@@ -104,7 +109,8 @@ impl BatchPool {
     /// Returns the writes with which a write of this operation could be batched, and the number of
     /// attempts that they need at best.
     ///
-    /// It serves the estimate of a new write. Only writes on one path share a batch.
+    /// Serves the estimate of a new write. Only writes on one path share a batch, so the attempts
+    /// are counted by path. Writes that a debt forces to be sent alone need one each.
     pub(super) fn waiting(
         &self,
         context: &RequestContext,
@@ -117,6 +123,7 @@ impl BatchPool {
             batching: Batching::Full,
         };
         let shared = self.shared.lock();
+        // By path: the number of waiting elements, and the most that one batch holds.
         let mut elements: HashMap<&str, (usize, usize)> = HashMap::new();
         let waiting = shared.lines.get(&line).into_iter().flatten();
         let turns = waiting.filter_map(|(turn, other)| {
@@ -158,11 +165,13 @@ impl BatchPool {
 }
 
 impl Shared {
+    /// Returns what the operation of this line owes, which is nothing for most.
     fn debt(&self, line: &PoolLine) -> Debt {
         let debt = self.debts.get(&(line.credential, line.operation.clone()));
         debt.copied().unwrap_or_default()
     }
 
+    /// Changes the debt of one operation of a credential.
     fn change(&mut self, credential: Credential, name: &Arc<str>, by: impl FnOnce(&mut Debt)) {
         let key = (credential, name.clone());
         // Most attempts change nothing: then no entry is made.
@@ -191,6 +200,8 @@ impl Shared {
         // The order is that of acceptance: an older write is taken along first.
         let waiting = waiting.iter().take(MOST_LOOKED_AT);
         let candidates = waiting.filter_map(|(turn, other)| Some((*turn, other.member.parts()?)));
+        // A member may wait in its lanes for other members only. A write from outside would have to
+        // settle first.
         let follows = |turn, these: &_| lanes.follows(line.credential, turn, these);
         let bounds = Bounds {
             batching: self.debt(line).limit(line.batching),
@@ -227,7 +238,7 @@ impl PoolGuard {
     /// `None` if another has taken it along.
     ///
     /// `try_dispatch` marks a durable write as sent, unless it has to stay. It is called under the
-    /// lock of the pool.
+    /// lock of the pool, so it must neither wait nor use the pool.
     pub(super) fn leave_with_others(
         &self,
         lanes: &Lanes,
@@ -237,6 +248,7 @@ impl PoolGuard {
         let mut shared = self.pool.shared.lock();
         // Taken out first: nobody else can take it along from here on.
         let own = shared.remove(line, self.turn)?.take();
+        // Chosen and taken out under one lock, so that none of them can leave in between.
         let chosen = shared.chosen(line, &own, lanes);
         let mut members = vec![own];
         for turn in chosen.into_iter().filter(|turn| *turn != self.turn) {

@@ -1,7 +1,16 @@
-//! Accepting a durable write: its key is looked up, it gets its places, and the journal gets it.
+//! Accepting a durable write: its key is claimed and looked up, it gets its places, and the journal
+//! records it.
 //!
 //! Promises that one key is one write: a request with a known key joins the write, or gets its
 //! recorded answer. Nothing is acknowledged before the journal has it.
+//!
+//! The steps: the registry claims the key in memory → the journal is asked for the key → quota and
+//! places → the journal commits the record → the write waits. The claim comes first. A write leaves
+//! the registry only after the journal has its end, so a key that can be claimed and that the
+//! journal does not know has no write. In the other order a write could end between the two
+//! look-ups, and be carried out twice.
+//!
+//! Until the commit, the write is in the stage `Accepting`, and requests with its key wait with it.
 //!
 //! The write is sent by its own task (`run`), and its caller is answered by `reply`.
 
@@ -30,10 +39,12 @@ use std::time::{Duration, Instant};
 /// A claim, which is given back when this is dropped, unless the journal gets the write.
 struct Claimed {
     durable: Durable,
+    /// `None` as soon as the claim was kept or ended with an error.
     pending: Option<Arc<PendingWrite>>,
 }
 
 impl Claimed {
+    /// Returns the write, which is to be recorded now. The drop then gives nothing back.
     fn keep(mut self) -> Option<Arc<PendingWrite>> {
         self.pending.take()
     }
@@ -50,6 +61,8 @@ impl Drop for Claimed {
     fn drop(&mut self) {
         if let Some(pending) = &self.pending {
             self.durable.release(pending);
+            // Without an error: a request that joined begins again, and finds the key in the
+            // journal or free.
             pending.set(Stage::Released(None));
         }
     }
@@ -57,8 +70,11 @@ impl Drop for Claimed {
 
 /// What the journal keeps of a write, and what orders it.
 struct Kept {
+    /// The encoded `KeptRequest`, from which recovery builds the request again.
     request: Bytes,
+    /// The encoded summary, shown as long as the write is remembered.
     summary: Bytes,
+    /// The order keys and barriers that choose its lanes.
     keys: Keys,
 }
 
@@ -71,6 +87,10 @@ enum Waits {
 }
 
 impl Durable {
+    /// Ends a write that is not accepted, or not in the journal any more. All that follow it hear
+    /// `error`.
+    ///
+    /// Released first: a new request with its key then claims the key again.
     pub(crate) fn refuse(&self, pending: &PendingWrite, error: GatewayError) {
         self.release(pending);
         pending.set(Stage::Released(Some(error)));
@@ -94,6 +114,15 @@ impl Writes {
         Ok(durability.then_some(Durability { key, respond_async }))
     }
 
+    /// Accepts a durable write, and returns the reply to its caller: the API's answer, a 202 with
+    /// where to ask, or the error that the write is pending.
+    ///
+    /// A caller that hangs up before the commit has begun gives its claim back. Later it changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// If the gateway stops, its token is refused, its key belongs to another request, there is no
+    /// room, or its quota, budget or journal rejects it; else as the outcome of the write says.
     pub(crate) async fn write_durably(
         self: &Arc<Self>,
         context: RequestContext,
@@ -102,6 +131,7 @@ impl Writes {
         if self.is_draining() {
             return Err(GatewayError::Draining);
         }
+        // Only the caller of a deferred write cannot see from the answer that its token is invalid.
         if durability.respond_async {
             self.check_credential(&context).await?;
         }
@@ -124,6 +154,8 @@ impl Writes {
                     return Err(GatewayError::QueueFull { retry_after });
                 }
                 Claim::UnderWay(pending) => {
+                    // The hashes are equal, so the fingerprints differ: the key was used for
+                    // another request.
                     if pending.key.as_deref() != key.as_ref() {
                         return Err(GatewayError::KeyReused);
                     }
@@ -144,6 +176,9 @@ impl Writes {
     }
 
     /// Returns until when its caller waits for the outcome.
+    ///
+    /// With `respond-async` alone the caller gets the 202 as soon as the write is accepted. With
+    /// `wait` as well (RFC 7240, section 4.3) it waits for the outcome first, but not for longer.
     fn waits_until(&self, context: &RequestContext, durability: &Durability) -> Instant {
         let patience = if durability.respond_async {
             prefer::wait(&context.headers).map_or(Duration::ZERO, |_| context.patience)
@@ -170,6 +205,7 @@ impl Writes {
             summary: summary.encode(),
             keys,
         };
+        // The fingerprint tells a retry of the same request from another request with the same key.
         let key = durability.key.as_ref().map(|key| Key {
             hash: self.key_hash(context.credential, key),
             fingerprint: idempotency::fingerprint(
@@ -187,6 +223,7 @@ impl Writes {
             caller: context.caller.clone(),
             urgency: priority::urgency_of_write(&context.headers, durability.respond_async),
             key,
+            // The journal keeps the whole summary, the memory a short one.
             summary: Arc::new(summary.shortened()),
             bytes: kept.request.len() + kept.summary.len(),
             deferred: durability.respond_async,
@@ -197,6 +234,8 @@ impl Writes {
     }
 
     /// Returns the hash of an `Idempotency-Key` of a credential.
+    ///
+    /// The credential is part of it: the same key of two credentials names two writes.
     pub(super) fn key_hash(&self, credential: Credential, key: &[u8]) -> KeyHash {
         self.router
             .hasher
@@ -205,6 +244,9 @@ impl Writes {
 
     /// Checks whether its key is known, gives the write its places, and hands it over to the
     /// journal.
+    ///
+    /// Every way out before `keep` gives the claim back. From there on the write belongs to the
+    /// task that records it, and its caller only follows its stage.
     async fn take_in(
         self: &Arc<Self>,
         context: RequestContext,
@@ -223,6 +265,7 @@ impl Writes {
         if let Some(reply) = recorded? {
             return Ok(reply);
         }
+        // What is accepted must be remembered after its end, so that a retry finds its answer.
         let place = match self.durable.has_room_for_end(context.credential) {
             true => self.give_place(&context, &pending, kept.keys),
             false => Err(GatewayError::TooManyEnded),
@@ -252,11 +295,18 @@ impl Writes {
             .await?
         {
             Some(reply) => Ok(reply),
+            // It was recorded as new, so it cannot end as known already.
             None => Err(GatewayError::Internal),
         }
     }
 
     /// Returns the reply to a write that the journal has under this key.
+    ///
+    /// `None` without a key, or if the journal does not know it.
+    ///
+    /// # Errors
+    /// If the key belongs to another request, the write has no answer to show, or the journal
+    /// fails.
     async fn recorded(
         &self,
         credential: Credential,
@@ -270,6 +320,14 @@ impl Writes {
         found.map(|record| replay(&record, key)).transpose()
     }
 
+    /// Charges the quota of the caller, and gives the write its places.
+    ///
+    /// A write whose caller waits takes its place in the line of its budget at once, which may
+    /// reject it. A deferred one takes a place in its lanes only. The scheduler brings it to its
+    /// budget later.
+    ///
+    /// # Errors
+    /// If the quota is used up, or the budget's line is full or too long.
     fn give_place(
         &self,
         context: &RequestContext,
@@ -281,6 +339,8 @@ impl Writes {
             let (ticket, place) = self.accept(context, keys, true)?;
             return Ok(Waits::InLine(Box::new(context.clone()), ticket, place));
         }
+        // Counts the deferred writes of every credential, so the estimate is rather late than
+        // early.
         let ahead = self.durable.shared.scheduler.lock().len();
         let budget = &pending.operation.budget;
         let expected = self
@@ -290,6 +350,8 @@ impl Writes {
         Ok(Waits::Deferred(place))
     }
 
+    /// Records a write, and then lets it wait for its turn. If the journal fails, the write is
+    /// refused, and its places are dropped: nothing was sent.
     async fn hand_over(self: &Arc<Self>, pending: Arc<PendingWrite>, record: Record, waits: Waits) {
         let accepted = self.commit(vec![Change::Accept(Box::new(record))]).await;
         if let Err(error) = accepted {
@@ -297,6 +359,7 @@ impl Writes {
             return;
         }
         match waits {
+            // Its task has the place from the start.
             Waits::InLine(context, ticket, place) => {
                 pending.queued(None);
                 let write = ActiveWrite::new(*context, ticket, Some(pending.clone()));
@@ -307,6 +370,9 @@ impl Writes {
     }
 
     /// Lets a write wait for the scheduler.
+    ///
+    /// The stage and the place come first: a write that the scheduler knows may be taken from there
+    /// at any moment.
     pub(super) fn defer(&self, pending: &Arc<PendingWrite>, mut place: LanePosition) {
         place.wait_named();
         let turn = place.turn();
@@ -348,6 +414,7 @@ pub(super) fn summary_of(context: &RequestContext) -> Summary {
 }
 
 /// Returns a write as the journal takes it in.
+/// The state is `Queued`, and there was no attempt. Without a key the fingerprint is zero.
 fn record(pending: &PendingWrite, summary: Bytes, request: Bytes) -> Record {
     let key = pending.key.as_ref();
     Record {

@@ -38,7 +38,9 @@ pub struct LineKey {
 
 #[derive(Debug, Default)]
 struct Line {
+    /// Writes with open lanes, in the order of acceptance.
     ready: BTreeSet<Turn>,
+    /// The writes of `ready`, the most urgent first. Both sets always have the same writes.
     urgent: BTreeSet<(Urgency, Turn)>,
     /// Writes whose lanes are closed.
     blocked: BTreeSet<Turn>,
@@ -47,6 +49,8 @@ struct Line {
 }
 
 impl Line {
+    /// Returns the write whose turn it is, and counts it as scheduled. It stays in the line until
+    /// `leave`.
     fn next(&mut self) -> Option<Turn> {
         let oldest = self.since_oldest + 1 >= OLDEST_EVERY;
         let turn = match oldest {
@@ -65,18 +69,23 @@ impl Line {
 /// All writes that wait to be scheduled; `T` is a write.
 #[derive(Debug)]
 pub struct Scheduler<T> {
+    /// A line is removed with its last write, so memory is bounded by what waits.
     lines: HashMap<LineKey, Line>,
     /// The lines in the order of their turns. It may contain lines that are gone.
     ring: VecDeque<LineKey>,
     /// The writes before their budgets, by credential and operation, and their number.
     standing: HashMap<(Credential, Arc<str>), BTreeSet<Turn>>,
+    /// The number of all writes in `standing`; at most [`MOST`].
     stand: usize,
+    /// Every write that waits here, with what is needed to find it in its line.
     writes: HashMap<Turn, (T, LineKey, Urgency)>,
-    /// The pauses, and since when.
+    /// The pauses, and since when. Several may hold back one write; each ends by itself.
     paused: HashMap<Pause, Instant>,
 }
 
 /// A set of writes that are not scheduled for now.
+///
+/// They keep their places, and other lines go on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Pause {
     /// All of a credential.
@@ -157,6 +166,9 @@ impl<T> Scheduler<T> {
     /// Returns the writes that are brought before their budgets now, each with its turn and line.
     /// They count until [`Scheduler::gone`] is called with these. `follows` says whether a write
     /// waits in its lanes for no others than these.
+    ///
+    /// One write for each line and round: callers take turns, however many writes each of them has.
+    /// A call that schedules nothing looks at each line once.
     pub fn schedule(
         &mut self,
         follows: impl Fn(Credential, Turn, &BTreeSet<Turn>) -> bool,
@@ -168,6 +180,8 @@ impl<T> Scheduler<T> {
             let Some(key) = self.ring.pop_front() else {
                 break;
             };
+            // The line is gone: its last write left otherwise. If it comes back, it joins the ring
+            // again.
             if !self.lines.contains_key(&key) {
                 continue;
             }
@@ -188,6 +202,8 @@ impl<T> Scheduler<T> {
         scheduled
     }
 
+    /// Takes the next write of a line out. `None` if the line is paused, enough of its operation
+    /// stand before the budget, or none of its writes may be scheduled.
     fn next_of(
         &mut self,
         key: &LineKey,
@@ -202,6 +218,7 @@ impl<T> Scheduler<T> {
             return None;
         }
         let line = self.lines.get_mut(key)?;
+        // Only if no lanes are open: a write that may join a batch of those that stand already.
         let turn = line.next().or_else(|| {
             let standing = standing.filter(|_| key.merges)?;
             let mut blocked = line.blocked.iter().take(LOOKED_AT);
@@ -212,6 +229,7 @@ impl<T> Scheduler<T> {
     }
 
     /// Notes that a scheduled write no longer stands before its budget.
+    /// Nothing happens if it was not among them, so a second call does no harm.
     pub fn gone(&mut self, turn: Turn, key: &LineKey) {
         let group = (key.credential, key.operation.clone());
         if let Some(standing) = self.standing.get_mut(&group)
@@ -256,6 +274,7 @@ impl<T> Scheduler<T> {
         let writes = self.writes.iter();
         let of_those = writes.filter(|(_, (_, line, _))| refused.contains(&line.credential));
         let mut turns: Vec<Turn> = of_those.map(|(turn, _)| *turn).collect();
+        // In the order of acceptance, in which they are ended.
         turns.sort_unstable();
         turns
             .into_iter()
@@ -280,6 +299,9 @@ impl<T> Scheduler<T> {
 
     /// Returns how many of these wait here that were accepted before this turn, and how many stand
     /// before their budget.
+    ///
+    /// The writes of all callers count, since they share the budget. Urgency is left out, so this
+    /// is a position by age.
     pub fn before(&self, turn: Turn, credential: Credential, operation: &str) -> (usize, usize) {
         let mut ahead = 0;
         for (key, line) in &self.lines {
@@ -287,6 +309,7 @@ impl<T> Scheduler<T> {
                 ahead += below(&line.ready, turn) + below(&line.blocked, turn);
             }
         }
+        // Those before the budget are counted apart, for the budget knows when they leave.
         let group = (credential, Arc::from(operation));
         (ahead, self.standing.get(&group).map_or(0, BTreeSet::len))
     }
@@ -303,6 +326,7 @@ fn below(turns: &BTreeSet<Turn>, turn: Turn) -> usize {
     }
 }
 
+/// Returns whether any pause applies to a line. Costs nothing while nothing is paused.
 fn is_paused(paused: &HashMap<Pause, Instant>, line: &LineKey) -> bool {
     let operation = |credential| Pause::Operation(credential, line.operation.clone());
     !paused.is_empty()
