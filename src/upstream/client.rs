@@ -110,6 +110,7 @@ pub enum Attempt {
 }
 
 impl Spec {
+    /// Returns the settings with every time limit cut to [`LONGEST`].
     fn bounded(mut self) -> Self {
         for limit in [
             &mut self.connect,
@@ -129,10 +130,13 @@ impl Spec {
 /// Sends requests to the API. Clones share their connections.
 #[derive(Clone)]
 pub struct Client {
+    /// The client of all other requests, which keeps idle connections for reuse.
     http: legacy::Client<Connector, Full<Bytes>>,
     /// The client for [`NewConnection`], which keeps no connections.
     unpooled: legacy::Client<Connector, Full<Bytes>>,
     spec: Spec,
+    /// The credentials for a forwarding proxy, which reads each request. `None` for a tunnel: its
+    /// proxy gets them once, with the CONNECT, and must not pass them on to the API.
     proxy_authorization: Option<HeaderValue>,
     clock: Clock,
 }
@@ -163,6 +167,9 @@ impl Client {
         Self::assemble(plan, spec, clock)
     }
 
+    /// Creates a client over any way to dial. Chooses route and TLS once, for all connections.
+    ///
+    /// # Errors If the CA file or the TLS settings are unusable.
     pub(super) fn build(dial: Dial, spec: Spec, clock: Clock) -> Result<Self, StartError> {
         let offer = if spec.http2 {
             Offer::Both
@@ -183,6 +190,8 @@ impl Client {
         Ok(Self::assemble(plan, spec, clock))
     }
 
+    /// Configures hyper. The bounds on what hyper holds for the API are set here: the size of a
+    /// head, the receive windows, the idle connections.
     fn assemble(plan: Plan, spec: Spec, clock: Clock) -> Self {
         let proxy_authorization = match &plan.route {
             Route::Forward(gate) => gate.authorization.clone(),
@@ -205,6 +214,8 @@ impl Client {
             .http2_keep_alive_interval(PING_AFTER)
             .http2_keep_alive_timeout(PING_ANSWER)
             .http2_keep_alive_while_idle(false);
+        // Both clients differ only in this: zero idle connections turns off the pool, so that every
+        // request gets a connection of its own.
         let mut unpooled = http.clone();
         unpooled.pool_max_idle_per_host(0);
         let (http, unpooled) = (http.build(connector.clone()), unpooled.build(connector));
@@ -225,6 +236,11 @@ impl Client {
     /// Sends a request once. Path and query are forwarded byte for byte. Authority and `Host` come
     /// from the base, the framing fields from the body, and `Via` is appended. The caller is
     /// responsible for all other headers. Returns at the latest after the connect and head limits.
+    ///
+    /// The outcome is `NotSent` only if nothing was handed to a connection, or if hyper or the API
+    /// proves that it was not processed. Everything else without a final response is `Unknown`. The
+    /// body of an `Answered` attempt has further limits: for silence, and for the whole time since
+    /// the sending.
     pub async fn send(&self, request: Request<Bytes>) -> Attempt {
         let http = match request.extensions().get::<NewConnection>() {
             Some(NewConnection) => &self.unpooled,
@@ -242,6 +258,7 @@ impl Client {
         let early = tokio::select! {
             biased;
             result = &mut answer => Some(result),
+            // The time to connect ends here. The attempt goes on below, under the head limit.
             () = chosen(&mut captured) => None,
             () = tokio::time::sleep_until(connect_end.into()) => {
                 // No connection was chosen, so dropping the future cannot leave a request behind.
@@ -270,12 +287,16 @@ impl Client {
             }
             Err(error) => {
                 let handed = match &connection {
+                    // Without a chosen connection nothing was written. With one, it matters whether
+                    // the API could have closed it before the request arrived.
                     None => Handed::Not,
                     Some((_, how)) if how.was_kept() => Handed::ToKept,
                     Some(_) => Handed::ToNew,
                 };
                 let attempt = classify(&error, handed);
                 let detail = chain(&error);
+                // A malformed response is a defect of the API and rare. Other failures are routine,
+                // and the caller decides what they mean.
                 if matches!(attempt, Attempt::Unknown(Unknown::Malformed)) {
                     tracing::warn!(%detail, "response is malformed");
                 } else {
@@ -286,6 +307,8 @@ impl Client {
         }
     }
 
+    /// Rewrites a request for this hop: target, version, framing, `Host`, `Via` and the proxy's
+    /// credentials. Returns `None` if the path does not fit the base; then nothing is sent.
     fn prepare(&self, request: Request<Bytes>) -> Option<Request<Full<Bytes>>> {
         let (mut parts, body) = request.into_parts();
         let path = parts.uri.path_and_query().cloned();
@@ -307,6 +330,8 @@ impl Client {
         Some(Request::from_parts(parts, Full::new(body)))
     }
 
+    /// Returns the end of the wait for the head, and the outcome if it passes. The total limit is
+    /// reported where it is the shorter one, because operators tune the two separately.
     fn head_limit(&self, sent: Instant) -> (Instant, Unknown) {
         if self.spec.total < self.spec.head {
             (sent + self.spec.total, Unknown::TotalTimeout)
@@ -315,6 +340,8 @@ impl Client {
         }
     }
 
+    /// Makes a final response fit to be passed on, or rejects it as malformed. A malformed one may
+    /// follow a write that took effect, so its outcome is unknown.
     fn answered(&self, response: Response<Incoming>, sent: Instant) -> Attempt {
         // hyper consumes 1xx responses, except for a 101 without a request for it, which is no
         // final response.

@@ -4,6 +4,13 @@
 //! The client has this time limit too. It is repeated here because hyper continues to connect in
 //! the background after another connection became free. Such an attempt must end as well. A failure
 //! is logged when its reason changes, not at every attempt.
+//!
+//! Promises for abandoned requests: an HTTP/1.1 connection that ends before its request has a
+//! response is reset, never closed in order. The system then discards what it has not delivered
+//! yet. Otherwise the API could still receive and carry out a write that the gateway has given up.
+//!
+//! Whether a connection is abandoned is recorded in `life.rs`. Pooling, reuse and the choice
+//! between waiting for a connection and making one are hyper's.
 
 use std::error::Error;
 use std::io::{self, IoSlice};
@@ -39,10 +46,14 @@ pub(super) struct Connector {
 
 /// The settings that all connections share.
 pub(super) struct Plan {
+    /// Opens the stream below everything else: to the API, or to the proxy.
     pub(super) dial: Dial,
+    /// Direct, through a tunnel, or to a proxy that forwards. Fixed for the life of the client.
     pub(super) route: Route,
     /// `None` for an upstream without TLS.
     pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// The time limit for one connection, from the first look-up of the name to the end of the TLS
+    /// handshake.
     pub(super) limit: Duration,
     pub(super) clock: Clock,
     /// The last logged failure. `None` while connections succeed.
@@ -50,6 +61,8 @@ pub(super) struct Plan {
 }
 
 impl Connector {
+    /// Creates a connector. Its clones share the plan, and with it the failure that was logged
+    /// last.
     pub(super) fn new(plan: Plan) -> Self {
         Self {
             plan: Arc::new(plan),
@@ -81,6 +94,8 @@ impl Service<Uri> for Connector {
 }
 
 impl Plan {
+    /// Makes one connection: the stream, then the tunnel, then TLS. TLS is always spoken with the
+    /// API itself, even through a tunnel, so a proxy sees neither tokens nor bodies.
     async fn connect(&self, target: Uri) -> Result<Link, ConnectFailure> {
         let dial = self.dial.clone();
         let (stream, forwarded) = match &self.route {
@@ -102,6 +117,8 @@ impl Plan {
         Ok(Link::new(io, Kind { h2, forwarded }, self.clock.now()))
     }
 
+    /// Logs a failure if its reason differs from that of the failure before, and the first success
+    /// after failures. Connections that hyper makes in the background are included.
     fn tell(&self, result: &Result<Link, ConnectFailure>) {
         let mut trouble = self.trouble.lock();
         match result {
@@ -119,6 +136,9 @@ impl Plan {
 }
 
 /// Opens a CONNECT tunnel through the proxy to the target.
+///
+/// The proxy gets its credentials here and only here. A rejected CONNECT counts as a failure of the
+/// proxy, whatever status it names.
 async fn tunnel(dial: Dial, gate: &Gate, target: Uri) -> Result<Stream, ConnectFailure> {
     let tunnel = Tunnel::new(gate.uri.clone(), dial);
     let tunnel = match &gate.authorization {
@@ -129,11 +149,17 @@ async fn tunnel(dial: Dial, gate: &Gate, target: Uri) -> Result<Stream, ConnectF
 }
 
 /// Attributes any failure up to the proxy's response to the proxy.
+///
+/// A proxy that cannot be resolved or reached is therefore not reported as an unreachable API,
+/// which operators would look for in the wrong place.
 fn proxy_failure(error: impl Error + Send + Sync + 'static) -> ConnectFailure {
     ConnectFailure::new(NotSent::Proxy, Some(Box::new(error)))
 }
 
 /// Performs the TLS handshake. Returns the encrypted stream and whether the peer chose HTTP/2.
+///
+/// ALPN alone decides about HTTP/2 (RFC 9113, section 3.2). A peer that names no protocol gets
+/// HTTP/1.1.
 async fn encrypt(
     stream: Stream,
     config: &Arc<ClientConfig>,
@@ -160,7 +186,9 @@ fn tls_failure(error: io::Error) -> ConnectFailure {
     ConnectFailure::new(reason, Some(Box::new(error)))
 }
 
+/// The properties of a connection that hyper must know before it sends a request.
 struct Kind {
+    /// Whether the peer chose HTTP/2. Then the connection carries many requests at once.
     h2: bool,
     /// Whether a proxy forwards the requests. hyper then writes the absolute URL into the request
     /// line.
@@ -168,9 +196,15 @@ struct Kind {
 }
 
 /// One connection, as hyper holds it.
+///
+/// Owned by a task of hyper. Every end of a connection passes through its `Drop`: after an error,
+/// at the end of its lifetime, or because an attempt was given up.
 pub(super) struct Link {
+    /// The stream that carries requests, already encrypted if the API has TLS.
     io: Stream,
     kind: Kind,
+    /// The state that this connection shares with the client, which reports each request and
+    /// response to it.
     life: Life,
     /// Dropped with the connection, which ends the task that would retire it.
     _open: watch::Sender<()>,
@@ -244,6 +278,7 @@ impl Write for Link {
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 
+    /// Passed on, because hyper otherwise copies head and body into one buffer.
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
     }

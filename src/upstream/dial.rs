@@ -1,7 +1,16 @@
 //! Byte streams to an address: over TCP, or in memory for tests and simulation.
 //!
-//! Every new connection resolves the name again and tries each of its addresses in turn. This
-//! module knows nothing of TLS, proxies, or the overall time limit; see `connect.rs`.
+//! Every new connection resolves the name again and tries its addresses in turn, each within a
+//! share of the time limit. Where a name has addresses of both families, the second family is tried
+//! as well after 300 ms (RFC 6555). This module knows nothing of TLS, proxies, or the overall time
+//! limit; see `connect.rs`.
+//!
+//! Promises about time, on Linux: bytes that the system took for a connection arrive within the
+//! late-arrival bound or never. The retransmission limit ensures it while a connection is open, and
+//! `Io::reset_when_dropped` when it is given up. Elsewhere only the reset applies.
+//!
+//! Failures are classified here as far as they concern reaching an address: no address, no time, or
+//! a refusal.
 
 use std::fmt;
 use std::io;
@@ -61,6 +70,8 @@ impl Io for DuplexStream {
     fn reset_when_dropped(&self) {}
 }
 
+/// TLS holds no bytes back on a drop, so resetting the stream below is enough. Its close alert is
+/// not sent.
 impl Io for TlsStream<Box<dyn Io>> {
     fn reset_when_dropped(&self) {
         self.get_ref().0.reset_when_dropped();
@@ -73,6 +84,7 @@ pub(super) type Stream = TokioIo<Box<dyn Io>>;
 /// Opens streams in memory, one for each connection of the client.
 #[derive(Clone)]
 pub struct MemoryConnector {
+    /// Called for every connection, possibly from several tasks at once.
     open: Arc<dyn Fn() -> BoxFuture<io::Result<DuplexStream>> + Send + Sync>,
 }
 
@@ -99,7 +111,9 @@ impl fmt::Debug for MemoryConnector {
 /// Opens a stream to an address.
 #[derive(Clone)]
 pub(super) enum Dial {
+    /// Over TCP, with the system's resolver.
     Tcp(HttpConnector<Names>),
+    /// In memory. The address is ignored: there is one peer.
     Memory(MemoryConnector),
 }
 
@@ -129,6 +143,8 @@ impl Dial {
 /// How long the system retransmits unacknowledged bytes (RFC 5482). Half of the late-arrival bound,
 /// so that no abandoned request arrives after the bound, and at most as long as the probes of a
 /// silent connection take.
+///
+/// At least 1 ms, because zero would mean the system's default of many minutes.
 #[cfg(target_os = "linux")]
 fn user_timeout(late_arrival: Duration) -> Duration {
     (late_arrival / 2).clamp(Duration::from_millis(1), LONGEST_RETRANSMISSION)
@@ -146,6 +162,7 @@ impl Service<Uri> for Dial {
     fn call(&mut self, target: Uri) -> Self::Future {
         match self {
             Self::Tcp(connector) => {
+                // The future must own its connector, because it outlives the borrow of `self`.
                 let opening = connector.clone().oneshot(target);
                 Box::pin(async move {
                     let stream = opening.await.map_err(|error| dial_failure(error.into()))?;
@@ -164,6 +181,10 @@ impl Service<Uri> for Dial {
 }
 
 /// Classifies a failed dial by the known errors in its chain.
+///
+/// The order matters: an error of the resolver contains an `io::Error` too, which must not pass for
+/// one of the connect. Whatever is neither of the two counts as a refusal, which is safe, as
+/// nothing was sent.
 fn dial_failure(error: Box<dyn std::error::Error + Send + Sync>) -> ConnectFailure {
     let reason = if find::<Unresolvable>(error.as_ref()).is_some() {
         NotSent::Unresolved
@@ -185,6 +206,8 @@ pub(super) struct Names(GaiResolver);
 #[derive(Debug)]
 struct Unresolvable(io::Error);
 
+/// Resolves in the blocking pool, because the system's resolver blocks. Nothing is cached, so a
+/// changed address is noticed by the next connection.
 impl Service<Name> for Names {
     type Response = GaiAddrs;
     type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -31,11 +31,15 @@ pub struct ProxyVariables<'a> {
 /// Validated rules that choose the proxy for a destination.
 #[derive(Clone, Default)]
 pub struct ProxyRules {
+    /// The proxy of an https upstream.
     https: Option<Way>,
+    /// The proxy of a plain upstream.
     http: Option<Way>,
+    /// `NO_PROXY` as configured. Rewritten for the library once the port of the upstream is known.
     no: String,
 }
 
+/// The validated URL of a proxy. Its text may contain credentials, so it has no `Debug`.
 #[derive(Clone)]
 struct Way {
     text: String,
@@ -79,6 +83,8 @@ impl ProxyRules {
     }
 
     /// The route to `base`.
+    ///
+    /// The route depends on the base alone, so a client chooses it once and not for each request.
     pub(super) fn route(&self, base: &Base) -> Route {
         let way = if base.is_https() {
             &self.https
@@ -164,6 +170,7 @@ fn way(name: &'static str, value: &str) -> Result<Option<Way>, StartError> {
     }))
 }
 
+/// Takes address and credentials of the proxy from what the library understood.
 fn gate(intercept: &Intercept) -> Gate {
     Gate {
         uri: intercept.uri().clone(),
