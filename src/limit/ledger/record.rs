@@ -12,6 +12,14 @@
 //! cut.
 //!
 //! Order keys are keyed hashes; no name and no token is in the file.
+//!
+//! Numbers are big-endian. Times are whole milliseconds, and instants count from the boot of the
+//! machine. Unused bytes are zero. A change of the layout needs another magic: a gateway believes
+//! nothing of a file with a magic that it does not know.
+//!
+//! A file is believed as a whole or not at all. One record that is damaged, missing or out of order
+//! leaves in doubt what was sent, so nothing of the file is used. What the attempts still mean is
+//! decided in `replay.rs`; reading and writing the file is up to `file.rs`.
 
 use super::entry::{Charge, Intent, KnownEffect, NAME, Name};
 use crate::credential::Credential;
@@ -22,6 +30,7 @@ use std::time::Duration;
 
 /// Bytes of a record, and of the head of the file.
 pub(super) const RECORD: usize = 128;
+/// Names the format and its version.
 const MAGIC: &[u8; 4] = b"SGL2";
 /// Where the checksum is.
 const SUM: usize = RECORD - 8;
@@ -29,12 +38,16 @@ const SUM: usize = RECORD - 8;
 const FIRST_NAMES: std::ops::Range<usize> = 64..112;
 const MORE_NAMES: std::ops::Range<usize> = 16..112;
 
+// The kinds of records. An attempt begins with SENT and ends with ENDED. INTENT belongs to the
+// attempt that it names, and NAMES continues the names of the intent before it.
 const SENT: u8 = 1;
 const ENDED: u8 = 2;
 const INTENT: u8 = 3;
 const NAMES: u8 = 4;
 
 /// What is known of the effect, by the number in a record.
+///
+/// The order is that of [`KnownEffect`], whose discriminants are written.
 const EFFECTS: [KnownEffect; 3] = [KnownEffect::None, KnownEffect::Final, KnownEffect::Late];
 
 /// Flags of an intent: the write may change anything; it may act on anything of its credential; it
@@ -46,13 +59,18 @@ const DURABLE: u8 = 4;
 /// An attempt as the ledger knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AttemptRecord {
+    /// Grows with every attempt. A new process continues above the largest that is kept.
     pub(super) number: u64,
     /// When it was sent, or ended, since the boot of the machine.
     pub(super) at: Duration,
+    /// The budget, and how long the slot stays occupied.
     pub(super) charge: Charge,
+    /// Whether it has ended. Until then its slot is occupied, however old it is.
     pub(super) ended: bool,
     /// What is known of its effect; [`KnownEffect::Late`] while it is in flight.
     pub(super) effect: KnownEffect,
+    /// The writes that the attempt carries. Empty for a read, and when the end of an attempt is
+    /// appended, because the file has its intents already.
     pub(super) intents: Vec<Intent<Duration>>,
 }
 
@@ -61,11 +79,14 @@ pub(super) struct AttemptRecord {
 pub(super) struct Head {
     /// Derived from the key of the credential hashes.
     pub(super) key_check: [u8; 16],
+    /// The boot of the machine. Times of another boot cannot be compared with the present.
     pub(super) boot: [u8; 16],
+    /// How many records count. `parse` takes it from the file and ignores it in `expected`.
     pub(super) records: u64,
 }
 
 impl Head {
+    /// Returns the head with its checksum.
     pub(super) fn encode(&self) -> [u8; RECORD] {
         let mut bytes = [0; RECORD];
         bytes[..4].copy_from_slice(MAGIC);
@@ -89,6 +110,7 @@ impl AttemptRecord {
             hold,
             rate: InForce { rate, is_learned },
         } = self.charge;
+        // The places are those that `replay` reads.
         bytes[16..32].copy_from_slice(&account);
         bytes[32..40].copy_from_slice(&millis(self.at).to_be_bytes());
         bytes[40..48].copy_from_slice(&millis(hold).to_be_bytes());
@@ -103,6 +125,7 @@ impl AttemptRecord {
 }
 
 impl Intent<Duration> {
+    /// Appends the record of an intent, and as many of further names as it takes.
     fn encode(&self, attempt: u64, writer: &mut RecordWriter<'_>) {
         let flag = |is: bool, flag| if is { flag } else { 0 };
         let mut bytes = [0; RECORD];
@@ -126,6 +149,7 @@ impl Intent<Duration> {
         }
     }
 
+    /// Reads an intent, with the names of its first record only.
     fn decode(record: &[u8]) -> Option<Self> {
         let flags = *record.get(1)?;
         let names = get_names(record, FIRST_NAMES)?;
@@ -143,12 +167,15 @@ impl Intent<Duration> {
     }
 }
 
+/// Numbers records and seals them.
 struct RecordWriter<'o> {
+    /// The number of the next record: its place in the file.
     number: u64,
     out: &'o mut Vec<u8>,
 }
 
 impl RecordWriter<'_> {
+    /// Appends a record of this attempt.
     fn put(&mut self, mut bytes: [u8; RECORD], attempt: u64) {
         bytes[4..8].copy_from_slice(&short(self.number));
         bytes[8..16].copy_from_slice(&attempt.to_be_bytes());
@@ -158,7 +185,11 @@ impl RecordWriter<'_> {
     }
 }
 
-/// The attempts of a file, or why it cannot be believed.
+/// Returns the attempts of a file in the order of their numbers, or why the file cannot be
+/// believed. The reason is for the log.
+///
+/// The checks go from general to particular, so that the reason is the one that an operator can act
+/// on: a changed key or a restarted machine is not reported as damage.
 pub(super) fn parse(bytes: &[u8], expected: Head) -> Result<Vec<AttemptRecord>, &'static str> {
     let damaged = "the ledger is damaged";
     let (head, rest) = bytes
@@ -178,6 +209,8 @@ pub(super) fn parse(bytes: &[u8], expected: Head) -> Result<Vec<AttemptRecord>, 
     }
     let count = number(head, 36).ok_or(damaged)?;
     let count = usize::try_from(count).map_err(|_| damaged)?;
+    // Records behind the count were written by a process that was killed before it wrote the head,
+    // and so before it acted on them.
     let mut records = rest.chunks_exact(RECORD);
     if records.len() < count {
         return Err("the ledger is cut short");
@@ -185,6 +218,7 @@ pub(super) fn parse(bytes: &[u8], expected: Head) -> Result<Vec<AttemptRecord>, 
     let mut attempts = BTreeMap::new();
     for at in 0..count as u64 {
         let record = records.next().ok_or(damaged)?;
+        // The number finds a record that is whole but in the wrong place.
         if !is_sealed(record) || record[4..8] != short(at) {
             return Err(damaged);
         }
@@ -194,6 +228,9 @@ pub(super) fn parse(bytes: &[u8], expected: Head) -> Result<Vec<AttemptRecord>, 
 }
 
 /// Applies a record to its attempt. `None` if it makes no sense.
+///
+/// A record of an attempt replaces the one before and inherits its intents. An attempt that had no
+/// effect loses them: its writes were not carried out by it.
 fn replay(record: &[u8], attempts: &mut BTreeMap<u64, AttemptRecord>) -> Option<()> {
     let attempt = number(record, 8)?;
     let known = attempts.get_mut(&attempt);
@@ -234,6 +271,7 @@ fn replay(record: &[u8], attempts: &mut BTreeMap<u64, AttemptRecord>) -> Option<
     Some(())
 }
 
+/// Writes the number of names, and the names. The caller passes no more than there is room for.
 fn put_names(bytes: &mut [u8; RECORD], place: std::ops::Range<usize>, names: &[Name]) {
     bytes[2] = u8::try_from(names.len()).unwrap_or(u8::MAX);
     for (to, name) in bytes[place].chunks_exact_mut(NAME).zip(names) {
@@ -241,6 +279,7 @@ fn put_names(bytes: &mut [u8; RECORD], place: std::ops::Range<usize>, names: &[N
     }
 }
 
+/// Reads the names of a record. A number above the room for them reads as many as there are.
 fn get_names(record: &[u8], place: std::ops::Range<usize>) -> Option<Vec<Name>> {
     let names = record.get(place)?.chunks_exact(NAME);
     let count = usize::from(*record.get(2)?);
@@ -248,6 +287,7 @@ fn get_names(record: &[u8], place: std::ops::Range<usize>) -> Option<Vec<Name>> 
     names.collect()
 }
 
+/// Returns the number at this place.
 fn number(bytes: &[u8], at: usize) -> Option<u64> {
     let bytes = bytes.get(at..at + 8)?;
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
@@ -271,6 +311,7 @@ fn checksum(bytes: &[u8]) -> [u8; 8] {
     hash.to_be_bytes()
 }
 
+/// Sets the checksum of a record that is otherwise complete.
 fn seal(bytes: &mut [u8; RECORD]) {
     let sum = checksum(&bytes[..SUM]);
     bytes[SUM..].copy_from_slice(&sum);
