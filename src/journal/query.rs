@@ -3,6 +3,11 @@
 //! Sealed columns are opened here, the others returned as in [`Record`]. Requests and responses
 //! stand at the end of a row, so that SQLite does not read them for a list. A row that makes no
 //! sense is reported as damaged and never guessed.
+//!
+//! Nothing here writes. Each function runs while its caller has the one connection locked, so a
+//! slow one delays every commit. That is why lists are limited and why counting goes in pieces.
+//!
+//! Statements are cached by their text. Every text is fixed, or put together from few parts.
 
 use super::error::Fault;
 use super::record::{Filter, KeyHash, Record, Remembered, State, WorkspaceHash, time};
@@ -40,6 +45,8 @@ pub(super) fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
 }
 
 /// Returns a write with everything that is kept of it, or `None` if there is none of this id.
+///
+/// Damage is an error and never `None`, which would say that the write was never accepted.
 pub(super) fn get(
     connection: &Connection,
     key: &Key,
@@ -51,6 +58,9 @@ pub(super) fn get(
 }
 
 /// Returns the write of a credential under a key; an index makes sure that there is only one.
+///
+/// The write may have ended. It is found until it is forgotten, which is how a repeated request
+/// gets the first response.
 pub(super) fn find(
     connection: &Connection,
     seal: &Key,
@@ -95,6 +105,8 @@ pub(super) fn list(
             },
             filter.state.map(|state| Value::Integer(state.number())),
         ),
+        // Ids grow in the order of acceptance, so the last id of one page continues the list.
+        // Writes accepted meanwhile come behind it.
         ("id > ?", filter.after.map(|id| bytes(id.bytes()))),
     ];
     let mut sql = format!("{BARE} WHERE TRUE");
@@ -119,6 +131,9 @@ pub(super) fn list(
 
 /// Returns the writes that have not ended, in the order of their ids, with their requests. All of
 /// them are in memory at once, which their callers bound when they accept.
+///
+/// Called when the gateway starts. One damaged row fails the whole call, because a write that is
+/// left out would be lost in silence.
 pub(super) fn unfinished(connection: &Connection, key: &Key) -> Result<Vec<Record>, Fault> {
     let sql = format!("{ALL} WHERE state IN (?1, ?2) ORDER BY id");
     let mut statement = connection.prepare_cached(&sql)?;
@@ -195,6 +210,7 @@ pub(super) fn count_ended(
             of.or_default().add(size(row.get(3)?));
         }
     }
+    // A piece that is not full was the last.
     Ok(last.filter(|_| seen == most))
 }
 
@@ -206,6 +222,9 @@ fn size(length: i64) -> u64 {
 /// Returns the rows of at most `most` writes that ended before this, of one credential or of all,
 /// and their bytes. The first that ended comes first, and of those that ended together the first
 /// accepted.
+///
+/// Only rows and sizes are read, no contents. The size is what `count_ended` adds up, so that both
+/// sums agree.
 pub(super) fn oldest(
     connection: &Connection,
     of: Option<Credential>,
@@ -229,6 +248,8 @@ pub(super) fn oldest(
 /// Reads a row of [`ALL`]. An empty request of an ended write was erased; of any other write it is
 /// damage, because even an empty one has a seal.
 fn whole(row: &Row<'_>, key: &Key) -> Result<Record, Fault> {
+    // The small columns come first. Their id is needed to open the sealed ones, and to report which
+    // write is damaged.
     let record = bare(row, key)?;
     let damaged = |_| Fault::Damaged(Some(record.id));
     let request = match row
@@ -255,6 +276,8 @@ fn whole(row: &Row<'_>, key: &Key) -> Result<Record, Fault> {
 
 /// Reads a row of [`BARE`], or the beginning of one of [`ALL`]. Request and response are left
 /// empty.
+///
+/// An id that cannot be read leaves nothing to name, so the damage is reported without one.
 fn bare(row: &Row<'_>, key: &Key) -> Result<Record, Fault> {
     let id = row.get(0).ok().and_then(|id| WriteId::from_bytes(id).ok());
     let id = id.ok_or(Fault::Damaged(None))?;

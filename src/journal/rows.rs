@@ -3,6 +3,11 @@
 //! Summaries, requests and responses are sealed on the way in; the other columns are as in
 //! [`Record`], times in milliseconds. A write that has ended (a state of 2 or more) is changed by
 //! no statement here; it can only be forgotten.
+//!
+//! A statement about a write reports how many rows it changed, and that number is the check:
+//! changing a write that is absent or has ended is an error, not ignored. Nothing here begins or
+//! commits a transaction, except where forgetting needs one of its own. The writer gives each
+//! commit a savepoint, within one transaction for the batch.
 
 use super::error::{Fault, JournalError};
 use super::query::{COMMITS, get};
@@ -56,6 +61,9 @@ fn execute(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> rusqlit
 
 /// Adds what the format did not have when the journal was made. Safe to repeat. The version of the
 /// format stays, because an earlier gateway can still use the file.
+///
+/// Only additions that an earlier gateway passes over belong here: a nullable column, another
+/// table.
 pub(super) fn complete(connection: &Connection) -> rusqlite::Result<()> {
     if connection.prepare("SELECT summary FROM writes").is_err() {
         connection.execute_batch("ALTER TABLE writes ADD COLUMN summary BLOB")?;
@@ -79,6 +87,8 @@ pub(super) fn reseal(connection: &Connection, old: &Key, new: &Key) -> Result<us
     let ids: Vec<_> = ids.collect::<rusqlite::Result<_>>()?;
     for id in &ids {
         let id = WriteId::from_bytes(*id).map_err(|_| Fault::Damaged(None))?;
+        // Only the ids of all writes are in memory at once. Of the contents, one write at a time
+        // is.
         let record = get(connection, old, id)?.ok_or(Fault::Damaged(Some(id)))?;
         let Sealed {
             request,
@@ -103,10 +113,14 @@ pub(super) fn apply(connection: &Connection, key: &Key, change: &Change) -> Resu
     let run = |sql, values: &[&dyn ToSql]| execute(connection, sql, values);
     match change {
         Change::Accept(record) => accept(connection, key, record),
+        // Keeps `dispatched` and the number of attempts: the attempt took place, even without
+        // effect.
         Change::Requeue(id) => {
             let sql = "UPDATE writes SET state = ?2 WHERE id = ?1 AND state < 2";
             found(run(sql, params![id.bytes(), State::Queued.number()]))
         }
+        // Committed before the attempt is sent. After a crash, a write in this state may have taken
+        // effect.
         Change::Dispatch(id, at) => {
             // The count of attempts stays at the largest `u32`.
             let sql = "UPDATE writes SET state = ?2, dispatched = ?3,
@@ -114,6 +128,8 @@ pub(super) fn apply(connection: &Connection, key: &Key, change: &Change) -> Resu
             let state = State::Dispatched.number();
             found(run(sql, params![id.bytes(), state, millis(*at)]))
         }
+        // Rejected before the statement, which would otherwise erase the request of a write that
+        // goes on.
         Change::End { state, .. } if !state.has_ended() => Err(Fault::Bug(not_final(*state))),
         Change::End {
             id,
@@ -128,6 +144,7 @@ pub(super) fn apply(connection: &Connection, key: &Key, change: &Change) -> Resu
             let state = state.number();
             found(run(sql, params![id.bytes(), state, millis(*at), answer]))
         }
+        // The unique index refuses a key that the new owner already uses.
         Change::Rebind {
             id,
             credential,
@@ -156,6 +173,7 @@ pub(super) fn apply(connection: &Connection, key: &Key, change: &Change) -> Resu
             run(sql, params![credential.bytes(), millis(*since)])?;
             Ok(())
         }
+        // Changes nothing if the credential was not refused.
         Change::Admitted(credential) => {
             let sql = "DELETE FROM refused WHERE credential = ?1";
             run(sql, params![credential.bytes()])?;
@@ -174,6 +192,8 @@ fn taken(error: rusqlite::Error) -> Fault {
 }
 
 /// Requires that a statement has found its write, and no other one in its new place.
+///
+/// The error does not tell an absent write from one that has ended: neither can be changed.
 fn found(changed: rusqlite::Result<usize>) -> Result<(), Fault> {
     match changed.map_err(taken)? {
         0 => Err(Fault::Refused(JournalError::Absent)),
@@ -217,13 +237,16 @@ fn not_final(state: State) -> JournalError {
 /// The secrets of a record, sealed under a key. Each is bound to the write and to its part of it,
 /// so that one copied into another column or row does not open.
 struct Sealed {
+    /// Never empty, because even an empty request has a seal.
     request: Vec<u8>,
+    /// `None` until the write ends, and for an end without a response.
     answer: Option<Vec<u8>>,
     /// `None` for a write of an earlier version, which had no summary.
     summary: Option<Vec<u8>>,
 }
 
 impl Sealed {
+    /// Seals all parts of a record.
     fn of(key: &Key, record: &Record) -> Result<Self, Fault> {
         let summary = Some(&record.summary).filter(|summary| !summary.is_empty());
         Ok(Self {
@@ -255,6 +278,8 @@ fn seal(key: &Key, id: WriteId, part: SealedPart, plain: &[u8]) -> Result<Vec<u8
 
 /// Forgets at most `most` writes that ended before this, in no particular order. Returns how many:
 /// fewer than `most` means that none is left.
+///
+/// The caller repeats it in pieces, so that commits get in between.
 pub(super) fn forget(connection: &Connection, before: i64, most: u32) -> Result<u64, Fault> {
     let mut statement = connection.prepare_cached(
         "DELETE FROM writes WHERE rowid IN
@@ -264,6 +289,8 @@ pub(super) fn forget(connection: &Connection, before: i64, most: u32) -> Result<
 }
 
 /// Forgets the workspaces and rejections of credentials that have no writes.
+///
+/// A credential with any write keeps both, even if all of its writes have ended.
 pub(super) fn forget_credentials(connection: &Connection) -> Result<(), Fault> {
     for table in ["workspaces", "refused"] {
         let mut statement = connection.prepare_cached(&format!(
