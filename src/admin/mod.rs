@@ -17,6 +17,9 @@
 //!
 //! Slow documents are built on threads of their own, one at a time, so that no request of a caller
 //! waits for an operator.
+//!
+//! Promises that a `GET` changes nothing that a caller could notice. This file has the pages that
+//! are read only; those with commands have a file each.
 
 pub mod access;
 mod cache;
@@ -55,22 +58,31 @@ use tokio::task::spawn_blocking;
 /// The admin service of a gateway.
 #[derive(Clone, Debug)]
 pub struct Admin {
+    /// The gateway that is looked at. The service has no state of the request path itself.
     gateway: Arc<Gateway>,
+    /// Who may do what. A reload replaces it, and the next request is judged by the new one.
     access: Arc<Swap<Access>>,
+    /// The URL of the API, for `/status` only.
     upstream: Arc<str>,
+    /// When the process began to serve, for the uptime.
     started: Instant,
     /// The budgets in earlier scrapes: their gauges must fall to zero when they are forgotten.
     shown: Arc<parking_lot::Mutex<BTreeSet<Arc<str>>>>,
+    /// The readers of `/live`: at most a few, and one document for all of them.
     streams: Streams,
+    /// Wrong tokens of a moment ago. Shared by all connections, or a new one would begin with a
+    /// clean slate.
     guesses: Arc<parking_lot::Mutex<Guesses>>,
     /// The turn to build a document: one at a time, so that many requests take no more than a
     /// thread.
     building: Arc<Semaphore>,
+    /// The log of this process. `None` in tests, which share one.
     log: Option<Arc<LogHandle>>,
 }
 
 impl Admin {
-    /// Creates the service of `gateway`, which talks to `upstream`.
+    /// Creates the service of `gateway`, which talks to `upstream`. There should be one for a
+    /// gateway: its clones share guesses, streams and the turn to build.
     pub fn new(gateway: Arc<Gateway>, access: Arc<Swap<Access>>, upstream: &str) -> Self {
         let started = gateway.clock().now();
         Self {
@@ -104,11 +116,14 @@ impl Admin {
         let admin = self.clone();
         service_fn(move |request: Request<B>| {
             let admin = admin.clone();
+            // No page has parameters in a body, so none is read. The server drops what arrives of
+            // it.
             let (mut head, _) = request.into_parts();
             // HEAD is GET without the body, which the server leaves out.
             if head.method == Method::HEAD {
                 head.method = Method::GET;
             }
+            // Infallible: every rejection is a response.
             async move { Ok(admin.answer(&Request::from_parts(head, ()), peer).await) }
         })
     }
@@ -116,12 +131,17 @@ impl Admin {
     /// Responds to one request: access first, then the page.
     async fn answer(&self, request: &Request<()>, peer: AdminPeer) -> Response<OuterBody> {
         let now = self.gateway.clock().now();
+        // Asked before the token is compared, and of use only if it is wrong: the right one is
+        // always accepted.
         let is_paused = self.guesses.lock().is_paused(peer, now);
+        // Before the path is known to exist: a peer without access cannot find out which pages
+        // there are.
         let admitted = self.access.get().admit(request, peer, is_paused);
         if let Err(why) = admitted {
             return self.deny(why, peer, now);
         }
-        // These have methods of their own; everything behind them is only read.
+        // These have methods of their own; everything behind them is only read. The check for `GET`
+        // must stay behind them.
         let path = request.uri().path();
         if path == "/cache" || path.starts_with("/cache/") {
             return self.cache(request).await;
@@ -145,7 +165,10 @@ impl Admin {
         match request.uri().path() {
             "/" => Self::page(),
             "/live" => self.live(),
+            // This page and `/status` go through all budgets, so they are built apart.
             "/metrics" => self.built(Self::metrics).await,
+            // Without a look at the gateway: an orchestrator kills a process whose probe fails,
+            // also one that is only busy.
             "/livez" => text(StatusCode::OK, "live\n"),
             "/readyz" => self.ready(),
             "/status" => {
@@ -172,6 +195,7 @@ impl Admin {
             tracing::warn!(peer = %address, count, "admin request rejected: wrong token");
         }
         let mut refused = text(why.status(), why.message());
+        // RFC 6585, section 4: how long to wait after 429.
         if why == Denied::Paused {
             let pause = HeaderValue::from(guesses::PAUSE.as_secs());
             refused.headers_mut().insert(header::RETRY_AFTER, pause);
@@ -192,6 +216,9 @@ impl Admin {
 
     /// Builds a response on a thread of its own: with many budgets it takes a while, and no request
     /// is to wait for it.
+    ///
+    /// Requests wait here for their turn. One that is dropped while it waits gives its turn away;
+    /// one that is dropped later is built to its end, because a blocking thread cannot be stopped.
     async fn built(
         &self,
         build: impl FnOnce(&Self) -> Response<OuterBody> + Send + 'static,
@@ -199,9 +226,12 @@ impl Admin {
         let turn = self.building.clone().acquire_owned().await;
         let admin = self.clone();
         let built = spawn_blocking(move || {
+            // Held by the thread and not by this future: otherwise a client that hangs up would let
+            // a second build begin beside the first.
             let _turn = turn;
             build(&admin)
         });
+        // The only error is a panic of `build`.
         built.await.unwrap_or_else(|_| {
             text(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -213,8 +243,10 @@ impl Admin {
     /// Returns the metrics. A budget that is forgotten keeps its gauges, at zero.
     fn metrics(&self) -> Response<OuterBody> {
         let accounts = self.gateway.budgets().snapshot();
+        // By name of the budget, over all credentials: a label per credential would have no bound.
         let mut gauges = gauges(&accounts);
         {
+            // Bounded by the route table: each name is that of one of its budgets.
             let mut shown = self.shown.lock();
             for budget in shown.iter() {
                 gauges.entry(budget.clone()).or_default();
@@ -254,6 +286,7 @@ impl Admin {
         }
     }
 
+    /// Returns the time since the service was created.
     fn uptime(&self) -> Duration {
         self.gateway
             .clock()
@@ -265,9 +298,13 @@ impl Admin {
     fn not_ready(&self) -> Vec<&'static str> {
         let mut why = Vec::new();
         if self.gateway.is_draining() {
+            // While requests in flight are finished. A load balancer takes the node out of
+            // rotation.
             why.push("stopping: no new requests are taken");
         }
         if !self.gateway.budgets().is_driven() {
+            // The task that serves the queues has ended. Stored responses still work, everything
+            // else would wait until its deadline.
             why.push("budgets: nobody serves those who wait; the log says why");
         }
         why
@@ -323,6 +360,7 @@ impl Admin {
     }
 }
 
+/// Returns a response for people and probes: a sentence with its end of line.
 fn text(status: StatusCode, text: &'static str) -> Response<OuterBody> {
     respond(
         status,
@@ -331,6 +369,7 @@ fn text(status: StatusCode, text: &'static str) -> Response<OuterBody> {
     )
 }
 
+/// Returns a JSON document, indented, because people read it too.
 fn document(status: StatusCode, document: &Value) -> Response<OuterBody> {
     let kind = HeaderValue::from_static("application/json");
     respond(status, kind, format!("{document:#}\n"))
