@@ -2,6 +2,12 @@
 //!
 //! The only place that knows both the configuration and the parts. Nothing is decided here, read
 //! from disk or sent: what has a past or a connection is given.
+//!
+//! The order in `Assembly::gateway` is that of dependencies. A part knows those below it and none
+//! above, so each can be tested without a gateway.
+//!
+//! The functions below translate one section each. A reload calls some of them again and compares
+//! the results, so they depend on the configuration alone.
 
 use super::keeping::Keeping;
 use super::start_error::{AppError, failed};
@@ -47,7 +53,7 @@ const VIA: HeaderValue = HeaderValue::from_static("1.1 segment-gateway");
 /// provide its own.
 #[derive(Debug)]
 pub struct Assembly {
-    /// Values within their bounds.
+    /// Values within their bounds, compared with each other. Nothing is checked again here.
     pub config: Config,
     /// The operations of the API.
     pub table: Table,
@@ -90,6 +96,8 @@ impl Assembly {
             .collect();
         let metrics = Arc::new(Metrics::new(&names).map_err(failed)?);
         metrics.in_shadow(config.mode == Mode::Shadow);
+        // The hasher here and in the router must be the same: the ledger knows credentials by their
+        // hashes.
         let budgets = Budgets::new(
             bounds(&config),
             ledger,
@@ -111,6 +119,7 @@ impl Assembly {
                 marks: config.cache.marks,
             })),
             budgets,
+            // One set of lanes for held, deferred and batched writes: order holds across the kinds.
             lanes: Lanes::new(clock.clone()),
             quotas: Arc::new(Quotas::new(allowed(&config), QuantaClock::default())),
             tracer: tracer(&config, &metrics, &clock)?,
@@ -151,6 +160,9 @@ pub fn collector(config: &Config) -> Option<Collector> {
 }
 
 /// Starts the export of spans, if a collector is configured.
+///
+/// # Errors
+/// If the address of the collector cannot be used.
 fn tracer(
     config: &Config,
     metrics: &Arc<Metrics>,
@@ -166,7 +178,8 @@ fn tracer(
     started.transpose().map_err(failed)
 }
 
-/// Returns the durable writes over their journal. Nothing is recovered yet.
+/// Returns the durable writes over their journal. Nothing is recovered yet: `start.rs` does that
+/// once the gateway exists, because a recovered write may be sent at once.
 fn durable(config: &Config, keeping: Keeping) -> Durable {
     let bounds = DurableBounds {
         writes: config.journal.writes,
@@ -181,8 +194,10 @@ fn durable(config: &Config, keeping: Keeping) -> Durable {
     Durable::new(keeping.journal, keeping.outlasts, keeping.newest, bounds)
 }
 
-/// Returns the bounds of budgets and of their queues.
+/// Returns the bounds of budgets and of their queues. Only those of queues can be replaced: a
+/// budget keeps its terms for as long as the process lives.
 fn bounds(config: &Config) -> BudgetBounds {
+    // The bounds of the keys are far below `u32::MAX`; the fallback is there for the type alone.
     let at_once = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     BudgetBounds {
         terms: Terms {
@@ -196,7 +211,8 @@ fn bounds(config: &Config) -> BudgetBounds {
     }
 }
 
-/// Returns the bounds of queues, which a reload replaces.
+/// Returns the bounds of queues, which a reload replaces. Requests that wait already keep their
+/// places, even beyond new, lower bounds.
 pub(super) fn line_bounds(config: &Config) -> LineBounds {
     LineBounds {
         per_budget: config.queue.per_budget,
@@ -213,6 +229,7 @@ fn shadow(config: &Config) -> Option<model::ModelBounds> {
         per_budget: bounds.lines.per_budget,
         total: bounds.lines.total,
         bytes: bounds.lines.bytes,
+        // As many as there can be real ones, so the model leaves none out.
         budgets: MOST_ACCOUNTS,
     };
     (config.mode == Mode::Shadow).then_some(bounds)
@@ -221,6 +238,7 @@ fn shadow(config: &Config) -> Option<model::ModelBounds> {
 /// Returns the quotas of callers.
 pub(super) fn allowed(config: &Config) -> Allowed {
     let callers = &config.callers;
+    // Zero is out of bounds for both keys; `MIN` satisfies the type.
     let positive = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
     Allowed {
         rate: positive(callers.rate.limit),
@@ -240,6 +258,7 @@ pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         via: VIA,
         authority: authority(&config.upstream.url),
+        // Peers whose `X-Gateway-Caller` is believed.
         trusted: config.trusted(),
         write_patience: patience(config.write.max_wait),
         read_patience: patience(config.read.max_wait),
@@ -248,6 +267,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         largest_body: config.server.body_bytes.0,
         largest_stored: config.cache.largest_body.0,
         caller_timeout: config.wait.caller_timeout,
+        // The most that an attempt takes from its start: a connection, then everything else.
         longest_answer: config.upstream.connect_timeout + config.upstream.total_timeout,
         access: match config.log.access {
             LogAccess::Upstream => AccessLog::Upstream,
@@ -266,6 +286,8 @@ fn authority(url: &str) -> String {
 /// Returns the bounds of the layers around a request.
 pub fn stack_bounds(config: &Config) -> StackBounds {
     StackBounds {
+        // HTTP/1.1 serves one request per connection at a time, so this bound is never the tighter
+        // one.
         concurrent_requests: config.server.connections,
         request_body: config.server.body_timeout,
         response_body: config.server.response_timeout,
@@ -295,6 +317,7 @@ pub fn server_bounds(config: &Config) -> ServerBounds {
 /// # Errors
 /// If the URL, the CA file or a proxy variable is not usable.
 pub fn client(config: &Config, clock: &Clock) -> Result<Client, AppError> {
+    // Read here and not in the client, so that a simulation is not affected by the environment.
     let [https, http, no] = proxy_environment();
     let proxy = ProxyRules::parse(ProxyVariables {
         https: &https,
@@ -315,6 +338,7 @@ pub fn client(config: &Config, clock: &Clock) -> Result<Client, AppError> {
 pub fn upstream_spec(config: &Config, proxy: ProxyRules) -> Result<Spec, AppError> {
     let upstream = &config.upstream;
     Ok(Spec {
+        // Parsed again, although the configuration was checked: the client has rules of its own.
         base: Base::parse(&upstream.url).map_err(failed)?,
         ca_file: upstream.ca_file.clone(),
         connect: upstream.connect_timeout,
@@ -332,6 +356,7 @@ pub fn upstream_spec(config: &Config, proxy: ProxyRules) -> Result<Spec, AppErro
 
 /// Divides the times that belong to the API by `scale`, as the route table does with windows.
 pub fn scale_times(config: &mut Config, scale: u32) {
+    // Not the caller's waits and timeouts: those are in the time of this machine.
     config.budget.guard /= scale;
     config.budget.late_arrival /= scale;
     config.cache.settling /= scale;

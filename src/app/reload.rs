@@ -49,7 +49,10 @@ impl fmt::Debug for Reloads {
 /// The configuration in effect: that of the start, with the values that reloads applied.
 #[derive(Debug)]
 struct Present {
+    /// Values as they are applied: with times of the API already divided by the scale.
     config: Config,
+    /// The operations of the table in use. Those of a table that waits for a restart are not here,
+    /// so that the next reload finds them changed again.
     operations: Vec<OperationDef>,
 }
 
@@ -68,7 +71,9 @@ pub(super) struct Targets {
 /// Applies new configurations.
 #[derive(Debug)]
 pub(super) struct Reloader {
+    /// Fixed for the life of the process.
     targets: Targets,
+    /// Locked for the whole of a reload, and for a moment at a stop.
     present: Mutex<Present>,
 }
 
@@ -152,8 +157,11 @@ impl Reloader {
         // The address of a simulated API is this process's own, whatever the file says.
         if self.targets.simulated {
             let url = &present.config.upstream.url;
+            // Otherwise the key would count as changed and wait for a restart that changes nothing.
             loaded.config.upstream.url.clone_from(url);
         }
+        // `change.config` is what will be in effect: new values where a reload applies them, old
+        // ones elsewhere. Everything below reads that, and not `loaded.config`.
         let mut change = ConfigChange::of(&present.config, &loaded.config);
         let table = self.table(&present, &loaded, &change)?;
         let running = self.targets.gateway.router().table.get();
@@ -166,7 +174,7 @@ impl Reloader {
             change.waiting.push(OPERATIONS);
         }
         let table = table.filter(is_same);
-        // Nothing below this line fails.
+        // The last check. Nothing below this line fails.
         agree(&change)?;
         warn(&loaded, &change);
         let has_table = table.is_some();
@@ -190,6 +198,7 @@ impl Reloader {
             self.targets.access.set(access);
         }
         let level = change.config.log.level;
+        // Compared, so that a level set through `/log` survives a reload that does not change it.
         if level != present.config.log.level {
             self.targets.gateway.set_debug(level.tells_of_requests());
             let _ = self.targets.log.set(level);
