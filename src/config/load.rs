@@ -37,6 +37,9 @@ pub struct Loaded {
 
 impl Loaded {
     /// Returns the route table, with all windows divided by `time_scale`.
+    ///
+    /// # Errors
+    /// Not expected: a table was built from these operations when they were loaded.
     pub fn table(&self, time_scale: u32) -> Result<Table, Vec<ConfigProblem>> {
         let built = Table::build(
             self.operations.clone(),
@@ -81,7 +84,7 @@ impl Unusable {
 pub enum ValueSource {
     /// A key of the configuration.
     Key(&'static str),
-    /// An environment variable that stands for no key.
+    /// An environment variable that stands for no key, such as one with a secret.
     Variable(&'static str),
 }
 
@@ -112,6 +115,7 @@ fn load_with(
     environment: &Environment,
     probe: &dyn Fn(&Config) -> Vec<Unusable>,
 ) -> Result<Loaded, Vec<ConfigProblem>> {
+    // Without a file nothing is parsed, and every value comes from the environment or is a default.
     let text = path
         .map(text_of)
         .transpose()
@@ -125,6 +129,7 @@ fn load_with(
         .transpose();
     let document = document.map_err(|problem| vec![problem])?;
     let mut findings = Findings::default();
+    // A value that is wrong leaves the default, so everything below sees a complete configuration.
     let mut config = keys::read(document.as_ref(), environment, &mut findings);
     let mut problems = findings.problems;
     problems.extend(check::problems(&config, &findings.places));
@@ -135,6 +140,7 @@ fn load_with(
             problems.push(problem);
         }
     }
+    // Before the problems of the route table are added: theirs are in the order of another file.
     sort(&mut problems);
     // The URL is joined with paths that begin with a slash.
     config
@@ -201,6 +207,7 @@ pub fn state_directory_environment() -> Option<PathBuf> {
 /// case or else in lower case, empty where unset.
 pub fn proxy_environment() -> [String; 3] {
     ["HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"].map(|name| {
+        // The lower case is the older custom; a variable that is set but empty is final.
         let value = std::env::var_os(name).or_else(|| std::env::var_os(name.to_lowercase()));
         value.map_or_else(String::new, |value| value.to_string_lossy().into_owned())
     })
@@ -226,6 +233,7 @@ fn operations(
     let mut problems = std::mem::take(&mut findings.problems);
     match Table::build(operations.clone(), config.routes.defaults(), 1) {
         Ok(table) if problems.is_empty() => {
+            // The embedded table leaves nothing out, so only an own one is compared.
             let own = config.routes.file.as_ref();
             warnings.extend(own.and_then(|_| left_out(&operations)).map(|count| {
                 format!(
@@ -259,6 +267,7 @@ fn operations(
 /// Returns how many operations of the embedded table are not among these, if any. They are matched
 /// by method and path, because an own table may use other names.
 fn left_out(operations: &[OperationDef]) -> Option<usize> {
+    // The embedded table always parses, as a test shows; `None` would only drop a warning.
     let document = Document::parse(EMBEDDED_NAME, EMBEDDED_ROUTES).ok()?;
     let embedded = routes::read(&document, &mut Findings::default());
     let missing = embedded
@@ -277,6 +286,7 @@ fn is_same_route(one: &OperationDef, other: &OperationDef) -> bool {
 fn text_of(path: &Path) -> Result<String, ConfigProblem> {
     let read = || {
         let mut text = String::new();
+        // One byte more than the bound tells a file that is too large from one that just fits.
         let mut file = io::Read::take(std::fs::File::open(path)?, LARGEST_FILE + 1);
         io::Read::read_to_string(&mut file, &mut text)?;
         Ok::<_, io::Error>(text)
