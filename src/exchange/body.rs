@@ -1,6 +1,10 @@
 //! The bodies of responses: held in memory, or streamed from the API, as they are or decoded.
 //!
 //! A body reports its own errors; this module does not decide which kind a response gets.
+//!
+//! Three types, from the inside out: [`Body`] is what the gateway produces, [`Guarded`] counts it
+//! and contains its panics, [`OuterBody`] is what the server writes. None of them holds back bytes:
+//! what arrives is passed on with the next poll, so a slow caller slows the API's connection down.
 
 use crate::buffer::Buffer;
 use crate::cache::coding::Decoder;
@@ -60,10 +64,13 @@ impl HttpBody for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
+            // Bytes in memory cannot fail.
             Self::Held(body) => Pin::new(body)
                 .poll_frame(context)
                 .map_err(|never| match never {}),
             Self::Streamed(body) => Pin::new(body).poll_frame(context),
+            // What was read already goes first, in one piece. From then on the rest is polled
+            // directly.
             Self::Continued(first, rest) => match first.take() {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 None => Pin::new(rest).poll_frame(context),
@@ -78,6 +85,7 @@ impl HttpBody for Body {
         }
     }
 
+    // Must not be true too early: hyper stops polling then, and the caller would lose the rest.
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Held(body) => body.is_end_stream(),
@@ -89,6 +97,8 @@ impl HttpBody for Body {
         }
     }
 
+    // An exact hint becomes `Content-Length` if the head has none. A body of unknown length is sent
+    // in chunks.
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Held(body) => body.size_hint(),
@@ -98,6 +108,8 @@ impl HttpBody for Body {
             Self::Decoded(decoder) => SizeHint::with_exact(decoder.left() as u64),
             // Unknown until the last compressed byte has arrived.
             Self::Decoding(_) => SizeHint::default(),
+            // The bounds of the rest, moved up by the bytes in hand. An unknown upper bound stays
+            // unknown.
             Self::Continued(Some(first), rest) => {
                 let mut hint = rest.size_hint();
                 let first = first.len() as u64;
@@ -118,7 +130,9 @@ impl HttpBody for Body {
 #[derive(Debug)]
 pub struct Guarded<B> {
     inner: B,
+    /// The count of bodies in flight. Dropping the body, also when the caller hangs up, ends it.
     under_way: BodyUnderWay,
+    /// Whether the inner body panicked. Its state is then unknown, so nothing polls it any more.
     panicked: bool,
 }
 
@@ -154,6 +168,7 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin> HttpBody for Guar
                 this.under_way.panicked();
                 let cause = crate::tasks::panic_text(cause.as_ref());
                 tracing::error!(cause, "response body panicked");
+                // An error, not an end: a truncated response must not look complete.
                 Poll::Ready(Some(Err("the body panicked".into())))
             }
         }
@@ -249,13 +264,15 @@ impl HttpBody for OuterBody {
 pub enum Read {
     /// The whole body.
     Whole(Bytes),
-    /// A body beyond the bound: the bytes read, and the rest.
+    /// A body beyond the bound: the bytes read, and the rest. Nothing is lost, so the caller may
+    /// still stream both as [`Body::Continued`].
     Longer(Bytes, Box<AnswerBody>),
-    /// A body that broke off.
+    /// A body that broke off. What was read of it is dropped.
     Broken(BodyError),
 }
 
-/// Reads a body of at most `most` bytes.
+/// Reads a body of at most `most` bytes. There is no deadline here: the body's timeouts apply, or
+/// the caller sets one.
 pub async fn read(body: AnswerBody, most: usize) -> Read {
     read_within(body, most, |_| true).await
 }
@@ -267,6 +284,8 @@ pub(crate) async fn read_within(
     most: usize,
     mut has_room: impl FnMut(usize) -> bool,
 ) -> Read {
+    // The announced length saves copies while the buffer grows. A length beyond the bound reserves
+    // no more than the bound.
     let expected = usize::try_from(body.size_hint().lower()).unwrap_or(0);
     let mut bytes = Buffer::new(expected.min(most));
     let mut is_within = true;
@@ -278,9 +297,12 @@ pub(crate) async fn read_within(
                 bytes.push(&data);
                 is_within &= has_room(data.len());
             }
+            // A body that is read as a whole loses its trailers, which any recipient may discard
+            // (RFC 9110, section 6.5.1). Only a streamed body passes them on.
             Ok(Err(_trailers)) => {}
             Err(error) => return Read::Broken(error),
         }
+        // After the piece, so the bound is exceeded by one piece at most.
         if bytes.len() > most || !is_within {
             return Read::Longer(bytes.freeze(), Box::new(body));
         }

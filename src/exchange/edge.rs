@@ -4,6 +4,9 @@
 //! Hop-by-hop headers are not forwarded (RFC 9110, section 7.6.1), nor are the gateway's own. A
 //! request that can be understood in two ways is rejected rather than repaired, because the API
 //! might understand it in the other way.
+//!
+//! Paths and bodies pass unchanged. What the route table says about an operation is not known here,
+//! and the bytes of a head are checked before, by the line of the connection.
 
 use crate::cache::date;
 use crate::credential;
@@ -139,6 +142,7 @@ pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
     }
     // Only now is the framing of the body certain.
     check_encoding(headers)?;
+    // HTTP/1.0 allows a request without Host. The client sets its own towards the API in any case.
     if request.version() == Version::HTTP_11 && !headers.contains_key(header::HOST) {
         return Err(GatewayError::BadRequest(
             "The request has no Host (RFC 9112, section 3.2)",
@@ -224,6 +228,8 @@ pub(crate) fn target(uri: Uri) -> PathAndQuery {
     let root = PathAndQuery::from_static("/");
     match uri.into_parts().path_and_query {
         Some(target) if target.as_str().starts_with('/') => target,
+        // A target such as `http://host?a=b` has a query without a path. Its text begins with a
+        // slash.
         Some(target) => PathAndQuery::try_from(target.to_string()).unwrap_or(root),
         None => root,
     }
@@ -240,6 +246,7 @@ pub fn is_own(path: &str) -> bool {
     {
         return true;
     }
+    // The usual path ends here: without these signs, decoding would change nothing.
     let plain = !path.contains('%') && !path.contains("//") && !path.contains("/.");
     !plain && first_segment(path).as_deref() == Some(OWN.trim_start_matches('/').as_bytes())
 }
@@ -282,6 +289,7 @@ fn is_forwarded(name: &HeaderName) -> bool {
     let text = name.as_str();
     !(HOP_BY_HOP.contains(name)
         || NOT_FORWARDED.contains(name)
+        // The length follows from the body that is sent, which a batch may have put together.
         || *name == header::HOST
         || *name == header::CONTENT_LENGTH
         || NOT_FORWARDED_PREFIXES
@@ -297,6 +305,7 @@ pub fn clean_answer(headers: &mut HeaderMap, via: &HeaderValue) {
     headers.remove(REPLAYED);
     let is_own = |name: &&HeaderName| name.as_str().starts_with("x-gateway-");
     let mut removed: Vec<HeaderName> = headers.keys().filter(is_own).cloned().collect();
+    // Read before the loop removes `Connection` itself. A name that is no field name names nothing.
     removed.extend(connection_names(headers).filter_map(|name| name.parse().ok()));
     for name in HOP_BY_HOP.iter().chain(&removed) {
         headers.remove(name);
@@ -307,6 +316,7 @@ pub fn clean_answer(headers: &mut HeaderMap, via: &HeaderValue) {
 /// Dates a response at its arrival if it has no valid date (RFC 9110, section 6.6.1).
 pub fn date_answer(headers: &mut HeaderMap, now: SystemTime) {
     let mut dates = headers.get_all(header::DATE).iter();
+    // Two dates are as good as none: caches might count the age from different ones.
     let only = dates.next().filter(|_| dates.next().is_none());
     if only.is_some_and(|date| date::parse(date, now).is_some()) {
         return;
