@@ -21,6 +21,9 @@ const SHORTEST_KEY: usize = 16;
 /// The socket of operators, in the state directory.
 pub const SOCKET: &str = "admin.sock";
 const LOCK: &str = "lock";
+/// The marks: lengths of the lock file. 0 is a new or an old one, 1 a directory that was made and
+/// not used yet, 2 one whose owner may have sent something.
+///
 /// The length of the lock file says how far its owners got: a length needs no room on the disk.
 const MADE: u64 = 1;
 const USED: u64 = 2;
@@ -111,7 +114,9 @@ impl std::error::Error for StateError {}
 /// A state directory that this process owns. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct StateDirectory {
+    /// The directory as configured. Relative paths stay relative to the working directory.
     directory: PathBuf,
+    /// Whether an earlier owner may have sent something; read once, when the lock was taken.
     was_used: bool,
     /// Held open, since the lock is on it. `None` in a directory that is only inspected and has no
     /// lock yet.
@@ -142,7 +147,8 @@ impl StateDirectory {
     }
 
     /// Inspects the directory without changing anything. `None` if it does not exist yet, or
-    /// another process owns it.
+    /// another process owns it. The value holds the lock, if there is one: a start fails while it
+    /// lives.
     ///
     /// # Errors
     /// As [`StateDirectory::open`] has.
@@ -211,6 +217,8 @@ impl StateDirectory {
     /// Sets the length of the lock file, synced.
     fn mark(&self, mark: u64) -> Result<(), StateError> {
         let marked = self.lock.as_ref().map_or(Ok(()), |lock| {
+            // Synced before anything is sent: after a power failure the mark must not be older than
+            // the traffic.
             lock.set_len(mark)?;
             lock.sync_all()
         });
@@ -263,6 +271,8 @@ impl StateDirectory {
         };
         match <[u8; 32]>::try_from(found) {
             Ok(key) => Ok(Some(key)),
+            // A new key would make every record of the journal belong to nobody, so an operator
+            // decides.
             Err(_) if self.journal().exists() => Err(StateError::KeyLost(path)),
             // A kill of an earlier version may leave a part of it, which nothing used yet.
             Err(_) => Ok(None),
@@ -290,6 +300,8 @@ fn ours(directory: &Path) -> Result<(), StateError> {
             there.uid()
         ));
     }
+    // Reading is not checked: each file has a mode of its own. Who can write here could put another
+    // ledger in place.
     if there.mode() & 0o022 != 0 {
         return unsafe_(
             "others may write to it; take that away, e.g. `chmod go-w`, or name a directory below it \
