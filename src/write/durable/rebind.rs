@@ -6,7 +6,6 @@
 //! - A write is held while it is moved, so it is sent once: with the old token or with the new one.
 //!   What was sent with the old one stays with it.
 //! - The journal has the new owner before anything is sent with its token.
-//!
 //! - Under its `Idempotency-Key` a write is carried out once, by whichever token it is asked for.
 //!
 //! Writes keep their order among themselves. Those that the new credential has in the same lanes
@@ -34,16 +33,22 @@ const TOGETHER: usize = 64;
 
 /// The new owner of the writes. Nothing shows the token.
 struct Owner {
+    /// The hash of the new token, by which everything else knows it.
     credential: Credential,
+    /// The new token as it is sent, in place of the old one.
     authorization: HeaderValue,
 }
 
 /// A write that is held, and the changes for the journal.
 struct Held {
     pending: Arc<PendingWrite>,
+    /// The request with the new token, as the present routes understand it.
     context: RequestContext,
+    /// Its `Idempotency-Key`, hashed with the new credential.
     key: Option<Key>,
+    /// The size of what the journal keeps, which a token of another length changes.
     bytes: usize,
+    /// Kept together or not at all.
     changes: Vec<Change>,
 }
 
@@ -88,6 +93,13 @@ impl Writes {
         rebinding.await.map_err(|_| GatewayError::Internal)?
     }
 
+    /// Checks that the new token is of the workspace of the old one, and records that.
+    ///
+    /// The API is asked about the new token only. What it said of the old one is in the journal,
+    /// since it may not accept that any more.
+    ///
+    /// # Errors
+    /// As for [`Writes::operators_rebind`].
     async fn check_workspace(&self, from: Credential, owner: &Owner) -> Result<(), GatewayError> {
         let known = self.durable.journal().workspace(from).await;
         let known = known.map_err(|error| self.journal_failed(&error))?;
@@ -117,6 +129,13 @@ impl Writes {
         Ok(())
     }
 
+    /// Moves all deferred writes of a credential, [`TOGETHER`] at a time.
+    ///
+    /// What cannot be moved stays: it was sent, is being taken back, or has a key that the new
+    /// credential has used. If nothing is left, the pause of the old credential ends.
+    ///
+    /// # Errors
+    /// If the journal fails; the groups before stay moved.
     async fn rebind(&self, from: Credential, owner: &Owner) -> Result<Value, GatewayError> {
         let pendings = self.durable.deferred_of(from);
         let mut moved = 0;
@@ -133,7 +152,11 @@ impl Writes {
         Ok(json!({ "credential": to.to_string(), "moved": moved, "left": left }))
     }
 
-    /// Returns how many of these were moved.
+    /// Moves these writes. Returns how many were moved; the others go on with the old token.
+    ///
+    /// # Errors
+    /// If the journal failed for one of them. All are still either moved or let go: none stays
+    /// held.
     async fn rebind_some(
         &self,
         some: &[Arc<PendingWrite>],
@@ -177,6 +200,8 @@ impl Writes {
         held
     }
 
+    /// Returns a held write with the new token, and the changes for the journal. `None` if its
+    /// record is missing or not understood: then it stays with the old token.
     async fn rewritten(&self, pending: &Arc<PendingWrite>, owner: &Owner) -> Option<Held> {
         let record = self.durable.journal().get(pending.id).await.ok()??;
         let mut kept = KeptRequest::decode(&record.request)?;
@@ -188,6 +213,7 @@ impl Writes {
                 let key = idempotency::key(&kept.headers).ok()??;
                 Some(Key {
                     hash: self.key_hash(owner.credential, &key),
+                    // The fingerprint does not contain the token.
                     fingerprint: before.fingerprint,
                 })
             }
@@ -210,8 +236,9 @@ impl Writes {
         })
     }
 
-    /// Returns what stays under the key of the old credential. A request under that key must not
-    /// have the write carried out once more, and does not hear its outcome.
+    /// Returns what stays under the key of the old credential: a record whose outcome is unknown. A
+    /// request under that key must not have the write carried out once more, and does not hear its
+    /// outcome.
     fn left_under_key(&self, before: Record) -> Change {
         let now = self.clock.wall();
         Change::Accept(Box::new(Record {
@@ -231,6 +258,9 @@ impl Writes {
     }
 
     /// Moves a write to the lanes of its new owner, which the journal has.
+    ///
+    /// The new entry replaces the old one first, because callers that follow the old one look for
+    /// it as soon as that is handed over. The old place is dropped next, which opens the old lanes.
     fn change_hands(&self, held: Held, owner: &Owner) {
         let Held {
             pending, context, ..
@@ -262,6 +292,8 @@ impl Writes {
         let expected = self.budgets.leaves_behind(owner.credential, budget, ahead);
         let keys = self.order_keys(&context);
         let mut place = self.lanes.enter_named(owner.credential, keys, expected);
+        // An attempt with the old token may still take effect. Later writes wait for that as
+        // before.
         if let Some(until) = tries.doubt {
             place.stay_closed_for(until.saturating_duration_since(self.clock.now()));
         }

@@ -4,6 +4,11 @@
 //! new request is accepted. What had been sent and has no recorded answer is sent again if that can
 //! do no more than the first attempt and is not long ago. Otherwise its outcome is unknown, and its
 //! lanes stay closed for as long as it may still take effect.
+//!
+//! What was accepted with a waiting caller is deferred from here on: no caller waits for it any
+//! more. A retry under its key still finds it.
+//!
+//! Nothing is sent here. The scheduler begins to send after recovery has ended.
 
 use crate::exchange::priority;
 use crate::exchange::request::RequestContext;
@@ -71,8 +76,11 @@ impl Writes {
             .iter()
             .map(|one| (one.id, (one.credential, None)))
             .collect();
+        // What others may still do closes its lanes first. The attempts of the unfinished writes
+        // are noted.
         self.restore(left, &mut attempts);
         let mut recovered = Recovered::default();
+        // In the order of acceptance, so that each lane has its old order.
         for record in unfinished {
             let kept = KeptRequest::decode(&record.request);
             let kept = kept.ok_or(RecoveryError::NotUnderstood(record.id))?;
@@ -90,6 +98,7 @@ impl Writes {
         let (now, wall) = (self.clock.now(), self.clock.wall());
         let mut scheduler = self.durable.shared.scheduler.lock();
         for (credential, since) in refused {
+            // The wall clock may have been set back since; then the day of the pause begins again.
             let age = wall.duration_since(since).unwrap_or_default();
             let since = now.checked_sub(age).unwrap_or(now);
             scheduler.pause(Pause::Refused(credential), since);
@@ -119,6 +128,11 @@ impl Writes {
         (first, Some(now + self.router.settings.get().late))
     }
 
+    /// Lets one write of the last process go on: it waits for its turn, is retried, or ends with an
+    /// unknown outcome.
+    ///
+    /// # Errors
+    /// If its request is not understood.
     async fn go_on(
         &self,
         record: &Record,
@@ -136,6 +150,7 @@ impl Writes {
             first_doubt: had_left.then_some(first),
             doubt: had_left.then(|| until.unwrap_or(now)),
         };
+        // The keys are computed again, by the present routes.
         let keys = self.order_keys(&context);
         let summary = summary_of(&context).shortened();
         let new_write = new_write(record, &context, summary, bytes);
@@ -161,6 +176,7 @@ impl Writes {
             self.defer(&pending, place);
             return Ok(());
         }
+        // A retry could do more than the first attempt, or undo what others have done since.
         recovered.unknown += 1;
         self.end(&pending, State::Unknown, None, &Timing::of(&context))
             .await;
@@ -177,7 +193,8 @@ impl Writes {
         let accepted = self.clock.now();
         let mut nameless = kept.clone();
         self.ask_of(kept, accepted).or_else(|_| {
-            // The name that its caller gave was believed, or was not, by other rules.
+            // Other rules may have applied to the name that its caller gave. The write counts, not
+            // the name.
             nameless.headers.remove(crate::exchange::callers::CALLER);
             let context = self.ask_of(nameless, accepted);
             context.map_err(|_| RecoveryError::NotUnderstood(id))
@@ -185,6 +202,7 @@ impl Writes {
     }
 }
 
+/// Returns a recovered write as the registry takes it in, under its old id and key.
 fn new_write(
     record: &Record,
     context: &RequestContext,

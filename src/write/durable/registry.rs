@@ -4,7 +4,7 @@
 //! each, and so may one credential. Each write is known here by its id, and by its key, from before
 //! the journal has it until after the journal has its end.
 //!
-//! It carries nothing and waits for nothing.
+//! Sends nothing, records nothing, and never waits.
 
 use crate::credential::Credential;
 use crate::journal::{Journal, KeyHash, Remembered, State, WriteId, WriteIds};
@@ -46,11 +46,15 @@ pub struct Durable {
 
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// The writes themselves. In memory is only what the registry needs of them.
     pub(super) journal: Journal,
     /// Whether the journal outlasts the process.
     pub(super) outlasts: bool,
+    /// Bounds that are fixed at the start.
     pub(super) bounds: DurableBounds,
+    /// Makes the ids of new writes. They grow, also across restarts.
     pub(super) ids: WriteIds,
+    /// The writes that have not ended.
     pub(super) registry: Mutex<Registry>,
     /// The deferred writes that wait to be scheduled.
     pub(super) scheduler: Mutex<Scheduler<Arc<PendingWrite>>>,
@@ -67,8 +71,11 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     pub(super) by_id: HashMap<WriteId, Arc<PendingWrite>>,
+    /// Only writes with an `Idempotency-Key`. A key belongs to its credential.
     by_key: HashMap<(Credential, KeyHash), Arc<PendingWrite>>,
+    /// The bytes of all of them, as the journal keeps them.
     bytes: usize,
+    /// The load of each peer, removed with its last write. So is that of each credential.
     peers: HashMap<IpAddr, Load>,
     credentials: HashMap<Credential, Load>,
     /// What is remembered of those that have ended.
@@ -184,6 +191,10 @@ impl Durable {
     ///
     /// Two requests with one key cannot both claim it: the write is sent once, however often it is
     /// repeated meanwhile.
+    ///
+    /// The claim holds from before the journal is asked until [`Durable::release`]. There is room
+    /// only within four bounds: all writes and all bytes, and half of each for one peer and for one
+    /// credential. Halves are rounded up, so that a bound of one write admits one.
     pub(super) fn claim(&self, new_write: NewWrite) -> Claim {
         let bounds = &self.shared.bounds;
         let mut registry = self.shared.registry.lock();
@@ -191,7 +202,8 @@ impl Durable {
         if let Some(under_way) = key.and_then(|key| registry.by_key.get(&key)) {
             return Claim::UnderWay(under_way.clone());
         }
-        // Nobody gets more than half, not even by one write.
+        // Nobody gets more than half, not even by one write. Who has no writes has no load yet, so
+        // the size of a first write is checked by itself below.
         let peer = registry.peers.get(&new_write.caller.peer);
         let loads = [peer, registry.credentials.get(&new_write.credential)];
         let is_share_full = loads.into_iter().flatten().any(|own| {
@@ -211,6 +223,7 @@ impl Durable {
     }
 
     /// Adds a write that the last process left, whatever the bounds are now.
+    /// It was acknowledged, perhaps under larger bounds, and has to go on.
     pub(super) fn adopt(&self, new_write: NewWrite, tries: Tries) -> Arc<PendingWrite> {
         let pending = Arc::new(PendingWrite::new(new_write, tries));
         self.shared.registry.lock().add(pending.clone());
@@ -218,6 +231,8 @@ impl Durable {
     }
 
     /// Replaces a write by another with the same id: it was given to another credential.
+    ///
+    /// Both steps happen under one lock, so that nobody finds the id missing.
     pub(super) fn replace(
         &self,
         pending: &PendingWrite,
@@ -239,17 +254,25 @@ impl Durable {
     }
 
     /// Returns whether one more write of this credential can be remembered when it ends.
+    ///
+    /// Asked before acceptance: a write whose end could not be remembered might be carried out
+    /// twice, by a retry under its key.
     pub(super) fn has_room_for_end(&self, credential: Credential) -> bool {
         let registry = self.shared.registry.lock();
         self.retention().takes(&registry.ended, credential)
     }
 
     /// Removes a write that has ended, or was not accepted.
+    ///
+    /// If it was accepted, the journal has its end by now, and a request with its key finds it
+    /// there.
     pub(super) fn release(&self, pending: &PendingWrite) {
         self.shared.registry.lock().remove(pending);
     }
 
     /// Lets a deferred write wait to be scheduled.
+    ///
+    /// `is_ready` says whether its lanes are open. It is called under the lock of the scheduler.
     pub(super) fn scheduler(
         &self,
         pending: &Arc<PendingWrite>,
@@ -283,6 +306,7 @@ pub(super) fn line_of(pending: &PendingWrite) -> LineKey {
 }
 
 impl Load {
+    /// Adds a write of so many bytes.
     fn add(&mut self, bytes: usize) {
         self.writes += 1;
         self.bytes += bytes;
@@ -297,6 +321,7 @@ impl Load {
 }
 
 impl Registry {
+    /// Adds a write by its id and key, and to the loads of its peer and credential.
     fn add(&mut self, pending: Arc<PendingWrite>) {
         self.bytes += pending.bytes;
         let peer = self.peers.entry(pending.caller.peer).or_default();
@@ -310,6 +335,8 @@ impl Registry {
         self.by_id.insert(pending.id, pending);
     }
 
+    /// Removes exactly this write, from everything that `add` put it into. A second call does
+    /// nothing.
     fn remove(&mut self, pending: &PendingWrite) {
         // Another credential may have it under the same id by now.
         let known = self.by_id.get(&pending.id);

@@ -6,7 +6,16 @@
 //! DELETE /_gateway/writes/{id}                               takes it back, if it was not sent
 //! ```
 //!
-//! Only the credential that made a write sees it; to every other one it does not exist.
+//! Only the credential that made a write sees it; to every other one it does not exist (404), so
+//! that ids cannot be guessed.
+//!
+//! A write that has not ended is shown from memory, with its position and an estimate. One that has
+//! ended is shown from the journal, with the API's answer. A list shows all from the journal.
+//!
+//! A write can be taken back until it is sent, and again after an attempt without effect. From the
+//! first attempt that may have taken effect on, it cannot (409).
+//!
+//! Nothing here sends a write, and looking changes none.
 
 use crate::credential::{self, Credential};
 use crate::error::GatewayError;
@@ -35,12 +44,21 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The resource that a path names.
 enum Named {
+    /// The collection of all writes of a credential.
     All,
+    /// One write. A path whose id is malformed names nothing.
     One(WriteId),
 }
 
 impl Writes {
     /// Answers a request to one of the gateway's own paths.
+    ///
+    /// The order of the checks: path, credential, method. `HEAD` is answered like `GET`, and the
+    /// server leaves the body out.
+    ///
+    /// # Errors
+    /// If nothing is at the path, there is no credential, the method is not allowed (RFC 9110,
+    /// section 15.5.6), or as the operation on the resource says.
     pub(crate) async fn own(
         self: &Arc<Self>,
         method: &Method,
@@ -63,6 +81,12 @@ impl Writes {
         }
     }
 
+    /// Returns one page of a credential's writes, the oldest first.
+    ///
+    /// `next` is the id with which the following page is asked for. It is `null` on the last one.
+    ///
+    /// # Errors
+    /// If the query is malformed, or the journal fails.
     async fn list_writes(
         &self,
         credential: Credential,
@@ -75,6 +99,7 @@ impl Writes {
             state: page.state,
             after: page.after,
         };
+        // One more than the page has says whether there is another page.
         let listed = self.durable.journal().list(filter, page.limit + 1).await;
         let mut records = listed.map_err(|error| self.journal_failed(&error))?;
         let has_more = records.len() > page.limit;
@@ -86,6 +111,11 @@ impl Writes {
         Ok(own(&document, None))
     }
 
+    /// Returns one write. While it has not ended, `Retry-After` says when to look again, after
+    /// [`LOOK_AGAIN`] at the latest.
+    ///
+    /// # Errors
+    /// If the credential has no such write, or the journal fails.
     async fn show_write(&self, credential: Credential, id: WriteId) -> Result<Reply, GatewayError> {
         if let Some(pending) = self.live_of(credential, id) {
             let look_again = self.until_end(&pending).min(LOOK_AGAIN);
@@ -99,12 +129,18 @@ impl Writes {
     }
 
     /// Returns a write that has been acknowledged and has not ended.
+    /// A write that is still being accepted may yet be refused, so it is not shown.
     fn live_of(&self, credential: Credential, id: WriteId) -> Option<Arc<PendingWrite>> {
         let pending = self.durable.pending(id)?;
         let is_accepted = !matches!(pending.stage(), Stage::Accepting | Stage::Released(_));
         (pending.credential == credential && is_accepted).then_some(pending)
     }
 
+    /// Returns the record of a write.
+    ///
+    /// # Errors
+    /// If there is none, or another credential made it; the caller cannot tell these apart. If the
+    /// journal fails.
     async fn record_of(&self, credential: Credential, id: WriteId) -> Result<Record, GatewayError> {
         let found = self.durable.journal().get(id).await;
         let found = found.map_err(|error| self.journal_failed(&error))?;
@@ -112,13 +148,21 @@ impl Writes {
         own.ok_or(GatewayError::NotFound)
     }
 
+    /// Takes a write back, and returns it as it ended.
+    ///
+    /// A second `DELETE` gets the same response, because the record decides.
+    ///
+    /// # Errors
+    /// If the credential has no such write, it was sent or has ended otherwise, or the journal
+    /// fails.
     async fn take_back(
         self: &Arc<Self>,
         credential: Credential,
         id: WriteId,
     ) -> Result<Reply, GatewayError> {
         if let Some(pending) = self.live_of(credential, id) {
-            // It goes on if its caller hangs up.
+            // It goes on if its caller hangs up. Otherwise the write could stay in the stage
+            // `Cancelling`.
             let writes = self.clone();
             let cancelling = tasks::detached(async move { writes.cancel(&pending).await });
             cancelling.await.map_err(|_| GatewayError::Internal)??;
@@ -134,6 +178,9 @@ impl Writes {
     }
 
     /// Ends a write that was not sent.
+    ///
+    /// The stage changes first: from then on the write is not sent, and the journal may take its
+    /// time. If the journal fails, the write goes on as before.
     ///
     /// # Errors
     /// If it was sent or has ended, or the journal fails.
@@ -156,8 +203,10 @@ impl Writes {
             answer: None,
         };
         match self.commit(vec![end]).await {
+            // Absent: the journal has ended or removed it already, so it must not go on either.
             Ok(()) | Err(JournalError::Absent) => {}
             Err(error) => {
+                // Without a place, its task has that still, and goes on with the write.
                 if let Some(place) = pending.not_cancelled() {
                     self.defer(pending, place);
                 }
@@ -177,6 +226,10 @@ impl Writes {
     }
 
     /// Returns the time until it has probably ended.
+    ///
+    /// For a write in flight, the time that a response takes at most, as far as is known; else the
+    /// wait for its budget as well. Pauses and closed lanes are left out, since nobody knows their
+    /// end.
     pub(super) fn until_end(&self, pending: &PendingWrite) -> Duration {
         let budget = &pending.operation.budget;
         let answer = self.budgets.answer_time(pending.credential, budget);
@@ -192,6 +245,9 @@ impl Writes {
     }
 
     /// Returns what is shown of a write that has not ended.
+    ///
+    /// `position` counts from one. It is `null` for a write that never waited for the scheduler,
+    /// because its caller waits for it in the line of its budget.
     pub(super) fn document_of(&self, pending: &PendingWrite) -> Value {
         let tries = pending.tries();
         let is_paused = {
@@ -202,6 +258,7 @@ impl Writes {
             Stage::Sent => State::Dispatched,
             // It waits for a retry, and cannot be taken back.
             Stage::Queued if tries.doubt.is_some() => State::Dispatched,
+            // It ended a moment ago, and is about to leave the registry.
             Stage::Ended(ended) => ended.state,
             _ => State::Queued,
         };
@@ -224,6 +281,7 @@ impl Writes {
     }
 }
 
+/// Returns the resource that a path names, if any. Ids have one spelling, in lower case.
 fn named(path: &str) -> Option<Named> {
     let rest = path.strip_prefix(PATH)?;
     if rest.is_empty() {
@@ -235,12 +293,19 @@ fn named(path: &str) -> Option<Named> {
 /// The page of a list that a query asks for.
 #[derive(Debug, PartialEq, Eq)]
 struct Page {
+    /// Shows only writes in this state.
     state: Option<State>,
+    /// Shows only writes that were accepted after this one, which need not exist any more.
     after: Option<WriteId>,
+    /// The number of writes on the page, from 1 to [`LONGEST_PAGE`].
     limit: usize,
 }
 
 impl Page {
+    /// Reads a query. If a parameter occurs twice, the last one counts.
+    ///
+    /// # Errors
+    /// If a value is malformed, or a parameter unknown: a misspelt filter must not show everything.
     fn of(query: &str) -> Result<Self, GatewayError> {
         let mut page = Self {
             state: None,
@@ -275,6 +340,10 @@ impl Page {
     }
 }
 
+/// Returns the state with this name.
+///
+/// # Errors
+/// If there is none.
 fn state(name: &str) -> Result<State, GatewayError> {
     let state = State::ALL.into_iter().find(|state| state.as_str() == name);
     state.ok_or(GatewayError::BadRequest(
@@ -308,7 +377,10 @@ pub(super) fn document(record: &Record) -> Value {
     write
 }
 
-/// Returns what is shown of the API's answer. Its body is JSON or text.
+/// Returns what is shown of the API's answer. Its body is JSON or text. `bodyLost` says that it was
+/// not kept, for example because it was too long.
+///
+/// Several lines of one header are joined by commas (RFC 9110, section 5.3).
 fn answer_document(answer: &KeptAnswer) -> Value {
     let mut headers = serde_json::Map::new();
     for name in answer.headers.keys() {
@@ -341,10 +413,12 @@ fn own(document: &Value, look_again: Option<Duration>) -> Reply {
     Reply::own(response)
 }
 
+/// Returns a time in whole milliseconds, for JSON.
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Returns a time in UTC with milliseconds, such as `2024-05-01T12:00:00.000Z` (RFC 3339).
 pub(super) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }

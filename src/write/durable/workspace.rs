@@ -5,6 +5,10 @@
 //! answer: a token that the API has never accepted gets no 202. The journal keeps the workspace.
 //! Later, when the API no longer accepts that credential, it cannot be asked any more, and a token
 //! that replaces it must not carry the writes into another workspace.
+//!
+//! The question is a request to the API like any other: it takes a slot of its budget. One question
+//! about a credential is in flight at a time, and all writes that arrive meanwhile wait for its
+//! answer. No answer is no refusal.
 
 use crate::attempt::send::AttemptOutcome;
 use crate::credential::Credential;
@@ -28,10 +32,11 @@ use tokio::sync::watch;
 
 /// The longest answer about a workspace that is read, in bytes.
 const LONGEST_ANSWER: usize = 64 * 1024;
-/// The time after the question until which writes wait for an answer about their credential.
+/// The longest wait of a write for the answer about its credential, counted from when the question
+/// was asked.
 const LONGEST_CHECK: Duration = Duration::from_secs(5);
 
-/// Returns what a write hears about its credential.
+/// Returns what a verdict means for a write. Only a refusal by the API itself rejects it.
 fn told(verdict: Verdict) -> Result<(), GatewayError> {
     match verdict {
         Verdict::Refused => Err(GatewayError::TokenRefused),
@@ -79,8 +84,10 @@ impl Writes {
             match checks.look(context.credential, now) {
                 Look::Answered(verdict) => return told(verdict),
                 Look::Join(answer, since) => (answer, since),
+                // The configuration says that the API is not asked: any token may defer writes.
                 Look::Ask { .. } if !durable.bounds.workspaces => return Ok(()),
                 Look::Ask { again } => {
+                    // A caller that invents tokens pays for each question.
                     self.quotas.charge(&context.caller)?;
                     let (tell, answer) = watch::channel(None);
                     checks.asking(context.credential, answer.clone(), now);
@@ -91,6 +98,7 @@ impl Writes {
             }
         };
         let until = since + LONGEST_CHECK;
+        // An answer after the caller's balancer gave up is of no use to it.
         let until = self
             .attempts
             .given_up_at(context)
@@ -110,6 +118,8 @@ impl Writes {
     }
 
     /// Asks the API about the credential of a write. That goes on if the caller hangs up.
+    ///
+    /// `again` says that the API was asked before. `tell` is how waiting writes hear of the answer.
     fn ask_about(
         self: &Arc<Self>,
         context: &RequestContext,
@@ -126,6 +136,7 @@ impl Writes {
             };
             let now = writes.clock.now();
             let checks = &writes.durable.shared.checks;
+            // Noted before anybody is told: a write that arrives in between finds the answer.
             checks.lock().told(credential, verdict, now);
             let _ = tell.send(Some(verdict));
             let waits = writes.durable.has_writes(credential);
@@ -149,6 +160,11 @@ impl Writes {
         }
     }
 
+    /// Returns whether the API accepts a credential, and records its workspace in the journal.
+    ///
+    /// A workspace in the journal counts as an earlier acceptance, but only for the first question
+    /// of this process, and not while the credential is known to be refused. If the journal fails,
+    /// the verdict holds, and the workspace stays unknown.
     async fn ask_and_note(
         &self,
         credential: Credential,
@@ -196,6 +212,8 @@ impl Writes {
         };
         let (head, body) = answer.response.into_parts();
         match head.status {
+            // 401 is the only refusal. A 5xx says nothing about the token, and any other answer
+            // only that the API knows it.
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED => return Err(Unsaid::Refused),
             status if status.is_server_error() => return Err(Unsaid::NoAnswer),
@@ -211,6 +229,9 @@ impl Writes {
     }
 
     /// Waits for a permit, however long that takes. `None` if the gateway stops.
+    ///
+    /// Full lines and expired waits are tried again after [`PAUSE`]. Waiting writes do not depend
+    /// on this: they stop waiting after [`LONGEST_CHECK`].
     async fn next_permit(&self, context: &RequestContext) -> Option<Permit> {
         let budget_request = BudgetRequest {
             deadline: self.clock.now() + NEVER,
@@ -232,9 +253,14 @@ impl Writes {
         }
     }
 
+    /// Returns the request `GET /` with this token, which asks for the workspace.
+    ///
+    /// # Errors
+    /// If the routes do not know that operation.
     fn ask_for_workspace(&self, authorization: &HeaderValue) -> Result<RequestContext, Unsaid> {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, authorization.clone());
+        // A new request has the method `GET` and the path `/`.
         let mut request = Request::new(());
         *request.headers_mut() = headers;
         let (head, ()) = request.into_parts();
