@@ -2,6 +2,14 @@
 //!
 //! Always run in a task of its own, so that a caller that hangs up neither cuts off a request nor
 //! hides its cost. Nothing below sends anything twice; a retry takes a new permit.
+//!
+//! Invariants:
+//! - A slot is in use from before the request is sent until the outcome is known. Without an
+//!   outcome it stays in use for as long as the API may still count the request.
+//! - What the outcome changes is in force before the caller hears of it: budget, breaker, and the
+//!   stored responses of a refused token.
+//!
+//! The modules `read` and `write` decide what an outcome means. Nothing here waits for a slot.
 
 use crate::attempt::Attempts;
 use crate::attempt::breaker::Changed;
@@ -54,6 +62,8 @@ pub(crate) struct FinalAnswer {
     pub(crate) took: Duration,
 }
 
+/// Converts the reason for the error of a caller: only a connection that took too long is a
+/// timeout.
 impl From<NotSent> for Waited {
     fn from(why: NotSent) -> Self {
         if why.is_timeout() {
@@ -64,6 +74,8 @@ impl From<NotSent> for Waited {
     }
 }
 
+/// Converts the reason for the error of a caller whose request was sent: a timeout, a failure, or
+/// an answer that cannot be read.
 impl From<Unknown> for Waited {
     fn from(why: Unknown) -> Self {
         match why {
@@ -120,6 +132,9 @@ impl Attempts {
 
     /// Sends `request` of `credential` once, and reports outcome and duration to metrics, log and
     /// spans. No budget is charged: the caller has a permit, or runs in shadow mode.
+    ///
+    /// The duration is that until the head of the response, or until the failure. A 401 takes
+    /// effect here, so that it does in shadow mode as well.
     pub(crate) async fn exchange(
         &self,
         operation: &Operation,
@@ -190,6 +205,10 @@ impl Attempts {
         }
     }
 
+    /// Ends the permit with a final response, and prepares the response for the caller.
+    ///
+    /// A 429 is read to its end within bounds, because it was not carried out and is not shown as
+    /// it comes. Any other response streams on: its head says all that the budget needs.
     async fn answered(
         &self,
         operation: &Operation,
@@ -202,6 +221,7 @@ impl Attempts {
         if response.status() != StatusCode::TOO_MANY_REQUESTS {
             let status = response.status();
             let doubtful = status.is_server_error() && allowance.is_none();
+            // The ledger notes it, so that the next process waits for a late effect too.
             if may_land_later(Some(status)) {
                 permit.may_take_effect_late();
             }
@@ -225,6 +245,7 @@ impl Attempts {
         }
         // A 429: its body may say how long to wait, so the permit ends only after reading it.
         let (mut head, body) = response.into_parts();
+        // A body that is longer, broken or late leaves the headers, which usually say it as well.
         let reading = body::read(body, LONGEST_REFUSAL);
         let body = match tokio::time::timeout(REFUSAL_TIME, reading).await {
             Ok(Read::Whole(bytes) | Read::Longer(bytes, _)) => bytes,
@@ -259,6 +280,8 @@ impl Attempts {
     /// for this operation. This happens before the caller gets the response.
     fn unauthorized(&self, operation: &Operation, credential: Credential) {
         let index = u32::try_from(operation.index).unwrap_or(u32::MAX);
+        // Every token may ask for its workspace. A 401 there is about the token; elsewhere perhaps
+        // about a permission.
         let is_workspace = operation.method == Some(Method::GET) && &*operation.template == "/";
         let refused = if is_workspace {
             Refused::Workspace(index)

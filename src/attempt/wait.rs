@@ -1,6 +1,12 @@
 //! The queue before an attempt: the budget's line, the lanes, the estimate, and giving up.
 //!
-//! Promises that order wins over turn: an attempt gets a slot only after its lanes are open.
+//! Promises that order wins over turn: an attempt gets a slot only after its lanes are open. A
+//! request that waits for its lanes keeps its place in the line meanwhile.
+//!
+//! Two estimates decide whether a request is admitted. The budget's own is cheap and knows little
+//! of lanes. The closer one replays all that is queued. It is made only if the first rejects or
+//! lanes are closed, and if processor time is left for it.
+//!
 //! Nothing is sent here.
 
 use crate::attempt::Attempts;
@@ -19,7 +25,8 @@ use crate::upstream::NotSent;
 use std::time::{Duration, Instant};
 
 impl Attempts {
-    /// Returns a request for a slot as soon as it is this request's turn.
+    /// Returns a request for a slot, for a request that may be sent at once and may be refused.
+    /// Writes change that: their lanes may be closed, and accepted ones are not refused.
     pub(crate) fn budget_request<'a>(&self, context: &'a RequestContext) -> BudgetRequest<'a> {
         BudgetRequest {
             credential: context.credential,
@@ -30,6 +37,7 @@ impl Attempts {
             bytes: context.weight(),
             not_before: None,
             deadline: context.accepted + context.patience,
+            // A response after that instant reaches nobody.
             answer_by: self.given_up_at(context),
             forecast: None,
             readiness: Readiness::Ready,
@@ -37,7 +45,8 @@ impl Attempts {
         }
     }
 
-    /// Returns the result of `look`, unless estimates took too much time lately.
+    /// Returns the result of `look`, an estimate. `None` if another one runs, or estimates took too
+    /// much time lately; then the bounds of the budgets decide.
     pub(crate) fn look<T>(&self, look: impl FnOnce() -> T) -> Option<T> {
         self.estimate_budget.look(&self.clock, look)
     }
@@ -57,6 +66,7 @@ impl Attempts {
         })
     }
 
+    /// Describes a request to the closer estimate, with the time that it can wait.
     pub(crate) fn newcomer<'a>(
         &self,
         budget_request: &'a BudgetRequest<'_>,
@@ -132,6 +142,11 @@ impl Attempts {
     }
 
     /// Waits for the lanes and then for a slot.
+    ///
+    /// Cancel safe: the ticket and the position keep their places.
+    ///
+    /// # Errors
+    /// If the deadline passes first, or the line refuses the request after all.
     pub(crate) async fn permitted(
         &self,
         ticket: &mut Ticket,
@@ -161,6 +176,7 @@ impl Attempts {
         }
     }
 
+    /// Returns the error for a request whose ticket got no permit. Nothing was sent for it.
     pub(crate) fn not_permitted(
         &self,
         why: PermitError,
@@ -173,6 +189,7 @@ impl Attempts {
             PermitError::Expired => {
                 let now = self.clock.now();
                 let wait = ticket.estimate_again().saturating_duration_since(now);
+                // Whole seconds are sent, and zero would invite a caller to ask at once.
                 let retry_after = wait.max(Duration::from_secs(1));
                 if context.patience.is_zero() {
                     GatewayError::QueueWait {
@@ -213,6 +230,8 @@ impl Attempts {
     /// Returns the error for a request whose wait for its budget expired. The line says when to
     /// come back.
     pub(crate) fn expired(&self, context: &RequestContext) -> GatewayError {
+        // Asks the line once more, for its reason. If it would accept the request now, the ticket
+        // is dropped at once and leaves the line.
         let refused = self
             .budgets
             .join(&self.budget_request(context))
@@ -225,6 +244,7 @@ impl Attempts {
     }
 
     /// Notes the first attempt of a write, which adds to the retry budget.
+    /// Retries are bounded by a share of these, and a few a minute besides.
     pub(crate) fn first_attempt(&self) {
         self.retry_budget.lock().first_attempt(self.clock.now());
     }
@@ -260,6 +280,7 @@ impl Attempts {
     }
 }
 
+/// Returns the error for a request that its budget refuses. Nothing was sent for it.
 pub(crate) fn refused(refusal: BudgetRefusal) -> GatewayError {
     match refusal {
         BudgetRefusal::TooLong {

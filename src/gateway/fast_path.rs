@@ -8,10 +8,10 @@
 //! → [plan](crate::read::plan) → response → report. A hit takes no lock that another connection
 //! may hold for long, and allocates little more than its key and its headers.
 //!
-//! It accepts only what it knows to be harmless: the headers on its list, in their usual form. An
-//! unknown header, an unusual form or debug logging of every request sends the request through the
-//! layers. So a rule that is added to the layers holds here too, as long as its header is not on
-//! the list.
+//! The fast path accepts only what it knows to be harmless: the headers on its list, in their usual
+//! form. An unknown header, an unusual form or debug logging of every request sends the request
+//! through the layers. So a rule that is added to the layers holds here too, as long as its header
+//! is not on the list. Add a header there only if no layer acts on it in a read.
 
 use crate::cache::cache_status::CacheStatus;
 use crate::cache::coding::{Coding, accepts_gzip};
@@ -97,13 +97,15 @@ impl CredentialCache {
     }
 }
 
-/// The headers of a plain request that matter to the fast path.
+/// The headers of a plain request that matter to the fast path. Each of them occurs once at most.
 #[derive(Clone, Copy, Debug, Default)]
 struct Plain<'r> {
     authorization: Option<&'r HeaderValue>,
     accept: Option<&'r HeaderValue>,
     origin: Option<&'r HeaderValue>,
+    /// The id that the caller gave the request. Without one the gateway makes one.
     id: Option<&'r HeaderValue>,
+    /// Not a part of the key: a stored coding is shown only to a reader that accepts it.
     accept_encoding: Option<&'r HeaderValue>,
     if_none_match: Option<&'r HeaderValue>,
     /// Whether there was a `Host`. Its value is not used.

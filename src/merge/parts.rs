@@ -1,5 +1,10 @@
 //! Pure. One request taken apart: the elements of its list, and the rest, which must be equal in a
 //! batch.
+//!
+//! Promises that a batch means to the API what its requests mean one by one. So whatever could be
+//! read in two ways is not taken apart, and the request is sent alone.
+//!
+//! Which requests share a batch, and in which order, is decided elsewhere.
 
 use super::json;
 use crate::route::names::MAX_NAME_BYTES;
@@ -51,16 +56,20 @@ const BINDING: [HeaderName; 13] = [
 /// The elements of one request, and the rest of it.
 #[derive(Clone)]
 pub struct Parts {
+    /// The rules of the operation for batches.
     pub(super) merge: Arc<MergePolicy>,
     pub(super) rest: Rest,
+    /// At least one and at most `merge.most`, each with another name.
     pub(super) elements: Vec<Element>,
 }
 
 /// Everything in which two requests must be equal to share a batch.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Rest {
+    /// Its index in the route table.
     operation: usize,
     method: Method,
+    /// The path as sent, which may name what the elements belong to, such as a group.
     pub(super) path: Box<str>,
     /// The canonical query without the list.
     pub(super) query: String,
@@ -161,7 +170,8 @@ impl fmt::Debug for Parts {
 /// The written name and the text of each element.
 type Found = Vec<(String, String)>;
 
-/// Splits a canonical query into the elements of a list and the rest.
+/// Splits a canonical query into the elements of a list and the rest. `None` if a parameter has no
+/// `=`, or an element could be read in two ways.
 fn in_query(canonical: &str, list: &str) -> Option<(Found, String)> {
     let (mut found, mut rest) = (Vec::new(), Vec::new());
     for pair in canonical.split('&').filter(|pair| !pair.is_empty()) {
@@ -183,7 +193,10 @@ fn in_query(canonical: &str, list: &str) -> Option<(Found, String)> {
     Some((found, rest.join("&")))
 }
 
-/// Splits a JSON object into the elements of a list and the object without the list.
+/// Splits a JSON object into the elements of a list and the object without the list. `name` is the
+/// member that names an element. Without it an element names itself.
+///
+/// `None` if the body is not such an object, or would not mean the same when written again.
 fn in_body(body: &[u8], list: &str, name: Option<&str>) -> Option<(Found, String)> {
     let Value::Object(mut members) = json::read(body)? else {
         return None;
@@ -207,8 +220,9 @@ fn in_body(body: &[u8], list: &str, name: Option<&str>) -> Option<(Found, String
     ))
 }
 
-/// The elements. `None` if there are none or too many, if one is listed twice, or if a name is not
-/// plain.
+/// Returns the elements. `None` if there are none or too many, if one is listed twice, or if a name
+/// is not plain. What the API does with a repeated element is its own affair, so such a request is
+/// not touched.
 fn distinct(found: Found, merge: &MergePolicy) -> Option<Vec<Element>> {
     if found.is_empty() || found.len() > merge.most {
         return None;
@@ -228,7 +242,8 @@ fn distinct(found: Found, merge: &MergePolicy) -> Option<Vec<Element>> {
     elements.collect()
 }
 
-/// The fields that must be equal in a batch. `None` if one applies to this request alone.
+/// Returns the fields that must be equal in a batch, the token among them. `None` if one applies to
+/// this request alone.
 fn fields(headers: &HeaderMap) -> Option<Vec<(HeaderName, HeaderValue)>> {
     if BINDING.iter().any(|name| headers.contains_key(name)) {
         return None;
@@ -241,8 +256,8 @@ fn fields(headers: &HeaderMap) -> Option<Vec<(HeaderName, HeaderValue)>> {
     Some(fields)
 }
 
-/// Whether `Content-Type` occurs once and says JSON in UTF-8: `application/json`, or a type that
-/// ends in `+json` (RFC 6839, section 3.1).
+/// Returns whether `Content-Type` occurs once and says JSON in UTF-8: `application/json`, or a type
+/// that ends in `+json` (RFC 6839, section 3.1). Other charsets are not decoded here.
 fn is_json(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else {

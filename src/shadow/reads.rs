@@ -7,6 +7,8 @@
 //! - The API is asked with the reader's own headers. So a 304 to the reader's own condition, a
 //!   part, or a response in an unknown coding is not stored.
 //! - A response is stored when it arrives, not when it would have arrived.
+//!
+//! Nothing here waits for a budget: the model says at once whether a request would get a slot.
 
 use crate::cache::entry::Entry;
 use crate::cache::leader::Leader;

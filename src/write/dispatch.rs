@@ -11,7 +11,7 @@
 //!   deadlines and turns, and are sent in smaller batches or alone
 //!   ([`Batching`](crate::merge::Batching)).
 //!
-//! What follows from a report is decided by the engine of each member.
+//! The engine of each member decides what follows from a report.
 
 use crate::attempt::send::{AttemptOutcome, FinalAnswer};
 use crate::error::{GatewayError, Waited};

@@ -4,7 +4,7 @@
 //! Invariant: a write is in the pool or it is not. Who takes it out has it, with its place in
 //! the lanes. So a caller that hangs up and a batch that takes the write along cannot both succeed.
 //!
-//! It does not send, and does not know slots.
+//! The pool sends nothing and knows no slots.
 
 use crate::credential::Credential;
 use crate::exchange::request::RequestContext;
@@ -22,7 +22,7 @@ const MOST_LOOKED_AT: usize = 1_000;
 /// The most debts that are kept. Beyond that all are forgotten, which costs some slots.
 const MOST_DEBTS: usize = 10_000;
 
-/// What the writes of a batch have in common.
+/// The properties that the writes of a batch have in common.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct PoolLine {
     /// The token with which the batch is sent: budget and lanes are its own.

@@ -68,7 +68,7 @@ impl Drop for Claimed {
     }
 }
 
-/// What the journal keeps of a write, and what orders it.
+/// The part of a write that the journal keeps, and the keys that order it.
 struct Kept {
     /// The encoded `KeptRequest`, from which recovery builds the request again.
     request: Bytes,

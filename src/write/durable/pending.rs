@@ -73,21 +73,21 @@ impl Completion {
 /// while none of its attempts may have taken effect.
 #[derive(Clone, Debug)]
 pub(crate) enum Stage {
-    /// It is not in the journal yet.
+    /// Not in the journal yet.
     Accepting,
-    /// It waits for its turn.
+    /// Waiting for its turn.
     Queued,
-    /// It is being taken back, or given to another credential. It is not sent meanwhile.
+    /// Being taken back, or given to another credential. The write is not sent meanwhile.
     Cancelling,
     /// An attempt is in flight, or a retry waits after one with an unknown outcome.
     Sent,
-    /// It goes on in the next process.
+    /// Left to the next process.
     Parked,
-    /// It goes on as another credential's, under its id.
+    /// Moved to another credential, under which it goes on with the same id.
     HandedOver,
-    /// It was not accepted, for this reason, or because its key is known already.
+    /// Not accepted, for this reason, or because its key is known already.
     Released(Option<GatewayError>),
-    /// It has ended, and the journal knows.
+    /// Ended, as the journal knows by now.
     Ended(Arc<Completion>),
 }
 
@@ -107,13 +107,13 @@ pub(crate) struct PendingWrite {
     pub(crate) caller: Caller,
     pub(crate) urgency: Urgency,
     pub(crate) key: Option<Box<Key>>,
-    /// What it is about, in short.
+    /// A short description of the write, for lists and the log.
     pub(super) summary: Arc<Summary>,
     /// The bytes of its request.
     pub(crate) bytes: usize,
     /// Whether its caller does not wait for it.
     pub(crate) deferred: bool,
-    /// When it was accepted, on both clocks.
+    /// When it was accepted, on both clocks. After a restart `accepted` is the instant of recovery.
     pub(crate) since: SystemTime,
     pub(crate) accepted: Instant,
     inner: Mutex<Inner>,
@@ -131,7 +131,7 @@ struct Inner {
     tries: Tries,
 }
 
-/// What is known of the attempts of a write.
+/// The attempts of a write, as far as they are known.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tries {
     /// The number of attempts.
@@ -145,7 +145,7 @@ pub(crate) struct Tries {
 /// The result of putting a place back.
 #[derive(Debug)]
 pub(super) enum PutBack {
-    /// It is kept for who carries the write on.
+    /// The place is kept for the task that goes on with the write, or is not needed any more.
     Kept,
     /// The write can go on at once.
     GoesOn(LanePosition),
@@ -154,13 +154,13 @@ pub(super) enum PutBack {
 /// Why a write cannot be taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TooLate {
-    /// It was sent, or is about to end.
+    /// The write was sent, or is about to end.
     Sent,
     /// Another request takes it back at this moment.
     Cancelling,
 }
 
-/// What a write is created from.
+/// The values from which a write is created.
 #[derive(Debug)]
 pub(super) struct NewWrite {
     pub(super) id: WriteId,

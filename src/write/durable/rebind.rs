@@ -4,7 +4,7 @@
 //! - The new token is of the workspace that the writes were meant for: the API has said so of both,
 //!   unless an operator takes that on themselves.
 //! - A write is held while it is moved, so it is sent once: with the old token or with the new one.
-//!   What was sent with the old one stays with it.
+//!   What was sent with the old one stays with it, unless a restart has queued it for a retry.
 //! - The journal has the new owner before anything is sent with its token.
 //! - Under its `Idempotency-Key` a write is carried out once, by whichever token it is asked for.
 //!
@@ -131,8 +131,8 @@ impl Writes {
 
     /// Moves all deferred writes of a credential, [`TOGETHER`] at a time.
     ///
-    /// What cannot be moved stays: it was sent, is being taken back, or has a key that the new
-    /// credential has used. If nothing is left, the pause of the old credential ends.
+    /// A write that cannot be moved stays: it was sent, is being taken back, or has a key that the
+    /// new credential has used. If nothing is left, the pause of the old credential ends.
     ///
     /// # Errors
     /// If the journal fails; the groups before stay moved.

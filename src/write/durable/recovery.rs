@@ -1,12 +1,12 @@
-//! Recovery of what the last process left.
+//! Recovery of the writes that the last process left.
 //!
-//! What had not ended takes its places in its lanes again, in the order of acceptance, before any
-//! new request is accepted. What had been sent and has no recorded answer is sent again if that can
-//! do no more than the first attempt and is not long ago. Otherwise its outcome is unknown, and its
-//! lanes stay closed for as long as it may still take effect.
+//! A write that had not ended takes its places in its lanes again, in the order of acceptance,
+//! before any new request is accepted. One that had been sent and has no recorded answer is retried
+//! if that can do no more than the first attempt and is not long ago. Otherwise its outcome is
+//! unknown, and its lanes stay closed for as long as it may still take effect.
 //!
-//! What was accepted with a waiting caller is deferred from here on: no caller waits for it any
-//! more. A retry under its key still finds it.
+//! A write whose caller waited is deferred from here on, since that connection is gone. A retry
+//! under its key still finds it.
 //!
 //! Nothing is sent here. The scheduler begins to send after recovery has ended.
 
@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 pub enum RecoveryError {
     /// The journal cannot be read.
     Journal(JournalError),
-    /// What is kept of this write is not understood.
+    /// The record of this write is not understood.
     NotUnderstood(WriteId),
 }
 
@@ -63,8 +63,8 @@ pub struct Recovered {
 }
 
 impl Writes {
-    /// Recovers the writes of the journal, and what the ledger says of attempts that may still take
-    /// effect (`None`: that is unknown). Call it once, before any request.
+    /// Recovers the writes of the journal, and closes the lanes of all that the ledger says may
+    /// still take effect (`None`: that is unknown). Call it once, before any request.
     ///
     /// # Errors
     /// If the journal cannot be read, or has something that is not understood.

@@ -78,7 +78,7 @@ pub(super) struct Registry {
     /// The load of each peer, removed with its last write. So is that of each credential.
     peers: HashMap<IpAddr, Load>,
     credentials: HashMap<Credential, Load>,
-    /// What is remembered of those that have ended.
+    /// The counts of ended writes that are remembered.
     pub(super) ended: EndedBefore,
 }
 
@@ -223,7 +223,7 @@ impl Durable {
     }
 
     /// Adds a write that the last process left, whatever the bounds are now.
-    /// It was acknowledged, perhaps under larger bounds, and has to go on.
+    /// The write was acknowledged, perhaps under larger bounds, and has to go on.
     pub(super) fn adopt(&self, new_write: NewWrite, tries: Tries) -> Arc<PendingWrite> {
         let pending = Arc::new(PendingWrite::new(new_write, tries));
         self.shared.registry.lock().add(pending.clone());

@@ -23,10 +23,10 @@ const LOOKED_AT: usize = 64;
 /// One of so many scheduled writes is the oldest.
 const OLDEST_EVERY: usize = 4;
 
-/// What the writes have in common that take turns among themselves.
+/// The properties that writes have in common which take turns among themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LineKey {
-    /// Whose budget.
+    /// The credential that the budget belongs to.
     pub credential: Credential,
     /// The operation's name.
     pub operation: Arc<str>,
@@ -92,7 +92,7 @@ pub enum Pause {
     Credential(Credential),
     /// All of a credential that the API no longer accepts.
     Refused(Credential),
-    /// Those of one operation, of one credential or of all.
+    /// All of one operation, of one credential or of every one.
     Operation(Option<Credential>, Arc<str>),
 }
 
@@ -315,7 +315,8 @@ impl<T> Scheduler<T> {
     }
 }
 
-/// Returns how many are below `turn`. Most who ask are among the last, which are counted quickly.
+/// Returns how many are below `turn`. Most callers ask for one of the last turns, so the few at or
+/// above it are counted first.
 fn below(turns: &BTreeSet<Turn>, turn: Turn) -> usize {
     const FEW: usize = 256;
     let not_below = turns.range(turn..).take(FEW).count();

@@ -2,13 +2,13 @@
 //! (`GET /`).
 //!
 //! The API is asked when a write is first deferred with a credential, and the write waits for the
-//! answer: a token that the API has never accepted gets no 202. The journal keeps the workspace.
-//! Later, when the API no longer accepts that credential, it cannot be asked any more, and a token
-//! that replaces it must not carry the writes into another workspace.
+//! answer: a token that the API refuses gets no 202. The journal keeps the workspace. Later, when
+//! the API no longer accepts that credential, it cannot be asked any more, and a token that
+//! replaces it must not carry the writes into another workspace.
 //!
 //! The question is a request to the API like any other: it takes a slot of its budget. One question
 //! about a credential is in flight at a time, and all writes that arrive meanwhile wait for its
-//! answer. No answer is no refusal.
+//! answer. If there is none in time, the write is accepted without.
 
 use crate::attempt::send::AttemptOutcome;
 use crate::credential::Credential;
@@ -48,9 +48,9 @@ fn told(verdict: Verdict) -> Result<(), GatewayError> {
 pub(super) enum Unsaid {
     /// The API does not accept the credential.
     Refused,
-    /// It accepts it, but its answer names no workspace that is understood.
+    /// The API accepts it, but its answer names no workspace that is understood.
     NotTold,
-    /// It could not be asked, or did not answer.
+    /// The API could not be asked, or did not answer.
     NoAnswer,
 }
 
