@@ -4,6 +4,12 @@
 //! that runs in the gateway's runtime, because the library's own clients would need another one.
 //!
 //! Promises that exporting never delays a request: spans are dropped and counted instead.
+//!
+//! A span is counted once: as dropped when the queue is full, or as exported or failed with its
+//! batch. A batch that the collector rejects is not sent again.
+//!
+//! The collector is reached directly and never through a proxy. Exports are charged to no budget of
+//! the API.
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -62,6 +68,7 @@ impl fmt::Display for TraceError {
 
 impl std::error::Error for TraceError {}
 
+/// Wraps the cause of a failed start.
 fn because(error: impl fmt::Display) -> TraceError {
     TraceError(error.to_string())
 }
@@ -69,8 +76,11 @@ fn because(error: impl fmt::Display) -> TraceError {
 impl Collector {
     /// Returns scheme and authority, and the URL for spans.
     ///
-    /// # Errors
-    /// If the endpoint is not the address of a collector.
+    /// The path is appended to the endpoint, as the OTLP exporter specification requires for
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`. An endpoint that has it already is rejected, because spans
+    /// would go to a path that no collector serves.
+    ///
+    /// # Errors If the endpoint is not the address of a collector.
     pub fn address(&self) -> Result<(Base, String), TraceError> {
         let uri: Uri = self.endpoint.trim().parse().map_err(because)?;
         let path = uri.path().trim_end_matches('/').to_owned();
@@ -95,7 +105,8 @@ impl Collector {
 #[derive(Debug)]
 struct Account {
     metrics: Arc<Metrics>,
-    /// Spans in the queue or in a batch that is being sent.
+    /// Spans in the queue or in a batch that is being sent. Never above [`MOST_WAITING`], except
+    /// for a moment while a span is being refused.
     waiting: AtomicUsize,
     /// Whether the last batch failed, so that a lasting failure is logged once.
     failing: AtomicBool,
@@ -106,11 +117,16 @@ struct Account {
 /// The queue of spans and its processor.
 #[derive(Debug)]
 pub(super) struct Export {
+    /// The library's queue, with the thread that empties it.
     processor: BatchSpanProcessor,
+    /// Shared with the exporter at the other end of the queue.
     account: Arc<Account>,
 }
 
 impl Export {
+    /// Starts the library's thread. Must be called within the runtime that is to send the batches.
+    ///
+    /// # Errors If the endpoint or the CA file is unusable, or if there is no runtime.
     pub(super) fn start(
         collector: &Collector,
         metrics: Arc<Metrics>,
@@ -158,6 +174,7 @@ impl Export {
         Ok(Self { processor, account })
     }
 
+    /// Queues a span, or drops and counts it if the queue is full. Never waits.
     pub(super) fn push(&self, span: SpanData) {
         let waiting = &self.account.waiting;
         // Counted before the library's queue, which would drop the span silently.
@@ -174,6 +191,9 @@ impl Export {
         self.processor.on_end(span);
     }
 
+    /// Exports what is queued and ends the thread. Spans that are pushed afterwards are lost.
+    /// Blocks for at most `within`, so it must not be called on a thread that the runtime needs to
+    /// send the last batch.
     pub(super) fn finish(&self, within: Duration) {
         if let Err(error) = self.processor.shutdown_with_timeout(within) {
             tracing::warn!(%error, "cannot export the last spans");
@@ -181,6 +201,8 @@ impl Export {
     }
 }
 
+/// Creates the client for the collector. It has the gateway's care about abandoned requests without
+/// needing it: a batch that arrives twice or late does no harm.
 fn client(collector: &Collector, base: Base, clock: Clock) -> Result<Client, TraceError> {
     let spec = ClientSpec {
         base,
@@ -202,6 +224,7 @@ fn client(collector: &Collector, base: Base, clock: Clock) -> Result<Client, Tra
 /// Counts the spans that the collector took.
 #[derive(Debug)]
 struct Counting<E> {
+    /// The exporter that encodes a batch and hands it to [`Sender`].
     inner: E,
     account: Arc<Account>,
 }
@@ -211,12 +234,14 @@ impl<E: SpanExporter> SpanExporter for Counting<E> {
         let count = batch.len();
         let done = self.inner.export(batch).await;
         let account = &self.account;
+        // The room of the batch is free again, whether it arrived or not.
         account.waiting.fetch_sub(count, Ordering::AcqRel);
         let result = if done.is_ok() { "exported" } else { "failed" };
         account.metrics.spans(result, count);
         if done.is_ok() {
             account.dropping.store(false, Ordering::Release);
         }
+        // Only a change is logged. A collector that is away for an hour gives two lines.
         let was_failing = account.failing.swap(done.is_err(), Ordering::AcqRel);
         match &done {
             Err(error) if !was_failing => tracing::warn!(
@@ -241,7 +266,9 @@ impl<E: SpanExporter> SpanExporter for Counting<E> {
 /// Sends a batch from the library's thread through the gateway's runtime.
 #[derive(Clone)]
 struct Sender {
+    /// Bounds each step of a batch by [`PATIENCE`], and the batch as a whole as well.
     client: Client,
+    /// The runtime in which [`Export::start`] was called. The library's thread has none.
     runtime: Handle,
 }
 
@@ -255,6 +282,7 @@ impl fmt::Debug for Sender {
 impl HttpClient for Sender {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let client = self.client.clone();
+        // Spawned, because the client needs the timers and sockets of the runtime.
         let sending = self.runtime.spawn(async move {
             match client.send(request).await {
                 Attempt::Answered(answer) => {
@@ -262,10 +290,13 @@ impl HttpClient for Sender {
                     let body = Limited::new(body, LARGEST_ANSWER).collect().await?;
                     Ok(Response::from_parts(head, body.to_bytes()))
                 }
+                // The library takes any error for a lost batch. It makes no difference whether the
+                // collector has the batch already.
                 Attempt::NotSent(why) => Err(HttpError::from(why.as_str())),
                 Attempt::Unknown(why) => Err(HttpError::from(why.as_str())),
             }
         });
+        // The library's thread blocks here. The client's own limits end the wait.
         sending.await?
     }
 }

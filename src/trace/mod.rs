@@ -4,6 +4,10 @@
 //! Trace Context) or starts a new trace. A span is built after the work that it describes has
 //! ended, so a request that is not traced costs the look at one header. Exporting never waits: if
 //! the collector is slow or away, spans are dropped and counted.
+//!
+//! What a caller decides is respected: a request whose `traceparent` is sampled is traced, one
+//! whose `traceparent` is not sampled is not. The configured percentage applies to all others. The
+//! module does not decide which spans there are, and a failed export never fails a request.
 
 mod export;
 
@@ -80,8 +84,11 @@ pub fn trace_id(headers: &HeaderMap) -> Option<TraceId> {
 /// The place of a request in its trace. Exists only for requests that are traced.
 #[derive(Clone, Debug)]
 pub struct Trail {
+    /// Trace id, own span id, flags and `tracestate`: what the next hop gets.
     context: SpanContext,
+    /// The span above. Invalid for the first span of a trace.
     parent: SpanId,
+    /// Whether the span above belongs to another process.
     parent_is_remote: bool,
     /// An instant and its wall-clock time. One pair serves the whole trace, so that no span begins
     /// before its parent.
@@ -95,6 +102,9 @@ impl Trail {
     }
 
     /// Returns a new place below this one.
+    ///
+    /// The new place inherits flags and `tracestate`, so a trace is exported as a whole or not at
+    /// all.
     pub fn below(&self) -> Self {
         let context = &self.context;
         Self {
@@ -172,6 +182,7 @@ pub struct Tracer {
 
 #[derive(Debug)]
 struct Shared {
+    /// The queue to the collector.
     export: Export,
     scope: InstrumentationScope,
     sample_percent: u32,
@@ -197,10 +208,14 @@ impl Tracer {
         })
     }
 
-    /// Returns the place of a request with these headers, if it is to be traced.
+    /// Returns the place of a request with these headers, or `None` if it is not to be traced.
+    ///
+    /// With a `traceparent` this is a new place below the caller's span. Otherwise it is the root
+    /// of a new trace.
     pub fn begin(&self, headers: &HeaderMap) -> Option<Trail> {
         let ids = RandomIdGenerator::default();
         if let Some(remote) = remote(headers) {
+            // The caller's own place. It is never exported here, so its parent does not matter.
             let place = Trail {
                 parent: SpanId::INVALID,
                 parent_is_remote: false,
@@ -230,6 +245,7 @@ impl Tracer {
         })
     }
 
+    /// Reads both clocks. Called once for a trace, see [`Trail`].
     fn anchor(&self) -> (Instant, SystemTime) {
         let clock = &self.shared.clock;
         (clock.now(), clock.wall())
