@@ -104,6 +104,7 @@ impl Collector {
 /// The state of the export, shared between the queue and the batches.
 #[derive(Debug)]
 struct Account {
+    /// Where spans are counted, by result.
     metrics: Arc<Metrics>,
     /// Spans in the queue or in a batch that is being sent. Never above [`MOST_WAITING`], except
     /// for a moment while a span is being refused.
@@ -272,6 +273,7 @@ struct Sender {
     runtime: Handle,
 }
 
+/// Shows nothing: the library requires `Debug` of a client.
 impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sender")
