@@ -2,6 +2,9 @@
 //!
 //! A list is applied element by element. If one element is wrong, either nothing is applied or the
 //! elements before it are ([`ListMode`]). The API promises neither, so clients must cope with both.
+//!
+//! The checks here read the state and never change it. Their errors say what the API says: 404 for
+//! a thing that does not exist, 422 for a part of the request that has the wrong form.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -16,6 +19,7 @@ use super::world::{Group, Permission, ROLES, User, World};
 
 /// The most resources that one permission may name.
 const MOST_RESOURCES: usize = 100;
+/// The types of resources that a permission may name.
 const RESOURCE_TYPES: [&str; 5] = ["FUNCTION", "SOURCE", "SPACE", "WAREHOUSE", "WORKSPACE"];
 /// The treatment of a list with a wrong element.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +49,8 @@ pub(super) struct Call<'a> {
 pub(super) type Success = (StatusCode, String);
 /// The response of an operation.
 pub(super) type ApiResult = Result<Success, ApiError>;
-/// Whether a write changed the state, at least in part, and its response.
+/// Whether a write changed the state, at least in part, and its response. Both may be the case at
+/// once: part of a list took effect, and the response is an error.
 pub(super) type Concluded = (bool, ApiResult);
 
 impl ListMode {
@@ -88,6 +93,8 @@ pub(super) fn ok(data: String) -> Success {
 }
 
 /// Returns the user with an id.
+///
+/// An id of a possible length that is unknown is missing. Any other id is wrong by itself.
 pub(super) fn user<'a>(world: &'a World, id: &str) -> Result<&'a User, ApiError> {
     match world.users.by_id.get(id) {
         Some(user) => Ok(user),
@@ -128,12 +135,18 @@ impl ListCheck {
     }
 
     /// Returns the result of a write after its effective elements were applied.
+    ///
+    /// The caller must have applied exactly `effective` elements.
     pub(super) fn conclude(self, success: Success) -> Concluded {
         (self.effective > 0, self.error.map_or(Ok(success), Err))
     }
 }
 
 /// Checks a list against the state before it, and for repeated elements.
+///
+/// `name` identifies an element, `valid` checks it. No element sees the effect of an earlier one,
+/// so repeats must be found here: two equal elements would each be valid. The check ends at the
+/// first wrong element.
 pub(super) fn check<T>(
     call: &Call<'_>,
     items: &[T],
@@ -143,6 +156,7 @@ pub(super) fn check<T>(
     let mut seen = HashSet::new();
     for (place, item) in items.iter().enumerate() {
         let name = name(item);
+        // The repeat is the wrong element, not the first occurrence.
         let checked = if seen.insert(name.clone()) {
             valid(item)
         } else {
@@ -185,6 +199,8 @@ pub(super) fn named(call: &Call<'_>, field: &str) -> Result<Vec<String>, ApiErro
 }
 
 /// Checks that a text may be an email address.
+///
+/// An address has at most 320 bytes: 64, an at sign, and 255 (RFC 5321, section 4.5.3.1).
 pub(super) fn email(text: &str) -> Result<(), ApiError> {
     let plausible = text.len() <= 320
         && text
@@ -201,6 +217,8 @@ pub(super) fn email(text: &str) -> Result<(), ApiError> {
 }
 
 /// Parses one permission of a request.
+///
+/// The role must exist. The resources need not: the sandbox knows none.
 pub(super) fn permission(input: &Value) -> Result<Permission, ApiError> {
     let wrong =
         |field: &str, message: &str| ApiError::invalid(&format!("permissions.{field}"), message);
@@ -219,6 +237,7 @@ pub(super) fn permission(input: &Value) -> Result<Permission, ApiError> {
             .contains(&kind)
             .then(|| (id.to_owned(), kind.to_owned()))
     };
+    // One more than the bound shows that it is exceeded, without reading a longer list.
     let list = list.iter().take(MOST_RESOURCES + 1);
     let resources: Option<Vec<_>> = list.map(resource).collect();
     let resources = resources

@@ -3,6 +3,13 @@
 //!
 //! A request is judged in this order: balancer, token, operation, limit, content. So a rejected
 //! request has no effect, and an invalid one still counts against the limit.
+//!
+//! Everything happens under one lock, at the one instant that the caller passes. Instants must not
+//! go back from call to call, or windows and replication lag would be wrong. With one seed, the
+//! same requests in the same order and at the same instants get the same responses.
+//!
+//! Connections, delays and lost responses are up to `serve.rs`, which has the plan of a request
+//! drawn before the request arrives here.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
@@ -30,15 +37,26 @@ const MOST_TOKENS: usize = 10_000;
 
 /// The state of a sandbox.
 pub(super) struct Core {
+    /// The options at the start. Only the faults change later.
     pub(super) spec: SandboxSpec,
+    /// The faults of the next requests. Tests and `/_sandbox/faults` change them.
     pub(super) faults: Faults,
+    /// The workspace that all tokens share.
     pub(super) history: WorldHistory,
+    /// What arrived, in the order in which it was judged. Tests compare it with what the gateway
+    /// meant to send.
     pub(super) log: ArrivalLog,
+    /// Draws the plans. Separate from the sequence that made the population, so that the number of
+    /// users does not change the faults.
     rng: Rng,
+    /// The tokens seen so far, numbered from 1. Logs show the number, never the token.
     tokens: HashMap<String, u32>,
     /// The tokens that are no longer accepted.
     pub(super) revoked: HashSet<String>,
+    /// The count of each token and operation, made at the first request of that operation with that
+    /// token.
     counters: HashMap<(u32, usize), Counter>,
+    /// The beginning on both clocks, to which aligned windows and logged times refer.
     start: Moment,
 }
 
@@ -52,9 +70,13 @@ pub(super) struct Request {
 
 /// A response, and the facts to log about it.
 struct Handled {
+    /// The response, still without the headers that all responses have.
     response: ApiResponse,
+    /// Whether the limit was charged.
     count: CountResult,
+    /// Whether the state changed, at least in part.
     applied: bool,
+    /// The number of the token; 0 if none was accepted.
     token: u32,
     /// The version of the state that the operation saw or left; `None` if it was not carried out.
     version: Option<u64>,
@@ -106,6 +128,8 @@ impl Core {
         if head.method != http::Method::GET || response.status() != StatusCode::OK {
             return;
         }
+        // Compression comes first: the validator belongs to the bytes that are sent (RFC 9110,
+        // section 8.8.3.3).
         if self.spec.gzip {
             reply::compress(response, &head.headers);
         }
@@ -115,6 +139,8 @@ impl Core {
     }
 
     /// Counts a request, applies it, logs it and responds to it.
+    ///
+    /// The request takes effect here, whatever becomes of its response.
     pub(super) fn arrive(
         &mut self,
         at: Moment,
@@ -132,6 +158,8 @@ impl Core {
         self.finish_read(request, &mut handled.response);
         let target = request.head.uri.path_and_query();
         let target = target.map_or(path, |target| target.as_str());
+        // Logged after the effect and before the response. A test that has a response therefore
+        // finds its arrival.
         self.log.note(Arrival {
             index: 0,
             at: at.now,
@@ -150,6 +178,9 @@ impl Core {
     }
 
     /// Judges a request in the order that the module names.
+    ///
+    /// Each rejection ends it early, with what is known by then. Only a request that passes them
+    /// all can have an effect.
     fn handle(
         &mut self,
         at: Moment,
@@ -170,12 +201,15 @@ impl Core {
             );
             return Handled::rejected(reply::failure(&error, media), CountResult::Uncounted, 0);
         };
+        // An unknown path has no limit, so it is not counted.
         let Some((number, params)) = found else {
             let error = ApiError::missing("path", request.head.uri.path());
             return Handled::rejected(reply::failure(&error, media), CountResult::Uncounted, token);
         };
         // Counted before its content is read, as the API does.
         let decision = self.count(at.now, token, *number);
+        // The real limit goes before an injected 429, so that the log never calls an overrun a
+        // fault.
         let wait = match plan.fault {
             _ if !decision.admitted => Some((CountResult::Refused, decision.until_next)),
             Some(InjectedFault::Throttled(wait)) => Some((CountResult::Injected, wait)),
@@ -185,6 +219,8 @@ impl Core {
             let response = reply::throttled(decision.consumed, wait, media);
             return Handled::rejected(response, count, token);
         }
+        // Both kinds of 500 look alike to the client, which cannot know whether its write took
+        // effect.
         let internal = ApiError::new(
             500,
             "InternalServerError",
@@ -202,6 +238,7 @@ impl Core {
             Ok((status, data)) => reply::success(status, &data, media),
             Err(error) => reply::failure(&error, media),
         };
+        // Failures carry no rate headers. A client has to cope without them.
         if response.status().is_success() {
             reply::add_rate(&mut response, &decision, at.wall);
         }
@@ -233,6 +270,8 @@ impl Core {
         if let Some(number) = self.tokens.get(token) {
             return Some(*number);
         }
+        // The number of tokens is bounded, because each has counters of its own. Beyond the bound a
+        // new token is rejected like a wrong one.
         if self.tokens.len() >= MOST_TOKENS {
             return None;
         }
@@ -246,6 +285,7 @@ impl Core {
         let operation = &OPERATIONS[number];
         let (spec, start) = (&self.spec, self.start);
         let counter = self.counters.entry((token, number)).or_insert_with(|| {
+            // Gives each counter its own sequence of other users' requests.
             let salt = u64::from(token) << 32 | number as u64;
             Counter::new(spec, operation, salt, start, now)
         });
@@ -274,12 +314,15 @@ impl Core {
             lists: self.spec.lists,
         };
         // Reads see the state with its replication lag; writes see the present one.
+        // The lag can show a caller an older state than its own last write made. The gateway's
+        // settle time exists for this.
         if operation.method == "GET" {
             let world = self.history.seen(now);
             let result = reads::read(world, &call)
                 .unwrap_or_else(|| generic::read(world, operation, path, &call));
             return (false, result, world.version);
         }
+        // A write with known semantics comes first; the generic store takes the rest.
         let (applied, result) = self.history.write(now, |world| {
             writes::write(world, &call)
                 .unwrap_or_else(|| generic::write(world, operation, path, &call))
@@ -288,6 +331,8 @@ impl Core {
     }
 }
 
+/// Returns the log entry for a request of another user of the token. It occupies the limit and has
+/// no effect.
 fn others_arrival(
     at: Instant,
     token: u32,

@@ -3,6 +3,13 @@
 //! An object that a POST creates can be read, listed, changed and deleted below its path. A
 //! resource that no operation creates (catalogues, usage, settings) always exists, with the
 //! requested id.
+//!
+//! The store does not check bodies, references or uniqueness. A POST always creates, even to a path
+//! such as `…/preview`, and a repeated POST creates a second object with an id of its own. So tests
+//! can tell whether a write was carried out once or twice.
+//!
+//! The envelope is derived from the path: its last literal segment, in camel case, is the plural
+//! name. Where the API's own name differs, the sandbox returns another member than the API does.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -21,6 +28,9 @@ const MOST_STORED: usize = 2_000;
 const MOST_BYTES: usize = 16 * 1024;
 
 /// Responds to any read.
+///
+/// The order matters: the first two operations have responses of their own, lists have pages, and
+/// all others return one object.
 pub(super) fn read(
     world: &World,
     operation: &ApiOperation,
@@ -45,7 +55,8 @@ pub(super) fn read(
     Ok((StatusCode::OK, format!(r#"{{"{name}":{thing}}}"#)))
 }
 
-/// Carries out any write.
+/// Carries out any write. The method decides what is done. A result without an error counts as a
+/// change, even if the object is as before.
 pub(super) fn write(
     world: &mut World,
     operation: &ApiOperation,
@@ -60,7 +71,8 @@ pub(super) fn write(
     (result.is_ok(), result)
 }
 
-/// Returns what the request asks for: a message, a status or an error.
+/// Returns what the request asks for: a message, a status or an error. The delay that it may ask
+/// for as well is up to `serve.rs`.
 fn echo(call: &Call<'_>) -> ApiResult {
     let asked = |name| call.query.get(name).is_some_and(|value| value == "true");
     let message = call.query.get("message").unwrap_or_default();
@@ -81,6 +93,7 @@ fn echo(call: &Call<'_>) -> ApiResult {
                 ApiError::invalid("statusCode", "statusCode must be a number from 200 to 599")
             })?,
     };
+    // A status that is no success needs the envelope of errors.
     if status >= 300 {
         return Err(problem(status, "EchoError"));
     }
@@ -89,6 +102,8 @@ fn echo(call: &Call<'_>) -> ApiResult {
 }
 
 /// Returns the objects directly below a path.
+///
+/// The keys are sorted, so everything below the path is one range. Deeper descendants are skipped.
 fn children<'a>(world: &'a World, path: &str) -> impl Iterator<Item = &'a str> {
     let below = format!("{path}/");
     let length = below.len();
@@ -100,11 +115,15 @@ fn children<'a>(world: &'a World, path: &str) -> impl Iterator<Item = &'a str> {
         .map(|(_, thing)| &**thing)
 }
 
+/// Returns the id in a path that names one object.
 fn last_segment(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
 }
 
 /// Returns the object at a path, or an invented one if no operation creates it.
+///
+/// An object that some operation creates must have been created, otherwise it is missing. A path
+/// that names no object of a collection, such as one for settings, begins as an empty object.
 fn existing(world: &World, operation: &ApiOperation, path: &str) -> Result<Arc<str>, ApiError> {
     match world.things.get(path) {
         Some(thing) => Ok(Arc::clone(thing)),
@@ -118,6 +137,8 @@ fn existing(world: &World, operation: &ApiOperation, path: &str) -> Result<Arc<s
     }
 }
 
+/// Deletes one object; those below it stay. An invented object can be deleted as often as one
+/// likes.
 fn delete(world: &mut World, operation: &ApiOperation, path: &str) -> ApiResult {
     existing(world, operation, path)?;
     if world.things.contains_key(path) {
@@ -126,6 +147,8 @@ fn delete(world: &mut World, operation: &ApiOperation, path: &str) -> ApiResult 
     Ok((StatusCode::OK, r#"{"status":"SUCCESS"}"#.to_owned()))
 }
 
+/// Creates an object below a path, under an id that was not given before. An `id` in the body is
+/// ignored.
 fn create(world: &mut World, operation: &ApiOperation, path: &str, call: &Call<'_>) -> ApiResult {
     let mut members = object(call)?;
     let noun = camel(operation.noun());
@@ -133,6 +156,7 @@ fn create(world: &mut World, operation: &ApiOperation, path: &str, call: &Call<'
     let id = world.new_id(name);
     members.insert("id".to_owned(), Value::from(id.as_str()));
     let thing = store(world, &format!("{path}/{id}"), members)?;
+    // Other POSTs are actions, which respond with 200.
     let status = match operation.name.starts_with("create") {
         true => StatusCode::CREATED,
         false => StatusCode::OK,
@@ -144,6 +168,7 @@ fn create(world: &mut World, operation: &ApiOperation, path: &str, call: &Call<'
 fn change(world: &mut World, operation: &ApiOperation, path: &str, call: &Call<'_>) -> ApiResult {
     let before = existing(world, operation, path)?;
     let before: Map<String, Value> = serde_json::from_str(&before).unwrap_or_default();
+    // A body cannot rename an object: its path would no longer agree with its id.
     let id = before.get("id").cloned();
     let mut members = if operation.method == "PATCH" {
         before
@@ -158,6 +183,7 @@ fn change(world: &mut World, operation: &ApiOperation, path: &str, call: &Call<'
     Ok((StatusCode::OK, format!(r#"{{"{name}":{thing}}}"#)))
 }
 
+/// Returns the members of the body; none if there is no body.
 fn object(call: &Call<'_>) -> Result<Map<String, Value>, ApiError> {
     if call.body.is_empty() {
         return Ok(Map::new());
@@ -168,8 +194,11 @@ fn object(call: &Call<'_>) -> Result<Map<String, Value>, ApiError> {
     }
 }
 
+/// Stores an object and returns its JSON. Both bounds are errors of the request, so that a long
+/// test fails visibly instead of growing.
 fn store(world: &mut World, path: &str, members: Map<String, Value>) -> Result<Arc<str>, ApiError> {
     let thing: Arc<str> = Value::Object(members).to_string().into();
+    // Replacing an object is possible even in a full store.
     let is_full = world.things.len() >= MOST_STORED && !world.things.contains_key(path);
     if is_full || thing.len() > MOST_BYTES {
         return Err(ApiError::invalid(
@@ -182,6 +211,8 @@ fn store(world: &mut World, path: &str, members: Map<String, Value>) -> Result<A
 }
 
 /// Converts `reverse-etl-models` to `reverseEtlModels`.
+///
+/// Nouns of one word stay as they are.
 fn camel(noun: &str) -> String {
     let mut out = String::with_capacity(noun.len());
     for (place, word) in noun.split('-').enumerate() {
@@ -197,6 +228,8 @@ fn camel(noun: &str) -> String {
 }
 
 /// Returns the member of `data` that holds what the operation names.
+///
+/// An operation on one object gets the singular, one on a collection the plural.
 fn member(operation: &ApiOperation) -> String {
     let noun = camel(operation.noun());
     match operation.names_one() {
@@ -205,6 +238,7 @@ fn member(operation: &ApiOperation) -> String {
     }
 }
 
+/// Returns a noun without its last `s`. Enough for the nouns of the API's paths.
 fn singular(noun: &str) -> &str {
     noun.strip_suffix('s').unwrap_or(noun)
 }

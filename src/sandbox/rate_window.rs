@@ -7,6 +7,9 @@
 //!
 //! Rejected requests count as consumed in the two windows that restart (fixed and aligned). The
 //! rolling window and the token bucket charge only admitted requests.
+//!
+//! The kinds are written without the gateway's window in mind and must stay independent of it. A
+//! mistake that both shared would never be found.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -79,11 +82,21 @@ pub(crate) struct LimitDecision {
 
 /// The count of one token and operation.
 pub(crate) struct RateWindow {
+    /// The number of requests per window, at least 1.
     limit: u32,
+    /// The length of a window, at least 1 ns.
     per: Duration,
     state: State,
 }
 
+/// What a kind must remember between requests. Only the rolling kind needs memory in proportion to
+/// the limit.
+///
+/// - Fixed: `start` is the first request of the window, `None` before any request.
+/// - Aligned: `boundary` is the end of the window of the last request, or any boundary before one.
+/// - Rolling: the instants of the admitted requests of the last window, oldest first, at most
+///   `limit` of them.
+/// - Token bucket: `at` is the instant of the last request, admitted or not.
 enum State {
     Fixed {
         start: Option<Instant>,
@@ -131,6 +144,7 @@ impl RateWindow {
         match &mut self.state {
             State::Fixed { start, used } => {
                 let begin = match *start {
+                    // Half-open: at `begin + per` the next window begins.
                     Some(begin) if now < begin + per => begin,
                     _ => {
                         *used = 0;
@@ -142,6 +156,7 @@ impl RateWindow {
             }
             State::Aligned { boundary, used } => {
                 let end = aligned_end(*boundary, per, now);
+                // Another end means another window.
                 if end != *boundary {
                     *used = 0;
                     *boundary = end;
@@ -150,6 +165,8 @@ impl RateWindow {
             }
             State::Rolling { admitted } => rolling(limit, per, admitted, now),
             State::TokenBucket { level, at } => {
+                // Rejected requests advance the clock of the bucket as well; refilling in pieces is
+                // exact.
                 let before = at.replace(now).unwrap_or(now);
                 let elapsed = now.saturating_duration_since(before).as_nanos();
                 bucket(limit, per, level, elapsed)
@@ -166,6 +183,7 @@ fn renewed(limit: u32, used: &mut u32, left: Duration) -> LimitDecision {
         consumed: *used,
         remaining: limit.saturating_sub(*used),
         until_reset: left,
+        // The next request needs a free place after this one.
         until_next: if *used < limit { Duration::ZERO } else { left },
     }
 }
@@ -183,6 +201,7 @@ fn aligned_end(boundary: Instant, per: Duration, now: Instant) -> Instant {
     }
 }
 
+/// Counts in the interval that ends at `now`. An arrival leaves it exactly one window later.
 fn rolling(
     limit: u32,
     per: Duration,
@@ -206,6 +225,7 @@ fn rolling(
         admitted: fits,
         consumed,
         remaining: limit.saturating_sub(consumed),
+        // Nothing is consumed once the newest has left. The next is admitted once the oldest has.
         until_reset: left(admitted.back()),
         until_next: if consumed < limit {
             Duration::ZERO
@@ -215,6 +235,8 @@ fn rolling(
     }
 }
 
+/// Counts in a bucket that was last refilled `elapsed_nanos` ago. One token is `per` in
+/// nanoseconds, so each nanosecond adds `limit` to the level.
 fn bucket(limit: u32, per: Duration, level: &mut u128, elapsed_nanos: u128) -> LimitDecision {
     let (rate, token) = (u128::from(limit), per.as_nanos());
     let full = rate * token;
@@ -230,11 +252,13 @@ fn bucket(limit: u32, per: Duration, level: &mut u128, elapsed_nanos: u128) -> L
         admitted: fits,
         consumed: limit - remaining.min(limit),
         remaining,
+        // Rounded up, so that a client that waits as long is not too early.
         until_reset: nanos((full - *level).div_ceil(rate)),
         until_next: nanos(token.saturating_sub(*level).div_ceil(rate)),
     }
 }
 
+/// Returns a duration, cut to what 64 bits can hold (about 584 years).
 fn nanos(count: u128) -> Duration {
     Duration::from_nanos(u64::try_from(count).unwrap_or(u64::MAX))
 }

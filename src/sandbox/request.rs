@@ -3,6 +3,8 @@
 //! A list may arrive as `emails.0=`, as `emails[0]=` (brackets usually percent-encoded), or as a
 //! repeated `emails=`. A member of an object may arrive as `pagination.count=` or
 //! `pagination[count]=`. The page may also be in the body of a GET.
+//!
+//! Names and indices in a query that mean nothing are ignored. A wrong body or page is a 422.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +12,8 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 /// The reason to reject a request, which becomes the API's error envelope.
+///
+/// The media type is chosen later, from the request's `Accept`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ApiError {
     /// The status code.
@@ -51,7 +55,7 @@ impl ApiError {
     }
 }
 
-/// The decoded pairs of a query, in order.
+/// The decoded pairs of a query, in order. Names may occur several times.
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
@@ -61,6 +65,7 @@ impl Query {
             let spaced = part.replace('+', " ");
             percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
         };
+        // A name without `=` has an empty value.
         let pairs = text.split('&').filter(|pair| !pair.is_empty());
         Self(
             pairs
@@ -70,7 +75,7 @@ impl Query {
         )
     }
 
-    /// Returns the first value of a scalar.
+    /// Returns the first value of a scalar. Later values of the same name are ignored.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
@@ -89,6 +94,10 @@ impl Query {
     }
 
     /// Returns the elements of a list, in any spelling. Indexed ones are sorted by index.
+    ///
+    /// Elements without an index (`emails=`, `emails[]=`) count as if their index were the number
+    /// of elements before them. Gaps are closed, and an index that is no number is ignored with its
+    /// value.
     pub(super) fn list(&self, name: &str) -> Vec<String> {
         let mut found: Vec<(usize, &str)> = Vec::new();
         for (key, value) in &self.0 {
@@ -108,6 +117,7 @@ impl Query {
                 None => {}
             }
         }
+        // Stable: elements with one index stay in the order of the query.
         found.sort_by_key(|(index, _)| *index);
         found
             .into_iter()
@@ -129,9 +139,14 @@ fn inside<'a>(key: &'a str, object: &str) -> Option<&'a str> {
 }
 
 /// The requested part of a list.
+///
+/// A cursor is an offset, so a page is not a snapshot. Items that are created or deleted between
+/// two requests shift the later pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Page {
+    /// The number of items before the page.
     offset: usize,
+    /// The most items on the page.
     count: usize,
 }
 
@@ -144,6 +159,7 @@ impl Page {
         } else {
             json(body)?
         };
+        // A count may be a number or a text; both are parsed as text below.
         let from_body = |member: &str| match &in_body["pagination"][member] {
             Value::Null => None,
             Value::String(text) => Some(text.clone()),
@@ -176,6 +192,8 @@ impl Page {
 
     /// Returns the `data` of a response: the page of `items` under `name`, and the cursors. `items`
     /// are JSON texts, `total` of them.
+    ///
+    /// A page behind the end is empty and no error. It has a previous page but no next one.
     pub(super) fn render<T: AsRef<str>>(
         self,
         name: &str,
@@ -203,6 +221,8 @@ impl Page {
 }
 
 /// Parses the body as a JSON object.
+///
+/// An empty body is not JSON. Operations without a body do not call this.
 pub(super) fn json(body: &[u8]) -> Result<Value, ApiError> {
     match serde_json::from_slice(body) {
         Ok(value @ Value::Object(_)) => Ok(value),
@@ -222,6 +242,7 @@ fn to_cursor(offset: usize) -> String {
     STANDARD.encode(offset.to_string())
 }
 
+/// Returns the offset of a cursor, or `None` if it has not the form that `to_cursor` gives one.
 fn from_cursor(cursor: &str) -> Option<usize> {
     let digits = STANDARD.decode(cursor).ok()?;
     str::from_utf8(&digits).ok()?.parse().ok()

@@ -2,6 +2,14 @@
 //!
 //! Each request is handled in a task of its own. A client that hangs up neither prevents its
 //! arrival nor undoes its effect, as with a real API.
+//!
+//! A request passes through these steps: its body is read, its plan is drawn, it travels
+//! (`arrive`), it is counted and takes effect, its response travels (`reply`), and is sent or lost.
+//! Drawing a plan and taking effect need the lock of the core, and neither waits while it has the
+//! lock.
+//!
+//! HTTP/2 and TLS are not offered. The sandbox's own paths skip all steps but the first: they have
+//! no delays, no faults and no place in the log.
 
 use std::fmt;
 use std::future::{Future, pending};
@@ -34,6 +42,8 @@ const MOST_BODY: usize = 1 << 20;
 const MOST_CONNECTIONS: usize = 1_024;
 /// The timeout for idle connections and for heads. It is longer than clients keep their
 /// connections.
+///
+/// A connection that the sandbox closed first would cost the client a stale attempt.
 const IDLE: Duration = Duration::from_secs(75);
 /// The timeout for a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -56,7 +66,9 @@ impl std::error::Error for LostReply {}
 
 /// The result that the task of a request passes to the connection.
 enum Handed {
+    /// The response to send.
     Response(ApiResponse),
+    /// No response: the connection is closed, or stays silent until the client closes it.
     Lost(Loss),
 }
 
@@ -71,9 +83,11 @@ impl Sandbox {
         let mut stop = pin!(stop);
         let mut connections = JoinSet::new();
         loop {
+            // A full sandbox accepts nothing. Clients wait in the backlog of the system.
             let has_room = connections.len() < MOST_CONNECTIONS;
             tokio::select! {
                 biased;
+                // Dropping the set ends the connections. The tasks of their requests go on.
                 () = &mut stop => return,
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 accepted = listener.accept(), if has_room => match accepted {
@@ -102,6 +116,7 @@ impl Sandbox {
         connection.await.ok();
     }
 
+    /// Responds to one request, or ends the connection without a response.
     async fn respond(
         self: Arc<Self>,
         request: http::Request<Incoming>,
@@ -115,16 +130,20 @@ impl Sandbox {
         if request.head.uri.path().starts_with(control::PREFIX) {
             return Ok(control::answer(&mut self.core.lock(), &request).map(Full::new));
         }
+        // Requests whose client hung up still hold a permit, so the number of connections alone
+        // would not bound them.
         let Ok(permit) = Arc::clone(&self.in_progress).try_acquire_owned() else {
             return Ok(
                 refused(503, "OverloadedError", "Too many requests are under way.").map(Full::new),
             );
         };
         let (hand, handed) = oneshot::channel();
+        // From here on the request arrives, even if this future is dropped.
         tasks::detached(self.handle(request, hand, permit));
         match handed.await {
             Ok(Handed::Response(answer)) => Ok(answer.map(Full::new)),
             Ok(Handed::Lost(Loss::Closed)) => Err(LostReply),
+            // Ends when the client closes the connection, which drops this future.
             Ok(Handed::Lost(Loss::Silent)) => pending().await,
             Err(_) => Err(LostReply),
         }
@@ -137,6 +156,8 @@ impl Sandbox {
         hand: oneshot::Sender<Handed>,
         permit: OwnedSemaphorePermit,
     ) {
+        // Drawn before the delay, so that the sequence of plans does not depend on which request
+        // overtakes which.
         let plan = self.core.lock().plan();
         rest(plan.arrive).await;
         let answer = {
@@ -149,6 +170,8 @@ impl Sandbox {
             Some(loss) => Handed::Lost(loss),
             None => Handed::Response(answer),
         };
+        // A lost response is delayed as well. A client cannot tell by the time which one it will
+        // be.
         rest(plan.reply + echo_delay(&request)).await;
         // A client that hung up no longer waits for it.
         hand.send(handed).ok();
@@ -177,6 +200,7 @@ fn echo_delay(request: &Request) -> Duration {
     Duration::from_millis(millis).min(MOST_ECHO_DELAY)
 }
 
+/// Reads a body within its bounds of size and time, or returns the response that rejects it.
 async fn read_body(body: Incoming) -> Result<Bytes, ApiResponse> {
     let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, MOST_BODY).collect()).await;
     match collected {
@@ -195,6 +219,7 @@ async fn read_body(body: Incoming) -> Result<Bytes, ApiResponse> {
     }
 }
 
+/// Returns a rejection by the connection, before anything was counted.
 fn refused(status: u16, kind: &'static str, message: &str) -> ApiResponse {
     let error = ApiError::new(status, kind, message);
     let mut answer = reply::failure(&error, "application/json");

@@ -3,6 +3,13 @@
 //! A [`World`] is four maps behind counted pointers. A write changes a map in place, unless an
 //! earlier version of that map is still kept for the replication lag; then the map is copied. Reads
 //! copy nothing. The JSON of a user is rendered once, when the user changes.
+//!
+//! Promises that every email of a user or invite is in lower case wherever it is a key, that a
+//! group names only people who are users or invited, and that a version never changes once it is in
+//! the past.
+//!
+//! The world does not check requests. Whether a change is allowed is decided by `writes.rs` and
+//! `generic.rs`; only the population observes the bounds by itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -58,6 +65,7 @@ impl Permission {
 pub(super) struct User {
     /// In lower case.
     pub(super) email: String,
+    /// In the order in which they were given.
     pub(super) permissions: Vec<Permission>,
     /// The API's user object.
     pub(super) json: String,
@@ -67,7 +75,9 @@ pub(super) struct User {
 #[derive(Clone, Default)]
 pub(super) struct Group {
     pub(super) name: String,
+    /// The emails of users. Sorted, so that lists are the same in every run.
     pub(super) members: BTreeSet<String>,
+    /// The emails of invited people, who become members when they accept.
     pub(super) invites: BTreeSet<String>,
     pub(super) permissions: Vec<Permission>,
 }
@@ -75,7 +85,9 @@ pub(super) struct Group {
 /// Users by id, and their ids by email in lower case.
 #[derive(Clone, Default)]
 pub(super) struct Users {
+    /// Sorted, so that a page is the same in every run.
     pub(super) by_id: BTreeMap<String, Arc<User>>,
+    /// Agrees with `by_id` after every change.
     pub(super) by_email: HashMap<String, String>,
 }
 
@@ -90,6 +102,7 @@ pub(super) struct World {
     pub(super) groups: Arc<BTreeMap<String, Arc<Group>>>,
     /// Everything else, by path: a JSON object each.
     pub(super) things: Arc<BTreeMap<String, Arc<str>>>,
+    /// The number of ids given so far. An id is never given again, even after a deletion.
     created: u64,
 }
 
@@ -126,11 +139,13 @@ impl World {
             };
             world.put_group(&format!("group-{number:05}"), group);
         }
+        // Version 0 is the population; each change adds one.
         world.version = 0;
         world
     }
 
-    /// Adds or replaces a user.
+    /// Adds or replaces a user. A replaced user must keep the email, because the old one would stay
+    /// in `by_email`.
     pub(super) fn put_user(&mut self, id: &str, email: &str, permissions: Vec<Permission>) {
         let email = email.to_lowercase();
         let name = email.split('@').next().unwrap_or_default();
@@ -178,6 +193,9 @@ impl World {
     }
 
     /// Adds a user or an invited person to a group.
+    ///
+    /// The email must be that of a user or an invite. The group is usually a copy, so the world
+    /// does not change.
     pub(super) fn join(&self, group: &mut Group, email: &str) {
         let email = email.to_lowercase();
         if self.users.by_email.contains_key(&email) {
@@ -204,6 +222,7 @@ impl World {
         Some(id)
     }
 
+    /// Removes an email from every group. Copies nothing if no group has it.
     fn leave_groups(&mut self, email: &str) {
         let belongs =
             |group: &Arc<Group>| group.members.contains(email) || group.invites.contains(email);
@@ -241,6 +260,7 @@ pub(super) struct WorldHistory {
     since: Option<Instant>,
     /// The earlier states, oldest first, each with the instant from which it was valid.
     past: VecDeque<(Option<Instant>, World)>,
+    /// How long a change stays invisible to reads. Zero keeps no past at all.
     lag: Duration,
 }
 
@@ -266,6 +286,7 @@ impl WorldHistory {
         if visible(self.since) {
             return &self.current;
         }
+        // The newest state that is visible, or the oldest that is left if too many were dropped.
         let found = self
             .past
             .iter()
@@ -277,11 +298,15 @@ impl WorldHistory {
 
     /// Changes the state at `now`, which must not go back. `change` says whether it changed
     /// anything; that counts as one version, however many parts it changed.
+    ///
+    /// An unchanged state leaves no version behind. A change that fails half-way is kept as far as
+    /// it went, if it says so.
     pub(super) fn write<R>(
         &mut self,
         now: Instant,
         change: impl FnOnce(&mut World) -> (bool, R),
     ) -> (bool, R) {
+        // Without a lag no second pointer exists, so changes are made in place.
         let kept = (!self.lag.is_zero()).then(|| self.current.clone());
         let (changed, result) = change(&mut self.current);
         if !changed {
@@ -296,6 +321,7 @@ impl WorldHistory {
         (changed, result)
     }
 
+    /// Drops earlier states that no later read can see, and the oldest ones above the bound.
     fn prune(&mut self, now: Instant) {
         // A state is useless once its successor is visible to every later read.
         let lag = self.lag;
