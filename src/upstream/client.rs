@@ -51,8 +51,7 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 /// The largest number of idle connections. More may be in use at once; those close when done.
 const IDLE_CONNECTIONS: usize = 64;
-/// The silence after which an HTTP/2 connection in use gets a ping, and the time within which it
-/// must respond.
+/// The silence before a ping on an HTTP/2 connection in use, and the time limit for its response.
 const PING_AFTER: Duration = Duration::from_secs(20);
 const PING_ANSWER: Duration = Duration::from_secs(10);
 /// The delay of this module's connect timeout after the connector's. The connector reports the
@@ -110,7 +109,6 @@ pub enum Attempt {
 }
 
 impl Spec {
-    /// Returns the settings with every time limit cut to [`LONGEST`].
     fn bounded(mut self) -> Self {
         for limit in [
             &mut self.connect,
@@ -130,13 +128,10 @@ impl Spec {
 /// Sends requests to the API. Clones share their connections.
 #[derive(Clone)]
 pub struct Client {
-    /// The client of all other requests, which keeps idle connections for reuse.
     http: legacy::Client<Connector, Full<Bytes>>,
     /// The client for [`NewConnection`], which keeps no connections.
     unpooled: legacy::Client<Connector, Full<Bytes>>,
     spec: Spec,
-    /// The credentials for a forwarding proxy, which reads each request. `None` for a tunnel: its
-    /// proxy gets them once, with the CONNECT, and must not pass them on to the API.
     proxy_authorization: Option<HeaderValue>,
     clock: Clock,
 }
@@ -167,9 +162,6 @@ impl Client {
         Self::assemble(plan, spec, clock)
     }
 
-    /// Creates a client over any way to dial. Chooses route and TLS once, for all connections.
-    ///
-    /// # Errors If the CA file or the TLS settings are unusable.
     pub(super) fn build(dial: Dial, spec: Spec, clock: Clock) -> Result<Self, StartError> {
         let offer = if spec.http2 {
             Offer::Both
@@ -190,8 +182,6 @@ impl Client {
         Ok(Self::assemble(plan, spec, clock))
     }
 
-    /// Configures hyper. The bounds on what hyper holds for the API are set here: the size of a
-    /// head, the receive windows, the idle connections.
     fn assemble(plan: Plan, spec: Spec, clock: Clock) -> Self {
         let proxy_authorization = match &plan.route {
             Route::Forward(gate) => gate.authorization.clone(),
@@ -214,8 +204,6 @@ impl Client {
             .http2_keep_alive_interval(PING_AFTER)
             .http2_keep_alive_timeout(PING_ANSWER)
             .http2_keep_alive_while_idle(false);
-        // Both clients differ only in this: zero idle connections turns off the pool, so that every
-        // request gets a connection of its own.
         let mut unpooled = http.clone();
         unpooled.pool_max_idle_per_host(0);
         let (http, unpooled) = (http.build(connector.clone()), unpooled.build(connector));
@@ -236,11 +224,7 @@ impl Client {
     /// Sends a request once. Path and query are forwarded byte for byte. Authority and `Host` come
     /// from the base, the framing fields from the body, and `Via` is appended. The caller is
     /// responsible for all other headers. Returns at the latest after the connect and head limits.
-    ///
-    /// The outcome is `NotSent` only if nothing was handed to a connection, or if hyper or the API
-    /// proves that it was not processed. Everything else without a final response is `Unknown`. The
-    /// body of an `Answered` attempt has further limits: for silence, and for the whole time since
-    /// the sending.
+    /// `NotSent` needs proof; any other end without a final response is `Unknown`.
     pub async fn send(&self, request: Request<Bytes>) -> Attempt {
         let http = match request.extensions().get::<NewConnection>() {
             Some(NewConnection) => &self.unpooled,
@@ -253,12 +237,10 @@ impl Client {
         let mut captured = capture_connection(&mut request);
         let mut answer = pin!(http.request(request));
         let connect_end = began + self.spec.connect + CONNECT_GRACE;
-        // The order matters. If a connection is chosen at the instant of the timeout, it already
-        // has the request.
+        // In this order: a connection chosen at the instant of the timeout has the request.
         let early = tokio::select! {
             biased;
             result = &mut answer => Some(result),
-            // The time to connect ends here. The attempt goes on below, under the head limit.
             () = chosen(&mut captured) => None,
             () = tokio::time::sleep_until(connect_end.into()) => {
                 // No connection was chosen, so dropping the future cannot leave a request behind.
@@ -287,16 +269,12 @@ impl Client {
             }
             Err(error) => {
                 let handed = match &connection {
-                    // Without a chosen connection nothing was written. With one, it matters whether
-                    // the API could have closed it before the request arrived.
                     None => Handed::Not,
                     Some((_, how)) if how.was_kept() => Handed::ToKept,
                     Some(_) => Handed::ToNew,
                 };
                 let attempt = classify(&error, handed);
                 let detail = chain(&error);
-                // A malformed response is a defect of the API and rare. Other failures are routine,
-                // and the caller decides what they mean.
                 if matches!(attempt, Attempt::Unknown(Unknown::Malformed)) {
                     tracing::warn!(%detail, "response is malformed");
                 } else {
@@ -307,8 +285,7 @@ impl Client {
         }
     }
 
-    /// Rewrites a request for this hop: target, version, framing, `Host`, `Via` and the proxy's
-    /// credentials. Returns `None` if the path does not fit the base; then nothing is sent.
+    /// Rewrites a request for this hop. `None` if its path does not fit the base: nothing is sent.
     fn prepare(&self, request: Request<Bytes>) -> Option<Request<Full<Bytes>>> {
         let (mut parts, body) = request.into_parts();
         let path = parts.uri.path_and_query().cloned();
@@ -316,8 +293,7 @@ impl Client {
             .spec
             .base
             .join(path.unwrap_or(PathAndQuery::from_static("/")))?;
-        // The version is negotiated here, not inherited from the caller. The extensions of the
-        // server side do not belong to this hop either.
+        // The caller's version and the extensions of the server side do not belong to this hop.
         parts.version = Version::HTTP_11;
         parts.extensions = Extensions::new();
         framing::of_request(&mut parts.headers, &parts.method, body.len());
@@ -330,8 +306,7 @@ impl Client {
         Some(Request::from_parts(parts, Full::new(body)))
     }
 
-    /// Returns the end of the wait for the head, and the outcome if it passes. The total limit is
-    /// reported where it is the shorter one, because operators tune the two separately.
+    /// Returns the end of the wait for the head, and the outcome if it passes.
     fn head_limit(&self, sent: Instant) -> (Instant, Unknown) {
         if self.spec.total < self.spec.head {
             (sent + self.spec.total, Unknown::TotalTimeout)
@@ -340,11 +315,10 @@ impl Client {
         }
     }
 
-    /// Makes a final response fit to be passed on, or rejects it as malformed. A malformed one may
-    /// follow a write that took effect, so its outcome is unknown.
+    /// Makes a final response fit to be passed on, or rejects it as malformed: the outcome is
+    /// unknown.
     fn answered(&self, response: Response<Incoming>, sent: Instant) -> Attempt {
-        // hyper consumes 1xx responses, except for a 101 without a request for it, which is no
-        // final response.
+        // hyper consumes 1xx responses, except for an unrequested 101, which is not final.
         if response.status().is_informational() {
             return Attempt::Unknown(Unknown::Malformed);
         }
@@ -372,8 +346,7 @@ impl Client {
                 "response has both Transfer-Encoding and Content-Length: Content-Length is ignored"
             );
         }
-        // Version and connection details belong to this hop. Only an unusual reason phrase is
-        // passed on.
+        // All that belongs to this hop is removed, except for an unusual reason phrase.
         *response.version_mut() = Version::default();
         let phrase = response.extensions_mut().remove::<ReasonPhrase>();
         *response.extensions_mut() = Extensions::new();
