@@ -50,7 +50,7 @@ pub(super) const SCHEMA: &str = "
     CREATE INDEX writes_by_credential ON writes (credential, id);
     CREATE INDEX writes_by_end ON writes (ended) WHERE ended IS NOT NULL;";
 
-/// What was added to the format since. Earlier versions ignore it.
+/// Additions to the format since then. Earlier versions ignore it.
 const SINCE: &str = "CREATE TABLE IF NOT EXISTS refused (credential BLOB PRIMARY KEY,
     since INTEGER NOT NULL) STRICT, WITHOUT ROWID;";
 

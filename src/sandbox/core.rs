@@ -43,8 +43,8 @@ pub(super) struct Core {
     pub(super) faults: Faults,
     /// The workspace that all tokens share.
     pub(super) history: WorldHistory,
-    /// What arrived, in the order in which it was judged. Tests compare it with what the gateway
-    /// meant to send.
+    /// The latest arrivals, in the order in which they were judged. Tests compare them with what
+    /// the gateway meant to send.
     pub(super) log: ArrivalLog,
     /// Draws the plans. Separate from the sequence that made the population, so that the number of
     /// users does not change the faults.

@@ -89,8 +89,8 @@ pub(crate) struct RateWindow {
     state: State,
 }
 
-/// What a kind must remember between requests. Only the rolling kind needs memory in proportion to
-/// the limit.
+/// The memory of a kind between requests. Only that of the rolling kind grows with the limit, up to
+/// one instant for each admitted request.
 ///
 /// - Fixed: `start` is the first request of the window, `None` before any request.
 /// - Aligned: `boundary` is the end of the window of the last request, or any boundary before one.

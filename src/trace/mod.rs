@@ -5,7 +5,7 @@
 //! ended, so a request that is not traced costs the look at one header. Exporting never waits: if
 //! the collector is slow or away, spans are dropped and counted.
 //!
-//! What a caller decides is respected: a request whose `traceparent` is sampled is traced, one
+//! The decision of the caller counts: a request whose `traceparent` is sampled is traced, one
 //! whose `traceparent` is not sampled is not. The configured percentage applies to all others. The
 //! module does not decide which spans there are, and a failed export never fails a request.
 

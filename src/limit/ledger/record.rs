@@ -45,7 +45,7 @@ const ENDED: u8 = 2;
 const INTENT: u8 = 3;
 const NAMES: u8 = 4;
 
-/// What is known of the effect, by the number in a record.
+/// The knowledge of an effect, by its number in a record.
 ///
 /// The order is that of [`KnownEffect`], whose discriminants are written.
 const EFFECTS: [KnownEffect; 3] = [KnownEffect::None, KnownEffect::Final, KnownEffect::Late];
@@ -67,14 +67,14 @@ pub(super) struct AttemptRecord {
     pub(super) charge: Charge,
     /// Whether it has ended. Until then its slot is occupied, however old it is.
     pub(super) ended: bool,
-    /// What is known of its effect; [`KnownEffect::Late`] while it is in flight.
+    /// The knowledge of its effect; [`KnownEffect::Late`] while it is in flight.
     pub(super) effect: KnownEffect,
     /// The writes that the attempt carries. Empty for a read, and when the end of an attempt is
     /// appended, because the file has its intents already.
     pub(super) intents: Vec<Intent<Duration>>,
 }
 
-/// What a ledger must have been written under to be believed, and how much of it counts.
+/// The conditions under which a ledger is believed, and how much of it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     /// Derived from the key of the credential hashes.
