@@ -1,5 +1,15 @@
 //! Requests to a running gateway, on its admin listener or through the socket in its state
 //! directory.
+//!
+//! These commands read no configuration file: they find the gateway by `--admin`, or where a
+//! gateway with the defaults would be. The socket comes first. It needs no token, because only the
+//! user of the gateway can open it.
+//!
+//! Each command makes one request per connection, without retries: a command may change something,
+//! and the operator decides whether to repeat it. A rejection is shown in the gateway's own words.
+//!
+//! Comments on the fields of the argument types are the help of the command line, so explanations
+//! of the code there are plain comments.
 
 use super::output::Failure;
 use super::process;
@@ -25,8 +35,9 @@ use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 
-/// The longest time for a response, and that for a request which moves many writes.
+/// The longest time for a connection and its whole response.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest time for a request that moves many writes, each of which is synced to the journal.
 const LONG_PATIENCE: Duration = Duration::from_secs(600);
 
 /// The characters to encode: all but the unreserved ones (RFC 3986, section 2.3).
@@ -56,11 +67,15 @@ pub(super) struct AdminTarget {
 /// The address or socket of an admin listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Endpoint {
+    /// A TCP listener. The connection is not encrypted, so a token should not leave the machine.
     Address(SocketAddr),
+    /// A Unix socket, `admin.sock` in a state directory.
     Socket(PathBuf),
 }
 
 impl Endpoint {
+    /// Reads an address, or a path, which must contain a slash: `./admin.sock` and not
+    /// `admin.sock`. Otherwise a mistyped address would be taken for a file.
     fn parse(text: &str) -> Result<Self, String> {
         match text.parse() {
             Ok(address) => Ok(Self::Address(address)),
@@ -87,9 +102,12 @@ impl AdminTarget {
     /// Returns the endpoint that was named, or else the socket if there is one.
     fn endpoint(&self) -> Endpoint {
         self.admin.clone().unwrap_or_else(|| {
+            // The defaults, not the file: the command may run where the file cannot be read.
             let usual = Config::default();
             let directory = state_directory_environment().or(usual.state.directory);
             let socket = directory.map(|directory| directory.join(SOCKET));
+            // A socket that a killed gateway left is found as well. The request then fails and
+            // names it.
             match socket.filter(|socket| socket.exists()) {
                 Some(socket) => Endpoint::Socket(socket),
                 None => Endpoint::Address(usual.admin.listen),
@@ -97,7 +115,8 @@ impl AdminTarget {
         })
     }
 
-    /// Returns the value of `Authorization`, if there is a token.
+    /// Returns the value of `Authorization`, if there is a token. A file that was named goes before
+    /// the environment, even if it cannot be read: that is an error.
     fn authorization(&self) -> Result<Option<HeaderValue>, String> {
         let secret = match &self.admin_token_file {
             Some(path) => Some(std::fs::read(path).map_err(|error| {
@@ -109,6 +128,7 @@ impl AdminTarget {
             let value = [b"Bearer ", secret.trim_ascii_end()].concat();
             let mut value = HeaderValue::try_from(value)
                 .map_err(|_| "the admin token has characters that cannot be sent".to_owned())?;
+            // `Debug` shows `Sensitive` in place of the token.
             value.set_sensitive(true);
             Ok(value)
         });
@@ -116,7 +136,7 @@ impl AdminTarget {
     }
 }
 
-/// Runs what asks a gateway.
+/// Runs what asks a gateway, on a runtime of one thread: there is one request at a time.
 pub(super) fn run(act: impl Future<Output = Result<(), String>>) -> Result<(), Failure> {
     let runtime = process::runtime(&mut Builder::new_current_thread())?;
     Ok(runtime.block_on(act)?)
@@ -129,6 +149,10 @@ pub(super) fn encoded(argument: &str) -> String {
 
 /// Sends a request to the gateway. A rejection is an error in the gateway's own words. The values
 /// of the parameters are encoded here; an argument in the path is encoded by its caller.
+///
+/// # Errors
+/// A sentence for the operator: the gateway cannot be reached, does not answer in time, or rejects
+/// the request.
 pub(super) async fn ask(
     listener: &AdminTarget,
     method: Method,
@@ -147,6 +171,7 @@ pub(super) async fn ask(
         .iter()
         .map(|(name, value)| format!("{name}={}", encoded(value)))
         .collect();
+    // The listener knows IP addresses and `localhost` as its own names.
     let host = match &admin {
         Endpoint::Address(address) => address.to_string(),
         Endpoint::Socket(_) => "localhost".to_owned(),
@@ -156,6 +181,7 @@ pub(super) async fn ask(
         .method(method)
         .uri(target.trim_end_matches('?'))
         .header("host", host)
+        // Sent with reads as well, where it changes nothing.
         .header("x-gateway-admin", "1")
         .body(Empty::<Bytes>::new())
         .map_err(|_| "an argument is too long to be sent".to_owned())?;
@@ -165,20 +191,24 @@ pub(super) async fn ask(
     if let Some(token) = token {
         request.headers_mut().insert(NEW_AUTHORIZATION, token);
     }
+    // The limit includes connecting, which may hang if a firewall drops packets.
     let answered = timeout(patience, exchange(&admin, request)).await;
     let (is_success, body) = answered
         .map_err(|_| format!("{admin} does not answer"))?
         .map_err(|why| {
             format!("cannot ask the gateway at {admin}: {why}; is it running, is this --admin?")
         })?;
+    // Null if the body is not JSON, as in a rejection by the listener or by a proxy on the way.
     let document: Value = serde_json::from_slice(&body).unwrap_or_default();
     if is_success {
         return Ok(document);
     }
+    // A rejected command is answered with a message in JSON. Anything else is shown as it is.
     let message = document["message"].as_str().map(str::to_owned);
     Err(message.unwrap_or_else(|| String::from_utf8_lossy(&body).trim().to_owned()))
 }
 
+/// Connects and makes the request. Returns whether the status is a success, and the body.
 async fn exchange(
     admin: &Endpoint,
     request: Request<Empty<Bytes>>,
@@ -192,6 +222,7 @@ async fn exchange(
     }
 }
 
+/// Makes one request on a new connection.
 async fn over<I>(
     stream: I,
     request: Request<Empty<Bytes>>,
@@ -200,6 +231,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // Drives the connection until it closes. The runtime ends with the command and drops it.
     tasks::detached(connection);
     let answer = sender.send_request(request).await?;
     let is_success = answer.status().is_success();

@@ -1,4 +1,14 @@
 //! `segment-gateway writes`: the durable writes of a running gateway.
+//!
+//! Each action is one request to `/writes` on the admin listener, except `watch`, which asks again
+//! and again. Nothing is decided here. The gateway checks the arguments and knows which actions are
+//! possible; its message is what the operator sees.
+//!
+//! Output is made for pipes: a line for each write, the id first. A write is shown by the hash of
+//! its credential and never with a token.
+//!
+//! Comments on the fields of the argument types are the help of the command line, so explanations
+//! of the code there are plain comments.
 
 use super::admin::{AdminTarget, ask, encoded};
 use super::output::say;
@@ -71,6 +81,7 @@ enum Action {
     Watch,
 }
 
+// Writes must match both, if both are given.
 /// A selection of writes.
 #[derive(Args, Debug)]
 struct Which {
@@ -83,6 +94,7 @@ struct Which {
 }
 
 impl Which {
+    /// Returns the parameters of the query that were given. None selects all writes.
     fn parameters(&self) -> Vec<(&'static str, String)> {
         let given = [
             ("credential", &self.credential),
@@ -97,6 +109,7 @@ impl Which {
 
 /// Runs the command.
 pub(super) async fn act(command: &WritesCommand) -> Result<(), String> {
+    // Only `rebind` sends a token, so it does without this.
     let ask = async |method: Method, path: &str, parameters: &[(&'static str, String)]| {
         ask(&command.target, method, path, parameters, None).await
     };
@@ -109,6 +122,7 @@ pub(super) async fn act(command: &WritesCommand) -> Result<(), String> {
         } => {
             let mut parameters = which.parameters();
             parameters.push(("limit", limit.to_string()));
+            // A state that does not exist is rejected by the gateway, which lists those that do.
             for (name, value) in [("state", state), ("after", after)] {
                 parameters.extend(value.clone().map(|value| (name, value)));
             }
@@ -117,16 +131,20 @@ pub(super) async fn act(command: &WritesCommand) -> Result<(), String> {
         }
         Action::Show { id } => {
             let shown = ask(Method::GET, &one(id), &[]).await?;
+            // As the gateway has it: a script can rely on the names in the documentation.
             say(&format!("{shown:#}"));
             Ok(())
         }
         Action::Cancel { id } => {
+            // Fails if the write has been sent by now. The gateway decides that, under its own
+            // lock.
             ask(Method::DELETE, &one(id), &[]).await?;
             say(&format!("{id} cancelled"));
             Ok(())
         }
         Action::Pause(which) => {
             let done = ask(Method::POST, "/writes/pause", &which.parameters()).await?;
+            // Both are successes, so that a script may repeat the command.
             say(if done["changed"] == true {
                 "paused"
             } else {
@@ -157,7 +175,11 @@ pub(super) async fn act(command: &WritesCommand) -> Result<(), String> {
     }
 }
 
-/// Reads a token, marked so that nothing shows it.
+/// Reads a token, marked so that nothing shows it. Not an argument of the command line: other users
+/// of the machine can see those.
+///
+/// # Errors
+/// If the file cannot be read, is empty, or has characters that no header can have.
 fn read_token(file: &Path) -> Result<HeaderValue, String> {
     let mut text = String::new();
     let read = if file == Path::new("-") {
@@ -166,6 +188,7 @@ fn read_token(file: &Path) -> Result<HeaderValue, String> {
         File::open(file).and_then(|mut file| file.read_to_string(&mut text))
     };
     read.map_err(|error| format!("cannot read the token from {}: {error}", file.display()))?;
+    // Editors and `echo` end the file with a line break.
     let token = text.trim();
     let value = HeaderValue::try_from(format!("Bearer {token}"));
     let mut value = value
@@ -176,6 +199,8 @@ fn read_token(file: &Path) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
+/// Moves the deferred writes of a credential to the new token, and reports how many moved. Writes
+/// that stay are an error, though the others have moved: a script must not take that for done.
 async fn rebind(
     target: &AdminTarget,
     parameters: &[(&'static str, String)],
@@ -189,6 +214,7 @@ async fn rebind(
         done["credential"].as_str().unwrap_or("-")
     ));
     match done["left"].as_u64() {
+        // `None` would be a gateway of another version; what it moved has been printed.
         Some(0) | None => Ok(()),
         Some(left) => Err(format!(
             "{left} stay with the old token: they have left with it, or the new one has a write \
@@ -197,12 +223,15 @@ async fn rebind(
     }
 }
 
+/// Returns the path of one write. An id with reserved characters cannot reach another path.
 fn one(id: &str) -> String {
     format!("/writes/{}", encoded(id))
 }
 
+/// Prints a page of writes, then what is paused, then how to get the next page.
 fn list(page: &Value) {
     for write in page["writes"].as_array().into_iter().flatten() {
+        // `-` keeps the columns where a field is absent.
         let field = |name: &str| write[name].as_str().unwrap_or("-").to_owned();
         say(&format!(
             "{}  {:<10}  {}  {}  {}  {} {}",
@@ -223,8 +252,10 @@ fn list(page: &Value) {
     }
 }
 
-/// Shows the progress of all writes until none is left.
+/// Shows the progress of all writes until none is left. It fails with the first look that fails,
+/// also when the gateway stops.
 async fn watch(target: &AdminTarget) -> Result<(), String> {
+    // The counts are over all writes, whatever the page shows, so the smallest page will do.
     let look = async || {
         ask(
             target,
@@ -235,6 +266,7 @@ async fn watch(target: &AdminTarget) -> Result<(), String> {
         )
         .await
     };
+    // The gateway counts ends since its start. Only the difference to the first look is shown.
     let first = look().await?;
     let style = "{bar:40} {pos}/{len} writes have ended, {msg}; {elapsed} so far";
     let style = ProgressStyle::with_template(style).map_err(|error| error.to_string())?;
@@ -249,6 +281,7 @@ async fn watch(target: &AdminTarget) -> Result<(), String> {
         if left == 0 {
             break now;
         }
+        // After the answer, so a slow gateway is not asked more often than it answers.
         sleep(LOOK_EVERY).await;
     };
     bar.finish_and_clear();
@@ -256,7 +289,8 @@ async fn watch(target: &AdminTarget) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns a sentence about the writes that ended while they were watched.
+/// Returns a sentence about the writes that ended while they were watched. It is the last line of
+/// the command, and the only one in a script: a progress bar is drawn on a terminal alone.
 fn summary(first: &Value, ended: &Value) -> String {
     match ended_since(first, ended) {
         0 => "no write is under way".to_owned(),
@@ -265,6 +299,8 @@ fn summary(first: &Value, ended: &Value) -> String {
     }
 }
 
+/// Returns how many writes have not ended: queued ones, paused or not, and those that were sent and
+/// have no outcome yet.
 fn left(page: &Value) -> u64 {
     ["queued", "dispatched"]
         .iter()
@@ -272,20 +308,25 @@ fn left(page: &Value) -> u64 {
         .sum()
 }
 
-/// Returns how many writes have ended since `first`, by state.
+/// Returns how many writes have ended since `first`, by state: succeeded, failed, unknown and
+/// cancelled. A state that `first` does not have counts from 0.
 fn by_state<'v>(first: &'v Value, now: &'v Value) -> impl Iterator<Item = (&'v str, u64)> {
     let states = now["ended"].as_object().into_iter().flatten();
     states.map(|(state, n)| {
         let before = first["ended"][state].as_u64().unwrap_or(0);
+        // Counts fall back to 0 if the gateway restarts meanwhile. The progress then stands still
+        // and is never negative.
         let n = n.as_u64().unwrap_or(0).saturating_sub(before);
         (state.as_str(), n)
     })
 }
 
+/// Returns how many writes have ended since `first`, in any state.
 fn ended_since(first: &Value, now: &Value) -> u64 {
     by_state(first, now).map(|(_, n)| n).sum()
 }
 
+/// Returns the numbers by state, in words; states without a write are left out.
 fn tally(first: &Value, now: &Value) -> String {
     let counts: Vec<String> = by_state(first, now)
         .filter(|(_, n)| *n > 0)
