@@ -5,6 +5,11 @@
 //! warning is a sentence in the log and in the output of `check`.
 //!
 //! A reload checks the mixture of new values and old ones that wait for a restart in the same way.
+//!
+//! Rules for what belongs where: a problem if values contradict each other, if some request could
+//! never succeed, or if a promise of the gateway would not hold; a warning if the gateway works and
+//! the operator probably expects something else. Nothing is read from disk or resolved here, so the
+//! result depends on the configuration alone.
 
 use super::keys::{Config, UpstreamConfig};
 use super::problem::{ConfigProblem, Place};
@@ -21,6 +26,8 @@ pub type Places = BTreeMap<String, Place>;
 /// Returns everything that is wrong with a configuration as a whole. Where several values
 /// contradict each other, the problem is placed at the first that was written.
 pub fn problems(config: &Config, places: &Places) -> Vec<ConfigProblem> {
+    // All checks run: an operator gets every mistake at once. Their order is that of the sections,
+    // and the caller sorts problems by place.
     let mut check = Check {
         places,
         problems: Vec::new(),
@@ -40,6 +47,7 @@ pub fn contradictions(config: &Config) -> Vec<ConfigProblem> {
 /// Returns what is allowed but deserves a second look, one sentence each.
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
+    // Correct on the first days and easily forgotten later, so each start says it.
     if config.mode == Mode::Shadow {
         warnings.push(
             "mode is \"shadow\": requests are forwarded at once and limits are NOT enforced; the \
@@ -48,6 +56,8 @@ pub fn warnings(config: &Config) -> Vec<String> {
         );
     }
     let show = units::show_duration;
+    // A wait that the timeout in front cuts short is shortened by the gateway; the configured value
+    // has no effect then.
     if let Some(timeout) = config.wait.caller_timeout {
         for (key, wait) in [
             ("write.max_wait", config.write.max_wait),
@@ -62,6 +72,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
             }
         }
     }
+    // Not a problem: a fast API never needs the whole time.
     let answer = config.upstream.total_timeout;
     if config.server.response_timeout < answer {
         warnings.push(format!(
@@ -71,6 +82,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
             show(answer),
         ));
     }
+    // Said at each start, because the listener itself asks nobody for anything.
     if config.admin.open {
         warnings.push(format!(
             "admin.open is true: whoever can connect to {} may look at everything, purge the cache \
@@ -78,12 +90,15 @@ pub fn warnings(config: &Config) -> Vec<String> {
             config.admin.listen,
         ));
     }
+    // Allowed for trials and for simulations, never what a production node should do.
     if config.state.directory.is_none() {
         warnings.push(
             "state.directory is empty: a restart knows nothing of what was sent and begins with one request per budget, and no write outlasts a crash"
                 .to_owned(),
         );
     }
+    // The state directory has a key of its own. Without either, logs of two starts cannot be
+    // compared.
     if config.credentials.key_file.is_none() && config.state.directory.is_none() {
         warnings.push(
             "credentials.key_file and state.directory are not set: the hashes that stand for \
@@ -101,7 +116,8 @@ struct Check<'p> {
 }
 
 impl Check<'_> {
-    /// Adds a problem; `keys` are those that contradict each other.
+    /// Adds a problem; `keys` are those that contradict each other. It is placed at the first that
+    /// was written, because the operator can change that one. Without any, it names the first key.
     fn add(&mut self, keys: &[&str], found: impl Into<String>, expected: impl Into<String>) {
         let written = keys.iter().find(|key| self.places.contains_key(**key));
         let Some(key) = written.or(keys.first()) else {
@@ -112,9 +128,11 @@ impl Check<'_> {
         self.problems.push(problem);
     }
 
-    /// Requires that the value of the first key is not above that of the second.
+    /// Requires that the value of the first key is not above that of the second. Equal values are
+    /// fine.
     fn ordered<T: PartialOrd + ConfigValue>(&mut self, low: (&str, &T), high: (&str, &T)) {
         if low.1 > high.1 {
+            // Both values are shown, because either may be the wrong one.
             let (low_value, high_value) = (low.1.show(), high.1.show());
             let found = format!("{} {low_value} and {} {high_value}", low.0, high.0);
             let expected = format!("{} of at most {}", low.0, high.0);
@@ -128,6 +146,8 @@ impl Check<'_> {
         if let Err((found, expected)) = url(upstream) {
             self.add(KEY, found, expected);
         }
+        // A longer part would never take effect, and an operator who raised it would wait for a
+        // change in vain.
         let total = ("upstream.total_timeout", &upstream.total_timeout);
         for (key, value) in [
             ("upstream.connect_timeout", &upstream.connect_timeout),
@@ -148,6 +168,8 @@ impl Check<'_> {
 
     /// Two listeners, and the names of the admin listener.
     fn listeners(&mut self, config: &Config) {
+        // The second bind would fail anyway. Here both keys are named, and `check` finds it without
+        // a bind.
         if overlap(config.listen, config.admin.listen) {
             let found = format!("{} and {}", config.listen, config.admin.listen);
             self.add(
@@ -159,6 +181,8 @@ impl Check<'_> {
         for host in &config.admin.hosts {
             // As `Host` has them: compared with what a client sends, without its port.
             let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+            // Case does not matter in a host name (RFC 9110, section 4.2.3). One spelling is asked
+            // for, so that a name is found again in a file.
             if host.is_empty()
                 || !host.bytes().all(plain)
                 || host.bytes().any(|b| b.is_ascii_uppercase())
@@ -175,9 +199,12 @@ impl Check<'_> {
 
     /// Waits up to the cap, and a settle time within the time in which a write may still arrive.
     fn waits(&mut self, config: &Config) {
+        // A default wait above the cap could not be asked for by any caller.
         let cap = ("wait.cap", &config.wait.cap);
         self.ordered(("write.max_wait", &config.write.max_wait), cap);
         self.ordered(("read.max_wait", &config.read.max_wait), cap);
+        // Slots, lanes and tags of an abandoned write are kept for the late-arrival bound. A longer
+        // settle time would be a claim that the API lags behind even that.
         let late = ("budget.late_arrival", &config.budget.late_arrival);
         self.ordered(("cache.settling", &config.cache.settling), late);
         if config
@@ -218,14 +245,16 @@ impl Check<'_> {
             ("journal.bytes", &config.journal.bytes),
         );
         self.ordered(
+            // A bound of one budget above that of all would never be reached.
             ("queue.per_budget", &config.queue.per_budget),
             ("queue.total", &config.queue.total),
         );
     }
 }
 
-/// Returns whether one of two listeners would take the connections of the other. Port 0 is any free
-/// one.
+/// Returns whether one of two listeners would take the connections of the other. An unspecified
+/// address (`0.0.0.0`, `::`) includes every other; `::` takes IPv4 as well on most systems. Port 0
+/// is any free one, so two of them never meet.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
     one.port() == other.port()
@@ -233,7 +262,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
         && (a == b || a.is_unspecified() || b.is_unspecified())
 }
 
-/// What was found, and what is expected.
+/// What was found, and what is expected. The caller of [`url`] knows the key and its place.
 type Wrong = (String, &'static str);
 
 /// Checks the address of the API. A URL with user information is not shown: it may be a secret.
@@ -241,11 +270,14 @@ fn url(upstream: &UpstreamConfig) -> Result<(), Wrong> {
     const EXPECTED: &str =
         "`http://` or `https://`, a host and perhaps a port, such as `https://api.segmentapis.com`";
     let text = upstream.url.as_str();
+    // First, so that no later message quotes a password.
     if text.contains('@') {
         let expected = "a URL without user information: the credential is the caller's";
         return Err(("a URL with user information".to_owned(), expected));
     }
+    // Whatever is not a URL at all. The rules with a reason of their own have their own messages.
     let wrong = || (units::quoted(text), EXPECTED);
+    // Paths are appended to the URL, so anything behind its authority would end up in the middle.
     if text.contains(['?', '#']) {
         return Err((units::quoted(text), "a URL without query and fragment"));
     }
@@ -253,6 +285,7 @@ fn url(upstream: &UpstreamConfig) -> Result<(), Wrong> {
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(wrong());
     };
+    // `authority` is host and port here, without user information.
     let port = authority
         .as_str()
         .strip_prefix(authority.host())
@@ -262,12 +295,14 @@ fn url(upstream: &UpstreamConfig) -> Result<(), Wrong> {
     if authority.host().is_empty() || wrong_port || !matches!(scheme, "http" | "https") {
         return Err(wrong());
     }
+    // A trailing slash is common and harmless: `load` removes it.
     if !matches!(uri.path(), "" | "/") {
         return Err((
             units::quoted(text),
             "a URL without a path: it is the caller's that is sent on",
         ));
     }
+    // The last rule: everything before holds of any URL, this one an operator may lift.
     if scheme == "http" && !upstream.allow_plain_http && !is_loopback(authority.host()) {
         let expected = "https, or a loopback address; `upstream.allow_plain_http = true` sends \
                         credentials in clear";
@@ -278,6 +313,7 @@ fn url(upstream: &UpstreamConfig) -> Result<(), Wrong> {
 
 /// Returns whether the host of a URL is this machine, by address or by the name `localhost`.
 fn is_loopback(host: &str) -> bool {
+    // A URL has an IPv6 address in brackets (RFC 3986, section 3.2.2).
     let address = host
         .trim_start_matches('[')
         .trim_end_matches(']')

@@ -3,6 +3,15 @@
 //! A [`Section`] is asked for its keys one by one, each with the value that it may replace.
 //! What is wrong is collected, not returned: one run finds every wrong value and every unknown key.
 //! Only the syntax of TOML stops at its first error, since nothing behind it can be trusted.
+//!
+//! Promises that nothing which was written is ignored in silence: a key or a variable that nobody
+//! asked for is a problem, and so is a value that does not fit. A variable wins over the document.
+//!
+//! What is asked for is also recorded in [`Findings`], with its default and its bounds. The list of
+//! keys in the documentation comes from there, so it cannot differ from what is read.
+//!
+//! Not here: which keys there are (`keys.rs`, `routes.rs`), the forms of values (`value.rs`), and
+//! conditions between keys (`check.rs`).
 
 use super::problem::{ConfigProblem, Place};
 use super::units;
@@ -30,9 +39,11 @@ const UNSAFE: [&str; 4] = [
 
 /// A TOML document, with the positions of all its keys.
 pub struct Document<'t> {
+    /// The name in messages: a path, or that of the embedded table.
     file: Arc<str>,
     /// The offset at which each line ends.
     line_ends: Vec<usize>,
+    /// The parsed text. It borrows from the text, which must outlive the reading.
     root: DeTable<'t>,
 }
 
@@ -49,8 +60,10 @@ impl<'t> Document<'t> {
             }),
             Err(error) => {
                 let line = error.span().map_or(0, |span| line(&line_ends, &span));
+                // On one line, because each problem is one line of the output.
                 let found = error.message().replace('\n', "; ");
                 let found = match error.span().and_then(|span| text.get(span)) {
+                    // The most common slip has a message of its own, which quotes the key.
                     Some(key) if found == "duplicate key" => {
                         format!("{} a second time", units::quoted(key.trim()))
                     }
@@ -63,6 +76,7 @@ impl<'t> Document<'t> {
         }
     }
 
+    /// Returns the place of a span, for a message.
     fn place(&self, span: &Range<usize>) -> Place {
         Place::Line(self.file.clone(), line(&self.line_ends, span))
     }
@@ -76,6 +90,7 @@ fn line(line_ends: &[usize], span: &Range<usize>) -> usize {
 /// The environment: values by key with its sections, from variables that begin with [`PREFIX`].
 #[derive(Default)]
 pub struct Environment {
+    /// The name and the value of each variable. The name is kept for messages.
     values: BTreeMap<String, (String, String)>,
     /// The names of variables that look like the gateway's own and are not.
     strangers: Vec<String>,
@@ -96,10 +111,13 @@ impl Environment {
                 continue;
             };
             let upper = !rest.bytes().any(|b| b.is_ascii_lowercase());
+            // Two underscores separate a section from its key, because names of keys have single
+            // ones.
             let key = rest.replace("__", ".");
             let key = if upper { key.to_ascii_lowercase() } else { key };
             values.insert(key, (name, value));
         }
+        // The environment has no order, and messages should not change from start to start.
         strangers.sort_unstable();
         Self { values, strangers }
     }
@@ -133,14 +151,18 @@ pub struct KeyFacts {
 
 /// A table of a document, or the part of the environment that stands for one, or both.
 pub struct Section<'a> {
+    /// The document, for the places of its keys. `None` if only the environment is read.
     document: Option<&'a Document<'a>>,
     environment: &'a Environment,
+    /// The table of this section. `None` if the document does not have it.
     table: Option<&'a DeTable<'a>>,
     /// Empty, or the names of the sections with a dot at the end.
     path: String,
     /// The place at which the table begins.
     header: Option<Place>,
+    /// What all sections have found so far.
     findings: &'a mut Findings,
+    /// The keys and sections asked for here. What the table has besides is unknown.
     keys: Vec<String>,
 }
 
@@ -164,6 +186,8 @@ impl<'a> Section<'a> {
             findings,
             keys,
         };
+        // Unknown keys come last: only now is it certain what is known. Variables come after all
+        // sections, because they do not belong to one.
         read(&mut root);
         root.unknown_keys();
         root.unknown_variables();
@@ -171,6 +195,8 @@ impl<'a> Section<'a> {
 
     /// Reads the table `name` of this one, if there is one; what it does not ask for is a problem.
     pub fn section(&mut self, name: &str, read: impl FnOnce(&mut Section<'_>)) {
+        // Known even if its value is not a table, so that it is not reported a second time as
+        // unknown.
         self.keys.push(name.to_owned());
         let table = match self
             .table
@@ -216,7 +242,8 @@ impl<'a> Section<'a> {
 
     /// Reads the value of a key into `target`, which stays as it is without one.
     pub fn key<T: ConfigValue>(&mut self, key: &str, target: &mut T) {
-        // No form but plain text takes this, so that the refusal names the form.
+        // No form but plain text takes this, so that the refusal names the form. Every
+        // implementation of `ConfigValue` must keep to that.
         let form = T::read(Raw::Text("\0")).err().unwrap_or_default();
         self.read(key, target, form, |_| true);
     }
@@ -258,6 +285,7 @@ impl<'a> Section<'a> {
     ) {
         let path = self.path_of(key);
         self.keys.push(key.to_owned());
+        // Before the value is looked for: keys that are not written are known, too.
         self.findings.known.push(path.clone());
         self.findings.facts.push(KeyFacts {
             default: target.show(),
@@ -268,6 +296,7 @@ impl<'a> Section<'a> {
             Some((_, value)) => Raw::Text(value),
             None => match table.and_then(|table| table.get(key)) {
                 Some(value) => Raw::Toml(value.get_ref()),
+                // Neither written: the default stays, and the key has no place.
                 None => return,
             },
         };
@@ -276,11 +305,14 @@ impl<'a> Section<'a> {
             Ok(value) if fits(&value) => *target = value,
             Ok(_) => self.problem(key, raw.shown(), form),
         }
+        // Also for a value that is wrong: other problems of the key are placed there.
         if let Some(place) = self.place(key) {
             self.findings.places.insert(path, place);
         }
     }
 
+    /// Returns a key with its sections. An empty key stands for the section itself, hence the dot
+    /// that is cut off.
     fn path_of(&self, key: &str) -> String {
         format!("{}{key}", self.path)
             .trim_end_matches('.')
@@ -296,6 +328,8 @@ impl<'a> Section<'a> {
         Some(self.document?.place(&key.span()))
     }
 
+    /// Reports the keys of the table that nobody asked for, each with the nearest known one or with
+    /// all of them.
     fn unknown_keys(&mut self) {
         for name in self.names() {
             if self.keys.contains(&name) {
