@@ -2,7 +2,14 @@
 //!
 //! A template is a prefix and at most one placeholder at its end, so two values never give the same
 //! name. If a value cannot be read, [`expand`] fails and returns no names at all. A write with an
-//! unreadable value must count as acting on everything, never on less than it does.
+//! unreadable value must count as acting on everything that its template could name, never on less
+//! than it does.
+//!
+//! Names must be the same for the same data, however a request writes it. The tags of a write are
+//! compared with those of stored responses, and the order keys of one write with those of another.
+//! A change of the spelling of names is therefore a change of what invalidates and what waits.
+//!
+//! Not here: what a name stands for, and what happens to a request without names.
 
 use super::pattern::{PathParams, is_name};
 use super::policy::{NameTemplate, Source};
@@ -68,6 +75,7 @@ impl fmt::Display for Unreadable {
 /// form, which may take a hundred times its size. Of a repeated member the last one counts, as is
 /// common practice (RFC 8259, section 4).
 pub struct Body<'b> {
+    /// The bytes as received. Empty for a request without a body.
     bytes: &'b [u8],
 }
 
@@ -77,6 +85,8 @@ impl<'b> Body<'b> {
         Self { bytes }
     }
 
+    /// Adds the names that `wanted` finds. Reads to the end of the body: what follows the value
+    /// must be white space, or the API might see another document than this.
     fn read(&self, wanted: Wanted<'_>) -> Result<(), Unreadable> {
         let mut json = serde_json::Deserializer::from_slice(self.bytes);
         let read = Reading(Some(wanted)).deserialize(&mut json);
@@ -104,6 +114,7 @@ pub fn expand(
     body: &Body<'_>,
 ) -> Result<Vec<String>, Unreadable> {
     let mut names = Names::default();
+    // The first template that cannot be read ends it: the result would be rejected anyway.
     for template in templates {
         match &template.source {
             Source::Literal => names.add(template, "")?,
@@ -111,6 +122,7 @@ pub fn expand(
                 names.add(template, params.get(name).ok_or(Unreadable::Missing)?)?;
             }
             Source::Query(name) => {
+                // Another server might find a different value in an unclear query.
                 if !query::is_clear(query) {
                     return Err(Unreadable::Query);
                 }
@@ -120,6 +132,7 @@ pub fn expand(
                     return Err(Unreadable::Elsewhere);
                 }
                 let values = query::list_values(query, name);
+                // A list that is absent may mean everything, so it is not the same as an empty one.
                 if values.is_empty() {
                     return Err(Unreadable::Missing);
                 }
@@ -134,6 +147,8 @@ pub fn expand(
             })?,
         }
     }
+    // After the last template, so that malformed input is reported as such and not as too many
+    // names.
     if names.list.len() > MAX_NAMES {
         Err(Unreadable::TooMany)
     } else {
@@ -145,13 +160,17 @@ pub fn expand(
 /// there are.
 #[derive(Default)]
 struct Names {
+    /// The names in the order in which they were found.
     list: Vec<String>,
+    /// The names in `list`, to find duplicates. The two always have the same names.
     seen: HashSet<String>,
 }
 
 impl Names {
+    /// Adds the name of one value, unless it is known or there are too many already.
     fn add(&mut self, template: &NameTemplate, value: &str) -> Result<(), Unreadable> {
         let name = fill(template, value)?;
+        // One name beyond the bound is enough to know that there are too many.
         if self.list.len() <= MAX_NAMES && self.seen.insert(name.clone()) {
             self.list.push(name);
         }
@@ -196,6 +215,7 @@ fn fill(template: &NameTemplate, value: &str) -> Result<String, Unreadable> {
 /// The search in a JSON value: every string at the end of `members`, through arrays wherever they
 /// occur.
 struct Wanted<'a> {
+    /// The members still to follow. Empty if the present value is the one that is wanted.
     members: &'a [Box<str>],
     template: &'a NameTemplate,
     names: &'a mut Names,
@@ -273,11 +293,14 @@ impl<'de> Visitor<'de> for Reading<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut object: A) -> Result<Found, A::Error> {
+        // The next member and those behind it. `None` if this value is unwanted, or should be a
+        // string.
         let path = self
             .0
             .as_ref()
             .and_then(|wanted| wanted.members.split_first());
         let before = self.0.as_ref().map_or(0, |wanted| wanted.names.list.len());
+        // The result if no member of that name occurs.
         let mut last = match path {
             Some(_) => Err(Unreadable::Missing),
             None => Err(Unreadable::WrongType),
@@ -338,6 +361,7 @@ pub fn parse(text: &str) -> Result<NameTemplate, &'static str> {
     if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(plain) {
         return Err("a name of 1 to 64 letters, digits and `-_:.`, then at most one placeholder");
     }
+    // Without a colon, `user{path.id}` and `users` could give the same name.
     if source != Source::Literal && !prefix.ends_with(':') {
         return Err("a colon before the placeholder, as in `user:{path.userId}`");
     }
@@ -369,6 +393,7 @@ fn parse_source(inner: &str) -> Result<Source, &'static str> {
         return Err(EXPECTED);
     }
     match kind {
+        // Parameters have no members; only a body is nested.
         "path" if !rest.contains('.') => Ok(Source::Path(rest.into())),
         "query" if !rest.contains('.') => Ok(Source::Query(rest.into())),
         "body" => Ok(Source::Body(rest.split('.').map(Into::into).collect())),

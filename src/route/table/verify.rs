@@ -1,5 +1,13 @@
 //! Pure. The checks of operation definitions. All problems are collected, so that an operator can
 //! correct them at once.
+//!
+//! Promises that a table which is built keeps what the caches, the lanes and the budgets rely on:
+//! names are unique, shared budgets have one rate, every placeholder has a source, and a read has
+//! no keys of a write. A mistake that passes here does not fail later. It serves stale data or lets
+//! writes overtake each other, without any message.
+//!
+//! Not here: whether two templates match the same path (`build.rs`), whether a batch keeps its
+//! order (`merging.rs`), and whether a tag that is written is ever read, which is only a warning.
 
 use super::definition::{OperationDef, UNMATCHED_READ, UNMATCHED_WRITE};
 use crate::route::names;
@@ -13,13 +21,14 @@ use std::sync::Arc;
 /// A problem of one definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteProblem {
-    /// The index of the definition.
+    /// The index of the definition in the file, for code that knows where each was written.
     pub definition: usize,
-    /// The name of the operation.
+    /// The name of the operation, even if the problem is the name.
     pub operation: Arc<str>,
-    /// The member of the definition, as named in the configuration.
+    /// The member of the definition, as named in the configuration. The problem is placed there if
+    /// it was written.
     pub key: &'static str,
-    /// The text that was found.
+    /// The text that was found. Names and templates are in backticks, descriptions are not.
     pub found: String,
     /// The text that says what is expected.
     pub expected: String,
@@ -41,13 +50,14 @@ impl fmt::Display for RouteProblem {
     }
 }
 
-/// Collects problems.
+/// The problems found so far, in the order of the checks. A table is built only if there are none.
 #[derive(Default)]
 pub(super) struct Problems {
     pub(super) found: Vec<RouteProblem>,
 }
 
 impl Problems {
+    /// Adds a problem of the definition at `index`.
     pub(super) fn add(
         &mut self,
         index: usize,
@@ -66,7 +76,7 @@ impl Problems {
         });
     }
 
-    /// The check of one definition.
+    /// Returns the check of one definition, which adds its problems here.
     pub(super) fn of<'p>(&'p mut self, index: usize, def: &'p OperationDef) -> DefinitionCheck<'p> {
         DefinitionCheck {
             problems: self,
@@ -75,8 +85,10 @@ impl Problems {
         }
     }
 
-    /// Checks that names are valid and unique.
+    /// Checks that names are valid and unique. A name is a label of metrics, a key of the
+    /// configuration, and by default the name of a budget. Only the first mistake of a name counts.
     pub(super) fn names(&mut self, defs: &[OperationDef]) {
+        // Exact comparison: names that differ in case are different operations.
         let mut seen = BTreeSet::new();
         for (index, def) in defs.iter().enumerate() {
             let expected = if !pattern::is_name(&def.name) {
@@ -97,21 +109,29 @@ impl Problems {
     pub(super) fn budgets(&mut self, defs: &[OperationDef]) {
         let mut known: BTreeMap<&str, &BudgetSpec> = BTreeMap::new();
         for (index, def) in defs.iter().enumerate() {
+            // Without a budget the operation has one of its own, at the default rate: nothing to
+            // compare.
             let Some(budget) = &def.budget else { continue };
             let mut check = self.of(index, def);
             let found = format!("`{}`", budget.name);
+            // No request would ever be sent: `limit` slots that return after `window`.
             if budget.rate.limit == 0 || budget.rate.window.is_zero() {
                 check.wrong("limit", "a rate of nothing", "a limit and a window above 0");
             }
+            // Compared with the last definition that names it. If there are three, each that
+            // differs from the one before is reported.
             let before = known.insert(&budget.name, budget);
             if before.is_some_and(|other| other != budget) {
                 let expected = "one rate for all that share it";
                 check.wrong("budget", &*found, expected);
             }
+            // An operation without a budget uses one with its own name. Another must not take that
+            // name for a shared budget, or the two would be counted as one.
             let is_other =
                 |other: &&OperationDef| other.name == budget.name && other.name != def.name;
             let other = defs.iter().find(is_other);
             if other.is_some_and(|other| other.budget.as_ref() != Some(budget))
+                // The unmatched operations have budgets of their own names too.
                 || [UNMATCHED_READ, UNMATCHED_WRITE].contains(&&*budget.name)
             {
                 let expected = "a name that is not that of an operation with a budget of its own";
@@ -123,13 +143,16 @@ impl Problems {
 
 /// The check of one definition by itself.
 pub(super) struct DefinitionCheck<'p> {
+    /// The collection to which this check adds.
     problems: &'p mut Problems,
+    /// The index of the definition in the table, for its problems.
     index: usize,
+    /// The definition. The checks of batches, which are elsewhere, read it as well.
     pub(super) def: &'p OperationDef,
 }
 
 impl DefinitionCheck<'_> {
-    /// Adds a problem.
+    /// Adds a problem of this definition.
     pub(super) fn wrong(
         &mut self,
         key: &'static str,
@@ -141,9 +164,13 @@ impl DefinitionCheck<'_> {
             .add(self.index, name, key, found.into(), expected);
     }
 
-    /// Checks everything that is not about other definitions, and returns the template.
+    /// Checks everything that is not about other definitions, and returns the template. `None` if
+    /// the path does not parse; its placeholders cannot be checked then.
     pub(super) fn run(&mut self) -> Option<Vec<TemplateSegment>> {
+        // Copied out, so that problems can be added while it is read.
         let def = self.def;
+        // The order is that of the problems in the output. No check depends on another but that of
+        // placeholders, which needs the template.
         self.method();
         self.cache();
         self.write();
@@ -162,6 +189,8 @@ impl DefinitionCheck<'_> {
         }
     }
 
+    /// Checks that the method can be defined. HEAD uses the operation of GET, and the others follow
+    /// fixed rules.
     fn method(&mut self) {
         if !matches!(
             self.def.method,
@@ -181,6 +210,8 @@ impl DefinitionCheck<'_> {
             ("stale_if_error", caching.stale_if_error),
             ("stale_if_limited", caching.stale_if_limited),
         ];
+        // The keys that were written, or differ from their default. `cache` must stay the first:
+        // below, `skip(1)` leaves it out.
         let mut used = vec![
             ("cache", ttl.is_some()),
             (
@@ -191,6 +222,7 @@ impl DefinitionCheck<'_> {
         ];
         used.extend(stale.map(|(key, time)| (key, time.is_some())));
         let used = used.into_iter().filter(|(_, is_used)| *is_used);
+        // Only responses to GET are stored, so such a key would promise what never happens.
         if def.method != Method::GET {
             for (key, _) in used {
                 let expected = format!("`{key}` with GET only");
@@ -198,6 +230,7 @@ impl DefinitionCheck<'_> {
             }
             return;
         }
+        // `cache` of 0 switches the cache off for the operation; the other keys contradict that.
         if ttl.is_some_and(|ttl| ttl.is_zero()) {
             for (key, _) in used.skip(1) {
                 let expected = "no such key where nothing is stored";
@@ -205,22 +238,30 @@ impl DefinitionCheck<'_> {
             }
             return;
         }
+        // Without tags any write makes the response stale, so a time of its own would rarely be
+        // reached.
         if ttl.is_some() && def.reads.is_empty() {
             let expected = "`reads` with the tags that tell when an answer is stale";
             self.wrong("cache", "no `reads`", expected);
         }
+        // A heuristic applies only to a response without any other lifetime (RFC 9111, section
+        // 4.2.2).
         if ttl.is_some() && caching.heuristic_percent > 0 {
             let expected = "one of `cache` and `heuristic_percent`";
             self.wrong("heuristic_percent", "both", expected);
         }
+        // More than the time since the last change would be no estimate. RFC 9111 suggests 10
+        // percent.
         if caching.heuristic_percent > 100 {
             let found = caching.heuristic_percent.to_string();
             self.wrong("heuristic_percent", found, "0 to 100");
         }
+        // `operator` ignores the API's times, and there is no other.
         if ttl.is_none() && caching.directives == Directives::Operator {
             let expected = "`cache` with the time that is to count";
             self.wrong("cache_directives", "no `cache`", expected);
         }
+        // A read has no body to take a value from.
         for tag in &def.reads {
             if matches!(tag.source, Source::Body(_)) {
                 let expected = "tags of an answer from its path or query";
@@ -232,6 +273,8 @@ impl DefinitionCheck<'_> {
     /// Checks that only a write has the keys of a write.
     fn write(&mut self) {
         let def = self.def;
+        // Whether a method writes follows from RFC 9110, section 9.2.1, not from a key. Any method
+        // that is not known to be safe is a write.
         if Effect::of(&def.method) == Effect::Write {
             for class in def.barrier.iter().filter(|class| !pattern::is_name(class)) {
                 let expected = "what stands before the colon of an order key, as in `person`";
@@ -239,6 +282,7 @@ impl DefinitionCheck<'_> {
             }
             return;
         }
+        // `writes` may be an empty list, which is a statement, so it counts as written.
         let used = [
             ("writes", def.writes.is_some()),
             ("order", !def.order.is_empty()),
@@ -258,11 +302,14 @@ impl DefinitionCheck<'_> {
                 .map(|t| (key, t.clone()))
                 .collect::<Vec<_>>()
         };
+        // `barrier` names classes and has no placeholders.
         let mut all = of("reads", &def.reads);
         all.extend(of("writes", def.writes.as_deref().unwrap_or_default()));
         all.extend(of("order", &def.order));
         for (key, name) in all {
             let expected = match &name.source {
+                // A source that no request has would make every name unreadable: reads would never
+                // be stored, and every write would invalidate everything.
                 Source::Path(parameter)
                     if !template.contains(&TemplateSegment::Parameter((**parameter).into())) =>
                 {
@@ -271,6 +318,8 @@ impl DefinitionCheck<'_> {
                 Source::Query(list) if !def.lists.contains(list) => {
                     format!("`{list}` among the `lists` of the operation")
                 }
+                // Written and parsed again: a definition that was not read from a file has not been
+                // parsed yet.
                 _ => match names::parse(&name.to_string()) {
                     Ok(parsed) if parsed == name => continue,
                     _ => "a name with at most one placeholder, at its end".to_owned(),
