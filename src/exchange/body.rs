@@ -129,6 +129,7 @@ impl HttpBody for Body {
 /// at the head of the response and would not catch it.
 #[derive(Debug)]
 pub struct Guarded<B> {
+    /// The body that is guarded. Its panics and its errors end here.
     inner: B,
     /// The count of bodies in flight. Dropping the body, also when the caller hangs up, ends it.
     under_way: BodyUnderWay,
