@@ -235,7 +235,8 @@ fn shadow(config: &Config) -> Option<model::ModelBounds> {
     (config.mode == Mode::Shadow).then_some(bounds)
 }
 
-/// Returns the quotas of callers.
+/// Returns the quotas of callers. A reload compares the result with the one in effect: equal quotas
+/// are kept with what callers have used.
 pub(super) fn allowed(config: &Config) -> Allowed {
     let callers = &config.callers;
     // Zero is out of bounds for both keys; `MIN` satisfies the type.
@@ -263,6 +264,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         write_patience: patience(config.write.max_wait),
         read_patience: patience(config.read.max_wait),
         settling: config.cache.settling,
+        // The same bound as in the terms of budgets: slots, lanes and tags end their wait together.
         late: config.budget.late_arrival,
         largest_body: config.server.body_bytes.0,
         largest_stored: config.cache.largest_body.0,
@@ -276,7 +278,7 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
-/// Returns host and port of a URL that was checked before.
+/// Returns host and port of a URL that was checked before. The empty fallback is never used.
 fn authority(url: &str) -> String {
     let uri = url.trim().parse::<http::Uri>().ok();
     let authority = uri.as_ref().and_then(http::Uri::authority);
