@@ -39,12 +39,10 @@ use std::time::{Duration, Instant};
 /// A claim, which is given back when this is dropped, unless the journal gets the write.
 struct Claimed {
     durable: Durable,
-    /// `None` as soon as the claim was kept or ended with an error.
     pending: Option<Arc<PendingWrite>>,
 }
 
 impl Claimed {
-    /// Returns the write, which is to be recorded now. The drop then gives nothing back.
     fn keep(mut self) -> Option<Arc<PendingWrite>> {
         self.pending.take()
     }
@@ -61,8 +59,6 @@ impl Drop for Claimed {
     fn drop(&mut self) {
         if let Some(pending) = &self.pending {
             self.durable.release(pending);
-            // Without an error: a request that joined begins again, and finds the key in the
-            // journal or free.
             pending.set(Stage::Released(None));
         }
     }
@@ -70,11 +66,8 @@ impl Drop for Claimed {
 
 /// The part of a write that the journal keeps, and the keys that order it.
 struct Kept {
-    /// The encoded `KeptRequest`, from which recovery builds the request again.
     request: Bytes,
-    /// The encoded summary, shown as long as the write is remembered.
     summary: Bytes,
-    /// The order keys and barriers that choose its lanes.
     keys: Keys,
 }
 
@@ -87,10 +80,7 @@ enum Waits {
 }
 
 impl Durable {
-    /// Ends a write that is not accepted, or not in the journal any more. All that follow it hear
-    /// `error`.
-    ///
-    /// Released first: a new request with its key then claims the key again.
+    /// Ends a write that is not accepted, or not in the journal any more, with this error.
     pub(crate) fn refuse(&self, pending: &PendingWrite, error: GatewayError) {
         self.release(pending);
         pending.set(Stage::Released(Some(error)));
@@ -116,13 +106,6 @@ impl Writes {
 
     /// Accepts a durable write, and returns the reply to its caller: the API's answer, a 202 with
     /// where to ask, or the error that the write is pending.
-    ///
-    /// A caller that hangs up before the commit has begun gives its claim back. Later it changes
-    /// nothing.
-    ///
-    /// # Errors
-    /// If the gateway stops, its token is refused, its key belongs to another request, there is no
-    /// room, or its quota, budget or journal rejects it; else as the outcome of the write says.
     pub(crate) async fn write_durably(
         self: &Arc<Self>,
         context: RequestContext,
@@ -131,7 +114,6 @@ impl Writes {
         if self.is_draining() {
             return Err(GatewayError::Draining);
         }
-        // Only the caller of a deferred write cannot see from the answer that its token is invalid.
         if durability.respond_async {
             self.check_credential(&context).await?;
         }
@@ -154,8 +136,7 @@ impl Writes {
                     return Err(GatewayError::QueueFull { retry_after });
                 }
                 Claim::UnderWay(pending) => {
-                    // The hashes are equal, so the fingerprints differ: the key was used for
-                    // another request.
+                    // Equal hashes, other fingerprints: the key was used for another request.
                     if pending.key.as_deref() != key.as_ref() {
                         return Err(GatewayError::KeyReused);
                     }
@@ -205,7 +186,6 @@ impl Writes {
             summary: summary.encode(),
             keys,
         };
-        // The fingerprint tells a retry of the same request from another request with the same key.
         let key = durability.key.as_ref().map(|key| Key {
             hash: self.key_hash(context.credential, key),
             fingerprint: idempotency::fingerprint(
@@ -223,7 +203,6 @@ impl Writes {
             caller: context.caller.clone(),
             urgency: priority::urgency_of_write(&context.headers, durability.respond_async),
             key,
-            // The journal keeps the whole summary, the memory a short one.
             summary: Arc::new(summary.shortened()),
             bytes: kept.request.len() + kept.summary.len(),
             deferred: durability.respond_async,
@@ -235,7 +214,6 @@ impl Writes {
 
     /// Returns the hash of an `Idempotency-Key` of a credential.
     ///
-    /// The credential is part of it: the same key of two credentials names two writes.
     pub(super) fn key_hash(&self, credential: Credential, key: &[u8]) -> KeyHash {
         self.router
             .hasher
@@ -265,7 +243,6 @@ impl Writes {
         if let Some(reply) = recorded? {
             return Ok(reply);
         }
-        // What is accepted must be remembered after its end, so that a retry finds its answer.
         let place = match self.durable.has_room_for_end(context.credential) {
             true => self.give_place(&context, &pending, kept.keys),
             false => Err(GatewayError::TooManyEnded),
@@ -295,7 +272,6 @@ impl Writes {
             .await?
         {
             Some(reply) => Ok(reply),
-            // It was recorded as new, so it cannot end as known already.
             None => Err(GatewayError::Internal),
         }
     }
@@ -303,10 +279,6 @@ impl Writes {
     /// Returns the reply to a write that the journal has under this key.
     ///
     /// `None` without a key, or if the journal does not know it.
-    ///
-    /// # Errors
-    /// If the key belongs to another request, the write has no answer to show, or the journal
-    /// fails.
     async fn recorded(
         &self,
         credential: Credential,
@@ -325,9 +297,6 @@ impl Writes {
     /// A write whose caller waits takes its place in the line of its budget at once, which may
     /// reject it. A deferred one takes a place in its lanes only. The scheduler brings it to its
     /// budget later.
-    ///
-    /// # Errors
-    /// If the quota is used up, or the budget's line is full or too long.
     fn give_place(
         &self,
         context: &RequestContext,
@@ -339,8 +308,6 @@ impl Writes {
             let (ticket, place) = self.accept(context, keys, true)?;
             return Ok(Waits::InLine(Box::new(context.clone()), ticket, place));
         }
-        // Counts the deferred writes of every credential, so the estimate is rather late than
-        // early.
         let ahead = self.durable.shared.scheduler.lock().len();
         let budget = &pending.operation.budget;
         let expected = self
@@ -359,7 +326,6 @@ impl Writes {
             return;
         }
         match waits {
-            // Its task has the place from the start.
             Waits::InLine(context, ticket, place) => {
                 pending.queued(None);
                 let write = ActiveWrite::new(*context, ticket, Some(pending.clone()));
@@ -414,7 +380,6 @@ pub(super) fn summary_of(context: &RequestContext) -> Summary {
 }
 
 /// Returns a write as the journal takes it in.
-/// The state is `Queued`, and there was no attempt. Without a key the fingerprint is zero.
 fn record(pending: &PendingWrite, summary: Bytes, request: Bytes) -> Record {
     let key = pending.key.as_ref();
     Record {

@@ -62,15 +62,9 @@ impl Completion {
     }
 }
 
-/// The stage of a write.
-///
-/// ```text
-/// Accepting → Queued ⇄ Sent → Ended
-/// Queued, Parked → Cancelling → Ended, HandedOver, or Queued again
-/// ```
-///
-/// `HandedOver`, `Released` and `Ended` are final. A write goes from `Sent` back to `Queued` only
-/// while none of its attempts may have taken effect.
+/// The stage of a write: `Accepting` → `Queued` ⇄ `Sent` → `Ended`, and from `Queued` or `Parked`
+/// by `Cancelling` to `Ended`, `HandedOver` or `Queued`. A write returns from `Sent` only while
+/// none of its attempts may have taken effect.
 #[derive(Clone, Debug)]
 pub(crate) enum Stage {
     /// Not in the journal yet.
@@ -134,7 +128,6 @@ struct Inner {
 /// The attempts of a write, as far as they are known.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tries {
-    /// The number of attempts.
     pub(crate) attempts: u32,
     /// When the first was sent that may have taken effect.
     pub(crate) first_doubt: Option<Instant>,
@@ -205,7 +198,6 @@ impl PendingWrite {
         self.summary.request_id.as_deref()
     }
 
-    /// Returns the present stage, which may change at any moment.
     pub(crate) fn stage(&self) -> Stage {
         self.inner.lock().stage.clone()
     }
@@ -222,7 +214,6 @@ impl PendingWrite {
         sender.subscribe()
     }
 
-    /// Sets a stage, whatever the present one is. No other change may be possible at this moment.
     pub(super) fn set(&self, stage: Stage) {
         self.inner.lock().set(stage);
     }
@@ -268,8 +259,6 @@ impl PendingWrite {
                 drop(place);
                 PutBack::Kept
             }
-            // It is being taken back, or parked: the place keeps its lanes closed until that is
-            // decided.
             _ => {
                 inner.place = Some(place);
                 PutBack::Kept
@@ -286,7 +275,6 @@ impl PendingWrite {
     pub(crate) fn try_dispatch(&self) -> bool {
         let mut inner = self.inner.lock();
         let goes = matches!(inner.stage, Stage::Queued | Stage::Sent);
-        // A retry is in this stage already.
         if goes {
             inner.set(Stage::Sent);
         }
@@ -311,7 +299,6 @@ impl PendingWrite {
     pub(crate) fn doubted(&self, left: Instant, until: Instant) {
         let tries = &mut self.inner.lock().tries;
         tries.first_doubt.get_or_insert(left);
-        // The latest end counts: an earlier attempt may be the one that arrives last.
         tries.doubt = tries.doubt.max(Some(until));
     }
 
@@ -403,8 +390,6 @@ impl PendingWrite {
 }
 
 impl Inner {
-    /// Changes the stage and tells all that follow it. The lock is held, so they hear of changes in
-    /// order.
     fn set(&mut self, stage: Stage) {
         if let Some(watch) = &self.watch {
             watch.send_replace(stage.clone());

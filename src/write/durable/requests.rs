@@ -14,8 +14,6 @@
 //!
 //! A write can be taken back until it is sent, and again after an attempt without effect. From the
 //! first attempt that may have taken effect on, it cannot (409).
-//!
-//! Nothing here sends a write, and looking changes none.
 
 use crate::credential::{self, Credential};
 use crate::error::GatewayError;
@@ -44,9 +42,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The resource that a path names.
 enum Named {
-    /// The collection of all writes of a credential.
     All,
-    /// One write. A path whose id is malformed names nothing.
     One(WriteId),
 }
 
@@ -84,9 +80,6 @@ impl Writes {
     /// Returns one page of a credential's writes, the oldest first.
     ///
     /// `next` is the id with which the following page is asked for. It is `null` on the last one.
-    ///
-    /// # Errors
-    /// If the query is malformed, or the journal fails.
     async fn list_writes(
         &self,
         credential: Credential,
@@ -99,7 +92,6 @@ impl Writes {
             state: page.state,
             after: page.after,
         };
-        // One more than the page has says whether there is another page.
         let listed = self.durable.journal().list(filter, page.limit + 1).await;
         let mut records = listed.map_err(|error| self.journal_failed(&error))?;
         let has_more = records.len() > page.limit;
@@ -113,9 +105,6 @@ impl Writes {
 
     /// Returns one write. While it has not ended, `Retry-After` says when to look again, after
     /// [`LOOK_AGAIN`] at the latest.
-    ///
-    /// # Errors
-    /// If the credential has no such write, or the journal fails.
     async fn show_write(&self, credential: Credential, id: WriteId) -> Result<Reply, GatewayError> {
         if let Some(pending) = self.live_of(credential, id) {
             let look_again = self.until_end(&pending).min(LOOK_AGAIN);
@@ -136,11 +125,7 @@ impl Writes {
         (pending.credential == credential && is_accepted).then_some(pending)
     }
 
-    /// Returns the record of a write.
-    ///
-    /// # Errors
-    /// If there is none, or another credential made it; the caller cannot tell these apart. If the
-    /// journal fails.
+    /// Returns the record of a write, if this credential made it. Otherwise nothing is found.
     async fn record_of(&self, credential: Credential, id: WriteId) -> Result<Record, GatewayError> {
         let found = self.durable.journal().get(id).await;
         let found = found.map_err(|error| self.journal_failed(&error))?;
@@ -206,7 +191,6 @@ impl Writes {
             // Absent: the journal has ended or removed it already, so it must not go on either.
             Ok(()) | Err(JournalError::Absent) => {}
             Err(error) => {
-                // Without a place, its task has that still, and goes on with the write.
                 if let Some(place) = pending.not_cancelled() {
                     self.defer(pending, place);
                 }
@@ -258,7 +242,6 @@ impl Writes {
             Stage::Sent => State::Dispatched,
             // It waits for a retry, and cannot be taken back.
             Stage::Queued if tries.doubt.is_some() => State::Dispatched,
-            // It ended a moment ago, and is about to leave the registry.
             Stage::Ended(ended) => ended.state,
             _ => State::Queued,
         };
@@ -293,9 +276,7 @@ fn named(path: &str) -> Option<Named> {
 /// The page of a list that a query asks for.
 #[derive(Debug, PartialEq, Eq)]
 struct Page {
-    /// Shows only writes in this state.
     state: Option<State>,
-    /// Shows only writes that were accepted after this one, which need not exist any more.
     after: Option<WriteId>,
     /// The number of writes on the page, from 1 to [`LONGEST_PAGE`].
     limit: usize,
@@ -341,9 +322,6 @@ impl Page {
 }
 
 /// Returns the state with this name.
-///
-/// # Errors
-/// If there is none.
 fn state(name: &str) -> Result<State, GatewayError> {
     let state = State::ALL.into_iter().find(|state| state.as_str() == name);
     state.ok_or(GatewayError::BadRequest(
@@ -413,12 +391,10 @@ fn own(document: &Value, look_again: Option<Duration>) -> Reply {
     Reply::own(response)
 }
 
-/// Returns a time in whole milliseconds, for JSON.
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Returns a time in UTC with milliseconds, such as `2024-05-01T12:00:00.000Z` (RFC 3339).
 pub(super) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
