@@ -37,7 +37,8 @@ use tokio::time::timeout;
 
 /// The longest time for a connection and its whole response.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The longest time for a request that moves many writes, each of which is synced to the journal.
+/// The longest time for a request that moves many writes. The journal records them in groups and
+/// syncs each group.
 const LONG_PATIENCE: Duration = Duration::from_secs(600);
 
 /// The characters to encode: all but the unreserved ones (RFC 3986, section 2.3).

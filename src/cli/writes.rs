@@ -94,7 +94,8 @@ struct Which {
 }
 
 impl Which {
-    /// Returns the parameters of the query that were given. None selects all writes.
+    /// Returns the parameters of the query that were given. A list needs none; the gateway rejects
+    /// a pause or a resumption without any.
     fn parameters(&self) -> Vec<(&'static str, String)> {
         let given = [
             ("credential", &self.credential),

@@ -140,14 +140,15 @@ impl Check<'_> {
         }
     }
 
-    /// The URL, and timeouts that could never pass before the total one does.
+    /// The URL, and timeouts up to the total one. The total begins when the request is sent.
     fn upstream(&mut self, upstream: &UpstreamConfig) {
         const KEY: &[&str] = &["upstream.url"];
         if let Err((found, expected)) = url(upstream) {
             self.add(KEY, found, expected);
         }
-        // A longer part would never take effect, and an operator who raised it would wait for a
-        // change in vain.
+        // A head or a pause beyond the total never times out, and an operator who raised it would
+        // wait for a change in vain. Connecting comes before the total and is bounded by it all the
+        // same: a longer value is a slip.
         let total = ("upstream.total_timeout", &upstream.total_timeout);
         for (key, value) in [
             ("upstream.connect_timeout", &upstream.connect_timeout),
