@@ -13,7 +13,7 @@
 
 use super::units::{self, Size};
 use crate::network::{self, Network};
-use crate::route::{Directives, NameTemplate, Rate, Source, names};
+use crate::route::{NameTemplate, Rate, Source, template};
 use http::Method;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -284,7 +284,7 @@ impl ConfigValue for Method {
 impl ConfigValue for NameTemplate {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         // The parser knows best what is wrong, so its expectation becomes that of the message.
-        names::parse(raw.text().ok_or(TEXT)?).map_err(str::to_owned)
+        template::parse(raw.text().ok_or(TEXT)?).map_err(str::to_owned)
     }
 
     fn show(&self) -> String {
@@ -295,7 +295,7 @@ impl ConfigValue for NameTemplate {
 /// A placeholder alone, for elements of a batch.
 impl ConfigValue for Source {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
-        names::parse_placeholder(raw.text().ok_or(TEXT)?).map_err(str::to_owned)
+        template::parse_placeholder(raw.text().ok_or(TEXT)?).map_err(str::to_owned)
     }
 
     fn show(&self) -> String {
@@ -357,28 +357,6 @@ impl<T: ConfigValue> ConfigValue for Vec<T> {
     fn show(&self) -> String {
         let elements: Vec<String> = self.iter().map(ConfigValue::show).collect();
         format!("[{}]", elements.join(", "))
-    }
-}
-
-/// The rule for lifetimes that the API and the route table both state.
-impl ConfigValue for Directives {
-    fn read(raw: Raw<'_>) -> Result<Self, String> {
-        // The default comes first, and so it does in the message.
-        let known = [Self::Shorter, Self::Upstream, Self::Operator];
-        one_of(raw, &known, directives)
-    }
-
-    fn show(&self) -> String {
-        directives(*self).to_owned()
-    }
-}
-
-/// Returns the word of the configuration.
-fn directives(value: Directives) -> &'static str {
-    match value {
-        Directives::Shorter => "shorter",
-        Directives::Upstream => "upstream",
-        Directives::Operator => "operator",
     }
 }
 

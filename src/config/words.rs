@@ -1,6 +1,7 @@
 //! Pure. Values that are one of a few words.
 
 use super::value::{ConfigValue, Raw, one_of};
+use crate::route::Directives;
 
 /// Makes an enum whose variants are written as words in a configuration.
 macro_rules! words {
@@ -88,5 +89,27 @@ impl LogLevel {
     /// Returns whether there are lines about each request.
     pub fn tells_of_requests(self) -> bool {
         matches!(self, Self::Debug | Self::Trace)
+    }
+}
+
+/// The rule for lifetimes that the API and the route table both state.
+impl ConfigValue for Directives {
+    fn read(raw: Raw<'_>) -> Result<Self, String> {
+        // The default comes first, and so it does in the message.
+        let known = [Self::Shorter, Self::Upstream, Self::Operator];
+        one_of(raw, &known, directives)
+    }
+
+    fn show(&self) -> String {
+        directives(*self).to_owned()
+    }
+}
+
+/// Returns the word of the configuration.
+fn directives(value: Directives) -> &'static str {
+    match value {
+        Directives::Shorter => "shorter",
+        Directives::Upstream => "upstream",
+        Directives::Operator => "operator",
     }
 }

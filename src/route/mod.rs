@@ -10,6 +10,7 @@ pub mod pattern;
 pub mod policy;
 pub mod query;
 pub mod table;
+pub mod template;
 
 pub use names::{Body, Unreadable, expand};
 pub use pattern::PathParams;

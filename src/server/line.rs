@@ -1,8 +1,6 @@
 //! The byte stream of a connection, watched for what hyper does not report: an ambiguous head, a
 //! caller that hung up while it waits, and a caller that does not read its response.
 //!
-//! `presence.rs` says how hang-ups are found, `deadlines.rs` how heads and responses are timed.
-//!
 //! **Slow readers.** hyper polls a response body, and with it the body's deadlines, only after the
 //! socket has accepted what came before. So a caller that reads nothing is detected here.
 //!
@@ -18,8 +16,7 @@
 //! overtake the response. So [`Line::close`] reads and drops some of them first (RFC 9112, section
 //! 9.6).
 //!
-//! The line does not parse requests. It feeds the bytes of the caller to the framing check and the
-//! deadlines, and passes them on unchanged.
+//! The line parses no requests and passes all bytes on unchanged.
 
 use super::deadlines::{HeadDeadline, HeadPart, LinePatience, WriteDeadline};
 use super::framing::Framing;
@@ -53,14 +50,10 @@ const LINGER_STOPPED: Duration = Duration::from_secs(1);
 /// were set, and are valid only while it is unchanged. So nothing has to be reset for each request.
 #[derive(Debug)]
 pub struct Line<I> {
-    /// The socket, or a test's stand-in for one.
     inner: I,
-    /// The state shared with the service above hyper: the stage of the request, and the head count.
     notes: Notes,
-    /// The times for heads and for accepting a response.
     patience: LinePatience,
     refusals: MalformedReplies,
-    /// The check for heads that have both a length and a transfer encoding.
     framing: Framing,
     /// The length of the HTTP/2 preface read so far; `None` once the connection began otherwise.
     opening: Option<usize>,
@@ -70,11 +63,8 @@ pub struct Line<I> {
     all_left: Option<u32>,
     /// The bytes read while a request waited, for hyper to read later.
     ahead: Vec<u8>,
-    /// What is known about whether the caller is still there.
     presence: Presence,
-    /// The deadline of a response that the caller is slow to accept.
     writes: WriteDeadline,
-    /// The deadline of the next head.
     next_head: HeadDeadline,
 }
 
@@ -97,7 +87,6 @@ impl<I> Line<I> {
         }
     }
 
-    /// Notes bytes that were read, for the deadline of the head and for the framing check.
     fn note(&mut self, read: &[u8]) {
         // The stage decides what the bytes are. Between requests they belong to a head.
         if !read.is_empty() && self.notes.is_head_next() {
@@ -161,8 +150,6 @@ impl<I> Line<I> {
         let heads = self.notes.heads();
         match self.next_head.poll_overdue(context, heads, &self.patience) {
             Poll::Pending => Ok(()),
-            // A response that is still being written must not be followed by a 408 of ours, hence
-            // the condition.
             Poll::Ready(HeadPart::Some) if self.is_unasked() => {
                 self.refuse(Malformed::Timeout);
                 Ok(())
@@ -179,15 +166,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
     /// Finds out whether the caller is still there. Called while a request waits for its response
     /// head, and after everything sent before was accepted.
     fn watch(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        // Each turn either moves to another state or returns with a waker registered: by the read,
-        // the write, or the timer.
         loop {
             match &mut self.presence {
                 Presence::Open => {
                     if !self.ahead.is_empty() || !self.input_ends(context)? {
                         return Ok(());
                     }
-                    // HTTP/1.0 has no interim responses, so such a caller counts as still there.
                     self.presence = if self.notes.stage() == ConnectionStage::Waiting {
                         Presence::Asking(0, Round::First)
                     } else {
@@ -294,7 +278,6 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
         if self.shutdown().await.is_err() {
             return;
         }
-        // Only a caller that may still be sending can provoke a reset.
         if self.refusal.is_some() || self.notes.is_body_unread() {
             let mut rest = self.inner.take(LINGER_BYTES);
             let mut nowhere = tokio::io::sink();
@@ -317,8 +300,6 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<I> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        // While the preface is undecided, `ahead` has its first bytes, which hyper must not see
-        // yet.
         if this.opening.is_none() && !this.ahead.is_empty() {
             this.take_ahead(buffer);
             return Poll::Ready(Ok(()));
@@ -329,8 +310,6 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<I> {
             if this.refusal.is_some() {
                 return Poll::Ready(Ok(()));
             }
-            // A pending read has registered the waker for the next bytes. `head_in_time` registers
-            // the one of its timer.
             if Pin::new(&mut this.inner)
                 .poll_read(context, buffer)?
                 .is_pending()
@@ -346,7 +325,6 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<I> {
             if read.is_empty() || !this.may_be_http2(read) {
                 break;
             }
-            // Still the preface: the bytes are kept, and the buffer is filled again from its start.
             this.ahead.extend_from_slice(read);
             buffer.set_filled(before);
         }
@@ -385,8 +363,6 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<I> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if self.is_unasked() {
-            // The first slice begins with the status line, which gives the reason. hyper offers the
-            // rest again.
             let first = slices.iter().find(|slice| !slice.is_empty());
             return self.poll_write(context, first.map_or(&[][..], |slice| &**slice));
         }
@@ -406,8 +382,6 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<I> {
         let polled = Pin::new(&mut self.inner).poll_flush(context);
         ready!(self.in_time(context, polled))?;
         match self.notes.stage() {
-            // Only here, after a complete flush. What hyper writes from now on until the next head
-            // responds to no request.
             ConnectionStage::None => self.all_left = Some(self.notes.heads()),
             ConnectionStage::Waiting | ConnectionStage::WaitingSilently => self.watch(context)?,
             ConnectionStage::Answered => {}

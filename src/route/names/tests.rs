@@ -1,5 +1,6 @@
 use super::super::pattern;
 use super::*;
+use crate::route::template::parse;
 use proptest::prelude::*;
 use serde_json::Value;
 

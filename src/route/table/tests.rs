@@ -1,6 +1,6 @@
 use super::*;
-use crate::route::names;
 use crate::route::policy::{BudgetSpec, Directives, NameTemplate, Rate, Source};
+use crate::route::template;
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn build(defs: Vec<OperationDef>) -> Result<Table, Vec<RouteProblem>> {
 fn names(templates: &[&str]) -> Vec<NameTemplate> {
     templates
         .iter()
-        .map(|text| names::parse(text).unwrap())
+        .map(|text| template::parse(text).unwrap())
         .collect()
 }
 

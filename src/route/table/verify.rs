@@ -10,9 +10,9 @@
 //! order (`merging.rs`), and whether a tag that is written is ever read, which is only a warning.
 
 use super::definition::{OperationDef, UNMATCHED_READ, UNMATCHED_WRITE};
-use crate::route::names;
 use crate::route::pattern::{self, TemplateSegment};
 use crate::route::policy::{BudgetSpec, Directives, Effect, NameTemplate, Source};
+use crate::route::template;
 use http::Method;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -320,7 +320,7 @@ impl DefinitionCheck<'_> {
                 }
                 // Written and parsed again: a definition that was not read from a file has not been
                 // parsed yet.
-                _ => match names::parse(&name.to_string()) {
+                _ => match template::parse(&name.to_string()) {
                     Ok(parsed) if parsed == name => continue,
                     _ => "a name with at most one placeholder, at its end".to_owned(),
                 },

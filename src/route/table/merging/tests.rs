@@ -1,6 +1,7 @@
 use super::*;
 use crate::route::policy::Elements;
 use crate::route::table::{Defaults, RouteProblem, Table};
+use crate::route::template;
 
 fn def(name: &str, method: &str, path: &str) -> OperationDef {
     OperationDef::new(name, Method::from_bytes(method.as_bytes()).unwrap(), path)
@@ -11,12 +12,16 @@ fn build(defs: Vec<OperationDef>) -> Result<Table, Vec<RouteProblem>> {
 }
 
 fn names(template: &str) -> Vec<NameTemplate> {
-    vec![names::parse(template).unwrap()]
+    vec![template::parse(template).unwrap()]
 }
 
 /// A list that is deleted and one that is created, all of it right.
 fn merged() -> Vec<OperationDef> {
-    let merge = |elements| Some(MergeDef::new(names::parse_placeholder(elements).unwrap()));
+    let merge = |elements| {
+        Some(MergeDef::new(
+            template::parse_placeholder(elements).unwrap(),
+        ))
+    };
     let mut delete = def("delete", "DELETE", "/groups/{id}/users");
     (delete.order, delete.lists) = (names("person:{query.emails}"), vec!["emails".into()]);
     delete.merge = merge("{query.emails}");
@@ -72,7 +77,7 @@ fn what_cannot_be_merged_is_refused() {
         (0, |d, _| d.order.clear(), "merge.elements"),
         (
             1,
-            |_, m| m.elements = names::parse_placeholder("{body.a.b.c}").unwrap(),
+            |_, m| m.elements = template::parse_placeholder("{body.a.b.c}").unwrap(),
             "merge.elements",
         ),
         (0, |_, m| m.most = 1, "merge.most"),
