@@ -4,7 +4,7 @@
 //! It needs Debian's packages `chromium` and `chromium-driver`. Where they are missing it says so and
 //! passes, unless `SEGMENT_GATEWAY_NEEDS_BROWSER` is set.
 
-use super::support::place::{LinePosition, Process};
+use super::support::place::{Place, Process};
 use super::support::wire::{ask, eventually, free, try_ask};
 use super::support::{request, with};
 use bytes::Bytes;
@@ -128,7 +128,7 @@ async fn the_page_loads_tells_the_truth_and_comes_back() {
         eprintln!("skipped: there is no chromedriver");
         return;
     };
-    let place = LinePosition::new();
+    let place = Place::new();
     let gateway = place.start(&[]).await;
     for n in 0..1200 {
         let target = format!("/users/user-{:05}", n % 3 + 1);

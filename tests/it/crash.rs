@@ -40,7 +40,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 /// The gateway, started and killed in one place.
-struct LinePosition {
+struct Place {
     directory: PathBuf,
     proxy: SocketAddr,
     admin: SocketAddr,
@@ -57,7 +57,7 @@ impl Drop for Life {
     }
 }
 
-impl LinePosition {
+impl Place {
     fn start(&self) -> Life {
         let child = Command::new(BINARY)
             .args(["serve", "--listen", &self.proxy.to_string()])
@@ -149,7 +149,7 @@ fn permissions(method: Method, user: usize, marker: &str) -> Request<Full<bytes:
 }
 
 /// One caller: one write after another, until it is over.
-async fn caller(place: Arc<LinePosition>, promises: Arc<Promises>, seed: u64) {
+async fn caller(place: Arc<Place>, promises: Arc<Promises>, seed: u64) {
     let mut rng = Rng::with_seed(seed);
     while !promises.over.load(Ordering::SeqCst) {
         let n = promises.next.fetch_add(1, Ordering::SeqCst);
@@ -172,7 +172,7 @@ async fn caller(place: Arc<LinePosition>, promises: Arc<Promises>, seed: u64) {
     }
 }
 
-async fn defer(place: &LinePosition, promises: &Promises, kind: Kind, user: usize, marker: String) {
+async fn defer(place: &Place, promises: &Promises, kind: Kind, user: usize, marker: String) {
     let method = match kind {
         Kind::DeferredPost => Method::POST,
         _ => Method::PUT,
@@ -195,7 +195,7 @@ async fn defer(place: &LinePosition, promises: &Promises, kind: Kind, user: usiz
 }
 
 /// Sends the same write under the same key until it is answered, as a client does that retries.
-async fn keyed(place: &LinePosition, promises: &Promises, kind: Kind, marker: String, email: &str) {
+async fn keyed(place: &Place, promises: &Promises, kind: Kind, marker: String, email: &str) {
     let body = format!(r#"{{"invites":[{{"email":"{email}"}}]}}"#);
     loop {
         let ask = request(Method::POST, "/invites", "a", &body);
@@ -310,7 +310,7 @@ async fn whatever_was_acknowledged_outlasts_kills() {
     };
     let sandbox = Sandbox::new(spec, Clock::system());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let place = Arc::new(LinePosition {
+    let place = Arc::new(Place {
         directory: directory.path().to_owned(),
         proxy: free(),
         admin: free(),

@@ -29,7 +29,7 @@ const Q: Duration = Duration::from_secs(60);
 const SLACK: Duration = Duration::from_millis(200);
 
 /// What outlasts a gateway.
-struct LinePosition {
+struct Place {
     directory: tempfile::TempDir,
     memory: Journal,
     clock: Clock,
@@ -37,7 +37,7 @@ struct LinePosition {
     began: Instant,
 }
 
-impl LinePosition {
+impl Place {
     fn new() -> Self {
         Self {
             directory: tempfile::tempdir().unwrap(),
@@ -153,7 +153,7 @@ enum Kind {
 async fn overtaken(kind: Kind, restarts: &[u64]) -> Option<Duration> {
     let late = Duration::from_secs(55);
     let script = takes_effect_after(late);
-    let mut place = LinePosition::new();
+    let mut place = Place::new();
     let first = place.start(&script).await;
     let a = match kind {
         Kind::Held => a(),
@@ -213,7 +213,7 @@ async fn nothing_overtakes_writes_that_were_sent_together() {
             (&Method::POST, _) => Step::Silent,
             _ => Step::Later(SOON, answer(200, r#"{"data":{"status":"SUCCESS"}}"#)),
         });
-        let mut place = LinePosition::new();
+        let mut place = Place::new();
         let one_at_once = |setup: &mut Setup| setup.config.budget.writes_at_once = 1;
         let (first, _) = place.start_with(&script, one_at_once).await;
         for n in 0..3 {
@@ -251,7 +251,7 @@ async fn nothing_overtakes_writes_that_were_sent_together() {
 #[tokio::test(start_paused = true)]
 async fn what_else_is_written_and_read_after_a_restart_is_not_held_up() {
     let script = takes_effect_after(Duration::from_secs(600));
-    let mut place = LinePosition::new();
+    let mut place = Place::new();
     let first = place.start(&script).await;
     drop(first.spawn(a()));
     place.reach(Duration::from_secs(5)).await;
@@ -299,7 +299,7 @@ async fn what_may_have_been_changed_is_not_stored_after_a_restart() {
             Method::DELETE => Step::Silent,
             _ => Step::Later(SOON, answer(200, "{}")),
         });
-        let mut place = LinePosition::new();
+        let mut place = Place::new();
         let first = place.start(&script).await;
         drop(first.spawn(write));
         place.reach(Duration::from_secs(5)).await;
@@ -325,7 +325,7 @@ async fn nothing_overtakes_a_list_that_was_deleted_once_more() {
         Method::DELETE => Step::Silent,
         _ => Step::Later(SOON, answer(200, "{}")),
     });
-    let mut place = LinePosition::new();
+    let mut place = Place::new();
     let first = place.start(&script).await;
     let list = "/users?userIds.0=user-00002&userIds.1=user-00001";
     let list = with(request(Method::DELETE, list, "a", ""), "prefer", "wait=20");
@@ -349,7 +349,7 @@ async fn a_read_under_way_at_a_kill_keeps_nothing_from_being_stored() {
         0 => Step::Silent,
         _ => Step::Later(SOON, answer(200, "{}")),
     });
-    let mut place = LinePosition::new();
+    let mut place = Place::new();
     let first = place.start(&script).await;
     drop(first.spawn(request(Method::GET, "/users/user-00001", "a", "")));
     place.reach(Duration::from_secs(5)).await;
@@ -368,7 +368,7 @@ async fn a_read_under_way_at_a_kill_keeps_nothing_from_being_stored() {
 async fn without_a_ledger_that_can_be_believed_any_write_may_be_under_way() {
     let script = takes_effect_after(Duration::from_secs(600));
     for damage in ["cut", "removed"] {
-        let mut place = LinePosition::new();
+        let mut place = Place::new();
         let first = place.start(&script).await;
         drop(first.spawn(a()));
         place.reach(Duration::from_secs(5)).await;
@@ -401,7 +401,7 @@ async fn the_wall_clock_decides_nothing_at_a_restart() {
     for (seconds, is_repeated) in [(10, true), (290, true), (310, false)] {
         for shift in [-100_000, 0, 100_000] {
             let script = Script::new(|_, _| Step::Silent);
-            let mut place = LinePosition::new();
+            let mut place = Place::new();
             let first = place.start(&script).await;
             let sent = first.send(with(b(), "prefer", "respond-async")).await;
             assert_eq!(sent.status, 202);
@@ -433,7 +433,7 @@ async fn the_wall_clock_decides_nothing_at_a_restart() {
 #[tokio::test(start_paused = true)]
 async fn a_write_that_was_sent_in_the_future_is_not_repeated() {
     let script = Script::new(|_, _| Step::Silent);
-    let mut place = LinePosition::new();
+    let mut place = Place::new();
     let first = place.start(&script).await;
     let sent = first.send(with(b(), "prefer", "respond-async")).await;
     assert_eq!(sent.status, 202);

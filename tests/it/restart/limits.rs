@@ -47,7 +47,7 @@ fn put(user: usize) -> Request<Full<Bytes>> {
 async fn found_out_again(learned: u32, quiet: Duration, now: u32) {
     let limit = Arc::new(AtomicU32::new(learned));
     let script = allows(&limit);
-    let mut place = LinePosition::new();
+    let mut place = Place::new();
     let world = place.start(&script).await;
     assert_eq!(world.send(put(0)).await.status, 200);
     drop(world);

@@ -27,14 +27,14 @@ impl Drop for Process {
 }
 
 /// Where the program listens.
-pub struct LinePosition {
+pub struct Place {
     pub proxy: SocketAddr,
     pub admin: SocketAddr,
     pub sandbox: SocketAddr,
     directory: tempfile::TempDir,
 }
 
-impl LinePosition {
+impl Place {
     pub fn new() -> Self {
         Self {
             proxy: free(),
