@@ -44,10 +44,8 @@ const TROUBLE: [&str; 12] = [
 /// What never comes of an attempt at an API that can be reached; its panel shows 0 then. Everything
 /// else that a panel shows as 0 if it is not there has to happen here.
 const NOT_HERE: &str = r#"result="not-sent""#;
-/// What comes by chance: whether the writers use up the retry budget before the API's limit stops
-/// them. Its panel may be empty.
-const BY_CHANCE: &str = "segment_gateway_write_retries_denied_total";
-/// Callers that write: more than the API allows, so that they wait. Most write what may be retried.
+/// Callers that write: more than the API allows, so that they wait. Most write what may be retried,
+/// and so often that the retry budget denies some retries: few write what only adds to that budget.
 const WRITERS: usize = 92;
 const DURABLE_WRITERS: usize = 4;
 /// In shadow mode nothing slows callers down but the API.
@@ -86,8 +84,8 @@ async fn write(proxy: SocketAddr, writer: usize) {
         let of_group = format!("/groups/group-{:05}/permissions", writer + 1);
         let invite = format!(r#"{{"invites":[{{"email":"{writer}-{n}@example.com"}}]}}"#);
         let (method, target, body) = match writer {
-            0..8 => (Method::POST, "/invites", &*invite),
-            8..12 => (Method::POST, &*grants, GRANT),
+            0..3 => (Method::POST, "/invites", &*invite),
+            3..7 => (Method::POST, &*grants, GRANT),
             _ => match writer % 4 {
                 0 => (Method::PUT, &*grants, r#"{"permissions":[]}"#),
                 1 => (Method::PUT, &*of_group, r#"{"permissions":[]}"#),
@@ -265,7 +263,7 @@ async fn every_query_of_the_dashboard_returns_data() {
                 Err(why) => panic!("{query}: {why}"),
             };
             let is_number = |sample: &Value| sample["value"][1] != "NaN";
-            result.iter().any(is_number) || query.contains(BY_CHANCE)
+            result.iter().any(is_number)
         })
         .await;
     }
