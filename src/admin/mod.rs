@@ -279,7 +279,7 @@ impl Admin {
             panics: gateway.tasks().panicked(),
             callers: gateway.quotas().tracked(),
             broken: gateway.attempts().breaker().lock().is_open(),
-            durable: gateway.writes().durable().levels(gateway.clock().now()),
+            durable: gateway.writes().durable().levels(gateway.clock().wall()),
             ledger: gateway.budgets().has_ledger(),
             ready: self.not_ready().is_empty(),
             uptime: self.uptime().as_secs_f64(),

@@ -64,7 +64,7 @@ impl Writes {
             write
         });
         let writes: Vec<Value> = writes.collect();
-        let levels = self.durable.levels(self.clock.now());
+        let levels = self.durable.levels(self.clock.wall());
         Ok(json!({
             "writes": writes,
             "next": next,

@@ -20,7 +20,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
 
 /// The bounds of what is accepted and has not ended, and of what is remembered of the rest.
@@ -125,17 +125,14 @@ impl Durable {
         }
     }
 
-    /// Returns the number of writes in each state.
-    pub fn levels(&self, now: Instant) -> DurableGauge {
+    /// Returns the number of writes in each state, and the age of the oldest by the wall clock: the
+    /// process that accepted it may be an earlier one.
+    pub fn levels(&self, now: SystemTime) -> DurableGauge {
         let registry = self.shared.registry.lock();
         let is_under_way = |pending: &&Arc<PendingWrite>| matches!(pending.stage(), Stage::Sent);
         let dispatched = registry.by_id.values().filter(is_under_way).count();
         let (all, bytes) = (registry.by_id.len(), registry.bytes);
-        let first = registry
-            .by_id
-            .values()
-            .map(|pending| pending.accepted)
-            .min();
+        let first = registry.by_id.values().map(|pending| pending.since).min();
         drop(registry);
         DurableGauge {
             queued: all - dispatched,
@@ -143,7 +140,7 @@ impl Durable {
             paused: self.shared.scheduler.lock().paused().count(),
             bytes,
             oldest: first.map_or(0.0, |since| {
-                now.saturating_duration_since(since).as_secs_f64()
+                now.duration_since(since).unwrap_or_default().as_secs_f64()
             }),
         }
     }

@@ -175,6 +175,11 @@ async fn the_pause_of_a_refused_token_and_its_beginning_survive_a_restart() {
     let second = api.start_at(&kept, later).await;
     second.gateway.writes().recover(Some(&[])).await.unwrap();
     assert_eq!(second.durable().paused, 1);
+    let oldest = second.durable().oldest;
+    assert!(
+        oldest >= 40_000.0,
+        "it was accepted before the restart: {oldest}"
+    );
     sleep(Duration::from_secs(1_000)).await;
     assert_eq!(
         api.script.count(),

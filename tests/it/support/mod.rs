@@ -316,7 +316,7 @@ impl World {
         self.gateway
             .writes()
             .durable()
-            .levels(self.gateway.clock().now())
+            .levels(self.gateway.clock().wall())
     }
 
     /// Sends a request through the connection and reads the whole answer. Dropping the future is hanging
