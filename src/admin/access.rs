@@ -167,12 +167,12 @@ impl Denied {
                  operators; callers of the API use the one that `listen` names\n"
             }
             Self::Address => {
-                "not open to this address; admin.token_file opens it to whoever has the token, \
+                "not open to this address; admin.token_file opens it to clients with the token, \
                  admin.public opens probes and metrics alone\n"
             }
             Self::Closed => {
                 "probes and metrics alone are open to this address; admin.token_file opens the \
-                 rest to whoever has the token, and `segment-gateway` on the machine of the gateway \
+                 rest to clients with the token, and `segment-gateway` on the machine of the gateway \
                  asks through admin.sock in its state directory\n"
             }
             Self::NoToken => {
@@ -250,17 +250,17 @@ impl Access {
     /// Returns who may do what, as a sentence for the log.
     pub fn summary(&self) -> &'static str {
         match (self.open, &self.token, self.loopback, self.public) {
-            (true, ..) => "everybody who can connect may do everything",
+            (true, ..) => "anyone who can connect may do everything",
             (_, Some(_), _, true) => {
-                "whoever has the admin token may do everything, everybody may read probes and metrics"
+                "clients with the admin token may do everything, anyone may read probes and metrics"
             }
             (_, Some(_), true, false) => {
-                "whoever has the admin token may do everything, this machine may read probes and \
+                "clients with the admin token may do everything, this machine may read probes and \
                  metrics"
             }
-            (_, Some(_), false, false) => "whoever has the admin token may do everything",
-            (_, None, true, _) => "whoever is on this machine may do everything",
-            (_, None, false, true) => "everybody may read probes and metrics",
+            (_, Some(_), false, false) => "clients with the admin token may do everything",
+            (_, None, true, _) => "anyone on this machine may do everything",
+            (_, None, false, true) => "anyone may read probes and metrics",
             (_, None, false, false) => "nobody may do anything",
         }
     }

@@ -335,7 +335,7 @@ async fn where_others_can_connect_loopback_is_no_operator() {
         let answer = running.page(path, "").await.unwrap();
         assert_eq!(answer.status, 403, "{path}");
     }
-    let said = "everybody may read probes and metrics";
+    let said = "anyone may read probes and metrics";
     eventually("the log says admin access", async || {
         running.page("/livez", "").await.unwrap();
         let log = running.log();

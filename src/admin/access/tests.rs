@@ -288,11 +288,11 @@ fn what_the_log_says_of_a_listener_is_what_holds() {
             };
             let may = |peer: &str, path: &str| asked(&access, peer, path, "").is_ok();
             let said = access.summary();
-            let all = said.contains("everybody who can connect may do everything");
+            let all = said.contains("anyone who can connect may do everything");
             assert_eq!(may(OTHER, "/writes"), all, "{access:?}: {said}");
-            let here = all || said.contains("whoever is on this machine may do everything");
+            let here = all || said.contains("anyone on this machine may do everything");
             assert_eq!(may(LOCAL, "/writes"), here, "{access:?}: {said}");
-            let probes = all || said.contains("everybody may read probes");
+            let probes = all || said.contains("anyone may read probes");
             // Where this machine may do everything, others may have probes as well.
             let probes = probes || here && access.public;
             assert_eq!(may(OTHER, "/metrics"), probes, "{access:?}: {said}");
