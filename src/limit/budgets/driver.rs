@@ -51,8 +51,7 @@ impl Budgets {
             let mut grants = Grants::new();
             let next = {
                 let mut state = self.shared.state.lock();
-                while let Some((_, key)) = state.wakes.first().cloned().filter(|w| w.0 <= now) {
-                    state.set_wake(&key, None);
+                while let Some(key) = state.take_due(now) {
                     self.pump(&mut state, &key, now, &mut grants);
                     #[cfg(test)]
                     self.shared.panic_if_told(&grants);

@@ -21,6 +21,7 @@ pub(in crate::limit) struct BudgetsState {
     pub(in crate::limit) accounts: HashMap<AccountKey, OpenBudget>,
     /// When to look at which budget again.
     pub(super) wakes: BTreeSet<(Instant, AccountKey)>,
+    /// The record of attempts for the next start.
     pub(in crate::limit) ledger: Ledger,
     /// The usage by earlier processes of budgets that are not open yet. `None` on a new node.
     pub(super) history: Option<PastUsage>,
@@ -189,6 +190,17 @@ impl BudgetsState {
         if let Some(at) = wake {
             self.wakes.insert((at, key.clone()));
         }
+    }
+
+    /// Removes the next budget to look at, if it is time. The entry goes in any case: that of a
+    /// budget that has been forgotten must not keep the driver busy.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<AccountKey> {
+        self.wakes.first().filter(|(at, _)| *at <= now)?;
+        let (_, key) = self.wakes.pop_first()?;
+        if let Some(open) = self.accounts.get_mut(&key) {
+            open.wake = None;
+        }
+        Some(key)
     }
 
     /// Makes the driver look at every budget with a line, because when to do so may not have been

@@ -563,3 +563,19 @@ async fn whoever_was_understood_before_opens_no_budget_at_the_old_limit() {
     drop(bench.permit(1).await);
     assert_eq!(bench.budgets.snapshot()[0].rate.limit, 20);
 }
+
+/// A drain takes requests out of their lines without looking at the budgets again.
+#[tokio::test(start_paused = true)]
+async fn the_entry_of_a_forgotten_budget_does_not_keep_the_driver_busy() {
+    let bench = bench(1);
+    let _ = bench.permit(1).await.end(AttemptEnd::NoAnswer);
+    let mut waits = bench.join(1, W * 9).unwrap();
+    waits.ready();
+    let mut state = bench.budgets.shared.state.lock();
+    let later = bench.clock.now() + W * 9;
+    state.accounts.clear();
+    assert_eq!(state.wakes.len(), 1, "it was to be looked at");
+    assert!(state.take_due(bench.clock.now()).is_none(), "not yet");
+    assert!(state.take_due(later).is_some());
+    assert!(state.take_due(later).is_none() && state.wakes.is_empty());
+}
