@@ -261,13 +261,16 @@ impl Turns {
         let Some(peer) = self.peers.get_mut(&caller.peer) else {
             return false;
         };
-        // The last ready request of a caller takes its turn along, and that of its peer.
-        if !peer.remove(&caller.name, place, urgency) {
+        // The last ready request of a caller takes its turn along, and that of its peer. Blocked
+        // requests have none: a crowd of them that hangs up searches nothing.
+        let names = peer.names.get(&caller.name);
+        let had_turn = names.is_some_and(|names| !names.ready.is_empty());
+        if !peer.remove(&caller.name, place, urgency) && had_turn {
             peer.ring.retain(|name| *name != caller.name);
-        }
-        // A peer without turns of its callers has none itself.
-        if peer.ring.is_empty() {
-            self.ring.retain(|peer| *peer != caller.peer);
+            // A peer without turns of its callers has none itself.
+            if peer.ring.is_empty() {
+                self.ring.retain(|peer| *peer != caller.peer);
+            }
         }
         if peer.waiting == 0 {
             self.peers.remove(&caller.peer);
