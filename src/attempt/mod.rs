@@ -98,6 +98,12 @@ impl Attempts {
         &self.breaker
     }
 
+    /// Gives up the attempt of a write that the breaker admitted and that is not sent. If it was
+    /// the probe, another write may be sent at once instead of after the time of a probe.
+    pub(crate) fn release_probe(&self) {
+        self.breaker.lock().record_inconclusive(self.clock.now());
+    }
+
     /// Returns the budget for retries of writes that may have taken effect.
     pub fn retry_budget(&self) -> &Mutex<RetryBudget> {
         &self.retry_budget

@@ -153,7 +153,9 @@ impl ActiveWrite {
 
     /// Ends a write that is not retried: its caller hears what the last attempt came to.
     pub(super) fn end_with_last_answer(&mut self, place: LanePosition) -> RunEnd {
-        self.end_without_effect(State::Unknown, Err(GatewayError::Internal), place)
+        let last = self.history.doubt.take().map(|doubt| doubt.last);
+        let last = last.unwrap_or(Err(GatewayError::Internal));
+        RunEnd::ended(State::Unknown, last, Some(place))
     }
 
     /// Ends a write whose last attempt had no effect, or that was not sent. What would be said of a

@@ -20,6 +20,7 @@ use crate::journal::{Change, JournalError, Record};
 use crate::lanes::LanePosition;
 use crate::limit::budgets::BudgetStatus;
 use crate::limit::ledger::Intent;
+use crate::limit::ticket::Permit;
 use crate::merge::{self, Outcome, Parts};
 use crate::upstream::NewConnection;
 use crate::write::Writes;
@@ -81,11 +82,11 @@ impl Writes {
         let count = members.len();
         let Some(request) = request_of(&members) else {
             // They cannot be written as one. Nothing was refused, and each is sent alone.
+            self.give_up(permit);
             return put_back(members, count, || MemberEnd::NotBatchable);
         };
         if !self.record_dispatch(&members).await {
-            // Gives the slot back before the members ask for another.
-            drop(permit);
+            self.give_up(permit);
             return put_back(members, count, || MemberEnd::NotRecorded);
         }
         // From here on each member settles, whatever happens.
@@ -132,6 +133,13 @@ impl Writes {
                 place,
             });
         }
+    }
+
+    /// Gives back what an attempt has that is not sent: its slot, and its admission by the breaker.
+    /// Before the members hear, because they ask for both again.
+    fn give_up(&self, permit: Permit) {
+        drop(permit);
+        self.attempts.release_probe();
     }
 
     /// Records in the journal which of its writes are sent, with one sync for all members. Returns

@@ -141,6 +141,7 @@ impl Writes {
                     write.ticket = ticket;
                     place.waits_at(write.ticket.place());
                 }
+                (TurnError::TooLate, _) => return Break(write.end_with_last_answer(place)),
                 // Taken back, or the gateway stops: the next process goes on with it.
                 (TurnError::Stopped | TurnError::NoPermit(_), Some(_)) => {
                     return Break(RunEnd::Stopped(place));
@@ -155,7 +156,8 @@ impl Writes {
         }
     }
 
-    /// Notes that a write is about to be sent, and returns when.
+    /// Notes that a write leaves its line to be sent, and returns when. A durable write has yet to
+    /// be recorded: if that fails, its first attempt is counted all the same, once.
     ///
     /// Its wait is reported from here on, even if its caller hangs up before the response.
     fn note_dispatch(&self, write: &mut ActiveWrite) -> Instant {
@@ -326,6 +328,11 @@ impl Writes {
         pause: Duration,
         place: LanePosition,
     ) -> Step<LanePosition> {
+        if pause.is_zero() {
+            // A timer would let younger writes pass until its next tick.
+            drop(write.running.take());
+            return Continue(place);
+        }
         let until = self.clock.now() + pause;
         self.wait_until(write, until, place).await
     }

@@ -14,7 +14,6 @@ use crate::limit::ticket::{Permit, PermitError};
 use crate::merge::{Batching, Parts};
 use crate::write::Writes;
 use crate::write::active::{ActiveWrite, stopped};
-use crate::write::answer::unknown;
 use crate::write::decision::RETRY_FOR;
 use crate::write::durable::PendingWrite;
 use crate::write::idempotency;
@@ -148,6 +147,7 @@ impl Writes {
                 if let Some(members) = standing.leave_with_others(&self.lanes, dispatch) {
                     return Ok(SendTurn::Leads(Dispatch { permit, members }, report));
                 }
+                self.attempts.release_probe();
             }
             // Without a permit it takes nobody along.
             Err(why) => {
@@ -165,12 +165,6 @@ impl Writes {
     /// write counts as sent from here on.
     fn unless_held_back(&self, write: &ActiveWrite, permit: Permit) -> Result<Permit, TurnError> {
         let now = self.clock.now();
-        // With an open breaker one write is sent as a probe, and the others wait for its outcome.
-        self.attempts
-            .breaker()
-            .lock()
-            .admit(now)
-            .map_err(TurnError::BreakerOpen)?;
         let entry = write.entry.as_deref();
         // It was held up for so long that a retry could undo what others have done since.
         let is_late = write
@@ -179,10 +173,14 @@ impl Writes {
         if is_late && entry.is_none_or(PendingWrite::may_leave) {
             return Err(TurnError::TooLate);
         }
-        match entry.is_none_or(|entry| self.try_dispatch(entry)) {
-            true => Ok(permit),
-            false => Err(TurnError::Stopped),
+        // With an open breaker one write is sent as a probe, and the others wait for its outcome.
+        let admitted = self.attempts.breaker().lock().admit(now);
+        admitted.map_err(TurnError::BreakerOpen)?;
+        if entry.is_none_or(|entry| self.try_dispatch(entry)) {
+            return Ok(permit);
         }
+        self.attempts.release_probe();
+        Err(TurnError::Stopped)
     }
 
     /// Returns the error for a write that has no turn.
@@ -197,8 +195,8 @@ impl Writes {
                     so the gateway sends it no writes for a moment.",
                 waited: Waited::InVain,
             },
-            TurnError::TooLate => unknown(&write.context, Waited::InVain),
-            TurnError::Stopped => GatewayError::Internal,
+            // A held write is not stopped, and a late one hears what it heard last.
+            TurnError::TooLate | TurnError::Stopped => GatewayError::Internal,
         }
     }
 }

@@ -1017,6 +1017,41 @@ async fn while_the_api_does_not_answer_writes_wait_and_one_at_a_time_asks() {
     );
 }
 
+/// A write that is admitted as the probe and then cannot be recorded leaves that to the next one.
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_the_journal_cannot_record_holds_up_nobody() {
+    let script = Script::new(|_, before| match before {
+        0..8 => Step::Later(SOON, answer(503, "{}")),
+        _ => Step::Later(SOON, answer(200, r#"{"data":{}}"#)),
+    });
+    let memory = Journal::in_memory().unwrap();
+    let world = script.world_of(keeping(slow(), &memory).await);
+    let happens = async |what: &str| {
+        while !metrics(&world).await.contains(what) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let mut locations = Vec::new();
+    for user in 1..=8 {
+        locations.push(defer(&world, put(user)).await);
+    }
+    happens("segment_gateway_breaker_open 1\n").await;
+    memory.fail_next(1);
+    happens("segment_gateway_journal_commit_duration_seconds_count{result=\"failed\"} 1\n").await;
+    // With nobody to take over, writes would wait for the time of a probe.
+    let began = Instant::now();
+    let held = world.send(put(99)).await;
+    assert_eq!(held.status, 200, "{held:?}");
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    for location in &locations {
+        assert_eq!(ended(&world, location).await["state"], "succeeded");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_429_does_not_count_as_not_answering() {
     let script = Script::new(|_, before| match before {

@@ -67,8 +67,12 @@ impl Writes {
         place: LanePosition,
     ) {
         let end = self.run(&mut write, place).await;
+        // It stands before its budget no longer, also if it is deferred again below.
+        drop(write.scheduled.take());
         // Stopping waits for what follows.
-        let _running = self.tasks.begin("durable write");
+        write
+            .running
+            .get_or_insert_with(|| self.tasks.begin("durable write"));
         match end {
             RunEnd::Ended(ending) => {
                 let Ending {

@@ -179,7 +179,7 @@ impl<T> Scheduler<T> {
                 break;
             };
             // Its last write left otherwise. A line is forgotten only here: as long as it is known,
-            // it stands in the ring exactly once. Otherwise its caller could have two turns a round.
+            // it stands in the ring exactly once. Twice, its caller would have two turns a round.
             if self.lines.get(&key).is_none_or(Line::is_empty) {
                 self.lines.remove(&key);
                 continue;
