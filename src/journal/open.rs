@@ -59,6 +59,8 @@ pub(super) fn open(path: &Path, key: &Key) -> Result<(Connection, CommitCount, F
 /// process ever sees it.
 pub(super) fn in_memory() -> rusqlite::Result<Connection> {
     let connection = Connection::open_in_memory()?;
+    // Memory shrinks with the journal, and an erased request is overwritten, as in a file.
+    connection.execute_batch("PRAGMA auto_vacuum = FULL; PRAGMA secure_delete = ON;")?;
     connection.execute_batch(SCHEMA)?;
     complete(&connection)?;
     Ok(connection)

@@ -98,8 +98,11 @@ impl Journal {
         }
     }
 
-    /// Returns whether the journal ends with the process. Its statements take microseconds and wait
-    /// for no disk, so they run at once and not in a blocking task.
+    /// Returns whether the journal ends with the process.
+    ///
+    /// Then it waits for no disk, and its statements run at once instead of in a blocking task.
+    /// What touches many rows goes in pieces of [`FORGET_TOGETHER`]. Commits and other tasks run
+    /// in between, so no piece holds a thread of the runtime for long.
     fn is_in_memory(&self) -> bool {
         self.database.count.is_none()
     }
@@ -194,14 +197,16 @@ impl Journal {
         self.ask(|database| database.read(|connection, _| query::newest(connection)))
     }
 
-    /// Returns the workspace of a credential, if it was recorded.
+    /// Returns the workspace of a credential, if it was recorded. Kept after its writes have
+    /// ended, until a sweep finds none of them.
     pub fn workspace(&self, credential: Credential) -> Later<Option<WorkspaceHash>> {
         self.ask(move |database| {
             database.read(|connection, _| query::workspace(connection, credential))
         })
     }
 
-    /// Returns the credentials that the API rejects, and since when.
+    /// Returns the credentials that the API rejects, and since when. Recorded, so that their writes
+    /// wait in the next process as well.
     pub fn refused(&self) -> Later<Vec<(Credential, SystemTime)>> {
         self.ask(|database| database.read(|connection, _| query::refused(connection)))
     }
@@ -209,13 +214,22 @@ impl Journal {
     /// Returns how much is kept of the writes that have ended, by credential. A lower bound if
     /// writes end meanwhile, because commits get in between.
     pub fn remembered(&self) -> Later<HashMap<Credential, Remembered>> {
-        self.ask(|database| {
+        let journal = self.clone();
+        Box::pin(async move {
             let mut remembered = HashMap::new();
             let mut after = Some(i64::MIN);
             while let Some(row) = after {
-                after = database.read(|connection, _| {
-                    query::count_ended(connection, row, FORGET_TOGETHER, &mut remembered)
-                })?;
+                let counted = journal.ask(move |database| {
+                    database.read(|connection, _| {
+                        let row =
+                            query::count_ended(connection, row, FORGET_TOGETHER, &mut remembered)?;
+                        Ok((row, remembered))
+                    })
+                });
+                (after, remembered) = counted.await?;
+                if after.is_some() {
+                    tokio::task::yield_now().await;
+                }
             }
             Ok(remembered)
         })
@@ -230,35 +244,50 @@ impl Journal {
         ended_before: SystemTime,
     ) -> Later<Remembered> {
         let before = millis(ended_before);
-        self.ask(move |database| {
+        let journal = self.clone();
+        Box::pin(async move {
             let mut forgotten = Remembered::default();
             loop {
-                let is_over = database.read(|connection, _| {
-                    let oldest = query::oldest(connection, of, before, FORGET_TOGETHER)?;
-                    rows::forget_these(connection, &oldest, &least, &mut forgotten)
-                })?;
+                let some = journal.ask(move |database| {
+                    database.read(|connection, _| {
+                        let oldest = query::oldest(connection, of, before, FORGET_TOGETHER)?;
+                        let is_over =
+                            rows::forget_these(connection, &oldest, &least, &mut forgotten)?;
+                        Ok((is_over, forgotten))
+                    })
+                });
+                let is_over;
+                (is_over, forgotten) = some.await?;
                 if is_over {
                     return Ok(forgotten);
                 }
+                tokio::task::yield_now().await;
             }
         })
     }
 
     /// Forgets writes that ended before this, and what is known of credentials without any. Returns
-    /// the number of writes.
+    /// the number of writes. If it fails half-way, what is forgotten by then stays forgotten.
     pub fn forget(&self, ended_before: SystemTime) -> Later<u64> {
         let before = millis(ended_before);
-        self.ask(move |database| {
+        let journal = self.clone();
+        Box::pin(async move {
             let mut all = 0;
             loop {
-                let some = database
-                    .read(|connection, _| rows::forget(connection, before, FORGET_TOGETHER))?;
+                let some = journal.ask(move |database| {
+                    database.read(|connection, _| rows::forget(connection, before, FORGET_TOGETHER))
+                });
+                let some = some.await?;
                 all += some;
                 // None is left, so what is known of credentials without writes can go as well.
                 if some < u64::from(FORGET_TOGETHER) {
-                    database.read(|connection, _| rows::forget_credentials(connection))?;
+                    let rest = journal.ask(|database| {
+                        database.read(|connection, _| rows::forget_credentials(connection))
+                    });
+                    rest.await?;
                     return Ok(all);
                 }
+                tokio::task::yield_now().await;
             }
         })
     }

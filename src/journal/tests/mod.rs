@@ -6,7 +6,7 @@ mod memory;
 mod model;
 
 use super::record::time;
-use super::{Change, Key, Record, State, WriteId, WriteIds};
+use super::{Change, Journal, Key, Record, State, WriteId, WriteIds};
 use crate::credential::Credential;
 use bytes::Bytes;
 use std::sync::OnceLock;
@@ -72,4 +72,26 @@ fn bare(record: &Record) -> Record {
         answer: None,
         ..record.clone()
     }
+}
+
+/// A burst of writes must not hold memory for as long as the process lives.
+#[tokio::test(start_paused = true)]
+async fn a_journal_in_memory_gives_back_what_it_forgets() {
+    let journal = Journal::in_memory().unwrap();
+    let pages = || {
+        let sql = "PRAGMA page_count";
+        let count = journal.hold().query_row(sql, [], |row| row.get(0));
+        count.unwrap()
+    };
+    let empty: u32 = pages();
+    for n in 0..200 {
+        let mut record = write(n % 3);
+        record.request = vec![n; 8_192].into();
+        let ended = end(record.id, State::Succeeded, 2);
+        journal.commit(vec![accept(&record)]).await.unwrap();
+        assert!(pages() > empty);
+        journal.commit(vec![ended]).await.unwrap();
+    }
+    assert_eq!(journal.forget(at(60_000)).await.unwrap(), 200);
+    assert_eq!(pages(), empty);
 }
