@@ -16,12 +16,12 @@
 //!
 //! # Layers
 //!
-//! Imports go down only: `cli`, `app` → `config`, `telemetry` → `server`, `admin`, `sandbox` →
-//! `gateway` → `shadow` → `read`, `write` (which do not know each other) → `attempt` → `exchange` →
-//! `cache`, `journal`, `lanes`, `limit`, `merge` (which do not know each other), `trace` →
-//! `upstream` → `route` → `buffer`, `clock`, `credential`, `error`, `metrics`, `network`,
-//! `private_file`, `swap`, `tasks`. The sandbox shares nothing with the gateway but the clock and
-//! `tasks`: it is the second opinion.
+//! Imports go down only: `cli`, `app` → `config`, `state`, `telemetry` → `server`, `admin`,
+//! `sandbox` → `gateway` → `shadow` → `read`, `write` (which do not know each other) → `attempt` →
+//! `exchange` → `cache`, `journal`, `lanes`, `limit`, `merge` (which do not know each other),
+//! `trace` → `upstream` → `route` → `error` → `metrics` → `buffer`, `clock`, `credential`,
+//! `network`, `private_file`, `swap`, `tasks`, `version`. The sandbox shares nothing with the
+//! gateway but the clock and `tasks`: it is the second opinion.
 //!
 //! # Invariants
 //!

@@ -136,7 +136,7 @@ impl Reloader {
     /// Reports a configuration that is not applied: each problem in the log, once in the metrics.
     fn failed(&self, problems: &[String]) {
         for problem in problems {
-            tracing::error!(%problem, "configuration is invalid");
+            tracing::error!(%problem, "configuration cannot be used");
         }
         tracing::error!(
             problems = problems.len(),

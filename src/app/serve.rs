@@ -29,8 +29,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// the log.
 const DRIVER_PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs the gateway until `stop`, then drains. `time_scale` divides all windows, for a sandbox
-/// that does the same.
+/// Runs the gateway until `stop`, then drains. The time scale of `inside` divides all windows, as
+/// the sandbox does.
 ///
 /// # Errors
 /// If it cannot start.

@@ -19,12 +19,6 @@ macro_rules! words {
             /// All values, in the order in which messages list them.
             const ALL: &[Self] = &[$( Self::$variant ),+];
 
-            /// Returns the value that a configuration calls `word`.
-            pub fn named(word: &str) -> Option<Self> {
-                let mut values = Self::ALL.iter().copied();
-                values.find(|value| value.as_str() == word)
-            }
-
             /// Returns the word of the configuration.
             pub fn as_str(self) -> &'static str {
                 match self {
@@ -89,6 +83,14 @@ impl LogLevel {
     /// Returns whether there are lines about each request.
     pub fn tells_of_requests(self) -> bool {
         matches!(self, Self::Debug | Self::Trace)
+    }
+}
+
+impl LogLevel {
+    /// Returns the level that a configuration calls `word`.
+    pub fn named(word: &str) -> Option<Self> {
+        let mut levels = Self::ALL.iter().copied();
+        levels.find(|level| level.as_str() == word)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::error::GatewayError;
 use crate::exchange::body::Body;
+use crate::limit::budgets::whole_seconds;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
@@ -63,7 +64,7 @@ pub fn error_held(error: &GatewayError) -> Response<Bytes> {
 
 /// Returns whole seconds, rounded up, at least one.
 pub fn seconds(wait: Duration) -> u64 {
-    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+    whole_seconds(wait).as_secs()
 }
 
 #[cfg(test)]
