@@ -213,83 +213,80 @@ impl Journal {
 
     /// Returns how much is kept of the writes that have ended, by credential. A lower bound if
     /// writes end meanwhile, because commits get in between.
-    pub fn remembered(&self) -> Later<HashMap<Credential, Remembered>> {
-        let journal = self.clone();
-        Box::pin(async move {
-            let mut remembered = HashMap::new();
-            let mut after = Some(i64::MIN);
-            while let Some(row) = after {
-                let counted = journal.ask(move |database| {
-                    database.read(|connection, _| {
-                        let row =
-                            query::count_ended(connection, row, FORGET_TOGETHER, &mut remembered)?;
-                        Ok((row, remembered))
-                    })
-                });
-                (after, remembered) = counted.await?;
-                if after.is_some() {
-                    tokio::task::yield_now().await;
-                }
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub async fn remembered(&self) -> Result<HashMap<Credential, Remembered>, JournalError> {
+        let mut remembered = HashMap::new();
+        let mut after = Some(i64::MIN);
+        while let Some(row) = after {
+            let counted = self.ask(move |database| {
+                database.read(|connection, _| {
+                    let row =
+                        query::count_ended(connection, row, FORGET_TOGETHER, &mut remembered)?;
+                    Ok((row, remembered))
+                })
+            });
+            (after, remembered) = counted.await?;
+            if after.is_some() {
+                tokio::task::yield_now().await;
             }
-            Ok(remembered)
-        })
+        }
+        Ok(remembered)
     }
 
     /// Forgets writes that ended before this, of one credential or of all, until that is at least
     /// `least`. The first that ended is forgotten first. Returns how much that was.
-    pub fn forget_oldest(
+    ///
+    /// # Errors
+    /// If the file cannot be read or written. What was forgotten by then stays forgotten.
+    pub async fn forget_oldest(
         &self,
         of: Option<Credential>,
         least: Remembered,
         ended_before: SystemTime,
-    ) -> Later<Remembered> {
+    ) -> Result<Remembered, JournalError> {
         let before = millis(ended_before);
-        let journal = self.clone();
-        Box::pin(async move {
-            let mut forgotten = Remembered::default();
-            loop {
-                let some = journal.ask(move |database| {
-                    database.read(|connection, _| {
-                        let oldest = query::oldest(connection, of, before, FORGET_TOGETHER)?;
-                        let is_over =
-                            rows::forget_these(connection, &oldest, &least, &mut forgotten)?;
-                        Ok((is_over, forgotten))
-                    })
-                });
-                let is_over;
-                (is_over, forgotten) = some.await?;
-                if is_over {
-                    return Ok(forgotten);
-                }
-                tokio::task::yield_now().await;
+        let mut forgotten = Remembered::default();
+        loop {
+            let some = self.ask(move |database| {
+                database.read(|connection, _| {
+                    let oldest = query::oldest(connection, of, before, FORGET_TOGETHER)?;
+                    let is_over = rows::forget_these(connection, &oldest, &least, &mut forgotten)?;
+                    Ok((is_over, forgotten))
+                })
+            });
+            let is_over;
+            (is_over, forgotten) = some.await?;
+            if is_over {
+                return Ok(forgotten);
             }
-        })
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Forgets writes that ended before this, and what is known of credentials without any. Returns
-    /// the number of writes. If it fails half-way, what is forgotten by then stays forgotten.
-    pub fn forget(&self, ended_before: SystemTime) -> Later<u64> {
+    /// the number of writes.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written. What was forgotten by then stays forgotten.
+    pub async fn forget(&self, ended_before: SystemTime) -> Result<u64, JournalError> {
         let before = millis(ended_before);
-        let journal = self.clone();
-        Box::pin(async move {
-            let mut all = 0;
-            loop {
-                let some = journal.ask(move |database| {
-                    database.read(|connection, _| rows::forget(connection, before, FORGET_TOGETHER))
-                });
-                let some = some.await?;
-                all += some;
-                // None is left, so what is known of credentials without writes can go as well.
-                if some < u64::from(FORGET_TOGETHER) {
-                    let rest = journal.ask(|database| {
-                        database.read(|connection, _| rows::forget_credentials(connection))
-                    });
-                    rest.await?;
-                    return Ok(all);
-                }
-                tokio::task::yield_now().await;
+        let mut all = 0;
+        loop {
+            let some = self.ask(move |database| {
+                database.read(|connection, _| rows::forget(connection, before, FORGET_TOGETHER))
+            });
+            let some = some.await?;
+            all += some;
+            // None is left, so what is known of credentials without writes can go as well.
+            if some < u64::from(FORGET_TOGETHER) {
+                let rest = self.ask(|database| database.read(|c, _| rows::forget_credentials(c)));
+                rest.await?;
+                return Ok(all);
             }
-        })
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Reads or forgets: by a blocking task for a file, at once in memory. Such tasks get the
