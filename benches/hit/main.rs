@@ -90,7 +90,7 @@ impl Kind {
 }
 
 /// What was asked for on the command line.
-struct BudgetRequest {
+struct Options {
     rounds: usize,
     warm_up: Duration,
     /// What one run adds up to.
@@ -98,9 +98,9 @@ struct BudgetRequest {
     gateway: PathBuf,
 }
 
-impl BudgetRequest {
+impl Options {
     fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self, Failure> {
-        let mut budget_request = Self {
+        let mut options = Self {
             rounds: 5,
             warm_up: Duration::from_secs(1),
             measured: Duration::from_secs(5),
@@ -111,14 +111,14 @@ impl BudgetRequest {
                 // Cargo says so to every bench.
                 "--bench" => {}
                 "--quick" => {
-                    budget_request.rounds = 1;
-                    budget_request.warm_up = Duration::from_millis(300);
-                    budget_request.measured = Duration::from_secs(1);
+                    options.rounds = 1;
+                    options.warm_up = Duration::from_millis(300);
+                    options.measured = Duration::from_secs(1);
                 }
                 "--gateway" => {
                     let path = arguments.next().ok_or("--gateway needs a path")?;
                     // The servers run in a directory of their own.
-                    budget_request.gateway = std::fs::canonicalize(&path)
+                    options.gateway = std::fs::canonicalize(&path)
                         .map_err(|error| format!("--gateway {path}: {error}"))?;
                 }
                 other => {
@@ -126,7 +126,7 @@ impl BudgetRequest {
                 }
             }
         }
-        Ok(budget_request)
+        Ok(options)
     }
 }
 
@@ -134,7 +134,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
     let ended = match arguments.next_if(|first| first == bare::COMMAND) {
         Some(_) => bare::main(arguments.next().as_deref().map(Path::new)),
-        None => BudgetRequest::read(arguments).and_then(|budget_request| compare(&budget_request)),
+        None => Options::read(arguments).and_then(|options| compare(&options)),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -146,7 +146,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs all in turn and prints what came of it.
-fn compare(budget_request: &BudgetRequest) -> Result<(), Failure> {
+fn compare(options: &Options) -> Result<(), Failure> {
     if cfg!(debug_assertions) {
         println!("WARNING: a debug build, these figures mean nothing; use `cargo bench`");
     }
@@ -157,21 +157,21 @@ fn compare(budget_request: &BudgetRequest) -> Result<(), Failure> {
     let servers = Servers {
         cores: &cores,
         folder: folder.path(),
-        gateway: &budget_request.gateway,
+        gateway: &options.gateway,
         upstream: upstream.address(),
     };
     println!(
         "a cache hit over loopback: {BODY_BYTES} B body, {CONNECTIONS} keep-alive connections, \
          {} runs of {:.1} s each after {:.1} s of warming up, interleaved by {:.1} s\n{cores}\n",
-        budget_request.rounds,
-        budget_request.measured.as_secs_f64(),
-        budget_request.warm_up.as_secs_f64(),
+        options.rounds,
+        options.measured.as_secs_f64(),
+        options.warm_up.as_secs_f64(),
         SLICE.as_secs_f64(),
     );
     let mut runs: Vec<(Kind, Run)> = Vec::new();
     let mut sample = Vec::new();
-    for round in 0..budget_request.rounds {
-        for (kind, run) in one_round(round, budget_request, &servers, &upstream, &mut sample)? {
+    for round in 0..options.rounds {
+        for (kind, run) in one_round(round, options, &servers, &upstream, &mut sample)? {
             report::line(round, kind.name(), &run);
             runs.push((kind, run));
         }
@@ -183,7 +183,7 @@ fn compare(budget_request: &BudgetRequest) -> Result<(), Failure> {
 /// One run of each: new processes, their warm-up, their measurement in turn.
 fn one_round(
     round: usize,
-    budget_request: &BudgetRequest,
+    options: &Options,
     servers: &Servers<'_>,
     upstream: &Upstream,
     sample: &mut Vec<u8>,
@@ -206,7 +206,7 @@ fn one_round(
         let mut load = Load::connect(server.address, CONNECTIONS, question)?;
         // The only fetch; all that follow are hits.
         load.fetch()?;
-        let warmed = load.run(budget_request.warm_up, server.id())?;
+        let warmed = load.run(options.warm_up, server.id())?;
         if sample.is_empty() {
             sample.clone_from(&warmed.sample);
             report::answer(sample, BODY_BYTES);
@@ -227,7 +227,7 @@ fn one_round(
     under_way.rotate_left(round % Kind::ALL.len());
     while under_way
         .iter()
-        .any(|(.., run)| run.lasted < budget_request.measured)
+        .any(|(.., run)| run.lasted < options.measured)
     {
         for (_, server, load, run) in &mut under_way {
             run.add(load.run(SLICE, server.id())?);
