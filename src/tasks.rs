@@ -8,6 +8,7 @@
 
 use std::any::Any;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
@@ -92,6 +93,9 @@ impl Drop for Running {
 
 /// Runs `work` beside its caller, and to its end even if the returned handle is dropped. Stopping
 /// does not wait for it: what must not be lost belongs into [`Tasks::spawn`].
+///
+/// The future is boxed, so that the runtime's code for a task is compiled once for each output and
+/// not once for each caller.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place at which a task begins"
@@ -99,6 +103,7 @@ impl Drop for Running {
 pub fn detached<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> JoinHandle<T> {
+    let work: Pin<Box<dyn Future<Output = T> + Send>> = Box::pin(work);
     tokio::spawn(work)
 }
 
