@@ -23,7 +23,7 @@
 use rusqlite::Connection;
 use segment_gateway::clock::Clock;
 use segment_gateway::credential::Credential;
-use segment_gateway::journal::{Change, Journal, Key, Record, State, WriteIds};
+use segment_gateway::journal::{Change, Journal, Record, SealingKey, State, WriteIds};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,7 +53,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         lasting,
     };
     let bare = bare(&folder.path().join("bare.db"))?;
-    let disk = Journal::open(&folder.path().join("journal.db"), Key::new(&[7; 32])?)?;
+    let disk = Journal::open(
+        &folder.path().join("journal.db"),
+        SealingKey::new(&[7; 32])?,
+    )?;
     println!(
         "{:>10} {:>12} {:>6} {:>12} {:>6} {:>14}",
         "bare /s", "1 caller /s", "ratio", "64 callers/s", "ratio", "per transaction"

@@ -37,8 +37,8 @@ use crate::server::conn::ConnectionBounds;
 use crate::server::deadlines::LinePatience;
 use crate::shadow::{Shadow, model};
 use crate::tasks::Tasks;
-use crate::trace::{self, Collector, Tracer};
-use crate::upstream::{Base, Client, ProxyRules, ProxyVariables, Spec};
+use crate::trace::{Collector, Tracer, TracerSpec};
+use crate::upstream::{Base, Client, ClientSpec, ProxyRules, ProxyVariables};
 use crate::write::Writes;
 use crate::write::durable::{Durable, DurableBounds};
 use governor::clock::QuantaClock;
@@ -169,7 +169,7 @@ fn tracer(
     clock: &Clock,
 ) -> Result<Option<Tracer>, AppError> {
     let started = collector(config).map(|collector| {
-        let spec = trace::Spec {
+        let spec = TracerSpec {
             collector,
             sample_percent: config.tracing.sample_percent,
         };
@@ -337,9 +337,9 @@ pub fn client(config: &Config, clock: &Clock) -> Result<Client, AppError> {
 ///
 /// # Errors
 /// If the URL is not usable.
-pub fn upstream_spec(config: &Config, proxy: ProxyRules) -> Result<Spec, AppError> {
+pub fn upstream_spec(config: &Config, proxy: ProxyRules) -> Result<ClientSpec, AppError> {
     let upstream = &config.upstream;
-    Ok(Spec {
+    Ok(ClientSpec {
         // Parsed again, although the configuration was checked: the client has rules of its own.
         base: Base::parse(&upstream.url).map_err(failed)?,
         ca_file: upstream.ca_file.clone(),

@@ -3,7 +3,7 @@
 use super::start_error::{AppError, failed};
 use crate::config::{Config, journal_key_environment};
 use crate::credential::Hasher;
-use crate::journal::{self, Journal, Key, KeyError, OpenError, WriteId};
+use crate::journal::{self, Journal, KeyError, OpenError, SealingKey, WriteId};
 use crate::state::{self, StateDirectory};
 use std::io;
 use std::path::Path;
@@ -102,8 +102,8 @@ pub fn rekey(config: &Config, old: Option<&Path>) -> Result<usize, AppError> {
         return Err(none());
     }
     let key = match old {
-        Some(file) => Key::from_file(file),
-        None => Key::beside(&path),
+        Some(file) => SealingKey::from_file(file),
+        None => SealingKey::beside(&path),
     };
     let key = key.map_err(|error| match error {
         KeyError::Lost(beside) => {
@@ -155,7 +155,7 @@ pub(super) fn inspect(config: &Config, state: &StateDirectory) -> Result<(), App
     if !journal::exists(&path).map_err(failed)? {
         return match configured_key(config).map_err(failed)? {
             Some(_) => Ok(()),
-            None => Key::may_be_made(&path).map_err(failed),
+            None => SealingKey::may_be_made(&path).map_err(failed),
         };
     }
     let mut key = key(config, &path).map_err(failed)?;
@@ -166,23 +166,23 @@ pub(super) fn inspect(config: &Config, state: &StateDirectory) -> Result<(), App
 }
 
 /// Returns the key of the journal in the configuration or the environment.
-fn configured_key(config: &Config) -> Result<Option<Key>, KeyError> {
+fn configured_key(config: &Config) -> Result<Option<SealingKey>, KeyError> {
     if let Some(path) = &config.journal.key_file {
-        return Key::from_file(path).map(Some);
+        return SealingKey::from_file(path).map(Some);
     }
     let secret = journal_key_environment();
-    let key = secret.map(|secret| Key::from_secret(secret.as_encoded_bytes()));
+    let key = secret.map(|secret| SealingKey::from_secret(secret.as_encoded_bytes()));
     key.transpose()
 }
 
 /// Returns the key of the journal. If none is configured and there is no journal yet, a key is
 /// created beside it.
-pub(super) fn key(config: &Config, journal: &Path) -> Result<Key, KeyError> {
+pub(super) fn key(config: &Config, journal: &Path) -> Result<SealingKey, KeyError> {
     if let Some(key) = configured_key(config)? {
         return Ok(key);
     }
     let is_new = !journal.exists();
-    let key = Key::beside(journal)?;
+    let key = SealingKey::beside(journal)?;
     if is_new {
         tracing::warn!(
             key = %journal.with_extension("key").display(),

@@ -2,7 +2,7 @@
 //! a reload and `check` share them, so that none rejects what another accepts.
 
 use crate::config::{self, Config, Unusable, ValueSource, units};
-use crate::journal::Key;
+use crate::journal::SealingKey;
 use crate::upstream::{self, Base, ProxyRules, ProxyVariables};
 use crate::{app, state};
 use std::path::Path;
@@ -102,10 +102,13 @@ fn given_twice(config: &Config) -> impl Iterator<Item = Unusable> {
 /// Checks the key of the journal, if one is configured.
 fn journal_key(config: &Config) -> Result<(), Unusable> {
     let (source, made) = match (&config.journal.key_file, config::journal_key_environment()) {
-        (Some(path), _) => (ValueSource::Key("journal.key_file"), Key::from_file(path)),
+        (Some(path), _) => (
+            ValueSource::Key("journal.key_file"),
+            SealingKey::from_file(path),
+        ),
         (None, Some(secret)) => (
             ValueSource::Variable(JOURNAL_KEY),
-            Key::from_secret(secret.as_encoded_bytes()),
+            SealingKey::from_secret(secret.as_encoded_bytes()),
         ),
         (None, None) => return Ok(()),
     };

@@ -59,8 +59,8 @@ impl RequestContext {
         self.target.query()
     }
 
-    pub(crate) fn document(&self) -> names::Body<'_> {
-        names::Body::new(&self.body)
+    pub(crate) fn document(&self) -> names::JsonBody<'_> {
+        names::JsonBody::new(&self.body)
     }
 
     /// Returns whether the request has no credential although its operation needs one.

@@ -36,6 +36,6 @@ mod writer;
 pub use error::{JournalError, OpenError};
 pub use open::{exists, inspect, rekey};
 pub use record::{Change, Filter, KeyHash, Record, Remembered, State, WorkspaceHash};
-pub use seal::{Key, KeyError};
+pub use seal::{KeyError, SealingKey};
 pub use store::Journal;
 pub use write_id::{NotAWriteId, WriteId, WriteIds};

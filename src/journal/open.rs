@@ -16,7 +16,7 @@ use super::error::{OpenError, VERSION, beside};
 use super::lock::lock;
 use super::query;
 use super::rows::{SCHEMA, complete, reseal};
-use super::seal::Key;
+use super::seal::SealingKey;
 use super::writer::truncate_log;
 use crate::private_file;
 use rusqlite::config::DbConfig;
@@ -38,7 +38,10 @@ const CREDENTIALS_CHECK: &str = "credentials_check";
 ///
 /// The order matters: the lock first, then everything that may find a fault, and only then what
 /// changes the file. Returns the connection, the number of its commits, and the lock.
-pub(super) fn open(path: &Path, key: &Key) -> Result<(Connection, CommitCount, File), OpenError> {
+pub(super) fn open(
+    path: &Path,
+    key: &SealingKey,
+) -> Result<(Connection, CommitCount, File), OpenError> {
     let lock = lock(path)?;
     if !exists(path)? {
         make(path, key)?;
@@ -72,7 +75,7 @@ pub(super) fn in_memory() -> rusqlite::Result<Connection> {
 ///
 /// # Errors
 /// The reason why it could not be opened.
-pub fn inspect(path: &Path, key: Option<&Key>) -> Result<(), OpenError> {
+pub fn inspect(path: &Path, key: Option<&SealingKey>) -> Result<(), OpenError> {
     let _lock = lock(path)?;
     let exists = exists(path)?;
     if let Some(key) = key.filter(|_| exists) {
@@ -112,7 +115,7 @@ pub fn exists(path: &Path) -> Result<bool, OpenError> {
 ///
 /// # Errors
 /// If it cannot be opened under the old key. Nothing was changed.
-pub fn rekey(path: &Path, old: &Key, new: &Key) -> Result<usize, OpenError> {
+pub fn rekey(path: &Path, old: &SealingKey, new: &SealingKey) -> Result<usize, OpenError> {
     let failed = |error| OpenError::of_sqlite(path, &error);
     let (mut connection, _count, _lock) = open(path, old)?;
     let transaction = connection.transaction().map_err(failed)?;
@@ -125,7 +128,7 @@ pub fn rekey(path: &Path, old: &Key, new: &Key) -> Result<usize, OpenError> {
 }
 
 /// Returns the names and values by which a journal recognises its keys.
-fn checks(key: &Key) -> impl Iterator<Item = (&'static str, &[u8])> {
+fn checks(key: &SealingKey) -> impl Iterator<Item = (&'static str, &[u8])> {
     let credentials = key
         .credentials()
         .map(|check| (CREDENTIALS_CHECK, &check[..]));
@@ -135,7 +138,7 @@ fn checks(key: &Key) -> impl Iterator<Item = (&'static str, &[u8])> {
 }
 
 /// Records the keys of the journal, where they differ from the recorded ones.
-fn set_checks(connection: &Connection, key: &Key) -> rusqlite::Result<()> {
+fn set_checks(connection: &Connection, key: &SealingKey) -> rusqlite::Result<()> {
     for (name, check) in checks(key) {
         if kept_check(connection, name)?.as_deref() != Some(check) {
             let sql = "INSERT OR REPLACE INTO about (name, value) VALUES (?1, ?2)";
@@ -185,7 +188,7 @@ fn check_count(connection: &Connection, path: &Path) -> Result<u64, OpenError> {
 
 /// Makes a journal under another name, and renames it when it is complete. The lock keeps other
 /// processes from that name.
-fn make(path: &Path, key: &Key) -> Result<(), OpenError> {
+fn make(path: &Path, key: &SealingKey) -> Result<(), OpenError> {
     let denied = |error: io::Error| match error.kind() {
         io::ErrorKind::StorageFull => OpenError::Full(path.to_owned()),
         _ => OpenError::Denied(path.to_owned(), error.to_string()),
@@ -239,7 +242,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 /// damaged one that is found later would be found in the middle of a write.
 /// One without writes takes any
 /// keys.
-fn check(connection: &Connection, path: &Path, key: &Key) -> Result<(), OpenError> {
+fn check(connection: &Connection, path: &Path, key: &SealingKey) -> Result<(), OpenError> {
     let failed = |error| OpenError::of_sqlite(path, &error);
     let damaged = |how: String| OpenError::Damaged(path.to_owned(), how);
     if connection.is_readonly("main").map_err(failed)? {

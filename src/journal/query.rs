@@ -11,7 +11,7 @@
 
 use super::error::Fault;
 use super::record::{Filter, KeyHash, Record, Remembered, State, WorkspaceHash, time};
-use super::seal::{Key, SealedPart};
+use super::seal::{SealedPart, SealingKey};
 use super::write_id::WriteId;
 use crate::credential::Credential;
 use bytes::Bytes;
@@ -49,7 +49,7 @@ pub(super) fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
 /// Damage is an error and never `None`, which would say that the write was never accepted.
 pub(super) fn get(
     connection: &Connection,
-    key: &Key,
+    key: &SealingKey,
     id: WriteId,
 ) -> Result<Option<Record>, Fault> {
     let mut statement = connection.prepare_cached(&format!("{ALL} WHERE id = ?1"))?;
@@ -63,7 +63,7 @@ pub(super) fn get(
 /// gets the first response.
 pub(super) fn find(
     connection: &Connection,
-    seal: &Key,
+    seal: &SealingKey,
     credential: Credential,
     key: KeyHash,
 ) -> Result<Option<Record>, Fault> {
@@ -81,7 +81,7 @@ pub(super) fn find(
 /// text.
 pub(super) fn list(
     connection: &Connection,
-    key: &Key,
+    key: &SealingKey,
     filter: Filter,
     most: usize,
 ) -> Result<Vec<Record>, Fault> {
@@ -134,7 +134,7 @@ pub(super) fn list(
 ///
 /// Called when the gateway starts. One damaged row fails the whole call, because a write that is
 /// left out would be lost in silence.
-pub(super) fn unfinished(connection: &Connection, key: &Key) -> Result<Vec<Record>, Fault> {
+pub(super) fn unfinished(connection: &Connection, key: &SealingKey) -> Result<Vec<Record>, Fault> {
     let sql = format!("{ALL} WHERE state IN (?1, ?2) ORDER BY id");
     let mut statement = connection.prepare_cached(&sql)?;
     let states = [State::Queued, State::Dispatched].map(State::number);
@@ -247,7 +247,7 @@ pub(super) fn oldest(
 
 /// Reads a row of [`ALL`]. An empty request of an ended write was erased; of any other write it is
 /// damage, because even an empty one has a seal.
-fn whole(row: &Row<'_>, key: &Key) -> Result<Record, Fault> {
+fn whole(row: &Row<'_>, key: &SealingKey) -> Result<Record, Fault> {
     // The small columns come first. Their id is needed to open the sealed ones, and to report which
     // write is damaged.
     let record = bare(row, key)?;
@@ -278,7 +278,7 @@ fn whole(row: &Row<'_>, key: &Key) -> Result<Record, Fault> {
 /// empty.
 ///
 /// An id that cannot be read leaves nothing to name, so the damage is reported without one.
-fn bare(row: &Row<'_>, key: &Key) -> Result<Record, Fault> {
+fn bare(row: &Row<'_>, key: &SealingKey) -> Result<Record, Fault> {
     let id = row.get(0).ok().and_then(|id| WriteId::from_bytes(id).ok());
     let id = id.ok_or(Fault::Damaged(None))?;
     let read = || -> rusqlite::Result<Option<Record>> {

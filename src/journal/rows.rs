@@ -12,7 +12,7 @@
 use super::error::{Fault, JournalError};
 use super::query::{COMMITS, get};
 use super::record::{Change, Record, Remembered, State, millis};
-use super::seal::{Key, SealedPart};
+use super::seal::{SealedPart, SealingKey};
 use super::write_id::WriteId;
 use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, ToSql, params};
@@ -81,7 +81,11 @@ pub(super) fn set_commits(connection: &Connection, commits: u64) -> rusqlite::Re
 
 /// Seals every write under another key. Returns the number of writes. Fails at the first one that
 /// does not open under the old key; the caller rolls back.
-pub(super) fn reseal(connection: &Connection, old: &Key, new: &Key) -> Result<usize, Fault> {
+pub(super) fn reseal(
+    connection: &Connection,
+    old: &SealingKey,
+    new: &SealingKey,
+) -> Result<usize, Fault> {
     let mut ids = connection.prepare("SELECT id FROM writes")?;
     let ids = ids.query_map([], |row| row.get::<_, [u8; 16]>(0))?;
     let ids: Vec<_> = ids.collect::<rusqlite::Result<_>>()?;
@@ -109,7 +113,11 @@ pub(super) fn reseal(connection: &Connection, old: &Key, new: &Key) -> Result<us
 ///
 /// Every statement about a write names `state < 2`: it finds no write that has ended, so an end is
 /// never changed. An error undoes nothing by itself; the caller rolls back.
-pub(super) fn apply(connection: &Connection, key: &Key, change: &Change) -> Result<(), Fault> {
+pub(super) fn apply(
+    connection: &Connection,
+    key: &SealingKey,
+    change: &Change,
+) -> Result<(), Fault> {
     let run = |sql, values: &[&dyn ToSql]| execute(connection, sql, values);
     match change {
         Change::Accept(record) => accept(connection, key, record),
@@ -202,7 +210,7 @@ fn found(changed: rusqlite::Result<usize>) -> Result<(), Fault> {
 }
 
 /// Adds a write as the record has it, in whatever state.
-fn accept(connection: &Connection, key: &Key, record: &Record) -> Result<(), Fault> {
+fn accept(connection: &Connection, key: &SealingKey, record: &Record) -> Result<(), Fault> {
     let sealed = Sealed::of(key, record)?;
     let mut statement = connection.prepare_cached(
         "INSERT INTO writes (id, credential, operation, key, fingerprint, state, attempts,
@@ -247,7 +255,7 @@ struct Sealed {
 
 impl Sealed {
     /// Seals all parts of a record.
-    fn of(key: &Key, record: &Record) -> Result<Self, Fault> {
+    fn of(key: &SealingKey, record: &Record) -> Result<Self, Fault> {
         let summary = Some(&record.summary).filter(|summary| !summary.is_empty());
         Ok(Self {
             request: seal(key, record.id, SealedPart::Request, &record.request)?,
@@ -259,7 +267,7 @@ impl Sealed {
 
 /// Seals a part that a write may not have.
 fn seal_some(
-    key: &Key,
+    key: &SealingKey,
     id: WriteId,
     part: SealedPart,
     plain: Option<&Bytes>,
@@ -268,7 +276,7 @@ fn seal_some(
 }
 
 /// Seals a part of a write. Fails only if the cipher does, which is no fault of the data.
-fn seal(key: &Key, id: WriteId, part: SealedPart, plain: &[u8]) -> Result<Vec<u8>, Fault> {
+fn seal(key: &SealingKey, id: WriteId, part: SealedPart, plain: &[u8]) -> Result<Vec<u8>, Fault> {
     key.seal(id, part, plain).map_err(|_| {
         Fault::Bug(JournalError::Broken(
             "the cipher of the journal failed; restart, and check the machine".into(),

@@ -3,7 +3,7 @@
 //! Promises:
 //! - AES-256-GCM: what was not sealed under this key does not open.
 //! - A seal belongs to one write and one part of it: it does not open in another place.
-//! - The key is never shown, and neither the file nor [`Key::check`] reveals anything of it.
+//! - The key is never shown, and neither the file nor [`SealingKey::check`] reveals anything of it.
 //!
 //! ```text
 //! version (1) | nonce (12) | ciphertext | tag (16)
@@ -47,16 +47,16 @@ pub(super) enum SealedPart {
 pub(super) struct Unsealed;
 
 /// The key under which a journal is sealed. `Debug` shows nothing of it.
-pub struct Key {
+pub struct SealingKey {
     seal: RandomizedNonceKey,
     check: [u8; 32],
     /// A value that differs for another key of the credential hashes, if that is known.
     credentials: Option<[u8; 16]>,
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for SealingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key")
+        f.write_str("SealingKey")
     }
 }
 
@@ -109,7 +109,7 @@ impl fmt::Display for KeyError {
 
 impl std::error::Error for KeyError {}
 
-impl Key {
+impl SealingKey {
     /// Derives the key from this secret.
     pub fn new(secret: &[u8; 32]) -> Result<Self, KeyError> {
         // Two labels give two independent values, so that the check reveals nothing of the key.
@@ -272,12 +272,12 @@ fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
 
 /// Makes a secret and its file, which is written as a whole or not at all: a torn one would lose
 /// the journal.
-fn make(path: &Path) -> Result<Key, KeyError> {
+fn make(path: &Path) -> Result<SealingKey, KeyError> {
     let mut secret = [0; MADE];
     getrandom::fill(&mut secret).map_err(|_| KeyError::Random)?;
     private_file::replace(path, &secret)
         .map_err(|error| KeyError::Unusable(path.to_owned(), error))?;
-    Key::new(&secret)
+    SealingKey::new(&secret)
 }
 
 #[cfg(test)]
@@ -288,8 +288,8 @@ mod tests {
 
     const ID: &str = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
 
-    fn key(byte: u8) -> Key {
-        Key::new(&[byte; 32]).unwrap()
+    fn key(byte: u8) -> SealingKey {
+        SealingKey::new(&[byte; 32]).unwrap()
     }
 
     #[test]
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn nothing_shows_the_key() {
         let key = key(0x41);
-        assert_eq!(format!("{key:?}"), "Key");
+        assert_eq!(format!("{key:?}"), "SealingKey");
         assert_ne!(key.check(), &[0x41; 32]);
     }
 
@@ -340,51 +340,66 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let journal = folder.path().join("journal.db");
         let file = folder.path().join("journal.key");
-        let made = Key::beside(&journal).unwrap();
+        let made = SealingKey::beside(&journal).unwrap();
         let mode = std::fs::metadata(&file).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let secret = std::fs::read(&file).unwrap();
         let lock = lock(&journal).unwrap();
         std::fs::write(&file, "").unwrap();
-        let error = Key::beside(&journal).unwrap_err();
+        let error = SealingKey::beside(&journal).unwrap_err();
         assert!(matches!(error, KeyError::Journal(OpenError::InUse(_))));
         std::fs::write(&file, &secret).unwrap();
-        assert_eq!(Key::beside(&journal).unwrap().check(), made.check());
+        assert_eq!(SealingKey::beside(&journal).unwrap().check(), made.check());
         drop(lock);
-        assert_eq!(Key::beside(&journal).unwrap().check(), made.check());
+        assert_eq!(SealingKey::beside(&journal).unwrap().check(), made.check());
 
         // Another name leads to it, and everybody can read it.
         std::fs::write(&file, "torn").unwrap();
         std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
         let other = folder.path().join("other");
         std::fs::hard_link(&file, &other).unwrap();
-        assert_ne!(Key::beside(&journal).unwrap().check(), made.check());
+        assert_ne!(SealingKey::beside(&journal).unwrap().check(), made.check());
         assert_eq!(std::fs::read(&other).unwrap(), b"torn");
         let mode = std::fs::metadata(&file).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         std::fs::write(&file, [1; 64]).unwrap();
-        assert!(matches!(Key::beside(&journal), Err(KeyError::NotAKey(_))));
+        assert!(matches!(
+            SealingKey::beside(&journal),
+            Err(KeyError::NotAKey(_))
+        ));
 
         std::fs::write(&journal, "").unwrap();
         std::fs::write(&file, "torn").unwrap();
-        assert!(matches!(Key::beside(&journal), Err(KeyError::NotAKey(_))));
+        assert!(matches!(
+            SealingKey::beside(&journal),
+            Err(KeyError::NotAKey(_))
+        ));
         std::fs::remove_file(&file).unwrap();
-        assert!(matches!(Key::beside(&journal), Err(KeyError::Lost(_))));
+        assert!(matches!(
+            SealingKey::beside(&journal),
+            Err(KeyError::Lost(_))
+        ));
         assert!(!file.exists(), "no other key takes its place");
         std::fs::write(&file, secret).unwrap();
-        assert_eq!(Key::beside(&journal).unwrap().check(), made.check());
+        assert_eq!(SealingKey::beside(&journal).unwrap().check(), made.check());
     }
 
     #[test]
     fn a_key_file_must_be_a_key() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
-        assert!(matches!(Key::from_file(&path), Err(KeyError::Unusable(..))));
+        assert!(matches!(
+            SealingKey::from_file(&path),
+            Err(KeyError::Unusable(..))
+        ));
         std::fs::write(&path, "short").unwrap();
-        assert!(matches!(Key::from_file(&path), Err(KeyError::NotAKey(_))));
+        assert!(matches!(
+            SealingKey::from_file(&path),
+            Err(KeyError::NotAKey(_))
+        ));
         std::fs::write(&path, "long enough to be a key").unwrap();
-        let key = Key::from_file(&path).unwrap();
+        let key = SealingKey::from_file(&path).unwrap();
         std::fs::write(&path, "long enough to be another key").unwrap();
-        assert_ne!(key.check(), Key::from_file(&path).unwrap().check());
+        assert_ne!(key.check(), SealingKey::from_file(&path).unwrap().check());
     }
 }

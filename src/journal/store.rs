@@ -14,7 +14,7 @@
 
 use super::error::{JournalError, OpenError};
 use super::record::{Change, Filter, KeyHash, Record, Remembered, WorkspaceHash, millis};
-use super::seal::Key;
+use super::seal::SealingKey;
 use super::write_id::WriteId;
 use super::writer::Database;
 use super::{open, query, rows};
@@ -63,7 +63,7 @@ impl Journal {
     ///
     /// # Errors
     /// If it cannot be opened. Nothing was changed.
-    pub fn open(path: &Path, key: Key) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, key: SealingKey) -> Result<Self, OpenError> {
         let (connection, count, lock) = open::open(path, &key)?;
         let journal = Self::over(Database {
             count: Some(Mutex::new(count)),
@@ -83,7 +83,7 @@ impl Journal {
         let broken = |error: &dyn fmt::Display| JournalError::Broken(error.to_string());
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| broken(&error))?;
-        let key = Key::new(&secret).map_err(|error| broken(&error))?;
+        let key = SealingKey::new(&secret).map_err(|error| broken(&error))?;
         let connection = open::in_memory().map_err(|error| broken(&error))?;
         Ok(Self::over(database(
             PathBuf::new(),
@@ -336,7 +336,7 @@ impl Journal {
 }
 
 /// Returns the state of a journal in memory; a file adds its count and its lock.
-fn database(path: PathBuf, key: Arc<Key>, connection: Connection) -> Database {
+fn database(path: PathBuf, key: Arc<SealingKey>, connection: Connection) -> Database {
     Database {
         path,
         key,

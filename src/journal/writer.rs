@@ -11,7 +11,7 @@ use super::commit_count::CommitCount;
 use super::error::{Fault, JournalError};
 use super::record::Change;
 use super::rows;
-use super::seal::Key;
+use super::seal::SealingKey;
 use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior};
 use std::collections::VecDeque;
@@ -29,7 +29,7 @@ const MOST_TOGETHER: usize = 256;
 pub(super) struct Database {
     /// The path of the file; empty for a journal in memory.
     pub(super) path: PathBuf,
-    pub(super) key: Arc<Key>,
+    pub(super) key: Arc<SealingKey>,
     pub(super) connection: Mutex<Connection>,
     /// The number of commits beside the file; `None` for a journal in memory. Locked only by the
     /// holder of the connection.
@@ -93,7 +93,7 @@ impl Database {
     /// Runs a statement on the connection, after the transaction that is being written.
     pub(super) fn read<T>(
         &self,
-        question: impl FnOnce(&Connection, &Key) -> Result<T, Fault>,
+        question: impl FnOnce(&Connection, &SealingKey) -> Result<T, Fault>,
     ) -> Result<T, JournalError> {
         let connection = self.connection.lock();
         question(&connection, &self.key).map_err(|fault| fault.at(&self.path))

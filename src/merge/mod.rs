@@ -21,7 +21,7 @@ mod parts;
 mod union;
 
 pub use batching::{Batching, Debt};
-pub use outcome::{Outcome, is_refusal, outcomes};
+pub use outcome::{MemberOutcome, is_refusal, outcomes};
 pub use parts::Parts;
 pub use union::{Bounds, choose, union};
 

@@ -32,7 +32,7 @@ const SHOWN: [HeaderName; 11] = [
 
 /// The outcome of one member of a batch.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum MemberOutcome {
     /// The part of the API's response that concerns this member.
     Answer(Response<Bytes>),
     /// Unknown whether the write took effect. Contains the 5xx response, if there was one and it
@@ -46,21 +46,21 @@ pub enum Outcome {
 
 /// Returns the outcomes of the members of one batch. `answer` is `None` without a response, or if
 /// it could not be read to its end.
-pub fn outcomes(answer: Option<&Response<Bytes>>, members: &[&Parts]) -> Vec<Outcome> {
-    let all = |outcome: &dyn Fn() -> Outcome| members.iter().map(|_| outcome()).collect();
+pub fn outcomes(answer: Option<&Response<Bytes>>, members: &[&Parts]) -> Vec<MemberOutcome> {
+    let all = |outcome: &dyn Fn() -> MemberOutcome| members.iter().map(|_| outcome()).collect();
     let Some(answer) = answer else {
-        return all(&|| Outcome::Unknown(None));
+        return all(&|| MemberOutcome::Unknown(None));
     };
     let status = answer.status();
     if is_refusal(status) {
-        return all(&|| Outcome::Refused);
+        return all(&|| MemberOutcome::Refused);
     }
     let attributed = Attributed::new(answer, members);
     let outcome = |(at, parts): (usize, &&Parts)| match attributed.share(at, parts) {
-        Some(share) if status.is_server_error() => Outcome::Unknown(Some(share)),
-        Some(share) => Outcome::Answer(share),
-        None if status.is_server_error() => Outcome::Unknown(None),
-        None => Outcome::Unattributed,
+        Some(share) if status.is_server_error() => MemberOutcome::Unknown(Some(share)),
+        Some(share) => MemberOutcome::Answer(share),
+        None if status.is_server_error() => MemberOutcome::Unknown(None),
+        None => MemberOutcome::Unattributed,
     };
     members.iter().enumerate().map(outcome).collect()
 }

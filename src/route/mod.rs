@@ -12,7 +12,7 @@ pub mod query;
 pub mod table;
 pub mod template;
 
-pub use names::{Body, Unreadable, expand};
+pub use names::{JsonBody, Unreadable, expand};
 pub use pattern::PathParams;
 pub use policy::{
     BudgetSpec, CachePolicy, Directives, Effect, Elements, MergePolicy, NameTemplate, Operation,

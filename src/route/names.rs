@@ -74,12 +74,12 @@ impl fmt::Display for Unreadable {
 /// The body of a request, parsed as JSON when a placeholder needs it. It is never held in parsed
 /// form, which may take a hundred times its size. Of a repeated member the last one counts, as is
 /// common practice (RFC 8259, section 4).
-pub struct Body<'b> {
+pub struct JsonBody<'b> {
     /// The bytes as received. Empty for a request without a body.
     bytes: &'b [u8],
 }
 
-impl<'b> Body<'b> {
+impl<'b> JsonBody<'b> {
     /// Wraps the bytes without reading them.
     pub fn new(bytes: &'b [u8]) -> Self {
         Self { bytes }
@@ -95,10 +95,10 @@ impl<'b> Body<'b> {
     }
 }
 
-impl fmt::Debug for Body<'_> {
+impl fmt::Debug for JsonBody<'_> {
     /// Shows only the length, because bodies contain personal data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Body({} bytes)", self.bytes.len())
+        write!(f, "JsonBody({} bytes)", self.bytes.len())
     }
 }
 
@@ -111,7 +111,7 @@ pub fn expand(
     templates: &[NameTemplate],
     params: &PathParams,
     query: Option<&str>,
-    body: &Body<'_>,
+    body: &JsonBody<'_>,
 ) -> Result<Vec<String>, Unreadable> {
     let mut names = Names::default();
     // The first template that cannot be read ends it: the result would be rejected anyway.

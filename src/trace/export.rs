@@ -13,7 +13,7 @@
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::upstream::{Attempt, Base, Client, ProxyRules, Spec as ClientSpec};
+use crate::upstream::{Attempt, Base, Client, ClientSpec, ProxyRules};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri};

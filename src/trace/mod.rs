@@ -161,7 +161,7 @@ pub struct Span<'t> {
 
 /// The collector, and which requests are traced.
 #[derive(Clone, Debug)]
-pub struct Spec {
+pub struct TracerSpec {
     /// The collector.
     pub collector: Collector,
     /// The percentage of requests without a `traceparent` that are traced. A request with one is
@@ -184,7 +184,9 @@ pub struct Tracer {
 struct Shared {
     /// The queue to the collector.
     export: Export,
+    /// Names this program and its version in every span.
     scope: InstrumentationScope,
+    /// See [`TracerSpec::sample_percent`].
     sample_percent: u32,
     clock: Clock,
 }
@@ -194,7 +196,11 @@ impl Tracer {
     ///
     /// # Errors
     /// If the collector's address cannot be used.
-    pub fn start(spec: &Spec, metrics: Arc<Metrics>, clock: Clock) -> Result<Self, TraceError> {
+    pub fn start(
+        spec: &TracerSpec,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Result<Self, TraceError> {
         let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
             .with_version(env!("CARGO_PKG_VERSION"))
             .build();

@@ -4,9 +4,9 @@
 //! has been sent. Afterwards the head and total limits apply and nothing is certain any more.
 //! hyper's record of the chosen connection marks the transition.
 //!
-//! A connection accepts new requests for [`Spec::connection_lifetime`], so that a changed address
-//! of the API is noticed. It closes after its last request has ended. Dropping the future of
-//! [`Client::send`] is safe for this module, which gives up the connection or stream. The drop
+//! A connection accepts new requests for [`ClientSpec::connection_lifetime`], so that a changed
+//! address of the API is noticed. It closes after its last request has ended. Dropping the future
+//! of [`Client::send`] is safe for this module, which gives up the connection or stream. The drop
 //! loses the outcome, so a caller that charges a budget runs the future in a task of its own.
 //!
 //! This module neither retries nor chooses headers.
@@ -62,7 +62,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The settings of a client.
 #[derive(Clone, Debug)]
-pub struct Spec {
+pub struct ClientSpec {
     /// The base URL of the API, which gives every request its authority and `Host`.
     pub base: Base,
     /// A PEM file with certificates to trust in addition to the public roots.
@@ -108,7 +108,7 @@ pub enum Attempt {
     Unknown(Unknown),
 }
 
-impl Spec {
+impl ClientSpec {
     fn bounded(mut self) -> Self {
         for limit in [
             &mut self.connect,
@@ -131,7 +131,7 @@ pub struct Client {
     http: legacy::Client<Connector, Full<Bytes>>,
     /// The client for [`NewConnection`], which keeps no connections.
     unpooled: legacy::Client<Connector, Full<Bytes>>,
-    spec: Spec,
+    spec: ClientSpec,
     proxy_authorization: Option<HeaderValue>,
     clock: Clock,
 }
@@ -141,7 +141,7 @@ impl Client {
     ///
     /// # Errors
     /// If the CA file or the TLS settings are unusable.
-    pub fn new(spec: Spec, clock: Clock) -> Result<Self, StartError> {
+    pub fn new(spec: ClientSpec, clock: Clock) -> Result<Self, StartError> {
         let spec = spec.bounded();
         let dial = Dial::tcp(spec.connect, spec.late_arrival);
         Self::build(dial, spec, clock)
@@ -149,7 +149,7 @@ impl Client {
 
     /// Creates a client over streams in memory, in plain HTTP/1.1 whatever the scheme of the base.
     /// Proxy and CA file are ignored. For tests and simulation.
-    pub fn over(connector: MemoryConnector, spec: Spec, clock: Clock) -> Self {
+    pub fn over(connector: MemoryConnector, spec: ClientSpec, clock: Clock) -> Self {
         let spec = spec.bounded();
         let plan = Plan {
             dial: Dial::Memory(connector),
@@ -162,7 +162,7 @@ impl Client {
         Self::assemble(plan, spec, clock)
     }
 
-    pub(super) fn build(dial: Dial, spec: Spec, clock: Clock) -> Result<Self, StartError> {
+    pub(super) fn build(dial: Dial, spec: ClientSpec, clock: Clock) -> Result<Self, StartError> {
         let offer = if spec.http2 {
             Offer::Both
         } else {
@@ -182,7 +182,7 @@ impl Client {
         Ok(Self::assemble(plan, spec, clock))
     }
 
-    fn assemble(plan: Plan, spec: Spec, clock: Clock) -> Self {
+    fn assemble(plan: Plan, spec: ClientSpec, clock: Clock) -> Self {
         let proxy_authorization = match &plan.route {
             Route::Forward(gate) => gate.authorization.clone(),
             Route::Direct | Route::Tunnel(_) => None,

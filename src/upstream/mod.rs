@@ -29,7 +29,7 @@ mod tests;
 
 pub use base::{Base, BaseError};
 pub use body::{AnswerBody, BodyError};
-pub use client::{Attempt, Client, NewConnection, Spec};
+pub use client::{Attempt, Client, ClientSpec, NewConnection};
 pub use dial::MemoryConnector;
 pub use outcome::{NotSent, UNREADABLE, Unknown};
 pub use proxy::{ProxyRules, ProxyVariables};

@@ -23,8 +23,8 @@ use crate::clock::Clock;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-fn spec(base: &str) -> Spec {
-    Spec {
+fn spec(base: &str) -> ClientSpec {
+    ClientSpec {
         base: Base::parse(base).unwrap(),
         ca_file: None,
         connect: Duration::from_secs(5),
@@ -57,7 +57,7 @@ fn plain() -> (Client, Far) {
     plain_with(|_| {})
 }
 
-fn plain_with(change: impl FnOnce(&mut Spec)) -> (Client, Far) {
+fn plain_with(change: impl FnOnce(&mut ClientSpec)) -> (Client, Far) {
     let (connector, far) = memory();
     let mut spec = spec("http://api.test");
     change(&mut spec);

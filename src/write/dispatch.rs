@@ -21,7 +21,7 @@ use crate::lanes::LanePosition;
 use crate::limit::budgets::BudgetStatus;
 use crate::limit::ledger::Intent;
 use crate::limit::ticket::Permit;
-use crate::merge::{self, Outcome, Parts};
+use crate::merge::{self, MemberOutcome, Parts};
 use crate::upstream::NewConnection;
 use crate::write::Writes;
 use crate::write::answer::{AnswerContent, LONGEST_ANSWER, WriteAnswer};
@@ -200,7 +200,7 @@ impl Writes {
         let outcomes = merge::outcomes(answer.whole.as_ref().ok(), &parts);
         self.pool.batch_ended(context, &outcomes);
         let (operation, members) = (&context.operation.name, sent.len());
-        let is_refused = |outcome: &Outcome| matches!(outcome, Outcome::Refused);
+        let is_refused = |outcome: &MemberOutcome| matches!(outcome, MemberOutcome::Refused);
         if outcomes.iter().any(is_refused) {
             tracing::info!(
                 %operation,
@@ -325,9 +325,9 @@ impl Sent {
     ///
     /// Without a whole answer, or without a part of it that is this member's own, the outcome is
     /// unknown.
-    fn settle_in_batch(self, outcome: Outcome, answer: &BatchAnswer) -> SettledMember {
-        let is_refused = matches!(outcome, Outcome::Refused);
-        let is_unknown = matches!(outcome, Outcome::Unknown(None));
+    fn settle_in_batch(self, outcome: MemberOutcome, answer: &BatchAnswer) -> SettledMember {
+        let is_refused = matches!(outcome, MemberOutcome::Refused);
+        let is_unknown = matches!(outcome, MemberOutcome::Unknown(None));
         let place = match &answer.whole {
             Ok(whole) if !is_unknown => {
                 self.unsettled
@@ -338,7 +338,7 @@ impl Sent {
         let end = match (outcome, &answer.whole) {
             (_, Err(why)) => MemberEnd::NoAnswer(*why),
             // The engine decides what an answer without a clear outcome means for a member.
-            (Outcome::Answer(own) | Outcome::Unknown(Some(own)), Ok(_)) => {
+            (MemberOutcome::Answer(own) | MemberOutcome::Unknown(Some(own)), Ok(_)) => {
                 MemberEnd::Answered(Box::new(WriteAnswer {
                     response: own.map(AnswerContent::Whole),
                     standing: answer.standing.clone(),

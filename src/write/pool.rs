@@ -9,7 +9,7 @@
 use crate::credential::Credential;
 use crate::exchange::request::RequestContext;
 use crate::lanes::{Lanes, Turn};
-use crate::merge::{Batching, Bounds, Debt, Outcome, choose};
+use crate::merge::{Batching, Bounds, Debt, MemberOutcome, choose};
 use crate::write::durable::PendingWrite;
 use crate::write::member::Member;
 use parking_lot::Mutex;
@@ -148,12 +148,12 @@ impl BatchPool {
     }
 
     /// Notes the outcomes of a batch.
-    pub(super) fn batch_ended(&self, context: &RequestContext, outcomes: &[Outcome]) {
+    pub(super) fn batch_ended(&self, context: &RequestContext, outcomes: &[MemberOutcome]) {
         let change = |debt: &mut Debt| match outcomes.first() {
-            Some(Outcome::Refused) => debt.refused(),
+            Some(MemberOutcome::Refused) => debt.refused(),
             _ if outcomes
                 .iter()
-                .any(|it| matches!(it, Outcome::Unattributed)) =>
+                .any(|it| matches!(it, MemberOutcome::Unattributed)) =>
             {
                 debt.unattributed();
             }

@@ -1,5 +1,5 @@
 use crate::config::{EMBEDDED_ROUTES, Loaded, load, render_routes};
-use crate::route::{self, Body, Effect, Match, NameTemplate, Table, Touches};
+use crate::route::{self, Effect, JsonBody, Match, NameTemplate, Table, Touches};
 use http::Method;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -353,7 +353,7 @@ const STALE: [(&str, &str, &str); 13] = [
 fn writes_reach_what_they_make_stale() {
     let table = embedded();
     let names = |templates: &[NameTemplate], found: &Match, query| {
-        route::expand(templates, &found.params, query, &Body::new(b"")).unwrap()
+        route::expand(templates, &found.params, query, &JsonBody::new(b"")).unwrap()
     };
     for (request, query, stale) in STALE {
         let (method, path) = request.split_once(' ').unwrap();

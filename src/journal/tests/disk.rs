@@ -1,7 +1,7 @@
 //! What only a journal on disk can do: outlast its process, be damaged, be full, keep secrets.
 
 use super::{SECRET, accept, at, bare, end, key, write};
-use crate::journal::{Change, Filter, Journal, JournalError, Key, OpenError, Record, State};
+use crate::journal::{Change, Filter, Journal, JournalError, OpenError, Record, SealingKey, State};
 use rusqlite::types::Value;
 use std::path::{Path, PathBuf};
 use std::task::{Context, Waker};
@@ -229,7 +229,7 @@ fn limit(disk: &Journal, pages: u32) {
 #[tokio::test(start_paused = true)]
 async fn no_file_tells_what_was_sealed() {
     let (folder, path) = place();
-    let made = Key::beside(&path).unwrap();
+    let made = SealingKey::beside(&path).unwrap();
     let disk = Journal::open(&path, made).unwrap();
     let records = [write(1), write(2)];
     for record in &records {
@@ -276,7 +276,7 @@ async fn no_file_tells_what_was_sealed() {
 async fn files_are_for_this_user_alone() {
     use std::os::unix::fs::PermissionsExt;
     let (folder, path) = place();
-    let disk = Journal::open(&path, Key::beside(&path).unwrap()).unwrap();
+    let disk = Journal::open(&path, SealingKey::beside(&path).unwrap()).unwrap();
     disk.commit(vec![accept(&write(1))]).await.unwrap();
     let mut names: Vec<_> = std::fs::read_dir(folder.path())
         .unwrap()
@@ -344,7 +344,7 @@ fn files(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 /// Opens it in vain: nothing is changed, and one line says what to do.
-fn refused(path: &Path, key: Key) -> OpenError {
+fn refused(path: &Path, key: SealingKey) -> OpenError {
     let before = files(path);
     let error = Journal::open(path, key).unwrap_err();
     assert!(before == files(path), "{error} changed a file");
@@ -358,7 +358,7 @@ fn refused(path: &Path, key: Key) -> OpenError {
 async fn a_journal_of_another_key_or_version_is_left_alone() {
     let (_folder, path) = place();
     filled(&path).await;
-    let other = Key::new(&[8; 32]).unwrap();
+    let other = SealingKey::new(&[8; 32]).unwrap();
     assert!(matches!(refused(&path, other), OpenError::WrongKey(_)));
     let set = |name: &str, value: i64| {
         let connection = rusqlite::Connection::open(&path).unwrap();
@@ -387,7 +387,7 @@ async fn a_refused_journal_keeps_its_log() {
     disk.commit(vec![accept(&record)]).await.unwrap();
     std::fs::copy(&path, &copy).unwrap();
     std::fs::copy(log_of(&path), log_of(&copy)).unwrap();
-    let other = Key::new(&[8; 32]).unwrap();
+    let other = SealingKey::new(&[8; 32]).unwrap();
     assert!(matches!(refused(&copy, other), OpenError::WrongKey(_)));
 
     let whole = std::fs::read(&copy).unwrap();
@@ -578,13 +578,13 @@ async fn what_was_added_to_the_format_since_is_added_to_a_journal_that_is_there(
 /// Also one of the first gateways, one with the log of a kill, and an empty one that takes any key.
 #[tokio::test(start_paused = true)]
 async fn inspecting_a_journal_changes_nothing() {
-    let inspect = |path: &Path, key: Key| {
+    let inspect = |path: &Path, key: SealingKey| {
         let before = files(path);
         let found = crate::journal::inspect(path, Some(&key));
         assert!(before == files(path), "it changed a file");
         found
     };
-    let other = || Key::new(&[9; 32]).unwrap();
+    let other = || SealingKey::new(&[9; 32]).unwrap();
     let (_folder, path) = place();
     drop(open(&path));
     inspect(&path, other()).unwrap();
@@ -756,7 +756,7 @@ async fn the_log_that_a_kill_left_is_emptied_at_the_start() {
 async fn a_journal_can_be_sealed_under_another_key() {
     let (_folder, path) = place();
     let kept = filled(&path).await;
-    let other = || Key::new(&[9; 32]).unwrap();
+    let other = || SealingKey::new(&[9; 32]).unwrap();
     let wrong = crate::journal::rekey(&path, &other(), &key());
     assert!(matches!(wrong, Err(OpenError::WrongKey(_))));
     let sealed = crate::journal::rekey(&path, &key(), &other()).unwrap();
@@ -773,7 +773,7 @@ async fn a_journal_can_be_sealed_under_another_key() {
 async fn an_empty_journal_takes_another_key() {
     let (_folder, path) = place();
     drop(open(&path));
-    let other = || Key::new(&[9; 32]).unwrap();
+    let other = || SealingKey::new(&[9; 32]).unwrap();
     let disk = Journal::open(&path, other()).unwrap();
     disk.commit(vec![accept(&write(0))]).await.unwrap();
     drop(disk);
@@ -809,11 +809,11 @@ async fn writes_of_credentials_that_were_hashed_under_another_key_are_not_served
     let opened = Journal::open(&path, hashed(1));
     assert!(matches!(opened, Err(OpenError::OtherCredentials(_))));
     // Sealed under another key they are still the same credentials.
-    let other = Key::new(&[9; 32]).unwrap();
+    let other = SealingKey::new(&[9; 32]).unwrap();
     crate::journal::rekey(&path, &key(), &other).unwrap();
     let opened = Journal::open(&path, other.with_credentials([1; 16]));
     assert!(matches!(opened, Err(OpenError::OtherCredentials(_))));
-    let other = Key::new(&[9; 32]).unwrap().with_credentials([2; 16]);
+    let other = SealingKey::new(&[9; 32]).unwrap().with_credentials([2; 16]);
     Journal::open(&path, other).unwrap();
 }
 

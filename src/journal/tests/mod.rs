@@ -6,7 +6,7 @@ mod memory;
 mod model;
 
 use super::record::time;
-use super::{Change, Journal, Key, Record, State, WriteId, WriteIds};
+use super::{Change, Journal, Record, SealingKey, State, WriteId, WriteIds};
 use crate::credential::Credential;
 use bytes::Bytes;
 use std::sync::OnceLock;
@@ -15,8 +15,8 @@ use std::time::SystemTime;
 /// Never to be found in a file.
 const SECRET: &str = "Bearer sgp_SECRET";
 
-fn key() -> Key {
-    Key::new(&[7; 32]).unwrap()
+fn key() -> SealingKey {
+    SealingKey::new(&[7; 32]).unwrap()
 }
 
 fn credential(n: u8) -> Credential {

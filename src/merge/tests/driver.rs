@@ -67,7 +67,7 @@ impl Wish {
     pub(super) fn keys(&self) -> Keys {
         let request = self.request();
         let found = TABLE.find(request.method(), request.uri().path());
-        let body = route::Body::new(request.body());
+        let body = route::JsonBody::new(request.body());
         let order = &found.operation.order;
         let names = route::expand(order, &found.params, request.uri().query(), &body).unwrap();
         let barriers = found.operation.barrier.iter();
@@ -249,15 +249,15 @@ impl Driver {
         };
         let outcomes = outcomes(answer.as_ref(), &parts);
         match outcomes[0] {
-            Outcome::Refused => self.debt.refused(),
+            MemberOutcome::Refused => self.debt.refused(),
             _ => self.debt.carried_out(turns.len()),
         }
         for (turn, outcome) in turns.iter().zip(outcomes) {
             match outcome {
-                Outcome::Answer(answer) => self.settle(*turn, Heard::of(&answer)),
-                Outcome::Unknown(_) => self.settle(*turn, Heard::Unknown),
-                Outcome::Unattributed => panic!("the model's answers can be attributed"),
-                Outcome::Refused => {
+                MemberOutcome::Answer(answer) => self.settle(*turn, Heard::of(&answer)),
+                MemberOutcome::Unknown(_) => self.settle(*turn, Heard::Unknown),
+                MemberOutcome::Unattributed => panic!("the model's answers can be attributed"),
+                MemberOutcome::Refused => {
                     let write = &mut self.writes[*turn as usize];
                     write.batching = write.batching.divided(turns.len());
                     assert!(self.waiting.insert(*turn));

@@ -23,14 +23,14 @@ fn deletions(ids: &[&str]) -> Vec<Member> {
 fn heard(members: &[Member], answer: Option<&Response<Bytes>>) -> Vec<String> {
     let parts: Vec<_> = members.iter().map(|member| &member.parts).collect();
     let shown = |outcome| match outcome {
-        Outcome::Answer(answer) => {
+        MemberOutcome::Answer(answer) => {
             let body = std::str::from_utf8(answer.body()).unwrap();
             format!("{} {body}", answer.status().as_u16())
         }
-        Outcome::Unknown(None) => "unknown".to_owned(),
-        Outcome::Unknown(Some(answer)) => format!("unknown {}", answer.status().as_u16()),
-        Outcome::Unattributed => "unattributed".to_owned(),
-        Outcome::Refused => "refused".to_owned(),
+        MemberOutcome::Unknown(None) => "unknown".to_owned(),
+        MemberOutcome::Unknown(Some(answer)) => format!("unknown {}", answer.status().as_u16()),
+        MemberOutcome::Unattributed => "unattributed".to_owned(),
+        MemberOutcome::Refused => "refused".to_owned(),
     };
     outcomes(answer, &parts).into_iter().map(shown).collect()
 }
@@ -224,7 +224,7 @@ fn a_member_is_shown_only_fields_that_name_no_element() {
         }
         let parts: Vec<_> = members.iter().map(|member| &member.parts).collect();
         let own = match outcomes(Some(&whole), &parts).into_iter().next() {
-            Some(Outcome::Answer(own) | Outcome::Unknown(Some(own))) => own,
+            Some(MemberOutcome::Answer(own) | MemberOutcome::Unknown(Some(own))) => own,
             other => panic!("{status} {other:?}"),
         };
         let mut shown: Vec<_> = own.headers().keys().map(|name| name.as_str()).collect();

@@ -19,7 +19,7 @@ fn names(texts: &[&str], query: Option<&str>, body: &str) -> Result<Vec<String>,
         &templates(texts),
         &params,
         query,
-        &Body::new(body.as_bytes()),
+        &JsonBody::new(body.as_bytes()),
     )
 }
 
@@ -197,7 +197,7 @@ fn names_are_short() {
             &templates(&["p:{path.userId}"]),
             &params("/users/{userId}", &path),
             None,
-            &Body::new(b""),
+            &JsonBody::new(b""),
         );
         let query = format!("ids=a&ids={value}");
         let of_query = names(&["p:{query.ids}"], Some(&query), "");
@@ -251,7 +251,7 @@ fn streamed(template: &str, body: &[u8]) -> Result<Vec<String>, Unreadable> {
         &templates(&[template]),
         &PathParams::default(),
         None,
-        &Body::new(body),
+        &JsonBody::new(body),
     )
 }
 
@@ -348,7 +348,10 @@ fn however_many_names_a_body_has_few_are_held() {
 
 #[test]
 fn a_body_is_not_shown() {
-    assert_eq!(format!("{:?}", Body::new(b"secret")), "Body(6 bytes)");
+    assert_eq!(
+        format!("{:?}", JsonBody::new(b"secret")),
+        "JsonBody(6 bytes)"
+    );
 }
 
 proptest! {
@@ -370,7 +373,7 @@ proptest! {
         let template = templates(&["user:{body.id}"]);
         let name = |value: &str| {
             let body = serde_json::json!({ "id": value }).to_string();
-            expand(&template, &PathParams::default(), None, &Body::new(body.as_bytes())).unwrap()
+            expand(&template, &PathParams::default(), None, &JsonBody::new(body.as_bytes())).unwrap()
         };
         prop_assert_ne!(name(&left), name(&right));
     }
@@ -378,7 +381,7 @@ proptest! {
     #[test]
     fn no_request_panics(text in "\\PC{0,20}", query in "\\PC{0,20}", body in "\\PC{0,20}") {
         if let Ok(template) = parse(&text) {
-            let body = Body::new(body.as_bytes());
+            let body = JsonBody::new(body.as_bytes());
             let _ = expand(&[template], &PathParams::default(), Some(&query), &body);
         }
     }

@@ -192,7 +192,7 @@ async fn the_head_time_begins_when_the_connection_is_ready() {
         (120, 4 + 30, Unknown::HeadTimeout),
         (10, 4 + 10, Unknown::TotalTimeout),
     ] {
-        let spec = Spec {
+        let spec = ClientSpec {
             total: Duration::from_secs(total),
             ..spec("http://api.test")
         };

@@ -16,7 +16,7 @@ async fn https_over_tcp() {
     let ours = Authority::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let spec = Spec {
+    let spec = ClientSpec {
         ca_file: ours.file(),
         ..spec(&format!("https://localhost:{port}"))
     };
@@ -89,7 +89,7 @@ async fn the_same_under_tls() {
     let ours = Authority::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let spec = Spec {
+    let spec = ClientSpec {
         ca_file: ours.file(),
         ..spec(&format!("https://localhost:{port}"))
     };

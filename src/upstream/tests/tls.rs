@@ -59,7 +59,7 @@ impl Authority {
 }
 
 /// A client for `https://api.test` over memory.
-pub(super) fn secure(change: impl FnOnce(&mut Spec)) -> (Client, Far) {
+pub(super) fn secure(change: impl FnOnce(&mut ClientSpec)) -> (Client, Far) {
     let (connector, far) = memory();
     let mut spec = spec("https://api.test");
     change(&mut spec);
@@ -148,7 +148,7 @@ async fn a_handshake_that_stalls_counts_as_connecting() {
     assert_eq!(begun.elapsed().as_secs(), 5);
 }
 
-fn proxied(no: &'static str) -> impl FnOnce(&mut Spec) {
+fn proxied(no: &'static str) -> impl FnOnce(&mut ClientSpec) {
     move |spec| {
         let https = "http://user:secret@proxy.test:3128";
         let variables = ProxyVariables {
