@@ -107,22 +107,6 @@ impl Journal {
         self.database.count.is_none()
     }
 
-    /// Copies the journal into memory: what a crash would leave at this moment. For tests, which
-    /// then start a second gateway over the copy while the first one goes on.
-    ///
-    /// # Errors
-    /// If there is no memory.
-    pub fn copy(&self) -> rusqlite::Result<Self> {
-        let mut copy = Connection::open_in_memory()?;
-        let connection = self.database.connection.lock();
-        rusqlite::backup::Backup::new(&connection, &mut copy)?.step(-1)?;
-        Ok(Self::over(database(
-            PathBuf::new(),
-            Arc::clone(&self.database.key),
-            copy,
-        )))
-    }
-
     /// Rejects the next commits as if the disk were full. A gateway that starts without room for
     /// its journal rejects all of them: reads and held writes go on.
     pub fn fail_next(&self, commits: usize) {

@@ -3,7 +3,7 @@
 
 use super::support::exposition::{metrics, operator};
 use super::support::scripted::{Script, Step, answer, field};
-use super::support::{Answer, Setup, World, from_peer, request, slow, with};
+use super::support::{Answer, Setup, World, from_peer, left_by_crash, request, slow, with};
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
@@ -512,7 +512,7 @@ async fn what_had_not_left_goes_on_in_order_after_a_restart() {
     }
     sleep(Duration::from_secs(1)).await;
     assert!(refuses.count() > 0);
-    let memory = memory.copy().unwrap();
+    let memory = left_by_crash(&memory).await;
     let second = keeping(slow(), &memory).await.start();
     let expected = Recovered {
         queued: 4,
@@ -560,7 +560,7 @@ async fn what_had_left_is_repeated_if_that_does_no_harm_and_unknown_otherwise() 
     let held = first.spawn(keyed(post(5), "k"));
     sleep(Duration::from_secs(1)).await;
     assert_eq!(silent.count(), 4);
-    let memory = memory.copy().unwrap();
+    let memory = left_by_crash(&memory).await;
     drop(held);
     let second = Arc::new(keeping(slow(), &memory).await.start());
     let expected = Recovered {
@@ -600,7 +600,7 @@ async fn what_had_left_long_ago_is_not_repeated() {
     let first = silent.world_of(keeping(slow(), &memory).await);
     let location = defer(&first, put(1)).await;
     sleep(Duration::from_secs(1)).await;
-    let memory = memory.copy().unwrap();
+    let memory = left_by_crash(&memory).await;
     drop(first);
     sleep(Duration::from_secs(301)).await;
     let mut setup = keeping(slow(), &memory).await;
@@ -813,7 +813,7 @@ async fn stopping_leaves_what_has_not_left_to_the_next_process() {
     );
     world.gateway.tasks().idle().await;
     assert_eq!(state(&world, &waits).await, "queued");
-    let second = Arc::new(keeping(slow(), &memory.copy().unwrap()).await.start());
+    let second = Arc::new(keeping(slow(), &left_by_crash(&memory).await).await.start());
     assert_eq!(
         second
             .gateway
@@ -1090,7 +1090,7 @@ async fn stopping_amid_a_refused_union_loses_nothing() {
         locations.push(defer(&world, delete(&guest(n))).await);
     }
     sleep(Duration::from_secs(2)).await;
-    let copy = memory.copy().unwrap();
+    let copy = left_by_crash(&memory).await;
     world.gateway.drain(Duration::from_secs(5));
     world.gateway.tasks().idle().await;
     let left: Vec<_> = memory.unfinished().await.unwrap();
@@ -1100,7 +1100,7 @@ async fn stopping_amid_a_refused_union_loses_nothing() {
         copy.unfinished().await.unwrap().len(),
         "as after a crash"
     );
-    let mut setup = keeping(slow(), &memory.copy().unwrap()).await;
+    let mut setup = keeping(slow(), &left_by_crash(&memory).await).await;
     setup.sandbox = Arc::clone(&world.sandbox);
     let second = setup.start();
     let recovered = second.gateway.writes().recover(Some(&[])).await.unwrap();

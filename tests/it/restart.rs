@@ -3,7 +3,7 @@
 
 use super::support::program::Program;
 use super::support::scripted::{Script, Step, answer, field};
-use super::support::{Setup, World, clock, request, with};
+use super::support::{Setup, World, clock, left_by_crash, request, with};
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
@@ -70,7 +70,7 @@ impl Place {
             expected: self.starts > 0,
         };
         let opened = Ledger::open(&self.ledger(), spec, self.clock.clone()).unwrap();
-        self.memory = self.memory.copy().unwrap();
+        self.memory = left_by_crash(&self.memory).await;
         let mut setup = Setup {
             keeping: Keeping {
                 journal: self.memory.clone(),
@@ -407,7 +407,7 @@ async fn the_wall_clock_decides_nothing_at_a_restart() {
             assert_eq!(sent.status, 202);
             place.reach(Duration::from_secs(5)).await;
             // It is killed, and started again later.
-            place.memory = place.memory.copy().unwrap();
+            place.memory = left_by_crash(&place.memory).await;
             let left = std::fs::read(place.ledger()).unwrap();
             place.reach(Duration::from_secs(seconds)).await;
             std::fs::remove_file(place.ledger()).unwrap();

@@ -2,7 +2,7 @@
 
 use super::support::exposition::operators;
 use super::support::scripted::{Script, Seen, Step, answer};
-use super::support::{Setup, World, request, with};
+use super::support::{Setup, World, left_by_crash, request, with};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::{Empty, Full};
@@ -310,7 +310,7 @@ async fn the_next_process_knows_the_new_owner() {
     };
     assert!(world.gateway.writes().operators_pause(&all).unwrap());
     assert_eq!(rebind(&world, Some("b"), true).await.unwrap()["moved"], 1);
-    let second = api.start(&memory.copy().unwrap(), false);
+    let second = api.start(&left_by_crash(&memory).await, false);
     assert_eq!(
         second
             .gateway

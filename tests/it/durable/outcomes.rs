@@ -73,7 +73,7 @@ async fn an_unknown_write_says_what_it_was_until_it_is_forgotten() {
         assert_named(&write);
     }
     // The next process knows it, too.
-    let second = script.world_of(keeping(slow(), &memory.copy().unwrap()).await);
+    let second = script.world_of(keeping(slow(), &left_by_crash(&memory).await).await);
     second.gateway.writes().recover(Some(&[])).await.unwrap();
     for write in shown(&second, &location).await {
         assert_eq!(write["state"], "unknown");
@@ -110,7 +110,7 @@ async fn the_line_about_a_write_that_a_kill_left_unknown_names_it() {
     while script.count() == 0 {
         sleep(Duration::from_millis(1)).await;
     }
-    let second = script.world_of(keeping(slow(), &memory.copy().unwrap()).await);
+    let second = script.world_of(keeping(slow(), &left_by_crash(&memory).await).await);
     second.gateway.writes().recover(Some(&[])).await.unwrap();
     assert_eq!(state(&second, &location).await, "unknown");
     let text = log.text();

@@ -120,7 +120,7 @@ async fn the_number_of_ended_writes_is_bounded_and_no_key_is_forgotten_within_an
         (200, "")
     );
     // The next process counts what is there.
-    let mut setup = keeping(slow(), &memory.copy().unwrap()).await;
+    let mut setup = keeping(slow(), &left_by_crash(&memory).await).await;
     setup.config.journal.ended_writes = 16;
     let second = script.world_of(setup);
     second.gateway.writes().recover(Some(&[])).await.unwrap();

@@ -171,7 +171,7 @@ async fn the_pause_of_a_refused_token_and_its_beginning_survive_a_restart() {
     assert_eq!(world.durable().paused, 1);
     sleep(Duration::from_secs(40_000)).await;
     let later = Duration::from_secs(40_100);
-    let kept = memory.copy().unwrap();
+    let kept = left_by_crash(&memory).await;
     let second = api.start_at(&kept, later).await;
     second.gateway.writes().recover(Some(&[])).await.unwrap();
     assert_eq!(second.durable().paused, 1);
@@ -258,7 +258,7 @@ async fn after_a_restart_a_refused_token_is_asked_about_before_it_is_given_more_
     sleep(Duration::from_secs(5)).await;
     assert_eq!(world.durable().paused, 1);
     let second = api
-        .start_at(&memory.copy().unwrap(), Duration::from_secs(100))
+        .start_at(&left_by_crash(&memory).await, Duration::from_secs(100))
         .await;
     second.gateway.writes().recover(Some(&[])).await.unwrap();
     let refused = second.send(of("a", 2)).await;

@@ -20,6 +20,7 @@ use segment_gateway::exchange::body::OuterBody;
 use segment_gateway::exchange::request::Peer;
 use segment_gateway::gateway::Gateway;
 use segment_gateway::gateway::connection::{ConnectionService, ConnectionServices, ResponseFuture};
+use segment_gateway::journal::{Change, Filter, Journal};
 use segment_gateway::limit::ledger::{Ledger, PastUsage};
 use segment_gateway::metrics::DurableGauge;
 use segment_gateway::sandbox::{Delay, Sandbox, SandboxSpec};
@@ -35,6 +36,29 @@ pub mod place;
 pub mod program;
 pub mod scripted;
 pub mod wire;
+
+/// What a crash would leave of a journal at this moment, while the journal itself goes on.
+pub async fn left_by_crash(journal: &Journal) -> Journal {
+    let copy = Journal::in_memory().expect("memory");
+    let mut changes = Vec::new();
+    let all = journal.list(Filter::default(), usize::MAX).await;
+    for listed in all.expect("a list") {
+        // A list has no requests and no answers.
+        let record = journal.get(listed.id).await.expect("a whole record");
+        changes.extend(record.map(|record| Change::Accept(Box::new(record))));
+        let workspace = journal.workspace(listed.credential).await;
+        let workspace = workspace.expect("a workspace, or none");
+        changes.extend(workspace.map(|it| Change::Belongs(listed.credential, it)));
+    }
+    let refused = journal.refused().await.expect("the refused credentials");
+    changes.extend(
+        refused
+            .into_iter()
+            .map(|(of, since)| Change::Refused(of, since)),
+    );
+    copy.commit(changes).await.expect("a commit");
+    copy
+}
 
 /// A Monday in November.
 pub const WALL: Duration = Duration::from_secs(1_795_000_000);
