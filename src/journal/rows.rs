@@ -99,9 +99,6 @@ pub(super) fn reseal(
             answer,
             summary,
         } = Sealed::of(new, &record)?;
-        // An erased request stays erased.
-        let is_erased = record.request.is_empty() && record.state.has_ended();
-        let request = if is_erased { Vec::new() } else { request };
         let sql = "UPDATE writes SET request = ?2, answer = ?3, summary = ?4 WHERE id = ?1";
         let mut statement = connection.prepare_cached(sql)?;
         statement.execute(params![id.bytes(), request, answer, summary])?;
@@ -245,7 +242,8 @@ fn not_final(state: State) -> JournalError {
 /// The secrets of a record, sealed under a key. Each is bound to the write and to its part of it,
 /// so that one copied into another column or row does not open.
 struct Sealed {
-    /// Never empty, because even an empty request has a seal.
+    /// Empty if the request of a write that has ended was erased. Otherwise never, because even an
+    /// empty request has a seal.
     request: Vec<u8>,
     /// `None` until the write ends, and for an end without a response.
     answer: Option<Vec<u8>>,
@@ -257,8 +255,12 @@ impl Sealed {
     /// Seals all parts of a record.
     fn of(key: &SealingKey, record: &Record) -> Result<Self, Fault> {
         let summary = Some(&record.summary).filter(|summary| !summary.is_empty());
+        let is_erased = record.request.is_empty() && record.state.has_ended();
         Ok(Self {
-            request: seal(key, record.id, SealedPart::Request, &record.request)?,
+            request: match is_erased {
+                true => Vec::new(),
+                false => seal(key, record.id, SealedPart::Request, &record.request)?,
+            },
             answer: seal_some(key, record.id, SealedPart::Answer, record.answer.as_ref())?,
             summary: seal_some(key, record.id, SealedPart::Summary, summary)?,
         })
