@@ -85,6 +85,8 @@ impl Admin {
     /// gateway: its clones share guesses, streams and the turn to build.
     pub fn new(gateway: Arc<Gateway>, access: Arc<Swap<Access>>, upstream: &str) -> Self {
         let started = gateway.clock().now();
+        let reasons = Denied::ALL.map(Denied::as_str);
+        gateway.metrics().expect_admin_rejections(reasons);
         Self {
             gateway,
             access,

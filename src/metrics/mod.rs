@@ -36,18 +36,6 @@ const FAILED: &str = "failed";
 /// cache is compared with it.
 const COMPARISONS: [&str; 2] = ["same", "different"];
 
-/// The reasons to reject admin requests, as `admin/access.rs` names them. They stand here as well,
-/// because metrics know no layer above them and create their series at the start.
-const DENIALS: [&str; 7] = [
-    "host",
-    "origin",
-    "header",
-    "address",
-    "no-token",
-    "wrong-token",
-    "paused",
-];
-
 /// The two counters of a hit.
 #[derive(Debug)]
 struct Hits {
@@ -147,6 +135,14 @@ impl Metrics {
     /// `error.rs` has in its table.
     pub fn rejected(&self, operation: &str, kind: &str) {
         count(&self.families.rejections, &[operation, kind]);
+    }
+
+    /// Creates the series of these reasons, so that the first rejection of each is an increase that
+    /// `rate` sees. Called by the admin listener, which defines the reasons.
+    pub fn expect_admin_rejections(&self, reasons: impl IntoIterator<Item = &'static str>) {
+        for reason in reasons {
+            self.families.admin_rejections.with_label_values(&[reason]);
+        }
     }
 
     /// Counts a rejected request to the admin listener.
@@ -348,9 +344,8 @@ fn create_series(families: &Families) {
         Malformed::Timeout,
     ]
     .map(Malformed::as_str);
-    let series: [(&IntCounterVec, &[&str]); 4] = [
+    let series: [(&IntCounterVec, &[&str]); 3] = [
         (&families.malformed, &malformed),
-        (&families.admin_rejections, &DENIALS),
         (&families.reloads, &[APPLIED, FAILED]),
         (&families.spans, &["exported", "failed", "dropped"]),
     ];

@@ -200,6 +200,7 @@ fn neither_openness_nor_the_token_makes_a_browser_a_tool() {
 #[test]
 fn every_reason_has_a_series_before_it_happens() {
     let metrics = crate::metrics::Metrics::new(&[]).unwrap();
+    metrics.expect_admin_rejections(Denied::ALL.map(Denied::as_str));
     let text = metrics.render(&[], &crate::metrics::Levels::default());
     let text = String::from_utf8(text).unwrap();
     for why in Denied::ALL {
