@@ -15,8 +15,8 @@ pub use order::{ClassHash, Keys, LaneOrder, OrderKey, Turn};
 
 use crate::clock::Clock;
 use crate::credential::Credential;
-use parking_lot::Mutex;
-use state::{Closed, LanesState, Waits};
+use parking_lot::{Mutex, MutexGuard};
+use state::{Closed, LanesState, NOWHERE};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,9 +56,8 @@ impl Lanes {
         keys: &Keys,
         each: Duration,
     ) -> Option<Instant> {
-        self.close_new(credential);
+        let state = self.lock(credential);
         let now = self.shared.clock.now();
-        let state = self.shared.state.lock();
         state.lanes.get(&credential)?.expected_free(keys, now, each)
     }
 
@@ -71,9 +70,10 @@ impl Lanes {
     /// Keeps the lanes of `keys` closed until `until`, for a write of an earlier process that may
     /// still take effect.
     pub fn close(&self, credential: Credential, keys: Keys, until: Instant) {
-        // Dropped at once: the write settles by itself when it is time.
-        let mut position = self.add(credential, keys, until, NOWHERE);
-        position.stay = Some(until);
+        let mut state = self.lock(credential);
+        let turn = state.enter(credential, keys, until, NOWHERE);
+        drop(state);
+        self.settle_at(credential, turn, until);
     }
 
     /// Keeps all lanes of every credential closed until `until`, with barriers against all classes.
@@ -83,53 +83,49 @@ impl Lanes {
         self.shared.state.lock().closed = Some(Closed { barriers, until });
     }
 
-    /// Adds the barriers of [`Lanes::close_all`] to a credential that has no lanes yet. Credentials
-    /// are unknown at the start, so this happens on first use.
-    fn close_new(&self, credential: Credential) {
-        let now = self.shared.clock.now();
+    /// Locks the lanes for a use of this credential. If all lanes are closed and the credential has
+    /// none yet, adds its barriers first: credentials are unknown when [`Lanes::close_all`] is
+    /// called.
+    fn lock(&self, credential: Credential) -> MutexGuard<'_, LanesState> {
         let mut state = self.shared.state.lock();
-        // After the end the barriers are forgotten, so that later calls cost nothing.
-        let Some(closed) = state.closed.clone().filter(|closed| closed.until > now) else {
+        let Some(until) = state.closed.as_ref().map(|closed| closed.until) else {
+            return state;
+        };
+        if until <= self.shared.clock.now() {
+            // The barriers are over. Forgotten, so that later calls cost nothing.
             state.closed = None;
-            return;
-        };
-        if state.lanes.contains_key(&credential) {
-            return;
+            return state;
         }
-        let barrier = Keys {
-            barriers: closed.barriers,
-            ..Keys::default()
-        };
-        let turn = state.enter(credential, barrier, closed.until, NOWHERE);
-        drop(state);
-        // Dropped at once: the barrier settles by itself at the end.
-        let mut position = self.position(credential, turn);
-        position.stay = Some(closed.until);
+        if let Some(turn) = state.enter_barrier(credential) {
+            drop(state);
+            self.settle_at(credential, turn, until);
+            return self.shared.state.lock();
+        }
+        state
     }
 
-    fn position(&self, credential: Credential, turn: Turn) -> LanePosition {
+    /// Settles a write of which nobody has the position, when it is time.
+    fn settle_at(&self, credential: Credential, turn: Turn, until: Instant) {
+        let mut position = self.position(credential, turn, None);
+        position.stay = Some(until);
+        // Leaves the rest to a task.
+        drop(position);
+    }
+
+    /// Returns the position of a write that has entered. `blocked` is how it waits by itself.
+    fn position(
+        &self,
+        credential: Credential,
+        turn: Turn,
+        blocked: Option<oneshot::Receiver<()>>,
+    ) -> LanePosition {
         LanePosition {
             lanes: self.clone(),
             credential,
             turn,
-            blocked: None,
+            blocked,
             stay: None,
         }
-    }
-
-    /// Adds a write, which does not learn yet when its lanes open.
-    fn add(
-        &self,
-        credential: Credential,
-        keys: Keys,
-        expected: Instant,
-        place: u64,
-    ) -> LanePosition {
-        self.close_new(credential);
-        let mut state = self.shared.state.lock();
-        let turn = state.enter(credential, keys, expected, place);
-        drop(state);
-        self.position(credential, turn)
     }
 
     /// Accepts a write, which waits by itself. `expected` is the instant at which it is expected to
@@ -141,9 +137,12 @@ impl Lanes {
         expected: Instant,
         place: u64,
     ) -> LanePosition {
-        let mut position = self.add(credential, keys, expected, place);
-        position.look_again();
-        position
+        let mut state = self.lock(credential);
+        let turn = state.enter(credential, keys, expected, place);
+        // Under the same lock, so that no opening is missed.
+        let blocked = state.wait_alone(credential, turn);
+        drop(state);
+        self.position(credential, turn, blocked)
     }
 
     /// Accepts a write whose opening lanes [`Lanes::freed`] reports, together with those of many
@@ -154,9 +153,11 @@ impl Lanes {
         keys: Keys,
         expected: Instant,
     ) -> LanePosition {
-        let mut position = self.add(credential, keys, expected, NOWHERE);
-        position.wait_named();
-        position
+        let mut state = self.lock(credential);
+        let turn = state.enter(credential, keys, expected, NOWHERE);
+        state.wait_named(credential, turn);
+        drop(state);
+        self.position(credential, turn, None)
     }
 
     /// Whether the lanes of a write are open.
@@ -216,9 +217,6 @@ impl Lanes {
     }
 }
 
-/// The position of a write that is in no line of a budget yet.
-const NOWHERE: u64 = u64::MAX - 1;
-
 /// The position of a write in its lanes: a guard. Dropping it settles the write and opens its
 /// lanes, unless they have to stay closed; then a task opens them in time.
 #[derive(Debug)]
@@ -257,22 +255,16 @@ impl LanePosition {
     /// Checks again whether an earlier write of the lanes has not settled, and waits by itself from
     /// now on.
     pub fn look_again(&mut self) {
-        let (free, wait) = oneshot::channel();
-        self.blocked = self.register(Waits::Alone(free)).then_some(wait);
+        let mut state = self.lanes.shared.state.lock();
+        self.blocked = state.wait_alone(self.credential, self.turn);
     }
 
     /// Makes [`Lanes::freed`] report the write when its lanes open, as after
     /// [`Lanes::enter_named`].
     pub fn wait_named(&mut self) {
         self.blocked = None;
-        self.register(Waits::Named);
-    }
-
-    /// Notes how the write learns that its lanes have opened. Returns `false`, and notes nothing,
-    /// if they are open.
-    fn register(&self, waits: Waits) -> bool {
         let mut state = self.lanes.shared.state.lock();
-        state.register(self.credential, self.turn, waits)
+        state.wait_named(self.credential, self.turn);
     }
 
     /// Sets the instant at which the write is expected to have settled. The instant until which its

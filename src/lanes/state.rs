@@ -7,6 +7,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
+/// The position of a write that is in no line of a budget yet.
+pub(super) const NOWHERE: u64 = u64::MAX - 1;
+
 /// The lanes, and who waits for them.
 #[derive(Debug, Default)]
 pub(super) struct LanesState {
@@ -57,15 +60,44 @@ impl LanesState {
         turn
     }
 
-    /// Notes how a write learns that its lanes have opened. Returns `false`, and notes nothing, if
-    /// they are open. Checked and noted under one lock, so that no opening is missed.
-    pub(super) fn register(&mut self, credential: Credential, turn: Turn, waits: Waits) -> bool {
-        let lanes = self.lanes.get(&credential);
-        let is_blocked = lanes.is_some_and(|lanes| !lanes.is_ready(turn));
-        if is_blocked {
-            self.blocked.insert(turn, waits);
+    /// Adds the barriers of [`Closed`] to a credential without lanes, and returns their turn.
+    pub(super) fn enter_barrier(&mut self, credential: Credential) -> Option<Turn> {
+        let closed = self.closed.as_ref()?;
+        if self.lanes.contains_key(&credential) {
+            return None;
         }
-        is_blocked
+        let barrier = Keys {
+            barriers: closed.barriers.clone(),
+            ..Keys::default()
+        };
+        let until = closed.until;
+        Some(self.enter(credential, barrier, until, NOWHERE))
+    }
+
+    /// Returns what resolves when the lanes of a write open. `None` if they are open. Checked and
+    /// noted under one lock, so that no opening is missed.
+    pub(super) fn wait_alone(
+        &mut self,
+        credential: Credential,
+        turn: Turn,
+    ) -> Option<oneshot::Receiver<()>> {
+        self.is_blocked(credential, turn).then(|| {
+            let (free, opening) = oneshot::channel();
+            self.blocked.insert(turn, Waits::Alone(free));
+            opening
+        })
+    }
+
+    /// Lets a write be reported when its lanes open. Notes nothing if they are open.
+    pub(super) fn wait_named(&mut self, credential: Credential, turn: Turn) {
+        if self.is_blocked(credential, turn) {
+            self.blocked.insert(turn, Waits::Named);
+        }
+    }
+
+    fn is_blocked(&self, credential: Credential, turn: Turn) -> bool {
+        let lanes = self.lanes.get(&credential);
+        lanes.is_some_and(|lanes| !lanes.is_ready(turn))
     }
 
     /// Settles a write, and reports the named writes whose lanes it has opened. Returns the others.
