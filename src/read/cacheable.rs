@@ -11,7 +11,7 @@ use crate::cache::entry::Entry;
 use crate::cache::fence::Tag;
 use crate::cache::key::{CacheKey, CacheKeyHash, Content, KeyParts, Lines};
 use crate::cache::lifetime::{Precedence, Rules};
-use crate::cache::reason::{Bypass, Miss};
+use crate::cache::reason::Bypass;
 use crate::cache::request::{self, Spelling, Wants};
 use crate::cache::reuse::{Freshness, Need};
 use crate::cache::{Found, Join, JoinRequest, Located, Purpose, fields, vary};
@@ -69,6 +69,29 @@ impl CacheableRead {
     pub(crate) fn asks_for_others(&self) -> bool {
         let is_for_others = self.rules.ttl.is_some() && !self.wants.no_transform;
         is_for_others && !self.recipient().accepts_gzip()
+    }
+
+    /// Returns the tags that the response depends on, or `None` if any write may change it. They
+    /// depend on the request alone, so a read that looks again needs them only once.
+    ///
+    /// # Errors
+    /// [`Bypass::Names`] if the tags cannot be named. The read bypasses the cache then, since
+    /// writes to what it depends on would go unnoticed.
+    pub(crate) fn tags(&self) -> Result<Option<Vec<Tag>>, Bypass> {
+        let context = &self.context;
+        let templates = context.operation.cache.as_ref().map(|policy| &policy.tags);
+        // An operation without tags is invalidated by any write.
+        let Some(templates) = templates.filter(|templates| !templates.is_empty()) else {
+            return Ok(None);
+        };
+        let expanded = names::expand(
+            templates,
+            &context.params,
+            context.query(),
+            &context.document(),
+        );
+        let names = expanded.map_err(|_| Bypass::Names)?;
+        Ok(Some(names.into_iter().map(Tag::new).collect()))
     }
 
     /// Returns the facts for the plan if the store has this response.
@@ -152,16 +175,17 @@ impl Reads {
             && !reading.must_not_decode_entry(entry)
     }
 
-    /// Joins the fetch of this read, or begins one. A read whose dependencies cannot be named
-    /// fetches alone, since writes to them would go unnoticed.
-    pub(crate) fn join(&self, reading: &CacheableRead, purpose: Purpose, now: Instant) -> Join {
-        let tags = match tags(&reading.context) {
-            Ok(tags) => tags,
-            Err(why) => return Join::Alone(Miss::Bypass(why)),
-        };
+    /// Joins the fetch of this read, or begins one. `tags` are [its own](CacheableRead::tags).
+    pub(crate) fn join(
+        &self,
+        reading: &CacheableRead,
+        tags: Option<&[Tag]>,
+        purpose: Purpose,
+        now: Instant,
+    ) -> Join {
         let request = JoinRequest {
             at: &reading.at,
-            tags: tags.as_deref(),
+            tags,
             path: reading.context.target.path(),
             rules: &reading.rules,
             wants: &reading.wants,
@@ -205,26 +229,6 @@ fn key(context: &RequestContext, query: &str) -> CacheKey {
         return key;
     }
     key.with_fields(&keyed, &vary::selection(&keyed, &context.headers))
-}
-
-/// Returns the tags that the response depends on, or `None` if any write may change it.
-///
-/// # Errors
-/// [`Bypass::Names`] if the tags cannot be named.
-fn tags(context: &RequestContext) -> Result<Option<Vec<Tag>>, Bypass> {
-    let templates = context.operation.cache.as_ref().map(|policy| &policy.tags);
-    // An operation without tags is invalidated by any write.
-    let Some(templates) = templates.filter(|templates| !templates.is_empty()) else {
-        return Ok(None);
-    };
-    let expanded = names::expand(
-        templates,
-        &context.params,
-        context.query(),
-        &context.document(),
-    );
-    let names = expanded.map_err(|_| Bypass::Names)?;
-    Ok(Some(names.into_iter().map(Tag::new).collect()))
 }
 
 /// Returns the configuration of an operation in the cache's own terms.

@@ -59,7 +59,10 @@ impl Reads {
             urgency: Urgency::LEAST,
             ..reading.context
         };
-        let Join::Lead(leader) = self.join(&reading, Purpose::Renew, self.clock.now()) else {
+        let now = self.clock.now();
+        let tags = reading.tags();
+        let joined = tags.map(|tags| self.join(&reading, tags.as_deref(), Purpose::Renew, now));
+        let Ok(Join::Lead(leader)) = joined else {
             // A fetch is in flight, or the response could not be stored at this moment.
             return;
         };

@@ -50,7 +50,15 @@ impl Reads {
         }
         match plan {
             ReadPlan::Serve(stored) => Ok(self.serve_stored(reading, stored, now)),
-            plan => Box::pin(self.ask_api(reading, plan)).await,
+            ReadPlan::JoinOrLead {
+                stale,
+                may_stand_in,
+            } => Box::pin(self.fetch_or_stale(reading, stale, may_stand_in)).await,
+            ReadPlan::Alone(why) => Box::pin(async move { self.alone(&reading, why).await }).await,
+            ReadPlan::PassThrough(why) => {
+                Box::pin(self.pass(reading.context, CacheStatus::bypass(why))).await
+            }
+            ReadPlan::NotCached => Err(GatewayError::NotCached),
         }
     }
 
@@ -67,24 +75,17 @@ impl Reads {
         }
     }
 
-    /// Carries out a plan that the store alone cannot serve.
-    async fn ask_api(self: &Arc<Self>, reading: CacheableRead, plan: ReadPlan) -> ReadResult {
-        match plan {
-            ReadPlan::Serve(stored) => Ok(self.serve_stored(reading, stored, self.clock.now())),
-            ReadPlan::JoinOrLead {
-                stale,
-                may_stand_in,
-            } => {
-                let stale = stale.as_ref();
-                let result = self.join_or_lead(&reading, stale, may_stand_in).await;
-                self.or_stale(&reading, stale, result)
-            }
-            ReadPlan::Alone(why) => self.alone(&reading, why).await,
-            ReadPlan::PassThrough(why) => {
-                self.pass(reading.context, CacheStatus::bypass(why)).await
-            }
-            ReadPlan::NotCached => Err(GatewayError::NotCached),
-        }
+    /// Serves a read by a fetch, or by the stale response if that fails. `may_stand_in` says
+    /// whether the stale response is better than waiting for the budget.
+    async fn fetch_or_stale(
+        self: &Arc<Self>,
+        reading: CacheableRead,
+        stale: Option<Arc<Entry>>,
+        may_stand_in: bool,
+    ) -> ReadResult {
+        let stale = stale.as_ref();
+        let result = self.join_or_lead(&reading, stale, may_stand_in).await;
+        self.or_stale(&reading, stale, result)
     }
 
     /// Replaces a failure or a rejection by a stale response, where that is permitted.

@@ -67,21 +67,22 @@ impl Reads {
         impatient: bool,
     ) -> ReadResult {
         let mut reading = reading.clone();
+        let tags = match reading.tags() {
+            Ok(tags) => tags,
+            // Nothing is ever stored for it, so it is no miss.
+            Err(why) => return self.pass(reading.context, CacheStatus::bypass(why)).await,
+        };
         let (mut asked_again, mut connected_again, mut moves) = (false, false, 0);
         loop {
             let now = self.clock.now();
             // The store is searched again here, under the lock of the fetches.
-            let follower = match self.join(&reading, Purpose::Show, now) {
+            let follower = match self.join(&reading, tags.as_deref(), Purpose::Show, now) {
                 Join::Hit(entry, freshness) => {
                     let facts = reading.stored(entry, freshness, now);
                     return match plan(facts, false, || false) {
                         ReadPlan::Serve(stored) => Ok(self.serve_stored(reading, stored, now)),
                         _ => self.alone(&reading, Miss::NotShared).await,
                     };
-                }
-                // Nothing is ever stored for it, so it is no miss.
-                Join::Alone(Miss::Bypass(why)) => {
-                    return self.pass(reading.context, CacheStatus::bypass(why)).await;
                 }
                 Join::Alone(why) => return self.alone(&reading, why).await,
                 Join::Lead(leader) => return self.lead(&reading, leader, impatient).await,

@@ -12,7 +12,6 @@
 
 use crate::cache::entry::Entry;
 use crate::cache::leader::Leader;
-use crate::cache::reason::Miss;
 use crate::cache::reuse::Freshness;
 use crate::cache::{Join, Located, Purpose, request};
 use crate::exchange::body::Body;
@@ -136,7 +135,14 @@ impl Shadow {
         now: Instant,
     ) -> (Prediction, CopyPlan) {
         // The table of fetches is the real one: what is predicted here is fetched and stored.
-        let mut leader = match self.reads.join(&reading, Purpose::Show, now) {
+        // Nothing is ever stored for a read whose dependencies cannot be named.
+        let Ok(tags) = reading.tags() else {
+            return self.predict_bypass(&reading.context);
+        };
+        let joined = self
+            .reads
+            .join(&reading, tags.as_deref(), Purpose::Show, now);
+        let mut leader = match joined {
             Join::Hit(entry, freshness) => {
                 return match plan(reading.stored(entry, freshness, now), false, || false) {
                     ReadPlan::Serve(stored) => self.predict_stored(reading, stored, now),
@@ -145,7 +151,6 @@ impl Shadow {
             }
             // The leader's response will be stored; this one only streams.
             Join::Follow(_) => return (Prediction::answered(Cached::Joined), CopyPlan::Nothing),
-            Join::Alone(Miss::Bypass(_)) => return self.predict_bypass(&reading.context),
             Join::Alone(_) => return self.predict_fetch_alone(&reading, now),
             Join::Lead(leader) => leader,
         };
@@ -184,7 +189,12 @@ impl Shadow {
     /// that streams stands for the one that the refresh would bring.
     fn predict_renewal(&self, reading: &CacheableRead, now: Instant) -> Option<Leader> {
         // A fetch of the key may be in flight already, or nothing may be stored at this moment.
-        let Join::Lead(mut leader) = self.reads.join(reading, Purpose::Renew, now) else {
+        // What is stored had tags, unless the routes have changed since.
+        let tags = reading.tags().ok()?;
+        let joined = self
+            .reads
+            .join(reading, tags.as_deref(), Purpose::Renew, now);
+        let Join::Lead(mut leader) = joined else {
             return None;
         };
         // A refresh is no request of a caller, but takes a slot.
