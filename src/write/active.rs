@@ -15,7 +15,7 @@ use crate::tasks::Running;
 use crate::write::answer::{Heard, unknown};
 use crate::write::decision::{WriteFacts, is_list, is_repeatable};
 use crate::write::durable::{PendingWrite, ScheduledGuard};
-use crate::write::member::{AttemptReport, Batchable, Member, ReportRecipient};
+use crate::write::member::{AttemptReport, Member, ReportRecipient};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
@@ -120,16 +120,11 @@ impl ActiveWrite {
     }
 
     /// Returns the write as a member of an attempt, and where it hears of that.
-    pub(super) fn member(
-        &self,
-        batchable: Option<Batchable>,
-        place: LanePosition,
-    ) -> (Member, oneshot::Receiver<AttemptReport>) {
+    pub(super) fn member(&self, place: LanePosition) -> (Member, oneshot::Receiver<AttemptReport>) {
         let (recipient, report) = ReportRecipient::new(self.context.clone(), self.first_doubt());
         let member = Member {
             recipient,
             entry: self.entry.clone(),
-            batchable,
             place,
         };
         (member, report)

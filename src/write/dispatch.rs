@@ -39,9 +39,6 @@ use std::time::Duration;
 struct Sent {
     /// The request of the member, and the channel to its engine.
     recipient: ReportRecipient,
-    /// The elements by which the answer to a batch is divided. `None` for a write that is never
-    /// batched.
-    batchable: Option<Batchable>,
     /// Settles the member as unknown if this is dropped, as by a panic.
     unsettled: Unsettled,
 }
@@ -73,14 +70,19 @@ impl Writes {
     /// `Sent::new` on each member settles, even if this task panics. Reports come last, so that no
     /// caller hears of a write that cache and lanes do not know yet.
     async fn send_attempt(self: &Arc<Self>, dispatch: Dispatch) {
-        let Dispatch { permit, members } = dispatch;
+        let Dispatch {
+            permit,
+            members,
+            batch,
+        } = dispatch;
         let Some(first) = members.first() else {
             return;
         };
         let context = &first.recipient.context;
         let (operation, credential) = (context.operation.clone(), context.credential);
         let count = members.len();
-        let Some(request) = request_of(&members) else {
+        let parts: Vec<&Parts> = batch.iter().map(|batchable| &batchable.parts).collect();
+        let Some(request) = request_of(first, &batch, &parts) else {
             // They cannot be written as one. Nothing was refused, and each is sent alone.
             self.give_up(permit);
             return put_back(members, count, || MemberEnd::NotBatchable);
@@ -109,10 +111,10 @@ impl Writes {
             // A batch is read whole before it settles, since each member settles by its own part.
             AttemptOutcome::Answer(answer) if count > 1 => {
                 let answer = BatchAnswer::read(answer).await;
-                self.settle_batch(sent, &answer)
+                self.settle_batch(sent, &parts, &answer)
             }
             AttemptOutcome::Unknown(why) if count > 1 => {
-                self.settle_batch(sent, &BatchAnswer::none(why.into()))
+                self.settle_batch(sent, &parts, &BatchAnswer::none(why.into()))
             }
             AttemptOutcome::Answer(answer) => answered(sent, answer),
             AttemptOutcome::Unknown(why) => {
@@ -127,11 +129,14 @@ impl Writes {
         };
         // All have settled, so who hears first reads nothing stale.
         for (recipient, end, place) in reports {
-            recipient.tell(AttemptReport {
-                end,
-                members: count,
-                place,
-            });
+            // Every write that is sent has a place. Only shadow mode settles writes without one.
+            if let Some(place) = place {
+                recipient.tell(AttemptReport {
+                    end,
+                    members: count,
+                    place,
+                });
+            }
         }
     }
 
@@ -191,13 +196,17 @@ impl Writes {
     ///
     /// A refusal may be about any element, so it is shown to none: each member is sent again. The
     /// pool counts what that cost, and makes batches rarer.
-    fn settle_batch(&self, sent: Vec<Sent>, answer: &BatchAnswer) -> Vec<SettledMember> {
+    fn settle_batch(
+        &self,
+        sent: Vec<Sent>,
+        parts: &[&Parts],
+        answer: &BatchAnswer,
+    ) -> Vec<SettledMember> {
         let Some(context) = sent.first().map(|first| &first.recipient.context) else {
             return Vec::new();
         };
         // In the order of the members, by which outcomes and members are paired below.
-        let parts: Vec<&Parts> = sent.iter().filter_map(Sent::parts).collect();
-        let outcomes = merge::outcomes(answer.whole.as_ref().ok(), &parts);
+        let outcomes = merge::outcomes(answer.whole.as_ref().ok(), parts);
         self.pool.batch_ended(context, &outcomes);
         let (operation, members) = (&context.operation.name, sent.len());
         let is_refused = |outcome: &MemberOutcome| matches!(outcome, MemberOutcome::Refused);
@@ -228,12 +237,10 @@ type SettledMember = (ReportRecipient, MemberEnd, Option<LanePosition>);
 ///
 /// A merged request has the header and the ids of its first member. So the log lines and spans of
 /// the attempt appear under that member's request.
-fn request_of(members: &[Member]) -> Option<Request<Bytes>> {
-    let first = members.first()?;
+fn request_of(first: &Member, batch: &[Batchable], parts: &[&Parts]) -> Option<Request<Bytes>> {
     let context = &first.recipient.context;
-    if members.len() > 1 {
-        let parts: Vec<&Parts> = members.iter().filter_map(Member::parts).collect();
-        let mut request = merge::union(&first.batchable.as_ref()?.request, &parts)?;
+    if let [own, _, ..] = batch {
+        let mut request = merge::union(&own.request, parts)?;
         request.extensions_mut().insert(context.ids.clone());
         return Some(request);
     }
@@ -254,7 +261,7 @@ fn put_back(members: Vec<Member>, count: usize, end: impl Fn() -> MemberEnd) {
         recipient.tell(AttemptReport {
             end: end(),
             members: count,
-            place: Some(place),
+            place,
         });
     }
 }
@@ -291,7 +298,6 @@ impl Sent {
         let Member {
             recipient,
             entry,
-            batchable,
             place,
         } = member;
         if let Some(entry) = &entry {
@@ -309,15 +315,9 @@ impl Sent {
         let intent = unsettled.intent(context, entry.as_deref());
         let sent = Self {
             recipient,
-            batchable,
             unsettled,
         };
         (sent, intent)
-    }
-
-    /// Returns its elements; every member of a batch has some.
-    fn parts(&self) -> Option<&Parts> {
-        self.batchable.as_ref().map(|batchable| &batchable.parts)
     }
 
     /// Settles a member by the answer to its batch: a list may have been applied in part before it

@@ -80,16 +80,8 @@ impl Writes {
         let AttemptReport {
             end,
             members,
-            place,
+            mut place,
         } = self.await_report(write, report).await?;
-        let Some(mut place) = place else {
-            // Not without a place: every attempt begins with one.
-            return Break(RunEnd::ended(
-                State::Unknown,
-                Err(GatewayError::Internal),
-                None,
-            ));
-        };
         // Decision: the end, or another turn.
         self.note_doubt(write, &end, left, &mut place);
         let facts = write.facts(left, members, self.clock.now());

@@ -25,8 +25,6 @@ pub(super) struct Member {
     pub(super) recipient: ReportRecipient,
     /// Its entry in the journal, if it is durable.
     pub(super) entry: Option<Arc<PendingWrite>>,
-    /// What it brings to a batch; `None` if it is never batched.
-    pub(super) batchable: Option<Batchable>,
     pub(super) place: LanePosition,
 }
 
@@ -49,10 +47,6 @@ impl Member {
     pub(super) fn turn(&self) -> Turn {
         self.place.turn()
     }
-
-    pub(super) fn parts(&self) -> Option<&Parts> {
-        self.batchable.as_ref().map(|batchable| &batchable.parts)
-    }
 }
 
 /// The report of an attempt to one of its members.
@@ -62,7 +56,7 @@ pub(super) struct AttemptReport {
     /// The number of writes that the attempt sent.
     pub(super) members: usize,
     /// The member's place in the lanes, which open when this is dropped.
-    pub(super) place: Option<LanePosition>,
+    pub(super) place: LanePosition,
 }
 
 /// The end of an attempt for one of its members. It has settled.

@@ -9,9 +9,9 @@
 use crate::credential::Credential;
 use crate::exchange::request::RequestContext;
 use crate::lanes::{Lanes, Turn};
-use crate::merge::{Batching, Bounds, Debt, MemberOutcome, choose};
+use crate::merge::{Batching, Bounds, Debt, MemberOutcome, Parts, choose};
 use crate::write::durable::PendingWrite;
-use crate::write::member::Member;
+use crate::write::member::{Batchable, Member};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -37,16 +37,18 @@ struct PoolLine {
 /// A write in the pool.
 struct Candidate {
     member: Member,
+    /// What the write brings to a batch.
+    batchable: Batchable,
     /// Tells the write that another took it out.
     taken: oneshot::Sender<()>,
 }
 
 impl Candidate {
     /// Takes the write out of the pool, and tells it so.
-    fn take(self) -> Member {
+    fn take(self) -> (Member, Batchable) {
         // A write that takes itself out does not listen.
         let _ = self.taken.send(());
-        self.member
+        (self.member, self.batchable)
     }
 }
 
@@ -85,7 +87,12 @@ pub(super) struct PoolGuard {
 
 impl BatchPool {
     /// Adds a write: from now on it may be taken along, until it leaves or the guard is dropped.
-    pub(super) fn enter(&self, batching: Batching, member: Member) -> PoolGuard {
+    pub(super) fn enter(
+        &self,
+        batching: Batching,
+        member: Member,
+        batchable: Batchable,
+    ) -> PoolGuard {
         let line = PoolLine {
             credential: member.recipient.context.credential,
             operation: member.recipient.context.operation.name.clone(),
@@ -96,7 +103,12 @@ impl BatchPool {
         let turn = member.place.turn();
         let mut shared = self.shared.lock();
         let waiting = shared.lines.entry(line.clone()).or_default();
-        waiting.insert(turn, Candidate { member, taken });
+        let candidate = Candidate {
+            member,
+            batchable,
+            taken,
+        };
+        waiting.insert(turn, candidate);
         drop(shared);
         PoolGuard {
             pool: self.clone(),
@@ -126,12 +138,12 @@ impl BatchPool {
         // By path: the number of waiting elements, and the most that one batch holds.
         let mut elements: HashMap<&str, (usize, usize)> = HashMap::new();
         let waiting = shared.lines.get(&line).into_iter().flatten();
-        let turns = waiting.filter_map(|(turn, other)| {
-            let parts = other.member.parts()?;
+        let turns = waiting.map(|(turn, other)| {
+            let parts = &other.batchable.parts;
             let path = other.member.recipient.context.target.path();
             let sum = elements.entry(path).or_insert((0, parts.most()));
             sum.0 += parts.len();
-            Some(*turn)
+            *turn
         });
         let turns: BTreeSet<Turn> = turns.collect();
         let attempts = elements.values().map(|(sum, most)| sum.div_ceil(*most));
@@ -193,13 +205,11 @@ impl Shared {
     }
 
     /// Returns the turns of those that share a batch with `own`, which is among them.
-    fn chosen(&self, line: &PoolLine, own: &Member, lanes: &Lanes) -> Vec<Turn> {
-        let (Some(parts), Some(waiting)) = (own.parts(), self.lines.get(line)) else {
-            return Vec::new();
-        };
+    fn chosen(&self, line: &PoolLine, own: (Turn, &Parts), lanes: &Lanes) -> Vec<Turn> {
         // The order is that of acceptance: an older write is taken along first.
-        let waiting = waiting.iter().take(MOST_LOOKED_AT);
-        let candidates = waiting.filter_map(|(turn, other)| Some((*turn, other.member.parts()?)));
+        let waiting = self.lines.get(line).into_iter().flatten();
+        let waiting = waiting.take(MOST_LOOKED_AT);
+        let candidates = waiting.map(|(turn, other)| (*turn, &other.batchable.parts));
         // A member may wait in its lanes for other members only. A write from outside would have to
         // settle first.
         let follows = |turn, these: &_| lanes.follows(line.credential, turn, these);
@@ -207,7 +217,7 @@ impl Shared {
             batching: self.debt(line).limit(line.batching),
             ..Bounds::default()
         };
-        choose((own.turn(), parts), candidates, bounds, follows)
+        choose(own, candidates, bounds, follows)
     }
 
     /// Takes a write out. `None` if another has done so.
@@ -228,10 +238,11 @@ impl PoolGuard {
         let _ = (&mut self.taken).await;
     }
 
-    /// Takes the write out. `None` if another has taken it along.
+    /// Takes the write out, which is sent in no batch now. `None` if another has taken it along.
+    /// Then the report of that attempt follows.
     pub(super) fn leave(&self) -> Option<Member> {
         let own = self.pool.shared.lock().remove(&self.line, self.turn)?;
-        Some(own.take())
+        Some(own.take().0)
     }
 
     /// Takes the write out, with those that share a batch with it; all in the order of acceptance.
@@ -243,13 +254,13 @@ impl PoolGuard {
         &self,
         lanes: &Lanes,
         try_dispatch: impl Fn(&PendingWrite) -> bool,
-    ) -> Option<Vec<Member>> {
+    ) -> Option<Vec<(Member, Batchable)>> {
         let line = &self.line;
         let mut shared = self.pool.shared.lock();
         // Taken out first: nobody else can take it along from here on.
         let own = shared.remove(line, self.turn)?.take();
         // Chosen and taken out under one lock, so that none of them can leave in between.
-        let chosen = shared.chosen(line, &own, lanes);
+        let chosen = shared.chosen(line, (self.turn, &own.1.parts), lanes);
         let mut members = vec![own];
         for turn in chosen.into_iter().filter(|turn| *turn != self.turn) {
             let Some(other) = shared.remove(line, turn) else {
@@ -271,7 +282,7 @@ impl PoolGuard {
             shared.change(line.credential, &line.operation, |debt| debt.carried_out(1));
         }
         // The first of them gives the batch its header, not the one that got the slot.
-        members.sort_by_key(Member::turn);
+        members.sort_by_key(|(member, _)| member.turn());
         Some(members)
     }
 }

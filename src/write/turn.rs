@@ -33,6 +33,9 @@ pub(super) enum SendTurn {
 pub(super) struct Dispatch {
     pub(super) permit: Permit,
     pub(super) members: Vec<Member>,
+    /// What each member brings to the batch, in the order of `members`. Empty for a write that is
+    /// not batched.
+    pub(super) batch: Vec<Batchable>,
 }
 
 /// Why a write has no turn, and its place. It was not sent.
@@ -100,9 +103,13 @@ impl Writes {
         };
         match granted.and_then(|permit| self.unless_held_back(write, permit)) {
             Ok(permit) => {
-                let (member, report) = write.member(None, place);
-                let members = vec![member];
-                Ok(SendTurn::Leads(Dispatch { permit, members }, report))
+                let (member, report) = write.member(place);
+                let dispatch = Dispatch {
+                    permit,
+                    members: vec![member],
+                    batch: Vec::new(),
+                };
+                Ok(SendTurn::Leads(dispatch, report))
             }
             Err(why) => Err(no_turn(write, why, place)),
         }
@@ -118,8 +125,8 @@ impl Writes {
         // The place goes into the pool, so that who takes the write along has it. What waits for
         // its lanes stays here.
         let mut opening = place.opening();
-        let (member, report) = write.member(Some(batchable), place);
-        let mut standing = self.pool.enter(write.batching, member);
+        let (member, report) = write.member(place);
+        let mut standing = self.pool.enter(write.batching, member, batchable);
         if opening.is_none() {
             write.ticket.ready();
         }
@@ -144,8 +151,14 @@ impl Writes {
         match granted.and_then(|permit| self.unless_held_back(write, permit)) {
             Ok(permit) => {
                 let dispatch = |entry: &PendingWrite| self.try_dispatch(entry);
-                if let Some(members) = standing.leave_with_others(&self.lanes, dispatch) {
-                    return Ok(SendTurn::Leads(Dispatch { permit, members }, report));
+                if let Some(taken) = standing.leave_with_others(&self.lanes, dispatch) {
+                    let (members, batch) = taken.into_iter().unzip();
+                    let dispatch = Dispatch {
+                        permit,
+                        members,
+                        batch,
+                    };
+                    return Ok(SendTurn::Leads(dispatch, report));
                 }
                 self.attempts.release_probe();
             }
