@@ -347,8 +347,6 @@ fn no_circle_of_files() {
 const SPARSELY_COMMENTED: &[&str] = &[
     "server/line.rs",
     "upstream/client.rs",
-    "write/durable/accept.rs",
-    "write/durable/pending.rs",
 ];
 
 /// Lines of a file that explains itself.

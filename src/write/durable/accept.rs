@@ -4,93 +4,87 @@
 //! Promises that one key is one write: a request with a known key joins the write, or gets its
 //! recorded answer. Nothing is acknowledged before the journal has it.
 //!
-//! The steps: the registry claims the key in memory → the journal is asked for the key → quota and
-//! places → the journal commits the record → the write waits. The claim comes first. A write leaves
-//! the registry only after the journal has its end, so a key that can be claimed and that the
-//! journal does not know has no write. In the other order a write could end between the two
-//! look-ups, and be carried out twice.
+//! The steps, whose order must not change:
+//! 1. The registry claims the key and the room for the write, in memory.
+//! 2. The journal is asked for the key.
+//! 3. The quota is charged, and the write takes its places.
+//! 4. The journal commits the record.
+//! 5. The write waits for its turn, and its caller for the outcome.
 //!
-//! Until the commit, the write is in the stage `Accepting`, and requests with its key wait with it.
+//! The claim comes before the journal's word. A write leaves the registry only after the journal
+//! has its end, so a key that can be claimed and that the journal does not know has no write. In
+//! the other order a write could end between the two look-ups, and be carried out twice.
 //!
-//! The write is sent by its own task (`run`), and its caller is answered by `reply`.
+//! The places come before the commit, so that a write which the line of its budget rejects leaves
+//! nothing behind. Lanes keep the order of acceptance, whichever commit ends first.
+//!
+//! Until the commit the write is in the stage `Accepting`, and requests with its key wait with it.
+//! It is sent by its own task (`run.rs`), and its caller is answered by `reply.rs`.
 
 use crate::credential::{self, Credential};
 use crate::error::GatewayError;
+use crate::exchange::prefer;
 use crate::exchange::request::RequestContext;
 use crate::exchange::response::Reply;
-use crate::exchange::{prefer, priority};
-use crate::journal::{Change, JournalError, KeyHash, Record, State};
-use crate::lanes::{Keys, LanePosition};
+use crate::journal::{Change, Record};
+use crate::lanes::LanePosition;
 use crate::limit::ticket::Ticket;
 use crate::write::Writes;
-use crate::write::accept::order_names;
 use crate::write::active::ActiveWrite;
 use crate::write::durable::Durable;
-use crate::write::durable::pending::{Key, NewWrite, PendingWrite, Stage};
-use crate::write::durable::record::KeptRequest;
+use crate::write::durable::new_write::Durability;
+use crate::write::durable::pending::{Key, PendingWrite};
 use crate::write::durable::registry::Claim;
-use crate::write::durable::reply::{Durability, replay, replayed};
-use crate::write::durable::summary::Summary;
+use crate::write::durable::reply::{replay, replayed};
+use crate::write::durable::stage::Stage;
 use crate::write::idempotency;
-use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A claim, which is given back when this is dropped, unless the journal gets the write.
-struct Claimed {
+/// A claim on a key and on room. Dropping it gives the claim back, unless it was kept. Requests
+/// that joined the write then look again.
+struct ClaimGuard {
     durable: Durable,
-    pending: Option<Arc<PendingWrite>>,
+    pending: Arc<PendingWrite>,
+    is_kept: bool,
 }
 
-impl Claimed {
-    fn keep(mut self) -> Option<Arc<PendingWrite>> {
-        self.pending.take()
+impl ClaimGuard {
+    /// Leaves the claim to the write, which gives it back at its end.
+    fn keep(mut self) {
+        self.is_kept = true;
     }
 
-    /// Ends the claim with an error. Others that joined the write hear the same.
-    fn refused(mut self, error: &GatewayError) {
-        if let Some(pending) = self.pending.take() {
-            self.durable.refuse(&pending, error.clone());
-        }
+    /// Ends the claim with an error. Requests that joined the write hear the same: they ask for the
+    /// same write, and would be rejected as well.
+    fn refuse(mut self, error: &GatewayError) {
+        self.is_kept = true;
+        self.durable.refuse(&self.pending, error.clone());
     }
 }
 
-impl Drop for Claimed {
+impl Drop for ClaimGuard {
     fn drop(&mut self) {
-        if let Some(pending) = &self.pending {
-            self.durable.release(pending);
-            pending.set(Stage::Released(None));
+        if !self.is_kept {
+            self.durable.release(&self.pending);
+            self.pending.set(Stage::Released(None));
         }
     }
 }
 
-/// The part of a write that the journal keeps, and the keys that order it.
-struct Kept {
-    request: Bytes,
-    summary: Bytes,
-    keys: Keys,
-}
-
-/// The way in which an accepted write waits.
-enum Waits {
-    /// In the line of its budget, like a held write.
+/// The places of an accepted write, with which it waits. Dropping them gives them up.
+enum Places {
+    /// In its lanes and in the line of its budget, like a held write: its caller waits.
     InLine(Box<RequestContext>, Ticket, LanePosition),
-    /// For the scheduler, which brings it there.
+    /// In its lanes. The scheduler brings it before its budget later.
     Deferred(LanePosition),
 }
 
-impl Durable {
-    /// Ends a write that is not accepted, or not in the journal any more, with this error.
-    pub(crate) fn refuse(&self, pending: &PendingWrite, error: GatewayError) {
-        self.release(pending);
-        pending.set(Stage::Released(Some(error)));
-    }
-}
-
 impl Writes {
-    /// Returns why a write is to be durable, or `None`. Without a credential nobody could be told
-    /// whose it is. Without a journal on a disk nothing could be promised to a caller that does not
-    /// wait.
+    /// Returns why a write is to be durable, or `None`.
+    ///
+    /// A write without a credential is not: nobody could ask for it later. Without a journal on a
+    /// disk, `respond-async` is not followed: nothing could be promised to a caller that leaves.
     ///
     /// # Errors
     /// If its key is malformed.
@@ -106,6 +100,12 @@ impl Writes {
 
     /// Accepts a durable write, and returns the reply to its caller: the API's answer, a 202 with
     /// where to ask, or the error that the write is pending.
+    ///
+    /// A caller that hangs up stops nothing that was handed to the journal.
+    ///
+    /// # Errors
+    /// If the write is not accepted, or there is no outcome before the caller's patience ends. The
+    /// error says which of both.
     pub(crate) async fn write_durably(
         self: &Arc<Self>,
         context: RequestContext,
@@ -115,6 +115,7 @@ impl Writes {
             return Err(GatewayError::Draining);
         }
         if durability.respond_async {
+            // Later its caller would not hear of a 401.
             self.check_credential(&context).await?;
         }
         let until = self.waits_until(&context, &durability);
@@ -123,10 +124,14 @@ impl Writes {
             .then(|| self.hold(context.caller.peer))
             .transpose()?;
         loop {
-            let (new_write, kept) = self.new_write(&context, &durability);
-            let key = new_write.key;
-            let pending = match self.durable.claim(new_write) {
-                Claim::New(pending) => pending,
+            let (entry, record) = self.new_write(&context, &durability);
+            let key = entry.key.as_deref().copied();
+            match self.durable.claim(entry) {
+                Claim::New(pending) => {
+                    return self
+                        .take_in(context, &durability, pending, record, until)
+                        .await;
+                }
                 Claim::Full => {
                     // A recorded answer needs no room.
                     if let Some(reply) = self.recorded(context.credential, key.as_ref()).await? {
@@ -135,24 +140,19 @@ impl Writes {
                     let retry_after = self.budgets.until_departure(None);
                     return Err(GatewayError::QueueFull { retry_after });
                 }
-                Claim::UnderWay(pending) => {
-                    // Equal hashes, other fingerprints: the key was used for another request.
-                    if pending.key.as_deref() != key.as_ref() {
-                        return Err(GatewayError::KeyReused);
-                    }
-                    match self
-                        .await_end(&pending, &context, &durability, until)
-                        .await?
-                    {
-                        Some(reply) => return Ok(replayed(reply)),
-                        // The journal knew its key after all, and says how it ended.
-                        None => continue,
-                    }
+                // Equal hashes, other fingerprints: the key was used for another request.
+                Claim::UnderWay(pending) if pending.key.as_deref() != key.as_ref() => {
+                    return Err(GatewayError::KeyReused);
                 }
-            };
-            return self
-                .take_in(context, &durability, pending, kept, until)
-                .await;
+                Claim::UnderWay(pending) => {
+                    let reply = self.await_end(&pending, &context, &durability, until);
+                    if let Some(reply) = reply.await? {
+                        return Ok(replayed(reply));
+                    }
+                    // That claim was given back: the journal knew its key after all, and says in
+                    // the next round how the write ended.
+                }
+            }
         }
     }
 
@@ -169,59 +169,7 @@ impl Writes {
         context.accepted + patience
     }
 
-    /// Returns a write before it is claimed, and what the journal keeps of it.
-    fn new_write(&self, context: &RequestContext, durability: &Durability) -> (NewWrite, Kept) {
-        let request = KeptRequest {
-            method: context.method.clone(),
-            target: context.target.clone(),
-            peer: context.caller.peer,
-            deferred: durability.respond_async,
-            headers: context.headers.clone(),
-            body: context.body.clone(),
-        };
-        let keys = self.order_keys(context);
-        let summary = summary_of(context);
-        let kept = Kept {
-            request: request.encode(),
-            summary: summary.encode(),
-            keys,
-        };
-        let key = durability.key.as_ref().map(|key| Key {
-            hash: self.key_hash(context.credential, key),
-            fingerprint: idempotency::fingerprint(
-                &context.method,
-                context.target.as_str(),
-                &context.headers,
-                &context.body,
-            ),
-        });
-        let now = self.clock.wall();
-        let new_write = NewWrite {
-            id: self.durable.shared.ids.next(now),
-            credential: context.credential,
-            operation: context.operation.clone(),
-            caller: context.caller.clone(),
-            urgency: priority::urgency_of_write(&context.headers, durability.respond_async),
-            key,
-            summary: Arc::new(summary.shortened()),
-            bytes: kept.request.len() + kept.summary.len(),
-            deferred: durability.respond_async,
-            since: now,
-            accepted: context.accepted,
-        };
-        (new_write, kept)
-    }
-
-    /// Returns the hash of an `Idempotency-Key` of a credential.
-    ///
-    pub(super) fn key_hash(&self, credential: Credential, key: &[u8]) -> KeyHash {
-        self.router
-            .hasher
-            .hash(&[b"idempotency", credential.bytes(), key])
-    }
-
-    /// Checks whether its key is known, gives the write its places, and hands it over to the
-    /// journal.
+    /// Takes in a write whose key is claimed: steps 2 to 5, see above.
     ///
     /// Every way out before `keep` gives the claim back. From there on the write belongs to the
     /// task that records it, and its caller only follows its stage.
@@ -230,55 +178,45 @@ impl Writes {
         context: RequestContext,
         durability: &Durability,
         pending: Arc<PendingWrite>,
-        kept: Kept,
+        record: Record,
         until: Instant,
     ) -> Result<Reply, GatewayError> {
-        let claimed = Claimed {
+        let claim = ClaimGuard {
             durable: self.durable.clone(),
-            pending: Some(pending.clone()),
+            pending: pending.clone(),
+            is_kept: false,
         };
-        let recorded = self
-            .recorded(context.credential, pending.key.as_deref())
-            .await;
-        if let Some(reply) = recorded? {
+        let recorded = self.recorded(context.credential, pending.key.as_deref());
+        if let Some(reply) = recorded.await? {
             return Ok(reply);
         }
-        let place = match self.durable.has_room_for_end(context.credential) {
-            true => self.give_place(&context, &pending, kept.keys),
-            false => Err(GatewayError::TooManyEnded),
-        };
-        let waits = match place {
-            Ok(waits) => waits,
+        let places = match self.give_places(&context, &pending) {
+            Ok(places) => places,
             Err(error) => {
-                // A request that joined it meanwhile asks for the same.
-                claimed.refused(&error);
+                claim.refuse(&error);
                 return Err(error);
             }
         };
-        let Some(own) = claimed.keep() else {
-            return Err(GatewayError::Internal);
-        };
-        let record = record(&own, kept.summary, kept.request);
-        let writes = self.clone();
+        claim.keep();
+        let (writes, own) = (self.clone(), pending.clone());
         // The journal gets it whether or not its caller stays.
         self.tasks.spawn("accept", async move {
-            writes.hand_over(own, record, waits).await;
+            writes.hand_over(own, record, places).await;
         });
         if durability.respond_async && until <= context.accepted {
             return self.acknowledge(&pending).await;
         }
-        match self
-            .await_end(&pending, &context, durability, until)
-            .await?
-        {
-            Some(reply) => Ok(reply),
-            None => Err(GatewayError::Internal),
-        }
+        let reply = self.await_end(&pending, &context, durability, until);
+        // From here on the write is released with an error only.
+        reply.await?.ok_or(GatewayError::Internal)
     }
 
-    /// Returns the reply to a write that the journal has under this key.
+    /// Returns the reply to a write that the journal has under this key. `None` without a key, or
+    /// if the journal does not know it.
     ///
-    /// `None` without a key, or if the journal does not know it.
+    /// # Errors
+    /// As [`replay`], and if the journal cannot be read: then it is unknown whether the key was
+    /// used, so nothing may be sent under it.
     async fn recorded(
         &self,
         credential: Credential,
@@ -294,107 +232,45 @@ impl Writes {
 
     /// Charges the quota of the caller, and gives the write its places.
     ///
-    /// A write whose caller waits takes its place in the line of its budget at once, which may
-    /// reject it. A deferred one takes a place in its lanes only. The scheduler brings it to its
-    /// budget later.
-    fn give_place(
+    /// # Errors
+    /// If its end could not be remembered, the quota is used up, or the write whose caller waits is
+    /// rejected by the line of its budget, like a held one.
+    fn give_places(
         &self,
         context: &RequestContext,
         pending: &PendingWrite,
-        keys: Keys,
-    ) -> Result<Waits, GatewayError> {
-        self.quotas.charge(&context.caller)?;
-        if !pending.deferred {
-            let (ticket, place) = self.accept(context, keys, true)?;
-            return Ok(Waits::InLine(Box::new(context.clone()), ticket, place));
+    ) -> Result<Places, GatewayError> {
+        if !self.durable.has_room_for_end(context.credential) {
+            return Err(GatewayError::TooManyEnded);
         }
-        let ahead = self.durable.shared.scheduler.lock().len();
-        let budget = &pending.operation.budget;
-        let expected = self
-            .budgets
-            .leaves_behind(pending.credential, budget, ahead);
-        let place = self.lanes.enter_named(pending.credential, keys, expected);
-        Ok(Waits::Deferred(place))
+        self.quotas.charge(&context.caller)?;
+        if pending.deferred {
+            return Ok(Places::Deferred(self.enter_lanes(pending, context)));
+        }
+        let (ticket, place) = self.accept(context, self.order_keys(context), true)?;
+        Ok(Places::InLine(Box::new(context.clone()), ticket, place))
     }
 
     /// Records a write, and then lets it wait for its turn. If the journal fails, the write is
     /// refused, and its places are dropped: nothing was sent.
-    async fn hand_over(self: &Arc<Self>, pending: Arc<PendingWrite>, record: Record, waits: Waits) {
+    async fn hand_over(
+        self: &Arc<Self>,
+        pending: Arc<PendingWrite>,
+        record: Record,
+        places: Places,
+    ) {
         let accepted = self.commit(vec![Change::Accept(Box::new(record))]).await;
         if let Err(error) = accepted {
             self.durable.refuse(&pending, self.journal_failed(&error));
             return;
         }
-        match waits {
-            Waits::InLine(context, ticket, place) => {
+        match places {
+            Places::InLine(context, ticket, place) => {
                 pending.queued(None);
                 let write = ActiveWrite::new(*context, ticket, Some(pending.clone()));
                 self.drive(pending, write, place);
             }
-            Waits::Deferred(place) => self.defer(&pending, place),
+            Places::Deferred(place) => self.defer(&pending, place),
         }
-    }
-
-    /// Lets a write wait for the scheduler.
-    ///
-    /// The stage and the place come first: a write that the scheduler knows may be taken from there
-    /// at any moment.
-    pub(super) fn defer(&self, pending: &Arc<PendingWrite>, mut place: LanePosition) {
-        place.wait_named();
-        let turn = place.turn();
-        pending.queued(Some(place));
-        let (lanes, credential) = (self.lanes.clone(), pending.credential);
-        self.durable
-            .scheduler(pending, turn, move || lanes.is_ready(credential, turn));
-    }
-
-    /// Commits changes to the journal, and reports how long that took.
-    pub(crate) async fn commit(&self, changes: Vec<Change>) -> Result<(), JournalError> {
-        let began = self.clock.now();
-        let result = self.durable.journal().commit(changes).await;
-        let took = self.clock.now().saturating_duration_since(began);
-        self.metrics.journal_committed(result.is_ok(), took);
-        result
-    }
-
-    /// Logs a failure of the journal, and returns the error for the caller.
-    pub(crate) fn journal_failed(&self, error: &JournalError) -> GatewayError {
-        match error {
-            JournalError::Full => {
-                tracing::error!("the journal's disk is full");
-                GatewayError::JournalFull
-            }
-            other => {
-                tracing::error!(error = %other, "journal failure");
-                GatewayError::JournalBroken
-            }
-        }
-    }
-}
-
-/// Returns what is shown of a write as long as it is remembered.
-pub(super) fn summary_of(context: &RequestContext) -> Summary {
-    let named = (&context.method, context.target.path());
-    let (names, _) = order_names(context);
-    Summary::of(named, names, &context.caller, context.ids.request())
-}
-
-/// Returns a write as the journal takes it in.
-fn record(pending: &PendingWrite, summary: Bytes, request: Bytes) -> Record {
-    let key = pending.key.as_ref();
-    Record {
-        id: pending.id,
-        credential: pending.credential,
-        operation: pending.operation.name.clone(),
-        key: key.map(|key| key.hash),
-        fingerprint: key.map_or([0; 32], |key| key.fingerprint),
-        summary,
-        request,
-        state: State::Queued,
-        attempts: 0,
-        accepted: pending.since,
-        dispatched: None,
-        ended: None,
-        answer: None,
     }
 }

@@ -1,4 +1,4 @@
-//! The end of a durable write: recorded in the journal, and then told to everybody who waits.
+//! The end of a durable write: recorded in the journal, and then reported to all who follow it.
 //!
 //! Invariant: nobody hears of an end, and no lane opens, before the journal has it.
 //!
@@ -12,9 +12,10 @@ use crate::write::Writes;
 use crate::write::answer::WriteAnswer;
 use crate::write::durable::PAUSE;
 use crate::write::durable::checks::Verdict;
-use crate::write::durable::pending::{Completion, PendingWrite};
+use crate::write::durable::pending::PendingWrite;
 use crate::write::durable::record::KeptAnswer;
 use crate::write::durable::scheduler;
+use crate::write::durable::stage::Completion;
 use bytes::Bytes;
 use http::StatusCode;
 use std::collections::BTreeSet;
@@ -24,7 +25,7 @@ use std::time::Duration;
 const REFUSED_FOR: Duration = Duration::from_secs(86_400);
 
 impl Writes {
-    /// Records how a write ended, and then tells everybody. Its lanes must not open before.
+    /// Records how a write ended, and then reports it. Its lanes must not open before.
     pub(super) async fn end(
         &self,
         pending: &PendingWrite,
@@ -57,7 +58,7 @@ impl Writes {
             let _ = self.journal_failed(&error);
             tokio::time::sleep(PAUSE).await;
         }
-        self.told(
+        self.finish(
             pending,
             Completion {
                 state,
@@ -92,9 +93,9 @@ impl Writes {
         }
     }
 
-    /// Ends a write that was taken back, which the journal knows.
+    /// Ends a write that was cancelled, which the journal knows.
     pub(super) fn cancelled(&self, pending: &PendingWrite) {
-        self.told(
+        self.finish(
             pending,
             Completion {
                 state: State::Cancelled,
@@ -108,7 +109,10 @@ impl Writes {
         );
     }
 
-    fn told(&self, pending: &PendingWrite, ended: Completion) {
+    /// Removes a write whose end the journal has, and reports the end.
+    ///
+    /// The registry forgets it first: a request with its key finds it in the journal from then on.
+    fn finish(&self, pending: &PendingWrite, ended: Completion) {
         self.durable.release(pending);
         if let Some(turn) = pending.turn() {
             self.durable.shared.scheduler.lock().leave(turn);

@@ -1,9 +1,11 @@
 //! Writes that outlast a crash: deferred ones, and those with an `Idempotency-Key`.
 //!
 //! A durable write is carried by the engine (`write/engine.rs`), with an entry in the journal:
-//! - `accept` takes it in, `reply` answers its caller; `pending` is the entry, `registry` all of
-//!   them.
-//! - `scheduler` chooses which deferred writes stand before their budgets, `enqueue` loads them.
+//! - `accept` takes it in, `reply` answers its caller.
+//! - `new_write` makes an entry and a record of a request. `pending` is the entry, `stage` what it
+//!   goes through, `registry` has all entries.
+//! - `defer` lets it wait if its caller does not, `scheduler` chooses which deferred writes stand
+//!   before their budgets, `enqueue` loads them.
 //! - `run` is the task of a write, `completion` records its end.
 //! - `recovery` goes on with what the last process left.
 //! - `requests` shows writes to the callers that made them, `operate` to operators.
@@ -22,7 +24,9 @@
 mod accept;
 mod checks;
 mod completion;
+mod defer;
 mod enqueue;
+mod new_write;
 mod operate;
 mod pending;
 mod rebind;
@@ -34,20 +38,21 @@ mod requests;
 mod retention;
 mod run;
 mod scheduler;
+mod stage;
 mod summary;
 mod workspace;
 
+pub(crate) use defer::ScheduledGuard;
 pub use operate::{Listing, Selection};
 pub(crate) use pending::PendingWrite;
 pub use recovery::{Recovered, RecoveryError};
-pub(crate) use registry::ScheduledGuard;
 pub use registry::{Durable, DurableBounds};
 
+use crate::error::GatewayError;
 use crate::exchange::request::short;
-use crate::journal::{JournalError, Remembered, State};
+use crate::journal::{Change, JournalError, Remembered, State};
 use crate::write::Writes;
 use retention::{AT_LEAST, Ended as EndedBefore};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// The pause before the journal is tried again, and before a budget for which there was no room.
@@ -56,28 +61,25 @@ pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) const NEVER: Duration = Duration::from_secs(86_400 * 365);
 
 impl Writes {
-    /// Brings deferred writes before their budgets, for as long as the future is polled. Another
-    /// future may take over from one that panicked.
-    pub async fn drive_deferred(self: Arc<Self>) {
-        loop {
-            let follows = |credential, turn, these: &_| self.lanes.follows(credential, turn, these);
-            let scheduled = self.durable.shared.scheduler.lock().schedule(follows);
-            for (pending, turn, line) in scheduled {
-                let scheduled = ScheduledGuard {
-                    durable: self.durable.clone(),
-                    turn,
-                    line,
-                };
-                self.schedule(pending, scheduled);
+    /// Commits changes to the journal, and reports how long that took.
+    pub(crate) async fn commit(&self, changes: Vec<Change>) -> Result<(), JournalError> {
+        let began = self.clock.now();
+        let result = self.durable.journal().commit(changes).await;
+        let took = self.clock.now().saturating_duration_since(began);
+        self.metrics.journal_committed(result.is_ok(), took);
+        result
+    }
+
+    /// Logs a failure of the journal, and returns the error for the caller.
+    pub(crate) fn journal_failed(&self, error: &JournalError) -> GatewayError {
+        match error {
+            JournalError::Full => {
+                tracing::error!("the journal's disk is full");
+                GatewayError::JournalFull
             }
-            tokio::select! {
-                () = self.durable.shared.wakeup.notified() => {}
-                freed = self.lanes.freed() => {
-                    let mut scheduler = self.durable.shared.scheduler.lock();
-                    for turn in freed {
-                        scheduler.ready(turn);
-                    }
-                }
+            other => {
+                tracing::error!(error = %other, "journal failure");
+                GatewayError::JournalBroken
             }
         }
     }

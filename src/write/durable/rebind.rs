@@ -19,7 +19,7 @@ use crate::tasks;
 use crate::write::Writes;
 use crate::write::durable::Durable;
 use crate::write::durable::checks::Verdict;
-use crate::write::durable::pending::{Key, NewWrite, PendingWrite};
+use crate::write::durable::pending::{Key, PendingState, PendingWrite};
 use crate::write::durable::record::KeptRequest;
 use crate::write::idempotency;
 use bytes::Bytes;
@@ -183,7 +183,7 @@ impl Writes {
                 Err(JournalError::Taken | JournalError::Absent) => {}
                 Err(error) => result = Err(self.journal_failed(&error)),
             }
-            self.let_go(&held.pending);
+            self.defer_again(&held.pending);
         }
         result.map(|()| moved)
     }
@@ -195,7 +195,7 @@ impl Writes {
         }
         let held = self.rewritten(pending, owner).await;
         if held.is_none() {
-            self.let_go(pending);
+            self.defer_again(pending);
         }
         held
     }
@@ -250,13 +250,6 @@ impl Writes {
         }))
     }
 
-    /// Lets a write go on with the token that it has.
-    fn let_go(&self, pending: &Arc<PendingWrite>) {
-        if let Some(place) = pending.not_cancelled() {
-            self.defer(pending, place);
-        }
-    }
-
     /// Moves a write to the lanes of its new owner, which the journal has.
     ///
     /// The new entry replaces the old one first, because callers that follow the old one look for
@@ -266,32 +259,27 @@ impl Writes {
             pending, context, ..
         } = held;
         let tries = pending.tries();
-        let new_write = NewWrite {
+        let next = PendingWrite {
             id: pending.id,
             credential: owner.credential,
             operation: context.operation.clone(),
             caller: pending.caller.clone(),
             urgency: pending.urgency,
-            key: held.key,
+            key: held.key.map(Box::new),
             summary: pending.summary.clone(),
             bytes: held.bytes,
             deferred: true,
             since: pending.since,
             accepted: pending.accepted,
+            state: PendingState::new(tries),
         };
-        let next = self.durable.replace(&pending, new_write, tries);
-        let mut scheduler = self.durable.shared.scheduler.lock();
+        let next = self.durable.replace(&pending, next);
         if let Some(turn) = pending.turn() {
-            scheduler.leave(turn);
+            self.durable.shared.scheduler.lock().leave(turn);
         }
-        let ahead = scheduler.len();
-        drop(scheduler);
         // Gives up its place in the old lanes, unless a task has that still.
         drop(pending.handed_over());
-        let budget = &context.operation.budget;
-        let expected = self.budgets.leaves_behind(owner.credential, budget, ahead);
-        let keys = self.order_keys(&context);
-        let mut place = self.lanes.enter_named(owner.credential, keys, expected);
+        let mut place = self.enter_lanes(&next, &context);
         // An attempt with the old token may still take effect. Later writes wait for that as
         // before.
         if let Some(until) = tries.doubt {

@@ -17,11 +17,10 @@ use crate::journal::{JournalError, Record, State, WriteId};
 use crate::limit::ledger::Left;
 use crate::write::Writes;
 use crate::write::decision::{RETRY_FOR, is_repeatable};
-use crate::write::durable::accept::summary_of;
-use crate::write::durable::pending::{Key, NewWrite, Tries};
+use crate::write::durable::new_write::summary_of;
+use crate::write::durable::pending::{Key, PendingState, PendingWrite, Tries};
 use crate::write::durable::record::KeptRequest;
 use crate::write::durable::scheduler::Pause;
-use crate::write::durable::summary::Summary;
 use crate::write::late_arrivals::{EarlierAttempts, Unfinished};
 use std::fmt;
 use std::sync::Arc;
@@ -140,7 +139,6 @@ impl Writes {
         attempts: Option<EarlierAttempts>,
         recovered: &mut Recovered,
     ) -> Result<(), RecoveryError> {
-        let bytes = record.request.len() + record.summary.len();
         let context = self.asked(kept, record.id)?;
         let had_left = record.state == State::Dispatched;
         let (first, until) = self.doubt(record, attempts);
@@ -150,17 +148,9 @@ impl Writes {
             first_doubt: had_left.then_some(first),
             doubt: had_left.then(|| until.unwrap_or(now)),
         };
-        // The keys are computed again, by the present routes.
-        let keys = self.order_keys(&context);
-        let summary = summary_of(&context).shortened();
-        let new_write = new_write(record, &context, summary, bytes);
-        let pending = self.durable.adopt(new_write, tries);
-        let ahead = self.durable.shared.scheduler.lock().len();
-        let budget = &context.operation.budget;
-        let expected = self
-            .budgets
-            .leaves_behind(context.credential, budget, ahead);
-        let mut place = self.lanes.enter_named(context.credential, keys, expected);
+        let pending = self.durable.adopt(entry(record, &context, tries));
+        // Its lanes are named again, by the present routes.
+        let mut place = self.enter_lanes(&pending, &context);
         if !had_left {
             recovered.queued += 1;
             self.defer(&pending, place);
@@ -202,28 +192,25 @@ impl Writes {
     }
 }
 
-/// Returns a recovered write as the registry takes it in, under its old id and key.
-fn new_write(
-    record: &Record,
-    context: &RequestContext,
-    summary: Summary,
-    bytes: usize,
-) -> NewWrite {
-    NewWrite {
+/// Returns the entry of a recovered write, under its old id and key.
+fn entry(record: &Record, context: &RequestContext, tries: Tries) -> PendingWrite {
+    let key = record.key.map(|hash| Key {
+        hash,
+        fingerprint: record.fingerprint,
+    });
+    PendingWrite {
         id: record.id,
         credential: context.credential,
         operation: context.operation.clone(),
         caller: context.caller.clone(),
         urgency: priority::urgency_of_write(&context.headers, true),
-        key: record.key.map(|hash| Key {
-            hash,
-            fingerprint: record.fingerprint,
-        }),
-        summary: Arc::new(summary),
-        bytes,
+        key: key.map(Box::new),
+        summary: Arc::new(summary_of(context).shortened()),
+        bytes: record.request.len() + record.summary.len(),
         // No caller waits for it.
         deferred: true,
         since: record.accepted,
         accepted: context.accepted,
+        state: PendingState::new(tries),
     }
 }

@@ -7,13 +7,14 @@
 //! Sends nothing, records nothing, and never waits.
 
 use crate::credential::Credential;
+use crate::error::GatewayError;
 use crate::journal::{Journal, KeyHash, Remembered, State, WriteId, WriteIds};
-use crate::lanes::Turn;
 use crate::metrics::DurableGauge;
 use crate::write::durable::checks::{self, Checks};
-use crate::write::durable::pending::{NewWrite, PendingWrite, Stage, Tries};
+use crate::write::durable::pending::PendingWrite;
 use crate::write::durable::retention::{Ended as EndedBefore, Retention};
-use crate::write::durable::scheduler::{LineKey, Scheduler};
+use crate::write::durable::scheduler::Scheduler;
+use crate::write::durable::stage::Stage;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
@@ -192,37 +193,38 @@ impl Durable {
     /// The claim holds from before the journal is asked until [`Durable::release`]. There is room
     /// only within four bounds: all writes and all bytes, and half of each for one peer and for one
     /// credential. Halves are rounded up, so that a bound of one write admits one.
-    pub(super) fn claim(&self, new_write: NewWrite) -> Claim {
+    pub(super) fn claim(&self, pending: PendingWrite) -> Claim {
         let bounds = &self.shared.bounds;
         let mut registry = self.shared.registry.lock();
-        let key = new_write.key.map(|key| (new_write.credential, key.hash));
+        let key = pending.key.as_ref();
+        let key = key.map(|key| (pending.credential, key.hash));
         if let Some(under_way) = key.and_then(|key| registry.by_key.get(&key)) {
             return Claim::UnderWay(under_way.clone());
         }
         // Nobody gets more than half, not even by one write. Who has no writes has no load yet, so
         // the size of a first write is checked by itself below.
-        let peer = registry.peers.get(&new_write.caller.peer);
-        let loads = [peer, registry.credentials.get(&new_write.credential)];
+        let peer = registry.peers.get(&pending.caller.peer);
+        let loads = [peer, registry.credentials.get(&pending.credential)];
         let is_share_full = loads.into_iter().flatten().any(|own| {
             own.writes >= bounds.writes.div_ceil(2)
-                || own.bytes + new_write.bytes > bounds.bytes.div_ceil(2)
+                || own.bytes + pending.bytes > bounds.bytes.div_ceil(2)
         });
         let is_full = is_share_full
             || registry.by_id.len() >= bounds.writes
-            || registry.bytes + new_write.bytes > bounds.bytes
-            || new_write.bytes > bounds.bytes.div_ceil(2);
+            || registry.bytes + pending.bytes > bounds.bytes
+            || pending.bytes > bounds.bytes.div_ceil(2);
         if is_full {
             return Claim::Full;
         }
-        let pending = Arc::new(PendingWrite::new(new_write, Tries::default()));
+        let pending = Arc::new(pending);
         registry.add(pending.clone());
         Claim::New(pending)
     }
 
     /// Adds a write that the last process left, whatever the bounds are now.
     /// The write was acknowledged, perhaps under larger bounds, and has to go on.
-    pub(super) fn adopt(&self, new_write: NewWrite, tries: Tries) -> Arc<PendingWrite> {
-        let pending = Arc::new(PendingWrite::new(new_write, tries));
+    pub(super) fn adopt(&self, pending: PendingWrite) -> Arc<PendingWrite> {
+        let pending = Arc::new(pending);
         self.shared.registry.lock().add(pending.clone());
         pending
     }
@@ -230,13 +232,8 @@ impl Durable {
     /// Replaces a write by another with the same id: it was given to another credential.
     ///
     /// Both steps happen under one lock, so that nobody finds the id missing.
-    pub(super) fn replace(
-        &self,
-        pending: &PendingWrite,
-        new_write: NewWrite,
-        tries: Tries,
-    ) -> Arc<PendingWrite> {
-        let next = Arc::new(PendingWrite::new(new_write, tries));
+    pub(super) fn replace(&self, pending: &PendingWrite, next: PendingWrite) -> Arc<PendingWrite> {
+        let next = Arc::new(next);
         let mut registry = self.shared.registry.lock();
         registry.remove(pending);
         registry.add(next.clone());
@@ -267,38 +264,10 @@ impl Durable {
         self.shared.registry.lock().remove(pending);
     }
 
-    /// Lets a deferred write wait to be scheduled.
-    ///
-    /// `is_ready` says whether its lanes are open. It is called under the lock of the scheduler.
-    pub(super) fn scheduler(
-        &self,
-        pending: &Arc<PendingWrite>,
-        turn: Turn,
-        is_ready: impl Fn() -> bool,
-    ) {
-        let line = line_of(pending);
-        let mut scheduler = self.shared.scheduler.lock();
-        scheduler.enter(turn, pending.clone(), line, pending.urgency, false);
-        // Its lanes may have opened before the scheduler knew it. Nobody reports that again.
-        if is_ready() {
-            scheduler.ready(turn);
-        }
-        drop(scheduler);
-        self.shared.wakeup.notify_one();
-    }
-}
-
-/// Returns what a write has in common with those that take turns with it in being scheduled.
-pub(super) fn line_of(pending: &PendingWrite) -> LineKey {
-    LineKey {
-        credential: pending.credential,
-        operation: pending.operation.name.clone(),
-        caller: pending.caller.clone(),
-        merges: pending
-            .operation
-            .merge
-            .as_ref()
-            .is_some_and(|merge| merge.enabled),
+    /// Ends a write that is not accepted, or not in the journal any more, with this error.
+    pub(crate) fn refuse(&self, pending: &PendingWrite, error: GatewayError) {
+        self.release(pending);
+        pending.set(Stage::Released(Some(error)));
     }
 }
 
@@ -353,24 +322,5 @@ impl Registry {
         if own.is_some_and(|own| !own.remove(pending.bytes)) {
             self.credentials.remove(&pending.credential);
         }
-    }
-}
-
-/// Counts a write among those that stand before a budget. Dropping it makes room for the next one,
-/// which the scheduler then chooses. A write drops it when it has its turn, or leaves its task.
-pub(crate) struct ScheduledGuard {
-    pub(super) durable: Durable,
-    pub(super) turn: Turn,
-    pub(super) line: LineKey,
-}
-
-impl Drop for ScheduledGuard {
-    fn drop(&mut self) {
-        self.durable
-            .shared
-            .scheduler
-            .lock()
-            .gone(self.turn, &self.line);
-        self.durable.shared.wakeup.notify_one();
     }
 }

@@ -11,11 +11,14 @@ use crate::exchange::edge::REPLAYED;
 use crate::exchange::error_response::seconds;
 use crate::exchange::request::RequestContext;
 use crate::exchange::response::Reply;
+use crate::exchange::timing::Timing;
 use crate::journal::{Record, State};
 use crate::metrics::Outcome;
 use crate::write::Writes;
-use crate::write::durable::pending::{Completion, Key, PendingWrite, Stage};
+use crate::write::durable::new_write::Durability;
+use crate::write::durable::pending::{Key, PendingWrite};
 use crate::write::durable::record::KeptAnswer;
+use crate::write::durable::stage::{Completion, Stage};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Response, StatusCode};
 use std::sync::Arc;
@@ -26,22 +29,6 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 /// The least time that a caller waits for a write that was sent: with `wait=0` it would otherwise
 /// never hear the answer to a write that is sent at once.
 const MOMENT: Duration = Duration::from_secs(1);
-
-/// Why a write is durable.
-#[derive(Clone, Debug)]
-pub(crate) struct Durability {
-    /// The `Idempotency-Key` of the request.
-    pub(super) key: Option<Vec<u8>>,
-    /// Whether the request says `Prefer: respond-async`.
-    pub(super) respond_async: bool,
-}
-
-impl Durability {
-    /// Returns whether its caller does not wait for the outcome.
-    pub(crate) fn is_deferred(&self) -> bool {
-        self.respond_async
-    }
-}
 
 impl Writes {
     /// Replies with where to ask as soon as the journal has the write.
@@ -74,7 +61,7 @@ impl Writes {
         durability: &Durability,
         until: Instant,
     ) -> Result<Option<Reply>, GatewayError> {
-        // Follows the stages of the write, and counts anew from each.
+        // Follows the stages of the write, and counts again from each.
         let mut pending = pending.clone();
         let mut stages = pending.watch();
         // Counts from the first attempt that is seen here, through all that follow.
@@ -144,7 +131,10 @@ impl Writes {
         }
     }
 
-    /// Returns a 202 with where to ask.
+    /// Returns a 202, whose body is the document that a `GET` of the write returns.
+    ///
+    /// `Location` says where to ask, and `Retry-After` when the write has probably ended. The reply
+    /// is given only once the journal has the write, since it is a promise.
     fn accepted_reply(&self, pending: &Arc<PendingWrite>, estimate: Duration) -> Reply {
         let document = self.document_of(pending).to_string();
         let mut response = Response::new(Body::held(document));
@@ -172,7 +162,20 @@ fn reply(ended: &Completion) -> Result<Reply, GatewayError> {
         return Err(GatewayError::WriteCancelled);
     }
     let answer = recorded_answer(ended.state, ended.answer.as_ref())?;
-    Ok(ended.reply(respond(answer)?))
+    // Measured by this process. A reply that is made from the journal has no times.
+    let timing = Timing {
+        queued: ended.queued,
+        upstream: ended.upstream,
+        throttled: ended.throttled,
+        merged: ended.merged,
+        sent: true,
+        progress: Arc::default(),
+    };
+    Ok(Reply {
+        timing,
+        standing: ended.standing.clone(),
+        ..Reply::new(respond(answer)?, Outcome::Written)
+    })
 }
 
 /// Returns the reply to a request whose write the journal has, as its key says.

@@ -23,8 +23,10 @@ use crate::exchange::response::Reply;
 use crate::journal::{Change, Filter, JournalError, Record, State, WriteId};
 use crate::tasks;
 use crate::write::Writes;
-use crate::write::durable::pending::{PendingWrite, Stage, TooLate};
+use crate::write::durable::defer::line_of;
+use crate::write::durable::pending::PendingWrite;
 use crate::write::durable::record::KeptAnswer;
+use crate::write::durable::stage::{Stage, TooLate};
 use crate::write::durable::summary::Summary;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Response, Uri};
@@ -191,9 +193,7 @@ impl Writes {
             // Absent: the journal has ended or removed it already, so it must not go on either.
             Ok(()) | Err(JournalError::Absent) => {}
             Err(error) => {
-                if let Some(place) = pending.not_cancelled() {
-                    self.defer(pending, place);
-                }
+                self.defer_again(pending);
                 return Err(self.journal_failed(&error));
             }
         }
@@ -236,7 +236,7 @@ impl Writes {
         let tries = pending.tries();
         let is_paused = {
             let scheduler = self.durable.shared.scheduler.lock();
-            scheduler.is_paused(&crate::write::durable::registry::line_of(pending))
+            scheduler.is_paused(&line_of(pending))
         };
         let state = match pending.stage() {
             Stage::Sent => State::Dispatched,

@@ -12,7 +12,8 @@ use crate::tasks;
 use crate::write::Writes;
 use crate::write::active::{ActiveWrite, Ending, RunEnd};
 use crate::write::durable::ScheduledGuard;
-use crate::write::durable::pending::{PendingWrite, PutBack, Stage};
+use crate::write::durable::pending::PendingWrite;
+use crate::write::durable::stage::Stage;
 use std::sync::Arc;
 
 impl Writes {
@@ -126,7 +127,7 @@ impl Writes {
         if self.is_draining() {
             return entry.parked(place);
         }
-        if let PutBack::GoesOn(place) = entry.put_back(place) {
+        if let Some(place) = entry.put_back(place) {
             self.defer(entry, place);
         }
     }
