@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// The pause of a peer after a wrong token.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 /// The interval at which the log reports wrong tokens.
-const TOLD_EVERY: Duration = Duration::from_secs(10);
+const REPORTED_EVERY: Duration = Duration::from_secs(10);
 /// The most peers with a pause of their own.
 const MOST_PEERS: usize = 1_024;
 
@@ -23,8 +23,9 @@ pub(super) struct Guesses {
     paused: HashMap<IpAddr, Instant>,
     /// The shared pause of peers that found no room.
     others: Option<Instant>,
-    told: Option<Instant>,
-    untold: u64,
+    /// The last report of wrong tokens in the log, and the number of those since.
+    reported: Option<Instant>,
+    unreported: u64,
 }
 
 impl Guesses {
@@ -43,13 +44,15 @@ impl Guesses {
         if let AdminPeer::Address(address) = peer {
             self.pause(whose(address), now);
         }
-        self.untold += 1;
-        let is_quiet = self.told.is_some_and(|told| now < told + TOLD_EVERY);
+        self.unreported += 1;
+        let is_quiet = self
+            .reported
+            .is_some_and(|last| now < last + REPORTED_EVERY);
         if is_quiet {
             return None;
         }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.untold))
+        self.reported = Some(now);
+        Some(std::mem::take(&mut self.unreported))
     }
 
     fn pause(&mut self, peer: IpAddr, now: Instant) {

@@ -41,7 +41,7 @@ impl Streams {
         now: Instant,
         build: impl FnOnce() -> Bytes + Send + 'static,
     ) -> Option<Bytes> {
-        // Locked while it is built: whoever waits gets the event that is being made.
+        // Locked while it is built: others that wait get the same event.
         let mut latest = self.latest.lock().await;
         if let Some((made, event)) = &*latest
             && now.saturating_duration_since(*made) < SHARED_FOR

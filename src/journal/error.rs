@@ -62,7 +62,7 @@ impl From<rusqlite::Error> for Fault {
 }
 
 impl Fault {
-    /// Returns what a caller is told. Neither SQLite's messages nor these have values in them.
+    /// Returns the error for a caller. Neither SQLite's messages nor these have values in them.
     pub(super) fn at(self, path: &Path) -> JournalError {
         let path = path.display();
         let remedy = "stop, put back a copy or move it away, and start again";

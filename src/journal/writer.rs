@@ -171,8 +171,8 @@ pub(super) fn truncate_log(connection: &Connection) -> rusqlite::Result<()> {
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
-/// The one task that writes. It owns the flag `has_writer` from its start to its end: whoever
-/// queues a commit while the flag is set relies on it.
+/// The one task that writes. It owns the flag `has_writer` from its start to its end. A
+/// caller that queues a commit while the flag is set relies on it.
 struct Writer {
     database: Arc<Database>,
     is_done: bool,

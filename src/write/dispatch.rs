@@ -131,7 +131,7 @@ impl Writes {
         for (recipient, end, place) in reports {
             // Every write that is sent has a place. Only shadow mode settles writes without one.
             if let Some(place) = place {
-                recipient.tell(AttemptReport {
+                recipient.report(AttemptReport {
                     end,
                     members: count,
                     place,
@@ -258,7 +258,7 @@ fn put_back(members: Vec<Member>, count: usize, end: impl Fn() -> MemberEnd) {
         let Member {
             recipient, place, ..
         } = member;
-        recipient.tell(AttemptReport {
+        recipient.report(AttemptReport {
             end: end(),
             members: count,
             place,

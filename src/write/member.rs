@@ -109,7 +109,7 @@ impl ReportRecipient {
     }
 
     /// Reports an attempt. If nobody waits for that any more, it is logged.
-    pub(super) fn tell(self, report: AttemptReport) {
+    pub(super) fn report(self, report: AttemptReport) {
         let context = self.context;
         let Err(unheard) = self.report.send(report) else {
             return;

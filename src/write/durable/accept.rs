@@ -141,10 +141,10 @@ impl Writes {
                     return Err(GatewayError::QueueFull { retry_after });
                 }
                 // Equal hashes, other fingerprints: the key was used for another request.
-                Claim::UnderWay(pending) if pending.key.as_deref() != key.as_ref() => {
+                Claim::Pending(pending) if pending.key.as_deref() != key.as_ref() => {
                     return Err(GatewayError::KeyReused);
                 }
-                Claim::UnderWay(pending) => {
+                Claim::Pending(pending) => {
                     let reply = self.await_end(&pending, &context, &durability, until);
                     if let Some(reply) = reply.await? {
                         return Ok(replayed(reply));

@@ -84,8 +84,8 @@ impl<W: Clone> Checks<W> {
         self.known.insert(credential, Known::Asking(wait, now));
     }
 
-    /// Notes what the API said.
-    pub(super) fn told(&mut self, credential: Credential, verdict: Verdict, now: Instant) {
+    /// Notes the answer of the API, or that there was none.
+    pub(super) fn answered(&mut self, credential: Credential, verdict: Verdict, now: Instant) {
         self.make_room(now);
         self.known.insert(credential, Known::Answered(verdict, now));
     }
@@ -139,7 +139,7 @@ mod tests {
             (Verdict::Unanswered, Look::Ask { again: true }),
         ] {
             let mut checks: Checks<()> = Checks::default();
-            checks.told(credential(1), verdict, now);
+            checks.answered(credential(1), verdict, now);
             let look = |after| checks.look(credential(1), now + after);
             assert_eq!(look(before), Look::Answered(verdict));
             assert_eq!(look(after), then);
@@ -155,12 +155,12 @@ mod tests {
                 0 => Verdict::Accepted,
                 _ => Verdict::Refused,
             };
-            checks.told(credential(n), verdict, now);
+            checks.answered(credential(n), verdict, now);
         }
-        checks.told(credential(MOST), Verdict::Refused, now + AGAIN);
+        checks.answered(credential(MOST), Verdict::Refused, now + AGAIN);
         assert_eq!(checks.known.len(), MOST / 2 + 1);
         for n in 0..3 * MOST {
-            checks.told(credential(n), Verdict::Accepted, now + AGAIN);
+            checks.answered(credential(n), Verdict::Accepted, now + AGAIN);
             assert!(checks.known.len() <= MOST);
         }
     }

@@ -179,6 +179,6 @@ impl Writes {
     /// Notes that the API has just answered this credential with 401.
     fn refused_lately(&self, credential: Credential) {
         let (mut checks, now) = (self.durable.shared.checks.lock(), self.clock.now());
-        checks.told(credential, Verdict::Refused, now);
+        checks.answered(credential, Verdict::Refused, now);
     }
 }

@@ -124,7 +124,7 @@ impl Writes {
             .shared
             .checks
             .lock()
-            .told(to, Verdict::Accepted, now);
+            .answered(to, Verdict::Accepted, now);
         self.taken_again(to).await;
         Ok(())
     }

@@ -95,7 +95,7 @@ pub(super) enum Claim {
     /// There is room, and this is its entry.
     New(Arc<PendingWrite>),
     /// A write with the same key has not ended.
-    UnderWay(Arc<PendingWrite>),
+    Pending(Arc<PendingWrite>),
     /// There is no room.
     Full,
 }
@@ -130,8 +130,8 @@ impl Durable {
     /// process that accepted it may be an earlier one.
     pub fn levels(&self, now: SystemTime) -> DurableGauge {
         let registry = self.shared.registry.lock();
-        let is_under_way = |pending: &&Arc<PendingWrite>| matches!(pending.stage(), Stage::Sent);
-        let dispatched = registry.by_id.values().filter(is_under_way).count();
+        let is_sent = |pending: &&Arc<PendingWrite>| matches!(pending.stage(), Stage::Sent);
+        let dispatched = registry.by_id.values().filter(is_sent).count();
         let (all, bytes) = (registry.by_id.len(), registry.bytes);
         let first = registry.by_id.values().map(|pending| pending.since).min();
         drop(registry);
@@ -198,8 +198,8 @@ impl Durable {
         let mut registry = self.shared.registry.lock();
         let key = pending.key.as_ref();
         let key = key.map(|key| (pending.credential, key.hash));
-        if let Some(under_way) = key.and_then(|key| registry.by_key.get(&key)) {
-            return Claim::UnderWay(under_way.clone());
+        if let Some(pending) = key.and_then(|key| registry.by_key.get(&key)) {
+            return Claim::Pending(pending.clone());
         }
         // Nobody gets more than half, not even by one write. Who has no writes has no load yet, so
         // the size of a first write is checked by itself below.

@@ -39,7 +39,7 @@ pub(crate) const PATH: &str = "/_gateway/writes";
 /// The length of a page by default and at most.
 const PAGE: usize = 50;
 const LONGEST_PAGE: usize = 500;
-/// The longest time after which a caller is told to look again.
+/// The longest `Retry-After` of a write that has not ended.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The resource that a path names.
@@ -212,8 +212,8 @@ impl Writes {
     /// Returns the time until it has probably ended.
     ///
     /// For a write in flight, the time that a response takes at most, as far as is known; else the
-    /// wait for its budget as well. Pauses and closed lanes are left out, since nobody knows their
-    /// end.
+    /// wait for its budget as well. Pauses and closed lanes are left out, since their end is
+    /// unknown.
     pub(super) fn until_end(&self, pending: &PendingWrite) -> Duration {
         let budget = &pending.operation.budget;
         let answer = self.budgets.answer_time(pending.credential, budget);
@@ -259,7 +259,7 @@ impl Writes {
             let ahead = self.ahead(pending);
             write["position"] = json!(ahead.map(|(waiting, scheduled)| waiting + scheduled + 1));
         }
-        pending.summary.tell(&mut write);
+        pending.summary.add_to(&mut write);
         json!({ "data": { "write": write } })
     }
 }
@@ -347,7 +347,7 @@ pub(super) fn document(record: &Record) -> Value {
         }
     }
     if let Some(summary) = Summary::decode(&record.summary) {
-        summary.tell(&mut write);
+        summary.add_to(&mut write);
     }
     if let Some(answer) = record.answer.as_ref().and_then(KeptAnswer::decode) {
         write["answer"] = answer_document(&answer);

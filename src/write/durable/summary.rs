@@ -77,7 +77,7 @@ impl Summary {
     }
 
     /// Adds the summary to a document about the write.
-    pub(super) fn tell(&self, write: &mut Value) {
+    pub(super) fn add_to(&self, write: &mut Value) {
         write["method"] = json!(self.method.as_str());
         write["path"] = json!(self.path);
         let shown = self.elements.iter().take(SHOWN);
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn a_document_has_who_asked_for_what() {
         let mut write = json!({ "state": "unknown" });
-        summary(101).tell(&mut write);
+        summary(101).add_to(&mut write);
         assert_eq!(write["elements"].as_array().unwrap().len(), SHOWN);
         write["elements"] = Value::Null;
         let expected = json!({

@@ -37,7 +37,7 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 const LONGEST_CHECK: Duration = Duration::from_secs(5);
 
 /// Returns what a verdict means for a write. Only a refusal by the API itself rejects it.
-fn told(verdict: Verdict) -> Result<(), GatewayError> {
+fn admitted(verdict: Verdict) -> Result<(), GatewayError> {
     match verdict {
         Verdict::Refused => Err(GatewayError::TokenRefused),
         Verdict::Accepted | Verdict::Unanswered => Ok(()),
@@ -45,20 +45,20 @@ fn told(verdict: Verdict) -> Result<(), GatewayError> {
 }
 
 /// Why a workspace is unknown.
-pub(super) enum Unsaid {
+pub(super) enum NoWorkspace {
     /// The API does not accept the credential.
     Refused,
     /// The API accepts it, but its answer names no workspace that is understood.
-    NotTold,
+    Unnamed,
     /// The API could not be asked, or did not answer.
     NoAnswer,
 }
 
-impl From<Unsaid> for GatewayError {
-    fn from(why: Unsaid) -> Self {
+impl From<NoWorkspace> for GatewayError {
+    fn from(why: NoWorkspace) -> Self {
         match why {
-            Unsaid::Refused => Self::BadRequest("The API does not take the new token"),
-            Unsaid::NotTold | Unsaid::NoAnswer => Self::UpstreamUnreachable {
+            NoWorkspace::Refused => Self::BadRequest("The API does not take the new token"),
+            NoWorkspace::Unnamed | NoWorkspace::NoAnswer => Self::UpstreamUnreachable {
                 message: "The API did not say which workspace the new token belongs to.",
                 waited: Waited::InVain,
             },
@@ -82,17 +82,17 @@ impl Writes {
         let (mut answer, since) = {
             let mut checks = durable.checks.lock();
             match checks.look(context.credential, now) {
-                Look::Answered(verdict) => return told(verdict),
+                Look::Answered(verdict) => return admitted(verdict),
                 Look::Join(answer, since) => (answer, since),
                 // The configuration says that the API is not asked: any token may defer writes.
                 Look::Ask { .. } if !durable.bounds.workspaces => return Ok(()),
                 Look::Ask { again } => {
                     // A caller that invents tokens pays for each question.
                     self.quotas.charge(&context.caller)?;
-                    let (tell, answer) = watch::channel(None);
+                    let (answering, answer) = watch::channel(None);
                     checks.asking(context.credential, answer.clone(), now);
                     drop(checks);
-                    self.ask_about(context, again, tell);
+                    self.ask_about(context, again, answering);
                     (answer, now)
                 }
             }
@@ -114,17 +114,17 @@ impl Writes {
                 "cannot check the credential with the API: the write is accepted anyway"
             );
         }
-        told(verdict)
+        admitted(verdict)
     }
 
     /// Asks the API about the credential of a write. That goes on if the caller hangs up.
     ///
-    /// `again` says that the API was asked before. `tell` is how waiting writes hear of the answer.
+    /// `again` says that the API was asked before. Waiting writes get its verdict by `answering`.
     fn ask_about(
         self: &Arc<Self>,
         context: &RequestContext,
         again: bool,
-        tell: watch::Sender<Option<Verdict>>,
+        answering: watch::Sender<Option<Verdict>>,
     ) {
         let (writes, credential) = (self.clone(), context.credential);
         let authorization = context.headers.get(AUTHORIZATION).cloned();
@@ -136,9 +136,9 @@ impl Writes {
             };
             let now = writes.clock.now();
             let checks = &writes.durable.shared.checks;
-            // Noted before anybody is told: a write that arrives in between finds the answer.
-            checks.lock().told(credential, verdict, now);
-            let _ = tell.send(Some(verdict));
+            // Noted before it is sent: a write that arrives in between finds the answer.
+            checks.lock().answered(credential, verdict, now);
+            let _ = answering.send(Some(verdict));
             let waits = writes.durable.has_writes(credential);
             match verdict {
                 Verdict::Refused if waits => writes.pause_credential(credential).await,
@@ -187,9 +187,9 @@ impl Writes {
                 }
                 Verdict::Accepted
             }
-            Err(Unsaid::Refused) => Verdict::Refused,
-            Err(Unsaid::NotTold) => Verdict::Accepted,
-            Err(Unsaid::NoAnswer) => Verdict::Unanswered,
+            Err(NoWorkspace::Refused) => Verdict::Refused,
+            Err(NoWorkspace::Unnamed) => Verdict::Accepted,
+            Err(NoWorkspace::NoAnswer) => Verdict::Unanswered,
         }
     }
 
@@ -200,31 +200,34 @@ impl Writes {
     pub(super) async fn workspace_of(
         &self,
         authorization: &HeaderValue,
-    ) -> Result<WorkspaceHash, Unsaid> {
+    ) -> Result<WorkspaceHash, NoWorkspace> {
         let context = self.ask_for_workspace(authorization)?;
-        let permit = self.next_permit(&context).await.ok_or(Unsaid::NoAnswer)?;
+        let permit = self
+            .next_permit(&context)
+            .await
+            .ok_or(NoWorkspace::NoAnswer)?;
         let request: Request<Bytes> = context.forwarded();
         let came = self
             .attempts
             .attempt(&context.operation, context.credential, permit, request);
         let AttemptOutcome::Answer(answer) = came.await else {
-            return Err(Unsaid::NoAnswer);
+            return Err(NoWorkspace::NoAnswer);
         };
         let (head, body) = answer.response.into_parts();
         match head.status {
             // 401 is the only refusal. A 5xx says nothing about the token, and any other answer
             // only that the API knows it.
             StatusCode::OK => {}
-            StatusCode::UNAUTHORIZED => return Err(Unsaid::Refused),
-            status if status.is_server_error() => return Err(Unsaid::NoAnswer),
-            _ => return Err(Unsaid::NotTold),
+            StatusCode::UNAUTHORIZED => return Err(NoWorkspace::Refused),
+            status if status.is_server_error() => return Err(NoWorkspace::NoAnswer),
+            _ => return Err(NoWorkspace::Unnamed),
         }
         let Read::Whole(bytes) = body::read(body, LONGEST_ANSWER).await else {
-            return Err(Unsaid::NotTold);
+            return Err(NoWorkspace::Unnamed);
         };
-        let document: Value = serde_json::from_slice(&bytes).map_err(|_| Unsaid::NotTold)?;
+        let document: Value = serde_json::from_slice(&bytes).map_err(|_| NoWorkspace::Unnamed)?;
         let id = document["data"]["workspace"]["id"].as_str();
-        let id = id.ok_or(Unsaid::NotTold)?;
+        let id = id.ok_or(NoWorkspace::Unnamed)?;
         Ok(self.router.hasher.hash(&[b"workspace", id.as_bytes()]))
     }
 
@@ -257,7 +260,10 @@ impl Writes {
     ///
     /// # Errors
     /// If the routes do not know that operation.
-    fn ask_for_workspace(&self, authorization: &HeaderValue) -> Result<RequestContext, Unsaid> {
+    fn ask_for_workspace(
+        &self,
+        authorization: &HeaderValue,
+    ) -> Result<RequestContext, NoWorkspace> {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, authorization.clone());
         // A new request has the method `GET` and the path `/`.
@@ -266,6 +272,6 @@ impl Writes {
         let (head, ()) = request.into_parts();
         self.router
             .understand(head, self.clock.now())
-            .map_err(|_| Unsaid::NoAnswer)
+            .map_err(|_| NoWorkspace::NoAnswer)
     }
 }
