@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::classify::chain;
+use super::causes::chain;
 use crate::clock::Clock;
 
 /// The reason why a body ended early. The frames returned until then are not the whole response.

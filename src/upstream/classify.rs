@@ -16,38 +16,12 @@
 //!
 //! Check these again before you upgrade one of the three libraries.
 
-use std::error::Error;
-use std::fmt;
-
 use hyper_util::client::legacy;
 
-use super::client::Attempt;
+use super::attempt::Attempt;
+use super::causes::find;
+use super::failure::ConnectFailure;
 use super::outcome::{NotSent, Unknown};
-
-/// A failure to establish a connection.
-#[derive(Debug)]
-pub(super) struct ConnectFailure {
-    pub(super) reason: NotSent,
-    source: Option<Box<dyn Error + Send + Sync>>,
-}
-
-impl ConnectFailure {
-    pub(super) fn new(reason: NotSent, source: Option<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { reason, source }
-    }
-}
-
-impl fmt::Display for ConnectFailure {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "no connection to the upstream ({})", self.reason)
-    }
-}
-
-impl Error for ConnectFailure {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_ref().map(|source| source.as_ref() as _)
-    }
-}
 
 /// Whether the failed request had been handed to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,15 +43,15 @@ pub(super) fn classify(error: &legacy::Error, handed: Handed) -> Attempt {
         return Attempt::NotSent(reason);
     }
     // The first error is the one that the connection reported. The others are its causes.
-    let told = find::<hyper::Error>(error);
+    let reported = find::<hyper::Error>(error);
     let stream = find::<h2::Error>(error);
-    if told.is_some_and(hyper::Error::is_canceled) {
+    if reported.is_some_and(hyper::Error::is_canceled) {
         return Attempt::NotSent(NotSent::ClosedBeforeSending);
     }
     if stream.is_some_and(refused_stream) {
         return Attempt::NotSent(NotSent::Unprocessed);
     }
-    let is_malformed = told.is_some_and(hyper::Error::is_parse) || stream.is_some_and(is_ours);
+    let is_malformed = reported.is_some_and(hyper::Error::is_parse) || stream.is_some_and(is_ours);
     Attempt::Unknown(if is_malformed {
         Unknown::Malformed
     } else if handed == Handed::ToKept && !stream.is_some_and(h2::Error::is_reset) {
@@ -94,24 +68,4 @@ fn is_ours(error: &h2::Error) -> bool {
 
 fn refused_stream(error: &h2::Error) -> bool {
     error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
-}
-
-/// The first error of type `T` in the chain, which starts with `error`.
-pub(super) fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    causes(error).find_map(|error| error.downcast_ref())
-}
-
-/// The whole chain on one line, for logs.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
-    causes(error)
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
-}
-
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
-        let error: &'a (dyn Error + 'static) = *error;
-        error.source()
-    })
 }

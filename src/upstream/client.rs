@@ -28,9 +28,11 @@ use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection}
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 
+use super::attempt::Attempt;
 use super::base::Base;
 use super::body::{AnswerBody, End, Limits};
-use super::classify::{Handed, chain, classify};
+use super::causes::chain;
+use super::classify::{Handed, classify};
 use super::connect::{Connector, Plan};
 use super::dial::{Dial, MemoryConnector};
 use super::framing;
@@ -92,21 +94,6 @@ pub struct ClientSpec {
 /// A request extension that sends the request on a new connection.
 #[derive(Clone, Copy, Debug)]
 pub struct NewConnection;
-
-/// The outcome of one attempt.
-#[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "made once for each request, and mostly the large one"
-)]
-pub enum Attempt {
-    /// The head of the final response arrived; the body follows.
-    Answered(Response<AnswerBody>),
-    /// The request was certainly not carried out.
-    NotSent(NotSent),
-    /// The request may have been carried out.
-    Unknown(Unknown),
-}
 
 impl ClientSpec {
     fn bounded(mut self) -> Self {

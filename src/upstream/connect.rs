@@ -31,8 +31,9 @@ use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tower::{Service, ServiceExt as _};
 
-use super::classify::{ConnectFailure, chain};
+use super::causes::chain;
 use super::dial::{BoxFuture, Dial, Io, Stream};
+use super::failure::ConnectFailure;
 use super::life::Life;
 use super::outcome::NotSent;
 use super::proxy::{Gate, Route};

@@ -28,7 +28,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tower::{Service, ServiceExt as _};
 
-use super::classify::{ConnectFailure, find};
+use super::causes::find;
+use super::failure::ConnectFailure;
 use super::outcome::NotSent;
 
 /// The longest time without an acknowledgement before a connection counts as lost, however large

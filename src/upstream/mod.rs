@@ -11,12 +11,15 @@
 //! This module does not decide when to send a request, whether to retry it, or which headers to
 //! forward. Its callers do.
 
+mod attempt;
 mod base;
 mod body;
+mod causes;
 mod classify;
 mod client;
 mod connect;
 mod dial;
+mod failure;
 mod framing;
 mod life;
 mod outcome;
@@ -27,9 +30,10 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use attempt::Attempt;
 pub use base::{Base, BaseError};
 pub use body::{AnswerBody, BodyError};
-pub use client::{Attempt, Client, ClientSpec, NewConnection};
+pub use client::{Client, ClientSpec, NewConnection};
 pub use dial::MemoryConnector;
 pub use outcome::{NotSent, UNREADABLE, Unknown};
 pub use proxy::{ProxyRules, ProxyVariables};

@@ -323,13 +323,6 @@ const IN_CIRCLES: &[&str] = &[
     "limit/budgets.rs",
     "limit/budgets/state.rs",
     "limit/ticket.rs",
-    "trace/export.rs",
-    "trace/mod.rs",
-    "upstream/body.rs",
-    "upstream/classify.rs",
-    "upstream/client.rs",
-    "upstream/connect.rs",
-    "upstream/dial.rs",
 ];
 
 #[test]
