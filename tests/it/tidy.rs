@@ -339,7 +339,6 @@ fn no_circle_of_files() {
 #[rustfmt::skip]
 const SPARSELY_COMMENTED: &[&str] = &[
     "server/line.rs",
-    "upstream/client.rs",
 ];
 
 /// Lines of a file that explains itself.
