@@ -1,13 +1,12 @@
-//! How long a caller may take to send a head and to accept a response.
+//! The times that a caller may take, and the deadline of the next head. `timed_stream.rs` applies
+//! the times of a response.
 //!
 //! hyper would set and clear a timer for every head. Here a timer runs on while heads arrive in
-//! time, and is compared with the real deadline only when it fires. Callers that are quick cost no
-//! timer at all.
+//! time, and is compared with the real deadline only when it fires.
 //!
 //! The connection counts heads. A deadline is kept with the count at which it was set and is valid
 //! only while that is unchanged, so nothing has to be reset for each request.
 
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -25,46 +24,6 @@ pub struct LinePatience {
     pub piece: Duration,
     /// For the rest of a response, from the first write that it did not accept.
     pub answer: Duration,
-}
-
-/// The deadline of the response that a caller is slow to accept.
-#[derive(Debug, Default)]
-pub(super) struct WriteDeadline {
-    /// A timer that runs while the caller accepts no bytes.
-    stalled: Option<Pin<Box<Sleep>>>,
-    /// The head count and the deadline of the response.
-    answer_by: Option<(u32, Instant)>,
-}
-
-impl WriteDeadline {
-    /// Returns the result of a write, and fails one that the caller blocks for too long.
-    pub(super) fn in_time<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        polled: Poll<io::Result<T>>,
-        heads: u32,
-        patience: &LinePatience,
-    ) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.stalled = None;
-            return polled;
-        }
-        let answer_by = &mut self.answer_by;
-        let stalled = self.stalled.get_or_insert_with(|| {
-            let from_now = |time| sleep(time).deadline();
-            // Until now the caller accepted everything, so its time begins here. Callers that never
-            // block cost no reading of the clock.
-            let by = match *answer_by {
-                Some((same, by)) if same == heads => by,
-                _ => from_now(patience.answer),
-            };
-            *answer_by = Some((heads, by));
-            Box::pin(sleep_until(by.min(from_now(patience.piece))))
-        });
-        ready!(stalled.as_mut().poll(context));
-        let why = "the caller does not take its answer";
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
-    }
 }
 
 /// What has arrived of a head that is overdue.

@@ -1,8 +1,9 @@
 //! The byte stream of a connection, watched for what hyper does not report: an ambiguous head, a
-//! caller that hung up while it waits, and a caller that does not read its response.
+//! caller that hung up while it waits, a head that is late, and bytes that are not a request.
 //!
-//! **Slow readers.** hyper polls a response body, and with it the body's deadlines, only after the
-//! socket has accepted what came before. So a caller that reads nothing is detected here.
+//! hyper reads and writes here as on a socket. The line parses no requests. It passes all bytes on
+//! unchanged, with two exceptions: hyper's bare response to a malformed request is replaced, and
+//! the preface of HTTP/2 is answered before hyper sees it.
 //!
 //! **Malformed requests.** hyper answers bytes that are not a request with a bare status. The line
 //! recognises that response, because it comes while no request is served and everything written
@@ -12,37 +13,27 @@
 //!
 //! An overdue head that began is answered with 408. Without a first byte there is no response.
 //!
-//! **Closing.** A connection that is closed while bytes still arrive is reset, and the reset may
-//! overtake the response. So [`Line::close`] reads and drops some of them first (RFC 9112, section
-//! 9.6).
-//!
-//! The line parses no requests and passes all bytes on unchanged.
+//! The line combines three parts that know nothing of each other's state. `presence.rs` finds out
+//! whether the caller has gone, `timed_stream.rs` whether it accepts its response, and `linger.rs`
+//! reads the rest before the connection closes.
 
-use super::deadlines::{HeadDeadline, HeadPart, LinePatience, WriteDeadline};
+use super::deadlines::{HeadDeadline, HeadPart, LinePatience};
 use super::framing::Framing;
+use super::linger::linger;
 use super::notes::{ConnectionStage, Notes};
-use super::presence::{INTERIM, Presence, RESET_WITHIN, Round};
+use super::preface::{Preface, PrefaceMatch};
+use super::presence::Presence;
 use super::refusals::{MalformedReplies, reason_of};
+use super::timed_stream::TimedStream;
 use crate::metrics::Malformed;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{sleep, timeout};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// The most bytes read ahead while a request waits.
 const AHEAD: usize = 1024;
-/// The first line of HTTP/2 with prior knowledge (RFC 9113, section 3.4).
-const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
-/// The most bytes of an answered request that are read and dropped before the connection closes. A
-/// caller that sends more is reset.
-const LINGER_BYTES: u64 = 64 * 1024 * 1024;
-/// The longest time for that. It bounds how long a closed connection still occupies a descriptor.
-const LINGER: Duration = Duration::from_secs(10);
-/// The time bound while the gateway stops: enough for the caller to read its response.
-const LINGER_STOPPED: Duration = Duration::from_secs(1);
 
 /// A connection whose reads and writes are watched.
 ///
@@ -50,43 +41,44 @@ const LINGER_STOPPED: Duration = Duration::from_secs(1);
 /// were set, and are valid only while it is unchanged. So nothing has to be reset for each request.
 #[derive(Debug)]
 pub struct Line<I> {
-    inner: I,
+    stream: TimedStream<I>,
     notes: Notes,
     patience: LinePatience,
     refusals: MalformedReplies,
     framing: Framing,
-    /// The length of the HTTP/2 preface read so far; `None` once the connection began otherwise.
-    opening: Option<usize>,
-    /// The response to bytes that are not a request, and how much of it is written.
+    preface: Preface,
+    /// The response to bytes that are not a request, and how much of it is written. Once it is set,
+    /// hyper reads the end of the input, so that it closes the connection.
     refusal: Option<(Vec<u8>, usize)>,
     /// The head count at which everything of hyper's was sent and no request was served.
-    all_left: Option<u32>,
-    /// The bytes read while a request waited, for hyper to read later.
+    all_sent: Option<u32>,
+    /// The bytes read that hyper has not seen. They arrived while a request waited, or may become
+    /// the preface of HTTP/2.
     ahead: Vec<u8>,
     presence: Presence,
-    writes: WriteDeadline,
     next_head: HeadDeadline,
 }
 
 impl<I> Line<I> {
-    /// Watches `inner`.
+    /// Watches `inner`. The service of the connection and the line share `notes`.
     pub fn new(inner: I, notes: Notes, patience: LinePatience, refusals: MalformedReplies) -> Self {
         Self {
-            inner,
+            stream: TimedStream::new(inner, notes.clone(), patience),
             notes,
             patience,
             refusals,
             framing: Framing::default(),
-            opening: Some(0),
+            preface: Preface::new(),
             refusal: None,
-            all_left: Some(0),
+            all_sent: Some(0),
             ahead: Vec::new(),
             presence: Presence::Open,
-            writes: WriteDeadline::default(),
             next_head: HeadDeadline::default(),
         }
     }
 
+    /// Notes what was read. Every byte must pass here exactly once and in order, before hyper sees
+    /// it. Otherwise the framing would take the bytes of a body for a head.
     fn note(&mut self, read: &[u8]) {
         // The stage decides what the bytes are. Between requests they belong to a head.
         if !read.is_empty() && self.notes.is_head_next() {
@@ -100,7 +92,7 @@ impl<I> Line<I> {
 
     /// Returns whether bytes written now respond to no request: hyper found a malformed one.
     fn is_unasked(&self) -> bool {
-        self.notes.stage() == ConnectionStage::None && self.all_left == Some(self.notes.heads())
+        self.notes.stage() == ConnectionStage::None && self.all_sent == Some(self.notes.heads())
     }
 
     /// Starts the response to bytes that are not a request. Only the first reason counts.
@@ -110,35 +102,6 @@ impl<I> Line<I> {
             self.notes.note_refused(why, refusal.id);
             self.refusal = Some((refusal.bytes, 0));
         }
-    }
-
-    /// Returns whether the first bytes of a connection are, or may become, the HTTP/2 preface. The
-    /// line answers that, and hyper sees nothing of it.
-    fn may_be_http2(&mut self, bytes: &[u8]) -> bool {
-        let Some(matched) = self.opening else {
-            return false;
-        };
-        let expected = HTTP2.get(matched..).unwrap_or_default();
-        let common = bytes.len().min(expected.len());
-        if bytes.get(..common) != expected.get(..common) {
-            self.opening = None;
-            return false;
-        }
-        self.opening = Some(matched + common);
-        if common == expected.len() {
-            self.refuse(Malformed::Http2);
-        }
-        true
-    }
-
-    /// Returns the result of a write, and fails one that the caller blocks for too long.
-    fn in_time<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        polled: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        let heads = self.notes.heads();
-        self.writes.in_time(context, polled, heads, &self.patience)
     }
 
     /// Fails a read that found nothing, if the head is overdue, or answers what there is of it (RFC
@@ -154,119 +117,67 @@ impl<I> Line<I> {
                 self.refuse(Malformed::Timeout);
                 Ok(())
             }
+            // No byte to answer, or the response before was not sent completely: a 408 would end up
+            // in the middle of it.
             Poll::Ready(_) => {
                 let why = "the head of a request did not come in time";
                 Err(io::Error::new(io::ErrorKind::TimedOut, why))
             }
         }
     }
-}
 
-impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
-    /// Finds out whether the caller is still there. Called while a request waits for its response
-    /// head, and after everything sent before was accepted.
-    fn watch(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        loop {
-            match &mut self.presence {
-                Presence::Open => {
-                    if !self.ahead.is_empty() || !self.input_ends(context)? {
-                        return Ok(());
-                    }
-                    self.presence = if self.notes.stage() == ConnectionStage::Waiting {
-                        Presence::Asking(0, Round::First)
-                    } else {
-                        Presence::Listening
-                    };
-                }
-                Presence::Asking(..) => {
-                    if self.poll_asked(context)?.is_pending() {
-                        return Ok(());
-                    }
-                }
-                Presence::Asked(timer) => {
-                    if timer.as_mut().poll(context).is_pending() {
-                        return Ok(());
-                    }
-                    self.presence = Presence::Asking(0, Round::Second);
-                }
-                // After the response, the deadline of the next head ends the connection.
-                Presence::Listening => return Ok(()),
-            }
-        }
-    }
-
-    /// Returns whether the input has ended. Bytes that arrived instead are kept, and the caller is
-    /// not watched until hyper has read them.
-    fn input_ends(&mut self, context: &mut Context<'_>) -> io::Result<bool> {
-        let mut bytes = [0; AHEAD];
-        let mut buffer = ReadBuf::new(&mut bytes);
-        match Pin::new(&mut self.inner).poll_read(context, &mut buffer)? {
-            Poll::Pending => return Ok(false),
-            // A task that waits for them, for instance for the rest of a body, must look again.
-            Poll::Ready(()) => context.waker().wake_by_ref(),
-        }
-        self.note(buffer.filled());
-        self.ahead.extend_from_slice(buffer.filled());
-        Ok(buffer.filled().is_empty())
-    }
-
-    /// Writes the rest of an interim response that has begun.
-    fn poll_asked(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Presence::Asking(written, round) = &mut self.presence {
-            let rest = INTERIM.get(*written..).unwrap_or_default();
-            if rest.is_empty() {
-                self.presence = match round {
-                    Round::First => Presence::Asked(Box::pin(sleep(RESET_WITHIN))),
-                    Round::Second => Presence::Listening,
-                };
-                break;
-            }
-            // Checked before the first byte only: a begun interim response must be completed, or it
-            // would corrupt the response that follows.
-            if *written == 0 && self.notes.stage() != ConnectionStage::Waiting {
-                self.presence = Presence::Listening;
-                break;
-            }
-            let polled = Pin::new(&mut self.inner).poll_write(context, rest);
-            match ready!(self.in_time(context, polled))? {
-                // A socket that accepts nothing without blocking is broken; another try would loop
-                // for ever.
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                more => {
-                    if let Presence::Asking(written, _) = &mut self.presence {
-                        *written += more;
-                    }
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
     /// Moves bytes read ahead into `buffer`.
     fn take_ahead(&mut self, buffer: &mut ReadBuf<'_>) {
         let most = buffer.remaining().min(self.ahead.len());
         buffer.put_slice(self.ahead.split_at(most).0);
         self.ahead.drain(..most);
     }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
+    /// Finds out whether the caller is still there. Called while a request waits for its response
+    /// head, and after everything sent before was accepted. hyper does not look for the end of the
+    /// input (`half_close` in `conn.rs`), so a read here does.
+    fn watch(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if matches!(self.presence, Presence::Open) {
+            // A caller cannot fill the memory: no more is read ahead until hyper has taken this.
+            if !self.ahead.is_empty() {
+                return Ok(());
+            }
+            match self.poll_read_ahead(context)? {
+                Poll::Ready(0) => self.presence = Presence::after_input(self.notes.stage()),
+                Poll::Ready(_) | Poll::Pending => return Ok(()),
+            }
+        }
+        self.presence
+            .advance(context, &mut self.stream, &self.notes)
+    }
+
+    /// Reads what hyper does not want yet, and returns the number of bytes; none means the end of
+    /// the input. The bytes are kept, and the caller is not watched until hyper has read them.
+    fn poll_read_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut bytes = [0; AHEAD];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+        // A task that waits for them, for instance for the rest of a body, must look again.
+        context.waker().wake_by_ref();
+        self.note(buffer.filled());
+        self.ahead.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    /// Writes the rest of an interim response that has begun.
+    fn poll_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.presence
+            .poll_interim(context, &mut self.stream, &self.notes)
+    }
 
     /// Writes the rest of the response to bytes that are not a request.
     fn poll_refusal(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some((bytes, written)) = &self.refusal
-            && let rest @ [_, ..] = bytes.get(*written..).unwrap_or_default()
-        {
-            let polled = Pin::new(&mut self.inner).poll_write(context, rest);
-            match ready!(self.in_time(context, polled))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                more => {
-                    if let Some((_, written)) = &mut self.refusal {
-                        *written += more;
-                    }
-                }
-            }
+        match &mut self.refusal {
+            Some((bytes, written)) => self.stream.poll_write_rest(context, bytes, written),
+            None => Poll::Ready(Ok(())),
         }
-        Poll::Ready(Ok(()))
     }
 
     /// Closes the connection.
@@ -279,16 +190,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
             return;
         }
         if self.refusal.is_some() || self.notes.is_body_unread() {
-            let mut rest = self.inner.take(LINGER_BYTES);
-            let mut nowhere = tokio::io::sink();
-            let stopped = async {
-                stopped.await;
-                sleep(LINGER_STOPPED).await;
-            };
-            tokio::select! {
-                _ = timeout(LINGER, tokio::io::copy(&mut rest, &mut nowhere)) => {}
-                () = stopped => {}
-            }
+            linger(self.stream, stopped).await;
         }
     }
 }
@@ -300,7 +202,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<I> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.opening.is_none() && !this.ahead.is_empty() {
+        if !this.preface.may_continue() && !this.ahead.is_empty() {
             this.take_ahead(buffer);
             return Poll::Ready(Ok(()));
         }
@@ -310,11 +212,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<I> {
             if this.refusal.is_some() {
                 return Poll::Ready(Ok(()));
             }
-            if Pin::new(&mut this.inner)
-                .poll_read(context, buffer)?
-                .is_pending()
-            {
+            let polled = Pin::new(&mut this.stream).poll_read(context, buffer)?;
+            if polled.is_pending() {
                 this.head_in_time(context)?;
+                // An overdue head may have been answered just now.
                 match this.refusal {
                     Some(_) => continue,
                     None => return Poll::Pending,
@@ -322,13 +223,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<I> {
             }
             let read = buffer.filled().get(before..).unwrap_or_default();
             this.note(read);
-            if read.is_empty() || !this.may_be_http2(read) {
-                break;
+            match this.preface.feed(read) {
+                PrefaceMatch::None => break,
+                PrefaceMatch::Part => {}
+                PrefaceMatch::Whole => this.refuse(Malformed::Http2),
             }
+            // Hidden from hyper until it is certain what the connection speaks.
             this.ahead.extend_from_slice(read);
             buffer.set_filled(before);
         }
-        this.opening = None;
         if !this.ahead.is_empty() {
             // The bytes began like the HTTP/2 preface and went on differently.
             let rest = buffer.filled().get(before..).unwrap_or_default();
@@ -347,14 +250,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         // The interim response comes first: bytes of hyper's must not end up in the middle of it.
-        ready!(self.poll_asked(context))?;
+        ready!(self.poll_interim(context))?;
         if self.is_unasked() {
             // Reported as written, so that hyper believes its bare status sent.
             self.refuse(reason_of(bytes));
             return Poll::Ready(Ok(bytes.len()));
         }
-        let polled = Pin::new(&mut self.inner).poll_write(context, bytes);
-        self.in_time(context, polled)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -366,23 +268,22 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<I> {
             let first = slices.iter().find(|slice| !slice.is_empty());
             return self.poll_write(context, first.map_or(&[][..], |slice| &**slice));
         }
-        ready!(self.poll_asked(context))?;
-        let polled = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
-        self.in_time(context, polled)
+        ready!(self.poll_interim(context))?;
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     /// hyper flushes after each poll in which it wrote everything. That is the moment to watch the
     /// caller.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_refusal(context))?;
-        let polled = Pin::new(&mut self.inner).poll_flush(context);
-        ready!(self.in_time(context, polled))?;
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
         match self.notes.stage() {
-            ConnectionStage::None => self.all_left = Some(self.notes.heads()),
+            // Until the next head, hyper writes nothing but its status for a malformed request.
+            ConnectionStage::None => self.all_sent = Some(self.notes.heads()),
             ConnectionStage::Waiting | ConnectionStage::WaitingSilently => self.watch(context)?,
             ConnectionStage::Answered => {}
         }
@@ -391,8 +292,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<I> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_refusal(context))?;
-        let polled = Pin::new(&mut self.inner).poll_shutdown(context);
-        self.in_time(context, polled)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

@@ -13,11 +13,15 @@ pub mod deadlines;
 pub mod descriptors;
 pub mod framing;
 pub mod line;
+mod linger;
 #[cfg(unix)]
 pub mod local;
 pub mod notes;
+mod peers;
+mod preface;
 mod presence;
 pub mod refusals;
+mod timed_stream;
 
 use crate::exchange::body::OuterBody;
 use crate::metrics::Connections;
@@ -26,13 +30,12 @@ use body::RequestBody;
 use conn::ConnectionBounds;
 use http::{Request, Response};
 use hyper::service::Service;
-use parking_lot::Mutex;
+use peers::Peers;
 use refusals::MalformedReplies;
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,39 +132,6 @@ pub async fn serve<S>(
     let _ = stopping.send(true);
     // Each connection holds a receiver until it is closed.
     stopping.closed().await;
-}
-
-/// The number of connections per peer.
-#[derive(Clone, Debug, Default)]
-struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// A guard that counts one connection of a peer.
-#[derive(Debug)]
-struct OfPeer(Peers, IpAddr);
-
-impl Peers {
-    fn take(&self, peer: IpAddr, most: usize) -> Option<OfPeer> {
-        let mut peers = self.0.lock();
-        let own = peers.entry(peer).or_default();
-        // A rejected connection leaves no entry behind: the peer has connections already.
-        if *own >= most {
-            return None;
-        }
-        *own += 1;
-        Some(OfPeer(self.clone(), peer))
-    }
-}
-
-impl Drop for OfPeer {
-    fn drop(&mut self) {
-        let mut peers = self.0.0.lock();
-        if let Some(own) = peers.get_mut(&self.1) {
-            *own -= 1;
-            if *own == 0 {
-                peers.remove(&self.1);
-            }
-        }
-    }
 }
 
 /// Failures to accept: logged at intervals, each followed by a pause.

@@ -1,5 +1,10 @@
+use super::super::linger::{LINGER, LINGER_BYTES};
 use super::super::notes::Interim;
+use super::super::presence::{INTERIM, RESET_WITHIN};
 use super::*;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::time::{sleep, timeout};
 
 const PATIENCE: LinePatience = LinePatience {
     idle: Duration::from_secs(75),
