@@ -47,7 +47,7 @@ impl Attempts {
                 true
             }
         };
-        tracer.tell(Span {
+        tracer.export(Span {
             trail: place,
             name: "upstream".into(),
             kind: SpanKind::Client,

@@ -30,7 +30,7 @@ fn report_request(tracer: &Tracer, trail: &Trail, ended: &RequestReport<'_>) {
     let to = ended.from + ended.elapsed;
     let below = |name: &'static str, parent: &Trail, (from, to), attributes| {
         let place = parent.below();
-        tracer.tell(Span {
+        tracer.export(Span {
             trail: &place,
             name: name.into(),
             kind: SpanKind::Internal,
@@ -87,7 +87,7 @@ fn report_request(tracer: &Tracer, trail: &Trail, ended: &RequestReport<'_>) {
         }
     }
     let failed = ended.status.is_none_or(|status| status.is_server_error());
-    tracer.tell(Span {
+    tracer.export(Span {
         trail,
         name,
         kind: SpanKind::Server,

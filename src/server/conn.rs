@@ -75,7 +75,7 @@ where
         }
     };
     let error = ended.err();
-    let reason = told(peer, &notes, error.as_ref());
+    let reason = log_end(peer, &notes, error.as_ref());
     // Only after a regular end, an unreadable head or a late one does the caller wait for a last
     // response. Any other error means that the connection is lost.
     if error.as_ref().is_none_or(hyper::Error::is_parse) || notes.refused().is_some() {
@@ -118,7 +118,7 @@ where
 }
 
 /// Logs an unusual end of a connection. Returns the reason if its bytes were not a request.
-fn told(peer: SocketAddr, notes: &Notes, error: Option<&hyper::Error>) -> Option<Malformed> {
+fn log_end(peer: SocketAddr, notes: &Notes, error: Option<&hyper::Error>) -> Option<Malformed> {
     let refused = notes.refused();
     let id = refused.and_then(|(_, id)| id.to_str().ok());
     let reason = match (refused, error) {

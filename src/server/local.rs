@@ -82,8 +82,8 @@ pub async fn serve<S>(
         () = stop => {}
         () = accepting => {}
     }
-    // As in [`super::serve`]: close the listener, drop our own receiver, tell the connections, and
-    // wait until the last of them has dropped its receiver.
+    // As in [`super::serve`]: close the listener, drop our own receiver, signal the connections,
+    // and wait until the last of them has dropped its receiver.
     drop(listener);
     drop(stopped);
     let _ = stopping.send(true);

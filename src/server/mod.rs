@@ -47,7 +47,7 @@ use tokio::time::{Sleep, sleep, timeout};
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The interval at which failures to accept are logged.
-const TOLD_EVERY: Duration = Duration::from_secs(10);
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// The bounds of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +99,7 @@ pub async fn serve<S>(
             // The connection was closed before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
-                failures.told(&error).await;
+                failures.log(&error).await;
                 let pause = failures.pause();
                 tokio::select! {
                     () = &mut stop => break,
@@ -107,7 +107,7 @@ pub async fn serve<S>(
                 }
             }
         };
-        failures.in_turn = 0;
+        failures.in_a_row = 0;
         let Some(of_peer) = peers.take(peer.ip(), bounds.per_peer) else {
             continue;
         };
@@ -137,15 +137,15 @@ pub async fn serve<S>(
 /// Failures to accept: logged at intervals, each followed by a pause.
 #[derive(Debug, Default)]
 struct Failures {
-    in_turn: u32,
-    untold: u64,
+    in_a_row: u32,
+    unlogged: u64,
     quiet: Option<Pin<Box<Sleep>>>,
 }
 
 impl Failures {
-    async fn told(&mut self, error: &io::Error) {
-        self.in_turn = self.in_turn.saturating_add(1);
-        self.untold += 1;
+    async fn log(&mut self, error: &io::Error) {
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        self.unlogged += 1;
         if let Some(quiet) = &mut self.quiet
             && timeout(Duration::ZERO, quiet.as_mut()).await.is_err()
         {
@@ -153,16 +153,16 @@ impl Failures {
         }
         tracing::warn!(
             error = %error,
-            failures = self.untold,
+            failures = self.unlogged,
             "cannot accept connections; if the limit of open files is reached, raise it or lower \
             server.connections"
         );
-        self.untold = 0;
-        self.quiet = Some(Box::pin(sleep(TOLD_EVERY)));
+        self.unlogged = 0;
+        self.quiet = Some(Box::pin(sleep(LOG_EVERY)));
     }
 
     fn pause(&self) -> Duration {
-        let doubled = FIRST_PAUSE.saturating_mul(1 << self.in_turn.saturating_sub(1).min(8));
+        let doubled = FIRST_PAUSE.saturating_mul(1 << self.in_a_row.saturating_sub(1).min(8));
         doubled.min(LONGEST_PAUSE)
     }
 }
@@ -172,14 +172,14 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn failures_to_accept_are_told_now_and_then_and_paused_after() {
+    async fn failures_to_accept_are_logged_at_intervals_and_paused_after() {
         let mut failures = Failures::default();
         let error = io::Error::from(io::ErrorKind::OutOfMemory);
         let mut pauses = Vec::new();
-        let mut told = 0;
+        let mut logged = 0;
         for _ in 0..30 {
-            failures.told(&error).await;
-            told += u32::from(failures.untold == 0);
+            failures.log(&error).await;
+            logged += u32::from(failures.unlogged == 0);
             pauses.push(failures.pause());
             sleep(failures.pause()).await;
         }
@@ -187,9 +187,9 @@ mod tests {
         assert_eq!(pauses[29], LONGEST_PAUSE);
         let all: Duration = pauses.iter().sum();
         assert!(
-            u64::from(told) <= 1 + all.as_secs() / TOLD_EVERY.as_secs(),
-            "{told}"
+            u64::from(logged) <= 1 + all.as_secs() / LOG_EVERY.as_secs(),
+            "{logged}"
         );
-        assert!(told > 1);
+        assert!(logged > 1);
     }
 }

@@ -81,7 +81,8 @@ impl Collector {
     /// `OTEL_EXPORTER_OTLP_ENDPOINT`. An endpoint that has it already is rejected, because spans
     /// would go to a path that no collector serves.
     ///
-    /// # Errors If the endpoint is not the address of a collector.
+    /// # Errors
+    /// If the endpoint is not the address of a collector.
     pub fn address(&self) -> Result<(Base, String), TraceError> {
         let uri: Uri = self.endpoint.trim().parse().map_err(because)?;
         let path = uri.path().trim_end_matches('/').to_owned();
@@ -128,7 +129,8 @@ pub(super) struct Export {
 impl Export {
     /// Starts the library's thread. Must be called within the runtime that is to send the batches.
     ///
-    /// # Errors If the endpoint or the CA file is unusable, or if there is no runtime.
+    /// # Errors
+    /// If the endpoint or the CA file is unusable, or if there is no runtime.
     pub(super) fn start(
         collector: &Collector,
         metrics: Arc<Metrics>,

@@ -264,7 +264,7 @@ impl Tracer {
     }
 
     /// Queues a span for export. Never waits.
-    pub fn tell(&self, span: Span<'_>) {
+    pub fn export(&self, span: Span<'_>) {
         let shared = &self.shared;
         let status = if span.failed {
             Status::error("")

@@ -81,7 +81,7 @@ fn a_traceparent_that_is_none_is_not_taken_up() {
 }
 
 #[test]
-fn a_place_below_is_in_the_same_trace_and_is_told_to_whoever_comes_next() {
+fn a_place_below_is_in_the_same_trace_and_is_sent_to_the_next_hop() {
     let kept = resumed(&fields(&[GOOD], "a=b,c=d")).unwrap();
     let below = kept.below();
     assert_eq!(below.trace_id(), kept.trace_id());

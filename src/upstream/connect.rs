@@ -88,7 +88,7 @@ impl Service<Uri> for Connector {
             let result = tokio::time::timeout_at(limit.into(), plan.connect(target))
                 .await
                 .unwrap_or_else(|_| Err(ConnectFailure::new(NotSent::ConnectTimeout, None)));
-            plan.tell(&result);
+            plan.log(&result);
             result
         })
     }
@@ -120,7 +120,7 @@ impl Plan {
 
     /// Logs a failure if its reason differs from that of the failure before, and the first success
     /// after failures. Connections that hyper makes in the background are included.
-    fn tell(&self, result: &Result<Link, ConnectFailure>) {
+    fn log(&self, result: &Result<Link, ConnectFailure>) {
         let mut trouble = self.trouble.lock();
         match result {
             Ok(_) if trouble.is_some() => {
