@@ -21,14 +21,13 @@ use bytes::Bytes;
 use http::{Extensions, HeaderValue, Request};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
-use parking_lot::Mutex;
 
 use super::attempt::Attempt;
 use super::base::Base;
 use super::body::Limits;
 use super::causes::chain;
 use super::classify::{Handed, classify};
-use super::connect::{Connector, Plan};
+use super::connect::{Connector, TlsPeer};
 use super::dial::{Dial, MemoryConnector};
 use super::hop;
 use super::life::{Life, Use};
@@ -78,15 +77,8 @@ impl Client {
     /// Proxy and CA file are ignored. For tests and simulation.
     pub fn over(connector: MemoryConnector, spec: ClientSpec, clock: Clock) -> Self {
         let spec = spec.bounded();
-        let plan = Plan {
-            dial: Dial::Memory(connector),
-            route: Route::Direct,
-            tls: None,
-            limit: spec.connect,
-            clock: clock.clone(),
-            trouble: Mutex::new(None),
-        };
-        Self::assemble(plan, spec, clock)
+        let dial = Dial::Memory(connector);
+        Self::assemble(dial, Route::Direct, None, spec, clock)
     }
 
     pub(super) fn build(dial: Dial, spec: ClientSpec, clock: Clock) -> Result<Self, StartError> {
@@ -98,23 +90,24 @@ impl Client {
         // A configured file is checked even if it is not needed, because a wrong path is a mistake.
         let config = client_config(spec.ca_file.as_deref(), offer)?;
         let tls = spec.base.server_name().filter(|_| spec.base.is_https());
-        let plan = Plan {
-            dial,
-            route: spec.proxy.route(&spec.base),
-            tls: tls.map(|name| (config, name)),
-            limit: spec.connect,
-            clock: clock.clone(),
-            trouble: Mutex::new(None),
-        };
-        Ok(Self::assemble(plan, spec, clock))
+        let tls = tls.map(|name| TlsPeer { config, name });
+        let route = spec.proxy.route(&spec.base);
+        Ok(Self::assemble(dial, route, tls, spec, clock))
     }
 
-    fn assemble(plan: Plan, spec: ClientSpec, clock: Clock) -> Self {
-        let proxy_authorization = match &plan.route {
+    fn assemble(
+        dial: Dial,
+        route: Route,
+        tls: Option<TlsPeer>,
+        spec: ClientSpec,
+        clock: Clock,
+    ) -> Self {
+        let proxy_authorization = match &route {
             Route::Forward(gate) => gate.authorization.clone(),
             Route::Direct | Route::Tunnel(_) => None,
         };
-        let (pooled, unpooled) = http_clients(Connector::new(plan), spec.connection_idle);
+        let connector = Connector::new(dial, route, tls, spec.connect, clock.clone());
+        let (pooled, unpooled) = http_clients(connector, spec.connection_idle);
         Self {
             pooled,
             unpooled,

@@ -45,29 +45,49 @@ pub(super) struct Connector {
     plan: Arc<Plan>,
 }
 
-/// The settings that all connections share.
-pub(super) struct Plan {
+/// What all connections share.
+struct Plan {
     /// Opens the stream below everything else: to the API, or to the proxy.
-    pub(super) dial: Dial,
+    dial: Dial,
     /// Direct, through a tunnel, or to a proxy that forwards. Fixed for the life of the client.
-    pub(super) route: Route,
+    route: Route,
     /// `None` for an upstream without TLS.
-    pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    tls: Option<TlsPeer>,
     /// The time limit for one connection, from the first look-up of the name to the end of the TLS
     /// handshake.
-    pub(super) limit: Duration,
-    pub(super) clock: Clock,
+    limit: Duration,
+    clock: Clock,
     /// The last logged failure. `None` while connections succeed.
-    pub(super) trouble: Mutex<Option<NotSent>>,
+    trouble: Mutex<Option<NotSent>>,
+}
+
+/// The TLS settings, and the name for which the certificate of the peer must be valid.
+pub(super) struct TlsPeer {
+    pub(super) config: Arc<ClientConfig>,
+    /// The host of the base URL. Behind a tunnel, too: a proxy never ends the encryption.
+    pub(super) name: ServerName<'static>,
 }
 
 impl Connector {
-    /// Creates a connector. Its clones share the plan, and with it the failure that was logged
-    /// last.
-    pub(super) fn new(plan: Plan) -> Self {
-        Self {
-            plan: Arc::new(plan),
-        }
+    /// Creates a connector. Its clones share the failure that was logged last.
+    ///
+    /// `limit` applies to each connection as a whole. Nothing is opened before hyper asks for it.
+    pub(super) fn new(
+        dial: Dial,
+        route: Route,
+        tls: Option<TlsPeer>,
+        limit: Duration,
+        clock: Clock,
+    ) -> Self {
+        let plan = Arc::new(Plan {
+            dial,
+            route,
+            tls,
+            limit,
+            clock,
+            trouble: Mutex::new(None),
+        });
+        Self { plan }
     }
 }
 
@@ -113,7 +133,7 @@ impl Plan {
         };
         let (io, h2) = match &self.tls {
             None => (stream, false),
-            Some((config, name)) => encrypt(stream, config, name).await?,
+            Some(peer) => encrypt(stream, peer).await?,
         };
         Ok(Link::new(io, Kind { h2, forwarded }, self.clock.now()))
     }
@@ -161,14 +181,10 @@ fn proxy_failure(error: impl Error + Send + Sync + 'static) -> ConnectFailure {
 ///
 /// ALPN alone decides about HTTP/2 (RFC 9113, section 3.2). A peer that names no protocol gets
 /// HTTP/1.1.
-async fn encrypt(
-    stream: Stream,
-    config: &Arc<ClientConfig>,
-    name: &ServerName<'static>,
-) -> Result<(Stream, bool), ConnectFailure> {
-    let connector = TlsConnector::from(Arc::clone(config));
+async fn encrypt(stream: Stream, peer: &TlsPeer) -> Result<(Stream, bool), ConnectFailure> {
+    let connector = TlsConnector::from(Arc::clone(&peer.config));
     let stream = connector
-        .connect(name.clone(), stream.into_inner())
+        .connect(peer.name.clone(), stream.into_inner())
         .await
         .map_err(tls_failure)?;
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
