@@ -96,6 +96,16 @@ pub struct Trail {
 }
 
 impl Trail {
+    /// Returns a place without one above it.
+    fn root(context: SpanContext, anchor: (Instant, SystemTime)) -> Self {
+        Self {
+            context,
+            parent: SpanId::INVALID,
+            parent_is_remote: false,
+            anchor,
+        }
+    }
+
     /// Returns the id of the trace.
     pub fn trace_id(&self) -> TraceId {
         self.context.trace_id()
@@ -222,13 +232,8 @@ impl Tracer {
         let ids = RandomIdGenerator::default();
         if let Some(remote) = remote(headers) {
             // The caller's own place. It is never exported here, so its parent does not matter.
-            let place = Trail {
-                parent: SpanId::INVALID,
-                parent_is_remote: false,
-                context: remote,
-                anchor: self.anchor(),
-            };
-            return place.context.is_sampled().then(|| place.below());
+            let is_sampled = remote.is_sampled();
+            return is_sampled.then(|| Trail::root(remote, self.anchor()).below());
         }
         let id = ids.new_trace_id();
         // The last byte of the id is random. It decides for the whole trace.
@@ -243,12 +248,7 @@ impl Tracer {
             false,
             TraceState::NONE,
         );
-        Some(Trail {
-            context,
-            parent: SpanId::INVALID,
-            parent_is_remote: false,
-            anchor: self.anchor(),
-        })
+        Some(Trail::root(context, self.anchor()))
     }
 
     /// Reads both clocks. Called once for a trace, see [`Trail`].
@@ -296,12 +296,7 @@ impl Tracer {
 
 fn resume(headers: &HeaderMap, anchor: (Instant, SystemTime)) -> Option<Trail> {
     let context = remote(headers).filter(SpanContext::is_sampled)?;
-    Some(Trail {
-        context,
-        parent: SpanId::INVALID,
-        parent_is_remote: false,
-        anchor,
-    })
+    Some(Trail::root(context, anchor))
 }
 
 /// Returns an attribute for [`Span::attributes`].
