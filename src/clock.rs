@@ -4,6 +4,8 @@
 //! monotonic clock is tokio's. When a test pauses it, the wall clock and the boot clock of
 //! [`Clock::simulated`] stop and jump with it.
 
+#[cfg(target_os = "linux")]
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
 /// The monotonic, the wall and the boot clock. Cheap to clone.
@@ -28,7 +30,7 @@ enum Source {
 pub struct BootTime {
     /// The id of the machine's boot. Times of different boots cannot be compared.
     pub id: [u8; 16],
-    /// The time since the boot, including suspended time. Resolution 10 ms, rounded down.
+    /// The time since the boot, including suspended time.
     pub since: Duration,
 }
 
@@ -97,18 +99,28 @@ fn read_wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// Reads the boot clock of Linux. `/proc/uptime` includes suspended time, as `CLOCK_BOOTTIME` does.
-/// The boot id is a UUID in text.
+/// Reads the boot clock of Linux, which includes suspended time. Called for each attempt, so only
+/// the first call reads a file.
+#[cfg(target_os = "linux")]
 fn read_boot() -> Option<BootTime> {
-    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
-    let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    static BOOT_ID: OnceLock<Option<[u8; 16]>> = OnceLock::new();
+    let id = (*BOOT_ID.get_or_init(read_boot_id))?;
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let since = Duration::try_from(now).ok()?;
+    Some(BootTime { id, since })
+}
+
+/// Reads the id of this boot, a UUID in text. It never changes while the process lives.
+#[cfg(target_os = "linux")]
+fn read_boot_id() -> Option<[u8; 16]> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
-    let id = u128::from_str_radix(&digits, 16).ok()?.to_be_bytes();
-    Some(BootTime {
-        id,
-        since: Duration::try_from_secs_f64(seconds).ok()?,
-    })
+    Some(u128::from_str_radix(&digits, 16).ok()?.to_be_bytes())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_boot() -> Option<BootTime> {
+    None
 }
 
 #[cfg(test)]
