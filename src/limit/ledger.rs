@@ -98,7 +98,6 @@ impl Ledger {
         let head = Head {
             key_check: spec.key_check,
             boot: boot.id,
-            records: 0,
         };
         let found = match std::fs::read(path) {
             Ok(bytes) => parse(&bytes, head).map_err(|why| Some(why.to_owned())),

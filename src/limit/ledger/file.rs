@@ -1,6 +1,6 @@
 //! The ledger's file: appended to, and rewritten with what still counts when it has grown.
 
-use super::record::{AttemptRecord, Head, RECORD, parse};
+use super::record::{AttemptRecord, Head, RECORD, encode_end, parse};
 use super::replay;
 use crate::private_file;
 use std::fs::{File, OpenOptions};
@@ -9,8 +9,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The size at which the file is rewritten, at least.
-const COMPACT_AT: u64 = 4 * 1024 * 1024;
+/// The number of records at which the file is rewritten, at least: 4 MiB.
+const COMPACT_AT: u64 = 4 * 1024 * 1024 / RECORD as u64;
 
 /// The file, open for appending.
 #[derive(Debug)]
@@ -19,7 +19,9 @@ pub(super) struct LedgerFile {
     file: File,
     head: Head,
     keep: Duration,
-    length: u64,
+    /// The number of records before the end.
+    records: u64,
+    /// The number of records at which the file is rewritten.
     pub(super) compact_at: u64,
 }
 
@@ -32,36 +34,39 @@ impl LedgerFile {
         attempts: &[AttemptRecord],
     ) -> io::Result<Self> {
         let temporary = path.with_extension("new");
-        let mut bytes = vec![0; RECORD];
-        let mut head = Head { records: 0, ..head };
+        let mut bytes = head.encode().to_vec();
+        let mut records = 0;
         for attempt in attempts {
-            attempt.encode(head.records, &mut bytes);
-            head.records = (bytes.len() / RECORD) as u64 - 1;
+            attempt.encode(records, &mut bytes);
+            records = (bytes.len() / RECORD) as u64 - 1;
         }
-        bytes[..RECORD].copy_from_slice(&head.encode());
+        encode_end(records, &mut bytes);
         let mut file = private_file::create(&temporary)?;
         file.write_all(&bytes)?;
         std::fs::rename(&temporary, path)?;
-        let length = bytes.len() as u64;
         Ok(Self {
             path: path.to_owned(),
             file,
             head,
             keep,
-            length,
-            compact_at: COMPACT_AT.max(length * 2),
+            records,
+            compact_at: COMPACT_AT.max(records * 2),
         })
     }
 
-    /// Writes the records of an attempt, and then the head that makes them count.
+    /// Writes the records of an attempt over the end of the file, and a new end.
+    ///
+    /// One system call, because each attempt waits for two of these.
     pub(super) fn append(&mut self, attempt: &AttemptRecord, now: Duration) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(RECORD * 2);
-        attempt.encode(self.head.records, &mut bytes);
-        self.file.write_all_at(&bytes, self.length)?;
-        self.length += bytes.len() as u64;
-        self.head.records += (bytes.len() / RECORD) as u64;
-        self.file.write_all_at(&self.head.encode(), 0)?;
-        if self.length < self.compact_at {
+        let mut bytes = Vec::with_capacity(RECORD * 3);
+        attempt.encode(self.records, &mut bytes);
+        let added = (bytes.len() / RECORD) as u64;
+        encode_end(self.records + added, &mut bytes);
+        // Behind the head and the records that are there.
+        let place = (self.records + 1) * RECORD as u64;
+        self.file.write_all_at(&bytes, place)?;
+        self.records += added;
+        if self.records < self.compact_at {
             return Ok(());
         }
         let attempts = parse(&std::fs::read(&self.path)?, self.head).map_err(io::Error::other)?;

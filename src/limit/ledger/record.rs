@@ -1,15 +1,14 @@
 //! Pure. The format of the ledger: records of one size, each numbered and with a checksum.
 //!
 //! ```text
-//! head | record 0 | record 1 | …
-//! head:    "SGL2" | key check (16) | boot (16) | records that count (8) | … | checksum (8)
+//! head | record 0 | record 1 | … | end
+//! head:    "SGL3" | key check (16) | boot (16) | … | checksum (8)
 //! record:  kind (1) | flags (1) | names (1) | 0 | number (4) | attempt (8) | … | checksum (8)
 //! ```
 //!
 //! An attempt has one record when it is sent and another when it has ended. Its intents follow the
-//! first: the things on which each of its writes acts. The head says how many records count, and is
-//! written after them. Records behind those were never acted upon; fewer mean that the file was
-//! cut.
+//! first: the things on which each of its writes acts. Records are appended over the end, with a
+//! new end behind them, in one write. A file without its end was cut.
 //!
 //! Order keys are keyed hashes; no name and no token is in the file.
 //!
@@ -31,7 +30,7 @@ use std::time::Duration;
 /// Bytes of a record, and of the head of the file.
 pub(super) const RECORD: usize = 128;
 /// Names the format and its version.
-const MAGIC: &[u8; 4] = b"SGL2";
+const MAGIC: &[u8; 4] = b"SGL3";
 /// Where the checksum is.
 const SUM: usize = RECORD - 8;
 /// Where the names are in the two kinds of records that have names.
@@ -39,11 +38,13 @@ const FIRST_NAMES: std::ops::Range<usize> = 64..112;
 const MORE_NAMES: std::ops::Range<usize> = 16..112;
 
 // The kinds of records. An attempt begins with SENT and ends with ENDED. INTENT belongs to the
-// attempt that it names, and NAMES continues the names of the intent before it.
+// attempt that it names, and NAMES continues the names of the intent before it. END is the end of
+// the file and belongs to no attempt.
 const SENT: u8 = 1;
 const ENDED: u8 = 2;
 const INTENT: u8 = 3;
 const NAMES: u8 = 4;
+const END: u8 = 5;
 
 /// The knowledge of an effect, by its number in a record.
 ///
@@ -81,8 +82,6 @@ pub(super) struct Head {
     pub(super) key_check: [u8; 16],
     /// The boot of the machine. Times of another boot cannot be compared with the present.
     pub(super) boot: [u8; 16],
-    /// How many records count. `parse` takes it from the file and ignores it in `expected`.
-    pub(super) records: u64,
 }
 
 impl Head {
@@ -92,10 +91,20 @@ impl Head {
         bytes[..4].copy_from_slice(MAGIC);
         bytes[4..20].copy_from_slice(&self.key_check);
         bytes[20..36].copy_from_slice(&self.boot);
-        bytes[36..44].copy_from_slice(&self.records.to_be_bytes());
         seal(&mut bytes);
         bytes
     }
+}
+
+/// Appends the end of a file, behind so many records.
+pub(super) fn encode_end(records: u64, out: &mut Vec<u8>) {
+    let mut bytes = [0; RECORD];
+    bytes[0] = END;
+    RecordWriter {
+        number: records,
+        out,
+    }
+    .put(bytes, 0);
 }
 
 impl AttemptRecord {
@@ -207,24 +216,20 @@ pub(super) fn parse(bytes: &[u8], expected: Head) -> Result<Vec<AttemptRecord>, 
     if head[20..36] != expected.boot {
         return Err("the ledger was written before this machine was started, or on another one");
     }
-    let count = number(head, 36).ok_or(damaged)?;
-    let count = usize::try_from(count).map_err(|_| damaged)?;
-    // Records behind the count were written by a process that was killed before it wrote the head,
-    // and so before it acted on them.
-    let mut records = rest.chunks_exact(RECORD);
-    if records.len() < count {
-        return Err("the ledger is cut short");
-    }
     let mut attempts = BTreeMap::new();
-    for at in 0..count as u64 {
-        let record = records.next().ok_or(damaged)?;
+    for (at, record) in (0..).zip(rest.chunks_exact(RECORD)) {
         // The number finds a record that is whole but in the wrong place.
         if !is_sealed(record) || record[4..8] != short(at) {
             return Err(damaged);
         }
+        if record[0] == END {
+            return Ok(attempts.into_values().collect());
+        }
         replay(record, &mut attempts).ok_or(damaged)?;
     }
-    Ok(attempts.into_values().collect())
+    // Cut by somebody, or by a kill while the last records were written, which can happen only at
+    // the boundary of a page. What was sent is not known then, because a cut file looks the same.
+    Err("the ledger is cut short")
 }
 
 /// Applies a record to its attempt. `None` if it makes no sense.

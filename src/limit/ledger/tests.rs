@@ -123,7 +123,6 @@ async fn another_boot_or_machine_is_a_new_node() {
     let here = Head {
         key_check: [9; 16],
         boot: clock.boot().unwrap().id,
-        records: 0,
     };
     let records = parse(&bytes, here).unwrap();
     let elsewhere = Head {
@@ -154,10 +153,11 @@ async fn what_cannot_be_believed_is_a_new_node() {
         "a torn tail was never acted upon"
     );
 
-    // Cut between two records, which are whole each, and with one that is there twice.
+    // Cut between two records, which are whole each, also before the end, and with one that is
+    // there twice.
     let mut twice = whole.clone();
     twice.extend_from_within(RECORD..2 * RECORD);
-    for bad in [&whole[..RECORD], &whole[..30], &[]] {
+    for bad in [&whole[..RECORD], &whole[..2 * RECORD], &whole[..30], &[]] {
         std::fs::write(&path, bad).unwrap();
         let opened = open(&path, &clock);
         assert!(opened.history.is_none() && opened.left.is_none());
@@ -166,7 +166,7 @@ async fn what_cannot_be_believed_is_a_new_node() {
     std::fs::write(&path, &twice).unwrap();
     assert_eq!(open(&path, &clock).history.unwrap()[&[1; 16]].held.len(), 1);
 
-    for damage in [5, 70, 140, 200] {
+    for damage in [5, 70, 140, 200, 300] {
         let mut bad = whole.clone();
         bad[damage] ^= 1;
         std::fs::write(&path, &bad).unwrap();
@@ -211,7 +211,7 @@ async fn the_file_is_compacted_and_loses_nothing_that_counts() {
     let clock = clock(1000);
     let mut opened = open(&path, &clock);
     if let Some(file) = &mut opened.ledger.file {
-        file.compact_at = 40 * RECORD as u64;
+        file.compact_at = 40;
     }
     for _ in 0..1000 {
         let attempt = opened.ledger.sent(charge([1; 16], WQ, RATE), &[]);
