@@ -46,6 +46,8 @@ pub struct Account {
     least_cap: u32,
     /// The latest response times, the oldest first; at most [`REMEMBERED`].
     answer_times: VecDeque<Duration>,
+    /// The longest of them.
+    longest_answer: Duration,
     last_used: Instant,
 }
 
@@ -58,6 +60,7 @@ impl Account {
             in_flight: VecDeque::new(),
             least_cap: least_cap.max(1),
             answer_times: VecDeque::new(),
+            longest_answer: FIRST_GUESS,
             last_used: now,
         }
     }
@@ -73,6 +76,7 @@ impl Account {
             in_flight: self.in_flight.clone(),
             least_cap: self.least_cap,
             answer_times: self.answer_times.clone(),
+            longest_answer: self.longest_answer,
             last_used: now,
         }
     }
@@ -152,17 +156,15 @@ impl Account {
                 self.answer_times.pop_front();
             }
             self.answer_times.push_back(answer_time);
+            let longest = self.answer_times.iter().max();
+            self.longest_answer = longest.copied().unwrap_or(FIRST_GUESS);
         }
         self.window.give_back(slot, end, now)
     }
 
     /// The longest response time remembered: an upper bound for estimates.
     pub fn answer_time(&self) -> Duration {
-        self.answer_times
-            .iter()
-            .max()
-            .copied()
-            .unwrap_or(FIRST_GUESS)
+        self.longest_answer
     }
 
     /// The cap on attempts in flight: at least twice what the rate needs (2·L/W·response time),
