@@ -22,7 +22,8 @@
 //! The fence does not know lifetimes, keeps no responses, and does not read the clock.
 
 use super::key::{CacheKeyHash, CredentialHash};
-use std::collections::{BTreeSet, HashMap};
+use foldhash::HashMap;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -133,7 +134,7 @@ impl Fence {
             generation: 1,
             floor: None,
             floor_moves: 0,
-            marks: HashMap::new(),
+            marks: HashMap::default(),
             order: BTreeSet::new(),
             max_marks,
         }

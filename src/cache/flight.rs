@@ -21,8 +21,8 @@ use super::key::CacheKey;
 use super::progress::{Publisher, Subscriber};
 use super::reason::{Miss, StoreRefusal};
 use crate::error::GatewayError;
+use foldhash::HashMap;
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -94,7 +94,7 @@ impl Flights {
     /// Creates an empty table for at most `limit` concurrent fetches.
     pub(super) fn new(limit: usize) -> Self {
         let table = FlightTable {
-            current: HashMap::new(),
+            current: HashMap::default(),
             count: 0,
             next: 0,
         };

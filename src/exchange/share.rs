@@ -4,8 +4,8 @@
 //! others.
 
 use crate::error::GatewayError;
+use foldhash::HashMap;
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 

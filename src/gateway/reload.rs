@@ -12,7 +12,7 @@ use crate::gateway::Gateway;
 use crate::limit::budgets::LineBounds;
 use crate::route::policy::{BudgetSpec, CachePolicy, Operation};
 use crate::route::table::Table;
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -10,7 +10,8 @@
 //! their writes are not ordered against these.
 
 use crate::credential::Hasher;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use foldhash::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// The number of a write, in the order of acceptance.

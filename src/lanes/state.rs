@@ -3,7 +3,8 @@
 
 use super::order::{ClassHash, Keys, LaneOrder, Turn};
 use crate::credential::Credential;
-use std::collections::{BTreeSet, HashMap};
+use foldhash::HashMap;
+use std::collections::BTreeSet;
 use std::time::Instant;
 use tokio::sync::oneshot;
 

@@ -19,9 +19,10 @@ use crate::limit::ledger::{Ledger, PastUsage};
 use crate::limit::turns::LinePosition;
 use crate::route::policy::BudgetSpec;
 use crate::swap::Swap;
+use foldhash::HashMap;
 use parking_lot::Mutex;
 use state::{BudgetsState, LineLoad, OpenBudget};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -97,16 +98,16 @@ impl Budgets {
                 lines: bounds.lines.into(),
                 bounds,
                 state: Mutex::new(BudgetsState {
-                    accounts: HashMap::new(),
+                    accounts: HashMap::default(),
                     wakes: BTreeSet::new(),
                     ledger,
                     history,
                     learned,
-                    configured: HashMap::new(),
+                    configured: HashMap::default(),
                     next_place: 0,
                     load: LineLoad::default(),
-                    peers: HashMap::new(),
-                    opened: HashMap::new(),
+                    peers: HashMap::default(),
+                    opened: HashMap::default(),
                     make_room_at: started,
                     drain_until: None,
                 }),

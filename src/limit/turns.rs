@@ -11,7 +11,8 @@
 //! ring, and a caller is in that exactly if one of its requests is ready. So a turn costs the same
 //! however long the line is. This module knows neither slots nor time limits.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use foldhash::HashMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -352,7 +353,7 @@ impl Turns {
     /// arrived. Each has the time at which it is expected to be ready, if it is not.
     pub fn in_order(&self) -> Vec<(LinePosition, Option<Instant>)> {
         // The turns are taken on a copy, so that they come out as they would in time.
-        let mut expected = HashMap::new();
+        let mut expected = HashMap::default();
         for names in self.peers.values().flat_map(|peer| peer.names.values()) {
             let blocked = names.blocked.iter();
             expected.extend(blocked.map(|(place, (at, _))| (*place, *at)));
@@ -576,7 +577,7 @@ mod tests {
             let mut turns = Turns::default();
             let mut waiting: Vec<(LinePosition, Caller, bool, Urgency)> = Vec::new();
             let mut next = 0;
-            let mut passed: HashMap<IpAddr, HashMap<IpAddr, usize>> = HashMap::new();
+            let mut passed: HashMap<IpAddr, HashMap<IpAddr, usize>> = HashMap::default();
             for (what, peer, name, pick) in steps {
                 match what {
                     0 => {

@@ -9,7 +9,7 @@ use super::state::{AccountKey, BudgetsState, OpenBudget};
 use crate::limit::account::Account;
 use crate::limit::window::Window;
 use crate::route::policy::{BudgetSpec, Effect, Rate};
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::time::{Duration, Instant};
 
 /// The interval at which room is looked for when there is none.
@@ -74,7 +74,7 @@ impl Budgets {
             account: Account::new(window, in_flight, now),
             id,
             opened_by: peer,
-            waiting: HashMap::new(),
+            waiting: HashMap::default(),
             wake: None,
         };
         *state.opened.entry(peer).or_default() += 1;

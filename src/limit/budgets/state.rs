@@ -8,7 +8,8 @@ use crate::limit::ledger::{AccountId, LEARNED_FOR, Ledger, MOST_LEARNED, PastUsa
 use crate::limit::ticket::Permit;
 use crate::limit::turns::{Caller, LinePosition, Urgency};
 use crate::route::policy::{BudgetSpec, Rate};
-use std::collections::{BTreeSet, HashMap};
+use foldhash::HashMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -517,7 +517,7 @@ async fn whoever_waits_leaves_when_more_is_configured() {
         name: "other".into(),
         ..spec.clone()
     };
-    let named = |spec: BudgetSpec| HashMap::from([(spec.name.clone(), spec)]);
+    let named = |spec: BudgetSpec| HashMap::from_iter([(spec.name.clone(), spec)]);
     bench.budgets.configure(&named(other));
     let early = tokio::time::timeout(Duration::from_secs(1), waits.granted()).await;
     assert!(early.is_err(), "another budget's limit is none of its");
@@ -558,7 +558,7 @@ async fn whoever_was_understood_before_opens_no_budget_at_the_old_limit() {
     let bench = bench(60);
     let mut spec = bench.spec.clone();
     spec.rate.limit = 20;
-    let changed = HashMap::from([(spec.name.clone(), spec)]);
+    let changed = HashMap::from_iter([(spec.name.clone(), spec)]);
     bench.budgets.configure(&changed);
     drop(bench.permit(1).await);
     assert_eq!(bench.budgets.snapshot()[0].rate.limit, 20);
