@@ -94,7 +94,7 @@ impl RequestReport<'_> {
     }
 }
 
-/// Returns a duration in milliseconds.
+/// Returns a duration in milliseconds, to the microsecond.
 pub(crate) fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
