@@ -43,10 +43,7 @@ struct Figures {
     used: Vec<f64>,
 }
 
-pub(crate) fn measure(
-    quick: bool,
-    (cores, folder, gateway): (&Cores, &Path, &Path),
-) -> Result<(), Failure> {
+pub(crate) fn measure(quick: bool, (cores, gateway): (&Cores, &Path)) -> Result<(), Failure> {
     let turns = if quick { 3 } else { 31 };
     // For the connections here; the gateway sees to its own.
     if let Some(said) = descriptors::make_room(READERS) {
@@ -64,16 +61,15 @@ pub(crate) fn measure(
     })?;
     let servers = Servers {
         cores,
-        folder,
         gateway,
         upstream: upstream.address(),
     };
-    let server = servers.gateway("crowd", &[])?;
+    let server = servers.gateway(&[])?;
     let mut crowd = Crowd::connect(server.address, server.id(), clock)?;
     let (mut missed, mut hit) = (Figures::default(), Figures::default());
     // The first turn is the warm-up.
     for turn in 0..=turns {
-        let request = load::request(&format!("/users/crowd-{turn:05}"), GZIP);
+        let request = load::request("GET", &format!("/users/crowd-{turn:05}"), GZIP);
         let before = upstream.asked();
         let miss = crowd.ask(&request, Expect::Anything)?;
         let asked = upstream.asked() - before;

@@ -1,6 +1,6 @@
 //! Hits that are more, or less, than the stored answer as it is: 304, and decoded.
 
-use crate::load::{self, GZIP, Load, OK, Question, Run};
+use crate::load::{self, Expect, GZIP, Load, OK, Question, Run};
 use crate::machine::Cores;
 use crate::servers::Servers;
 use crate::upstream::{self, Answer, Upstream};
@@ -21,8 +21,6 @@ const LARGE_BYTES: usize = 8 * 1024;
 const NOT_MODIFIED: &[u8] = b"HTTP/1.1 304 Not Modified\r\n";
 
 const CONNECTIONS: usize = 64;
-/// See the bench `hit`.
-const SLICE: Duration = Duration::from_millis(200);
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,9 +70,10 @@ impl Bodies {
             Kind::Decoded => (COMPRESSED, "", OK, self.plain.clone()),
         };
         Question {
-            request: load::request(path, fields),
+            request: load::request("GET", path, fields),
             status,
             body,
+            expect: Expect::Hit,
         }
     }
 
@@ -92,10 +91,7 @@ impl Bodies {
     }
 }
 
-pub(crate) fn measure(
-    quick: bool,
-    (cores, folder, gateway): (&Cores, &Path, &Path),
-) -> Result<(), Failure> {
+pub(crate) fn measure(quick: bool, (cores, gateway): (&Cores, &Path)) -> Result<(), Failure> {
     let (rounds, warm_up, measured) = if quick {
         (1, Duration::from_millis(200), Duration::from_millis(600))
     } else {
@@ -113,7 +109,6 @@ pub(crate) fn measure(
     })?;
     let servers = Servers {
         cores,
-        folder,
         gateway,
         upstream: upstream.address(),
     };
@@ -162,8 +157,8 @@ fn row(name: &str, kind: Kind, all: &[Round]) {
         "  {name:<42} {:>10.0} {:>10.3} {:>18.1}  {:>8.0}  {}",
         median(own),
         median(ratios),
-        median(figures(kind, |run| 1e6 / run.per_core_second())),
-        median(figures(kind, |run| run.latency(99).as_secs_f64() * 1e6)),
+        median(figures(kind, Run::micros_of_core)),
+        median(figures(kind, |run| run.micros(99))),
         texts.join(" "),
     );
 }
@@ -176,38 +171,27 @@ fn one_round(
     bodies: &Bodies,
 ) -> Result<Round, Failure> {
     let asked_before = upstream.asked();
-    let server = servers.gateway("hits", &[])?;
+    let server = servers.gateway(&[])?;
     let mut tag = String::new();
-    let mut under_way = Vec::new();
+    let mut loads = Vec::new();
     for kind in Kind::ALL {
-        let question = bodies.question(kind, &tag);
-        let mut load = Load::connect(server.address, CONNECTIONS, question)?;
+        let mut load = Load::connect(&server, CONNECTIONS, bodies.question(kind, &tag))?;
         load.fetch()?;
-        let warmed = load.run(warm_up, server.id())?;
+        let warmed = load.run(warm_up)?;
         if kind == Kind::Hit {
             tag = tag_of(&warmed.sample)?;
         }
-        under_way.push((kind, load, Run::default()));
+        loads.push(load);
     }
-    // What comes first or last is not always the same one.
-    under_way.rotate_left(round % Kind::ALL.len());
-    while under_way.iter().any(|(.., run)| run.lasted < measured) {
-        for (_, load, run) in &mut under_way {
-            run.add(load.run(SLICE, server.id())?);
-        }
-        under_way.rotate_left(1);
-    }
+    let runs = load::interleave(round, loads.len(), measured, |at| {
+        loads[at].run(load::SLICE)
+    })?;
     // One for each path.
     let asked = upstream.asked() - asked_before;
     if asked != 3 {
         return Err(format!("the upstream was asked {asked} times instead of 3").into());
     }
-    let mut runs: Round = under_way
-        .into_iter()
-        .map(|(kind, _, run)| (kind, run))
-        .collect();
-    runs.sort_by_key(|(kind, _)| Kind::ALL.iter().position(|other| other == kind));
-    Ok(runs)
+    Ok(Kind::ALL.into_iter().zip(runs).collect())
 }
 
 /// The tag of an answer.

@@ -71,8 +71,7 @@ fn measure() -> Result<(), Failure> {
     // Before any other thread begins, so that all of them run where the load runs.
     let cores = Cores::choose();
     println!("{cores}");
-    let folder = tempfile::tempdir()?;
-    let at = (&cores, folder.path(), gateway());
+    let at = (&cores, gateway());
     // The first, so that no memory is there that was used before.
     keys::measure(quick)?;
     hits::measure(quick, at)?;

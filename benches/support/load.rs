@@ -1,4 +1,4 @@
-//! The load: connections with one request each under way, by a single thread that costs less than
+//! The load: connections with one request each in flight, by a single thread that costs less than
 //! any server, so that the server's core is the one that is full.
 //!
 //! The thread goes round: it reads and checks the answer of one connection, sends its next request
@@ -9,12 +9,14 @@
 //!
 //! It never sleeps: where an answer is not there yet it looks again. Waking a thread on another
 //! core is the work of whoever sends, so a slow server would be charged for the rest that the load
-//! has from it, and a fast one would not.
+//! has from it, and a fast one would not. An upstream that has to answer runs on the load's core;
+//! then the load yields to it before it looks again.
 //!
 //! Latencies are those of a full server: about the time of one request times the connections.
 
-use crate::Failure;
-use crate::machine::Usage;
+use super::Failure;
+use super::machine::Usage;
+use super::servers::Server;
 use segment_gateway::clock::Clock;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -29,20 +31,25 @@ const HEAD_END: &[u8] = b"\r\n\r\n";
 const MOST_LOOKS: u32 = 20_000_000;
 const LARGEST_ANSWER: usize = 16 * 1024;
 
+/// How long each has its turn: much longer than it takes to get going again, much shorter than the
+/// machine keeps one speed.
+pub(crate) const SLICE: Duration = Duration::from_millis(200);
+
 /// What is asked over and over, and what is answered.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Question {
     pub(crate) request: Vec<u8>,
     /// How every answer begins.
     pub(crate) status: &'static [u8],
     /// How every answer ends.
     pub(crate) body: Vec<u8>,
+    pub(crate) expect: Expect,
 }
 
-/// What an SDK sends, with these fields besides, each with the end of its line.
-pub(crate) fn request(path: &str, fields: &str) -> Vec<u8> {
+/// A request as an SDK sends it, with these fields besides, each with the end of its line.
+pub(crate) fn request(method: &str, path: &str, fields: &str) -> Vec<u8> {
     format!(
-        "GET {path} HTTP/1.1\r\n\
+        "{method} {path} HTTP/1.1\r\n\
          host: 127.0.0.1:8080\r\n\
          user-agent: segment-gateway-bench/1\r\n\
          accept: application/vnd.segment.v1+json, application/json\r\n\
@@ -57,8 +64,8 @@ pub(crate) fn request(path: &str, fields: &str) -> Vec<u8> {
 #[derive(Debug, Default)]
 pub(crate) struct Run {
     pub(crate) lasted: Duration,
-    /// Times from a request to the end of its answer, sorted.
-    latencies: Vec<Duration>,
+    /// Times from a request to the end of its answer.
+    pub(crate) latencies: Vec<Duration>,
     /// What the server used, and the load, where the system tells.
     pub(crate) server: Option<Usage>,
     pub(crate) load: Option<Usage>,
@@ -72,7 +79,6 @@ impl Run {
         let first = self.latencies.is_empty();
         self.lasted += next.lasted;
         self.latencies.extend(next.latencies);
-        self.latencies.sort();
         self.server = if first {
             next.server
         } else {
@@ -94,18 +100,50 @@ impl Run {
         self.answers() / self.lasted.as_secs_f64()
     }
 
-    /// As if the server had had its core to itself; 0 where the system does not tell.
-    pub(crate) fn per_core_second(&self) -> f64 {
-        self.server
-            .map_or(0.0, |usage| self.answers() / usage.ran.as_secs_f64())
+    /// The processor time that the server took for an answer, in microseconds. Where the system
+    /// does not tell, the time that passed: as if the server had been busy all the time.
+    pub(crate) fn micros_of_core(&self) -> f64 {
+        let ran = self.server.map_or(self.lasted, |usage| usage.ran);
+        ran.as_secs_f64() * 1e6 / self.answers()
+    }
+
+    /// [`Self::latency`] in microseconds.
+    pub(crate) fn micros(&self, percent: usize) -> f64 {
+        self.latency(percent).as_secs_f64() * 1e6
     }
 
     /// The latency that this share (in percent) of the requests did not exceed.
-    pub(crate) fn latency(&self, percent: usize) -> Duration {
-        let last = self.latencies.len().saturating_sub(1);
-        let at = (self.latencies.len() * percent / 100).min(last);
-        self.latencies.get(at).copied().unwrap_or_default()
+    fn latency(&self, percent: usize) -> Duration {
+        let mut sorted = self.latencies.clone();
+        sorted.sort_unstable();
+        let at = sorted.len() * percent / 100;
+        sorted
+            .get(at)
+            .or(sorted.last())
+            .copied()
+            .unwrap_or_default()
     }
+}
+
+/// Measures so many in turn, by slices, until each has lasted long enough. A virtual machine
+/// changes its speed by a third from one second to the next: so all have their share of the good
+/// times and the bad. The first turn is another one's in each round.
+pub(crate) fn interleave(
+    round: usize,
+    count: usize,
+    lasting: Duration,
+    mut slice: impl FnMut(usize) -> Result<Run, Failure>,
+) -> Result<Vec<Run>, Failure> {
+    let mut runs: Vec<Run> = (0..count).map(|_| Run::default()).collect();
+    let mut turn = round;
+    while runs.iter().any(|run| run.lasted < lasting) {
+        for at in 0..count {
+            let at = (turn + at) % count;
+            runs[at].add(slice(at)?);
+        }
+        turn += 1;
+    }
+    Ok(runs)
 }
 
 /// Why the figures may not be what they should be.
@@ -149,29 +187,35 @@ pub(crate) struct Load {
     clock: Clock,
     connections: Vec<Connection>,
     request: Vec<u8>,
+    expect: Expect,
     reader: Reader,
+    server: u32,
 }
 
-/// Whether an answer has to come from the store.
+/// Where an answer has to come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expect {
+    /// The store.
     Hit,
+    /// Anywhere, also the upstream, which may run on the load's core.
     Anything,
 }
 
 impl Load {
     pub(crate) fn connect(
-        server: SocketAddr,
+        server: &Server,
         connections: usize,
         question: Question,
     ) -> Result<Self, Failure> {
         let clock = Clock::system();
         let sent = clock.now();
-        let connect = |_| connect(server).map(|stream| Connection { stream, sent });
+        let connect = |_| connect(server.address).map(|stream| Connection { stream, sent });
         Ok(Self {
             connections: (0..connections).map(connect).collect::<Result<_, _>>()?,
             reader: Reader::new(question.status, question.body),
             request: question.request,
+            expect: question.expect,
+            server: server.id(),
             clock,
         })
     }
@@ -184,7 +228,7 @@ impl Load {
     }
 
     /// Keeps the server busy for this long.
-    pub(crate) fn run(&mut self, lasting: Duration, server: u32) -> Result<Run, Failure> {
+    pub(crate) fn run(&mut self, lasting: Duration) -> Result<Run, Failure> {
         // Room for more than there will be, so that nothing is moved while it is measured.
         let room = (lasting.as_secs_f64() * 400_000.0) as usize;
         let mut latencies = Vec::with_capacity(room);
@@ -192,12 +236,11 @@ impl Load {
         for connection in &mut self.connections {
             connection.send(&self.request, clock.now())?;
         }
-        let us = std::process::id();
-        let before = (Usage::of(server), Usage::of(us));
+        let meter = Meter::start(self.server);
         let start = clock.now();
         let lasted = loop {
             for connection in &mut self.connections {
-                self.reader.read(&mut connection.stream, Expect::Hit)?;
+                self.reader.read(&mut connection.stream, self.expect)?;
                 let now = clock.now();
                 latencies.push(now - connection.sent);
                 connection.send(&self.request, now)?;
@@ -207,20 +250,44 @@ impl Load {
                 break lasted;
             }
         };
-        let used = |id: u32, before: Option<Usage>| Some(Usage::of(id)?.since(before?));
-        let (by_server, by_us) = (used(server, before.0), used(us, before.1));
-        // What is still under way does not count, but has to be as good as the rest.
+        let run = meter.stop(lasted, latencies);
+        // What is still in flight does not count, but has to be as good as the rest.
         for connection in &mut self.connections {
-            self.reader.read(&mut connection.stream, Expect::Hit)?;
+            self.reader.read(&mut connection.stream, self.expect)?;
         }
-        latencies.sort_unstable();
         Ok(Run {
+            sample: self.reader.last().to_vec(),
+            ..run
+        })
+    }
+}
+
+/// What a server and the load have used until it starts.
+pub(crate) struct Meter {
+    process: u32,
+    server: Option<Usage>,
+    load: Option<Usage>,
+}
+
+impl Meter {
+    pub(crate) fn start(process: u32) -> Self {
+        Self {
+            process,
+            server: Usage::of(process),
+            load: Usage::of(std::process::id()),
+        }
+    }
+
+    /// Returns the run that has taken place since the start.
+    pub(crate) fn stop(&self, lasted: Duration, latencies: Vec<Duration>) -> Run {
+        let used = |id: u32, before: Option<Usage>| Some(Usage::of(id)?.since(before?));
+        Run {
             lasted,
             latencies,
-            server: by_server,
-            load: by_us,
-            sample: self.reader.last().to_vec(),
-        })
+            server: used(self.process, self.server),
+            load: used(std::process::id(), self.load),
+            sample: Vec::new(),
+        }
     }
 }
 
@@ -267,7 +334,29 @@ impl Reader {
         &self.buffer[..self.length]
     }
 
+    /// Reads one answer.
     pub(crate) fn read(&mut self, stream: &mut TcpStream, expect: Expect) -> Result<(), Failure> {
+        let mut looks = 0_u32;
+        while !self.read_if_there(stream, expect)? {
+            looks += 1;
+            if looks > MOST_LOOKS {
+                return Err(self.complain("no answer"));
+            }
+            match expect {
+                Expect::Hit => std::hint::spin_loop(),
+                Expect::Anything => std::thread::yield_now(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one answer, unless nothing of it is there yet: then it returns false. Once a part is
+    /// there it waits for the rest, which the server has sent with it.
+    pub(crate) fn read_if_there(
+        &mut self,
+        stream: &mut TcpStream,
+        expect: Expect,
+    ) -> Result<bool, Failure> {
         self.length = 0;
         let mut looks = 0_u32;
         while !self.is_complete() {
@@ -276,22 +365,26 @@ impl Reader {
                 Ok(0) => return Err(self.complain("response ended early")),
                 Ok(read) => self.length += read,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if self.length == 0 {
+                        return Ok(false);
+                    }
                     looks += 1;
                     if looks > MOST_LOOKS {
-                        return Err(self.complain("no answer"));
+                        return Err(self.complain("the rest of the answer is missing"));
                     }
-                    std::hint::spin_loop();
+                    std::thread::yield_now();
                 }
                 Err(error) => return Err(error.into()),
             }
-        }
-        if !self.last().starts_with(self.status) {
-            return Err(self.complain("another status than it should be"));
+            let begun = self.length.min(self.status.len());
+            if !self.status.starts_with(&self.buffer[..begun]) {
+                return Err(self.complain("another status than it should be"));
+            }
         }
         if expect == Expect::Hit && !self.is_hit() {
             return Err(self.complain("not a hit"));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether the head and the whole body are there. The body is known, so the head need not be

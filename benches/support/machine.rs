@@ -8,8 +8,8 @@ use std::time::Duration;
 
 /// The cores in use.
 pub(crate) struct Cores {
-    server: usize,
-    load: usize,
+    pub(crate) server: usize,
+    pub(crate) load: usize,
     /// Whether processes can be bound to them.
     pinned: bool,
     /// Whether a server can be killed with this process, whatever ends it.
@@ -44,18 +44,14 @@ impl Cores {
         }
     }
 
-    /// A command that runs on the servers' core, in an empty environment.
-    pub(crate) fn command(&self, program: &Path) -> Command {
+    /// Returns a command that runs on this core, in an empty environment.
+    pub(crate) fn command(&self, core: usize, program: &Path) -> Command {
         let mut words: Vec<String> = Vec::new();
         if self.bound_to_us {
             words.extend(["setpriv", "--pdeathsig", "KILL"].map(str::to_owned));
         }
         if self.pinned {
-            words.extend([
-                "taskset".to_owned(),
-                "-c".to_owned(),
-                self.server.to_string(),
-            ]);
+            words.extend(["taskset".to_owned(), "-c".to_owned(), core.to_string()]);
         }
         // Both replace themselves by what follows, so the child is the server itself.
         let mut words = words.into_iter();

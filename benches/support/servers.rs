@@ -1,22 +1,23 @@
-//! Starts the servers on their core, and stops them in all cases.
+//! Starts the servers, each in a temporary folder of its own, and stops them in all cases.
 
-use crate::Failure;
-use crate::machine::Cores;
+use super::Failure;
+use super::machine::Cores;
 use segment_gateway::clock::Clock;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// Much longer than a server takes to start.
 const START_WITHIN: Duration = Duration::from_secs(20);
 
 /// What servers are started with.
+#[derive(Clone, Copy)]
 pub(crate) struct Servers<'a> {
     pub(crate) cores: &'a Cores,
-    /// For what they keep and write.
-    pub(crate) folder: &'a Path,
+    /// The program `segment-gateway`.
     pub(crate) gateway: &'a Path,
     pub(crate) upstream: SocketAddr,
 }
@@ -24,8 +25,10 @@ pub(crate) struct Servers<'a> {
 /// A running server; killed when dropped. Where the system can, it is killed as well if this
 /// process comes to an end that drops nothing (see [`Cores::command`]).
 pub(crate) struct Server {
-    pub(crate) child: Child,
+    child: Child,
     pub(crate) address: SocketAddr,
+    /// Removed after the server has been killed.
+    _folder: TempDir,
 }
 
 impl Drop for Server {
@@ -35,42 +38,53 @@ impl Drop for Server {
     }
 }
 
-impl Server {
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-}
-
 impl Servers<'_> {
-    /// The program itself, with nothing set but where it listens, whom it asks, and this in its
-    /// environment.
-    pub(crate) fn gateway(&self, name: &str, settings: &[(&str, &str)]) -> Result<Server, Failure> {
+    /// Starts the gateway with nothing set but where it listens, its upstream, and these settings
+    /// in its environment.
+    pub(crate) fn gateway(&self, settings: &[(&str, &str)]) -> Result<Server, Failure> {
         let (address, admin) = (free_port()?, free_port()?);
-        // Two that run at once do not share a directory of state. The log is a new file each time:
-        // with every hit in it, it grows by some megabytes a second.
-        let folder = self.folder.join(name);
-        std::fs::create_dir_all(&folder)?;
-        let log = folder.join("log");
-        let mut command = self.cores.command(self.gateway);
+        let mut command = self.cores.command(self.cores.server, self.gateway);
         command
             .arg("serve")
             .args(["--listen", &address.to_string()])
             .args(["--admin-listen", &admin.to_string()])
             .args(["--upstream", &format!("http://{}", self.upstream)])
-            .envs(settings.iter().copied())
-            .current_dir(&folder)
-            .stderr(File::create(&log)?);
-        let child = command.spawn()?;
-        let mut server = Server { child, address };
-        server.wait_until_it_listens().map_err(|error| {
-            let said = std::fs::read_to_string(&log).unwrap_or_default();
-            format!("the gateway: {error}\n{said}")
-        })?;
-        Ok(server)
+            .envs(settings.iter().copied());
+        Server::start(command, tempfile::tempdir()?, address)
     }
 }
 
 impl Server {
+    /// Runs the command in the folder, and returns when it listens. What it writes goes to a file
+    /// in the folder, which is a part of the error if it does not start.
+    pub(crate) fn start(
+        mut command: Command,
+        folder: TempDir,
+        address: SocketAddr,
+    ) -> Result<Self, Failure> {
+        let log = folder.path().join("log");
+        let file = File::create(&log)?;
+        command
+            .current_dir(folder.path())
+            .stdout(file.try_clone()?)
+            .stderr(file);
+        let mut server = Self {
+            child: command.spawn()?,
+            address,
+            _folder: folder,
+        };
+        server.wait_until_it_listens().map_err(|error| {
+            let written = std::fs::read_to_string(&log).unwrap_or_default();
+            format!("{command:?}: {error}\n{written}")
+        })?;
+        Ok(server)
+    }
+
+    /// The id of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Tries to connect over and over: the server has a core of its own, and nothing else is to
     /// be done here meanwhile.
     fn wait_until_it_listens(&mut self) -> Result<(), Failure> {
@@ -89,8 +103,8 @@ impl Server {
     }
 }
 
-/// A port that nobody listens on at this moment.
-fn free_port() -> Result<SocketAddr, Failure> {
+/// Returns a port that nobody listens on at this moment.
+pub(crate) fn free_port() -> Result<SocketAddr, Failure> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?)
 }

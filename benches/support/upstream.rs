@@ -2,7 +2,7 @@
 //!
 //! It is hardly ever asked while anything is measured, so it may share the load's core.
 
-use crate::Failure;
+use super::Failure;
 use segment_gateway::clock::Clock;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

@@ -1,0 +1,15 @@
+//! Bench: a cache hit beside a bare hyper server. These are the rows about hits of the bench
+//! `peers`; see `comparison/mod.rs` for the method and the options.
+//!
+//! ```sh
+//! cargo bench --bench hit                 # about a minute and a half
+//! cargo bench --bench hit -- --quick      # to see that it works; the figures are rough
+//! ```
+
+mod comparison;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    comparison::main(true)
+}
