@@ -10,7 +10,8 @@
 //! figure to compare; the least is what it costs on a machine that does nothing else.
 //!
 //! The questions are how the cost grows with the limit, with those who wait and with the marks, and
-//! whether a hit costs more after a write. The tables are warm: what is asked for again and again
+//! whether a hit costs more after a write. A whole permit is measured here and not over the wire,
+//! where a small limit is used up at once: the clock stands still, and moves between the batches. The tables are warm: what is asked for again and again
 //! is in the processor's caches, as it is in a busy gateway and is not in an idle one.
 
 #![allow(
@@ -40,7 +41,9 @@ use segment_gateway::route::policy::{BudgetSpec, Effect, Rate};
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use stored::{CREDENTIAL, key, store};
 
@@ -53,6 +56,10 @@ const TERMS: Terms = Terms {
     late: MINUTE,
     unknown_slots: 1,
 };
+/// The most that a permit of the largest limit may cost, in proportion to one of the smallest.
+const PERMIT_GOAL: f64 = 1.5;
+/// Slots that come free at once. They divide each limit that is measured.
+const FREED: u32 = 20;
 /// A stored answer is looked up by many, so many are stored.
 const ENTRIES: u32 = 1_000;
 
@@ -70,6 +77,17 @@ fn main() {
     for limit in [60, 200, 1_000_000] {
         windows(&bench, limit);
     }
+    bench.title("permits: join the line, begin, end; all slots in use but those that come free");
+    let permits = [60, 1_000, 1_000_000].map(|limit| permits(&bench, limit));
+    let ratio = permits[2] / permits[0];
+    println!(
+        "  L = 1000000 in proportion to L = 60: {ratio:.2}; the goal of at most {PERMIT_GOAL:.1} is {}",
+        if ratio <= PERMIT_GOAL {
+            "met"
+        } else {
+            "NOT met"
+        },
+    );
     bench.title("estimates: a budget of 60 a minute, saturated, with others in the line");
     for waiting in [0, 100, 1_000] {
         estimates(&bench, waiting);
@@ -126,6 +144,36 @@ fn windows(bench: &Bench, limit: u32) {
     });
 }
 
+/// Returns the median of what a permit costs, in nanoseconds.
+fn permits(bench: &Bench, limit: u32) -> f64 {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap_or_else(|error| panic!("no runtime: {error}"));
+    let line = Line::empty(&bench.clock, limit);
+    let one = || {
+        // The runtime's clock stands still; the one that measures is read outside of it.
+        let _inside = runtime.enter();
+        let mut ticket = line.join(&peer(0));
+        let granted = pin!(ticket.granted()).poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(Ok(mut permit)) = granted else {
+            panic!("a slot is free, yet: {granted:?}");
+        };
+        permit.begin();
+        black_box(permit.end(AttemptEnd::Answered(None)));
+    };
+    let rate = line.budget.rate;
+    let window = Window::new(rate, rate, true, TERMS, bench.clock.now());
+    let step = window.hold_answered() / limit + Duration::from_nanos(1);
+    let free = || runtime.block_on(tokio::time::advance(step * FREED));
+    for _ in 0..limit / FREED {
+        (0..FREED).for_each(|_| one());
+        free();
+    }
+    bench.prepared(&format!("L = {limit}"), FREED as usize, free, |_| one())
+}
+
 fn taken(window: &mut Window, now: Instant) -> Slot {
     match window.take(black_box(now)) {
         Taken::Slot(slot) => slot,
@@ -173,20 +221,21 @@ fn estimates(bench: &Bench, waiting: u32) {
     }
 }
 
-/// A budget of 60 a minute whose slots are all in use.
+/// The account of a budget of 60 a minute whose slots are all in use.
 fn saturated_account(now: Instant) -> Account {
-    let rate = budget().rate;
+    let rate = budget(60).rate;
     let mut window = Window::new(rate, rate, true, TERMS, now);
     let seconds = |n: u32| Duration::from_secs(n.into());
     window.restore((1..=rate.limit).map(|n| now + seconds(n)), rate.window);
     Account::new(window, 4, now)
 }
 
-fn budget() -> BudgetSpec {
+/// A budget of so many a minute.
+fn budget(limit: u32) -> BudgetSpec {
     BudgetSpec {
         name: "budget".into(),
         rate: Rate {
-            limit: 60,
+            limit,
             window: MINUTE,
         },
         documented: true,
@@ -204,9 +253,9 @@ struct Line {
 }
 
 impl Line {
-    fn new(clock: &Clock, waiting: u32, caller: NthCaller) -> Self {
+    fn empty(clock: &Clock, limit: u32) -> Self {
         let hasher = Hasher::new(&[7; 32]);
-        let budget = budget();
+        let budget = budget(limit);
         let bounds = BudgetBounds {
             terms: TERMS,
             writes_in_flight: budget.rate.limit,
@@ -220,13 +269,18 @@ impl Line {
         };
         let ledger = Ledger::none(clock.clone());
         let history = Some(PastUsage::new());
-        let mut line = Self {
+        Self {
             credential: hasher.credential(&HeaderMap::new()),
             budgets: Budgets::new(bounds, ledger, history, hasher, clock.clone()),
             clock: clock.clone(),
             _tickets: VecDeque::new(),
             budget,
-        };
+        }
+    }
+
+    /// Uses all slots of a budget of 60 a minute, and lets so many wait for one.
+    fn new(clock: &Clock, waiting: u32, caller: NthCaller) -> Self {
+        let mut line = Self::empty(clock, 60);
         for n in 0..line.budget.rate.limit + waiting {
             let ticket = line.join(&caller(n.saturating_sub(line.budget.rate.limit)));
             line._tickets.push_back(ticket);
@@ -402,14 +456,20 @@ impl Bench {
         print(name, batches);
     }
 
-    /// Something that can be done `count` times after each preparation.
-    fn prepared(&self, name: &str, count: usize, prepare: impl Fn(), mut one: impl FnMut(usize)) {
+    /// Something that can be done `count` times after each preparation. Returns the median.
+    fn prepared(
+        &self,
+        name: &str,
+        count: usize,
+        prepare: impl Fn(),
+        mut one: impl FnMut(usize),
+    ) -> f64 {
         // Each batch is short, so there are more of them; the first one is the warm-up.
         let batches = (0..self.batches * 10).map(|_| {
             prepare();
             (count, self.time(count, &mut one))
         });
-        print(name, batches.skip(1));
+        print(name, batches.skip(1))
     }
 
     fn time(&self, count: usize, mut one: impl FnMut(usize)) -> Duration {
@@ -421,7 +481,8 @@ impl Bench {
     }
 }
 
-fn print(name: &str, batches: impl Iterator<Item = (usize, Duration)>) {
+/// Prints a row and returns its median.
+fn print(name: &str, batches: impl Iterator<Item = (usize, Duration)>) -> f64 {
     let mut each: Vec<f64> = batches
         .map(|(count, took)| took.as_secs_f64() * 1e9 / count as f64)
         .collect();
@@ -429,4 +490,5 @@ fn print(name: &str, batches: impl Iterator<Item = (usize, Duration)>) {
     let at = |n: usize| each.get(n).copied().unwrap_or(f64::NAN);
     let (least, median, most) = (at(0), at(each.len() / 2), at(each.len().saturating_sub(1)));
     println!("  {name:<70} {least:>10.1} {median:>10.1} {most:>10.1}");
+    median
 }
