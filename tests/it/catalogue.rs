@@ -48,6 +48,7 @@ pub fn eventful() -> String {
     metrics.durable_ended("getUser", "succeeded");
     metrics.batched("getUser", 2, 1);
     metrics.journal_committed(true, SOON);
+    metrics.admin_rejected("host");
     metrics.in_shadow(false);
     metrics.predicted("getUser", "queued", "miss", Some(SOON));
     metrics.compared("getUser", "same");
