@@ -38,6 +38,8 @@ impl Tasks {
     /// Runs `work` to its end, even if nothing waits for it.
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         let running = self.begin(name);
+        // Boxed here: the block below would have room for it twice, as captured and as awaited.
+        let work = Box::pin(work);
         detached(async move {
             // The whole guard moves in, so that it is dropped with the task, at a panic as well.
             let mut running = running;

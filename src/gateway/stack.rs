@@ -116,10 +116,11 @@ where
         // too.
         .service_fn(move |request| {
             let gateway = gateway.clone();
-            async move {
+            // Boxed, because each layer above moves it: it has the state of the whole path.
+            Box::pin(async move {
                 let answer = gateway.answer(request).await;
                 Ok::<_, Infallible>(answer.map(|body| Guarded::new(body, gateway.metrics.body())))
-            }
+            })
         })
 }
 
