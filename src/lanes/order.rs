@@ -271,6 +271,7 @@ impl LaneOrder {
                 candidates.extend(&class.members);
             }
         }
+        // Few: a class is a kind of thing that writes act on, such as a user.
         self.classes
             .retain(|_, class| !(class.members.is_empty() && class.barriers.is_empty()));
         let ready: Vec<Turn> = candidates

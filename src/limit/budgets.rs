@@ -162,6 +162,7 @@ impl Budgets {
         let mut refused = Grants::new();
         {
             let mut state = self.shared.state.lock();
+            // From now on `join` refuses as well, so none enters a line that is being emptied.
             state.drain_until = Some(until.unwrap_or(now));
             // Collected first, because leaving a line changes its schedule.
             let mut late: Vec<(AccountKey, LinePosition)> = Vec::new();
@@ -177,6 +178,7 @@ impl Budgets {
                 .filter_map(|(key, place)| state.leave(&key, place));
             refused.extend(left.map(|waiting| (waiting.grant, Err(BudgetRefusal::Draining))));
         }
+        // Outside the lock, because it wakes the tasks of the tickets.
         hand_over(refused);
     }
 
