@@ -8,149 +8,58 @@
 //! keeps its position without holding up the others.
 //!
 //! Invariant: a peer is in the ring of peers exactly if one of its callers is in the peer's own
-//! ring, and a caller is in that exactly if one of its requests is ready. So a turn costs the same
-//! however long the line is. This module knows neither slots nor time limits.
+//! ring, and a caller is in that exactly if one of its requests is ready. Every change to a line
+//! goes through `Turns::change`, which keeps the rings and the sizes. So a turn takes a time that
+//! is logarithmic in the length of the line. What is ahead of a request is known from the sizes,
+//! without a look at each caller, except for callers with a blocked request. This module knows
+//! neither slots nor time limits.
+
+pub use caller::{Caller, LinePosition, Urgency};
+pub use line::Ahead;
 
 use foldhash::HashMap;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use line::CallerLine;
+use sizes::{LineSize, Sizes};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The caller of a request: the peer's address, divided by a name that a trusted peer may give.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Caller {
-    /// The address of the connection.
-    pub peer: IpAddr,
-    /// From `X-Gateway-Caller`: at most 64 printable ASCII bytes.
-    pub name: Option<Arc<str>>,
-}
-
-/// A position in the line. Positions are numbered in the order of arrival.
-pub type LinePosition = u64;
-
-/// The urgency of a request, from 0 (most) to 7 (RFC 9218, section 4.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Urgency(u8);
-
-impl Urgency {
-    /// The default of a deferred write, for which no caller waits.
-    pub const DEFERRED: Self = Self(5);
-
-    /// The urgency of work that may wait for everything else.
-    pub const LEAST: Self = Self(7);
-
-    /// The urgency `u`. `None` if it is above 7.
-    pub fn new(u: u8) -> Option<Self> {
-        (u <= 7).then_some(Self(u))
-    }
-}
-
-impl Default for Urgency {
-    /// 3, as in RFC 9218.
-    fn default() -> Self {
-        Self(3)
-    }
-}
-
-/// Of so many turns of a caller, one is for the request that has waited longest.
-const OLDEST_EVERY: usize = 4;
-
-/// The waiting requests of one caller.
-#[derive(Clone, Debug, Default)]
-struct CallerLine {
-    /// The requests that are ready, in the order of arrival.
-    ready: BTreeSet<LinePosition>,
-    /// The same requests, the more urgent first.
-    urgent: BTreeSet<(Urgency, LinePosition)>,
-    /// The other requests, and when each is expected to be ready.
-    blocked: BTreeMap<LinePosition, (Instant, Urgency)>,
-    /// The turns since one was for the request that had waited longest.
-    turns: usize,
-}
-
-impl CallerLine {
-    /// Takes the next turn of the caller, and returns the request whose turn it is. The request
-    /// stays in the line.
-    fn take_turn(&mut self) -> Option<LinePosition> {
-        // Urgent requests that keep coming must not hold up an old one for ever.
-        if self.turns + 1 >= OLDEST_EVERY {
-            self.turns = 0;
-            return self.ready.first().copied();
-        }
-        self.turns += 1;
-        self.urgent.first().map(|(_, place)| *place)
-    }
-
-    /// The requests that are ready, or expected to be at `until`.
-    fn by(&self, until: Option<Instant>) -> Ahead {
-        self.those(until, |_| true)
-    }
-
-    /// The same, of the urgencies that `which` selects.
-    /// A request that is ready later than `until` cannot go before one that is sent by then.
-    fn those(&self, until: Option<Instant>, which: impl Fn(Urgency) -> bool) -> Ahead {
-        let ready = self.urgent.iter().filter(|(of, _)| which(*of)).count();
-        let blocked = self.blocked.values();
-        let mut blocked: Vec<Instant> = blocked
-            .filter(|(at, of)| which(*of) && until.is_none_or(|until| *at <= until))
-            .map(|(at, _)| *at)
-            .collect();
-        blocked.sort_unstable();
-        Ahead { ready, blocked }
-    }
-
-    /// The requests that may go before a new one of the same caller: an upper bound.
-    fn before(&self, newcomer: Urgency, until: Option<Instant>) -> Ahead {
-        let mut ahead = self.those(until, |of| of <= newcomer);
-        // Of each `OLDEST_EVERY` turns one may be for somebody less urgent, the next one first.
-        let oldest = (ahead.count() + 1).div_ceil(OLDEST_EVERY - 1);
-        ahead.join(self.those(until, |of| of > newcomer).first(oldest));
-        ahead
-    }
-}
-
-/// The requests that may go before a new one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ahead {
-    /// The number of those that are ready.
-    pub ready: usize,
-    /// When each of the others is expected to be ready, the soonest first.
-    pub blocked: Vec<Instant>,
-}
-
-impl Ahead {
-    /// The number of all of them.
-    pub fn count(&self) -> usize {
-        self.ready + self.blocked.len()
-    }
-
-    /// The `most` of them that can go soonest.
-    /// Ready requests count as sooner than all others.
-    fn first(mut self, most: usize) -> Self {
-        self.ready = self.ready.min(most);
-        self.blocked.truncate(most - self.ready);
-        self
-    }
-
-    /// Adds others. Both lists of times stay sorted.
-    fn join(&mut self, mut other: Self) {
-        self.ready += other.ready;
-        if !other.blocked.is_empty() {
-            self.blocked.append(&mut other.blocked);
-            self.blocked.sort_unstable();
-        }
-    }
-}
+mod caller;
+mod line;
+mod sizes;
 
 /// The waiting requests of one peer, by the name of the caller.
 #[derive(Clone, Debug, Default)]
 struct PeerLine {
     names: HashMap<Option<Arc<str>>, CallerLine>,
     /// The names with a request that is ready. The next turn is that of the first.
-    ring: VecDeque<Option<Arc<str>>>,
-    /// The number of requests under all names, ready or not.
-    waiting: usize,
+    ring: Ring<Option<Arc<str>>>,
+    /// The sizes of the lines in `names`.
+    sizes: Sizes<Option<Arc<str>>>,
+    /// The number of requests under all names.
+    size: LineSize,
+    /// The place in the ring of the peers.
+    turn: Option<u64>,
+}
+
+/// Those that take turns, by their place.
+type Ring<K> = BTreeMap<u64, K>;
+
+/// Gives one a place at the end of a ring, or takes its place, if it should have one or not.
+fn set_turn<K>(ring: &mut Ring<K>, turn: &mut Option<u64>, has_ready: bool, key: impl Fn() -> K) {
+    match *turn {
+        None if has_ready => {
+            let place = ring.last_key_value().map_or(0, |(last, _)| last + 1);
+            ring.insert(place, key());
+            *turn = Some(place);
+        }
+        Some(place) if !has_ready => {
+            ring.remove(&place);
+            *turn = None;
+        }
+        _ => {}
+    }
 }
 
 /// The requests that wait for one budget.
@@ -158,7 +67,9 @@ struct PeerLine {
 pub struct Turns {
     peers: HashMap<IpAddr, PeerLine>,
     /// The peers with a request that is ready. The next turn is that of the first.
-    ring: VecDeque<IpAddr>,
+    ring: Ring<IpAddr>,
+    /// The sizes of the lines in `peers`.
+    sizes: Sizes<IpAddr>,
     /// The caller and the urgency of each request, by which it is found in the maps above.
     callers: HashMap<LinePosition, (Caller, Urgency)>,
 }
@@ -197,14 +108,14 @@ impl Turns {
         };
         let of = |name: &Option<Arc<str>>| {
             let line = peer.names.get(name);
-            line.map_or(0, |line| line.ready.len() + line.blocked.len())
+            line.map_or(0, |line| line.size().total())
         };
         // The requests without a name count apart from all named ones.
         let nameless = of(&None);
         match &caller.name {
             None => nameless >= most.div_ceil(2),
             Some(_) => {
-                let named = peer.waiting - nameless;
+                let named = peer.size.total() - nameless;
                 named >= most.div_ceil(2) || of(&caller.name) >= most.div_ceil(4)
             }
         }
@@ -219,39 +130,17 @@ impl Turns {
         expected: Instant,
     ) {
         // Not in the rings yet: only a ready request has a turn.
-        let peer = self.peers.entry(caller.peer).or_default();
-        peer.waiting += 1;
-        peer.names
-            .entry(caller.name.clone())
-            .or_default()
-            .blocked
-            .insert(place, (expected, urgency));
+        self.change(&caller, |line| {
+            line.blocked.insert(place, (expected, urgency))
+        });
         self.callers.insert(place, (caller, urgency));
     }
 
     /// Makes a request ready. Nothing happens if it is not in the line.
     pub fn ready(&mut self, place: LinePosition) {
-        let Some((caller, urgency)) = self.callers.get(&place) else {
-            return;
-        };
-        let Some(peer) = self.peers.get_mut(&caller.peer) else {
-            return;
-        };
-        let Some(names) = peer.names.get_mut(&caller.name) else {
-            return;
-        };
-        if names.blocked.remove(&place).is_none() {
-            return;
+        if let Some((caller, urgency)) = self.callers.get(&place).cloned() {
+            self.change(&caller, |line| line.ready(place, urgency));
         }
-        // The first ready request of a caller gives it a turn, and its peer one if it had none.
-        if names.ready.is_empty() {
-            if peer.ring.is_empty() {
-                self.ring.push_back(caller.peer);
-            }
-            peer.ring.push_back(caller.name.clone());
-        }
-        names.ready.insert(place);
-        names.urgent.insert((*urgency, place));
     }
 
     /// Removes a request from the line. Returns `false` if it was not in it.
@@ -259,45 +148,39 @@ impl Turns {
         let Some((caller, urgency)) = self.callers.remove(&place) else {
             return false;
         };
-        let Some(peer) = self.peers.get_mut(&caller.peer) else {
-            return false;
-        };
-        // The last ready request of a caller takes its turn along, and that of its peer. Blocked
-        // requests have none: a crowd of them that hangs up searches nothing.
-        let names = peer.names.get(&caller.name);
-        let had_turn = names.is_some_and(|names| !names.ready.is_empty());
-        if !peer.remove(&caller.name, place, urgency) && had_turn {
-            peer.ring.retain(|name| *name != caller.name);
-            // A peer without turns of its callers has none itself.
-            if peer.ring.is_empty() {
-                self.ring.retain(|peer| *peer != caller.peer);
-            }
-        }
-        if peer.waiting == 0 {
-            self.peers.remove(&caller.peer);
-        }
+        self.change(&caller, |line| line.remove(place, urgency));
         true
     }
 
     /// Removes the request whose turn it is, and returns its position. The next turn of its caller
     /// and of its peer comes after everybody else's.
     pub fn pop(&mut self) -> Option<LinePosition> {
-        // Caller and peer go to the back of their rings, if they have another ready request.
-        let address = self.ring.pop_front()?;
+        // Caller and peer lose their places, and get new ones if they have another ready request.
+        let (_, address) = self.ring.pop_first()?;
         let peer = self.peers.get_mut(&address)?;
-        let name = peer.ring.pop_front()?;
-        let place = peer.names.get_mut(&name)?.take_turn()?;
-        let (_, urgency) = self.callers.remove(&place)?;
-        if peer.remove(&name, place, urgency) {
-            peer.ring.push_back(name);
-        }
-        if !peer.ring.is_empty() {
-            self.ring.push_back(address);
-        }
-        if peer.waiting == 0 {
-            self.peers.remove(&address);
-        }
+        peer.turn = None;
+        let (_, name) = peer.ring.pop_first()?;
+        let line = peer.names.get_mut(&name)?;
+        line.turn = None;
+        let place = line.take_turn()?;
+        self.leave(place);
         Some(place)
+    }
+
+    /// Changes the line of a caller, and keeps what is known of all lines.
+    fn change<T>(&mut self, caller: &Caller, change: impl FnOnce(&mut CallerLine) -> T) {
+        // A peer without requests is forgotten below, which bounds the table by the line.
+        let peer = self.peers.entry(caller.peer).or_default();
+        let before = peer.size;
+        peer.change(&caller.name, change);
+        let after = peer.size;
+        set_turn(&mut self.ring, &mut peer.turn, after.ready > 0, || {
+            caller.peer
+        });
+        self.sizes.change(&caller.peer, before, after);
+        if after.total() == 0 {
+            self.peers.remove(&caller.peer);
+        }
     }
 
     /// The requests that may go before a new one of `caller`, if no other arrives: an upper bound.
@@ -307,46 +190,57 @@ impl Turns {
         // Within the caller by urgency. Between names and between peers one turn each, so that each
         // other one goes at most as often as this one, the new request included.
         let mut ahead = Ahead::default();
+        let mut own = LineSize::default();
         if let Some(peer) = self.peers.get(&caller.peer) {
-            if let Some(mine) = peer.names.get(&caller.name) {
+            own = peer.size;
+            let mine = peer.names.get(&caller.name);
+            if let Some(mine) = mine {
                 ahead = mine.before(urgency, until);
             }
+            // Of the other names: those without blocked requests by their sizes, then the rest.
             let turns = ahead.count() + 1;
-            for (_, names) in peer.names.iter().filter(|(name, _)| **name != caller.name) {
-                ahead.join(names.by(until).first(turns));
-            }
+            let mine = mine.map(CallerLine::size).unwrap_or_default();
+            ahead.ready += peer.sizes.ready(turns, mine);
+            let names = peer.sizes.blocked(&caller.name);
+            let names = names.filter_map(|name| peer.names.get(name));
+            ahead.join(names.map(|names| names.by(until).first(turns)));
         }
+        // Of the other peers in the same way.
         let turns = ahead.count() + 1;
-        for (_, peer) in self.peers.iter().filter(|(peer, _)| **peer != caller.peer) {
-            ahead.join(peer.by(until).first(turns));
-        }
+        ahead.ready += self.sizes.ready(turns, own);
+        let peers = self.sizes.blocked(&caller.peer);
+        let peers = peers.filter_map(|peer| self.peers.get(peer));
+        ahead.join(peers.map(|peer| peer.by(until).first(turns)));
         ahead
     }
 
     /// All waiting requests, as for a new one that lets all others go first.
     pub fn everyone(&self) -> Ahead {
-        let mut all = Ahead::default();
-        for peer in self.peers.values() {
-            all.join(peer.by(None));
-        }
+        let mut all = Ahead {
+            ready: self.sizes.ready(usize::MAX, LineSize::default()),
+            blocked: Vec::new(),
+        };
+        let peers = self.sizes.all_blocked();
+        let peers = peers.filter_map(|peer| self.peers.get(peer));
+        all.join(peers.map(|peer| peer.by(None)));
         all
     }
 
     /// When the first request is expected to be ready, of one peer alone if one is given. `now` if
     /// one is ready, `None` if none waits.
     pub fn first_ready(&self, peer: Option<IpAddr>, now: Instant) -> Option<Instant> {
-        let peers = self.peers.iter();
-        let peers = peers.filter(|(address, _)| peer.is_none_or(|peer| peer == **address));
-        peers
-            .map(|(_, peer)| match peer.ring.is_empty() {
-                false => now,
-                true => peer
-                    .by(None)
-                    .blocked
-                    .first()
-                    .map_or(now, |at| *at.max(&now)),
-            })
-            .min()
+        let first = |peer: &PeerLine| match peer.ring.is_empty() {
+            false => now,
+            true => {
+                let blocked = peer.by(None).blocked;
+                blocked.first().map_or(now, |at| *at.max(&now))
+            }
+        };
+        match peer {
+            Some(peer) => self.peers.get(&peer).map(first),
+            None if self.has_ready() => Some(now),
+            None => self.peers.values().map(first).min(),
+        }
     }
 
     /// All waiting requests in the order in which they would go if all were ready and no other
@@ -372,37 +266,44 @@ impl Turns {
 }
 
 impl PeerLine {
-    /// Removes a request. Returns whether another one of that name is ready.
-    fn remove(&mut self, name: &Option<Arc<str>>, place: LinePosition, urgency: Urgency) -> bool {
-        let Some(line) = self.names.get_mut(name) else {
-            return false;
-        };
-        self.waiting -= 1;
-        line.blocked.remove(&place);
-        line.urgent.remove(&(urgency, place));
-        line.ready.remove(&place);
-        let is_ready = !line.ready.is_empty();
-        if !is_ready && line.blocked.is_empty() {
+    /// Changes the line of a caller, and keeps what is known of all lines of the peer.
+    fn change<T>(&mut self, name: &Option<Arc<str>>, change: impl FnOnce(&mut CallerLine) -> T) {
+        // The ring and the sizes follow what has changed, whatever it was.
+        let line = self.names.entry(name.clone()).or_default();
+        let before = line.size();
+        change(line);
+        let after = line.size();
+        set_turn(&mut self.ring, &mut line.turn, after.ready > 0, || {
+            name.clone()
+        });
+        self.sizes.change(name, before, after);
+        self.size.ready = self.size.ready + after.ready - before.ready;
+        self.size.blocked = self.size.blocked + after.blocked - before.blocked;
+        if after.total() == 0 {
             self.names.remove(name);
         }
-        is_ready
     }
 
     /// The requests that are ready, or expected to be at `until`.
     fn by(&self, until: Option<Instant>) -> Ahead {
-        let mut all = Ahead::default();
-        for names in self.names.values() {
-            all.join(names.by(until));
-        }
+        let mut all = Ahead {
+            ready: self.sizes.ready(usize::MAX, LineSize::default()),
+            blocked: Vec::new(),
+        };
+        let names = self.sizes.all_blocked();
+        let names = names.filter_map(|name| self.names.get(name));
+        all.join(names.map(|names| names.by(until)));
         all
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::line::OLDEST_EVERY;
     use super::*;
     use crate::clock::Clock;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     const USUAL: Urgency = Urgency(3);
 
@@ -566,7 +467,81 @@ mod tests {
         assert_eq!(turns.first_ready(Some(caller(2, None).peer), start), None);
     }
 
+    /// What is ahead of a new request, found by a look at every line.
+    fn ahead_by_looking(
+        turns: &Turns,
+        caller: &Caller,
+        urgency: Urgency,
+        until: Option<Instant>,
+    ) -> Ahead {
+        let mut ahead = Ahead::default();
+        let own = turns.peers.get(&caller.peer).map(|peer| &peer.names);
+        if let Some(mine) = own.and_then(|names| names.get(&caller.name)) {
+            ahead = mine.before(urgency, until);
+        }
+        let each = ahead.count() + 1;
+        let names = own.into_iter().flatten();
+        let names = names.filter(|(name, _)| **name != caller.name);
+        ahead.join(names.map(|(_, line)| line.by(until).first(each)));
+        let each = ahead.count() + 1;
+        for (_, peer) in turns.peers.iter().filter(|(of, _)| **of != caller.peer) {
+            let mut all = Ahead::default();
+            all.join(peer.names.values().map(|line| line.by(until)));
+            ahead.join([all.first(each)]);
+        }
+        ahead
+    }
+
+    #[test]
+    fn lines_of_one_size_are_counted_together() {
+        let mut turns = Turns::default();
+        for place in 0..1_000 {
+            let peer = IpAddr::from(u32::try_from(place % 500).unwrap().to_be_bytes());
+            turns.join(place, Caller { peer, name: None }, USUAL, now());
+            turns.ready(place);
+        }
+        assert_eq!(turns.sizes.entries(), 1, "500 peers with 2 requests each");
+        assert_eq!(turns.ahead_of(&caller(1, None), USUAL, None).ready, 500);
+        assert_eq!(turns.everyone().ready, 1_000);
+        while turns.pop().is_some() {
+            assert!(turns.sizes.entries() <= 2);
+        }
+        assert_eq!(turns.sizes.entries(), 0);
+    }
+
     proptest! {
+        /// What is known of the sizes of the lines is what a look at each of them shows.
+        #[test]
+        fn what_is_ahead_is_known_without_a_look_at_each_line(
+            steps in prop::collection::vec((0u8..4, 0u8..4, 0u8..3, 0u64..200), 1..100)
+        ) {
+            let (mut turns, start) = (Turns::default(), now());
+            let at = |pick: u64| start + std::time::Duration::from_secs(pick % 7);
+            for (place, (what, peer, name, pick)) in (0..).zip(steps) {
+                let who = caller(peer, (name > 0).then_some(name));
+                let urgency = Urgency((pick % 8) as u8);
+                match what {
+                    0 | 1 => turns.join(place, who.clone(), urgency, at(pick)),
+                    2 => turns.ready(pick % (place + 1)),
+                    _ if pick % 2 == 0 => {
+                        turns.pop();
+                    }
+                    _ => {
+                        turns.leave(pick % (place + 1));
+                    }
+                }
+                for until in [None, Some(at(pick))] {
+                    let ahead = turns.ahead_of(&who, urgency, until);
+                    prop_assert_eq!(ahead, ahead_by_looking(&turns, &who, urgency, until));
+                }
+                let mut all = Ahead::default();
+                let lines = turns.peers.values().flat_map(|peer| peer.names.values());
+                all.join(lines.map(|line| line.by(None)));
+                prop_assert_eq!(turns.everyone(), all);
+                prop_assert!(turns.sizes.entries() <= turns.peers.len());
+            }
+        }
+
         /// Whatever happens, nobody is lost or served twice, arrival order holds among the equally
         /// urgent of a caller, no peer with someone ready waits for more than one turn of each
         /// other, and nothing is left behind.

@@ -1,0 +1,40 @@
+//! Pure. Who waits in a line, where, and how urgently.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The caller of a request: the peer's address, divided by a name that a trusted peer may give.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Caller {
+    /// The address of the connection.
+    pub peer: IpAddr,
+    /// From `X-Gateway-Caller`: at most 64 printable ASCII bytes.
+    pub name: Option<Arc<str>>,
+}
+
+/// A position in the line. Positions are numbered in the order of arrival.
+pub type LinePosition = u64;
+
+/// The urgency of a request, from 0 (most) to 7 (RFC 9218, section 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Urgency(pub(super) u8);
+
+impl Urgency {
+    /// The default of a deferred write, for which no caller waits.
+    pub const DEFERRED: Self = Self(5);
+
+    /// The urgency of work that may wait for everything else.
+    pub const LEAST: Self = Self(7);
+
+    /// The urgency `u`. `None` if it is above 7.
+    pub fn new(u: u8) -> Option<Self> {
+        (u <= 7).then_some(Self(u))
+    }
+}
+
+impl Default for Urgency {
+    /// 3, as in RFC 9218.
+    fn default() -> Self {
+        Self(3)
+    }
+}
