@@ -109,13 +109,14 @@ impl Budgets {
     ) -> Option<Instant> {
         let bounds = self.shared.lines.get();
         let peer = request.caller.peer;
-        let load = state.peers.get(&peer).copied().unwrap_or_default();
+        let own = state.peers.get(&peer);
+        let (own_requests, own_bytes) = own.map_or((0, 0), |own| (own.requests, own.bytes));
         let mut room_at = None;
         let mut not_before = |at: Option<Instant>| room_at = room_at.max(at.or(Some(now)));
         if state.load.requests >= bounds.total {
             not_before(state.next_departure(None, now));
         }
-        if load.requests >= bounds.total.div_ceil(2) {
+        if own_requests >= bounds.total.div_ceil(2) {
             not_before(state.next_departure(Some(peer), now));
         }
         // A body may be larger than the bound if no other waits.
@@ -123,7 +124,7 @@ impl Budgets {
             (used + request.bytes).saturating_sub(most.max(request.bytes))
         };
         let of_all = excess(state.load.bytes, bounds.bytes);
-        let of_peer = excess(load.bytes, bounds.bytes.div_ceil(2));
+        let of_peer = excess(own_bytes, bounds.bytes.div_ceil(2));
         if of_all > 0 {
             not_before(state.freed(of_all, None, now));
         }

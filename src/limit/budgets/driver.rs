@@ -123,7 +123,7 @@ impl Budgets {
             }
         }
         for waiter in &served {
-            state.unload(waiter);
+            state.unload(key, waiter);
         }
     }
 }

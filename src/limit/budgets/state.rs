@@ -78,23 +78,58 @@ pub(in crate::limit) struct Waiting {
 }
 
 /// Requests in lines, and the bytes of their bodies.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct LineLoad {
     pub(super) requests: usize,
     pub(super) bytes: usize,
+    /// The number of the requests in each line. No line without any.
+    pub(super) lines: HashMap<AccountKey, usize>,
 }
+
+/// The number of lines in which a time to come back is looked for, if there are more: a refusal
+/// must not cost more than what it refuses. The earliest time found in some lines is an upper bound
+/// of the earliest of all.
+const LOOKED_AT: usize = 32;
 
 impl LineLoad {
     /// Adds a request with a body of so many bytes.
-    fn add(&mut self, bytes: usize) {
+    fn add(&mut self, line: &AccountKey, bytes: usize) {
         self.requests += 1;
         self.bytes += bytes;
+        *self.lines.entry(line.clone()).or_default() += 1;
     }
 
     /// Subtracts a request with a body of so many bytes.
-    fn remove(&mut self, bytes: usize) {
+    fn remove(&mut self, line: &AccountKey, bytes: usize) {
         self.requests = self.requests.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
+        // A line without requests is forgotten, which bounds the table by the requests.
+        if let Some(count) = self.lines.get_mut(line) {
+            *count -= 1;
+            if *count == 0 {
+                self.lines.remove(line);
+            }
+        }
+    }
+
+    /// Returns the lines, first those with the earliest instants in `wakes`: their requests are
+    /// likely to leave first. The others follow in no order. Each line comes once.
+    fn soonest_first<'s>(
+        &'s self,
+        wakes: &'s BTreeSet<(Instant, AccountKey)>,
+    ) -> impl Iterator<Item = &'s AccountKey> {
+        let soonest = wakes.iter().take(LOOKED_AT).map(|(_, line)| line);
+        let soonest: Vec<_> = soonest
+            .filter(|line| self.lines.contains_key(*line))
+            .collect();
+        // At most `LOOKED_AT` to compare with.
+        let is_other = {
+            let soonest = soonest.clone();
+            move |line: &&AccountKey| !soonest.contains(line)
+        };
+        soonest
+            .into_iter()
+            .chain(self.lines.keys().filter(is_other))
     }
 }
 
@@ -139,9 +174,9 @@ impl BudgetsState {
             return;
         };
         // The same numbers are subtracted in `unload` when the request leaves the line.
-        self.load.add(waiter.bytes);
+        self.load.add(key, waiter.bytes);
         let peer = self.peers.entry(waiter.caller.peer).or_default();
-        peer.add(waiter.bytes);
+        peer.add(key, waiter.bytes);
         let (caller, urgency) = (waiter.caller.clone(), waiter.urgency);
         open.account
             .turns()
@@ -172,10 +207,16 @@ impl BudgetsState {
     /// When the next request leaves its line at the latest, of one peer alone if one is given.
     /// `None` if no request waits.
     pub(super) fn next_departure(&mut self, peer: Option<IpAddr>, now: Instant) -> Option<Instant> {
-        let open = self.accounts.values_mut();
-        let waited_for = open.filter(|open| !open.waiting.is_empty());
-        waited_for
-            .filter_map(|open| open.account.next_departure(peer, now))
+        let load = match peer {
+            Some(peer) => self.peers.get(&peer)?,
+            None => &self.load,
+        };
+        // Twice, so that lines without an instant are among them: those that wait for a response
+        // or for their lanes.
+        let lines = load.soonest_first(&self.wakes).take(2 * LOOKED_AT);
+        let accounts = &mut self.accounts;
+        lines
+            .filter_map(|line| accounts.get_mut(line)?.account.next_departure(peer, now))
             .min()
     }
 
@@ -215,24 +256,33 @@ impl BudgetsState {
     }
 
     /// When the requests that have left their lines by then had `bytes` together, of one peer alone
-    /// if one is given. Takes a time that is proportional to all lines.
+    /// if one is given. Takes a time that is proportional to the lines that are looked at.
     pub(super) fn freed(
         &mut self,
         bytes: usize,
         peer: Option<IpAddr>,
         now: Instant,
     ) -> Option<Instant> {
-        let mut releases: Vec<(Instant, usize)> = Vec::new();
-        for open in self.accounts.values_mut() {
-            if open.waiting.is_empty() {
-                continue;
+        let load = match peer {
+            Some(peer) => self.peers.get(&peer)?,
+            None => &self.load,
+        };
+        let (mut releases, mut found): (Vec<(Instant, usize)>, _) = (Vec::new(), 0);
+        for (looked_at, line) in load.soonest_first(&self.wakes).enumerate() {
+            if looked_at >= 2 * LOOKED_AT && found >= bytes {
+                break;
             }
+            let Some(open) = self.accounts.get_mut(line) else {
+                continue;
+            };
             // Bytes are returned when their request is sent.
             for (place, at) in open.account.schedule(now) {
                 let waiting = open.waiting.get(&place);
                 let counted = waiting
                     .filter(|waiting| peer.is_none_or(|peer| waiting.waiter.caller.peer == peer));
-                releases.extend(counted.map(|waiting| (at, waiting.waiter.bytes)));
+                let released = counted.map(|waiting| (at, waiting.waiter.bytes));
+                found += released.map_or(0, |(_, bytes)| bytes);
+                releases.extend(released);
             }
         }
         // The first instant by which the sum is large enough.
@@ -261,16 +311,16 @@ impl BudgetsState {
         let open = self.accounts.get_mut(key)?;
         let waiting = open.waiting.remove(&place)?;
         open.account.turns().leave(place);
-        self.unload(&waiting.waiter);
+        self.unload(key, &waiting.waiter);
         Some(waiting)
     }
 
     /// Subtracts a request that has left its line from the load.
-    pub(super) fn unload(&mut self, waiter: &Waiter) {
+    pub(super) fn unload(&mut self, key: &AccountKey, waiter: &Waiter) {
         // A peer without requests is forgotten, which bounds the table by the lines.
-        self.load.remove(waiter.bytes);
+        self.load.remove(key, waiter.bytes);
         if let Some(peer) = self.peers.get_mut(&waiter.caller.peer) {
-            peer.remove(waiter.bytes);
+            peer.remove(key, waiter.bytes);
             if peer.requests == 0 {
                 self.peers.remove(&waiter.caller.peer);
             }

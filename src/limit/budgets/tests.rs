@@ -1,6 +1,7 @@
 //! Lines and permits under a paused clock.
 
 use super::*;
+use crate::credential::Credential;
 use crate::limit::evidence::InForce;
 use crate::limit::learn::Allowance;
 use crate::limit::ledger::PastBudget;
@@ -578,4 +579,56 @@ async fn the_entry_of_a_forgotten_budget_does_not_keep_the_driver_busy() {
     assert!(state.take_due(bench.clock.now()).is_none(), "not yet");
     assert!(state.take_due(later).is_some());
     assert!(state.take_due(later).is_none() && state.wakes.is_empty());
+}
+
+/// More lines than a refusal looks at: the earliest departure is found by its instant.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_among_many_lines_tells_when_the_first_request_leaves() {
+    const LINES: u8 = 200;
+    let bench = bench(1);
+    let request = |n: u8| BudgetRequest {
+        credential: Credential::from_bytes([n; 16]),
+        ..bench.budget_request(n, W * 3, 10)
+    };
+    let lines = LineBounds {
+        per_budget: 10,
+        total: LINES.into(),
+        bytes: 1_000_000,
+    };
+    bench.budgets.set_line_bounds(lines);
+    let start = bench.clock.now();
+    let mut waiting = Vec::new();
+    // The last one is the first whose slot was used.
+    for n in (0..LINES).rev() {
+        let mut permit = bench
+            .budgets
+            .join(&request(n))
+            .unwrap()
+            .granted()
+            .await
+            .unwrap();
+        permit.begin();
+        permit.end(AttemptEnd::Answered(None));
+        waiting.push(bench.budgets.join(&request(n)).unwrap());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let by_bytes = LineBounds {
+        total: 1_000,
+        bytes: usize::from(LINES) * 10,
+        ..lines
+    };
+    for bounds in [lines, by_bytes] {
+        bench.budgets.set_line_bounds(bounds);
+        let refused = bench.budgets.join(&request(LINES)).unwrap_err();
+        let first = waiting[0].estimate() - bench.clock.now();
+        let retry_after = whole_seconds(first);
+        assert_eq!(refused, BudgetRefusal::Full { retry_after });
+    }
+    let lines = bench.budgets.shared.state.lock().load.lines.len();
+    assert_eq!(lines, usize::from(LINES));
+    tokio::time::sleep(start + W + Duration::from_secs(2) - bench.clock.now()).await;
+    let admitted = bench.budgets.join(&request(LINES)).unwrap();
+    drop((admitted, waiting));
+    let state = bench.budgets.shared.state.lock();
+    assert!(state.load.lines.is_empty() && state.peers.is_empty());
 }
