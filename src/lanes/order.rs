@@ -130,6 +130,11 @@ impl LaneOrder {
         self.writes.is_empty()
     }
 
+    /// The number of unsettled writes.
+    pub fn len(&self) -> usize {
+        self.writes.len()
+    }
+
     /// Whether any write waits for another.
     pub fn any_blocked(&self) -> bool {
         self.writes.values().any(|write| !write.ready)
@@ -246,14 +251,10 @@ impl LaneOrder {
         let Some(write) = self.writes.remove(&turn) else {
             return Vec::new();
         };
-        // Only writes that this one blocked can become ready. Of a lane that is the first, because
-        // the rest still wait for it. Of a class it may be any, because barriers do not wait for
-        // each other.
-        let mut candidates = BTreeSet::new();
+        // A lane without writes is forgotten, which bounds the lanes by the unsettled writes.
         for key in &write.keys.keys {
             if let Some(lane) = self.keys.get_mut(key) {
                 lane.remove(&turn);
-                candidates.extend(lane.first());
                 if lane.is_empty() {
                     self.keys.remove(key);
                 }
@@ -262,15 +263,15 @@ impl LaneOrder {
         for name in &write.classes {
             if let Some(class) = self.classes.get_mut(name) {
                 class.members.remove(&turn);
-                candidates.extend(&class.barriers);
             }
         }
         for name in &write.keys.barriers {
             if let Some(class) = self.classes.get_mut(name) {
                 class.barriers.remove(&turn);
-                candidates.extend(&class.members);
             }
         }
+        // What is left in the lanes and classes says which writes waited for this one alone.
+        let candidates = self.candidates(turn, &write);
         // Few: a class is a kind of thing that writes act on, such as a user.
         self.classes
             .retain(|_, class| !(class.members.is_empty() && class.barriers.is_empty()));
@@ -290,6 +291,28 @@ impl LaneOrder {
             }
         }
         ready
+    }
+
+    /// The writes that may become ready because a write has settled: later ones that it blocked.
+    /// Each of them is found once for each of its keys and classes, however many settle before it.
+    fn candidates(&self, turn: Turn, settled: &Write) -> BTreeSet<Turn> {
+        // Of a lane that is the first one, because the rest still wait for it.
+        let lanes = settled.keys.keys.iter();
+        let lanes = lanes.filter_map(|key| self.keys.get(key)?.first().copied());
+        let class = |name: &ClassHash| self.classes.get(name);
+        let classes = settled.classes.iter().filter_map(class);
+        let barriers = settled.keys.barriers.iter().filter_map(class);
+        // Of a class it may be several, because barriers do not wait for each other: those up to
+        // the next write that blocks them, which may itself be one of them.
+        let until = |set: &BTreeSet<Turn>| set.first().copied().unwrap_or(Turn::MAX).max(turn);
+        let of_classes =
+            classes.flat_map(|class| class.barriers.range(turn..=until(&class.members)));
+        let of_barriers =
+            barriers.flat_map(|class| class.members.range(turn..=until(&class.barriers)));
+        lanes
+            .chain(of_classes.copied())
+            .chain(of_barriers.copied())
+            .collect()
     }
 
     /// Whether no write before `turn` conflicts with `keys`, whose classes are `classes`.
@@ -374,6 +397,28 @@ mod tests {
         );
         assert!(lanes.settle(1).is_empty());
         assert_eq!(lanes.settle(2), vec![3]);
+    }
+
+    #[test]
+    fn only_those_that_a_write_blocked_are_looked_at_when_it_settles() {
+        let now = Clock::system().now();
+        let mut lanes = LaneOrder::default();
+        for turn in 0..100 {
+            let person = format!("person:{turn}");
+            match turn {
+                0 | 50 => lanes.enter(turn, keys(&[&person], &[]), now, 0),
+                _ => lanes.enter(turn, keys(&[], &["person"]), now, 0),
+            };
+        }
+        let mut looked_at = |turn: Turn| {
+            let settled = lanes.writes[&turn].clone();
+            lanes.settle(turn);
+            lanes.candidates(turn, &settled).len()
+        };
+        assert_eq!(looked_at(99), 0);
+        assert_eq!(looked_at(0), 49, "those before the next person");
+        assert_eq!(looked_at(1), 0, "another barrier is before that person");
+        assert_eq!(looked_at(50), 48);
     }
 
     #[test]
