@@ -18,7 +18,7 @@ use run::{Luck, Run};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(crate) use run::{MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
+pub(crate) use run::{MOST_UNSETTLED, MOST_WAITING, MOST_WAITING_IN_LANES, Newcomer};
 
 /// The number of times to come back that are tried.
 const MOST_TRIES: usize = 6;

@@ -11,7 +11,7 @@
 
 use crate::attempt::Attempts;
 use crate::attempt::backoff;
-use crate::attempt::estimate::{Estimate, MOST_WAITING, Newcomer};
+use crate::attempt::estimate::{Estimate, MOST_UNSETTLED, MOST_WAITING, Newcomer};
 use crate::error::GatewayError;
 use crate::exchange::ids::Ids;
 use crate::exchange::request::RequestContext;
@@ -51,14 +51,17 @@ impl Attempts {
         self.estimate_budget.look(&self.clock, look)
     }
 
-    /// Copies what else is queued, unless that is more than `most`.
+    /// Copies what else is queued, unless that is more than `most`, or the credential has too many
+    /// unsettled writes. Deferred ones are in their lanes long before they are queued.
     pub(crate) fn forecast(
         &self,
         budget_request: &BudgetRequest<'_>,
         most: usize,
     ) -> Option<Estimate> {
         let accounts = self.budgets.forecast(budget_request.credential, most)?;
-        let lanes = self.lanes.order(budget_request.credential);
+        let lanes = self
+            .lanes
+            .order(budget_request.credential, MOST_UNSETTLED)?;
         Some(Estimate {
             accounts,
             lanes,

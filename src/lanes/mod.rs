@@ -61,10 +61,14 @@ impl Lanes {
         state.lanes.get(&credential)?.expected_free(keys, now, each)
     }
 
-    /// A copy of a credential's lanes.
-    pub fn order(&self, credential: Credential) -> LaneOrder {
+    /// A copy of a credential's lanes. `None` if more than `most` writes are in them: the copy is
+    /// made under the lock that every write takes.
+    pub fn order(&self, credential: Credential, most: usize) -> Option<LaneOrder> {
         let state = self.shared.state.lock();
-        state.lanes.get(&credential).cloned().unwrap_or_default()
+        let Some(lanes) = state.lanes.get(&credential) else {
+            return Some(LaneOrder::default());
+        };
+        (lanes.len() <= most).then(|| lanes.clone())
     }
 
     /// Keeps the lanes of `keys` closed until `until`, for a write of an earlier process that may

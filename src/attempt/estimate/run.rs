@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// and before a write with closed lanes is accepted.
 pub(crate) const MOST_WAITING: usize = 1_000;
 pub(crate) const MOST_WAITING_IN_LANES: usize = 200;
+/// The most unsettled writes of a credential for a run: those that are queued, and as many that are
+/// in flight, settling or deferred.
+pub(crate) const MOST_UNSETTLED: usize = 2 * MOST_WAITING;
 /// The most steps of a run. Each step starts or ends an attempt, or is an instant at which that is
 /// possible, so no run needs more. The bound protects against a run without end.
 const MOST_STEPS: usize = MOST_WAITING * 8;
