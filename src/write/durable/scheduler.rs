@@ -36,6 +36,13 @@ pub struct LineKey {
     pub merges: bool,
 }
 
+impl LineKey {
+    /// Returns the credential and the operation, whose writes share a budget.
+    fn group(&self) -> (Credential, Arc<str>) {
+        (self.credential, self.operation.clone())
+    }
+}
+
 #[derive(Debug, Default)]
 struct Line {
     /// Writes with open lanes, in the order of acceptance.
@@ -66,6 +73,15 @@ impl Line {
     }
 }
 
+/// The writes of one credential and operation, whoever their callers are. They share a budget.
+#[derive(Debug, Default)]
+struct Group {
+    /// Those that wait here, in any line.
+    waiting: BTreeSet<Turn>,
+    /// Those before their budget.
+    standing: BTreeSet<Turn>,
+}
+
 /// All writes that wait to be scheduled; `T` is a write.
 #[derive(Debug)]
 pub struct Scheduler<T> {
@@ -74,9 +90,9 @@ pub struct Scheduler<T> {
     lines: HashMap<LineKey, Line>,
     /// The lines in the order of their turns; each line exactly once.
     ring: VecDeque<LineKey>,
-    /// The writes before their budgets, by credential and operation, and their number.
-    standing: HashMap<(Credential, Arc<str>), BTreeSet<Turn>>,
-    /// The number of all writes in `standing`; at most [`MOST`].
+    /// The same writes and those before their budgets, by credential and operation.
+    groups: HashMap<(Credential, Arc<str>), Group>,
+    /// The number of all writes before their budgets; at most [`MOST`].
     stand: usize,
     /// Every write that waits here, with what is needed to find it in its line.
     writes: HashMap<Turn, (T, LineKey, Urgency)>,
@@ -102,7 +118,7 @@ impl<T> Default for Scheduler<T> {
         Self {
             lines: HashMap::new(),
             ring: VecDeque::new(),
-            standing: HashMap::new(),
+            groups: HashMap::new(),
             stand: 0,
             writes: HashMap::new(),
             paused: HashMap::new(),
@@ -134,6 +150,8 @@ impl<T> Scheduler<T> {
         } else {
             waiting.blocked.insert(turn);
         }
+        let group = self.groups.entry(line.group()).or_default();
+        group.waiting.insert(turn);
         self.writes.insert(turn, (write, line, urgency));
     }
 
@@ -158,7 +176,22 @@ impl<T> Scheduler<T> {
             line.urgent.remove(&(urgency, turn));
             line.blocked.remove(&turn);
         }
+        self.change_group(&key, |group| group.waiting.remove(&turn));
         Some(write)
+    }
+
+    /// Removes a write from the group of a line. Returns whether it was in it. An empty group is
+    /// forgotten.
+    fn change_group(&mut self, line: &LineKey, remove: impl FnOnce(&mut Group) -> bool) -> bool {
+        let key = line.group();
+        let Some(group) = self.groups.get_mut(&key) else {
+            return false;
+        };
+        let was_in = remove(group);
+        if group.waiting.is_empty() && group.standing.is_empty() {
+            self.groups.remove(&key);
+        }
+        was_in
     }
 
     /// Returns the writes that are brought before their budgets now, each with its turn and line.
@@ -186,8 +219,8 @@ impl<T> Scheduler<T> {
             }
             match self.next_of(&key, &follows) {
                 Some((turn, write)) => {
-                    let group = (key.credential, key.operation.clone());
-                    self.standing.entry(group).or_default().insert(turn);
+                    let group = self.groups.entry(key.group()).or_default();
+                    group.standing.insert(turn);
                     self.stand += 1;
                     scheduled.push((write, turn, key.clone()));
                     idle = 0;
@@ -209,8 +242,7 @@ impl<T> Scheduler<T> {
         if is_paused(&self.paused, key) {
             return None;
         }
-        let group = (key.credential, key.operation.clone());
-        let standing = self.standing.get(&group);
+        let standing = self.groups.get(&key.group()).map(|group| &group.standing);
         if standing.is_some_and(|standing| standing.len() >= AT_ONCE) {
             return None;
         }
@@ -228,14 +260,8 @@ impl<T> Scheduler<T> {
     /// Notes that a scheduled write no longer stands before its budget.
     /// Nothing happens if it was not among them, so a second call does no harm.
     pub fn gone(&mut self, turn: Turn, key: &LineKey) {
-        let group = (key.credential, key.operation.clone());
-        if let Some(standing) = self.standing.get_mut(&group)
-            && standing.remove(&turn)
-        {
+        if self.change_group(key, |group| group.standing.remove(&turn)) {
             self.stand = self.stand.saturating_sub(1);
-            if standing.is_empty() {
-                self.standing.remove(&group);
-            }
         }
     }
 
@@ -300,15 +326,11 @@ impl<T> Scheduler<T> {
     /// The writes of all callers count, since they share the budget. Urgency is left out, so this
     /// is a position by age.
     pub fn before(&self, turn: Turn, credential: Credential, operation: &str) -> (usize, usize) {
-        let mut ahead = 0;
-        for (key, line) in &self.lines {
-            if key.credential == credential && *key.operation == *operation {
-                ahead += below(&line.ready, turn) + below(&line.blocked, turn);
-            }
-        }
         // Those before the budget are counted apart, for the budget knows when they leave.
-        let group = (credential, Arc::from(operation));
-        (ahead, self.standing.get(&group).map_or(0, BTreeSet::len))
+        let group = self.groups.get(&(credential, Arc::from(operation)));
+        group.map_or((0, 0), |group| {
+            (below(&group.waiting, turn), group.standing.len())
+        })
     }
 }
 
@@ -510,6 +532,13 @@ mod tests {
                 let ring: HashSet<&LineKey> = scheduler.ring.iter().collect();
                 prop_assert_eq!(ring.len(), scheduler.ring.len(), "a line has one turn a round");
                 prop_assert_eq!(ring.len(), scheduler.lines.len());
+                for (group, known) in &scheduler.groups {
+                    let lines = scheduler.lines.iter();
+                    let lines = lines.filter(|(key, _)| key.group() == *group);
+                    let writes = lines.flat_map(|(_, line)| line.ready.union(&line.blocked));
+                    let writes: BTreeSet<Turn> = writes.copied().collect();
+                    prop_assert_eq!(&writes, &known.waiting);
+                }
             }
             for turn in 0..steps.len() {
                 scheduler.ready(turn as Turn);
@@ -531,7 +560,7 @@ mod tests {
             // The last round forgets the lines that are empty.
             prop_assert!(scheduler.schedule(|_, _, _| false).is_empty());
             prop_assert!(scheduler.lines.is_empty() && scheduler.ring.is_empty());
-            prop_assert!(scheduler.standing.is_empty());
+            prop_assert!(scheduler.groups.is_empty());
             prop_assert_eq!(scheduler.stand, 0);
         }
     }
