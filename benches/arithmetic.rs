@@ -21,6 +21,8 @@
 
 #[path = "support/stored.rs"]
 mod stored;
+#[path = "support/table.rs"]
+mod table;
 
 use http::HeaderMap;
 use segment_gateway::cache::fence::{Dependency, Fence, Tag};
@@ -46,6 +48,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use stored::{CREDENTIAL, key, store};
+use table::Bench;
 
 /// The default of `cache.marks`.
 const MARKS: usize = 100_000;
@@ -68,11 +71,7 @@ fn main() {
     if cfg!(debug_assertions) {
         println!("WARNING: a debug build, these figures mean nothing; use `cargo bench`");
     }
-    let bench = Bench {
-        clock: Clock::system(),
-        batches: if quick { 5 } else { 51 },
-        lasting: Duration::from_millis(if quick { 1 } else { 10 }),
-    };
+    let bench = Bench::new(quick);
     bench.title("the window: one budget of so many slots, all of them in use");
     for limit in [60, 200, 1_000_000] {
         windows(&bench, limit);
@@ -427,68 +426,4 @@ fn settlings(bench: &Bench, tags: usize) {
         },
     );
     assert_eq!(full.stats().marks, MARKS);
-}
-
-/// Measures, and prints a table.
-struct Bench {
-    clock: Clock,
-    batches: usize,
-    /// A batch is made long enough that reading the clock twice does not matter.
-    lasting: Duration,
-}
-
-impl Bench {
-    fn title(&self, title: &str) {
-        println!(
-            "\n{title:<72} {:>10} {:>10} {:>10}",
-            "least", "median", "most"
-        );
-    }
-
-    /// Something that can be done any number of times.
-    fn row(&self, name: &str, mut one: impl FnMut()) {
-        let mut count = 1;
-        // The warm-up finds out how often it has to be done.
-        while self.time(count, |_| one()) < self.lasting {
-            count *= 2;
-        }
-        let batches = (0..self.batches).map(|_| (count, self.time(count, |_| one())));
-        print(name, batches);
-    }
-
-    /// Something that can be done `count` times after each preparation. Returns the median.
-    fn prepared(
-        &self,
-        name: &str,
-        count: usize,
-        prepare: impl Fn(),
-        mut one: impl FnMut(usize),
-    ) -> f64 {
-        // Each batch is short, so there are more of them; the first one is the warm-up.
-        let batches = (0..self.batches * 10).map(|_| {
-            prepare();
-            (count, self.time(count, &mut one))
-        });
-        print(name, batches.skip(1))
-    }
-
-    fn time(&self, count: usize, mut one: impl FnMut(usize)) -> Duration {
-        let start = self.clock.now();
-        for n in 0..count {
-            one(n);
-        }
-        self.clock.now() - start
-    }
-}
-
-/// Prints a row and returns its median.
-fn print(name: &str, batches: impl Iterator<Item = (usize, Duration)>) -> f64 {
-    let mut each: Vec<f64> = batches
-        .map(|(count, took)| took.as_secs_f64() * 1e9 / count as f64)
-        .collect();
-    each.sort_unstable_by(f64::total_cmp);
-    let at = |n: usize| each.get(n).copied().unwrap_or(f64::NAN);
-    let (least, median, most) = (at(0), at(each.len() / 2), at(each.len().saturating_sub(1)));
-    println!("  {name:<70} {least:>10.1} {median:>10.1} {most:>10.1}");
-    median
 }

@@ -33,16 +33,11 @@ pub(crate) fn key(user: u32) -> CacheKey {
     })
 }
 
-/// Stores this header and body as the answer about a user, which has 2 tags.
-pub(crate) fn store(
-    cache: &Arc<Cache>,
-    user: u32,
-    (headers, body): (&HeaderMap, &[u8]),
-    now: Instant,
-) {
+/// Looks for the answer about a user, and begins a fetch if there is none.
+pub(crate) fn join(cache: &Arc<Cache>, user: u32, now: Instant) -> Join {
     let tags = [Tag::new("users"), Tag::new(format!("user:user-{user:05}"))];
     let request = HeaderMap::new();
-    let join = cache.join(
+    cache.join(
         &JoinRequest {
             at: &cache.locate(key(user), &request),
             tags: Some(&tags),
@@ -56,11 +51,22 @@ pub(crate) fn store(
             waits: true,
         },
         now,
-    );
+    )
+}
+
+/// Stores this header and body as the answer about a user, which has 2 tags.
+pub(crate) fn store(
+    cache: &Arc<Cache>,
+    user: u32,
+    (headers, body): (&HeaderMap, &[u8]),
+    now: Instant,
+) {
+    let join = join(cache, user, now);
     let Join::Lead(mut leader) = join else {
         panic!("nobody else fetches, yet: {join:?}")
     };
     leader.start(now);
+    let request = HeaderMap::new();
     let answer = ReceivedResponse {
         status: StatusCode::OK,
         headers,

@@ -37,7 +37,7 @@ mod reply;
 mod requests;
 mod retention;
 mod run;
-mod scheduler;
+pub mod scheduler;
 mod stage;
 mod summary;
 mod workspace;

@@ -132,9 +132,8 @@ impl<T> Scheduler<T> {
         self.writes.len()
     }
 
-    /// Whether nobody waits here.
-    #[cfg(test)]
-    fn is_empty(&self) -> bool {
+    /// Returns whether no write waits here.
+    pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
     }
 
