@@ -87,6 +87,8 @@ impl Ledger {
     /// If there is a file that can neither be read nor removed: the next start would believe it.
     pub fn open(path: &Path, spec: LedgerSpec, clock: Clock) -> io::Result<Opened> {
         let Some(boot) = clock.boot() else {
+            // A later start must not believe it: what this process sends is not in it.
+            file::remove(path)?;
             return Ok(Opened {
                 ledger: Self::none(clock),
                 history: None,

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// The number of records at which the file is rewritten, at least: 4 MiB.
 const COMPACT_AT: u64 = 4 * 1024 * 1024 / RECORD as u64;
+/// A kill stops a write only at a multiple of this.
+const PAGE: u64 = 4096;
 
 /// The file, open for appending.
 #[derive(Debug)]
@@ -56,7 +58,8 @@ impl LedgerFile {
 
     /// Writes the records of an attempt over the end of the file, and a new end.
     ///
-    /// One system call, because each attempt waits for two of these.
+    /// One system call as a rule, because each attempt waits for two of these. What belongs into a
+    /// further page is written first, so that a kill in between leaves the old end in its place.
     pub(super) fn append(&mut self, attempt: &AttemptRecord, now: Duration) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(RECORD * 3);
         attempt.encode(self.records, &mut bytes);
@@ -64,7 +67,13 @@ impl LedgerFile {
         encode_end(self.records + added, &mut bytes);
         // Behind the head and the records that are there.
         let place = (self.records + 1) * RECORD as u64;
-        self.file.write_all_at(&bytes, place)?;
+        let room = usize::try_from(PAGE - place % PAGE).unwrap_or(usize::MAX);
+        let (bytes, further) = bytes.split_at(room.min(bytes.len()));
+        if !further.is_empty() {
+            self.file
+                .write_all_at(further, place + bytes.len() as u64)?;
+        }
+        self.file.write_all_at(bytes, place)?;
         self.records += added;
         if self.records < self.compact_at {
             return Ok(());

@@ -8,7 +8,8 @@
 //!
 //! An attempt has one record when it is sent and another when it has ended. Its intents follow the
 //! first: the things on which each of its writes acts. Records are appended over the end, with a
-//! new end behind them, in one write. A file without its end was cut.
+//! new end behind them. A file without its end was cut. What is behind the end does not count: it
+//! was written by a process that was killed before it acted on it.
 //!
 //! Order keys are keyed hashes; no name and no token is in the file.
 //!
@@ -227,8 +228,6 @@ pub(super) fn parse(bytes: &[u8], expected: Head) -> Result<Vec<AttemptRecord>, 
         }
         replay(record, &mut attempts).ok_or(damaged)?;
     }
-    // Cut by somebody, or by a kill while the last records were written, which can happen only at
-    // the boundary of a page. What was sent is not known then, because a cut file looks the same.
     Err("the ledger is cut short")
 }
 
@@ -298,7 +297,7 @@ fn number(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }
 
-/// The number of a record, which is one of few thousands.
+/// The number of a record. A file is rewritten long before it has 2³² of them.
 fn short(number: u64) -> [u8; 4] {
     let bytes = number.to_be_bytes();
     [bytes[4], bytes[5], bytes[6], bytes[7]]

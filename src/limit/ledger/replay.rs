@@ -8,8 +8,7 @@ use crate::clock::BootTime;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-/// The margin for rounding. Instants are recorded in whole milliseconds, and ledgers of earlier
-/// versions in tens of them, rounded down when written and when read.
+/// The margin for rounding, ample: instants are recorded in whole milliseconds, rounded down.
 pub(super) const ROUNDING: Duration = Duration::from_millis(20);
 
 /// The attempts that still count, and the last one of each budget that has learned its rate lately.
