@@ -66,7 +66,7 @@ pub(super) struct Uncertainty {
 pub(super) enum RunEnd {
     /// It has ended.
     Ended(Box<Ending>),
-    /// It has not ended and waits with its place: it is taken back, or given to another credential,
+    /// It has not ended and waits with its place: it is cancelled, or given to another credential,
     /// or the gateway stops. Durable writes only.
     Stopped(LanePosition),
     /// The same, because the API refuses its credential. Deferred writes only.

@@ -134,7 +134,7 @@ impl Writes {
                     place.waits_at(write.ticket.place());
                 }
                 (TurnError::TooLate, _) => return Break(write.end_with_last_answer(place)),
-                // Taken back, or the gateway stops: the next process goes on with it.
+                // Cancelled, or the gateway stops: the next process goes on with it.
                 (TurnError::Stopped | TurnError::NoPermit(_), Some(_)) => {
                     return Break(RunEnd::Stopped(place));
                 }
@@ -207,7 +207,7 @@ impl Writes {
 
     /// Notes in the entry that an attempt may have taken effect, if it may.
     ///
-    /// From then on a durable write cannot be taken back, and its lanes stay closed until it can no
+    /// From then on a durable write cannot be cancelled, and its lanes stay closed until it can no
     /// longer take effect, even if the API itself answered.
     fn note_doubt(
         &self,

@@ -49,7 +49,7 @@ pub(super) struct NoTurn {
 pub(super) enum TurnError {
     /// Its budget gave it no permit.
     NoPermit(PermitError),
-    /// It is taken back or given to another credential, or its credential is refused.
+    /// It is cancelled or given to another credential, or its credential is refused.
     Stopped,
     /// It may have taken effect too long ago to be retried.
     TooLate,
@@ -93,7 +93,7 @@ impl Writes {
         mut place: LanePosition,
     ) -> Result<SendTurn, NoTurn> {
         let ActiveWrite { entry, ticket, .. } = write;
-        // Stopping comes first: a write that is taken back uses no slot.
+        // Stopping comes first: a write that is cancelled uses no slot.
         let granted = tokio::select! {
             biased;
             () = stopped(entry.as_deref()) => Err(TurnError::Stopped),

@@ -131,7 +131,7 @@ impl Writes {
         let credentials: BTreeSet<Credential> =
             given_up.iter().map(|pending| pending.credential).collect();
         for pending in given_up {
-            // A write that is being taken back at this moment is ended by that.
+            // A write that is being cancelled at this moment is ended by that.
             if let Some(place) = pending.take_place() {
                 let timing = Timing::default();
                 self.end(&pending, State::Failed, None, &timing).await;

@@ -124,7 +124,7 @@ impl PendingWrite {
         self.lock().turn
     }
 
-    /// Follows its stage from now on. Who is slow sees the last stage and not those in between.
+    /// Follows its stage from now on. A slow follower sees the last stage and not those in between.
     pub(crate) fn watch(&self) -> watch::Receiver<Stage> {
         let mut inner = self.lock();
         let stage = inner.stage.clone();
@@ -146,6 +146,18 @@ impl PendingWrite {
 
     pub(super) fn set(&self, stage: Stage) {
         self.lock().set(stage);
+    }
+
+    /// Notes that its task failed. Returns whether it may have been sent, so that its outcome is
+    /// unknown. If not, the next process sends it, unless it has ended or is being cancelled.
+    pub(super) fn task_failed(&self) -> bool {
+        let mut inner = self.lock();
+        match inner.stage {
+            Stage::Sent => return true,
+            Stage::Accepting | Stage::Queued => inner.set(Stage::Parked),
+            _ => {}
+        }
+        false
     }
 
     /// Notes that the journal has it, and that it waits: with this place for the scheduler, or with

@@ -131,7 +131,7 @@ impl Writes {
 
     /// Moves all deferred writes of a credential, [`TOGETHER`] at a time.
     ///
-    /// A write that cannot be moved stays: it was sent, is being taken back, or has a key that the
+    /// A write that cannot be moved stays: it was sent, is being cancelled, or has a key that the
     /// new credential has used. If nothing is left, the pause of the old credential ends.
     ///
     /// # Errors

@@ -53,7 +53,7 @@ impl Writes {
     /// Several callers may wait for one write: those that sent the same key meanwhile.
     ///
     /// # Errors
-    /// If the write was refused or taken back, its outcome is unknown, or the time is over.
+    /// If the write was refused or cancelled, its outcome is unknown, or the time is over.
     pub(super) async fn await_end(
         &self,
         pending: &Arc<PendingWrite>,
@@ -156,7 +156,7 @@ impl Writes {
 /// Returns the reply to the caller of a write that has ended while it waited.
 ///
 /// # Errors
-/// If the write was taken back, or there is no answer to show.
+/// If the write was cancelled, or there is no answer to show.
 fn reply(ended: &Completion) -> Result<Reply, GatewayError> {
     if ended.state == State::Cancelled {
         return Err(GatewayError::WriteCancelled);
@@ -181,7 +181,7 @@ fn reply(ended: &Completion) -> Result<Reply, GatewayError> {
 /// Returns the reply to a request whose write the journal has, as its key says.
 ///
 /// # Errors
-/// If another request has that key, or the write has not ended, was taken back, or its outcome is
+/// If another request has that key, or the write has not ended, was cancelled, or its outcome is
 /// unknown.
 pub(super) fn replay(record: &Record, key: &Key) -> Result<Reply, GatewayError> {
     if record.fingerprint != key.fingerprint {

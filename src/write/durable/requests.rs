@@ -3,7 +3,7 @@
 //! ```text
 //! GET    /_gateway/writes?state=queued&limit=50&after={id}   a credential's own, oldest first
 //! GET    /_gateway/writes/{id}                               one of them, with the API's answer
-//! DELETE /_gateway/writes/{id}                               takes it back, if it was not sent
+//! DELETE /_gateway/writes/{id}                               cancels it, if it was not sent
 //! ```
 //!
 //! Only the credential that made a write sees it; to every other one it does not exist (404), so
@@ -12,7 +12,7 @@
 //! A write that has not ended is shown from memory, with its position and an estimate. One that has
 //! ended is shown from the journal, with the API's answer. A list shows all from the journal.
 //!
-//! A write can be taken back until it is sent, and again after an attempt without effect. From the
+//! A write can be cancelled until it is sent, and again after an attempt without effect. From the
 //! first attempt that may have taken effect on, it cannot (409).
 
 use crate::credential::{self, Credential};
@@ -240,7 +240,7 @@ impl Writes {
         };
         let state = match pending.stage() {
             Stage::Sent => State::Dispatched,
-            // It waits for a retry, and cannot be taken back.
+            // It waits for a retry, and cannot be cancelled.
             Stage::Queued if tries.doubt.is_some() => State::Dispatched,
             Stage::Ended(ended) => ended.state,
             _ => State::Queued,

@@ -111,18 +111,16 @@ impl Writes {
                 request_id = entry.request_id(),
                 "task of a durable write failed"
             );
-            if matches!(entry.stage(), Stage::Sent) {
+            if entry.task_failed() {
                 writes
                     .end(&entry, State::Unknown, None, &Timing::default())
                     .await;
-            } else {
-                entry.set(Stage::Parked);
             }
         });
     }
 
-    /// Leaves a write to who takes it back, or to the next process if the gateway stops. If
-    /// neither is so, it waits again.
+    /// Leaves a write to the request that cancels it, or to the next process if the gateway stops.
+    /// If neither is so, it waits again.
     fn park(&self, entry: &Arc<PendingWrite>, place: LanePosition) {
         if self.is_draining() {
             return entry.parked(place);
@@ -132,7 +130,7 @@ impl Writes {
         }
     }
 
-    /// Marks a write as sent, unless it is being taken back, or nobody waits for it and its
+    /// Marks a write as sent, unless it is being cancelled, or nobody waits for it and its
     /// credential was refused while it stood in line. Returns whether it may be sent.
     pub(crate) fn try_dispatch(&self, entry: &PendingWrite) -> bool {
         let waits = entry.deferred && matches!(entry.stage(), Stage::Queued);

@@ -73,7 +73,7 @@ impl Line {
     }
 }
 
-/// The writes of one credential and operation, whoever their callers are. They share a budget.
+/// The writes of one credential and operation, of all callers. They share a budget.
 #[derive(Debug, Default)]
 struct Group {
     /// Those that wait here, in any line.

@@ -10,7 +10,10 @@
 //! - `Accepting` → `Queued` only after the journal has committed the write.
 //! - `Sent` → `Queued` only while none of its attempts may have taken effect.
 //! - `Cancelling` → `Queued` if the journal fails, or the write cannot be rebound after all.
-//! - `Queued` → `Parked` when the gateway stops. `Parked` leads to `Cancelling` only.
+//! - `Queued` → `Parked` when the gateway stops or the task fails. `Parked` leads to `Cancelling`
+//!   only.
+//! - `Queued` → `Ended` if the API rejects the credential for a day, and `Accepting` → `Ended` after
+//!   a restart, for a sent write that must not be retried.
 //! - Any stage → `Released` if the write is not in the journal, or not any more.
 //!
 //! [`PendingWrite`](super::PendingWrite) makes these steps, one at a time.
