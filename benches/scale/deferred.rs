@@ -82,8 +82,8 @@ impl Waiting {
     }
 
     fn schedule(&mut self) {
-        let nobody = |_, _, _: &BTreeSet<Turn>| false;
-        let scheduled = self.scheduler.schedule(nobody).into_iter();
+        let none_follows = |_, _, _: &BTreeSet<Turn>| false;
+        let scheduled = self.scheduler.schedule(none_follows).into_iter();
         self.standing
             .extend(scheduled.map(|(_, turn, line)| (turn, line)));
     }

@@ -114,7 +114,7 @@ pub(crate) fn measure(scale: &Scale) {
 }
 
 fn refusals(scale: &Scale) {
-    scale.title("a held write is refused, and told when to come back");
+    scale.title("a held write is rejected, with a time to come back");
     let requests = |others: u32| LineBounds {
         total: others as usize + 1,
         ..UNBOUNDED
@@ -181,7 +181,7 @@ pub(crate) fn memory() {
     drop((line, others));
 }
 
-/// The resident memory of this process, in bytes. 0 where the system does not tell it.
+/// The resident memory of this process, in bytes. 0 where the system does not say.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

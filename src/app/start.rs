@@ -68,8 +68,8 @@ pub(super) async fn start(
     let none = || (Ledger::none(clock.clone()), None, Some(Vec::new()));
     let (ledger, history, left) = match &state {
         Some(state) if config.mode == Mode::Shadow => {
-            // What is forwarded is not recorded: whoever enforces limits next must not believe that
-            // it knows all that was sent.
+            // What is forwarded is not recorded: the next process that enforces limits must not
+            // believe that it knows all that was sent.
             state.forget_ledger().map_err(failed)?;
             state.mark_used().map_err(failed)?;
             none()

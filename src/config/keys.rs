@@ -52,7 +52,7 @@ configuration! {
         public: bool = false, reload;
         /// A file with the token that opens everything; 16 bytes or more.
         token_file: Option<PathBuf> = None, reload;
-        /// Whether everything is open to whoever can connect, without a token.
+        /// Whether everything is open to everyone who can connect, without a token.
         open: bool = false, reload;
         /// Values of `Host` that are accepted besides loopback names and addresses; lower case,
         /// without port.

@@ -69,7 +69,7 @@ pub(crate) struct RequestRecord {
 #[derive(Debug)]
 struct Understood {
     operation: Arc<Operation>,
-    /// How far the request has come. Whoever sends it writes, and the record reads at the end.
+    /// How far the request has come. The attempt writes here, and the record reads at the end.
     progress: Arc<Progress>,
     credential: Credential,
     caller: Caller,

@@ -108,7 +108,7 @@ impl Lanes {
         state
     }
 
-    /// Settles a write of which nobody has the position, when it is time.
+    /// Settles a write without a position at `until`.
     fn settle_at(&self, credential: Credential, turn: Turn, until: Instant) {
         let mut position = self.position(credential, turn, None);
         position.stay = Some(until);

@@ -3,7 +3,8 @@
 //!
 //! hyper reads and writes here as on a socket. The line parses no requests. It passes all bytes on
 //! unchanged, with two exceptions: hyper's bare response to a malformed request is replaced, and
-//! the preface of HTTP/2 is answered before hyper sees it.
+//! the preface of HTTP/2 is answered before hyper sees it. It adds two responses of its own: a 408,
+//! and the interim response to a caller that waits.
 //!
 //! **Malformed requests.** hyper answers bytes that are not a request with a bare status. The line
 //! recognises that response, because it comes while no request is served and everything written
