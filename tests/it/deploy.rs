@@ -183,6 +183,7 @@ fn eventful() -> String {
     metrics.retried("getUser");
     metrics.retry_denied("getUser");
     metrics.connections().malformed(Malformed::TooLarge);
+    metrics.admin_rejected("wrong-token");
     for state in ["succeeded", "failed", "unknown", "cancelled"] {
         metrics.durable_ended("getUser", state);
     }

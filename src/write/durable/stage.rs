@@ -12,8 +12,8 @@
 //! - `Cancelling` → `Queued` if the journal fails, or the write cannot be rebound after all.
 //! - `Queued` → `Parked` when the gateway stops or the task fails. `Parked` leads to `Cancelling`
 //!   only.
-//! - `Queued` → `Ended` if the API rejects the credential for a day, and `Accepting` → `Ended` after
-//!   a restart, for a sent write that must not be retried.
+//! - `Queued` → `Ended` if the API rejects the credential for a day. `Accepting` → `Ended` after a
+//!   restart, for a sent write that must not be retried.
 //! - Any stage → `Released` if the write is not in the journal, or not any more.
 //!
 //! [`PendingWrite`](super::PendingWrite) makes these steps, one at a time.
