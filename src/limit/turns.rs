@@ -131,7 +131,7 @@ impl Turns {
     ) {
         // Not in the rings yet: only a ready request has a turn.
         self.change(&caller, |line| {
-            line.blocked.insert(place, (expected, urgency))
+            line.blocked.insert(place, (expected, urgency));
         });
         self.callers.insert(place, (caller, urgency));
     }
@@ -168,7 +168,7 @@ impl Turns {
     }
 
     /// Changes the line of a caller, and keeps what is known of all lines.
-    fn change<T>(&mut self, caller: &Caller, change: impl FnOnce(&mut CallerLine) -> T) {
+    fn change(&mut self, caller: &Caller, change: impl FnOnce(&mut CallerLine)) {
         // A peer without requests is forgotten below, which bounds the table by the line.
         let peer = self.peers.entry(caller.peer).or_default();
         let before = peer.size;
@@ -267,7 +267,7 @@ impl Turns {
 
 impl PeerLine {
     /// Changes the line of a caller, and keeps what is known of all lines of the peer.
-    fn change<T>(&mut self, name: &Option<Arc<str>>, change: impl FnOnce(&mut CallerLine) -> T) {
+    fn change(&mut self, name: &Option<Arc<str>>, change: impl FnOnce(&mut CallerLine)) {
         // The ring and the sizes follow what has changed, whatever it was.
         let line = self.names.entry(name.clone()).or_default();
         let before = line.size();
