@@ -5,13 +5,9 @@ use std::sync::LazyLock;
 /// The version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The commit that it was built from, if the build said so in the environment variable
-/// `SEGMENT_GATEWAY_COMMIT`. A build does not look for itself: an archive has no history, and a
-/// tree with changes is no commit.
-pub const COMMIT: &str = match option_env!("SEGMENT_GATEWAY_COMMIT") {
-    Some(commit) => commit,
-    None => "unknown",
-};
+/// The commit that it was built from, as `build.rs` found it; `unknown` if it could not, as in
+/// most debug builds.
+pub const COMMIT: &str = env!("SEGMENT_GATEWAY_BUILD_COMMIT");
 
 /// Both, for people.
 pub fn of_this_build() -> &'static str {

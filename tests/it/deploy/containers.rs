@@ -156,6 +156,7 @@ fn the_build_gets_what_it_reads_and_no_more() {
         "Cargo.lock",
         "Cargo.toml",
         "benches",
+        "build.rs",
         "config",
         "src",
         "tests",
