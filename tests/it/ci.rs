@@ -46,12 +46,15 @@ fn run(programs: &[&str]) -> (Option<i32>, String) {
 
 #[test]
 fn it_is_silent_where_all_is_there_and_names_what_is_missing() {
-    const ALL: [&str; 5] = [
+    const ALL: [&str; 8] = [
         "chromium",
         "chromedriver",
         "prometheus",
         "promtool",
         "yamllint",
+        "shellcheck",
+        "dpkg-shlibdeps",
+        "mmdebstrap",
     ];
     assert_eq!(run(&ALL), (Some(0), String::new()));
     let says = |programs: &[&str], what: &str| {
@@ -59,14 +62,28 @@ fn it_is_silent_where_all_is_there_and_names_what_is_missing() {
     };
     says(
         &[],
-        "there is no apt-get: install Debian's packages: chromium chromium-driver prometheus yamllint",
+        "there is no apt-get: install Debian's packages: chromium chromium-driver prometheus yamllint \
+         shellcheck dpkg-dev mmdebstrap",
     );
     says(
-        &["apt-get", "chromium", "prometheus", "yamllint"],
-        "not root: install Debian's packages: chromium-driver prometheus",
+        &[
+            "apt-get",
+            "chromium",
+            "prometheus",
+            "yamllint",
+            "shellcheck",
+            "mmdebstrap",
+        ],
+        "not root: install Debian's packages: chromium-driver prometheus dpkg-dev",
     );
     says(
-        &["apt-get", "chromium", "prometheus", "promtool"],
-        "not root: install Debian's packages: chromium-driver yamllint",
+        &[
+            "apt-get",
+            "chromium",
+            "prometheus",
+            "promtool",
+            "dpkg-shlibdeps",
+        ],
+        "not root: install Debian's packages: chromium-driver yamllint shellcheck mmdebstrap",
     );
 }

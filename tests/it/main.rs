@@ -44,6 +44,7 @@ mod preflight;
 mod prometheus;
 mod purging;
 mod reads;
+mod release;
 mod reload;
 mod restart;
 mod rotation;
