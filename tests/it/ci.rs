@@ -46,44 +46,41 @@ fn run(programs: &[&str]) -> (Option<i32>, String) {
 
 #[test]
 fn it_is_silent_where_all_is_there_and_names_what_is_missing() {
-    const ALL: [&str; 8] = [
+    const ALL: [&str; 13] = [
         "chromium",
         "chromedriver",
         "prometheus",
         "promtool",
+        "prometheus-alertmanager",
+        "amtool",
         "yamllint",
         "shellcheck",
         "dpkg-shlibdeps",
         "mmdebstrap",
+        "node",
+        "npm",
+        "unzip",
     ];
+    let without = |gone: &[&str]| -> Vec<&str> {
+        let all = ALL.iter().chain(&["apt-get"]).copied();
+        all.filter(|name| !gone.contains(name)).collect()
+    };
     assert_eq!(run(&ALL), (Some(0), String::new()));
     let says = |programs: &[&str], what: &str| {
         assert_eq!(run(programs), (Some(1), format!("ci: {what}\n")));
     };
     says(
         &[],
-        "there is no apt-get: install Debian's packages: chromium chromium-driver prometheus yamllint \
-         shellcheck dpkg-dev mmdebstrap",
+        "there is no apt-get: install Debian's packages: chromium chromium-driver prometheus \
+         prometheus-alertmanager yamllint shellcheck dpkg-dev mmdebstrap nodejs npm unzip",
     );
     says(
-        &[
-            "apt-get",
-            "chromium",
-            "prometheus",
-            "yamllint",
-            "shellcheck",
-            "mmdebstrap",
-        ],
+        &without(&["chromedriver", "promtool", "dpkg-shlibdeps"]),
         "not root: install Debian's packages: chromium-driver prometheus dpkg-dev",
     );
     says(
-        &[
-            "apt-get",
-            "chromium",
-            "prometheus",
-            "promtool",
-            "dpkg-shlibdeps",
-        ],
-        "not root: install Debian's packages: chromium-driver yamllint shellcheck mmdebstrap",
+        &without(&["amtool", "yamllint", "shellcheck", "mmdebstrap", "unzip"]),
+        "not root: install Debian's packages: prometheus-alertmanager yamllint shellcheck mmdebstrap \
+         unzip",
     );
 }
