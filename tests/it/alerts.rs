@@ -131,6 +131,42 @@ fn every_alert_has_words_a_runbook_and_cases() {
     assert_eq!(headings, named, "a runbook without an alert");
 }
 
+/// All of the program's sources, tests included.
+fn sources(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).unwrap().flatten();
+    let texts = entries.map(|entry| match entry.path() {
+        path if path.is_dir() => sources(&path),
+        path => std::fs::read_to_string(path).unwrap_or_default(),
+    });
+    texts.collect()
+}
+
+#[test]
+fn runbooks_search_the_log_for_what_it_says_and_ask_with_the_admins_rights() {
+    let runbooks = text("docs/runbooks.md");
+    let sources = sources(&root().join("src"));
+    let mut searched = 0;
+    for command in runbooks.split("logs | grep ").skip(1) {
+        let word = command.trim_start_matches("-i ");
+        if word.starts_with('-') {
+            // Fields of a line: a regular expression for both formats.
+            continue;
+        }
+        let quoted = word
+            .strip_prefix('\'')
+            .and_then(|word| word.split_once('\''));
+        let bare = word.split(['`', ' ', '\n']).next();
+        let phrase = quoted.map_or(bare, |(phrase, _)| Some(phrase)).unwrap();
+        assert!(sources.contains(phrase), "no log line says {phrase}");
+        searched += 1;
+    }
+    assert!(searched >= 5, "{searched}");
+    // A request that forgets the token or the socket stands in no section.
+    let (head, sections) = runbooks.split_once("\n## ").unwrap();
+    assert!(head.contains("\nask() {") && head.contains("\ngateway() {"));
+    assert!(!sections.contains("curl ") && !sections.contains("`segment-gateway writes"));
+}
+
 #[test]
 fn prometheus_agrees_with_the_rules_and_their_cases() {
     let run = |arguments: &[&str]| {
@@ -142,7 +178,7 @@ fn prometheus_agrees_with_the_rules_and_their_cases() {
     };
     for arguments in [
         &["check", "config", "prometheus.yml"][..],
-        &["check", "rules", "alerts.yml"],
+        &["check", "rules", "alerts.yml", "recording.yml"],
         &["test", "rules", "alerts_test.yml"],
     ] {
         let Ok(output) = run(arguments) else {

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 /// Added by Prometheus to what it scrapes, not exported by the gateway.
 pub const OF_THE_SCRAPE: [&str; 2] = ["job", "instance"];
-/// The metric that Prometheus makes of each scrape.
-pub const UP: &str = "up";
+/// The metrics that Prometheus makes itself: of each scrape, and of each alert.
+pub const OF_PROMETHEUS: [&str; 2] = ["up", "ALERTS"];
 
 /// One metric in an expression.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
