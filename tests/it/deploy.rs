@@ -1,6 +1,6 @@
 //! The files in `deploy/` fit the program: metrics, labels and words of the dashboard here, paths,
 //! ports, flags and settings of the containers in `deploy/containers.rs`, of systemd and Kubernetes in
-//! `deploy/cluster.rs`, of the Alertmanager in
+//! `deploy/cluster.rs`, of the Helm chart in `deploy/chart.rs`, of the Alertmanager in
 //! `deploy/alertmanager.rs`.
 //!
 //! They are read as they are shipped; nothing is started. What is out of date in them shows only
@@ -12,6 +12,7 @@
 )]
 
 mod alertmanager;
+mod chart;
 mod cluster;
 mod containers;
 mod promql;

@@ -12,6 +12,8 @@ type Values = BTreeMap<String, String>;
 fn documents(path: &str) -> BTreeMap<String, Values> {
     let text = text(path);
     let documents = text.split("\n---\n").map(yaml::values);
+    // Before the first one there may be comments only.
+    let documents = documents.filter(|document| !document.is_empty());
     let by_kind = documents.map(|document| (document["kind"].clone(), document));
     by_kind.collect()
 }
@@ -127,11 +129,22 @@ fn the_manifests_fit_the_program_and_each_other() {
     assert!(config.admin.public);
     // Neither may be forgotten: without the secret nobody is an operator, and the journal's key lies
     // beside it.
-    let secret = format!("{container}.envFrom[1].secretRef");
-    assert_eq!(pod[&format!("{secret}.name")], "segment-gateway");
-    assert!(!pod.contains_key(&format!("{secret}.optional")));
+    for (nth, name) in ["SEGMENT_GATEWAY_JOURNAL_KEY", "SEGMENT_GATEWAY_ADMIN_TOKEN"]
+        .iter()
+        .enumerate()
+    {
+        assert_eq!(pod[&format!("{container}.env[{nth}].name")], *name);
+        let secret = format!("{container}.env[{nth}].valueFrom.secretKeyRef");
+        assert_eq!(pod[&format!("{secret}.name")], "segment-gateway");
+        assert_eq!(pod[&format!("{secret}.key")], *name);
+        assert!(!pod.contains_key(&format!("{secret}.optional")));
+    }
     assert_eq!(pod["spec.template.spec.enableServiceLinks"], "false");
-    for (probe, path) in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
+    for (probe, path) in [
+        ("startupProbe", "/livez"),
+        ("livenessProbe", "/livez"),
+        ("readinessProbe", "/readyz"),
+    ] {
         assert_eq!(pod[&format!("{container}.{probe}.httpGet.path")], path);
         assert_eq!(pod[&format!("{container}.{probe}.httpGet.port")], "admin");
     }
@@ -148,16 +161,17 @@ fn the_manifests_fit_the_program_and_each_other() {
         *image,
         format!("segment-gateway:{}", env!("CARGO_PKG_VERSION"))
     );
-    let name = "app.kubernetes.io/name";
-    for selector in [
-        pod[&format!("spec.selector.matchLabels.{name}")].as_str(),
-        &documents["Service"][&format!("spec.selector.{name}")],
-        &documents["NetworkPolicy"][&format!("spec.podSelector.matchLabels.{name}")],
-    ] {
-        assert_eq!(
-            selector,
-            pod[&format!("spec.template.metadata.labels.{name}")]
-        );
+    for label in ["name", "instance"].map(|label| format!("app.kubernetes.io/{label}")) {
+        for selector in [
+            pod[&format!("spec.selector.matchLabels.{label}")].as_str(),
+            &documents["Service"][&format!("spec.selector.{label}")],
+            &documents["NetworkPolicy"][&format!("spec.podSelector.matchLabels.{label}")],
+        ] {
+            assert_eq!(
+                selector,
+                pod[&format!("spec.template.metadata.labels.{label}")]
+            );
+        }
     }
     let monitor = &self::documents("deploy/kubernetes/monitor.yaml")["ServiceMonitor"];
     assert_eq!(monitor["spec.endpoints[0].port"], "admin");

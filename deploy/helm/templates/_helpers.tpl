@@ -1,0 +1,68 @@
+{{- /* Names, labels and the settings of the gateway as environment variables. */ -}}
+
+{{- define "segment-gateway.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "segment-gateway.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else if contains (include "segment-gateway.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "segment-gateway.name" .) | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "segment-gateway.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "segment-gateway.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "segment-gateway.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{ include "segment-gateway.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- end -}}
+
+{{- define "segment-gateway.image" -}}
+{{- $image := .Values.image -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $image.repository (default .Chart.AppVersion $image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "segment-gateway.claim" -}}
+{{- default (include "segment-gateway.fullname" .) .Values.persistence.existingClaim -}}
+{{- end -}}
+
+{{- define "segment-gateway.routesConfigMap" -}}
+{{- if .Values.routes.inline -}}
+{{- include "segment-gateway.fullname" . -}}-routes
+{{- else -}}
+{{- .Values.routes.configMap -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* A value of `config` as the program reads it from a variable: lists with commas, numbers in full. */ -}}
+{{- define "segment-gateway.setting" -}}
+{{- if kindIs "slice" . -}}
+{{- join "," . -}}
+{{- else if and (kindIs "float64" .) (eq (float64 (int64 .)) .) -}}
+{{- int64 . -}}
+{{- else -}}
+{{- . -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* `config`, flattened: write.max_wait becomes SEGMENT_GATEWAY__WRITE__MAX_WAIT. */ -}}
+{{- define "segment-gateway.settings" -}}
+{{- range $section, $keys := .Values.config }}
+{{- range $key, $value := $keys }}
+SEGMENT_GATEWAY__{{ upper $section }}__{{ upper $key }}: {{ include "segment-gateway.setting" $value | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}

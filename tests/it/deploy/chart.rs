@@ -1,0 +1,298 @@
+//! The Helm chart: Helm renders it, the objects have the types of Kubernetes and of the Prometheus
+//! operator, their settings are those of the program, and values that contradict each other are refused.
+//!
+//! They are skipped without the tools of `.ci/tools/install`. Nothing is installed into a cluster.
+
+use super::tools::{check, run, tools};
+use super::{configuration_keys, root, text};
+use segment_gateway::config::{self, Config};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+/// Values that set every option.
+const FULL: &[&str] = &["--values", "deploy/helm/ci/full-values.yaml"];
+/// What Helm adds for itself, and what follows from values that a plain manifest does not have.
+const OF_HELM: [&str; 5] = [
+    "# Source: ",
+    "helm.sh/chart:",
+    "app.kubernetes.io/managed-by:",
+    "helm.sh/resource-policy:",
+    "checksum/config:",
+];
+
+/// The chart as Helm renders it as the release `segment-gateway`.
+fn render(tools: &Path, arguments: &[&str]) -> Result<String, String> {
+    let mut helm = Command::new(tools.join("bin/helm"));
+    helm.args(["template", "segment-gateway", "deploy/helm"]);
+    helm.args(arguments);
+    run(helm, "")
+}
+
+/// The objects of a rendered chart, which have the types of Kubernetes.
+fn objects(rendered: &str) -> Vec<Value> {
+    let checked = check("kubernetes", rendered).expect("the tools");
+    checked.unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn of<'o>(objects: &'o [Value], kind: &str) -> &'o Value {
+    let found = objects.iter().find(|object| object["kind"] == kind);
+    found.unwrap_or_else(|| panic!("no {kind}"))
+}
+
+/// The settings of the gateway's ConfigMap.
+fn settings(objects: &[Value]) -> Vec<(String, String)> {
+    let data = of(objects, "ConfigMap")["data"].as_object().unwrap();
+    let pairs = data.iter().map(|(name, value)| {
+        let value = value.as_str().expect("settings are text");
+        (name.clone(), value.to_owned())
+    });
+    pairs.collect()
+}
+
+/// A rendered chart without what only Helm needs.
+fn plain(rendered: &str) -> String {
+    let lines: Vec<&str> = rendered
+        .lines()
+        .filter(|line| !OF_HELM.iter().any(|own| line.trim().starts_with(own)))
+        .collect();
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let mut text = String::new();
+    for (nth, line) in lines.iter().enumerate() {
+        let next = lines.get(nth + 1).map_or(0, |next| indent(next));
+        // Annotations of which nothing is left.
+        if line.trim() != "annotations:" || next > indent(line) {
+            writeln!(text, "{line}").unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn the_plain_manifests_are_what_the_chart_renders() {
+    let Some(tools) = tools() else { return };
+    let monitor = ["--set", "serviceMonitor.enabled=true"];
+    let only = ["--show-only", "templates/servicemonitor.yaml"];
+    for (file, arguments) in [
+        ("gateway.yaml", &[][..]),
+        ("monitor.yaml", &[monitor, only].concat()),
+    ] {
+        let path = root().join("deploy/kubernetes").join(file);
+        let now = std::fs::read_to_string(&path).unwrap();
+        // The comment at its head is the file's own.
+        let head: Vec<&str> = now.lines().take_while(|l| l.starts_with('#')).collect();
+        let rendered = plain(&render(&tools, arguments).unwrap());
+        let expected = format!("{}\n{rendered}", head.join("\n"));
+        if std::env::var_os("SEGMENT_GATEWAY_BLESS").is_some() {
+            std::fs::write(&path, &expected).unwrap();
+        } else {
+            assert_eq!(
+                now, expected,
+                "{file}: SEGMENT_GATEWAY_BLESS=1 cargo test --test it deploy"
+            );
+        }
+    }
+}
+
+#[test]
+fn helm_agrees_with_the_chart_and_its_version_is_the_programs() {
+    let Some(tools) = tools() else { return };
+    let mut helm = Command::new(tools.join("bin/helm"));
+    helm.args(["lint", "--strict", "deploy/helm"]).args(FULL);
+    run(helm, "").unwrap();
+    let chart = text("deploy/helm/Chart.yaml");
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(chart.contains(&format!("\nversion: {version}\n")));
+    assert!(chart.contains(&format!("\nappVersion: \"{version}\"\n")));
+}
+
+#[test]
+fn the_objects_have_the_types_of_kubernetes() {
+    let Some(tools) = tools() else { return };
+    for (arguments, kinds) in [(&[][..], 5), (FULL, 9)] {
+        let rendered = render(&tools, arguments).unwrap();
+        let objects = objects(&rendered);
+        let found: BTreeSet<_> = objects
+            .iter()
+            .map(|o| (o["kind"].to_string(), o["metadata"]["name"].to_string()))
+            .collect();
+        assert_eq!(
+            found.len(),
+            kinds + usize::from(arguments == FULL),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn the_settings_of_the_chart_are_those_of_the_program() {
+    let Some(tools) = tools() else { return };
+    for arguments in [&[][..], FULL] {
+        let objects = objects(&render(&tools, arguments).unwrap());
+        let mut settings = settings(&objects);
+        let pod = &of(&objects, "Deployment")["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        // The program reads the files that settings name: they are mounted, and stand here elsewhere.
+        let mounts: Vec<&str> = container["volumeMounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|mount| mount["mountPath"].as_str().unwrap())
+            .collect();
+        let directory = tempfile::tempdir().unwrap();
+        for (name, value) in &mut settings {
+            if name.ends_with("FILE") || name.ends_with("DIRECTORY") {
+                let folder = mounts.iter().find(|mount| value.starts_with(*mount));
+                assert!(folder.is_some(), "{name}: {value} is not on {mounts:?}");
+            }
+            if name == "SEGMENT_GATEWAY__ROUTES__FILE" {
+                let table = directory.path().join("segment.toml");
+                let inline = objects
+                    .iter()
+                    .find_map(|o| o["data"]["segment.toml"].as_str());
+                std::fs::write(&table, inline.unwrap()).unwrap();
+                *value = table.display().to_string();
+            }
+            let secret = name.ends_with("KEY_FILE") || name.ends_with("CA_FILE");
+            if secret {
+                let file = directory.path().join(name.to_lowercase());
+                std::fs::write(&file, "sixteen bytes or more").unwrap();
+                *value = file.display().to_string();
+            }
+        }
+        let loaded = config::load(None, settings.into_iter());
+        let config = match loaded {
+            Ok(loaded) => loaded.config,
+            Err(problems) => {
+                let all: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                panic!("{}", all.join("\n"));
+            }
+        };
+        let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+        assert!(grace > config.shutdown.drain.as_secs());
+        let ports = container["ports"].as_array().unwrap().iter();
+        let ports: Vec<_> = ports.map(|port| port["containerPort"].clone()).collect();
+        assert_eq!(ports, [config.listen.port(), config.admin.listen.port()]);
+    }
+}
+
+#[test]
+fn values_may_name_every_key_of_the_program_and_no_other() {
+    let schema: Value = serde_json::from_str(&text("deploy/helm/values.schema.json")).unwrap();
+    let sections = schema["properties"]["config"]["properties"].as_object();
+    let mut named = BTreeSet::new();
+    for (section, keys) in sections.unwrap() {
+        let keys = keys["properties"].as_object().unwrap().keys();
+        named.extend(keys.map(|key| format!("{section}.{key}")));
+    }
+    // `mode` and `listen` stand outside of sections; the chart has values of its own for them.
+    let keys = configuration_keys().into_iter();
+    let keys: BTreeSet<String> = keys.filter(|key| key.contains('.')).collect();
+    assert_eq!(named, keys);
+}
+
+#[test]
+fn values_that_contradict_each_other_are_refused_with_what_to_do() {
+    let Some(tools) = tools() else { return };
+    let ingress = "ingress.enabled=true,ingress.host=h,ingress.tls.secretName=s";
+    let timeout = "config.wait.caller_timeout=60s";
+    for (set, says) in [
+        ("replicas=2", "two gateways do not share budgets"),
+        ("routes.inline=a,routes.configMap=b", "Remove one of them"),
+        (
+            "ingress.enabled=true,ingress.host=h",
+            "ingress.tls.secretName",
+        ),
+        ("ingress.enabled=true", "name the host that callers use"),
+        ("ingress.host=h", "ingress.enabled is false"),
+        (ingress, "config.wait.caller_timeout"),
+        (
+            &format!("{ingress},{timeout}"),
+            "networkPolicy.ingressController",
+        ),
+        (
+            "serviceMonitor.enabled=true,networkPolicy.scrapers=null",
+            "networkPolicy.scrapers",
+        ),
+        (
+            "persistence.enabled=false,persistence.existingClaim=c",
+            "persistence.enabled is false",
+        ),
+        ("upstream.url=http://proxy", "allow_plain_http"),
+        (
+            "sandbox=true,upstream.url=https://a.example",
+            "sandbox is true",
+        ),
+        (
+            "config.state.directory=/x",
+            "config.state.directory: use persistence",
+        ),
+        (
+            "config.admin.listen=x",
+            "config.admin.listen: the chart sets it",
+        ),
+        (
+            "extraEnv[0].name=SEGMENT_GATEWAY__LISTEN,extraEnv[0].value=x",
+            "use config for keys of the gateway",
+        ),
+        // These contradict the schema.
+        ("config.write.max_wit=1s", "max_wit"),
+        ("persistence.accessMode=ReadWriteMany", "accessMode"),
+        ("secrets.adminToken.name=", "adminToken"),
+        ("imag=x", "imag"),
+    ] {
+        let refused = render(&tools, &["--set", set]).expect_err(set);
+        assert!(refused.contains(says), "{set}: {refused}");
+    }
+    // All problems are named at once.
+    let two = "replicas=2,upstream.url=http://proxy";
+    let refused = render(&tools, &["--set", two]).unwrap_err();
+    assert!(refused.contains("share budgets") && refused.contains("allow_plain_http"));
+    // What the same values are accepted with.
+    let mended = format!("{ingress},{timeout},networkPolicy.enabled=false");
+    render(&tools, &["--set", &mended]).unwrap();
+    render(&tools, &["--set", "sandbox=true,replicas=0"]).unwrap();
+}
+
+#[test]
+fn without_a_volume_nothing_is_promised_to_last() {
+    let Some(tools) = tools() else { return };
+    let rendered = render(&tools, &["--set", "persistence.enabled=false"]).unwrap();
+    let objects = objects(&rendered);
+    assert!(!rendered.contains("PersistentVolumeClaim"));
+    let config = config::load(None, settings(&objects).into_iter());
+    assert_eq!(config.unwrap().config.state.directory, None);
+    assert_ne!(Config::default().state.directory, None);
+    let pod = &of(&objects, "Deployment")["spec"]["template"]["spec"];
+    assert!(pod["volumes"].is_null() && pod["containers"][0]["volumeMounts"].is_null());
+}
+
+#[test]
+fn the_rules_and_the_dashboard_of_the_chart_are_those_of_the_files() {
+    let Some(tools) = tools() else { return };
+    let objects = objects(&render(&tools, FULL).unwrap());
+    let rule = of(&objects, "PrometheusRule")["spec"].to_string();
+    for name in super::recorded().keys() {
+        assert!(rule.contains(&format!("\"record\":\"{name}\"")), "{name}");
+    }
+    let file = text("deploy/prometheus/alerts.yml");
+    let base = "https://git.example.com/segment-gateway/blob/main/";
+    for name in file
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+    {
+        assert!(rule.contains(&format!("\"alert\":\"{name}\"")), "{name}");
+        let url = format!("{base}docs/runbooks.md#{}", name.to_lowercase());
+        assert!(
+            rule.contains(&format!("\"runbook_url\":\"{url}\"")),
+            "{name}"
+        );
+    }
+    let shown = objects
+        .iter()
+        .find_map(|o| o["data"]["gw-eu.json"].as_str());
+    let shown: Value = serde_json::from_str(shown.unwrap()).unwrap();
+    assert_eq!(shown, super::dashboard());
+}
