@@ -3,9 +3,9 @@
 
     cargo build --release && python3 benches/memory.py target/release/segment-gateway
 
-Four peaks, each on a process of its own: 300 readers of distinct answers of 3.9 MiB at once, the same
-by readers that take nothing for a while, and 12,000 connections that send half a head and are closed,
-or stay. Resident memory is read from /proc twenty seconds after the peak. It should be at most 1.3 times
+Five peaks, each on a process of its own: 300 readers of distinct answers of 3.9 MiB at once, the same
+by readers that take nothing for a while, 160,000 distinct answers of 8 KiB, which replace what is stored
+four times, and 12,000 connections that send half a head and are closed, or stay. Resident memory is read from /proc twenty seconds after the peak. It should be at most 1.3 times
 what is stored, plus 30 MiB, except for connections that stay. Needs 13,000 open files (ulimit -n).
 """
 
@@ -19,6 +19,7 @@ import sys
 import tempfile
 
 READERS, BODY = 300, int(3.9 * 1024 * 1024)
+SMALL, KEYS, READING = 8 * 1024, 160_000, 64
 CONNECTIONS = 12_000
 MIB = 1024 * 1024
 
@@ -36,12 +37,14 @@ async def api(reader, writer):
             head = await reader.readuntil(b"\r\n\r\n")
             path = head.split(b" ", 2)[1]
             seed = (path * (4096 // len(path) + 1))[:4096]
+            size = SMALL if path.startswith(b"/users/small-") else BODY
             writer.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
-                b"content-length: %d\r\n\r\n" % BODY
+                b"x-ratelimit-consumed: 1\r\nx-ratelimit-remaining: 199\r\n"
+                b"content-length: %d\r\n\r\n" % size
             )
-            for at in range(0, BODY, 65536):
-                writer.write((seed * 16)[: min(65536, BODY - at)])
+            for at in range(0, size, 65536):
+                writer.write((seed * 16)[: min(65536, size - at)])
                 await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
@@ -84,7 +87,7 @@ class Gateway:
             SEGMENT_GATEWAY__STATE__DIRECTORY="",
             SEGMENT_GATEWAY__SERVER__CONNECTIONS="16384",
             SEGMENT_GATEWAY__SERVER__HEADER_TIMEOUT="5m",
-            SEGMENT_GATEWAY__CALLERS__BURST="100000",
+            SEGMENT_GATEWAY__CALLERS__BURST="1000000",
             SEGMENT_GATEWAY__LOG__LEVEL="error",
         )
         listen = ["--listen", f"127.0.0.1:{self.port}", "--admin-listen", f"127.0.0.1:{self.admin}"]
@@ -116,6 +119,26 @@ async def readers(gateway, wait):
     return f"{READERS} readers of 3.9 MiB, slow by {wait:.0f} s ({whole} whole, {codes})"
 
 
+async def keys(gateway):
+    numbers, codes = iter(range(KEYS)), set()
+
+    async def read():
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=65536)
+        for n in numbers:
+            writer.write(
+                f"GET /users/small-{n} HTTP/1.1\r\nhost: x\r\n"
+                f"authorization: Bearer t{n % 1000}\r\n\r\n".encode()
+            )
+            head = await reader.readuntil(b"\r\n\r\n")
+            codes.add(int(head.split(b" ", 2)[1]))
+            length = re.search(rb"content-length: (\d+)", head, re.I)
+            await reader.readexactly(int(length[1]))
+        writer.close()
+
+    await asyncio.gather(*(read() for _ in range(READING)))
+    return f"{KEYS} keys of {SMALL // 1024} KiB ({sorted(codes)})"
+
+
 async def connections(gateway, stay):
     held = []
     for n in range(CONNECTIONS):
@@ -137,6 +160,7 @@ async def main(binary):
     peaks = (
         lambda g: readers(g, 0),
         lambda g: readers(g, 5),
+        keys,
         lambda g: connections(g, False),
         lambda g: connections(g, True),
     )

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
+mod peak;
 mod rekey;
 mod state;
 
