@@ -20,83 +20,95 @@ pub enum Handling {
     Keyed,
 }
 
-/// The fields with [`Handling::Sent`]. `Content-Type` and `Content-Encoding` describe a body, which
-/// the key holds.
-const SENT: [HeaderName; 8] = [
-    header::ACCEPT,
-    header::ACCEPT_ENCODING,
-    header::AUTHORIZATION,
-    header::ORIGIN,
-    header::CONTENT_TYPE,
-    header::CONTENT_ENCODING,
-    HeaderName::from_static("traceparent"),
-    HeaderName::from_static("tracestate"),
-];
+// These are matches and not tables: every read that is not on the fast path asks about each of its
+// fields.
 
-/// Fields on which the gateway itself acts.
-const OURS: [&str; 17] = [
-    "cache-control",
-    "pragma",
-    "range",
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-    "content-length",
-    "expect",
-    "host",
-    "prefer",
-    "priority",
-];
+/// Whether a field is sent because every key contains it, or because it only accompanies the
+/// request. `Content-Type` and `Content-Encoding` describe a body, which the key holds.
+fn is_sent(name: &str) -> bool {
+    matches!(
+        name,
+        "accept"
+            | "accept-encoding"
+            | "authorization"
+            | "origin"
+            | "content-type"
+            | "content-encoding"
+            | "traceparent"
+            | "tracestate"
+    )
+}
 
-/// Telemetry: fields of any SDK that name the client, the page, the network path or the request.
-const TELEMETRY: [&str; 40] = [
-    "user-agent",
-    "via",
-    "referer",
-    "from",
-    "dnt",
-    "upgrade-insecure-requests",
-    "forwarded",
-    "baggage",
-    "b3",
-    "sentry-trace",
-    "request-id",
-    "x-request-id",
-    "correlation-id",
-    "x-correlation-id",
-    "x-amzn-trace-id",
-    "x-cloud-trace-context",
-    "uber-trace-id",
-    "newrelic",
-    "elastic-apm-traceparent",
-    "x-real-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "true-client-ip",
-    "idempotency-key",
-    "date",
-    "sw8",
-    "sw8-correlation",
-    "sw8-x",
-    "singularityheader",
-    "request-context",
-    "correlation-context",
-    "traceresponse",
-    "x-trace-id",
-    "x-transaction-id",
-    "x-request-start",
-    "x-queue-start",
-    "x-amz-cf-id",
-    "x-azure-ref",
-    "x-ms-client-request-id",
-    "x-ms-request-id",
-];
+/// Whether the gateway itself acts on a field.
+fn is_ours(name: &str) -> bool {
+    matches!(
+        name,
+        "cache-control"
+            | "pragma"
+            | "range"
+            | "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            | "content-length"
+            | "expect"
+            | "host"
+            | "prefer"
+            | "priority"
+    )
+}
+
+/// Whether a field is telemetry of any SDK: the client, the page, the network path or the request.
+fn is_telemetry(name: &str) -> bool {
+    matches!(
+        name,
+        "user-agent"
+            | "via"
+            | "referer"
+            | "from"
+            | "dnt"
+            | "upgrade-insecure-requests"
+            | "forwarded"
+            | "baggage"
+            | "b3"
+            | "sentry-trace"
+            | "request-id"
+            | "x-request-id"
+            | "correlation-id"
+            | "x-correlation-id"
+            | "x-amzn-trace-id"
+            | "x-cloud-trace-context"
+            | "uber-trace-id"
+            | "newrelic"
+            | "elastic-apm-traceparent"
+            | "x-real-ip"
+            | "x-client-ip"
+            | "x-cluster-client-ip"
+            | "true-client-ip"
+            | "idempotency-key"
+            | "date"
+            | "sw8"
+            | "sw8-correlation"
+            | "sw8-x"
+            | "singularityheader"
+            | "request-context"
+            | "correlation-context"
+            | "traceresponse"
+            | "x-trace-id"
+            | "x-transaction-id"
+            | "x-request-start"
+            | "x-queue-start"
+            | "x-amz-cf-id"
+            | "x-azure-ref"
+            | "x-ms-client-request-id"
+            | "x-ms-request-id"
+    )
+}
 
 /// Prefixes of further fields that are left out.
 const LEFT_OUT: [&str; 13] = [
@@ -119,7 +131,7 @@ const LEFT_OUT: [&str; 13] = [
 pub fn handling(name: &HeaderName, value: &HeaderValue) -> Handling {
     // `*` expresses no preference.
     let is_any = || *name == header::ACCEPT_LANGUAGE && value == "*";
-    if SENT.contains(name) {
+    if is_sent(name.as_str()) {
         Handling::Sent
     } else if is_left_out(name) || is_any() {
         Handling::LeftOut
@@ -131,9 +143,7 @@ pub fn handling(name: &HeaderName, value: &HeaderValue) -> Handling {
 /// Whether shared fetches leave this field out whatever its value.
 pub fn is_left_out(name: &HeaderName) -> bool {
     let name = name.as_str();
-    OURS.contains(&name)
-        || TELEMETRY.contains(&name)
-        || LEFT_OUT.iter().any(|begin| name.starts_with(begin))
+    is_ours(name) || is_telemetry(name) || LEFT_OUT.iter().any(|begin| name.starts_with(begin))
 }
 
 /// The request fields that are part of the key, besides those of every key. Sorted, without
@@ -149,19 +159,6 @@ pub fn keyed(request: &HeaderMap) -> Vec<HeaderName> {
     names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     names.dedup();
     names
-}
-
-/// Copies the headers of a request without those that a shared fetch leaves out.
-pub fn keep_sent(request: &HeaderMap) -> HeaderMap {
-    let kept = request
-        .iter()
-        .filter(|(name, value)| handling(name, value) != Handling::LeftOut)
-        .map(|(name, value)| (name.clone(), value.clone()));
-    let mut sent = HeaderMap::with_capacity(request.len());
-    for (name, value) in kept {
-        sent.append(name, value);
-    }
-    sent
 }
 
 #[cfg(test)]
@@ -218,8 +215,5 @@ mod tests {
             request.append(name, HeaderValue::from_static(value));
         }
         assert_eq!(keyed(&request), ["x-a", "x-b"]);
-        let sent = keep_sent(&request);
-        assert!(!sent.contains_key("user-agent"));
-        assert_eq!(sent.len(), 4);
     }
 }

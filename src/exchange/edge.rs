@@ -17,43 +17,53 @@ use http::uri::{Authority, PathAndQuery};
 use http::{Method, Request, Uri, Version};
 use std::time::SystemTime;
 
-/// Headers removed in both directions, besides those that `Connection` names. An offer to upgrade
-/// is ignored, which every offer allows (RFC 9110, section 7.8).
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("http2-settings"),
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+/// Returns whether a header belongs to one hop, besides those that `Connection` names. Such headers
+/// are removed in both directions. An offer to upgrade is ignored, which every offer allows (RFC
+/// 9110, section 7.8).
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
-/// Headers not sent to the API: those that the gateway answers itself, and those that concern
-/// callers, balancers and meshes in front of it. `traceparent` and `tracestate` are forwarded.
-const NOT_FORWARDED: [HeaderName; 13] = [
-    // The gateway's own id, which its log contains.
-    REQUEST_ID,
-    header::EXPECT,
-    HeaderName::from_static("prefer"),
-    HeaderName::from_static("priority"),
-    header::TRAILER,
-    // Names of hosts in front (RFC 9110, section 7.6.3); the client adds its own.
-    header::VIA,
-    // Properties of a trace, for the caller's own services (W3C Baggage, section 4).
-    HeaderName::from_static("baggage"),
-    // Addresses of callers.
-    header::FORWARDED,
-    HeaderName::from_static("cf-connecting-ip"),
-    HeaderName::from_static("true-client-ip"),
-    HeaderName::from_static("x-client-ip"),
-    HeaderName::from_static("x-cluster-client-ip"),
-    HeaderName::from_static("x-real-ip"),
-];
-/// Prefixes of further headers of that kind.
-const NOT_FORWARDED_PREFIXES: [&str; 3] = ["x-envoy-", "x-forwarded-", "x-gateway-"];
+/// Returns whether a header is not for the API: the gateway answers it itself, or it concerns
+/// callers, balancers and meshes in front. `traceparent` and `tracestate` are forwarded.
+fn is_for_gateway(name: &str) -> bool {
+    matches!(
+        name,
+        "expect"
+            | "prefer"
+            | "priority"
+            | "trailer"
+            // The gateway's own id, which its log contains.
+            | "x-request-id"
+            // Names of hosts in front (RFC 9110, section 7.6.3); the client adds its own.
+            | "via"
+            // Properties of a trace, for the caller's own services (W3C Baggage, section 4).
+            | "baggage"
+            // Addresses of callers.
+            | "forwarded"
+            | "cf-connecting-ip"
+            | "true-client-ip"
+            | "x-client-ip"
+            | "x-cluster-client-ip"
+            | "x-real-ip"
+    ) || FOR_GATEWAY_PREFIXES
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
+/// Prefixes of further headers that are for the gateway.
+const FOR_GATEWAY_PREFIXES: [&str; 3] = ["x-envoy-", "x-forwarded-", "x-gateway-"];
 
 /// Headers that `Connection` must not name: a later hop would see the request without them.
 const END_TO_END: [&str; 4] = ["authorization", "host", "accept", "cookie"];
@@ -271,12 +281,17 @@ pub fn overrides_method(headers: &HeaderMap) -> bool {
     OVERRIDES.iter().any(|name| headers.contains_key(*name))
 }
 
-/// Returns the headers to send to the API. The client sets `Host` and `Via`.
-pub fn request_headers(headers: &HeaderMap) -> HeaderMap {
+/// Returns the headers to send to the API, as far as they are `kept`. The client sets `Host` and
+/// `Via`.
+pub fn request_headers(
+    headers: &HeaderMap,
+    kept: impl Fn(&HeaderName, &HeaderValue) -> bool,
+) -> HeaderMap {
     let named: Vec<String> = connection_names(headers).collect();
     let mut forwarded = HeaderMap::with_capacity(headers.len() + 1);
     for (name, value) in headers {
-        if is_forwarded(name) && !named.iter().any(|named| named == name.as_str()) {
+        let is_named = || named.iter().any(|named| named == name.as_str());
+        if is_forwarded(name) && kept(name, value) && !is_named() {
             forwarded.append(name.clone(), value.clone());
         }
     }
@@ -286,28 +301,26 @@ pub fn request_headers(headers: &HeaderMap) -> HeaderMap {
 /// Returns whether a header is sent to the API, unless `Connection` names it. What is not known is
 /// sent: the API may know it.
 fn is_forwarded(name: &HeaderName) -> bool {
-    let text = name.as_str();
-    !(HOP_BY_HOP.contains(name)
-        || NOT_FORWARDED.contains(name)
-        // The length follows from the body that is sent, which a batch may have put together.
-        || *name == header::HOST
-        || *name == header::CONTENT_LENGTH
-        || NOT_FORWARDED_PREFIXES
-            .iter()
-            .any(|prefix| text.starts_with(prefix)))
+    let name = name.as_str();
+    // The length follows from the body that is sent, which a batch may have put together.
+    !(is_hop_by_hop(name) || is_for_gateway(name) || matches!(name, "host" | "content-length"))
 }
 
 /// Cleans the headers of a response, before it is stored or passed on: removes those that belong to
 /// the hop to the API or that only the gateway may set, and adds `via`. The API's request id is
 /// removed too, because the log contains the gateway's.
 pub fn clean_answer(headers: &mut HeaderMap, via: &HeaderValue) {
-    headers.remove(REQUEST_ID);
-    headers.remove(REPLAYED);
-    let is_own = |name: &&HeaderName| name.as_str().starts_with("x-gateway-");
-    let mut removed: Vec<HeaderName> = headers.keys().filter(is_own).cloned().collect();
+    let is_removed = |name: &&HeaderName| {
+        **name == REQUEST_ID
+            || **name == REPLAYED
+            || is_hop_by_hop(name.as_str())
+            || name.as_str().starts_with("x-gateway-")
+    };
+    // One pass finds them: usually there is none.
+    let mut removed: Vec<HeaderName> = headers.keys().filter(is_removed).cloned().collect();
     // Read before the loop removes `Connection` itself. A name that is no field name names nothing.
     removed.extend(connection_names(headers).filter_map(|name| name.parse().ok()));
-    for name in HOP_BY_HOP.iter().chain(&removed) {
+    for name in &removed {
         headers.remove(name);
     }
     headers.append(header::VIA, via.clone());
@@ -563,7 +576,7 @@ mod tests {
                 ("content-type", "application/json"),
             ],
         );
-        let passed = request_headers(request.headers());
+        let passed = request_headers(request.headers(), |_, _| true);
         let mut names: Vec<&str> = passed.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         assert_eq!(

@@ -12,7 +12,7 @@ use crate::route::pattern::PathParams;
 use crate::route::policy::Operation;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,10 +80,18 @@ impl RequestContext {
 
     /// Returns the request to send to the API.
     pub(crate) fn forwarded(&self) -> Request<Bytes> {
+        self.forwarded_with(|_, _| true)
+    }
+
+    /// Returns the request to send to the API, with only those headers that are `kept`.
+    pub(crate) fn forwarded_with(
+        &self,
+        kept: impl Fn(&HeaderName, &HeaderValue) -> bool,
+    ) -> Request<Bytes> {
         let mut request = Request::new(self.body.clone());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from(self.target.clone());
-        *request.headers_mut() = edge::request_headers(&self.headers);
+        *request.headers_mut() = edge::request_headers(&self.headers, kept);
         request.extensions_mut().insert(self.ids.clone());
         request
     }

@@ -14,7 +14,7 @@ use crate::cache::coding;
 use crate::cache::conditional::is_of_the_bytes;
 use crate::cache::control::CacheControl;
 use crate::cache::entry::Entry;
-use crate::cache::fields;
+use crate::cache::fields::{self, Handling};
 use crate::cache::leader::{Leader, Receipt};
 use crate::cache::reason::{Miss, StoreRefusal};
 use crate::cache::reuse::Need;
@@ -59,7 +59,7 @@ impl Reads {
     /// none.
     pub(crate) fn fetch(
         self: &Arc<Self>,
-        reading: CacheableRead,
+        reading: Arc<CacheableRead>,
         leader: Leader,
         sender: Option<oneshot::Sender<ReadResult>>,
     ) {
@@ -91,10 +91,13 @@ impl Reads {
         loop {
             // With a stored response at hand, a 304 saves the API from sending it again.
             let validators = leader.validators();
-            let mut request = self.shared_request(reading);
-            if let Some(validators) = &validators {
-                validators.put(request.headers_mut());
-            }
+            let request = || {
+                let mut request = self.shared_request(reading);
+                if let Some(validators) = &validators {
+                    validators.put(request.headers_mut());
+                }
+                request
+            };
             let outlook = self.outlook(reading, &leader);
             // The followers learn of each step: until the departure their own patience counts, and
             // the stamp of the fetch is taken at its departure, not at its beginning.
@@ -174,6 +177,7 @@ impl Reads {
         let has_stand_in = leader.stored().is_some_and(may_stand_in);
         let settled = leader.settled_at();
         Outlook {
+            runs_in_task: true,
             connect_for: has_stand_in.then_some(STAND_IN_PATIENCE),
             settling: settled.map(|settled| (settled, leader.flight.hurry())),
         }
@@ -183,11 +187,15 @@ impl Reads {
     /// omits what one reader asked of the form of the response, and headers that others with its
     /// key need not have; see [`fields`].
     fn shared_request(&self, reading: &CacheableRead) -> Request<Bytes> {
-        let mut request = reading.context.forwarded();
+        let received = &reading.context.headers;
+        let mut request = reading
+            .context
+            .forwarded_with(|name, value| fields::handling(name, value) != Handling::LeftOut);
         *request.method_mut() = Method::GET;
-        let mut headers = fields::keep_sent(request.headers());
+        let has_body = !request.body().is_empty();
+        let headers = request.headers_mut();
         headers.insert(header::USER_AGENT, USER_AGENT);
-        if request.body().is_empty() {
+        if !has_body {
             // Without a body there is nothing that they could describe.
             headers.remove(header::CONTENT_TYPE);
             headers.remove(header::CONTENT_ENCODING);
@@ -195,7 +203,7 @@ impl Reads {
         if reading.wants.is_reload() || reading.wants.no_transform {
             // These ask caches on the way for nothing but a newer response, or its original bytes.
             for name in [header::CACHE_CONTROL, header::PRAGMA] {
-                for value in request.headers().get_all(&name) {
+                for value in received.get_all(&name) {
                     headers.append(&name, value.clone());
                 }
             }
@@ -206,7 +214,6 @@ impl Reads {
         if reading.recipient().accepts_gzip() || reading.asks_for_others() {
             headers.insert(header::ACCEPT_ENCODING, coding::ASKED);
         }
-        *request.headers_mut() = headers;
         request
     }
 

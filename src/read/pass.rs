@@ -55,9 +55,11 @@ pub(crate) enum AttemptEvent {
     Requeued,
 }
 
-/// The limits of the asking for a shared fetch.
+/// The circumstances of the asking. A read for its reader alone has none of them.
 #[derive(Debug, Default)]
 pub(crate) struct Outlook {
+    /// Whether a task of its own asks, as for a shared fetch. Attempts need no further one then.
+    pub(crate) runs_in_task: bool,
     /// The longest time for new connections after the first one failed. `None` for as long as the
     /// read may wait.
     pub(crate) connect_for: Option<Duration>,
@@ -78,23 +80,25 @@ impl Reads {
     /// Sends a read that bypasses the cache and streams the response. `cache` says why.
     pub(crate) async fn pass(
         self: &Arc<Self>,
-        context: RequestContext,
+        context: &RequestContext,
         cache: CacheStatus,
     ) -> ReadResult {
         self.quotas.charge(&context.caller)?;
         // The reader's own conditions go to the API, but not a tag that only the gateway knows.
-        let mut request = context.forwarded();
-        without_own(request.headers_mut());
-        let has_condition = has_condition(request.headers());
-        let mut timing = Timing::of(&context);
+        let request = || {
+            let mut request = context.forwarded();
+            without_own(request.headers_mut());
+            request
+        };
+        let mut timing = Timing::of(context);
         // Whether an attempt is in flight, for the error after the deadline.
         let mut is_in_flight = false;
         let outcome =
-            self.request_upstream(&context, request, &mut timing, Outlook::default(), |to| {
+            self.request_upstream(context, request, &mut timing, Outlook::default(), |to| {
                 is_in_flight = matches!(to, AttemptEvent::Started(_));
                 Ok(())
             });
-        let outcome = match self.attempts.given_up_at(&context) {
+        let outcome = match self.attempts.given_up_at(context) {
             None => Ok(outcome.await),
             Some(gone) => timeout_at(gone.into(), outcome).await,
         };
@@ -104,12 +108,13 @@ impl Reads {
             Err(if is_in_flight {
                 GatewayError::UpstreamTimeout
             } else {
-                self.attempts.expired(&context)
+                self.attempts.expired(context)
             })
         });
         match outcome? {
             PassOutcome::Answer(answer)
-                if answer.response.status() == StatusCode::NOT_MODIFIED && !has_condition =>
+                if answer.response.status() == StatusCode::NOT_MODIFIED
+                    && !has_condition(request().headers()) =>
             {
                 // A caller without a stored response cannot use a 304.
                 tracing::warn!(
@@ -143,13 +148,13 @@ impl Reads {
     pub(crate) async fn alone(self: &Arc<Self>, reading: &CacheableRead, why: Miss) -> ReadResult {
         let status = CacheStatus::alone(why, Some(reading.key()));
         let began = self.clock.now();
-        let reply = self.pass(reading.context.clone(), status).await?;
+        let reply = self.pass(&reading.context, status).await?;
         let answered = reply.response.status();
         self.cache.answered_alone(&reading.at, answered, began);
         Ok(reply)
     }
 
-    /// Waits for the budget and asks the API.
+    /// Waits for the budget and asks the API. `request` makes the request for each attempt.
     ///
     /// Retries, within the deadline, after a 429 or a connection that could not be opened. A kept
     /// connection that was lost is retried once, on a new connection. `on_event` is called before
@@ -160,7 +165,7 @@ impl Reads {
     pub(crate) async fn request_upstream(
         self: &Arc<Self>,
         context: &RequestContext,
-        mut request: Request<Bytes>,
+        request: impl Fn() -> Request<Bytes>,
         timing: &mut Timing,
         outlook: Outlook,
         mut on_event: impl FnMut(AttemptEvent) -> Result<(), GatewayError>,
@@ -183,7 +188,24 @@ impl Reads {
             // reader that arrives later must not join it during a settle time.
             on_event(AttemptEvent::Started(self.clock.now()))?;
             self.attempts.report_departure(context, timing);
-            match self.dispatch_read(context, permit, request.clone()).await? {
+            // Made anew each time: most requests are sent once, and a copy kept for a retry would
+            // cost each of them.
+            let mut request = request();
+            if is_repeated {
+                // The lost connection may not have been the only stale one.
+                request.extensions_mut().insert(NewConnection);
+            }
+            // A caller that hangs up drops this future, but not a task. A fetch is in one already.
+            let outcome = if outlook.runs_in_task {
+                let (operation, credential) = (&context.operation, context.credential);
+                let attempts = &self.attempts;
+                attempts
+                    .attempt(operation, credential, permit, request)
+                    .await
+            } else {
+                self.dispatch_read(context, permit, request).await?
+            };
+            match outcome {
                 // Any final response ends it, errors of the API included.
                 AttemptOutcome::Answer(answer) => return Ok(PassOutcome::Answer(answer)),
                 AttemptOutcome::Unknown(Unknown::StaleConnection) if !is_repeated => {
@@ -193,7 +215,6 @@ impl Reads {
                     }
                     on_event(AttemptEvent::Requeued)?;
                     is_repeated = true;
-                    request.extensions_mut().insert(NewConnection);
                 }
                 // Sent and without a response. The caller decides whether to send it again.
                 AttemptOutcome::Unknown(why) => return Err(unanswered(why)),

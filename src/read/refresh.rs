@@ -70,6 +70,6 @@ impl Reads {
             return;
         }
         self.metrics.refreshed(&reading.context.operation.name, why);
-        self.fetch(reading, leader, None);
+        self.fetch(Arc::new(reading), leader, None);
     }
 }

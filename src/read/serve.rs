@@ -56,7 +56,8 @@ impl Reads {
             } => Box::pin(self.fetch_or_stale(reading, stale, may_stand_in)).await,
             ReadPlan::Alone(why) => Box::pin(async move { self.alone(&reading, why).await }).await,
             ReadPlan::PassThrough(why) => {
-                Box::pin(self.pass(reading.context, CacheStatus::bypass(why))).await
+                let context = reading.context;
+                Box::pin(async move { self.pass(&context, CacheStatus::bypass(why)).await }).await
             }
             ReadPlan::NotCached => Err(GatewayError::NotCached),
         }
@@ -70,7 +71,7 @@ impl Reads {
     ) -> ReadResult {
         let only_if_cached = request::is_only_if_cached(&context.headers);
         match plan(facts, only_if_cached, || false) {
-            ReadPlan::PassThrough(why) => self.pass(context, CacheStatus::bypass(why)).await,
+            ReadPlan::PassThrough(why) => self.pass(&context, CacheStatus::bypass(why)).await,
             _ => Err(GatewayError::NotCached),
         }
     }
@@ -83,8 +84,11 @@ impl Reads {
         stale: Option<Arc<Entry>>,
         may_stand_in: bool,
     ) -> ReadResult {
-        let stale = stale.as_ref();
-        let result = self.join_or_lead(&reading, stale, may_stand_in).await;
+        // Shared with the fetch, which may outlive this reader.
+        let (reading, stale) = (Arc::new(reading), stale.as_ref());
+        let result = self
+            .join_or_lead(reading.clone(), stale, may_stand_in)
+            .await;
         self.or_stale(&reading, stale, result)
     }
 

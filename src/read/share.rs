@@ -62,15 +62,14 @@ impl Reads {
     /// failed connection, and [`MOST_MOVES`] changes of the key.
     pub(crate) async fn join_or_lead(
         self: &Arc<Self>,
-        reading: &CacheableRead,
+        mut reading: Arc<CacheableRead>,
         stale: Option<&Arc<Entry>>,
         impatient: bool,
     ) -> ReadResult {
-        let mut reading = reading.clone();
         let tags = match reading.tags() {
             Ok(tags) => tags,
             // Nothing is ever stored for it, so it is no miss.
-            Err(why) => return self.pass(reading.context, CacheStatus::bypass(why)).await,
+            Err(why) => return self.pass(&reading.context, CacheStatus::bypass(why)).await,
         };
         let (mut asked_again, mut connected_again, mut moves) = (false, false, 0);
         loop {
@@ -80,7 +79,9 @@ impl Reads {
                 Join::Hit(entry, freshness) => {
                     let facts = reading.stored(entry, freshness, now);
                     return match plan(facts, false, || false) {
-                        ReadPlan::Serve(stored) => Ok(self.serve_stored(reading, stored, now)),
+                        ReadPlan::Serve(stored) => {
+                            Ok(self.serve_stored(Arc::unwrap_or_clone(reading), stored, now))
+                        }
                         _ => self.alone(&reading, Miss::NotShared).await,
                     };
                 }
@@ -107,7 +108,7 @@ impl Reads {
                     let primary = reading.at.primary.clone();
                     let at = self.cache.locate(primary, &reading.context.headers);
                     let is_elsewhere = at.key() != reading.at.key() && moves < MOST_MOVES;
-                    reading.at = at;
+                    Arc::make_mut(&mut reading).at = at;
                     moves += 1;
                     // A second invalidation: writes come faster than fetches end. Alone, the
                     // reader gets its response whatever is written.
@@ -125,7 +126,7 @@ impl Reads {
     /// If the caller's quota is used up, the fetch fails, or the reader's patience ends first.
     async fn lead(
         self: &Arc<Self>,
-        reading: &CacheableRead,
+        reading: &Arc<CacheableRead>,
         leader: Leader,
         impatient: bool,
     ) -> ReadResult {
