@@ -167,19 +167,19 @@ pub fn tokens<'a>(
 /// Whether a field belongs to one connection only, so that a stored copy must not contain it.
 pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     // RFC 9110, section 7.6.1, and older names that are still in use.
-    const NAMES: [&str; 10] = [
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authentication-info",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    NAMES.contains(&name.as_str())
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authentication-info"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 struct Piece<'a> {

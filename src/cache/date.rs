@@ -19,13 +19,23 @@ const WEEKDAYS: [&str; 7] = [
 
 /// The instant that a field denotes. `None` if the field is not a date.
 pub fn parse(value: &HeaderValue, now: SystemTime) -> Option<SystemTime> {
-    let text = &in_usual_case(value.to_str().ok()?.trim())?;
+    let text = value.to_str().ok()?.trim();
+    // Nearly every date has the preferred format and the usual letter case.
+    if text.len() == IMF_FIXDATE
+        && let Ok(date) = httpdate::parse_http_date(text)
+    {
+        return Some(date);
+    }
+    let text = &in_usual_case(text)?;
     match text.split_once(", ") {
         // Only the obsolete format of RFC 850 contains hyphens.
         Some((weekday, rest)) if rest.contains('-') => short_year(weekday, rest, now),
         _ => httpdate::parse_http_date(text).ok(),
     }
 }
+
+/// The length of a date in the preferred format: `Sun, 06 Nov 1994 08:49:37 GMT`.
+const IMF_FIXDATE: usize = 29;
 
 /// The length of the longest date: `Wednesday, 06-Nov-94 08:49:37 GMT`.
 const LONGEST: usize = 33;

@@ -14,7 +14,9 @@ use super::vary::SelectionHash;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, GetAll, HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 #[cfg(test)]
 mod tests;
@@ -74,8 +76,40 @@ impl<'a> Content<'a> {
 }
 
 /// The key of a stored response. Two keys are equal only if all their parts are.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct CacheKey(Box<[u8]>);
+#[derive(Clone)]
+pub struct CacheKey {
+    /// Credential, operation, path, query, `Accept`, `Origin`, and the body if there is one. Then
+    /// what only variants and requests with additional fields have.
+    parts: Box<[u8]>,
+    /// The public name, once something has asked for it. A miss asks several times, a hit never.
+    name: OnceLock<CacheKeyHash>,
+}
+
+// Equality and hash ignore the name: it follows from the parts, and is not always there.
+impl PartialEq for CacheKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts == other.parts
+    }
+}
+
+impl Eq for CacheKey {}
+
+impl Hash for CacheKey {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.parts.hash(hasher);
+    }
+}
+
+/// Takes parts that are framed already. Only this module makes such parts.
+impl From<Vec<u8>> for CacheKey {
+    fn from(parts: Vec<u8>) -> Self {
+        // The vector has the exact size, so this does not copy.
+        Self {
+            parts: parts.into_boxed_slice(),
+            name: OnceLock::new(),
+        }
+    }
+}
 
 impl CacheKey {
     /// Joins the parts, in one allocation.
@@ -91,6 +125,7 @@ impl CacheKey {
             size += digest.len() + 4 * 2 + kind.len() + encoding.len();
         }
         let mut bytes = Vec::with_capacity(size);
+        // The fixed parts come first, so that they can be read back from a key.
         bytes.extend_from_slice(parts.credential);
         bytes.extend_from_slice(&parts.operation.to_le_bytes());
         push(&mut bytes, parts.path.as_bytes());
@@ -102,7 +137,7 @@ impl CacheKey {
             bytes.extend_from_slice(digest);
             described.iter().for_each(|lines| lines.push_to(&mut bytes));
         }
-        Self(bytes.into_boxed_slice())
+        bytes.into()
     }
 
     /// The key of a variant: the response chosen by these fields when they have this selection.
@@ -119,37 +154,43 @@ impl CacheKey {
     /// Appends fields with their selection. `begin` keeps the two kinds of such parts apart.
     fn selected(&self, begin: u8, fields: &[HeaderName], selection: &SelectionHash) -> Self {
         let names = fields.iter().map(|name| name.as_str().len() + 4);
-        let size = self.0.len() + 1 + names.sum::<usize>() + selection.len();
+        let size = self.parts.len() + 1 + names.sum::<usize>() + selection.len();
         let mut bytes = Vec::with_capacity(size);
-        bytes.extend_from_slice(&self.0);
+        bytes.extend_from_slice(&self.parts);
         bytes.push(begin);
         for name in fields {
             push(&mut bytes, name.as_str().as_bytes());
         }
         bytes.extend_from_slice(selection);
-        Self(bytes.into_boxed_slice())
+        bytes.into()
     }
 
     /// A short name for the key that does not reveal its parts.
     pub fn hash(&self) -> CacheKeyHash {
-        let digest: [u8; 32] = Sha256::digest(&self.0).into();
-        CacheKeyHash(digest.first_chunk().copied().unwrap_or_default())
+        // Hashing costs more than all else that a miss does with its key.
+        *self.name.get_or_init(|| {
+            let digest: [u8; 32] = Sha256::digest(&self.parts).into();
+            CacheKeyHash(digest.first_chunk().copied().unwrap_or_default())
+        })
     }
 
     /// The credential of the reader.
     pub fn credential(&self) -> CredentialHash {
-        self.0.first_chunk().copied().unwrap_or_default()
+        self.parts.first_chunk().copied().unwrap_or_default()
     }
 
     /// The operation, as an index in the route table.
     pub fn operation(&self) -> u32 {
-        let bytes = self.0.get(16..PREFIX).and_then(|part| part.first_chunk());
+        let bytes = self
+            .parts
+            .get(16..PREFIX)
+            .and_then(|part| part.first_chunk());
         bytes.copied().map(u32::from_le_bytes).unwrap_or_default()
     }
 
     /// The length of the key in bytes.
     pub fn len_bytes(&self) -> usize {
-        self.0.len()
+        self.parts.len()
     }
 }
 
@@ -184,7 +225,7 @@ impl FromStr for CacheKeyHash {
 /// Omits the parts, because a path may name a person.
 impl fmt::Debug for CacheKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CacheKey({} bytes)", self.0.len())
+        write!(f, "CacheKey({} bytes)", self.parts.len())
     }
 }
 

@@ -177,7 +177,7 @@ fn header_lines_are_joined_and_an_empty_body_is_none() {
             content: Content::of(b"", &headers),
         };
         let key = CacheKey::new(&parts);
-        assert_eq!(key.0.len(), key.len_bytes());
+        assert_eq!(key.parts.len(), key.len_bytes());
         key
     };
     assert_eq!(build(&["a", "b"], "x"), build(&["a, b"], "y"));
