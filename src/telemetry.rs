@@ -1,19 +1,34 @@
 //! The log of the process: destination, form and level of its lines.
+//!
+//! Lines are formatted by the thread that logs, and written to standard error by a thread of their
+//! own (`telemetry/output.rs`). An end of the process that this program can see, a panic included,
+//! waits for the lines before it.
+
+mod output;
 
 use crate::config::{LogFormat, LogLevel};
+use output::{LogOutput, PAUSE};
 use parking_lot::Mutex;
-use std::fmt;
+use std::time::Duration;
+use std::{fmt, io, panic};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
-use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// The longest time that the end of the process waits for its last lines. Only a reader that takes
+/// nothing needs it.
+const LAST_LINES: Duration = Duration::from_secs(1);
+/// The same at a panic, which other requests may survive.
+const BEFORE_PANIC: Duration = Duration::from_millis(100);
 
 /// The log of this process, whose level can be changed while it runs.
 pub struct LogHandle {
     level: Mutex<LogLevel>,
     apply: Box<dyn Fn(Targets) -> bool + Send + Sync>,
+    output: LogOutput,
 }
 
 impl LogHandle {
@@ -31,6 +46,17 @@ impl LogHandle {
         }
         done
     }
+
+    /// Returns the number of lines that were dropped because standard error did not take them.
+    pub fn dropped(&self) -> u64 {
+        self.output.dropped()
+    }
+
+    /// Waits for the lines so far to be written. Called before the process ends; a reader that
+    /// takes nothing delays that by a second.
+    pub fn flush(&self) {
+        self.output.flush(LAST_LINES);
+    }
 }
 
 impl fmt::Debug for LogHandle {
@@ -42,11 +68,17 @@ impl fmt::Debug for LogHandle {
 /// Starts the log on standard error: libraries from `warn` on, this program from `level` on.
 ///
 /// # Errors
-/// If the process has a log already.
-pub fn start(format: LogFormat, level: LogLevel) -> Result<LogHandle, TryInitError> {
+/// If the process has a log already, or cannot start a thread.
+pub fn start(format: LogFormat, level: LogLevel) -> io::Result<LogHandle> {
+    let output = LogOutput::start(io::stderr(), PAUSE, |lines| {
+        tracing::warn!(
+            lines,
+            "log lines dropped: standard error did not take them in time"
+        );
+    })?;
     let (targets, handle) = reload::Layer::new(targets(filter(level)));
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(output.clone())
         .with_target(false);
     let registry = tracing_subscriber::registry();
     match format {
@@ -63,11 +95,24 @@ pub fn start(format: LogFormat, level: LogLevel) -> Result<LogHandle, TryInitErr
                     .with_filter(targets),
             )
             .try_init(),
-    }?;
+    }
+    .map_err(io::Error::other)?;
+    write_before_panics(output.clone());
     Ok(LogHandle {
         level: Mutex::new(level),
         apply: Box::new(move |targets| handle.reload(targets).is_ok()),
+        output,
     })
+}
+
+/// Writes the lines before a panic ahead of its message, which goes to standard error directly. A
+/// panic that ends the process at once loses none of them.
+fn write_before_panics(output: LogOutput) {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        output.flush(BEFORE_PANIC);
+        report(panic);
+    }));
 }
 
 fn filter(level: LogLevel) -> LevelFilter {

@@ -284,6 +284,7 @@ impl Admin {
             durable: gateway.writes().durable().levels(gateway.clock().wall()),
             ledger: gateway.budgets().has_ledger(),
             ready: self.not_ready().is_empty(),
+            log_dropped: self.log.as_ref().map_or(0, |log| log.dropped()),
             uptime: self.uptime().as_secs_f64(),
         }
     }

@@ -18,10 +18,13 @@ where
     let log = &loaded.config.log;
     let log = telemetry::start(log.format, log.level)
         .map_err(|error| format!("cannot start the log: {error}"))?;
+    let log = Arc::new(log);
     let runtime = runtime(&mut Builder::new_multi_thread())?;
     // `serve` is called within the runtime, which handles signals from that moment on.
-    let ended = runtime.block_on(async { serve(Arc::new(log)).await });
+    let ended = runtime.block_on(async { serve(log.clone()).await });
     runtime.shutdown_background();
+    // The last lines stand before the reason of a failure, which is written directly.
+    log.flush();
     Ok(ended?)
 }
 

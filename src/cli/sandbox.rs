@@ -160,5 +160,7 @@ pub(super) fn run(command: &SandboxCommand) -> Result<(), Failure> {
         listen: command.listen,
         spec: command.options.spec(),
     };
-    process::run(&loaded, |_| app::sandbox(inside.clone(), stop_signal()))
+    process::run(&loaded, |log| {
+        app::sandbox(inside.clone(), stop_signal(log))
+    })
 }

@@ -63,7 +63,8 @@ pub(super) fn run(command: ServeCommand) -> Result<(), Failure> {
             asked: reload_signals(),
             source: Arc::new(move || configured(&command)),
         };
-        app::serve(loaded.clone(), inside, log, reloads, stop_signal())
+        let stop = stop_signal(log.clone());
+        app::serve(loaded.clone(), inside, log, reloads, stop)
     })
 }
 

@@ -1,6 +1,8 @@
 //! The signals of the process: SIGHUP reloads, SIGTERM and SIGINT stop.
 
 use crate::tasks;
+use crate::telemetry::LogHandle;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Returns a message for each SIGHUP; several at once are one.
@@ -27,7 +29,7 @@ pub(super) fn reload_signals() -> mpsc::Receiver<()> {
 /// Returns a future that ends at SIGTERM or SIGINT. Signals are handled from the call on, not only
 /// once the future is polled: until then a signal would end the process without a drain. A second
 /// one ends the process at once.
-pub(super) fn stop_signal() -> impl Future<Output = ()> + Send {
+pub(super) fn stop_signal(log: Arc<LogHandle>) -> impl Future<Output = ()> + Send {
     let (stop, stopped) = oneshot::channel();
     let mut signals = StopSignals::new();
     tasks::detached(async move {
@@ -35,6 +37,7 @@ pub(super) fn stop_signal() -> impl Future<Output = ()> + Send {
         let _ = stop.send(());
         signals.recv().await;
         tracing::warn!("second signal: stopping immediately");
+        log.flush();
         std::process::exit(1);
     });
     async move {

@@ -237,6 +237,8 @@ families! {
     task_panics: IntCounter = "segment_gateway_task_panics_total" [];
     /// 1 if the gateway accepts requests
     ready: IntGauge = "segment_gateway_ready" [];
+    /// Log lines dropped because standard error did not take them in time
+    log_dropped: IntCounter = "segment_gateway_log_lines_dropped_total" [];
     /// Time since the start
     uptime: Gauge = "segment_gateway_uptime_seconds" [];
     /// Always 1. The labels name the build

@@ -52,6 +52,8 @@ pub struct Levels {
     pub broken: bool,
     /// Durable writes.
     pub durable: DurableGauge,
+    /// Log lines dropped since the start.
+    pub log_dropped: u64,
     /// Seconds since the start.
     pub uptime: f64,
 }
@@ -88,6 +90,7 @@ pub(super) fn set(families: &Families, budgets: &[(Arc<str>, BudgetGauge)], leve
     families.ledger.set(i64::from(levels.ledger));
     families.ready.set(i64::from(levels.ready));
     families.breaker_open.set(i64::from(levels.broken));
+    raise(&families.log_dropped, levels.log_dropped);
     families.uptime.set(levels.uptime);
 
     let durable = &levels.durable;

@@ -458,6 +458,7 @@ async fn a_ledger_that_was_removed_is_missed_at_the_start() {
         }
         // It is killed at the end.
         let program = Program::sandbox(&configuration, &[], &[]).await;
-        assert_eq!(program.log().contains(gone), is_removed);
+        let log = program.logs(&["gateway listening"]).await;
+        assert_eq!(log.contains(gone), is_removed);
     }
 }

@@ -207,7 +207,7 @@ async fn a_write_is_a_span_with_its_wait_and_its_attempt_below_it() {
     assert_eq!(headers["traceparent"], own.as_str());
     assert_eq!(headers["tracestate"], "vendor=x");
     // Both names are in the line of the log, and no token is anywhere.
-    let log = running.program.log();
+    let log = running.program.logs(&["replacePermissions"]).await;
     let line = log
         .lines()
         .find(|line| line.contains("replacePermissions"))
@@ -348,7 +348,7 @@ async fn a_collector_that_is_away_costs_spans_and_no_request() {
     })
     .await;
     assert_eq!(running.spans_counted("exported").await, 0.0);
-    let log = running.program.log();
+    let log = running.program.logs(&["the collector rejects spans"]).await;
     assert_eq!(
         log.matches("the collector rejects spans").count(),
         1,

@@ -85,9 +85,20 @@ impl Program {
         self.directory.path().join(name)
     }
 
-    /// What it has logged.
+    /// What it has written of its log so far. All of it once the program has ended.
     pub fn log(&self) -> String {
         fs::read_to_string(self.file("log")).expect("a log")
+    }
+
+    /// The log as soon as each of these is in it. A line is written a moment after it is logged.
+    /// Lines are in order: whatever was logged before the last of these is there too.
+    pub async fn logs(&self, parts: &[&str]) -> String {
+        eventually(&format!("the log has {parts:?}"), async || {
+            let log = self.log();
+            parts.iter().all(|part| log.contains(part))
+        })
+        .await;
+        self.log()
     }
 
     /// Sends it a signal.
