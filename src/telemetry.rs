@@ -4,16 +4,21 @@
 //! own (`telemetry/output.rs`). An end of the process that this program can see, a panic included,
 //! waits for the lines before it.
 
+mod fields;
 mod output;
 
+use crate::clock::Clock;
 use crate::config::{LogFormat, LogLevel};
+use fields::TextFields;
 use output::{LogOutput, PAUSE};
 use parking_lot::Mutex;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use std::{fmt, io, panic};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -79,11 +84,17 @@ pub fn start(format: LogFormat, level: LogLevel) -> io::Result<LogHandle> {
     let (targets, handle) = reload::Layer::new(targets(filter(level)));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(output.clone())
+        .with_timer(LineTime(Clock::system()))
         .with_target(false);
     let registry = tracing_subscriber::registry();
     match format {
         LogFormat::Text => registry
-            .with(lines.with_ansi(false).with_filter(targets))
+            .with(
+                lines
+                    .with_ansi(false)
+                    .fmt_fields(TextFields)
+                    .with_filter(targets),
+            )
             .try_init(),
         LogFormat::Json => registry
             .with(
@@ -103,6 +114,17 @@ pub fn start(format: LogFormat, level: LogLevel) -> io::Result<LogHandle> {
         apply: Box::new(move |targets| handle.reload(targets).is_ok()),
         output,
     })
+}
+
+/// The time of a line, in UTC and to the microsecond (RFC 3339).
+struct LineTime(Clock);
+
+impl FormatTime for LineTime {
+    fn format_time(&self, line: &mut Writer<'_>) -> fmt::Result {
+        // A clock that was never set must not end the process.
+        let now = self.0.wall().max(UNIX_EPOCH);
+        write!(line, "{}", humantime::format_rfc3339_micros(now))
+    }
 }
 
 /// Writes the lines before a panic ahead of its message, which goes to standard error directly. A
@@ -137,7 +159,28 @@ fn targets(level: LevelFilter) -> Targets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::SystemTime;
     use tracing::Level;
+
+    #[test]
+    fn a_time_is_written_in_utc_with_microseconds() {
+        for (wall, expected) in [
+            (
+                UNIX_EPOCH + Duration::from_micros(1_796_000_000_000_042),
+                "2026-11-30T00:53:20.000042Z",
+            ),
+            (
+                UNIX_EPOCH - Duration::from_secs(1),
+                "1970-01-01T00:00:00.000000Z",
+            ),
+        ] {
+            let at = |wall: SystemTime| LineTime(Clock::simulated(wall, Duration::ZERO));
+            let mut line = String::new();
+            at(wall).format_time(&mut Writer::new(&mut line)).unwrap();
+            assert_eq!(line[..19], expected[..19], "{line}");
+            assert_eq!(line.len(), expected.len());
+        }
+    }
 
     #[test]
     fn libraries_that_tell_whole_requests_are_not_listened_to() {

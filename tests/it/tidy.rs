@@ -143,7 +143,7 @@ fn may_import(module: &str, used: &str) -> bool {
         "trace" => own(&["clock", "metrics", "upstream"]),
         "config" => own(&["network", "route"]),
         "state" => own(&["private_file"]),
-        "telemetry" => own(&["config"]),
+        "telemetry" => own(&["clock", "config"]),
         // A server of anything: it knows neither the gateway nor the configuration.
         "server" => own(&["clock", "error", "exchange", "metrics", "tasks"]),
         "admin" => own(&FEATURES) || own(&PATH) || own(&["config", "telemetry"]),

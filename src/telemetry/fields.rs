@@ -1,0 +1,209 @@
+//! The fields of a line in the text format: the message, then `name=value` or `name="text"`.
+//!
+//! The form is that of the library's own formatter. That one takes the general way of `std::fmt`
+//! for every field, which for the line about a request costs several times as much.
+//!
+//! Invariant: a line is one line. Control characters in a value are escaped, whoever chose it.
+
+use std::fmt::{self, Debug, Write};
+use tracing::field::{Field, Visit};
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::Writer;
+
+/// The formatter of the fields of events and spans.
+pub(super) struct TextFields;
+
+impl<'w> FormatFields<'w> for TextFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut text = FieldWriter {
+            line: EscapedLine(writer),
+            is_first: true,
+            result: Ok(()),
+        };
+        fields.record(&mut text);
+        text.result
+    }
+}
+
+/// Writes one field after the other. After an error, further fields are left out.
+struct FieldWriter<'w> {
+    line: EscapedLine<'w>,
+    is_first: bool,
+    result: fmt::Result,
+}
+
+impl FieldWriter<'_> {
+    /// Writes a field with the value that `value` writes.
+    fn field(&mut self, field: &Field, value: impl FnOnce(&mut EscapedLine<'_>) -> fmt::Result) {
+        self.result = self.result.and_then(|()| {
+            let line = &mut self.line;
+            if !std::mem::take(&mut self.is_first) {
+                line.0.write_char(' ')?;
+            }
+            let name = field.name();
+            if name != "message" {
+                line.0.write_str(name.strip_prefix("r#").unwrap_or(name))?;
+                line.0.write_char('=')?;
+            }
+            value(line)
+        });
+    }
+}
+
+impl Visit for FieldWriter<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let is_message = field.name() == "message";
+        self.field(field, |line| {
+            if is_message {
+                line.write_str(value)
+            } else if is_plain(value) && !value.contains(['"', '\\']) {
+                line.0.write_char('"')?;
+                line.0.write_str(value)?;
+                line.0.write_char('"')
+            } else {
+                write!(line.0, "{value:?}")
+            }
+        });
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.field(field, |line| {
+            line.0.write_str(itoa::Buffer::new().format(value))
+        });
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.field(field, |line| {
+            line.0.write_str(itoa::Buffer::new().format(value))
+        });
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.field(field, |line| {
+            line.0.write_str(zmij::Buffer::new().format(value))
+        });
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.field(field, |line| write!(line, "{value:?}"));
+    }
+}
+
+/// A writer that escapes control characters.
+struct EscapedLine<'w>(Writer<'w>);
+
+impl Write for EscapedLine<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if is_plain(text) {
+            return self.0.write_str(text);
+        }
+        text.chars().try_for_each(|char| match char {
+            control if control.is_control() => write!(self.0, "{}", control.escape_default()),
+            other => self.0.write_char(other),
+        })
+    }
+}
+
+/// Returns whether the text is printable ASCII, as almost all of it is.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| (0x20..0x7f).contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+    use std::io;
+    use std::sync::Arc;
+    use tracing_subscriber::fmt::MakeWriter;
+    use tracing_subscriber::fmt::format::DefaultFields;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    /// Keeps lines in memory.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Kept {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    /// Returns the lines that `events` logs with these fields.
+    fn lines<F>(fields: F, events: impl FnOnce()) -> String
+    where
+        F: for<'w> FormatFields<'w> + Send + Sync + 'static,
+    {
+        let kept = Kept::default();
+        let layer = tracing_subscriber::fmt::layer()
+            .without_time()
+            .with_ansi(false)
+            .fmt_fields(fields)
+            .with_writer(kept.clone());
+        let registry = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(registry, events);
+        String::from_utf8(std::mem::take(&mut *kept.0.lock())).unwrap()
+    }
+
+    #[test]
+    fn fields_look_as_the_librarys_own_formatter_writes_them() {
+        let events = || {
+            tracing::info!("message alone");
+            tracing::info!(status = 200_u16, "message {} and fields", 1);
+            tracing::warn!(only = "a field");
+            tracing::info!(
+                operation = "listSources",
+                quoted = "a \"b\" \\ c",
+                breaks = "a\nb\u{1b}[0m\u{85}",
+                umlaut = "ä",
+                empty = "",
+                absent = None::<&str>,
+                shown = %"as it is",
+                debugged = ?Some("x"),
+                negative = -5_i64,
+                large = u64::MAX,
+                yes = true,
+                r#type = 1,
+                "all kinds"
+            );
+            let span = tracing::info_span!("span", id = "x", n = 1);
+            span.in_scope(|| tracing::info!(inside = true, "in a span"));
+        };
+        let expected = lines(DefaultFields::new(), events);
+        assert_eq!(lines(TextFields, events), expected);
+        assert_eq!(expected.lines().count(), 5, "{expected}");
+    }
+
+    #[test]
+    fn no_value_begins_a_line_of_its_own() {
+        let hostile = "x\n2026-11-30T00:00:00Z ERROR forged\u{1b}[2K";
+        let text = lines(TextFields, || {
+            tracing::info!(error = %hostile, "{hostile}");
+        });
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains(r"error=x\n2026-11-30T00:00:00Z ERROR forged\u{1b}[2K"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn times_look_as_the_standard_library_writes_them(microseconds in 0..100_000_000_000_u64) {
+            let ms = microseconds as f64 / 1e3;
+            let mut shown = zmij::Buffer::new();
+            proptest::prop_assert_eq!(shown.format(ms), format!("{ms:?}"));
+        }
+    }
+}
