@@ -119,20 +119,27 @@ impl CacheStatus {
         refusal: Option<&str>,
         key: Option<CacheKeyHash>,
     ) -> Self {
-        let mut text = format!("{NAME}; fwd={}", reason(why));
-        // Writing to a string does not fail.
+        // Every response of the API has this field, so one allocation and little formatting.
+        let mut text = String::with_capacity(128);
+        text.push_str(NAME);
+        text.push_str("; fwd=");
+        text.push_str(reason(why));
         if let Some(status) = status {
-            let _ = write!(text, "; fwd-status={}", status.as_u16());
+            text.push_str("; fwd-status=");
+            text.push_str(status.as_str());
         }
         if let Some(kept) = kept {
-            let _ = write!(text, "; {kept}");
+            text.push_str("; ");
+            text.push_str(kept);
         }
         if let Some(key) = key {
+            // Writing to a string does not fail.
             let _ = write!(text, "; key=\"{key}\"");
         }
         // Why the store did not serve it is worth more than why the response was not stored.
         if let Some(detail) = detail(why).or(refusal) {
-            let _ = write!(text, "; detail={detail}");
+            text.push_str("; detail=");
+            text.push_str(detail);
         }
         let is_bypass = matches!(why, Miss::Bypass(_));
         Self {
