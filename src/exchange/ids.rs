@@ -22,6 +22,11 @@ impl Ids {
         self.request.as_ref().and_then(|id| id.to_str().ok())
     }
 
+    /// Returns the request's own id, for a header.
+    pub(crate) fn header(&self) -> Option<HeaderValue> {
+        self.request.clone()
+    }
+
     /// Returns the id of its trace, if the caller sent one or the request is traced here.
     pub(crate) fn trace(&self) -> Option<impl tracing::Value + use<>> {
         self.trace.map(tracing::field::display)
@@ -32,34 +37,37 @@ impl Ids {
         self.trail.as_ref()
     }
 
-    /// Returns the ids of a request with these headers. `tracer` exports its spans.
-    pub(crate) fn of(headers: &HeaderMap, tracer: Option<&Tracer>) -> Self {
-        Self::with(headers, tracer.and_then(|tracer| tracer.begin(headers)))
+    /// Returns the ids of a request whose own id is `request`. `tracer` exports its spans.
+    pub(crate) fn new(
+        request: Option<HeaderValue>,
+        headers: &HeaderMap,
+        tracer: Option<&Tracer>,
+    ) -> Self {
+        let trail = tracer.and_then(|tracer| tracer.begin(headers));
+        Self::at(request, headers, trail)
     }
 
-    /// Returns the ids of a hit, whose own id is `id`.
-    pub(crate) fn of_hit(headers: &HeaderMap, id: &HeaderValue, trail: Option<Trail>) -> Self {
-        Self {
-            request: Some(id.clone()),
-            ..Self::with(headers, trail)
-        }
-    }
-
-    /// Returns the ids of a request that another process accepted.
-    pub(crate) fn resumed(headers: &HeaderMap, tracer: Option<&Tracer>) -> Self {
-        Self::with(headers, tracer.and_then(|tracer| tracer.resume(headers)))
-    }
-
-    fn with(headers: &HeaderMap, trail: Option<Trail>) -> Self {
+    /// Returns the ids of a request whose place in its trace is `trail`, if its spans are exported.
+    pub(crate) fn at(
+        request: Option<HeaderValue>,
+        headers: &HeaderMap,
+        trail: Option<Trail>,
+    ) -> Self {
         let trace = match &trail {
             Some(trail) => Some(trail.trace_id()),
             None if headers.contains_key(trace::TRACEPARENT) => trace::trace_id(headers),
             None => None,
         };
         Self {
-            request: headers.get(REQUEST_ID).cloned(),
+            request,
             trace,
             trail,
         }
+    }
+
+    /// Returns the ids of a request that another process accepted.
+    pub(crate) fn resumed(headers: &HeaderMap, tracer: Option<&Tracer>) -> Self {
+        let trail = tracer.and_then(|tracer| tracer.resume(headers));
+        Self::at(headers.get(REQUEST_ID).cloned(), headers, trail)
     }
 }

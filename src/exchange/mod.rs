@@ -19,4 +19,5 @@ pub mod response;
 pub mod router;
 pub mod settings;
 pub mod share;
+pub mod source;
 pub mod timing;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// The longest method shown in the log, in bytes.
 const LONGEST_METHOD: usize = 32;
 
-/// The address of the connection. The server adds it to the request.
+/// The address of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 

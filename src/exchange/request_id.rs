@@ -2,11 +2,9 @@
 //!
 //! The response and every log line about the request contain the id. The API does not get it.
 
-use http::Request;
 use http::header::{HeaderMap, HeaderValue};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tower_http::request_id::{MakeRequestId, RequestId};
 
 /// The header of the id, in requests and responses.
 pub use crate::cache::entry::REQUEST_ID;
@@ -56,29 +54,24 @@ impl RequestIds {
     }
 }
 
-impl MakeRequestId for RequestIds {
-    fn make_request_id<B>(&mut self, _: &Request<B>) -> Option<RequestId> {
-        Some(RequestId::new(self.next()))
-    }
-}
-
 /// Returns whether a caller's id may be used: printable ASCII without spaces, not too long.
 pub(crate) fn is_fit(id: &HeaderValue) -> bool {
     let id = id.as_bytes();
     !id.is_empty() && id.len() <= LONGEST && id.iter().all(|byte| (0x21..0x7f).contains(byte))
 }
 
-/// Removes ids that may not be used, so that one is generated.
-pub(crate) fn drop_unfit(headers: &mut HeaderMap) {
-    let mut ids = headers.get_all(REQUEST_ID).iter();
-    let fit = match (ids.next(), ids.next()) {
-        (None, _) => true,
-        (Some(id), None) => is_fit(id),
-        (Some(_), Some(_)) => false,
-    };
-    if !fit {
-        headers.remove(REQUEST_ID);
+/// Returns the id of a request, which its headers have from now on: the caller's if there is one
+/// and it may be used, otherwise the next one of `ids`.
+pub(crate) fn settle(headers: &mut HeaderMap, ids: &RequestIds) -> HeaderValue {
+    let mut given = headers.get_all(REQUEST_ID).iter();
+    if let (Some(id), None) = (given.next(), given.next())
+        && is_fit(id)
+    {
+        return id.clone();
     }
+    let id = ids.next();
+    headers.insert(REQUEST_ID, id.clone());
+    id
 }
 
 #[cfg(test)]
@@ -101,6 +94,7 @@ mod tests {
 
     #[test]
     fn a_callers_id_is_kept_only_if_there_is_one_and_it_is_harmless() {
+        let ids = RequestIds::new();
         let long = "x".repeat(LONGEST);
         let longer = "x".repeat(LONGEST + 1);
         let cases: &[(&[&str], bool)] = &[
@@ -110,14 +104,18 @@ mod tests {
             (&[""], false),
             (&["a b"], false),
             (&["a", "a"], false),
+            (&[], false),
         ];
         for (values, kept) in cases {
             let mut headers = HeaderMap::new();
             for value in *values {
                 headers.append(REQUEST_ID, value.parse().unwrap());
             }
-            drop_unfit(&mut headers);
-            assert_eq!(headers.contains_key(REQUEST_ID), *kept, "{values:?}");
+            let id = settle(&mut headers, &ids);
+            let is_own = id.as_bytes().starts_with(&ids.prefix);
+            assert_eq!(is_own, !kept, "{values:?}");
+            let shown: Vec<_> = headers.get_all(REQUEST_ID).iter().collect();
+            assert_eq!(shown, [&id], "{values:?}");
         }
     }
 }

@@ -5,9 +5,9 @@
 
 use crate::credential::Hasher;
 use crate::error::GatewayError;
-use crate::exchange::ids::Ids;
-use crate::exchange::request::{Peer, RequestContext};
+use crate::exchange::request::RequestContext;
 use crate::exchange::settings::Settings;
+use crate::exchange::source::RequestSource;
 use crate::exchange::{callers, edge, priority};
 use crate::route::policy::Effect;
 use crate::route::table::Table;
@@ -30,19 +30,21 @@ pub struct Router {
 }
 
 impl Router {
-    /// Returns the context of a request with this head.
+    /// Returns the context of a request with this head, which came from `source`.
     ///
     /// # Errors
     /// If the caller's name is invalid.
     pub(crate) fn understand(
         &self,
         head: request::Parts,
+        source: &RequestSource,
         accepted: Instant,
     ) -> Result<RequestContext, GatewayError> {
         // Both are read once, so that a reload cannot mix old and new values within one request.
         let (settings, table) = (self.settings.get(), self.table.get());
-        let peer = head.extensions.get::<Peer>();
-        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+        let peer = source
+            .peer
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
         let caller = callers::identify(&head.headers, peer, &settings.trusted)?;
         let target = edge::target(head.uri);
         let overridden = edge::overrides_method(&head.headers);
@@ -59,14 +61,16 @@ impl Router {
         Ok(RequestContext {
             patience: patience.of(&head.headers),
             urgency: priority::urgency(&head.headers),
-            credential: self.hasher.credential(&head.headers),
+            credential: source
+                .credential
+                .unwrap_or_else(|| self.hasher.credential(&head.headers)),
             params: matched.params,
             method: head.method,
             headers: head.headers,
             body: Bytes::new(),
             room: None,
             progress: Arc::default(),
-            ids: Ids::default(),
+            ids: source.ids.clone(),
             operation,
             target,
             caller,

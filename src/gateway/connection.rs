@@ -12,6 +12,7 @@ use crate::exchange::body::LayeredBody;
 use crate::exchange::body::{Guarded, OuterBody};
 use crate::exchange::request::Peer;
 use crate::exchange::request_id::RequestIds;
+use crate::exchange::source::RequestSource;
 use crate::gateway::Gateway;
 use crate::gateway::fast_path::CredentialCache;
 use crate::gateway::stack::{StackBounds, stack};
@@ -53,7 +54,7 @@ where
     pub fn new(gateway: Arc<Gateway>, bounds: StackBounds) -> Self {
         let ids = RequestIds::new();
         let paths = Paths {
-            layers: BoxCloneSyncService::new(stack(gateway.clone(), ids.clone(), bounds)),
+            layers: BoxCloneSyncService::new(stack(gateway.clone(), bounds)),
             gateway,
             ids,
         };
@@ -98,7 +99,14 @@ where
         if let Some(answer) = self.try_fast_path(&request) {
             return ResponseFuture(Path::Fast(Some(answer)));
         }
-        request.extensions_mut().insert(self.peer);
+        // What the connection knows of the request is found out here, once for all layers.
+        let Paths { gateway, ids, .. } = &*self.paths;
+        let source = RequestSource {
+            peer: Some(self.peer),
+            credential: self.memory.known(request.headers(), &gateway.router.hasher),
+            ..RequestSource::received(&mut request, ids, gateway.tracer.as_ref())
+        };
+        request.extensions_mut().insert(source);
         ResponseFuture(Path::Full(Box::pin(
             self.paths.layers.clone().oneshot(request),
         )))

@@ -70,7 +70,12 @@ impl fmt::Debug for CredentialCache {
 }
 
 impl CredentialCache {
-    /// Returns the credential of `headers`, which have this one `Authorization`, or none if the
+    /// Returns the credential of `headers`, or none if they name none.
+    pub(crate) fn known(&self, headers: &HeaderMap, hasher: &Hasher) -> Option<Credential> {
+        self.credential(headers.get(header::AUTHORIZATION)?, headers, hasher)
+    }
+
+    /// Returns the credential of `headers`, whose first `Authorization` is this one, or none if the
     /// value names no credential.
     fn credential(
         &self,
@@ -274,7 +279,8 @@ impl Gateway {
             .and_then(|tracer| tracer.begin(headers));
         let is_logged = self.router.settings.get().access == AccessLog::All;
         // Ids are collected only for a log line or a span.
-        let named = (is_logged || trail.is_some()).then(|| Ids::of_hit(headers, &id, trail));
+        let named =
+            (is_logged || trail.is_some()).then(|| Ids::at(Some(id.clone()), headers, trail));
         // The headers of a hit are complete here; no layer adds to them.
         let shown = entry.hit_headers(now, Some(id));
         // Without a condition the stored response is the answer. With one it may be a 304.

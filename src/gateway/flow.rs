@@ -9,14 +9,14 @@
 
 use crate::buffer::Buffer;
 use crate::error::GatewayError;
-use crate::exchange::body::Body;
-use crate::exchange::body::BoxError;
+use crate::exchange::body::{Body, BoxError};
 use crate::exchange::edge;
 use crate::exchange::request::AmbiguousFraming;
 use crate::exchange::response::Reply;
 use crate::exchange::share::Portion;
+use crate::exchange::source::RequestSource;
 use crate::gateway::Gateway;
-use crate::gateway::record::{RequestRecord, RequestSource};
+use crate::gateway::record::RequestRecord;
 use crate::route::policy::Effect;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -27,12 +27,13 @@ use std::sync::Arc;
 
 impl Gateway {
     /// Responds to one request, whatever happens, and counts it under exactly one outcome.
-    pub async fn answer<B>(self: &Arc<Self>, request: Request<B>) -> Response<Body>
+    pub async fn answer<B>(self: &Arc<Self>, mut request: Request<B>) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let mut record = RequestRecord::new(self, RequestSource::of(self, &request));
+        let source = RequestSource::take(&mut request, self.tracer.as_ref());
+        let mut record = RequestRecord::new(self, source);
         let reply = match self.handle(request, &mut record).await {
             Ok(reply) => reply,
             Err(error) => Reply::error(&error),
@@ -74,8 +75,8 @@ impl Gateway {
             return Box::pin(self.writes.own(&head.method, &head.uri, &head.headers)).await;
         }
         let (head, body) = request.into_parts();
-        let mut context = self.router.understand(head, record.accepted())?;
-        context.ids = record.ids().clone();
+        let source = record.source();
+        let mut context = self.router.understand(head, source, record.accepted())?;
         record.understood(&context);
         if context.lacks_credential() && self.shadow.is_none() {
             return Err(GatewayError::NoCredential);

@@ -11,11 +11,11 @@
 use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::exchange::body::Body;
-use crate::exchange::ids::Ids;
 use crate::exchange::progress::Progress;
-use crate::exchange::request::{Peer, RequestContext};
+use crate::exchange::request::RequestContext;
 use crate::exchange::response::Reply;
 use crate::exchange::settings::AccessLog;
+use crate::exchange::source::RequestSource;
 use crate::exchange::timing::Timing;
 use crate::gateway::Gateway;
 use crate::gateway::headers::{show_budget, show_cache, show_timing};
@@ -25,32 +25,9 @@ use crate::limit::turns::Caller;
 use crate::metrics::{Origin, Outcome};
 use crate::route::policy::Operation;
 use crate::shadow::verdict::SHADOW;
-use http::{Method, Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// The client of a request, as far as it is known before the operation is.
-///
-/// Created before the layers may reject a request, so that a rejection is reported with its ids.
-#[derive(Clone, Debug)]
-pub(crate) struct RequestSource {
-    method: Method,
-    /// The ids under which logs and spans show the request.
-    ids: Ids,
-    /// The address of the connection, unless the request came from within.
-    peer: Option<Peer>,
-}
-
-impl RequestSource {
-    /// Returns the client of a request, before any layer has looked at it.
-    pub(crate) fn of<B>(gateway: &Arc<Gateway>, request: &Request<B>) -> Self {
-        Self {
-            method: request.method().clone(),
-            ids: Ids::of(request.headers(), gateway.tracer.as_ref()),
-            peer: request.extensions().get::<Peer>().copied(),
-        }
-    }
-}
 
 /// The record of one request.
 #[derive(Debug)]
@@ -92,9 +69,9 @@ impl RequestRecord {
         self.accepted
     }
 
-    /// Returns the ids of the request.
-    pub(crate) fn ids(&self) -> &Ids {
-        &self.source.ids
+    /// Returns the source of the request.
+    pub(crate) fn source(&self) -> &RequestSource {
+        &self.source
     }
 
     /// Notes what is known about the request. Called as soon as the operation is, so that a later
@@ -230,6 +207,7 @@ impl RequestRecord {
     }
 
     /// Returns the operation's name, or `none` if the request was rejected before it was known.
+    ///
     /// Both are labels of metrics, so no text of a caller may appear here.
     fn name(&self) -> &str {
         self.known

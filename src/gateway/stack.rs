@@ -15,13 +15,13 @@ use crate::exchange::body::BoxError;
 use crate::exchange::body::LayeredBody;
 use crate::exchange::body::{Body, Guarded};
 use crate::exchange::error_response;
+use crate::exchange::ids::Ids;
 use crate::exchange::request::short;
-use crate::exchange::request_id::{self, REQUEST_ID, RequestIds};
+use crate::exchange::request_id::REQUEST_ID;
+use crate::exchange::source::RequestSource;
 use crate::gateway::Gateway;
 use crate::gateway::headers::mark_own;
-use crate::gateway::record::RequestSource;
 use crate::tasks::panic_text;
-use crate::trace;
 use bytes::Bytes;
 use http::header::HeaderValue;
 use http::{Request, Response};
@@ -36,7 +36,6 @@ use std::time::Duration;
 use tower::layer::layer_fn;
 use tower::{Service, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::timeout::{RequestBodyDeadlineLayer, ResponseBodyDeadlineLayer};
 use tower_http::trace::{DefaultOnFailure, TraceLayer};
@@ -58,7 +57,6 @@ pub struct StackBounds {
 /// The order is part of the behaviour; the comments say which neighbours depend on each other.
 pub(crate) fn stack<B>(
     gateway: Arc<Gateway>,
-    ids: RequestIds,
     bounds: StackBounds,
 ) -> impl Service<Request<B>, Response = Response<LayeredBody>, Error = Infallible, Future: Send>
 + Clone
@@ -70,13 +68,6 @@ where
 {
     let (outer, via) = (gateway.clone(), gateway.router.settings.get().via.clone());
     ServiceBuilder::new()
-        // A caller's id is used only if it is harmless. Every response carries the id.
-        .map_request(|mut request: Request<B>| {
-            request_id::drop_unfit(request.headers_mut());
-            request
-        })
-        .layer(SetRequestIdLayer::new(REQUEST_ID, ids))
-        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         // Outside the load shedding, so that a request shed there is reported and has an id.
         .layer(layer_fn(move |inner| Finish {
             inner,
@@ -98,13 +89,13 @@ where
             TraceLayer::new_for_http()
                 // Without the target: a query may contain a token, a path an email address.
                 .make_span_with(|request: &Request<_>| {
-                    let headers = request.headers();
-                    let id = headers.get(REQUEST_ID).filter(|id| request_id::is_fit(id));
+                    // The source is looked up only if the span is enabled.
+                    let source = || request.extensions().get::<RequestSource>();
                     tracing::debug_span!(
                         "request",
                         method = short(request.method()),
-                        request_id = id.and_then(|id| id.to_str().ok()),
-                        trace_id = trace::trace_id(headers).map(tracing::field::display),
+                        request_id = source().and_then(|source| source.ids.request()),
+                        trace_id = source().and_then(|source| source.ids.trace()),
                     )
                 })
                 // Failures have a log line of their own.
@@ -124,7 +115,8 @@ where
         })
 }
 
-/// Turns the errors of the inner layers into responses in the API's envelope.
+/// Turns the errors of the inner layers into responses in the API's envelope, and gives every
+/// response the request's id.
 #[derive(Clone, Debug)]
 struct Finish<S> {
     inner: S,
@@ -146,15 +138,22 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // Taken before the call, which consumes the request.
-        let source = RequestSource::of(&self.gateway, &request);
+        // Copied before the call, which consumes the request. The connection has put it there.
+        let source = request.extensions().get::<RequestSource>().cloned();
+        let source = source.unwrap_or_else(|| RequestSource::within(&request, Ids::default()));
         let answer = self.inner.call(request);
         let gateway = self.gateway.clone();
         Box::pin(async move {
-            Ok(match answer.await {
+            let id = source.ids.header();
+            let mut answer = match answer.await {
                 Ok(answer) => answer,
                 Err(_shed) => boxed(gateway.turn_away(source, &GatewayError::Overloaded)),
-            })
+            };
+            if let Some(id) = id {
+                // A hit has it already.
+                answer.headers_mut().entry(REQUEST_ID).or_insert(id);
+            }
+            Ok(answer)
         })
     }
 }

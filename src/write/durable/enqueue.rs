@@ -6,6 +6,7 @@
 use crate::error::GatewayError;
 use crate::exchange::ids::Ids;
 use crate::exchange::request::{Peer, RequestContext};
+use crate::exchange::source::RequestSource;
 use crate::limit::budgets::{Admission, BudgetRefusal, BudgetRequest, Readiness};
 use crate::limit::ticket::Ticket;
 use crate::write::Writes;
@@ -89,12 +90,13 @@ impl Writes {
         *request.method_mut() = kept.method;
         *request.uri_mut() = kept.target.into();
         *request.headers_mut() = kept.headers;
-        request
-            .extensions_mut()
-            .insert(Peer(SocketAddr::new(kept.peer, 0)));
         let ids = Ids::resumed(request.headers(), self.tracer.as_ref());
-        let mut context = self.router.understand(request.into_parts().0, accepted)?;
-        context.ids = ids;
+        let source = RequestSource {
+            peer: Some(Peer(SocketAddr::new(kept.peer, 0))),
+            ..RequestSource::within(&request, ids)
+        };
+        let (head, ()) = request.into_parts();
+        let mut context = self.router.understand(head, &source, accepted)?;
         context.body = kept.body;
         Ok(context)
     }

@@ -14,7 +14,9 @@ use crate::attempt::send::AttemptOutcome;
 use crate::credential::Credential;
 use crate::error::{GatewayError, Waited};
 use crate::exchange::body::{self, Read};
+use crate::exchange::ids::Ids;
 use crate::exchange::request::RequestContext;
+use crate::exchange::source::RequestSource;
 use crate::journal::{Change, WorkspaceHash};
 use crate::limit::budgets::{Admission, BudgetRequest};
 use crate::limit::ticket::Permit;
@@ -269,9 +271,10 @@ impl Writes {
         // A new request has the method `GET` and the path `/`.
         let mut request = Request::new(());
         *request.headers_mut() = headers;
+        let source = RequestSource::within(&request, Ids::default());
         let (head, ()) = request.into_parts();
         self.router
-            .understand(head, self.clock.now())
+            .understand(head, &source, self.clock.now())
             .map_err(|_| NoWorkspace::NoAnswer)
     }
 }
