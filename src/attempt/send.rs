@@ -156,7 +156,7 @@ impl Attempts {
                     self.unauthorized(operation, credential);
                 }
                 let status = response.status().as_u16();
-                self.metrics.answered(name, status, took);
+                self.metrics.answered(operation.index, status, took);
             }
             Attempt::NotSent(why) => {
                 self.metrics.unanswered(name, "not-sent");

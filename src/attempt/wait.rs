@@ -175,7 +175,7 @@ impl Attempts {
         let again = timing.sent;
         timing.note_departure(self.clock.now(), context.accepted);
         if !again {
-            self.metrics.queued(&context.operation.name, timing.queued);
+            self.metrics.queued(context.operation.index, timing.queued);
         }
     }
 

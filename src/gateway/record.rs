@@ -163,9 +163,9 @@ impl RequestRecord {
         let name = self.name();
         // Hits have counters of their own, by index for the common case of a success: a map look-up
         // would cost more than the hit.
+        let index = self.index();
         if reply.outcome == Outcome::Hit {
             let status = reply.response.status();
-            let index = self.known.as_ref().map(|known| known.operation.index);
             match index.filter(|_| status.is_success()) {
                 Some(index) => metrics.hit(index, elapsed),
                 None => metrics.other_hit(name, status.as_u16(), elapsed),
@@ -174,7 +174,7 @@ impl RequestRecord {
         }
         // Every request counts here once, under its outcome.
         let status = reply.response.status().as_u16();
-        metrics.request(name, reply.outcome, Some(status), elapsed);
+        metrics.request(index, reply.outcome, Some(status), elapsed);
         // The gateway's own time is what neither a queue nor the API took.
         metrics.overhead(elapsed.saturating_sub(reply.timing.queued + reply.timing.upstream));
         // The result of the cache counts for operations that are cached at all.
@@ -204,6 +204,12 @@ impl RequestRecord {
             kind,
             status,
         });
+    }
+
+    /// Returns the operation's index, by which the metrics of most requests are found. `None` if
+    /// the request was rejected before its operation was known.
+    fn index(&self) -> Option<usize> {
+        self.known.as_ref().map(|known| known.operation.index)
     }
 
     /// Returns the operation's name, or `none` if the request was rejected before it was known.
@@ -279,7 +285,7 @@ impl Drop for RequestRecord {
         } else {
             (Outcome::HungUp, None)
         };
-        metrics.request(self.name(), outcome, status, elapsed);
+        metrics.request(self.index(), outcome, status, elapsed);
         let progress = self.known.as_ref().and_then(|known| known.progress.seen());
         // Only a request that was sent has a known queue time. Where the others waited is unknown.
         let mut timing = Timing::default();

@@ -1,8 +1,9 @@
 //! The metrics: one method in domain words for each event.
 //!
-//! Promises that a hit costs no lookup of a label after the first of its operation. Metrics are
-//! built once and passed down; there is no global. `families.rs` is the table of all names;
-//! `docs/metrics.md` says what a metric means for operators. Nothing here decides what an event is.
+//! Promises that what most requests count costs no lookup of a label after the first of its
+//! operation. Metrics are built once and passed down; there is no global. `families.rs` is the
+//! table of all names; `docs/metrics.md` says what a metric means for operators. Nothing here
+//! decides what an event is.
 //!
 //! A new metric is a row in `families.rs`. What happens now and then gets a method here, which the
 //! place where it happens calls. A level gets a field of [`Levels`] and is read at each scrape. A
@@ -10,7 +11,7 @@
 //! series that begins at 1.
 
 use crate::version::{COMMIT, VERSION};
-use prometheus::{Encoder, HistogramVec, IntCounter, IntCounterVec, Registry, TextEncoder};
+use prometheus::{Encoder, Histogram, HistogramVec, IntCounterVec, Registry, TextEncoder};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +20,7 @@ mod families;
 mod labels;
 mod levels;
 mod process;
+mod series;
 mod totals;
 
 pub use connections::{BodyUnderWay, Connections, OpenConnection};
@@ -27,6 +29,7 @@ use labels::class;
 pub use labels::{Malformed, Origin, Outcome};
 use levels::whole;
 pub use levels::{BudgetGauge, DurableGauge, Levels};
+use series::{OperationSeries, SUCCESS};
 pub use totals::{Counts, Totals};
 
 /// The results of a reload, as the label has them.
@@ -36,13 +39,6 @@ const FAILED: &str = "failed";
 /// cache is compared with it.
 const COMPARISONS: [&str; 2] = ["same", "different"];
 
-/// The two counters of a hit.
-#[derive(Debug)]
-struct Hits {
-    requests: IntCounter,
-    cache: IntCounter,
-}
-
 /// All metrics. Every method may be called from any thread and takes no lock that is held for
 /// longer than a look-up.
 #[derive(Debug)]
@@ -50,8 +46,10 @@ pub struct Metrics {
     registry: Registry,
     families: Families,
     connections: Connections,
-    /// Resolved at an operation's first hit, so that only cached operations have a series.
-    hits: Vec<(Arc<str>, OnceLock<Hits>)>,
+    /// By the operation's index.
+    operations: Vec<OperationSeries>,
+    /// The durations of requests, by outcome.
+    durations: [OnceLock<Histogram>; Outcome::ALL.len()],
 }
 
 impl Metrics {
@@ -63,9 +61,10 @@ impl Metrics {
         let registry = Registry::new();
         let families = Families::new(&registry)?;
         create_series(&families);
-        let hits = operations.iter().cloned();
+        let names = operations.iter().cloned();
         Ok(Self {
-            hits: hits.map(|name| (name, OnceLock::new())).collect(),
+            operations: names.map(OperationSeries::new).collect(),
+            durations: [const { OnceLock::new() }; Outcome::ALL.len()],
             connections: Connections::new(&families),
             families,
             registry,
@@ -74,18 +73,8 @@ impl Metrics {
 
     /// Counts a hit with a 2xx. This is the hot path: only the first hit looks up labels.
     pub fn hit(&self, operation: usize, elapsed: Duration) {
-        if let Some((name, hits)) = self.hits.get(operation) {
-            let hits = hits.get_or_init(|| Hits {
-                requests: self.families.requests.with_label_values(&[
-                    name,
-                    Outcome::Hit.as_str(),
-                    "2xx",
-                ]),
-                cache: self
-                    .families
-                    .cache
-                    .with_label_values(&[name.as_ref(), "hit", "fresh"]),
-            });
+        if let Some(series) = self.operations.get(operation) {
+            let hits = series.hits(&self.families);
             hits.requests.inc();
             hits.cache.inc();
         }
@@ -100,18 +89,28 @@ impl Metrics {
         self.families.hit_duration.observe(elapsed.as_secs_f64());
     }
 
-    /// Counts the end of any other request; `status` is that of the response, `None` if the caller
-    /// hung up before it.
+    /// Counts the end of any other request. `operation` is an index, `None` if the request was
+    /// rejected before its operation was known; `status` is that of the response, `None` if the
+    /// caller hung up before it.
     pub fn request(
         &self,
-        operation: &str,
+        operation: Option<usize>,
         outcome: Outcome,
         status: Option<u16>,
         elapsed: Duration,
     ) {
-        let labels = [operation, outcome.as_str(), class(status)];
-        count(&self.families.requests, &labels);
-        time(&self.families.duration, &[outcome.as_str()], elapsed);
+        let families = &self.families;
+        let series = operation.and_then(|index| self.operations.get(index));
+        match (series, class(status)) {
+            (Some(series), SUCCESS) => series.successes(families, outcome).inc(),
+            (series, class) => {
+                let name = series.map_or("none", |series| &series.name);
+                count(&families.requests, &[name, outcome.as_str(), class]);
+            }
+        }
+        let duration = self.durations[outcome as usize]
+            .get_or_init(|| families.duration.with_label_values(&[outcome.as_str()]));
+        duration.observe(elapsed.as_secs_f64());
     }
 
     /// Records the time that a request spent in the gateway itself.
@@ -156,28 +155,28 @@ impl Metrics {
     }
 
     /// Records the wait of a request at its first attempt. The waits of
-    /// retries are not part of it.
-    pub fn queued(&self, operation: &str, waited: Duration) {
-        time(&self.families.queue_duration, &[operation], waited);
-        // Creates the series, so that the first 429 of this operation is an increase that `rate`
-        // sees.
-        for origin in [Origin::Upstream, Origin::Start, Origin::Gateway] {
-            self.families
-                .throttled
-                .with_label_values(&[operation, origin.as_str()]);
+    /// retries are not part of it. `operation` is an index.
+    pub fn queued(&self, operation: usize, waited: Duration) {
+        if let Some(series) = self.operations.get(operation) {
+            let queued = series.queued(&self.families);
+            queued.observe(waited.as_secs_f64());
         }
     }
 
     /// Counts an attempt that got a response with this status after this time. A 429 has a result
     /// of its own, because it says something about the budget and not about the request.
-    pub fn answered(&self, operation: &str, status: u16, elapsed: Duration) {
-        let result = if status == 429 {
-            "429"
-        } else {
-            class(Some(status))
+    /// `operation` is an index.
+    pub fn answered(&self, operation: usize, status: u16, elapsed: Duration) {
+        let Some(series) = self.operations.get(operation) else {
+            return;
         };
-        count(&self.families.upstream, &[operation, result]);
-        time(&self.families.upstream_duration, &[operation], elapsed);
+        let answered = series.answered(&self.families);
+        match (status, class(Some(status))) {
+            (_, SUCCESS) => answered.successes.inc(),
+            (429, _) => count(&self.families.upstream, &[&series.name, "429"]),
+            (_, class) => count(&self.families.upstream, &[&series.name, class]),
+        }
+        answered.duration.observe(elapsed.as_secs_f64());
     }
 
     /// Counts an attempt without a response: `not-sent` if it certainly had no effect, `unknown` if
@@ -366,16 +365,31 @@ mod tests {
         let metrics = Metrics::new(&[Arc::from("getUser"), Arc::from("listUsers")]).unwrap();
         metrics.hit(1, Duration::from_micros(20));
         metrics.request(
-            "getUser",
+            Some(0),
             Outcome::Fetched,
             Some(200),
             Duration::from_millis(80),
         );
+        metrics.request(Some(0), Outcome::Failed, Some(502), Duration::ZERO);
+        metrics.request(None, Outcome::HungUp, None, Duration::ZERO);
+        metrics.queued(0, Duration::ZERO);
+        for status in [200, 404, 429, 204] {
+            metrics.answered(0, status, Duration::ZERO);
+        }
         metrics.throttled("getUser", Origin::Start);
         let text = String::from_utf8(metrics.render(&[], &Levels::default())).unwrap();
         for line in [
             r#"segment_gateway_requests_total{code="2xx",operation="listUsers",outcome="hit"} 1"#,
             r#"segment_gateway_requests_total{code="2xx",operation="getUser",outcome="fetched"} 1"#,
+            r#"segment_gateway_requests_total{code="5xx",operation="getUser",outcome="failed"} 1"#,
+            r#"segment_gateway_requests_total{code="none",operation="none",outcome="hung-up"} 1"#,
+            r#"segment_gateway_request_duration_seconds_count{outcome="fetched"} 1"#,
+            r#"segment_gateway_queue_duration_seconds_count{operation="getUser"} 1"#,
+            r#"segment_gateway_upstream_requests_total{operation="getUser",result="2xx"} 2"#,
+            r#"segment_gateway_upstream_requests_total{operation="getUser",result="4xx"} 1"#,
+            r#"segment_gateway_upstream_requests_total{operation="getUser",result="429"} 1"#,
+            r#"segment_gateway_upstream_duration_seconds_count{operation="getUser"} 4"#,
+            r#"segment_gateway_throttled_total{operation="getUser",origin="gateway"} 0"#,
             r#"segment_gateway_cache_requests_total{operation="listUsers",reason="fresh",result="hit"} 1"#,
             r#"segment_gateway_throttled_total{operation="getUser",origin="start"} 1"#,
         ] {

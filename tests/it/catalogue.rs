@@ -32,14 +32,14 @@ pub fn eventful() -> String {
     const SOON: Duration = Duration::from_millis(1);
     let metrics = Metrics::new(&[Arc::from("getUser")]).unwrap();
     metrics.hit(0, SOON);
-    metrics.request("getUser", Outcome::Fetched, Some(200), SOON);
+    metrics.request(Some(0), Outcome::Fetched, Some(200), SOON);
     metrics.overhead(SOON);
     metrics.refreshed("getUser", "ahead");
     metrics.not_a_hit("getUser", "miss", "absent");
     metrics.rejected("getUser", "gateway-queue-wait");
     metrics.throttled("getUser", Origin::Upstream);
-    metrics.queued("getUser", SOON);
-    metrics.answered("getUser", 200, SOON);
+    metrics.queued(0, SOON);
+    metrics.answered(0, 200, SOON);
     metrics.invalidated("tags");
     metrics.foreign("getUser", 1);
     metrics.retried("getUser");

@@ -226,7 +226,7 @@ fn eventful() -> String {
     let metrics = Metrics::new(&[Arc::from("getUser")]).unwrap();
     metrics.hit(0, SOON);
     for outcome in Outcome::ALL {
-        metrics.request("getUser", outcome, Some(500), SOON);
+        metrics.request(Some(0), outcome, Some(500), SOON);
     }
     metrics.overhead(SOON);
     metrics.not_a_hit("getUser", "miss", "absent");
@@ -238,8 +238,8 @@ fn eventful() -> String {
     for origin in [Origin::Upstream, Origin::Start, Origin::Gateway] {
         metrics.throttled("getUser", origin);
     }
-    metrics.queued("getUser", SOON);
-    metrics.answered("getUser", 500, SOON);
+    metrics.queued(0, SOON);
+    metrics.answered(0, 500, SOON);
     for result in ["not-sent", "unknown"] {
         metrics.unanswered("getUser", result);
     }
