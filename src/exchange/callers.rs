@@ -27,7 +27,7 @@ use governor::nanos::Nanos;
 use governor::state::StateStore;
 use governor::state::keyed::ShrinkableKeyedStateStore;
 use governor::{Quota, RateLimiter};
-use http::HeaderMap;
+use http::header::{HeaderMap, HeaderName};
 use parking_lot::Mutex;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -36,7 +36,7 @@ use std::time::Duration;
 
 /// The longest name of a caller, in bytes.
 const LONGEST_NAME: usize = 64;
-pub(crate) const CALLER: &str = "x-gateway-caller";
+pub(crate) const CALLER: HeaderName = HeaderName::from_static("x-gateway-caller");
 
 /// Returns the caller of a request.
 ///

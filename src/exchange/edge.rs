@@ -75,10 +75,10 @@ pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed")
 pub const OWN: &str = "/_gateway";
 
 /// Headers that override the method. A request with one of them may be any write.
-const OVERRIDES: [&str; 3] = [
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
+const OVERRIDES: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
 ];
 
 /// Paths of the admin listener, for probes, scrapers and people. The API has none of them.
@@ -278,7 +278,7 @@ fn first_segment(path: &str) -> Option<Vec<u8>> {
 
 /// Returns whether a header asks the API to treat the request as another method.
 pub fn overrides_method(headers: &HeaderMap) -> bool {
-    OVERRIDES.iter().any(|name| headers.contains_key(*name))
+    OVERRIDES.iter().any(|name| headers.contains_key(name))
 }
 
 /// Returns the headers to send to the API, as far as they are `kept`. The client sets `Host` and

@@ -4,12 +4,14 @@
 //! several preferences with one name the first counts. Commas and semicolons within quoted strings
 //! do not separate, and an unterminated quoted string is no preference.
 
-use http::HeaderMap;
+use http::header::{HeaderMap, HeaderName};
 use std::time::Duration;
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// Returns the value of the first preference with this name, or an empty string if it has none.
 fn preference(headers: &HeaderMap, name: &str) -> Option<String> {
-    let lines = headers.get_all("prefer").into_iter();
+    let lines = headers.get_all(PREFER).into_iter();
     lines
         .filter_map(|line| line.to_str().ok())
         .flat_map(|line| elements(line, b','))

@@ -6,7 +6,9 @@
 
 use crate::cache::targeted::{MemberValue, dictionary};
 use crate::limit::turns::Urgency;
-use http::HeaderMap;
+use http::header::{HeaderMap, HeaderName};
+
+const PRIORITY: HeaderName = HeaderName::from_static("priority");
 
 /// Returns the urgency of a request; 3 by default.
 pub fn urgency(headers: &HeaderMap) -> Urgency {
@@ -25,7 +27,10 @@ pub fn urgency_of_write(headers: &HeaderMap, deferred: bool) -> Urgency {
 }
 
 fn said(headers: &HeaderMap) -> Option<Urgency> {
-    let members = dictionary(headers.get_all("priority"))?;
+    let lines = headers.get_all(PRIORITY);
+    // Few requests have the header. The others have nothing to parse.
+    lines.iter().next()?;
+    let members = dictionary(lines)?;
     let (_, value) = members.iter().rfind(|(name, _)| name == "u")?;
     match value {
         MemberValue::Number(number) => u8::try_from(*number).ok().and_then(Urgency::new),
