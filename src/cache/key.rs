@@ -153,6 +153,7 @@ impl CacheKey {
 
     /// Appends fields with their selection. `begin` keeps the two kinds of such parts apart.
     fn selected(&self, begin: u8, fields: &[HeaderName], selection: &SelectionHash) -> Self {
+        // The size is computed first, so that the key is allocated once.
         let names = fields.iter().map(|name| name.as_str().len() + 4);
         let size = self.parts.len() + 1 + names.sum::<usize>() + selection.len();
         let mut bytes = Vec::with_capacity(size);
