@@ -19,7 +19,8 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let commit = given().or_else(checked_out).or_else(archived);
     let commit = commit.unwrap_or_else(|| "unknown".to_owned());
-    println!("cargo::rustc-env=SEGMENT_GATEWAY_BUILD_COMMIT={commit}");
+    // Cargo gives it to tests as well, and the program rejects variables that begin like its own.
+    println!("cargo::rustc-env=BUILD_COMMIT={commit}");
 }
 
 /// Returns the commit that the environment names.

@@ -7,7 +7,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The commit that it was built from, as `build.rs` found it; `unknown` if it could not, as in
 /// most debug builds.
-pub const COMMIT: &str = env!("SEGMENT_GATEWAY_BUILD_COMMIT");
+pub const COMMIT: &str = env!("BUILD_COMMIT");
 
 /// Both, for people.
 pub fn of_this_build() -> &'static str {
