@@ -30,7 +30,7 @@ pub use labels::{Malformed, Origin, Outcome};
 use levels::whole;
 pub use levels::{BudgetGauge, DurableGauge, Levels};
 use series::{OperationSeries, SUCCESS};
-pub use totals::{Counts, Totals};
+pub use totals::{Counts, Distribution, Totals};
 
 /// The results of a reload, as the label has them.
 const APPLIED: &str = "applied";
