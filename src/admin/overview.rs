@@ -133,6 +133,7 @@ mod tests {
             in_flight: 0,
             waiting,
             oldest: (waiting > 0).then(|| Duration::from_secs(waiting as u64)),
+            head: Vec::new(),
             next_free: Duration::ZERO,
             closed_for: (closed > 0).then(|| Duration::from_secs(closed)),
             left_to_others: 0,

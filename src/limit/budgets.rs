@@ -40,7 +40,7 @@ mod tests;
 
 pub use request::{
     AccountState, Admission, BudgetBounds, BudgetRefusal, BudgetRequest, BudgetStatus, LineBounds,
-    MOST_ACCOUNTS, Readiness,
+    MOST_ACCOUNTS, QueueHead, Readiness,
 };
 pub(super) use state::{AccountKey, Grant, Waiter};
 

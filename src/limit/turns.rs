@@ -14,7 +14,7 @@
 //! without a look at each caller, except for callers with a blocked request. This module knows
 //! neither slots nor time limits.
 
-pub use caller::{Caller, LinePosition, Urgency};
+pub use caller::{Caller, CallerShare, LinePosition, Urgency};
 pub use line::Ahead;
 
 use foldhash::HashMap;
@@ -98,6 +98,37 @@ impl Turns {
     /// The number of peers with waiting requests. Each of them goes once before any goes twice.
     pub fn peers(&self) -> usize {
         self.peers.len()
+    }
+
+    /// The `most` callers whose first requests have waited longest, the longest first. Looks at
+    /// each caller once and at none of its other requests, so that operators who ask for it do not
+    /// hold up a long line.
+    ///
+    /// This is the order of arrival and not that of turns: an urgent request may go first, and one
+    /// whose lane is closed goes later.
+    pub fn longest(&self, most: usize) -> Vec<CallerShare> {
+        let lines = self.peers.iter().flat_map(|(peer, line)| {
+            let names = line.names.iter();
+            names.filter_map(move |(name, line)| Some((line.first()?, peer, name, line.size())))
+        });
+        let mut lines: Vec<_> = lines.collect();
+        if lines.len() > most && most > 0 {
+            lines.select_nth_unstable_by_key(most - 1, |(first, ..)| *first);
+        }
+        lines.truncate(most);
+        lines.sort_unstable_by_key(|(first, ..)| *first);
+        let shares = lines
+            .into_iter()
+            .map(|(first, peer, name, size)| CallerShare {
+                caller: Caller {
+                    peer: *peer,
+                    name: name.clone(),
+                },
+                queued: size.total(),
+                blocked: size.blocked,
+                first,
+            });
+        shares.collect()
     }
 
     /// Whether a caller has its share of `most` positions. A peer without a name has half of them.
@@ -321,6 +352,41 @@ mod tests {
 
     fn everyone(turns: &mut Turns) -> Vec<LinePosition> {
         std::iter::from_fn(|| turns.pop()).collect()
+    }
+
+    #[test]
+    fn those_who_wait_longest_are_known_with_what_they_have_in_the_line() {
+        let mut turns = Turns::default();
+        // Peer 3 came first with a blocked request, then the names of peer 1, then many of peer 2.
+        turns.join(0, caller(3, None), USUAL, now());
+        for (place, who) in [(1, 1), (2, 2), (3, 1)] {
+            turns.join(place, caller(1, Some(who)), USUAL, now());
+            turns.ready(place);
+        }
+        for place in 4..14 {
+            turns.join(place, caller(2, None), USUAL, now());
+            turns.ready(place);
+        }
+        let longest = |turns: &Turns, most| -> Vec<_> {
+            let of = turns.longest(most).into_iter();
+            of.map(|one| (one.caller, one.queued, one.blocked, one.first))
+                .collect()
+        };
+        let all = [
+            (caller(3, None), 1, 1, 0),
+            (caller(1, Some(1)), 2, 0, 1),
+            (caller(1, Some(2)), 1, 0, 2),
+            (caller(2, None), 10, 0, 4),
+        ];
+        for most in 0..6 {
+            assert_eq!(longest(&turns, most), all[..most.min(4)], "{most}");
+        }
+        assert!(turns.leave(0) && turns.leave(1));
+        assert_eq!(
+            longest(&turns, 2),
+            [(caller(1, Some(2)), 1, 0, 2), (caller(1, Some(1)), 1, 0, 3)]
+        );
+        assert_eq!(longest(&Turns::default(), 3), []);
     }
 
     #[test]

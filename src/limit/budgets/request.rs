@@ -130,6 +130,8 @@ pub struct AccountState {
     pub waiting: usize,
     /// How long the first of them has waited.
     pub oldest: Option<Duration>,
+    /// The callers that have waited longest, the longest first; at most a few.
+    pub head: Vec<QueueHead>,
     /// The time until a new request could be sent.
     pub next_free: Duration,
     /// The time for which a 429 keeps the budget closed.
@@ -138,6 +140,19 @@ pub struct AccountState {
     pub left_to_others: u32,
     /// Whether no response has told yet what the budget allows.
     pub starting: bool,
+}
+
+/// A caller at the head of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueHead {
+    /// The caller.
+    pub caller: Caller,
+    /// The number of its requests that wait.
+    pub queued: usize,
+    /// The number of those that wait for an earlier write, and not for a slot.
+    pub blocked: usize,
+    /// How long the first of them has waited.
+    pub waited: Duration,
 }
 
 /// The status of the budget that a response used, for the `RateLimit` fields.

@@ -4,13 +4,15 @@
 //! copy of one budget is consistent; two budgets may be from different moments.
 
 use super::state::{AccountKey, BudgetsState};
-use super::{AccountState, Budgets};
+use super::{AccountState, Budgets, QueueHead};
 use crate::credential::Credential;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// The number of budgets that are copied under one locking.
 const PER_LOCKING: usize = 64;
+/// The number of callers that are shown of one line.
+const HEADS: usize = 3;
 
 impl Budgets {
     /// Returns every budget in use, in the order of names.
@@ -47,6 +49,18 @@ impl BudgetsState {
             .map(|waiting| waiting.waiter.since)
             .min();
         let account = &mut open.account;
+        let longest = account.turns().longest(HEADS).into_iter();
+        let head = longest.map(|share| {
+            // A retried request keeps the instant at which it joined first.
+            let waiting = open.waiting.get(&share.first);
+            let since = waiting.map_or(now, |waiting| waiting.waiter.since);
+            QueueHead {
+                caller: share.caller,
+                queued: share.queued,
+                blocked: share.blocked,
+                waited: now.saturating_duration_since(since),
+            }
+        });
         Some(AccountState {
             credential: key.0,
             budget: key.1.clone(),
@@ -55,6 +69,7 @@ impl BudgetsState {
             in_flight: account.in_flight(),
             waiting: account.turns().len(),
             oldest: first.map(|since| now.saturating_duration_since(since)),
+            head: head.collect(),
             next_free: account.leaves_last(now).saturating_duration_since(now),
             closed_for: account.window().closed_for(now),
             left_to_others: account.window().left_to_others(),

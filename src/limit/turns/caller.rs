@@ -1,4 +1,4 @@
-//! Pure. Who waits in a line, where, and how urgently.
+//! Pure. Who waits in a line, where, how much, and how urgently.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,6 +14,19 @@ pub struct Caller {
 
 /// A position in the line. Positions are numbered in the order of arrival.
 pub type LinePosition = u64;
+
+/// The requests of one caller in a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallerShare {
+    /// The caller.
+    pub caller: Caller,
+    /// The number of its requests.
+    pub queued: usize,
+    /// The number of those that an earlier write of their lanes holds back.
+    pub blocked: usize,
+    /// The position of the one that joined first.
+    pub first: LinePosition,
+}
 
 /// The urgency of a request, from 0 (most) to 7 (RFC 9218, section 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

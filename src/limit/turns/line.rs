@@ -63,6 +63,12 @@ impl CallerLine {
         }
     }
 
+    /// The position of the request that joined first, ready or not.
+    pub(super) fn first(&self) -> Option<LinePosition> {
+        let blocked = self.blocked.keys().next();
+        self.ready.first().into_iter().chain(blocked).min().copied()
+    }
+
     /// The requests that are ready, or expected to be at `until`.
     pub(super) fn by(&self, until: Option<Instant>) -> Ahead {
         self.those(until, |_| true)
