@@ -5,7 +5,7 @@
 //! - `GET /livez` — 200 as long as the process answers
 //! - `GET /readyz` — 200 if new requests are accepted, else 503 with the reasons
 //! - `GET /status` — budgets, queues, cache and tasks at this moment, as JSON; the 200 budgets in
-//!   most trouble, and sums over all
+//!   most trouble, and sums over all; `?filter=` selects by operation or credential
 //! - `/cache` — what is stored under a key, or why nothing is; purging
 //! - `/log` — the log level, which can be changed while the gateway runs
 //! - `/writes` — durable writes: listed, shown, cancelled, paused, resumed and rebound
@@ -22,35 +22,40 @@
 //! are read only; those with commands have a file each.
 
 pub mod access;
+mod advice;
 mod cache;
+mod findings;
+mod gauges;
 mod guesses;
+mod history;
 mod live;
 mod log;
 mod overview;
+mod past;
+mod status;
 mod streams;
+mod trends;
 mod writes;
 
 pub use access::{Access, AdminPeer, Token};
 
 use crate::exchange::body::OuterBody;
 use crate::gateway::Gateway;
-use crate::limit::budgets::AccountState;
-use crate::metrics::Levels;
 use crate::swap::Swap;
 use crate::telemetry::LogHandle;
-use crate::version::{COMMIT, VERSION};
 use access::Denied;
 use bytes::Bytes;
+use gauges::gauges;
 use guesses::Guesses;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::service::{Service, service_fn};
-use overview::{MOST_SHOWN, Overview, gauges};
-use serde_json::{Value, json};
+use past::Past;
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use streams::Streams;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -68,6 +73,8 @@ pub struct Admin {
     started: Instant,
     /// The budgets in earlier scrapes: their gauges must fall to zero when they are forgotten.
     shown: Arc<parking_lot::Mutex<BTreeSet<Arc<str>>>>,
+    /// The last 15 minutes, for charts. Recorded by [`Admin::keep_history`].
+    past: Arc<parking_lot::Mutex<Past>>,
     /// The readers of `/live`: at most a few, and one document for all of them.
     streams: Streams,
     /// Wrong tokens of a moment ago. Shared by all connections, or a new one would begin with a
@@ -93,6 +100,7 @@ impl Admin {
             upstream: upstream.into(),
             started,
             shown: Arc::default(),
+            past: Arc::default(),
             streams: Streams::default(),
             guesses: Arc::default(),
             building: Arc::new(Semaphore::new(1)),
@@ -173,10 +181,7 @@ impl Admin {
             // also one that is only busy.
             "/livez" => text(StatusCode::OK, "live\n"),
             "/readyz" => self.ready(),
-            "/status" => {
-                let build = |admin: &Self| document(StatusCode::OK, &admin.status());
-                self.built(build).await
-            }
+            "/status" => self.status_page(request.uri().query()).await,
             _ => text(
                 StatusCode::NOT_FOUND,
                 "no such page; there are /, /live, /metrics, /livez, /readyz, /status, /cache, /log and \
@@ -225,21 +230,30 @@ impl Admin {
         &self,
         build: impl FnOnce(&Self) -> Response<OuterBody> + Send + 'static,
     ) -> Response<OuterBody> {
-        let turn = self.building.clone().acquire_owned().await;
-        let admin = self.clone();
-        let built = spawn_blocking(move || {
-            // Held by the thread and not by this future: otherwise a client that hangs up would let
-            // a second build begin beside the first.
-            let _turn = turn;
-            build(&admin)
-        });
-        // The only error is a panic of `build`.
-        built.await.unwrap_or_else(|_| {
+        // Nothing is returned only after a panic of `build`.
+        self.apart(build).await.unwrap_or_else(|| {
             text(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "building the answer failed; the log says why\n",
             )
         })
+    }
+
+    /// Runs what goes through all budgets on a thread of its own, one at a time. `None` if it
+    /// panicked.
+    async fn apart<T: Send + 'static>(
+        &self,
+        run: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Option<T> {
+        let turn = self.building.clone().acquire_owned().await;
+        let admin = self.clone();
+        let running = spawn_blocking(move || {
+            // Held by the thread and not by this future: otherwise a client that hangs up would let
+            // a second build begin beside the first.
+            let _turn = turn;
+            run(&admin)
+        });
+        running.await.ok()
     }
 
     /// Returns the metrics. A budget that is forgotten keeps its gauges, at zero.
@@ -262,104 +276,6 @@ impl Admin {
             .render(&gauges, &self.levels(&accounts));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         respond(StatusCode::OK, kind, body)
-    }
-
-    /// Returns the levels of this moment, which `/metrics` and `/status` share.
-    fn levels(&self, accounts: &[AccountState]) -> Levels {
-        let gateway = &self.gateway;
-        // The store counts lazily; a scrape is often enough to bring it up to date.
-        gateway.cache().tidy();
-        let cache = gateway.cache().stats();
-        Levels {
-            cache_entries: cache.entries,
-            cache_bytes: cache.bytes,
-            cache_evictions: cache.evictions,
-            fetches: cache.fetches,
-            marks: cache.marks,
-            waiting: accounts.iter().map(|account| account.waiting).sum(),
-            tasks: gateway.tasks().under_way(),
-            panics: gateway.tasks().panicked(),
-            callers: gateway.quotas().tracked(),
-            broken: gateway.attempts().breaker().lock().is_open(),
-            durable: gateway.writes().durable().levels(gateway.clock().wall()),
-            ledger: gateway.budgets().has_ledger(),
-            ready: self.not_ready().is_empty(),
-            log_dropped: self.log.as_ref().map_or(0, |log| log.dropped()),
-            uptime: self.uptime().as_secs_f64(),
-        }
-    }
-
-    /// Returns the time since the service was created.
-    fn uptime(&self) -> Duration {
-        self.gateway
-            .clock()
-            .now()
-            .saturating_duration_since(self.started)
-    }
-
-    /// Returns the reasons for which the gateway takes no requests; none if it is ready.
-    fn not_ready(&self) -> Vec<&'static str> {
-        let mut why = Vec::new();
-        if self.gateway.is_draining() {
-            // While requests in flight are finished. A load balancer takes the node out of
-            // rotation.
-            why.push("stopping: no new requests are taken");
-        }
-        if !self.gateway.budgets().is_driven() {
-            // The task that serves the queues has ended. Stored responses still work, everything
-            // else would wait until its deadline.
-            why.push("budgets: nobody serves those who wait; the log says why");
-        }
-        why
-    }
-
-    /// Returns 200 or 503, and the reasons.
-    fn ready(&self) -> Response<OuterBody> {
-        let not_ready = self.not_ready();
-        let status = if not_ready.is_empty() {
-            StatusCode::OK
-        } else {
-            StatusCode::SERVICE_UNAVAILABLE
-        };
-        let ready = not_ready.is_empty();
-        document(status, &json!({ "ready": ready, "notReady": not_ready }))
-    }
-
-    /// Returns the document of `/status`, which the live page shows as well.
-    fn status(&self) -> Value {
-        let accounts = self.gateway.budgets().snapshot();
-        let levels = self.levels(&accounts);
-        let overview = Overview::of(accounts, MOST_SHOWN);
-        json!({
-            "version": VERSION,
-            "commit": COMMIT,
-            "mode": self.gateway.mode(),
-            "uptimeSeconds": levels.uptime,
-            "ready": levels.ready,
-            "upstream": self.upstream.as_ref(),
-            "ledger": levels.ledger,
-            "writesWaitForTheApi": levels.broken,
-            "waiting": levels.waiting,
-            "tasksUnderWay": levels.tasks,
-            "tasksPanicked": levels.panics,
-            "callersTracked": levels.callers,
-            "durableWrites": {
-                "queued": levels.durable.queued,
-                "dispatched": levels.durable.dispatched,
-                "paused": levels.durable.paused,
-                "bytes": levels.durable.bytes,
-                "oldestSeconds": levels.durable.oldest,
-            },
-            "cache": {
-                "entries": levels.cache_entries,
-                "bytes": levels.cache_bytes,
-                "evictions": levels.cache_evictions,
-                "fetchesUnderWay": levels.fetches,
-                "marks": levels.marks,
-            },
-            "budgetSums": overview.sums(),
-            "budgets": overview.budgets(),
-        })
     }
 }
 
@@ -391,3 +307,6 @@ fn respond(status: StatusCode, kind: HeaderValue, body: impl Into<Bytes>) -> Res
     );
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,44 +1,108 @@
-//! Pure. What operators see of the budgets: those in most trouble, sums over all, and gauges.
+//! Pure. What operators see of the budgets: those in most trouble, and sums over all.
 //!
 //! There may be thousands of budgets, one for each credential and operation. A document shows a
 //! bounded number of them and says how many it leaves out; its sums are over all of them.
 
 use crate::limit::budgets::AccountState;
-use crate::metrics::BudgetGauge;
 use serde_json::{Value, json};
 use std::cmp::{Ordering, Reverse};
-use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// The most budgets that a document shows.
 pub(super) const MOST_SHOWN: usize = 200;
+
+/// The most callers that a document shows of all queues.
+const MOST_CALLERS: usize = 12;
 
 /// The budgets in most trouble, and sums over all of them.
 #[derive(Debug)]
 pub(super) struct Overview {
     shown: Vec<AccountState>,
+    queue: Value,
     sums: Value,
 }
 
+/// The trouble that a budget is in, from none to most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trouble {
+    /// A slot is free.
+    Free,
+    /// No response has said yet how much is left.
+    Starting,
+    /// Every slot is occupied, and nothing waits.
+    Full,
+    /// Requests wait.
+    Queued,
+    /// A 429 closed the budget.
+    Closed,
+}
+
+impl Trouble {
+    /// Returns the trouble of a budget.
+    pub(super) fn of(account: &AccountState) -> Self {
+        if account.closed_for.is_some() {
+            Self::Closed
+        } else if account.waiting > 0 {
+            Self::Queued
+        } else if account.occupied >= account.rate.limit {
+            Self::Full
+        } else if account.starting {
+            Self::Starting
+        } else {
+            Self::Free
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Starting => "starting",
+            Self::Full => "full",
+            Self::Queued => "queued",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 impl Overview {
-    /// Creates the overview that shows at most `most` of these.
-    pub(super) fn of(mut accounts: Vec<AccountState>, most: usize) -> Self {
+    /// Creates the overview that shows at most `most` of these. With a filter, only those whose
+    /// operation or credential contains it are shown; the sums and the queue are of all.
+    pub(super) fn of(mut accounts: Vec<AccountState>, most: usize, filter: Option<&str>) -> Self {
+        let (sums, queue) = (sums(&accounts), queue(&accounts));
+        if let Some(filter) = filter {
+            let filter = filter.to_lowercase();
+            accounts.retain(|account| {
+                let name = format!("{} {}", account.budget, account.credential);
+                name.to_lowercase().contains(&filter)
+            });
+        }
         let left_out = accounts.len().saturating_sub(most);
-        let sums = sums(&accounts, left_out);
         if left_out > 0 && most > 0 {
             accounts.select_nth_unstable_by(most - 1, by_trouble);
         }
         accounts.truncate(most);
         accounts.sort_unstable_by(by_trouble);
-        Self {
+        let mut overview = Self {
             shown: accounts,
+            queue,
             sums,
-        }
+        };
+        overview.sums["notShown"] = json!(left_out);
+        overview
+    }
+
+    /// Returns the budgets that are shown, the one in most trouble first.
+    pub(super) fn shown(&self) -> &[AccountState] {
+        &self.shown
     }
 
     /// Returns the documents of the budgets that are shown, the one in most trouble first.
     pub(super) fn budgets(&self) -> Vec<Value> {
         self.shown.iter().map(document).collect()
+    }
+
+    /// Returns the callers that have waited longest in any queue, the longest first.
+    pub(super) fn queue(&self) -> &Value {
+        &self.queue
     }
 
     /// Returns the sums over all budgets, and how many are not shown.
@@ -47,25 +111,54 @@ impl Overview {
     }
 }
 
-/// Returns the rank of a budget: closed ones first, then those with the longest queues, then those
-/// used most.
+/// Returns the rank of a budget: by its trouble, then those with the longest queues, those closed
+/// for longest, those with the longest waits, and those used most.
 fn by_trouble(one: &AccountState, other: &AccountState) -> Ordering {
-    let line = |account: &AccountState| Reverse((account.closed_for, account.waiting));
+    let rank = |of: &AccountState| Reverse((Trouble::of(of), of.waiting, of.closed_for, of.oldest));
     let share = |of: &AccountState, against: &AccountState| {
         u64::from(of.occupied) * u64::from(against.rate.limit)
     };
-    line(one)
-        .cmp(&line(other))
+    rank(one)
+        .cmp(&rank(other))
         .then_with(|| share(other, one).cmp(&share(one, other)))
         .then_with(|| (&one.budget, one.credential).cmp(&(&other.budget, other.credential)))
 }
 
-fn sums(accounts: &[AccountState], left_out: usize) -> Value {
+/// Returns the callers that have waited longest. What each waits for: a slot of the budget, the end
+/// of a 429, or an earlier write.
+fn queue(accounts: &[AccountState]) -> Value {
+    let heads = accounts.iter().flat_map(|account| {
+        let heads = account.head.iter();
+        heads.map(move |head| (account, head))
+    });
+    let mut heads: Vec<_> = heads.collect();
+    heads.sort_by_key(|(_, head)| Reverse(head.waited));
+    let shown = heads.into_iter().take(MOST_CALLERS).map(|(account, head)| {
+        let waits_for = if head.blocked == head.queued {
+            "an earlier write"
+        } else if account.closed_for.is_some() {
+            "the end of a 429"
+        } else {
+            "a slot"
+        };
+        json!({
+            "waitedSeconds": head.waited.as_secs_f64(),
+            "budget": account.budget.as_ref(),
+            "credential": account.credential.to_string(),
+            "peer": head.caller.peer.to_string(),
+            "caller": head.caller.name.as_deref(),
+            "queued": head.queued,
+            "waitsFor": waits_for,
+        })
+    });
+    shown.collect()
+}
+
+fn sums(accounts: &[AccountState]) -> Value {
     let total = |of: fn(&AccountState) -> u64| accounts.iter().map(of).sum::<u64>();
     let oldest = accounts.iter().filter_map(|account| account.oldest).max();
     json!({
         "budgets": accounts.len(),
-        "notShown": left_out,
         "closed": total(|account| u64::from(account.closed_for.is_some())),
         "starting": total(|account| u64::from(account.starting)),
         "used": total(|account| u64::from(account.occupied)),
@@ -89,57 +182,16 @@ fn document(account: &AccountState) -> Value {
         "closedSeconds": account.closed_for.map(|left| left.as_secs_f64()),
         "leftToOthers": account.left_to_others,
         "starting": account.starting,
+        "state": Trouble::of(account).as_str(),
     })
-}
-
-/// Returns one gauge per budget: of the credential that uses it most, and sums over all.
-pub(super) fn gauges(accounts: &[AccountState]) -> BTreeMap<Arc<str>, BudgetGauge> {
-    let mut gauges: BTreeMap<Arc<str>, BudgetGauge> = BTreeMap::new();
-    for account in accounts {
-        let gauge = gauges.entry(account.budget.clone()).or_default();
-        let (used, limit) = (u64::from(account.occupied), u64::from(account.rate.limit));
-        if gauge.credentials == 0 || used * u64::from(gauge.limit) > u64::from(gauge.used) * limit {
-            (gauge.limit, gauge.used) = (account.rate.limit, account.occupied);
-        }
-        gauge.credentials += 1;
-        gauge.waiting += account.waiting;
-        let oldest = account.oldest.map_or(0.0, |wait| wait.as_secs_f64());
-        gauge.oldest = gauge.oldest.max(oldest);
-        gauge.next_free = gauge.next_free.max(account.next_free.as_secs_f64());
-        let closed = account.closed_for.map_or(0.0, |left| left.as_secs_f64());
-        gauge.closed = gauge.closed.max(closed);
-    }
-    gauges
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::tests::account;
     use crate::credential::Credential;
-    use crate::route::policy::Rate;
     use std::time::Duration;
-
-    fn account(n: u16, occupied: u32, waiting: usize, closed: u64) -> AccountState {
-        let mut bytes = [0; 16];
-        bytes[..2].copy_from_slice(&n.to_be_bytes());
-        AccountState {
-            credential: Credential::from_bytes(bytes),
-            budget: "getUser".into(),
-            rate: Rate {
-                limit: 10,
-                window: Duration::from_secs(60),
-            },
-            occupied,
-            in_flight: 0,
-            waiting,
-            oldest: (waiting > 0).then(|| Duration::from_secs(waiting as u64)),
-            head: Vec::new(),
-            next_free: Duration::ZERO,
-            closed_for: (closed > 0).then(|| Duration::from_secs(closed)),
-            left_to_others: 0,
-            starting: false,
-        }
-    }
 
     #[test]
     fn those_in_most_trouble_are_shown_and_all_are_counted() {
@@ -157,7 +209,7 @@ mod tests {
         .collect();
         let order = [4_u16, 2, 3, 1, 5, 0];
         for most in 0..=some.len() + 1 {
-            let overview = Overview::of(some.clone(), most);
+            let overview = Overview::of(some.clone(), most, None);
             let expected: Vec<Credential> = order
                 .iter()
                 .take(most)
@@ -172,5 +224,71 @@ mod tests {
             assert_eq!(sums["used"], 27);
             assert_eq!(sums["oldestWaitSeconds"], 2.0);
         }
+    }
+
+    /// A table of budgets, in the order in which they are shown.
+    #[test]
+    fn the_order_is_that_of_trouble() {
+        let mut waits_long = account(5, 10, 2, 0);
+        waits_long.oldest = Some(Duration::from_secs(90));
+        let mut starting = account(8, 0, 0, 0);
+        starting.starting = true;
+        let mut small = account(10, 2, 0, 0);
+        small.rate.limit = 3;
+        let ordered = [
+            ("closed, with a queue", account(1, 3, 4, 2)),
+            ("closed for long", account(2, 3, 0, 60)),
+            ("closed for a moment", account(3, 9, 0, 1)),
+            ("the longest queue", account(4, 10, 9, 0)),
+            ("as many as the next, for longer", waits_long),
+            ("a short queue", account(6, 10, 2, 0)),
+            ("full", account(7, 10, 0, 0)),
+            ("starting", starting),
+            ("used most", account(9, 9, 0, 0)),
+            ("two of three", small),
+            ("used less", account(11, 5, 0, 0)),
+            ("used less, the next by name", account(12, 5, 0, 0)),
+            ("idle", account(13, 0, 0, 0)),
+        ];
+        for (at, (name, one)) in ordered.iter().enumerate() {
+            for (other_at, (other, two)) in ordered.iter().enumerate() {
+                let rank = by_trouble(one, two);
+                assert_eq!(rank, at.cmp(&other_at), "{name}, and {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_filter_finds_operations_and_credentials_among_all() {
+        let mut some: Vec<_> = (0..5_000).map(|n| account(n, 1, 0, 0)).collect();
+        some[4_999].budget = "listGroups".into();
+        let find = |filter: &str| {
+            let overview = Overview::of(some.clone(), 200, Some(filter));
+            let sums = overview.sums();
+            assert_eq!(sums["budgets"], 5_000);
+            (overview.shown().len(), sums["notShown"].as_u64().unwrap())
+        };
+        assert_eq!(find("LISTGROUPS"), (1, 0));
+        assert_eq!(find(&some[77].credential.to_string()), (1, 0));
+        assert_eq!(find("getuser"), (200, 4_799));
+        assert_eq!(find("nothing"), (0, 0));
+    }
+
+    #[test]
+    fn the_head_of_the_queue_says_who_waits_for_what() {
+        let mut some: Vec<_> = (1..30).map(|n| account(n, 10, usize::from(n), 0)).collect();
+        some[28].closed_for = Some(Duration::from_secs(5));
+        some[27].head[0].blocked = some[27].head[0].queued;
+        let overview = Overview::of(some, 0, None);
+        let queue = overview.queue().as_array().unwrap();
+        assert_eq!(queue.len(), MOST_CALLERS);
+        let shown: Vec<_> = queue.iter().map(|one| &one["waitsFor"]).take(3).collect();
+        assert_eq!(shown, ["the end of a 429", "an earlier write", "a slot"]);
+        assert_eq!(queue[0]["caller"], "team-29");
+        assert_eq!(queue[0]["peer"], "10.0.0.1");
+        assert_eq!(
+            (&queue[0]["queued"], &queue[0]["waitedSeconds"]),
+            (&json!(29), &json!(29.0))
+        );
     }
 }

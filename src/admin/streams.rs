@@ -1,4 +1,5 @@
-//! The streams of events that readers follow: how many at once, and one event for all of them.
+//! The streams of events that readers follow: how many at once, and the same events for all of
+//! them.
 
 use bytes::Bytes;
 use std::sync::Arc;
@@ -8,15 +9,26 @@ use tokio::task::spawn_blocking;
 
 /// The most streams at once.
 const MOST_STREAMS: usize = 32;
-/// How long an event is shown to other streams; a little less than their period.
+/// How long events are shown to other streams; a little less than their period.
 const SHARED_FOR: Duration = Duration::from_millis(900);
+
+/// The events of an instant.
+#[derive(Clone, Debug)]
+pub(super) struct Events {
+    /// The present.
+    pub(super) status: Bytes,
+    /// The last 15 minutes.
+    pub(super) past: Bytes,
+    /// The number of the latest sample in `past`.
+    pub(super) sample: u64,
+}
 
 /// The streams of one listener. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Streams {
     room: Arc<Semaphore>,
-    /// The latest event, and when it was made.
-    latest: Arc<Mutex<Option<(Instant, Bytes)>>>,
+    /// The latest events, and when they were made.
+    latest: Arc<Mutex<Option<(Instant, Events)>>>,
 }
 
 impl Default for Streams {
@@ -34,22 +46,24 @@ impl Streams {
         self.room.clone().try_acquire_owned().ok()
     }
 
-    /// Returns the latest event, or builds one on a thread of its own if that is too old. `None` if
-    /// building it panicked.
-    pub(super) async fn event(
+    /// Returns the latest events, or builds them on a thread of its own if those are too old.
+    /// `build` gets the earlier ones. `None` if it panicked.
+    pub(super) async fn events(
         &self,
         now: Instant,
-        build: impl FnOnce() -> Bytes + Send + 'static,
-    ) -> Option<Bytes> {
-        // Locked while it is built: others that wait get the same event.
+        build: impl FnOnce(Option<&Events>) -> Events + Send + 'static,
+    ) -> Option<Events> {
+        // Locked while they are built: others that wait get the same ones.
         let mut latest = self.latest.lock().await;
-        if let Some((made, event)) = &*latest
+        if let Some((made, events)) = &*latest
             && now.saturating_duration_since(*made) < SHARED_FOR
         {
-            return Some(event.clone());
+            return Some(events.clone());
         }
-        let event = spawn_blocking(build).await.ok()?;
-        *latest = Some((now, event.clone()));
-        Some(event)
+        let earlier = latest.as_ref().map(|(_, events)| events.clone());
+        let built = spawn_blocking(move || build(earlier.as_ref()));
+        let events = built.await.ok()?;
+        *latest = Some((now, events.clone()));
+        Some(events)
     }
 }

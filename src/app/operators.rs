@@ -106,6 +106,7 @@ impl Operators {
         }
         #[cfg(not(unix))]
         let _ = state;
+        serving.push(tasks::detached(admin.clone().keep_history()));
         serving.push(tasks::detached(server::serve(
             listener,
             move |peer| admin.connected(peer.into()),

@@ -1,14 +1,20 @@
-//! The requests that the gateway rejected most recently, for operators who ask why.
+//! Pure. The requests that the gateway rejected recently, grouped, for operators who ask why.
 //!
-//! Bounded in number. An entry contains nothing that a caller chose.
+//! A group is an operation, a kind of error and a status. It has a count for each of the last 15
+//! minutes. Groups are bounded in number, and noting a rejection takes a time that does not depend
+//! on how many there were. A group contains nothing that a caller chose.
 
+use crate::credential::Credential;
+use foldhash::HashMap;
 use http::StatusCode;
-use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// The number of entries kept.
-const MOST: usize = 20;
+/// The most groups that are kept. There are a few in a bad hour.
+const MOST: usize = 64;
+/// The number of minutes that are counted.
+const MINUTES: u64 = 15;
 
 /// A rejected request.
 #[derive(Clone, Debug)]
@@ -21,25 +27,103 @@ pub struct RecentRefusal {
     pub kind: &'static str,
     /// The status of the response.
     pub status: StatusCode,
+    /// The credential, if it was known.
+    pub credential: Option<Credential>,
+    /// The address of the connection, unless the request came from within.
+    pub peer: Option<IpAddr>,
 }
 
-/// The most recent rejections.
+/// Rejections of one operation, kind and status.
+#[derive(Clone, Debug)]
+pub struct RefusalGroup {
+    /// The latest of them.
+    pub latest: RecentRefusal,
+    /// The number of them in each minute, by the minute modulo [`MINUTES`].
+    counts: [u32; MINUTES as usize],
+    /// The minute of the latest one, counted from the first rejection of all.
+    minute: u64,
+}
+
+/// The recent rejections.
 #[derive(Debug, Default)]
-pub struct RecentRefusals(VecDeque<RecentRefusal>);
+pub struct RecentRefusals {
+    /// The instant of the first rejection, from which minutes are counted.
+    start: Option<Instant>,
+    groups: HashMap<(Arc<str>, &'static str, StatusCode), RefusalGroup>,
+}
 
 impl RecentRefusals {
-    /// Adds an entry, and drops the oldest if there are too many.
+    /// Counts a rejection, and drops the group that is oldest if there are too many.
     pub fn note(&mut self, refusal: RecentRefusal) {
-        if self.0.len() == MOST {
-            self.0.pop_back();
+        let minute = self.minute(refusal.at);
+        let key = (refusal.operation.clone(), refusal.kind, refusal.status);
+        if self.groups.len() >= MOST && !self.groups.contains_key(&key) {
+            let oldest = self.groups.iter().min_by_key(|(_, group)| group.latest.at);
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                self.groups.remove(&oldest);
+            }
         }
-        self.0.push_front(refusal);
+        let group = self.groups.entry(key).or_insert_with(|| RefusalGroup {
+            latest: refusal.clone(),
+            counts: [0; MINUTES as usize],
+            minute,
+        });
+        group.count(minute);
+        group.latest = refusal;
     }
 
-    /// Returns the entries, newest first.
-    pub fn newest_first(&self) -> impl Iterator<Item = &RecentRefusal> {
-        self.0.iter()
+    /// Returns the groups of the last 15 minutes with the number of rejections in them, the one
+    /// with most first.
+    pub fn groups(&mut self, now: Instant) -> Vec<(RefusalGroup, u32)> {
+        let minute = self.minute(now);
+        self.groups
+            .retain(|_, group| group.since(minute, MINUTES) > 0);
+        let groups = self.groups.values();
+        let mut groups: Vec<_> = groups
+            .map(|group| (group.clone(), group.since(minute, MINUTES)))
+            .collect();
+        groups.sort_by(|(one, n), (other, m)| {
+            m.cmp(n).then_with(|| other.latest.at.cmp(&one.latest.at))
+        });
+        groups
     }
+
+    /// Returns the minute of an instant.
+    fn minute(&mut self, at: Instant) -> u64 {
+        let start = *self.start.get_or_insert(at);
+        at.saturating_duration_since(start).as_secs() / 60
+    }
+}
+
+impl RefusalGroup {
+    /// Counts one more in this minute, and forgets the minutes that are over.
+    fn count(&mut self, minute: u64) {
+        for over in (self.minute + 1..=minute).take(MINUTES as usize) {
+            self.counts[slot(over)] = 0;
+        }
+        self.minute = minute.max(self.minute);
+        let count = &mut self.counts[slot(minute)];
+        *count = count.saturating_add(1);
+    }
+
+    /// Returns the number in the last minutes, the present one included.
+    fn since(&self, minute: u64, minutes: u64) -> u32 {
+        let first = (minute + 1).saturating_sub(minutes);
+        // Of the minutes after the latest rejection the counts are those of an earlier round.
+        let counted = first.max((self.minute + 1).saturating_sub(MINUTES))..=self.minute;
+        let counts = counted.map(|minute| self.counts[slot(minute)]);
+        counts.fold(0, u32::saturating_add)
+    }
+
+    /// Returns the time since the latest rejection.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.latest.at)
+    }
+}
+
+/// Returns the place of a minute among the counts.
+fn slot(minute: u64) -> usize {
+    usize::try_from(minute % MINUTES).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -47,23 +131,65 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
 
-    #[test]
-    fn the_latest_are_remembered_and_no_more() {
-        let at = Clock::system().now();
-        let mut recent = RecentRefusals::default();
-        for n in 0..MOST + 5 {
-            recent.note(RecentRefusal {
-                at,
-                operation: n.to_string().into(),
-                kind: "gateway-queue-wait",
-                status: StatusCode::SERVICE_UNAVAILABLE,
-            });
+    fn refusal(at: Instant, operation: &str) -> RecentRefusal {
+        RecentRefusal {
+            at,
+            operation: operation.into(),
+            kind: "gateway-queue-wait",
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            credential: None,
+            peer: None,
         }
-        let shown: Vec<_> = recent
-            .newest_first()
-            .map(|one| one.operation.to_string())
-            .collect();
-        assert_eq!(shown.len(), MOST);
-        assert_eq!((shown[0].as_str(), shown[MOST - 1].as_str()), ("24", "5"));
+    }
+
+    fn shown(recent: &mut RecentRefusals, now: Instant) -> Vec<(String, u32)> {
+        let groups = recent.groups(now).into_iter();
+        groups
+            .map(|(group, count)| (group.latest.operation.to_string(), count))
+            .collect()
+    }
+
+    #[test]
+    fn alike_ones_are_counted_together_and_forgotten_after_15_minutes() {
+        let start = Clock::system().now();
+        let at = |minute: u64| start + Duration::from_secs(60 * minute);
+        let mut recent = RecentRefusals::default();
+        for (minute, operation) in [
+            (0, "a"),
+            (0, "a"),
+            (5, "b"),
+            (14, "a"),
+            (14, "b"),
+            (14, "b"),
+        ] {
+            recent.note(refusal(at(minute), operation));
+        }
+        let of = |name: &str, count| (name.to_owned(), count);
+        let b_first = [of("b", 3), of("a", 3)];
+        assert_eq!(shown(&mut recent, at(14)), b_first);
+        assert_eq!(shown(&mut recent, at(15)), [of("b", 3), of("a", 1)]);
+        assert_eq!(shown(&mut recent, at(20)), [of("b", 2), of("a", 1)]);
+        // The same places of the ring, a round later.
+        recent.note(refusal(at(29), "a"));
+        assert_eq!(shown(&mut recent, at(29)), [of("a", 1)]);
+        recent.note(refusal(at(300), "a"));
+        assert_eq!(shown(&mut recent, at(314)), [of("a", 1)]);
+        assert_eq!(shown(&mut recent, at(315)), []);
+    }
+
+    #[test]
+    fn groups_are_bounded_and_the_oldest_goes() {
+        let start = Clock::system().now();
+        let mut recent = RecentRefusals::default();
+        for n in 0..1_000 {
+            let at = start + Duration::from_millis(n);
+            recent.note(refusal(at, &n.to_string()));
+            recent.note(refusal(at, "often"));
+        }
+        let groups = shown(&mut recent, start + Duration::from_secs(1));
+        assert_eq!(groups.len(), MOST);
+        assert_eq!(groups[0], ("often".to_owned(), 1_000));
+        assert!(groups.contains(&("999".to_owned(), 1)));
+        assert!(!groups.contains(&("900".to_owned(), 1)));
     }
 }

@@ -203,6 +203,8 @@ impl RequestRecord {
             operation: known.map_or_else(|| "none".into(), |known| known.operation.name.clone()),
             kind,
             status,
+            credential: known.map(|known| known.credential),
+            peer: self.source.peer.map(|peer| peer.0.ip().to_canonical()),
         });
     }
 

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 fn admin(world: &World) -> Admin {
     let access = Access {
@@ -36,15 +36,33 @@ async fn ask(admin: &Admin, method: Method, path: &str) -> Response<OuterBody> {
     service.call(ask.unwrap()).await.unwrap()
 }
 
-async fn event(body: &mut OuterBody) -> Value {
+/// The next event of any name.
+async fn next(body: &mut OuterBody) -> (String, Value) {
     let frame = body.frame().await.unwrap().unwrap();
     let bytes = frame.into_data().unwrap();
     let text = std::str::from_utf8(&bytes).unwrap();
-    let data = text.strip_prefix("event: status\ndata: ").unwrap();
+    let text = text.strip_prefix("event: ").unwrap();
+    let (name, data) = text.split_once("\ndata: ").unwrap();
     let data = data.strip_suffix("\n\n").unwrap();
     assert!(!data.contains('\n'), "one line of data is one event");
-    serde_json::from_str(data).unwrap()
+    (name.to_owned(), serde_json::from_str(data).unwrap())
 }
+
+/// The next event of this name.
+async fn named(body: &mut OuterBody, name: &str) -> Value {
+    loop {
+        let (of, document) = next(body).await;
+        if of == name {
+            return document;
+        }
+    }
+}
+
+async fn event(body: &mut OuterBody) -> Value {
+    named(body, "status").await
+}
+
+const TOKEN: &str = "sgp_5ecretT0ken";
 
 /// What `/metrics` counts, summed by one label.
 fn counted(text: &str, metric: &str, label: &str) -> BTreeMap<String, f64> {
@@ -101,6 +119,8 @@ async fn the_stream_tells_what_the_metrics_tell_once_a_second() {
     assert_eq!(recent[0]["type"], "gateway-not-cached");
     assert_eq!(recent[0]["operation"], "listLabels");
     assert_eq!(recent[0]["status"], 504);
+    assert_eq!(recent[0]["count"], 1);
+    assert_eq!(recent[0]["cause"], "Callers");
     assert_eq!(first["ready"], true);
     assert!(first["budgets"].as_array().unwrap().len() >= 2);
     // The next comes a second later, and knows what has happened since.
@@ -222,6 +242,166 @@ async fn documents_are_bounded_however_many_budgets_there_are() {
         .filter(|(name, ..)| name == "segment_gateway_budget_credentials");
     let credentials: Vec<f64> = credentials.map(|(_, _, value)| value).collect();
     assert_eq!(credentials, [f64::from(MOST)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_finds_budgets_that_the_document_leaves_out() {
+    const MOST: u16 = 5_000;
+    let world = World::new(SandboxSpec::default());
+    let admin = admin(&world);
+    open_budgets(&world, MOST);
+    let find = async |query: &str| {
+        let answer = ask(&admin, Method::GET, &format!("/status?{query}")).await;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        (status, body)
+    };
+    let (_, all) = find("").await;
+    assert_eq!(all["budgetSums"]["notShown"], MOST - 200);
+    let shown = |status: &Value| status["budgets"].as_array().unwrap().clone();
+    // The hash of the last one: none of its kind is in trouble, so it is not among those shown.
+    let hash = format!("{:04x}{}", MOST - 1, "0".repeat(12));
+    let is_last = |one: &Value| one["credential"] == hash.as_str();
+    assert!(!shown(&all).iter().any(is_last));
+    let (_, found) = find(&format!("filter={hash}")).await;
+    assert!(shown(&found).iter().all(is_last) && shown(&found).len() == 1);
+    assert_eq!(found["budgetSums"]["budgets"], MOST);
+    let (status, wrong) = find("filtre=x").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{wrong}");
+}
+
+/// The sum of the series of one chart.
+fn sum_of(history: &Value, chart: &str, series: &str) -> u64 {
+    let series = history[chart][series].as_array().unwrap();
+    series.iter().map(|n| n.as_u64().unwrap()).sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_past_is_kept_for_15_minutes_whether_somebody_looks_or_not() {
+    let world = World::new(SandboxSpec::default());
+    let admin = admin(&world);
+    let keeping = tokio::spawn(admin.clone().keep_history());
+    sleep(Duration::from_secs(1)).await;
+    for _ in 0..4 {
+        world.get("/users/user-00001", "t").await;
+    }
+    let refused = with(
+        request(Method::GET, "/labels", "t", ""),
+        "cache-control",
+        "only-if-cached",
+    );
+    world.send(refused).await;
+    sleep(Duration::from_secs(60)).await;
+    // The past comes first, and once for each sample.
+    let mut answer = ask(&admin, Method::GET, "/live").await;
+    let (name, first) = next(answer.body_mut()).await;
+    assert_eq!(name, "history");
+    assert_eq!(first["ages"].as_array().unwrap().len(), 12);
+    let counts = ["cache", "upstream", "rejected"].map(|name| sum_of(&first, "requests", name));
+    assert_eq!(counts, [3, 1, 1]);
+    assert_eq!(sum_of(&first, "upstream", "ok"), 1);
+    let used = first["budgets"][0]["used"].as_str().unwrap();
+    assert!(used.contains('1'), "{first}");
+    let mut names = Vec::new();
+    for _ in 0..7 {
+        names.push(next(answer.body_mut()).await.0);
+    }
+    let pasts = names.iter().filter(|name| *name == "history").count();
+    assert_eq!(pasts, 1, "{names:?}");
+    // A reader who comes later has the same.
+    let mut other = ask(&admin, Method::GET, "/live").await;
+    assert_eq!(next(other.body_mut()).await.0, "history");
+    // After 15 minutes it is over.
+    sleep(Duration::from_secs(20 * 60)).await;
+    let mut late = ask(&admin, Method::GET, "/live").await;
+    let last = named(late.body_mut(), "history").await;
+    assert_eq!(last["ages"].as_array().unwrap().len(), 180);
+    assert_eq!(sum_of(&last, "requests", "cache"), 0);
+    keeping.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_past_of_many_budgets_is_bounded() {
+    let world = World::new(SandboxSpec::default());
+    let admin = admin(&world);
+    open_budgets(&world, 5_000);
+    let keeping = tokio::spawn(admin.clone().keep_history());
+    sleep(Duration::from_secs(16 * 60)).await;
+    open_budgets(&world, 5_000);
+    sleep(Duration::from_secs(10)).await;
+    let mut answer = ask(&admin, Method::GET, "/live").await;
+    let past = named(answer.body_mut(), "history").await;
+    assert_eq!(past["budgets"].as_array().unwrap().len(), 200);
+    let length = past.to_string().len();
+    assert!(length < 64 * 1024, "{length}");
+    keeping.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_says_who_waits_for_what_and_whose_fault_it_is() {
+    let world = Arc::new(World::new(SandboxSpec::default()));
+    let admin = admin(&world);
+    let keeping = tokio::spawn(admin.clone().keep_history());
+    let mut answer = ask(&admin, Method::GET, "/live").await;
+    assert_eq!(
+        event(answer.body_mut()).await["findings"],
+        serde_json::json!([])
+    );
+    let put = |n: usize, name: &str, wait: &str| {
+        let target = format!("/users/user-{n:05}/permissions");
+        let put = request(Method::PUT, &target, TOKEN, r#"{"permissions":[]}"#);
+        with(with(put, "x-gateway-caller", name), "prefer", wait)
+    };
+    let waiting: Vec<_> = (1..=64)
+        .map(|n| world.spawn(put(n, "<b>billing</b>", "wait=100")))
+        .collect();
+    sleep(Duration::from_secs(40)).await;
+    for _ in 0..3 {
+        let refused = world.send(put(99, "nightly", "wait=1")).await;
+        assert_eq!(refused.error_type(), "gateway-queue-wait");
+    }
+    sleep(Duration::from_secs(6)).await;
+    let mut answer = ask(&admin, Method::GET, "/live").await;
+    let status = event(answer.body_mut()).await;
+    let first = &status["queue"][0];
+    assert_eq!(first["budget"], "replacePermissionsForUser", "{status}");
+    assert_eq!(first["caller"], "<b>billing</b>");
+    assert_eq!(
+        (&first["queued"], &first["waitsFor"]),
+        (&4.into(), &"a slot".into())
+    );
+    assert_eq!(status["budgets"][0]["state"], "queued");
+    let found = status["findings"].as_array().unwrap();
+    let shown: Vec<_> = found
+        .iter()
+        .map(|one| (&one["severity"], &one["cause"]))
+        .collect();
+    let callers = (&"warning".into(), &"Callers".into());
+    assert_eq!(shown, [callers, callers], "{found:?}");
+    assert!(
+        found[0]["message"]
+            .as_str()
+            .unwrap()
+            .contains("rejected 3 of"),
+        "{found:?}"
+    );
+    assert!(
+        found[1]["message"]
+            .as_str()
+            .unwrap()
+            .contains("4 queued requests"),
+        "{found:?}"
+    );
+    assert_eq!(status["recentRefusals"][0]["count"], 3);
+    let past = named(answer.body_mut(), "history").await;
+    for document in [status, past] {
+        assert!(!document.to_string().contains(TOKEN));
+    }
+    for one in waiting {
+        assert_eq!(one.await.unwrap().status, 200);
+    }
+    keeping.abort();
 }
 
 /// Polls once: what needs the one other thread, which is busy, is not there.

@@ -2,7 +2,8 @@
 
 use super::support::program::Program;
 use super::support::wire::{self, connect, eventually, free, rest};
-use http::Request;
+use super::support::{request, with};
+use http::{Method, Request};
 use http_body_util::Full;
 use std::fs;
 use std::path::Path;
@@ -185,6 +186,66 @@ async fn the_token_opens_it_to_programs_browsers_and_the_command_line() {
         .logs(&["wrong token", "log level changed by an operator"])
         .await;
     assert!(!log.contains(TOKEN), "{log}");
+}
+
+/// The live page cancels a write with the request of a browser. Without the right of its reader, or
+/// from the page of another site, it changes nothing.
+#[tokio::test]
+async fn the_request_of_the_page_has_no_right_of_its_own() {
+    let running = Program::sandbox(
+        "[state]\ndirectory = \"state\"\n",
+        &[],
+        &[(VARIABLE, TOKEN)],
+    )
+    .await;
+    let ask = async |method: Method, path: &str, headers: &[(&str, &str)]| {
+        let request = Request::builder().method(method).uri(path);
+        let mut request = request.header("host", running.admin.to_string());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        wire::ask(running.admin, request.body(Full::default()).unwrap()).await
+    };
+    let bearer = format!("Bearer {TOKEN}");
+    let right = ("authorization", bearer.as_str());
+    let (meant, own) = (
+        ("x-gateway-admin", "1"),
+        format!("http://{}", running.admin),
+    );
+    let own = ("origin", own.as_str());
+    let pause = "/writes/pause?operation=replacePermissionsForUser";
+    assert_eq!(ask(Method::POST, pause, &[right, meant]).await.status, 200);
+    let put = request(
+        Method::PUT,
+        "/users/user-00001/permissions",
+        "t",
+        r#"{"permissions":[]}"#,
+    );
+    let accepted = wire::ask(running.proxy, with(put, "prefer", "respond-async")).await;
+    let id = accepted.json()["data"]["write"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let write = format!("/writes/{id}");
+    for (headers, status) in [
+        (&[own, meant][..], 401),
+        (
+            &[own, ("authorization", "Bearer one-of-somebody-else"), meant],
+            401,
+        ),
+        (&[own, right], 403),
+        (&[("origin", "http://elsewhere.example"), right, meant], 403),
+    ] {
+        let answer = ask(Method::DELETE, &write, headers).await;
+        assert_eq!(answer.status, status, "{headers:?}");
+        let shown = ask(Method::GET, &write, &[right]).await.json();
+        assert_eq!(shown["state"], "queued", "{headers:?}");
+    }
+    let answer = ask(Method::DELETE, &write, &[own, right, meant]).await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.json()["state"]),
+        (200, &"cancelled".into())
+    );
 }
 
 /// Somebody opens the dashboard on the callers' port, or points an SDK at the operators' one.

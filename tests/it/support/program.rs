@@ -34,6 +34,15 @@ impl Program {
         environment: &[(&str, &str)],
     ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
+        Self::start_in(directory, configuration, arguments, environment).await
+    }
+
+    async fn start_in(
+        directory: tempfile::TempDir,
+        configuration: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let (proxy, mut admin) = (free(), free());
         let mut listener = vec!["--admin-listen".to_owned(), admin.to_string()];
         let mut given = arguments
@@ -78,6 +87,16 @@ impl Program {
         let sandbox = free().to_string();
         let own = ["--sandbox", "--sandbox-listen", &sandbox];
         Self::start(configuration, &[&own, arguments].concat(), environment).await
+    }
+
+    /// The same, with a file in its directory.
+    pub async fn with_file(configuration: &str, file: (&str, &str)) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (name, text) = file;
+        fs::write(directory.path().join(name), text).expect("a file");
+        let sandbox = free().to_string();
+        let own = ["--sandbox", "--sandbox-listen", &sandbox];
+        Self::start_in(directory, configuration, &own, &[]).await
     }
 
     /// A file of its directory.
