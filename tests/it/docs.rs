@@ -3,6 +3,7 @@
 
 mod commands;
 mod reference;
+mod samples;
 
 use std::collections::BTreeMap;
 use std::fs;
