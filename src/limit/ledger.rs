@@ -22,7 +22,9 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
-pub use entry::{AccountId, Charge, Intent, KnownEffect, Left, Name, PastBudget, PastUsage};
+pub use entry::{
+    AccountId, Charge, Intent, KnownEffect, Left, Name, PastBudget, PastUsage, name_hash,
+};
 pub(super) use entry::{LEARNED_FOR, MOST_LEARNED};
 
 use crate::clock::{BootTime, Clock};

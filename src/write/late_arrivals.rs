@@ -13,7 +13,7 @@ use crate::credential::Credential;
 use crate::exchange::request::RequestContext;
 use crate::journal::WriteId;
 use crate::lanes::{ClassHash, Keys, OrderKey};
-use crate::limit::ledger::{Intent, Left, Name};
+use crate::limit::ledger::{Intent, Left, Name, name_hash};
 use crate::route::policy::Operation;
 use crate::write::Writes;
 use crate::write::durable::PendingWrite;
@@ -46,7 +46,7 @@ impl Unsettled {
         let first = pending.and_then(|pending| pending.tries().first_doubt);
         Intent {
             credential: context.credential,
-            operation: writes.operation_hash(&context.operation),
+            operation: name_hash(&context.operation.name),
             everything: self.may_change_anything(),
             write: pending.map(|pending| *pending.id.bytes()),
             first: first.unwrap_or_else(|| writes.clock.now()),
@@ -117,7 +117,7 @@ impl Writes {
     fn settle_late(&self, intent: &Intent, until: Instant) {
         let table = self.router.table.get();
         let mut operations = table.operations().iter();
-        let known = operations.find(|known| self.operation_hash(known) == intent.operation);
+        let known = operations.find(|known| name_hash(&known.name) == intent.operation);
         let changed = match known {
             Some(known) if !intent.everything => changed(known, table.operations()),
             _ => Invalidation::Everything,
@@ -132,15 +132,6 @@ impl Writes {
         templates
             .map(|template| ClassHash::new(&self.router.hasher, template.class()))
             .collect()
-    }
-
-    fn operation_hash(&self, operation: &Operation) -> [u8; 8] {
-        let hash = self
-            .router
-            .hasher
-            .hash(&[b"operation", operation.name.as_bytes()]);
-        let [a, b, c, d, e, f, g, h, ..] = hash;
-        [a, b, c, d, e, f, g, h]
     }
 }
 

@@ -18,6 +18,15 @@ pub type Name = [u8; NAME];
 /// A budget of a credential as the ledger names it: a keyed hash, never the token.
 pub type AccountId = [u8; 16];
 
+/// Returns the hash by which the ledger names an operation: FNV-1a. The names are those of the
+/// route table, which are no secret.
+pub fn name_hash(name: &str) -> [u8; 8] {
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    hash.to_be_bytes()
+}
+
 /// The usage of all budgets by earlier processes.
 pub type PastUsage = HashMap<AccountId, PastBudget>;
 
@@ -36,7 +45,7 @@ pub struct PastBudget {
 pub struct Intent<T = Instant> {
     /// The credential of the write.
     pub credential: Credential,
-    /// A hash of the operation's name. The operation says what the write changes.
+    /// The [`name_hash`] of the operation, which says what the write changes.
     pub operation: [u8; 8],
     /// Whether the write may change anything, whatever its operation says.
     pub everything: bool,
