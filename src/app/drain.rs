@@ -46,6 +46,7 @@ pub(super) async fn drain(
         gateway.budgets().end();
         in_time = tokio::time::timeout(LAST_GRACE, ended).await.is_ok();
     }
+    gateway.budgets().complete_ledger();
     if !in_time {
         tracing::warn!(
             tasks = gateway.tasks().under_way(),

@@ -101,6 +101,7 @@ impl Budgets {
                     accounts: HashMap::default(),
                     wakes: BTreeSet::new(),
                     ledger,
+                    write_ledger_at: None,
                     history,
                     learned,
                     configured: HashMap::default(),
@@ -190,6 +191,12 @@ impl Budgets {
     /// Returns whether attempts are being recorded for the next start.
     pub fn has_ledger(&self) -> bool {
         self.shared.state.lock().ledger.is_kept()
+    }
+
+    /// Writes the ends of all attempts to the ledger. Must be called before the process exits, or
+    /// the next one takes some of them for attempts in flight.
+    pub fn complete_ledger(&self) {
+        self.shared.state.lock().ledger.write();
     }
 
     /// Changes the state of one budget, then serves its line: whatever changed may let the next

@@ -231,10 +231,15 @@ impl Permit {
                 rate: window.in_force(),
                 account: open.id,
             };
+            ended.standing = Some(open.status(&self.key.1, now));
             if let Some(attempt) = attempt {
                 state.ledger.ended(attempt, charge, effect);
+                if ended.learned.limit.is_some() || ended.learned.window.is_some() {
+                    // A new process must not go back to the old rate.
+                    state.ledger.write();
+                }
+                self.budgets.write_ledger_soon(state, now);
             }
-            ended.standing = Some(open.status(&self.key.1, now));
         });
         ended
     }

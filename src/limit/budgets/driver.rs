@@ -3,6 +3,7 @@
 use super::state::BudgetsState;
 use super::{AccountKey, Budgets, Grants, hand_over};
 use crate::limit::account::Next;
+use crate::limit::ledger::WRITTEN_WITHIN;
 use crate::limit::ticket::Permit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -60,7 +61,12 @@ impl Budgets {
                     sweep = now + SWEEP_EVERY;
                     state.forget_idle(now, FORGET_AFTER);
                 }
-                state.wakes.first().map(|(at, _)| *at)
+                if state.write_ledger_at.is_some_and(|at| now >= at) {
+                    state.write_ledger_at = None;
+                    state.ledger.write();
+                }
+                let wake = state.wakes.first().map(|(at, _)| *at);
+                wake.into_iter().chain(state.write_ledger_at).min()
             };
             hand_over(grants);
             let until = next.map_or(sweep, |next| next.min(sweep));
@@ -68,6 +74,15 @@ impl Budgets {
                 () = tokio::time::sleep_until(until.into()) => {}
                 () = self.shared.woken.notified() => {}
             }
+        }
+    }
+
+    /// Lets the driver write what the ledger has noted, if no other attempt does so before. Under
+    /// load that is one wake in [`WRITTEN_WITHIN`], not one for each attempt.
+    pub(in crate::limit) fn write_ledger_soon(&self, state: &mut BudgetsState, now: Instant) {
+        if state.write_ledger_at.is_none() && state.ledger.is_behind() {
+            state.write_ledger_at = Some(now + WRITTEN_WITHIN);
+            self.shared.woken.notify_one();
         }
     }
 

@@ -24,6 +24,8 @@ pub(in crate::limit) struct BudgetsState {
     pub(super) wakes: BTreeSet<(Instant, AccountKey)>,
     /// The record of attempts for the next start.
     pub(in crate::limit) ledger: Ledger,
+    /// When the driver writes what the ledger has not written yet.
+    pub(super) write_ledger_at: Option<Instant>,
     /// The usage by earlier processes of budgets that are not open yet. `None` on a new node.
     pub(super) history: Option<PastUsage>,
     /// The learned rates of budgets that are not open, and since when they are not.

@@ -4,7 +4,7 @@ use super::*;
 use crate::credential::Credential;
 use crate::limit::evidence::InForce;
 use crate::limit::learn::Allowance;
-use crate::limit::ledger::PastBudget;
+use crate::limit::ledger::{LedgerSpec, PastBudget, WRITTEN_WITHIN};
 use crate::limit::ticket::{Permit, PermitError, Ticket};
 use crate::limit::turns::{Caller, Urgency};
 use crate::limit::window::AttemptEnd;
@@ -15,6 +15,8 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 const W: Duration = Duration::from_secs(60);
+/// The bytes of a record of the ledger.
+const RECORD_BYTES: u64 = 128;
 
 struct Bench {
     budgets: Budgets,
@@ -263,6 +265,34 @@ async fn what_was_sent_before_a_restart_counts_for_the_window_in_force_now() {
         assert!(waited >= expected, "{waited:?}");
         assert!(waited <= expected + Duration::from_millis(2), "{waited:?}");
     }
+}
+
+/// The driver writes the end of an attempt soon, if no other attempt does. What an answer has
+/// taught is written at once.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_an_attempt_is_written_soon() {
+    let bench = bench(60);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let spec = LedgerSpec {
+        key_check: [9; 16],
+        keep: W,
+        expected: false,
+    };
+    let opened = Ledger::open(&path, spec, bench.clock.clone()).unwrap();
+    bench.budgets.shared.state.lock().ledger = opened.ledger;
+    let records = || std::fs::metadata(&path).unwrap().len() / RECORD_BYTES;
+    let first = bench.permit(1).await;
+    let begun = records();
+    first.end(told(1, 60));
+    assert_eq!(records(), begun, "it waits for another record");
+    tokio::time::sleep(WRITTEN_WITHIN * 2).await;
+    assert_eq!(records(), begun + 1, "but not for long");
+    bench.permit(1).await.end(told(2, 60));
+    let third = bench.permit(1).await;
+    assert_eq!(records(), begun + 4, "an attempt, its end and the next one");
+    third.end(told(3, 30));
+    assert_eq!(records(), begun + 5, "another limit");
 }
 
 #[tokio::test(start_paused = true)]

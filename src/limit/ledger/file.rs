@@ -21,8 +21,10 @@ pub(super) struct LedgerFile {
     file: File,
     head: Head,
     keep: Duration,
-    /// The number of records before the end.
+    /// The number of records before the end, as they are in the file.
     records: u64,
+    /// Further records, which [`LedgerFile::write`] will write.
+    unwritten: Vec<u8>,
     /// The number of records at which the file is rewritten.
     pub(super) compact_at: u64,
 }
@@ -52,19 +54,45 @@ impl LedgerFile {
             head,
             keep,
             records,
+            unwritten: Vec::new(),
             compact_at: COMPACT_AT.max(records * 2),
         })
     }
 
-    /// Writes the records of an attempt over the end of the file, and a new end.
+    /// Adds the records of an attempt to those that are to be written.
+    pub(super) fn add(&mut self, attempt: &AttemptRecord) {
+        let unwritten = (self.unwritten.len() / RECORD) as u64;
+        attempt.encode(self.records + unwritten, &mut self.unwritten);
+    }
+
+    /// Whether records are still to be written.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.unwritten.is_empty()
+    }
+
+    /// Writes what is to be written over the end of the file, and a new end.
     ///
-    /// One system call as a rule, because each attempt waits for two of these. What belongs into a
-    /// further page is written first, so that a kill in between leaves the old end in its place.
-    pub(super) fn append(&mut self, attempt: &AttemptRecord, now: Duration) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(RECORD * 3);
-        attempt.encode(self.records, &mut bytes);
-        let added = (bytes.len() / RECORD) as u64;
+    /// One system call as a rule, because each attempt waits for it. What belongs into a further
+    /// page is written first, so that a kill in between leaves the old end in its place.
+    pub(super) fn write(&mut self, now: Duration) -> io::Result<()> {
+        let added = (self.unwritten.len() / RECORD) as u64;
+        let mut bytes = std::mem::take(&mut self.unwritten);
         encode_end(self.records + added, &mut bytes);
+        self.write_over_end(&bytes)?;
+        self.records += added;
+        // The next records take the same memory.
+        bytes.clear();
+        self.unwritten = bytes;
+        if self.records < self.compact_at {
+            return Ok(());
+        }
+        let attempts = parse(&std::fs::read(&self.path)?, self.head).map_err(io::Error::other)?;
+        let kept = replay::kept(attempts, now, self.keep);
+        *self = Self::rewrite(&self.path, self.head, self.keep, &kept)?;
+        Ok(())
+    }
+
+    fn write_over_end(&self, bytes: &[u8]) -> io::Result<()> {
         // Behind the head and the records that are there.
         let place = (self.records + 1) * RECORD as u64;
         let room = usize::try_from(PAGE - place % PAGE).unwrap_or(usize::MAX);
@@ -73,15 +101,7 @@ impl LedgerFile {
             self.file
                 .write_all_at(further, place + bytes.len() as u64)?;
         }
-        self.file.write_all_at(bytes, place)?;
-        self.records += added;
-        if self.records < self.compact_at {
-            return Ok(());
-        }
-        let attempts = parse(&std::fs::read(&self.path)?, self.head).map_err(io::Error::other)?;
-        let kept = replay::kept(attempts, now, self.keep);
-        *self = Self::rewrite(&self.path, self.head, self.keep, &kept)?;
-        Ok(())
+        self.file.write_all_at(bytes, place)
     }
 }
 

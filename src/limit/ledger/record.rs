@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! head | record 0 | record 1 | … | end
-//! head:    "SGL3" | key check (16) | boot (16) | … | checksum (8)
+//! head:    "SGL4" | key check (16) | boot (16) | … | checksum (8)
 //! record:  kind (1) | flags (1) | names (1) | 0 | number (4) | attempt (8) | … | checksum (8)
 //! ```
 //!
 //! An attempt has one record when it is sent and another when it has ended. Its intents follow the
-//! first: the things on which each of its writes acts. Records are appended over the end, with a
+//! first: the things on which each of its writes acts. Records are written over the end, with a
 //! new end behind them. A file without its end was cut. What is behind the end does not count: it
 //! was written by a process that was killed before it acted on it.
 //!
@@ -31,7 +31,7 @@ use std::time::Duration;
 /// Bytes of a record, and of the head of the file.
 pub(super) const RECORD: usize = 128;
 /// Names the format and its version.
-const MAGIC: &[u8; 4] = b"SGL3";
+const MAGIC: &[u8; 4] = b"SGL4";
 /// Where the checksum is.
 const SUM: usize = RECORD - 8;
 /// Where the names are in the two kinds of records that have names.
@@ -307,10 +307,14 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// FNV-1a over the record: it finds damage, not an attacker, who could as well delete the file.
+/// The checksum of a record: it finds damage, not an attacker, who could as well delete the file.
+/// Each step can be undone, so a change of one word is always found.
 fn checksum(bytes: &[u8]) -> [u8; 8] {
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    let (words, _) = bytes.as_chunks::<8>();
+    let words = words.iter().map(|word| u64::from_be_bytes(*word));
+    // Rotated, because a product passes a difference on to higher bits only.
+    let hash = words.fold(0xcbf2_9ce4_8422_2325_u64, |hash, word| {
+        (hash.rotate_left(29) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     });
     hash.to_be_bytes()
 }

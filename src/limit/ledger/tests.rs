@@ -104,6 +104,7 @@ async fn a_restart_goes_on_with_the_rate_that_was_learned() {
         charge([1; 16], learned.window, learned),
         KnownEffect::Final,
     );
+    opened.ledger.write();
     drop(opened);
     assert_eq!(
         open(&path, &clock).history.unwrap()[&[1; 16]].rate.rate,
@@ -341,6 +342,48 @@ async fn one_that_cannot_be_written_is_believed_once_and_removed() {
     assert!(!path.exists(), "it no longer says all that is sent");
 }
 
+/// The end of an attempt may be lost by a kill until the next record. Then it counts as one in
+/// flight, which is longer and never shorter.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_is_not_written_yet_costs_time_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let clock = clock(1000);
+    let ends = [
+        (KnownEffect::Final, false),
+        (KnownEffect::None, true),
+        (KnownEffect::Late, true),
+    ];
+    for (effect, is_written) in ends {
+        let _ = std::fs::remove_file(&path);
+        let mut ledger = open(&path, &clock).ledger;
+        let attempt = ledger.sent(charge([1; 16], WQ, RATE), &[intent(&clock, None, 1)]);
+        ledger.ended(attempt, charge([1; 16], W, RATE), effect);
+        assert_eq!(ledger.is_behind(), !is_written, "{effect:?}");
+        // A copy, as a process that is started after a kill finds it.
+        let copy = dir.path().join("copy");
+        let found = |ledger: &Ledger| {
+            std::fs::copy(&path, &copy).unwrap();
+            let opened = open(&copy, &clock);
+            let held = opened.history.unwrap()[&[1; 16]].held[0] - clock.now() - ROUNDING;
+            let left = opened.left.unwrap();
+            let late = left.iter().filter(|left| left.late).count();
+            (held, late, ledger.is_behind())
+        };
+        if !is_written {
+            assert_eq!(found(&ledger), (WQ, 1, true));
+            ledger.write();
+        }
+        let is_late = usize::from(effect == KnownEffect::Late);
+        assert_eq!(found(&ledger), (W, is_late, false), "{effect:?}");
+        // The next record takes an end along.
+        ledger.ended(attempt, charge([1; 16], W, RATE), KnownEffect::Final);
+        ledger.sent(charge([1; 16], WQ, RATE), &[]);
+        assert!(!ledger.is_behind());
+        assert_eq!(open(&path, &clock).history.unwrap()[&[1; 16]].held.len(), 2);
+    }
+}
+
 #[cfg(unix)]
 #[tokio::test(start_paused = true)]
 async fn nobody_else_can_read_it() {
@@ -378,6 +421,7 @@ async fn what_was_learned_outlasts_quiet_windows_and_restarts() {
     opened
         .ledger
         .ended(later, charge([3; 16], W, RATE), KnownEffect::Final);
+    opened.ledger.write();
     drop(opened);
     let day = Duration::from_secs(86_400);
     for days in 1..=8 {
