@@ -136,6 +136,20 @@ impl Account {
         }
     }
 
+    /// Takes a slot for a request that is not in the line, if one is free and none in the line may
+    /// be sent before. The caller must send the request right away, or end the attempt as not sent.
+    pub fn take_past_line(&mut self, now: Instant) -> Option<Slot> {
+        if self.turns.has_ready() || self.in_flight() >= self.cap() {
+            return None;
+        }
+        let Taken::Slot(slot) = self.window.take(now) else {
+            return None;
+        };
+        self.in_flight.push_back(now);
+        self.last_used = now;
+        Some(slot)
+    }
+
     /// Ends an attempt that took `answer_time` from its sending to its end.
     pub fn end(
         &mut self,
@@ -152,14 +166,23 @@ impl Account {
             self.in_flight.pop_front();
         }
         if matches!(end, AttemptEnd::Answered(_)) {
-            if self.answer_times.len() == REMEMBERED {
-                self.answer_times.pop_front();
-            }
-            self.answer_times.push_back(answer_time);
+            self.remember(answer_time);
+        }
+        self.window.give_back(slot, end, now)
+    }
+
+    /// Remembers a response time instead of the oldest one.
+    fn remember(&mut self, answer_time: Duration) {
+        let is_full = self.answer_times.len() == REMEMBERED;
+        let oldest = self.answer_times.pop_front_if(|_| is_full);
+        self.answer_times.push_back(answer_time);
+        let is_first = self.answer_times.len() == 1;
+        if is_first || answer_time >= self.longest_answer {
+            self.longest_answer = answer_time;
+        } else if oldest == Some(self.longest_answer) {
             let longest = self.answer_times.iter().max();
             self.longest_answer = longest.copied().unwrap_or(FIRST_GUESS);
         }
-        self.window.give_back(slot, end, now)
     }
 
     /// The longest response time remembered: an upper bound for estimates.

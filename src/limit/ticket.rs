@@ -27,9 +27,21 @@ pub struct Ticket {
     pub(super) estimate: Instant,
     /// The response time that was expected when it joined.
     pub(super) answer: Duration,
-    /// Brings the permit or a refusal.
-    pub(super) granted: oneshot::Receiver<Grant>,
+    pub(super) standing: Standing,
     pub(super) ready_since: Option<Instant>,
+}
+
+/// Where the request of a ticket is.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// In the line, not ready. The channel brings a refusal, or the permit once it is ready.
+    Blocked(oneshot::Receiver<Grant>),
+    /// In the line, ready.
+    Ready(oneshot::Receiver<Grant>),
+    /// Past the line: a slot was free when none could be sent before it.
+    Served(Permit),
+    /// Not in the line.
+    Out,
 }
 
 /// The reason why a ticket got no permit. Nothing was sent.
@@ -69,11 +81,15 @@ impl Ticket {
 
     /// Lets the request be sent: every earlier write of its lanes has settled.
     pub fn ready(&mut self) {
-        let place = self.place;
         let now = self.budgets.shared.clock.now();
         self.ready_since.get_or_insert(now);
-        self.budgets
-            .change(&self.key, |state, _| state.make_ready(&self.key, place));
+        match std::mem::replace(&mut self.standing, Standing::Out) {
+            Standing::Blocked(granted) => {
+                let served = self.budgets.make_ready(&self.key, self.place, now);
+                self.standing = served.map_or(Standing::Ready(granted), Standing::Served);
+            }
+            as_before => self.standing = as_before,
+        }
     }
 
     /// Returns when the request could first be sent. From then on it waits for its budget alone.
@@ -86,25 +102,48 @@ impl Ticket {
     /// # Errors
     /// If there is no permit.
     pub async fn granted(&mut self) -> Result<Permit, PermitError> {
-        match tokio::time::timeout_at(self.deadline.into(), &mut self.granted).await {
-            Ok(Ok(Ok(permit))) => Ok(permit),
-            Ok(Ok(Err(refusal))) => Err(PermitError::Refused(refusal)),
+        let granted = match std::mem::replace(&mut self.standing, Standing::Out) {
+            Standing::Served(permit) => return Ok(permit),
+            Standing::Out => return Err(PermitError::Refused(BudgetRefusal::TooManyBudgets)),
+            in_line => {
+                self.standing = in_line;
+                self.wait_in_line().await?
+            }
+        };
+        // Whatever came, the request has left the line.
+        self.standing = Standing::Out;
+        granted.map_err(PermitError::Refused)
+    }
+
+    /// Waits for the word of the line, until the deadline.
+    async fn wait_in_line(&mut self) -> Result<Grant, PermitError> {
+        let (Standing::Blocked(granted) | Standing::Ready(granted)) = &mut self.standing else {
+            return Ok(Err(BudgetRefusal::TooManyBudgets));
+        };
+        match tokio::time::timeout_at(self.deadline.into(), granted).await {
+            Ok(Ok(granted)) => Ok(granted),
             // The budget was forgotten for want of room while the ticket was out of the line.
-            Ok(Err(_)) => Err(PermitError::Refused(BudgetRefusal::TooManyBudgets)),
+            Ok(Err(_)) => Ok(Err(BudgetRefusal::TooManyBudgets)),
             Err(_) => Err(PermitError::Expired),
         }
     }
 
     /// Leaves the line until [`Ticket::again`]. A permit on its way to the ticket returns its slot.
     pub fn step_aside(&mut self) {
-        let place = self.place;
-        // Closed first: a permit that is granted from now on is dropped by the sender.
-        self.granted.close();
-        let unused = self.granted.try_recv();
-        self.budgets
-            .change(&self.key, |state, _| drop(state.leave(&self.key, place)));
-        // Returns the slot, which takes the lock.
-        drop(unused);
+        match std::mem::replace(&mut self.standing, Standing::Out) {
+            Standing::Blocked(mut granted) | Standing::Ready(mut granted) => {
+                let place = self.place;
+                // Closed first: a permit that is granted from now on is dropped by the sender.
+                granted.close();
+                let unused = granted.try_recv();
+                self.budgets
+                    .change(&self.key, |state, _| drop(state.leave(&self.key, place)));
+                // Returns the slot, which takes the lock.
+                drop(unused);
+            }
+            Standing::Served(unused) => drop(unused),
+            Standing::Out => {}
+        }
     }
 
     /// Joins the line again at the old position, after an attempt without effect (a 429, or not
@@ -117,7 +156,7 @@ impl Ticket {
     /// Like [`Ticket::again`], but the request is not ready yet.
     pub fn again_blocked(&mut self) {
         let (grant, granted) = oneshot::channel();
-        self.granted = granted;
+        self.standing = Standing::Blocked(granted);
         let (place, waiter) = (self.place, self.waiter.clone());
         self.budgets.change(&self.key, |state, now| {
             state.enter(&self.key, place, waiter, grant, now);
@@ -167,6 +206,19 @@ pub struct Permit {
 }
 
 impl Permit {
+    /// A permit for an attempt with this slot, which has not begun.
+    pub(super) fn new(budgets: &Budgets, key: &AccountKey, slot: Slot, now: Instant) -> Self {
+        Self {
+            budgets: budgets.clone(),
+            key: key.clone(),
+            slot: Some(slot),
+            attempt: None,
+            intents: Vec::new(),
+            late: false,
+            since: now,
+        }
+    }
+
     /// Sets the things on which the writes of the attempt act. After a restart their lanes stay
     /// closed while the writes may take effect.
     pub fn carries(mut self, intents: Vec<Intent>) -> Self {

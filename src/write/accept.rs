@@ -63,7 +63,11 @@ impl Writes {
         let mut budget_request = self.attempts.budget_request(context);
         budget_request.bytes += keys.keys.len() * NAME_BYTES;
         budget_request.not_before = self.lanes.expected_free(context.credential, &keys, answer);
-        budget_request.readiness = Readiness::Blocked;
+        // A write without keys waits for no lane. A durable one is not sent before the journal has
+        // it, and one with keys not before it has a place in its lanes.
+        if is_durable || !keys.is_empty() {
+            budget_request.readiness = Readiness::Blocked;
+        }
         if let Some(leaves) = self.leaves_with_others(context, &keys, is_durable) {
             budget_request.forecast = Some(leaves);
         } else if budget_request.not_before.is_some() {

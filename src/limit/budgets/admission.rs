@@ -9,7 +9,7 @@ use super::{
     AccountKey, Admission, BudgetRefusal, BudgetRequest, Budgets, Grants, Readiness, hand_over,
     whole_seconds,
 };
-use crate::limit::ticket::Ticket;
+use crate::limit::ticket::{Permit, Standing, Ticket};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -45,20 +45,25 @@ impl Budgets {
         let Some(open) = state.accounts.get_mut(&key) else {
             return Err(BudgetRefusal::TooManyBudgets);
         };
-        let expected_ready = request.not_before.unwrap_or(now);
-        let estimate = match request.forecast {
-            Some(forecast) => forecast.max(now),
-            None => open
-                .account
-                .estimate(&request.caller, request.urgency, expected_ready, now),
-        };
-        let answer = open.account.answer_time();
-        if drain_until.is_some_and(|until| estimate + answer > until) {
-            return Err(BudgetRefusal::Draining);
-        }
+        let account = &mut open.account;
+        let answer = account.answer_time();
         // Without any patience, a request that can be sent this instant is still admitted. When it
         // comes back it has the same patience again, so it may come back sooner by that much.
         let deadline = request.latest(answer).max(now);
+        let is_ready = request.readiness == Readiness::Ready;
+        let may_pass =
+            is_ready && room_at.is_none() && drain_until.is_none_or(|by| now + answer <= by);
+        let slot = may_pass.then(|| account.take_past_line(now)).flatten();
+        let ready_at = request.not_before.unwrap_or(now);
+        let estimate = match request.forecast {
+            _ if slot.is_some() => now,
+            Some(forecast) => forecast.max(now),
+            None => account.estimate(&request.caller, request.urgency, ready_at, now),
+        };
+        if drain_until.is_some_and(|until| estimate + answer > until) {
+            return Err(BudgetRefusal::Draining);
+        }
+        // No request that has a slot is refused below: it is in time, and there is room.
         let patience = deadline - now;
         if let Some(room_at) = room_at {
             let at = room_at.max(estimate.checked_sub(patience).unwrap_or(now));
@@ -74,18 +79,26 @@ impl Budgets {
         }
         let place = state.next_place;
         state.next_place += 1;
-        let (grant, granted) = oneshot::channel();
         let waiter = Waiter {
             caller: request.caller.clone(),
             urgency: request.urgency,
             bytes: request.bytes,
             since: now,
         };
-        state.enter(&key, place, waiter.clone(), grant, expected_ready);
-        if request.readiness == Readiness::Ready {
-            state.make_ready(&key, place);
-            self.pump(state, &key, now, grants);
-        }
+        let standing = match slot {
+            Some(slot) => Standing::Served(Permit::new(self, &key, slot, now)),
+            None => {
+                let (grant, granted) = oneshot::channel();
+                state.enter(&key, place, waiter.clone(), grant, ready_at);
+                match is_ready {
+                    true => {
+                        self.serve_ready(state, &key, place, now, grants);
+                        Standing::Ready(granted)
+                    }
+                    false => Standing::Blocked(granted),
+                }
+            }
+        };
         Ok(Ticket {
             budgets: self.clone(),
             key,
@@ -94,7 +107,7 @@ impl Budgets {
             deadline,
             estimate,
             answer,
-            granted,
+            standing,
             ready_since: None,
         })
     }

@@ -5,6 +5,7 @@ use super::{AccountKey, Budgets, Grants, hand_over};
 use crate::limit::account::Next;
 use crate::limit::ledger::WRITTEN_WITHIN;
 use crate::limit::ticket::Permit;
+use crate::limit::turns::LinePosition;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -91,6 +92,45 @@ impl Budgets {
         self.shared.driven.load(Ordering::Acquire)
     }
 
+    /// Makes a request ready. Returns a permit if it may be sent at once, in which case it has left
+    /// the line; otherwise the permit follows by the channel of its ticket.
+    pub(in crate::limit) fn make_ready(
+        &self,
+        key: &AccountKey,
+        place: LinePosition,
+        now: Instant,
+    ) -> Option<Permit> {
+        let mut grants = Grants::new();
+        let mut state = self.shared.state.lock();
+        let open = state.accounts.get_mut(key)?;
+        // Without one that is ready the turn would be this one's, so the turns need not be asked.
+        if open.waiting.contains_key(&place)
+            && let Some(slot) = open.account.take_past_line(now)
+        {
+            state.leave(key, place);
+            return Some(Permit::new(self, key, slot, now));
+        }
+        self.serve_ready(&mut state, key, place, now, &mut grants);
+        drop(state);
+        hand_over(grants);
+        None
+    }
+
+    /// Makes a request ready that cannot be sent past the line, and serves the line.
+    pub(super) fn serve_ready(
+        &self,
+        state: &mut BudgetsState,
+        key: &AccountKey,
+        place: LinePosition,
+        now: Instant,
+        grants: &mut Grants,
+    ) {
+        if let Some(open) = state.accounts.get_mut(key) {
+            open.account.turns().ready(place);
+        }
+        self.pump(state, key, now, grants);
+    }
+
     /// Takes a slot for each request of a line that may be sent now, and notes when to look again.
     pub(super) fn pump(
         &self,
@@ -106,15 +146,7 @@ impl Budgets {
         let wake = loop {
             match open.account.next(now) {
                 Next::Go(place, slot) => {
-                    let permit = Permit {
-                        budgets: self.clone(),
-                        key: key.clone(),
-                        slot: Some(slot),
-                        attempt: None,
-                        intents: Vec::new(),
-                        late: false,
-                        since: now,
-                    };
+                    let permit = Permit::new(self, key, slot, now);
                     // Each request in the line is in the table as well. If one were not, its permit
                     // still must not be dropped under the lock.
                     let grant = match open.waiting.remove(&place) {

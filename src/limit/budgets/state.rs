@@ -297,13 +297,6 @@ impl BudgetsState {
         enough.map(|(at, _)| at)
     }
 
-    /// Lets a request be sent as soon as it is its turn.
-    pub(in crate::limit) fn make_ready(&mut self, key: &AccountKey, place: LinePosition) {
-        if let Some(open) = self.accounts.get_mut(key) {
-            open.account.turns().ready(place);
-        }
-    }
-
     /// Removes a request from its line.
     pub(in crate::limit) fn leave(
         &mut self,

@@ -75,7 +75,7 @@ impl Drop for ClaimGuard {
 /// The places of an accepted write, with which it waits. Dropping them gives them up.
 enum Places {
     /// In its lanes and in the line of its budget, like a held write: its caller waits.
-    InLine(Box<RequestContext>, Ticket, LanePosition),
+    InLine(Box<RequestContext>, Box<Ticket>, LanePosition),
     /// In its lanes. The scheduler brings it before its budget later.
     Deferred(LanePosition),
 }
@@ -248,7 +248,11 @@ impl Writes {
             return Ok(Places::Deferred(self.enter_lanes(pending, context)));
         }
         let (ticket, place) = self.accept(context, self.order_keys(context), true)?;
-        Ok(Places::InLine(Box::new(context.clone()), ticket, place))
+        Ok(Places::InLine(
+            Box::new(context.clone()),
+            Box::new(ticket),
+            place,
+        ))
     }
 
     /// Records a write, and then lets it wait for its turn. If the journal fails, the write is
@@ -267,7 +271,7 @@ impl Writes {
         match places {
             Places::InLine(context, ticket, place) => {
                 pending.queued(None);
-                let write = ActiveWrite::new(*context, ticket, Some(pending.clone()));
+                let write = ActiveWrite::new(*context, *ticket, Some(pending.clone()));
                 self.drive(pending, write, place);
             }
             Places::Deferred(place) => self.defer(&pending, place),
