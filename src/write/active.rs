@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 
 /// A write on its way.
 pub(super) struct ActiveWrite {
-    pub(super) context: RequestContext,
+    pub(super) context: Arc<RequestContext>,
     /// Its place in the line of its budget.
     pub(super) ticket: Ticket,
     pub(super) timing: Timing,
@@ -101,7 +101,7 @@ impl ActiveWrite {
         });
         Self {
             timing: Timing::of(&context),
-            context,
+            context: Arc::new(context),
             ticket,
             batching: Batching::default(),
             history: AttemptHistory {

@@ -30,7 +30,7 @@ pub(super) struct Member {
 
 /// Who hears of an attempt.
 pub(super) struct ReportRecipient {
-    pub(super) context: RequestContext,
+    pub(super) context: Arc<RequestContext>,
     /// When its first attempt was sent that may have taken effect.
     pub(super) first_doubt: Option<Instant>,
     report: oneshot::Sender<AttemptReport>,
@@ -96,7 +96,7 @@ impl MemberEnd {
 impl ReportRecipient {
     /// A write that hears of its attempt by the returned channel.
     pub(super) fn new(
-        context: RequestContext,
+        context: Arc<RequestContext>,
         first_doubt: Option<Instant>,
     ) -> (Self, oneshot::Receiver<AttemptReport>) {
         let (report, hears) = oneshot::channel();
