@@ -12,15 +12,14 @@
 
 use crate::limit::turns::{Ahead, Caller, LinePosition, Turns, Urgency};
 use crate::limit::window::{AttemptEnd, Learned, Slot, Taken, Window};
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// The number of response times that are remembered for the cap and for estimates.
 const REMEMBERED: usize = 64;
-/// The number of times that an estimate is improved by leaving out requests that go later.
-const MOST_ROUNDS: usize = 4;
+/// The number of times that an estimate is made later by requests that are ready by then.
+const MOST_ROUNDS: usize = 8;
 /// The assumed response time before the first response.
 pub const FIRST_GUESS: Duration = Duration::from_millis(500);
 
@@ -217,25 +216,35 @@ impl Account {
         ready: Instant,
         now: Instant,
     ) -> Instant {
-        // First as if all blocked requests went ahead, which is certainly too late.
-        let everyone = self.turns.ahead_of(caller, urgency, None);
-        let plan = self.plan(now, everyone.count());
-        let mut estimate = plan.after(&everyone, ready);
-        if everyone.blocked.is_empty() {
-            return estimate;
-        }
-        // Requests that are ready only after that go later. Without them it may be sooner.
-        // Each round can only be sooner, because it leaves out more. The first one that is not
-        // sooner is the answer.
+        self.sent_after(ready, now, |turns, until| {
+            turns.ahead_of(caller, urgency, until)
+        })
+    }
+
+    /// When a request that is ready at `ready` is sent at the latest. `ahead` says how many may go
+    /// before, of all or of those that are ready by an instant.
+    ///
+    /// An instant is an upper bound if the request is sent by then even though all go before that
+    /// are ready by then. The least one is looked for from below: each round adds those that are
+    /// ready by the estimate of the round before. It is not found if the blocked requests become
+    /// ready one by one, each in time for the next slot. Then all of them count.
+    fn sent_after(
+        &mut self,
+        ready: Instant,
+        now: Instant,
+        ahead: impl Fn(&Turns, Option<Instant>) -> Ahead,
+    ) -> Instant {
+        let mut estimate = ready.max(now);
         for _ in 0..MOST_ROUNDS {
-            let ahead = self.turns.ahead_of(caller, urgency, Some(estimate));
-            let sooner = plan.after(&ahead, ready);
-            if sooner >= estimate {
-                break;
+            let ahead = ahead(&self.turns, Some(estimate));
+            let sent = self.plan(now, ahead.count()).after(ahead, ready);
+            if sent <= estimate {
+                return estimate;
             }
-            estimate = sooner;
+            estimate = sent;
         }
-        estimate
+        let everyone = ahead(&self.turns, None);
+        self.plan(now, everyone.count()).after(everyone, ready)
     }
 
     /// When each request in the line is sent at the latest, in the order of their turns.
@@ -260,17 +269,39 @@ impl Account {
 
     /// When a new request that lets all others go first is sent at the latest.
     pub fn leaves_last(&mut self, now: Instant) -> Instant {
-        let everyone = self.turns.everyone();
-        self.plan(now, everyone.count()).after(&everyone, now)
+        self.sent_after(now, now, Turns::everyone)
     }
 
     /// When a request of the line is sent at the latest, of one peer alone if one is given. `None`
     /// if none waits.
     pub fn next_departure(&mut self, peer: Option<IpAddr>, now: Instant) -> Option<Instant> {
-        let ready = self.turns.first_ready(peer, now)?;
-        // A peer's turn comes after one turn of each other peer.
-        let turn = peer.map_or(0, |_| self.turns.peers().saturating_sub(1));
-        Some(self.leaves_at(turn, now).max(ready))
+        self.departures(peer, 1, now).first().copied()
+    }
+
+    /// When the next `most` requests of the line are sent at the latest, of one peer alone if one
+    /// is given. Fewer if not as many wait.
+    pub fn departures(&mut self, peer: Option<IpAddr>, most: usize, now: Instant) -> Vec<Instant> {
+        let turns = &self.turns;
+        let ready = (0..most).map_while(|others| turns.ready_at(others, peer, now));
+        let ready: Vec<Instant> = ready.collect();
+        // Each turn of a peer comes after one turn of each other peer.
+        let (round, others) = match peer {
+            Some(_) => (turns.peers(), turns.len().saturating_sub(1)),
+            None => (1, usize::MAX),
+        };
+        let ahead = |turn: usize| ((turn + 1) * round).saturating_sub(1).min(others);
+        let plan = self.plan(now, ahead(ready.len().saturating_sub(1)));
+        let ready = ready.into_iter().enumerate();
+        ready
+            .map(|(turn, ready)| {
+                // Who is blocked may use its slot just before this one is ready.
+                let ahead = Ahead {
+                    ready: 0,
+                    blocked: ahead(turn),
+                };
+                plan.after(ahead, ready)
+            })
+            .collect()
     }
 
     /// A forecast for requests with up to `ahead` others before them.
@@ -327,29 +358,16 @@ impl SlotForecast {
         first + self.round.saturating_mul(rounds)
     }
 
-    /// When a request that is ready at `ready` is sent, after those `ahead` that are ready before
-    /// it could be sent.
-    fn after(&self, ahead: &Ahead, ready: Instant) -> Instant {
-        let first = self.leaves_at(ahead.ready).max(ready);
-        if ahead.blocked.first().is_none_or(|at| *at > first) {
-            return first;
-        }
-        // Each blocked request takes one slot, so no more slots than that matter.
-        let slots = self.slots.clamp(1, ahead.blocked.len() + 1);
-        // Of those, the one that is free first goes to the next request, as in the real line.
-        let mut free: BinaryHeap<Reverse<Instant>> = (ahead.ready..ahead.ready + slots)
-            .map(|used| Reverse(self.leaves_at(used)))
-            .collect();
-        for blocked in &ahead.blocked {
-            let Some(mut next) = free.peek_mut() else {
-                break;
-            };
-            if *blocked > next.0.max(ready) {
-                break;
-            }
-            next.0 = next.0.max(*blocked) + self.round;
-        }
-        free.peek().map_or(first, |next| next.0.max(ready))
+    /// When a request that is ready at `ready` is sent at the latest, if all of those `ahead` go
+    /// before it, whenever the blocked ones are ready.
+    ///
+    /// While the request is ready and waits, every slot is used as soon as it is free. Those that
+    /// are ready now begin with that now. The blocked ones may use their slots just before `ready`,
+    /// so that each of these is occupied for a whole round from then on.
+    fn after(&self, ahead: Ahead, ready: Instant) -> Instant {
+        let rounds = u32::try_from(ahead.blocked / self.slots.max(1)).unwrap_or(u32::MAX);
+        let behind_blocked = ready + self.round.saturating_mul(rounds);
+        self.leaves_at(ahead.count()).max(behind_blocked)
     }
 }
 

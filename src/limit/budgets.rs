@@ -8,6 +8,7 @@
 //! - `admission`: a request joins a line, or is refused; `opening`: the first one opens the budget.
 //! - `driver`: serves the lines as slots are returned.
 //! - `outlook`: when requests would be sent, for those that ask before they join.
+//! - `load`: how many requests wait, in which lines, and the bytes of their bodies.
 //! - `snapshot`: copies for operators.
 //!
 //! A 429 is not waited out here: see [`ticket`](super::ticket).
@@ -20,8 +21,9 @@ use crate::limit::turns::LinePosition;
 use crate::route::policy::BudgetSpec;
 use crate::swap::Swap;
 use foldhash::HashMap;
+use load::LineLoad;
 use parking_lot::Mutex;
-use state::{BudgetsState, LineLoad, OpenBudget};
+use state::{BudgetsState, OpenBudget};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -30,6 +32,7 @@ use tokio::sync::{Notify, oneshot};
 
 mod admission;
 mod driver;
+mod load;
 mod opening;
 mod outlook;
 mod request;
@@ -38,11 +41,12 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub(super) use request::AccountKey;
 pub use request::{
     AccountState, Admission, BudgetBounds, BudgetRefusal, BudgetRequest, BudgetStatus, LineBounds,
     MOST_ACCOUNTS, QueueHead, Readiness,
 };
-pub(super) use state::{AccountKey, Grant, Waiter};
+pub(super) use state::{Grant, Waiter};
 
 /// All budgets. Cheap to clone.
 #[derive(Clone, Debug)]

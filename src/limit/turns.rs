@@ -9,14 +9,15 @@
 //!
 //! Invariant: a peer is in the ring of peers exactly if one of its callers is in the peer's own
 //! ring, and a caller is in that exactly if one of its requests is ready. Every change to a line
-//! goes through `Turns::change`, which keeps the rings and the sizes. So a turn takes a time that
-//! is logarithmic in the length of the line. What is ahead of a request is known from the sizes,
-//! without a look at each caller, except for callers with a blocked request. This module knows
-//! neither slots nor time limits.
+//! goes through `Turns::change`, which keeps the rings, the sizes and the expected times. So a turn
+//! takes a time that is logarithmic in the length of the line. What is ahead of a request is known
+//! from the sizes and times, without a look at each caller. This module knows neither slots nor
+//! time limits.
 
 pub use caller::{Caller, CallerShare, LinePosition, Urgency};
-pub use line::Ahead;
+pub use sizes::Ahead;
 
+use expected::{BlockedChange, ExpectedTimes};
 use foldhash::HashMap;
 use line::CallerLine;
 use sizes::{LineSize, Sizes};
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 mod caller;
+mod expected;
 mod line;
 mod sizes;
 
@@ -36,9 +38,11 @@ struct PeerLine {
     /// The names with a request that is ready. The next turn is that of the first.
     ring: Ring<Option<Arc<str>>>,
     /// The sizes of the lines in `names`.
-    sizes: Sizes<Option<Arc<str>>>,
+    sizes: Sizes,
     /// The number of requests under all names.
     size: LineSize,
+    /// When the blocked requests under all names are expected to be ready.
+    expected: ExpectedTimes,
     /// The place in the ring of the peers.
     turn: Option<u64>,
 }
@@ -69,7 +73,9 @@ pub struct Turns {
     /// The peers with a request that is ready. The next turn is that of the first.
     ring: Ring<IpAddr>,
     /// The sizes of the lines in `peers`.
-    sizes: Sizes<IpAddr>,
+    sizes: Sizes,
+    /// When all blocked requests are expected to be ready.
+    expected: ExpectedTimes,
     /// The caller and the urgency of each request, by which it is found in the maps above.
     callers: HashMap<LinePosition, (Caller, Urgency)>,
 }
@@ -161,9 +167,7 @@ impl Turns {
         expected: Instant,
     ) {
         // Not in the rings yet: only a ready request has a turn.
-        self.change(&caller, |line| {
-            line.blocked.insert(place, (expected, urgency));
-        });
+        self.change(&caller, |line| line.join(place, urgency, expected));
         self.callers.insert(place, (caller, urgency));
     }
 
@@ -199,16 +203,17 @@ impl Turns {
     }
 
     /// Changes the line of a caller, and keeps what is known of all lines.
-    fn change(&mut self, caller: &Caller, change: impl FnOnce(&mut CallerLine)) {
+    fn change(&mut self, caller: &Caller, change: impl FnOnce(&mut CallerLine) -> BlockedChange) {
         // A peer without requests is forgotten below, which bounds the table by the line.
         let peer = self.peers.entry(caller.peer).or_default();
         let before = peer.size;
-        peer.change(&caller.name, change);
+        let blocked = peer.change(&caller.name, change);
         let after = peer.size;
         set_turn(&mut self.ring, &mut peer.turn, after.ready > 0, || {
             caller.peer
         });
-        self.sizes.change(&caller.peer, before, after);
+        self.sizes.change(before, after);
+        self.expected.change(blocked);
         if after.total() == 0 {
             self.peers.remove(&caller.peer);
         }
@@ -220,57 +225,52 @@ impl Turns {
     pub fn ahead_of(&self, caller: &Caller, urgency: Urgency, until: Option<Instant>) -> Ahead {
         // Within the caller by urgency. Between names and between peers one turn each, so that each
         // other one goes at most as often as this one, the new request included.
+        // Of the blocked ones no more than the turns of their lines allow, and no more than are
+        // expected in time: two bounds, of which the lower one counts.
         let mut ahead = Ahead::default();
-        let mut own = LineSize::default();
+        let (mut own, mut own_blocked) = (LineSize::default(), 0);
         if let Some(peer) = self.peers.get(&caller.peer) {
             own = peer.size;
+            own_blocked = peer.expected.by(until);
             let mine = peer.names.get(&caller.name);
             if let Some(mine) = mine {
                 ahead = mine.before(urgency, until);
             }
-            // Of the other names: those without blocked requests by their sizes, then the rest.
-            let turns = ahead.count() + 1;
+            let mine_blocked = mine.map_or(0, |mine| mine.blocked_by(until));
             let mine = mine.map(CallerLine::size).unwrap_or_default();
-            ahead.ready += peer.sizes.ready(turns, mine);
-            let names = peer.sizes.blocked(&caller.name);
-            let names = names.filter_map(|name| peer.names.get(name));
-            ahead.join(names.map(|names| names.by(until).first(turns)));
+            let mut names = peer.sizes.first(ahead.count() + 1, mine);
+            names.blocked = names.blocked.min(own_blocked - mine_blocked);
+            ahead += names;
         }
         // Of the other peers in the same way.
-        let turns = ahead.count() + 1;
-        ahead.ready += self.sizes.ready(turns, own);
-        let peers = self.sizes.blocked(&caller.peer);
-        let peers = peers.filter_map(|peer| self.peers.get(peer));
-        ahead.join(peers.map(|peer| peer.by(until).first(turns)));
+        let mut peers = self.sizes.first(ahead.count() + 1, own);
+        peers.blocked = peers.blocked.min(self.expected.by(until) - own_blocked);
+        ahead += peers;
         ahead
     }
 
-    /// All waiting requests, as for a new one that lets all others go first.
-    pub fn everyone(&self) -> Ahead {
-        let mut all = Ahead {
-            ready: self.sizes.ready(usize::MAX, LineSize::default()),
-            blocked: Vec::new(),
-        };
-        let peers = self.sizes.all_blocked();
-        let peers = peers.filter_map(|peer| self.peers.get(peer));
-        all.join(peers.map(|peer| peer.by(None)));
-        all
+    /// All waiting requests, as for a new one that lets all others go first. With `until`, only
+    /// those that are expected to be ready by then.
+    pub fn everyone(&self, until: Option<Instant>) -> Ahead {
+        Ahead {
+            ready: self.len() - self.expected.len(),
+            blocked: self.expected.by(until),
+        }
     }
 
-    /// When the first request is expected to be ready, of one peer alone if one is given. `now` if
-    /// one is ready, `None` if none waits.
-    pub fn first_ready(&self, peer: Option<IpAddr>, now: Instant) -> Option<Instant> {
-        let first = |peer: &PeerLine| match peer.ring.is_empty() {
-            false => now,
-            true => {
-                let blocked = peer.by(None).blocked;
-                blocked.first().map_or(now, |at| *at.max(&now))
+    /// When `others` requests and one more are expected to be ready, of one peer alone if one is
+    /// given. `None` if fewer wait.
+    pub fn ready_at(&self, others: usize, peer: Option<IpAddr>, now: Instant) -> Option<Instant> {
+        let (ready, expected) = match peer {
+            Some(peer) => {
+                let peer = self.peers.get(&peer)?;
+                (peer.size.ready, &peer.expected)
             }
+            None => (self.len() - self.expected.len(), &self.expected),
         };
-        match peer {
-            Some(peer) => self.peers.get(&peer).map(first),
-            None if self.has_ready() => Some(now),
-            None => self.peers.values().map(first).min(),
+        match others.checked_sub(ready) {
+            None => Some(now),
+            Some(blocked) => expected.nth(blocked).map(|at| at.max(now)),
         }
     }
 
@@ -281,7 +281,7 @@ impl Turns {
         let mut expected = HashMap::default();
         for names in self.peers.values().flat_map(|peer| peer.names.values()) {
             let blocked = names.blocked.iter();
-            expected.extend(blocked.map(|(place, (at, _))| (*place, *at)));
+            expected.extend(blocked.map(|(place, at)| (*place, *at)));
         }
         // From the present turn on. Requests that are not ready come after, as they arrived.
         let mut copy = self.clone();
@@ -298,33 +298,27 @@ impl Turns {
 
 impl PeerLine {
     /// Changes the line of a caller, and keeps what is known of all lines of the peer.
-    fn change(&mut self, name: &Option<Arc<str>>, change: impl FnOnce(&mut CallerLine)) {
+    fn change(
+        &mut self,
+        name: &Option<Arc<str>>,
+        change: impl FnOnce(&mut CallerLine) -> BlockedChange,
+    ) -> BlockedChange {
         // The ring and the sizes follow what has changed, whatever it was.
         let line = self.names.entry(name.clone()).or_default();
         let before = line.size();
-        change(line);
+        let blocked = change(line);
         let after = line.size();
         set_turn(&mut self.ring, &mut line.turn, after.ready > 0, || {
             name.clone()
         });
-        self.sizes.change(name, before, after);
+        self.sizes.change(before, after);
+        self.expected.change(blocked);
         self.size.ready = self.size.ready + after.ready - before.ready;
         self.size.blocked = self.size.blocked + after.blocked - before.blocked;
         if after.total() == 0 {
             self.names.remove(name);
         }
-    }
-
-    /// The requests that are ready, or expected to be at `until`.
-    fn by(&self, until: Option<Instant>) -> Ahead {
-        let mut all = Ahead {
-            ready: self.sizes.ready(usize::MAX, LineSize::default()),
-            blocked: Vec::new(),
-        };
-        let names = self.sizes.all_blocked();
-        let names = names.filter_map(|name| self.names.get(name));
-        all.join(names.map(|names| names.by(until)));
-        all
+        blocked
     }
 }
 
@@ -519,41 +513,70 @@ mod tests {
         turns.ready(2);
         let ahead = |until| turns.ahead_of(&caller(1, None), USUAL, until);
         assert_eq!(ahead(None).ready, 1);
-        assert_eq!(
-            ahead(None).blocked,
-            [start, start + second, start + second * 3]
-        );
-        assert_eq!(ahead(Some(start)).blocked, [start]);
+        assert_eq!(ahead(None).blocked, 3);
+        assert_eq!(ahead(Some(start)).blocked, 1);
+        assert_eq!(ahead(Some(start + second * 2)).blocked, 2);
         let other = turns.ahead_of(&caller(2, None), USUAL, None);
-        assert_eq!((other.ready, other.blocked.len()), (1, 0), "one turn");
+        assert_eq!((other.ready, other.blocked), (1, 0), "one turn");
         assert_eq!(
-            turns.first_ready(None, start + second),
-            Some(start + second)
+            turns.ready_at(0, None, start + second),
+            Some(start + second),
+            "one is ready"
         );
-        assert_eq!(turns.first_ready(Some(caller(2, None).peer), start), None);
+        let of_peer = |others| turns.ready_at(others, Some(caller(1, None).peer), start);
+        let expected = [0, 0, 1, 3].map(|after| Some(start + second * after));
+        assert_eq!([0, 1, 2, 3].map(of_peer), expected);
+        assert_eq!(of_peer(4), None);
+        assert_eq!(turns.ready_at(0, Some(caller(2, None).peer), start), None);
     }
 
-    /// What is ahead of a new request, found by a look at every line.
+    /// What is ahead of a new request, found by a look at every request.
     fn ahead_by_looking(
         turns: &Turns,
         caller: &Caller,
         urgency: Urgency,
         until: Option<Instant>,
     ) -> Ahead {
+        // The requests of a caller with these urgencies, `most` of them at most.
+        let those = |of: &Caller, which: &dyn Fn(Urgency) -> bool, most: usize| {
+            let all = turns.callers.iter();
+            let all = all.filter(|(_, (by, of_it))| by == of && which(*of_it));
+            let line = &turns.peers[&of.peer].names[&of.name];
+            let (mut ready, mut blocked) = (0, 0);
+            for (place, _) in all {
+                match line.blocked.get(place) {
+                    None => ready += 1,
+                    Some(at) => blocked += usize::from(until.is_none_or(|until| *at <= until)),
+                }
+            }
+            ready = ready.min(most);
+            blocked = blocked.min(most - ready);
+            Ahead { ready, blocked }
+        };
+        let mut callers: Vec<Caller> = turns.callers.values().map(|(by, _)| by.clone()).collect();
+        callers.sort_unstable_by(|a, b| (a.peer, &a.name).cmp(&(b.peer, &b.name)));
+        callers.dedup();
         let mut ahead = Ahead::default();
-        let own = turns.peers.get(&caller.peer).map(|peer| &peer.names);
-        if let Some(mine) = own.and_then(|names| names.get(&caller.name)) {
-            ahead = mine.before(urgency, until);
+        if callers.contains(caller) {
+            ahead = those(caller, &|of| of <= urgency, usize::MAX);
+            let oldest = (ahead.count() + 1).div_ceil(OLDEST_EVERY - 1);
+            ahead += those(caller, &|of| of > urgency, oldest);
         }
         let each = ahead.count() + 1;
-        let names = own.into_iter().flatten();
-        let names = names.filter(|(name, _)| **name != caller.name);
-        ahead.join(names.map(|(_, line)| line.by(until).first(each)));
+        let names = callers.iter().filter(|other| other.peer == caller.peer);
+        for other in names.filter(|other| *other != caller) {
+            ahead += those(other, &|_| true, each);
+        }
         let each = ahead.count() + 1;
-        for (_, peer) in turns.peers.iter().filter(|(of, _)| **of != caller.peer) {
+        let peers: BTreeSet<IpAddr> = turns.peers.keys().copied().collect();
+        for peer in peers.into_iter().filter(|peer| *peer != caller.peer) {
             let mut all = Ahead::default();
-            all.join(peer.names.values().map(|line| line.by(until)));
-            ahead.join([all.first(each)]);
+            for other in callers.iter().filter(|other| other.peer == peer) {
+                all += those(other, &|_| true, usize::MAX);
+            }
+            let ready = all.ready.min(each);
+            let blocked = all.blocked.min(each - ready);
+            ahead += Ahead { ready, blocked };
         }
         ahead
     }
@@ -566,17 +589,18 @@ mod tests {
             turns.join(place, Caller { peer, name: None }, USUAL, now());
             turns.ready(place);
         }
-        assert_eq!(turns.sizes.entries(), 1, "500 peers with 2 requests each");
+        assert_eq!(turns.sizes.entries(), 2, "500 peers with 2 requests each");
         assert_eq!(turns.ahead_of(&caller(1, None), USUAL, None).ready, 500);
-        assert_eq!(turns.everyone().ready, 1_000);
+        assert_eq!(turns.everyone(None).ready, 1_000);
         while turns.pop().is_some() {
-            assert!(turns.sizes.entries() <= 2);
+            assert!(turns.sizes.entries() <= 4);
         }
         assert_eq!(turns.sizes.entries(), 0);
     }
 
     proptest! {
-        /// What is known of the sizes of the lines is what a look at each of them shows.
+        /// What is known of the sizes of the lines is what a look at each of them shows. With a
+        /// limit in time it is an upper bound of that.
         #[test]
         fn what_is_ahead_is_known_without_a_look_at_each_line(
             steps in prop::collection::vec((0u8..4, 0u8..4, 0u8..3, 0u64..200), 1..100)
@@ -596,15 +620,20 @@ mod tests {
                         turns.leave(pick % (place + 1));
                     }
                 }
-                for until in [None, Some(at(pick))] {
-                    let ahead = turns.ahead_of(&who, urgency, until);
-                    prop_assert_eq!(ahead, ahead_by_looking(&turns, &who, urgency, until));
-                }
-                let mut all = Ahead::default();
+                let all = turns.ahead_of(&who, urgency, None);
+                prop_assert_eq!(all, ahead_by_looking(&turns, &who, urgency, None));
+                let until = Some(at(pick));
+                let ahead = turns.ahead_of(&who, urgency, until);
+                let looked = ahead_by_looking(&turns, &who, urgency, until);
+                prop_assert!(looked.ready <= ahead.ready && looked.count() <= ahead.count());
+                prop_assert!(ahead.ready <= all.ready && ahead.count() <= all.count());
                 let lines = turns.peers.values().flat_map(|peer| peer.names.values());
-                all.join(lines.map(|line| line.by(None)));
-                prop_assert_eq!(turns.everyone(), all);
-                prop_assert!(turns.sizes.entries() <= turns.peers.len());
+                let blocked = lines.flat_map(|line| line.blocked.values());
+                let blocked = blocked.filter(|at| until.is_none_or(|until| **at <= until));
+                let everyone = turns.everyone(until);
+                prop_assert_eq!(everyone.blocked, blocked.count());
+                prop_assert_eq!(everyone.ready, turns.everyone(None).count() - turns.expected.len());
+                prop_assert!(turns.sizes.entries() <= 2 * turns.peers.len());
             }
         }
 

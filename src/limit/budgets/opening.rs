@@ -4,8 +4,8 @@
 //! earlier process recorded in the ledger, or, without a ledger, with one attempt at a time.
 
 use super::Budgets;
-use super::request::{BudgetRefusal, BudgetRequest, MOST_ACCOUNTS};
-use super::state::{AccountKey, BudgetsState, OpenBudget};
+use super::request::{AccountKey, BudgetRefusal, BudgetRequest, MOST_ACCOUNTS};
+use super::state::{BudgetsState, OpenBudget};
 use crate::limit::account::Account;
 use crate::limit::window::Window;
 use crate::route::policy::{BudgetSpec, Effect, Rate};

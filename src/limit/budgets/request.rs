@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// refused.
 pub const MOST_ACCOUNTS: usize = 20_000;
 
+/// The credential and the name of a budget.
+pub(in crate::limit) type AccountKey = (Credential, Arc<str>);
+
 /// The bounds of the lines, and how budgets begin.
 #[derive(Clone, Debug)]
 pub struct BudgetBounds {

@@ -3,8 +3,8 @@
 //! Requests wait for the one lock of the budgets, so it is held for a few budgets at a time. The
 //! copy of one budget is consistent; two budgets may be from different moments.
 
-use super::state::{AccountKey, BudgetsState};
-use super::{AccountState, Budgets, QueueHead};
+use super::state::BudgetsState;
+use super::{AccountKey, AccountState, Budgets, QueueHead};
 use crate::credential::Credential;
 use std::collections::BTreeSet;
 use std::time::Instant;

@@ -1,8 +1,8 @@
 //! The state behind the one lock of the budgets: the open ones, their lines, and the load that all
 //! lines make together.
 
-use super::request::{BudgetRefusal, BudgetStatus};
-use crate::credential::Credential;
+use super::load::{LOOKED_AT, LineLoad};
+use super::request::{AccountKey, BudgetRefusal, BudgetStatus};
 use crate::limit::account::Account;
 use crate::limit::ledger::{AccountId, LEARNED_FOR, Ledger, MOST_LEARNED, PastUsage};
 use crate::limit::ticket::Permit;
@@ -79,64 +79,6 @@ pub(in crate::limit) struct Waiting {
     pub(super) grant: oneshot::Sender<Grant>,
 }
 
-/// Requests in lines, and the bytes of their bodies.
-#[derive(Debug, Default)]
-pub(super) struct LineLoad {
-    pub(super) requests: usize,
-    pub(super) bytes: usize,
-    /// The number of the requests in each line. No line without any.
-    pub(super) lines: HashMap<AccountKey, usize>,
-}
-
-/// The number of lines in which a time to come back is looked for, if there are more: a refusal
-/// must not cost more than what it refuses. The earliest time found in some lines is an upper bound
-/// of the earliest of all.
-const LOOKED_AT: usize = 32;
-
-impl LineLoad {
-    /// Adds a request with a body of so many bytes.
-    fn add(&mut self, line: &AccountKey, bytes: usize) {
-        self.requests += 1;
-        self.bytes += bytes;
-        *self.lines.entry(line.clone()).or_default() += 1;
-    }
-
-    /// Subtracts a request with a body of so many bytes.
-    fn remove(&mut self, line: &AccountKey, bytes: usize) {
-        self.requests = self.requests.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(bytes);
-        // A line without requests is forgotten, which bounds the table by the requests.
-        if let Some(count) = self.lines.get_mut(line) {
-            *count -= 1;
-            if *count == 0 {
-                self.lines.remove(line);
-            }
-        }
-    }
-
-    /// Returns the lines, first those with the earliest instants in `wakes`: their requests are
-    /// likely to leave first. The others follow in no order. Each line comes once.
-    fn soonest_first<'s>(
-        &'s self,
-        wakes: &'s BTreeSet<(Instant, AccountKey)>,
-    ) -> impl Iterator<Item = &'s AccountKey> {
-        let soonest = wakes.iter().take(LOOKED_AT).map(|(_, line)| line);
-        let soonest: Vec<_> = soonest
-            .filter(|line| self.lines.contains_key(*line))
-            .collect();
-        // At most `LOOKED_AT` to compare with.
-        let is_other = {
-            let soonest = soonest.clone();
-            move |line: &&AccountKey| !soonest.contains(line)
-        };
-        soonest
-            .into_iter()
-            .chain(self.lines.keys().filter(is_other))
-    }
-}
-
-/// The credential and the name of a budget.
-pub(in crate::limit) type AccountKey = (Credential, Arc<str>);
 /// What a ticket gets.
 pub(in crate::limit) type Grant = Result<Permit, BudgetRefusal>;
 
@@ -258,7 +200,8 @@ impl BudgetsState {
     }
 
     /// When the requests that have left their lines by then had `bytes` together, of one peer alone
-    /// if one is given. Takes a time that is proportional to the lines that are looked at.
+    /// if one is given: an upper bound. Takes a time that is proportional to the requests that have
+    /// to leave for that, and to the lines that are looked at.
     pub(super) fn freed(
         &mut self,
         bytes: usize,
@@ -269,32 +212,20 @@ impl BudgetsState {
             Some(peer) => self.peers.get(&peer)?,
             None => &self.load,
         };
-        let (mut releases, mut found): (Vec<(Instant, usize)>, _) = (Vec::new(), 0);
+        // Whichever leave: the smallest ones have as much.
+        let enough = load.requests_with(bytes);
+        let mut departures = Vec::new();
         for (looked_at, line) in load.soonest_first(&self.wakes).enumerate() {
-            if looked_at >= 2 * LOOKED_AT && found >= bytes {
+            if looked_at >= 2 * LOOKED_AT && departures.len() >= enough {
                 break;
             }
-            let Some(open) = self.accounts.get_mut(line) else {
-                continue;
-            };
-            // Bytes are returned when their request is sent.
-            for (place, at) in open.account.schedule(now) {
-                let waiting = open.waiting.get(&place);
-                let counted = waiting
-                    .filter(|waiting| peer.is_none_or(|peer| waiting.waiter.caller.peer == peer));
-                let released = counted.map(|waiting| (at, waiting.waiter.bytes));
-                found += released.map_or(0, |(_, bytes)| bytes);
-                releases.extend(released);
+            if let Some(open) = self.accounts.get_mut(line) {
+                departures.extend(open.account.departures(peer, enough, now));
             }
         }
-        // The first instant by which the sum is large enough.
-        releases.sort_unstable();
-        let mut sum = 0;
-        let enough = releases.into_iter().find(|(_, released)| {
-            sum += released;
-            sum >= bytes
-        });
-        enough.map(|(at, _)| at)
+        departures.sort_unstable();
+        let last = enough.min(departures.len()).checked_sub(1)?;
+        Some(departures[last])
     }
 
     /// Removes a request from its line.

@@ -1,7 +1,8 @@
 //! Pure. The waiting requests of one caller, and how many of them are ahead of a new one.
 
 use super::caller::{LinePosition, Urgency};
-use super::sizes::LineSize;
+use super::expected::{BlockedChange, ExpectedTimes};
+use super::sizes::{Ahead, LineSize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -18,7 +19,11 @@ pub(super) struct CallerLine {
     /// The number of the same requests, by urgency.
     urgencies: [usize; 8],
     /// The other requests, and when each is expected to be ready.
-    pub(super) blocked: BTreeMap<LinePosition, (Instant, Urgency)>,
+    pub(super) blocked: BTreeMap<LinePosition, Instant>,
+    /// The number of the blocked requests, by urgency.
+    blocked_urgencies: [usize; 8],
+    /// When the blocked requests are expected.
+    expected: ExpectedTimes,
     /// The turns since one was for the request that had waited longest.
     turns: usize,
     /// The place in the ring of the peer's callers.
@@ -38,22 +43,49 @@ impl CallerLine {
         self.urgent.first().map(|(_, place)| *place)
     }
 
+    /// Adds a blocked request.
+    pub(super) fn join(
+        &mut self,
+        place: LinePosition,
+        urgency: Urgency,
+        at: Instant,
+    ) -> BlockedChange {
+        self.blocked.insert(place, at);
+        self.blocked_urgencies[usize::from(urgency.0)] += 1;
+        self.note(BlockedChange::Blocked(at))
+    }
+
     /// Makes a blocked request ready.
-    pub(super) fn ready(&mut self, place: LinePosition, urgency: Urgency) {
-        if self.blocked.remove(&place).is_some() {
-            self.ready.insert(place);
-            self.urgent.insert((urgency, place));
-            self.urgencies[usize::from(urgency.0)] += 1;
-        }
+    pub(super) fn ready(&mut self, place: LinePosition, urgency: Urgency) -> BlockedChange {
+        let Some(change) = self.unblock(place, urgency) else {
+            return BlockedChange::Nothing;
+        };
+        self.ready.insert(place);
+        self.urgent.insert((urgency, place));
+        self.urgencies[usize::from(urgency.0)] += 1;
+        change
     }
 
     /// Removes a request.
-    pub(super) fn remove(&mut self, place: LinePosition, urgency: Urgency) {
-        self.blocked.remove(&place);
+    pub(super) fn remove(&mut self, place: LinePosition, urgency: Urgency) -> BlockedChange {
         self.urgent.remove(&(urgency, place));
         if self.ready.remove(&place) {
             self.urgencies[usize::from(urgency.0)] -= 1;
         }
+        let unblocked = self.unblock(place, urgency);
+        unblocked.unwrap_or(BlockedChange::Nothing)
+    }
+
+    /// Removes a blocked request. `None` if there is none at this position.
+    fn unblock(&mut self, place: LinePosition, urgency: Urgency) -> Option<BlockedChange> {
+        let at = self.blocked.remove(&place)?;
+        self.blocked_urgencies[usize::from(urgency.0)] -= 1;
+        Some(self.note(BlockedChange::Unblocked(at)))
+    }
+
+    fn note(&mut self, change: BlockedChange) -> BlockedChange {
+        self.expected.change(change);
+        change
     }
 
     pub(super) fn size(&self) -> LineSize {
@@ -69,23 +101,23 @@ impl CallerLine {
         self.ready.first().into_iter().chain(blocked).min().copied()
     }
 
-    /// The requests that are ready, or expected to be at `until`.
-    pub(super) fn by(&self, until: Option<Instant>) -> Ahead {
-        self.those(until, |_| true)
+    /// The number of the blocked requests that are expected at `until`, or of all.
+    pub(super) fn blocked_by(&self, until: Option<Instant>) -> usize {
+        self.expected.by(until)
     }
 
-    /// The same, of the urgencies that `which` selects.
-    /// A request that is ready later than `until` cannot go before one that is sent by then.
+    /// The requests of the urgencies that `which` selects: an upper bound. A request that is ready
+    /// later than `until` cannot go before one that is sent by then.
     fn those(&self, until: Option<Instant>, which: impl Fn(Urgency) -> bool) -> Ahead {
-        let of_each = (0..).map(Urgency).zip(self.urgencies);
-        let ready = of_each.filter(|(of, _)| which(*of)).map(|(_, n)| n).sum();
-        let blocked = self.blocked.values();
-        let mut blocked: Vec<Instant> = blocked
-            .filter(|(at, of)| which(*of) && until.is_none_or(|until| *at <= until))
-            .map(|(at, _)| *at)
-            .collect();
-        blocked.sort_unstable();
-        Ahead { ready, blocked }
+        let count = |of_each: &[usize; 8]| {
+            let of_each = (0..).map(Urgency).zip(of_each);
+            of_each.filter(|(of, _)| which(*of)).map(|(_, n)| n).sum()
+        };
+        let blocked: usize = count(&self.blocked_urgencies);
+        Ahead {
+            ready: count(&self.urgencies),
+            blocked: blocked.min(self.blocked_by(until)),
+        }
     }
 
     /// The requests that may go before a new one of the same caller: an upper bound.
@@ -93,40 +125,8 @@ impl CallerLine {
         let mut ahead = self.those(until, |of| of <= newcomer);
         // Of each `OLDEST_EVERY` turns one may be for somebody less urgent, the next one first.
         let oldest = (ahead.count() + 1).div_ceil(OLDEST_EVERY - 1);
-        ahead.join([self.those(until, |of| of > newcomer).first(oldest)]);
+        ahead += self.those(until, |of| of > newcomer).first(oldest);
+        ahead.blocked = ahead.blocked.min(self.blocked_by(until));
         ahead
-    }
-}
-
-/// The requests that may go before a new one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ahead {
-    /// The number of those that are ready.
-    pub ready: usize,
-    /// When each of the others is expected to be ready, the soonest first.
-    pub blocked: Vec<Instant>,
-}
-
-impl Ahead {
-    /// The number of all of them.
-    pub fn count(&self) -> usize {
-        self.ready + self.blocked.len()
-    }
-
-    /// The `most` of them that can go soonest.
-    /// Ready requests count as sooner than all others.
-    pub(super) fn first(mut self, most: usize) -> Self {
-        self.ready = self.ready.min(most);
-        self.blocked.truncate(most - self.ready);
-        self
-    }
-
-    /// Adds others. The list of times stays sorted.
-    pub(super) fn join(&mut self, others: impl IntoIterator<Item = Self>) {
-        for other in others {
-            self.ready += other.ready;
-            self.blocked.extend(other.blocked);
-        }
-        self.blocked.sort_unstable();
     }
 }

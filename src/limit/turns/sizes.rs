@@ -1,12 +1,10 @@
 //! Pure. How many requests a number of lines have, counted without a look at each line.
 //!
-//! A request that is blocked has a time of its own, so a line with one has to be looked at. Of the
-//! other lines only the number of requests matters, and few sizes are different: lines with N
+//! Of a line only the number of requests matters, and few sizes are different: lines with N
 //! requests in all have at most √(2N) sizes.
 
-use foldhash::HashSet;
 use std::collections::BTreeMap;
-use std::hash::Hash;
+use std::ops::AddAssign;
 
 /// The number of requests in a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,80 +13,111 @@ pub(super) struct LineSize {
     pub(super) blocked: usize,
 }
 
-/// The sizes of the lines of several callers.
-#[derive(Clone, Debug)]
-pub(super) struct Sizes<K> {
-    /// The number of lines by their size, of those without blocked requests.
-    ready: BTreeMap<usize, usize>,
-    /// The lines with blocked requests.
-    blocked: HashSet<K>,
+/// The requests that may go before a new one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// The number of those that are ready.
+    pub ready: usize,
+    /// The number of the others.
+    pub blocked: usize,
 }
+
+impl Ahead {
+    /// The number of all of them.
+    pub fn count(self) -> usize {
+        self.ready + self.blocked
+    }
+
+    /// The `most` of them that can go soonest. Ready requests count as sooner than all others.
+    pub(super) fn first(self, most: usize) -> Self {
+        let ready = self.ready.min(most);
+        Self {
+            ready,
+            blocked: self.blocked.min(most - ready),
+        }
+    }
+}
+
+impl AddAssign for Ahead {
+    fn add_assign(&mut self, others: Self) {
+        self.ready += others.ready;
+        self.blocked += others.blocked;
+    }
+}
+
+/// The sizes of the lines of several callers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sizes {
+    /// The number of lines by the number of their ready requests.
+    ready: Counts,
+    /// The number of lines by the number of all of their requests.
+    total: Counts,
+}
+
+/// The number of lines by their size. Empty lines are left out.
+#[derive(Clone, Debug, Default)]
+struct Counts(BTreeMap<usize, usize>);
 
 impl LineSize {
     /// The number of all requests.
     pub(super) fn total(self) -> usize {
         self.ready + self.blocked
     }
-}
 
-impl<K> Default for Sizes<K> {
-    fn default() -> Self {
-        Self {
-            ready: BTreeMap::new(),
-            blocked: HashSet::default(),
+    /// The number of requests of this line at most, if it has `most` turns. Ready ones go first.
+    fn first(self, most: usize) -> Ahead {
+        let ready = self.ready.min(most);
+        Ahead {
+            ready,
+            blocked: self.total().min(most) - ready,
         }
     }
 }
 
-impl<K: Clone + Eq + Hash> Sizes<K> {
-    /// Notes that a line has another size.
-    pub(super) fn change(&mut self, line: &K, before: LineSize, after: LineSize) {
-        match (before.blocked > 0, after.blocked > 0) {
-            (false, true) => {
-                self.blocked.insert(line.clone());
-            }
-            (true, false) => {
-                self.blocked.remove(line);
-            }
-            _ => {}
+impl Counts {
+    fn change(&mut self, before: usize, after: usize) {
+        if before == after {
+            return;
         }
-        if before.blocked == 0
-            && let Some(count) = self.ready.get_mut(&before.ready)
-        {
+        if let Some(count) = self.0.get_mut(&before) {
             *count -= 1;
             if *count == 0 {
-                self.ready.remove(&before.ready);
+                self.0.remove(&before);
             }
         }
-        if after.blocked == 0 && after.ready > 0 {
-            *self.ready.entry(after.ready).or_default() += 1;
+        if after > 0 {
+            *self.0.entry(after).or_default() += 1;
         }
     }
 
-    /// The number of ready requests in the lines without blocked ones, at most `most` of each, and
-    /// without one line of the size `own`.
-    pub(super) fn ready(&self, most: usize, own: LineSize) -> usize {
-        let sizes = self.ready.iter();
-        let all: usize = sizes.map(|(size, count)| size.min(&most) * count).sum();
-        match own.blocked {
-            0 => all - own.ready.min(most),
-            _ => all,
+    /// The number of requests, at most `most` of each line.
+    fn sum(&self, most: usize) -> usize {
+        let sizes = self.0.iter();
+        sizes.map(|(size, count)| size.min(&most) * count).sum()
+    }
+}
+
+impl Sizes {
+    /// Notes that a line has another size.
+    pub(super) fn change(&mut self, before: LineSize, after: LineSize) {
+        self.ready.change(before.ready, after.ready);
+        self.total.change(before.total(), after.total());
+    }
+
+    /// The requests of all lines but one of the size `own`, at most `most` of each line.
+    pub(super) fn first(&self, most: usize, own: LineSize) -> Ahead {
+        let ready = self.ready.sum(most);
+        let blocked = self.total.sum(most) - ready;
+        let own = own.first(most);
+        Ahead {
+            ready: ready - own.ready,
+            blocked: blocked - own.blocked,
         }
-    }
-
-    /// The lines with blocked requests.
-    pub(super) fn all_blocked(&self) -> impl Iterator<Item = &K> {
-        self.blocked.iter()
-    }
-
-    /// The lines with blocked requests, without one.
-    pub(super) fn blocked<'s>(&'s self, own: &'s K) -> impl Iterator<Item = &'s K> {
-        self.blocked.iter().filter(move |line| *line != own)
     }
 
     /// The number of entries in memory.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
-        self.ready.len() + self.blocked.len()
+        self.ready.0.len() + self.total.0.len()
     }
 }
