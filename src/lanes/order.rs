@@ -90,13 +90,51 @@ impl Keys {
     }
 }
 
+/// Unsettled writes that have an order key, a class or a barrier in common.
+#[derive(Clone, Debug, Default)]
+struct Lane {
+    turns: BTreeSet<Turn>,
+    /// The same writes, by the instants at which they are expected to have settled.
+    expected: BTreeSet<(Instant, Turn)>,
+}
+
+impl Lane {
+    /// Adds a write that is expected to have settled then.
+    fn insert(&mut self, turn: Turn, expected: Instant) {
+        self.turns.insert(turn);
+        self.expected.insert((expected, turn));
+    }
+
+    /// Removes a write. `expected` is the instant that was noted for it last.
+    fn remove(&mut self, turn: Turn, expected: Instant) {
+        self.turns.remove(&turn);
+        self.expected.remove(&(expected, turn));
+    }
+
+    /// Notes another instant for a write.
+    fn expect(&mut self, turn: Turn, before: Instant, now: Instant) {
+        self.expected.remove(&(before, turn));
+        self.expected.insert((now, turn));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.turns.is_empty()
+    }
+
+    /// When the last one is expected to have settled. Not that of the newest write, because the
+    /// lanes of one with an unknown outcome stay closed for longer.
+    fn latest(&self) -> Option<Instant> {
+        self.expected.last().map(|(at, _)| *at)
+    }
+}
+
 /// The unsettled writes that concern one class of order keys.
 #[derive(Clone, Debug, Default)]
 struct Class {
     /// Writes with a key of the class.
-    members: BTreeSet<Turn>,
+    members: Lane,
     /// Writes that are a barrier against the class.
-    barriers: BTreeSet<Turn>,
+    barriers: Lane,
 }
 
 /// An unsettled write.
@@ -119,7 +157,7 @@ pub struct LaneOrder {
     /// All unsettled writes with keys or barriers, in the order of acceptance.
     writes: BTreeMap<Turn, Write>,
     /// The lanes: the writes of each order key.
-    keys: HashMap<OrderKey, BTreeSet<Turn>>,
+    keys: HashMap<OrderKey, Lane>,
     /// The writes of each class, for barriers.
     classes: HashMap<ClassHash, Class>,
 }
@@ -154,15 +192,15 @@ impl LaneOrder {
         let barriers = keys.barriers.iter();
         let barriers = barriers.filter_map(|class| self.classes.get(class));
         let lanes = keys.keys.iter().filter_map(|key| self.keys.get(key));
-        let one_after_the_other = lanes
-            .clone()
-            .map(|lane| now + each.saturating_mul(u32::try_from(lane.len()).unwrap_or(u32::MAX)));
+        let one_after_the_other = lanes.clone().map(|lane| {
+            let writes = u32::try_from(lane.turns.len()).unwrap_or(u32::MAX);
+            now + each.saturating_mul(writes)
+        });
         lanes
             .chain(classes.map(|class| &class.barriers))
             .chain(barriers.map(|class| &class.members))
-            .flatten()
-            .filter_map(|turn| self.writes.get(turn))
-            .map(|write| write.expected.max(now + each))
+            .filter_map(Lane::latest)
+            .map(|latest| latest.max(now + each))
             .chain(one_after_the_other)
             .max()
     }
@@ -196,18 +234,15 @@ impl LaneOrder {
         let classes = keys.classes();
         let ready = self.is_free(&keys, &classes, turn);
         for key in &keys.keys {
-            self.keys.entry(*key).or_default().insert(turn);
+            self.keys.entry(*key).or_default().insert(turn, expected);
         }
         for class in &classes {
             let class = self.classes.entry(*class).or_default();
-            class.members.insert(turn);
+            class.members.insert(turn, expected);
         }
         for class in &keys.barriers {
-            self.classes
-                .entry(*class)
-                .or_default()
-                .barriers
-                .insert(turn);
+            let class = self.classes.entry(*class).or_default();
+            class.barriers.insert(turn, expected);
         }
         self.writes.insert(
             turn,
@@ -227,10 +262,29 @@ impl LaneOrder {
         self.writes.get(&turn).map(|write| &write.keys)
     }
 
-    /// Sets the instant at which a write is expected to have settled.
+    /// Sets the instant at which a write is expected to have settled, in all of its lanes. Takes a
+    /// time that is proportional to its keys.
     pub fn expect(&mut self, turn: Turn, expected: Instant) {
-        if let Some(write) = self.writes.get_mut(&turn) {
-            write.expected = expected;
+        let Some(write) = self.writes.get_mut(&turn) else {
+            return;
+        };
+        // The lanes find the write by the instant before. So all of them have to change, those of
+        // its keys, of their classes, and of its barriers.
+        let before = std::mem::replace(&mut write.expected, expected);
+        for key in &write.keys.keys {
+            if let Some(lane) = self.keys.get_mut(key) {
+                lane.expect(turn, before, expected);
+            }
+        }
+        for class in &write.classes {
+            if let Some(class) = self.classes.get_mut(class) {
+                class.members.expect(turn, before, expected);
+            }
+        }
+        for class in &write.keys.barriers {
+            if let Some(class) = self.classes.get_mut(class) {
+                class.barriers.expect(turn, before, expected);
+            }
         }
     }
 
@@ -254,7 +308,7 @@ impl LaneOrder {
         // A lane without writes is forgotten, which bounds the lanes by the unsettled writes.
         for key in &write.keys.keys {
             if let Some(lane) = self.keys.get_mut(key) {
-                lane.remove(&turn);
+                lane.remove(turn, write.expected);
                 if lane.is_empty() {
                     self.keys.remove(key);
                 }
@@ -262,12 +316,12 @@ impl LaneOrder {
         }
         for name in &write.classes {
             if let Some(class) = self.classes.get_mut(name) {
-                class.members.remove(&turn);
+                class.members.remove(turn, write.expected);
             }
         }
         for name in &write.keys.barriers {
             if let Some(class) = self.classes.get_mut(name) {
-                class.barriers.remove(&turn);
+                class.barriers.remove(turn, write.expected);
             }
         }
         // What is left in the lanes and classes says which writes waited for this one alone.
@@ -298,17 +352,17 @@ impl LaneOrder {
     fn candidates(&self, turn: Turn, settled: &Write) -> BTreeSet<Turn> {
         // Of a lane that is the first one, because the rest still wait for it.
         let lanes = settled.keys.keys.iter();
-        let lanes = lanes.filter_map(|key| self.keys.get(key)?.first().copied());
+        let lanes = lanes.filter_map(|key| self.keys.get(key)?.turns.first().copied());
         let class = |name: &ClassHash| self.classes.get(name);
         let classes = settled.classes.iter().filter_map(class);
         let barriers = settled.keys.barriers.iter().filter_map(class);
         // Of a class it may be several, because barriers do not wait for each other: those up to
         // the next write that blocks them, which may itself be one of them.
-        let until = |set: &BTreeSet<Turn>| set.first().copied().unwrap_or(Turn::MAX).max(turn);
+        let until = |lane: &Lane| lane.turns.first().copied().unwrap_or(Turn::MAX).max(turn);
         let of_classes =
-            classes.flat_map(|class| class.barriers.range(turn..=until(&class.members)));
+            classes.flat_map(|class| class.barriers.turns.range(turn..=until(&class.members)));
         let of_barriers =
-            barriers.flat_map(|class| class.members.range(turn..=until(&class.barriers)));
+            barriers.flat_map(|class| class.members.turns.range(turn..=until(&class.barriers)));
         lanes
             .chain(of_classes.copied())
             .chain(of_barriers.copied())
@@ -329,8 +383,8 @@ impl LaneOrder {
         classes: &BTreeSet<ClassHash>,
         are: impl Fn(Turn) -> bool,
     ) -> bool {
-        let all = |set: Option<&BTreeSet<Turn>>| {
-            set.is_none_or(|set| set.range(..turn).all(|earlier| are(*earlier)))
+        let all = |lane: Option<&Lane>| {
+            lane.is_none_or(|lane| lane.turns.range(..turn).all(|earlier| are(*earlier)))
         };
         let class = |name: &ClassHash| self.classes.get(name);
         // Barriers and classes are few, keys are many.
@@ -470,6 +524,7 @@ mod tests {
             let now = Clock::system().now();
             let mut lanes = LaneOrder::default();
             let mut open: Vec<(Turn, Keys, bool)> = Vec::new();
+            let mut expected: HashMap<Turn, Instant> = HashMap::default();
             for (turn, (add, names, barrier, pick)) in steps.into_iter().enumerate() {
                 if add || open.is_empty() {
                     let turn = turn as Turn;
@@ -478,9 +533,15 @@ mod tests {
                     }).collect();
                     let names: Vec<&str> = names.iter().map(String::as_str).collect();
                     let these = keys(&names, if barrier == 0 { &["person"] } else { &[] });
-                    let ready = lanes.enter(turn, these.clone(), now, 0);
+                    let at = now + Duration::from_secs(pick as u64);
+                    let ready = lanes.enter(turn, these.clone(), at, 0);
+                    expected.insert(turn, at);
                     open.push((turn, these, ready));
                 } else {
+                    let other = open[pick / 2 % open.len()].0;
+                    let at = now + Duration::from_secs((pick * 7 % 50) as u64);
+                    lanes.expect(other, at);
+                    expected.insert(other, at);
                     let (turn, _, _) = open.remove(pick % open.len());
                     for ready in lanes.settle(turn) {
                         let at = open.iter().position(|write| write.0 == ready).unwrap();
@@ -493,6 +554,9 @@ mod tests {
                     prop_assert_eq!(*ready, earlier().next().is_none());
                     let mut all: BTreeSet<Turn> = earlier().map(|write| write.0).collect();
                     prop_assert!(lanes.follows(open[at].0, &all));
+                    let others = open.iter().filter(|(_, k, _)| conflict(k, these));
+                    let latest = others.map(|(turn, _, _)| expected[turn]).max();
+                    prop_assert_eq!(lanes.expected_free(these, now, Duration::ZERO), latest);
                     if all.pop_first().is_some() {
                         prop_assert!(!lanes.follows(open[at].0, &all));
                     }
