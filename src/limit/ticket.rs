@@ -27,6 +27,7 @@ pub struct Ticket {
     pub(super) estimate: Instant,
     /// The response time that was expected when it joined.
     pub(super) answer: Duration,
+    /// Every method keeps it in step with the line.
     pub(super) standing: Standing,
     pub(super) ready_since: Option<Instant>,
 }
@@ -85,6 +86,7 @@ impl Ticket {
         self.ready_since.get_or_insert(now);
         match std::mem::replace(&mut self.standing, Standing::Out) {
             Standing::Blocked(granted) => {
+                // Past the line, nothing comes by the channel any more.
                 let served = self.budgets.make_ready(&self.key, self.place, now);
                 self.standing = served.map_or(Standing::Ready(granted), Standing::Served);
             }
@@ -97,7 +99,8 @@ impl Ticket {
         self.ready_since
     }
 
-    /// Waits for the turn of the request, until the deadline. Cancel safe.
+    /// Waits for the turn of the request, until the deadline. Cancel safe. After a permit or a
+    /// refusal the request is out of the line until [`Ticket::again`].
     ///
     /// # Errors
     /// If there is no permit.
@@ -141,6 +144,7 @@ impl Ticket {
                 // Returns the slot, which takes the lock.
                 drop(unused);
             }
+            // Returns the slot as well.
             Standing::Served(unused) => drop(unused),
             Standing::Out => {}
         }

@@ -10,18 +10,20 @@
 use crate::credential::Credential;
 use crate::lanes::Turn;
 use crate::limit::turns::{Caller, Urgency};
+use line::DeferredLine;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
+
+mod line;
 
 /// The most writes of one credential and operation before their budget, and the most of all: a
 /// tenth of what may wait for budgets by default.
 pub const AT_ONCE: usize = 64;
 const MOST: usize = 1_000;
-/// The most writes with closed lanes that are looked at for one that can join a batch.
+/// The most writes with closed lanes of one operation that are looked at for one that can join a
+/// batch.
 const LOOKED_AT: usize = 64;
-/// One of so many scheduled writes is the oldest.
-const OLDEST_EVERY: usize = 4;
 
 /// The properties that writes have in common which take turns among themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,60 +40,48 @@ pub struct LineKey {
 
 impl LineKey {
     /// Returns the credential and the operation, whose writes share a budget.
-    fn group(&self) -> (Credential, Arc<str>) {
+    fn group(&self) -> GroupKey {
         (self.credential, self.operation.clone())
     }
 }
 
-#[derive(Debug, Default)]
-struct Line {
-    /// Writes with open lanes, in the order of acceptance.
-    ready: BTreeSet<Turn>,
-    /// The writes of `ready`, the most urgent first. Both sets always have the same writes.
-    urgent: BTreeSet<(Urgency, Turn)>,
-    /// Writes whose lanes are closed.
-    blocked: BTreeSet<Turn>,
-    /// The number scheduled since the oldest was.
-    since_oldest: usize,
-}
-
-impl Line {
-    /// Returns the write whose turn it is, and counts it as scheduled. It stays in the line until
-    /// `leave`.
-    fn next(&mut self) -> Option<Turn> {
-        let oldest = self.since_oldest + 1 >= OLDEST_EVERY;
-        let turn = match oldest {
-            true => self.ready.first().copied(),
-            false => self.urgent.first().map(|(_, turn)| *turn),
-        }?;
-        self.since_oldest = if oldest { 0 } else { self.since_oldest + 1 };
-        Some(turn)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.blocked.is_empty()
-    }
-}
+/// The credential and the operation of a group.
+type GroupKey = (Credential, Arc<str>);
 
 /// The writes of one credential and operation, of all callers. They share a budget.
 #[derive(Debug, Default)]
 struct Group {
     /// Those that wait here, in any line.
     waiting: BTreeSet<Turn>,
+    /// Of these, the ones with closed lanes that may join a batch.
+    blocked: BTreeSet<Turn>,
     /// Those before their budget.
     standing: BTreeSet<Turn>,
+    /// The lines with ready writes in the order of their turns; each once. A line without any stays
+    /// until its turn.
+    ring: VecDeque<LineKey>,
+    /// Whether the group is in the ring of the scheduler.
+    in_ring: bool,
+}
+
+impl Group {
+    /// Whether a group outside the ring has nothing to remember.
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.standing.is_empty() && self.ring.is_empty()
+    }
 }
 
 /// All writes that wait to be scheduled; `T` is a write.
 #[derive(Debug)]
 pub struct Scheduler<T> {
-    /// A line whose last write left is forgotten in the next round, so memory is bounded by what
+    /// A line whose last write left is forgotten at its next turn, so memory is bounded by what
     /// waits.
-    lines: HashMap<LineKey, Line>,
-    /// The lines in the order of their turns; each line exactly once.
-    ring: VecDeque<LineKey>,
+    lines: HashMap<LineKey, DeferredLine>,
+    /// The groups that may have a write to schedule, in the order of their turns; each once. A
+    /// group that has none leaves the ring until something changes in it.
+    ring: VecDeque<GroupKey>,
     /// The same writes and those before their budgets, by credential and operation.
-    groups: HashMap<(Credential, Arc<str>), Group>,
+    groups: HashMap<GroupKey, Group>,
     /// The number of all writes before their budgets; at most [`MOST`].
     stand: usize,
     /// Every write that waits here, with what is needed to find it in its line.
@@ -139,19 +129,18 @@ impl<T> Scheduler<T> {
 
     /// Adds a write; the turn is that of its lanes, and `is_ready` says whether they are open.
     pub fn enter(&mut self, turn: Turn, write: T, line: LineKey, urgency: Urgency, is_ready: bool) {
-        if !self.lines.contains_key(&line) {
-            self.ring.push_back(line.clone());
-        }
         let waiting = self.lines.entry(line.clone()).or_default();
-        if is_ready {
-            waiting.ready.insert(turn);
-            waiting.urgent.insert((urgency, turn));
-        } else {
-            waiting.blocked.insert(turn);
-        }
+        waiting.blocked.insert(turn);
         let group = self.groups.entry(line.group()).or_default();
         group.waiting.insert(turn);
+        if line.merges {
+            group.blocked.insert(turn);
+        }
+        self.wake(&line.group());
         self.writes.insert(turn, (write, line, urgency));
+        if is_ready {
+            self.ready(turn);
+        }
     }
 
     /// Notes that the lanes of a write have opened. Nothing happens if it is not here.
@@ -159,11 +148,20 @@ impl<T> Scheduler<T> {
         let Some((_, key, urgency)) = self.writes.get(&turn) else {
             return;
         };
-        if let Some(line) = self.lines.get_mut(key)
-            && line.blocked.remove(&turn)
-        {
+        let (key, urgency) = (key.clone(), *urgency);
+        let (Some(line), Some(group)) =
+            (self.lines.get_mut(&key), self.groups.get_mut(&key.group()))
+        else {
+            return;
+        };
+        if line.blocked.remove(&turn) {
             line.ready.insert(turn);
-            line.urgent.insert((*urgency, turn));
+            line.urgent.insert((urgency, turn));
+            group.blocked.remove(&turn);
+            if !std::mem::replace(&mut line.in_ring, true) {
+                group.ring.push_back(key.clone());
+            }
+            self.wake(&key.group());
         }
     }
 
@@ -174,93 +172,101 @@ impl<T> Scheduler<T> {
             line.ready.remove(&turn);
             line.urgent.remove(&(urgency, turn));
             line.blocked.remove(&turn);
+            if line.is_empty() && !line.in_ring {
+                self.lines.remove(&key);
+            }
         }
-        self.change_group(&key, |group| group.waiting.remove(&turn));
+        if let Some(group) = self.groups.get_mut(&key.group()) {
+            group.waiting.remove(&turn);
+            group.blocked.remove(&turn);
+        }
+        // One that waited behind it may join a batch now.
+        self.wake(&key.group());
         Some(write)
     }
 
-    /// Removes a write from the group of a line. Returns whether it was in it. An empty group is
-    /// forgotten.
-    fn change_group(&mut self, line: &LineKey, remove: impl FnOnce(&mut Group) -> bool) -> bool {
-        let key = line.group();
-        let Some(group) = self.groups.get_mut(&key) else {
-            return false;
-        };
-        let was_in = remove(group);
-        if group.waiting.is_empty() && group.standing.is_empty() {
-            self.groups.remove(&key);
+    /// Lets the next call of [`Scheduler::schedule`] look at a group, because something has changed
+    /// in it.
+    fn wake(&mut self, key: &GroupKey) {
+        if let Some(group) = self.groups.get_mut(key)
+            && !std::mem::replace(&mut group.in_ring, true)
+        {
+            self.ring.push_back(key.clone());
         }
-        was_in
     }
 
     /// Returns the writes that are brought before their budgets now, each with its turn and line.
     /// They count until [`Scheduler::gone`] is called with these. `follows` says whether a write
     /// waits in its lanes for no others than these.
     ///
-    /// One write for each line and round: callers take turns, however many writes each of them has.
-    /// A call that schedules nothing looks at each line once.
+    /// Groups take turns, and the lines of a group do, however many writes each of them has. Only
+    /// groups in which something has changed are looked at.
     pub fn schedule(
         &mut self,
         follows: impl Fn(Credential, Turn, &BTreeSet<Turn>) -> bool,
     ) -> Vec<(T, Turn, LineKey)> {
         let mut scheduled = Vec::new();
-        // The number of lines in a row without a write to schedule. When all have none, it is over.
-        let mut idle = 0;
-        while idle < self.ring.len() && self.stand < MOST {
+        while self.stand < MOST {
             let Some(key) = self.ring.pop_front() else {
                 break;
             };
-            // Its last write left otherwise. A line is forgotten only here: as long as it is known,
-            // it stands in the ring exactly once. Twice, its caller would have two turns a round.
-            if self.lines.get(&key).is_none_or(Line::is_empty) {
-                self.lines.remove(&key);
-                continue;
-            }
-            match self.next_of(&key, &follows) {
-                Some((turn, write)) => {
-                    let group = self.groups.entry(key.group()).or_default();
-                    group.standing.insert(turn);
+            let next = self.next_of(&key, &follows);
+            let next = next.and_then(|(turn, line)| Some((self.leave(turn)?, turn, line)));
+            match (next, self.groups.get_mut(&key)) {
+                (Some(next), Some(group)) => {
+                    // By leaving it has put the group at the end of the ring.
+                    group.standing.insert(next.1);
                     self.stand += 1;
-                    scheduled.push((write, turn, key.clone()));
-                    idle = 0;
+                    scheduled.push(next);
                 }
-                None => idle += 1,
+                (None, Some(group)) if group.is_empty() => drop(self.groups.remove(&key)),
+                _ => {}
             }
-            self.ring.push_back(key);
         }
         scheduled
     }
 
-    /// Takes the next write of a line out. `None` if the line is paused, enough of its operation
-    /// stand before the budget, or none of its writes may be scheduled.
+    /// Returns the next write of a group that has left the ring, and its line. `None` if the group
+    /// is paused, enough of it stand before the budget, or none of it may be scheduled.
     fn next_of(
         &mut self,
-        key: &LineKey,
+        key: &GroupKey,
         follows: &impl Fn(Credential, Turn, &BTreeSet<Turn>) -> bool,
-    ) -> Option<(Turn, T)> {
-        if is_paused(&self.paused, key) {
+    ) -> Option<(Turn, LineKey)> {
+        let group = self.groups.get_mut(key)?;
+        group.in_ring = false;
+        if group.standing.len() >= AT_ONCE || is_paused(&self.paused, key) {
             return None;
         }
-        let standing = self.groups.get(&key.group()).map(|group| &group.standing);
-        if standing.is_some_and(|standing| standing.len() >= AT_ONCE) {
-            return None;
+        while let Some(of) = group.ring.pop_front() {
+            let Some(line) = self.lines.get_mut(&of) else {
+                continue;
+            };
+            if let Some(turn) = line.next() {
+                group.ring.push_back(of.clone());
+                return Some((turn, of));
+            }
+            line.in_ring = false;
+            if line.is_empty() {
+                self.lines.remove(&of);
+            }
         }
-        let line = self.lines.get_mut(key)?;
         // Only if no lanes are open: a write that may join a batch of those that stand already.
-        let turn = line.next().or_else(|| {
-            let standing = standing.filter(|_| key.merges)?;
-            let mut blocked = line.blocked.iter().take(LOOKED_AT);
-            let joins = |turn: &&Turn| follows(key.credential, **turn, standing);
-            blocked.find(joins).copied()
-        })?;
-        Some((turn, self.leave(turn)?))
+        let mut blocked = group.blocked.iter().take(LOOKED_AT);
+        let turn = *blocked.find(|turn| follows(key.0, **turn, &group.standing))?;
+        let (_, line, _) = self.writes.get(&turn)?;
+        Some((turn, line.clone()))
     }
 
     /// Notes that a scheduled write no longer stands before its budget.
     /// Nothing happens if it was not among them, so a second call does no harm.
-    pub fn gone(&mut self, turn: Turn, key: &LineKey) {
-        if self.change_group(key, |group| group.standing.remove(&turn)) {
+    pub fn gone(&mut self, turn: Turn, line: &LineKey) {
+        let key = line.group();
+        if let Some(group) = self.groups.get_mut(&key)
+            && group.standing.remove(&turn)
+        {
             self.stand = self.stand.saturating_sub(1);
+            self.wake(&key);
         }
     }
 
@@ -273,7 +279,13 @@ impl<T> Scheduler<T> {
 
     /// Ends a pause. Returns `false` if there was none.
     pub fn resume(&mut self, pause: &Pause) -> bool {
-        self.paused.remove(pause).is_some()
+        let was_paused = self.paused.remove(pause).is_some();
+        if was_paused {
+            // Looks at every group: a pause ends rarely.
+            let groups: Vec<GroupKey> = self.groups.keys().cloned().collect();
+            groups.iter().for_each(|key| self.wake(key));
+        }
+        was_paused
     }
 
     /// Removes all writes of credentials that the API has refused since before `since`, and ends
@@ -306,7 +318,7 @@ impl<T> Scheduler<T> {
 
     /// Returns whether the writes of this line are paused.
     pub fn is_paused(&self, line: &LineKey) -> bool {
-        is_paused(&self.paused, line)
+        is_paused(&self.paused, &line.group())
     }
 
     /// Returns what is paused, and since when.
@@ -345,15 +357,15 @@ fn below(turns: &BTreeSet<Turn>, turn: Turn) -> usize {
     }
 }
 
-/// Returns whether any pause applies to a line. Costs nothing while nothing is paused.
-fn is_paused(paused: &HashMap<Pause, Instant>, line: &LineKey) -> bool {
-    let operation = |credential| Pause::Operation(credential, line.operation.clone());
+/// Returns whether any pause applies to a group. Costs nothing while nothing is paused.
+fn is_paused(paused: &HashMap<Pause, Instant>, (credential, operation): &GroupKey) -> bool {
+    let of_operation = |credential| Pause::Operation(credential, operation.clone());
     !paused.is_empty()
         && [
-            Pause::Credential(line.credential),
-            Pause::Refused(line.credential),
-            operation(None),
-            operation(Some(line.credential)),
+            Pause::Credential(*credential),
+            Pause::Refused(*credential),
+            of_operation(None),
+            of_operation(Some(*credential)),
         ]
         .iter()
         .any(|pause| paused.contains_key(pause))
@@ -528,10 +540,17 @@ mod tests {
                     }
                     _ => left += usize::from(scheduler.leave(Turn::from(*u)).is_some()),
                 }
-                let ring: HashSet<&LineKey> = scheduler.ring.iter().collect();
-                prop_assert_eq!(ring.len(), scheduler.ring.len(), "a line has one turn a round");
-                prop_assert_eq!(ring.len(), scheduler.lines.len());
+                let in_ring = scheduler.groups.values().filter(|group| group.in_ring);
+                prop_assert_eq!(in_ring.count(), scheduler.ring.len(), "one turn a round");
                 for (group, known) in &scheduler.groups {
+                    prop_assert_eq!(scheduler.ring.contains(group), known.in_ring);
+                    let ring: HashSet<&LineKey> = known.ring.iter().collect();
+                    prop_assert_eq!(ring.len(), known.ring.len(), "one turn a round");
+                    for (key, line) in scheduler.lines.iter().filter(|(key, _)| key.group() == *group) {
+                        prop_assert_eq!(ring.contains(key), line.in_ring);
+                        prop_assert!(line.in_ring || line.ready.is_empty());
+                        prop_assert!(line.in_ring || !line.is_empty(), "it is forgotten");
+                    }
                     let lines = scheduler.lines.iter();
                     let lines = lines.filter(|(key, _)| key.group() == *group);
                     let writes = lines.flat_map(|(_, line)| line.ready.union(&line.blocked));
