@@ -104,6 +104,7 @@ impl Hash for CacheKey {
 impl From<Vec<u8>> for CacheKey {
     fn from(parts: Vec<u8>) -> Self {
         // The vector has the exact size, so this does not copy.
+        // Most keys are only compared, so the name is left to those who ask for it.
         Self {
             parts: parts.into_boxed_slice(),
             name: OnceLock::new(),
