@@ -43,6 +43,7 @@ mod open_loop;
 mod peers;
 mod proxied;
 mod report;
+mod scraped;
 #[path = "../support/servers.rs"]
 mod servers;
 #[path = "../support/upstream.rs"]
@@ -183,6 +184,7 @@ fn compare(options: &Options, only_hits: bool) -> Result<(), Failure> {
     hits::measure(options, &cores)?;
     if !only_hits {
         proxied::measure(options, &cores)?;
+        scraped::measure(options, &cores)?;
     }
     Ok(())
 }

@@ -42,7 +42,16 @@ impl Servers<'_> {
     /// Starts the gateway with nothing set but where it listens, its upstream, and these settings
     /// in its environment.
     pub(crate) fn gateway(&self, settings: &[(&str, &str)]) -> Result<Server, Failure> {
-        let (address, admin) = (free_port()?, free_port()?);
+        self.gateway_with_admin(settings, free_port()?)
+    }
+
+    /// Starts the gateway likewise, with its admin listener at this address.
+    pub(crate) fn gateway_with_admin(
+        &self,
+        settings: &[(&str, &str)],
+        admin: SocketAddr,
+    ) -> Result<Server, Failure> {
+        let address = free_port()?;
         let mut command = self.cores.command(self.cores.server, self.gateway);
         command
             .arg("serve")
