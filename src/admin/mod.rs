@@ -6,6 +6,7 @@
 //! - `GET /readyz` — 200 if new requests are accepted, else 503 with the reasons
 //! - `GET /status` — budgets, queues, cache and tasks at this moment, as JSON; the 200 budgets in
 //!   most trouble, and sums over all; `?filter=` selects by operation or credential
+//! - `GET /openapi.json` — a description of all of this for programs
 //! - `/cache` — what is stored under a key, or why nothing is; purging
 //! - `/log` — the log level, which can be changed while the gateway runs
 //! - `/writes` — durable writes: listed, shown, cancelled, paused, resumed and rebound
@@ -30,6 +31,7 @@ mod guesses;
 mod history;
 mod live;
 mod log;
+mod openapi;
 mod overview;
 mod past;
 mod status;
@@ -180,12 +182,13 @@ impl Admin {
             // Without a look at the gateway: an orchestrator kills a process whose probe fails,
             // also one that is only busy.
             "/livez" => text(StatusCode::OK, "live\n"),
+            "/openapi.json" => Self::description(),
             "/readyz" => self.ready(),
             "/status" => self.status_page(request.uri().query()).await,
             _ => text(
                 StatusCode::NOT_FOUND,
-                "no such page; there are /, /live, /metrics, /livez, /readyz, /status, /cache, /log and \
-                 /writes. This is the listener of operators; callers of the API use the one that \
+                "no such page; there are /, /live, /livez, /log, /metrics, /openapi.json, /readyz, /status, \
+                 /cache and /writes. This is the listener of operators; callers of the API use the one that \
                  `listen` names, 127.0.0.1:8080 by default\n",
             ),
         }

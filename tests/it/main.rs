@@ -37,6 +37,7 @@ mod full;
 mod live;
 mod memory;
 mod merging;
+mod openapi;
 mod operations;
 mod operators;
 #[cfg(unix)]
