@@ -83,7 +83,10 @@ impl RecentRefusals {
             .map(|group| (group.clone(), group.since(minute, MINUTES)))
             .collect();
         groups.sort_by(|(one, n), (other, m)| {
-            m.cmp(n).then_with(|| other.latest.at.cmp(&one.latest.at))
+            // The name decides last, so that equal groups do not change places at each look.
+            m.cmp(n)
+                .then_with(|| other.latest.at.cmp(&one.latest.at))
+                .then_with(|| one.latest.operation.cmp(&other.latest.operation))
         });
         groups
     }
@@ -165,8 +168,8 @@ mod tests {
             recent.note(refusal(at(minute), operation));
         }
         let of = |name: &str, count| (name.to_owned(), count);
-        let b_first = [of("b", 3), of("a", 3)];
-        assert_eq!(shown(&mut recent, at(14)), b_first);
+        let by_name = [of("a", 3), of("b", 3)];
+        assert_eq!(shown(&mut recent, at(14)), by_name);
         assert_eq!(shown(&mut recent, at(15)), [of("b", 3), of("a", 1)]);
         assert_eq!(shown(&mut recent, at(20)), [of("b", 2), of("a", 1)]);
         // The same places of the ring, a round later.
