@@ -1,5 +1,5 @@
-//! `/openapi.json` on the admin listener: the description, for programs, of every path and answer of
-//! this listener, and of `/_gateway/writes` on the listener for callers.
+//! `/openapi.json` on the admin listener: the description, for programs, of every path and answer
+//! of this listener, and of `/_gateway/writes` on the listener for callers.
 //!
 //! The description is a file that people edit. It decides nothing: a test asks for each path of it
 //! and compares the answers.
