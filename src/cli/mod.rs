@@ -13,6 +13,7 @@ mod process;
 mod sandbox;
 mod serve;
 mod signals;
+mod token;
 mod unusable;
 mod writes;
 

@@ -12,14 +12,13 @@
 
 use super::admin::{AdminTarget, ask, encoded};
 use super::output::say;
+use super::token::read_token;
 use clap::{Args, Subcommand};
 use http::Method;
 use http::header::HeaderValue;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -174,30 +173,6 @@ pub(super) async fn act(command: &WritesCommand) -> Result<(), String> {
         }
         Action::Watch => watch(&command.target).await,
     }
-}
-
-/// Reads a token, marked so that nothing shows it. Not an argument of the command line: other users
-/// of the machine can see those.
-///
-/// # Errors
-/// If the file cannot be read, is empty, or has characters that no header can have.
-fn read_token(file: &Path) -> Result<HeaderValue, String> {
-    let mut text = String::new();
-    let read = if file == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text)
-    } else {
-        File::open(file).and_then(|mut file| file.read_to_string(&mut text))
-    };
-    read.map_err(|error| format!("cannot read the token from {}: {error}", file.display()))?;
-    // Editors and `echo` end the file with a line break.
-    let token = text.trim();
-    let value = HeaderValue::try_from(format!("Bearer {token}"));
-    let mut value = value
-        .ok()
-        .filter(|_| !token.is_empty())
-        .ok_or_else(|| format!("{} has no token", file.display()))?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 /// Moves the deferred writes of a credential to the new token, and reports how many moved. Writes
