@@ -31,7 +31,7 @@
 //!   the variables that begin with `OTEL_`), only `error.rs` knows the status codes of the
 //!   gateway's own errors, only [`metrics`] the names of metrics.
 //! - Nothing but `attempt/send.rs` sends anything to the API, and each attempt has a permit of its
-//!   own; but in shadow mode, in which what callers send has none.
+//!   own; but in shadow mode, in which what callers send has none, and in the command `doctor`.
 
 #![cfg_attr(
     test,

@@ -263,19 +263,26 @@ impl StateDirectory {
     /// # Errors
     /// If the key cannot be read, or is lost although there is a journal.
     pub fn key_found(&self) -> Result<Option<[u8; 32]>, StateError> {
-        let path = self.directory.join(KEY);
-        let found = match std::fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(StateError::Directory(path, error)),
-            Ok(found) => found,
-        };
-        match <[u8; 32]>::try_from(found) {
-            Ok(key) => Ok(Some(key)),
+        match Self::kept_key(&self.directory)? {
+            Some(key) => Ok(Some(key)),
             // A new key would make every record of the journal belong to nobody, so an operator
             // decides.
-            Err(_) if self.journal().exists() => Err(StateError::KeyLost(path)),
-            // A kill of an earlier version may leave a part of it, which nothing used yet.
-            Err(_) => Ok(None),
+            None if self.journal().exists() => Err(StateError::KeyLost(self.directory.join(KEY))),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns the key in a directory, which a gateway may be using; `None` if there is none that
+    /// is whole. A kill of an earlier version may leave a part of one, which nothing used yet.
+    ///
+    /// # Errors
+    /// If the key cannot be read.
+    pub fn kept_key(directory: &Path) -> Result<Option<[u8; 32]>, StateError> {
+        let path = directory.join(KEY);
+        match std::fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StateError::Directory(path, error)),
+            Ok(found) => Ok(<[u8; 32]>::try_from(found).ok()),
         }
     }
 

@@ -7,6 +7,8 @@
 //! here handles a request.
 
 mod assembly;
+mod diagnosis;
+mod doctor;
 mod drain;
 mod keeping;
 mod listen;
@@ -21,6 +23,8 @@ mod start_error;
 pub use assembly::{
     Assembly, client, collector, scale_times, server_bounds, stack_bounds, upstream_spec,
 };
+pub use diagnosis::{Blame, CheckResult, Diagnosis};
+pub use doctor::examine;
 pub use keeping::{Keeping, rekey};
 pub use operators::admin_token;
 pub use preflight::{open_secrets, preflight};

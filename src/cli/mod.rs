@@ -6,6 +6,8 @@
 mod admin;
 mod cache;
 mod check;
+mod credential;
+mod doctor;
 mod journal;
 mod log;
 mod output;
@@ -40,6 +42,10 @@ enum Command {
     Serve(Box<serve::ServeCommand>),
     /// Check a configuration. Exit status 2 names every mistake with its place and remedy.
     Check(check::CheckCommand),
+    /// Check configuration, machine, network, API and a token, and say what is wrong and where.
+    /// Exit status: 0 all is well, 2 the configuration, 3 this machine, 4 the network or upstream.url, 5
+    /// the API, 6 the token.
+    Doctor(doctor::DoctorCommand),
     /// Print the effective route table.
     Routes(check::RoutesCommand),
     /// Run only the simulated Segment API.
@@ -50,6 +56,8 @@ enum Command {
     Cache(cache::CacheCommand),
     /// Manage the journal of durable writes while no gateway runs.
     Journal(journal::JournalCommand),
+    /// Name a token as logs and lists do.
+    Credential(credential::CredentialCommand),
     /// Show or change the log level of a running gateway.
     Log(log::LogCommand),
     /// Print the completion script for a shell.
@@ -66,11 +74,13 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Serve(command) => serve::run(*command),
         Command::Check(command) => check::check(&command),
+        Command::Doctor(command) => doctor::run(&command),
         Command::Routes(command) => check::routes(&command),
         Command::Sandbox(command) => sandbox::run(&command),
         Command::Writes(command) => admin::run(writes::act(&command)),
         Command::Cache(command) => admin::run(cache::act(&command)),
         Command::Journal(command) => journal::run(&command),
+        Command::Credential(command) => credential::run(&command),
         Command::Log(command) => admin::run(log::act(&command)),
         Command::Completions { shell } => {
             completions(shell);

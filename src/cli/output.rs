@@ -11,6 +11,13 @@ pub(super) enum Failure {
     Unusable(Vec<String>),
     /// Anything else. Status 1.
     Failed(String),
+    /// A fault that was found and printed, its place, and the status that stands for that place.
+    Diagnosed {
+        /// The exit status.
+        status: u8,
+        /// Where the fault has to be mended.
+        place: &'static str,
+    },
 }
 
 impl From<Vec<ConfigProblem>> for Failure {
@@ -35,8 +42,9 @@ impl Failure {
     /// Prints the failure on standard error and returns the exit status.
     pub(super) fn report(&self) -> ExitCode {
         let (lines, status) = match self {
-            Self::Unusable(problems) => (problems.as_slice(), 2),
-            Self::Failed(why) => (std::slice::from_ref(why), 1),
+            Self::Unusable(problems) => (problems.clone(), 2),
+            Self::Failed(why) => (vec![why.clone()], 1),
+            Self::Diagnosed { status, place } => (vec![format!("look at {place} first")], *status),
         };
         for line in lines {
             let _ = writeln!(std::io::stderr(), "segment-gateway: {line}");

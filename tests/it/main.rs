@@ -30,6 +30,7 @@ mod crowds;
 mod dependencies;
 mod deploy;
 mod docs;
+mod doctor;
 mod durable;
 mod fast_path;
 mod finding_out;

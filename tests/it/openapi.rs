@@ -60,7 +60,7 @@ impl Described {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let body = if target == "/invites" {
+        let body = if (method, target) == ("post", "/invites") {
             r#"{"invites":[{"email":"a@example.com"}]}"#
         } else {
             ""

@@ -1,0 +1,56 @@
+//! `segment-gateway credential`: the hash under which logs, lists and `/status` show a token.
+//!
+//! The hash depends on the key of the configuration or of the state directory. No key is made here:
+//! one that no gateway uses would name nobody.
+
+use super::check::ConfigFile;
+use super::output::{Failure, say};
+use super::token::read_token;
+use crate::credential::Hasher;
+use crate::state::{self, StateDirectory};
+use clap::{Args, Subcommand};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use std::path::PathBuf;
+
+#[derive(Args, Debug)]
+pub(super) struct CredentialCommand {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Print the hash under which logs, lists and /status show a token.
+    Hash(Hash),
+}
+
+#[derive(Args, Debug)]
+struct Hash {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// File with the token, or - for standard input.
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+}
+
+/// Runs the command.
+pub(super) fn run(command: &CredentialCommand) -> Result<(), Failure> {
+    let What::Hash(command) = &command.what;
+    let token = read_token(&command.token_file)?;
+    let config = command.file.load()?.config;
+    let key = match (&config.credentials.key_file, &config.state.directory) {
+        (Some(file), _) => Some(state::key_file(file)),
+        (None, Some(directory)) => StateDirectory::kept_key(directory).transpose(),
+        (None, None) => None,
+    };
+    let key = key.ok_or(
+        "there is no key for hashes yet: credentials.key_file names none, and no gateway has made one \
+         in state.directory. Name the configuration of the gateway with --config",
+    );
+    let key = key.map_err(str::to_owned)?;
+    let hasher = Hasher::new(&key.map_err(|error| error.to_string())?);
+    let headers = HeaderMap::from_iter([(AUTHORIZATION, token)]);
+    say(&hasher.credential(&headers).to_string());
+    Ok(())
+}
