@@ -43,8 +43,8 @@ enum Command {
     /// Check a configuration. Exit status 2 names every mistake with its place and remedy.
     Check(check::CheckCommand),
     /// Check configuration, machine, network, API and a token, and say what is wrong and where.
-    /// Exit status: 0 all is well, 2 the configuration, 3 this machine, 4 the network or upstream.url, 5
-    /// the API, 6 the token.
+    /// Exit status: 0 all is well, 2 the configuration, 3 this machine, 4 the network or
+    /// upstream.url, 5 the API, 6 the token.
     Doctor(doctor::DoctorCommand),
     /// Print the effective route table.
     Routes(check::RoutesCommand),
