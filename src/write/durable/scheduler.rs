@@ -9,68 +9,22 @@
 
 use crate::credential::Credential;
 use crate::lanes::Turn;
-use crate::limit::turns::{Caller, Urgency};
-use line::DeferredLine;
+use crate::limit::turns::Urgency;
+use group::DeferredGroup;
+use line::{DeferredLine, GroupKey};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+mod group;
 mod line;
+
+pub use line::LineKey;
 
 /// The most writes of one credential and operation before their budget, and the most of all: a
 /// tenth of what may wait for budgets by default.
 pub const AT_ONCE: usize = 64;
 const MOST: usize = 1_000;
-/// The most writes with closed lanes of one operation that are looked at for one that can join a
-/// batch.
-const LOOKED_AT: usize = 64;
-
-/// The properties that writes have in common which take turns among themselves.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct LineKey {
-    /// The credential that the budget belongs to.
-    pub credential: Credential,
-    /// The operation's name.
-    pub operation: Arc<str>,
-    /// The caller.
-    pub caller: Caller,
-    /// Whether its writes may be batched.
-    pub merges: bool,
-}
-
-impl LineKey {
-    /// Returns the credential and the operation, whose writes share a budget.
-    fn group(&self) -> GroupKey {
-        (self.credential, self.operation.clone())
-    }
-}
-
-/// The credential and the operation of a group.
-type GroupKey = (Credential, Arc<str>);
-
-/// The writes of one credential and operation, of all callers. They share a budget.
-#[derive(Debug, Default)]
-struct Group {
-    /// Those that wait here, in any line.
-    waiting: BTreeSet<Turn>,
-    /// Of these, the ones with closed lanes that may join a batch.
-    blocked: BTreeSet<Turn>,
-    /// Those before their budget.
-    standing: BTreeSet<Turn>,
-    /// The lines with ready writes in the order of their turns; each once. A line without any stays
-    /// until its turn.
-    ring: VecDeque<LineKey>,
-    /// Whether the group is in the ring of the scheduler.
-    in_ring: bool,
-}
-
-impl Group {
-    /// Whether a group outside the ring has nothing to remember.
-    fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.standing.is_empty() && self.ring.is_empty()
-    }
-}
-
 /// All writes that wait to be scheduled; `T` is a write.
 #[derive(Debug)]
 pub struct Scheduler<T> {
@@ -81,7 +35,7 @@ pub struct Scheduler<T> {
     /// group that has none leaves the ring until something changes in it.
     ring: VecDeque<GroupKey>,
     /// The same writes and those before their budgets, by credential and operation.
-    groups: HashMap<GroupKey, Group>,
+    groups: HashMap<GroupKey, DeferredGroup>,
     /// The number of all writes before their budgets; at most [`MOST`].
     stand: usize,
     /// Every write that waits here, with what is needed to find it in its line.
@@ -133,8 +87,8 @@ impl<T> Scheduler<T> {
         waiting.blocked.insert(turn);
         let group = self.groups.entry(line.group()).or_default();
         group.waiting.insert(turn);
-        if line.merges {
-            group.blocked.insert(turn);
+        if line.merges && !std::mem::replace(&mut waiting.in_followers, true) {
+            group.followers.push_back(line.clone());
         }
         self.wake(&line.group());
         self.writes.insert(turn, (write, line, urgency));
@@ -157,7 +111,6 @@ impl<T> Scheduler<T> {
         if line.blocked.remove(&turn) {
             line.ready.insert(turn);
             line.urgent.insert((urgency, turn));
-            group.blocked.remove(&turn);
             if !std::mem::replace(&mut line.in_ring, true) {
                 group.ring.push_back(key.clone());
             }
@@ -172,13 +125,12 @@ impl<T> Scheduler<T> {
             line.ready.remove(&turn);
             line.urgent.remove(&(urgency, turn));
             line.blocked.remove(&turn);
-            if line.is_empty() && !line.in_ring {
+            if line.is_forgotten() {
                 self.lines.remove(&key);
             }
         }
         if let Some(group) = self.groups.get_mut(&key.group()) {
             group.waiting.remove(&turn);
-            group.blocked.remove(&turn);
         }
         // One that waited behind it may join a batch now.
         self.wake(&key.group());
@@ -238,24 +190,20 @@ impl<T> Scheduler<T> {
         if group.standing.len() >= AT_ONCE || is_paused(&self.paused, key) {
             return None;
         }
-        while let Some(of) = group.ring.pop_front() {
-            let Some(line) = self.lines.get_mut(&of) else {
-                continue;
-            };
-            if let Some(turn) = line.next() {
-                group.ring.push_back(of.clone());
-                return Some((turn, of));
-            }
-            line.in_ring = false;
-            if line.is_empty() {
-                self.lines.remove(&of);
-            }
+        // Ready writes and followers alternate. A follower takes no slot of its own, since it
+        // travels with one that stands; but it takes one of the places before the budget.
+        let lines = &mut self.lines;
+        if group.owes_follower
+            && let Some(next) = group.follower(lines, key.0, follows)
+        {
+            group.owes_follower = false;
+            return Some(next);
         }
-        // Only if no lanes are open: a write that may join a batch of those that stand already.
-        let mut blocked = group.blocked.iter().take(LOOKED_AT);
-        let turn = *blocked.find(|turn| follows(key.0, **turn, &group.standing))?;
-        let (_, line, _) = self.writes.get(&turn)?;
-        Some((turn, line.clone()))
+        if let Some(next) = group.ready(lines) {
+            group.owes_follower = true;
+            return Some(next);
+        }
+        group.follower(lines, key.0, follows)
     }
 
     /// Notes that a scheduled write no longer stands before its budget.
@@ -375,6 +323,7 @@ fn is_paused(paused: &HashMap<Pause, Instant>, (credential, operation): &GroupKe
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::limit::turns::Caller;
     use proptest::prelude::*;
     use std::net::IpAddr;
     use std::time::Duration;
@@ -464,6 +413,69 @@ mod tests {
         );
     }
 
+    /// Contract of batching: a caller whose writes wait for each other is not sent one by one while
+    /// another has more ready writes than may stand.
+    #[test]
+    fn followers_join_although_another_caller_has_many_ready_writes() {
+        let mut scheduler = Scheduler::default();
+        let merging = |n| LineKey {
+            merges: true,
+            ..line(n)
+        };
+        for turn in 0..200 {
+            scheduler.enter(turn, turn, merging(0), urgency(3), true);
+        }
+        for turn in 200..241 {
+            scheduler.enter(turn, turn, merging(1), urgency(3), turn == 200);
+        }
+        // Each of the second caller's waits for the one before it.
+        let follows = |_, turn: Turn, these: &BTreeSet<Turn>| these.contains(&(turn - 1));
+        let mut turns = Vec::new();
+        let mut standing = VecDeque::new();
+        for _ in 0..AT_ONCE {
+            for (_, turn, key) in scheduler.schedule(follows) {
+                turns.push(turn);
+                standing.push_back((turn, key));
+            }
+            if let Some((turn, key)) = standing.pop_front() {
+                scheduler.gone(turn, &key);
+            }
+        }
+        let followers = turns.iter().filter(|turn| **turn > 200).count();
+        assert_eq!(followers, 40, "{turns:?}");
+        assert!(
+            turns.iter().filter(|turn| **turn < 200).count() >= AT_ONCE,
+            "{turns:?}"
+        );
+    }
+
+    #[test]
+    fn writes_that_join_no_batch_do_not_hide_those_of_others() {
+        let mut scheduler = Scheduler::default();
+        let merging = |n| LineKey {
+            merges: true,
+            ..line(n)
+        };
+        for turn in 0..100 {
+            scheduler.enter(turn, turn, merging(0), urgency(3), false);
+        }
+        scheduler.enter(100, 100, merging(1), urgency(3), true);
+        scheduler.enter(101, 101, merging(1), urgency(3), false);
+        let follows = |_, turn: Turn, these: &BTreeSet<Turn>| these.contains(&100) && turn == 101;
+        let mut turns = Vec::new();
+        for _ in 0..3 {
+            turns.extend(
+                scheduler
+                    .schedule(follows)
+                    .into_iter()
+                    .map(|(_, turn, _)| turn),
+            );
+            // Anything that changes lets the group be looked at again.
+            scheduler.leave(0);
+        }
+        assert_eq!(turns, [100, 101]);
+    }
+
     #[test]
     fn closed_lanes_keep_nobody_else() {
         let mut scheduler = Scheduler::default();
@@ -528,9 +540,12 @@ mod tests {
             for (turn, (what, n, is_ready, u)) in steps.iter().enumerate() {
                 let turn = turn as Turn;
                 match what {
-                    0 | 1 => scheduler.enter(turn, turn, line(*n), urgency(*u), *is_ready),
+                    0 | 1 => {
+                        let line = LineKey { merges: *n == 1, ..line(*n) };
+                        scheduler.enter(turn, turn, line, urgency(*u), *is_ready);
+                    }
                     2 => {
-                        for (write, turn, key) in scheduler.schedule(|_, _, _| false) {
+                        for (write, turn, key) in scheduler.schedule(|_, turn, _| turn % 3 == 0) {
                             standing.push((turn, key));
                             seen.push(write);
                         }
@@ -546,10 +561,15 @@ mod tests {
                     prop_assert_eq!(scheduler.ring.contains(group), known.in_ring);
                     let ring: HashSet<&LineKey> = known.ring.iter().collect();
                     prop_assert_eq!(ring.len(), known.ring.len(), "one turn a round");
+                    let followers: HashSet<&LineKey> = known.followers.iter().collect();
+                    prop_assert_eq!(followers.len(), known.followers.len(), "one turn a round");
                     for (key, line) in scheduler.lines.iter().filter(|(key, _)| key.group() == *group) {
                         prop_assert_eq!(ring.contains(key), line.in_ring);
+                        prop_assert_eq!(followers.contains(key), line.in_followers);
                         prop_assert!(line.in_ring || line.ready.is_empty());
-                        prop_assert!(line.in_ring || !line.is_empty(), "it is forgotten");
+                        let is_looked_at = line.in_followers || !key.merges;
+                        prop_assert!(is_looked_at || line.blocked.is_empty());
+                        prop_assert!(!line.is_forgotten());
                     }
                     let lines = scheduler.lines.iter();
                     let lines = lines.filter(|(key, _)| key.group() == *group);
