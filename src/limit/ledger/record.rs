@@ -21,11 +21,11 @@
 //! leaves in doubt what was sent, so nothing of the file is used. What the attempts still mean is
 //! decided in `replay.rs`; reading and writing the file is up to `file.rs`.
 
-use super::entry::{Charge, Intent, KnownEffect, NAME, Name};
+use super::entry::{AccountId, Charge, Intent, KnownEffect, NAME, Name};
 use crate::credential::Credential;
 use crate::limit::evidence::InForce;
 use crate::route::policy::Rate;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 /// Bytes of a record, and of the head of the file.
@@ -218,17 +218,36 @@ pub(super) fn parse(bytes: &[u8], expected: Head) -> Result<Vec<AttemptRecord>, 
         return Err("the ledger was written before this machine was started, or on another one");
     }
     let mut attempts = BTreeMap::new();
+    // The rate of a budget is that of the last record about it. With several attempts in flight,
+    // that need not be a record of the last attempt.
+    let mut rates = HashMap::new();
     for (at, record) in (0..).zip(rest.chunks_exact(RECORD)) {
         // The number finds a record that is whole but in the wrong place.
         if !is_sealed(record) || record[4..8] != short(at) {
             return Err(damaged);
         }
         if record[0] == END {
-            return Ok(attempts.into_values().collect());
+            return Ok(with_rates(attempts.into_values().collect(), &rates));
         }
         replay(record, &mut attempts).ok_or(damaged)?;
+        if let Some(attempt) = number(record, 8).and_then(|number| attempts.get(&number)) {
+            rates.insert(attempt.charge.account, attempt.charge.rate);
+        }
     }
     Err("the ledger is cut short")
+}
+
+/// Gives each attempt the rate that its budget has.
+fn with_rates(
+    mut attempts: Vec<AttemptRecord>,
+    rates: &HashMap<AccountId, InForce>,
+) -> Vec<AttemptRecord> {
+    for attempt in &mut attempts {
+        if let Some(rate) = rates.get(&attempt.charge.account) {
+            attempt.charge.rate = *rate;
+        }
+    }
+    attempts
 }
 
 /// Applies a record to its attempt. `None` if it makes no sense.

@@ -112,6 +112,31 @@ async fn a_restart_goes_on_with_the_rate_that_was_learned() {
     );
 }
 
+/// The response that teaches a rate may be that of an earlier attempt than the last one sent.
+#[tokio::test(start_paused = true)]
+async fn a_learned_rate_outlives_later_attempts_that_are_in_flight() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let clock = clock(1000);
+    let mut opened = open(&path, &clock);
+    let learned = Rate {
+        limit: 30,
+        window: Duration::from_secs(60),
+    };
+    let first = opened.ledger.sent(charge([1; 16], WQ, RATE), &[]);
+    opened.ledger.sent(charge([1; 16], WQ, RATE), &[]);
+    let taught = charge([1; 16], learned.window, learned);
+    opened.ledger.ended(first, taught, KnownEffect::Final);
+    opened.ledger.write();
+    drop(opened);
+    for _ in 0..2 {
+        let opened = open(&path, &clock);
+        let past = &opened.history.as_ref().unwrap()[&[1; 16]];
+        assert_eq!(past.rate.rate, learned, "also when the file was rewritten");
+        assert_eq!(past.held.len(), 2);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_boot_or_machine_is_a_new_node() {
     let dir = tempfile::tempdir().unwrap();
