@@ -29,7 +29,7 @@ use crate::read::representation::show;
 use crate::read::stored::whole;
 use crate::read::{ReadResult, Reads};
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body::Body as _;
 use std::sync::Arc;
@@ -187,10 +187,13 @@ impl Reads {
     /// omits what one reader asked of the form of the response, and headers that others with its
     /// key need not have; see [`fields`].
     fn shared_request(&self, reading: &CacheableRead) -> Request<Bytes> {
-        let received = &reading.context.headers;
-        let mut request = reading
-            .context
-            .forwarded_with(|name, value| fields::handling(name, value) != Handling::LeftOut);
+        // These ask caches on the way for nothing but a newer response, or its original bytes.
+        let asks_caches = reading.wants.is_reload() || reading.wants.no_transform;
+        let for_caches =
+            |name: &HeaderName| *name == header::CACHE_CONTROL || *name == header::PRAGMA;
+        let mut request = reading.context.forwarded_with(|name, value| {
+            fields::handling(name, value) != Handling::LeftOut || asks_caches && for_caches(name)
+        });
         *request.method_mut() = Method::GET;
         let has_body = !request.body().is_empty();
         let headers = request.headers_mut();
@@ -199,14 +202,6 @@ impl Reads {
             // Without a body there is nothing that they could describe.
             headers.remove(header::CONTENT_TYPE);
             headers.remove(header::CONTENT_ENCODING);
-        }
-        if reading.wants.is_reload() || reading.wants.no_transform {
-            // These ask caches on the way for nothing but a newer response, or its original bytes.
-            for name in [header::CACHE_CONTROL, header::PRAGMA] {
-                for value in received.get_all(&name) {
-                    headers.append(&name, value.clone());
-                }
-            }
         }
         // One response serves all readers, whatever codings they accept; it is decoded for those
         // that do not accept `gzip`. If it may not be shareable, the reader's own header stands
