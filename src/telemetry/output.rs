@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
@@ -90,7 +91,7 @@ impl LogOutput {
         let shared = output.shared.clone();
         // A thread rather than a task: it blocks while the reader of the log is slow, and outlives
         // the runtime.
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || shared.write_all(to, report))?;
         Ok(output)
@@ -145,7 +146,7 @@ impl Shared {
             std::mem::swap(&mut waiting.bytes, &mut batch);
             // Unlocked meanwhile, so that others can append.
             drop(waiting);
-            let is_written = to.write_all(&batch).and_then(|()| to.flush()).is_ok();
+            let is_written = write_whole(&mut to, &batch, self.pause).is_ok();
             waiting = self.waiting.lock();
             waiting.written += batch.len() as u64;
             if !is_written {
@@ -170,6 +171,26 @@ impl Shared {
                 .wait_while_for(&mut waiting, is_early, self.pause);
         }
     }
+}
+
+/// Writes all lines. A terminal or pipe that another program has made non-blocking takes them as
+/// far as it has room; the rest follows after a pause, so that no line is torn.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the thread of the log, which has nothing else to do"
+)]
+fn write_whole(to: &mut impl Write, mut lines: &[u8], pause: Duration) -> io::Result<()> {
+    while !lines.is_empty() {
+        // Not `write_all`, which would not say how much is written when it fails.
+        match to.write(lines) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(taken) => lines = lines.get(taken..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(pause),
+            Err(error) => return Err(error),
+        }
+    }
+    to.flush()
 }
 
 impl<'a> MakeWriter<'a> for LogOutput {
@@ -295,6 +316,39 @@ mod tests {
         assert_eq!(taken.len(), 6 + kept * line.len() + 5);
     }
 
+    /// Takes a few bytes, then none, in turn.
+    struct NonBlocking {
+        taken: Vec<u8>,
+        has_room: bool,
+    }
+
+    impl Write for NonBlocking {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.has_room = !self.has_room;
+            if !self.has_room {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let few = bytes.len().min(3);
+            self.taken.extend_from_slice(&bytes[..few]);
+            Ok(few)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_pipe_that_does_not_block_tears_no_line() {
+        let mut pipe = NonBlocking {
+            taken: Vec::new(),
+            has_room: false,
+        };
+        let lines = b"one line\nand another\n";
+        assert!(write_whole(&mut pipe, lines, Duration::ZERO).is_ok());
+        assert_eq!(pipe.taken, lines);
+    }
+
     #[test]
     fn lines_that_cannot_be_written_count_as_dropped() {
         let log = controlled(Duration::ZERO);
@@ -341,7 +395,7 @@ mod tests {
         };
         // The reader takes lines as fast as it can.
         drop(log.go);
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for thread in 0..4 {
                 scope.spawn(move || log_all(thread));
             }
