@@ -22,8 +22,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The memory that each name in a lane takes, in bytes, roughly.
-const NAME_BYTES: usize = 256;
+/// The memory that each name in a lane takes, in bytes, roughly: a lane has two ordered sets.
+const NAME_BYTES: usize = 512;
 
 impl Writes {
     /// Accepts a write and carries it to its end.
