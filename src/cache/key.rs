@@ -100,18 +100,6 @@ impl Hash for CacheKey {
     }
 }
 
-/// Takes parts that are framed already. Only this module makes such parts.
-impl From<Vec<u8>> for CacheKey {
-    fn from(parts: Vec<u8>) -> Self {
-        // The vector has the exact size, so this does not copy.
-        // Most keys are only compared, so the name is left to those who ask for it.
-        Self {
-            parts: parts.into_boxed_slice(),
-            name: OnceLock::new(),
-        }
-    }
-}
-
 impl CacheKey {
     /// Joins the parts, in one allocation.
     pub fn new(parts: &KeyParts<'_>) -> Self {
@@ -138,7 +126,7 @@ impl CacheKey {
             bytes.extend_from_slice(digest);
             described.iter().for_each(|lines| lines.push_to(&mut bytes));
         }
-        bytes.into()
+        Self::framed(bytes)
     }
 
     /// The key of a variant: the response chosen by these fields when they have this selection.
@@ -164,7 +152,17 @@ impl CacheKey {
             push(&mut bytes, name.as_str().as_bytes());
         }
         bytes.extend_from_slice(selection);
-        bytes.into()
+        Self::framed(bytes)
+    }
+
+    /// Takes parts that are framed already.
+    fn framed(parts: Vec<u8>) -> Self {
+        // The vector has the exact size, so this does not copy. Most keys are only compared, so the
+        // name is left to those who ask for it.
+        Self {
+            parts: parts.into_boxed_slice(),
+            name: OnceLock::new(),
+        }
     }
 
     /// A short name for the key that does not reveal its parts.
