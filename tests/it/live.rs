@@ -343,6 +343,8 @@ async fn it_says_who_waits_for_what_and_whose_fault_it_is() {
     let world = Arc::new(World::new(SandboxSpec::default()));
     let admin = admin(&world);
     let keeping = tokio::spawn(admin.clone().keep_history());
+    // The lines are served from now on.
+    sleep(Duration::from_secs(1)).await;
     let mut answer = ask(&admin, Method::GET, "/live").await;
     assert_eq!(
         event(answer.body_mut()).await["findings"],
