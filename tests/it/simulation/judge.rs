@@ -382,11 +382,12 @@ impl<'a> Evidence<'a> {
                 if first < *until {
                     wrong.push(format!(
                         "lane {name}: one that began at {} arrived at {}, before the one that \
-                         began at {} had settled at {}: {earlier:?} {write:?}",
+                         began at {} had settled at {}: {earlier:?} {write:?}; the arrivals of the earlier one: {}",
                         self.since(write.began.at),
                         self.since(first),
                         self.since(earlier.began.at),
                         self.since(*until),
+                        self.arrivals(earlier),
                     ));
                 }
             }
@@ -400,6 +401,13 @@ impl<'a> Evidence<'a> {
         judged
     }
 
+    /// When the attempts of a write arrived, and what they were answered.
+    fn arrivals(&self, write: &Request) -> String {
+        let arrivals = self.of_write.get(&write.number).into_iter().flatten();
+        let told = arrivals.map(|it| format!("{} {}", self.since(it.at), it.status));
+        told.collect::<Vec<_>>().join(", ")
+    }
+
     /// The earliest instant at which the next write of its lane may arrive.
     fn settled(&self, write: &Request, arrivals: &[&Arrival]) -> Instant {
         let arrived = arrivals.last().map_or(write.began.at, |arrival| arrival.at);
@@ -407,6 +415,9 @@ impl<'a> Evidence<'a> {
             Some(heard) if write.error() == "gateway-outcome-unknown" => {
                 let mut counted: Vec<_> = arrivals.iter().filter(|it| !it.refused()).collect();
                 if write.is_retry_refused() {
+                    // What arrives after the caller heard was given up before: only its arrival
+                    // counts, and it is not the retry.
+                    counted.retain(|it| it.at <= heard.at);
                     // The refused retry has no effect of its own, and the attempt before it had ended
                     // when it left. Where that one never arrived nobody saw its end.
                     let retry = counted
