@@ -7,7 +7,7 @@
 //! outcome is unknown.
 //!
 //! The end of an attempt with a clear outcome is written together with the next record, or
-//! [`WRITTEN_WITHIN`] later, which saves every second system call. Without it a new process takes
+//! 10 ms later, which saves every second system call. Without it a new process takes
 //! the attempt for one in flight: its slot stays occupied for longer, and the lanes of its write
 //! stay closed for Q. So what a kill may lose here costs time and breaks no promise.
 //!
