@@ -4,13 +4,14 @@
 //! The stored answer comes from one fetch before the warm-up and lives for 60 s, which outlasts a
 //! round. The upstream counts its requests: one by each gateway.
 
-use super::load::{self, Expect, Load, Question, Run};
+use super::load::{self, Expect, Load, Run};
 use super::machine::Cores;
 use super::report::{self, Bound, Goal};
 use super::servers::{Server, Servers};
 use super::upstream::{self, Answer, Upstream};
 use super::{
     BODY_BYTES, CONNECTIONS, Contender, Failure, GATEWAY, Options, Round, bare, closed_loop,
+    question,
 };
 
 const PATH: &str = "/users/user-00001";
@@ -72,13 +73,8 @@ fn one_round(
                     fetches|
      -> Result<Vec<u8>, Failure> {
         let asked_before = upstream.asked();
-        let question = Question {
-            request: load::request("GET", PATH, &[load::GZIP, fields].concat()),
-            status: load::OK,
-            body: upstream::user(BODY_BYTES),
-            expect: Expect::Hit,
-        };
-        let mut load = Load::connect(server, CONNECTIONS, question)?;
+        let request = load::request("GET", PATH, &[load::GZIP, fields].concat());
+        let mut load = Load::connect(server, CONNECTIONS, question(request, Expect::Hit))?;
         // At most one fetch; all that follow are hits.
         load.fetch()?;
         let warmed = load.run(options.warm_up)?;

@@ -49,7 +49,7 @@ mod servers;
 #[path = "../support/upstream.rs"]
 mod upstream;
 
-use load::{Load, Run};
+use load::{Expect, Load, Question, Run};
 use machine::Cores;
 use std::error::Error;
 use std::path::PathBuf;
@@ -187,6 +187,16 @@ fn compare(options: &Options, only_hits: bool) -> Result<(), Failure> {
         scraped::measure(options, &cores)?;
     }
     Ok(())
+}
+
+/// What is asked with this request: a success with the body that the upstream has for everything.
+fn question(request: Vec<u8>, expect: Expect) -> Question {
+    Question {
+        request,
+        status: load::OK,
+        body: upstream::user(BODY_BYTES),
+        expect,
+    }
 }
 
 /// Measures the loads in turn, all as fast as they are answered.

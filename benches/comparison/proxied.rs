@@ -8,7 +8,7 @@ use super::report::{self, Bound, Goal};
 use super::servers::{Server, Servers};
 use super::{
     BODY_BYTES, CONNECTIONS, Contender, Failure, GATEWAY, Options, Round, bare, closed_loop, peers,
-    upstream,
+    question, upstream,
 };
 use segment_gateway::clock::Clock;
 use std::time::Duration;
@@ -91,15 +91,6 @@ fn write() -> Vec<u8> {
     [&head, POSTED.as_bytes()].concat()
 }
 
-fn question(request: Vec<u8>) -> Question {
-    Question {
-        request,
-        status: load::OK,
-        body: upstream::user(BODY_BYTES),
-        expect: Expect::Anything,
-    }
-}
-
 impl Rounds {
     /// Measures all in new processes.
     fn measure(
@@ -126,8 +117,8 @@ impl Rounds {
                 Some((contender, server?))
             })
             .collect();
-        let get = question(load::request("GET", PATH, ""));
-        let post = question(write());
+        let get = question(load::request("GET", PATH, ""), Expect::Anything);
+        let post = question(write(), Expect::Anything);
         let full = |question: &Question| {
             let warmed = contenders.iter().map(|(contender, server)| {
                 let mut load = Load::connect(server, CONNECTIONS, question.clone())?;

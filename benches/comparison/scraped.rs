@@ -3,12 +3,12 @@
 //! Everything of the gateway runs on one core here, also the thread that builds the page, so a hit
 //! waits where it would run beside the scrape on a larger machine.
 
-use super::load::{self, Expect, Load, Question};
+use super::load::{self, Expect, Load};
 use super::machine::Cores;
 use super::open_loop::{self, OpenLoop};
 use super::servers::{Server, Servers, free_port};
 use super::upstream::{self, Answer, Upstream};
-use super::{BODY_BYTES, Failure, GATEWAY, Options, report};
+use super::{BODY_BYTES, Failure, GATEWAY, Options, question, report};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -77,15 +77,6 @@ fn open_budgets(gateway: &Server) -> Result<(), Failure> {
         reader.read(&mut stream, Expect::Anything)?;
     }
     Ok(())
-}
-
-fn question(request: Vec<u8>, expect: Expect) -> Question {
-    Question {
-        request,
-        status: load::OK,
-        body: upstream::user(BODY_BYTES),
-        expect,
-    }
 }
 
 /// Asks for the metrics.
