@@ -35,6 +35,8 @@ pub enum ListMode {
 pub(super) struct Call<'a> {
     /// The name of the operation.
     pub(super) name: &'static str,
+    /// The status of the operation's success.
+    pub(super) success: StatusCode,
     /// The values of the path's parameters.
     pub(super) params: &'a PathValues,
     /// The decoded query.
@@ -85,11 +87,16 @@ impl Call<'_> {
     pub(super) fn id(&self) -> &str {
         self.params.first().map_or("", String::as_str)
     }
-}
 
-/// Returns a 200 with this `data`.
-pub(super) fn ok(data: String) -> Success {
-    (StatusCode::OK, data)
+    /// Returns the operation's success with this `data`.
+    pub(super) fn ok(&self, data: String) -> Success {
+        (self.success, data)
+    }
+
+    /// Returns the operation's success with a group.
+    pub(super) fn ok_group(&self, id: &str, group: &Group) -> Success {
+        self.ok(format!(r#"{{"userGroup":{}}}"#, group.json(id)))
+    }
 }
 
 /// Returns the user with an id.
@@ -113,11 +120,6 @@ pub(super) fn group<'a>(world: &'a World, id: &str) -> Result<&'a Group, ApiErro
         .get(id)
         .map(|group| &**group)
         .ok_or_else(|| ApiError::missing("user group", id))
-}
-
-/// Returns the response with a group.
-pub(super) fn group_answer(status: StatusCode, id: &str, group: &Group) -> Success {
-    (status, format!(r#"{{"userGroup":{}}}"#, group.json(id)))
 }
 
 /// The number of elements that take effect, and the error for the rest.

@@ -308,6 +308,7 @@ impl Core {
         let path = request.head.uri.path();
         let call = Call {
             name: operation.name,
+            success: operation.success,
             params,
             query: &query,
             body: &request.body,

@@ -39,7 +39,7 @@ pub(super) fn read(
 ) -> ApiResult {
     if operation.name == "getWorkspace" {
         let workspace = r#"{"id":"workspace-1","name":"Sandbox","slug":"sandbox"}"#;
-        return Ok((StatusCode::OK, format!(r#"{{"workspace":{workspace}}}"#)));
+        return Ok(call.ok(format!(r#"{{"workspace":{workspace}}}"#)));
     }
     if operation.name == "echo" {
         return echo(call);
@@ -48,11 +48,11 @@ pub(super) fn read(
         let page = Page::read(call.query, call.body)?;
         let items: Vec<&str> = children(world, path).collect();
         let data = page.render(&camel(operation.noun()), items.len(), items.iter());
-        return Ok((StatusCode::OK, data));
+        return Ok(call.ok(data));
     }
     let name = member(operation);
     let thing = existing(world, operation, path)?;
-    Ok((StatusCode::OK, format!(r#"{{"{name}":{thing}}}"#)))
+    Ok(call.ok(format!(r#"{{"{name}":{thing}}}"#)))
 }
 
 /// Carries out any write. The method decides what is done. A result without an error counts as a
@@ -64,7 +64,7 @@ pub(super) fn write(
     call: &Call<'_>,
 ) -> Concluded {
     let result = match operation.method {
-        "DELETE" => delete(world, operation, path),
+        "DELETE" => delete(world, operation, path, call),
         "POST" => create(world, operation, path, call),
         _ => change(world, operation, path, call),
     };
@@ -84,20 +84,19 @@ fn echo(call: &Call<'_>) -> ApiResult {
         return Err(problem(422, "EchoError"));
     }
     let status = match call.query.get("statusCode") {
-        None => 200,
+        None => call.success,
         Some(text) => text
             .parse()
             .ok()
-            .filter(|status| (200..=599).contains(status))
+            .filter(|status: &StatusCode| (200..=599).contains(&status.as_u16()))
             .ok_or_else(|| {
                 ApiError::invalid("statusCode", "statusCode must be a number from 200 to 599")
             })?,
     };
     // A status that is no success needs the envelope of errors.
-    if status >= 300 {
-        return Err(problem(status, "EchoError"));
+    if !status.is_success() {
+        return Err(problem(status.as_u16(), "EchoError"));
     }
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     Ok((status, format!(r#"{{"message":{}}}"#, Value::from(message))))
 }
 
@@ -139,12 +138,12 @@ fn existing(world: &World, operation: &ApiOperation, path: &str) -> Result<Arc<s
 
 /// Deletes one object; those below it stay. An invented object can be deleted as often as one
 /// likes.
-fn delete(world: &mut World, operation: &ApiOperation, path: &str) -> ApiResult {
+fn delete(world: &mut World, operation: &ApiOperation, path: &str, call: &Call<'_>) -> ApiResult {
     existing(world, operation, path)?;
     if world.things.contains_key(path) {
         Arc::make_mut(&mut world.things).remove(path);
     }
-    Ok((StatusCode::OK, r#"{"status":"SUCCESS"}"#.to_owned()))
+    Ok(call.ok(r#"{"status":"SUCCESS"}"#.to_owned()))
 }
 
 /// Creates an object below a path, under an id that was not given before. An `id` in the body is
@@ -156,12 +155,7 @@ fn create(world: &mut World, operation: &ApiOperation, path: &str, call: &Call<'
     let id = world.new_id(name);
     members.insert("id".to_owned(), Value::from(id.as_str()));
     let thing = store(world, &format!("{path}/{id}"), members)?;
-    // Other POSTs are actions, which respond with 200.
-    let status = match operation.name.starts_with("create") {
-        true => StatusCode::CREATED,
-        false => StatusCode::OK,
-    };
-    Ok((status, format!(r#"{{"{name}":{thing}}}"#)))
+    Ok(call.ok(format!(r#"{{"{name}":{thing}}}"#)))
 }
 
 /// Replaces an object (PUT) or merges into it member by member (PATCH). The id stays.
@@ -180,7 +174,7 @@ fn change(world: &mut World, operation: &ApiOperation, path: &str, call: &Call<'
         members.insert("id".to_owned(), id);
     }
     let (name, thing) = (member(operation), store(world, path, members)?);
-    Ok((StatusCode::OK, format!(r#"{{"{name}":{thing}}}"#)))
+    Ok(call.ok(format!(r#"{{"{name}":{thing}}}"#)))
 }
 
 /// Returns the members of the body; none if there is no body.

@@ -1,12 +1,18 @@
 //! Pure. The operations of the API as the sandbox knows them. The table is its own, so that a
 //! mistake in the gateway's route table is detected.
 //!
-//! `operations.txt` has one operation per line: name, method, path template, documented limit and
-//! its unit (`-` if none is documented), and `paged` if its response comes in pages.
+//! `operations.txt` has one operation per line: name, method, path template, status of success,
+//! documented limit and its unit (`-` if none is documented), and `paged` if its response comes in
+//! pages.
+//!
+//! The statuses are those of the vendor's SDKs, whose response models have them in their names
+//! (TypeScript 47.0.0 on npm, later ones in the SDKs' own documents). Early releases describe every
+//! success as 200; the latest one that has an operation counts.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use http::StatusCode;
 use percent_encoding::percent_decode_str;
 
 /// One operation of the API.
@@ -17,6 +23,8 @@ pub(super) struct ApiOperation {
     pub(super) method: &'static str,
     /// The path template, such as `/users/{userId}`.
     pub(super) template: &'static str,
+    /// The status of a success. Only `echo` may return another, on request.
+    pub(super) success: StatusCode,
     /// The documented limit and its period.
     pub(super) limit: Option<(u32, Duration)>,
     /// Whether its response comes in pages.
@@ -97,6 +105,7 @@ fn parse(table: &'static str) -> Vec<ApiOperation> {
 fn parse_line(line: &'static str) -> Option<ApiOperation> {
     let mut words = line.split_ascii_whitespace();
     let (name, method, template) = (words.next()?, words.next()?, words.next()?);
+    let success = words.next()?.parse().ok()?;
     let (limit, per, paged) = (words.next()?, words.next()?, words.next()?);
     let per = match per {
         "day" => Duration::from_secs(86_400),
@@ -113,6 +122,7 @@ fn parse_line(line: &'static str) -> Option<ApiOperation> {
         name,
         method,
         template,
+        success,
         limit: limit.parse().ok().map(|limit| (limit, per)),
         paged: paged == "paged",
         segments: split(template)?.into_iter().map(segment).collect(),
@@ -154,7 +164,13 @@ mod tests {
 
     #[test]
     fn the_table_is_whole() {
+        // A line that lacks a part is no operation.
+        assert_eq!(
+            OPERATIONS.len(),
+            include_str!("operations.txt").lines().count()
+        );
         assert_eq!(OPERATIONS.len(), 201);
+        assert!(OPERATIONS.iter().all(|o| o.success.is_success()));
         assert_eq!(OPERATIONS.iter().filter(|o| o.limit.is_some()).count(), 67);
         let daily = Some((120, Duration::from_secs(86_400)));
         assert_eq!(OPERATIONS.iter().filter(|o| o.limit == daily).count(), 1);

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
-
-use super::call::{ApiResult, Call, group, group_answer, ok, user};
+use super::call::{ApiResult, Call, group, user};
 use super::request::{Page, quoted};
 use super::world::{Group, ROLES, World};
 
@@ -21,7 +19,7 @@ pub(super) fn read(world: &World, call: &Call<'_>) -> Option<ApiResult> {
                 users.values().map(|user| user.json.as_str()),
             )
         }
-        "getUser" => user(world, id).map(|user| ok(format!(r#"{{"user":{}}}"#, user.json))),
+        "getUser" => user(world, id).map(|user| call.ok(format!(r#"{{"user":{}}}"#, user.json))),
         "listUserGroupsFromUser" => user(world, id).and_then(|user| {
             let groups = world
                 .groups
@@ -46,7 +44,7 @@ pub(super) fn read(world: &World, call: &Call<'_>) -> Option<ApiResult> {
             let groups = world.groups.iter().map(|(id, group)| group.json(id));
             page(call, "userGroups", world.groups.len(), groups)
         }
-        "getUserGroup" => group(world, id).map(|group| group_answer(StatusCode::OK, id, group)),
+        "getUserGroup" => group(world, id).map(|group| call.ok_group(id, group)),
         "listUsersFromUserGroup" => group(world, id).and_then(|group| {
             let ids = group
                 .members
@@ -83,5 +81,5 @@ fn page<T: AsRef<str>>(
     items: impl Iterator<Item = T>,
 ) -> ApiResult {
     let page = Page::read(call.query, call.body)?;
-    Ok(ok(page.render(name, total, items)))
+    Ok(call.ok(page.render(name, total, items)))
 }

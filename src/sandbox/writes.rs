@@ -14,12 +14,10 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
 use serde_json::Value;
 
 use super::call::{
-    Call, Concluded, ListCheck, check, email, group, group_answer, named, ok, permission, strings,
-    user,
+    Call, Concluded, ListCheck, check, email, group, named, permission, strings, user,
 };
 use super::request::{ApiError, json, quoted};
 use super::world::{Group, MOST_GROUPS, MOST_THINGS, Permission, World};
@@ -108,14 +106,15 @@ fn combine(
     Ok(after)
 }
 
-/// Returns the response with all permissions after a write, and whether they changed. A replacement
-/// by nothing takes effect, too.
+/// Returns the response with all permissions after a write to a user or group, and whether they
+/// changed. A replacement by nothing takes effect, too.
 fn conclude_permissions(
+    call: &Call<'_>,
     part: ListCheck,
-    subject: (&str, &str),
+    kind: &str,
     permissions: &[Permission],
 ) -> Concluded {
-    let (id, kind) = (quoted(subject.0), subject.1);
+    let id = quoted(call.id());
     let policy = |(number, permission): (usize, &Permission)| {
         let members = permission.members();
         format!(
@@ -123,7 +122,7 @@ fn conclude_permissions(
         )
     };
     let permissions: Vec<String> = permissions.iter().enumerate().map(policy).collect();
-    let success = ok(format!(r#"{{"permissions":[{}]}}"#, permissions.join(",")));
+    let success = call.ok(format!(r#"{{"permissions":[{}]}}"#, permissions.join(",")));
     // Without an effective element, a list that is right is an empty one, and it may have replaced
     // something.
     let (changed, result) = part.conclude(success);
@@ -140,7 +139,7 @@ fn user_permissions(world: &mut World, call: &Call<'_>) -> Written {
     if part.takes_effect() {
         world.put_user(call.id(), &before.email, after.clone());
     }
-    Ok(conclude_permissions(part, (call.id(), "user"), &after))
+    Ok(conclude_permissions(call, part, "user", &after))
 }
 
 /// Adds permissions to a group, or replaces them.
@@ -152,7 +151,7 @@ fn group_permissions(world: &mut World, call: &Call<'_>) -> Written {
     if part.takes_effect() {
         world.put_group(call.id(), changed);
     }
-    Ok(conclude_permissions(part, (call.id(), "group"), &after))
+    Ok(conclude_permissions(call, part, "group", &after))
 }
 
 /// Invites people by email. An email may be invited once, and not at all if it is a user's. The
@@ -203,10 +202,8 @@ fn create_invites(world: &mut World, call: &Call<'_>) -> Written {
         invites.insert(email.to_lowercase(), (*email).to_owned());
     }
     let emails: Vec<String> = emails.into_iter().map(quoted).collect();
-    Ok(part.conclude((
-        StatusCode::CREATED,
-        format!(r#"{{"emails":[{}]}}"#, emails.join(",")),
-    )))
+    let success = call.ok(format!(r#"{{"emails":[{}]}}"#, emails.join(",")));
+    Ok(part.conclude(success))
 }
 
 /// Withdraws invites, and with them the memberships of the invited people.
@@ -220,7 +217,7 @@ fn delete_invites(world: &mut World, call: &Call<'_>) -> Written {
     for email in emails.iter().take(part.effective) {
         world.remove_invite(email);
     }
-    Ok(part.conclude(ok(SUCCESS.to_owned())))
+    Ok(part.conclude(call.ok(SUCCESS.to_owned())))
 }
 
 /// Removes users from the workspace and from all groups.
@@ -230,7 +227,7 @@ fn delete_users(world: &mut World, call: &Call<'_>) -> Written {
     for id in ids.iter().take(part.effective) {
         world.remove_user(id);
     }
-    Ok(part.conclude(ok(SUCCESS.to_owned())))
+    Ok(part.conclude(call.ok(SUCCESS.to_owned())))
 }
 
 /// Creates a group, or renames one. The two differ by the parameter in the path.
@@ -249,20 +246,20 @@ fn name_group(world: &mut World, call: &Call<'_>) -> Written {
     let name = name
         .ok_or_else(|| ApiError::invalid("name", "name must be a string of 1 to 255 characters"))?;
     // Nothing has changed so far. An id is taken only once the request is known to be right.
-    let (status, id, mut group) = match existing {
-        Some((id, group)) => (StatusCode::OK, id, group),
+    let (id, mut group) = match existing {
+        Some(existing) => existing,
         None if world.groups.len() >= MOST_GROUPS => {
             return Err(ApiError::invalid(
                 "name",
                 "the sandbox holds no more groups",
             ));
         }
-        None => (StatusCode::CREATED, world.new_id("group"), Group::default()),
+        None => (world.new_id("group"), Group::default()),
     };
     // Renaming keeps members, invites and permissions.
     name.clone_into(&mut group.name);
     // Rendered first, because the world takes the group over.
-    let answer = group_answer(status, &id, &group);
+    let answer = call.ok_group(&id, &group);
     world.put_group(&id, group);
     Ok((true, Ok(answer)))
 }
@@ -271,7 +268,7 @@ fn name_group(world: &mut World, call: &Call<'_>) -> Written {
 fn delete_group(world: &mut World, call: &Call<'_>) -> Written {
     group(world, call.id())?;
     Arc::make_mut(&mut world.groups).remove(call.id());
-    Ok((true, Ok(ok(SUCCESS.to_owned()))))
+    Ok((true, Ok(call.ok(SUCCESS.to_owned()))))
 }
 
 /// Adds people to a group (POST) or replaces its people (PUT). Each must be a user or invited.
@@ -301,7 +298,7 @@ fn put_members(world: &mut World, call: &Call<'_>) -> Written {
             "the sandbox holds no larger groups",
         ));
     }
-    let answer = group_answer(StatusCode::OK, call.id(), &changed);
+    let answer = call.ok_group(call.id(), &changed);
     world.put_group(call.id(), changed);
     // As with permissions, a replacement by nobody takes effect without an effective element.
     let (changed, result) = part.conclude(answer);
@@ -323,5 +320,5 @@ fn remove_members(world: &mut World, call: &Call<'_>) -> Written {
         changed.invites.remove(email);
     }
     world.put_group(call.id(), changed);
-    Ok(part.conclude(ok(SUCCESS.to_owned())))
+    Ok(part.conclude(call.ok(SUCCESS.to_owned())))
 }
