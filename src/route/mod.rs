@@ -6,6 +6,7 @@
 //! keys of a request. Nothing here does I/O, waits, or reads a clock.
 
 pub mod names;
+mod page;
 pub mod pattern;
 pub mod policy;
 pub mod query;

@@ -1,14 +1,16 @@
 //! Pure. The meaning of a query string.
 //!
-//! The API accepts a query in several spellings (API reference, "Pagination"; both SDKs). Nested
+//! The API accepts a query in several spellings (API reference, "Pagination"; the SDKs). Nested
 //! names are `pagination.count=2`, or `pagination[count]=2` with the brackets usually
-//! percent-encoded. Lists are `emails.0=…`, `emails[0]=…`, or a repeated `emails=…`.
+//! percent-encoded, or all members of the page in one JSON object, `pagination={"count":2}`. Lists
+//! are `emails.0=…`, `emails[0]=…`, or a repeated `emails=…`.
 //!
 //! Promises that [`canonical`] gives the same text for all spellings of a query, and never the same
 //! text for two queries that any server could tell apart. A query that is not clearly in one of
 //! these spellings is [`Odd`] and must not be used for a lookup. Nothing here changes what is sent
 //! upstream.
 
+use super::page::{self, PageMembers};
 use super::pattern::decode;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::borrow::Cow;
@@ -78,6 +80,10 @@ struct Reading<'l> {
     seen: Vec<(ListSpelling, u32)>,
     /// The spelling of the nested names so far.
     nesting: Option<Nesting>,
+    /// The number of pairs about the page.
+    page_pairs: u32,
+    /// Whether one of them is a JSON object.
+    page_is_json: bool,
     /// Canonical name, index in its list (0 for a scalar), canonical value.
     pairs: Vec<(String, u32, String)>,
 }
@@ -104,6 +110,8 @@ impl<'l> Reading<'l> {
             lists,
             seen,
             nesting: None,
+            page_pairs: 0,
+            page_is_json: false,
             pairs: Vec::new(),
         }
     }
@@ -115,19 +123,36 @@ impl<'l> Reading<'l> {
             return Err(Odd::Pair);
         }
         let name = self.nested(recode(name, IN_NAME)?)?;
-        let value = recode(value, IN_VALUE)?;
+        let raw = value;
+        let value = recode(raw, IN_VALUE)?;
         let (base, rest) = match name.split_once('.') {
             Some((base, rest)) => (base, Some(rest)),
             None => (name.as_str(), None),
         };
         let Some(list) = self.lists.iter().position(|list| **list == *base) else {
-            self.pairs.push((name, 0, value));
+            self.page_pairs += u32::from(base == page::NAME);
+            match page_of(&name, raw) {
+                Some(members) => self.read_page(members),
+                None => self.pairs.push((name, 0, value)),
+            }
             return Ok(());
         };
         // The canonical spelling counts, whichever was used.
         let index = self.index(list, rest)?;
         self.pairs.push((base.to_owned(), index, value));
         Ok(())
+    }
+
+    /// Reads the members of a page in one JSON object as if each were a pair. What a value means
+    /// is left to the API, as in the other spellings.
+    fn read_page(&mut self, members: PageMembers) {
+        self.page_is_json = true;
+        let pairs = [("cursor", members.cursor), ("count", members.count)];
+        for (member, value) in pairs {
+            let value = value.map(|value| utf8_percent_encode(&value, IN_VALUE).to_string());
+            let name = format!("{}.{member}", page::NAME);
+            self.pairs.extend(value.map(|value| (name, 0, value)));
+        }
     }
 
     /// The dotted form of a recoded name.
@@ -182,6 +207,10 @@ impl<'l> Reading<'l> {
     /// Sorts the pairs and writes them. Equal neighbours are then a repeated scalar, because the
     /// elements of a list differ in their index.
     fn finish(mut self, capacity: usize) -> Result<String, Odd> {
+        // Servers may differ in which of the two spellings counts.
+        if self.page_is_json && self.page_pairs > 1 {
+            return Err(Odd::Mixed);
+        }
         self.pairs
             .sort_unstable_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
         if self
@@ -257,6 +286,14 @@ fn recode(raw: &str, reserved: &'static AsciiSet) -> Result<String, Odd> {
         text.extend(utf8_percent_encode(&decoded, reserved));
     }
     Ok(text)
+}
+
+/// The page in this pair, if it is one JSON object. A raw `+` has two readings, so it is in none.
+fn page_of(name: &str, value: &str) -> Option<PageMembers> {
+    if name != page::NAME || value.contains('+') {
+        return None;
+    }
+    page::members(&decode(value)?)
 }
 
 /// Every decoded value of the parameter `name`, in any spelling or mixture of spellings.

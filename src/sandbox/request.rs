@@ -2,7 +2,8 @@
 //!
 //! A list may arrive as `emails.0=`, as `emails[0]=` (brackets usually percent-encoded), or as a
 //! repeated `emails=`. A member of an object may arrive as `pagination.count=` or
-//! `pagination[count]=`. The page may also be in the body of a GET.
+//! `pagination[count]=`, and a page as one JSON object, `pagination={"count":2}`. The page may also
+//! be in the body of a GET.
 //!
 //! Names and indices in a query that mean nothing are ignored. A wrong body or page is a 422.
 
@@ -151,25 +152,29 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Reads the page from the query, or else from the body. The count is 200 by default, and from
-    /// 1 to 1000.
+    /// Reads the page from the query, or else from the body. In the query, a member of its own
+    /// counts before one of a JSON object. The count is 200 by default, and from 1 to 1000.
     pub(super) fn read(query: &Query, body: &[u8]) -> Result<Self, ApiError> {
         let in_body = if body.is_empty() {
             Value::Null
         } else {
             json(body)?
         };
+        let in_query = match query.get("pagination") {
+            None => Value::Null,
+            Some(text) => json(text.as_bytes())
+                .map_err(|_| ApiError::invalid("pagination", "pagination must be a JSON object"))?,
+        };
         // A count may be a number or a text; both are parsed as text below.
-        let from_body = |member: &str| match &in_body["pagination"][member] {
+        let text = |member: &Value| match member {
             Value::Null => None,
             Value::String(text) => Some(text.clone()),
             other => Some(other.to_string()),
         };
         let read = |member| {
-            query
-                .member("pagination", member)
-                .map(str::to_owned)
-                .or_else(|| from_body(member))
+            let own = query.member("pagination", member).map(str::to_owned);
+            own.or_else(|| text(&in_query[member]))
+                .or_else(|| text(&in_body["pagination"][member]))
         };
         let count = match read("count") {
             None => 200,
@@ -294,6 +299,16 @@ mod tests {
                 r#"{"pagination":{"count":3}}"#,
                 page(0, 7),
             ),
+            (
+                "pagination=%7B%22cursor%22%3A%20%22Mw%3D%3D%22%2C%20%22count%22%3A%2050%7D",
+                "",
+                page(3, 50),
+            ),
+            (
+                r#"pagination={"count":50}&pagination[count]=7"#,
+                r#"{"pagination":{"cursor":"Mw=="}}"#,
+                page(3, 7),
+            ),
         ];
         for (query, body, expected) in table {
             assert_eq!(
@@ -310,6 +325,9 @@ mod tests {
         let worse = [
             ("pagination.cursor=Mw", ""),
             ("pagination.cursor=____", ""),
+            ("pagination=x", ""),
+            ("pagination=[]", ""),
+            (r#"pagination={"count":0}"#, ""),
             ("", "{"),
             ("", "[]"),
         ];

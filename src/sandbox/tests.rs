@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod pages;
 mod statuses;
 
 struct Reply {

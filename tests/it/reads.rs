@@ -41,6 +41,7 @@ async fn every_spelling_of_a_query_is_one_key_and_a_write_is_seen_at_once() {
     for spelling in [
         "/users?pagination%5Bcount%5D=2",
         "/users?pagination[count]=2",
+        "/users?pagination=%7B%22count%22%3A%202%7D",
     ] {
         let hit = world.get(spelling, "a").await;
         assert!(hit.header("cache-status").contains("; hit;"), "{spelling}");

@@ -1,5 +1,5 @@
 //! Other spellings of a path or an address that a lenient API may take for the same: they draw on
-//! one budget, and writes wait for each other.
+//! one budget, and writes wait for each other. And the spellings of a page of a list.
 
 use super::support::scripted::{Script, Step, answer};
 use super::support::{Answer, Setup, World, request};
@@ -150,4 +150,54 @@ async fn writes_about_one_address_wait_for_each_other_however_it_is_written() {
     let (script, world) = slow_api("60 per 1m");
     in_turn(&world, addresses.map(invite).into()).await;
     assert_eq!(one_by_one(&script), [invites; 4]);
+}
+
+/// The loop of Segment's Python SDK, which writes the page as `quote(json.dumps(page))`.
+#[tokio::test(start_paused = true)]
+async fn a_list_is_read_page_by_page_as_pythons_sdk_asks_for_it() {
+    let world = World::new(SandboxSpec {
+        users: 5,
+        ..SandboxSpec::default()
+    });
+    let quoted = |text: &str| {
+        // `quote` leaves the unreserved characters and the slash.
+        let is_left = |b: u8| b.is_ascii_alphanumeric() || b"-._~/".contains(&b);
+        let encode = |b: u8| match is_left(b) {
+            true => char::from(b).to_string(),
+            false => format!("%{b:02X}"),
+        };
+        text.bytes().map(encode).collect::<String>()
+    };
+    let mut cursor: Option<String> = None;
+    let (mut found, mut again) = (Vec::new(), Vec::new());
+    for page in 1..=3 {
+        let json = match &cursor {
+            None => r#"{"count": 2}"#.to_owned(),
+            Some(cursor) => format!(r#"{{"cursor": "{cursor}", "count": 2}}"#),
+        };
+        let target = format!("/users?pagination={}", quoted(&json));
+        let answer = world.get(&target, "a").await;
+        assert_eq!(answer.status, 200, "{target}: {answer:?}");
+        let data = &answer.json()["data"];
+        let users = data["users"].as_array().unwrap();
+        found.extend(users.iter().map(|user| user["id"].clone()));
+        // The same page in the reference's spelling is the same response.
+        let cursors = cursor
+            .iter()
+            .map(|cursor| format!("&pagination.cursor={cursor}"));
+        let other = format!("/users?pagination.count=2{}", cursors.collect::<String>());
+        again.push(world.get(&other, "a").await);
+        assert_eq!(again.last().unwrap().body, answer.body, "{other}");
+        cursor = data["pagination"]["next"].as_str().map(ToOwned::to_owned);
+        assert_eq!(
+            cursor.is_none(),
+            page == 3,
+            "the loop ends after three pages"
+        );
+    }
+    let all: Vec<serde_json::Value> = (1..=5).map(|n| format!("user-{n:05}").into()).collect();
+    assert_eq!(found, all);
+    let are_hits = |answer: &Answer| answer.header("cache-status").contains("; hit;");
+    assert!(again.iter().all(are_hits), "{again:?}");
+    assert_eq!(world.sandbox.arrivals().len(), 3);
 }

@@ -18,6 +18,9 @@ fn the_documented_spellings_are_one() {
                 "pagination[count]=2&pagination[cursor]=Mw==",
                 "pagination[cursor]=Mw==&pagination[count]=2",
                 "pagination.cursor=Mw==&pagination.count=%32",
+                // As Segment's Python SDK writes it.
+                "pagination=%7B%22cursor%22%3A%20%22Mw%3D%3D%22%2C%20%22count%22%3A%202%7D",
+                "%70agination={\"count\":2,\"cursor\":\"\\u004dw==\"}",
             ][..],
             "pagination.count=2&pagination.cursor=Mw%3D%3D",
         ),
@@ -32,6 +35,17 @@ fn the_documented_spellings_are_one() {
         ),
         (&["emails=a", "emails.0=a", "emails[0]=a"], "emails.0=a"),
         (&["a[b][c]=1", "a.b.c=1"], "a.b.c=1"),
+        (
+            &[
+                "pagination={\"count\":2}&x[y]=1",
+                "x.y=1&pagination.count=2",
+            ],
+            "pagination.count=2&x.y=1",
+        ),
+        (
+            &["pagination={\"cursor\":\"\"}", "pagination[cursor]="],
+            "pagination.cursor=",
+        ),
         (&["emails=a&x.y=1", "x.y=1&emails.0=a"], "emails.0=a&x.y=1"),
     ] {
         for query in group {
@@ -69,6 +83,19 @@ fn different_meanings_stay_different() {
         "a%20b=1",
         "a%2Bb=1",
         "a.0=1",
+        // Only what is clearly a page is one.
+        "pagination.count=2",
+        "pagination=2",
+        "pagination={\"count\":\"2\"}",
+        "pagination={\"count\":2,\"count\":2}",
+        "pagination={\"count\":2,\"cursor\":null}",
+        "pagination={\"count\":+2}",
+        "pagination=[null,2]",
+        "pagination={\"count\":2}x",
+        "page={\"count\":2}",
+        "pagination.page={\"count\":2}",
+        "pagination={\"cursor\":\"2\"}",
+        "pagination={}",
     ];
     let mut seen = BTreeMap::new();
     for query in queries {
@@ -124,6 +151,13 @@ fn what_is_unclear_is_odd() {
         ("emails=a&emails[1]=b", Odd::Mixed),
         ("emails.0=a&emails[1]=b", Odd::Mixed),
         ("a.b=1&a[c]=2", Odd::Mixed),
+        ("pagination={\"count\":2}&pagination.cursor=x", Odd::Mixed),
+        ("pagination[count]=2&pagination={\"count\":2}", Odd::Mixed),
+        ("pagination={\"count\":2}&pagination=x", Odd::Mixed),
+        (
+            "pagination={\"count\":2}&pagination={\"cursor\":\"x\"}",
+            Odd::Mixed,
+        ),
     ] {
         assert_eq!(canon(query), Err(odd), "{query}");
     }
