@@ -5,8 +5,9 @@ use super::process;
 use super::signals::stop_signal;
 use crate::app::{self, Inside};
 use crate::config::{self, units};
-use crate::sandbox::{Delay, Faults, ListMode, SandboxSpec, WindowKind};
+use crate::sandbox::{Delay, Faults, ListMode, MOST_TOKENS_NAMED, SandboxSpec, WindowKind};
 use clap::{Arg, Args};
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -81,6 +82,9 @@ pub(super) struct SandboxOptions {
     /// Initial number of groups, at most 2000.
     #[arg(long, default_value_t = 10, value_parser = at_most::<2_000>)]
     groups: usize,
+    /// File with the accepted tokens, one per line. All others get 401. Without it, any token is accepted.
+    #[arg(long, value_name = "FILE", value_parser = token_file)]
+    tokens: Option<TokenFile>,
 }
 
 impl SandboxOptions {
@@ -109,14 +113,40 @@ impl SandboxOptions {
             gzip: self.gzip,
             users: self.users,
             groups: self.groups,
+            tokens: self.tokens.clone().map(|file| file.0),
             ..SandboxSpec::default()
         }
     }
 }
 
+/// The tokens in a file.
+#[derive(Clone)]
+struct TokenFile(Vec<String>);
+
+// Written by hand, so that no token is ever printed.
+impl fmt::Debug for TokenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenFile({} tokens)", self.0.len())
+    }
+}
+
+/// Reads a file of tokens. Blank lines and blanks around a token do not count.
+fn token_file(path: &str) -> Result<TokenFile, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"))?;
+    let tokens = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let tokens: Vec<String> = tokens.map(ToOwned::to_owned).collect();
+    match tokens.len() {
+        0 => Err("no token in it; write one per line".to_owned()),
+        1..=MOST_TOKENS_NAMED => Ok(TokenFile(tokens)),
+        more => Err(format!(
+            "{more} tokens in it; at most {MOST_TOKENS_NAMED} are accepted"
+        )),
+    }
+}
+
 fn parse<T: std::str::FromStr>(text: &str) -> Result<T, String>
 where
-    T::Err: std::fmt::Display,
+    T::Err: fmt::Display,
 {
     text.parse().map_err(|error: T::Err| error.to_string())
 }

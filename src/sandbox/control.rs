@@ -5,7 +5,11 @@
 //!   the number to use for the `next` request. `DELETE` forgets all arrivals.
 //! - `GET /_sandbox/faults`, `PUT /_sandbox/faults`: probabilities by name, and `late_by_ms`. A
 //!   member that is absent keeps its value.
-//! - `PUT /_sandbox/revoked` with `{"tokens": ["..."]}`: exactly these tokens get 401 from now on.
+//! - `PUT /_sandbox/tokens` with `{"tokens": ["..."]}`: only these tokens are accepted from now on,
+//!   and all others get 401. `{"tokens": null}` accepts any.
+//! - `PUT /_sandbox/revoked` with `{"tokens": ["..."]}`: exactly these tokens get 401 even so.
+//!
+//! A list has at most 1,000 tokens. No response repeats them.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,7 +20,7 @@ use serde_json::{Value, json};
 use super::core::{Core, Request};
 use super::reply::{self, ApiResponse};
 use super::request::{ApiError, Query, json as object};
-use super::spec::Faults;
+use super::spec::{Faults, MOST_TOKENS_NAMED};
 
 /// The prefix of the sandbox's own paths.
 pub(super) const PREFIX: &str = "/_sandbox/";
@@ -24,8 +28,6 @@ pub(super) const PREFIX: &str = "/_sandbox/";
 const MEDIA: &str = "application/json";
 /// The most arrivals in one response.
 const MOST_SHOWN: usize = 10_000;
-/// The most tokens that may be revoked.
-const MOST_REVOKED: usize = 100;
 
 /// Responds to a request below [`PREFIX`].
 pub(super) fn answer(core: &mut Core, request: &Request) -> ApiResponse {
@@ -40,6 +42,10 @@ pub(super) fn answer(core: &mut Core, request: &Request) -> ApiResponse {
         ("PUT", "faults") => changed(&core.faults, &request.body).map(|faults| {
             core.faults = faults;
             shown(&faults)
+        }),
+        ("PUT", "tokens") => tokens(&request.body).map(|tokens| {
+            core.accepted = tokens;
+            json!({ "accepted": core.accepted.as_ref().map(HashSet::len) })
         }),
         ("PUT", "revoked") => revoked(&request.body).map(|tokens| {
             core.revoked = tokens;
@@ -72,17 +78,31 @@ fn requests(core: &Core, query: &str) -> Result<Value, ApiError> {
     Ok(json!({ "requests": shown, "next": next }))
 }
 
-fn revoked(body: &[u8]) -> Result<HashSet<String>, ApiError> {
-    let wrong = || ApiError::invalid("tokens", "a list of at most 100 tokens is expected");
+/// Returns the tokens of a body: a list of them, or `null`. A body without the member is an error,
+/// since it would otherwise accept any token by mistake.
+fn tokens(body: &[u8]) -> Result<Option<HashSet<String>>, ApiError> {
+    let wrong = || {
+        let message = format!("null, or a list of at most {MOST_TOKENS_NAMED} tokens, is expected");
+        ApiError::invalid("tokens", message)
+    };
     let body = object(body)?;
-    let tokens = body["tokens"].as_array().ok_or_else(wrong)?;
-    let tokens: Option<HashSet<String>> = tokens
+    let list = match body.get("tokens").ok_or_else(wrong)? {
+        Value::Null => return Ok(None),
+        list => list.as_array().ok_or_else(wrong)?,
+    };
+    let tokens: Option<HashSet<String>> = list
         .iter()
         .map(|token| token.as_str().map(str::to_owned))
         .collect();
     tokens
-        .filter(|tokens| tokens.len() <= MOST_REVOKED)
+        .filter(|tokens| tokens.len() <= MOST_TOKENS_NAMED)
+        .map(Some)
         .ok_or_else(wrong)
+}
+
+fn revoked(body: &[u8]) -> Result<HashSet<String>, ApiError> {
+    let tokens = tokens(body)?;
+    tokens.ok_or_else(|| ApiError::invalid("tokens", "a list of tokens is expected"))
 }
 
 fn shown(faults: &Faults) -> Value {

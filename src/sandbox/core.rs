@@ -37,7 +37,7 @@ const MOST_TOKENS: usize = 10_000;
 
 /// The state of a sandbox.
 pub(super) struct Core {
-    /// The options at the start. Only the faults change later.
+    /// The options at the start. Only the faults and the accepted tokens change later.
     pub(super) spec: SandboxSpec,
     /// The faults of the next requests. Tests and `/_sandbox/faults` change them.
     pub(super) faults: Faults,
@@ -51,7 +51,9 @@ pub(super) struct Core {
     rng: Rng,
     /// The tokens seen so far, numbered from 1. Logs show the number, never the token.
     tokens: HashMap<String, u32>,
-    /// The tokens that are no longer accepted.
+    /// The accepted tokens; `None` accepts any. Tests and `/_sandbox/tokens` change them.
+    pub(super) accepted: Option<HashSet<String>>,
+    /// The tokens that are rejected even so.
     pub(super) revoked: HashSet<String>,
     /// The count of each token and operation, made at the first request of that operation with that
     /// token.
@@ -101,6 +103,7 @@ impl Core {
         let world = World::populated(spec.seed, spec.users, spec.groups);
         Self {
             faults: spec.faults,
+            accepted: spec.tokens.clone().map(HashSet::from_iter),
             revoked: HashSet::new(),
             history: WorldHistory::new(world, spec.replication_lag),
             log: ArrivalLog::default(),
@@ -261,8 +264,8 @@ impl Core {
             .ok()?;
         let (scheme, token) = value.split_once(' ')?;
         let token = token.trim();
-        let accepted = self.spec.tokens.as_ref();
-        let is_accepted = accepted.is_none_or(|tokens| tokens.iter().any(|known| known == token));
+        let accepted = self.accepted.as_ref();
+        let is_accepted = accepted.is_none_or(|tokens| tokens.contains(token));
         let is_bearer = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty();
         if !is_bearer || !is_accepted || self.revoked.contains(token) {
             return None;

@@ -29,6 +29,7 @@ mod spec;
 mod world;
 mod writes;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -42,7 +43,7 @@ use crate::clock::Clock;
 pub use call::ListMode;
 pub use log::{Arrival, By, CountResult, MOST_ARRIVALS};
 pub use rate_window::WindowKind;
-pub use spec::{Delay, Faults, SandboxSpec};
+pub use spec::{Delay, Faults, MOST_TOKENS_NAMED, SandboxSpec};
 pub use world::Permission;
 
 /// The most requests in progress; further ones get a 503.
@@ -69,6 +70,11 @@ impl Sandbox {
     /// Changes the faults from the next request on.
     pub fn set_faults(&self, faults: Faults) {
         self.core.lock().faults = faults;
+    }
+
+    /// Changes the accepted tokens from the next request on; `None` accepts any.
+    pub fn accept_tokens(&self, tokens: Option<Vec<String>>) {
+        self.core.lock().accepted = tokens.map(HashSet::from_iter);
     }
 
     /// Returns the latest [`MOST_ARRIVALS`] arrivals in the order in which they were logged.

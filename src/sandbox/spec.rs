@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::call::ListMode;
 use super::rate_window::WindowKind;
 
+/// The most tokens that a list of accepted or revoked ones may name.
+pub const MOST_TOKENS_NAMED: usize = 1_000;
+
 /// The behaviour of a sandbox. The default is a well-behaved API without delay.
 #[derive(Clone)]
 pub struct SandboxSpec {
@@ -41,7 +44,7 @@ pub struct SandboxSpec {
     pub users: usize,
     /// The number of groups at the start: `group-00001`, … (at most 2,000).
     pub groups: usize,
-    /// The accepted bearer tokens; `None` accepts any (at most 10,000 different ones).
+    /// The bearer tokens accepted at the start; `None` accepts any (at most 10,000 different ones).
     pub tokens: Option<Vec<String>>,
 }
 

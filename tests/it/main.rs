@@ -58,4 +58,5 @@ mod spans;
 mod spellings;
 mod support;
 mod tidy;
+mod tokens;
 mod writes;
