@@ -36,13 +36,13 @@ fn every_step_of_the_workflow_is_a_script_that_can_be_run_by_hand() {
     }
     used.sort();
     used.dedup();
-    let mut scripts: Vec<String> = fs::read_dir(root.join("release"))
+    let mut scripts: Vec<String> = fs::read_dir(root.join("deploy/release"))
         .expect("a folder")
         .map(|entry| {
             let name = entry.expect("an entry").file_name();
-            format!("release/{}", name.to_string_lossy())
+            format!("deploy/release/{}", name.to_string_lossy())
         })
-        .filter(|script| script != "release/lib.sh")
+        .filter(|script| script != "deploy/release/lib.sh")
         .collect();
     scripts.sort();
     assert_eq!(used, scripts, "none is missing and none is unused");
@@ -52,21 +52,21 @@ fn every_step_of_the_workflow_is_a_script_that_can_be_run_by_hand() {
     }
 }
 
-/// What `release/check` says of a tag where the changelog is this.
+/// What `deploy/release/check` says of a tag where the changelog is this.
 fn check(tag: &str, changelog: &str) -> (bool, String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = tempfile::tempdir().expect("a folder");
-    fs::create_dir(folder.path().join("release")).expect("a folder");
+    fs::create_dir_all(folder.path().join("deploy/release")).expect("a folder");
     for file in [
         "Cargo.toml",
         "Cargo.lock",
-        "release/check",
-        "release/lib.sh",
+        "deploy/release/check",
+        "deploy/release/lib.sh",
     ] {
         fs::copy(root.join(file), folder.path().join(file)).expect("a copy");
     }
     fs::write(folder.path().join("CHANGELOG.md"), changelog).expect("a file");
-    let output = Command::new(folder.path().join("release/check"))
+    let output = Command::new(folder.path().join("deploy/release/check"))
         .arg(tag)
         .env("GIT_CEILING_DIRECTORIES", "/")
         .output()

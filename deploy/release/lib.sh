@@ -3,7 +3,7 @@
 # target/dist only.
 # shellcheck disable=SC2034 # the scripts use these variables
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 name=segment-gateway
 dist=target/dist
