@@ -142,8 +142,10 @@ impl Place {
             .stderr(Stdio::null())
             .spawn()?;
         let gateway = Gateway(child);
-        while TcpStream::connect(self.proxy).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+        for listener in [self.proxy, self.admin] {
+            while TcpStream::connect(listener).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
         }
         Ok(gateway)
     }
@@ -235,13 +237,26 @@ fn resident(gateway: &Gateway) -> Fallible<usize> {
     Ok(kib.ok_or("no resident memory")? * 1_024)
 }
 
+/// Resident memory once it no longer falls: the allocator returns free memory some seconds late.
+async fn settled(gateway: &Gateway) -> Fallible<usize> {
+    let mut last = resident(gateway)?;
+    loop {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let now = resident(gateway)?;
+        if now + (last / 100) >= last {
+            return Ok(now);
+        }
+        last = now;
+    }
+}
+
 async fn deferred(writes: usize) -> Fallible<()> {
     let place = Place::new(EMBEDDED_ROUTES, Duration::from_millis(5), 1).await?;
     let gateway = place.start(1).await?;
     let mut admin = TcpStream::connect(place.admin).await?;
     let pause = "POST /writes/pause?operation=replacePermissionsForUser";
     let paused = ask(&mut admin, pause, "x-gateway-admin: 1", "").await?;
-    let before = resident(&gateway)?;
+    let before = settled(&gateway).await?;
     let next = Arc::new(AtomicUsize::new(0));
     let began = Instant::now();
     let mut callers = JoinSet::new();
@@ -271,7 +286,7 @@ async fn deferred(writes: usize) -> Fallible<()> {
         done??;
     }
     let took = began.elapsed().as_secs_f64();
-    let after = resident(&gateway)?;
+    let after = settled(&gateway).await?;
     println!(
         "{writes} deferred writes accepted in {took:.1} s ({:.0}/s, {CALLERS} callers), paused: {}",
         writes as f64 / took,
