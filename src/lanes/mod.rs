@@ -8,10 +8,12 @@
 //! This module knows no budgets: a write in an open lane may still wait for its slot. The line of a
 //! budget is in `limit/turns.rs`.
 
+mod keys;
 mod order;
 mod state;
 
-pub use order::{ClassHash, Keys, LaneOrder, OrderKey, Turn};
+pub use keys::{ClassHash, Keys, OrderKey};
+pub use order::{LaneOrder, Turn};
 
 use crate::clock::Clock;
 use crate::credential::Credential;

@@ -9,86 +9,13 @@
 //! This module does not wait and does not know budgets. It also knows nothing of other credentials:
 //! their writes are not ordered against these.
 
-use crate::credential::Hasher;
+use super::keys::{ClassHash, Keys, OrderKey};
 use foldhash::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// The number of a write, in the order of acceptance.
 pub type Turn = u64;
-
-/// A class of order keys, such as `person`, as a keyed hash of its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClassHash(pub u32);
-
-/// An order key, such as `user:u1`, as a keyed hash. Keys survive a restart on disk, where names
-/// must not appear in clear. If two names had the same hash, their writes would only wait for each
-/// other needlessly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct OrderKey {
-    /// The part of the name before its first colon.
-    pub class: ClassHash,
-    /// The whole name.
-    pub name: u64,
-}
-
-/// The order keys and barriers of a write.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Keys {
-    /// The things on which the write acts.
-    pub keys: BTreeSet<OrderKey>,
-    /// The classes against which the write is a barrier.
-    pub barriers: BTreeSet<ClassHash>,
-}
-
-impl ClassHash {
-    /// Hashes the name of a class.
-    pub fn new(hasher: &Hasher, class: &str) -> Self {
-        let hash = hasher.hash(&[b"class", class.as_bytes()]);
-        Self(u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]))
-    }
-}
-
-impl OrderKey {
-    /// Hashes the name of an order key.
-    pub fn new(hasher: &Hasher, name: &str) -> Self {
-        let class = name.split_once(':').map_or(name, |(class, _)| class);
-        let hash = hasher.hash(&[b"order-key", name.as_bytes()]);
-        let [a, b, c, d, e, f, g, h, ..] = hash;
-        Self {
-            class: ClassHash::new(hasher, class),
-            name: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
-        }
-    }
-}
-
-impl Keys {
-    /// Hashes the names of keys and barriers.
-    pub fn new<'n>(
-        hasher: &Hasher,
-        keys: impl IntoIterator<Item = &'n str>,
-        barriers: impl IntoIterator<Item = &'n str>,
-    ) -> Self {
-        let keys = keys.into_iter();
-        let barriers = barriers.into_iter();
-        Self {
-            keys: keys.map(|name| OrderKey::new(hasher, name)).collect(),
-            barriers: barriers
-                .map(|class| ClassHash::new(hasher, class))
-                .collect(),
-        }
-    }
-
-    /// Whether the write conflicts with no other.
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty() && self.barriers.is_empty()
-    }
-
-    /// The classes of the order keys, each once.
-    fn classes(&self) -> BTreeSet<ClassHash> {
-        self.keys.iter().map(|key| key.class).collect()
-    }
-}
 
 /// Unsettled writes that have an order key, a class or a barrier in common.
 #[derive(Clone, Debug, Default)]
@@ -141,8 +68,6 @@ struct Class {
 #[derive(Clone, Debug)]
 struct Write {
     keys: Keys,
-    /// The classes of `keys`.
-    classes: BTreeSet<ClassHash>,
     /// The instant at which the write is expected to have settled.
     expected: Instant,
     /// The position in the line of its budget.
@@ -180,7 +105,7 @@ impl LaneOrder {
 
     /// Whether a write on `keys` would have to wait for none.
     pub fn are_free(&self, keys: &Keys) -> bool {
-        self.is_free(keys, &keys.classes(), Turn::MAX)
+        self.is_free(keys, Turn::MAX)
     }
 
     /// Estimates when all unsettled writes that conflict with `keys` have settled. The writes of
@@ -188,10 +113,10 @@ impl LaneOrder {
     /// conflicts.
     pub fn expected_free(&self, keys: &Keys, now: Instant, each: Duration) -> Option<Instant> {
         let classes = keys.classes();
-        let classes = classes.iter().filter_map(|class| self.classes.get(class));
-        let barriers = keys.barriers.iter();
+        let classes = classes.filter_map(|class| self.classes.get(&class));
+        let barriers = keys.barriers().iter();
         let barriers = barriers.filter_map(|class| self.classes.get(class));
-        let lanes = keys.keys.iter().filter_map(|key| self.keys.get(key));
+        let lanes = keys.keys().iter().filter_map(|key| self.keys.get(key));
         let one_after_the_other = lanes.clone().map(|lane| {
             let writes = u32::try_from(lane.turns.len()).unwrap_or(u32::MAX);
             now + each.saturating_mul(writes)
@@ -218,29 +143,28 @@ impl LaneOrder {
         let among = |earlier| these.contains(&earlier);
         self.writes
             .get(&turn)
-            .is_none_or(|write| self.all_before(turn, &write.keys, &write.classes, among))
+            .is_none_or(|write| self.all_before(turn, &write.keys, among))
     }
 
     /// Whether a write on `keys` that has not been accepted yet would wait only for writes in
     /// `these`.
     pub fn would_follow(&self, keys: &Keys, these: &BTreeSet<Turn>) -> bool {
         let among = |earlier| these.contains(&earlier);
-        self.all_before(Turn::MAX, keys, &keys.classes(), among)
+        self.all_before(Turn::MAX, keys, among)
     }
 
     /// Accepts a write, whose turn must be higher than any before. Returns whether the write is
     /// ready. `place` is its position in the line of its budget.
     pub fn enter(&mut self, turn: Turn, keys: Keys, expected: Instant, place: u64) -> bool {
-        let classes = keys.classes();
-        let ready = self.is_free(&keys, &classes, turn);
-        for key in &keys.keys {
+        let ready = self.is_free(&keys, turn);
+        for key in keys.keys() {
             self.keys.entry(*key).or_default().insert(turn, expected);
         }
-        for class in &classes {
-            let class = self.classes.entry(*class).or_default();
+        for class in keys.classes() {
+            let class = self.classes.entry(class).or_default();
             class.members.insert(turn, expected);
         }
-        for class in &keys.barriers {
+        for class in keys.barriers() {
             let class = self.classes.entry(*class).or_default();
             class.barriers.insert(turn, expected);
         }
@@ -248,7 +172,6 @@ impl LaneOrder {
             turn,
             Write {
                 keys,
-                classes,
                 expected,
                 place,
                 ready,
@@ -271,17 +194,17 @@ impl LaneOrder {
         // The lanes find the write by the instant before. So all of them have to change, those of
         // its keys, of their classes, and of its barriers.
         let before = std::mem::replace(&mut write.expected, expected);
-        for key in &write.keys.keys {
+        for key in write.keys.keys() {
             if let Some(lane) = self.keys.get_mut(key) {
                 lane.expect(turn, before, expected);
             }
         }
-        for class in &write.classes {
-            if let Some(class) = self.classes.get_mut(class) {
+        for class in write.keys.classes() {
+            if let Some(class) = self.classes.get_mut(&class) {
                 class.members.expect(turn, before, expected);
             }
         }
-        for class in &write.keys.barriers {
+        for class in write.keys.barriers() {
             if let Some(class) = self.classes.get_mut(class) {
                 class.barriers.expect(turn, before, expected);
             }
@@ -306,7 +229,7 @@ impl LaneOrder {
             return Vec::new();
         };
         // A lane without writes is forgotten, which bounds the lanes by the unsettled writes.
-        for key in &write.keys.keys {
+        for key in write.keys.keys() {
             if let Some(lane) = self.keys.get_mut(key) {
                 lane.remove(turn, write.expected);
                 if lane.is_empty() {
@@ -314,12 +237,12 @@ impl LaneOrder {
                 }
             }
         }
-        for name in &write.classes {
-            if let Some(class) = self.classes.get_mut(name) {
+        for class in write.keys.classes() {
+            if let Some(class) = self.classes.get_mut(&class) {
                 class.members.remove(turn, write.expected);
             }
         }
-        for name in &write.keys.barriers {
+        for name in write.keys.barriers() {
             if let Some(class) = self.classes.get_mut(name) {
                 class.barriers.remove(turn, write.expected);
             }
@@ -335,7 +258,7 @@ impl LaneOrder {
             .filter(|turn| {
                 self.writes
                     .get(turn)
-                    .is_some_and(|write| self.is_free(&write.keys, &write.classes, *turn))
+                    .is_some_and(|write| self.is_free(&write.keys, *turn))
             })
             .collect();
         // Marked at once, so that each write is returned only once.
@@ -351,11 +274,11 @@ impl LaneOrder {
     /// Each of them is found once for each of its keys and classes, however many settle before it.
     fn candidates(&self, turn: Turn, settled: &Write) -> BTreeSet<Turn> {
         // Of a lane that is the first one, because the rest still wait for it.
-        let lanes = settled.keys.keys.iter();
+        let lanes = settled.keys.keys().iter();
         let lanes = lanes.filter_map(|key| self.keys.get(key)?.turns.first().copied());
-        let class = |name: &ClassHash| self.classes.get(name);
-        let classes = settled.classes.iter().filter_map(class);
-        let barriers = settled.keys.barriers.iter().filter_map(class);
+        let class = |class: ClassHash| self.classes.get(&class);
+        let classes = settled.keys.classes().filter_map(class);
+        let barriers = settled.keys.barriers().iter().copied().filter_map(class);
         // Of a class it may be several, because barriers do not wait for each other: those up to
         // the next write that blocks them, which may itself be one of them.
         let until = |lane: &Lane| lane.turns.first().copied().unwrap_or(Turn::MAX).max(turn);
@@ -369,32 +292,26 @@ impl LaneOrder {
             .collect()
     }
 
-    /// Whether no write before `turn` conflicts with `keys`, whose classes are `classes`.
-    fn is_free(&self, keys: &Keys, classes: &BTreeSet<ClassHash>, turn: Turn) -> bool {
-        self.all_before(turn, keys, classes, |_| false)
+    /// Whether no write before `turn` conflicts with `keys`.
+    fn is_free(&self, keys: &Keys, turn: Turn) -> bool {
+        self.all_before(turn, keys, |_| false)
     }
 
-    /// Whether `are` holds for all writes before `turn` that conflict with `keys`, whose classes
-    /// are `classes`. Stops at the first for which it does not.
-    fn all_before(
-        &self,
-        turn: Turn,
-        keys: &Keys,
-        classes: &BTreeSet<ClassHash>,
-        are: impl Fn(Turn) -> bool,
-    ) -> bool {
+    /// Whether `are` holds for all writes before `turn` that conflict with `keys`. Stops at the
+    /// first for which it does not.
+    fn all_before(&self, turn: Turn, keys: &Keys, are: impl Fn(Turn) -> bool) -> bool {
         let all = |lane: Option<&Lane>| {
             lane.is_none_or(|lane| lane.turns.range(..turn).all(|earlier| are(*earlier)))
         };
-        let class = |name: &ClassHash| self.classes.get(name);
+        let class = |class: ClassHash| self.classes.get(&class);
         // Barriers and classes are few, keys are many.
-        keys.barriers
+        keys.barriers()
             .iter()
-            .all(|name| all(class(name).map(|class| &class.members)))
-            && classes
-                .iter()
+            .all(|name| all(class(*name).map(|class| &class.members)))
+            && keys
+                .classes()
                 .all(|name| all(class(name).map(|class| &class.barriers)))
-            && keys.keys.iter().all(|key| all(self.keys.get(key)))
+            && keys.keys().iter().all(|key| all(self.keys.get(key)))
     }
 }
 
@@ -402,6 +319,7 @@ impl LaneOrder {
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::credential::Hasher;
     use proptest::prelude::*;
 
     fn keys(keys: &[&str], barriers: &[&str]) -> Keys {
@@ -410,9 +328,8 @@ mod tests {
     }
 
     fn conflict(a: &Keys, b: &Keys) -> bool {
-        !a.keys.is_disjoint(&b.keys)
-            || !a.barriers.is_disjoint(&b.classes())
-            || !b.barriers.is_disjoint(&a.classes())
+        let barred = |a: &Keys, b: &Keys| a.classes().any(|class| b.barriers().contains(&class));
+        a.keys().iter().any(|key| b.keys().contains(key)) || barred(a, b) || barred(b, a)
     }
 
     #[test]

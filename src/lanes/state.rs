@@ -1,7 +1,8 @@
 //! The lanes of all credentials behind one lock, and how each waiting write learns that its lanes
 //! have opened. Decides and collects; waking is left to the caller, outside the lock.
 
-use super::order::{ClassHash, Keys, LaneOrder, Turn};
+use super::keys::{ClassHash, Keys};
+use super::order::{LaneOrder, Turn};
 use crate::credential::Credential;
 use foldhash::HashMap;
 use std::collections::BTreeSet;
@@ -67,10 +68,7 @@ impl LanesState {
         if self.lanes.contains_key(&credential) {
             return None;
         }
-        let barrier = Keys {
-            barriers: closed.barriers.clone(),
-            ..Keys::default()
-        };
+        let barrier = Keys::from_hashes([], closed.barriers.iter().copied());
         let until = closed.until;
         Some(self.enter(credential, barrier, until, NOWHERE))
     }

@@ -61,7 +61,7 @@ impl Writes {
             .budgets
             .answer_time(context.credential, &context.operation.budget);
         let mut budget_request = self.attempts.budget_request(context);
-        budget_request.bytes += keys.keys.len() * NAME_BYTES;
+        budget_request.bytes += keys.keys().len() * NAME_BYTES;
         budget_request.not_before = self.lanes.expected_free(context.credential, &keys, answer);
         // A write without keys waits for no lane. A durable one is not sent before the journal has
         // it, and one with keys not before it has a place in its lanes.

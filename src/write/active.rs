@@ -199,7 +199,7 @@ impl RunEnd {
 
 /// Waits until nothing may send the write of this entry any more. That never happens to a held
 /// write, which has none: its caller drops it instead.
-pub(super) async fn stopped(entry: Option<&PendingWrite>) {
+pub(super) async fn stopped(entry: Option<&Arc<PendingWrite>>) {
     match entry {
         Some(entry) => entry.stopped().await,
         None => std::future::pending().await,

@@ -340,7 +340,7 @@ impl Writes {
         // Dropping the guard lets the gateway stop meanwhile.
         drop(write.running.take());
         tokio::select! {
-            () = stopped(write.entry.as_deref()) => Break(RunEnd::Stopped(place)),
+            () = stopped(write.entry.as_ref()) => Break(RunEnd::Stopped(place)),
             () = tokio::time::sleep_until(until.into()) => Continue(place),
         }
     }

@@ -104,10 +104,7 @@ impl Writes {
     fn close(&self, intent: &Intent, until: Instant) {
         let keys = match &intent.names {
             Some(names) => keys(names),
-            None => Keys {
-                barriers: self.classes(),
-                ..Keys::default()
-            },
+            None => Keys::from_hashes([], self.classes()),
         };
         if !keys.is_empty() {
             self.lanes.close(intent.credential, keys, until);
@@ -162,21 +159,18 @@ fn names(keys: &Keys) -> Vec<Name> {
         bytes[4..].copy_from_slice(&name.to_be_bytes());
         bytes
     };
-    let order = keys.keys.iter().map(|key| name(key.class, key.name));
-    let barriers = keys.barriers.iter().map(|class| name(*class, 0));
+    let order = keys.keys().iter().map(|key| name(key.class, key.name));
+    let barriers = keys.barriers().iter().map(|class| name(*class, 0));
     order.chain(barriers).collect()
 }
 
 fn keys(names: &[Name]) -> Keys {
-    let mut keys = Keys::default();
-    for [a, b, c, d, name @ ..] in names {
-        let class = ClassHash(u32::from_be_bytes([*a, *b, *c, *d]));
-        match u64::from_be_bytes(*name) {
-            0 => keys.barriers.insert(class),
-            name => keys.keys.insert(OrderKey { class, name }),
-        };
-    }
-    keys
+    let names = names.iter().map(|[a, b, c, d, name @ ..]| OrderKey {
+        class: ClassHash(u32::from_be_bytes([*a, *b, *c, *d])),
+        name: u64::from_be_bytes(*name),
+    });
+    let (barriers, keys): (Vec<_>, Vec<_>) = names.partition(|key| key.name == 0);
+    Keys::from_hashes(keys, barriers.into_iter().map(|barrier| barrier.class))
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ impl Writes {
         // Stopping comes first: a write that is cancelled uses no slot.
         let granted = tokio::select! {
             biased;
-            () = stopped(entry.as_deref()) => Err(TurnError::Stopped),
+            () = stopped(entry.as_ref()) => Err(TurnError::Stopped),
             granted = self.attempts.permitted(ticket, &mut place) => {
                 granted.map_err(TurnError::NoPermit)
             }
@@ -140,7 +140,7 @@ impl Writes {
                     ticket.step_aside();
                     return Ok(SendTurn::Joins(report));
                 }
-                () = stopped(entry.as_deref()) => break Err(TurnError::Stopped),
+                () = stopped(entry.as_ref()) => break Err(TurnError::Stopped),
                 granted = ticket.granted() => break granted.map_err(TurnError::NoPermit),
                 () = opened(&mut opening), if is_blocked => {
                     opening = None;

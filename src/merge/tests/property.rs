@@ -19,14 +19,13 @@ struct Search<'w> {
 impl<'w> Search<'w> {
     fn new(writes: &'w [Write], end: &'w World) -> Self {
         let keys: Vec<_> = writes.iter().map(|write| write.wish.keys()).collect();
-        let class = |keys: &Keys| {
-            let classes = keys.keys.iter().map(|key| key.class);
-            classes.collect::<BTreeSet<_>>()
+        let barred = |a: &Keys, b: &Keys| {
+            let mut keys = a.keys().iter();
+            keys.any(|key| b.barriers().contains(&key.class))
         };
         let conflict = |a: &Keys, b: &Keys| {
-            !a.keys.is_disjoint(&b.keys)
-                || !a.barriers.is_disjoint(&class(b))
-                || !b.barriers.is_disjoint(&class(a))
+            let mut keys = a.keys().iter();
+            keys.any(|key| b.keys().contains(key)) || barred(a, b) || barred(b, a)
         };
         let must = |a: usize, b: usize| {
             let heard = writes[a].heard.as_ref().unwrap().0;

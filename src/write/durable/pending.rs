@@ -59,6 +59,22 @@ pub(crate) struct PendingWrite {
     pub(super) state: PendingState,
 }
 
+/// One who follows the stages of a write. The last to leave takes the channel along: every deferred
+/// write is followed until its caller has the 202, and by nobody for the hours after.
+#[derive(Debug)]
+pub(crate) struct StageFollower {
+    pub(super) stages: watch::Receiver<Stage>,
+    pending: Arc<PendingWrite>,
+}
+
+impl Drop for StageFollower {
+    fn drop(&mut self) {
+        let mut inner = self.pending.lock();
+        // If two leave at once, the channel stays until the write has ended.
+        inner.watch.take_if(|watch| watch.receiver_count() <= 1);
+    }
+}
+
 /// What changes of a write, behind one lock. Only the methods of [`PendingWrite`] use it.
 #[derive(Debug)]
 pub(super) struct PendingState(Mutex<Inner>);
@@ -67,7 +83,7 @@ pub(super) struct PendingState(Mutex<Inner>);
 #[derive(Debug)]
 struct Inner {
     stage: Stage,
-    /// Created for the first who follows it: nobody follows most deferred writes.
+    /// Created for the first who follows it, and dropped with the last: see [`StageFollower`].
     watch: Option<watch::Sender<Stage>>,
     /// Its place in the lanes, while no task has it.
     place: Option<LanePosition>,
@@ -125,23 +141,26 @@ impl PendingWrite {
     }
 
     /// Follows its stage from now on. A slow follower sees the last stage and not those in between.
-    pub(crate) fn watch(&self) -> watch::Receiver<Stage> {
+    pub(crate) fn watch(self: &Arc<Self>) -> StageFollower {
         let mut inner = self.lock();
         let stage = inner.stage.clone();
         let sender = inner.watch.get_or_insert_with(|| watch::channel(stage).0);
-        sender.subscribe()
+        StageFollower {
+            stages: sender.subscribe(),
+            pending: Arc::clone(self),
+        }
     }
 
     /// Waits until it may not be sent any more.
-    pub(crate) async fn stopped(&self) {
+    pub(crate) async fn stopped(self: &Arc<Self>) {
         let stops = |stage: &Stage| stage.is_over() || matches!(stage, Stage::Cancelling);
-        let _ = self.watch().wait_for(stops).await;
+        let _ = self.watch().stages.wait_for(stops).await;
     }
 
     /// Waits until it has ended, or was not cancelled after all.
-    pub(super) async fn cancellation_ended(&self) {
+    pub(super) async fn cancellation_ended(self: &Arc<Self>) {
         let ends = |stage: &Stage| !matches!(stage, Stage::Cancelling);
-        let _ = self.watch().wait_for(ends).await;
+        let _ = self.watch().stages.wait_for(ends).await;
     }
 
     pub(super) fn set(&self, stage: Stage) {
@@ -314,5 +333,58 @@ impl Inner {
             watch.send_replace(stage.clone());
         }
         self.stage = stage;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::route::table::{Defaults, OperationDef, Table};
+    use http::Method;
+
+    fn pending() -> Arc<PendingWrite> {
+        let deletion = OperationDef::new("deleteSource", Method::DELETE, "/sources/{id}");
+        let table = Table::build(vec![deletion], Defaults::default(), 1).unwrap();
+        let caller = Caller {
+            peer: "10.0.0.1".parse().unwrap(),
+            name: None,
+        };
+        let clock = Clock::system();
+        Arc::new(PendingWrite {
+            id: "0192f0c1-2a3b-7c4d-8e5f-012345678901".parse().unwrap(),
+            credential: Credential::from_bytes([1; 16]),
+            operation: table.operations()[0].clone(),
+            summary: Arc::new(Summary::of(
+                (&Method::DELETE, "/sources/s"),
+                Vec::new(),
+                &caller,
+                None,
+            )),
+            caller,
+            urgency: Urgency::DEFERRED,
+            key: None,
+            bytes: 0,
+            deferred: true,
+            since: clock.wall(),
+            accepted: clock.now(),
+            state: PendingState::new(Tries::default()),
+        })
+    }
+
+    #[test]
+    fn the_last_follower_takes_the_channel_along() {
+        let pending = pending();
+        let has_channel = || pending.lock().watch.is_some();
+        let first = pending.watch();
+        let second = pending.watch();
+        drop(first);
+        assert!(has_channel(), "one follows still");
+        pending.set(Stage::Queued);
+        assert!(matches!(*second.stages.borrow(), Stage::Queued));
+        drop(second);
+        assert!(!has_channel(), "nobody follows");
+        let late = pending.watch();
+        assert!(matches!(*late.stages.borrow(), Stage::Queued));
     }
 }

@@ -37,9 +37,9 @@ impl Writes {
         pending: &Arc<PendingWrite>,
     ) -> Result<Reply, GatewayError> {
         // Any later stage says that the journal has it, or that it was not accepted.
-        let mut stages = pending.watch();
+        let mut follower = pending.watch();
         let is_kept = |stage: &Stage| !matches!(stage, Stage::Accepting);
-        let stage = stages.wait_for(is_kept).await;
+        let stage = follower.stages.wait_for(is_kept).await;
         let stage = stage.map_err(|_| GatewayError::Internal)?.clone();
         if let Stage::Released(why) = stage {
             return Err(why.unwrap_or(GatewayError::Internal));
@@ -63,11 +63,11 @@ impl Writes {
     ) -> Result<Option<Reply>, GatewayError> {
         // Follows the stages of the write, and counts again from each.
         let mut pending = pending.clone();
-        let mut stages = pending.watch();
+        let mut follower = pending.watch();
         // Counts from the first attempt that is seen here, through all that follow.
         let mut until_left = None;
         loop {
-            let stage = stages.borrow_and_update().clone();
+            let stage = follower.stages.borrow_and_update().clone();
             let until = match &stage {
                 Stage::HandedOver => {
                     // The write of the other credential goes on under the same id.
@@ -75,7 +75,7 @@ impl Writes {
                         .durable
                         .pending(pending.id)
                         .ok_or_else(|| unknown(Waited::Unrecorded))?;
-                    stages = pending.watch();
+                    follower = pending.watch();
                     continue;
                 }
                 Stage::Ended(ended) => {
@@ -104,7 +104,7 @@ impl Writes {
                     Some(until_left.unwrap_or(until))
                 }
             };
-            let changed = stages.changed();
+            let changed = follower.stages.changed();
             let changed = match until {
                 None => changed.await.is_ok(),
                 Some(until) if until <= self.clock.now() => false,
