@@ -141,18 +141,18 @@ impl RequestRecord {
         }
         // An error carries no times of its own. What the progress saw of the last attempt is used
         // instead.
-        let expired = reply.outcome == Outcome::Expired;
-        if reply.error.is_none() && !expired {
+        if reply.error.is_none() && reply.outcome != Outcome::Expired {
             return;
         }
         let progress = self.known.as_ref().and_then(|known| known.progress.seen());
-        if let Some((queued, throttled)) = progress {
-            (timing.sent, timing.queued, timing.throttled) = (true, queued, throttled);
-            timing.upstream = elapsed.saturating_sub(queued);
-        } else if expired || reply.outcome == Outcome::Refused {
-            // Rejected immediately, or expired in a queue. In both cases it was never sent, so all
-            // of its time counts as queued.
-            timing.queued = elapsed;
+        match progress {
+            Some((queued, throttled)) => {
+                (timing.sent, timing.queued, timing.throttled) = (true, queued, throttled);
+                timing.upstream = elapsed.saturating_sub(queued);
+            }
+            // Rejected immediately, expired in a queue, or no connection was made. In all cases it
+            // was never sent, so all of its time counts as queued.
+            None => timing.queued = elapsed,
         }
     }
 

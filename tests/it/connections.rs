@@ -1,5 +1,6 @@
 //! Connections to the API that are lost, refused or not there for a while.
 
+use super::support::exposition::{metrics, samples};
 use super::support::scripted::{Script, Seen, Step, answer, field};
 use super::support::{Answer, Setup, World, all, request, with};
 use http::Method;
@@ -250,6 +251,31 @@ async fn an_outage_is_told_at_the_deadline() {
         let patience = Duration::from_secs(patience);
         assert!(took <= patience, "{name}: {took:?}");
         assert!(took >= patience / 4, "{name}: {took:?}");
+    }
+}
+
+/// An operator looks at the gateway's own time to see whether the gateway is slow.
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_an_api_that_is_away_is_not_time_of_the_gateway() {
+    let post = || request(Method::POST, "/users/u1/permissions", "a", "{}");
+    for ask in [
+        post(),
+        with(put(), "idempotency-key", "k"),
+        passing("/labels", "a"),
+        request(Method::GET, "/labels", "a", ""),
+    ] {
+        let name = format!("{} {}", ask.method(), ask.uri());
+        let script = Script::new(|_: &Seen, _| Step::Answer(answer(200, "{}")));
+        let world = script.world();
+        script.refuse(usize::MAX);
+        let heard = world.send(ask).await;
+        assert!(heard.status.as_u16() >= 502, "{name}: {heard:?}");
+        let text = metrics(&world).await;
+        let own = samples(&text)
+            .into_iter()
+            .find(|(name, _, _)| name == "segment_gateway_overhead_duration_seconds_sum");
+        let (_, _, seconds) = own.expect("a sum");
+        assert!(seconds < 0.1, "{name}: {seconds} s");
     }
 }
 
