@@ -71,6 +71,42 @@ fn every_command_is_one_that_shells_understand() {
     assert!(checked > 20, "{checked} blocks");
 }
 
+/// The files of the repository that a command uses and that are not there: what it runs by a
+/// relative path, and what stands in a folder of the repository. What a build makes is below
+/// `target`.
+fn missing_from(command: &str) -> Vec<&str> {
+    let (mut missing, mut runs) = (Vec::new(), true);
+    for word in command.split_whitespace() {
+        let name = word.trim_matches(['"', '\'', '(', ')', ';']);
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+        let is_path = name.contains('/') && name.chars().all(plain);
+        let first = name.split('/').next().unwrap_or_default();
+        let is_ours =
+            !["", ".", "..", "target"].contains(&first) && (runs || root().join(first).is_dir());
+        if is_path && is_ours && !root().join(name).exists() {
+            missing.push(name);
+        }
+        runs = ["&&", "||", "|", ";", "sudo", "bash", "sh"].contains(&word);
+    }
+    missing
+}
+
+#[test]
+fn every_file_that_a_command_uses_exists() {
+    assert_eq!(
+        missing_from("a/b c && no/deb target/x deploy/no | config/segment.toml"),
+        ["a/b", "no/deb", "deploy/no"]
+    );
+    for document in documents() {
+        let whole = text(&document);
+        for block in parse(&whole).1 {
+            let commands = block.text.lines().filter(|_| block.language == "sh");
+            let missing: Vec<&str> = commands.flat_map(missing_from).collect();
+            assert_eq!(missing, [""; 0], "{}: {}", document.display(), block.text);
+        }
+    }
+}
+
 /// A gateway that a block has started, with all of its processes.
 struct Started {
     child: Child,
