@@ -14,6 +14,7 @@
 //! from the sizes and times, without a look at each caller. This module knows neither slots nor
 //! time limits.
 
+pub(crate) use by_urgency::ByUrgency;
 pub use caller::{Caller, CallerShare, LinePosition, Urgency};
 pub use sizes::Ahead;
 
@@ -26,6 +27,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+mod by_urgency;
 mod caller;
 mod expected;
 mod line;
@@ -324,7 +326,7 @@ impl PeerLine {
 
 #[cfg(test)]
 mod tests {
-    use super::line::OLDEST_EVERY;
+    use super::by_urgency::OLDEST_EVERY;
     use super::*;
     use crate::clock::Clock;
     use proptest::prelude::*;

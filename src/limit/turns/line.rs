@@ -1,21 +1,17 @@
 //! Pure. The waiting requests of one caller, and how many of them are ahead of a new one.
 
+use super::by_urgency::{ByUrgency, OLDEST_EVERY};
 use super::caller::{LinePosition, Urgency};
 use super::expected::{BlockedChange, ExpectedTimes};
 use super::sizes::{Ahead, LineSize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
-
-/// Of so many turns of a caller, one is for the request that has waited longest.
-pub(super) const OLDEST_EVERY: usize = 4;
 
 /// The waiting requests of one caller.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallerLine {
-    /// The requests that are ready, in the order of arrival.
-    ready: BTreeSet<LinePosition>,
-    /// The same requests, the more urgent first.
-    urgent: BTreeSet<(Urgency, LinePosition)>,
+    /// The requests that are ready.
+    ready: ByUrgency,
     /// The number of the same requests, by urgency.
     urgencies: [usize; 8],
     /// The other requests, and when each is expected to be ready.
@@ -24,8 +20,6 @@ pub(super) struct CallerLine {
     blocked_urgencies: [usize; 8],
     /// When the blocked requests are expected.
     expected: ExpectedTimes,
-    /// The turns since one was for the request that had waited longest.
-    turns: usize,
     /// The place in the ring of the peer's callers.
     pub(super) turn: Option<u64>,
 }
@@ -34,13 +28,7 @@ impl CallerLine {
     /// Takes the next turn of the caller, and returns the request whose turn it is. The request
     /// stays in the line.
     pub(super) fn take_turn(&mut self) -> Option<LinePosition> {
-        // Urgent requests that keep coming must not hold up an old one for ever.
-        if self.turns + 1 >= OLDEST_EVERY {
-            self.turns = 0;
-            return self.ready.first().copied();
-        }
-        self.turns += 1;
-        self.urgent.first().map(|(_, place)| *place)
+        self.ready.take_turn()
     }
 
     /// Adds a blocked request.
@@ -60,16 +48,14 @@ impl CallerLine {
         let Some(change) = self.unblock(place, urgency) else {
             return BlockedChange::Nothing;
         };
-        self.ready.insert(place);
-        self.urgent.insert((urgency, place));
+        self.ready.insert(place, urgency);
         self.urgencies[usize::from(urgency.0)] += 1;
         change
     }
 
     /// Removes a request.
     pub(super) fn remove(&mut self, place: LinePosition, urgency: Urgency) -> BlockedChange {
-        self.urgent.remove(&(urgency, place));
-        if self.ready.remove(&place) {
+        if self.ready.remove(place, urgency) {
             self.urgencies[usize::from(urgency.0)] -= 1;
         }
         let unblocked = self.unblock(place, urgency);
@@ -97,8 +83,8 @@ impl CallerLine {
 
     /// The position of the request that joined first, ready or not.
     pub(super) fn first(&self) -> Option<LinePosition> {
-        let blocked = self.blocked.keys().next();
-        self.ready.first().into_iter().chain(blocked).min().copied()
+        let blocked = self.blocked.keys().next().copied();
+        self.ready.oldest().into_iter().chain(blocked).min()
     }
 
     /// The number of the blocked requests that are expected at `until`, or of all.

@@ -21,10 +21,11 @@ mod line;
 
 pub use line::LineKey;
 
-/// The most writes of one credential and operation before their budget, and the most of all: a
-/// tenth of what may wait for budgets by default.
+/// The most writes of one credential and operation before their budget.
 pub const AT_ONCE: usize = 64;
+/// The most writes of all before their budgets: a tenth of what may wait for budgets by default.
 const MOST: usize = 1_000;
+
 /// All writes that wait to be scheduled; `T` is a write.
 #[derive(Debug)]
 pub struct Scheduler<T> {
@@ -109,8 +110,7 @@ impl<T> Scheduler<T> {
             return;
         };
         if line.blocked.remove(&turn) {
-            line.ready.insert(turn);
-            line.urgent.insert((urgency, turn));
+            line.ready.insert(turn, urgency);
             if !std::mem::replace(&mut line.in_ring, true) {
                 group.ring.push_back(key.clone());
             }
@@ -122,8 +122,7 @@ impl<T> Scheduler<T> {
     pub fn leave(&mut self, turn: Turn) -> Option<T> {
         let (write, key, urgency) = self.writes.remove(&turn)?;
         if let Some(line) = self.lines.get_mut(&key) {
-            line.ready.remove(&turn);
-            line.urgent.remove(&(urgency, turn));
+            line.ready.remove(turn, urgency);
             line.blocked.remove(&turn);
             if line.is_forgotten() {
                 self.lines.remove(&key);
@@ -573,8 +572,9 @@ mod tests {
                     }
                     let lines = scheduler.lines.iter();
                     let lines = lines.filter(|(key, _)| key.group() == *group);
-                    let writes = lines.flat_map(|(_, line)| line.ready.union(&line.blocked));
-                    let writes: BTreeSet<Turn> = writes.copied().collect();
+                    let blocked = |line: &DeferredLine| line.blocked.clone().into_iter();
+                    let writes = lines.flat_map(|(_, line)| line.ready.iter().chain(blocked(line)));
+                    let writes: BTreeSet<Turn> = writes.collect();
                     prop_assert_eq!(&writes, &known.waiting);
                 }
             }

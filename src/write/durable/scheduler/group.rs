@@ -51,7 +51,7 @@ impl DeferredGroup {
             let Some(line) = lines.get_mut(&of) else {
                 continue;
             };
-            if let Some(turn) = line.next() {
+            if let Some(turn) = line.ready.take_turn() {
                 self.ring.push_back(of.clone());
                 return Some((turn, of));
             }

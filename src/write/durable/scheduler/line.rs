@@ -1,16 +1,12 @@
 //! Pure. The deferred writes of one caller, and which of them is next.
 //!
-//! The more urgent come first, but every fourth is the oldest, so that none starves. Groups and
-//! their turns are not known here.
+//! They take turns as requests before a budget do. Groups and their turns are not known here.
 
 use crate::credential::Credential;
 use crate::lanes::Turn;
-use crate::limit::turns::{Caller, Urgency};
+use crate::limit::turns::{ByUrgency, Caller};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// One of so many scheduled writes is the oldest.
-const OLDEST_EVERY: usize = 4;
 
 /// The properties that writes have in common which take turns among themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,14 +34,10 @@ pub(super) type GroupKey = (Credential, Arc<str>);
 /// The deferred writes of one caller that wait to be scheduled, of one operation and credential.
 #[derive(Debug, Default)]
 pub(super) struct DeferredLine {
-    /// Writes with open lanes, in the order of acceptance.
-    pub(super) ready: BTreeSet<Turn>,
-    /// The writes of `ready`, the most urgent first. Both sets always have the same writes.
-    pub(super) urgent: BTreeSet<(Urgency, Turn)>,
+    /// Writes with open lanes.
+    pub(super) ready: ByUrgency,
     /// Writes whose lanes are closed.
     pub(super) blocked: BTreeSet<Turn>,
-    /// The number scheduled since the oldest was.
-    since_oldest: usize,
     /// Whether the line is in the ring of its group.
     pub(super) in_ring: bool,
     /// Whether the line is among those of its group that are looked at for followers.
@@ -53,18 +45,6 @@ pub(super) struct DeferredLine {
 }
 
 impl DeferredLine {
-    /// Returns the write whose turn it is, and counts it as scheduled. It stays in the line until
-    /// `leave`.
-    pub(super) fn next(&mut self) -> Option<Turn> {
-        let oldest = self.since_oldest + 1 >= OLDEST_EVERY;
-        let turn = match oldest {
-            true => self.ready.first().copied(),
-            false => self.urgent.first().map(|(_, turn)| *turn),
-        }?;
-        self.since_oldest = if oldest { 0 } else { self.since_oldest + 1 };
-        Some(turn)
-    }
-
     /// Returns whether the line has no write and no turn to come, so that nothing needs it.
     pub(super) fn is_forgotten(&self) -> bool {
         let has_turn = self.in_ring || self.in_followers;
