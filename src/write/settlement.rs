@@ -33,10 +33,6 @@ pub enum Scope {
 pub enum Extent {
     /// Nothing has changed.
     Nothing,
-    /// What the credential was shown by this operation, or all of it: see
-    /// [`unauthorized`](crate::cache::unauthorized). The attempt that gets the 401 sees to that,
-    /// for reads and writes alike.
-    OwnMarks,
     /// What the credential was shown.
     Credential,
     /// The tags of the operation, and the paths of the request and of its answer.
@@ -56,8 +52,9 @@ pub fn extent(
 ) -> Extent {
     match (status.map(|status| status.as_u16()), scope) {
         (Some(429), _) => Extent::Nothing,
-        // The API does not know the caller, and does nothing for it.
-        (Some(401), _) if is_credential_named => Extent::OwnMarks,
+        // The API does not know the caller, and does nothing for it. What the credential was shown
+        // is invalidated by the attempt that gets the 401, for reads and writes alike: see
+        // [`unauthorized`](crate::cache::unauthorized).
         (Some(401), _) => Extent::Nothing,
         // Nothing is there, or nothing that may be written.
         (Some(403 | 404 | 405 | 415), Scope::Unmatched) => Extent::Nothing,
@@ -132,7 +129,7 @@ impl Affected {
     pub fn invalidation(&self, status: Option<StatusCode>) -> Option<Invalidation> {
         let is_credential_named = self.credential.is_some();
         match extent(status, self.scope, self.may_be_partial, is_credential_named) {
-            Extent::Nothing | Extent::OwnMarks => None,
+            Extent::Nothing => None,
             Extent::Credential => self
                 .credential
                 .map(|credential| Invalidation::Credential(*credential.bytes())),
@@ -149,7 +146,7 @@ impl Affected {
 mod tests {
     use super::*;
     use crate::attempt::send::may_land_later;
-    use Extent::{Credential, Everything, Named, Nothing, OwnMarks};
+    use Extent::{Credential, Everything, Named, Nothing};
 
     const SCOPES: [Scope; 3] = [Scope::Named, Scope::Unnamed, Scope::Unmatched];
 
@@ -179,12 +176,11 @@ mod tests {
     fn what_each_end_settles() {
         // By a route with tags, by one without, by none. Without a status it is unknown.
         let whole = [Named, Everything, Everything];
-        let table: [(&[u16], [Extent; 3]); 7] = [
+        let table: [(&[u16], [Extent; 3]); 6] = [
             (&[0], whole),
             (&[200, 201, 202, 204, 207, 301, 303, 304], whole),
             (&[500, 501, 502, 503, 504, 599], whole),
-            (&[429], [Nothing; 3]),
-            (&[401], [OwnMarks; 3]),
+            (&[401, 429], [Nothing; 3]),
             (&[403, 404, 405, 415], [Named, Everything, Nothing]),
             (
                 &[400, 402, 406, 408, 409, 410, 411, 412, 413, 422, 451, 499],
@@ -206,7 +202,7 @@ mod tests {
                 let found = extent(status, scope, true, false);
                 let named = extent(status, scope, true, true);
                 let expected = match named {
-                    OwnMarks | Credential => Nothing,
+                    Credential => Nothing,
                     other => other,
                 };
                 assert_eq!(found, expected, "{status:?} {scope:?}");
