@@ -35,7 +35,7 @@ impl Keeping {
     /// Returns a journal that rejects every write, for a full disk: reads and held writes go on.
     fn refusing() -> Result<Self, AppError> {
         let keeping = Self::in_memory()?;
-        keeping.journal.fail_next(usize::MAX);
+        keeping.journal.reject_all();
         Ok(Self {
             outlasts: true,
             ..keeping

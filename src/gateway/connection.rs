@@ -36,8 +36,8 @@ type Layers<B> = BoxCloneSyncService<Request<B>, Response<LayeredBody>, Infallib
 pub struct ConnectionServices<B> {
     paths: Arc<Paths<B>>,
 }
-// The state shared by all connections of one gateway.
 
+// The state shared by all connections of one gateway.
 struct Paths<B> {
     gateway: Arc<Gateway>,
     ids: RequestIds,
@@ -132,7 +132,7 @@ where
 
 impl<B> fmt::Debug for ConnectionService<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Door({})", self.peer.0)
+        write!(f, "ConnectionService({})", self.peer.0)
     }
 }
 

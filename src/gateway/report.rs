@@ -73,7 +73,7 @@ impl RequestReport<'_> {
         );
     }
 
-    /// Writes the log line about a request that ended without a response. `left` says whether the
+    /// Writes the log line about a request that ended without a response. `sent` says whether the
     /// API may have got it. Only then its time in the queue is known.
     pub(crate) fn write_unanswered(&self) {
         tracing::info!(

@@ -107,8 +107,13 @@ impl Journal {
         self.database.count.is_none()
     }
 
-    /// Rejects the next commits as if the disk were full. A gateway that starts without room for
-    /// its journal rejects all of them: reads and held writes go on.
+    /// Rejects all commits. A gateway that starts without room for its journal does so: reads and
+    /// held writes go on.
+    pub(crate) fn reject_all(&self) {
+        self.fail_next(usize::MAX);
+    }
+
+    /// Rejects the next commits as if the disk were full. For tests.
     pub fn fail_next(&self, commits: usize) {
         self.database.failing.store(commits, Ordering::Relaxed);
     }

@@ -115,7 +115,8 @@ families! {
     body_panics: IntCounter = "segment_gateway_response_body_panics_total" [];
     /// Open connections from callers
     connections: IntGauge = "segment_gateway_connections" [];
-    /// Connections closed because of a malformed request, by reason: head, too-large, http2
+    /// Connections closed because of a malformed request, by reason: head, too-large, http2,
+    /// timeout
     malformed: IntCounterVec = "segment_gateway_malformed_requests_total" ["reason"];
     /// Callers tracked by the caller quota
     callers: IntGauge = "segment_gateway_callers" [];
