@@ -82,7 +82,8 @@ pub(super) struct SandboxOptions {
     /// Initial number of groups, at most 2000.
     #[arg(long, default_value_t = 10, value_parser = at_most::<2_000>)]
     groups: usize,
-    /// File with the accepted tokens, one per line. All others get 401. Without it, any token is accepted.
+    /// File with the accepted tokens, one per line. All others get 401. Without it, any token is
+    /// accepted.
     #[arg(long, value_name = "FILE", value_parser = token_file)]
     tokens: Option<TokenFile>,
 }
