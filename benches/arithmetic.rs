@@ -24,7 +24,7 @@ mod stored;
 #[path = "support/table.rs"]
 mod table;
 
-use http::HeaderMap;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use segment_gateway::cache::fence::{Dependency, Fence, Tag};
 use segment_gateway::cache::key::CacheKey;
 use segment_gateway::cache::{Cache, CacheSpec, Invalidation};
@@ -375,7 +375,9 @@ fn lookups(bench: &Bench, marks: usize) {
     let others = others(marks.max(1));
     cache.settle(&touched(&others), now);
     let keys: Vec<CacheKey> = (0..ENTRIES).map(key).collect();
-    let (headers, body) = (HeaderMap::new(), [b'x'; 2_253]);
+    let json = HeaderValue::from_static("application/json");
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, json)]);
+    let body = [b'x'; 2_253];
     (0..ENTRIES).for_each(|user| store(&cache, user, (&headers, &body), now));
     let find = |n: usize| {
         let found = cache.lookup(black_box(&keys[n % keys.len()]), now);

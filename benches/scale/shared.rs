@@ -2,7 +2,7 @@
 
 use crate::stored::{self, CREDENTIAL, key};
 use crate::{Scale, peer};
-use http::HeaderMap;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use segment_gateway::cache::fence::Tag;
 use segment_gateway::cache::{Cache, CacheSpec, Invalidation, Join};
 use segment_gateway::clock::Clock;
@@ -51,7 +51,7 @@ fn caches(scale: &Scale) {
     scale.row("store an answer", |others| {
         let (cache, now) = (filled(others, clock), clock.now());
         let write = touched(&[Tag::new(format!("user:user-{:05}", others / 2))]);
-        let header = HeaderMap::new();
+        let header = json();
         move || {
             // Else the stored answer would be served.
             cache.settle(&write, now);
@@ -118,6 +118,12 @@ fn portion(share: &Share, n: u32) -> segment_gateway::exchange::share::Portion {
     portion
 }
 
+/// The header of an answer that is stored.
+fn json() -> HeaderMap {
+    let json = HeaderValue::from_static("application/json");
+    HeaderMap::from_iter([(CONTENT_TYPE, json)])
+}
+
 fn cache() -> Arc<Cache> {
     Arc::new(Cache::new(&CacheSpec {
         bytes: PLENTY.into(),
@@ -130,7 +136,7 @@ fn cache() -> Arc<Cache> {
 /// A cache with so many answers, and one more.
 fn filled(answers: u32, clock: &Clock) -> Arc<Cache> {
     let cache = cache();
-    let (header, now) = (HeaderMap::new(), clock.now());
+    let (header, now) = (json(), clock.now());
     (0..=answers).for_each(|user| stored::store(&cache, user, (&header, &BODY), now));
     cache.tidy();
     cache

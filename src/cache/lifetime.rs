@@ -50,6 +50,9 @@ pub struct Rules {
     /// The heuristic lifetime of a response without a stated one, in percent of the time since
     /// `Last-Modified`. 0 disables it.
     pub heuristic_percent: u32,
+    /// Whether responses of any media type may be stored, because the route table does not know the
+    /// operation.
+    pub any_media_type: bool,
 }
 
 /// The caching instructions of a response, after one of its fields has been chosen to count.

@@ -45,6 +45,7 @@ use http::{HeaderMap, StatusCode};
 use key::{CacheKey, CredentialHash};
 use leader::Leader;
 use lifetime::Rules;
+use media::MediaType;
 use parking_lot::Mutex;
 use reason::Miss;
 use request::Wants;
@@ -71,6 +72,7 @@ pub mod key;
 pub mod leader;
 pub mod lifetime;
 mod marks;
+pub mod media;
 mod progress;
 pub mod range;
 pub mod reason;
@@ -315,10 +317,18 @@ impl Cache {
     }
 
     /// Reports the response to a request outside the cache that was sent after `began`. Removes an
-    /// older stored response if the status says that there is nothing any more, or not for this
+    /// older stored response if the API says that there is nothing any more, or not for this
     /// credential.
-    pub fn answered_alone(&self, at: &Located, status: StatusCode, began: Instant) {
-        if matches!(status.as_u16(), 403 | 404 | 410) {
+    pub fn answered_alone(
+        &self,
+        at: &Located,
+        status: StatusCode,
+        headers: &HeaderMap,
+        began: Instant,
+    ) {
+        // A page of something in front of the API says nothing about the API's data.
+        let is_of_api = MediaType::of(headers) != MediaType::Other;
+        if is_of_api && matches!(status.as_u16(), 403 | 404 | 410) {
             self.responses.end_older(at.key(), began);
         }
     }

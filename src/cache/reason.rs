@@ -146,6 +146,8 @@ pub enum StoreRefusal {
     SetCookie,
     /// The response varies by everything, or by too many fields.
     Vary,
+    /// The media type is not one of the API's, so something in front of the API may have answered.
+    MediaType,
     /// The content coding is not supported.
     ContentEncoding,
     /// The body is too large, as received or decoded.
@@ -173,11 +175,17 @@ pub enum StoreRefusal {
 
 impl StoreRefusal {
     /// Whether the rejection follows from the response itself. Such a response shows what readers
-    /// should get from now on; an error, or a response that was received amid writes, does not.
+    /// should get from now on; an error, a page of something in front of the API, or a response
+    /// that was received amid writes, does not.
     pub const fn is_of_the_answer(self) -> bool {
         !matches!(
             self,
-            Self::Status | Self::NoRoom | Self::Fenced | Self::Settling | Self::Superseded
+            Self::Status
+                | Self::MediaType
+                | Self::NoRoom
+                | Self::Fenced
+                | Self::Settling
+                | Self::Superseded
         )
     }
 
@@ -190,6 +198,7 @@ impl StoreRefusal {
             Self::NoCache => "no-cache",
             Self::SetCookie => "set-cookie",
             Self::Vary => "vary",
+            Self::MediaType => "media-type",
             Self::ContentEncoding => "content-encoding",
             Self::TooLarge => "too-large",
             Self::NoRoom => "no-room",

@@ -3,8 +3,10 @@
 //!
 //! Promises RFC 9111, section 3, for a shared cache, with one exception: the key contains the
 //! credential, so responses to requests with `Authorization`, and `private` ones, may be stored.
-//! Three rules are stricter than the RFC. Responses that set a cookie, responses that reject the
-//! credential, and partial responses are never stored.
+//! Four rules are stricter than the RFC. Responses that set a cookie, responses that reject the
+//! credential, and partial responses are never stored. Nor are those in a media type that is not
+//! the API's, unless the operation is unknown: something in front of the API may have answered in
+//! its place, and its page is no user. Such a response does not end an older stored one either.
 //!
 //! A response that is not stored may still be shared with the readers that joined its fetch, unless
 //! it is meant for one of them. A denied permission, a missing resource and a failure are the same
@@ -15,6 +17,7 @@ use super::coding;
 use super::conditional::Validators;
 use super::control::tokens;
 use super::lifetime::{Lifetime, Rules, Said, StatusClass};
+use super::media::MediaType;
 use super::reason::StoreRefusal;
 use super::vary;
 use http::StatusCode;
@@ -57,6 +60,32 @@ pub enum Storability {
 /// Decides about a response. A head without its body gives a preliminary decision, which the body
 /// can only worsen: [`Storability::Private`] is final.
 pub fn judge(facts: &ResponseFacts<'_>) -> Storability {
+    let of_api = judge_of_api(facts);
+    if facts.rules.any_media_type || is_in_media_type_of_api(facts) {
+        return of_api;
+    }
+    match of_api {
+        Storability::Store(_) | Storability::Validate(_) => {
+            Storability::Share(StoreRefusal::MediaType)
+        }
+        // A failure says as much about the API as one in the API's own media type.
+        refused if !is_last_word(facts.status) => refused,
+        Storability::Share(_) => Storability::Share(StoreRefusal::MediaType),
+        Storability::Private(_) => Storability::Private(StoreRefusal::MediaType),
+    }
+}
+
+/// Whether a response is in a media type of the API, or has no content to have one.
+fn is_in_media_type_of_api(facts: &ResponseFacts<'_>) -> bool {
+    match MediaType::of(facts.headers) {
+        MediaType::Api => true,
+        MediaType::Absent => facts.status == StatusCode::NO_CONTENT,
+        MediaType::Other => false,
+    }
+}
+
+/// Decides about a response of the API.
+fn judge_of_api(facts: &ResponseFacts<'_>) -> Storability {
     let ResponseFacts {
         rules,
         headers,

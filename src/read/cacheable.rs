@@ -133,7 +133,8 @@ impl Reads {
         // The variants of a key are known once one of them is stored.
         let primary = key(context, canonical.as_deref().unwrap_or_default());
         let at = self.cache.locate(primary, &context.headers);
-        Ok((rules(policy), at, wants))
+        let is_known = context.operation.method.is_some();
+        Ok((rules(policy, is_known), at, wants))
     }
 
     /// Looks the read up in the store and returns its plan. `must_wait` says whether a request to
@@ -231,8 +232,9 @@ fn key(context: &RequestContext, query: &str) -> CacheKey {
     key.with_fields(&keyed, &vary::selection(&keyed, &context.headers))
 }
 
-/// Returns the configuration of an operation in the cache's own terms.
-fn rules(policy: &CachePolicy) -> Rules {
+/// Returns the configuration of an operation in the cache's own terms. `is_known` says whether the
+/// operation is in the route table.
+fn rules(policy: &CachePolicy, is_known: bool) -> Rules {
     Rules {
         ttl: policy.ttl,
         precedence: match policy.directives {
@@ -244,5 +246,6 @@ fn rules(policy: &CachePolicy) -> Rules {
         if_error: policy.stale_if_error,
         if_limited: policy.stale_if_limited,
         heuristic_percent: policy.heuristic_percent,
+        any_media_type: !is_known,
     }
 }

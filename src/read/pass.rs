@@ -149,8 +149,9 @@ impl Reads {
         let status = CacheStatus::alone(why, Some(reading.key()));
         let began = self.clock.now();
         let reply = self.pass(&reading.context, status).await?;
-        let answered = reply.response.status();
-        self.cache.answered_alone(&reading.at, answered, began);
+        let (status, headers) = (reply.response.status(), reply.response.headers());
+        self.cache
+            .answered_alone(&reading.at, status, headers, began);
         Ok(reply)
     }
 

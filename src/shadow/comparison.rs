@@ -8,6 +8,7 @@ use crate::cache::conditional;
 use crate::cache::entry::Entry;
 use crate::cache::headers::ReceivedResponse;
 use crate::cache::leader::Leader;
+use crate::cache::media::MediaType;
 use crate::cache::reason::StoreRefusal;
 use crate::read::cacheable::CacheableRead;
 use crate::shadow::Shadow;
@@ -50,7 +51,7 @@ impl Comparison {
                 | StatusCode::PARTIAL_CONTENT
                 | StatusCode::RANGE_NOT_SATISFIABLE
         );
-        if same.is_some() || is_part || is_no_word(status) {
+        if same.is_some() || is_part || self.is_no_word() {
             self.shown = None;
         }
         if is_part {
@@ -75,7 +76,7 @@ impl Comparison {
     fn same_by_head(&self) -> Option<bool> {
         let shown = self.shown.as_ref()?;
         match self.status {
-            status if is_no_word(status) => None,
+            _ if self.is_no_word() => None,
             StatusCode::NOT_MODIFIED => {
                 let (asked, stored) = (&self.reading.context.headers, shown.shared_headers());
                 let received = shown.received();
@@ -119,6 +120,16 @@ impl Comparison {
         }
     }
 
+    /// Returns whether the response says nothing about the data: a failure, or a page of something
+    /// in front of the API. A 304 has no content, so its media type means nothing.
+    fn is_no_word(&self) -> bool {
+        let has_content = self.status != StatusCode::NOT_MODIFIED;
+        let is_page = MediaType::of(&self.headers) == MediaType::Other;
+        self.status == StatusCode::TOO_MANY_REQUESTS
+            || self.status.is_server_error()
+            || is_page && has_content && !self.reading.rules.any_media_type
+    }
+
     fn tell(&self, same: bool) {
         let context = &self.reading.context;
         let name = &context.operation.name;
@@ -134,9 +145,4 @@ impl Comparison {
             );
         }
     }
-}
-
-/// Returns whether a response says nothing about the data.
-fn is_no_word(status: StatusCode) -> bool {
-    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }

@@ -247,7 +247,10 @@ impl CopyPlan {
         let status = response.status();
         match self {
             Self::Nothing => {}
-            Self::Alone(at, began) => shadow.cache.answered_alone(&at, status, began),
+            Self::Alone(at, began) => {
+                let headers = response.headers();
+                shadow.cache.answered_alone(&at, status, headers, began);
+            }
             Self::Copy(judge) => return judged(judge, response).await,
         }
         (response.map(|body| Body::Streamed(Box::new(body))), None)

@@ -67,7 +67,8 @@ impl Closing {
             }
             answered += 1;
             let answer =
-                b"HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 2\r\n\r\n{}";
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncache-control: max-age=60\r\n\
+                content-length: 2\r\n\r\n{}";
             let _ = stream.write_all(answer).await;
         }
     }

@@ -550,7 +550,7 @@ fn in_pieces(answers: &'static [&'static [&'static str]]) -> World {
 #[tokio::test(start_paused = true)]
 async fn a_body_is_passed_on_as_it_comes() {
     let world = in_pieces(&[
-        &["HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ntext"],
+        &["HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\ntext"],
         &["HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nte", "xt"],
         &[
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nte\r\n",

@@ -16,7 +16,6 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use prost::Message;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -43,7 +42,8 @@ async fn server() -> (SocketAddr, Seen) {
                     let body = body.collect().await.unwrap().to_bytes();
                     let path = head.uri.path().to_owned();
                     kept.lock().unwrap().push((path, head.headers, body));
-                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"{}"))))
+                    let answer = Response::builder().header("content-type", "application/json");
+                    answer.body(Full::new(Bytes::from_static(b"{}")))
                 }
             });
             let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);

@@ -20,10 +20,13 @@ fn judged_by(
     lines: &[(&'static str, &str)],
     body: usize,
 ) -> Storability {
+    let mut headers = headers(lines);
+    let kind = headers.entry(header::CONTENT_TYPE);
+    kind.or_insert(HeaderValue::from_static("application/json"));
     judge(&ResponseFacts {
         rules,
         status: StatusCode::from_u16(status).unwrap(),
-        headers: &headers(lines),
+        headers: &headers,
         body_bytes: body,
         largest_body: 1_000,
         now: SystemTime::UNIX_EPOCH,
@@ -296,4 +299,61 @@ proptest! {
             prop_assert!(status >= 200 && !life.is_over());
         }
     }
+}
+
+#[test]
+fn what_is_in_another_media_type_is_a_page_of_something_else() {
+    const STATED: (&str, &str) = ("cache-control", "max-age=600");
+    const HTML: (&str, &str) = ("content-type", "text/html; charset=utf-8");
+    let (share, private) = (Storability::Share, Storability::Private);
+    let page = StoreRefusal::MediaType;
+    for (status, lines, expected) in [
+        (200, &[HTML][..], share(page)),
+        (203, &[HTML], share(page)),
+        (204, &[HTML], share(page)),
+        (200, &[HTML, STATED], share(page)),
+        (200, &[HTML, ("etag", "\"a\"")], share(page)),
+        (200, &[("content-type", "text/plain")], share(page)),
+        (200, &[HTML, ("set-cookie", "a=b")], private(page)),
+        (200, &[HTML, ("cache-control", "no-store")], private(page)),
+        // A redirect to a login page, with or without a cookie, and a page for what is missing.
+        (302, &[HTML], private(page)),
+        (302, &[HTML, ("set-cookie", "a=b")], private(page)),
+        (302, &[HTML, STATED], share(page)),
+        (403, &[HTML], share(page)),
+        (404, &[HTML, STATED], share(page)),
+        // These say nothing of the data, whoever says them.
+        (503, &[HTML], share(StoreRefusal::Status)),
+        (503, &[HTML, STATED], share(page)),
+        (401, &[HTML, STATED], share(StoreRefusal::Status)),
+        (429, &[HTML, STATED], private(StoreRefusal::Status)),
+    ] {
+        assert_eq!(judged(status, lines, 10), expected, "{status} {lines:?}");
+        // Of an operation that the route table does not know, nothing is documented.
+        let unknown = Rules {
+            any_media_type: true,
+            ..with_ttl()
+        };
+        let found = judged_by(&unknown, status, lines, 10);
+        assert_eq!(found, judged(status, &[&lines[1..], &[JSON]].concat(), 10));
+    }
+}
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+#[test]
+fn without_a_media_type_only_what_has_no_content_is_stored() {
+    let judged = |status| {
+        judge(&ResponseFacts {
+            rules: &with_ttl(),
+            status,
+            headers: &HeaderMap::new(),
+            body_bytes: 0,
+            largest_body: 1_000,
+            now: SystemTime::UNIX_EPOCH,
+        })
+    };
+    let page = Storability::Share(StoreRefusal::MediaType);
+    assert_eq!(judged(StatusCode::OK), page);
+    assert_eq!(fresh(judged(StatusCode::NO_CONTENT)), Some(60));
 }

@@ -158,9 +158,12 @@ fn finish_with(
     body: &str,
     now: Instant,
 ) -> leader::Completed {
+    let mut headers = headers.clone();
+    let kind = headers.entry(http::header::CONTENT_TYPE);
+    kind.or_insert(HeaderValue::from_static("application/json"));
     let answer = ReceivedResponse {
         status: StatusCode::from_u16(status).unwrap(),
-        headers,
+        headers: &headers,
         body: body.as_bytes(),
     };
     let receipt = Receipt {

@@ -48,7 +48,7 @@ where
 
 /// An answer of 200 with these lines and this body.
 fn raw(lines: &str, body: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\n{lines}\r\n{body}")
+    format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{lines}\r\n{body}")
 }
 
 const LONG: &str = "cache-control: max-age=60\r\n";
@@ -88,7 +88,7 @@ async fn what_can_be_understood_in_one_way_only_is_stored() {
         ),
         (
             "RFC 9112, 2.3: an answer of HTTP/1.0",
-            format!("HTTP/1.0 200 OK\r\n{LONG}\r\ntext"),
+            format!("HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n{LONG}\r\ntext"),
         ),
         (
             "RFC 9112, 6.3: more than was promised",

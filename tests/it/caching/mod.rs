@@ -56,13 +56,18 @@ fn instant(seconds: i64) -> SystemTime {
     }
 }
 
-/// An answer of the API with this status and these fields, each as `name: value`.
+/// An answer of the API with this status and these fields, each as `name: value`. It is JSON unless
+/// a field says otherwise, or it has no content.
 fn says<S: AsRef<str>>(status: u16, fields: &[S]) -> Response<Bytes> {
     let mut answer = Response::new(Bytes::new());
     *answer.status_mut() = StatusCode::from_u16(status).expect("a status");
     for field in fields {
         let (name, value) = split(field.as_ref());
         answer.headers_mut().append(name, value);
+    }
+    if !matches!(status, 100..=199 | 204 | 304) {
+        let kind = answer.headers_mut().entry("content-type");
+        kind.or_insert(HeaderValue::from_static("application/json"));
     }
     answer
 }

@@ -343,3 +343,72 @@ async fn section_4_the_most_recent_answer_ends_an_older_one_although_it_is_not_s
     ])
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_page_of_something_in_front_of_the_api_is_not_stored_and_ends_nothing() {
+    const HTML: &str = "content-type: text/html; charset=utf-8";
+    const LIVES: &str = "cache-control: max-age=60";
+    const COOKIE: &str = "set-cookie: session=1";
+    let not = |why: &str, on: &'static str, fields: &[&str]| {
+        let sees = "fwd=uri-miss; detail=media-type";
+        rule(why)
+            .on(on)
+            .api(ok(fields))
+            .get()
+            .sees(sees)
+            .get()
+            .sees(sees)
+    };
+    // A stored response, which a reader wants newer, and a page in place of the newer one.
+    let outlives = |status: u16, fields: &[&str]| {
+        rule(format!("{status} {fields:?}"))
+            .on(USERS)
+            .api(ok::<&str>(&[]))
+            .api(says(status, &[&[HTML], fields].concat()))
+            .get()
+            .stored()
+            .wait(1)
+            .get()
+            .with("cache-control: no-cache")
+            .status(status)
+            .sees("fwd=request; detail=media-type")
+            .get()
+            .hit(59)
+            .shows(1)
+    };
+    hold([
+        not("by the time of its route", USERS, &[HTML]),
+        not("nor by its own", LABELS, &[HTML, LIVES]),
+        not("nor to validate it", USERS, &[HTML, "etag: \"a\""]),
+        not("nor as plain text", USERS, &["content-type: text/plain"]),
+        rule("a path that the table does not know may return anything")
+            .on(UNKNOWN)
+            .api(ok(&[HTML, LIVES]))
+            .get()
+            .stored()
+            .get()
+            .hit(60),
+        outlives(200, &[]),
+        outlives(200, &[LIVES]),
+        outlives(200, &[COOKIE]),
+        outlives(302, &["location: https://login.example/"]),
+        outlives(302, &["location: https://login.example/", COOKIE]),
+        outlives(403, &[]),
+        outlives(404, &[]),
+        outlives(410, &[LIVES]),
+        rule("but the API's own word ends it")
+            .on(USERS)
+            .api(ok::<&str>(&[]))
+            .api(says::<&str>(404, &[]))
+            .get()
+            .stored()
+            .wait(1)
+            .get()
+            .with("cache-control: no-cache")
+            .status(404)
+            .sees("fwd=request; detail=status")
+            .get()
+            .status(404),
+    ])
+    .await;
+}
