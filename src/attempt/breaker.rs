@@ -1,9 +1,10 @@
 //! Pure. The circuit breaker for writes.
 //!
-//! An attempt fails here if it could not be sent, got no response, or was answered by a gateway in
-//! front of the API (502, 503, 504). After some failures in a row the breaker opens and no write is
-//! sent. After a pause one write is sent as a probe, and the others follow once it is answered. The
-//! pause doubles while probes fail. A 429 shows that the API is there: it closes the breaker.
+//! An attempt fails here if it could not be sent, got no response, or was answered by something in
+//! front of the API (502, 503, 504, or a page in place of a success). After some failures in a row
+//! the breaker opens and no write is sent. After a pause one write is sent as a probe, and the
+//! others follow once it is answered. The pause doubles while probes fail. A 429 shows that the API
+//! is there: it closes the breaker.
 //!
 //! Reads are not held back.
 

@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod estimate;
 pub mod estimate_budget;
+pub(crate) mod intercepted;
 pub mod retry_budget;
 pub mod send;
 mod spans;

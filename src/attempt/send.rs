@@ -13,6 +13,7 @@
 
 use crate::attempt::Attempts;
 use crate::attempt::breaker::Changed;
+use crate::attempt::intercepted::is_intercepted;
 use crate::cache::unauthorized::Refused;
 use crate::credential::Credential;
 use crate::error::Waited;
@@ -56,10 +57,25 @@ pub(crate) struct FinalAnswer {
     /// Whether it may come from a balancer in front of the API (a 5xx without rate headers). Then
     /// the request may still be in flight behind it.
     pub(crate) doubtful: bool,
+    /// Whether something in front of the API answered in its place, as far as one can tell.
+    pub(crate) intercepted: bool,
     /// The status of the budget used.
     pub(crate) standing: Option<BudgetStatus>,
     /// The time from sending to the head of the response.
     pub(crate) took: Duration,
+}
+
+impl AttemptOutcome {
+    /// Returns the outcome for those who need the API's own word: a page of something in front of
+    /// the API says neither whether a write was carried out nor whether a token is accepted.
+    ///
+    /// A reader gets the page instead, as without the gateway.
+    pub(crate) fn without_page(self) -> Self {
+        match self {
+            Self::Answer(answer) if answer.intercepted => Self::Unknown(Unknown::Malformed),
+            other => other,
+        }
+    }
 }
 
 /// Converts the reason for the error of a caller: only a connection that took too long is a
@@ -105,9 +121,6 @@ impl Attempts {
         let (attempt, took) = self.exchange(operation, credential, request).await;
         match attempt {
             Attempt::Answered(response) => {
-                // Any response shows that the API is there, unless a gateway in front of it sent
-                // it.
-                self.note_reachability(Some(!matches!(response.status().as_u16(), 502..=504)));
                 let came = (response, took, &ids);
                 self.answered(operation, credential, permit, came).await
             }
@@ -217,17 +230,23 @@ impl Attempts {
         (mut response, took, ids): (Response<AnswerBody>, Duration, &Ids),
     ) -> AttemptOutcome {
         // Rate headers are read before the edge rules clean the response.
-        let allowance = Allowance::of(response.headers());
-        if response.status() != StatusCode::TOO_MANY_REQUESTS {
-            let status = response.status();
+        let (status, allowance) = (response.status(), Allowance::of(response.headers()));
+        let intercepted = is_intercepted(operation.method.is_some(), status, response.headers());
+        // Any response shows that the API is there, unless something in front of it sent it.
+        let is_there = !intercepted && !matches!(status.as_u16(), 502..=504);
+        self.note_reachability(Some(is_there));
+        if status != StatusCode::TOO_MANY_REQUESTS {
             let doubtful = status.is_server_error() && allowance.is_none();
             // The ledger notes it, so that the next process waits for a late effect too.
-            if may_land_later(Some(status)) {
+            if intercepted || may_land_later(Some(status)) {
                 permit.may_take_effect_late();
+            }
+            if intercepted {
+                report_intercepted(operation, status, ids);
             }
             // A doubtful 5xx may be a balancer's, with the request still behind it. So the slot
             // stays in use as if there were no response.
-            let end = if doubtful {
+            let end = if doubtful || intercepted {
                 AttemptEnd::NoAnswer
             } else {
                 AttemptEnd::Answered(allowance)
@@ -239,6 +258,7 @@ impl Attempts {
             return AttemptOutcome::Answer(FinalAnswer {
                 response,
                 doubtful,
+                intercepted,
                 standing: ended.standing,
                 took,
             });
@@ -310,6 +330,18 @@ impl Attempts {
             );
         }
     }
+}
+
+/// Logs a response that is not the API's. Its reader gets it; a write ends without a response.
+fn report_intercepted(operation: &Operation, status: StatusCode, ids: &Ids) {
+    tracing::warn!(
+        operation = %operation.name,
+        status = status.as_u16(),
+        request_id = ids.request(),
+        trace_id = ids.trace(),
+        "something in front of the API answered in its place: the response has neither rate \
+         headers nor a media type of the API"
+    );
 }
 
 /// Returns whether a write may take effect after its end: the outcome is unknown, or a 5xx hides

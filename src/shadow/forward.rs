@@ -5,6 +5,7 @@
 //! Promises that the prediction never changes what is sent, and that the marks of a write are
 //! raised before its caller gets the response, as when the gateway enforces.
 
+use crate::attempt::intercepted::is_intercepted;
 use crate::error::GatewayError;
 use crate::exchange::edge;
 use crate::exchange::request::RequestContext;
@@ -121,6 +122,9 @@ impl Shadow {
             }
             tries += 1;
         };
+        let is_known = context.operation.method.is_some();
+        let intercepted = matches!(&attempt, Attempt::Answered(response)
+            if is_intercepted(is_known, response.status(), response.headers()));
         // The response is cleaned as when enforced, so that it differs in nothing but its header.
         if let Attempt::Answered(response) = &mut attempt {
             edge::clean_answer(response.headers_mut(), &self.settings.get().via);
@@ -128,6 +132,8 @@ impl Shadow {
         }
         match (&attempt, unsettled) {
             (_, None) => {}
+            // As when enforced: the page of something in front of the API settles it as unknown.
+            (Attempt::Answered(_), Some(unsettled)) if intercepted => drop(unsettled),
             (Attempt::Answered(response), Some(unsettled))
                 if response.status() != StatusCode::TOO_MANY_REQUESTS =>
             {

@@ -103,7 +103,7 @@ impl Writes {
             .attempt(&operation, credential, permit, request)
             .await;
         // Settling. An attempt without effect leaves the lanes and the cache as they are.
-        let reports = match outcome {
+        let reports = match outcome.without_page() {
             AttemptOutcome::Throttled(response) => {
                 without_effect(sent, || MemberEnd::Throttled(response.clone()))
             }

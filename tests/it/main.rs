@@ -35,6 +35,7 @@ mod durable;
 mod fast_path;
 mod finding_out;
 mod full;
+mod intercepted;
 mod live;
 mod memory;
 mod merging;

@@ -212,7 +212,7 @@ impl Writes {
         let came = self
             .attempts
             .attempt(&context.operation, context.credential, permit, request);
-        let AttemptOutcome::Answer(answer) = came.await else {
+        let AttemptOutcome::Answer(answer) = came.await.without_page() else {
             return Err(NoWorkspace::NoAnswer);
         };
         let (head, body) = answer.response.into_parts();
