@@ -90,6 +90,29 @@ fn invites(emails: &[&str]) -> String {
 const GRANT: &str =
     r#"{"permissions":[{"roleId":"source-admin","resources":[{"id":"s1","type":"SOURCE"}]}]}"#;
 
+/// Asserts that an error has the form of the SDKs' models `RequestErrorEnvelope` and
+/// `RequestError`.
+fn assert_error(reply: &Reply) {
+    let (document, status) = (reply.json(), reply.status.as_u16());
+    let envelope = document.as_object().unwrap();
+    assert!(envelope.keys().eq(["errors"]), "{document}");
+    let errors = envelope["errors"].as_array().unwrap();
+    assert!(!errors.is_empty(), "{document}");
+    for error in errors {
+        let members = error.as_object().unwrap();
+        assert!(members["type"].is_string(), "{document}");
+        for (name, value) in members {
+            let fits = match name.as_str() {
+                "type" | "message" | "field" => value.is_string(),
+                "status" => *value == status,
+                "data" => true,
+                _ => false,
+            };
+            assert!(fits, "{name}: {document}");
+        }
+    }
+}
+
 /// Method, target, body, expected status, and what the answer must contain.
 type Row = (&'static str, &'static str, &'static str, u16, &'static str);
 
@@ -105,6 +128,9 @@ async fn walk(sandbox: &Arc<Sandbox>, rows: &[Row]) {
         let is_data = reply.json().get("data").is_some();
         assert_eq!(is_data, reply.json().get("errors").is_none(), "{text}");
         assert_eq!(is_data, reply.status.is_success());
+        if !is_data {
+            assert_error(&reply);
+        }
         assert_eq!(
             is_data,
             reply.headers.contains_key("x-ratelimit-consumed"),
@@ -526,6 +552,7 @@ async fn tokens_media_types_and_bodies() {
         );
         let reply = send(&sandbox, request).await.unwrap();
         assert_eq!(reply.status, 401, "{authorization:?}");
+        assert_error(&reply);
         assert_eq!(reply.json()["errors"][0]["type"], "UnauthorizedError");
     }
     for token in ["two", "one", "two"] {
@@ -555,6 +582,7 @@ async fn tokens_media_types_and_bodies() {
         .await
         .unwrap();
     assert_eq!(reply.status, 413);
+    assert_error(&reply);
 }
 
 #[tokio::test(start_paused = true)]
@@ -886,6 +914,7 @@ async fn faults_are_set_and_arrivals_listed_over_http() {
     );
     let refused = call(&sandbox, "GET", "/users?pagination.count=1", "").await;
     assert_eq!(refused.status, 429);
+    assert_error(&refused);
     assert!(
         refused.json()["errors"][0]["data"]["msBeforeNext"]
             .as_u64()
