@@ -4,6 +4,10 @@
 //! It has 128 bits of HMAC-SHA256, so two tokens never share a cache entry or a budget. The key is
 //! kept in a file wherever hashes are: the ledger in the state directory names budgets by hash.
 
+pub mod names;
+
+pub use names::CredentialNames;
+
 use hmac::{Hmac, KeyInit, Mac};
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, PROXY_AUTHORIZATION};
 use sha2::Sha256;

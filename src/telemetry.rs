@@ -5,13 +5,18 @@
 //! waits for the lines before it.
 
 mod fields;
+mod names;
 mod output;
 
 use crate::clock::Clock;
 use crate::config::{LogFormat, LogLevel};
+use crate::credential::CredentialNames;
+use crate::swap::Swap;
 use fields::TextFields;
+use names::NamedLines;
 use output::{LogOutput, PAUSE};
 use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 use std::{fmt, io, panic};
 use tracing::level_filters::LevelFilter;
@@ -34,6 +39,7 @@ pub struct LogHandle {
     level: Mutex<LogLevel>,
     apply: Box<dyn Fn(Targets) -> bool + Send + Sync>,
     output: LogOutput,
+    names: Arc<Swap<CredentialNames>>,
 }
 
 impl LogHandle {
@@ -50,6 +56,11 @@ impl LogHandle {
             *current = level;
         }
         done
+    }
+
+    /// Writes these names behind the hashes of credentials in further lines.
+    pub fn set_names(&self, names: CredentialNames) {
+        self.names.set(names);
     }
 
     /// Returns the number of lines that were dropped because standard error did not take them.
@@ -81,9 +92,10 @@ pub fn start(format: LogFormat, level: LogLevel) -> io::Result<LogHandle> {
             "log lines dropped: standard error did not take them in time"
         );
     })?;
+    let names = Arc::new(Swap::new(CredentialNames::default()));
     let (targets, handle) = reload::Layer::new(targets(filter(level)));
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(output.clone())
+        .with_writer(NamedLines::new(output.clone(), names.clone(), format))
         .with_timer(LineTime(Clock::system()))
         .with_target(false);
     let registry = tracing_subscriber::registry();
@@ -113,6 +125,7 @@ pub fn start(format: LogFormat, level: LogLevel) -> io::Result<LogHandle> {
         level: Mutex::new(level),
         apply: Box::new(move |targets| handle.reload(targets).is_ok()),
         output,
+        names,
     })
 }
 

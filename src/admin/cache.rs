@@ -79,9 +79,12 @@ impl Admin {
     fn stored(&self, stored: &Stored, now: Instant) -> Value {
         let (key, entry) = (&stored.key, &stored.entry);
         let fields = stored.varies_by().iter().map(HeaderName::as_str);
+        let credential = Credential::from_bytes(key.credential()).to_string();
+        let settings = self.gateway.router().settings.get();
         json!({
             "operation": self.operation_name(key.operation()).as_ref(),
-            "credential": Credential::from_bytes(key.credential()).to_string(),
+            "credential": credential,
+            "credentialName": settings.names.of(&credential),
             "status": entry.status().as_u16(),
             "ageSeconds": whole(entry.age(now)),
             "freshForSeconds": whole(entry.remaining(now)),
@@ -140,10 +143,12 @@ impl Admin {
         ))
     }
 
-    /// Returns the credential with this hash in logs and lists, which show a part of the whole
-    /// hash.
-    async fn credential_hash(&self, hash: &str) -> Result<CredentialHash, GatewayError> {
-        let hash = hash.to_ascii_lowercase();
+    /// Returns the credential with this name, or with this hash in logs and lists, which show a
+    /// part of the whole hash.
+    async fn credential_hash(&self, given: &str) -> Result<CredentialHash, GatewayError> {
+        let given = given.to_ascii_lowercase();
+        let settings = self.gateway.router().settings.get();
+        let hash = settings.names.resolve(&given).to_owned();
         let (budgets, cache) = (self.gateway.budgets().clone(), self.gateway.cache().clone());
         let found = beside(move || {
             let is_named =
@@ -153,7 +158,7 @@ impl Admin {
             known.chain(cache.credentials()).find(is_named)
         });
         found.await?.ok_or(GatewayError::BadRequest(
-            "No credential of this hash has stored answers or budgets at present",
+            "No credential of this hash or name has stored answers or budgets at present",
         ))
     }
 }

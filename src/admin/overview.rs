@@ -3,6 +3,7 @@
 //! There may be thousands of budgets, one for each credential and operation. A document shows a
 //! bounded number of them and says how many it leaves out; its sums are over all of them.
 
+use crate::credential::CredentialNames;
 use crate::limit::budgets::AccountState;
 use serde_json::{Value, json};
 use std::cmp::{Ordering, Reverse};
@@ -65,14 +66,22 @@ impl Trouble {
 
 impl Overview {
     /// Creates the overview that shows at most `most` of these. With a filter, only those whose
-    /// operation or credential contains it are shown; the sums and the queue are of all.
-    pub(super) fn of(mut accounts: Vec<AccountState>, most: usize, filter: Option<&str>) -> Self {
-        let (sums, queue) = (sums(&accounts), queue(&accounts));
+    /// operation or credential, by hash or name, contains it are shown; the sums and the queue are
+    /// of all.
+    pub(super) fn of(
+        mut accounts: Vec<AccountState>,
+        most: usize,
+        filter: Option<&str>,
+        names: &CredentialNames,
+    ) -> Self {
+        let (sums, queue) = (sums(&accounts), queue(&accounts, names));
         if let Some(filter) = filter {
             let filter = filter.to_lowercase();
             accounts.retain(|account| {
-                let name = format!("{} {}", account.budget, account.credential);
-                name.to_lowercase().contains(&filter)
+                let hash = account.credential.to_string();
+                let name = names.of(&hash).unwrap_or_default();
+                let all = format!("{} {hash} {name}", account.budget);
+                all.to_lowercase().contains(&filter)
             });
         }
         let left_out = accounts.len().saturating_sub(most);
@@ -96,8 +105,8 @@ impl Overview {
     }
 
     /// Returns the documents of the budgets that are shown, the one in most trouble first.
-    pub(super) fn budgets(&self) -> Vec<Value> {
-        self.shown.iter().map(document).collect()
+    pub(super) fn budgets(&self, names: &CredentialNames) -> Vec<Value> {
+        self.shown.iter().map(|one| document(one, names)).collect()
     }
 
     /// Returns the callers that have waited longest in any queue, the longest first.
@@ -126,7 +135,7 @@ fn by_trouble(one: &AccountState, other: &AccountState) -> Ordering {
 
 /// Returns the callers that have waited longest. What each waits for: a slot of the budget, the end
 /// of a 429, or an earlier write.
-fn queue(accounts: &[AccountState]) -> Value {
+fn queue(accounts: &[AccountState], names: &CredentialNames) -> Value {
     let heads = accounts.iter().flat_map(|account| {
         let heads = account.head.iter();
         heads.map(move |head| (account, head))
@@ -141,10 +150,12 @@ fn queue(accounts: &[AccountState]) -> Value {
         } else {
             "a slot"
         };
+        let credential = account.credential.to_string();
         json!({
             "waitedSeconds": head.waited.as_secs_f64(),
             "budget": account.budget.as_ref(),
-            "credential": account.credential.to_string(),
+            "credential": credential,
+            "credentialName": names.of(&credential),
             "peer": head.caller.peer.to_string(),
             "caller": head.caller.name.as_deref(),
             "queued": head.queued,
@@ -168,10 +179,12 @@ fn sums(accounts: &[AccountState]) -> Value {
     })
 }
 
-fn document(account: &AccountState) -> Value {
+fn document(account: &AccountState, names: &CredentialNames) -> Value {
+    let credential = account.credential.to_string();
     json!({
         "budget": account.budget.as_ref(),
-        "credential": account.credential.to_string(),
+        "credential": credential,
+        "credentialName": names.of(&credential),
         "limit": account.rate.limit,
         "windowSeconds": account.rate.window.as_secs_f64(),
         "used": account.occupied,
@@ -209,7 +222,7 @@ mod tests {
         .collect();
         let order = [4_u16, 2, 3, 1, 5, 0];
         for most in 0..=some.len() + 1 {
-            let overview = Overview::of(some.clone(), most, None);
+            let overview = Overview::of(some.clone(), most, None, &CredentialNames::default());
             let expected: Vec<Credential> = order
                 .iter()
                 .take(most)
@@ -262,14 +275,18 @@ mod tests {
     fn a_filter_finds_operations_and_credentials_among_all() {
         let mut some: Vec<_> = (0..5_000).map(|n| account(n, 1, 0, 0)).collect();
         some[4_999].budget = "listGroups".into();
+        let mut names = CredentialNames::default();
+        let hash = some[77].credential.to_string();
+        names.add("terraform", &hash).unwrap();
         let find = |filter: &str| {
-            let overview = Overview::of(some.clone(), 200, Some(filter));
+            let overview = Overview::of(some.clone(), 200, Some(filter), &names);
             let sums = overview.sums();
             assert_eq!(sums["budgets"], 5_000);
             (overview.shown().len(), sums["notShown"].as_u64().unwrap())
         };
         assert_eq!(find("LISTGROUPS"), (1, 0));
-        assert_eq!(find(&some[77].credential.to_string()), (1, 0));
+        assert_eq!(find(&hash), (1, 0));
+        assert_eq!(find("Terraform"), (1, 0));
         assert_eq!(find("getuser"), (200, 4_799));
         assert_eq!(find("nothing"), (0, 0));
     }
@@ -279,9 +296,13 @@ mod tests {
         let mut some: Vec<_> = (1..30).map(|n| account(n, 10, usize::from(n), 0)).collect();
         some[28].closed_for = Some(Duration::from_secs(5));
         some[27].head[0].blocked = some[27].head[0].queued;
-        let overview = Overview::of(some, 0, None);
+        let mut names = CredentialNames::default();
+        names.add("ci", &some[28].credential.to_string()).unwrap();
+        let overview = Overview::of(some, 0, None, &names);
         let queue = overview.queue().as_array().unwrap();
         assert_eq!(queue.len(), MOST_CALLERS);
+        assert_eq!(queue[0]["credentialName"], "ci");
+        assert_eq!(queue[1]["credentialName"], Value::Null);
         let shown: Vec<_> = queue.iter().map(|one| &one["waitsFor"]).take(3).collect();
         assert_eq!(shown, ["the end of a 429", "an earlier write", "a slot"]);
         assert_eq!(queue[0]["caller"], "team-29");

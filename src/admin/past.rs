@@ -6,6 +6,7 @@
 use super::history::{History, QueueLevel, Recent};
 use super::overview::{MOST_SHOWN, Overview};
 use super::trends::Trends;
+use crate::credential::CredentialNames;
 use crate::limit::budgets::AccountState;
 use crate::metrics::Totals;
 use serde_json::{Value, json};
@@ -25,7 +26,7 @@ impl Past {
             queued: accounts.iter().map(|account| account.waiting).sum(),
             oldest: accounts.iter().filter_map(|account| account.oldest).max(),
         };
-        let overview = Overview::of(accounts, MOST_SHOWN, None);
+        let overview = Overview::of(accounts, MOST_SHOWN, None, &CredentialNames::default());
         self.history.record(now, totals, level);
         self.trends.record(now, overview.shown());
     }

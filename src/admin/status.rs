@@ -9,6 +9,7 @@ use super::findings::{Facts, findings};
 use super::overview::{MOST_SHOWN, Overview};
 use super::writes::{parameters, refused};
 use super::{Admin, document};
+use crate::credential::CredentialNames;
 use crate::exchange::body::OuterBody;
 use crate::gateway::recent::RefusalGroup;
 use crate::limit::budgets::AccountState;
@@ -103,7 +104,8 @@ impl Admin {
     pub(super) fn status(&self, now: Instant, filter: Option<&str>) -> (Value, Overview) {
         let accounts = self.gateway.budgets().snapshot();
         let levels = self.levels(&accounts);
-        let overview = Overview::of(accounts, MOST_SHOWN, filter);
+        let names = &self.gateway.router().settings.get().names;
+        let overview = Overview::of(accounts, MOST_SHOWN, filter, names);
         let refusals = self.gateway.recent_refusals().lock().groups(now);
         let not_ready = self.not_ready();
         let minute = self.past.lock().recent(now, MINUTE);
@@ -125,7 +127,7 @@ impl Admin {
         let found: Vec<Value> = found.iter().map(|finding| finding.document()).collect();
         let refusals: Vec<Value> = refusals
             .iter()
-            .map(|(group, count)| refusal(group, *count, now))
+            .map(|(group, count)| refusal(group, *count, now, names))
             .collect();
         let status = json!({
             "version": VERSION,
@@ -159,23 +161,25 @@ impl Admin {
             "recentRefusals": refusals,
             "queue": overview.queue(),
             "budgetSums": overview.sums(),
-            "budgets": overview.budgets(),
+            "budgets": overview.budgets(names),
         });
         (status, overview)
     }
 }
 
 /// Returns a group of rejections, with what to do about it.
-fn refusal(group: &RefusalGroup, count: u32, now: Instant) -> Value {
+fn refusal(group: &RefusalGroup, count: u32, now: Instant, names: &CredentialNames) -> Value {
     let latest = &group.latest;
     let (cause, action) = advice(latest.kind);
+    let credential = latest.credential.map(|credential| credential.to_string());
     json!({
         "secondsAgo": group.age(now).as_secs_f64(),
         "operation": latest.operation.as_ref(),
         "type": latest.kind,
         "status": latest.status.as_u16(),
         "count": count,
-        "credential": latest.credential.map(|credential| credential.to_string()),
+        "credential": credential,
+        "credentialName": credential.as_deref().and_then(|hash| names.of(hash)),
         "peer": latest.peer.map(|peer| peer.to_string()),
         "cause": cause.as_str(),
         "action": action,

@@ -275,6 +275,8 @@ pub(super) fn settings(config: &Config) -> Settings {
             LogAccess::Upstream => AccessLog::Upstream,
             LogAccess::All => AccessLog::All,
         },
+        // Cheap to clone: the names are shared.
+        names: config.credentials.names.clone(),
     }
 }
 

@@ -197,6 +197,8 @@ impl Reloader {
             }
             self.targets.access.set(access);
         }
+        let names = &change.config.credentials.names;
+        self.targets.log.set_names(names.clone());
         let level = change.config.log.level;
         // Compared, so that a level set through `/log` survives a reload that does not change it.
         if level != present.config.log.level {

@@ -60,6 +60,7 @@ pub async fn serve(
         loaded.config.upstream.url = url;
     }
     let config = loaded.config.clone();
+    log.set_names(config.credentials.names.clone());
     let proxy_listener = bind(config.listen, "listen").await?;
     let admin_listener = bind(config.admin.listen, "admin.listen").await?;
     // What port 0 has become.

@@ -35,7 +35,7 @@ struct What {
     /// Responses of this operation, e.g. getUser.
     #[arg(long, value_name = "NAME")]
     operation: Option<String>,
-    /// Responses to this credential, by its hash as logs show it.
+    /// Responses to this credential, by its hash as logs show it or by its name.
     #[arg(long, value_name = "HASH")]
     credential: Option<String>,
     /// The response under this key from Cache-Status.

@@ -2,9 +2,12 @@
 //!
 //! The hash depends on the key of the configuration or of the state directory. No key is made here:
 //! one that no gateway uses would name nobody.
+//!
+//! The hash alone is on standard output, for scripts. The name that the configuration gives it is a
+//! note on standard error.
 
 use super::check::ConfigFile;
-use super::output::{Failure, say};
+use super::output::{Failure, note, say};
 use super::token::read_token;
 use crate::credential::Hasher;
 use crate::state::{self, StateDirectory};
@@ -51,6 +54,10 @@ pub(super) fn run(command: &CredentialCommand) -> Result<(), Failure> {
     let key = key.map_err(str::to_owned)?;
     let hasher = Hasher::new(&key.map_err(|error| error.to_string())?);
     let headers = HeaderMap::from_iter([(AUTHORIZATION, token)]);
-    say(&hasher.credential(&headers).to_string());
+    let hash = hasher.credential(&headers).to_string();
+    say(&hash);
+    if let Some(name) = config.credentials.names.of(&hash) {
+        note(&format!("credentials.names calls it {name}"));
+    }
     Ok(())
 }

@@ -47,10 +47,15 @@ impl Failure {
             Self::Diagnosed { status, place } => (vec![format!("look at {place} first")], *status),
         };
         for line in lines {
-            let _ = writeln!(std::io::stderr(), "segment-gateway: {line}");
+            note(&line);
         }
         ExitCode::from(status)
     }
+}
+
+/// Prints a line for people on standard error: what a script must not take for data.
+pub(super) fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "segment-gateway: {line}");
 }
 
 /// Prints a line on standard output.

@@ -5,7 +5,7 @@
 //! possible; its message is what the operator sees.
 //!
 //! Output is made for pipes: a line for each write, the id first. A write is shown by the hash of
-//! its credential and never with a token.
+//! its credential and the name of that, and never with a token.
 //!
 //! Comments on the fields of the argument types are the help of the command line, so explanations
 //! of the code there are plain comments.
@@ -66,7 +66,7 @@ enum Action {
     Resume(Which),
     /// Give the deferred writes of a credential to a new token.
     Rebind {
-        /// Hash of the old credential, as lists and logs show it.
+        /// Hash or name of the old credential, as lists and logs show it.
         #[arg(long, value_name = "HASH")]
         credential: String,
         /// File with the new token, or - for standard input.
@@ -84,7 +84,7 @@ enum Action {
 /// A selection of writes.
 #[derive(Args, Debug)]
 struct Which {
-    /// Hash of the credential, as lists and logs show it.
+    /// Hash or name of the credential, as lists and logs show it.
     #[arg(long, value_name = "HASH")]
     credential: Option<String>,
     /// Name of the operation, e.g. createInvites.
@@ -187,7 +187,7 @@ async fn rebind(
     say(&format!(
         "{} writes are those of {} now",
         done["moved"],
-        done["credential"].as_str().unwrap_or("-")
+        shown_credential(&done)
     ));
     match done["left"].as_u64() {
         // `None` would be a gateway of another version; what it moved has been printed.
@@ -199,6 +199,15 @@ async fn rebind(
     }
 }
 
+/// Returns the credential of a document as people know it: the name, if it has one, and the hash.
+fn shown_credential(document: &Value) -> String {
+    let hash = document["credential"].as_str().unwrap_or("-");
+    match document["credentialName"].as_str() {
+        Some(name) => format!("{name} ({hash})"),
+        None => hash.to_owned(),
+    }
+}
+
 /// Returns the path of one write. An id with reserved characters cannot reach another path.
 fn one(id: &str) -> String {
     format!("/writes/{}", encoded(id))
@@ -206,14 +215,18 @@ fn one(id: &str) -> String {
 
 /// Prints a page of writes, then what is paused, then how to get the next page.
 fn list(page: &Value) {
-    for write in page["writes"].as_array().into_iter().flatten() {
+    let writes = || page["writes"].as_array().into_iter().flatten();
+    let names = writes().filter_map(|write| write["credentialName"].as_str());
+    let width = names.map(str::len).max().unwrap_or(1);
+    for write in writes() {
         // `-` keeps the columns where a field is absent.
         let field = |name: &str| write[name].as_str().unwrap_or("-").to_owned();
         say(&format!(
-            "{}  {:<10}  {}  {}  {}  {} {}",
+            "{}  {:<10}  {}  {:<width$}  {}  {}  {} {}",
             field("id"),
             field("state"),
             field("credential"),
+            field("credentialName"),
             field("acceptedAt"),
             field("operation"),
             field("method"),

@@ -100,11 +100,15 @@ pub fn warnings(config: &Config) -> Vec<String> {
     // The state directory has a key of its own. Without either, logs of two starts cannot be
     // compared.
     if config.credentials.key_file.is_none() && config.state.directory.is_none() {
-        warnings.push(
+        let names = &config.credentials.names;
+        warnings.push(format!(
             "credentials.key_file and state.directory are not set: the hashes that stand for \
-             credentials change with each start"
-                .to_owned(),
-        );
+             credentials change with each start{}",
+            match names.is_empty() {
+                true => "",
+                false => ", so credentials.names will name none of them",
+            }
+        ));
     }
     warnings
 }

@@ -12,6 +12,7 @@ use super::read::{Document, Environment, Findings, Section};
 use super::table::configuration;
 use super::units::{self, Size};
 use super::words::{LogAccess, LogFormat, LogLevel, Mode};
+use crate::credential::CredentialNames;
 use crate::network::Network;
 use crate::route::{Defaults, Rate};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -135,11 +136,13 @@ configuration! {
         workspaces: bool = true, restart;
     }
 
-    /// How credentials are hashed.
+    /// How credentials are hashed and named.
     credentials: CredentialsConfig {
         /// The key of the hash. `None` uses one that is created once in the state directory, or a
         /// random one at each start without that directory.
         key_file: Option<PathBuf> = None, restart;
+        /// Names that people see beside hashes.
+        names: CredentialNames = CredentialNames::default(), reload;
     }
 
     /// Stored responses.

@@ -11,6 +11,7 @@
 
 mod change;
 mod check;
+mod credential_names;
 mod keys;
 mod load;
 mod problem;

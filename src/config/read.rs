@@ -15,7 +15,7 @@
 
 use super::problem::{ConfigProblem, Place};
 use super::units;
-use super::value::{ConfigValue, Raw};
+use super::value::{ConfigValue, Raw, WrongEntry};
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
@@ -174,17 +174,14 @@ impl<'a> Section<'a> {
         findings: &'a mut Findings,
         read: impl FnOnce(&mut Section<'_>),
     ) {
-        let table = document.map(|document| &document.root);
-        let (path, keys) = (String::new(), Vec::new());
-        let header = None;
         let mut root = Section {
             document,
             environment,
-            table,
-            path,
-            header,
+            table: document.map(|document| &document.root),
+            path: String::new(),
+            header: None,
             findings,
-            keys,
+            keys: Vec::new(),
         };
         // Unknown keys come last: only now is it certain what is known. Variables come after all
         // sections, because they do not belong to one.
@@ -267,6 +264,17 @@ impl<'a> Section<'a> {
         self.findings.problems.push(problem);
     }
 
+    /// Notes that an entry of the table under a key is wrong, at its own place.
+    fn wrong_entry(&mut self, key: &str, entry: WrongEntry) {
+        let own = entry.span.zip(self.document);
+        let place = own.map(|(span, document)| document.place(&span));
+        let place = place.or_else(|| self.place(key));
+        let name = entry.name.map(|name| format!(".{name}"));
+        let key = self.path_of(key) + &name.unwrap_or_default();
+        let problem = ConfigProblem::new(place, key, entry.found, entry.expected);
+        self.findings.problems.push(problem);
+    }
+
     /// Notes that a key is absent, at the place of its section.
     pub fn missing(&mut self, key: &str) {
         let place = self.table.and(self.header.clone());
@@ -301,7 +309,15 @@ impl<'a> Section<'a> {
             },
         };
         match T::read(raw) {
-            Err(expected) => self.problem(key, raw.shown(), expected),
+            Err(expected) => {
+                let wrong = T::wrong_entries(raw);
+                if wrong.is_empty() {
+                    self.problem(key, raw.shown(), expected);
+                }
+                wrong
+                    .into_iter()
+                    .for_each(|entry| self.wrong_entry(key, entry));
+            }
             Ok(value) if fits(&value) => *target = value,
             Ok(_) => self.problem(key, raw.shown(), form),
         }

@@ -16,6 +16,7 @@ use crate::network::{self, Network};
 use crate::route::{NameTemplate, Rate, Source, template};
 use http::Method;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 use toml::de::DeValue;
@@ -29,6 +30,24 @@ pub trait ConfigValue: Sized {
 
     /// Returns the value as messages and the documentation of keys show it.
     fn show(&self) -> String;
+
+    /// Returns what is wrong with single entries of a value that is a table. They are reported in
+    /// place of the whole value.
+    fn wrong_entries(_raw: Raw<'_>) -> Vec<WrongEntry> {
+        Vec::new()
+    }
+}
+
+/// A wrong entry of a table.
+pub struct WrongEntry {
+    /// The key of the entry, if the message may show it.
+    pub name: Option<String>,
+    /// The place in the document; `None` in the environment.
+    pub span: Option<Range<usize>>,
+    /// The finding.
+    pub found: String,
+    /// The expectation.
+    pub expected: String,
 }
 
 /// One value as it was written. The two kinds are told apart because an error must name the

@@ -1,5 +1,6 @@
 //! Settings of the request path. A reload replaces them as a whole.
 
+use crate::credential::CredentialNames;
 use crate::exchange::prefer::Patience;
 use crate::network::Network;
 use http::HeaderValue;
@@ -43,4 +44,6 @@ pub struct Settings {
     pub longest_answer: Duration,
     /// The requests that get a log line.
     pub access: AccessLog,
+    /// The names of credentials, for operators only.
+    pub names: CredentialNames,
 }

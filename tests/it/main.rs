@@ -26,6 +26,7 @@ mod ci;
 mod clients;
 mod connections;
 mod crash;
+mod credential_names;
 mod crowds;
 mod dependencies;
 mod deploy;

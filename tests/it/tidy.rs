@@ -141,9 +141,9 @@ fn may_import(module: &str, used: &str) -> bool {
         "cache" => own(&["buffer", "clock", "credential", "error"]),
         "upstream" | "sandbox" => own(&["clock", "tasks"]),
         "trace" => own(&["clock", "metrics", "upstream"]),
-        "config" => own(&["network", "route"]),
+        "config" => own(&["credential", "network", "route"]),
         "state" => own(&["private_file"]),
-        "telemetry" => own(&["clock", "config"]),
+        "telemetry" => own(&["clock", "config", "credential", "swap"]),
         // A server of anything: it knows neither the gateway nor the configuration.
         "server" => own(&["clock", "error", "exchange", "metrics", "tasks"]),
         "admin" => own(&FEATURES) || own(&PATH) || own(&["config", "telemetry"]),

@@ -47,10 +47,16 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end -}}
 {{- end -}}
 
-{{- /* A value of `config` as the program reads it from a variable: lists with commas, numbers in full. */ -}}
+{{- /* A value of `config` as the program reads it from a variable: lists and tables with commas, numbers in full. */ -}}
 {{- define "segment-gateway.setting" -}}
 {{- if kindIs "slice" . -}}
 {{- join "," . -}}
+{{- else if kindIs "map" . -}}
+{{- $entries := list -}}
+{{- range $name, $value := . -}}
+{{- $entries = append $entries (printf "%s=%s" $name $value) -}}
+{{- end -}}
+{{- join "," $entries -}}
 {{- else if and (kindIs "float64" .) (eq (float64 (int64 .)) .) -}}
 {{- int64 . -}}
 {{- else -}}

@@ -379,3 +379,97 @@ fn the_header_of_callers_is_believed_from_loopback_where_only_this_machine_conne
         assert_eq!(found, trusted, "{text}");
     }
 }
+
+#[test]
+fn names_of_credentials_are_checked_one_by_one() {
+    let text = "[credentials.names]\n\
+         terraform = '5773d8e37a48758f'\n\
+         Terraform = '5773d8e37a48758e'\n\
+         ci = 'sgp_a-token-pasted-by-mistake'\n\
+         nightly = '5773d8e37a48758f'\n\
+         number = 5\n\
+         5773d8e37a48758d = 'ops'\n\
+         sgp_a-token-pasted-by-mistake-in-place-of-a-name = '5773d8e37a48758d'\n";
+    let problems = refused(text, &[]);
+    let expected = [
+        "FILE:3: credentials.names: found \"Terraform\", expected a name of 1 to 32 lower-case",
+        "FILE:4: credentials.names.ci: found a value of 29 characters that is no hash, expected 16 hexadecimal",
+        "FILE:5: credentials.names.nightly: found the hash that `terraform` stands for, expected one name",
+        "FILE:6: credentials.names.number: found a value that is not text, expected 16 hexadecimal",
+        "FILE:7: credentials.names: found \"5773d8e37a48758d\", expected a name",
+        "FILE:8: credentials.names: found a name of 48 characters, expected a name",
+    ];
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    for (problem, expected) in problems.iter().zip(expected) {
+        assert!(problem.starts_with(expected), "{problem}\n{expected}");
+        assert!(!problem.contains("pasted"), "{problem}");
+    }
+    let whole = refused("[credentials]\nnames = 'a=5773d8e37a48758f'", &[]);
+    assert!(
+        whole[0].contains("found a value that is no table, expected a table of names"),
+        "{whole:?}"
+    );
+    // TOML itself knows no key twice.
+    let twice = refused(
+        "[credentials.names]\na = '5773d8e37a48758f'\na = '5773d8e37a48758e'",
+        &[],
+    );
+    assert!(
+        twice[0].contains("FILE:3: found \"a\" a second time"),
+        "{twice:?}"
+    );
+}
+
+#[test]
+fn a_variable_names_credentials_too() {
+    const NAMES: &str = "SEGMENT_GATEWAY__CREDENTIALS__NAMES";
+    let text = "[credentials]\nnames = { ops = '5773d8e37a48758f' }";
+    let names = |value: &str| {
+        let names = load_text(text, &[(NAMES, value)])
+            .unwrap()
+            .config
+            .credentials
+            .names;
+        let entries = names.entries().into_iter();
+        entries
+            .map(|(name, hash)| format!("{name}={hash}"))
+            .collect::<Vec<_>>()
+    };
+    let of_file = load_text(text, &[]).unwrap().config.credentials.names;
+    assert_eq!(of_file.of("5773d8e37a48758f"), Some("ops"));
+    assert_eq!(
+        names("terraform=5773d8e37a48758f, ci = 00000000000000ff ,"),
+        ["ci=00000000000000ff", "terraform=5773d8e37a48758f"]
+    );
+    assert_eq!(names(""), Vec::<String>::new());
+    for (value, expected) in [
+        (
+            "a=5773d8e37a48758f,a=00000000000000ff",
+            "credentials.names.a: found this name a second time",
+        ),
+        (
+            "sgp_token",
+            "credentials.names: found an entry without `=`, expected `name=hash`",
+        ),
+        (
+            "a=sgp_token",
+            "credentials.names.a: found a value of 9 characters that is no hash",
+        ),
+    ] {
+        let problems = refused(text, &[(NAMES, value)]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        let expected = format!("environment variable {NAMES}: {expected}");
+        assert!(problems[0].starts_with(&expected), "{problems:?}");
+        assert!(!problems[0].contains("token"), "{problems:?}");
+    }
+    // Hashes that change with each start fit no name.
+    let env = [
+        (NAMES, "a=5773d8e37a48758f"),
+        ("SEGMENT_GATEWAY__STATE__DIRECTORY", ""),
+    ];
+    let warnings = load_text("", &env).unwrap().warnings;
+    assert!(
+        warnings[1].ends_with("so credentials.names will name none of them"),
+        "{warnings:?}"
+    );
+}

@@ -54,13 +54,14 @@ impl Writes {
         if let Some(operation) = listing.operation.as_ref().filter(|_| records.is_empty()) {
             self.must_know(operation)?;
         }
+        // One more than the page was asked for, only to know whether it is there.
         let has_more = records.len() > listing.limit;
         records.truncate(listing.limit);
         let next = records.last().filter(|_| has_more);
         let next = next.map(|record| record.id.to_string());
         let writes = records.iter().map(|record| {
             let mut write = document(record);
-            write["credential"] = json!(record.credential.to_string());
+            self.show_credential(&mut write, Some(record.credential));
             write
         });
         let writes: Vec<Value> = writes.collect();
@@ -83,11 +84,12 @@ impl Writes {
         let found = self.durable.journal().get(id).await;
         let found = found.map_err(|error| self.journal_failed(&error))?;
         let record = found.ok_or(GatewayError::NotFound)?;
+        // A pending write knows its position and estimate; the journal has the rest.
         let mut write = match self.durable.pending(id) {
             Some(pending) => self.document_of(&pending)["data"]["write"].take(),
             None => document(&record),
         };
-        write["credential"] = json!(record.credential.to_string());
+        self.show_credential(&mut write, Some(record.credential));
         Ok(write)
     }
 
@@ -104,6 +106,7 @@ impl Writes {
             tracing::info!(%id, request_id, "write cancelled by an operator");
             return self.operators_show(id).await;
         }
+        // Cancelling what is cancelled succeeds again, so that a script may repeat it.
         let write = self.operators_show(id).await?;
         match write["state"] == State::Cancelled.as_str() {
             true => Ok(write),
@@ -117,13 +120,15 @@ impl Writes {
     /// If the selection is empty, or names a credential or an operation that is not known.
     pub fn operators_pause(&self, selection: &Selection) -> Result<bool, GatewayError> {
         let pause = self.selected(selection)?;
+        report(&pause, "deferred writes paused by an operator");
+        // Only what is not sent yet stops; an attempt in flight goes on. A pause ends with the
+        // process: the operator of the next one may not know of it.
         let changed = self
             .durable
             .shared
             .scheduler
             .lock()
             .pause(pause, self.clock.now());
-        tracing::warn!(?selection, "deferred writes paused by an operator");
         Ok(changed)
     }
 
@@ -133,13 +138,14 @@ impl Writes {
     /// See [`Writes::operators_pause`].
     pub async fn operators_resume(&self, selection: &Selection) -> Result<bool, GatewayError> {
         let pause = self.selected(selection)?;
+        // A resumption also lifts the pause that a 401 began: the operator knows better.
         let refused = match &pause {
             Pause::Credential(credential) => self.admitted(*credential).await,
             _ => false,
         };
         let changed = self.durable.shared.scheduler.lock().resume(&pause) || refused;
         self.durable.shared.wakeup.notify_one();
-        tracing::warn!(?selection, "deferred writes resumed by an operator");
+        report(&pause, "deferred writes resumed by an operator");
         Ok(changed)
     }
 
@@ -147,17 +153,15 @@ impl Writes {
         let scheduler = self.durable.shared.scheduler.lock();
         let (now, wall) = (self.clock.now(), self.clock.wall());
         let paused = scheduler.paused().map(|(pause, since)| {
-            let mut paused = match pause {
-                Pause::Credential(credential) => json!({ "credential": credential.to_string() }),
-                Pause::Refused(credential) => json!({
-                    "credential": credential.to_string(),
-                    "refused": true,
-                }),
-                Pause::Operation(credential, operation) => json!({
-                    "credential": credential.map(|credential| credential.to_string()),
-                    "operation": &**operation,
-                }),
+            // `refused` says that the API is the reason, and not an operator.
+            let (mut paused, credential) = match pause {
+                Pause::Credential(credential) => (json!({}), Some(*credential)),
+                Pause::Refused(credential) => (json!({ "refused": true }), Some(*credential)),
+                Pause::Operation(credential, operation) => {
+                    (json!({ "operation": &**operation }), *credential)
+                }
             };
+            self.show_credential(&mut paused, credential);
             paused["since"] = json!(rfc3339(wall - now.saturating_duration_since(since)));
             paused
         });
@@ -187,13 +191,38 @@ impl Writes {
             ))
     }
 
-    /// Returns the credential with this hash, of those that have writes or budgets at present.
-    pub(super) fn named(&self, hash: &str) -> Result<Credential, GatewayError> {
+    /// Adds a credential to a document for operators: its hash, and its name if it has one.
+    pub(super) fn show_credential(&self, document: &mut Value, credential: Option<Credential>) {
+        let hash = credential.map(|credential| credential.to_string());
+        // The names of this moment: a reload shows with the next document.
+        let settings = self.router.settings.get();
+        let name = hash.as_deref().and_then(|hash| settings.names.of(hash));
+        document["credentialName"] = json!(name);
+        document["credential"] = json!(hash);
+    }
+
+    /// Returns the credential with this name or hash, of those that have writes or budgets at
+    /// present.
+    pub(super) fn named(&self, given: &str) -> Result<Credential, GatewayError> {
+        let settings = self.router.settings.get();
+        let hash = settings.names.resolve(given);
         let is_named = |credential: &Credential| credential.to_string() == hash;
+        // A list shows a part of the hash, so it is looked for among those that are known. Anything
+        // else would select nobody, which an operator must hear.
         let with_writes = self.durable.credentials();
         let mut known = with_writes.into_iter().chain(self.budgets.credentials());
         known.find(is_named).ok_or(GatewayError::BadRequest(
-            "No credential of this hash has writes or budgets at present",
+            "No credential of this hash or name has writes or budgets at present",
         ))
     }
+}
+
+/// Writes the log line about a pause that an operator began or ended.
+fn report(pause: &Pause, message: &'static str) {
+    let (credential, operation) = match pause {
+        Pause::Credential(credential) | Pause::Refused(credential) => (Some(credential), None),
+        Pause::Operation(credential, operation) => (credential.as_ref(), Some(&**operation)),
+    };
+    let credential = credential.map(tracing::field::display);
+    tracing::warn!(credential, operation, "{message}");
 }

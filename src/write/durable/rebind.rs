@@ -148,8 +148,12 @@ impl Writes {
         }
         self.durable.shared.wakeup.notify_one();
         let to = owner.credential;
-        tracing::warn!(%from, %to, moved, left, "deferred writes moved to another credential by an operator");
-        Ok(json!({ "credential": to.to_string(), "moved": moved, "left": left }))
+        let settings = self.router.settings.get();
+        let from_name = settings.names.of(&from.to_string()).map(str::to_owned);
+        tracing::warn!(credential = %to, %from, from_name, moved, left, "deferred writes moved to another credential by an operator");
+        let mut done = json!({ "moved": moved, "left": left });
+        self.show_credential(&mut done, Some(to));
+        Ok(done)
     }
 
     /// Moves these writes. Returns how many were moved; the others go on with the old token.
