@@ -9,7 +9,7 @@ use super::diagnosis::{self, Blame, CheckResult, Diagnosis};
 use super::preflight::preflight;
 use super::start_error::AppError;
 use crate::clock::Clock;
-use crate::config::{Config, Unusable, ValueSource};
+use crate::config::{Config, Loaded};
 use crate::exchange::body::{self, Read};
 use crate::upstream::Attempt;
 use bytes::Bytes;
@@ -24,18 +24,19 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 /// # Errors
 /// If there can be no client with this configuration.
 pub async fn examine(
-    config: &Config,
+    loaded: &Loaded,
     token: Option<HeaderValue>,
     clock: &Clock,
 ) -> Result<Vec<Diagnosis>, AppError> {
-    let mut found = of_this_machine(config);
-    found.extend(of_the_api(config, token, clock).await?);
+    let mut found = of_this_machine(loaded);
+    found.extend(of_the_api(&loaded.config, token, clock).await?);
     Ok(found)
 }
 
 /// Returns what would stop a start on this machine, or one finding that nothing would.
-fn of_this_machine(config: &Config) -> Vec<Diagnosis> {
+fn of_this_machine(loaded: &Loaded) -> Vec<Diagnosis> {
     const PART: &str = "this machine";
+    let config = &loaded.config;
     let found = preflight(config);
     if found.is_empty() {
         let directory = config.state.directory.as_ref();
@@ -46,13 +47,7 @@ fn of_this_machine(config: &Config) -> Vec<Diagnosis> {
         return vec![Diagnosis::new(PART, CheckResult::Fine, text)];
     }
     let wrong = found.into_iter().map(|one| {
-        let Unusable {
-            source,
-            found,
-            expected,
-        } = one;
-        let (ValueSource::Key(name) | ValueSource::Variable(name)) = source;
-        let text = format!("{name}: found {found}, expected {expected}");
+        let text = loaded.problem(one).to_string();
         Diagnosis::new(PART, CheckResult::Wrong(Blame::Machine), text)
     });
     wrong.collect()

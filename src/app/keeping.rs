@@ -1,7 +1,7 @@
 //! The journal of the state directory, which keeps durable writes: opening, inspecting, rekeying.
 
 use super::start_error::{AppError, failed};
-use crate::config::{Config, journal_key_environment};
+use crate::config::{Config, Loaded, journal_key_environment};
 use crate::credential::Hasher;
 use crate::journal::{self, Journal, KeyError, OpenError, SealingKey, WriteId};
 use crate::state::{self, StateDirectory};
@@ -84,19 +84,23 @@ impl Keeping {
 /// # Errors
 /// If no key is configured, there is no journal, a gateway has the directory, or the journal does
 /// not open under the old key. Nothing was changed.
-pub fn rekey(config: &Config, old: Option<&Path>) -> Result<usize, AppError> {
+pub fn rekey(loaded: &Loaded, old: Option<&Path>) -> Result<usize, AppError> {
+    let config = &loaded.config;
     let told = |why: &str| AppError(why.to_owned());
+    let at = |key: &'static str| move |error: AppError| AppError(loaded.at(key, error));
     let directory = config.state.directory.as_deref();
     let directory =
         directory.ok_or_else(|| told("state.directory is \"\": there is no journal"))?;
-    let new = configured_key(config).map_err(failed)?.ok_or_else(|| {
+    let new = configured_key(config).map_err(failed);
+    let new = new.map_err(at("journal.key_file"))?.ok_or_else(|| {
         told("no key is configured: set journal.key_file to the file of the new key first")
     })?;
     let none = || told("there is no journal: the first start makes it under the configured key");
     if !directory.exists() {
         return Err(none());
     }
-    let state = StateDirectory::open(directory).map_err(failed)?;
+    let state = StateDirectory::open(directory).map_err(failed);
+    let state = state.map_err(at("state.directory"))?;
     let path = state.journal();
     if !path.exists() {
         return Err(none());

@@ -1,6 +1,7 @@
 //! Listeners, and the signal that ends them.
 
 use super::start_error::AppError;
+use crate::config::Loaded;
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -13,6 +14,16 @@ pub(super) async fn bind(address: SocketAddr, what: &str) -> Result<TcpListener,
              address"
         ))
     })
+}
+
+/// Listens on the address of a key. An error names the place where the address was written.
+pub(super) async fn bind_key(
+    loaded: &Loaded,
+    key: &str,
+    address: SocketAddr,
+) -> Result<TcpListener, AppError> {
+    let bound = bind(address, key).await;
+    bound.map_err(|error| AppError(loaded.at(key, error)))
 }
 
 /// Waits until the value is true, or until nothing can set it any more.

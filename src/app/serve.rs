@@ -2,7 +2,7 @@
 
 use super::assembly::{scale_times, server_bounds, stack_bounds};
 use super::drain::{drain, hand_over_spans};
-use super::listen::{bind, until};
+use super::listen::{bind_key, until};
 use super::operators::{Operators, access};
 use super::reload::{Reloader, Reloads, Targets};
 use super::sandbox::{Inside, start_inside};
@@ -61,8 +61,8 @@ pub async fn serve(
     }
     let config = loaded.config.clone();
     log.set_names(config.credentials.names.clone());
-    let proxy_listener = bind(config.listen, "listen").await?;
-    let admin_listener = bind(config.admin.listen, "admin.listen").await?;
+    let proxy_listener = bind_key(&loaded, "listen", config.listen).await?;
+    let admin_listener = bind_key(&loaded, "admin.listen", config.admin.listen).await?;
     // What port 0 has become.
     let listen = proxy_listener.local_addr().map_err(failed)?;
     let admin_listen = admin_listener.local_addr().map_err(failed)?;

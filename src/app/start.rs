@@ -50,10 +50,11 @@ pub(super) async fn start(
         AppError(lines.join("\n"))
     })?;
     let directory = config.state.directory.as_deref();
+    let in_directory = |error| AppError(loaded.at("state.directory", error));
     let state = directory
         .map(StateDirectory::open)
         .transpose()
-        .map_err(failed)?;
+        .map_err(|error| in_directory(failed(error)))?;
     for warning in open_secrets(config) {
         tracing::warn!("{warning}");
     }
@@ -64,7 +65,8 @@ pub(super) async fn start(
     };
     let hasher = Hasher::new(&key.map_err(failed)?);
     // Before the ledger: a start that a journal of another key ends has changed nothing.
-    let keeping = Keeping::open(config, state.as_ref(), &hasher).await?;
+    let keeping = Keeping::open(config, state.as_ref(), &hasher).await;
+    let keeping = keeping.map_err(in_directory)?;
     let none = || (Ledger::none(clock.clone()), None, Some(Vec::new()));
     let (ledger, history, left) = match &state {
         Some(state) if config.mode == Mode::Shadow => {
@@ -75,7 +77,7 @@ pub(super) async fn start(
             none()
         }
         Some(state) => {
-            let opened = open_ledger(config, state, &hasher, &clock)?;
+            let opened = open_ledger(config, state, &hasher, &clock).map_err(in_directory)?;
             state.mark_used().map_err(failed)?;
             (opened.ledger, opened.history, opened.left)
         }

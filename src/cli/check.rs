@@ -51,7 +51,7 @@ pub(super) fn check(command: &CheckCommand) -> Result<(), Failure> {
         }
         found
     };
-    let loaded = config::load_usable(file, config::environment(), probe)?;
+    let loaded = config::load_usable(file, config::environment(), &[], probe)?;
     let open_secrets = match command.elsewhere {
         true => Vec::new(),
         false => app::open_secrets(&loaded.config),

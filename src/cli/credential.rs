@@ -41,18 +41,22 @@ struct Hash {
 pub(super) fn run(command: &CredentialCommand) -> Result<(), Failure> {
     let What::Hash(command) = &command.what;
     let token = read_token(&command.token_file)?;
-    let config = command.file.load()?.config;
-    let key = match (&config.credentials.key_file, &config.state.directory) {
-        (Some(file), _) => Some(state::key_file(file)),
-        (None, Some(directory)) => StateDirectory::kept_key(directory).transpose(),
-        (None, None) => None,
+    let loaded = command.file.load()?;
+    let config = &loaded.config;
+    let (from, key) = match (&config.credentials.key_file, &config.state.directory) {
+        (Some(file), _) => ("credentials.key_file", Some(state::key_file(file))),
+        (None, Some(directory)) => {
+            let kept = StateDirectory::kept_key(directory);
+            ("state.directory", kept.transpose())
+        }
+        (None, None) => ("state.directory", None),
     };
     let key = key.ok_or(
         "there is no key for hashes yet: credentials.key_file names none, and no gateway has made one \
          in state.directory. Name the configuration of the gateway with --config",
     );
     let key = key.map_err(str::to_owned)?;
-    let hasher = Hasher::new(&key.map_err(|error| error.to_string())?);
+    let hasher = Hasher::new(&key.map_err(|error| loaded.at(from, error))?);
     let headers = HeaderMap::from_iter([(AUTHORIZATION, token)]);
     let hash = hasher.credential(&headers).to_string();
     say(&hash);

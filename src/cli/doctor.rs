@@ -12,7 +12,7 @@ use super::token::read_token;
 use super::unusable::unusable_values;
 use crate::app::{self, Blame, CheckResult, Diagnosis};
 use crate::clock::Clock;
-use crate::config::{self, LogLevel};
+use crate::config::{self, Flag, LogLevel};
 use crate::telemetry;
 use clap::Args;
 use std::path::PathBuf;
@@ -34,11 +34,14 @@ pub(super) struct DoctorCommand {
 pub(super) fn run(command: &DoctorCommand) -> Result<(), Failure> {
     let token = command.token_file.as_deref().map(read_token).transpose();
     let token = token.map_err(|why| Failure::Unusable(vec![why]))?;
-    let upstream = command.upstream.clone();
-    let upstream = upstream.map(|url| ("SEGMENT_GATEWAY__UPSTREAM__URL".to_owned(), url));
+    let upstream = command.upstream.clone().map(|value| Flag {
+        key: "upstream.url",
+        name: "--upstream",
+        value,
+    });
     let file = command.file.config.as_deref();
-    let environment = config::environment().chain(upstream);
-    let loaded = config::load_usable(file, environment, unusable_values)?;
+    let flags = upstream.as_slice();
+    let loaded = config::load_usable(file, config::environment(), flags, unusable_values)?;
     let name = file.map_or("the defaults".into(), |path| path.display().to_string());
     let text = format!("{name}, {} operations", loaded.operations.len());
     let mut found = vec![Diagnosis::new("configuration", CheckResult::Fine, text)];
@@ -58,7 +61,7 @@ pub(super) fn run(command: &DoctorCommand) -> Result<(), Failure> {
         .map_err(|error| format!("cannot start the log: {error}"))?;
     let runtime = process::runtime(&mut Builder::new_current_thread())?;
     let clock = Clock::system();
-    found.extend(runtime.block_on(app::examine(&loaded.config, token, &clock))?);
+    found.extend(runtime.block_on(app::examine(&loaded, token, &clock))?);
     for one in &found {
         say(&line(one));
     }

@@ -32,8 +32,8 @@ struct Rekey {
 /// Runs the command.
 pub(super) fn run(command: &JournalCommand) -> Result<(), Failure> {
     let What::Rekey(command) = &command.what;
-    let config = command.file.load()?.config;
-    let writes = app::rekey(&config, command.old_key_file.as_deref())
+    let loaded = command.file.load()?;
+    let writes = app::rekey(&loaded, command.old_key_file.as_deref())
         .map_err(|error| Failure::Unusable(vec![error.0]))?;
     say(&format!(
         "{writes} writes are sealed under the configured key; remove the old key once no copy of \

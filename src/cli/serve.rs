@@ -7,7 +7,7 @@ use super::sandbox::{SandboxOptions, address, only_with_sandbox};
 use super::signals::{reload_signals, stop_signal};
 use super::unusable::unusable_values;
 use crate::app::{self, Inside, Reloads};
-use crate::config::{self, Config, ConfigProblem, Loaded, Place};
+use crate::config::{self, Config, ConfigProblem, Flag, Loaded};
 use crate::server::descriptors;
 use clap::Args;
 use std::net::SocketAddr;
@@ -68,47 +68,31 @@ pub(super) fn run(command: ServeCommand) -> Result<(), Failure> {
     })
 }
 
-/// Returns the configuration: the file's, over it the environment's, over that the flags'. A flag
-/// stands for the variable of its key, and problems name the flag.
+/// Returns the configuration: the file's, over it the environment's, over that the flags'.
 fn configured(command: &ServeCommand) -> Result<Loaded, Vec<ConfigProblem>> {
     let address = |address: Option<SocketAddr>| address.map(|address| address.to_string());
     let flags = [
+        ("upstream.url", "--upstream", command.upstream.clone()),
+        ("listen", "--listen", address(command.listen)),
         (
-            "--upstream",
-            "SEGMENT_GATEWAY__UPSTREAM__URL",
-            command.upstream.clone(),
-        ),
-        (
-            "--listen",
-            "SEGMENT_GATEWAY__LISTEN",
-            address(command.listen),
-        ),
-        (
+            "admin.listen",
             "--admin-listen",
-            "SEGMENT_GATEWAY__ADMIN__LISTEN",
             address(command.admin_listen),
         ),
         (
+            "mode",
             "--shadow",
-            "SEGMENT_GATEWAY__MODE",
             command.shadow.then(|| "shadow".to_owned()),
         ),
     ];
-    let given = flags.iter().filter(|(.., value)| value.is_some());
-    let values = given
-        .clone()
-        .filter_map(|(_, variable, value)| Some(((*variable).to_owned(), value.clone()?)));
+    let flags = flags.into_iter();
+    let flags = flags.filter_map(|(key, name, value)| {
+        let value = value?;
+        Some(Flag { key, name, value })
+    });
+    let flags: Vec<Flag> = flags.collect();
     let file = command.file.config.as_deref();
-    let environment = config::environment().chain(values);
-    let loaded = config::load_usable(file, environment, unusable_values);
-    let mut loaded = loaded.map_err(|mut problems| {
-        for (flag, variable, _) in given {
-            let place = Some(Place::Variable((*variable).to_owned()));
-            let of_flag = problems.iter_mut().filter(|problem| problem.place == place);
-            of_flag.for_each(|problem| problem.place = Some(Place::Flag(flag)));
-        }
-        problems
-    })?;
+    let mut loaded = config::load_usable(file, config::environment(), &flags, unusable_values)?;
     if command.sandbox && loaded.config.state.directory == Config::default().state.directory {
         // What a simulated API of an earlier run has counted says nothing of this one.
         loaded.config.state.directory = None;

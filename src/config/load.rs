@@ -7,12 +7,14 @@
 //! the file; `check.rs` compares keys; a probe tries values out; the route table is built. All
 //! mistakes of all steps are reported together. Only a file that cannot be parsed ends it early.
 
+use super::check::Places;
 use super::keys::{self, Config};
 use super::problem::{ConfigProblem, Place, sort};
-use super::read::{Document, Environment, Findings, PREFIX, variables};
+use super::read::{Document, Environment, Findings, Flag, PREFIX, variables};
 use super::{check, routes, units};
 use crate::route::{OperationDef, Table};
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -33,9 +35,26 @@ pub struct Loaded {
     pub operations: Vec<OperationDef>,
     /// Sentences about what is allowed but probably not meant.
     pub warnings: Vec<String>,
+    /// The place of each value that was written, by key.
+    places: Places,
 }
 
 impl Loaded {
+    /// Returns the problem of a value that turned out to be unusable, at the place where it was
+    /// written.
+    pub fn problem(&self, unusable: Unusable) -> ConfigProblem {
+        placed(unusable, &self.places)
+    }
+
+    /// Returns a message about the value of a key, behind the place where it was written.
+    pub fn at(&self, key: &str, message: impl fmt::Display) -> String {
+        match self.places.get(key) {
+            // A default has no place; the message names what it is about.
+            Some(place) => format!("{place}: {message}"),
+            None => message.to_string(),
+        }
+    }
+
     /// Returns the route table, with all windows divided by `time_scale`.
     ///
     /// # Errors
@@ -88,14 +107,16 @@ pub enum ValueSource {
     Variable(&'static str),
 }
 
-/// Loads as [`load`] does and tries the values out: what `probe` finds to be unusable is reported
-/// with the rest.
+/// Loads as [`load`] does, with flags over the environment, and tries the values out: what `probe`
+/// finds to be unusable is reported with the rest.
 pub fn load_usable(
     path: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
+    flags: &[Flag],
     probe: impl Fn(&Config) -> Vec<Unusable>,
 ) -> Result<Loaded, Vec<ConfigProblem>> {
-    load_with(path, &Environment::new(env), &probe)
+    let environment = Environment::new(env).with_flags(flags);
+    load_with(path, &environment, &probe)
 }
 
 /// Loads the configuration from a file, or the defaults without one, with the environment laid over
@@ -131,7 +152,7 @@ fn load_with(
     let mut findings = Findings::default();
     // A value that is wrong leaves the default, so everything below sees a complete configuration.
     let mut config = keys::read(document.as_ref(), environment, &mut findings);
-    let mut problems = findings.problems;
+    let mut problems = std::mem::take(&mut findings.problems);
     problems.extend(check::problems(&config, &findings.places));
     for unusable in probe(&config) {
         let problem = placed(unusable, &findings.places);
@@ -140,6 +161,14 @@ fn load_with(
             problems.push(problem);
         }
     }
+    // Its problem is placed in this file, at the key that names the other one.
+    let routes = match RouteText::read(&config) {
+        Ok(routes) => Some(routes),
+        Err(unreadable) => {
+            problems.push(placed(unreadable, &findings.places));
+            None
+        }
+    };
     // Before the problems of the route table are added: theirs are in the order of another file.
     sort(&mut problems);
     // The URL is joined with paths that begin with a slash.
@@ -149,18 +178,22 @@ fn load_with(
         .truncate(config.upstream.url.trim_end_matches('/').len());
     // Warnings are reported only if there is no problem.
     let mut warnings = check::warnings(&config);
-    let operations = match operations(&config, &mut warnings) {
-        Ok(operations) => operations,
-        Err(found) => {
+    let operations = routes.map(|routes| operations(&config, &routes, &mut warnings));
+    let operations = match operations {
+        Some(Ok(operations)) => operations,
+        Some(Err(found)) => {
             problems.extend(found);
             Vec::new()
         }
+        // Reported above.
+        None => Vec::new(),
     };
     if problems.is_empty() {
         Ok(Loaded {
             config,
             operations,
             warnings,
+            places: findings.places,
         })
     } else {
         Err(problems)
@@ -168,7 +201,7 @@ fn load_with(
 }
 
 /// Returns a problem at the place where the unusable value was written.
-fn placed(unusable: Unusable, places: &check::Places) -> ConfigProblem {
+fn placed(unusable: Unusable, places: &Places) -> ConfigProblem {
     let (place, key) = match unusable.source {
         ValueSource::Key(key) => (places.get(key).cloned(), key),
         ValueSource::Variable(name) => (Some(Place::Variable(name.to_owned())), ""),
@@ -213,20 +246,44 @@ pub fn proxy_environment() -> [String; 3] {
     })
 }
 
-/// Reads the route table of the configuration, or the embedded one. Adds warnings about what an
-/// own table leaves out, and about tags that no read has.
+/// The text of a route table, and its name in messages.
+struct RouteText {
+    name: String,
+    text: String,
+}
+
+impl RouteText {
+    /// Reads the file of the configuration, or takes the embedded table. A file that cannot be read
+    /// is a mistake of the configuration that names it.
+    fn read(config: &Config) -> Result<Self, Unusable> {
+        let Some(path) = &config.routes.file else {
+            return Ok(Self {
+                name: EMBEDDED_NAME.to_owned(),
+                text: EMBEDDED_ROUTES.to_owned(),
+            });
+        };
+        let name = path.display().to_string();
+        match text_of(path) {
+            Ok(text) => Ok(Self { name, text }),
+            // The path stands in the finding instead of the place.
+            Err(problem) => {
+                let found = format!("{} ({})", units::quoted(&name), problem.found);
+                let source = ValueSource::Key("routes.file");
+                Err(Unusable::new(source, found, &problem.expected))
+            }
+        }
+    }
+}
+
+/// Reads a route table. Adds warnings about what an own table leaves out, and about tags that no
+/// read has.
 fn operations(
     config: &Config,
+    routes: &RouteText,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<OperationDef>, Vec<ConfigProblem>> {
-    let (name, text) = match &config.routes.file {
-        None => (EMBEDDED_NAME.to_owned(), EMBEDDED_ROUTES.to_owned()),
-        Some(path) => (
-            path.display().to_string(),
-            text_of(path).map_err(|problem| vec![problem])?,
-        ),
-    };
-    let document = Document::parse(&name, &text).map_err(|problem| vec![problem])?;
+    let name = &routes.name;
+    let document = Document::parse(name, &routes.text).map_err(|problem| vec![problem])?;
     let mut findings = Findings::default();
     let operations = routes::read(&document, &mut findings);
     // Built even if values are wrong, so that all mistakes are reported at once.

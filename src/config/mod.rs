@@ -30,7 +30,8 @@ pub use load::{
     EMBEDDED_ROUTES, Loaded, Unusable, ValueSource, admin_token_environment, environment,
     journal_key_environment, load, load_usable, proxy_environment, state_directory_environment,
 };
-pub use problem::{ConfigProblem, Place};
+pub use problem::ConfigProblem;
+pub use read::Flag;
 pub use render::render_routes;
 pub use units::Size;
 pub use words::{LogAccess, LogFormat, LogLevel, Mode};

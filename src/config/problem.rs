@@ -8,7 +8,8 @@ use std::sync::Arc;
 pub struct ConfigProblem {
     /// The place of the value; `None` where nothing was written and a default is meant.
     pub place: Option<Place>,
-    /// The key with its sections, e.g. `upstream.url`; empty for a whole file.
+    /// The key with its sections, e.g. `upstream.url`; empty for a whole file. Not shown beside a
+    /// flag.
     pub key: String,
     /// The finding.
     pub found: String,
@@ -78,7 +79,9 @@ impl fmt::Display for ConfigProblem {
         if let Some(place) = &self.place {
             write!(f, "{place}: ")?;
         }
-        if !self.key.is_empty() {
+        // Who gave a flag is answered with the flag alone.
+        let is_flag = matches!(self.place, Some(Place::Flag(_)));
+        if !self.key.is_empty() && !is_flag {
             write!(f, "{}: ", self.key)?;
         }
         write!(f, "found {}, expected {}", self.found, self.expected)

@@ -21,13 +21,15 @@ use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
+mod environment;
 mod nearest;
 pub mod variables;
 
+pub use environment::{Environment, Flag, PREFIX};
+
+use environment::variable;
 use nearest::nearest;
 
-/// The prefix of environment variables that stand for keys.
-pub const PREFIX: &str = "SEGMENT_GATEWAY__";
 /// Keys that no message proposes for an unknown one: a typing mistake must not lead anybody to open
 /// something.
 const UNSAFE: [&str; 4] = [
@@ -87,47 +89,6 @@ fn line(line_ends: &[usize], span: &Range<usize>) -> usize {
     line_ends.partition_point(|end| *end < span.start) + 1
 }
 
-/// The environment: values by key with its sections, from variables that begin with [`PREFIX`].
-#[derive(Default)]
-pub struct Environment {
-    /// The name and the value of each variable. The name is kept for messages.
-    values: BTreeMap<String, (String, String)>,
-    /// The names of variables that look like the gateway's own and are not.
-    strangers: Vec<String>,
-}
-
-impl Environment {
-    /// Takes the variables that begin with [`PREFIX`]; the last of the same name counts. A name
-    /// that is not in upper case is kept as it is, so that it is unknown later. A variable that
-    /// only begins like the program's name is kept as a stranger.
-    pub fn new(pairs: impl Iterator<Item = (String, String)>) -> Self {
-        let mut values = BTreeMap::new();
-        let mut strangers = Vec::new();
-        for (name, value) in pairs {
-            let Some(rest) = name.strip_prefix(PREFIX) else {
-                if variables::is_stranger(&name, &value) {
-                    strangers.push(name);
-                }
-                continue;
-            };
-            let upper = !rest.bytes().any(|b| b.is_ascii_lowercase());
-            // Two underscores separate a section from its key, because names of keys have single
-            // ones.
-            let key = rest.replace("__", ".");
-            let key = if upper { key.to_ascii_lowercase() } else { key };
-            values.insert(key, (name, value));
-        }
-        // The environment has no order, and messages should not change from start to start.
-        strangers.sort_unstable();
-        Self { values, strangers }
-    }
-}
-
-/// Returns the variable that stands for a key.
-fn variable(key: &str) -> String {
-    format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
-}
-
 /// The findings of reading, besides the values.
 #[derive(Default)]
 pub struct Findings {
@@ -181,6 +142,7 @@ impl<'a> Section<'a> {
             path: String::new(),
             header: None,
             findings,
+            // Filled by what `read` asks for.
             keys: Vec::new(),
         };
         // Unknown keys come last: only now is it certain what is known. Variables come after all
@@ -266,9 +228,12 @@ impl<'a> Section<'a> {
 
     /// Notes that an entry of the table under a key is wrong, at its own place.
     fn wrong_entry(&mut self, key: &str, entry: WrongEntry) {
+        // A variable has no spans: its entries stand where the variable does.
         let own = entry.span.zip(self.document);
         let place = own.map(|(span, document)| document.place(&span));
         let place = place.or_else(|| self.place(key));
+        // An entry without a name that may be shown counts for the whole table: what is written
+        // there may be a secret by mistake.
         let name = entry.name.map(|name| format!(".{name}"));
         let key = self.path_of(key) + &name.unwrap_or_default();
         let problem = ConfigProblem::new(place, key, entry.found, entry.expected);
@@ -310,6 +275,7 @@ impl<'a> Section<'a> {
         };
         match T::read(raw) {
             Err(expected) => {
+                // A table says which of its entries is wrong; anything else is one value.
                 let wrong = T::wrong_entries(raw);
                 if wrong.is_empty() {
                     self.problem(key, raw.shown(), expected);
@@ -337,8 +303,8 @@ impl<'a> Section<'a> {
 
     /// Returns the place of a value: the environment goes before the document.
     fn place(&self, key: &str) -> Option<Place> {
-        if let Some((name, _)) = self.environment.values.get(&self.path_of(key)) {
-            return Some(Place::Variable(name.clone()));
+        if let Some((place, _)) = self.environment.values.get(&self.path_of(key)) {
+            return Some(place.clone());
         }
         let (key, _) = self.table?.get_key_value(key)?;
         Some(self.document?.place(&key.span()))
@@ -367,7 +333,8 @@ impl<'a> Section<'a> {
     /// one that was meant for another program may be a secret.
     fn unknown_variables(&mut self) {
         let values = &self.environment.values;
-        for (key, (name, _)) in values
+        // A flag is always known: its command says for which key it stands.
+        for (key, (place, _)) in values
             .iter()
             .filter(|(key, _)| !self.findings.known.contains(key))
         {
@@ -377,10 +344,10 @@ impl<'a> Section<'a> {
                 Some(known) => format!("{}, to which it comes nearest", variable(known)),
                 None => format!("{PREFIX}SECTION__KEY with a section and key of the configuration"),
             };
-            let place = Some(Place::Variable(name.clone()));
-            let problem = ConfigProblem::new(place, key, "an unknown key", expected);
+            let problem = ConfigProblem::new(Some(place.clone()), key, "an unknown key", expected);
             self.findings.problems.push(problem);
         }
+        // These stand for no key at all, so only their names are compared.
         for name in &self.environment.strangers {
             let known = self.findings.known.iter().filter(|key| is_safe(key));
             let known: Vec<String> = known.map(|key| variable(key)).collect();
