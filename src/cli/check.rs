@@ -1,4 +1,4 @@
-//! `segment-gateway check` and `routes`: a configuration, looked at without starting.
+//! `segment-gateway check`: a configuration, looked at without starting.
 
 use super::output::{Failure, say};
 use super::unusable::unusable_values;
@@ -32,15 +32,6 @@ pub(super) struct CheckCommand {
     elsewhere: bool,
 }
 
-#[derive(Args, Debug)]
-pub(super) struct RoutesCommand {
-    #[command(flatten)]
-    file: ConfigFile,
-    /// Print the embedded table as TOML, to edit and name in routes.file.
-    #[arg(long, conflicts_with = "config")]
-    toml: bool,
-}
-
 /// Runs `check`.
 pub(super) fn check(command: &CheckCommand) -> Result<(), Failure> {
     let file = command.file.config.as_deref();
@@ -65,16 +56,5 @@ pub(super) fn check(command: &CheckCommand) -> Result<(), Failure> {
         loaded.operations.len(),
         loaded.config.upstream.url
     ));
-    Ok(())
-}
-
-/// Runs `routes`.
-pub(super) fn routes(command: &RoutesCommand) -> Result<(), Failure> {
-    if command.toml {
-        say(config::EMBEDDED_ROUTES.trim_end());
-        return Ok(());
-    }
-    let table = command.file.load()?.table(1)?;
-    say(config::render_routes(&table).trim_end());
     Ok(())
 }

@@ -12,6 +12,7 @@ mod journal;
 mod log;
 mod output;
 mod process;
+mod routes;
 mod sandbox;
 mod serve;
 mod signals;
@@ -46,8 +47,8 @@ enum Command {
     /// Exit status: 0 all is well, 2 the configuration, 3 this machine, 4 the network or
     /// upstream.url, 5 the API, 6 the token.
     Doctor(doctor::DoctorCommand),
-    /// Print the effective route table.
-    Routes(check::RoutesCommand),
+    /// Print the effective route table, or all about one operation.
+    Routes(routes::RoutesCommand),
     /// Run only the simulated Segment API.
     Sandbox(sandbox::SandboxCommand),
     /// Manage the durable writes of a running gateway.
@@ -75,7 +76,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(command) => serve::run(*command),
         Command::Check(command) => check::check(&command),
         Command::Doctor(command) => doctor::run(&command),
-        Command::Routes(command) => check::routes(&command),
+        Command::Routes(command) => routes::run(&command),
         Command::Sandbox(command) => sandbox::run(&command),
         Command::Writes(command) => admin::run(writes::act(&command)),
         Command::Cache(command) => admin::run(cache::act(&command)),

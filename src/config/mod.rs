@@ -17,6 +17,7 @@ mod load;
 mod problem;
 mod read;
 mod render;
+mod route_document;
 mod routes;
 mod table;
 pub mod units;
@@ -32,6 +33,7 @@ pub use load::{
 };
 pub use problem::ConfigProblem;
 pub use read::Flag;
-pub use render::render_routes;
+pub use render::{render_route, render_routes};
+pub use route_document::{route_document, routes_document};
 pub use units::Size;
 pub use words::{LogAccess, LogFormat, LogLevel, Mode};

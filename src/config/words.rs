@@ -108,7 +108,7 @@ impl ConfigValue for Directives {
 }
 
 /// Returns the word of the configuration.
-fn directives(value: Directives) -> &'static str {
+pub(super) fn directives(value: Directives) -> &'static str {
     match value {
         Directives::Shorter => "shorter",
         Directives::Upstream => "upstream",

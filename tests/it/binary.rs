@@ -307,6 +307,25 @@ fn check_and_routes_say_what_holds() {
     // A head, the operations, and what matches none of them.
     assert_eq!(said.lines().count(), 1 + 201 + 2);
     assert!(said.lines().all(|line| !line.trim().is_empty()));
+    let print = |arguments: &[&str]| {
+        let output = run(arguments, directory.path());
+        let said = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat());
+        (output.status.code(), said.into_owned())
+    };
+    let (status, one) = print(&["routes", "getUser"]);
+    assert_eq!(status, Some(0));
+    assert!(one.contains("\nrequest    GET /users/{userId}\n"), "{one}");
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let all = json(&print(&["routes", "--json"]).1);
+    assert_eq!(all["operations"].as_array().map(Vec::len), Some(201 + 2));
+    let one = json(&print(&["routes", "getUser", "--json"]).1);
+    assert_eq!(one["path"], "/users/{userId}");
+    let (status, unknown) = print(&["routes", "getuser"]);
+    assert_eq!(status, Some(1));
+    assert!(
+        unknown.contains("no operation getuser; there is getUser, getUserGroup"),
+        "{unknown}"
+    );
 }
 
 #[test]

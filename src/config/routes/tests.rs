@@ -1,4 +1,6 @@
-use crate::config::{EMBEDDED_ROUTES, Loaded, load, render_routes};
+use crate::config::{
+    EMBEDDED_ROUTES, Loaded, load, render_route, render_routes, route_document, routes_document,
+};
 use crate::route::{self, Effect, JsonBody, Match, NameTemplate, Table, Touches};
 use http::Method;
 use std::collections::{BTreeMap, BTreeSet};
@@ -390,39 +392,108 @@ fn what_is_configured_of_caching_is_rendered() {
         );
     let loaded = routes_text(&text).unwrap();
     assert_eq!(loaded.warnings, Vec::<String>::new());
-    let shown = render_routes(&loaded.table(1).unwrap());
-    for cell in [
-        "  30s operator stale_while_revalidate=30s stale_if_error=10m stale_if_limited=5m  ",
-        "  api heuristic=10%  ",
-    ] {
+    let table = loaded.table(1).unwrap();
+    let shown = render_routes(&table);
+    for cell in ["  30s+  ", "  api+  "] {
         assert!(shown.contains(cell), "{cell}\n{shown}");
+    }
+    let operations = table.operations().iter();
+    let all: String = operations
+        .map(|operation| render_route(operation))
+        .collect();
+    for line in [
+        "cache      30s operator stale_while_revalidate=30s stale_if_error=10m stale_if_limited=5m\n",
+        "cache      api heuristic=10%\n",
+    ] {
+        assert!(all.contains(line), "{line}");
+    }
+    let document = routes_document(&table);
+    let mut operations = document["operations"].as_array().unwrap().iter();
+    let changed = operations.find(|one| one["cache"]["directives"] == "operator");
+    let expected = serde_json::json!({
+        "seconds": 30.0, "directives": "operator", "heuristicPercent": 0,
+        "staleWhileRevalidateSeconds": 30.0, "staleIfErrorSeconds": 600.0,
+        "staleIfLimitedSeconds": 300.0,
+    });
+    assert_eq!(changed.unwrap()["cache"], expected);
+}
+
+/// A line fits into a terminal, and what is cut is a path.
+#[test]
+fn routes_are_rendered_in_columns_that_fit() {
+    let table = embedded();
+    let text = render_routes(&table);
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 1 + 201 + 2);
+    let widest = lines.iter().map(|line| line.chars().count()).max();
+    assert!(
+        widest.is_some_and(|widest| (100..=120).contains(&widest)),
+        "{widest:?}"
+    );
+    assert!(lines[0].starts_with("OPERATION"));
+    let path = lines[0].find("PATH").unwrap();
+    for (line, expected) in lines[1..].iter().zip(table.operations()) {
+        assert_eq!(
+            line.split(' ').next(),
+            Some(&*expected.name),
+            "names are whole"
+        );
+        let shown = &line[path..];
+        match shown.strip_suffix('…') {
+            Some(begin) => assert!(expected.template.starts_with(begin), "{line}"),
+            None if shown == "*" => assert_eq!(&*expected.template, ""),
+            None => assert_eq!(shown, &*expected.template),
+        }
+    }
+    for (name, expected) in [
+        (
+            "getUser ",
+            " ~200 per 1m  1m     -      GET     /users/{userId}",
+        ),
+        ("deleteUsers ", " 60 per 1m    -      50     DELETE  /users"),
+        ("unmatchedWrite ", " ~60 per 1m   -      -      *       *"),
+    ] {
+        let line = lines.iter().find(|line| line.starts_with(name)).unwrap();
+        assert!(line.ends_with(expected), "{line}");
     }
 }
 
 #[test]
-fn routes_are_rendered_in_columns() {
-    let text = render_routes(&embedded());
-    let lines: Vec<_> = text.lines().collect();
-    assert_eq!(lines.len(), 1 + 201 + 2);
-    assert!(lines[0].starts_with("OPERATION"));
-    let path = lines[0].find("PATH").unwrap();
-    for (line, expected) in [
-        ("getUser ", "/users/{userId}  "),
-        ("deleteUsers ", "/users  "),
-        ("unmatchedWrite ", "*  "),
-    ] {
-        let line = lines.iter().find(|l| l.starts_with(line)).unwrap();
-        assert!(line[path..].starts_with(expected), "{line}");
-    }
-    let line = lines
-        .iter()
-        .find(|l| l.starts_with("deleteUsers "))
-        .unwrap();
-    for part in [" DELETE ", " 60 per 1m ", " user:{query.userIds} | person"] {
-        assert!(line.contains(part), "{line}");
-    }
-    assert!(line.ends_with("  50"), "{line}");
-    assert!(lines.iter().any(|l| l.starts_with("getUser ")
-        && l.contains(" ~200 per 1m ")
-        && l.contains(" 1m     users user:")));
+fn one_operation_is_shown_with_all_that_is_known() {
+    let table = embedded();
+    let mut operations = table.operations().iter();
+    let operation = operations.find(|one| &*one.name == "deleteUsers").unwrap();
+    assert_eq!(
+        render_route(operation),
+        "operation  deleteUsers\n\
+         request    DELETE /users\n\
+         budget     deleteUsers\n\
+         limit      60 per 1m\n\
+         cache      -\n\
+         writes     user-lists user:{query.userIds} group-members groups group-lists\n\
+         order      user:{query.userIds} | person\n\
+         merge      50\n"
+    );
+    let expected = serde_json::json!({
+        "name": "deleteUsers",
+        "method": "DELETE",
+        "path": "/users",
+        "budget": {
+            "name": "deleteUsers", "limit": 60, "windowSeconds": 60.0, "documented": true,
+        },
+        "cache": null,
+        "reads": [],
+        "writes": ["user-lists", "user:{query.userIds}", "group-members", "groups", "group-lists"],
+        "order": ["user:{query.userIds}"],
+        "barrier": ["person"],
+        "merge": { "enabled": true, "most": 50 },
+    });
+    assert_eq!(route_document(operation), expected);
+    let unmatched = table.operations().last().unwrap();
+    let document = route_document(unmatched);
+    assert_eq!(document["writes"], serde_json::json!(["*"]));
+    assert_eq!(
+        (&document["method"], &document["path"]),
+        (&serde_json::Value::Null, &serde_json::Value::Null)
+    );
 }
