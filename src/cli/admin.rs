@@ -19,7 +19,7 @@ use crate::tasks;
 use bytes::Bytes;
 use clap::Args;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -47,6 +47,9 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
+
+/// The variable with the admin token.
+const ADMIN_TOKEN: &str = "SEGMENT_GATEWAY_ADMIN_TOKEN";
 
 /// The header with the token to which a credential's writes are given.
 const NEW_AUTHORIZATION: HeaderName = HeaderName::from_static("x-gateway-new-authorization");
@@ -121,12 +124,24 @@ impl AdminTarget {
     fn authorization(&self) -> Result<Option<HeaderValue>, String> {
         let secret = match &self.admin_token_file {
             Some(path) => Some(std::fs::read(path).map_err(|error| {
-                format!("cannot read the admin token in {}: {error}", path.display())
+                format!(
+                    "--admin-token-file {}: cannot be read: {error}",
+                    path.display()
+                )
             })?),
             None => admin_token_environment().map(OsString::into_encoded_bytes),
         };
         let field = secret.map(|secret| {
-            let value = [b"Bearer ", secret.trim_ascii_end()].concat();
+            let secret = secret.trim_ascii();
+            if secret.is_empty() {
+                return Err(match &self.admin_token_file {
+                    Some(path) => format!("--admin-token-file {}: it is empty", path.display()),
+                    None => {
+                        format!("{ADMIN_TOKEN} is set and empty; unset it, or set the admin token")
+                    }
+                });
+            }
+            let value = [b"Bearer ", secret].concat();
             let mut value = HeaderValue::try_from(value)
                 .map_err(|_| "the admin token has characters that cannot be sent".to_owned())?;
             // `Debug` shows `Sensitive` in place of the token.
@@ -134,6 +149,34 @@ impl AdminTarget {
             Ok(value)
         });
         field.transpose()
+    }
+
+    /// Returns the message about a token that is missing or wrong, with the flag and the variable
+    /// that give one.
+    fn unauthorized(&self) -> String {
+        let given = match &self.admin_token_file {
+            Some(path) => format!("--admin-token-file {}", path.display()),
+            None if admin_token_environment().is_some() => ADMIN_TOKEN.to_owned(),
+            None => {
+                return format!(
+                    "this needs the admin token; name its file with --admin-token-file, or set {ADMIN_TOKEN}"
+                );
+            }
+        };
+        format!(
+            "{given}: this is not the admin token of the gateway at {}",
+            self.endpoint()
+        )
+    }
+
+    /// Returns the flags that find this gateway again.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let admin = self.admin.as_ref().map(ToString::to_string);
+        let file = self.admin_token_file.as_ref();
+        let file = file.map(|file| file.display().to_string());
+        let flags = [("--admin", admin), ("--admin-token-file", file)].into_iter();
+        let flags = flags.filter_map(|(flag, value)| Some([flag.to_owned(), value?]));
+        flags.flatten().collect()
     }
 }
 
@@ -194,26 +237,32 @@ pub(super) async fn ask(
     }
     // The limit includes connecting, which may hang if a firewall drops packets.
     let answered = timeout(patience, exchange(&admin, request)).await;
-    let (is_success, body) = answered
+    let (status, body) = answered
         .map_err(|_| format!("{admin} does not answer"))?
         .map_err(|why| {
             format!("cannot ask the gateway at {admin}: {why}; is it running, is this --admin?")
         })?;
     // Null if the body is not JSON, as in a rejection by the listener or by a proxy on the way.
     let document: Value = serde_json::from_slice(&body).unwrap_or_default();
-    if is_success {
+    if status.is_success() {
         return Ok(document);
+    }
+    // The listener says in the words of HTTP how to send the token. Wrong ones soon after another
+    // get 429 from it, without a document.
+    let is_paused = status == StatusCode::TOO_MANY_REQUESTS && document.is_null();
+    if status == StatusCode::UNAUTHORIZED || is_paused {
+        return Err(listener.unauthorized());
     }
     // A rejected command is answered with a message in JSON. Anything else is shown as it is.
     let message = document["message"].as_str().map(str::to_owned);
     Err(message.unwrap_or_else(|| String::from_utf8_lossy(&body).trim().to_owned()))
 }
 
-/// Connects and makes the request. Returns whether the status is a success, and the body.
+/// Connects and makes the request. Returns the status and the body.
 async fn exchange(
     admin: &Endpoint,
     request: Request<Empty<Bytes>>,
-) -> Result<(bool, Bytes), Box<dyn std::error::Error>> {
+) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error>> {
     match admin {
         Endpoint::Address(address) => over(TcpStream::connect(address).await?, request).await,
         #[cfg(unix)]
@@ -227,7 +276,7 @@ async fn exchange(
 async fn over<I>(
     stream: I,
     request: Request<Empty<Bytes>>,
-) -> Result<(bool, Bytes), Box<dyn std::error::Error>>
+) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error>>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -235,6 +284,6 @@ where
     // Drives the connection until it closes. The runtime ends with the command and drops it.
     tasks::detached(connection);
     let answer = sender.send_request(request).await?;
-    let is_success = answer.status().is_success();
-    Ok((is_success, answer.into_body().collect().await?.to_bytes()))
+    let status = answer.status();
+    Ok((status, answer.into_body().collect().await?.to_bytes()))
 }

@@ -1,7 +1,12 @@
 //! `segment-gateway cache`: the stored responses of a running gateway.
+//!
+//! Comments on the fields of the argument types are the help of the command line, so explanations
+//! of the code there are plain comments.
 
 use super::admin::{AdminTarget, ask};
-use super::output::say;
+use super::output::{document, print};
+use crate::cache::key::CacheKeyHash;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use http::Method;
 
@@ -10,6 +15,9 @@ use http::Method;
 pub struct CacheCommand {
     #[command(flatten)]
     target: AdminTarget,
+    /// Print the answer of the gateway as one JSON document.
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     action: Action,
 }
@@ -19,6 +27,7 @@ enum Action {
     /// Show as JSON what is stored under a key, or why nothing is stored.
     Show {
         /// Key from Cache-Status.
+        #[arg(value_parser = cache_key)]
         key: String,
     },
     /// Remove stored responses, including fetches in flight, and print their number.
@@ -30,7 +39,7 @@ enum Action {
 #[group(required = true, multiple = false)]
 struct What {
     /// Responses with this tag, e.g. users or user:42.
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, value_name = "TAG", value_parser = NonEmptyStringValueParser::new())]
     tag: Option<String>,
     /// Responses of this operation, e.g. getUser.
     #[arg(long, value_name = "NAME")]
@@ -39,7 +48,7 @@ struct What {
     #[arg(long, value_name = "HASH")]
     credential: Option<String>,
     /// The response under this key from Cache-Status.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = cache_key)]
     key: Option<String>,
     /// All responses.
     #[arg(long)]
@@ -63,20 +72,27 @@ impl What {
     }
 }
 
+/// Checks the form of a key.
+fn cache_key(text: &str) -> Result<String, String> {
+    let key = text.parse::<CacheKeyHash>();
+    key.map(|_| text.to_owned())
+        .map_err(|form| format!("expected {form}"))
+}
+
 /// Runs the command.
 pub(super) async fn act(command: &CacheCommand) -> Result<(), String> {
     match &command.action {
         Action::Show { key } => {
             let key = [("key", key.clone())];
-            let shown = ask(&command.target, Method::GET, "/cache", &key, None).await?;
-            say(&format!("{shown:#}"));
+            document(&ask(&command.target, Method::GET, "/cache", &key, None).await?);
         }
         Action::Purge(what) => {
             let what = [what.parameter()];
             let done = ask(&command.target, Method::POST, "/cache/purge", &what, None).await?;
             let purged = done["purged"].as_u64().unwrap_or_default();
             let answers = if purged == 1 { "answer" } else { "answers" };
-            say(&format!("{purged} {answers} purged"));
+            let text = format!("{purged} {answers} purged");
+            print(command.json, &done, &text);
         }
     }
     Ok(())

@@ -1,8 +1,10 @@
 //! `segment-gateway log`: the log level of a running gateway.
 
 use super::admin::{AdminTarget, ask};
-use super::output::say;
+use super::output::print;
+use crate::config::LogLevel;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use http::Method;
 
 /// The command and its flags.
@@ -10,8 +12,11 @@ use http::Method;
 pub struct LogCommand {
     #[command(flatten)]
     target: AdminTarget,
-    /// New level: error, warn, info, debug or trace, until the next change or restart. Without it
-    /// the current level is shown.
+    /// Print the answer of the gateway as one JSON document.
+    #[arg(long)]
+    json: bool,
+    /// New level, until the next change or restart. Without it the current level is shown.
+    #[arg(value_parser = PossibleValuesParser::new(LogLevel::ALL.iter().map(|level| level.as_str())))]
     level: Option<String>,
 }
 
@@ -22,6 +27,7 @@ pub(super) async fn act(command: &LogCommand) -> Result<(), String> {
         None => (Method::GET, Vec::new()),
     };
     let now = ask(&command.target, method, "/log", &parameters, None).await?;
-    say(now["level"].as_str().unwrap_or_default());
+    let level = now["level"].as_str().unwrap_or_default();
+    print(command.json, &now, level);
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::app::AppError;
 use crate::config::ConfigProblem;
+use serde_json::Value;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -56,6 +57,19 @@ impl Failure {
 /// Prints a line for people on standard error: what a script must not take for data.
 pub(super) fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "segment-gateway: {line}");
+}
+
+/// Prints a document on standard output, as the gateway gives it.
+pub(super) fn document(document: &Value) {
+    say(&format!("{document:#}"));
+}
+
+/// Prints an answer of the gateway: as a document for programs, or in these words for people.
+pub(super) fn print(is_json: bool, answer: &Value, text: &str) {
+    match is_json {
+        true => document(answer),
+        false => say(text),
+    }
 }
 
 /// Prints a line on standard output.

@@ -1,22 +1,27 @@
 //! `segment-gateway writes`: the durable writes of a running gateway.
 //!
 //! Each action is one request to `/writes` on the admin listener, except `watch`, which asks again
-//! and again. Nothing is decided here. The gateway checks the arguments and knows which actions are
-//! possible; its message is what the operator sees.
+//! and again. Nothing is decided here. Arguments whose form is wrong are rejected in the words of
+//! the command line. The gateway knows which actions are possible; its message is what the operator
+//! sees.
 //!
-//! Output is made for pipes: a line for each write, the id first. A write is shown by the hash of
-//! its credential and the name of that, and never with a token.
+//! Output is made for pipes: `list.rs` prints a line for each write, the id first. A write is shown
+//! by the hash of its credential and the name of that, and never with a token.
 //!
 //! Comments on the fields of the argument types are the help of the command line, so explanations
 //! of the code there are plain comments.
 
-use super::admin::{AdminTarget, ask, encoded};
-use super::output::say;
+mod list;
+
+use super::admin::{AdminTarget, ask};
+use super::output::{document, print};
 use super::token::read_token;
+use crate::journal::WriteId;
 use clap::{Args, Subcommand};
 use http::Method;
 use http::header::HeaderValue;
 use indicatif::{ProgressBar, ProgressStyle};
+use list::{ListCommand, shown_credential, write_id};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +35,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub struct WritesCommand {
     #[command(flatten)]
     target: AdminTarget,
+    /// Print the answer of the gateway as one JSON document.
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     action: Action,
 }
@@ -37,28 +45,18 @@ pub struct WritesCommand {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List writes, oldest first, one per line.
-    List {
-        #[command(flatten)]
-        which: Which,
-        /// State: queued, dispatched, succeeded, failed, unknown or cancelled.
-        #[arg(long)]
-        state: Option<String>,
-        /// List writes after this id.
-        #[arg(long, value_name = "ID")]
-        after: Option<String>,
-        /// Maximum number of lines, up to 1000.
-        #[arg(long, value_name = "N", default_value_t = 50)]
-        limit: usize,
-    },
+    List(ListCommand),
     /// Show one write as JSON, with the API's answer.
     Show {
         /// Id of the write.
-        id: String,
+        #[arg(value_parser = write_id)]
+        id: WriteId,
     },
     /// Cancel a write that has not been sent.
     Cancel {
         /// Id of the write.
-        id: String,
+        #[arg(value_parser = write_id)]
+        id: WriteId,
     },
     /// Pause the deferred writes of a credential or an operation.
     Pause(Which),
@@ -83,6 +81,7 @@ enum Action {
 // Writes must match both, if both are given.
 /// A selection of writes.
 #[derive(Args, Debug)]
+#[group(required = true, multiple = true)]
 struct Which {
     /// Hash or name of the credential, as lists and logs show it.
     #[arg(long, value_name = "HASH")]
@@ -93,8 +92,7 @@ struct Which {
 }
 
 impl Which {
-    /// Returns the parameters of the query that were given. A list needs none; the gateway rejects
-    /// a pause or a resumption without any.
+    /// Returns the parameters of the query that were given.
     fn parameters(&self) -> Vec<(&'static str, String)> {
         let given = [
             ("credential", &self.credential),
@@ -114,51 +112,43 @@ pub(super) async fn act(command: &WritesCommand) -> Result<(), String> {
         ask(&command.target, method, path, parameters, None).await
     };
     match &command.action {
-        Action::List {
-            which,
-            state,
-            after,
-            limit,
-        } => {
-            let mut parameters = which.parameters();
-            parameters.push(("limit", limit.to_string()));
-            // A state that does not exist is rejected by the gateway, which lists those that do.
-            for (name, value) in [("state", state), ("after", after)] {
-                parameters.extend(value.clone().map(|value| (name, value)));
+        Action::List(list) => {
+            let page = ask(Method::GET, "/writes", &list.parameters()).await?;
+            match command.json {
+                true => document(&page),
+                false => list.print(&page, &command.target.arguments()),
             }
-            list(&ask(Method::GET, "/writes", &parameters).await?);
             Ok(())
         }
         Action::Show { id } => {
-            let shown = ask(Method::GET, &one(id), &[]).await?;
             // As the gateway has it: a script can rely on the names in the documentation.
-            say(&format!("{shown:#}"));
+            document(&ask(Method::GET, &one(*id), &[]).await?);
             Ok(())
         }
         Action::Cancel { id } => {
             // Fails if the write has been sent by now. The gateway decides that, under its own
             // lock.
-            ask(Method::DELETE, &one(id), &[]).await?;
-            say(&format!("{id} cancelled"));
+            let done = ask(Method::DELETE, &one(*id), &[]).await?;
+            print(command.json, &done, &format!("{id} cancelled"));
             Ok(())
         }
         Action::Pause(which) => {
             let done = ask(Method::POST, "/writes/pause", &which.parameters()).await?;
             // Both are successes, so that a script may repeat the command.
-            say(if done["changed"] == true {
-                "paused"
-            } else {
-                "was paused already"
-            });
+            let text = match done["changed"] == true {
+                true => "paused",
+                false => "was paused already",
+            };
+            print(command.json, &done, text);
             Ok(())
         }
         Action::Resume(which) => {
             let done = ask(Method::POST, "/writes/resume", &which.parameters()).await?;
-            say(if done["changed"] == true {
-                "resumed"
-            } else {
-                "was not paused"
-            });
+            let text = match done["changed"] == true {
+                true => "resumed",
+                false => "was not paused",
+            };
+            print(command.json, &done, text);
             Ok(())
         }
         Action::Rebind {
@@ -169,26 +159,24 @@ pub(super) async fn act(command: &WritesCommand) -> Result<(), String> {
             let token = read_token(token_file)?;
             let mut parameters = vec![("credential", credential.clone())];
             parameters.extend(unchecked.then(|| ("unchecked", "true".to_owned())));
-            rebind(&command.target, &parameters, token).await
+            rebind(command, &parameters, token).await
         }
-        Action::Watch => watch(&command.target).await,
+        Action::Watch => watch(command).await,
     }
 }
 
 /// Moves the deferred writes of a credential to the new token, and reports how many moved. Writes
 /// that stay are an error, though the others have moved: a script must not take that for done.
 async fn rebind(
-    target: &AdminTarget,
+    command: &WritesCommand,
     parameters: &[(&'static str, String)],
     token: HeaderValue,
 ) -> Result<(), String> {
     let path = "/writes/rebind";
-    let done = ask(target, Method::POST, path, parameters, Some(token)).await?;
-    say(&format!(
-        "{} writes are those of {} now",
-        done["moved"],
-        shown_credential(&done)
-    ));
+    let done = ask(&command.target, Method::POST, path, parameters, Some(token)).await?;
+    let to = shown_credential(&done);
+    let text = format!("{} writes are those of {to} now", done["moved"]);
+    print(command.json, &done, &text);
     match done["left"].as_u64() {
         // `None` would be a gateway of another version; what it moved has been printed.
         Some(0) | None => Ok(()),
@@ -199,61 +187,18 @@ async fn rebind(
     }
 }
 
-/// Returns the credential of a document as people know it: the name, if it has one, and the hash.
-fn shown_credential(document: &Value) -> String {
-    let hash = document["credential"].as_str().unwrap_or("-");
-    match document["credentialName"].as_str() {
-        Some(name) => format!("{name} ({hash})"),
-        None => hash.to_owned(),
-    }
-}
-
-/// Returns the path of one write. An id with reserved characters cannot reach another path.
-fn one(id: &str) -> String {
-    format!("/writes/{}", encoded(id))
-}
-
-/// Prints a page of writes, then what is paused, then how to get the next page.
-fn list(page: &Value) {
-    let writes = || page["writes"].as_array().into_iter().flatten();
-    let names = writes().filter_map(|write| write["credentialName"].as_str());
-    let width = names.map(str::len).max().unwrap_or(1);
-    for write in writes() {
-        // `-` keeps the columns where a field is absent.
-        let field = |name: &str| write[name].as_str().unwrap_or("-").to_owned();
-        say(&format!(
-            "{}  {:<10}  {}  {:<width$}  {}  {}  {} {}",
-            field("id"),
-            field("state"),
-            field("credential"),
-            field("credentialName"),
-            field("acceptedAt"),
-            field("operation"),
-            field("method"),
-            field("path"),
-        ));
-    }
-    for paused in page["paused"].as_array().into_iter().flatten() {
-        say(&format!("paused: {paused}"));
-    }
-    if let Some(next) = page["next"].as_str() {
-        say(&format!("more: --after {next}"));
-    }
+/// Returns the path of one write.
+fn one(id: WriteId) -> String {
+    format!("/writes/{id}")
 }
 
 /// Shows the progress of all writes until none is left. It fails with the first look that fails,
 /// also when the gateway stops.
-async fn watch(target: &AdminTarget) -> Result<(), String> {
+async fn watch(command: &WritesCommand) -> Result<(), String> {
     // The counts are over all writes, whatever the page shows, so the smallest page will do.
     let look = async || {
-        ask(
-            target,
-            Method::GET,
-            "/writes",
-            &[("limit", "1".to_owned())],
-            None,
-        )
-        .await
+        let smallest = [("limit", "1".to_owned())];
+        ask(&command.target, Method::GET, "/writes", &smallest, None).await
     };
     // The gateway counts ends since its start. Only the difference to the first look is shown.
     let first = look().await?;
@@ -274,7 +219,7 @@ async fn watch(target: &AdminTarget) -> Result<(), String> {
         sleep(LOOK_EVERY).await;
     };
     bar.finish_and_clear();
-    say(&summary(&first, &ended));
+    print(command.json, &ended, &summary(&first, &ended));
     Ok(())
 }
 

@@ -17,7 +17,7 @@ macro_rules! words {
 
         impl $name {
             /// All values, in the order in which messages list them.
-            const ALL: &[Self] = &[$( Self::$variant ),+];
+            pub const ALL: &[Self] = &[$( Self::$variant ),+];
 
             /// Returns the word of the configuration.
             pub fn as_str(self) -> &'static str {

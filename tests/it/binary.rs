@@ -309,8 +309,11 @@ fn check_and_routes_say_what_holds() {
     assert!(said.lines().all(|line| !line.trim().is_empty()));
     let print = |arguments: &[&str]| {
         let output = run(arguments, directory.path());
-        let said = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat());
-        (output.status.code(), said.into_owned())
+        let all = [&output.stdout[..], &output.stderr[..]].concat();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&all).into_owned(),
+        )
     };
     let (status, one) = print(&["routes", "getUser"]);
     assert_eq!(status, Some(0));
@@ -365,7 +368,7 @@ fn a_wrong_flag_is_named_as_it_was_typed() {
     let said = complaints(&output);
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(
-        said[0].contains("--upstream: upstream.url: found \"ftp://x\""),
+        said[0].contains("--upstream: found \"ftp://x\""),
         "{said:?}"
     );
     for flag in ["--listen", "--admin-listen"] {
@@ -686,9 +689,8 @@ async fn the_level_of_the_log_changes_while_it_runs() {
     hit().await;
     assert_eq!(level(&[]).1, "error");
     assert_eq!(lines().len(), before, "{}", lines());
-    let (status, _, complaint) = level(&["loud"]);
-    assert_eq!(status, Some(1));
-    assert!(complaint[0].contains("one of error, warn, info, debug and trace"));
+    // `arguments.rs` has the words.
+    assert_eq!(level(&["loud"]).0, Some(2));
 }
 
 /// Runs `check` and `serve` with this configuration and this environment; what both complain about.

@@ -233,7 +233,7 @@ async fn without_a_known_workspace_an_operator_has_to_say_that_it_is_the_same() 
     let location = defer(&world, post(1)).await;
     sleep(Duration::from_secs(10)).await;
     let said = why(rebind(&world, Some("b"), false).await);
-    assert!(said.contains("unchecked=true"), "{said}");
+    assert!(said.contains("(`unchecked`)"), "{said}");
     assert_eq!(shown(&world, &location, "a").await["state"], "queued");
     assert_eq!(rebind(&world, Some("b"), true).await.unwrap()["moved"], 1);
     sleep(Duration::from_secs(10)).await;

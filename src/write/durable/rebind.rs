@@ -105,8 +105,8 @@ impl Writes {
         let known = known.map_err(|error| self.journal_failed(&error))?;
         let Some(known) = known else {
             return Err(GatewayError::BadRequest(
-                "The API has not said which workspace the old token belonged to; if you know that \
-                it is the new one's, ask with `unchecked=true`",
+                "The API has not said which workspace the old token belonged to; rebind unchecked \
+                 (`unchecked`) only if you know that it is the new one's",
             ));
         };
         let workspace = self.workspace_of(&owner.authorization).await?;
