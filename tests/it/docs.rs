@@ -3,6 +3,7 @@
 
 mod commands;
 mod reference;
+mod runbooks;
 mod samples;
 
 use std::collections::BTreeMap;
