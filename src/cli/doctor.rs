@@ -57,11 +57,14 @@ pub(super) fn run(command: &DoctorCommand) -> Result<(), Failure> {
         ));
     }
     // Why a connection fails is logged where it fails.
-    telemetry::start(loaded.config.log.format, LogLevel::Warn)
+    let log = telemetry::start(loaded.config.log.format, LogLevel::Warn)
         .map_err(|error| format!("cannot start the log: {error}"))?;
     let runtime = process::runtime(&mut Builder::new_current_thread())?;
     let clock = Clock::system();
-    found.extend(runtime.block_on(app::examine(&loaded, token, &clock))?);
+    let examined = runtime.block_on(app::examine(&loaded, token, &clock));
+    // The lines are written by a thread, which would end with the process.
+    log.flush();
+    found.extend(examined?);
     for one in &found {
         say(&line(one));
     }
