@@ -1,7 +1,8 @@
 //! Callers, and the quota of upstream requests that each of them has.
 //!
 //! A caller is the peer's address, divided by `X-Gateway-Caller` where the peer is trusted to set
-//! it. Only requests that need the API are charged; hits are free. The quota is governor's: at the
+//! it. Only requests that need the API while their caller waits are charged. Hits are free, and so
+//! are deferred writes, which the shares of the journal bound. The quota is governor's: at the
 //! entrance a smooth rate with a burst is wanted, unlike for the budgets of the API.
 //!
 //! Each peer has a quota. Named requests of a trusted peer have a second one, which their names

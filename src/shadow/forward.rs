@@ -181,7 +181,12 @@ impl Shadow {
             bytes: context.weight(),
             parts,
         };
-        self.predict(context, Cached::Write, request)
+        // As when enforced, a deferred write is not charged to the quota of its caller.
+        if deferred {
+            self.predict_departure(context, Cached::Write, request)
+        } else {
+            self.predict(context, Cached::Write, request)
+        }
     }
 
     /// Learns the limit from a response's rate headers, and counts a 429 with its prediction. A 429

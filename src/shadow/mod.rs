@@ -85,7 +85,7 @@ impl Shadow {
         }
     }
 
-    /// Predicts the course of a request that needs the API.
+    /// Predicts the course of a request that needs the API and whose caller waits.
     fn predict(
         &self,
         context: &RequestContext,
@@ -96,6 +96,16 @@ impl Shadow {
         if self.quotas.charge(&context.caller).is_err() {
             return Prediction::not_taken(cached, NotTaken::Quota);
         }
+        self.predict_departure(context, cached, request)
+    }
+
+    /// Predicts when a request would be sent, whatever its caller has used of the quota.
+    fn predict_departure(
+        &self,
+        context: &RequestContext,
+        cached: Cached,
+        request: ModelRequest,
+    ) -> Prediction {
         let rate = context.operation.budget.rate;
         let mut model = self.model.lock();
         let started = model.arrive(budget_of(context), rate, request, self.clock.now());

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 mod outcomes;
+mod quota;
 mod reconnecting;
 mod retention;
 mod tokens;

@@ -7,7 +7,7 @@
 //! The steps, whose order must not change:
 //! 1. The registry claims the key and the room for the write, in memory.
 //! 2. The journal is asked for the key.
-//! 3. The quota is charged, and the write takes its places.
+//! 3. The quota is charged unless the write is deferred, and the write takes its places.
 //! 4. The journal commits the record.
 //! 5. The write waits for its turn, and its caller for the outcome.
 //!
@@ -230,11 +230,15 @@ impl Writes {
         found.map(|record| replay(&record, key)).transpose()
     }
 
-    /// Charges the quota of the caller, and gives the write its places.
+    /// Gives the write its places. One whose caller waits is charged to the quota of the caller.
+    ///
+    /// A deferred write is not charged: handing it over costs one append to the journal, and its
+    /// place there comes out of the share of its peer and of its credential. It takes no place
+    /// before a budget now, so a caller with many takes nobody's turn.
     ///
     /// # Errors
-    /// If its end could not be remembered, the quota is used up, or the write whose caller waits is
-    /// rejected by the line of its budget, like a held one.
+    /// If its end could not be remembered. For a write whose caller waits also if the quota is used
+    /// up, or the line of its budget rejects it, like a held one.
     fn give_places(
         &self,
         context: &RequestContext,
@@ -243,10 +247,10 @@ impl Writes {
         if !self.durable.has_room_for_end(context.credential) {
             return Err(GatewayError::TooManyEnded);
         }
-        self.quotas.charge(&context.caller)?;
         if pending.deferred {
             return Ok(Places::Deferred(self.enter_lanes(pending, context)));
         }
+        self.quotas.charge(&context.caller)?;
         let (ticket, place) = self.accept(context, self.order_keys(context), true)?;
         Ok(Places::InLine(
             Box::new(context.clone()),
