@@ -19,9 +19,9 @@
 //! Imports go down only: `cli`, `app` → `config`, `state`, `telemetry` → `server`, `admin`,
 //! `sandbox` → `gateway` → `shadow` → `read`, `write` (which do not know each other) → `attempt` →
 //! `exchange` → `cache`, `journal`, `lanes`, `limit`, `merge` (which do not know each other),
-//! `trace` → `upstream` → `route` → `error` → `metrics` → `buffer`, `clock`, `credential`,
-//! `network`, `private_file`, `swap`, `tasks`, `version`. The sandbox shares nothing with the
-//! gateway but the clock and `tasks`: it is the second opinion.
+//! `trace` → `upstream` → `route` → `error` → `metrics` → `audit`, `buffer`, `clock`,
+//! `credential`, `network`, `private_file`, `swap`, `tasks`, `version`. The sandbox shares nothing
+//! with the gateway but the clock and `tasks`: it is the second opinion.
 //!
 //! # Invariants
 //!
@@ -44,6 +44,7 @@
 pub mod admin;
 pub mod app;
 pub mod attempt;
+pub mod audit;
 pub mod buffer;
 pub mod cache;
 pub mod cli;

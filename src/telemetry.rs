@@ -8,6 +8,7 @@ mod fields;
 mod names;
 mod output;
 
+use crate::audit::AUDIT;
 use crate::clock::Clock;
 use crate::config::{LogFormat, LogLevel};
 use crate::credential::CredentialNames;
@@ -160,12 +161,14 @@ fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// Returns the levels by crate. HTTP libraries log whole requests below `warn`, tokens included, so
-/// those lines are never written, whatever the configuration says.
+/// Returns the levels by crate. Records are written at any level. HTTP libraries log whole requests
+/// below `warn`, tokens included, so those lines are never written, whatever the configuration
+/// says.
 fn targets(level: LevelFilter) -> Targets {
     Targets::new()
         .with_default(level.min(LevelFilter::WARN))
         .with_target("segment_gateway", level)
+        .with_target(AUDIT, level.max(LevelFilter::INFO))
         .with_target("tower_http", level)
 }
 
@@ -208,5 +211,15 @@ mod tests {
             assert!(targets.would_enable(library, &Level::WARN), "{library}");
         }
         assert!(targets.would_enable("segment_gateway::gateway", &Level::TRACE));
+    }
+
+    #[test]
+    fn records_are_written_at_any_level() {
+        for level in ["error", "warn", "info", "debug"] {
+            let targets = targets(filter(LogLevel::named(level).unwrap()));
+            assert!(targets.would_enable(AUDIT, &Level::INFO), "{level}");
+            let other = targets.would_enable("segment_gateway::admin", &Level::INFO);
+            assert_eq!(other, matches!(level, "info" | "debug"), "{level}");
+        }
     }
 }

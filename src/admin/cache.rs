@@ -5,6 +5,7 @@
 
 use super::writes::{parameters, refused};
 use super::{Admin, document, text};
+use crate::audit::AUDIT;
 use crate::cache::Cache;
 use crate::cache::fence::Tag;
 use crate::cache::inspect::{KeyState, Purge, Stored};
@@ -128,7 +129,7 @@ impl Admin {
             _ => return Err(GatewayError::BadRequest(WHAT)),
         };
         let purged = purge(cache, what, now).await?;
-        tracing::warn!(by, purged, "cache purged by an operator");
+        tracing::info!(target: AUDIT, by, purged, "cache purged by an operator");
         self.gateway.metrics().invalidated("purge");
         Ok(Some(json!({ "purged": purged })))
     }

@@ -2,6 +2,7 @@
 
 use super::writes::{parameters, refused};
 use super::{Admin, document, text};
+use crate::audit::AUDIT;
 use crate::config::LogLevel;
 use crate::error::GatewayError;
 use crate::exchange::body::OuterBody;
@@ -49,8 +50,9 @@ impl Admin {
         }
         self.gateway.set_debug(level.tells_of_requests());
         if before != level {
-            // At `error`, so that the new level does not hide it.
-            tracing::error!(
+            // Under this target the new level does not hide it.
+            tracing::info!(
+                target: AUDIT,
                 from = before.as_str(),
                 to = level.as_str(),
                 "log level changed by an operator"

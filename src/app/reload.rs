@@ -10,6 +10,7 @@
 use super::assembly;
 use super::operators::access;
 use crate::admin::Access;
+use crate::audit::AUDIT;
 use crate::config::{self, Config, ConfigChange, ConfigProblem, Loaded};
 use crate::gateway::Gateway;
 use crate::gateway::reload::Replacement;
@@ -203,7 +204,18 @@ impl Reloader {
         // Compared, so that a level set through `/log` survives a reload that does not change it.
         if level != present.config.log.level {
             self.targets.gateway.set_debug(level.tells_of_requests());
-            let _ = self.targets.log.set(level);
+            let from = self.targets.log.level();
+            let is_set = self.targets.log.set(level);
+            // An operator may have set it to that level before.
+            if is_set && from != level {
+                // A record, so that a lower level does not hide why the log has less.
+                tracing::info!(
+                    target: AUDIT,
+                    from = from.as_str(),
+                    to = level.as_str(),
+                    "log level changed by the configuration"
+                );
+            }
         }
         tracing::info!(
             changed = change.applied.join(", "),

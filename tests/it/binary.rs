@@ -685,7 +685,16 @@ async fn the_level_of_the_log_changes_while_it_runs() {
         lines().matches(changed).count() == 2
     })
     .await;
-    let before = lines().len();
+    // Whatever the level, a change of it is visible and no error.
+    let log = lines();
+    let changes: Vec<&str> = log.lines().filter(|line| line.contains(changed)).collect();
+    for (change, (from, to)) in changes.iter().zip([("info", "debug"), ("debug", "error")]) {
+        assert!(change.contains(" INFO "), "{change}");
+        let fields = format!("from=\"{from}\" to=\"{to}\"");
+        assert!(change.contains(&fields), "{change}");
+    }
+    assert!(!log.contains("ERROR"), "{log}");
+    let before = log.len();
     hit().await;
     assert_eq!(level(&[]).1, "error");
     assert_eq!(lines().len(), before, "{}", lines());

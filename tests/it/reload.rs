@@ -56,6 +56,13 @@ async fn a_new_configuration_holds_and_a_bad_one_changes_nothing() {
             "keys=\"server.connections\"",
         ])
         .await;
+    // The log says that it will say less.
+    reload(&running, &large.replace("'info'", "'error'")).await;
+    let log = running
+        .logs(&["log level changed by the configuration"])
+        .await;
+    assert!(log.contains("from=\"info\" to=\"error\""), "{log}");
+    assert!(!log.contains("ERROR"), "{log}");
     for bad in [
         "[server]\nbody_bytes = '4 KiB'\nconections = 5\n",
         "[server]\nbody_bytes = '4 KiB'\n[wait]\ncap = '1s'\n",

@@ -96,7 +96,8 @@ fn pure_files_are_pure() {
 }
 
 /// What the parts of the request path may use, besides what stands below them on it.
-const FEATURES: [&str; 17] = [
+const FEATURES: [&str; 18] = [
+    "audit",
     "buffer",
     "cache",
     "clock",
@@ -129,8 +130,8 @@ fn may_import(module: &str, used: &str) -> bool {
         return own(&FEATURES) || own(&PATH[..height]) && !is_beside;
     }
     match module {
-        "buffer" | "clock" | "credential" | "network" | "private_file" | "swap" | "tasks"
-        | "version" => false,
+        "audit" | "buffer" | "clock" | "credential" | "network" | "private_file" | "swap"
+        | "tasks" | "version" => false,
         "error" => own(&["metrics"]),
         "metrics" => own(&["version"]),
         "route" => false,
@@ -143,7 +144,7 @@ fn may_import(module: &str, used: &str) -> bool {
         "trace" => own(&["clock", "metrics", "upstream"]),
         "config" => own(&["credential", "network", "route"]),
         "state" => own(&["private_file"]),
-        "telemetry" => own(&["clock", "config", "credential", "swap"]),
+        "telemetry" => own(&["audit", "clock", "config", "credential", "swap"]),
         // A server of anything: it knows neither the gateway nor the configuration.
         "server" => own(&["clock", "error", "exchange", "metrics", "tasks"]),
         "admin" => own(&FEATURES) || own(&PATH) || own(&["config", "telemetry"]),

@@ -5,6 +5,7 @@
 //! What a refused credential does to other writes stands here as well: a 401 pauses what is
 //! deferred with it.
 
+use crate::audit::AUDIT;
 use crate::credential::Credential;
 use crate::exchange::timing::Timing;
 use crate::journal::{Change, JournalError, State};
@@ -152,7 +153,9 @@ impl Writes {
         if !self.durable.shared.scheduler.lock().pause(pause, now) {
             return;
         }
+        // A record: each token needs somebody to look after it.
         tracing::error!(
+            target: AUDIT,
             %credential,
             "the API rejects this credential (401): its deferred writes are paused until they \
              are moved to another token (`segment-gateway writes rebind`), the API accepts it \

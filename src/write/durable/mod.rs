@@ -48,6 +48,7 @@ pub(crate) use pending::PendingWrite;
 pub use recovery::{Recovered, RecoveryError};
 pub use registry::{Durable, DurableBounds};
 
+use crate::audit::AUDIT;
 use crate::error::GatewayError;
 use crate::exchange::request::short;
 use crate::journal::{Change, JournalError, Remembered, State};
@@ -135,7 +136,9 @@ impl Writes {
         let (operation, credential) = (&pending.operation.name, pending.credential);
         let (id, request_id, summary) = (pending.id, pending.request_id(), &pending.summary);
         if state == State::Unknown {
+            // A record: somebody has to look after this write.
             tracing::warn!(
+                target: AUDIT,
                 %id, request_id, %operation, %credential, attempts,
                 method = short(&summary.method),
                 path = summary.path,

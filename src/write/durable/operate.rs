@@ -1,6 +1,7 @@
 //! What operators may do with the durable writes of anybody: look at them, take them back, and
 //! pause and resume those that are deferred.
 
+use crate::audit::AUDIT;
 use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::journal::{Filter, State, WriteId};
@@ -103,7 +104,7 @@ impl Writes {
             let writes = self.clone();
             let cancelling = tasks::detached(async move { writes.cancel(&pending).await });
             cancelling.await.map_err(|_| GatewayError::Internal)??;
-            tracing::info!(%id, request_id, "write cancelled by an operator");
+            tracing::info!(target: AUDIT, %id, request_id, "write cancelled by an operator");
             return self.operators_show(id).await;
         }
         // Cancelling what is cancelled succeeds again, so that a script may repeat it.
@@ -217,12 +218,12 @@ impl Writes {
     }
 }
 
-/// Writes the log line about a pause that an operator began or ended.
+/// Writes the log line about a pause that an operator began or ended, whatever the level.
 fn report(pause: &Pause, message: &'static str) {
     let (credential, operation) = match pause {
         Pause::Credential(credential) | Pause::Refused(credential) => (Some(credential), None),
         Pause::Operation(credential, operation) => (credential.as_ref(), Some(&**operation)),
     };
     let credential = credential.map(tracing::field::display);
-    tracing::warn!(credential, operation, "{message}");
+    tracing::info!(target: AUDIT, credential, operation, "{message}");
 }

@@ -11,6 +11,7 @@
 //! Writes keep their order among themselves. Those that the new credential has in the same lanes
 //! already stay before them.
 
+use crate::audit::AUDIT;
 use crate::credential::{self, Credential};
 use crate::error::GatewayError;
 use crate::exchange::request::RequestContext;
@@ -150,7 +151,11 @@ impl Writes {
         let to = owner.credential;
         let settings = self.router.settings.get();
         let from_name = settings.names.of(&from.to_string()).map(str::to_owned);
-        tracing::warn!(credential = %to, %from, from_name, moved, left, "deferred writes moved to another credential by an operator");
+        tracing::info!(
+            target: AUDIT,
+            credential = %to, %from, from_name, moved, left,
+            "deferred writes moved to another credential by an operator"
+        );
         let mut done = json!({ "moved": moved, "left": left });
         self.show_credential(&mut done, Some(to));
         Ok(done)

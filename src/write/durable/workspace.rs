@@ -11,6 +11,7 @@
 //! answer. If there is none in time, the write is accepted without.
 
 use crate::attempt::send::AttemptOutcome;
+use crate::audit::AUDIT;
 use crate::credential::Credential;
 use crate::error::{GatewayError, Waited};
 use crate::exchange::body::{self, Read};
@@ -155,7 +156,9 @@ impl Writes {
     pub(super) async fn taken_again(&self, credential: Credential) {
         let waited = self.durable.shared.scheduler.lock().is_refused(credential);
         if waited && self.admitted(credential).await {
+            // A record: each token has to be told of, however many there are.
             tracing::warn!(
+                target: AUDIT,
                 %credential,
                 "the API accepts this credential again: its deferred writes continue"
             );
