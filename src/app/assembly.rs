@@ -38,7 +38,7 @@ use crate::server::deadlines::LinePatience;
 use crate::shadow::{Shadow, model};
 use crate::tasks::Tasks;
 use crate::trace::{Collector, Tracer, TracerSpec};
-use crate::upstream::{Base, Client, ClientSpec, ProxyRules, ProxyVariables};
+use crate::upstream::{Base, Client, ClientSpec, Destination, ProxyRules, ProxyVariables};
 use crate::write::Writes;
 use crate::write::durable::{Durable, DurableBounds};
 use governor::clock::QuantaClock;
@@ -342,6 +342,8 @@ pub fn client(config: &Config, clock: &Clock) -> Result<Client, AppError> {
 pub fn upstream_spec(config: &Config, proxy: ProxyRules) -> Result<ClientSpec, AppError> {
     let upstream = &config.upstream;
     Ok(ClientSpec {
+        // The trace collector has a client of its own; see `trace/export.rs`.
+        destination: Destination::Api,
         // Parsed again, although the configuration was checked: the client has rules of its own.
         base: Base::parse(&upstream.url).map_err(failed)?,
         ca_file: upstream.ca_file.clone(),

@@ -13,7 +13,7 @@
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::upstream::{Attempt, Base, Client, ClientSpec, ProxyRules};
+use crate::upstream::{Attempt, Base, Client, ClientSpec, Destination, ProxyRules};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri};
@@ -26,6 +26,7 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanExporter, SpanProcessor,
 };
+use parking_lot::Mutex;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -106,6 +107,10 @@ impl Collector {
 /// The state of the export, shared between the queue and the batches.
 #[derive(Debug)]
 struct Account {
+    /// The collector for the log, without its path.
+    url: String,
+    /// Why the last batch had no response. The library's error does not say.
+    reason: Mutex<Option<&'static str>>,
     /// Where spans are counted, by result.
     metrics: Arc<Metrics>,
     /// Spans in the queue or in a batch that is being sent. Never above [`MOST_WAITING`], except
@@ -115,6 +120,14 @@ struct Account {
     failing: AtomicBool,
     /// Whether spans were dropped since the last success, so that this is logged once.
     dropping: AtomicBool,
+}
+
+impl Account {
+    /// Notes why a batch had no response, and returns the error for the library.
+    fn failed(&self, reason: &'static str) -> HttpError {
+        *self.reason.lock() = Some(reason);
+        HttpError::from(reason)
+    }
 }
 
 /// The queue of spans and its processor.
@@ -137,8 +150,17 @@ impl Export {
         clock: Clock,
     ) -> Result<Self, TraceError> {
         let (base, url) = collector.address()?;
+        let account = Arc::new(Account {
+            url: base.to_string(),
+            reason: Mutex::default(),
+            metrics,
+            waiting: AtomicUsize::new(0),
+            failing: AtomicBool::new(false),
+            dropping: AtomicBool::new(false),
+        });
         let sender = Sender {
             client: client(collector, base, clock)?,
+            account: account.clone(),
             runtime: Handle::try_current().map_err(because)?,
         };
         let otlp = Otlp::builder()
@@ -149,12 +171,6 @@ impl Export {
             .with_timeout(PATIENCE)
             .build()
             .map_err(because)?;
-        let account = Arc::new(Account {
-            metrics,
-            waiting: AtomicUsize::new(0),
-            failing: AtomicBool::new(false),
-            dropping: AtomicBool::new(false),
-        });
         let counting = Counting {
             inner: otlp,
             account: account.clone(),
@@ -184,7 +200,9 @@ impl Export {
             self.account.metrics.spans("dropped", 1);
             if !self.account.dropping.swap(true, Ordering::AcqRel) {
                 tracing::warn!(
-                    "span queue is full because the collector is too slow: spans are dropped"
+                    url = self.account.url,
+                    "the trace collector is too slow: the queue of spans is full and further spans \
+                     are dropped; requests are not affected"
                 );
             }
             return;
@@ -197,7 +215,11 @@ impl Export {
     /// send the last batch.
     pub(super) fn finish(&self, within: Duration) {
         if let Err(error) = self.processor.shutdown_with_timeout(within) {
-            tracing::warn!(%error, "cannot export the last spans");
+            tracing::warn!(
+                url = self.account.url,
+                %error,
+                "cannot hand the last spans to the trace collector: they are lost"
+            );
         }
     }
 }
@@ -206,6 +228,7 @@ impl Export {
 /// needing it: a batch that arrives twice or late does no harm.
 fn client(collector: &Collector, base: Base, clock: Clock) -> Result<Client, TraceError> {
     let spec = ClientSpec {
+        destination: Destination::TraceCollector,
         base,
         ca_file: collector.ca_file.clone(),
         connect: PATIENCE,
@@ -244,12 +267,18 @@ impl<E: SpanExporter> SpanExporter for Counting<E> {
         }
         // Only a change is logged. A collector that is away for an hour gives two lines.
         let was_failing = account.failing.swap(done.is_err(), Ordering::AcqRel);
+        let reason = account.reason.lock().take();
         match &done {
             Err(error) if !was_failing => tracing::warn!(
+                url = account.url,
+                reason,
                 %error,
-                "the collector rejects spans: they are dropped until it accepts them"
+                "the trace collector takes no spans: they are dropped until it does; requests are \
+                 not affected"
             ),
-            Ok(()) if was_failing => tracing::info!("the collector accepts spans again"),
+            Ok(()) if was_failing => {
+                tracing::info!(url = account.url, "the trace collector takes spans again");
+            }
             _ => {}
         }
         done
@@ -269,6 +298,8 @@ impl<E: SpanExporter> SpanExporter for Counting<E> {
 struct Sender {
     /// Bounds each step of a batch by [`PATIENCE`], and the batch as a whole as well.
     client: Client,
+    /// Where the reason of a failure is noted.
+    account: Arc<Account>,
     /// The runtime in which [`Export::start`] was called. The library's thread has none.
     runtime: Handle,
 }
@@ -283,7 +314,7 @@ impl fmt::Debug for Sender {
 #[async_trait]
 impl HttpClient for Sender {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let client = self.client.clone();
+        let (client, account) = (self.client.clone(), self.account.clone());
         // Spawned, because the client needs the timers and sockets of the runtime.
         let sending = self.runtime.spawn(async move {
             match client.send(request).await {
@@ -294,8 +325,8 @@ impl HttpClient for Sender {
                 }
                 // The library takes any error for a lost batch. It makes no difference whether the
                 // collector has the batch already.
-                Attempt::NotSent(why) => Err(HttpError::from(why.as_str())),
-                Attempt::Unknown(why) => Err(HttpError::from(why.as_str())),
+                Attempt::NotSent(why) => Err(account.failed(why.as_str())),
+                Attempt::Unknown(why) => Err(account.failed(why.as_str())),
             }
         });
         // The library's thread blocks here. The client's own limits end the wait.

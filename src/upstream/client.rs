@@ -34,7 +34,7 @@ use super::life::{Life, Use};
 use super::outcome::{NotSent, Unknown};
 use super::pool::{HttpClient, http_clients};
 use super::proxy::Route;
-use super::spec::ClientSpec;
+use super::spec::{ClientSpec, Destination};
 use super::start::StartError;
 use super::tls::{Offer, client_config};
 use crate::clock::Clock;
@@ -106,7 +106,7 @@ impl Client {
             Route::Forward(gate) => gate.authorization.clone(),
             Route::Direct | Route::Tunnel(_) => None,
         };
-        let connector = Connector::new(dial, route, tls, spec.connect, clock.clone());
+        let connector = Connector::new(dial, route, tls, &spec, clock.clone());
         let (pooled, unpooled) = http_clients(connector, spec.connection_idle);
         Self {
             pooled,
@@ -167,7 +167,10 @@ impl Client {
         };
         let response = match result {
             Ok(response) => response,
-            Err(error) => return failed(&error, connection.map(|(_, use_before)| use_before)),
+            Err(error) => {
+                let use_before = connection.map(|(_, use_before)| use_before);
+                return failed(&error, use_before, self.spec.destination);
+            }
         };
         if let Some((life, _)) = &connection {
             // From here on the connection is not reset when it ends.
@@ -177,7 +180,7 @@ impl Client {
             idle: self.spec.idle_body,
             end: sent + self.spec.total,
         };
-        hop::response(response, limits, self.clock.clone())
+        hop::response(response, self.spec.destination, limits, self.clock.clone())
     }
 
     /// Returns the end of the wait for the head, and the outcome if it passes.
@@ -231,18 +234,18 @@ async fn chosen(captured: &mut CaptureConnection) {
 ///
 /// A malformed response is a warning, because the API or something before it is broken. Lost
 /// connections are common.
-fn failed(error: &legacy::Error, use_before: Option<Use>) -> Attempt {
+fn failed(error: &legacy::Error, use_before: Option<Use>, from: Destination) -> Attempt {
     let handed = match use_before {
         None => Handed::Not,
         Some(use_before) if use_before.was_kept() => Handed::ToKept,
         Some(_) => Handed::ToNew,
     };
     let attempt = classify(error, handed);
-    let detail = chain(error);
+    let (detail, from) = (chain(error), from.as_str());
     if matches!(attempt, Attempt::Unknown(Unknown::Malformed)) {
-        tracing::warn!(%detail, "response is malformed");
+        tracing::warn!(from, %detail, "response is malformed");
     } else {
-        tracing::debug!(%detail, ?handed, "attempt failed");
+        tracing::debug!(to = from, %detail, ?handed, "attempt failed");
     }
     attempt
 }

@@ -31,12 +31,14 @@ use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tower::{Service, ServiceExt as _};
 
+use super::base::Base;
 use super::causes::chain;
 use super::dial::{BoxFuture, Dial, Io, Stream};
 use super::failure::ConnectFailure;
 use super::life::Life;
 use super::outcome::NotSent;
 use super::proxy::{Gate, Route};
+use super::spec::{ClientSpec, Destination};
 use crate::clock::Clock;
 
 /// Makes connections to the one upstream. Cheap to clone.
@@ -57,8 +59,17 @@ struct Plan {
     /// handshake.
     limit: Duration,
     clock: Clock,
+    /// The server, for the log.
+    server: Server,
     /// The last logged failure. `None` while connections succeed.
     trouble: Mutex<Option<NotSent>>,
+}
+
+/// The server as the log names it.
+pub(super) struct Server {
+    pub(super) destination: Destination,
+    /// Has neither a user name nor a path, so nothing secret is in it.
+    pub(super) base: Base,
 }
 
 /// The TLS settings, and the name for which the certificate of the peer must be valid.
@@ -71,20 +82,26 @@ pub(super) struct TlsPeer {
 impl Connector {
     /// Creates a connector. Its clones share the failure that was logged last.
     ///
-    /// `limit` applies to each connection as a whole. Nothing is opened before hyper asks for it.
+    /// The connect limit of `spec` applies to each connection as a whole. Nothing is opened before
+    /// hyper asks for it.
     pub(super) fn new(
         dial: Dial,
         route: Route,
         tls: Option<TlsPeer>,
-        limit: Duration,
+        spec: &ClientSpec,
         clock: Clock,
     ) -> Self {
+        let server = Server {
+            destination: spec.destination,
+            base: spec.base.clone(),
+        };
         let plan = Arc::new(Plan {
             dial,
             route,
             tls,
-            limit,
+            limit: spec.connect,
             clock,
+            server,
             trouble: Mutex::new(None),
         });
         Self { plan }
@@ -145,13 +162,49 @@ impl Plan {
         match result {
             Ok(_) if trouble.is_some() => {
                 *trouble = None;
-                tracing::info!("upstream accepts connections again");
+                self.log_success();
             }
             Err(failure) if *trouble != Some(failure.reason) => {
                 *trouble = Some(failure.reason);
-                tracing::warn!(reason = failure.reason.as_str(), detail = %chain(failure), "cannot connect to the upstream");
+                self.log_failure(failure);
             }
             _ => {}
+        }
+    }
+
+    /// Logs the first success after failures.
+    fn log_success(&self) {
+        let url = &self.server.base;
+        match self.server.destination {
+            Destination::Api => tracing::info!(%url, "the API accepts connections again"),
+            // Whether it takes spans is logged by whoever sends them.
+            Destination::TraceCollector => {
+                tracing::debug!(%url, "the trace collector accepts connections again");
+            }
+        }
+    }
+
+    /// Logs a failure. That of the trace collector concerns no request, and whoever sends spans
+    /// logs what it means.
+    fn log_failure(&self, failure: &ConnectFailure) {
+        let (url, reason) = (&self.server.base, failure.reason.as_str());
+        // The URI of a proxy has no credentials: they are kept apart from it.
+        let proxy = match &self.route {
+            Route::Direct => None,
+            Route::Tunnel(gate) | Route::Forward(gate) => Some(tracing::field::display(&gate.uri)),
+        };
+        let detail = chain(failure);
+        // A proxy that fails is named first: the API may be well.
+        match (self.server.destination, failure.reason) {
+            (Destination::Api, NotSent::Proxy) => {
+                tracing::warn!(%url, proxy, reason, %detail, "the proxy opens no way to the API");
+            }
+            (Destination::Api, _) => {
+                tracing::warn!(%url, proxy, reason, %detail, "cannot connect to the API");
+            }
+            (Destination::TraceCollector, _) => {
+                tracing::debug!(%url, reason, %detail, "cannot connect to the trace collector");
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ impl ConnectFailure {
 
 impl fmt::Display for ConnectFailure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "no connection to the upstream ({})", self.reason)
+        write!(out, "no connection ({})", self.reason)
     }
 }
 

@@ -17,7 +17,7 @@ use super::attempt::Attempt;
 use super::body::{AnswerBody, End, Limits};
 use super::framing;
 use super::outcome::Unknown;
-use super::spec::ClientSpec;
+use super::spec::{ClientSpec, Destination};
 use crate::clock::Clock;
 
 /// Rewrites a request for the hop to the API. `None` if its path does not fit the base: nothing is
@@ -47,13 +47,20 @@ pub(super) fn request(
 
 /// Makes a final response fit to be passed on, or rejects it as malformed: the outcome is unknown.
 /// `limits` apply to its body.
-pub(super) fn response(response: Response<Incoming>, limits: Limits, clock: Clock) -> Attempt {
+/// The log names the server that it is `from`.
+pub(super) fn response(
+    response: Response<Incoming>,
+    from: Destination,
+    limits: Limits,
+    clock: Clock,
+) -> Attempt {
+    let from = from.as_str();
     // hyper consumes 1xx responses, except for an unrequested 101, which is not final.
     if response.status().is_informational() {
         return Attempt::Unknown(Unknown::Malformed);
     }
     if framing::has_unknown_coding(response.headers()) {
-        tracing::warn!("response has an unsupported transfer coding");
+        tracing::warn!(from, "response has an unsupported transfer coding");
         return Attempt::Unknown(Unknown::Malformed);
     }
     let end = if response.version() == Version::HTTP_2 {
@@ -69,6 +76,7 @@ pub(super) fn response(response: Response<Incoming>, limits: Limits, clock: Cloc
     }
     if framing::of_answer(status, response.headers_mut()) {
         tracing::warn!(
+            from,
             "response has both Transfer-Encoding and Content-Length: Content-Length is ignored"
         );
     }

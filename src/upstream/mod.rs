@@ -1,4 +1,5 @@
-//! The connections to the API. Only this module talks to it.
+//! The connections to the API. Only this module talks to it. The trace collector is reached by a
+//! client of its own.
 //!
 //! Promises three things:
 //!
@@ -40,6 +41,6 @@ pub use client::{Client, NewConnection};
 pub use dial::MemoryConnector;
 pub use outcome::{NotSent, UNREADABLE, Unknown};
 pub use proxy::{ProxyRules, ProxyVariables};
-pub use spec::ClientSpec;
+pub use spec::{ClientSpec, Destination};
 pub use start::StartError;
 pub use tls::check_ca_file;

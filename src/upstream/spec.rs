@@ -15,10 +15,31 @@ use super::proxy::ProxyRules;
 /// The upper bound of every time limit. Adding one to an instant then cannot overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// The role of the server that a client talks to. Lines of the log name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// The API. Requests of callers need it.
+    Api,
+    /// The collector of spans. No request needs it.
+    TraceCollector,
+}
+
+impl Destination {
+    /// Returns the name in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "API",
+            Self::TraceCollector => "trace collector",
+        }
+    }
+}
+
 /// The description of a client.
 #[derive(Clone, Debug)]
 pub struct ClientSpec {
-    /// The base URL of the API, which gives every request its authority and `Host`.
+    /// The role of the server.
+    pub destination: Destination,
+    /// The base URL of the server, which gives every request its authority and `Host`.
     pub base: Base,
     /// A PEM file with certificates to trust in addition to the public roots.
     pub ca_file: Option<PathBuf>,

@@ -25,6 +25,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 fn spec(base: &str) -> ClientSpec {
     ClientSpec {
+        destination: Destination::Api,
         base: Base::parse(base).unwrap(),
         ca_file: None,
         connect: Duration::from_secs(5),
