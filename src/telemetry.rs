@@ -3,10 +3,16 @@
 //! Lines are formatted by the thread that logs, and written to standard error by a thread of their
 //! own (`telemetry/output.rs`). An end of the process that this program can see, a panic included,
 //! waits for the lines before it.
+//!
+//! A warning or an error of one kind is written once in ten seconds, with the number of those that
+//! were left out (`telemetry/suppression.rs`). The line about a request is always written.
 
 mod fields;
+mod limiter;
+mod line_time;
 mod names;
 mod output;
+mod suppression;
 
 use crate::audit::AUDIT;
 use crate::clock::Clock;
@@ -14,17 +20,17 @@ use crate::config::{LogFormat, LogLevel};
 use crate::credential::CredentialNames;
 use crate::swap::Swap;
 use fields::TextFields;
+use line_time::LineTime;
 use names::NamedLines;
 use output::{LogOutput, PAUSE};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 use std::{fmt, io, panic};
+use suppression::{LimitedFormat, Suppression};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -41,6 +47,7 @@ pub struct LogHandle {
     apply: Box<dyn Fn(Targets) -> bool + Send + Sync>,
     output: LogOutput,
     names: Arc<Swap<CredentialNames>>,
+    suppression: Arc<Suppression>,
 }
 
 impl LogHandle {
@@ -69,10 +76,23 @@ impl LogHandle {
         self.output.dropped()
     }
 
-    /// Waits for the lines so far to be written. Called before the process ends; a reader that
-    /// takes nothing delays that by a second.
+    /// Writes how many warnings and errors were left out in troubles that are over. Call this on a
+    /// timer, about once a second.
+    pub fn write_suppressed(&self) {
+        self.append(self.suppression.overdue());
+    }
+
+    /// Writes what was left out so far, and waits for all lines to be written. Called before the
+    /// process ends; a reader that takes nothing delays that by a second.
     pub fn flush(&self) {
+        self.append(self.suppression.finish());
         self.output.flush(LAST_LINES);
+    }
+
+    fn append(&self, lines: Vec<String>) {
+        for line in lines {
+            self.output.append(line.as_bytes(), true);
+        }
     }
 }
 
@@ -88,16 +108,21 @@ impl fmt::Debug for LogHandle {
 /// If the process has a log already, or cannot start a thread.
 pub fn start(format: LogFormat, level: LogLevel) -> io::Result<LogHandle> {
     let output = LogOutput::start(io::stderr(), PAUSE, |lines| {
+        // Each of these has a number of its own.
         tracing::warn!(
+            target: AUDIT,
             lines,
             "log lines dropped: standard error did not take them in time"
         );
     })?;
     let names = Arc::new(Swap::new(CredentialNames::default()));
     let (targets, handle) = reload::Layer::new(targets(filter(level)));
+    let clock = Clock::system();
+    let suppression = Arc::new(Suppression::new(format, clock.clone()));
+    let limits = suppression.clone();
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(NamedLines::new(output.clone(), names.clone(), format))
-        .with_timer(LineTime(Clock::system()))
+        .with_timer(LineTime(clock))
         .with_target(false);
     let registry = tracing_subscriber::registry();
     match format {
@@ -106,6 +131,7 @@ pub fn start(format: LogFormat, level: LogLevel) -> io::Result<LogHandle> {
                 lines
                     .with_ansi(false)
                     .fmt_fields(TextFields)
+                    .map_event_format(|inner| LimitedFormat::new(inner, limits))
                     .with_filter(targets),
             )
             .try_init(),
@@ -116,6 +142,7 @@ pub fn start(format: LogFormat, level: LogLevel) -> io::Result<LogHandle> {
                     .flatten_event(true)
                     .with_current_span(true)
                     .with_span_list(false)
+                    .map_event_format(|inner| LimitedFormat::new(inner, limits))
                     .with_filter(targets),
             )
             .try_init(),
@@ -127,18 +154,8 @@ pub fn start(format: LogFormat, level: LogLevel) -> io::Result<LogHandle> {
         apply: Box::new(move |targets| handle.reload(targets).is_ok()),
         output,
         names,
+        suppression,
     })
-}
-
-/// The time of a line, in UTC and to the microsecond (RFC 3339).
-struct LineTime(Clock);
-
-impl FormatTime for LineTime {
-    fn format_time(&self, line: &mut Writer<'_>) -> fmt::Result {
-        // A clock that was never set must not end the process.
-        let now = self.0.wall().max(UNIX_EPOCH);
-        write!(line, "{}", humantime::format_rfc3339_micros(now))
-    }
 }
 
 /// Writes the lines before a panic ahead of its message, which goes to standard error directly. A
@@ -175,26 +192,36 @@ fn targets(level: LevelFilter) -> Targets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::SystemTime;
     use tracing::Level;
+    use tracing_subscriber::fmt::MakeWriter;
 
-    #[test]
-    fn a_time_is_written_in_utc_with_microseconds() {
-        for (wall, expected) in [
-            (
-                UNIX_EPOCH + Duration::from_micros(1_796_000_000_000_042),
-                "2026-11-30T00:53:20.000042Z",
-            ),
-            (
-                UNIX_EPOCH - Duration::from_secs(1),
-                "1970-01-01T00:00:00.000000Z",
-            ),
-        ] {
-            let at = |wall: SystemTime| LineTime(Clock::simulated(wall, Duration::ZERO));
-            let mut line = String::new();
-            at(wall).format_time(&mut Writer::new(&mut line)).unwrap();
-            assert_eq!(line[..19], expected[..19], "{line}");
-            assert_eq!(line.len(), expected.len());
+    /// Keeps lines in memory.
+    #[derive(Clone, Default)]
+    pub(super) struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Kept {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    impl Kept {
+        /// The lines so far.
+        pub(super) fn text(&self) -> String {
+            String::from_utf8(self.0.lock().clone()).unwrap()
         }
     }
 

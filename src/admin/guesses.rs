@@ -1,4 +1,4 @@
-//! Pure. Wrong admin tokens: the pause of a peer after one, and when the log reports them.
+//! Pure. Wrong admin tokens: the pause of a peer after one.
 //!
 //! Each wrong token of a peer starts a pause in which another wrong one is answered with 429. The
 //! right one is accepted at any time: peers behind a proxy share an address, and the length of a
@@ -12,8 +12,6 @@ use std::time::{Duration, Instant};
 
 /// The pause of a peer after a wrong token.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
-/// The interval at which the log reports wrong tokens.
-const REPORTED_EVERY: Duration = Duration::from_secs(10);
 /// The most peers with a pause of their own.
 const MOST_PEERS: usize = 1_024;
 
@@ -23,9 +21,6 @@ pub(super) struct Guesses {
     paused: HashMap<IpAddr, Instant>,
     /// The shared pause of peers that found no room.
     others: Option<Instant>,
-    /// The last report of wrong tokens in the log, and the number of those since.
-    reported: Option<Instant>,
-    unreported: u64,
 }
 
 impl Guesses {
@@ -38,21 +33,11 @@ impl Guesses {
         until.is_some_and(|until| now < *until)
     }
 
-    /// Notes a wrong token of this peer. Returns how many there were since the last report, if a
-    /// report is due.
-    pub(super) fn wrong(&mut self, peer: AdminPeer, now: Instant) -> Option<u64> {
+    /// Notes a wrong token of this peer.
+    pub(super) fn wrong(&mut self, peer: AdminPeer, now: Instant) {
         if let AdminPeer::Address(address) = peer {
             self.pause(whose(address), now);
         }
-        self.unreported += 1;
-        let is_quiet = self
-            .reported
-            .is_some_and(|last| now < last + REPORTED_EVERY);
-        if is_quiet {
-            return None;
-        }
-        self.reported = Some(now);
-        Some(std::mem::take(&mut self.unreported))
     }
 
     fn pause(&mut self, peer: IpAddr, now: Instant) {
@@ -125,17 +110,5 @@ mod tests {
         guesses.wrong(peer(9_999), now + PAUSE);
         assert_eq!(guesses.paused.len(), 1);
         assert!(!guesses.is_paused(peer(9_998), now + PAUSE));
-    }
-
-    #[test]
-    fn the_log_tells_once_in_a_while_and_counts_all() {
-        let start = Clock::system().now();
-        let mut guesses = Guesses::default();
-        let mut told = Vec::new();
-        for second in 0..25 {
-            let now = start + Duration::from_secs(second);
-            told.extend(guesses.wrong(peer(1), now).map(|count| (second, count)));
-        }
-        assert_eq!(told, [(0, 1), (10, 10), (20, 10)]);
     }
 }

@@ -200,9 +200,9 @@ impl Admin {
         // A scraper without access tries for ever and is not logged; a wrong token is.
         if why == Denied::WrongToken
             && let AdminPeer::Address(address) = peer
-            && let Some(count) = self.guesses.lock().wrong(peer, now)
         {
-            tracing::warn!(peer = %address, count, "admin request rejected: wrong token");
+            self.guesses.lock().wrong(peer, now);
+            tracing::warn!(peer = %address, "admin request rejected: wrong token");
         }
         let mut refused = text(why.status(), why.message());
         // RFC 6585, section 4: how long to wait after 429.

@@ -25,6 +25,8 @@ use tokio::task::JoinSet;
 
 /// How often idle callers and ended writes are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How often the log looks for counts that no line has brought along.
+const LOG_EVERY: Duration = Duration::from_secs(1);
 /// Pause before a driver that ended is started again, so that one that ends at once does not fill
 /// the log.
 const DRIVER_PAUSE: Duration = Duration::from_secs(1);
@@ -71,7 +73,7 @@ pub async fn serve(
     let gateway = started.gateway.clone();
     recover(&gateway, started.left.as_deref()).await?;
     // Dropping this aborts the drivers.
-    let _drivers = drivers(&gateway);
+    let _drivers = drivers(&gateway, &log);
     let (admin_stopping, admin_stopped) = watch::channel(false);
     let access = Arc::new(Swap::new(access(&config)?));
     let targets = Targets {
@@ -119,7 +121,7 @@ pub async fn serve(
 }
 
 /// Starts what runs beside the requests; it ends when the returned set is dropped.
-fn drivers(gateway: &Arc<Gateway>) -> JoinSet<()> {
+fn drivers(gateway: &Arc<Gateway>, log: &Arc<LogHandle>) -> JoinSet<()> {
     let mut drivers = JoinSet::new();
     let (budgets, writes) = (gateway.budgets().clone(), gateway.writes().clone());
     drivers.spawn(keep_running("budgets", move || budgets.clone().drive()));
@@ -127,6 +129,7 @@ fn drivers(gateway: &Arc<Gateway>) -> JoinSet<()> {
         writes.clone().drive_deferred()
     }));
     drivers.spawn(sweep(gateway.clone()));
+    drivers.spawn(write_suppressed(log.clone()));
     drivers
 }
 
@@ -158,5 +161,13 @@ async fn sweep(gateway: Arc<Gateway>) {
         gateway.writes().give_up_refused().await;
         gateway.quotas().forget_idle();
         gateway.cache().tidy();
+    }
+}
+
+/// Writes into the log how many lines of a trouble that is over were left out.
+async fn write_suppressed(log: Arc<LogHandle>) {
+    loop {
+        tokio::time::sleep(LOG_EVERY).await;
+        log.write_suppressed();
     }
 }

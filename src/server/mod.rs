@@ -36,18 +36,15 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::sleep;
 
 /// The pause after a failure to accept, such as a lack of file descriptors; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// The interval at which failures to accept are logged.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// The bounds of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +96,7 @@ pub async fn serve<S>(
             // The connection was closed before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
-                failures.log(&error).await;
+                failures.log(&error);
                 let pause = failures.pause();
                 tokio::select! {
                     () = &mut stop => break,
@@ -134,31 +131,20 @@ pub async fn serve<S>(
     stopping.closed().await;
 }
 
-/// Failures to accept: logged at intervals, each followed by a pause.
+/// Failures to accept in a row, each followed by a pause.
 #[derive(Debug, Default)]
 struct Failures {
     in_a_row: u32,
-    unlogged: u64,
-    quiet: Option<Pin<Box<Sleep>>>,
 }
 
 impl Failures {
-    async fn log(&mut self, error: &io::Error) {
+    fn log(&mut self, error: &io::Error) {
         self.in_a_row = self.in_a_row.saturating_add(1);
-        self.unlogged += 1;
-        if let Some(quiet) = &mut self.quiet
-            && timeout(Duration::ZERO, quiet.as_mut()).await.is_err()
-        {
-            return;
-        }
         tracing::warn!(
-            error = %error,
-            failures = self.unlogged,
+            %error,
             "cannot accept connections; if the limit of open files is reached, raise it or lower \
-            server.connections"
+             server.connections"
         );
-        self.unlogged = 0;
-        self.quiet = Some(Box::pin(sleep(LOG_EVERY)));
     }
 
     fn pause(&self) -> Duration {
@@ -171,25 +157,16 @@ impl Failures {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn failures_to_accept_are_logged_at_intervals_and_paused_after() {
+    #[test]
+    fn the_pause_after_a_failure_doubles_within_a_bound() {
         let mut failures = Failures::default();
         let error = io::Error::from(io::ErrorKind::OutOfMemory);
         let mut pauses = Vec::new();
-        let mut logged = 0;
         for _ in 0..30 {
-            failures.log(&error).await;
-            logged += u32::from(failures.unlogged == 0);
+            failures.log(&error);
             pauses.push(failures.pause());
-            sleep(failures.pause()).await;
         }
-        assert_eq!(pauses[0], FIRST_PAUSE);
+        assert_eq!(pauses[..3], [FIRST_PAUSE, FIRST_PAUSE * 2, FIRST_PAUSE * 4]);
         assert_eq!(pauses[29], LONGEST_PAUSE);
-        let all: Duration = pauses.iter().sum();
-        assert!(
-            u64::from(logged) <= 1 + all.as_secs() / LOG_EVERY.as_secs(),
-            "{logged}"
-        );
-        assert!(logged > 1);
     }
 }

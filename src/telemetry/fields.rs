@@ -17,7 +17,7 @@ pub(super) struct TextFields;
 impl<'w> FormatFields<'w> for TextFields {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
         let mut text = FieldWriter {
-            line: EscapedLine(writer),
+            line: EscapedLine::new(writer),
             is_first: true,
             result: Ok(()),
         };
@@ -91,7 +91,14 @@ impl Visit for FieldWriter<'_> {
 }
 
 /// A writer that escapes control characters.
-struct EscapedLine<'w>(Writer<'w>);
+pub(super) struct EscapedLine<'w>(Writer<'w>);
+
+impl<'w> EscapedLine<'w> {
+    /// Creates one that writes to `line`.
+    pub(super) fn new(line: Writer<'w>) -> Self {
+        Self(line)
+    }
+}
 
 impl Write for EscapedLine<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
@@ -113,35 +120,9 @@ fn is_plain(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parking_lot::Mutex;
-    use std::io;
-    use std::sync::Arc;
-    use tracing_subscriber::fmt::MakeWriter;
+    use crate::telemetry::tests::Kept;
     use tracing_subscriber::fmt::format::DefaultFields;
     use tracing_subscriber::layer::SubscriberExt;
-
-    /// Keeps lines in memory.
-    #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Kept {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl MakeWriter<'_> for Kept {
-        type Writer = Self;
-
-        fn make_writer(&self) -> Self {
-            self.clone()
-        }
-    }
 
     /// Returns the lines that `events` logs with these fields.
     fn lines<F>(fields: F, events: impl FnOnce()) -> String
@@ -156,7 +137,7 @@ mod tests {
             .with_writer(kept.clone());
         let registry = tracing_subscriber::registry().with(layer);
         tracing::subscriber::with_default(registry, events);
-        String::from_utf8(std::mem::take(&mut *kept.0.lock())).unwrap()
+        kept.text()
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl LogOutput {
     }
 
     /// Appends a whole line. Never waits for it to be written; drops it if too many bytes wait.
-    fn append(&self, line: &[u8], urgent: bool) {
+    pub(super) fn append(&self, line: &[u8], urgent: bool) {
         let mut waiting = self.shared.waiting.lock();
         if waiting.bytes.len() + line.len() > MOST_WAITING {
             waiting.unreported += 1;

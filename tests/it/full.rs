@@ -95,3 +95,37 @@ async fn a_restart_on_a_full_disk_serves_reads_and_held_writes() {
     disk.fill();
     serves_all_but_durable_writes(&state).await;
 }
+
+/// What each refused write has to say is said once in a while.
+#[tokio::test]
+async fn a_disk_that_fills_up_does_not_fill_the_log() {
+    const WRITES: usize = 12;
+    let Some(disk) = Small::mount("512k") else {
+        eprintln!("not tried: this user may not mount a file system");
+        return;
+    };
+    let mut program = Program::sandbox(&configuration(&disk.path().join("state")), &[], &[]).await;
+    let deferred = |n: usize| {
+        let nothing = r#"{"permissions":[]}"#;
+        let target = format!("/users/user-{n:05}/permissions");
+        let put = request(Method::PUT, &target, "a", nothing);
+        with(put, "prefer", "respond-async")
+    };
+    assert_eq!(status(&program, deferred(1)).await, 202);
+    disk.fill();
+    let mut refused = 0;
+    for n in 1..=WRITES {
+        // A page of the journal may have room for one more.
+        refused += usize::from(status(&program, deferred(n)).await == 507);
+    }
+    assert!(refused > WRITES / 2, "{refused}");
+    program.signal("-TERM");
+    assert!(program.ended().await);
+    let log = program.log();
+    let said = "the journal's disk is full";
+    let told: Vec<&str> = log.lines().filter(|line| line.contains(said)).collect();
+    assert!(told.len() < refused, "{log}");
+    assert!(told.iter().all(|line| line.contains(" ERROR ")), "{log}");
+    let requests = log.lines().filter(|line| line.contains("status=507"));
+    assert_eq!(requests.count(), refused, "{log}");
+}

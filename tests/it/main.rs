@@ -61,4 +61,5 @@ mod spellings;
 mod support;
 mod tidy;
 mod tokens;
+mod trouble;
 mod writes;

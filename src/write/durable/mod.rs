@@ -75,11 +75,17 @@ impl Writes {
     pub(crate) fn journal_failed(&self, error: &JournalError) -> GatewayError {
         match error {
             JournalError::Full => {
-                tracing::error!("the journal's disk is full");
+                tracing::error!(
+                    "the journal's disk is full: deferred and keyed writes are rejected until \
+                     there is room; other writes and reads continue"
+                );
                 GatewayError::JournalFull
             }
             other => {
-                tracing::error!(error = %other, "journal failure");
+                tracing::error!(
+                    error = %other,
+                    "the journal fails: deferred and keyed writes are rejected while it does"
+                );
                 GatewayError::JournalBroken
             }
         }
