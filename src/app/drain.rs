@@ -4,6 +4,7 @@
 //! end before the deadline does; then what waits is rejected, since it was not sent; what was sent
 //! gets a last moment. A write that is still unanswered may have taken effect, and the log says so.
 
+use crate::exchange::timing::millis;
 use crate::gateway::Gateway;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,10 +83,7 @@ async fn report_progress(gateway: &Arc<Gateway>, deadline: Instant) {
                 connections = gateway.metrics().connections().open(),
                 tasks = gateway.tasks().under_way(),
                 waiting = gateway.budgets().waiting(),
-                left_s = deadline
-                    .saturating_duration_since(next)
-                    .as_secs_f64()
-                    .round(),
+                left_s = millis(deadline.saturating_duration_since(next)).round() / 1e3,
                 "draining: requests are still in flight"
             );
         }

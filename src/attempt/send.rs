@@ -20,6 +20,7 @@ use crate::error::Waited;
 use crate::exchange::body::{self, Read};
 use crate::exchange::edge;
 use crate::exchange::ids::Ids;
+use crate::exchange::timing::millis;
 use crate::limit::budgets::BudgetStatus;
 use crate::limit::learn::{Allowance, Throttle};
 use crate::limit::ticket::Permit;
@@ -286,8 +287,8 @@ impl Attempts {
         self.metrics.throttled(&operation.name, origin);
         tracing::warn!(
             operation = %operation.name,
-            origin = ?origin,
-            wait_ms = throttle.wait.map(|wait| wait.as_millis()),
+            origin = origin.as_str(),
+            wait_ms = throttle.wait.map(millis),
             request_id = ids.request(),
             trace_id = ids.trace(),
             "upstream 429: the budget is closed and the request is queued again"
@@ -320,7 +321,8 @@ impl Attempts {
             tracing::info!(%budget, %credential, before, now, "learned a new limit from the API");
         }
         if let Some(window) = learned.window {
-            tracing::info!(%budget, %credential, ?window, "learned a new window from the API");
+            let window_s = window.as_secs_f64();
+            tracing::info!(%budget, %credential, window_s, "learned a new window from the API");
         }
         if learned.foreign > 0 {
             self.metrics.foreign(budget, learned.foreign);

@@ -37,3 +37,31 @@ impl Timing {
         self.progress.note_departure(self.queued, self.throttled);
     }
 }
+
+/// Returns a duration in milliseconds, to the microsecond, for a field of the log.
+///
+/// A field has to be a number of 64 bits: the library writes others as a text into JSON.
+pub(crate) fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_in_milliseconds_with_at_most_three_decimals() {
+        for (nanos, expected) in [
+            (0, "0.0"),
+            (499, "0.0"),
+            (500, "0.001"),
+            (1_234_567, "1.235"),
+            (250_000_000, "250.0"),
+            (59_999_999_600, "60000.0"),
+            (86_400_000_000_001, "86400000.0"),
+        ] {
+            let shown = format!("{:?}", millis(Duration::from_nanos(nanos)));
+            assert_eq!(shown, expected, "{nanos}");
+        }
+    }
+}

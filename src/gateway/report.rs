@@ -8,7 +8,7 @@ use crate::credential::Credential;
 use crate::exchange::ids::Ids;
 use crate::exchange::progress::Progress;
 use crate::exchange::request::{Peer, short};
-use crate::exchange::timing::Timing;
+use crate::exchange::timing::{Timing, millis};
 use crate::journal::WriteId;
 use crate::metrics::Outcome;
 use crate::route::policy::Operation;
@@ -92,9 +92,4 @@ impl RequestReport<'_> {
             "request ended without a response"
         );
     }
-}
-
-/// Returns a duration in milliseconds, to the microsecond.
-pub(crate) fn millis(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
 }

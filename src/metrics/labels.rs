@@ -86,7 +86,8 @@ pub enum Origin {
 }
 
 impl Origin {
-    pub(super) fn as_str(self) -> &'static str {
+    /// Returns the label.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Upstream => "upstream",
             Self::Start => "start",

@@ -169,6 +169,48 @@ mod tests {
         assert_eq!(expected.lines().count(), 5, "{expected}");
     }
 
+    /// Each number of an event, as the two formats write it.
+    #[test]
+    fn numbers_are_the_same_in_both_formats() {
+        let event = || {
+            tracing::info!(
+                none = 0.0,
+                microsecond = 0.001,
+                usual = 12.345,
+                whole = 250.0,
+                long = 600_000.125,
+                day = 86_400_000.001,
+                third = 1.0 / 3.0,
+                large = 1e300,
+                count = 18_446_744_073_709_551_615_u64,
+                negative = -9_007_199_254_740_993_i64,
+                "numbers"
+            );
+        };
+        let text = lines(TextFields, event);
+        let kept = Kept::default();
+        let layer = tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_writer(kept.clone());
+        let registry = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(registry, event);
+        let json = kept.text();
+        let fields = text
+            .trim_end()
+            .split(' ')
+            .filter_map(|part| part.split_once('='));
+        let mut numbers = 0;
+        for (name, number) in fields {
+            numbers += 1;
+            let member = format!("\"{name}\":{number}");
+            let at = json.find(&member).map(|at| at + member.len());
+            let end = at.and_then(|at| json[at..].chars().next());
+            assert!(matches!(end, Some(',' | '}')), "{member} in {json}");
+        }
+        assert_eq!(numbers, 10, "{text}");
+    }
+
     #[test]
     fn no_value_begins_a_line_of_its_own() {
         let hostile = "x\n2026-11-30T00:00:00Z ERROR forged\u{1b}[2K";

@@ -7,6 +7,7 @@
 //! Which writes may be retried is decided in [`decision`](super::decision).
 
 use crate::attempt::backoff;
+use crate::exchange::timing::millis;
 use crate::lanes::LanePosition;
 use crate::write::Writes;
 use crate::write::active::{ActiveWrite, Step, Uncertainty};
@@ -47,7 +48,7 @@ impl Writes {
             operation = %write.context.operation.name,
             credential = %write.context.credential,
             attempts,
-            pause_ms = pause.as_millis(),
+            pause_ms = millis(pause),
             request_id = write.context.ids.request(),
             trace_id = write.context.ids.trace(),
             "retry: the write may have taken effect"
