@@ -86,9 +86,13 @@ pub(super) fn advice(kind: &str) -> (Cause, &'static str) {
             Gateway,
             "Too many requests at once. Raise server.connections.",
         ),
-        "gateway-journal-full" | "gateway-too-many-ended" => (
+        "gateway-journal-full" => (
             Operator,
-            "The journal is full. Cancel writes, or raise its limits.",
+            "The disk of state.directory is full. Free space; no restart is needed.",
+        ),
+        "gateway-too-many-ended" => (
+            Operator,
+            "Too many durable writes ended within an hour. Raise journal.ended_writes or ended_bytes.",
         ),
         "gateway-journal-broken" => (
             Gateway,

@@ -41,6 +41,8 @@ pub(super) struct Facts<'a> {
     pub(super) minute: &'a Recent,
     /// The most frequent rejection of late, by operation, type and number.
     pub(super) rejection: Option<(&'a str, &'static str, u32)>,
+    /// The type of error with which the journal rejected a write in the last minute.
+    pub(super) journal: Option<&'static str>,
     /// The budget in most trouble; see [`overview`](super::overview).
     pub(super) worst: Option<&'a AccountState>,
 }
@@ -81,8 +83,15 @@ impl Finding {
 /// everything fails.
 pub(super) fn findings(facts: &Facts<'_>) -> Vec<Finding> {
     let mut found: Vec<Finding> = facts.not_ready.iter().map(|why| not_ready(why)).collect();
-    found.extend(upstream(facts));
+    let upstream = upstream(facts);
+    let is_api = |finding: &Finding| finding.cause == Cause::Api;
+    if !upstream.as_ref().is_some_and(is_api) {
+        // Otherwise failed requests are a consequence.
+        found.extend(failed(facts));
+    }
+    found.extend(upstream);
     found.extend(throttled(facts));
+    found.extend(facts.journal.map(journal));
     found.extend(rejected(facts));
     found.extend(queued(facts));
     if facts.paused > 0 {
@@ -172,6 +181,39 @@ fn upstream(facts: &Facts<'_>) -> Option<Finding> {
     })
 }
 
+/// Returns whether so many of the requests in the last minute are trouble, and no mistake of one
+/// caller, which the list below shows: one in a hundred of all, or one in fifty of those that the
+/// cache did not answer, as the alerts have it.
+fn is_trouble(minute: &Recent, count: u64) -> bool {
+    let is_of_all = count > 0 && count * 100 >= minute.requests();
+    is_of_all || count >= FEWEST && count * 50 >= minute.beyond_cache()
+}
+
+/// Returns how bad it is if so many of the requests in the last minute had no success.
+fn severity(minute: &Recent, count: u64) -> Severity {
+    if count >= FEWEST && count * 2 >= minute.requests() {
+        Severity::Critical
+    } else {
+        Severity::Warning
+    }
+}
+
+/// Returns what callers see of failures that the results of attempts do not show: a response that
+/// breaks off has a good status, and a bug has none.
+fn failed(facts: &Facts<'_>) -> Option<Finding> {
+    let (requests, failed) = (facts.minute.requests(), facts.minute.failed());
+    is_trouble(facts.minute, failed).then(|| Finding {
+        severity: severity(facts.minute, failed),
+        cause: Cause::Api,
+        message: format!(
+            "{failed} of {} failed in the last minute although the API answers.",
+            plural(requests, "request", "requests"),
+        ),
+        action: "The log has the error of each request. Check the network to the API.",
+        runbook: Some("SegmentGatewayCallersFail"),
+    })
+}
+
 /// Returns what 429s mean: the gateway stays within the limits, so somebody else does not. Those at
 /// the start of a budget without history are left out, because they are expected.
 fn throttled(facts: &Facts<'_>) -> Option<Finding> {
@@ -188,20 +230,26 @@ fn throttled(facts: &Facts<'_>) -> Option<Finding> {
     })
 }
 
+/// Returns that the journal takes no writes. Other rejections may be many more, and none of them
+/// needs an operator as soon.
+fn journal(kind: &'static str) -> Finding {
+    Finding {
+        severity: Severity::Warning,
+        cause: advice(kind).0,
+        message: "The disk takes no durable writes. Other requests are served.".to_owned(),
+        action: advice(kind).1,
+        runbook: Some("SegmentGatewayJournalFailing"),
+    }
+}
+
 /// Returns what the gateway rejects. The cause is that of the most frequent rejection in 15
 /// minutes, because a minute may have too few to say.
 fn rejected(facts: &Facts<'_>) -> Option<Finding> {
     let (requests, rejected) = (facts.minute.requests(), facts.minute.rejected());
     // Without a group the rejections are older than what is kept of them.
     let (operation, kind, _) = facts.rejection?;
-    // Below one in a hundred it is a caller with a mistake of its own, which the list below shows.
-    let is_news = rejected > 0 && rejected * 100 >= requests;
-    is_news.then(|| Finding {
-        severity: if rejected >= FEWEST && rejected * 2 >= requests {
-            Severity::Critical
-        } else {
-            Severity::Warning
-        },
+    is_trouble(facts.minute, rejected).then(|| Finding {
+        severity: severity(facts.minute, rejected),
         cause: advice(kind).0,
         message: format!(
             "The gateway rejected {rejected} of {} in the last minute, most with {} ({operation}).",
@@ -291,6 +339,7 @@ mod tests {
             paused: 0,
             minute: &well,
             rejection: None,
+            journal: None,
             worst: None,
         };
         assert_eq!(shown(&base), Vec::<String>::new());
@@ -346,6 +395,47 @@ mod tests {
                 &["Warning Callers The gateway rejected 1"],
             ),
             (&[("refused", 1), ("hit", 100)], &[], 0, &[]),
+            // Hits do not hide that nothing else is accepted.
+            (&[("refused", 4), ("hit", 1_000)], &[], 0, &[]),
+            (
+                &[("refused", 5), ("hit", 1_000)],
+                &[],
+                0,
+                &["Warning Callers The gateway rejected 5"],
+            ),
+            (
+                &[("expired", 5), ("written", 246), ("hit", 1_000)],
+                &[],
+                0,
+                &[],
+            ),
+            (
+                &[("expired", 5), ("written", 245), ("hit", 1_000)],
+                &[],
+                0,
+                &["Warning Callers The gateway rejected 5"],
+            ),
+            // Responses that break off have a good status.
+            (
+                &[("failed", 1), ("fetched", 99)],
+                &[("2xx", 100)],
+                0,
+                &["Warning Api 1 of 100 requests"],
+            ),
+            (
+                &[("unknown", 5), ("written", 5)],
+                &[("2xx", 10)],
+                0,
+                &["Critical Api 5 of 10 requests"],
+            ),
+            (&[("failed", 1), ("hit", 100)], &[("2xx", 1)], 0, &[]),
+            // What the attempts say explains them.
+            (
+                &[("failed", 5)],
+                &[("not-sent", 5)],
+                0,
+                &["Critical Api The API failed 5"],
+            ),
             (
                 &[("expired", 5), ("hit", 5)],
                 &[],
@@ -376,6 +466,7 @@ mod tests {
             broken: true,
             panics: 1,
             paused: 2,
+            journal: Some("gateway-journal-full"),
             ..base
         };
         assert_eq!(
@@ -383,6 +474,7 @@ mod tests {
             [
                 "Critical Gateway Not ready. stopping: no",
                 "Critical Api The API does not",
+                "Warning Operator The disk takes no",
                 "Warning Operator The deferred writes of",
                 "Warning Gateway 1 task has panicked",
             ]

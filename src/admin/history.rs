@@ -125,6 +125,17 @@ impl Recent {
         self.requests[request_group(Outcome::Refused)]
     }
 
+    /// Returns the requests that failed, or whose outcome is unknown.
+    pub(super) fn failed(&self) -> u64 {
+        self.requests[request_group(Outcome::Failed)]
+    }
+
+    /// Returns the requests that were not answered from the cache. A share of all would be small
+    /// where nearly all are hits, whatever happens to the others.
+    pub(super) fn beyond_cache(&self) -> u64 {
+        self.requests() - self.requests[request_group(Outcome::Hit)]
+    }
+
     /// Returns the attempts that ended, without those that got a 429.
     pub(super) fn attempts(&self) -> u64 {
         self.results.iter().sum::<u64>() - self.results[result_group("429")]

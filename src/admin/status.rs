@@ -115,6 +115,11 @@ impl Admin {
             let latest = &group.latest;
             (latest.operation.as_ref(), latest.kind, *count)
         });
+        let is_journal = |(group, _): &&(RefusalGroup, u32)| {
+            let kinds = ["gateway-journal-full", "gateway-journal-broken"];
+            kinds.contains(&group.latest.kind) && group.age(now) < MINUTE
+        };
+        let journal = refusals.iter().find(is_journal);
         let found = findings(&Facts {
             not_ready: &not_ready,
             broken: levels.broken,
@@ -122,6 +127,7 @@ impl Admin {
             paused: levels.durable.paused,
             minute: &minute,
             rejection,
+            journal: journal.map(|(group, _)| group.latest.kind),
             worst,
         });
         let found: Vec<Value> = found.iter().map(|finding| finding.document()).collect();

@@ -187,12 +187,14 @@ async fn the_page_loads_tells_the_truth_and_comes_back() {
         let target = format!("/users/user-{:05}", n % 3 + 1);
         ask(place.proxy, request(Method::GET, &target, "demo", "")).await;
     }
-    let stored = with(
-        request(Method::GET, "/labels", "demo", ""),
-        "cache-control",
-        "only-if-cached",
-    );
-    ask(place.proxy, stored).await;
+    let stored = || {
+        with(
+            request(Method::GET, "/labels", "demo", ""),
+            "cache-control",
+            "only-if-cached",
+        )
+    };
+    ask(place.proxy, stored()).await;
     browser.visit(&format!("http://{}/", place.admin)).await;
     eventually("the page is ready", async || {
         browser.text("#state").await == "Ready"
@@ -216,6 +218,16 @@ async fn the_page_loads_tells_the_truth_and_comes_back() {
     })
     .await;
     assert_eq!(browser.console().await, Vec::<String>::new());
+
+    // It is not green while callers are rejected.
+    for _ in 0..20 {
+        ask(place.proxy, stored()).await;
+    }
+    eventually("the page says so", async || {
+        browser.text("#state").await == "Ready, see below"
+    })
+    .await;
+    assert_eq!(browser.count("#state.warn").await, 1);
 
     // With the keyboard alone, the first stop is the way to what matters.
     browser.press(TAB).await;

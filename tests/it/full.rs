@@ -119,6 +119,12 @@ async fn a_disk_that_fills_up_does_not_fill_the_log() {
         refused += usize::from(status(&program, deferred(n)).await == 507);
     }
     assert!(refused > WRITES / 2, "{refused}");
+    let status = program.page("/status", "").await.unwrap().json();
+    let findings = status["findings"].to_string();
+    assert!(
+        findings.contains("The disk takes no durable writes"),
+        "{findings}"
+    );
     program.signal("-TERM");
     assert!(program.ended().await);
     let log = program.log();
