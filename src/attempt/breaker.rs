@@ -42,6 +42,8 @@ enum State {
 pub enum Changed {
     /// The breaker opened for this pause.
     Opened(Duration),
+    /// The probe failed, so the breaker stays open for this pause.
+    StaysOpen(Duration),
     /// The breaker closed.
     Closed,
 }
@@ -72,14 +74,17 @@ impl Breaker {
             return was_open.then_some(Changed::Closed);
         }
         self.failures = self.failures.saturating_add(1);
-        let pause = match self.state {
-            State::Closed if self.failures >= FAILURES => FIRST,
-            State::Probing(_, pause) => (pause * 2).min(LONGEST),
+        let (pause, changed) = match self.state {
+            State::Closed if self.failures >= FAILURES => (FIRST, Changed::Opened(FIRST)),
+            State::Probing(_, pause) => {
+                let pause = (pause * 2).min(LONGEST);
+                (pause, Changed::StaysOpen(pause))
+            }
             // These attempts were sent before it opened, so their failures are known already.
             State::Closed | State::Open(..) => return None,
         };
         self.state = State::Open(now + pause, pause);
-        Some(Changed::Opened(pause))
+        Some(changed)
     }
 
     /// Notes the end of an attempt that says nothing about the API. If it was the probe, another
@@ -126,7 +131,8 @@ mod tests {
                 "the others wait for it"
             );
             pause = (pause * 2).min(LONGEST);
-            assert_eq!(breaker.record(false, now), Some(Changed::Opened(pause)));
+            let stays_open = Some(Changed::StaysOpen(pause));
+            assert_eq!(breaker.record(false, now), stays_open);
         }
         now += pause;
         assert_eq!(breaker.admit(now), Ok(()));

@@ -175,7 +175,7 @@ impl Attempts {
             Attempt::NotSent(why) => {
                 self.metrics.unanswered(name, "not-sent");
                 tracing::warn!(
-                    operation = %name,
+                    operation = &**name,
                     reason = why.as_str(),
                     request_id = ids.request(),
                     trace_id = ids.trace(),
@@ -185,7 +185,7 @@ impl Attempts {
             Attempt::Unknown(why) => {
                 self.metrics.unanswered(name, "unknown");
                 tracing::warn!(
-                    operation = %name,
+                    operation = &**name,
                     reason = why.as_str(),
                     request_id = ids.request(),
                     trace_id = ids.trace(),
@@ -212,6 +212,11 @@ impl Attempts {
                 pause_s = pause.as_secs_f64(),
                 "circuit breaker opened: the API was unreachable or did not answer several times \
                  in a row; writes are held back, then one is sent as a probe"
+            ),
+            Some(Changed::StaysOpen(pause)) => tracing::warn!(
+                pause_s = pause.as_secs_f64(),
+                "circuit breaker stays open: the API does not answer the probe either; the next \
+                 one follows after the pause"
             ),
             Some(Changed::Closed) => {
                 tracing::warn!("circuit breaker closed: the API answers again")
@@ -286,7 +291,7 @@ impl Attempts {
         };
         self.metrics.throttled(&operation.name, origin);
         tracing::warn!(
-            operation = %operation.name,
+            operation = &*operation.name,
             origin = origin.as_str(),
             wait_ms = throttle.wait.map(millis),
             request_id = ids.request(),
@@ -316,18 +321,18 @@ impl Attempts {
 
     /// Reports to log and metrics what a response taught about the budget.
     fn report_learned(&self, operation: &Operation, credential: Credential, learned: &Learned) {
-        let budget = &operation.budget.name;
+        let budget = &*operation.budget.name;
         if let Some((before, now)) = learned.limit {
-            tracing::info!(%budget, %credential, before, now, "learned a new limit from the API");
+            tracing::info!(budget, %credential, before, now, "learned a new limit from the API");
         }
         if let Some(window) = learned.window {
             let window_s = window.as_secs_f64();
-            tracing::info!(%budget, %credential, window_s, "learned a new window from the API");
+            tracing::info!(budget, %credential, window_s, "learned a new window from the API");
         }
         if learned.foreign > 0 {
             self.metrics.foreign(budget, learned.foreign);
             tracing::info!(
-                %budget, %credential, requests = learned.foreign,
+                budget, %credential, requests = learned.foreign,
                 "other users of this token detected: slots are left for them"
             );
         }

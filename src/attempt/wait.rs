@@ -266,7 +266,7 @@ impl Attempts {
     pub(crate) fn report_no_retry(&self, operation: &Operation, ids: &Ids) {
         self.metrics.retry_denied(&operation.name);
         tracing::info!(
-            operation = %operation.name,
+            operation = &*operation.name,
             request_id = ids.request(),
             trace_id = ids.trace(),
             "retry denied by the retry budget"

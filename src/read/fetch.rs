@@ -317,7 +317,7 @@ impl Reads {
     /// Fetches for the reader alone, uncompressed, after a response that cannot be decoded.
     async fn without_gzip(self: &Arc<Self>, reading: &CacheableRead) -> ReadResult {
         tracing::warn!(
-            operation = %reading.context.operation.name,
+            operation = &*reading.context.operation.name,
             request_id = reading.context.ids.request(),
             trace_id = reading.context.ids.trace(),
             "response is not compressed as its header says; fetching it without compression"

@@ -136,7 +136,7 @@ impl Comparison {
         self.shadow.metrics.compared(name, compared(same));
         if !same {
             tracing::info!(
-                operation = %name,
+                operation = &**name,
                 credential = %context.credential,
                 key = %self.reading.at.primary.hash(),
                 request_id = context.ids.request(),

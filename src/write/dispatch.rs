@@ -212,7 +212,7 @@ impl Writes {
         let is_refused = |outcome: &MemberOutcome| matches!(outcome, MemberOutcome::Refused);
         if outcomes.iter().any(is_refused) {
             tracing::info!(
-                %operation,
+                operation = &**operation,
                 credential = %context.credential,
                 status = answer.whole.as_ref().ok().map(|answer| answer.status().as_u16()),
                 members,

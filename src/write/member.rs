@@ -117,7 +117,7 @@ impl ReportRecipient {
         let in_doubt = self.first_doubt.is_some();
         let (status, outcome) = summary(&context, in_doubt, unheard.end.class());
         tracing::info!(
-            operation = %context.operation.name,
+            operation = &*context.operation.name,
             method = short(&context.method),
             status = status.map(|status| status.as_u16()),
             outcome = outcome.as_str(),

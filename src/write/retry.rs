@@ -45,7 +45,7 @@ impl Writes {
             return self.wait(write, pause, place).await;
         }
         tracing::info!(
-            operation = %write.context.operation.name,
+            operation = &*write.context.operation.name,
             credential = %write.context.credential,
             attempts,
             pause_ms = millis(pause),

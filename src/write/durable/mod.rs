@@ -139,13 +139,13 @@ impl Writes {
         self.durable.count_end(state);
         self.metrics
             .durable_ended(&pending.operation.name, state.as_str());
-        let (operation, credential) = (&pending.operation.name, pending.credential);
+        let (operation, credential) = (&*pending.operation.name, pending.credential);
         let (id, request_id, summary) = (pending.id, pending.request_id(), &pending.summary);
         if state == State::Unknown {
             // A record: somebody has to look after this write.
             tracing::warn!(
                 target: AUDIT,
-                %id, request_id, %operation, %credential, attempts,
+                %id, request_id, operation, %credential, attempts,
                 method = short(&summary.method),
                 path = summary.path,
                 elements = summary.named(),
@@ -155,7 +155,7 @@ impl Writes {
             );
         } else {
             tracing::info!(
-                %id, request_id, %operation, %credential, attempts, state = state.as_str(),
+                %id, request_id, operation, %credential, attempts, state = state.as_str(),
                 "durable write ended"
             );
         }
