@@ -213,6 +213,7 @@ impl Attempts {
                 "circuit breaker opened: the API was unreachable or did not answer several times \
                  in a row; writes are held back, then one is sent as a probe"
             ),
+            // No error of its own: that it opened was said.
             Some(Changed::StaysOpen(pause)) => tracing::warn!(
                 pause_s = pause.as_secs_f64(),
                 "circuit breaker stays open: the API does not answer the probe either; the next \
