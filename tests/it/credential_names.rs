@@ -124,7 +124,7 @@ async fn a_name_stands_beside_the_hash_wherever_a_person_meets_it() {
         gateway(&["writes", "pause", "--credential", "terraform"]),
         "paused\n"
     );
-    let paused = format!("WARN deferred writes paused by an operator {named}");
+    let paused = format!("deferred writes paused by an operator {named}");
     running.logs(&[&paused]).await;
     let body = r#"{"invites":[{"email":"a@example.com"}]}"#;
     let mut write = request(Method::POST, "/invites", "t", body);
