@@ -7,6 +7,7 @@
 //! here handles a request.
 
 mod assembly;
+mod certificates;
 mod diagnosis;
 mod doctor;
 mod drain;
@@ -23,6 +24,7 @@ mod start_error;
 pub use assembly::{
     Assembly, client, collector, scale_times, server_bounds, stack_bounds, upstream_spec,
 };
+pub use certificates::unusable_certificates;
 pub use diagnosis::{Blame, CheckResult, Diagnosis};
 pub use doctor::examine;
 pub use keeping::{Keeping, rekey};

@@ -6,6 +6,7 @@ use super::start_error::{AppError, failed};
 use crate::admin::{Access, Admin, AdminPeer, Token};
 use crate::config::{self, Config, admin_token_environment};
 use crate::metrics::Connections;
+use crate::server::tls::SecureListener;
 use crate::server::{self, ServerBounds};
 use crate::state::StateDirectory;
 use crate::tasks;
@@ -72,6 +73,7 @@ impl Operators {
         admin: Admin,
         config: &Config,
         listener: TcpListener,
+        tls: Option<SecureListener>,
         state: Option<&StateDirectory>,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, AppError> {
@@ -109,6 +111,7 @@ impl Operators {
         serving.push(tasks::detached(admin.clone().keep_history()));
         serving.push(tasks::detached(server::serve(
             listener,
+            tls,
             move |peer| admin.connected(peer.into()),
             bounds,
             unseen,

@@ -8,6 +8,7 @@
 //! Reloads come one after the other; several signals during one are one more.
 
 use super::assembly;
+use super::certificates::Certificates;
 use super::operators::access;
 use crate::admin::Access;
 use crate::audit::AUDIT;
@@ -62,6 +63,7 @@ struct Present {
 pub(super) struct Targets {
     pub(super) gateway: Arc<Gateway>,
     pub(super) access: Arc<Swap<Access>>,
+    pub(super) certificates: Arc<Certificates>,
     pub(super) log: Arc<LogHandle>,
     /// Whether the API is simulated inside, whatever `upstream.url` says.
     pub(super) simulated: bool,
@@ -127,6 +129,9 @@ impl Reloader {
         let taken = taken.and_then(|loaded| self.take_over(loaded));
         match taken {
             Ok(waiting) => {
+                // After the configuration, which was checked with these files. They may have
+                // changed since; a mistake leaves the certificate before in use.
+                self.targets.certificates.refresh();
                 let gateway = &self.targets.gateway;
                 gateway.metrics().reloaded(gateway.clock().wall(), waiting);
             }

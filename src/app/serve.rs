@@ -1,6 +1,7 @@
 //! The life of the process: from a configuration to the last connection.
 
 use super::assembly::{scale_times, server_bounds, stack_bounds};
+use super::certificates::Certificates;
 use super::drain::{drain, hand_over_spans};
 use super::listen::{bind_key, until};
 use super::operators::{Operators, access};
@@ -10,7 +11,7 @@ use super::start::{EarlierTraffic, recover, start};
 use super::start_error::{AppError, failed};
 use crate::admin::Admin;
 use crate::clock::Clock;
-use crate::config::Loaded;
+use crate::config::{Config, Loaded};
 use crate::gateway::Gateway;
 use crate::gateway::connection::ConnectionServices;
 use crate::server;
@@ -50,11 +51,7 @@ pub async fn serve(
     let (stopping, stopped) = watch::channel(false);
     // The simulated API outlasts the drain, as the real one does.
     let (sandbox_stopping, sandbox_stopped) = watch::channel(false);
-    let past = if inside.is_some() {
-        EarlierTraffic::Empty
-    } else {
-        EarlierTraffic::Unknown
-    };
+    let past = earlier_traffic(inside.as_ref());
     let scale = inside.as_ref().map_or(1, Inside::time_scale);
     scale_times(&mut loaded.config, scale);
     if let Some(inside) = inside {
@@ -71,14 +68,16 @@ pub async fn serve(
     // The state is held until the end: the lock of the directory is on it.
     let started = start(&loaded, scale, past, clock).await?;
     let gateway = started.gateway.clone();
+    let certificates = Arc::new(open_certificates(&config, &gateway)?);
     recover(&gateway, started.left.as_deref()).await?;
     // Dropping this aborts the drivers.
-    let _drivers = drivers(&gateway, &log);
+    let _drivers = drivers(&gateway, &log, &certificates);
     let (admin_stopping, admin_stopped) = watch::channel(false);
     let access = Arc::new(Swap::new(access(&config)?));
     let targets = Targets {
         gateway: gateway.clone(),
         access: access.clone(),
+        certificates: certificates.clone(),
         log: log.clone(),
         simulated: past == EarlierTraffic::Empty,
         scale,
@@ -89,6 +88,7 @@ pub async fn serve(
         admin,
         &config,
         admin_listener,
+        certificates.of_admin(),
         started.state.as_ref(),
         admin_stopped,
     )?;
@@ -104,6 +104,7 @@ pub async fn serve(
     let front = ConnectionServices::new(gateway.clone(), stack_bounds(&config));
     let serving = tasks::detached(server::serve(
         proxy_listener,
+        certificates.of_callers(),
         move |peer| front.connected(peer),
         server_bounds(&config),
         gateway.metrics().connections().clone(),
@@ -120,8 +121,22 @@ pub async fn serve(
     Ok(())
 }
 
+/// Returns what was sent before to an API that starts with this process, or to any other.
+fn earlier_traffic(inside: Option<&Inside>) -> EarlierTraffic {
+    inside.map_or(EarlierTraffic::Unknown, |_| EarlierTraffic::Empty)
+}
+
+/// Opens the certificates, which are counted in the gateway's metrics.
+fn open_certificates(config: &Config, gateway: &Gateway) -> Result<Certificates, AppError> {
+    Certificates::open(config, gateway.metrics(), gateway.clock().clone())
+}
+
 /// Starts what runs beside the requests; it ends when the returned set is dropped.
-fn drivers(gateway: &Arc<Gateway>, log: &Arc<LogHandle>) -> JoinSet<()> {
+fn drivers(
+    gateway: &Arc<Gateway>,
+    log: &Arc<LogHandle>,
+    certificates: &Arc<Certificates>,
+) -> JoinSet<()> {
     let mut drivers = JoinSet::new();
     let (budgets, writes) = (gateway.budgets().clone(), gateway.writes().clone());
     drivers.spawn(keep_running("budgets", move || budgets.clone().drive()));
@@ -130,6 +145,7 @@ fn drivers(gateway: &Arc<Gateway>, log: &Arc<LogHandle>) -> JoinSet<()> {
     }));
     drivers.spawn(sweep(gateway.clone()));
     drivers.spawn(write_suppressed(log.clone()));
+    drivers.spawn(certificates.clone().watch());
     drivers
 }
 

@@ -1,6 +1,7 @@
 //! Checks that only using a value can make: the URL, certificates, keys, tokens, proxies. `serve`,
 //! a reload and `check` share them, so that none rejects what another accepts.
 
+use crate::clock::Clock;
 use crate::config::{self, Config, Unusable, ValueSource, units};
 use crate::journal::SealingKey;
 use crate::upstream::{self, Base, ProxyRules, ProxyVariables};
@@ -66,6 +67,8 @@ pub(super) fn unusable_values(config: &Config) -> Vec<Unusable> {
         let expected = "a readable file of PEM certificates";
         add(ValueSource::Key("tracing.ca_file"), text, expected);
     }
+    let now = Clock::system().wall();
+    found.extend(app::unusable_certificates(config, now));
     found.extend(given_twice(config));
     found.extend(journal_key(config).err());
     found.extend(operators_token(config).err());

@@ -20,6 +20,8 @@ use http::Uri;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+mod tls;
+
 /// The places of the values that were written, by key.
 pub type Places = BTreeMap<String, Place>;
 
@@ -34,6 +36,7 @@ pub fn problems(config: &Config, places: &Places) -> Vec<ConfigProblem> {
     };
     check.upstream(&config.upstream);
     check.listeners(config);
+    check.tls(config);
     check.waits(config);
     check.sizes(config);
     check.problems
@@ -54,6 +57,17 @@ pub fn warnings(config: &Config) -> Vec<String> {
              gateway only tells what it would have done"
                 .to_owned(),
         );
+    }
+    // No request shows that it travels in the clear, so each start says it. It is right behind a
+    // TLS terminator or inside a container, which the configuration does not show. A problem would
+    // keep every such gateway from starting.
+    if config.tls.certificate_file.is_none() && !super::is_loopback(config.listen) {
+        warnings.push(format!(
+            "listen is {}, which others reach, and there is no TLS: callers' tokens travel in the \
+             clear. Set tls.certificate_file and tls.key_file, or put a TLS terminator in front and \
+             let only it reach this address",
+            config.listen,
+        ));
     }
     let show = units::show_duration;
     // A wait that the timeout in front cuts short is shortened by the gateway; the configured value

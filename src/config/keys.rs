@@ -11,7 +11,7 @@
 use super::read::{Document, Environment, Findings, Section};
 use super::table::configuration;
 use super::units::{self, Size};
-use super::words::{LogAccess, LogFormat, LogLevel, Mode};
+use super::words::{ClientAuth, LogAccess, LogFormat, LogLevel, Mode};
 use crate::credential::CredentialNames;
 use crate::network::Network;
 use crate::route::{Defaults, Rate};
@@ -58,6 +58,31 @@ configuration! {
         /// Values of `Host` that are accepted besides loopback names and addresses; lower case,
         /// without port.
         hosts: Vec<String> = Vec::new(), reload;
+        {
+            /// TLS on the admin listener.
+            tls: AdminTlsConfig {
+                /// The certificate and its chain, PEM; `None` serves without TLS.
+                certificate_file: Option<PathBuf> = None, restart;
+                /// The private key of the certificate, PEM.
+                key_file: Option<PathBuf> = None, restart;
+                /// Whether clients are asked for a certificate.
+                client_auth: ClientAuth = ClientAuth::None, restart;
+                /// The authorities of client certificates, PEM.
+                client_ca_file: Option<PathBuf> = None, restart;
+            }
+        }
+    }
+
+    /// TLS on the listener for callers.
+    tls: TlsConfig {
+        /// The certificate and its chain, PEM; `None` serves without TLS.
+        certificate_file: Option<PathBuf> = None, restart;
+        /// The private key of the certificate, PEM.
+        key_file: Option<PathBuf> = None, restart;
+        /// Whether clients are asked for a certificate.
+        client_auth: ClientAuth = ClientAuth::None, restart;
+        /// The authorities of client certificates, PEM.
+        client_ca_file: Option<PathBuf> = None, restart;
     }
 
     /// The API and the connections to it.

@@ -3,6 +3,8 @@
 /// Makes the structs of the configuration, and what is done with each key, from one row per key:
 ///
 /// `name: type = default, reload | restart [, in bounds];`
+///
+/// A section may end with one section within it, in braces of its own.
 macro_rules! configuration {
     (
         { $( $(#[$doc:meta])* $key:ident: $type:ty = $default:expr, $reload:ident; )* }
@@ -11,6 +13,12 @@ macro_rules! configuration {
             $section:ident: $group:ident {
                 $( $(#[$docs:meta])* $name:ident: $kind:ty = $value:expr, $when:ident
                    $(, in $bounds:expr)?; )*
+                $( {
+                    $(#[$within:meta])*
+                    $part:ident: $part_group:ident {
+                        $( $(#[$notes:meta])* $item:ident: $sort:ty = $given:expr, $then:ident; )*
+                    }
+                } )?
             }
         )*
     ) => {
@@ -25,7 +33,10 @@ macro_rules! configuration {
             fn default() -> Self {
                 Self {
                     $( $key: $default, )*
-                    $( $section: $group { $( $name: $value, )* }, )*
+                    $( $section: $group {
+                        $( $name: $value, )*
+                        $( $part: $part_group { $( $item: $given, )* }, )?
+                    }, )*
                 }
             }
         }
@@ -35,11 +46,23 @@ macro_rules! configuration {
             #[derive(Clone, Debug, PartialEq, Eq)]
             pub struct $group {
                 $( $(#[$docs])* pub $name: $kind, )*
+                $( $(#[$within])* pub $part: $part_group, )?
             }
+
+            $(
+                $(#[$within])*
+                #[derive(Clone, Debug, PartialEq, Eq)]
+                pub struct $part_group {
+                    $( $(#[$notes])* pub $item: $sort, )*
+                }
+            )?
 
             impl $group {
                 fn read(&mut self, section: &mut Section<'_>) {
                     $( configuration!(@read section, self.$name, $name $(, $bounds)?); )*
+                    $( section.section(stringify!($part), |section| {
+                        $( section.key(stringify!($item), &mut self.$part.$item); )*
+                    }); )?
                 }
             }
         )*
@@ -61,7 +84,12 @@ macro_rules! configuration {
                 $($( configuration!(
                     @take self.$section.$name, wanted.$section.$name, note,
                     concat!(stringify!($section), ".", stringify!($name)), $when
-                ); )*)*
+                ); )*
+                $($( configuration!(
+                    @take self.$section.$part.$item, wanted.$section.$part.$item, note,
+                    concat!(stringify!($section), ".", stringify!($part), ".", stringify!($item)),
+                    $then
+                ); )*)?)*
             }
         }
 
@@ -71,7 +99,11 @@ macro_rules! configuration {
             $($( (
                 concat!(stringify!($section), ".", stringify!($name)),
                 configuration!(@reloads $when)
-            ), )*)*
+            ), )*
+            $($( (
+                concat!(stringify!($section), ".", stringify!($part), ".", stringify!($item)),
+                configuration!(@reloads $then)
+            ), )*)?)*
         ];
     };
     (@read $section:ident, $target:expr, $name:ident) => {

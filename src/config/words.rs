@@ -48,6 +48,16 @@ words! {
         Shadow = "shadow",
     }
 
+    /// Whether a listener asks clients for a certificate.
+    ClientAuth {
+        /// It does not.
+        None = "none",
+        /// It does, and accepts clients without one.
+        Optional = "optional",
+        /// It does, and rejects clients without one.
+        Required = "required",
+    }
+
     /// The form of a log line.
     LogFormat {
         /// For people.

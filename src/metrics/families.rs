@@ -118,6 +118,19 @@ families! {
     /// Connections closed because of a malformed request, by reason: head, too-large, http2,
     /// timeout
     malformed: IntCounterVec = "segment_gateway_malformed_requests_total" ["reason"];
+    /// TLS handshakes, by listener (callers, admin) and result: completed, plain-http (a request
+    /// without TLS), timeout, displaced (the oldest of too many at once), closed, alert (rejected
+    /// by the peer), no-client-certificate, bad-client-certificate, incompatible, malformed
+    handshakes: IntCounterVec = "segment_gateway_tls_handshakes_total" ["listener", "result"];
+    /// Unix time at which the certificate of the listener expires
+    certificate_end: GaugeVec =
+        "segment_gateway_tls_certificate_not_after_timestamp_seconds" ["listener"];
+    /// Replacements of the certificate of the listener by result: applied, failed
+    certificate_reloads: IntCounterVec =
+        "segment_gateway_tls_certificate_reloads_total" ["listener", "result"];
+    /// 1 if the files of the certificate are usable. If 0, the certificate before stays in use
+    certificate_sound: IntGaugeVec =
+        "segment_gateway_tls_certificate_last_reload_successful" ["listener"];
     /// Callers tracked by the caller quota
     callers: IntGauge = "segment_gateway_callers" [];
 

@@ -1,5 +1,9 @@
 //! Pure. The values of labels that are enums.
 
+/// The results of a reload.
+pub(super) const APPLIED: &str = "applied";
+pub(super) const FAILED: &str = "failed";
+
 /// The outcome of a request. Every request ends in exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -117,6 +121,63 @@ impl Malformed {
             Self::TooLarge => "too-large",
             Self::Http2 => "http2",
             Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// How a TLS handshake of a caller or an operator ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeResult {
+    /// The connection is open.
+    Completed,
+    /// The peer sent a request without TLS.
+    PlainHttp,
+    /// It did not end in time.
+    Timeout,
+    /// It was the oldest of too many at once.
+    Displaced,
+    /// The peer closed the connection.
+    Closed,
+    /// The peer rejected the certificate or something else, by an alert.
+    Alert,
+    /// The peer has no certificate, and one is required.
+    NoClientCertificate,
+    /// The certificate of the peer is not of a trusted authority, or not valid now.
+    BadClientCertificate,
+    /// There is no common version, cipher suite or protocol.
+    Incompatible,
+    /// The bytes were not TLS, or violated it.
+    Malformed,
+}
+
+impl HandshakeResult {
+    /// All results.
+    pub const ALL: [Self; 10] = [
+        Self::Completed,
+        Self::PlainHttp,
+        Self::Timeout,
+        Self::Displaced,
+        Self::Closed,
+        Self::Alert,
+        Self::NoClientCertificate,
+        Self::BadClientCertificate,
+        Self::Incompatible,
+        Self::Malformed,
+    ];
+
+    /// Returns the label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::PlainHttp => "plain-http",
+            Self::Timeout => "timeout",
+            Self::Displaced => "displaced",
+            Self::Closed => "closed",
+            Self::Alert => "alert",
+            Self::NoClientCertificate => "no-client-certificate",
+            Self::BadClientCertificate => "bad-client-certificate",
+            Self::Incompatible => "incompatible",
+            Self::Malformed => "malformed",
         }
     }
 }

@@ -21,20 +21,19 @@ mod labels;
 mod levels;
 mod process;
 mod series;
+mod tls;
 mod totals;
 
 pub use connections::{BodyUnderWay, Connections, OpenConnection};
 use families::Families;
-use labels::class;
-pub use labels::{Malformed, Origin, Outcome};
+use labels::{APPLIED, FAILED, class};
+pub use labels::{HandshakeResult, Malformed, Origin, Outcome};
 use levels::whole;
 pub use levels::{BudgetGauge, DurableGauge, Levels};
 use series::{OperationSeries, SUCCESS};
+pub use tls::TlsSeries;
 pub use totals::{Counts, Distribution, Totals};
 
-/// The results of a reload, as the label has them.
-const APPLIED: &str = "applied";
-const FAILED: &str = "failed";
 /// The results of a comparison in shadow mode, in which the API responds to every request and the
 /// cache is compared with it.
 const COMPARISONS: [&str; 2] = ["same", "different"];
@@ -211,6 +210,11 @@ impl Metrics {
     /// Returns the connections of callers.
     pub fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    /// Returns the metrics of a listener with TLS. Without one there are none.
+    pub fn tls(&self, listener: &'static str) -> TlsSeries {
+        TlsSeries::new(&self.families, listener)
     }
 
     /// Counts a response body as in flight until the returned guard is dropped.

@@ -12,6 +12,7 @@ pub mod conn;
 pub mod deadlines;
 pub mod descriptors;
 pub mod framing;
+mod inbound;
 pub mod line;
 mod linger;
 #[cfg(unix)]
@@ -22,6 +23,7 @@ mod preface;
 mod presence;
 pub mod refusals;
 mod timed_stream;
+pub mod tls;
 
 use crate::exchange::body::OuterBody;
 use crate::metrics::Connections;
@@ -30,6 +32,7 @@ use body::RequestBody;
 use conn::ConnectionBounds;
 use http::{Request, Response};
 use hyper::service::Service;
+use inbound::InboundConnection;
 use peers::Peers;
 use refusals::MalformedReplies;
 use std::convert::Infallible;
@@ -38,6 +41,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tls::SecureListener;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
@@ -59,8 +63,10 @@ pub struct ServerBounds {
 
 /// Accepts and serves connections until `stop`, then lets requests in flight end. Returns when
 /// every connection is closed. `connected` creates the service of each connection from its peer.
+/// With `tls`, nothing is served without it.
 pub async fn serve<S>(
     listener: TcpListener,
+    tls: Option<SecureListener>,
     connected: impl Fn(SocketAddr) -> S + Send,
     bounds: ServerBounds,
     seen: Connections,
@@ -111,13 +117,18 @@ pub async fn serve<S>(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = %error, "cannot set TCP_NODELAY");
         }
-        let (service, stopped, seen) = (connected(peer), stopped.clone(), seen.clone());
-        let refusals = refusals.clone();
+        let connection = InboundConnection {
+            stream,
+            peer,
+            bounds: bounds.each,
+            refusals: refusals.clone(),
+            stopped: stopped.clone(),
+        };
+        let (service, seen, tls) = (connected(peer), seen.clone(), tls.clone());
         tasks::detached(async move {
             // All three are released however the connection ends.
             let _held = (place, of_peer, seen.opened());
-            let ended = conn::serve(stream, peer, service, bounds.each, refusals, stopped).await;
-            if let Some(reason) = ended {
+            if let Some(reason) = connection.serve(service, tls).await {
                 seen.malformed(reason);
             }
         });

@@ -34,12 +34,21 @@ impl MalformedReplies {
         }
     }
 
+    /// Returns the response to a request without TLS on a listener that has TLS. The connection is
+    /// closed after it.
+    pub(super) fn plain_http(&self) -> Vec<u8> {
+        let error = GatewayError::BadRequest(
+            "This listener speaks TLS, and what came is a request without. Use https:// in the URL",
+        );
+        self.reply(&error).bytes
+    }
+
     /// Returns the response for this reason. The connection is closed after it.
     pub(super) fn answer(&self, why: Malformed) -> MalformedReply {
         let error = match why {
             Malformed::Head => GatewayError::BadRequest(
                 "What came is no request, or its head is malformed. This listener takes requests of \
-                HTTP/1.1, without TLS",
+                HTTP/1.1, without TLS unless the section [tls] is configured",
             ),
             Malformed::Http2 => GatewayError::BadRequest(
                 "This listener speaks HTTP/1.1, and what came is the preface of HTTP/2. Let the \
@@ -48,7 +57,12 @@ impl MalformedReplies {
             Malformed::TooLarge => GatewayError::HeadTooLarge(self.head_bytes),
             Malformed::Timeout => GatewayError::HeadTimeout,
         };
-        let mut answer = error_response::error_held(&error);
+        self.reply(&error)
+    }
+
+    /// Returns an error as it is written.
+    fn reply(&self, error: &GatewayError) -> MalformedReply {
+        let mut answer = error_response::error_held(error);
         let id = self.ids.next();
         answer.headers_mut().insert(REQUEST_ID, id.clone());
         MalformedReply {

@@ -45,6 +45,8 @@ pub fn eventful() -> String {
     metrics.retried("getUser");
     metrics.retry_denied("getUser");
     metrics.connections().malformed(Malformed::Head);
+    let tls = metrics.tls("callers");
+    tls.certificate(std::time::UNIX_EPOCH + SOON);
     metrics.durable_ended("getUser", "succeeded");
     metrics.batched("getUser", 2, 1);
     metrics.journal_committed(true, SOON);

@@ -251,6 +251,8 @@ fn eventful() -> String {
     metrics.retry_denied("getUser");
     metrics.connections().malformed(Malformed::TooLarge);
     metrics.admin_rejected("wrong-token");
+    let tls = metrics.tls("callers");
+    tls.certificate(std::time::UNIX_EPOCH + SOON);
     for state in ["succeeded", "failed", "unknown", "cancelled"] {
         metrics.durable_ended("getUser", state);
     }

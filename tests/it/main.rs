@@ -60,6 +60,7 @@ mod spans;
 mod spellings;
 mod support;
 mod tidy;
+mod tls;
 mod tokens;
 mod trouble;
 mod writes;

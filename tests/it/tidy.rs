@@ -146,7 +146,7 @@ fn may_import(module: &str, used: &str) -> bool {
         "state" => own(&["private_file"]),
         "telemetry" => own(&["audit", "clock", "config", "credential", "swap"]),
         // A server of anything: it knows neither the gateway nor the configuration.
-        "server" => own(&["clock", "error", "exchange", "metrics", "tasks"]),
+        "server" => own(&["clock", "error", "exchange", "metrics", "swap", "tasks"]),
         "admin" => own(&FEATURES) || own(&PATH) || own(&["config", "telemetry"]),
         "app" => used != "cli",
         "cli" | "lib" | "main" => true,

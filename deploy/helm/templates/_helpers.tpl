@@ -68,7 +68,13 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- define "segment-gateway.settings" -}}
 {{- range $section, $keys := .Values.config }}
 {{- range $key, $value := $keys }}
+{{- if kindIs "map" $value }}
+{{- range $inner, $setting := $value }}
+SEGMENT_GATEWAY__{{ upper $section }}__{{ upper $key }}__{{ upper $inner }}: {{ include "segment-gateway.setting" $setting | quote }}
+{{- end }}
+{{- else }}
 SEGMENT_GATEWAY__{{ upper $section }}__{{ upper $key }}: {{ include "segment-gateway.setting" $value | quote }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end -}}

@@ -24,7 +24,7 @@ fn the_shipped_file_equals_the_defaults() {
 fn the_shipped_file_shows_every_key() {
     let mut findings = Findings::default();
     read(None, &Environment::default(), &mut findings);
-    assert_eq!(findings.known.len(), 68);
+    assert_eq!(findings.known.len(), 76);
     let uncommented: Vec<String> = SHIPPED
         .lines()
         .map(|line| match line.strip_prefix("# ") {
@@ -54,7 +54,7 @@ fn the_shipped_file_shows_every_key() {
 }
 
 /// The path of the first field that is not the default, as the debug form shows it: sections are
-/// indented by four spaces, their fields by eight.
+/// indented by four spaces, their fields by eight, and those of a section within by twelve.
 fn changed_field(config: &Config) -> Option<String> {
     let (now, before) = (format!("{config:#?}"), format!("{:#?}", Config::default()));
     let at = now.lines().zip(before.lines()).position(|(a, b)| a != b)?;
@@ -66,8 +66,18 @@ fn changed_field(config: &Config) -> Option<String> {
         Some((line, lines[line].trim_start().split(':').next()?))
     };
     let (section_line, section) = field(4)?;
-    let inner = field(8).filter(|(line, _)| *line > section_line);
-    Some(inner.map_or(section.to_owned(), |(_, name)| format!("{section}.{name}")))
+    let mut path = section.to_owned();
+    let mut above = section_line;
+    for indent in [8, 12] {
+        // Only these have keys; what other fields have within is the form of their values.
+        let has_keys = indent == 8 || path.ends_with(".tls");
+        let Some((line, name)) = field(indent).filter(|(line, _)| has_keys && *line > above) else {
+            break;
+        };
+        path = format!("{path}.{name}");
+        above = line;
+    }
+    Some(path)
 }
 
 /// A key that is read into the wrong place would leave the default in the right one.
@@ -87,6 +97,7 @@ fn every_key_changes_the_configuration() {
             ("format", _) => "\"json\"".to_owned(),
             ("level", _) => "\"debug\"".to_owned(),
             ("access", _) => "\"all\"".to_owned(),
+            ("client_auth", _) => "\"required\"".to_owned(),
             ("hosts", _) => "[\"10.0.0.1\"]".to_owned(),
             ("header_bytes", _) => "\"10 KiB\"".to_owned(),
             (_, "true") => "false".to_owned(),

@@ -184,8 +184,14 @@ fn values_may_name_every_key_of_the_program_and_no_other() {
     let sections = schema["properties"]["config"]["properties"].as_object();
     let mut named = BTreeSet::new();
     for (section, keys) in sections.unwrap() {
-        let keys = keys["properties"].as_object().unwrap().keys();
-        named.extend(keys.map(|key| format!("{section}.{key}")));
+        for (key, value) in keys["properties"].as_object().unwrap() {
+            let name = format!("{section}.{key}");
+            // A section within a section, as [admin.tls] is.
+            match value["properties"].as_object() {
+                None => drop(named.insert(name)),
+                Some(keys) => named.extend(keys.keys().map(|key| format!("{name}.{key}"))),
+            }
+        }
     }
     // `mode` and `listen` stand outside of sections; the chart has values of its own for them.
     let keys = configuration_keys().into_iter();

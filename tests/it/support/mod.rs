@@ -35,6 +35,7 @@ pub mod log;
 pub mod place;
 pub mod program;
 pub mod scripted;
+pub mod tls;
 pub mod wire;
 
 /// What a crash would leave of a journal at this moment, while the journal itself goes on.
@@ -398,6 +399,7 @@ impl World {
         let front = ConnectionServices::new(self.gateway.clone(), stack_bounds(&self.config));
         drop(tokio::spawn(segment_gateway::server::serve(
             listener,
+            None,
             move |peer| front.connected(peer),
             segment_gateway::app::server_bounds(&self.config),
             self.gateway.metrics().connections().clone(),

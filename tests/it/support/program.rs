@@ -94,6 +94,11 @@ impl Program {
         let directory = tempfile::tempdir().expect("a directory");
         let (name, text) = file;
         fs::write(directory.path().join(name), text).expect("a file");
+        Self::sandbox_in(directory, configuration).await
+    }
+
+    /// The same, in a directory with whatever it needs.
+    pub async fn sandbox_in(directory: tempfile::TempDir, configuration: &str) -> Self {
         let sandbox = free().to_string();
         let own = ["--sandbox", "--sandbox-listen", &sandbox];
         Self::start_in(directory, configuration, &own, &[]).await
