@@ -16,24 +16,28 @@ use super::process;
 use crate::config::{Config, admin_token_environment, state_directory_environment};
 use crate::state::SOCKET;
 use crate::tasks;
+use crate::upstream;
 use bytes::Bytes;
 use clap::Args;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use http::uri::Authority;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::pki_types::ServerName;
 use serde_json::Value;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 /// The longest time for a connection and its whole response.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -57,7 +61,8 @@ const NEW_AUTHORIZATION: HeaderName = HeaderName::from_static("x-gateway-new-aut
 /// The gateway to ask.
 #[derive(Args, Debug)]
 pub(super) struct AdminTarget {
-    /// Admin listener: an address, or the path of the socket admin.sock in the state directory.
+    /// Admin listener: an address, https:// with a host and a port if it has TLS, or the path of
+    /// the socket admin.sock in the state directory.
     /// [default: that socket, in segment-gateway-state or in the directory that the environment
     /// variable SEGMENT_GATEWAY__STATE__DIRECTORY names, if it exists; else 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR", value_parser = Endpoint::parse, global = true)]
@@ -66,6 +71,9 @@ pub(super) struct AdminTarget {
     /// is used.
     #[arg(long, value_name = "FILE", global = true)]
     admin_token_file: Option<PathBuf>,
+    /// File with certificates (PEM) to trust besides the public authorities, for https://.
+    #[arg(long, value_name = "FILE", global = true)]
+    ca_file: Option<PathBuf>,
 }
 
 /// The address or socket of an admin listener.
@@ -73,6 +81,8 @@ pub(super) struct AdminTarget {
 enum Endpoint {
     /// A TCP listener. The connection is not encrypted, so a token should not leave the machine.
     Address(SocketAddr),
+    /// A TCP listener with TLS, by the name or address that its certificate has.
+    Secure(Authority),
     /// A Unix socket, `admin.sock` in a state directory.
     Socket(PathBuf),
 }
@@ -81,6 +91,15 @@ impl Endpoint {
     /// Reads an address, or a path, which must contain a slash: `./admin.sock` and not
     /// `admin.sock`. Otherwise a mistyped address would be taken for a file.
     fn parse(text: &str) -> Result<Self, String> {
+        if let Some(rest) = text.strip_prefix("https://") {
+            let authority: Option<Authority> = rest.trim_end_matches('/').parse().ok();
+            let authority = authority.filter(|authority| {
+                authority.port_u16().is_some() && !authority.as_str().contains('@')
+            });
+            return authority.map(Self::Secure).ok_or_else(|| {
+                "expected a host and a port, such as https://gateway.example.com:8081".to_owned()
+            });
+        }
         match text.parse() {
             Ok(address) => Ok(Self::Address(address)),
             Err(_) if text.contains('/') => Ok(Self::Socket(text.into())),
@@ -97,6 +116,7 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),
+            Self::Secure(authority) => write!(f, "https://{authority}"),
             Self::Socket(path) => path.display().fmt(f),
         }
     }
@@ -218,6 +238,7 @@ pub(super) async fn ask(
     // The listener knows IP addresses and `localhost` as its own names.
     let host = match &admin {
         Endpoint::Address(address) => address.to_string(),
+        Endpoint::Secure(authority) => authority.to_string(),
         Endpoint::Socket(_) => "localhost".to_owned(),
     };
     let target = format!("{path}?{}", query.join("&"));
@@ -236,8 +257,10 @@ pub(super) async fn ask(
         request.headers_mut().insert(NEW_AUTHORIZATION, token);
     }
     // The limit includes connecting, which may hang if a firewall drops packets.
-    let answered = timeout(patience, exchange(&admin, request)).await;
-    let (status, body) = answered
+    // A wrong file of certificates is reported like a gateway that cannot be reached.
+    let asked = exchange(&admin, listener.ca_file.as_deref(), request);
+    let (status, body) = timeout(patience, asked)
+        .await
         .map_err(|_| format!("{admin} does not answer"))?
         .map_err(|why| {
             format!("cannot ask the gateway at {admin}: {why}; is it running, is this --admin?")
@@ -261,10 +284,23 @@ pub(super) async fn ask(
 /// Connects and makes the request. Returns the status and the body.
 async fn exchange(
     admin: &Endpoint,
+    ca_file: Option<&Path>,
     request: Request<Empty<Bytes>>,
 ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error>> {
     match admin {
         Endpoint::Address(address) => over(TcpStream::connect(address).await?, request).await,
+        Endpoint::Secure(authority) => {
+            // The same trust as towards the API: the public authorities, and those of the file.
+            // Certificates are always verified; a token must not go to anybody else.
+            let settings = upstream::client_tls(ca_file)?;
+            // Brackets belong to an IPv6 address in a URL alone (RFC 3986, section 3.2.2).
+            let host = authority.host().trim_matches(['[', ']']);
+            let name = ServerName::try_from(host.to_owned())?;
+            let port = authority.port_u16().unwrap_or_default();
+            let stream = TcpStream::connect((host, port)).await?;
+            let stream = TlsConnector::from(settings).connect(name, stream).await?;
+            over(stream, request).await
+        }
         #[cfg(unix)]
         Endpoint::Socket(path) => over(tokio::net::UnixStream::connect(path).await?, request).await,
         #[cfg(not(unix))]

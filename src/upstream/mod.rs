@@ -43,4 +43,4 @@ pub use outcome::{NotSent, UNREADABLE, Unknown};
 pub use proxy::{ProxyRules, ProxyVariables};
 pub use spec::{ClientSpec, Destination};
 pub use start::StartError;
-pub use tls::check_ca_file;
+pub use tls::{check_ca_file, client_tls};

@@ -46,6 +46,14 @@ pub(super) fn client_config(
     Ok(Arc::new(config))
 }
 
+/// Returns the TLS settings of a connection to something else than the API, with HTTP/1.1.
+///
+/// # Errors
+/// If the file of further roots is not usable.
+pub fn client_tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, StartError> {
+    client_config(ca_file, Offer::Http1)
+}
+
 /// Checks that a file of certificates is usable.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use rustls::ClientConfig;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::io::AsyncReadExt;
@@ -226,4 +226,93 @@ fn check_names_file_line_key_and_remedy() {
     write(at, &authority.pair(2090));
     let said = check(at, &format!("{open}{TLS}")).stdout;
     assert!(!String::from_utf8_lossy(&said).contains("warning: listen"));
+}
+
+/// The admin listener speaks TLS as well, and so does the command line.
+#[tokio::test]
+async fn operators_speak_tls() {
+    let authority = Authority::new();
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path().to_owned();
+    write(&at, &authority.pair(2090));
+    fs::write(at.join("ca.crt"), &authority.certificate).unwrap();
+    let (proxy, admin, api) = (free(), free(), free());
+    let configuration = format!(
+        "listen = '{proxy}'\n[admin]\nlisten = '{admin}'\n[admin.tls]\n\
+         certificate_file = 'tls.crt'\nkey_file = 'tls.key'\n"
+    );
+    fs::write(at.join("gateway.toml"), configuration).unwrap();
+    let program = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_segment-gateway"));
+        command.args(arguments).current_dir(&at);
+        command
+    };
+    let api = api.to_string();
+    let serve = [
+        "serve",
+        "--config",
+        "gateway.toml",
+        "--sandbox",
+        "--sandbox-listen",
+        &api,
+    ];
+    let mut running = program(&serve).stderr(Stdio::null()).spawn().unwrap();
+    let client = authority.client(None);
+    let livez = async || {
+        let get = request(Method::GET, "/livez", "", "");
+        let is_open = tokio::net::TcpStream::connect(admin).await.is_ok();
+        is_open && try_ask_secure(admin, &client, get).await.is_some()
+    };
+    eventually("it listens", livez).await;
+    let plain = exchange(admin, b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    let log = |admin: &str, more: &[&str]| {
+        let arguments = [&["log", "--admin", admin], more].concat();
+        let output = program(&arguments).output().unwrap();
+        let said = [&output.stdout[..], &output.stderr[..]].concat();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    };
+    let by_name = log(
+        &format!("https://localhost:{}", admin.port()),
+        &["--ca-file", "ca.crt"],
+    );
+    let by_address = log(&format!("https://{admin}"), &["--ca-file", "ca.crt"]);
+    let distrusted = log(&format!("https://{admin}"), &[]);
+    let without_port = log("https://localhost", &[]);
+    let curl = Command::new("curl")
+        .args([
+            "-sS",
+            "--noproxy",
+            "*",
+            "--max-time",
+            "20",
+            "--cacert",
+            "ca.crt",
+        ])
+        .arg(format!("https://{admin}/livez"))
+        .current_dir(&at)
+        .output();
+    let _ = running.kill();
+    let _ = running.wait();
+    assert!(plain.starts_with("HTTP/1.1 400 "), "{plain}");
+    assert!(by_name.0 && by_name.1.contains("info"), "{by_name:?}");
+    assert!(by_address.0, "{by_address:?}");
+    assert!(
+        !distrusted.0 && distrusted.1.contains("certificate"),
+        "{distrusted:?}"
+    );
+    assert!(
+        !without_port.0 && without_port.1.contains("a host and a port"),
+        "{without_port:?}"
+    );
+    match curl {
+        Ok(output) => assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "live\n",
+            "{output:?}"
+        ),
+        Err(error) => eprintln!("skipped: there is no curl ({error})"),
+    }
 }
