@@ -35,8 +35,10 @@ pub(super) struct Facts<'a> {
     pub(super) broken: bool,
     /// Tasks that panicked since the start.
     pub(super) panics: usize,
-    /// Credentials and operations whose deferred writes are paused.
+    /// Credentials and operations whose deferred writes an operator paused.
     pub(super) paused: usize,
+    /// Credentials whose deferred writes wait because the API rejects them.
+    pub(super) rejected_credentials: usize,
     /// What was counted in the last minute.
     pub(super) minute: &'a Recent,
     /// The most frequent rejection of late, by operation, type and number.
@@ -94,18 +96,38 @@ pub(super) fn findings(facts: &Facts<'_>) -> Vec<Finding> {
     found.extend(facts.journal.map(journal));
     found.extend(rejected(facts));
     found.extend(queued(facts));
+    // Two kinds of pause, because the remedies differ: writes of a token that the API rejects would
+    // be paused again at once if somebody resumed them.
+    if facts.rejected_credentials > 0 {
+        found.push(Finding {
+            severity: Severity::Warning,
+            cause: Cause::Operator,
+            message: format!(
+                "The deferred writes of {} wait: the API answers 401.",
+                plural(facts.rejected_credentials as u64, "token", "tokens")
+            ),
+            action: "Give them a new token: segment-gateway writes rebind. /writes names the old one.",
+            runbook: Some("SegmentGatewayDurablePaused"),
+        });
+    }
     if facts.paused > 0 {
         found.push(Finding {
             severity: Severity::Warning,
             cause: Cause::Operator,
             message: format!(
                 "The deferred writes of {} are paused.",
-                plural(facts.paused as u64, "token or operation", "tokens or operations")
+                plural(
+                    facts.paused as u64,
+                    "token or operation",
+                    "tokens or operations"
+                )
             ),
-            action: "Resume them below. If the API rejects the token, rebind them: segment-gateway writes rebind.",
+            action: "Resume them when the reason is gone: segment-gateway writes resume.",
             runbook: Some("SegmentGatewayDurablePaused"),
         });
     }
+    // Shown until the next restart: a task that is gone does not come back by itself, and what it
+    // was to do may wait for ever.
     if facts.panics > 0 {
         found.push(Finding {
             severity: Severity::Warning,
@@ -242,8 +264,8 @@ fn journal(kind: &'static str) -> Finding {
     }
 }
 
-/// Returns what the gateway rejects. The cause is that of the most frequent rejection in 15
-/// minutes, because a minute may have too few to say.
+/// Returns what the gateway rejects. The cause is that of the rejection that was the most
+/// frequent in 15 minutes, among those that still occur.
 fn rejected(facts: &Facts<'_>) -> Option<Finding> {
     let (requests, rejected) = (facts.minute.requests(), facts.minute.rejected());
     // Without a group the rejections are older than what is kept of them.
@@ -337,6 +359,7 @@ mod tests {
             broken: false,
             panics: 0,
             paused: 0,
+            rejected_credentials: 0,
             minute: &well,
             rejection: None,
             journal: None,
@@ -466,6 +489,7 @@ mod tests {
             broken: true,
             panics: 1,
             paused: 2,
+            rejected_credentials: 1,
             journal: Some("gateway-journal-full"),
             ..base
         };
@@ -475,6 +499,7 @@ mod tests {
                 "Critical Gateway Not ready. stopping: no",
                 "Critical Api The API does not",
                 "Warning Operator The disk takes no",
+                "Warning Operator The deferred writes of",
                 "Warning Operator The deferred writes of",
                 "Warning Gateway 1 task has panicked",
             ]

@@ -111,20 +111,23 @@ impl Admin {
         let minute = self.past.lock().recent(now, MINUTE);
         // With a filter the first one shown may not be the worst of all.
         let worst = overview.shown().first().filter(|_| filter.is_none());
-        let rejection = refusals.first().map(|(group, count)| {
+        // Kept for longer, but a finding is about now.
+        let mut of_late = refusals.iter().filter(|(group, _)| group.age(now) < MINUTE);
+        let is_journal = |(group, _): &&(RefusalGroup, u32)| {
+            let kinds = ["gateway-journal-full", "gateway-journal-broken"];
+            kinds.contains(&group.latest.kind)
+        };
+        let journal = of_late.clone().find(is_journal);
+        let rejection = of_late.next().map(|(group, count)| {
             let latest = &group.latest;
             (latest.operation.as_ref(), latest.kind, *count)
         });
-        let is_journal = |(group, _): &&(RefusalGroup, u32)| {
-            let kinds = ["gateway-journal-full", "gateway-journal-broken"];
-            kinds.contains(&group.latest.kind) && group.age(now) < MINUTE
-        };
-        let journal = refusals.iter().find(is_journal);
         let found = findings(&Facts {
             not_ready: &not_ready,
             broken: levels.broken,
             panics: levels.panics,
-            paused: levels.durable.paused,
+            paused: levels.durable.paused - levels.durable.rejected,
+            rejected_credentials: levels.durable.rejected,
             minute: &minute,
             rejection,
             journal: journal.map(|(group, _)| group.latest.kind),

@@ -67,6 +67,8 @@ pub struct DurableGauge {
     pub dispatched: usize,
     /// Paused credentials and operations.
     pub paused: usize,
+    /// The credentials among them that are paused because the API rejects them.
+    pub rejected: usize,
     /// Bytes of all their requests.
     pub bytes: usize,
     /// Seconds since the oldest of them was accepted.

@@ -13,7 +13,7 @@ use crate::metrics::DurableGauge;
 use crate::write::durable::checks::{self, Checks};
 use crate::write::durable::pending::PendingWrite;
 use crate::write::durable::retention::{Ended as EndedBefore, Retention};
-use crate::write::durable::scheduler::Scheduler;
+use crate::write::durable::scheduler::{Pause, Scheduler};
 use crate::write::durable::stage::Stage;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -135,10 +135,14 @@ impl Durable {
         let (all, bytes) = (registry.by_id.len(), registry.bytes);
         let first = registry.by_id.values().map(|pending| pending.since).min();
         drop(registry);
+        let scheduler = self.shared.scheduler.lock();
+        let is_rejected = |(pause, _): &(&Pause, _)| matches!(pause, Pause::Refused(_));
+        let rejected = scheduler.paused().filter(is_rejected).count();
         DurableGauge {
             queued: all - dispatched,
             dispatched,
-            paused: self.shared.scheduler.lock().paused().count(),
+            paused: scheduler.paused().count(),
+            rejected,
             bytes,
             oldest: first.map_or(0.0, |since| {
                 now.duration_since(since).unwrap_or_default().as_secs_f64()
