@@ -26,18 +26,28 @@ pub(super) fn reload_signals() -> mpsc::Receiver<()> {
     reloads
 }
 
+/// Returns a future that ends at SIGTERM or SIGINT, for a program that serves. A second one is
+/// logged and ends the process at once.
+pub(super) fn stop_signal(log: Arc<LogHandle>) -> impl Future<Output = ()> + Send {
+    first_of_two(move || {
+        tracing::warn!("second signal: stopping immediately");
+        log.flush();
+    })
+}
+
 /// Returns a future that ends at SIGTERM or SIGINT. Signals are handled from the call on, not only
 /// once the future is polled: until then a signal would end the process without a drain. A second
-/// one ends the process at once.
-pub(super) fn stop_signal(log: Arc<LogHandle>) -> impl Future<Output = ()> + Send {
+/// one calls `last` and ends the process at once.
+pub(super) fn first_of_two(
+    last: impl FnOnce() + Send + 'static,
+) -> impl Future<Output = ()> + Send {
     let (stop, stopped) = oneshot::channel();
     let mut signals = StopSignals::new();
     tasks::detached(async move {
         signals.recv().await;
         let _ = stop.send(());
         signals.recv().await;
-        tracing::warn!("second signal: stopping immediately");
-        log.flush();
+        last();
         std::process::exit(1);
     });
     async move {
