@@ -102,18 +102,20 @@ fn completions(shell: Shell) {
     say(String::from_utf8_lossy(&text).trim_end());
 }
 
-/// Prints one page: the program's, and behind it that of each command.
+/// Prints one page: the program's, and behind it that of each command and of each of its own.
 fn manual() -> Result<(), Failure> {
     let mut text = Vec::new();
     let mut program = Cli::command();
     program.build();
-    let commands = program.get_subcommands();
-    let commands = commands.filter(|command| command.get_name() != "help");
-    for command in std::iter::once(&program).chain(commands) {
-        let page = clap_mangen::Man::new(command.clone());
-        page.render(&mut text)
-            .map_err(|error| format!("cannot write the manual page: {error}"))?;
-    }
+    pages(&program, &mut text).map_err(|error| format!("cannot write the manual page: {error}"))?;
     say(String::from_utf8_lossy(&text).trim_end());
     Ok(())
+}
+
+/// Writes the page of a command, and those of the commands below it.
+fn pages(command: &clap::Command, text: &mut Vec<u8>) -> std::io::Result<()> {
+    clap_mangen::Man::new(command.clone()).render(text)?;
+    let below = command.get_subcommands();
+    let mut below = below.filter(|command| command.get_name() != "help");
+    below.try_for_each(|command| pages(command, text))
 }
