@@ -31,7 +31,8 @@
 //!   the variables that begin with `OTEL_`), only `error.rs` knows the status codes of the
 //!   gateway's own errors, only [`metrics`] the names of metrics.
 //! - Nothing but `attempt/send.rs` sends anything to the API, and each attempt has a permit of its
-//!   own; but in shadow mode, in which what callers send has none, and in the command `doctor`.
+//!   own; but in shadow mode, in which what callers send has none, and in the command `doctor`. The
+//!   command `import` sends to a gateway, over connections of the same kind.
 
 #![cfg_attr(
     test,

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Creates an empty file with mode 0600, opened for reading and writing. A file that had the name
 /// is removed.
@@ -21,18 +21,33 @@ pub fn create(path: &Path) -> io::Result<File> {
 /// Replaces the file of this name by one of mode 0600 with this content, synced. A kill leaves the
 /// old file or the whole new one.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut name = OsString::from(path);
-    name.push(".new");
-    let new = Path::new(&name);
-    let written = create(new).and_then(|mut file| {
+    let new = new_name(path);
+    let written = create(&new).and_then(|mut file| {
         file.write_all(content)?;
         file.sync_all()?;
-        std::fs::rename(new, path)
+        std::fs::rename(&new, path)
     });
     if written.is_err() {
-        let _ = remove(new);
+        let _ = remove(&new);
     }
     written
+}
+
+/// Checks that [`replace`] can make a file of this name now. Nothing is left behind.
+pub fn check(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let new = new_name(path);
+    create(&new)?;
+    remove(&new)
+}
+
+/// Returns the name of a file until it is whole.
+fn new_name(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".new");
+    name.into()
 }
 
 /// Removes a file, if there is one.

@@ -8,6 +8,7 @@ mod cache;
 mod check;
 mod credential;
 mod doctor;
+mod import;
 mod journal;
 mod log;
 mod output;
@@ -53,6 +54,10 @@ enum Command {
     Sandbox(sandbox::SandboxCommand),
     /// Manage the durable writes of a running gateway.
     Writes(writes::WritesCommand),
+    /// Bring invites or group members from a CSV file in, as deferred writes of a running gateway.
+    /// Safe to run again. Exit status: 0 all rows succeeded, 1 some did not, 2 the file or the
+    /// command line has a mistake, and nothing was sent.
+    Import(import::ImportCommand),
     /// Inspect and purge the cache of a running gateway.
     Cache(cache::CacheCommand),
     /// Manage the journal of durable writes while no gateway runs.
@@ -79,6 +84,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Routes(command) => routes::run(&command),
         Command::Sandbox(command) => sandbox::run(&command),
         Command::Writes(command) => admin::run(writes::act(&command)),
+        Command::Import(command) => import::run(&command),
         Command::Cache(command) => admin::run(cache::act(&command)),
         Command::Journal(command) => journal::run(&command),
         Command::Credential(command) => credential::run(&command),

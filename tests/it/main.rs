@@ -36,6 +36,7 @@ mod durable;
 mod fast_path;
 mod finding_out;
 mod full;
+mod import;
 mod intercepted;
 mod live;
 mod memory;

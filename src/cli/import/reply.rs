@@ -1,0 +1,192 @@
+//! Pure. A reply of the gateway, and the parts of it that an import needs.
+//!
+//! Whatever a server sends is a reply: what cannot be read is absent, and judged as that.
+
+use crate::journal::WriteId;
+use http::HeaderMap;
+use http::header::{LOCATION, RETRY_AFTER};
+use serde_json::Value;
+use std::time::Duration;
+
+/// The most characters of a message that are kept.
+const LONGEST_MESSAGE: usize = 300;
+
+/// The path of the writes of a token.
+pub(super) const WRITES: &str = "/_gateway/writes";
+
+/// The parts of a reply that matter here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct GatewayReply {
+    pub(super) status: u16,
+    /// `Preference-Applied` names `respond-async`.
+    pub(super) is_deferred: bool,
+    /// An earlier request under the same key got this reply.
+    pub(super) is_replayed: bool,
+    /// The gateway only reports what it would do.
+    pub(super) is_shadowed: bool,
+    /// The write that `Location` names.
+    pub(super) write: Option<WriteId>,
+    /// When to come back.
+    pub(super) retry_after: Option<Duration>,
+    /// The body, as JSON or else as text.
+    pub(super) body: Value,
+}
+
+impl GatewayReply {
+    /// Takes the parts of a reply.
+    pub(super) fn new(status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let location = text(LOCATION.as_str()).unwrap_or_default();
+        let id = location.rsplit_once('/').map_or(location, |(_, id)| id);
+        let applied = text("preference-applied").unwrap_or_default();
+        let retry_after = text(RETRY_AFTER.as_str()).and_then(|seconds| seconds.parse().ok());
+        let as_text = || Value::from(String::from_utf8_lossy(body));
+        let body = match body {
+            [] => Value::Null,
+            body => serde_json::from_slice(body).unwrap_or_else(|_| as_text()),
+        };
+        Self {
+            status,
+            is_deferred: applied.contains("respond-async"),
+            is_replayed: text("idempotency-replayed") == Some("true"),
+            is_shadowed: headers.contains_key("x-gateway-shadow"),
+            write: id.parse().ok(),
+            retry_after: retry_after.map(Duration::from_secs),
+            body,
+        }
+    }
+
+    /// Returns the error in the body.
+    pub(super) fn error(&self) -> ErrorText {
+        ErrorText::of(&self.body)
+    }
+
+    /// Returns the reply in a few words, for a message.
+    pub(super) fn in_words(&self) -> String {
+        let ErrorText { kind, message } = self.error();
+        let parts = [self.status.to_string(), kind, message];
+        let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        parts.join(" ")
+    }
+
+    /// Returns whether this is the list of a token's writes, which only a gateway has.
+    pub(super) fn is_list(&self) -> bool {
+        self.status == 200 && self.body["data"]["writes"].is_array()
+    }
+}
+
+/// The reason for which there is no reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NoReply {
+    /// Whether the gateway may have got the request.
+    pub(super) may_have_arrived: bool,
+    /// What happened, as the end of a sentence about the gateway.
+    pub(super) why: String,
+}
+
+/// The type and the message of an error.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ErrorText {
+    pub(super) kind: String,
+    pub(super) message: String,
+}
+
+impl ErrorText {
+    /// Returns the first error of a body in the API's envelope, or else the beginning of the body.
+    pub(super) fn of(body: &Value) -> Self {
+        let first = &body["errors"][0];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let message = match (first, body) {
+            (Value::Null, Value::Null) => String::new(),
+            (Value::Null, Value::String(text)) => text.clone(),
+            (Value::Null, other) => other.to_string(),
+            (first, _) => text(&first["message"]),
+        };
+        Self {
+            kind: text(&first["type"]),
+            message: one_line(&message),
+        }
+    }
+}
+
+/// Returns a text as one line of bounded length.
+fn one_line(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    let mut line = words.join(" ");
+    if let Some((end, _)) = line.char_indices().nth(LONGEST_MESSAGE) {
+        line.truncate(end);
+        line.push('…');
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use serde_json::json;
+
+    const ID: &str = "0192f0c1-2a3b-7c4d-8e5f-012345678901";
+
+    fn reply(status: u16, fields: &[(&'static str, &str)], kind: &str) -> GatewayReply {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.insert(*name, HeaderValue::from_str(value).unwrap());
+        }
+        let body = match kind {
+            "" => json!({ "data": {} }),
+            kind => json!({ "errors": [{ "type": kind, "message": "why" }] }),
+        };
+        GatewayReply::new(status, &headers, body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn the_parts_of_a_reply_are_found() {
+        let path = format!("/_gateway/writes/{ID}");
+        let fields = [
+            ("location", &*path),
+            ("preference-applied", "respond-async"),
+            ("retry-after", "7"),
+        ];
+        let found = reply(202, &fields, "");
+        assert!(found.is_deferred && !found.is_replayed && !found.is_shadowed);
+        assert_eq!(found.write, ID.parse().ok());
+        assert_eq!(found.retry_after, Some(Duration::from_secs(7)));
+        let bare = GatewayReply::new(503, &HeaderMap::new(), b"<html>no\nroom</html>");
+        assert_eq!(bare.in_words(), "503 <html>no room</html>");
+        assert_eq!(
+            GatewayReply::new(200, &HeaderMap::new(), b"").in_words(),
+            "200"
+        );
+        let date = reply(
+            503,
+            &[("retry-after", "Mon, 30 Nov 2026 10:00:00 GMT")],
+            "x",
+        );
+        assert_eq!(date.retry_after, None);
+        assert_eq!(date.in_words(), "503 x why");
+    }
+
+    #[test]
+    fn only_a_gateway_lists_writes() {
+        let of = |status, body: Value| {
+            GatewayReply::new(status, &HeaderMap::new(), body.to_string().as_bytes()).is_list()
+        };
+        assert!(of(
+            200,
+            json!({ "data": { "writes": [], "pagination": { "next": null } } })
+        ));
+        assert!(!of(404, json!({ "errors": [{ "type": "NotFound" }] })));
+        assert!(!of(200, json!({ "data": {} })));
+        assert!(!of(200, json!([])));
+    }
+
+    #[test]
+    fn a_message_is_one_short_line() {
+        assert_eq!(one_line(" a\r\n\tb\u{1b}[0m "), "a b [0m");
+        let long = one_line(&"é".repeat(LONGEST_MESSAGE + 1));
+        assert_eq!(long.chars().count(), LONGEST_MESSAGE + 1);
+        assert!(long.ends_with('…'));
+    }
+}
