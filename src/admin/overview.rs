@@ -173,8 +173,8 @@ fn sums(accounts: &[AccountState]) -> Value {
         "closed": total(|account| u64::from(account.closed_for.is_some())),
         "starting": total(|account| u64::from(account.starting)),
         "used": total(|account| u64::from(account.occupied)),
-        "underWay": total(|account| u64::from(account.in_flight)),
-        "waiting": total(|account| account.waiting as u64),
+        "inFlight": total(|account| u64::from(account.in_flight)),
+        "queued": total(|account| account.waiting as u64),
         "oldestWaitSeconds": oldest.map(|wait| wait.as_secs_f64()),
     })
 }
@@ -188,10 +188,10 @@ fn document(account: &AccountState, names: &CredentialNames) -> Value {
         "limit": account.rate.limit,
         "windowSeconds": account.rate.window.as_secs_f64(),
         "used": account.occupied,
-        "underWay": account.in_flight,
-        "waiting": account.waiting,
+        "inFlight": account.in_flight,
+        "queued": account.waiting,
         "oldestWaitSeconds": account.oldest.map(|wait| wait.as_secs_f64()),
-        "nextFreeSeconds": account.next_free.as_secs_f64(),
+        "nextSlotSeconds": account.next_free.as_secs_f64(),
         "closedSeconds": account.closed_for.map(|left| left.as_secs_f64()),
         "leftToOthers": account.left_to_others,
         "starting": account.starting,
@@ -233,7 +233,7 @@ mod tests {
             let sums = overview.sums();
             assert_eq!(sums["budgets"], 6);
             assert_eq!(sums["notShown"], 6_usize.saturating_sub(most));
-            assert_eq!((&sums["closed"], &sums["waiting"]), (&json!(1), &json!(3)));
+            assert_eq!((&sums["closed"], &sums["queued"]), (&json!(1), &json!(3)));
             assert_eq!(sums["used"], 27);
             assert_eq!(sums["oldestWaitSeconds"], 2.0);
         }

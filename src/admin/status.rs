@@ -11,7 +11,7 @@ use super::writes::{parameters, refused};
 use super::{Admin, document};
 use crate::credential::CredentialNames;
 use crate::exchange::body::OuterBody;
-use crate::gateway::recent::RefusalGroup;
+use crate::gateway::recent::RejectionGroup;
 use crate::limit::budgets::AccountState;
 use crate::metrics::Levels;
 use crate::version::{COMMIT, VERSION};
@@ -106,19 +106,21 @@ impl Admin {
         let levels = self.levels(&accounts);
         let names = &self.gateway.router().settings.get().names;
         let overview = Overview::of(accounts, MOST_SHOWN, filter, names);
-        let refusals = self.gateway.recent_refusals().lock().groups(now);
+        let rejections = self.gateway.recent_rejections().lock().groups(now);
         let not_ready = self.not_ready();
         let minute = self.past.lock().recent(now, MINUTE);
         // With a filter the first one shown may not be the worst of all.
         let worst = overview.shown().first().filter(|_| filter.is_none());
         // Kept for longer, but a finding is about now.
-        let mut of_late = refusals.iter().filter(|(group, _)| group.age(now) < MINUTE);
-        let is_journal = |(group, _): &&(RefusalGroup, u32)| {
+        let mut of_late = rejections
+            .iter()
+            .filter(|(group, _)| group.age(now) < MINUTE);
+        let is_journal = |(group, _): &&(RejectionGroup, u32)| {
             let kinds = ["gateway-journal-full", "gateway-journal-broken"];
             kinds.contains(&group.latest.kind)
         };
         let journal = of_late.clone().find(is_journal);
-        let rejection = of_late.next().map(|(group, count)| {
+        let frequent = of_late.next().map(|(group, count)| {
             let latest = &group.latest;
             (latest.operation.as_ref(), latest.kind, *count)
         });
@@ -129,14 +131,14 @@ impl Admin {
             paused: levels.durable.paused - levels.durable.rejected,
             rejected_credentials: levels.durable.rejected,
             minute: &minute,
-            rejection,
+            rejection: frequent,
             journal: journal.map(|(group, _)| group.latest.kind),
             worst,
         });
         let found: Vec<Value> = found.iter().map(|finding| finding.document()).collect();
-        let refusals: Vec<Value> = refusals
+        let rejections: Vec<Value> = rejections
             .iter()
-            .map(|(group, count)| refusal(group, *count, now, names))
+            .map(|(group, count)| rejection(group, *count, now, names))
             .collect();
         let status = json!({
             "version": VERSION,
@@ -149,8 +151,8 @@ impl Admin {
             "upstream": self.upstream.as_ref(),
             "ledger": levels.ledger,
             "writesWaitForTheApi": levels.broken,
-            "waiting": levels.waiting,
-            "tasksUnderWay": levels.tasks,
+            "queued": levels.waiting,
+            "tasksInFlight": levels.tasks,
             "tasksPanicked": levels.panics,
             "callersTracked": levels.callers,
             "durableWrites": {
@@ -164,10 +166,10 @@ impl Admin {
                 "entries": levels.cache_entries,
                 "bytes": levels.cache_bytes,
                 "evictions": levels.cache_evictions,
-                "fetchesUnderWay": levels.fetches,
+                "fetchesInFlight": levels.fetches,
                 "marks": levels.marks,
             },
-            "recentRefusals": refusals,
+            "recentRejections": rejections,
             "queue": overview.queue(),
             "budgetSums": overview.sums(),
             "budgets": overview.budgets(names),
@@ -177,7 +179,7 @@ impl Admin {
 }
 
 /// Returns a group of rejections, with what to do about it.
-fn refusal(group: &RefusalGroup, count: u32, now: Instant, names: &CredentialNames) -> Value {
+fn rejection(group: &RejectionGroup, count: u32, now: Instant, names: &CredentialNames) -> Value {
     let latest = &group.latest;
     let (cause, action) = advice(latest.kind);
     let credential = latest.credential.map(|credential| credential.to_string());

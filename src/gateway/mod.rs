@@ -33,7 +33,7 @@ use crate::tasks::Tasks;
 use crate::trace::Tracer;
 use crate::write::Writes;
 use parking_lot::Mutex;
-use recent::RecentRefusals;
+use recent::RecentRejections;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -57,7 +57,7 @@ pub struct Gateway {
     /// The memory for request bodies.
     bodies: Share,
     /// The requests that the gateway rejected most recently.
-    recent: Mutex<RecentRefusals>,
+    recent: Mutex<RecentRejections>,
     /// Whether the gateway is stopping and accepts no new work.
     draining: Arc<AtomicBool>,
     /// Whether debug logging is on, as for the layers' lines about every request.
@@ -165,7 +165,7 @@ impl Gateway {
     }
 
     /// Returns the requests that the gateway rejected most recently.
-    pub fn recent_refusals(&self) -> &Mutex<RecentRefusals> {
+    pub fn recent_rejections(&self) -> &Mutex<RecentRejections> {
         &self.recent
     }
 }

@@ -18,7 +18,7 @@ const MINUTES: u64 = 15;
 
 /// A rejected request.
 #[derive(Clone, Debug)]
-pub struct RecentRefusal {
+pub struct RecentRejection {
     /// The instant of the response.
     pub at: Instant,
     /// The operation, or `none` if it was not known.
@@ -35,9 +35,9 @@ pub struct RecentRefusal {
 
 /// Rejections of one operation, kind and status.
 #[derive(Clone, Debug)]
-pub struct RefusalGroup {
+pub struct RejectionGroup {
     /// The latest of them.
-    pub latest: RecentRefusal,
+    pub latest: RecentRejection,
     /// The number of them in each minute, by the minute modulo [`MINUTES`].
     counts: [u32; MINUTES as usize],
     /// The minute of the latest one, counted from the first rejection of all.
@@ -46,35 +46,39 @@ pub struct RefusalGroup {
 
 /// The recent rejections.
 #[derive(Debug, Default)]
-pub struct RecentRefusals {
+pub struct RecentRejections {
     /// The instant of the first rejection, from which minutes are counted.
     start: Option<Instant>,
-    groups: HashMap<(Arc<str>, &'static str, StatusCode), RefusalGroup>,
+    groups: HashMap<(Arc<str>, &'static str, StatusCode), RejectionGroup>,
 }
 
-impl RecentRefusals {
+impl RecentRejections {
     /// Counts a rejection, and drops the group that is oldest if there are too many.
-    pub fn note(&mut self, refusal: RecentRefusal) {
-        let minute = self.minute(refusal.at);
-        let key = (refusal.operation.clone(), refusal.kind, refusal.status);
+    pub fn note(&mut self, rejection: RecentRejection) {
+        let minute = self.minute(rejection.at);
+        let key = (
+            rejection.operation.clone(),
+            rejection.kind,
+            rejection.status,
+        );
         if self.groups.len() >= MOST && !self.groups.contains_key(&key) {
             let oldest = self.groups.iter().min_by_key(|(_, group)| group.latest.at);
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
                 self.groups.remove(&oldest);
             }
         }
-        let group = self.groups.entry(key).or_insert_with(|| RefusalGroup {
-            latest: refusal.clone(),
+        let group = self.groups.entry(key).or_insert_with(|| RejectionGroup {
+            latest: rejection.clone(),
             counts: [0; MINUTES as usize],
             minute,
         });
         group.count(minute);
-        group.latest = refusal;
+        group.latest = rejection;
     }
 
     /// Returns the groups of the last 15 minutes with the number of rejections in them, the one
     /// with most first.
-    pub fn groups(&mut self, now: Instant) -> Vec<(RefusalGroup, u32)> {
+    pub fn groups(&mut self, now: Instant) -> Vec<(RejectionGroup, u32)> {
         let minute = self.minute(now);
         self.groups
             .retain(|_, group| group.since(minute, MINUTES) > 0);
@@ -98,7 +102,7 @@ impl RecentRefusals {
     }
 }
 
-impl RefusalGroup {
+impl RejectionGroup {
     /// Counts one more in this minute, and forgets the minutes that are over.
     fn count(&mut self, minute: u64) {
         for over in (self.minute + 1..=minute).take(MINUTES as usize) {
@@ -134,8 +138,8 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
 
-    fn refusal(at: Instant, operation: &str) -> RecentRefusal {
-        RecentRefusal {
+    fn rejection(at: Instant, operation: &str) -> RecentRejection {
+        RecentRejection {
             at,
             operation: operation.into(),
             kind: "gateway-queue-wait",
@@ -145,7 +149,7 @@ mod tests {
         }
     }
 
-    fn shown(recent: &mut RecentRefusals, now: Instant) -> Vec<(String, u32)> {
+    fn shown(recent: &mut RecentRejections, now: Instant) -> Vec<(String, u32)> {
         let groups = recent.groups(now).into_iter();
         groups
             .map(|(group, count)| (group.latest.operation.to_string(), count))
@@ -156,7 +160,7 @@ mod tests {
     fn alike_ones_are_counted_together_and_forgotten_after_15_minutes() {
         let start = Clock::system().now();
         let at = |minute: u64| start + Duration::from_secs(60 * minute);
-        let mut recent = RecentRefusals::default();
+        let mut recent = RecentRejections::default();
         for (minute, operation) in [
             (0, "a"),
             (0, "a"),
@@ -165,7 +169,7 @@ mod tests {
             (14, "b"),
             (14, "b"),
         ] {
-            recent.note(refusal(at(minute), operation));
+            recent.note(rejection(at(minute), operation));
         }
         let of = |name: &str, count| (name.to_owned(), count);
         let by_name = [of("a", 3), of("b", 3)];
@@ -173,9 +177,9 @@ mod tests {
         assert_eq!(shown(&mut recent, at(15)), [of("b", 3), of("a", 1)]);
         assert_eq!(shown(&mut recent, at(20)), [of("b", 2), of("a", 1)]);
         // The same places of the ring, a round later.
-        recent.note(refusal(at(29), "a"));
+        recent.note(rejection(at(29), "a"));
         assert_eq!(shown(&mut recent, at(29)), [of("a", 1)]);
-        recent.note(refusal(at(300), "a"));
+        recent.note(rejection(at(300), "a"));
         assert_eq!(shown(&mut recent, at(314)), [of("a", 1)]);
         assert_eq!(shown(&mut recent, at(315)), []);
     }
@@ -183,11 +187,11 @@ mod tests {
     #[test]
     fn groups_are_bounded_and_the_oldest_goes() {
         let start = Clock::system().now();
-        let mut recent = RecentRefusals::default();
+        let mut recent = RecentRejections::default();
         for n in 0..1_000 {
             let at = start + Duration::from_millis(n);
-            recent.note(refusal(at, &n.to_string()));
-            recent.note(refusal(at, "often"));
+            recent.note(rejection(at, &n.to_string()));
+            recent.note(rejection(at, "often"));
         }
         let groups = shown(&mut recent, start + Duration::from_secs(1));
         assert_eq!(groups.len(), MOST);

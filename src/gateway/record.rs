@@ -19,7 +19,7 @@ use crate::exchange::source::RequestSource;
 use crate::exchange::timing::Timing;
 use crate::gateway::Gateway;
 use crate::gateway::headers::{show_budget, show_cache, show_timing};
-use crate::gateway::recent::RecentRefusal;
+use crate::gateway::recent::RecentRejection;
 use crate::gateway::report::RequestReport;
 use crate::limit::turns::Caller;
 use crate::metrics::{Origin, Outcome};
@@ -187,7 +187,7 @@ impl RequestRecord {
         }
         if let Some(kind) = reply.error {
             metrics.rejected(name, kind);
-            self.note_refusal(kind, reply.response.status());
+            self.note_rejection(kind, reply.response.status());
             if status == 429 {
                 metrics.throttled(name, Origin::Gateway);
             }
@@ -196,9 +196,9 @@ impl RequestRecord {
 
     /// Notes a rejection for the status page, which has room for a few. It must contain nothing
     /// that a caller chose.
-    fn note_refusal(&self, kind: &'static str, status: StatusCode) {
+    fn note_rejection(&self, kind: &'static str, status: StatusCode) {
         let known = self.known.as_ref();
-        self.gateway.recent.lock().note(RecentRefusal {
+        self.gateway.recent.lock().note(RecentRejection {
             at: self.gateway.clock.now(),
             operation: known.map_or_else(|| "none".into(), |known| known.operation.name.clone()),
             kind,

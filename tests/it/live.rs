@@ -114,7 +114,7 @@ async fn the_stream_tells_what_the_metrics_tell_once_a_second() {
             serde_json::from_value(first["counts"][counts].clone()).unwrap();
         assert_eq!(told, counted(&shown, metric, label), "{counts}");
     }
-    let recent = first["recentRefusals"].as_array().unwrap();
+    let recent = first["recentRejections"].as_array().unwrap();
     assert_eq!(recent.len(), 1);
     assert_eq!(recent[0]["type"], "gateway-not-cached");
     assert_eq!(recent[0]["operation"], "listLabels");
@@ -404,7 +404,10 @@ async fn it_says_who_waits_for_what_and_whose_fault_it_is() {
             .contains("4 queued requests"),
         "{found:?}"
     );
-    let groups = [&status["recentRefusals"][0], &status["recentRefusals"][1]];
+    let groups = [
+        &status["recentRejections"][0],
+        &status["recentRejections"][1],
+    ];
     assert_eq!(
         groups.map(|group| group["count"].as_u64()),
         [Some(5), Some(3)]
