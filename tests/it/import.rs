@@ -283,11 +283,7 @@ async fn an_import_that_was_killed_goes_on_when_it_runs_again() {
     }
     let done = place.import("invites", &csv, &[]).await;
     // The sandbox rejects whoever is invited already, so each was sent once.
-    assert_eq!(
-        (done.status, done.complaint.as_str()),
-        (Some(0), ""),
-        "{done:?}"
-    );
+    assert_eq!(done.status, Some(0), "{done:?}");
     assert!(done.said.ends_with("s: 400 succeeded\n"), "{done:?}");
 }
 
@@ -453,11 +449,7 @@ async fn what_is_handed_over_without_waiting_is_carried_out() {
     let place = Place::new(STATE, &["--latency", "5s"]).await;
     let csv = people(20);
     let done = place.import("invites", &csv, &["--no-wait"]).await;
-    assert_eq!(
-        (done.status, done.complaint.as_str()),
-        (Some(0), ""),
-        "{done:?}"
-    );
+    assert_eq!(done.status, Some(0), "{done:?}");
     assert!(done.said.contains(" waiting\n"), "{done:?}");
     let done = place.import("invites", &csv, &[]).await;
     assert_eq!(done.status, Some(0), "{done:?}");
