@@ -98,7 +98,7 @@ impl ListCommand {
             say(&line);
         }
         for paused in page["paused"].as_array().into_iter().flatten() {
-            note(&pause_note(paused));
+            note(&pause_note(paused, target));
         }
         if let Some(next) = page["next"].as_str() {
             let command = self.next_command(next, target);
@@ -130,8 +130,9 @@ fn lines(page: &Value) -> Vec<String> {
     writes().map(line).collect()
 }
 
-/// Returns the note about writes that are paused, with the command that resumes them.
-fn pause_note(paused: &Value) -> String {
+/// Returns the note about writes that are paused, with the command that resumes them. `target` are
+/// the flags that find the gateway.
+fn pause_note(paused: &Value, target: &[String]) -> String {
     let mut what = Vec::new();
     let mut command = "segment-gateway writes resume".to_owned();
     if let Some(operation) = paused["operation"].as_str() {
@@ -141,6 +142,9 @@ fn pause_note(paused: &Value) -> String {
     if let Some(hash) = paused["credential"].as_str() {
         what.push(shown_credential(paused));
         command += &format!(" --credential {}", quoted(hash));
+    }
+    for argument in target {
+        command += &format!(" {}", quoted(argument));
     }
     let why = match paused["refused"] == true {
         true => "the API rejects the token",
@@ -249,7 +253,10 @@ mod tests {
                  segment-gateway writes resume --operation createInvites --credential 5773d8e37a48758f",
             ),
         ] {
-            assert_eq!(pause_note(&paused), expected);
+            assert_eq!(pause_note(&paused, &[]), expected);
+            let target = ["--admin".to_owned(), "./admin.sock".to_owned()];
+            let with_target = format!("{expected} --admin ./admin.sock");
+            assert_eq!(pause_note(&paused, &target), with_target);
         }
     }
 }
