@@ -1,115 +1,35 @@
-//! The state directory: its lock, the key of credential hashes, and the names of its files.
+//! The state directory: its lock and the key of credential hashes.
 //!
 //! One process owns it at a time: two that send with one token would exceed its budgets. The
 //! lock is the operating system's, so it ends with the process however that ends.
 //!
-//! The directory belongs to one user, and nobody else can change it or what is in it: the ledger
-//! and the journal decide what is sent with a token. This file knows the names in the directory;
-//! what the ledger and the journal contain is theirs.
+//! The directory belongs to one user, and nobody else can change it or what is in it (`owner.rs`):
+//! the ledger and the journal decide what is sent with a token. `names.rs` has the names in the
+//! directory. What the ledger and the journal contain is theirs.
+
+mod error;
+mod names;
+mod owner;
+
+pub use error::StateError;
+pub use names::SOCKET;
 
 use crate::private_file;
+use error::SHORTEST_KEY;
+use names::{JOURNAL, JOURNAL_KEY, KEY, LEDGER, LOCK};
+use owner::{ForeignOwner, checked, ours};
 use sha2::{Digest, Sha256};
-use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The shortest key file that is accepted, in bytes.
-const SHORTEST_KEY: usize = 16;
-
-/// The socket of operators, in the state directory.
-pub const SOCKET: &str = "admin.sock";
-const LOCK: &str = "lock";
 /// The marks: lengths of the lock file. 0 is a new or an old one, 1 a directory that was made and
 /// not used yet, 2 one whose owner may have sent something.
 ///
 /// The length of the lock file says how far its owners got: a length needs no room on the disk.
 const MADE: u64 = 1;
 const USED: u64 = 2;
-const LEDGER: &str = "ledger";
-const KEY: &str = "credential-hash.key";
-const JOURNAL: &str = "journal.db";
-const JOURNAL_KEY: &str = "journal.key";
-/// The names under which files are opened in it, here or by the ledger or the journal. What has
-/// another name is left alone.
-const OWN: [&str; 14] = [
-    LOCK,
-    LEDGER,
-    "ledger.new",
-    KEY,
-    "credential-hash.key.new",
-    JOURNAL,
-    "journal.db-wal",
-    "journal.db-journal",
-    "journal.new",
-    "journal.new-wal",
-    "journal.count",
-    "journal.lock",
-    JOURNAL_KEY,
-    "journal.key.new",
-];
-
-/// Why the state directory or the key cannot be used. `Display` names the path and says what to do.
-#[derive(Debug)]
-pub enum StateError {
-    /// The directory cannot be made or written.
-    Directory(PathBuf, io::Error),
-    /// Another user can change the directory or a file in it: why, and what to do.
-    Unsafe(PathBuf, String),
-    /// Another process owns it.
-    Locked(PathBuf),
-    /// The key file cannot be read.
-    KeyUnreadable(PathBuf, io::Error),
-    /// The key file is too short to be a key.
-    KeyShort(PathBuf),
-    /// The key of the directory is gone, or is not whole, and there is a journal.
-    KeyLost(PathBuf),
-    /// The system gives no randomness.
-    Random,
-}
-
-impl std::fmt::Display for StateError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Directory(path, error) => write!(
-                f,
-                "state.directory {}: {error}; name a directory that this user may write, or \"\" \
-                 to keep no state",
-                path.display()
-            ),
-            Self::Unsafe(path, why) => {
-                write!(f, "state.directory {}: {why}", path.display())
-            }
-            Self::Locked(path) => write!(
-                f,
-                "state.directory {}: another segment-gateway uses it; stop that one first, or \
-                 give this one a directory and tokens of its own",
-                path.display()
-            ),
-            Self::KeyUnreadable(path, error) => {
-                write!(f, "credentials.key_file {}: {error}", path.display())
-            }
-            Self::KeyShort(path) => write!(
-                f,
-                "credentials.key_file {}: shorter than {SHORTEST_KEY} bytes; fill it with e.g. \
-                 `head -c 32 /dev/urandom`",
-                path.display()
-            ),
-            Self::KeyLost(path) => write!(
-                f,
-                "{}: it is gone or not whole, and without it neither the Idempotency-Keys nor the \
-                 owners of the writes in the journal are known; put back a copy, or name the file of \
-                 the key in credentials.key_file, or, to go on without those writes, move {JOURNAL} \
-                 and its -wal file away",
-                path.display()
-            ),
-            Self::Random => write!(f, "the system gives no random bytes"),
-        }
-    }
-}
-
-impl std::error::Error for StateError {}
 
 /// A state directory that this process owns. Dropping it releases the lock.
 #[derive(Debug)]
@@ -118,6 +38,9 @@ pub struct StateDirectory {
     directory: PathBuf,
     /// Whether an earlier owner may have sent something; read once, when the lock was taken.
     was_used: bool,
+    /// The owner for whom root works here. Declared before the lock, so that files are given back
+    /// while nobody else can take the directory.
+    _owner: Option<ForeignOwner>,
     /// Held open, since the lock is on it. `None` in a directory that is only inspected and has no
     /// lock yet.
     lock: Option<File>,
@@ -133,12 +56,28 @@ impl StateDirectory {
         made.map_err(failed)?;
         // Before anything in it is opened.
         ours(directory)?;
+        Self::open_checked(directory, None)
+    }
+
+    /// Takes an existing directory for the work of one command. Root may do so for another user:
+    /// whatever root makes in the directory is given to that user when the value is dropped.
+    ///
+    /// # Errors
+    /// As [`StateDirectory::open`] has, except for root.
+    pub fn open_for_owner(directory: &Path) -> Result<Self, StateError> {
+        let owner = checked(directory)?;
+        Self::open_checked(directory, owner)
+    }
+
+    /// Takes a directory that was checked.
+    fn open_checked(directory: &Path, owner: Option<ForeignOwner>) -> Result<Self, StateError> {
+        let failed = |error| StateError::Directory(directory.to_owned(), error);
         let path = directory.join(LOCK);
         let is_new = !path.exists();
         let mut options = OpenOptions::new();
         options.create(true).write(true).truncate(false);
         let lock = options.mode(0o600).open(path).map_err(failed)?;
-        let state = Self::take(directory, Some(lock))?;
+        let state = Self::take(directory, Some(lock), owner)?;
         // A kill before this leaves an unmarked lock, which `take` judges by the journal.
         if is_new {
             state.mark(MADE)?;
@@ -146,12 +85,11 @@ impl StateDirectory {
         Ok(state)
     }
 
-    /// Inspects the directory without changing anything. `None` if it does not exist yet, or
-    /// another process owns it. The value holds the lock, if there is one: a start fails while it
-    /// lives.
+    /// Inspects the directory and leaves it as it is. `None` if it does not exist yet, or another
+    /// process owns it. The value holds the lock, if there is one: a start fails while it lives.
     ///
     /// # Errors
-    /// As [`StateDirectory::open`] has.
+    /// As [`StateDirectory::open`] has. Root may inspect the directory of another user.
     pub fn inspect(directory: &Path) -> Result<Option<Self>, StateError> {
         let failed = |error| StateError::Directory(directory.to_owned(), error);
         let exists = directory.exists();
@@ -167,21 +105,26 @@ impl StateDirectory {
         }
         may_write(nearest).map_err(failed)?;
         if !exists {
+            may_make_directory(nearest).map_err(failed)?;
             return Ok(None);
         }
-        ours(directory)?;
+        let owner = checked(directory)?;
         let lock = match OpenOptions::new().write(true).open(directory.join(LOCK)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             opened => Some(opened.map_err(failed)?),
         };
-        match Self::take(directory, lock) {
+        match Self::take(directory, lock, owner) {
             Err(StateError::Locked(_)) => Ok(None),
             taken => taken.map(Some),
         }
     }
 
     /// Takes the lock, and reads from its length what earlier owners did.
-    fn take(directory: &Path, lock: Option<File>) -> Result<Self, StateError> {
+    fn take(
+        directory: &Path,
+        lock: Option<File>,
+        owner: Option<ForeignOwner>,
+    ) -> Result<Self, StateError> {
         let failed = |error| StateError::Directory(directory.to_owned(), error);
         match lock.as_ref().map_or(Ok(()), File::try_lock) {
             Ok(()) => {}
@@ -199,8 +142,30 @@ impl StateDirectory {
         Ok(Self {
             directory: directory.to_owned(),
             was_used,
+            _owner: owner,
             lock,
         })
+    }
+
+    /// Returns whether a gateway, or a command that works on the directory, has it now.
+    pub fn is_in_use(directory: &Path) -> bool {
+        let lock = File::open(directory.join(LOCK));
+        lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Returns the user to whom a directory belongs, if that is not the user of this process.
+    pub fn foreign_user(directory: &Path) -> Option<u32> {
+        let owner = std::fs::metadata(directory).ok()?.uid();
+        (owner != rustix::process::geteuid().as_raw()).then_some(owner)
+    }
+
+    /// Returns the free bytes of the disk on which the directory is, or is to be made. `None` if
+    /// the system does not say.
+    pub fn free_bytes(directory: &Path) -> Option<u64> {
+        let directory = std::path::absolute(directory).ok()?;
+        let there = directory.ancestors().find(|path| path.exists())?;
+        let disk = rustix::fs::statvfs(there).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// Returns whether an earlier owner may have sent something. If so, a missing ledger means that
@@ -292,65 +257,6 @@ impl StateDirectory {
     }
 }
 
-/// Checks that nobody else can change the directory, that none of its files leads elsewhere, and
-/// that each that is opened is a file: reading a pipe would wait for its writer. From then on
-/// nobody but this user can put another there.
-fn ours(directory: &Path) -> Result<(), StateError> {
-    let failed = |error| StateError::Directory(directory.to_owned(), error);
-    let unsafe_ = |why: String| Err(StateError::Unsafe(directory.to_owned(), why));
-    let there = std::fs::metadata(directory).map_err(failed)?;
-    let user = rustix::process::geteuid().as_raw();
-    if there.uid() != user {
-        return unsafe_(format!(
-            "it belongs to user {}, and this is user {user}; make it this user's, or name a \
-             directory below it that is to be made",
-            there.uid()
-        ));
-    }
-    // Reading is not checked: each file has a mode of its own. Who can write here could put another
-    // ledger in place.
-    if there.mode() & 0o022 != 0 {
-        return unsafe_(
-            "others may write to it; take that away, e.g. `chmod go-w`, or name a directory below it \
-             that is to be made"
-                .into(),
-        );
-    }
-    for entry in std::fs::read_dir(directory).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let (name, kind) = (entry.file_name(), entry.file_type().map_err(failed)?);
-        if kind.is_symlink() {
-            return unsafe_(format!(
-                "{} in it is a symbolic link, which would be followed; remove it",
-                name.display()
-            ));
-        }
-        if is_own(&name) && !kind.is_file() {
-            return unsafe_(format!(
-                "{} in it is {}, and a file is expected; remove it",
-                name.display(),
-                shown(kind)
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Returns whether a file of this name is opened.
-fn is_own(name: &OsStr) -> bool {
-    OWN.iter().any(|own| name == *own)
-}
-
-/// Returns what is there instead of a file, for a message.
-fn shown(kind: std::fs::FileType) -> &'static str {
-    match kind {
-        kind if kind.is_dir() => "a directory",
-        kind if kind.is_fifo() => "a named pipe",
-        kind if kind.is_socket() => "a socket",
-        _ => "a device",
-    }
-}
-
 /// Returns whether every user of this machine can read a secret: the file and each directory above
 /// it.
 pub fn is_readable_by_all(path: &Path) -> bool {
@@ -388,6 +294,15 @@ pub fn random_key() -> Result<[u8; 32], StateError> {
 fn may_write(directory: &Path) -> io::Result<()> {
     use rustix::fs::{Access, access};
     Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+/// Makes a directory in another and removes it. Some file systems let root write everywhere and yet
+/// take no directory, such as `/proc`; only trying shows that.
+fn may_make_directory(parent: &Path) -> io::Result<()> {
+    let name = format!(".segment-gateway-check-{}", std::process::id());
+    let trial = parent.join(name);
+    std::fs::create_dir(&trial)?;
+    std::fs::remove_dir(&trial)
 }
 
 #[cfg(test)]
@@ -450,7 +365,60 @@ mod tests {
         // Only root can give it away.
         if chown(&path, Some(65_532), None).is_ok() {
             assert!(refused().contains("belongs to user 65532"));
+            assert!(!refused().contains("chown"), "{}", refused());
         }
+    }
+
+    #[test]
+    fn root_works_in_the_directory_of_another_user_and_keeps_its_owner() {
+        use std::os::unix::fs::chown;
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("state");
+        drop(StateDirectory::open(&path).unwrap());
+        // Only root can give it away.
+        if chown(&path, Some(65_532), Some(65_532)).is_err() {
+            return;
+        }
+        assert_eq!(StateDirectory::foreign_user(&path), Some(65_532));
+        // The gateway could not open this file.
+        let refused = StateDirectory::inspect(&path).unwrap_err().to_string();
+        assert!(
+            refused.contains("lock in it belongs to user 0"),
+            "{refused}"
+        );
+        chown(path.join(LOCK), Some(65_532), Some(65_532)).unwrap();
+        for take in [
+            |path: &Path| StateDirectory::open_for_owner(path),
+            |path: &Path| StateDirectory::inspect(path).map(Option::unwrap),
+        ] {
+            let state = take(&path).unwrap();
+            assert!(StateDirectory::is_in_use(&path));
+            for name in [JOURNAL, "journal.lock"] {
+                let _ = std::fs::remove_file(path.join(name));
+                std::fs::write(path.join(name), "").unwrap();
+            }
+            drop(state);
+            assert!(!StateDirectory::is_in_use(&path));
+            for entry in std::fs::read_dir(&path).unwrap() {
+                let entry = entry.unwrap();
+                let there = entry.metadata().unwrap();
+                let owner = (there.uid(), there.gid());
+                assert_eq!(owner, (65_532, 65_532), "{}", entry.path().display());
+            }
+        }
+        // Serving as root would leave files that the service cannot open.
+        assert!(StateDirectory::open(&path).is_err());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_found_without_making_it() {
+        let looked = StateDirectory::inspect(Path::new("/proc/x")).unwrap_err();
+        assert!(looked.to_string().contains("/proc/x"), "{looked}");
+        let parent = tempfile::tempdir().unwrap();
+        let absent = parent.path().join("a/b");
+        assert!(StateDirectory::inspect(&absent).unwrap().is_none());
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
+        assert!(StateDirectory::free_bytes(&absent).is_some());
     }
 
     #[test]

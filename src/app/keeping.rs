@@ -79,7 +79,8 @@ impl Keeping {
 }
 
 /// Seals the journal of the state directory under the configured key and returns the number of its
-/// writes. `old` is the file of the present key, `None` the one beside the journal.
+/// writes. Root may do so for the user of the gateway. `old` is the file of the present key, `None`
+/// the one beside the journal.
 ///
 /// # Errors
 /// If no key is configured, there is no journal, a gateway has the directory, or the journal does
@@ -99,7 +100,7 @@ pub fn rekey(loaded: &Loaded, old: Option<&Path>) -> Result<usize, AppError> {
     if !directory.exists() {
         return Err(none());
     }
-    let state = StateDirectory::open(directory).map_err(failed);
+    let state = StateDirectory::open_for_owner(directory).map_err(failed);
     let state = state.map_err(at("state.directory"))?;
     let path = state.journal();
     if !path.exists() {

@@ -29,7 +29,7 @@ pub use diagnosis::{Blame, CheckResult, Diagnosis};
 pub use doctor::examine;
 pub use keeping::{Keeping, rekey};
 pub use operators::admin_token;
-pub use preflight::{open_secrets, preflight};
+pub use preflight::{machine_notes, open_secrets, preflight};
 pub use reload::{ConfigSource, Reloads};
 pub use sandbox::{Inside, sandbox};
 pub use serve::serve;

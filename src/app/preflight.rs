@@ -1,9 +1,10 @@
 //! Checks of a configuration that only this machine can make, without starting: addresses that
 //! nothing can listen on, a state directory that cannot be used, a journal that does not open.
 //!
-//! They change nothing and may run while a gateway uses the same configuration: an address in use
-//! and a locked directory are then its own, and the content of the directory is left alone. If none
-//! runs, the locks of the directory and of its journal are held while the journal
+//! They leave everything as it is and may run while a gateway uses the same configuration: an
+//! address in use and a locked directory are then its own, and the content of the directory is left
+//! alone. Whether an address stays free cannot be known, so one that another program uses is only
+//! a note. If none runs, the locks of the directory and of its journal are held while the journal
 //! is read: a gateway that starts at that moment finds the directory in use.
 
 use super::keeping;
@@ -17,11 +18,10 @@ use tokio::net::TcpSocket;
 /// Returns the values with which a start on this machine, as this user, would fail.
 pub fn preflight(config: &Config) -> Vec<Unusable> {
     let mut found = Vec::new();
-    for (key, address) in [
-        ("listen", config.listen),
-        ("admin.listen", config.admin.listen),
-    ] {
+    for (key, address) in listeners(config) {
+        // The running gateway may use it.
         let error = bind(address).err();
+        let error = error.filter(|error| error.kind() != io::ErrorKind::AddrInUse);
         found.extend(error.map(|error| Unusable {
             source: ValueSource::Key(key),
             found: format!("{address} ({error})"),
@@ -42,6 +42,53 @@ pub fn preflight(config: &Config) -> Vec<Unusable> {
         }));
     }
     found
+}
+
+/// The free room on the disk of the state directory below which it is worth a note, in bytes.
+const SCARCE: u64 = 64 * 1024 * 1024;
+
+/// Returns what would trouble a gateway that starts here now, although the configuration is sound;
+/// one sentence each.
+pub fn machine_notes(config: &Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    let directory = config.state.directory.as_deref();
+    if let Some(directory) = directory {
+        let shown = directory.display();
+        let owner = StateDirectory::foreign_user(directory);
+        notes.extend(owner.map(|user| {
+            format!("state.directory: {shown} belongs to user {user}; only that user can serve it")
+        }));
+        let free = StateDirectory::free_bytes(directory).filter(|free| *free < SCARCE);
+        notes.extend(free.map(|free| {
+            format!(
+                "state.directory: only {} MiB are free on the disk of {shown}; without room the \
+                 gateway keeps no ledger and rejects durable writes",
+                free / (1024 * 1024)
+            )
+        }));
+        // A running gateway has the addresses of its own.
+        if StateDirectory::is_in_use(directory) {
+            return notes;
+        }
+    }
+    for (key, address) in listeners(config) {
+        let taken = bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
+        if taken {
+            notes.push(format!(
+                "{key}: {address} is in use by another program, or by a gateway with another state \
+                 directory; serve cannot start beside it"
+            ));
+        }
+    }
+    notes
+}
+
+/// Returns the addresses to listen on, with their keys.
+fn listeners(config: &Config) -> [(&'static str, SocketAddr); 2] {
+    [
+        ("listen", config.listen),
+        ("admin.listen", config.admin.listen),
+    ]
 }
 
 /// Names the secrets that others on this machine can read; one sentence each.
@@ -72,17 +119,15 @@ pub fn open_secrets(config: &Config) -> Vec<String> {
     .collect()
 }
 
-/// Binds the address without listening on it. An address in use is no error: the running gateway
-/// may use it.
+/// Binds the address without listening on it.
 fn bind(address: SocketAddr) -> io::Result<()> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
-    match socket.bind(address) {
-        Err(error) if error.kind() != io::ErrorKind::AddrInUse => Err(error),
-        _ => Ok(()),
-    }
+    // As a listener does it: connections that have ended do not count.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)
 }
 
 fn directory_problem(config: &Config, directory: &Path) -> Option<String> {
@@ -104,10 +149,31 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_address_in_use_is_no_problem_and_one_of_another_machine_is() {
+    async fn an_address_in_use_is_a_note_and_one_of_another_machine_is_a_problem() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("state");
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        bind(taken.local_addr().unwrap()).unwrap();
+        let mut config = Config {
+            listen: taken.local_addr().unwrap(),
+            ..Config::default()
+        };
+        config.admin.listen = "127.0.0.1:0".parse().unwrap();
+        config.state.directory = Some(directory.clone());
+        let notes = |config: &Config| {
+            let notes = machine_notes(config).join("\n");
+            notes.matches("is in use").count()
+        };
+        assert!(preflight(&config).is_empty());
+        assert_eq!(notes(&config), 1);
+        // The gateway that runs uses its own address.
+        let owner = StateDirectory::open(&directory).unwrap();
+        assert_eq!(notes(&config), 0);
+        drop(owner);
+        assert_eq!(notes(&config), 1);
+        drop(taken);
+        assert_eq!(notes(&config), 0);
         // RFC 5737, section 3: for documentation.
-        assert!(bind("192.0.2.1:8080".parse().unwrap()).is_err());
+        config.listen = "192.0.2.1:8080".parse().unwrap();
+        assert_eq!(preflight(&config).len(), 1);
     }
 }

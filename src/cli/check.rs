@@ -43,16 +43,25 @@ pub(super) fn check(command: &CheckCommand) -> Result<(), Failure> {
         found
     };
     let loaded = config::load_usable(file, config::environment(), &[], probe)?;
-    let open_secrets = match command.elsewhere {
+    let notes = match command.elsewhere {
         true => Vec::new(),
-        false => app::open_secrets(&loaded.config),
+        false => [
+            app::open_secrets(&loaded.config),
+            app::machine_notes(&loaded.config),
+        ]
+        .concat(),
     };
-    for warning in loaded.warnings.iter().chain(&open_secrets) {
+    for warning in loaded.warnings.iter().chain(&notes) {
         say(&format!("warning: {warning}"));
     }
     let name = file.map_or("the defaults".into(), |path| path.display().to_string());
+    // Which directory was looked at: a service has its own, which its unit may name.
+    let state = match &loaded.config.state.directory {
+        Some(directory) => format!("state in {}", directory.display()),
+        None => "no state".to_owned(),
+    };
     say(&format!(
-        "{name}: no problems; {} operations, upstream {}",
+        "{name}: no problems; {} operations, upstream {}, {state}",
         loaded.operations.len(),
         loaded.config.upstream.url
     ));

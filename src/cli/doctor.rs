@@ -56,6 +56,9 @@ pub(super) fn run(command: &DoctorCommand) -> Result<(), Failure> {
             warning.as_str(),
         ));
     }
+    for note in app::machine_notes(&loaded.config) {
+        found.push(Diagnosis::new("this machine", CheckResult::Notable, note));
+    }
     // Why a connection fails is logged where it fails.
     let log = telemetry::start(loaded.config.log.format, LogLevel::Warn)
         .map_err(|error| format!("cannot start the log: {error}"))?;

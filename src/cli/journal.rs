@@ -36,7 +36,7 @@ pub(super) fn run(command: &JournalCommand) -> Result<(), Failure> {
     let writes = app::rekey(&loaded, command.old_key_file.as_deref())
         .map_err(|error| Failure::Unusable(vec![error.0]))?;
     say(&format!(
-        "{writes} writes are sealed under the configured key; remove the old key once no copy of \
+        "{writes} writes are encrypted with the configured key; remove the old key once no copy of \
          the journal needs it"
     ));
     Ok(())

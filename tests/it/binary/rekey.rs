@@ -8,6 +8,7 @@ use http_body_util::Full;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -81,6 +82,15 @@ fn state(directory: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
+/// Gives the state directory and its files to a user. `false` if this is not root, who alone can.
+fn give(directory: &Path, user: u32) -> bool {
+    let state = directory.join("state");
+    let entries = std::fs::read_dir(&state).unwrap();
+    let files = entries.map(|entry| entry.unwrap().path());
+    let mut all = files.chain([state]);
+    all.all(|path| chown(path, Some(user), Some(user)).is_ok())
+}
+
 /// Starts the simulated API there.
 async fn api(address: SocketAddr, directory: &Path) -> Running {
     let child = Command::new(BINARY)
@@ -126,9 +136,23 @@ async fn writes_that_wait_go_on_under_the_new_key() {
         refused.contains("segment-gateway journal rekey"),
         "{refused}"
     );
+    let is_root = give(directory, 65_532);
     let (status, said) = rekey(&["--old-key-file", "first.key"], directory);
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("2 writes"), "{said}");
+    if is_root {
+        // Root works for the user of the service, who can then open every file.
+        let check = run(&["check", "--config", "gateway.toml"], directory);
+        let said = String::from_utf8_lossy(&check.stdout).into_owned();
+        assert!(check.status.success(), "{:?}", complaints(&check));
+        assert!(said.contains("belongs to user 65532"), "{said}");
+        for entry in std::fs::read_dir(directory.join("state")).unwrap() {
+            let entry = entry.unwrap();
+            let owner = entry.metadata().unwrap().uid();
+            assert_eq!(owner, 65_532, "{}", entry.path().display());
+        }
+        give(directory, 0);
+    }
 
     let running = serve(directory).await;
     for location in &locations {
