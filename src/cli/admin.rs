@@ -1,8 +1,8 @@
 //! Requests to a running gateway, on its admin listener or through the socket in its state
 //! directory.
 //!
-//! These commands read no configuration file: they find the gateway by `--admin`, or where a
-//! gateway with the defaults would be. The socket comes first. It needs no token, because only the
+//! The gateway is found by `--admin`, by its configuration with `--config`, or where a gateway with
+//! the defaults would be. The socket comes first. It needs no token, because only the
 //! user of the gateway can open it.
 //!
 //! Each command makes one request per connection, without retries: a command may change something,
@@ -13,7 +13,7 @@
 
 use super::output::Failure;
 use super::process;
-use crate::config::{Config, admin_token_environment, state_directory_environment};
+use crate::config::{self, Config, admin_token_environment, state_directory_environment};
 use crate::state::SOCKET;
 use crate::tasks;
 use crate::upstream;
@@ -30,7 +30,7 @@ use rustls::pki_types::ServerName;
 use serde_json::Value;
 use std::ffi::OsString;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -63,10 +63,15 @@ const NEW_AUTHORIZATION: HeaderName = HeaderName::from_static("x-gateway-new-aut
 pub(super) struct AdminTarget {
     /// Admin listener: an address, https:// with a host and a port if it has TLS, or the path of
     /// the socket admin.sock in the state directory.
-    /// [default: that socket, in segment-gateway-state or in the directory that the environment
-    /// variable SEGMENT_GATEWAY__STATE__DIRECTORY names, if it exists; else 127.0.0.1:8081]
+    /// [default: that socket, in the state directory of --config, or that the environment variable
+    /// SEGMENT_GATEWAY__STATE__DIRECTORY names, or in segment-gateway-state, if it exists; else
+    /// admin.listen of --config, or 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR", value_parser = Endpoint::parse, global = true)]
     admin: Option<Endpoint>,
+    /// Configuration file of the gateway, from which its admin listener is known. Environment
+    /// variables SEGMENT_GATEWAY__SECTION__KEY override it.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
     /// File with the admin token. Without it the environment variable SEGMENT_GATEWAY_ADMIN_TOKEN
     /// is used.
     #[arg(long, value_name = "FILE", global = true)]
@@ -124,19 +129,41 @@ impl fmt::Display for Endpoint {
 
 impl AdminTarget {
     /// Returns the endpoint that was named, or else the socket if there is one.
-    fn endpoint(&self) -> Endpoint {
-        self.admin.clone().unwrap_or_else(|| {
-            // The defaults, not the file: the command may run where the file cannot be read.
-            let usual = Config::default();
-            let directory = state_directory_environment().or(usual.state.directory);
-            let socket = directory.map(|directory| directory.join(SOCKET));
-            // A socket that a killed gateway left is found as well. The request then fails and
-            // names it.
-            match socket.filter(|socket| socket.exists()) {
-                Some(socket) => Endpoint::Socket(socket),
-                None => Endpoint::Address(usual.admin.listen),
+    ///
+    /// # Errors
+    /// If the configuration that was named cannot be used.
+    fn endpoint(&self) -> Result<Endpoint, String> {
+        if let Some(admin) = &self.admin {
+            return Ok(admin.clone());
+        }
+        let config = match &self.config {
+            Some(file) => configuration(file)?,
+            // No file is read unasked: the command may run where it cannot be read.
+            None => {
+                let mut usual = Config::default();
+                usual.state.directory = state_directory_environment().or(usual.state.directory);
+                usual
             }
-        })
+        };
+        let directory = config.state.directory;
+        let socket = directory.map(|directory| directory.join(SOCKET));
+        // A socket that a killed gateway left is found as well. The request then fails and names
+        // it.
+        if let Some(socket) = socket.filter(|socket| socket.exists()) {
+            return Ok(Endpoint::Socket(socket));
+        }
+        // A listener on every address is asked on this machine.
+        let mut listen = config.admin.listen;
+        if listen.ip().is_unspecified() {
+            listen.set_ip(match listen {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        match config.admin.tls.certificate_file {
+            Some(_) => Endpoint::parse(&format!("https://{listen}")),
+            None => Ok(Endpoint::Address(listen)),
+        }
     }
 
     /// Returns the value of `Authorization`, if there is a token. A file that was named goes before
@@ -173,7 +200,7 @@ impl AdminTarget {
 
     /// Returns the message about a token that is missing or wrong, with the flag and the variable
     /// that give one.
-    fn unauthorized(&self) -> String {
+    fn unauthorized(&self, admin: &Endpoint) -> String {
         let given = match &self.admin_token_file {
             Some(path) => format!("--admin-token-file {}", path.display()),
             None if admin_token_environment().is_some() => ADMIN_TOKEN.to_owned(),
@@ -183,10 +210,7 @@ impl AdminTarget {
                 );
             }
         };
-        format!(
-            "{given}: this is not the admin token of the gateway at {}",
-            self.endpoint()
-        )
+        format!("{given}: this is not the admin token of the gateway at {admin}")
     }
 
     /// Returns the flags that find this gateway again.
@@ -194,10 +218,33 @@ impl AdminTarget {
         let admin = self.admin.as_ref().map(ToString::to_string);
         let file = self.admin_token_file.as_ref();
         let file = file.map(|file| file.display().to_string());
-        let flags = [("--admin", admin), ("--admin-token-file", file)].into_iter();
+        let config = self.config.as_ref();
+        let config = config.map(|config| config.display().to_string());
+        let flags = [
+            ("--admin", admin),
+            ("--config", config),
+            ("--admin-token-file", file),
+        ]
+        .into_iter();
         let flags = flags.filter_map(|(flag, value)| Some([flag.to_owned(), value?]));
         flags.flatten().collect()
     }
+}
+
+/// Loads the configuration of the gateway to ask.
+///
+/// # Errors
+/// Every mistake in it. Such a gateway can still be found by `--admin`.
+fn configuration(file: &Path) -> Result<Config, String> {
+    let loaded = config::load(Some(file), config::environment());
+    let loaded = loaded.map_err(|problems| {
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        format!(
+            "{}; name the admin listener with --admin",
+            problems.join("; ")
+        )
+    })?;
+    Ok(loaded.config)
 }
 
 /// Runs what asks a gateway, on a runtime of one thread: there is one request at a time.
@@ -224,7 +271,7 @@ pub(super) async fn ask(
     parameters: &[(&'static str, String)],
     token: Option<HeaderValue>,
 ) -> Result<Value, String> {
-    let admin = listener.endpoint();
+    let admin = listener.endpoint()?;
     // Only a rebind has a token, and it may move many writes.
     let patience = if token.is_some() {
         LONG_PATIENCE
@@ -263,7 +310,9 @@ pub(super) async fn ask(
         .await
         .map_err(|_| format!("{admin} does not answer"))?
         .map_err(|why| {
-            format!("cannot ask the gateway at {admin}: {why}; is it running, is this --admin?")
+            format!(
+                "cannot ask the gateway at {admin}: {why}; is it running, and is --admin right?"
+            )
         })?;
     // Null if the body is not JSON, as in a rejection by the listener or by a proxy on the way.
     let document: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -274,7 +323,7 @@ pub(super) async fn ask(
     // get 429 from it, without a document.
     let is_paused = status == StatusCode::TOO_MANY_REQUESTS && document.is_null();
     if status == StatusCode::UNAUTHORIZED || is_paused {
-        return Err(listener.unauthorized());
+        return Err(listener.unauthorized(&admin));
     }
     // A rejected command is answered with a message in JSON. Anything else is shown as it is.
     let message = document["message"].as_str().map(str::to_owned);

@@ -417,10 +417,13 @@ async fn the_command_line_asks_through_the_socket_where_there_is_one() {
     let mode = fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let directory = running.file("");
+    fs::write(running.file("other.toml"), state).unwrap();
     // Without a token, although there is one.
     for (command, environment) in [
         (&["log"][..], &[(USUAL, "state")][..]),
         (&["log", "--admin", "state/admin.sock"], &[]),
+        (&["log", "--config", "other.toml"], &[]),
+        (&["log", "--config", "other.toml"], &[(USUAL, "state")]),
     ] {
         let mut asks = program(command, &directory);
         let output = asks.envs(environment.iter().copied()).output().unwrap();
@@ -438,6 +441,18 @@ async fn the_command_line_asks_through_the_socket_where_there_is_one() {
         "{}",
         said(&output)
     );
+    let listener = format!("[admin]\nlisten = \"{admin}\"\n[state]\ndirectory = \"elsewhere\"\n");
+    for (file, text, part) in [
+        ("listener.toml", listener.as_str(), "needs the admin token"),
+        ("wrong.toml", "[state]\nx = 1\n", "wrong.toml:2: state.x"),
+        ("wrong.toml", "[state]\nx = 1\n", "--admin"),
+    ] {
+        fs::write(running.file(file), text).unwrap();
+        let mut asks = program(&["log", "--config", file], &directory);
+        let output = asks.output().unwrap();
+        assert!(!output.status.success());
+        assert!(said(&output).contains(part), "{file}: {}", said(&output));
+    }
     let mut asks = program(&["log"], &directory);
     let output = asks.env(USUAL, "elsewhere").output().unwrap();
     assert!(!said(&output).contains("admin.sock"), "{}", said(&output));
