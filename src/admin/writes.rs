@@ -103,9 +103,7 @@ impl Admin {
     ) -> Result<Value, GatewayError> {
         let mut given = parameters(query, &["credential", "unchecked"])?;
         let credential = given.remove("credential");
-        let credential = credential.ok_or(GatewayError::BadRequest(
-            "Say whose writes, by `credential`",
-        ))?;
+        let credential = credential.ok_or(GatewayError::BadRequest("Give `credential`"))?;
         let unchecked = match given.remove("unchecked").as_deref() {
             None | Some("false") => false,
             Some("true") => true,

@@ -960,6 +960,14 @@ async fn operators_see_pause_and_cancel_the_writes_of_all() {
         assert_eq!(ask(Method::GET, path.into()).await.0, expected, "{path}");
     }
     assert_eq!(ask(Method::POST, "/writes/pause".into()).await.0, 400);
+    // Reads are never deferred, so a pause of one would only raise an alert.
+    for action in ["pause", "resume"] {
+        let read = format!("/writes/{action}?operation=getUser");
+        let (status, answer) = ask(Method::POST, read).await;
+        assert_eq!(status, 400);
+        let message = answer["message"].as_str().unwrap_or_default();
+        assert!(message.contains("only writes"), "{answer}");
+    }
     let resume = "/writes/resume?operation=replacePermissionsForUser".to_owned();
     assert_eq!(ask(Method::POST, resume).await.1["changed"], true);
     assert_eq!(ended(&world, &second).await["state"], "succeeded");

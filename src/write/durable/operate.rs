@@ -5,6 +5,7 @@ use crate::audit::AUDIT;
 use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::journal::{Filter, State, WriteId};
+use crate::route::Effect;
 use crate::tasks;
 use crate::write::Writes;
 use crate::write::durable::requests::{document, rfc3339};
@@ -118,7 +119,8 @@ impl Writes {
     /// Pauses the deferred writes of the selection. Returns `false` if they were paused already.
     ///
     /// # Errors
-    /// If the selection is empty, or names a credential or an operation that is not known.
+    /// If the selection is empty, or names a credential or an operation that is not known, or one
+    /// that reads.
     pub fn operators_pause(&self, selection: &Selection) -> Result<bool, GatewayError> {
         let pause = self.selected(selection)?;
         report(&pause, "deferred writes paused by an operator");
@@ -169,11 +171,16 @@ impl Writes {
         paused.collect()
     }
 
-    fn must_know(&self, operation: &Arc<str>) -> Result<(), GatewayError> {
+    /// Returns what an operation does.
+    ///
+    /// # Errors
+    /// If the table has none of this name.
+    fn must_know(&self, operation: &Arc<str>) -> Result<Effect, GatewayError> {
         let table = self.router.table.get();
         let mut operations = table.operations().iter();
         let known = operations.find(|known| known.name == *operation);
-        known.map(drop).ok_or(GatewayError::BadRequest(
+        let effect = known.map(|known| known.effect);
+        effect.ok_or(GatewayError::BadRequest(
             "There is no such operation; `segment-gateway routes` lists them",
         ))
     }
@@ -182,14 +189,16 @@ impl Writes {
         let credential = selection.credential.as_deref();
         let credential = credential.map(|hash| self.named(hash)).transpose()?;
         if let Some(operation) = &selection.operation {
-            self.must_know(operation)?;
+            if self.must_know(operation)? == Effect::Read {
+                return Err(GatewayError::BadRequest(
+                    "This operation reads; only writes can be paused and resumed",
+                ));
+            }
             return Ok(Pause::Operation(credential, operation.clone()));
         }
         credential
             .map(Pause::Credential)
-            .ok_or(GatewayError::BadRequest(
-                "Say whose writes, by `credential`, or which, by `operation`",
-            ))
+            .ok_or(GatewayError::BadRequest("Give `credential` or `operation`"))
     }
 
     /// Adds a credential to a document for operators: its hash, and its name if it has one.
