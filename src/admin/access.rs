@@ -181,8 +181,8 @@ impl Denied {
             }
             Self::WrongToken => "this is not the admin token\n",
             Self::Paused => {
-                "this is not the admin token, nor was the one that came from this address a moment \
-                 ago; send the right one, which is let in at any time\n"
+                "wrong admin token, twice in a row from this address; the right one is accepted at \
+                 once\n"
             }
         }
     }

@@ -42,7 +42,8 @@ pub struct Cli {
 enum Command {
     /// Run the gateway.
     Serve(Box<serve::ServeCommand>),
-    /// Check a configuration. Exit status 2 names every mistake with its place and remedy.
+    /// Check a configuration. Names every mistake with its place and remedy; the exit status is
+    /// then 2.
     Check(check::CheckCommand),
     /// Check configuration, machine, network, API and a token, and say what is wrong and where.
     /// Exit status: 0 all is well, 2 the configuration, 3 this machine, 4 the network or

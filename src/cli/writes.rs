@@ -175,7 +175,7 @@ async fn rebind(
     let path = "/writes/rebind";
     let done = ask(&command.target, Method::POST, path, parameters, Some(token)).await?;
     let to = shown_credential(&done);
-    let text = format!("{} writes are those of {to} now", done["moved"]);
+    let text = format!("{} writes now belong to {to}", done["moved"]);
     print(command.json, &done, &text);
     match done["left"].as_u64() {
         // `None` would be a gateway of another version; what it moved has been printed.

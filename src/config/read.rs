@@ -69,7 +69,7 @@ impl<'t> Document<'t> {
                     Some(key) if found == "duplicate key" => {
                         format!("{} a second time", units::quoted(key.trim()))
                     }
-                    _ => format!("wrong TOML ({found})"),
+                    _ => format!("invalid TOML ({found})"),
                 };
                 let place = Some(Place::Line(file, line));
                 let expected = "a document of TOML 1.1";

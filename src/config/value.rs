@@ -368,7 +368,7 @@ impl<T: ConfigValue> ConfigValue for Vec<T> {
                 elements
                     .map(|element| T::read(Raw::Text(element)))
                     .collect::<Result<_, _>>()
-                    .map_err(|expected| format!("a list separated by commas: {expected}"))
+                    .map_err(|expected| format!("a list (`a,b` in a variable): {expected}"))
             }
         }
     }

@@ -205,7 +205,7 @@ impl Writes {
             }
             TurnError::BreakerOpen(_) => GatewayError::UpstreamUnreachable {
                 message: "The API could not be reached or did not answer several times in a row, \
-                    so the gateway sends it no writes for a moment.",
+                    so the gateway sends it no writes until a probe succeeds.",
                 waited: Waited::InVain,
             },
             // A held write is not stopped, and a late one hears what it heard last.

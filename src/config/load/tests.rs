@@ -304,7 +304,7 @@ fn the_first_error_of_syntax_has_its_line() {
     let problems = refused("listen = '127.0.0.1:1'\n[cache\nbytes = \n", &[]);
     assert_eq!(problems.len(), 1);
     assert!(
-        problems[0].starts_with("FILE:2: found wrong TOML ("),
+        problems[0].starts_with("FILE:2: found invalid TOML ("),
         "{problems:?}"
     );
     for (text, found) in [

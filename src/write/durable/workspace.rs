@@ -60,7 +60,7 @@ pub(super) enum NoWorkspace {
 impl From<NoWorkspace> for GatewayError {
     fn from(why: NoWorkspace) -> Self {
         match why {
-            NoWorkspace::Refused => Self::BadRequest("The API does not take the new token"),
+            NoWorkspace::Refused => Self::BadRequest("The API rejects the new token"),
             NoWorkspace::Unnamed | NoWorkspace::NoAnswer => Self::UpstreamUnreachable {
                 message: "The API did not say which workspace the new token belongs to.",
                 waited: Waited::InVain,
