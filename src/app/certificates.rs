@@ -25,11 +25,13 @@ use tokio::task::spawn_blocking;
 /// How often the files are read.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// Returns the files of certificates that a configuration names and that cannot be used.
+/// Returns the files of certificates that a configuration names and that cannot be used. A pair of
+/// which it names one half is a mistake of the configuration, which [`crate::config`] reports.
 pub fn unusable_certificates(config: &Config, now: SystemTime) -> Vec<Unusable> {
     let mut found = Vec::new();
     for listener in TlsListener::ALL {
-        let opened = listener.spec(config).map(|spec| open(&spec, now));
+        let spec = listener.spec(config).filter(TlsSpec::names_every_file);
+        let opened = spec.map(|spec| open(&spec, now));
         let problems = opened.and_then(Result::err).unwrap_or_default();
         found.extend(problems.into_iter().map(|problem| {
             let source = ValueSource::Key(listener.key(problem.file));

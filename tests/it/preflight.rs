@@ -92,14 +92,22 @@ fn a_path_that_cannot_be_used_is_named_with_its_line_and_key() {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path();
         fs::write(place.join("file"), "").unwrap();
-        let (section, name) = key.split_once('.').unwrap();
+        let (section, name) = key.rsplit_once('.').unwrap();
         // No user can make a directory in a file, not even root.
         let path = if key == "state.directory" {
             "file/x"
         } else {
             "absent"
         };
-        let text = format!("# The first line.\n[{section}]\n{name} = \"{path}\"\n");
+        let mut text = format!("# The first line.\n[{section}]\n{name} = \"{path}\"\n");
+        // A certificate needs its key, and one for clients needs both.
+        if section.ends_with("tls") {
+            let others = ["certificate_file", "key_file", "client_ca_file"];
+            for other in others.into_iter().filter(|other| *other != name) {
+                text += &format!("{other} = \"file\"\n");
+            }
+            text += "client_auth = \"required\"\n";
+        }
         fs::write(place.join("gateway.toml"), text).unwrap();
         for command in ["check", "serve", "doctor"] {
             let said = refused(command, place);

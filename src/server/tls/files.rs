@@ -54,6 +54,15 @@ impl fmt::Debug for TlsFiles {
 }
 
 impl TlsSpec {
+    /// Returns whether no path is empty: the configuration may name one file without the others.
+    pub fn names_every_file(&self) -> bool {
+        let ca = self.clients.as_ref().map(|clients| &clients.ca_file);
+        let mut files = [&self.certificate_file, &self.key_file]
+            .into_iter()
+            .chain(ca);
+        files.all(|file| !file.as_os_str().is_empty())
+    }
+
     /// Reads the files. Blocks, so it is not for a task of the runtime.
     ///
     /// # Errors
