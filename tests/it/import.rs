@@ -230,15 +230,34 @@ async fn members_join_the_group_of_their_row_or_of_all() {
     assert_eq!(targets, [1, 2, 3, 99_999].map(path));
 }
 
-/// A quota that makes an import take some seconds.
-const SLOWLY: &str =
-    "[state]\ndirectory = \"state\"\n[callers]\nrate = \"30 per 1s\"\nburst = 20\n";
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_wait_share_their_requests() {
+    let place = Place::new(STATE, &[]).await;
+    place
+        .control("/_sandbox/faults", &json!({ "throttle": 1.0 }))
+        .await;
+    let done = place.import("invites", &people(600), &["--no-wait"]).await;
+    assert_eq!(done.status, Some(0), "{done:?}");
+    place
+        .control("/_sandbox/faults", &json!({ "throttle": 0.0 }))
+        .await;
+    let done = place.import("invites", &people(600), &[]).await;
+    assert_eq!(done.status, Some(0), "{done:?}");
+    let requests = place.arrivals("createInvites").await;
+    let accepted = requests.iter().filter(|one| one["status"] == 201).count();
+    // 50 fit into one. Those that were before their budget when the throttling ended go with fewer.
+    assert!(accepted <= 600 / 10, "{accepted} requests");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_that_was_killed_goes_on_when_it_runs_again() {
-    let place = Place::new(SLOWLY, &[]).await;
-    let csv = people(400);
-    for signal in ["-KILL", "-INT"] {
+    let place = Place::new(STATE, &[]).await;
+    // No row ends meanwhile, so no import does.
+    place
+        .control("/_sandbox/faults", &json!({ "throttle": 1.0 }))
+        .await;
+    for (signal, rows) in [("-KILL", 300), ("-INT", 450)] {
+        let csv = people(rows);
         let report = place.report();
         let mut command = place.command("invites", &csv, &["--report", report.to_str().unwrap()]);
         let before = place.accepted().await;
@@ -247,7 +266,7 @@ async fn an_import_that_was_killed_goes_on_when_it_runs_again() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // More than what the import before may still have had under way.
+        // More than what the import before may have left in flight.
         eventually("this import hands rows over", async || {
             place.accepted().await > before + 16
         })
@@ -276,15 +295,17 @@ async fn an_import_that_was_killed_goes_on_when_it_runs_again() {
         );
         assert!(done.complaint.contains("Run the command again"), "{done:?}");
         let outcomes = place.outcomes();
-        assert_eq!(outcomes.len(), 400);
-        let left = outcomes.values();
-        let left = left.filter(|columns| ["waiting", "unsent"].contains(&&*columns[1]));
-        assert!(left.count() > 0, "{done:?}");
+        assert_eq!(outcomes.len(), 450);
+        let is_left = |columns: &Vec<String>| ["waiting", "unsent"].contains(&&*columns[1]);
+        assert!(outcomes.values().all(is_left), "{outcomes:?}");
     }
-    let done = place.import("invites", &csv, &[]).await;
+    place
+        .control("/_sandbox/faults", &json!({ "throttle": 0.0 }))
+        .await;
+    let done = place.import("invites", &people(450), &[]).await;
     // The sandbox rejects whoever is invited already, so each was sent once.
     assert_eq!(done.status, Some(0), "{done:?}");
-    assert!(done.said.ends_with("s: 400 succeeded\n"), "{done:?}");
+    assert!(done.said.ends_with("s: 450 succeeded\n"), "{done:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -533,9 +554,9 @@ async fn without_a_gateway_or_with_a_token_that_is_none_nothing_is_sent() {
 async fn a_gateway_that_is_killed_meanwhile_loses_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
-    fs::write(at("gateway.toml"), SLOWLY).unwrap();
+    fs::write(at("gateway.toml"), STATE).unwrap();
     fs::write(at("token"), TOKEN).unwrap();
-    fs::write(at("people.csv"), people(90)).unwrap();
+    fs::write(at("people.csv"), people(900)).unwrap();
     let (proxy, admin, sandbox) = (free(), free(), free());
     let start = |arguments: &[&str]| {
         let child = Command::new(BINARY)
