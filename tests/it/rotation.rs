@@ -166,7 +166,7 @@ async fn writes_go_on_with_the_token_that_replaces_a_revoked_one() {
         (None, "missing"),
         (Some(""), "missing"),
         (Some("a"), "have already"),
-        (Some("bad"), "does not take"),
+        (Some("bad"), "rejects"),
         (Some("other"), "another workspace"),
     ] {
         let said = why(rebind(&world, to, false).await);

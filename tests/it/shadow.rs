@@ -182,7 +182,7 @@ async fn a_would_be_hit_is_forwarded_and_compared() {
         "{text}"
     );
     assert!(
-        text.contains("differs from the API's response operation=getUser"),
+        text.contains("differs from the API's response operation=\"getUser\""),
         "{text}"
     );
     // It would have been shown until the end of its time, so it is stored for as long.
