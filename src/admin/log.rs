@@ -39,7 +39,7 @@ impl Admin {
         let level = given.get("level");
         let level = level.and_then(|level| LogLevel::named(level));
         let level = level.ok_or(GatewayError::BadRequest(
-            "Say the level: one of error, warn, info, debug and trace",
+            "Give a level: one of error, warn, info, debug and trace",
         ))?;
         let Some(log) = &self.log else {
             return Ok(());

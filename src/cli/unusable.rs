@@ -139,7 +139,7 @@ fn operators_token(config: &Config) -> Result<(), Unusable> {
     }
     Err(Unusable {
         source: ValueSource::Key("admin.listen"),
-        found: format!("{}, which others reach, and no token", admin.listen),
+        found: format!("{}, which other machines reach, and no token", admin.listen),
         expected: "a loopback address such as 127.0.0.1:8081; or a token, in admin.token_file (or \
                    SEGMENT_GATEWAY_ADMIN_TOKEN), for whoever has it; or admin.public = true for \
                    probes and metrics alone"

@@ -63,7 +63,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
     // keep every such gateway from starting.
     if config.tls.certificate_file.is_none() && !super::is_loopback(config.listen) {
         warnings.push(format!(
-            "listen is {}, which others reach, and there is no TLS: callers' tokens travel in the \
+            "listen is {}, which other machines reach, and there is no TLS: callers' tokens travel in the \
              clear. Set tls.certificate_file and tls.key_file, or put a TLS terminator in front and \
              let only it reach this address",
             config.listen,

@@ -320,7 +320,7 @@ impl<'a> Section<'a> {
             let keys = self.keys.iter().map(String::as_str);
             let keys: Vec<&str> = keys.filter(|key| is_safe(&self.path_of(key))).collect();
             let nearest = nearest(&name, keys.iter().copied());
-            let hint = nearest.map(|known| format!("`{known}`, to which it comes nearest"));
+            let hint = nearest.map(|known| format!("`{known}` (the nearest)"));
             let expected = hint.unwrap_or_else(|| {
                 let keys: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
                 format!("one of {}", keys.join(", "))
@@ -341,7 +341,7 @@ impl<'a> Section<'a> {
             let known = self.findings.known.iter().map(String::as_str);
             let nearest = nearest(key, known.filter(|key| is_safe(key)));
             let expected = match nearest {
-                Some(known) => format!("{}, to which it comes nearest", variable(known)),
+                Some(known) => format!("{} (the nearest)", variable(known)),
                 None => format!("{PREFIX}SECTION__KEY with a section and key of the configuration"),
             };
             let problem = ConfigProblem::new(Some(place.clone()), key, "an unknown key", expected);

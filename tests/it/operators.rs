@@ -38,7 +38,7 @@ fn a_listener_that_others_reach_needs_a_token_or_a_word() {
         (
             vec![(everywhere, "0.0.0.0:8081")],
             2,
-            "admin.listen: found 0.0.0.0:8081, which others reach, and no token, expected a loopback",
+            "admin.listen: found 0.0.0.0:8081, which other machines reach, and no token, expected a loopback",
         ),
         (
             vec![(everywhere, "[::]:8081")],

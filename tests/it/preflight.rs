@@ -172,7 +172,7 @@ fn a_flag_is_named_as_it_was_given() {
         ),
         (
             &["serve", "--admin-listen", "0.0.0.0:0"],
-            "segment-gateway: --admin-listen: found 0.0.0.0:0, which others reach, and no token",
+            "segment-gateway: --admin-listen: found 0.0.0.0:0, which other machines reach, and no token",
         ),
     ] {
         let mut program = Command::new(env!("CARGO_BIN_EXE_segment-gateway"));

@@ -101,7 +101,7 @@ fn all_problems_are_told_at_once() {
     );
     let expected = [
         "FILE:1: listen: found 8080, expected an IP address and a port",
-        "FILE:2: cash: found an unknown key, expected `cache`, to which it comes nearest",
+        "FILE:2: cash: found an unknown key, expected `cache` (the nearest)",
         "FILE:4: admin.listen: found \"localhost:1\", expected an IP address and a port",
         "FILE:5: admin.publik: found an unknown key, expected one of `listen`, `token_file`, `hosts`",
         "FILE:7: upstream.head_timeout: found 30, expected a duration with its unit",
@@ -112,9 +112,9 @@ fn all_problems_are_told_at_once() {
         "FILE:15: callers.rate: found \"100\", expected a rate, such as",
         "FILE:16: callers.trust_header_from: found [\"127.0.0.1/8\"], expected a list: networks",
         "FILE:18: log.level: found \"loud\", expected one of \"error\", \"warn\"",
-        "FILE:19: serverr: found an unknown key, expected `server`, to which it comes nearest",
+        "FILE:19: serverr: found an unknown key, expected `server` (the nearest)",
         "environment variable SEGMENT_GATEWAY__QUEUE__TOTAL: queue.total: found \"many\", expected a whole number",
-        "environment variable SEGMENT_GATEWAY__QUEUE__TOTALS: queue.totals: found an unknown key, expected SEGMENT_GATEWAY__QUEUE__TOTAL, to which",
+        "environment variable SEGMENT_GATEWAY__QUEUE__TOTALS: queue.totals: found an unknown key, expected SEGMENT_GATEWAY__QUEUE__TOTAL (the nearest)",
         "environment variable SEGMENT_GATEWAY__TOKEN: token: found an unknown key, expected SEGMENT_GATEWAY__SECTION__KEY",
     ];
     for line in expected {

@@ -65,7 +65,7 @@ pub(super) fn expected(name: &str, known: &[String]) -> String {
     let nearest = nearest(&bare(name), known.iter().map(|(bare, _)| bare.as_str()));
     let nearest = nearest.and_then(|nearest| known.iter().find(|(bare, _)| bare == nearest));
     match nearest {
-        Some((_, known)) => format!("{known}, to which it comes nearest"),
+        Some((_, known)) => format!("{known} (the nearest)"),
         None => "SEGMENT_GATEWAY__SECTION__KEY with a section and key of the configuration, or no \
                  variable of this name"
             .to_owned(),
@@ -106,13 +106,13 @@ mod tests {
         let known = ["SEGMENT_GATEWAY__LISTEN", "SEGMENT_GATEWAY__UPSTREAM__URL"];
         let known = known.map(str::to_owned);
         for (name, nearest) in [
-            ("SEGMENT_GATEWAY_LISTEN", "SEGMENT_GATEWAY__LISTEN,"),
-            ("segment_gateway__listen", "SEGMENT_GATEWAY__LISTEN,"),
+            ("SEGMENT_GATEWAY_LISTEN", "SEGMENT_GATEWAY__LISTEN "),
+            ("segment_gateway__listen", "SEGMENT_GATEWAY__LISTEN "),
             (
                 "SEGMENT_GATEWAY_UPSTREAM_URL",
-                "SEGMENT_GATEWAY__UPSTREAM__URL,",
+                "SEGMENT_GATEWAY__UPSTREAM__URL ",
             ),
-            ("SEGMENT_GATEWAY_ADMINTOKEN", "SEGMENT_GATEWAY_ADMIN_TOKEN,"),
+            ("SEGMENT_GATEWAY_ADMINTOKEN", "SEGMENT_GATEWAY_ADMIN_TOKEN "),
             ("SEGMENT_GATEWAY_WHATEVER", "SEGMENT_GATEWAY__SECTION__KEY"),
         ] {
             let expected = expected(name, &known);
