@@ -30,7 +30,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 pub fn unusable_certificates(config: &Config, now: SystemTime) -> Vec<Unusable> {
     let mut found = Vec::new();
     for listener in TlsListener::ALL {
-        let spec = listener.spec(config).filter(TlsSpec::names_every_file);
+        let spec = listener.spec(config).filter(TlsSpec::names_a_pair);
         let opened = spec.map(|spec| open(&spec, now));
         let problems = opened.and_then(Result::err).unwrap_or_default();
         found.extend(problems.into_iter().map(|problem| {

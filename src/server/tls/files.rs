@@ -54,13 +54,11 @@ impl fmt::Debug for TlsFiles {
 }
 
 impl TlsSpec {
-    /// Returns whether no path is empty: the configuration may name one file without the others.
-    pub fn names_every_file(&self) -> bool {
-        let ca = self.clients.as_ref().map(|clients| &clients.ca_file);
-        let mut files = [&self.certificate_file, &self.key_file]
-            .into_iter()
-            .chain(ca);
-        files.all(|file| !file.as_os_str().is_empty())
+    /// Returns whether neither path of the pair is empty: a configuration may name one without the
+    /// other.
+    pub fn names_a_pair(&self) -> bool {
+        let pair = [&self.certificate_file, &self.key_file];
+        pair.iter().all(|file| !file.as_os_str().is_empty())
     }
 
     /// Reads the files. Blocks, so it is not for a task of the runtime.
