@@ -83,22 +83,7 @@ pub(super) fn judge(reply: &GatewayReply) -> HandOver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderMap, HeaderValue};
-    use serde_json::json;
-
-    const ID: &str = "0192f0c1-2a3b-7c4d-8e5f-012345678901";
-
-    fn reply(status: u16, fields: &[(&'static str, &str)], kind: &str) -> GatewayReply {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.insert(*name, HeaderValue::from_str(value).unwrap());
-        }
-        let body = match kind {
-            "" => json!({ "data": {} }),
-            kind => json!({ "errors": [{ "type": kind, "message": "why" }] }),
-        };
-        GatewayReply::new(status, &headers, body.to_string().as_bytes())
-    }
+    use crate::cli::import::reply::tests::{ID, reply};
 
     #[test]
     fn a_reply_says_whether_to_try_again() {

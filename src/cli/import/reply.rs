@@ -122,14 +122,19 @@ fn one_line(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use http::HeaderValue;
     use serde_json::json;
 
-    const ID: &str = "0192f0c1-2a3b-7c4d-8e5f-012345678901";
+    pub(in super::super) const ID: &str = "0192f0c1-2a3b-7c4d-8e5f-012345678901";
 
-    fn reply(status: u16, fields: &[(&'static str, &str)], kind: &str) -> GatewayReply {
+    /// A reply with these fields, and with an error of this type unless that is empty.
+    pub(in super::super) fn reply(
+        status: u16,
+        fields: &[(&'static str, &str)],
+        kind: &str,
+    ) -> GatewayReply {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.insert(*name, HeaderValue::from_str(value).unwrap());
