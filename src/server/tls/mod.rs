@@ -1,6 +1,6 @@
 //! TLS on a listener: the certificate in use, and handshakes that are bounded in time and number.
 //!
-//! A handshake runs in the task of its connection, so it delays no other. At most [`MOST`] run at
+//! A handshake runs in the task of its connection, so it delays no other. At most 256 run at
 //! once on a listener: one more ends the oldest of them, so that peers which begin handshakes and
 //! never end them do not keep the others out. Behind the handshake a connection is served like any
 //! other.
