@@ -64,11 +64,11 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end -}}
 {{- end -}}
 
-{{- /* `config`, flattened: write.max_wait becomes SEGMENT_GATEWAY__WRITE__MAX_WAIT. */ -}}
+{{- /* `config`, flattened: write.max_wait becomes SEGMENT_GATEWAY__WRITE__MAX_WAIT. Only `tls` is a section in a section; other maps are values. */ -}}
 {{- define "segment-gateway.settings" -}}
 {{- range $section, $keys := .Values.config }}
 {{- range $key, $value := $keys }}
-{{- if kindIs "map" $value }}
+{{- if and (eq $key "tls") (kindIs "map" $value) }}
 {{- range $inner, $setting := $value }}
 SEGMENT_GATEWAY__{{ upper $section }}__{{ upper $key }}__{{ upper $inner }}: {{ include "segment-gateway.setting" $setting | quote }}
 {{- end }}
