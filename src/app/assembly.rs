@@ -34,7 +34,7 @@ use crate::read::Reads;
 use crate::route::Table;
 use crate::server::ServerBounds;
 use crate::server::conn::ConnectionBounds;
-use crate::server::deadlines::LinePatience;
+use crate::server::deadlines::StreamDeadlines;
 use crate::shadow::{Shadow, model};
 use crate::tasks::Tasks;
 use crate::trace::{Collector, Tracer, TracerSpec};
@@ -306,7 +306,7 @@ pub fn server_bounds(config: &Config) -> ServerBounds {
         per_peer: usize::MAX,
         each: ConnectionBounds {
             head_bytes: config.server.header_bytes.0,
-            patience: LinePatience {
+            deadlines: StreamDeadlines {
                 idle: config.server.idle_timeout,
                 head: config.server.header_timeout,
                 piece: config.server.write_timeout,

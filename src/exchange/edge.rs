@@ -6,7 +6,7 @@
 //! might understand it in the other way.
 //!
 //! Paths and bodies pass unchanged. What the route table says about an operation is not known here,
-//! and the bytes of a head are checked before, by the line of the connection.
+//! and the bytes of a head are checked before, by the watched stream of the connection.
 
 use crate::cache::date;
 use crate::credential;
@@ -143,7 +143,7 @@ pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
             return Err(GatewayError::BadRequest(problem));
         }
     }
-    // hyper removes `Content-Length` beside `Transfer-Encoding` before this sees it; the line of
+    // hyper removes `Content-Length` beside `Transfer-Encoding` before this sees it; the stream of
     // the connection notices both. This is for requests that come otherwise.
     if headers.contains_key(header::TRANSFER_ENCODING)
         && headers.contains_key(header::CONTENT_LENGTH)

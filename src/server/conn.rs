@@ -1,13 +1,13 @@
 //! One connection of a caller: HTTP/1.1, with a deadline for every head and for every response.
 //!
-//! hyper parses and writes; [`Line`] below it watches the bytes; [`Notes`] connect the two. What a
+//! hyper parses and writes; [`WatchedStream`] below it watches the bytes; [`Notes`] connect the two. What a
 //! request means is the service's business.
 
 use super::body::{RequestBody, ResponseBody};
-use super::deadlines::LinePatience;
-use super::line::Line;
+use super::deadlines::StreamDeadlines;
 use super::notes::{Interim, Notes};
 use super::refusals::MalformedReplies;
+use super::watched_stream::WatchedStream;
 use crate::exchange::body::OuterBody;
 use crate::exchange::request::AmbiguousFraming;
 use crate::metrics::Malformed;
@@ -32,12 +32,12 @@ pub struct ConnectionBounds {
     /// The largest head, in bytes, at least 8 KiB.
     pub head_bytes: usize,
     /// The time a caller may take to send, and to read what is sent.
-    pub patience: LinePatience,
+    pub deadlines: StreamDeadlines,
 }
 
 /// Serves one connection until it ends, or until `stopped` is set and its request has ended.
 ///
-/// Returns the reason if it was closed because of bytes that are not a request. The line has
+/// Returns the reason if it was closed because of bytes that are not a request. The stream has
 /// answered those, and no service has seen them. `stopped` is held to the end, because the listener
 /// waits until no receiver is left.
 pub async fn serve<I, S>(
@@ -55,18 +55,18 @@ where
     S::Future: Send,
 {
     let notes = Notes::default();
-    let line = Line::new(io, notes.clone(), bounds.patience, refusals);
+    let stream = WatchedStream::new(io, notes.clone(), bounds.deadlines, refusals);
     let of_service = notes.clone();
     let handle = service_fn(move |request| served(&service, &of_service, request));
     let mut connection = http1::Builder::new()
-        // The line enforces the deadline of a head.
+        // The stream enforces the deadline of a head.
         .header_read_timeout(None)
-        // The end of the input is no hang-up. The line finds out whether the caller has gone.
+        // The end of the input is no hang-up. The stream finds out whether the caller has gone.
         .half_close(true)
         .max_header_size(bounds.head_bytes)
         .max_buf_size(bounds.head_bytes.max(8 * 1024))
         // Without `pipeline_flush`, which would keep the 400 to a malformed head from being sent.
-        .serve_connection(TokioIo::new(line), handle);
+        .serve_connection(TokioIo::new(stream), handle);
     let ended = match until(Pin::new(&mut connection), &mut stopped).await {
         Some(ended) => ended,
         None => {
@@ -102,7 +102,7 @@ where
         Version::HTTP_11 => Interim::Understood,
         _ => Interim::Unknown,
     };
-    // Noted before the service is called, so that the line watches the caller from the start.
+    // Noted before the service is called, so that the stream watches the caller from the start.
     let (exchange, notes) = (notes.taken_up(interim), notes.clone());
     let answer = service.call(request);
     async move {
@@ -183,7 +183,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::time::sleep;
 
-    const PATIENCE: LinePatience = LinePatience {
+    const DEADLINES: StreamDeadlines = StreamDeadlines {
         idle: Duration::from_secs(75),
         head: Duration::from_secs(10),
         piece: Duration::from_secs(30),
@@ -195,7 +195,7 @@ mod tests {
         for stops_at_once in [true, false] {
             let bounds = ConnectionBounds {
                 head_bytes: 32 * 1024,
-                patience: PATIENCE,
+                deadlines: DEADLINES,
             };
             let service = service_fn(|_: Request<RequestBody>| {
                 std::future::pending::<Result<Response<OuterBody>, Infallible>>()

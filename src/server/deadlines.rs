@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// The times that a caller may take.
 #[derive(Clone, Copy, Debug)]
-pub struct LinePatience {
+pub struct StreamDeadlines {
     /// For the first byte of a request, from the start of the connection or the end of the last
     /// response.
     pub idle: Duration,
@@ -57,14 +57,14 @@ impl HeadDeadline {
         &mut self,
         context: &mut Context<'_>,
         heads: u32,
-        patience: &LinePatience,
+        deadlines: &StreamDeadlines,
     ) -> Poll<HeadPart> {
         let began = self.began == Some(heads);
         // A new deadline for each head, and once more when its first byte has arrived.
         let by = match self.by {
             Some((same, by, had)) if same == heads && had == began => by,
-            _ if began => sleep(patience.head).deadline(),
-            _ => sleep(patience.idle).deadline(),
+            _ if began => sleep(deadlines.head).deadline(),
+            _ => sleep(deadlines.idle).deadline(),
         };
         self.by = Some((heads, by, began));
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(by)));

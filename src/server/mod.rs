@@ -13,7 +13,6 @@ pub mod deadlines;
 pub mod descriptors;
 pub mod framing;
 mod inbound;
-pub mod line;
 mod linger;
 #[cfg(unix)]
 pub mod local;
@@ -24,6 +23,7 @@ mod presence;
 pub mod refusals;
 mod timed_stream;
 pub mod tls;
+pub mod watched_stream;
 
 use crate::exchange::body::OuterBody;
 use crate::metrics::Connections;

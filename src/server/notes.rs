@@ -1,4 +1,4 @@
-//! The notes that a connection's service and the line below it exchange.
+//! The notes that a connection's service and the stream below it exchange.
 
 use crate::metrics::Malformed;
 use http::HeaderValue;
@@ -24,7 +24,7 @@ struct Shared {
     body: AtomicBool,
     /// Whether the body of the last request was not read to its end.
     unread: AtomicBool,
-    /// The reason why the line responded instead of the service, and the id of that response.
+    /// The reason why the stream responded instead of the service, and the id of that response.
     refused: OnceLock<(Malformed, HeaderValue)>,
 }
 
@@ -121,7 +121,7 @@ impl Notes {
         self.shared.unread.load(Ordering::Acquire)
     }
 
-    /// Returns the reason why the line responded instead of the service, and the id of that
+    /// Returns the reason why the stream responded instead of the service, and the id of that
     /// response.
     pub fn refused(&self) -> Option<&(Malformed, HeaderValue)> {
         self.shared.refused.get()

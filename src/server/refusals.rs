@@ -1,4 +1,4 @@
-//! Responses to bytes that are not a request. The line writes them itself, because hyper shows such
+//! Responses to bytes that are not a request. The stream writes them itself, because hyper shows such
 //! bytes to no service.
 
 use crate::clock::Clock;

@@ -6,7 +6,7 @@
 //!
 //! Reads are passed on unchanged. The deadline of a head is in `deadlines.rs`.
 
-use super::deadlines::LinePatience;
+use super::deadlines::StreamDeadlines;
 use super::notes::Notes;
 use std::io;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 pub(super) struct TimedStream<I> {
     inner: I,
     notes: Notes,
-    patience: LinePatience,
+    deadlines: StreamDeadlines,
     /// A timer that runs while the caller accepts no bytes.
     stalled: Option<Pin<Box<Sleep>>>,
     /// The deadline of the response, and the head count at which it was set. Any other count means
@@ -29,11 +29,11 @@ pub(super) struct TimedStream<I> {
 
 impl<I> TimedStream<I> {
     /// Limits the time of writes to `inner`. The notes say to which response a write belongs.
-    pub(super) fn new(inner: I, notes: Notes, patience: LinePatience) -> Self {
+    pub(super) fn new(inner: I, notes: Notes, deadlines: StreamDeadlines) -> Self {
         Self {
             inner,
             notes,
-            patience,
+            deadlines,
             stalled: None,
             answer_by: None,
         }
@@ -49,7 +49,7 @@ impl<I> TimedStream<I> {
             self.stalled = None;
             return polled;
         }
-        let (answer_by, patience) = (&mut self.answer_by, &self.patience);
+        let (answer_by, deadlines) = (&mut self.answer_by, &self.deadlines);
         let heads = self.notes.heads();
         let stalled = self.stalled.get_or_insert_with(|| {
             let from_now = |time| sleep(time).deadline();
@@ -57,10 +57,10 @@ impl<I> TimedStream<I> {
             // block cost no reading of the clock.
             let by = match *answer_by {
                 Some((same, by)) if same == heads => by,
-                _ => from_now(patience.answer),
+                _ => from_now(deadlines.answer),
             };
             *answer_by = Some((heads, by));
-            Box::pin(sleep_until(by.min(from_now(patience.piece))))
+            Box::pin(sleep_until(by.min(from_now(deadlines.piece))))
         });
         ready!(stalled.as_mut().poll(context));
         let why = "the caller does not take its answer";

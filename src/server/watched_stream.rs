@@ -1,12 +1,12 @@
 //! The byte stream of a connection, watched for what hyper does not report: an ambiguous head, a
 //! caller that hung up while it waits, a head that is late, and bytes that are not a request.
 //!
-//! hyper reads and writes here as on a socket. The line parses no requests. It passes all bytes on
+//! hyper reads and writes here as on a socket. The stream parses no requests. It passes all bytes on
 //! unchanged, with two exceptions: hyper's bare response to a malformed request is replaced, and
 //! the preface of HTTP/2 is answered before hyper sees it. It adds two responses of its own: a 408,
 //! and the interim response to a caller that waits.
 //!
-//! **Malformed requests.** hyper answers bytes that are not a request with a bare status. The line
+//! **Malformed requests.** hyper answers bytes that are not a request with a bare status. The stream
 //! recognises that response, because it comes while no request is served and everything written
 //! before has been sent. It writes one of the gateway's own instead ([`MalformedReplies`]). If a
 //! caller pipelines such bytes behind a request whose response is still being written, the bare
@@ -14,11 +14,11 @@
 //!
 //! An overdue head that began is answered with 408. Without a first byte there is no response.
 //!
-//! The line combines three parts that know nothing of each other's state. `presence.rs` finds out
+//! The stream combines three parts that know nothing of each other's state. `presence.rs` finds out
 //! whether the caller has gone, `timed_stream.rs` whether it accepts its response, and `linger.rs`
 //! reads the rest before the connection closes.
 
-use super::deadlines::{HeadDeadline, HeadPart, LinePatience};
+use super::deadlines::{HeadDeadline, HeadPart, StreamDeadlines};
 use super::framing::Framing;
 use super::linger::linger;
 use super::notes::{ConnectionStage, Notes};
@@ -41,10 +41,10 @@ const AHEAD: usize = 1024;
 /// Heads are counted, of requests and of responses. Several fields keep the count at which they
 /// were set, and are valid only while it is unchanged. So nothing has to be reset for each request.
 #[derive(Debug)]
-pub struct Line<I> {
+pub struct WatchedStream<I> {
     stream: TimedStream<I>,
     notes: Notes,
-    patience: LinePatience,
+    deadlines: StreamDeadlines,
     refusals: MalformedReplies,
     framing: Framing,
     preface: Preface,
@@ -60,13 +60,18 @@ pub struct Line<I> {
     next_head: HeadDeadline,
 }
 
-impl<I> Line<I> {
-    /// Watches `inner`. The service of the connection and the line share `notes`.
-    pub fn new(inner: I, notes: Notes, patience: LinePatience, refusals: MalformedReplies) -> Self {
+impl<I> WatchedStream<I> {
+    /// Watches `inner`. The service of the connection and the stream share `notes`.
+    pub fn new(
+        inner: I,
+        notes: Notes,
+        deadlines: StreamDeadlines,
+        refusals: MalformedReplies,
+    ) -> Self {
         Self {
-            stream: TimedStream::new(inner, notes.clone(), patience),
+            stream: TimedStream::new(inner, notes.clone(), deadlines),
             notes,
-            patience,
+            deadlines,
             refusals,
             framing: Framing::default(),
             preface: Preface::new(),
@@ -112,7 +117,7 @@ impl<I> Line<I> {
             return Ok(());
         }
         let heads = self.notes.heads();
-        match self.next_head.poll_overdue(context, heads, &self.patience) {
+        match self.next_head.poll_overdue(context, heads, &self.deadlines) {
             Poll::Pending => Ok(()),
             Poll::Ready(HeadPart::Some) if self.is_unasked() => {
                 self.refuse(Malformed::Timeout);
@@ -135,7 +140,7 @@ impl<I> Line<I> {
     }
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> WatchedStream<I> {
     /// Finds out whether the caller is still there. Called while a request waits for its response
     /// head, and after everything sent before was accepted. hyper does not look for the end of the
     /// input (`half_close` in `conn.rs`), so a read here does.
@@ -196,7 +201,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Line<I> {
     }
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for WatchedStream<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -244,7 +249,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<I> {
     }
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedStream<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

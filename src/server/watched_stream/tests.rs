@@ -6,28 +6,29 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::time::{sleep, timeout};
 
-const PATIENCE: LinePatience = LinePatience {
+const DEADLINES: StreamDeadlines = StreamDeadlines {
     idle: Duration::from_secs(75),
     head: Duration::from_secs(10),
     piece: Duration::from_secs(30),
     answer: Duration::from_secs(300),
 };
 
-fn over<I>(inner: I, notes: &Notes) -> Line<I> {
-    Line::new(
+fn over<I>(inner: I, notes: &Notes) -> WatchedStream<I> {
+    WatchedStream::new(
         inner,
         notes.clone(),
-        PATIENCE,
+        DEADLINES,
         MalformedReplies::new(32 * 1024),
     )
 }
 
 /// A flush, again and again, as the HTTP library does: ends with the error.
-async fn watched<I: AsyncRead + AsyncWrite + Unpin>(line: &mut Line<I>) -> io::Error {
-    let flushed = std::future::poll_fn(|context| match Pin::new(&mut *line).poll_flush(context) {
-        Poll::Ready(Err(error)) => Poll::Ready(error),
-        _ => Poll::Pending,
-    });
+async fn watched<I: AsyncRead + AsyncWrite + Unpin>(stream: &mut WatchedStream<I>) -> io::Error {
+    let flushed =
+        std::future::poll_fn(|context| match Pin::new(&mut *stream).poll_flush(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(error),
+            _ => Poll::Pending,
+        });
     flushed.await
 }
 
@@ -40,11 +41,11 @@ async fn a_caller_that_has_gone_is_told_from_one_that_only_listens() {
             .unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         let notes = Notes::default();
-        let mut line = over(accepted, &notes);
+        let mut stream = over(accepted, &notes);
         let waiting = notes.taken_up(Interim::Understood);
         if gone {
             drop(caller);
-            let kind = watched(&mut line).await.kind();
+            let kind = watched(&mut stream).await.kind();
             assert!(
                 matches!(
                     kind,
@@ -56,7 +57,7 @@ async fn a_caller_that_has_gone_is_told_from_one_that_only_listens() {
             caller.shutdown().await.unwrap();
             let mut interim = [0; INTERIM.len()];
             tokio::select! {
-                error = watched(&mut line) => panic!("it is still there: {error}"),
+                error = watched(&mut stream) => panic!("it is still there: {error}"),
                 seen = caller.read_exact(&mut interim) => assert_eq!(seen.unwrap(), INTERIM.len()),
             }
             assert_eq!(interim, INTERIM);
@@ -70,21 +71,21 @@ async fn nothing_is_put_into_an_answer_or_sent_to_whom_does_not_understand_it() 
     for interim in [Interim::Understood, Interim::Unknown] {
         let (mut caller, server) = tokio::io::duplex(1000);
         let notes = Notes::default();
-        let mut line = over(server, &notes);
+        let mut stream = over(server, &notes);
         let waiting = notes.taken_up(interim);
         caller.shutdown().await.unwrap();
         tokio::select! {
-            error = watched(&mut line) => panic!("it is still there: {error}"),
+            error = watched(&mut stream) => panic!("it is still there: {error}"),
             () = sleep(RESET_WITHIN / 2) => {}
         }
         waiting.answered();
-        line.write_all(b"head ").await.unwrap();
+        stream.write_all(b"head ").await.unwrap();
         tokio::select! {
-            error = watched(&mut line) => panic!("it is still there: {error}"),
+            error = watched(&mut stream) => panic!("it is still there: {error}"),
             () = sleep(RESET_WITHIN * 2) => {}
         }
-        line.write_all(b"body").await.unwrap();
-        drop(line);
+        stream.write_all(b"body").await.unwrap();
+        drop(stream);
         let mut seen = String::new();
         caller.read_to_string(&mut seen).await.unwrap();
         let expected = match interim {
@@ -99,17 +100,17 @@ async fn nothing_is_put_into_an_answer_or_sent_to_whom_does_not_understand_it() 
 async fn what_is_read_while_a_request_waits_is_not_lost() {
     let (mut caller, server) = tokio::io::duplex(10_000);
     let notes = Notes::default();
-    let mut line = over(server, &notes);
+    let mut stream = over(server, &notes);
     let waiting = notes.taken_up(Interim::Understood);
     let sent: Vec<u8> = (0..3_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     caller.write_all(&sent).await.unwrap();
     tokio::select! {
-        error = watched(&mut line) => panic!("it is still there: {error}"),
+        error = watched(&mut stream) => panic!("it is still there: {error}"),
         () = sleep(RESET_WITHIN) => {}
     }
     drop(waiting);
     let mut seen = vec![0; sent.len()];
-    line.read_exact(&mut seen).await.unwrap();
+    stream.read_exact(&mut seen).await.unwrap();
     assert_eq!(seen, sent);
 }
 
@@ -117,8 +118,8 @@ async fn what_is_read_while_a_request_waits_is_not_lost() {
 async fn without_a_request_the_end_is_the_end() {
     let (caller, server) = tokio::io::duplex(100);
     drop(caller);
-    let mut line = over(server, &Notes::default());
-    assert_eq!(line.read(&mut [0; 10]).await.unwrap(), 0);
+    let mut stream = over(server, &Notes::default());
+    assert_eq!(stream.read(&mut [0; 10]).await.unwrap(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,7 +128,7 @@ async fn whoever_does_not_take_its_answer_is_given_up_on() {
     let since = || sleep(Duration::ZERO).deadline() - start;
     let (mut caller, server) = tokio::io::duplex(10);
     let notes = Notes::default();
-    let mut line = over(server, &notes);
+    let mut stream = over(server, &notes);
     let exchange = notes.taken_up(Interim::Understood);
     exchange.answered();
     // A piece every 20 s is progress, until the whole takes too long.
@@ -138,28 +139,28 @@ async fn whoever_does_not_take_its_answer_is_given_up_on() {
         }
     };
     let error = tokio::select! {
-        written = line.write_all(&[0; 10_000]) => written.unwrap_err(),
+        written = stream.write_all(&[0; 10_000]) => written.unwrap_err(),
         () = reads => unreachable!("it reads for ever"),
     };
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    assert_eq!(since().as_secs(), PATIENCE.answer.as_secs());
+    assert_eq!(since().as_secs(), DEADLINES.answer.as_secs());
     // The next one reads nothing at all.
     let (_caller, server) = tokio::io::duplex(10);
     let notes = Notes::default();
-    let mut line = over(server, &notes);
+    let mut stream = over(server, &notes);
     let _exchange = notes.taken_up(Interim::Understood);
-    let error = line.write_all(&[0; 100]).await.unwrap_err();
+    let error = stream.write_all(&[0; 100]).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     assert_eq!(
         since().as_secs(),
-        (PATIENCE.answer + PATIENCE.piece).as_secs()
+        (DEADLINES.answer + DEADLINES.piece).as_secs()
     );
 }
 
-/// How long it takes until the line gives up reading, in seconds.
-async fn given_up_after<I: AsyncRead + AsyncWrite + Unpin>(line: &mut Line<I>) -> u64 {
+/// How long it takes until the stream gives up reading, in seconds.
+async fn given_up_after<I: AsyncRead + AsyncWrite + Unpin>(stream: &mut WatchedStream<I>) -> u64 {
     let from = sleep(Duration::ZERO).deadline();
-    let error = line.read_to_end(&mut Vec::new()).await.unwrap_err();
+    let error = stream.read_to_end(&mut Vec::new()).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     (sleep(Duration::ZERO).deadline() - from).as_secs()
 }
@@ -168,33 +169,33 @@ async fn given_up_after<I: AsyncRead + AsyncWrite + Unpin>(line: &mut Line<I>) -
 async fn a_head_has_its_time_from_its_first_byte() {
     let (mut caller, server) = tokio::io::duplex(100);
     let notes = Notes::default();
-    let mut line = over(server, &notes);
+    let mut stream = over(server, &notes);
     let mut four = [0; 4];
     // Two requests in time: each begins a little before the end of the idle time, and its second
     // half comes a little before the end of the head's.
     for _ in 0..2 {
         let sends = async {
-            sleep(PATIENCE.idle - Duration::from_secs(1)).await;
+            sleep(DEADLINES.idle - Duration::from_secs(1)).await;
             caller.write_all(b"he").await.unwrap();
-            sleep(PATIENCE.head - Duration::from_secs(1)).await;
+            sleep(DEADLINES.head - Duration::from_secs(1)).await;
             caller.write_all(b"ad").await.unwrap();
         };
-        let (read, ()) = tokio::join!(line.read_exact(&mut four), sends);
+        let (read, ()) = tokio::join!(stream.read_exact(&mut four), sends);
         assert_eq!(read.unwrap(), 4);
         let exchange = notes.taken_up(Interim::Understood);
         // Neither a body that takes long, nor waiting for an answer, nor an answer that takes long
         // is a late head.
         let coming = notes.body_coming();
         let body = async {
-            sleep(PATIENCE.idle * 3).await;
+            sleep(DEADLINES.idle * 3).await;
             caller.write_all(b"body").await.unwrap();
         };
         exchange.answered();
-        let (read, ()) = tokio::join!(line.read_exact(&mut four), body);
+        let (read, ()) = tokio::join!(stream.read_exact(&mut four), body);
         assert_eq!(read.unwrap(), 4);
         coming.ended();
         assert!(
-            timeout(PATIENCE.idle * 2, line.read(&mut four))
+            timeout(DEADLINES.idle * 2, stream.read(&mut four))
                 .await
                 .is_err()
         );
@@ -208,14 +209,14 @@ async fn a_head_has_its_time_from_its_first_byte() {
         }
     };
     let from = sleep(Duration::ZERO).deadline();
-    line.flush().await.unwrap();
+    stream.flush().await.unwrap();
     let mut seen = Vec::new();
     tokio::select! {
-        read = line.read_to_end(&mut seen) => assert!(read.is_ok()),
+        read = stream.read_to_end(&mut seen) => assert!(read.is_ok()),
         () = drips => unreachable!("it sends for ever"),
     }
     let seconds = (sleep(Duration::ZERO).deadline() - from).as_secs();
-    assert_eq!(seconds, PATIENCE.head.as_secs());
+    assert_eq!(seconds, DEADLINES.head.as_secs());
     assert_eq!(notes.refused().unwrap().0, Malformed::Timeout);
 }
 
@@ -223,10 +224,10 @@ async fn a_head_has_its_time_from_its_first_byte() {
 async fn a_late_head_is_not_answered_into_an_answer_that_has_not_left() {
     let (mut caller, server) = tokio::io::duplex(100);
     let notes = Notes::default();
-    let mut line = over(server, &notes);
+    let mut stream = over(server, &notes);
     notes.taken_up(Interim::Understood).answered();
     caller.write_all(b"he").await.unwrap();
-    assert_eq!(given_up_after(&mut line).await, PATIENCE.head.as_secs());
+    assert_eq!(given_up_after(&mut stream).await, DEADLINES.head.as_secs());
     assert!(notes.refused().is_none());
 }
 
@@ -234,17 +235,17 @@ async fn a_late_head_is_not_answered_into_an_answer_that_has_not_left() {
 async fn an_idle_connection_ends_at_its_time() {
     let (mut caller, server) = tokio::io::duplex(100);
     let notes = Notes::default();
-    let mut line = over(server, &notes);
-    assert_eq!(given_up_after(&mut line).await, PATIENCE.idle.as_secs());
+    let mut stream = over(server, &notes);
+    assert_eq!(given_up_after(&mut stream).await, DEADLINES.idle.as_secs());
     // After an answer, too, however long that took.
     caller.write_all(b"head").await.unwrap();
-    line.read_exact(&mut [0; 4]).await.unwrap();
+    stream.read_exact(&mut [0; 4]).await.unwrap();
     let exchange = notes.taken_up(Interim::Understood);
-    sleep(PATIENCE.idle * 2).await;
+    sleep(DEADLINES.idle * 2).await;
     exchange.answered();
-    sleep(PATIENCE.idle * 2).await;
+    sleep(DEADLINES.idle * 2).await;
     drop(exchange);
-    assert_eq!(given_up_after(&mut line).await, PATIENCE.idle.as_secs());
+    assert_eq!(given_up_after(&mut stream).await, DEADLINES.idle.as_secs());
 }
 
 /// What the library writes to a caller that it does not understand.
@@ -255,23 +256,23 @@ async fn the_bare_answer_of_the_library_alone_is_replaced() {
     for requests in [0, 1] {
         let (mut caller, server) = tokio::io::duplex(10_000);
         let notes = Notes::default();
-        let mut line = over(server, &notes);
+        let mut stream = over(server, &notes);
         for _ in 0..requests {
             let exchange = notes.taken_up(Interim::Understood);
             exchange.answered();
             for part in ["head ", "body "] {
-                line.write_all(part.as_bytes()).await.unwrap();
-                line.flush().await.unwrap();
+                stream.write_all(part.as_bytes()).await.unwrap();
+                stream.flush().await.unwrap();
             }
             drop(exchange);
             // The last of an answer may be written when its body is gone already.
-            line.write_all(b"end ").await.unwrap();
-            line.flush().await.unwrap();
+            stream.write_all(b"end ").await.unwrap();
+            stream.flush().await.unwrap();
         }
-        line.write_all(BARE).await.unwrap();
-        line.write_all(b"and more").await.unwrap();
+        stream.write_all(BARE).await.unwrap();
+        stream.write_all(b"and more").await.unwrap();
         drop(caller.write_all(b"rest").await);
-        let closed = tokio::spawn(line.close(std::future::pending()));
+        let closed = tokio::spawn(stream.close(std::future::pending()));
         let mut seen = String::new();
         caller.read_to_string(&mut seen).await.unwrap();
         drop(caller);
@@ -289,11 +290,11 @@ async fn the_bare_answer_of_the_library_alone_is_replaced() {
 
 /// Reads until nothing more comes, or the end does.
 async fn read_what_is_there<I: AsyncRead + AsyncWrite + Unpin>(
-    line: &mut Line<I>,
+    stream: &mut WatchedStream<I>,
     seen: &mut Vec<u8>,
 ) {
     let within = Duration::from_millis(1);
-    while let Ok(Ok(1..)) = timeout(within, line.read_buf(seen)).await {}
+    while let Ok(Ok(1..)) = timeout(within, stream.read_buf(seen)).await {}
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,11 +305,11 @@ async fn the_preface_of_http_2_is_answered_and_what_only_begins_like_it_is_read(
         for (bytes, is_http2) in [(&preface[..], true), (&other[..], false)] {
             let (mut caller, server) = tokio::io::duplex(10_000);
             let notes = Notes::default();
-            let mut line = over(server, &notes);
+            let mut stream = over(server, &notes);
             let mut seen = Vec::new();
             for part in bytes.chunks(size) {
                 caller.write_all(part).await.unwrap();
-                read_what_is_there(&mut line, &mut seen).await;
+                read_what_is_there(&mut stream, &mut seen).await;
             }
             let refused = notes.refused().map(|(why, _)| *why);
             if is_http2 {
@@ -328,7 +329,7 @@ async fn the_preface_of_http_2_is_answered_and_what_only_begins_like_it_is_read(
 async fn the_rest_of_a_body_is_dropped_but_not_for_ever() {
     let (mut caller, server) = tokio::io::duplex(100);
     let notes = Notes::default();
-    let line = over(server, &notes);
+    let stream = over(server, &notes);
     drop(notes.body_coming());
     let from = sleep(Duration::ZERO).deadline();
     let sends = async {
@@ -336,7 +337,7 @@ async fn the_rest_of_a_body_is_dropped_but_not_for_ever() {
             sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::join!(line.close(std::future::pending()), sends);
+    tokio::join!(stream.close(std::future::pending()), sends);
     assert_eq!(
         (sleep(Duration::ZERO).deadline() - from).as_secs(),
         LINGER.as_secs()
@@ -344,7 +345,7 @@ async fn the_rest_of_a_body_is_dropped_but_not_for_ever() {
     // However much comes in that time, not all of it is read.
     let (mut caller, server) = tokio::io::duplex(64 * 1024);
     let notes = Notes::default();
-    let line = over(server, &notes);
+    let stream = over(server, &notes);
     drop(notes.body_coming());
     let sends = async move {
         let piece = vec![0; 1024 * 1024];
@@ -354,14 +355,14 @@ async fn the_rest_of_a_body_is_dropped_but_not_for_ever() {
         }
         pieces
     };
-    let ((), pieces) = tokio::join!(line.close(std::future::pending()), sends);
+    let ((), pieces) = tokio::join!(stream.close(std::future::pending()), sends);
     assert_eq!(pieces, LINGER_BYTES >> 20);
     // A caller that has sent its whole request is not waited for.
     let (_caller, server) = tokio::io::duplex(100);
     let notes = Notes::default();
-    let line = over(server, &notes);
+    let stream = over(server, &notes);
     notes.body_coming().ended();
     let from = sleep(Duration::ZERO).deadline();
-    line.close(std::future::pending()).await;
+    stream.close(std::future::pending()).await;
     assert_eq!(sleep(Duration::ZERO).deadline(), from);
 }
