@@ -8,6 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 name=segment-gateway
 dist=target/dist
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
+# What builds and runs images: docker or podman.
+container_tool=${CONTAINER_TOOL:-docker}
 
 die() {
     echo "release: $*" >&2
