@@ -11,8 +11,9 @@
 //!
 //! The questions are how the cost grows with the limit, with those who wait and with the marks, and
 //! whether a hit costs more after a write. A whole permit is measured here and not over the wire,
-//! where a small limit is used up at once: the clock stands still, and moves between the batches. The tables are warm: what is asked for again and again
-//! is in the processor's caches, as it is in a busy gateway and is not in an idle one.
+//! where a small limit is used up at once: the clock stands still, and moves between the batches.
+//! The tables are warm: what is asked for again and again is in the processor's caches, as it is in
+//! a busy gateway and is not in an idle one.
 
 #![allow(
     clippy::print_stdout,
@@ -28,6 +29,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use segment_gateway::cache::fence::{Dependency, Fence, Tag};
 use segment_gateway::cache::key::CacheKey;
 use segment_gateway::cache::{Cache, CacheSpec, Invalidation};
+use segment_gateway::caller::Caller;
 use segment_gateway::clock::Clock;
 use segment_gateway::credential::{Credential, Hasher};
 use segment_gateway::limit::account::{Account, Next};
@@ -37,7 +39,7 @@ use segment_gateway::limit::budgets::{
 use segment_gateway::limit::learn::Allowance;
 use segment_gateway::limit::ledger::{Ledger, PastUsage};
 use segment_gateway::limit::ticket::Ticket;
-use segment_gateway::limit::turns::{Caller, Urgency};
+use segment_gateway::limit::turns::Urgency;
 use segment_gateway::limit::window::{AttemptEnd, Slot, Taken, Terms, Window};
 use segment_gateway::route::policy::{BudgetSpec, Effect, Rate};
 use std::collections::VecDeque;
@@ -183,7 +185,7 @@ fn taken(window: &mut Window, now: Instant) -> Slot {
 /// The address of the nth peer, which is a caller of its own.
 fn peer(n: u32) -> Caller {
     Caller {
-        peer: IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n)),
+        principal: IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n)).into(),
         name: None,
     }
 }

@@ -19,7 +19,7 @@
 //! Imports go down only: `cli`, `app` → `config`, `state`, `telemetry` → `server`, `admin`,
 //! `sandbox` → `gateway` → `shadow` → `read`, `write` (which do not know each other) → `attempt` →
 //! `exchange` → `cache`, `journal`, `lanes`, `limit`, `merge` (which do not know each other),
-//! `trace` → `upstream` → `route` → `error` → `metrics` → `audit`, `buffer`, `clock`,
+//! `trace` → `upstream` → `route` → `error` → `metrics` → `audit`, `buffer`, `caller`, `clock`,
 //! `credential`, `network`, `private_file`, `swap`, `tasks`, `version`. The sandbox shares nothing
 //! with the gateway but the clock and `tasks`: it is the second opinion.
 //!
@@ -48,6 +48,7 @@ pub mod attempt;
 pub mod audit;
 pub mod buffer;
 pub mod cache;
+pub mod caller;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -1,6 +1,7 @@
 //! Held writes and budgets: joining a line, leaving it, its turn; other lines and other budgets.
 
 use crate::{Scale, credential, peer};
+use segment_gateway::caller::Caller;
 use segment_gateway::clock::Clock;
 use segment_gateway::credential::Hasher;
 use segment_gateway::limit::budgets::{
@@ -8,7 +9,7 @@ use segment_gateway::limit::budgets::{
 };
 use segment_gateway::limit::ledger::{Ledger, PastUsage};
 use segment_gateway::limit::ticket::{Permit, Ticket};
-use segment_gateway::limit::turns::{Caller, Urgency};
+use segment_gateway::limit::turns::Urgency;
 use segment_gateway::limit::window::{AttemptEnd, Terms};
 use segment_gateway::route::policy::{BudgetSpec, Effect, Rate};
 use std::collections::VecDeque;

@@ -27,8 +27,8 @@ mod held;
 mod lanes;
 mod shared;
 
+use segment_gateway::caller::Caller;
 use segment_gateway::credential::Credential;
-use segment_gateway::limit::turns::Caller;
 use std::net::{IpAddr, Ipv4Addr};
 use table::Bench;
 
@@ -104,7 +104,7 @@ pub(crate) fn credential(n: u32) -> Credential {
 /// The nth peer, which is a caller of its own.
 pub(crate) fn peer(n: u32) -> Caller {
     Caller {
-        peer: IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n)),
+        principal: IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n)).into(),
         name: None,
     }
 }

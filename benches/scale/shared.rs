@@ -113,7 +113,7 @@ fn charge(quotas: &Quotas, n: u32) {
 }
 
 fn portion(share: &Share, n: u32) -> segment_gateway::exchange::share::Portion {
-    let mut portion = share.portion(peer(n).peer);
+    let mut portion = share.portion(&peer(n).principal);
     assert!(portion.grow(600).is_ok());
     portion
 }

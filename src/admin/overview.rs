@@ -156,7 +156,7 @@ fn queue(accounts: &[AccountState], names: &CredentialNames) -> Value {
             "budget": account.budget.as_ref(),
             "credential": credential,
             "credentialName": names.of(&credential),
-            "peer": head.caller.peer.to_string(),
+            "peer": head.caller.principal.to_string(),
             "caller": head.caller.name.as_deref(),
             "queued": head.queued,
             "waitsFor": waits_for,

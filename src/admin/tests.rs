@@ -1,8 +1,8 @@
 //! What the tests of several files here need.
 
+use crate::caller::Caller;
 use crate::credential::Credential;
 use crate::limit::budgets::{AccountState, QueueHead};
-use crate::limit::turns::Caller;
 use crate::route::policy::Rate;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub(super) fn account(n: u16, occupied: u32, waiting: usize, closed: u64) -> Acc
     let oldest = (waiting > 0).then(|| Duration::from_secs(waiting as u64));
     let head = oldest.map(|waited| QueueHead {
         caller: Caller {
-            peer: IpAddr::from([10, 0, 0, 1]),
+            principal: IpAddr::from([10, 0, 0, 1]).into(),
             name: Some(format!("team-{n}").into()),
         },
         queued: waiting,

@@ -1,15 +1,16 @@
 //! Callers, and the quota of upstream requests that each of them has.
 //!
-//! A caller is the peer's address, divided by `X-Gateway-Caller` where the peer is trusted to set
-//! it. Only requests that need the API while their caller waits are charged. Hits are free, and so
-//! are deferred writes, which the shares of the journal bound. The quota is governor's: at the
-//! entrance a smooth rate with a burst is wanted, unlike for the budgets of the API.
+//! A caller is a client, or the address of a peer, divided by `X-Gateway-Caller` where the peer is
+//! trusted to set it. Only requests that need the API while their caller waits are charged. Hits
+//! are free, and so are deferred writes, which the shares of the journal bound. The quota is
+//! governor's: at the entrance a smooth rate with a burst is wanted, unlike for the budgets of the
+//! API.
 //!
-//! Each peer has a quota. Named requests of a trusted peer have a second one, which their names
-//! divide. Such a request is charged to its name, which has half a quota, and to all names of the
-//! peer together. Hence:
+//! Each principal has a quota. Named requests have a second one, which the names divide. Such a
+//! request is charged to its name, which has half a quota, and to all names of the principal
+//! together. Hence:
 //!
-//! - No number of names gives a peer more than the second quota.
+//! - No number of names gives a principal more than the second quota.
 //! - A flood under one name leaves half of it to the others.
 //! - Requests without a name leave all of it to the names.
 //!
@@ -17,8 +18,8 @@
 //! and new ones share one quota, until a timer forgets idle callers. A reload with other quotas
 //! starts all of them afresh.
 
+use crate::caller::Caller;
 use crate::error::GatewayError;
-use crate::limit::turns::Caller;
 use crate::network::Network;
 use crate::swap::Swap;
 use foldhash::HashMap;
@@ -39,15 +40,15 @@ use std::time::Duration;
 const LONGEST_NAME: usize = 64;
 pub(crate) const CALLER: HeaderName = HeaderName::from_static("x-gateway-caller");
 
-/// Returns the caller of a request.
+/// Returns the name that a trusted peer gives the caller of a request.
 ///
 /// # Errors
 /// If a trusted peer sends an invalid `X-Gateway-Caller`, or several.
-pub fn identify(
+pub fn name(
     headers: &HeaderMap,
     peer: IpAddr,
     trusted: &[Network],
-) -> Result<Caller, GatewayError> {
+) -> Result<Option<Arc<str>>, GatewayError> {
     let peer = peer.to_canonical();
     let mut values = headers.get_all(CALLER).iter();
     let is_trusted = trusted.iter().any(|network| network.contains(peer));
@@ -68,7 +69,7 @@ pub fn identify(
         // The header of an untrusted peer is ignored.
         _ => None,
     };
-    Ok(Caller { peer, name })
+    Ok(name)
 }
 
 /// The state of each quota, for a bounded number of callers. One lock suffices, because hits are
@@ -144,8 +145,8 @@ pub struct Quotas<C: governor::clock::Clock = QuantaClock> {
 
 #[derive(Debug)]
 struct Limiters<C: governor::clock::Clock> {
-    /// One quota per peer, and one for all names of a peer together.
-    peers: Limiter<C>,
+    /// One quota per principal, and one for all names of a principal together.
+    principals: Limiter<C>,
     /// Half a quota per name.
     names: Limiter<C>,
 }
@@ -159,7 +160,7 @@ pub struct Allowed {
     pub per: Duration,
     /// Requests that may come at once.
     pub burst: NonZeroU32,
-    /// The number of peers, and of names, that are tracked.
+    /// The number of principals, and of names, that are tracked.
     pub tracked: usize,
 }
 
@@ -179,7 +180,7 @@ impl<C: governor::clock::Clock + Clone> Limiters<C> {
         };
         let half = NonZeroU32::new(allowed.burst.get().div_ceil(2));
         Self {
-            peers: limiter(each, allowed.burst),
+            principals: limiter(each, allowed.burst),
             names: limiter(each * 2, half.unwrap_or(NonZeroU32::MIN)),
         }
     }
@@ -205,16 +206,16 @@ impl<C: governor::clock::Clock + Clone> Quotas<C> {
     /// [`GatewayError::CallerQuota`] with the time after which a request is accepted.
     pub fn charge(&self, caller: &Caller) -> Result<(), GatewayError> {
         let limiters = self.limiters.get();
-        // The name first: a request that its name has no quota for is not charged to the peer.
+        // The name first: a request that its name has no quota for is not charged to the principal.
         if caller.name.is_some() {
             self.charge_to(&limiters.names, caller)?;
         }
         let together = Caller {
-            peer: caller.peer,
-            // The empty name stands for all names of the peer. No name of a caller is empty.
+            principal: caller.principal.clone(),
+            // The empty name stands for all names of the principal. No name of a caller is empty.
             name: caller.name.as_ref().map(|_| Arc::from("")),
         };
-        self.charge_to(&limiters.peers, &together)
+        self.charge_to(&limiters.principals, &together)
     }
 
     /// Charges one request to one quota, and says when the next would be accepted.
@@ -229,7 +230,7 @@ impl<C: governor::clock::Clock + Clone> Quotas<C> {
     /// Forgets callers whose quota is whole again. Call this on a timer.
     pub fn forget_idle(&self) {
         let limiters = self.limiters.get();
-        for limiter in [&limiters.peers, &limiters.names] {
+        for limiter in [&limiters.principals, &limiters.names] {
             limiter.retain_recent();
             limiter.shrink_to_fit();
         }
@@ -238,7 +239,7 @@ impl<C: governor::clock::Clock + Clone> Quotas<C> {
     /// Returns the number of tracked callers.
     pub fn tracked(&self) -> usize {
         let limiters = self.limiters.get();
-        limiters.peers.len() + limiters.names.len()
+        limiters.principals.len() + limiters.names.len()
     }
 }
 
@@ -249,7 +250,7 @@ mod tests {
 
     fn caller(n: u8) -> Caller {
         Caller {
-            peer: IpAddr::from([10, 0, 0, n]),
+            principal: IpAddr::from([10, 0, 0, n]).into(),
             name: None,
         }
     }
@@ -340,16 +341,16 @@ mod tests {
         let trusted: [Network; 1] = ["127.0.0.0/8".parse().unwrap()];
         let mut headers = HeaderMap::new();
         headers.insert(CALLER, "billing".parse().unwrap());
-        let named = identify(&headers, IpAddr::from([127, 0, 0, 9]), &trusted).unwrap();
-        assert_eq!(named.name.as_deref(), Some("billing"));
-        let mapped: IpAddr = "::ffff:127.0.0.9".parse().unwrap();
-        assert_eq!(identify(&headers, mapped, &trusted).unwrap(), named);
-        let other = identify(&headers, IpAddr::from([10, 0, 0, 1]), &trusted).unwrap();
-        assert_eq!(other.name, None);
+        for trusted_peer in ["127.0.0.9", "::ffff:127.0.0.9"] {
+            let given = name(&headers, trusted_peer.parse().unwrap(), &trusted).unwrap();
+            assert_eq!(given.as_deref(), Some("billing"));
+        }
+        let other = name(&headers, IpAddr::from([10, 0, 0, 1]), &trusted).unwrap();
+        assert_eq!(other, None);
         for bad in ["", &"x".repeat(65), "a\tb"] {
             headers.insert(CALLER, bad.parse().unwrap());
             assert!(
-                identify(&headers, IpAddr::from([127, 0, 0, 1]), &trusted).is_err(),
+                name(&headers, IpAddr::from([127, 0, 0, 1]), &trusted).is_err(),
                 "{bad:?}"
             );
         }

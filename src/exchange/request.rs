@@ -1,19 +1,20 @@
 //! The request context: a request whose operation is known, with everything that carrying it out
 //! needs.
 
+use crate::caller::Caller;
 use crate::credential::{self, Credential};
 use crate::exchange::edge;
 use crate::exchange::ids::Ids;
 use crate::exchange::progress::Progress;
 use crate::exchange::share::Portion;
-use crate::limit::turns::{Caller, Urgency};
+use crate::limit::turns::Urgency;
 use crate::route::names;
 use crate::route::pattern::PathParams;
 use crate::route::policy::Operation;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,8 @@ pub(crate) struct RequestContext {
     pub(crate) ids: Ids,
     pub(crate) credential: Credential,
     pub(crate) caller: Caller,
+    /// The address that the request came from.
+    pub(crate) peer: IpAddr,
     pub(crate) accepted: Instant,
     /// How long it may wait for its budget.
     pub(crate) patience: Duration,

@@ -3,8 +3,10 @@
 //!
 //! It reads the head only. The body, the queue and the cache are not consulted.
 
+use crate::caller::Caller;
 use crate::credential::Hasher;
 use crate::error::GatewayError;
+use crate::exchange::identity::Identity;
 use crate::exchange::request::RequestContext;
 use crate::exchange::settings::Settings;
 use crate::exchange::source::RequestSource;
@@ -45,7 +47,15 @@ impl Router {
         let peer = source
             .peer
             .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
-        let caller = callers::identify(&head.headers, peer, &settings.trusted)?;
+        let name = callers::name(&head.headers, peer, &settings.trusted)?;
+        // A request from within that nobody vouches for is that of its token.
+        let identity = source.identity.clone();
+        let identity =
+            identity.unwrap_or_else(|| Identity::of(self.hasher.credential(&head.headers)));
+        let caller = Caller {
+            principal: identity.principal(peer),
+            name,
+        };
         let target = edge::target(head.uri);
         let overridden = edge::overrides_method(&head.headers);
         let matched = table.find(&head.method, target.path());
@@ -61,9 +71,7 @@ impl Router {
         Ok(RequestContext {
             patience: patience.of(&head.headers),
             urgency: priority::urgency(&head.headers),
-            credential: source
-                .credential
-                .unwrap_or_else(|| self.hasher.credential(&head.headers)),
+            credential: identity.credential,
             params: matched.params,
             method: head.method,
             headers: head.headers,
@@ -74,6 +82,7 @@ impl Router {
             operation,
             target,
             caller,
+            peer,
             accepted,
             overridden,
         })

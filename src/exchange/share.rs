@@ -1,12 +1,12 @@
-//! A bound that peers share: the memory of request bodies, and the writes that are held.
+//! A bound that principals share: the memory of request bodies, and the writes that are held.
 //!
-//! Promises a bound on the sum. One peer gets at most half of it, so that its flood leaves room for
-//! others.
+//! Promises a bound on the sum. One principal gets at most half of it, so that its flood leaves
+//! room for others.
 
+use crate::caller::Principal;
 use crate::error::GatewayError;
 use foldhash::HashMap;
 use parking_lot::Mutex;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The whole. Cheap to clone.
@@ -19,14 +19,14 @@ pub struct Share {
 #[derive(Debug, Default)]
 struct Load {
     taken: usize,
-    peers: HashMap<IpAddr, usize>,
+    principals: HashMap<Principal, usize>,
 }
 
 /// The part of the whole that one request has, until this value is dropped.
 #[derive(Debug)]
 pub struct Portion {
     share: Share,
-    peer: IpAddr,
+    principal: Principal,
     taken: usize,
 }
 
@@ -35,8 +35,8 @@ pub struct Portion {
 pub enum Full {
     /// Everybody: the whole is taken.
     ForAll,
-    /// A peer that has its half.
-    ForPeer,
+    /// A principal that has its half.
+    ForPrincipal,
 }
 
 impl From<Full> for GatewayError {
@@ -54,11 +54,11 @@ impl Share {
         }
     }
 
-    /// Returns an empty portion for a request from `peer`.
-    pub fn portion(&self, peer: IpAddr) -> Portion {
+    /// Returns an empty portion for a request from `principal`.
+    pub fn portion(&self, principal: &Principal) -> Portion {
         Portion {
             share: self.clone(),
-            peer,
+            principal: principal.clone(),
             taken: 0,
         }
     }
@@ -68,19 +68,23 @@ impl Portion {
     /// Takes `more`.
     ///
     /// # Errors
-    /// If the whole or the peer's half of it would be exceeded. Nothing is taken then.
+    /// If the whole or the principal's half of it would be exceeded. Nothing is taken then.
     pub fn grow(&mut self, more: usize) -> Result<(), Full> {
         let most = self.share.most;
         let mut load = self.share.load.lock();
         if load.taken.saturating_add(more) > most {
             return Err(Full::ForAll);
         }
-        let own = load.peers.get(&self.peer).copied().unwrap_or_default();
+        let own = load
+            .principals
+            .get(&self.principal)
+            .copied()
+            .unwrap_or_default();
         if own.saturating_add(more) > most / 2 {
-            return Err(Full::ForPeer);
+            return Err(Full::ForPrincipal);
         }
         load.taken += more;
-        *load.peers.entry(self.peer).or_default() += more;
+        *load.principals.entry(self.principal.clone()).or_default() += more;
         self.taken += more;
         Ok(())
     }
@@ -90,10 +94,10 @@ impl Drop for Portion {
     fn drop(&mut self) {
         let mut load = self.share.load.lock();
         load.taken = load.taken.saturating_sub(self.taken);
-        if let Some(own) = load.peers.get_mut(&self.peer) {
+        if let Some(own) = load.principals.get_mut(&self.principal) {
             *own = own.saturating_sub(self.taken);
             if *own == 0 {
-                load.peers.remove(&self.peer);
+                load.principals.remove(&self.principal);
             }
         }
     }
@@ -102,36 +106,40 @@ impl Drop for Portion {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
 
-    fn peer(n: u8) -> IpAddr {
-        IpAddr::from([10, 0, 0, n])
+    fn principal(n: u8) -> Principal {
+        IpAddr::from([10, 0, 0, n]).into()
     }
 
     #[test]
     fn what_is_given_back_can_be_taken_again() {
         let share = Share::new(20);
-        let mut first = share.portion(peer(1));
+        let mut first = share.portion(&principal(1));
         first.grow(4).unwrap();
         first.grow(4).unwrap();
-        let mut second = share.portion(peer(2));
+        let mut second = share.portion(&principal(2));
         second.grow(10).unwrap();
-        let mut third = share.portion(peer(3));
+        let mut third = share.portion(&principal(3));
         assert_eq!(third.grow(3), Err(Full::ForAll));
         third.grow(2).unwrap();
         drop(first);
         third.grow(8).unwrap();
         drop((second, third));
         let load = share.load.lock();
-        assert!(load.taken == 0 && load.peers.is_empty());
+        assert!(load.taken == 0 && load.principals.is_empty());
     }
 
     #[test]
     fn one_peer_has_half_of_it() {
         let share = Share::new(20);
-        let mut portions: Vec<Portion> = (0..11).map(|_| share.portion(peer(1))).collect();
+        let mut portions: Vec<Portion> = (0..11).map(|_| share.portion(&principal(1))).collect();
         let accepted = portions.iter_mut().filter_map(|one| one.grow(1).ok());
         assert_eq!(accepted.count(), 10);
-        assert_eq!(share.portion(peer(1)).grow(1), Err(Full::ForPeer));
-        share.portion(peer(2)).grow(10).unwrap();
+        assert_eq!(
+            share.portion(&principal(1)).grow(1),
+            Err(Full::ForPrincipal)
+        );
+        share.portion(&principal(2)).grow(10).unwrap();
     }
 }

@@ -3,7 +3,7 @@
 //! The connection finds it out once. The request carries it through the layers as an extension, so
 //! that one that a layer rejects is reported with its ids, and nothing is looked up again.
 
-use crate::credential::Credential;
+use crate::exchange::identity::Identity;
 use crate::exchange::ids::Ids;
 use crate::exchange::request::Peer;
 use crate::exchange::request_id::{self, REQUEST_ID, RequestIds};
@@ -18,8 +18,8 @@ pub(crate) struct RequestSource {
     pub(crate) ids: Ids,
     /// The address of the connection, unless the request came from within.
     pub(crate) peer: Option<Peer>,
-    /// The credential, if the connection knows it from an earlier request.
-    pub(crate) credential: Option<Credential>,
+    /// Who asks, as far as that is known.
+    pub(crate) identity: Option<Identity>,
 }
 
 impl RequestSource {
@@ -29,7 +29,7 @@ impl RequestSource {
             method: request.method().clone(),
             ids,
             peer: None,
-            credential: None,
+            identity: None,
         }
     }
 

@@ -10,6 +10,7 @@
 use crate::exchange::body::BoxError;
 use crate::exchange::body::LayeredBody;
 use crate::exchange::body::{Guarded, OuterBody};
+use crate::exchange::identity::Identity;
 use crate::exchange::request::Peer;
 use crate::exchange::request_id::RequestIds;
 use crate::exchange::source::RequestSource;
@@ -103,7 +104,10 @@ where
         let Paths { gateway, ids, .. } = &*self.paths;
         let source = RequestSource {
             peer: Some(self.peer),
-            credential: self.memory.known(request.headers(), &gateway.router.hasher),
+            identity: self
+                .memory
+                .known(request.headers(), &gateway.router.hasher)
+                .map(Identity::of),
             ..RequestSource::received(&mut request, ids, gateway.tracer.as_ref())
         };
         request.extensions_mut().insert(source);

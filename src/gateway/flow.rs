@@ -8,6 +8,7 @@
 //! made here.
 
 use crate::buffer::Buffer;
+use crate::caller::Principal;
 use crate::error::GatewayError;
 use crate::exchange::body::{Body, BoxError};
 use crate::exchange::edge;
@@ -21,7 +22,6 @@ use crate::route::policy::Effect;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -84,7 +84,7 @@ impl Gateway {
         // Everything that a hit does not need is boxed. What is left is small, and moves through
         // the surrounding layers with each request.
         if !body.is_end_stream() {
-            let (body, room) = Box::pin(self.collect(body, context.caller.peer)).await?;
+            let (body, room) = Box::pin(self.collect(body, &context.caller.principal)).await?;
             (context.body, context.room) = (body, Some(Arc::new(room)));
         }
         if let Some(shadow) = &self.shadow {
@@ -102,7 +102,11 @@ impl Gateway {
     /// # Errors
     /// If the body is larger than the limit, breaks off, times out, or finds no room in the memory
     /// for bodies.
-    async fn collect<B>(&self, body: B, peer: IpAddr) -> Result<(Bytes, Portion), GatewayError>
+    async fn collect<B>(
+        &self,
+        body: B,
+        principal: &Principal,
+    ) -> Result<(Bytes, Portion), GatewayError>
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -114,7 +118,7 @@ impl Gateway {
         }
         // Memory is reserved as data arrives, not by the announced length: a caller that announces
         // much and sends little must not keep others out.
-        let mut room = self.bodies.portion(peer);
+        let mut room = self.bodies.portion(principal);
         let (mut first, mut all) = (Bytes::new(), Buffer::new(0));
         let mut body = pin!(body);
         while let Some(frame) = body.as_mut().frame().await {

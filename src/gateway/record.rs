@@ -8,6 +8,7 @@
 //!
 //! Nothing is decided here. Hits of the fast path are reported by [`crate::gateway::fast_path`].
 
+use crate::caller::Caller;
 use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::exchange::body::Body;
@@ -21,7 +22,6 @@ use crate::gateway::Gateway;
 use crate::gateway::headers::{show_budget, show_cache, show_timing};
 use crate::gateway::recent::RecentRejection;
 use crate::gateway::report::RequestReport;
-use crate::limit::turns::Caller;
 use crate::metrics::{Origin, Outcome};
 use crate::route::policy::Operation;
 use crate::shadow::verdict::SHADOW;

@@ -10,10 +10,10 @@
 //! limit, and any number of estimates is read from one forecast. The simulation that looks closer,
 //! at lanes as well, is in `attempt/estimate.rs`; it runs a copy of this account.
 
-use crate::limit::turns::{Ahead, Caller, LinePosition, Turns, Urgency};
+use crate::caller::{Caller, Principal};
+use crate::limit::turns::{Ahead, LinePosition, Turns, Urgency};
 use crate::limit::window::{AttemptEnd, Learned, Slot, Taken, Window};
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// The number of response times that are remembered for the cap and for estimates.
@@ -272,21 +272,30 @@ impl Account {
         self.sent_after(now, now, Turns::everyone)
     }
 
-    /// When a request of the line is sent at the latest, of one peer alone if one is given. `None`
-    /// if none waits.
-    pub fn next_departure(&mut self, peer: Option<IpAddr>, now: Instant) -> Option<Instant> {
-        self.departures(peer, 1, now).first().copied()
+    /// When a request of the line is sent at the latest, of one principal alone if one is given.
+    /// `None` if none waits.
+    pub fn next_departure(
+        &mut self,
+        principal: Option<&Principal>,
+        now: Instant,
+    ) -> Option<Instant> {
+        self.departures(principal, 1, now).first().copied()
     }
 
-    /// When the next `most` requests of the line are sent at the latest, of one peer alone if one
-    /// is given. Fewer if not as many wait.
-    pub fn departures(&mut self, peer: Option<IpAddr>, most: usize, now: Instant) -> Vec<Instant> {
+    /// When the next `most` requests of the line are sent at the latest, of one principal alone if
+    /// one is given. Fewer if not as many wait.
+    pub fn departures(
+        &mut self,
+        principal: Option<&Principal>,
+        most: usize,
+        now: Instant,
+    ) -> Vec<Instant> {
         let turns = &self.turns;
-        let ready = (0..most).map_while(|others| turns.ready_at(others, peer, now));
+        let ready = (0..most).map_while(|others| turns.ready_at(others, principal, now));
         let ready: Vec<Instant> = ready.collect();
-        // Each turn of a peer comes after one turn of each other peer.
-        let (round, others) = match peer {
-            Some(_) => (turns.peers(), turns.len().saturating_sub(1)),
+        // Each turn of a principal comes after one turn of each other principal.
+        let (round, others) = match principal {
+            Some(_) => (turns.principals(), turns.len().saturating_sub(1)),
             None => (1, usize::MAX),
         };
         let ahead = |turn: usize| ((turn + 1) * round).saturating_sub(1).min(others);
@@ -384,7 +393,7 @@ mod tests {
 
     fn caller(n: u8) -> Caller {
         Caller {
-            peer: IpAddr::from([10, 0, 0, n]),
+            principal: IpAddr::from([10, 0, 0, n]).into(),
             name: None,
         }
     }

@@ -111,7 +111,7 @@ impl Budgets {
                     configured: HashMap::default(),
                     next_place: 0,
                     load: LineLoad::default(),
-                    peers: HashMap::default(),
+                    principals: HashMap::default(),
                     opened: HashMap::default(),
                     make_room_at: started,
                     drain_until: None,

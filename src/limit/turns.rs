@@ -1,29 +1,29 @@
 //! Pure. The line of one budget: whose turn it is among those who wait for a slot.
 //!
-//! Peers take turns, and the named callers behind one peer take turns within the peer's turn: a
-//! name divides what a peer has, it does not add to it. Within one caller the more urgent requests
-//! go first, and of equal ones the earlier. But one of `OLDEST_EVERY` of its turns is for the
-//! request that has waited longest, so that none starves. Urgency counts among a caller's own
-//! requests alone. A request that is not ready (an earlier write of its lanes has not settled)
-//! keeps its position without holding up the others.
+//! Principals take turns, and the named callers behind one principal take turns within the principal's
+//! turn: a name divides what a principal has, it does not add to it. Within one caller the more
+//! urgent requests go first, and of equal ones the earlier. But one of `OLDEST_EVERY` of its turns
+//! is for the request that has waited longest, so that none starves. Urgency counts among a
+//! caller's own requests alone. A request that is not ready (an earlier write of its lanes has not
+//! settled) keeps its position without holding up the others.
 //!
-//! Invariant: a peer is in the ring of peers exactly if one of its callers is in the peer's own
-//! ring, and a caller is in that exactly if one of its requests is ready. Every change to a line
-//! goes through `Turns::change`, which keeps the rings, the sizes and the expected times. So a turn
-//! takes a time that is logarithmic in the length of the line. What is ahead of a request is known
-//! from the sizes and times, without a look at each caller. This module knows neither slots nor
-//! time limits.
+//! Invariant: a principal is in the ring of principals exactly if one of its callers is in the
+//! principal's own ring, and a caller is in that exactly if one of its requests is ready. Every
+//! change to a line goes through `Turns::change`, which keeps the rings, the sizes and the expected
+//! times. So a turn takes a time that is logarithmic in the length of the line. What is ahead of a
+//! request is known from the sizes and times, without a look at each caller. This module knows
+//! neither slots nor time limits.
 
 pub(crate) use by_urgency::ByUrgency;
-pub use caller::{Caller, CallerShare, LinePosition, Urgency};
+pub use caller::{CallerShare, LinePosition, Urgency};
 pub use sizes::Ahead;
 
+use crate::caller::{Caller, Principal};
 use expected::{BlockedChange, ExpectedTimes};
 use foldhash::HashMap;
 use line::CallerLine;
 use sizes::{LineSize, Sizes};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -33,9 +33,9 @@ mod expected;
 mod line;
 mod sizes;
 
-/// The waiting requests of one peer, by the name of the caller.
+/// The waiting requests of one principal, by the name of the caller.
 #[derive(Clone, Debug, Default)]
-struct PeerLine {
+struct PrincipalLine {
     names: HashMap<Option<Arc<str>>, CallerLine>,
     /// The names with a request that is ready. The next turn is that of the first.
     ring: Ring<Option<Arc<str>>>,
@@ -45,7 +45,7 @@ struct PeerLine {
     size: LineSize,
     /// When the blocked requests under all names are expected to be ready.
     expected: ExpectedTimes,
-    /// The place in the ring of the peers.
+    /// The place in the ring of the principals.
     turn: Option<u64>,
 }
 
@@ -71,10 +71,10 @@ fn set_turn<K>(ring: &mut Ring<K>, turn: &mut Option<u64>, has_ready: bool, key:
 /// The requests that wait for one budget.
 #[derive(Clone, Debug, Default)]
 pub struct Turns {
-    peers: HashMap<IpAddr, PeerLine>,
-    /// The peers with a request that is ready. The next turn is that of the first.
-    ring: Ring<IpAddr>,
-    /// The sizes of the lines in `peers`.
+    principals: HashMap<Principal, PrincipalLine>,
+    /// The principals with a request that is ready. The next turn is that of the first.
+    ring: Ring<Principal>,
+    /// The sizes of the lines in `principals`.
     sizes: Sizes,
     /// When all blocked requests are expected to be ready.
     expected: ExpectedTimes,
@@ -103,9 +103,10 @@ impl Turns {
         self.callers.keys().copied()
     }
 
-    /// The number of peers with waiting requests. Each of them goes once before any goes twice.
-    pub fn peers(&self) -> usize {
-        self.peers.len()
+    /// The number of principals with waiting requests. Each of them goes once before any goes
+    /// twice.
+    pub fn principals(&self) -> usize {
+        self.principals.len()
     }
 
     /// The `most` callers whose first requests have waited longest, the longest first. Looks at
@@ -115,9 +116,10 @@ impl Turns {
     /// This is the order of arrival and not that of turns: an urgent request may go first, and one
     /// whose lane is closed goes later.
     pub fn longest(&self, most: usize) -> Vec<CallerShare> {
-        let lines = self.peers.iter().flat_map(|(peer, line)| {
+        let lines = self.principals.iter().flat_map(|(principal, line)| {
             let names = line.names.iter();
-            names.filter_map(move |(name, line)| Some((line.first()?, peer, name, line.size())))
+            names
+                .filter_map(move |(name, line)| Some((line.first()?, principal, name, line.size())))
         });
         let mut lines: Vec<_> = lines.collect();
         if lines.len() > most && most > 0 {
@@ -127,9 +129,9 @@ impl Turns {
         lines.sort_unstable_by_key(|(first, ..)| *first);
         let shares = lines
             .into_iter()
-            .map(|(first, peer, name, size)| CallerShare {
+            .map(|(first, principal, name, size)| CallerShare {
                 caller: Caller {
-                    peer: *peer,
+                    principal: principal.clone(),
                     name: name.clone(),
                 },
                 queued: size.total(),
@@ -139,14 +141,14 @@ impl Turns {
         shares.collect()
     }
 
-    /// Whether a caller has its share of `most` positions. A peer without a name has half of them.
-    /// Its names have as many together, and one name half of that.
+    /// Whether a caller has its share of `most` positions. A principal without a name has half of
+    /// them. Its names have as many together, and one name half of that.
     pub fn has_share(&self, caller: &Caller, most: usize) -> bool {
-        let Some(peer) = self.peers.get(&caller.peer) else {
+        let Some(principal) = self.principals.get(&caller.principal) else {
             return most == 0;
         };
         let of = |name: &Option<Arc<str>>| {
-            let line = peer.names.get(name);
+            let line = principal.names.get(name);
             line.map_or(0, |line| line.size().total())
         };
         // The requests without a name count apart from all named ones.
@@ -154,7 +156,7 @@ impl Turns {
         match &caller.name {
             None => nameless >= most.div_ceil(2),
             Some(_) => {
-                let named = peer.size.total() - nameless;
+                let named = principal.size.total() - nameless;
                 named >= most.div_ceil(2) || of(&caller.name) >= most.div_ceil(4)
             }
         }
@@ -190,14 +192,15 @@ impl Turns {
     }
 
     /// Removes the request whose turn it is, and returns its position. The next turn of its caller
-    /// and of its peer comes after everybody else's.
+    /// and of its principal comes after everybody else's.
     pub fn pop(&mut self) -> Option<LinePosition> {
-        // Caller and peer lose their places, and get new ones if they have another ready request.
+        // Caller and principal lose their places, and get new ones if they have another ready
+        // request.
         let (_, address) = self.ring.pop_first()?;
-        let peer = self.peers.get_mut(&address)?;
-        peer.turn = None;
-        let (_, name) = peer.ring.pop_first()?;
-        let line = peer.names.get_mut(&name)?;
+        let principal = self.principals.get_mut(&address)?;
+        principal.turn = None;
+        let (_, name) = principal.ring.pop_first()?;
+        let line = principal.names.get_mut(&name)?;
         line.turn = None;
         let place = line.take_turn()?;
         self.leave(place);
@@ -206,18 +209,18 @@ impl Turns {
 
     /// Changes the line of a caller, and keeps what is known of all lines.
     fn change(&mut self, caller: &Caller, change: impl FnOnce(&mut CallerLine) -> BlockedChange) {
-        // A peer without requests is forgotten below, which bounds the table by the line.
-        let peer = self.peers.entry(caller.peer).or_default();
-        let before = peer.size;
-        let blocked = peer.change(&caller.name, change);
-        let after = peer.size;
-        set_turn(&mut self.ring, &mut peer.turn, after.ready > 0, || {
-            caller.peer
+        // A principal without requests is forgotten below, which bounds the table by the line.
+        let principal = self.principals.entry(caller.principal.clone()).or_default();
+        let before = principal.size;
+        let blocked = principal.change(&caller.name, change);
+        let after = principal.size;
+        set_turn(&mut self.ring, &mut principal.turn, after.ready > 0, || {
+            caller.principal.clone()
         });
         self.sizes.change(before, after);
         self.expected.change(blocked);
         if after.total() == 0 {
-            self.peers.remove(&caller.peer);
+            self.principals.remove(&caller.principal);
         }
     }
 
@@ -225,29 +228,31 @@ impl Turns {
     /// With `until`, only those that are expected to be ready by then, for a new request that is
     /// known to go by then.
     pub fn ahead_of(&self, caller: &Caller, urgency: Urgency, until: Option<Instant>) -> Ahead {
-        // Within the caller by urgency. Between names and between peers one turn each, so that each
-        // other one goes at most as often as this one, the new request included.
-        // Of the blocked ones no more than the turns of their lines allow, and no more than are
-        // expected in time: two bounds, of which the lower one counts.
+        // Within the caller by urgency. Between names and between principals one turn each, so that
+        // each other one goes at most as often as this one, the new request included. Of the
+        // blocked ones no more than the turns of their lines allow, and no more than are expected
+        // in time: two bounds, of which the lower one counts.
         let mut ahead = Ahead::default();
         let (mut own, mut own_blocked) = (LineSize::default(), 0);
-        if let Some(peer) = self.peers.get(&caller.peer) {
-            own = peer.size;
-            own_blocked = peer.expected.by(until);
-            let mine = peer.names.get(&caller.name);
+        if let Some(principal) = self.principals.get(&caller.principal) {
+            own = principal.size;
+            own_blocked = principal.expected.by(until);
+            let mine = principal.names.get(&caller.name);
             if let Some(mine) = mine {
                 ahead = mine.before(urgency, until);
             }
             let mine_blocked = mine.map_or(0, |mine| mine.blocked_by(until));
             let mine = mine.map(CallerLine::size).unwrap_or_default();
-            let mut names = peer.sizes.first(ahead.count() + 1, mine);
+            let mut names = principal.sizes.first(ahead.count() + 1, mine);
             names.blocked = names.blocked.min(own_blocked - mine_blocked);
             ahead += names;
         }
-        // Of the other peers in the same way.
-        let mut peers = self.sizes.first(ahead.count() + 1, own);
-        peers.blocked = peers.blocked.min(self.expected.by(until) - own_blocked);
-        ahead += peers;
+        // Of the other principals in the same way.
+        let mut principals = self.sizes.first(ahead.count() + 1, own);
+        principals.blocked = principals
+            .blocked
+            .min(self.expected.by(until) - own_blocked);
+        ahead += principals;
         ahead
     }
 
@@ -260,13 +265,18 @@ impl Turns {
         }
     }
 
-    /// When `others` requests and one more are expected to be ready, of one peer alone if one is
-    /// given. `None` if fewer wait.
-    pub fn ready_at(&self, others: usize, peer: Option<IpAddr>, now: Instant) -> Option<Instant> {
-        let (ready, expected) = match peer {
-            Some(peer) => {
-                let peer = self.peers.get(&peer)?;
-                (peer.size.ready, &peer.expected)
+    /// When `others` requests and one more are expected to be ready, of one principal alone if one
+    /// is given. `None` if fewer wait.
+    pub fn ready_at(
+        &self,
+        others: usize,
+        principal: Option<&Principal>,
+        now: Instant,
+    ) -> Option<Instant> {
+        let (ready, expected) = match principal {
+            Some(principal) => {
+                let principal = self.principals.get(principal)?;
+                (principal.size.ready, &principal.expected)
             }
             None => (self.len() - self.expected.len(), &self.expected),
         };
@@ -281,7 +291,11 @@ impl Turns {
     pub fn in_order(&self) -> Vec<(LinePosition, Option<Instant>)> {
         // The turns are taken on a copy, so that they come out as they would in time.
         let mut expected = HashMap::default();
-        for names in self.peers.values().flat_map(|peer| peer.names.values()) {
+        for names in self
+            .principals
+            .values()
+            .flat_map(|principal| principal.names.values())
+        {
             let blocked = names.blocked.iter();
             expected.extend(blocked.map(|(place, at)| (*place, *at)));
         }
@@ -298,8 +312,8 @@ impl Turns {
     }
 }
 
-impl PeerLine {
-    /// Changes the line of a caller, and keeps what is known of all lines of the peer.
+impl PrincipalLine {
+    /// Changes the line of a caller, and keeps what is known of all lines of the principal.
     fn change(
         &mut self,
         name: &Option<Arc<str>>,
@@ -331,12 +345,13 @@ mod tests {
     use crate::clock::Clock;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+    use std::net::IpAddr;
 
     const USUAL: Urgency = Urgency(3);
 
-    fn caller(peer: u8, name: Option<u8>) -> Caller {
+    fn caller(principal: u8, name: Option<u8>) -> Caller {
         Caller {
-            peer: IpAddr::from([10, 0, 0, peer]),
+            principal: IpAddr::from([10, 0, 0, principal]).into(),
             name: name.map(|name| Arc::from(format!("team-{name}"))),
         }
     }
@@ -353,7 +368,8 @@ mod tests {
     #[test]
     fn those_who_wait_longest_are_known_with_what_they_have_in_the_line() {
         let mut turns = Turns::default();
-        // Peer 3 came first with a blocked request, then the names of peer 1, then many of peer 2.
+        // Peer 3 came first with a blocked request, then the names of principal 1, then many of
+        // principal 2.
         turns.join(0, caller(3, None), USUAL, now());
         for (place, who) in [(1, 1), (2, 2), (3, 1)] {
             turns.join(place, caller(1, Some(who)), USUAL, now());
@@ -414,7 +430,7 @@ mod tests {
         let of_second = order[..8].iter().filter(|place| **place >= 40).count();
         assert_eq!(
             of_second, 4,
-            "ten names get no more than one peer's half: {order:?}"
+            "ten names get no more than one principal's half: {order:?}"
         );
     }
 
@@ -428,7 +444,7 @@ mod tests {
         assert_eq!(turns.pop(), None);
         turns.ready(0);
         assert_eq!(turns.pop(), Some(0));
-        assert!(turns.is_empty() && turns.peers.is_empty() && turns.ring.is_empty());
+        assert!(turns.is_empty() && turns.principals.is_empty() && turns.ring.is_empty());
     }
 
     #[test]
@@ -454,9 +470,9 @@ mod tests {
     fn the_order_begins_with_whose_turn_it_is() {
         let mut turns = Turns::default();
         for place in 0..12 {
-            // The oldest are all of the first peer.
-            let peer = if place < 4 { 1 } else { 2 + (place % 4) as u8 };
-            turns.join(place, caller(peer, None), USUAL, now());
+            // The oldest are all of the first principal.
+            let principal = if place < 4 { 1 } else { 2 + (place % 4) as u8 };
+            turns.join(place, caller(principal, None), USUAL, now());
             if place != 7 {
                 turns.ready(place);
             }
@@ -525,11 +541,14 @@ mod tests {
             Some(start + second),
             "one is ready"
         );
-        let of_peer = |others| turns.ready_at(others, Some(caller(1, None).peer), start);
+        let of_principal = |others| turns.ready_at(others, Some(&caller(1, None).principal), start);
         let expected = [0, 0, 1, 3].map(|after| Some(start + second * after));
-        assert_eq!([0, 1, 2, 3].map(of_peer), expected);
-        assert_eq!(of_peer(4), None);
-        assert_eq!(turns.ready_at(0, Some(caller(2, None).peer), start), None);
+        assert_eq!([0, 1, 2, 3].map(of_principal), expected);
+        assert_eq!(of_principal(4), None);
+        assert_eq!(
+            turns.ready_at(0, Some(&caller(2, None).principal), start),
+            None
+        );
     }
 
     /// What is ahead of a new request, found by a look at every request.
@@ -543,7 +562,7 @@ mod tests {
         let those = |of: &Caller, which: &dyn Fn(Urgency) -> bool, most: usize| {
             let all = turns.callers.iter();
             let all = all.filter(|(_, (by, of_it))| by == of && which(*of_it));
-            let line = &turns.peers[&of.peer].names[&of.name];
+            let line = &turns.principals[&of.principal].names[&of.name];
             let (mut ready, mut blocked) = (0, 0);
             for (place, _) in all {
                 match line.blocked.get(place) {
@@ -556,7 +575,7 @@ mod tests {
             Ahead { ready, blocked }
         };
         let mut callers: Vec<Caller> = turns.callers.values().map(|(by, _)| by.clone()).collect();
-        callers.sort_unstable_by(|a, b| (a.peer, &a.name).cmp(&(b.peer, &b.name)));
+        callers.sort_unstable_by(|a, b| (&a.principal, &a.name).cmp(&(&b.principal, &b.name)));
         callers.dedup();
         let mut ahead = Ahead::default();
         if callers.contains(caller) {
@@ -565,15 +584,20 @@ mod tests {
             ahead += those(caller, &|of| of > urgency, oldest);
         }
         let each = ahead.count() + 1;
-        let names = callers.iter().filter(|other| other.peer == caller.peer);
+        let names = callers
+            .iter()
+            .filter(|other| other.principal == caller.principal);
         for other in names.filter(|other| *other != caller) {
             ahead += those(other, &|_| true, each);
         }
         let each = ahead.count() + 1;
-        let peers: BTreeSet<IpAddr> = turns.peers.keys().copied().collect();
-        for peer in peers.into_iter().filter(|peer| *peer != caller.peer) {
+        let principals: BTreeSet<Principal> = turns.principals.keys().cloned().collect();
+        for principal in principals
+            .into_iter()
+            .filter(|principal| *principal != caller.principal)
+        {
             let mut all = Ahead::default();
-            for other in callers.iter().filter(|other| other.peer == peer) {
+            for other in callers.iter().filter(|other| other.principal == principal) {
                 all += those(other, &|_| true, usize::MAX);
             }
             let ready = all.ready.min(each);
@@ -587,11 +611,23 @@ mod tests {
     fn lines_of_one_size_are_counted_together() {
         let mut turns = Turns::default();
         for place in 0..1_000 {
-            let peer = IpAddr::from(u32::try_from(place % 500).unwrap().to_be_bytes());
-            turns.join(place, Caller { peer, name: None }, USUAL, now());
+            let principal = IpAddr::from(u32::try_from(place % 500).unwrap().to_be_bytes()).into();
+            turns.join(
+                place,
+                Caller {
+                    principal,
+                    name: None,
+                },
+                USUAL,
+                now(),
+            );
             turns.ready(place);
         }
-        assert_eq!(turns.sizes.entries(), 2, "500 peers with 2 requests each");
+        assert_eq!(
+            turns.sizes.entries(),
+            2,
+            "500 principals with 2 requests each"
+        );
         assert_eq!(turns.ahead_of(&caller(1, None), USUAL, None).ready, 500);
         assert_eq!(turns.everyone(None).ready, 1_000);
         while turns.pop().is_some() {
@@ -609,8 +645,8 @@ mod tests {
         ) {
             let (mut turns, start) = (Turns::default(), now());
             let at = |pick: u64| start + std::time::Duration::from_secs(pick % 7);
-            for (place, (what, peer, name, pick)) in (0..).zip(steps) {
-                let who = caller(peer, (name > 0).then_some(name));
+            for (place, (what, principal, name, pick)) in (0..).zip(steps) {
+                let who = caller(principal, (name > 0).then_some(name));
                 let urgency = Urgency((pick % 8) as u8);
                 match what {
                     0 | 1 => turns.join(place, who.clone(), urgency, at(pick)),
@@ -629,18 +665,18 @@ mod tests {
                 let looked = ahead_by_looking(&turns, &who, urgency, until);
                 prop_assert!(looked.ready <= ahead.ready && looked.count() <= ahead.count());
                 prop_assert!(ahead.ready <= all.ready && ahead.count() <= all.count());
-                let lines = turns.peers.values().flat_map(|peer| peer.names.values());
+                let lines = turns.principals.values().flat_map(|principal| principal.names.values());
                 let blocked = lines.flat_map(|line| line.blocked.values());
                 let blocked = blocked.filter(|at| until.is_none_or(|until| **at <= until));
                 let everyone = turns.everyone(until);
                 prop_assert_eq!(everyone.blocked, blocked.count());
                 prop_assert_eq!(everyone.ready, turns.everyone(None).count() - turns.expected.len());
-                prop_assert!(turns.sizes.entries() <= 2 * turns.peers.len());
+                prop_assert!(turns.sizes.entries() <= 2 * turns.principals.len());
             }
         }
 
         /// Whatever happens, nobody is lost or served twice, arrival order holds among the equally
-        /// urgent of a caller, no peer with someone ready waits for more than one turn of each
+        /// urgent of a caller, no principal with someone ready waits for more than one turn of each
         /// other, and nothing is left behind.
         #[test]
         fn everyone_is_served_once_in_turn(
@@ -649,11 +685,11 @@ mod tests {
             let mut turns = Turns::default();
             let mut waiting: Vec<(LinePosition, Caller, bool, Urgency)> = Vec::new();
             let mut next = 0;
-            let mut passed: HashMap<IpAddr, HashMap<IpAddr, usize>> = HashMap::default();
-            for (what, peer, name, pick) in steps {
+            let mut passed: HashMap<Principal, HashMap<Principal, usize>> = HashMap::default();
+            for (what, principal, name, pick) in steps {
                 match what {
                     0 => {
-                        let who = caller(peer, (name > 0).then_some(name));
+                        let who = caller(principal, (name > 0).then_some(name));
                         prop_assert_eq!(turns.len(), waiting.len());
                         let urgency = Urgency((pick % 8) as u8);
                         turns.join(next, who.clone(), urgency, now());
@@ -668,9 +704,9 @@ mod tests {
                     2 if !waiting.is_empty() => {
                         let (place, who, ..) = waiting.remove(pick as usize % waiting.len());
                         prop_assert!(turns.leave(place));
-                        // A peer that has nobody ready left begins anew.
-                        if !waiting.iter().any(|w| w.2 && w.1.peer == who.peer) {
-                            passed.remove(&who.peer);
+                        // A principal that has nobody ready left begins anew.
+                        if !waiting.iter().any(|w| w.2 && w.1.principal == who.principal) {
+                            passed.remove(&who.principal);
                         }
                         prop_assert!(!turns.leave(place));
                     }
@@ -685,14 +721,14 @@ mod tests {
                             w.2 && w.1 == who && w.0 < served
                         };
                         prop_assert!(!waiting.iter().filter(before).any(|w| w.3 == urgency));
-                        passed.remove(&who.peer);
-                        let others: BTreeSet<IpAddr> =
-                            waiting.iter().filter(|w| w.2).map(|w| w.1.peer).collect();
-                        passed.retain(|peer, _| others.contains(peer));
-                        for other in others.into_iter().filter(|other| *other != who.peer) {
-                            let count = passed.entry(other).or_default().entry(who.peer).or_default();
+                        passed.remove(&who.principal);
+                        let others: BTreeSet<Principal> =
+                            waiting.iter().filter(|w| w.2).map(|w| w.1.principal.clone()).collect();
+                        passed.retain(|principal, _| others.contains(principal));
+                        for other in others.into_iter().filter(|other| *other != who.principal) {
+                            let count = passed.entry(other.clone()).or_default().entry(who.principal.clone()).or_default();
                             *count += 1;
-                            prop_assert!(*count <= 2, "{other} was passed over by {}", who.peer);
+                            prop_assert!(*count <= 2, "{other} was passed over by {}", who.principal);
                         }
                     }
                 }
@@ -702,7 +738,7 @@ mod tests {
             for place in left {
                 prop_assert!(turns.leave(place));
             }
-            prop_assert!(turns.peers.is_empty() && turns.ring.is_empty());
+            prop_assert!(turns.principals.is_empty() && turns.ring.is_empty());
         }
     }
 }

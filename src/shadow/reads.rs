@@ -275,9 +275,9 @@ async fn judged(
         return (Response::from_parts(head, body), same);
     };
     let compares = judge.shown.is_some();
-    let peer = judge.reading.context.caller.peer;
+    let principal = &judge.reading.context.caller.principal;
     // Copies share one memory. Without room this one ends, and the response streams on.
-    let room = shadow.copies.portion(peer);
+    let room = shadow.copies.portion(principal);
     let mut copied = Copied::new(body, most, room, judge);
     if compares {
         // The frames read here follow the head; the rest streams. If the body takes longer, the

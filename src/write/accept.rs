@@ -38,7 +38,7 @@ impl Writes {
             return Box::pin(self.write_durably(context, durability)).await;
         }
         // Its connection is held until it has ended.
-        let _held = self.hold(context.caller.peer)?;
+        let _held = self.hold(&context.caller.principal)?;
         self.quotas.charge(&context.caller)?;
         let keys = self.order_keys(&context);
         let (ticket, place) = self.accept(&context, keys, false)?;

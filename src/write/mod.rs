@@ -28,6 +28,7 @@ pub mod unsettled;
 use crate::attempt::send::may_land_later;
 use crate::attempt::{Attempts, Handles};
 use crate::cache::{Cache, Invalidation};
+use crate::caller::Principal;
 use crate::clock::Clock;
 use crate::error::GatewayError;
 use crate::exchange::callers::Quotas;
@@ -42,7 +43,6 @@ use durable::Durable;
 use http::StatusCode;
 use pool::BatchPool;
 use settlement::Affected;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -105,12 +105,12 @@ impl Writes {
     ///
     /// # Errors
     /// If there is no room, or the peer has its half.
-    fn hold(&self, peer: IpAddr) -> Result<Portion, GatewayError> {
-        let mut held = self.held.portion(peer);
+    fn hold(&self, principal: &Principal) -> Result<Portion, GatewayError> {
+        let mut held = self.held.portion(principal);
         held.grow(1).map_err(|full| {
-            let peer = (full == Full::ForPeer).then_some(peer);
+            let principal = (full == Full::ForPrincipal).then_some(principal);
             GatewayError::QueueFull {
-                retry_after: self.budgets.until_departure(peer),
+                retry_after: self.budgets.until_departure(principal),
             }
         })?;
         Ok(held)

@@ -7,10 +7,11 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::service::Service;
 use segment_gateway::admin::{Access, Admin};
+use segment_gateway::caller::Caller;
 use segment_gateway::credential::Credential;
 use segment_gateway::exchange::body::OuterBody;
 use segment_gateway::limit::budgets::{Admission, BudgetRequest, Readiness};
-use segment_gateway::limit::turns::{Caller, Urgency};
+use segment_gateway::limit::turns::Urgency;
 use segment_gateway::route::policy::Effect;
 use segment_gateway::sandbox::SandboxSpec;
 use serde_json::Value;
@@ -195,7 +196,7 @@ fn open_budgets(world: &World, most: u16) {
         let mut hash = [0; 16];
         hash[..2].copy_from_slice(&[high, low]);
         let caller = Caller {
-            peer: IpAddr::from([10, 0, 0, high]),
+            principal: IpAddr::from([10, 0, 0, high]).into(),
             name: None,
         };
         let ticket = world.gateway.budgets().join(&BudgetRequest {

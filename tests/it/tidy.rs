@@ -96,10 +96,11 @@ fn pure_files_are_pure() {
 }
 
 /// What the parts of the request path may use, besides what stands below them on it.
-const FEATURES: [&str; 18] = [
+const FEATURES: [&str; 19] = [
     "audit",
     "buffer",
     "cache",
+    "caller",
     "clock",
     "credential",
     "error",
@@ -130,12 +131,19 @@ fn may_import(module: &str, used: &str) -> bool {
         return own(&FEATURES) || own(&PATH[..height]) && !is_beside;
     }
     match module {
-        "audit" | "buffer" | "clock" | "credential" | "network" | "private_file" | "swap"
-        | "tasks" | "version" => false,
+        "audit" | "buffer" | "caller" | "clock" | "credential" | "network" | "private_file"
+        | "swap" | "tasks" | "version" => false,
         "error" => own(&["metrics"]),
         "metrics" => own(&["version"]),
         "route" => false,
-        "limit" => own(&["clock", "credential", "private_file", "route", "swap"]),
+        "limit" => own(&[
+            "caller",
+            "clock",
+            "credential",
+            "private_file",
+            "route",
+            "swap",
+        ]),
         "merge" => own(&["route"]),
         "lanes" => own(&["clock", "credential"]),
         "journal" => own(&["clock", "credential", "private_file", "tasks"]),

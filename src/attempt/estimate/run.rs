@@ -1,9 +1,10 @@
 //! Pure. The simulation behind an estimate: copies of budgets and lanes, and a clock that jumps
 //! from event to event.
 
+use crate::caller::Caller;
 use crate::lanes::{Keys, LaneOrder, Turn};
 use crate::limit::account::{Account, Next};
-use crate::limit::turns::{Caller, LinePosition, Urgency};
+use crate::limit::turns::{LinePosition, Urgency};
 use crate::limit::window::{AttemptEnd, Slot};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};

@@ -1,8 +1,9 @@
 use super::*;
+use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::credential::Hasher;
 use crate::lanes::Keys;
-use crate::limit::turns::{Caller, Urgency};
+use crate::limit::turns::Urgency;
 use crate::limit::window::{Terms, Window};
 use crate::route::policy::Rate;
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ fn seconds(n: u64) -> Duration {
 
 fn peer(n: u8) -> Caller {
     Caller {
-        peer: IpAddr::from([10, 0, 0, n]),
+        principal: IpAddr::from([10, 0, 0, n]).into(),
         name: None,
     }
 }

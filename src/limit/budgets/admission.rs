@@ -121,8 +121,8 @@ impl Budgets {
         now: Instant,
     ) -> Option<Instant> {
         let bounds = self.shared.lines.get();
-        let peer = request.caller.peer;
-        let own = state.peers.get(&peer);
+        let principal = &request.caller.principal;
+        let own = state.principals.get(principal);
         let (own_requests, own_bytes) = own.map_or((0, 0), |own| (own.requests, own.bytes));
         let mut room_at = None;
         let mut not_before = |at: Option<Instant>| room_at = room_at.max(at.or(Some(now)));
@@ -130,19 +130,19 @@ impl Budgets {
             not_before(state.next_departure(None, now));
         }
         if own_requests >= bounds.total.div_ceil(2) {
-            not_before(state.next_departure(Some(peer), now));
+            not_before(state.next_departure(Some(principal), now));
         }
         // A body may be larger than the bound if no other waits.
         let excess = |used: usize, most: usize| {
             (used + request.bytes).saturating_sub(most.max(request.bytes))
         };
         let of_all = excess(state.load.bytes, bounds.bytes);
-        let of_peer = excess(own_bytes, bounds.bytes.div_ceil(2));
+        let of_principal = excess(own_bytes, bounds.bytes.div_ceil(2));
         if of_all > 0 {
             not_before(state.freed(of_all, None, now));
         }
-        if of_peer > 0 {
-            not_before(state.freed(of_peer, Some(peer), now));
+        if of_principal > 0 {
+            not_before(state.freed(of_principal, Some(principal), now));
         }
         if let Some(open) = state.accounts.get_mut(key) {
             let account = &mut open.account;
@@ -153,7 +153,7 @@ impl Budgets {
                 .turns()
                 .has_share(&request.caller, bounds.per_budget)
             {
-                not_before(account.next_departure(Some(peer), now));
+                not_before(account.next_departure(Some(principal), now));
             }
         }
         room_at

@@ -27,9 +27,9 @@ impl Budgets {
         if state.accounts.contains_key(key) {
             return Ok(());
         }
-        let peer = request.caller.peer;
+        let principal = &request.caller.principal;
         let is_full = |state: &BudgetsState| {
-            let own = state.opened.get(&peer).copied().unwrap_or_default();
+            let own = state.opened.get(principal).copied().unwrap_or_default();
             state.accounts.len() >= MOST_ACCOUNTS || own >= MOST_ACCOUNTS / 2
         };
         if is_full(state) && now >= state.make_room_at {
@@ -73,11 +73,11 @@ impl Budgets {
         let open = OpenBudget {
             account: Account::new(window, in_flight, now),
             id,
-            opened_by: peer,
+            opened_by: principal.clone(),
             waiting: HashMap::default(),
             wake: None,
         };
-        *state.opened.entry(peer).or_default() += 1;
+        *state.opened.entry(principal.clone()).or_default() += 1;
         state.accounts.insert(key.clone(), open);
         Ok(())
     }

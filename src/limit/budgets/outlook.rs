@@ -4,9 +4,9 @@
 use super::{
     Account, BudgetRequest, BudgetStatus, Budgets, FIRST_GUESS, OpenBudget, whole_seconds,
 };
+use crate::caller::Principal;
 use crate::credential::Credential;
 use crate::route::policy::BudgetSpec;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -139,11 +139,11 @@ impl Budgets {
         .unwrap_or(budget.rate.limit > 1)
     }
 
-    /// Returns the time until a request leaves any line at the latest, of one peer alone if one is
-    /// given. In whole seconds, at least one.
-    pub fn until_departure(&self, peer: Option<IpAddr>) -> Duration {
+    /// Returns the time until a request leaves any line at the latest, of one principal alone if
+    /// one is given. In whole seconds, at least one.
+    pub fn until_departure(&self, principal: Option<&Principal>) -> Duration {
         let now = self.shared.clock.now();
-        let next = self.shared.state.lock().next_departure(peer, now);
+        let next = self.shared.state.lock().next_departure(principal, now);
         whole_seconds(next.map_or(Duration::ZERO, |at| at.saturating_duration_since(now)))
     }
 }

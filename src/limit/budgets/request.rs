@@ -1,13 +1,14 @@
 //! Pure. The requests that budgets receive, and what they say in return.
 
+use crate::caller::Caller;
 use crate::credential::Credential;
-use crate::limit::turns::{Caller, Urgency};
+use crate::limit::turns::Urgency;
 use crate::limit::window::Terms;
 use crate::route::policy::{BudgetSpec, Effect, Rate};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The number of budgets that are kept. One peer may open half of them. Requests for more are
+/// The number of budgets that are kept. One principal may open half of them. Requests for more are
 /// refused.
 pub const MOST_ACCOUNTS: usize = 20_000;
 
@@ -27,10 +28,10 @@ pub struct BudgetBounds {
     pub lines: LineBounds,
 }
 
-/// How much may wait. One peer may have half of each.
+/// How much may wait. One principal may have half of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineBounds {
-    /// The requests that wait for one budget. For the part of a peer see
+    /// The requests that wait for one budget. For the part of a principal see
     /// [`Turns::has_share`](crate::limit::turns::Turns::has_share).
     pub per_budget: usize,
     /// The requests that wait in total.
@@ -105,7 +106,7 @@ pub enum BudgetRefusal {
         /// A request that comes back after this is admitted, if nothing new came meanwhile.
         retry_after: Duration,
     },
-    /// The line is full, or the peer has its half of it.
+    /// The line is full, or the principal has its half of it.
     Full {
         /// See [`BudgetRefusal::TooLong`].
         retry_after: Duration,

@@ -3,14 +3,14 @@
 
 use super::load::{LOOKED_AT, LineLoad};
 use super::request::{AccountKey, BudgetRefusal, BudgetStatus};
+use crate::caller::{Caller, Principal};
 use crate::limit::account::Account;
 use crate::limit::ledger::{AccountId, LEARNED_FOR, Ledger, MOST_LEARNED, PastUsage};
 use crate::limit::ticket::Permit;
-use crate::limit::turns::{Caller, LinePosition, Urgency};
+use crate::limit::turns::{LinePosition, Urgency};
 use crate::route::policy::{BudgetSpec, Rate};
 use foldhash::HashMap;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -35,11 +35,11 @@ pub(in crate::limit) struct BudgetsState {
     pub(super) configured: HashMap<Arc<str>, BudgetSpec>,
     /// The position of the next request. Positions are unique among all lines.
     pub(super) next_place: LinePosition,
-    /// The load of all lines, and the part of each peer.
+    /// The load of all lines, and the part of each principal.
     pub(super) load: LineLoad,
-    pub(super) peers: HashMap<IpAddr, LineLoad>,
-    /// The number of open budgets by the peer that opened them.
-    pub(super) opened: HashMap<IpAddr, usize>,
+    pub(super) principals: HashMap<Principal, LineLoad>,
+    /// The number of open budgets by the principal that opened them.
+    pub(super) opened: HashMap<Principal, usize>,
     /// When idle budgets may be looked for again to make room.
     pub(super) make_room_at: Instant,
     /// While the gateway stops: the instant by which each response must have come.
@@ -52,8 +52,8 @@ pub(in crate::limit) struct OpenBudget {
     pub(in crate::limit) account: Account,
     /// The name of the budget in the ledger.
     pub(in crate::limit) id: AccountId,
-    /// The peer whose request opened the budget.
-    pub(super) opened_by: IpAddr,
+    /// The principal whose request opened the budget.
+    pub(super) opened_by: Principal,
     /// The requests in the line, ready or not. The account knows their order.
     pub(super) waiting: HashMap<LinePosition, Waiting>,
     /// The instant under which the budget is in [`BudgetsState::wakes`].
@@ -119,8 +119,11 @@ impl BudgetsState {
         };
         // The same numbers are subtracted in `unload` when the request leaves the line.
         self.load.add(key, waiter.bytes);
-        let peer = self.peers.entry(waiter.caller.peer).or_default();
-        peer.add(key, waiter.bytes);
+        let principal = self
+            .principals
+            .entry(waiter.caller.principal.clone())
+            .or_default();
+        principal.add(key, waiter.bytes);
         let (caller, urgency) = (waiter.caller.clone(), waiter.urgency);
         open.account
             .turns()
@@ -148,11 +151,15 @@ impl BudgetsState {
         }
     }
 
-    /// When the next request leaves its line at the latest, of one peer alone if one is given.
+    /// When the next request leaves its line at the latest, of one principal alone if one is given.
     /// `None` if no request waits.
-    pub(super) fn next_departure(&mut self, peer: Option<IpAddr>, now: Instant) -> Option<Instant> {
-        let load = match peer {
-            Some(peer) => self.peers.get(&peer)?,
+    pub(super) fn next_departure(
+        &mut self,
+        principal: Option<&Principal>,
+        now: Instant,
+    ) -> Option<Instant> {
+        let load = match principal {
+            Some(principal) => self.principals.get(principal)?,
             None => &self.load,
         };
         // Twice, so that lines without an instant are among them: those that wait for a response
@@ -160,7 +167,12 @@ impl BudgetsState {
         let lines = load.soonest_first(&self.wakes).take(2 * LOOKED_AT);
         let accounts = &mut self.accounts;
         lines
-            .filter_map(|line| accounts.get_mut(line)?.account.next_departure(peer, now))
+            .filter_map(|line| {
+                accounts
+                    .get_mut(line)?
+                    .account
+                    .next_departure(principal, now)
+            })
             .min()
     }
 
@@ -199,17 +211,17 @@ impl BudgetsState {
         }
     }
 
-    /// When the requests that have left their lines by then had `bytes` together, of one peer alone
-    /// if one is given: an upper bound. Takes a time that is proportional to the requests that have
-    /// to leave for that, and to the lines that are looked at.
+    /// When the requests that have left their lines by then had `bytes` together, of one principal
+    /// alone if one is given: an upper bound. Takes a time that is proportional to the requests
+    /// that have to leave for that, and to the lines that are looked at.
     pub(super) fn freed(
         &mut self,
         bytes: usize,
-        peer: Option<IpAddr>,
+        principal: Option<&Principal>,
         now: Instant,
     ) -> Option<Instant> {
-        let load = match peer {
-            Some(peer) => self.peers.get(&peer)?,
+        let load = match principal {
+            Some(principal) => self.principals.get(principal)?,
             None => &self.load,
         };
         // Whichever leave: the smallest ones have as much.
@@ -220,7 +232,7 @@ impl BudgetsState {
                 break;
             }
             if let Some(open) = self.accounts.get_mut(line) {
-                departures.extend(open.account.departures(peer, enough, now));
+                departures.extend(open.account.departures(principal, enough, now));
             }
         }
         departures.sort_unstable();
@@ -243,12 +255,12 @@ impl BudgetsState {
 
     /// Subtracts a request that has left its line from the load.
     pub(super) fn unload(&mut self, key: &AccountKey, waiter: &Waiter) {
-        // A peer without requests is forgotten, which bounds the table by the lines.
+        // A principal without requests is forgotten, which bounds the table by the lines.
         self.load.remove(key, waiter.bytes);
-        if let Some(peer) = self.peers.get_mut(&waiter.caller.peer) {
-            peer.remove(key, waiter.bytes);
-            if peer.requests == 0 {
-                self.peers.remove(&waiter.caller.peer);
+        if let Some(principal) = self.principals.get_mut(&waiter.caller.principal) {
+            principal.remove(key, waiter.bytes);
+            if principal.requests == 0 {
+                self.principals.remove(&waiter.caller.principal);
             }
         }
     }

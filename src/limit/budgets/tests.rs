@@ -1,12 +1,13 @@
 //! Lines and permits under a paused clock.
 
 use super::*;
+use crate::caller::Caller;
 use crate::credential::Credential;
 use crate::limit::evidence::InForce;
 use crate::limit::learn::Allowance;
 use crate::limit::ledger::{LedgerSpec, PastBudget, WRITTEN_WITHIN};
 use crate::limit::ticket::{Permit, PermitError, Ticket};
-use crate::limit::turns::{Caller, Urgency};
+use crate::limit::turns::Urgency;
 use crate::limit::window::AttemptEnd;
 use crate::limit::window::Terms;
 use crate::route::policy::{Effect, Rate};
@@ -69,9 +70,9 @@ fn bench_after(limit: u32, history: PastUsage) -> Bench {
     }
 }
 
-fn peer(n: u8) -> Caller {
+fn principal(n: u8) -> Caller {
     Caller {
-        peer: IpAddr::from([10, 0, 0, n]),
+        principal: IpAddr::from([10, 0, 0, n]).into(),
         name: None,
     }
 }
@@ -96,7 +97,7 @@ impl Bench {
             credential: Hasher::new(&[1; 32]).credential(&http::HeaderMap::new()),
             budget: &self.spec,
             effect: Effect::Write,
-            caller: peer(who),
+            caller: principal(who),
             urgency: Urgency::default(),
             bytes,
             not_before: None,
@@ -404,7 +405,7 @@ async fn one_peer_has_half_of_every_bound() {
     );
     drop(tickets);
     assert_eq!(bench.budgets.waiting(), 0);
-    assert!(bench.budgets.shared.state.lock().peers.is_empty());
+    assert!(bench.budgets.shared.state.lock().principals.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -414,7 +415,7 @@ async fn one_name_leaves_room_for_the_others_of_its_peer() {
     let join = |name: &str| {
         let caller = Caller {
             name: Some(name.into()),
-            ..peer(1)
+            ..principal(1)
         };
         bench.budgets.join(&BudgetRequest {
             caller,
@@ -499,7 +500,7 @@ async fn whoever_finds_no_room_for_its_bytes_is_told_when_there_is_enough() {
     );
     tokio::time::sleep(retry_after).await;
     bench.join_with(5, W * 9, 5_000).unwrap();
-    // A peer has half of it.
+    // A principal has half of it.
     let _own = bench.join_with(6, W * 9, 1_000).unwrap();
     let refused = bench.join_with(6, W * 9, 4_500);
     assert!(
@@ -660,5 +661,5 @@ async fn a_refusal_among_many_lines_tells_when_the_first_request_leaves() {
     let admitted = bench.budgets.join(&request(LINES)).unwrap();
     drop((admitted, waiting));
     let state = bench.budgets.shared.state.lock();
-    assert!(state.load.lines.is_empty() && state.peers.is_empty());
+    assert!(state.load.lines.is_empty() && state.principals.is_empty());
 }

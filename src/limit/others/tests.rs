@@ -1,10 +1,11 @@
 //! A saturated budget and somebody else with the same token, against the four kinds of window, in
 //! simulated time.
 
+use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::limit::account::{Account, Next};
 use crate::limit::learn::{Allowance, Throttle};
-use crate::limit::turns::{Caller, Urgency};
+use crate::limit::turns::Urgency;
 use crate::limit::window::{AttemptEnd, Slot, Terms, Window};
 use crate::route::policy::Rate;
 use crate::sandbox::rate_window::{RateWindow as Counter, WindowKind};
@@ -75,7 +76,7 @@ impl Run {
 
     fn join(&mut self, now: Instant) {
         let caller = Caller {
-            peer: IpAddr::from([10, 0, 0, 1]),
+            principal: IpAddr::from([10, 0, 0, 1]).into(),
             name: None,
         };
         let turns = self.account.turns();

@@ -1,16 +1,6 @@
-//! Pure. Who waits in a line, where, how much, and how urgently.
+//! Pure. How much of a line a caller has, and how urgent its requests are.
 
-use std::net::IpAddr;
-use std::sync::Arc;
-
-/// The caller of a request: the peer's address, divided by a name that a trusted peer may give.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Caller {
-    /// The address of the connection.
-    pub peer: IpAddr,
-    /// From `X-Gateway-Caller`: at most 64 printable ASCII bytes.
-    pub name: Option<Arc<str>>,
-}
+use crate::caller::Caller;
 
 /// A position in the line. Positions are numbered in the order of arrival.
 pub type LinePosition = u64;

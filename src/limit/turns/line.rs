@@ -20,7 +20,7 @@ pub(super) struct CallerLine {
     blocked_urgencies: [usize; 8],
     /// When the blocked requests are expected.
     expected: ExpectedTimes,
-    /// The place in the ring of the peer's callers.
+    /// The place in the ring of the principal's callers.
     pub(super) turn: Option<u64>,
 }
 

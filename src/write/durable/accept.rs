@@ -121,7 +121,7 @@ impl Writes {
         let until = self.waits_until(&context, &durability);
         // The connection of a caller that waits is one of those that writes may hold.
         let _held = (until > context.accepted)
-            .then(|| self.hold(context.caller.peer))
+            .then(|| self.hold(&context.caller.principal))
             .transpose()?;
         loop {
             let (entry, record) = self.new_write(&context, &durability);

@@ -3,7 +3,9 @@
 //! The request is read back only now: of a hundred thousand deferred writes, memory holds little
 //! more than their ids.
 
+use crate::credential::Credential;
 use crate::error::GatewayError;
+use crate::exchange::identity::Identity;
 use crate::exchange::ids::Ids;
 use crate::exchange::request::{Peer, RequestContext};
 use crate::exchange::source::RequestSource;
@@ -64,7 +66,7 @@ impl Writes {
             match self.durable.journal().get(pending.id).await {
                 Ok(Some(record)) => {
                     let kept = KeptRequest::decode(&record.request)?;
-                    return self.ask_of(kept, pending.accepted).ok();
+                    return self.ask_of(kept, pending.credential, pending.accepted).ok();
                 }
                 Ok(None) => return None,
                 Err(error) => {
@@ -80,10 +82,11 @@ impl Writes {
         }
     }
 
-    /// Interprets a kept request by the present routes.
+    /// Interprets a kept request of this credential by the present routes.
     pub(super) fn ask_of(
         &self,
         kept: KeptRequest,
+        credential: Credential,
         accepted: Instant,
     ) -> Result<RequestContext, GatewayError> {
         let mut request = Request::new(());
@@ -93,6 +96,10 @@ impl Writes {
         let ids = Ids::resumed(request.headers(), self.tracer.as_ref());
         let source = RequestSource {
             peer: Some(Peer(SocketAddr::new(kept.peer, 0))),
+            identity: Some(Identity {
+                credential,
+                client: kept.client,
+            }),
             ..RequestSource::within(&request, ids)
         };
         let (head, ()) = request.into_parts();

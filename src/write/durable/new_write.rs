@@ -50,7 +50,8 @@ impl Writes {
         let request = KeptRequest {
             method: context.method.clone(),
             target: context.target.clone(),
-            peer: context.caller.peer,
+            peer: context.peer,
+            client: context.caller.principal.client().cloned(),
             deferred: durability.respond_async,
             headers: context.headers.clone(),
             body: context.body.clone(),

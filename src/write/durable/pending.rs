@@ -16,10 +16,11 @@
 //! The steps between the stages are drawn in [`stage`](super::stage). Nothing here records, sends,
 //! or waits for anything but a stage.
 
+use crate::caller::Caller;
 use crate::credential::Credential;
 use crate::journal::{KeyHash, WriteId};
 use crate::lanes::{LanePosition, Turn};
-use crate::limit::turns::{Caller, Urgency};
+use crate::limit::turns::Urgency;
 use crate::route::policy::Operation;
 use crate::write::durable::stage::{Completion, Stage, TooLate};
 use crate::write::durable::summary::Summary;
@@ -339,6 +340,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caller::Principal;
     use crate::clock::Clock;
     use crate::route::table::{Defaults, OperationDef, Table};
     use http::Method;
@@ -347,7 +349,7 @@ mod tests {
         let deletion = OperationDef::new("deleteSource", Method::DELETE, "/sources/{id}");
         let table = Table::build(vec![deletion], Defaults::default(), 1).unwrap();
         let caller = Caller {
-            peer: "10.0.0.1".parse().unwrap(),
+            principal: Principal::Peer("10.0.0.1".parse().unwrap()),
             name: None,
         };
         let clock = Clock::system();

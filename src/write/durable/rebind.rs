@@ -238,7 +238,7 @@ impl Writes {
         changes.extend(key.map(|_| self.left_under_key(record)));
         Some(Held {
             pending: pending.clone(),
-            context: self.asked(kept, pending.id).ok()?,
+            context: self.asked(kept, owner.credential, pending.id).ok()?,
             bytes,
             changes,
             key,

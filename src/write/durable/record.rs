@@ -4,9 +4,10 @@
 //! version (1) | fields, each behind its length (4, little endian) | body, to the end
 //! ```
 //!
-//! The fields of a request are method, target, peer, `deferred` or nothing, and the names and
+//! The fields of a request are method, target, sender, `deferred` or nothing, and the names and
 //! values of its header; those of an answer are its status, whether the body is whole, and the
-//! same. A field that is added later gets another version, and what is older stays readable.
+//! same. The sender is an address and, after a space, the client that was known there. A field that
+//! is added later gets another version, and what is older stays readable.
 
 use crate::credential::SECRET_HEADERS;
 use crate::write::answer::{AnswerContent, WriteAnswer};
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 const VERSION: u8 = 1;
 
@@ -26,9 +28,11 @@ pub struct KeptRequest {
     pub target: PathAndQuery,
     /// The address of the sender.
     pub peer: IpAddr,
+    /// The client that sent it, if its key or certificate named one.
+    pub client: Option<Arc<str>>,
     /// Whether its caller does not wait for it.
     pub deferred: bool,
-    /// The whole header, credential included.
+    /// The whole header, with the token if the caller sent its own.
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
@@ -51,7 +55,7 @@ impl KeptRequest {
         let mut out = Writer::new(self.body.len() + 512);
         out.field(self.method.as_str().as_bytes());
         out.field(self.target.as_str().as_bytes());
-        out.field(self.peer.to_string().as_bytes());
+        out.field(sender(self.peer, self.client.as_deref()).as_bytes());
         out.field(if self.deferred { b"deferred" } else { b"" });
         out.headers(&self.headers);
         out.end(&self.body)
@@ -62,7 +66,7 @@ impl KeptRequest {
         let mut reader = Reader::new(bytes)?;
         let method = Method::from_bytes(reader.field()?).ok()?;
         let target = PathAndQuery::try_from(reader.field()?).ok()?;
-        let peer = std::str::from_utf8(reader.field()?).ok()?.parse().ok()?;
+        let (peer, client) = read_sender(reader.field()?)?;
         let deferred = match reader.field()? {
             b"deferred" => true,
             b"" => false,
@@ -73,10 +77,27 @@ impl KeptRequest {
             method,
             target,
             peer,
+            client,
             deferred,
             headers,
             body: reader.rest(),
         })
+    }
+}
+
+/// Returns the text of a sender: the address, and after a space the client, if one is known.
+fn sender(peer: IpAddr, client: Option<&str>) -> String {
+    match client {
+        None => peer.to_string(),
+        Some(client) => format!("{peer} {client}"),
+    }
+}
+
+fn read_sender(field: &[u8]) -> Option<(IpAddr, Option<Arc<str>>)> {
+    let text = std::str::from_utf8(field).ok()?;
+    match text.split_once(' ') {
+        None => Some((text.parse().ok()?, None)),
+        Some((peer, client)) => Some((peer.parse().ok()?, Some(client.into()))),
     }
 }
 
@@ -213,6 +234,7 @@ mod tests {
             method: Method::DELETE,
             target: PathAndQuery::from_static("/invites?emails.0=a%40b.c"),
             peer: "::1".parse().unwrap(),
+            client: Some("hr-sync".into()),
             deferred: true,
             headers,
             body: Bytes::from_static(b"{}"),

@@ -10,6 +10,7 @@
 //!
 //! Nothing is sent here. The scheduler begins to send after recovery has ended.
 
+use crate::credential::Credential;
 use crate::exchange::priority;
 use crate::exchange::request::RequestContext;
 use crate::exchange::timing::Timing;
@@ -139,7 +140,7 @@ impl Writes {
         attempts: Option<EarlierAttempts>,
         recovered: &mut Recovered,
     ) -> Result<(), RecoveryError> {
-        let context = self.asked(kept, record.id)?;
+        let context = self.asked(kept, record.credential, record.id)?;
         let had_left = record.state == State::Dispatched;
         let (first, until) = self.doubt(record, attempts);
         let now = self.clock.now();
@@ -178,15 +179,16 @@ impl Writes {
     pub(super) fn asked(
         &self,
         kept: KeptRequest,
+        credential: Credential,
         id: WriteId,
     ) -> Result<RequestContext, RecoveryError> {
         let accepted = self.clock.now();
         let mut nameless = kept.clone();
-        self.ask_of(kept, accepted).or_else(|_| {
+        self.ask_of(kept, credential, accepted).or_else(|_| {
             // Other rules may have applied to the name that its caller gave. The write counts, not
             // the name.
             nameless.headers.remove(crate::exchange::callers::CALLER);
-            let context = self.ask_of(nameless, accepted);
+            let context = self.ask_of(nameless, credential, accepted);
             context.map_err(|_| RecoveryError::NotUnderstood(id))
         })
     }

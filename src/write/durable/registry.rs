@@ -1,11 +1,12 @@
 //! The durable writes that have been accepted and have not ended, and what bounds them.
 //!
-//! Promises bounds on their number and on the bytes of their requests; one peer may have half of
-//! each, and so may one credential. Each write is known here by its id, and by its key, from before
-//! the journal has it until after the journal has its end.
+//! Promises bounds on their number and on the bytes of their requests; one principal may have half
+//! of each, and so may one credential. Each write is known here by its id, and by its key, from
+//! before the journal has it until after the journal has its end.
 //!
 //! Sends nothing, records nothing, and never waits.
 
+use crate::caller::Principal;
 use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::journal::{Journal, KeyHash, Remembered, State, WriteId, WriteIds};
@@ -18,7 +19,6 @@ use crate::write::durable::stage::Stage;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -27,7 +27,7 @@ use tokio::sync::{Notify, watch};
 /// The bounds of what is accepted and has not ended, and of what is remembered of the rest.
 #[derive(Clone, Copy, Debug)]
 pub struct DurableBounds {
-    /// The most writes; one peer may have half of them, and so may one credential.
+    /// The most writes; one principal may have half of them, and so may one credential.
     pub writes: usize,
     /// The most bytes of their requests; shared in the same way.
     pub bytes: usize,
@@ -76,14 +76,14 @@ pub(super) struct Registry {
     by_key: HashMap<(Credential, KeyHash), Arc<PendingWrite>>,
     /// The bytes of all of them, as the journal keeps them.
     bytes: usize,
-    /// The load of each peer, removed with its last write. So is that of each credential.
-    peers: HashMap<IpAddr, Load>,
+    /// The load of each principal, removed with its last write. So is that of each credential.
+    principals: HashMap<Principal, Load>,
     credentials: HashMap<Credential, Load>,
     /// The counts of ended writes that are remembered.
     pub(super) ended: EndedBefore,
 }
 
-/// The writes of one peer or of one credential.
+/// The writes of one principal or of one credential.
 #[derive(Clone, Copy, Debug, Default)]
 struct Load {
     writes: usize,
@@ -195,8 +195,8 @@ impl Durable {
     /// repeated meanwhile.
     ///
     /// The claim holds from before the journal is asked until [`Durable::release`]. There is room
-    /// only within four bounds: all writes and all bytes, and half of each for one peer and for one
-    /// credential. Halves are rounded up, so that a bound of one write admits one.
+    /// only within four bounds: all writes and all bytes, and half of each for one principal and
+    /// for one credential. Halves are rounded up, so that a bound of one write admits one.
     pub(super) fn claim(&self, pending: PendingWrite) -> Claim {
         let bounds = &self.shared.bounds;
         let mut registry = self.shared.registry.lock();
@@ -207,8 +207,8 @@ impl Durable {
         }
         // Nobody gets more than half, not even by one write. Who has no writes has no load yet, so
         // the size of a first write is checked by itself below.
-        let peer = registry.peers.get(&pending.caller.peer);
-        let loads = [peer, registry.credentials.get(&pending.credential)];
+        let principal = registry.principals.get(&pending.caller.principal);
+        let loads = [principal, registry.credentials.get(&pending.credential)];
         let is_share_full = loads.into_iter().flatten().any(|own| {
             own.writes >= bounds.writes.div_ceil(2)
                 || own.bytes + pending.bytes > bounds.bytes.div_ceil(2)
@@ -291,11 +291,14 @@ impl Load {
 }
 
 impl Registry {
-    /// Adds a write by its id and key, and to the loads of its peer and credential.
+    /// Adds a write by its id and key, and to the loads of its principal and credential.
     fn add(&mut self, pending: Arc<PendingWrite>) {
         self.bytes += pending.bytes;
-        let peer = self.peers.entry(pending.caller.peer).or_default();
-        peer.add(pending.bytes);
+        let principal = self
+            .principals
+            .entry(pending.caller.principal.clone())
+            .or_default();
+        principal.add(pending.bytes);
         let own = self.credentials.entry(pending.credential).or_default();
         own.add(pending.bytes);
         if let Some(key) = &pending.key {
@@ -318,9 +321,9 @@ impl Registry {
             self.by_key.remove(&(pending.credential, key.hash));
         }
         self.bytes = self.bytes.saturating_sub(pending.bytes);
-        let peer = self.peers.get_mut(&pending.caller.peer);
-        if peer.is_some_and(|peer| !peer.remove(pending.bytes)) {
-            self.peers.remove(&pending.caller.peer);
+        let principal = self.principals.get_mut(&pending.caller.principal);
+        if principal.is_some_and(|principal| !principal.remove(pending.bytes)) {
+            self.principals.remove(&pending.caller.principal);
         }
         let own = self.credentials.get_mut(&pending.credential);
         if own.is_some_and(|own| !own.remove(pending.bytes)) {

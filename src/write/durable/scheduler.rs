@@ -321,8 +321,8 @@ fn is_paused(paused: &HashMap<Pause, Instant>, (credential, operation): &GroupKe
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caller::Caller;
     use crate::clock::Clock;
-    use crate::limit::turns::Caller;
     use proptest::prelude::*;
     use std::net::IpAddr;
     use std::time::Duration;
@@ -332,7 +332,7 @@ mod tests {
             credential: Credential::from_bytes([n / 2; 16]),
             operation: "createInvites".into(),
             caller: Caller {
-                peer: IpAddr::from([10, 0, 0, n]),
+                principal: IpAddr::from([10, 0, 0, n]).into(),
                 name: None,
             },
             merges: false,

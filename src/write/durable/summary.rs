@@ -5,7 +5,7 @@
 //! version (1) | method, path, caller, request id, names, each behind its length
 //! ```
 
-use crate::limit::turns::Caller;
+use crate::caller::Caller;
 use crate::write::durable::record::{Reader, Writer};
 use bytes::Bytes;
 use http::Method;
@@ -51,7 +51,7 @@ impl Summary {
             path: path.to_owned(),
             count: names.len(),
             elements: names,
-            caller: format!("{}{}", name.unwrap_or_default(), caller.peer),
+            caller: format!("{}{}", name.unwrap_or_default(), caller.principal),
             request_id: request_id.map(str::to_owned),
         }
     }
@@ -134,12 +134,13 @@ fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caller::Principal;
     use proptest::prelude::*;
 
     fn summary(elements: usize) -> Summary {
         let names = (0..elements).map(|n| format!("person:{n:03}@example.com"));
         let caller = Caller {
-            peer: "10.0.0.1".parse().unwrap(),
+            principal: Principal::Peer("10.0.0.1".parse().unwrap()),
             name: Some("billing".into()),
         };
         Summary::of(

@@ -2,9 +2,10 @@
 //!
 //! They take turns as requests before a budget do. Groups and their turns are not known here.
 
+use crate::caller::Caller;
 use crate::credential::Credential;
 use crate::lanes::Turn;
-use crate::limit::turns::{ByUrgency, Caller};
+use crate::limit::turns::ByUrgency;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
