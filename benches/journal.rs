@@ -168,6 +168,7 @@ fn record(ids: &WriteIds, clock: &Clock) -> Record {
     Record {
         id,
         credential: Credential::from_bytes([1; 16]),
+        client: None,
         operation: "create-invites".into(),
         key: Some(*id.bytes()),
         fingerprint: [2; 32],

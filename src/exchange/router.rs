@@ -4,18 +4,19 @@
 //! It reads the head only. The body, the queue and the cache are not consulted.
 
 use crate::caller::Caller;
-use crate::credential::Hasher;
+use crate::credential::{self, Hasher};
 use crate::error::GatewayError;
 use crate::exchange::identity::Identity;
 use crate::exchange::request::RequestContext;
 use crate::exchange::settings::Settings;
 use crate::exchange::source::RequestSource;
 use crate::exchange::{callers, edge, priority};
+use crate::journal::WriteOwner;
 use crate::route::policy::Effect;
 use crate::route::table::Table;
 use crate::swap::Swap;
 use bytes::Bytes;
-use http::request;
+use http::{HeaderMap, request};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,6 +33,19 @@ pub struct Router {
 }
 
 impl Router {
+    /// Returns the owner of the writes that a request with these headers asks for. `None` if it
+    /// names nobody.
+    pub(crate) fn owner(&self, headers: &HeaderMap, source: &RequestSource) -> Option<WriteOwner> {
+        let identity = source.identity.clone();
+        let identity = identity.or_else(|| {
+            credential::is_named(headers).then(|| Identity::of(self.hasher.credential(headers)))
+        })?;
+        Some(WriteOwner {
+            credential: identity.credential,
+            client: identity.client,
+        })
+    }
+
     /// Returns the context of a request with this head, which came from `source`.
     ///
     /// # Errors

@@ -72,7 +72,8 @@ impl Gateway {
         }
         if edge::is_own(request.uri().path()) {
             let (head, _) = request.into_parts();
-            return Box::pin(self.writes.own(&head.method, &head.uri, &head.headers)).await;
+            let owner = self.router.owner(&head.headers, record.source());
+            return Box::pin(self.writes.own(&head.method, &head.uri, owner)).await;
         }
         let (head, body) = request.into_parts();
         let source = record.source();

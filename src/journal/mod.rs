@@ -35,7 +35,9 @@ mod writer;
 
 pub use error::{JournalError, OpenError};
 pub use open::{exists, inspect, rekey};
-pub use record::{Change, Filter, KeyHash, Record, Remembered, State, WorkspaceHash};
+pub use record::{
+    Change, Filter, KeyHash, OwnerFilter, Record, Remembered, State, WorkspaceHash, WriteOwner,
+};
 pub use seal::{KeyError, SealingKey};
 pub use store::Journal;
 pub use write_id::{NotAWriteId, WriteId, WriteIds};

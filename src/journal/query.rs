@@ -10,7 +10,7 @@
 //! Statements are cached by their text. Every text is fixed, or put together from few parts.
 
 use super::error::Fault;
-use super::record::{Filter, KeyHash, Record, Remembered, State, WorkspaceHash, time};
+use super::record::{Filter, KeyHash, OwnerFilter, Record, Remembered, State, WorkspaceHash, time};
 use super::seal::{SealedPart, SealingKey};
 use super::write_id::WriteId;
 use crate::credential::Credential;
@@ -25,10 +25,10 @@ pub(super) const COMMITS: &str = "commits";
 
 /// All columns. [`whole`] and [`bare`] read them by their places.
 const ALL: &str = "SELECT id, credential, operation, key, fingerprint, state, attempts, accepted,
-    dispatched, ended, summary, request, answer FROM writes";
+    dispatched, ended, summary, client, request, answer FROM writes";
 /// The columns of a list: the first of [`ALL`].
 const BARE: &str = "SELECT id, credential, operation, key, fingerprint, state, attempts, accepted,
-    dispatched, ended, summary FROM writes";
+    dispatched, ended, summary, client FROM writes";
 
 /// Returns the number of transactions that have kept commits. Earlier versions counted none.
 pub(super) fn commits(connection: &Connection) -> rusqlite::Result<u64> {
@@ -87,11 +87,17 @@ pub(super) fn list(
 ) -> Result<Vec<Record>, Fault> {
     // Ids and hashes are compared as they are stored: as bytes.
     let bytes = |bytes: &[u8; 16]| Value::Blob(bytes.to_vec());
+    let (credential, client) = match filter.owners {
+        OwnerFilter::All => (None, None),
+        OwnerFilter::Sharing(credential) => (Some(credential), None),
+        OwnerFilter::One(owner) => {
+            let client = owner.client.map(|name| Value::Text(name.to_string()));
+            (Some(owner.credential), Some(client.unwrap_or(Value::Null)))
+        }
+    };
     let conditions = [
-        (
-            "credential = ?",
-            filter.credential.map(|one| bytes(one.bytes())),
-        ),
+        ("credential = ?", credential.map(|one| bytes(one.bytes()))),
+        ("client IS ?", client),
         (
             "operation = ?",
             filter.operation.map(|name| Value::Text(name.to_string())),
@@ -99,7 +105,7 @@ pub(super) fn list(
         (
             // The plus keeps the index of states out of a query for one credential, which then
             // scans that credential's writes and not all those in this state.
-            match filter.credential {
+            match credential {
                 Some(_) => "+state = ?",
                 None => "state = ?",
             },
@@ -253,7 +259,7 @@ fn whole(row: &Row<'_>, key: &SealingKey) -> Result<Record, Fault> {
     let record = bare(row, key)?;
     let damaged = |_| Fault::Damaged(Some(record.id));
     let request = match row
-        .get_ref(11)?
+        .get_ref(12)?
         .as_blob()
         .map_err(|_| Fault::Damaged(Some(record.id)))?
     {
@@ -262,7 +268,7 @@ fn whole(row: &Row<'_>, key: &SealingKey) -> Result<Record, Fault> {
             .open(record.id, SealedPart::Request, sealed)
             .map_err(damaged)?,
     };
-    let sealed: Option<Vec<u8>> = row.get(12)?;
+    let sealed: Option<Vec<u8>> = row.get(13)?;
     let answer = sealed
         .map(|sealed| key.open(record.id, SealedPart::Answer, &sealed))
         .transpose()
@@ -289,6 +295,7 @@ fn bare(row: &Row<'_>, key: &SealingKey) -> Result<Record, Fault> {
         Ok(Some(Record {
             id,
             credential: Credential::from_bytes(row.get(1)?),
+            client: row.get::<_, Option<String>>(11)?.map(Into::into),
             operation: operation.into(),
             key: row.get(3)?,
             fingerprint: row.get(4)?,

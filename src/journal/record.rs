@@ -70,6 +70,15 @@ impl State {
     }
 }
 
+/// Whoever made a write, and alone may ask for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteOwner {
+    /// The credential that the API sees.
+    pub credential: Credential,
+    /// The client, if one is known. Several clients may share a credential.
+    pub client: Option<Arc<str>>,
+}
+
 /// A keyed hash of the value of an `Idempotency-Key`.
 pub type KeyHash = [u8; 16];
 
@@ -83,6 +92,8 @@ pub struct Record {
     pub id: WriteId,
     /// The credential that owns it.
     pub credential: Credential,
+    /// The client that made it, if one is known.
+    pub client: Option<Arc<str>>,
     /// The name of the operation.
     pub operation: Arc<str>,
     /// The `Idempotency-Key` under which a later request gets its response.
@@ -204,11 +215,23 @@ impl Remembered {
     }
 }
 
+/// The owners whose writes a list shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OwnerFilter {
+    /// All of them.
+    #[default]
+    All,
+    /// All that share this credential.
+    Sharing(Credential),
+    /// This one.
+    One(WriteOwner),
+}
+
 /// The writes that a list shows: those that match every given field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// The owner.
-    pub credential: Option<Credential>,
+    /// The owners.
+    pub owners: OwnerFilter,
     /// The operation.
     pub operation: Option<Arc<str>>,
     /// The state.

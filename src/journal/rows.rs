@@ -54,6 +54,10 @@ pub(super) const SCHEMA: &str = "
 const SINCE: &str = "CREATE TABLE IF NOT EXISTS refused (credential BLOB PRIMARY KEY,
     since INTEGER NOT NULL) STRICT, WITHOUT ROWID;";
 
+/// The columns of `writes` that an earlier version may not have had. New journals get the last one
+/// in this way too.
+const ADDED: [(&str, &str); 2] = [("summary", "BLOB"), ("client", "TEXT")];
+
 /// Executes a statement, which is compiled only once. Returns the number of changed rows.
 fn execute(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> rusqlite::Result<usize> {
     connection.prepare_cached(sql)?.execute(values)
@@ -65,8 +69,11 @@ fn execute(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> rusqlit
 /// Only additions that an earlier gateway passes over belong here: a nullable column, another
 /// table.
 pub(super) fn complete(connection: &Connection) -> rusqlite::Result<()> {
-    if connection.prepare("SELECT summary FROM writes").is_err() {
-        connection.execute_batch("ALTER TABLE writes ADD COLUMN summary BLOB")?;
+    for (column, kind) in ADDED {
+        let sql = format!("SELECT {column} FROM writes");
+        if connection.prepare(&sql).is_err() {
+            connection.execute_batch(&format!("ALTER TABLE writes ADD COLUMN {column} {kind}"))?;
+        }
     }
     connection.execute_batch(SINCE)
 }
@@ -211,8 +218,8 @@ fn accept(connection: &Connection, key: &SealingKey, record: &Record) -> Result<
     let sealed = Sealed::of(key, record)?;
     let mut statement = connection.prepare_cached(
         "INSERT INTO writes (id, credential, operation, key, fingerprint, state, attempts,
-            accepted, dispatched, ended, summary, request, answer)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+            accepted, dispatched, ended, summary, client, request, answer)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )?;
     let inserted = statement.execute(params![
         record.id.bytes(),
@@ -226,6 +233,7 @@ fn accept(connection: &Connection, key: &SealingKey, record: &Record) -> Result<
         record.dispatched.map(millis),
         record.ended.map(millis),
         sealed.summary,
+        record.client.as_deref(),
         sealed.request,
         sealed.answer,
     ]);

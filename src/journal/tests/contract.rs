@@ -1,7 +1,9 @@
 //! What every journal does. Each function runs over the one in memory and the one on disk.
 
 use super::{SECRET, accept, at, bare, credential, end, new_id, write};
-use crate::journal::{Change, Filter, Journal, JournalError, Record, Remembered, State};
+use crate::journal::{
+    Change, Filter, Journal, JournalError, OwnerFilter, Record, Remembered, State,
+};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -202,7 +204,7 @@ async fn a_list_shows_what_is_asked_for(journal: &Journal) {
         .await
         .unwrap();
     let filter = |of: Option<u8>, state, after: Option<usize>| Filter {
-        credential: of.map(credential),
+        owners: of.map_or(OwnerFilter::All, |of| OwnerFilter::Sharing(credential(of))),
         operation: None,
         state,
         after: after.map(|n| writes[n].id),

@@ -557,13 +557,17 @@ async fn what_was_added_to_the_format_since_is_added_to_a_journal_that_is_there(
     let mut kept = filled(&path).await;
     let older = rusqlite::Connection::open(&path).unwrap();
     older
-        .execute_batch("ALTER TABLE writes DROP COLUMN summary; DROP TABLE refused;")
+        .execute_batch(
+            "ALTER TABLE writes DROP COLUMN summary; ALTER TABLE writes DROP COLUMN client;
+            DROP TABLE refused;",
+        )
         .unwrap();
     drop(older);
     for _ in 0..2 {
         let disk = open(&path);
         for record in &mut kept {
             record.summary = bytes::Bytes::new();
+            record.client = None;
             assert_eq!(disk.get(record.id).await.unwrap().as_ref(), Some(&*record));
         }
     }
@@ -604,7 +608,10 @@ async fn inspecting_a_journal_changes_nothing() {
     drop(disk);
     let older = rusqlite::Connection::open(&path).unwrap();
     older
-        .execute_batch("ALTER TABLE writes DROP COLUMN summary; DROP TABLE refused;")
+        .execute_batch(
+            "ALTER TABLE writes DROP COLUMN summary; ALTER TABLE writes DROP COLUMN client;
+            DROP TABLE refused;",
+        )
         .unwrap();
     drop(older);
     inspect(&path, key()).unwrap();

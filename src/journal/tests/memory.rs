@@ -1,6 +1,7 @@
 //! The model that the journal is compared with.
 
 use crate::credential::Credential;
+use crate::journal::OwnerFilter;
 use crate::journal::record::{millis, time};
 use crate::journal::{
     Change, Filter, JournalError, KeyHash, Record, Remembered, State, WorkspaceHash, WriteId,
@@ -164,7 +165,14 @@ fn kept_bytes(record: &Record) -> u64 {
 }
 
 fn shows(filter: &Filter, record: &Record) -> bool {
-    filter.credential.is_none_or(|of| of == record.credential)
+    let is_owner = match &filter.owners {
+        OwnerFilter::All => true,
+        OwnerFilter::Sharing(credential) => *credential == record.credential,
+        OwnerFilter::One(owner) => {
+            (owner.credential, &owner.client) == (record.credential, &record.client)
+        }
+    };
+    is_owner
         && filter
             .operation
             .as_ref()

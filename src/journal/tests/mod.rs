@@ -38,6 +38,7 @@ fn write(of: u8) -> Record {
     Record {
         id: new_id(),
         credential: credential(of),
+        client: (of % 2 == 1).then(|| "hr-sync".into()),
         operation: "create-invites".into(),
         key: None,
         fingerprint: [of; 32],

@@ -5,7 +5,9 @@ use super::{accept, at, credential, end, key, new_id, write};
 use crate::credential::Credential;
 
 use super::memory::Memory;
-use crate::journal::{Change, Filter, Journal, Record, Remembered, State, WriteId};
+use crate::journal::{
+    Change, Filter, Journal, OwnerFilter, Record, Remembered, State, WriteId, WriteOwner,
+};
 use fastrand::Rng;
 use std::collections::{BTreeMap, HashMap};
 
@@ -76,7 +78,14 @@ async fn compare(model: &Memory, disk: &Journal, ids: &[WriteId]) {
         assert_eq!(model.workspace(of_n), disk.workspace(of_n).await, "{n}");
         for state in STATES {
             let filter = Filter {
-                credential: (n % 2 == 0).then_some(of),
+                owners: match n % 4 {
+                    0 => OwnerFilter::Sharing(of),
+                    1 => OwnerFilter::All,
+                    client => OwnerFilter::One(WriteOwner {
+                        credential: of,
+                        client: (client == 2).then(|| "hr-sync".into()),
+                    }),
+                },
                 operation: None,
                 state: (n > 1).then_some(state),
                 after: ids.get(usize::from(n) * 7).copied(),

@@ -58,7 +58,7 @@ impl Writes {
         };
         let summary = summary_of(context);
         let key = durability.key.as_ref().map(|key| Key {
-            hash: self.key_hash(context.credential, key),
+            hash: self.key_hash(context.credential, context.caller.principal.client(), key),
             fingerprint: idempotency::fingerprint(
                 &context.method,
                 context.target.as_str(),
@@ -70,6 +70,7 @@ impl Writes {
         let record = Record {
             id: self.durable.shared.ids.next(now),
             credential: context.credential,
+            client: context.caller.principal.client().cloned(),
             operation: context.operation.name.clone(),
             key: key.map(|key| key.hash),
             fingerprint: key.map_or([0; 32], |key| key.fingerprint),
@@ -101,10 +102,21 @@ impl Writes {
 
     /// Returns the hash of an `Idempotency-Key`. A key belongs to its credential, so two callers
     /// with different tokens may use the same one.
-    pub(super) fn key_hash(&self, credential: Credential, key: &[u8]) -> KeyHash {
-        self.router
-            .hasher
-            .hash(&[b"idempotency", credential.bytes(), key])
+    pub(super) fn key_hash(
+        &self,
+        credential: Credential,
+        client: Option<&Arc<str>>,
+        key: &[u8],
+    ) -> KeyHash {
+        let hasher = &self.router.hasher;
+        match client {
+            None => hasher.hash(&[b"idempotency", credential.bytes(), key]),
+            // Clients that share a credential do not share keys: one must not get the answer of
+            // another's write.
+            Some(client) => {
+                hasher.hash(&[b"idempotency", credential.bytes(), key, client.as_bytes()])
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::audit::AUDIT;
 use crate::credential::Credential;
 use crate::error::GatewayError;
-use crate::journal::{Filter, State, WriteId};
+use crate::journal::{Filter, OwnerFilter, State, WriteId};
 use crate::route::Effect;
 use crate::tasks;
 use crate::write::Writes;
@@ -45,7 +45,10 @@ impl Writes {
     pub async fn operators_list(&self, listing: &Listing) -> Result<Value, GatewayError> {
         let credential = listing.credential.as_deref();
         let filter = Filter {
-            credential: credential.map(|hash| self.named(hash)).transpose()?,
+            owners: match credential {
+                Some(hash) => OwnerFilter::Sharing(self.named(hash)?),
+                None => OwnerFilter::All,
+            },
             operation: listing.operation.clone(),
             state: listing.state,
             after: listing.after,

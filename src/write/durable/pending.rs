@@ -18,7 +18,7 @@
 
 use crate::caller::Caller;
 use crate::credential::Credential;
-use crate::journal::{KeyHash, WriteId};
+use crate::journal::{KeyHash, WriteId, WriteOwner};
 use crate::lanes::{LanePosition, Turn};
 use crate::limit::turns::Urgency;
 use crate::route::policy::Operation;
@@ -121,6 +121,12 @@ impl PendingState {
 impl PendingWrite {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.state.0.lock()
+    }
+
+    /// Returns whether this owner made it.
+    pub(super) fn is_of(&self, owner: &WriteOwner) -> bool {
+        let client = self.caller.principal.client();
+        self.credential == owner.credential && client == owner.client.as_ref()
     }
 
     /// Returns the id of the request that asked for it, for the log.

@@ -33,7 +33,7 @@ use std::sync::Arc;
 const TOGETHER: usize = 64;
 
 /// The new owner of the writes. Nothing shows the token.
-struct Owner {
+struct NewOwner {
     /// The hash of the new token, by which everything else knows it.
     credential: Credential,
     /// The new token as it is sent, in place of the old one.
@@ -76,7 +76,7 @@ impl Writes {
                 "The new token is missing: it is expected as `Authorization: Bearer ...`",
             ));
         };
-        let owner = Owner {
+        let owner = NewOwner {
             credential: self.router.hasher.credential(&headers),
             authorization: authorization.clone(),
         };
@@ -101,7 +101,11 @@ impl Writes {
     ///
     /// # Errors
     /// As for [`Writes::operators_rebind`].
-    async fn check_workspace(&self, from: Credential, owner: &Owner) -> Result<(), GatewayError> {
+    async fn check_workspace(
+        &self,
+        from: Credential,
+        owner: &NewOwner,
+    ) -> Result<(), GatewayError> {
         let known = self.durable.journal().workspace(from).await;
         let known = known.map_err(|error| self.journal_failed(&error))?;
         let Some(known) = known else {
@@ -137,7 +141,7 @@ impl Writes {
     ///
     /// # Errors
     /// If the journal fails; the groups before stay moved.
-    async fn rebind(&self, from: Credential, owner: &Owner) -> Result<Value, GatewayError> {
+    async fn rebind(&self, from: Credential, owner: &NewOwner) -> Result<Value, GatewayError> {
         let pendings = self.durable.deferred_of(from);
         let mut moved = 0;
         for some in pendings.chunks(TOGETHER) {
@@ -169,7 +173,7 @@ impl Writes {
     async fn rebind_some(
         &self,
         some: &[Arc<PendingWrite>],
-        owner: &Owner,
+        owner: &NewOwner,
     ) -> Result<usize, GatewayError> {
         let mut commits = Vec::with_capacity(some.len());
         for pending in some {
@@ -198,7 +202,7 @@ impl Writes {
     }
 
     /// Keeps a write from being sent, if it was not sent yet, and returns what changes.
-    async fn hold_for(&self, pending: &Arc<PendingWrite>, owner: &Owner) -> Option<Held> {
+    async fn hold_for(&self, pending: &Arc<PendingWrite>, owner: &NewOwner) -> Option<Held> {
         if !pending.hold() {
             return None;
         }
@@ -211,7 +215,7 @@ impl Writes {
 
     /// Returns a held write with the new token, and the changes for the journal. `None` if its
     /// record is missing or not understood: then it stays with the old token.
-    async fn rewritten(&self, pending: &Arc<PendingWrite>, owner: &Owner) -> Option<Held> {
+    async fn rewritten(&self, pending: &Arc<PendingWrite>, owner: &NewOwner) -> Option<Held> {
         let record = self.durable.journal().get(pending.id).await.ok()??;
         let mut kept = KeptRequest::decode(&record.request)?;
         kept.headers
@@ -221,7 +225,7 @@ impl Writes {
             Some(before) => {
                 let key = idempotency::key(&kept.headers).ok()??;
                 Some(Key {
-                    hash: self.key_hash(owner.credential, &key),
+                    hash: self.key_hash(owner.credential, pending.caller.principal.client(), &key),
                     // The fingerprint does not contain the token.
                     fingerprint: before.fingerprint,
                 })
@@ -263,7 +267,7 @@ impl Writes {
     ///
     /// The new entry replaces the old one first, because callers that follow the old one look for
     /// it as soon as that is handed over. The old place is dropped next, which opens the old lanes.
-    fn change_hands(&self, held: Held, owner: &Owner) {
+    fn change_hands(&self, held: Held, owner: &NewOwner) {
         let Held {
             pending, context, ..
         } = held;

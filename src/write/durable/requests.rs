@@ -1,13 +1,13 @@
 //! `/_gateway/writes`: where callers ask for the outcome of their writes, and take them back.
 //!
 //! ```text
-//! GET    /_gateway/writes?state=queued&limit=50&after={id}   a credential's own, oldest first
+//! GET    /_gateway/writes?state=queued&limit=50&after={id}   a caller's own, oldest first
 //! GET    /_gateway/writes/{id}                               one of them, with the API's answer
 //! DELETE /_gateway/writes/{id}                               cancels it, if it was not sent
 //! ```
 //!
-//! Only the credential that made a write sees it; to every other one it does not exist (404), so
-//! that ids cannot be guessed.
+//! Only its owner sees a write: the client that made it, or whoever has its credential if it was
+//! made without a client. For everybody else it does not exist (404), so that ids cannot be guessed.
 //!
 //! A write that has not ended is shown from memory, with its position and an estimate. One that has
 //! ended is shown from the journal, with the API's answer. A list shows all from the journal.
@@ -15,12 +15,13 @@
 //! A write can be cancelled until it is sent, and again after an attempt without effect. From the
 //! first attempt that may have taken effect on, it cannot (409).
 
-use crate::credential::{self, Credential};
 use crate::error::GatewayError;
 use crate::exchange::body::Body;
 use crate::exchange::error_response::seconds;
 use crate::exchange::response::Reply;
-use crate::journal::{Change, Filter, JournalError, Record, State, WriteId};
+use crate::journal::{
+    Change, Filter, JournalError, OwnerFilter, Record, State, WriteId, WriteOwner,
+};
 use crate::tasks;
 use crate::write::Writes;
 use crate::write::durable::defer::line_of;
@@ -29,7 +30,7 @@ use crate::write::durable::record::KeptAnswer;
 use crate::write::durable::stage::{Stage, TooLate};
 use crate::write::durable::summary::Summary;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, Method, Response, Uri};
+use http::{Method, Response, Uri};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -61,35 +62,32 @@ impl Writes {
         self: &Arc<Self>,
         method: &Method,
         uri: &Uri,
-        headers: &HeaderMap,
+        owner: Option<WriteOwner>,
     ) -> Result<Reply, GatewayError> {
         let named = named(uri.path()).ok_or(GatewayError::NotFound)?;
-        if !credential::is_named(headers) {
-            return Err(GatewayError::Unauthorized);
-        }
-        let credential = self.router.hasher.credential(headers);
+        let owner = owner.ok_or(GatewayError::Unauthorized)?;
         match (named, method) {
             (Named::All, &Method::GET | &Method::HEAD) => {
-                self.list_writes(credential, uri.query()).await
+                self.list_writes(owner, uri.query()).await
             }
-            (Named::One(id), &Method::GET | &Method::HEAD) => self.show_write(credential, id).await,
-            (Named::One(id), &Method::DELETE) => self.take_back(credential, id).await,
+            (Named::One(id), &Method::GET | &Method::HEAD) => self.show_write(&owner, id).await,
+            (Named::One(id), &Method::DELETE) => self.take_back(&owner, id).await,
             (Named::All, _) => Err(GatewayError::NotAllowed("GET, HEAD")),
             (Named::One(_), _) => Err(GatewayError::NotAllowed("GET, HEAD, DELETE")),
         }
     }
 
-    /// Returns one page of a credential's writes, the oldest first.
+    /// Returns one page of an owner's writes, the oldest first.
     ///
     /// `next` is the id with which the following page is asked for. It is `null` on the last one.
     async fn list_writes(
         &self,
-        credential: Credential,
+        owner: WriteOwner,
         query: Option<&str>,
     ) -> Result<Reply, GatewayError> {
         let page = Page::of(query.unwrap_or_default())?;
         let filter = Filter {
-            credential: Some(credential),
+            owners: OwnerFilter::One(owner),
             operation: None,
             state: page.state,
             after: page.after,
@@ -107,12 +105,12 @@ impl Writes {
 
     /// Returns one write. While it has not ended, `Retry-After` says when to look again, after
     /// [`LOOK_AGAIN`] at the latest.
-    async fn show_write(&self, credential: Credential, id: WriteId) -> Result<Reply, GatewayError> {
-        if let Some(pending) = self.live_of(credential, id) {
+    async fn show_write(&self, owner: &WriteOwner, id: WriteId) -> Result<Reply, GatewayError> {
+        if let Some(pending) = self.live_of(owner, id) {
             let look_again = self.until_end(&pending).min(LOOK_AGAIN);
             return Ok(own(&self.document_of(&pending), Some(look_again)));
         }
-        let record = self.record_of(credential, id).await?;
+        let record = self.record_of(owner, id).await?;
         Ok(own(
             &json!({ "data": { "write": document(&record) } }),
             None,
@@ -121,17 +119,19 @@ impl Writes {
 
     /// Returns a write that has been acknowledged and has not ended.
     /// A write that is still being accepted may yet be refused, so it is not shown.
-    fn live_of(&self, credential: Credential, id: WriteId) -> Option<Arc<PendingWrite>> {
+    fn live_of(&self, owner: &WriteOwner, id: WriteId) -> Option<Arc<PendingWrite>> {
         let pending = self.durable.pending(id)?;
         let is_accepted = !matches!(pending.stage(), Stage::Accepting | Stage::Released(_));
-        (pending.credential == credential && is_accepted).then_some(pending)
+        (pending.is_of(owner) && is_accepted).then_some(pending)
     }
 
-    /// Returns the record of a write, if this credential made it. Otherwise nothing is found.
-    async fn record_of(&self, credential: Credential, id: WriteId) -> Result<Record, GatewayError> {
+    /// Returns the record of a write, if it is this owner's. Otherwise nothing is found.
+    async fn record_of(&self, owner: &WriteOwner, id: WriteId) -> Result<Record, GatewayError> {
         let found = self.durable.journal().get(id).await;
         let found = found.map_err(|error| self.journal_failed(&error))?;
-        let own = found.filter(|record| record.credential == credential);
+        let own = found.filter(|record| {
+            (record.credential, &record.client) == (owner.credential, &owner.client)
+        });
         own.ok_or(GatewayError::NotFound)
     }
 
@@ -140,21 +140,21 @@ impl Writes {
     /// A second `DELETE` gets the same response, because the record decides.
     ///
     /// # Errors
-    /// If the credential has no such write, it was sent or has ended otherwise, or the journal
+    /// If the owner has no such write, it was sent or has ended otherwise, or the journal
     /// fails.
     async fn take_back(
         self: &Arc<Self>,
-        credential: Credential,
+        owner: &WriteOwner,
         id: WriteId,
     ) -> Result<Reply, GatewayError> {
-        if let Some(pending) = self.live_of(credential, id) {
+        if let Some(pending) = self.live_of(owner, id) {
             // It goes on if its caller hangs up. Otherwise the write could stay in the stage
             // `Cancelling`.
             let writes = self.clone();
             let cancelling = tasks::detached(async move { writes.cancel(&pending).await });
             cancelling.await.map_err(|_| GatewayError::Internal)??;
         }
-        let record = self.record_of(credential, id).await?;
+        let record = self.record_of(owner, id).await?;
         match record.state {
             State::Cancelled => Ok(own(
                 &json!({ "data": { "write": document(&record) } }),
@@ -402,6 +402,7 @@ pub(super) fn rfc3339(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
 
     #[test]
     fn a_page_is_what_is_asked_for_or_an_error() {
