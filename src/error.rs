@@ -11,6 +11,7 @@ mod message;
 
 use crate::metrics::Outcome;
 use http::StatusCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An error of the gateway's own.
@@ -101,6 +102,11 @@ pub enum GatewayError {
     TooManyEnded,
     /// The API has answered this credential with 401, or did so a moment ago.
     TokenRefused,
+    /// The API has answered a token that the gateway holds with 401. Its caller can do nothing.
+    HeldTokenRefused {
+        /// Whether this request was sent.
+        sent: bool,
+    },
     /// The journal cannot store writes.
     JournalBroken,
     /// The API rejected the credential of a write for as long as one waits for another.
@@ -109,12 +115,39 @@ pub enum GatewayError {
     Unauthorized,
     /// A write, or a read of what is cached for each credential, names no credential.
     NoCredential,
+    /// The key is not known, or not accepted here. Nothing tells why.
+    KeyUnknown,
+    /// The key was valid and has expired.
+    KeyExpired,
+    /// A token of the caller's own, where only keys are accepted.
+    KeyRequired,
+    /// The client is known, and may not do this.
+    Denied(Denial),
     /// A page for operators, asked for on the listener for callers.
     WrongListener,
     /// A resource of the gateway does not know the method; these it knows.
     NotAllowed(&'static str),
     /// A bug; the log has more.
     Internal,
+}
+
+/// What a client may not do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// Use an operation.
+    Operation {
+        /// The name of the client.
+        client: Arc<str>,
+        /// The operation to which it has no right.
+        operation: Arc<str>,
+    },
+    /// Send its key alone, because the gateway holds no token for it.
+    NoToken {
+        /// The name of the client.
+        client: Arc<str>,
+    },
+    /// Use the certificate of another client, or one that stands for several.
+    Certificate,
 }
 
 /// How the wait for a response ended.
@@ -222,6 +255,10 @@ impl GatewayError {
             // The request is not acceptable.
             Self::BadRequest(_) => row("gateway-bad-request", 400, &[Closes]),
             Self::NoCredential => row("gateway-no-credential", 401, &[]),
+            Self::KeyUnknown => row("gateway-key-unknown", 401, &[]),
+            Self::KeyExpired => row("gateway-key-expired", 401, &[]),
+            Self::KeyRequired => row("gateway-key-required", 401, &[]),
+            Self::Denied(_) => row("gateway-not-allowed", 403, &[]),
             Self::NotFound => row("gateway-not-found", 404, &[]),
             Self::WrongListener => row("gateway-wrong-listener", 404, &[]),
             Self::MethodRefused => row("gateway-method-refused", 405, &[Closes]),
@@ -265,6 +302,13 @@ impl GatewayError {
 
             // A durable write.
             Self::TokenRefused => row("gateway-token-refused", 401, &[]),
+            Self::HeldTokenRefused { sent } => ErrorFacts {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                may_retry: true,
+                retry_after: Some(seconds(10)),
+                sent: *sent,
+                ..Self::TokenRefused.facts()
+            },
             Self::Unauthorized => row("gateway-unauthorized", 401, &[]),
             Self::NotAllowed(_) => row("gateway-method-not-allowed", 405, &[]),
             Self::WriteCancelled => row("gateway-write-cancelled", 409, &[]),

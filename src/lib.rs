@@ -19,9 +19,9 @@
 //! Imports go down only: `cli`, `app` → `config`, `state`, `telemetry` → `server`, `admin`,
 //! `sandbox` → `gateway` → `shadow` → `read`, `write` (which do not know each other) → `attempt` →
 //! `exchange` → `cache`, `journal`, `lanes`, `limit`, `merge` (which do not know each other),
-//! `trace` → `upstream` → `route` → `error` → `metrics` → `audit`, `buffer`, `caller`, `clock`,
-//! `credential`, `network`, `private_file`, `swap`, `tasks`, `version`. The sandbox shares nothing
-//! with the gateway but the clock and `tasks`: it is the second opinion.
+//! `trace` → `upstream` → `clients` → `route` → `error` → `metrics` → `audit`, `buffer`, `caller`,
+//! `clock`, `credential`, `network`, `private_file`, `swap`, `tasks`, `version`. The sandbox shares
+//! nothing with the gateway but the clock and `tasks`: it is the second opinion.
 //!
 //! # Invariants
 //!
@@ -50,6 +50,7 @@ pub mod buffer;
 pub mod cache;
 pub mod caller;
 pub mod cli;
+pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod credential;

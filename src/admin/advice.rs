@@ -49,6 +49,16 @@ pub(super) fn advice(kind: &str) -> (Cause, &'static str) {
         "gateway-not-found" => (Callers, "Correct the path."),
         "gateway-wrong-listener" => (Callers, "Open the page on the address of admin.listen."),
         "gateway-no-credential" | "gateway-unauthorized" => (Callers, "Send a bearer token."),
+        "gateway-key-unknown" => (Callers, "Send a key of the file callers.clients_file."),
+        "gateway-key-expired" => (
+            Callers,
+            "Make a new key with `segment-gateway key new`, and hand it over.",
+        ),
+        "gateway-key-required" => (Callers, "Send a key of the gateway in place of the token."),
+        "gateway-not-allowed" => (
+            Callers,
+            "The client lacks the right. Add the operation to its `may`, or correct the caller.",
+        ),
         "gateway-head-timeout" | "gateway-body-timeout" => {
             (Callers, "The caller sends too slowly.")
         }
@@ -76,7 +86,7 @@ pub(super) fn advice(kind: &str) -> (Cause, &'static str) {
         ),
         "gateway-token-refused" => (
             Operator,
-            "The API rejects the token. Rebind its writes to a new one.",
+            "The API rejects the token. Replace it: in its file, or by rebinding its writes.",
         ),
         "gateway-draining" => (
             Gateway,

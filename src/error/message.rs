@@ -1,6 +1,7 @@
 //! Pure. What the gateway says to a caller about an error: what happened and what to do.
 
-use super::{GatewayError, Waited};
+use super::{Denial, GatewayError, Waited};
+use std::fmt;
 
 impl GatewayError {
     /// Returns what happened and what to do, for the caller.
@@ -15,6 +16,7 @@ impl GatewayError {
             Self::OutcomeUnknown { waited, .. } => waited.why().to_owned(),
             Self::WritePending { id, .. } => id.clone(),
             Self::AnswerLost(status) => status.to_string(),
+            Self::Denied(denial) => denial.to_string(),
             _ => String::new(),
         };
         self.text().replacen("{}", &varies, 1)
@@ -29,6 +31,18 @@ impl GatewayError {
             Self::NoCredential =>
                 "This operation needs a token: send `Authorization: Bearer <token>`. Nothing was \
                 sent to the API.",
+            Self::KeyUnknown =>
+                "This gateway does not accept the key: it is not known, was removed, or is \
+                incomplete, or no keys are in use. Nothing was sent to the API. Check the whole \
+                key, or ask the operator of the gateway for another.",
+            Self::KeyExpired =>
+                "The key has expired. Nothing was sent to the API. Ask the operator of the \
+                gateway for a new one.",
+            Self::KeyRequired =>
+                "This gateway accepts no tokens of the API, only keys of its own. Send \
+                `Authorization: Bearer sgw_…` with the key that its operator gives you. Nothing \
+                was sent to the API. A token that went to the wrong place should be replaced.",
+            Self::Denied(_) => "{}. Nothing was sent to the API.",
             Self::NotFound =>
                 "No such resource of the gateway. Paths under /_gateway/ are never forwarded to \
                 the API.",
@@ -92,6 +106,10 @@ impl GatewayError {
             Self::TokenRefused =>
                 "The API does not accept this token (401), so the gateway rejects the write; it \
                 asks again after some seconds. Nothing was kept; send it with a valid token.",
+            Self::HeldTokenRefused { .. } =>
+                "The API does not accept the token that the gateway holds (401). Your key is not \
+                the cause. The operator of the gateway must replace that token; send the request \
+                again later.",
             Self::Unauthorized =>
                 "Only the token that sent a write can see it: send the same Authorization.",
             Self::NotAllowed(_) => "This resource of the gateway accepts only {}.",
@@ -129,6 +147,28 @@ impl GatewayError {
             Self::Internal =>
                 "The gateway failed to handle this request. Its log has more under this \
                 X-Request-Id.",
+        }
+    }
+}
+
+impl fmt::Display for Denial {
+    /// Writes what is denied and what to do, without a full stop.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operation { client, operation } => write!(
+                f,
+                "The client `{client}` may not use the operation `{operation}`; the operator of \
+                 the gateway can allow it"
+            ),
+            Self::NoToken { client } => write!(
+                f,
+                "The gateway holds no token for the client `{client}`; send the key as \
+                 `X-Gateway-Key`, beside a token of your own in `Authorization`"
+            ),
+            Self::Certificate => f.write_str(
+                "The certificate of this connection stands for another client than the key, or \
+                 for several; use the key and the certificate of one client",
+            ),
         }
     }
 }

@@ -28,6 +28,27 @@ fn unknown_outcomes_tell_timeouts_from_lost_connections() {
     assert_eq!(unknown(Waited::InVain).facts().status, 502);
 }
 
+#[test]
+fn a_denial_names_the_client_and_the_operation() {
+    let denied = GatewayError::Denied(Denial::Operation {
+        client: "hr-sync".into(),
+        operation: "deleteUsers".into(),
+    });
+    let message = denied.message();
+    assert!(message.contains("`hr-sync`") && message.contains("`deleteUsers`"));
+    assert_eq!(denied.facts().status, 403);
+    assert!(!denied.facts().sent && !denied.facts().may_retry);
+}
+
+#[test]
+fn a_refused_token_of_the_gateway_is_not_the_fault_of_its_caller() {
+    let own = GatewayError::TokenRefused.facts();
+    let held = GatewayError::HeldTokenRefused { sent: true }.facts();
+    assert_eq!((own.kind, own.status.as_u16()), (held.kind, 401));
+    assert_eq!(held.status, 503);
+    assert!(held.may_retry && held.retry_after == Some(Duration::from_secs(10)));
+}
+
 fn one_of_each() -> Vec<GatewayError> {
     use GatewayError::*;
     let retry_after = Duration::from_secs(1);
@@ -45,6 +66,17 @@ fn one_of_each() -> Vec<GatewayError> {
     vec![
         BadRequest("x"),
         NoCredential,
+        KeyUnknown,
+        KeyExpired,
+        KeyRequired,
+        Denied(Denial::Operation {
+            client: "hr-sync".into(),
+            operation: "deleteUsers".into(),
+        }),
+        Denied(Denial::NoToken {
+            client: "hr-sync".into(),
+        }),
+        Denied(Denial::Certificate),
         NotFound,
         WrongListener,
         MethodRefused,
@@ -70,6 +102,8 @@ fn one_of_each() -> Vec<GatewayError> {
         outcome(Waited::TooLong, true),
         outcome(Waited::Unrecorded, false),
         TokenRefused,
+        HeldTokenRefused { sent: true },
+        HeldTokenRefused { sent: false },
         Unauthorized,
         NotAllowed("GET"),
         WriteCancelled,

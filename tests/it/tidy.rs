@@ -96,11 +96,12 @@ fn pure_files_are_pure() {
 }
 
 /// What the parts of the request path may use, besides what stands below them on it.
-const FEATURES: [&str; 19] = [
+const FEATURES: [&str; 20] = [
     "audit",
     "buffer",
     "cache",
     "caller",
+    "clients",
     "clock",
     "credential",
     "error",
@@ -136,8 +137,17 @@ fn may_import(module: &str, used: &str) -> bool {
         "error" => own(&["metrics"]),
         "metrics" => own(&["version"]),
         "route" => false,
+        "clients" => own(&[
+            "clock",
+            "credential",
+            "error",
+            "metrics",
+            "network",
+            "route",
+        ]),
         "limit" => own(&[
             "caller",
+            "clients",
             "clock",
             "credential",
             "private_file",
@@ -150,7 +160,7 @@ fn may_import(module: &str, used: &str) -> bool {
         "cache" => own(&["buffer", "clock", "credential", "error"]),
         "upstream" | "sandbox" => own(&["clock", "tasks"]),
         "trace" => own(&["clock", "metrics", "upstream"]),
-        "config" => own(&["credential", "network", "route"]),
+        "config" => own(&["clients", "credential", "network", "route"]),
         "state" => own(&["private_file"]),
         "telemetry" => own(&["audit", "clock", "config", "credential", "swap"]),
         // A server of anything: it knows neither the gateway nor the configuration.
