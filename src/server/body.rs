@@ -9,8 +9,8 @@ use hyper::body::Incoming;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// The body of a request as hyper reads it. While it arrives, the stream does not take its bytes for
-/// the next head, which has a deadline of its own.
+/// The body of a request as hyper reads it. While it arrives, the stream does not take its bytes
+/// for the next head, which has a deadline of its own.
 #[derive(Debug)]
 pub struct RequestBody {
     // Dropped first: dropping `inner` wakes the connection, which may then wait for the next head.
