@@ -1,7 +1,7 @@
 //! One connection of a caller: HTTP/1.1, with a deadline for every head and for every response.
 //!
-//! hyper parses and writes; [`WatchedStream`] below it watches the bytes; [`Notes`] connect the two. What a
-//! request means is the service's business.
+//! hyper parses and writes; [`WatchedStream`] below it watches the bytes; [`Notes`] connect the
+//! two. What a request means is the service's business.
 
 use super::body::{RequestBody, ResponseBody};
 use super::deadlines::StreamDeadlines;

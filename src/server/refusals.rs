@@ -1,5 +1,5 @@
-//! Responses to bytes that are not a request. The stream writes them itself, because hyper shows such
-//! bytes to no service.
+//! Responses to bytes that are not a request. The stream writes them itself, because hyper shows
+//! such bytes to no service.
 
 use crate::clock::Clock;
 use crate::error::GatewayError;

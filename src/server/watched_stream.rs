@@ -1,16 +1,16 @@
 //! The byte stream of a connection, watched for what hyper does not report: an ambiguous head, a
 //! caller that hung up while it waits, a head that is late, and bytes that are not a request.
 //!
-//! hyper reads and writes here as on a socket. The stream parses no requests. It passes all bytes on
-//! unchanged, with two exceptions: hyper's bare response to a malformed request is replaced, and
+//! hyper reads and writes here as on a socket. The stream parses no requests. It passes all bytes
+//! on unchanged, with two exceptions: hyper's bare response to a malformed request is replaced, and
 //! the preface of HTTP/2 is answered before hyper sees it. It adds two responses of its own: a 408,
 //! and the interim response to a caller that waits.
 //!
-//! **Malformed requests.** hyper answers bytes that are not a request with a bare status. The stream
-//! recognises that response, because it comes while no request is served and everything written
-//! before has been sent. It writes one of the gateway's own instead ([`MalformedReplies`]). If a
-//! caller pipelines such bytes behind a request whose response is still being written, the bare
-//! status passes.
+//! **Malformed requests.** hyper answers bytes that are not a request with a bare status. The
+//! stream recognises that response, because it comes while no request is served and everything
+//! written before has been sent. It writes one of the gateway's own instead ([`MalformedReplies`]).
+//! If a caller pipelines such bytes behind a request whose response is still being written, the
+//! bare status passes.
 //!
 //! An overdue head that began is answered with 408. Without a first byte there is no response.
 //!
