@@ -26,6 +26,7 @@ mod checks;
 mod completion;
 mod defer;
 mod enqueue;
+mod fields;
 mod new_write;
 mod operate;
 mod pending;
@@ -40,7 +41,7 @@ mod run;
 pub mod scheduler;
 mod stage;
 mod summary;
-mod workspace;
+pub mod workspace;
 
 pub(crate) use defer::ScheduledGuard;
 pub use operate::{Listing, Selection};

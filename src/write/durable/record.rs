@@ -9,15 +9,13 @@
 //! same. The sender is an address and, after a space, the client that was known there. A field that
 //! is added later gets another version, and what is older stays readable.
 
-use crate::credential::SECRET_HEADERS;
 use crate::write::answer::{AnswerContent, WriteAnswer};
+use crate::write::durable::fields::{Reader, Writer};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use std::net::IpAddr;
 use std::sync::Arc;
-
-const VERSION: u8 = 1;
 
 /// A request as it was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +91,7 @@ fn sender(peer: IpAddr, client: Option<&str>) -> String {
     }
 }
 
+/// Reads the text of a sender. A record of an earlier version has the address alone.
 fn read_sender(field: &[u8]) -> Option<(IpAddr, Option<Arc<str>>)> {
     let text = std::str::from_utf8(field).ok()?;
     match text.split_once(' ') {
@@ -152,77 +151,10 @@ impl KeptAnswer {
     }
 }
 
-/// Writes the version and fields.
-pub(super) struct Writer(Vec<u8>);
-
-impl Writer {
-    pub(super) fn new(capacity: usize) -> Self {
-        let mut bytes = Vec::with_capacity(capacity);
-        bytes.push(VERSION);
-        Self(bytes)
-    }
-
-    /// Writes a field. Nothing that passed the edge is as long as four bytes can say.
-    pub(super) fn field(&mut self, bytes: &[u8]) {
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        self.0.extend_from_slice(&length.to_le_bytes());
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn headers(&mut self, headers: &HeaderMap) {
-        self.field(headers.len().to_string().as_bytes());
-        for (name, value) in headers {
-            self.field(name.as_str().as_bytes());
-            self.field(value.as_bytes());
-        }
-    }
-
-    pub(super) fn end(mut self, body: &Bytes) -> Bytes {
-        self.0.extend_from_slice(body);
-        self.0.into()
-    }
-}
-
-/// Reads what a [`Writer`] has written.
-pub(super) struct Reader<'b> {
-    all: &'b Bytes,
-    rest: &'b [u8],
-}
-
-impl<'b> Reader<'b> {
-    pub(super) fn new(all: &'b Bytes) -> Option<Self> {
-        let (version, rest) = all.split_first()?;
-        (*version == VERSION).then_some(Self { all, rest })
-    }
-
-    pub(super) fn field(&mut self) -> Option<&'b [u8]> {
-        let (length, rest) = self.rest.split_first_chunk()?;
-        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-        let (field, rest) = rest.split_at_checked(length)?;
-        self.rest = rest;
-        Some(field)
-    }
-
-    fn headers(&mut self) -> Option<HeaderMap> {
-        let count: usize = std::str::from_utf8(self.field()?).ok()?.parse().ok()?;
-        let mut headers = HeaderMap::new();
-        for _ in 0..count {
-            let name = HeaderName::from_bytes(self.field()?).ok()?;
-            let mut value = HeaderValue::from_bytes(self.field()?).ok()?;
-            value.set_sensitive(SECRET_HEADERS.contains(&name));
-            headers.try_append(name, value).ok()?;
-        }
-        Some(headers)
-    }
-
-    fn rest(self) -> Bytes {
-        self.all.slice_ref(self.rest)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     fn request() -> KeptRequest {

@@ -6,7 +6,7 @@
 //! ```
 
 use crate::caller::Caller;
-use crate::write::durable::record::{Reader, Writer};
+use crate::write::durable::fields::{Reader, Writer};
 use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
