@@ -9,18 +9,24 @@ pub mod names;
 pub use names::CredentialNames;
 
 use hmac::{Hmac, KeyInit, Mac};
-use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, PROXY_AUTHORIZATION};
+use http::header::{
+    AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION,
+};
 use sha2::Sha256;
 use std::fmt;
 
 /// Headers that may carry a secret. Their values are marked as sensitive wherever a request is
 /// read, so that `Debug` never shows them. A header that must stay secret as well belongs here.
-pub static SECRET_HEADERS: [HeaderName; 4] = [
+pub static SECRET_HEADERS: [HeaderName; 5] = [
     AUTHORIZATION,
     PROXY_AUTHORIZATION,
     COOKIE,
     HeaderName::from_static("x-api-key"),
+    GATEWAY_KEY,
 ];
+
+/// The header with the key of a client, beside a token of its own.
+pub const GATEWAY_KEY: HeaderName = HeaderName::from_static("x-gateway-key");
 
 /// The hash of a credential. Two requests have equal ones exactly if the API sees the same token in
 /// both, however the scheme is spelled, or no token in either.
@@ -82,7 +88,12 @@ impl Hasher {
 
     /// Returns the credential of a request. Requests without one share a value.
     pub fn credential(&self, headers: &HeaderMap) -> Credential {
-        let (scheme, secret) = shown(headers);
+        self.credential_of(headers.get(AUTHORIZATION))
+    }
+
+    /// Returns the credential of a value of `Authorization`.
+    pub fn credential_of(&self, authorization: Option<&HeaderValue>) -> Credential {
+        let (scheme, secret) = shown(authorization);
         Credential(self.hash(&[b"credential", scheme, secret]))
     }
 
@@ -105,7 +116,16 @@ impl Hasher {
 /// An empty `Authorization`, a scheme alone or a token alone identifies no one. The API knows only
 /// the scheme `Bearer`; any other scheme is forwarded, as a credential of its own.
 pub fn is_named(headers: &HeaderMap) -> bool {
-    !shown(headers).1.is_empty()
+    !shown(headers.get(AUTHORIZATION)).1.is_empty()
+}
+
+/// Returns the token of a value of `Authorization` with the scheme `Bearer`, or the whole value if
+/// it has another scheme or none.
+pub fn token(authorization: &HeaderValue) -> &[u8] {
+    match shown(Some(authorization)) {
+        (BEARER, token) => token,
+        _ => authorization.as_bytes().trim_ascii(),
+    }
 }
 
 /// Returns scheme and token of `Authorization`, normalised so that one token is one credential.
@@ -113,9 +133,8 @@ pub fn is_named(headers: &HeaderMap) -> bool {
 /// Schemes are compared without regard to case, and any number of spaces follows them (RFC 9110,
 /// section 11.4). For a scheme other than `bearer`, the value is taken as it stands. Both parts are
 /// empty if the value identifies no one.
-fn shown(headers: &HeaderMap) -> (&'static [u8], &[u8]) {
-    let value = headers.get(AUTHORIZATION);
-    let value = value.map_or(&[][..], |value| value.as_bytes().trim_ascii());
+fn shown(authorization: Option<&HeaderValue>) -> (&'static [u8], &[u8]) {
+    let value = authorization.map_or(&[][..], |value| value.as_bytes().trim_ascii());
     let end = value.iter().position(u8::is_ascii_whitespace);
     let (scheme, rest) = value.split_at(end.unwrap_or(value.len()));
     match rest.trim_ascii_start() {

@@ -16,7 +16,7 @@ pub use names::SOCKET;
 
 use crate::private_file;
 use error::SHORTEST_KEY;
-use names::{JOURNAL, JOURNAL_KEY, KEY, LEDGER, LOCK};
+use names::{JOURNAL, JOURNAL_KEY, KEY, LEDGER, LOCK, TOKENS};
 use owner::{ForeignOwner, checked, ours};
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -200,6 +200,11 @@ impl StateDirectory {
     pub fn forget_ledger(&self) -> Result<(), StateError> {
         private_file::remove(&self.ledger())
             .map_err(|error| StateError::Directory(self.directory.clone(), error))
+    }
+
+    /// Returns the path of what is remembered of the held tokens.
+    pub fn tokens(&self) -> PathBuf {
+        self.directory.join(TOKENS)
     }
 
     /// Returns the path of the admin socket.

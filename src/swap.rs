@@ -4,7 +4,7 @@ use parking_lot::RwLock;
 use std::sync::Arc;
 
 /// A replaceable value. A holder of the old value keeps it after a replacement.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Swap<T>(RwLock<Arc<T>>);
 
 impl<T> Swap<T> {

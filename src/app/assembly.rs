@@ -110,6 +110,8 @@ impl Assembly {
             router: Router {
                 table: Arc::new(table.into()),
                 settings: Arc::new(settings(&config).into()),
+                clients: Arc::default(),
+                tokens: Arc::default(),
                 hasher,
             },
             cache: Arc::new(Cache::new(&cache::CacheSpec {

@@ -11,6 +11,7 @@ mod certificates;
 mod diagnosis;
 mod doctor;
 mod drain;
+mod held_tokens;
 mod keeping;
 mod listen;
 mod operators;

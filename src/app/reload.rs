@@ -9,6 +9,7 @@
 
 use super::assembly;
 use super::certificates::Certificates;
+use super::held_tokens::TokenFiles;
 use super::operators::access;
 use crate::admin::Access;
 use crate::audit::AUDIT;
@@ -64,6 +65,7 @@ pub(super) struct Targets {
     pub(super) gateway: Arc<Gateway>,
     pub(super) access: Arc<Swap<Access>>,
     pub(super) certificates: Arc<Certificates>,
+    pub(super) tokens: Arc<TokenFiles>,
     pub(super) log: Arc<LogHandle>,
     /// Whether the API is simulated inside, whatever `upstream.url` says.
     pub(super) simulated: bool,
@@ -132,6 +134,7 @@ impl Reloader {
                 // After the configuration, which was checked with these files. They may have
                 // changed since; a mistake leaves the certificate before in use.
                 self.targets.certificates.refresh();
+                self.targets.tokens.look_soon();
                 let gateway = &self.targets.gateway;
                 gateway.metrics().reloaded(gateway.clock().wall(), waiting);
             }

@@ -3,6 +3,7 @@
 use super::assembly::{scale_times, server_bounds, stack_bounds};
 use super::certificates::Certificates;
 use super::drain::{drain, hand_over_spans};
+use super::held_tokens::TokenFiles;
 use super::listen::{bind_key, until};
 use super::operators::{Operators, access};
 use super::reload::{Reloader, Reloads, Targets};
@@ -71,13 +72,15 @@ pub async fn serve(
     let certificates = Arc::new(open_certificates(&config, &gateway)?);
     recover(&gateway, started.left.as_deref()).await?;
     // Dropping this aborts the drivers.
-    let _drivers = drivers(&gateway, &log, &certificates);
+    let tokens = started.tokens.clone();
+    let _drivers = drivers(&gateway, &log, &certificates, &tokens);
     let (admin_stopping, admin_stopped) = watch::channel(false);
     let access = Arc::new(Swap::new(access(&config)?));
     let targets = Targets {
         gateway: gateway.clone(),
         access: access.clone(),
         certificates: certificates.clone(),
+        tokens,
         log: log.clone(),
         simulated: past == EarlierTraffic::Empty,
         scale,
@@ -136,6 +139,7 @@ fn drivers(
     gateway: &Arc<Gateway>,
     log: &Arc<LogHandle>,
     certificates: &Arc<Certificates>,
+    tokens: &Arc<TokenFiles>,
 ) -> JoinSet<()> {
     let mut drivers = JoinSet::new();
     let (budgets, writes) = (gateway.budgets().clone(), gateway.writes().clone());
@@ -146,6 +150,7 @@ fn drivers(
     drivers.spawn(sweep(gateway.clone()));
     drivers.spawn(write_suppressed(log.clone()));
     drivers.spawn(certificates.clone().watch());
+    drivers.spawn(tokens.clone().watch(gateway.clone()));
     drivers
 }
 

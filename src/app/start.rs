@@ -5,6 +5,7 @@
 //! this process has an empty past.
 
 use super::assembly::{Assembly, client};
+use super::held_tokens::TokenFiles;
 use super::keeping::Keeping;
 use super::preflight::open_secrets;
 use super::start_error::{AppError, failed};
@@ -32,6 +33,7 @@ pub(super) struct Started {
     /// Holds the lock of the directory: another process may have it once this is dropped.
     pub(super) state: Option<StateDirectory>,
     pub(super) gateway: Arc<Gateway>,
+    pub(super) tokens: Arc<TokenFiles>,
     /// Writes of the last process that may still take effect; `None` if unknown.
     pub(super) left: Option<Vec<Left>>,
 }
@@ -102,9 +104,13 @@ pub(super) async fn start(
         hasher,
         clock: clock.clone(),
     };
+    let gateway = assembly.gateway()?;
+    let remembered = state.as_ref().map(StateDirectory::tokens);
+    let tokens = TokenFiles::open(&gateway, remembered)?;
     Ok(Started {
         state,
-        gateway: assembly.gateway()?,
+        gateway,
+        tokens: Arc::new(tokens),
         left,
     })
 }

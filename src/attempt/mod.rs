@@ -14,6 +14,7 @@ mod spans;
 pub mod wait;
 
 use crate::cache::Cache;
+use crate::clients::tokens::HeldTokens;
 use crate::clock::Clock;
 use crate::exchange::callers::Quotas;
 use crate::exchange::router::Router;
@@ -67,6 +68,7 @@ pub struct Attempts {
     metrics: Arc<Metrics>,
     tracer: Option<Tracer>,
     settings: Arc<Swap<Settings>>,
+    tokens: Arc<HeldTokens>,
     clock: Clock,
     /// The circuit breaker for writes.
     breaker: Mutex<Breaker>,
@@ -87,6 +89,7 @@ impl Attempts {
             metrics: handles.metrics.clone(),
             tracer: handles.tracer.clone(),
             settings: handles.router.settings.clone(),
+            tokens: handles.router.tokens.clone(),
             clock: handles.clock.clone(),
             breaker: Mutex::default(),
             retry_budget: Mutex::default(),

@@ -29,7 +29,7 @@ use crate::metrics::Origin;
 use crate::route::policy::Operation;
 use crate::upstream::{AnswerBody, Attempt, NotSent, Unknown};
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use http::{Method, Request, Response, StatusCode};
 use std::time::Duration;
 
@@ -157,6 +157,11 @@ impl Attempts {
     ) -> (Attempt, Duration) {
         let name = &operation.name;
         let ids = ids_of(&request);
+        // The only place where a held token leaves the gateway's memory. By the credential and not
+        // by the request: one that has waited since before a rotation goes with the new token.
+        if let Some(authorization) = self.tokens.authorization(credential) {
+            request.headers_mut().insert(AUTHORIZATION, authorization);
+        }
         let place = self.attempt_trail(&ids, request.headers_mut());
         let began = self.clock.now();
         let attempt = self.client.send(request).await;
@@ -169,6 +174,7 @@ impl Attempts {
                 if response.status() == StatusCode::UNAUTHORIZED {
                     self.unauthorized(operation, credential);
                 }
+                self.note_token(credential, response.status());
                 let status = response.status().as_u16();
                 self.metrics.answered(operation.index, status, took);
             }
@@ -320,7 +326,34 @@ impl Attempts {
         self.metrics.invalidated("unauthorized");
     }
 
-    /// Reports to log and metrics what a response taught about the budget.
+    /// Notes what a response says of a held token, for the metric and the log. Whether durable
+    /// writes wait for another is decided by the writes themselves.
+    fn note_token(&self, credential: Credential, status: StatusCode) {
+        let accepted = match status {
+            StatusCode::UNAUTHORIZED => false,
+            status if status.is_success() => true,
+            // Neither a rejection of the request nor an error of the API is about the token.
+            _ => return,
+        };
+        // Most credentials are callers' own, and most responses change nothing.
+        let Some(held) = self.tokens.note(credential, accepted) else {
+            return;
+        };
+        self.metrics.held_token(&held.name, accepted);
+        // Once for each change, however many requests follow.
+        let token = &*held.name;
+        match accepted {
+            true => tracing::warn!(token, "the API accepts the held token again"),
+            false => tracing::error!(
+                token,
+                "the API rejects the held token: its clients get 503, and their durable writes \
+                 wait until its file has another one"
+            ),
+        }
+    }
+
+    /// Reports to log and metrics what a response taught about the budget: its limit, its window, and
+    /// what others used of it.
     fn report_learned(&self, operation: &Operation, credential: Credential, learned: &Learned) {
         let budget = &*operation.budget.name;
         if let Some((before, now)) = learned.limit {

@@ -14,7 +14,7 @@
 //! makes and reads keys, [`registry`] finds a client by its key or certificate.
 //!
 //! The file of clients is read by `config`, which builds a [`Clients`] from it. Nothing here reads
-//! a file, a clock or the fields of a request.
+//! a file, a clock or the fields of a request. [`tokens`] has the tokens that the gateway holds.
 
 pub mod admission;
 pub mod client;
@@ -22,6 +22,7 @@ pub mod digest;
 pub mod key;
 pub mod registry;
 pub mod rights;
+pub mod tokens;
 
 pub use admission::{ClientAdmission, CredentialSource, PresentedCredentials, admit};
 pub use client::{KeyEntry, NamedClient};

@@ -14,21 +14,25 @@
 //! - A flood under one name leaves half of it to the others.
 //! - Requests without a name leave all of it to the names.
 //!
+//! A client with a rate of its own has that in place of the quota of a principal.
+//!
 //! The number of tracked callers is bounded. While the table is full, its callers go on as before
 //! and new ones share one quota, until a timer forgets idle callers. A reload with other quotas
 //! starts all of them afresh.
 
 use crate::caller::Caller;
+use crate::clients::NamedClient;
 use crate::error::GatewayError;
 use crate::network::Network;
+use crate::route::policy::Rate;
 use crate::swap::Swap;
 use foldhash::HashMap;
 use governor::clock::QuantaClock;
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
-use governor::state::StateStore;
 use governor::state::keyed::ShrinkableKeyedStateStore;
-use governor::{Quota, RateLimiter};
+use governor::state::{InMemoryState, NotKeyed, StateStore};
+use governor::{NotUntil, Quota, RateLimiter};
 use http::header::{HeaderMap, HeaderName};
 use parking_lot::Mutex;
 use std::net::IpAddr;
@@ -140,6 +144,8 @@ type Limiter<C> =
 #[derive(Debug)]
 pub struct Quotas<C: governor::clock::Clock = QuantaClock> {
     limiters: Swap<Limiters<C>>,
+    /// The quotas of clients that have rates of their own, in place of a principal's.
+    clients: Swap<HashMap<Arc<str>, ClientLimiter<C>>>,
     clock: C,
 }
 
@@ -149,6 +155,13 @@ struct Limiters<C: governor::clock::Clock> {
     principals: Limiter<C>,
     /// Half a quota per name.
     names: Limiter<C>,
+}
+
+/// The quota of one client.
+#[derive(Clone, Debug)]
+struct ClientLimiter<C: governor::clock::Clock> {
+    rate: Rate,
+    limiter: Arc<RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<C::Instant>>>,
 }
 
 /// A rate with a burst, per caller.
@@ -186,11 +199,25 @@ impl<C: governor::clock::Clock + Clone> Limiters<C> {
     }
 }
 
+impl<C: governor::clock::Clock> ClientLimiter<C> {
+    /// Creates a quota of which nothing is used. All of a window may come at once.
+    fn new(rate: Rate, clock: C) -> Self {
+        let limit = NonZeroU32::new(rate.limit).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::with_period(rate.window / limit.get());
+        let quota = quota.unwrap_or(Quota::per_second(limit)).allow_burst(limit);
+        Self {
+            rate,
+            limiter: Arc::new(RateLimiter::direct_with_clock(quota, clock)),
+        }
+    }
+}
+
 impl<C: governor::clock::Clock + Clone> Quotas<C> {
     /// Creates quotas on `clock`.
     pub fn new(allowed: Allowed, clock: C) -> Self {
         Self {
             limiters: Limiters::new(allowed, &clock).into(),
+            clients: Swap::default(),
             clock,
         }
     }
@@ -198,6 +225,21 @@ impl<C: governor::clock::Clock + Clone> Quotas<C> {
     /// Replaces all quotas. The new ones start with nothing used.
     pub fn configure(&self, allowed: Allowed) {
         self.limiters.set(Limiters::new(allowed, &self.clock));
+    }
+
+    /// Replaces the rates of clients. One whose rate stays goes on with what it has used.
+    pub fn set_clients(&self, clients: &[Arc<NamedClient>]) {
+        // Two reloads never overlap, so nothing is lost between the two accesses.
+        let before = self.clients.get();
+        let with_rate = clients.iter().filter_map(|client| {
+            let (name, rate) = (client.name.clone(), client.rate?);
+            // Otherwise each reload would give every client a fresh quota.
+            let same = before.get(&name).filter(|known| known.rate == rate);
+            let limiter = same.cloned();
+            let limiter = limiter.unwrap_or_else(|| ClientLimiter::new(rate, self.clock.clone()));
+            Some((name, limiter))
+        });
+        self.clients.set(with_rate.collect());
     }
 
     /// Charges one request.
@@ -210,6 +252,13 @@ impl<C: governor::clock::Clock + Clone> Quotas<C> {
         if caller.name.is_some() {
             self.charge_to(&limiters.names, caller)?;
         }
+        let clients = self.clients.get();
+        // In place of the quota of a principal, so that it may be larger as well as smaller.
+        let client = caller.principal.client();
+        if let Some(client) = client.and_then(|client| clients.get(client)) {
+            let charged = client.limiter.check();
+            return charged.map_err(|not_until| self.spent(&not_until));
+        }
         let together = Caller {
             principal: caller.principal.clone(),
             // The empty name stands for all names of the principal. No name of a caller is empty.
@@ -220,11 +269,14 @@ impl<C: governor::clock::Clock + Clone> Quotas<C> {
 
     /// Charges one request to one quota, and says when the next would be accepted.
     fn charge_to(&self, limiter: &Limiter<C>, caller: &Caller) -> Result<(), GatewayError> {
-        limiter
-            .check_key(caller)
-            .map_err(|not_until| GatewayError::CallerQuota {
-                retry_after: not_until.wait_time_from(self.clock.now()),
-            })
+        let charged = limiter.check_key(caller);
+        charged.map_err(|not_until| self.spent(&not_until))
+    }
+
+    fn spent(&self, not_until: &NotUntil<C::Instant>) -> GatewayError {
+        GatewayError::CallerQuota {
+            retry_after: not_until.wait_time_from(self.clock.now()),
+        }
     }
 
     /// Forgets callers whose quota is whole again. Call this on a timer.
@@ -246,6 +298,9 @@ impl<C: governor::clock::Clock + Clone> Quotas<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caller::Principal;
+    use crate::clients::{OperationIndex, Rights};
+    use crate::route::table::{Defaults, Table};
     use governor::clock::FakeRelativeClock;
 
     fn caller(n: u8) -> Caller {
@@ -334,6 +389,47 @@ mod tests {
         assert_eq!(quotas.tracked(), 0);
         assert_eq!(flood(&quotas, &caller(9)), 20);
         assert_eq!(quotas.tracked(), 1);
+    }
+
+    #[test]
+    fn a_client_has_its_own_rate_and_keeps_what_it_has_used() {
+        let clock = FakeRelativeClock::default();
+        let allowed = Allowed {
+            rate: NonZeroU32::new(100).unwrap(),
+            per: Duration::from_secs(1),
+            burst: NonZeroU32::new(1_000).unwrap(),
+            tracked: 10,
+        };
+        let quotas = Quotas::new(allowed, clock.clone());
+        let table = Table::build(Vec::new(), Defaults::default(), 1).unwrap();
+        let client = |limit| NamedClient {
+            name: "hr-sync".into(),
+            token: None,
+            rights: Rights::none(&OperationIndex::of(&table)),
+            rate: Some(Rate {
+                limit,
+                window: Duration::from_secs(60),
+            }),
+            share: 1,
+            certificates: Vec::new(),
+        };
+        let caller = Caller {
+            principal: Principal::Client("hr-sync".into()),
+            name: None,
+        };
+        let accepted = |most: usize| (0..most).filter(|_| quotas.charge(&caller).is_ok()).count();
+        for _ in 0..2 {
+            quotas.set_clients(&[Arc::new(client(60))]);
+        }
+        assert_eq!(accepted(100), 60);
+        quotas.set_clients(&[Arc::new(client(60))]);
+        assert_eq!(accepted(100), 0, "a reload gives nothing back");
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(accepted(100), 1);
+        quotas.set_clients(&[Arc::new(client(10))]);
+        assert_eq!(accepted(100), 10, "another rate");
+        quotas.set_clients(&[]);
+        assert_eq!(accepted(100), 100, "as everybody");
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(crate) struct RequestContext {
     /// The ids for log and traces.
     pub(crate) ids: Ids,
     pub(crate) credential: Credential,
+    /// Whether the gateway holds the token.
+    pub(crate) is_held: bool,
     pub(crate) caller: Caller,
     /// The address that the request came from.
     pub(crate) peer: IpAddr,

@@ -3,7 +3,7 @@
 //! The connection finds it out once. The request carries it through the layers as an extension, so
 //! that one that a layer rejects is reported with its ids, and nothing is looked up again.
 
-use crate::exchange::identity::Identity;
+use crate::exchange::identity::{Admitted, CertificateNames};
 use crate::exchange::ids::Ids;
 use crate::exchange::request::Peer;
 use crate::exchange::request_id::{self, REQUEST_ID, RequestIds};
@@ -18,8 +18,10 @@ pub(crate) struct RequestSource {
     pub(crate) ids: Ids,
     /// The address of the connection, unless the request came from within.
     pub(crate) peer: Option<Peer>,
-    /// Who asks, as far as that is known.
-    pub(crate) identity: Option<Identity>,
+    /// The sender, if the connection knows it.
+    pub(crate) admitted: Option<Admitted>,
+    /// The names in the client certificate of the connection.
+    pub(crate) certificate: CertificateNames,
 }
 
 impl RequestSource {
@@ -29,7 +31,8 @@ impl RequestSource {
             method: request.method().clone(),
             ids,
             peer: None,
-            identity: None,
+            admitted: None,
+            certificate: CertificateNames::default(),
         }
     }
 

@@ -10,12 +10,12 @@
 use crate::exchange::body::BoxError;
 use crate::exchange::body::LayeredBody;
 use crate::exchange::body::{Guarded, OuterBody};
-use crate::exchange::identity::Identity;
+use crate::exchange::identity::CertificateNames;
 use crate::exchange::request::Peer;
 use crate::exchange::request_id::RequestIds;
 use crate::exchange::source::RequestSource;
 use crate::gateway::Gateway;
-use crate::gateway::fast_path::CredentialCache;
+use crate::gateway::sender_cache::SenderCache;
 use crate::gateway::stack::{StackBounds, stack};
 use crate::tasks::panic_text;
 use bytes::Bytes;
@@ -69,7 +69,7 @@ where
         ConnectionService {
             paths: Arc::clone(&self.paths),
             peer: Peer(peer),
-            memory: CredentialCache::default(),
+            senders: SenderCache::new(CertificateNames::default()),
         }
     }
 }
@@ -84,8 +84,8 @@ impl<B> fmt::Debug for ConnectionServices<B> {
 pub struct ConnectionService<B> {
     paths: Arc<Paths<B>>,
     peer: Peer,
-    // The credential of the last request. It lives as long as the connection.
-    memory: CredentialCache,
+    // The sender of the last request. It lives as long as the connection.
+    senders: SenderCache,
 }
 
 impl<B> ConnectionService<B>
@@ -104,10 +104,10 @@ where
         let Paths { gateway, ids, .. } = &*self.paths;
         let source = RequestSource {
             peer: Some(self.peer),
-            identity: self
-                .memory
-                .known(request.headers(), &gateway.router.hasher)
-                .map(Identity::of),
+            admitted: self
+                .senders
+                .sender(request.headers(), &gateway.router, || gateway.clock.wall()),
+            certificate: self.senders.certificate().clone(),
             ..RequestSource::received(&mut request, ids, gateway.tracer.as_ref())
         };
         request.extensions_mut().insert(source);
@@ -121,7 +121,7 @@ where
     fn try_fast_path(&self, request: &Request<B>) -> Option<Response<OuterBody>> {
         let Paths { gateway, ids, .. } = &*self.paths;
         let answer = catch_unwind(AssertUnwindSafe(|| {
-            gateway.try_fast_path(request, self.peer, &self.memory, ids)
+            gateway.try_fast_path(request, self.peer, &self.senders, ids)
         }));
         let answer = answer.unwrap_or_else(|cause| {
             let cause = panic_text(cause.as_ref());

@@ -4,7 +4,7 @@
 //! none. If there is none, nothing has happened yet and the request takes the layers. The fast path
 //! never waits and never reads a body.
 //!
-//! The steps, cheapest first: form of the request → headers → operation → credential → key → store
+//! The steps, cheapest first: form of the request → headers → operation → sender → key → store
 //! → [plan](crate::read::plan) → response → report. A hit takes no lock that another connection
 //! may hold for long, and allocates little more than its key and its headers.
 //!
@@ -16,9 +16,9 @@
 use crate::cache::cache_status::CacheStatus;
 use crate::cache::coding::{Coding, accepts_gzip};
 use crate::cache::key::{CacheKey, KeyParts, Lines};
-use crate::credential::{self, Credential, Hasher};
 use crate::exchange::body::Body;
 use crate::exchange::edge;
+use crate::exchange::identity::Admitted;
 use crate::exchange::ids::Ids;
 use crate::exchange::progress::Progress;
 use crate::exchange::request::Peer;
@@ -27,6 +27,7 @@ use crate::exchange::settings::AccessLog;
 use crate::exchange::timing::Timing;
 use crate::gateway::Gateway;
 use crate::gateway::report::RequestReport;
+use crate::gateway::sender_cache::SenderCache;
 use crate::metrics::Outcome;
 use crate::read::plan::{ReadFacts, ReadPlan, StoredServing, plan};
 use crate::read::representation::{Recipient, show};
@@ -35,13 +36,9 @@ use crate::route::policy::Operation;
 use crate::route::query;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
-use parking_lot::Mutex;
-use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// Values of `Authorization` that are longer, in bytes, are not remembered.
-const LONGEST_REMEMBERED: usize = 4 * 1024;
 /// Requests with more header lines take the layers.
 const MOST_FIELDS: usize = 32;
 
@@ -57,55 +54,11 @@ const HARMLESS: [HeaderName; 7] = [
     HeaderName::from_static("baggage"),
 ];
 
-/// The credential of a connection's last request with the `Authorization` that gave it. Naming a
-/// credential takes a keyed hash of the token, and most connections repeat theirs. `Debug` does not
-/// show the token.
-#[derive(Default)]
-pub(crate) struct CredentialCache(Mutex<Option<(Box<[u8]>, Credential)>>);
-
-impl fmt::Debug for CredentialCache {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CredentialCache")
-    }
-}
-
-impl CredentialCache {
-    /// Returns the credential of `headers`, or none if they name none.
-    pub(crate) fn known(&self, headers: &HeaderMap, hasher: &Hasher) -> Option<Credential> {
-        self.credential(headers.get(header::AUTHORIZATION)?, headers, hasher)
-    }
-
-    /// Returns the credential of `headers`, whose first `Authorization` is this one, or none if the
-    /// value names no credential.
-    fn credential(
-        &self,
-        authorization: &HeaderValue,
-        headers: &HeaderMap,
-        hasher: &Hasher,
-    ) -> Option<Credential> {
-        // Requests of one connection come one by one, so the lock is never contended.
-        let mut last = self.0.lock();
-        if let Some((value, credential)) = &*last
-            && **value == *authorization.as_bytes()
-        {
-            return Some(*credential);
-        }
-        if !credential::is_named(headers) {
-            return None;
-        }
-        let credential = hasher.credential(headers);
-        // Copied, because the value is a slice of the connection's much larger read buffer.
-        if authorization.len() <= LONGEST_REMEMBERED {
-            *last = Some((authorization.as_bytes().into(), credential));
-        }
-        Some(credential)
-    }
-}
-
 /// The headers of a plain request that matter to the fast path. Each of them occurs once at most.
 #[derive(Clone, Copy, Debug, Default)]
 struct Plain<'r> {
-    authorization: Option<&'r HeaderValue>,
+    /// Whether there was an `Authorization`.
+    authorization: bool,
     accept: Option<&'r HeaderValue>,
     origin: Option<&'r HeaderValue>,
     /// The id that the caller gave the request. Without one the gateway makes one.
@@ -131,7 +84,7 @@ impl<'r> Plain<'r> {
             // True if the header occurs once and in its usual form. A second line of the same name
             // takes the layers, which have the rules for repeated headers.
             let first = if *name == header::AUTHORIZATION {
-                plain.authorization.replace(value).is_none()
+                !std::mem::replace(&mut plain.authorization, true)
             } else if *name == header::HOST {
                 !std::mem::replace(&mut plain.host, true) && is_plain_host(value)
             } else if *name == header::ACCEPT {
@@ -198,10 +151,17 @@ struct Hit<'r> {
     operation: &'r Operation,
     method: &'r Method,
     status: StatusCode,
-    credential: Credential,
+    sender: &'r Admitted,
     peer: Peer,
     /// The instant at which the request was received.
     from: Instant,
+}
+
+impl Hit<'_> {
+    /// Returns the name of the client, if one is known.
+    fn client(&self) -> Option<&str> {
+        self.sender.identity.client.as_deref()
+    }
 }
 
 impl Gateway {
@@ -214,7 +174,7 @@ impl Gateway {
         &self,
         request: &Request<B>,
         peer: Peer,
-        memory: &CredentialCache,
+        senders: &SenderCache,
         ids: &RequestIds,
     ) -> Option<Response<Body>> {
         // At debug level the layers log every request. In shadow mode callers never see a hit.
@@ -238,8 +198,11 @@ impl Gateway {
         operation.cache.as_ref()?;
         // A query without a canonical form has no key.
         let query = query::canonical(uri.query(), &operation.lists).ok()?;
-        // Without a token, or with one that is malformed, there is no key.
-        let credential = memory.credential(plain.authorization?, headers, &self.router.hasher)?;
+        // Without a credential there is no key. A client may read what is stored only if it may ask
+        // the API for it: its rights are judged for each request.
+        let sender = senders.sender(headers, &self.router, || self.clock.wall())?;
+        sender.may(operation, false).ok()?;
+        let credential = sender.identity.credential;
         // The key must equal the one that `crate::read::cacheable` builds. Headers that would add
         // to it are not on the list of harmless ones.
         let key = CacheKey::new(&KeyParts {
@@ -295,7 +258,7 @@ impl Gateway {
             operation,
             method: request.method(),
             status: answer.status(),
-            credential,
+            sender: &sender,
             peer,
             from: now,
         };
@@ -309,6 +272,9 @@ impl Gateway {
     /// hit, and allocates.
     fn report_hit(&self, hit: &Hit<'_>, named: Option<&Ids>) {
         let elapsed = self.clock.now().saturating_duration_since(hit.from);
+        if let Some(client) = hit.client() {
+            self.metrics.client(client, Outcome::Hit);
+        }
         // Counters are found by index. A map look-up would cost more than the rest of the report.
         if hit.status.is_success() {
             self.metrics.hit(hit.operation.index, elapsed);
@@ -326,7 +292,9 @@ impl Gateway {
             ids,
             method: hit.method,
             operation: Some(hit.operation),
-            credential: Some(hit.credential),
+            credential: Some(hit.sender.identity.credential),
+            client: hit.client(),
+            key: hit.sender.key,
             peer: Some(hit.peer),
             caller: None,
             outcome: Outcome::Hit,

@@ -20,7 +20,7 @@ use crate::gateway::Gateway;
 use crate::gateway::record::RequestRecord;
 use crate::route::policy::Effect;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use std::pin::pin;
 use std::sync::Arc;
@@ -41,22 +41,14 @@ impl Gateway {
         record.finish(reply)
     }
 
-    /// Responds to a request that a layer rejected. The request is reported like any other.
-    pub(crate) fn turn_away(
-        self: &Arc<Self>,
-        source: RequestSource,
-        error: &GatewayError,
-    ) -> Response<Body> {
-        RequestRecord::new(self, source).finish(Reply::error(error))
-    }
-
     // The order of the steps matters:
     //
     // 1. Edge rules come before everything, so that no ambiguous request is interpreted.
-    // 2. The gateway's own paths need no operation and no credential of the API.
-    // 3. The record learns the operation before the checks below, so that their failures are
+    // 2. The sender is known before anything is done for it. A key goes no further than this.
+    // 3. The gateway's own paths need no operation.
+    // 4. The record learns the operation before the checks below, so that their failures are
     //    reported under its name.
-    // 4. A missing credential is rejected before the body is read.
+    // 5. Missing rights and a missing credential are rejected before the body is read.
     async fn handle<B>(
         &self,
         request: Request<B>,
@@ -70,15 +62,25 @@ impl Gateway {
         if request.extensions().get::<AmbiguousFraming>().is_some() {
             return Err(GatewayError::BadRequest(edge::AMBIGUOUS_LENGTH));
         }
-        if edge::is_own(request.uri().path()) {
-            let (head, _) = request.into_parts();
-            let owner = self.router.owner(&head.headers, record.source());
+        let (mut head, body) = request.into_parts();
+        let source = record.source();
+        let admit = || {
+            let (certificate, now) = (&source.certificate, self.clock.wall());
+            self.router.admit(&head.headers, certificate, now)
+        };
+        // The connection knows most senders from an earlier request.
+        let sender = source.admitted.clone().map_or_else(admit, Ok)?;
+        if edge::is_own(head.uri.path()) {
+            let owner = sender.owner();
             return Box::pin(self.writes.own(&head.method, &head.uri, owner)).await;
         }
-        let (head, body) = request.into_parts();
-        let source = record.source();
-        let mut context = self.router.understand(head, source, record.accepted())?;
-        record.understood(&context);
+        sender.mask(&mut head.headers);
+        let accepted = record.accepted();
+        let mut context = self
+            .router
+            .understand(head, source, &sender.identity, accepted)?;
+        record.understood(&context, sender.key);
+        sender.may(&context.operation, context.overridden)?;
         if context.lacks_credential() && self.shadow.is_none() {
             return Err(GatewayError::NoCredential);
         }
@@ -91,10 +93,23 @@ impl Gateway {
         if let Some(shadow) = &self.shadow {
             return Ok(Box::pin(shadow.forward_at_once(context)).await);
         }
-        match context.operation.effect {
+        let reply = match context.operation.effect {
             Effect::Write => Box::pin(self.writes.write(context)).await,
             Effect::Read => self.reads.read(context).await,
+        };
+        if sender.token.is_some() {
+            return reply.and_then(not_rejected);
         }
+        reply
+    }
+
+    /// Responds to a request that a layer rejected. The request is reported like any other.
+    pub(crate) fn turn_away(
+        self: &Arc<Self>,
+        source: RequestSource,
+        error: &GatewayError,
+    ) -> Response<Body> {
+        RequestRecord::new(self, source).finish(Reply::error(error))
     }
 
     /// Collects the body. A layer bounds the time that this takes. A body whose announced length is
@@ -140,6 +155,15 @@ impl Gateway {
         }
         let whole = if all.is_empty() { first } else { all.freeze() };
         Ok((whole, room))
+    }
+}
+
+/// Returns a response to a request that was sent with a held token, unless the API rejected that:
+/// its caller has done nothing wrong, and would look for the fault in its key.
+fn not_rejected(reply: Reply) -> Result<Reply, GatewayError> {
+    match reply.response.status() {
+        StatusCode::UNAUTHORIZED => Err(GatewayError::HeldTokenRefused { sent: true }),
+        _ => Ok(reply),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod recent;
 mod record;
 pub mod reload;
 mod report;
+mod sender_cache;
 mod spans;
 pub mod stack;
 

@@ -9,6 +9,7 @@
 //! Nothing is decided here. Hits of the fast path are reported by [`crate::gateway::fast_path`].
 
 use crate::caller::Caller;
+use crate::clients::KeyId;
 use crate::credential::Credential;
 use crate::error::GatewayError;
 use crate::exchange::body::Body;
@@ -50,6 +51,8 @@ struct Understood {
     progress: Arc<Progress>,
     credential: Credential,
     caller: Caller,
+    /// The key by which the client is known.
+    key: Option<KeyId>,
 }
 
 impl RequestRecord {
@@ -76,12 +79,13 @@ impl RequestRecord {
 
     /// Notes what is known about the request. Called as soon as the operation is, so that a later
     /// error or hang-up is reported under its name.
-    pub(crate) fn understood(&mut self, context: &RequestContext) {
+    pub(crate) fn understood(&mut self, context: &RequestContext, key: Option<KeyId>) {
         self.known = Some(Understood {
             operation: context.operation.clone(),
             progress: context.progress.clone(),
             credential: context.credential,
             caller: context.caller.clone(),
+            key,
         });
     }
 
@@ -161,6 +165,10 @@ impl RequestRecord {
     fn count(&self, reply: &Reply, elapsed: Duration) {
         let metrics = &self.gateway.metrics;
         let name = self.name();
+        // In addition: metrics of operations know no clients, and the other way round.
+        if let Some(client) = self.client() {
+            metrics.client(client, reply.outcome);
+        }
         // Hits have counters of their own, by index for the common case of a success: a map look-up
         // would cost more than the hit.
         let index = self.index();
@@ -208,6 +216,12 @@ impl RequestRecord {
         });
     }
 
+    /// Returns the name of the client, if one is known.
+    fn client(&self) -> Option<&Arc<str>> {
+        let known = self.known.as_ref();
+        known.and_then(|known| known.caller.principal.client())
+    }
+
     /// Returns the operation's index, by which the metrics of most requests are found. `None` if
     /// the request was rejected before its operation was known.
     fn index(&self) -> Option<usize> {
@@ -237,6 +251,8 @@ impl RequestRecord {
             operation: known.map(|known| &*known.operation),
             credential: known.map(|known| known.credential),
             peer: self.source.peer,
+            client: self.client().map(|client| &**client),
+            key: known.and_then(|known| known.key),
             caller: known.and_then(|known| known.caller.name.as_deref()),
             outcome,
             status: None,
@@ -288,6 +304,10 @@ impl Drop for RequestRecord {
             (Outcome::HungUp, None)
         };
         metrics.request(self.index(), outcome, status, elapsed);
+        // As `count` does for a request that got its response.
+        if let Some(client) = self.client() {
+            metrics.client(client, outcome);
+        }
         let progress = self.known.as_ref().and_then(|known| known.progress.seen());
         // Only a request that was sent has a known queue time. Where the others waited is unknown.
         let mut timing = Timing::default();

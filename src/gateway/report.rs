@@ -4,6 +4,7 @@
 //! the fast path report with the same code.
 
 use crate::cache::cache_status::CacheStatus;
+use crate::clients::KeyId;
 use crate::credential::Credential;
 use crate::exchange::ids::Ids;
 use crate::exchange::progress::Progress;
@@ -24,6 +25,9 @@ pub(crate) struct RequestReport<'a> {
     pub(crate) operation: Option<&'a Operation>,
     pub(crate) credential: Option<Credential>,
     pub(crate) peer: Option<Peer>,
+    /// The client, and the id of the key by which it is known.
+    pub(crate) client: Option<&'a str>,
+    pub(crate) key: Option<KeyId>,
     /// The name that a trusted peer gave its caller.
     pub(crate) caller: Option<&'a str>,
     pub(crate) outcome: Outcome,
@@ -65,6 +69,8 @@ impl RequestReport<'_> {
             merged = self.timing.merged,
             credential = self.credential.map(tracing::field::display),
             peer = self.peer.map(|peer| tracing::field::display(peer.0.ip())),
+            client = self.client,
+            key = self.key.map(tracing::field::display),
             caller = self.caller,
             request_id = self.ids.request(),
             trace_id = self.ids.trace(),
@@ -86,6 +92,8 @@ impl RequestReport<'_> {
             queue_ms = self.timing.sent.then(|| millis(self.timing.queued)),
             credential = self.credential.map(tracing::field::display),
             peer = self.peer.map(|peer| tracing::field::display(peer.0.ip())),
+            client = self.client,
+            key = self.key.map(tracing::field::display),
             caller = self.caller,
             request_id = self.ids.request(),
             trace_id = self.ids.trace(),

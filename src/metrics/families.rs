@@ -131,6 +131,10 @@ families! {
     /// 1 if the files of the certificate are usable. If 0, the certificate before stays in use
     certificate_sound: IntGaugeVec =
         "segment_gateway_tls_certificate_last_reload_successful" ["listener"];
+    /// Requests of clients that have a key or a certificate, by outcome
+    client_requests: IntCounterVec = "segment_gateway_client_requests_total" ["client", "outcome"];
+    /// 1 if the API accepts the token that the gateway holds. If 0, its clients get 503
+    held_tokens: IntGaugeVec = "segment_gateway_held_token_accepted" ["token"];
     /// Callers tracked by the caller quota
     callers: IntGauge = "segment_gateway_callers" [];
 

@@ -112,6 +112,21 @@ impl Metrics {
         duration.observe(elapsed.as_secs_f64());
     }
 
+    /// Counts a request of a client. Clients are bounded by the file that names them.
+    pub fn client(&self, client: &str, outcome: Outcome) {
+        let labels = [client, outcome.as_str()];
+        self.families
+            .client_requests
+            .with_label_values(&labels)
+            .inc();
+    }
+
+    /// Notes whether the API accepts a token that the gateway holds.
+    pub fn held_token(&self, token: &str, accepted: bool) {
+        let gauge = self.families.held_tokens.with_label_values(&[token]);
+        gauge.set(accepted.into());
+    }
+
     /// Records the time that a request spent in the gateway itself.
     pub fn overhead(&self, elapsed: Duration) {
         self.families.overhead.observe(elapsed.as_secs_f64());

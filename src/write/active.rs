@@ -142,7 +142,10 @@ impl ActiveWrite {
             repeatable: is_repeatable(&self.context) && !is_final,
             doubtful: self.history.doubt.is_some(),
             since_first: now.saturating_duration_since(first),
-            deferred: self.entry.as_ref().is_some_and(|entry| entry.deferred),
+            can_pause: self
+                .entry
+                .as_ref()
+                .is_some_and(|entry| entry.deferred || self.context.is_held),
         }
     }
 

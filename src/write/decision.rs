@@ -42,8 +42,9 @@ pub struct WriteFacts<'a> {
     pub doubtful: bool,
     /// The time since it was first sent.
     pub since_first: Duration,
-    /// Whether nobody waits for it, so that it can wait for another credential.
-    pub deferred: bool,
+    /// Whether it can wait for another credential: it is durable, and nobody waits for it or the
+    /// gateway holds the token.
+    pub can_pause: bool,
 }
 
 /// What follows.
@@ -75,7 +76,7 @@ pub fn decide(outcome: OutcomeClass, known: &WriteFacts<'_>) -> Decision {
             502..=504 => in_doubt(),
             // What failed there may have failed after the effect.
             500.. => Decision::End(State::Unknown),
-            401 if known.deferred => Decision::Pause,
+            401 if known.can_pause => Decision::Pause,
             // What an earlier attempt has deleted is gone.
             404 if known.doubtful && *known.method == Method::DELETE && !known.is_list => {
                 Decision::End(State::Succeeded)
@@ -130,7 +131,7 @@ mod tests {
         repeatable: true,
         doubtful: false,
         since_first: Duration::ZERO,
-        deferred: true,
+        can_pause: true,
     };
     const POST: WriteFacts<'_> = WriteFacts {
         method: &Method::POST,
@@ -227,7 +228,7 @@ mod tests {
     fn a_refused_credential_stops_what_nobody_waits_for() {
         assert_eq!(decide(of(401), &POST), Decision::Pause);
         let waited_for = WriteFacts {
-            deferred: false,
+            can_pause: false,
             ..POST
         };
         assert_eq!(decide(of(401), &waited_for), Decision::End(State::Failed));

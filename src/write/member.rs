@@ -141,7 +141,7 @@ fn summary(
         repeatable: false,
         doubtful: in_doubt,
         since_first: Duration::ZERO,
-        deferred: false,
+        can_pause: false,
     };
     match class {
         OutcomeClass::NoEffect => (None, Outcome::HungUp),

@@ -51,6 +51,8 @@ pub fn eventful() -> String {
     metrics.batched("getUser", 2, 1);
     metrics.journal_committed(true, SOON);
     metrics.admin_rejected("host");
+    metrics.client("hr-sync", Outcome::Hit);
+    metrics.held_token("provisioning", true);
     metrics.in_shadow(false);
     metrics.predicted("getUser", "queued", "miss", Some(SOON));
     metrics.compared("getUser", "same");

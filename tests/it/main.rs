@@ -14,6 +14,7 @@
     reason = "a table of cases is read row by row, however long it is"
 )]
 
+mod access;
 mod accounting;
 mod alerts;
 mod answers;

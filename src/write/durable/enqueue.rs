@@ -5,7 +5,7 @@
 
 use crate::credential::Credential;
 use crate::error::GatewayError;
-use crate::exchange::identity::Identity;
+use crate::exchange::identity::{Identity, is_masked};
 use crate::exchange::ids::Ids;
 use crate::exchange::request::{Peer, RequestContext};
 use crate::exchange::source::RequestSource;
@@ -93,17 +93,18 @@ impl Writes {
         *request.method_mut() = kept.method;
         *request.uri_mut() = kept.target.into();
         *request.headers_mut() = kept.headers;
+        let identity = Identity {
+            credential,
+            is_held: kept.client.is_some() && is_masked(request.headers()),
+            client: kept.client,
+        };
         let ids = Ids::resumed(request.headers(), self.tracer.as_ref());
         let source = RequestSource {
             peer: Some(Peer(SocketAddr::new(kept.peer, 0))),
-            identity: Some(Identity {
-                credential,
-                client: kept.client,
-            }),
             ..RequestSource::within(&request, ids)
         };
         let (head, ()) = request.into_parts();
-        let mut context = self.router.understand(head, &source, accepted)?;
+        let mut context = self.router.understand(head, &source, &identity, accepted)?;
         context.body = kept.body;
         Ok(context)
     }

@@ -19,7 +19,6 @@ use crate::journal::{Change, JournalError, Record, State};
 use crate::tasks;
 use crate::write::Writes;
 use crate::write::durable::Durable;
-use crate::write::durable::checks::Verdict;
 use crate::write::durable::pending::{Key, PendingState, PendingWrite};
 use crate::write::durable::record::KeptRequest;
 use crate::write::idempotency;
@@ -114,7 +113,9 @@ impl Writes {
                  (`unchecked`) only if you know that it is the new one's",
             ));
         };
-        let workspace = self.workspace_of(&owner.authorization).await?;
+        let workspace = self
+            .workspace_of(owner.credential, &owner.authorization)
+            .await?;
         if workspace != known {
             return Err(GatewayError::BadRequest(
                 "The new token belongs to another workspace than the old one; nothing was changed",
@@ -124,13 +125,7 @@ impl Writes {
         let noted = self.commit(vec![belongs]).await;
         noted.map_err(|error| self.journal_failed(&error))?;
         // The API may have refused the new token before. It has just accepted it.
-        let (to, now) = (owner.credential, self.clock.now());
-        self.durable
-            .shared
-            .checks
-            .lock()
-            .answered(to, Verdict::Accepted, now);
-        self.taken_again(to).await;
+        self.token_accepted(owner.credential).await;
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use crate::audit::AUDIT;
 use crate::credential::Credential;
 use crate::error::{GatewayError, Waited};
 use crate::exchange::body::{self, Read};
+use crate::exchange::identity::Identity;
 use crate::exchange::ids::Ids;
 use crate::exchange::request::RequestContext;
 use crate::exchange::source::RequestSource;
@@ -40,15 +41,18 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 const LONGEST_CHECK: Duration = Duration::from_secs(5);
 
 /// Returns what a verdict means for a write. Only a refusal by the API itself rejects it.
-fn admitted(verdict: Verdict) -> Result<(), GatewayError> {
+/// `is_held` says that the token is the gateway's.
+fn admitted(verdict: Verdict, is_held: bool) -> Result<(), GatewayError> {
     match verdict {
+        Verdict::Refused if is_held => Err(GatewayError::HeldTokenRefused { sent: false }),
         Verdict::Refused => Err(GatewayError::TokenRefused),
         Verdict::Accepted | Verdict::Unanswered => Ok(()),
     }
 }
 
 /// Why a workspace is unknown.
-pub(super) enum NoWorkspace {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoWorkspace {
     /// The API does not accept the credential.
     Refused,
     /// The API accepts it, but its answer names no workspace that is understood.
@@ -85,7 +89,7 @@ impl Writes {
         let (mut answer, since) = {
             let mut checks = durable.checks.lock();
             match checks.look(context.credential, now) {
-                Look::Answered(verdict) => return admitted(verdict),
+                Look::Answered(verdict) => return admitted(verdict, context.is_held),
                 Look::Join(answer, since) => (answer, since),
                 // The configuration says that the API is not asked: any token may defer writes.
                 Look::Ask { .. } if !durable.bounds.workspaces => return Ok(()),
@@ -117,7 +121,7 @@ impl Writes {
                 "cannot check the credential with the API: the write is accepted anyway"
             );
         }
-        admitted(verdict)
+        admitted(verdict, context.is_held)
     }
 
     /// Asks the API about the credential of a write. That goes on if the caller hangs up.
@@ -152,6 +156,15 @@ impl Writes {
         });
     }
 
+    /// Notes that the API accepts the token that now stands behind a credential.
+    pub async fn token_accepted(&self, credential: Credential) {
+        let now = self.clock.now();
+        let checks = &self.durable.shared.checks;
+        // Before the pause ends, so that a write that arrives in between does not ask again.
+        checks.lock().answered(credential, Verdict::Accepted, now);
+        self.taken_again(credential).await;
+    }
+
     /// Ends the pause of a credential that the API accepts again.
     pub(super) async fn taken_again(&self, credential: Credential) {
         let waited = self.durable.shared.scheduler.lock().is_refused(credential);
@@ -184,7 +197,7 @@ impl Writes {
                 return Verdict::Accepted;
             }
         }
-        match self.workspace_of(said_as).await {
+        match self.workspace_of(credential, said_as).await {
             Ok(workspace) => {
                 let belongs = Change::Belongs(credential, workspace);
                 if let Err(error) = self.commit(vec![belongs]).await {
@@ -202,11 +215,12 @@ impl Writes {
     ///
     /// # Errors
     /// If the API does not say it, or the gateway stops.
-    pub(super) async fn workspace_of(
+    pub async fn workspace_of(
         &self,
+        credential: Credential,
         authorization: &HeaderValue,
     ) -> Result<WorkspaceHash, NoWorkspace> {
-        let context = self.ask_for_workspace(authorization)?;
+        let context = self.ask_for_workspace(credential, authorization)?;
         let permit = self
             .next_permit(&context)
             .await
@@ -267,6 +281,7 @@ impl Writes {
     /// If the routes do not know that operation.
     fn ask_for_workspace(
         &self,
+        credential: Credential,
         authorization: &HeaderValue,
     ) -> Result<RequestContext, NoWorkspace> {
         let mut headers = HeaderMap::new();
@@ -277,7 +292,7 @@ impl Writes {
         let source = RequestSource::within(&request, Ids::default());
         let (head, ()) = request.into_parts();
         self.router
-            .understand(head, &source, self.clock.now())
+            .understand(head, &source, &Identity::of(credential), self.clock.now())
             .map_err(|_| NoWorkspace::NoAnswer)
     }
 }

@@ -1,0 +1,484 @@
+//! Clients with keys of their own, and tokens that the gateway holds for them.
+
+use super::support::scripted::{Script, Seen, Step, answer};
+use super::support::{Answer, Setup, World, from_peer, left_by_crash, request, with};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request};
+use http_body_util::Full;
+use segment_gateway::app::Keeping;
+use segment_gateway::clients::tokens::HeldToken;
+use segment_gateway::clients::{
+    ClientKey, Clients, CredentialMode, KeyEntry, NamedClient, OperationIndex, Rights,
+};
+use segment_gateway::credential::Credential;
+use segment_gateway::journal::Journal;
+use segment_gateway::sandbox::SandboxSpec;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+use tokio::time::sleep;
+
+const SOON: Duration = Duration::from_millis(50);
+const ONE: &str =
+    r#"{"permissions":[{"roleId":"source-admin","resources":[{"id":"s","type":"SOURCE"}]}]}"#;
+
+/// An API that accepts all tokens but `first` once that is revoked.
+struct Api {
+    script: Arc<Script>,
+    revoked: Arc<AtomicBool>,
+}
+
+impl Api {
+    fn new() -> Self {
+        let revoked = Arc::new(AtomicBool::new(false));
+        let is_revoked = Arc::clone(&revoked);
+        let script = Script::new(move |seen, _| {
+            let is_refused = token(seen) == "first" && is_revoked.load(Ordering::SeqCst);
+            Step::Later(
+                SOON,
+                match is_refused {
+                    true => answer(401, r#"{"errors":[{"type":"unauthorized"}]}"#),
+                    false => answer(200, r#"{"data":{"workspace":{"id":"w"}}}"#),
+                },
+            )
+        });
+        Self { script, revoked }
+    }
+
+    fn revoke(&self) {
+        self.revoked.store(true, Ordering::SeqCst);
+    }
+
+    fn start(&self, journal: &Journal) -> Arc<World> {
+        let mut setup = Setup::new(SandboxSpec::default());
+        setup.keeping = Keeping {
+            journal: journal.clone(),
+            outlasts: true,
+            newest: None,
+        };
+        self.script.world_of(setup)
+    }
+
+    /// The tokens of all requests, in the order in which they came.
+    fn tokens(&self) -> Vec<String> {
+        self.script.seen().iter().map(token).collect()
+    }
+}
+
+fn token(seen: &Seen) -> String {
+    let value = seen.headers["authorization"].to_str().unwrap();
+    value.trim_start_matches("Bearer ").to_owned()
+}
+
+/// Clients `a` and `b`, which share the token `held`, with a key each. `a` may write.
+struct Keys {
+    a: ClientKey,
+    b: ClientKey,
+}
+
+impl Keys {
+    fn new() -> Self {
+        let key = || ClientKey::generate().unwrap();
+        Self { a: key(), b: key() }
+    }
+
+    fn clients(&self, world: &World, mode: CredentialMode, expires: Option<SystemTime>) -> Clients {
+        let table = world.gateway.router().table.get();
+        let index = OperationIndex::of(&table);
+        let rights = |names: &[&str]| {
+            let mut rights = Rights::none(&index);
+            for name in names {
+                rights.grant(index.position(name).unwrap());
+            }
+            rights
+        };
+        let client = |name: &str, rights| {
+            Arc::new(NamedClient {
+                name: name.into(),
+                token: Some("held".into()),
+                rights,
+                rate: None,
+                share: 1,
+                certificates: Vec::new(),
+            })
+        };
+        let a = client(
+            "a",
+            rights(&["listUsers", "addPermissionsToUser", "getWorkspace"]),
+        );
+        let b = client("b", rights(&["getUser", "addPermissionsToUser"]));
+        let key = |key: &ClientKey, client: &Arc<NamedClient>| KeyEntry {
+            id: key.id(),
+            digest: key.digest(),
+            expires,
+            client: client.clone(),
+        };
+        let keys = vec![key(&self.a, &a), key(&self.b, &b)];
+        Clients::new(mode, vec![a, b], keys, Vec::new())
+    }
+
+    /// Gives the gateway its clients, and the token `first` to hold.
+    fn install(&self, world: &World, mode: CredentialMode) {
+        let router = world.gateway.router();
+        router.clients.set(self.clients(world, mode, None));
+        hold(world, "first");
+    }
+
+    fn of_a(&self, method: Method, target: &str, body: &str) -> Request<Full<Bytes>> {
+        request(method, target, self.a.reveal(), body)
+    }
+
+    fn of_b(&self, method: Method, target: &str, body: &str) -> Request<Full<Bytes>> {
+        let request = request(method, target, self.b.reveal(), body);
+        from_peer(request, 2)
+    }
+}
+
+/// Lets the gateway hold this token under the name `held`, whose first token was `first`.
+fn hold(world: &World, token: &str) {
+    let router = world.gateway.router();
+    let held = HeldToken::new(
+        "held".into(),
+        credential(world, "first"),
+        credential(world, token),
+        Some(bearer(token)),
+    );
+    router.tokens.set(vec![Arc::new(held)]);
+}
+
+fn bearer(token: &str) -> HeaderValue {
+    format!("Bearer {token}").parse().unwrap()
+}
+
+fn credential(world: &World, token: &str) -> Credential {
+    let hasher = &world.gateway.router().hasher;
+    hasher.credential_of(Some(&bearer(token)))
+}
+
+fn write(user: usize) -> String {
+    format!("/users/user-{user:05}/permissions")
+}
+
+fn says(answer: &Answer) -> (u16, String) {
+    (answer.status.as_u16(), answer.error_type())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_replaced_by_the_token_and_never_sent() {
+    let api = Api::new();
+    let world = api.start(&Journal::in_memory().unwrap());
+    let keys = Keys::new();
+    keys.install(&world, CredentialMode::Managed);
+    for expected in ["fwd=uri-miss", "hit"] {
+        let answer = world.send(keys.of_a(Method::GET, "/users", "")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answer.cache_status().contains(expected), "{answer:?}");
+    }
+    let written = world.send(keys.of_a(Method::POST, &write(1), ONE)).await;
+    assert_eq!(written.status, 200, "{written:?}");
+    assert_eq!(api.tokens(), ["first", "first"]);
+    for seen in api.script.seen() {
+        let text = format!("{:?}", seen.headers);
+        assert!(!text.contains("sgw_") && !text.contains("Held"), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_may_not_use_an_operation_gets_no_stored_response_of_it() {
+    let api = Api::new();
+    let world = api.start(&Journal::in_memory().unwrap());
+    let keys = Keys::new();
+    keys.install(&world, CredentialMode::Managed);
+    // Stored under the token that both share.
+    assert_eq!(
+        world
+            .send(keys.of_a(Method::GET, "/users", ""))
+            .await
+            .status,
+        200
+    );
+    let rejected = (403, "gateway-not-allowed".to_owned());
+    for target in ["/users", "/users?x=1", "/groups", "/%75sers", "/nowhere"] {
+        let answer = world.send(keys.of_b(Method::GET, target, "")).await;
+        assert_eq!(says(&answer), rejected, "{target}");
+    }
+    let overridden = with(
+        keys.of_b(Method::GET, "/users/u", ""),
+        "x-http-method-override",
+        "DELETE",
+    );
+    assert_eq!(says(&world.send(overridden).await), rejected);
+    assert_eq!(api.tokens().len(), 1, "nothing of it was sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_not_accepted_ends_at_the_door() {
+    let api = Api::new();
+    let journal = Journal::in_memory().unwrap();
+    let world = api.start(&journal);
+    let keys = Keys::new();
+    keys.install(&world, CredentialMode::Managed);
+    let other = ClientKey::generate().unwrap();
+    let key = keys.a.reveal();
+    let (cut, upper) = (&key[..key.len() - 1], key.to_uppercase());
+    let twice = format!("{key}, {key}");
+    for bad in [other.reveal(), cut, &upper, &twice, "sgw_", "own-token"] {
+        for method in [Method::GET, Method::POST] {
+            let target = if method == Method::GET {
+                "/users".to_owned()
+            } else {
+                write(1)
+            };
+            let asked = with(
+                request(method, &target, bad, ONE),
+                "prefer",
+                "respond-async",
+            );
+            let answer = world.send(asked).await;
+            assert_eq!(answer.status, 401, "{bad} {answer:?}");
+            assert!(
+                answer.error_type().starts_with("gateway-key-"),
+                "{answer:?}"
+            );
+        }
+    }
+    let doubled = with(
+        keys.of_a(Method::GET, "/users", ""),
+        "authorization",
+        "Bearer x",
+    );
+    assert_eq!(world.send(doubled).await.status, 400);
+    let confused = with(
+        keys.of_a(Method::GET, "/users", ""),
+        "x-gateway-key",
+        other.reveal(),
+    );
+    assert_eq!(world.send(confused).await.status, 401);
+    assert!(api.tokens().is_empty());
+    assert_eq!(journal.newest().await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_worth_nothing_where_callers_have_their_own_tokens() {
+    let api = Api::new();
+    let world = api.start(&Journal::in_memory().unwrap());
+    let keys = Keys::new();
+    keys.install(&world, CredentialMode::Own);
+    for method in [Method::GET, Method::POST] {
+        let answer = world.send(keys.of_a(method, "/users", "")).await;
+        assert_eq!(says(&answer), (401, "gateway-key-unknown".to_owned()));
+    }
+    assert!(api.tokens().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn revocation_and_expiry_hold_for_the_next_request_of_an_open_connection() {
+    let api = Api::new();
+    let world = api.start(&Journal::in_memory().unwrap());
+    let keys = Keys::new();
+    keys.install(&world, CredentialMode::Managed);
+    let router = world.gateway.router();
+    let ask = || world.send(keys.of_a(Method::GET, "/users", ""));
+    assert_eq!(ask().await.status, 200);
+    assert!(ask().await.cache_status().contains("hit"));
+    let expires = world.gateway.clock().wall() + Duration::from_secs(10);
+    router
+        .clients
+        .set(keys.clients(&world, CredentialMode::Managed, Some(expires)));
+    assert!(ask().await.cache_status().contains("hit"));
+    sleep(Duration::from_millis(9_900)).await;
+    assert_eq!(ask().await.status, 200);
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(says(&ask().await), (401, "gateway-key-expired".to_owned()));
+    router
+        .clients
+        .set(keys.clients(&world, CredentialMode::Managed, None));
+    assert!(ask().await.cache_status().contains("hit"));
+    let nobody = Clients::new(CredentialMode::Managed, Vec::new(), Vec::new(), Vec::new());
+    router.clients.set(nobody);
+    assert_eq!(says(&ask().await), (401, "gateway-key-unknown".to_owned()));
+    assert_eq!(api.tokens().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_seen_and_taken_back_by_the_client_that_made_it() {
+    let api = Api::new();
+    let world = api.start(&Journal::in_memory().unwrap());
+    let keys = Keys::new();
+    keys.install(&world, CredentialMode::Managed);
+    let keyed = |request| {
+        with(
+            with(request, "idempotency-key", "k"),
+            "prefer",
+            "respond-async",
+        )
+    };
+    let of_a = world
+        .send(keyed(keys.of_a(Method::POST, &write(1), ONE)))
+        .await;
+    let of_b = world
+        .send(keyed(keys.of_b(Method::POST, &write(1), ONE)))
+        .await;
+    let (at_a, at_b) = (of_a.header("location"), of_b.header("location"));
+    assert!(of_a.status == 202 && of_b.status == 202 && at_a != at_b);
+    let shown = |request| async { world.send(request).await.status.as_u16() };
+    assert_eq!(shown(keys.of_a(Method::GET, at_a, "")).await, 200);
+    assert_eq!(shown(keys.of_b(Method::GET, at_a, "")).await, 404);
+    assert_eq!(shown(keys.of_b(Method::DELETE, at_a, "")).await, 404);
+    let listed = world
+        .send(keys.of_b(Method::GET, "/_gateway/writes", ""))
+        .await;
+    let listed = listed.json();
+    let listed = listed["data"]["writes"].as_array().unwrap();
+    assert_eq!(listed.len(), 1);
+    assert!(at_b.ends_with(listed[0]["id"].as_str().unwrap()));
+    sleep(Duration::from_secs(200)).await;
+    for request in [
+        keys.of_a(Method::GET, at_a, ""),
+        keys.of_b(Method::GET, at_b, ""),
+    ] {
+        let write = world.send(request).await.json()["data"]["write"].clone();
+        assert_eq!(write["state"], "succeeded");
+    }
+    let writes = api.script.seen();
+    let writes = writes.iter().filter(|seen| seen.method == Method::POST);
+    assert_eq!(writes.count(), 2, "each client has its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_that_wait_are_sent_with_the_token_of_their_turn_and_none_is_kept() {
+    let api = Api::new();
+    let journal = Journal::in_memory().unwrap();
+    let world = api.start(&journal);
+    let keys = Keys::new();
+    keys.install(&world, CredentialMode::Managed);
+    let defer = |user| {
+        with(
+            keys.of_a(Method::POST, &write(user), ONE),
+            "prefer",
+            "respond-async",
+        )
+    };
+    for user in 0..1_000 {
+        assert_eq!(world.send(defer(user)).await.status, 202);
+    }
+    for record in journal.unfinished().await.unwrap() {
+        let kept = String::from_utf8_lossy(&record.request).into_owned();
+        assert!(!kept.contains("sgw_") && !kept.contains("first"), "{kept}");
+        assert!(kept.contains("user-00"), "{kept}");
+    }
+    hold(&world, "second");
+    sleep(Duration::from_secs(10)).await;
+    let left = journal.unfinished().await.unwrap().len();
+    assert!(left > 0, "some are left for the next process");
+    let tokens = api.tokens();
+    let swapped = tokens.iter().position(|token| token != "first").unwrap();
+    let after = &tokens[swapped..];
+    assert!(after.iter().all(|token| token == "second"), "{tokens:?}");
+    // The next process, with another token.
+    let journal = left_by_crash(&journal).await;
+    let api = Api::new();
+    let world = api.start(&journal);
+    keys.install(&world, CredentialMode::Managed);
+    hold(&world, "third");
+    world.gateway.writes().recover(None).await.unwrap();
+    sleep(Duration::from_secs(2_000)).await;
+    assert!(journal.unfinished().await.unwrap().is_empty());
+    let tokens = api.tokens();
+    assert!(tokens.len() >= left, "{} of {left}", tokens.len());
+    assert!(tokens.iter().all(|token| token == "third"), "{tokens:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_token_that_the_api_rejects_is_nobodys_fault_and_its_writes_wait() {
+    let api = Api::new();
+    let world = api.start(&Journal::in_memory().unwrap());
+    let keys = Keys::new();
+    keys.install(&world, CredentialMode::Managed);
+    let defer = |user| {
+        with(
+            keys.of_a(Method::POST, &write(user), ONE),
+            "prefer",
+            "respond-async",
+        )
+    };
+    let keyed = |user| {
+        with(
+            keys.of_a(Method::POST, &write(user), ONE),
+            "idempotency-key",
+            "k",
+        )
+    };
+    let deferred = world.send(defer(1)).await;
+    api.revoke();
+    let deferred_late = world.send(defer(2)).await;
+    let held = (503, "gateway-token-refused".to_owned());
+    assert_eq!(
+        says(&world.send(keys.of_a(Method::GET, "/users", "")).await),
+        held
+    );
+    let plain = world.send(keys.of_a(Method::POST, &write(3), ONE)).await;
+    assert_eq!(says(&plain), held);
+    let waits = world.send(keyed(4)).await;
+    assert_eq!(waits.status, 503, "{waits:?}");
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.durable().paused, 1);
+    let deferred_meanwhile = world.send(defer(5)).await;
+    hold(&world, "second");
+    let first = credential(&world, "first");
+    world.gateway.writes().token_accepted(first).await;
+    sleep(Duration::from_secs(100)).await;
+    for answer in [&deferred, &deferred_late, &deferred_meanwhile] {
+        let location = answer.header("location");
+        let write = world
+            .send(keys.of_a(Method::GET, location, ""))
+            .await
+            .json();
+        assert_eq!(write["data"]["write"]["state"], "succeeded", "{write}");
+    }
+    let again = world.send(keyed(4)).await;
+    assert_eq!(
+        (again.status.as_u16(), again.header("idempotency-replayed")),
+        (200, "true")
+    );
+    assert_eq!(
+        world
+            .send(keys.of_a(Method::GET, "/users", ""))
+            .await
+            .status,
+        200
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_with_the_held_token_has_its_credential_until_it_is_replaced() {
+    let api = Api::new();
+    let world = api.start(&Journal::in_memory().unwrap());
+    let keys = Keys::new();
+    keys.install(&world, CredentialMode::Both);
+    assert_eq!(world.get("/users", "first").await.status, 200);
+    let hit = world.send(keys.of_a(Method::GET, "/users", "")).await;
+    assert!(hit.cache_status().contains("hit"), "{hit:?}");
+    let beside = with(
+        request(Method::GET, "/users", "first", ""),
+        "x-gateway-key",
+        keys.b.reveal(),
+    );
+    assert_eq!(
+        world.send(beside).await.status,
+        403,
+        "b may not, with whatever token"
+    );
+    hold(&world, "second");
+    api.revoke();
+    // Also over the connection that knew it.
+    let former = world.get("/users", "first").await;
+    assert_eq!(former.status, 401, "{former:?}");
+    let hit = world.send(keys.of_a(Method::GET, "/users", "")).await;
+    assert!(
+        hit.cache_status().contains("hit"),
+        "a rejected one harms nobody: {hit:?}"
+    );
+    assert_eq!(world.get("/users", "second").await.status, 200);
+    assert_eq!(api.tokens(), ["first", "first"]);
+}
