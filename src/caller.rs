@@ -25,6 +25,14 @@ impl Principal {
             Self::Peer(_) => None,
         }
     }
+
+    /// Returns the address, unless a client is known.
+    pub fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Self::Peer(address) => Some(*address),
+            Self::Client(_) => None,
+        }
+    }
 }
 
 impl From<IpAddr> for Principal {

@@ -191,6 +191,7 @@ fn rejection(group: &RejectionGroup, count: u32, now: Instant, names: &Credentia
         "count": count,
         "credential": credential,
         "credentialName": credential.as_deref().and_then(|hash| names.of(hash)),
+        "client": latest.client.as_deref(),
         "peer": latest.peer.map(|peer| peer.to_string()),
         "cause": cause.as_str(),
         "action": action,

@@ -29,6 +29,8 @@ pub struct RecentRejection {
     pub status: StatusCode,
     /// The credential, if it was known.
     pub credential: Option<Credential>,
+    /// The name of the client, if one is known.
+    pub client: Option<Arc<str>>,
     /// The address of the connection, unless the request came from within.
     pub peer: Option<IpAddr>,
 }
@@ -145,6 +147,7 @@ mod tests {
             kind: "gateway-queue-wait",
             status: StatusCode::SERVICE_UNAVAILABLE,
             credential: None,
+            client: None,
             peer: None,
         }
     }

@@ -212,6 +212,7 @@ impl RequestRecord {
             kind,
             status,
             credential: known.map(|known| known.credential),
+            client: self.client().cloned(),
             peer: self.source.peer.map(|peer| peer.0.ip().to_canonical()),
         });
     }
