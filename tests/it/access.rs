@@ -1,5 +1,6 @@
 //! Clients with keys of their own, and tokens that the gateway holds for them.
 
+use super::support::exposition::metrics;
 use super::support::scripted::{Script, Seen, Step, answer};
 use super::support::{Answer, Setup, World, from_peer, left_by_crash, request, with};
 use bytes::Bytes;
@@ -180,6 +181,13 @@ async fn a_key_is_replaced_by_the_token_and_never_sent() {
     for seen in api.script.seen() {
         let text = format!("{:?}", seen.headers);
         assert!(!text.contains("sgw_") && !text.contains("Held"), "{text}");
+    }
+    let counted = metrics(&world).await;
+    for outcome in ["fetched", "hit", "written"] {
+        let line = format!(
+            "segment_gateway_client_requests_total{{client=\"a\",outcome=\"{outcome}\"}} 1"
+        );
+        assert!(counted.contains(&line), "{line}");
     }
 }
 
@@ -423,6 +431,8 @@ async fn a_held_token_that_the_api_rejects_is_nobodys_fault_and_its_writes_wait(
     assert_eq!(waits.status, 503, "{waits:?}");
     sleep(Duration::from_secs(60)).await;
     assert_eq!(world.durable().paused, 1);
+    let rejected = "segment_gateway_held_token_accepted{token=\"held\"} 0";
+    assert!(metrics(&world).await.contains(rejected));
     let deferred_meanwhile = world.send(defer(5)).await;
     hold(&world, "second");
     let first = credential(&world, "first");
