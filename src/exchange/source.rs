@@ -8,12 +8,14 @@ use crate::exchange::ids::Ids;
 use crate::exchange::request::Peer;
 use crate::exchange::request_id::{self, REQUEST_ID, RequestIds};
 use crate::trace::Tracer;
-use http::{Method, Request};
+use http::{Method, Request, Version};
 
 /// The source of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestSource {
     pub(crate) method: Method,
+    /// The version of HTTP that the caller speaks.
+    pub(crate) version: Version,
     /// The ids under which logs and spans show the request.
     pub(crate) ids: Ids,
     /// The address of the connection, unless the request came from within.
@@ -29,6 +31,7 @@ impl RequestSource {
     pub(crate) fn within<B>(request: &Request<B>, ids: Ids) -> Self {
         Self {
             method: request.method().clone(),
+            version: request.version(),
             ids,
             peer: None,
             admitted: None,

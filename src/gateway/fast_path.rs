@@ -116,11 +116,12 @@ impl<'r> Plain<'r> {
     }
 }
 
-/// Returns whether the request is a `GET` over HTTP/1.1, in origin form and without a body.
+/// Returns whether the request is a `GET` over HTTP/1.1 or HTTP/2, in origin form and without a
+/// body.
 fn is_plain<B: http_body::Body>(request: &Request<B>) -> bool {
     let uri = request.uri();
     *request.method() == Method::GET
-        && request.version() == Version::HTTP_11
+        && matches!(request.version(), Version::HTTP_11 | Version::HTTP_2)
         && request.body().is_end_stream()
         && uri.authority().is_none()
         && uri.scheme().is_none()
@@ -150,6 +151,7 @@ fn is_plain_connection(value: &HeaderValue) -> bool {
 struct Hit<'r> {
     operation: &'r Operation,
     method: &'r Method,
+    version: Version,
     status: StatusCode,
     sender: &'r Admitted,
     peer: Peer,
@@ -257,6 +259,7 @@ impl Gateway {
         let hit = Hit {
             operation,
             method: request.method(),
+            version: request.version(),
             status: answer.status(),
             sender: &sender,
             peer,
@@ -291,6 +294,7 @@ impl Gateway {
         let report = RequestReport {
             ids,
             method: hit.method,
+            version: hit.version,
             operation: Some(hit.operation),
             credential: Some(hit.sender.identity.credential),
             client: hit.client(),

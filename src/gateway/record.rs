@@ -249,6 +249,7 @@ impl RequestRecord {
         RequestReport {
             ids: &self.source.ids,
             method: &self.source.method,
+            version: self.source.version,
             operation: known.map(|known| &*known.operation),
             credential: known.map(|known| known.credential),
             peer: self.source.peer,

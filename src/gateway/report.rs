@@ -13,7 +13,7 @@ use crate::exchange::timing::{Timing, millis};
 use crate::journal::WriteId;
 use crate::metrics::Outcome;
 use crate::route::policy::Operation;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 use std::time::{Duration, Instant};
 
 /// The facts about a request that has ended.
@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct RequestReport<'a> {
     pub(crate) ids: &'a Ids,
     pub(crate) method: &'a Method,
+    pub(crate) version: Version,
     /// `None` if the request was rejected before it was known.
     pub(crate) operation: Option<&'a Operation>,
     pub(crate) credential: Option<Credential>,
@@ -52,11 +53,21 @@ impl RequestReport<'_> {
         self.operation.map_or("none", |operation| &operation.name)
     }
 
+    /// Returns the version of HTTP that the caller speaks, as the number of its name.
+    pub(crate) fn http_version(&self) -> &'static str {
+        match self.version {
+            Version::HTTP_2 => "2",
+            Version::HTTP_10 => "1.0",
+            _ => "1.1",
+        }
+    }
+
     /// Writes the log line about a request that got its response.
     pub(crate) fn write_line(&self) {
         tracing::info!(
             operation = self.name(),
             method = short(self.method),
+            http_version = self.http_version(),
             status = self.status.map(|status| status.as_u16()),
             outcome = self.outcome.as_str(),
             error = self.error,
@@ -85,6 +96,7 @@ impl RequestReport<'_> {
         tracing::info!(
             operation = self.name(),
             method = short(self.method),
+            http_version = self.http_version(),
             status = self.status.map(|status| status.as_u16()),
             outcome = self.outcome.as_str(),
             sent = self.timing.sent,

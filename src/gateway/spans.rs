@@ -23,6 +23,7 @@ impl Gateway {
 
 // Attribute names of OpenTelemetry's semantic conventions for HTTP.
 const METHOD: &str = "http.request.method";
+const VERSION: &str = "network.protocol.version";
 const ROUTE: &str = "http.route";
 
 fn report_request(tracer: &Tracer, trail: &Trail, ended: &RequestReport<'_>) {
@@ -66,6 +67,7 @@ fn report_request(tracer: &Tracer, trail: &Trail, ended: &RequestReport<'_>) {
     }
     let mut attributes = vec![
         attribute(METHOD, method(ended.method)),
+        attribute(VERSION, ended.http_version()),
         attribute("segment_gateway.outcome", ended.outcome.as_str()),
     ];
     if let Some(status) = ended.status {
