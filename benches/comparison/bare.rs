@@ -12,19 +12,25 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// The commands that make this program one of them. The address to listen on follows, and then the
 /// name of a file with the answer, or the address of the upstream.
 const SERVER: &str = "bare-server";
 const PROXY: &str = "bare-proxy";
+const SECURE: &str = "bare-secure-server";
 /// Where the answer is, in the folder of the server.
 const ANSWER: &str = "answer";
 
@@ -35,6 +41,20 @@ pub(crate) fn server(cores: &Cores, core: usize, answer: &[u8]) -> Result<Server
     let address = free_port()?;
     let mut command = cores.command(core, &std::env::current_exe()?);
     command.args([SERVER, &address.to_string(), ANSWER]);
+    Server::start(command, folder, address)
+}
+
+/// Starts the server on the servers' core, over TLS with this certificate and key (files).
+pub(crate) fn secure_server(
+    cores: &Cores,
+    answer: &[u8],
+    [certificate, key]: [&str; 2],
+) -> Result<Server, Failure> {
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join(ANSWER), answer)?;
+    let address = free_port()?;
+    let mut command = cores.command(cores.server, &std::env::current_exe()?);
+    command.args([SECURE, &address.to_string(), ANSWER, certificate, key]);
     Server::start(command, folder, address)
 }
 
@@ -52,22 +72,29 @@ pub(crate) fn serve_if_asked(
 ) -> Option<Result<(), Failure>> {
     let role = arguments
         .next()
-        .filter(|role| role == SERVER || role == PROXY)?;
+        .filter(|role| [SERVER, PROXY, SECURE].contains(&&**role))?;
     let (address, argument) = (arguments.next()?, arguments.next()?);
-    Some(serve(&role, &address, &argument))
+    let pair = arguments.next().zip(arguments.next());
+    Some(serve(&role, &address, &argument, pair))
 }
 
-fn serve(role: &str, address: &str, argument: &str) -> Result<(), Failure> {
+fn serve(
+    role: &str,
+    address: &str,
+    argument: &str,
+    pair: Option<(String, String)>,
+) -> Result<(), Failure> {
     // The gateway's runtime, and its way to serve: a task that accepts, a task per connection.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(address).await?;
-        if role == SERVER {
+        if role != PROXY {
+            let acceptor = pair.map(|pair| acceptor(&pair)).transpose()?;
             let answer = std::fs::read(Path::new(argument))?;
             let (headers, body) = parse(&answer).ok_or("the answer is malformed")?;
-            tokio::spawn(accept(listener, move |request| {
+            tokio::spawn(accept(listener, acceptor, move |request| {
                 answer_with(request, headers.clone(), body.clone())
             }))
             .await?;
@@ -76,7 +103,7 @@ fn serve(role: &str, address: &str, argument: &str) -> Result<(), Failure> {
             let mut connector = HttpConnector::new();
             connector.set_nodelay(true);
             let client = Client::builder(TokioExecutor::new()).build(connector);
-            tokio::spawn(accept(listener, move |request| {
+            tokio::spawn(accept(listener, None, move |request| {
                 forward(request, client.clone(), upstream.clone())
             }))
             .await?;
@@ -88,6 +115,7 @@ fn serve(role: &str, address: &str, argument: &str) -> Result<(), Failure> {
 /// Serves every connection with `handle`.
 async fn accept<F, B>(
     listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
     handle: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
 ) where
     F: Future<Output = Result<Response<B>, Failure>> + Send + 'static,
@@ -99,13 +127,44 @@ async fn accept<F, B>(
         };
         // Without it, an answer could be held back for 40 ms.
         let _ = stream.set_nodelay(true);
-        let service = service_fn(handle.clone());
+        let (service, acceptor) = (service_fn(handle.clone()), acceptor.clone());
         drop(tokio::spawn(async move {
-            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             // A connection that breaks is the load's to report.
-            let _ = connection.await;
+            let Some(acceptor) = acceptor else {
+                let stream = TokioIo::new(stream);
+                let _ = http1::Builder::new()
+                    .serve_connection(stream, service)
+                    .await;
+                return;
+            };
+            let Ok(stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let stream = TokioIo::new(stream);
+            if is_http2 {
+                let builder = http2::Builder::new(TokioExecutor::new());
+                let _ = builder.serve_connection(stream, service).await;
+            } else {
+                let _ = http1::Builder::new()
+                    .serve_connection(stream, service)
+                    .await;
+            }
         }));
     }
+}
+
+/// Returns the gateway's settings of TLS, with this certificate and key (files).
+fn acceptor((certificate, key): &(String, String)) -> Result<TlsAcceptor, Failure> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let chain = vec![CertificateDer::from_pem_file(certificate)?];
+    let key = PrivateKeyDer::from_pem_file(key)?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 async fn answer_with(

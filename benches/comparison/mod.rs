@@ -44,6 +44,7 @@ mod peers;
 mod proxied;
 mod report;
 mod scraped;
+mod secure;
 #[path = "../support/servers.rs"]
 mod servers;
 #[path = "../support/upstream.rs"]
@@ -90,6 +91,11 @@ enum Contender {
     GatewayLogsAll,
     BareServer,
     BareProxy,
+    /// Over TLS, with HTTP/1.1 and with HTTP/2.
+    GatewayTls,
+    BareTls,
+    GatewayHttp2,
+    BareHttp2,
     Nginx,
     Haproxy,
 }
@@ -102,6 +108,10 @@ impl Contender {
             Self::GatewayLogsAll => "gateway, log.access = \"all\"",
             Self::BareServer => "bare hyper server",
             Self::BareProxy => "bare hyper proxy",
+            Self::GatewayTls => "gateway, TLS, HTTP/1.1",
+            Self::BareTls => "bare hyper server, TLS, HTTP/1.1",
+            Self::GatewayHttp2 => "gateway, TLS, HTTP/2",
+            Self::BareHttp2 => "bare hyper server, TLS, HTTP/2",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
         }
@@ -182,6 +192,7 @@ fn compare(options: &Options, only_hits: bool) -> Result<(), Failure> {
         load::SLICE.as_secs_f64(),
     );
     hits::measure(options, &cores)?;
+    secure::measure(options, &cores)?;
     if !only_hits {
         proxied::measure(options, &cores)?;
         scraped::measure(options, &cores)?;

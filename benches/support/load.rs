@@ -61,7 +61,7 @@ pub(crate) fn request(method: &str, path: &str, fields: &str) -> Vec<u8> {
 }
 
 /// What a run showed, or a slice of it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Run {
     pub(crate) lasted: Duration,
     /// Times from a request to the end of its answer.
