@@ -122,8 +122,12 @@ impl Admin {
     pub fn connected<B: http_body::Body + 'static>(
         &self,
         peer: AdminPeer,
-    ) -> impl Service<Request<B>, Response = Response<OuterBody>, Error = Infallible, Future: Send>
-    + Send
+    ) -> impl Service<
+        Request<B>,
+        Response = Response<OuterBody>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Send
     + use<B> {
         let admin = self.clone();
         service_fn(move |request: Request<B>| {

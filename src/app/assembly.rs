@@ -292,8 +292,8 @@ fn authority(url: &str) -> String {
 /// Returns the bounds of the layers around a request.
 pub fn stack_bounds(config: &Config) -> StackBounds {
     StackBounds {
-        // HTTP/1.1 serves one request per connection at a time, so this bound is never the tighter
-        // one.
+        // HTTP/1.1 serves one request per connection at a time. Connections of HTTP/2 share the
+        // same number: it bounds memory, which requests take rather than connections.
         concurrent_requests: config.server.connections,
         request_body: config.server.body_timeout,
         response_body: config.server.response_timeout,

@@ -125,7 +125,10 @@ pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
     // Of two values, the gateway and the API might read different ones.
     let headers = request.headers();
     for (name, problem) in [
-        (header::HOST, "The request has more than one Host"),
+        (
+            header::HOST,
+            "The request has more than one Host, or :authority names another one",
+        ),
         (
             header::AUTHORIZATION,
             "The request has more than one Authorization",
@@ -152,10 +155,10 @@ pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
     }
     // Only now is the framing of the body certain.
     check_encoding(headers)?;
-    // HTTP/1.0 allows a request without Host. The client sets its own towards the API in any case.
-    if request.version() == Version::HTTP_11 && !headers.contains_key(header::HOST) {
+    // HTTP/1.0 allows a request without Host. With HTTP/2, `:authority` has become one. The client sets its own towards the API in any case.
+    if request.version() >= Version::HTTP_11 && !headers.contains_key(header::HOST) {
         return Err(GatewayError::BadRequest(
-            "The request has no Host (RFC 9112, section 3.2)",
+            "The request has no Host (RFC 9112, section 3.2) and no :authority",
         ));
     }
     if let Some(host) = headers.get(header::HOST)

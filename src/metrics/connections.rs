@@ -8,14 +8,22 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
 #[derive(Clone, Debug)]
 pub struct Connections {
     open: IntGauge,
+    streams: IntGauge,
     malformed: IntCounterVec,
 }
 
-/// A guard that counts a connection as open.
+/// A guard that counts a connection or a stream as open.
 #[derive(Debug)]
-pub struct OpenConnection(IntGauge);
+pub struct Open(IntGauge);
 
-impl Drop for OpenConnection {
+impl Open {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -25,6 +33,7 @@ impl Connections {
     pub(super) fn new(families: &Families) -> Self {
         Self {
             open: families.connections.clone(),
+            streams: families.streams.clone(),
             malformed: families.malformed.clone(),
         }
     }
@@ -38,9 +47,13 @@ impl Connections {
     }
 
     /// Counts an open connection until the returned guard is dropped.
-    pub fn opened(&self) -> OpenConnection {
-        self.open.inc();
-        OpenConnection(self.open.clone())
+    pub fn opened(&self) -> Open {
+        Open::new(&self.open)
+    }
+
+    /// Counts an open stream of HTTP/2 until the returned guard is dropped.
+    pub fn opened_stream(&self) -> Open {
+        Open::new(&self.streams)
     }
 
     /// Returns the number of open connections.

@@ -115,6 +115,8 @@ families! {
     body_panics: IntCounter = "segment_gateway_response_body_panics_total" [];
     /// Open connections from callers
     connections: IntGauge = "segment_gateway_connections" [];
+    /// HTTP/2 streams of callers that wait for their response or for the rest of it
+    streams: IntGauge = "segment_gateway_http2_streams" [];
     /// Connections closed because of a malformed request, by reason: head, too-large, http2,
     /// timeout
     malformed: IntCounterVec = "segment_gateway_malformed_requests_total" ["reason"];

@@ -24,7 +24,7 @@ mod series;
 mod tls;
 mod totals;
 
-pub use connections::{BodyUnderWay, Connections, OpenConnection};
+pub use connections::{BodyUnderWay, Connections, Open};
 use families::Families;
 use labels::{APPLIED, FAILED, class};
 pub use labels::{HandshakeResult, Malformed, Origin, Outcome};

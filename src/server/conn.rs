@@ -94,7 +94,7 @@ fn served<S>(
 where
     S: Service<Request<RequestBody>, Response = Response<OuterBody>, Error = Infallible>,
 {
-    let mut request = request.map(|body| RequestBody::new(body, notes));
+    let mut request = request.map(|body| RequestBody::http1(body, notes));
     if notes.is_ambiguous() && request.headers().contains_key(header::TRANSFER_ENCODING) {
         request.extensions_mut().insert(AmbiguousFraming);
     }

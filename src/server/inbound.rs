@@ -2,10 +2,11 @@
 
 use super::body::RequestBody;
 use super::conn::{self, ConnectionBounds};
+use super::http2;
 use super::refusals::MalformedReplies;
 use super::tls::SecureListener;
 use crate::exchange::body::OuterBody;
-use crate::metrics::Malformed;
+use crate::metrics::{Connections, Malformed};
 use http::{Request, Response};
 use hyper::service::Service;
 use std::convert::Infallible;
@@ -20,15 +21,20 @@ pub(super) struct InboundConnection {
     pub(super) bounds: ConnectionBounds,
     pub(super) refusals: MalformedReplies,
     pub(super) stopped: watch::Receiver<bool>,
+    pub(super) seen: Connections,
 }
 
 impl InboundConnection {
-    /// Serves the connection as [`conn::serve`] does, after a handshake if there is TLS.
+    /// Serves the connection as [`conn::serve`] does, after a handshake if there is TLS, or as
+    /// [`http2::serve`] does if the two sides agreed on HTTP/2 there (ALPN, RFC 7301).
+    ///
+    /// HTTP/2 without TLS is not served: nothing announces it, and a listener that guesses by the
+    /// first bytes is a second way to read them.
     pub(super) async fn serve<S>(self, service: S, tls: Option<SecureListener>) -> Option<Malformed>
     where
         S: Service<Request<RequestBody>, Response = Response<OuterBody>, Error = Infallible>,
         S: Send + 'static,
-        S::Future: Send,
+        S::Future: Send + 'static,
     {
         let Self {
             stream,
@@ -36,6 +42,7 @@ impl InboundConnection {
             bounds,
             refusals,
             stopped,
+            seen,
         } = self;
         let Some(tls) = tls else {
             return conn::serve(stream, peer, service, bounds, refusals, stopped).await;
@@ -43,7 +50,12 @@ impl InboundConnection {
         // Boxed: the task of a connection without TLS would otherwise have room for its state.
         Box::pin(async move {
             let stream = tls.accept(stream, peer, &refusals, &stopped).await?;
-            conn::serve(stream, peer, service, bounds, refusals, stopped).await
+            match stream.get_ref().1.alpn_protocol() {
+                Some(http2::ALPN) => {
+                    http2::serve(stream, peer, service, bounds, seen, stopped).await
+                }
+                _ => conn::serve(stream, peer, service, bounds, refusals, stopped).await,
+            }
         })
         .await
     }

@@ -12,6 +12,7 @@ pub mod conn;
 pub mod deadlines;
 pub mod descriptors;
 pub mod framing;
+pub mod http2;
 mod inbound;
 mod linger;
 #[cfg(unix)]
@@ -74,7 +75,7 @@ pub async fn serve<S>(
 ) where
     S: Service<Request<RequestBody>, Response = Response<OuterBody>, Error = Infallible>,
     S: Send + 'static,
-    S::Future: Send,
+    S::Future: Send + 'static,
 {
     let room = Arc::new(Semaphore::new(
         bounds.connections + bounds.connections.div_ceil(16),
@@ -123,6 +124,7 @@ pub async fn serve<S>(
             bounds: bounds.each,
             refusals: refusals.clone(),
             stopped: stopped.clone(),
+            seen: seen.clone(),
         };
         let (service, seen, tls) = (connected(peer), seen.clone(), tls.clone());
         tasks::detached(async move {

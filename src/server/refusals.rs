@@ -48,11 +48,11 @@ impl MalformedReplies {
         let error = match why {
             Malformed::Head => GatewayError::BadRequest(
                 "What came is no request, or its head is malformed. This listener takes requests of \
-                HTTP/1.1, without TLS unless the section [tls] is configured",
+                HTTP/1.1, and of HTTP/2 over TLS. It is without TLS unless [tls] is configured",
             ),
             Malformed::Http2 => GatewayError::BadRequest(
-                "This listener speaks HTTP/1.1, and what came is the preface of HTTP/2. Let the \
-                client use HTTP/1.1, not HTTP/2 with prior knowledge (h2c)",
+                "What came is the preface of HTTP/2, which this listener speaks only over TLS, by \
+                ALPN. Configure [tls], or let the client use HTTP/1.1, not h2c",
             ),
             Malformed::TooLarge => GatewayError::HeadTooLarge(self.head_bytes),
             Malformed::Timeout => GatewayError::HeadTimeout,

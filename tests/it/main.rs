@@ -37,6 +37,7 @@ mod durable;
 mod fast_path;
 mod finding_out;
 mod full;
+mod http2;
 mod import;
 mod intercepted;
 mod live;

@@ -71,9 +71,9 @@ async fn callers_speak_tls_and_nothing_else() {
     counts(&running, "plain-http", 1.0).await;
     exchange(running.proxy, b"\x80no handshake at all").await;
     counts(&running, "malformed", 1.0).await;
-    let mut http2 = (*client).clone();
-    http2.alpn_protocols = vec![b"h2".to_vec()];
-    assert!(try_secure(running.proxy, &Arc::new(http2)).await.is_err());
+    let mut other = (*client).clone();
+    other.alpn_protocols = vec![b"h3".to_vec()];
+    assert!(try_secure(running.proxy, &Arc::new(other)).await.is_err());
     counts(&running, "incompatible", 1.0).await;
     assert_eq!(read(&running, &client).await.unwrap().status, 200);
 }

@@ -10,6 +10,7 @@
 use super::contents::{CERTIFICATE, chain, key, problem, verifier};
 use super::files::TlsFiles;
 use super::problem::{TlsFile, TlsProblem};
+use crate::server::http2::ALPN;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -19,8 +20,9 @@ use rustls::{CertificateError, RootCertStore, ServerConfig};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The protocols that ALPN offers (RFC 7301).
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+/// The protocols that ALPN offers (RFC 7301), the preferred one first. A client without ALPN gets
+/// HTTP/1.1.
+const PROTOCOLS: [&[u8]; 2] = [ALPN, b"http/1.1"];
 
 const PAIR: &str = "the private key of the first certificate in the certificate file; replace both \
                     files together";
