@@ -112,7 +112,7 @@ impl Operators {
         serving.push(tasks::detached(server::serve(
             listener,
             tls,
-            move |peer| admin.connected(peer.into()),
+            move |peer, _| admin.connected(peer.into()),
             bounds,
             unseen,
             until(stop),

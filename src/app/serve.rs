@@ -108,7 +108,7 @@ pub async fn serve(
     let serving = tasks::detached(server::serve(
         proxy_listener,
         certificates.of_callers(),
-        move |peer| front.connected(peer),
+        move |peer, certificate| front.connected(peer, certificate),
         server_bounds(&config),
         gateway.metrics().connections().clone(),
         until(stopped),

@@ -9,7 +9,7 @@ pub mod callers;
 pub mod decoding;
 pub mod edge;
 pub mod error_response;
-pub(crate) mod identity;
+pub mod identity;
 pub mod ids;
 pub mod prefer;
 pub mod priority;

@@ -4,8 +4,9 @@ use super::body::RequestBody;
 use super::conn::{self, ConnectionBounds};
 use super::http2;
 use super::refusals::MalformedReplies;
-use super::tls::SecureListener;
+use super::tls::{self, SecureListener};
 use crate::exchange::body::OuterBody;
+use crate::exchange::identity::CertificateNames;
 use crate::metrics::{Connections, Malformed};
 use http::{Request, Response};
 use hyper::service::Service;
@@ -28,9 +29,15 @@ impl InboundConnection {
     /// Serves the connection as [`conn::serve`] does, after a handshake if there is TLS, or as
     /// [`http2::serve`] does if the two sides agreed on HTTP/2 there (ALPN, RFC 7301).
     ///
+    /// `connected` creates the service once the client certificate is known.
+    ///
     /// HTTP/2 without TLS is not served: nothing announces it, and a listener that guesses by the
     /// first bytes is a second way to read them.
-    pub(super) async fn serve<S>(self, service: S, tls: Option<SecureListener>) -> Option<Malformed>
+    pub(super) async fn serve<S>(
+        self,
+        connected: impl FnOnce(CertificateNames) -> S + Send,
+        tls: Option<SecureListener>,
+    ) -> Option<Malformed>
     where
         S: Service<Request<RequestBody>, Response = Response<OuterBody>, Error = Infallible>,
         S: Send + 'static,
@@ -44,13 +51,16 @@ impl InboundConnection {
             stopped,
             seen,
         } = self;
-        let Some(tls) = tls else {
+        let Some(secure) = tls else {
+            let service = connected(CertificateNames::default());
             return conn::serve(stream, peer, service, bounds, refusals, stopped).await;
         };
         // Boxed: the task of a connection without TLS would otherwise have room for its state.
         Box::pin(async move {
-            let stream = tls.accept(stream, peer, &refusals, &stopped).await?;
-            match stream.get_ref().1.alpn_protocol() {
+            let stream = secure.accept(stream, peer, &refusals, &stopped).await?;
+            let session = stream.get_ref().1;
+            let service = connected(tls::client_names(session));
+            match session.alpn_protocol() {
                 Some(http2::ALPN) => {
                     http2::serve(stream, peer, service, bounds, seen, stopped).await
                 }

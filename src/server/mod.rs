@@ -27,6 +27,7 @@ pub mod tls;
 pub mod watched_stream;
 
 use crate::exchange::body::OuterBody;
+use crate::exchange::identity::CertificateNames;
 use crate::metrics::Connections;
 use crate::tasks;
 use body::RequestBody;
@@ -63,12 +64,12 @@ pub struct ServerBounds {
 }
 
 /// Accepts and serves connections until `stop`, then lets requests in flight end. Returns when
-/// every connection is closed. `connected` creates the service of each connection from its peer.
-/// With `tls`, nothing is served without it.
+/// every connection is closed. `connected` creates the service of each connection from its peer and
+/// the names in its client certificate. With `tls`, nothing is served without it.
 pub async fn serve<S>(
     listener: TcpListener,
     tls: Option<SecureListener>,
-    connected: impl Fn(SocketAddr) -> S + Send,
+    connected: impl Fn(SocketAddr, CertificateNames) -> S + Send + Sync + 'static,
     bounds: ServerBounds,
     seen: Connections,
     stop: impl Future<Output = ()> + Send,
@@ -77,6 +78,7 @@ pub async fn serve<S>(
     S: Send + 'static,
     S::Future: Send + 'static,
 {
+    let connected = Arc::new(connected);
     let room = Arc::new(Semaphore::new(
         bounds.connections + bounds.connections.div_ceil(16),
     ));
@@ -126,7 +128,9 @@ pub async fn serve<S>(
             stopped: stopped.clone(),
             seen: seen.clone(),
         };
-        let (service, seen, tls) = (connected(peer), seen.clone(), tls.clone());
+        let (seen, tls) = (seen.clone(), tls.clone());
+        let connected = connected.clone();
+        let service = move |certificate| connected(peer, certificate);
         tasks::detached(async move {
             // All three are released however the connection ends.
             let _held = (place, of_peer, seen.opened());

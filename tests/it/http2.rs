@@ -14,6 +14,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use segment_gateway::app::{server_bounds, stack_bounds};
 use segment_gateway::config::Config;
+use segment_gateway::exchange::identity::CertificateNames;
 use segment_gateway::gateway::connection::ConnectionServices;
 use segment_gateway::metrics::Malformed;
 use segment_gateway::sandbox::SandboxSpec;
@@ -45,7 +46,7 @@ fn open(world: &World, config: &Config, version: Version) -> (DuplexStream, Serv
     let (stop, stopped) = watch::channel(false);
     std::mem::forget(stop);
     let peer = SocketAddr::from(([127, 0, 0, 1], 40_000));
-    let service = front.connected(peer);
+    let service = front.connected(peer, CertificateNames::default());
     let seen = world.gateway.metrics().connections().clone();
     let serving = if version == Version::HTTP_2 {
         tokio::spawn(server_http2::serve(

@@ -7,6 +7,7 @@ use super::support::{Setup, World, loaded, request};
 use http::Method;
 use segment_gateway::app::{server_bounds, stack_bounds};
 use segment_gateway::config::{Config, Size};
+use segment_gateway::exchange::identity::CertificateNames;
 use segment_gateway::gateway::connection::ConnectionServices;
 use segment_gateway::sandbox::SandboxSpec;
 use segment_gateway::server::conn;
@@ -78,7 +79,7 @@ async fn an_idle_connection_outlives_the_time_for_a_head() {
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
     let (service, refusals) = (
-        front.connected(peer),
+        front.connected(peer, CertificateNames::default()),
         MalformedReplies::new(bounds.head_bytes),
     );
     drop(tokio::spawn(conn::serve(
@@ -460,7 +461,7 @@ async fn a_request_that_panics_has_failed_and_was_not_hung_up_on() {
     let (_script, world, _address) = served().await;
     let bounds = stack_bounds(&loaded().config);
     let connection = ConnectionServices::new(world.gateway.clone(), bounds)
-        .connected(([127, 0, 0, 1], 1).into());
+        .connected(([127, 0, 0, 1], 1).into(), CertificateNames::default());
     let ask = request(Method::POST, "/labels", "t", "").map(|_| Panics);
     let answer = connection.answer(ask).await;
     let answer = answer.unwrap();

@@ -10,6 +10,7 @@
 //! Nothing here decides what a client certificate permits: a peer with a valid one is served like
 //! any other.
 
+mod client_names;
 mod contents;
 mod files;
 mod identity;
@@ -22,6 +23,7 @@ pub use problem::{TlsFile, TlsProblem};
 
 use super::linger::linger;
 use super::refusals::MalformedReplies;
+use crate::exchange::identity::CertificateNames;
 use crate::metrics::{HandshakeResult, TlsSeries};
 use crate::swap::Swap;
 use pending::PendingHandshakes;
@@ -142,6 +144,13 @@ impl SecureListener {
             .await
             .map_err(HandshakeFailure::Ended)
     }
+}
+
+/// Returns the names in the client certificate of a session, which has been verified.
+pub(super) fn client_names(session: &rustls::ServerConnection) -> CertificateNames {
+    let chain = session.peer_certificates();
+    let own = chain.and_then(<[_]>::first);
+    own.map(client_names::of).unwrap_or_default().into()
 }
 
 /// Sends an answer to a peer that does not speak TLS, then closes the connection.

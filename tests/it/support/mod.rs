@@ -17,6 +17,7 @@ use segment_gateway::clock::Clock;
 use segment_gateway::config::{self, Config, Loaded};
 use segment_gateway::credential::Hasher;
 use segment_gateway::exchange::body::OuterBody;
+use segment_gateway::exchange::identity::CertificateNames;
 use segment_gateway::exchange::request::Peer;
 use segment_gateway::gateway::Gateway;
 use segment_gateway::gateway::connection::{ConnectionService, ConnectionServices, ResponseFuture};
@@ -359,7 +360,9 @@ impl World {
         let peer = request.extensions().get::<Peer>().expect("a peer").0;
         let mut connections = self.connections.lock().expect("connections");
         let connection = connections.entry(peer);
-        Arc::clone(connection.or_insert_with(|| Arc::new(self.services.connected(peer))))
+        Arc::clone(connection.or_insert_with(|| {
+            Arc::new(self.services.connected(peer, CertificateNames::default()))
+        }))
     }
 
     /// Sends it in a task of its own, as from another connection.
@@ -400,7 +403,7 @@ impl World {
         drop(tokio::spawn(segment_gateway::server::serve(
             listener,
             None,
-            move |peer| front.connected(peer),
+            move |peer, certificate| front.connected(peer, certificate),
             segment_gateway::app::server_bounds(&self.config),
             self.gateway.metrics().connections().clone(),
             stop,
