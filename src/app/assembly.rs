@@ -13,6 +13,7 @@ use super::keeping::Keeping;
 use super::start_error::{AppError, failed};
 use crate::attempt::{Attempts, Handles};
 use crate::cache::{self, Cache};
+use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{Config, LogAccess, Mode, proxy_environment};
 use crate::credential::Hasher;
@@ -57,6 +58,8 @@ pub struct Assembly {
     pub config: Config,
     /// The operations of the API.
     pub table: Table,
+    /// The clients with keys of their own.
+    pub clients: Clients,
     /// The client of the API.
     pub client: Client,
     /// The record of attempts.
@@ -81,6 +84,7 @@ impl Assembly {
         let Self {
             config,
             table,
+            clients,
             client,
             ledger,
             history,
@@ -109,8 +113,8 @@ impl Assembly {
         let handles = Handles {
             router: Router {
                 table: Arc::new(table.into()),
+                clients: Arc::new(clients.into()),
                 settings: Arc::new(settings(&config).into()),
-                clients: Arc::default(),
                 tokens: Arc::default(),
                 hasher,
             },

@@ -13,7 +13,8 @@ use super::held_tokens::TokenFiles;
 use super::operators::access;
 use crate::admin::Access;
 use crate::audit::AUDIT;
-use crate::config::{self, Config, ConfigChange, ConfigProblem, Loaded};
+use crate::clients::Clients;
+use crate::config::{self, ClientsFile, Config, ConfigChange, ConfigProblem, Loaded};
 use crate::gateway::Gateway;
 use crate::gateway::reload::Replacement;
 use crate::route::{OperationDef, Table};
@@ -57,6 +58,8 @@ struct Present {
     /// The operations of the table in use. Those of a table that waits for a restart are not here,
     /// so that the next reload finds them changed again.
     operations: Vec<OperationDef>,
+    /// The clients in use.
+    clients: ClientsFile,
 }
 
 /// The parts to which a new configuration is applied.
@@ -92,6 +95,7 @@ impl Reloader {
             present: Mutex::new(Present {
                 config: loaded.config,
                 operations: loaded.operations,
+                clients: loaded.clients,
             }),
         }
     }
@@ -186,6 +190,14 @@ impl Reloader {
         // The last check. Nothing below this line fails.
         agree(&change)?;
         warn(&loaded, &change);
+        // With rights over the table that holds from now on, whichever of the two that is. Its
+        // operations are the same in any case.
+        let clients = clients(
+            &mut present,
+            &loaded,
+            &mut change,
+            table.as_ref().unwrap_or(&running),
+        );
         let has_table = table.is_some();
         if has_table {
             present.operations = loaded.operations;
@@ -195,6 +207,7 @@ impl Reloader {
         let has_quotas = quotas != assembly::allowed(&present.config);
         self.targets.gateway.replace(Replacement {
             table,
+            clients,
             settings: assembly::settings(&change.config),
             quotas: has_quotas.then_some(quotas),
             lines: assembly::line_bounds(&change.config),
@@ -256,6 +269,28 @@ impl Reloader {
         let table = loaded.table(self.targets.scale);
         table.map(Some).map_err(|problems| texts(&problems))
     }
+}
+
+/// Returns the new clients, if they or the mode changed, with rights over the table in effect from
+/// now on. An operation that this table does not have, because a restart is to bring it, is
+/// nobody's right until then.
+fn clients(
+    present: &mut Present,
+    loaded: &Loaded,
+    change: &mut ConfigChange,
+    table: &Table,
+) -> Option<Clients> {
+    let mode = change.config.callers.credentials;
+    // An unchanged file keeps the registry, so that connections need not find their senders again.
+    let has_others = loaded.clients != present.clients;
+    if !has_others && mode == present.config.callers.credentials {
+        return None;
+    }
+    if has_others {
+        change.applied.push("the file of clients");
+        present.clients.clone_from(&loaded.clients);
+    }
+    Some(loaded.clients.registry(mode, table))
 }
 
 /// Returns each problem as a line of the log.

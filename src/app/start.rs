@@ -97,6 +97,7 @@ pub(super) async fn start(
             ..keeping
         },
         config: config.clone(),
+        clients: loaded.clients.registry(config.callers.credentials, &table),
         table,
         client,
         ledger,

@@ -25,6 +25,17 @@ pub enum CredentialMode {
     Managed,
 }
 
+impl CredentialMode {
+    /// Returns the word of the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Both => "both",
+            Self::Managed => "managed",
+        }
+    }
+}
+
 /// A token that the gateway holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenFile {

@@ -16,6 +16,7 @@ use super::problem::{ConfigProblem, Place};
 use super::units;
 use super::value::ConfigValue;
 use super::words::Mode;
+use crate::clients::CredentialMode;
 use http::Uri;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -39,6 +40,7 @@ pub fn problems(config: &Config, places: &Places) -> Vec<ConfigProblem> {
     check.tls(config);
     check.waits(config);
     check.sizes(config);
+    check.callers(config);
     check.problems
 }
 
@@ -183,6 +185,26 @@ impl Check<'_> {
                 &upstream.connection_lifetime,
             ),
         );
+    }
+
+    /// Clients where there are to be some, and only there. Whoever names a file believes that keys
+    /// are checked.
+    fn callers(&mut self, config: &Config) {
+        let (mode, file) = (config.callers.credentials, &config.callers.clients_file);
+        let keys = &["callers.clients_file", "callers.credentials"];
+        // Neither is guessed from the other: a file that is not used must not look as if it were,
+        // and keys that nobody could have must not be asked for.
+        let found = match (mode, file) {
+            (CredentialMode::Own, Some(_)) => {
+                let found = "a file, and callers.credentials is \"own\"";
+                let expected = "\"both\" or \"managed\" for callers.credentials, or no file";
+                return self.add(keys, found, expected);
+            }
+            (CredentialMode::Own, None) | (_, Some(_)) => return,
+            (mode, None) => format!("{:?} without callers.clients_file", mode.as_str()),
+        };
+        let expected = "a file of clients for callers.clients_file, or \"own\"";
+        self.add(&["callers.credentials"], found, expected);
     }
 
     /// Two listeners, and the names of the admin listener.

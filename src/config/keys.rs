@@ -12,6 +12,7 @@ use super::read::{Document, Environment, Findings, Section};
 use super::table::configuration;
 use super::units::{self, Size};
 use super::words::{ClientAuth, LogAccess, LogFormat, LogLevel, Mode};
+use crate::clients::CredentialMode;
 use crate::credential::CredentialNames;
 use crate::network::Network;
 use crate::route::{Defaults, Rate};
@@ -225,6 +226,10 @@ configuration! {
         /// Peers that may divide their turn by `X-Gateway-Caller`; `None` are loopback addresses,
         /// where `listen` is one of them.
         trust_header_from: Option<Vec<Network>> = None, reload;
+        /// Whose tokens requests are sent with.
+        credentials: CredentialMode = CredentialMode::Own, reload;
+        /// The file of clients; `None` where callers send tokens of their own.
+        clients_file: Option<PathBuf> = None, reload;
     }
 
     /// Connections of callers.

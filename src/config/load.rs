@@ -8,31 +8,36 @@
 //! mistakes of all steps are reported together. Only a file that cannot be parsed ends it early.
 
 use super::check::Places;
+use super::clients::ClientsFile;
+use super::file_text::text_of;
 use super::keys::{self, Config};
 use super::problem::{ConfigProblem, Place, sort};
 use super::read::{Document, Environment, Findings, Flag, PREFIX, variables};
-use super::{check, routes, units};
+use super::units::Size;
+use super::{check, clients, routes, units};
 use crate::route::{OperationDef, Table};
 use std::ffi::OsString;
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 
 /// The route table that is used unless `routes.file` names another.
 pub const EMBEDDED_ROUTES: &str = include_str!("../../config/segment.toml");
 /// The name of the embedded table in messages, where others have their path.
 const EMBEDDED_NAME: &str = "segment.toml (embedded)";
-/// The largest file that is read, in bytes. A larger one is not a configuration.
-const LARGEST_FILE: u64 = 16 * 1024 * 1024;
+/// The largest files that are read. A larger one is not a configuration.
+const LARGEST_FILE: Size = Size::mib(16);
+const LARGEST_CLIENTS_FILE: Size = Size::mib(1);
 
-/// A configuration without problems, and the operations of its route table. It can be loaded again
-/// at any time and has no connection to a running gateway.
+/// A configuration without problems, with the operations of its route table and its clients. It
+/// can be loaded again at any time and has no connection to a running gateway.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// Every value within its bounds.
     pub config: Config,
     /// The operations, in the order of the route table's file. A table was built from them.
     pub operations: Vec<OperationDef>,
+    /// The clients; none where callers send tokens of their own.
+    pub clients: ClientsFile,
     /// Sentences about what is allowed but probably not meant.
     pub warnings: Vec<String>,
     /// The place of each value that was written, by key.
@@ -138,7 +143,7 @@ fn load_with(
 ) -> Result<Loaded, Vec<ConfigProblem>> {
     // Without a file nothing is parsed, and every value comes from the environment or is a default.
     let text = path
-        .map(text_of)
+        .map(|path| text_of(path, LARGEST_FILE))
         .transpose()
         .map_err(|problem| vec![problem])?;
     let name = path
@@ -188,10 +193,17 @@ fn load_with(
         // Reported above.
         None => Vec::new(),
     };
+    // Last, because it names operations. Its problems are in the order of its own lines.
+    let clients = clients_of(&config, &operations, &findings.places, &mut warnings);
+    let clients = clients.unwrap_or_else(|found| {
+        problems.extend(found);
+        ClientsFile::default()
+    });
     if problems.is_empty() {
         Ok(Loaded {
             config,
             operations,
+            clients,
             warnings,
             places: findings.places,
         })
@@ -263,7 +275,7 @@ impl RouteText {
             });
         };
         let name = path.display().to_string();
-        match text_of(path) {
+        match text_of(path, LARGEST_FILE) {
             Ok(text) => Ok(Self { name, text }),
             // The path stands in the finding instead of the place.
             Err(problem) => {
@@ -321,6 +333,44 @@ fn operations(
     }
 }
 
+/// Reads the file of clients, if the configuration names one. Adds warnings about what it leaves
+/// unused. The names of operations in it are those of the route table that was loaded with it, not
+/// of one in use.
+fn clients_of(
+    config: &Config,
+    operations: &[OperationDef],
+    places: &Places,
+    warnings: &mut Vec<String>,
+) -> Result<ClientsFile, Vec<ConfigProblem>> {
+    let Some(path) = &config.callers.clients_file else {
+        return Ok(ClientsFile::default());
+    };
+    let name = path.display().to_string();
+    let text = text_of(path, LARGEST_CLIENTS_FILE).map_err(|problem| {
+        // A mistake of the configuration that names the file.
+        let found = format!("{} ({})", units::quoted(&name), problem.found);
+        let source = ValueSource::Key("callers.clients_file");
+        vec![placed(
+            Unusable::new(source, found, &problem.expected),
+            places,
+        )]
+    })?;
+    let document = Document::parse(&name, &text).map_err(|problem| vec![problem])?;
+    // Without a route table, whose mistakes are reported already, no operation is known or unknown.
+    // Built again, because what follows needs the names only.
+    let table = match operations {
+        [] => None,
+        some => Table::build(some.to_vec(), config.routes.defaults(), 1).ok(),
+    };
+    let mut findings = Findings::default();
+    let mode = config.callers.credentials;
+    let (file, unused) = clients::read(&document, mode, table.as_ref(), &mut findings);
+    let mut problems = findings.problems;
+    sort(&mut problems);
+    warnings.extend(unused);
+    problems.is_empty().then_some(file).ok_or(problems)
+}
+
 /// Returns how many operations of the embedded table are not among these, if any. They are matched
 /// by method and path, because an own table may use other names.
 fn left_out(operations: &[OperationDef]) -> Option<usize> {
@@ -336,33 +386,6 @@ fn left_out(operations: &[OperationDef]) -> Option<usize> {
 /// Returns whether two definitions are of the same operation of the API.
 fn is_same_route(one: &OperationDef, other: &OperationDef) -> bool {
     one.method == other.method && one.path == other.path
-}
-
-/// Returns the text of a file, or the problem that names it. The size is bounded while reading: a
-/// device or a pipe has no length.
-fn text_of(path: &Path) -> Result<String, ConfigProblem> {
-    let read = || {
-        let mut text = String::new();
-        // One byte more than the bound tells a file that is too large from one that just fits.
-        let mut file = io::Read::take(std::fs::File::open(path)?, LARGEST_FILE + 1);
-        io::Read::read_to_string(&mut file, &mut text)?;
-        Ok::<_, io::Error>(text)
-    };
-    let problem = |found: String| ConfigProblem {
-        place: Some(Place::Line(path.display().to_string().into(), 0)),
-        key: String::new(),
-        found,
-        expected: "a readable file of UTF-8 text, of 16 MiB at most".to_owned(),
-    };
-    match read() {
-        Ok(text) if text.len() as u64 > LARGEST_FILE => Err(problem("a larger file".to_owned())),
-        Ok(text) => Ok(text),
-        Err(error) => Err(problem(match error.kind() {
-            io::ErrorKind::NotFound => "no file of this name".to_owned(),
-            io::ErrorKind::InvalidData => "a file that is not UTF-8 text".to_owned(),
-            _ => format!("a file that cannot be read ({error})"),
-        })),
-    }
 }
 
 #[cfg(test)]

@@ -7,11 +7,13 @@
 //!
 //! Each key is one row in `keys.rs`, which `table.rs` expands. `check.rs` compares keys with each
 //! other, `read.rs` walks documents, `value.rs` reads single values, `change.rs` says what a reload
-//! takes over, and `routes.rs` reads the route table.
+//! takes over, `routes.rs` reads the route table, and `clients.rs` the file of clients.
 
 mod change;
 mod check;
+mod clients;
 mod credential_names;
+mod file_text;
 mod keys;
 mod load;
 mod problem;
@@ -26,6 +28,10 @@ mod words;
 
 pub use change::ConfigChange;
 pub use check::{contradictions, warnings};
+pub use clients::{
+    CLIENT_NAME, ClientDef, ClientsFile, KeyDef, OperationGroups, SHIPPED_GROUPS, expiry,
+    is_client_name,
+};
 pub use keys::{Config, ConfigKey, is_loopback, keys};
 pub use load::{
     EMBEDDED_ROUTES, Loaded, Unusable, ValueSource, admin_token_environment, environment,

@@ -28,7 +28,7 @@ pub mod variables;
 pub use environment::{Environment, Flag, PREFIX};
 
 use environment::variable;
-use nearest::nearest;
+pub(in crate::config) use nearest::nearest;
 
 /// Keys that no message proposes for an unknown one: a typing mistake must not lead anybody to open
 /// something.
@@ -227,7 +227,7 @@ impl<'a> Section<'a> {
     }
 
     /// Notes that an entry of the table under a key is wrong, at its own place.
-    fn wrong_entry(&mut self, key: &str, entry: WrongEntry) {
+    pub(super) fn wrong_entry(&mut self, key: &str, entry: WrongEntry) {
         // A variable has no spans: its entries stand where the variable does.
         let own = entry.span.zip(self.document);
         let place = own.map(|(span, document)| document.place(&span));
@@ -238,6 +238,25 @@ impl<'a> Section<'a> {
         let key = self.path_of(key) + &name.unwrap_or_default();
         let problem = ConfigProblem::new(place, key, entry.found, entry.expected);
         self.findings.problems.push(problem);
+    }
+
+    /// Notes that this section as a whole is wrong, at the place where it begins.
+    pub fn wrong(&mut self, found: impl Into<String>, expected: impl Into<String>) {
+        let problem = ConfigProblem::new(self.header.clone(), self.path_of(""), found, expected);
+        self.findings.problems.push(problem);
+    }
+
+    /// Notes that a key is wrong as such, at its place. The message does not name it.
+    pub fn refuse(&mut self, key: &str, found: String, expected: &str) {
+        // So that it is not reported as unknown, too.
+        self.skip(key);
+        let problem = ConfigProblem::new(self.place(key), self.path_of(""), found, expected);
+        self.findings.problems.push(problem);
+    }
+
+    /// Takes a key for known without reading it.
+    pub fn skip(&mut self, key: &str) {
+        self.keys.push(key.to_owned());
     }
 
     /// Notes that a key is absent, at the place of its section.

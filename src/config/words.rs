@@ -1,6 +1,7 @@
 //! Pure. Values that are one of a few words.
 
 use super::value::{ConfigValue, Raw, one_of};
+use crate::clients::CredentialMode;
 use crate::route::Directives;
 
 /// Makes an enum whose variants are written as words in a configuration.
@@ -101,6 +102,18 @@ impl LogLevel {
     pub fn named(word: &str) -> Option<Self> {
         let mut levels = Self::ALL.iter().copied();
         levels.find(|level| level.as_str() == word)
+    }
+}
+
+/// Whose tokens requests are sent with.
+impl ConfigValue for CredentialMode {
+    fn read(raw: Raw<'_>) -> Result<Self, String> {
+        let known = [Self::Own, Self::Both, Self::Managed];
+        one_of(raw, &known, Self::as_str)
+    }
+
+    fn show(&self) -> String {
+        self.as_str().to_owned()
     }
 }
 

@@ -217,8 +217,7 @@ impl RequestRecord {
         });
     }
 
-    /// Returns the name of the client, if one is known. The file of clients bounds these names, so
-    /// that they may be labels.
+    /// Returns the name of the client, if one is known.
     fn client(&self) -> Option<&Arc<str>> {
         let known = self.known.as_ref();
         known.and_then(|known| known.caller.principal.client())

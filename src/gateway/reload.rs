@@ -6,6 +6,7 @@
 //! those are is decided in `config/keys.rs`.
 
 use crate::cache::Invalidation;
+use crate::clients::Clients;
 use crate::exchange::callers::Allowed;
 use crate::exchange::settings::Settings;
 use crate::gateway::Gateway;
@@ -23,6 +24,8 @@ pub struct Replacement {
     /// The operations, if they changed. They must be the same ones in the same order, as
     /// [`is_same`](Self::is_same) says; their terms may differ.
     pub table: Option<Table>,
+    /// The clients, if they changed.
+    pub clients: Option<Clients>,
     /// The settings.
     pub settings: Settings,
     /// The quotas of callers, if they changed. All of them start again with nothing used.
@@ -56,6 +59,9 @@ impl Gateway {
     pub fn replace(&self, new: Replacement) {
         // Values that stand alone come first. The table comes last: it changes budgets, and may
         // invalidate the cache.
+        if let Some(clients) = new.clients {
+            self.router.clients.set(clients);
+        }
         self.router.settings.set(new.settings);
         self.budgets.set_line_bounds(new.lines);
         if let Some(allowed) = new.quotas {

@@ -196,6 +196,7 @@ fn table(text: &str) -> Table {
 fn replace(world: &World, new: Table) {
     world.gateway.replace(Replacement {
         table: Some(new),
+        clients: None,
         settings: (*world.gateway.router().settings.get()).clone(),
         quotas: None,
         lines: LineBounds {

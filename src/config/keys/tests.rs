@@ -24,7 +24,7 @@ fn the_shipped_file_equals_the_defaults() {
 fn the_shipped_file_shows_every_key() {
     let mut findings = Findings::default();
     read(None, &Environment::default(), &mut findings);
-    assert_eq!(findings.known.len(), 76);
+    assert_eq!(findings.known.len(), 78);
     let uncommented: Vec<String> = SHIPPED
         .lines()
         .map(|line| match line.strip_prefix("# ") {
@@ -96,6 +96,7 @@ fn every_key_changes_the_configuration() {
             ("mode", _) => "\"shadow\"".to_owned(),
             ("format", _) => "\"json\"".to_owned(),
             ("level", _) => "\"debug\"".to_owned(),
+            ("credentials", _) => "\"both\"".to_owned(),
             ("access", _) => "\"all\"".to_owned(),
             ("client_auth", _) => "\"required\"".to_owned(),
             ("hosts", _) => "[\"10.0.0.1\"]".to_owned(),

@@ -5,7 +5,10 @@ const BEGINNING: usize = 3;
 
 /// Returns the known word that is most likely meant: the fewest edits away, and at most half of its
 /// length. A known word that begins with `word` is one edit away.
-pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub(in crate::config) fn nearest<'k>(
+    word: &str,
+    known: impl Iterator<Item = &'k str>,
+) -> Option<&'k str> {
     let scored = known.map(|known| {
         let begins = word.len() >= BEGINNING && known.starts_with(word);
         (if begins { 1 } else { edits(word, known) }, known)
