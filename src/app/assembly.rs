@@ -100,6 +100,7 @@ impl Assembly {
             .collect();
         let metrics = Arc::new(Metrics::new(&names).map_err(failed)?);
         metrics.in_shadow(config.mode == Mode::Shadow);
+        metrics.client_keys(clients.expiries());
         // The hasher here and in the router must be the same: the ledger knows credentials by their
         // hashes.
         let budgets = Budgets::new(

@@ -6,10 +6,12 @@
 mod admin;
 mod cache;
 mod check;
+mod clients;
 mod credential;
 mod doctor;
 mod import;
 mod journal;
+mod key;
 mod log;
 mod output;
 mod process;
@@ -63,6 +65,10 @@ enum Command {
     Cache(cache::CacheCommand),
     /// Manage the journal of durable writes while no gateway runs.
     Journal(journal::JournalCommand),
+    /// Show the clients of a configuration, and what they may use.
+    Clients(clients::ClientsCommand),
+    /// Make a key for a client, or hash one for the file of clients.
+    Key(key::KeyCommand),
     /// Name a token as logs and lists do.
     Credential(credential::CredentialCommand),
     /// Show or change the log level of a running gateway.
@@ -88,6 +94,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Import(command) => import::run(&command),
         Command::Cache(command) => admin::run(cache::act(&command)),
         Command::Journal(command) => journal::run(&command),
+        Command::Clients(command) => clients::run(&command),
+        Command::Key(command) => key::run(&command),
         Command::Credential(command) => credential::run(&command),
         Command::Log(command) => admin::run(log::act(&command)),
         Command::Completions { shell } => {

@@ -53,7 +53,7 @@ pub(super) fn run(command: &RoutesCommand) -> Result<(), Failure> {
 
 /// Returns the message about an operation that does not exist, with those whose names contain what
 /// was typed.
-fn unknown(name: &str, table: &Table) -> String {
+pub(super) fn unknown(name: &str, table: &Table) -> String {
     let typed = name.to_lowercase();
     let operations = table.operations().iter();
     let alike = operations.filter(|operation| operation.name.to_lowercase().contains(&typed));

@@ -9,6 +9,7 @@ use foldhash::{HashMap, HashMapExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 /// The number of registries that were made.
 static GENERATIONS: AtomicU64 = AtomicU64::new(0);
@@ -122,6 +123,12 @@ impl Clients {
     /// Returns all keys, in no order.
     pub fn keys(&self) -> impl Iterator<Item = &KeyEntry> {
         self.keys.values()
+    }
+
+    /// Returns each key that expires: its client, its id and the instant.
+    pub fn expiries(&self) -> impl Iterator<Item = (&str, &str, SystemTime)> {
+        let expiring = self.keys.values();
+        expiring.filter_map(|key| Some((&*key.client.name, key.id.as_str(), key.expires?)))
     }
 
     /// Returns the tokens that the gateway holds.

@@ -137,6 +137,9 @@ families! {
     client_requests: IntCounterVec = "segment_gateway_client_requests_total" ["client", "outcome"];
     /// 1 if the API accepts the token that the gateway holds. If 0, its clients get 503
     held_tokens: IntGaugeVec = "segment_gateway_held_token_accepted" ["token"];
+    /// Unix time at which a key of a client expires. Keys that never expire have no series
+    client_key_end: GaugeVec =
+        "segment_gateway_client_key_expiry_timestamp_seconds" ["client", "key"];
     /// Callers tracked by the caller quota
     callers: IntGauge = "segment_gateway_callers" [];
 

@@ -15,6 +15,7 @@ use prometheus::{Encoder, Histogram, HistogramVec, IntCounterVec, Registry, Text
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+mod client_keys;
 mod connections;
 mod families;
 mod labels;

@@ -47,6 +47,7 @@ pub fn eventful() -> String {
     metrics.connections().malformed(Malformed::Head);
     let tls = metrics.tls("callers");
     tls.certificate(std::time::UNIX_EPOCH + SOON);
+    metrics.client_keys([("hr-sync", "k7Qm2x", std::time::UNIX_EPOCH + SOON)].into_iter());
     metrics.durable_ended("getUser", "succeeded");
     metrics.batched("getUser", 2, 1);
     metrics.journal_committed(true, SOON);

@@ -253,6 +253,7 @@ fn eventful() -> String {
     metrics.admin_rejected("wrong-token");
     let tls = metrics.tls("callers");
     tls.certificate(std::time::UNIX_EPOCH + SOON);
+    metrics.client_keys([("hr-sync", "k7Qm2x", std::time::UNIX_EPOCH + SOON)].into_iter());
     for state in ["succeeded", "failed", "unknown", "cancelled"] {
         metrics.durable_ended("getUser", state);
     }

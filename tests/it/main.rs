@@ -24,6 +24,7 @@ mod browser;
 mod caching;
 mod catalogue;
 mod ci;
+mod client_keys;
 mod clients;
 mod connections;
 mod crash;
