@@ -51,9 +51,18 @@ pub(super) fn judge(reply: &GatewayReply) -> HandOver {
         return ended(by_status(reply));
     }
     match (reply.error().kind.as_str(), reply.status) {
-        ("gateway-token-refused" | "gateway-no-credential" | "gateway-unauthorized", _) => {
-            HandOver::TokenRefused
-        }
+        // A token of the gateway's own, which its operator replaces.
+        ("gateway-token-refused", 503) => again(true, false),
+        (
+            "gateway-token-refused"
+            | "gateway-no-credential"
+            | "gateway-unauthorized"
+            | "gateway-key-unknown"
+            | "gateway-key-expired"
+            | "gateway-key-required"
+            | "gateway-not-allowed",
+            _,
+        ) => HandOver::TokenRefused,
         ("gateway-outcome-unknown" | "gateway-answer-lost", _) => ended(RowOutcome::Unknown),
         ("gateway-write-cancelled", _) => ended(RowOutcome::Refused),
         ("gateway-given-up", _) => ended(RowOutcome::Failed),
@@ -92,12 +101,19 @@ mod tests {
         let deferred = [location, ("preference-applied", "respond-async")];
         let accepted = judge(&reply(202, &deferred, ""));
         assert_eq!(accepted, HandOver::Accepted(ID.parse().unwrap()));
-        let refused = judge(&reply(401, &[], "gateway-token-refused"));
-        assert_eq!(refused, HandOver::TokenRefused);
+        for (status, kind) in [
+            (401, "gateway-token-refused"),
+            (401, "gateway-key-expired"),
+            (403, "gateway-not-allowed"),
+        ] {
+            let refused = judge(&reply(status, &[], kind));
+            assert_eq!(refused, HandOver::TokenRefused, "{kind}");
+        }
         for (status, kind, is_patient, may_be_sent) in [
             (429, "gateway-caller-quota", true, false),
             (503, "gateway-queue-full", true, false),
             (503, "gateway-draining", true, false),
+            (503, "gateway-token-refused", true, false),
             (507, "gateway-too-many-ended", true, false),
             (503, "gateway-write-pending", true, true),
             (507, "gateway-journal-full", false, false),
