@@ -136,10 +136,9 @@ fn by_trouble(one: &AccountState, other: &AccountState) -> Ordering {
 /// Returns the callers that have waited longest. What each waits for: a slot of the budget, the end
 /// of a 429, or an earlier write.
 fn queue(accounts: &[AccountState], names: &CredentialNames) -> Value {
-    let heads = accounts.iter().flat_map(|account| {
-        let heads = account.head.iter();
-        heads.map(move |head| (account, head))
-    });
+    let heads = accounts
+        .iter()
+        .flat_map(|account| account.head.iter().map(move |head| (account, head)));
     let mut heads: Vec<_> = heads.collect();
     heads.sort_by_key(|(_, head)| Reverse(head.waited));
     let shown = heads.into_iter().take(MOST_CALLERS).map(|(account, head)| {

@@ -64,16 +64,12 @@ where
         }
     }
 
-    /// Returns the service for a connection from `peer`, with these names in its client certificate.
-    pub fn connected(
-        &self,
-        peer: SocketAddr,
-        certificate: CertificateNames,
-    ) -> ConnectionService<B> {
+    /// Returns the service for a connection from `peer` with these names in its certificate.
+    pub fn connected(&self, peer: SocketAddr, names: CertificateNames) -> ConnectionService<B> {
         ConnectionService {
             paths: Arc::clone(&self.paths),
             peer: Peer(peer),
-            senders: SenderCache::new(certificate),
+            senders: SenderCache::new(names),
         }
     }
 }

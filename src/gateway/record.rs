@@ -217,7 +217,8 @@ impl RequestRecord {
         });
     }
 
-    /// Returns the name of the client, if one is known.
+    /// Returns the name of the client, if one is known. The file of clients bounds these names, so
+    /// that they may be labels.
     fn client(&self) -> Option<&Arc<str>> {
         let known = self.known.as_ref();
         known.and_then(|known| known.caller.principal.client())

@@ -270,8 +270,8 @@ fn some_read(rng: &mut Rng) -> Draft {
 /// Sends a draft with what a caller may say beside it.
 async fn send(stage: &Stage, rng: &mut Rng, draft: Draft, token: u8, peer: u8) {
     let is_read = draft.method == Method::GET;
-    let name = ["a", "b"][usize::from(token)];
-    let ask = request(draft.method, &draft.target, name, &draft.body);
+    let shown = stage.keys.shown(peer, token);
+    let ask = request(draft.method, &draft.target, shown, &draft.body);
     let mut ask = from_peer(ask, peer);
     let mut patience = if is_read {
         READ_PATIENCE

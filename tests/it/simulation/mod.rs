@@ -2,14 +2,16 @@
 //!
 //! Each seed is one scenario: a kind of window, latency and jitter, answers out of order, other
 //! users of the tokens, faults, requests that arrive late, replication lag, outages and kept
-//! connections that break, and kills of the gateway with and without its ledger. Callers read and write at random, steadily and in bulk;
-//! `judge.rs` compares what they heard with what the sandbox saw.
+//! connections that break, and kills of the gateway with and without its ledger. Callers read and
+//! write at random, steadily and in bulk, with tokens or with keys; `judge.rs` compares what they
+//! heard with what the sandbox saw.
 //!
 //! `SEGMENT_GATEWAY_SIM_SEEDS=1000 cargo test simulation` runs more seeds for each window than the
 //! usual 32, `SEGMENT_GATEWAY_SIM_SEED=17` one alone, `SEGMENT_GATEWAY_SIM_MINUTES=600` longer ones.
 
 mod callers;
 mod judge;
+mod keys;
 mod record;
 mod scenario;
 mod stage;

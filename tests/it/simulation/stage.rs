@@ -1,5 +1,6 @@
 //! The sandbox, and the gateway's lives in front of it, one after the other.
 
+use super::keys::Keys;
 use super::record::{End, Moment, Request, What};
 use super::scenario::{LedgerFate, Outage, Restart, Scenario};
 use crate::support::{Answer, Setup, WALL, World, loaded};
@@ -139,6 +140,7 @@ impl Links {
 /// Where callers send their requests, and where it is noted.
 pub struct Stage {
     pub clock: Clock,
+    pub keys: Keys,
     pub sandbox: Arc<Sandbox>,
     pub requests: Mutex<Vec<Request>>,
     /// `None` while no gateway runs.
@@ -166,6 +168,7 @@ impl Stage {
         Arc::new(Self {
             sandbox: Sandbox::new(scenario.sandbox.clone(), clock.clone()),
             clock,
+            keys: Keys::new(),
             requests: Mutex::default(),
             current: Mutex::default(),
             started: Notify::new(),
@@ -220,6 +223,8 @@ impl Stage {
             async move { opened }
         });
         let world = setup.start_over(connector);
+        // Before the writes of the life before: they are sent with a held token.
+        self.keys.install(&world);
         let gateway = world.gateway.clone();
         let recovering = std::pin::pin!(gateway.writes().recover(opened.left.as_deref()));
         // A journal in memory is there at once.
