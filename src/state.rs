@@ -16,7 +16,7 @@ pub use names::SOCKET;
 
 use crate::private_file;
 use error::SHORTEST_KEY;
-use names::{JOURNAL, JOURNAL_KEY, KEY, LEDGER, LOCK, TOKENS};
+use names::{JOURNAL, JOURNAL_KEY, KEY, LEDGER, LOCK, REVOKED, TOKENS};
 use owner::{ForeignOwner, checked, ours};
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -205,6 +205,11 @@ impl StateDirectory {
     /// Returns the path of what is remembered of the held tokens.
     pub fn tokens(&self) -> PathBuf {
         self.directory.join(TOKENS)
+    }
+
+    /// Returns the path of the list of what was revoked.
+    pub fn revoked(&self) -> PathBuf {
+        self.directory.join(REVOKED)
     }
 
     /// Returns the path of the admin socket.

@@ -25,6 +25,7 @@
 pub mod access;
 mod advice;
 mod cache;
+mod clients;
 mod findings;
 mod gauges;
 mod guesses;
@@ -162,6 +163,9 @@ impl Admin {
         if path == "/cache" || path.starts_with("/cache/") {
             return self.cache(request).await;
         }
+        if path.starts_with("/clients/") {
+            return self.clients(request).await;
+        }
         if path == "/log" {
             return self.log_level(request);
         }
@@ -192,7 +196,7 @@ impl Admin {
             _ => text(
                 StatusCode::NOT_FOUND,
                 "no such page; there are /, /live, /livez, /log, /metrics, /openapi.json, /readyz, /status, \
-                 /cache and /writes. This is the listener of operators; callers of the API use the one that \
+                 /cache, /clients and /writes. This is the listener of operators; callers of the API use the one that \
                  `listen` names, 127.0.0.1:8080 by default\n",
             ),
         }

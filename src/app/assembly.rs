@@ -13,7 +13,6 @@ use super::keeping::Keeping;
 use super::start_error::{AppError, failed};
 use crate::attempt::{Attempts, Handles};
 use crate::cache::{self, Cache};
-use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{Config, LogAccess, Mode, proxy_environment};
 use crate::credential::Hasher;
@@ -58,8 +57,6 @@ pub struct Assembly {
     pub config: Config,
     /// The operations of the API.
     pub table: Table,
-    /// The clients with keys of their own.
-    pub clients: Clients,
     /// The client of the API.
     pub client: Client,
     /// The record of attempts.
@@ -84,7 +81,6 @@ impl Assembly {
         let Self {
             config,
             table,
-            clients,
             client,
             ledger,
             history,
@@ -100,7 +96,6 @@ impl Assembly {
             .collect();
         let metrics = Arc::new(Metrics::new(&names).map_err(failed)?);
         metrics.in_shadow(config.mode == Mode::Shadow);
-        metrics.client_keys(clients.expiries());
         // The hasher here and in the router must be the same: the ledger knows credentials by their
         // hashes.
         let budgets = Budgets::new(
@@ -114,7 +109,8 @@ impl Assembly {
         let handles = Handles {
             router: Router {
                 table: Arc::new(table.into()),
-                clients: Arc::new(clients.into()),
+                // No clients yet: the start knows which were revoked.
+                clients: Arc::default(),
                 settings: Arc::new(settings(&config).into()),
                 tokens: Arc::default(),
                 hasher,

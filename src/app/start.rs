@@ -90,6 +90,7 @@ pub(super) async fn start(
         ),
         None => none(),
     };
+    let clients = loaded.clients.registry(config.callers.credentials, &table);
     let assembly = Assembly {
         keeping: Keeping {
             // A simulated API ends with the process as well.
@@ -97,7 +98,6 @@ pub(super) async fn start(
             ..keeping
         },
         config: config.clone(),
-        clients: loaded.clients.registry(config.callers.credentials, &table),
         table,
         client,
         ledger,
@@ -106,6 +106,9 @@ pub(super) async fn start(
         clock: clock.clone(),
     };
     let gateway = assembly.gateway()?;
+    gateway
+        .keep_revocations(clients, state.as_ref().map(StateDirectory::revoked))
+        .map_err(failed)?;
     let remembered = state.as_ref().map(StateDirectory::tokens);
     let tokens = TokenFiles::open(&gateway, remembered)?;
     Ok(Started {

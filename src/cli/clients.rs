@@ -6,6 +6,9 @@
 //! Comments on the fields of the argument types are the help of the command line, so explanations
 //! of the code there are plain comments.
 
+mod revoke;
+
+use super::admin;
 use super::check::ConfigFile;
 use super::output::{Failure, print, say};
 use super::routes;
@@ -34,6 +37,9 @@ enum What {
     /// Say whether a client may use an operation, and which group or entry allows it. Exit status:
     /// 0 it may, 1 it may not.
     Can(Can),
+    /// Take the keys and certificate names of a client out of use at once, in the running gateway.
+    /// They stay so until the file of clients no longer has them.
+    Revoke(revoke::Revoke),
 }
 
 #[derive(Args, Debug)]
@@ -60,6 +66,7 @@ pub(super) fn run(command: &ClientsCommand) -> Result<(), Failure> {
     match &command.what {
         What::List(command) => list(command),
         What::Can(command) => can(command),
+        What::Revoke(command) => admin::run(revoke::act(command)),
     }
 }
 
@@ -81,17 +88,12 @@ fn list(command: &List) -> Result<(), Failure> {
     let registry = loaded
         .clients
         .registry(loaded.config.callers.credentials, &table);
+    // The registry has what follows from the file, the file what was written there.
     let clients = registry.clients().iter().zip(&loaded.clients.clients);
     let rows: Vec<_> = clients.collect();
-    let documents: Vec<Value> = rows
-        .iter()
-        .map(|(client, def)| document(client, def, now))
-        .collect();
-    print(
-        command.json,
-        &json!({ "clients": documents }),
-        text(&rows, now).trim_end(),
-    );
+    let documents = rows.iter().map(|(client, def)| document(client, def, now));
+    let documents = json!({ "clients": documents.collect::<Vec<_>>() });
+    print(command.json, &documents, text(&rows, now).trim_end());
     Ok(())
 }
 

@@ -13,14 +13,17 @@
 //! Pure parts: [`admission`] (who is admitted), [`client`] (what one may do), [`rights`]. [`key`]
 //! makes and reads keys, [`registry`] finds a client by its key or certificate.
 //!
+//! [`tokens`] has the tokens that the gateway holds, [`revoked`] what an operator took out of use.
+//!
 //! The file of clients is read by `config`, which builds a [`Clients`] from it. Nothing here reads
-//! a file, a clock or the fields of a request. [`tokens`] has the tokens that the gateway holds.
+//! a clock or the fields of a request.
 
 pub mod admission;
 pub mod client;
 pub mod digest;
 pub mod key;
 pub mod registry;
+pub mod revoked;
 pub mod rights;
 pub mod tokens;
 

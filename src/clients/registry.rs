@@ -6,6 +6,7 @@
 use super::client::{KeyEntry, NamedClient};
 use super::key::KeyId;
 use foldhash::{HashMap, HashMapExt};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -129,6 +130,39 @@ impl Clients {
     pub fn expiries(&self) -> impl Iterator<Item = (&str, &str, SystemTime)> {
         let expiring = self.keys.values();
         expiring.filter_map(|key| Some((&*key.client.name, key.id.as_str(), key.expires?)))
+    }
+
+    /// Returns whether a key has this id, or a certificate this name.
+    pub fn has_name(&self, name: &str) -> bool {
+        let mut ids = self.keys.keys();
+        self.certificates.contains_key(name) || ids.any(|id| id.as_str() == name)
+    }
+
+    /// Returns the ids of a client's keys, and its names in certificates.
+    pub fn names_of(&self, client: &str) -> Vec<Box<str>> {
+        let keys = self.keys.values().filter(|key| *key.client.name == *client);
+        let ids = keys.map(|key| Box::from(key.id.as_str()));
+        let certificates = self.certificates.iter();
+        let own = certificates.filter(|(_, of)| *of.name == *client);
+        ids.chain(own.map(|(name, _)| name.clone())).collect()
+    }
+
+    /// Returns the same clients without these keys and certificate names.
+    pub fn without(&self, names: &BTreeSet<Box<str>>) -> Self {
+        let clients = self.clients.iter().map(|client| {
+            let mut client = client.clone();
+            if client.certificates.iter().any(|name| names.contains(name)) {
+                let certificates = &mut Arc::make_mut(&mut client).certificates;
+                certificates.retain(|name| !names.contains(name));
+            }
+            client
+        });
+        let keys = self
+            .keys
+            .values()
+            .filter(|key| !names.contains(key.id.as_str()));
+        let (clients, keys) = (clients.collect(), keys.cloned().collect());
+        Self::new(self.mode, clients, keys, self.tokens.clone())
     }
 
     /// Returns the tokens that the gateway holds.

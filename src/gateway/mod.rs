@@ -16,12 +16,14 @@ pub mod recent;
 mod record;
 pub mod reload;
 mod report;
+mod revocation;
 mod sender_cache;
 mod spans;
 pub mod stack;
 
 use crate::attempt::{Attempts, Handles};
 use crate::cache::Cache;
+use crate::clients::revoked::RevokedNames;
 use crate::clock::Clock;
 use crate::exchange::callers::Quotas;
 use crate::exchange::router::Router;
@@ -59,6 +61,8 @@ pub struct Gateway {
     bodies: Share,
     /// The requests that the gateway rejected most recently.
     recent: Mutex<RecentRejections>,
+    /// The keys that were revoked.
+    revoked: Mutex<RevokedNames>,
     /// Whether the gateway is stopping and accepts no new work.
     draining: Arc<AtomicBool>,
     /// Whether debug logging is on, as for the layers' lines about every request.
@@ -90,6 +94,7 @@ impl Gateway {
             clock: handles.clock,
             bodies,
             recent: Mutex::default(),
+            revoked: Mutex::default(),
             draining: handles.draining,
             debug: AtomicBool::default(),
         }

@@ -60,8 +60,7 @@ impl Gateway {
         // Values that stand alone come first. The table comes last: it changes budgets, and may
         // invalidate the cache.
         if let Some(clients) = new.clients {
-            self.metrics.client_keys(clients.expiries());
-            self.router.clients.set(clients);
+            self.set_clients(clients);
         }
         self.router.settings.set(new.settings);
         self.budgets.set_line_bounds(new.lines);

@@ -6,16 +6,19 @@
 pub const SOCKET: &str = "admin.sock";
 pub(super) const LOCK: &str = "lock";
 pub(super) const LEDGER: &str = "ledger";
+pub(super) const REVOKED: &str = "revoked";
 pub(super) const TOKENS: &str = "tokens.json";
 pub(super) const KEY: &str = "credential-hash.key";
 pub(super) const JOURNAL: &str = "journal.db";
 pub(super) const JOURNAL_KEY: &str = "journal.key";
 /// The names under which files are opened in it, here or by the ledger or the journal. What has
 /// another name is left alone.
-pub(super) const OWN: [&str; 16] = [
+pub(super) const OWN: [&str; 18] = [
     LOCK,
     LEDGER,
     "ledger.new",
+    REVOKED,
+    "revoked.new",
     TOKENS,
     "tokens.json.new",
     KEY,

@@ -1,7 +1,10 @@
 //! Clients with keys of their own, and tokens that the gateway holds for them.
 
 use super::support::exposition::metrics;
+use super::support::program::Program;
 use super::support::scripted::{Script, Seen, Step, answer};
+use super::support::tls::{Authority, try_ask_secure};
+use super::support::wire::ask;
 use super::support::{Answer, Setup, World, from_peer, left_by_crash, request, with};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request};
@@ -14,6 +17,8 @@ use segment_gateway::clients::{
 use segment_gateway::credential::Credential;
 use segment_gateway::journal::Journal;
 use segment_gateway::sandbox::SandboxSpec;
+use segment_gateway::write::durable::Selection;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -491,4 +496,142 @@ async fn a_caller_with_the_held_token_has_its_credential_until_it_is_replaced() 
     );
     assert_eq!(world.get("/users", "second").await.status, 200);
     assert_eq!(api.tokens(), ["first", "first"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_client_stays_out_until_the_file_no_longer_has_its_key() {
+    let api = Api::new();
+    let world = api.start(&Journal::in_memory().unwrap());
+    let keys = Keys::new();
+    keys.install(&world, CredentialMode::Managed);
+    let defer = |request| with(request, "prefer", "respond-async");
+    // The first of each is sent before the revocation.
+    let (of_a, of_b) = (
+        |user| defer(keys.of_a(Method::POST, &write(user), ONE)),
+        |user| defer(keys.of_b(Method::POST, &write(user), ONE)),
+    );
+    let pause = Selection {
+        credential: None,
+        operation: Some("addPermissionsToUser".into()),
+    };
+    world.gateway.writes().operators_pause(&pause).unwrap();
+    for user in 1..=3 {
+        assert_eq!(world.send(of_a(user)).await.status, 202);
+    }
+    let kept = world.send(of_b(4)).await;
+    assert_eq!(kept.status, 202);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("revoked");
+    let clients = || keys.clients(&world, CredentialMode::Managed, None);
+    let remember = |clients| world.gateway.keep_revocations(clients, Some(file.clone()));
+    remember(clients()).unwrap();
+    let nobody = world.gateway.revoke_client("nobody", false).await;
+    assert_eq!(nobody.unwrap_err().facts().status, 400);
+    let done = world.gateway.revoke_client("a", false).await.unwrap();
+    assert_eq!((done.names, done.writes), (1, 3));
+    let asks = || world.send(keys.of_a(Method::GET, "/users", ""));
+    assert_eq!(asks().await.status, 401);
+    let location = kept.header("location");
+    let shown = world
+        .send(keys.of_b(Method::GET, location, ""))
+        .await
+        .json();
+    assert_eq!(shown["data"]["write"]["state"], "queued");
+    // A reload of the same file, and another process.
+    world.gateway.set_clients(clients());
+    assert_eq!(asks().await.status, 401);
+    remember(clients()).unwrap();
+    assert_eq!(asks().await.status, 401);
+    // The file without the key, and one day with it again.
+    let nobody = Clients::new(CredentialMode::Managed, Vec::new(), Vec::new(), Vec::new());
+    world.gateway.set_clients(nobody);
+    world.gateway.set_clients(clients());
+    assert_eq!(asks().await.status, 200);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "");
+}
+
+/// The configuration of a gateway that holds a token for its client.
+const MANAGED: &str = "[callers]\ncredentials = 'managed'\nclients_file = 'clients.toml'\n\
+    [state]\ndirectory = 'state'\n";
+
+fn clients_file(more: &str) -> String {
+    format!(
+        "[tokens.held]\nfile = 'token'\n[clients.hr-sync]\ntoken = 'held'\nmay = ['reads', 'iam-writes']\n{more}"
+    )
+}
+
+#[tokio::test]
+async fn a_key_is_made_used_and_revoked_and_its_token_rotated() {
+    let made = Command::new(env!("CARGO_BIN_EXE_segment-gateway"))
+        .args(["key", "new", "--client", "hr-sync"])
+        .output()
+        .unwrap();
+    let key = String::from_utf8(made.stdout).unwrap();
+    let block = String::from_utf8(made.stderr).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let place = |name: &str, text: &str| std::fs::write(directory.path().join(name), text);
+    place("clients.toml", &clients_file(&block)).unwrap();
+    place("token", "the-first-token\n").unwrap();
+    let gateway = Program::sandbox_in(directory, MANAGED).await;
+    let send = |method, target: &str, body: &str| {
+        let request = request(method, target, key.trim(), body);
+        ask(gateway.proxy, request)
+    };
+    assert_eq!(send(Method::GET, "/users", "").await.status, 200);
+    let invite = r#"{"invites":[{"email":"a@example.com"}]}"#;
+    assert_eq!(send(Method::POST, "/invites", invite).await.status, 201);
+    let denied = send(Method::POST, "/sources", "{}").await;
+    assert_eq!(denied.error_type(), "gateway-not-allowed");
+    std::fs::write(gateway.file("token"), "the-second-token\n").unwrap();
+    gateway.signal("-HUP");
+    gateway.logs(&["held token replaced"]).await;
+    assert_eq!(send(Method::GET, "/groups", "").await.status, 200);
+    let revoked = Command::new(env!("CARGO_BIN_EXE_segment-gateway"))
+        .args(["clients", "revoke", "hr-sync", "--admin"])
+        .arg(gateway.admin.to_string())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&revoked.stdout).into_owned();
+    assert!(said.starts_with("hr-sync: 1 keys"), "{said} {revoked:?}");
+    let after = send(Method::GET, "/users", "").await;
+    assert_eq!(after.error_type(), "gateway-key-unknown");
+    let log = gateway.log();
+    for secret in ["the-first-token", "the-second-token", key.trim()] {
+        assert!(!log.contains(secret), "{secret}");
+    }
+    let remembered = std::fs::read_to_string(gateway.file("state/tokens.json")).unwrap();
+    assert!(remembered.contains("held") && !remembered.contains("token\n"));
+}
+
+#[tokio::test]
+async fn a_certificate_stands_for_a_client() {
+    let authority = Authority::new();
+    let listener = authority.pair(2099);
+    let directory = tempfile::tempdir().unwrap();
+    let place = |name: &str, text: &str| std::fs::write(directory.path().join(name), text);
+    place(
+        "clients.toml",
+        &clients_file("certificates = ['localhost']\n"),
+    )
+    .unwrap();
+    place("token", "a-token").unwrap();
+    place("tls.crt", &listener.certificate).unwrap();
+    place("tls.key", &listener.key).unwrap();
+    place("ca.crt", &authority.certificate).unwrap();
+    let tls = "[tls]\ncertificate_file = 'tls.crt'\nkey_file = 'tls.key'\n\
+        client_auth = 'optional'\nclient_ca_file = 'ca.crt'\n";
+    let gateway = Program::sandbox_in(directory, &format!("{MANAGED}{tls}")).await;
+    let unnamed = |target: &str| {
+        let mut request = request(Method::GET, target, "", "");
+        request.headers_mut().remove("authorization");
+        request
+    };
+    let certified = authority.client(Some(&authority.pair(2099)));
+    let known = try_ask_secure(gateway.proxy, &certified, unnamed("/users")).await;
+    assert_eq!(known.unwrap().status, 200);
+    let denied = try_ask_secure(gateway.proxy, &certified, unnamed("/nowhere")).await;
+    assert_eq!(denied.unwrap().status, 403);
+    let without = authority.client(None);
+    let unknown = try_ask_secure(gateway.proxy, &without, unnamed("/users")).await;
+    assert_eq!(unknown.unwrap().error_type(), "gateway-no-credential");
 }

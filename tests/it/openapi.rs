@@ -129,6 +129,10 @@ async fn of_callers(described: &mut Described) -> (String, String) {
         assert_eq!(done["changed"], true, "{action}");
         described.expect(("post", path, path), &change, 400).await;
     }
+    let target = "/clients/revoke?client=nobody";
+    described
+        .expect(("post", "/clients/revoke", target), &change, 400)
+        .await;
     let target = "/writes/pause?operation=createInvites";
     described
         .expect(("post", "/writes/pause", target), &change, 200)
@@ -348,7 +352,7 @@ async fn no_other_method_is_allowed() {
 fn served() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/admin");
-    for file in ["mod.rs", "cache.rs", "log.rs", "writes.rs"] {
+    for file in ["mod.rs", "cache.rs", "clients.rs", "log.rs", "writes.rs"] {
         let text = fs::read_to_string(folder.join(file)).expect("a source file");
         let code = text.split("#[cfg(test)]").next().expect("code");
         let lines = code

@@ -141,6 +141,7 @@ fn may_import(module: &str, used: &str) -> bool {
             "clock",
             "credential",
             "error",
+            "private_file",
             "swap",
             "metrics",
             "network",

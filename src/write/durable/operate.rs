@@ -119,6 +119,30 @@ impl Writes {
         }
     }
 
+    /// Takes back the writes of a client that were not sent. Returns how many.
+    ///
+    /// # Errors
+    /// If the journal fails. Those before stay taken back.
+    pub async fn operators_cancel_of(
+        self: &Arc<Self>,
+        client: &str,
+    ) -> Result<usize, GatewayError> {
+        let (writes, pendings) = (self.clone(), self.durable.of_client(client));
+        // It goes on if the operator hangs up.
+        let cancelling = tasks::detached(async move {
+            let mut cancelled = 0;
+            for pending in pendings {
+                match writes.cancel(&pending).await {
+                    Ok(()) => cancelled += 1,
+                    Err(GatewayError::WriteSent) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(cancelled)
+        });
+        cancelling.await.map_err(|_| GatewayError::Internal)?
+    }
+
     /// Pauses the deferred writes of the selection. Returns `false` if they were paused already.
     ///
     /// # Errors

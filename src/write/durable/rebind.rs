@@ -18,7 +18,6 @@ use crate::exchange::request::RequestContext;
 use crate::journal::{Change, JournalError, Record, State};
 use crate::tasks;
 use crate::write::Writes;
-use crate::write::durable::Durable;
 use crate::write::durable::pending::{Key, PendingState, PendingWrite};
 use crate::write::durable::record::KeptRequest;
 use crate::write::idempotency;
@@ -294,17 +293,5 @@ impl Writes {
             place.stay_closed_for(until.saturating_duration_since(self.clock.now()));
         }
         self.defer(&next, place);
-    }
-}
-
-impl Durable {
-    /// Returns the deferred writes of a credential in the order of acceptance.
-    fn deferred_of(&self, credential: Credential) -> Vec<Arc<PendingWrite>> {
-        let registry = self.shared.registry.lock();
-        let pendings = registry.by_id.values();
-        let own = pendings.filter(|pending| pending.credential == credential && pending.deferred);
-        let mut own: Vec<_> = own.cloned().collect();
-        own.sort_unstable_by_key(|pending| pending.id);
-        own
     }
 }

@@ -244,6 +244,28 @@ impl Durable {
         next
     }
 
+    /// Returns the durable writes of a client in the order of acceptance.
+    pub(super) fn of_client(&self, client: &str) -> Vec<Arc<PendingWrite>> {
+        self.pending_with(|pending| {
+            let of = pending.caller.principal.client();
+            of.is_some_and(|of| **of == *client)
+        })
+    }
+
+    /// Returns the deferred writes of a credential in the order of acceptance.
+    pub(super) fn deferred_of(&self, credential: Credential) -> Vec<Arc<PendingWrite>> {
+        self.pending_with(|pending| pending.credential == credential && pending.deferred)
+    }
+
+    fn pending_with(&self, wanted: impl Fn(&PendingWrite) -> bool) -> Vec<Arc<PendingWrite>> {
+        let registry = self.shared.registry.lock();
+        let pendings = registry.by_id.values();
+        let own = pendings.filter(|pending| wanted(pending));
+        let mut own: Vec<_> = own.cloned().collect();
+        own.sort_unstable_by_key(|pending| pending.id);
+        own
+    }
+
     /// Returns the bounds of what is remembered of ended writes.
     pub(super) fn retention(&self) -> Retention {
         Retention {

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Only its owner sees a write: the client that made it, or whoever has its credential if it was
-//! made without a client. For everybody else it does not exist (404), so that ids cannot be guessed.
+//! made without a client. For everybody else it does not exist (404), so that ids cannot be
+//! guessed.
 //!
 //! A write that has not ended is shown from memory, with its position and an estimate. One that has
 //! ended is shown from the journal, with the API's answer. A list shows all from the journal.

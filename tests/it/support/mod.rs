@@ -13,7 +13,6 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use segment_gateway::app::{Assembly, Keeping, stack_bounds, upstream_spec};
-use segment_gateway::clients::Clients;
 use segment_gateway::clock::Clock;
 use segment_gateway::config::{self, Config, Loaded};
 use segment_gateway::credential::Hasher;
@@ -188,7 +187,6 @@ impl Setup {
         let gateway = Assembly {
             config: config.clone(),
             table,
-            clients: Clients::default(),
             client,
             ledger: self.ledger,
             history: self.history,
