@@ -352,8 +352,8 @@ impl Attempts {
         }
     }
 
-    /// Reports to log and metrics what a response taught about the budget: its limit, its window, and
-    /// what others used of it.
+    /// Reports to log and metrics what a response taught about the budget: its limit, its window,
+    /// and what others used of it.
     fn report_learned(&self, operation: &Operation, credential: Credential, learned: &Learned) {
         let budget = &*operation.budget.name;
         if let Some((before, now)) = learned.limit {

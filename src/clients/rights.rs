@@ -5,8 +5,8 @@
 //! differently, or whose method may be overridden, needs the right to unmatched requests as well:
 //! nobody knows which operation the API takes it for.
 //!
-//! Rights belong to one route table. Beside a table with other operations in other places they never
-//! allow an operation of another name.
+//! Rights belong to one route table. Beside a table with other operations in other places they
+//! never allow an operation of another name.
 
 use crate::route::table::{UNMATCHED_READ, UNMATCHED_WRITE};
 use crate::route::{Effect, Operation, Table};
@@ -61,9 +61,9 @@ impl Rights {
         }
     }
 
-    /// Returns the operation to which a request has no right, of those to which it needs one; `None`
-    /// if it is allowed. `operation` is what it was resolved to. `is_overridden` says that a field
-    /// of the request may change its method.
+    /// Returns the operation to which a request has no right, of those to which it needs one;
+    /// `None` if it is allowed. `operation` is what it was resolved to. `is_overridden` says that a
+    /// field of the request may change its method.
     pub fn missing(&self, operation: &Operation, is_overridden: bool) -> Option<Arc<str>> {
         if !self.has(operation) {
             return Some(operation.name.clone());

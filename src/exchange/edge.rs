@@ -155,7 +155,8 @@ pub fn check<B>(request: &Request<B>) -> Result<(), GatewayError> {
     }
     // Only now is the framing of the body certain.
     check_encoding(headers)?;
-    // HTTP/1.0 allows a request without Host. With HTTP/2, `:authority` has become one. The client sets its own towards the API in any case.
+    // HTTP/1.0 allows a request without Host. With HTTP/2, `:authority` has become one. The client
+    // sets its own towards the API in any case.
     if request.version() >= Version::HTTP_11 && !headers.contains_key(header::HOST) {
         return Err(GatewayError::BadRequest(
             "The request has no Host (RFC 9112, section 3.2) and no :authority",

@@ -118,6 +118,13 @@ pub struct Record {
     pub answer: Option<Bytes>,
 }
 
+impl Record {
+    /// Returns whether this owner made the write.
+    pub fn is_of(&self, owner: &WriteOwner) -> bool {
+        (self.credential, &self.client) == (owner.credential, &owner.client)
+    }
+}
+
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Record")

@@ -1,11 +1,11 @@
 //! Pure. The line of one budget: whose turn it is among those who wait for a slot.
 //!
-//! Principals take turns, and the named callers behind one principal take turns within the principal's
-//! turn: a name divides what a principal has, it does not add to it. Within one caller the more
-//! urgent requests go first, and of equal ones the earlier. But one of `OLDEST_EVERY` of its turns
-//! is for the request that has waited longest, so that none starves. Urgency counts among a
-//! caller's own requests alone. A request that is not ready (an earlier write of its lanes has not
-//! settled) keeps its position without holding up the others.
+//! Principals take turns, and the named callers behind one principal take turns within the
+//! principal's turn: a name divides what a principal has, it does not add to it. Within one caller
+//! the more urgent requests go first, and of equal ones the earlier. But one of `OLDEST_EVERY` of
+//! its turns is for the request that has waited longest, so that none starves. Urgency counts among
+//! a caller's own requests alone. A request that is not ready (an earlier write of its lanes has
+//! not settled) keeps its position without holding up the others.
 //!
 //! Invariant: a principal is in the ring of principals exactly if one of its callers is in the
 //! principal's own ring, and a caller is in that exactly if one of its requests is ready. Every

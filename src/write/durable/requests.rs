@@ -130,9 +130,7 @@ impl Writes {
     async fn record_of(&self, owner: &WriteOwner, id: WriteId) -> Result<Record, GatewayError> {
         let found = self.durable.journal().get(id).await;
         let found = found.map_err(|error| self.journal_failed(&error))?;
-        let own = found.filter(|record| {
-            (record.credential, &record.client) == (owner.credential, &owner.client)
-        });
+        let own = found.filter(|record| record.is_of(owner));
         own.ok_or(GatewayError::NotFound)
     }
 
