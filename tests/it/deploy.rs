@@ -254,6 +254,8 @@ fn eventful() -> String {
     let tls = metrics.tls("callers");
     tls.certificate(std::time::UNIX_EPOCH + SOON);
     metrics.client_keys([("hr-sync", "k7Qm2x", std::time::UNIX_EPOCH + SOON)].into_iter());
+    metrics.client("hr-sync", Outcome::Hit);
+    metrics.held_token("provisioning", true);
     for state in ["succeeded", "failed", "unknown", "cancelled"] {
         metrics.durable_ended("getUser", state);
     }

@@ -259,16 +259,16 @@ async fn follow(shell: &str, blocks: &[Block]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_two_chapters_of_the_readme_run() {
+async fn the_chapters_of_the_readme_that_need_one_gateway_run() {
     assert!(
         is_like("a; key=\"12\"", "a; key=\"…\"") && !is_like("b; a", "a") && !is_like("ab", "a")
     );
     let readme = text(&root().join("README.md"));
     let mut blocks = parse(&readme).1;
-    let mut chapters: Vec<String> = blocks.iter().map(|block| block.chapter.clone()).collect();
-    chapters.retain(|chapter| !chapter.is_empty());
-    chapters.dedup();
-    blocks.retain(|block| chapters[..2].contains(&block.chapter));
+    // The variant with keys starts a gateway of its own; `access.rs` does what it does.
+    let chapters = ["Try it in 60 seconds", "Use it with the real API"];
+    blocks.retain(|block| chapters.contains(&&*block.chapter));
+    assert!(blocks.len() > 8, "{} blocks", blocks.len());
     for shell in SHELLS.into_iter().filter(|shell| is_installed(shell)) {
         follow(shell, &blocks).await;
     }
