@@ -314,10 +314,11 @@ fn agree(change: &ConfigChange) -> Result<(), Vec<String>> {
 fn warn(loaded: &Loaded, change: &ConfigChange) {
     // `loaded` has warnings about the file, which may differ from what is in effect: only those of
     // its route table are taken over.
-    let of_file = config::warnings(&loaded.config);
+    let warnings = |of: &Config| config::warnings(of, config::has_admin_token(of));
+    let of_file = warnings(&loaded.config);
     let of_routes = loaded.warnings.iter();
     let of_routes = of_routes.filter(|warning| !of_file.contains(warning));
-    for warning in config::warnings(&change.config).iter().chain(of_routes) {
+    for warning in warnings(&change.config).iter().chain(of_routes) {
         tracing::warn!("{warning}");
     }
 }

@@ -49,8 +49,9 @@ pub fn contradictions(config: &Config) -> Vec<ConfigProblem> {
     problems(config, &Places::new())
 }
 
-/// Returns what is allowed but deserves a second look, one sentence each.
-pub fn warnings(config: &Config) -> Vec<String> {
+/// Returns what is allowed but deserves a second look, one sentence each. `has_admin_token` is
+/// whether a token opens the admin listener, from a file or from the environment.
+pub fn warnings(config: &Config, has_admin_token: bool) -> Vec<String> {
     let mut warnings = Vec::new();
     // Correct on the first days and easily forgotten later, so each start says it.
     if config.mode == Mode::Shadow {
@@ -71,6 +72,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
             config.listen,
         ));
     }
+    warnings.extend(admin_in_clear(config, has_admin_token));
     let show = units::show_duration;
     // A wait that the timeout in front cuts short is shortened by the gateway; the configured value
     // has no effect then.
@@ -127,6 +129,21 @@ pub fn warnings(config: &Config) -> Vec<String> {
         ));
     }
     warnings
+}
+
+/// Returns that the admin token travels in the clear, for the same reason as callers' tokens.
+/// Whoever reads it may purge the cache, and cancel and rebind writes.
+fn admin_in_clear(config: &Config, has_token: bool) -> Option<String> {
+    let admin = &config.admin;
+    let is_reached = admin.tls.certificate_file.is_none() && !super::is_loopback(admin.listen);
+    (is_reached && has_token).then(|| {
+        format!(
+            "admin.listen is {}, which other machines reach, and there is no TLS: the admin token \
+             travels in the clear. Set admin.tls.certificate_file and admin.tls.key_file, or put a \
+             TLS terminator in front and let only it reach this address",
+            admin.listen,
+        )
+    })
 }
 
 /// The problems found so far, and the places where values were written.

@@ -182,7 +182,7 @@ fn load_with(
         .url
         .truncate(config.upstream.url.trim_end_matches('/').len());
     // Warnings are reported only if there is no problem.
-    let mut warnings = check::warnings(&config);
+    let mut warnings = check::warnings(&config, has_admin_token(&config));
     let operations = routes.map(|routes| operations(&config, &routes, &mut warnings));
     let operations = match operations {
         Some(Ok(operations)) => operations,
@@ -240,6 +240,11 @@ pub fn journal_key_environment() -> Option<OsString> {
 /// Returns the admin token, if the environment has it.
 pub fn admin_token_environment() -> Option<OsString> {
     std::env::var_os(variables::ADMIN_TOKEN)
+}
+
+/// Returns whether a token opens the admin listener, from a file or from the environment.
+pub fn has_admin_token(config: &Config) -> bool {
+    config.admin.token_file.is_some() || admin_token_environment().is_some()
 }
 
 /// Returns the state directory that the environment names, for commands that read no configuration.

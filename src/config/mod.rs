@@ -35,7 +35,8 @@ pub use clients::{
 pub use keys::{Config, ConfigKey, is_loopback, keys};
 pub use load::{
     EMBEDDED_ROUTES, Loaded, Unusable, ValueSource, admin_token_environment, environment,
-    journal_key_environment, load, load_usable, proxy_environment, state_directory_environment,
+    has_admin_token, journal_key_environment, load, load_usable, proxy_environment,
+    state_directory_environment,
 };
 pub use problem::ConfigProblem;
 pub use read::Flag;

@@ -257,6 +257,11 @@ fn what_is_probably_not_meant_is_a_warning() {
             "server.response_timeout is 1m",
         ),
         ("[admin]\nopen=true", "admin.open is true"),
+        (
+            "[admin]\nlisten='10.0.0.5:8081'\ntoken_file='t'",
+            "admin.listen is 10.0.0.5:8081, which other machines reach, and there is no TLS: the \
+             admin token travels in the clear",
+        ),
         ("[state]\ndirectory=''", "state.directory is empty"),
     ] {
         let warnings = load_text(text, &[]).unwrap().warnings;
@@ -264,6 +269,17 @@ fn what_is_probably_not_meant_is_a_warning() {
             warnings.iter().any(|w| w.contains(part)),
             "{part} in {warnings:?}"
         );
+    }
+    // Without a token nobody sends one, a loopback address is reached from here alone, and TLS hides
+    // it.
+    for text in [
+        "[admin]\nlisten='10.0.0.5:8081'\npublic=true",
+        "[admin]\ntoken_file='t'",
+        "[admin]\nlisten='10.0.0.5:8081'\ntoken_file='t'\n\
+         [admin.tls]\ncertificate_file='c'\nkey_file='k'",
+    ] {
+        let warnings = load_text(text, &[]).unwrap().warnings;
+        assert_eq!(warnings, Vec::<String>::new(), "{text}");
     }
     // It is counted from the head of the answer, so waiting before it does not matter.
     let longer = "[server]\nresponse_timeout='120s'";
