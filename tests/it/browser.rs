@@ -10,8 +10,11 @@ use super::support::program::Program;
 use super::support::wire::{ask, eventually, free, try_ask};
 use super::support::{request, with};
 use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::{Method, Request};
 use http_body_util::Full;
+use segment_gateway::credential::Hasher;
+use segment_gateway::state;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::process::Command;
@@ -485,5 +488,64 @@ async fn a_reader_cancels_what_the_gateway_lets_that_reader_cancel() {
     })
     .await;
     assert_eq!(state(&ids[1], NEW_TOKEN).await, "queued");
+    browser.close().await;
+}
+
+const SECRET: &str = "sixteen bytes or more of a secret";
+
+/// A token that has a name is shown by name and hash. However long the name is, the table keeps its
+/// place and the hash can be read.
+#[tokio::test]
+async fn a_token_is_shown_by_its_name_and_its_hash() {
+    let Some(browser) = browser().await else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    std::fs::write(&key, SECRET).unwrap();
+    let hasher = Hasher::new(&state::key_file(&key).unwrap());
+    let hash = |token: &str| {
+        let bearer = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, bearer)]);
+        hasher.credential(&headers).to_string()
+    };
+    let hashes = ["one", "two", "three"].map(hash);
+    let longest = "n".repeat(32);
+    let configuration = format!(
+        "[credentials]\nkey_file = 'key'\nnames = {{ terraform = '{}', {longest} = '{}' }}\n",
+        hashes[0], hashes[1]
+    );
+    let running = Program::with_file(&configuration, ("key", SECRET)).await;
+    for token in ["one", "two", "three"] {
+        let read = request(Method::GET, "/users/user-00001", token, "");
+        assert_eq!(ask(running.proxy, read).await.status, 200);
+    }
+    browser.visit(&format!("http://{}/", running.admin)).await;
+    eventually("three rows", async || browser.count("#rows tr").await == 3).await;
+    let rows = browser.text("#rows").await;
+    for part in hashes
+        .iter()
+        .map(String::as_str)
+        .chain(["terraform", &longest])
+    {
+        assert!(rows.contains(part), "{part} in {rows}");
+    }
+    assert_eq!(browser.count("#rows .c-who b:not([hidden])").await, 2);
+    for width in [1280, 390] {
+        browser.resize(width).await;
+        let script = "const right = document.getElementById('budgets').getBoundingClientRect().right; \
+            return [...document.querySelectorAll('#budgets td')].every((cell) => cell.getBoundingClientRect().right <= right)";
+        assert_eq!(browser.run(script).await, true, "{width} px");
+    }
+    browser.resize(1280).await;
+    let whole = "return [...document.querySelectorAll('.c-who span')].every((hash) => hash.scrollWidth <= hash.clientWidth)";
+    assert_eq!(browser.run(whole).await, true);
+    browser.press("/").await;
+    browser.press("terra").await;
+    eventually("the filter finds the name", async || {
+        browser.count("#rows tr").await == 1 && browser.text("#rows").await.contains(&hashes[0])
+    })
+    .await;
+    assert_eq!(browser.console().await, Vec::<String>::new());
     browser.close().await;
 }
