@@ -173,6 +173,20 @@ impl Lanes {
         lanes.is_none_or(|lanes| lanes.is_ready(turn))
     }
 
+    /// Estimates what a write waits for in its lanes. See [`LaneOrder::ahead`].
+    pub fn ahead(&self, credential: Credential, turn: Turn) -> (Option<Instant>, usize) {
+        let state = self.shared.state.lock();
+        let lanes = state.lanes.get(&credential);
+        lanes.map_or((None, 0), |lanes| lanes.ahead(turn))
+    }
+
+    /// Returns until when all lanes of every credential stay closed after a start at which the
+    /// writes of an earlier process are unknown. `None` if they do not.
+    pub fn all_closed_until(&self) -> Option<Instant> {
+        let until = self.shared.state.lock().closed.as_ref()?.until;
+        (until > self.shared.clock.now()).then_some(until)
+    }
+
     /// Whether a write waits in its lanes only for writes in `these`, or for none.
     pub fn follows(&self, credential: Credential, turn: Turn, these: &BTreeSet<Turn>) -> bool {
         let state = self.shared.state.lock();
@@ -327,7 +341,7 @@ impl Drop for LanePosition {
         };
         // Estimates of later writes must not expect the lanes to open earlier.
         if let Some(lanes) = lanes.shared.state.lock().lanes.get_mut(&credential) {
-            lanes.expect(turn, until);
+            lanes.close(turn, until);
         }
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(async move {

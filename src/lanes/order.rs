@@ -74,6 +74,8 @@ struct Write {
     place: u64,
     /// Whether the write waits for no other.
     ready: bool,
+    /// Set when the write is over and its lanes stay closed until this instant.
+    closed_until: Option<Instant>,
 }
 
 /// The unsettled writes of one credential.
@@ -175,6 +177,7 @@ impl LaneOrder {
                 expected,
                 place,
                 ready,
+                closed_until: None,
             },
         );
         ready
@@ -209,6 +212,59 @@ impl LaneOrder {
                 class.barriers.expect(turn, before, expected);
             }
         }
+    }
+
+    /// Notes that a write is over, and that its lanes stay closed until `until`.
+    pub fn close(&mut self, turn: Turn, until: Instant) {
+        self.expect(turn, until);
+        if let Some(write) = self.writes.get_mut(&turn) {
+            write.closed_until = Some(until);
+        }
+    }
+
+    /// Estimates what a write waits for in its lanes: when those open that stay closed, and after
+    /// how many writes, one after the other, it comes then. Takes a time that is proportional to
+    /// the number of later writes, and none for the newest.
+    pub fn ahead(&self, turn: Turn) -> (Option<Instant>, usize) {
+        let Some(write) = self.writes.get(&turn).filter(|write| !write.ready) else {
+            return (None, 0);
+        };
+        let lanes = write
+            .keys
+            .keys()
+            .iter()
+            .filter_map(|key| self.keys.get(key));
+        let classes = write.keys.classes();
+        let classes = classes.filter_map(|class| self.classes.get(&class));
+        let barriers = write.keys.barriers().iter();
+        let barriers = barriers.filter_map(|class| self.classes.get(class));
+        let (mut closed_until, mut longest) = (None, 0);
+        for lane in lanes.chain(classes.map(|class| &class.barriers)) {
+            let (until, waiting) = self.before(lane, turn);
+            closed_until = closed_until.max(until);
+            longest = longest.max(waiting);
+        }
+        for lane in barriers.map(|class| &class.members) {
+            let (until, waiting) = self.before(lane, turn);
+            closed_until = closed_until.max(until);
+            // Most of these do not wait for each other. Only those that are over at the front are
+            // seen, so the estimate of a barrier may be too short.
+            longest = longest.max(waiting.min(1));
+        }
+        (closed_until, longest)
+    }
+
+    /// When the writes of a lane before this turn that are over let it open, and the number of the
+    /// others before it.
+    fn before(&self, lane: &Lane, turn: Turn) -> (Option<Instant>, usize) {
+        let later = lane.turns.range(turn..).count();
+        // What was sent was first in its lanes, so the writes that are over come first here.
+        let earlier = lane.turns.range(..turn);
+        let over = earlier.map_while(|earlier| self.writes.get(earlier)?.closed_until);
+        let (over, until) = over.fold((0, None), |(over, until), next| {
+            (over + 1, until.max(Some(next)))
+        });
+        (until, (lane.turns.len() - later).saturating_sub(over))
     }
 
     /// Sets the position of a write in the line of its budget.
@@ -390,6 +446,32 @@ mod tests {
         assert_eq!(looked_at(0), 49, "those before the next person");
         assert_eq!(looked_at(1), 0, "another barrier is before that person");
         assert_eq!(looked_at(50), 48);
+    }
+
+    #[test]
+    fn a_write_waits_for_those_before_it_and_for_lanes_that_stay_closed() {
+        let now = Clock::system().now();
+        let until = now + Duration::from_secs(60);
+        let mut lanes = LaneOrder::default();
+        for turn in 0..4 {
+            lanes.enter(turn, keys(&["user:a"], &[]), now, 0);
+        }
+        lanes.enter(4, keys(&["user:a", "user:b"], &[]), now, 0);
+        lanes.enter(5, keys(&["user:b"], &[]), now, 0);
+        lanes.enter(6, keys(&["user:c"], &[]), now, 0);
+        let ahead = |lanes: &LaneOrder| [0, 1, 4, 5, 6].map(|turn| lanes.ahead(turn).1);
+        assert_eq!(ahead(&lanes), [0, 1, 4, 1, 0]);
+        // Those before it that are over are waited for by the clock.
+        lanes.close(0, until);
+        assert_eq!(lanes.ahead(1), (Some(until), 0));
+        assert_eq!(lanes.ahead(4), (Some(until), 3));
+        assert_eq!(lanes.ahead(5), (None, 1));
+        // A barrier waits for all of its class, which do not wait for each other, and later ones
+        // for each barrier.
+        lanes.enter(7, keys(&["x:1"], &["user"]), now, 0);
+        lanes.enter(8, keys(&["user:d"], &[]), now, 0);
+        assert_eq!(lanes.ahead(7), (Some(until), 1));
+        assert_eq!(lanes.ahead(8), (None, 1));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
+mod estimates;
 mod outcomes;
 mod quota;
 mod reconnecting;

@@ -26,6 +26,7 @@ mod checks;
 mod completion;
 mod defer;
 mod enqueue;
+mod expected_end;
 mod fields;
 mod new_write;
 mod operate;

@@ -44,7 +44,7 @@ impl Writes {
         if let Stage::Released(why) = stage {
             return Err(why.unwrap_or(GatewayError::Internal));
         }
-        Ok(self.accepted_reply(pending, self.until_end(pending)))
+        Ok(self.accepted_reply(pending, self.look_again(pending)))
     }
 
     /// Waits for the outcome of a write until this instant, whatever its stage. `None` if it was
@@ -117,7 +117,7 @@ impl Writes {
                 continue;
             }
             // The time is over. The caller hears where the write is, and when to ask again.
-            let estimate = self.until_end(&pending);
+            let estimate = self.look_again(&pending);
             if durability.respond_async && !matches!(stage, Stage::Accepting) {
                 return Ok(Some(self.accepted_reply(&pending, estimate)));
             }

@@ -25,7 +25,7 @@ use crate::journal::{
 };
 use crate::tasks;
 use crate::write::Writes;
-use crate::write::durable::defer::line_of;
+use crate::write::durable::expected_end::LOOK_AGAIN;
 use crate::write::durable::pending::PendingWrite;
 use crate::write::durable::record::KeptAnswer;
 use crate::write::durable::stage::{Stage, TooLate};
@@ -41,8 +41,6 @@ pub(crate) const PATH: &str = "/_gateway/writes";
 /// The length of a page by default and at most.
 const PAGE: usize = 50;
 const LONGEST_PAGE: usize = 500;
-/// The longest `Retry-After` of a write that has not ended.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The resource that a path names.
 enum Named {
@@ -108,7 +106,7 @@ impl Writes {
     /// [`LOOK_AGAIN`] at the latest.
     async fn show_write(&self, owner: &WriteOwner, id: WriteId) -> Result<Reply, GatewayError> {
         if let Some(pending) = self.live_of(owner, id) {
-            let look_again = self.until_end(&pending).min(LOOK_AGAIN);
+            let look_again = self.look_again(&pending).min(LOOK_AGAIN);
             return Ok(own(&self.document_of(&pending), Some(look_again)));
         }
         let record = self.record_of(owner, id).await?;
@@ -200,43 +198,15 @@ impl Writes {
         Ok(())
     }
 
-    /// Returns how many of its operation and credential were accepted before it and were not sent,
-    /// if that is known: those that wait for the scheduler, and those before the budget.
-    fn ahead(&self, pending: &PendingWrite) -> Option<(usize, usize)> {
-        let turn = pending.turn()?;
-        let scheduler = self.durable.shared.scheduler.lock();
-        Some(scheduler.before(turn, pending.credential, &pending.operation.name))
-    }
-
-    /// Returns the time until it has probably ended.
-    ///
-    /// For a write in flight, the time that a response takes at most, as far as is known; else the
-    /// wait for its budget as well. Pauses and closed lanes are left out, since their end is
-    /// unknown.
-    pub(super) fn until_end(&self, pending: &PendingWrite) -> Duration {
-        let budget = &pending.operation.budget;
-        let answer = self.budgets.answer_time(pending.credential, budget);
-        if matches!(pending.stage(), Stage::Sent) {
-            return answer;
-        }
-        // Those before the budget are counted there.
-        let ahead = self.ahead(pending).map_or(0, |(waiting, _)| waiting);
-        let leaves = self
-            .budgets
-            .leaves_behind(pending.credential, budget, ahead);
-        leaves.saturating_duration_since(self.clock.now()) + answer
-    }
-
     /// Returns what is shown of a write that has not ended.
     ///
+    /// `estimatedWaitMs` is `null` where no end is known: see [`Writes::until_end`].
     /// `position` counts from one. It is `null` for a write that never waited for the scheduler,
     /// because its caller waits for it in the line of its budget.
     pub(super) fn document_of(&self, pending: &PendingWrite) -> Value {
         let tries = pending.tries();
-        let is_paused = {
-            let scheduler = self.durable.shared.scheduler.lock();
-            scheduler.is_paused(&line_of(pending))
-        };
+        // Of the whole line: a write that is being sent when its line is paused still ends.
+        let is_paused = self.is_paused(pending);
         let state = match pending.stage() {
             Stage::Sent => State::Dispatched,
             // It waits for a retry, and cannot be cancelled.
@@ -252,7 +222,7 @@ impl Writes {
             "paused": is_paused,
             "attempts": tries.attempts,
             "acceptedAt": rfc3339(pending.since),
-            "estimatedWaitMs": millis(estimate),
+            "estimatedWaitMs": estimate.map(millis),
         });
         if state == State::Queued {
             let ahead = self.ahead(pending);
