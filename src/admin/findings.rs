@@ -33,6 +33,8 @@ pub(super) struct Facts<'a> {
     pub(super) not_ready: &'a [&'static str],
     /// Whether writes wait because the API does not respond.
     pub(super) broken: bool,
+    /// How long all lanes stay closed after a start that does not know what was sent before.
+    pub(super) lanes_closed_for: Option<Duration>,
     /// Tasks that panicked since the start.
     pub(super) panics: usize,
     /// Credentials and operations whose deferred writes an operator paused.
@@ -92,6 +94,7 @@ pub(super) fn findings(facts: &Facts<'_>) -> Vec<Finding> {
         found.extend(failed(facts));
     }
     found.extend(upstream);
+    found.extend(facts.lanes_closed_for.map(starting));
     found.extend(throttled(facts));
     found.extend(facts.journal.map(journal));
     found.extend(rejected(facts));
@@ -157,6 +160,22 @@ fn not_ready(why: &str) -> Finding {
     }
 }
 
+/// Returns that writes wait because the ledger does not say what was sent before the start. It ends
+/// by itself within the late-arrival bound, so there is nothing to mend, but an operator who sees
+/// free slots and waiting writes looks for a fault.
+fn starting(left: Duration) -> Finding {
+    Finding {
+        severity: Severity::Warning,
+        cause: Cause::Gateway,
+        message: format!(
+            "Starting without a ledger: earlier writes are unknown and may still take effect. Writes wait {} s more.",
+            left.as_secs() + u64::from(left.subsec_nanos() > 0),
+        ),
+        action: "Nothing, once. If each start says so, keep state.directory from one start to the next.",
+        runbook: None,
+    }
+}
+
 /// Returns what is wrong with the API's responses. The breaker says more than the rates: while it
 /// is open hardly anything is sent.
 fn upstream(facts: &Facts<'_>) -> Option<Finding> {
@@ -169,8 +188,10 @@ fn upstream(facts: &Facts<'_>) -> Option<Finding> {
         return Some(Finding {
             severity: Severity::Critical,
             cause: Cause::Api,
-            message: "The API does not respond. Writes wait, and one probe at a time is sent."
-                .to_owned(),
+            message:
+                "The API does not respond. One probe at a time is sent; deferred writes wait, \
+                      held ones fail unless they can wait for the next probe."
+                    .to_owned(),
             action: "Check the status page of Segment and the network. Queued writes continue by themselves.",
             runbook: Some("SegmentApiDown"),
         });
@@ -357,6 +378,7 @@ mod tests {
         let mut base = Facts {
             not_ready: &[],
             broken: false,
+            lanes_closed_for: None,
             panics: 0,
             paused: 0,
             rejected_credentials: 0,
@@ -487,6 +509,7 @@ mod tests {
         let facts = Facts {
             not_ready: &["stopping: no new requests are taken"],
             broken: true,
+            lanes_closed_for: Some(Duration::from_millis(41_200)),
             panics: 1,
             paused: 2,
             rejected_credentials: 1,
@@ -498,12 +521,20 @@ mod tests {
             [
                 "Critical Gateway Not ready. stopping: no",
                 "Critical Api The API does not",
+                "Warning Gateway Starting without a ledger:",
                 "Warning Operator The disk takes no",
                 "Warning Operator The deferred writes of",
                 "Warning Operator The deferred writes of",
                 "Warning Gateway 1 task has panicked",
             ]
         );
+    }
+
+    #[test]
+    fn a_start_without_a_ledger_says_how_long_writes_wait() {
+        let shown = starting(Duration::from_millis(41_200)).document();
+        let message = shown["message"].as_str().unwrap();
+        assert!(message.ends_with("Writes wait 42 s more."), "{message}");
     }
 
     #[test]

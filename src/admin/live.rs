@@ -82,7 +82,7 @@ impl Admin {
             // Apart from the requests, like every document: it looks at each budget.
             let recorded = self.apart(|admin| {
                 let now = admin.gateway.clock().now();
-                let accounts = admin.gateway.budgets().snapshot();
+                let accounts = admin.accounts();
                 let totals = admin.gateway.metrics().totals();
                 admin.past.lock().record(now, totals, accounts);
             });

@@ -44,6 +44,7 @@ pub use access::{Access, AdminPeer, Token};
 
 use crate::exchange::body::OuterBody;
 use crate::gateway::Gateway;
+use crate::limit::budgets::AccountState;
 use crate::swap::Swap;
 use crate::telemetry::LogHandle;
 use access::Denied;
@@ -58,7 +59,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use streams::Streams;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -267,9 +268,29 @@ impl Admin {
         running.await.ok()
     }
 
+    /// Returns every budget in use, with the time until a new request would be sent. While all
+    /// lanes are closed, a new write waits for these as well, which budgets do not know.
+    fn accounts(&self) -> Vec<AccountState> {
+        let mut accounts = self.gateway.budgets().snapshot();
+        if let Some(left) = self.gateway.writes().all_lanes_closed_for() {
+            for account in accounts.iter_mut().filter(|account| account.of_writes) {
+                account.next_free = account.next_free.max(left);
+            }
+        }
+        accounts
+    }
+
+    /// Returns the time since the service was created.
+    fn uptime(&self) -> Duration {
+        self.gateway
+            .clock()
+            .now()
+            .saturating_duration_since(self.started)
+    }
+
     /// Returns the metrics. A budget that is forgotten keeps its gauges, at zero.
     fn metrics(&self) -> Response<OuterBody> {
-        let accounts = self.gateway.budgets().snapshot();
+        let accounts = self.accounts();
         // By name of the budget, over all credentials: a label per credential would have no bound.
         let mut gauges = gauges(&accounts);
         {

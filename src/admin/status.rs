@@ -48,14 +48,6 @@ impl Admin {
         }
     }
 
-    /// Returns the time since the service was created.
-    fn uptime(&self) -> Duration {
-        self.gateway
-            .clock()
-            .now()
-            .saturating_duration_since(self.started)
-    }
-
     /// Returns the reasons for which the gateway takes no requests; none if it is ready.
     fn not_ready(&self) -> Vec<&'static str> {
         let mut why = Vec::new();
@@ -102,12 +94,13 @@ impl Admin {
 
     /// Returns the document of `/status`, which the live page shows as well, and the budgets in it.
     pub(super) fn status(&self, now: Instant, filter: Option<&str>) -> (Value, Overview) {
-        let accounts = self.gateway.budgets().snapshot();
+        let accounts = self.accounts();
         let levels = self.levels(&accounts);
         let names = &self.gateway.router().settings.get().names;
         let overview = Overview::of(accounts, MOST_SHOWN, filter, names);
         let rejections = self.gateway.recent_rejections().lock().groups(now);
         let not_ready = self.not_ready();
+        let lanes_closed_for = self.gateway.writes().all_lanes_closed_for();
         let minute = self.past.lock().recent(now, MINUTE);
         // With a filter the first one shown may not be the worst of all.
         let worst = overview.shown().first().filter(|_| filter.is_none());
@@ -127,6 +120,7 @@ impl Admin {
         let found = findings(&Facts {
             not_ready: &not_ready,
             broken: levels.broken,
+            lanes_closed_for,
             panics: levels.panics,
             paused: levels.durable.paused - levels.durable.rejected,
             rejected_credentials: levels.durable.rejected,
@@ -151,6 +145,7 @@ impl Admin {
             "upstream": self.upstream.as_ref(),
             "ledger": levels.ledger,
             "writesWaitForTheApi": levels.broken,
+            "lanesClosedSeconds": lanes_closed_for.map(|left| left.as_secs_f64()),
             "queued": levels.waiting,
             "tasksInFlight": levels.tasks,
             "tasksPanicked": levels.panics,

@@ -25,6 +25,7 @@ pub(super) fn account(n: u16, occupied: u32, waiting: usize, closed: u64) -> Acc
     AccountState {
         credential: Credential::from_bytes(bytes),
         budget: "getUser".into(),
+        of_writes: false,
         rate: Rate {
             limit: 10,
             window: Duration::from_secs(60),

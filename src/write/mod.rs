@@ -91,6 +91,13 @@ impl Writes {
         }
     }
 
+    /// Returns how much longer all lanes stay closed, after a start at which the writes of an
+    /// earlier process are unknown. `None` if they are not closed.
+    pub fn all_lanes_closed_for(&self) -> Option<Duration> {
+        let until = self.lanes.all_closed_until()?;
+        Some(until.saturating_duration_since(self.clock.now()))
+    }
+
     /// Returns the durable writes.
     pub fn durable(&self) -> &Durable {
         &self.durable

@@ -1,6 +1,7 @@
 //! What a restart knows of writes whose outcome is unknown: while they may still take effect their
 //! lanes are closed and what they change is not stored, however often and however it is started.
 
+use super::support::exposition::operator;
 use super::support::program::Program;
 use super::support::scripted::{Script, Step, answer, field};
 use super::support::{Setup, World, clock, left_by_crash, request, with};
@@ -14,6 +15,7 @@ use segment_gateway::limit::ledger::{Ledger, LedgerSpec, PastUsage};
 use segment_gateway::sandbox::SandboxSpec;
 use segment_gateway::write::decision::RETRY_FOR;
 use segment_gateway::write::durable::Recovered;
+use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -388,10 +390,38 @@ async fn without_a_ledger_that_can_be_believed_any_write_may_be_under_way() {
                 read.cache_status()
             );
         }
-        assert_eq!(second.send(b()).await.status, 200);
+        // Whoever looks hears how long writes wait, and so does the caller of a deferred one.
+        let other = "/users/user-00002/permissions";
+        let deferred = request(Method::PUT, other, "a", r#"{"permissions":[]}"#);
+        let deferred = second.send(with(deferred, "prefer", "respond-async"));
+        let deferred = deferred.await.json()["data"]["write"].clone();
+        let estimate = deferred["estimatedWaitMs"].as_f64().unwrap() / 1_000.0;
+        assert!((59.0..62.0).contains(&estimate), "{deferred}");
+        let held = second.spawn(b());
+        sleep(Duration::from_secs(1)).await;
+        let status = status(&second).await;
+        let left = status["lanesClosedSeconds"].as_f64().unwrap();
+        assert!((58.0..59.5).contains(&left), "{status}");
+        let starting = status["findings"][0]["message"].as_str().unwrap();
+        let wait = format!("Writes wait {} s more.", left.ceil());
+        assert!(starting.ends_with(&wait), "{starting}");
+        let mut budgets = status["budgets"].as_array().unwrap().iter();
+        let of_write = budgets.find(|budget| budget["budget"] == "replacePermissionsForUser");
+        let next = of_write.unwrap()["nextSlotSeconds"].as_f64().unwrap();
+        assert!(next >= left, "{status}");
+        assert_eq!(held.await.unwrap().status, 200);
         let waited = place.began.elapsed();
         is_about(Some(waited), Duration::from_secs(5) + Q + SOON);
+        let status = self::status(&second).await;
+        assert_eq!(status["lanesClosedSeconds"], Value::Null, "{status}");
+        assert_eq!(status["findings"], serde_json::json!([]), "{status}");
     }
+}
+
+/// Returns the document of `/status`.
+async fn status(world: &World) -> Value {
+    let (_, status) = operator(world, Method::GET, "/status", false).await;
+    serde_json::from_str(&status).unwrap()
 }
 
 /// A durable write that was sent is repeated for five minutes after its first attempt by the boot

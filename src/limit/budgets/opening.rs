@@ -74,6 +74,7 @@ impl Budgets {
             account: Account::new(window, in_flight, now),
             id,
             opened_by: principal.clone(),
+            of_writes: request.effect == Effect::Write,
             waiting: HashMap::default(),
             wake: None,
         };

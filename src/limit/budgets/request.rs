@@ -124,6 +124,8 @@ pub struct AccountState {
     pub credential: Credential,
     /// The budget's name.
     pub budget: Arc<str>,
+    /// Whether it was opened by a write.
+    pub of_writes: bool,
     /// The rate in force.
     pub rate: Rate,
     /// The slots known to be occupied.

@@ -64,6 +64,7 @@ impl BudgetsState {
         Some(AccountState {
             credential: key.0,
             budget: key.1.clone(),
+            of_writes: open.of_writes,
             rate: account.window().rate(),
             occupied: account.window().known(now),
             in_flight: account.in_flight(),

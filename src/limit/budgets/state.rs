@@ -52,8 +52,9 @@ pub(in crate::limit) struct OpenBudget {
     pub(in crate::limit) account: Account,
     /// The name of the budget in the ledger.
     pub(in crate::limit) id: AccountId,
-    /// The principal whose request opened the budget.
+    /// The principal whose request opened the budget, and whether that was a write.
     pub(super) opened_by: Principal,
+    pub(super) of_writes: bool,
     /// The requests in the line, ready or not. The account knows their order.
     pub(super) waiting: HashMap<LinePosition, Waiting>,
     /// The instant under which the budget is in [`BudgetsState::wakes`].
