@@ -281,6 +281,7 @@ impl Check<'_> {
     /// Parts that fit into their wholes: otherwise the largest body that is accepted could never be
     /// stored, queued or kept.
     fn sizes(&mut self, config: &Config) {
+        // Each pair by itself, so that every mistake is named at once.
         self.ordered(
             ("cache.largest_body", &config.cache.largest_body),
             ("cache.bytes", &config.cache.bytes),

@@ -67,7 +67,7 @@ const UNHURRIED: [&str; 6] = [
 ];
 const SHADOW_WRITERS: usize = 8;
 /// The rules in `alerts.yml` and `recording.yml`.
-const RULES: usize = 37;
+const RULES: usize = 38;
 const GRANT: &str =
     r#"{"permissions":[{"roleId":"source-admin","resources":[{"id":"s","type":"SOURCE"}]}]}"#;
 

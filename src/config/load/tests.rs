@@ -270,8 +270,8 @@ fn what_is_probably_not_meant_is_a_warning() {
             "{part} in {warnings:?}"
         );
     }
-    // Without a token nobody sends one, a loopback address is reached from here alone, and TLS hides
-    // it.
+    // Without a token nobody sends one, a loopback address is reached from here alone, and TLS
+    // hides it.
     for text in [
         "[admin]\nlisten='10.0.0.5:8081'\npublic=true",
         "[admin]\ntoken_file='t'",
