@@ -55,8 +55,8 @@ pub(super) struct Import {
     /// Stop once all rows are handed over, without waiting for their outcomes.
     #[arg(long)]
     pub(super) no_wait: bool,
-    /// Name of the run. Rows that have ended under one name, also without success, are sent again
-    /// only under another one.
+    /// Name of the run. A row that has ended keeps its outcome under this name. Under another one
+    /// every row of the file is sent again, also the ones that succeeded.
     #[arg(
         long,
         value_name = "NAME",

@@ -9,25 +9,20 @@ use crate::app;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::exchange::body::{self, Read};
-use crate::upstream::{Attempt, Base, Client, NotSent, Unknown};
+use crate::upstream::{Attempt, Base, Client};
 use bytes::Bytes;
+use http::Request;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::request::Builder;
-use http::{HeaderName, Request};
 
-/// The largest reply that is read, in bytes: a page of writes with their answers.
+/// The largest reply that is read, in bytes: a write with its answer.
 const LARGEST_REPLY: usize = 16 * 1024 * 1024;
 /// The shortest token that is looked for in replies. A shorter one is made up for a trial, and
 /// could be any word.
 const SHORTEST_SECRET: usize = 8;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const PREFER: HeaderName = HeaderName::from_static("prefer");
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// The name under which the import takes its turn, where the gateway trusts it: half of the quota
-/// of this machine is left to its other programs.
-const CALLER: HeaderName = HeaderName::from_static("x-gateway-caller");
-const CALLER_NAME: HeaderValue = HeaderValue::from_static("import");
+/// The path of the writes of a token.
+pub(super) const WRITES: &str = "/_gateway/writes";
 
 /// The connections to a gateway, and the token that it passes on.
 pub(super) struct GatewayClient {
@@ -40,12 +35,14 @@ pub(super) struct GatewayClient {
 /// Checks the URL of a gateway.
 ///
 /// # Errors
-/// What is wrong with it, and what is expected.
+/// What is expected.
 pub(super) fn checked_url(url: &str) -> Result<String, String> {
-    let checked = Base::parse(url).map_err(|error| {
-        format!("{error}; expected scheme, host and perhaps a port, such as http://127.0.0.1:8080")
-    });
-    checked.map(|_| url.trim_end_matches('/').to_owned())
+    match Base::parse(url) {
+        Ok(_) => Ok(url.trim_end_matches('/').to_owned()),
+        Err(_) => Err(
+            "expected scheme, host and perhaps a port, such as http://127.0.0.1:8080".to_owned(),
+        ),
+    }
 }
 
 impl GatewayClient {
@@ -66,6 +63,28 @@ impl GatewayClient {
         })
     }
 
+    /// Checks that a gateway is at the address, before anything is sent: an API in its place would
+    /// carry the first row out. Only a gateway lists writes.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub(super) async fn recognise(&self, url: &str) -> Result<(), String> {
+        match self.get(&format!("{WRITES}?limit=1")).await {
+            Ok(reply) if reply.status == 200 && reply.body["data"]["writes"].is_array() => Ok(()),
+            Ok(reply) => Err(format!(
+                "there is no segment-gateway for callers at {url}, or it does not accept the request: \
+                 it answers {}; nothing was sent. Is this its address for callers, and not that of \
+                 the API or the admin listener?",
+                reply.in_words()
+            )),
+            Err(silence) => Err(format!(
+                "cannot reach the gateway at {url}: {}; nothing was sent. Is it running, and is \
+                 --gateway right?",
+                silence.why
+            )),
+        }
+    }
+
     /// Asks for one of the gateway's own resources.
     ///
     /// # Errors
@@ -84,53 +103,40 @@ impl GatewayClient {
         key: &str,
     ) -> Result<GatewayReply, NoReply> {
         let request = Request::post(row.path())
-            .header(CONTENT_TYPE, JSON)
-            .header(PREFER, "respond-async")
-            .header(IDEMPOTENCY_KEY, key)
-            .header(CALLER, CALLER_NAME);
+            .header(CONTENT_TYPE, "application/json")
+            .header("prefer", "respond-async")
+            .header("idempotency-key", key)
+            // Where the gateway trusts it, other programs of this machine keep their turns.
+            .header("x-gateway-caller", "import");
         self.ask(request, row.body.clone().into()).await
     }
 
     async fn ask(&self, request: Builder, body: Bytes) -> Result<GatewayReply, NoReply> {
+        let no_reply = |may_have_arrived, why| NoReply {
+            may_have_arrived,
+            why,
+        };
         let request = request
-            .header(ACCEPT, JSON)
+            .header(ACCEPT, "application/json")
             .header(AUTHORIZATION, self.token.clone())
             .body(body)
-            .map_err(|error| NoReply {
-                may_have_arrived: false,
-                why: error.to_string(),
-            })?;
+            .map_err(|error| no_reply(false, error.to_string()))?;
         let answer = match self.client.send(request).await {
             Attempt::Answered(answer) => answer,
             Attempt::NotSent(why) => {
-                return Err(NoReply {
-                    may_have_arrived: false,
-                    why: not_sent(why).to_owned(),
-                });
+                return Err(no_reply(false, format!("no connection ({})", why.as_str())));
             }
-            Attempt::Unknown(why) => return Err(lost(unknown(why))),
+            Attempt::Unknown(why) => {
+                return Err(no_reply(true, format!("no answer ({})", why.as_str())));
+            }
         };
         let (head, body) = answer.into_parts();
-        match body::read(body, LARGEST_REPLY).await {
-            Read::Whole(bytes) => {
-                let bytes = without_secret(bytes, &self.secret);
-                Ok(GatewayReply::new(
-                    head.status.as_u16(),
-                    &head.headers,
-                    &bytes,
-                ))
-            }
-            Read::Longer(..) => Err(lost("its answer is too long")),
-            Read::Broken(_) => Err(lost("its answer broke off")),
-        }
-    }
-}
-
-/// Returns the reason for which there is no reply to a request that may have arrived.
-fn lost(why: &str) -> NoReply {
-    NoReply {
-        may_have_arrived: true,
-        why: why.to_owned(),
+        let Read::Whole(body) = body::read(body, LARGEST_REPLY).await else {
+            return Err(no_reply(true, "no whole answer".to_owned()));
+        };
+        let body = without_secret(body, &self.secret);
+        let status = head.status.as_u16();
+        Ok(GatewayReply::new(status, &head.headers, &body))
     }
 }
 
@@ -142,26 +148,6 @@ fn without_secret(body: Bytes, secret: &str) -> Bytes {
     match std::str::from_utf8(&body) {
         Ok(text) if text.contains(secret) => text.replace(secret, "[token]").into(),
         _ => body,
-    }
-}
-
-fn not_sent(why: NotSent) -> &'static str {
-    match why {
-        NotSent::Unresolved => "its name has no address",
-        NotSent::Refused => "it accepts no connection",
-        NotSent::ConnectTimeout => "no connection was ready in time",
-        NotSent::Certificate => "its certificate is not trusted, or is for another name",
-        NotSent::Tls => "the TLS handshake failed",
-        NotSent::Proxy => "the proxy that the environment names opens no way to it",
-        NotSent::ClosedBeforeSending | NotSent::Unprocessed => "it closed the connection",
-    }
-}
-
-fn unknown(why: Unknown) -> &'static str {
-    match why {
-        Unknown::HeadTimeout | Unknown::TotalTimeout => "it did not answer in time",
-        Unknown::Broken | Unknown::StaleConnection => "the connection broke",
-        Unknown::Malformed => "its answer is not HTTP",
     }
 }
 

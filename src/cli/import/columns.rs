@@ -6,116 +6,59 @@
 use super::row::ImportKind;
 use super::values::quoted;
 use csv::StringRecord;
-use std::fmt;
 
-/// The most permissions of one invite.
-const MOST_PERMISSIONS: usize = 9;
+/// What follows `role` and `resources` in the names of the columns of each permission.
+pub(super) const PERMISSIONS: [&str; 9] = ["", "2", "3", "4", "5", "6", "7", "8", "9"];
 
-/// A column of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ImportColumn {
-    /// The address of the person.
-    Email,
-    /// The group that a member joins.
-    Group,
-    /// The role of the permission with this number, from 1.
-    Role(usize),
-    /// The resources of that permission.
-    Resources(usize),
-}
-
-impl fmt::Display for ImportColumn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Email => f.write_str("email"),
-            Self::Group => f.write_str("group"),
-            Self::Role(1) => f.write_str("role"),
-            Self::Role(n) => write!(f, "role{n}"),
-            Self::Resources(1) => f.write_str("resources"),
-            Self::Resources(n) => write!(f, "resources{n}"),
-        }
-    }
-}
-
-impl ImportColumn {
-    /// Returns the column with this name, without regard to case.
-    fn named(name: &str, kind: ImportKind) -> Option<Self> {
-        let name = name.to_lowercase();
-        let all = match kind {
-            ImportKind::Invites => {
-                let pairs =
-                    (1..=MOST_PERMISSIONS).flat_map(|n| [Self::Role(n), Self::Resources(n)]);
-                std::iter::once(Self::Email).chain(pairs).collect()
-            }
-            ImportKind::Members => vec![Self::Email, Self::Group],
-        };
-        all.into_iter().find(|column| column.to_string() == name)
-    }
-}
-
-/// Returns the columns that a file can have, for a message.
-fn expected(kind: ImportKind) -> &'static str {
-    match kind {
-        ImportKind::Invites => "email, role, resources, and role2, resources2 up to 9",
-        ImportKind::Members => "email, group",
-    }
-}
-
-/// The columns of a file, from left to right.
+/// The names of a file's columns in lower case, from left to right.
 #[derive(Debug)]
-pub(super) struct ImportHeader(Vec<ImportColumn>);
+pub(super) struct ImportHeader(Vec<String>);
 
 impl ImportHeader {
     /// Reads the names of the columns. `has_group` says that the group of all rows is given
     /// elsewhere.
     ///
     /// # Errors
-    /// Every mistake in the line: a column that is unknown, missing or there twice.
+    /// Every mistake in the line: a column that is unknown, missing or there twice. If everything
+    /// stands in one column, the delimiter is the only mistake.
     pub(super) fn read(
         record: &StringRecord,
         kind: ImportKind,
         has_group: bool,
     ) -> Result<Self, Vec<String>> {
-        let (mut columns, mut mistakes) = (Vec::new(), Vec::new());
-        for name in record {
-            match ImportColumn::named(name, kind) {
-                None => mistakes.push(format!(
-                    "unknown column {}; expected {}",
-                    quoted(name),
-                    expected(kind)
-                )),
-                Some(column) if columns.contains(&column) => {
-                    mistakes.push(format!("the column {column} is there twice"));
-                }
-                Some(column) => columns.push(column),
-            }
-        }
-        // Often the only mistake, so it is said first: everything stands in one column.
-        if let [only] = &*record.iter().collect::<Vec<_>>()
-            && let Some(separator) = only.chars().find(|c| matches!(c, ';' | '\t' | '|'))
+        let all = record.as_slice();
+        if record.len() == 1
+            && let Some(found) = all.chars().find(|c| matches!(c, ';' | '\t' | '|'))
         {
-            mistakes.insert(
-                0,
-                format!(
-                    "the columns are separated by {separator:?}: say --delimiter {separator:?}"
-                ),
-            );
+            return Err(vec![format!(
+                "the columns are separated by {found:?}: say --delimiter {found:?}"
+            )]);
         }
-        let mut require = |column| {
-            if !columns.contains(&column) {
-                mistakes.push(format!("there is no column {column}"));
+        let mut mistakes = Vec::new();
+        let mut columns: Vec<String> = Vec::new();
+        for name in record {
+            let column = name.to_lowercase();
+            if !is_known(&column, kind) {
+                let expected = expected(kind);
+                mistakes.push(format!(
+                    "unknown column {}; expected {expected}",
+                    quoted(name)
+                ));
+            } else if columns.contains(&column) {
+                mistakes.push(format!("the column {column} is there twice"));
             }
-        };
-        require(ImportColumn::Email);
+            columns.push(column);
+        }
+        let has = |name: &str| columns.iter().any(|column| column == name);
+        let mut required = vec!["email".to_owned()];
         if kind == ImportKind::Members && !has_group {
-            require(ImportColumn::Group);
+            required.push("group".to_owned());
         }
-        for n in 1..=MOST_PERMISSIONS {
-            if columns.contains(&ImportColumn::Resources(n)) {
-                require(ImportColumn::Role(n));
-            }
-        }
-        if has_group && columns.contains(&ImportColumn::Group) {
+        let listed = PERMISSIONS.iter().filter(|n| has(&format!("resources{n}")));
+        required.extend(listed.map(|n| format!("role{n}")));
+        let missing = required.iter().filter(|name| !has(name));
+        mistakes.extend(missing.map(|name| format!("there is no column {name}")));
+        if has_group && has("group") {
             mistakes.push("the column group and --group exclude each other".to_owned());
         }
         match mistakes.is_empty() {
@@ -124,23 +67,36 @@ impl ImportHeader {
         }
     }
 
-    /// The number of columns.
+    /// Returns the number of columns.
     pub(super) fn width(&self) -> usize {
         self.0.len()
     }
 
     /// Returns the value of a row in a column; empty if the file has no such column.
-    pub(super) fn value<'r>(&self, record: &'r StringRecord, column: ImportColumn) -> &'r str {
-        let at = self.0.iter().position(|one| *one == column);
+    pub(super) fn value<'r>(&self, record: &'r StringRecord, column: &str) -> &'r str {
+        let at = self.0.iter().position(|one| one == column);
         at.and_then(|at| record.get(at)).unwrap_or_default()
     }
+}
 
-    /// Returns the numbers of the permissions that the file has columns for.
-    pub(super) fn permissions(&self) -> impl Iterator<Item = usize> {
-        self.0.iter().filter_map(|column| match column {
-            ImportColumn::Role(n) => Some(*n),
-            _ => None,
-        })
+/// Returns whether a file can have a column of this name.
+fn is_known(column: &str, kind: ImportKind) -> bool {
+    let number = column
+        .strip_prefix("role")
+        .or_else(|| column.strip_prefix("resources"));
+    match kind {
+        ImportKind::Invites => {
+            column == "email" || number.is_some_and(|number| PERMISSIONS.contains(&number))
+        }
+        ImportKind::Members => column == "email" || column == "group",
+    }
+}
+
+/// Returns the columns that a file can have, for a message.
+fn expected(kind: ImportKind) -> &'static str {
+    match kind {
+        ImportKind::Invites => "email, role, resources, and role2, resources2 up to 9",
+        ImportKind::Members => "email, group",
     }
 }
 
@@ -161,12 +117,11 @@ mod tests {
         let names = ["Role2", "resources2", "EMAIL", "role", "Resources"];
         let header = read(&names, ImportKind::Invites, false).unwrap();
         let row = StringRecord::from(vec!["r2", "S:2", "a@b.c", "r1", "S:1"]);
-        let value = |column| header.value(&row, column);
-        assert_eq!(value(ImportColumn::Email), "a@b.c");
-        assert_eq!(value(ImportColumn::Role(1)), "r1");
-        assert_eq!(value(ImportColumn::Resources(2)), "S:2");
-        assert_eq!(value(ImportColumn::Role(3)), "");
-        assert_eq!(Vec::from_iter(header.permissions()), [2, 1]);
+        let value = |column: &str| header.value(&row, column);
+        assert_eq!(value("email"), "a@b.c");
+        assert_eq!(value("role"), "r1");
+        assert_eq!(value("resources2"), "S:2");
+        assert_eq!(value("role3"), "");
         assert_eq!(header.width(), 5);
     }
 
@@ -219,7 +174,7 @@ mod tests {
                 &["email;role"],
                 invites,
                 false,
-                &["say --delimiter ';'", "unknown column", "no column email"],
+                &["separated by ';': say --delimiter ';'"],
             ),
             (&["email"], members, false, &["no column group"]),
             (&["email", "group"], members, true, &["exclude each other"]),

@@ -1,26 +1,20 @@
 //! Following: what becomes of the writes that the gateway has accepted.
 //!
-//! Asks for the oldest write alone, and then for those behind it page by page. The gateway lists
-//! the writes of a token in the order in which it accepted them, so a hundred thousand writes cost
-//! some hundreds of requests and not as many as there are writes. A list has no answers of the API,
-//! so a write without success is asked for alone as well.
+//! Writes end about in the order in which they were accepted. A round therefore asks for one after
+//! the other, and ends at those that are still queued.
 //!
 //! Promises that a write that the gateway does not know any more is unknown and not failed.
 
-use super::reply::{GatewayReply, NoReply, WRITES};
-use super::result::{RowOutcome, RowResult};
+use super::client::WRITES;
+use super::outcome::{RowOutcome, RowResult};
+use super::reply::GatewayReply;
 use super::run::ImportRun;
-use super::stop::StopCause;
 use crate::journal::WriteId;
-use serde_json::Value;
-use std::collections::HashMap;
 use std::time::Duration;
+use tokio::time::sleep;
 
-/// The number of writes on a page.
-const PAGE: usize = 250;
-/// The time between two pages, and between two writes that are asked for alone.
-const BETWEEN_PAGES: Duration = Duration::from_millis(250);
-const BETWEEN_WRITES: Duration = Duration::from_millis(50);
+/// The writes without an outcome after which a round ends: as many as fit into one batch.
+const MOST_QUEUED: usize = 50;
 /// The time between two rounds, at first and at most. It doubles as long as nothing ends.
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(500);
 const LONGEST_BETWEEN_ROUNDS: Duration = Duration::from_secs(8);
@@ -28,133 +22,117 @@ const LONGEST_BETWEEN_ROUNDS: Duration = Duration::from_secs(8);
 const AFTER_TROUBLE: Duration = Duration::from_secs(5);
 const MOST_TROUBLE: usize = 12;
 
-/// Waits for the outcomes of all writes. Returns when all have ended, when the import is
-/// interrupted, or when the gateway does not answer any more.
+/// Waits for the outcomes of all rows. Returns when all have ended, or when the gateway does not
+/// answer any more.
 pub(super) async fn follow(run: &ImportRun) {
-    let mut wait = BETWEEN_ROUNDS;
-    let mut troubles = 0;
+    let (mut wait, mut troubles) = (BETWEEN_ROUNDS, 0);
     loop {
-        // In this order: a row that is accepted in between is waiting when this is looked at.
-        let is_handed_over = run.is_handed_over();
-        let waiting = run.look(|state| state.oldest_waiting());
-        if run.is_interrupted() || is_handed_over && waiting.is_none() {
+        let is_handed_over = run.counts().of(RowOutcome::Unsent) == 0;
+        let waiting = run.waiting();
+        if is_handed_over && waiting.is_empty() {
             return;
         }
-        let before = run.counts().ended();
-        match round(run).await {
-            Ok(()) => troubles = 0,
-            Err(why) if troubles < MOST_TROUBLE => {
-                troubles += 1;
-                run.hindered(&format!(
-                    "the gateway does not say what became of the writes: {why}"
-                ));
-                run.sleep(AFTER_TROUBLE).await;
-                continue;
+        match round(run, waiting).await {
+            // Rows are handed over meanwhile: the first outcomes should not be late.
+            Ok(ended) if ended > 0 || !is_handed_over => wait = BETWEEN_ROUNDS,
+            Ok(_) => wait = LONGEST_BETWEEN_ROUNDS.min(2 * wait),
+            Err(why) if troubles == MOST_TROUBLE => {
+                return run.stop(format!("the gateway is not available: {why}"), true);
             }
             Err(why) => {
-                run.stop(StopCause::Unavailable(why));
-                return;
+                troubles += 1;
+                let what = "the gateway does not say what became of the writes";
+                run.hindered(&format!("{what}: {why}"));
+                sleep(AFTER_TROUBLE).await;
+                continue;
             }
         }
-        wait = match run.counts().ended() > before {
-            true => BETWEEN_ROUNDS,
-            false => LONGEST_BETWEEN_ROUNDS.min(2 * wait),
-        };
-        // Rows are handed over meanwhile: the first outcomes should not be late.
-        let wait = if is_handed_over { wait } else { BETWEEN_ROUNDS };
-        run.sleep(wait).await;
+        if troubles > 0 {
+            troubles = 0;
+            run.hindered("");
+        }
+        sleep(wait).await;
     }
 }
 
-/// Looks once at all writes that are waiting now.
+/// Asks for the writes, the oldest first, and returns how many have ended.
 ///
 /// # Errors
 /// Why the gateway did not say.
-async fn round(run: &ImportRun) -> Result<(), String> {
-    let Some(mut at) = run.look(|state| state.oldest_waiting()) else {
-        return Ok(());
-    };
-    ask_for(run, at).await?;
-    loop {
-        let expected = run.look(|state| state.waiting_after(at));
-        if expected.is_empty() || run.is_interrupted() {
-            return Ok(());
+async fn round(run: &ImportRun, waiting: Vec<(usize, WriteId)>) -> Result<usize, String> {
+    let (mut ended, mut queued) = (0, 0);
+    for (row, id) in waiting {
+        if queued == MOST_QUEUED {
+            break;
         }
-        run.sleep(BETWEEN_PAGES).await;
-        let target = format!("{WRITES}?after={at}&limit={PAGE}");
-        let page = read(run.client.get(&target).await)?;
-        let page = page.body["data"]["writes"].as_array().cloned();
-        let page = page.ok_or("its list of writes cannot be read")?;
-        let Some(last) = page.last().and_then(id_of) else {
-            return each(run, &expected).await;
-        };
-        let mut listed: HashMap<WriteId, &Value> = HashMap::new();
-        listed.extend(page.iter().filter_map(|write| Some((id_of(write)?, write))));
-        let mut unclear = Vec::new();
-        // The page covers all writes up to its last one. One that it does not have is forgotten.
-        for id in expected.into_iter().take_while(|id| *id <= last) {
-            match listed.get(&id).map(|write| RowResult::of_write(id, write)) {
-                Some(Some(result)) if result.outcome == RowOutcome::Succeeded => {
-                    run.ended(id, result);
-                }
-                Some(None) => {}
-                Some(Some(_)) | None => unclear.push(id),
+        match ask_for(run, id).await? {
+            None => queued += 1,
+            Some(result) => {
+                run.note(row, result);
+                ended += 1;
             }
         }
-        each(run, &unclear).await?;
-        at = last;
     }
+    Ok(ended)
 }
 
-/// Asks for each of these writes alone.
-async fn each(run: &ImportRun, ids: &[WriteId]) -> Result<(), String> {
-    for id in ids {
-        if run.is_interrupted() {
-            return Ok(());
-        }
-        ask_for(run, *id).await?;
-        run.sleep(BETWEEN_WRITES).await;
-    }
-    Ok(())
-}
-
-/// Asks for one write.
-async fn ask_for(run: &ImportRun, id: WriteId) -> Result<(), String> {
+/// Asks for one write. Returns its outcome, if it has one.
+async fn ask_for(run: &ImportRun, id: WriteId) -> Result<Option<RowResult>, String> {
     let reply = run.client.get(&format!("{WRITES}/{id}")).await;
-    if let Ok(reply) = &reply
-        && reply.status == 404
-        && reply.error().kind == "gateway-not-found"
-    {
-        let message = "the gateway does not know the write any more: it is forgotten, or was given to \
-                       another token";
-        let result = RowResult {
-            id: Some(id),
-            ..RowResult::new(RowOutcome::Unknown, message)
-        };
-        run.ended(id, result);
-        return Ok(());
-    }
-    let reply = read(reply)?;
-    let write = &reply.body["data"]["write"];
-    match RowResult::of_write(id, write) {
-        Some(result) => run.ended(id, result),
-        None if write["paused"] == true => run.hindered(
+    let reply = reply.map_err(|silence| silence.why)?;
+    if reply.body["data"]["write"]["paused"] == true {
+        run.hindered(
             "the gateway has paused the writes; its operators see why with `segment-gateway writes list`",
-        ),
-        None => run.goes_on(),
+        );
     }
-    Ok(())
+    outcome_of(id, &reply)
 }
 
-/// Returns the reply to a question, if it is an answer.
-fn read(reply: Result<GatewayReply, NoReply>) -> Result<GatewayReply, String> {
-    match reply {
-        Ok(reply) if reply.status == 200 => Ok(reply),
-        Ok(reply) => Err(format!("it answers {}", reply.in_words())),
-        Err(silence) => Err(silence.why),
+/// Returns the outcome of a write, if the reply has one.
+fn outcome_of(id: WriteId, reply: &GatewayReply) -> Result<Option<RowResult>, String> {
+    match (reply.status, reply.error.kind.as_str()) {
+        (200, _) => Ok(RowResult::of_write(id, &reply.body["data"]["write"])),
+        (404, "gateway-not-found") => {
+            let message = "the gateway does not know the write any more: it is forgotten, or was given \
+                           to another token";
+            Ok(Some(RowResult {
+                id: Some(id),
+                ..RowResult::new(RowOutcome::Unknown, message)
+            }))
+        }
+        _ => Err(format!("it answers {}", reply.in_words())),
     }
 }
 
-fn id_of(write: &Value) -> Option<WriteId> {
-    write["id"].as_str()?.parse().ok()
+#[cfg(test)]
+mod tests {
+    use super::super::reply::tests::{ID, reply};
+    use super::*;
+    use http::HeaderMap;
+
+    #[test]
+    fn a_forgotten_write_is_unknown_and_trouble_is_no_outcome() {
+        let id: WriteId = ID.parse().unwrap();
+        let outcome = |reply: &GatewayReply| {
+            let found = outcome_of(id, reply);
+            found.map(|result| result.map(|result| (result.outcome, result.id)))
+        };
+        let forgotten = reply(404, &[], "gateway-not-found");
+        assert_eq!(
+            outcome(&forgotten),
+            Ok(Some((RowOutcome::Unknown, Some(id))))
+        );
+        for (state, expected) in [
+            ("queued", None),
+            ("failed", Some((RowOutcome::Failed, Some(id)))),
+        ] {
+            let body = format!(r#"{{"data":{{"write":{{"state":"{state}"}}}}}}"#);
+            let shown = GatewayReply::new(200, &HeaderMap::new(), body.as_bytes());
+            assert_eq!(outcome(&shown), Ok(expected));
+        }
+        for (status, kind) in [(404, "NotFound"), (503, "gateway-journal-broken")] {
+            let found = outcome(&reply(status, &[], kind));
+            assert_eq!(found, Err(format!("it answers {status} {kind} why")));
+        }
+    }
 }

@@ -4,15 +4,12 @@
 //! at all. If it does not, that one row was sent, and no other. Each row is handed over under its
 //! own key, so another try, now or in another run, repeats nothing.
 
-use super::judgement::{HandOver, judge};
-use super::reply::{GatewayReply, NoReply};
-use super::result::{RowOutcome, RowResult};
+use super::judgement::{HandOver, NextTry, judge};
+use super::outcome::{RowOutcome, RowResult};
 use super::run::ImportRun;
-use super::stop::StopCause;
-use super::tries::{RowTries, busy_with};
 use crate::tasks;
 use std::sync::Arc;
-use std::time::Duration;
+use tokio::time::sleep;
 
 /// The most rows that are handed over at once.
 const AT_ONCE: usize = 16;
@@ -35,102 +32,66 @@ pub(super) async fn hand_over_all(run: &Arc<ImportRun>) {
         })
         .collect();
     for worker in workers {
-        // One that panicked has left its row unsent.
-        let _ = worker.await;
+        if worker.await.is_err() {
+            run.stop(
+                "a row could not be handed over, by a mistake of this program".to_owned(),
+                true,
+            );
+        }
     }
-    run.handed_over();
 }
 
 /// Hands one row over, as often as is useful. Returns whether the reply shows that the gateway
-/// defers writes, or has done so in an earlier run.
+/// defers writes.
 async fn hand_over(run: &ImportRun, row: usize) -> bool {
     let Some(content) = run.rows.get(row) else {
         return false;
     };
     let key = content.key(&run.name);
-    let mut tries = RowTries::default();
+    let (mut troubles, mut may_be_accepted) = (0, false);
     loop {
-        run.may_hand_over().await;
-        if run.stopped().is_some() {
-            run.note(row, tries.left());
-            return false;
-        }
-        let wait = match run.client.hand_over(content, &key).await {
-            Ok(reply) => {
-                let verdict = judge(&reply);
-                let HandOver::Again { is_patient, .. } = verdict else {
-                    return conclude(run, row, &reply, verdict);
-                };
-                let accepted = if is_patient { run.end_burst() } else { 0 };
-                let wait = tries.after_reply(&reply, &verdict);
-                wait.map(|wait| wait.max(busy_with(accepted)))
+        let reply = run.client.hand_over(content, &key).await;
+        let next = match judge(content.line, reply) {
+            HandOver::Known {
+                result,
+                is_deferred,
+            } => {
+                run.note(row, result);
+                return is_deferred;
             }
-            Err(silence) => tries.after_silence(&silence),
-        };
-        match wait {
-            Some(wait) => hold(run, wait, &tries.why),
-            None => {
-                run.stop(StopCause::Unavailable(tries.why.clone()));
-                run.note(row, tries.given_up());
+            HandOver::Stop { result, why } => {
+                run.note(row, result);
+                run.stop(why, false);
                 return false;
             }
+            HandOver::Again(next) => next,
+        };
+        may_be_accepted |= next.may_be_accepted;
+        match next.wait(troubles) {
+            None => run.stop(format!("the gateway is not available: {}", next.why), true),
+            Some(wait) => {
+                let seconds = wait.as_secs();
+                run.hindered(&format!("{}; next try in {seconds} s", next.why));
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    () = run.stopping() => {}
+                }
+            }
         }
+        if run.stopped().is_some() {
+            run.note(row, left(next, may_be_accepted));
+            return false;
+        }
+        troubles += usize::from(!next.is_patient);
     }
 }
 
-/// Notes what the reply to a row means. Returns whether it shows that the gateway defers writes.
-fn conclude(run: &ImportRun, row: usize, reply: &GatewayReply, verdict: HandOver) -> bool {
-    run.goes_on();
-    match verdict {
-        HandOver::Accepted(id) => {
-            run.accepted(row, id);
-            true
-        }
-        HandOver::Ended(result) => {
-            run.note(row, result);
-            reply.is_replayed
-        }
-        HandOver::TokenRefused => {
-            run.note(row, RowResult::of_reply(RowOutcome::Refused, reply));
-            run.stop(StopCause::TokenRefused(reply.in_words()));
-            false
-        }
-        HandOver::NotDeferred(result) => {
-            run.note(row, result);
-            run.stop(StopCause::NotDeferred {
-                line: run.rows.get(row).map_or(0, |row| row.line),
-                is_shadowed: reply.is_shadowed,
-            });
-            false
-        }
-        // Handled by the caller.
-        HandOver::Again { .. } => false,
+/// Returns what is known of a row that is not handed over again.
+fn left(next: NextTry, may_be_accepted: bool) -> RowResult {
+    if !may_be_accepted {
+        return next.otherwise;
     }
-}
-
-/// Lets all rows wait: what the gateway lacks, it lacks for each of them.
-fn hold(run: &ImportRun, wait: Duration, why: &str) {
-    let seconds = wait.as_secs_f64();
-    run.hold(wait, format!("{why}; next try in {seconds} s"));
-}
-
-/// Asks whether a gateway is at the address, before anything is sent: an API in its place would
-/// carry the first row out.
-///
-/// # Errors
-/// A sentence for the user.
-pub(super) fn recognised(url: &str, reply: &Result<GatewayReply, NoReply>) -> Result<(), String> {
-    match reply {
-        Err(silence) => Err(format!(
-            "cannot reach the gateway at {url}: {}; nothing was sent. Is it running, is this --gateway?",
-            silence.why
-        )),
-        Ok(reply) if reply.is_list() => Ok(()),
-        Ok(reply) => Err(format!(
-            "there is no segment-gateway for callers at {url}, or it does not accept the request: it \
-             answers {}; nothing was sent. Is this its address for callers, and not that of the API or \
-             the admin listener?",
-            reply.in_words()
-        )),
-    }
+    let why = next.why;
+    let message = format!("the gateway may have accepted it, and another run finds out: {why}");
+    RowResult::new(RowOutcome::Unknown, &message)
 }

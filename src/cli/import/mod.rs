@@ -2,35 +2,30 @@
 //! running gateway.
 //!
 //! ```text
-//! table     the whole file is read and checked; a mistake ends the command before anything is sent
-//! client    a gateway is recognised by its list of writes
-//! hand_over each row becomes a deferred write under a key that follows from its content
-//! follow    the outcomes of the writes are asked for, many at a time
-//! report    a summary, the report, and what to do about the rest
+//! table      the whole file is checked; a mistake ends the command before anything is sent
+//! client     a gateway is recognised by its list of writes
+//! hand_over  each row becomes a deferred write under a key that follows from its content
+//! follow     the outcomes of the writes are asked for
+//! report     a summary, the report, and what to do about the rest
 //! ```
 //!
 //! Invariant: a row is sent once, however often the command runs, for as long as the gateway
 //! remembers the row's key. The command keeps nothing: the gateway knows how far it came.
 
 mod arguments;
-mod checked_rows;
 mod client;
 mod columns;
 mod follow;
 mod hand_over;
 mod judgement;
-mod lines;
-mod mistakes;
+mod outcome;
 mod progress;
+mod records;
 mod reply;
 mod report;
-mod result;
 mod row;
 mod run;
-mod state;
-mod stop;
 mod table;
-mod tries;
 mod values;
 
 pub(super) use arguments::ImportCommand;
@@ -40,9 +35,8 @@ use super::process;
 use super::signals::first_of_two;
 use super::token::read_token;
 use crate::clock::Clock;
-use crate::{private_file, tasks};
+use crate::private_file;
 use arguments::{Import, ImportSource};
-use checked_rows::ImportRules;
 use client::GatewayClient;
 use row::{ImportKind, ImportRow};
 use run::ImportRun;
@@ -50,8 +44,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
-use stop::StopCause;
-use table::{MOST_BYTES, read_table};
+use std::time::Duration;
+use table::{ImportRules, MOST_BYTES, read_table};
 use tokio::runtime::Builder;
 
 /// Runs the command.
@@ -62,7 +56,7 @@ pub(super) fn run(command: &ImportCommand) -> Result<(), Failure> {
     };
     let rules = ImportRules {
         kind,
-        group: group.map(Into::into),
+        group: group.map(str::to_owned),
         delimiter: import.delimiter,
     };
     let rows = checked(&import.file, &rules).map_err(Failure::Unusable)?;
@@ -80,9 +74,11 @@ pub(super) fn run(command: &ImportCommand) -> Result<(), Failure> {
     let token = token.ok_or_else(|| unusable("--token-file is missing".to_owned()))?;
     let clock = Clock::system();
     let client = GatewayClient::new(&import.gateway, token, &clock).map_err(unusable)?;
-    let under_way = Arc::new(ImportRun::new(rows, import.run.clone(), client, clock));
+    let run = Arc::new(ImportRun::new(rows, import.run.clone(), client));
     let runtime = process::runtime(&mut Builder::new_current_thread())?;
-    runtime.block_on(carry_out(kind, import, under_way))
+    let began = clock.now();
+    runtime.block_on(carry_out(import, &run))?;
+    finish(kind, import, &run, clock.now() - began)
 }
 
 /// Reads and checks the file.
@@ -140,35 +136,42 @@ fn explain(kind: ImportKind, import: &Import, rows: &[ImportRow]) {
     }
 }
 
-/// Carries the import out, and reports how it went.
-async fn carry_out(kind: ImportKind, import: &Import, run: Arc<ImportRun>) -> Result<(), Failure> {
-    let list = run.client.get(&format!("{}?limit=1", reply::WRITES)).await;
-    hand_over::recognised(&import.gateway, &list)?;
+/// Carries the import out, until every row has an outcome or the import stops.
+async fn carry_out(import: &Import, run: &Arc<ImportRun>) -> Result<(), Failure> {
+    run.client.recognise(&import.gateway).await?;
     let interrupted = first_of_two(|| {});
-    let stopping = run.clone();
-    tasks::detached(async move {
+    let stop_at_signal = async {
         interrupted.await;
         note("stopping; a second signal ends the command at once");
-        stopping.stop(StopCause::Interrupted);
-    });
-    let work = async {
-        if import.no_wait {
-            hand_over::hand_over_all(&run).await;
-        } else {
-            tokio::join!(hand_over::hand_over_all(&run), follow::follow(&run));
+        run.stop("interrupted".to_owned(), true);
+        std::future::pending::<()>().await;
+    };
+    let follow_unless_stopped = async {
+        if !import.no_wait {
+            tokio::select! {
+                () = follow::follow(run) => {}
+                () = run.stopping() => {}
+            }
         }
     };
+    let work = async { tokio::join!(hand_over::hand_over_all(run), follow_unless_stopped) };
     tokio::select! {
-        () = work => {}
-        () = progress::show(&run) => {}
+        _ = work => {}
+        () = stop_at_signal => {}
+        () = progress::show(run) => {}
     }
-    finish(kind, import, &run)
+    Ok(())
 }
 
 /// Prints the summary, writes the report, and says how the command ends.
-fn finish(kind: ImportKind, import: &Import, run: &ImportRun) -> Result<(), Failure> {
-    let results = run.look(|state| state.results().to_vec());
-    for line in report::summary(kind, &run.rows, &results, run.age()) {
+fn finish(
+    kind: ImportKind,
+    import: &Import,
+    run: &ImportRun,
+    took: Duration,
+) -> Result<(), Failure> {
+    let results = run.results();
+    for line in report::summary(kind, &run.rows, &results, took) {
         say(&line);
     }
     if let Some(path) = &import.report {
@@ -177,9 +180,8 @@ fn finish(kind: ImportKind, import: &Import, run: &ImportRun) -> Result<(), Fail
         let name = path.display();
         written.map_err(|error| format!("cannot write the report {name}: {error}"))?;
     }
-    let counts = run.counts();
-    let shortfall = report::shortfall(&counts, run.stopped().as_ref(), !import.no_wait);
-    match shortfall {
+    let stopped = run.stopped();
+    match report::shortfall(&run.counts(), stopped.as_ref(), !import.no_wait) {
         None => Ok(()),
         Some(why) => Err(Failure::Failed(why)),
     }

@@ -1,8 +1,7 @@
 //! The progress of an import, on standard error: a bar on a terminal, else a line now and then.
 
-use super::result::RowOutcome;
+use super::outcome::{RowCounts, RowOutcome};
 use super::run::ImportRun;
-use super::state::RowCounts;
 use crate::cli::output::note;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, stderr};
@@ -15,83 +14,63 @@ const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
 /// Shows the progress until the future is dropped, which removes the bar.
 pub(super) async fn show(run: &ImportRun) {
-    if stderr().is_terminal() {
-        draw(run).await;
-    }
+    let style = ProgressStyle::with_template("{bar:30} {wide_msg}");
+    let bar = style.ok().filter(|_| stderr().is_terminal());
+    let bar = bar.map(|style| ProgressBar::new(run.rows.len() as u64).with_style(style));
     loop {
-        sleep(BETWEEN_LINES).await;
-        note(&format!(
-            "{}{}",
-            line(&run.counts()),
-            because(&run.obstacle())
-        ));
-    }
-}
-
-/// Draws the bar. Returns only if there can be none.
-async fn draw(run: &ImportRun) {
-    let Ok(style) = ProgressStyle::with_template("{bar:30} {wide_msg}") else {
-        return;
-    };
-    let bar = ProgressBar::new(run.rows.len() as u64).with_style(style);
-    loop {
+        sleep(bar.as_ref().map_or(BETWEEN_LINES, |_| REDRAW)).await;
         let counts = run.counts();
-        bar.set_position(counts.ended() as u64);
-        bar.set_message(format!("{}{}", line(&counts), because(&run.obstacle())));
-        sleep(REDRAW).await;
-    }
-}
-
-/// Returns the progress in one line.
-fn line(counts: &RowCounts) -> String {
-    let (ended, rows) = (counts.ended(), counts.rows());
-    let bad: usize = [RowOutcome::Failed, RowOutcome::Unknown, RowOutcome::Refused]
-        .map(|outcome| counts.of(outcome))
-        .iter()
-        .sum();
-    let mut line = format!("{ended} of {rows} rows have ended");
-    if bad > 0 {
-        line += &format!(", {bad} of them without success");
-    }
-    for (outcome, what) in [
-        (RowOutcome::Waiting, "queued"),
-        (RowOutcome::Unsent, "not handed over yet"),
-    ] {
-        if counts.of(outcome) > 0 {
-            line += &format!(", {} {what}", counts.of(outcome));
+        let line = line(&counts, &run.obstacle());
+        match &bar {
+            None => note(&line),
+            Some(bar) => {
+                bar.set_position(counts.ended() as u64);
+                bar.set_message(line);
+            }
         }
     }
-    line
 }
 
-/// Returns what keeps the import from going on, as the end of a line.
-fn because(obstacle: &str) -> String {
+/// Returns the progress in one line, with what keeps the import from going on.
+fn line(counts: &RowCounts, obstacle: &str) -> String {
+    let (ended, rows) = (counts.ended(), counts.rows());
+    let mut parts = vec![format!("{ended} of {rows} rows have ended")];
+    let mut add = |rows: usize, what: &str| {
+        if rows > 0 {
+            parts.push(format!("{rows} {what}"));
+        }
+    };
+    let succeeded = counts.of(RowOutcome::Succeeded);
+    add(ended - succeeded, "of them without success");
+    add(counts.of(RowOutcome::Waiting), "queued");
+    add(counts.of(RowOutcome::Unsent), "not handed over yet");
+    let line = parts.join(", ");
     match obstacle {
-        "" => String::new(),
-        obstacle => format!("; {obstacle}"),
+        "" => line,
+        obstacle => format!("{line}; {obstacle}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::result::RowResult;
-    use super::super::state::ImportState;
+    use super::super::outcome::RowResult;
     use super::*;
 
     #[test]
     fn a_line_says_how_far_the_import_is() {
-        let mut state = ImportState::new(4);
+        let line = |outcomes: [RowOutcome; 4], obstacle| {
+            let results = outcomes.map(|outcome| RowResult::new(outcome, ""));
+            line(&RowCounts::of_all(&results), obstacle)
+        };
+        use RowOutcome::{Succeeded, Unknown, Unsent, Waiting};
         assert_eq!(
-            line(&state.counts()),
+            line([Unsent; 4], ""),
             "0 of 4 rows have ended, 4 not handed over yet"
         );
-        state.note(0, RowResult::new(RowOutcome::Succeeded, ""));
-        state.note(1, RowResult::new(RowOutcome::Unknown, ""));
-        state.note(2, RowResult::new(RowOutcome::Waiting, ""));
         assert_eq!(
-            line(&state.counts()),
-            "2 of 4 rows have ended, 1 of them without success, 1 queued, 1 not handed over yet"
+            line([Succeeded, Unknown, Waiting, Unsent], "it is busy"),
+            "2 of 4 rows have ended, 1 of them without success, 1 queued, 1 not handed over yet; it \
+             is busy"
         );
-        assert_eq!(because("the gateway is busy"), "; the gateway is busy");
     }
 }

@@ -4,30 +4,26 @@
 
 use crate::journal::WriteId;
 use http::HeaderMap;
-use http::header::{LOCATION, RETRY_AFTER};
 use serde_json::Value;
 use std::time::Duration;
 
 /// The most characters of a message that are kept.
 const LONGEST_MESSAGE: usize = 300;
 
-/// The path of the writes of a token.
-pub(super) const WRITES: &str = "/_gateway/writes";
-
 /// The parts of a reply that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct GatewayReply {
     pub(super) status: u16,
-    /// `Preference-Applied` names `respond-async`.
-    pub(super) is_deferred: bool,
+    /// The write that the gateway has accepted and carries out later.
+    pub(super) deferred: Option<WriteId>,
     /// An earlier request under the same key got this reply.
     pub(super) is_replayed: bool,
     /// The gateway only reports what it would do.
     pub(super) is_shadowed: bool,
-    /// The write that `Location` names.
-    pub(super) write: Option<WriteId>,
     /// When to come back.
     pub(super) retry_after: Option<Duration>,
+    /// The error in the body.
+    pub(super) error: ErrorText,
     /// The body, as JSON or else as text.
     pub(super) body: Value,
 }
@@ -36,42 +32,29 @@ impl GatewayReply {
     /// Takes the parts of a reply.
     pub(super) fn new(status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let location = text(LOCATION.as_str()).unwrap_or_default();
-        let id = location.rsplit_once('/').map_or(location, |(_, id)| id);
         let applied = text("preference-applied").unwrap_or_default();
-        let retry_after = text(RETRY_AFTER.as_str()).and_then(|seconds| seconds.parse().ok());
-        let as_text = || Value::from(String::from_utf8_lossy(body));
+        let is_deferred = status == 202 && applied.contains("respond-async");
+        let write = text("location").and_then(|path| path.rsplit('/').next()?.parse().ok());
+        let seconds = text("retry-after").and_then(|seconds| seconds.parse().ok());
         let body = match body {
             [] => Value::Null,
-            body => serde_json::from_slice(body).unwrap_or_else(|_| as_text()),
+            body => serde_json::from_slice(body)
+                .unwrap_or_else(|_| String::from_utf8_lossy(body).into()),
         };
         Self {
             status,
-            is_deferred: applied.contains("respond-async"),
+            deferred: write.filter(|_| is_deferred),
             is_replayed: text("idempotency-replayed") == Some("true"),
             is_shadowed: headers.contains_key("x-gateway-shadow"),
-            write: id.parse().ok(),
-            retry_after: retry_after.map(Duration::from_secs),
+            retry_after: seconds.map(Duration::from_secs),
+            error: ErrorText::of(&body),
             body,
         }
     }
 
-    /// Returns the error in the body.
-    pub(super) fn error(&self) -> ErrorText {
-        ErrorText::of(&self.body)
-    }
-
     /// Returns the reply in a few words, for a message.
     pub(super) fn in_words(&self) -> String {
-        let ErrorText { kind, message } = self.error();
-        let parts = [self.status.to_string(), kind, message];
-        let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-        parts.join(" ")
-    }
-
-    /// Returns whether this is the list of a token's writes, which only a gateway has.
-    pub(super) fn is_list(&self) -> bool {
-        self.status == 200 && self.body["data"]["writes"].is_array()
+        self.error.in_words(Some(self.status))
     }
 }
 
@@ -106,6 +89,14 @@ impl ErrorText {
             kind: text(&first["type"]),
             message: one_line(&message),
         }
+    }
+
+    /// Returns the error behind its status, as a part of a sentence.
+    pub(super) fn in_words(&self, status: Option<u16>) -> String {
+        let status = status.map(|status| status.to_string()).unwrap_or_default();
+        let parts = [&*status, &*self.kind, self.message.trim_end_matches('.')];
+        let parts = parts.into_iter().filter(|part| !part.is_empty());
+        parts.collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -155,8 +146,11 @@ pub(super) mod tests {
             ("retry-after", "7"),
         ];
         let found = reply(202, &fields, "");
-        assert!(found.is_deferred && !found.is_replayed && !found.is_shadowed);
-        assert_eq!(found.write, ID.parse().ok());
+        assert!(!found.is_replayed && !found.is_shadowed);
+        assert_eq!(found.deferred, ID.parse().ok());
+        for (status, fields) in [(201, &fields[..]), (202, &fields[..1]), (202, &fields[1..])] {
+            assert_eq!(reply(status, fields, "").deferred, None, "{fields:?}");
+        }
         assert_eq!(found.retry_after, Some(Duration::from_secs(7)));
         let bare = GatewayReply::new(503, &HeaderMap::new(), b"<html>no\nroom</html>");
         assert_eq!(bare.in_words(), "503 <html>no room</html>");
@@ -171,20 +165,6 @@ pub(super) mod tests {
         );
         assert_eq!(date.retry_after, None);
         assert_eq!(date.in_words(), "503 x why");
-    }
-
-    #[test]
-    fn only_a_gateway_lists_writes() {
-        let of = |status, body: Value| {
-            GatewayReply::new(status, &HeaderMap::new(), body.to_string().as_bytes()).is_list()
-        };
-        assert!(of(
-            200,
-            json!({ "data": { "writes": [], "pagination": { "next": null } } })
-        ));
-        assert!(!of(404, json!({ "errors": [{ "type": "NotFound" }] })));
-        assert!(!of(200, json!({ "data": {} })));
-        assert!(!of(200, json!([])));
     }
 
     #[test]

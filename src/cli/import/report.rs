@@ -1,10 +1,9 @@
 //! Pure. What an import says at its end: a summary for people, a file for programs, and what to do
 //! about the rows that did not succeed.
 
-use super::result::{RowOutcome, RowResult};
+use super::outcome::{RowCounts, RowOutcome, RowResult};
 use super::row::{ImportKind, ImportRow};
-use super::state::RowCounts;
-use super::stop::StopCause;
+use super::run::StopCause;
 use std::time::Duration;
 
 /// The most rows without success that the summary names.
@@ -18,45 +17,31 @@ pub(super) fn summary(
     took: Duration,
 ) -> Vec<String> {
     let counts = RowCounts::of_all(results);
+    let there = RowOutcome::ALL
+        .into_iter()
+        .filter(|one| counts.of(*one) > 0);
+    let there = there.map(|one| format!("{} {}", counts.of(one), one.as_str()));
+    let numbers: Vec<String> = there.collect();
     let (total, seconds) = (kind.counted(rows.len()), took.as_secs());
-    let mut lines = vec![format!("{total} in {seconds} s: {}", counts.in_words())];
-    let without_success = |result: &RowResult| {
-        !matches!(
-            result.outcome,
-            RowOutcome::Succeeded | RowOutcome::Waiting | RowOutcome::Unsent
-        )
-    };
+    let mut lines = vec![format!("{total} in {seconds} s: {}", numbers.join(", "))];
     let mut named = rows
         .iter()
         .zip(results)
-        .filter(|(_, result)| without_success(result));
-    let shown = named.by_ref().take(MOST_NAMED);
-    lines.extend(shown.map(|(row, result)| one(row, result)));
+        .filter(|(_, result)| result.outcome.is_final() && result.outcome != RowOutcome::Succeeded);
+    lines.extend(named.by_ref().take(MOST_NAMED).map(|(row, result)| {
+        let group = row.group.as_ref();
+        let within = group
+            .map(|group| format!(" in {group}"))
+            .unwrap_or_default();
+        let (line, email, outcome) = (row.line, &row.email, result.outcome.as_str());
+        let error = result.error.in_words(result.status);
+        format!("line {line}: {email}{within} {outcome}: {error}")
+    }));
     match named.count() {
         0 => {}
         more => lines.push(format!("… and {more} more")),
     }
     lines
-}
-
-/// Returns the line of a row.
-fn one(row: &ImportRow, result: &RowResult) -> String {
-    let status = result.status.map(|status| status.to_string());
-    let within = row.group.as_ref().map(|group| format!("in {group}"));
-    let parts = [
-        Some(format!("line {}: {}", row.line, row.email)),
-        within,
-        Some(format!("{}:", result.outcome.as_str())),
-        status,
-        Some(result.error.kind.clone()),
-        Some(result.error.message.clone()),
-    ];
-    let parts: Vec<String> = parts
-        .into_iter()
-        .flatten()
-        .filter(|part| !part.is_empty())
-        .collect();
-    parts.join(" ")
 }
 
 /// Returns the report as CSV: a line for each row, in the order of the file.
@@ -69,16 +54,17 @@ pub(super) fn table(rows: &[ImportRow], results: &[RowResult]) -> Result<Vec<u8>
         "line", "email", "group", "outcome", "status", "type", "message", "write",
     ])?;
     for (row, result) in rows.iter().zip(results) {
-        let optional = |value: Option<String>| value.unwrap_or_default();
+        let status = result.status.map(|status| status.to_string());
+        let write = result.id.map(|id| id.to_string());
         writer.write_record([
             &row.line.to_string(),
             &row.email,
             row.group.as_deref().unwrap_or_default(),
             result.outcome.as_str(),
-            &optional(result.status.map(|status| status.to_string())),
+            &status.unwrap_or_default(),
             &result.error.kind,
             &result.error.message,
-            &optional(result.id.map(|id| id.to_string())),
+            &write.unwrap_or_default(),
         ])?;
     }
     writer
@@ -94,38 +80,32 @@ pub(super) fn shortfall(
     waits: bool,
 ) -> Option<String> {
     let has = |outcome| counts.of(outcome) > 0;
-    let queued = if waits {
-        0
-    } else {
-        counts.of(RowOutcome::Waiting)
+    let queued = match waits {
+        true => 0,
+        false => counts.of(RowOutcome::Waiting),
     };
     let missing = counts.rows() - counts.of(RowOutcome::Succeeded) - queued;
     if missing == 0 {
         return None;
     }
-    let why = stopped.map_or_else(
-        || format!("{missing} of {} rows did not succeed", counts.rows()),
-        ToString::to_string,
-    );
-    let mut sentences = vec![why];
-    let is_left = has(RowOutcome::Unsent) || waits && has(RowOutcome::Waiting);
-    // Not after a stop that the user has to mend first, and that says how.
-    if is_left && !matches!(stopped, Some(StopCause::NotDeferred { .. })) {
-        sentences.push(
-            "Rows that were handed over are carried out. Run the command again to go on: nothing is \
-             sent twice"
-                .to_owned(),
-        );
+    let mut sentences = vec![match stopped {
+        Some(cause) => cause.why.clone(),
+        None => format!("{missing} of {} rows did not succeed", counts.rows()),
+    }];
+    let mut add = |sentence: &str| sentences.push(sentence.to_owned());
+    if has(RowOutcome::Waiting) {
+        add("Rows that were handed over are carried out");
+    }
+    if stopped.is_some_and(|cause| cause.is_resumable) {
+        add("Run the command again to go on: nothing is sent twice");
     }
     if has(RowOutcome::Failed) || has(RowOutcome::Refused) {
-        sentences.push(
-            "Correct the rows that failed, or send them unchanged in a run of another name (--run NAME)"
-                .to_owned(),
+        add(
+            "Correct the rows that failed, or send them unchanged, in a file of their own, with --run NAME",
         );
     }
     if has(RowOutcome::Unknown) {
-        sentences
-            .push("An unknown row may have taken effect: look before you send it again".to_owned());
+        add("An unknown row may have taken effect: look before you send it again");
     }
     Some(sentences.join(". "))
 }
@@ -137,8 +117,8 @@ mod tests {
 
     fn rows() -> Vec<ImportRow> {
         vec![
-            ImportRow::invite(2, "a@b.example", &[]),
-            ImportRow::member(3, "c@d.example", "g1".into()),
+            ImportRow::invite(2, "a@b.example", Vec::new()),
+            ImportRow::member(3, "c@d.example", "g1"),
         ]
     }
 
@@ -170,7 +150,7 @@ mod tests {
                 "line 3: c@d.example in g1 failed: 422 Conflict is, \"already\" there",
             ]
         );
-        let many = vec![ImportRow::invite(2, "a@b.example", &[]); MOST_NAMED + 2];
+        let many = vec![ImportRow::invite(2, "a@b.example", Vec::new()); MOST_NAMED + 2];
         let results = vec![failed(); MOST_NAMED + 2];
         let lines = summary(ImportKind::Invites, &many, &results, Duration::ZERO);
         assert_eq!(lines.len(), MOST_NAMED + 2);
@@ -192,28 +172,28 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said_with_its_remedy() {
-        let of = |outcomes: &[RowOutcome], stopped: Option<&StopCause>, waits| {
+        let cause = |is_resumable| StopCause {
+            why: "why".to_owned(),
+            is_resumable,
+        };
+        let of = |outcomes: &[RowOutcome], stopped: Option<StopCause>, waits| {
             let results: Vec<_> = outcomes
                 .iter()
                 .map(|one| RowResult::new(*one, ""))
                 .collect();
-            shortfall(&RowCounts::of_all(&results), stopped, waits)
+            shortfall(&RowCounts::of_all(&results), stopped.as_ref(), waits)
         };
         use RowOutcome::{Failed, Refused, Succeeded, Unknown, Unsent, Waiting};
         assert_eq!(of(&[Succeeded], None, true), None);
-        assert_eq!(of(&[Succeeded], Some(&StopCause::Interrupted), true), None);
+        assert_eq!(of(&[Succeeded], Some(cause(true)), true), None);
         assert_eq!(of(&[Succeeded, Waiting], None, false), None);
         for (outcomes, stopped, part) in [
             (
                 &[Waiting][..],
-                Some(StopCause::Interrupted),
-                "interrupted. Rows that were handed over",
+                Some(cause(true)),
+                "why. Rows that were handed over are carried out. Run the command again",
             ),
-            (
-                &[Unsent],
-                Some(StopCause::Unavailable("x".into())),
-                "Run the command again",
-            ),
+            (&[Unsent], Some(cause(true)), "Run the command again"),
             (&[Succeeded, Failed], None, "--run NAME"),
             (&[Refused], None, "--run NAME"),
             (&[Unknown], None, "look before you send it again"),
@@ -223,18 +203,10 @@ mod tests {
                 "1 of 2 rows did not succeed. Correct",
             ),
         ] {
-            let found = of(outcomes, stopped.as_ref(), true).unwrap();
+            let found = of(outcomes, stopped, true).unwrap();
             assert!(found.contains(part), "{found}");
         }
-        let at_once = StopCause::NotDeferred {
-            line: 2,
-            is_shadowed: false,
-        };
-        let found = of(&[Succeeded, Unsent], Some(&at_once), true).unwrap();
-        assert!(
-            found.contains("the row of line 2 was sent at once. Set state.directory"),
-            "{found}"
-        );
-        assert!(!found.contains("nothing is sent twice"), "{found}");
+        let found = of(&[Succeeded, Unsent], Some(cause(false)), true);
+        assert_eq!(found.as_deref(), Some("why"));
     }
 }

@@ -8,7 +8,6 @@ use crate::cli::admin::encoded;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
-use std::sync::Arc;
 
 /// What an import brings in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +19,7 @@ pub(super) enum ImportKind {
 }
 
 impl ImportKind {
-    /// The word for so many rows.
+    /// Returns a number of rows in words.
     pub(super) fn counted(self, rows: usize) -> String {
         let word = match self {
             Self::Invites => "invite",
@@ -31,15 +30,6 @@ impl ImportKind {
     }
 }
 
-/// A permission that comes with an invite.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct InvitePermission {
-    /// The id of the role.
-    pub(super) role: String,
-    /// The resources that it applies to, each by type and id.
-    pub(super) resources: Vec<(String, String)>,
-}
-
 /// One row of a file that was found right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ImportRow {
@@ -48,24 +38,17 @@ pub(super) struct ImportRow {
     /// The address of the person, as the file has it.
     pub(super) email: String,
     /// The group that the person joins; `None` for an invite.
-    pub(super) group: Option<Arc<str>>,
+    pub(super) group: Option<String>,
     /// The body of the request.
     pub(super) body: String,
 }
 
 impl ImportRow {
-    /// Returns the row of an invite.
-    pub(super) fn invite(line: usize, email: &str, permissions: &[InvitePermission]) -> Self {
+    /// Returns the row of an invite, with its permissions as the API has them.
+    pub(super) fn invite(line: usize, email: &str, permissions: Vec<Value>) -> Self {
         let mut invite = json!({ "email": email });
         if !permissions.is_empty() {
-            let permissions = permissions.iter().map(|permission| {
-                let resources = permission.resources.iter();
-                let resources: Vec<Value> = resources
-                    .map(|(kind, id)| json!({ "id": id, "type": kind }))
-                    .collect();
-                json!({ "roleId": permission.role, "resources": resources })
-            });
-            invite["permissions"] = permissions.collect();
+            invite["permissions"] = permissions.into();
         }
         Self {
             line,
@@ -76,11 +59,11 @@ impl ImportRow {
     }
 
     /// Returns the row of a member.
-    pub(super) fn member(line: usize, email: &str, group: Arc<str>) -> Self {
+    pub(super) fn member(line: usize, email: &str, group: &str) -> Self {
         Self {
             line,
             email: email.to_owned(),
-            group: Some(group),
+            group: Some(group.to_owned()),
             body: json!({ "emails": [email] }).to_string(),
         }
     }
@@ -116,40 +99,36 @@ mod tests {
 
     #[test]
     fn a_row_asks_for_what_the_api_documents() {
-        let plain = ImportRow::invite(2, "a@b.example", &[]);
+        let plain = ImportRow::invite(2, "a@b.example", Vec::new());
         assert_eq!(plain.path(), "/invites");
         assert_eq!(plain.body, r#"{"invites":[{"email":"a@b.example"}]}"#);
-        let permission = InvitePermission {
-            role: "source-admin".to_owned(),
-            resources: vec![("SOURCE".to_owned(), "s1".to_owned())],
-        };
-        let with = ImportRow::invite(2, "a@b.example", &[permission]);
+        let permission = json!({
+            "roleId": "source-admin", "resources": [{ "id": "s1", "type": "SOURCE" }],
+        });
+        let with = ImportRow::invite(2, "a@b.example", vec![permission]);
         let body: Value = serde_json::from_str(&with.body).unwrap();
         let expected = json!({ "invites": [{
             "email": "a@b.example",
             "permissions": [{ "roleId": "source-admin", "resources": [{ "id": "s1", "type": "SOURCE" }] }],
         }] });
         assert_eq!(body, expected);
-        let member = ImportRow::member(3, "a@b.example", "g/1".into());
+        let member = ImportRow::member(3, "a@b.example", "g/1");
         assert_eq!(member.path(), "/groups/g%2F1/users");
         assert_eq!(member.body, r#"{"emails":["a@b.example"]}"#);
     }
 
     #[test]
     fn the_key_follows_from_what_is_asked_for() {
-        let row = ImportRow::invite(2, "a@b.example", &[]);
+        let row = ImportRow::invite(2, "a@b.example", Vec::new());
         let key = row.key("");
         assert_eq!(key.len(), "import-".len() + 64);
-        assert_eq!(key, ImportRow::invite(7, "a@b.example", &[]).key(""));
-        let permission = InvitePermission {
-            role: "r".to_owned(),
-            resources: Vec::new(),
-        };
+        assert_eq!(key, ImportRow::invite(7, "a@b.example", Vec::new()).key(""));
+        let permission = json!({ "roleId": "r", "resources": [] });
         for other in [
             row.key("again"),
-            ImportRow::invite(2, "b@b.example", &[]).key(""),
-            ImportRow::invite(2, "a@b.example", &[permission]).key(""),
-            ImportRow::member(2, "a@b.example", "g".into()).key(""),
+            ImportRow::invite(2, "b@b.example", Vec::new()).key(""),
+            ImportRow::invite(2, "a@b.example", vec![permission]).key(""),
+            ImportRow::member(2, "a@b.example", "g").key(""),
         ] {
             assert_ne!(key, other);
         }
@@ -163,7 +142,7 @@ mod tests {
             b in ("[a-c]{0,2}", "[a-c/]{1,3}", "[a-c@.]{1,4}"),
         ) {
             let key = |(run, group, email): &(String, String, String)| {
-                ImportRow::member(1, email, group.as_str().into()).key(run)
+                ImportRow::member(1, email, group).key(run)
             };
             prop_assert_eq!(key(&a) == key(&b), a == b);
         }

@@ -1,20 +1,25 @@
 //! A running import: what those who hand rows over, follow them and show progress share.
 //!
-//! Invariant: once a cause to stop is known, no further row is handed over. What the gateway has
-//! accepted by then stays accepted; only an interruption also ends the wait for its outcome.
+//! Invariant: every row has one result, and one that has ended stays as it is, whatever is heard of
+//! it later. Once a cause to stop is known, no further row is handed over. What the gateway has
+//! accepted by then stays accepted.
 
 use super::client::GatewayClient;
-use super::result::RowResult;
+use super::outcome::{RowCounts, RowOutcome, RowResult};
 use super::row::ImportRow;
-use super::state::{ImportState, RowCounts};
-use super::stop::StopCause;
-use crate::clock::Clock;
 use crate::journal::WriteId;
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::time::{sleep_until, timeout};
+
+/// Why an import stops before its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StopCause {
+    /// The reason, in words for the user.
+    pub(super) why: String,
+    /// Whether the same command goes on when it runs again. Otherwise the reason says what is to be
+    /// done first.
+    pub(super) is_resumable: bool,
+}
 
 /// An import under way.
 pub(super) struct ImportRun {
@@ -24,133 +29,92 @@ pub(super) struct ImportRun {
     pub(super) name: String,
     /// The connections to the gateway.
     pub(super) client: GatewayClient,
-    clock: Clock,
-    began: Instant,
     state: Mutex<ImportState>,
-    /// The instant before which no row is handed over, because the gateway said so.
-    not_before: Mutex<Instant>,
-    /// What keeps the import from going on at present, for people.
-    obstacle: Mutex<String>,
-    is_handed_over: AtomicBool,
-    /// The rows that the gateway has accepted since it last accepted no more.
-    burst: AtomicUsize,
     stop: watch::Sender<Option<StopCause>>,
+}
+
+struct ImportState {
+    /// The results of the rows, in their order.
+    results: Vec<RowResult>,
+    /// The first row that was not taken to be handed over.
+    next: usize,
+    /// What keeps the import from going on at present, for people.
+    obstacle: String,
 }
 
 impl ImportRun {
     /// Returns an import of which nothing is handed over yet.
-    pub(super) fn new(
-        rows: Vec<ImportRow>,
-        name: String,
-        client: GatewayClient,
-        clock: Clock,
-    ) -> Self {
+    pub(super) fn new(rows: Vec<ImportRow>, name: String, client: GatewayClient) -> Self {
         Self {
-            state: Mutex::new(ImportState::new(rows.len())),
+            state: Mutex::new(ImportState {
+                results: vec![RowResult::new(RowOutcome::Unsent, ""); rows.len()],
+                next: 0,
+                obstacle: String::new(),
+            }),
             rows,
             name,
             client,
-            began: clock.now(),
-            not_before: Mutex::new(clock.now()),
-            obstacle: Mutex::default(),
-            is_handed_over: AtomicBool::new(false),
-            burst: AtomicUsize::new(0),
             stop: watch::Sender::new(None),
-            clock,
         }
     }
 
-    /// Takes the next row to hand over; `None` if there is none, or if the import stops.
+    /// Takes the next row to hand over, by its index; `None` if there is none, or if the import
+    /// stops.
     pub(super) fn take_next(&self) -> Option<usize> {
-        match self.stopped() {
-            Some(_) => None,
-            None => self.state.lock().take_next(),
+        let mut state = self.state.lock();
+        let row = state.next;
+        let is_left = row < self.rows.len() && self.stopped().is_none();
+        state.next += usize::from(is_left);
+        is_left.then_some(row)
+    }
+
+    /// Notes what is known of a row. What keeps the import from going on is over then.
+    pub(super) fn note(&self, row: usize, result: RowResult) {
+        let mut state = self.state.lock();
+        state.obstacle.clear();
+        if let Some(known) = state.results.get_mut(row)
+            && !known.outcome.is_final()
+        {
+            *known = result;
         }
     }
 
-    /// Notes what is known of a row.
-    pub(super) fn note(&self, row: usize, result: RowResult) {
-        self.state.lock().note(row, result);
+    /// Returns the rows that the gateway has and that have not ended, with their writes.
+    pub(super) fn waiting(&self) -> Vec<(usize, WriteId)> {
+        let state = self.state.lock();
+        let rows = state.results.iter().enumerate();
+        let waiting = rows.filter(|(_, result)| result.outcome == RowOutcome::Waiting);
+        waiting
+            .filter_map(|(row, result)| Some((row, result.id?)))
+            .collect()
     }
 
-    /// Notes that the gateway has accepted a row.
-    pub(super) fn accepted(&self, row: usize, id: WriteId) {
-        self.burst.fetch_add(1, Ordering::Relaxed);
-        self.note(row, RowResult::waiting(id));
-    }
-
-    /// Notes that the gateway accepts no more at present, and returns the number of rows that it
-    /// has accepted since it last did so.
-    pub(super) fn end_burst(&self) -> usize {
-        self.burst.swap(0, Ordering::Relaxed)
-    }
-
-    /// Notes the outcome of a write.
-    pub(super) fn ended(&self, id: WriteId, result: RowResult) {
-        self.state.lock().ended(id, result);
-    }
-
-    /// Looks at the state.
-    pub(super) fn look<T>(&self, at: impl FnOnce(&ImportState) -> T) -> T {
-        at(&self.state.lock())
+    /// Returns the results of all rows.
+    pub(super) fn results(&self) -> Vec<RowResult> {
+        self.state.lock().results.clone()
     }
 
     /// Returns the number of rows in each outcome.
     pub(super) fn counts(&self) -> RowCounts {
-        self.look(ImportState::counts)
+        RowCounts::of_all(&self.state.lock().results)
     }
 
-    /// Returns the time since the import began.
-    pub(super) fn age(&self) -> Duration {
-        self.clock.now() - self.began
-    }
-
-    /// Keeps all rows from being handed over for this time. `why` is shown meanwhile.
-    pub(super) fn hold(&self, time: Duration, why: String) {
-        let until = self.clock.now() + time;
-        let mut not_before = self.not_before.lock();
-        *not_before = until.max(*not_before);
-        *self.obstacle.lock() = why;
-    }
-
-    /// Notes that nothing keeps the import from going on.
-    pub(super) fn goes_on(&self) {
-        self.obstacle.lock().clear();
-    }
-
-    /// Says what keeps the import from going on.
+    /// Says what keeps the import from going on; nothing if it is empty.
     pub(super) fn hindered(&self, why: &str) {
-        why.clone_into(&mut self.obstacle.lock());
+        why.clone_into(&mut self.state.lock().obstacle);
     }
 
     /// Returns what keeps the import from going on; empty if nothing does.
     pub(super) fn obstacle(&self) -> String {
-        self.obstacle.lock().clone()
+        self.state.lock().obstacle.clone()
     }
 
-    /// Waits until rows may be handed over, or the import stops.
-    pub(super) async fn may_hand_over(&self) {
-        let mut stop = self.stop.subscribe();
-        loop {
-            let until = *self.not_before.lock();
-            if until <= self.clock.now() || stop.borrow().is_some() {
-                return;
-            }
-            tokio::select! {
-                () = sleep_until(until.into()) => {}
-                _ = stop.changed() => {}
-            }
-        }
-    }
-
-    /// Stops the import. The first cause counts, but for an interruption.
-    pub(super) fn stop(&self, cause: StopCause) {
+    /// Stops the import. The first cause counts.
+    pub(super) fn stop(&self, why: String, is_resumable: bool) {
         self.stop.send_if_modified(|known| {
-            let is_news = known.is_none() || cause == StopCause::Interrupted;
-            if is_news {
-                *known = Some(cause);
-            }
-            is_news
+            let is_first = known.is_none();
+            known.get_or_insert(StopCause { why, is_resumable });
+            is_first
         });
     }
 
@@ -159,25 +123,59 @@ impl ImportRun {
         self.stop.borrow().clone()
     }
 
-    /// Returns whether the outcomes are not to be waited for any more.
-    pub(super) fn is_interrupted(&self) -> bool {
-        self.stopped() == Some(StopCause::Interrupted)
+    /// Waits until the import stops.
+    pub(super) async fn stopping(&self) {
+        // The sender is a part of `self`, so it is not gone meanwhile.
+        let _ = self.stop.subscribe().wait_for(Option::is_some).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use http::HeaderValue;
+
+    fn id(n: usize) -> WriteId {
+        format!("0192f0c1-2a3b-7c4d-8e5f-{n:012}").parse().unwrap()
     }
 
-    /// Waits for this time, or until the import is interrupted.
-    pub(super) async fn sleep(&self, time: Duration) {
-        let mut stop = self.stop.subscribe();
-        let interrupted = stop.wait_for(|cause| *cause == Some(StopCause::Interrupted));
-        let _ = timeout(time, interrupted).await;
+    fn run(rows: usize) -> ImportRun {
+        let token = HeaderValue::from_static("Bearer token");
+        let client = GatewayClient::new("http://127.0.0.1:1", token, &Clock::system()).unwrap();
+        let row = |n| ImportRow::invite(n + 2, &format!("p{n}@b.example"), Vec::new());
+        ImportRun::new((0..rows).map(row).collect(), String::new(), client)
     }
 
-    /// Notes that no further row will be handed over.
-    pub(super) fn handed_over(&self) {
-        self.is_handed_over.store(true, Ordering::Release);
+    #[tokio::test]
+    async fn rows_are_taken_once_and_none_after_a_stop() {
+        let run = run(3);
+        assert_eq!([run.take_next(), run.take_next()], [Some(0), Some(1)]);
+        run.stop("first".to_owned(), false);
+        run.stop("second".to_owned(), true);
+        let cause = StopCause {
+            why: "first".to_owned(),
+            is_resumable: false,
+        };
+        assert_eq!(run.stopped(), Some(cause));
+        assert_eq!(run.take_next(), None);
+        run.stopping().await;
     }
 
-    /// Returns whether no further row will be handed over.
-    pub(super) fn is_handed_over(&self) -> bool {
-        self.is_handed_over.load(Ordering::Acquire)
+    #[tokio::test]
+    async fn what_ended_stays() {
+        let run = run(3);
+        run.note(0, RowResult::waiting(id(1)));
+        run.note(2, RowResult::waiting(id(3)));
+        assert_eq!(run.waiting(), [(0, id(1)), (2, id(3))]);
+        run.hindered("why");
+        run.note(0, RowResult::new(RowOutcome::Unknown, "lost"));
+        assert_eq!(run.obstacle(), "");
+        run.note(0, RowResult::new(RowOutcome::Succeeded, ""));
+        assert_eq!(run.results()[0].error.message, "lost");
+        assert_eq!(run.waiting(), [(2, id(3))]);
+        let counts = run.counts();
+        assert_eq!((counts.rows(), counts.ended()), (3, 1));
+        assert_eq!(counts.of(RowOutcome::Unsent), 1);
     }
 }

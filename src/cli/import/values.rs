@@ -3,6 +3,8 @@
 //! Promises that what is rejected here could not be right. What passes may still be wrong: only the
 //! API knows which roles, groups and resources exist.
 
+use serde_json::{Value, json};
+
 /// The longest address, in bytes (RFC 5321, section 4.5.3.1.3, without the angle brackets).
 const LONGEST_ADDRESS: usize = 254;
 /// The longest part before the `@`, in bytes (RFC 5321, section 4.5.3.1.1).
@@ -51,16 +53,15 @@ pub(super) fn is_id(text: &str) -> bool {
         && !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
-/// Reads a list of resources such as `SOURCE:s1 WAREHOUSE:w2`. Spaces, commas and semicolons
-/// separate them.
+/// Reads a list of resources such as `SOURCE:s1 WAREHOUSE:w2`, as the API has them. Spaces, commas
+/// and semicolons separate them.
 ///
 /// # Errors
 /// The first element that is none, and what is expected.
-pub(super) fn resources(text: &str) -> Result<Vec<(String, String)>, String> {
+pub(super) fn resources(text: &str) -> Result<Vec<Value>, String> {
     let separators = |c: char| c.is_whitespace() || matches!(c, ',' | ';');
-    let elements = text.split(separators).filter(|one| !one.is_empty());
     let mut found = Vec::new();
-    for element in elements {
+    for element in text.split(separators).filter(|one| !one.is_empty()) {
         let (kind, id) = element.split_once(':').unwrap_or((element, ""));
         let kind = kind.to_ascii_uppercase();
         if !RESOURCE_TYPES.contains(&kind.as_str()) || !is_id(id) {
@@ -73,7 +74,7 @@ pub(super) fn resources(text: &str) -> Result<Vec<(String, String)>, String> {
         if found.len() == MOST_RESOURCES {
             return Err(format!("more than {MOST_RESOURCES} resources for one role"));
         }
-        found.push((kind, id.to_owned()));
+        found.push(json!({ "id": id, "type": kind }));
     }
     Ok(found)
 }
@@ -145,8 +146,8 @@ mod tests {
 
     #[test]
     fn resources_are_types_with_ids() {
-        let pair = |kind: &str, id: &str| (kind.to_owned(), id.to_owned());
-        let expected = vec![pair("SOURCE", "s1"), pair("WORKSPACE", "w:2")];
+        let one = |kind: &str, id: &str| json!({ "id": id, "type": kind });
+        let expected = vec![one("SOURCE", "s1"), one("WORKSPACE", "w:2")];
         for text in ["SOURCE:s1 WORKSPACE:w:2", "source:s1;, workspace:w:2;"] {
             assert_eq!(resources(text), Ok(expected.clone()), "{text}");
         }

@@ -35,6 +35,11 @@ impl RowOutcome {
         Self::Unsent,
     ];
 
+    /// Returns whether nothing more is to be heard of such a row.
+    pub(super) fn is_final(self) -> bool {
+        !matches!(self, Self::Waiting | Self::Unsent)
+    }
+
     /// The word in summaries and reports.
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -66,8 +71,8 @@ impl RowResult {
             outcome,
             status: None,
             error: ErrorText {
-                kind: String::new(),
                 message: message.to_owned(),
+                ..ErrorText::default()
             },
             id: None,
         }
@@ -77,7 +82,7 @@ impl RowResult {
     pub(super) fn of_reply(outcome: RowOutcome, reply: &GatewayReply) -> Self {
         let error = match outcome {
             RowOutcome::Succeeded => ErrorText::default(),
-            _ => reply.error(),
+            _ => reply.error.clone(),
         };
         Self {
             outcome,
@@ -126,6 +131,38 @@ impl RowResult {
             error,
             id: Some(id),
         })
+    }
+}
+
+/// The number of rows in each outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RowCounts([usize; RowOutcome::ALL.len()]);
+
+impl RowCounts {
+    /// Counts results.
+    pub(super) fn of_all(results: &[RowResult]) -> Self {
+        let mut counts = Self::default();
+        for result in results {
+            counts.0[result.outcome as usize] += 1;
+        }
+        counts
+    }
+
+    /// Returns the number of rows with this outcome.
+    pub(super) fn of(&self, outcome: RowOutcome) -> usize {
+        self.0[outcome as usize]
+    }
+
+    /// Returns the number of all rows.
+    pub(super) fn rows(&self) -> usize {
+        self.0.iter().sum()
+    }
+
+    /// Returns the number of rows of which nothing more is to be heard.
+    pub(super) fn ended(&self) -> usize {
+        let all = RowOutcome::ALL.into_iter();
+        let ended = all.filter(|outcome| outcome.is_final());
+        ended.map(|outcome| self.of(outcome)).sum()
     }
 }
 
