@@ -114,6 +114,8 @@ pub(super) fn shortfall(
 mod tests {
     use super::super::reply::ErrorText;
     use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     fn rows() -> Vec<ImportRow> {
         vec![
@@ -208,5 +210,43 @@ mod tests {
         }
         let found = of(&[Succeeded, Unsent], Some(cause(false)), true);
         assert_eq!(found.as_deref(), Some("why"));
+    }
+
+    proptest! {
+        /// Each row is counted once, under its own outcome, and is one line of the report.
+        #[test]
+        fn every_row_is_counted_once(
+            outcomes in prop::collection::vec(prop::sample::select(&RowOutcome::ALL[..]), 0..60),
+        ) {
+            let row = |n| ImportRow::invite(n + 2, &format!("p{n}@b.example"), Vec::new());
+            let rows: Vec<_> = (0..outcomes.len()).map(row).collect();
+            let of = |outcome: &RowOutcome| RowResult::new(*outcome, "why");
+            let results: Vec<_> = outcomes.iter().map(of).collect();
+            let mut expected = BTreeMap::new();
+            for outcome in &outcomes {
+                *expected.entry(outcome.as_str().to_owned()).or_insert(0) += 1;
+            }
+
+            let lines = summary(ImportKind::Invites, &rows, &results, Duration::ZERO);
+            let (total, numbers) = lines[0].split_once(" in 0 s: ").unwrap();
+            prop_assert_eq!(total, ImportKind::Invites.counted(rows.len()));
+            let numbers = numbers.split(", ").filter_map(|part| part.split_once(' '));
+            let counted: Vec<(String, usize)> = numbers
+                .map(|(rows, outcome)| (outcome.to_owned(), rows.parse().unwrap()))
+                .collect();
+            prop_assert_eq!(counted.len(), expected.len());
+            prop_assert_eq!(counted.into_iter().collect::<BTreeMap<_, _>>(), expected);
+
+            let report = table(&rows, &results).unwrap();
+            let reported: Vec<(String, String)> = csv::Reader::from_reader(&report[..])
+                .records()
+                .map(|line| line.map(|line| (line[1].to_owned(), line[3].to_owned())).unwrap())
+                .collect();
+            let told = rows.iter().zip(&outcomes);
+            let told: Vec<_> = told
+                .map(|(row, outcome)| (row.email.clone(), outcome.as_str().to_owned()))
+                .collect();
+            prop_assert_eq!(reported, told);
+        }
     }
 }
