@@ -3,7 +3,7 @@
 //!
 //! Promises:
 //!
-//! - *Fails closed.* [`admit`](admission::admit) decides about every request, on its credentials
+//! - *Fails closed.* [`admit`] decides about every request, on its credentials
 //!   alone. Text that begins like a key is never taken for a token of the API, in any mode, so it
 //!   is never forwarded.
 //! - *Nothing is remembered.* Expiry and rights are judged for each request. What a connection
