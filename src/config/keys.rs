@@ -70,6 +70,8 @@ configuration! {
                 client_auth: ClientAuth = ClientAuth::None, restart;
                 /// The authorities of client certificates, PEM.
                 client_ca_file: Option<PathBuf> = None, restart;
+                /// Whether HTTP/2 is offered.
+                http2: bool = true, restart;
             }
         }
     }
@@ -84,6 +86,8 @@ configuration! {
         client_auth: ClientAuth = ClientAuth::None, restart;
         /// The authorities of client certificates, PEM.
         client_ca_file: Option<PathBuf> = None, restart;
+        /// Whether HTTP/2 is offered.
+        http2: bool = true, restart;
     }
 
     /// The API and the connections to it.

@@ -380,6 +380,17 @@ async fn gateway(authority: &Authority, more: &str) -> Program {
 }
 
 #[tokio::test]
+async fn http2_can_be_switched_off() {
+    let authority = Authority::new();
+    let running = gateway(&authority, "http2 = false\n").await;
+    let mut client = (*authority.client(None)).clone();
+    client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let client = Arc::new(client);
+    let stream = try_secure(running.proxy, &client).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+}
+
+#[tokio::test]
 async fn alpn_chooses_and_clients_with_certificates_may_share_a_connection() {
     let authority = Authority::new();
     let more = "client_auth = 'required'\nclient_ca_file = 'ca.crt'\n[log]\naccess = 'all'\n";

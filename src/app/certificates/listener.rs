@@ -37,18 +37,20 @@ impl TlsListener {
     /// Returns the files that a configuration names; `None` without TLS.
     pub(super) fn spec(self, config: &Config) -> Option<TlsSpec> {
         let (tls, admin) = (&config.tls, &config.admin.tls);
-        let (certificate, key, auth, ca) = match self {
+        let (certificate, key, auth, ca, http2) = match self {
             Self::Callers => (
                 &tls.certificate_file,
                 &tls.key_file,
                 tls.client_auth,
                 &tls.client_ca_file,
+                tls.http2,
             ),
             Self::Admin => (
                 &admin.certificate_file,
                 &admin.key_file,
                 admin.client_auth,
                 &admin.client_ca_file,
+                admin.http2,
             ),
         };
         // Half of a pair, or no authorities, are problems of the configuration. An empty path
@@ -62,6 +64,7 @@ impl TlsListener {
         Some(TlsSpec {
             certificate_file: path(certificate),
             key_file: path(key),
+            http2,
             clients: match auth {
                 ClientAuth::None => None,
                 ClientAuth::Optional => Some(trust(false)),

@@ -23,6 +23,8 @@ pub struct TlsSpec {
     pub certificate_file: PathBuf,
     /// The private key, PEM.
     pub key_file: PathBuf,
+    /// Whether ALPN offers HTTP/2.
+    pub http2: bool,
     /// Whose certificates peers are asked for; `None` asks for none.
     pub clients: Option<ClientTrust>,
 }

@@ -22,7 +22,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The protocols that ALPN offers (RFC 7301), the preferred one first. A client without ALPN gets
 /// HTTP/1.1.
-const PROTOCOLS: [&[u8]; 2] = [ALPN, b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [ALPN, HTTP_1];
+const HTTP_1: &[u8] = b"http/1.1";
 
 const PAIR: &str = "the private key of the first certificate in the certificate file; replace both \
                     files together";
@@ -75,7 +76,11 @@ impl ServerIdentity {
             })?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
-        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        let offered: &[&[u8]] = match files.spec.http2 {
+            true => &PROTOCOLS,
+            false => &[HTTP_1],
+        };
+        config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
         Ok(Self {
             config: Arc::new(config),
             not_after,

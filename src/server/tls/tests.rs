@@ -35,6 +35,7 @@ fn spec(folder: &Path, certificate: &str, key: &str) -> TlsSpec {
     TlsSpec {
         certificate_file: write(folder, "tls.crt", certificate),
         key_file: write(folder, "tls.key", key),
+        http2: true,
         clients: None,
     }
 }
@@ -140,6 +141,7 @@ fn a_sound_pair_has_the_end_of_its_certificate() {
     let both = TlsSpec {
         certificate_file: write(folder.path(), "both.pem", &both),
         key_file: folder.path().join("both.pem"),
+        http2: true,
         clients: None,
     };
     assert!(opened(&both).is_ok());
