@@ -50,6 +50,19 @@ fn new_name(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// Returns the name of a secret's file for a message. A name that could be the secret itself, put
+/// where its file belongs, is not shown.
+pub fn shown(path: &Path) -> String {
+    // Longer than the names of files usually are, and without their punctuation. Tokens of the API
+    // and keys are longer than that.
+    const SUSPICIOUS: usize = 32;
+    let name = path.file_name().unwrap_or_default();
+    match name.len() >= SUSPICIOUS && !name.as_encoded_bytes().contains(&b'.') {
+        true => "a file whose name is not shown, because it may be the secret itself".to_owned(),
+        false => path.display().to_string(),
+    }
+}
+
 /// Removes a file, if there is one.
 pub fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
@@ -81,6 +94,23 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         assert!(!at("key.new").exists());
         assert_eq!(std::fs::read_to_string(at("other")).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_secret_in_the_place_of_its_file_is_not_shown() {
+        for name in [
+            "token",
+            "/run/secrets/segment-provisioning",
+            "a/token.of.the.production.workspace",
+        ] {
+            assert_eq!(shown(Path::new(name)), name);
+        }
+        for name in [
+            "sgp_0123456789abcdef0123456789abcdef",
+            "/etc/0123456789abcdef0123456789abcdef",
+        ] {
+            assert!(!shown(Path::new(name)).contains("0123"), "{name}");
+        }
     }
 
     #[test]

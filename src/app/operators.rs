@@ -6,6 +6,7 @@ use super::start_error::{AppError, failed};
 use crate::admin::{Access, Admin, AdminPeer, Token};
 use crate::config::{self, Config, admin_token_environment};
 use crate::metrics::Connections;
+use crate::private_file;
 use crate::server::tls::SecureListener;
 use crate::server::{self, ServerBounds};
 use crate::state::StateDirectory;
@@ -41,7 +42,12 @@ pub fn admin_token(config: &Config) -> Result<Option<Token>, String> {
         let mut secret = Vec::new();
         File::open(path)
             .and_then(|file| file.take(MOST).read_to_end(&mut secret))
-            .map_err(|error| format!("no readable file at {} ({error})", path.display()))?;
+            .map_err(|error| {
+                format!(
+                    "no readable file at {} ({error})",
+                    private_file::shown(path)
+                )
+            })?;
         return token(&secret, "file");
     }
     let secret = admin_token_environment();

@@ -3,6 +3,7 @@
 //! No message shows what a file contains: it is a secret, or was meant to be one.
 
 use crate::clients::is_key;
+use crate::private_file;
 use http::HeaderValue;
 use std::fs::File;
 use std::io::Read;
@@ -17,7 +18,7 @@ const LARGEST: u64 = 8 * 1024;
 /// If the file cannot be read, or does not contain one token and nothing else. The message never
 /// shows what it contains.
 pub(super) fn read(path: &Path) -> Result<HeaderValue, String> {
-    let wrong = |what: &str| format!("{}: {what}", path.display());
+    let wrong = |what: &str| format!("{}: {what}", private_file::shown(path));
     let file = File::open(path).map_err(|error| wrong(&error.to_string()))?;
     let mut text = Vec::new();
     let read = file.take(LARGEST + 1).read_to_end(&mut text);
