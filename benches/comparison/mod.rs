@@ -35,6 +35,7 @@
 
 mod bare;
 mod hits;
+mod keys;
 #[path = "../support/load.rs"]
 mod load;
 #[path = "../support/machine.rs"]
@@ -89,6 +90,8 @@ enum Contender {
     GatewayLongWay,
     /// With `log.access = "all"`.
     GatewayLogsAll,
+    /// With the key of a client, for which the gateway holds a token.
+    GatewayKey,
     BareServer,
     BareProxy,
     /// Over TLS, with HTTP/1.1 and with HTTP/2.
@@ -106,6 +109,7 @@ impl Contender {
             Self::Gateway => "gateway",
             Self::GatewayLongWay => "gateway, not on the fast path",
             Self::GatewayLogsAll => "gateway, log.access = \"all\"",
+            Self::GatewayKey => "gateway, key of a client",
             Self::BareServer => "bare hyper server",
             Self::BareProxy => "bare hyper proxy",
             Self::GatewayTls => "gateway, TLS, HTTP/1.1",
@@ -192,6 +196,7 @@ fn compare(options: &Options, only_hits: bool) -> Result<(), Failure> {
         load::SLICE.as_secs_f64(),
     );
     hits::measure(options, &cores)?;
+    keys::measure(options, &cores)?;
     secure::measure(options, &cores)?;
     if !only_hits {
         proxied::measure(options, &cores)?;

@@ -28,6 +28,39 @@ pub(crate) struct OpenLoop {
     server: u32,
 }
 
+/// The requests of one slice.
+struct Slice {
+    start: Instant,
+    interval: Duration,
+    count: u32,
+    sent: u32,
+    latencies: Vec<Duration>,
+    /// When the last answer came.
+    ended: Duration,
+}
+
+impl Slice {
+    fn new(clock: &Clock, interval: Duration) -> Self {
+        let count = (SLICE.as_secs_f64() / interval.as_secs_f64()) as u32;
+        Self {
+            start: clock.now(),
+            interval,
+            count,
+            sent: 0,
+            latencies: Vec::with_capacity(count as usize),
+            ended: Duration::ZERO,
+        }
+    }
+}
+
+/// What one look at a load came to.
+enum Step {
+    Received,
+    Waiting,
+    /// All answers of the slice have come.
+    Over,
+}
+
 impl OpenLoop {
     pub(crate) fn connect(server: &Server, question: Question) -> Result<Self, Failure> {
         let connect = |_| load::connect(server.address);
@@ -45,35 +78,68 @@ impl OpenLoop {
     /// reads the answers. The run ends with the last answer: its rate is less than that of the
     /// requests if the server cannot keep up.
     pub(crate) fn run(&mut self, interval: Duration) -> Result<Run, Failure> {
-        let count = (SLICE.as_secs_f64() / interval.as_secs_f64()) as u32;
-        let mut latencies = Vec::with_capacity(count as usize);
+        let slice = Slice::new(&self.clock, interval);
+        self.run_beside(slice, None)
+    }
+
+    /// Runs a slice while another load has one of its own.
+    pub(crate) fn run_while(
+        &mut self,
+        interval: Duration,
+        (other, its_interval): (&mut Self, Duration),
+    ) -> Result<Run, Failure> {
+        let slices = [interval, its_interval].map(|interval| Slice::new(&self.clock, interval));
+        let [own, its] = slices;
+        self.run_beside(own, Some((other, its)))
+    }
+
+    fn run_beside(
+        &mut self,
+        mut slice: Slice,
+        mut beside: Option<(&mut Self, Slice)>,
+    ) -> Result<Run, Failure> {
         let meter = Meter::start(self.server);
-        let start = self.clock.now();
-        let mut sent = 0;
         loop {
-            let now = self.clock.now();
-            if now > start + PATIENCE {
-                return Err("answers are missing".into());
-            }
-            let sends = sent < count && now < start + SENT_WITHIN;
-            if !sends && self.busy.is_empty() {
-                break;
-            }
-            while sends && sent < count && start + interval * sent <= now {
-                let Some(mut stream) = self.idle.pop() else {
-                    break;
-                };
-                stream.write_all(&self.question.request)?;
-                self.busy.push((start + interval * sent, stream));
-                sent += 1;
-            }
-            if !self.receive(&mut latencies)? {
+            let own = self.step(&mut slice)?;
+            let its = match &mut beside {
+                Some((other, slice)) => other.step(slice)?,
+                None => Step::Over,
+            };
+            match (own, its) {
+                (Step::Over, Step::Over) => break,
+                (Step::Received, _) | (_, Step::Received) => {}
                 // The upstream runs on this core.
-                std::thread::yield_now();
+                _ => std::thread::yield_now(),
             }
         }
-        let lasted = self.clock.now() - start;
-        Ok(meter.stop(lasted.max(interval * count), latencies))
+        let whole = slice.interval * slice.count;
+        Ok(meter.stop(slice.ended.max(whole), slice.latencies))
+    }
+
+    /// Sends what is due, and reads what has come.
+    fn step(&mut self, slice: &mut Slice) -> Result<Step, Failure> {
+        let lasted = self.clock.now() - slice.start;
+        if lasted > PATIENCE {
+            return Err("answers are missing".into());
+        }
+        let sends = slice.sent < slice.count && lasted < SENT_WITHIN;
+        if !sends && self.busy.is_empty() {
+            return Ok(Step::Over);
+        }
+        while sends && slice.sent < slice.count && slice.interval * slice.sent <= lasted {
+            let Some(mut stream) = self.idle.pop() else {
+                break;
+            };
+            stream.write_all(&self.question.request)?;
+            let due = slice.start + slice.interval * slice.sent;
+            self.busy.push((due, stream));
+            slice.sent += 1;
+        }
+        if !self.receive(&mut slice.latencies)? {
+            return Ok(Step::Waiting);
+        }
+        slice.ended = self.clock.now() - slice.start;
+        Ok(Step::Received)
     }
 
     /// Reads the answers that are there. Returns whether there was any.

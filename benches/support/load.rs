@@ -46,15 +46,23 @@ pub(crate) struct Question {
     pub(crate) expect: Expect,
 }
 
+/// A token as the API makes them.
+const TOKEN: &str = "sgp_0123456789abcdef0123456789abcdef0123456789abcdef";
+
 /// A request as an SDK sends it, with these fields besides, each with the end of its line.
 pub(crate) fn request(method: &str, path: &str, fields: &str) -> Vec<u8> {
+    request_of(TOKEN, method, path, fields)
+}
+
+/// The same request with this token or key.
+pub(crate) fn request_of(token: &str, method: &str, path: &str, fields: &str) -> Vec<u8> {
     format!(
         "{method} {path} HTTP/1.1\r\n\
          host: 127.0.0.1:8080\r\n\
          user-agent: segment-gateway-bench/1\r\n\
          accept: application/vnd.segment.v1+json, application/json\r\n\
          {fields}\
-         authorization: Bearer sgp_0123456789abcdef0123456789abcdef0123456789abcdef\r\n\
+         authorization: Bearer {token}\r\n\
          connection: keep-alive\r\n\r\n"
     )
     .into_bytes()
